@@ -1,0 +1,34 @@
+"""Users and management roles."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from shardwright.model.ids import UserUid
+
+
+class ManagementRole(StrEnum):
+    """What a user may do; the permission table is rest-api.md 2.10."""
+
+    ADMIN = "admin"
+    CLUSTER_MEMBER = "cluster_member"
+    CLUSTER_VIEWER = "cluster_viewer"
+    DB_MEMBER = "db_member"
+    DB_VIEWER = "db_viewer"
+    USER_MANAGER = "user_manager"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account of the management API. The e-mail address is the login name."""
+
+    uid: UserUid
+    email: str
+    name: str
+    role: ManagementRole
+    password_hash: str = field(repr=False)
+    """argon2id, in the PHC string format."""
+    created_at: datetime
+    password_changed_at: datetime
+    email_alerts: bool = False

@@ -1,0 +1,200 @@
+"""Databases, slot groups, shards and endpoints: what is wanted of them."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+
+SLOTS = 16384
+
+
+class Role(StrEnum):
+    """Role of a shard in its slot group."""
+
+    PRIMARY = "primary"
+    REPLICA = "replica"
+
+
+class ServerKind(StrEnum):
+    """Which program serves a database; never mixed within one (design, *Starting a shard*)."""
+
+    VALKEY = "valkey"
+    REDIS = "redis"
+
+
+class Persistence(StrEnum):
+    """What a shard keeps on disk."""
+
+    DISABLED = "disabled"
+    AOF = "aof"
+    SNAPSHOT = "snapshot"
+
+
+class AofPolicy(StrEnum):
+    """When an append-only file is synced to disk."""
+
+    EVERY_SECOND = "appendfsync-every-sec"
+    ALWAYS = "appendfsync-always"
+
+
+class DatabaseStatus(StrEnum):
+    """Life of a database; the values are also the wire's (rest-api.md 4.5)."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    ACTIVE_CHANGE_PENDING = "active-change-pending"
+    DELETE_PENDING = "delete-pending"
+    CREATION_FAILED = "creation-failed"
+
+
+class ShardWanted(StrEnum):
+    """What the agent shall do about a shard."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """The process ends; its files stay."""
+    GONE = "gone"
+    """The process ends and its files are deleted; the agent then says so and the leader deletes the record."""
+
+
+class GroupPhase(StrEnum):
+    """Whether a slot group's primary is chosen and open."""
+
+    STARTING = "starting"
+    """Copies are being started and compared; nothing is writable."""
+    SERVING = "serving"
+    """``primary`` is the chosen one: it shall be a writable primary and the others its replicas."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRule:
+    """Save when at least ``writes`` changes happened within ``seconds``."""
+
+    seconds: int
+    writes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """What a client uses."""
+
+    uid: DatabaseUid
+    name: str
+    port: int
+    memory_bytes: int
+    """For all copies together; 0 means no limit."""
+    created_at: datetime
+    changed_at: datetime
+    server_kind: ServerKind
+    server_version: str
+    """For instance ``9.1.2``; every copy runs exactly this."""
+    status: DatabaseStatus = DatabaseStatus.PENDING
+    has_replica: bool = False
+    shards_count: int = 1
+    """Number of slot groups."""
+    persistence: Persistence = Persistence.DISABLED
+    aof_policy: AofPolicy = AofPolicy.EVERY_SECOND
+    snapshot_rules: tuple[SnapshotRule, ...] = ()
+    eviction_policy: str = "volatile-lru"
+    password: str = field(default="", repr=False)
+    """What applications give to AUTH; empty means none is asked for."""
+    is_rack_aware: bool = False
+    is_strict: bool = False
+    action_uid: ActionUid | None = None
+    """The running creation, change or deletion."""
+    port_was_given: bool = False
+    """Whether the operator chose the port; the wire reports 0 otherwise (rest-api.md 4.5)."""
+    failure: str = ""
+    """Why the creation failed; empty otherwise."""
+    options: dict[str, object] = field(default_factory=dict)
+    """Other accepted keys, stored and shown; they decide nothing here."""
+
+    @property
+    def copies(self) -> int:
+        """Copies of every slot group: 2 with replication, else 1."""
+        return 2 if self.has_replica else 1
+
+    @property
+    def shard_memory_bytes(self) -> int:
+        """``maxmemory`` of each server; 0 means no limit (design, section 7)."""
+        return self.memory_bytes // (self.copies * self.shards_count)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSecrets:
+    """Generated secrets of one database's servers, one per kind of user. Never printed."""
+
+    database_uid: DatabaseUid
+    application: str = field(repr=False)
+    replication: str = field(repr=False)
+    observation: str = field(repr=False)
+    management: str = field(repr=False)
+    hash_seed: str = field(repr=False)
+    """One for all shards, so that SCAN cursors survive a handoff where the server knows the setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """A committed intent to pass the primary role. While it exists nothing else touches the slot group."""
+
+    from_shard: ShardUid
+    to_shard: ShardUid
+    generation: int
+    """The generation the group will have when it succeeds."""
+    term: int
+    intended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SlotGroup:
+    """A primary and its replicas, holding one range of hash slots."""
+
+    uid: GroupUid
+    database_uid: DatabaseUid
+    number: int
+    slot_first: int = 0
+    slot_last: int = SLOTS - 1
+    phase: GroupPhase = GroupPhase.STARTING
+    primary: ShardUid | None = None
+    """The committed primary; None only before the first start."""
+    generation: int = 0
+    """Grows whenever clients must go to another server: another primary, or the same started anew."""
+    handoff: Handoff | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One server process of a database."""
+
+    uid: ShardUid
+    database_uid: DatabaseUid
+    group_uid: GroupUid
+    node_uid: NodeUid
+    port: int
+    created_at: datetime
+    incarnation: int = 1
+    """The agent starts each incarnation at most once, on ``port``. A new start is a new incarnation on a new port, so
+    that a replica which still follows the old address never meets an empty server there."""
+    wanted: ShardWanted = ShardWanted.RUNNING
+    in_sync_generation: int = -1
+    """Highest group generation at which this copy was seen to hold what the primary held; -1: never."""
+    settings: str = ""
+    """Fingerprint of the settings last applied to the running server; empty means those it was started with."""
+    restarts: int = 0
+    """Starts since the shard last ran for a minute; spaces out further starts."""
+    restart_not_before: datetime | None = None
+    failure: str = ""
+    """Why the current incarnation cannot be used; empty otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The address of a database, which does not change when another node begins to serve it."""
+
+    uid: EndpointUid
+    database_uid: DatabaseUid
+    address: str
+    port: int
+    nodes: tuple[NodeUid, ...]
+    """Nodes whose endpoint process serves it; one with proxy policy ``single``."""

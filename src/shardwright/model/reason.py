@@ -1,0 +1,30 @@
+"""Reasons: why something is refused, waits or failed, as a machine code, a sentence and the smallest remedy."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+
+
+class Grade(StrEnum):
+    """How firm a "no" is."""
+
+    SOFT_LIMIT = "soft_limit"
+    """Passes by itself: something in flight must end first."""
+    CONFIGURATION = "configuration"
+    """A setting forbids it; an operator can change the setting."""
+    HARD_LIMIT = "hard_limit"
+    """Something real is missing: memory, a node, a copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason. ``code`` is stable; ``text`` is a sentence for people; ``remedy`` may be empty."""
+
+    code: str
+    text: str
+    grade: Grade = Grade.HARD_LIMIT
+    remedy: str = ""
+    shard_uid: ShardUid | None = None
+    database_uid: DatabaseUid | None = None
+    node_uid: NodeUid | None = None

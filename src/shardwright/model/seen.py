@@ -1,0 +1,179 @@
+"""What was observed, by whom and when. Never the basis for destroying anything unless it is certain."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from shardwright.model.database import Role
+from shardwright.model.ids import EndpointUid, NodeUid, ShardUid
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """Who exactly a process is. A pid alone names nobody: it is reused."""
+
+    pid: int
+    boot_id: str
+    start_ticks: int
+    """Field 22 of ``/proc/<pid>/stat``."""
+    executable: str
+    directory: str
+
+
+class ProcessState(StrEnum):
+    """What is known of the process of a shard's current incarnation."""
+
+    UNKNOWN = "unknown"
+    """Nobody who could know has said anything; in particular the node's agent does not answer and it is not ours to see."""
+    ABSENT = "absent"
+    """Certainly not started yet."""
+    RUNNING = "running"
+    GONE = "gone"
+    """It was started and has certainly ended."""
+    FAILED = "failed"
+    """It could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSeen:
+    """A shard's process, as its node's agent sees it."""
+
+    shard_uid: ShardUid
+    incarnation: int
+    state: ProcessState
+    identity: ProcessIdentity | None = None
+    text: str = ""
+    """Why it failed or how it ended; for people."""
+    files_are_deleted: bool = False
+    """The shard was wanted gone and nothing of it is left on the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """What a node's agent reports, whenever it changes."""
+
+    node_uid: NodeUid
+    at: datetime
+    processes: tuple[ProcessSeen, ...] = ()
+    endpoint_process: ProcessIdentity | None = None
+    control_path: str = ""
+    """Unix socket of the node's endpoint process."""
+    cores: int = 0
+    memory_total_bytes: int = 0
+    memory_free_bytes: int = 0
+    disk_total_bytes: int = 0
+    disk_free_bytes: int = 0
+    os_name: str = ""
+    architecture: str = ""
+    hostname: str = ""
+    uptime_s: int = 0
+    directory: str = ""
+    servers: tuple[tuple[str, str], ...] = ()
+    """Kind and version of each server binary found on the node."""
+
+
+class Health(StrEnum):
+    """Whether a server answers."""
+
+    OK = "ok"
+    LOADING = "loading"
+    REFUSED = "refused"
+    """Nothing listens, or it closed on us."""
+    TIMEOUT = "timeout"
+    UNKNOWN = "unknown"
+    """Not asked yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSeen:
+    """One replica, as its primary lists it."""
+
+    address: str
+    port: int
+    state: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSeen:
+    """A server's own answer (INFO), read by the leader."""
+
+    shard_uid: ShardUid
+    incarnation: int
+    at: datetime
+    health: Health
+    run_id: str = ""
+    role: Role | None = None
+    replication_id: str = ""
+    second_replication_id: str = ""
+    second_offset: int = -1
+    offset: int = 0
+    """What it has written (primary) or applied (replica) of its replication stream."""
+    primary_address: str = ""
+    primary_port: int = 0
+    is_link_up: bool = False
+    is_syncing: bool = False
+    sync_total_bytes: int = 0
+    """0 when the server does not know: a diskless sync has no announced size."""
+    sync_done_bytes: int = 0
+    keys: int = 0
+    used_memory_bytes: int = 0
+    is_fenced: bool = False
+    """The hard fence is set: as a primary it would refuse writes."""
+    replicas: tuple[ReplicaSeen, ...] = ()
+    is_aof_on: bool = False
+    is_persistence_busy: bool = False
+    """A snapshot or a rewrite of the append-only file runs or is scheduled."""
+    is_persistence_ok: bool = True
+    """The last snapshot, rewrite and append succeeded."""
+    last_save_at: datetime | None = None
+    saves_since_start: int = 0
+    kind: str = ""
+    version: str = ""
+    cpu_s: float = 0.0
+    unanswered_since: datetime | None = None
+    """First of the unbroken row of failed attempts; None when the last one was answered."""
+
+
+class EndpointState(StrEnum):
+    """What an endpoint process does for one endpoint."""
+
+    ABSENT = "absent"
+    """It does not know it."""
+    LISTENING = "listening"
+    BIND_FAILED = "bind_failed"
+    DRAINING = "draining"
+    """It passed the listener on, some connections are still here."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSeen:
+    """One endpoint in one endpoint process."""
+
+    endpoint_uid: EndpointUid
+    state: EndpointState
+    generation: int = -1
+    """Generation of the server it forwards to; -1: none yet."""
+    held_generation: int | None = None
+    """The generation it waits for while it holds; None: it does not hold."""
+    connections: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointProcessSeen:
+    """An endpoint process's own answer."""
+
+    node_uid: NodeUid
+    at: datetime
+    answers: bool
+    pid: int = 0
+    endpoints: tuple[EndpointSeen, ...] = ()
+    totals: dict[str, int] = field(default_factory=dict)
+
+    def endpoint(self, uid: EndpointUid) -> EndpointSeen:
+        """The named endpoint; one in state ABSENT when the process does not know it."""
+        for seen in self.endpoints:
+            if seen.endpoint_uid == uid:
+                return seen
+        return EndpointSeen(uid, EndpointState.ABSENT)

@@ -1,0 +1,215 @@
+"""The cluster at one moment: the records of one store revision, and what was observed beside them.
+
+Decisions read this and nothing else. ``with_writes`` gives the view after a decision, so that the next decision of the
+same turn sees it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from shardwright.model.account import User
+from shardwright.model.action import Action, Move
+from shardwright.model.cluster import (
+    Cluster,
+    Counters,
+    DaemonPresence,
+    Leadership,
+    Node,
+    Policy,
+    RemovedNode,
+    Snapshot,
+)
+from shardwright.model.database import Database, Endpoint, ServerSecrets, Shard, SlotGroup
+from shardwright.model.event import Event
+from shardwright.model.ids import (
+    ActionUid,
+    DatabaseUid,
+    EndpointUid,
+    GroupUid,
+    MoveUid,
+    NodeUid,
+    ShardUid,
+    UserUid,
+)
+from shardwright.model.seen import EndpointProcessSeen, NodeSeen, ProcessSeen, ProcessState, ServerSeen
+
+Record = (
+    Cluster
+    | Policy
+    | Node
+    | RemovedNode
+    | Snapshot
+    | Counters
+    | Database
+    | ServerSecrets
+    | SlotGroup
+    | Shard
+    | Endpoint
+    | Action
+    | Move
+    | User
+    | Event
+)
+"""Everything that a decision may write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Create or replace a record."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete a record; the record says which."""
+
+    record: Record
+
+
+Write = Put | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """See the module's text. Dictionaries are never changed in place."""
+
+    revision: int = 0
+    cluster: Cluster | None = None
+    policy: Policy = field(default_factory=Policy)
+    counters: Counters = field(default_factory=Counters)
+    leadership: Leadership | None = None
+    nodes: dict[NodeUid, Node] = field(default_factory=dict)
+    removed_nodes: dict[NodeUid, RemovedNode] = field(default_factory=dict)
+    snapshots: dict[tuple[NodeUid, str], Snapshot] = field(default_factory=dict)
+    databases: dict[DatabaseUid, Database] = field(default_factory=dict)
+    secrets: dict[DatabaseUid, ServerSecrets] = field(default_factory=dict, repr=False)
+    groups: dict[GroupUid, SlotGroup] = field(default_factory=dict)
+    shards: dict[ShardUid, Shard] = field(default_factory=dict)
+    endpoints: dict[EndpointUid, Endpoint] = field(default_factory=dict)
+    actions: dict[ActionUid, Action] = field(default_factory=dict)
+    moves: dict[MoveUid, Move] = field(default_factory=dict)
+    users: dict[UserUid, User] = field(default_factory=dict, repr=False)
+    daemons: dict[NodeUid, DaemonPresence] = field(default_factory=dict)
+    """Daemons that hold their lease. A missing one is not a dead node."""
+    node_seen: dict[NodeUid, NodeSeen] = field(default_factory=dict)
+    processes: dict[ShardUid, ProcessSeen] = field(default_factory=dict)
+    """Of the current incarnation only."""
+    servers: dict[ShardUid, ServerSeen] = field(default_factory=dict)
+    """Of the current incarnation only."""
+    endpoint_processes: dict[NodeUid, EndpointProcessSeen] = field(default_factory=dict)
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    def shards_of_group(self, uid: GroupUid) -> list[Shard]:
+        """Shards of a slot group in the order of their uids."""
+        return sorted((s for s in self.shards.values() if s.group_uid == uid), key=lambda s: s.uid)
+
+    def shards_on(self, uid: NodeUid) -> list[Shard]:
+        """Shards recorded on a node, also those that are stopping, in the order of their uids."""
+        return sorted((s for s in self.shards.values() if s.node_uid == uid), key=lambda s: s.uid)
+
+    def endpoints_on(self, uid: NodeUid) -> list[Endpoint]:
+        """Endpoints bound to a node, in the order of their uids."""
+        return sorted((e for e in self.endpoints.values() if uid in e.nodes), key=lambda e: e.uid)
+
+    def endpoints_of(self, uid: DatabaseUid) -> list[Endpoint]:
+        """Endpoints of a database, in the order of their uids."""
+        return sorted((e for e in self.endpoints.values() if e.database_uid == uid), key=lambda e: e.uid)
+
+    def groups_of(self, uid: DatabaseUid) -> list[SlotGroup]:
+        """Slot groups of a database by number."""
+        return sorted((g for g in self.groups.values() if g.database_uid == uid), key=lambda g: g.number)
+
+    def live_moves(self) -> list[Move]:
+        """Moves that have not ended, by uid."""
+        return sorted((m for m in self.moves.values() if not m.state.is_terminal), key=lambda m: m.uid)
+
+    def live_move_of_group(self, uid: GroupUid) -> Move | None:
+        """The one live move of a slot group, if there is one."""
+        return next((m for m in self.live_moves() if m.group_uid == uid), None)
+
+    def moves_of_action(self, uid: ActionUid) -> list[Move]:
+        """All moves that an action started, oldest first."""
+        found = [m for m in self.moves.values() if m.action_uid == uid]
+        return sorted(found, key=lambda m: int(m.uid.rpartition("-")[2]))
+
+    def live_actions(self) -> list[Action]:
+        """Actions that have not ended, oldest first."""
+        return sorted((a for a in self.actions.values() if not a.status.is_terminal), key=lambda a: (a.created_at, a.uid))
+
+    def is_primary(self, shard: Shard) -> bool:
+        """Whether the shard is its group's committed primary."""
+        group = self.groups.get(shard.group_uid)
+        return group is not None and group.primary == shard.uid
+
+    def process_state(self, uid: ShardUid) -> ProcessState:
+        """State of the current incarnation's process."""
+        seen = self.processes.get(uid)
+        return ProcessState.UNKNOWN if seen is None else seen.state
+
+    def snapshots_of(self, uid: NodeUid) -> list[Snapshot]:
+        """Snapshots of a node, oldest first."""
+        return sorted((s for s in self.snapshots.values() if s.node_uid == uid), key=lambda s: (s.created_at, s.name))
+
+    def maintenance_snapshot(self, uid: NodeUid) -> Snapshot | None:
+        """The latest maintenance snapshot of a node."""
+        found = [s for s in self.snapshots_of(uid) if s.is_maintenance]
+        return found[-1] if found else None
+
+    # -- changes -----------------------------------------------------------------------------------------------------
+
+    def with_writes(self, writes: Iterable[Write]) -> "ClusterView":
+        """The view after these writes; observations stay as they are."""
+        view = self
+        for write in writes:
+            view = view._with_write(write)
+        return view
+
+    def _with_write(self, write: Write) -> "ClusterView":
+        record = write.record
+        if isinstance(record, Event):
+            return self
+        if isinstance(record, Cluster):
+            return replace(self, cluster=record)
+        if isinstance(record, Policy):
+            return replace(self, policy=record)
+        if isinstance(record, Counters):
+            return replace(self, counters=record)
+        table_name, key = _place_of(record)
+        table = dict(getattr(self, table_name))
+        if isinstance(write, Put):
+            table[key] = record
+        else:
+            table.pop(key, None)
+        changed: dict[str, Any] = {table_name: table}
+        return replace(self, **changed)
+
+
+def _place_of(record: Record) -> tuple[str, object]:
+    match record:
+        case Node():
+            return "nodes", record.uid
+        case RemovedNode():
+            return "removed_nodes", record.uid
+        case Snapshot():
+            return "snapshots", (record.node_uid, record.name)
+        case Database():
+            return "databases", record.uid
+        case ServerSecrets():
+            return "secrets", record.database_uid
+        case SlotGroup():
+            return "groups", record.uid
+        case Shard():
+            return "shards", record.uid
+        case Endpoint():
+            return "endpoints", record.uid
+        case Action():
+            return "actions", record.uid
+        case Move():
+            return "moves", record.uid
+        case User():
+            return "users", record.uid
+        case _:
+            raise AssertionError(f"a record without a table: {type(record).__name__}")

@@ -1,0 +1,177 @@
+"""Where each record lies in the store. Owns the layout; the only module that builds or takes apart keys.
+
+    cluster  policy  counters  leader
+    nodes/<uid>  removed_nodes/<uid>  snapshots/<node>/<name>
+    databases/<uid>  secrets/<database>  groups/<uid>  shards/<uid>  endpoints/<uid>
+    actions/<uid>  moves/<uid>  users/<uid>  events/<time>-<random>
+    daemons/<node>                      presence, bound to the daemon's lease
+    seen/nodes/<node>                   what the node's agent reports
+    seen/servers/<shard>                what the leader reads of servers, for the API
+    last_actions/<node>/<action>        uid of the latest action of that name: what GET on a node's action shows
+    locks/nodes/<node>  locks/remove    uid of the live action that holds the place
+    names/<database name>  ports/<port> uid of the database that holds it
+    emails/<address>                    uid of the user who holds it
+    term                                last term given; grows only
+
+Numbers are padded with zeros so that ranges come in their order.
+"""
+
+from shardwright.model.account import User
+from shardwright.model.action import Action, ActionName, Move
+from shardwright.model.cluster import Cluster, Counters, DaemonPresence, Leadership, Node, Policy, RemovedNode, Snapshot
+from shardwright.model.database import Database, Endpoint, ServerSecrets, Shard, SlotGroup
+from shardwright.model.event import Event
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.seen import NodeSeen, ServerSeen
+
+CLUSTER = "cluster"
+POLICY = "policy"
+COUNTERS = "counters"
+LEADER = "leader"
+TERM = "term"
+EVENTS = "events/"
+NODES = "nodes/"
+DAEMONS = "daemons/"
+SEEN_NODES = "seen/nodes/"
+SEEN_SERVERS = "seen/servers/"
+
+StoredRecord = (
+    Cluster
+    | Policy
+    | Counters
+    | Leadership
+    | Node
+    | RemovedNode
+    | Snapshot
+    | Database
+    | ServerSecrets
+    | SlotGroup
+    | Shard
+    | Endpoint
+    | Action
+    | Move
+    | User
+    | Event
+    | DaemonPresence
+    | NodeSeen
+    | ServerSeen
+)
+
+_TYPES: dict[str, type[StoredRecord]] = {
+    CLUSTER: Cluster,
+    POLICY: Policy,
+    COUNTERS: Counters,
+    LEADER: Leadership,
+    NODES: Node,
+    "removed_nodes/": RemovedNode,
+    "snapshots/": Snapshot,
+    "databases/": Database,
+    "secrets/": ServerSecrets,
+    "groups/": SlotGroup,
+    "shards/": Shard,
+    "endpoints/": Endpoint,
+    "actions/": Action,
+    "moves/": Move,
+    "users/": User,
+    EVENTS: Event,
+    DAEMONS: DaemonPresence,
+    SEEN_NODES: NodeSeen,
+    SEEN_SERVERS: ServerSeen,
+}
+
+
+def type_of(key: str) -> type[StoredRecord] | None:
+    """The type of the record at a key; None for a key whose value is a bare uid or number."""
+    if key in _TYPES:
+        return _TYPES[key]
+    head, _, rest = key.partition("/")
+    if head == "seen":
+        head = f"seen/{rest.partition('/')[0]}"
+    return _TYPES.get(f"{head}/")
+
+
+def key_of(record: StoredRecord) -> str:
+    """The key of a record. Events get theirs from ``event_key`` because it needs randomness."""
+    match record:
+        case Cluster():
+            return CLUSTER
+        case Policy():
+            return POLICY
+        case Counters():
+            return COUNTERS
+        case Leadership():
+            return LEADER
+        case Node():
+            return f"{NODES}{record.uid:08d}"
+        case RemovedNode():
+            return f"removed_nodes/{record.uid:08d}"
+        case Snapshot():
+            return f"snapshots/{record.node_uid:08d}/{record.name}"
+        case Database():
+            return f"databases/{record.uid:08d}"
+        case ServerSecrets():
+            return f"secrets/{record.database_uid:08d}"
+        case SlotGroup():
+            return f"groups/{record.uid}"
+        case Shard():
+            return f"shards/{record.uid:08d}"
+        case Endpoint():
+            return f"endpoints/{record.uid}"
+        case Action():
+            return f"actions/{record.uid}"
+        case Move():
+            return f"moves/{record.uid}"
+        case User():
+            return f"users/{record.uid:08d}"
+        case DaemonPresence():
+            return f"{DAEMONS}{record.node_uid:08d}"
+        case NodeSeen():
+            return f"{SEEN_NODES}{record.node_uid:08d}"
+        case ServerSeen():
+            return seen_server_key(record.shard_uid)
+        case Event():
+            raise AssertionError("an event's key needs randomness: event_key")
+
+
+def event_key(event: Event, random_text: str) -> str:
+    """The key of an event; sorts by time."""
+    return f"{EVENTS}{event.at:%Y%m%dT%H%M%S.%f}-{random_text}"
+
+
+def seen_server_key(uid: ShardUid) -> str:
+    """Where the leader publishes what it saw of a server."""
+    return f"{SEEN_SERVERS}{uid:08d}"
+
+
+def last_action_key(node_uid: NodeUid, name: ActionName) -> str:
+    """Holds the uid of the latest action of that name on the node, until it is forgotten."""
+    return f"last_actions/{node_uid:08d}/{name}"
+
+
+def last_actions_prefix(node_uid: NodeUid | None = None) -> str:
+    """Prefix of ``last_action_key`` for one node, or for all."""
+    return "last_actions/" if node_uid is None else f"last_actions/{node_uid:08d}/"
+
+
+def node_lock_key(node_uid: NodeUid) -> str:
+    """Exists while a live action is on the node; holds its uid."""
+    return f"locks/nodes/{node_uid:08d}"
+
+
+REMOVE_LOCK = "locks/remove"
+"""Exists while a removal runs anywhere; holds the action's uid."""
+
+
+def name_key(name: str) -> str:
+    """Exists while a database has this name (compared without case)."""
+    return f"names/{name.lower()}"
+
+
+def port_key(port: int) -> str:
+    """Exists while a database has this port."""
+    return f"ports/{port:05d}"
+
+
+def email_key(email: str) -> str:
+    """Exists while a user has this address (compared without case)."""
+    return f"emails/{email.lower()}"

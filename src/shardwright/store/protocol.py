@@ -1,0 +1,178 @@
+"""The store's protocol: get, range, transaction with compare, watch from a revision, lease. Modelled on etcd.
+
+Owns the words and bounds that every backend keeps; one contract suite (``tests/contract``) checks each of them. Must not
+know what is stored.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from shardwright.errors import ShardwrightError
+from shardwright.model.ids import LeaseId
+
+TRANSACTION_OPERATIONS_MAX = 128
+"""Compares, and writes, in one transaction, each (etcd's ``--max-txn-ops``)."""
+TRANSACTION_BYTES_MAX = 1024 * 1024
+"""Keys and values of one transaction in sum."""
+RANGE_PAGE_BYTES_MAX = 2 * 1024 * 1024
+"""A page ends before it grows beyond this (one item is always returned)."""
+RANGE_PAGE_ITEMS_MAX = 1000
+LEASE_TTL_MIN = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """A key with its value and its history."""
+
+    key: str
+    value: bytes
+    create_revision: int
+    modify_revision: int
+    lease: LeaseId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModifiedAt:
+    """Compare: the key was last changed at exactly this revision; 0 means it does not exist."""
+
+    key: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedAt:
+    """Compare: the key was created at exactly this revision (and exists since); 0 means it does not exist."""
+
+    key: str
+    revision: int
+
+
+Compare = ModifiedAt | CreatedAt
+
+
+@dataclass(frozen=True, slots=True)
+class PutKey:
+    """Create or replace. With ``lease`` the key vanishes when the lease ends."""
+
+    key: str
+    value: bytes
+    lease: LeaseId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteKey:
+    """Delete; nothing happens when there is no such key."""
+
+    key: str
+
+
+Operation = PutKey | DeleteKey
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """If all compares hold, all operations happen, at one revision; otherwise nothing does. A key occurs in at most one
+    operation."""
+
+    compares: tuple[Compare, ...] = ()
+    operations: tuple[Operation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionResult:
+    """``revision`` is the store's after the transaction (its own one, when it succeeded and changed something)."""
+
+    succeeded: bool
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class RangePage:
+    """Items in the order of their keys. ``next_start`` is where to go on; None: this was the last page.
+    Each page is consistent in itself and states its revision; pages of one range may differ in theirs."""
+
+    items: tuple[KeyValue, ...]
+    revision: int
+    next_start: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """``current`` is None when the key was deleted (by a transaction or with its lease)."""
+
+    key: str
+    current: KeyValue | None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchBatch:
+    """Everything under the prefix that changed at one revision. Batches come in the order of revisions, none twice."""
+
+    revision: int
+    changes: tuple[KeyChange, ...]
+
+
+class StoreError(ShardwrightError):
+    """Base of the store's own errors."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or is locked; whether a transaction happened is unknown."""
+
+
+class TooLarge(StoreError):
+    """A bound above is exceeded; nothing happened."""
+
+
+class LeaseLost(StoreError):
+    """The lease does not exist (any more); nothing happened."""
+
+
+class Compacted(StoreError):
+    """A watch asked for a revision that is no longer kept: read anew."""
+
+
+class Store(Protocol):
+    """See the module's text. Safe for concurrent use by tasks of one event loop."""
+
+    async def get(self, key: str) -> KeyValue | None:
+        """The current value. Linearizable: it sees every transaction that ended before the call. Raises StoreUnavailable."""
+        ...
+
+    async def range(self, prefix: str, *, start: str | None = None, limit: int = RANGE_PAGE_ITEMS_MAX) -> RangePage:
+        """Keys that begin with ``prefix``, from ``start`` (inclusive) on. Raises StoreUnavailable."""
+        ...
+
+    async def revision(self) -> int:
+        """The current revision. Linearizable. Raises StoreUnavailable."""
+        ...
+
+    async def transact(self, transaction: Transaction) -> TransactionResult:
+        """Raises TooLarge, LeaseLost (an operation names a lease that has ended), StoreUnavailable."""
+        ...
+
+    def watch(self, prefix: str, *, from_revision: int) -> AsyncIterator[WatchBatch]:
+        """Changes from ``from_revision`` (inclusive) on, then live, without end. Raises Compacted, StoreUnavailable."""
+        ...
+
+    async def grant(self, ttl: timedelta) -> LeaseId:
+        """A new lease of at least LEASE_TTL_MIN (shorter ones are lengthened)."""
+        ...
+
+    async def renew(self, lease: LeaseId) -> None:
+        """Start the lease's time anew. Raises LeaseLost, StoreUnavailable."""
+        ...
+
+    async def revoke(self, lease: LeaseId) -> None:
+        """End a lease now and delete its keys; nothing happens when it has ended already."""
+        ...
+
+    async def compact(self, revision: int) -> None:
+        """Forget the history before ``revision``. Current values stay."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of files and connections; leases run out by themselves."""
+        ...

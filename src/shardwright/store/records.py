@@ -1,0 +1,35 @@
+"""Records to bytes and back. The only place where records meet JSON in the store.
+
+An unknown key in stored JSON is ignored and a missing one has its default, so that daemons of neighbouring versions can
+share a store.
+"""
+
+from functools import cache
+from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from shardwright.errors import Permanent
+from shardwright.store import keys
+from shardwright.store.keys import StoredRecord
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def encode(record: StoredRecord) -> bytes:
+    """The record as compact JSON."""
+    return _adapter(type(record)).dump_json(record)
+
+
+def decode(key: str, value: bytes) -> StoredRecord | str:
+    """The record at a key, or the bare text of a key that holds no record. Raises Permanent when it cannot be read."""
+    kind = keys.type_of(key)
+    if kind is None:
+        return value.decode()
+    try:
+        return cast(StoredRecord, _adapter(kind).validate_json(value))
+    except ValidationError as e:
+        raise Permanent("store_record_unreadable", f"the record at {key} cannot be read: {e}") from e
