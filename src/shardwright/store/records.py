@@ -4,7 +4,6 @@ An unknown key in stored JSON is ignored and a missing one has its default, so t
 share a store.
 """
 
-from functools import cache
 from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,9 +13,14 @@ from shardwright.store import keys
 from shardwright.store.keys import StoredRecord
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_adapters: dict[type[StoredRecord], TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[StoredRecord]) -> TypeAdapter[Any]:
+    found = _adapters.get(kind)
+    if found is None:
+        found = _adapters[kind] = TypeAdapter(kind)
+    return found
 
 
 def encode(record: StoredRecord) -> bytes:
