@@ -1,0 +1,74 @@
+# The one entry to the project: `make help` lists what there is. Each target does its own set-up in a fresh clone, once.
+# CI calls these targets and nothing else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+# Somebody else's packages must not leak into ours.
+unexport PYTHONPATH PYTHONHOME
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --no-input --disable-pip-version-check
+
+.PHONY: help demo test check bench clean format lock
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.run ## three nodes under live writes; every node action; a report with the evidence (needs pip alone)
+	@exec $(BIN)/python -m shardwright.demo
+
+test: $(VENV)/.dev ## all tests, with the servers found on this machine; does not disturb a running cluster
+	@exec $(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## format, lint, types, import rules, unit and property tests; under a minute
+	@$(BIN)/ruff format --check --quiet . || { echo "not formatted as it should be: run make format" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@exec $(BIN)/python -m pytest -q tests/unit tests/property
+
+bench: $(VENV)/.dev ## handoff pause, evacuation, endpoint, reaction, each as a ratio; writes bench/results/ (10 minutes at most)
+	@exec $(BIN)/python -m bench
+
+format: $(VENV)/.dev ## format and repair what ruff can repair
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+lock: ## renew requirements*.txt from pyproject.toml (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	@uv pip compile $(LOCK_OPTIONS) --extra demo --extra build pyproject.toml -o requirements.txt
+	@uv pip compile $(LOCK_OPTIONS) --extra dev --extra build -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+
+clean: ## remove what the other targets made
+	@rm -rf $(VENV) build dist bench/results demo-report.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -path ./.git -prune -o \( -name __pycache__ -o -name '*.egg-info' \) -type d -print0 | xargs -0 rm -rf
+
+# --- set-up: each stamp is made once and made again when the file it comes from changes ---
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null \
+	  || { echo "Python is missing. Install it with:  apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is too old: Shardwright needs Python 3.11 or newer (make PYTHON=/path/to/python3.11 ...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "Python's venv module is missing. Install it with:  apt-get install python3-venv" >&2; exit 1; }
+	@echo "setting up $(VENV) (once)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made requirements.txt pyproject.toml
+	@$(PIP) install --require-hashes -r requirements.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@

