@@ -12,7 +12,7 @@ unexport PYTHONPATH PYTHONHOME
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --no-input --disable-pip-version-check
+PIP := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
 
 .PHONY: help demo test check bench clean format lock
 
