@@ -120,6 +120,12 @@ class Database:
         """``maxmemory`` of each server; 0 means no limit (design, section 7)."""
         return self.memory_bytes // (self.copies * self.shards_count)
 
+    @property
+    def settings_fingerprint(self) -> str:
+        """Equal exactly when every setting that a running server can change is equal."""
+        rules = ",".join(f"{rule.seconds}/{rule.writes}" for rule in self.snapshot_rules)
+        return f"{self.shard_memory_bytes}|{self.eviction_policy}|{self.persistence}|{self.aof_policy}|{rules}"
+
 
 @dataclass(frozen=True, slots=True)
 class ServerSecrets:

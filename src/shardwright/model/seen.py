@@ -112,6 +112,8 @@ class ServerSeen:
     primary_address: str = ""
     primary_port: int = 0
     is_link_up: bool = False
+    link_down_s: int = 0
+    """How long the link to the primary has been down; 0 while it is up."""
     is_syncing: bool = False
     sync_total_bytes: int = 0
     """0 when the server does not know: a diskless sync has no announced size."""
@@ -133,6 +135,8 @@ class ServerSeen:
     cpu_s: float = 0.0
     unanswered_since: datetime | None = None
     """First of the unbroken row of failed attempts; None when the last one was answered."""
+    cpu_active_at: datetime | None = None
+    """When its process was last seen to use CPU in that time; None: not at all."""
 
 
 class EndpointState(StrEnum):

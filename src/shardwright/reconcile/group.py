@@ -1,0 +1,307 @@
+"""Slot groups: who is primary, who follows, who may be written to. Owns *Starting a shard* and *Unplanned failover*.
+
+Called by the leader each turn for every slot group. A group with a pending handoff is left alone but for that handoff. The
+invariants: a primary is replaced only when its process is certainly gone; nothing is opened while another copy of the group
+may be writable; an empty copy never becomes the source of one that is not.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from shardwright.model.commands import ApplySettings, Attach, Command, EndStuckServer, Open, Promote, RecoverHandoff
+from shardwright.model.database import Database, GroupPhase, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.event import Event, Severity
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import Health, ProcessState, ServerSeen
+from shardwright.model.view import ClusterView, Put, Write
+from shardwright.plan.ports import shard_port
+
+RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Before the n-th start in a row; the last one repeats."""
+STEADY_AFTER = timedelta(minutes=1)
+"""A shard that ran this long has its count of restarts forgotten."""
+IN_SYNC_LAG_BYTES = 1 << 20
+"""A linked replica this close to its primary holds what the primary holds, but for what is on its way."""
+OUT_OF_SYNC_AFTER = timedelta(seconds=10)
+"""A replica whose link was down this long while its primary answered is no candidate for a failover any more."""
+MISSING_PRIMARY_PATIENCE = timedelta(seconds=30)
+"""How long a start waits for the committed primary's copy when only other copies can be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A shard of the group that is wanted running, with what is seen of it."""
+
+    shard: Shard
+    process: ProcessState
+    seen: ServerSeen | None
+
+    @property
+    def is_gone(self) -> bool:
+        """Its process has certainly ended, or could not be started."""
+        return self.process in (ProcessState.GONE, ProcessState.FAILED)
+
+    @property
+    def answers(self) -> bool:
+        """It is loaded and answers."""
+        return not self.is_gone and self.seen is not None and self.seen.health is Health.OK
+
+    @property
+    def is_empty(self) -> bool:
+        """It holds no key."""
+        return self.seen is None or self.seen.keys == 0
+
+    def has_role(self, role: Role) -> bool:
+        """It answers, and in this role."""
+        return self.answers and self.seen is not None and self.seen.role is role
+
+
+def copies_of(group: SlotGroup, view: ClusterView) -> list[Copy]:
+    """The copies of a group that are wanted running, by uid."""
+    return [
+        Copy(s, view.process_state(s.uid), view.servers.get(s.uid))
+        for s in view.shards_of_group(group.uid)
+        if s.wanted is ShardWanted.RUNNING
+    ]
+
+
+def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision:
+    """What a slot group needs now."""
+    if group.handoff is not None:
+        return Decision(commands=(*_end_stuck(copies_of(group, view), view, now), RecoverHandoff(group.uid)))
+    database = view.databases.get(group.database_uid)
+    copies = copies_of(group, view)
+    if database is None or not copies:
+        return NOTHING
+    stuck = _end_stuck(copies, view, now)
+    if group.phase is GroupPhase.STARTING:
+        decision = _start(group, database, copies, view, now)
+    else:
+        decision = _serve(group, database, copies, view, now)
+    return replace(decision, commands=(*stuck, *decision.commands))
+
+
+# -- starting ----------------------------------------------------------------------------------------------------------
+
+
+def _start(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
+    chosen, reasons = choose_primary(group, copies, now)
+    if chosen is None:
+        writes, wake_at = _restarts(database, [c for c in copies if c.is_gone], view, now)
+        return Decision(writes=writes, wake_at=wake_at, reasons=reasons)
+    opened = replace(group, phase=GroupPhase.SERVING, primary=chosen.uid, generation=group.generation + 1)
+    return Decision(writes=(Put(opened), Put(replace(chosen, in_sync_generation=opened.generation))))
+
+
+def choose_primary(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple[Shard | None, tuple[Reason, ...]]:
+    """The copy that shall be primary after a start, or why none can be chosen yet.
+
+    The committed primary, when it holds data or nobody does. An empty one gives way to a copy that is not; so does one that
+    cannot be had for MISSING_PRIMARY_PATIENCE, but only to a copy that was in sync with it."""
+    committed = next((c for c in copies if c.shard.uid == group.primary), None)
+    pending = [c for c in copies if not c.answers and not (c.process is ProcessState.FAILED)]
+    loaded = [c for c in copies if c.answers]
+    if committed is not None and committed.answers and not committed.is_empty:
+        return committed.shard, ()
+    filled = sorted((c for c in loaded if not c.is_empty), key=_merit, reverse=True)
+    if committed is None or committed.answers:
+        if pending:
+            return None, tuple(_not_yet(c) for c in pending)
+        if filled:
+            return filled[0].shard, ()
+        return (committed.shard if committed is not None else copies[0].shard), ()
+    in_sync = [c for c in filled if c.shard.in_sync_generation == group.generation]
+    waited_since = committed.shard.restart_not_before or committed.shard.created_at
+    if in_sync and committed.process is ProcessState.FAILED and now - waited_since > MISSING_PRIMARY_PATIENCE:
+        return in_sync[0].shard, ()
+    return None, tuple(_not_yet(c) for c in copies if not c.answers)
+
+
+def _merit(copy: Copy) -> tuple[int, int, int]:
+    offset = 0 if copy.seen is None else copy.seen.offset
+    return copy.shard.in_sync_generation, offset, -copy.shard.uid
+
+
+def _not_yet(copy: Copy) -> Reason:
+    shard = copy.shard
+    if copy.process is ProcessState.FAILED or shard.failure:
+        text = f"shard {shard.uid} cannot be started: {shard.failure or 'see the log of its node'}"
+        return Reason("shard_start_failed", text, Grade.HARD_LIMIT, shard_uid=shard.uid, node_uid=shard.node_uid)
+    if copy.seen is not None and copy.seen.health is Health.LOADING:
+        return Reason("shard_loading", f"shard {shard.uid} is loading its data", Grade.SOFT_LIMIT, shard_uid=shard.uid)
+    text = f"shard {shard.uid} on node {shard.node_uid} does not answer yet"
+    return Reason("shard_not_started", text, Grade.SOFT_LIMIT, shard_uid=shard.uid, node_uid=shard.node_uid)
+
+
+# -- serving -----------------------------------------------------------------------------------------------------------
+
+
+def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
+    primary = next((c for c in copies if c.shard.uid == group.primary), None)
+    if primary is None or primary.is_gone:
+        return _replace_primary(group, database, primary, copies, view, now)
+    others = [c for c in copies if c.shard.uid != group.primary]
+    commands: list[Command] = []
+    if primary.answers:
+        commands.extend(_follow(primary, others))
+        commands.extend(_lead(primary, others))
+    commands.extend(_settle(database, copies))
+    sync_writes = _note_sync(group, primary, others, now)
+    restart_writes, wake_at = _restarts(database, [c for c in others if c.is_gone], view, now)
+    return Decision(
+        writes=(*sync_writes, *restart_writes, *_forget_restarts(copies, now)),
+        commands=tuple(commands),
+        wake_at=wake_at,
+        reasons=tuple(_not_yet(c) for c in copies if not c.answers),
+    )
+
+
+def _replace_primary(
+    group: SlotGroup, database: Database, primary: Copy | None, copies: list[Copy], view: ClusterView, now: datetime
+) -> Decision:
+    """The primary certainly cannot acknowledge. A live replica that was in sync takes over, whatever the persistence; with
+    none the group starts over."""
+    in_sync = [c for c in copies if c.shard.uid != group.primary and c.shard.in_sync_generation == group.generation]
+    live = sorted((c for c in in_sync if c.has_role(Role.REPLICA)), key=_merit, reverse=True)
+    if live:
+        heir = live[0].shard
+        generation = group.generation + 1
+        text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, whose process is gone"
+        writes: list[Write] = [
+            Put(replace(group, primary=heir.uid, generation=generation)),
+            Put(replace(heir, in_sync_generation=generation)),
+            Put(Event(now, "failover", Severity.WARNING, text, node_uid=heir.node_uid, database_uid=group.database_uid)),
+        ]
+        return Decision(writes=tuple(writes))
+    silent = [c for c in in_sync if not c.is_gone]
+    if silent:
+        return Decision(reasons=tuple(_not_yet(c) for c in silent))
+    text = (
+        f"the primary of slot group {group.uid} is gone and no live replica is in sync; its copies are started and compared"
+    )
+    event = Event(now, "group_start_over", Severity.ERROR, text, database_uid=group.database_uid)
+    return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING)), Put(event)))
+
+
+def _follow(primary: Copy, others: list[Copy]) -> list[Command]:
+    """Attach what is not attached; lift the fence of what follows."""
+    commands: list[Command] = []
+    if not primary.has_role(Role.PRIMARY):
+        return commands
+    assert primary.seen is not None
+    for copy in others:
+        if not copy.answers or copy.seen is None:
+            continue
+        follows = copy.seen.role is Role.REPLICA and copy.seen.primary_port == primary.shard.port
+        if not follows:
+            commands.append(Attach(copy.shard.uid, primary.shard.uid))
+        elif copy.seen.is_fenced and copy.seen.is_link_up:
+            commands.append(Open(copy.shard.uid))
+    return commands
+
+
+def _lead(primary: Copy, others: list[Copy]) -> list[Command]:
+    """Promote or open the primary, but never beside another copy that may be writable."""
+    assert primary.seen is not None
+    if primary.seen.role is Role.REPLICA:
+        return [Promote(primary.shard.uid)]
+    rivals = [c for c in others if c.has_role(Role.PRIMARY) and c.seen is not None and not c.seen.is_fenced]
+    if primary.seen.is_fenced and not rivals:
+        return [Open(primary.shard.uid)]
+    return []
+
+
+def _settle(database: Database, copies: list[Copy]) -> list[Command]:
+    wanted = database.settings_fingerprint
+    return [ApplySettings(c.shard.uid, wanted) for c in copies if c.answers and c.shard.settings != wanted]
+
+
+def is_in_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
+    """Whether a replica holds what its primary holds, but for what is on its way."""
+    return (
+        replica.role is Role.REPLICA
+        and replica.is_link_up
+        and not replica.is_syncing
+        and replica.replication_id == primary.replication_id
+        and primary.offset - replica.offset <= IN_SYNC_LAG_BYTES
+    )
+
+
+def _note_sync(group: SlotGroup, primary: Copy, others: list[Copy], now: datetime) -> tuple[Write, ...]:
+    """Keep ``in_sync_generation`` of the replicas true; it decides who may take over."""
+    writes: list[Write] = []
+    if not primary.has_role(Role.PRIMARY) or primary.seen is None:
+        return ()
+    for copy in others:
+        if not copy.answers or copy.seen is None:
+            continue
+        marked = copy.shard.in_sync_generation == group.generation
+        if not marked and is_in_sync(primary.seen, copy.seen):
+            writes.append(Put(replace(copy.shard, in_sync_generation=group.generation)))
+        elif marked and _lost_sync(primary.seen, copy.seen):
+            writes.append(Put(replace(copy.shard, in_sync_generation=-1)))
+    return tuple(writes)
+
+
+def _lost_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
+    if replica.is_syncing or replica.role is not Role.REPLICA:
+        return True
+    return replica.link_down_s >= OUT_OF_SYNC_AFTER.total_seconds()
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+def _restarts(
+    database: Database, gone: list[Copy], view: ClusterView, now: datetime
+) -> tuple[tuple[Write, ...], datetime | None]:
+    """New incarnations for processes that are gone, each on a new port, spaced out."""
+    writes: list[Write] = []
+    wake_at: datetime | None = None
+    for copy in gone:
+        shard = copy.shard
+        if shard.restart_not_before is not None and now < shard.restart_not_before:
+            wake_at = min(wake_at or shard.restart_not_before, shard.restart_not_before)
+            continue
+        seen = view.processes.get(shard.uid)
+        delay = RESTART_DELAYS_S[min(shard.restarts + 1, len(RESTART_DELAYS_S) - 1)]
+        started = replace(
+            shard,
+            incarnation=shard.incarnation + 1,
+            port=shard_port(view, shard.node_uid, shard.uid, shard.incarnation + 1),
+            settings=database.settings_fingerprint,
+            restarts=shard.restarts + 1,
+            restart_not_before=now + timedelta(seconds=delay),
+            failure=seen.text if seen is not None and copy.process is ProcessState.FAILED else "",
+        )
+        text = f"shard {shard.uid} on node {shard.node_uid} is started again ({seen.text if seen is not None else 'gone'})"
+        event = Event(now, "shard_restart", Severity.WARNING, text, node_uid=shard.node_uid, database_uid=shard.database_uid)
+        writes.extend((Put(started), Put(event)))
+        view = view.with_writes((Put(started),))
+    return tuple(writes), wake_at
+
+
+def _forget_restarts(copies: list[Copy], now: datetime) -> tuple[Write, ...]:
+    return tuple(
+        Put(replace(c.shard, restarts=0, restart_not_before=None, failure=""))
+        for c in copies
+        if c.answers
+        and c.shard.restarts
+        and c.shard.restart_not_before is not None
+        and now - c.shard.restart_not_before > STEADY_AFTER
+    )
+
+
+def _end_stuck(copies: list[Copy], view: ClusterView, now: datetime) -> tuple[Command, ...]:
+    """Servers that neither answer nor use CPU for the policy's time. One that is busy is never ended."""
+    patience = timedelta(seconds=view.policy.stuck_server_timeout_s)
+    return tuple(
+        EndStuckServer(c.shard.uid)
+        for c in copies
+        if c.process is ProcessState.RUNNING
+        and c.seen is not None
+        and c.seen.health is Health.TIMEOUT
+        and c.seen.unanswered_since is not None
+        and now - max(c.seen.unanswered_since, c.seen.cpu_active_at or c.seen.unanswered_since) >= patience
+    )
