@@ -25,8 +25,8 @@ IN_SYNC_LAG_BYTES = 1 << 20
 """A linked replica this close to its primary holds what the primary holds, but for what is on its way."""
 OUT_OF_SYNC_AFTER = timedelta(seconds=10)
 """A replica whose link was down this long while its primary answered is no candidate for a failover any more."""
-MISSING_PRIMARY_PATIENCE = timedelta(seconds=30)
-"""How long a start waits for the committed primary's copy when only other copies can be had."""
+MISSING_PRIMARY_STARTS = 5
+"""How often in a row the committed primary's copy must fail to start before another copy is chosen in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision
 
 
 def _start(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
-    chosen, reasons = choose_primary(group, copies, now)
+    chosen, reasons = choose_primary(group, copies)
     if chosen is None:
         writes, wake_at = _restarts(database, [c for c in copies if c.is_gone], view, now)
         return Decision(writes=writes, wake_at=wake_at, reasons=reasons)
@@ -94,13 +94,13 @@ def _start(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
     return Decision(writes=(Put(opened), Put(replace(chosen, in_sync_generation=opened.generation))))
 
 
-def choose_primary(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple[Shard | None, tuple[Reason, ...]]:
+def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, tuple[Reason, ...]]:
     """The copy that shall be primary after a start, or why none can be chosen yet.
 
     The committed primary, when it holds data or nobody does. An empty one gives way to a copy that is not; so does one that
-    cannot be had for MISSING_PRIMARY_PATIENCE, but only to a copy that was in sync with it."""
+    failed to start MISSING_PRIMARY_STARTS times, but only to a copy that was in sync with it."""
     committed = next((c for c in copies if c.shard.uid == group.primary), None)
-    pending = [c for c in copies if not c.answers and not (c.process is ProcessState.FAILED)]
+    pending = [c for c in copies if not c.answers and c.process is not ProcessState.FAILED]
     loaded = [c for c in copies if c.answers]
     if committed is not None and committed.answers and not committed.is_empty:
         return committed.shard, ()
@@ -108,12 +108,10 @@ def choose_primary(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple
     if committed is None or committed.answers:
         if pending:
             return None, tuple(_not_yet(c) for c in pending)
-        if filled:
-            return filled[0].shard, ()
-        return (committed.shard if committed is not None else copies[0].shard), ()
+        best = filled or ([committed] if committed is not None else loaded)
+        return (best[0].shard, ()) if best else (None, tuple(_not_yet(c) for c in copies))
     in_sync = [c for c in filled if c.shard.in_sync_generation == group.generation]
-    waited_since = committed.shard.restart_not_before or committed.shard.created_at
-    if in_sync and committed.process is ProcessState.FAILED and now - waited_since > MISSING_PRIMARY_PATIENCE:
+    if in_sync and committed.process is ProcessState.FAILED and committed.shard.restarts >= MISSING_PRIMARY_STARTS:
         return in_sync[0].shard, ()
     return None, tuple(_not_yet(c) for c in copies if not c.answers)
 
@@ -144,7 +142,7 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
     others = [c for c in copies if c.shard.uid != group.primary]
     commands: list[Command] = []
     if primary.answers:
-        commands.extend(_follow(primary, others))
+        commands.extend(_follow(primary, others, view.nodes[primary.shard.node_uid].address))
         commands.extend(_lead(primary, others))
     commands.extend(_settle(database, copies))
     sync_writes = _note_sync(group, primary, others, now)
@@ -184,7 +182,7 @@ def _replace_primary(
     return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING)), Put(event)))
 
 
-def _follow(primary: Copy, others: list[Copy]) -> list[Command]:
+def _follow(primary: Copy, others: list[Copy], address: str) -> list[Command]:
     """Attach what is not attached; lift the fence of what follows."""
     commands: list[Command] = []
     if not primary.has_role(Role.PRIMARY):
@@ -193,7 +191,8 @@ def _follow(primary: Copy, others: list[Copy]) -> list[Command]:
     for copy in others:
         if not copy.answers or copy.seen is None:
             continue
-        follows = copy.seen.role is Role.REPLICA and copy.seen.primary_port == primary.shard.port
+        source = (copy.seen.primary_address, copy.seen.primary_port)
+        follows = copy.seen.role is Role.REPLICA and source == (address, primary.shard.port)
         if not follows:
             commands.append(Attach(copy.shard.uid, primary.shard.uid))
         elif copy.seen.is_fenced and copy.seen.is_link_up:

@@ -1,0 +1,353 @@
+"""Moves: the durable state machine that carries one shard, role or endpoint from node to node.
+
+Called by the leader each turn for every live move. The ordering rule is *new copy first, old copy last*: a slot group
+never has fewer copies in sync than before, and the old copy's files go only when the new copy's own persistence is in
+place. Nothing here waits: what is seen decides the next state, so that a restart, a retry and a new leader are one path.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
+from shardwright.model.commands import HandOff, PassEndpoint, SaveNow
+from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.ids import ShardUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import EndpointProcessSeen, EndpointState, Health, ProcessState, ServerSeen
+from shardwright.model.view import ClusterView, Delete, Put, Write
+from shardwright.plan.ports import shard_port
+
+START_LIMIT = timedelta(seconds=60)
+"""From the record of a new shard to its attachment."""
+SYNC_SILENCE_LIMIT = timedelta(seconds=120)
+"""A sync in which nothing moves for this long is given up."""
+HANDOFF_ATTEMPTS_MAX = 8
+"""Handoffs that fail for a reason other than a busy command; more of them end the move."""
+LAG_READY_BYTES = 1 << 20
+SILENT_PROCESS_LIMIT = timedelta(seconds=5)
+"""An endpoint process that answers nothing for this long does not hold up a rebind."""
+BUSY_CODE = "client_command_busy"
+"""Reason of an attempt that a long-running command ended: such a move stays blocked and names the command."""
+
+GiveUp = Callable[..., Decision]
+"""``give_up(move, *reasons)``: ends the move, or undoes it."""
+
+
+def decide_move(move: Move, view: ClusterView, now: datetime) -> Decision:
+    """The next step of a live move."""
+    match move.kind:
+        case MoveKind.REBIND:
+            return _rebind(move, view, now)
+        case MoveKind.HANDOFF:
+            return _handoff_only(move, view, now)
+        case MoveKind.RELOCATE:
+            return _relocate(move, view, now)
+
+
+def _enter(move: Move, state: MoveState, now: datetime, **changes: object) -> Move:
+    assert state in MOVE_TRANSITIONS[move.state], f"move {move.uid}: {move.state} -> {state}"
+    if state.is_terminal:
+        changes.setdefault("ended_at", now)
+    if move.started_at is None:
+        changes.setdefault("started_at", now)
+    return replace(move, state=state, state_since=now, **changes)  # type: ignore[arg-type]
+
+
+def _end(move: Move, now: datetime, *reasons: Reason) -> Decision:
+    """FAILED with these reasons, or CANCELLED when that was asked for."""
+    state = MoveState.CANCELLED if move.is_cancel_wanted else MoveState.FAILED
+    return Decision(writes=(Put(_enter(move, state, now, reasons=reasons or move.reasons)),))
+
+
+def _reason(move: Move, code: str, text: str, grade: Grade = Grade.HARD_LIMIT) -> Reason:
+    return Reason(code, text, grade, shard_uid=move.shard_uid, database_uid=move.database_uid, node_uid=move.to_node)
+
+
+# -- the primary role --------------------------------------------------------------------------------------------------
+
+
+def _handoff_only(move: Move, view: ClusterView, now: datetime) -> Decision:
+    group = view.groups.get(move.group_uid) if move.group_uid is not None else None
+    if group is None:
+        return _end(move, now, _reason(move, "database_deleted", "the database was deleted meanwhile"))
+    if move.state is MoveState.PLANNED:
+        if move.is_cancel_wanted:
+            return _end(move, now)
+        return Decision(writes=(Put(_enter(move, MoveState.HANDOFF, now)),))
+    if group.primary == move.new_shard_uid and group.handoff is None:
+        return Decision(writes=(Put(_enter(move, MoveState.DONE, now, reasons=(), has_left=True)),))
+    return _hand_over(move, group, view, now, give_up=lambda m, *reasons: _end(m, now, *reasons))
+
+
+def _hand_over(move: Move, group: SlotGroup, view: ClusterView, now: datetime, *, give_up: GiveUp) -> Decision:
+    """Ask for the handoff until it has happened; between attempts a cancel wish or too many failures end it."""
+    if group.handoff is not None:
+        return NOTHING
+    if move.is_cancel_wanted:
+        return give_up(move)
+    if group.primary != move.shard_uid or move.new_shard_uid is None or move.new_shard_uid not in view.shards:
+        return give_up(move, _reason(move, "roles_changed", "another shard became primary meanwhile"))
+    is_busy = any(r.code == BUSY_CODE for r in move.reasons)
+    if move.attempts >= HANDOFF_ATTEMPTS_MAX and not is_busy:
+        return give_up(move, *move.reasons)
+    if move.not_before is not None and now < move.not_before:
+        return Decision(wake_at=move.not_before, reasons=move.reasons)
+    if group.phase is not GroupPhase.SERVING or move.shard_uid is None:
+        return Decision(reasons=(_reason(move, "group_starting", "the slot group is being started", Grade.SOFT_LIMIT),))
+    return Decision(commands=(HandOff(group.uid, move.shard_uid, move.new_shard_uid),))
+
+
+# -- a copy ------------------------------------------------------------------------------------------------------------
+
+
+def _relocate(move: Move, view: ClusterView, now: datetime) -> Decision:
+    group = view.groups.get(move.group_uid) if move.group_uid is not None else None
+    database = view.databases.get(move.database_uid)
+    old = view.shards.get(move.shard_uid) if move.shard_uid is not None else None
+    new = view.shards.get(move.new_shard_uid) if move.new_shard_uid is not None else None
+    if move.state is MoveState.UNDOING:
+        return _undo(move, new, view, now)
+    if move.state is MoveState.CLEANING:
+        return _clean(move, old, new, database, view, now)
+    if group is None or database is None or old is None:
+        return _give_up(move, new, now, _reason(move, "database_deleted", "the shard or its database is gone"))
+    if move.state is MoveState.PLANNED:
+        return _plan(move, group, database, view, now)
+    if new is None:
+        return _end_lost(move, now)
+    match move.state:
+        case MoveState.STARTING:
+            return _starting(move, new, view, now)
+        case MoveState.SYNCING:
+            return _syncing(move, group, new, view, now)
+        case MoveState.READY:
+            return _ready(move, group, new, view, now)
+        case MoveState.HANDOFF:
+            if group.primary == new.uid and group.handoff is None:
+                return Decision(writes=(Put(_enter(move, MoveState.CLEANING, now, reasons=())),))
+            return _hand_over(move, group, view, now, give_up=lambda m, *reasons: _give_up(m, new, now, *reasons))
+        case _:
+            raise AssertionError(f"a live relocation in state {move.state}")
+
+
+def _plan(move: Move, group: SlotGroup, database: Database, view: ClusterView, now: datetime) -> Decision:
+    """Record the new shard; from then on the agent starts it and the slot group attaches it."""
+    if move.is_cancel_wanted:
+        return _end(move, now)
+    target = move.to_node
+    if target is None or target not in view.nodes:
+        return _end(move, now, _reason(move, "node_gone", f"node {target} is not a member any more"))
+    uid = ShardUid(view.counters.next_shard)
+    shard = Shard(
+        uid=uid,
+        database_uid=database.uid,
+        group_uid=group.uid,
+        node_uid=target,
+        port=shard_port(view, target, uid, 1),
+        created_at=now,
+        settings=database.settings_fingerprint,
+    )
+    writes = (
+        Put(replace(view.counters, next_shard=uid + 1)),
+        Put(shard),
+        Put(_enter(move, MoveState.STARTING, now, new_shard_uid=shard.uid, bytes_total=_estimate(move, group, view))),
+    )
+    return Decision(writes=writes)
+
+
+def _estimate(move: Move, group: SlotGroup, view: ClusterView) -> int:
+    seen = view.servers.get(group.primary) if group.primary is not None else None
+    return move.bytes_total if seen is None else seen.used_memory_bytes
+
+
+def _starting(move: Move, new: Shard, view: ClusterView, now: datetime) -> Decision:
+    state = view.process_state(new.uid)
+    seen = view.servers.get(new.uid)
+    if move.is_cancel_wanted:
+        return _give_up(move, new, now)
+    if state in (ProcessState.FAILED, ProcessState.GONE):
+        process = view.processes.get(new.uid)
+        text = f"the new server on node {new.node_uid} did not start: {process.text if process else state}"
+        return _give_up(move, new, now, _reason(move, "shard_start_failed", text))
+    if seen is not None and seen.health in (Health.OK, Health.LOADING) and seen.role is Role.REPLICA:
+        return Decision(writes=(Put(_enter(move, MoveState.SYNCING, now, reasons=())),))
+    if _age(move, now) > START_LIMIT:
+        text = f"the new server on node {new.node_uid} was not attached within {START_LIMIT.seconds} s"
+        return _give_up(move, new, now, _reason(move, "shard_start_timeout", text))
+    return Decision(wake_at=now + timedelta(seconds=1))
+
+
+def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
+    if move.is_cancel_wanted:
+        return _give_up(move, new, now)
+    if view.process_state(new.uid) in (ProcessState.FAILED, ProcessState.GONE):
+        text = f"the new server on node {new.node_uid} ended during its sync"
+        return _give_up(move, new, now, _reason(move, "shard_lost", text))
+    seen = view.servers.get(new.uid)
+    source = view.servers.get(group.primary) if group.primary is not None else None
+    if seen is not None and source is not None and _holds_everything(source, seen):
+        done = max(move.bytes_done, move.bytes_total)
+        return Decision(writes=(Put(_enter(move, MoveState.READY, now, bytes_done=done, reasons=())),))
+    if seen is not None and seen.sync_done_bytes > move.bytes_done:
+        total = max(seen.sync_total_bytes, seen.sync_done_bytes, move.bytes_total)
+        moved = replace(move, bytes_done=seen.sync_done_bytes, bytes_total=total, state_since=now)
+        return Decision(writes=(Put(moved),))
+    if _age(move, now) > SYNC_SILENCE_LIMIT:
+        text = f"the sync to node {new.node_uid} did not advance for {SYNC_SILENCE_LIMIT.seconds} s"
+        return _give_up(move, new, now, _reason(move, "sync_stalled", text))
+    return Decision(wake_at=now + timedelta(seconds=1))
+
+
+def _holds_everything(source: ServerSeen, seen: ServerSeen) -> bool:
+    return (
+        seen.health is Health.OK
+        and seen.role is Role.REPLICA
+        and seen.is_link_up
+        and not seen.is_syncing
+        and seen.replication_id == source.replication_id
+        and source.offset - seen.offset <= LAG_READY_BYTES
+    )
+
+
+def _ready(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
+    """The new copy holds what the primary holds. Only now may the old one lose its role or leave."""
+    if move.is_cancel_wanted:
+        return _give_up(move, new, now)
+    if group.primary == move.shard_uid or (move.hands_over and group.primary != new.uid):
+        leaving = replace(move, shard_uid=move.shard_uid, hands_over=True)
+        return Decision(writes=(Put(_enter(leaving, MoveState.HANDOFF, now)),))
+    if new.in_sync_generation != group.generation:
+        return Decision(wake_at=now + timedelta(seconds=1))
+    return Decision(writes=(Put(_enter(move, MoveState.CLEANING, now)),))
+
+
+def _clean(
+    move: Move, old: Shard | None, new: Shard | None, database: Database | None, view: ClusterView, now: datetime
+) -> Decision:
+    """End the old copy's process, then, behind the new copy's own persistence, its files."""
+    if old is None:
+        return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
+    if old.wanted is ShardWanted.RUNNING:
+        return _stop_old(move, old, new, view, now)
+    process = view.processes.get(old.uid)
+    is_gone = process is not None and process.state in (ProcessState.GONE, ProcessState.ABSENT, ProcessState.FAILED)
+    if is_gone and not move.has_left:
+        return Decision(writes=(Put(replace(move, has_left=True)),))
+    if not is_gone:
+        return Decision(wake_at=now + timedelta(seconds=1))
+    if old.wanted is ShardWanted.STOPPED:
+        return _persist(move, old, new, database, view, now)
+    if (process is not None and process.files_are_deleted) or old.node_uid not in view.daemons:
+        # Of a node whose daemon is away the shard stays recorded as unwanted: its agent deletes the files when it returns.
+        deleted: tuple[Write, ...] = (Delete(old),) if process is not None and process.files_are_deleted else ()
+        return Decision(writes=(*deleted, Put(_enter(move, MoveState.DONE, now, reasons=()))))
+    return Decision(wake_at=now + timedelta(seconds=1))
+
+
+def _stop_old(move: Move, old: Shard, new: Shard | None, view: ClusterView, now: datetime) -> Decision:
+    """Let the old copy go, unless a failover made it the primary meanwhile or the new one is not in sync just now."""
+    group = view.groups.get(old.group_uid)
+    if group is not None and group.primary == old.uid:
+        return Decision(writes=(Put(_enter(move, MoveState.HANDOFF, now, attempts=0)),))
+    if group is None or new is None or _stands(group, new, view):
+        return Decision(writes=(Put(replace(old, wanted=ShardWanted.STOPPED)),))
+    waiting = _reason(move, "new_copy_not_in_sync", "the new copy is not in sync at the moment", Grade.SOFT_LIMIT)
+    return Decision(wake_at=now + timedelta(seconds=1), reasons=(waiting,))
+
+
+def _stands(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
+    seen = view.servers.get(new.uid)
+    answers = seen is not None and seen.health is Health.OK
+    return answers and new.in_sync_generation == group.generation and group.handoff is None
+
+
+def _persist(
+    move: Move, old: Shard, new: Shard | None, database: Database | None, view: ClusterView, now: datetime
+) -> Decision:
+    seen = view.servers.get(new.uid) if new is not None else None
+    if database is None or new is None or is_persisted(database.persistence, seen):
+        return Decision(writes=(Put(replace(old, wanted=ShardWanted.GONE)),))
+    waiting = _reason(move, "persistence_pending", "the new copy's persistence file is being written", Grade.SOFT_LIMIT)
+    save = () if seen is None or seen.is_persistence_busy else (SaveNow(new.uid),)
+    return Decision(commands=save, wake_at=now + timedelta(seconds=1), reasons=(waiting,))
+
+
+def is_persisted(persistence: Persistence, seen: ServerSeen | None) -> bool:
+    """Whether a copy's own persistence is in place: its process may end without losing what it holds on disk."""
+    if persistence is Persistence.DISABLED:
+        return True
+    if seen is None or seen.health is not Health.OK or seen.is_persistence_busy or not seen.is_persistence_ok:
+        return False
+    return seen.is_aof_on if persistence is Persistence.AOF else seen.saves_since_start > 0
+
+
+# -- the way back ------------------------------------------------------------------------------------------------------
+
+
+def _give_up(move: Move, new: Shard | None, now: datetime, *reasons: Reason) -> Decision:
+    """Undo what was begun: the old copy never left, so only the new one must go."""
+    if move.state is MoveState.PLANNED or new is None:
+        return _end(move, now, *reasons) if move.state is MoveState.PLANNED else _end_lost(move, now, *reasons)
+    undoing = _enter(move, MoveState.UNDOING, now, reasons=reasons or move.reasons)
+    return Decision(writes=(Put(undoing), Put(replace(new, wanted=ShardWanted.GONE))))
+
+
+def _end_lost(move: Move, now: datetime, *reasons: Reason) -> Decision:
+    undoing = _enter(move, MoveState.UNDOING, now, reasons=reasons or move.reasons)
+    return Decision(writes=(Put(undoing),))
+
+
+def _undo(move: Move, new: Shard | None, view: ClusterView, now: datetime) -> Decision:
+    if new is None:
+        return _end(move, now)
+    process = view.processes.get(new.uid)
+    if process is not None and process.files_are_deleted:
+        ended = _end(move, now)
+        return Decision(writes=(Delete(new), *ended.writes))
+    if new.node_uid not in view.daemons and process is not None and process.state is ProcessState.GONE:
+        return _end(move, now)
+    return Decision(wake_at=now + timedelta(seconds=1))
+
+
+def _age(move: Move, now: datetime) -> timedelta:
+    return now - (move.state_since or move.created_at)
+
+
+# -- an endpoint -------------------------------------------------------------------------------------------------------
+
+
+def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
+    endpoint = view.endpoints.get(move.endpoint_uid) if move.endpoint_uid is not None else None
+    if endpoint is None or move.from_node is None or move.to_node is None:
+        return _end(move, now, _reason(move, "database_deleted", "the endpoint was deleted meanwhile"))
+    source = view.endpoint_processes.get(move.from_node)
+    target = view.endpoint_processes.get(move.to_node)
+    at_source = EndpointState.ABSENT if source is None else source.endpoint(endpoint.uid).state
+    at_target = EndpointState.ABSENT if target is None else target.endpoint(endpoint.uid).state
+    is_bound = endpoint.nodes == (move.to_node,)
+    if move.state is MoveState.PLANNED:
+        if move.is_cancel_wanted:
+            return _end(move, now)
+        return Decision(writes=(Put(_enter(move, MoveState.HANDOFF, now)),))
+    if not is_bound and (at_target is EndpointState.LISTENING or _source_is_out(source, at_source, move, now)):
+        return Decision(writes=(Put(replace(endpoint, nodes=(move.to_node,))),))
+    if is_bound and at_target is EndpointState.LISTENING and at_source in (EndpointState.ABSENT, EndpointState.BIND_FAILED):
+        return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
+    if source is None or not source.answers:
+        if is_bound and at_target is EndpointState.LISTENING and _age(move, now) > SILENT_PROCESS_LIMIT:
+            return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
+        return Decision(wake_at=now + timedelta(seconds=1))
+    if move.is_cancel_wanted and not is_bound and at_source is EndpointState.LISTENING:
+        return _end(move, now)
+    if at_source in (EndpointState.LISTENING, EndpointState.DRAINING):
+        command = PassEndpoint(endpoint.uid, endpoint.database_uid, move.from_node, move.to_node)
+        return Decision(commands=(command,), wake_at=now + timedelta(milliseconds=100))
+    return Decision(wake_at=now + timedelta(seconds=1))
+
+
+def _source_is_out(source: EndpointProcessSeen | None, at_source: EndpointState, move: Move, now: datetime) -> bool:
+    """The process that served it has nothing to pass on: it was started anew, or has been silent for long."""
+    answers = source is not None and source.answers
+    return (answers and at_source is EndpointState.ABSENT) or (not answers and _age(move, now) > SILENT_PROCESS_LIMIT)
