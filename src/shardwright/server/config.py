@@ -1,0 +1,313 @@
+"""Pure: what a database's settings mean for one server, as a complete configuration file and as changes at run time.
+
+Called by the agent (which writes the file with mode 0600 and starts the server with it) and by the adapter. Does no I/O.
+The file starts every server fenced and attached to nothing; only the leader opens it (design, *Starting a shard*).
+"""
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass, field
+
+from shardwright.model.database import AofPolicy, Database, Persistence, ServerKind, ServerSecrets
+from shardwright.model.ids import ShardUid
+from shardwright.server.protocol import (
+    APPLICATION_USER,
+    FENCE_LAG_S,
+    FENCE_REPLICAS,
+    MANAGEMENT_USER,
+    OBSERVATION_USER,
+    REPLICATION_USER,
+    ServerSettings,
+)
+
+MIB = 1024 * 1024
+
+BACKLOG_BYTES_MIN = 1 * MIB
+BACKLOG_BYTES_MAX = 64 * MIB
+"""The backlog counts as used memory, so it takes from the data: at most a 32nd of ``maxmemory``, never more than this."""
+REPLICA_BUFFER_BYTES_MIN = 256 * MIB
+"""Writes that arrive during a full sync wait here; below the servers' own default a busy sync would only loop."""
+SHUTDOWN_TIMEOUT_S = 3
+"""A stopping primary waits this long for its replicas. They acknowledge once per second."""
+MAXCLIENTS = 10_000
+
+_DUAL_CHANNEL_SINCE = (8, 0, 0)
+_HASH_SEED_SINCE = (9, 1, 0)
+
+_NEVER_FOR_APPLICATIONS = (
+    # All but the last four lines are in @admin already. They are named so that a server whose categories differ stays safe.
+    *("acl|deluser", "acl|getuser", "acl|list", "acl|load", "acl|log", "acl|save", "acl|setuser", "acl|users", "acl|dryrun"),
+    *("bgrewriteaof", "bgsave", "save", "lastsave", "shutdown"),
+    *("config|get", "config|set", "config|rewrite", "config|resetstat", "debug", "module", "monitor"),
+    *("client|kill", "client|pause", "client|unpause", "client|unblock", "client|no-evict"),
+    *("replicaof", "slaveof", "psync", "sync", "replconf", "failover", "role", "pfdebug", "pfselftest"),
+    *("slowlog|reset", "latency|reset"),
+    "migrate",  # not @admin: it would carry keys to and from servers that we do not know
+    "restore-asking",
+    "script|debug",  # holds the whole server while somebody steps through a script
+    "cluster",
+)
+_ALLOWED_ADMIN = (
+    *("client|list", "slowlog|get", "slowlog|len"),
+    *("latency|doctor", "latency|graph", "latency|histogram", "latency|history", "latency|latest"),
+)
+_VALKEY_ALLOWED_ADMIN = ("commandlog|get", "commandlog|len")
+_COMMANDLOG_SINCE = (8, 1, 0)
+
+_REPLICATION_COMMANDS = ("ping", "psync", "replconf", "sync")
+"""``sync``: a Valkey replica with two channels asks for the second one with it."""
+_OBSERVATION_COMMANDS = ("ping", "info", "role")
+_MANAGEMENT_COMMANDS = (
+    *("ping", "info", "role", "replicaof", "bgsave", "bgrewriteaof"),
+    *("client|pause", "client|unpause", "client|kill", "client|list", "client|id"),
+    *("config|get", "config|set"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFile:
+    """Everything that one server's configuration file says."""
+
+    kind: ServerKind
+    version: str
+    shard_uid: ShardUid
+    incarnation: int
+    address: str
+    """The node's address: the server listens there and nowhere else, and announces it to its primary."""
+    port: int
+    directory: str
+    log_file: str
+    settings: ServerSettings
+    secrets: ServerSecrets = field(repr=False)
+    memory_free_bytes: int = 0
+    """Free on the node when the server starts, to size buffers from; 0 means unknown."""
+
+
+def settings_of(database: Database) -> ServerSettings:
+    """What a database's settings mean for each of its servers."""
+    return ServerSettings(
+        maxmemory_bytes=database.shard_memory_bytes,
+        eviction_policy=database.eviction_policy,
+        persistence=database.persistence,
+        aof_policy=database.aof_policy,
+        snapshot_rules=database.snapshot_rules,
+    )
+
+
+def render_config(file: ServerFile) -> str:
+    """The complete configuration file of one server process. It holds secrets: write it with mode 0600.
+
+    Raises ValueError when an address, a path or a secret cannot be written safely.
+    """
+    lines = [
+        *_identity(file),
+        *_fence(),
+        *_users(file),
+        *_memory(file),
+        *_persistence(file.settings),
+        *_replication(file),
+        *_limits(),
+    ]
+    return "".join(" ".join((name, *(quoted(value) for value in values))) + "\n" for name, *values in lines)
+
+
+def settings_commands(settings: ServerSettings) -> list[tuple[str, ...]]:
+    """The commands that bring a running server to these settings, each safe to repeat.
+
+    What keeps data is switched on before what kept it until now is switched off. Two things stay as the process was started:
+    the checksum of snapshots (it cannot be changed) and the size of replica buffers (it depends on the node's memory).
+    """
+    on, off = ("appendonly", "yes"), ("appendonly", "no")
+    saves = ("save", save_rules(settings))
+    keeping: tuple[tuple[str, str], ...]
+    match settings.persistence:
+        case Persistence.DISABLED:
+            keeping = (saves, off)
+        case Persistence.SNAPSHOT:
+            keeping = (saves, off)
+        case Persistence.AOF:
+            keeping = (on, saves)
+    changes = (
+        ("maxmemory", str(settings.maxmemory_bytes)),
+        ("maxmemory-policy", settings.eviction_policy),
+        ("repl-backlog-size", str(backlog_bytes(settings.maxmemory_bytes))),
+        ("appendfsync", _appendfsync(settings.aof_policy)),
+        *keeping,
+    )
+    return [("CONFIG", "SET", name, value) for name, value in changes]
+
+
+def marker(shard_uid: ShardUid, incarnation: int) -> str:
+    """The process title of this incarnation: shows in ``ps``, and tells a manager that the server is the one it means."""
+    return f"{{title}} {{listen-addr}} shard={shard_uid} incarnation={incarnation}"
+
+
+def save_rules(settings: ServerSettings) -> str:
+    """The value of ``save``; empty unless the database keeps snapshots."""
+    if settings.persistence != Persistence.SNAPSHOT:
+        return ""
+    return " ".join(f"{rule.seconds} {rule.writes}" for rule in settings.snapshot_rules)
+
+
+def backlog_bytes(maxmemory_bytes: int) -> int:
+    """Size of the replication backlog."""
+    if maxmemory_bytes == 0:
+        return BACKLOG_BYTES_MAX
+    return max(BACKLOG_BYTES_MIN, min(BACKLOG_BYTES_MAX, maxmemory_bytes // 32))
+
+
+def replica_buffer_bytes(maxmemory_bytes: int, memory_free_bytes: int) -> int:
+    """Hard limit of what may wait for one replica: half the data, at most a quarter of what is free (two replicas may sync
+    at once and still leave half). Reaching it ends that sync, which is seen and tried again later."""
+    wanted = maxmemory_bytes // 2 if maxmemory_bytes else 1024 * MIB
+    if memory_free_bytes:
+        wanted = min(wanted, memory_free_bytes // 4)
+    return max(REPLICA_BUFFER_BYTES_MIN, wanted)
+
+
+def quoted(value: str) -> str:
+    """A value as the servers' configuration parser reads it back, whatever it holds.
+
+    Raises ValueError for a line break or NUL: they have no place in a path, an address or a secret.
+    """
+    if any(char in value for char in "\r\n\0"):
+        raise ValueError("a value of a server's configuration holds a line break or NUL")
+    if value and all(char.isalnum() or char in "-_./:,|#+@~&*%" for char in value) and not value.startswith("#"):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+# -- the parts of the file -----------------------------------------------------------------------------------------------
+
+
+def _identity(file: ServerFile) -> list[tuple[str, ...]]:
+    address = str(ipaddress.ip_address(file.address))
+    return [
+        ("bind", address),
+        ("port", str(file.port)),
+        ("protected-mode", "yes"),
+        ("daemonize", "no"),
+        ("dir", file.directory),
+        ("logfile", file.log_file),
+        ("loglevel", "notice"),
+        ("always-show-logo", "no"),
+        ("proc-title-template", marker(file.shard_uid, file.incarnation)),
+        ("replica-announce-ip", address),
+        ("replica-announce-port", str(file.port)),
+        ("enable-debug-command", "no"),
+        ("enable-module-command", "no"),
+        ("enable-protected-configs", "no"),
+    ]
+
+
+def _fence() -> list[tuple[str, ...]]:
+    # With a lag of 0 the servers ignore the other line: the fence would silently be open.
+    return [("min-replicas-to-write", str(FENCE_REPLICAS)), ("min-replicas-max-lag", str(FENCE_LAG_S))]
+
+
+def _users(file: ServerFile) -> list[tuple[str, ...]]:
+    secrets = file.secrets
+    allowed: tuple[str, ...] = _ALLOWED_ADMIN
+    if file.kind == ServerKind.VALKEY and _version(file.version) >= _COMMANDLOG_SINCE:
+        allowed += _VALKEY_ALLOWED_ADMIN
+    application = ("~*", "&*", "+@all", "-@admin", *_each("-", _NEVER_FOR_APPLICATIONS), *_each("+", allowed))
+    return [
+        ("user", "default", "reset"),
+        _user(APPLICATION_USER, secrets.application, application),
+        _user(REPLICATION_USER, secrets.replication, _each("+", _REPLICATION_COMMANDS)),
+        _user(OBSERVATION_USER, secrets.observation, _each("+", _OBSERVATION_COMMANDS)),
+        _user(MANAGEMENT_USER, secrets.management, _each("+", _MANAGEMENT_COMMANDS)),
+        ("masteruser", REPLICATION_USER),
+        ("masterauth", secrets.replication),
+    ]
+
+
+def _user(name: str, secret: str, rules: tuple[str, ...]) -> tuple[str, ...]:
+    if not secret:
+        raise ValueError(f"the server user {name} has no secret")
+    return ("user", name, "reset", "on", "#" + hashlib.sha256(secret.encode()).hexdigest(), *rules)
+
+
+def _each(sign: str, commands: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sign + command for command in commands)
+
+
+def _memory(file: ServerFile) -> list[tuple[str, ...]]:
+    settings = file.settings
+    return [
+        ("maxmemory", str(settings.maxmemory_bytes)),
+        ("maxmemory-policy", settings.eviction_policy),
+        ("replica-ignore-maxmemory", "yes"),
+        ("disable-thp", "yes"),
+    ]
+
+
+def _persistence(settings: ServerSettings) -> list[tuple[str, ...]]:
+    has_files = settings.persistence != Persistence.DISABLED
+    return [
+        ("save", save_rules(settings)),
+        ("appendonly", "yes" if settings.persistence == Persistence.AOF else "no"),
+        ("appendfsync", _appendfsync(settings.aof_policy)),
+        ("aof-use-rdb-preamble", "yes"),
+        ("aof-load-truncated", "yes"),
+        # These two also shape the sync stream. Without them a full sync takes a third of the time, and a file is at most as
+        # large as the memory it came from. A checksum guards files and nothing else, so it stays where there are files.
+        ("rdbcompression", "no"),
+        ("rdbchecksum", "yes" if has_files else "no"),
+        # A replica without persistence must not leave a file that a later start would load.
+        ("rdb-del-sync-files", "yes"),
+        ("stop-writes-on-bgsave-error", "yes"),
+        ("shutdown-timeout", str(SHUTDOWN_TIMEOUT_S)),
+    ]
+
+
+def _replication(file: ServerFile) -> list[tuple[str, ...]]:
+    maxmemory = file.settings.maxmemory_bytes
+    buffer = str(replica_buffer_bytes(maxmemory, file.memory_free_bytes))
+    lines: list[tuple[str, ...]] = [
+        ("repl-diskless-sync", "yes"),
+        ("repl-diskless-sync-delay", "0"),
+        # An empty copy loads straight from the socket; one that holds data keeps it until the new stream has arrived whole.
+        ("repl-diskless-load", "on-empty-db"),
+        ("repl-backlog-size", str(backlog_bytes(maxmemory))),
+        ("repl-backlog-ttl", "0"),
+        ("repl-timeout", "60"),
+        ("repl-ping-replica-period", "10"),
+        ("repl-disable-tcp-nodelay", "no"),
+        ("client-output-buffer-limit", "replica", buffer, "0", "0"),
+        ("replica-serve-stale-data", "yes"),
+        ("replica-read-only", "yes"),
+        ("replica-lazy-flush", "yes"),
+    ]
+    if file.kind == ServerKind.VALKEY:
+        version = _version(file.version)
+        if version >= _DUAL_CHANNEL_SINCE:
+            lines.append(("dual-channel-replication-enabled", "yes"))
+        if version >= _HASH_SEED_SINCE:
+            lines.append(("hash-seed", file.secrets.hash_seed))
+    return lines
+
+
+def _limits() -> list[tuple[str, ...]]:
+    return [
+        ("maxclients", str(MAXCLIENTS)),
+        ("timeout", "0"),
+        ("tcp-keepalive", "60"),
+        ("io-threads", "1"),
+        ("slowlog-log-slower-than", "10000"),
+        ("slowlog-max-len", "128"),
+        ("latency-tracking", "yes"),
+        ("latency-monitor-threshold", "0"),
+    ]
+
+
+def _appendfsync(policy: AofPolicy) -> str:
+    match policy:
+        case AofPolicy.EVERY_SECOND:
+            return "everysec"
+        case AofPolicy.ALWAYS:
+            return "always"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))

@@ -1,0 +1,137 @@
+"""Pure: a server's answer to INFO as a ``ServerSeen``. Called by the adapter and by tests; does no I/O, has no clock.
+
+Valkey 9.1 still uses ``master_`` and ``slave`` names here, so both servers are read alike.
+"""
+
+from datetime import UTC, datetime
+
+from shardwright.model.database import Role, ServerKind
+from shardwright.model.ids import ShardUid
+from shardwright.model.seen import Health, ReplicaSeen, ServerSeen
+
+_NO_ID = "0" * 40
+
+
+def parse_info(text: str, *, shard_uid: ShardUid, incarnation: int, at: datetime) -> ServerSeen:
+    """What INFO (all default sections) says. Raises ValueError when the text is not a server's INFO."""
+    fields = info_fields(text)
+    if "role" not in fields or "run_id" not in fields:
+        raise ValueError("the answer is not that of a server's INFO")
+    role = Role.PRIMARY if fields["role"] == "master" else Role.REPLICA
+    is_valkey = "valkey_version" in fields
+    is_syncing = fields.get("master_sync_in_progress") == "1"
+    second_id = fields.get("master_replid2", "")
+    total, done = _sync_bytes(fields) if is_syncing else (0, 0)
+    return ServerSeen(
+        shard_uid=shard_uid,
+        incarnation=incarnation,
+        at=at,
+        health=Health.LOADING if _is_loading(fields) else Health.OK,
+        run_id=fields["run_id"],
+        role=role,
+        replication_id=fields.get("master_replid", ""),
+        second_replication_id="" if second_id == _NO_ID else second_id,
+        second_offset=_number(fields, "second_repl_offset", -1),
+        offset=_offset(fields, role),
+        primary_address=fields.get("master_host", ""),
+        primary_port=_number(fields, "master_port"),
+        is_link_up=fields.get("master_link_status") == "up",
+        is_syncing=is_syncing,
+        sync_total_bytes=total,
+        sync_done_bytes=done,
+        keys=_keys(fields),
+        used_memory_bytes=_number(fields, "used_memory"),
+        # Both servers print this line exactly while min-replicas-to-write and its lag are set, as replicas too; nothing else
+        # of ours sets them.
+        is_fenced="min_slaves_good_slaves" in fields,
+        replicas=_replicas(fields),
+        is_aof_on=fields.get("aof_enabled") == "1",
+        is_persistence_busy=_is_persistence_busy(fields),
+        is_persistence_ok=_is_persistence_ok(fields),
+        last_save_at=_last_save(fields),
+        # Both counters grow when one begins: done means grown, not busy, and ok.
+        saves_since_start=_number(fields, "rdb_saves") + _number(fields, "aof_rewrites"),
+        kind=ServerKind.VALKEY if is_valkey else ServerKind.REDIS,
+        version=fields["valkey_version"] if is_valkey else fields.get("redis_version", ""),
+        cpu_s=_seconds(fields, "used_cpu_sys") + _seconds(fields, "used_cpu_user"),
+    )
+
+
+def info_fields(text: str) -> dict[str, str]:
+    """The lines of INFO by name."""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            name, separator, value = line.partition(":")
+            if separator:
+                fields[name] = value.strip()
+    return fields
+
+
+def _is_loading(fields: dict[str, str]) -> bool:
+    # An asynchronous load (diskless, into a second database) keeps answering with the old data.
+    return fields.get("loading") == "1" and fields.get("async_loading", "0") == "0"
+
+
+def _offset(fields: dict[str, str], role: Role) -> int:
+    # A replica's ``master_repl_offset`` already counts what it has read but, when paused, not applied.
+    name = "master_repl_offset" if role == Role.PRIMARY else "slave_repl_offset"
+    return max(0, _number(fields, name))
+
+
+def _sync_bytes(fields: dict[str, str]) -> tuple[int, int]:
+    """Announced size (0: none) and bytes received. A load straight from the socket counts only as loading."""
+    total = max(0, _number(fields, "master_sync_total_bytes"))
+    received = max(0, _number(fields, "master_sync_read_bytes"))
+    return total, max(received, _number(fields, "loading_loaded_bytes"))
+
+
+def _keys(fields: dict[str, str]) -> int:
+    total = 0
+    for name, value in fields.items():
+        if name.startswith("db") and name[2:].isdigit():
+            total += int(_parts(value).get("keys", "0"))
+    return total
+
+
+def _replicas(fields: dict[str, str]) -> tuple[ReplicaSeen, ...]:
+    found = []
+    for name, value in fields.items():
+        if name.startswith("slave") and name[5:].isdigit():
+            parts = _parts(value)
+            found.append(
+                ReplicaSeen(
+                    address=parts.get("ip", ""),
+                    port=int(parts.get("port", "0")),
+                    state=parts.get("state", ""),
+                    offset=int(parts.get("offset", "0")),
+                )
+            )
+    return tuple(found)
+
+
+def _parts(value: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in value.split(",") if "=" in part)
+
+
+def _is_persistence_busy(fields: dict[str, str]) -> bool:
+    names = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled")
+    return any(fields.get(name) == "1" for name in names)
+
+
+def _is_persistence_ok(fields: dict[str, str]) -> bool:
+    names = ("rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write_status")
+    return all(fields.get(name, "ok") == "ok" for name in names)
+
+
+def _last_save(fields: dict[str, str]) -> datetime | None:
+    seconds = _number(fields, "rdb_last_save_time")
+    return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
+
+
+def _number(fields: dict[str, str], name: str, default: int = 0) -> int:
+    return int(fields.get(name, default))
+
+
+def _seconds(fields: dict[str, str], name: str) -> float:
+    return float(fields.get(name, 0.0))

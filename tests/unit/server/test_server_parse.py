@@ -1,0 +1,136 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from shardwright.model.database import Role
+from shardwright.model.ids import ShardUid
+from shardwright.model.seen import Health, ReplicaSeen, ServerSeen
+from shardwright.server.parse import parse_info
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ID = "a" * 40
+PRIMARY = f"""# Server\r
+redis_version:7.0.15\r
+run_id:{"b" * 40}\r
+loading:0\r
+async_loading:0\r
+used_memory:1000\r
+rdb_bgsave_in_progress:0\r
+rdb_last_save_time:1767225600\r
+rdb_last_bgsave_status:ok\r
+rdb_saves:2\r
+aof_enabled:1\r
+aof_rewrite_in_progress:0\r
+aof_rewrite_scheduled:0\r
+aof_last_bgrewrite_status:ok\r
+aof_last_write_status:ok\r
+aof_rewrites:3\r
+role:master\r
+connected_slaves:1\r
+slave0:ip=127.0.0.3,port=7001,state=online,offset=99,lag=0,type=replica\r
+slave_expires_tracked_keys:0\r
+master_replid:{ID}\r
+master_replid2:{"0" * 40}\r
+master_repl_offset:100\r
+second_repl_offset:-1\r
+used_cpu_sys:1.5\r
+used_cpu_user:2.25\r
+# Keyspace\r
+db0:keys=5,expires=0,avg_ttl=0\r
+db3:keys=7,expires=1,avg_ttl=0,keys_with_volatile_items=0\r
+"""
+REPLICA = PRIMARY.replace(
+    "role:master",
+    "role:slave\r\nmaster_host:127.0.0.2\r\nmaster_port:7000\r\nmaster_link_status:up\r\n"
+    "master_sync_in_progress:0\r\nslave_read_repl_offset:98\r\nslave_repl_offset:90",
+)
+
+
+def _seen(text: str) -> ServerSeen:
+    return parse_info(text, shard_uid=ShardUid(1), incarnation=2, at=NOW)
+
+
+def test_a_primary() -> None:
+    seen = _seen(PRIMARY)
+    assert (seen.role, seen.health, seen.offset, seen.keys) == (Role.PRIMARY, Health.OK, 100, 12)
+    assert (seen.kind, seen.version) == ("redis", "7.0.15")
+    assert seen.replicas == (ReplicaSeen("127.0.0.3", 7001, "online", 99),)
+    assert (seen.replication_id, seen.second_replication_id, seen.second_offset) == (ID, "", -1)
+    assert (seen.saves_since_start, seen.is_aof_on, seen.is_persistence_busy, seen.is_persistence_ok) == (
+        5,
+        True,
+        False,
+        True,
+    )
+    assert seen.last_save_at == NOW
+    assert seen.cpu_s == 3.75
+    assert not seen.is_link_up
+    assert seen.unanswered_since is None
+
+
+def test_a_replica_counts_what_it_has_applied() -> None:
+    seen = _seen(REPLICA)
+    assert (seen.role, seen.offset, seen.is_link_up) == (Role.REPLICA, 90, True)
+    assert (seen.primary_address, seen.primary_port) == ("127.0.0.2", 7000)
+
+
+def test_the_fence_shows_as_its_line() -> None:
+    assert not _seen(PRIMARY).is_fenced
+    assert _seen(PRIMARY + "min_slaves_good_slaves:0\r\n").is_fenced
+    assert _seen(REPLICA + "min_slaves_good_slaves:0\r\n").is_fenced
+
+
+def test_valkey_is_known_by_its_own_version() -> None:
+    seen = _seen(PRIMARY + "server_name:valkey\r\nvalkey_version:9.1.2\r\n")
+    assert (seen.kind, seen.version) == ("valkey", "9.1.2")
+
+
+@pytest.mark.parametrize(
+    ("lines", "total", "done"),
+    [
+        ("master_sync_total_bytes:2000\r\nmaster_sync_read_bytes:500\r\n", 2000, 500),
+        ("master_sync_total_bytes:0\r\nmaster_sync_read_bytes:700\r\n", 0, 700),
+        ("master_sync_total_bytes:-1\r\nmaster_sync_read_bytes:0\r\nloading_loaded_bytes:300\r\n", 0, 300),
+        ("", 0, 0),
+    ],
+)
+def test_progress_of_a_sync(lines: str, total: int, done: int) -> None:
+    text = REPLICA.replace("master_sync_in_progress:0", "master_sync_in_progress:1").replace("status:up", "status:down")
+    seen = _seen(text + lines)
+    assert (seen.is_syncing, seen.sync_total_bytes, seen.sync_done_bytes) == (True, total, done)
+
+
+def test_loading_of_another_kind_is_no_sync() -> None:
+    seen = _seen(REPLICA + "loading_loaded_bytes:300\r\n")
+    assert (seen.is_syncing, seen.sync_done_bytes) == (False, 0)
+
+
+@pytest.mark.parametrize(("changed", "health"), [("loading:1", Health.LOADING), ("loading:0", Health.OK)])
+def test_loading(changed: str, health: Health) -> None:
+    assert _seen(PRIMARY.replace("\nloading:0", "\n" + changed)).health == health
+
+
+def test_asynchronous_loading_still_answers() -> None:
+    text = PRIMARY.replace("\nloading:0", "\nloading:1").replace("async_loading:0", "async_loading:1")
+    assert _seen(text).health == Health.OK
+
+
+@pytest.mark.parametrize("name", ["rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled"])
+def test_busy_persistence(name: str) -> None:
+    assert _seen(PRIMARY.replace(f"{name}:0", f"{name}:1")).is_persistence_busy
+
+
+@pytest.mark.parametrize("name", ["rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write_status"])
+def test_failed_persistence(name: str) -> None:
+    assert not _seen(PRIMARY.replace(f"{name}:ok", f"{name}:err")).is_persistence_ok
+
+
+def test_after_a_promotion_the_second_id_shows() -> None:
+    seen = _seen(PRIMARY.replace("0" * 40, "c" * 40).replace("second_repl_offset:-1", "second_repl_offset:51"))
+    assert (seen.second_replication_id, seen.second_offset) == ("c" * 40, 51)
+
+
+@pytest.mark.parametrize("text", ["", "# Server\r\n", "role:master\r\n", "nonsense"])
+def test_what_is_not_info(text: str) -> None:
+    with pytest.raises(ValueError, match="INFO"):
+        _seen(text)
