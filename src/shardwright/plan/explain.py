@@ -1,0 +1,100 @@
+"""Why something cannot be placed: the codes of the planner's refusals, and how many of them become one sentence.
+
+Called by ``placement`` and by the actions, which show these reasons to operators. Decides nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from shardwright.model.cluster import Node
+from shardwright.model.ids import NodeUid
+from shardwright.model.reason import Grade, Reason
+
+MIB = 1024 * 1024
+
+
+class Code(StrEnum):
+    """Stable machine codes of the planner's reasons."""
+
+    NO_OTHER_NODE = "no_other_node"
+    NODE_IN_MAINTENANCE = "node_in_maintenance"
+    NODE_CLOSED = "node_closed"
+    NODE_DECOMMISSIONING = "node_decommissioning"
+    NODE_DOWN = "node_down"
+    NODE_IS_LEAVING = "node_is_leaving"
+    NODE_HAS_COPY = "node_has_copy"
+    RACK_CONFLICT = "rack_conflict"
+    NODE_WITHOUT_RACK = "node_without_rack"
+    SHARD_LIMIT = "shard_limit"
+    ENDPOINT_LIMIT = "endpoint_limit"
+    MEMORY = "insufficient_memory"
+    NO_LIVE_COPY = "no_live_copy"
+    NO_REPLICA = "no_replica"
+    NOT_OBSERVED = "not_observed"
+    NOT_IN_SYNC = "replica_not_in_sync"
+    GROUP_BUSY = "group_busy"
+    FAILOVER_PENDING = "failover_pending"
+    STOPPING = "stopping"
+
+
+_FIRMNESS = {Grade.SOFT_LIMIT: 0, Grade.CONFIGURATION: 1, Grade.HARD_LIMIT: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaceable:
+    """Nothing fits. ``reasons`` go node by node, the node that comes nearest first; never empty."""
+
+    reasons: tuple[Reason, ...]
+
+    @property
+    def nearest(self) -> tuple[Reason, ...]:
+        """Everything that stands in the way on the node that comes nearest."""
+        node_uid = self.reasons[0].node_uid
+        return tuple(r for r in self.reasons if r.node_uid == node_uid)
+
+    @property
+    def passes_by_itself(self) -> bool:
+        """Whether on some node only things in flight stand in the way."""
+        return all(r.grade == Grade.SOFT_LIMIT for r in self.nearest)
+
+    def as_reason(self, subject: str, **names: object) -> Reason:
+        """One reason for the whole refusal: code and remedy of the nearest node, a text that names every obstacle.
+
+        ``names`` are the uids of the subject (fields of ``Reason``).
+        """
+        hardest = max(self.nearest, key=lambda r: _FIRMNESS[r.grade])
+        remedy = " and ".join(dict.fromkeys(r.remedy for r in self.nearest if r.remedy))
+        text = f"{subject} finds no place: {_sentence(self.reasons)}"
+        reason = replace(hardest, text=text, remedy=remedy, node_uid=None)
+        return replace(reason, **names)  # type: ignore[arg-type]
+
+
+def unplaceable(obstacles: Iterable[tuple[int, tuple[Reason, ...]]]) -> Unplaceable:
+    """The refusal of all candidates: per node what it lacks in bytes and what stands in the way."""
+    ranked = sorted(obstacles, key=lambda found: (_distance(found[1]), found[0], found[1][0].node_uid or 0))
+    reasons = tuple(reason for _, found in ranked for reason in found)
+    if not reasons:
+        text = "there is no other node"
+        return Unplaceable((Reason(Code.NO_OTHER_NODE, text, Grade.HARD_LIMIT, "add a node"),))
+    return Unplaceable(reasons)
+
+
+def _distance(reasons: tuple[Reason, ...]) -> tuple[int, int]:
+    return max(_FIRMNESS[r.grade] for r in reasons), len(reasons)
+
+
+def _sentence(reasons: tuple[Reason, ...]) -> str:
+    shown = [r.text for r in reasons[:8]]
+    more = len(reasons) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+
+
+def about_node(node: Node, code: Code, text: str, *, grade: Grade, remedy: str = "") -> Reason:
+    """A reason that names a node in its text (``{}`` stands for ``node 3``)."""
+    return Reason(code, text.format(f"node {node.uid}"), grade, remedy, node_uid=NodeUid(node.uid))
+
+
+def megabytes(count: int) -> str:
+    """Bytes for people, rounded up."""
+    return f"{-(-count // MIB)} MiB"

@@ -1,0 +1,303 @@
+"""What every node holds and is promised: the capacity model of one plan.
+
+Built from a view at the start of a plan, then told each choice, so that the next choice sees it. Lives for one call of
+the planner; no record is changed. Called by ``placement``, ``evacuate`` and ``restore``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from shardwright.model.action import ActionName, Move, MoveKind, MoveState
+from shardwright.model.cluster import Node
+from shardwright.model.database import Database, Shard, ShardWanted
+from shardwright.model.ids import GroupUid, NodeUid, ShardUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import ProcessState
+from shardwright.model.view import ClusterView
+from shardwright.plan.explain import Code, about_node, megabytes
+
+_LEAVING_ACTIONS = frozenset({ActionName.REMOVE, ActionName.MAINTENANCE_ON, ActionName.STEP_DOWN})
+_ENDED = frozenset({ProcessState.GONE, ProcessState.ABSENT, ProcessState.FAILED})
+
+
+@dataclass(slots=True)
+class Load:
+    """One node's numbers. ``leaving_*`` are part of the others and become free by themselves."""
+
+    held_bytes: int = 0
+    """Provisioned (or, without a limit, used) by the copies here or promised here."""
+    available_bytes: int = 0
+    """What a further copy may take."""
+    leaving_bytes: int = 0
+    shards: int = 0
+    leaving_shards: int = 0
+    endpoints: int = 0
+    leaving_endpoints: int = 0
+    primaries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRequest:
+    """A copy that looks for a node."""
+
+    database: Database
+    group_uid: GroupUid
+    size_bytes: int
+    is_primary: bool = False
+    """It shall have the primary role at once."""
+    leaving: ShardUid | None = None
+    """The copy that it replaces: its node is no candidate, its rack no hindrance."""
+    leaving_node: NodeUid | None = None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """See the module's text. ``by_free_memory``: what fits is judged by free instead of provisioned memory."""
+
+    view: ClusterView
+    by_free_memory: bool = False
+    loads: dict[NodeUid, Load] = field(default_factory=dict)
+    copies: dict[GroupUid, dict[ShardUid | None, NodeUid]] = field(default_factory=dict)
+    """Where each slot group has copies that stay or come; key None is a copy without a record yet."""
+    ending: dict[GroupUid, set[NodeUid]] = field(default_factory=dict)
+    """Where something of a slot group is still being cleaned up."""
+    shards_of: dict[GroupUid, list[Shard]] = field(default_factory=dict)
+    moves_of: dict[GroupUid, Move] = field(default_factory=dict)
+    """The live move of each slot group."""
+    leaving_nodes: set[NodeUid] = field(default_factory=set)
+    """Nodes that a live action is emptying or relieving of primaries."""
+    removed_soon: set[NodeUid] = field(default_factory=set)
+    """Those of them that copies must leave too."""
+
+    def __post_init__(self) -> None:
+        for uid, node in self.view.nodes.items():
+            self.loads[uid] = Load(available_bytes=self._memory_limit(node))
+        for shard in self.view.shards.values():
+            self._count_shard(shard)
+        for endpoint in self.view.endpoints.values():
+            for uid in endpoint.nodes:
+                if uid in self.loads:
+                    self.loads[uid].endpoints += 1
+        for group in self.view.groups.values():
+            primary = None if group.primary is None else self.view.shards.get(group.primary)
+            if primary is not None and primary.node_uid in self.loads:
+                self.loads[primary.node_uid].primaries += 1
+        for move in self.view.moves.values():
+            if not move.state.is_terminal:
+                self._count_move(move)
+        for action in self.view.live_actions():
+            if action.name in _LEAVING_ACTIONS:
+                self.leaving_nodes.add(action.node_uid)
+                if action.name != ActionName.STEP_DOWN:
+                    self.removed_soon.add(action.node_uid)
+
+    # -- sizes -------------------------------------------------------------------------------------------------------
+
+    def used_bytes(self, group_uid: GroupUid) -> int:
+        """Memory that one copy of the group uses, as its servers say; 0 when none has said anything."""
+        found = [self.view.servers.get(s.uid) for s in self.shards_of.get(group_uid, ())]
+        return max((seen.used_memory_bytes for seen in found if seen is not None), default=0)
+
+    def size_of_copy(self, database: Database, group_uid: GroupUid) -> int:
+        """What a new copy of the group takes on its node."""
+        if self.by_free_memory or database.memory_bytes == 0:
+            return self.used_bytes(group_uid)
+        return database.shard_memory_bytes
+
+    def _memory_limit(self, node: Node) -> int:
+        seen = self.view.node_seen.get(node.uid)
+        if self.by_free_memory and seen is not None and seen.memory_free_bytes > 0:
+            return seen.memory_free_bytes
+        return node.memory_bytes
+
+    def _is_free_memory_seen(self, uid: NodeUid) -> bool:
+        seen = self.view.node_seen.get(uid)
+        return self.by_free_memory and seen is not None and seen.memory_free_bytes > 0
+
+    def _size_of_shard(self, shard: Shard) -> int:
+        database = self.view.databases.get(shard.database_uid)
+        seen = self.view.servers.get(shard.uid)
+        used = 0 if seen is None else seen.used_memory_bytes
+        if database is None or database.memory_bytes == 0 or self.by_free_memory:
+            return used or self._used_by_primary(shard.group_uid)
+        return database.shard_memory_bytes
+
+    def _used_by_primary(self, group_uid: GroupUid) -> int:
+        group = self.view.groups.get(group_uid)
+        seen = None if group is None or group.primary is None else self.view.servers.get(group.primary)
+        return 0 if seen is None else seen.used_memory_bytes
+
+    # -- counting ----------------------------------------------------------------------------------------------------
+
+    def _count_shard(self, shard: Shard) -> None:
+        self.shards_of.setdefault(shard.group_uid, []).append(shard)
+        load = self.loads.get(shard.node_uid)
+        size = self._size_of_shard(shard)
+        is_going = shard.wanted == ShardWanted.GONE
+        if is_going:
+            self.ending.setdefault(shard.group_uid, set()).add(shard.node_uid)
+        else:
+            self.copies.setdefault(shard.group_uid, {})[shard.uid] = shard.node_uid
+        if load is None or (is_going and self.view.process_state(shard.uid) in _ENDED):
+            return
+        load.held_bytes += size
+        load.shards += 1
+        if not self._is_free_memory_seen(shard.node_uid):
+            load.available_bytes -= size
+        if is_going:
+            load.leaving_bytes += size
+            load.leaving_shards += 1
+
+    def _count_move(self, move: Move) -> None:
+        if move.kind == MoveKind.REBIND:
+            self._count_rebind(move)
+            return
+        if move.group_uid is not None:
+            self.moves_of[move.group_uid] = move
+        if move.kind == MoveKind.RELOCATE:
+            self._count_relocation(move)
+
+    def _count_rebind(self, move: Move) -> None:
+        endpoint = None if move.endpoint_uid is None else self.view.endpoints.get(move.endpoint_uid)
+        bound = () if endpoint is None else endpoint.nodes
+        if move.to_node in self.loads and move.to_node not in bound:
+            self.loads[move.to_node].endpoints += 1
+        if move.from_node in self.loads and move.from_node in bound:
+            self.loads[move.from_node].leaving_endpoints += 1
+
+    def _count_relocation(self, move: Move) -> None:
+        if move.group_uid is None or move.to_node is None:
+            return
+        database = self.view.databases.get(move.database_uid)
+        size = 0 if database is None else self.size_of_copy(database, move.group_uid)
+        load = self.loads.get(move.to_node)
+        is_recorded = move.new_shard_uid is not None and move.new_shard_uid in self.view.shards
+        if not is_recorded and move.state in (MoveState.PLANNED, MoveState.STARTING):
+            self.copies.setdefault(move.group_uid, {})[None] = move.to_node
+            if load is not None:
+                load.held_bytes += size
+                load.available_bytes -= size
+                load.shards += 1
+        elif load is not None and self._is_free_memory_seen(move.to_node) and move.state != MoveState.CLEANING:
+            # Free memory was read before the sync filled it.
+            load.available_bytes -= size
+        source = None if move.from_node is None else self.loads.get(move.from_node)
+        leaving = None if move.shard_uid is None else self.view.shards.get(move.shard_uid)
+        if source is None or leaving is None or leaving.wanted == ShardWanted.GONE or move.state == MoveState.UNDOING:
+            return
+        source.leaving_bytes += size
+        source.leaving_shards += 1
+
+    def place(self, request: CopyRequest, node_uid: NodeUid) -> None:
+        """Note that the copy goes there. What it replaces goes on counting where it is: it leaves last."""
+        load = self.loads[node_uid]
+        load.held_bytes += request.size_bytes
+        load.available_bytes -= request.size_bytes
+        load.shards += 1
+        load.primaries += request.is_primary
+        copies = self.copies.setdefault(request.group_uid, {})
+        copies.pop(request.leaving, None)
+        copies[None if request.leaving is None else ShardUid(-request.leaving)] = node_uid
+
+    def place_endpoint(self, node_uid: NodeUid) -> None:
+        """Note that an endpoint goes there."""
+        self.loads[node_uid].endpoints += 1
+
+    # -- what stands in the way ----------------------------------------------------------------------------------------
+
+    def obstacles(self, node: Node, request: CopyRequest) -> Iterator[Reason]:
+        """Everything that keeps the copy from the node; nothing when it fits."""
+        yield from self._node_obstacles(node, needs_primary=request.is_primary)
+        yield from self._group_obstacles(node, request)
+        yield from self._room_obstacles(node, request)
+
+    def endpoint_obstacles(self, node: Node) -> Iterator[Reason]:
+        """Everything that keeps an endpoint from the node; nothing when it fits."""
+        yield from self._node_obstacles(node, needs_primary=True)
+        load = self.loads[node.uid]
+        if load.endpoints >= node.endpoints_max:
+            passes = load.endpoints - load.leaving_endpoints < node.endpoints_max
+            grade = Grade.SOFT_LIMIT if passes else Grade.CONFIGURATION
+            remedy = "" if passes else f"raise max_listeners of node {node.uid}"
+            text = f"{{}} has its {node.endpoints_max} endpoints"
+            yield about_node(node, Code.ENDPOINT_LIMIT, text, grade=grade, remedy=remedy)
+
+    def missing_bytes(self, node: Node, request: CopyRequest) -> int:
+        """How much memory the node lacks for the copy; 0 when it has enough."""
+        return max(0, request.size_bytes - self.loads[node.uid].available_bytes)
+
+    def _node_obstacles(self, node: Node, *, needs_primary: bool) -> Iterator[Reason]:
+        uid = node.uid
+        if node.is_decommissioning:
+            yield about_node(
+                node, Code.NODE_DECOMMISSIONING, "{} is being removed", grade=Grade.HARD_LIMIT, remedy="add a node"
+            )
+        elif node.is_quorum_only:
+            remedy = f"end the maintenance of node {uid} (maintenance_off)"
+            yield about_node(
+                node, Code.NODE_IN_MAINTENANCE, "{} is in maintenance", grade=Grade.CONFIGURATION, remedy=remedy
+            )
+        elif node.is_closed:
+            remedy = f"PUT /v1/nodes/{uid} with accept_servers true"
+            yield about_node(node, Code.NODE_CLOSED, "{} takes no new shards", grade=Grade.CONFIGURATION, remedy=remedy)
+        elif uid in (self.leaving_nodes if needs_primary else self.removed_soon):
+            yield about_node(node, Code.NODE_IS_LEAVING, "an action is emptying {}", grade=Grade.SOFT_LIMIT)
+        if uid not in self.view.daemons:
+            remedy = f"start the daemon of node {uid}"
+            yield about_node(node, Code.NODE_DOWN, "{} has no running daemon", grade=Grade.HARD_LIMIT, remedy=remedy)
+
+    def _group_obstacles(self, node: Node, request: CopyRequest) -> Iterator[Reason]:
+        held = self.copies.get(request.group_uid, {})
+        others = [uid for shard, uid in held.items() if shard is None or shard != request.leaving]
+        if node.uid in others:
+            text = f"{{}} holds another copy of slot group {request.group_uid}"
+            yield about_node(node, Code.NODE_HAS_COPY, text, grade=Grade.HARD_LIMIT, remedy="add a node")
+        elif node.uid in self.ending.get(request.group_uid, ()):
+            text = f"{{}} is still cleaning up an old copy of slot group {request.group_uid}"
+            yield about_node(node, Code.NODE_HAS_COPY, text, grade=Grade.SOFT_LIMIT)
+        if not request.database.is_rack_aware:
+            return
+        if not node.rack:
+            text, remedy = "{} has no rack and the database is rack-aware", f"give node {node.uid} a rack"
+            yield about_node(node, Code.NODE_WITHOUT_RACK, text, grade=Grade.CONFIGURATION, remedy=remedy)
+            return
+        for uid in others:
+            other = self.view.nodes.get(uid)
+            if other is not None and uid != node.uid and other.rack == node.rack:
+                text = f"{{}} is in rack {node.rack}, as node {uid}, which holds another copy"
+                remedy = "add a node in another rack"
+                yield about_node(node, Code.RACK_CONFLICT, text, grade=Grade.HARD_LIMIT, remedy=remedy)
+
+    def _room_obstacles(self, node: Node, request: CopyRequest) -> Iterator[Reason]:
+        load = self.loads[node.uid]
+        if load.shards >= node.shards_max:
+            passes = load.shards - load.leaving_shards < node.shards_max
+            grade = Grade.SOFT_LIMIT if passes else Grade.CONFIGURATION
+            remedy = "" if passes else f"raise max_redis_servers of node {node.uid}"
+            yield about_node(node, Code.SHARD_LIMIT, f"{{}} has its {node.shards_max} shards", grade=grade, remedy=remedy)
+        missing = self.missing_bytes(node, request)
+        if missing > 0:
+            passes = missing <= load.leaving_bytes and not self._is_free_memory_seen(node.uid)
+            grade = Grade.SOFT_LIMIT if passes else Grade.HARD_LIMIT
+            text = f"{{}} lacks {megabytes(missing)} of the {megabytes(request.size_bytes)} needed"
+            remedy = "" if passes else f"free {megabytes(missing)} on node {node.uid}, or add a node"
+            yield about_node(node, Code.MEMORY, text, grade=grade, remedy=remedy)
+
+    # -- choosing ------------------------------------------------------------------------------------------------------
+
+    def evenness(self, node: Node, request: CopyRequest) -> tuple[int, ...]:
+        """Sort key: the lower, the more even it makes the cluster. Memory in whole percents, so that primaries and
+        counts decide between nodes that are about equally full."""
+        load = self.loads[node.uid]
+        part = (load.held_bytes + request.size_bytes) * 1_000_000 // max(node.memory_bytes, 1)
+        primaries = load.primaries if request.is_primary else 0
+        return (part // 10_000, primaries, load.shards, part, node.uid)
+
+    def tightness(self, node: Node, request: CopyRequest) -> tuple[int, ...]:
+        """Sort key: the lower, the less room stays unused there. For when the even way leaves something without a place."""
+        return (self.loads[node.uid].available_bytes - request.size_bytes, self.loads[node.uid].shards, node.uid)
+
+
+def sorted_nodes(view: ClusterView) -> list[Node]:
+    """All nodes by uid."""
+    return sorted(view.nodes.values(), key=lambda n: n.uid)

@@ -1,0 +1,159 @@
+"""Where a copy or an endpoint goes (design, section 7): constraints first, then even memory, then even primaries.
+
+Called by the API's and the leader's creation of databases, by the repair of lost copies and by the other planners.
+Deterministic: nodes are taken in the order of their uids and ties end there. Writes nothing.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from shardwright.model.cluster import Node
+from shardwright.model.database import Database, Endpoint, Shard, SlotGroup
+from shardwright.model.ids import GroupUid, NodeUid, ShardUid
+from shardwright.model.view import ClusterView
+from shardwright.plan.explain import Unplaceable, unplaceable
+from shardwright.plan.ledger import CopyRequest, Ledger, sorted_nodes
+
+__all__ = ["Placed", "Unplaceable", "choose_copy", "choose_endpoint", "place_copy", "place_database", "place_endpoint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a new database goes."""
+
+    groups: tuple[tuple[NodeUid, ...], ...]
+    """Per slot group, by number: the node of each copy, the primary's first."""
+    endpoint_node: NodeUid
+
+
+def place_database(view: ClusterView, database: Database) -> Placed | Unplaceable:
+    """Nodes for every copy of a new database and for its endpoint. Judged by provisioned memory, whatever the policy says:
+    a new database's free memory is not yet used."""
+    ledger = Ledger(view)
+    groups: list[tuple[NodeUid, ...]] = []
+    for number in range(1, database.shards_count + 1):
+        nodes = _place_group(ledger, database, GroupUid(f"{database.uid}:{number}"))
+        if isinstance(nodes, Unplaceable):
+            return nodes
+        groups.append(nodes)
+    primaries = {nodes[0] for nodes in groups}
+    endpoint_node = choose_endpoint(ledger, near=primaries)
+    if isinstance(endpoint_node, Unplaceable):
+        return endpoint_node
+    return Placed(tuple(groups), endpoint_node)
+
+
+def place_copy(
+    view: ClusterView,
+    group: SlotGroup,
+    *,
+    database: Database,
+    leaving: Shard | None = None,
+    avoid: Collection[NodeUid] = (),
+    is_primary: bool = False,
+) -> NodeUid | Unplaceable:
+    """A node for one more copy of a slot group, or for the one that replaces ``leaving``. ``avoid`` are nodes that are
+    taken only when nothing else fits. ``is_primary``: it shall have the primary role at once."""
+    ledger = Ledger(view, by_free_memory=view.policy.evict_node_use_free_memory)
+    request = copy_request(ledger, database, group.uid, leaving=leaving, is_primary=is_primary)
+    return choose_copy(ledger, request, failures=dict.fromkeys(avoid, 1))
+
+
+def place_endpoint(
+    view: ClusterView, database: Database, *, leaving: NodeUid | None = None, avoid: Collection[NodeUid] = ()
+) -> NodeUid | Unplaceable:
+    """A node for an endpoint of the database; ``leaving`` is the node that serves it now and shall not any longer."""
+    ledger = Ledger(view)
+    return choose_endpoint(ledger, near=primary_nodes(view, database), leaving=leaving, failures=dict.fromkeys(avoid, 1))
+
+
+def copy_request(
+    ledger: Ledger, database: Database, group_uid: GroupUid, *, leaving: Shard | None = None, is_primary: bool = False
+) -> CopyRequest:
+    """The request for one copy of an existing slot group."""
+    return CopyRequest(
+        database,
+        group_uid,
+        ledger.size_of_copy(database, group_uid),
+        is_primary,
+        None if leaving is None else leaving.uid,
+        None if leaving is None else leaving.node_uid,
+    )
+
+
+def primary_nodes(view: ClusterView, database: Database) -> set[NodeUid]:
+    """Nodes that hold a committed primary of the database."""
+    primaries = [g.primary for g in view.groups_of(database.uid) if g.primary is not None]
+    return {view.shards[uid].node_uid for uid in primaries if uid in view.shards}
+
+
+def choose_copy(
+    ledger: Ledger, request: CopyRequest, *, failures: Mapping[NodeUid, int] | None = None, is_tight: bool = False
+) -> NodeUid | Unplaceable:
+    """The best node for a copy. ``failures``: how often a node was tried in vain; fewer failures win over evenness.
+    ``is_tight``: fill nodes up instead of evening them out. Notes nothing in the ledger."""
+    tried = failures or {}
+    nodes = [n for n in sorted_nodes(ledger.view) if n.uid != request.leaving_node]
+    fitting = [n for n in nodes if next(ledger.obstacles(n, request), None) is None]
+    if not fitting:
+        return unplaceable((ledger.missing_bytes(n, request), tuple(ledger.obstacles(n, request))) for n in nodes)
+    rank = ledger.tightness if is_tight else ledger.evenness
+    return min(fitting, key=lambda n: (tried.get(n.uid, 0), rank(n, request))).uid
+
+
+def choose_endpoint(
+    ledger: Ledger,
+    *,
+    near: Collection[NodeUid] = (),
+    leaving: NodeUid | None = None,
+    failures: Mapping[NodeUid, int] | None = None,
+    bound: Endpoint | None = None,
+) -> NodeUid | Unplaceable:
+    """The best node for an endpoint: the fewest endpoints, then a node of ``near`` (where its primaries are). Nodes that
+    already serve ``bound`` are no candidates. Notes nothing in the ledger."""
+    tried = failures or {}
+    excluded = set() if bound is None else set(bound.nodes)
+    nodes = [n for n in sorted_nodes(ledger.view) if n.uid != leaving and n.uid not in excluded]
+    fitting = [n for n in nodes if next(ledger.endpoint_obstacles(n), None) is None]
+    if not fitting:
+        return unplaceable((0, tuple(ledger.endpoint_obstacles(n))) for n in nodes)
+
+    def rank(node: Node) -> tuple[int, ...]:
+        return (tried.get(node.uid, 0), ledger.loads[node.uid].endpoints, int(node.uid not in near), node.uid)
+
+    return min(fitting, key=rank).uid
+
+
+def _place_group(ledger: Ledger, database: Database, group_uid: GroupUid) -> tuple[NodeUid, ...] | Unplaceable:
+    """Nodes for all copies of a new slot group; on success they are noted in the ledger."""
+    size = database.shard_memory_bytes
+    refusals: list[Unplaceable] = []
+
+    def search(taken: tuple[Node, ...]) -> tuple[Node, ...] | None:
+        if len(taken) == database.copies:
+            return taken
+        request = CopyRequest(database, group_uid, size, is_primary=not taken)
+        held = ledger.copies.setdefault(group_uid, {})
+        candidates = [n for n in sorted_nodes(ledger.view) if next(ledger.obstacles(n, request), None) is None]
+        if not candidates:
+            nodes = [n for n in sorted_nodes(ledger.view) if n not in taken]
+            refusals.append(
+                unplaceable((ledger.missing_bytes(n, request), tuple(ledger.obstacles(n, request))) for n in nodes)
+            )
+        for node in sorted(candidates, key=lambda n: ledger.evenness(n, request)):
+            # A copy without a record: the key only has to be one of its own.
+            key = -1 - len(taken)
+            held[ShardUid(key)] = node.uid
+            found = search((*taken, node))
+            del held[ShardUid(key)]
+            if found is not None:
+                return found
+        return None
+
+    nodes = search(())
+    if nodes is None:
+        return refusals[0]
+    for number, node in enumerate(nodes):
+        request = CopyRequest(database, group_uid, size, is_primary=number == 0, leaving=ShardUid(number + 1))
+        ledger.place(request, node.uid)
+    return tuple(n.uid for n in nodes)
