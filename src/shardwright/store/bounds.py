@@ -1,0 +1,73 @@
+"""The bounds of ``protocol.py`` as functions, so that every backend refuses the same things in the same words.
+
+Called by the backends only. Must do no I/O.
+"""
+
+from collections.abc import Iterable
+
+from shardwright.model.ids import LeaseId
+from shardwright.store.protocol import (
+    RANGE_PAGE_BYTES_MAX,
+    RANGE_PAGE_ITEMS_MAX,
+    TRANSACTION_BYTES_MAX,
+    TRANSACTION_OPERATIONS_MAX,
+    KeyValue,
+    LeaseLost,
+    PutKey,
+    RangePage,
+    TooLarge,
+    Transaction,
+)
+
+HISTORY_REVISIONS_MAX = 10_000
+"""Revisions kept for watchers. A watcher that is further behind reads anew, which is then cheaper than catching up."""
+
+FIRST_REVISION = 1
+"""Revision of an empty store, as in etcd."""
+
+_LAST_CHARACTER = "\U0010ffff"
+
+
+def check_transaction(transaction: Transaction) -> None:
+    """Raises TooLarge; AssertionError when a key occurs in two operations (a mistake of the caller)."""
+    compares, operations = transaction.compares, transaction.operations
+    if max(len(compares), len(operations)) > TRANSACTION_OPERATIONS_MAX:
+        raise TooLarge(
+            "store_transaction_too_large",
+            f"{len(compares)} compares and {len(operations)} operations; at most {TRANSACTION_OPERATIONS_MAX} of each fit",
+        )
+    size = sum(len(part.key.encode()) for part in (*compares, *operations))
+    size += sum(len(operation.value) for operation in operations if isinstance(operation, PutKey))
+    if size > TRANSACTION_BYTES_MAX:
+        raise TooLarge(
+            "store_transaction_too_large", f"the transaction has {size} bytes; at most {TRANSACTION_BYTES_MAX} fit"
+        )
+    if len({operation.key for operation in operations}) != len(operations):
+        raise AssertionError("a key occurs in two operations of one transaction")
+
+
+def page_of(items: Iterable[KeyValue], *, revision: int, limit: int) -> RangePage:
+    """The first page of ``items`` (in the order of their keys); reads one item more than it returns, at most."""
+    taken: list[KeyValue] = []
+    size = 0
+    for item in items:
+        size += len(item.key.encode()) + len(item.value)
+        if len(taken) >= min(max(limit, 1), RANGE_PAGE_ITEMS_MAX) or (taken and size > RANGE_PAGE_BYTES_MAX):
+            return RangePage(tuple(taken), revision, next_start=item.key)
+        taken.append(item)
+    return RangePage(tuple(taken), revision)
+
+
+def prefix_end(prefix: str) -> str | None:
+    """The smallest text that is greater than every text with this prefix; None when there is none."""
+    head = prefix.rstrip(_LAST_CHARACTER)
+    if not head:
+        return None
+    following = ord(head[-1]) + 1
+    # Surrogates are not characters and cannot be encoded.
+    return head[:-1] + chr(0xE000 if 0xD800 <= following <= 0xDFFF else following)
+
+
+def lease_lost(lease: LeaseId) -> LeaseLost:
+    """The error for a lease that has ended or never was."""
+    return LeaseLost("store_lease_lost", f"lease {lease} has ended")

@@ -1,0 +1,187 @@
+"""The store in a SQLite file: the default, for all daemons of one machine.
+
+Owns the worker thread through which every call goes (so that no event loop ever waits for a disk or a lock), the watchers
+and the one poller that wakes them. What a transaction does is in ``sqlite_file.py``.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from shardwright.model.ids import LeaseId
+from shardwright.store import sqlite_sql as sql
+from shardwright.store.boot import BootClock, SystemBootClock
+from shardwright.store.protocol import (
+    RANGE_PAGE_ITEMS_MAX,
+    KeyValue,
+    RangePage,
+    StoreUnavailable,
+    Transaction,
+    TransactionResult,
+    WatchBatch,
+)
+from shardwright.store.sqlite_file import SqliteFile, connect
+from shardwright.tasks import spawn
+
+POLL_S = 0.005
+"""How often other processes' commits are looked for while somebody watches. One look reads shared memory only."""
+LEASE_CHECK_S = 0.25
+"""How often an idle store looks for leases that ran out; a lease may end half a second late."""
+
+_T = TypeVar("_T")
+_log = structlog.get_logger(__name__)
+
+
+class SqliteStore:
+    """See ``protocol.Store``. Belongs to the event loop in which it was opened; several may have one file open, in one
+    process and in several."""
+
+    def __init__(self, file: SqliteFile, executor: ThreadPoolExecutor, poll: sqlite3.Connection) -> None:
+        """Use ``open``."""
+        self._file = file
+        self._executor = executor
+        self._poll_connection = poll
+        self._loop = asyncio.get_running_loop()
+        self._watchers: set[asyncio.Event] = set()
+        self._revision_seen = 0
+        self._data_version = 0
+        self._poll_timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._tender = spawn("sqlite store: end leases", self._end_leases())
+
+    @classmethod
+    async def open(cls, path: Path, *, boot: BootClock | None = None) -> "SqliteStore":
+        """Open the file; create it (mode 0600) or bring its schema up to date when needed. Raises StoreUnavailable."""
+        executor = ThreadPoolExecutor(1, thread_name_prefix="sqlite-store")
+        clock = boot or SystemBootClock()
+        loop = asyncio.get_running_loop()
+        try:
+            file = await loop.run_in_executor(executor, SqliteFile, path, clock)
+            poll = await loop.run_in_executor(executor, connect, path)
+        except BaseException:
+            executor.shutdown(wait=False)
+            raise
+        return cls(file, executor, poll)
+
+    # -- reads -------------------------------------------------------------------------------------------------------
+
+    async def get(self, key: str) -> KeyValue | None:
+        return await self._call(self._file.get, key)
+
+    async def range(self, prefix: str, *, start: str | None = None, limit: int = RANGE_PAGE_ITEMS_MAX) -> RangePage:
+        page = await self._call(self._file.range, prefix, start, limit)
+        self._note(page.revision)
+        return page
+
+    async def revision(self) -> int:
+        revision = await self._call(self._file.revision)
+        self._note(revision)
+        return revision
+
+    # -- writes ------------------------------------------------------------------------------------------------------
+
+    async def transact(self, transaction: Transaction) -> TransactionResult:
+        result = await self._call(self._file.transact, transaction)
+        self._note(result.revision)
+        return result
+
+    async def compact(self, revision: int) -> None:
+        await self._call(self._file.compact, revision)
+
+    async def grant(self, ttl: timedelta) -> LeaseId:
+        return await self._call(self._file.grant, ttl)
+
+    async def renew(self, lease: LeaseId) -> None:
+        await self._call(self._file.renew, lease)
+
+    async def revoke(self, lease: LeaseId) -> None:
+        await self._call(self._file.revoke, lease)
+        self._wake_watchers()
+
+    # -- watch -------------------------------------------------------------------------------------------------------
+
+    async def watch(self, prefix: str, *, from_revision: int) -> AsyncIterator[WatchBatch]:
+        wake = asyncio.Event()
+        self._watchers.add(wake)
+        self._start_polling()
+        wanted = from_revision
+        try:
+            while True:
+                # Cleared before the look: a change during it wakes us again.
+                wake.clear()
+                found = await self._call(self._file.history, prefix, wanted)
+                wanted = found.next_revision
+                for batch in found.batches:
+                    yield batch
+                if found.is_head:
+                    await wake.wait()
+        finally:
+            self._watchers.discard(wake)
+
+    def _note(self, revision: int) -> None:
+        """Whoever learns of a newer revision wakes the watchers; they need not wait for the poller."""
+        if revision > self._revision_seen:
+            self._revision_seen = revision
+            self._wake_watchers()
+
+    def _wake_watchers(self) -> None:
+        for wake in self._watchers:
+            wake.set()
+
+    def _start_polling(self) -> None:
+        if self._poll_timer is None and not self._is_closed:
+            self._poll_timer = self._loop.call_later(POLL_S, self._poll)
+
+    def _poll(self) -> None:
+        """Look whether somebody else has committed. Runs in the event loop: it takes about ten microseconds, a trip to
+        the worker and back takes ten times that. Its connection never waits for a lock."""
+        self._poll_timer = None
+        if not self._watchers:
+            return
+        try:
+            (version,) = self._poll_connection.execute(sql.DATA_VERSION).fetchone()
+        except sqlite3.Error:
+            # The file is being recovered, or worse: the watchers find out and say so.
+            version = -1
+        if version != self._data_version:
+            self._data_version = version
+            self._wake_watchers()
+        self._start_polling()
+
+    # -- the worker --------------------------------------------------------------------------------------------------
+
+    async def _call(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        if self._is_closed:
+            raise StoreUnavailable("store_closed", "the store was closed")
+        return await self._loop.run_in_executor(self._executor, work, *arguments)
+
+    async def _end_leases(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_CHECK_S)
+            try:
+                if await self._call(self._file.end_expired):
+                    self._wake_watchers()
+            except StoreUnavailable as e:
+                _log.warning("leases could not be checked", reason=e.text)
+
+    async def close(self) -> None:
+        """See ``Store.close``. What is under way ends first; watchers end with StoreUnavailable."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+        self._tender.cancel()
+        self._wake_watchers()
+        with suppress(asyncio.CancelledError):
+            await self._tender
+        self._poll_connection.close()
+        await self._loop.run_in_executor(self._executor, self._file.close)
+        self._executor.shutdown(wait=True)

@@ -1,0 +1,361 @@
+"""The store's file: every transaction on it, without asyncio. Owns the SQL connection and the meaning of its tables.
+
+Called by ``sqlite.py`` from one worker thread, never from an event loop. Does no other I/O while a write transaction is
+open.
+"""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shardwright.model.ids import LeaseId
+from shardwright.store import sqlite_sql as sql
+from shardwright.store.boot import BootClock
+from shardwright.store.bounds import HISTORY_REVISIONS_MAX, check_transaction, lease_lost, page_of, prefix_end
+from shardwright.store.protocol import (
+    LEASE_TTL_MIN,
+    RANGE_PAGE_BYTES_MAX,
+    RANGE_PAGE_ITEMS_MAX,
+    Compacted,
+    Compare,
+    DeleteKey,
+    KeyChange,
+    KeyValue,
+    LeaseLost,
+    ModifiedAt,
+    Operation,
+    PutKey,
+    RangePage,
+    StoreUnavailable,
+    Transaction,
+    TransactionResult,
+    WatchBatch,
+)
+
+BUSY_TIMEOUT_S = 5.0
+"""How long another process may hold the write lock. It holds it for one commit; longer means that it is frozen."""
+BUSY_STEP_S = 0.001
+BUSY_STEP_LONG_S = 0.01
+BUSY_STEPS_SHORT = 50
+"""Steps of the shorter kind before waiting in longer ones."""
+HISTORY_SLICE_REVISIONS = 200
+"""Revisions read for a watcher at once, and forgotten by one writer at once."""
+
+_T = TypeVar("_T")
+_opening = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySlice:
+    """Part of the history. ``next_revision`` is where to go on; ``is_head``: there is nothing after it yet."""
+
+    batches: tuple[WatchBatch, ...]
+    next_revision: int
+    is_head: bool
+
+
+class SqliteFile:
+    """One connection to the store's file. Every method raises StoreUnavailable when the file cannot be used."""
+
+    def __init__(self, path: Path, boot: BootClock) -> None:
+        self._path = path
+        self._boot = boot
+        self._revision = 0
+        self._compacted = 0
+        try:
+            with _opening:
+                _create(path)
+                self._connection = connect(path)
+            try:
+                for setting in sql.SETTINGS:
+                    self._patiently(lambda setting=setting: self._execute(setting).fetchall())  # type: ignore[misc]
+                self._migrate()
+            except BaseException:
+                self._connection.close()
+                raise
+        except (sqlite3.Error, OSError) as e:
+            raise _unavailable(e, path) from e
+
+    def close(self) -> None:
+        """Close the connection; nothing is under way."""
+        self._connection.close()
+
+    # -- reads -------------------------------------------------------------------------------------------------------
+
+    def get(self, key: str) -> KeyValue | None:
+        """See ``Store.get``."""
+        return self._read(lambda: _item(self._execute(sql.GET_ITEM, key).fetchone()))
+
+    def revision(self) -> int:
+        """See ``Store.revision``."""
+        return self._read(lambda: self._revision)
+
+    def range(self, prefix: str, start: str | None, limit: int) -> RangePage:
+        """See ``Store.range``."""
+        first = prefix if start is None else max(prefix, start)
+        end = prefix_end(prefix)
+        rows = min(max(limit, 1), RANGE_PAGE_ITEMS_MAX) + 1
+
+        def read() -> RangePage:
+            found = self._execute(sql.RANGE_ITEMS, first, end, end, rows)
+            return page_of((KeyValue(*row) for row in found), revision=self._revision, limit=limit)
+
+        return self._read(read)
+
+    def history(self, prefix: str, from_revision: int) -> HistorySlice:
+        """Whole revisions from ``from_revision`` on, about a page of them. Raises Compacted."""
+        end = prefix_end(prefix)
+
+        def read() -> HistorySlice:
+            if from_revision < self._compacted:
+                text = f"revision {from_revision} is no longer kept, {self._compacted} is the oldest"
+                raise Compacted("store_compacted", text)
+            last = min(self._revision, from_revision + HISTORY_SLICE_REVISIONS - 1)
+            batches: list[WatchBatch] = []
+            size = 0
+            rows = self._execute(sql.READ_HISTORY, from_revision, last, prefix, end, end)
+            for revision, group in groupby(rows, key=lambda row: int(row[0])):
+                if size > RANGE_PAGE_BYTES_MAX:
+                    last = revision - 1
+                    break
+                changes = tuple(_change(row) for row in group)
+                size += sum(len(change.current.value) for change in changes if change.current is not None)
+                batches.append(WatchBatch(revision, changes))
+            return HistorySlice(tuple(batches), max(from_revision, last + 1), last >= self._revision)
+
+        return self._read(read)
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    def transact(self, transaction: Transaction) -> TransactionResult:
+        """See ``Store.transact``."""
+        check_transaction(transaction)
+
+        def write() -> TransactionResult:
+            if not all(self._holds(compare) for compare in transaction.compares):
+                return TransactionResult(False, self._revision)
+            for operation in transaction.operations:
+                if isinstance(operation, PutKey) and operation.lease is not None:
+                    self._check_lease(operation.lease)
+            self._apply(transaction.operations)
+            return TransactionResult(True, self._revision)
+
+        return self._write(write)
+
+    def _holds(self, compare: Compare) -> bool:
+        row = self._execute(sql.GET_REVISIONS, compare.key).fetchone()
+        created, modified = (0, 0) if row is None else row
+        return bool(compare.revision == (modified if isinstance(compare, ModifiedAt) else created))
+
+    def _apply(self, operations: Iterable[Operation]) -> None:
+        revision = self._revision + 1
+        for operation in operations:
+            key = operation.key
+            old = self._execute(sql.GET_REVISIONS, key).fetchone()
+            match operation:
+                case PutKey():
+                    created = revision if old is None else old[0]
+                    self._execute(sql.PUT_ITEM, key, operation.value, created, revision, operation.lease)
+                    self._execute(sql.ADD_HISTORY, revision, key, operation.value, created, operation.lease)
+                    self._revision = revision
+                case DeleteKey() if old is not None:
+                    self._execute(sql.DELETE_ITEM, key)
+                    self._execute(sql.ADD_HISTORY, revision, key, None, None, None)
+                    self._revision = revision
+                case DeleteKey():
+                    pass
+
+    def compact(self, revision: int) -> None:
+        """See ``Store.compact``."""
+        self._write(lambda: self._forget_before(min(revision, self._revision)))
+
+    def _forget_before(self, revision: int) -> None:
+        if revision > self._compacted:
+            self._execute(sql.FORGET_HISTORY, revision)
+            self._compacted = revision
+
+    def _forget_some(self) -> None:
+        """Automatic compaction, in slices, so that no single writer pays for all of it."""
+        excess = self._revision - self._compacted - HISTORY_REVISIONS_MAX
+        if excess >= HISTORY_SLICE_REVISIONS:
+            self._forget_before(self._compacted + min(excess, 2 * HISTORY_SLICE_REVISIONS))
+
+    # -- leases ------------------------------------------------------------------------------------------------------
+
+    def grant(self, ttl: timedelta) -> LeaseId:
+        """See ``Store.grant``."""
+        ttl_s = max(ttl, LEASE_TTL_MIN).total_seconds()
+
+        def write() -> LeaseId:
+            (lease,) = self._execute(sql.NEXT_LEASE).fetchone()
+            self._execute(sql.ADD_LEASE, lease, ttl_s, self._boot.now() + ttl_s, self._boot.boot_id())
+            return LeaseId(lease)
+
+        return self._write(write)
+
+    def renew(self, lease: LeaseId) -> None:
+        """See ``Store.renew``."""
+
+        def write() -> None:
+            self._check_lease(lease)
+            self._execute(sql.RENEW_LEASE, self._boot.now(), lease)
+
+        # A renewal need not reach the disk: after a power cut the boot is another one and all leases have ended. So a
+        # slow disk (a large full sync writes beside us) costs nobody the leadership.
+        self._execute(sql.SYNC_AT_CHECKPOINTS)
+        try:
+            self._write(write)
+        finally:
+            self._execute(sql.SYNC_EVERY_COMMIT)
+
+    def revoke(self, lease: LeaseId) -> None:
+        """See ``Store.revoke``."""
+        self._write(lambda: self._end_lease(lease))
+
+    def end_expired(self) -> bool:
+        """End leases that have run out; whether there were any. Writes only then."""
+        if not self._read(self._expired):
+            return False
+        self._write(lambda: None)
+        return True
+
+    def _expired(self) -> list[LeaseId]:
+        rows = self._execute(sql.ENDED_LEASES, self._boot.boot_id(), self._boot.now()).fetchall()
+        return [LeaseId(row[0]) for row in rows]
+
+    def _end_lease(self, lease: LeaseId) -> None:
+        keys = [key for (key,) in self._execute(sql.LEASE_KEYS, lease)]
+        self._execute(sql.END_LEASE, lease)
+        self._apply([DeleteKey(key) for key in keys])
+
+    def _check_lease(self, lease: LeaseId) -> None:
+        if self._execute(sql.HAS_LEASE, lease).fetchone() is None:
+            raise lease_lost(lease)
+
+    # -- the connection ----------------------------------------------------------------------------------------------
+
+    def _execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+        return self._connection.execute(statement, arguments)
+
+    def _read(self, work: Callable[[], _T]) -> _T:
+        """Run ``work`` in one consistent read; ``_revision`` and ``_compacted`` are those of that read."""
+        try:
+            self._execute(sql.BEGIN_READ)
+            try:
+                self._patiently(self._load_state)
+                return work()
+            finally:
+                self._execute(sql.COMMIT)
+        except sqlite3.Error as e:
+            self._roll_back()
+            raise _unavailable(e, self._path) from e
+
+    def _write(self, work: Callable[[], _T]) -> _T:
+        """Run ``work`` in one write transaction, after ending the leases that have run out, each at a revision of its
+        own. So whoever was frozen finds its lease gone, whatever it does first.
+
+        ``work`` raises LeaseLost before it changes anything: what ended by then is committed nevertheless.
+        """
+        try:
+            self._patiently(lambda: self._execute(sql.BEGIN_WRITE))
+            self._load_state()
+            before = (self._revision, self._compacted)
+            for lease in self._expired():
+                self._end_lease(lease)
+            try:
+                result: _T | LeaseLost = work()
+            except LeaseLost as e:
+                result = e
+            self._forget_some()
+            if (self._revision, self._compacted) != before:
+                self._execute(sql.SET_STATE, self._revision, self._compacted)
+            self._execute(sql.COMMIT)
+        except sqlite3.Error as e:
+            self._roll_back()
+            raise _unavailable(e, self._path) from e
+        except BaseException:
+            self._roll_back()
+            raise
+        if isinstance(result, LeaseLost):
+            raise result
+        return result
+
+    def _load_state(self) -> None:
+        self._revision, self._compacted = self._execute(sql.GET_STATE).fetchone()
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._execute(sql.ROLLBACK)
+
+    def _patiently(self, call: Callable[[], _T]) -> _T:
+        """Repeat a call that finds the file locked, up to BUSY_TIMEOUT_S."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        steps = 0
+        while True:
+            try:
+                return call()
+            except sqlite3.OperationalError as e:
+                # The low byte is the primary code: SQLITE_BUSY has extended ones for recovery and snapshots.
+                if e.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+            time.sleep(BUSY_STEP_S if steps < BUSY_STEPS_SHORT else BUSY_STEP_LONG_S)
+            steps += 1
+
+    def _migrate(self) -> None:
+        self._patiently(lambda: self._execute(sql.BEGIN_WRITE))
+        try:
+            self._execute(sql.CREATE_SCHEMA_VERSION)
+            row = self._execute(sql.GET_SCHEMA_VERSION).fetchone()
+            version = 0 if row is None else int(row[0])
+            if version > len(sql.MIGRATIONS):
+                text = f"{self._path} has schema version {version}; this version of Shardwright knows {len(sql.MIGRATIONS)}"
+                raise StoreUnavailable("store_schema_too_new", text)
+            for statements in sql.MIGRATIONS[version:]:
+                for statement in statements:
+                    self._execute(statement)
+            if version < len(sql.MIGRATIONS):
+                self._execute(sql.SET_SCHEMA_VERSION, len(sql.MIGRATIONS))
+            self._execute(sql.COMMIT)
+        except BaseException:
+            self._roll_back()
+            raise
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that begins and ends transactions only when told to, and never waits for a lock by itself."""
+    return sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
+
+
+def _create(path: Path) -> None:
+    """Create the file, readable by its owner only; SQLite gives its companions (-wal, -shm) the same mode.
+
+    A file that exists is not opened here: closing any descriptor of it would drop the locks that SQLite holds for the
+    other connections of this process.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+
+
+def _item(row: Any) -> KeyValue | None:
+    return None if row is None else KeyValue(*row)
+
+
+def _change(row: Any) -> KeyChange:
+    revision, key, value, created, lease = row
+    return KeyChange(key, None if value is None else KeyValue(key, value, created, revision, lease))
+
+
+def _unavailable(error: Exception, path: Path) -> StoreUnavailable:
+    return StoreUnavailable("store_unavailable", f"{path}: {error}")
