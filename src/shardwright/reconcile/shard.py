@@ -1,0 +1,190 @@
+"""Desired shards of one node × their processes on it → what its agent does, as a table. Called by the agent each turn.
+
+Owns the rule that an incarnation is started at most once, and that nothing without a record is touched unless the
+record is certainly gone. Knows no processes and no files: the agent says what it has.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shardwright.model.database import Shard, ShardWanted
+from shardwright.model.ids import ShardUid
+from shardwright.model.seen import ProcessIdentity, ProcessSeen, ProcessState
+
+
+class LocalState(StrEnum):
+    """What a node holds of a shard."""
+
+    NOTHING = "nothing"
+    """No file and no process."""
+    FILES = "files"
+    """A directory, but no start was ever recorded in it."""
+    RUNNING = "running"
+    GONE = "gone"
+    """An incarnation was (perhaps) started and has certainly ended."""
+    FAILED = "failed"
+    """An incarnation could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalShard:
+    """A shard, as its node's agent finds it."""
+
+    shard_uid: ShardUid
+    state: LocalState = LocalState.NOTHING
+    incarnation: int = 0
+    """The incarnation last started, or tried; 0: none."""
+    identity: ProcessIdentity | None = None
+    text: str = ""
+    is_busy: bool = False
+    """A start, an end or a deletion is under way: nothing else is begun."""
+
+
+class Expected(StrEnum):
+    """What the records say about a shard on this node."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    GONE = "gone"
+    NO_RECORD = "no_record"
+    """There certainly is no record."""
+    NOT_SURE = "not_sure"
+    """No record is seen, but what we see may be old."""
+
+
+class Age(StrEnum):
+    """The local incarnation beside the recorded one."""
+
+    OLDER = "older"
+    CURRENT = "current"
+    NEWER = "newer"
+    """What we see of the records is old."""
+
+
+class Verb(StrEnum):
+    """What is done about a shard in this turn; several turns lead to the goal."""
+
+    WAIT = "wait"
+    START = "start"
+    END = "end"
+    """End the process; a shard that is wanted again, or whose data goes, gets no long save."""
+    STOP = "stop"
+    """End the process after a clean save."""
+    DELETE = "delete"
+
+
+_WAIT, _START, _END, _STOP, _DELETE = Verb.WAIT, Verb.START, Verb.END, Verb.STOP, Verb.DELETE
+
+# For each pair, what to do when the local incarnation is: older than the recorded one, the same, newer.
+_ROWS: dict[tuple[Expected, LocalState], tuple[Verb, Verb, Verb]] = {
+    (Expected.RUNNING, LocalState.NOTHING): (_START, _START, _START),
+    (Expected.RUNNING, LocalState.FILES): (_START, _START, _START),
+    # The old incarnation ends before the new one starts: never two servers on one directory.
+    (Expected.RUNNING, LocalState.RUNNING): (_STOP, _WAIT, _WAIT),
+    # The same incarnation never starts twice: the leader looks at the copies first and raises it.
+    (Expected.RUNNING, LocalState.GONE): (_START, _WAIT, _WAIT),
+    (Expected.RUNNING, LocalState.FAILED): (_START, _WAIT, _WAIT),
+    (Expected.STOPPED, LocalState.NOTHING): (_WAIT, _WAIT, _WAIT),
+    (Expected.STOPPED, LocalState.FILES): (_WAIT, _WAIT, _WAIT),
+    (Expected.STOPPED, LocalState.RUNNING): (_STOP, _STOP, _WAIT),
+    (Expected.STOPPED, LocalState.GONE): (_WAIT, _WAIT, _WAIT),
+    (Expected.STOPPED, LocalState.FAILED): (_WAIT, _WAIT, _WAIT),
+    # Wanted gone is final: no later incarnation can follow it, so its age is no question.
+    (Expected.GONE, LocalState.NOTHING): (_WAIT, _WAIT, _WAIT),
+    (Expected.GONE, LocalState.FILES): (_DELETE, _DELETE, _DELETE),
+    (Expected.GONE, LocalState.RUNNING): (_END, _END, _END),
+    (Expected.GONE, LocalState.GONE): (_DELETE, _DELETE, _DELETE),
+    (Expected.GONE, LocalState.FAILED): (_DELETE, _DELETE, _DELETE),
+    (Expected.NO_RECORD, LocalState.NOTHING): (_WAIT, _WAIT, _WAIT),
+    (Expected.NO_RECORD, LocalState.FILES): (_DELETE, _DELETE, _DELETE),
+    (Expected.NO_RECORD, LocalState.RUNNING): (_END, _END, _END),
+    (Expected.NO_RECORD, LocalState.GONE): (_DELETE, _DELETE, _DELETE),
+    (Expected.NO_RECORD, LocalState.FAILED): (_DELETE, _DELETE, _DELETE),
+    (Expected.NOT_SURE, LocalState.NOTHING): (_WAIT, _WAIT, _WAIT),
+    (Expected.NOT_SURE, LocalState.FILES): (_WAIT, _WAIT, _WAIT),
+    (Expected.NOT_SURE, LocalState.RUNNING): (_WAIT, _WAIT, _WAIT),
+    (Expected.NOT_SURE, LocalState.GONE): (_WAIT, _WAIT, _WAIT),
+    (Expected.NOT_SURE, LocalState.FAILED): (_WAIT, _WAIT, _WAIT),
+}
+
+TABLE: dict[tuple[Expected, LocalState, Age], Verb] = {
+    (expected, state, age): verb
+    for (expected, state), verbs in _ROWS.items()
+    for age, verb in zip((Age.OLDER, Age.CURRENT, Age.NEWER), verbs, strict=True)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCommand:
+    """One thing for the agent to do. ``incarnation`` is the one to start, or the one that the verb ends or deletes."""
+
+    verb: Verb
+    shard_uid: ShardUid
+    incarnation: int
+
+
+def decide_shards(shards: Iterable[Shard], local: Iterable[LocalShard], *, is_certain: bool) -> tuple[AgentCommand, ...]:
+    """What to do now, in the order of the shards' uids. ``shards`` are the records of this node; ``is_certain`` says that
+    they were read after ``local`` was seen, so that a missing record is a deleted one."""
+    wanted = {s.uid: s for s in shards}
+    found = {s.shard_uid: s for s in local}
+    commands = []
+    for uid in sorted(wanted.keys() | found.keys()):
+        command = decide_shard(wanted.get(uid), found.get(uid, LocalShard(uid)), is_certain=is_certain)
+        if command is not None:
+            commands.append(command)
+    return tuple(commands)
+
+
+def decide_shard(shard: Shard | None, local: LocalShard, *, is_certain: bool) -> AgentCommand | None:
+    """What to do about one shard; None: nothing now."""
+    if local.is_busy:
+        return None
+    verb = TABLE[_expected(shard, is_certain), local.state, _age(shard, local)]
+    if verb is Verb.WAIT:
+        return None
+    if verb is Verb.START:
+        assert shard is not None
+        return AgentCommand(verb, shard.uid, shard.incarnation)
+    return AgentCommand(verb, local.shard_uid, local.incarnation)
+
+
+def report_of(shard: Shard, local: LocalShard) -> ProcessSeen:
+    """What the agent says about a recorded shard. An older incarnation says nothing of the current one, except that it
+    was certainly not started."""
+    match local.state:
+        case LocalState.NOTHING:
+            if shard.wanted is ShardWanted.GONE:
+                return ProcessSeen(shard.uid, shard.incarnation, ProcessState.GONE, files_are_deleted=True)
+            return ProcessSeen(shard.uid, shard.incarnation, ProcessState.ABSENT)
+        case LocalState.FILES:
+            return ProcessSeen(shard.uid, shard.incarnation, ProcessState.ABSENT)
+        case LocalState.RUNNING:
+            state = ProcessState.RUNNING
+        case LocalState.GONE:
+            state = ProcessState.GONE
+        case LocalState.FAILED:
+            state = ProcessState.FAILED
+    if local.incarnation < shard.incarnation:
+        return ProcessSeen(shard.uid, shard.incarnation, ProcessState.ABSENT)
+    identity = local.identity if state is ProcessState.RUNNING else None
+    return ProcessSeen(shard.uid, local.incarnation, state, identity=identity, text=local.text)
+
+
+def _expected(shard: Shard | None, is_certain: bool) -> Expected:
+    if shard is None:
+        return Expected.NO_RECORD if is_certain else Expected.NOT_SURE
+    match shard.wanted:
+        case ShardWanted.RUNNING:
+            return Expected.RUNNING
+        case ShardWanted.STOPPED:
+            return Expected.STOPPED
+        case ShardWanted.GONE:
+            return Expected.GONE
+
+
+def _age(shard: Shard | None, local: LocalShard) -> Age:
+    if shard is None or local.incarnation == shard.incarnation:
+        return Age.CURRENT
+    return Age.OLDER if local.incarnation < shard.incarnation else Age.NEWER
