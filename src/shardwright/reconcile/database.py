@@ -1,0 +1,218 @@
+"""Databases: from an accepted request to a served database, through every change, to its deletion.
+
+Called by the leader each turn for every database. Places a new one, adds and removes replicas when the replication setting
+changes, says when a creation or change has ended, and deletes what a deletion leaves. Roles are ``group.py``'s.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from shardwright.model.database import (
+    SLOTS,
+    Database,
+    DatabaseStatus,
+    Endpoint,
+    GroupPhase,
+    Role,
+    Shard,
+    ShardWanted,
+    SlotGroup,
+)
+from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.event import Event, Severity
+from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.reason import Reason
+from shardwright.model.seen import EndpointState, Health, ProcessState
+from shardwright.model.view import ClusterView, Delete, Put, Write
+from shardwright.plan.placement import Unplaceable, place_copy, place_database
+from shardwright.plan.ports import shard_port
+
+
+def decide_database(database: Database, view: ClusterView, now: datetime) -> Decision:
+    """What a database needs now."""
+    match database.status:
+        case DatabaseStatus.PENDING:
+            return _settle(database, view, now) if view.groups_of(database.uid) else _create(database, view, now)
+        case DatabaseStatus.ACTIVE_CHANGE_PENDING | DatabaseStatus.ACTIVE:
+            return _change(database, view, now)
+        case DatabaseStatus.DELETE_PENDING:
+            return _delete(database, view, now)
+        case DatabaseStatus.CREATION_FAILED:
+            return NOTHING
+
+
+# -- creation ----------------------------------------------------------------------------------------------------------
+
+
+def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
+    placed = place_database(view, database)
+    if isinstance(placed, Unplaceable):
+        text = "; ".join(r.text for r in placed.reasons) or "no node has room"
+        failed = replace(database, status=DatabaseStatus.CREATION_FAILED, failure=text, changed_at=now, action_uid=None)
+        event = Event(now, "bdb_creation_failed", Severity.ERROR, text, database_uid=database.uid)
+        return Decision(writes=(Put(failed), Put(event)), reasons=placed.reasons)
+    writes: list[Write] = []
+    for number, nodes in enumerate(placed.groups, start=1):
+        group, shards = _new_group(database, number, nodes, view, now)
+        writes.append(Put(group))
+        for shard in shards:
+            writes.append(Put(shard))
+            view = view.with_writes((Put(shard), Put(replace(view.counters, next_shard=shard.uid + 1))))
+    endpoint = Endpoint(
+        uid=EndpointUid(f"{database.uid}:1"),
+        database_uid=database.uid,
+        address=view.cluster.endpoint_address if view.cluster is not None else "127.0.0.1",
+        port=database.port,
+        nodes=(placed.endpoint_node,),
+    )
+    return Decision(writes=(*writes, Put(endpoint), Put(view.counters)))
+
+
+def _new_group(
+    database: Database, number: int, nodes: tuple[NodeUid, ...], view: ClusterView, now: datetime
+) -> tuple[SlotGroup, list[Shard]]:
+    width = SLOTS // database.shards_count
+    last = SLOTS - 1 if number == database.shards_count else number * width - 1
+    group = SlotGroup(
+        uid=GroupUid(f"{database.uid}:{number}"),
+        database_uid=database.uid,
+        number=number,
+        slot_first=(number - 1) * width,
+        slot_last=last,
+    )
+    shards: list[Shard] = []
+    for node in nodes:
+        shards.append(_new_shard(database, group, node, view, now))
+        view = view.with_writes((Put(shards[-1]), Put(replace(view.counters, next_shard=shards[-1].uid + 1))))
+    return group, shards
+
+
+def _new_shard(database: Database, group: SlotGroup, node: NodeUid, view: ClusterView, now: datetime) -> Shard:
+    uid = ShardUid(view.counters.next_shard)
+    return Shard(
+        uid=uid,
+        database_uid=database.uid,
+        group_uid=group.uid,
+        node_uid=node,
+        port=shard_port(view, node, uid, 1),
+        created_at=now,
+        settings=database.settings_fingerprint,
+    )
+
+
+# -- changes -----------------------------------------------------------------------------------------------------------
+
+
+def _change(database: Database, view: ClusterView, now: datetime) -> Decision:
+    """Bring the number of copies to what is wanted; a change has ended when everything is as wanted."""
+    if database.status is DatabaseStatus.ACTIVE:
+        return NOTHING
+    for group in view.groups_of(database.uid):
+        if group.handoff is not None or view.live_move_of_group(group.uid) is not None:
+            continue
+        copies = [s for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
+        if len(copies) < database.copies:
+            return _add_copy(database, group, view, now)
+        if len(copies) > database.copies:
+            extra = [s for s in copies if s.uid != group.primary]
+            return Decision(writes=(Put(replace(extra[-1], wanted=ShardWanted.GONE)),)) if extra else NOTHING
+    unwanted = [s for s in _shards(database, view) if s.wanted is ShardWanted.GONE and _is_deleted(s, view)]
+    if unwanted:
+        return Decision(writes=tuple(Delete(s) for s in unwanted))
+    return _settle(database, view, now)
+
+
+def _add_copy(database: Database, group: SlotGroup, view: ClusterView, now: datetime) -> Decision:
+    node = place_copy(view, group, database=database, leaving=None)
+    if isinstance(node, Unplaceable):
+        return Decision(reasons=node.reasons)
+    shard = _new_shard(database, group, node, view, now)
+    return Decision(writes=(Put(shard), Put(replace(view.counters, next_shard=shard.uid + 1))))
+
+
+def _settle(database: Database, view: ClusterView, now: datetime) -> Decision:
+    """ACTIVE once every copy is in place, in sync and set, and the endpoint listens."""
+    reasons = unsettled(database, view)
+    if reasons:
+        return Decision(reasons=reasons)
+    was_new = database.status is DatabaseStatus.PENDING
+    settled = replace(database, status=DatabaseStatus.ACTIVE, changed_at=now, action_uid=None)
+    kind, text = ("bdb_created", "was created") if was_new else ("bdb_updated", "was changed")
+    event = Event(now, kind, Severity.INFO, f"database {database.name} {text}", database_uid=database.uid)
+    return Decision(writes=(Put(settled), Put(event)))
+
+
+def unsettled(database: Database, view: ClusterView) -> tuple[Reason, ...]:
+    """What is not yet as it is wanted; empty when the database serves."""
+    reasons: list[Reason] = []
+    for group in view.groups_of(database.uid):
+        if group.phase is not GroupPhase.SERVING or group.handoff is not None:
+            reasons.append(Reason("group_starting", f"slot group {group.uid} is being started", database_uid=database.uid))
+            continue
+        running = [s for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
+        reasons.extend(
+            Reason("shard_not_ready", text, shard_uid=shard.uid, database_uid=database.uid)
+            for shard in running
+            if (text := _shard_unsettled(database, group, shard, view))
+        )
+    for endpoint in view.endpoints_of(database.uid):
+        for node in endpoint.nodes:
+            process = view.endpoint_processes.get(node)
+            seen = process.endpoint(endpoint.uid) if process is not None else None
+            if seen is None or seen.state is not EndpointState.LISTENING or seen.generation < 0:
+                text = f"endpoint {endpoint.uid} does not listen on node {node}: {seen.text if seen else 'no answer'}"
+                reasons.append(Reason("endpoint_not_ready", text, database_uid=database.uid, node_uid=node))
+    return tuple(reasons)
+
+
+def _shard_unsettled(database: Database, group: SlotGroup, shard: Shard, view: ClusterView) -> str:
+    seen = view.servers.get(shard.uid)
+    if seen is None or seen.health is not Health.OK:
+        return f"shard {shard.uid} does not answer yet"
+    if shard.settings != database.settings_fingerprint:
+        return f"shard {shard.uid} does not have its new settings yet"
+    if shard.uid == group.primary:
+        return "" if seen.role is Role.PRIMARY and not seen.is_fenced else f"shard {shard.uid} is not open yet"
+    return "" if shard.in_sync_generation == group.generation else f"shard {shard.uid} is not in sync yet"
+
+
+# -- deletion ----------------------------------------------------------------------------------------------------------
+
+
+def _delete(database: Database, view: ClusterView, now: datetime) -> Decision:
+    shards = _shards(database, view)
+    doomed = tuple(Put(replace(s, wanted=ShardWanted.GONE)) for s in shards if s.wanted is not ShardWanted.GONE)
+    endpoints = tuple(Delete(e) for e in view.endpoints_of(database.uid))
+    groups = tuple(
+        Put(replace(g, handoff=None, phase=GroupPhase.STARTING))
+        for g in view.groups_of(database.uid)
+        if g.handoff is not None or g.phase is not GroupPhase.STARTING
+    )
+    if doomed or endpoints or groups:
+        return Decision(writes=(*groups, *doomed, *endpoints))
+    deleted = tuple(Delete(s) for s in shards if _is_deleted(s, view))
+    if len(deleted) < len(shards):
+        return Decision(writes=deleted)
+    secrets = view.secrets.get(database.uid)
+    event = Event(now, "bdb_deleted", Severity.INFO, f"database {database.name} was deleted", database_uid=database.uid)
+    return Decision(
+        writes=(
+            *deleted,
+            *(Delete(g) for g in view.groups_of(database.uid)),
+            *((Delete(secrets),) if secrets is not None else ()),
+            Delete(database),
+            Put(event),
+        )
+    )
+
+
+def _shards(database: Database, view: ClusterView) -> list[Shard]:
+    return sorted((s for s in view.shards.values() if s.database_uid == database.uid), key=lambda s: s.uid)
+
+
+def _is_deleted(shard: Shard, view: ClusterView) -> bool:
+    """Nothing of the shard is left, or its node is no member any more."""
+    process = view.processes.get(shard.uid)
+    if shard.node_uid not in view.nodes:
+        return True
+    return process is not None and process.state is not ProcessState.RUNNING and process.files_are_deleted

@@ -1,0 +1,58 @@
+"""Endpoints: which process serves which, and where it sends what it gets.
+
+Called by the leader each turn. A handoff moves endpoints itself; this only mends what differs from the records afterwards: a
+process that was started anew, one that still holds, one that forwards to an older generation.
+"""
+
+from shardwright.model.action import MoveKind
+from shardwright.model.commands import Command, DropEndpoint, ServeEndpoint
+from shardwright.model.database import Endpoint, GroupPhase
+from shardwright.model.decision import Decision
+from shardwright.model.ids import EndpointUid
+from shardwright.model.seen import EndpointSeen, EndpointState
+from shardwright.model.view import ClusterView
+
+
+def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
+    """Bring the processes of the bound nodes to the records; end the endpoint on all others."""
+    groups = view.groups_of(endpoint.database_uid)
+    if any(g.handoff is not None for g in groups):
+        return Decision()
+    generation = max((g.generation for g in groups if g.phase is GroupPhase.SERVING), default=-1)
+    is_moving = _is_moving(endpoint.uid, view)
+    commands: list[Command] = []
+    for node, process in sorted(view.endpoint_processes.items()):
+        if not process.answers:
+            continue
+        seen = process.endpoint(endpoint.uid)
+        if node in endpoint.nodes:
+            if _differs(seen, generation):
+                commands.append(ServeEndpoint(node, endpoint.uid))
+        elif not is_moving and seen.state in (EndpointState.LISTENING, EndpointState.BIND_FAILED):
+            commands.append(DropEndpoint(node, endpoint.uid))
+        elif seen.state is not EndpointState.ABSENT and seen.held_generation is not None:
+            commands.append(ServeEndpoint(node, endpoint.uid))
+    return Decision(commands=tuple(commands))
+
+
+def decide_strays(view: ClusterView) -> Decision:
+    """End what processes serve of endpoints that are recorded no more."""
+    return Decision(
+        commands=tuple(
+            DropEndpoint(node, seen.endpoint_uid)
+            for node, process in sorted(view.endpoint_processes.items())
+            if process.answers
+            for seen in process.endpoints
+            if seen.endpoint_uid not in view.endpoints and seen.state is not EndpointState.ABSENT
+        )
+    )
+
+
+def _differs(seen: EndpointSeen, generation: int) -> bool:
+    if seen.state is EndpointState.ABSENT or seen.held_generation is not None:
+        return True
+    return seen.generation < generation
+
+
+def _is_moving(uid: EndpointUid, view: ClusterView) -> bool:
+    return any(m.kind is MoveKind.REBIND and m.endpoint_uid == uid for m in view.live_moves())
