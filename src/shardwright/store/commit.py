@@ -1,0 +1,111 @@
+"""From a decision's writes to one transaction that only happens if nothing it rests on has changed.
+
+Used by the leader (with its fence) and by the API (without). Must not decide anything.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from shardwright.errors import LostLeadership, Transient
+from shardwright.model.event import Event
+from shardwright.model.view import Delete, Put, Write
+from shardwright.store import keys, records
+from shardwright.store.mirror import Mirror
+from shardwright.store.protocol import (
+    Compare,
+    CreatedAt,
+    DeleteKey,
+    ModifiedAt,
+    Operation,
+    PutKey,
+    Store,
+    StoreUnavailable,
+    Transaction,
+)
+
+MIRROR_TIMEOUT_S = 5.0
+"""How long a mirror may take to show a commit; longer means that the store has become unreachable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """One leadership: the revision at which its ``leader`` key was created. The key lives exactly as long as it."""
+
+    revision_created: int
+
+
+class Conflict(Transient):
+    """Another writer changed one of the records first; nothing happened. Decide anew from the present state."""
+
+
+NOTHING_MORE = Transaction()
+
+
+async def commit(
+    store: Store,
+    mirror: Mirror,
+    writes: Sequence[Write],
+    *,
+    fence: Fence | None,
+    random_text: Callable[[], str],
+    extra: Transaction = NOTHING_MORE,
+    view_revision: int | None = None,
+) -> int:
+    """Write all of it, or nothing; the revision, once the mirror shows it.
+
+    Every record must still be as the mirror shows it when this is called. Call it without an await since the view was
+    taken, or say ``view_revision``: then a record that the mirror has seen change since then is a conflict too.
+    The last of several writes of one record counts. ``extra`` adds compares and operations (locks, names, ports).
+
+    Raises Conflict, LostLeadership, TooLarge, LeaseLost, StoreUnavailable (then it may have happened).
+    """
+    operations, compares = _parts(mirror, writes, random_text=random_text, view_revision=view_revision)
+    operations += extra.operations
+    compares += extra.compares
+    if fence is not None:
+        compares.append(CreatedAt(keys.LEADER, fence.revision_created))
+    if not operations and not compares:
+        return mirror.revision
+    result = await store.transact(Transaction(tuple(compares), tuple(operations)))
+    if not result.succeeded and fence is not None:
+        leader = await store.get(keys.LEADER)
+        if leader is None or leader.create_revision != fence.revision_created:
+            raise LostLeadership
+    try:
+        # Also after a conflict: whoever decides anew shall see what stood in the way.
+        async with asyncio.timeout(MIRROR_TIMEOUT_S):
+            await mirror.reach(result.revision)
+    except TimeoutError as e:
+        raise StoreUnavailable("store_behind", f"the mirror does not reach revision {result.revision}") from e
+    if not result.succeeded:
+        raise Conflict("conflict", "another writer changed one of these records first: " + _names(compares))
+    return result.revision
+
+
+def _parts(
+    mirror: Mirror, writes: Sequence[Write], *, random_text: Callable[[], str], view_revision: int | None
+) -> tuple[list[Operation], list[Compare]]:
+    operations: dict[str, Operation] = {}
+    compares: dict[str, Compare] = {}
+    for write in writes:
+        record = write.record
+        if isinstance(record, Event):
+            if isinstance(write, Put):
+                key = keys.event_key(record, random_text())
+                operations[key] = PutKey(key, records.encode(record))
+            continue
+        key = keys.key_of(record)
+        if view_revision is not None and mirror.touched_at(key) > view_revision:
+            raise Conflict("conflict", f"another writer changed {key} since it was read")
+        compares[key] = ModifiedAt(key, mirror.modified_at(key))
+        match write:
+            case Put():
+                operations[key] = PutKey(key, records.encode(record))
+            case Delete():
+                operations[key] = DeleteKey(key)
+    return list(operations.values()), list(compares.values())
+
+
+def _names(compares: Sequence[Compare]) -> str:
+    return ", ".join(compare.key for compare in compares)

@@ -1,0 +1,268 @@
+"""The mirror: all of the store in memory, kept by reading it once and watching from there.
+
+Every daemon has one; the leader, the agent and the API decide from it. It may lag behind the store by milliseconds:
+``fresh`` catches up, and every commit compares revisions (``commit.py``). Must not write. Belongs to one event loop.
+"""
+
+import asyncio
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from shardwright.clock import Clock, SystemClock
+from shardwright.errors import Permanent
+from shardwright.model.view import ClusterView
+from shardwright.store import keys, records
+from shardwright.store.keys import StoredRecord
+from shardwright.store.protocol import Compacted, KeyChange, KeyValue, Store, StoreUnavailable, WatchBatch
+from shardwright.store.tables import Tables
+
+BACKOFF_FIRST_S = 0.05
+BACKOFF_LAST_S = 1.0
+REMOVED_KEPT_MAX = 10_000
+"""Deletions remembered with their revision; a decision is never that old."""
+
+_log = structlog.get_logger(__name__)
+
+
+class _Copy:
+    """Items as of a revision. While it catches up from pages of different revisions it is of no single revision yet."""
+
+    def __init__(self, revision: int) -> None:
+        self.items: dict[str, KeyValue] = {}
+        self.order: list[str] = []
+        self.revision = revision
+
+    def put(self, item: KeyValue) -> bool:
+        """Take in an item unless a newer one is there already (a page was newer than the change)."""
+        old = self.items.get(item.key)
+        if old is not None and old.modify_revision >= item.modify_revision:
+            return False
+        self.items[item.key] = item
+        if old is None:
+            insort(self.order, item.key)
+        return True
+
+    def delete(self, key: str, revision: int) -> bool:
+        """Take in a deletion unless what is there is newer."""
+        old = self.items.get(key)
+        if old is None or old.modify_revision > revision:
+            return False
+        del self.items[key]
+        del self.order[bisect_left(self.order, key)]
+        return True
+
+    def apply(self, batch: WatchBatch) -> list[KeyChange]:
+        """Take in one revision; the changes that mattered."""
+        mattered = [
+            change
+            for change in batch.changes
+            if (self.delete(change.key, batch.revision) if change.current is None else self.put(change.current))
+        ]
+        self.revision = max(self.revision, batch.revision)
+        return mattered
+
+
+class Mirror:
+    """See the module's text."""
+
+    def __init__(self, store: Store, *, clock: Clock | None = None) -> None:
+        self._store = store
+        self._clock: Clock = clock or SystemClock()
+        self._copy = _Copy(0)
+        self._is_ready = False
+        self._advanced = asyncio.Event()
+        self._removed: OrderedDict[str, int] = OrderedDict()
+        self._decoded: dict[str, tuple[int, StoredRecord | None]] = {}
+        self._tables = Tables()
+        self._changed_since_view: set[str] = set()
+
+    # -- keeping it --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the mirror up to date, for ever. A store that cannot be reached is tried again; what was read stays."""
+        backoff_s = BACKOFF_FIRST_S
+        while True:
+            before = self._copy.revision
+            reason = "the watch ended"
+            try:
+                if not self._is_ready:
+                    await self._read_anew()
+                await self._follow()
+            except Compacted:
+                _log.info("the mirror fell behind the store's history and reads anew", revision=self._copy.revision)
+                try:
+                    await self._read_anew()
+                    continue
+                except (Compacted, StoreUnavailable) as e:
+                    reason = e.text
+            except StoreUnavailable as e:
+                reason = e.text
+            backoff_s = BACKOFF_FIRST_S if self._copy.revision > before else min(2 * backoff_s, BACKOFF_LAST_S)
+            _log.warning("the store cannot be watched", reason=reason, retry_in_s=backoff_s)
+            await self._clock.sleep(backoff_s)
+
+    async def _follow(self) -> None:
+        async for batch in self._store.watch("", from_revision=self._copy.revision + 1):
+            self._take(self._copy.apply(batch))
+
+    async def _read_anew(self) -> None:
+        """Read all pages, then watch from the first one's revision until the last one's: then it is one revision."""
+        page = await self._store.range("")
+        copy = _Copy(page.revision)
+        last_revision = page.revision
+        while True:
+            for item in page.items:
+                copy.put(item)
+            if page.next_start is None:
+                break
+            page = await self._store.range("", start=page.next_start)
+            last_revision = max(last_revision, page.revision)
+        if copy.revision < last_revision:
+            async with _watching(self._store, from_revision=copy.revision + 1) as batches:
+                async for batch in batches:
+                    copy.apply(batch)
+                    if copy.revision >= last_revision:
+                        break
+        self._replace(copy)
+
+    def _replace(self, copy: _Copy) -> None:
+        old, self._copy = self._copy, copy
+        self._is_ready = True
+        gone = [KeyChange(key, None) for key in old.items.keys() - copy.items.keys()]
+        put = [KeyChange(key, item) for key, item in copy.items.items() if old.items.get(key) != item]
+        self._take([*gone, *put])
+
+    def _take(self, changes: Iterable[KeyChange]) -> None:
+        for change in changes:
+            self._changed_since_view.add(change.key)
+            if change.current is None:
+                self._decoded.pop(change.key, None)
+                self._removed[change.key] = self._copy.revision
+                self._removed.move_to_end(change.key)
+            else:
+                self._removed.pop(change.key, None)
+        while len(self._removed) > REMOVED_KEPT_MAX:
+            self._removed.popitem(last=False)
+        advanced, self._advanced = self._advanced, asyncio.Event()
+        advanced.set()
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    @property
+    def revision(self) -> int:
+        """The store's revision that the mirror shows; 0 before it was first read."""
+        return self._copy.revision if self._is_ready else 0
+
+    async def ready(self) -> None:
+        """Wait until the store was read once. Waits without end while ``run`` does not run or the store is away."""
+        while not self._is_ready:
+            await self._advanced.wait()
+
+    async def reach(self, revision: int) -> None:
+        """Wait until the mirror shows at least this revision. Without end, like ``ready``."""
+        while self.revision < revision:
+            await self._advanced.wait()
+
+    async def fresh(self) -> None:
+        """Wait until the mirror shows everything that ended before the call. Raises StoreUnavailable.
+
+        Takes about a millisecond: a store that reads a newer revision wakes its watchers.
+        """
+        await self.reach(await self._store.revision())
+
+    async def wait_change(self, after_revision: int, timeout_s: float | None = None) -> int:
+        """Wait until the mirror shows a revision after this one, or for ``timeout_s``; its revision then."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.reach(after_revision + 1)
+        except TimeoutError:
+            pass
+        return self.revision
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def get(self, key: str) -> KeyValue | None:
+        """The item at a key."""
+        return self._copy.items.get(key)
+
+    def range(self, prefix: str) -> list[KeyValue]:
+        """Items whose keys begin with ``prefix``, in the order of their keys."""
+        return [self._copy.items[key] for key in self._keys(prefix)]
+
+    def _keys(self, prefix: str) -> list[str]:
+        found: list[str] = []
+        order = self._copy.order
+        for index in range(bisect_left(order, prefix), len(order)):
+            if not order[index].startswith(prefix):
+                break
+            found.append(order[index])
+        return found
+
+    def modified_at(self, key: str) -> int:
+        """Revision of the last change of a key that exists; 0 when it does not."""
+        item = self._copy.items.get(key)
+        return 0 if item is None else item.modify_revision
+
+    def created_at(self, key: str) -> int:
+        """Revision at which a key that exists was created; 0 when it does not exist."""
+        item = self._copy.items.get(key)
+        return 0 if item is None else item.create_revision
+
+    def touched_at(self, key: str) -> int:
+        """Revision of the last change of a key, deletions included; 0 when nothing is known of it."""
+        return self.modified_at(key) or self._removed.get(key, 0)
+
+    def bare(self, key: str) -> str | None:
+        """The text at a key that holds no record but a uid or a number; None when there is no such key."""
+        item = self._copy.items.get(key)
+        return None if item is None else item.value.decode(errors="replace")
+
+    def record(self, key: str) -> StoredRecord | None:
+        """The record at a key; None when there is none, or none that can be read (which is logged)."""
+        item = self._copy.items.get(key)
+        if item is None:
+            return None
+        cached = self._decoded.get(key)
+        if cached is None or cached[0] != item.modify_revision:
+            cached = self._decoded[key] = (item.modify_revision, _decode(item))
+        return cached[1]
+
+    def records(self, prefix: str) -> list[StoredRecord]:
+        """The readable records under a prefix, in the order of their keys."""
+        found = (self.record(key) for key in self._keys(prefix))
+        return [record for record in found if record is not None]
+
+    def view(self) -> ClusterView:
+        """All records of ``revision``. The same object until something changes."""
+        if self._tables.view().revision != self.revision:
+            changed = {key: self.record(key) for key in sorted(self._changed_since_view) if not key.startswith(keys.EVENTS)}
+            self._changed_since_view.clear()
+            self._tables.update(changed, revision=self.revision)
+        return self._tables.view()
+
+
+@asynccontextmanager
+async def _watching(store: Store, *, from_revision: int) -> AsyncIterator[AsyncIterator[WatchBatch]]:
+    """A watch that is left early: a generator is closed here and now, not when it is collected."""
+    batches = store.watch("", from_revision=from_revision)
+    try:
+        yield batches
+    finally:
+        if isinstance(batches, AsyncGenerator):
+            await batches.aclose()
+
+
+def _decode(item: KeyValue) -> StoredRecord | None:
+    if keys.type_of(item.key) is None:
+        return None
+    try:
+        record = records.decode(item.key, item.value)
+    except Permanent:
+        # The text of the error quotes the value, which may hold a secret.
+        _log.error("a record cannot be read and is skipped", key=item.key, revision=item.modify_revision)
+        return None
+    return None if isinstance(record, str) else record

@@ -1,0 +1,142 @@
+"""Records of the store as the tables of a ``ClusterView``, brought up to date by what changed. Used by ``mirror.py`` only.
+
+Must not read the store; what was observed beside it (endpoint processes) is not its business.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from shardwright.model.account import User
+from shardwright.model.action import Action, Move
+from shardwright.model.cluster import Cluster, Counters, DaemonPresence, Leadership, Node, Policy, RemovedNode, Snapshot
+from shardwright.model.database import Database, Endpoint, ServerSecrets, Shard, SlotGroup
+from shardwright.model.event import Event
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.seen import NodeSeen, ProcessSeen, ServerSeen
+from shardwright.model.view import ClusterView
+from shardwright.store.keys import StoredRecord
+
+
+class Tables:
+    """The view of the last revision it was told of. Views that were handed out never change."""
+
+    def __init__(self) -> None:
+        self._view = ClusterView()
+        self._records: dict[str, StoredRecord] = {}
+        self._servers: dict[ShardUid, ServerSeen] = {}
+
+    def view(self) -> ClusterView:
+        """The view as of the last ``update``."""
+        return self._view
+
+    def update(self, changed: Mapping[str, StoredRecord | None], *, revision: int) -> None:
+        """Take in what changed, by key; None: deleted, or unreadable."""
+        tables: dict[str, Any] = {}
+        for key, record in changed.items():
+            old = self._records.pop(key, None)
+            if old is not None:
+                self._remove(tables, old)
+            if record is not None:
+                self._records[key] = record
+                self._add(tables, record)
+        if tables.keys() & {"shards", "node_seen"}:
+            tables["processes"] = _processes(
+                tables.get("shards", self._view.shards), tables.get("node_seen", self._view.node_seen)
+            )
+        if tables.keys() & {"shards", "servers"}:
+            shards = tables.get("shards", self._view.shards)
+            tables["servers"] = {
+                uid: seen
+                for uid, seen in sorted(self._servers.items())
+                if uid in shards and shards[uid].incarnation == seen.incarnation
+            }
+        self._view = replace(self._view, revision=revision, **tables)
+
+    def _table(self, tables: dict[str, Any], name: str) -> dict[Any, Any]:
+        """A copy of a table, made once per update: the old one belongs to the views handed out."""
+        if name not in tables:
+            tables[name] = dict(getattr(self._view, name))
+        table: dict[Any, Any] = tables[name]
+        return table
+
+    def _add(self, tables: dict[str, Any], record: StoredRecord) -> None:
+        match record:
+            case Cluster():
+                tables["cluster"] = record
+            case Policy():
+                tables["policy"] = record
+            case Counters():
+                tables["counters"] = record
+            case Leadership():
+                tables["leadership"] = record
+            case ServerSeen():
+                self._servers[record.shard_uid] = record
+                tables.setdefault("servers", {})
+            case Event():
+                pass
+            case _:
+                name, place = _place(record)
+                self._table(tables, name)[place] = record
+
+    def _remove(self, tables: dict[str, Any], record: StoredRecord) -> None:
+        match record:
+            case Cluster():
+                tables["cluster"] = None
+            case Policy():
+                tables["policy"] = Policy()
+            case Counters():
+                tables["counters"] = Counters()
+            case Leadership():
+                tables["leadership"] = None
+            case ServerSeen():
+                self._servers.pop(record.shard_uid, None)
+                tables.setdefault("servers", {})
+            case Event():
+                pass
+            case _:
+                name, place = _place(record)
+                self._table(tables, name).pop(place, None)
+
+
+def _processes(shards: dict[ShardUid, Shard], node_seen: dict[NodeUid, NodeSeen]) -> dict[ShardUid, ProcessSeen]:
+    """What each shard's own node says of its current incarnation."""
+    found: dict[ShardUid, ProcessSeen] = {}
+    for _, seen in sorted(node_seen.items()):
+        for process in seen.processes:
+            shard = shards.get(process.shard_uid)
+            if shard is not None and shard.node_uid == seen.node_uid and shard.incarnation == process.incarnation:
+                found[shard.uid] = process
+    return found
+
+
+def _place(record: StoredRecord) -> tuple[str, object]:
+    match record:
+        case Node():
+            return "nodes", record.uid
+        case RemovedNode():
+            return "removed_nodes", record.uid
+        case Snapshot():
+            return "snapshots", (record.node_uid, record.name)
+        case Database():
+            return "databases", record.uid
+        case ServerSecrets():
+            return "secrets", record.database_uid
+        case SlotGroup():
+            return "groups", record.uid
+        case Shard():
+            return "shards", record.uid
+        case Endpoint():
+            return "endpoints", record.uid
+        case Action():
+            return "actions", record.uid
+        case Move():
+            return "moves", record.uid
+        case User():
+            return "users", record.uid
+        case DaemonPresence():
+            return "daemons", record.node_uid
+        case NodeSeen():
+            return "node_seen", record.node_uid
+        case _:
+            raise AssertionError(f"a record without a table: {type(record).__name__}")
