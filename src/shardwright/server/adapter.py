@@ -1,0 +1,194 @@
+"""The real ``Servers``: observes every server over a lasting connection and keeps this term's management sessions.
+
+One per leadership term, made and closed by the leader. Decides nothing. Observing may be repeated and reconnects by itself;
+managing does neither (``session.py``).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import structlog
+
+from shardwright.clock import Clock
+from shardwright.model.ids import ShardUid
+from shardwright.model.seen import Health, ServerSeen
+from shardwright.server.parse import parse_info
+from shardwright.server.protocol import OBSERVATION_USER, ServerTarget
+from shardwright.server.session import Session
+from shardwright.server.wire import CannotConnect, ErrorReply, NoAnswer, NotSent, Wire
+
+OBSERVE_TIMEOUT_S = 1.0
+"""For connecting, logging in and asking together."""
+IDLE_S_MAX = 60.0
+"""What nobody has used for so long belongs to a shard that is no more: its connection is closed."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ServerAdapter:
+    """See ``Servers``."""
+
+    def __init__(self, *, check_term: Callable[[], Awaitable[None]], is_leader: Callable[[], bool], clock: Clock) -> None:
+        """``check_term`` asks the store and raises LostLeadership when the term is over; ``is_leader`` is the local,
+        immediate answer to the same question, asked before every send."""
+        self._check_term = check_term
+        self._is_leader = is_leader
+        self._clock = clock
+        self._observers: dict[ShardUid, _Observer] = {}
+        self._managers: dict[ShardUid, _Manager] = {}
+
+    async def observe(self, target: ServerTarget) -> ServerSeen:
+        """Ask a server what it is. Never raises for a server's trouble: that is the answer's ``health``."""
+        observer = self._observers.get(target.shard_uid)
+        if observer is None or observer.target != target:
+            if observer is not None:
+                observer.close()
+            self._forget_idle()
+            observer = self._observers[target.shard_uid] = _Observer(target, self._clock)
+        return await observer.observe()
+
+    async def manage(self, target: ServerTarget) -> Session:
+        """This term's session with a server; a broken one is replaced. Raises as ``Session.open`` does."""
+        manager = self._managers.get(target.shard_uid)
+        if manager is None or manager.target != target:
+            if manager is not None:
+                manager.close()
+            manager = self._managers[target.shard_uid] = _Manager(target)
+        return await manager.session(self._check_term, self._is_leader, self._clock)
+
+    async def close(self) -> None:
+        """End all sessions and connections."""
+        for observer in self._observers.values():
+            observer.close()
+        for manager in self._managers.values():
+            manager.close()
+        self._observers.clear()
+        self._managers.clear()
+        await asyncio.sleep(0)  # lets the aborted transports leave the event loop
+
+    def _forget_idle(self) -> None:
+        limit = self._clock.monotonic() - IDLE_S_MAX
+        for uid in [uid for uid, observer in self._observers.items() if observer.used_at < limit]:
+            self._observers.pop(uid).close()
+            if (manager := self._managers.pop(uid, None)) is not None:
+                manager.close()
+
+
+class _Manager:
+    """The one session with one incarnation."""
+
+    def __init__(self, target: ServerTarget) -> None:
+        self.target = target
+        self._opening = asyncio.Lock()
+        self._session: Session | None = None
+        self._is_closed = False
+
+    async def session(
+        self, check_term: Callable[[], Awaitable[None]], is_leader: Callable[[], bool], clock: Clock
+    ) -> Session:
+        async with self._opening:
+            if self._session is not None and self._session.is_open:
+                return self._session
+            self._drop()
+            opened = await Session.open(self.target, check_term=check_term, is_leader=is_leader, clock=clock)
+            if self._is_closed:
+                # Closed meanwhile: nobody would close this one.
+                opened.close()
+            self._session = opened
+            return opened
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+class _Observer:
+    """The lasting connection to one incarnation, and since when it has not answered."""
+
+    def __init__(self, target: ServerTarget, clock: Clock) -> None:
+        self.target = target
+        self.used_at = clock.monotonic()
+        self._clock = clock
+        self._wire: Wire | None = None
+        self._asking = asyncio.Lock()
+        self._unanswered_since: datetime | None = None
+
+    async def observe(self) -> ServerSeen:
+        async with self._asking:
+            self.used_at = self._clock.monotonic()
+            asked_at = self._clock.now()
+            try:
+                async with asyncio.timeout(OBSERVE_TIMEOUT_S):
+                    seen = await self._ask()
+            except TimeoutError:
+                return self._failed(Health.TIMEOUT, asked_at, f"no answer within {OBSERVE_TIMEOUT_S:g} s")
+            except NoAnswer as error:
+                return self._failed(Health.TIMEOUT if error.is_timeout else Health.REFUSED, asked_at, str(error))
+            except (CannotConnect, NotSent, _Unusable) as error:
+                return self._failed(Health.REFUSED, asked_at, str(error))
+            self._unanswered_since = None
+            return seen
+
+    def close(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    async def _ask(self) -> ServerSeen:
+        """Ask over the connection there is. When that has ended, a new one tells whether the server is still there."""
+        if self._wire is not None and self._wire.is_open:
+            try:
+                return await self._info(self._wire)
+            except (NotSent, NoAnswer) as error:
+                if isinstance(error, NoAnswer) and error.is_timeout:
+                    raise
+        self.close()
+        self._wire = await self._connected()
+        return await self._info(self._wire)
+
+    async def _connected(self) -> Wire:
+        target = self.target
+        wire = await Wire.connect(target.address, target.port, timeout_s=OBSERVE_TIMEOUT_S)
+        try:
+            reply = await wire.call("AUTH", OBSERVATION_USER, target.secrets.observation, timeout_s=OBSERVE_TIMEOUT_S)
+        except BaseException:
+            wire.close()
+            raise
+        if isinstance(reply, ErrorReply):
+            wire.close()
+            raise _Unusable(f"it refuses our login: {reply}")
+        return wire
+
+    async def _info(self, wire: Wire) -> ServerSeen:
+        reply = await wire.call("INFO", timeout_s=OBSERVE_TIMEOUT_S)
+        if isinstance(reply, ErrorReply) or not isinstance(reply, str):
+            raise _Unusable(f"INFO: {reply}")
+        target = self.target
+        try:
+            return parse_info(reply, shard_uid=target.shard_uid, incarnation=target.incarnation, at=self._clock.now())
+        except ValueError as error:
+            raise _Unusable(str(error)) from error
+
+    def _failed(self, health: Health, asked_at: datetime, why: str) -> ServerSeen:
+        target = self.target
+        self.close()
+        if self._unanswered_since is None:
+            self._unanswered_since = asked_at
+            _log.info("a server does not answer", shard=target.shard_uid, address=target.address, port=target.port, why=why)
+        return ServerSeen(
+            shard_uid=target.shard_uid,
+            incarnation=target.incarnation,
+            at=self._clock.now(),
+            health=health,
+            unanswered_since=self._unanswered_since,
+        )
+
+
+class _Unusable(Exception):
+    """Something listens there, but not the server we mean."""

@@ -1,0 +1,198 @@
+"""A management session: one logged-in connection over which one term of one leader commands one server.
+
+Opened and kept by the adapter. Never reconnects, never repeats: a broken session stays broken, whoever holds it observes and
+asks for a new one. Says nothing secret: errors name the shard, the address and the command, never a password.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from shardwright.clock import Clock
+from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
+from shardwright.model.database import Persistence
+from shardwright.model.seen import ServerSeen
+from shardwright.server.config import marker, settings_commands
+from shardwright.server.parse import parse_info
+from shardwright.server.protocol import (
+    APPLICATION_USER,
+    FENCE_LAG_S,
+    FENCE_REPLICAS,
+    MANAGEMENT_USER,
+    ServerSettings,
+    ServerTarget,
+)
+from shardwright.server.wire import CannotConnect, ErrorReply, NoAnswer, NotSent, Reply, Wire
+
+CONNECT_TIMEOUT_S = 1.0
+CALL_TIMEOUT_S = 2.0
+"""A healthy server answers in under a millisecond; the hold at the endpoints lasts 4 s at most."""
+FORK_TIMEOUT_S = 10.0
+"""Commands that fork: the server stands still while its page tables are copied, about 10 ms per gigabyte, and more when the
+machine is busy."""
+
+_PASSING = frozenset({"LOADING", "BUSY", "MASTERDOWN"})
+"""Refusals that mean: not executed, and it will pass."""
+_SYNC_STATES = frozenset({"wait_bgsave", "send_bulk", "send_bulk_and_stream", "bg_transfer"})
+"""States of a replica, as its primary lists it, in which a full sync may occupy the only background process."""
+
+
+class Session:
+    """See ``ManagementSession``. Commands of concurrent callers go one after the other."""
+
+    def __init__(self, target: ServerTarget, wire: Wire, *, is_leader: Callable[[], bool], clock: Clock) -> None:
+        self._target = target
+        self._wire = wire
+        self._is_leader = is_leader
+        self._clock = clock
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def open(
+        cls,
+        target: ServerTarget,
+        *,
+        check_term: Callable[[], Awaitable[None]],
+        is_leader: Callable[[], bool],
+        clock: Clock,
+    ) -> "Session":
+        """Log in, check the term, end every older management session on this server, make sure it is the server meant.
+
+        Why this order is safe. A successor commits its term before it opens any session. An older manager whose login was
+        answered before the successor's CLIENT KILL loses that connection; one whose login is answered later checks the term
+        after that answer, so it sees the successor's and sends nothing more.
+
+        What CLIENT KILL guarantees, tried on both servers: once it is answered, nothing more of the ended sessions is
+        executed, be it postponed by a pause or still unread in the server's socket buffer. What it does not: a command that
+        reached the server before may have been executed already (a stopped server that wakes reads its connections in any
+        order). So look only after this method has returned: what is seen then, no older session changes any more.
+        """
+        wire = await _connected(target)
+        session = cls(target, wire, is_leader=is_leader, clock=clock)
+        try:
+            await session._log_in()
+            await check_term()
+            await session._call("CLIENT", "KILL", "USER", MANAGEMENT_USER, "SKIPME", "yes")
+            await session._verify_identity()
+        except BaseException:
+            wire.close()
+            raise
+        return session
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be used."""
+        return self._wire.is_open
+
+    def close(self) -> None:
+        """End it at once."""
+        self._wire.close()
+
+    async def info(self) -> ServerSeen:
+        """The server's INFO, asked now."""
+        text = await self._call("INFO")
+        target = self._target
+        try:
+            return parse_info(str(text), shard_uid=target.shard_uid, incarnation=target.incarnation, at=self._clock.now())
+        except ValueError as error:
+            raise Permanent("server_answer_unreadable", f"{_where(target)}: INFO: {error}") from error
+
+    async def attach(self, address: str, port: int) -> None:
+        """Make it a replica of that server. Repeating it changes nothing."""
+        await self._call("REPLICAOF", address, str(port))
+
+    async def promote(self) -> None:
+        """Make it a primary. Leaves its fence as it is."""
+        await self._call("REPLICAOF", "NO", "ONE")
+
+    async def pause_writes(self, seconds: float) -> None:
+        """Hold writes; ends by itself."""
+        await self._call("CLIENT", "PAUSE", str(max(1, round(seconds * 1000))), "WRITE")
+
+    async def end_pause(self) -> None:
+        """End the pause now."""
+        await self._call("CLIENT", "UNPAUSE")
+
+    async def fence(self) -> None:
+        """Set the hard fence. The lag goes along in the same command: with 0 it would silently be open."""
+        await self._call(
+            *("CONFIG", "SET", "min-replicas-max-lag", str(FENCE_LAG_S)), *("min-replicas-to-write", str(FENCE_REPLICAS))
+        )
+
+    async def unfence(self) -> None:
+        """Lift the hard fence."""
+        await self._call("CONFIG", "SET", "min-replicas-to-write", "0")
+
+    async def end_application_connections(self) -> None:
+        """Close every connection of the application user."""
+        await self._call("CLIENT", "KILL", "USER", APPLICATION_USER)
+
+    async def apply(self, settings: ServerSettings) -> None:
+        """Bring the running server to these settings, one command after the other; each may be repeated."""
+        for command in settings_commands(settings):
+            await self._call(*command, timeout_s=FORK_TIMEOUT_S)
+
+    async def save(self, persistence: Persistence) -> None:
+        """Begin a fresh persistence file. One that runs already counts; a full sync that occupies the server's only
+        background process does not, it raises Transient. Without persistence there is nothing to do."""
+        match persistence:
+            case Persistence.DISABLED:
+                return
+            case Persistence.SNAPSHOT:
+                command: tuple[str, ...] = ("BGSAVE", "SCHEDULE")
+            case Persistence.AOF:
+                command = ("BGREWRITEAOF",)
+        try:
+            await self._call(*command, timeout_s=FORK_TIMEOUT_S)
+        except Permanent as refused:
+            if "already in progress" not in refused.text:
+                raise
+            if persistence == Persistence.SNAPSHOT and await self._is_feeding_a_replica():
+                text = f"{_where(self._target)}: a full sync occupies its background process"
+                raise Transient("server_busy", text) from refused
+
+    async def _is_feeding_a_replica(self) -> bool:
+        return any(replica.state in _SYNC_STATES for replica in (await self.info()).replicas)
+
+    async def _log_in(self) -> None:
+        try:
+            await self._call("AUTH", MANAGEMENT_USER, self._target.secrets.management, shown="AUTH")
+        except OutcomeUnknown as error:
+            # Whether the login came through is of no interest: nothing was done with it.
+            raise Transient("server_unreachable", error.text) from error
+
+    async def _verify_identity(self) -> None:
+        """Ports are reused. A server of the same database, but another shard or incarnation, would take our login."""
+        wanted = marker(self._target.shard_uid, self._target.incarnation)
+        answer = await self._call("CONFIG", "GET", "proc-title-template")
+        if not isinstance(answer, list) or len(answer) != 2 or answer[1] != wanted:
+            raise Transient("server_is_another", f"{_where(self._target)}: another server listens there")
+
+    async def _call(self, *command: str, timeout_s: float = CALL_TIMEOUT_S, shown: str = "") -> Reply:
+        text = f"{_where(self._target)}: {shown or ' '.join(command)}"
+        async with self._turn:
+            if not self._is_leader():
+                raise LostLeadership
+            try:
+                reply = await self._wire.call(*command, timeout_s=timeout_s)
+            except NotSent as error:
+                raise Transient("server_session_ended", f"{text}: {error}") from error
+            except NoAnswer as error:
+                raise OutcomeUnknown("server_no_answer", f"{text}: {error}") from error
+        if isinstance(reply, ErrorReply):
+            if reply.code in _PASSING:
+                raise Transient("server_busy", f"{text}: {reply}")
+            raise Permanent("server_refused", f"{text}: {reply}")
+        return reply
+
+
+async def _connected(target: ServerTarget) -> Wire:
+    try:
+        return await Wire.connect(target.address, target.port, timeout_s=CONNECT_TIMEOUT_S)
+    except TimeoutError as error:
+        raise Transient("server_unreachable", f"{_where(target)}: no connection within {CONNECT_TIMEOUT_S:g} s") from error
+    except CannotConnect as error:
+        raise Transient("server_unreachable", f"{_where(target)}: {error}") from error
+
+
+def _where(target: ServerTarget) -> str:
+    return f"shard {target.shard_uid} at {target.address}:{target.port}"

@@ -1,0 +1,133 @@
+"""One connection to a server: RESP2, one command at a time. Used by the adapter only.
+
+It never reconnects and never sends anything twice, so that after a break its user knows what may have happened. Client
+libraries do both by themselves, which a management session must not (design, *sessions fence the servers*).
+"""
+
+import asyncio
+
+REPLY_BYTES_MAX = 1024 * 1024
+"""No answer to a command of ours is near it; more means that we speak to something else."""
+_LINE_BYTES_MAX = 64 * 1024
+_DEPTH_MAX = 8
+
+
+class CannotConnect(Exception):
+    """No connection was made; nothing was sent."""
+
+
+class NotSent(Exception):
+    """The connection had ended before: the command was certainly not sent."""
+
+
+class NoAnswer(Exception):
+    """Sent, or perhaps sent; no complete answer came. ``is_timeout``: the other side was silent, it did not close."""
+
+    def __init__(self, text: str, *, is_timeout: bool) -> None:
+        super().__init__(text)
+        self.is_timeout = is_timeout
+
+
+class ErrorReply(str):
+    """The server's words when it refuses a command."""
+
+    __slots__ = ()
+
+    @property
+    def code(self) -> str:
+        """Its first word: ``ERR``, ``LOADING``, ``NOPERM`` …"""
+        return self.partition(" ")[0]
+
+
+Reply = str | int | None | list["Reply"]
+"""An ``ErrorReply`` is a ``str`` too."""
+
+
+class Wire:
+    """A connection. Not for concurrent calls. After any failure, and when a call is cancelled, it is closed for good."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._budget = 0
+
+    @classmethod
+    async def connect(cls, address: str, port: int, *, timeout_s: float) -> "Wire":
+        """Connect. Raises CannotConnect, saying why; TimeoutError when nobody answered in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                reader, writer = await asyncio.open_connection(address, port, limit=_LINE_BYTES_MAX)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise CannotConnect(error.strerror or str(error)) from error
+        return cls(reader, writer)
+
+    @property
+    def is_open(self) -> bool:
+        """False as soon as either side has closed, also between two calls."""
+        return not (self._writer.is_closing() or self._reader.at_eof() or self._reader.exception())
+
+    async def call(self, *command: str, timeout_s: float) -> Reply:
+        """Send one command and read its answer. Raises NotSent and NoAnswer; an error of the server is returned."""
+        if not self.is_open:
+            self.close()
+            raise NotSent("the connection had ended")
+        self._budget = REPLY_BYTES_MAX
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._writer.write(_encoded(command))
+                await self._writer.drain()
+                return await self._reply(0)
+        except TimeoutError as error:
+            self.close()
+            raise NoAnswer(f"no answer within {timeout_s:g} s", is_timeout=True) from error
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
+            self.close()
+            raise NoAnswer(f"the connection broke: {error or type(error).__name__}", is_timeout=False) from error
+        except BaseException:
+            # Cancelled: the answer would come later and be taken for that of the next command.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the connection at once, without waiting for anything."""
+        self._writer.transport.abort()
+
+    async def _reply(self, depth: int) -> Reply:
+        line = (await self._reader.readuntil(b"\r\n"))[:-2]
+        self._spend(len(line))
+        kind, rest = line[:1], line[1:]
+        match kind:
+            case b"+":
+                return _text(rest)
+            case b"-":
+                return ErrorReply(_text(rest))
+            case b":":
+                return int(rest)
+            case b"$":
+                return await self._bulk(int(rest))
+            case b"*" if depth < _DEPTH_MAX:
+                return [await self._reply(depth + 1) for _ in range(int(rest))] if int(rest) >= 0 else None
+            case _:
+                raise ValueError(f"not RESP: {line[:40]!r}")
+
+    async def _bulk(self, length: int) -> str | None:
+        if length < 0:
+            return None
+        self._spend(length)
+        return _text((await self._reader.readexactly(length + 2))[:-2])
+
+    def _spend(self, size: int) -> None:
+        self._budget -= size
+        if self._budget < 0:
+            raise ValueError(f"the answer is longer than {REPLY_BYTES_MAX} bytes")
+
+
+def _encoded(command: tuple[str, ...]) -> bytes:
+    parts = [part.encode() for part in command]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
