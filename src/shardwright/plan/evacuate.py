@@ -1,0 +1,396 @@
+"""What must happen so that a node is left by what shall leave it: the cheapest safe way for every resource.
+
+Called by the actions on every turn: the plan is made from what is seen, so what is done already is simply no longer in
+it. A primary whose group has a proven replica elsewhere hands over and then leaves as a replica; one without gets a new
+copy that takes the role; endpoints go last. Capacity counts what is in flight and what the plan itself has placed.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.database import Database, DatabaseStatus, Endpoint, Shard, ShardWanted, SlotGroup
+from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.view import ClusterView
+from shardwright.plan.explain import Code, Unplaceable
+from shardwright.plan.ledger import CopyRequest, Ledger
+from shardwright.plan.placement import choose_copy, choose_endpoint, copy_request
+from shardwright.plan.standing import GroupStanding, answers, group_standing, is_gone
+
+_ENDING = frozenset({DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED})
+
+
+class Leaves(StrEnum):
+    """What of a database leaves the node."""
+
+    ALL = "all"
+    PRIMARIES = "primaries"
+    """Replicas stay; a primary without a proven replica elsewhere moves."""
+    ROLES = "roles"
+    """Only the primary role leaves; no shard changes its node."""
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class EvacuationScope:
+    """What has to leave."""
+
+    default: Leaves = Leaves.ALL
+    databases: Mapping[DatabaseUid, Leaves] = field(default_factory=dict)
+    """Exceptions from ``default``."""
+    includes_endpoints: bool = True
+
+    def of(self, uid: DatabaseUid) -> Leaves:
+        """What of this database leaves."""
+        return self.databases.get(uid, self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class MoveProposal:
+    """A move that would be right now. One that changes a group which has a live move must wait for its end."""
+
+    kind: MoveKind
+    database_uid: DatabaseUid
+    group_uid: GroupUid | None = None
+    shard_uid: ShardUid | None = None
+    new_shard_uid: ShardUid | None = None
+    endpoint_uid: EndpointUid | None = None
+    from_node: NodeUid | None = None
+    to_node: NodeUid | None = None
+    hands_over: bool = False
+    bytes_total: int = 0
+    """Estimate of what must be transferred."""
+    is_later: bool = False
+    """It can only begin when an earlier move of the plan has ended (a handoff first, then the relocation)."""
+
+    @property
+    def subject(self) -> ShardUid | EndpointUid:
+        """What moves: a shard or an endpoint."""
+        if self.endpoint_uid is not None:
+            return self.endpoint_uid
+        assert self.shard_uid is not None, "a move of a group names the copy that leaves or gives up the role"
+        return self.shard_uid
+
+    @property
+    def changes_role(self) -> bool:
+        """Whether clients of the database are sent to another server by it."""
+        return self.kind == MoveKind.HANDOFF or self.hands_over
+
+    def to_move(
+        self, uid: MoveUid, action_uid: ActionUid | None, *, now: datetime, not_before: datetime | None = None
+    ) -> Move:
+        """The move's first record."""
+        return Move(
+            uid,
+            action_uid,
+            self.kind,
+            MoveState.PLANNED,
+            self.database_uid,
+            now,
+            group_uid=self.group_uid,
+            shard_uid=self.shard_uid,
+            new_shard_uid=self.new_shard_uid,
+            endpoint_uid=self.endpoint_uid,
+            from_node=self.from_node,
+            to_node=self.to_node,
+            hands_over=self.hands_over,
+            state_since=now,
+            bytes_total=self.bytes_total,
+            not_before=not_before,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """A resource that cannot leave (or come back), and why."""
+
+    reason: Reason
+    shard_uid: ShardUid | None = None
+    endpoint_uid: EndpointUid | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvacuationPlan:
+    """All three empty: nothing that has to leave is on the node."""
+
+    moves: tuple[MoveProposal, ...] = ()
+    """In the order in which they should begin."""
+    waiting: tuple[Reason, ...] = ()
+    """What has to leave and cannot begin to just now; it passes by itself."""
+    unplaced: tuple[Unplaced, ...] = ()
+    in_flight: tuple[Move, ...] = ()
+    """Live moves that take something off the node."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing that has to leave is left, nor on its way."""
+        return not (self.moves or self.waiting or self.unplaced or self.in_flight)
+
+
+Failures = Mapping[ShardUid | EndpointUid, Mapping[NodeUid, int]]
+"""How often each target was tried in vain for each subject."""
+
+
+def plan_evacuation(
+    view: ClusterView, node_uid: NodeUid, scope: EvacuationScope, *, failures: Failures | None = None
+) -> EvacuationPlan:
+    """See the module's text. Tried first so that memory gets even; if something finds no place that way, once more so that
+    nodes are filled up, and the plan that leaves less behind is taken."""
+    even = _Evacuation(view, node_uid, scope, failures or {}, is_tight=False).plan()
+    if not even.unplaced:
+        return even
+    tight = _Evacuation(view, node_uid, scope, failures or {}, is_tight=True).plan()
+    return tight if len(tight.unplaced) < len(even.unplaced) else even
+
+
+class _Evacuation:
+    """One attempt at a plan."""
+
+    def __init__(
+        self, view: ClusterView, node_uid: NodeUid, scope: EvacuationScope, failures: Failures, *, is_tight: bool
+    ) -> None:
+        self.view = view
+        self.node_uid = node_uid
+        self.scope = scope
+        self.failures = failures
+        self.is_tight = is_tight
+        self.ledger = Ledger(view, by_free_memory=view.policy.evict_node_use_free_memory)
+        self.handoffs: list[MoveProposal] = []
+        self.relocations: list[MoveProposal] = []
+        self.rebinds: list[MoveProposal] = []
+        self.waiting: list[Reason] = []
+        self.unplaced: list[Unplaced] = []
+        self.in_flight: dict[MoveUid, Move] = {}
+
+    def plan(self) -> EvacuationPlan:
+        # The largest first: they are the hardest to place and take the longest.
+        sized = [(self._size(shard), shard) for shard in self.view.shards_on(self.node_uid)]
+        for _, shard in sorted(sized, key=lambda s: (-s[0], s[1].uid)):
+            self._plan_shard(shard)
+        if self.scope.includes_endpoints:
+            for endpoint in self.view.endpoints_on(self.node_uid):
+                self._plan_endpoint(endpoint)
+        moves = (*self.handoffs, *self.relocations, *self.rebinds)
+        return EvacuationPlan(moves, tuple(self.waiting), tuple(self.unplaced), tuple(self.in_flight.values()))
+
+    def _size(self, shard: Shard) -> int:
+        database = self.view.databases.get(shard.database_uid)
+        return 0 if database is None else self.ledger.size_of_copy(database, shard.group_uid)
+
+    # -- shards ----------------------------------------------------------------------------------------------------------
+
+    def _plan_shard(self, shard: Shard) -> None:
+        leaves = self.scope.of(shard.database_uid)
+        group, database = self.view.groups.get(shard.group_uid), self.view.databases.get(shard.database_uid)
+        is_primary = group is not None and group.primary == shard.uid
+        move = self.ledger.moves_of.get(shard.group_uid)
+        if leaves != Leaves.NOTHING and move is not None and move.shard_uid == shard.uid:
+            self.in_flight[move.uid] = move
+            if shard.wanted == ShardWanted.GONE or move.kind == MoveKind.RELOCATE:
+                return
+        if leaves == Leaves.NOTHING or (leaves != Leaves.ALL and not is_primary):
+            return
+        if shard.wanted == ShardWanted.GONE:
+            self._plan_ending(shard)
+        elif group is None or database is None or database.status in _ENDING:
+            self._wait(shard, Code.STOPPING, f"database {shard.database_uid} is being deleted")
+        elif is_primary:
+            self._plan_primary(shard, group, database, leaves=leaves, standing=self._standing(group))
+        else:
+            self._plan_replica(shard, group, database, standing=self._standing(group))
+
+    def _standing(self, group: SlotGroup) -> GroupStanding:
+        shards = self.ledger.shards_of.get(group.uid, [])
+        unwanted = self.ledger.leaving_nodes - {self.node_uid}
+        return group_standing(self.view, group, shards=shards, leaving=self.node_uid, unwanted=unwanted)
+
+    def _plan_ending(self, shard: Shard) -> None:
+        """A copy that shall be gone: nothing to plan, but the node is not free of it while its process runs."""
+        if is_gone(self.view, shard):
+            return
+        has_daemon = shard.node_uid in self.view.daemons
+        text = "is being stopped" if has_daemon else f"cannot be stopped: node {shard.node_uid} has no running daemon"
+        remedy = "" if has_daemon else f"start the daemon of node {shard.node_uid}"
+        self._wait(shard, Code.STOPPING, text, remedy=remedy)
+
+    def _plan_primary(
+        self, shard: Shard, group: SlotGroup, database: Database, *, leaves: Leaves, standing: GroupStanding
+    ) -> None:
+        is_busy = self._is_busy(group, standing)
+        if standing.primary_answers is False:
+            self._plan_dead_primary(shard, group, standing)
+            return
+        if standing.proven or (leaves == Leaves.ROLES and standing.coming):
+            if leaves == Leaves.ALL:
+                self._relocate(shard, group, database, is_later=True)
+            if is_busy or not standing.proven:
+                self._wait_unless_moving(shard, group, standing)
+            else:
+                # Handed over also when the copy itself finds no place: the less the node serves, the better.
+                self.handoffs.append(self._handoff(shard, group, standing.proven[0]))
+            return
+        if leaves == Leaves.ROLES:
+            self._refuse(shard, Code.NO_REPLICA, f"slot group {group.uid} has no live replica on another usable node")
+            return
+        waits = is_busy or bool(standing.coming) or standing.primary_answers is None
+        if standing.coming:
+            # It will hand over; only what leaves after that needs a place.
+            if leaves == Leaves.ALL:
+                self._relocate(shard, group, database, is_later=True)
+        else:
+            self._relocate(shard, group, database, hands_over=True, is_later=waits)
+        if waits:
+            self._wait_unless_moving(shard, group, standing)
+
+    def _plan_dead_primary(self, shard: Shard, group: SlotGroup, standing: GroupStanding) -> None:
+        """Only a failover or a restart can bring the group back; both are decided elsewhere."""
+        if standing.coming or standing.proven:
+            self._wait(shard, Code.FAILOVER_PENDING, f"slot group {group.uid} waits for a failover")
+        elif shard.node_uid in self.view.daemons and not shard.failure:
+            self._wait(shard, Code.FAILOVER_PENDING, f"the only copy of slot group {group.uid} is being started again")
+        else:
+            remedy = f"start the daemon of node {shard.node_uid}" if shard.node_uid not in self.view.daemons else ""
+            self._refuse(shard, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy", remedy=remedy)
+
+    def _plan_replica(self, shard: Shard, group: SlotGroup, database: Database, *, standing: GroupStanding) -> None:
+        if standing.primary_answers is False and standing.primary is not None:
+            self._plan_orphan(shard, group, standing.primary, standing)
+            return
+        waits = self._is_busy(group, standing) or standing.primary_answers is None
+        self._relocate(shard, group, database, is_later=waits)
+        if waits:
+            self._wait_unless_moving(shard, group, standing)
+
+    def _plan_orphan(self, shard: Shard, group: SlotGroup, primary: Shard, standing: GroupStanding) -> None:
+        """A replica whose primary does not answer."""
+        is_alive = answers(self.view, shard) is not False or bool(standing.coming or standing.proven)
+        if is_alive or primary.node_uid in self.view.daemons:
+            self._wait(shard, Code.FAILOVER_PENDING, f"slot group {group.uid} waits for its primary, shard {primary.uid}")
+        else:
+            remedy = f"start the daemon of node {primary.node_uid}"
+            self._refuse(shard, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy", remedy=remedy)
+
+    def _is_busy(self, group: SlotGroup, standing: GroupStanding) -> bool:
+        return not standing.is_ready or group.uid in self.ledger.moves_of
+
+    def _wait_unless_moving(self, shard: Shard, group: SlotGroup, standing: GroupStanding) -> None:
+        move = self.ledger.moves_of.get(group.uid)
+        if move is not None:
+            if move.uid not in self.in_flight:
+                self._wait(shard, Code.GROUP_BUSY, f"slot group {group.uid} waits for move {move.uid}")
+        elif not standing.is_ready:
+            self._wait(shard, Code.GROUP_BUSY, f"slot group {group.uid} is being started or handed over")
+        elif standing.primary_answers is None:
+            self._wait(shard, Code.NOT_OBSERVED, f"the primary of slot group {group.uid} was not looked at yet")
+        else:
+            waited = ", ".join(f"shard {uid}" for uid in standing.coming)
+            self._wait(shard, Code.NOT_IN_SYNC, f"slot group {group.uid} waits for {waited} to be in sync")
+
+    def _handoff(self, shard: Shard, group: SlotGroup, to_shard: ShardUid) -> MoveProposal:
+        return MoveProposal(
+            MoveKind.HANDOFF,
+            group.database_uid,
+            group.uid,
+            shard.uid,
+            to_shard,
+            from_node=shard.node_uid,
+            to_node=self.view.shards[to_shard].node_uid,
+            hands_over=True,
+        )
+
+    def _relocate(
+        self, shard: Shard, group: SlotGroup, database: Database, *, hands_over: bool = False, is_later: bool = False
+    ) -> bool:
+        """Find a place and propose the move; False when there is none."""
+        request = copy_request(self.ledger, database, group.uid, leaving=shard, is_primary=hands_over)
+        found = choose_copy(self.ledger, request, failures=self.failures.get(shard.uid), is_tight=self.is_tight)
+        if isinstance(found, Unplaceable):
+            self._refuse_copy(shard, request, found)
+            return False
+        self.ledger.place(request, found)
+        self.relocations.append(
+            MoveProposal(
+                MoveKind.RELOCATE,
+                database.uid,
+                group.uid,
+                shard.uid,
+                from_node=shard.node_uid,
+                to_node=found,
+                hands_over=hands_over,
+                bytes_total=self.ledger.used_bytes(group.uid),
+                is_later=is_later,
+            )
+        )
+        return True
+
+    # -- endpoints -------------------------------------------------------------------------------------------------------
+
+    def _plan_endpoint(self, endpoint: Endpoint) -> None:
+        if self.scope.of(endpoint.database_uid) == Leaves.NOTHING:
+            return
+        move = next(_live_moves_of_endpoint(self.view, endpoint.uid), None)
+        if move is not None:
+            self.in_flight[move.uid] = move
+            return
+        failures = self.failures.get(endpoint.uid)
+        found = choose_endpoint(
+            self.ledger, near=self._future_primaries(endpoint), leaving=self.node_uid, failures=failures, bound=endpoint
+        )
+        subject = f"endpoint {endpoint.uid} of database {endpoint.database_uid}"
+        if isinstance(found, Unplaceable):
+            reason = found.as_reason(subject, database_uid=endpoint.database_uid)
+            if found.passes_by_itself:
+                self.waiting.append(reason)
+            else:
+                self.unplaced.append(Unplaced(reason, endpoint_uid=endpoint.uid))
+            return
+        self.ledger.place_endpoint(found)
+        self.rebinds.append(
+            MoveProposal(
+                MoveKind.REBIND,
+                endpoint.database_uid,
+                endpoint_uid=endpoint.uid,
+                from_node=self.node_uid,
+                to_node=found,
+            )
+        )
+
+    def _future_primaries(self, endpoint: Endpoint) -> set[NodeUid]:
+        proposed = (*self.handoffs, *self.relocations)
+        planned = [m for m in proposed if m.changes_role and m.database_uid == endpoint.database_uid]
+        if planned:
+            return {m.to_node for m in planned if m.to_node is not None}
+        primaries = [g.primary for g in self.view.groups.values() if g.database_uid == endpoint.database_uid]
+        return {self.view.shards[uid].node_uid for uid in primaries if uid is not None and uid in self.view.shards}
+
+    # -- reasons ---------------------------------------------------------------------------------------------------------
+
+    def _refuse_copy(self, shard: Shard, request: CopyRequest, found: Unplaceable) -> None:
+        reason = found.as_reason(_name(shard), shard_uid=shard.uid, database_uid=shard.database_uid)
+        if found.passes_by_itself:
+            self.waiting.append(reason)
+        else:
+            self.unplaced.append(Unplaced(reason, shard.uid))
+
+    def _refuse(self, shard: Shard, code: Code, text: str, *, remedy: str = "") -> None:
+        text = f"{_name(shard)}: {text}"
+        reason = Reason(code, text, Grade.HARD_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
+        self.unplaced.append(Unplaced(reason, shard.uid))
+
+    def _wait(self, shard: Shard, code: Code, text: str, *, remedy: str = "") -> None:
+        text = f"{_name(shard)}: {text}"
+        self.waiting.append(Reason(code, text, Grade.SOFT_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid))
+
+
+def _name(shard: Shard) -> str:
+    return f"shard {shard.uid} of database {shard.database_uid}"
+
+
+def _live_moves_of_endpoint(view: ClusterView, uid: EndpointUid) -> Iterator[Move]:
+    return (m for m in view.live_moves() if m.endpoint_uid == uid)
+
+
+__all__ = ["EvacuationPlan", "EvacuationScope", "Leaves", "MoveProposal", "Unplaced", "plan_evacuation"]

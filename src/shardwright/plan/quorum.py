@@ -1,0 +1,54 @@
+"""The quorum rule before a node goes into maintenance: a majority must remain if it and all that are away were gone.
+
+Called once, in the pre-flight of ``maintenance_on``. Unlike the original it counts nodes that are down, in maintenance or
+about to go.
+"""
+
+from shardwright.model.action import Action, ActionName, ActionStatus
+from shardwright.model.ids import NodeUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.view import ClusterView
+
+_GOING = frozenset({ActionName.MAINTENANCE_ON, ActionName.REMOVE})
+
+
+def quorum_refusals(view: ClusterView, action: Action) -> tuple[Reason, ...]:
+    """Why the action's node may not go; empty when a majority remains without it."""
+    members = len(view.nodes)
+    needed = members // 2 + 1
+    away = _away(view, action)
+    remaining = members - len(set(away) | {action.node_uid})
+    if remaining >= needed:
+        return ()
+    text = f"without node {action.node_uid} {remaining} of {members} nodes would remain, a majority needs {needed}"
+    if members < 3:
+        return (Reason("no_quorum", f"{text}; maintenance needs at least three nodes", Grade.HARD_LIMIT, "add a node"),)
+    causes = tuple(
+        Reason("node_away", f"node {uid} {why}", Grade.CONFIGURATION, remedy, node_uid=uid)
+        for uid, (why, remedy) in sorted(away.items())
+    )
+    first = next((r.remedy for r in causes if r.remedy), "add nodes")
+    names = "; ".join(r.text for r in causes)
+    return (Reason("no_quorum", f"{text}: {names}", Grade.HARD_LIMIT, first), *causes)
+
+
+def _away(view: ClusterView, action: Action) -> dict[NodeUid, tuple[str, str]]:
+    """Other nodes that count as absent: why, and what would bring them back."""
+    away: dict[NodeUid, tuple[str, str]] = {}
+    for uid, node in view.nodes.items():
+        if uid == action.node_uid:
+            continue
+        if uid not in view.daemons:
+            away[uid] = ("has no running daemon", f"start the daemon of node {uid}")
+        elif node.is_quorum_only:
+            away[uid] = ("is in maintenance", f"end the maintenance of node {uid} (maintenance_off)")
+    for other in view.live_actions():
+        if other.name in _GOING and _is_before(other, action) and other.node_uid != action.node_uid:
+            away.setdefault(other.node_uid, (f"is about to go ({other.name})", f"wait for the end of {other.name}"))
+    return {uid: why for uid, why in away.items() if uid in view.nodes}
+
+
+def _is_before(other: Action, action: Action) -> bool:
+    """Of two that wait for their pre-flight only the older one counts, or both would refuse each other."""
+    has_passed = other.status not in (ActionStatus.QUEUED, ActionStatus.STARTING)
+    return has_passed or (other.created_at, other.uid) < (action.created_at, action.uid)

@@ -1,0 +1,116 @@
+"""How a slot group stands: which copies serve, and which replica has proven that it may take the role.
+
+Called by the planners. Judges only what was observed; what was not observed yet is never taken for bad news, because
+after a change of leader everything is unobserved for a moment.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shardwright.model.database import GroupPhase, Shard, ShardWanted, SlotGroup
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.seen import Health, ProcessState
+from shardwright.model.view import ClusterView
+
+_ENDED = frozenset({ProcessState.GONE, ProcessState.FAILED})
+
+
+class Standing(StrEnum):
+    """What a copy is good for."""
+
+    PROVEN = "proven"
+    """A replica that may take the role now."""
+    COMING = "coming"
+    """It may be proven soon: not observed yet, loading, syncing, or about to be attached."""
+    BROKEN = "broken"
+    """Its process has ended or its server does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStanding:
+    """A slot group from the view of one node that shall be relieved of it."""
+
+    primary: Shard | None
+    """The committed primary, if it has a record."""
+    is_ready: bool
+    """The group serves and no handoff is under way."""
+    primary_answers: bool | None
+    """None: not observed yet."""
+    proven: tuple[ShardUid, ...]
+    """Replicas that may take the role, the best first."""
+    coming: tuple[ShardUid, ...]
+    """Replicas that are not proven yet."""
+
+
+def standing_of(view: ClusterView, shard: Shard, primary: Shard) -> Standing:
+    """How a replica stands beside its group's committed primary."""
+    seen = view.servers.get(shard.uid)
+    process = view.process_state(shard.uid)
+    if process in _ENDED or shard.failure:
+        return Standing.BROKEN
+    if seen is None or seen.health in (Health.UNKNOWN, Health.LOADING) or process == ProcessState.ABSENT:
+        return Standing.COMING
+    if seen.health in (Health.REFUSED, Health.TIMEOUT):
+        # A process that has just been started does not listen yet.
+        return Standing.COMING if shard.in_sync_generation < 0 else Standing.BROKEN
+    above = view.servers.get(primary.uid)
+    is_same_history = above is not None and bool(seen.replication_id) and seen.replication_id == above.replication_id
+    is_proven = process == ProcessState.RUNNING and seen.is_link_up and not seen.is_syncing and is_same_history
+    return Standing.PROVEN if is_proven else Standing.COMING
+
+
+def group_standing(
+    view: ClusterView, group: SlotGroup, *, shards: Collection[Shard], leaving: NodeUid, unwanted: Collection[NodeUid]
+) -> GroupStanding:
+    """How a group stands. ``shards`` are its recorded copies; ``unwanted`` are nodes that shall get no primary."""
+    primary = None if group.primary is None else view.shards.get(group.primary)
+    is_ready = group.phase == GroupPhase.SERVING and group.handoff is None
+    if primary is None:
+        return GroupStanding(None, is_ready=False, primary_answers=None, proven=(), coming=())
+    found: dict[Standing, list[Shard]] = {standing: [] for standing in Standing}
+    for shard in shards:
+        if shard.uid != primary.uid and shard.wanted == ShardWanted.RUNNING and is_candidate(view, shard, leaving, unwanted):
+            found[standing_of(view, shard, primary)].append(shard)
+
+    def rank(shard: Shard) -> tuple[bool, int, int]:
+        seen = view.servers.get(shard.uid)
+        return shard.node_uid not in view.daemons, -(0 if seen is None else seen.offset), shard.uid
+
+    return GroupStanding(
+        primary,
+        is_ready,
+        answers(view, primary),
+        tuple(s.uid for s in sorted(found[Standing.PROVEN], key=rank)),
+        tuple(s.uid for s in sorted(found[Standing.COMING], key=rank)),
+    )
+
+
+def is_candidate(view: ClusterView, shard: Shard, leaving: NodeUid, unwanted: Collection[NodeUid]) -> bool:
+    """Whether the shard's node may be given a primary at all. A closed node may: it gets nothing new by that."""
+    node = view.nodes.get(shard.node_uid)
+    if node is None or shard.node_uid == leaving or shard.node_uid in unwanted:
+        return False
+    return not (node.is_quorum_only or node.is_decommissioning)
+
+
+def answers(view: ClusterView, shard: Shard) -> bool | None:
+    """Whether the shard's server serves; None when nobody has looked yet."""
+    if view.process_state(shard.uid) in _ENDED:
+        return False
+    seen = view.servers.get(shard.uid)
+    if seen is None or seen.health == Health.UNKNOWN:
+        return None
+    return seen.health in (Health.OK, Health.LOADING)
+
+
+def is_gone(view: ClusterView, shard: Shard) -> bool:
+    """Whether nothing of the shard runs any more, as far as anybody can know: its process has certainly ended, or its node
+    has no daemon that could say so and nothing listens on its port."""
+    state = view.process_state(shard.uid)
+    if state in (ProcessState.GONE, ProcessState.FAILED, ProcessState.ABSENT):
+        return True
+    if state == ProcessState.RUNNING or shard.node_uid in view.daemons:
+        return False
+    seen = view.servers.get(shard.uid)
+    return seen is not None and seen.health == Health.REFUSED
