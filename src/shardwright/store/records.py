@@ -12,7 +12,6 @@ from shardwright.errors import Permanent
 from shardwright.store import keys
 from shardwright.store.keys import StoredRecord
 
-
 _adapters: dict[type[StoredRecord], TypeAdapter[Any]] = {}
 
 
