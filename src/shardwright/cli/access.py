@@ -1,0 +1,128 @@
+"""Where the API is and who asks: from options, the environment, or what ``up`` left in the cluster's directory.
+
+The password of ``admin.json`` is only ever sent to the addresses that file names. No password is taken from the command line
+or the environment, where other users of the machine could read it.
+"""
+
+import ipaddress
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from shardwright.cli.failure import usage
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Everything a client needs. ``certificate`` None: verify against the certificates the system trusts."""
+
+    urls: tuple[str, ...]
+    """One per node that may be asked, the preferred first."""
+    username: str
+    password: str = field(repr=False)
+    certificate: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the options and the environment said; None means nothing."""
+
+    directory: Path | None = None
+    url: str | None = None
+    user: str | None = None
+    password_file: Path | None = None
+    certificate: Path | None = None
+
+
+def default_directory(environment: Mapping[str, str]) -> Path:
+    """The cluster's directory when none is named."""
+    base = environment.get("XDG_DATA_HOME") or str(Path(environment.get("HOME") or "/") / ".local" / "share")
+    return Path(base) / "shardwright"
+
+
+def load_access(wanted: Wanted, environment: Mapping[str, str]) -> Access:
+    """Put the pieces together. Raises Failure (usage) that names what is missing and how to give it."""
+    directory = wanted.directory or default_directory(environment)
+    kept = _read_admin(directory / "admin.json", is_required=wanted.url is None)
+    urls = (_normal(wanted.url),) if wanted.url else tuple(_normal(url) for url in kept.get("urls") or [kept["url"]])
+    if not _is_known(urls[0], kept):
+        kept = {}
+    user = wanted.user or kept.get("username")
+    if not user:
+        raise usage(f"no user for {urls[0]}", remedy="--user E-MAIL (or SHARDWRIGHT_USER)")
+    if wanted.password_file is not None:
+        password = _read_password(wanted.password_file)
+    elif kept and user == kept.get("username"):
+        password = str(kept["password"])
+    else:
+        raise usage(
+            f"no password for {user}",
+            remedy="--password-file FILE (or SHARDWRIGHT_PASSWORD_FILE); - reads it from standard input",
+        )
+    own = directory / "tls" / "cert.pem"
+    certificate = wanted.certificate or (own if kept and own.exists() else None)
+    if certificate is not None and not certificate.is_file():
+        raise usage(f"there is no certificate {certificate}")
+    return Access(urls=urls, username=user, password=password, certificate=certificate)
+
+
+def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if not is_required:
+            return {}
+        raise usage(
+            f"no cluster in {path.parent}", remedy="--dir DIR, --url URL, or start one: shardwright up --detach"
+        ) from None
+    except PermissionError:
+        if not is_required:
+            return {}
+        raise usage(f"{path} belongs to another user", remedy="--url URL --user E-MAIL --password-file FILE") from None
+    except (OSError, ValueError) as error:
+        raise usage(f"{path} cannot be read: {error}") from error
+    if not isinstance(kept, dict) or not {"url", "username", "password"} <= kept.keys():
+        raise usage(f"{path} is not what `shardwright up` wrote")
+    return kept
+
+
+def _read_password(path: Path) -> str:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise usage(f"the password file {path} cannot be read: {error}") from error
+    password = text.split("\n", 1)[0].rstrip("\r")
+    if not password:
+        raise usage(f"the first line of the password file {path} is empty")
+    return password
+
+
+def _normal(url: str) -> str:
+    """``https://host:port`` without a path. Clear text is only accepted to this machine itself."""
+    with_scheme = url if "://" in url else f"https://{url}"
+    try:
+        parts = urlsplit(with_scheme)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise usage(f"{url!r} is no address: {error}") from error
+    if parts.scheme not in ("https", "http") or not host or parts.username is not None:
+        raise usage(f"{url!r} is no address of the API", remedy="for instance https://127.0.0.1:9443")
+    if parts.scheme == "http" and not _is_this_machine(host):
+        raise usage(f"{url} would send the password in clear text", remedy="use https://")
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}:{port or (9443 if parts.scheme == 'https' else 8080)}"
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_known(url: str, kept: Mapping[str, Any]) -> bool:
+    return bool(kept) and url in {_normal(known) for known in (kept["url"], *(kept.get("urls") or []))}

@@ -1,0 +1,172 @@
+"""A small client of the REST API: basic auth, verified TLS, and another node's address when one does not answer.
+
+Every command goes through it. It repeats only what was certainly not received, or what changes nothing.
+"""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from shardwright.cli.access import Access
+from shardwright.cli.failure import Exit, Failure
+
+CONNECT_TIMEOUT_S = 3.0
+"""A live node on any sane network accepts within this; a frozen daemon does not answer the TLS handshake either."""
+ANSWER_TIMEOUT_S = 30.0
+"""The slowest calls commit to a store that may be busy for 5 s."""
+
+
+class ApiClient:
+    """Asks one node after the other, beginning with the last that answered."""
+
+    def __init__(
+        self, access: Access, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, answer_timeout_s: float = ANSWER_TIMEOUT_S
+    ):
+        self._urls = list(access.urls)
+        self._http = httpx.Client(
+            auth=httpx.BasicAuth(access.username, access.password),
+            verify=_trust(access.certificate),
+            timeout=httpx.Timeout(answer_timeout_s, connect=connect_timeout_s),
+            headers={"accept": "application/json"},
+            trust_env=False,  # a proxy of the environment has no business between an operator and a cluster
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._http.close()
+
+    def get(self, path: str, *, query: Mapping[str, str | int] | None = None) -> Any:
+        """Decoded JSON of the answer. Raises Failure, as all of these do."""
+        return self._call("GET", path, query=query)
+
+    def post(
+        self, path: str, body: Mapping[str, object] | None = None, *, query: Mapping[str, str | int] | None = None
+    ) -> Any:
+        return self._call("POST", path, query=query, body=body or {})
+
+    def put(self, path: str, body: Mapping[str, object]) -> Any:
+        return self._call("PUT", path, body=body)
+
+    def delete(self, path: str) -> Any:
+        return self._call("DELETE", path)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: Mapping[str, object] | None = None,
+    ) -> Any:
+        why: list[str] = []
+        last_refusal: Failure | None = None
+        for url in tuple(self._urls):
+            try:
+                answer = self._http.request(method, url + path, params=query, json=body)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                why.append(f"{url}: {_reason(error)}")
+                continue
+            except httpx.TransportError as error:
+                # It may have arrived. Only what changes nothing is asked again.
+                why.append(f"{url}: {_reason(error)}")
+                if method == "GET":
+                    continue
+                raise Failure(
+                    Exit.UNREACHABLE,
+                    "outcome_unknown",
+                    f"{url} was sent {method} {path}, but gave no answer: it may or may not have happened",
+                    remedy="look before you repeat it: shardwright status, shardwright action list",
+                ) from error
+            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and method == "GET":
+                last_refusal = _refusal(answer, url)
+                why.append(f"{url}: {last_refusal.text}")
+                continue
+            self._prefer(url)
+            return _decoded(answer, url)
+        if last_refusal is not None:
+            raise last_refusal
+        raise Failure(
+            Exit.UNREACHABLE,
+            "unreachable",
+            "no node of the cluster answers:\n  " + "\n  ".join(why),
+            remedy="is it running? shardwright up --detach; another address: --url URL or --dir DIR",
+        )
+
+    def _prefer(self, url: str) -> None:
+        if self._urls[0] != url:
+            self._urls.remove(url)
+            self._urls.insert(0, url)
+
+
+def _trust(certificate: Path | None) -> ssl.SSLContext:
+    if certificate is None:
+        return ssl.create_default_context()
+    try:
+        context = ssl.create_default_context(cafile=str(certificate))
+    except (ssl.SSLError, OSError) as error:
+        raise Failure(Exit.USAGE, "bad_certificate", f"{certificate} cannot be used: {error}") from error
+    # Only this one certificate (or what it signed) is trusted, so the name in it adds nothing; addresses of nodes that were
+    # added later are not in it.
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def _decoded(answer: httpx.Response, url: str) -> Any:
+    if answer.is_success:
+        try:
+            return answer.json() if answer.content else {}
+        except ValueError as error:
+            raise Failure(Exit.UNREACHABLE, "bad_answer", f"{url} does not speak the API: its answer is not JSON") from error
+    raise _refusal(answer, url)
+
+
+def _refusal(answer: httpx.Response, url: str) -> Failure:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        body = {}
+    text = str(body.get("description") or body.get("message") or f"{url} answered {answer.status_code}")
+    code = str(body.get("error_code") or f"http_{answer.status_code}")
+    lines = [text, *(f"  - {line}" for line in _reason_lines(body.get("reasons")))]
+    remedy = str(body.get("remedy") or _usual_remedy(answer.status_code))
+    unreachable = answer.status_code in (502, 503, 504)
+    return Failure(
+        Exit.UNREACHABLE if unreachable else Exit.FAILED, code, "\n".join(lines), remedy=remedy, status=answer.status_code
+    )
+
+
+def _reason_lines(reasons: object) -> list[str]:
+    found = [reason for reason in reasons if isinstance(reason, dict)] if isinstance(reasons, list) else []
+    return [str(reason.get("description") or reason.get("code") or "") for reason in found]
+
+
+def _usual_remedy(status: int) -> str:
+    match status:
+        case 401:
+            return "check --user and --password-file"
+        case 403:
+            return "this user's role does not allow it; ask as an admin"
+        case _:
+            return ""
+
+
+def _reason(error: httpx.TransportError) -> str:
+    text = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "its certificate is not trusted; give the right one: --certificate FILE (the cluster's is DIR/tls/cert.pem)"
+    match error:
+        case httpx.ConnectTimeout():
+            return "no connection in time"
+        case httpx.TimeoutException():
+            return "no answer in time"
+        case _:
+            return text

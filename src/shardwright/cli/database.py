@@ -1,0 +1,274 @@
+"""``shardwright db``: create, list, show, update and delete databases."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shardwright.cli.failure import Exit, Failure, usage
+from shardwright.cli.overview import address_of, databases_table, server_of, shards_table
+from shardwright.cli.session import Session, Timeout, Wait, Yes, command, confirm, parsed
+from shardwright.cli.table import fields
+from shardwright.cli.waiting import wait_until
+from shardwright.units import format_bytes, parse_bytes
+
+DatabaseArgument = Annotated[str, typer.Argument(metavar="DATABASE", help="Name or number, such as orders, 1 or db:1.")]
+Memory = Annotated[
+    str, typer.Option("--memory", metavar="SIZE", help="Limit for all copies together, such as 4gb; 0 is none.")
+]
+Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Endpoint port; without it one is chosen.")]
+Replication = Annotated[bool | None, typer.Option("--replication/--no-replication", help="Keep a replica on another node.")]
+PersistenceOption = Annotated[
+    str | None, typer.Option("--persistence", metavar="disabled|aof|snapshot", help="What is kept on disk.")
+]
+AofPolicyOption = Annotated[
+    str | None, typer.Option("--aof-policy", metavar="every-sec|always", help="When the append-only file reaches the disk.")
+]
+SnapshotRules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--snapshot-policy", metavar="SECS:WRITES", help="Save after SECS if there were WRITES changes; may be repeated."
+    ),
+]
+Eviction = Annotated[str | None, typer.Option("--eviction", metavar="POLICY", help="Such as noeviction or allkeys-lru.")]
+PasswordOf = Annotated[
+    Path | None,
+    typer.Option(
+        "--database-password-file", help="File whose first line is the password applications must give; empty for none."
+    ),
+]
+RackAware = Annotated[bool | None, typer.Option("--rack-aware/--no-rack-aware", help="Copies in different racks.")]
+
+_AOF_POLICIES = {"every-sec": "appendfsync-every-sec", "always": "appendfsync-always"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``db`` and what is below it."""
+    group = typer.Typer(no_args_is_help=True, help="Create, list, show, update and delete databases.")
+    app.add_typer(group, name="db")
+    command(
+        group,
+        "create",
+        examples="shardwright db create orders --memory 1gb --replication --persistence aof --wait\n"
+        "shardwright db create cache --memory 512mb --eviction allkeys-lru\n"
+        "shardwright db create sessions --memory 2gb --persistence snapshot --snapshot-policy 3600:1",
+    )(_create)
+    command(group, "list")(_list)
+    command(group, "show", examples="shardwright db show orders\nshardwright db show 1 --json")(_show)
+    command(group, "update", examples="shardwright db update orders --memory 2gb --wait")(_update)
+    command(group, "delete", examples="shardwright db delete cache --yes --wait")(_delete)
+
+
+def _create(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="Letters, digits and hyphens.")],
+    memory: Memory,
+    port: Port = None,
+    replication: Replication = None,
+    persistence: PersistenceOption = None,
+    aof_policy: AofPolicyOption = None,
+    snapshot_policy: SnapshotRules = None,
+    eviction: Eviction = None,
+    database_password_file: PasswordOf = None,
+    rack_aware: RackAware = None,
+    shards: Annotated[int | None, typer.Option("--shards", min=1, help="Number of slot groups.")] = None,
+    proxy_policy: Annotated[
+        str | None, typer.Option("--proxy-policy", metavar="POLICY", help="Where the endpoint is served.")
+    ] = None,
+    server: Annotated[str | None, typer.Option("--server", metavar="valkey|redis", help="Which program serves it.")] = None,
+    is_waited_for: Wait = False,
+    timeout: Timeout = None,
+) -> None:
+    """Create a database."""
+    changed = _settings(
+        memory=memory,
+        replication=replication,
+        persistence=persistence,
+        aof_policy=aof_policy,
+        snapshot_policy=snapshot_policy,
+        eviction=eviction,
+        password_file=database_password_file,
+        rack_aware=rack_aware,
+    )
+    given = {"name": name, "port": port, "shards_count": shards, "proxy_policy": proxy_policy, "server": server}
+    database = session.api.post("/v1/bdbs", changed | {key: value for key, value in given.items() if value is not None})
+    if is_waited_for:
+        database = _wait_active(session, database["uid"], timeout)
+    verb = "created" if is_waited_for else "being created:"
+    session.show(database, lambda: f"{verb} db:{database['uid']} {database['name']} at {_addresses(database)}")
+
+
+def _list(session: Session) -> None:
+    """List the databases."""
+    databases = session.api.get("/v1/bdbs")
+    session.show(databases, lambda: databases_table(databases))
+
+
+def _show(session: Session, database: DatabaseArgument) -> None:
+    """Show one database and its shards."""
+    found = find(session, database)
+    if session.as_json:
+        session.show(found, lambda: "")
+        return
+    shards = session.api.get(f"/v1/bdbs/{found['uid']}/shards")
+    session.say(f"{_described(found)}\n\n{shards_table(shards, [found])}")
+
+
+def _update(
+    session: Session,
+    database: DatabaseArgument,
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="SIZE", help="New limit for all copies together.")
+    ] = None,
+    replication: Replication = None,
+    persistence: PersistenceOption = None,
+    aof_policy: AofPolicyOption = None,
+    snapshot_policy: SnapshotRules = None,
+    eviction: Eviction = None,
+    database_password_file: PasswordOf = None,
+    rack_aware: RackAware = None,
+    is_waited_for: Wait = False,
+    timeout: Timeout = None,
+) -> None:
+    """Change a live database."""
+    changed = _settings(
+        memory=memory,
+        replication=replication,
+        persistence=persistence,
+        aof_policy=aof_policy,
+        snapshot_policy=snapshot_policy,
+        eviction=eviction,
+        password_file=database_password_file,
+        rack_aware=rack_aware,
+    )
+    if not changed:
+        raise usage("nothing to change was given", remedy="shardwright db update --help lists what can be changed")
+    uid = find(session, database)["uid"]
+    answer = session.api.put(f"/v1/bdbs/{uid}", changed)
+    if is_waited_for:
+        answer = _wait_active(session, uid, timeout)
+    session.show(answer, lambda: f"db:{uid} {answer.get('name')}: {answer.get('status')}")
+
+
+def _delete(
+    session: Session,
+    database: DatabaseArgument,
+    is_confirmed: Yes = False,
+    is_waited_for: Wait = False,
+    timeout: Timeout = None,
+) -> None:
+    """Delete a database and its data."""
+    found = find(session, database)
+    uid = found["uid"]
+    confirm(f"Delete db:{uid} {found.get('name')} with all its data?", is_confirmed=is_confirmed)
+    answer = session.api.delete(f"/v1/bdbs/{uid}")
+    if is_waited_for:
+        wait_until(
+            session, f"the deletion of db:{uid}", lambda: True if _read(session, uid) is None else None, timeout=timeout
+        )
+    session.show(answer, lambda: f"db:{uid} {found.get('name')}: {'deleted' if is_waited_for else 'being deleted'}")
+
+
+def find(session: Session, text: str) -> dict[str, Any]:
+    """The database with this number or name. A number wins over a name of digits. Raises Failure."""
+    databases = session.api.get("/v1/bdbs")
+    number = text.removeprefix("db:")
+    by_uid = [database for database in databases if str(database["uid"]) == number]
+    by_name = [database for database in databases if database.get("name") == text]
+    for found in (by_uid, by_name):
+        if found:
+            return dict(found[0])
+    raise Failure(
+        Exit.FAILED, "db_not_found", f"there is no database {text!r}", remedy="shardwright db list shows those there are"
+    )
+
+
+def _settings(
+    *,
+    memory: str | None,
+    replication: bool | None,
+    persistence: str | None,
+    aof_policy: str | None,
+    snapshot_policy: list[str] | None,
+    eviction: str | None,
+    password_file: Path | None,
+    rack_aware: bool | None,
+) -> dict[str, object]:
+    wanted: dict[str, object | None] = {
+        "memory_size": parsed(parse_bytes, memory),
+        "replication": replication,
+        "data_persistence": persistence,
+        "aof_policy": _AOF_POLICIES.get(aof_policy, aof_policy) if aof_policy else None,
+        "snapshot_policy": [parsed(snapshot_rule, rule) for rule in snapshot_policy] if snapshot_policy else None,
+        "eviction_policy": eviction,
+        "authentication_redis_pass": _first_line(password_file),
+        "rack_aware": rack_aware,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def snapshot_rule(text: str) -> dict[str, int]:
+    """``3600:1`` on the wire. Raises ValueError with a sentence for people."""
+    seconds, _, writes = text.partition(":")
+    if not (seconds.isascii() and seconds.isdigit() and writes.isascii() and writes.isdigit()):
+        raise ValueError(f"{text!r} is no snapshot rule: write SECONDS:WRITES, for instance 3600:1")
+    return {"secs": int(seconds), "writes": int(writes)}
+
+
+def _first_line(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise usage(f"the password file {path} cannot be read: {error}") from error
+
+
+def _read(session: Session, uid: int) -> dict[str, Any] | None:
+    try:
+        return dict(session.api.get(f"/v1/bdbs/{uid}"))
+    except Failure as failure:
+        if failure.status == 404:
+            return None
+        raise
+
+
+def _wait_active(session: Session, uid: int, timeout: str | None) -> dict[str, Any]:
+    def ask() -> dict[str, Any] | None:
+        database = _read(session, uid)
+        if database is None:
+            raise Failure(Exit.FAILED, "db_not_found", f"db:{uid} is gone: somebody deleted it")
+        if database.get("status") == "creation-failed":
+            why = str(database.get("failure_reason") or "its creation failed")
+            raise Failure(
+                Exit.FAILED, "creation_failed", f"db:{uid}: {why}", remedy=f"shardwright db delete {uid}, then try again"
+            )
+        return database if database.get("status") == "active" else None
+
+    return wait_until(session, f"the change of db:{uid}", ask, timeout=timeout)
+
+
+def _addresses(database: dict[str, Any]) -> str:
+    return ", ".join(address_of(endpoint) for endpoint in database.get("endpoints") or []) or "an address still to be chosen"
+
+
+def _described(database: dict[str, Any]) -> str:
+    size = int(database.get("memory_size") or 0)
+    rules = ", ".join(f"{rule['secs']}:{rule['writes']}" for rule in database.get("snapshot_policy") or [])
+    policy = database.get("aof_policy") if database.get("data_persistence") == "aof" else rules
+    return fields(
+        [
+            ("database", f"db:{database['uid']} {database.get('name')}"),
+            ("status", database.get("status")),
+            *([("failure", database["failure_reason"])] if database.get("failure_reason") else []),
+            ("endpoint", _addresses(database)),
+            ("server", server_of(database)),
+            ("memory", format_bytes(size) if size else "no limit"),
+            ("replication", bool(database.get("replication"))),
+            ("persistence", f"{database.get('data_persistence')} {policy or ''}".strip()),
+            ("eviction", database.get("eviction_policy")),
+            ("password", "required" if database.get("authentication_redis_pass") else "none, or not yours to see"),
+            ("rack aware", bool(database.get("rack_aware"))),
+            ("created", database.get("created_time")),
+        ]
+    )

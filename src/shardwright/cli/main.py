@@ -1,0 +1,63 @@
+"""The ``shardwright`` command: puts the command groups together. Everything but ``up``, ``down`` and the processes they
+start talks to the public API only."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from shardwright import __version__
+from shardwright.cli import action, database, node, status
+
+_HELP = """An open, self-hosted cluster manager for Redis and Valkey.
+
+A local cluster is found by --dir DIR (or SHARDWRIGHT_DIR); any other by --url, --user and --password-file, or the
+environment variables SHARDWRIGHT_URL, SHARDWRIGHT_USER and SHARDWRIGHT_PASSWORD_FILE.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the API cannot be reached, 4 --timeout is over."""
+
+
+def build() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        name="shardwright",
+        help=_HELP,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_top)
+    _register_local(app)
+    for group in (status, database, node, action):
+        group.register(app)
+    return app
+
+
+def _register_local(app: typer.Typer) -> None:
+    if find_spec("shardwright.cli.local") is not None:
+        import_module("shardwright.cli.local").register(app)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(__version__)
+        raise typer.Exit
+
+
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    build()()
+
+
+if __name__ == "__main__":
+    main()

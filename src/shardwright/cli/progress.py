@@ -1,0 +1,156 @@
+"""How an action goes, as text: per move what, from, to, bytes and rate. Pure: answers of the API and times in, lines out."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shardwright.cli.table import UNKNOWN
+from shardwright.units import format_bytes, format_rate
+
+Json = Mapping[str, Any]
+
+ENDED = frozenset({"completed", "failed", "cancelled", "aborted"})
+"""Statuses after which nothing changes any more."""
+MOVE_ENDED = frozenset({"done", "failed", "cancelled"})
+MOVE_COLUMNS = ("WHAT", "FROM", "TO", "STATE", "BYTES", "RATE")
+_RATE_WINDOW_S = 5.0
+"""Long enough to smooth a sync stream's bursts, short enough to show that it stalls."""
+
+
+def has_ended(action: Json) -> bool:
+    """Whether the action is over."""
+    return action.get("status") in ENDED
+
+
+def progress_of(action: Json) -> float:
+    """0 to 100. ``/v1/actions`` writes it as a string, the node's own call as a number."""
+    try:
+        return min(100.0, max(0.0, float(action.get("progress", 0))))
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def title(action: Json) -> str:
+    """``maintenance_on node:3``."""
+    return f"{action.get('name', 'action')} {object_of(action)}"
+
+
+def object_of(action: Json) -> str:
+    """What the action concerns: a node, or for a change of a database that."""
+    if node := action.get("node_uid"):
+        return f"node:{node}"
+    return str(action.get("object_name") or UNKNOWN)
+
+
+@dataclass(slots=True)
+class Rates:
+    """Bytes per second of each move, from what successive polls said."""
+
+    _seen: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+
+    def note(self, action: Json, at: float) -> None:
+        """Remember one answer, received at the monotonic time ``at`` (seconds)."""
+        for move in moves_of(action):
+            samples = self._seen.setdefault(str(move.get("uid")), [])
+            samples.append((at, _whole(move.get("bytes_done"))))
+            while len(samples) > 2 and samples[0][0] < at - _RATE_WINDOW_S:
+                del samples[0]
+
+    def of(self, move: Json) -> float | None:
+        """Bytes per second; None while unknown, and for a move that has ended."""
+        samples = self._seen.get(str(move.get("uid")), [])
+        if len(samples) < 2 or move.get("state") in MOVE_ENDED or samples[-1][0] <= samples[0][0]:
+            return None
+        return max(0.0, (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0]))
+
+
+def moves_of(action: Json) -> list[Json]:
+    """The moves of an action, in the order in which the API names them."""
+    moves = action.get("moves")
+    return [move for move in moves if isinstance(move, Mapping)] if isinstance(moves, list) else []
+
+
+def reasons_of(thing: Json) -> list[Json]:
+    """Why an action or a move waits or failed."""
+    reasons = thing.get("reasons")
+    return [reason for reason in reasons if isinstance(reason, Mapping)] if isinstance(reasons, list) else []
+
+
+def move_row(move: Json, rates: Rates) -> tuple[str, ...]:
+    """Cells below ``MOVE_COLUMNS``."""
+    total, done = _whole(move.get("bytes_total")), _whole(move.get("bytes_done"))
+    bytes_text = (
+        "-"
+        if total == 0 and done == 0
+        else format_bytes(done)
+        if done >= total
+        else f"{format_bytes(done)}/{format_bytes(total)}"
+    )
+    rate = rates.of(move)
+    what = f"{move.get('kind', 'move')} {move.get('what', UNKNOWN)}"
+    shown_rate = "-" if rate is None or total == 0 else format_rate(rate)
+    return (
+        what,
+        str(move.get("from") or "-"),
+        str(move.get("to") or "-"),
+        str(move.get("state", UNKNOWN)),
+        bytes_text,
+        shown_rate,
+    )
+
+
+def reason_text(reason: Json) -> str:
+    """``sentence (code); remedy: …``."""
+    text = str(reason.get("description") or reason.get("code") or "unknown")
+    code = reason.get("code")
+    remedy = reason.get("remedy")
+    return text + (f" ({code})" if code and code != text else "") + (f"; remedy: {remedy}" if remedy else "")
+
+
+def evidence_text(evidence: Json) -> str:
+    """One line about a handoff: how long writers waited, and the offsets that prove it lost nothing."""
+    recovered = ", finished by a successor" if evidence.get("finished_by") == "recovery" else ""
+    return (
+        f"redis:{evidence.get('from_shard')} -> redis:{evidence.get('to_shard')}: pause {evidence.get('pause_ms')} ms, "
+        f"fence {evidence.get('fence_ms')} ms, offset {evidence.get('fenced_offset')} fenced / "
+        f"{evidence.get('promoted_offset')} at the promotion, held {evidence.get('held_commands')} commands{recovered}"
+    )
+
+
+def ending(action: Json) -> str:
+    """The last line: how it ended, and why when it did not complete."""
+    text = f"{title(action)}: {action.get('status')}"
+    if code := action.get("error_code"):
+        text += f": {action.get('error_message') or ''} ({code})"
+    return "\n".join([text, *(f"  - {reason_text(reason)}" for reason in reasons_of(action))])
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is new since the last answer, one line each: the display when there is no terminal."""
+
+    _status: str = ""
+    _tenth: int = 0
+    _moves: dict[str, str] = field(default_factory=dict)
+    _reasons: frozenset[str] = frozenset()
+
+    def lines(self, action: Json, rates: Rates) -> Iterator[str]:
+        """Lines for what changed; none when nothing did."""
+        status, percent = str(action.get("status")), progress_of(action)
+        if status != self._status or int(percent / 10) > self._tenth:
+            self._status, self._tenth = status, max(self._tenth, int(percent / 10))
+            yield f"{title(action)}: {percent:g}% {status}"
+        for move in moves_of(action):
+            uid, state = str(move.get("uid")), str(move.get("state"))
+            if self._moves.get(uid) != state:
+                self._moves[uid] = state
+                what, origin, target, _, bytes_text, rate = move_row(move, rates)
+                size = "" if bytes_text == "-" else f" {bytes_text}" + ("" if rate == "-" else f" {rate}")
+                yield f"  {what} {origin} -> {target}: {state}{size}"
+        reasons = frozenset(reason_text(reason) for thing in (action, *moves_of(action)) for reason in reasons_of(thing))
+        yield from (f"  waits: {text}" for text in sorted(reasons - self._reasons) if status not in ENDED)
+        self._reasons = reasons
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0

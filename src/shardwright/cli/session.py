@@ -1,0 +1,144 @@
+"""What every command shares: the options that say which cluster, ``--json``, and how a failure ends the process.
+
+``command`` turns a function of (session, its own options) into a command that has the shared options too, so that they may
+stand after the command's name, where people put them.
+"""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shardwright.cli.access import Wanted, load_access
+from shardwright.cli.client import ApiClient
+from shardwright.cli.failure import Exit, Failure, usage
+
+Body = Callable[..., None]
+"""A function of a Session and of the command's own options."""
+
+
+def _common(
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", envvar="SHARDWRIGHT_DIR", help="Directory of a local cluster."),
+    ] = None,
+    url: Annotated[str | None, typer.Option(envvar="SHARDWRIGHT_URL", help="Address of the API of any node.")] = None,
+    user: Annotated[str | None, typer.Option(envvar="SHARDWRIGHT_USER", help="E-mail of the user.")] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SHARDWRIGHT_PASSWORD_FILE",
+            help="File whose first line is the user's password; - is standard input.",
+        ),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SHARDWRIGHT_CERTIFICATE",
+            help="Certificate to trust; a local cluster's own is found in its directory.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the API's JSON instead of text.")] = False,
+) -> None:
+    """Never called: its parameters are the shared options."""
+
+
+_SHARED = tuple(inspect.signature(_common).parameters.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of a command."""
+
+    api: ApiClient
+    as_json: bool
+
+    def show(self, answer: object, text: Callable[[], str]) -> None:
+        """Print the API's answer, or what ``text`` makes of it for people."""
+        print(json.dumps(answer, indent=2) if self.as_json else text(), flush=True)
+
+    def say(self, text: str) -> None:
+        """A sentence for people; nothing with ``--json``."""
+        if not self.as_json:
+            print(text, flush=True)
+
+
+def command(app: typer.Typer, name: str, *, examples: str = "") -> Callable[[Body], Body]:
+    """Register a function as the command ``name``. Its docstring is the help, ``examples`` stand below it."""
+
+    def register(body: Body) -> Body:
+        own = tuple(inspect.signature(body, eval_str=True).parameters.values())[1:]
+
+        def run(**given: Any) -> None:
+            shared = {parameter.name: given.pop(parameter.name) for parameter in _SHARED}
+            as_json = bool(shared.pop("as_json"))
+            try:
+                with ApiClient(load_access(Wanted(**shared), os.environ)) as api:
+                    body(Session(api, as_json), **given)
+            except Failure as failure:
+                report(failure, as_json=as_json)
+                raise typer.Exit(failure.exit_code) from None
+            except KeyboardInterrupt:
+                raise typer.Exit(Exit.INTERRUPTED) from None
+
+        keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *_SHARED)]
+        setattr(run, "__signature__", inspect.Signature(keyword_only))  # noqa: B010  # a plain assignment is a type error
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in keyword_only}
+        run.__doc__ = inspect.getdoc(body)
+        app.command(name, epilog=_epilog(examples))(run)
+        return run
+
+    return register
+
+
+def _epilog(examples: str) -> str | None:
+    lines = [line.strip() for line in examples.strip().splitlines()]
+    # The backspace keeps the formatter from running the lines together.
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines) if lines else None
+
+
+def report(failure: Failure, *, as_json: bool) -> None:
+    """Tell on standard error why the command ends."""
+    print(json.dumps(failure.as_json()) if as_json else failure.as_text(), file=sys.stderr, flush=True)
+
+
+def confirm(question: str, *, is_confirmed: bool) -> None:
+    """Ask before something is deleted. Raises Failure when the answer is no, or when nobody can be asked."""
+    if is_confirmed:
+        return
+    if not sys.stdin.isatty():
+        raise usage(f"{question} Nobody can be asked without a terminal.", remedy="confirm with --yes")
+    if not typer.confirm(question, err=True):
+        raise Failure(Exit.FAILED, "not_confirmed", "nothing was done")
+
+
+def parsed(parse: Callable[[str], Any], text: str | None) -> Any:
+    """A value an option gives as text; None stays None. Raises Failure (usage) with the parser's sentence."""
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise usage(str(error)) from None
+
+
+Timeout = Annotated[
+    str | None, typer.Option("--timeout", metavar="TIME", help="With --wait: give up waiting after this, such as 10m.")
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and show how it goes.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Number of a node, such as 3 or node:3.")]
+
+
+def node_uid(text: str) -> int:
+    """The number in ``3`` or ``node:3``. Raises Failure (usage)."""
+    digits = text.removeprefix("node:")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise usage(f"{text!r} is no node", remedy="shardwright node list shows their numbers")
+    return int(digits)

@@ -1,0 +1,33 @@
+"""``shardwright status``: the whole cluster in four tables."""
+
+from collections.abc import Mapping
+
+import typer
+
+from shardwright.cli.overview import Json, databases_table, endpoints_table, nodes_table, shards_table
+from shardwright.cli.session import Session, command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "status", examples="shardwright status\nshardwright status --dir ~/sw --json")(_status)
+
+
+def _status(session: Session) -> None:
+    """Show nodes, databases, endpoints and shards."""
+    nodes = session.api.get("/v1/nodes")
+    statuses = session.api.get("/v1/nodes/status")
+    databases = session.api.get("/v1/bdbs")
+    shards = session.api.get("/v1/shards")
+    answer = {"nodes": nodes, "nodes_status": statuses, "bdbs": databases, "shards": shards}
+    session.show(answer, lambda: _four_tables(nodes, statuses, databases, shards))
+
+
+def _four_tables(nodes: list[Json], statuses: Mapping[str, Json], databases: list[Json], shards: list[Json]) -> str:
+    tables = (
+        nodes_table(nodes, statuses, title="CLUSTER NODES"),
+        databases_table(databases, title="DATABASES"),
+        endpoints_table(databases, title="ENDPOINTS"),
+        shards_table(shards, databases, title="SHARDS"),
+    )
+    return "\n\n".join(tables)
