@@ -65,9 +65,11 @@ class HistorySlice:
 class SqliteFile:
     """One connection to the store's file. Every method raises StoreUnavailable when the file cannot be used."""
 
-    def __init__(self, path: Path, boot: BootClock) -> None:
+    def __init__(self, path: Path, boot: BootClock, *, history_max: int = HISTORY_REVISIONS_MAX) -> None:
+        """``history_max``: revisions kept for watchers, at least."""
         self._path = path
         self._boot = boot
+        self._history_max = history_max
         self._revision = 0
         self._compacted = 0
         try:
@@ -184,7 +186,7 @@ class SqliteFile:
 
     def _forget_some(self) -> None:
         """Automatic compaction, in slices, so that no single writer pays for all of it."""
-        excess = self._revision - self._compacted - HISTORY_REVISIONS_MAX
+        excess = self._revision - self._compacted - self._history_max
         if excess >= HISTORY_SLICE_REVISIONS:
             self._forget_before(self._compacted + min(excess, 2 * HISTORY_SLICE_REVISIONS))
 

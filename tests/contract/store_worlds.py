@@ -1,0 +1,182 @@
+"""What the store's contract needs of a backend: to be opened, more than once, and to have its leases' time passed.
+
+Another backend joins the suite by a world of its own in ``WORLDS``.
+"""
+
+import asyncio
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from shardwright.store.memory import MemoryStore
+from shardwright.store.protocol import Store, WatchBatch
+from shardwright.store.sqlite import SqliteStore
+
+
+class ManualClock:
+    """Time that passes only when it is told to; it is the boot clock as well."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.boot = "first"
+        self._sleepers: list[tuple[float, asyncio.Event]] = []
+
+    def now(self) -> float:  # type: ignore[override]
+        return self.seconds
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def boot_id(self) -> str:
+        return self.boot
+
+    async def sleep(self, seconds: float) -> None:
+        woken = asyncio.Event()
+        self._sleepers.append((self.seconds + seconds, woken))
+        if seconds > 0:
+            await woken.wait()
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+        for due, woken in self._sleepers:
+            if due <= self.seconds:
+                woken.set()
+        self._sleepers = [sleeper for sleeper in self._sleepers if not sleeper[1].is_set()]
+
+
+class WallManualClock(ManualClock):
+    """The same as the shell's ``Clock``, whose ``now`` is a date."""
+
+    def now(self) -> datetime:  # type: ignore[override]
+        return datetime.fromtimestamp(self.seconds, UTC)
+
+
+class World(ABC):
+    """One store for one test."""
+
+    @abstractmethod
+    async def open(self) -> Store:
+        """A store; every call gives access to the same data."""
+
+    @abstractmethod
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass for leases."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close everything that was opened."""
+
+
+class MemoryWorld(World):
+    def __init__(self, directory: Path) -> None:
+        del directory
+        self._clock = WallManualClock()
+        self._store = MemoryStore(self._clock)
+
+    async def open(self) -> Store:
+        return self._store
+
+    def pass_time(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+    async def close(self) -> None:
+        await self._store.close()
+
+
+class SqliteWorld(World):
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "store.db"
+        self._clock = ManualClock()
+        self._stores: list[SqliteStore] = []
+
+    async def open(self) -> Store:
+        store = await SqliteStore.open(self._path, boot=self._clock)
+        self._stores.append(store)
+        return store
+
+    def pass_time(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+    async def close(self) -> None:
+        for store in self._stores:
+            await store.close()
+
+
+WORLDS: dict[str, Callable[[Path], World]] = {"memory": MemoryWorld, "sqlite": SqliteWorld}
+
+
+def run(backend: str, scenario: Callable[[World], Awaitable[None]]) -> None:
+    """Run one scenario on a fresh store, with a deadline."""
+
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            world = WORLDS[backend](Path(directory))
+            try:
+                async with asyncio.timeout(30):
+                    await scenario(world)
+            finally:
+                await world.close()
+
+    asyncio.run(main())
+
+
+class Watcher:
+    """Collects what a watch brings."""
+
+    def __init__(self) -> None:
+        self.batches: list[WatchBatch] = []
+        self.error: Exception | None = None
+        self.arrived = asyncio.Event()
+
+    async def until(self, revision: int) -> list[WatchBatch]:
+        """Everything so far, once this revision has arrived."""
+        try:
+            async with asyncio.timeout(5):
+                while not (self.batches and self.batches[-1].revision >= revision):
+                    self.arrived.clear()
+                    await self.arrived.wait()
+        except TimeoutError as e:
+            raise AssertionError(f"revision {revision} did not arrive: {self.batches}, {self.error!r}") from e
+        return self.batches
+
+    async def until_error(self) -> Exception:
+        async with asyncio.timeout(5):
+            while self.error is None:
+                self.arrived.clear()
+                await self.arrived.wait()
+        return self.error
+
+    def keys(self) -> list[tuple[int, str, bytes | None]]:
+        return [
+            (batch.revision, change.key, None if change.current is None else change.current.value)
+            for batch in self.batches
+            for change in batch.changes
+        ]
+
+
+@asynccontextmanager
+async def watching(store: Store, prefix: str, from_revision: int) -> AsyncIterator[Watcher]:
+    """A watch in the background."""
+    watcher = Watcher()
+
+    async def collect() -> None:
+        try:
+            async for batch in store.watch(prefix, from_revision=from_revision):
+                watcher.batches.append(batch)
+                watcher.arrived.set()
+        except Exception as e:
+            watcher.error = e
+            watcher.arrived.set()
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(collect())
+        try:
+            yield watcher
+        finally:
+            task.cancel()
+
+
+SECONDS = timedelta(seconds=1)
