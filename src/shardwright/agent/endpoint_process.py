@@ -1,0 +1,182 @@
+"""The endpoint process of one node: adopt it, start it, start it again at once when it dies, tell it what to serve then.
+
+Called by the agent's loop. From then on the leader tells it what changes; a process that was just started must not wait
+for a leader. Must not end it: it serves clients.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from shardwright.agent.endpoints import spec_of
+from shardwright.agent.files import make_private_directory, rotate, write_private
+from shardwright.agent.processes import (
+    Watch,
+    arguments_of,
+    find_processes,
+    is_running,
+    python_environment,
+    spawn_process,
+)
+from shardwright.clock import Clock
+from shardwright.endpoint.protocol import Endpoints
+from shardwright.errors import Transient
+from shardwright.model.ids import NodeUid
+from shardwright.model.seen import EndpointState, ProcessIdentity
+from shardwright.model.view import ClusterView
+
+MODULE = "shardwright.endpoint.main"
+BACKOFF_S = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Before each start in a row of quick deaths; clients want it back in under a second, so it does not grow further."""
+STEADY_S = 5.0
+"""A process that lived this long died for a new reason: the row begins anew."""
+TELL_EVERY_S = 0.02
+OUTPUT_BYTES_MAX = 1024 * 1024
+
+_log = structlog.get_logger(__name__)
+_adapter = TypeAdapter(ProcessIdentity)
+
+
+def read_identity(path: Path) -> ProcessIdentity | None:
+    """A process identity kept in a file; None when there is none that can be read."""
+    try:
+        return _adapter.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write_identity(path: Path, identity: ProcessIdentity) -> None:
+    """Keep a process identity in a file. Raises OSError."""
+    write_private(path, _adapter.dump_json(identity, indent=1))
+
+
+def endpoint_command(node_uid: NodeUid, control: Path, log: Path) -> list[str]:
+    """How an endpoint process is started. No secret is in it."""
+    return [sys.executable, "-m", MODULE, "--node", str(node_uid), "--control", str(control), "--log", str(log)]
+
+
+class EndpointProcess:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        node_uid: NodeUid,
+        directory: Path,
+        *,
+        control: Path,
+        endpoints: Endpoints,
+        clock: Clock,
+        on_change: Callable[[], None],
+        command: Sequence[str] | None = None,
+    ) -> None:
+        self._node_uid = node_uid
+        self._directory = Path(os.path.realpath(directory))
+        self.control = control
+        self._endpoints = endpoints
+        self._clock = clock
+        self._on_change = on_change
+        self._command = list(command or endpoint_command(node_uid, control, directory / "endpoint.log"))
+        self.identity: ProcessIdentity | None = None
+        self._watch: Watch | None = None
+        self._started_at = 0.0
+        self._quick_deaths = 0
+        self._not_before = 0.0
+        self._is_told = False
+
+    def close(self) -> None:
+        """Stop watching. The process goes on."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    async def load(self) -> None:
+        """Adopt the process that an earlier agent left, also when that died before it could write down whom it started."""
+        kept = read_identity(self._identity_path)
+        if kept is None or not is_running(kept):
+            found = await asyncio.to_thread(find_processes, self._is_ours)
+            kept = min(found, key=lambda p: p.start_ticks, default=None)
+        if kept is not None:
+            _log.info("adopted the endpoint process", pid=kept.pid)
+            self._adopt(kept)
+
+    async def ensure(self) -> float | None:
+        """Start the process if it does not run. Seconds until it is worth trying again; None: it runs."""
+        if self.identity is not None:
+            return None
+        wait_s = self._not_before - self._clock.monotonic()
+        if wait_s > 0:
+            return wait_s
+        try:
+            identity = await asyncio.to_thread(self._start)
+        except OSError as e:
+            self._note_death()
+            _log.error("the endpoint process could not be started", reason=str(e))
+            return BACKOFF_S[-1]
+        _log.info("started the endpoint process", pid=identity.pid)
+        self._adopt(identity)
+        return None
+
+    async def tell(self, view: Callable[[], ClusterView]) -> None:
+        """Have a process that is new to this agent serve every endpoint bound to the node that it lacks. Ends when that is
+        done, or the process has ended."""
+        identity = self.identity
+        while identity is not None and self.identity == identity and not self._is_told:
+            seen = await self._endpoints.status(self._node_uid)
+            if seen.answers:
+                try:
+                    for endpoint in view().endpoints_on(self._node_uid):
+                        spec = spec_of(view(), endpoint)
+                        if spec is not None and seen.endpoint(endpoint.uid).state is EndpointState.ABSENT:
+                            await self._endpoints.serve(self._node_uid, spec)
+                    self._is_told = True
+                    return
+                except Transient as e:
+                    _log.info("the endpoint process does not listen to us yet", reason=e.text)
+            await self._clock.sleep(TELL_EVERY_S)
+
+    @property
+    def needs_telling(self) -> bool:
+        """Whether ``tell`` has something to do."""
+        return self.identity is not None and not self._is_told
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _identity_path(self) -> Path:
+        return self._directory / "endpoint.json"
+
+    def _is_ours(self, process: ProcessIdentity) -> bool:
+        return arguments_of(process.pid)[1:] == self._command[1:]
+
+    def _start(self) -> ProcessIdentity:
+        make_private_directory(self._directory)
+        output = self._directory / "endpoint.out"
+        rotate(output, bytes_max=OUTPUT_BYTES_MAX)
+        identity = spawn_process(self._command, directory=self._directory, output=output, environment=python_environment())
+        write_identity(self._identity_path, identity)
+        return identity
+
+    def _adopt(self, identity: ProcessIdentity) -> None:
+        self.identity = identity
+        self._is_told = False
+        self._started_at = self._clock.monotonic()
+        self._watch = Watch(identity, self._ended)
+        self._on_change()
+
+    def _ended(self, status: int | None) -> None:
+        pid = self.identity.pid if self.identity is not None else 0
+        _log.warning("the endpoint process has ended", pid=pid, status=status)
+        self.close()
+        self.identity = None
+        self._note_death()
+        self._on_change()
+
+    def _note_death(self) -> None:
+        now = self._clock.monotonic()
+        self._quick_deaths = 0 if now - self._started_at > STEADY_S else self._quick_deaths + 1
+        self._not_before = now + BACKOFF_S[min(self._quick_deaths, len(BACKOFF_S) - 1)]

@@ -1,0 +1,43 @@
+"""What an endpoint process shall serve, built from the records. Shared by the leader and the agents. Pure."""
+
+from shardwright.endpoint.protocol import EndpointSpec, Target
+from shardwright.model.database import Endpoint, GroupPhase
+from shardwright.model.ids import GroupUid
+from shardwright.model.view import ClusterView
+
+
+def spec_of(view: ClusterView, endpoint: Endpoint) -> EndpointSpec | None:
+    """The specification of an endpoint; None when its database is recorded no more."""
+    database, secrets = view.databases.get(endpoint.database_uid), view.secrets.get(endpoint.database_uid)
+    if database is None or secrets is None:
+        return None
+    groups = view.groups_of(endpoint.database_uid)
+    return EndpointSpec(
+        uid=endpoint.uid,
+        database_uid=endpoint.database_uid,
+        database_name=database.name,
+        address=endpoint.address,
+        port=endpoint.port,
+        target=target_of(view, groups[0].uid) if groups else None,
+        password=database.password,
+        application_secret=secrets.application,
+    )
+
+
+def target_of(view: ClusterView, group_uid: GroupUid) -> Target | None:
+    """Where a slot group's commands go; None while no primary is open."""
+    group = view.groups.get(group_uid)
+    if group is None or group.phase is not GroupPhase.SERVING or group.primary is None:
+        return None
+    shard = view.shards.get(group.primary)
+    node = view.nodes.get(shard.node_uid) if shard is not None else None
+    if shard is None or node is None:
+        return None
+    seen = view.servers.get(shard.uid)
+    return Target(
+        shard_uid=shard.uid,
+        generation=group.generation,
+        address=node.address,
+        port=shard.port,
+        run_id=seen.run_id if seen is not None else "",
+    )

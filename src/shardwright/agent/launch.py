@@ -1,0 +1,205 @@
+"""What starting a server takes, and the start itself: files, port, program. Blocking; the agent calls it in a thread.
+
+Owns the order that makes an incarnation start at most once: the intent is on disk before the program runs. Must not
+decide whether to start (``reconcile/shard.py`` does).
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from shardwright.agent.files import last_line, make_private_directory, rotate, sync_directory, write_private
+from shardwright.agent.processes import server_environment, spawn_process
+from shardwright.errors import Permanent, ShardwrightError
+from shardwright.model.database import Persistence, ServerKind, Shard
+from shardwright.model.ids import ShardUid
+from shardwright.model.seen import ProcessIdentity
+from shardwright.model.view import ClusterView
+from shardwright.server.binaries import find_exact
+from shardwright.server.config import ServerFile, render_config, settings_of
+
+RECORD_NAME = "process.json"
+CONFIG_NAME = "server.conf"
+LOG_NAME = "server.log"
+OUTPUT_NAME = "server.out"
+LOG_BYTES_MAX = 10 * 1024 * 1024
+_DATA = ("*.rdb", "*.aof", "*.manifest", "appendonlydir")
+"""What servers keep data in, also half-written (``temp-….rdb``)."""
+
+
+class Stage(StrEnum):
+    """How far a start came."""
+
+    INTENDED = "intended"
+    """The program may have been started or not."""
+    STARTED = "started"
+    FAILED = "failed"
+    """It certainly does not run and never answered anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartRecord:
+    """``process.json`` in a shard's directory."""
+
+    incarnation: int
+    stage: Stage
+    executable: str
+    """Its real path, as the kernel shows it."""
+    identity: ProcessIdentity | None = None
+    text: str = ""
+
+
+_adapter = TypeAdapter(StartRecord)
+
+
+def read_record(directory: Path) -> StartRecord | None:
+    """The last start in this directory; None when there was none (or its record cannot be read)."""
+    try:
+        return _adapter.validate_json((directory / RECORD_NAME).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def write_record(directory: Path, record: StartRecord) -> None:
+    """Make the record durable. Raises OSError."""
+    write_private(directory / RECORD_NAME, _adapter.dump_json(record, indent=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything one start needs."""
+
+    shard_uid: ShardUid
+    incarnation: int
+    kind: ServerKind
+    version: str
+    configured: str | None
+    """Path of the program that the cluster was told to use; None: the usual places."""
+    address: str
+    port: int
+    directory: Path
+    keeps_data: bool
+    """False: files of an earlier life are deleted before the start, so that nothing stale is loaded."""
+    config: str = field(repr=False)
+
+
+def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_bytes: int) -> Launch:
+    """The start that the records ask for. Raises Permanent when a record that it needs is missing or unusable."""
+    database, secrets = view.databases.get(shard.database_uid), view.secrets.get(shard.database_uid)
+    node = view.nodes.get(shard.node_uid)
+    if database is None or secrets is None or node is None:
+        raise Permanent("shard_start_failed", f"the records of database {shard.database_uid} are incomplete")
+    file = ServerFile(
+        kind=database.server_kind,
+        version=database.server_version,
+        shard_uid=shard.uid,
+        incarnation=shard.incarnation,
+        address=node.address,
+        port=shard.port,
+        directory=str(directory),
+        log_file=str(directory / LOG_NAME),
+        settings=settings_of(database),
+        secrets=secrets,
+        memory_free_bytes=memory_free_bytes,
+    )
+    try:
+        config = render_config(file)
+    except ValueError as e:
+        raise Permanent("shard_start_failed", f"the server's configuration cannot be written: {e}") from e
+    path = view.cluster.options.get("server_path") if view.cluster is not None else None
+    return Launch(
+        shard_uid=shard.uid,
+        incarnation=shard.incarnation,
+        kind=database.server_kind,
+        version=database.server_version,
+        configured=str(path) if path else None,
+        address=node.address,
+        port=shard.port,
+        directory=directory,
+        keeps_data=database.persistence is not Persistence.DISABLED,
+        config=config,
+    )
+
+
+def executable_of(launch: Launch) -> str:
+    """Real path of exactly the recorded kind and version. Raises Permanent with the line that installs it."""
+    try:
+        return os.path.realpath(find_exact(launch.kind, launch.version, configured=launch.configured).path)
+    except ShardwrightError as e:
+        remedy = getattr(e, "remedy", "")
+        raise Permanent(e.code, f"{e.text}; remedy: {remedy}" if remedy else e.text) from e
+
+
+def start(launch: Launch, executable: str) -> StartRecord:
+    """Start the server; its directory must hold no process any more. What comes back is also on disk.
+
+    Never raises for what an operator can meet (disk, port, program): the record's stage is then FAILED and says why.
+    """
+    intended = StartRecord(launch.incarnation, Stage.INTENDED, executable)
+    try:
+        _prepare(launch)
+        check_port(launch.address, launch.port)
+        write_record(launch.directory, intended)
+        identity = spawn_process(
+            [executable, str(launch.directory / CONFIG_NAME)],
+            directory=launch.directory,
+            output=launch.directory / OUTPUT_NAME,
+            environment=server_environment(),
+        )
+    except (OSError, Permanent) as e:
+        said = last_line(launch.directory / OUTPUT_NAME) if isinstance(e, ChildProcessError) else ""
+        return fail(launch, executable, f"{e.text if isinstance(e, Permanent) else e}{f': {said}' if said else ''}")
+    started = replace(intended, stage=Stage.STARTED, identity=identity)
+    with contextlib.suppress(OSError):  # It runs; the next agent finds it by the intent and its directory.
+        write_record(launch.directory, started)
+    return started
+
+
+def fail(launch: Launch, executable: str, text: str) -> StartRecord:
+    """Record that an incarnation could not be started."""
+    failed = StartRecord(launch.incarnation, Stage.FAILED, executable, text=text)
+    with contextlib.suppress(OSError):  # A full disk may be the very reason.
+        make_private_directory(launch.directory)
+        write_record(launch.directory, failed)
+    return failed
+
+
+def _prepare(launch: Launch) -> None:
+    make_private_directory(launch.directory)
+    if not launch.keeps_data:
+        delete_data(launch.directory)
+    rotate(launch.directory / LOG_NAME, bytes_max=LOG_BYTES_MAX)
+    (launch.directory / OUTPUT_NAME).unlink(missing_ok=True)
+    write_private(launch.directory / CONFIG_NAME, launch.config.encode())
+
+
+def delete_data(directory: Path) -> None:
+    """Delete what servers load at their start."""
+    for pattern in _DATA:
+        for path in directory.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    sync_directory(directory)
+
+
+def check_port(address: str, port: int) -> None:
+    """Whether a server could listen there. Raises Permanent with the reason."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # As the servers do: ended connections do not matter.
+        try:
+            probe.bind((address, port))
+            probe.listen(1)
+        except OSError as e:
+            if e.errno == errno.EADDRINUSE:
+                raise Permanent("port_in_use", f"port {port} of {address} is in use by another process") from e
+            raise Permanent("port_unusable", f"{address}:{port} cannot be used: {os.strerror(e.errno or 0)}") from e
