@@ -1,0 +1,369 @@
+"""Performs a handoff: prove, intend, hold, fence, promote, release, demote, verify, commit; or undoes it.
+
+Owns the order of the steps (design section 5, *Handoff*); what is proven and what a successor does are decided in
+``actions/handoff.py``. Called by the applier, one handoff of a database at a time. It must never lift a fence or release an
+endpoint to the old primary after the promote command may have been sent.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from shardwright.actions import handoff as rules
+from shardwright.actions.move import BUSY_CODE
+from shardwright.clock import Clock
+from shardwright.endpoint.protocol import Endpoints, HoldResult, ReleaseResult, Target
+from shardwright.errors import OutcomeUnknown, Permanent, ShardwrightError, Transient
+from shardwright.leader.probe import Probe, step
+from shardwright.leader.targets import endpoint_target, server_target
+from shardwright.model.action import Evidence, Move
+from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
+from shardwright.model.event import Event, Severity
+from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import EndpointState, ServerSeen
+from shardwright.model.view import ClusterView, Put, Write
+from shardwright.server.protocol import ManagementSession, Servers
+
+PAUSE_S = 3.0
+"""The expiring pause of the old primary; the hard fence is set within milliseconds behind it."""
+CATCH_UP_S = 1.0
+"""How long the candidate may take to reach the primary's offset, before the hold and again behind the fence."""
+POLL_S = 0.001
+RETRY_DELAYS_S = (0.3, 1.0, 2.0, 5.0)
+"""Before the next attempt; the last one repeats."""
+
+Build = Callable[[ClusterView], Sequence[Write]]
+Commit = Callable[[Build], Awaitable[None]]
+"""Builds writes from the current view and commits them with the term; builds anew when another writer was faster. Raises
+LostLeadership."""
+
+_log = structlog.get_logger(__name__)
+
+
+class _NotNow(Exception):
+    """The attempt ends before the promotion."""
+
+    def __init__(self, *reasons: Reason) -> None:
+        super().__init__("; ".join(r.text for r in reasons))
+        self.reasons = reasons
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What one handoff works with and finds."""
+
+    group: SlotGroup
+    old_shard: Shard
+    new_shard: Shard
+    old_target: Target
+    new_target: Target
+    handoff: Handoff
+    endpoints: tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]
+    releases: list[ReleaseResult] = field(default_factory=list)
+    before: ServerSeen | None = None
+    fenced: ServerSeen | None = None
+    candidate: ServerSeen | None = None
+    fence_began: float = 0.0
+    fence_ms: float = 0.0
+
+
+class Handoffs:
+    """See the module's text. ``current`` gives the newest view; ``term`` the term of this leadership."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        endpoints: Endpoints,
+        *,
+        commit: Commit,
+        current: Callable[[], ClusterView],
+        term: int,
+        clock: Clock,
+        probe: Probe,
+    ) -> None:
+        self.servers = servers
+        self.endpoints = endpoints
+        self.commit = commit
+        self.current = current
+        self._term = term
+        self.clock = clock
+        self.probe = probe
+
+    # -- a new handoff -------------------------------------------------------------------------------------------------
+
+    async def hand_off(self, group_uid: GroupUid, from_shard: ShardUid, to_shard: ShardUid) -> None:
+        """One attempt. Failures before the promotion are undone and noted on the group's move; later ones stay as the
+        committed intent, which ``recover`` finishes. Raises LostLeadership."""
+        attempt = self._attempt(self.current(), group_uid, from_shard, to_shard)
+        if attempt is None:
+            return
+        try:
+            old, new = await self._prove(attempt)
+        except _NotNow as refused:
+            await self._note(group_uid, refused.reasons)
+            return
+        except (Transient, OutcomeUnknown, Permanent) as e:
+            await self._note(group_uid, (_reason_of(e),))
+            return
+        await self._intend(attempt)
+        try:
+            await self._fence(attempt, old, new)
+        except _NotNow as refused:
+            await self.undo(attempt, old, refused.reasons)
+            return
+        except (Transient, OutcomeUnknown, Permanent) as e:
+            await self.undo(attempt, old, (_reason_of(e),))
+            return
+        async with step(self.probe, "handoff:promote"):
+            await new.promote()
+        await self.forward(attempt, old, new, finished_by="handoff")
+
+    def _attempt(self, view: ClusterView, group_uid: GroupUid, old: ShardUid, new: ShardUid) -> Attempt | None:
+        group = view.groups.get(group_uid)
+        if group is None or group.handoff is not None or group.phase is not GroupPhase.SERVING or group.primary != old:
+            return None
+        if old not in view.shards or new not in view.shards:
+            return None
+        intent = Handoff(old, new, group.generation + 1, self._term, self.clock.now())
+        return self.attempt_of(view, group, intent)
+
+    def attempt_of(self, view: ClusterView, group: SlotGroup, intent: Handoff) -> Attempt:
+        """What is known of a handoff, new or committed. Both shards must be on record."""
+        old_shard, new_shard = view.shards[intent.from_shard], view.shards[intent.to_shard]
+        return Attempt(
+            group=group,
+            old_shard=old_shard,
+            new_shard=new_shard,
+            old_target=endpoint_target(view, old_shard, generation=intent.generation - 1),
+            new_target=endpoint_target(view, new_shard, generation=intent.generation),
+            handoff=intent,
+            endpoints=_serving_nodes(view, group),
+        )
+
+    async def _prove(self, attempt: Attempt) -> tuple[ManagementSession, ManagementSession]:
+        """Both sessions of this term, and a candidate that holds what the primary held a moment ago."""
+        view = self.current()
+        old = await self.servers.manage(server_target(view, attempt.old_shard))
+        new = await self.servers.manage(server_target(view, attempt.new_shard))
+        primary, candidate = await asyncio.gather(old.info(), new.info())
+        reasons = rules.unproven(
+            attempt.group, attempt.old_shard, attempt.old_target.address, primary=primary, candidate=candidate
+        )
+        if reasons:
+            raise _NotNow(*reasons)
+        await self._wait_offset(new, primary.offset, "replica_lags", "the replica does not reach the primary's offset")
+        attempt.before = primary
+        attempt.old_target = replace(attempt.old_target, run_id=primary.run_id)
+        attempt.new_target = replace(attempt.new_target, run_id=candidate.run_id)
+        return old, new
+
+    async def _wait_offset(self, session: ManagementSession, offset: int, code: str, text: str) -> ServerSeen:
+        deadline = self.clock.monotonic() + CATCH_UP_S
+        while True:
+            seen = await session.info()
+            if seen.role is Role.REPLICA and seen.offset >= offset:
+                return seen
+            if self.clock.monotonic() > deadline:
+                raise _NotNow(Reason(code, f"{text}: {seen.offset} of {offset}", Grade.SOFT_LIMIT))
+            await self.clock.sleep(POLL_S)
+
+    async def _intend(self, attempt: Attempt) -> None:
+        def build(view: ClusterView) -> Sequence[Write]:
+            group = view.groups.get(attempt.group.uid)
+            if group is None or group.handoff is not None or group.primary != attempt.handoff.from_shard:
+                raise Transient("group_changed", "the slot group changed while a handoff was being prepared")
+            return (Put(replace(group, handoff=attempt.handoff)),)
+
+        async with step(self.probe, "handoff:intend"):
+            await self.commit(build)
+
+    async def _fence(self, attempt: Attempt, old: ManagementSession, new: ManagementSession) -> None:
+        """Hold the endpoints, fence the old primary, and see the candidate reach the offset behind the fence."""
+        async with step(self.probe, "handoff:hold"):
+            holds = await self._hold(attempt)
+        busy = [b for h in holds for b in h.busy]
+        if busy:
+            names = ", ".join(f"{b.client} {b.command} ({b.age_ms / 1000:.1f} s)" for b in busy[:3])
+            text = f"a command does not end: {names}"
+            raise _NotNow(Reason(BUSY_CODE, text, Grade.SOFT_LIMIT, "wait for it to end, or end that client"))
+        attempt.fence_began = self.clock.monotonic()
+        async with step(self.probe, "handoff:pause"):
+            await old.pause_writes(PAUSE_S)
+        async with step(self.probe, "handoff:fence"):
+            await old.fence()
+        async with step(self.probe, "handoff:compare"):
+            attempt.fenced = await old.info()
+            if attempt.fenced.role is not Role.PRIMARY or not attempt.fenced.is_fenced:
+                raise _NotNow(Reason("fence_failed", "the old primary does not show its fence", Grade.SOFT_LIMIT))
+            text = "the replica does not reach the offset behind the fence"
+            attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, "replica_lags_fenced", text)
+
+    async def _hold(self, attempt: Attempt) -> list[HoldResult]:
+        async def one(endpoint: EndpointUid, node: NodeUid) -> HoldResult | None:
+            try:
+                return await self.endpoints.hold(node, endpoint, attempt.old_target, attempt.new_target)
+            except Transient as e:
+                _log.warning("an endpoint process did not hold; the fence covers it", node=node, reason=e.text)
+                return None
+
+        found = await asyncio.gather(*(one(uid, node) for uid, nodes in attempt.endpoints for node in nodes))
+        return [r for r in found if r is not None]
+
+    async def undo(self, attempt: Attempt, old: ManagementSession, reasons: tuple[Reason, ...]) -> None:
+        """Back to the old primary. What cannot be undone now stays as the intent, for ``recover``."""
+        try:
+            async with step(self.probe, "handoff:undo_fence"):
+                await old.unfence()
+                await old.end_pause()
+        except (Transient, OutcomeUnknown, Permanent) as e:
+            _log.warning("an undo could not lift the fence; it is tried again", group=attempt.group.uid, reason=e.text)
+            return
+        async with step(self.probe, "handoff:undo_release"):
+            await self._release(attempt, attempt.old_target)
+        async with step(self.probe, "handoff:undo_commit"):
+            await self._note(attempt.group.uid, reasons, forgets_intent=True)
+
+    async def _note(self, group_uid: GroupUid, reasons: tuple[Reason, ...], *, forgets_intent: bool = False) -> None:
+        """Write a failed attempt to the group's move, with the time of the next one."""
+        now = self.clock.now()
+
+        def build(view: ClusterView) -> Sequence[Write]:
+            writes: list[Write] = []
+            group = view.groups.get(group_uid)
+            if forgets_intent and group is not None and group.handoff is not None:
+                writes.append(Put(replace(group, handoff=None)))
+            move = view.live_move_of_group(group_uid)
+            if move is not None:
+                delay = RETRY_DELAYS_S[min(move.attempts, len(RETRY_DELAYS_S) - 1)]
+                noted = replace(move, attempts=move.attempts + 1, not_before=now + timedelta(seconds=delay), reasons=reasons)
+                writes.append(Put(noted))
+            return writes
+
+        _log.info("a handoff was not made", group=group_uid, reasons=[r.text for r in reasons])
+        await self.commit(build)
+
+    # -- behind the promotion ------------------------------------------------------------------------------------------
+
+    async def forward(
+        self, attempt: Attempt, old: ManagementSession | None, new: ManagementSession, *, finished_by: str
+    ) -> None:
+        """The candidate is a primary: let the endpoints go there, demote the old one, verify, commit."""
+        seen = await new.info()
+        if seen.role is not Role.PRIMARY:
+            raise Transient("promotion_unconfirmed", "the candidate does not show itself as a primary")
+        if seen.is_fenced:
+            await new.unfence()
+        if attempt.fence_began:
+            attempt.fence_ms = (self.clock.monotonic() - attempt.fence_began) * 1000
+        async with step(self.probe, "handoff:release"):
+            await self._release(attempt, attempt.new_target)
+        if old is not None:
+            await self._demote(attempt, old)
+        async with step(self.probe, "handoff:verify"):
+            after = await new.info()
+        async with step(self.probe, "handoff:commit"):
+            await self._commit_done(attempt, after, finished_by)
+
+    async def _release(self, attempt: Attempt, target: Target) -> None:
+        async def one(endpoint: EndpointUid, node: NodeUid) -> ReleaseResult | None:
+            try:
+                return await self.endpoints.release(node, endpoint, target)
+            except Transient as e:
+                _log.warning("an endpoint process did not answer a release; it asks by itself", node=node, reason=e.text)
+                return None
+
+        found = await asyncio.gather(*(one(uid, node) for uid, nodes in attempt.endpoints for node in nodes))
+        attempt.releases.extend(r for r in found if r is not None)
+
+    async def _demote(self, attempt: Attempt, old: ManagementSession) -> None:
+        """What fails here is mended by the slot group's reconciliation: the new primary serves already."""
+        try:
+            async with step(self.probe, "handoff:demote"):
+                await old.attach(attempt.new_target.address, attempt.new_target.port)
+            async with step(self.probe, "handoff:end_pause"):
+                await old.end_pause()
+            async with step(self.probe, "handoff:end_clients"):
+                await old.end_application_connections()
+            async with step(self.probe, "handoff:unfence"):
+                await old.unfence()
+        except (Transient, OutcomeUnknown, Permanent) as e:
+            _log.warning("the old primary could not be demoted at once", shard=attempt.old_shard.uid, reason=e.text)
+
+    async def _commit_done(self, attempt: Attempt, after: ServerSeen, finished_by: str) -> None:
+        evidence = _evidence(attempt, after, finished_by)
+        now = self.clock.now()
+
+        def build(view: ClusterView) -> Sequence[Write]:
+            group = view.groups[attempt.group.uid]
+            new_shard = view.shards[attempt.new_shard.uid]
+            generation = attempt.handoff.generation
+            writes: list[Write] = [
+                Put(replace(group, primary=new_shard.uid, generation=generation, handoff=None)),
+                Put(replace(new_shard, in_sync_generation=generation)),
+            ]
+            move = view.live_move_of_group(group.uid)
+            if move is not None and move.new_shard_uid == new_shard.uid:
+                writes.append(Put(replace(move, evidence=evidence, reasons=())))
+            writes.append(Put(_event(attempt, evidence, now, move)))
+            return writes
+
+        await self.commit(build)
+        _log.info("handoff", group=attempt.group.uid, pause_ms=evidence.pause_ms, fence_ms=evidence.fence_ms)
+
+
+def _event(attempt: Attempt, evidence: Evidence, now: datetime, move: Move | None) -> Event:
+    is_proven = not evidence.replication_id_before or evidence.second_replication_id == evidence.replication_id_before
+    text = (
+        f"shard {attempt.new_shard.uid} on node {attempt.new_shard.node_uid} took over from shard "
+        f"{attempt.old_shard.uid} on node {attempt.old_shard.node_uid}; pause {evidence.pause_ms:.1f} ms"
+    )
+    return Event(
+        now,
+        "handoff" if is_proven else "handoff_unverified",
+        Severity.INFO if is_proven else Severity.ERROR,
+        text if is_proven else f"{text}; its replication history does not continue the old one's",
+        node_uid=attempt.new_shard.node_uid,
+        database_uid=attempt.group.database_uid,
+        action_uid=None if move is None else move.action_uid,
+    )
+
+
+def _evidence(attempt: Attempt, after: ServerSeen, finished_by: str) -> Evidence:
+    before, fenced, candidate = attempt.before, attempt.fenced, attempt.candidate
+    return Evidence(
+        generation=attempt.handoff.generation,
+        from_shard=attempt.old_shard.uid,
+        to_shard=attempt.new_shard.uid,
+        from_run_id=attempt.old_target.run_id,
+        to_run_id=after.run_id,
+        replication_id_before="" if before is None else before.replication_id,
+        replication_id_after=after.replication_id,
+        second_replication_id=after.second_replication_id,
+        fenced_offset=-1 if fenced is None else fenced.offset,
+        promoted_offset=after.second_offset - 1 if candidate is None else candidate.offset,
+        fence_ms=round(attempt.fence_ms, 3),
+        pause_ms=round(max((r.pause_ms for r in attempt.releases), default=0.0), 3),
+        held_commands=sum(r.held_commands for r in attempt.releases),
+        finished_by=finished_by,
+    )
+
+
+def _serving_nodes(view: ClusterView, group: SlotGroup) -> tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]:
+    """For each endpoint of the database the processes that may forward to the old primary."""
+    found = []
+    for endpoint in view.endpoints_of(group.database_uid):
+        serving = tuple(
+            node
+            for node, process in view.endpoint_processes.items()
+            if process.endpoint(endpoint.uid).state in (EndpointState.LISTENING, EndpointState.DRAINING)
+        )
+        found.append((endpoint.uid, rules.nodes_to_hold(endpoint.nodes, serving)))
+    return tuple(found)
+
+
+def _reason_of(e: ShardwrightError) -> Reason:
+    return Reason(e.code, e.text, Grade.SOFT_LIMIT)

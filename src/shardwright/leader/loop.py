@@ -1,0 +1,277 @@
+"""The leader's loop: observe → decide → commit → apply, one turn after another, for as long as the leadership lasts.
+
+Owns the order of the deciders and the commit of what they write. Knows nothing before it begins but the store: everything
+else is rebuilt from it. An event only shortens the sleep between turns.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from shardwright.actions.base import decide_action
+from shardwright.actions.move import decide_move
+from shardwright.clock import Clock
+from shardwright.endpoint.protocol import Endpoints
+from shardwright.errors import LostLeadership, ShardwrightError
+from shardwright.leader.apply import Applier, Ender
+from shardwright.leader.companions import companions
+from shardwright.leader.handoff import Build, Handoffs
+from shardwright.leader.observe import Machine, Observer
+from shardwright.leader.probe import Probe
+from shardwright.leader.publish import Publisher
+from shardwright.leader.retention import decide_retention
+from shardwright.model.commands import Command
+from shardwright.model.database import DatabaseStatus, GroupPhase, ShardWanted
+from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, ShardUid
+from shardwright.model.view import ClusterView, Write
+from shardwright.reconcile.database import decide_database
+from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
+from shardwright.reconcile.group import decide_group
+from shardwright.server.protocol import Servers
+from shardwright.store import keys
+from shardwright.store.commit import Conflict, Fence, commit
+from shardwright.store.mirror import Mirror
+from shardwright.store.protocol import Store, StoreError
+
+TURN_MAX_S = 1.0
+"""A turn at least this often: losing every event must be harmless."""
+BUSY_TURN_S = 0.1
+"""While moves, starts or changes are under way."""
+CONFLICTS_MAX = 20
+RETENTION_EVERY = timedelta(minutes=5)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderParts:
+    """What a leader works with."""
+
+    store: Store
+    mirror: Mirror
+    servers: Servers
+    endpoints: Endpoints
+    machine: Machine
+    ender: Ender
+    clock: Clock
+    probe: Probe
+    random_text: Callable[[], str]
+    yield_leadership: Callable[[], None]
+
+
+class Leader:
+    """One leadership. ``fence`` and ``term`` are those under which everything is written."""
+
+    def __init__(self, parts: LeaderParts, *, term: int, fence: Fence) -> None:
+        self._parts = parts
+        self._fence = fence
+        self._wake = asyncio.Event()
+        self._is_lost = False
+        self._busy_until: datetime | None = None
+        self._retained_at: datetime | None = None
+        self._observer = Observer(
+            parts.servers, parts.endpoints, machine=parts.machine, clock=parts.clock, wake=self._wake.set
+        )
+        handoffs = Handoffs(
+            parts.servers,
+            parts.endpoints,
+            commit=self._commit_built,
+            current=self._current,
+            term=term,
+            clock=parts.clock,
+            probe=parts.probe,
+        )
+        self._applier = Applier(
+            parts.servers,
+            parts.endpoints,
+            handoffs=handoffs,
+            observer=self._observer,
+            commit=self._commit_built,
+            current=self._current,
+            ender=parts.ender,
+            yield_leadership=parts.yield_leadership,
+            clock=parts.clock,
+            on_lost=self._lose,
+            wake=self._wake.set,
+        )
+        self._publisher = Publisher(parts.store, parts.mirror, self._fence, clock=parts.clock)
+
+    async def run(self) -> None:
+        """Lead until the leadership is lost (returns) or the task is cancelled. Leaves nothing running."""
+        try:
+            await self._parts.mirror.fresh()
+            while not self._is_lost:
+                await self._guarded_turn()
+                await self._sleep()
+        except LostLeadership:
+            _log.info("leadership lost")
+        finally:
+            await self._applier.close()
+            await self._observer.close()
+            await self._parts.servers.close()
+
+    def _lose(self) -> None:
+        self._is_lost = True
+        self._wake.set()
+
+    async def _guarded_turn(self) -> None:
+        """The loop's edge: a turn that fails is logged, and the next one recomputes."""
+        try:
+            await self._turn()
+        except LostLeadership:
+            raise
+        except Conflict:
+            self._wake.set()
+        except (StoreError, ShardwrightError) as e:
+            _log.warning("a turn failed", code=e.code, reason=e.text)
+            await self._parts.clock.sleep(BUSY_TURN_S)
+        except Exception:
+            _log.exception("a turn failed; a defect")
+            await self._parts.clock.sleep(TURN_MAX_S)
+
+    async def _sleep(self) -> None:
+        now = self._parts.clock.now()
+        limit = TURN_MAX_S
+        if self._busy_until is not None:
+            limit = min(limit, max(0.005, (self._busy_until - now).total_seconds()))
+        revision = self._parts.mirror.revision
+        changed = asyncio.ensure_future(self._parts.mirror.wait_change(revision, limit))
+        woken = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait({changed, woken}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in (changed, woken):
+                future.cancel()
+            await asyncio.gather(changed, woken, return_exceptions=True)
+        self._wake.clear()
+
+    # -- a turn --------------------------------------------------------------------------------------------------------
+
+    def _current(self) -> ClusterView:
+        return self._observer.augment(self._parts.mirror.view())
+
+    async def _turn(self) -> None:
+        now = self._parts.clock.now()
+        self._observer.follow(self._parts.mirror.view(), hot=_hot_shards(self._parts.mirror.view()))
+        wake_at: datetime | None = None
+        commands: list[Command] = []
+        view = self._current()
+        for names, decide in DECIDERS:
+            for name in names(view):
+                decision = decide(name, view, now)
+                if decision.writes:
+                    await self._commit(decision.writes, view)
+                    self._wake.set()
+                    view = self._current()
+                commands.extend(decision.commands)
+                wake_at = _earlier(wake_at, decision.wake_at)
+        self._applier.submit(list(dict.fromkeys(commands)), self._current())
+        self._busy_until = _earlier(wake_at, now + timedelta(seconds=BUSY_TURN_S) if _is_busy(self._current()) else None)
+        await self._publisher.publish(self._current(), now)
+        await self._retain(now)
+
+    async def _commit(self, writes: Sequence[Write], view: ClusterView) -> None:
+        extra = companions(writes, view, self._parts.mirror.bare)
+        await commit(
+            self._parts.store,
+            self._parts.mirror,
+            writes,
+            fence=self._fence,
+            random_text=self._parts.random_text,
+            extra=extra,
+            view_revision=view.revision,
+        )
+
+    async def _commit_built(self, build: Build) -> None:
+        for _ in range(CONFLICTS_MAX):
+            view = self._current()
+            writes = build(view)
+            if not writes:
+                return
+            try:
+                await self._commit(writes, view)
+            except Conflict:
+                continue
+            self._wake.set()
+            return
+        raise Conflict("conflict", f"the records changed {CONFLICTS_MAX} times while they were being written")
+
+    async def _retain(self, now: datetime) -> None:
+        if self._retained_at is not None and now - self._retained_at < RETENTION_EVERY:
+            return
+        self._retained_at = now
+        bare = (self._parts.mirror.bare(item.key) for item in self._parts.mirror.range(keys.last_actions_prefix()))
+        shown = frozenset(ActionUid(uid) for uid in bare if uid is not None)
+        view = self._current()
+        decision = decide_retention(view, now, last_actions=shown)
+        if decision.writes:
+            await self._commit(decision.writes, view)
+
+
+Names = Callable[[ClusterView], list[str]]
+Decide = Callable[[str, ClusterView, datetime], Decision]
+
+
+def _group(name: str, view: ClusterView, now: datetime) -> Decision:
+    group = view.groups.get(GroupUid(name))
+    return NOTHING if group is None else decide_group(group, view, now)
+
+
+def _endpoint(name: str, view: ClusterView, now: datetime) -> Decision:
+    endpoint = view.endpoints.get(EndpointUid(name))
+    return NOTHING if endpoint is None else decide_endpoint(endpoint, view)
+
+
+def _database(name: str, view: ClusterView, now: datetime) -> Decision:
+    database = view.databases.get(DatabaseUid(int(name)))
+    return NOTHING if database is None else decide_database(database, view, now)
+
+
+def _move(name: str, view: ClusterView, now: datetime) -> Decision:
+    move = view.moves.get(MoveUid(name))
+    return NOTHING if move is None or move.state.is_terminal else decide_move(move, view, now)
+
+
+def _action(name: str, view: ClusterView, now: datetime) -> Decision:
+    action = view.actions.get(ActionUid(name))
+    return NOTHING if action is None or action.status.is_terminal else decide_action(action, view, now)
+
+
+DECIDERS: tuple[tuple[Names, Decide], ...] = (
+    (lambda view: sorted(view.groups), _group),
+    (lambda view: sorted(view.endpoints), _endpoint),
+    (lambda view: [""], lambda name, view, now: decide_strays(view)),
+    (lambda view: [str(uid) for uid in sorted(view.databases)], _database),
+    (lambda view: [m.uid for m in view.live_moves()], _move),
+    (lambda view: [a.uid for a in view.live_actions()], _action),
+)
+"""Roles first, then endpoints and databases, then what moves things, then who asked for it. Each decision sees the writes of
+those before it."""
+
+
+def _hot_shards(view: ClusterView) -> frozenset[ShardUid]:
+    """Shards whose next answer something waits for."""
+    unsettled = {d.uid for d in view.databases.values() if d.status is not DatabaseStatus.ACTIVE}
+    moving = {m.group_uid for m in view.live_moves()}
+    starting = {g.uid for g in view.groups.values() if g.phase is not GroupPhase.SERVING or g.handoff is not None}
+    return frozenset(
+        s.uid
+        for s in view.shards.values()
+        if s.wanted is not ShardWanted.RUNNING
+        or s.database_uid in unsettled
+        or s.group_uid in moving
+        or s.group_uid in starting
+        or s.in_sync_generation < 0
+    )
+
+
+def _is_busy(view: ClusterView) -> bool:
+    return bool(view.live_moves()) or bool(_hot_shards(view))
+
+
+def _earlier(a: datetime | None, b: datetime | None) -> datetime | None:
+    return min((t for t in (a, b) if t is not None), default=None)

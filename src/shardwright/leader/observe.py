@@ -1,0 +1,212 @@
+"""What the leader sees of servers, endpoint processes and (on its own machine) processes, beside the records.
+
+Owns one polling task for each shard and each node; wakes the leader when something that decisions depend on has changed.
+Must not decide and must not write. Lives as long as one leadership.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+from shardwright.clock import Clock
+from shardwright.endpoint.protocol import Endpoints
+from shardwright.errors import Transient
+from shardwright.leader.targets import server_target
+from shardwright.model.database import Shard, ShardWanted
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.seen import EndpointProcessSeen, Health, ProcessIdentity, ProcessSeen, ProcessState, ServerSeen
+from shardwright.model.view import ClusterView
+from shardwright.server.protocol import Servers
+from shardwright.tasks import spawn
+
+IDLE_S = 1.0
+HOT_S = 0.05
+"""While a move, a start or a change of the database waits for what is seen."""
+
+
+class Machine(Protocol):
+    """What can be known of processes of this machine without their agent."""
+
+    def is_local(self, identity: ProcessIdentity) -> bool:
+        """Whether the process belongs to this machine, in this or an earlier boot."""
+        ...
+
+    def is_running(self, identity: ProcessIdentity) -> bool:
+        """Whether exactly this process runs; certain for a local one."""
+        ...
+
+    def cpu_seconds(self, identity: ProcessIdentity) -> float | None:
+        """CPU time used so far; None when it does not run."""
+        ...
+
+
+class Observer:
+    """See the module's text. ``wake`` is called when a decision may come out differently."""
+
+    def __init__(
+        self, servers: Servers, endpoints: Endpoints, *, machine: Machine, clock: Clock, wake: Callable[[], None]
+    ) -> None:
+        self._servers = servers
+        self._endpoints = endpoints
+        self._machine = machine
+        self._clock = clock
+        self._wake = wake
+        self._view = ClusterView()
+        self._seen: dict[ShardUid, ServerSeen] = {}
+        self._processes: dict[NodeUid, EndpointProcessSeen] = {}
+        self._cpu: dict[ShardUid, float] = {}
+        self._tasks: dict[object, asyncio.Task[None]] = {}
+        self._pokes: dict[object, asyncio.Event] = {}
+        self._hot: frozenset[ShardUid] = frozenset()
+        self._is_hot = False
+
+    def follow(self, view: ClusterView, *, hot: frozenset[ShardUid]) -> None:
+        """Poll what these records name, the ``hot`` shards (and, when there are any, endpoint processes) often."""
+        self._view = view
+        became_hot = hot - self._hot
+        self._hot, self._is_hot = hot, bool(hot)
+        wanted: set[object] = set()
+        for shard in view.shards.values():
+            if shard.wanted is ShardWanted.RUNNING:
+                wanted.add(("shard", shard.uid))
+                self._ensure(("shard", shard.uid), partial(self._poll_shard, shard.uid))
+        for uid in view.nodes:
+            wanted.add(("node", uid))
+            self._ensure(("node", uid), partial(self._poll_node, uid))
+        for key in self._tasks.keys() - wanted:
+            self._tasks.pop(key).cancel()
+            self._pokes.pop(key, None)
+        for shard_uid in became_hot:
+            self.poke(shard_uid)
+
+    def poke(self, shard_uid: ShardUid) -> None:
+        """Ask this server at once: something was just done to it."""
+        if (event := self._pokes.get(("shard", shard_uid))) is not None:
+            event.set()
+
+    def poke_node(self, node_uid: NodeUid) -> None:
+        """Ask this node's endpoint process at once."""
+        if (event := self._pokes.get(("node", node_uid))) is not None:
+            event.set()
+
+    def augment(self, view: ClusterView) -> ClusterView:
+        """The view with what is seen now."""
+        servers = {
+            uid: seen
+            for uid, seen in self._seen.items()
+            if uid in view.shards and view.shards[uid].incarnation == seen.incarnation
+        }
+        processes = {uid: self._judge(seen, servers.get(uid)) for uid, seen in view.processes.items()}
+        return replace(view, servers=servers, processes=processes, endpoint_processes=dict(self._processes))
+
+    async def close(self) -> None:
+        """End all polling."""
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _judge(self, reported: ProcessSeen, seen: ServerSeen | None) -> ProcessSeen:
+        """An agent that died reports no death: for a server that does not answer, look at this machine's processes."""
+        if reported.state is not ProcessState.RUNNING or reported.identity is None:
+            return reported
+        if seen is not None and seen.health in (Health.OK, Health.LOADING):
+            return reported
+        if self._machine.is_local(reported.identity) and not self._machine.is_running(reported.identity):
+            return replace(reported, state=ProcessState.GONE, text="its process has ended")
+        return reported
+
+    def _ensure(self, key: object, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = self._tasks.get(key)
+        if task is None or task.done():
+            self._pokes[key] = asyncio.Event()
+            self._tasks[key] = spawn(f"observe {key}", work())
+
+    async def _rest(self, key: object, seconds: float) -> None:
+        poke = self._pokes[key]
+        try:
+            async with asyncio.timeout(seconds):
+                await poke.wait()
+        except TimeoutError:
+            pass
+        poke.clear()
+
+    async def _poll_shard(self, uid: ShardUid) -> None:
+        key = ("shard", uid)
+        while (shard := self._view.shards.get(uid)) is not None:
+            if self._may_answer(shard):
+                await self._ask_server(shard)
+            await self._rest(key, HOT_S if uid in self._hot else IDLE_S)
+
+    def _may_answer(self, shard: Shard) -> bool:
+        process = self._view.processes.get(shard.uid)
+        return process is not None and process.state is ProcessState.RUNNING
+
+    async def _ask_server(self, shard: Shard) -> None:
+        try:
+            target = server_target(self._view, shard)
+        except Transient:
+            return
+        seen = await self._servers.observe(target)
+        if seen.health is Health.TIMEOUT:
+            seen = self._with_cpu(seen)
+        else:
+            self._cpu.pop(shard.uid, None)
+        before = self._seen.get(shard.uid)
+        self._seen[shard.uid] = seen
+        if before is None or _matters(before) != _matters(seen):
+            self._wake()
+
+    def _with_cpu(self, seen: ServerSeen) -> ServerSeen:
+        """Tell a busy server from a stuck one."""
+        process = self._view.processes.get(seen.shard_uid)
+        used = None if process is None or process.identity is None else self._machine.cpu_seconds(process.identity)
+        if used is None:
+            return seen
+        last = self._cpu.get(seen.shard_uid)
+        self._cpu[seen.shard_uid] = used
+        before = self._seen.get(seen.shard_uid)
+        active_at = before.cpu_active_at if before is not None and before.health is Health.TIMEOUT else None
+        return replace(seen, cpu_active_at=seen.at if last is not None and used > last else active_at)
+
+    async def _poll_node(self, uid: NodeUid) -> None:
+        key = ("node", uid)
+        while True:
+            seen = await self._endpoints.status(uid)
+            before = self._processes.get(uid)
+            self._processes[uid] = seen
+            if before is None or _endpoints_that_matter(before) != _endpoints_that_matter(seen):
+                self._wake()
+            await self._rest(key, HOT_S if self._is_hot else IDLE_S)
+
+
+def _matters(seen: ServerSeen) -> object:
+    """What decisions depend on; figures that change all the time are left out."""
+    return (
+        seen.incarnation,
+        seen.health,
+        seen.run_id,
+        seen.role,
+        seen.replication_id,
+        seen.primary_address,
+        seen.primary_port,
+        seen.is_link_up,
+        seen.is_syncing,
+        seen.is_fenced,
+        seen.keys > 0,
+        seen.is_aof_on,
+        seen.is_persistence_busy,
+        seen.is_persistence_ok,
+        seen.saves_since_start > 0,
+    )
+
+
+def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:
+    return (
+        seen.answers,
+        seen.pid,
+        tuple((e.endpoint_uid, e.state, e.generation, e.held_generation, e.connections == 0) for e in seen.endpoints),
+    )

@@ -1,0 +1,57 @@
+"""Publishes what the leader sees of servers, for the API and for whoever leads next to show at once.
+
+Owns ``seen/servers/<shard>``. Nothing may be decided from these records. Writes when something that people look at changed,
+and figures at most every PERIOD; a failure to write is no matter.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from shardwright.clock import Clock
+from shardwright.model.ids import ShardUid
+from shardwright.model.seen import ServerSeen
+from shardwright.model.view import ClusterView
+from shardwright.store import keys, records
+from shardwright.store.commit import Fence
+from shardwright.store.mirror import Mirror
+from shardwright.store.protocol import CreatedAt, DeleteKey, Operation, PutKey, Store, Transaction
+
+PERIOD = timedelta(seconds=5)
+OPERATIONS_MAX = 100
+"""Under the store's bound for one transaction."""
+
+
+class Publisher:
+    """See the module's text."""
+
+    def __init__(self, store: Store, mirror: Mirror, fence: Fence, *, clock: Clock) -> None:
+        self._store = store
+        self._mirror = mirror
+        self._fence = fence
+        self._clock = clock
+        self._published: dict[ShardUid, ServerSeen] = {}
+
+    async def publish(self, view: ClusterView, now: datetime) -> None:
+        """Write what is due. Raises StoreUnavailable; a lost leadership shows at the next commit."""
+        operations: list[Operation] = []
+        for uid, seen in view.servers.items():
+            if _is_due(self._published.get(uid), seen, now):
+                operations.append(PutKey(keys.seen_server_key(uid), records.encode(seen)))
+                self._published[uid] = seen
+        gone = [k.key for k in self._mirror.range(keys.SEEN_SERVERS) if int(k.key.rpartition("/")[2]) not in view.shards]
+        operations.extend(DeleteKey(key) for key in gone)
+        for start in range(0, len(operations), OPERATIONS_MAX):
+            part = tuple(operations[start : start + OPERATIONS_MAX])
+            compares = (CreatedAt(keys.LEADER, self._fence.revision_created),)
+            await self._store.transact(Transaction(compares, part))
+
+
+def _is_due(before: ServerSeen | None, seen: ServerSeen, now: datetime) -> bool:
+    if before is None or _shown(before) != _shown(seen):
+        return True
+    figures_differ = before != replace(seen, at=before.at, cpu_s=before.cpu_s)
+    return figures_differ and now - before.at >= PERIOD
+
+
+def _shown(seen: ServerSeen) -> object:
+    return (seen.incarnation, seen.health, seen.role, seen.is_link_up, seen.is_syncing, seen.is_fenced, seen.run_id)

@@ -1,0 +1,35 @@
+"""Forgets what has been kept long enough: ended actions and their moves, removed nodes, old events. Pure decisions.
+
+Called by the leader now and then. An action that is still the last of its name on a node stays until it is forgotten or
+replaced (rest-api.md 2.7).
+"""
+
+from datetime import datetime, timedelta
+
+from shardwright.model.decision import Decision
+from shardwright.model.ids import ActionUid
+from shardwright.model.view import ClusterView, Delete, Write
+
+EVENTS_MAX = 20_000
+DELETIONS_AT_ONCE = 60
+"""Half of a transaction's bound on operations."""
+
+
+def decide_retention(view: ClusterView, now: datetime, *, last_actions: frozenset[ActionUid]) -> Decision:
+    """Delete what is over its time, a bounded number at once. ``last_actions``: those that a node still shows."""
+    limit = timedelta(seconds=view.policy.action_retention_s)
+    retained_nodes = {n.uid for n in view.removed_nodes.values() if n.retained_until > now}
+    doomed: list[Write] = []
+    for action in view.actions.values():
+        is_shown = action.uid in last_actions and (action.node_uid in view.nodes or action.node_uid in retained_nodes)
+        if not action.status.is_terminal or is_shown or now - (action.ended_at or action.created_at) < limit:
+            continue
+        doomed.extend(Delete(m) for m in view.moves_of_action(action.uid))
+        doomed.append(Delete(action))
+    doomed.extend(
+        Delete(m)
+        for m in view.moves.values()
+        if m.state.is_terminal and m.action_uid is None and now - (m.ended_at or m.created_at) >= limit
+    )
+    doomed.extend(Delete(n) for n in view.removed_nodes.values() if n.retained_until <= now)
+    return Decision(writes=tuple(doomed[:DELETIONS_AT_ONCE]))
