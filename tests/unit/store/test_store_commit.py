@@ -1,0 +1,115 @@
+"""A commit happens as a whole, on what was seen, under the leadership that decided it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from shardwright.clock import SystemClock
+from shardwright.errors import LostLeadership
+from shardwright.model.cluster import Node
+from shardwright.model.event import Event, Severity
+from shardwright.model.ids import NodeUid
+from shardwright.model.view import Delete, Put
+from shardwright.store import keys, records
+from shardwright.store.commit import Conflict, Fence, commit
+from shardwright.store.memory import MemoryStore
+from shardwright.store.mirror import Mirror
+from shardwright.store.protocol import DeleteKey, ModifiedAt, PutKey, Transaction
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NODE = Node(NodeUid(1), "127.0.0.1", NOW)
+KEY = keys.key_of(NODE)
+
+
+def word() -> str:
+    return "abc"
+
+
+def run(scenario: Callable[[MemoryStore, Mirror], Awaitable[None]]) -> None:
+    async def main() -> None:
+        store = MemoryStore(SystemClock())
+        mirror = Mirror(store)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            task = group.create_task(mirror.run())
+            await mirror.ready()
+            await scenario(store, mirror)
+            task.cancel()
+        await store.close()
+
+    asyncio.run(main())
+
+
+async def put(store: MemoryStore, key: str, value: bytes) -> int:
+    return (await store.transact(Transaction(operations=(PutKey(key, value),)))).revision
+
+
+def test_records_events_and_extra_keys_in_one_revision() -> None:
+    async def scenario(store: MemoryStore, mirror: Mirror) -> None:
+        event = Event(NOW, "node_added", Severity.INFO, "a node was added")
+        extra = Transaction((ModifiedAt(keys.port_key(1), 0),), (PutKey(keys.port_key(1), b"1"),))
+        writes = [Put(NODE), Put(event), Put(replace(NODE, rack="b"))]
+        revision = await commit(store, mirror, writes, fence=None, extra=extra, random_text=word)
+        assert mirror.revision == revision
+        assert mirror.view().nodes == {NODE.uid: replace(NODE, rack="b")}
+        assert mirror.records(keys.EVENTS) == [event]
+        assert {item.modify_revision for item in mirror.range("")} == {revision}
+        assert len(mirror.range("")) == 3
+        assert await commit(store, mirror, [Delete(NODE)], fence=None, random_text=word) == revision + 1
+        assert mirror.view().nodes == {}
+        assert await commit(store, mirror, [], fence=None, random_text=word) == revision + 1
+
+    run(scenario)
+
+
+def test_a_record_that_another_writer_changed_is_a_conflict() -> None:
+    async def scenario(store: MemoryStore, mirror: Mirror) -> None:
+        await commit(store, mirror, [Put(NODE)], fence=None, random_text=word)
+        # The mirror has had no turn of the loop since this write.
+        other = await put(store, KEY, records.encode(replace(NODE, rack="other")))
+        other_node = Node(NodeUid(2), "127.0.0.2", NOW)
+        with pytest.raises(Conflict):
+            await commit(store, mirror, [Put(NODE), Put(other_node)], fence=None, random_text=word)
+        assert mirror.revision == other
+        assert mirror.view().nodes == {NODE.uid: replace(NODE, rack="other")}
+
+    run(scenario)
+
+
+def test_a_view_that_is_too_old_is_a_conflict() -> None:
+    async def scenario(store: MemoryStore, mirror: Mirror) -> None:
+        seen = await commit(store, mirror, [Put(NODE)], fence=None, random_text=word)
+        await put(store, "unrelated", b"")
+        await mirror.fresh()
+        await commit(store, mirror, [Put(NODE)], fence=None, random_text=word, view_revision=seen)
+        await mirror.fresh()
+        with pytest.raises(Conflict):
+            await commit(store, mirror, [Put(NODE)], fence=None, random_text=word, view_revision=seen)
+        await store.transact(Transaction(operations=(DeleteKey(KEY),)))
+        await mirror.fresh()
+        with pytest.raises(Conflict):
+            await commit(store, mirror, [Put(NODE)], fence=None, random_text=word, view_revision=mirror.revision - 1)
+
+    run(scenario)
+
+
+def test_without_the_leadership_nothing_is_written() -> None:
+    async def scenario(store: MemoryStore, mirror: Mirror) -> None:
+        fence = Fence(await put(store, keys.LEADER, b'{"node_uid":1,"term":1}'))
+        await commit(store, mirror, [Put(NODE)], fence=fence, random_text=word)
+        other = await put(store, KEY, records.encode(NODE))
+        with pytest.raises(Conflict):
+            await commit(store, mirror, [Put(replace(NODE, rack="b"))], fence=fence, random_text=word)
+        assert mirror.revision == other
+        await store.transact(Transaction(operations=(DeleteKey(keys.LEADER),)))
+        await put(store, keys.LEADER, b'{"node_uid":2,"term":2}')
+        with pytest.raises(LostLeadership):
+            await commit(store, mirror, [Put(replace(NODE, rack="b"))], fence=fence, random_text=word)
+        with pytest.raises(LostLeadership):
+            await commit(store, mirror, [], fence=fence, random_text=word)
+        await mirror.fresh()
+        assert mirror.view().nodes == {NODE.uid: NODE}
+
+    run(scenario)
