@@ -6,6 +6,7 @@ or the environment, where other users of the machine could read it.
 
 import ipaddress
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from shardwright.cli.failure import usage
+
+_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
         raise usage(f"{path} belongs to another user", remedy="--url URL --user E-MAIL --password-file FILE") from None
     except (OSError, ValueError) as error:
         raise usage(f"{path} cannot be read: {error}") from error
-    if not isinstance(kept, dict) or not {"url", "username", "password"} <= kept.keys():
+    if not isinstance(kept, dict) or not all(isinstance(kept.get(key), str) for key in ("url", "username", "password")):
         raise usage(f"{path} is not what `shardwright up` wrote")
     return kept
 
@@ -109,7 +112,7 @@ def _normal(url: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise usage(f"{url!r} is no address: {error}") from error
-    if parts.scheme not in ("https", "http") or not host or parts.username is not None:
+    if parts.scheme not in ("https", "http") or not host or not _HOST.fullmatch(host) or parts.username is not None:
         raise usage(f"{url!r} is no address of the API", remedy="for instance https://127.0.0.1:9443")
     if parts.scheme == "http" and not _is_this_machine(host):
         raise usage(f"{url} would send the password in clear text", remedy="use https://")

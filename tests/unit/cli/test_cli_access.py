@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardwright.cli.access import Wanted, default_directory, load_access
+from shardwright.cli.failure import Exit, Failure
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Path:
+    admin = {
+        "url": "https://127.0.0.1:9443",
+        "urls": ["https://127.0.0.1:9443", "https://127.0.0.2:9443"],
+        "username": "admin@shardwright.local",
+        "password": "secret",
+    }
+    (tmp_path / "admin.json").write_text(json.dumps(admin))
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / "cert.pem").write_text("x")
+    return tmp_path
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Path:
+    path = tmp_path / "password"
+    path.write_text("other\nnot this\n")
+    return path
+
+
+def refused(environment: dict[str, str] | None = None, **wanted: Any) -> Failure:
+    with pytest.raises(Failure) as caught:
+        load_access(Wanted(**wanted), environment or {"HOME": "/nonexistent"})
+    assert caught.value.exit_code is Exit.USAGE
+    return caught.value
+
+
+def test_a_local_cluster_needs_no_options(cluster: Path) -> None:
+    access = load_access(Wanted(directory=cluster), {})
+    assert access.urls == ("https://127.0.0.1:9443", "https://127.0.0.2:9443")
+    assert (access.username, access.password) == ("admin@shardwright.local", "secret")
+    assert access.certificate == cluster / "tls" / "cert.pem"
+
+
+def test_a_node_of_the_cluster_can_be_named(cluster: Path) -> None:
+    access = load_access(Wanted(directory=cluster, url="127.0.0.2:9443"), {})
+    assert access.urls == ("https://127.0.0.2:9443",)
+    assert access.password == "secret"
+
+
+def test_the_password_of_a_local_cluster_goes_to_nobody_else(cluster: Path) -> None:
+    assert "no user" in refused(directory=cluster, url="https://198.51.100.1:9443").text
+
+
+def test_another_user_brings_a_password(cluster: Path, password_file: Path) -> None:
+    assert "no password" in refused(directory=cluster, user="else@example.com").text
+    access = load_access(Wanted(directory=cluster, user="else@example.com", password_file=password_file), {})
+    assert (access.username, access.password) == ("else@example.com", "other")
+
+
+def test_a_remote_cluster(password_file: Path) -> None:
+    access = load_access(Wanted(url="https://node", user="a@b.c", password_file=password_file), {"HOME": "/nonexistent"})
+    assert access.urls == ("https://node:9443",)
+    assert access.certificate is None
+
+
+def test_the_password_is_not_shown(cluster: Path) -> None:
+    assert "secret" not in repr(load_access(Wanted(directory=cluster), {}))
+
+
+def test_clear_text_leaves_this_machine_never(password_file: Path) -> None:
+    assert "clear text" in refused(url="http://198.51.100.1", user="a@b.c", password_file=password_file).text
+    assert load_access(Wanted(url="http://127.0.0.9", user="a", password_file=password_file), {}).urls == (
+        "http://127.0.0.9:8080",
+    )
+
+
+@pytest.mark.parametrize("url", [" ", "a b", "ftp://x", "https://", "https://x:port", "https://me:secret@x", "https://[::1"])
+def test_what_is_no_address_is_refused(url: str, password_file: Path) -> None:
+    refused(url=url, user="a", password_file=password_file)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"url": 1}', "not json"])
+def test_a_broken_admin_file_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "admin.json").write_text(text)
+    assert "admin.json" in refused(directory=tmp_path).text
+
+
+def test_no_cluster_names_the_remedy(tmp_path: Path) -> None:
+    assert "shardwright up" in refused(directory=tmp_path).remedy
+
+
+def test_an_empty_or_missing_password_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    assert "empty" in refused(url="https://x", user="a", password_file=tmp_path / "empty").text
+    assert "cannot be read" in refused(url="https://x", user="a", password_file=tmp_path / "none").text
+
+
+def test_a_missing_certificate_is_named(password_file: Path, tmp_path: Path) -> None:
+    wanted = {"url": "https://x", "user": "a", "password_file": password_file, "certificate": tmp_path / "none.pem"}
+    assert "no certificate" in refused(**wanted).text
+
+
+def test_the_default_directory() -> None:
+    assert default_directory({"XDG_DATA_HOME": "/x"}) == Path("/x/shardwright")
+    assert default_directory({"HOME": "/h"}) == Path("/h/.local/share/shardwright")
