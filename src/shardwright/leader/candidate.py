@@ -206,6 +206,10 @@ class Candidate:
         leader = await self._store.get(keys.LEADER)
         if leader is None:
             self._drop("the leader key is gone")
+            if self._clock.monotonic() >= self._valid_until:
+                # To lead with a lease that may have run out would end as soon as it began.
+                self._renew_now.set()
+                return RETRY_S
             if await self._abstains():
                 return RETRY_S
             return LOOK_S if await self._stand(lease) else 0.0

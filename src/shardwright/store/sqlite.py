@@ -31,7 +31,10 @@ from shardwright.store.sqlite_file import SqliteFile, connect
 from shardwright.tasks import spawn
 
 POLL_S = 0.005
-"""How often other processes' commits are looked for while somebody watches. One look reads shared memory only."""
+"""How often other processes' commits are looked for while somebody watches. One look reads shared memory only; all of
+them together are 2 to 3 % of a core."""
+POLL_SELDOM_S = 0.02
+"""For a store whose watchers can wait that long (an election)."""
 LEASE_CHECK_S = 0.25
 """How often an idle store looks for leases that ran out; a lease may end half a second late."""
 
@@ -43,11 +46,12 @@ class SqliteStore:
     """See ``protocol.Store``. Belongs to the event loop in which it was opened; several may have one file open, in one
     process and in several."""
 
-    def __init__(self, file: SqliteFile, executor: ThreadPoolExecutor, poll: sqlite3.Connection) -> None:
+    def __init__(self, file: SqliteFile, executor: ThreadPoolExecutor, poll: sqlite3.Connection, *, poll_s: float) -> None:
         """Use ``open``."""
         self._file = file
         self._executor = executor
         self._poll_connection = poll
+        self._poll_s = poll_s
         self._loop = asyncio.get_running_loop()
         self._watchers: set[asyncio.Event] = set()
         self._revision_seen = 0
@@ -57,8 +61,11 @@ class SqliteStore:
         self._tender = spawn("sqlite store: end leases", self._end_leases())
 
     @classmethod
-    async def open(cls, path: Path, *, boot: BootClock | None = None) -> "SqliteStore":
-        """Open the file; create it (mode 0600) or bring its schema up to date when needed. Raises StoreUnavailable."""
+    async def open(cls, path: Path, *, boot: BootClock | None = None, poll_s: float = POLL_S) -> "SqliteStore":
+        """Open the file; create it (mode 0600) or bring its schema up to date when needed. Raises StoreUnavailable.
+
+        ``poll_s``: how long a watcher may take to learn of another process's write.
+        """
         executor = ThreadPoolExecutor(1, thread_name_prefix="sqlite-store")
         clock = boot or SystemBootClock()
         loop = asyncio.get_running_loop()
@@ -68,7 +75,7 @@ class SqliteStore:
         except BaseException:
             executor.shutdown(wait=False)
             raise
-        return cls(file, executor, poll)
+        return cls(file, executor, poll, poll_s=poll_s)
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
@@ -137,7 +144,7 @@ class SqliteStore:
 
     def _start_polling(self) -> None:
         if self._poll_timer is None and not self._is_closed:
-            self._poll_timer = self._loop.call_later(POLL_S, self._poll)
+            self._poll_timer = self._loop.call_later(self._poll_s, self._poll)
 
     def _poll(self) -> None:
         """Look whether somebody else has committed. Runs in the event loop: it takes about ten microseconds, a trip to

@@ -1,0 +1,281 @@
+"""Elections between threads and processes on one store file: one leader at a time, and a frozen one does no harm."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from tests.integration.store_process import presence
+
+from shardwright.errors import LostLeadership
+from shardwright.leader.election import Held, LeaseKeeper, check_term
+from shardwright.store import keys, records
+from shardwright.store.protocol import CreatedAt, PutKey, Transaction
+from shardwright.store.sqlite import POLL_SELDOM_S, SqliteStore
+
+SCRIPT = Path(__file__).with_name("store_process.py")
+SOURCES = Path(__file__).parents[2] / "src"
+
+
+async def until(what: Callable[[], bool], *, within_s: float, state: Callable[[], object]) -> float:
+    """Wait for a condition; how long it took, in seconds."""
+    began = time.monotonic()
+    while not what():
+        if time.monotonic() - began > within_s:
+            raise AssertionError(f"not within {within_s} s: {state()}")
+        await asyncio.sleep(0.002)
+    return time.monotonic() - began
+
+
+class Daemons:
+    """Lease keepers of several daemons in this process, and the history of their terms."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.keepers: dict[int, LeaseKeeper] = {}
+        self.told: list[tuple[str, int, int]] = []
+
+    def open_store(self) -> Awaitable[SqliteStore]:
+        return SqliteStore.open(self.path, poll_s=POLL_SELDOM_S)
+
+    async def start(self, uid: int) -> LeaseKeeper:
+        def gained(held: Held) -> None:
+            self.told.append(("gained", uid, held.term))
+
+        keeper = LeaseKeeper(
+            self.open_store, presence(uid), on_gained=gained, on_lost=lambda: self.told.append(("lost", uid, 0))
+        )
+        self.keepers[uid] = keeper
+        await keeper.start()
+        return keeper
+
+    def leaders(self) -> list[int]:
+        return [uid for uid, keeper in self.keepers.items() if keeper.is_leader()]
+
+    async def one_leads(self, *, but: int = 0, within_s: float = 5) -> float:
+        def settled() -> bool:
+            leaders = self.leaders()
+            assert len(leaders) <= 1, leaders
+            return len(leaders) == 1 and leaders != [but]
+
+        return await until(settled, within_s=within_s, state=lambda: (self.leaders(), self.told))
+
+    async def stop(self) -> None:
+        for keeper in self.keepers.values():
+            await keeper.stop()
+
+
+def run(path: Path, scenario: Callable[[Daemons], Awaitable[None]]) -> None:
+    async def main() -> None:
+        daemons = Daemons(path)
+        try:
+            async with asyncio.timeout(40):
+                await scenario(daemons)
+        finally:
+            await daemons.stop()
+
+    asyncio.run(main())
+
+
+def test_one_leads_and_a_stopped_one_is_followed_at_once(tmp_path: Path) -> None:
+    async def scenario(daemons: Daemons) -> None:
+        for uid in (1, 2, 3):
+            await daemons.start(uid)
+        terms: list[int] = []
+        for round_number in range(3):
+            await daemons.one_leads()
+            (leader,) = daemons.leaders()
+            held = daemons.keepers[leader].leadership
+            assert held is not None
+            terms.append(held.term)
+            if round_number == 2:
+                break
+            began = time.monotonic()
+            stopping = asyncio.ensure_future(daemons.keepers[leader].stop())
+            await daemons.one_leads(but=leader)
+            print(f"\nfrom the start of a clean stop to the next leader: {1000 * (time.monotonic() - began):.0f} ms")
+            assert time.monotonic() - began < 1
+            await stopping
+            assert not daemons.keepers[leader].is_leader()
+        assert terms == [1, 2, 3]
+        gained = [term for what, _, term in daemons.told if what == "gained"]
+        assert gained == [1, 2, 3]
+        store = await daemons.open_store()
+        present = [item.key for item in (await store.range(keys.DAEMONS)).items]
+        assert present == [f"{keys.DAEMONS}{uid:08d}" for uid in daemons.leaders()]
+        await store.close()
+
+    run(tmp_path / "store.db", scenario)
+
+
+def test_a_presence_names_its_lease(tmp_path: Path) -> None:
+    async def scenario(daemons: Daemons) -> None:
+        await daemons.start(1)
+        store = await daemons.open_store()
+        item = await store.get(f"{keys.DAEMONS}{1:08d}")
+        assert item is not None
+        record = records.decode(item.key, item.value)
+        assert record.lease_id == item.lease  # type: ignore[union-attr]
+        await store.close()
+
+    run(tmp_path / "store.db", scenario)
+
+
+def test_yielding_leaves_the_field_to_another(tmp_path: Path) -> None:
+    async def scenario(daemons: Daemons) -> None:
+        one = await daemons.start(1)
+        await daemons.one_leads()
+        # Alone, a daemon that yields leads again at once, in a new term.
+        held = one.leadership
+        assert held is not None
+        await one.yield_leadership()
+        again = await one.wait_change(None)
+        assert again is not None
+        assert again.term == held.term + 1
+        await daemons.start(2)
+        await one.yield_leadership()
+        assert await daemons.one_leads(but=1) < 1
+        await daemons.keepers[2].yield_leadership()
+        await until(lambda: not daemons.keepers[2].is_leader(), within_s=1, state=daemons.leaders)
+        # Both abstain now; the one that yielded first takes over again in the end.
+        await daemons.one_leads(within_s=6)
+
+    run(tmp_path / "store.db", scenario)
+
+
+def test_a_lease_that_vanished_ends_the_leadership_and_is_replaced(tmp_path: Path) -> None:
+    async def scenario(daemons: Daemons) -> None:
+        keeper = await daemons.start(1)
+        first = await keeper.wait_change(None)
+        assert first is not None
+        store = await daemons.open_store()
+        await check_term(store, first)
+        leader = await store.get(keys.LEADER)
+        assert leader is not None
+        assert leader.lease is not None
+        # What the supervisor does for a daemon that it has reaped.
+        await store.revoke(leader.lease)
+        second = await keeper.wait_change(first)
+        if second is None:
+            second = await keeper.wait_change(None)
+        assert second is not None
+        assert second.term == first.term + 1
+        with pytest.raises(LostLeadership):
+            await check_term(store, first)
+        await check_term(store, second)
+        assert len((await store.range(keys.DAEMONS)).items) == 1
+        fenced = Transaction((CreatedAt(keys.LEADER, first.revision_created),), (PutKey("a", b""),))
+        assert not (await store.transact(fenced)).succeeded
+        await until(lambda: ("gained", 1, 2) in daemons.told, within_s=2, state=lambda: daemons.told)
+        assert daemons.told == [("gained", 1, 1), ("lost", 1, 0), ("gained", 1, 2)]
+        await store.close()
+
+    run(tmp_path / "store.db", scenario)
+
+
+class HangingClock:
+    """A clock whose time the test moves on for those who ask, while everybody's sleeping is real."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def now(self) -> None:
+        raise AssertionError("not asked for")
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def test_nobody_believes_to_lead_after_the_lease_could_have_run_out(tmp_path: Path) -> None:
+    async def scenario(daemons: Daemons) -> None:
+        clock = HangingClock()
+        keeper = LeaseKeeper(daemons.open_store, presence(1), clock=clock)  # type: ignore[arg-type]
+        daemons.keepers[1] = keeper
+        await keeper.start()
+        first = await keeper.wait_change(None)
+        assert first is not None
+        # Between two renewals three seconds pass: as if the thread had hung.
+        clock.ahead_s = 3.0
+        assert not keeper.is_leader()
+        # When the thread renews its lease, which nobody has ended, the old term is not taken up again.
+        await until(keeper.is_leader, within_s=5, state=lambda: keeper.leadership)
+        second = keeper.leadership
+        assert second is not None
+        assert second.term == first.term + 1
+
+    run(tmp_path / "store.db", scenario)
+
+
+class Subject:
+    """A daemon in a process of its own."""
+
+    def __init__(self, path: Path, uid: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), "lead", str(path), str(uid)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        )
+        self.lines: list[str] = []
+
+    async def line(self, beginning: str) -> str:
+        """Wait for a line that begins so."""
+        assert self.process.stdout is not None
+        while True:
+            async with asyncio.timeout(15):
+                read = (await asyncio.to_thread(self.process.stdout.readline)).strip()
+            self.lines.append(read)
+            if read.startswith(beginning):
+                return read
+            assert read, self.lines
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_a_leader_that_dies_or_freezes_is_replaced_and_does_no_harm(tmp_path: Path, sign: signal.Signals) -> None:
+    path = tmp_path / "store.db"
+
+    async def scenario(daemons: Daemons) -> None:
+        subject = Subject(path, 9)
+        try:
+            await subject.line("leads 1")
+            for uid in (1, 2):
+                await daemons.start(uid)
+            assert daemons.leaders() == []
+            subject.process.send_signal(sign)
+            taken_s = await daemons.one_leads(within_s=8)
+            print(f"\ntakeover after {sign.name}: {taken_s:.2f} s")
+            assert taken_s < 4.5
+            (leader,) = daemons.leaders()
+            held = daemons.keepers[leader].leadership
+            assert held is not None
+            assert held.term == 2
+            if sign == signal.SIGKILL:
+                return
+            store = await daemons.open_store()
+            before = await store.get(keys.REMOVE_LOCK)
+            assert before is not None
+            subject.process.send_signal(signal.SIGCONT)
+            # It finds out by its first fenced write, and knows before that from its clock.
+            assert await subject.line("lost") == "lost 1 LostLeadership False"
+            assert await store.get(keys.REMOVE_LOCK) == before
+            assert daemons.leaders() == [leader]
+            await check_term(store, held)
+            await store.close()
+        finally:
+            subject.end()
+
+    run(path, scenario)

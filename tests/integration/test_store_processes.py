@@ -1,0 +1,122 @@
+"""The SQLite store between processes: killed writers, and how soon a watcher learns of another process's write."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shardwright.store.protocol import PutKey, Transaction
+from shardwright.store.sqlite import SqliteStore
+
+SCRIPT = Path(__file__).with_name("store_process.py")
+SOURCES = Path(__file__).parents[2] / "src"
+
+
+@contextmanager
+def process(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A process of ours; killed and reaped at the end."""
+    command = [sys.executable, str(SCRIPT), *(str(argument) for argument in arguments)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(SOURCES)}
+    ) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def test_a_writer_killed_in_the_middle_leaves_a_consistent_file(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+
+    for kills in range(4):
+        acknowledged = 0
+        with process("write", path) as writer:
+            assert writer.stdout is not None
+            for line in writer.stdout:
+                acknowledged = int(line)
+                if acknowledged >= 10 + 7 * kills:
+                    writer.send_signal(signal.SIGKILL)
+                    break
+            for line in writer.stdout:
+                acknowledged = int(line) if line.endswith("\n") else acknowledged
+        assert asyncio.run(_number_of(path)) >= acknowledged
+
+
+async def _number_of(path: Path) -> int:
+    """The last complete pair; asserts that both halves are of one transaction."""
+    store = await SqliteStore.open(path)
+    try:
+        left, right = await store.get("left"), await store.get("right")
+        assert left is not None
+        assert right is not None
+        assert left.modify_revision == right.modify_revision
+        assert left.value == right.value.rstrip(b"\0")
+        return int(left.value)
+    finally:
+        await store.close()
+
+
+def test_another_process_s_write_is_seen_within_20_ms(tmp_path: Path) -> None:
+    pauses = 60
+    path = tmp_path / "store.db"
+
+    async def main() -> list[float]:
+        store = await SqliteStore.open(path)
+        seen: list[float] = []
+        with process("stamp", path, pauses):
+            async with asyncio.timeout(30):
+                batches = store.watch("stamp", from_revision=1)
+                while len(seen) < pauses:
+                    batch = await anext(batches)
+                    arrived = time.monotonic()
+                    for change in batch.changes:
+                        assert change.current is not None
+                        seen.append(1000 * (arrived - float(change.current.value)))
+        await store.close()
+        return seen
+
+    taken_ms = asyncio.run(main())
+    print(
+        f"\nwrite to watcher between processes: median {statistics.median(taken_ms):.1f} ms,"
+        f" p90 {statistics.quantiles(taken_ms, n=10)[-1]:.1f} ms, max {max(taken_ms):.1f} ms"
+    )
+    assert statistics.median(taken_ms) < 20
+
+
+def test_a_look_for_changes_is_cheap(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+
+    async def main() -> float:
+        store = await SqliteStore.open(path)
+        for n in range(50):
+            await store.transact(Transaction(operations=(PutKey(f"{n}", bytes(500)),)))
+        task = asyncio.ensure_future(anext(store.watch("none", from_revision=1)))
+        await asyncio.sleep(0)
+        began, cpu = time.monotonic(), time.process_time()
+        await asyncio.sleep(1)  # The stretch of time that is measured.
+        used = (time.process_time() - cpu) / (time.monotonic() - began)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await store.close()
+        return used
+
+    share = asyncio.run(main())
+    print(f"\nan idle watcher uses {100 * share:.1f} % of a core")
+    assert share < 0.15
+
+
+def test_two_processes_may_create_the_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with process("stamp", path, 5) as one, process("stamp", path, 5) as two, process("stamp", path, 5) as three:
+        assert [one.wait(20), two.wait(20), three.wait(20)] == [0, 0, 0]
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT revision FROM state").fetchone() == (16,)
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
