@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from shardwright.errors import Rejected
 from shardwright.model.database import AofPolicy, Persistence, ServerKind, ServerSecrets, SnapshotRule
@@ -81,10 +83,9 @@ class RunningServer:
             "password": getattr(self.file.secrets, user),
             "decode_responses": True,
             "socket_timeout": 10,
-            "retry": None,
+            "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
-            "lib_name": None,
-            "lib_version": None,
+            "driver_info": None,
             **options,
         }
         client = redis.Redis(host=self.address, port=self.port, **arguments)  # type: ignore[arg-type]
@@ -94,8 +95,9 @@ class RunningServer:
             client.close()
 
     def ask(self, *command: str | int, user: str = "management") -> object:
-        """One command on a connection of its own."""
+        """One command on a connection of its own; the answer as the server gave it."""
         with self.client(user) as client:
+            client.response_callbacks.clear()
             return client.execute_command(*command)
 
     def info(self) -> dict[str, str]:

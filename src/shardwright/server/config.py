@@ -270,6 +270,7 @@ def _replication(file: ServerFile) -> list[tuple[str, ...]]:
         # An empty copy loads straight from the socket; one that holds data keeps it until the new stream has arrived whole.
         ("repl-diskless-load", "on-empty-db"),
         ("repl-backlog-size", str(backlog_bytes(maxmemory))),
+        # Never given back: whoever held the primary role before can then always go on from where it was.
         ("repl-backlog-ttl", "0"),
         ("repl-timeout", "60"),
         ("repl-ping-replica-period", "10"),

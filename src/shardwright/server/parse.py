@@ -36,6 +36,7 @@ def parse_info(text: str, *, shard_uid: ShardUid, incarnation: int, at: datetime
         primary_address=fields.get("master_host", ""),
         primary_port=_number(fields, "master_port"),
         is_link_up=fields.get("master_link_status") == "up",
+        link_down_s=max(0, _number(fields, "master_link_down_since_seconds")),
         is_syncing=is_syncing,
         sync_total_bytes=total,
         sync_done_bytes=done,

@@ -5,6 +5,7 @@ libraries do both by themselves, which a management session must not (design, *s
 """
 
 import asyncio
+import os
 
 REPLY_BYTES_MAX = 1024 * 1024
 """No answer to a command of ours is near it; more means that we speak to something else."""
@@ -60,7 +61,7 @@ class Wire:
         except TimeoutError:
             raise
         except OSError as error:
-            raise CannotConnect(error.strerror or str(error)) from error
+            raise CannotConnect(os.strerror(error.errno).lower() if error.errno else str(error)) from error
         return cls(reader, writer)
 
     @property

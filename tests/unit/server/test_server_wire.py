@@ -1,0 +1,157 @@
+"""The connection against peers that answer well, badly, late or not at all: real sockets, no server."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from shardwright.server.wire import REPLY_BYTES_MAX, CannotConnect, ErrorReply, NoAnswer, NotSent, Reply, Wire
+
+ADDRESS = "127.0.0.1"
+
+
+def against(answers: list[bytes], scenario: Callable[[Wire], Awaitable[None]], *, ends: bool = False) -> list[bytes]:
+    """Run a scenario against a peer that gives one answer per chunk it reads; returns what it read."""
+    read: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            for answer in answers:
+                read.append(await reader.read(65536))
+                writer.write(answer)
+                await writer.drain()
+            if not ends:
+                await reader.read()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async def whole() -> None:
+        server = await asyncio.start_server(serve, ADDRESS, 0)
+        async with server:
+            wire = await Wire.connect(ADDRESS, server.sockets[0].getsockname()[1], timeout_s=5)
+            try:
+                await scenario(wire)
+            finally:
+                wire.close()
+                await asyncio.sleep(0)
+
+    asyncio.run(whole())
+    return read
+
+
+@pytest.mark.parametrize(
+    ("answer", "reply"),
+    [
+        (b"+OK\r\n", "OK"),
+        (b":42\r\n", 42),
+        (b"$5\r\nhe\r\no\r\n", "he\r\no"),
+        (b"$0\r\n\r\n", ""),
+        (b"$-1\r\n", None),
+        (b"*-1\r\n", None),
+        (b"*3\r\n$1\r\na\r\n:1\r\n*1\r\n+b\r\n", ["a", 1, ["b"]]),
+        (b"$2\r\n\xff\xfe\r\n", "��"),
+    ],
+)
+def test_answers(answer: bytes, reply: Reply) -> None:
+    async def scenario(wire: Wire) -> None:
+        assert await wire.call("X", timeout_s=5) == reply
+        assert wire.is_open
+
+    against([answer], scenario)
+
+
+def test_commands_are_sent_with_their_lengths_in_bytes() -> None:
+    async def scenario(wire: Wire) -> None:
+        await wire.call("SET", "é", "", timeout_s=5)
+
+    assert against([b"+OK\r\n"], scenario) == [b"*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xa9\r\n$0\r\n\r\n"]
+
+
+def test_an_error_is_an_answer() -> None:
+    async def scenario(wire: Wire) -> None:
+        reply = await wire.call("X", timeout_s=5)
+        assert isinstance(reply, ErrorReply)
+        assert (reply, reply.code) == ("NOPERM no", "NOPERM")
+        assert wire.is_open
+
+    against([b"-NOPERM no\r\n"], scenario)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"$x\r\n",
+        b"$%d\r\n" % (REPLY_BYTES_MAX + 1),
+        b"*%d\r\n" % 10 + b"$200000\r\n" + b"x" * 200000 + b"\r\n" + b"$900000\r\n",
+        b"+" + b"x" * 200_000,
+        b"*1\r\n" * 20,
+    ],
+)
+def test_what_is_no_answer_ends_the_connection(answer: bytes) -> None:
+    async def scenario(wire: Wire) -> None:
+        with pytest.raises(NoAnswer) as caught:
+            await wire.call("X", timeout_s=5)
+        assert not caught.value.is_timeout
+        with pytest.raises(NotSent):
+            await wire.call("X", timeout_s=5)
+
+    against([answer], scenario)
+
+
+def test_silence_ends_the_connection() -> None:
+    async def scenario(wire: Wire) -> None:
+        with pytest.raises(NoAnswer, match=r"no answer within 0\.05 s") as caught:
+            await wire.call("X", timeout_s=0.05)
+        assert caught.value.is_timeout
+        assert not wire.is_open
+
+    against([b"+OK"], scenario)
+
+
+def test_an_answer_that_breaks_off() -> None:
+    async def scenario(wire: Wire) -> None:
+        with pytest.raises(NoAnswer, match="the connection broke") as caught:
+            await wire.call("X", timeout_s=5)
+        assert not caught.value.is_timeout
+
+    against([b"$10\r\nabc"], scenario, ends=True)
+
+
+def test_an_end_between_calls_is_noticed_and_nothing_is_sent() -> None:
+    async def scenario(wire: Wire) -> None:
+        assert await wire.call("X", timeout_s=5) == "OK"
+        async with asyncio.timeout(5):
+            while wire.is_open:
+                await asyncio.sleep(0)
+        with pytest.raises(NotSent):
+            await wire.call("Y", timeout_s=5)
+
+    assert len(against([b"+OK\r\n"], scenario, ends=True)) == 1
+
+
+def test_a_call_that_is_cancelled_ends_the_connection() -> None:
+    async def scenario(wire: Wire) -> None:
+        call = asyncio.ensure_future(wire.call("X", timeout_s=5))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        with pytest.raises(NotSent):
+            await wire.call("Y", timeout_s=5)
+
+    against([b""], scenario)
+
+
+def test_nobody_listens() -> None:
+    async def whole() -> None:
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), ADDRESS, 0)
+        port = server.sockets[0].getsockname()[1]
+        server.close()
+        await server.wait_closed()
+        with pytest.raises(CannotConnect, match="refused"):
+            await Wire.connect(ADDRESS, port, timeout_s=5)
+
+    asyncio.run(whole())
