@@ -142,7 +142,7 @@ def test_yielding_leaves_the_field_to_another(tmp_path: Path) -> None:
         assert await daemons.one_leads(but=1) < 1
         await daemons.keepers[2].yield_leadership()
         await until(lambda: not daemons.keepers[2].is_leader(), within_s=1, state=daemons.leaders)
-        # Both abstain now; the one that yielded first takes over again in the end.
+        # Both abstain now; in the end one of them takes over again.
         await daemons.one_leads(within_s=6)
 
     run(tmp_path / "store.db", scenario)
