@@ -50,6 +50,7 @@ Record = (
     | Move
     | User
     | Event
+    | NodeSeen
 )
 """Everything that a decision may write."""
 
@@ -211,5 +212,8 @@ def _place_of(record: Record) -> tuple[str, object]:
             return "moves", record.uid
         case User():
             return "users", record.uid
+        case NodeSeen():
+            # Written by the node's agent; deleted with the node.
+            return "node_seen", record.node_uid
         case _:
             raise AssertionError(f"a record without a table: {type(record).__name__}")

@@ -98,16 +98,16 @@ class _Restoration:
             self._wait(wanted, Code.FAILOVER_PENDING, f"slot group {group.uid} waits for its primary")
             return
         refusals = []
+        is_only = len(copies) == 1
         for copy in sorted(copies, key=lambda s: self._reluctance(s, group)):
-            is_only = len(copies) == 1
-            if copy.uid == group.primary and not is_only:
-                # A primary would have to hand over twice; the replica comes back and gets the role afterwards.
+            hands_over = copy.uid == group.primary
+            if hands_over and not is_only and wanted.role == Role.REPLICA:
                 continue
-            request = copy_request(self.ledger, database, group.uid, leaving=copy, is_primary=is_only)
+            request = copy_request(self.ledger, database, group.uid, leaving=copy, is_primary=hands_over)
             obstacles = tuple(self.ledger.obstacles(self.node, request))
             if not obstacles:
                 self.ledger.place(request, self.node.uid)
-                self.relocations.append(self._relocation(copy, group, hands_over=is_only))
+                self.relocations.append(self._relocation(copy, group, hands_over=hands_over))
                 return
             refusals.append((self.ledger.missing_bytes(self.node, request), obstacles))
         refusal = unplaceable(refusals)
@@ -118,12 +118,13 @@ class _Restoration:
         else:
             self.unplaced.append(Unplaced(reason, copies[0].uid))
 
-    def _reluctance(self, copy: Shard, group: SlotGroup) -> tuple[bool, bool, float, int]:
-        """Which copy should come back, least reluctant first: not one that another node in maintenance is promised, one that
-        came into being after the snapshot, the youngest."""
+    def _reluctance(self, copy: Shard, group: SlotGroup) -> tuple[bool, bool, bool, float, int]:
+        """Which copy should come back, least reluctant first: not the primary (a replica comes back at no risk and gets the
+        role afterwards), not one that another node in maintenance is promised, one that came into being after the snapshot,
+        the youngest."""
         is_promised = (copy.node_uid, group.uid) in self.promised
         is_older = copy.created_at < self.snapshot.created_at
-        return is_promised, is_older, -copy.created_at.timestamp(), -copy.uid
+        return copy.uid == group.primary, is_promised, is_older, -copy.created_at.timestamp(), -copy.uid
 
     def _relocation(self, copy: Shard, group: SlotGroup, *, hands_over: bool) -> MoveProposal:
         return MoveProposal(

@@ -1,0 +1,79 @@
+"""What every action goes through: queued, starting, running, cancelling, ended. Each kind's own rules are in its module.
+
+Called by the leader once per turn and live action, oldest first; the view must show the writes of the decisions before.
+Locks, retention and the answer to the operator are the shell's and the API's.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import assert_never
+
+from shardwright.actions import maintenance_off, maintenance_on, remove, step_down
+from shardwright.actions.turn import Turn, holds, own_moves
+from shardwright.model.action import Action, ActionName, ActionStatus, Move
+from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.event import Severity
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.view import ClusterView
+
+
+def decide_action(action: Action, view: ClusterView, now: datetime) -> Decision:
+    """What the action does next; empty when it has ended or has to wait. At most one change of status per call."""
+    if action.status.is_terminal:
+        return NOTHING
+    turn = Turn(action, view, now)
+    is_cancel_wanted = action.cancel_requested_at is not None
+    match action.status:
+        case ActionStatus.QUEUED if is_cancel_wanted:
+            turn.cancelled()
+        case ActionStatus.QUEUED:
+            turn.become(ActionStatus.STARTING)
+            turn.change(started_at=now)
+            turn.event("node_action_started", Severity.INFO, f"{action.name} of node {action.node_uid} started")
+        case ActionStatus.STARTING | ActionStatus.RUNNING if is_cancel_wanted:
+            turn.become(ActionStatus.CANCELLING)
+            turn.begin_step("cancel")
+            _cancel_moves(turn)
+        case ActionStatus.CANCELLING:
+            _cancel_moves(turn)
+            _finish_cancelling(turn)
+        case _:
+            _decide_kind(turn)
+    return turn.decision()
+
+
+def _decide_kind(turn: Turn) -> None:
+    match turn.action.name:
+        case ActionName.REMOVE:
+            remove.decide(turn)
+        case ActionName.MAINTENANCE_ON:
+            maintenance_on.decide(turn)
+        case ActionName.MAINTENANCE_OFF:
+            maintenance_off.decide(turn)
+        case ActionName.STEP_DOWN:
+            step_down.decide(turn)
+        case _ as never:
+            assert_never(never)
+
+
+def _cancel_moves(turn: Turn) -> None:
+    """Ask the running moves to finish or to undo, whichever is nearer."""
+    for move in own_moves(turn):
+        if not move.state.is_terminal and not move.is_cancel_wanted:
+            turn.put(replace(move, is_cancel_wanted=True))
+
+
+def _finish_cancelling(turn: Turn) -> None:
+    """What moved stays, marks stay; only a removal no longer runs."""
+    live = [m for m in own_moves(turn) if holds(turn.view, m)]
+    if live:
+        turn.blocked(reason for move in live for reason in (move.reasons or (_still_moving(move),)))
+        return
+    if turn.action.name == ActionName.REMOVE:
+        remove.unmark(turn)
+    turn.cancelled()
+
+
+def _still_moving(move: Move) -> Reason:
+    text = f"move {move.uid} ({move.kind}) is {move.state}"
+    return Reason("move_ending", text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid)

@@ -1,0 +1,145 @@
+"""``remove``: empty a node and take it out of the cluster. The API has closed the node when it accepted the request.
+
+Called by ``base``. Phases: none yet (pre-flight), ``yielding``, ``evacuating``. After a failure or a cancellation the node
+is still a member and still closed; it reopens by ``PUT accept_servers: true``.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from shardwright.actions.turn import INSUFFICIENT_RESOURCES, Turn, advance, error_code_of, failures_of, own_moves
+from shardwright.model.action import ActionStatus, Move, MoveKind, MoveState, RemoveParameters
+from shardwright.model.cluster import RemovedNode
+from shardwright.model.reason import Grade, Reason
+from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
+from shardwright.plan.explain import Code
+from shardwright.plan.standing import is_gone
+
+YIELDING = "yielding"
+EVACUATING = "evacuating"
+
+
+def decide(turn: Turn) -> None:
+    """One turn of a starting or running ``remove``."""
+    parameters = turn.action.parameters
+    assert isinstance(parameters, RemoveParameters), "the name of an action and its parameters belong together"
+    match turn.action.phase:
+        case "":
+            _preflight(turn)
+        case "yielding":
+            if not turn.yields():
+                turn.change(phase=EVACUATING, reasons=())
+                turn.begin_step("evacuate")
+        case _:
+            _evacuate(turn, parameters)
+
+
+def unmark(turn: Turn) -> None:
+    """The removal runs no longer: the node stays closed, but is not about to go."""
+    if turn.node.is_decommissioning:
+        turn.put(replace(turn.node, is_decommissioning=False))
+
+
+def _plan(turn: Turn) -> EvacuationPlan:
+    return plan_evacuation(turn.view, turn.node_uid, EvacuationScope(), failures=failures_of(turn))
+
+
+def _preflight(turn: Turn) -> None:
+    """Nothing moves unless everything has a place elsewhere."""
+    stays = f"nothing was moved and node {turn.node_uid} stays closed"
+    if len(turn.view.nodes) == 1:
+        reason = Reason("last_node", "it is the only node of the cluster", Grade.HARD_LIMIT, "add a node")
+        turn.fail("last_node", stays, reasons=[replace(reason, node_uid=turn.node_uid)])
+        return
+    if turn.is_leading and not [uid for uid in turn.view.daemons if uid != turn.node_uid]:
+        text = f"node {turn.node_uid} leads and no other daemon runs"
+        reason = Reason("no_other_leader", text, Grade.HARD_LIMIT, "start the daemon of another node")
+        turn.fail("no_other_leader", stays, reasons=[replace(reason, node_uid=turn.node_uid)])
+        return
+    plan = _plan(turn)
+    unseen = [r for r in plan.waiting if r.code == Code.NOT_OBSERVED]
+    if unseen:
+        # A verdict from half a picture would be wrong either way; the servers are looked at within a turn or two.
+        turn.blocked(unseen)
+        return
+    if plan.unplaced:
+        reasons = [u.reason for u in plan.unplaced]
+        is_lost = all(r.code == Code.NO_LIVE_COPY for r in reasons)
+        code = Code.NO_LIVE_COPY if is_lost else INSUFFICIENT_RESOURCES
+        turn.fail(code, f"{stays}, because not everything on it finds a place", reasons=reasons)
+        return
+    turn.note_step("check", "everything on the node finds a place elsewhere")
+    turn.put(replace(turn.node, is_closed=True, is_decommissioning=True))
+    turn.become(ActionStatus.RUNNING)
+    turn.change(phase=YIELDING if turn.is_leading else EVACUATING, reasons=())
+    turn.begin_step("yield_leadership" if turn.is_leading else "evacuate")
+
+
+def _evacuate(turn: Turn, parameters: RemoveParameters) -> None:
+    left = advance(turn, _plan(turn), moves_max=None)
+    if left.is_under_way:
+        return
+    if left.left:
+        unmark(turn)
+        text = f"node {turn.node_uid} is still a member and stays closed: {len(left.left)} of its shards and endpoints stay"
+        turn.fail(error_code_of(left), text, reasons=left.left)
+        return
+    blockers = [*_unpersisted(turn, parameters), *_still_here(turn)]
+    if blockers:
+        turn.blocked(blockers)
+    elif not turn.yields():
+        _take_out(turn)
+
+
+def _unpersisted(turn: Turn, parameters: RemoveParameters) -> list[Reason]:
+    """With ``wait_for_persistence`` a move must be done, that is, its new copy's own files must be in place. A database
+    without persistence has nothing to wait for: its moves are done when the old copy is gone."""
+    waits = turn.view.policy.persistent_node_removal
+    if parameters.wait_for_persistence is not None:
+        waits = parameters.wait_for_persistence
+    if not waits:
+        return []
+    return [_files_missing(m) for m in own_moves(turn) if not m.state.is_terminal]
+
+
+def _files_missing(move: Move) -> Reason:
+    text = f"the copy that replaces shard {move.shard_uid} on node {move.to_node} has no persistence files of its own yet"
+    return Reason("persistence_pending", text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid, move.to_node)
+
+
+def _still_here(turn: Turn) -> list[Reason]:
+    """What keeps the node from going although nothing is planned any more."""
+    found = []
+    for shard in turn.view.shards_on(turn.node_uid):
+        if not is_gone(turn.view, shard) and not _has_left(turn, shard.uid):
+            text = f"shard {shard.uid} of database {shard.database_uid} still runs on node {turn.node_uid}"
+            found.append(Reason(Code.STOPPING, text, Grade.SOFT_LIMIT, "", shard.uid, shard.database_uid, turn.node_uid))
+    for move in turn.view.live_moves():
+        if move.to_node == turn.node_uid:
+            text = f"move {move.uid} still goes to node {turn.node_uid}"
+            found.append(Reason(Code.GROUP_BUSY, text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid))
+    return found
+
+
+def _has_left(turn: Turn, shard_uid: int) -> bool:
+    return any(m.has_left for m in own_moves(turn) if m.shard_uid == shard_uid and m.kind == MoveKind.RELOCATE)
+
+
+def _take_out(turn: Turn) -> None:
+    """Delete the node and all that is recorded about it. Moves that only tidy up there end with it."""
+    node = turn.node
+    for shard in turn.view.shards_on(node.uid):
+        turn.delete(shard)
+    for move in turn.view.live_moves():
+        if move.from_node == node.uid and move.state == MoveState.CLEANING:
+            turn.put(replace(move, state=MoveState.DONE, has_left=True, ended_at=turn.now, state_since=turn.now, reasons=()))
+    for snapshot in turn.view.snapshots_of(node.uid):
+        turn.delete(snapshot)
+    seen = turn.view.node_seen.get(node.uid)
+    if seen is not None:
+        turn.delete(seen)
+    turn.delete(node)
+    retained_until = turn.now + timedelta(seconds=turn.view.policy.action_retention_s)
+    turn.put(RemovedNode(node.uid, turn.now, retained_until))
+    turn.note_step("take_out", f"node {node.uid} is no longer a member")
+    turn.complete()

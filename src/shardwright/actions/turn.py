@@ -1,0 +1,423 @@
+"""One turn of one action: what every action has in common, so that each action's module says only its own rules.
+
+``Turn`` collects the writes and commands of one decision; ``advance`` starts the moves of a plan, a few at a time, and
+says whether the action has to wait. Called by the four actions' modules; pure like them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from shardwright.actions.progress import progress, work_total_bytes
+from shardwright.model.action import (
+    ACTION_TRANSITIONS,
+    Action,
+    ActionName,
+    ActionStatus,
+    Move,
+    MoveKind,
+    MoveState,
+    Step,
+)
+from shardwright.model.cluster import Node
+from shardwright.model.commands import Command, YieldLeadership
+from shardwright.model.decision import Decision
+from shardwright.model.event import Event, Severity
+from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.view import ClusterView, Delete, Put, Record, Write
+from shardwright.plan.evacuate import MoveProposal, Unplaced
+from shardwright.plan.explain import Code
+from shardwright.plan.standing import is_gone
+
+RETRY_DELAYS = (timedelta(seconds=2), timedelta(seconds=5))
+"""Before the second and each further attempt: long enough for a restart of a server or an agent."""
+ATTEMPTS_MAX = 3
+LOOK_AGAIN = timedelta(seconds=1)
+"""While an action waits for something that is only observed, not stored."""
+REASONS_MAX = 100
+"""Kept on the record; a node holds at most so many shards."""
+MESSAGE_REASONS_MAX = 20
+
+INSUFFICIENT_RESOURCES = "insufficient_resources"
+MOVE_FAILED = "move_failed"
+
+Subject = ShardUid | EndpointUid
+
+
+class Plan(Protocol):
+    """What ``advance`` needs of an evacuation or a restore plan."""
+
+    @property
+    def moves(self) -> tuple[MoveProposal, ...]: ...
+    @property
+    def waiting(self) -> tuple[Reason, ...]: ...
+    @property
+    def unplaced(self) -> tuple[Unplaced, ...]: ...
+    @property
+    def in_flight(self) -> tuple[Move, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """When failed moves are given up."""
+
+    attempts_max: int | None = ATTEMPTS_MAX
+    """None: no limit but ``until``."""
+    until: datetime | None = None
+    """After this nothing that failed is tried again and nothing is waited for; None: no such time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What a turn left. ``is_under_way`` False: everything that could move has moved."""
+
+    is_under_way: bool
+    stuck: tuple[Reason, ...] = ()
+    """Moves that were given up."""
+    unplaced: tuple[Reason, ...] = ()
+    """What finds no place."""
+
+    @property
+    def left(self) -> tuple[Reason, ...]:
+        """Everything that stays behind and why."""
+        return (*self.unplaced, *self.stuck)
+
+
+class Turn:
+    """Collects one decision. ``view`` shows the writes made so far."""
+
+    def __init__(self, action: Action, view: ClusterView, now: datetime) -> None:
+        self.before = action
+        self.action = action
+        self.view = view
+        self.now = now
+        self._writes: list[Write] = []
+        self._commands: list[Command] = []
+        self._wake_at: datetime | None = None
+
+    @property
+    def node_uid(self) -> NodeUid:
+        """The node that the action is about."""
+        return self.action.node_uid
+
+    @property
+    def node(self) -> Node:
+        """Its record; the action holds the node's lock, so it exists until the action itself deletes it."""
+        return self.view.nodes[self.action.node_uid]
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether the node's daemon leads the cluster."""
+        return self.view.leadership is not None and self.view.leadership.node_uid == self.node_uid
+
+    # -- collecting ----------------------------------------------------------------------------------------------------
+
+    def put(self, record: Record) -> None:
+        """Create or replace a record."""
+        self._write(Put(record))
+
+    def delete(self, record: Record) -> None:
+        """Delete a record."""
+        self._write(Delete(record))
+
+    def command(self, command: Command) -> None:
+        """Give a command after the writes are committed."""
+        self._commands.append(command)
+
+    def change(self, **changes: Any) -> None:
+        """Change the action's record."""
+        self.action = replace(self.action, **changes)
+
+    def wake_at(self, at: datetime) -> None:
+        """Look again at this time at the latest."""
+        self._wake_at = at if self._wake_at is None else min(self._wake_at, at)
+
+    def event(self, kind: str, severity: Severity, text: str) -> None:
+        """Append to the log."""
+        event = Event(self.now, kind, severity, text, self.node_uid, None, self.action.uid, self.action.requested_by)
+        self._writes.append(Put(event))
+
+    def decision(self) -> Decision:
+        """The result. The action's record is written only when it changed."""
+        writes = list(self._writes)
+        if self.action != self.before:
+            writes.append(Put(self.action))
+        return Decision(tuple(writes), tuple(self._commands), self._wake_at, self.action.reasons)
+
+    def _write(self, write: Write) -> None:
+        self._writes.append(write)
+        self.view = self.view.with_writes((write,))
+
+    # -- the action's life ---------------------------------------------------------------------------------------------
+
+    def become(self, status: ActionStatus) -> None:
+        """Change the status; only legal changes."""
+        assert status in ACTION_TRANSITIONS[self.action.status], f"{self.action.status} cannot become {status}"
+        self.change(status=status)
+
+    def begin_step(self, name: str, text: str = "") -> None:
+        """Note that a step begins now and that the one before has ended."""
+        self.end_step()
+        self.change(steps=(*self.action.steps, Step(name, self.now, text=text)))
+
+    def note_step(self, name: str, text: str = "") -> None:
+        """Note a step that takes no time."""
+        self.end_step()
+        self.change(steps=(*self.action.steps, Step(name, self.now, self.now, text)))
+
+    def end_step(self, text: str = "") -> None:
+        """Note that the open step has ended."""
+        steps = self.action.steps
+        if steps and steps[-1].ended_at is None:
+            last = replace(steps[-1], ended_at=self.now, text=text or steps[-1].text)
+            self.change(steps=(*steps[:-1], last))
+
+    def blocked(self, reasons: Iterable[Reason]) -> None:
+        """Show what the action waits for, and look again soon."""
+        self.change(reasons=_bounded(reasons))
+        if self.action.reasons:
+            self.wake_at(self.now + LOOK_AGAIN)
+
+    def complete(self, *, reasons: Iterable[Reason] = ()) -> None:
+        """The action has done all it should."""
+        self.end_step()
+        self.become(ActionStatus.COMPLETED)
+        self.change(progress=100.0, ended_at=self.now, reasons=_bounded(reasons))
+        self.event(_COMPLETED_KINDS[self.action.name], Severity.INFO, f"{_title(self.action)} completed")
+
+    def fail(self, code: str, text: str, *, reasons: Iterable[Reason] = ()) -> None:
+        """The action ends without having done what it should. ``text`` says what and in which state the node is left."""
+        self.end_step("failed")
+        self.become(ActionStatus.FAILED)
+        kept = _bounded(reasons)
+        message = _message(text, kept)
+        self.change(ended_at=self.now, error_code=code, error_message=message, reasons=kept)
+        kind = "cluster_node_remove_failed" if self.action.name == ActionName.REMOVE else "cluster_node_operation_failed"
+        self.event(kind, Severity.ERROR, f"{_title(self.action)} failed: {message}")
+
+    def cancelled(self) -> None:
+        """The action ends by request."""
+        self.end_step("cancelled")
+        self.become(ActionStatus.CANCELLED)
+        self.change(ended_at=self.now, reasons=())
+        is_removal = self.action.name == ActionName.REMOVE
+        kind = "cluster_node_remove_abort_completed" if is_removal else "cluster_node_operation_failed"
+        self.event(kind, Severity.INFO if is_removal else Severity.WARNING, f"{_title(self.action)} was cancelled")
+
+    def yields(self) -> bool:
+        """Give up leadership while the node leads; True as long as the action must wait for another leader."""
+        if not self.is_leading:
+            return False
+        self.command(YieldLeadership())
+        others = [uid for uid in self.view.daemons if uid != self.node_uid]
+        remedy = "" if others else "start the daemon of another node"
+        text = f"node {self.node_uid} leads and waits for another daemon to take over"
+        self.blocked([Reason("leadership_not_yielded", text, Grade.SOFT_LIMIT, remedy, node_uid=self.node_uid)])
+        return True
+
+
+# -- moves -------------------------------------------------------------------------------------------------------------
+
+
+def own_moves(turn: Turn) -> list[Move]:
+    """The action's moves, oldest first."""
+    return turn.view.moves_of_action(turn.action.uid)
+
+
+def failures_of(turn: Turn) -> dict[Subject, Counter[NodeUid]]:
+    """How often each target was tried in vain for each subject, so that a new attempt goes elsewhere if it can."""
+    found: dict[Subject, Counter[NodeUid]] = {}
+    for move in own_moves(turn):
+        if move.state == MoveState.FAILED and move.to_node is not None and move.kind != MoveKind.HANDOFF:
+            found.setdefault(_subject(move), Counter())[move.to_node] += 1
+    return found
+
+
+def holds(view: ClusterView, move: Move) -> bool:
+    """Whether a live move still keeps something on its source node. One whose old copy is gone only tidies up."""
+    if move.state.is_terminal or move.has_left:
+        return False
+    if move.state != MoveState.CLEANING or move.kind != MoveKind.RELOCATE:
+        return True
+    shard = None if move.shard_uid is None else view.shards.get(move.shard_uid)
+    return shard is not None and not is_gone(view, shard)
+
+
+def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule | None = None) -> Advance:
+    """Start what may start now, raise the progress, show what blocks. ``moves_max``: None as the policy says, 0 no limit."""
+    rule = retry or RetryRule()
+    starter = _Starter(turn, plan, moves_max, rule)
+    starter.run()
+    moves = own_moves(turn)
+    pending = [p for p in plan.moves if p not in starter.started and p.subject not in starter.stuck]
+    turn.change(
+        work_total_bytes=work_total_bytes(turn.action, moves, pending), progress=progress(turn.action, moves, pending)
+    )
+    is_over = rule.until is not None and turn.now >= rule.until
+    waiting = () if is_over else plan.waiting
+    given_up = plan.waiting if is_over else ()
+    held = [m for m in (*moves, *plan.in_flight) if holds(turn.view, m)]
+    is_under_way = bool(held or waiting or starter.started or starter.deferred)
+    turn.blocked((*waiting, *starter.stuck.values(), *(u.reason for u in plan.unplaced), *_reasons_of(held)))
+    if is_under_way and rule.until is not None and not is_over:
+        turn.wake_at(rule.until)
+    return Advance(is_under_way, (*starter.stuck.values(), *given_up), tuple(u.reason for u in plan.unplaced))
+
+
+class _Starter:
+    """Chooses which proposals become moves now."""
+
+    def __init__(self, turn: Turn, plan: Plan, moves_max: int | None, rule: RetryRule) -> None:
+        self.turn = turn
+        self.plan = plan
+        self.rule = rule
+        policy = turn.view.policy
+        limit = policy.default_concurrent_restore_actions if moves_max is None else moves_max
+        live = turn.view.live_moves()
+        own = [m for m in live if m.action_uid == turn.action.uid and holds(turn.view, m)]
+        syncing = [m for m in live if m.kind == MoveKind.RELOCATE and m.state in _SYNCING]
+        self.slots = None if limit == 0 else max(0, limit - len(own))
+        self.syncs = None if policy.max_slave_full_syncs == 0 else max(0, policy.max_slave_full_syncs - len(syncing))
+        self.failed: dict[tuple[MoveKind, Subject], list[Move]] = {}
+        for move in own_moves(turn):
+            if move.state == MoveState.FAILED:
+                self.failed.setdefault((move.kind, _subject(move)), []).append(move)
+        self.stuck: dict[Subject, Reason] = {}
+        self.started: list[MoveProposal] = []
+        self.deferred: list[MoveProposal] = []
+
+    def run(self) -> None:
+        for proposal in self.plan.moves:
+            if not proposal.is_later and self._is_given_up(proposal):
+                self.stuck[proposal.subject] = self._stuck_reason(proposal)
+        role_changes = self._role_changes()
+        for proposal in self.plan.moves:
+            if proposal.is_later or proposal.subject in self.stuck:
+                continue
+            if self._must_wait(proposal, role_changes):
+                self.deferred.append(proposal)
+            else:
+                self._start(proposal)
+
+    def _role_changes(self) -> set[DatabaseUid]:
+        """Databases whose clients are, or are about to be, sent to another server: their endpoints wait. One interruption
+        at a time, and each of them short."""
+        live = (m for m in self.turn.view.live_moves() if m.kind == MoveKind.HANDOFF or m.hands_over)
+        found = {m.database_uid for m in live if m.state not in (MoveState.CLEANING, MoveState.UNDOING)}
+        proposed = (p for p in self.plan.moves if p.changes_role and not p.is_later and p.subject not in self.stuck)
+        return found | {p.database_uid for p in proposed}
+
+    def _must_wait(self, proposal: MoveProposal, role_changes: set[DatabaseUid]) -> bool:
+        if self.slots == 0:
+            return True
+        if proposal.kind == MoveKind.REBIND:
+            return proposal.database_uid in role_changes
+        if proposal.group_uid is not None and self.turn.view.live_move_of_group(proposal.group_uid) is not None:
+            return True
+        return proposal.kind == MoveKind.RELOCATE and self.syncs == 0
+
+    def _start(self, proposal: MoveProposal) -> None:
+        number = self.turn.action.moves_started + 1
+        not_before = self._not_before(proposal)
+        uid = MoveUid(f"{self.turn.action.uid}-{number}")
+        self.turn.put(proposal.to_move(uid, self.turn.action.uid, now=self.turn.now, not_before=not_before))
+        self.turn.change(moves_started=number)
+        self.started.append(proposal)
+        if self.slots is not None:
+            self.slots -= 1
+        if proposal.kind == MoveKind.RELOCATE and self.syncs is not None:
+            self.syncs -= 1
+
+    def _attempts(self, proposal: MoveProposal) -> list[Move]:
+        return self.failed.get((proposal.kind, proposal.subject), [])
+
+    def _is_given_up(self, proposal: MoveProposal) -> bool:
+        attempts = self._attempts(proposal)
+        if attempts and self.rule.until is not None and self.turn.now >= self.rule.until:
+            return True
+        return self.rule.attempts_max is not None and len(attempts) >= self.rule.attempts_max
+
+    def _not_before(self, proposal: MoveProposal) -> datetime | None:
+        attempts = self._attempts(proposal)
+        if not attempts:
+            return None
+        ended_at = attempts[-1].ended_at or self.turn.now
+        return ended_at + RETRY_DELAYS[min(len(attempts), len(RETRY_DELAYS)) - 1]
+
+    def _stuck_reason(self, proposal: MoveProposal) -> Reason:
+        attempts = self._attempts(proposal)
+        cause = attempts[-1].reasons[0] if attempts[-1].reasons else Reason(MOVE_FAILED, "no reason was given")
+        what = f"{proposal.kind} of {_subject_name(proposal)}"
+        text = f"{what} failed {len(attempts)} times, last because: {cause.text}"
+        return replace(
+            cause,
+            text=text,
+            shard_uid=proposal.shard_uid,
+            database_uid=proposal.database_uid,
+            node_uid=cause.node_uid or proposal.to_node,
+        )
+
+
+_SYNCING = frozenset({MoveState.PLANNED, MoveState.STARTING, MoveState.SYNCING})
+
+
+def _subject(move: Move) -> Subject:
+    if move.endpoint_uid is not None:
+        return move.endpoint_uid
+    assert move.shard_uid is not None, "a move of a group names the copy that leaves or gives up the role"
+    return move.shard_uid
+
+
+def _subject_name(proposal: MoveProposal) -> str:
+    kind = "endpoint" if proposal.endpoint_uid is not None else "shard"
+    return f"{kind} {proposal.subject} of database {proposal.database_uid}"
+
+
+def _reasons_of(moves: Sequence[Move]) -> list[Reason]:
+    """What the moves wait for, each with its shard."""
+    found = []
+    for move in {m.uid: m for m in moves}.values():
+        for reason in move.reasons:
+            named = replace(reason, shard_uid=reason.shard_uid or move.shard_uid, database_uid=move.database_uid)
+            found.append(named)
+        shard_node = move.from_node
+        if move.state == MoveState.CLEANING and not move.reasons and shard_node is not None:
+            text = f"what moved from node {shard_node} is being cleaned up there"
+            found.append(Reason(Code.STOPPING, text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid, shard_node))
+    return found
+
+
+def error_code_of(left: Advance) -> str:
+    """The error code for what stays behind: lack of room before lack of copies before failed moves."""
+    codes = {reason.code for reason in left.unplaced}
+    for code in (Code.NO_LIVE_COPY, Code.NO_REPLICA):
+        if codes == {code}:
+            return code
+    return INSUFFICIENT_RESOURCES if codes else MOVE_FAILED
+
+
+def _bounded(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+    return tuple(dict.fromkeys(reasons))[:REASONS_MAX]
+
+
+def _message(text: str, reasons: Sequence[Reason]) -> str:
+    shown = reasons[:MESSAGE_REASONS_MAX]
+    parts = [text, *(f"{r.text} (remedy: {r.remedy})" if r.remedy else r.text for r in shown)]
+    if len(reasons) > MESSAGE_REASONS_MAX:
+        parts.append(f"and {len(reasons) - MESSAGE_REASONS_MAX} more")
+    return "; ".join(parts)
+
+
+def _title(action: Action) -> str:
+    return f"{action.name} of node {action.node_uid}"
+
+
+_COMPLETED_KINDS = {
+    ActionName.REMOVE: "cluster_node_remove_completed",
+    ActionName.MAINTENANCE_ON: "node_maintenance_on_completed",
+    ActionName.MAINTENANCE_OFF: "node_maintenance_off_completed",
+    ActionName.STEP_DOWN: "node_step_down_completed",
+}
