@@ -69,6 +69,8 @@ class Attempt:
     candidate: ServerSeen | None = None
     fence_began: float = 0.0
     fence_ms: float = 0.0
+    began_at: datetime | None = None
+    released_at: datetime | None = None
 
 
 class Handoffs:
@@ -183,6 +185,7 @@ class Handoffs:
 
     async def _fence(self, attempt: Attempt, old: ManagementSession, new: ManagementSession) -> None:
         """Hold the endpoints, fence the old primary, and see the candidate reach the offset behind the fence."""
+        attempt.began_at = self.clock.now()
         async with step(self.probe, "handoff:hold"):
             holds = await self._hold(attempt)
         busy = [b for h in holds for b in h.busy]
@@ -261,6 +264,7 @@ class Handoffs:
             attempt.fence_ms = (self.clock.monotonic() - attempt.fence_began) * 1000
         async with step(self.probe, "handoff:release"):
             await self._release(attempt, attempt.new_target)
+        attempt.released_at = self.clock.now()
         if old is not None:
             await self._demote(attempt, old)
         async with step(self.probe, "handoff:verify"):
@@ -349,6 +353,8 @@ def _evidence(attempt: Attempt, after: ServerSeen, finished_by: str) -> Evidence
         pause_ms=round(max((r.pause_ms for r in attempt.releases), default=0.0), 3),
         held_commands=sum(r.held_commands for r in attempt.releases),
         finished_by=finished_by,
+        began_at=attempt.began_at,
+        released_at=attempt.released_at,
     )
 
 

@@ -214,6 +214,10 @@ class Evidence:
     held_commands: int
     finished_by: str = "handoff"
     """``handoff``, or ``recovery`` when a successor finished it."""
+    began_at: datetime | None = None
+    """When the endpoints were told to hold; None when a successor finished it."""
+    released_at: datetime | None = None
+    """When the endpoints had been told to go on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,135 @@
+"""A local cluster for a demonstration or a benchmark: started by the command line, used over the REST API, then gone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+POLL_S = 0.1
+ADDRESS_BASE = "127.0.0.1"
+
+
+class DemoFailed(Exception):
+    """The demonstration cannot go on; the text says why."""
+
+
+class DemoCluster:
+    """See the module's text. Use as a context manager: at its end nothing is left running and nothing is left behind."""
+
+    def __init__(
+        self,
+        *,
+        server: str = "auto",
+        nodes: int = 3,
+        node_memory: str = "4gb",
+        address_base: str = ADDRESS_BASE,
+        api_port: int = 9443,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="shardwright-demo-"))
+        self._environment = {**os.environ, **(environment or {})}
+        self._options = [
+            f"--nodes={nodes}",
+            f"--node-memory={node_memory}",
+            f"--address-base={address_base}",
+            f"--endpoint-address={address_base}",
+            f"--api-port={api_port}",
+            f"--server={server}",
+        ]
+        self._http: httpx.Client | None = None
+        self._urls: list[str] = []
+
+    def __enter__(self) -> "DemoCluster":
+        try:
+            self._command("up", "--detach", *self._options)
+        except BaseException:
+            self.close()
+            raise
+        admin = json.loads((self.directory / "admin.json").read_text())
+        self._urls = admin["urls"]
+        self._http = httpx.Client(auth=(admin["username"], admin["password"]), verify=False, timeout=10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop everything and delete everything, whatever state it is in."""
+        if self._http is not None:
+            self._http.close()
+        subprocess.run(
+            [sys.executable, "-m", "shardwright.cli.main", "down", "--dir", str(self.directory), "--purge"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            timeout=60,
+        )
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _command(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "shardwright.cli.main", *arguments, "--dir", str(self.directory)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=self._environment)
+        if done.returncode != 0:
+            raise DemoFailed(f"shardwright {arguments[0]} failed:\n{done.stdout}{done.stderr}")
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """One request; another node is asked when one does not answer. Raises DemoFailed on a refusal."""
+        assert self._http is not None
+        last: Exception | None = None
+        for url in [*self._urls, *self._urls]:
+            try:
+                answer = self._http.request(method, url + path, json=body)
+            except httpx.TransportError as e:
+                last = e
+                time.sleep(POLL_S)
+                continue
+            if answer.status_code >= 400:
+                raise DemoFailed(f"{method} {path}: {answer.status_code} {answer.text}")
+            return answer.json()
+        raise DemoFailed(f"no node answers: {last}")
+
+    def wait(self, what: str, path: str, is_done: Any, *, timeout_s: float = 60.0) -> Any:
+        """Poll until ``is_done(answer)``; raises DemoFailed with the last answer otherwise."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            answer = self.call("GET", path)
+            if is_done(answer):
+                return answer
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"{what}: not within {timeout_s:.0f} s; last: {json.dumps(answer)[:2000]}")
+            time.sleep(POLL_S)
+
+    def create_database(self, **settings: Any) -> dict[str, Any]:
+        """Create a database and wait until it serves."""
+        created = self.call("POST", "/v1/bdbs", settings)
+        path = f"/v1/bdbs/{created['uid']}"
+        ended = self.wait(f"database {settings['name']}", path, lambda b: b["status"] in ("active", "creation-failed"))
+        if ended["status"] != "active":
+            raise DemoFailed(f"database {settings['name']} could not be created: {ended}")
+        return dict(ended)
+
+    def start(self, node: int, action: str, **parameters: Any) -> str:
+        """Start an action on a node; its uid."""
+        return str(self.call("POST", f"/v1/nodes/{node}/actions/{action}", parameters)["action_uid"])
+
+    def finish(self, uid: str, *, timeout_s: float = 120.0) -> dict[str, Any]:
+        """Wait for an action; the whole record. Raises DemoFailed when it did not complete."""
+        ended = ("completed", "failed", "cancelled")
+        node = int(self.call("GET", f"/v1/actions/{uid}")["node_uid"])
+        path = f"/v1/nodes/{node}/actions"
+
+        def mine(answer: Any) -> dict[str, Any]:
+            return next((dict(a) for a in answer["actions"] if a["action_uid"] == uid), {"status": "forgotten"})
+
+        record = mine(self.wait("an action", path, lambda a: mine(a)["status"] in ended, timeout_s=timeout_s))
+        if record["status"] != "completed":
+            raise DemoFailed(f"{record['name']} of node {node} ended {record['status']}: {record.get('error_message')}")
+        return record
