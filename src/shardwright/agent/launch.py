@@ -128,27 +128,29 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
     )
 
 
-def executable_of(launch: Launch) -> str:
-    """Real path of exactly the recorded kind and version. Raises Permanent with the line that installs it."""
+def program_of(launch: Launch) -> str:
+    """Path of exactly the recorded kind and version. Raises Permanent with the line that installs it."""
     try:
-        return os.path.realpath(find_exact(launch.kind, launch.version, configured=launch.configured).path)
+        return find_exact(launch.kind, launch.version, configured=launch.configured).path
     except ShardwrightError as e:
         remedy = getattr(e, "remedy", "")
         raise Permanent(e.code, f"{e.text}; remedy: {remedy}" if remedy else e.text) from e
 
 
-def start(launch: Launch, executable: str) -> StartRecord:
+def start(launch: Launch, program: str) -> StartRecord:
     """Start the server; its directory must hold no process any more. What comes back is also on disk.
 
     Never raises for what an operator can meet (disk, port, program): the record's stage is then FAILED and says why.
     """
+    executable = os.path.realpath(program)
     intended = StartRecord(launch.incarnation, Stage.INTENDED, executable)
     try:
         _prepare(launch)
         check_port(launch.address, launch.port)
         write_record(launch.directory, intended)
         identity = spawn_process(
-            [executable, str(launch.directory / CONFIG_NAME)],
+            # By the path that was found: Debian's redis-server is a link to redis-check-rdb, which looks at its name.
+            [program, str(launch.directory / CONFIG_NAME)],
             directory=launch.directory,
             output=launch.directory / OUTPUT_NAME,
             environment=server_environment(),

@@ -102,11 +102,11 @@ class ShardProcesses:
 
     async def _start(self, launch: Launch) -> StartRecord:
         try:
-            executable = await asyncio.to_thread(launching.executable_of, launch)
+            program = await asyncio.to_thread(launching.program_of, launch)
         except Permanent as e:
             return await asyncio.to_thread(launching.fail, launch, "", e.text)
-        await self._end_leftovers(launch.shard_uid, executable)
-        return await asyncio.to_thread(launching.start, launch, executable)
+        await self._end_leftovers(launch.shard_uid, await asyncio.to_thread(os.path.realpath, program))
+        return await asyncio.to_thread(launching.start, launch, program)
 
     async def fail(self, uid: ShardUid, incarnation: int, text: str) -> None:
         """Note that an incarnation cannot even be tried."""

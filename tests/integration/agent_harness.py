@@ -1,0 +1,199 @@
+"""One agent on a real store with records written by hand, for tests. Ends every process that its agents started."""
+
+import asyncio
+import random
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from shardwright.agent.endpoint_process import read_identity
+from shardwright.agent.launch import read_record
+from shardwright.agent.loop import Agent
+from shardwright.agent.processes import end, find_processes
+from shardwright.clock import SystemClock
+from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
+from shardwright.errors import Transient
+from shardwright.model.cluster import Cluster, Node
+from shardwright.model.database import Database, Endpoint, Persistence, ServerKind, ServerSecrets, Shard, SlotGroup
+from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, NodeSeen, ProcessSeen, ProcessState
+from shardwright.server.binaries import ServerBinary
+from shardwright.store import keys, records
+from shardwright.store.keys import StoredRecord
+from shardwright.store.mirror import Mirror
+from shardwright.store.protocol import DeleteKey, PutKey, Transaction
+from shardwright.store.sqlite import SqliteStore
+from shardwright.tasks import spawn
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+NODE = NodeUid(1)
+SECRETS = ServerSecrets(DatabaseUid(1), "app-secret", "rep-secret", "obs-secret", "man-secret", "0123456789abcdef")
+STAND_IN = [sys.executable, "-c", "import time; time.sleep(600)  # stands in for an endpoint process"]
+
+
+class ToldEndpoints:
+    """Remembers what it is told to serve; for tests of the agent without the data path."""
+
+    def __init__(self) -> None:
+        self.served: list[EndpointSpec] = []
+        self.answers = True
+
+    async def status(self, node: NodeUid) -> EndpointProcessSeen:
+        seen = tuple(EndpointSeen(s.uid, EndpointState.LISTENING) for s in self.served)
+        return EndpointProcessSeen(node, datetime.now(UTC), self.answers, endpoints=seen)
+
+    async def serve(self, node: NodeUid, spec: EndpointSpec) -> None:
+        self.served.append(spec)
+
+    async def drop(self, node: NodeUid, endpoint: EndpointUid) -> None:
+        raise Transient("test", "not here")
+
+    async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
+        raise Transient("test", "not here")
+
+    async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:
+        raise Transient("test", "not here")
+
+    async def pass_along(self, node: NodeUid, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
+        raise Transient("test", "not here")
+
+
+@dataclass
+class World:
+    """A directory, a store and a mirror, in which agents come and go."""
+
+    directory: Path
+    store: SqliteStore
+    mirror: Mirror
+    address: str
+    endpoints: ToldEndpoints = field(default_factory=ToldEndpoints)
+
+    @property
+    def node_directory(self) -> Path:
+        return self.directory / "node"
+
+    def shard_directory(self, uid: int) -> Path:
+        return self.node_directory / "shards" / str(uid)
+
+    async def put(self, *written: StoredRecord) -> None:
+        operations = tuple(PutKey(keys.key_of(r), records.encode(r)) for r in written)
+        assert (await self.store.transact(Transaction((), operations))).succeeded
+        await self.mirror.fresh()
+
+    async def delete(self, record: StoredRecord) -> None:
+        assert (await self.store.transact(Transaction((), (DeleteKey(keys.key_of(record)),)))).succeeded
+        await self.mirror.fresh()
+
+    def new_agent(self) -> Agent:
+        return Agent(
+            NODE,
+            self.store,
+            mirror=self.mirror,
+            directory=self.node_directory,
+            run_directory=self.directory / "run",
+            clock=SystemClock(),
+            endpoints=self.endpoints,
+            endpoint_command=STAND_IN,
+        )
+
+    @asynccontextmanager
+    async def agent(self) -> AsyncIterator[Agent]:
+        """An agent that runs, and then dies; its processes go on."""
+        agent = self.new_agent()
+        task = spawn("test: agent", agent.run())
+        try:
+            yield agent
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def seen(self) -> NodeSeen | None:
+        return self.mirror.view().node_seen.get(NODE)
+
+    def process(self, uid: int) -> ProcessSeen | None:
+        seen = self.seen()
+        return next((p for p in seen.processes if p.shard_uid == uid), None) if seen else None
+
+    async def until(self, is_so: Callable[[], bool], *, seconds: float = 20) -> float:
+        """Wait; how long it took. Says what was seen when it takes too long."""
+        began = time.monotonic()
+        while not is_so():
+            assert time.monotonic() < began + seconds, f"not in time; seen: {self.seen()}"
+            await asyncio.sleep(0.002)
+        return time.monotonic() - began
+
+    async def until_state(self, uid: int, state: ProcessState, *, incarnation: int | None = None) -> ProcessSeen:
+        def is_so() -> bool:
+            seen = self.process(uid)
+            return seen is not None and seen.state is state and incarnation in (None, seen.incarnation)
+
+        await self.until(is_so)
+        found = self.process(uid)
+        assert found is not None
+        return found
+
+
+@asynccontextmanager
+async def world(directory: Path) -> AsyncIterator[World]:
+    """An empty cluster of one node, without an agent."""
+    address = f"127.{random.randint(20, 60)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
+    store = await SqliteStore.open(directory / "store.db")
+    mirror = Mirror(store)
+    task = spawn("test: mirror", mirror.run())
+    made = World(directory, store, mirror, address)
+    try:
+        await made.put(Cluster("test", NOW, address, 9443), Node(NODE, address, NOW, memory_bytes=1 << 30))
+        yield made
+    finally:
+        await end_all(made)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await store.close()
+
+
+async def end_all(made: World) -> None:
+    """End what the agents of a test left running: everything whose working directory is below the test's."""
+    below = str(made.node_directory.resolve())
+    for path in made.node_directory.glob("shards/*"):
+        record = read_record(path)
+        if record is not None and record.identity is not None:
+            await end(record.identity, 0)
+    if (endpoint := read_identity(made.node_directory / "endpoint.json")) is not None:
+        await end(endpoint, 0)
+    for process in await asyncio.to_thread(find_processes, lambda p: p.directory.startswith(below)):
+        await end(process, 0)
+
+
+def free_port(address: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def database(binary: ServerBinary, **changes: object) -> Database:
+    made = Database(DatabaseUid(1), "test", 12_000, 0, NOW, NOW, ServerKind(binary.kind), binary.version)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def shard(port: int, uid: int = 1, **changes: object) -> Shard:
+    made = Shard(ShardUid(uid), DatabaseUid(1), GroupUid("1:1"), NODE, port, NOW)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def group(**changes: object) -> SlotGroup:
+    return replace(SlotGroup(GroupUid("1:1"), DatabaseUid(1), 1), **changes)  # type: ignore[arg-type]
+
+
+def endpoint(address: str, port: int) -> Endpoint:
+    return Endpoint(EndpointUid("1:1"), DatabaseUid(1), address, port, (NODE,))
+
+
+__all__ = ["NODE", "SECRETS", "Persistence", "World", "database", "endpoint", "free_port", "group", "shard", "world"]

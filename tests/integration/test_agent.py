@@ -1,0 +1,395 @@
+"""The agent with real servers of both kinds: each incarnation once, adopted by identity, ended as wanted, told at once."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from agent_harness import NODE, SECRETS, World, database, endpoint, free_port, group, shard, world
+
+from shardwright.agent.launch import RECORD_NAME, Stage, read_record, write_record
+from shardwright.agent.processes import arguments_of, identity_of, is_running
+from shardwright.model.database import Database, GroupPhase, Persistence, ServerKind, Shard, ShardWanted, SnapshotRule
+from shardwright.model.ids import ShardUid
+from shardwright.model.seen import ProcessIdentity, ProcessState
+from shardwright.server.binaries import ServerBinary, all_servers
+from shardwright.store import keys
+
+pytestmark = pytest.mark.server
+
+Scenario = Callable[[World], Awaitable[None]]
+
+
+def run(directory: Path, scenario: Scenario) -> None:
+    async def whole() -> None:
+        async with world(directory) as made:
+            async with asyncio.timeout(90):
+                await scenario(made)
+
+    asyncio.run(whole())
+
+
+@pytest.fixture(params=list(ServerKind))
+def binary(request: pytest.FixtureRequest) -> ServerBinary:
+    found = next((b for b in all_servers() if b.kind is request.param), None)
+    if found is None:
+        pytest.skip(f"{request.param}-server was not found")
+    return found
+
+
+@pytest.fixture
+def any_binary() -> ServerBinary:
+    return all_servers()[0]
+
+
+async def started(made: World, binary: ServerBinary, **changes: object) -> tuple[Database, Shard]:
+    """Records of one database with one shard, written to the store."""
+    kept = database(binary, **changes)
+    wanted = shard(free_port(made.address))
+    await made.put(kept, SECRETS, group(), wanted)
+    return kept, wanted
+
+
+def ask(made: World, wanted: Shard, *command: str) -> bytes:
+    """One command as the management user, in plain RESP."""
+    with socket.create_connection((made.address, wanted.port), timeout=5) as connection:
+        for words in (("AUTH", "management", SECRETS.management), command):
+            connection.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words))
+            answer = connection.recv(65536)
+        return answer
+
+
+def until_answers(made: World, wanted: Shard) -> Callable[[], bool]:
+    def answers() -> bool:
+        try:
+            return b"PONG" in ask(made, wanted, "PING")
+        except OSError:
+            return False
+
+    return answers
+
+
+def identity_in(made: World, uid: int = 1) -> ProcessIdentity:
+    record = read_record(made.shard_directory(uid))
+    assert record is not None
+    assert record.identity is not None
+    return record.identity
+
+
+def test_a_shard_starts_dies_is_told_and_starts_as_a_new_incarnation(tmp_path: Path, binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            _, wanted = await started(made, binary)
+            seen = await made.until_state(1, ProcessState.RUNNING)
+            assert seen.identity == identity_in(made)
+            await made.until(until_answers(made, wanted))
+            assert oct(made.shard_directory(1).stat().st_mode)[-3:] == "700"
+            assert oct((made.shard_directory(1) / "server.conf").stat().st_mode)[-3:] == "600"
+            for secret in (SECRETS.application, SECRETS.management):
+                assert secret not in " ".join(arguments_of(seen.identity.pid))
+
+            killed_at = time.monotonic()
+            os.kill(seen.identity.pid, signal.SIGKILL)
+            gone = await made.until_state(1, ProcessState.GONE)
+            assert time.monotonic() - killed_at < 0.1, "a death is told at once"
+            assert "signal 9" in gone.text
+            # The agent itself starts nothing again.
+            await asyncio.sleep(1.2)
+            assert made.process(1) == gone
+
+            again = replace(wanted, incarnation=2, port=free_port(made.address))
+            await made.put(again)
+            await made.until_state(1, ProcessState.RUNNING, incarnation=2)
+            await made.until(until_answers(made, again))
+
+    run(tmp_path, scenario)
+
+
+def test_a_new_agent_adopts_what_runs_and_starts_nothing_twice(tmp_path: Path, binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            await started(made, binary)
+            before = await made.until_state(1, ProcessState.RUNNING)
+        assert before.identity is not None
+        assert is_running(before.identity), "servers outlive their agent"
+        async with made.agent() as agent:
+            await made.until(lambda: agent.is_shard_running(ShardUid(1)))
+            os.kill(before.identity.pid, signal.SIGKILL)
+            killed_at = time.monotonic()
+            await made.until_state(1, ProcessState.GONE)
+            assert time.monotonic() - killed_at < 0.1
+
+    run(tmp_path, scenario)
+
+
+def test_a_death_while_no_agent_ran_is_found(tmp_path: Path, any_binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            await started(made, any_binary)
+            before = await made.until_state(1, ProcessState.RUNNING)
+        assert before.identity is not None
+        os.kill(before.identity.pid, signal.SIGKILL)
+        await made.until(lambda: not is_running(before.identity))  # type: ignore[arg-type]
+        async with made.agent():
+            seen = await made.until_state(1, ProcessState.GONE)
+            assert "no daemon" in seen.text
+
+    run(tmp_path, scenario)
+
+
+def test_an_agent_that_died_between_start_and_record_finds_the_server(tmp_path: Path, binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            _, wanted = await started(made, binary)
+            before = await made.until_state(1, ProcessState.RUNNING)
+            await made.until(until_answers(made, wanted))
+        record = read_record(made.shard_directory(1))
+        assert record is not None
+        write_record(made.shard_directory(1), replace(record, stage=Stage.INTENDED, identity=None))
+        async with made.agent() as agent:
+            await made.until(lambda: agent.is_shard_running(ShardUid(1)))
+            assert made.process(1) == before
+
+    run(tmp_path, scenario)
+
+
+def test_an_agent_that_died_between_intent_and_start_does_not_start_it_twice(
+    tmp_path: Path, any_binary: ServerBinary
+) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            await started(made, any_binary)
+            before = await made.until_state(1, ProcessState.RUNNING)
+            assert before.identity is not None
+            os.kill(before.identity.pid, signal.SIGKILL)
+            await made.until_state(1, ProcessState.GONE)
+        record = read_record(made.shard_directory(1))
+        assert record is not None
+        write_record(made.shard_directory(1), replace(record, stage=Stage.INTENDED, identity=None))
+        async with made.agent():
+            await made.until(lambda: "died while it started it" in (made.process(1) or before).text)
+            seen = made.process(1)
+            assert seen is not None
+            assert seen.state is ProcessState.GONE
+
+    run(tmp_path, scenario)
+
+
+def test_lost_files_do_not_start_an_incarnation_twice(tmp_path: Path, any_binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            await started(made, any_binary)
+            before = await made.until_state(1, ProcessState.RUNNING)
+        (made.shard_directory(1) / RECORD_NAME).unlink()
+        async with made.agent() as agent:
+            await made.until(lambda: agent.is_shard_running(ShardUid(1)))
+            assert made.process(1) == before
+
+    run(tmp_path, scenario)
+
+
+def test_a_pid_that_belongs_to_another_is_neither_adopted_nor_ended(tmp_path: Path, any_binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            _, wanted = await started(made, any_binary)
+            before = await made.until_state(1, ProcessState.RUNNING)
+            assert before.identity is not None
+            os.kill(before.identity.pid, signal.SIGKILL)
+            await made.until_state(1, ProcessState.GONE)
+        me = identity_of(os.getpid())
+        record = read_record(made.shard_directory(1))
+        assert record is not None
+        assert me is not None
+        assert record.identity is not None
+        reused = replace(record.identity, pid=me.pid)
+        write_record(made.shard_directory(1), replace(record, identity=reused))
+        await made.put(replace(wanted, wanted=ShardWanted.GONE))
+        async with made.agent():
+            await made.until(lambda: not made.shard_directory(1).exists())
+        # That this test goes on to here is the proof.
+
+    run(tmp_path, scenario)
+
+
+def test_stopped_keeps_the_files_and_gone_deletes_them(tmp_path: Path, binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            rules = (SnapshotRule(3600, 1),)
+            _, wanted = await started(made, binary, persistence=Persistence.SNAPSHOT, snapshot_rules=rules)
+            await made.until_state(1, ProcessState.RUNNING)
+            await made.until(until_answers(made, wanted))
+            identity = identity_in(made)
+            await made.put(replace(wanted, wanted=ShardWanted.STOPPED))
+            stopped = await made.until_state(1, ProcessState.GONE)
+            assert not is_running(identity)
+            assert not stopped.files_are_deleted
+            assert (made.shard_directory(1) / "server.conf").exists()
+            await made.put(replace(wanted, wanted=ShardWanted.GONE))
+            await made.until(lambda: (made.process(1) or stopped).files_are_deleted)
+            assert not made.shard_directory(1).exists()
+
+    run(tmp_path, scenario)
+
+
+def test_gone_before_it_was_ever_started_is_reported(tmp_path: Path, any_binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        wanted = shard(free_port(made.address), wanted=ShardWanted.GONE)
+        await made.put(database(any_binary), SECRETS, group(), wanted)
+        async with made.agent():
+            seen = await made.until_state(1, ProcessState.GONE)
+            assert seen.files_are_deleted
+
+    run(tmp_path, scenario)
+
+
+def test_an_orphan_is_ended_and_deleted_only_when_its_record_is_certainly_gone(
+    tmp_path: Path, any_binary: ServerBinary
+) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            _, wanted = await started(made, any_binary)
+            await made.until_state(1, ProcessState.RUNNING)
+            identity = identity_in(made)
+        await made.delete(wanted)
+        node = made.mirror.view().nodes[NODE]
+        await made.delete(node)
+        async with made.agent() as agent:
+            # Without the node's own record the store says nothing about its shards.
+            await made.until(lambda: agent.is_shard_running(ShardUid(1)))
+            await asyncio.sleep(1.5)
+            assert is_running(identity)
+            await made.put(node)
+            await made.until(lambda: not made.shard_directory(1).exists())
+            assert not is_running(identity)
+
+    run(tmp_path, scenario)
+
+
+def test_a_port_in_use_is_a_failure_that_says_so(tmp_path: Path, any_binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        with socket.socket() as taken:
+            taken.bind((made.address, 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            await made.put(database(any_binary), SECRETS, group(), shard(port))
+            async with made.agent():
+                seen = await made.until_state(1, ProcessState.FAILED)
+                assert f"port {port}" in seen.text
+                assert "in use" in seen.text
+
+    run(tmp_path, scenario)
+
+
+def test_a_missing_version_is_a_failure_that_says_what_is_there(tmp_path: Path, any_binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        old = replace(database(any_binary), server_version="1.2.3")
+        await made.put(old, SECRETS, group(), shard(free_port(made.address)))
+        async with made.agent():
+            seen = await made.until_state(1, ProcessState.FAILED)
+            assert "1.2.3 is not on this machine" in seen.text
+            assert any_binary.version in seen.text
+
+    run(tmp_path, scenario)
+
+
+def test_a_server_that_ends_right_after_its_start_has_failed(tmp_path: Path, any_binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        kept = database(any_binary, persistence=Persistence.SNAPSHOT, snapshot_rules=(SnapshotRule(3600, 1),))
+        made.shard_directory(1).mkdir(parents=True)
+        (made.shard_directory(1) / "dump.rdb").write_bytes(b"this is no snapshot at all")
+        await made.put(kept, SECRETS, group(), shard(free_port(made.address)))
+        async with made.agent():
+            seen = await made.until_state(1, ProcessState.FAILED)
+            assert "right after its start" in seen.text
+
+    run(tmp_path, scenario)
+
+
+def test_a_database_without_persistence_loads_no_stale_file(tmp_path: Path, binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        made.shard_directory(1).mkdir(parents=True)
+        (made.shard_directory(1) / "dump.rdb").write_bytes(b"this is no snapshot at all")
+        (made.shard_directory(1) / "appendonlydir").mkdir()
+        async with made.agent():
+            _, wanted = await started(made, binary)
+            await made.until_state(1, ProcessState.RUNNING)
+            await made.until(until_answers(made, wanted))
+            assert not (made.shard_directory(1) / "dump.rdb").exists()
+            assert not (made.shard_directory(1) / "appendonlydir").exists()
+
+    run(tmp_path, scenario)
+
+
+def test_a_server_that_nobody_remembers_is_ended_before_the_next_one_starts(
+    tmp_path: Path, any_binary: ServerBinary
+) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            _, wanted = await started(made, any_binary)
+            await made.until_state(1, ProcessState.RUNNING)
+            await made.until(until_answers(made, wanted))
+            identity = identity_in(made)
+        (made.shard_directory(1) / RECORD_NAME).unlink()
+        seen = made.mirror.view().node_seen[NODE]
+        await made.delete(seen)
+        await made.put(replace(wanted, incarnation=2, port=free_port(made.address)))
+        async with made.agent():
+            await made.until_state(1, ProcessState.RUNNING, incarnation=2)
+            assert not is_running(identity)
+
+    run(tmp_path, scenario)
+
+
+def test_the_endpoint_process_is_back_at_once_and_told_what_to_serve(tmp_path: Path, any_binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            kept, wanted = await started(made, any_binary, password="hush")
+            serving = group(phase=GroupPhase.SERVING, primary=wanted.uid, generation=4)
+            await made.put(serving, endpoint(made.address, kept.port))
+            await made.until(lambda: made.endpoints.served != [])
+            await made.until(lambda: (seen := made.seen()) is not None and seen.endpoint_process is not None)
+            first = made.mirror.view().node_seen[NODE].endpoint_process
+            assert first is not None
+            made.endpoints.served.clear()
+            killed_at = time.monotonic()
+            os.kill(first.pid, signal.SIGKILL)
+            await made.until(lambda: made.endpoints.served != [])
+            assert time.monotonic() - killed_at < 1.0
+            spec = made.endpoints.served[0]
+            assert spec.target is not None
+            assert (spec.target.generation, spec.target.port, spec.password) == (4, wanted.port, "hush")
+            assert spec.application_secret == SECRETS.application
+            await made.until(lambda: made.mirror.view().node_seen[NODE].endpoint_process not in (None, first))
+            second = made.mirror.view().node_seen[NODE].endpoint_process
+        assert second is not None
+        assert is_running(second), "endpoints outlive the agent"
+        async with made.agent():
+            await made.until(lambda: made.endpoints.served != [])
+            await asyncio.sleep(0.3)
+            assert made.mirror.view().node_seen[NODE].endpoint_process == second
+
+    run(tmp_path, scenario)
+
+
+def test_a_removed_node_reports_no_more(tmp_path: Path) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            await made.until(lambda: made.seen() is not None)
+            seen = made.seen()
+            assert seen is not None
+            assert seen.cores > 0
+            assert seen.memory_total_bytes > seen.memory_free_bytes > 0
+            assert seen.servers
+            await made.delete(made.mirror.view().nodes[NODE])
+            await made.delete(seen)
+            identity = made.mirror.get(keys.key_of(seen))
+            assert identity is None
+            await asyncio.sleep(1.3)
+            assert made.seen() is None
+
+    run(tmp_path, scenario)

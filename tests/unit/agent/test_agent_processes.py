@@ -1,0 +1,168 @@
+"""Processes by identity, on real processes."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shardwright.agent import processes
+from shardwright.agent.processes import (
+    Watch,
+    cpu_seconds,
+    end,
+    find_in_directory,
+    identity_of,
+    is_running,
+    python_environment,
+    send,
+    server_environment,
+    spawn_process,
+)
+from shardwright.model.seen import ProcessIdentity
+
+SLEEP = os.path.realpath("/bin/sleep")
+
+
+@contextmanager
+def sleeper(directory: Path, *command: str) -> Iterator[ProcessIdentity]:
+    arguments = list(command) or [SLEEP, "60"]
+    identity = spawn_process(arguments, directory=directory, output=directory / "out", environment=server_environment())
+    try:
+        yield identity
+    finally:
+        asyncio.run(end(identity, 0))
+
+
+def test_an_identity_says_who_it_is(tmp_path: Path) -> None:
+    with sleeper(tmp_path) as identity:
+        assert identity.executable == SLEEP
+        assert identity.directory == str(tmp_path.resolve())
+        assert is_running(identity)
+        assert identity_of(identity.pid) == identity
+        assert os.getsid(identity.pid) == identity.pid, "it must have a session of its own"
+        assert cpu_seconds(identity) is not None
+    assert not is_running(identity)
+    assert cpu_seconds(identity) is None
+
+
+def test_a_pid_that_was_reused_is_not_trusted(tmp_path: Path) -> None:
+    with sleeper(tmp_path) as identity:
+        others = [
+            replace(identity, start_ticks=identity.start_ticks - 1),
+            replace(identity, boot_id="another boot"),
+            replace(identity, executable="/bin/other"),
+            replace(identity, directory="/elsewhere"),
+        ]
+        for other in others:
+            assert not is_running(other)
+            assert not send(other, signal.SIGKILL)
+            assert asyncio.run(end(other, 0)), "for us it is gone"
+        assert is_running(identity)
+
+
+def test_a_zombie_is_gone() -> None:
+    child = subprocess.Popen([SLEEP, "60"])
+    identity = identity_of(child.pid)
+    assert identity is not None
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert Path(f"/proc/{child.pid}").exists()
+    assert not is_running(identity)
+    assert identity_of(child.pid) is None
+    child.wait()
+
+
+def test_end_asks_first_and_kills_what_does_not_listen(tmp_path: Path) -> None:
+    stubborn = (
+        "import signal,time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)"
+    )
+    with sleeper(tmp_path, sys.executable, "-c", stubborn) as identity:
+        wait_until(lambda: (tmp_path / "out").read_text() == "ready\n")
+        assert asyncio.run(end(identity, 0.2))
+        assert not is_running(identity)
+        assert not Path(f"/proc/{identity.pid}").exists(), "an ended child is reaped"
+
+
+def test_end_also_ends_a_frozen_process(tmp_path: Path) -> None:
+    with sleeper(tmp_path) as identity:
+        send(identity, signal.SIGSTOP)
+        assert asyncio.run(end(identity, 0.1))
+
+
+def test_a_process_that_works_is_given_time(tmp_path: Path) -> None:
+    busy = (
+        "import signal,time\n"
+        "def work(*_):\n"
+        "    until = time.monotonic() + 2.5\n"
+        "    while time.monotonic() < until: pass\n"
+        "    open('done', 'w').close()\n"
+        "    raise SystemExit\n"
+        "signal.signal(signal.SIGTERM, work)\nprint('ready', flush=True)\n"
+        "while True: time.sleep(1)"
+    )
+    with sleeper(tmp_path, sys.executable, "-c", busy) as identity:
+        wait_until(lambda: (tmp_path / "out").read_text() == "ready\n")
+        assert asyncio.run(end(identity, 0.2, busy_grace_s=30))
+        assert (tmp_path / "done").exists()
+
+
+def test_a_watch_tells_at_once_also_of_the_past(tmp_path: Path) -> None:
+    async def scenario() -> tuple[float, int | None, int | None]:
+        loop = asyncio.get_running_loop()
+        with_status: asyncio.Future[int | None] = loop.create_future()
+        Watch(identity, with_status.set_result)
+        killed_at = time.monotonic()
+        os.kill(identity.pid, signal.SIGKILL)
+        status = await asyncio.wait_for(with_status, 5)
+        took_s = time.monotonic() - killed_at
+        late: asyncio.Future[int | None] = loop.create_future()
+        Watch(identity, late.set_result)
+        return took_s, status, await asyncio.wait_for(late, 5)
+
+    with sleeper(tmp_path) as identity:
+        took_s, status, late = asyncio.run(scenario())
+    assert took_s < 0.1
+    assert status == -signal.SIGKILL
+    assert late is None
+
+
+def test_processes_are_found_by_directory_and_program(tmp_path: Path) -> None:
+    with sleeper(tmp_path) as identity:
+        assert find_in_directory(str(tmp_path.resolve()), SLEEP) == [identity]
+        assert find_in_directory(str(tmp_path.resolve()), "/bin/other") == []
+        assert find_in_directory(str(tmp_path.parent.resolve()), SLEEP) == []
+
+
+def test_a_program_that_cannot_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        spawn_process([str(tmp_path / "none")], directory=tmp_path, output=tmp_path / "out", environment={})
+
+
+def test_environments_hold_nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SHARDWRIGHT_ADMIN_PASSWORD", "hush")
+    monkeypatch.setenv("SOMETHING_ELSE", "1")
+    assert "SHARDWRIGHT_ADMIN_PASSWORD" not in python_environment()
+    assert "SOMETHING_ELSE" in python_environment()
+    assert "SOMETHING_ELSE" not in server_environment()
+    with sleeper(tmp_path) as identity:
+        assert b"hush" not in Path(f"/proc/{identity.pid}/environ").read_bytes()
+
+
+def test_the_boot_is_known() -> None:
+    assert len(processes.boot_id()) == 36
+
+
+def wait_until(is_so: object, *, seconds: float = 10) -> None:
+    assert callable(is_so)
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come to be in time"
+        time.sleep(0.01)
