@@ -1,0 +1,184 @@
+"""Starting rules, failover and following: one decision each."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from shardwright.model.commands import ApplySettings, Attach, EndStuckServer, Open, Promote, RecoverHandoff
+from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
+from shardwright.model.decision import Decision
+from shardwright.model.event import Event
+from shardwright.model.ids import GroupUid, ShardUid
+from shardwright.model.seen import Health, ProcessState
+from shardwright.model.view import Put
+from shardwright.reconcile.group import decide_group
+from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+
+GROUP = GroupUid("1:1")
+
+
+def replicated() -> ClusterBuilder:
+    """A database with its primary, shard 1, on node 1 and a replica in sync, shard 2, on node 2."""
+    builder = cluster(nodes=3).with_database(on=((1, 2),))
+    database = next(iter(builder.view.databases.values()))
+    return builder.with_records(*(replace(s, settings=database.settings_fingerprint) for s in builder.view.shards.values()))
+
+
+def starting(builder: ClusterBuilder, *, primary: int | None = 1) -> ClusterBuilder:
+    group = replace(
+        builder.view.groups[GROUP],
+        phase=GroupPhase.STARTING,
+        primary=None if primary is None else ShardUid(primary),
+    )
+    return builder.with_records(group)
+
+
+def decide(builder: ClusterBuilder) -> Decision:
+    return decide_group(builder.view.groups[GROUP], builder.view, NOW)
+
+
+def group_after(decision: Decision) -> SlotGroup | None:
+    return next((w.record for w in decision.writes if isinstance(w.record, SlotGroup)), None)
+
+
+def shards_after(decision: Decision) -> dict[int, Shard]:
+    return {w.record.uid: w.record for w in decision.writes if isinstance(w, Put) and isinstance(w.record, Shard)}
+
+
+def test_a_settled_group_needs_nothing() -> None:
+    assert decide(replicated()) == Decision()
+
+
+def test_the_committed_primary_with_data_is_chosen_without_waiting_for_others() -> None:
+    builder = starting(replicated()).with_server(1, keys=10, is_fenced=True).without_server(2)
+    chosen = group_after(decide(builder))
+    assert chosen is not None
+    assert (chosen.primary, chosen.phase) == (1, GroupPhase.SERVING)
+    assert chosen.generation == builder.view.groups[GROUP].generation + 1
+
+
+def test_an_empty_committed_primary_waits_for_the_other_copy_and_gives_way_to_its_data() -> None:
+    builder = starting(replicated()).with_server(1, keys=0)
+    waiting = decide(builder.without_server(2))
+    assert group_after(waiting) is None
+    assert [r.code for r in waiting.reasons] == ["shard_not_started"]
+    chosen = group_after(decide(builder.with_server(2, keys=5)))
+    assert chosen is not None
+    assert chosen.primary == 2
+
+
+def test_empty_copies_only_keep_the_committed_primary() -> None:
+    chosen = group_after(decide(starting(replicated()).with_server(1, keys=0).with_server(2, keys=0)))
+    assert chosen is not None
+    assert chosen.primary == 1
+
+
+def test_a_new_group_takes_its_first_shard() -> None:
+    builder = starting(replicated(), primary=None).with_server(1, keys=0).with_server(2, keys=0)
+    chosen = group_after(decide(builder))
+    assert chosen is not None
+    assert chosen.primary == 1
+
+
+def test_a_committed_primary_that_cannot_start_is_replaced_only_after_several_tries_and_only_by_a_copy_in_sync() -> None:
+    builder = starting(replicated()).with_process(1, ProcessState.FAILED).without_server(1).with_server(2, keys=5)
+    assert group_after(decide(builder)) is None
+    tried = replace(builder.view.shards[ShardUid(1)], restarts=5, restart_not_before=NOW + timedelta(seconds=9))
+    chosen = group_after(decide(builder.with_records(tried)))
+    assert chosen is not None
+    assert chosen.primary == 2
+    stale = replace(builder.view.shards[ShardUid(2)], in_sync_generation=-1)
+    assert group_after(decide(builder.with_records(tried, stale))) is None
+
+
+def test_a_dead_primary_with_a_live_replica_in_sync_is_replaced() -> None:
+    builder = replicated().with_dead_shard(1)
+    decision = decide(builder)
+    after = group_after(decision)
+    assert after is not None
+    assert (after.primary, after.generation) == (2, builder.view.groups[GROUP].generation + 1)
+    assert any(isinstance(w.record, Event) and w.record.kind == "failover" for w in decision.writes)
+    assert decision.commands == ()
+
+
+def test_a_silent_primary_is_not_replaced_while_its_process_may_live() -> None:
+    builder = replicated().with_server(1, health=Health.TIMEOUT, unanswered_since=NOW)
+    assert group_after(decide(builder)) is None
+
+
+def test_a_replica_out_of_sync_does_not_take_over() -> None:
+    stale = replicated().with_dead_shard(1)
+    stale = stale.with_records(replace(stale.view.shards[ShardUid(2)], in_sync_generation=-1))
+    after = group_after(decide(stale))
+    assert after is not None
+    assert (after.phase, after.primary) == (GroupPhase.STARTING, 1)
+
+
+def test_a_dead_primary_waits_for_a_replica_that_is_only_silent() -> None:
+    builder = replicated().with_dead_shard(1).with_server(2, health=Health.TIMEOUT, unanswered_since=NOW)
+    decision = decide(builder)
+    assert group_after(decision) is None
+    assert [r.code for r in decision.reasons] == ["shard_not_started"]
+
+
+def test_the_promoted_heir_is_promoted_then_opened() -> None:
+    builder = replicated().with_dead_shard(1)
+    heir = replace(builder.view.groups[GROUP], primary=ShardUid(2))
+    builder = builder.with_records(heir)
+    assert Promote(ShardUid(2)) in decide(builder).commands
+    fenced = builder.with_server(2, role=Role.PRIMARY, is_fenced=True)
+    assert Open(ShardUid(2)) in decide(fenced).commands
+
+
+def test_a_primary_is_not_opened_beside_another_writable_one() -> None:
+    builder = replicated().with_server(1, is_fenced=True).with_server(2, role=Role.PRIMARY, is_fenced=False)
+    assert decide(builder).commands == (Attach(ShardUid(2), ShardUid(1)),)
+
+
+def test_a_dead_replica_is_started_anew_on_another_port_and_spaced_out() -> None:
+    builder = replicated().with_dead_shard(2)
+    old = builder.view.shards[ShardUid(2)]
+    restarted = shards_after(decide(builder))[2]
+    assert restarted.incarnation == old.incarnation + 1
+    assert restarted.port != old.port
+    again = builder.with_records(replace(old, restarts=4, restart_not_before=NOW + timedelta(seconds=3)))
+    waiting = decide(again)
+    assert shards_after(waiting) == {}
+    assert waiting.wake_at == NOW + timedelta(seconds=3)
+
+
+def test_a_started_copy_is_attached_and_opened_once_linked() -> None:
+    fresh = replicated().with_server(2, role=Role.PRIMARY, is_fenced=True, is_link_up=False)
+    assert decide(fresh).commands == (Attach(ShardUid(2), ShardUid(1)),)
+    linked = replicated().with_server(2, is_fenced=True)
+    assert decide(linked).commands == (Open(ShardUid(2)),)
+
+
+def test_sync_is_noted_and_forgotten() -> None:
+    builder = replicated()
+    unmarked = builder.with_records(replace(builder.view.shards[ShardUid(2)], in_sync_generation=-1))
+    assert shards_after(decide(unmarked))[2].in_sync_generation == builder.view.groups[GROUP].generation
+    assert shards_after(decide(builder.with_server(2, is_syncing=True, is_link_up=False)))[2].in_sync_generation == -1
+    assert shards_after(decide(builder.with_server(2, is_link_up=False, link_down_s=60)))[2].in_sync_generation == -1
+    assert shards_after(decide(builder.with_server(2, is_link_up=False, link_down_s=2))) == {}
+
+
+def test_a_pending_handoff_is_left_to_its_recovery() -> None:
+    builder = replicated().with_dead_shard(1)
+    pending = replace(builder.view.groups[GROUP], handoff=Handoff(ShardUid(1), ShardUid(2), 9, 1, NOW))
+    decision = decide(builder.with_records(pending))
+    assert decision.writes == ()
+    assert decision.commands == (RecoverHandoff(GROUP),)
+
+
+def test_a_stuck_server_is_ended_and_a_busy_one_is_not() -> None:
+    since = NOW - timedelta(seconds=11)
+    stuck = replicated().with_server(1, health=Health.TIMEOUT, unanswered_since=since)
+    assert EndStuckServer(ShardUid(1)) in decide(stuck).commands
+    busy = stuck.with_server(1, cpu_active_at=NOW - timedelta(seconds=1))
+    assert EndStuckServer(ShardUid(1)) not in decide(busy).commands
+
+
+def test_changed_settings_are_applied() -> None:
+    builder = replicated().with_database_changed(1, eviction_policy="allkeys-lru")
+    wanted = builder.view.databases[builder.view.groups[GROUP].database_uid].settings_fingerprint
+    assert decide(builder).commands == (ApplySettings(ShardUid(1), wanted), ApplySettings(ShardUid(2), wanted))
