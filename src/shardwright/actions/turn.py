@@ -260,7 +260,9 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     waiting = () if is_over else plan.waiting
     given_up = plan.waiting if is_over else ()
     held = [m for m in (*moves, *plan.in_flight) if holds(turn.view, m)]
-    is_under_way = bool(held or waiting or starter.started or starter.deferred)
+    # What may begin only after a move that tidies up is still to come.
+    has_more = any(p.is_later for p in plan.moves) and bool(plan.in_flight)
+    is_under_way = bool(held or waiting or starter.started or starter.deferred or has_more)
     turn.blocked((*waiting, *starter.stuck.values(), *(u.reason for u in plan.unplaced), *_reasons_of(held)))
     if is_under_way and rule.until is not None and not is_over:
         turn.wake_at(rule.until)
@@ -313,6 +315,11 @@ class _Starter:
     def _must_wait(self, proposal: MoveProposal, role_changes: set[DatabaseUid]) -> bool:
         if self.slots == 0:
             return True
+        retry_at = self._retry_at(proposal)
+        if retry_at is not None and self.turn.now < retry_at:
+            # Planned only when its time has come: a place chosen now may be gone by then.
+            self.turn.wake_at(retry_at)
+            return True
         if proposal.kind == MoveKind.REBIND:
             return proposal.database_uid in role_changes
         if proposal.group_uid is not None and self.turn.view.live_move_of_group(proposal.group_uid) is not None:
@@ -321,9 +328,8 @@ class _Starter:
 
     def _start(self, proposal: MoveProposal) -> None:
         number = self.turn.action.moves_started + 1
-        not_before = self._not_before(proposal)
         uid = MoveUid(f"{self.turn.action.uid}-{number}")
-        self.turn.put(proposal.to_move(uid, self.turn.action.uid, now=self.turn.now, not_before=not_before))
+        self.turn.put(proposal.to_move(uid, self.turn.action.uid, now=self.turn.now))
         self.turn.change(moves_started=number)
         self.started.append(proposal)
         if self.slots is not None:
@@ -340,7 +346,7 @@ class _Starter:
             return True
         return self.rule.attempts_max is not None and len(attempts) >= self.rule.attempts_max
 
-    def _not_before(self, proposal: MoveProposal) -> datetime | None:
+    def _retry_at(self, proposal: MoveProposal) -> datetime | None:
         attempts = self._attempts(proposal)
         if not attempts:
             return None

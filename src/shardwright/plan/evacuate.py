@@ -79,9 +79,7 @@ class MoveProposal:
         """Whether clients of the database are sent to another server by it."""
         return self.kind == MoveKind.HANDOFF or self.hands_over
 
-    def to_move(
-        self, uid: MoveUid, action_uid: ActionUid | None, *, now: datetime, not_before: datetime | None = None
-    ) -> Move:
+    def to_move(self, uid: MoveUid, action_uid: ActionUid | None, *, now: datetime) -> Move:
         """The move's first record."""
         return Move(
             uid,
@@ -99,7 +97,6 @@ class MoveProposal:
             hands_over=self.hands_over,
             state_since=now,
             bytes_total=self.bytes_total,
-            not_before=not_before,
         )
 
 

@@ -28,8 +28,7 @@ def quorum_refusals(view: ClusterView, action: Action) -> tuple[Reason, ...]:
         for uid, (why, remedy) in sorted(away.items())
     )
     first = next((r.remedy for r in causes if r.remedy), "add nodes")
-    names = "; ".join(r.text for r in causes)
-    return (Reason("no_quorum", f"{text}: {names}", Grade.HARD_LIMIT, first), *causes)
+    return (Reason("no_quorum", text, Grade.HARD_LIMIT, first), *causes)
 
 
 def _away(view: ClusterView, action: Action) -> dict[NodeUid, tuple[str, str]]:

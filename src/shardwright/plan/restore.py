@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from shardwright.model.action import Move, MoveKind
 from shardwright.model.cluster import Node, Snapshot, SnapshotShard
 from shardwright.model.database import Database, DatabaseStatus, Role, Shard, ShardWanted, SlotGroup
-from shardwright.model.ids import EndpointUid, NodeUid
+from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.evacuate import MoveProposal, Unplaced
@@ -145,24 +145,28 @@ class _Restoration:
         if wanted.role == Role.REPLICA or is_primary:
             return
         primary = next((s for s in copies if s.uid == group.primary), None)
-        if primary is None or group.handoff is not None or group.uid in self.ledger.moves_of:
-            if not any(m.group_uid == group.uid for m in self.in_flight):
-                self._wait(wanted, Code.GROUP_BUSY, f"slot group {group.uid} waits for another change of it")
+        is_coming = any(m.group_uid == group.uid for m in self.in_flight)
+        if primary is not None and is_coming:
+            self.handoffs.append(self._handoff(group, primary, here, is_later=True))
+        elif primary is None or group.handoff is not None or group.uid in self.ledger.moves_of:
+            self._wait(wanted, Code.GROUP_BUSY, f"slot group {group.uid} waits for another change of it")
         elif standing_of(self.view, here, primary) == Standing.PROVEN:
-            self.handoffs.append(
-                MoveProposal(
-                    MoveKind.HANDOFF,
-                    group.database_uid,
-                    group.uid,
-                    primary.uid,
-                    here.uid,
-                    from_node=primary.node_uid,
-                    to_node=self.node.uid,
-                    hands_over=True,
-                )
-            )
+            self.handoffs.append(self._handoff(group, primary, here))
         else:
             self._wait(wanted, Code.NOT_IN_SYNC, f"slot group {group.uid} waits for shard {here.uid} to be in sync")
+
+    def _handoff(self, group: SlotGroup, primary: Shard, here: Shard, *, is_later: bool = False) -> MoveProposal:
+        return MoveProposal(
+            MoveKind.HANDOFF,
+            group.database_uid,
+            group.uid,
+            primary.uid,
+            here.uid,
+            from_node=primary.node_uid,
+            to_node=self.node.uid,
+            hands_over=True,
+            is_later=is_later,
+        )
 
     # -- endpoints -------------------------------------------------------------------------------------------------------
 
@@ -192,6 +196,7 @@ class _Restoration:
                     endpoint_uid=uid,
                     from_node=_bound_to(endpoint.nodes),
                     to_node=self.node.uid,
+                    is_later=self._has_shards_to_come(endpoint.database_uid),
                 )
             )
             return
@@ -201,6 +206,11 @@ class _Restoration:
             self.waiting.append(reason)
         else:
             self.unplaced.append(Unplaced(reason, endpoint_uid=uid))
+
+    def _has_shards_to_come(self, database_uid: DatabaseUid) -> bool:
+        """Endpoints come last: until its primary is back the node would only pass commands on to another."""
+        coming = (*self.relocations, *self.handoffs, *self.in_flight)
+        return any(m.database_uid == database_uid and m.group_uid is not None for m in coming)
 
     # -- reasons ---------------------------------------------------------------------------------------------------------
 
