@@ -1,0 +1,84 @@
+"""Puts the API together: routes, gate, error answers, OpenAPI. Called by the daemon's wiring and by tests."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Route
+
+from shardwright import __version__
+from shardwright.api.deps import ApiContext
+from shardwright.api.errors import coded, error_answer
+from shardwright.api.gate import Gate
+from shardwright.api.openapi import describe
+from shardwright.api.routes import actions, cluster, databases, node_actions, nodes, shards, users
+
+HINTS: Final = (
+    (
+        "POST",
+        re.compile(r"/v1/nodes/(\d+)/actions"),
+        "The action belongs into the path: POST /v1/nodes/{0}/actions/<action>, which is one of remove, maintenance_on, "
+        "maintenance_off and enslave_node.",
+    ),
+    ("DELETE", re.compile(r"/v1/nodes/(\d+)"), "To remove a node: POST /v1/nodes/{0}/actions/remove."),
+    (
+        "POST",
+        re.compile(r"/v1/nodes/(\d+)"),
+        "For maintenance: POST /v1/nodes/{0}/actions/maintenance_on or maintenance_off. To change a node: PUT.",
+    ),
+)
+"""Requests of older clients and of a wrong support article: refused, with the way that works."""
+
+
+def create_app(context: ApiContext) -> FastAPI:
+    """The ASGI application of one daemon."""
+    app = FastAPI(
+        title="Shardwright",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would be read as "not the primary node"
+    )
+    app.state.context = context
+    for module in (node_actions, nodes, databases, shards, actions, cluster, users):
+        app.include_router(module.router)
+    app.add_middleware(Gate, context=context, allowed=lambda path: allowed_methods(app.routes, path))
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    return app
+
+
+def allowed_methods(routes: Iterable[BaseRoute], path: str) -> set[str]:
+    """The methods of a path, OPTIONS included; empty when there is no such path."""
+    found: set[str] = set()
+    for route in routes:
+        if isinstance(route, Route | APIRoute) and route.path_regex.match(path):
+            found |= route.methods or set()
+    return found | {"OPTIONS"} if found else set()
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path
+    if error.status_code == 405:
+        methods = sorted(allowed_methods(request.app.routes, path))
+        hint = next((text.format(found[1]) for m, p, text in HINTS if m == method and (found := p.fullmatch(path))), "")
+        text = f"{method} is not allowed here, only {', '.join(methods)}. {hint}".strip()
+        return coded("method_not_allowed", text, headers={"Allow": ", ".join(methods)})
+    if error.status_code == 404:
+        return error_answer(404, "not_found", f"There is no path {path}.")
+    return error_answer(error.status_code, "invalid_request", str(error.detail))
+
+
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return error_answer(400, "invalid_parameter", f"{where}: {first['msg']}.")

@@ -1,0 +1,92 @@
+"""What the daemon gives the API, and what the API gives its routes: the context, the caller, permissions, the body.
+
+Must not decide anything but "may this user do that".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from shardwright.api.codes import forbidden, invalid
+from shardwright.api.permissions import may
+from shardwright.clock import Clock
+from shardwright.model.account import User
+from shardwright.model.ids import NodeUid
+from shardwright.store.mirror import Mirror
+from shardwright.store.protocol import Store
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """Everything the API needs of its daemon."""
+
+    store: Store
+    mirror: Mirror
+    """Kept running by the daemon."""
+    clock: Clock
+    node_uid: NodeUid
+    """The node that answers."""
+    is_leader: Callable[[], bool]
+    new_uid: Callable[[], str]
+    """A fresh GUID in lower case."""
+    random_text: Callable[[], str]
+    """A few random characters for keys of events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks."""
+
+    user: User = field(repr=False)
+
+    def may(self, permission: str) -> bool:
+        """Whether the user's role has the permission."""
+        return may(self.user.role, permission)
+
+
+def get_context(request: Request) -> ApiContext:
+    """The daemon's context."""
+    return cast(ApiContext, request.app.state.context)
+
+
+def get_caller(request: Request) -> Caller:
+    """The authenticated user; the gate in front of all routes has put it there."""
+    return cast(Caller, request.scope["caller"])
+
+
+async def get_body(request: Request) -> bytes:
+    """The body's bytes, whatever their content type says; the gate has bounded them."""
+    return await request.body()
+
+
+def require(permission: str) -> Callable[[Caller], Caller]:
+    """A dependency that lets only callers with the permission pass. Raises Rejected (403)."""
+
+    def check(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+        if not caller.may(permission):
+            raise forbidden("forbidden", f"The role {caller.user.role} lacks the permission {permission}.")
+        return caller
+
+    check.__name__ = f"require_{permission}"
+    check.__doc__ = permission
+    return check
+
+
+def flag(request: Request, name: str) -> bool:
+    """A boolean query parameter; given without a value it is true. Raises Rejected."""
+    given = request.query_params.get(name)
+    if given is None:
+        return False
+    match given.lower():
+        case "" | "true" | "1":
+            return True
+        case "false" | "0":
+            return False
+        case _:
+            raise invalid("invalid_parameter", f"{name}: should be true or false.")
+
+
+Context = Annotated[ApiContext, Depends(get_context)]
+RawBody = Annotated[bytes, Depends(get_body)]

@@ -1,0 +1,72 @@
+"""The one map from errors to HTTP statuses, and the one shape of an error answer. Called by the app and its middleware."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.responses import JSONResponse
+
+from shardwright.errors import Refusal, Rejected, ShardwrightError, Transient
+from shardwright.store.protocol import StoreUnavailable, TooLarge
+
+STATUS_OF: Final[dict[Refusal, int]] = {
+    Refusal.INVALID: 400,
+    Refusal.UNAUTHENTICATED: 401,
+    Refusal.FORBIDDEN: 403,
+    Refusal.NOT_FOUND: 404,
+    Refusal.NOT_ACCEPTABLE: 406,
+    Refusal.CONFLICT: 409,
+}
+"""Total: a test walks the enum."""
+
+_STATUS_BY_CODE: Final[dict[str, int]] = {
+    "body_too_large": 413,
+    "uri_too_long": 414,
+    "request_timeout": 408,
+    "unsupported_api_version": 505,
+    "method_not_allowed": 405,
+    "internal_error": 500,
+    "store_unavailable": 503,
+    "not_ready": 503,
+    "bdb_unavailable": 503,
+    "bdb_unavailable_shard_unreachable": 503,
+    "bdb_unavailable_port_unbound": 503,
+    "bdb_endpoint_unavailable": 503,
+}
+"""Statuses that no refusal stands for."""
+
+
+class Unavailable(ShardwrightError):
+    """503: asked for the health of something, and it is not well. Nothing was to be changed."""
+
+
+def error_answer(status: int, code: str, text: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error in the wire's shape; ``message`` repeats the text because clients read either key."""
+    return JSONResponse(
+        {"error_code": code, "description": text, "message": text},
+        status_code=status,
+        headers=dict(headers) if headers else None,
+    )
+
+
+def answer_of(error: Exception) -> JSONResponse:
+    """The answer to an error that ended a request. Whatever is not known is a bug: 500, without details."""
+    match error:
+        case Rejected():
+            text = f"{error.text} {error.remedy}".strip()
+            headers = {"WWW-Authenticate": 'Basic realm="Shardwright"'} if error.refusal is Refusal.UNAUTHENTICATED else None
+            return error_answer(STATUS_OF[error.refusal], error.code, text, headers=headers)
+        case StoreUnavailable():
+            return coded("store_unavailable", "The store cannot be reached or is locked. Try again.")
+        case TooLarge():
+            return error_answer(413, "request_too_large_to_store", error.text)
+        case Unavailable():
+            return coded(error.code, error.text)
+        case Transient():
+            return error_answer(409, "config_edit_conflict", "Others changed the same records at the same time. Try again.")
+        case _:
+            return coded("internal_error", "A bug ended this request. The log of this node has the details.")
+
+
+def coded(code: str, text: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error whose code decides the status."""
+    return error_answer(_STATUS_BY_CODE[code], code, text, headers=headers)

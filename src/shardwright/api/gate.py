@@ -1,0 +1,143 @@
+"""The gate in front of all routes (ASGI middleware): versions, sizes, authentication, and one shape for every failure.
+
+Reads the whole body before anything else happens, so that a bound holds however it is sent. Must not know any route.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shardwright.api.auth import Authenticator
+from shardwright.api.deps import ApiContext, Caller
+from shardwright.api.errors import answer_of, coded
+from shardwright.api.services.intent import look
+from shardwright.errors import ShardwrightError
+
+BODY_BYTES_MAX: Final = 1024 * 1024
+BODY_TIMEOUT_S: Final = 20.0
+DISCARDED_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Read on and thrown away after a refusal: a client that is still sending reads the answer only then."""
+DISCARD_TIMEOUT_S: Final = 5.0
+URI_CHARACTERS_MAX: Final = 2048
+_VERSION = re.compile(r"v?[12](\.0)?")
+
+_log = structlog.get_logger(__name__)
+
+
+class _Refused(Exception):
+    """Ends a request with this answer."""
+
+    def __init__(self, answer: Response) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class Gate:
+    """See the module's text."""
+
+    def __init__(self, app: ASGIApp, *, context: ApiContext, allowed: Callable[[str], set[str]]) -> None:
+        self._app = app
+        self._context = context
+        self._allowed = allowed
+        self._authenticator = Authenticator(context.clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def send_marked(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                revision = str(self._context.mirror.revision).encode()
+                marks = [(b"cluster-state-id", revision), (b"cache-control", b"no-store")]
+                message = {**message, "headers": [*message.get("headers", []), *marks]}
+            await send(message)
+
+        try:
+            await self._pass(scope, receive, send_marked)
+        except _Refused as refusal:
+            await refusal.answer(scope, receive, send_marked)
+        except Exception as error:
+            if has_begun:
+                raise
+            if not isinstance(error, ShardwrightError):
+                _log.exception("a request failed", method=scope["method"], path=scope["path"])
+            await answer_of(error)(scope, receive, send_marked)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.lower(): value for name, value in reversed(scope["headers"])}  # of several, the first
+        body = await _read_body(receive)
+        if len(scope["raw_path"] or b"") + len(scope["query_string"]) > URI_CHARACTERS_MAX:
+            raise _Refused(coded("uri_too_long", f"The address is longer than {URI_CHARACTERS_MAX} characters."))
+        version = headers.get(b"x-api-version")
+        if version is not None and not _VERSION.fullmatch(version.decode("latin-1").strip()):
+            raise _Refused(coded("unsupported_api_version", "Versions 1 and 2 are served."))
+        seen = await look(self._context)
+        authorization = headers.get(b"authorization", b"").decode("latin-1")
+        user = await self._authenticator.authenticate(authorization, seen.view)
+        scope["caller"] = Caller(user)
+        scope["authenticator"] = self._authenticator
+        if scope["method"] == "OPTIONS" and (methods := self._allowed(scope["path"])):
+            raise _Refused(JSONResponse({}, headers={"Allow": ", ".join(sorted(methods))}))
+        await self._app(scope, _replay(body, receive), send)
+
+
+async def _read_body(receive: Receive) -> bytes:
+    """The whole body. Raises _Refused when it is too large or too slow."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise _Refused(coded("request_timeout", "The client went away."))
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > BODY_BYTES_MAX:
+                    await _discard(message, size, receive)
+                    raise _Refused(_too_large())
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError as e:
+        raise _Refused(coded("request_timeout", f"The body took longer than {BODY_TIMEOUT_S:g} s.", headers=_CLOSE)) from e
+
+
+_CLOSE = {"Connection": "close"}
+
+
+def _too_large() -> Response:
+    return coded("body_too_large", f"The body is larger than {BODY_BYTES_MAX} bytes.", headers=_CLOSE)
+
+
+async def _discard(message: Message, size: int, receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(DISCARD_TIMEOUT_S):
+            while message.get("more_body", False) and size < DISCARDED_BYTES_MAX:
+                message = await receive()
+                size += len(message.get("body", b""))
+    except TimeoutError:
+        return
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A ``receive`` that gives the body that was read, then what the connection says."""
+    is_given = False
+
+    async def replay() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

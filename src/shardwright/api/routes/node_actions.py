@@ -1,0 +1,78 @@
+"""``/v1/nodes/…/actions``: the calls that empty a node and bring it back."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import JSONResponse
+
+from shardwright.api.codes import not_acceptable
+from shardwright.api.deps import Caller, Context, RawBody, flag, require
+from shardwright.api.openapi import body_of
+from shardwright.api.schemas.v1.actions import NodeActionAnswer, NodeActionsAnswer, node_action
+from shardwright.api.schemas.v1.requests import MaintenanceOffBody, MaintenanceOnBody, RemoveBody, StepDownBody
+from shardwright.api.services import node_actions as service
+from shardwright.api.services.intent import look, submit
+from shardwright.model.ids import ActionUid, NodeUid
+
+router = APIRouter(tags=["node actions"])
+
+
+@router.get("/v1/nodes/actions", response_model=NodeActionsAnswer)
+async def get_all_node_actions(
+    context: Context, _: Annotated[Caller, Depends(require("view_status_of_all_node_actions"))]
+) -> JSONResponse:
+    """The latest action of each name on each node."""
+    seen = await look(context)
+    return JSONResponse({"actions": [node_action(action, seen.view) for action in service.of_all_nodes(seen)]})
+
+
+@router.get("/v1/nodes/{uid:int}/actions", response_model=NodeActionsAnswer)
+async def get_node_actions(
+    uid: int, context: Context, _: Annotated[Caller, Depends(require("view_status_of_node_action"))]
+) -> JSONResponse:
+    """The latest action of each name on one node."""
+    seen = await look(context)
+    return JSONResponse({"actions": [node_action(action, seen.view) for action in service.of_node(seen, NodeUid(uid))]})
+
+
+@router.get("/v1/nodes/{uid:int}/actions/{action}", response_model=NodeActionAnswer)
+async def get_node_action(
+    uid: int, action: str, context: Context, _: Annotated[Caller, Depends(require("view_status_of_node_action"))]
+) -> JSONResponse:
+    """The latest action of that name on the node: its status while it runs, its result afterwards."""
+    seen = await look(context)
+    return JSONResponse(node_action(service.find(seen, NodeUid(uid), action), seen.view))
+
+
+@router.post(
+    "/v1/nodes/{uid:int}/actions/{action}",
+    response_model=NodeActionAnswer,
+    openapi_extra=body_of(MaintenanceOnBody, MaintenanceOffBody, RemoveBody, StepDownBody),
+)
+async def start_node_action(
+    uid: int,
+    action: str,
+    request: Request,
+    context: Context,
+    body: RawBody,
+    caller: Annotated[Caller, Depends(require("start_node_action"))],
+) -> JSONResponse:
+    """Start ``remove``, ``maintenance_on``, ``maintenance_off`` or ``enslave_node`` on a node."""
+    if flag(request, "dry_run"):
+        raise not_acceptable("dry_run_not_supported", "Node actions cannot be tried out yet; nothing was started.")
+    new_uid = ActionUid(context.new_uid())
+    started = await submit(
+        context, caller.user.email, lambda seen: service.start(seen, NodeUid(uid), action, body, uid=new_uid)
+    )
+    answer = node_action(started, context.mirror.view())
+    answer["description"] = f"{answer['name']} was queued for node {uid}"
+    return JSONResponse(answer)
+
+
+@router.delete("/v1/nodes/{uid:int}/actions/{action}", response_model=NodeActionAnswer)
+async def cancel_node_action(
+    uid: int, action: str, context: Context, caller: Annotated[Caller, Depends(require("cancel_node_action"))]
+) -> JSONResponse:
+    """Cancel a live action, or forget the result of one that has ended."""
+    shown = await submit(context, caller.user.email, lambda seen: service.cancel_or_forget(seen, NodeUid(uid), action))
+    return JSONResponse(node_action(shown, context.mirror.view()))

@@ -1,0 +1,94 @@
+"""``/v1/nodes``: nodes, their status, their snapshots."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from starlette.responses import JSONResponse
+
+from shardwright.api.deps import Caller, Context, RawBody, require
+from shardwright.api.openapi import body_of
+from shardwright.api.schemas.v1 import nodes as wire
+from shardwright.api.schemas.v1.requests import NewNodeBody, NodeBody, json_object, read_body
+from shardwright.api.services import nodes as service
+from shardwright.api.services.intent import look, submit
+from shardwright.model.ids import NodeUid
+
+router = APIRouter(tags=["nodes"])
+MayView = Annotated[Caller, Depends(require("view_node_info"))]
+MayUpdate = Annotated[Caller, Depends(require("update_node"))]
+
+
+@router.get("/v1/nodes", response_model=list[wire.NodeAnswer])
+async def get_nodes(context: Context, _: Annotated[Caller, Depends(require("view_all_nodes_info"))]) -> JSONResponse:
+    """All nodes."""
+    view = (await look(context)).view
+    return JSONResponse([wire.node(view.nodes[uid], view) for uid in sorted(view.nodes)])
+
+
+@router.post("/v1/nodes", response_model=wire.NodeAnswer, openapi_extra=body_of(NewNodeBody))
+async def add_node(
+    context: Context, body: RawBody, caller: Annotated[Caller, Depends(require("update_cluster"))]
+) -> JSONResponse:
+    """Extension: add a node to a local cluster; its daemon starts on the next loopback address."""
+    wish = read_body(NewNodeBody, body)
+    node = await submit(context, caller.user.email, lambda seen: service.add(seen, wish))
+    return JSONResponse(wire.node(node, context.mirror.view()))
+
+
+@router.get("/v1/nodes/status", response_model=dict[str, wire.NodeStatusAnswer])
+async def get_all_status(context: Context, _: MayView) -> JSONResponse:
+    """The status of all nodes, by uid."""
+    view = (await look(context)).view
+    return JSONResponse({str(uid): wire.status(view.nodes[uid], view) for uid in sorted(view.nodes)})
+
+
+@router.get("/v1/nodes/{uid:int}", response_model=wire.NodeAnswer)
+async def get_node(uid: int, context: Context, _: MayView) -> JSONResponse:
+    """One node."""
+    view = (await look(context)).view
+    return JSONResponse(wire.node(service.node_of(view, NodeUid(uid)), view))
+
+
+@router.put("/v1/nodes/{uid:int}", response_model=wire.NodeAnswer, openapi_extra=body_of(NodeBody))
+async def change_node(uid: int, context: Context, body: RawBody, caller: MayUpdate) -> JSONResponse:
+    """Change a node; ``accept_servers: true`` reopens one that a removal or maintenance left closed."""
+    wish = read_body(NodeBody, body)
+    node = await submit(context, caller.user.email, lambda seen: service.change(seen, NodeUid(uid), wish))
+    return JSONResponse(wire.node(node, context.mirror.view()))
+
+
+@router.get("/v1/nodes/{uid:int}/status", response_model=wire.NodeStatusAnswer)
+async def get_status(uid: int, context: Context, _: MayView) -> JSONResponse:
+    """The status of one node."""
+    view = (await look(context)).view
+    return JSONResponse(wire.status(service.node_of(view, NodeUid(uid)), view))
+
+
+@router.get("/v1/nodes/{uid:int}/snapshots", response_model=list[wire.SnapshotAnswer])
+async def get_snapshots(uid: int, context: Context, _: MayView) -> JSONResponse:
+    """The node's snapshots, oldest first."""
+    view = (await look(context)).view
+    service.node_of(view, NodeUid(uid))
+    return JSONResponse([wire.snapshot(found) for found in view.snapshots_of(NodeUid(uid))])
+
+
+@router.get("/v1/nodes/{uid:int}/snapshots/{name}", response_model=wire.SnapshotAnswer)
+async def get_snapshot(uid: int, name: str, context: Context, _: MayView) -> JSONResponse:
+    """One snapshot."""
+    view = (await look(context)).view
+    return JSONResponse(wire.snapshot(service.snapshot_of(view, NodeUid(uid), name)))
+
+
+@router.post("/v1/nodes/{uid:int}/snapshots/{name}", response_model=wire.SnapshotAnswer)
+async def take_snapshot(uid: int, name: str, context: Context, body: RawBody, caller: MayUpdate) -> JSONResponse:
+    """Take a snapshot of where the node's shards and endpoints are."""
+    json_object(body)
+    taken = await submit(context, caller.user.email, lambda seen: service.take_snapshot(seen, NodeUid(uid), name))
+    return JSONResponse(wire.snapshot(taken))
+
+
+@router.delete("/v1/nodes/{uid:int}/snapshots/{name}", response_model=wire.SnapshotAnswer)
+async def delete_snapshot(uid: int, name: str, context: Context, caller: MayUpdate) -> JSONResponse:
+    """Delete a user's snapshot; a maintenance snapshot is refused."""
+    gone = await submit(context, caller.user.email, lambda seen: service.delete_snapshot(seen, NodeUid(uid), name))
+    return JSONResponse(wire.snapshot(gone))

@@ -1,0 +1,322 @@
+"""Databases on the wire (``/v1/bdbs``) and the state machines that change them. Pure."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NotRequired
+
+from typing_extensions import TypedDict
+
+from shardwright.api.schemas.v1.actions import ActionV2Answer
+from shardwright.api.schemas.v1.common import Json, iso
+from shardwright.model.database import Database, DatabaseStatus, Endpoint, Persistence
+from shardwright.model.event import Event
+from shardwright.model.ids import ActionUid, DatabaseUid
+from shardwright.model.view import ClusterView
+
+
+class SnapshotRuleAnswer(TypedDict):
+    """One save rule."""
+
+    secs: int
+    writes: int
+
+
+class EndpointAnswer(TypedDict):
+    """Where clients reach the database. ``node_uids`` is an extension: the nodes that serve it now."""
+
+    uid: str
+    dns_name: str
+    port: int
+    addr: list[str]
+    addr_type: str
+    proxy_policy: str
+    oss_cluster_api_preferred_ip_type: str
+    oss_cluster_api_preferred_endpoint_type: str
+    exclude_proxies: list[int]
+    include_proxies: list[int]
+    node_uids: list[int]
+
+
+class BackgroundOperation(TypedDict):
+    """Deprecated in the original, still read by clients."""
+
+    status: str
+
+
+class RegexRule(TypedDict):
+    """A sharding rule; there are none here."""
+
+    regex: str
+
+
+class DatabaseAnswer(TypedDict):
+    """A database. Keys that no part of Shardwright uses have the values an idle original has."""
+
+    uid: int
+    name: str
+    type: str
+    status: str
+    memory_size: int
+    port: int
+    created_time: str
+    last_changed_time: str
+    version: str
+    redis_version: str
+    server: str
+    replication: bool
+    sharding: bool
+    shards_count: int
+    shard_list: list[int]
+    shard_key_regex: list[RegexRule]
+    shards_placement: str
+    oss_cluster: bool
+    oss_cluster_api_preferred_ip_type: str
+    oss_cluster_api_preferred_endpoint_type: str
+    oss_sharding: bool
+    hash_slots_policy: str
+    proxy_policy: str
+    rack_aware: bool
+    data_persistence: str
+    aof_policy: str
+    snapshot_policy: list[SnapshotRuleAnswer]
+    eviction_policy: str
+    authentication_redis_pass: NotRequired[str]
+    default_user: bool
+    tls_mode: str
+    ssl: bool
+    enforce_client_authentication: str
+    slave_ha: bool
+    slave_ha_priority: int
+    avoid_nodes: list[str]
+    use_nodes: list[str]
+    auto_upgrade: bool
+    internal: bool
+    backup: bool
+    bigstore: bool
+    bigstore_ram_size: int
+    crdt: bool
+    crdt_sync: str
+    sync: str
+    sync_sources: list[str]
+    replica_sources: list[str]
+    maxclients: int
+    max_connections: int
+    conns: int
+    conns_type: str
+    max_aof_file_size: int
+    max_aof_load_time: int
+    recovery_wait_time: int
+    roles_permissions: list[dict[str, int]]
+    module_list: list[dict[str, str]]
+    tags: list[str]
+    background_op: list[BackgroundOperation]
+    action_uid: NotRequired[str]
+    backup_progress: float
+    import_progress: float
+    export_progress: float
+    backup_status: str
+    import_status: str
+    export_status: str
+    backup_failure_reason: str
+    import_failure_reason: str
+    export_failure_reason: str
+    wait_command: bool
+    resp3: bool
+    mkms: bool
+    implicit_shard_key: bool
+    multi_commands_opt: str
+    disabled_commands: str
+    dataset_import_sources: list[str]
+    topology_epoch: int
+    throughput_ingress: int
+    failure_reason: NotRequired[str]
+    endpoints: list[EndpointAnswer]
+
+
+class StateMachineAnswer(TypedDict):
+    """A creation, change or deletion of a database, in ``/v1/actions``."""
+
+    action_uid: str
+    name: str
+    object_name: str
+    status: str
+    progress: float
+    heartbeat: int
+    state: str
+    error: NotRequired[str]
+
+
+CREATE_EVENT = "bdb_create_request"
+UPDATE_EVENT = "bdb_update_request"
+DELETE_EVENT = "bdb_delete_request"
+_MACHINES = {CREATE_EVENT: "SMCreateBDB", UPDATE_EVENT: "SMUpdateBDB", DELETE_EVENT: "SMDeleteBDB"}
+
+
+def database(record: Database, view: ClusterView, *, shows_password: bool) -> DatabaseAnswer:
+    """The database. Without ``shows_password`` the key of the password is left out."""
+    answer: DatabaseAnswer = {
+        "uid": record.uid,
+        "name": record.name,
+        "type": "redis",
+        "status": record.status.value,
+        "memory_size": record.memory_bytes,
+        "port": record.port if record.port_was_given else 0,
+        "created_time": iso(record.created_at),
+        "last_changed_time": iso(record.changed_at),
+        "version": record.server_version,
+        "redis_version": ".".join(record.server_version.split(".")[:2]),
+        "server": record.server_kind.value,
+        "replication": record.has_replica,
+        "sharding": False,
+        "shards_count": record.shards_count,
+        "shard_list": sorted(s.uid for s in view.shards.values() if s.database_uid == record.uid),
+        "shard_key_regex": [],
+        "shards_placement": str(record.options.get("shards_placement", "dense")),
+        "oss_cluster": False,
+        "oss_cluster_api_preferred_ip_type": "internal",
+        "oss_cluster_api_preferred_endpoint_type": "ip",
+        "oss_sharding": False,
+        "hash_slots_policy": "16k",
+        "proxy_policy": "single",
+        "rack_aware": record.is_rack_aware,
+        "data_persistence": record.persistence.value,
+        "aof_policy": record.aof_policy.value,
+        "snapshot_policy": [{"secs": r.seconds, "writes": r.writes} for r in record.snapshot_rules]
+        if record.persistence is Persistence.SNAPSHOT
+        else [],
+        "eviction_policy": record.eviction_policy,
+        "default_user": True,
+        "tls_mode": "disabled",
+        "ssl": False,
+        "enforce_client_authentication": "disabled",
+        "slave_ha": bool(record.options.get("slave_ha", view.policy.slave_ha)),
+        "slave_ha_priority": _integer(record.options.get("slave_ha_priority")),
+        "avoid_nodes": [],
+        "use_nodes": [],
+        "auto_upgrade": False,
+        "internal": False,
+        "backup": False,
+        "bigstore": False,
+        "bigstore_ram_size": 0,
+        "crdt": False,
+        "crdt_sync": "disabled",
+        "sync": "disabled",
+        "sync_sources": [],
+        "replica_sources": [],
+        "maxclients": 10_000,
+        "max_connections": 0,
+        "conns": 5,
+        "conns_type": "per-thread",
+        "max_aof_file_size": 322_122_547_200,
+        "max_aof_load_time": 3600,
+        "recovery_wait_time": -1,
+        "roles_permissions": [],
+        "module_list": [],
+        "tags": [],
+        "background_op": [{"status": "idle"}],
+        "backup_progress": 0.0,
+        "import_progress": 0.0,
+        "export_progress": 0.0,
+        "backup_status": "",
+        "import_status": "",
+        "export_status": "",
+        "backup_failure_reason": "",
+        "import_failure_reason": "",
+        "export_failure_reason": "",
+        "wait_command": True,
+        "resp3": True,
+        "mkms": True,
+        "implicit_shard_key": False,
+        "multi_commands_opt": "batch",
+        "disabled_commands": "",
+        "dataset_import_sources": [],
+        "topology_epoch": 1,
+        "throughput_ingress": 0,
+        "endpoints": [_endpoint(e) for e in view.endpoints_of(record.uid)] or [_expected_endpoint(record, view)],
+    }
+    if shows_password:
+        answer["authentication_redis_pass"] = record.password
+    if record.action_uid is not None and record.status is not DatabaseStatus.ACTIVE:
+        answer["action_uid"] = record.action_uid
+    if record.failure:
+        answer["failure_reason"] = record.failure
+    return answer
+
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _endpoint(endpoint: Endpoint) -> EndpointAnswer:
+    return _endpoint_json(endpoint.uid, endpoint.address, endpoint.port, list(endpoint.nodes))
+
+
+def _expected_endpoint(record: Database, view: ClusterView) -> EndpointAnswer:
+    """What the leader will create: clients read the address from the answer to their POST."""
+    address = "" if view.cluster is None else view.cluster.endpoint_address
+    return _endpoint_json(f"{record.uid}:1", address, record.port, [])
+
+
+def _endpoint_json(uid: str, address: str, port: int, nodes: Iterable[int]) -> EndpointAnswer:
+    return {
+        "uid": uid,
+        "dns_name": address,  # what resolves everywhere; names of our own come with discovery
+        "port": port,
+        "addr": [address],
+        "addr_type": "external",
+        "proxy_policy": "single",
+        "oss_cluster_api_preferred_ip_type": "internal",
+        "oss_cluster_api_preferred_endpoint_type": "ip",
+        "exclude_proxies": [],
+        "include_proxies": [],
+        "node_uids": list(nodes),
+    }
+
+
+def state_machines(events: Iterable[Event], view: ClusterView, now: datetime) -> list[StateMachineAnswer]:
+    """Every creation, change and deletion asked for within the retention time, oldest first, as read from the log: their
+    state follows from the database's, so nothing more is recorded of them."""
+    found: list[StateMachineAnswer] = []
+    for event in events:
+        if event.kind not in _MACHINES or event.action_uid is None or event.database_uid is None:
+            continue
+        if (now - event.at).total_seconds() <= view.policy.action_retention_s:
+            found.append(_machine(event, event.action_uid, event.database_uid, view))
+    return found
+
+
+def _machine(event: Event, uid: ActionUid, database_uid: DatabaseUid, view: ClusterView) -> StateMachineAnswer:
+    record = view.databases.get(database_uid)
+    is_current = record is not None and record.action_uid == uid and record.status is not DatabaseStatus.ACTIVE
+    status, error = "completed", ""
+    if record is not None and is_current:
+        has_failed = record.status is DatabaseStatus.CREATION_FAILED
+        status, error = ("failed", record.failure) if has_failed else ("active", "")
+    answer: StateMachineAnswer = {
+        "action_uid": uid,
+        "name": _MACHINES[event.kind],
+        "object_name": f"bdb:{database_uid}",
+        "status": status,
+        "progress": 100.0 if status == "completed" else 0.0,
+        "heartbeat": int(event.at.timestamp()),
+        "state": "" if record is None else record.status.value,
+    }
+    if error:
+        answer["error"] = error
+    return answer
+
+
+def state_machine_v2(machine: StateMachineAnswer) -> ActionV2Answer:
+    """The state machine as ``/v2/actions`` shows it."""
+    info: Json = {"object_type": "bdb", "object_uid": machine["object_name"].partition(":")[2]}
+    if "error" in machine:
+        info["error"] = machine["error"]
+    return {
+        "action_type": "state-machine",
+        "action_uid": machine["action_uid"],
+        "creation_time": machine["heartbeat"],
+        "name": machine["name"],
+        "progress": machine["progress"],
+        "status": "running" if machine["status"] == "active" else machine["status"],
+        "additional_info": info,
+    }

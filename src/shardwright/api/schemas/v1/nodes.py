@@ -1,0 +1,269 @@
+"""Nodes, their status and their snapshots on the wire. Pure."""
+
+import re
+from typing import NotRequired
+
+from typing_extensions import TypedDict
+
+from shardwright import __version__
+from shardwright.api.schemas.v1.common import Json, snapshot_time
+from shardwright.model.cluster import Node, Snapshot
+from shardwright.model.ids import NodeUid
+from shardwright.model.seen import NodeSeen
+from shardwright.model.view import ClusterView
+
+
+class SupportedVersion(TypedDict):
+    """A server program on the node. ``server`` is an extension: its kind."""
+
+    db_type: str
+    version: str
+    redis_version: str
+    major: bool
+    server: str
+
+
+class NodeAnswer(TypedDict):
+    """A node. ``quorum_only`` and ``in_maintenance`` are extensions."""
+
+    uid: int
+    status: str
+    addr: str
+    external_addr: list[str]
+    accept_servers: bool
+    quorum_only: bool
+    in_maintenance: bool
+    max_listeners: int
+    max_redis_servers: int
+    max_redis_forks: int
+    max_slave_full_syncs: int
+    rack_id: str
+    second_rack_id: str
+    recovery_path: str
+    cores: int
+    total_memory: int
+    uptime: int
+    shard_count: int
+    ram_shard_count: int
+    flash_shard_count: int
+    shard_list: list[int]
+    software_version: str
+    architecture: str
+    os_name: str
+    os_family: str
+    os_version: str
+    os_semantic_version: str
+    persistent_storage_path: str
+    persistent_storage_size: float
+    ephemeral_storage_path: str
+    ephemeral_storage_size: float
+    bigredis_storage_path: str
+    bigstore_enabled: bool
+    bigstore_size: int
+    bigstore_driver: str
+    supported_database_versions: list[SupportedVersion]
+    use_internal_ipv6: bool
+    fips_enabled: bool
+
+
+class SnapshotAnswer(TypedDict):
+    """Placement and roles at one moment."""
+
+    created_time: str
+    name: str
+    node_uid: str
+
+
+class NodeStatusAnswer(TypedDict):
+    """What upgrade checks look at. ``rack_id`` and the endpoints are extensions."""
+
+    node_status: str
+    role: str
+    hostname: str
+    software_version: str
+    software_version_sha: str
+    cores: int
+    total_memory: int
+    free_ram: int
+    total_provisional_ram: int
+    free_provisional_ram: int
+    node_overbooking_depth: int
+    master_shards: list[int]
+    slave_shards: list[int]
+    endpoints: list[str]
+    maintenance_snapshot: NotRequired[SnapshotAnswer]
+
+
+def node(record: Node, view: ClusterView) -> NodeAnswer:
+    """The node, with what its agent saw of the machine."""
+    seen = _seen(view, record.uid)
+    shards = [shard.uid for shard in view.shards_on(record.uid)]
+    os_family, os_version = _os(seen.os_name)
+    return {
+        "uid": record.uid,
+        "status": node_status(record, view),
+        "addr": record.address,
+        "external_addr": list(record.external_addresses),
+        "accept_servers": record.accepts_placement,
+        "quorum_only": record.is_quorum_only,
+        "in_maintenance": record.is_quorum_only,
+        "max_listeners": record.endpoints_max,
+        "max_redis_servers": record.shards_max,
+        "max_redis_forks": _option(record, "max_redis_forks", -1),
+        "max_slave_full_syncs": _option(record, "max_slave_full_syncs", -1),
+        "rack_id": record.rack,
+        "second_rack_id": _text(record, "second_rack_id"),
+        "recovery_path": _text(record, "recovery_path"),
+        "cores": seen.cores,
+        "total_memory": total_memory(record, view),
+        "uptime": seen.uptime_s,
+        "shard_count": len(shards),
+        "ram_shard_count": len(shards),
+        "flash_shard_count": 0,
+        "shard_list": list(shards),
+        "software_version": _version(view, record.uid),
+        "architecture": seen.architecture,
+        "os_name": os_family,
+        "os_family": os_family,
+        "os_version": seen.os_name,
+        "os_semantic_version": os_version,
+        "persistent_storage_path": seen.directory,
+        "persistent_storage_size": float(seen.disk_total_bytes),
+        "ephemeral_storage_path": seen.directory,
+        "ephemeral_storage_size": float(seen.disk_total_bytes),
+        "bigredis_storage_path": "",
+        "bigstore_enabled": False,
+        "bigstore_size": 0,
+        "bigstore_driver": "",
+        "supported_database_versions": supported_versions(seen),
+        "use_internal_ipv6": False,
+        "fips_enabled": False,
+    }
+
+
+def node_status(record: Node, view: ClusterView) -> str:
+    """``active``, ``decommissioning``, ``provisioning`` (its daemon has never been seen) or ``down`` (its daemon does not
+    answer; its shards and endpoints may serve all the same)."""
+    if record.is_decommissioning:
+        return "decommissioning"
+    if record.uid in view.daemons:
+        return "active"
+    return "down" if record.uid in view.node_seen else "provisioning"
+
+
+def status(record: Node, view: ClusterView) -> NodeStatusAnswer:
+    """The node's status object."""
+    seen = _seen(view, record.uid)
+    shards = view.shards_on(record.uid)
+    total = total_memory(record, view)
+    provisional = record.memory_bytes if record.accepts_placement else 0
+    leads = view.leadership is not None and view.leadership.node_uid == record.uid
+    answer: NodeStatusAnswer = {
+        "node_status": node_status(record, view),
+        "role": "master" if leads else "slave",
+        "hostname": seen.hostname,
+        "software_version": _version(view, record.uid),
+        "software_version_sha": "",
+        "cores": seen.cores,
+        "total_memory": total,
+        "free_ram": min(seen.memory_free_bytes, total),
+        "total_provisional_ram": provisional,
+        "free_provisional_ram": max(0, provisional - provisioned_memory(record.uid, view)),
+        "node_overbooking_depth": 0,
+        "master_shards": [s.uid for s in shards if view.is_primary(s)],
+        "slave_shards": [s.uid for s in shards if not view.is_primary(s)],
+        "endpoints": [e.uid for e in view.endpoints_on(record.uid)],
+    }
+    if (taken := view.maintenance_snapshot(record.uid)) is not None:
+        answer["maintenance_snapshot"] = snapshot(taken)
+    return answer
+
+
+def snapshot(record: Snapshot) -> SnapshotAnswer:
+    """A snapshot of a node."""
+    return {"created_time": snapshot_time(record.created_at), "name": record.name, "node_uid": str(record.node_uid)}
+
+
+def total_memory(record: Node, view: ClusterView) -> int:
+    """What shards of the node may be provisioned with; the machine's memory when the operator set no limit."""
+    return record.memory_bytes or _seen(view, record.uid).memory_total_bytes
+
+
+def provisioned_memory(uid: NodeUid, view: ClusterView) -> int:
+    """Sum of what the recorded shards of the node may use. One without a limit counts with what it uses now."""
+    total = 0
+    for shard in view.shards_on(uid):
+        record = view.databases.get(shard.database_uid)
+        limit = 0 if record is None else record.shard_memory_bytes
+        server = view.servers.get(shard.uid)
+        total += limit or (0 if server is None else server.used_memory_bytes)
+    return total
+
+
+def supported_versions(seen: NodeSeen) -> list[SupportedVersion]:
+    """Server programs of a node, as clients that choose a version read them."""
+    return [
+        {
+            "db_type": "redis",
+            "version": version,
+            "redis_version": ".".join(version.split(".")[:2]),
+            "major": True,
+            "server": kind,
+        }
+        for kind, version in seen.servers
+    ]
+
+
+def local_node_info(record: Node, view: ClusterView) -> Json:
+    """``local_node_info`` of ``/v1/bootstrap``; its uid is a string there."""
+    seen = _seen(view, record.uid)
+    shown = node(record, view)
+    return {
+        "uid": str(record.uid),
+        "software_version": shown["software_version"],
+        "cnm_version_sha": "",
+        "architecture": shown["architecture"],
+        "cores": shown["cores"],
+        "total_memory": shown["total_memory"],
+        "uptime": shown["uptime"],
+        "os_name": shown["os_name"],
+        "os_family": shown["os_family"],
+        "os_version": shown["os_version"],
+        "os_semantic_version": shown["os_semantic_version"],
+        "persistent_storage_path": shown["persistent_storage_path"],
+        "persistent_storage_size": shown["persistent_storage_size"],
+        "ephemeral_storage_path": shown["ephemeral_storage_path"],
+        "ephemeral_storage_size": shown["ephemeral_storage_size"],
+        "bigredis_storage_path": "",
+        "short_hostname": seen.hostname.partition(".")[0],
+        "supported_bigstore_drivers": [],
+        "supported_database_versions": shown["supported_database_versions"],
+        "available_addresses": [{"address": record.address, "format": "ipv4", "if_name": "lo", "private": True}],
+        "bridge_interfaces": [],
+        "fips_enabled": False,
+    }
+
+
+def _seen(view: ClusterView, uid: NodeUid) -> NodeSeen:
+    found = view.node_seen.get(uid)
+    return found if found is not None else NodeSeen(uid, view.nodes[uid].created_at)
+
+
+def _version(view: ClusterView, uid: NodeUid) -> str:
+    daemon = view.daemons.get(uid)
+    return __version__ if daemon is None else daemon.version
+
+
+def _os(name: str) -> tuple[str, str]:
+    match = re.match(r"([A-Za-z]+)\D*([0-9.]*)", name)
+    return (match[1].lower(), match[2]) if match else ("", "")
+
+
+def _option(record: Node, key: str, default: int) -> int:
+    value = record.options.get(key, default)
+    return value if isinstance(value, int) else default
+
+
+def _text(record: Node, key: str) -> str:
+    value = record.options.get(key, "")
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,198 @@
+"""Request bodies: strict models and the reading of bytes. Pure.
+
+Types are strict (``1`` or ``"true"`` is no boolean), a key with ``null`` counts as absent, unknown keys are ignored. Whether
+values make sense together is the services' business.
+"""
+
+import json
+from typing import Annotated, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shardwright.api.codes import invalid
+
+LARGEST = 2**53 - 1
+"""No integer beyond what every JSON client can hold."""
+
+Natural = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+Text = Annotated[str, Field(max_length=1024)]
+
+
+class Body(BaseModel):
+    """Base of all request bodies."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class RemoveBody(Body):
+    """``remove``."""
+
+    wait_for_persistence: bool | None = None
+
+
+class MaintenanceOnBody(Body):
+    """``maintenance_on``."""
+
+    overwrite_snapshot: bool | None = None
+    evict_ha_replica: bool | None = None
+    evict_active_active_replica: bool | None = None
+    evict_dbs: Annotated[list[Annotated[int, Field(ge=0, le=LARGEST)] | Text], Field(max_length=10_000)] | None = None
+    keep_slave_shards: bool | None = Field(default=None, deprecated=True)
+    demote_node: bool | None = None
+    max_concurrent_actions: Natural | None = None
+
+
+class MaintenanceOffBody(Body):
+    """``maintenance_off``."""
+
+    snapshot_name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    skip_shards_restore: bool | None = None
+    max_concurrent_actions: Natural | None = None
+
+
+class StepDownBody(Body):
+    """``enslave_node``."""
+
+    demote_node: bool | None = None
+    endpoints_only: bool | None = None
+    shards_only: bool | None = None
+    retry_timeout_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
+
+
+class SnapshotRuleBody(Body):
+    """One rule of ``snapshot_policy``."""
+
+    secs: Annotated[int, Field(ge=1, le=31_536_000)]
+    writes: Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class DatabaseBody(Body):
+    """A database, at its creation (``POST``) or change (``PUT``). What is not listed here is ignored."""
+
+    uid: Annotated[int, Field(ge=1, le=99_999_999)] | None = None
+    name: Text | None = None
+    memory_size: Natural | None = None
+    type: Text | None = None
+    port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    replication: bool | None = None
+    sharding: bool | None = None
+    shards_count: Annotated[int, Field(ge=1, le=512)] | None = None
+    shards_placement: Text | None = None
+    oss_cluster: bool | None = None
+    oss_sharding: bool | None = None
+    proxy_policy: Text | None = None
+    rack_aware: bool | None = None
+    data_persistence: Text | None = None
+    aof_policy: Text | None = None
+    snapshot_policy: Annotated[list[SnapshotRuleBody], Field(max_length=16)] | None = None
+    eviction_policy: Text | None = None
+    authentication_redis_pass: Text | None = None
+    default_user: bool | None = None
+    tls_mode: Text | None = None
+    ssl: bool | None = None
+    bigstore: bool | None = None
+    crdt: bool | None = None
+    backup: bool | None = None
+    module_list: list[object] | None = None
+    avoid_nodes: list[object] | None = None
+    use_nodes: list[object] | None = None
+    redis_version: Text | None = None
+    server: Text | None = Field(default=None, description="Extension: valkey or redis")
+    slave_ha: bool | None = None
+    slave_ha_priority: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
+
+
+class NewNodeBody(Body):
+    """Extension: a further node of a local cluster."""
+
+    rack_id: Annotated[str, Field(max_length=128)] | None = None
+    memory: Natural | None = None
+    addr: Annotated[str, Field(max_length=45)] | None = None
+
+
+class NodeBody(Body):
+    """``PUT /v1/nodes/{uid}``: the editable keys."""
+
+    accept_servers: bool | None = None
+    addr: Annotated[str, Field(max_length=45)] | None = None
+    external_addr: Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_length=16)] | None = None
+    max_listeners: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    max_redis_servers: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    max_redis_forks: Annotated[int, Field(ge=-1, le=100_000)] | None = None
+    max_slave_full_syncs: Annotated[int, Field(ge=-1, le=100_000)] | None = None
+    rack_id: Annotated[str, Field(max_length=128)] | None = None
+    second_rack_id: Annotated[str, Field(max_length=128)] | None = None
+    recovery_path: Annotated[str, Field(max_length=1024)] | None = None
+
+
+class UserBody(Body):
+    """A user, at creation or change."""
+
+    email: Annotated[str, Field(max_length=254)] | None = None
+    password: Text | None = Field(default=None, repr=False)
+    name: Annotated[str, Field(max_length=255)] | None = None
+    role: Text | None = None
+    role_uids: Annotated[list[int], Field(max_length=16)] | None = None
+    email_alerts: bool | None = None
+    auth_method: Text | None = None
+
+
+class PasswordBody(Body):
+    """``PUT /v1/users/password``."""
+
+    username: Annotated[str, Field(max_length=254)] | None = None
+    old_password: Text | None = Field(default=None, repr=False)
+    new_password: Text | None = Field(default=None, repr=False)
+
+
+BodyT = TypeVar("BodyT", bound=Body)
+
+
+def json_object(raw: bytes) -> dict[str, object]:
+    """The object in a request body; absent, empty and ``null`` bodies are empty objects. Raises Rejected."""
+    if not raw.strip():
+        return {}
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # lone surrogates could never be stored
+    except (ValueError, RecursionError) as e:
+        raise invalid("invalid_request", "The body is not JSON.") from e
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise invalid("invalid_request", f"The body must be a JSON object, not {_kind(value)}.")
+    return {str(key): item for key, item in value.items() if item is not None}
+
+
+def read_body(model: type[BodyT], raw: bytes) -> BodyT:
+    """The body as a model. Raises Rejected, naming the first key that is wrong."""
+    value = json_object(raw)
+    try:
+        return model.model_validate(value)
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"] if not _is_union_branch(part))
+        message = str(first["msg"]).removeprefix("Input s").removeprefix("Value s")
+        text = f"s{message}" if message.startswith("hould") else message
+        raise invalid("invalid_parameter", f"{where}: {text}.") from e
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _is_union_branch(part: int | str) -> bool:
+    return isinstance(part, str) and (part in ("int", "str") or "[" in part)
+
+
+def _kind(value: object) -> str:
+    match value:
+        case bool():
+            return "a boolean"
+        case list():
+            return "an array"
+        case str():
+            return "a string"
+        case _:
+            return "a number"

@@ -1,0 +1,105 @@
+"""The HTTPS server around the app: uvicorn inside the daemon's own event loop, stoppable, without signal handlers."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from shardwright.errors import Permanent
+from shardwright.tasks import spawn
+
+STOP_TIMEOUT_S: Final = 2
+"""For requests under way when the server stops."""
+KEEP_ALIVE_S: Final = 75
+"""An idle connection is closed then; longer than the minute at which monitors ask."""
+HEADER_BYTES_MAX: Final = 32 * 1024
+CONNECTIONS_MAX: Final = 1000
+"""Beyond it the answer is 503."""
+POLL_S: Final = 0.005
+
+_log = structlog.get_logger(__name__)
+
+
+class _Quiet(uvicorn.Server):
+    """A server that leaves signals to the daemon."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class ApiServer:
+    """A running server."""
+
+    def __init__(self, server: uvicorn.Server, task: asyncio.Task[None], port: int) -> None:
+        self._server = server
+        self._task = task
+        self.port = port
+        """The port it listens on: the one asked for, or the one chosen for 0."""
+
+    async def stop(self) -> None:
+        """Stop accepting, let requests under way end for at most ``STOP_TIMEOUT_S``, close. Safe to call twice."""
+        self._server.should_exit = True
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Wait until it has ended; raises what ended it."""
+        await asyncio.shield(self._task)
+
+
+async def serve(app: ASGIApp, host: str, port: int, certfile: Path, keyfile: Path) -> ApiServer:
+    """Start to serve over TLS 1.2 or later; returns when it accepts. Raises Permanent when the address cannot be had."""
+    listener = _listen(host, port)
+    try:
+        config = _config(app, certfile, keyfile)
+        server = _Quiet(config)
+        task = spawn(f"api {host}:{listener.getsockname()[1]}", server.serve(sockets=[listener]))
+        while not server.started:
+            if task.done():
+                await task
+                raise Permanent("api_not_started", f"the API on {host}:{port} ended before it served")
+            await asyncio.sleep(POLL_S)
+    except BaseException:
+        listener.close()
+        raise
+    return ApiServer(server, task, int(listener.getsockname()[1]))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bound here, because uvicorn would end the process when it cannot bind."""
+    try:
+        return socket.create_server((host, port), backlog=256, reuse_port=False)
+    except OSError as e:
+        raise Permanent("api_port_unavailable", f"the API cannot listen on {host}:{port}: {e.strerror}") from e
+
+
+def _config(app: ASGIApp, certfile: Path, keyfile: Path) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_TIMEOUT_S,
+        limit_concurrency=CONNECTIONS_MAX,
+        h11_max_incomplete_event_size=HEADER_BYTES_MAX,
+        ssl_certfile=certfile,
+        ssl_keyfile=keyfile,
+    )
+    config.load()
+    assert config.ssl is not None
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    return config

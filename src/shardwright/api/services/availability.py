@@ -1,0 +1,51 @@
+"""Whether a database serves, judged by what was last seen. Pure."""
+
+from shardwright.api.errors import Unavailable
+from shardwright.model.database import Database, GroupPhase, SlotGroup
+from shardwright.model.ids import NodeUid
+from shardwright.model.seen import Health, ProcessState
+from shardwright.model.view import ClusterView
+
+
+def check_database(view: ClusterView, database: Database, *, with_replicas: bool = False) -> None:
+    """Raises Unavailable unless every slot group has a serving primary and some node serves the endpoint. ``with_replicas``:
+    replicas must also follow."""
+    groups = view.groups_of(database.uid)
+    if not groups or any(group.phase is not GroupPhase.SERVING for group in groups):
+        raise Unavailable("bdb_unavailable", f"Database {database.uid} is {database.status}: not started yet.")
+    for group in groups:
+        _check_group(view, group, with_replicas=with_replicas)
+    serving = [
+        node for endpoint in view.endpoints_of(database.uid) for node in endpoint.nodes if _has_endpoint_process(view, node)
+    ]
+    if not serving:
+        raise Unavailable("bdb_unavailable_port_unbound", f"No node serves the endpoint of database {database.uid}.")
+
+
+def _check_group(view: ClusterView, group: SlotGroup, *, with_replicas: bool) -> None:
+    for shard in view.shards_of_group(group.uid):
+        is_primary = shard.uid == group.primary
+        if not (is_primary or with_replicas):
+            continue
+        server = view.servers.get(shard.uid)
+        is_gone = view.process_state(shard.uid) in (ProcessState.GONE, ProcessState.FAILED, ProcessState.ABSENT)
+        if is_gone or server is None or server.health is not Health.OK:
+            raise Unavailable("bdb_unavailable_shard_unreachable", f"Shard {shard.uid} does not answer.")
+        if not is_primary and not server.is_link_up:
+            raise Unavailable("bdb_unavailable", f"Replica {shard.uid} does not follow its primary.")
+
+
+def check_local_endpoint(view: ClusterView, database: Database, node_uid: NodeUid) -> None:
+    """Raises Unavailable unless this node serves the database's endpoint and the database serves."""
+    if not any(node_uid in endpoint.nodes for endpoint in view.endpoints_of(database.uid)):
+        raise Unavailable(
+            "bdb_endpoint_unavailable", f"Node {node_uid} does not serve the endpoint of database {database.uid}."
+        )
+    if not _has_endpoint_process(view, node_uid):
+        raise Unavailable("bdb_endpoint_unavailable", f"The endpoint process of node {node_uid} does not run.")
+    check_database(view, database)
+
+
+def _has_endpoint_process(view: ClusterView, uid: NodeUid) -> bool:
+    seen = view.node_seen.get(uid)
+    return seen is not None and seen.endpoint_process is not None

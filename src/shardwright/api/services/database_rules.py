@@ -1,0 +1,275 @@
+"""Which settings of a database can be had. Pure; raises Rejected with the wire's codes."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from shardwright.api.codes import conflict, invalid, not_acceptable
+from shardwright.api.schemas.v1.requests import DatabaseBody
+from shardwright.api.services.intent import Look
+from shardwright.model.database import AofPolicy, Database, Persistence, ServerKind, SnapshotRule
+from shardwright.model.reason import Reason
+from shardwright.model.view import ClusterView, Put
+from shardwright.plan.explain import Unplaceable, megabytes
+from shardwright.plan.ledger import Ledger
+from shardwright.plan.placement import place_copy
+from shardwright.store import keys
+
+PORT_FIRST: Final = 10_000
+PORT_LAST: Final = 19_999
+PORT_KEPT_FREE: Final = 10_050
+"""Another product of the original's vendor listens there; clients expect it to stay free."""
+MEMORY_MIN_BYTES: Final = 1_000_000
+"""Below it a server would refuse every write; 0 means no limit."""
+PASSWORD_CHARACTERS_MAX: Final = 512
+
+EVICTION_POLICIES: Final = (
+    "volatile-lru",
+    "volatile-ttl",
+    "volatile-random",
+    "volatile-lfu",
+    "allkeys-lru",
+    "allkeys-random",
+    "allkeys-lfu",
+    "noeviction",
+)
+_NEWER_EVICTION_POLICIES: Final = ("volatile-lrm", "allkeys-lrm")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_STORED_OPTIONS: Final = ("shards_placement", "slave_ha", "slave_ha_priority")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Checked settings: given ones, else those of the database, else defaults."""
+
+    memory_bytes: int
+    has_replica: bool
+    persistence: Persistence
+    aof_policy: AofPolicy
+    snapshot_rules: tuple[SnapshotRule, ...]
+    eviction_policy: str
+    password: str = field(repr=False)
+    is_rack_aware: bool
+    options: dict[str, object]
+
+
+def refuse_unavailable(body: DatabaseBody) -> None:
+    """Well-formed wishes for what Shardwright does not have (yet)."""
+    if body.sharding or (body.shards_count or 1) != 1:
+        raise not_acceptable("invalid_sharding", "Databases with more than one slot group cannot be created yet.")
+    if body.oss_cluster or body.oss_sharding:
+        raise not_acceptable("invalid_oss_cluster_configuration", "The cluster protocol is not available yet.")
+    match body.proxy_policy:
+        case None | "single":
+            pass
+        case "all-master-shards" | "all-nodes":
+            raise not_acceptable("invalid_proxy_policy", "Only the proxy policy single is available yet.")
+        case _:
+            raise invalid("invalid_proxy_policy", f"proxy_policy: {body.proxy_policy!r} is none.")
+    if body.module_list:
+        raise not_acceptable("missing_module", "Modules are not available.")
+    for is_wished, what in (
+        (body.type not in (None, "redis"), "databases of another type than redis"),
+        (body.tls_mode not in (None, "disabled") or body.ssl, "TLS at endpoints"),
+        (body.bigstore, "flash storage"),
+        (body.crdt, "Active-Active databases"),
+        (body.backup, "scheduled backups"),
+        (body.default_user is False, "databases without the default user"),
+        (body.avoid_nodes or body.use_nodes, "placement hints"),
+    ):
+        if is_wished:
+            raise not_acceptable("invalid_configuration", f"Not available: {what}.")
+
+
+def refuse_fixed(old: Database, body: DatabaseBody) -> None:
+    """What is chosen once, at the creation. Giving it again unchanged is allowed: clients send whole objects back."""
+    if body.uid not in (None, old.uid):
+        raise not_acceptable("invalid_configuration", "The uid of a database cannot change.")
+    if body.port not in (None, 0, old.port):
+        raise not_acceptable("port_unavailable", "The port of a database cannot change.")
+    if body.server not in (None, old.server_kind.value):
+        raise not_acceptable("invalid_version", "The kind of server of a database cannot change.")
+    if body.redis_version is not None and not _is_version(old.server_version, body.redis_version):
+        raise not_acceptable("invalid_version", "The version of a database's servers cannot change.")
+
+
+def checked_name(name: str | None) -> str:
+    """Letters, digits and hyphens; begins and ends with a letter or digit; at most 63."""
+    if not name:
+        raise invalid("missing_db_name", "name: is required.")
+    if not _NAME.fullmatch(name):
+        text = "name: letters, digits and hyphens; it begins and ends with a letter or digit; at most 63 characters."
+        raise invalid("name_violation", text)
+    return name
+
+
+def checked_settings(body: DatabaseBody, old: Database | None) -> Settings:
+    """The settings after the request."""
+    persistence, aof_policy, snapshot_rules = _persistence(body, old)
+    stored = {key: value for key in _STORED_OPTIONS if (value := getattr(body, key)) is not None}
+    if stored.get("shards_placement", "dense") not in ("dense", "sparse"):
+        raise invalid("invalid_parameter", "shards_placement: should be dense or sparse.")
+    has_replica = body.replication if body.replication is not None else old is not None and old.has_replica
+    is_rack_aware = body.rack_aware if body.rack_aware is not None else old is not None and old.is_rack_aware
+    return Settings(
+        _memory(body, old),
+        has_replica,
+        persistence,
+        aof_policy,
+        snapshot_rules,
+        _eviction(body, old),
+        _password(body, old),
+        is_rack_aware,
+        {**({} if old is None else old.options), **stored},
+    )
+
+
+def _memory(body: DatabaseBody, old: Database | None) -> int:
+    if body.memory_size is None:
+        if old is None:
+            raise invalid("missing_memory_size", "memory_size: is required (bytes; 0 means no limit).")
+        return old.memory_bytes
+    if 0 < body.memory_size < MEMORY_MIN_BYTES:
+        raise invalid("invalid_parameter", f"memory_size: at least {MEMORY_MIN_BYTES} bytes, or 0 for no limit.")
+    return body.memory_size
+
+
+def _persistence(body: DatabaseBody, old: Database | None) -> tuple[Persistence, AofPolicy, tuple[SnapshotRule, ...]]:
+    persistence = Persistence.DISABLED if old is None else old.persistence
+    aof_policy = AofPolicy.EVERY_SECOND if old is None else old.aof_policy
+    rules = () if old is None else old.snapshot_rules
+    try:
+        if body.data_persistence is not None:
+            persistence = Persistence(body.data_persistence)
+        if body.aof_policy is not None:
+            aof_policy = AofPolicy(body.aof_policy)
+    except ValueError as e:
+        raise invalid("invalid_data_persistence", f"{e}.") from e
+    if body.snapshot_policy is not None:
+        rules = tuple(SnapshotRule(rule.secs, rule.writes) for rule in body.snapshot_policy)
+    if persistence is Persistence.SNAPSHOT and not rules:
+        raise invalid("invalid_data_persistence", "data_persistence snapshot needs a snapshot_policy: [{secs, writes}, …].")
+    return persistence, aof_policy, rules
+
+
+def _eviction(body: DatabaseBody, old: Database | None) -> str:
+    wished = body.eviction_policy
+    if wished is None:
+        return "volatile-lru" if old is None else old.eviction_policy
+    if wished in _NEWER_EVICTION_POLICIES:
+        raise not_acceptable("eviction_policy_violation", f"No server here has the eviction policy {wished}.")
+    if wished not in EVICTION_POLICIES:
+        raise invalid("eviction_policy_violation", f"eviction_policy: should be one of {', '.join(EVICTION_POLICIES)}.")
+    return wished
+
+
+def _password(body: DatabaseBody, old: Database | None) -> str:
+    wished = body.authentication_redis_pass
+    if wished is None:
+        return "" if old is None else old.password
+    if len(wished) > PASSWORD_CHARACTERS_MAX or not wished.isprintable():
+        text = f"authentication_redis_pass: at most {PASSWORD_CHARACTERS_MAX} printable characters."
+        raise invalid("invalid_parameter", text)
+    return wished
+
+
+def chosen_port(seen: Look, wished: int | None) -> int:
+    """The given port if it can be had, else the lowest free one. 0 means: choose."""
+    view = seen.view
+    taken = {database.port for database in view.databases.values()} | {PORT_KEPT_FREE}
+    if view.cluster is not None:
+        taken.add(view.cluster.api_port)  # endpoints may share an address with the API
+    if wished:
+        if not PORT_FIRST <= wished <= PORT_LAST or wished == PORT_KEPT_FREE:
+            text = f"port: {PORT_FIRST} to {PORT_LAST} without {PORT_KEPT_FREE}; leave it out to have one chosen."
+            raise not_acceptable("port_unavailable", text)
+        if wished in taken or seen.bare(keys.port_key(wished)) is not None:
+            raise conflict("port_unavailable", f"Port {wished} is taken.")
+        return wished
+    for port in range(PORT_FIRST, PORT_LAST + 1):
+        if port not in taken and seen.bare(keys.port_key(port)) is None:
+            return port
+    raise not_acceptable("port_unavailable", "No port is left.")
+
+
+def chosen_server(view: ClusterView, body: DatabaseBody) -> tuple[ServerKind, str]:
+    """Kind and version that every copy will run, forever: as asked, else as the cluster was created with."""
+    options = {} if view.cluster is None else view.cluster.options
+    default = str(options.get("server_kind") or ServerKind.VALKEY.value)
+    try:
+        kind = ServerKind(body.server or default)
+    except ValueError as e:
+        raise not_acceptable("invalid_version", f"server: {body.server!r} is neither valkey nor redis.") from e
+    found = {version for seen in view.node_seen.values() for k, version in seen.servers if k == kind.value}
+    recorded = str(options.get("server_version") or "")
+    if kind.value == default and recorded and (recorded in found or not view.node_seen):
+        found = {recorded}
+    fitting = {v for v in found if _is_version(v, body.redis_version)}
+    if not fitting:
+        wished = f"{kind} {body.redis_version or ''}".strip()
+        have = ", ".join(sorted({f"{k} {v}" for s in view.node_seen.values() for k, v in s.servers})) or "none"
+        raise not_acceptable("invalid_version", f"No node has a server program {wished}. There is: {have}.")
+    return kind, max(fitting, key=_numbers)
+
+
+def _is_version(version: str, wished: str | None) -> bool:
+    return not wished or version == wished or version.startswith(f"{wished}.")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def refuse_without_racks(view: ClusterView, database: Database) -> None:
+    """Rack awareness of replicated databases needs two racks."""
+    if database.is_rack_aware and database.has_replica:
+        racks = {node.rack for node in view.nodes.values() if node.rack}
+        if len(racks) < 2:
+            raise not_acceptable("not_rack_aware", "rack_aware needs nodes in at least two racks.")
+
+
+def refuse_shared_rack(view: ClusterView, old: Database, new: Database) -> None:
+    """Rack awareness cannot be switched on for copies that share a rack: nothing would move them."""
+    if not new.is_rack_aware or old.is_rack_aware:
+        return
+    for group in view.groups_of(old.uid):
+        racks = [view.nodes[s.node_uid].rack for s in view.shards_of_group(group.uid) if s.node_uid in view.nodes]
+        if len(set(racks)) < len(racks):
+            raise not_acceptable("rack_awareness_violation", f"Copies of database {old.uid} share a rack.")
+
+
+def refuse_without_room(view: ClusterView, old: Database, new: Database) -> None:
+    """More memory or a further copy must fit onto the nodes as they are."""
+    _refuse_growth(view, old, new)
+    if not new.has_replica or old.has_replica:
+        return
+    changed = view.with_writes([Put(new)])
+    for group in view.groups_of(old.uid):
+        placed = place_copy(changed, group, database=new)
+        if isinstance(placed, Unplaceable):
+            raise not_acceptable("insufficient_resources", f"There is no room for a replica. {sentence(placed.reasons)}")
+
+
+def _refuse_growth(view: ClusterView, old: Database, new: Database) -> None:
+    before, after = old.shard_memory_bytes, new.shard_memory_bytes
+    if after <= before or before == 0:
+        return  # without a limit there is nothing that grows: what is used stays as it is
+    available = {uid: load.available_bytes for uid, load in Ledger(view).loads.items()}
+    for shard in sorted((s for s in view.shards.values() if s.database_uid == old.uid), key=lambda s: s.uid):
+        if shard.node_uid not in available:
+            continue
+        available[shard.node_uid] -= after - before
+        if (missing := -available[shard.node_uid]) > 0:
+            text = f"Node {shard.node_uid} lacks {megabytes(missing)} for the growth of shard {shard.uid}."
+            raise not_acceptable("insufficient_resources", text)
+
+
+def sentence(reasons: Sequence[Reason]) -> str:
+    """Reasons as one text, each with its remedy."""
+    return " ".join(_sentence(reason) for reason in reasons) or "There is no room."
+
+
+def _sentence(reason: Reason) -> str:
+    remedy = f" ({reason.remedy})" if reason.remedy else ""
+    return f"{reason.text.rstrip('.')}{remedy}."

@@ -1,0 +1,109 @@
+"""Reading the cluster's state and committing what a request wants: the shell around the services' pure decisions.
+
+A service is a function of a ``Look`` that returns an ``Intent`` or raises Rejected. ``submit`` gives it a fresh look,
+commits what it wants in one transaction, and asks again when others were faster.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Generic, TypeVar
+
+from shardwright.api.deps import ApiContext
+from shardwright.model.event import Event, Severity
+from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid
+from shardwright.model.view import ClusterView, Put, Write
+from shardwright.store.commit import Conflict, commit
+from shardwright.store.protocol import Compare, Operation, StoreUnavailable, Transaction
+
+ATTEMPTS: Final = 8
+"""Looks at most: with that many losses in a row something else is wrong."""
+FRESH_TIMEOUT_S: Final = 5.0
+"""A mirror that needs longer follows a store that cannot be reached."""
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The state that a decision reads."""
+
+    view: ClusterView
+    bare: Callable[[str], str | None]
+    """The text at a key that holds a uid: locks, names, ports, last actions."""
+    modified_at: Callable[[str], int]
+    now: datetime
+    by: str
+    """E-mail of the user who asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent(Generic[Answer]):
+    """What a request wants written, and what it is answered then. One without writes changes nothing."""
+
+    answer: Answer
+    writes: tuple[Write, ...] = ()
+    compares: tuple[Compare, ...] = ()
+    operations: tuple[Operation, ...] = ()
+
+
+async def look(context: ApiContext, *, by: str = "") -> Look:
+    """The state now, including everything that ended before the call. Raises StoreUnavailable."""
+    try:
+        async with asyncio.timeout(FRESH_TIMEOUT_S):
+            await context.mirror.fresh()
+    except TimeoutError as e:
+        raise StoreUnavailable("store_unavailable", "the node's copy of the cluster's state is behind") from e
+    mirror = context.mirror
+    return Look(mirror.view(), mirror.bare, mirror.modified_at, context.clock.now(), by)
+
+
+async def submit(context: ApiContext, by: str, decide: Callable[[Look], Intent[Answer]]) -> Answer:
+    """Decide and commit. Raises Rejected (nothing was changed), Conflict, TooLarge, StoreUnavailable."""
+    for attempt in range(1, ATTEMPTS + 1):
+        seen = await look(context, by=by)
+        intent = decide(seen)  # no await from the look to the commit: nothing can change in between
+        if not (intent.writes or intent.operations):
+            return intent.answer
+        try:
+            await commit(
+                context.store,
+                context.mirror,
+                intent.writes,
+                fence=None,
+                extra=Transaction(intent.compares, intent.operations),
+                random_text=context.random_text,
+            )
+            return intent.answer
+        except Conflict:
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def audit(
+    seen: Look,
+    kind: str,
+    text: str,
+    *,
+    node_uid: NodeUid | None = None,
+    database_uid: DatabaseUid | None = None,
+    action_uid: ActionUid | None = None,
+    severity: Severity = Severity.INFO,
+    extra: dict[str, object] | None = None,
+) -> Put:
+    """The line of the log that every change writes: who did what."""
+    return Put(
+        Event(
+            seen.now,
+            kind,
+            severity,
+            text,
+            node_uid=node_uid,
+            database_uid=database_uid,
+            action_uid=action_uid,
+            by=seen.by,
+            extra=extra or {},
+        )
+    )

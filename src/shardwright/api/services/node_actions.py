@@ -1,0 +1,136 @@
+"""Node actions as intents: start, cancel, forget, find. Pure; ``intent.submit`` commits what they want.
+
+An action is started by one transaction: its record, the node's lock (and the cluster's for a removal), and the pointer to
+the latest action of its name. The leader does the rest and deletes the locks when the action ends.
+"""
+
+from dataclasses import replace
+
+from shardwright.api.codes import conflict, invalid, not_found
+from shardwright.api.schemas.v1.common import action_name, action_of_url
+from shardwright.api.schemas.v1.parameters import parameters_of
+from shardwright.api.services.intent import Intent, Look, audit
+from shardwright.model.action import Action, ActionName, ActionStatus
+from shardwright.model.ids import ActionUid, NodeUid
+from shardwright.model.view import Put, Write
+from shardwright.store import keys
+from shardwright.store.protocol import Compare, DeleteKey, ModifiedAt, Operation, PutKey
+
+_REQUEST_EVENTS = {ActionName.REMOVE: "node_remove_request"}
+_CANCEL_EVENTS = {ActionName.REMOVE: "node_abort_remove_request"}
+
+
+def start(seen: Look, node_uid: NodeUid, word: str, raw: bytes, *, uid: ActionUid) -> Intent[Action]:
+    """Queue an action. ``uid`` is fresh. Raises Rejected: unknown node or action, bad parameters, a conflicting action."""
+    view = seen.view
+    node = view.nodes.get(node_uid)
+    if node is None:
+        raise not_found("node_not_found", f"There is no node {node_uid}.")
+    name = action_of_url(word)
+    if name is None:
+        known = "remove, maintenance_on, maintenance_off, enslave_node"
+        raise invalid("invalid_action", f"There is no node action {word!r}.", remedy=f"Actions are: {known}.")
+    parameters = parameters_of(name, raw, databases=view.databases)
+    _refuse_conflicts(seen, node_uid, name)
+    action = Action(uid, name, node_uid, parameters, ActionStatus.QUEUED, seen.now, seen.by)
+    kind = _REQUEST_EVENTS.get(name, f"{name}_request")
+    text = f"{action_name(name)} of node {node_uid} was asked for"
+    writes: list[Write] = [Put(action), audit(seen, kind, text, node_uid=node_uid, action_uid=uid)]
+    lock = keys.node_lock_key(node_uid)
+    node_key = keys.key_of(node)
+    compares: list[Compare] = [ModifiedAt(lock, 0)]
+    operations: list[Operation] = [
+        PutKey(lock, uid.encode()),
+        PutKey(keys.last_action_key(node_uid, name), uid.encode()),
+    ]
+    if name is ActionName.REMOVE:
+        writes.append(Put(replace(node, is_closed=True)))
+        compares.append(ModifiedAt(keys.REMOVE_LOCK, 0))
+        operations.append(PutKey(keys.REMOVE_LOCK, uid.encode()))
+    else:
+        compares.append(ModifiedAt(node_key, seen.modified_at(node_key)))
+    return Intent(action, tuple(writes), tuple(compares), tuple(operations))
+
+
+def _refuse_conflicts(seen: Look, node_uid: NodeUid, name: ActionName) -> None:
+    if (holder := seen.bare(keys.node_lock_key(node_uid))) is not None:
+        raise conflict(
+            "node_action_in_progress",
+            f"Node {node_uid} has a live action: {_describe(seen, holder)}.",
+            remedy="Wait for it to end, or cancel it.",
+        )
+    if name is ActionName.REMOVE and (holder := seen.bare(keys.REMOVE_LOCK)) is not None:
+        raise conflict(
+            "remove_in_progress", f"Another removal is live: {_describe(seen, holder)}.", remedy="Wait for it to end."
+        )
+
+
+def _describe(seen: Look, uid: str) -> str:
+    action = seen.view.actions.get(ActionUid(uid))
+    if action is None:
+        return uid
+    return f"{action_name(action.name)} of node {action.node_uid}, {action.status}, {uid}"
+
+
+def known_node(seen: Look, node_uid: NodeUid) -> None:
+    """Raises Rejected unless the node exists, or existed and its actions are still kept."""
+    removed = seen.view.removed_nodes.get(node_uid)
+    if node_uid not in seen.view.nodes and (removed is None or removed.retained_until < seen.now):
+        raise not_found("node_not_found", f"There is no node {node_uid}.")
+
+
+def of_node(seen: Look, node_uid: NodeUid) -> list[Action]:
+    """The latest action of each name on the node, oldest first. Raises Rejected."""
+    known_node(seen, node_uid)
+    return _latest(seen, node_uid)
+
+
+def of_all_nodes(seen: Look) -> list[Action]:
+    """The latest action of each name on each node, by node and age; a removed node's while they are kept."""
+    kept = {uid for uid, removed in seen.view.removed_nodes.items() if removed.retained_until >= seen.now}
+    return [action for uid in sorted({*seen.view.nodes, *kept}) for action in _latest(seen, uid)]
+
+
+def _latest(seen: Look, node_uid: NodeUid) -> list[Action]:
+    found = (_last(seen, node_uid, name) for name in ActionName)
+    return sorted((a for a in found if a is not None), key=lambda a: (a.created_at, a.uid))
+
+
+def _last(seen: Look, node_uid: NodeUid, name: ActionName) -> Action | None:
+    uid = seen.bare(keys.last_action_key(node_uid, name))
+    return None if uid is None else seen.view.actions.get(ActionUid(uid))
+
+
+def find(seen: Look, node_uid: NodeUid, word: str) -> Action:
+    """The latest action of that name on the node. Raises Rejected (404), also for an unknown name."""
+    known_node(seen, node_uid)
+    name = action_of_url(word)
+    action = None if name is None else _last(seen, node_uid, name)
+    if action is None:
+        raise not_found(
+            "action_not_found", f"Node {node_uid} has no action {word!r}: none ran, or its result was forgotten."
+        )
+    return action
+
+
+def cancel_or_forget(seen: Look, node_uid: NodeUid, word: str) -> Intent[Action]:
+    """Ask a live action to stop, or forget the result of one that ended. The answer shows a live one as cancelling."""
+    action = find(seen, node_uid, word)
+    if action.status.is_terminal:
+        return _forget(seen, action)
+    shown = replace(action, status=ActionStatus.CANCELLING)
+    if action.cancel_requested_at is not None:
+        return Intent(shown)
+    wish = replace(action, cancel_requested_at=seen.now, cancel_requested_by=seen.by)
+    kind = _CANCEL_EVENTS.get(action.name, f"{action.name}_cancel_request")
+    text = f"{action_name(action.name)} of node {node_uid} shall stop"
+    event = audit(seen, kind, text, node_uid=node_uid, action_uid=action.uid)
+    answer = replace(shown, cancel_requested_at=seen.now, cancel_requested_by=seen.by)
+    return Intent(answer, (Put(wish), event))
+
+
+def _forget(seen: Look, action: Action) -> Intent[Action]:
+    pointer = keys.last_action_key(action.node_uid, action.name)
+    text = f"the result of {action_name(action.name)} of node {action.node_uid} was forgotten"
+    event = audit(seen, "node_action_forgotten", text, node_uid=action.node_uid, action_uid=action.uid)
+    return Intent(action, (event,), (ModifiedAt(pointer, seen.modified_at(pointer)),), (DeleteKey(pointer),))

@@ -1,0 +1,158 @@
+"""Nodes and their snapshots as intents: add, change, take and delete snapshots. Pure."""
+
+import re
+from dataclasses import replace
+from ipaddress import AddressValueError, IPv4Address
+
+from shardwright.api.codes import conflict, forbidden, invalid, not_acceptable, not_found
+from shardwright.api.schemas.v1.requests import NewNodeBody, NodeBody
+from shardwright.api.services.intent import Intent, Look, audit
+from shardwright.model.cluster import MAINTENANCE_SNAPSHOT_PREFIX, Node, Snapshot, SnapshotShard
+from shardwright.model.database import Role, ShardWanted
+from shardwright.model.ids import NodeUid
+from shardwright.model.view import ClusterView, Delete, Put
+from shardwright.store import keys
+from shardwright.store.protocol import ModifiedAt
+
+_SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_STORED_OPTIONS = ("max_redis_forks", "max_slave_full_syncs", "second_rack_id", "recovery_path")
+
+
+def node_of(view: ClusterView, uid: NodeUid) -> Node:
+    """The node. Raises Rejected (404)."""
+    found = view.nodes.get(uid)
+    if found is None:
+        raise not_found("node_not_found", f"There is no node {uid}.")
+    return found
+
+
+def add(seen: Look, body: NewNodeBody) -> Intent[Node]:
+    """A further node on this machine, with the next uid. The supervisor sees the record and starts its daemon; nothing is
+    placed there before the daemon lives. Raises Rejected."""
+    view = seen.view
+    uid = NodeUid(max(view.counters.next_node, max(view.nodes, default=0) + 1))
+    first = view.nodes[min(view.nodes)] if view.nodes else None
+    memory = body.memory if body.memory is not None else (0 if first is None else first.memory_bytes)
+    address = _checked_address(view, body.addr) if body.addr is not None else _next_address(view, uid)
+    node = Node(uid, address, seen.now, rack=body.rack_id or "", memory_bytes=memory)
+    counters = replace(view.counters, next_node=uid + 1)
+    event = audit(seen, "node_add_request", f"node {uid} at {address} was asked for", node_uid=uid)
+    return Intent(node, (Put(node), Put(counters), event))
+
+
+def _next_address(view: ClusterView, uid: NodeUid) -> str:
+    """Counted from the first node and not from the last: the address of a removed node is not used again, some of its
+    processes may still be ending."""
+    first = view.nodes[min(view.nodes)]
+    start = int(IPv4Address(first.address)) + uid - first.uid
+    taken = _addresses(view)
+    for number in range(start, start + len(taken) + 1):
+        address = IPv4Address(number)
+        if address.is_loopback and str(address) not in taken:
+            return str(address)
+    raise invalid("invalid_address", "No loopback address is left after the other nodes' addresses.", remedy="Give addr.")
+
+
+def _checked_address(view: ClusterView, text: str) -> str:
+    try:
+        address = IPv4Address(text)
+    except AddressValueError as e:
+        raise invalid("invalid_address", f"addr: {text!r} is not an IPv4 address.") from e
+    if not address.is_loopback:
+        raise invalid(
+            "invalid_address", f"addr: {text} is not a loopback address: nodes of a local cluster share one machine."
+        )
+    if str(address) in _addresses(view):
+        raise conflict("invalid_address", f"addr: another node has {text}.")
+    return str(address)
+
+
+def _addresses(view: ClusterView) -> set[str]:
+    return {node.address for node in view.nodes.values()}
+
+
+def change(seen: Look, uid: NodeUid, body: NodeBody) -> Intent[Node]:
+    """Change the editable keys. Raises Rejected."""
+    node = node_of(seen.view, uid)
+    changed = _with_limits(node, body)
+    if body.addr is not None and body.addr != node.address:
+        raise not_acceptable("node_not_offline", "The address of a node that is a member cannot change.")
+    if body.rack_id is not None and body.rack_id != node.rack:
+        if seen.view.shards_on(uid):
+            raise not_acceptable("node_already_has_rack_id", f"Node {uid} holds shards that were placed by its rack.")
+        changed = replace(changed, rack=body.rack_id)
+    changed = _with_acceptance(seen, node, changed, body.accept_servers)
+    if changed == node:
+        return Intent(node)
+    what = ", ".join(sorted(key for key, value in body.model_dump().items() if value is not None))
+    event = audit(seen, "node_change_request", f"node {uid} was changed: {what}", node_uid=uid)
+    return Intent(changed, (Put(changed), event))
+
+
+def _with_limits(node: Node, body: NodeBody) -> Node:
+    given = {key: value for key in _STORED_OPTIONS if (value := getattr(body, key)) is not None}
+    return replace(
+        node,
+        shards_max=node.shards_max if body.max_redis_servers is None else body.max_redis_servers,
+        endpoints_max=node.endpoints_max if body.max_listeners is None else body.max_listeners,
+        external_addresses=node.external_addresses if body.external_addr is None else tuple(body.external_addr),
+        options={**node.options, **given},
+    )
+
+
+def _with_acceptance(seen: Look, node: Node, changed: Node, accepts: bool | None) -> Node:
+    """Opening undoes both marks: a closed node's and a quorum-only one's. Not while an action is at work on the node."""
+    if accepts is None or accepts == node.accepts_placement:
+        return changed
+    if seen.bare(keys.node_lock_key(node.uid)) is not None:
+        raise conflict(
+            "node_action_in_progress", f"An action is live on node {node.uid}.", remedy="Wait for it, or cancel it."
+        )
+    if accepts:
+        return replace(changed, is_closed=False, is_quorum_only=False, is_decommissioning=False)
+    if seen.view.shards_on(node.uid) or seen.view.endpoints_on(node.uid):
+        raise not_acceptable(
+            "node_already_populated",
+            f"Shards or endpoints are on node {node.uid}.",
+            remedy="Use the action maintenance_on, which moves them away.",
+        )
+    return replace(changed, is_closed=True)
+
+
+def snapshot_of(view: ClusterView, uid: NodeUid, name: str) -> Snapshot:
+    """A snapshot by its name. Raises Rejected (404)."""
+    node_of(view, uid)
+    found = view.snapshots.get((uid, name))
+    if found is None:
+        raise not_found("snapshot_not_found", f"Node {uid} has no snapshot {name!r}.")
+    return found
+
+
+def take_snapshot(seen: Look, uid: NodeUid, name: str) -> Intent[Snapshot]:
+    """Write down where the node's shards and endpoints are, and in which roles. Raises Rejected."""
+    view = seen.view
+    node = node_of(view, uid)
+    if not _SNAPSHOT_NAME.fullmatch(name) or name.startswith(MAINTENANCE_SNAPSHOT_PREFIX):
+        raise invalid("invalid_snapshot_name", f"{name!r} cannot be a snapshot's name.")
+    if (uid, name) in view.snapshots:
+        raise conflict("snapshot_exists", f"Node {uid} has a snapshot {name!r} already.")
+    shards = tuple(
+        SnapshotShard(s.database_uid, s.group_uid, s.uid, Role.PRIMARY if view.is_primary(s) else Role.REPLICA)
+        for s in view.shards_on(uid)
+        if s.wanted is ShardWanted.RUNNING
+    )
+    taken = Snapshot(uid, name, seen.now, shards, tuple(e.uid for e in view.endpoints_on(uid)))
+    event = audit(seen, "node_snapshot_created", f"snapshot {name} of node {uid} was taken", node_uid=uid)
+    key = keys.key_of(node)
+    return Intent(taken, (Put(taken), event), (ModifiedAt(key, seen.modified_at(key)),))
+
+
+def delete_snapshot(seen: Look, uid: NodeUid, name: str) -> Intent[Snapshot]:
+    """Delete a user's snapshot. Raises Rejected: 403 for a maintenance snapshot."""
+    found = snapshot_of(seen.view, uid, name)
+    if found.is_maintenance:
+        raise forbidden(
+            "maintenance_snapshot", "maintenance_off deletes maintenance snapshots; they cannot be deleted by hand."
+        )
+    event = audit(seen, "node_snapshot_deleted", f"snapshot {name} of node {uid} was deleted", node_uid=uid)
+    return Intent(found, (Delete(found), event))
