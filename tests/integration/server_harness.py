@@ -24,6 +24,7 @@ from shardwright.model.database import AofPolicy, Persistence, ServerKind, Serve
 from shardwright.model.ids import DatabaseUid, ShardUid
 from shardwright.server.binaries import find_server
 from shardwright.server.config import ServerFile, render_config
+from shardwright.server.files import prepare_directory
 from shardwright.server.protocol import ServerSettings, ServerTarget
 
 START_TIMEOUT_S = 20.0
@@ -197,14 +198,24 @@ def start_server(
     return _launched(file, binary.path, is_open=is_open)
 
 
-def restart_server(server: RunningServer, *, port: int | None = None, is_open: bool = False) -> RunningServer:
-    """Start a server that has ended again, with the same files; on the same port unless another is given."""
+def restart_server(
+    server: RunningServer, *, port: int | None = None, is_open: bool = False, settings: ServerSettings | None = None
+) -> RunningServer:
+    """Start a server that has ended again, with the same files; on the same port unless another is given, and with other
+    settings when the database's were changed meanwhile."""
     assert server.process.poll() is not None, "it still runs"
-    file = replace(server.file, port=port or server.port, incarnation=server.file.incarnation + 1)
+    file = replace(
+        server.file,
+        port=port or server.port,
+        incarnation=server.file.incarnation + 1,
+        settings=settings or server.file.settings,
+    )
     return _launched(file, find_server(server.kind).path, is_open=is_open)
 
 
 def _launched(file: ServerFile, path: str, *, is_open: bool) -> RunningServer:
+    starts_with_aof = prepare_directory(Path(file.directory), file.settings.persistence)
+    file = replace(file, starts_with_aof=starts_with_aof)
     config_path = Path(file.directory) / "server.conf"
     config_path.touch(mode=0o600)
     config_path.write_text(render_config(file))

@@ -262,7 +262,13 @@ def test_settings_and_saves(kind: ServerKind, tmp_path: Path) -> None:
             assert (await session.info()).saves_since_start == 0
             for persistence in (Persistence.AOF, Persistence.SNAPSHOT):
                 rules = (SnapshotRule(3600, 1),)
-                await session.apply(server_settings(persistence, maxmemory_bytes=64 * MIB, snapshot_rules=rules))
+                settings = server_settings(persistence, maxmemory_bytes=64 * MIB, snapshot_rules=rules)
+                if persistence == Persistence.SNAPSHOT:
+                    with pytest.raises(Transient, match="first snapshot is being written"):
+                        await session.apply(settings)
+                    assert (await session.info()).is_aof_on
+                    await until(session.info, lambda seen: not seen.is_persistence_busy)
+                await session.apply(settings)
                 before = await until(session.info, lambda seen: not seen.is_persistence_busy)
                 assert before.is_aof_on is (persistence == Persistence.AOF)
                 await session.save(persistence)
@@ -277,6 +283,23 @@ def test_settings_and_saves(kind: ServerKind, tmp_path: Path) -> None:
                 )
             assert (server.directory / "dump.rdb").exists()
             assert (server.directory / "appendonlydir").is_dir()
+
+        run(scenario)
+
+
+@both_servers
+def test_the_first_snapshot_does_not_wait_for_a_rule(kind: ServerKind, tmp_path: Path) -> None:
+    with running(kind, tmp_path, is_open=True) as server:
+
+        async def scenario(servers: ServerAdapter) -> None:
+            session = await servers.manage(server.target)
+            server.ask("SET", "k", "v", user="application")
+            settings = server_settings(Persistence.SNAPSHOT, snapshot_rules=(SnapshotRule(3600, 1000),))
+            await session.apply(settings)
+            seen = await until(session.info, lambda seen: not seen.is_persistence_busy)
+            assert (seen.saves_since_start, (server.directory / "dump.rdb").exists()) == (1, True)
+            await session.apply(settings)
+            assert (await session.info()).saves_since_start == 1
 
         run(scenario)
 

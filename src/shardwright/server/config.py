@@ -81,6 +81,8 @@ class ServerFile:
     secrets: ServerSecrets = field(repr=False)
     memory_free_bytes: int = 0
     """Free on the node when the server starts, to size buffers from; 0 means unknown."""
+    starts_with_aof: bool = False
+    """Load the append-only file although the settings do not ask for one (``files.prepare_directory``)."""
 
 
 def settings_of(database: Database) -> ServerSettings:
@@ -104,7 +106,7 @@ def render_config(file: ServerFile) -> str:
         *_fence(),
         *_users(file),
         *_memory(file),
-        *_persistence(file.settings),
+        *_persistence(file),
         *_replication(file),
         *_limits(),
     ]
@@ -242,11 +244,13 @@ def _memory(file: ServerFile) -> list[tuple[str, ...]]:
     ]
 
 
-def _persistence(settings: ServerSettings) -> list[tuple[str, ...]]:
+def _persistence(file: ServerFile) -> list[tuple[str, ...]]:
+    settings = file.settings
+    has_aof = file.starts_with_aof or settings.persistence == Persistence.AOF
     has_files = settings.persistence != Persistence.DISABLED
     return [
         ("save", save_rules(settings)),
-        ("appendonly", "yes" if settings.persistence == Persistence.AOF else "no"),
+        ("appendonly", "yes" if has_aof else "no"),
         ("appendfsync", _appendfsync(settings.aof_policy)),
         ("aof-use-rdb-preamble", "yes"),
         ("aof-load-truncated", "yes"),

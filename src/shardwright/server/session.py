@@ -12,7 +12,7 @@ from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transi
 from shardwright.model.database import Persistence
 from shardwright.model.seen import ServerSeen
 from shardwright.server.config import marker, settings_commands
-from shardwright.server.parse import parse_info
+from shardwright.server.parse import info_fields, parse_info
 from shardwright.server.protocol import (
     APPLICATION_USER,
     FENCE_LAG_S,
@@ -29,6 +29,9 @@ CALL_TIMEOUT_S = 2.0
 FORK_TIMEOUT_S = 10.0
 """Commands that fork: the server stands still while its page tables are copied, about 10 ms per gigabyte, and more when the
 machine is busy."""
+
+SNAPSHOT_AGE_S_MAX = 600.0
+"""A snapshot completed so long ago still stands in for the append-only file; generous, because clocks of machines differ."""
 
 _PASSING = frozenset({"LOADING", "BUSY", "MASTERDOWN"})
 """Refusals that mean: not executed, and it will pass."""
@@ -127,9 +130,20 @@ class Session:
         await self._call("CLIENT", "KILL", "USER", APPLICATION_USER)
 
     async def apply(self, settings: ServerSettings) -> None:
-        """Bring the running server to these settings, one command after the other; each may be repeated."""
+        """Bring the running server to these settings, one command after the other; each may be repeated.
+
+        The append-only file is not given up before a snapshot of now takes its place: until then it begins one and raises
+        Transient. The rest is in force by then.
+        """
+        keeps_snapshots = settings.persistence == Persistence.SNAPSHOT
+        kept_none = keeps_snapshots and await self._call("CONFIG", "GET", "save") == ["save", ""]
         for command in settings_commands(settings):
+            if command[2:] == ("appendonly", "no") and keeps_snapshots:
+                await self._require_snapshot()
             await self._call(*command, timeout_s=FORK_TIMEOUT_S)
+        if kept_none:
+            # Else a crash before the first rule holds would bring back a snapshot of long ago, or nothing.
+            await self.save(Persistence.SNAPSHOT)
 
     async def save(self, persistence: Persistence) -> None:
         """Begin a fresh persistence file. One that runs already counts; a full sync that occupies the server's only
@@ -149,6 +163,20 @@ class Session:
             if persistence == Persistence.SNAPSHOT and await self._is_feeding_a_replica():
                 text = f"{_where(self._target)}: a full sync occupies its background process"
                 raise Transient("server_busy", text) from refused
+
+    async def _require_snapshot(self) -> None:
+        """Return when the append-only file is off already, or a snapshot was completed within the last minutes."""
+        fields = info_fields(str(await self._call("INFO")))
+        is_busy = fields.get("rdb_bgsave_in_progress") == "1"
+        age_s = self._clock.now().timestamp() - int(fields.get("rdb_last_save_time", "0"))
+        # The time of the last snapshot begins as that of the start: only the counter tells that there was one.
+        is_fresh = int(fields.get("rdb_saves", "0")) > 0 and age_s < SNAPSHOT_AGE_S_MAX
+        if fields.get("aof_enabled") != "1" or (is_fresh and not is_busy and fields.get("rdb_last_bgsave_status") == "ok"):
+            return
+        if not is_busy:
+            await self.save(Persistence.SNAPSHOT)
+        text = f"{_where(self._target)}: its first snapshot is being written; the append-only file stays on until then"
+        raise Transient("server_saving", text)
 
     async def _is_feeding_a_replica(self) -> bool:
         return any(replica.state in _SYNC_STATES for replica in (await self.info()).replicas)

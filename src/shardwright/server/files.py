@@ -1,0 +1,85 @@
+"""The data files in a shard's directory: which of them a starting server must load. Called by the agent before a start.
+
+A server loads exactly the kind of file that its configuration names and silently ignores a newer one of the other kind. So a
+server that dies just after its database's persistence was changed would come back empty, or with data of long ago.
+"""
+
+import shutil
+from pathlib import Path
+
+from shardwright.model.database import Persistence
+
+SNAPSHOT_NAME = "dump.rdb"
+AOF_DIRECTORY_NAME = "appendonlydir"
+_MANIFEST_NAME = "appendonly.aof.manifest"
+_BASE_NAME = "appendonly.aof.1.base.rdb"
+_RDB_HEADER_BYTES = 512
+_CREATED_FIELD = b"\x05ctime\xc2"
+"""Of a snapshot's header: the field's name with its length, then the mark of a 32-bit number."""
+
+
+def prepare_directory(directory: Path, persistence: Persistence) -> bool:
+    """Make a server that starts in this directory load its newest data. Returns whether it must start with the append-only
+    file switched on (``ServerFile.starts_with_aof``). Nothing may be running in it. May be repeated; raises OSError.
+
+    Without persistence: every data file is deleted. With an append-only file: when the snapshot is newer, the append-only
+    file is made anew from it. With snapshots: when the append-only file is newer, the server starts from that one, and the
+    leader's next change of settings switches it off.
+    """
+    for leftover in [*directory.glob("temp-*.rdb"), *directory.glob("temp-*.aof")]:
+        leftover.unlink()
+    match persistence:
+        case Persistence.DISABLED:
+            (directory / SNAPSHOT_NAME).unlink(missing_ok=True)
+            shutil.rmtree(directory / AOF_DIRECTORY_NAME, ignore_errors=True)
+            return False
+        case Persistence.AOF:
+            if _is_snapshot_newer(directory):
+                _make_aof_from_snapshot(directory)
+            return True
+        case Persistence.SNAPSHOT:
+            return _aof_written_at(directory) is not None and not _is_snapshot_newer(directory)
+
+
+def _is_snapshot_newer(directory: Path) -> bool:
+    """Whether a snapshot holds all that the append-only file holds: it was begun after the last append."""
+    began = _snapshot_began_at(directory / SNAPSHOT_NAME)
+    if began is None:
+        return False
+    appended = _aof_written_at(directory)
+    return appended is None or began > appended
+
+
+def _snapshot_began_at(path: Path) -> float | None:
+    """Seconds since the epoch; None when there is no snapshot."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_RDB_HEADER_BYTES)
+    except FileNotFoundError:
+        return None
+    _, found, rest = header.partition(_CREATED_FIELD)
+    return float(int.from_bytes(rest[:4], "little")) if found else 0.0
+
+
+def _aof_written_at(directory: Path) -> float | None:
+    """Last append, in seconds since the epoch; None when there is no complete append-only file. Files that the manifest does
+    not name are of a rewrite that did not finish."""
+    aof = directory / AOF_DIRECTORY_NAME
+    try:
+        manifest = (aof / _MANIFEST_NAME).read_text()
+    except FileNotFoundError:
+        return None
+    names = [words[1] for line in manifest.splitlines() if len(words := line.split()) >= 6 and words[5] in ("b", "i")]
+    return max(((aof / name).stat().st_mtime for name in names if (aof / name).exists()), default=None)
+
+
+def _make_aof_from_snapshot(directory: Path) -> None:
+    """An append-only file may begin with a snapshot: here the one there is. Complete, or not there at all."""
+    made = directory / f"{AOF_DIRECTORY_NAME}.new"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    # A link, not a copy: neither name's file is ever changed in place.
+    (made / _BASE_NAME).hardlink_to(directory / SNAPSHOT_NAME)
+    (made / _MANIFEST_NAME).write_text(f"file {_BASE_NAME} seq 1 type b\n")
+    shutil.rmtree(directory / AOF_DIRECTORY_NAME, ignore_errors=True)
+    made.rename(directory / AOF_DIRECTORY_NAME)

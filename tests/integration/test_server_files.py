@@ -1,0 +1,91 @@
+"""A server that dies while its database's persistence is being changed comes back with its newest data."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from server_harness import RunningServer, both_servers, restart_server, server_settings, start_server, wait_until
+
+from shardwright.model.database import Persistence, ServerKind, SnapshotRule
+
+pytestmark = pytest.mark.server
+
+SETTINGS = {
+    persistence: server_settings(persistence, snapshot_rules=(SnapshotRule(3600, 1),)) for persistence in Persistence
+}
+
+
+def _set(server: RunningServer, key: str) -> None:
+    server.ask("SET", key, "v", user="application")
+
+
+def _keys(server: RunningServer) -> set[str]:
+    answer = server.ask("KEYS", "*", user="application")
+    assert isinstance(answer, list)
+    return set(answer)
+
+
+def _saved(server: RunningServer) -> None:
+    server.ask("BGSAVE")
+    wait_until(lambda: server.info()["rdb_bgsave_in_progress"] == "0")
+
+
+@both_servers
+def test_killed_after_the_change_to_an_append_only_file_was_recorded(kind: ServerKind, tmp_path: Path) -> None:
+    server = start_server(kind, tmp_path, settings=SETTINGS[Persistence.SNAPSHOT], is_open=True)
+    try:
+        _set(server, "k")
+        _saved(server)
+        server.kill()
+        server = restart_server(server, settings=SETTINGS[Persistence.AOF], is_open=True)
+        assert _keys(server) == {"k"}
+        _set(server, "k2")
+        server.kill()
+        server = restart_server(server)
+        assert _keys(server) == {"k", "k2"}
+    finally:
+        server.stop()
+
+
+@both_servers
+def test_an_append_only_file_of_long_ago_does_not_come_back(kind: ServerKind, tmp_path: Path) -> None:
+    server = start_server(kind, tmp_path, settings=SETTINGS[Persistence.AOF], is_open=True)
+    try:
+        _set(server, "old")
+        server.ask("CONFIG", "SET", "appendonly", "no")
+        server.ask("DEL", "old", user="application")
+        _set(server, "new")
+        for path in (tmp_path / "appendonlydir").iterdir():
+            os.utime(path, (time.time() - 100,) * 2)
+        _saved(server)
+        server.kill()
+        server = restart_server(server)
+        assert _keys(server) == {"new"}
+    finally:
+        server.stop()
+
+
+@both_servers
+def test_killed_before_the_first_snapshot_was_there(kind: ServerKind, tmp_path: Path) -> None:
+    server = start_server(kind, tmp_path, settings=SETTINGS[Persistence.AOF], is_open=True)
+    try:
+        _set(server, "k")
+        server.kill()
+        server = restart_server(server, settings=SETTINGS[Persistence.SNAPSHOT])
+        assert _keys(server) == {"k"}
+    finally:
+        server.stop()
+
+
+@both_servers
+def test_without_persistence_a_file_of_before_is_not_loaded(kind: ServerKind, tmp_path: Path) -> None:
+    server = start_server(kind, tmp_path, settings=SETTINGS[Persistence.SNAPSHOT], is_open=True)
+    try:
+        _set(server, "k")
+        _saved(server)
+        server.kill()
+        server = restart_server(server, settings=SETTINGS[Persistence.DISABLED])
+        assert _keys(server) == set()
+    finally:
+        server.stop()
