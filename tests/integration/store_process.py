@@ -14,6 +14,8 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
+
 from shardwright.errors import LostLeadership
 from shardwright.leader.election import LeaseKeeper
 from shardwright.model.cluster import DaemonPresence
@@ -83,6 +85,8 @@ async def lead(path: Path, uid: int) -> None:
 
 
 if __name__ == "__main__":
+    # Standard output belongs to what the test reads.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     command, file = sys.argv[1], Path(sys.argv[2])
     match command:
         case "write":

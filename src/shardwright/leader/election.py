@@ -52,6 +52,7 @@ class LeaseKeeper:
         self._candidate: Candidate | None = None
         self._thread_loop: asyncio.AbstractEventLoop | None = None
         self._thread_stop: asyncio.Event | None = None
+        self._thread_began = threading.Event()
         self._main_loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
         self._is_present = asyncio.Event()
@@ -100,8 +101,8 @@ class LeaseKeeper:
 
     async def stop(self) -> None:
         """End the lease and the thread. Presence and leadership vanish at once, so that the next leader need not wait."""
-        while self._thread.is_alive() and self._thread_loop is None:  # It is just beginning.
-            await asyncio.sleep(0.001)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread_began.wait, STOP_TIMEOUT_S)
         loop, stop = self._thread_loop, self._thread_stop
         if loop is not None and stop is not None:
             with suppress(RuntimeError):  # The thread has ended by itself.
@@ -139,6 +140,7 @@ class LeaseKeeper:
     async def _keep(self) -> None:
         self._thread_stop = asyncio.Event()
         self._thread_loop = asyncio.get_running_loop()
+        self._thread_began.set()
         session = spawn("lease keeper: session", self._sessions())
         await self._thread_stop.wait()
         session.cancel()
