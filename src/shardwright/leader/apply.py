@@ -13,13 +13,14 @@ from typing import Protocol, assert_never
 
 import structlog
 
+from shardwright.agent.endpoints import spec_of
 from shardwright.clock import Clock
 from shardwright.endpoint.protocol import Endpoints
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.handoff import Commit, Handoffs
 from shardwright.leader.observe import Observer
 from shardwright.leader.recovery import Recoveries
-from shardwright.leader.targets import endpoint_spec, group_target, server_target
+from shardwright.leader.targets import server_target
 from shardwright.model.commands import (
     ApplySettings,
     Attach,
@@ -261,13 +262,14 @@ class Applier:
         endpoint = view.endpoints.get(command.endpoint_uid)
         if endpoint is None or any(g.handoff is not None for g in view.groups_of(endpoint.database_uid)):
             return
+        spec = spec_of(view, endpoint)
+        if spec is None:
+            return
         seen = await self._endpoints.status(command.node_uid)
-        groups = view.groups_of(endpoint.database_uid)
-        target = group_target(view, groups[0]) if groups else None
-        if target is not None and seen.endpoint(endpoint.uid).held_generation is not None:
-            await self._endpoints.release(command.node_uid, endpoint.uid, target)
+        if spec.target is not None and seen.endpoint(endpoint.uid).held_generation is not None:
+            await self._endpoints.release(command.node_uid, endpoint.uid, spec.target)
         else:
-            await self._endpoints.serve(command.node_uid, endpoint_spec(view, endpoint))
+            await self._endpoints.serve(command.node_uid, spec)
         self._observer.poke_node(command.node_uid)
 
 

@@ -1,0 +1,216 @@
+"""The daemon's composition root: the one place that knows which parts there are and hands each what it needs.
+
+``run_daemon`` is what a daemon's process runs. No part reaches for another by itself.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import uuid
+from pathlib import Path
+
+import structlog
+
+from shardwright import __version__
+from shardwright.agent import processes
+from shardwright.agent.loop import Agent, control_path
+from shardwright.api.app import create_app
+from shardwright.api.deps import ApiContext
+from shardwright.api.server import serve
+from shardwright.clock import Clock, SystemClock
+from shardwright.endpoint.client import EndpointClient
+from shardwright.leader.election import Held, LeaseKeeper, check_term
+from shardwright.leader.loop import Leader, LeaderParts
+from shardwright.leader.probe import Probe, silent
+from shardwright.local.config import DaemonConfig
+from shardwright.local.layout import Layout
+from shardwright.local.ping import serve_ping
+from shardwright.model.cluster import DaemonPresence
+from shardwright.model.ids import NodeUid
+from shardwright.model.seen import ProcessIdentity
+from shardwright.server.adapter import ServerAdapter
+from shardwright.store.mirror import Mirror
+from shardwright.store.sqlite import SqliteStore
+from shardwright.tasks import spawn
+from shardwright.testing.faults import VARIABLE, Faults
+
+_log = structlog.get_logger(__name__)
+
+
+class LocalMachine:
+    """This machine's processes, for the leader: on one machine all of them are its own."""
+
+    def is_local(self, identity: ProcessIdentity) -> bool:
+        """Every node of a local cluster is on this machine; a process of an earlier boot runs no more."""
+        return True
+
+    def is_running(self, identity: ProcessIdentity) -> bool:
+        """Whether exactly this process runs."""
+        return processes.is_running(identity)
+
+    def cpu_seconds(self, identity: ProcessIdentity) -> float | None:
+        """CPU time used so far; None when it does not run."""
+        return processes.cpu_seconds(identity)
+
+    def kill(self, identity: ProcessIdentity) -> None:
+        """End exactly this process at once."""
+        processes.send(identity, signal.SIGKILL)
+
+
+class LeadershipRunner:
+    """Runs a ``Leader`` for as long as this daemon holds the leadership, one after another."""
+
+    def __init__(
+        self,
+        keeper: LeaseKeeper,
+        store: SqliteStore,
+        mirror: Mirror,
+        *,
+        endpoints: EndpointClient,
+        clock: Clock,
+        probe: Probe,
+    ) -> None:
+        self._keeper = keeper
+        self._store = store
+        self._mirror = mirror
+        self._endpoints = endpoints
+        self._clock = clock
+        self._probe = probe
+
+    async def run(self) -> None:
+        """For ever. Leaves nothing of an ended leadership running."""
+        held = await self._keeper.wait_change(None)
+        while True:
+            if held is None:
+                held = await self._keeper.wait_change(None)
+                continue
+            leading = spawn(f"lead term {held.term}", self._leader(held).run())
+            _log.info("this daemon leads", term=held.term)
+            try:
+                held = await self._keeper.wait_change(held)
+            finally:
+                leading.cancel()
+                await asyncio.gather(leading, return_exceptions=True)
+
+    def _leader(self, held: Held) -> Leader:
+        def is_leader() -> bool:
+            now = self._keeper.leadership
+            return now is not None and now.term == held.term
+
+        async def check() -> None:
+            await check_term(self._store, held)
+
+        def yield_leadership() -> None:
+            spawn("yield leadership", self._keeper.yield_leadership())
+
+        machine = LocalMachine()
+        parts = LeaderParts(
+            store=self._store,
+            mirror=self._mirror,
+            servers=ServerAdapter(check_term=check, is_leader=is_leader, clock=self._clock),
+            endpoints=self._endpoints,
+            machine=machine,
+            ender=machine,
+            clock=self._clock,
+            probe=self._probe,
+            random_text=_random_text,
+            yield_leadership=yield_leadership,
+        )
+        return Leader(parts, term=held.term, fence=held.fence)
+
+
+async def run_daemon(config: DaemonConfig) -> None:
+    """Run a node's daemon until SIGTERM or SIGINT. Shards and the endpoint process outlive it."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    clock = SystemClock()
+    layout = Layout(config.directory)
+    store = await SqliteStore.open(layout.store)
+    mirror = Mirror(store, clock=clock)
+    mirroring = spawn("mirror", mirror.run())
+    try:
+        await mirror.ready()
+        await mirror.fresh()
+        await _serve_until(stop, config, layout, store, mirror=mirror, clock=clock)
+    finally:
+        mirroring.cancel()
+        await asyncio.gather(mirroring, return_exceptions=True)
+        await store.close()
+
+
+async def _serve_until(
+    stop: asyncio.Event, config: DaemonConfig, layout: Layout, store: SqliteStore, *, mirror: Mirror, clock: Clock
+) -> None:
+    view = mirror.view()
+    node, cluster = view.nodes[NodeUid(config.node_uid)], view.cluster
+    if cluster is None:
+        raise SystemExit("the store holds no cluster: create one with `shardwright up`")
+    endpoints = EndpointClient(lambda uid: str(control_path(layout.run, uid)))
+    keeper = LeaseKeeper(
+        lambda: SqliteStore.open(layout.store), _presence(node.uid, node.address, cluster.api_port, clock), clock=clock
+    )
+    context = ApiContext(
+        store=store,
+        mirror=mirror,
+        clock=clock,
+        node_uid=node.uid,
+        is_leader=keeper.is_leader,
+        new_uid=lambda: str(uuid.uuid4()),
+        random_text=_random_text,
+    )
+    agent = Agent(
+        node.uid,
+        store,
+        mirror=mirror,
+        directory=layout.node(node.uid),
+        run_directory=layout.run,
+        clock=clock,
+        endpoints=endpoints,
+    )
+    runner = LeadershipRunner(keeper, store, mirror, endpoints=endpoints, clock=clock, probe=_probe())
+    async with (
+        serve_ping(layout.ping(node.uid)),
+        serve(create_app(context), node.address, cluster.api_port, certfile=layout.certificate, keyfile=layout.key),
+    ):
+        await keeper.start()
+        tasks = [spawn("agent", agent.run()), spawn("leadership", runner.run())]
+        waiting = spawn("wait for the end", _wait(stop))
+        try:
+            # An eternal task that ends is an error: the daemon ends with it and the supervisor starts it anew.
+            await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*tasks, waiting):
+                task.cancel()
+            await asyncio.gather(*tasks, waiting, return_exceptions=True)
+            await keeper.stop()
+
+
+async def _wait(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+def _presence(node_uid: NodeUid, address: str, port: int, clock: Clock) -> DaemonPresence:
+    identity = processes.identity_of(os.getpid())
+    assert identity is not None
+    return DaemonPresence(
+        node_uid=node_uid,
+        pid=identity.pid,
+        start_ticks=identity.start_ticks,
+        boot_id=identity.boot_id,
+        lease_id=0,
+        version=__version__,
+        api_url=f"https://{address}:{port}",
+        started_at=clock.now(),
+    )
+
+
+def _probe() -> Probe:
+    directory = os.environ.get(VARIABLE)
+    return Faults(Path(directory)) if directory else silent
+
+
+def _random_text() -> str:
+    return secrets.token_hex(4)
