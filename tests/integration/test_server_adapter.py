@@ -148,6 +148,28 @@ def test_a_frozen_server_times_out_and_comes_back(kind: ServerKind, tmp_path: Pa
 
 
 @both_servers
+def test_a_server_that_runs_a_long_script_counts_as_silent_not_as_gone(kind: ServerKind, tmp_path: Path) -> None:
+    with running(kind, tmp_path) as server:
+        server.ask("CONFIG", "SET", "busy-reply-threshold", "50")
+
+        async def scenario(servers: ServerAdapter) -> None:
+            await servers.observe(server.target)
+            script = asyncio.to_thread(server.ask, "EVAL", "while true do end", "0", user="application")
+            running_script = asyncio.ensure_future(script)
+            busy = await until(lambda: servers.observe(server.target), lambda seen: seen.health != Health.OK)
+            with pytest.raises(Transient, match="BUSY"):
+                await servers.manage(server.target)
+            server.ask("SCRIPT", "KILL", user="application")
+            with pytest.raises(redis.exceptions.ResponseError, match="killed by user"):
+                await running_script
+            assert busy.health == Health.TIMEOUT
+            assert busy.unanswered_since is not None
+            assert (await servers.observe(server.target)).health == Health.OK
+
+        run(scenario)
+
+
+@both_servers
 def test_another_server_on_the_port_is_not_taken_for_ours(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path) as server:
         secrets = ServerSecrets(server.file.secrets.database_uid, "x", "x", "x", "x", "x")

@@ -232,6 +232,16 @@ def test_a_scan_goes_on_where_it_was_on_another_copy(tmp_path: Path) -> None:
 
 
 @both_servers
+def test_a_loaded_script_does_not_come_along(kind: ServerKind, tmp_path: Path) -> None:
+    with running(kind, tmp_path / "a", is_open=True) as old, running(kind, tmp_path / "b", shard_uid=2) as new:
+        digest = old.ask("SCRIPT", "LOAD", "return 1", user="application")
+        attach(new, old)
+        new.ask("REPLICAOF", "NO", "ONE")
+        with pytest.raises(redis.exceptions.NoScriptError):
+            new.ask("EVALSHA", str(digest), "0", user="application")
+
+
+@both_servers
 def test_ended_connections_leave_nothing_behind_that_a_pause_had_postponed(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path, is_open=True) as server:
         failures: list[Exception] = []

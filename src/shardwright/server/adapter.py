@@ -128,6 +128,8 @@ class _Observer:
                     seen = await self._ask()
             except TimeoutError:
                 return self._failed(Health.TIMEOUT, asked_at, f"no answer within {OBSERVE_TIMEOUT_S:g} s")
+            except _Busy as error:
+                return self._failed(Health.TIMEOUT, asked_at, str(error))
             except NoAnswer as error:
                 return self._failed(Health.TIMEOUT if error.is_timeout else Health.REFUSED, asked_at, str(error))
             except (CannotConnect, NotSent, _Unusable) as error:
@@ -167,6 +169,9 @@ class _Observer:
 
     async def _info(self, wire: Wire) -> ServerSeen:
         reply = await wire.call("INFO", timeout_s=OBSERVE_TIMEOUT_S)
+        if isinstance(reply, ErrorReply) and reply.code == "BUSY":
+            # A script has been running for seconds. It is our server, it only cannot say anything about itself now.
+            raise _Busy(reply)
         if isinstance(reply, ErrorReply) or not isinstance(reply, str):
             raise _Unusable(f"INFO: {reply}")
         target = self.target
@@ -192,3 +197,7 @@ class _Observer:
 
 class _Unusable(Exception):
     """Something listens there, but not the server we mean."""
+
+
+class _Busy(Exception):
+    """It answers nothing but that it is busy."""
