@@ -1,0 +1,258 @@
+"""A move's next step, from what is seen."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from shardwright.actions.move import BUSY_CODE, HANDOFF_ATTEMPTS_MAX, decide_move, is_persisted
+from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
+from shardwright.model.commands import HandOff, PassEndpoint, SaveNow
+from shardwright.model.database import Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.decision import Decision
+from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.reason import Reason
+from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessSeen, ProcessState
+from shardwright.model.view import Delete, Put
+from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+
+GROUP = GroupUid("1:1")
+
+
+def relocation(state: MoveState = MoveState.PLANNED, **changes: object) -> Move:
+    """Shard 2, the replica on node 2, goes to node 3."""
+    move = Move(
+        uid=MoveUid("a-1"),
+        action_uid=ActionUid("a"),
+        kind=MoveKind.RELOCATE,
+        state=state,
+        database_uid=DatabaseUid(1),
+        created_at=NOW,
+        group_uid=GROUP,
+        shard_uid=ShardUid(2),
+        from_node=NodeUid(2),
+        to_node=NodeUid(3),
+        state_since=NOW,
+    )
+    return replace(move, **changes)  # type: ignore[arg-type]
+
+
+def replicated() -> ClusterBuilder:
+    return cluster(nodes=3).with_database(on=((1, 2),))
+
+
+def with_new_copy(builder: ClusterBuilder, **changes: object) -> ClusterBuilder:
+    """Shard 3 on node 3: running, linked and in sync unless said otherwise."""
+    template = builder.view.shards[ShardUid(2)]
+    shard = replace(template, uid=ShardUid(3), node_uid=NodeUid(3), port=template.port + 7)
+    counters = replace(builder.view.counters, next_shard=4)
+    return builder.with_records(counters, shard).with_healthy_shard(3).with_server(3, **changes)
+
+
+def decide(builder: ClusterBuilder, move: Move, *, later_s: float = 0) -> Decision:
+    return decide_move(move, builder.with_move(move).view, NOW + timedelta(seconds=later_s))
+
+
+def move_after(decision: Decision) -> Move:
+    found = [w.record for w in decision.writes if isinstance(w.record, Move)]
+    assert len(found) == 1, decision
+    return found[0]
+
+
+def shard_after(decision: Decision, uid: int) -> Shard:
+    return next(w.record for w in decision.writes if isinstance(w.record, Shard) and w.record.uid == uid)
+
+
+def test_a_planned_relocation_records_the_new_shard_with_a_number_of_its_own() -> None:
+    builder = replicated()
+    decision = decide(builder, relocation())
+    new = shard_after(decision, builder.view.counters.next_shard)
+    assert (new.node_uid, new.wanted, new.group_uid) == (3, ShardWanted.RUNNING, GROUP)
+    assert (move_after(decision).state, move_after(decision).new_shard_uid) == (MoveState.STARTING, new.uid)
+
+
+def test_a_new_server_that_follows_is_syncing_and_its_bytes_count() -> None:
+    starting = relocation(MoveState.STARTING, new_shard_uid=ShardUid(3))
+    builder = with_new_copy(replicated(), is_link_up=False, is_syncing=True, sync_done_bytes=10, sync_total_bytes=100)
+    syncing = move_after(decide(builder, starting))
+    assert syncing.state is MoveState.SYNCING
+    counted = move_after(decide(builder, syncing))
+    assert (counted.bytes_done, counted.state) == (10, MoveState.SYNCING)
+    assert counted.bytes_total >= 100
+
+
+def test_a_linked_copy_is_ready_then_the_old_one_stops_then_its_files_go() -> None:
+    builder = with_new_copy(replicated())
+    ready = move_after(decide(builder, relocation(MoveState.SYNCING, new_shard_uid=ShardUid(3))))
+    assert ready.state is MoveState.READY
+    cleaning = move_after(decide(builder, ready))
+    assert cleaning.state is MoveState.CLEANING
+    stopping = shard_after(decide(builder, cleaning), 2)
+    assert stopping.wanted is ShardWanted.STOPPED
+    stopped = builder.with_records(stopping).with_process(2, ProcessState.GONE)
+    left = move_after(decide(stopped, cleaning))
+    assert left.has_left
+    assert shard_after(decide(stopped, left), 2).wanted is ShardWanted.GONE
+
+
+def test_done_only_when_the_files_are_deleted() -> None:
+    builder = with_new_copy(replicated())
+    gone = replace(builder.view.shards[ShardUid(2)], wanted=ShardWanted.GONE)
+    builder = builder.with_records(gone).with_process(2, ProcessState.GONE)
+    cleaning = relocation(MoveState.CLEANING, new_shard_uid=ShardUid(3), has_left=True)
+    assert decide(builder, cleaning).writes == ()
+    deleted = ProcessSeen(ShardUid(2), gone.incarnation, ProcessState.GONE, files_are_deleted=True)
+    view = replace(builder.view, processes={**builder.view.processes, ShardUid(2): deleted})
+    decision = decide_move(cleaning, view, NOW)
+    assert Delete(gone) in decision.writes
+    assert move_after(decision).state is MoveState.DONE
+
+
+def test_the_old_copy_stays_while_the_new_one_is_not_in_sync() -> None:
+    builder = with_new_copy(replicated())
+    lagging = builder.with_records(replace(builder.view.shards[ShardUid(3)], in_sync_generation=-1))
+    decision = decide(lagging, relocation(MoveState.CLEANING, new_shard_uid=ShardUid(3)))
+    assert decision.writes == ()
+    assert [r.code for r in decision.reasons] == ["new_copy_not_in_sync"]
+
+
+def test_a_failover_onto_the_leaving_copy_takes_the_move_back_to_its_handoff() -> None:
+    builder = with_new_copy(replicated())
+    group = replace(builder.view.groups[GROUP], primary=ShardUid(2))
+    decision = decide(builder.with_records(group), relocation(MoveState.CLEANING, new_shard_uid=ShardUid(3)))
+    assert move_after(decision).state is MoveState.HANDOFF
+    assert not any(isinstance(w.record, Shard) for w in decision.writes)
+
+
+def test_a_leaving_primary_hands_over_before_it_stops() -> None:
+    builder = with_new_copy(cluster(nodes=3).with_database(on=((2, 1),)))
+    move = relocation(MoveState.READY, shard_uid=ShardUid(1), new_shard_uid=ShardUid(3), hands_over=True)
+    handing = move_after(decide(builder, move))
+    assert handing.state is MoveState.HANDOFF
+    assert decide(builder, handing).commands == (HandOff(GROUP, ShardUid(1), ShardUid(3)),)
+
+
+def test_while_a_handoff_is_pending_nothing_else_is_decided() -> None:
+    builder = with_new_copy(replicated())
+    pending = replace(builder.view.groups[GROUP], handoff=Handoff(ShardUid(1), ShardUid(2), 9, 1, NOW))
+    move = relocation(MoveState.HANDOFF, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
+    assert decide(builder.with_records(pending), replace(move, is_cancel_wanted=True)) == Decision()
+
+
+def test_failed_handoffs_wait_and_end_but_a_busy_command_only_blocks() -> None:
+    builder = replicated()
+    move = relocation(MoveState.HANDOFF, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
+    waiting = replace(move, attempts=1, not_before=NOW + timedelta(seconds=1))
+    assert decide(builder, waiting).wake_at == NOW + timedelta(seconds=1)
+    spent = replace(move, attempts=HANDOFF_ATTEMPTS_MAX, reasons=(Reason("replica_lags", "it lags"),))
+    assert move_after(decide(builder, spent)).state is MoveState.FAILED
+    busy = replace(spent, reasons=(Reason(BUSY_CODE, "EVAL of 10.0.0.1 runs"),))
+    assert decide(builder, busy).commands == (HandOff(GROUP, ShardUid(1), ShardUid(2)),)
+
+
+@pytest.mark.parametrize("state", [MoveState.STARTING, MoveState.SYNCING, MoveState.READY])
+def test_a_cancelled_relocation_deletes_the_new_copy_and_keeps_the_old(state: MoveState) -> None:
+    builder = with_new_copy(replicated())
+    move = relocation(state, new_shard_uid=ShardUid(3), is_cancel_wanted=True)
+    decision = decide(builder, move)
+    assert move_after(decision).state is MoveState.UNDOING
+    assert shard_after(decision, 3).wanted is ShardWanted.GONE
+    assert not any(isinstance(w.record, Shard) and w.record.uid == 2 for w in decision.writes)
+
+
+@pytest.mark.parametrize("state", [ProcessState.FAILED, ProcessState.GONE])
+def test_a_new_server_that_does_not_start_is_given_up_with_its_reason(state: ProcessState) -> None:
+    builder = with_new_copy(replicated()).with_process(3, state).without_server(3)
+    decision = decide(builder, relocation(MoveState.STARTING, new_shard_uid=ShardUid(3)))
+    undoing = move_after(decision)
+    assert undoing.state is MoveState.UNDOING
+    assert [r.code for r in undoing.reasons] == ["shard_start_failed"]
+
+
+def test_a_silent_sync_is_given_up() -> None:
+    builder = with_new_copy(replicated(), is_link_up=False, is_syncing=True)
+    move = relocation(MoveState.SYNCING, new_shard_uid=ShardUid(3))
+    assert decide(builder, move, later_s=60).writes == ()
+    assert move_after(decide(builder, move, later_s=121)).state is MoveState.UNDOING
+
+
+def test_persistence_is_in_place_only_when_written_and_ok() -> None:
+    seen = replicated().view.servers[ShardUid(1)]
+    assert is_persisted(Persistence.DISABLED, None)
+    assert not is_persisted(Persistence.AOF, replace(seen, is_aof_on=True, is_persistence_busy=True))
+    assert is_persisted(Persistence.AOF, replace(seen, is_aof_on=True))
+    assert not is_persisted(Persistence.SNAPSHOT, replace(seen, saves_since_start=0))
+    assert is_persisted(Persistence.SNAPSHOT, replace(seen, saves_since_start=1))
+    assert not is_persisted(Persistence.SNAPSHOT, replace(seen, saves_since_start=1, health=Health.TIMEOUT))
+
+
+def test_a_snapshot_is_asked_for_before_the_old_files_go() -> None:
+    builder = with_new_copy(replicated().with_database_changed(1, persistence=Persistence.SNAPSHOT))
+    stopped = replace(builder.view.shards[ShardUid(2)], wanted=ShardWanted.STOPPED)
+    builder = builder.with_records(stopped).with_process(2, ProcessState.GONE)
+    cleaning = relocation(MoveState.CLEANING, new_shard_uid=ShardUid(3), has_left=True)
+    assert decide(builder, cleaning).commands == (SaveNow(ShardUid(3)),)
+
+
+def rebind(state: MoveState) -> Move:
+    return relocation(
+        state,
+        kind=MoveKind.REBIND,
+        group_uid=None,
+        shard_uid=None,
+        endpoint_uid=EndpointUid("1:1"),
+        from_node=NodeUid(1),
+        to_node=NodeUid(3),
+    )
+
+
+def with_endpoint_states(builder: ClusterBuilder, states: dict[int, EndpointState]) -> ClusterBuilder:
+    seen = {
+        NodeUid(node): EndpointProcessSeen(
+            NodeUid(node), NOW, answers=True, endpoints=(EndpointSeen(EndpointUid("1:1"), state, 1),)
+        )
+        for node, state in states.items()
+    }
+    return ClusterBuilder(replace(builder.view, endpoint_processes={**builder.view.endpoint_processes, **seen}))
+
+
+def test_an_endpoint_is_passed_then_recorded_then_done() -> None:
+    builder = replicated()
+    move = rebind(MoveState.HANDOFF)
+    before = with_endpoint_states(builder, {1: EndpointState.LISTENING, 3: EndpointState.ABSENT})
+    assert [type(c) for c in decide(before, move).commands] == [PassEndpoint]
+    passed = with_endpoint_states(builder, {1: EndpointState.DRAINING, 3: EndpointState.LISTENING})
+    bound = next(w.record for w in decide(passed, move).writes if isinstance(w, Put))
+    assert bound.nodes == (3,)  # type: ignore[union-attr]
+    draining = passed.with_records(bound)  # type: ignore[arg-type]
+    assert [type(c) for c in decide(draining, move).commands] == [PassEndpoint]
+    ended = with_endpoint_states(draining, {1: EndpointState.ABSENT, 3: EndpointState.LISTENING})
+    assert move_after(decide(ended, move)).state is MoveState.DONE
+
+
+def test_an_endpoint_process_that_was_started_anew_has_nothing_to_pass() -> None:
+    builder = with_endpoint_states(replicated(), {1: EndpointState.ABSENT, 3: EndpointState.ABSENT})
+    bound = next(w.record for w in decide(builder, rebind(MoveState.HANDOFF)).writes if isinstance(w, Put))
+    assert bound.nodes == (3,)  # type: ignore[union-attr]
+
+
+def test_every_live_state_has_a_way_out_and_terminal_ones_have_none() -> None:
+    for state in MoveState:
+        assert bool(MOVE_TRANSITIONS[state]) is not state.is_terminal
+
+
+def test_a_deleted_database_ends_its_moves() -> None:
+    builder = with_new_copy(replicated())
+    without = replace(builder.view, groups={}, databases={})
+    decision = decide_move(relocation(MoveState.SYNCING, new_shard_uid=ShardUid(3)), without, NOW)
+    assert move_after(decision).state is MoveState.UNDOING
+    assert not any(isinstance(w.record, SlotGroup) for w in decision.writes)
+
+
+def test_roles_that_changed_meanwhile_end_a_handoff() -> None:
+    builder = replicated()
+    group = replace(builder.view.groups[GROUP], primary=ShardUid(9))
+    move = relocation(MoveState.HANDOFF, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
+    ended = move_after(decide(builder.with_records(group), move))
+    assert (ended.state, [r.code for r in ended.reasons]) == (MoveState.FAILED, ["roles_changed"])
+    assert builder.view.servers[ShardUid(1)].role is Role.PRIMARY
