@@ -38,6 +38,7 @@ class Code(StrEnum):
     STOPPING = "stopping"
 
 
+_STRUCTURAL = frozenset({Code.NODE_HAS_COPY, Code.RACK_CONFLICT, Code.NODE_DECOMMISSIONING})
 _FIRMNESS = {Grade.SOFT_LIMIT: 0, Grade.CONFIGURATION: 1, Grade.HARD_LIMIT: 2}
 
 
@@ -81,7 +82,9 @@ def unplaceable(obstacles: Iterable[tuple[int, tuple[Reason, ...]]]) -> Unplacea
 
 
 def _distance(reasons: tuple[Reason, ...]) -> tuple[int, int]:
-    return max(_FIRMNESS[r.grade] for r in reasons), len(reasons)
+    """How far a node is from being possible. Memory can be freed and a daemon started; a copy that is there stays there."""
+    is_structural = any(r.grade == Grade.HARD_LIMIT and r.code in _STRUCTURAL for r in reasons)
+    return max(_FIRMNESS[r.grade] for r in reasons) + is_structural, len(reasons)
 
 
 def _sentence(reasons: tuple[Reason, ...]) -> str:

@@ -209,8 +209,10 @@ class _Restoration:
 
     def _has_shards_to_come(self, database_uid: DatabaseUid) -> bool:
         """Endpoints come last: until its primary is back the node would only pass commands on to another."""
-        coming = (*self.relocations, *self.handoffs, *self.in_flight)
-        return any(m.database_uid == database_uid and m.group_uid is not None for m in coming)
+        proposed = (*self.relocations, *self.handoffs)
+        if any(p.database_uid == database_uid for p in proposed):
+            return True
+        return any(m.database_uid == database_uid and m.group_uid is not None for m in self.in_flight)
 
     # -- reasons ---------------------------------------------------------------------------------------------------------
 
