@@ -1,0 +1,352 @@
+"""The sockets of one client connection and of its server connection, on the event loop.
+
+Feeds a ``Session`` and carries out what it wants. Decides nothing about commands; owns reading and not reading, flushing,
+closing without a reset, and the pace of attempts to reach a server. Created by ``served.py``.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from shardwright.endpoint.gate import Gate, is_same_server
+from shardwright.endpoint.protocol import Target
+from shardwright.endpoint.session import Phase, Session
+from shardwright.tasks import spawn
+
+OUTPUT_BYTES_HIGH = 1024 * 1024
+"""Replies waiting for a slow client above which its server is not read …"""
+OUTPUT_BYTES_MAX = 256 * 1024 * 1024
+"""… unless the client is not read either: one that sends all before it reads anything must not be stuck. Then this."""
+CONNECT_TIMEOUT_S = 1.0
+RETRY_S = (0.01, 0.02, 0.05, 0.1)
+"""Between attempts to reach a server; the last one repeats."""
+LINGER_S = 1.0
+"""How long a closed client may take to close too, before the socket goes: a socket closed with unread bytes resets."""
+
+
+class Owner(Protocol):
+    """What a connection needs of the endpoint it belongs to."""
+
+    gate: Gate
+
+    def joined(self, connection: "ClientConnection") -> None:
+        """It is open."""
+        ...
+
+    def left(self, connection: "ClientConnection") -> None:
+        """It is gone."""
+        ...
+
+    def became_quiet(self, connection: "ClientConnection") -> None:
+        """It is frozen and has nothing in flight any more."""
+        ...
+
+    def wants_ticks(self, connection: "ClientConnection") -> None:
+        """Its session waits for something that time may end."""
+        ...
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, *, uid: int) -> None:
+        self.owner = owner
+        self.session = Session(owner.gate, uid=uid)
+        self.transport: asyncio.Transport | None = None
+        self.peer = ""
+        self.is_reading = True
+        self.is_slow = False
+        self._loop = loop
+        self._now = loop.time
+        self._backend: BackendConnection | None = None
+        self._is_connecting = False
+        self._attempts = 0
+        self._retry: asyncio.TimerHandle | None = None
+        self._is_finishing = False
+        self._linger: asyncio.TimerHandle | None = None
+
+    # -- called by the loop ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=OUTPUT_BYTES_HIGH)
+        peer = transport.get_extra_info("peername")
+        self.peer = f"{peer[0]}:{peer[1]}" if peer else ""
+        self.owner.joined(self)
+        if self.session.is_frozen:  # not ours yet: what it sends must stay in the kernel
+            self._set_reading(False)
+
+    def data_received(self, data: bytes) -> None:
+        session = self.session
+        session.client_data(data, self._now())
+        backend = self._backend
+        if (
+            backend is not None
+            and session.to_backend
+            and not session.to_client
+            and not session.is_full
+            and session.phase is Phase.READY
+        ):
+            out = session.to_backend  # the usual case: a chunk of plain commands
+            backend.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
+            return
+        self.settle()
+
+    def eof_received(self) -> bool:
+        self.finish()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.session.ended()
+        self.transport = None
+        for timer in (self._retry, self._linger):
+            if timer is not None:
+                timer.cancel()
+        self._drop_backend()
+        self.owner.left(self)
+
+    def pause_writing(self) -> None:
+        self.is_slow = True
+        self._adjust_backend()
+
+    def resume_writing(self) -> None:
+        self.is_slow = False
+        self._adjust_backend()
+
+    # -- carrying out ------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Carry out everything the session wants. Called after every event."""
+        session = self.session
+        transport = self.transport
+        if transport is None:
+            return
+        if session.to_client:
+            self._write(session.to_client)
+        if session.wants_drop:
+            session.wants_drop = False
+            self._drop_backend()
+        if session.to_backend and self._backend is not None:
+            self._backend.write(b"".join(session.to_backend))
+            session.to_backend.clear()
+        if session.wants_close:
+            self.finish()
+            return
+        should_read = not (session.is_full or session.is_frozen)
+        if should_read != self.is_reading:
+            self._set_reading(should_read)
+        if session.needs_backend and not self._is_connecting and self._retry is None:
+            self._connect()
+        if session.needs_ticks:
+            self.owner.wants_ticks(self)
+        if session.is_frozen and session.is_quiet:
+            self.owner.became_quiet(self)
+
+    def backend_received(self, data: bytes) -> None:
+        """Bytes from the server."""
+        session = self.session
+        session.backend_data(data, self._now())
+        transport = self.transport
+        if transport is not None and session.phase is Phase.READY and self.is_reading and not session.to_backend:
+            if session.to_client:
+                self._write(session.to_client)
+            if session.is_full or session.wants_close or session.needs_ticks or session.is_frozen:
+                self.settle()
+            return
+        if session.phase is Phase.READY:
+            self._attempts = 0
+        self.settle()
+
+    def _write(self, chunks: list[bytes]) -> None:
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self.owner.gate.counts.bytes_out += len(data)
+        assert self.transport is not None
+        self.transport.write(data)
+        if self.is_slow:
+            self._adjust_backend()
+
+    def _set_reading(self, on: bool) -> None:
+        self.is_reading = on
+        if self.transport is None or self.transport.is_closing():
+            return
+        if on:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+        self._adjust_backend()
+
+    def _adjust_backend(self) -> None:
+        """Read the server or not: a slow client slows it, unless that could leave both sides waiting for each other, or a
+        hold waits for its replies."""
+        if self._backend is None or self.transport is None:
+            return
+        size = self.transport.get_write_buffer_size() if self.is_slow else 0
+        is_patient = self.is_reading and self.owner.gate.hold is None
+        self._backend.set_reading(not self.is_slow or (not is_patient and size < OUTPUT_BYTES_MAX))
+
+    # -- the server --------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        gate = self.owner.gate
+        if not gate.is_open or gate.target is None:
+            return
+        self._is_connecting = True
+        spawn("endpoint-connect", self._open(gate.target))
+
+    async def _open(self, target: Target) -> None:
+        try:
+            await asyncio.wait_for(
+                self._loop.create_connection(lambda: BackendConnection(self, target), target.address, target.port),
+                CONNECT_TIMEOUT_S,
+            )
+        except (OSError, TimeoutError) as error:
+            self.session.failure = f"{target.address}:{target.port} cannot be reached: {error or 'it does not answer'}"
+            self._is_connecting = False
+            self._retry_later()
+            return
+        self._is_connecting = False
+        self.settle()
+
+    def backend_made(self, backend: "BackendConnection") -> None:
+        """A server connection is open."""
+        is_wanted = self.transport is not None and self._backend is None and self.session.phase is Phase.NONE
+        target = self.owner.gate.target
+        if not is_wanted or target is None or not is_same_server(backend.target, target):
+            backend.owner = None
+            backend.close()
+            return
+        self._backend = backend
+        self.session.backend_opened(target)
+        self.settle()
+
+    def backend_lost(self, backend: "BackendConnection") -> None:
+        """The server closed the connection, or it broke."""
+        if backend is not self._backend:
+            return
+        self._backend = None
+        self.session.backend_lost(self._now())
+        self._retry_later()
+        self.settle()
+
+    def _drop_backend(self) -> None:
+        """Close the server connection; another attempt, if one is wanted, comes a little later unless the last was good."""
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.owner = None
+            backend.close()
+        if self.session.failure and self.transport is not None:
+            self._retry_later()
+
+    def _retry_later(self) -> None:
+        if self._retry is not None or self.transport is None:
+            return
+        delay = RETRY_S[min(self._attempts, len(RETRY_S) - 1)]
+        self._attempts += 1
+        self._retry = self._loop.call_later(delay, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self.settle()
+
+    def gate_changed(self) -> None:
+        """The endpoint holds, or forwards elsewhere: tell the session, and lose no time."""
+        if self._retry is not None and self.owner.gate.is_open:
+            self._retry.cancel()
+            self._retry = None
+        self._attempts = 0
+        self.session.failure = ""
+        self.session.gate_changed(self._now())
+        if self.is_slow:
+            self._adjust_backend()
+        self.settle()
+
+    def tick(self) -> bool:
+        """Time has passed. False: no more ticks are needed."""
+        self.session.tick(self._now())
+        self.settle()
+        return self.session.needs_ticks and self.transport is not None
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Close without a reset: all that is written goes out, then FIN; bytes still coming in are read and thrown away."""
+        transport = self.transport
+        if transport is None or self._is_finishing:
+            return
+        self._is_finishing = True
+        self.session.is_closing = True
+        self._drop_backend()
+        if not self.is_reading:
+            self.is_reading = True
+            transport.resume_reading()
+        if transport.is_closing():
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._linger = self._loop.call_later(LINGER_S, self._gone)
+
+    def _gone(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def freeze(self) -> None:
+        """Let what is in flight come in and begin nothing new, so that it can be passed on; the owner is told when."""
+        self.session.freeze()
+        self.settle()
+
+    def thaw(self) -> None:
+        """Go on (here after all, or here from now on)."""
+        self.session.thaw(self._now())
+        self.settle()
+
+    def forget(self) -> None:
+        """The socket lives on in another process: close only this one's."""
+        transport = self.transport
+        if transport is not None:
+            self._is_finishing = True
+            transport.abort()
+
+
+class BackendConnection(asyncio.Protocol):
+    """The connection to a server, for one client."""
+
+    write: Callable[[bytes], None]
+    """The transport's own, once there is one: the data path has no call to spare."""
+
+    def __init__(self, owner: ClientConnection, target: Target) -> None:
+        self.owner: ClientConnection | None = owner
+        self.target = target
+        self._transport: asyncio.Transport | None = None
+        self._is_reading = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.write = self._transport.write
+        if self.owner is not None:
+            self.owner.backend_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.owner is not None:
+            self.owner.backend_received(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        if self.owner is not None:
+            self.owner.backend_lost(self)
+
+    def set_reading(self, on: bool) -> None:
+        """Read from the server, or let it wait."""
+        if on is self._is_reading or self._transport is None or self._transport.is_closing():
+            return
+        self._is_reading = on
+        if on:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def close(self) -> None:
+        """End it. Nothing is in flight that anybody waits for."""
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,321 @@
+"""What each command of a client means to the endpoint: forwarded, answered, watched, refused, or not yet.
+
+Pure. The base of ``Session``, which adds the two connections. A command is processed once, in order; one that cannot be
+processed yet has had no effect.
+"""
+
+from collections import deque
+from functools import partial
+
+from shardwright.endpoint import login
+from shardwright.endpoint.gate import Gate
+from shardwright.endpoint.ledger import ABORTED, DISCARD, NO_PRIMARY, OK, Entry, Kind, Ledger, Transaction
+from shardwright.endpoint.resp import ERROR, CommandScanner, ProtocolError, encode_command, split_arguments
+from shardwright.endpoint.setup import ConnectionState, hello_with_id
+from shardwright.endpoint.words import RULES, Rule
+
+_IN_TRANSACTION = b"-ERR Command not allowed inside a transaction\r\n"
+_WHILE_SUBSCRIBED = b"-ERR Command not allowed on a connection that has subscribed\r\n"
+_REPLY_MODE = b"-ERR CLIENT REPLY OFF and SKIP are not supported through this endpoint\r\n"
+
+
+class Dialogue:
+    """The client's side of a session. Times are monotonic seconds."""
+
+    def __init__(self, gate: Gate, *, uid: int) -> None:
+        self.gate = gate
+        self.uid = uid
+        self.to_client: list[bytes] = []
+        self.to_backend: list[bytes] = []
+        self.state = ConnectionState()
+        self.is_authenticated = not gate.spec.password
+        self.ledger = Ledger(self.to_client)
+        self.ready: deque[tuple[bytes, bytes]] = deque()
+        """Complete commands that wait, as (first word, bytes)."""
+        self.is_closing = False
+        self._scanner = CommandScanner()
+        self._scanner.is_stranger = not self.is_authenticated
+        self._transaction: Transaction | None = None
+        self._is_watching = False
+        self._is_tracking = False
+        self._is_raw = False  # has subscribed: replies are not counted any more
+        self._is_streaming = False  # a reply has been passed on in part
+
+    @property
+    def can_send(self) -> bool:
+        """A server is there and commands may go to it."""
+        raise NotImplementedError
+
+    @property
+    def has_backend(self) -> bool:
+        """A server connection that has been checked is there, whether or not commands may be sent now."""
+        raise NotImplementedError
+
+    def drop_backend(self) -> None:
+        """Leave the server; a new connection is made when it is needed."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the connection once the client has its bytes."""
+        raise NotImplementedError
+
+    # -- one command -------------------------------------------------------------------------------------------------
+
+    def process(self, word: bytes, raw: bytes, now: float) -> bool:
+        """Do what a command asks. False: not now."""
+        rule = RULES.get(word)
+        if rule is Rule.NOTHING:
+            return True
+        if not self.is_authenticated and rule not in (Rule.AUTH, Rule.HELLO, Rule.RESET, Rule.QUIT):
+            return self.refuse(login.NOAUTH)
+        if rule is None:
+            return self._forward(Kind.PLAIN, word, raw, now)
+        try:
+            match rule:
+                case Rule.AUTH | Rule.HELLO | Rule.RESET | Rule.QUIT | Rule.CLIENT:
+                    return self._process_own(rule, word, raw, now)
+                case Rule.EXEC | Rule.DISCARD:
+                    return self._end_transaction(rule, word, raw, now)
+                case _:
+                    return self._process_watched(rule, word, raw, now)
+        except ProtocolError as error:
+            return self.fail_protocol(str(error))
+
+    def refuse(self, reply: bytes) -> bool:
+        """Answer with an error of our own."""
+        self.gate.counts.errors += 1
+        self.ledger.answer_locally(reply)
+        return True
+
+    def fail_protocol(self, text: str) -> bool:
+        """Answer that the bytes make no sense, and close."""
+        if not self._is_at_barrier:
+            return False
+        self.refuse(f"-ERR Protocol error: {text}\r\n".encode())
+        self.close()
+        return True
+
+    @property
+    def _is_at_barrier(self) -> bool:
+        """Everything before the current command has been answered."""
+        return self.ledger.is_idle and not self._is_streaming
+
+    def _process_watched(self, rule: Rule, word: bytes, raw: bytes, now: float) -> bool:
+        match rule:
+            case Rule.REFUSED | Rule.SUBSCRIBE if self._transaction is not None:
+                return self._refuse_in_transaction()
+            case Rule.REFUSED:
+                return self.refuse(b"-NOPERM this endpoint does not allow the '%b' command\r\n" % word.lower())
+            case _ if self._transaction is not None or self._is_raw:
+                return self._forward(Kind.PLAIN, word, raw, now)
+            case Rule.SUBSCRIBE:
+                return self._subscribe(raw)
+            case Rule.MULTI:
+                return self._begin_transaction(word, raw, now)
+            case Rule.SELECT:
+                return self._forward(Kind.STATE, word, raw, now, effect=partial(self._selected, raw))
+            case Rule.WATCH | Rule.UNWATCH:
+                sent = self._forward(Kind.STATE, word, raw, now)
+                if sent:
+                    self._is_watching = rule is Rule.WATCH
+                return sent
+            case Rule.STREAM_READ:
+                blocks = any(argument.upper() == b"BLOCK" for argument in split_arguments(raw))
+                return self._forward(Kind.BLOCKING if blocks else Kind.PLAIN, word, raw, now)
+            case Rule.BLOCKING:
+                return self._forward(Kind.BLOCKING, word, raw, now)
+            case _:
+                raise AssertionError(rule)
+
+    def _forward(self, kind: Kind, word: bytes, raw: bytes, now: float, *, effect: login.Effect | None = None) -> bool:
+        transaction = self._transaction
+        if transaction is not None and transaction.is_broken:
+            return self.refuse(NO_PRIMARY)
+        if not self.can_send:
+            return False
+        self.to_backend.append(raw)
+        if self._is_raw:
+            return True
+        entry = Entry(kind if transaction is None else Kind.MEMBER, raw, now, word=word)
+        entry.effect = effect
+        if transaction is not None:
+            entry.transaction = transaction
+            transaction.members.append(entry)
+            transaction.bytes_kept += len(raw)
+        self.ledger.add(entry)
+        return True
+
+    def _selected(self, raw: bytes, reply: bytes) -> None:
+        if reply[0] != ERROR:
+            self.state.database = int(split_arguments(raw)[1])
+
+    def _subscribe(self, raw: bytes) -> bool:
+        if not self.can_send or not self._is_at_barrier:
+            return False
+        self._is_raw = True
+        self.to_backend.append(raw)
+        return True
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    def _begin_transaction(self, word: bytes, raw: bytes, now: float) -> bool:
+        if not self.can_send:
+            return False
+        self._transaction = Transaction(is_watched=self._is_watching)
+        return self._forward(Kind.MEMBER, word, raw, now)
+
+    def _end_transaction(self, rule: Rule, word: bytes, raw: bytes, now: float) -> bool:
+        transaction = self._transaction
+        if transaction is None:
+            return self._forward(Kind.PLAIN, word, raw, now)
+        is_exec = rule is Rule.EXEC
+        if transaction.is_broken:
+            self._leave_transaction()
+            if self.has_backend and transaction.members:
+                self.to_backend.append(DISCARD)
+                self.ledger.add(Entry(Kind.DROP, DISCARD, now))
+            if is_exec:
+                return self.refuse(ABORTED)
+            self.ledger.answer_locally(OK)
+            return True
+        if not self.can_send:
+            return False
+        entry = Entry(Kind.EXEC if is_exec else Kind.DISCARD, raw, now, word=word)
+        entry.transaction = transaction
+        transaction.exec_sent = True
+        if is_exec:
+            transaction.members.append(entry)
+            entry.effect = partial(self._executed, transaction)
+        self._leave_transaction()
+        self.to_backend.append(raw)
+        self.ledger.add(entry)
+        return True
+
+    def _leave_transaction(self) -> None:
+        self._transaction = None
+        self._is_watching = False
+
+    def _executed(self, transaction: Transaction, reply: bytes) -> None:
+        if reply[:1] != b"*" or reply[:2] == b"*-":
+            return
+        for member in transaction.members:
+            arguments = split_arguments(member.raw) if member.word == b"SELECT" else []
+            if len(arguments) == 2 and arguments[1].isdigit():
+                self.state.database = int(arguments[1])
+
+    def _refuse_in_transaction(self) -> bool:
+        assert self._transaction is not None
+        self._transaction.is_broken = True
+        return self.refuse(_IN_TRANSACTION)
+
+    def break_off(self, word: bytes, raw: bytes, now: float) -> None:
+        """Answer a command that has waited too long."""
+        if self._transaction is not None:
+            self._transaction.is_broken = True  # the rest of it must not run without this part
+        if self.process(word, raw, now):
+            return
+        if word == b"MULTI":
+            self._transaction = Transaction(is_watched=self._is_watching)
+            self._transaction.is_broken = True
+        self.refuse(NO_PRIMARY)
+
+    # -- commands of the endpoint itself -----------------------------------------------------------------------------
+
+    def _process_own(self, rule: Rule, word: bytes, raw: bytes, now: float) -> bool:
+        arguments = split_arguments(raw)
+        match rule:
+            case Rule.QUIT:
+                return self._quit()
+            case Rule.RESET:
+                return self._reset()
+            case Rule.CLIENT:
+                return self._client(word, arguments, raw, now)
+            case _ if self._transaction is not None:
+                return self._refuse_in_transaction()
+            case _ if self._is_raw:
+                return self._is_at_barrier and self.refuse(_WHILE_SUBSCRIBED)
+            case Rule.AUTH:
+                reply = login.answer_auth(arguments, self.gate.spec.password)
+                if reply != OK:
+                    return self.refuse(reply)
+                self._authenticate()
+                self.ledger.answer_locally(OK)
+                return True
+            case _:
+                return self._hello(word, arguments, now)
+
+    def _authenticate(self) -> None:
+        self.is_authenticated = True
+        self._scanner.is_stranger = False
+
+    def _quit(self) -> bool:
+        if not self._is_at_barrier:
+            return False
+        self.ledger.answer_locally(OK)
+        self.close()
+        return True
+
+    def _reset(self) -> bool:
+        if not self._is_at_barrier:
+            return False
+        self.drop_backend()
+        self.state = ConnectionState()
+        self.is_authenticated = not self.gate.spec.password
+        self._scanner.is_stranger = not self.is_authenticated
+        self._leave_transaction()
+        self._is_tracking = self._is_raw = False
+        self.ledger.use_protocol(2)
+        self.ledger.answer_locally(b"+RESET\r\n")
+        return True
+
+    def _hello(self, word: bytes, arguments: list[bytes], now: float) -> bool:
+        request = login.parse_hello(arguments)
+        if isinstance(request, bytes):
+            return self.refuse(request)
+        if request.user is not None:
+            if not login.is_right(request.user, request.password, self.gate.spec.password):
+                return self.refuse(login.WRONGPASS)
+            self._authenticate()
+        elif not self.is_authenticated:
+            return self.refuse(login.HELLO_NOAUTH)
+        protocol = request.protocol or self.state.protocol
+        if self.has_backend:
+            named = () if request.name is None else (b"SETNAME", request.name)
+            command = encode_command(b"HELLO", b"%d" % protocol, *named)
+            return self._forward(Kind.STATE, word, command, now, effect=partial(self._greeted, protocol, request.name))
+        self._greeted(protocol, request.name, b"+")  # a new server connection begins with it
+        known = self.gate.hellos.get(protocol)
+        if known is None or not self._is_at_barrier:
+            return False
+        self.ledger.answer_locally(hello_with_id(known, self.uid))
+        return True
+
+    def _greeted(self, protocol: int, name: bytes | None, reply: bytes) -> None:
+        if reply[0] == ERROR:
+            return
+        self.state.protocol = protocol
+        self.ledger.use_protocol(protocol)
+        if name is not None:
+            self.state.settings["SETNAME"] = encode_command(b"CLIENT", b"SETNAME", name)
+
+    def _client(self, word: bytes, arguments: list[bytes], raw: bytes, now: float) -> bool:
+        what = arguments[1].upper() if len(arguments) > 1 else b""
+        if what == b"REPLY" and arguments[2:3] and arguments[2].upper() != b"ON":
+            return self.refuse(_REPLY_MODE)
+        if what == b"MAINT_NOTIFICATIONS":
+            return self.refuse(b"-ERR unknown subcommand '%b'. Try CLIENT HELP.\r\n" % arguments[1])
+        if self._transaction is not None:
+            return self._forward(Kind.MEMBER, word, raw, now)
+        if what == b"TRACKING" and len(arguments) > 2:
+            return self._forward(Kind.STATE, word, raw, now, effect=partial(self._tracked, arguments[2].upper() == b"ON"))
+        if (setting := login.setting_of(arguments)) is not None:
+            return self._forward(Kind.STATE, word, raw, now, effect=partial(self._set, setting, raw))
+        return self._forward(Kind.PLAIN, word, raw, now)
+
+    def _tracked(self, on: bool, reply: bytes) -> None:
+        if reply[0] != ERROR:
+            self._is_tracking = on
+
+    def _set(self, setting: str, raw: bytes, reply: bytes) -> None:
+        if reply[0] != ERROR:
+            self.state.settings[setting] = raw

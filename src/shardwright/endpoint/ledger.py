@@ -1,0 +1,367 @@
+"""What one connection has sent to its server and owes its client: the replies in order, and what may be sent again.
+
+Pure; owned by the session. Normally ("straight") replies pass through as they come and only counts are kept. When a command
+was refused or its server was lost, the ledger is "tangled": every unanswered command has a state of its own, replies wait
+for those before them, and what was certainly not executed, or changes nothing, is sent again. A write that may have been
+executed is never sent again.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, auto
+
+from shardwright.endpoint.resp import ERROR, CommandScanner
+from shardwright.endpoint.words import READS, is_aborted_by_refusal, is_refusal
+
+OK = b"+OK\r\n"
+QUEUED = b"+QUEUED\r\n"
+OUTCOME_UNKNOWN = (
+    b"-ERR shardwright: outcome unknown: the server went away before it answered this command, it may have been executed; "
+    b"it was not sent again\r\n"
+)
+NO_PRIMARY = b"-ERR shardwright: no primary is available, this command was not executed\r\n"
+ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+DISCARD = b"*1\r\n$7\r\nDISCARD\r\n"
+
+
+class Kind(Enum):
+    """What an entry stands for."""
+
+    PLAIN = auto()
+    """One or several commands, one reply each."""
+    LOCAL = auto()
+    """A reply of our own that waits for those before it."""
+    DROP = auto()
+    """A command of our own; its reply is for nobody."""
+    MEMBER = auto()
+    """MULTI, and what is queued behind it."""
+    EXEC = auto()
+    DISCARD = auto()
+    STATE = auto()
+    """Changes the connection only (SELECT, CLIENT SETNAME …): may be repeated."""
+    BLOCKING = auto()
+
+
+class Entry:
+    """One row of the ledger."""
+
+    __slots__ = ("count", "effect", "is_done", "kind", "left", "raw", "reply", "sent_at", "transaction", "word")
+
+    def __init__(self, kind: Kind, raw: bytes, sent_at: float, *, word: bytes = b"", count: int = 1) -> None:
+        self.kind = kind
+        self.raw = raw
+        self.sent_at = sent_at
+        self.word = word
+        """Of a batch: its first."""
+        self.count = count
+        self.left = count
+        """Replies still to come."""
+        self.reply: bytes | None = None
+        """Kept while replies before it are missing."""
+        self.is_done = False
+        self.transaction: Transaction | None = None
+        self.effect: Callable[[bytes], None] | None = None
+        """Told the reply, once it is final."""
+
+
+class Transaction:
+    """A MULTI and everything behind it, kept until EXEC is answered: as nothing of it runs before that, all of it can be
+    repeated elsewhere."""
+
+    __slots__ = ("bytes_kept", "exec_sent", "is_broken", "is_refused", "is_watched", "members")
+
+    def __init__(self, *, is_watched: bool) -> None:
+        self.members: list[Entry] = []
+        self.bytes_kept = 0
+        self.exec_sent = False
+        self.is_refused = False
+        """A member met a server that does not accept it: EXEC will be aborted, and all repeated."""
+        self.is_broken = False
+        """A member was answered with an error of our own: EXEC must abort."""
+        self.is_watched = is_watched
+        """Began under WATCH: cannot be repeated on another server, but may fail as if a watched key had changed."""
+
+    def add_done(self, word: bytes, raw: bytes) -> None:
+        """A member that the client has the reply of."""
+        entry = Entry(Kind.MEMBER, raw, 0.0, word=word)
+        entry.transaction = self
+        entry.is_done = True
+        self.members.append(entry)
+        self.bytes_kept += len(raw)
+
+
+class Ledger:
+    """The rows of one connection."""
+
+    __slots__ = ("_out", "flight", "is_recovering", "kept", "null", "order")
+
+    def __init__(self, out: list[bytes]) -> None:
+        self._out = out  # the session's bytes to the client
+        self.flight: deque[Entry] = deque()
+        """Sent and unanswered, in the order of sending."""
+        self.order: deque[Entry] | None = None
+        """While tangled: everything the client waits for, in its order."""
+        self.is_recovering = False
+        """Something was refused: send nothing more, let the rest of the flight come in, then go to the right server."""
+        self.kept = 0
+        """Bytes of commands kept for sending again."""
+        self.null = b"*-1\r\n"
+        """The reply of an EXEC that failed because a watched key changed, in the client's protocol."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is in flight, and nothing waits."""
+        return not self.flight and self.order is None
+
+    @property
+    def has_waiting(self) -> bool:
+        """Something is to be sent again."""
+        return not self.flight and self.order is not None
+
+    def use_protocol(self, protocol: int) -> None:
+        """The client speaks RESP2 or RESP3 from now on."""
+        self.null = b"_\r\n" if protocol == 3 else b"*-1\r\n"
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def add(self, entry: Entry) -> None:
+        """An entry was sent."""
+        self.flight.append(entry)
+        self.kept += len(entry.raw)
+        if self.order is not None and entry.kind is not Kind.DROP:
+            self.order.append(entry)
+
+    def answer_locally(self, reply: bytes) -> None:
+        """A reply of our own, behind all that is unanswered."""
+        if self.order is None and not self.flight:
+            self._out.append(reply)
+            return
+        entry = Entry(Kind.LOCAL, b"", 0.0)
+        entry.reply = reply
+        entry.is_done = True
+        (self.flight if self.order is None else self.order).append(entry)
+
+    # -- replies -----------------------------------------------------------------------------------------------------
+
+    def settle_plain(self, count: int, replies: bytes) -> bool:
+        """Pass on ``count`` replies that are no errors, if all of them answer plain commands of a straight ledger. False:
+        nothing was done, they must be settled one by one."""
+        flight = self.flight
+        if self.order is not None or not flight:
+            return False
+        head = flight[0]
+        if head.kind is not Kind.PLAIN:
+            return False
+        if head.left > count:
+            head.left -= count
+            self._out.append(replies)
+            return True
+        missing = count
+        for entry in flight:
+            if missing <= 0:
+                break
+            if entry.kind is not Kind.PLAIN:
+                return False
+            missing -= entry.left
+        if missing > 0:
+            return False
+        while count:
+            head = flight[0]
+            if head.left > count:
+                head.left -= count
+                break
+            count -= head.left
+            self.kept -= len(head.raw)
+            flight.popleft()
+        self._out.append(replies)
+        if flight:
+            self._flush_local()
+        return True
+
+    def settle(self, reply: bytes) -> None:
+        """One reply of the server. Raises IndexError when nothing was asked."""
+        entry = self.flight[0]
+        if reply[0] == ERROR and self._is_refused(entry, reply):
+            if entry.transaction is not None and entry.transaction.is_watched:
+                reply = self.null if entry.kind is Kind.EXEC else QUEUED
+            else:
+                self._refuse()
+                return
+        elif self.is_recovering and entry.kind is Kind.PLAIN and entry.word in READS:
+            self.flight.popleft()  # what it read may be older than the refused write before it
+            return
+        self._finish(entry, reply)
+
+    def settle_streamed(self, first: bytes) -> None:
+        """The head's reply, which began with ``first``, has been passed on as it came. Only in a straight ledger."""
+        entry = self.flight[0]
+        if entry.left > 1:
+            entry.left -= 1
+            return
+        self.flight.popleft()
+        self._done(entry, first)
+        self._flush_local()
+
+    def _finish(self, entry: Entry, reply: bytes) -> None:
+        if entry.left > 1:  # a batch: only a straight ledger has them
+            entry.left -= 1
+            self._out.append(reply)
+            return
+        self.flight.popleft()
+        if entry.kind is Kind.DISCARD and entry.transaction is not None:
+            self._settle_discarded(entry.transaction)
+        if self.order is None:
+            if entry.kind is not Kind.DROP:
+                self._out.append(reply)
+            self._done(entry, reply)
+            self._flush_local()
+        else:
+            self._done(entry, reply)
+            entry.reply = reply
+            self._flush_order()
+
+    def _done(self, entry: Entry, reply: bytes) -> None:
+        entry.is_done = True
+        self.kept -= len(entry.raw)
+        if entry.effect is not None:
+            entry.effect(reply)
+
+    def _settle_discarded(self, transaction: Transaction) -> None:
+        """What was to be sent again with a transaction that is discarded meanwhile needs no server any more."""
+        for member in transaction.members:
+            if not member.is_done:
+                member.reply = QUEUED
+                self._done(member, QUEUED)
+
+    def _is_refused(self, entry: Entry, reply: bytes) -> bool:
+        transaction = entry.transaction
+        if entry.kind is Kind.EXEC and transaction is not None:
+            return is_aborted_by_refusal(reply) or (transaction.is_refused and reply.startswith(b"-EXECABORT"))
+        if not is_refusal(reply):
+            return False
+        if transaction is not None:
+            transaction.is_refused = True
+        return True
+
+    def _refuse(self) -> None:
+        """The head of the flight was not executed: it is to be sent again elsewhere."""
+        self._tangle()
+        entry = self.flight.popleft()
+        self.is_recovering = True
+        if entry.kind is Kind.DROP:
+            self.kept -= len(entry.raw)
+
+    def _flush_local(self) -> None:
+        flight = self.flight
+        while flight and flight[0].kind is Kind.LOCAL:
+            self._out.append(flight.popleft().reply or b"")
+
+    def _flush_order(self) -> None:
+        order = self.order
+        while order and order[0].reply is not None:
+            self._out.append(order.popleft().reply or b"")
+        if not order:
+            self.order = None
+
+    # -- tangled -----------------------------------------------------------------------------------------------------
+
+    def _tangle(self) -> None:
+        """Give every unanswered command a row and a state of its own."""
+        if self.order is not None:
+            return
+        rows: list[Entry] = []
+        for entry in self.flight:
+            if entry.kind is Kind.PLAIN and entry.count > 1:
+                singles = _split(entry)
+                self.kept += sum(len(single.raw) for single in singles) - len(entry.raw)
+                rows += singles
+            else:
+                rows.append(entry)
+        self.order = deque(entry for entry in rows if entry.kind is not Kind.DROP) or None
+        self.flight = deque(entry for entry in rows if entry.kind is not Kind.LOCAL)
+
+    def lose(self) -> None:
+        """The server is gone with all that is in flight: decide for each command whether it is repeated or answered."""
+        self._tangle()
+        self.is_recovering = False
+        for entry in self.flight:
+            if entry.kind is Kind.DROP:
+                self.kept -= len(entry.raw)
+            elif (reply := _reply_when_lost(entry)) is not None:
+                entry.reply = reply
+                self._done(entry, reply)
+        self.flight.clear()
+        self._flush_order()
+
+    def give_up(self, reply: bytes) -> int:
+        """Answer everything that waits to be sent again with an error; how many."""
+        count = 0
+        if not self.has_waiting:
+            return count
+        for entry in self.order or ():
+            if not entry.is_done:
+                count += 1
+                if entry.transaction is not None:
+                    entry.transaction.is_broken = True
+                entry.reply = reply
+                self._done(entry, reply)
+        self._flush_order()
+        return count
+
+    def send_again(self, opened: Transaction | None, now: float) -> list[bytes]:
+        """A server accepts commands: what to send first. ``opened``: the client's open MULTI, of which nothing has run."""
+        self.is_recovering = False
+        out: list[bytes] = []
+        repeated: list[Transaction] = []
+        for entry in self.order or ():
+            if entry.is_done:
+                continue
+            entry.sent_at = now
+            transaction = entry.transaction
+            if transaction is None:
+                self.flight.append(entry)
+                out.append(entry.raw)
+            elif transaction not in repeated:
+                repeated.append(transaction)
+                self._repeat(transaction, out, now)
+        if opened is not None and not opened.is_broken and opened not in repeated:
+            self._repeat(opened, out, now)
+        return out
+
+    def _repeat(self, transaction: Transaction, out: list[bytes], now: float) -> None:
+        transaction.is_refused = False
+        for member in transaction.members:
+            out.append(member.raw)
+            if member.is_done:  # the client has its +QUEUED already
+                self.flight.append(Entry(Kind.DROP, member.raw, now))
+                self.kept += len(member.raw)
+            else:
+                self.flight.append(member)
+
+
+def _reply_when_lost(entry: Entry) -> bytes | None:
+    """What a command in flight is answered when its server is gone; None: it is sent again."""
+    transaction = entry.transaction
+    if transaction is not None:
+        if not transaction.exec_sent:
+            return None
+        match entry.kind:
+            case Kind.EXEC:
+                return OUTCOME_UNKNOWN
+            case Kind.DISCARD:
+                return OK
+            case _:
+                return OK if entry is transaction.members[0] else QUEUED
+    if entry.kind is Kind.STATE or entry.word in READS:
+        return None
+    return OUTCOME_UNKNOWN
+
+
+def _split(batch: Entry) -> list[Entry]:
+    """A batch as single entries, without those that were answered."""
+    rows: list[Entry] = []
+    start = 0
+    for end, word in CommandScanner().scan(batch.raw):
+        rows.append(Entry(Kind.PLAIN, batch.raw[start:end], batch.sent_at, word=word))
+        start = end
+    return rows[batch.count - batch.left :]

@@ -1,0 +1,99 @@
+"""The words of AUTH, HELLO and CLIENT that the endpoint understands itself, with the servers' own error texts. Pure."""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Effect = Callable[[bytes], None]
+"""Told a command's final reply."""
+
+NOAUTH = b"-NOAUTH Authentication required.\r\n"
+HELLO_NOAUTH = (
+    b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> "
+    b"option can be used to authenticate the client and select the RESP protocol version at the same time\r\n"
+)
+WRONGPASS = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+NO_PASSWORD_SET = (
+    b"-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is "
+    b"correct?\r\n"
+)
+BAD_NAME = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
+OK = b"+OK\r\n"
+USER = b"default"
+
+
+@dataclass(frozen=True, slots=True)
+class HelloRequest:
+    """A well-formed HELLO. ``protocol`` None: unchanged."""
+
+    protocol: int | None
+    user: bytes | None = None
+    password: bytes = b""
+    name: bytes | None = None
+
+
+def is_right(user: bytes, given: bytes, password: str) -> bool:
+    """Whether the pair logs in. Takes as long for a wrong one as for the right one."""
+    is_same = hmac.compare_digest(given, password.encode())
+    return user == USER and (is_same or not password)
+
+
+def answer_auth(arguments: list[bytes], password: str) -> bytes:
+    """The reply to AUTH; ``OK`` when it succeeds."""
+    match arguments[1:]:
+        case [given]:
+            if not password:
+                return NO_PASSWORD_SET
+            return OK if is_right(USER, given, password) else WRONGPASS
+        case [user, given]:
+            return OK if is_right(user, given, password) else WRONGPASS
+        case []:
+            return b"-ERR wrong number of arguments for 'auth' command\r\n"
+        case _:
+            return b"-ERR syntax error\r\n"
+
+
+def parse_hello(arguments: list[bytes]) -> HelloRequest | bytes:
+    """What a HELLO asks for, or the error reply."""
+    if len(arguments) < 2:
+        return HelloRequest(None)
+    if not arguments[1].lstrip(b"-").isdigit():
+        return b"-ERR Protocol version is not an integer or out of range\r\n"
+    protocol = int(arguments[1])
+    if protocol not in (2, 3):
+        return b"-NOPROTO unsupported protocol version\r\n"
+    user: bytes | None = None
+    password = b""
+    name: bytes | None = None
+    rest = arguments[2:]
+    while rest:
+        match [rest[0].upper(), *rest[1:]]:
+            case [b"AUTH", given_user, given_password, *_]:
+                user, password = given_user, given_password
+                rest = rest[3:]
+            case [b"SETNAME", given_name, *_]:
+                if not is_name(given_name):
+                    return BAD_NAME
+                name = given_name
+                rest = rest[2:]
+            case _:
+                return b"-ERR Syntax error in HELLO option '%b'\r\n" % rest[0].translate(None, b"\r\n")
+    return HelloRequest(protocol, user, password, name)
+
+
+def is_name(name: bytes) -> bool:
+    """A client name that the servers accept."""
+    return all(33 <= char <= 126 for char in name)
+
+
+def setting_of(arguments: list[bytes]) -> str | None:
+    """Which remembered setting a CLIENT command changes; None: none."""
+    match [argument.upper() for argument in arguments[1:3]]:
+        case [b"SETNAME", _]:
+            return "SETNAME"
+        case [b"SETINFO", what] if len(arguments) == 4:
+            return "SETINFO " + what.decode("latin-1")
+        case [b"NO-TOUCH" | b"NO-EVICT" as what, _]:
+            return what.decode()
+        case _:
+            return None

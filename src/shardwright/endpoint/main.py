@@ -1,0 +1,57 @@
+"""``python -m shardwright.endpoint.main --node N --control PATH --log FILE``: the endpoint process of one node.
+
+Started by the node's agent, in a session of its own; outlives it. No secret is in its arguments or environment: what to
+serve comes over the control socket. SIGTERM ends it: every client gets its last reply and a clean close.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from shardwright.endpoint.control import ControlSocket, InUse
+from shardwright.endpoint.process import EndpointProcess
+from shardwright.log import configure_logging
+from shardwright.model.ids import NodeUid
+
+_log = structlog.get_logger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 after SIGTERM, 1 when it could not start."""
+    parser = argparse.ArgumentParser(prog="python -m shardwright.endpoint.main", description=__doc__.splitlines()[0])
+    parser.add_argument("--node", type=int, required=True, help="uid of the node it serves")
+    parser.add_argument("--control", required=True, help="path of its control socket")
+    parser.add_argument("--log", required=True, help="file to log to")
+    options = parser.parse_args(arguments)
+    configure_logging(Path(options.log))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(NodeUid(options.node), options.control))
+
+
+async def _serve(node_uid: NodeUid, path: str) -> int:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, ended.set)
+    process = EndpointProcess(node_uid)
+    control = ControlSocket(path, process.talk)
+    try:
+        control.open()
+    except (InUse, OSError) as error:
+        _log.error("cannot open the control socket", path=path, reason=str(error))
+        return 1
+    _log.info("the endpoint process serves", node=node_uid, control=path)
+    await ended.wait()
+    await process.close()
+    await control.close()
+    _log.info("the endpoint process ended", node=node_uid)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The endpoint process: all endpoints of one node, and what may be asked of them over the control socket.
+
+Keeps nothing on disk: whoever starts it tells it what to serve. Lives on when the daemon dies and answers the next one.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from dataclasses import asdict
+
+import structlog
+
+from shardwright.endpoint import wire
+from shardwright.endpoint.channel import Channel, Message
+from shardwright.endpoint.connection import ClientConnection
+from shardwright.endpoint.gate import Budget, Counts
+from shardwright.endpoint.passing import Passing
+from shardwright.endpoint.protocol import PassResult
+from shardwright.endpoint.served import ServedEndpoint
+from shardwright.model.ids import EndpointUid, NodeUid
+from shardwright.tasks import spawn
+
+FIRST_SWEEP_S = 0.06
+"""How long ``pass_along`` waits before it answers how far it is; less than callers wait."""
+
+_log = structlog.get_logger(__name__)
+
+
+class EndpointProcess:
+    """See the module."""
+
+    def __init__(self, node_uid: NodeUid) -> None:
+        self.node_uid = node_uid
+        self.endpoints: dict[EndpointUid, ServedEndpoint] = {}
+        self._budget = Budget()
+        self._counts = Counts()
+        self._passings: dict[EndpointUid, tuple[Passing, asyncio.Task[None]]] = {}
+
+    async def talk(self, channel: Channel) -> None:
+        """Answer one caller until it leaves."""
+        adopted: ClientConnection | None = None
+        try:
+            while (received := await channel.receive()) is not None:
+                message, files = received
+                if message.get("op") == "begin":
+                    if adopted is not None:
+                        adopted.thaw()
+                    adopted = None
+                    continue
+                if message.get("op") == "adopt_connection":
+                    adopted, answer = await self._adopt_connection(message, files)
+                else:
+                    answer = await self._answer(message, files)
+                await channel.send(answer)
+        except (OSError, ValueError) as error:
+            _log.info("a caller of the control socket left", reason=str(error))
+        finally:
+            if adopted is not None:
+                adopted.forget()  # never told to begin: it is still the other process's
+            channel.close()
+
+    async def _answer(self, message: Message, files: list[int]) -> Message:
+        try:
+            if message.get("op") == "adopt_listener":
+                return {"ok": await self._adopt_listener(message, files)}
+            return {"ok": await self._do(message)}
+        except (KeyError, TypeError, ValueError) as error:
+            return {"error": f"not understood: {error!r}"}
+        finally:
+            for file in files:
+                with contextlib.suppress(OSError):
+                    os.close(file)
+
+    async def _do(self, message: Message) -> Message:
+        match message["op"]:
+            case "status":
+                return self.status()
+            case "serve":
+                await self._serve(message)
+                return {}
+            case "drop":
+                await self._drop(EndpointUid(message["endpoint"]))
+                return {}
+            case "hold":
+                old, new = wire.known_target_from(message["old"]), wire.known_target_from(message["new"])
+                return asdict(await self._known(message).hold(old, new))
+            case "release":
+                return asdict(self._known(message).release(wire.known_target_from(message["target"])))
+            case "pass_along":
+                return asdict(await self._pass_along(self._known(message), str(message["to_path"])))
+            case other:
+                raise ValueError(f"unknown request {other!r}")
+
+    def _known(self, message: Message) -> ServedEndpoint:
+        return self.endpoints[EndpointUid(message["endpoint"])]
+
+    def status(self) -> Message:
+        """What it does, and its counts since it started."""
+        return {
+            "pid": os.getpid(),
+            "node": self.node_uid,
+            "endpoints": [asdict(served.seen()) for served in self.endpoints.values()],
+            "totals": asdict(self._counts) | {"kept_bytes": self._budget.used},
+        }
+
+    async def _serve(self, message: Message) -> None:
+        spec = wire.spec_from(message["spec"])
+        served = self.endpoints.get(spec.uid)
+        if served is None:
+            served = self.endpoints[spec.uid] = ServedEndpoint(spec, budget=self._budget, counts=self._counts)
+        await served.serve(spec)
+
+    async def _drop(self, uid: EndpointUid) -> None:
+        self._stop_passing(uid)
+        served = self.endpoints.pop(uid, None)
+        if served is not None:
+            served.stop_listening()
+            spawn("endpoint-drop", served.end())
+
+    async def close(self) -> None:
+        """End everything: every client gets its last reply and FIN."""
+        for uid in list(self._passings):
+            self._stop_passing(uid)
+        served = list(self.endpoints.values())
+        self.endpoints.clear()
+        await asyncio.gather(*(endpoint.end() for endpoint in served))
+
+    # -- passing -----------------------------------------------------------------------------------------------------
+
+    async def _pass_along(self, served: ServedEndpoint, to_path: str) -> PassResult:
+        uid = served.gate.spec.uid
+        known = self._passings.get(uid)
+        if known is None or known[1].done() or known[0].to_path != to_path:
+            self._stop_passing(uid)
+            passing = Passing(served, to_path)
+            known = self._passings[uid] = (passing, spawn("endpoint-pass", passing.run()))
+        passing = known[0]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SWEEP_S):
+                await passing.first_sweep.wait()
+        if passing.failure:
+            raise ValueError(f"the other process does not take it: {passing.failure}")
+        return PassResult(passing.passed, len(served.connections))
+
+    def _stop_passing(self, uid: EndpointUid) -> None:
+        known = self._passings.pop(uid, None)
+        if known is not None:
+            known[1].cancel()
+
+    async def _adopt_listener(self, message: Message, files: list[int]) -> Message:
+        spec = wire.spec_from(message["spec"])
+        served = self.endpoints.get(spec.uid)
+        if served is None:
+            served = self.endpoints[spec.uid] = ServedEndpoint(spec, budget=self._budget, counts=self._counts)
+        target = wire.target_from(message["target"])
+        if target is not None:
+            served.release(target)  # moves to a higher generation only
+        if files:
+            await served.adopt_listener(socket.socket(fileno=files.pop(0)))
+        else:
+            await served.listen()
+        hold = message["hold"]
+        if hold is not None:
+            served.take_over_hold(
+                wire.known_target_from(hold["old"]), wire.known_target_from(hold["new"]), float(hold["age_s"])
+            )
+        return {}
+
+    async def _adopt_connection(self, message: Message, files: list[int]) -> tuple[ClientConnection | None, Message]:
+        try:
+            served = self._known(message)
+            luggage = wire.luggage_from(message["luggage"])
+            client = socket.socket(fileno=files.pop(0))
+            try:
+                client.setblocking(False)
+                return await served.adopt_connection(client, luggage), {"ok": {}}
+            except OSError as error:
+                client.close()
+                return None, {"error": f"the connection cannot be used: {error}"}
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            return None, {"error": f"not understood: {error!r}"}
+        finally:
+            for file in files:
+                os.close(file)

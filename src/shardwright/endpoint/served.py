@@ -1,0 +1,272 @@
+"""One endpoint of this process: its listener, its connections, its holds.
+
+Owned by ``process.py``. Decides with ``gate.py``; gives time to those who wait; asks both servers itself when a hold lasts
+too long.
+"""
+
+import asyncio
+import socket
+
+import structlog
+
+from shardwright.endpoint.connection import ClientConnection
+from shardwright.endpoint.gate import Budget, Change, Counts, Gate, Hold
+from shardwright.endpoint.probe import look
+from shardwright.endpoint.protocol import (
+    DRAIN_S,
+    SELF_RELEASE_S,
+    BusyCommand,
+    EndpointSpec,
+    HoldResult,
+    ReleaseResult,
+    Target,
+)
+from shardwright.endpoint.session import Luggage
+from shardwright.model.seen import EndpointSeen, EndpointState
+from shardwright.tasks import spawn
+
+BIND_RETRY_S = 0.1
+BACKLOG = 1024
+"""Connections the kernel keeps for us while we are busy."""
+TICK_S = 0.05
+SELF_RELEASE_RETRY_S = 0.1
+DRAIN_POLL_S = 0.0005
+"""Between looks at what is in flight: a drain is part of the write pause."""
+DROP_GRACE_S = 0.1
+"""How long a dropped endpoint waits for replies in flight."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ServedEndpoint:
+    """See the module."""
+
+    def __init__(self, spec: EndpointSpec, *, budget: Budget, counts: Counts) -> None:
+        self.gate = Gate(spec, budget=budget, counts=counts)
+        self.connections: set[ClientConnection] = set()
+        self.is_draining = False
+        """The listener was passed on."""
+        self.bind_error = ""
+        self.quiet: asyncio.Queue[ClientConnection] = asyncio.Queue()
+        """Frozen connections that can be passed now."""
+        self._loop = asyncio.get_running_loop()
+        self._listener: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
+        self._bound: tuple[str, int] | None = None
+        self._binding: asyncio.Task[None] | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self._releasing: asyncio.Task[None] | None = None
+        self._waiting: set[ClientConnection] = set()
+        self._last_pause_s = 0.0
+        self._is_ended = False
+
+    # -- what connections ask ----------------------------------------------------------------------------------------
+
+    def joined(self, connection: ClientConnection) -> None:
+        self.connections.add(connection)
+
+    def left(self, connection: ClientConnection) -> None:
+        self.connections.discard(connection)
+        self._waiting.discard(connection)
+
+    def became_quiet(self, connection: ClientConnection) -> None:
+        self.quiet.put_nowait(connection)
+
+    def wants_ticks(self, connection: ClientConnection) -> None:
+        self._waiting.add(connection)
+        if self._ticking is None:
+            self._ticking = spawn("endpoint-ticks", self._tick())
+
+    async def _tick(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(TICK_S)
+            for connection in list(self._waiting):
+                if not connection.tick():
+                    self._waiting.discard(connection)
+        self._ticking = None
+
+    # -- the listener ------------------------------------------------------------------------------------------------
+
+    def _new_connection(self) -> ClientConnection:
+        counts = self.gate.counts
+        counts.accepted += 1
+        return ClientConnection(self, self._loop, uid=counts.accepted)
+
+    async def listen(self) -> None:
+        """Listen where the specification says; goes on trying in the background when the port is taken."""
+        wanted = (self.gate.spec.address, self.gate.spec.port)
+        self.is_draining = False
+        if self._listener is not None and self._bound == wanted:
+            return
+        self.stop_listening()
+        if self._binding is None and not await self._bind():
+            self._binding = spawn("endpoint-bind", self._keep_binding())
+
+    async def _keep_binding(self) -> None:
+        try:
+            while not self._is_ended and not self.is_draining and self._listener is None:
+                await asyncio.sleep(BIND_RETRY_S)
+                if self._listener is None and await self._bind():
+                    break
+        finally:
+            self._binding = None
+
+    async def _bind(self) -> bool:
+        address, port = self.gate.spec.address, self.gate.spec.port
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            listener.close()
+            self.bind_error = f"cannot listen on {address}:{port}: {error.strerror}"
+            return False
+        await self.adopt_listener(listener)
+        return True
+
+    async def adopt_listener(self, listener: socket.socket) -> None:
+        """Accept connections from a socket that listens already. Another one of the same endpoint makes this one surplus."""
+        if self._listener is not None:
+            listener.close()
+            return
+        self._socket = listener
+        self._bound = (self.gate.spec.address, self.gate.spec.port)
+        self.bind_error = ""
+        self.is_draining = False
+        self._listener = await self._loop.create_server(self._new_connection, sock=listener, backlog=BACKLOG)
+
+    def stop_listening(self) -> None:
+        """Close this process's hold on the listening socket; another process may have one of its own."""
+        if self._listener is not None:
+            self._listener.close()
+        self._listener = self._socket = self._bound = None
+
+    def listening_socket(self) -> socket.socket | None:
+        """A copy of the listening socket to pass on; None: it does not listen."""
+        return None if self._socket is None else socket.socket(fileno=socket.dup(self._socket.fileno()))
+
+    async def adopt_connection(self, client: socket.socket, luggage: Luggage) -> ClientConnection:
+        """A client connection that another process served. It does nothing until it is thawed."""
+        counts = self.gate.counts
+        counts.accepted += 1
+        connection = ClientConnection(self, self._loop, uid=counts.accepted)
+        session = connection.session
+        session.freeze()
+        session.unpack(luggage)
+        session.client_data(luggage.unread, self._loop.time())
+        await self._loop.connect_accepted_socket(lambda: connection, client)
+        return connection
+
+    # -- what the leader asks ----------------------------------------------------------------------------------------
+
+    async def serve(self, spec: EndpointSpec) -> None:
+        """Bring it to this specification."""
+        if self.gate.serve(spec) is Change.MOVED:
+            self._moved()
+        await self.listen()
+
+    async def hold(self, old: Target, new: Target) -> HoldResult:
+        """See ``Endpoints.hold``."""
+        loop = self._loop
+        if self.gate.begin_hold(old, new, loop.time()) is Change.HELD:
+            for connection in list(self.connections):
+                connection.gate_changed()
+            if self._releasing is None:
+                self._releasing = spawn("endpoint-self-release", self._release_in_time())
+        deadline = loop.time() + DRAIN_S
+        while self.gate.hold is not None:
+            busy = [c for c in self.connections if not c.session.is_drained]
+            if not busy or loop.time() >= deadline:
+                return HoldResult(True, not busy, tuple(self._describe(c) for c in busy[:10]))
+            await asyncio.sleep(DRAIN_POLL_S)
+        return HoldResult(False, False)
+
+    def _describe(self, connection: ClientConnection) -> BusyCommand:
+        oldest = connection.session.oldest
+        client = f"{connection.peer} {connection.session.name}".strip()
+        if oldest is None:
+            return BusyCommand(client, "", 0.0)
+        age_ms = (self._loop.time() - oldest.sent_at) * 1000
+        return BusyCommand(client, oldest.word[:32].decode("ascii", "replace"), round(age_ms, 1))
+
+    def release(self, target: Target) -> ReleaseResult:
+        """See ``Endpoints.release``."""
+        hold = self.gate.hold
+        held = sum(len(c.session.ready) for c in self.connections)
+        if self.gate.release(target) is not Change.MOVED:
+            return ReleaseResult(0.0, 0, self.gate.generation)
+        pause_s = 0.0 if hold is None else self._loop.time() - hold.since
+        self._moved()
+        return ReleaseResult(round(pause_s * 1000, 3), held, self.gate.generation)
+
+    def _moved(self) -> None:
+        for connection in list(self.connections):
+            connection.gate_changed()
+
+    async def _release_in_time(self) -> None:
+        """A hold that lasts too long: its leader may be gone. Ask both servers, go to the writable primary."""
+        try:
+            while (hold := self.gate.hold) is not None:
+                wait_s = hold.since + SELF_RELEASE_S - self._loop.time()
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+                    continue
+                if not await self._release_by_looking(hold):
+                    await asyncio.sleep(SELF_RELEASE_RETRY_S)
+        finally:
+            self._releasing = None
+
+    async def _release_by_looking(self, hold: Hold) -> bool:
+        secret = self.gate.spec.application_secret
+        new, old = await asyncio.gather(look(hold.new, secret), look(hold.old, secret))
+        if self.gate.hold is not hold:
+            return True
+        for failure, target in ((new, hold.new), (old, hold.old)):
+            if not failure:
+                self.release(target)
+                _log.warning(
+                    "a hold was not released in time; went to the server that is a writable primary",
+                    endpoint=self.gate.spec.uid,
+                    shard=target.shard_uid,
+                    generation=target.generation,
+                )
+                return True
+        return False
+
+    def take_over_hold(self, old: Target, new: Target, age_s: float) -> None:
+        """Another process passed this endpoint on while it was holding."""
+        if self.gate.begin_hold(old, new, self._loop.time() - age_s) is Change.HELD and self._releasing is None:
+            self._moved()
+            self._releasing = spawn("endpoint-self-release", self._release_in_time())
+
+    def seen(self) -> EndpointSeen:
+        """For the status."""
+        if self.is_draining:
+            state = EndpointState.DRAINING
+        else:
+            state = EndpointState.LISTENING if self._listener is not None else EndpointState.BIND_FAILED
+        failures = {c.session.failure for c in self.connections if c.session.failure}
+        text = self.bind_error if state is EndpointState.BIND_FAILED else "; ".join(sorted(failures)[:3])
+        gate = self.gate
+        held = None if gate.hold is None else gate.hold.new.generation
+        return EndpointSeen(gate.spec.uid, state, gate.generation, held, len(self.connections), text)
+
+    async def end(self) -> None:
+        """Stop listening, end every connection behind its last reply."""
+        self._is_ended = True
+        self.gate.hold = None
+        self.stop_listening()
+        deadline = self._loop.time() + DROP_GRACE_S
+        for connection in list(self.connections):
+            connection.session.freeze()
+        while self.connections:
+            is_over = self._loop.time() >= deadline
+            for connection in list(self.connections):
+                if is_over or connection.session.is_drained:
+                    connection.finish()
+            if is_over:
+                return
+            await asyncio.sleep(DRAIN_POLL_S * 10)

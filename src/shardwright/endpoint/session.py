@@ -1,0 +1,463 @@
+"""One client connection and its server connection, as a state machine: bytes and events in, bytes and wishes out.
+
+Pure: no sockets, no clock. ``connection.py`` feeds it and carries out what it wants (``to_client``, ``to_backend``,
+``needs_backend``, ``wants_drop``, ``wants_close``, ``is_full``). Commands are processed strictly in order: what cannot be
+processed now (a hold, no server, a barrier) waits as raw bytes, and nothing of it has had any effect.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from shardwright.endpoint.dialogue import Dialogue
+from shardwright.endpoint.gate import Gate, is_same_server
+from shardwright.endpoint.ledger import NO_PRIMARY, Entry, Kind, Transaction
+from shardwright.endpoint.protocol import HOLD_MAX_S, Target
+from shardwright.endpoint.resp import ERROR, PUSH, ProtocolError, ReplyScanner, split_arguments
+from shardwright.endpoint.setup import ConnectionState, Setup
+from shardwright.endpoint.words import RULES
+
+LEAVE_S = 0.5
+"""How long replies of a server that is no longer the target are awaited."""
+STREAM_FROM_BYTES = 16 * 1024
+"""An incomplete reply of this size is passed on as it comes."""
+
+
+class Phase(Enum):
+    """State of the server connection."""
+
+    NONE = auto()
+    SETUP = auto()
+    """Open, being checked: nothing of the client's has been sent."""
+    READY = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Luggage:
+    """What travels with a connection from one process to another."""
+
+    is_authenticated: bool
+    state: ConnectionState
+    transaction: tuple[tuple[bytes, bytes], ...] | None
+    """An open MULTI and what is queued behind it, as (first word, bytes); None: none is open."""
+    is_transaction_broken: bool
+    unread: bytes = field(repr=False)
+    """What the client sent and nobody has processed."""
+
+
+class Session(Dialogue):
+    """See the module. Times are monotonic seconds."""
+
+    def __init__(self, gate: Gate, *, uid: int) -> None:
+        super().__init__(gate, uid=uid)
+        self.wants_drop = False
+        """The server connection is to be closed; the session has already forgotten it."""
+        self.wants_close = False
+        """The client is to be told FIN once it has all its bytes."""
+        self.is_full = False
+        """The client is not to be read."""
+        self.phase = Phase.NONE
+        self.failure = ""
+        """Why the last server connection was not used."""
+        self.blocked_since: float | None = None
+        """Since when commands wait for a server or for the end of a hold."""
+        self.is_frozen = False
+        """Nothing new is processed: the connection is about to be passed on."""
+        self._ready_bytes = 0
+        self._tail = bytearray()
+        self._target: Target | None = None
+        self._setup: Setup | None = None
+        self._replies = ReplyScanner()
+        self._reply_tail = bytearray()
+        self._first = b""  # of the reply that streams
+        self._leaving_since: float | None = None
+        self._charged = 0
+        self._is_flowing = False
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    @property
+    def needs_backend(self) -> bool:
+        """A server connection is wanted, as soon as the gate is open."""
+        return self.phase is Phase.NONE and self.blocked_since is not None and not self.is_closing
+
+    @property
+    def has_backend(self) -> bool:
+        return self.phase is Phase.READY
+
+    @property
+    def can_send(self) -> bool:
+        return (
+            self.phase is Phase.READY
+            and self.gate.is_open
+            and not self.is_frozen
+            and not self.ledger.is_recovering
+            and self._leaving_since is None
+        )
+
+    @property
+    def is_tied(self) -> bool:
+        """Has state that cannot be moved to another server or process."""
+        transaction = self._transaction
+        is_large = transaction is not None and transaction.bytes_kept > self.gate.limits.transaction
+        return self._is_watching or self._is_tracking or self._is_raw or is_large or self.is_blocking
+
+    @property
+    def is_blocking(self) -> bool:
+        """What is in flight is a command that waits for others."""
+        flight = self.ledger.flight
+        return bool(flight) and flight[0].kind is Kind.BLOCKING
+
+    @property
+    def is_drained(self) -> bool:
+        """Nothing is in flight that would end by itself."""
+        return not self.ledger.flight or self.is_blocking
+
+    @property
+    def is_quiet(self) -> bool:
+        """Can be passed to another process: nothing is in flight or half passed on, no state is tied to the server."""
+        return self._is_at_barrier and not self.is_tied and not self.is_closing and len(self._tail) <= self.gate.limits.kept
+
+    @property
+    def oldest(self) -> Entry | None:
+        """The command that has been in flight longest."""
+        return self.ledger.flight[0] if self.ledger.flight else None
+
+    @property
+    def name(self) -> str:
+        """What the client called itself."""
+        command = self.state.settings.get("SETNAME")
+        return split_arguments(command)[-1].decode("utf-8", "replace") if command else ""
+
+    # -- events from the client --------------------------------------------------------------------------------------
+
+    def client_data(self, data: bytes, now: float) -> None:
+        """Bytes from the client."""
+        if self.is_closing:
+            return
+        self.gate.counts.bytes_in += len(data)
+        tail = self._tail
+        scanner = self._scanner
+        if tail:
+            tail += data
+            if len(tail) < scanner.at:
+                self._charge()
+                return
+            data = bytes(tail)
+        cuts = scanner.scan(data)
+        end = cuts[-1][0] if cuts else 0
+        if end != len(data):
+            if end or not tail:
+                self._tail = bytearray(data[end:])
+        elif tail:
+            self._tail = bytearray()
+        if cuts:
+            self._take(data if end == len(data) else data[:end], cuts, now)
+        if scanner.error:
+            self.pump(now)
+        self._charge()
+
+    def _take(self, block: bytes, cuts: list[tuple[int, bytes]], now: float) -> None:
+        count = len(cuts)
+        self.gate.counts.commands += count
+        if self._is_flowing and not self.ready:
+            for _, word in cuts:
+                if word in RULES:
+                    break
+            else:
+                self.to_backend.append(block)
+                self.ledger.add(Entry(Kind.PLAIN, block, now, word=cuts[0][1], count=count))
+                return
+        start = 0
+        for end, word in cuts:
+            self.ready.append((word, block[start:end]))
+            start = end
+        self._ready_bytes += len(block)
+        self.pump(now)
+
+    def pump(self, now: float) -> None:
+        """Process what waits, as far as possible."""
+        while self.ready and not self.is_closing and not self.is_frozen:
+            word, raw = self.ready[0]
+            if not self.process(word, raw, now):
+                break
+            self.ready.popleft()
+            self._ready_bytes -= len(raw)
+        if self._scanner.error and not self.ready and not self.is_closing:
+            self.fail_protocol(self._scanner.error)
+        self._note(now)
+
+    def _note(self, now: float) -> None:
+        """Bring what follows from the rest up to date."""
+        can_send = self.can_send
+        ledger = self.ledger
+        is_blocked = not can_send and (ledger.has_waiting or (bool(self.ready) and not self.is_frozen))
+        if not is_blocked:
+            self.blocked_since = None
+        elif self.blocked_since is None:
+            self.blocked_since = now
+            self.gate.counts.held += max(1, len(self.ready))
+        self._is_flowing = (
+            can_send and self.is_authenticated and self._transaction is None and not self._is_raw and ledger.order is None
+        )
+
+    def _charge(self) -> None:
+        """Account for the bytes kept, and say whether the client is to be read."""
+        waiting = self.ledger.kept + self._ready_bytes
+        kept = waiting + len(self._tail)
+        gate = self.gate
+        gate.budget.used += kept - self._charged
+        self._charged = kept
+        if waiting > gate.limits.kept_when_scarce or self.is_full:
+            limit = gate.limits.kept if gate.budget.used <= gate.budget.limit else gate.limits.kept_when_scarce
+            self.is_full = waiting > (limit // 2 if self.is_full else limit)
+
+    # -- events of the server connection -----------------------------------------------------------------------------
+
+    def backend_opened(self, target: Target) -> None:
+        """A connection to ``target`` is open: log in and look."""
+        self.phase = Phase.SETUP
+        self._target = target
+        self._replies = ReplyScanner()
+        self._reply_tail = bytearray()
+        self._setup = Setup(self.gate.spec.application_secret, self.state, run_id=target.run_id)
+        self.to_backend.append(self._setup.sent)
+
+    def backend_data(self, data: bytes, now: float) -> None:
+        """Bytes from the server."""
+        tail = self._reply_tail
+        scanner = self._replies
+        if tail:
+            tail += data
+            if len(tail) < scanner.at:
+                if len(tail) >= STREAM_FROM_BYTES:
+                    self._stream(bytes(tail))
+                return
+            data = bytes(tail)
+        try:
+            ends = scanner.scan(data)
+            if ends:
+                self._receive(data, ends, now)
+        except (ProtocolError, IndexError):
+            self.failure = "the server sent something that is no reply"
+            self.wants_drop = True
+            self.backend_lost(now)
+            return
+        if self.phase is Phase.NONE:
+            return  # left while its last replies were looked at
+        end = ends[-1] if ends else 0
+        rest = data[end:] if end else data
+        if rest and (len(rest) >= STREAM_FROM_BYTES or self._is_raw):
+            self._stream(rest)
+        elif rest or tail:
+            self._reply_tail = bytearray(rest)
+
+    def _stream(self, rest: bytes) -> None:
+        """Pass on what has come of an incomplete reply, unless its kind must be known first."""
+        scanner = self._replies
+        ledger = self.ledger
+        head = ledger.flight[0] if ledger.flight else None
+        is_ours = self._is_raw or (
+            ledger.order is None and head is not None and head.kind in (Kind.PLAIN, Kind.EXEC, Kind.BLOCKING)
+        )
+        if self.phase is not Phase.READY or not is_ours or (not self._is_streaming and rest[0] in (ERROR, PUSH)):
+            self._reply_tail = bytearray(rest)
+            return
+        count = min(scanner.at, len(rest))
+        if count:
+            if not self._is_streaming:
+                self._first = rest[:64]
+                self._is_streaming = True
+            self._emit(rest[:count])
+            scanner.skip(count)
+        self._reply_tail = bytearray(rest[count:])
+
+    def _emit(self, data: bytes) -> None:
+        self.to_client.append(data)
+
+    def _receive(self, data: bytes, ends: list[int], now: float) -> None:
+        if self.phase is Phase.SETUP:
+            self._receive_setup(data, ends, now)
+            return
+        if self._is_raw:
+            self._emit(data[: ends[-1]])
+            self._is_streaming = False
+        else:
+            is_simple = not self._replies.has_oddity and not self._is_streaming
+            end = ends[-1]
+            if not is_simple or not self.ledger.settle_plain(len(ends), data if end == len(data) else data[:end]):
+                self._settle(data, ends)
+        if self.ready or not self._is_flowing or self.ledger.is_recovering:
+            self._after_replies(now)
+        self._charge()
+
+    def _settle(self, data: bytes, ends: list[int]) -> None:
+        """One reply after the other."""
+        start = 0
+        for end in ends:
+            reply = data[start:end]
+            start = end
+            if self._is_streaming:
+                self._is_streaming = False
+                self._emit(reply)
+                self.ledger.settle_streamed(self._first)
+            elif reply[0] == PUSH:
+                self._emit(reply)
+            else:
+                self.ledger.settle(reply)
+
+    def _after_replies(self, now: float) -> None:
+        if self.ledger.is_recovering and not self.ledger.flight:
+            self._move_on(now)
+        elif self._leaving_since is not None and self._is_at_barrier:
+            self._leave(now)
+        self.pump(now)
+
+    def _receive_setup(self, data: bytes, ends: list[int], now: float) -> None:
+        setup = self._setup
+        assert setup is not None
+        start = 0
+        for end in ends:
+            is_last = setup.reply(data[start:end])
+            start = end
+            if setup.failure or (is_last and not self.gate.is_open):
+                self.failure = setup.failure
+                self.drop_backend()
+                self._note(now)
+                return
+            if is_last:
+                break
+        else:
+            return
+        self._setup = None
+        self.failure = ""
+        self.phase = Phase.READY
+        self.gate.hellos[self.state.protocol] = setup.hello
+        self.to_backend += self.ledger.send_again(self._transaction, now)
+        self.pump(now)
+        self._charge()
+
+    def backend_lost(self, now: float) -> None:
+        """The server connection ended, or could not be opened."""
+        was_ready = self.phase is Phase.READY
+        self._forget_backend()
+        if not was_ready:
+            self._note(now)
+            return
+        if self._is_streaming or self._is_tracking or self._is_raw:
+            self.close()
+        self.ledger.lose()
+        if self._is_watching:
+            self.close()
+        self.pump(now)
+        self._charge()
+
+    def drop_backend(self) -> None:
+        if self.phase is not Phase.NONE:
+            self.wants_drop = True
+        self._forget_backend()
+
+    def _forget_backend(self) -> None:
+        self.phase = Phase.NONE
+        self._setup = None
+        self._target = None
+        self._leaving_since = None
+        self._reply_tail = bytearray()
+        self.to_backend.clear()
+
+    # -- events of the endpoint --------------------------------------------------------------------------------------
+
+    def gate_changed(self, now: float) -> None:
+        """The endpoint began to hold, or forwards to another server, or again."""
+        if self.gate.is_open and self.phase is not Phase.NONE and not is_same_server(self._target, self.gate.target):
+            self._leave(now)
+        self.pump(now)
+        self._charge()
+
+    def _leave(self, now: float) -> None:
+        """The connection is to a server that is no longer the target."""
+        if self.phase is Phase.SETUP:
+            self.drop_backend()
+        elif self.is_blocking or self._is_raw:
+            self.close()
+        elif self.ledger.flight or self._is_streaming:
+            self._leaving_since = now if self._leaving_since is None else self._leaving_since
+        else:
+            self._move_on(now)
+
+    def _move_on(self, now: float) -> None:
+        """Nothing is in flight: leave this server, with all that can be taken along."""
+        if self.is_tied:
+            self.close()
+        self.ledger.is_recovering = False
+        self.drop_backend()
+        self._note(now)
+
+    def tick(self, now: float) -> None:
+        """Called now and then while commands wait or a server is being left."""
+        if self._leaving_since is not None and now - self._leaving_since >= LEAVE_S:
+            self.wants_drop = True
+            self.backend_lost(now)
+        if self.blocked_since is not None and now - self.blocked_since >= HOLD_MAX_S:
+            self._expire(now)
+
+    def _expire(self, now: float) -> None:
+        self.gate.counts.errors += self.ledger.give_up(NO_PRIMARY)
+        while self.ready and not self.is_closing:
+            word, raw = self.ready.popleft()
+            self._ready_bytes -= len(raw)
+            self.break_off(word, raw, now)
+        self.blocked_since = None
+        self.pump(now)
+        self._charge()
+
+    @property
+    def needs_ticks(self) -> bool:
+        """``tick`` is to be called."""
+        return self._leaving_since is not None or self.blocked_since is not None
+
+    def close(self) -> None:
+        self.is_closing = True
+        self.wants_close = True
+        self._is_flowing = False
+
+    def ended(self) -> None:
+        """The client is gone: give back what was kept for it."""
+        self.is_closing = True
+        self.gate.budget.used -= self._charged
+        self._charged = 0
+
+    # -- passing -----------------------------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Process nothing new: what is in flight comes in, then the connection is quiet."""
+        self.is_frozen = True
+        self._is_flowing = False
+        self.blocked_since = None
+
+    def pack(self) -> Luggage:
+        """What another process needs to go on with this connection. Only while it is frozen and quiet."""
+        transaction = self._transaction
+        return Luggage(
+            is_authenticated=self.is_authenticated,
+            state=self.state,
+            transaction=None if transaction is None else tuple((m.word, m.raw) for m in transaction.members),
+            is_transaction_broken=transaction is not None and transaction.is_broken,
+            unread=b"".join(raw for _, raw in self.ready) + bytes(self._tail),
+        )
+
+    def unpack(self, luggage: Luggage) -> None:
+        """Become the connection that another process packed. ``unread`` is to be given to ``client_data`` afterwards."""
+        self.is_authenticated = luggage.is_authenticated
+        self._scanner.is_stranger = not luggage.is_authenticated
+        self.state = luggage.state
+        self.ledger.use_protocol(luggage.state.protocol)
+        if luggage.transaction is not None:
+            self._transaction = Transaction(is_watched=False)
+            self._transaction.is_broken = luggage.is_transaction_broken
+            for word, raw in luggage.transaction:
+                self._transaction.add_done(word, raw)
+
+    def thaw(self, now: float) -> None:
+        """Go on after all."""
+        self.is_frozen = False
+        self.pump(now)
