@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import uuid
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -24,14 +25,11 @@ from shardwright.leader.election import Held, LeaseKeeper, check_term
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.leader.probe import Probe, silent
 from shardwright.local.config import DaemonConfig
-from shardwright.local.layout import Layout
-from shardwright.local.ping import serve_ping
 from shardwright.model.cluster import DaemonPresence
-from shardwright.model.ids import NodeUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.server.adapter import ServerAdapter
 from shardwright.store.mirror import Mirror
-from shardwright.store.sqlite import SqliteStore
+from shardwright.store.sqlite import POLL_SELDOM_S, SqliteStore
 from shardwright.tasks import spawn
 from shardwright.testing.faults import VARIABLE, Faults
 
@@ -121,88 +119,73 @@ class LeadershipRunner:
 
 
 async def run_daemon(config: DaemonConfig) -> None:
-    """Run a node's daemon until SIGTERM or SIGINT. Shards and the endpoint process outlive it."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    """Run a node's daemon until it is cancelled. Shards and the endpoint process outlive it. Raises RuntimeError when one of
+    its eternal tasks ends: the daemon ends with it, and the supervisor starts it anew."""
     clock = SystemClock()
-    layout = Layout(config.directory)
-    store = await SqliteStore.open(layout.store)
+    store = await SqliteStore.open(config.layout.store)
     mirror = Mirror(store, clock=clock)
     mirroring = spawn("mirror", mirror.run())
     try:
         await mirror.ready()
         await mirror.fresh()
-        await _serve_until(stop, config, layout, store, mirror=mirror, clock=clock)
+        await _serve(config, store, mirror=mirror, clock=clock)
     finally:
         mirroring.cancel()
         await asyncio.gather(mirroring, return_exceptions=True)
         await store.close()
 
 
-async def _serve_until(
-    stop: asyncio.Event, config: DaemonConfig, layout: Layout, store: SqliteStore, *, mirror: Mirror, clock: Clock
-) -> None:
-    view = mirror.view()
-    node, cluster = view.nodes[NodeUid(config.node_uid)], view.cluster
-    if cluster is None:
-        raise SystemExit("the store holds no cluster: create one with `shardwright up`")
-    endpoints = EndpointClient(lambda uid: str(control_path(layout.run, uid)))
+async def _serve(config: DaemonConfig, store: SqliteStore, *, mirror: Mirror, clock: Clock) -> None:
+    endpoints = EndpointClient(lambda uid: str(control_path(config.run_directory, uid)))
     keeper = LeaseKeeper(
-        lambda: SqliteStore.open(layout.store), _presence(node.uid, node.address, cluster.api_port, clock), clock=clock
+        partial(SqliteStore.open, config.layout.store, poll_s=POLL_SELDOM_S), _presence(config, clock), clock=clock
     )
     context = ApiContext(
         store=store,
         mirror=mirror,
         clock=clock,
-        node_uid=node.uid,
+        node_uid=config.node_uid,
         is_leader=keeper.is_leader,
         new_uid=lambda: str(uuid.uuid4()),
         random_text=_random_text,
     )
     agent = Agent(
-        node.uid,
+        config.node_uid,
         store,
         mirror=mirror,
-        directory=layout.node(node.uid),
-        run_directory=layout.run,
+        directory=config.layout.node(config.node_uid),
+        run_directory=config.run_directory,
         clock=clock,
         endpoints=endpoints,
     )
     runner = LeadershipRunner(keeper, store, mirror, endpoints=endpoints, clock=clock, probe=_probe())
-    async with (
-        serve_ping(layout.ping(node.uid)),
-        serve(create_app(context), node.address, cluster.api_port, certfile=layout.certificate, keyfile=layout.key),
-    ):
+    layout = config.layout
+    api = await serve(create_app(context), config.address, config.api_port, layout.certificate, layout.key)
+    tasks: list[asyncio.Task[None]] = []
+    try:
         await keeper.start()
-        tasks = [spawn("agent", agent.run()), spawn("leadership", runner.run())]
-        waiting = spawn("wait for the end", _wait(stop))
-        try:
-            # An eternal task that ends is an error: the daemon ends with it and the supervisor starts it anew.
-            await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (*tasks, waiting):
-                task.cancel()
-            await asyncio.gather(*tasks, waiting, return_exceptions=True)
-            await keeper.stop()
+        tasks = [spawn("agent", agent.run()), spawn("leadership", runner.run()), spawn("api", api.ended())]
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        raise RuntimeError(f"{', '.join(t.get_name() for t in ended)} ended by itself")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await keeper.stop()
+        await api.stop()
 
 
-async def _wait(stop: asyncio.Event) -> None:
-    await stop.wait()
-
-
-def _presence(node_uid: NodeUid, address: str, port: int, clock: Clock) -> DaemonPresence:
+def _presence(config: DaemonConfig, clock: Clock) -> DaemonPresence:
     identity = processes.identity_of(os.getpid())
     assert identity is not None
     return DaemonPresence(
-        node_uid=node_uid,
+        node_uid=config.node_uid,
         pid=identity.pid,
         start_ticks=identity.start_ticks,
         boot_id=identity.boot_id,
         lease_id=0,
         version=__version__,
-        api_url=f"https://{address}:{port}",
+        api_url=config.api_url,
         started_at=clock.now(),
     )
 
