@@ -1,0 +1,59 @@
+"""Which nodes may go into maintenance at the same time."""
+
+from datetime import timedelta
+
+import pytest
+
+from shardwright.model.action import ActionName, ActionStatus
+from shardwright.model.ids import ActionUid
+from shardwright.plan.quorum import quorum_refusals
+from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+
+
+def refused(builder: ClusterBuilder, uid: str = "action-1") -> list[str]:
+    return [r.code for r in quorum_refusals(builder.view, builder.view.actions[ActionUid(uid)])]
+
+
+@pytest.mark.parametrize(("nodes", "is_allowed"), [(1, False), (2, False), (3, True), (4, True), (5, True)])
+def test_one_node_may_go_when_a_majority_of_all_members_remains(nodes: int, is_allowed: bool) -> None:
+    builder = cluster(nodes).with_action(ActionName.MAINTENANCE_ON, 1)
+    assert (refused(builder) == []) == is_allowed
+
+
+def test_a_small_cluster_is_told_what_it_takes() -> None:
+    builder = cluster(2).with_action(ActionName.MAINTENANCE_ON, 1)
+    reason = quorum_refusals(builder.view, builder.view.actions[ActionUid("action-1")])[0]
+    assert "at least three nodes" in reason.text
+    assert reason.remedy == "add a node"
+
+
+def test_nodes_that_are_down_or_in_maintenance_count_as_absent() -> None:
+    builder = cluster(3).with_action(ActionName.MAINTENANCE_ON, 1)
+    assert refused(builder.without_daemon(2)) == ["no_quorum", "node_away"]
+    assert refused(builder.with_node_changed(2, is_quorum_only=True)) == ["no_quorum", "node_away"]
+    five = cluster(5).with_action(ActionName.MAINTENANCE_ON, 1).without_daemon(2)
+    assert refused(five) == []
+    assert refused(five.with_node_changed(3, is_quorum_only=True)) == ["no_quorum", "node_away", "node_away"]
+
+
+def test_the_node_itself_counts_once() -> None:
+    builder = cluster(3).with_action(ActionName.MAINTENANCE_ON, 1)
+    assert refused(builder.without_daemon(1).with_node_changed(1, is_quorum_only=True)) == []
+
+
+def test_of_two_that_wait_only_the_older_counts() -> None:
+    builder = cluster(3).with_action(ActionName.MAINTENANCE_ON, 1)
+    builder = builder.with_action(ActionName.MAINTENANCE_ON, 2, created_at=NOW + timedelta(seconds=1))
+    assert refused(builder, "action-1") == []
+    assert refused(builder, "action-2") == ["no_quorum", "node_away"]
+
+
+def test_one_that_has_passed_counts_whatever_its_age() -> None:
+    builder = cluster(3).with_action(ActionName.MAINTENANCE_ON, 1)
+    builder = builder.with_action(ActionName.REMOVE, 2, created_at=NOW + timedelta(seconds=1), status=ActionStatus.RUNNING)
+    assert refused(builder, "action-1") == ["no_quorum", "node_away"]
+
+
+def test_an_ended_action_does_not_count() -> None:
+    builder = cluster(3).with_action(ActionName.MAINTENANCE_ON, 2, status=ActionStatus.FAILED)
+    assert refused(builder.with_action(ActionName.MAINTENANCE_ON, 1), "action-2") == []
