@@ -35,7 +35,7 @@ _DUAL_CHANNEL_SINCE = (8, 0, 0)
 _HASH_SEED_SINCE = (9, 1, 0)
 
 _NEVER_FOR_APPLICATIONS = (
-    # All but the last four lines are in @admin already. They are named so that a server whose categories differ stays safe.
+    # All but the last three lines are in @admin already. They are named so that a server whose categories differ stays safe.
     *("acl|deluser", "acl|getuser", "acl|list", "acl|load", "acl|log", "acl|save", "acl|setuser", "acl|users", "acl|dryrun"),
     *("bgrewriteaof", "bgsave", "save", "lastsave", "shutdown"),
     *("config|get", "config|set", "config|rewrite", "config|resetstat", "debug", "module", "monitor"),
@@ -45,7 +45,6 @@ _NEVER_FOR_APPLICATIONS = (
     "migrate",  # not @admin: it would carry keys to and from servers that we do not know
     "restore-asking",
     "script|debug",  # holds the whole server while somebody steps through a script
-    "cluster",
 )
 _ALLOWED_ADMIN = (
     *("client|list", "slowlog|get", "slowlog|len"),
