@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner, Result
 
+from shardwright.cli.access import Access
+from shardwright.cli.client import ApiClient
 from shardwright.cli.main import build
 
 UID = "7b0d0000-0000-4000-8000-000000000001"
@@ -209,7 +211,7 @@ def test_waiting_shows_moves_and_ends_with_the_action(directory: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "  relocate redis:4 node:3 -> node:1: syncing 50B/200B" in result.stdout
     assert "done 200B" in result.stdout
-    assert result.stdout.splitlines()[-1] == "maintenance_on node:3: completed"
+    assert result.stdout.splitlines()[-1] == "maintenance_on node:3: completed, 1 move, 200B"
 
 
 def test_waiting_with_json_prints_one_object(directory: Path) -> None:
@@ -335,6 +337,18 @@ def test_the_next_node_is_asked_when_one_does_not_answer(directory: Path) -> Non
         result = run(directory, [unused_url(), dying.url, second.url], "node", "list")
         assert result.exit_code == 0, result.output
         assert second.lines() == ["GET /v1/nodes", "GET /v1/nodes/status"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_next_node_is_asked_when_one_is_frozen(scheme: str) -> None:
+    with socket.socket() as frozen, canned_api({"GET /v1/nodes": (200, [])}) as second:
+        frozen.bind(("127.0.0.1", 0))
+        frozen.listen()  # the kernel accepts, nobody answers
+        urls = (f"{scheme}://127.0.0.1:{frozen.getsockname()[1]}", second.url)
+        with ApiClient(Access(urls, USER, PASSWORD), connect_timeout_s=0.3, read_timeout_s=0.3) as client:
+            assert client.get("/v1/nodes") == []
+            assert client.get("/v1/nodes") == []
+        assert second.lines() == ["GET /v1/nodes"] * 2
 
 
 def test_a_change_is_never_sent_twice(directory: Path) -> None:

@@ -16,21 +16,24 @@ from shardwright.cli.failure import Exit, Failure
 
 CONNECT_TIMEOUT_S = 3.0
 """A live node on any sane network accepts within this; a frozen daemon does not answer the TLS handshake either."""
+READ_TIMEOUT_S = 10.0
+"""Reading waits for no commit. A daemon that takes longer is frozen, and the next node is asked."""
 ANSWER_TIMEOUT_S = 30.0
-"""The slowest calls commit to a store that may be busy for 5 s."""
+"""The slowest changes commit to a store that may be busy for 5 s."""
 
 
 class ApiClient:
     """Asks one node after the other, beginning with the last that answered."""
 
     def __init__(
-        self, access: Access, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, answer_timeout_s: float = ANSWER_TIMEOUT_S
-    ):
+        self, access: Access, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, read_timeout_s: float = READ_TIMEOUT_S
+    ) -> None:
         self._urls = list(access.urls)
+        self._reading = httpx.Timeout(read_timeout_s, connect=connect_timeout_s)
+        self._changing = httpx.Timeout(ANSWER_TIMEOUT_S, connect=connect_timeout_s)
         self._http = httpx.Client(
             auth=httpx.BasicAuth(access.username, access.password),
             verify=_trust(access.certificate),
-            timeout=httpx.Timeout(answer_timeout_s, connect=connect_timeout_s),
             headers={"accept": "application/json"},
             trust_env=False,  # a proxy of the environment has no business between an operator and a cluster
         )
@@ -64,11 +67,12 @@ class ApiClient:
         query: Mapping[str, str | int] | None = None,
         body: Mapping[str, object] | None = None,
     ) -> Any:
+        timeout = self._reading if method == "GET" else self._changing
         why: list[str] = []
         last_refusal: Failure | None = None
         for url in tuple(self._urls):
             try:
-                answer = self._http.request(method, url + path, params=query, json=body)
+                answer = self._http.request(method, url + path, params=query, json=body, timeout=timeout)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 why.append(f"{url}: {_reason(error)}")
                 continue

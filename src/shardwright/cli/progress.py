@@ -120,6 +120,9 @@ def evidence_text(evidence: Json) -> str:
 def ending(action: Json) -> str:
     """The last line: how it ended, and why when it did not complete."""
     text = f"{title(action)}: {action.get('status')}"
+    if moves := moves_of(action):
+        moved = sum(_whole(move.get("bytes_done")) for move in moves)
+        text += f", {len(moves)} move{'s' if len(moves) > 1 else ''}" + (f", {format_bytes(moved)}" if moved else "")
     if code := action.get("error_code"):
         text += f": {action.get('error_message') or ''} ({code})"
     return "\n".join([text, *(f"  - {reason_text(reason)}" for reason in reasons_of(action))])
