@@ -10,6 +10,9 @@ MAKEFLAGS += --no-print-directory
 unexport PYTHONPATH PYTHONHOME
 
 PYTHON ?= python3
+# make demo SERVER=redis; make test ARGS="tests/unit -k table"
+SERVER ?=
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
@@ -19,11 +22,11 @@ PIP := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.run ## three nodes under live writes; every node action; a report with the evidence (needs pip alone)
-	@exec $(BIN)/python -m shardwright.demo
+demo: $(VENV)/.run ## three nodes under live writes; every node action; a report (SERVER=redis for Redis)
+	@exec $(BIN)/python -m shardwright.demo $(if $(SERVER),--server $(SERVER)) $(ARGS)
 
 test: $(VENV)/.dev ## all tests, with the servers found on this machine; does not disturb a running cluster
-	@exec $(BIN)/python -m pytest
+	@exec $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, import rules, unit and property tests; under a minute
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted as it should be: run make format" >&2; exit 1; }
@@ -33,7 +36,7 @@ check: $(VENV)/.dev ## format, lint, types, import rules, unit and property test
 	@exec $(BIN)/python -m pytest -q tests/unit tests/property
 
 bench: $(VENV)/.dev ## handoff pause, evacuation, endpoint, reaction, each as a ratio; writes bench/results/ (10 minutes at most)
-	@exec $(BIN)/python -m bench
+	@exec $(BIN)/python -m bench $(ARGS)
 
 format: $(VENV)/.dev ## format and repair what ruff can repair
 	@$(BIN)/ruff check --fix --quiet . || true
