@@ -11,8 +11,8 @@ unexport PYTHONPATH PYTHONHOME
 
 PYTHON ?= python3
 # make demo SERVER=redis; make test ARGS="tests/unit -k table"
-SERVER ?=
-ARGS ?=
+SERVER :=
+ARGS :=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
