@@ -1,7 +1,7 @@
 """A real API server for tests: TLS on a loopback address of its own, a real SQLite store, records written by hand.
 
-It runs in a thread with an event loop of its own, so that synchronous clients (httpx, curl, the typed PyPI client) can be used
-as they are. There is no leader: ``end_action`` and the like write what a leader would.
+It runs in a thread with an event loop of its own, so that synchronous clients (httpx, curl, the typed PyPI client) can be
+used as they are. There is no leader: ``end_action`` and the like write what a leader would.
 """
 
 import asyncio

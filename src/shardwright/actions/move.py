@@ -15,7 +15,7 @@ from shardwright.model.database import Database, GroupPhase, Persistence, Role, 
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.ids import ShardUid
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import EndpointProcessSeen, EndpointState, Health, ProcessState, ServerSeen
+from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.ports import shard_port
 
@@ -324,7 +324,7 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
         return _end(move, now, _reason(move, "database_deleted", "the endpoint was deleted meanwhile"))
     source = view.endpoint_processes.get(move.from_node)
     target = view.endpoint_processes.get(move.to_node)
-    at_source = EndpointState.ABSENT if source is None else source.endpoint(endpoint.uid).state
+    at_source = EndpointState.ABSENT if source is None else _state_of(source.endpoint(endpoint.uid))
     at_target = EndpointState.ABSENT if target is None else target.endpoint(endpoint.uid).state
     is_bound = endpoint.nodes == (move.to_node,)
     if move.state is MoveState.PLANNED:
@@ -345,6 +345,12 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
         command = PassEndpoint(endpoint.uid, endpoint.database_uid, move.from_node, move.to_node)
         return Decision(commands=(command,), wake_at=now + timedelta(milliseconds=100))
     return Decision(wake_at=now + timedelta(seconds=1))
+
+
+def _state_of(seen: EndpointSeen) -> EndpointState:
+    """A source that has passed on everything is as good as absent; the endpoint's reconciliation ends what is left of it."""
+    is_empty = seen.state is EndpointState.DRAINING and seen.connections == 0
+    return EndpointState.ABSENT if is_empty else seen.state
 
 
 def _source_is_out(source: EndpointProcessSeen | None, at_source: EndpointState, move: Move, now: datetime) -> bool:

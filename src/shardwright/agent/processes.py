@@ -143,9 +143,16 @@ def send(identity: ProcessIdentity, signal_number: int) -> bool:
         return True
 
 
-async def end(identity: ProcessIdentity, term_grace_s: float, *, busy_grace_s: float = 0.0) -> bool:
+async def end(
+    identity: ProcessIdentity,
+    term_grace_s: float,
+    *,
+    busy_grace_s: float = 0.0,
+    on_kill: Callable[[], None] | None = None,
+) -> bool:
     """Ask a process to end; kill it after ``term_grace_s``, or up to ``busy_grace_s`` later while it uses processor time (it
-    saves). True: it is certainly gone. False: killed, but the kernel still holds it."""
+    saves). ``on_kill`` hears that it did not end by itself. True: it is certainly gone. False: killed, but the kernel
+    still holds it."""
     with _pinned(identity) as descriptor:
         if descriptor is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -153,6 +160,8 @@ async def end(identity: ProcessIdentity, term_grace_s: float, *, busy_grace_s: f
                     signal.pidfd_send_signal(descriptor, signal.SIGTERM)
                     if not await _ended_within(descriptor, term_grace_s):
                         await _wait_while_busy(identity, descriptor, busy_grace_s)
+                if on_kill is not None and is_running(identity):
+                    on_kill()
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             is_gone = await _ended_within(descriptor, _KILL_WAIT_S)
         else:
@@ -279,5 +288,9 @@ def server_environment() -> dict[str, str]:
 
 
 def python_environment() -> dict[str, str]:
-    """Environment of our own processes: all but our variables, which may hold a password."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("SHARDWRIGHT_")}
+    """Environment of our own processes: all but our variables, which may hold a password. They run elsewhere, so relative
+    places of modules become absolute."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("SHARDWRIGHT_")}
+    if places := kept.get("PYTHONPATH"):
+        kept["PYTHONPATH"] = os.pathsep.join(os.path.abspath(p) for p in places.split(os.pathsep) if p)
+    return kept

@@ -1,7 +1,6 @@
 """Puts the API together: routes, gate, error answers, OpenAPI. Called by the daemon's wiring and by tests."""
 
 import re
-from collections.abc import Iterable
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -10,7 +9,6 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute, Route
 
 from shardwright import __version__
 from shardwright.api.deps import ApiContext
@@ -18,6 +16,8 @@ from shardwright.api.errors import coded, error_answer
 from shardwright.api.gate import Gate
 from shardwright.api.openapi import describe
 from shardwright.api.routes import actions, cluster, databases, node_actions, nodes, shards, users
+
+MODULES: Final = (node_actions, nodes, databases, shards, actions, cluster, users)
 
 HINTS: Final = (
     (
@@ -46,21 +46,22 @@ def create_app(context: ApiContext) -> FastAPI:
         redirect_slashes=False,  # a redirect would be read as "not the primary node"
     )
     app.state.context = context
-    for module in (node_actions, nodes, databases, shards, actions, cluster, users):
+    for module in MODULES:
         app.include_router(module.router)
-    app.add_middleware(Gate, context=context, allowed=lambda path: allowed_methods(app.routes, path))
+    app.add_middleware(Gate, context=context, allowed=allowed_methods)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
 
-def allowed_methods(routes: Iterable[BaseRoute], path: str) -> set[str]:
+def allowed_methods(path: str) -> set[str]:
     """The methods of a path, OPTIONS included; empty when there is no such path."""
-    found: set[str] = set()
-    for route in routes:
-        if isinstance(route, Route | APIRoute) and route.path_regex.match(path):
-            found |= route.methods or set()
+    found: set[str] = {"GET"} if path == "/openapi.json" else set()
+    for module in MODULES:
+        for route in module.router.routes:
+            if isinstance(route, APIRoute) and route.path_regex.fullmatch(path):
+                found |= route.methods
     return found | {"OPTIONS"} if found else set()
 
 
@@ -68,7 +69,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, HTTPException)
     method, path = request.method, request.url.path
     if error.status_code == 405:
-        methods = sorted(allowed_methods(request.app.routes, path))
+        methods = sorted(allowed_methods(path))
         hint = next((text.format(found[1]) for m, p, text in HINTS if m == method and (found := p.fullmatch(path))), "")
         text = f"{method} is not allowed here, only {', '.join(methods)}. {hint}".strip()
         return coded("method_not_allowed", text, headers={"Allow": ", ".join(methods)})

@@ -1,4 +1,4 @@
-"""``python -m shardwright.demo``: exit status 0 when nothing was lost and no client noticed, 130 when interrupted, else 1."""
+"""``python -m shardwright.demo``: exit status 0 when nothing was lost and no client noticed, else 1 (130: interrupted)."""
 
 import argparse
 import json

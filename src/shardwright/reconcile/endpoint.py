@@ -28,7 +28,7 @@ def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
         if node in endpoint.nodes:
             if _differs(seen, generation):
                 commands.append(ServeEndpoint(node, endpoint.uid))
-        elif not is_moving and seen.state in (EndpointState.LISTENING, EndpointState.BIND_FAILED):
+        elif not is_moving and _is_left_over(seen):
             commands.append(DropEndpoint(node, endpoint.uid))
         elif seen.state is not EndpointState.ABSENT and seen.held_generation is not None:
             commands.append(ServeEndpoint(node, endpoint.uid))
@@ -52,6 +52,13 @@ def _differs(seen: EndpointSeen, generation: int) -> bool:
     if seen.state is EndpointState.ABSENT or seen.held_generation is not None:
         return True
     return seen.generation < generation
+
+
+def _is_left_over(seen: EndpointSeen) -> bool:
+    """Nobody needs it here any more: connections that are still to be passed on keep a draining one."""
+    if seen.state is EndpointState.DRAINING:
+        return seen.connections == 0
+    return seen.state is not EndpointState.ABSENT
 
 
 def _is_moving(uid: EndpointUid, view: ClusterView) -> bool:

@@ -209,7 +209,7 @@ def rebind(state: MoveState) -> Move:
 def with_endpoint_states(builder: ClusterBuilder, states: dict[int, EndpointState]) -> ClusterBuilder:
     seen = {
         NodeUid(node): EndpointProcessSeen(
-            NodeUid(node), NOW, answers=True, endpoints=(EndpointSeen(EndpointUid("1:1"), state, 1),)
+            NodeUid(node), NOW, answers=True, endpoints=(EndpointSeen(EndpointUid("1:1"), state, 1, connections=2),)
         )
         for node, state in states.items()
     }

@@ -38,7 +38,7 @@ class MaintenanceOnBody(Body):
     evict_ha_replica: bool | None = None
     evict_active_active_replica: bool | None = None
     evict_dbs: Annotated[list[Annotated[int, Field(ge=0, le=LARGEST)] | Text], Field(max_length=10_000)] | None = None
-    keep_slave_shards: bool | None = Field(default=None, deprecated=True)
+    keep_slave_shards: bool | None = Field(default=None, json_schema_extra={"deprecated": True})
     demote_node: bool | None = None
     max_concurrent_actions: Natural | None = None
 
