@@ -1,0 +1,241 @@
+"""A pair of real servers, endpoint processes in front of them, and handoffs by hand. For tests of the endpoint process."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from tests.integration.server_harness import SECRETS, RunningServer, free_port, loopback_address, start_server
+
+from shardwright.endpoint.client import EndpointClient
+from shardwright.endpoint.protocol import EndpointSpec, HoldResult, ReleaseResult, Target
+from shardwright.model.database import ServerKind
+from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
+from shardwright.model.seen import EndpointProcessSeen, EndpointState
+
+SOURCE = Path(__file__).parents[2] / "src"
+ENDPOINT = EndpointUid("1:1")
+PASSWORD = "client-password"
+
+
+def wait_until(what: Callable[[], bool], *, timeout_s: float = 10.0, state: Callable[[], object] = lambda: "") -> None:
+    """Poll; at the deadline fail with the state."""
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline, f"did not happen in {timeout_s} s: {state()}"
+        time.sleep(0.005)
+
+
+@dataclass
+class Process:
+    """One endpoint process."""
+
+    node: NodeUid
+    path: str
+    log: Path
+    process: "subprocess.Popen[bytes]" = field(repr=False)
+
+
+@dataclass
+class World:
+    """Two servers and one endpoint."""
+
+    directory: Path
+    address: str
+    port: int
+    primary: RunningServer
+    replica: RunningServer
+    processes: dict[NodeUid, Process] = field(default_factory=dict)
+    generation: int = 1
+    spec: EndpointSpec | None = None
+    password: str = PASSWORD
+
+    def target(self, server: RunningServer, generation: int) -> Target:
+        return Target(ShardUid(server.file.shard_uid), generation, server.address, server.port, str(server.info()["run_id"]))
+
+    # -- endpoint processes ----------------------------------------------------------------------------------------------
+
+    def start_process(self, node: int = 1) -> Process:
+        path = str(self.directory / f"e{node}.sock")
+        log = self.directory / f"e{node}.log"
+        command = [
+            sys.executable,
+            "-m",
+            "shardwright.endpoint.main",
+            "--node",
+            str(node),
+            "--control",
+            path,
+            "--log",
+            str(log),
+        ]
+        environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        self.processes[NodeUid(node)] = Process(NodeUid(node), path, log, process)
+        wait_until(lambda: self.status(node).answers, state=lambda: log.read_text() if log.exists() else "no log")
+        return self.processes[NodeUid(node)]
+
+    @property
+    def client(self) -> EndpointClient:
+        return EndpointClient(lambda node: self.processes[node].path if node in self.processes else None)
+
+    def status(self, node: int = 1) -> EndpointProcessSeen:
+        return asyncio.run(self.client.status(NodeUid(node)))
+
+    def serve(self, node: int = 1, **changes: object) -> None:
+        if self.spec is None:
+            self.spec = EndpointSpec(
+                ENDPOINT,
+                DatabaseUid(1),
+                "test",
+                self.address,
+                self.port,
+                self.target(self.primary, self.generation),
+                password=self.password,
+                application_secret=SECRETS.application,
+            )
+        self.spec = replace(self.spec, **changes)  # type: ignore[arg-type]
+        asyncio.run(self.client.serve(NodeUid(node), self.spec))
+
+    def state(self, node: int = 1) -> EndpointState:
+        return self.status(node).endpoint(ENDPOINT).state
+
+    def connect(self, **options: object) -> "redis.Redis":
+        arguments: dict[str, object] = {
+            "password": self.password or None,
+            "decode_responses": True,
+            "socket_timeout": 8,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+            **options,
+        }
+        return redis.Redis(host=self.address, port=self.port, **arguments)  # type: ignore[arg-type]
+
+    def raw(self) -> socket.socket:
+        """A bare connection."""
+        return socket.create_connection((self.address, self.port), timeout=8)
+
+    # -- handoff ---------------------------------------------------------------------------------------------------------
+
+    def hold(self, node: int = 1) -> HoldResult:
+        old, new = self.target(self.primary, self.generation), self.target(self.replica, self.generation + 1)
+        return asyncio.run(self.client.hold(NodeUid(node), ENDPOINT, old, new))
+
+    def release(self, target: Target, node: int = 1) -> ReleaseResult:
+        return asyncio.run(self.client.release(NodeUid(node), ENDPOINT, target))
+
+    def swap_roles(self) -> None:
+        """Fence, compare, promote, demote: without a word to the endpoint."""
+        old, new = self.primary, self.replica
+        with old.client() as a, new.client() as b:
+            a.execute_command("CLIENT", "PAUSE", 1000, "WRITE")
+            a.execute_command("CONFIG", "SET", "min-replicas-to-write", 9999)
+            mark = a.info("replication")["master_repl_offset"]
+            wait_until(lambda: b.info("replication")["slave_repl_offset"] >= mark)
+            b.execute_command("REPLICAOF", "NO", "ONE")
+            a.execute_command("REPLICAOF", new.address, new.port)
+            a.execute_command("CLIENT", "UNPAUSE")
+            a.execute_command("CONFIG", "SET", "min-replicas-to-write", 0)
+        self.primary, self.replica = new, old
+
+    def hand_off(self, node: int = 1) -> ReleaseResult:
+        """The whole handoff, as a leader would do it."""
+        held = self.hold(node)
+        assert (held.was_held, held.is_drained) == (True, True), held
+        self.swap_roles()
+        self.generation += 1
+        result = self.release(self.target(self.primary, self.generation), node)
+        wait_until(lambda: self.replica.info().get("master_link_status") == "up")
+        return result
+
+    def is_linked(self) -> bool:
+        info = self.replica.info()
+        if info["role"] != "slave" or info["master_link_status"] != "up":
+            return False
+        primary = self.primary.info()  # a fresh link may still wait for the replica's first acknowledgement
+        return "state=online" in primary.get("slave0", "") and info["slave_repl_offset"] == primary["master_repl_offset"]
+
+
+@contextmanager
+def endpoint_world(kind: ServerKind, directory: Path, *, password: str = PASSWORD) -> Iterator[World]:
+    """Servers linked and open, one endpoint process that serves the primary. Everything is ended behind it."""
+    short = Path(tempfile.mkdtemp(prefix="sw-"))  # socket paths are short
+    servers: list[RunningServer] = []
+    world: World | None = None
+    try:
+        servers.append(start_server(kind, directory / "a", shard_uid=1, is_open=True))
+        servers.append(start_server(kind, directory / "b", shard_uid=2, is_open=True))
+        primary, replica = servers
+        replica.ask("REPLICAOF", primary.address, primary.port)
+        address = loopback_address()
+        world = World(short, address, free_port(address), primary, replica, password=password)
+        wait_until(world.is_linked, timeout_s=20)
+        world.start_process()
+        world.serve()
+        wait_until(lambda: world.state() is EndpointState.LISTENING)
+        yield world
+    finally:
+        for process in world.processes.values() if world else ():
+            if process.process.poll() is None:
+                process.process.terminate()
+            process.process.wait(10)
+        for server in servers:
+            server.stop()
+        shutil.rmtree(short, ignore_errors=True)
+
+
+class Writers:
+    """Threads that write numbered values until told to stop, retries off, and remember what was acknowledged."""
+
+    def __init__(self, world: World, count: int = 4, **options: object) -> None:
+        self.world = world
+        self.acknowledged: dict[str, int] = {}
+        self.errors: list[BaseException] = []
+        self.slowest_s = 0.0
+        self._options = options
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._write, args=(n,), daemon=True) for n in range(count)]
+
+    def __enter__(self) -> "Writers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _write(self, number: int) -> None:
+        client = self.world.connect(single_connection_client=True, **self._options)
+        try:
+            turn = 0
+            while not self._stop.is_set():
+                turn += 1
+                began = time.monotonic()
+                client.set(f"writer:{number}", turn)
+                self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+                self.acknowledged[f"writer:{number}"] = turn
+        except BaseException as error:
+            self.errors.append(error)
+        finally:
+            client.close()
+
+    def check(self) -> None:
+        """No error, and every last acknowledged value is there."""
+        assert not self.errors, self.errors
+        with self.world.connect() as client:
+            for name, value in self.acknowledged.items():
+                assert int(client.get(name)) == value, name
