@@ -40,8 +40,8 @@ class Work:
 class Calls:
     """Every write call of one writer: when it began (wall time, seconds) and how long it took (seconds)."""
 
-    began: array[float] = field(default_factory=lambda: array("d"))
-    lasted: array[float] = field(default_factory=lambda: array("d"))
+    began: "array[float]" = field(default_factory=lambda: array("d"))
+    lasted: "array[float]" = field(default_factory=lambda: array("d"))
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from shardwright.model.commands import ApplySettings, Attach, Command, EndStuckServer, Open, Promote, RecoverHandoff
-from shardwright.model.database import Database, GroupPhase, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, Severity
 from shardwright.model.reason import Grade, Reason
@@ -213,7 +213,16 @@ def _lead(primary: Copy, others: list[Copy]) -> list[Command]:
 
 def _settle(database: Database, copies: list[Copy]) -> list[Command]:
     wanted = database.settings_fingerprint
-    return [ApplySettings(c.shard.uid, wanted) for c in copies if c.answers and c.shard.settings != wanted]
+    return [
+        ApplySettings(c.shard.uid, wanted)
+        for c in copies
+        if c.answers and (c.shard.settings != wanted or _has_unwanted_aof(database, c))
+    ]
+
+
+def _has_unwanted_aof(database: Database, copy: Copy) -> bool:
+    """A server starts from its append-only file when that is newer than the snapshot that it should keep instead."""
+    return database.persistence is not Persistence.AOF and copy.seen is not None and copy.seen.is_aof_on
 
 
 def is_in_sync(primary: ServerSeen, replica: ServerSeen) -> bool:

@@ -254,6 +254,22 @@ def cluster(record: Cluster, view: ClusterView) -> Json:
         "password_hashing_algorithm": "argon2id",
         "upgrade_in_progress": False,
         "endpoint_address": record.endpoint_address,
+        "leader": _leader(view),
+    }
+
+
+def _leader(view: ClusterView) -> Json | None:
+    """Who leads; None while nobody does. An extra key: the wire knows only a node's role."""
+    held = view.leadership
+    if held is None:
+        return None
+    daemon = view.daemons.get(held.node_uid)
+    node = view.nodes.get(held.node_uid)
+    return {
+        "node_uid": held.node_uid,
+        "term": held.term,
+        "pid": None if daemon is None else daemon.pid,
+        "addr": None if node is None else node.address,
     }
 
 
