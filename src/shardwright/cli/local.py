@@ -1,0 +1,241 @@
+"""``up``, ``down`` and the processes they start: the part of the command line that runs a local cluster.
+
+Everything else talks to the API; this talks to ``shardwright.local``. Owns what is said and asked, nothing of what is done.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shardwright.cli.access import default_directory
+from shardwright.cli.failure import Exit, Failure
+from shardwright.cli.session import confirm, parsed, report
+from shardwright.errors import Refusal, Rejected, ShardwrightError
+from shardwright.local import daemon as daemon_process
+from shardwright.local import supervisor as supervisor_process
+from shardwright.local.creation import Options
+from shardwright.local.down import Stopped, bring_down
+from shardwright.local.layout import layout_of
+from shardwright.local.supervisor import Outcome
+from shardwright.local.up import DAEMON_MODULE, Started, leave_behind, prepare, run_here
+from shardwright.model.database import Database
+from shardwright.model.ids import NodeUid
+from shardwright.units import parse_bytes
+
+Directory = Annotated[
+    Path | None,
+    typer.Option("--dir", envvar="SHARDWRIGHT_DIR", help="Directory of the cluster [default: below your data directory]."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of text.")]
+
+_UP_EXAMPLES = """\b
+Examples:
+  shardwright up --detach
+  shardwright up --dir ./cluster --nodes 5 --rack a,a,b,b,c --node-memory 2gb
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("up", epilog=_UP_EXAMPLES)(up)
+    app.command("down")(down)
+    app.command("daemon", hidden=True)(daemon)
+    app.command("supervise", hidden=True)(supervise)
+
+
+def up(
+    *,
+    directory: Directory = None,
+    nodes: Annotated[int, typer.Option(help="How many nodes; counts when the cluster is created.")] = 3,
+    node_memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Memory that shards of one node may be provisioned with in sum.")
+    ] = "4gb",
+    rack: Annotated[str | None, typer.Option(metavar="A,B,…", help="Rack of each node [default: none].")] = None,
+    api_port: Annotated[int, typer.Option(help="Port of the API at every node's address.")] = 9443,
+    endpoint_address: Annotated[str, typer.Option(help="Address at which databases listen.")] = "127.0.0.1",
+    address_base: Annotated[str, typer.Option(help="The first node's address; the others follow it.")] = "127.0.0.1",
+    server: Annotated[str, typer.Option(metavar="auto|valkey|redis|PATH", help="Server program of new databases.")] = "auto",
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when the cluster serves; it goes on in the background.")
+    ] = False,
+    admin_email: Annotated[str, typer.Option(help="The first user, an administrator.")] = "admin@shardwright.local",
+    as_json: AsJson = False,
+    daemon_module: Annotated[str, typer.Option(hidden=True)] = DAEMON_MODULE,
+) -> None:
+    """Start a cluster on this machine, and create it the first time.
+
+    Options other than --dir and --detach count at creation only; a cluster that exists starts as it is recorded. The
+    administrator's password comes from SHARDWRIGHT_ADMIN_PASSWORD or is generated, and is kept in DIR/admin.json.
+    """
+    say = _sayer(as_json)
+    with _failures(as_json):
+        options = Options(
+            directory=_directory(directory),
+            nodes=nodes,
+            node_memory_bytes=parsed(parse_bytes, node_memory),
+            racks=tuple(name.strip() for name in rack.split(",")) if rack is not None else (),
+            api_port=api_port,
+            endpoint_address=endpoint_address,
+            address_base=address_base,
+            server=server,
+            admin_email=admin_email,
+        )
+        started, lock = prepare(options, os.environ)
+        if lock is None:
+            say(f"The cluster in {started.layout.directory} runs already.")
+            _show_up(started, as_json)
+            return
+        place = started.layout.directory
+        say(f"Created a cluster in {place}." if started.is_new else f"Starting the cluster in {place}.")
+        if started.password:
+            # Before the wait: whoever interrupts it must have seen it.
+            say(f"Administrator: {started.username}, password: {started.password}\n  (kept in {started.layout.admin})")
+
+        def ready() -> None:
+            _say_next(started, say, is_detached=detach)
+            _show_up(started, as_json)
+
+        if detach:
+            try:
+                leave_behind(started, lock, say=say, module=daemon_module)
+            except KeyboardInterrupt:
+                say("It goes on starting in the background; `shardwright down` stops it.")
+                raise typer.Exit(Exit.INTERRUPTED) from None
+            ready()
+            return
+        outcome = run_here(started, lock, say=say, on_ready=ready, module=daemon_module)
+        say("Everything is stopped." if outcome is Outcome.STOPPED else "Another command took the cluster over.")
+
+
+def down(
+    *,
+    directory: Directory = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about databases that keep nothing on disk.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Also delete the cluster and all its data; implies --yes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stop the cluster on this machine after a clean save.
+
+    Databases without persistence lose their data with it: they are named, and you are asked.
+    """
+    say = _sayer(as_json)
+
+    def ask(databases: Sequence[Database]) -> None:
+        names = ", ".join(d.name for d in databases)
+        text = f"{names} {'keeps' if len(databases) == 1 else 'keep'} nothing on disk: that data will be gone."
+        if yes or purge:
+            say(text)
+        confirm(f"{text} Stop anyway?", is_confirmed=yes or purge)
+
+    with _failures(as_json):
+        stopped = asyncio.run(bring_down(_directory(directory), is_purge=purge, confirm=ask, say=say))
+        _say_stopped(stopped, say, is_purge=purge)
+        if as_json:
+            shown = {
+                "dir": str(stopped.layout.directory),
+                "was_there": stopped.was_there,
+                "was_running": stopped.was_running,
+                "purged": purge,
+                "left": [str(path) for path in stopped.left],
+            }
+            print(json.dumps(shown, indent=2))
+
+
+def daemon(
+    *,
+    directory: Annotated[Path, typer.Option("--dir")],
+    node: Annotated[int, typer.Option()],
+) -> None:
+    """One node's daemon. The supervisor starts it."""
+    raise typer.Exit(daemon_process.run(layout_of(directory), NodeUid(node)))
+
+
+def supervise(*, directory: Annotated[Path, typer.Option("--dir")]) -> None:
+    """The supervisor of a cluster that exists. `up` starts it."""
+    sys.argv = ["shardwright supervise", "--dir", str(directory)]
+    raise typer.Exit(supervisor_process.main())
+
+
+# -- saying --------------------------------------------------------------------------------------------------------------
+
+
+def _directory(given: Path | None) -> Path:
+    return given if given is not None else default_directory(os.environ)
+
+
+def _sayer(as_json: bool) -> Callable[[str], None]:
+    """Progress for people: on standard output, or on standard error when that is for JSON."""
+    return lambda text: print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+
+def _say_next(started: Started, say: Callable[[str], None], *, is_detached: bool) -> None:
+    place = (
+        ""
+        if started.layout.directory == layout_of(default_directory(os.environ)).directory
+        else (f" --dir {started.layout.directory}")
+    )
+    say("The cluster is ready. Next:")
+    say(f"  shardwright db create orders --memory 256mb --replication{place}")
+    say(f"  shardwright status{place}")
+    say(f"  shardwright down{place}" if is_detached else "  Ctrl-C stops it.")
+
+
+def _say_stopped(stopped: Stopped, say: Callable[[str], None], *, is_purge: bool) -> None:
+    place = stopped.layout.directory
+    if not stopped.was_there:
+        say(f"There is no cluster in {place}.")
+    elif is_purge:
+        say(f"The cluster in {place} is stopped and deleted.")
+        if stopped.left:
+            say("Left, because it is not ours: " + ", ".join(str(path) for path in stopped.left))
+    else:
+        say(f"The cluster in {place} is stopped." if stopped.was_running else f"The cluster in {place} did not run.")
+
+
+def _show_up(started: Started, as_json: bool) -> None:
+    if not as_json:
+        return
+    try:
+        admin = json.loads(started.layout.admin.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        admin = {}
+    shown = {
+        "dir": str(started.layout.directory),
+        "created": started.is_new,
+        "was_running": started.was_running,
+        "admin": str(started.layout.admin),
+        **{key: admin[key] for key in ("url", "urls", "username") if key in admin},
+    }
+    if started.password:
+        shown["password"] = started.password
+    print(json.dumps(shown, indent=2), flush=True)
+
+
+@contextmanager
+def _failures(as_json: bool) -> Iterator[None]:
+    """A user's mistake, and what went wrong around us, end in two lines and an exit code, never in a traceback."""
+    try:
+        yield
+    except Failure as failure:
+        raise _told(failure, as_json) from None
+    except Rejected as e:
+        code = Exit.USAGE if e.refusal is Refusal.INVALID else Exit.FAILED
+        raise _told(Failure(code, e.code, e.text, remedy=e.remedy), as_json) from None
+    except ShardwrightError as e:
+        raise _told(Failure(Exit.FAILED, e.code, e.text), as_json) from None
+    except OSError as e:
+        raise _told(Failure(Exit.FAILED, "system_error", str(e)), as_json) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _told(failure: Failure, as_json: bool) -> typer.Exit:
+    report(failure, as_json=as_json)
+    return typer.Exit(failure.exit_code)

@@ -1,0 +1,76 @@
+"""What a daemon must know before it can read anything else. Made by the daemon's entry point from its directory's store."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardwright.errors import Refusal, Rejected
+from shardwright.local.layout import Layout
+from shardwright.model.cluster import Cluster, Node
+from shardwright.model.ids import NodeUid
+from shardwright.store import keys, records
+from shardwright.store.protocol import Store
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """One daemon of a local cluster."""
+
+    node_uid: NodeUid
+    address: str
+    """Where its API listens."""
+    api_port: int
+    endpoint_address: str
+    layout: Layout
+    run_directory: Path
+
+    @property
+    def api_url(self) -> str:
+        """Of this node's API."""
+        return f"https://{self.address}:{self.api_port}"
+
+
+async def read_config(store: Store, layout: Layout, node_uid: NodeUid) -> DaemonConfig:
+    """The configuration of one node's daemon. Raises Rejected when the cluster or the node is not recorded."""
+    cluster, node = await read_cluster(store), await read_node(store, node_uid)
+    if cluster is None or node is None:
+        missing = "no cluster" if cluster is None else f"no node {node_uid}"
+        raise Rejected(Refusal.NOT_FOUND, "node_not_found", f"there is {missing} in {layout.directory}")
+    return DaemonConfig(
+        node_uid=node_uid,
+        address=node.address,
+        api_port=cluster.api_port,
+        endpoint_address=cluster.endpoint_address,
+        layout=layout,
+        run_directory=layout.run_directory(),
+    )
+
+
+async def read_cluster(store: Store) -> Cluster | None:
+    """The cluster's record; None when none was created here."""
+    found = await store.get(keys.CLUSTER)
+    record = records.decode(found.key, found.value) if found is not None else None
+    return record if isinstance(record, Cluster) else None
+
+
+async def read_node(store: Store, uid: NodeUid) -> Node | None:
+    """A node's record."""
+    found = await store.get(f"{keys.NODES}{uid:08d}")
+    record = records.decode(found.key, found.value) if found is not None else None
+    return record if isinstance(record, Node) else None
+
+
+async def read_nodes(store: Store) -> list[Node]:
+    """All recorded nodes, by uid."""
+    return [r for r in await read_all(store, keys.NODES) if isinstance(r, Node)]
+
+
+async def read_all(store: Store, prefix: str) -> list[keys.StoredRecord | str]:
+    """Every record under a prefix, in the order of their keys."""
+    found: list[keys.StoredRecord | str] = []
+    start: str | None = None
+    while True:
+        page = await store.range(prefix, start=start)
+        found.extend(records.decode(item.key, item.value) for item in page.items)
+        start = page.next_start
+        if start is None:
+            return found

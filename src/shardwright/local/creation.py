@@ -1,0 +1,247 @@
+"""Creating a local cluster: everything is checked first, then made in one store transaction; a refusal leaves nothing.
+
+Called by ``up`` on a directory that holds no cluster yet, with the lock held from the first change on.
+"""
+
+import ipaddress
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from shardwright.agent.files import make_private_directory, write_private
+from shardwright.agent.launch import check_port
+from shardwright.errors import Permanent, Refusal, Rejected
+from shardwright.local.layout import Layout, make_run_directory
+from shardwright.local.tls import ensure_certificate
+from shardwright.model.account import ManagementRole, User
+from shardwright.model.cluster import Cluster, Counters, Node, Policy
+from shardwright.model.database import ServerKind
+from shardwright.model.event import Event, Severity
+from shardwright.model.ids import NodeUid, UserUid
+from shardwright.passwords import hash_password
+from shardwright.server.binaries import ServerBinary, find_server
+from shardwright.store import keys, records
+from shardwright.store.protocol import ModifiedAt, PutKey, Transaction
+from shardwright.store.sqlite import SqliteStore
+
+PASSWORD_VARIABLE = "SHARDWRIGHT_ADMIN_PASSWORD"
+CLUSTER_NAME = "shardwright.local"
+NODES_MAX = 32
+"""Each is a Python process of its own on this machine."""
+NODE_MEMORY_MIN = 16 * 1024 * 1024
+_EMAIL = re.compile(r"[^@\s:]+@[^@\s:]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``up`` was asked for. Only ``directory`` matters when the cluster exists already."""
+
+    directory: Path
+    nodes: int = 3
+    node_memory_bytes: int = 4 << 30
+    racks: tuple[str, ...] = ()
+    api_port: int = 9443
+    endpoint_address: str = "127.0.0.1"
+    address_base: str = "127.0.0.1"
+    server: str = "auto"
+    """``auto``, ``valkey``, ``redis`` or the path of a server program."""
+    admin_email: str = "admin@shardwright.local"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Options that were found to be possible."""
+
+    options: Options
+    addresses: tuple[str, ...]
+    server: ServerBinary
+    server_path: str
+    """The path that was asked for; empty: the usual places."""
+    password: str = field(repr=False)
+    is_generated: bool = False
+
+
+def invalid(text: str, *, remedy: str = "") -> Rejected:
+    """A refusal for something the user can change."""
+    return Rejected(Refusal.INVALID, "invalid_option", text, remedy=remedy)
+
+
+def check(options: Options, layout: Layout, environment: Mapping[str, str]) -> Checked:
+    """Everything that could go wrong, before anything is made. Raises Rejected."""
+    if not 1 <= options.nodes <= NODES_MAX:
+        raise invalid(f"--nodes {options.nodes}: a local cluster has 1 to {NODES_MAX} nodes")
+    if options.node_memory_bytes < NODE_MEMORY_MIN:
+        raise invalid(f"--node-memory: {options.node_memory_bytes} bytes are too few", remedy="for instance 4gb")
+    if options.racks and (len(options.racks) != options.nodes or not all(options.racks)):
+        raise invalid(
+            f"--rack names {len(options.racks)} racks for {options.nodes} nodes", remedy="one name per node: a,b,c"
+        )
+    if not 1 <= options.api_port <= 65535:
+        raise invalid(f"--api-port {options.api_port} is no port")
+    if not _EMAIL.fullmatch(options.admin_email):
+        raise invalid(f"--admin-email {options.admin_email!r} is no e-mail address")
+    _check_directory(layout)
+    addresses = _addresses(options)
+    server, server_path = _server(options.server)
+    password, is_generated = _password(environment)
+    check_addresses(addresses, options.api_port)
+    _check_endpoint_address(options.endpoint_address)
+    return Checked(options, addresses, server, server_path, password, is_generated)
+
+
+def check_addresses(addresses: tuple[str, ...], api_port: int) -> None:
+    """Whether a daemon could listen at each of these addresses. Raises Rejected."""
+    for address in addresses:
+        try:
+            check_port(address, api_port)
+        except Permanent as e:
+            remedy = (
+                "choose another --api-port or --address-base" if e.code == "port_in_use" else "choose another --address-base"
+            )
+            if api_port < 1024 and os.getuid() != 0:
+                remedy = "choose an --api-port above 1023"
+            raise Rejected(Refusal.CONFLICT, e.code, f"the API cannot listen: {e.text}", remedy=remedy) from e
+
+
+def _check_directory(layout: Layout) -> None:
+    """DIR, or the nearest parent that exists, must be a directory in which only we write."""
+    directory = layout.directory
+    if "\n" in str(directory):
+        raise invalid("--dir: the path holds a line break")
+    existing = directory
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise invalid(f"--dir {directory}: {existing} is no directory in which you can write")
+    if existing == directory and stat.S_IMODE(directory.stat().st_mode) & 0o022:
+        raise invalid(
+            f"--dir {directory}: other users can write there",
+            remedy=f"chmod go-w {directory}, or choose a directory below it",
+        )
+
+
+def _addresses(options: Options) -> tuple[str, ...]:
+    try:
+        first = ipaddress.IPv4Address(options.address_base)
+    except ValueError:
+        raise invalid(
+            f"--address-base {options.address_base!r} is no IPv4 address", remedy="for instance 127.0.0.1"
+        ) from None
+    found = [ipaddress.IPv4Address(int(first) + n) for n in range(options.nodes)]
+    network = ipaddress.IPv4Network("127.0.0.0/8")
+    if not all(a in network and a not in (network.network_address, network.broadcast_address) for a in found):
+        raise invalid(
+            f"--address-base {first}: {options.nodes} consecutive addresses must lie in 127.0.0.0/8: the nodes of a local "
+            "cluster share this machine"
+        )
+    return tuple(str(a) for a in found)
+
+
+def _check_endpoint_address(text: str) -> None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise invalid(f"--endpoint-address {text!r} is no IP address") from None
+    if address.is_unspecified or address.is_multicast:
+        raise invalid(f"--endpoint-address {text}: give one address of this machine, which clients can reach")
+    try:
+        check_port(text, 0)
+    except Permanent as e:
+        raise invalid(f"--endpoint-address {text}: this machine has no such address") from e
+
+
+def _server(asked: str) -> tuple[ServerBinary, str]:
+    if asked == "auto":
+        return find_server(), ""
+    if asked in tuple(ServerKind):
+        return find_server(ServerKind(asked)), ""
+    if os.sep not in asked:
+        raise invalid(f"--server {asked!r} is neither auto, valkey, redis nor the path of a server program")
+    path = os.path.abspath(os.path.expanduser(asked))
+    return find_server(configured=path), path
+
+
+def _password(environment: Mapping[str, str]) -> tuple[str, bool]:
+    given = environment.get(PASSWORD_VARIABLE)
+    if given is None:
+        return secrets.token_urlsafe(18), True
+    if not given or not given.isprintable():
+        raise invalid(
+            f"{PASSWORD_VARIABLE} is empty or holds characters that cannot be typed", remedy="set another, or none"
+        )
+    return given, False
+
+
+# -- making ----------------------------------------------------------------------------------------------------------------
+
+
+async def create(checked: Checked, layout: Layout, environment: Mapping[str, str]) -> None:
+    """Make the cluster. The directory exists and its lock is held. Raises Rejected, OSError, StoreUnavailable; what was made
+    until then is for the caller to purge."""
+    options = checked.options
+    now = datetime.now(UTC)
+    make_run_directory(layout, environment)
+    make_private_directory(layout.logs)
+    make_private_directory(layout.nodes)
+    ensure_certificate(layout.tls, checked.addresses, now)
+    urls = [f"https://{a}:{options.api_port}" for a in checked.addresses]
+    admin = {"url": urls[0], "urls": urls, "username": options.admin_email, "password": checked.password}
+    # Before the cluster exists: a crash in between must not leave a cluster whose password nobody knows.
+    write_private(layout.admin, (json.dumps(admin, indent=2) + "\n").encode())
+    store = await SqliteStore.open(layout.store)
+    try:
+        result = await store.transact(_first_transaction(checked, now))
+    finally:
+        await store.close()
+    if not result.succeeded:
+        raise Rejected(Refusal.CONFLICT, "cluster_exists", f"{layout.directory} already holds a cluster")
+
+
+def _first_transaction(checked: Checked, now: datetime) -> Transaction:
+    options = checked.options
+    cluster = Cluster(
+        CLUSTER_NAME,
+        now,
+        options.endpoint_address,
+        options.api_port,
+        options={
+            "server_kind": str(checked.server.kind),
+            "server_version": checked.server.version,
+            "server_path": checked.server_path,
+        },
+    )
+    nodes = [
+        Node(
+            NodeUid(number),
+            address,
+            now,
+            rack=options.racks[number - 1] if options.racks else "",
+            memory_bytes=options.node_memory_bytes,
+        )
+        for number, address in enumerate(checked.addresses, 1)
+    ]
+    user = User(
+        uid=UserUid(1),
+        email=options.admin_email,
+        name="administrator",
+        role=ManagementRole.ADMIN,
+        password_hash=hash_password(checked.password),
+        created_at=now,
+        password_changed_at=now,
+    )
+    event = Event(now, "cluster_created", Severity.INFO, f"a local cluster of {len(nodes)} nodes was created")
+    made: list[keys.StoredRecord] = [cluster, Policy(), Counters(next_node=len(nodes) + 1, next_user=2), *nodes, user]
+    return Transaction(
+        (ModifiedAt(keys.CLUSTER, 0),),
+        (
+            *(PutKey(keys.key_of(record), records.encode(record)) for record in made),
+            PutKey(keys.email_key(user.email), str(user.uid).encode()),
+            PutKey(keys.event_key(event, secrets.token_hex(4)), records.encode(event)),
+        ),
+    )

@@ -1,0 +1,129 @@
+"""Entry point of one node's daemon: ``python -m shardwright.local.daemon --dir DIR --node N``. Started by the supervisor.
+
+Owns what every daemon needs before its parts: one process per node (a lock), its identity on disk, the log, the answer to
+pings, and a clean end on SIGTERM. What a daemon consists of is ``wiring.py``'s.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import faulthandler
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from shardwright.agent.endpoint_process import write_identity
+from shardwright.agent.files import make_private_directory
+from shardwright.agent.processes import identity_of
+from shardwright.errors import Rejected, ShardwrightError
+from shardwright.local.config import DaemonConfig, read_config
+from shardwright.local.layout import Layout, layout_of
+from shardwright.local.lock import try_lock
+from shardwright.local.ping import PingServer
+from shardwright.log import configure_logging
+from shardwright.model.ids import NodeUid
+from shardwright.store.sqlite import SqliteStore
+
+EXIT_TAKEN = 3
+"""Another daemon of this node lives."""
+EXIT_REFUSED = 4
+"""There is no such cluster or node."""
+
+Body = Callable[[DaemonConfig], Awaitable[None]]
+
+_log = structlog.get_logger(__name__)
+
+
+def run(layout: Layout, node_uid: NodeUid, body: Body | None = None) -> int:
+    """Be the daemon until SIGTERM; its exit status. ``body`` None: the product's own, ``wiring.run_daemon``."""
+    make_private_directory(layout.node(node_uid))
+    lock = try_lock(layout.daemon_lock(node_uid))
+    if lock is None:
+        print(f"another daemon of node {node_uid} runs already", file=sys.stderr)
+        return EXIT_TAKEN
+    # Processes that outlive the daemon are known by their working directory, so it must be somewhere of its own.
+    os.chdir(layout.node(node_uid))
+    me = identity_of(os.getpid())
+    assert me is not None
+    write_identity(layout.daemon(node_uid), me)
+    configure_logging(layout.daemon_log(node_uid))
+    structlog.contextvars.bind_contextvars(node=node_uid)
+    faulthandler.enable()
+    try:
+        asyncio.run(_serve(layout, node_uid, body or _product))
+    except Rejected as e:
+        _log.error("the daemon cannot run", code=e.code, reason=e.text)
+        print(e.text, file=sys.stderr)
+        return EXIT_REFUSED
+    except ShardwrightError as e:
+        _log.exception("the daemon has failed", code=e.code)
+        print(e.text, file=sys.stderr)
+        return 1
+    except Exception:
+        _log.exception("the daemon has failed")
+        return 1
+    finally:
+        os.close(lock)
+    return 0
+
+
+async def _product(config: DaemonConfig) -> None:
+    # Looked up late: the composition root imports everything, and this module must be importable without it.
+    wiring = importlib.import_module("shardwright.wiring")
+    await wiring.run_daemon(config)
+
+
+async def _serve(layout: Layout, node_uid: NodeUid, body: Body) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    is_asked = False
+
+    def stop() -> None:
+        nonlocal is_asked
+        if not is_asked:  # A second signal must not cut the clean end short.
+            is_asked = True
+            task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    server = await PingServer.start(layout.ping(node_uid))
+    _log.info("the daemon runs", pid=os.getpid())
+    try:
+        store = await SqliteStore.open(layout.store)
+        try:
+            config = await read_config(store, layout, node_uid)
+        finally:
+            await store.close()
+        await body(config)
+        raise RuntimeError("a daemon's work ended by itself")
+    except asyncio.CancelledError:
+        if not is_asked:
+            raise
+        _log.info("the daemon ends as asked")
+    finally:
+        with contextlib.suppress(OSError):
+            await server.close()
+
+
+def daemon_command(layout: Layout, node_uid: NodeUid) -> list[str]:
+    """How the supervisor starts a daemon."""
+    return [sys.executable, "-m", "shardwright.local.daemon", "--dir", str(layout.directory), "--node", str(node_uid)]
+
+
+def main() -> int:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(prog="shardwright daemon", description="One node's daemon; `shardwright up` starts it.")
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--node", type=int, required=True)
+    given = parser.parse_args()
+    return run(layout_of(given.dir), NodeUid(given.node))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

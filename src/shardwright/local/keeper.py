@@ -1,0 +1,164 @@
+"""Keeps one node's daemon alive: adopts or starts it, asks whether it answers, ends one that does not, starts it again.
+
+One per node, run by the supervisor. Shards and endpoint processes are not its business: they outlive daemons.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from shardwright.agent.endpoint_process import read_identity
+from shardwright.agent.files import last_line, make_private_directory, rotate
+from shardwright.agent.processes import Watch, end, is_running, spawn_process
+from shardwright.clock import Clock
+from shardwright.errors import Permanent
+from shardwright.local.daemon import EXIT_TAKEN
+from shardwright.local.layout import Layout
+from shardwright.local.ping import ping
+from shardwright.model.cluster import DaemonPresence
+from shardwright.model.ids import LeaseId, NodeUid
+from shardwright.model.seen import ProcessIdentity
+from shardwright.store import keys, records
+from shardwright.store.protocol import Store, StoreUnavailable
+from shardwright.tasks import spawn
+
+PING_EVERY_S = 1.0
+PING_TIMEOUT_S = 1.5
+SILENT_MAX_S = 5.0
+"""A daemon that has not answered for this long is ended: a frozen one may hold the store's lock."""
+SILENT_PINGS_MIN = 3
+"""And this many pings in a row went unanswered: if it was us who stood still, there was only one."""
+FIRST_ANSWER_MAX_S = 30.0
+"""Python takes seconds to start on a busy machine."""
+BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Before each start in a row of quick deaths; the last one repeats."""
+STEADY_S = 60.0
+"""After this long alive the row begins anew."""
+END_GRACE_S = 10.0
+OUTPUT_BYTES_MAX = 1024 * 1024
+REVOKE_TRIES = 3
+
+_log = structlog.get_logger(__name__)
+
+
+class DaemonKeeper:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        node_uid: NodeUid,
+        layout: Layout,
+        *,
+        store: Store,
+        clock: Clock,
+        command: Sequence[str],
+        environment: Callable[[], dict[str, str]],
+    ) -> None:
+        self.node_uid = node_uid
+        self.identity: ProcessIdentity | None = None
+        """The daemon that runs now."""
+        self._layout = layout
+        self._store = store
+        self._clock = clock
+        self._command = command
+        self._environment = environment
+        self._quick_deaths = 0
+        self._log = _log.bind(node=node_uid)
+
+    async def run(self) -> None:
+        """For ever. Its daemon outlives a cancellation."""
+        while True:
+            try:
+                await self._one_life()
+            except OSError as e:
+                self._log.error("the daemon could not be started", reason=str(e))
+                self._quick_deaths += 1
+            await self._clock.sleep(BACKOFF_S[min(self._quick_deaths, len(BACKOFF_S) - 1)])
+
+    async def end(self) -> None:
+        """End the daemon for good; ``run`` must have been cancelled."""
+        identity = self.identity or read_identity(self._layout.daemon(self.node_uid))
+        if identity is not None:
+            await end(identity, END_GRACE_S)
+            await self._revoke(identity)
+        self.identity = None
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    async def _one_life(self) -> None:
+        """Adopt or start a daemon, and stay with it until it is gone."""
+        began = self._clock.monotonic()
+        kept = read_identity(self._layout.daemon(self.node_uid))
+        is_adopted = kept is not None and is_running(kept)
+        if kept is None or not is_adopted:
+            kept = await asyncio.to_thread(self._start)
+        self.identity = kept
+        self._log.info("adopted the daemon" if is_adopted else "started the daemon", pid=kept.pid)
+        status = await self._stay_with(kept, grace_s=0 if is_adopted else FIRST_ANSWER_MAX_S)
+        self.identity = None
+        spawn(f"supervisor: revoke the lease of node {self.node_uid}", self._revoke(kept))
+        lived_s = self._clock.monotonic() - began
+        if status == EXIT_TAKEN:
+            # A daemon of this node lives that had not yet written down who it is: the next turn adopts it.
+            self._quick_deaths = 1
+            return
+        self._quick_deaths = 0 if lived_s >= STEADY_S else self._quick_deaths + 1
+        said = await asyncio.to_thread(last_line, self._layout.daemon_output(self.node_uid))
+        self._log.warning("the daemon has ended", pid=kept.pid, status=status, lived_s=round(lived_s, 1), said=said)
+
+    def _start(self) -> ProcessIdentity:
+        directory: Path = self._layout.node(self.node_uid)
+        make_private_directory(directory)
+        output = self._layout.daemon_output(self.node_uid)
+        rotate(output, bytes_max=OUTPUT_BYTES_MAX)
+        return spawn_process(self._command, directory=directory, output=output, environment=self._environment())
+
+    async def _stay_with(self, identity: ProcessIdentity, *, grace_s: float) -> int | None:
+        """Until it is gone; its exit status if it was our child. Ends it when it does not answer any more."""
+        ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        watch = Watch(identity, ended.set_result)
+        began = self._clock.monotonic()
+        silent_since: float | None = None
+        silent_pings = 0
+        try:
+            while True:
+                await asyncio.wait({ended}, timeout=PING_EVERY_S)
+                if ended.done():
+                    return ended.result()
+                asked_at = self._clock.monotonic()
+                if await ping(self._layout.ping(self.node_uid), PING_TIMEOUT_S):
+                    silent_since, silent_pings, grace_s = None, 0, 0.0
+                    continue
+                silent_since = asked_at if silent_since is None else silent_since
+                silent_pings += 1
+                now = self._clock.monotonic()
+                is_silent = now - silent_since >= SILENT_MAX_S and silent_pings >= SILENT_PINGS_MIN
+                if is_silent and now - began >= grace_s and not ended.done():
+                    self._log.error("the daemon does not answer and is ended", pid=identity.pid)
+                    await end(identity, 0)
+        finally:
+            watch.close()
+
+    async def _revoke(self, identity: ProcessIdentity) -> None:
+        """End the lease of a daemon that is certainly gone, so that the next leader need not wait until it runs out."""
+        for _ in range(REVOKE_TRIES):
+            try:
+                presence = await self._presence()
+                if presence is not None and _is_of(presence, identity):
+                    await self._store.revoke(LeaseId(presence.lease_id))
+                    self._log.info("revoked the lease of the dead daemon", pid=identity.pid)
+                return
+            except (StoreUnavailable, Permanent) as e:
+                self._log.warning("the lease of a dead daemon could not be revoked", reason=e.text)
+
+    async def _presence(self) -> DaemonPresence | None:
+        found = await self._store.get(f"{keys.DAEMONS}{self.node_uid:08d}")
+        record = records.decode(found.key, found.value) if found is not None else None
+        return record if isinstance(record, DaemonPresence) else None
+
+
+def _is_of(presence: DaemonPresence, identity: ProcessIdentity) -> bool:
+    ours = (identity.pid, identity.start_ticks, identity.boot_id)
+    return (presence.pid, presence.start_ticks, presence.boot_id) == ours

@@ -1,0 +1,62 @@
+"""Whether a daemon's main loop lives: one line in, one line out, over a Unix socket.
+
+The daemon serves it in its main loop, so that no answer means that loop stands still; the supervisor asks.
+"""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+_ASK = b"ping\n"
+_ANSWER = b"pong\n"
+_LINE_BYTES_MAX = 64
+_IDLE_S = 5.0
+
+
+class PingServer:
+    """Answers pings until it is closed."""
+
+    def __init__(self, server: asyncio.Server, path: Path) -> None:
+        """Use ``start``."""
+        self._server = server
+        self._path = path
+
+    @classmethod
+    async def start(cls, path: Path) -> "PingServer":
+        """Listen at ``path`` (mode 0600), in place of a socket that a dead daemon left. Raises OSError."""
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+        server = await asyncio.start_unix_server(_answer, path, limit=_LINE_BYTES_MAX)
+        await asyncio.to_thread(path.chmod, 0o600)
+        return cls(server, path)
+
+    async def close(self) -> None:
+        """Stop to answer."""
+        self._server.close()
+        await self._server.wait_closed()
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError, TimeoutError, ValueError):
+        async with asyncio.timeout(_IDLE_S):
+            if await reader.readline() == _ASK:
+                writer.write(_ANSWER)
+                await writer.drain()
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+async def ping(path: Path, timeout: float) -> bool:
+    """Whether the daemon answers within ``timeout`` seconds."""
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                writer.write(_ASK)
+                return await reader.readline() == _ANSWER
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, ValueError):
+        return False

@@ -1,0 +1,194 @@
+"""Stop everything of a local cluster that runs, in the order in which nothing is lost. Called by ``down``, and by the
+supervisor when it is asked to end. The caller holds the cluster's lock.
+
+Finds processes by what they wrote down, and by their command line or directory where they died before they could. Every
+step may be repeated.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from shardwright.agent.endpoint_process import MODULE as ENDPOINT_MODULE
+from shardwright.agent.endpoint_process import read_identity
+from shardwright.agent.launch import read_record
+from shardwright.agent.processes import arguments_of, end, find_processes, is_running
+from shardwright.errors import Permanent
+from shardwright.local.config import read_all
+from shardwright.local.layout import Layout
+from shardwright.model.database import Database, DatabaseStatus, Persistence, Shard, SlotGroup
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.seen import ProcessIdentity
+from shardwright.store.protocol import StoreUnavailable
+from shardwright.store.sqlite import SqliteStore
+
+DAEMON_GRACE_S = 6.0
+ENDPOINT_GRACE_S = 4.0
+SERVER_GRACE_S = 10.0
+SERVER_BUSY_GRACE_S = 900.0
+"""A server that saves a large snapshot is given this long, as long as it works."""
+
+Say = Callable[[str], None]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Processes of a cluster."""
+
+    daemons: tuple[ProcessIdentity, ...] = ()
+    endpoints: tuple[ProcessIdentity, ...] = ()
+    servers: dict[ShardUid, tuple[ProcessIdentity, ...]] = field(default_factory=dict)
+    """A server, and whatever else runs its program in its directory."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing runs."""
+        return not (self.daemons or self.endpoints or self.servers)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the store says; empty when it cannot be read."""
+
+    databases: tuple[Database, ...] = ()
+    groups: tuple[SlotGroup, ...] = ()
+    shards: tuple[Shard, ...] = ()
+
+    def database_of(self, uid: ShardUid) -> Database | None:
+        """The database of a shard."""
+        owner = next((s.database_uid for s in self.shards if s.uid == uid), None)
+        return next((d for d in self.databases if d.uid == owner), None)
+
+
+def find_running(layout: Layout, *, nodes: Iterable[NodeUid] | None = None) -> Running:
+    """What runs of the cluster, or of some of its nodes. Reads all of ``/proc``: call it in a thread."""
+    uids = layout.node_uids() if nodes is None else list(nodes)
+    daemons = {i for uid in uids if (i := read_identity(layout.daemon(uid))) is not None and is_running(i)}
+    endpoints = {i for uid in uids if (i := read_identity(layout.endpoint(uid))) is not None and is_running(i)}
+    servers: dict[ShardUid, set[ProcessIdentity]] = {}
+    programs = {path: record.executable for uid in uids for path in _shards(layout, uid) if (record := read_record(path))}
+    controls = {str(layout.control(uid)) for uid in uids}
+    for process in find_processes(lambda p: True):
+        if (uid := _daemon_of(process, layout)) is not None and uid in uids:
+            daemons.add(process)
+        elif _is_endpoint(process, controls):
+            endpoints.add(process)
+        elif programs.get(Path(process.directory)) == process.executable:
+            servers.setdefault(ShardUid(int(Path(process.directory).name)), set()).add(process)
+    return Running(_sorted(daemons), _sorted(endpoints), {uid: _sorted(found) for uid, found in sorted(servers.items())})
+
+
+async def read_recorded(layout: Layout) -> Recorded:
+    """Databases, groups and shards, as far as the store can be read."""
+    if not layout.store.exists():
+        return Recorded()
+    try:
+        store = await SqliteStore.open(layout.store)
+    except StoreUnavailable as e:
+        _log.warning("the store cannot be opened", reason=e.text)
+        return Recorded()
+    try:
+        return Recorded(
+            tuple(r for r in await read_all(store, "databases/") if isinstance(r, Database)),
+            tuple(r for r in await read_all(store, "groups/") if isinstance(r, SlotGroup)),
+            tuple(r for r in await read_all(store, "shards/") if isinstance(r, Shard)),
+        )
+    except (StoreUnavailable, Permanent) as e:
+        _log.warning("the store cannot be read", reason=e.text)
+        return Recorded()
+    finally:
+        await store.close()
+
+
+def databases_at_risk(recorded: Recorded, running: Running) -> list[Database]:
+    """Databases whose data is in memory only, and in memory now."""
+    loaded = {d.uid for uid in running.servers if (d := recorded.database_of(uid)) is not None}
+    return [
+        d
+        for d in recorded.databases
+        if d.persistence is Persistence.DISABLED and d.uid in loaded and d.status is not DatabaseStatus.DELETE_PENDING
+    ]
+
+
+async def stop_everything(layout: Layout, say: Say) -> bool:
+    """Daemons first, so that nobody reacts; then endpoint processes, so that nothing is written any more; then primaries,
+    which wait for their replicas; then replicas. False: something could not be ended, which was said."""
+    recorded = await read_recorded(layout)
+    running = await asyncio.to_thread(find_running, layout)
+    await stop_daemons(running, say)
+    # Only now: a daemon may just have started another process.
+    running = await asyncio.to_thread(find_running, layout)
+    if running.endpoints:
+        say(f"stopping {_count(len(running.endpoints), 'endpoint process', 'endpoint processes')}")
+        await asyncio.gather(*(end(p, ENDPOINT_GRACE_S) for p in running.endpoints))
+    primaries = {g.primary for g in recorded.groups}
+    first = {uid: found for uid, found in running.servers.items() if uid in primaries}
+    rest = {uid: found for uid, found in running.servers.items() if uid not in primaries}
+    for servers in (first, rest):
+        await asyncio.gather(*(_stop_server(uid, found, recorded, say) for uid, found in servers.items()))
+    left = await asyncio.to_thread(find_running, layout)
+    for process in (*left.daemons, *left.endpoints, *(p for found in left.servers.values() for p in found)):
+        say(f"process {process.pid} ({process.executable}) could not be ended")
+    return left.is_nothing
+
+
+async def stop_daemons(running: Running, say: Say) -> None:
+    """End daemons; their shards and endpoints go on."""
+    if running.daemons:
+        say(f"stopping {_count(len(running.daemons), 'daemon', 'daemons')}")
+        await asyncio.gather(*(end(p, DAEMON_GRACE_S) for p in running.daemons))
+
+
+async def _stop_server(uid: ShardUid, processes: tuple[ProcessIdentity, ...], recorded: Recorded, say: Say) -> None:
+    database = recorded.database_of(uid)
+    name = f"shard {uid} of {database.name}" if database is not None else f"shard {uid}"
+    keeps = database is not None and database.persistence is not Persistence.DISABLED
+    pids = {p.pid for p in processes}
+
+    def killed() -> None:
+        say(f"{name} did not end when asked and was killed" + ("; its last writes may not be on disk" if keeps else ""))
+
+    # The server before the children it saves with: it ends them itself.
+    for process in sorted(processes, key=lambda p: p.start_ticks):
+        is_child = len(pids) > 1 and process.start_ticks != min(p.start_ticks for p in processes)
+        if is_child:
+            await end(process, 0)
+        else:
+            say(f"stopping {name}" + (" (it saves first)" if keeps else ""))
+            await end(process, SERVER_GRACE_S, busy_grace_s=SERVER_BUSY_GRACE_S, on_kill=killed)
+
+
+# -- finding -------------------------------------------------------------------------------------------------------------
+
+
+def _shards(layout: Layout, uid: NodeUid) -> list[Path]:
+    parent = layout.shards(uid)
+    return [p for p in parent.iterdir() if p.name.isdigit() and p.is_dir()] if parent.is_dir() else []
+
+
+def _daemon_of(process: ProcessIdentity, layout: Layout) -> NodeUid | None:
+    """The node whose daemon this is, by its command line; None when it is none of this cluster."""
+    line = arguments_of(process.pid)
+    if len(line) != 7 or line[1] != "-m" or line[3:5] != ["--dir", str(layout.directory)] or line[5] != "--node":
+        return None
+    return NodeUid(int(line[6])) if line[6].isdigit() else None
+
+
+def _is_endpoint(process: ProcessIdentity, controls: set[str]) -> bool:
+    line = arguments_of(process.pid)
+    if ENDPOINT_MODULE not in line or "--control" not in line[:-1]:
+        return False
+    return line[line.index("--control") + 1] in controls
+
+
+def _sorted(processes: Iterable[ProcessIdentity]) -> tuple[ProcessIdentity, ...]:
+    return tuple(sorted(processes, key=lambda p: (p.start_ticks, p.pid)))
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

@@ -1,0 +1,229 @@
+"""``shardwright up``: create a local cluster or start a recorded one, and leave a supervisor with it.
+
+Two at once exclude each other by the cluster's lock, which passes to the supervisor. Whatever refuses, refuses before
+anything was made, or takes back what was.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shardwright.agent.endpoint_process import read_identity
+from shardwright.agent.files import make_private_directory, rotate
+from shardwright.agent.processes import is_running, spawn_process
+from shardwright.clock import Clock, SystemClock
+from shardwright.errors import Refusal, Rejected
+from shardwright.local.config import read_cluster, read_nodes
+from shardwright.local.creation import PASSWORD_VARIABLE, Checked, Options, check, check_addresses, create
+from shardwright.local.layout import Layout, layout_of, make_run_directory, purge
+from shardwright.local.lock import try_lock
+from shardwright.local.ready import wait_ready
+from shardwright.local.stop import Say
+from shardwright.local.supervisor import (
+    Outcome,
+    command_with,
+    daemon_environment,
+    supervise,
+    supervisor_command,
+    welcome,
+)
+from shardwright.log import configure_logging
+from shardwright.model.cluster import Cluster, Node
+from shardwright.model.ids import NodeUid
+from shardwright.store.sqlite import SqliteStore
+from shardwright.tasks import spawn
+
+LOCK_WAIT_S = 3.0
+"""Another ``up`` that only looks, or a supervisor that is just ending, holds the lock for a moment."""
+DAEMON_MODULE = "shardwright.local.daemon"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What ``up`` did."""
+
+    layout: Layout
+    is_new: bool
+    was_running: bool
+    username: str = ""
+    """Of the first user; empty unless the cluster is new."""
+    password: str = field(default="", repr=False)
+    """Generated just now; empty otherwise. Shown once."""
+
+
+def prepare(options: Options, environment: Mapping[str, str]) -> "tuple[Started, int | None]":
+    """Create the cluster if need be and take its lock; the lock's descriptor, or None when a supervisor runs already.
+    Raises Rejected: nothing was changed then."""
+    layout = layout_of(options.directory)
+    checked = None if _holds_cluster(layout) else check(options, layout, environment)
+    made = _make_directories(layout.directory) if checked is not None else None
+    lock = _lock(layout)
+    if lock is None:
+        return Started(layout, is_new=False, was_running=True), None
+    try:
+        if checked is not None and not _holds_cluster(layout):
+            return _create(checked, layout, environment, made), lock
+        _check_recorded(layout)
+        make_run_directory(layout, environment)
+        return Started(layout, is_new=False, was_running=False), lock
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _create(checked: Checked, layout: Layout, environment: Mapping[str, str], made: Path | None) -> Started:
+    try:
+        asyncio.run(create(checked, layout, environment))
+    except BaseException:
+        purge(layout)
+        _remove_made(layout.directory, made)
+        raise
+    password = checked.password if checked.is_generated else ""
+    return Started(layout, is_new=True, was_running=False, username=checked.options.admin_email, password=password)
+
+
+def _holds_cluster(layout: Layout) -> bool:
+    """Whether a cluster was created here (a store without one is what a crash in the middle of that leaves)."""
+    if not layout.store.exists():
+        return False
+    return _recorded(layout)[0] is not None
+
+
+def _recorded(layout: Layout) -> tuple[Cluster | None, list[Node]]:
+    async def read() -> tuple[Cluster | None, list[Node]]:
+        store = await SqliteStore.open(layout.store)
+        try:
+            return await read_cluster(store), await read_nodes(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(read())
+
+
+def _check_recorded(layout: Layout) -> None:
+    """The recorded nodes that do not run must be able to listen; and files that were lost are made anew."""
+    cluster, nodes = _recorded(layout)
+    assert cluster is not None
+    dead = tuple(n.address for n in nodes if not _runs(layout, n.uid))
+    check_addresses(dead, cluster.api_port)
+    welcome(layout, cluster, nodes)
+
+
+def _runs(layout: Layout, uid: NodeUid) -> bool:
+    identity = read_identity(layout.daemon(uid))
+    return identity is not None and is_running(identity)
+
+
+def _lock(layout: Layout) -> int | None:
+    """The lock's descriptor; None: a supervisor has it. Raises Rejected when somebody else keeps it."""
+    clock = SystemClock()
+    deadline = clock.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            lock = try_lock(layout.lock)
+        except FileNotFoundError:
+            # A `down --purge` at the same time took the directory away.
+            make_private_directory(layout.directory)
+            continue
+        if lock is not None:
+            return lock
+        supervisor = read_identity(layout.supervisor)
+        if supervisor is not None and is_running(supervisor):
+            return None
+        if clock.monotonic() > deadline:
+            raise Rejected(
+                Refusal.CONFLICT,
+                "busy",
+                f"another `shardwright up` or `down` is at work on {layout.directory}",
+                remedy="wait for it, then try again",
+            )
+        asyncio.run(clock.sleep(0.05))
+
+
+def _make_directories(directory: Path) -> Path | None:
+    """Make DIR and its parents; the topmost that was made, None when DIR existed."""
+    if directory.exists():
+        if not any(directory.iterdir()):
+            directory.chmod(0o700)
+        return None
+    top = directory
+    while not top.parent.exists():
+        top = top.parent
+    make_private_directory(directory)
+    return top
+
+
+def _remove_made(directory: Path, top: Path | None) -> None:
+    """Take back the parents that were made for DIR, as far as they are empty."""
+    if top is None:
+        return
+    path = directory
+    with contextlib.suppress(OSError):
+        while True:
+            if path.exists():
+                path.rmdir()
+            if path == top:
+                return
+            path = path.parent
+
+
+# -- running ---------------------------------------------------------------------------------------------------------------
+
+
+def run_here(started: Started, lock: int, *, say: Say, on_ready: Callable[[], None], module: str = DAEMON_MODULE) -> Outcome:
+    """Be the supervisor until Ctrl-C, which stops everything cleanly."""
+    os.environ.pop(PASSWORD_VARIABLE, None)
+    configure_logging(started.layout.supervisor_log)
+    os.umask(0o077)
+    clock = SystemClock()
+
+    async def tell() -> None:
+        try:
+            await _wait(started.layout, say, clock)
+        except Exception as e:  # The cluster may still come; whoever watches decides.
+            say(f"not ready yet: {e}")
+        else:
+            on_ready()
+
+    def begin() -> asyncio.Task[None]:
+        return spawn("up: wait until it serves", tell())
+
+    try:
+        return asyncio.run(supervise(started.layout, say=say, command=command_with(module), on_running=begin))
+    finally:
+        os.close(lock)
+
+
+def leave_behind(started: Started, lock: int, *, say: Say, module: str = DAEMON_MODULE) -> None:
+    """Start the supervisor in the background and wait until the cluster serves. Raises Permanent when it does not come."""
+    os.environ.pop(PASSWORD_VARIABLE, None)
+    layout = started.layout
+    make_private_directory(layout.logs)
+    rotate(layout.supervisor_output, bytes_max=1024 * 1024)
+    layout.supervisor.unlink(missing_ok=True)
+    try:
+        spawn_process(
+            supervisor_command(layout, lock, module),
+            directory=layout.directory,
+            output=layout.supervisor_output,
+            environment=daemon_environment(),
+            pass_descriptors=[lock],
+        )
+    finally:
+        os.close(lock)
+    asyncio.run(_wait(layout, say, SystemClock()))
+
+
+async def _wait(layout: Layout, say: Say, clock: Clock) -> None:
+    store = await SqliteStore.open(layout.store)
+    try:
+        cluster = await read_cluster(store)
+        port = cluster.api_port if cluster is not None else 0
+        await wait_ready(
+            layout, store, clock=clock, on_node=lambda n: say(f"node {n.uid}: https://{n.address}:{port} answers")
+        )
+    finally:
+        await store.close()
