@@ -43,6 +43,8 @@ MESSAGE_REASONS_MAX = 20
 
 INSUFFICIENT_RESOURCES = "insufficient_resources"
 MOVE_FAILED = "move_failed"
+MOVE_LIMIT = "move_limit"
+SYNC_LIMIT = "sync_limit"
 
 Subject = ShardUid | EndpointUid
 
@@ -263,10 +265,14 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     # What may begin only after a move that tidies up is still to come.
     has_more = any(p.is_later for p in plan.moves) and bool(plan.in_flight)
     is_under_way = bool(held or waiting or starter.started or starter.deferred or has_more)
-    turn.blocked((*waiting, *starter.stuck.values(), *(u.reason for u in plan.unplaced), *_reasons_of(held)))
+    # Waiting in one's own queue is no blockage; waiting for a move of others is.
+    hidden = {MOVE_LIMIT, SYNC_LIMIT} if held else set()
+    deferred = [r for r in starter.deferred.values() if r.code not in hidden]
+    unplaced = [u.reason for u in plan.unplaced]
+    turn.blocked((*waiting, *starter.stuck.values(), *unplaced, *_reasons_of(held), *deferred))
     if is_under_way and rule.until is not None and not is_over:
         turn.wake_at(rule.until)
-    return Advance(is_under_way, (*starter.stuck.values(), *given_up), tuple(u.reason for u in plan.unplaced))
+    return Advance(is_under_way, (*starter.stuck.values(), *given_up), tuple(unplaced))
 
 
 class _Starter:
@@ -289,7 +295,7 @@ class _Starter:
                 self.failed.setdefault((move.kind, _subject(move)), []).append(move)
         self.stuck: dict[Subject, Reason] = {}
         self.started: list[MoveProposal] = []
-        self.deferred: list[MoveProposal] = []
+        self.deferred: dict[MoveProposal, Reason] = {}
 
     def run(self) -> None:
         for proposal in self.plan.moves:
@@ -299,10 +305,11 @@ class _Starter:
         for proposal in self.plan.moves:
             if proposal.is_later or proposal.subject in self.stuck:
                 continue
-            if self._must_wait(proposal, role_changes):
-                self.deferred.append(proposal)
-            else:
+            reason = self._hindrance(proposal, role_changes)
+            if reason is None:
                 self._start(proposal)
+            else:
+                self.deferred[proposal] = reason
 
     def _role_changes(self) -> set[DatabaseUid]:
         """Databases whose clients are, or are about to be, sent to another server: their endpoints wait. One interruption
@@ -312,19 +319,24 @@ class _Starter:
         proposed = (p for p in self.plan.moves if p.changes_role and not p.is_later and p.subject not in self.stuck)
         return found | {p.database_uid for p in proposed}
 
-    def _must_wait(self, proposal: MoveProposal, role_changes: set[DatabaseUid]) -> bool:
+    def _hindrance(self, proposal: MoveProposal, role_changes: set[DatabaseUid]) -> Reason | None:
+        """Why the move cannot begin this turn; None when it can."""
         if self.slots == 0:
-            return True
+            return _waits(proposal, MOVE_LIMIT, "for another move of this action to end")
         retry_at = self._retry_at(proposal)
         if retry_at is not None and self.turn.now < retry_at:
             # Planned only when its time has come: a place chosen now may be gone by then.
             self.turn.wake_at(retry_at)
-            return True
+            return _waits(proposal, "retry_pending", f"until {retry_at:%H:%M:%S} before it is tried again")
         if proposal.kind == MoveKind.REBIND:
-            return proposal.database_uid in role_changes
-        if proposal.group_uid is not None and self.turn.view.live_move_of_group(proposal.group_uid) is not None:
-            return True
-        return proposal.kind == MoveKind.RELOCATE and self.syncs == 0
+            is_first = proposal.database_uid not in role_changes
+            return None if is_first else _waits(proposal, "role_change_first", "for the primary role to pass first")
+        move = None if proposal.group_uid is None else self.turn.view.live_move_of_group(proposal.group_uid)
+        if move is not None:
+            return _waits(proposal, Code.GROUP_BUSY, f"for move {move.uid}")
+        if proposal.kind == MoveKind.RELOCATE and self.syncs == 0:
+            return _waits(proposal, SYNC_LIMIT, "for another full sync to end")
+        return None
 
     def _start(self, proposal: MoveProposal) -> None:
         number = self.turn.action.moves_started + 1
@@ -380,6 +392,11 @@ def _subject(move: Move) -> Subject:
 def _subject_name(proposal: MoveProposal) -> str:
     kind = "endpoint" if proposal.endpoint_uid is not None else "shard"
     return f"{kind} {proposal.subject} of database {proposal.database_uid}"
+
+
+def _waits(proposal: MoveProposal, code: str, what: str) -> Reason:
+    text = f"{proposal.kind} of {_subject_name(proposal)} waits {what}"
+    return Reason(code, text, Grade.SOFT_LIMIT, "", proposal.shard_uid, proposal.database_uid, proposal.from_node)
 
 
 def _reasons_of(moves: Sequence[Move]) -> list[Reason]:

@@ -32,6 +32,7 @@ class Leaves(StrEnum):
     ROLES = "roles"
     """Only the primary role leaves; no shard changes its node."""
     NOTHING = "nothing"
+    """No shard and no role; endpoints are a matter of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class EvacuationScope:
     databases: Mapping[DatabaseUid, Leaves] = field(default_factory=dict)
     """Exceptions from ``default``."""
     includes_endpoints: bool = True
+    """Whether the endpoints that the node serves leave too."""
 
     def of(self, uid: DatabaseUid) -> Leaves:
         """What of this database leaves."""
@@ -326,8 +328,6 @@ class _Evacuation:
     # -- endpoints -------------------------------------------------------------------------------------------------------
 
     def _plan_endpoint(self, endpoint: Endpoint) -> None:
-        if self.scope.of(endpoint.database_uid) == Leaves.NOTHING:
-            return
         move = next(_live_moves_of_endpoint(self.view, endpoint.uid), None)
         if move is not None:
             self.in_flight[move.uid] = move

@@ -130,7 +130,8 @@ def test_databases_may_differ_in_what_leaves() -> None:
     builder = PAIR.with_database(on=((2, 1),))
     found = plan(builder, leaves=Leaves.PRIMARIES, databases={DatabaseUid(2): Leaves.ALL})
     assert [short(p) for p in found.moves if p.group_uid] == ["handoff 1 -> 2", "relocate 4 -> 3"]
-    assert plan(builder, leaves=Leaves.NOTHING).is_empty
+    assert plan(builder, leaves=Leaves.NOTHING, includes_endpoints=False).is_empty
+    assert [p.kind for p in plan(builder, leaves=Leaves.NOTHING).moves] == [MoveKind.REBIND]
 
 
 def test_roles_only_never_moves_a_shard() -> None:

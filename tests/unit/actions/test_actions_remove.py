@@ -1,0 +1,178 @@
+"""Taking a node out."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from shardwright.actions.base import decide_action
+from shardwright.model.action import ActionName, ActionStatus, Move, MoveKind, MoveState, RemoveParameters
+from shardwright.model.commands import YieldLeadership
+from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
+from shardwright.testing.stepper import action_of, decide_once, run_action, step_moves
+
+A = "action-1"
+N1 = NodeUid(1)
+PAIR = cluster(3, leader=2).with_database(on=((1, 2),))
+
+
+def remove(builder: ClusterBuilder, *, waits: bool | None = None, **options: object) -> ClusterBuilder:
+    builder = builder.with_action(ActionName.REMOVE, 1, RemoveParameters(wait_for_persistence=waits))
+    return run_action(builder, A, now=NOW, **options)  # type: ignore[arg-type]
+
+
+def result(builder: ClusterBuilder) -> tuple[str, str]:
+    action = action_of(builder.view, A)
+    return str(action.status), str(action.error_code)
+
+
+def stuck_in_cleaning(builder: ClusterBuilder, *, waits: bool | None) -> ClusterBuilder:
+    """Everything happens except that a move that cleans up never ends: its files are not yet in place."""
+    builder = builder.with_action(ActionName.REMOVE, 1, RemoveParameters(wait_for_persistence=waits))
+    for turn in range(40):
+        now = NOW + timedelta(seconds=turn)
+        builder = decide_once(builder, action_of(builder.view, A), now=now)
+        waiting = [m for m in builder.view.live_moves() if m.state == MoveState.CLEANING and m.has_left]
+        builder = step_moves(builder, now=now)
+        for move in waiting:
+            if builder.view.moves[move.uid].state == MoveState.DONE and action_of(builder.view, A).status == "running":
+                builder = builder.with_records(move)
+    return builder
+
+
+def test_the_node_vanishes_with_all_that_is_recorded_about_it() -> None:
+    builder = remove(PAIR)
+    assert result(builder) == ("completed", "")
+    view = builder.view
+    assert set(view.nodes) == {2, 3}
+    assert view.shards_on(N1) == []
+    assert view.endpoints_on(N1) == []
+    assert N1 not in view.node_seen
+    assert view.removed_nodes[N1].retained_until - view.removed_nodes[N1].removed_at == timedelta(days=1)
+    assert action_of(view, A).node_uid == 1, "the result stays readable"
+
+
+def test_it_is_marked_while_it_runs() -> None:
+    builder = remove(PAIR, turns=3)
+    assert builder.view.nodes[N1].is_decommissioning
+    assert builder.view.nodes[N1].is_closed
+
+
+def test_snapshots_go_with_the_node() -> None:
+    builder = run_action(PAIR.with_action(ActionName.MAINTENANCE_ON, 1), A, now=NOW)
+    assert builder.view.snapshots
+    builder = run_action(builder.with_action(ActionName.REMOVE, 1), "action-2", now=NOW)
+    assert action_of(builder.view, "action-2").status == ActionStatus.COMPLETED
+    assert builder.view.snapshots == {}
+
+
+def test_without_room_nothing_moves_and_the_node_stays_closed() -> None:
+    builder = cluster(2, leader=2).with_database(on=((1,),)).with_database(on=((1, 2),))
+    builder = remove(builder.with_database(on=((2,),), memory_bytes=100 * MB))
+    assert result(builder) == ("failed", "insufficient_resources")
+    assert builder.view.moves == {}
+    node = builder.view.nodes[N1]
+    assert (node.is_closed, node.is_decommissioning) == (True, False)
+    action = action_of(builder.view, A)
+    assert [r.shard_uid for r in action.reasons] == [2]
+    assert "add a node" in action.error_message
+
+
+def test_the_last_node_stays() -> None:
+    assert result(remove(cluster(1, leader=1))) == ("failed", "last_node")
+
+
+def test_the_leaders_node_yields_first() -> None:
+    builder = PAIR.with_leader(1).with_action(ActionName.REMOVE, 1)
+    builder = run_action(builder, A, now=NOW, turns=2)
+    assert decide_action(action_of(builder.view, A), builder.view, NOW).commands == (YieldLeadership(),)
+    assert builder.view.moves == {}
+    assert result(run_action(builder, A, now=NOW)) == ("completed", "")
+
+
+def test_leadership_that_came_back_is_yielded_again_before_the_node_goes() -> None:
+    builder = remove(PAIR, turns=4).with_leader(1)
+    builder = run_action(builder, A, now=NOW)
+    assert result(builder) == ("completed", "")
+    assert builder.view.leadership is not None
+    assert builder.view.leadership.node_uid != 1
+
+
+def test_nobody_else_could_lead() -> None:
+    builder = PAIR.with_leader(1).without_daemon(2).without_daemon(3)
+    assert result(remove(builder)) == ("failed", "no_other_leader")
+
+
+@pytest.mark.parametrize(
+    ("policy", "waits", "is_waiting"), [(False, None, False), (True, None, True), (True, False, False), (False, True, True)]
+)
+def test_persistence_is_waited_for_by_parameter_or_policy(policy: bool, waits: bool | None, is_waiting: bool) -> None:
+    builder = stuck_in_cleaning(PAIR.with_policy(persistent_node_removal=policy), waits=waits)
+    action = action_of(builder.view, A)
+    if is_waiting:
+        assert action.status == ActionStatus.RUNNING
+        assert {r.code for r in action.reasons} == {"persistence_pending"}
+    else:
+        assert action.status == ActionStatus.COMPLETED
+        assert not builder.view.live_moves(), "moves that only tidied up there ended with the node"
+
+
+def test_a_dead_node_goes_when_live_copies_exist() -> None:
+    builder = cluster(3, leader=2).with_database(on=((2, 1),)).with_dead_node(1)
+    builder = remove(builder)
+    assert result(builder) == ("completed", "")
+    assert [s.node_uid for s in builder.view.shards.values()] == [2, 3]
+
+
+def test_a_dead_node_with_the_only_copy_stays() -> None:
+    builder = remove(cluster(3, leader=2).with_database(on=((1,),)).with_dead_node(1))
+    assert result(builder) == ("failed", "no_live_copy")
+    assert builder.view.moves == {}
+
+
+def test_half_a_picture_is_no_verdict() -> None:
+    builder = cluster(3, leader=2).with_database(on=((1,),))
+    blind = remove(builder.without_server(1), turns=10)
+    assert action_of(blind.view, A).status == ActionStatus.STARTING
+    assert [r.code for r in action_of(blind.view, A).reasons] == ["not_observed"]
+    assert result(run_action(blind.with_healthy_shard(1), A, now=NOW)) == ("completed", "")
+
+
+def test_a_failure_keeps_the_node_closed_but_not_decommissioning() -> None:
+    def fails(move: Move) -> bool:
+        return move.endpoint_uid is not None
+
+    builder = remove(PAIR, fails=fails)
+    assert result(builder) == ("failed", "move_failed")
+    node = builder.view.nodes[N1]
+    assert (node.is_closed, node.is_decommissioning) == (True, False)
+    assert "stays closed" in action_of(builder.view, A).error_message
+
+
+def test_a_move_of_others_to_the_node_is_waited_for() -> None:
+    builder = remove(PAIR, turns=3)
+    stray = Move(
+        MoveUid("repair-1"),
+        None,
+        MoveKind.RELOCATE,
+        MoveState.SYNCING,
+        DatabaseUid(9),
+        NOW,
+        GroupUid("9:1"),
+        ShardUid(9),
+        from_node=NodeUid(2),
+        to_node=N1,
+    )
+    builder = builder.with_move(stray)
+    for turn in range(30):
+        builder = decide_once(builder, action_of(builder.view, A), now=NOW + timedelta(seconds=turn))
+        builder = step_moves_except(builder, "repair-1")
+    assert [r.code for r in action_of(builder.view, A).reasons] == ["group_busy"]
+
+
+def step_moves_except(builder: ClusterBuilder, uid: str) -> ClusterBuilder:
+    stray = next(m for m in builder.view.live_moves() if m.uid == uid)
+    without = {u: m for u, m in builder.view.moves.items() if u != uid}
+    stepped = step_moves(ClusterBuilder(replace(builder.view, moves=without)), now=NOW)
+    return stepped.with_move(stray)
