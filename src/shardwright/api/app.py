@@ -61,7 +61,7 @@ def allowed_methods(path: str) -> set[str]:
     for module in MODULES:
         for route in module.router.routes:
             if isinstance(route, APIRoute) and route.path_regex.fullmatch(path):
-                found |= route.methods
+                found |= route.methods or set()
     return found | {"OPTIONS"} if found else set()
 
 

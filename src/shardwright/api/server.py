@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import structlog
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from shardwright.errors import Permanent
 from shardwright.tasks import spawn
@@ -22,9 +23,9 @@ KEEP_ALIVE_S: Final = 75
 HEADER_BYTES_MAX: Final = 32 * 1024
 CONNECTIONS_MAX: Final = 1000
 """Beyond it the answer is 503."""
+HEADERS_TIMEOUT_S: Final = 15.0
+"""From a connection's first moment, or from the first byte of a further request, to the end of its headers."""
 POLL_S: Final = 0.005
-
-_log = structlog.get_logger(__name__)
 
 
 class _Quiet(uvicorn.Server):
@@ -33,6 +34,40 @@ class _Quiet(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Bounded(H11Protocol):
+    """A connection that is closed when its headers take too long: uvicorn itself would wait for ever."""
+
+    _headers_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._expect_nothing()
+        elif self._headers_timer is None and self.conn.trailing_data[0]:
+            self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def _expect_headers(self) -> None:
+        self._headers_timer = self.loop.call_later(HEADERS_TIMEOUT_S, self._end_slow)
+
+    def _expect_nothing(self) -> None:
+        if self._headers_timer is not None:
+            self._headers_timer.cancel()
+            self._headers_timer = None
+
+    def _end_slow(self) -> None:
+        self._headers_timer = None
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.transport.close()
 
 
 class ApiServer:
@@ -84,7 +119,7 @@ def _config(app: ASGIApp, certfile: Path, keyfile: Path) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         loop="none",
-        http="h11",
+        http=_Bounded,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -104,7 +104,7 @@ def checked_name(name: str | None) -> str:
     return name
 
 
-def checked_settings(body: DatabaseBody, old: Database | None) -> Settings:
+def checked_settings(view: ClusterView, body: DatabaseBody, old: Database | None) -> Settings:
     """The settings after the request."""
     persistence, aof_policy, snapshot_rules = _persistence(body, old)
     stored = {key: value for key in _STORED_OPTIONS if (value := getattr(body, key)) is not None}
@@ -121,8 +121,14 @@ def checked_settings(body: DatabaseBody, old: Database | None) -> Settings:
         _eviction(body, old),
         _password(body, old),
         is_rack_aware,
-        {**({} if old is None else old.options), **stored},
+        _options(view, {} if old is None else old.options, stored),
     )
+
+
+def _options(view: ClusterView, old: dict[str, object], given: dict[str, object]) -> dict[str, object]:
+    """A default that is given back (clients send whole objects) is not stored."""
+    defaults = {"shards_placement": "dense", "slave_ha": view.policy.slave_ha, "slave_ha_priority": 0}
+    return {**old, **{key: value for key, value in given.items() if key in old or value != defaults[key]}}
 
 
 def _memory(body: DatabaseBody, old: Database | None) -> int:
@@ -272,4 +278,4 @@ def sentence(reasons: Sequence[Reason]) -> str:
 
 def _sentence(reason: Reason) -> str:
     remedy = f" ({reason.remedy})" if reason.remedy else ""
-    return f"{reason.text.rstrip('.')}{remedy}."
+    return f"{reason.text[:1].upper()}{reason.text[1:].rstrip('.')}{remedy}."

@@ -51,7 +51,7 @@ def create(
         raise conflict("name_violation", f"A database has the name {name!r} already.")
     port = rules.chosen_port(seen, body.port)
     kind, version = rules.chosen_server(seen.view, body)
-    settings = rules.checked_settings(body, None)
+    settings = rules.checked_settings(seen.view, body, None)
     database = Database(
         uid=uid,
         name=name,
@@ -116,7 +116,7 @@ def change(
     old = database_of(seen.view, uid)
     rules.refuse_unavailable(body)
     rules.refuse_fixed(old, body)
-    settings = rules.checked_settings(body, old)
+    settings = rules.checked_settings(seen.view, body, old)
     name = old.name if body.name is None else rules.checked_name(body.name)
     new = replace(
         old,

@@ -111,17 +111,12 @@ CLUSTER_OPTIONS: Final[dict[str, object]] = {
 
 CHANGEABLE_OPTIONS: Final = frozenset(
     {
-        "block_cluster_changes",
         "cm_session_timeout_minutes",
         "email_alerts",
         "email_from",
         "password_complexity",
         "password_min_length",
         "availability_lag_tolerance_ms",
-        "client_maint_notifications",
-        "state_machine_smart_client_handoffs_delay_ms",
-        "options_method_forbidden",
-        "mask_bdb_credentials",
         "alert_settings",
         "smtp_host",
         "smtp_port",
@@ -132,7 +127,8 @@ CHANGEABLE_OPTIONS: Final = frozenset(
         "slave_ha_grace_period",
     }
 )
-"""What ``PUT /v1/cluster`` changes. The others show how this cluster is built and stay."""
+"""What ``PUT /v1/cluster`` changes. The others show how this cluster is built: an option that would be stored and do nothing
+is refused instead."""
 
 POLICY_FIELDS: Final[dict[str, str]] = {
     "persistent_node_removal": "persistent_node_removal",
