@@ -6,7 +6,6 @@ Owns which operations accompany a leader's writes, so that no decision needs to 
 from collections.abc import Callable, Sequence
 
 from shardwright.model.action import Action, ActionName
-from shardwright.model.cluster import Node
 from shardwright.model.database import Database, Shard
 from shardwright.model.view import ClusterView, Delete, Write
 from shardwright.store import keys
@@ -40,7 +39,5 @@ def _of_deleted(write: Delete, view: ClusterView) -> list[DeleteKey]:
             return [DeleteKey(keys.name_key(record.name)), DeleteKey(keys.port_key(record.port))]
         case Shard():
             return [DeleteKey(keys.seen_server_key(record.uid))]
-        case Node():
-            return [DeleteKey(f"{keys.SEEN_NODES}{record.uid:08d}")]
         case _:
             return []
