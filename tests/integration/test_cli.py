@@ -428,7 +428,7 @@ def test_an_action_shows_steps_moves_evidence_and_reasons(directory: Path) -> No
         text = run(directory, api, "action", "show", UID).stdout
     for part in (
         "maintenance_mode_x",
-        "5.0s",
+        "  5s  ",
         "offset 77 fenced",
         "a Lua script (busy)",
         "waits for memory (soft); remedy: add a node",

@@ -1,7 +1,7 @@
 """``shardwright action``: list, show, watch and cancel what operators asked for; and ``events``, what happened."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -197,7 +197,11 @@ def _lasted(thing: Mapping[str, Any]) -> str:
     started, ended = _time(thing.get("started")), _time(thing.get("ended"))
     if started is None:
         return "-"
-    return "under way" if ended is None else format_duration(ended - started)
+    if ended is None:
+        return "under way"
+    # The wire's times are whole seconds.
+    took = ended - started
+    return "<1s" if took < timedelta(seconds=1) else format_duration(took).replace(".0s", "s")
 
 
 def _time(text: object) -> datetime | None:

@@ -1,14 +1,12 @@
 """The ``shardwright`` command: puts the command groups together. Everything but ``up``, ``down`` and the processes they
 start talks to the public API only."""
 
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from shardwright import __version__
-from shardwright.cli import action, database, node, status
+from shardwright.cli import action, database, local, node, status
 
 _HELP = """An open, self-hosted cluster manager for Redis and Valkey.
 
@@ -29,15 +27,10 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_top)
-    _register_local(app)
+    local.register(app)
     for group in (status, database, node, action):
         group.register(app)
     return app
-
-
-def _register_local(app: typer.Typer) -> None:
-    if find_spec("shardwright.cli.local") is not None:
-        import_module("shardwright.cli.local").register(app)
 
 
 def _print_version(is_asked: bool) -> None:
