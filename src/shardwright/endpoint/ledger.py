@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from shardwright.endpoint.resp import ERROR, CommandScanner
-from shardwright.endpoint.words import READS, is_aborted_by_refusal, is_refusal
+from shardwright.endpoint.words import READS, UNBLOCKED, is_aborted_by_refusal, is_refusal
 
 OK = b"+OK\r\n"
 QUEUED = b"+QUEUED\r\n"
@@ -93,7 +93,7 @@ class Transaction:
 class Ledger:
     """The rows of one connection."""
 
-    __slots__ = ("_out", "flight", "is_recovering", "kept", "null", "order")
+    __slots__ = ("_out", "flight", "is_recovering", "is_unblocked", "kept", "null", "order")
 
     def __init__(self, out: list[bytes]) -> None:
         self._out = out  # the session's bytes to the client
@@ -103,6 +103,8 @@ class Ledger:
         """While tangled: everything the client waits for, in its order."""
         self.is_recovering = False
         """Something was refused: send nothing more, let the rest of the flight come in, then go to the right server."""
+        self.is_unblocked = False
+        """A blocking command was ended because its server is no longer the primary: close, so that the client asks again."""
         self.kept = 0
         """Bytes of commands kept for sending again."""
         self.null = b"*-1\r\n"
@@ -181,6 +183,9 @@ class Ledger:
     def settle(self, reply: bytes) -> None:
         """One reply of the server. Raises IndexError when nothing was asked."""
         entry = self.flight[0]
+        if entry.kind is Kind.BLOCKING and reply.startswith(UNBLOCKED):
+            self.is_unblocked = True
+            return
         if reply[0] == ERROR and self._is_refused(entry, reply):
             if entry.transaction is not None and entry.transaction.is_watched:
                 reply = self.null if entry.kind is Kind.EXEC else QUEUED

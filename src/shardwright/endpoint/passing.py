@@ -11,6 +11,7 @@ import socket
 
 import structlog
 
+from shardwright.clock import Clock
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel
 from shardwright.endpoint.connection import ClientConnection
@@ -34,7 +35,8 @@ class Refused(Exception):
 class Passing:
     """One endpoint on its way."""
 
-    def __init__(self, served: ServedEndpoint, to_path: str) -> None:
+    def __init__(self, served: ServedEndpoint, to_path: str, *, clock: Clock) -> None:
+        self._now = clock.monotonic
         self.to_path = to_path
         self.passed = 0
         self.failure = ""
@@ -72,7 +74,7 @@ class Passing:
             "op": "adopt_listener",
             "spec": wire.spec_to(gate.spec),
             "target": wire.target_to(gate.target),
-            "hold": wire.hold_to(gate.hold, asyncio.get_running_loop().time()),
+            "hold": wire.hold_to(gate.hold, self._now()),
         }
         try:
             await self._ask(channel, message, None if listener is None else listener.fileno())
@@ -84,7 +86,7 @@ class Passing:
 
     async def _pass_connections(self, channel: Channel) -> None:
         served = self._served
-        now = asyncio.get_running_loop().time
+        now = self._now
         tied_until = now() + TIED_GRACE_S
         while served.connections:
             for connection in list(served.connections):
@@ -135,9 +137,9 @@ class Passing:
 
     async def _is_flushed(self, connection: ClientConnection) -> bool:
         """All replies have left this process. A client that is too slow is tried again later."""
-        deadline = asyncio.get_running_loop().time() + FLUSH_S
+        deadline = self._now() + FLUSH_S
         while (transport := connection.transport) is not None and transport.get_write_buffer_size():
-            if asyncio.get_running_loop().time() >= deadline:
+            if self._now() >= deadline:
                 connection.thaw()
                 return False
             await asyncio.sleep(0)

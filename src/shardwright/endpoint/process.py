@@ -11,12 +11,13 @@ from dataclasses import asdict
 
 import structlog
 
+from shardwright.clock import Clock, SystemClock
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel, Message
 from shardwright.endpoint.connection import ClientConnection
 from shardwright.endpoint.gate import Budget, Counts
 from shardwright.endpoint.passing import Passing
-from shardwright.endpoint.protocol import PassResult
+from shardwright.endpoint.protocol import EndpointSpec, PassResult
 from shardwright.endpoint.served import ServedEndpoint
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.tasks import spawn
@@ -30,8 +31,9 @@ _log = structlog.get_logger(__name__)
 class EndpointProcess:
     """See the module."""
 
-    def __init__(self, node_uid: NodeUid) -> None:
+    def __init__(self, node_uid: NodeUid, *, clock: Clock | None = None) -> None:
         self.node_uid = node_uid
+        self._clock = clock or SystemClock()
         self.endpoints: dict[EndpointUid, ServedEndpoint] = {}
         self._budget = Budget()
         self._counts = Counts()
@@ -108,8 +110,11 @@ class EndpointProcess:
         spec = wire.spec_from(message["spec"])
         served = self.endpoints.get(spec.uid)
         if served is None:
-            served = self.endpoints[spec.uid] = ServedEndpoint(spec, budget=self._budget, counts=self._counts)
+            served = self.endpoints[spec.uid] = self._new(spec)
         await served.serve(spec)
+
+    def _new(self, spec: EndpointSpec) -> ServedEndpoint:
+        return ServedEndpoint(spec, budget=self._budget, counts=self._counts, clock=self._clock)
 
     async def _drop(self, uid: EndpointUid) -> None:
         self._stop_passing(uid)
@@ -133,7 +138,7 @@ class EndpointProcess:
         known = self._passings.get(uid)
         if known is None or known[1].done() or known[0].to_path != to_path:
             self._stop_passing(uid)
-            passing = Passing(served, to_path)
+            passing = Passing(served, to_path, clock=self._clock)
             known = self._passings[uid] = (passing, spawn("endpoint-pass", passing.run()))
         passing = known[0]
         with contextlib.suppress(TimeoutError):
@@ -152,7 +157,7 @@ class EndpointProcess:
         spec = wire.spec_from(message["spec"])
         served = self.endpoints.get(spec.uid)
         if served is None:
-            served = self.endpoints[spec.uid] = ServedEndpoint(spec, budget=self._budget, counts=self._counts)
+            served = self.endpoints[spec.uid] = self._new(spec)
         target = wire.target_from(message["target"])
         if target is not None:
             served.release(target)  # moves to a higher generation only

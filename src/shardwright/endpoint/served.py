@@ -9,6 +9,7 @@ import socket
 
 import structlog
 
+from shardwright.clock import Clock
 from shardwright.endpoint.connection import ClientConnection
 from shardwright.endpoint.gate import Budget, Change, Counts, Gate, Hold
 from shardwright.endpoint.probe import look
@@ -41,7 +42,8 @@ _log = structlog.get_logger(__name__)
 class ServedEndpoint:
     """See the module."""
 
-    def __init__(self, spec: EndpointSpec, *, budget: Budget, counts: Counts) -> None:
+    def __init__(self, spec: EndpointSpec, *, budget: Budget, counts: Counts, clock: Clock) -> None:
+        self._clock = clock
         self.gate = Gate(spec, budget=budget, counts=counts)
         self.connections: set[ClientConnection] = set()
         self.is_draining = False
@@ -171,7 +173,7 @@ class ServedEndpoint:
     async def hold(self, old: Target, new: Target) -> HoldResult:
         """See ``Endpoints.hold``."""
         loop = self._loop
-        if self.gate.begin_hold(old, new, loop.time()) is Change.HELD:
+        if self.gate.begin_hold(old, new, self._clock.monotonic()) is Change.HELD:
             for connection in list(self.connections):
                 connection.gate_changed()
             if self._releasing is None:
@@ -198,7 +200,7 @@ class ServedEndpoint:
         held = sum(len(c.session.ready) for c in self.connections)
         if self.gate.release(target) is not Change.MOVED:
             return ReleaseResult(0.0, 0, self.gate.generation)
-        pause_s = 0.0 if hold is None else self._loop.time() - hold.since
+        pause_s = 0.0 if hold is None else self._clock.monotonic() - hold.since
         self._moved()
         return ReleaseResult(round(pause_s * 1000, 3), held, self.gate.generation)
 
@@ -210,7 +212,7 @@ class ServedEndpoint:
         """A hold that lasts too long: its leader may be gone. Ask both servers, go to the writable primary."""
         try:
             while (hold := self.gate.hold) is not None:
-                wait_s = hold.since + SELF_RELEASE_S - self._loop.time()
+                wait_s = hold.since + SELF_RELEASE_S - self._clock.monotonic()
                 if wait_s > 0:
                     await asyncio.sleep(wait_s)
                     continue
@@ -238,7 +240,7 @@ class ServedEndpoint:
 
     def take_over_hold(self, old: Target, new: Target, age_s: float) -> None:
         """Another process passed this endpoint on while it was holding."""
-        if self.gate.begin_hold(old, new, self._loop.time() - age_s) is Change.HELD and self._releasing is None:
+        if self.gate.begin_hold(old, new, self._clock.monotonic() - age_s) is Change.HELD and self._releasing is None:
             self._moved()
             self._releasing = spawn("endpoint-self-release", self._release_in_time())
 

@@ -195,7 +195,8 @@ class Session(Dialogue):
             self.blocked_since = None
         elif self.blocked_since is None:
             self.blocked_since = now
-            self.gate.counts.held += max(1, len(self.ready))
+            if not self.gate.is_open or self.failure:
+                self.gate.counts.held += max(1, len(self.ready))
         self._is_flowing = (
             can_send and self.is_authenticated and self._transaction is None and not self._is_raw and ledger.order is None
         )
@@ -286,7 +287,7 @@ class Session(Dialogue):
             end = ends[-1]
             if not is_simple or not self.ledger.settle_plain(len(ends), data if end == len(data) else data[:end]):
                 self._settle(data, ends)
-        if self.ready or not self._is_flowing or self.ledger.is_recovering:
+        if self.ready or not self._is_flowing or self.ledger.is_recovering or self.ledger.is_unblocked:
             self._after_replies(now)
         self._charge()
 
@@ -306,6 +307,9 @@ class Session(Dialogue):
                 self.ledger.settle(reply)
 
     def _after_replies(self, now: float) -> None:
+        if self.ledger.is_unblocked:
+            self.close()
+            return
         if self.ledger.is_recovering and not self.ledger.flight:
             self._move_on(now)
         elif self._leaving_since is not None and self._is_at_barrier:

@@ -89,6 +89,10 @@ ABORT_CAUSES = (b"READONLY You can't write", b"NOREPLICAS Not enough", b"MASTERD
 """The same behind ``-EXECABORT Transaction discarded because of:``."""
 
 
+UNBLOCKED = (b"-UNBLOCKED force", b"-REDIRECT ")
+"""What a blocking command is answered when its server loses its role."""
+
+
 def is_refusal(reply: bytes) -> bool:
     """A reply that says: not executed here and now."""
     return reply.startswith(REFUSALS)
