@@ -48,7 +48,7 @@ def take_snapshot(view: ClusterView, node_uid: NodeUid, *, name: str, now: datet
     shards = tuple(
         SnapshotShard(s.database_uid, s.group_uid, s.uid, Role.PRIMARY if view.is_primary(s) else Role.REPLICA)
         for s in view.shards_on(node_uid)
-        if s.wanted != ShardWanted.GONE
+        if s.wanted == ShardWanted.RUNNING
     )
     return Snapshot(node_uid, name, now, shards, tuple(e.uid for e in view.endpoints_on(node_uid)))
 

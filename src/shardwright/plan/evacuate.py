@@ -5,7 +5,7 @@ it. A primary whose group has a proven replica elsewhere hands over and then lea
 copy that takes the role; endpoints go last. Capacity counts what is in flight and what the plan itself has placed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -328,7 +328,7 @@ class _Evacuation:
     # -- endpoints -------------------------------------------------------------------------------------------------------
 
     def _plan_endpoint(self, endpoint: Endpoint) -> None:
-        move = next(_live_moves_of_endpoint(self.view, endpoint.uid), None)
+        move = self.ledger.rebinds_of.get(endpoint.uid)
         if move is not None:
             self.in_flight[move.uid] = move
             return
@@ -360,8 +360,7 @@ class _Evacuation:
         planned = [m for m in proposed if m.changes_role and m.database_uid == endpoint.database_uid]
         if planned:
             return {m.to_node for m in planned if m.to_node is not None}
-        primaries = [g.primary for g in self.view.groups.values() if g.database_uid == endpoint.database_uid]
-        return {self.view.shards[uid].node_uid for uid in primaries if uid is not None and uid in self.view.shards}
+        return self.ledger.primaries_of.get(endpoint.database_uid, set())
 
     # -- reasons ---------------------------------------------------------------------------------------------------------
 
@@ -384,10 +383,6 @@ class _Evacuation:
 
 def _name(shard: Shard) -> str:
     return f"shard {shard.uid} of database {shard.database_uid}"
-
-
-def _live_moves_of_endpoint(view: ClusterView, uid: EndpointUid) -> Iterator[Move]:
-    return (m for m in view.live_moves() if m.endpoint_uid == uid)
 
 
 __all__ = ["EvacuationPlan", "EvacuationScope", "Leaves", "MoveProposal", "Unplaced", "plan_evacuation"]

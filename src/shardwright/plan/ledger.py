@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from shardwright.model.action import ActionName, Move, MoveKind, MoveState
 from shardwright.model.cluster import Node
 from shardwright.model.database import Database, Shard, ShardWanted
-from shardwright.model.ids import GroupUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView
@@ -64,6 +64,10 @@ class Ledger:
     shards_of: dict[GroupUid, list[Shard]] = field(default_factory=dict)
     moves_of: dict[GroupUid, Move] = field(default_factory=dict)
     """The live move of each slot group."""
+    rebinds_of: dict[EndpointUid, Move] = field(default_factory=dict)
+    """The live move of each endpoint."""
+    primaries_of: dict[DatabaseUid, set[NodeUid]] = field(default_factory=dict)
+    """Nodes that hold a committed primary of each database."""
     leaving_nodes: set[NodeUid] = field(default_factory=set)
     """Nodes that a live action is emptying or relieving of primaries."""
     removed_soon: set[NodeUid] = field(default_factory=set)
@@ -82,6 +86,7 @@ class Ledger:
             primary = None if group.primary is None else self.view.shards.get(group.primary)
             if primary is not None and primary.node_uid in self.loads:
                 self.loads[primary.node_uid].primaries += 1
+                self.primaries_of.setdefault(group.database_uid, set()).add(primary.node_uid)
         for move in self.view.moves.values():
             if not move.state.is_terminal:
                 self._count_move(move)
@@ -158,7 +163,10 @@ class Ledger:
             self._count_relocation(move)
 
     def _count_rebind(self, move: Move) -> None:
-        endpoint = None if move.endpoint_uid is None else self.view.endpoints.get(move.endpoint_uid)
+        if move.endpoint_uid is None:
+            return
+        self.rebinds_of[move.endpoint_uid] = move
+        endpoint = self.view.endpoints.get(move.endpoint_uid)
         bound = () if endpoint is None else endpoint.nodes
         if move.to_node in self.loads and move.to_node not in bound:
             self.loads[move.to_node].endpoints += 1

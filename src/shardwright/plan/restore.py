@@ -72,7 +72,8 @@ class _Restoration:
                 wanted, "database_gone", f"database {wanted.database_uid} no longer has slot group {wanted.group_uid}"
             )
             return
-        copies = [s for s in self.ledger.shards_of.get(group.uid, []) if s.wanted != ShardWanted.GONE]
+        # A copy that is stopped here only waits for its successor's files: it does not count as back.
+        copies = [s for s in self.ledger.shards_of.get(group.uid, []) if s.wanted == ShardWanted.RUNNING]
         here = next((s for s in copies if s.node_uid == self.node.uid), None)
         move = self.ledger.moves_of.get(group.uid)
         if move is not None and move.to_node == self.node.uid:
@@ -176,7 +177,7 @@ class _Restoration:
             text = f"endpoint {uid} no longer exists"
             self.differences.append(Reason("endpoint_gone", text, Grade.SOFT_LIMIT, node_uid=self.node.uid))
             return
-        move = next((m for m in self.view.live_moves() if m.endpoint_uid == uid), None)
+        move = self.ledger.rebinds_of.get(uid)
         if move is not None and move.to_node == self.node.uid:
             self.in_flight.append(move)
             return

@@ -288,3 +288,10 @@ def test_a_deleted_snapshot_ends_a_restore_that_runs() -> None:
     assert result(builder) == ("failed", "snapshot_not_found")
     assert replace(builder.view.nodes[N1], is_quorum_only=False) == PAIR.view.nodes[N1]
     assert builder.view.nodes[N1].is_quorum_only
+
+
+def test_a_closed_node_gets_nothing_back_and_is_told_how_to_reopen() -> None:
+    builder = off(on(PAIR).with_node_changed(1, is_closed=True))
+    assert result(builder)[0] == "failed"
+    assert builder.view.nodes[N1].is_quorum_only
+    assert "accept_servers true" in action_of(builder.view, "action-2").error_message

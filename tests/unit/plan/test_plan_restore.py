@@ -6,7 +6,7 @@ from datetime import timedelta
 from shardwright.actions.maintenance_on import take_snapshot
 from shardwright.model.action import MoveKind, MoveState
 from shardwright.model.cluster import Snapshot
-from shardwright.model.database import DatabaseStatus
+from shardwright.model.database import DatabaseStatus, ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.view import Delete
 from shardwright.plan.evacuate import MoveProposal
@@ -164,3 +164,17 @@ def test_a_group_that_another_move_changes_is_waited_for() -> None:
 def test_a_group_whose_primary_does_not_answer_is_waited_for() -> None:
     gone = with_primary(away(PAIR, 1, 3), 2).with_dead_shard(2)
     assert [r.code for r in plan_restore(gone.view, snapshot_of(PAIR)).waiting] == [Code.FAILOVER_PENDING]
+
+
+def test_a_copy_that_is_only_being_tidied_up_does_not_count_as_back() -> None:
+    snapshot = snapshot_of(PAIR)
+    gone = with_primary(away(PAIR, 1, 3), 2)
+    stopped = replace(PAIR.view.shards[ShardUid(1)], wanted=ShardWanted.STOPPED)
+    move = MoveProposal(
+        MoveKind.RELOCATE, DatabaseUid(1), GroupUid("1:1"), stopped.uid, from_node=NodeUid(1), to_node=NodeUid(3)
+    ).to_move(MoveUid("a-1"), None, now=NOW)
+    cleaning = replace(move, state=MoveState.CLEANING, has_left=True, new_shard_uid=ShardUid(101))
+    builder = gone.with_records(stopped, cleaning)
+    found = plan_restore(builder.view, snapshot)
+    assert [r.code for r in found.waiting] == [Code.GROUP_BUSY]
+    assert snapshot_of(builder).shards == ()
