@@ -105,6 +105,22 @@ def test_bodies_that_say_nothing(http: httpx.Client, content: bytes, kind: str) 
     assert ok(http.post("/v1/nodes/1/actions/remove", content=content, headers=headers))["name"] == "remove_node"
 
 
+def test_a_dry_run_says_what_would_move_and_starts_nothing(api: RunningApi, http: httpx.Client) -> None:
+    before = api.everything()
+    shown = ok(http.post("/v1/nodes/2/actions/remove?dry_run"))
+    assert (shown["status"], shown["name"], shown["dry_run"]) == ("possible", "remove_node", True)
+    assert {(move["what"], move["from"]) for move in shown["moves"]} >= {("redis:2", "node:2"), ("redis:3", "node:2")}
+    assert "action_uid" not in shown
+    for action in ("maintenance_on", "maintenance_off", "enslave_node"):
+        shown = ok(http.post(f"/v1/nodes/2/actions/{action}?dry_run=true"))
+        assert shown["status"] in ("possible", "failed"), shown
+    stepping = ok(http.post("/v1/nodes/2/actions/enslave_node?dry_run=true"))
+    assert (stepping["status"], stepping["moves"]) == ("failed", [])
+    assert [reason["shard_uid"] for reason in stepping["reasons"]] == ["3"], "the primary without a replica is named"
+    refused(http.post("/v1/nodes/2/actions/remove?dry_run", content=b"[]"), 400, "invalid_request")
+    assert api.everything() == before
+
+
 def test_a_removal_closes_the_node_at_once_and_stays_so(api: RunningApi, http: httpx.Client) -> None:
     uid = ok(http.post("/v1/nodes/3/actions/remove"))["action_uid"]
     assert ok(http.get("/v1/nodes/3"))["accept_servers"] is False
@@ -140,7 +156,7 @@ BAD: list[tuple[str, str, bytes, int, str]] = [
     ("POST", "/v1/nodes/1/actions/remove", b"[]", 400, "invalid_request"),
     ("POST", "/v1/nodes/1/actions/remove", b'"x"', 400, "invalid_request"),
     ("POST", "/v1/nodes/1/actions/remove", b'{"wait_for_persistence":1}', 400, "invalid_parameter"),
-    ("POST", "/v1/nodes/1/actions/remove?dry_run=true", b"", 406, "dry_run_not_supported"),
+    ("POST", "/v1/nodes/9/actions/remove?dry_run=true", b"", 404, "node_not_found"),
     ("POST", "/v1/nodes/1/actions/remove?dry_run=maybe", b"", 400, "invalid_parameter"),
     ("POST", "/v1/nodes/1/actions/maintenance_on", b'{"evict_dbs":["77"]}', 400, "invalid_parameter"),
     (
@@ -282,6 +298,7 @@ def test_no_credentials_no_answer(api: RunningApi) -> None:
         for auth in (("admin@example.com", "wrong"), ("nobody@example.com", PASSWORD), ("", ""), ("admin@example.com", "")):
             refused(http.get("/v1/nodes", auth=auth), 401, "unauthenticated")
         ok(http.get("/v1/nodes", auth=("ADMIN@EXAMPLE.COM", PASSWORD)))
+        refused(http.post("/v1/bdbs", content=b"x" * 3_000_000), 401, "unauthenticated")
     assert api.everything() == before
 
 

@@ -31,7 +31,6 @@ CODES: Final[dict[str, str]] = {
     "action_not_found": "There is no such action, or its last result was forgotten.",
     "node_action_in_progress": "A node action is already live on the node.",
     "remove_in_progress": "Another removal is live in the cluster.",
-    "dry_run_not_supported": "This action cannot be tried out yet; nothing was started.",
     "node_already_populated": "Shards or endpoints are on the node: evacuate it instead of closing it.",
     "node_not_offline": "The address of a running node cannot change.",
     "node_already_has_rack_id": "The rack of a node cannot change while it holds shards.",

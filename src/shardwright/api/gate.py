@@ -1,6 +1,7 @@
 """The gate in front of all routes (ASGI middleware): versions, sizes, authentication, and one shape for every failure.
 
-Reads the whole body before anything else happens, so that a bound holds however it is sent. Must not know any route.
+Authenticates before it reads a body, and reads the whole body before a route runs, so that its bound holds however it is
+sent. Must not know any route.
 """
 
 import asyncio
@@ -73,9 +74,18 @@ class Gate:
             await answer_of(error)(scope, receive, send_marked)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.lower(): value for name, value in reversed(scope["headers"])}  # of several, the first
+        try:
+            await self._admit(scope)
+        except (ShardwrightError, _Refused):
+            await _discard(receive)
+            raise
         body = await _read_body(receive)
-        if len(scope["raw_path"] or b"") + len(scope["query_string"]) > URI_CHARACTERS_MAX:
+        await self._app(scope, _replay(body, receive), send)
+
+    async def _admit(self, scope: Scope) -> None:
+        """Everything that can be said without the body: who is not admitted sends none."""
+        headers = {name.lower(): value for name, value in reversed(scope["headers"])}  # of several, the first
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > URI_CHARACTERS_MAX:
             raise _Refused(coded("uri_too_long", f"The address is longer than {URI_CHARACTERS_MAX} characters."))
         version = headers.get(b"x-api-version")
         if version is not None and not _VERSION.fullmatch(version.decode("latin-1").strip()):
@@ -87,7 +97,6 @@ class Gate:
         scope["authenticator"] = self._authenticator
         if scope["method"] == "OPTIONS" and (methods := self._allowed(scope["path"])):
             raise _Refused(JSONResponse({}, headers={"Allow": ", ".join(sorted(methods))}))
-        await self._app(scope, _replay(body, receive), send)
 
 
 async def _read_body(receive: Receive) -> bytes:
@@ -103,7 +112,8 @@ async def _read_body(receive: Receive) -> bytes:
                 chunk = message.get("body", b"")
                 size += len(chunk)
                 if size > BODY_BYTES_MAX:
-                    await _discard(message, size, receive)
+                    if message.get("more_body", False):
+                        await _discard(receive)
                     raise _Refused(_too_large())
                 chunks.append(chunk)
                 if not message.get("more_body", False):
@@ -119,12 +129,16 @@ def _too_large() -> Response:
     return coded("body_too_large", f"The body is larger than {BODY_BYTES_MAX} bytes.", headers=_CLOSE)
 
 
-async def _discard(message: Message, size: int, receive: Receive) -> None:
+async def _discard(receive: Receive) -> None:
+    """Read on without keeping anything, within bounds."""
+    size = 0
     try:
         async with asyncio.timeout(DISCARD_TIMEOUT_S):
-            while message.get("more_body", False) and size < DISCARDED_BYTES_MAX:
+            while size < DISCARDED_BYTES_MAX:
                 message = await receive()
                 size += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
     except TimeoutError:
         return
 

@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse
 
-from shardwright.api.codes import not_acceptable
 from shardwright.api.deps import Caller, Context, RawBody, flag, require
-from shardwright.api.openapi import body_of
-from shardwright.api.schemas.v1.actions import NodeActionAnswer, NodeActionsAnswer, node_action
+from shardwright.api.openapi import body_of, query_of
+from shardwright.api.schemas.v1.actions import NodeActionAnswer, NodeActionsAnswer, PreviewAnswer, node_action, preview_json
 from shardwright.api.schemas.v1.requests import MaintenanceOffBody, MaintenanceOnBody, RemoveBody, StepDownBody
 from shardwright.api.services import node_actions as service
 from shardwright.api.services.intent import look, submit
+from shardwright.api.services.preview import preview
 from shardwright.model.ids import ActionUid, NodeUid
 
 router = APIRouter(tags=["node actions"])
@@ -46,8 +46,11 @@ async def get_node_action(
 
 @router.post(
     "/v1/nodes/{uid:int}/actions/{action}",
-    response_model=NodeActionAnswer,
-    openapi_extra=body_of(MaintenanceOnBody, MaintenanceOffBody, RemoveBody, StepDownBody),
+    response_model=NodeActionAnswer | PreviewAnswer,
+    openapi_extra={
+        **body_of(MaintenanceOnBody, MaintenanceOffBody, RemoveBody, StepDownBody),
+        **query_of("dry_run"),
+    },
 )
 async def start_node_action(
     uid: int,
@@ -57,10 +60,13 @@ async def start_node_action(
     body: RawBody,
     caller: Annotated[Caller, Depends(require("start_node_action"))],
 ) -> JSONResponse:
-    """Start ``remove``, ``maintenance_on``, ``maintenance_off`` or ``enslave_node`` on a node."""
-    if flag(request, "dry_run"):
-        raise not_acceptable("dry_run_not_supported", "Node actions cannot be tried out yet; nothing was started.")
+    """Start ``remove``, ``maintenance_on``, ``maintenance_off`` or ``enslave_node`` on a node. With ``dry_run`` nothing is
+    started: the answer says what would move and what stands in the way."""
     new_uid = ActionUid(context.new_uid())
+    if flag(request, "dry_run"):
+        seen = await look(context, by=caller.user.email)
+        intent = service.start(seen, NodeUid(uid), action, body, uid=new_uid)
+        return JSONResponse(preview_json(preview(intent.answer, seen.view, intent.writes, seen.now)))
     started = await submit(
         context, caller.user.email, lambda seen: service.start(seen, NodeUid(uid), action, body, uid=new_uid)
     )

@@ -4,11 +4,11 @@ import re
 from dataclasses import replace
 from ipaddress import AddressValueError, IPv4Address
 
+from shardwright.actions.maintenance_on import take_snapshot as snapshot_now
 from shardwright.api.codes import conflict, forbidden, invalid, not_acceptable, not_found
 from shardwright.api.schemas.v1.requests import NewNodeBody, NodeBody
 from shardwright.api.services.intent import Intent, Look, audit
-from shardwright.model.cluster import MAINTENANCE_SNAPSHOT_PREFIX, Node, Snapshot, SnapshotShard
-from shardwright.model.database import Role, ShardWanted
+from shardwright.model.cluster import MAINTENANCE_SNAPSHOT_PREFIX, Node, Snapshot
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView, Delete, Put
 from shardwright.store import keys
@@ -136,12 +136,7 @@ def take_snapshot(seen: Look, uid: NodeUid, name: str) -> Intent[Snapshot]:
         raise invalid("invalid_snapshot_name", f"{name!r} cannot be a snapshot's name.")
     if (uid, name) in view.snapshots:
         raise conflict("snapshot_exists", f"Node {uid} has a snapshot {name!r} already.")
-    shards = tuple(
-        SnapshotShard(s.database_uid, s.group_uid, s.uid, Role.PRIMARY if view.is_primary(s) else Role.REPLICA)
-        for s in view.shards_on(uid)
-        if s.wanted is ShardWanted.RUNNING
-    )
-    taken = Snapshot(uid, name, seen.now, shards, tuple(e.uid for e in view.endpoints_on(uid)))
+    taken = snapshot_now(view, uid, name=name, now=seen.now)
     event = audit(seen, "node_snapshot_created", f"snapshot {name} of node {uid} was taken", node_uid=uid)
     key = keys.key_of(node)
     return Intent(taken, (Put(taken), event), (ModifiedAt(key, seen.modified_at(key)),))

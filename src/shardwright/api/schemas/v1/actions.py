@@ -4,11 +4,13 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from shardwright.api.schemas.v1.common import Json, action_name, iso, iso_or_none
+from shardwright.api.schemas.v1.common import Json, action_name, iso, iso_exact, iso_or_none
 from shardwright.api.schemas.v1.parameters import parameters_json
+from shardwright.api.services.preview import Preview
 from shardwright.model.action import Action, ActionStatus, Evidence, Move, MoveKind, Step
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView
+from shardwright.plan.evacuate import MoveProposal
 
 
 class StepAnswer(TypedDict):
@@ -49,6 +51,8 @@ class EvidenceAnswer(TypedDict):
     pause_ms: float
     held_commands: int
     finished_by: str
+    began_at: str | None
+    released_at: str | None
 
 
 MoveAnswer = TypedDict(
@@ -118,6 +122,28 @@ class TaskAnswer(TypedDict):
     requested_by: str
     steps: list[StepAnswer]
     moves: list[MoveAnswer]
+    reasons: list[ReasonAnswer]
+
+
+PlannedMoveAnswer = TypedDict(
+    "PlannedMoveAnswer",
+    {"kind": str, "what": str, "bdb_uid": int, "from": str | None, "to": str | None, "bytes_total": int},
+)
+
+
+class PreviewAnswer(TypedDict):
+    """Extension: what an action would do (``dry_run``). ``status`` is ``possible``, ``failed`` or, when there is nothing to
+    do, ``completed``. There is no ``action_uid``: nothing was started."""
+
+    dry_run: bool
+    name: str
+    node_uid: str
+    status: str
+    error_code: NotRequired[str]
+    error_message: NotRequired[str]
+    parameters: Json
+    moves: list[PlannedMoveAnswer]
+    bytes_total: int
     reasons: list[ReasonAnswer]
 
 
@@ -218,6 +244,36 @@ def action_v2(action: Action) -> ActionV2Answer:
     }
 
 
+def preview_json(found: Preview) -> PreviewAnswer:
+    """The preview of an action."""
+    action = found.action
+    answer: PreviewAnswer = {
+        "dry_run": True,
+        "name": action_name(action.name),
+        "node_uid": str(action.node_uid),
+        "status": action.status.value if action.status.is_terminal else "possible",
+        "parameters": parameters_json(action.parameters),
+        "moves": [_planned(move) for move in found.moves],
+        "bytes_total": sum(move.bytes_total for move in found.moves),
+        "reasons": [reason_json(reason) for reason in found.obstacles],
+    }
+    if action.status is ActionStatus.FAILED:
+        answer["error_code"] = action.error_code
+        answer["error_message"] = action.error_message
+    return answer
+
+
+def _planned(move: MoveProposal) -> PlannedMoveAnswer:
+    return {
+        "kind": move.kind.value,
+        "what": f"endpoint:{move.subject}" if move.kind is MoveKind.REBIND else f"redis:{move.subject}",
+        "bdb_uid": move.database_uid,
+        "from": None if move.from_node is None else f"node:{move.from_node}",
+        "to": None if move.to_node is None else f"node:{move.to_node}",
+        "bytes_total": move.bytes_total,
+    }
+
+
 def reason_json(reason: Reason) -> ReasonAnswer:
     """A reason; uids that it does not name are left out."""
     answer: ReasonAnswer = {
@@ -301,4 +357,6 @@ def _evidence(evidence: Evidence) -> EvidenceAnswer:
         "pause_ms": evidence.pause_ms,
         "held_commands": evidence.held_commands,
         "finished_by": evidence.finished_by,
+        "began_at": None if evidence.began_at is None else iso_exact(evidence.began_at),
+        "released_at": None if evidence.released_at is None else iso_exact(evidence.released_at),
     }

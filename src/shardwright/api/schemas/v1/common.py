@@ -22,6 +22,11 @@ def iso(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
+def iso_exact(at: datetime) -> str:
+    """With microseconds, for our own keys that measure: a handoff lasts milliseconds."""
+    return f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
 def iso_or_none(at: datetime | None) -> str | None:
     """None stays None."""
     return None if at is None else iso(at)
