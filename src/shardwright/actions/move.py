@@ -232,7 +232,10 @@ def _clean(
     if old.wanted is ShardWanted.RUNNING:
         return _stop_old(move, old, new, view, now)
     process = view.processes.get(old.uid)
-    is_gone = process is not None and process.state in (ProcessState.GONE, ProcessState.ABSENT, ProcessState.FAILED)
+    if process is None:
+        is_gone = old.node_uid not in view.daemons  # Nobody ever saw it run, and nobody is there who could.
+    else:
+        is_gone = process.state in (ProcessState.GONE, ProcessState.ABSENT, ProcessState.FAILED)
     if is_gone and not move.has_left:
         return Decision(writes=(Put(replace(move, has_left=True)),))
     if not is_gone:
@@ -306,7 +309,8 @@ def _undo(move: Move, new: Shard | None, view: ClusterView, now: datetime) -> De
     if process is not None and process.files_are_deleted:
         ended = _end(move, now)
         return Decision(writes=(Delete(new), *ended.writes))
-    if new.node_uid not in view.daemons and process is not None and process.state is ProcessState.GONE:
+    if new.node_uid not in view.daemons:
+        # It never served. Its record stays as unwanted, and its agent ends and deletes what there is when it returns.
         return _end(move, now)
     return Decision(wake_at=now + timedelta(seconds=1))
 

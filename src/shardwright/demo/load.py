@@ -64,9 +64,9 @@ class _CountingConnection(redis.Connection):
 
     connects: ClassVar[Counter[str]] = Counter()
 
-    def connect(self, *args: Any, **kwargs: Any) -> None:
-        super().connect(*args, **kwargs)  # type: ignore[no-untyped-call]
+    def _connect(self) -> Any:
         _CountingConnection.connects[threading.current_thread().name] += 1
+        return super()._connect()  # type: ignore[no-untyped-call]
 
 
 def client_of(work: Work) -> Any:

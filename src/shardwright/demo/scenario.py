@@ -66,7 +66,7 @@ def run(cluster: DemoCluster, say: Any) -> DemoResult:
     for report in reports:
         report.handoffs = _handoffs(report, outcome, databases)
     server = cluster.call("GET", "/v1/bdbs")[0]
-    return DemoResult(f"{server.get('server_kind', '')} {server.get('version', '')}".strip(), reports, outcome, recovery_s)
+    return DemoResult(f"{server.get('server', '')} {server.get('version', '')}".strip(), reports, outcome, recovery_s)
 
 
 def _create(cluster: DemoCluster, say: Any) -> dict[str, dict[str, Any]]:

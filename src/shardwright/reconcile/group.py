@@ -14,7 +14,7 @@ from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, Severity
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen
-from shardwright.model.view import ClusterView, Put, Write
+from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.ports import shard_port
 
 RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -23,6 +23,8 @@ STEADY_AFTER = timedelta(minutes=1)
 """A shard that ran this long has its count of restarts forgotten."""
 IN_SYNC_LAG_BYTES = 1 << 20
 """A linked replica this close to its primary holds what the primary holds, but for what is on its way."""
+UNWANTED_AT_ONCE = 50
+"""Deletions in one decision; under the store's bound for one transaction."""
 OUT_OF_SYNC_AFTER = timedelta(seconds=10)
 """A replica whose link was down this long while its primary answered is no candidate for a failover any more."""
 MISSING_PRIMARY_STARTS = 5
@@ -313,3 +315,24 @@ def _end_stuck(copies: list[Copy], view: ClusterView, now: datetime) -> tuple[Co
         and c.seen.unanswered_since is not None
         and now - max(c.seen.unanswered_since, c.seen.cpu_active_at or c.seen.unanswered_since) >= patience
     )
+
+
+# -- what nobody wants -------------------------------------------------------------------------------------------------
+
+
+def decide_unwanted(view: ClusterView) -> Decision:
+    """Forget shards that were to go and of which nothing is left: those whose move ended before their node's agent could
+    say so. A live move, or a database's deletion, forgets its own."""
+    awaited = {uid for m in view.live_moves() for uid in (m.shard_uid, m.new_shard_uid)}
+    return Decision(
+        writes=tuple(
+            Delete(shard)
+            for _, shard in sorted(view.shards.items())
+            if shard.wanted is ShardWanted.GONE and shard.uid not in awaited and _nothing_left(shard, view)
+        )[:UNWANTED_AT_ONCE]
+    )
+
+
+def _nothing_left(shard: Shard, view: ClusterView) -> bool:
+    process = view.processes.get(shard.uid)
+    return shard.node_uid not in view.nodes or (process is not None and process.files_are_deleted)

@@ -3,14 +3,15 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.commands import ApplySettings, Attach, EndStuckServer, Open, Promote, RecoverHandoff
-from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
+from shardwright.model.database import GroupPhase, Handoff, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event
-from shardwright.model.ids import GroupUid, ShardUid
-from shardwright.model.seen import Health, ProcessState
-from shardwright.model.view import Put
-from shardwright.reconcile.group import decide_group
+from shardwright.model.ids import GroupUid, MoveUid, ShardUid
+from shardwright.model.seen import Health, ProcessSeen, ProcessState
+from shardwright.model.view import Delete, Put
+from shardwright.reconcile.group import decide_group, decide_unwanted
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 
 GROUP = GroupUid("1:1")
@@ -182,3 +183,15 @@ def test_changed_settings_are_applied() -> None:
     builder = replicated().with_database_changed(1, eviction_policy="allkeys-lru")
     wanted = builder.view.databases[builder.view.groups[GROUP].database_uid].settings_fingerprint
     assert decide(builder).commands == (ApplySettings(ShardUid(1), wanted), ApplySettings(ShardUid(2), wanted))
+
+
+def test_a_shard_of_which_nothing_is_left_is_forgotten_unless_a_move_awaits_it() -> None:
+    builder = replicated()
+    gone = replace(builder.view.shards[ShardUid(2)], wanted=ShardWanted.GONE)
+    deleted = ProcessSeen(ShardUid(2), gone.incarnation, ProcessState.GONE, files_are_deleted=True)
+    builder = builder.with_records(gone)
+    assert decide_unwanted(builder.view).writes == ()
+    view = replace(builder.view, processes={**builder.view.processes, ShardUid(2): deleted})
+    assert decide_unwanted(view).writes == (Delete(gone),)
+    move = Move(MoveUid("a-1"), None, MoveKind.RELOCATE, MoveState.CLEANING, gone.database_uid, NOW, shard_uid=ShardUid(2))
+    assert decide_unwanted(replace(view, moves={move.uid: move})).writes == ()
