@@ -85,3 +85,14 @@ def test_headers_that_do_not_come_end_the_connection(sent: bytes, monkeypatch: p
                 tls.sendall(sent)
             assert tls.recv(1) == b"", "closed by the server"
         assert http.get("/v1/nodes").status_code == 200
+
+
+def test_answers_do_not_wait_for_delayed_acknowledgements() -> None:
+    with RunningApi() as api, api.client() as http:
+        http.get("/v1/nodes")
+        took = []
+        for _ in range(20):
+            begin = time.perf_counter()
+            http.get("/v1/nodes")
+            took.append(time.perf_counter() - begin)
+        assert min(took) < 0.03, f"40 ms are the mark of a missing TCP_NODELAY: {sorted(took)}"
