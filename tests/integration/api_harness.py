@@ -251,3 +251,21 @@ def make_certificate(address: str, certificate: Path, key_file: Path) -> None:
     certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     form, none = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, none))
+
+
+def ok(answer: httpx.Response) -> Any:
+    """The JSON of an answer with status 200 and every header that clients need."""
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert int(answer.headers["content-length"]) == len(answer.content) > 0
+    return answer.json()
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> str:
+    """The description in an error answer of that status and code, in the one shape of errors."""
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert set(body) == {"error_code", "description", "message"}
+    assert body["error_code"] == code, body
+    assert body["message"] == body["description"] != ""
+    return str(body["description"])

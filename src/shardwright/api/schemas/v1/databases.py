@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import NotRequired
+from typing import Final, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -49,44 +49,22 @@ class RegexRule(TypedDict):
     regex: str
 
 
-class DatabaseAnswer(TypedDict):
-    """A database. Keys that no part of Shardwright uses have the values an idle original has."""
+class IdleKeys(TypedDict):
+    """Keys that no part of Shardwright uses; they have the values that an idle original has."""
 
-    uid: int
-    name: str
     type: str
-    status: str
-    memory_size: int
-    port: int
-    created_time: str
-    last_changed_time: str
-    version: str
-    redis_version: str
-    server: str
-    replication: bool
     sharding: bool
-    shards_count: int
-    shard_list: list[int]
     shard_key_regex: list[RegexRule]
-    shards_placement: str
     oss_cluster: bool
     oss_cluster_api_preferred_ip_type: str
     oss_cluster_api_preferred_endpoint_type: str
     oss_sharding: bool
     hash_slots_policy: str
     proxy_policy: str
-    rack_aware: bool
-    data_persistence: str
-    aof_policy: str
-    snapshot_policy: list[SnapshotRuleAnswer]
-    eviction_policy: str
-    authentication_redis_pass: NotRequired[str]
     default_user: bool
     tls_mode: str
     ssl: bool
     enforce_client_authentication: str
-    slave_ha: bool
-    slave_ha_priority: int
     avoid_nodes: list[str]
     use_nodes: list[str]
     auto_upgrade: bool
@@ -110,7 +88,6 @@ class DatabaseAnswer(TypedDict):
     module_list: list[dict[str, str]]
     tags: list[str]
     background_op: list[BackgroundOperation]
-    action_uid: NotRequired[str]
     backup_progress: float
     import_progress: float
     export_progress: float
@@ -129,6 +106,34 @@ class DatabaseAnswer(TypedDict):
     dataset_import_sources: list[str]
     topology_epoch: int
     throughput_ingress: int
+
+
+class DatabaseAnswer(IdleKeys):
+    """A database. ``server`` and ``failure_reason`` are extensions."""
+
+    uid: int
+    name: str
+    status: str
+    memory_size: int
+    port: int
+    created_time: str
+    last_changed_time: str
+    version: str
+    redis_version: str
+    server: str
+    replication: bool
+    shards_count: int
+    shard_list: list[int]
+    shards_placement: str
+    rack_aware: bool
+    data_persistence: str
+    aof_policy: str
+    snapshot_policy: list[SnapshotRuleAnswer]
+    eviction_policy: str
+    authentication_redis_pass: NotRequired[str]
+    slave_ha: bool
+    slave_ha_priority: int
+    action_uid: NotRequired[str]
     failure_reason: NotRequired[str]
     endpoints: list[EndpointAnswer]
 
@@ -152,12 +157,69 @@ DELETE_EVENT = "bdb_delete_request"
 _MACHINES = {CREATE_EVENT: "SMCreateBDB", UPDATE_EVENT: "SMUpdateBDB", DELETE_EVENT: "SMDeleteBDB"}
 
 
+_IDLE: Final[IdleKeys] = {
+    "type": "redis",
+    "sharding": False,
+    "shard_key_regex": [],
+    "oss_cluster": False,
+    "oss_cluster_api_preferred_ip_type": "internal",
+    "oss_cluster_api_preferred_endpoint_type": "ip",
+    "oss_sharding": False,
+    "hash_slots_policy": "16k",
+    "proxy_policy": "single",
+    "default_user": True,
+    "tls_mode": "disabled",
+    "ssl": False,
+    "enforce_client_authentication": "disabled",
+    "avoid_nodes": [],
+    "use_nodes": [],
+    "auto_upgrade": False,
+    "internal": False,
+    "backup": False,
+    "bigstore": False,
+    "bigstore_ram_size": 0,
+    "crdt": False,
+    "crdt_sync": "disabled",
+    "sync": "disabled",
+    "sync_sources": [],
+    "replica_sources": [],
+    "maxclients": 10_000,
+    "max_connections": 0,
+    "conns": 5,
+    "conns_type": "per-thread",
+    "max_aof_file_size": 322_122_547_200,
+    "max_aof_load_time": 3600,
+    "recovery_wait_time": -1,
+    "roles_permissions": [],
+    "module_list": [],
+    "tags": [],
+    "background_op": [{"status": "idle"}],
+    "backup_progress": 0.0,
+    "import_progress": 0.0,
+    "export_progress": 0.0,
+    "backup_status": "",
+    "import_status": "",
+    "export_status": "",
+    "backup_failure_reason": "",
+    "import_failure_reason": "",
+    "export_failure_reason": "",
+    "wait_command": True,
+    "resp3": True,
+    "mkms": True,
+    "implicit_shard_key": False,
+    "multi_commands_opt": "batch",
+    "disabled_commands": "",
+    "dataset_import_sources": [],
+    "topology_epoch": 1,
+    "throughput_ingress": 0,
+}
+
+
 def database(record: Database, view: ClusterView, *, shows_password: bool) -> DatabaseAnswer:
     """The database. Without ``shows_password`` the key of the password is left out."""
     answer: DatabaseAnswer = {
         "uid": record.uid,
         "name": record.name,
-        "type": "redis",
         "status": record.status.value,
         "memory_size": record.memory_bytes,
         "port": record.port if record.port_was_given else 0,
@@ -167,17 +229,9 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         "redis_version": ".".join(record.server_version.split(".")[:2]),
         "server": record.server_kind.value,
         "replication": record.has_replica,
-        "sharding": False,
         "shards_count": record.shards_count,
         "shard_list": sorted(s.uid for s in view.shards.values() if s.database_uid == record.uid),
-        "shard_key_regex": [],
         "shards_placement": str(record.options.get("shards_placement", "dense")),
-        "oss_cluster": False,
-        "oss_cluster_api_preferred_ip_type": "internal",
-        "oss_cluster_api_preferred_endpoint_type": "ip",
-        "oss_sharding": False,
-        "hash_slots_policy": "16k",
-        "proxy_policy": "single",
         "rack_aware": record.is_rack_aware,
         "data_persistence": record.persistence.value,
         "aof_policy": record.aof_policy.value,
@@ -185,54 +239,10 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         if record.persistence is Persistence.SNAPSHOT
         else [],
         "eviction_policy": record.eviction_policy,
-        "default_user": True,
-        "tls_mode": "disabled",
-        "ssl": False,
-        "enforce_client_authentication": "disabled",
         "slave_ha": bool(record.options.get("slave_ha", view.policy.slave_ha)),
         "slave_ha_priority": _integer(record.options.get("slave_ha_priority")),
-        "avoid_nodes": [],
-        "use_nodes": [],
-        "auto_upgrade": False,
-        "internal": False,
-        "backup": False,
-        "bigstore": False,
-        "bigstore_ram_size": 0,
-        "crdt": False,
-        "crdt_sync": "disabled",
-        "sync": "disabled",
-        "sync_sources": [],
-        "replica_sources": [],
-        "maxclients": 10_000,
-        "max_connections": 0,
-        "conns": 5,
-        "conns_type": "per-thread",
-        "max_aof_file_size": 322_122_547_200,
-        "max_aof_load_time": 3600,
-        "recovery_wait_time": -1,
-        "roles_permissions": [],
-        "module_list": [],
-        "tags": [],
-        "background_op": [{"status": "idle"}],
-        "backup_progress": 0.0,
-        "import_progress": 0.0,
-        "export_progress": 0.0,
-        "backup_status": "",
-        "import_status": "",
-        "export_status": "",
-        "backup_failure_reason": "",
-        "import_failure_reason": "",
-        "export_failure_reason": "",
-        "wait_command": True,
-        "resp3": True,
-        "mkms": True,
-        "implicit_shard_key": False,
-        "multi_commands_opt": "batch",
-        "disabled_commands": "",
-        "dataset_import_sources": [],
-        "topology_epoch": 1,
-        "throughput_ingress": 0,
         "endpoints": [_endpoint(e) for e in view.endpoints_of(record.uid)] or [_expected_endpoint(record, view)],
+        **_IDLE,  # type: ignore[typeddict-item]  # it has none of the keys that are not required
     }
     if shows_password:
         answer["authentication_redis_pass"] = record.password
