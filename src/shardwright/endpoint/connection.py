@@ -302,10 +302,12 @@ class ClientConnection(asyncio.Protocol):
         self.settle()
 
     def forget(self) -> None:
-        """The socket lives on in another process: close only this one's."""
-        transport = self.transport
+        """The socket lives on in another process: close only this one's. From here on nothing of it may be passed again: the
+        loop tells of the end only later, and two who read one socket would each get half of what the client sends."""
+        transport, self.transport = self.transport, None
         if transport is not None:
             self._is_finishing = True
+            self.owner.left(self)
             transport.abort()
 
 
