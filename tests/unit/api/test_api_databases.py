@@ -125,6 +125,16 @@ def test_kind_and_version_are_chosen_once(server: str | None, version: str | Non
     assert (made.server_kind, made.server_version) == expected
 
 
+def test_the_recorded_version_counts_until_a_node_has_reported() -> None:
+    view = cluster(nodes=3).view
+    assert view.cluster is not None
+    recorded = {"server_kind": "redis", "server_version": "7.0.15"}
+    fresh = replace(view, cluster=replace(view.cluster, options=recorded))
+    assert create(look_at(fresh)).answer.server_version == "7.0.15"
+    with pytest.raises(Rejected, match="There is: none"):
+        create(look_at(fresh), server="valkey")
+
+
 def test_names_and_ports_are_taken_once() -> None:
     view = view_with_servers(cluster(nodes=3).with_database("orders"))
     with pytest.raises(Rejected, match="name") as refused:

@@ -209,7 +209,8 @@ def chosen_server(view: ClusterView, body: DatabaseBody) -> tuple[ServerKind, st
         raise not_acceptable("invalid_version", f"server: {body.server!r} is neither valkey nor redis.") from e
     found = {version for seen in view.node_seen.values() for k, version in seen.servers if k == kind.value}
     recorded = str(options.get("server_version") or "")
-    if kind.value == default and recorded and (recorded in found or not view.node_seen):
+    has_reports = any(seen.servers for seen in view.node_seen.values())
+    if kind.value == default and recorded and (recorded in found or not has_reports):
         found = {recorded}
     fitting = {v for v in found if _is_version(v, body.redis_version)}
     if not fitting:
