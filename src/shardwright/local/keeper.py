@@ -16,7 +16,7 @@ from shardwright.clock import Clock
 from shardwright.errors import Permanent
 from shardwright.local.daemon import EXIT_TAKEN
 from shardwright.local.layout import Layout
-from shardwright.local.ping import ping
+from shardwright.local.ping import Answer, ping
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import LeaseId, NodeUid
 from shardwright.model.seen import ProcessIdentity
@@ -24,11 +24,13 @@ from shardwright.store import keys, records
 from shardwright.store.protocol import Store, StoreUnavailable
 from shardwright.tasks import spawn
 
-PING_EVERY_S = 1.0
-PING_TIMEOUT_S = 1.5
+PING_EVERY_S = 0.5
+PING_TIMEOUT_S = 1.0
+PING_TIMEOUT_MIN_S = 0.3
+"""For the last ping before a daemon counts as silent."""
 SILENT_MAX_S = 5.0
 """A daemon that has not answered for this long is ended: a frozen one may hold the store's lock."""
-SILENT_PINGS_MIN = 3
+SILENT_PINGS_MIN = 4
 """And this many pings in a row went unanswered: if it was us who stood still, there was only one."""
 FIRST_ANSWER_MAX_S = 30.0
 """Python takes seconds to start on a busy machine."""
@@ -128,10 +130,14 @@ class DaemonKeeper:
                 if ended.done():
                     return ended.result()
                 asked_at = self._clock.monotonic()
-                if await ping(self._layout.ping(self.node_uid), PING_TIMEOUT_S):
+                silent_since = asked_at if silent_since is None else silent_since
+                left_s = silent_since + SILENT_MAX_S - asked_at
+                answer = await ping(self._layout.ping(self.node_uid), min(PING_TIMEOUT_S, max(left_s, PING_TIMEOUT_MIN_S)))
+                if answer is Answer.ANSWERED:
                     silent_since, silent_pings, grace_s = None, 0, 0.0
                     continue
-                silent_since = asked_at if silent_since is None else silent_since
+                if answer is Answer.SILENT:
+                    grace_s = 0.0  # It came as far as listening, and then stood still.
                 silent_pings += 1
                 now = self._clock.monotonic()
                 is_silent = now - silent_since >= SILENT_MAX_S and silent_pings >= SILENT_PINGS_MIN

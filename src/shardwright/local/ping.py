@@ -5,6 +5,7 @@ The daemon serves it in its main loop, so that no answer means that loop stands 
 
 import asyncio
 import contextlib
+from enum import StrEnum
 from pathlib import Path
 
 _ASK = b"ping\n"
@@ -48,15 +49,28 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         await writer.wait_closed()
 
 
-async def ping(path: Path, timeout: float) -> bool:
+class Answer(StrEnum):
+    """What came of a ping."""
+
+    ANSWERED = "answered"
+    SILENT = "silent"
+    """Somebody listens, but does not answer."""
+    NOBODY = "nobody"
+    """Nobody listens (yet)."""
+
+
+async def ping(path: Path, timeout: float) -> Answer:
     """Whether the daemon answers within ``timeout`` seconds."""
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                reader, writer = await asyncio.open_unix_connection(path)
+            except OSError:
+                return Answer.NOBODY
             try:
                 writer.write(_ASK)
-                return await reader.readline() == _ANSWER
+                return Answer.ANSWERED if await reader.readline() == _ANSWER else Answer.SILENT
             finally:
                 writer.close()
     except (OSError, TimeoutError, ValueError):
-        return False
+        return Answer.SILENT

@@ -17,7 +17,7 @@ from shardwright.agent.processes import is_running, spawn_process
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Refusal, Rejected
 from shardwright.local.config import read_cluster, read_nodes
-from shardwright.local.creation import PASSWORD_VARIABLE, Checked, Options, check, check_addresses, create
+from shardwright.local.creation import PASSWORD_VARIABLE, Checked, Options, check, check_addresses, create, invalid
 from shardwright.local.layout import Layout, layout_of, make_run_directory, purge
 from shardwright.local.lock import try_lock
 from shardwright.local.ready import wait_ready
@@ -152,7 +152,11 @@ def _make_directories(directory: Path) -> Path | None:
     top = directory
     while not top.parent.exists():
         top = top.parent
-    make_private_directory(directory)
+    try:
+        make_private_directory(directory)
+    except OSError as e:
+        _remove_made(directory, top)
+        raise invalid(f"--dir {directory} cannot be made: {e.strerror}") from e
     return top
 
 
@@ -162,11 +166,9 @@ def _remove_made(directory: Path, top: Path | None) -> None:
         return
     path = directory
     with contextlib.suppress(OSError):
-        while True:
+        while path != top.parent:
             if path.exists():
                 path.rmdir()
-            if path == top:
-                return
             path = path.parent
 
 

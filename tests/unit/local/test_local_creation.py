@@ -1,0 +1,154 @@
+"""What ``up`` refuses, before anything is made; and that what fails midway is taken back."""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shardwright.errors import Rejected
+from shardwright.local import up
+from shardwright.local.config import read_all, read_cluster, read_nodes
+from shardwright.local.creation import PASSWORD_VARIABLE, Checked, Options, check
+from shardwright.local.layout import layout_of, purge
+from shardwright.local.up import prepare
+from shardwright.model.account import ManagementRole, User
+from shardwright.model.cluster import Cluster, Counters, Node
+from shardwright.passwords import verify_password
+from shardwright.store import keys, records
+from shardwright.store.sqlite import SqliteStore
+
+pytestmark = pytest.mark.server  # A cluster is created for a server program, so one must be here.
+
+
+@pytest.fixture
+def options(tmp_path: Path, loopback_base: Callable[[], str]) -> Options:
+    base = loopback_base()
+    return Options(tmp_path / "c", nodes=2, endpoint_address=base, address_base=base)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"nodes": 0}, "--nodes"),
+        ({"nodes": 33}, "--nodes"),
+        ({"node_memory_bytes": 1024}, "--node-memory"),
+        ({"racks": ("a", "b", "c")}, "--rack"),
+        ({"racks": ("a", "")}, "--rack"),
+        ({"api_port": 0}, "--api-port"),
+        ({"api_port": 70_000}, "--api-port"),
+        ({"address_base": "10.1.2.3"}, "127.0.0.0/8"),
+        ({"address_base": "127.255.255.254"}, "127.0.0.0/8"),
+        ({"address_base": "here"}, "--address-base"),
+        ({"endpoint_address": "192.0.2.1"}, "no such address"),
+        ({"endpoint_address": "0.0.0.0"}, "--endpoint-address"),
+        ({"endpoint_address": "localhost"}, "--endpoint-address"),
+        ({"server": "/bin/true"}, "/bin/true"),
+        ({"server": "postgres"}, "--server"),
+        ({"admin_email": "nobody"}, "--admin-email"),
+        ({"admin_email": "a:b@c"}, "--admin-email"),
+        ({"directory": Path("/proc/cluster")}, "--dir"),
+        ({"directory": Path("/etc/passwd/cluster")}, "--dir"),
+    ],
+)
+def test_a_refusal_says_why_and_leaves_nothing(options: Options, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        prepare(replace(options, **changes), {})  # type: ignore[arg-type]
+    assert said in refused.value.text
+    assert not options.directory.exists()
+
+
+@pytest.mark.parametrize("password", ["", "two\nlines"])
+def test_a_password_that_cannot_be_typed_is_refused(options: Options, password: str) -> None:
+    with pytest.raises(Rejected, match=PASSWORD_VARIABLE):
+        prepare(options, {PASSWORD_VARIABLE: password})
+    assert not options.directory.exists()
+
+
+def test_a_port_in_use_is_refused(options: Options) -> None:
+    second = options.address_base.rpartition(".")[0] + ".2"
+    with socket.socket() as taken:
+        taken.bind((second, options.api_port))
+        taken.listen()
+        with pytest.raises(Rejected, match=second):
+            prepare(options, {})
+    assert not options.directory.exists()
+
+
+def test_what_fails_midway_is_taken_back(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = up.create
+
+    async def create_and_fail(checked: Checked, *rest: object) -> None:
+        await made(checked, *rest)  # type: ignore[arg-type]
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(up, "create", create_and_fail)
+    deep = replace(options, directory=options.directory / "deep" / "deeper")
+    with pytest.raises(OSError, match="disk is full"):
+        prepare(deep, {})
+    assert not options.directory.exists()
+    options.directory.mkdir(mode=0o700)
+    (options.directory / "notes.txt").write_text("not ours")
+    with pytest.raises(OSError, match="disk is full"):
+        prepare(options, {})
+    assert [p.name for p in options.directory.iterdir()] == ["notes.txt"]
+
+
+def test_what_a_cluster_is_made_of(options: Options) -> None:
+    started, lock = prepare(replace(options, racks=("a", "b")), {PASSWORD_VARIABLE: "given"})
+    assert lock is not None
+    os.close(lock)
+    assert started.is_new
+    assert started.password == "", "a given password is not shown"
+    layout = layout_of(options.directory)
+
+    async def read() -> tuple[Cluster | None, list[Node], list[object], Counters]:
+        store = await SqliteStore.open(layout.store)
+        try:
+            counters = await store.get(keys.COUNTERS)
+            email = await store.get(keys.email_key(options.admin_email))
+            assert counters is not None
+            assert email is not None
+            assert email.value == b"1"
+            decoded = records.decode(counters.key, counters.value)
+            assert isinstance(decoded, Counters)
+            return await read_cluster(store), await read_nodes(store), list(await read_all(store, "users/")), decoded
+        finally:
+            await store.close()
+
+    cluster, nodes, users, counters = asyncio.run(read())
+    assert cluster is not None
+    assert cluster.options["server_kind"] in ("valkey", "redis")
+    assert cluster.options["server_version"]
+    assert [(n.uid, n.rack) for n in nodes] == [(1, "a"), (2, "b")]
+    assert (counters.next_node, counters.next_user) == (3, 2)
+    (user,) = users
+    assert isinstance(user, User)
+    assert user.role is ManagementRole.ADMIN
+    assert verify_password(user.password_hash, "given")
+    assert not verify_password(user.password_hash, "other")
+    assert json.loads(layout.admin.read_text())["password"] == "given"
+
+    again, lock = prepare(replace(options, nodes=9), {PASSWORD_VARIABLE: "other"})
+    assert lock is not None
+    assert not again.is_new
+    with pytest.raises(Rejected, match="at work"):
+        prepare(options, {})
+    os.close(lock)
+    assert purge(layout) == []
+    assert not options.directory.exists()
+
+
+def test_a_generated_password_is_strong(options: Options) -> None:
+    checked = check(options, layout_of(options.directory), {})
+    assert checked.is_generated
+    assert len(checked.password) >= 20
+    assert checked.password not in repr(checked)
+
+
+def test_an_unusable_hash_verifies_nothing() -> None:
+    assert not verify_password("no hash", "x")
