@@ -15,6 +15,8 @@ from shardwright.demo.load import Load, Outcome, Work, client_of, longest_overla
 FILL_BYTES = 220_000_000
 FILL_VALUE_BYTES = 10_000
 FILL_BATCH = 100
+BREATH_S = 3.0
+"""Between actions, so that each is seen on its own and the writers write for longer than the actions last."""
 
 
 @dataclass(slots=True)
@@ -114,6 +116,7 @@ def _actions(
 
     def act(title: str, node: int, action: str) -> None:
         say(title)
+        time.sleep(BREATH_S)
         began, acked = time.monotonic(), load.acked()
         record = cluster.finish(cluster.start(node, action))
         seconds = time.monotonic() - began
@@ -135,6 +138,7 @@ def _actions(
 def _with_killed_leader(cluster: DemoCluster, node: int, load: Load, say: Any) -> tuple[ActionReport, float]:
     title = f"maintenance on node {node}, the leader's daemon killed meanwhile"
     say(title)
+    time.sleep(BREATH_S)
     began, acked = time.monotonic(), load.acked()
     uid = cluster.start(node, "maintenance_on")
     path = f"/v1/nodes/{node}/actions/maintenance_on"
