@@ -1,7 +1,7 @@
 """``python -m bench [part …]``: runs the parts, prints ratios, writes ``bench/results/<date>.json``.
 
-Exit status 0, also when a figure misses its goal; 1 when something was lost, errors appeared or a part could not run; 130 when
-interrupted. Whatever happens, nothing is left running.
+Exit status 0, also when a figure misses its goal; 1 when something was lost, errors appeared or a part could not run; 130
+when interrupted. Whatever happens, nothing is left running.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from rich.console import Console
 from bench import endpoint, evacuation, handoff, machine, reaction, report
 from bench.bare import BareFailed
 from bench.clients import ClientFailed
-from bench.context import Context
+from bench.context import HANDOFFS, Context
 from bench.figures import PartResult
 from bench.wire import ServerError
 from shardwright.demo.cluster import DemoFailed
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description="What the product costs, beside its peers and floors.")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; without any: all", type=_part)
     parser.add_argument("--quick", action="store_true", help="small and short: shows that everything runs, no more")
-    parser.add_argument("--handoffs", type=int, default=Context.handoffs, help="how many (default %(default)s)")
+    parser.add_argument("--handoffs", type=int, default=HANDOFFS, help="how many (default %(default)s)")
     parser.add_argument("--server", default="auto", help="valkey, redis, auto, or the path of a server binary")
     return parser
 

@@ -124,7 +124,7 @@ class BareServers:
                     aof_policy=AofPolicy.EVERY_SECOND,
                     snapshot_rules=(),
                 ),
-                secrets=ServerSecrets(DatabaseUid(1), *(["bench"] * 4), hash_seed="0123456789abcdef"),
+                secrets=ServerSecrets(DatabaseUid(1), "bench", "bench", "bench", "bench", "0123456789abcdef"),
             )
         )
         if _LOGIN[0] not in text:

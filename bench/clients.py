@@ -1,7 +1,7 @@
 """The client of the endpoint's part: many connections with a pipeline, half SET and half GET, for some seconds.
 
-``redis-benchmark`` where it is on PATH, because it costs less than what it measures; else an asyncio client of our own. The same
-one measures both sides.
+``redis-benchmark`` where it is on PATH, because it costs less than what it measures; else an asyncio client of our own.
+The same one measures both sides.
 """
 
 import asyncio

@@ -11,6 +11,7 @@ from shardwright.server.binaries import ServerBinary
 
 API_PORT = 9443
 NODES = 3
+HANDOFFS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Context:
     binary: ServerBinary
     say: Callable[[str], None]
     is_quick: bool = False
-    handoffs: int = 50
+    handoffs: int = HANDOFFS
     writers: int = 8
     writes_per_s: float = 180.0
     """Of each writer: together as much as the demonstration asks of a database."""

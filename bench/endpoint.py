@@ -93,7 +93,9 @@ def report(ours: dict[int, list[Sample]], direct: dict[int, list[Sample]], *, cl
         part.figures += [
             Figure(f"{label}: throughput", "/s", mine, None, "", theirs, "direct"),
             Figure(f"{label}: CPU of the server per million commands", "s", cpu, None, "", bare_cpu, "direct"),
-            Figure(f"{label}: CPU of endpoint and server per million commands", "s", own + cpu, None, "", bare_cpu, "direct"),
+            Figure(
+                f"{label}: CPU of endpoint and server per million commands", "s", own + cpu, None, "", bare_cpu, "direct"
+            ),
         ]
         part.details[f"pipeline_{pipeline}"] = {
             "per_second": [tidy(s.per_second) for s in a],
@@ -103,7 +105,9 @@ def report(ours: dict[int, list[Sample]], direct: dict[int, list[Sample]], *, cl
             "direct_server_cpu_s_per_million": tidy(bare_cpu),
         }
     part.details["client"] = client
-    part.notes = [f"client: {client}, {CONNECTIONS} connections, values of 100 bytes, half SET and half GET; it shares the cores"]
+    part.notes = [
+        f"client: {client}, {CONNECTIONS} connections, values of 100 bytes, half SET and half GET; it shares the cores"
+    ]
     return part
 
 

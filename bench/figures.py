@@ -36,7 +36,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least ``percent`` of all values do not exceed (nearest rank). Raises ValueError for none."""
+    """The smallest value that at least ``percent`` of all values do not exceed (nearest rank). ValueError: no values."""
     if not values:
         raise ValueError("no values")
     rank = math.ceil(percent / 100 * len(values))
@@ -109,7 +109,7 @@ class PartResult:
     notes: list[str] = field(default_factory=list)
     """What a reader must know to read the figures right."""
     troubles: list[str] = field(default_factory=list)
-    """Lost writes, errors, disconnects, or why the part could not run. Any of them fails the run; a slow figure never does."""
+    """Lost writes, errors, disconnects, or why the part could not run: any of them fails the run, a slow figure never."""
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:

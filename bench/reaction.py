@@ -34,7 +34,16 @@ def report(run: Run, reads_ms: list[float]) -> PartResult:
     found, floor = run.reactions(), spread(reads_ms)
     part.figures = [
         Figure("POST to hold, p50", "ms", found.p50, None, "", floor.p50, "a GET of the same API"),
-        Figure("POST to hold, p99", "ms", found.p99, None, "", floor.p99, "a GET", at_most(found.p99, GOAL_P99_MS, "ms")),
+        Figure(
+            "POST to hold, p99",
+            "ms",
+            found.p99,
+            None,
+            "",
+            floor.p99,
+            "a GET of the same API",
+            at_most(found.p99, GOAL_P99_MS, "ms"),
+        ),
     ]
     part.details = {
         "post_to_hold_ms": found.as_json(),
@@ -43,8 +52,8 @@ def report(run: Run, reads_ms: list[float]) -> PartResult:
         "unmeasured": run.unmeasured,
     }
     part.notes = [
-        "from sending the POST until the endpoints are told to hold (evidence began_at, one clock); the servers were asked by "
-        "then, and the handoff proven and committed, so the first command on a server is earlier: this is an upper bound",
+        "from sending the POST until the endpoints are told to hold (evidence began_at, one clock); by then the servers were "
+        "asked and the handoff was proven and committed, so the first command on a server is earlier: an upper bound",
     ]
     return part
 
@@ -52,6 +61,7 @@ def report(run: Run, reads_ms: list[float]) -> PartResult:
 def _reads(cluster: DemoCluster, count: int) -> list[float]:
     """Milliseconds of the cheapest request: what HTTP, TLS and the login cost by themselves."""
     found = []
+    cluster.call("GET", "/v1/cluster")  # the first login takes long on purpose
     for _ in range(count):
         start = time.perf_counter()
         cluster.call("GET", "/v1/cluster")

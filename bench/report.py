@@ -14,7 +14,7 @@ from bench.figures import Figure, PartResult
 def show(part: PartResult, console: Console) -> None:
     """Print one part."""
     table = Table(title=f"{part.name} ({part.seconds:.0f} s)", title_justify="left")
-    for column in ("figure", "Shardwright", "peer", "×", "floor", "× floor", "goal"):
+    for column in ("figure", "Shardwright", "peer", "ratio", "floor", "ratio", "goal"):
         table.add_column(column, justify="left" if column in ("figure", "goal") else "right")
     for figure in part.figures:
         table.add_row(*_row(figure))
@@ -63,7 +63,5 @@ def results(parts: Sequence[PartResult], *, date: str, server: str, machine: dic
 
 def summary(found: dict[str, Any], path: str) -> str:
     """One JSON object on one line, beginning with ``{"bench":``: the results without details."""
-    parts = {
-        name: {"figures": part["figures"], "troubles": part["troubles"]} for name, part in found["parts"].items()
-    }
+    parts = {name: {"figures": part["figures"], "troubles": part["troubles"]} for name, part in found["parts"].items()}
     return json.dumps({**found, "parts": parts, "file": path}, ensure_ascii=False)

@@ -1,7 +1,7 @@
 """Writers for bare servers: the same clients, commands and pace as the demonstration's, but they redirect themselves.
 
-Each writer is connected to both servers from the start and goes to the other one when its server refuses a write (READONLY: it
-was not executed). That is the best any client can do, so what it measures is the floor. Runs as a process of its own.
+Each writer is connected to both servers from the start and goes to the other one when its server refuses a write (READONLY:
+it was not executed). That is the best any client can do, so what it measures is the floor. Runs as a process of its own.
 """
 
 import multiprocessing as mp
