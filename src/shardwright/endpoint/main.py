@@ -6,6 +6,7 @@ serve comes over the control socket. SIGTERM ends it: every client gets its last
 
 import argparse
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log", required=True, help="file to log to")
     options = parser.parse_args(arguments)
     configure_logging(Path(options.log))
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # almost all garbage of the data path goes by reference counts
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(NodeUid(options.node), options.control))
 

@@ -51,6 +51,8 @@ class EndpointProcess:
                     adopted = None
                     continue
                 if message.get("op") == "adopt_connection":
+                    if adopted is not None:
+                        adopted.forget()  # its client left before it was begun
                     adopted, answer = await self._adopt_connection(message, files)
                 else:
                     answer = await self._answer(message, files)

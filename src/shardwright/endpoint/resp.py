@@ -26,6 +26,7 @@ _COMMAND = ord("*")
 _BULK = ord("$")
 _SHORT_ARRAYS = {b"*%d\r\n" % n: n for n in range(1, 10)}
 _SHORT_BULKS = {b"$%d\r\n" % n: n for n in range(10)}
+_TWO_DIGIT_BULKS = {b"$%d\r\n" % n: n for n in range(10, 100)}
 _ODD = (ERROR, PUSH)
 _LINES = frozenset(b"+-:_,#(")
 _BLOBS = frozenset(b"$!=")
@@ -105,6 +106,8 @@ class CommandScanner:
                 length = _SHORT_BULKS.get(buffer[at : at + 4])
                 if length is not None:
                     body = at + 4
+                elif (length := _TWO_DIGIT_BULKS.get(buffer[at : at + 5])) is not None:
+                    body = at + 5
                 else:
                     end = find(b"\r\n", at)
                     if end < 0:
