@@ -74,6 +74,12 @@ def is_running(identity: ProcessIdentity) -> bool:
     return identity_of(identity.pid) == identity
 
 
+def is_frozen(identity: ProcessIdentity) -> bool:
+    """Whether it runs, but was stopped by a signal (or a debugger)."""
+    stat = _stat(identity.pid)
+    return stat is not None and stat.state in "Tt" and is_running(identity)
+
+
 def cpu_seconds(identity: ProcessIdentity) -> float | None:
     """Processor time it has used so far; None: it does not run."""
     stat = _stat(identity.pid)
@@ -148,16 +154,19 @@ async def end(
     term_grace_s: float,
     *,
     busy_grace_s: float = 0.0,
+    thaws: bool = False,
     on_kill: Callable[[], None] | None = None,
 ) -> bool:
     """Ask a process to end; kill it after ``term_grace_s``, or up to ``busy_grace_s`` later while it uses processor time (it
-    saves). ``on_kill`` hears that it did not end by itself. True: it is certainly gone. False: killed, but the kernel
-    still holds it."""
+    saves). A frozen one cannot listen: it is killed at once, or with ``thaws`` continued, so that it can end by itself.
+    ``on_kill`` hears that it did not. True: it is certainly gone. False: killed, but the kernel still holds it."""
     with _pinned(identity) as descriptor:
         if descriptor is not None:
             with contextlib.suppress(ProcessLookupError):
-                if term_grace_s > 0:
+                if term_grace_s > 0 and (thaws or not is_frozen(identity)):
                     signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+                    if thaws:
+                        signal.pidfd_send_signal(descriptor, signal.SIGCONT)
                     if not await _ended_within(descriptor, term_grace_s):
                         await _wait_while_busy(identity, descriptor, busy_grace_s)
                 if on_kill is not None and is_running(identity):

@@ -64,8 +64,9 @@ def run(layout: Layout, node_uid: NodeUid, body: Body | None = None) -> int:
         _log.exception("the daemon has failed", code=e.code)
         print(e.text, file=sys.stderr)
         return 1
-    except Exception:
+    except Exception as e:
         _log.exception("the daemon has failed")
+        print(f"{type(e).__name__}: {e}", file=sys.stderr)
         return 1
     finally:
         os.close(lock)

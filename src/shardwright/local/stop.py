@@ -160,7 +160,8 @@ async def _stop_server(uid: ShardUid, processes: tuple[ProcessIdentity, ...], re
             await end(process, 0)
         else:
             say(f"stopping {name}" + (" (it saves first)" if keeps else ""))
-            await end(process, SERVER_GRACE_S, busy_grace_s=SERVER_BUSY_GRACE_S, on_kill=killed)
+            # Nobody can write to it any more, so a frozen one may well be woken to save.
+            await end(process, SERVER_GRACE_S, busy_grace_s=SERVER_BUSY_GRACE_S, thaws=True, on_kill=killed)
 
 
 # -- finding -------------------------------------------------------------------------------------------------------------

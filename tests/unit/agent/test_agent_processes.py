@@ -20,6 +20,7 @@ from shardwright.agent.processes import (
     end,
     find_in_directory,
     identity_of,
+    is_frozen,
     is_running,
     python_environment,
     send,
@@ -91,10 +92,19 @@ def test_end_asks_first_and_kills_what_does_not_listen(tmp_path: Path) -> None:
         assert not Path(f"/proc/{identity.pid}").exists(), "an ended child is reaped"
 
 
-def test_end_also_ends_a_frozen_process(tmp_path: Path) -> None:
-    with sleeper(tmp_path) as identity:
-        send(identity, signal.SIGSTOP)
-        assert asyncio.run(end(identity, 0.1))
+def test_a_frozen_process_is_killed_at_once_or_woken_to_end(tmp_path: Path) -> None:
+    polite = "import signal,sys,time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(open('done', 'w').close()))\n"
+    polite += "print('ready', flush=True)\ntime.sleep(60)"
+    for thaws in (False, True):
+        (tmp_path / "out").unlink(missing_ok=True)
+        with sleeper(tmp_path, sys.executable, "-c", polite) as identity:
+            wait_until(lambda: (tmp_path / "out").read_text() == "ready\n")
+            send(identity, signal.SIGSTOP)
+            wait_until(lambda identity=identity: is_frozen(identity))
+            began = time.monotonic()
+            assert asyncio.run(end(identity, 30, thaws=thaws))
+            assert time.monotonic() - began < 10
+            assert (tmp_path / "done").exists() == thaws
 
 
 def test_a_process_that_works_is_given_time(tmp_path: Path) -> None:
