@@ -73,8 +73,6 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if peer else ""
         self.owner.joined(self)
-        if self.session.is_frozen:  # not ours yet: what it sends must stay in the kernel
-            self._set_reading(False)
 
     def data_received(self, data: bytes) -> None:
         session = self.session

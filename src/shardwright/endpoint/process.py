@@ -7,18 +7,18 @@ import asyncio
 import contextlib
 import os
 import socket
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import structlog
 
 from shardwright.clock import Clock, SystemClock
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel, Message
-from shardwright.endpoint.connection import ClientConnection
 from shardwright.endpoint.gate import Budget, Counts
 from shardwright.endpoint.passing import Passing
 from shardwright.endpoint.protocol import EndpointSpec, PassResult
 from shardwright.endpoint.served import ServedEndpoint
+from shardwright.endpoint.session import Luggage
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.tasks import spawn
 
@@ -26,6 +26,15 @@ FIRST_SWEEP_S = 0.06
 """How long ``pass_along`` waits before it answers how far it is; less than callers wait."""
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A connection that another process offers and has not let go of yet. Nothing may be read from it."""
+
+    served: ServedEndpoint
+    client: socket.socket
+    luggage: Luggage
 
 
 class EndpointProcess:
@@ -41,27 +50,27 @@ class EndpointProcess:
 
     async def talk(self, channel: Channel) -> None:
         """Answer one caller until it leaves."""
-        adopted: ClientConnection | None = None
+        offered: Offered | None = None
         try:
             while (received := await channel.receive()) is not None:
                 message, files = received
-                if message.get("op") == "begin":
-                    if adopted is not None:
-                        adopted.thaw()
-                    adopted = None
-                    continue
-                if message.get("op") == "adopt_connection":
-                    if adopted is not None:
-                        adopted.forget()  # its client left before it was begun
-                    adopted, answer = await self._adopt_connection(message, files)
-                else:
-                    answer = await self._answer(message, files)
-                await channel.send(answer)
+                match message.get("op"):
+                    case "begin":
+                        if offered is not None:
+                            beginning, offered = offered, None
+                            await beginning.served.adopt_connection(beginning.client, beginning.luggage)
+                    case "adopt_connection":
+                        if offered is not None:
+                            offered.client.close()  # its client left before it was begun
+                        offered, answer = self._take_offer(message, files)
+                        await channel.send(answer)
+                    case _:
+                        await channel.send(await self._answer(message, files))
         except (OSError, ValueError) as error:
             _log.info("a caller of the control socket left", reason=str(error))
         finally:
-            if adopted is not None:
-                adopted.forget()  # never told to begin: it is still the other process's
+            if offered is not None:
+                offered.client.close()  # never told to begin: it is still the other process's
             channel.close()
 
     async def _answer(self, message: Message, files: list[int]) -> Message:
@@ -174,18 +183,14 @@ class EndpointProcess:
             )
         return {}
 
-    async def _adopt_connection(self, message: Message, files: list[int]) -> tuple[ClientConnection | None, Message]:
+    def _take_offer(self, message: Message, files: list[int]) -> tuple[Offered | None, Message]:
         try:
             served = self._known(message)
             luggage = wire.luggage_from(message["luggage"])
             client = socket.socket(fileno=files.pop(0))
-            try:
-                client.setblocking(False)
-                return await served.adopt_connection(client, luggage), {"ok": {}}
-            except OSError as error:
-                client.close()
-                return None, {"error": f"the connection cannot be used: {error}"}
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            client.setblocking(False)
+            return Offered(served, client, luggage), {"ok": {}}
+        except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
             return None, {"error": f"not understood: {error!r}"}
         finally:
             for file in files:

@@ -151,7 +151,8 @@ class ServedEndpoint:
         return None if self._socket is None else socket.socket(fileno=socket.dup(self._socket.fileno()))
 
     async def adopt_connection(self, client: socket.socket, luggage: Luggage) -> ClientConnection:
-        """A client connection that another process served. It does nothing until it is thawed."""
+        """Go on with a client connection that another process served. Not before that process has let go of it: uvloop
+        begins to read at once, whatever is asked of it."""
         counts = self.gate.counts
         counts.accepted += 1
         connection = ClientConnection(self, self._loop, uid=counts.accepted)
@@ -160,6 +161,7 @@ class ServedEndpoint:
         session.unpack(luggage)
         session.client_data(luggage.unread, self._loop.time())
         await self._loop.connect_accepted_socket(lambda: connection, client)
+        connection.thaw()
         return connection
 
     # -- what the leader asks ----------------------------------------------------------------------------------------

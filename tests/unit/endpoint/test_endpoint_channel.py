@@ -1,4 +1,4 @@
-"""The control socket's framing, and that an adopted connection is not touched before it is begun."""
+"""The control socket's framing, and that an offered connection is not touched before it is begun."""
 
 import asyncio
 import socket
@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from shardwright.clock import SystemClock
+from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel
-from shardwright.endpoint.gate import Budget, Counts
+from shardwright.endpoint.process import EndpointProcess
 from shardwright.endpoint.protocol import EndpointSpec
-from shardwright.endpoint.served import ServedEndpoint
 from shardwright.endpoint.session import Luggage
 from shardwright.endpoint.setup import ConnectionState
-from shardwright.model.ids import DatabaseUid, EndpointUid
+from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
 from shardwright.tasks import spawn
 
 
@@ -54,31 +53,33 @@ def test_a_missing_path_is_an_error(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_an_adopted_connection_is_not_read_before_it_begins() -> None:
+def test_an_offered_connection_is_not_read_before_it_begins() -> None:
     async def run() -> None:
-        spec = EndpointSpec(EndpointUid("1:1"), DatabaseUid(1), "d", "127.0.0.1", 1, None, password="p")
-        served = ServedEndpoint(spec, budget=Budget(), counts=Counts(), clock=SystemClock())
+        process = EndpointProcess(NodeUid(1))
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
+            spec = EndpointSpec(EndpointUid("1:1"), DatabaseUid(1), "d", "127.0.0.1", 1, None, password="p")
             client = socket.create_connection(listener.getsockname())
             passed, _ = listener.accept()
-        client.setblocking(False)
-        passed.setblocking(False)
-        copy = passed.dup()
-        client.send(b"\r\n")
-        connection = await served.adopt_connection(passed, Luggage(False, ConnectionState(), None, False, b"AUTH p"))
-        for _ in range(20):
-            await asyncio.sleep(0.001)
-        assert copy.recv(10, socket.MSG_PEEK) == b"\r\n"
-        connection.thaw()
-        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 10), 5) == b"+OK\r\n"
-        connection.finish()
-        client.close()
-        copy.close()
-        while served.connections:
-            await asyncio.sleep(0.001)
+            near, far = socket.socketpair()
+            talking = spawn("test: talk", process.talk(Channel(far)))
+            client.setblocking(False)
+            client.send(b"\r\n")
+            with passed, client:
+                async with Channel(near) as channel:
+                    adopt = {"op": "adopt_listener", "spec": wire.spec_to(spec), "target": None, "hold": None}
+                    assert "ok" in await channel.ask(adopt, (listener.fileno(),))
+                    luggage = wire.luggage_to(Luggage(False, ConnectionState(), None, False, b"AUTH p"))
+                    offer = {"op": "adopt_connection", "endpoint": spec.uid, "luggage": luggage}
+                    assert "ok" in await channel.ask(offer, (passed.fileno(),))
+                    await asyncio.sleep(0.02)
+                    assert passed.recv(10, socket.MSG_PEEK) == b"\r\n"
+                    await channel.send({"op": "begin"})
+                    assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 10), 5) == b"+OK\r\n"
+                await talking
+        await process.close()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
-    asyncio.run(run())
+    for factory in (uvloop.new_event_loop, asyncio.new_event_loop):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(run())
