@@ -1,0 +1,264 @@
+"""Transcripts of sessions: bytes and events in, bytes and wishes out."""
+
+from dataclasses import replace
+
+from shardwright.endpoint.gate import Change, Gate
+from shardwright.endpoint.ledger import NO_PRIMARY, OUTCOME_UNKNOWN
+from shardwright.endpoint.protocol import EndpointSpec, Target
+from shardwright.endpoint.resp import CommandScanner, bulk
+from shardwright.endpoint.session import Phase, Session
+from shardwright.endpoint.wire import luggage_from, luggage_to
+from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
+
+OLD = Target(ShardUid(1), 1, "127.0.0.1", 1001, "aaa")
+NEW = Target(ShardUid(2), 2, "127.0.0.1", 1002, "bbb")
+READONLY = b"-READONLY You can't write against a read only replica.\r\n"
+NOREPLICAS = b"-NOREPLICAS Not enough good replicas to write.\r\n"
+PREVIOUS = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+
+
+class Play:
+    """A session, its gate, and a hand on the clock."""
+
+    def __init__(self, *, password: str = "", target: Target | None = OLD) -> None:
+        spec = EndpointSpec(EndpointUid("1:1"), DatabaseUid(1), "d", "127.0.0.1", 1, target, password, "secret")
+        self.gate = Gate(spec)
+        self.session = Session(self.gate, uid=7)
+        self.now = 0.0
+
+    def client(self, data: bytes) -> "Play":
+        self.session.client_data(data, self.now)
+        return self
+
+    def server(self, data: bytes) -> "Play":
+        self.session.backend_data(data, self.now)
+        return self
+
+    def connect(self, *, info: str = "", hello: bytes = b"*2\r\n$2\r\nid\r\n:9\r\n") -> "Play":
+        assert self.session.needs_backend
+        target = self.gate.target
+        assert target is not None
+        self.session.backend_opened(target)
+        count = len(CommandScanner().scan(self.to_backend()))
+        text = f"# Server\r\nrun_id:{target.run_id}\r\nrole:master\r\nloading:0\r\n{info}"
+        return self.server(hello + bulk(text.encode()) + b"+OK\r\n" * (count - 2))
+
+    def release(self, target: Target) -> "Play":
+        self.gate.release(target)
+        self.session.gate_changed(self.now)
+        return self
+
+    def hold(self) -> "Play":
+        assert self.gate.begin_hold(OLD, NEW, self.now) is Change.HELD
+        self.session.gate_changed(self.now)
+        return self
+
+    def dropped(self) -> bool:
+        was, self.session.wants_drop = self.session.wants_drop, False
+        return was
+
+    def to_client(self) -> bytes:
+        data = b"".join(self.session.to_client)
+        self.session.to_client.clear()
+        return data
+
+    def to_backend(self) -> bytes:
+        data = b"".join(self.session.to_backend)
+        self.session.to_backend.clear()
+        return data
+
+
+def opened() -> Play:
+    play = Play().client(b"PING\r\n").connect()
+    assert play.to_backend() == b"PING\r\n"
+    play.server(b"+PONG\r\n")
+    assert play.to_client() == b"+PONG\r\n"
+    return play
+
+
+def test_a_server_that_is_not_the_one_gets_nothing() -> None:
+    for info, failure in (
+        ("min_slaves_good_slaves:0\r\n", "the server is fenced"),
+        ("loading:1\r\n", "the server is loading"),
+    ):
+        play = Play().client(b"SET a 1\r\n").connect(info=info)
+        assert play.session.failure == failure
+        assert play.dropped()
+        assert play.to_backend() == b""
+        assert play.session.needs_backend
+
+
+def test_a_hold_keeps_commands_back_and_an_undo_lets_them_go() -> None:
+    play = opened().client(b"SET a 1\r\n").hold().client(b"SET b 2\r\nGE")
+    assert play.to_backend() == b"SET a 1\r\n"
+    assert not play.session.is_drained
+    play.server(b"+OK\r\n")
+    assert play.session.is_drained
+    play.client(b"T b\r\n").release(OLD)
+    assert play.to_backend() == b"SET b 2\r\nGET b\r\n"
+    assert not play.dropped()
+
+
+def test_refused_commands_are_sent_again_in_order_and_executed_ones_are_not() -> None:
+    play = opened().client(b"SET a 1\r\nGET a\r\nPUBLISH c x\r\nSET b 2\r\n")
+    play.to_backend()
+    play.server(READONLY + b"$1\r\n0\r\n:0\r\n" + READONLY)
+    assert play.to_client() == b""
+    assert play.dropped()
+    play.release(NEW).connect()
+    assert play.to_backend() == b"SET a 1\r\nGET a\r\nSET b 2\r\n"
+    play.client(b"GET c\r\n")
+    play.server(b"+OK\r\n")
+    assert play.to_client() == b"+OK\r\n"
+    play.server(b"$1\r\n1\r\n+OK\r\n$-1\r\n")
+    assert play.to_client() == b"$1\r\n1\r\n:0\r\n+OK\r\n$-1\r\n"
+    assert play.session.ledger.kept == 0
+
+
+def test_a_refused_transaction_is_repeated_whole() -> None:
+    play = opened().client(b"MULTI\r\nSET a 1\r\n")
+    play.server(b"+OK\r\n" + NOREPLICAS)
+    assert play.to_client() == b"+OK\r\n"
+    play.client(b"GET a\r\n")
+    play.to_backend()
+    play.release(NEW).connect()
+    assert play.to_backend() == b"MULTI\r\nSET a 1\r\nGET a\r\n"
+    play.server(b"+OK\r\n+QUEUED\r\n+QUEUED\r\n").client(b"EXEC\r\n")
+    assert play.to_client() == b"+QUEUED\r\n+QUEUED\r\n"
+    play.server(b"*2\r\n+OK\r\n$1\r\n1\r\n")
+    assert play.to_client() == b"*2\r\n+OK\r\n$1\r\n1\r\n"
+
+
+def test_a_pipelined_transaction_that_was_aborted_is_repeated() -> None:
+    play = opened().client(b"MULTI\r\nSET a 1\r\nEXEC\r\n")
+    play.to_backend()
+    play.server(b"+OK\r\n" + READONLY + PREVIOUS).release(NEW).connect()
+    assert play.to_backend() == b"MULTI\r\nSET a 1\r\nEXEC\r\n"
+    play.server(b"+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n")
+    assert play.to_client() == b"+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n"
+
+
+def test_a_watched_transaction_that_was_refused_fails_as_if_a_key_had_changed() -> None:
+    play = opened().client(b"WATCH a\r\nMULTI\r\nSET a 1\r\nEXEC\r\n")
+    play.server(b"+OK\r\n+OK\r\n" + READONLY + PREVIOUS)
+    assert play.to_client() == b"+OK\r\n+OK\r\n+QUEUED\r\n*-1\r\n"
+
+
+def test_a_lost_server_answers_writes_and_repeats_reads() -> None:
+    play = opened().client(b"GET a\r\nINCR n\r\nGET n\r\nSELECT 3\r\n")
+    play.to_backend()
+    play.session.backend_lost(play.now)
+    play.connect()
+    assert play.to_backend() == b"GET a\r\nGET n\r\nSELECT 3\r\n"
+    play.server(b"$1\r\nx\r\n$1\r\n5\r\n+OK\r\n")
+    assert play.to_client() == b"$1\r\nx\r\n" + OUTCOME_UNKNOWN + b"$1\r\n5\r\n+OK\r\n"
+    assert play.session.state.database == 3
+
+
+def test_a_lost_transaction_is_repeated_unless_exec_was_sent() -> None:
+    play = opened().client(b"MULTI\r\nSET a 1\r\n").server(b"+OK\r\n")
+    play.to_backend()
+    play.session.backend_lost(play.now)
+    play.connect()
+    assert play.to_backend() == b"MULTI\r\nSET a 1\r\n"
+    play.server(b"+OK\r\n+QUEUED\r\n").client(b"EXEC\r\nGET a\r\n")
+    play.to_backend()
+    play.session.backend_lost(play.now)
+    play.connect()
+    assert play.to_backend() == b"GET a\r\n"
+    play.server(b"$1\r\n1\r\n")
+    assert play.to_client() == b"+OK\r\n+QUEUED\r\n" + OUTCOME_UNKNOWN + b"$1\r\n1\r\n"
+
+
+def test_waiting_ends_after_four_seconds_and_no_part_of_a_transaction_runs() -> None:
+    play = Play(target=None).client(b"MULTI\r\nSET a 1\r\n")
+    play.now = 3.9
+    play.session.tick(play.now)
+    assert play.to_client() == b""
+    play.now = 4.1
+    play.session.tick(play.now)
+    assert play.to_client() == NO_PRIMARY * 2
+    play.release(NEW)
+    play.client(b"SET b 2\r\nEXEC\r\nGET a\r\n").connect()
+    assert play.to_client() == NO_PRIMARY + PREVIOUS
+    assert play.to_backend() == b"GET a\r\n"
+
+
+def test_an_old_server_that_never_answers_is_given_up() -> None:
+    play = opened().client(b"INCR n\r\nGET n\r\n").hold().release(NEW)
+    play.to_backend()
+    assert not play.dropped()
+    play.now = 0.6
+    play.session.tick(play.now)
+    assert play.dropped()
+    assert play.to_client() == OUTCOME_UNKNOWN
+    play.connect()
+    assert play.to_backend() == b"GET n\r\n"
+
+
+def test_kept_bytes_are_bounded_and_given_back() -> None:
+    play = opened()
+    play.gate.limits.kept = 10_000
+    play.gate.limits.kept_when_scarce = 1000
+    play.hold()
+    command = b"SET a " + b"x" * 994 + b"\r\n"
+    for _ in range(11):
+        play.client(command)
+    assert play.session.is_full
+    assert play.gate.budget.used == 11 * len(command)
+    play.release(OLD)
+    play.server(b"+OK\r\n" * 11)
+    assert not play.session.is_full
+    assert play.gate.budget.used == 0
+
+
+def test_pushes_are_no_replies_and_long_replies_are_passed_on_as_they_come() -> None:
+    play = opened().client(b"GET a\r\nGET b\r\n")
+    play.server(b">2\r\n$1\r\nx\r\n_\r\n$100000\r\n" + b"y" * 50_000)
+    assert len(play.to_client()) > 50_000
+    play.server(b"y" * 50_000 + b"\r\n$1\r\nb\r\n")
+    assert play.to_client().endswith(b"yy\r\n$1\r\nb\r\n")
+    assert play.session.ledger.is_idle
+
+
+def test_a_connection_is_packed_and_unpacked() -> None:
+    play = Play(password="p").client(b"AUTH p\r\nSELECT 3\r\nCLIENT SETNAME me\r\nMULTI\r\nINCR n\r\n").connect()
+    play.to_backend()
+    play.server(b"+OK\r\n+OK\r\n+OK\r\n+QUEUED\r\n")
+    play.session.freeze()
+    play.client(b"EXEC\r\nGET")
+    assert play.session.is_quiet
+    other = Play(password="p")
+    luggage = luggage_from(luggage_to(play.session.pack()))
+    other.session.unpack(luggage)
+    other.client(luggage.unread).client(b" n\r\n")
+    other.connect()
+    assert other.session.name == "me"
+    assert other.to_backend() == b"MULTI\r\nINCR n\r\nEXEC\r\nGET n\r\n"
+    other.server(b"+OK\r\n+QUEUED\r\n*1\r\n:1\r\n$1\r\n1\r\n")
+    assert other.to_client() == b"*1\r\n:1\r\n$1\r\n1\r\n"
+
+
+def test_a_target_only_moves_to_a_higher_generation() -> None:
+    gate = Play().gate
+    assert gate.begin_hold(OLD, replace(NEW, generation=1), 0.0) is Change.NONE
+    assert gate.begin_hold(OLD, NEW, 1.0) is Change.HELD
+    assert gate.begin_hold(OLD, NEW, 2.0) is Change.NONE
+    assert gate.hold is not None
+    assert gate.hold.since == 1.0
+    assert gate.serve(gate.spec) is Change.NONE
+    assert gate.release(OLD) is Change.MOVED
+    assert gate.begin_hold(OLD, NEW, 3.0) is Change.HELD
+    assert gate.release(NEW) is Change.MOVED
+    assert gate.begin_hold(OLD, NEW, 4.0) is Change.NONE
+    assert gate.release(OLD) is Change.NONE
+    assert gate.serve(replace(gate.spec, target=OLD)) is Change.NONE
+    assert gate.serve(replace(gate.spec, target=None)) is Change.NONE
+    assert (gate.target, gate.is_open) == (NEW, True)
+
+
+def test_what_the_server_says_out_of_turn_ends_its_connection() -> None:
+    play = opened().server(b"+what\r\n")
+    assert play.dropped()
+    assert play.session.phase is Phase.NONE
+    assert play.to_client() == b""
