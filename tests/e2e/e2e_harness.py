@@ -1,0 +1,609 @@
+"""A whole local cluster of a test file's own, a light load that knows what was acknowledged, and looks behind the API.
+
+Used by the tests of this directory. What the servers and endpoint processes are is asked of them directly, not of the
+leader under test.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from shardwright.agent.endpoint_process import read_identity
+from shardwright.agent.loop import control_path
+from shardwright.agent.processes import find_processes, is_running, send
+from shardwright.clock import SystemClock
+from shardwright.demo.cluster import DemoCluster, DemoFailed
+from shardwright.endpoint.client import EndpointClient
+from shardwright.local.config import read_all
+from shardwright.local.layout import layout_of
+from shardwright.model.cluster import DaemonPresence, Leadership, Node
+from shardwright.model.database import Endpoint, GroupPhase, Role, ServerSecrets, Shard, ShardWanted, SlotGroup
+from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+from shardwright.model.seen import (
+    EndpointProcessSeen,
+    EndpointState,
+    NodeSeen,
+    ProcessIdentity,
+    ProcessState,
+    ServerSeen,
+)
+from shardwright.server.adapter import ServerAdapter
+from shardwright.server.protocol import ServerTarget
+from shardwright.store.sqlite import SqliteStore
+from shardwright.testing.faults import VARIABLE, arm
+
+SOURCES = Path(__file__).parents[2] / "src"
+POLL_S = 0.02
+BACK_S = 8.0
+"""Everything is as it should be this long after a daemon died: 3 s of lease and 5 s of grace."""
+ENDED = ("completed", "failed", "cancelled")
+
+
+def until(what: str, is_so: Callable[[], Any], *, seconds: float = 30.0, state: Callable[[], str] = str) -> Any:
+    """Poll until it is so; what it then was. Prints the state when it takes too long."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = is_so()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {seconds:g} s\n{state()}")
+        time.sleep(POLL_S)
+
+
+# -- what is there, asked directly -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Records, and what servers and endpoint processes answered at about the same time."""
+
+    nodes: dict[NodeUid, Node]
+    groups: list[SlotGroup]
+    shards: dict[ShardUid, Shard]
+    endpoints: list[Endpoint]
+    servers: dict[ShardUid, ServerSeen]
+    processes: dict[NodeUid, EndpointProcessSeen]
+    identities: dict[ShardUid, ProcessIdentity]
+    """Of the server processes, as the agents report them."""
+    daemons: dict[NodeUid, DaemonPresence]
+    leader: Leadership | None
+
+    def group_of(self, database: int) -> SlotGroup:
+        return next(g for g in self.groups if g.database_uid == database)
+
+    def copies(self, group: SlotGroup) -> list[Shard]:
+        return [s for s in self.shards.values() if s.group_uid == group.uid and s.wanted is ShardWanted.RUNNING]
+
+    def primary(self, database: int) -> Shard:
+        uid = self.group_of(database).primary
+        assert uid is not None
+        return self.shards[uid]
+
+    def replica(self, database: int) -> Shard:
+        group = self.group_of(database)
+        return next(s for s in self.copies(group) if s.uid != group.primary)
+
+    def complaints(self) -> list[str]:
+        """What is not as it is when nothing goes on: one writable primary per group and replicas that follow it, nothing
+        fenced, every endpoint served by one process that forwards to the primary of now and holds nothing."""
+        found = [text for group in self.groups for text in self._group_complaints(group)]
+        return found + [text for endpoint in self.endpoints for text in self._endpoint_complaints(endpoint)]
+
+    def _group_complaints(self, group: SlotGroup) -> Iterator[str]:
+        if group.phase is not GroupPhase.SERVING or group.handoff is not None or group.primary not in self.shards:
+            yield f"group {group.uid}: {group.phase}, handoff {group.handoff}"
+            return
+        primary = self.shards[group.primary]
+        source = (self.nodes[primary.node_uid].address, primary.port)
+        for shard in self.copies(group):
+            seen = self.servers[shard.uid]
+            if seen.health != "ok" or seen.is_fenced:
+                yield f"shard {shard.uid}: {seen.health}, fenced {seen.is_fenced}"
+            elif shard.uid == primary.uid and seen.role is not Role.PRIMARY:
+                yield f"shard {shard.uid} is {seen.role} and should be primary"
+            elif shard.uid != primary.uid and (
+                seen.role is not Role.REPLICA
+                or (seen.primary_address, seen.primary_port) != source
+                or not seen.is_link_up
+                or seen.is_syncing
+            ):
+                follows = f"{seen.primary_address}:{seen.primary_port}, link up {seen.is_link_up}"
+                yield f"shard {shard.uid} is {seen.role} of {follows} and should follow {source}"
+
+    def _endpoint_complaints(self, endpoint: Endpoint) -> Iterator[str]:
+        group = self.group_of(endpoint.database_uid)
+        seen = {n: p.endpoint(endpoint.uid) for n, p in self.processes.items()}
+        serving = [n for n, e in seen.items() if e.state is EndpointState.LISTENING]
+        if serving != list(endpoint.nodes):
+            yield f"endpoint {endpoint.uid} is served by {serving} and should be by {endpoint.nodes}"
+        for node in serving:
+            if seen[node].held_generation is not None or seen[node].generation != group.generation:
+                yield f"endpoint {endpoint.uid} on node {node}: {seen[node]}, group generation {group.generation}"
+
+
+async def _look(directory: Path) -> Facts:
+    layout = layout_of(directory)
+    clock = SystemClock()
+    store = await SqliteStore.open(layout.store)
+
+    async def nothing() -> None:
+        pass
+
+    servers = ServerAdapter(check_term=nothing, is_leader=lambda: True, clock=clock)
+    endpoints = EndpointClient(lambda uid: str(control_path(layout.run_directory(), uid)))
+    try:
+        records = [r for prefix in _PREFIXES for r in await read_all(store, prefix)]
+        nodes = {r.uid: r for r in records if isinstance(r, Node)}
+        shards = {r.uid: r for r in records if isinstance(r, Shard)}
+        secrets = {r.database_uid: r for r in records if isinstance(r, ServerSecrets)}
+        seen = [r for r in records if isinstance(r, NodeSeen)]
+        asked = [s for s in shards.values() if s.wanted is ShardWanted.RUNNING and s.node_uid in nodes]
+        answers = await asyncio.gather(*(servers.observe(_target(s, nodes, secrets)) for s in asked))
+        processes = await asyncio.gather(*(endpoints.status(n) for n in nodes))
+        return Facts(
+            nodes=nodes,
+            groups=[r for r in records if isinstance(r, SlotGroup)],
+            shards=shards,
+            endpoints=[r for r in records if isinstance(r, Endpoint)],
+            servers={a.shard_uid: a for a in answers},
+            processes=dict(zip(nodes, processes, strict=True)),
+            identities={
+                p.shard_uid: p.identity
+                for n in seen
+                for p in n.processes
+                if p.identity is not None and p.state is ProcessState.RUNNING
+            },
+            daemons={r.node_uid: r for r in records if isinstance(r, DaemonPresence)},
+            leader=next((r for r in records if isinstance(r, Leadership)), None),
+        )
+    finally:
+        await servers.close()
+        await store.close()
+
+
+_PREFIXES = ("nodes/", "shards/", "secrets/", "groups/", "endpoints/", "seen/nodes/", "daemons/", "leader")
+
+
+def _target(shard: Shard, nodes: dict[NodeUid, Node], secrets: dict[DatabaseUid, ServerSecrets]) -> ServerTarget:
+    address = nodes[shard.node_uid].address
+    return ServerTarget(shard.uid, shard.incarnation, address, shard.port, secrets[shard.database_uid])
+
+
+# -- the cluster -----------------------------------------------------------------------------------------------------------
+
+
+class TestCluster(DemoCluster):
+    """A cluster whose daemons can be killed and frozen at named points. Never a test class itself."""
+
+    __test__ = False
+
+    def __init__(self, base: str, faults: Path, *, nodes: int = 3) -> None:
+        environment = {VARIABLE: str(faults), "PYTHONPATH": str(SOURCES)}
+        super().__init__(nodes=nodes, address_base=base, environment=environment)
+        self.faults = faults
+        self.layout = layout_of(self.directory)
+        self.avoided: set[int] = set()
+        """Nodes whose API is not asked: their daemon is about to die."""
+
+    def __enter__(self) -> "TestCluster":
+        super().__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes():
+            send(process, signal.SIGCONT)
+        self.close()
+        for process in self.processes():
+            send(process, signal.SIGKILL)
+
+    def processes(self) -> list[ProcessIdentity]:
+        """Everything of it that runs, whatever its files say."""
+        place = str(self.layout.directory)
+
+        def is_of_it(process: ProcessIdentity) -> bool:
+            try:
+                line = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                return False
+            return process.pid != os.getpid() and (process.directory.startswith(place) or place in line)
+
+        return find_processes(is_of_it)
+
+    def command(self, *arguments: str) -> str:
+        """The command line on this cluster; what it prints."""
+        line = [sys.executable, "-m", "shardwright.cli.main", *arguments, "--dir", str(self.directory)]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, env=self._environment)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}\n{self.state()}"
+        return done.stdout
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """One request, to a node that is not to die now. Raises DemoFailed on a refusal."""
+        assert self._http is not None
+        last: Exception | None = None
+        avoided = {node.address for uid, node in self.facts_nodes().items() if uid in self.avoided}
+        admin = json.loads((self.directory / "admin.json").read_text())
+        urls = [u for u in admin["urls"] if urllib.parse.urlsplit(u).hostname not in avoided]
+        for url in urls * 5:
+            try:
+                answer = self._http.request(method, url + path, json=body, timeout=5)
+            except httpx.TransportError as e:
+                last = e
+                time.sleep(POLL_S)
+                continue
+            if answer.status_code >= 400:
+                raise DemoFailed(f"{method} {path}: {answer.status_code} {answer.text}")
+            return answer.json()
+        raise AssertionError(f"no node answers: {last!r}\n{self.state()}")
+
+    def facts_nodes(self) -> dict[NodeUid, Node]:
+        return self.facts().nodes if self.avoided else {}
+
+    def facts(self) -> Facts:
+        """What is there now."""
+        return asyncio.run(_look(self.directory))
+
+    def settled(self, *, seconds: float = BACK_S) -> Facts:
+        """Wait until nothing is fenced, held, or on its way."""
+        last: list[str] = []
+
+        def look() -> Facts | None:
+            facts = self.facts()
+            last[:] = facts.complaints()
+            return None if last else facts
+
+        found: Facts = until("the cluster to settle", look, seconds=seconds, state=lambda: f"{last}\n{self.state()}")
+        return found
+
+    def until(self, what: str, is_so: Callable[[], Any], *, seconds: float = 30.0) -> Any:
+        return until(what, is_so, seconds=seconds, state=self.state)
+
+    def action(self, uid: str) -> dict[str, Any]:
+        """An action with its moves."""
+        node = self.call("GET", f"/v1/actions/{uid}")["node_uid"]
+        return next(dict(a) for a in self.call("GET", f"/v1/nodes/{node}/actions")["actions"] if a["action_uid"] == uid)
+
+    def completed(self, uid: str, *, seconds: float = 40.0) -> dict[str, Any]:
+        """Wait until the action ended, which must be well."""
+        found: dict[str, Any] = {}
+
+        def ended() -> bool:
+            found.update(self.action(uid))
+            return found["status"] in ENDED
+
+        self.until(f"action {uid}", ended, seconds=seconds)
+        assert found["status"] == "completed", f"{found}\n{self.state()}"
+        return found
+
+    # -- daemons -----------------------------------------------------------------------------------------------------
+
+    def present(self) -> dict[NodeUid, DaemonPresence]:
+        """Daemons that run and hold their lease."""
+        return {n: p for n, p in self.facts().daemons.items() if _runs(p)}
+
+    def leader(self) -> DaemonPresence:
+        """The daemon that leads, once one does."""
+
+        def look() -> DaemonPresence | None:
+            facts = self.facts()
+            presence = None if facts.leader is None else facts.daemons.get(facts.leader.node_uid)
+            return presence if presence is not None and _runs(presence) else None
+
+        found: DaemonPresence = self.until("a leader", look)
+        return found
+
+    def supervisor(self) -> ProcessIdentity:
+        found = read_identity(self.layout.supervisor)
+        assert found is not None
+        return found
+
+    def ready_to_die(self, *, others_min: int = 2) -> DaemonPresence:
+        """The leader, with enough others to take over. Daemons that died often are started late by their supervisor; a new
+        one, which adopts what runs, forgets that."""
+        if len(self.present()) < others_min:
+            self.replace_supervisor()
+        return self.leader()
+
+    def replace_supervisor(self) -> float:
+        """Kill the supervisor and bring the cluster up again; seconds it took."""
+        began = time.monotonic()
+        supervisor = self.supervisor()
+        send(supervisor, signal.SIGKILL)
+        self.until("the supervisor to end", lambda: not is_running(supervisor))
+        self.command("up", "--detach")
+        return time.monotonic() - began
+
+    @contextmanager
+    def unsupervised(self) -> Iterator[None]:
+        """Nobody ends a frozen daemon meanwhile."""
+        supervisor = self.supervisor()
+        send(supervisor, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            send(supervisor, signal.SIGCONT)
+
+    def arm(self, point: str, order: str = "kill") -> Path:
+        """Have the next daemon that reaches the point die or freeze there; the file that appears then."""
+        for old in self.faults.glob("*"):
+            old.unlink()
+        return arm(self.faults, point, order)
+
+    def database(self, name: str, **settings: Any) -> dict[str, Any]:
+        """A new database that serves, with its copies in sync."""
+        created = self.create_database(name=name, memory_size=64 << 20, **settings)
+        self.settled()
+        return created
+
+    # -- for a failing test ------------------------------------------------------------------------------------------
+
+    def state(self) -> str:
+        """Everything that explains a failure."""
+        facts = self.facts()
+        lines = [f"complaints: {facts.complaints()}", f"leader: {facts.leader}", f"daemons: {sorted(facts.daemons)}"]
+        lines += [str(x) for x in (*facts.groups, *facts.shards.values(), *facts.servers.values(), *facts.endpoints)]
+        lines += [str(x) for x in facts.processes.values()]
+        lines += asyncio.run(_actions(self.directory))
+        lines += [_tail(self.layout.daemon_log(n)) for n in facts.nodes]
+        lines += [_tail(self.layout.supervisor_log)]
+        return "\n".join(lines)
+
+
+async def _actions(directory: Path) -> list[str]:
+    store = await SqliteStore.open(layout_of(directory).store)
+    try:
+        found = [*await read_all(store, "actions/"), *await read_all(store, "moves/")]
+        return [str(r) for r in found[-4:]] + [str(r) for r in (await read_all(store, "events/"))[-8:]]
+    finally:
+        await store.close()
+
+
+def _runs(presence: DaemonPresence) -> bool:
+    try:
+        return Path(f"/proc/{presence.pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _tail(path: Path, lines: int = 25) -> str:
+    try:
+        text = path.read_text(errors="replace").splitlines()[-lines:]
+    except OSError:
+        return ""
+    return "\n".join([f"--- {path.parent.name}/{path.name}", *text])
+
+
+# -- the load --------------------------------------------------------------------------------------------------------------
+
+
+class _Connection(redis.Connection):
+    """Counts how often it had to connect."""
+
+    connects = 0
+
+    def _connect(self) -> Any:
+        self.connects += 1
+        return super()._connect()  # type: ignore[no-untyped-call]
+
+
+def client_of(database: dict[str, Any]) -> Any:
+    """A client with one connection that repeats nothing."""
+    endpoint = database["endpoints"][0]
+    pool = redis.ConnectionPool(
+        connection_class=_Connection,
+        host=endpoint["addr"][0],
+        port=endpoint["port"],
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        socket_timeout=6,
+        max_connections=1,
+        decode_responses=True,
+    )
+    return redis.Redis(connection_pool=pool)
+
+
+@dataclass
+class Tally:
+    """What the writers saw since the last check, and what was found of it."""
+
+    acked: int = 0
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    reconnects: int = 0
+    slowest_ms: float = 0.0
+
+    def must_be_clean(self) -> "Tally":
+        """Nothing lost, nothing twice, and no client noticed."""
+        assert not (self.lost or self.doubled or self.errors or self.reconnects), self
+        return self
+
+    def must_be_kept(self) -> "Tally":
+        """Nothing lost and nothing twice; clients may have noticed."""
+        assert not (self.lost or self.doubled), self
+        return self
+
+
+class _Writer(threading.Thread):
+    """Appends to a list and counts, in turn; knows what was acknowledged and what is in doubt."""
+
+    def __init__(self, number: int, database: dict[str, Any], rate: float) -> None:
+        super().__init__(name=f"writer-{database['uid']}-{number}", daemon=True)
+        self.keys = (f"list:{number}", f"count:{number}")
+        self.may_write = threading.Event()
+        self.is_parked = threading.Event()
+        self.has_stopped = False
+        self._client = client_of(database)
+        self._pause_s = 1 / rate
+        self._turn = 0
+        self._connects = 0
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        self.appended: list[int] = []
+        self.unsure: set[int] = set()
+        self.counted = 0
+        self.count_in_doubt = 0
+        self.errors: list[str] = []
+        self.slowest_s = 0.0
+
+    def reconnects(self) -> int:
+        """Since asked last."""
+        pool = self._client.connection_pool
+        # One connection, which redis-py keeps and connects anew.
+        connections = list(getattr(pool, "_available_connections", []))
+        now = sum(c.connects for c in connections)
+        fresh, self._connects = now - self._connects, now
+        return fresh
+
+    def run(self) -> None:
+        while not self.has_stopped:
+            if not self.may_write.is_set():
+                self.is_parked.set()
+                self.may_write.wait(0.1)
+                continue
+            self.is_parked.clear()
+            self._write()
+            time.sleep(self._pause_s)
+        self._client.close()
+
+    def _write(self) -> None:
+        self._turn += 1
+        is_append = self._turn % 2 == 0
+        began = time.perf_counter()
+        try:
+            if is_append:
+                self._client.rpush(self.keys[0], self._turn)
+                self.appended.append(self._turn)
+            else:
+                self._client.incr(self.keys[1])
+                self.counted += 1
+        except redis.RedisError as e:
+            self.errors.append(f"{time.strftime('%H:%M:%S')} {self.name}: {type(e).__name__}: {e}")
+            if is_append:
+                self.unsure.add(self._turn)
+            else:
+                self.count_in_doubt += 1
+        self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
+
+    def compare(self, client: Any, tally: Tally) -> None:
+        """With what is stored."""
+        stored = [int(x) for x in client.lrange(self.keys[0], 0, -1)]
+        count = int(client.get(self.keys[1]) or 0)
+        known = set(stored)
+        tally.lost += [f"{self.name}: append {n}" for n in self.appended if n not in known]
+        tally.doubled += (
+            [f"{self.name}: append {n}" for n in known if stored.count(n) > 1] if len(known) < len(stored) else []
+        )
+        if count < self.counted:
+            tally.lost.append(f"{self.name}: counted {self.counted}, stored {count}")
+        if count > self.counted + self.count_in_doubt:
+            tally.doubled.append(f"{self.name}: counted {self.counted} (+{self.count_in_doubt}), stored {count}")
+        tally.acked += len(self.appended) + self.counted
+        tally.errors += self.errors
+        tally.reconnects += self.reconnects()
+        tally.slowest_ms = max(tally.slowest_ms, self.slowest_s * 1000)
+
+
+class Writers:
+    """Some writers on one database. A check parks them for a moment, so that it is exact; then they begin anew."""
+
+    def __init__(self, database: dict[str, Any], *, writers: int = 2, rate: float = 100.0) -> None:
+        self.database = database
+        self._writers = [_Writer(n, database, rate) for n in range(writers)]
+        for writer in self._writers:
+            writer.may_write.set()
+            writer.start()
+        until("the writers to write", lambda: self.acked() > 20)
+        self.check()
+
+    def __enter__(self) -> "Writers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self._writers:
+            writer.has_stopped = True
+            writer.may_write.set()
+        for writer in self._writers:
+            writer.join(timeout=10)
+
+    def acked(self) -> int:
+        """Acknowledged since the last check."""
+        return sum(len(w.appended) + w.counted for w in self._writers)
+
+    def write_on(self, *, seconds: float = BACK_S) -> float:
+        """Wait until each writer has had another write acknowledged; how long that took."""
+        began = time.monotonic()
+        before = {w.name: len(w.appended) + w.counted for w in self._writers}
+        until(
+            "the writers to go on",
+            lambda: all(len(w.appended) + w.counted > before[w.name] + 1 for w in self._writers),
+            seconds=seconds,
+            state=lambda: str([w.errors for w in self._writers]),
+        )
+        return time.monotonic() - began
+
+    def check(self, *, forget: bool = True) -> Tally:
+        """Compare everything acknowledged since the last check with what is stored."""
+        for writer in self._writers:
+            writer.may_write.clear()
+        for writer in self._writers:
+            until("a writer to pause", writer.is_parked.is_set, seconds=10)
+        tally = Tally()
+        client = client_of(self.database)
+        try:
+            for writer in self._writers:
+                writer.compare(client, tally)
+                if forget:
+                    client.delete(*writer.keys)
+                    writer.begin_anew()
+        finally:
+            client.close()
+            for writer in self._writers:
+                writer.is_parked.clear()
+                writer.may_write.set()
+        return tally
+
+
+@contextmanager
+def busy_scripts(database: dict[str, Any], *, clients: int = 2, seconds: float = 0.25) -> Iterator[None]:
+    """Clients that keep a script running, one behind the other, so that an endpoint never drains."""
+    stop = threading.Event()
+    script = f"local began = os.clock() while os.clock() - began < {seconds} do end return 1"
+
+    def run() -> None:
+        client = client_of(database)
+        while not stop.is_set():
+            client.eval(script, 0)
+        client.close()
+
+    threads = [threading.Thread(target=run, name=f"busy-{n}", daemon=True) for n in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=10)
+
+
+def own_base(number: int) -> str:
+    """An address of this run and this file: nobody else uses it or its neighbours."""
+    return f"127.{200 + os.getpid() % 50}.{1 + (os.getpid() // 50 + number * 83) % 250}.1"

@@ -1,0 +1,142 @@
+"""The leader's process killed, or frozen and thawed, at every named point of a handoff, under load.
+
+Whatever the point: the action ends completed, one writable primary is left, nothing stays fenced or held, no acknowledged
+write is lost or doubled, and no client notices.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_harness import TestCluster, Writers, busy_scripts, own_base
+
+from shardwright.agent.processes import identity_of, is_running, send
+from shardwright.model.cluster import DaemonPresence
+from shardwright.model.seen import ProcessIdentity
+
+pytestmark = pytest.mark.e2e
+
+STEPS = (
+    *("intend", "hold", "pause", "fence", "compare", "promote", "release"),
+    *("demote", "end_pause", "end_clients", "unfence", "verify", "commit"),
+)
+FORWARD_POINTS = [f"handoff:{step}:{side}" for step in STEPS for side in ("before", "after")]
+UNDO_POINTS = [
+    f"handoff:{step}:{side}" for step in ("undo_fence", "undo_release", "undo_commit") for side in ("before", "after")
+]
+DECISIVE = {
+    *("handoff:fence:after", "handoff:promote:before", "handoff:promote:after", "handoff:release:before"),
+    *("handoff:demote:before", "handoff:demote:after", "handoff:commit:before"),
+}
+"""The points at which a frozen leader could do the most harm when it wakes."""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    faults: Path = tmp_path_factory.mktemp("faults")
+    with TestCluster(own_base(1), faults) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def writers(cluster: TestCluster) -> Iterator[Writers]:
+    database = cluster.database("crashes", replication=True)
+    with Writers(database) as load:
+        yield load
+
+
+def _step_down(cluster: TestCluster, database: dict[str, Any]) -> str:
+    return cluster.start(cluster.facts().primary(database["uid"]).node_uid, "enslave_node")
+
+
+@pytest.mark.parametrize("point", [*FORWARD_POINTS, *UNDO_POINTS])
+def test_leader_killed(cluster: TestCluster, writers: Writers, point: str) -> None:
+    leader = cluster.ready_to_die()
+    cluster.avoided = {leader.node_uid}
+    reached = cluster.arm(point)
+    before = cluster.facts().primary(writers.database["uid"])
+    with busy_scripts(writers.database) if point in UNDO_POINTS else nullcontext():
+        uid = _step_down(cluster, writers.database)
+        cluster.until(f"{point} to be reached", reached.exists, seconds=15)
+        died = time.monotonic()
+        cluster.until("another leader", lambda: cluster.leader().pid != leader.pid, seconds=8)
+        took_over_s = time.monotonic() - died
+    cluster.completed(uid)
+    facts = cluster.settled()
+    settled_s = time.monotonic() - died
+    cluster.avoided = set()
+    assert facts.primary(writers.database["uid"]).uid != before.uid
+    writers.write_on()
+    tally = writers.check().must_be_clean()
+    print(f"{point}: led again after {took_over_s:.2f} s, done after {settled_s:.2f} s; slowest {tally.slowest_ms:.0f} ms")
+
+
+@pytest.mark.parametrize(
+    "point", [pytest.param(p, marks=() if p in DECISIVE else pytest.mark.slow) for p in (*FORWARD_POINTS, *UNDO_POINTS)]
+)
+def test_leader_frozen_and_thawed(cluster: TestCluster, writers: Writers, point: str) -> None:
+    leader = cluster.ready_to_die()
+    frozen = _identity(leader)
+    cluster.avoided = {leader.node_uid}
+    reached = cluster.arm(point, "freeze")
+    with cluster.unsupervised():
+        with busy_scripts(writers.database) if point in UNDO_POINTS else nullcontext():
+            uid = _step_down(cluster, writers.database)
+            cluster.until(f"{point} to be reached", reached.exists, seconds=15)
+            froze = time.monotonic()
+            cluster.until("another leader", lambda: cluster.leader().pid != leader.pid, seconds=8)
+        cluster.completed(uid)
+        done = cluster.settled()
+        settled_s = time.monotonic() - froze
+        successor = cluster.leader()
+        send(frozen, signal.SIGCONT)
+        _wait_until_it_follows(cluster, leader, successor)
+    cluster.avoided = set()
+    writers.write_on()
+    thawed = cluster.settled()
+    assert [(g.primary, g.generation) for g in thawed.groups] == [(g.primary, g.generation) for g in done.groups]
+    assert is_running(frozen)
+    tally = writers.check().must_be_clean()
+    print(f"{point}: done {settled_s:.2f} s after the freeze; slowest {tally.slowest_ms:.0f} ms")
+
+
+def _identity(presence: DaemonPresence) -> ProcessIdentity:
+    found = identity_of(presence.pid)
+    assert found is not None
+    return found
+
+
+def _wait_until_it_follows(cluster: TestCluster, thawed: DaemonPresence, successor: DaemonPresence) -> None:
+    """The thawed daemon answers, says that another one leads, and holds a lease again: what it was about to do it did."""
+
+    def follows() -> bool:
+        others = {n for n in cluster.facts().nodes if n != thawed.node_uid}
+        cluster.avoided = set(others)
+        told = cluster.call("GET", "/v1/cluster")["leader"]
+        return told is not None and told["pid"] == successor.pid and cluster.present()[thawed.node_uid].pid == thawed.pid
+
+    cluster.until("the thawed daemon to follow", follows, seconds=10)
+
+
+def test_primary_dies_with_the_leader_behind_the_comparison(cluster: TestCluster, writers: Writers) -> None:
+    """The old primary's process is gone when the successor looks: it goes forward, and may itself die before it promotes."""
+    leader = cluster.ready_to_die(others_min=3)
+    cluster.avoided = {leader.node_uid}
+    cluster.arm("handoff:compare:after")
+    second = cluster.faults / "recovery:promote:before"
+    second.write_text("kill")
+    facts = cluster.settled()
+    primary = facts.primary(writers.database["uid"])
+    uid = cluster.start(primary.node_uid, "enslave_node")
+    cluster.until("the comparison", (cluster.faults / "handoff:compare:after.reached").exists, seconds=15)
+    assert send(facts.identities[primary.uid], signal.SIGKILL)
+    cluster.avoided = set()
+    cluster.until("the successor's death", (cluster.faults / "recovery:promote:before.reached").exists, seconds=15)
+    cluster.completed(uid)
+    assert cluster.settled(seconds=20).primary(writers.database["uid"]).uid != primary.uid
+    writers.write_on()
+    writers.check().must_be_kept()
