@@ -18,7 +18,7 @@ from shardwright.agent import processes
 from shardwright.agent.loop import Agent, control_path
 from shardwright.api.app import create_app
 from shardwright.api.deps import ApiContext
-from shardwright.api.server import serve
+from shardwright.api.server import ApiServer, serve
 from shardwright.clock import Clock, SystemClock
 from shardwright.endpoint.client import EndpointClient
 from shardwright.leader.election import Held, LeaseKeeper, check_term
@@ -160,11 +160,13 @@ async def _serve(config: DaemonConfig, store: SqliteStore, *, mirror: Mirror, cl
     )
     runner = LeadershipRunner(keeper, store, mirror, endpoints=endpoints, clock=clock, probe=_probe())
     layout = config.layout
-    api = await serve(create_app(context), config.address, config.api_port, layout.certificate, layout.key)
-    tasks: list[asyncio.Task[None]] = []
+    # The agent first: processes that ended together with the last daemon shall not wait for anything else.
+    tasks = [spawn("agent", agent.run())]
+    api: ApiServer | None = None
     try:
+        api = await serve(create_app(context), config.address, config.api_port, layout.certificate, layout.key)
         await keeper.start()
-        tasks = [spawn("agent", agent.run()), spawn("leadership", runner.run()), spawn("api", api.ended())]
+        tasks += [spawn("leadership", runner.run()), spawn("api", api.ended())]
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         raise RuntimeError(f"{', '.join(t.get_name() for t in ended)} ended by itself")
     finally:
@@ -172,7 +174,8 @@ async def _serve(config: DaemonConfig, store: SqliteStore, *, mirror: Mirror, cl
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await keeper.stop()
-        await api.stop()
+        if api is not None:
+            await api.stop()
 
 
 def _presence(config: DaemonConfig, clock: Clock) -> DaemonPresence:

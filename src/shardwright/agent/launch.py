@@ -7,7 +7,6 @@ decide whether to start (``reconcile/shard.py`` does).
 import contextlib
 import errno
 import os
-import shutil
 import socket
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -18,20 +17,19 @@ from pydantic import TypeAdapter, ValidationError
 from shardwright.agent.files import last_line, make_private_directory, rotate, sync_directory, write_private
 from shardwright.agent.processes import server_environment, spawn_process
 from shardwright.errors import Permanent, ShardwrightError
-from shardwright.model.database import Persistence, ServerKind, Shard
+from shardwright.model.database import ServerKind, Shard
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView
 from shardwright.server.binaries import find_exact
 from shardwright.server.config import ServerFile, render_config, settings_of
+from shardwright.server.files import prepare_directory
 
 RECORD_NAME = "process.json"
 CONFIG_NAME = "server.conf"
 LOG_NAME = "server.log"
 OUTPUT_NAME = "server.out"
 LOG_BYTES_MAX = 10 * 1024 * 1024
-_DATA = ("*.rdb", "*.aof", "*.manifest", "appendonlydir")
-"""What servers keep data in, also half-written (``temp-….rdb``)."""
 
 
 class Stage(StrEnum):
@@ -85,9 +83,8 @@ class Launch:
     address: str
     port: int
     directory: Path
-    keeps_data: bool
-    """False: files of an earlier life are deleted before the start, so that nothing stale is loaded."""
-    config: str = field(repr=False)
+    file: ServerFile = field(repr=False)
+    """What its configuration is rendered from, once it is known which data it starts with."""
 
 
 def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_bytes: int) -> Launch:
@@ -110,7 +107,7 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
         memory_free_bytes=memory_free_bytes,
     )
     try:
-        config = render_config(file)
+        render_config(file)
     except ValueError as e:
         raise Permanent("shard_start_failed", f"the server's configuration cannot be written: {e}") from e
     path = view.cluster.options.get("server_path") if view.cluster is not None else None
@@ -123,8 +120,7 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
         address=node.address,
         port=shard.port,
         directory=directory,
-        keeps_data=database.persistence is not Persistence.DISABLED,
-        config=config,
+        file=file,
     )
 
 
@@ -175,22 +171,12 @@ def fail(launch: Launch, executable: str, text: str) -> StartRecord:
 
 def _prepare(launch: Launch) -> None:
     make_private_directory(launch.directory)
-    if not launch.keeps_data:
-        delete_data(launch.directory)
+    starts_with_aof = prepare_directory(launch.directory, launch.file.settings.persistence)
+    sync_directory(launch.directory)
     rotate(launch.directory / LOG_NAME, bytes_max=LOG_BYTES_MAX)
     (launch.directory / OUTPUT_NAME).unlink(missing_ok=True)
-    write_private(launch.directory / CONFIG_NAME, launch.config.encode())
-
-
-def delete_data(directory: Path) -> None:
-    """Delete what servers load at their start."""
-    for pattern in _DATA:
-        for path in directory.glob(pattern):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-    sync_directory(directory)
+    config = render_config(replace(launch.file, starts_with_aof=starts_with_aof))
+    write_private(launch.directory / CONFIG_NAME, config.encode())
 
 
 def check_port(address: str, port: int) -> None:
