@@ -5,6 +5,7 @@ closing without a reset, and the pace of attempts to reach a server. Created by 
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -20,6 +21,8 @@ OUTPUT_BYTES_MAX = 256 * 1024 * 1024
 CONNECT_TIMEOUT_S = 1.0
 RETRY_S = (0.01, 0.02, 0.05, 0.1)
 """Between attempts to reach a server; the last one repeats."""
+KEEPALIVE_S = 300
+"""An idle client is asked after this long whether it is still there, as the servers do."""
 LINGER_S = 1.0
 """How long a closed client may take to close too, before the socket goes: a socket closed with unread bytes resets."""
 
@@ -70,6 +73,9 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=OUTPUT_BYTES_HIGH)
+        client = transport.get_extra_info("socket")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
         peer = transport.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if peer else ""
         self.owner.joined(self)

@@ -7,6 +7,7 @@ serve comes over the control socket. SIGTERM ends it: every client gets its last
 import argparse
 import asyncio
 import gc
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log", required=True, help="file to log to")
     options = parser.parse_args(arguments)
     configure_logging(Path(options.log))
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))  # two for each client
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # almost all garbage of the data path goes by reference counts
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

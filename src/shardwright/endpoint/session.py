@@ -12,7 +12,7 @@ from shardwright.endpoint.dialogue import Dialogue
 from shardwright.endpoint.gate import Gate, is_same_server
 from shardwright.endpoint.ledger import NO_PRIMARY, Entry, Kind, Transaction
 from shardwright.endpoint.protocol import HOLD_MAX_S, Target
-from shardwright.endpoint.resp import ERROR, PUSH, ProtocolError, ReplyScanner, split_arguments
+from shardwright.endpoint.resp import ERROR, PUSH, CommandScanner, ProtocolError, ReplyScanner, split_arguments
 from shardwright.endpoint.setup import ConnectionState, Setup
 from shardwright.endpoint.words import RULES
 
@@ -143,6 +143,7 @@ class Session(Dialogue):
                 self._charge()
                 return
             data = bytes(tail)
+        was_stranger = scanner.is_stranger
         cuts = scanner.scan(data)
         end = cuts[-1][0] if cuts else 0
         if end != len(data):
@@ -150,9 +151,17 @@ class Session(Dialogue):
                 self._tail = bytearray(data[end:])
         elif tail:
             self._tail = bytearray()
+        error, scanner.error = scanner.error, ""
         if cuts:
             self._take(data if end == len(data) else data[:end], cuts, now)
-        if scanner.error:
+        if error:
+            if was_stranger and self.is_authenticated:  # AUTH came in the same chunk: the wider limits hold behind it
+                self._scanner = CommandScanner()
+                rest, self._tail = bytes(self._tail), bytearray()
+                self.gate.counts.bytes_in -= len(rest)
+                self.client_data(rest, now)
+                return
+            scanner.error = error
             self.pump(now)
         self._charge()
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from shardwright.endpoint.gate import Change, Gate
 from shardwright.endpoint.ledger import NO_PRIMARY, OUTCOME_UNKNOWN
 from shardwright.endpoint.protocol import EndpointSpec, Target
-from shardwright.endpoint.resp import CommandScanner, bulk
+from shardwright.endpoint.resp import CommandScanner, bulk, encode_command
 from shardwright.endpoint.session import Phase, Session
 from shardwright.endpoint.wire import luggage_from, luggage_to
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
@@ -262,3 +262,11 @@ def test_what_the_server_says_out_of_turn_ends_its_connection() -> None:
     assert play.dropped()
     assert play.session.phase is Phase.NONE
     assert play.to_client() == b""
+
+
+def test_the_limits_of_strangers_end_with_their_login_even_in_one_chunk() -> None:
+    wide = encode_command(b"MSET", *[b"k"] * 20)
+    assert b"Protocol error" in Play(password="p").client(wide).to_client()
+    play = Play(password="p").client(b"AUTH p\r\n" + wide).connect()
+    assert play.to_client() == b"+OK\r\n"
+    assert play.to_backend() == wide
