@@ -89,7 +89,8 @@ class World:
 
     @property
     def client(self) -> EndpointClient:
-        return EndpointClient(lambda node: self.processes[node].path if node in self.processes else None)
+        paths = {node: process.path for node, process in self.processes.items()}
+        return EndpointClient(paths.get, call_timeout_s=3.0)  # tests share a machine that may be busy
 
     def status(self, node: int = 1) -> EndpointProcessSeen:
         return asyncio.run(self.client.status(NodeUid(node)))

@@ -24,9 +24,12 @@ from shardwright.model.seen import EndpointProcessSeen
 class EndpointClient:
     """All endpoint processes, found by ``path_of``, which knows each node's control socket (None: there is none)."""
 
-    def __init__(self, path_of: Callable[[NodeUid], str | None], *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, path_of: Callable[[NodeUid], str | None], *, clock: Clock | None = None, call_timeout_s: float = CALL_TIMEOUT_S
+    ) -> None:
         self._path_of = path_of
         self._clock = clock or SystemClock()
+        self._call_timeout_s = call_timeout_s
 
     async def status(self, node: NodeUid) -> EndpointProcessSeen:
         """See ``Endpoints``."""
@@ -47,7 +50,7 @@ class EndpointClient:
     async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
         """See ``Endpoints``."""
         message = {"op": "hold", "endpoint": endpoint, "old": wire.target_to(old), "new": wire.target_to(new)}
-        return wire.hold_result_from(await self._ask(node, message, timeout_s=DRAIN_S + CALL_TIMEOUT_S))
+        return wire.hold_result_from(await self._ask(node, message, extra_s=DRAIN_S))
 
     async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:
         """See ``Endpoints``."""
@@ -66,11 +69,11 @@ class EndpointClient:
             raise Transient("endpoint_process_unknown", f"no endpoint process of node {node} is known")
         return path
 
-    async def _ask(self, node: NodeUid, message: Message, *, timeout_s: float = CALL_TIMEOUT_S) -> Message:
+    async def _ask(self, node: NodeUid, message: Message, *, extra_s: float = 0.0) -> Message:
         path = self._path(node)
         request = message["op"]
         try:
-            async with asyncio.timeout(timeout_s), await Channel.connect(path) as channel:
+            async with asyncio.timeout(self._call_timeout_s + extra_s), await Channel.connect(path) as channel:
                 answer = await channel.ask(message)
         except (OSError, TimeoutError, ValueError) as error:
             reason = str(error) or "no answer in time"
