@@ -45,7 +45,8 @@ def _interrupted(signal_number: int, frame: FrameType | None) -> None:
 def main() -> int:
     """See the module's text."""
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have had the first one ignored
+        signal.signal(number, _interrupted)
     console = Console(width=150 if not sys.stdout.isatty() else None)
     began = time.monotonic()
 

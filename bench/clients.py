@@ -13,6 +13,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
+from typing import cast
 
 import uvloop
 
@@ -104,8 +105,7 @@ class _Client(asyncio.Protocol):
         self._turn = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._send()
 
     def data_received(self, data: bytes) -> None:

@@ -109,7 +109,7 @@ def report(ours: Run, by_hand: Run, failover: Run) -> PartResult:
     part.details = {"product": _details(ours), "by_hand": _details(by_hand), "failover": _details(failover)}
     part.notes = [
         f"handoffs: {len(ours.windows)} ours, {len(by_hand.windows)} by hand, {len(failover.windows)} FAILOVER",
-        f"acknowledged writes: {ours.outcome.acked} ours, {by_hand.outcome.acked} by hand, {failover.outcome.acked} FAILOVER",
+        f"acknowledged writes: {ours.outcome.acked}, by hand {by_hand.outcome.acked}, FAILOVER {failover.outcome.acked}",
         f"ours: lost {len(ours.outcome.lost)}, doubled {len(ours.outcome.doubled)}, errors {ours.outcome.errors}, "
         f"disconnects {ours.outcome.disconnects}",
         "pause: the longest single write call that overlaps the handoff, as its client saw it; bare writers are connected "
