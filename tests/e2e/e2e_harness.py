@@ -44,7 +44,9 @@ from shardwright.model.seen import (
     ServerSeen,
 )
 from shardwright.server.adapter import ServerAdapter
-from shardwright.server.protocol import ServerTarget
+from shardwright.server.protocol import MANAGEMENT_USER, ServerTarget
+from shardwright.server.wire import Wire
+from shardwright.store.protocol import StoreUnavailable
 from shardwright.store.sqlite import SqliteStore
 from shardwright.testing.faults import VARIABLE, arm
 
@@ -178,6 +180,25 @@ async def _look(directory: Path) -> Facts:
         await store.close()
 
 
+async def _pause(directory: Path, database: int, seconds: float) -> None:
+    store = await SqliteStore.open(layout_of(directory).store)
+    try:
+        records = [r for prefix in _PREFIXES for r in await read_all(store, prefix)]
+    finally:
+        await store.close()
+    group = next(r for r in records if isinstance(r, SlotGroup) and r.database_uid == database)
+    shard = next(r for r in records if isinstance(r, Shard) and r.uid == group.primary)
+    address = next(r.address for r in records if isinstance(r, Node) and r.uid == shard.node_uid)
+    secrets = next(r for r in records if isinstance(r, ServerSecrets) and r.database_uid == database)
+    wire = await Wire.connect(address, shard.port, timeout_s=2)
+    try:
+        await wire.call("AUTH", MANAGEMENT_USER, secrets.management, timeout_s=2)
+        assert await wire.call("CLIENT", "PAUSE", str(round(seconds * 1000)), "WRITE", timeout_s=2) == "OK"
+    finally:
+        wire.close()
+        await asyncio.sleep(0)
+
+
 _PREFIXES = ("nodes/", "shards/", "secrets/", "groups/", "endpoints/", "seen/nodes/", "daemons/", "leader")
 
 
@@ -297,6 +318,15 @@ class TestCluster(DemoCluster):
         """Daemons that run and hold their lease."""
         return {n: p for n, p in self.facts().daemons.items() if _runs(p)}
 
+    def successor_of(self, leader: DaemonPresence) -> DaemonPresence | None:
+        """The daemon that leads instead of that one; None while there is none, or while the store is locked."""
+        try:
+            facts = self.facts()
+        except StoreUnavailable:
+            return None
+        presence = None if facts.leader is None else facts.daemons.get(facts.leader.node_uid)
+        return presence if presence is not None and presence.pid != leader.pid and _runs(presence) else None
+
     def leader(self) -> DaemonPresence:
         """The daemon that leads, once one does."""
 
@@ -345,6 +375,10 @@ class TestCluster(DemoCluster):
             old.unlink()
         return arm(self.faults, point, order)
 
+    def pause_writes(self, database: int, seconds: float) -> None:
+        """Let no write on the primary end for so long, as if each ran that long: a handoff's drain does not succeed."""
+        asyncio.run(_pause(self.directory, database, seconds))
+
     def database(self, name: str, **settings: Any) -> dict[str, Any]:
         """A new database that serves, with its copies in sync."""
         created = self.create_database(name=name, memory_size=64 << 20, **settings)
@@ -355,7 +389,10 @@ class TestCluster(DemoCluster):
 
     def state(self) -> str:
         """Everything that explains a failure."""
-        facts = self.facts()
+        try:
+            facts = self.facts()
+        except StoreUnavailable as e:
+            return f"{e}\n{_tail(self.layout.supervisor_log)}"
         lines = [f"complaints: {facts.complaints()}", f"leader: {facts.leader}", f"daemons: {sorted(facts.daemons)}"]
         lines += [str(x) for x in (*facts.groups, *facts.shards.values(), *facts.servers.values(), *facts.endpoints)]
         lines += [str(x) for x in facts.processes.values()]
@@ -431,12 +468,14 @@ class Tally:
 
     def must_be_clean(self) -> "Tally":
         """Nothing lost, nothing twice, and no client noticed."""
-        assert not (self.lost or self.doubled or self.errors or self.reconnects), self
-        return self
+        noticed = self.errors or self.reconnects
+        assert not noticed, self
+        return self.must_be_kept()
 
     def must_be_kept(self) -> "Tally":
         """Nothing lost and nothing twice; clients may have noticed."""
-        assert not (self.lost or self.doubled), self
+        damage = self.lost or self.doubled
+        assert not damage, self
         return self
 
 
@@ -579,29 +618,6 @@ class Writers:
                 writer.is_parked.clear()
                 writer.may_write.set()
         return tally
-
-
-@contextmanager
-def busy_scripts(database: dict[str, Any], *, clients: int = 2, seconds: float = 0.25) -> Iterator[None]:
-    """Clients that keep a script running, one behind the other, so that an endpoint never drains."""
-    stop = threading.Event()
-    script = f"local began = os.clock() while os.clock() - began < {seconds} do end return 1"
-
-    def run() -> None:
-        client = client_of(database)
-        while not stop.is_set():
-            client.eval(script, 0)
-        client.close()
-
-    threads = [threading.Thread(target=run, name=f"busy-{n}", daemon=True) for n in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(timeout=10)
 
 
 def own_base(number: int) -> str:
