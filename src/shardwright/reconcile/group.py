@@ -148,13 +148,19 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
         commands.extend(_lead(primary, others))
     commands.extend(_settle(database, copies))
     sync_writes = _note_sync(group, primary, others, now)
-    restart_writes, wake_at = _restarts(database, [c for c in others if c.is_gone], view, now)
+    gone = [_out_of_sync(c) for c in others if c.is_gone]
+    restart_writes, wake_at = _restarts(database, gone, view, now)
     return Decision(
         writes=(*sync_writes, *restart_writes, *_forget_restarts(copies, now)),
         commands=tuple(commands),
         wake_at=wake_at,
         reasons=tuple(_not_yet(c) for c in copies if not c.answers),
     )
+
+
+def _out_of_sync(copy: Copy) -> Copy:
+    """A replica that starts anew while its primary goes on lacks what is written meanwhile, or has nothing at all."""
+    return replace(copy, shard=replace(copy.shard, in_sync_generation=-1))
 
 
 def _replace_primary(
@@ -174,7 +180,8 @@ def _replace_primary(
             Put(Event(now, "failover", Severity.WARNING, text, node_uid=heir.node_uid, database_uid=group.database_uid)),
         ]
         return Decision(writes=tuple(writes))
-    silent = [c for c in in_sync if not c.is_gone]
+    # One that answers in another role was started anew: it follows nobody and never will by itself.
+    silent = [c for c in in_sync if not c.is_gone and not c.answers]
     if silent:
         return Decision(reasons=tuple(_not_yet(c) for c in silent))
     text = (

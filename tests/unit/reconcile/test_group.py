@@ -121,6 +121,30 @@ def test_a_dead_primary_waits_for_a_replica_that_is_only_silent() -> None:
     assert [r.code for r in decision.reasons] == ["shard_not_started"]
 
 
+def test_a_dead_primary_does_not_wait_for_a_replica_that_was_started_anew() -> None:
+    builder = replicated().with_dead_shard(1).with_server(2, role=Role.PRIMARY, is_fenced=True)
+    after = group_after(decide(builder))
+    assert after is not None
+    assert (after.primary, after.phase) == (1, GroupPhase.STARTING)
+
+
+def test_a_replica_started_anew_beside_a_living_primary_is_no_heir_until_it_has_caught_up() -> None:
+    builder = replicated().with_dead_shard(2)
+    again = decide(builder)
+    assert shards_after(again)[2].in_sync_generation == -1
+    back = builder.with_writes(*again.writes).with_healthy_shard(2).with_records(shards_after(again)[2])
+    attached = back.with_server(2, is_link_up=False).with_dead_shard(1)
+    after = group_after(decide(attached))
+    assert after is not None
+    assert (after.primary, after.phase) == (1, GroupPhase.STARTING)
+
+
+def test_a_copy_started_anew_because_all_were_gone_stays_what_it_was() -> None:
+    builder = starting(replicated()).with_dead_shard(1).with_dead_shard(2)
+    marks = {s.uid: s.in_sync_generation for s in builder.view.shards.values()}
+    assert {uid: s.in_sync_generation for uid, s in shards_after(decide(builder)).items()} == marks
+
+
 def test_the_promoted_heir_is_promoted_then_opened() -> None:
     builder = replicated().with_dead_shard(1)
     heir = replace(builder.view.groups[GROUP], primary=ShardUid(2))
