@@ -90,9 +90,10 @@ def _pair(seconds: float, bare_s: float) -> evacuation.Pair:
 def test_an_evacuation_is_a_share_of_the_bare_rate() -> None:
     pairs = [_pair(2.0, 1.0), _pair(4.0, 3.0), _pair(2.0, 1.2)]
     part = evacuation.report(pairs, pairs, total_bytes=1_000_000_000)
-    rate, share, *_ = part.figures
+    rate, share, best, *_ = part.figures
     assert rate.ours == pytest.approx(500.0)
     assert share.ours == pytest.approx(0.6)
+    assert best.ours == pytest.approx(0.5)
     assert share.goal is not None
     assert share.goal.is_met
 
