@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -30,7 +31,6 @@ from shardwright.agent.processes import find_processes, is_running, send
 from shardwright.clock import SystemClock
 from shardwright.demo.cluster import DemoCluster, DemoFailed
 from shardwright.endpoint.client import EndpointClient
-from shardwright.local.config import read_all
 from shardwright.local.layout import layout_of
 from shardwright.model.cluster import DaemonPresence, Leadership, Node
 from shardwright.model.database import Endpoint, GroupPhase, Role, ServerSecrets, Shard, ShardWanted, SlotGroup
@@ -46,8 +46,7 @@ from shardwright.model.seen import (
 from shardwright.server.adapter import ServerAdapter
 from shardwright.server.protocol import MANAGEMENT_USER, ServerTarget
 from shardwright.server.wire import Wire
-from shardwright.store.protocol import StoreUnavailable
-from shardwright.store.sqlite import SqliteStore
+from shardwright.store import records
 from shardwright.testing.faults import VARIABLE, arm
 
 SOURCES = Path(__file__).parents[2] / "src"
@@ -140,10 +139,19 @@ class Facts:
                 yield f"endpoint {endpoint.uid} on node {node}: {seen[node]}, group generation {group.generation}"
 
 
+def _read(directory: Path, *prefixes: str) -> list[Any]:
+    """Records of these prefixes. Only reads, so that a frozen daemon's lock is no obstacle."""
+    connection = sqlite3.connect(f"file:{layout_of(directory).store}?mode=ro", uri=True, timeout=5)
+    try:
+        rows = connection.execute("SELECT key, value FROM items ORDER BY key").fetchall()
+    finally:
+        connection.close()
+    return [records.decode(key, value) for key, value in rows if key.startswith(prefixes)]
+
+
 async def _look(directory: Path) -> Facts:
     layout = layout_of(directory)
     clock = SystemClock()
-    store = await SqliteStore.open(layout.store)
 
     async def nothing() -> None:
         pass
@@ -151,19 +159,19 @@ async def _look(directory: Path) -> Facts:
     servers = ServerAdapter(check_term=nothing, is_leader=lambda: True, clock=clock)
     endpoints = EndpointClient(lambda uid: str(control_path(layout.run_directory(), uid)))
     try:
-        records = [r for prefix in _PREFIXES for r in await read_all(store, prefix)]
-        nodes = {r.uid: r for r in records if isinstance(r, Node)}
-        shards = {r.uid: r for r in records if isinstance(r, Shard)}
-        secrets = {r.database_uid: r for r in records if isinstance(r, ServerSecrets)}
-        seen = [r for r in records if isinstance(r, NodeSeen)]
+        found = _read(directory, *_PREFIXES)
+        nodes = {r.uid: r for r in found if isinstance(r, Node)}
+        shards = {r.uid: r for r in found if isinstance(r, Shard)}
+        secrets = {r.database_uid: r for r in found if isinstance(r, ServerSecrets)}
+        seen = [r for r in found if isinstance(r, NodeSeen)]
         asked = [s for s in shards.values() if s.wanted is ShardWanted.RUNNING and s.node_uid in nodes]
         answers = await asyncio.gather(*(servers.observe(_target(s, nodes, secrets)) for s in asked))
         processes = await asyncio.gather(*(endpoints.status(n) for n in nodes))
         return Facts(
             nodes=nodes,
-            groups=[r for r in records if isinstance(r, SlotGroup)],
+            groups=[r for r in found if isinstance(r, SlotGroup)],
             shards=shards,
-            endpoints=[r for r in records if isinstance(r, Endpoint)],
+            endpoints=[r for r in found if isinstance(r, Endpoint)],
             servers={a.shard_uid: a for a in answers},
             processes=dict(zip(nodes, processes, strict=True)),
             identities={
@@ -172,24 +180,19 @@ async def _look(directory: Path) -> Facts:
                 for p in n.processes
                 if p.identity is not None and p.state is ProcessState.RUNNING
             },
-            daemons={r.node_uid: r for r in records if isinstance(r, DaemonPresence)},
-            leader=next((r for r in records if isinstance(r, Leadership)), None),
+            daemons={r.node_uid: r for r in found if isinstance(r, DaemonPresence)},
+            leader=next((r for r in found if isinstance(r, Leadership)), None),
         )
     finally:
         await servers.close()
-        await store.close()
 
 
 async def _pause(directory: Path, database: int, seconds: float) -> None:
-    store = await SqliteStore.open(layout_of(directory).store)
-    try:
-        records = [r for prefix in _PREFIXES for r in await read_all(store, prefix)]
-    finally:
-        await store.close()
-    group = next(r for r in records if isinstance(r, SlotGroup) and r.database_uid == database)
-    shard = next(r for r in records if isinstance(r, Shard) and r.uid == group.primary)
-    address = next(r.address for r in records if isinstance(r, Node) and r.uid == shard.node_uid)
-    secrets = next(r for r in records if isinstance(r, ServerSecrets) and r.database_uid == database)
+    found = _read(directory, *_PREFIXES)
+    group = next(r for r in found if isinstance(r, SlotGroup) and r.database_uid == database)
+    shard = next(r for r in found if isinstance(r, Shard) and r.uid == group.primary)
+    address = next(r.address for r in found if isinstance(r, Node) and r.uid == shard.node_uid)
+    secrets = next(r for r in found if isinstance(r, ServerSecrets) and r.database_uid == database)
     wire = await Wire.connect(address, shard.port, timeout_s=2)
     try:
         await wire.call("AUTH", MANAGEMENT_USER, secrets.management, timeout_s=2)
@@ -319,11 +322,8 @@ class TestCluster(DemoCluster):
         return {n: p for n, p in self.facts().daemons.items() if _runs(p)}
 
     def successor_of(self, leader: DaemonPresence) -> DaemonPresence | None:
-        """The daemon that leads instead of that one; None while there is none, or while the store is locked."""
-        try:
-            facts = self.facts()
-        except StoreUnavailable:
-            return None
+        """The daemon that leads instead of that one; None while there is none."""
+        facts = self.facts()
         presence = None if facts.leader is None else facts.daemons.get(facts.leader.node_uid)
         return presence if presence is not None and presence.pid != leader.pid and _runs(presence) else None
 
@@ -389,26 +389,15 @@ class TestCluster(DemoCluster):
 
     def state(self) -> str:
         """Everything that explains a failure."""
-        try:
-            facts = self.facts()
-        except StoreUnavailable as e:
-            return f"{e}\n{_tail(self.layout.supervisor_log)}"
+        facts = self.facts()
         lines = [f"complaints: {facts.complaints()}", f"leader: {facts.leader}", f"daemons: {sorted(facts.daemons)}"]
         lines += [str(x) for x in (*facts.groups, *facts.shards.values(), *facts.servers.values(), *facts.endpoints)]
         lines += [str(x) for x in facts.processes.values()]
-        lines += asyncio.run(_actions(self.directory))
+        lines += [str(r) for r in _read(self.directory, "actions/", "moves/")[-6:]]
+        lines += [str(r) for r in _read(self.directory, "events/")[-10:]]
         lines += [_tail(self.layout.daemon_log(n)) for n in facts.nodes]
         lines += [_tail(self.layout.supervisor_log)]
         return "\n".join(lines)
-
-
-async def _actions(directory: Path) -> list[str]:
-    store = await SqliteStore.open(layout_of(directory).store)
-    try:
-        found = [*await read_all(store, "actions/"), *await read_all(store, "moves/")]
-        return [str(r) for r in found[-4:]] + [str(r) for r in (await read_all(store, "events/"))[-8:]]
-    finally:
-        await store.close()
 
 
 def _runs(presence: DaemonPresence) -> bool:

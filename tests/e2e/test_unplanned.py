@@ -1,0 +1,259 @@
+"""What nobody asked for: servers, endpoint processes and the supervisor that die or stand still.
+
+Times are printed; their limits here are those of the promises, with room for a busy machine.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from e2e_harness import Facts, TestCluster, Writers, client_of, own_base, until
+
+from shardwright.agent.endpoint_process import read_identity
+from shardwright.agent.processes import identity_of, is_running, send
+from shardwright.model.database import Role
+from shardwright.model.seen import ProcessIdentity
+
+pytestmark = pytest.mark.e2e
+
+KEYS = 500
+STUCK_S = 3
+"""The policy's ``stuck_server_timeout`` here."""
+FAILOVER_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    with TestCluster(own_base(3), tmp_path_factory.mktemp("faults")) as made:
+        made.call("PUT", "/v1/cluster/policy", {"stuck_server_timeout": STUCK_S})
+        yield made
+
+
+@pytest.fixture(scope="module")
+def memory_pair(cluster: TestCluster) -> dict[str, Any]:
+    """With a replica, without persistence."""
+    return cluster.database("memory-pair", replication=True)
+
+
+@pytest.fixture(scope="module")
+def file_pair(cluster: TestCluster) -> dict[str, Any]:
+    """With a replica and an append-only file."""
+    return cluster.database("file-pair", replication=True, data_persistence="aof")
+
+
+@pytest.fixture(scope="module")
+def single(cluster: TestCluster) -> dict[str, Any]:
+    """With neither."""
+    return cluster.database("single")
+
+
+def _fill(cluster: TestCluster, database: dict[str, Any]) -> Facts:
+    """Some keys that every copy has."""
+    client = client_of(database)
+    pipe = client.pipeline(transaction=False)
+    pipe.flushall()
+    for n in range(KEYS):
+        pipe.set(f"key:{n}", n)
+    pipe.execute()
+    client.close()
+
+    def is_everywhere() -> Facts | None:
+        facts = cluster.facts()
+        copies = facts.copies(facts.group_of(database["uid"]))
+        return facts if all(facts.servers[s.uid].keys == KEYS for s in copies) and not facts.complaints() else None
+
+    found: Facts = cluster.until("every copy to have the keys", is_everywhere)
+    return found
+
+
+def _missing(database: dict[str, Any]) -> int:
+    client = client_of(database)
+    values = client.mget([f"key:{n}" for n in range(KEYS)])
+    client.close()
+    return sum(value != str(n) for n, value in enumerate(values))
+
+
+def _answers(database: dict[str, Any], command: str, *arguments: str) -> Any:
+    """The answer of a new client; None: an error."""
+    client = client_of(database)
+    try:
+        return client.execute_command(command, *arguments)
+    except redis.RedisError:
+        return None
+    finally:
+        client.close()
+
+
+def _writable_after(database: dict[str, Any], began: float, *, seconds: float = 20) -> float:
+    """Wait until a write is accepted; seconds since ``began``."""
+    until("a write to be accepted", lambda: _answers(database, "SET", "probe", "1"), seconds=seconds)
+    return time.monotonic() - began
+
+
+def _kill(identity: ProcessIdentity) -> float:
+    assert send(identity, signal.SIGKILL)
+    return time.monotonic()
+
+
+def _keys_of_copies(facts: Facts, database: dict[str, Any]) -> list[int]:
+    return [facts.servers[s.uid].keys for s in facts.copies(facts.group_of(database["uid"]))]
+
+
+@pytest.mark.parametrize("kind", ["memory_pair", "file_pair"])
+@pytest.mark.parametrize("is_leader_killed", [False, True], ids=["alone", "with the leader"])
+def test_primary_killed(cluster: TestCluster, request: pytest.FixtureRequest, kind: str, is_leader_killed: bool) -> None:
+    database: dict[str, Any] = request.getfixturevalue(kind)
+    leader = identity_of(cluster.ready_to_die().pid)
+    assert leader is not None
+    facts = _fill(cluster, database)
+    heir = facts.replica(database["uid"])
+    if is_leader_killed:
+        _kill(leader)
+    began = _kill(facts.identities[facts.primary(database["uid"]).uid])
+    writable_s = _writable_after(database, began)
+    assert _missing(database) == 0
+    after = cluster.settled(seconds=30)
+    whole_s = time.monotonic() - began
+    assert after.primary(database["uid"]).uid == heir.uid
+    assert _keys_of_copies(after, database) == [KEYS + 1] * 2, cluster.state()
+    print(f"{kind}: writable {writable_s:.2f} s after the primary's death, two copies after {whole_s:.2f} s")
+    assert writable_s < FAILOVER_S
+
+
+def test_replica_killed(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
+    facts = _fill(cluster, memory_pair)
+    replica = facts.replica(memory_pair["uid"])
+    with Writers(memory_pair) as writers:
+        began = _kill(facts.identities[replica.uid])
+        after = cluster.until("a new replica", lambda: _is_new(cluster, replica.uid, replica.incarnation))
+        after = cluster.settled(seconds=30)
+        print(f"the replica is back in sync {time.monotonic() - began:.2f} s after its death")
+        assert after.primary(memory_pair["uid"]).uid == facts.primary(memory_pair["uid"]).uid
+        writers.write_on()
+        writers.check().must_be_clean()
+    assert _missing(memory_pair) == 0
+
+
+def _is_new(cluster: TestCluster, uid: Any, incarnation: int) -> Facts | None:
+    facts = cluster.facts()
+    return facts if facts.shards[uid].incarnation > incarnation else None
+
+
+def test_all_copies_killed_with_files(cluster: TestCluster, file_pair: dict[str, Any]) -> None:
+    facts = _fill(cluster, file_pair)
+    for shard in facts.copies(facts.group_of(file_pair["uid"])):
+        began = _kill(facts.identities[shard.uid])
+    writable_s = _writable_after(file_pair, began)
+    assert _missing(file_pair) == 0
+    after = cluster.settled(seconds=30)
+    assert _keys_of_copies(after, file_pair) == [KEYS + 1] * 2
+    print(f"writable {writable_s:.2f} s after the death of all copies")
+    assert writable_s < 10
+
+
+def test_all_copies_killed_without_files(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
+    facts = _fill(cluster, memory_pair)
+    for shard in facts.copies(facts.group_of(memory_pair["uid"])):
+        began = _kill(facts.identities[shard.uid])
+    writable_s = _writable_after(memory_pair, began)
+    assert set(_keys_of_copies(cluster.settled(seconds=30), memory_pair)) == {1}
+    print(f"empty and writable {writable_s:.2f} s after the death of all copies")
+    assert writable_s < 10
+
+
+def test_only_copy_killed_without_file(cluster: TestCluster, single: dict[str, Any]) -> None:
+    facts = _fill(cluster, single)
+    began = _kill(facts.identities[facts.primary(single["uid"]).uid])
+    until("an answer", lambda: _answers(single, "DBSIZE") == 0, seconds=20)
+    print(f"empty and writable {_writable_after(single, began):.2f} s after the death of the only copy")
+    cluster.settled(seconds=20)
+
+
+def test_stuck_primary_is_ended_and_replaced(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
+    facts = _fill(cluster, memory_pair)
+    primary = facts.primary(memory_pair["uid"])
+    stuck = facts.identities[primary.uid]
+    assert send(stuck, signal.SIGSTOP)
+    began = time.monotonic()
+    cluster.until("the stuck server's end", lambda: not is_running(stuck), seconds=STUCK_S + 15)
+    ended_s = time.monotonic() - began
+    writable_s = _writable_after(memory_pair, began)
+    assert _missing(memory_pair) == 0
+    after = cluster.settled(seconds=30)
+    assert after.primary(memory_pair["uid"]).uid != primary.uid
+    print(f"the stuck server was ended after {ended_s:.2f} s, writable after {writable_s:.2f} s")
+    assert STUCK_S <= ended_s < STUCK_S + 8
+
+
+def test_stuck_replica_is_ended_and_comes_back(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
+    facts = _fill(cluster, memory_pair)
+    replica = facts.replica(memory_pair["uid"])
+    with Writers(memory_pair) as writers:
+        assert send(facts.identities[replica.uid], signal.SIGSTOP)
+        began = time.monotonic()
+        cluster.until("a new replica", lambda: _is_new(cluster, replica.uid, replica.incarnation))
+        cluster.settled(seconds=30)
+        print(f"the stuck replica is replaced and in sync after {time.monotonic() - began:.2f} s")
+        writers.check().must_be_clean()
+
+
+def test_endpoint_process_killed(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
+    _fill(cluster, memory_pair)
+    times = []
+    for _ in range(2):
+        node = cluster.settled(seconds=20).endpoints[0].nodes[0]
+        process = read_identity(cluster.layout.endpoint(node))
+        assert process is not None
+        client = client_of(memory_pair)
+        client.ping()
+        began = _kill(process)
+        with pytest.raises(redis.ConnectionError):
+            client.ping()
+        client.close()
+        times.append(_writable_after(memory_pair, began))
+    assert _missing(memory_pair) == 0
+    cluster.settled(seconds=20)
+    print(f"clients are served again after {', '.join(f'{t:.2f}' for t in times)} s")
+    assert min(times) < 1.0
+
+
+def test_supervisor_killed_and_up_adopts(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
+    before = cluster.settled(seconds=20)
+    cluster.until("all daemons", lambda: set(cluster.present()) == set(before.nodes))
+    daemons = {n: p.pid for n, p in cluster.present().items()}
+    with Writers(memory_pair) as writers:
+        took_s = cluster.replace_supervisor()
+        after = cluster.settled(seconds=20)
+        assert {n: p.pid for n, p in after.daemons.items()} == daemons
+        assert after.identities == before.identities
+        assert {n: p.pid for n, p in after.processes.items()} == {n: p.pid for n, p in before.processes.items()}
+        writers.write_on()
+        writers.check().must_be_clean()
+    leader = cluster.leader()
+    identity = identity_of(leader.pid)
+    assert identity is not None
+    _kill(identity)
+    cluster.until("the daemon to be started again", lambda: set(cluster.present()) == set(before.nodes))
+    print(f"the cluster had a supervisor again after {took_s:.2f} s")
+
+
+def test_a_returning_primary_never_serves_first(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
+    """Its node's daemon is away when it dies: the replica takes over all the same, and what comes back follows it."""
+    leader = cluster.ready_to_die(others_min=3)
+    facts = _fill(cluster, memory_pair)
+    primary = facts.primary(memory_pair["uid"])
+    daemon = identity_of(cluster.present()[primary.node_uid].pid)
+    assert daemon is not None
+    _kill(daemon)
+    began = _kill(facts.identities[primary.uid])
+    writable_s = _writable_after(memory_pair, began)
+    assert _missing(memory_pair) == 0
+    after = cluster.settled(seconds=40)
+    assert after.servers[primary.uid].role is Role.REPLICA
+    assert _keys_of_copies(after, memory_pair) == [KEYS + 1] * 2
+    was = "the leader's" if leader.node_uid == primary.node_uid else "another"
+    print(f"{was} daemon died with its primary: writable after {writable_s:.2f} s")
+    assert writable_s < FAILOVER_S
