@@ -17,7 +17,9 @@ from shardwright.model.ids import ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
+from shardwright.plan.explain import Code
 from shardwright.plan.ports import shard_port
+from shardwright.plan.standing import is_gone
 
 START_LIMIT = timedelta(seconds=60)
 """From the record of a new shard to its attachment."""
@@ -119,7 +121,7 @@ def _relocate(move: Move, view: ClusterView, now: datetime) -> Decision:
         return _end_lost(move, now)
     match move.state:
         case MoveState.STARTING:
-            return _starting(move, new, view, now)
+            return _starting(move, group, new, view, now)
         case MoveState.SYNCING:
             return _syncing(move, group, new, view, now)
         case MoveState.READY:
@@ -162,11 +164,13 @@ def _estimate(move: Move, group: SlotGroup, view: ClusterView) -> int:
     return move.bytes_total if seen is None else seen.used_memory_bytes
 
 
-def _starting(move: Move, new: Shard, view: ClusterView, now: datetime) -> Decision:
+def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
     state = view.process_state(new.uid)
     seen = view.servers.get(new.uid)
     if move.is_cancel_wanted:
         return _give_up(move, new, now)
+    if _has_no_source(group, new, view):
+        return _give_up(move, new, now, _no_source(move, group))
     if state in (ProcessState.FAILED, ProcessState.GONE):
         process = view.processes.get(new.uid)
         text = f"the new server on node {new.node_uid} did not start: {process.text if process else state}"
@@ -182,6 +186,8 @@ def _starting(move: Move, new: Shard, view: ClusterView, now: datetime) -> Decis
 def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
     if move.is_cancel_wanted:
         return _give_up(move, new, now)
+    if _has_no_source(group, new, view):
+        return _give_up(move, new, now, _no_source(move, group))
     if view.process_state(new.uid) in (ProcessState.FAILED, ProcessState.GONE):
         text = f"the new server on node {new.node_uid} ended during its sync"
         return _give_up(move, new, now, _reason(move, "shard_lost", text))
@@ -198,6 +204,16 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
         text = f"the sync to node {new.node_uid} did not advance for {SYNC_SILENCE_LIMIT.seconds} s"
         return _give_up(move, new, now, _reason(move, "sync_stalled", text))
     return Decision(wake_at=now + timedelta(seconds=1))
+
+
+def _has_no_source(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
+    """Whether every other copy has ended and nobody is there who could start one again: waiting would help nothing."""
+    others = [shard for shard in view.shards_of_group(group.uid) if shard.uid != new.uid]
+    return all(is_gone(view, shard) and shard.node_uid not in view.daemons for shard in others)
+
+
+def _no_source(move: Move, group: SlotGroup) -> Reason:
+    return _reason(move, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy that the new one could follow")
 
 
 def _holds_everything(source: ServerSeen, seen: ServerSeen) -> bool:

@@ -69,7 +69,7 @@ class Observer:
         self._hot, self._is_hot = hot, bool(hot)
         wanted: set[object] = set()
         for shard in view.shards.values():
-            if shard.wanted is ShardWanted.RUNNING:
+            if shard.wanted is ShardWanted.RUNNING or is_unreported(view, shard):
                 wanted.add(("shard", shard.uid))
                 self._ensure(("shard", shard.uid), partial(self._poll_shard, shard.uid))
         for uid in view.nodes:
@@ -137,13 +137,9 @@ class Observer:
     async def _poll_shard(self, uid: ShardUid) -> None:
         key = ("shard", uid)
         while (shard := self._view.shards.get(uid)) is not None:
-            if self._may_answer(shard):
+            if is_worth_asking(self._view, shard):
                 await self._ask_server(shard)
             await self._rest(key, HOT_S if uid in self._hot else IDLE_S)
-
-    def _may_answer(self, shard: Shard) -> bool:
-        process = self._view.processes.get(shard.uid)
-        return process is not None and process.state is ProcessState.RUNNING
 
     async def _ask_server(self, shard: Shard) -> None:
         try:
@@ -181,6 +177,17 @@ class Observer:
             if before is None or _endpoints_that_matter(before) != _endpoints_that_matter(seen):
                 self._wake()
             await self._rest(key, HOT_S if self._is_hot else IDLE_S)
+
+
+def is_worth_asking(view: ClusterView, shard: Shard) -> bool:
+    """Whether the shard's server may answer, or its silence says something."""
+    return view.process_state(shard.uid) is ProcessState.RUNNING or is_unreported(view, shard)
+
+
+def is_unreported(view: ClusterView, shard: Shard) -> bool:
+    """Whether nobody will say what became of the shard's current incarnation: its node's daemon is gone and has not reported
+    it. That nothing listens on its port is then all that can be known; a removal of the node waits for it."""
+    return shard.node_uid not in view.daemons and view.process_state(shard.uid) is ProcessState.UNKNOWN
 
 
 def _matters(seen: ServerSeen) -> object:

@@ -256,3 +256,17 @@ def test_roles_that_changed_meanwhile_end_a_handoff() -> None:
     ended = move_after(decide(builder.with_records(group), move))
     assert (ended.state, [r.code for r in ended.reasons]) == (MoveState.FAILED, ["roles_changed"])
     assert builder.view.servers[ShardUid(1)].role is Role.PRIMARY
+
+
+@pytest.mark.parametrize("state", [MoveState.STARTING, MoveState.SYNCING])
+def test_a_copy_without_a_source_is_given_up_at_once(state: MoveState) -> None:
+    move = relocation(state, new_shard_uid=ShardUid(3))
+    builder = with_new_copy(replicated(), role=Role.PRIMARY, is_link_up=False).with_dead_node(1).with_dead_node(2)
+    undoing = move_after(decide(builder, move))
+    assert (undoing.state, [reason.code for reason in undoing.reasons]) == (MoveState.UNDOING, ["no_live_copy"])
+    for may_return in (builder.with_daemon(1), builder.with_healthy_shard(1)):
+        assert move_after_or_none(decide(may_return, move)) is None
+
+
+def move_after_or_none(decision: Decision) -> Move | None:
+    return next((w.record for w in decision.writes if isinstance(w.record, Move)), None)

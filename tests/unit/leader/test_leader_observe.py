@@ -1,0 +1,35 @@
+"""Which servers the leader asks."""
+
+from dataclasses import replace
+
+from shardwright.leader.observe import is_unreported, is_worth_asking
+from shardwright.model.database import ShardWanted
+from shardwright.model.ids import ShardUid
+from shardwright.model.seen import ProcessState
+from shardwright.testing.builders import cluster
+
+SHARD = ShardUid(1)
+
+
+def test_a_running_server_is_asked_whether_its_daemon_lives_or_not() -> None:
+    builder = cluster(nodes=3).with_database(on=((1, 2),))
+    for one in (builder, builder.without_daemon(1)):
+        assert is_worth_asking(one.view, one.view.shards[SHARD])
+        assert not is_unreported(one.view, one.view.shards[SHARD])
+
+
+def test_what_an_agent_reported_as_ended_is_not_asked() -> None:
+    for state in (ProcessState.GONE, ProcessState.ABSENT, ProcessState.FAILED):
+        view = cluster(nodes=3).with_database(on=((1, 2),)).with_process(1, state).without_daemon(1).view
+        assert not is_worth_asking(view, view.shards[SHARD])
+
+
+def test_an_incarnation_that_no_agent_will_report_is_asked_also_when_it_is_unwanted() -> None:
+    """A node that dies with all its processes: its shards got new incarnations that nobody started."""
+    builder = cluster(nodes=3).with_database(on=((1, 2),))
+    shard = replace(builder.view.shards[SHARD], incarnation=2, wanted=ShardWanted.GONE)
+    dead = replace(builder.with_records(shard).without_daemon(1).view, processes={})
+    assert is_unreported(dead, shard)
+    assert is_worth_asking(dead, shard)
+    alive = replace(builder.with_records(shard).view, processes={})
+    assert not is_worth_asking(alive, shard)
