@@ -120,6 +120,8 @@ def test_what_cannot_travel_is_closed_and_the_busy_follow(tmp_path: Path) -> Non
         say(clients["subscribed"], b"SUBSCRIBE c\r\n", b":1\r\n")
         say(clients["watching"], b"WATCH k\r\n", b"+OK\r\n")
         clients["blocked"].sendall(b"BLPOP none 0\r\n")
+        # Only once the server blocks it: a command that has not reached the server travels like any other.
+        wait_until(lambda: b"blocked_clients:1" in say(clients["busy"], b"INFO clients\r\nECHO end\r\n", b"end\r\n"))
         clients["busy"].sendall(b'EVAL "for i = 1, 30000000 do end return 7" 0\r\n')
         wait_until(lambda: world.status(A).totals["commands"] >= 8)
         first = pass_along(world, A, B)
