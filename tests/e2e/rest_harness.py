@@ -41,6 +41,23 @@ WISHES = (
 Json = dict[str, Any]
 
 
+class CountedConnection(redis.Connection):
+    """Counts how often it had to connect."""
+
+    connects = 0
+
+    def _connect(self) -> Any:
+        self.connects += 1
+        return super()._connect()
+
+
+def connects_of(client: Any) -> int:
+    """How often a client of ``RestCluster.client`` has connected so far. (CLIENT ID is the server's and changes with it.)"""
+    connection = client.connection_pool.get_connection()
+    client.connection_pool.release(connection)
+    return int(connection.connects)
+
+
 class RestCluster:
     """Use as a context manager: at its end nothing of it runs and nothing of it is left."""
 
@@ -61,7 +78,7 @@ class RestCluster:
             assert done.returncode == 0, f"up failed:\n{done.stdout}{done.stderr}"
             admin = json.loads((self.directory / "admin.json").read_text())
             self.username, self.password = admin["username"], admin["password"]
-            self._http = httpx.Client(auth=(self.username, self.password), verify=False, timeout=15)
+            self.reconnect()
             self.wait("a leader", lambda: bool(self.leader()))
         except BaseException:
             self.close()
@@ -94,6 +111,12 @@ class RestCluster:
             timeout=120,
             check=False,
         )
+
+    def reconnect(self) -> None:
+        """Forget connections that are kept open: a daemon that was killed answers none of them."""
+        if self._http is not None:
+            self._http.close()
+        self._http = httpx.Client(auth=(self.username, self.password), verify=False, timeout=15)
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -167,11 +190,22 @@ class RestCluster:
 
     def update(self, uid: int, **settings: Any) -> Json:
         """Change a database; wait until it is done."""
-        self.ok("PUT", f"/v1/bdbs/{uid}", settings)
+        self._unless_busy("PUT", f"/v1/bdbs/{uid}", settings)
         return self.settled(uid)
 
+    def _unless_busy(self, method: str, path: str, body: Any = None) -> None:
+        """An action may have completed while a move of it still tidies up; until then changes are refused."""
+
+        def is_accepted() -> bool:
+            answer = self.call(method, path, body)
+            is_busy = answer.status_code == 409 and answer.json()["error_code"] == "db_busy"
+            assert is_busy or answer.status_code == 200, f"{method} {path}: {answer.status_code} {answer.text}"
+            return not is_busy
+
+        self.wait(f"{method} {path}", is_accepted)
+
     def delete(self, uid: int) -> None:
-        self.ok("DELETE", f"/v1/bdbs/{uid}")
+        self._unless_busy("DELETE", f"/v1/bdbs/{uid}")
         self.wait(f"database {uid} gone", lambda: self.call("GET", f"/v1/bdbs/{uid}").status_code == 404)
 
     def shards(self, uid: int) -> list[Json]:
@@ -207,7 +241,8 @@ class RestCluster:
     def client(self, database: Json, **options: Any) -> Any:
         """An ordinary client with one connection that repeats nothing."""
         options = {"protocol": 2, "decode_responses": True, "socket_timeout": 5, **options}
-        return redis.Redis(
+        pool = redis.ConnectionPool(
+            connection_class=CountedConnection,
             host=database["endpoints"][0]["addr"][0],
             port=database["endpoints"][0]["port"],
             retry=Retry(NoBackoff(), 0),
@@ -215,6 +250,7 @@ class RestCluster:
             max_connections=1,
             **options,
         )
+        return redis.Redis.from_pool(pool)
 
     # -- nodes and actions ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,272 @@
+"""Databases while they serve: settings that change under open connections, and sessions that notice nothing of actions."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from rest_harness import Json, RestCluster, connects_of
+
+pytestmark = [pytest.mark.server, pytest.mark.e2e]
+BIG = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RestCluster]:
+    with RestCluster() as running:
+        yield running
+
+
+@pytest.fixture
+def database(cluster: RestCluster, request: pytest.FixtureRequest) -> Iterator[Json]:
+    """A database of the test's own, replicated unless the test says otherwise."""
+    settings = {"replication": True, **getattr(request, "param", {})}
+    name = "".join(c for c in request.node.name.replace("_", "-") if c.isalnum() or c == "-")[:60].strip("-")
+    made = cluster.create(name, **settings)
+    yield made
+    cluster.reopen()
+    cluster.settled(made["uid"])
+    cluster.delete(made["uid"])
+    cluster.wait("no server is left", lambda: not any(cluster.servers_on(node) for node in cluster.nodes()))
+
+
+# -- changes -------------------------------------------------------------------------------------------------------------
+
+
+def test_replication_off_and_on(cluster: RestCluster, database: Json) -> None:
+    uid = database["uid"]
+    with cluster.client(database) as client:
+        client.set("before", "1")
+        home = cluster.primary(uid)
+        cluster.update(uid, replication=False)
+        assert cluster.primary(uid) == home
+        assert client.get("before") == "1"
+        cluster.update(uid, replication=True)
+        assert cluster.replica(uid) != home
+        cluster.done(home, "maintenance_on")
+        assert client.get("before") == "1"
+        assert connects_of(client) == 1
+
+
+def test_persistence_and_eviction(cluster: RestCluster, database: Json) -> None:
+    uid = database["uid"]
+    rules = [{"secs": 3600, "writes": 1}]
+    with cluster.client(database) as client:
+        client.set("before", "1")
+        for settings in (
+            {"data_persistence": "aof", "aof_policy": "appendfsync-always"},
+            {"data_persistence": "snapshot", "snapshot_policy": rules},
+            {"data_persistence": "disabled"},
+            {"data_persistence": "aof", "eviction_policy": "allkeys-lfu"},
+        ):
+            shown = cluster.update(uid, **settings)
+            assert {key: shown[key] for key in settings} == settings
+            assert client.get("before") == "1"
+        cluster.done(cluster.primary(uid), "maintenance_on")
+        assert client.get("before") == "1"
+
+
+def test_a_changed_password_breaks_no_connection(cluster: RestCluster, database: Json) -> None:
+    uid = database["uid"]
+    with cluster.client(database) as early:
+        early.set("before", "1")
+        cluster.update(uid, authentication_redis_pass="first-secret")
+        assert early.get("before") == "1"
+        can_log_in(cluster, database, "first-secret")
+        with cluster.client(database, password="first-secret") as client:
+            assert client.get("before") == "1"
+            cluster.update(uid, authentication_redis_pass="second-secret")
+            can_log_in(cluster, database, "second-secret")
+            assert client.get("before") == "1"
+            with cluster.client(database, password="first-secret") as stale, pytest.raises(redis.AuthenticationError):
+                stale.ping()
+            with cluster.client(database) as nobody, pytest.raises(redis.AuthenticationError):
+                nobody.ping()
+            with cluster.client(database, password="second-secret", protocol=3) as later:
+                assert later.get("before") == "1"
+            cluster.done(cluster.primary(uid), "maintenance_on")
+            assert (client.get("before"), early.get("before")) == ("1", "1")
+            assert (connects_of(client), connects_of(early)) == (1, 1)
+    cluster.update(uid, authentication_redis_pass="")
+    can_log_in(cluster, database, None)
+
+
+def can_log_in(cluster: RestCluster, database: Json, password: str | None) -> None:
+    """Wait until the endpoint takes a password: it is told of the new one a moment after the servers."""
+
+    def is_taken() -> bool:
+        with cluster.client(database, password=password) as client:
+            try:
+                return bool(client.get("before") == "1")
+            except redis.AuthenticationError:
+                return False
+
+    cluster.wait("a login", is_taken, seconds=5)
+
+
+@pytest.mark.parametrize("database", [{"memory_size": 10_000_000, "eviction_policy": "noeviction"}], indirect=True)
+def test_memory_size_changes_live(cluster: RestCluster, database: Json) -> None:
+    uid = database["uid"]
+    with cluster.client(database) as client:
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            for number in range(20):
+                client.set(f"key:{number}", "x" * 1_000_000)
+        held = client.dbsize()
+        cluster.update(uid, memory_size=100_000_000)
+        for number in range(20):
+            client.set(f"key:{number}", "x" * 1_000_000)
+        assert client.dbsize() == 20 > held
+
+
+def test_a_moving_database_is_busy(cluster: RestCluster, database: Json) -> None:
+    uid = database["uid"]
+    node = cluster.primary(uid)
+    spare = next(one for one in cluster.nodes() if one not in (node, cluster.replica(uid)))
+    if cluster.leader() == spare:
+        cluster.done(spare, "enslave_node", endpoints_only=True, demote_node=True)
+        cluster.wait("another leader", lambda: cluster.leader() not in (0, spare))
+    # The new copy's node has no daemon for a moment: the move begins and waits for it.
+    with cluster.frozen(cluster.identity_in(f"nodes/{spare}/daemon.json"), cluster.identity_in("supervisor.json")):
+        action = cluster.start(node, "maintenance_on")
+
+        def moving() -> bool:
+            answer = cluster.call("GET", f"/v1/nodes/{node}/actions/maintenance_on", node=node)
+            moves = answer.json()["moves"]
+            return any(m["kind"] == "relocate" and m["state"] in ("planned", "starting") for m in moves)
+
+        cluster.wait("a move", moving)
+        for method, body in (("PUT", {"memory_size": 60_000_000}), ("DELETE", None)):
+            cluster.refused(method, f"/v1/bdbs/{uid}", 409, "db_busy", body, node=node)
+    assert cluster.ended(action)["status"] == "completed"
+    cluster.update(uid, memory_size=60_000_000)
+
+
+def test_names_and_deletion(cluster: RestCluster, database: Json) -> None:
+    uid = database["uid"]
+    assert cluster.update(uid, name="Renamed")["name"] == "Renamed"
+    cluster.refused("POST", "/v1/bdbs", 409, "name_violation", {"name": "renamed", "memory_size": 5_000_000})
+    with cluster.client(database) as client:
+        client.set("a", "1")
+        other = cluster.create(database["name"], port=15_000)
+        with cluster.client(other) as second:
+            assert second.get("a") is None
+        cluster.delete(other["uid"])
+        assert client.get("a") == "1"
+    again = cluster.create("again", port=15_000)
+    assert again["uid"] > other["uid"], "uids are not used again"
+    cluster.delete(again["uid"])
+
+
+# -- sessions ------------------------------------------------------------------------------------------------------------
+
+
+class Session(threading.Thread):
+    """One client that repeats a conversation until it is told to stop; counts turns, keeps its first error."""
+
+    def __init__(self, client: Any, converse: Callable[[Any, int], None], stop: threading.Event) -> None:
+        super().__init__(name=converse.__name__, daemon=True)
+        self.client, self.converse, self.stop = client, converse, stop
+        self.turns = 0
+        self.error = ""
+
+    def run(self) -> None:
+        try:
+            for turn in itertools.count(1):
+                if self.stop.is_set():
+                    break
+                self.converse(self.client, turn)
+                self.turns = turn
+            assert connects_of(self.client) == 1, "disconnected"
+        except (redis.RedisError, AssertionError) as e:
+            self.error = f"{self.name}, turn {self.turns + 1}: {type(e).__name__}: {e}"
+        finally:
+            self.client.close()
+
+
+def pipelines(client: Any, turn: int) -> None:
+    with client.pipeline(transaction=False) as pipe:
+        for _ in range(50):
+            pipe.incr("piped")
+        assert pipe.execute() == list(range((turn - 1) * 50 + 1, turn * 50 + 1))
+
+
+def transactions(client: Any, turn: int) -> None:
+    with client.pipeline(transaction=True) as pipe:
+        pipe.incr("left").incr("right").lpush("log", turn)
+        assert pipe.execute() == [turn, turn, turn]
+
+
+def slow_transactions(client: Any, turn: int) -> None:
+    """MULTI, its commands and EXEC in packets of their own: a handoff may come between any two."""
+    connection = client.connection_pool.get_connection()
+    try:
+        for words, answer in ((("MULTI",), "OK"), (("INCR", "slow"), "QUEUED"), (("GET", "slow"), "QUEUED")):
+            connection.send_command(*words)
+            assert connection.read_response() == answer
+        connection.send_command("EXEC")
+        assert connection.read_response() == [turn, str(turn)]
+    finally:
+        client.connection_pool.release(connection)
+
+
+def big_values(client: Any, turn: int) -> None:
+    value = chr(97 + turn % 26) * BIG
+    assert client.set("big", value)
+    assert client.get("big") == value
+
+
+def hashes(client: Any, turn: int) -> None:
+    client.hset("hash", mapping={"turn": turn, "half": turn / 2})
+    assert client.hgetall("hash") == {"turn": str(turn), "half": str(turn / 2)}
+
+
+def selected(client: Any, turn: int) -> None:
+    """A client in another logical database: after a handoff it is still there."""
+    client.set("where", turn)
+    assert client.get("where") == str(turn)
+    assert client.get("left") is None
+
+
+@pytest.mark.parametrize(
+    "database", [{"data_persistence": "aof"}, {"replication": False}], ids=["replicated", "alone"], indirect=True
+)
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_sessions_notice_nothing(cluster: RestCluster, database: Json, protocol: int) -> None:
+    uid = database["uid"]
+    stop = threading.Event()
+    sessions = [
+        Session(cluster.client(database, protocol=protocol, **options), converse, stop)
+        for converse, options in (
+            *((pipelines, {}), (transactions, {}), (slow_transactions, {}), (big_values, {}), (hashes, {})),
+            (selected, {"db": 3}),
+        )
+    ]
+    for session in sessions:
+        session.start()
+    try:
+        cluster.wait("all converse", lambda: all(session.turns > 2 or session.error for session in sessions))
+        for action in ("maintenance_on", "maintenance_off"):
+            cluster.done(_home(cluster, uid, action), action)
+        if database["replication"]:
+            cluster.done(cluster.primary(uid), "enslave_node")
+        seen = [session.turns for session in sessions]
+        cluster.wait("all go on", lambda: all(s.turns > n + 2 or s.error for s, n in zip(sessions, seen, strict=True)))
+    finally:
+        stop.set()
+        for session in sessions:
+            session.join(timeout=20)
+    assert [session.error for session in sessions if session.error] == []
+    with cluster.client(database) as client:
+        turns = {session.name: session.turns for session in sessions}
+        assert int(client.get("piped")) == 50 * turns["pipelines"]
+        assert client.llen("log") == int(client.get("left")) == turns["transactions"]
+        assert int(client.get("slow")) == turns["slow_transactions"]
+
+
+def _home(cluster: RestCluster, uid: int, action: str) -> int:
+    """The node of the primary; for the way back the one in maintenance."""
+    if action == "maintenance_on":
+        return cluster.primary(uid)
+    return next(node for node in cluster.nodes() if cluster.in_maintenance(node))
