@@ -23,6 +23,7 @@ from shardwright.endpoint.protocol import (
     Target,
 )
 from shardwright.endpoint.session import Luggage
+from shardwright.model.database import access_fingerprint
 from shardwright.model.seen import EndpointSeen, EndpointState
 from shardwright.tasks import spawn
 
@@ -256,7 +257,8 @@ class ServedEndpoint:
         text = self.bind_error if state is EndpointState.BIND_FAILED else "; ".join(sorted(failures)[:3])
         gate = self.gate
         held = None if gate.hold is None else gate.hold.new.generation
-        return EndpointSeen(gate.spec.uid, state, gate.generation, held, len(self.connections), text)
+        access = access_fingerprint(application_secret=gate.spec.application_secret, password=gate.spec.password)
+        return EndpointSeen(gate.spec.uid, state, gate.generation, held, len(self.connections), text, access)
 
     async def end(self) -> None:
         """Stop listening, end every connection behind its last reply."""

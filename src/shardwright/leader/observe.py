@@ -215,5 +215,7 @@ def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:
     return (
         seen.answers,
         seen.pid,
-        tuple((e.endpoint_uid, e.state, e.generation, e.held_generation, e.connections == 0) for e in seen.endpoints),
+        tuple(
+            (e.endpoint_uid, e.state, e.generation, e.held_generation, e.access, e.connections == 0) for e in seen.endpoints
+        ),
     )

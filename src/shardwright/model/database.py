@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 
@@ -204,3 +205,8 @@ class Endpoint:
     port: int
     nodes: tuple[NodeUid, ...]
     """Nodes whose endpoint process serves it; one with proxy policy ``single``."""
+
+
+def access_fingerprint(*, application_secret: str, password: str) -> str:
+    """Differs when the password of a database's clients differs; tells nothing to whom the generated secret is unknown."""
+    return sha256(f"{len(password)}:{password}:{application_secret}".encode()).hexdigest()[:16]

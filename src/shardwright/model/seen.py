@@ -162,6 +162,8 @@ class EndpointSeen:
     """The generation it waits for while it holds; None: it does not hold."""
     connections: int = 0
     text: str = ""
+    access: str = ""
+    """Fingerprint of the passwords it goes by (``access_fingerprint``); empty: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from shardwright.model.seen import EndpointState, Health, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.placement import Unplaceable, place_copy, place_database
 from shardwright.plan.ports import shard_port
+from shardwright.reconcile.endpoint import is_access_old
 
 
 def decide_database(database: Database, view: ClusterView, now: datetime) -> Decision:
@@ -161,6 +162,9 @@ def unsettled(database: Database, view: ClusterView) -> tuple[Reason, ...]:
             seen = process.endpoint(endpoint.uid) if process is not None else None
             if seen is None or seen.state is not EndpointState.LISTENING or seen.generation < 0:
                 text = f"endpoint {endpoint.uid} does not listen on node {node}: {seen.text if seen else 'no answer'}"
+                reasons.append(Reason("endpoint_not_ready", text, database_uid=database.uid, node_uid=node))
+            elif is_access_old(seen, endpoint, view):
+                text = f"endpoint {endpoint.uid} on node {node} does not know the new password yet"
                 reasons.append(Reason("endpoint_not_ready", text, database_uid=database.uid, node_uid=node))
     return tuple(reasons)
 

@@ -1,12 +1,12 @@
 """Endpoints: which process serves which, and where it sends what it gets.
 
 Called by the leader each turn. A handoff moves endpoints itself; this only mends what differs from the records afterwards: a
-process that was started anew, one that still holds, one that forwards to an older generation.
+process that was started anew, one that still holds, one that forwards to an older generation or goes by an older password.
 """
 
 from shardwright.model.action import MoveKind
 from shardwright.model.commands import Command, DropEndpoint, ServeEndpoint
-from shardwright.model.database import Endpoint, GroupPhase
+from shardwright.model.database import Endpoint, GroupPhase, access_fingerprint
 from shardwright.model.decision import Decision
 from shardwright.model.ids import EndpointUid
 from shardwright.model.seen import EndpointSeen, EndpointState
@@ -26,7 +26,7 @@ def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
             continue
         seen = process.endpoint(endpoint.uid)
         if node in endpoint.nodes:
-            if _differs(seen, generation):
+            if _differs(seen, generation, is_access_old=is_access_old(seen, endpoint, view)):
                 commands.append(ServeEndpoint(node, endpoint.uid))
         elif not is_moving and _is_left_over(seen):
             commands.append(DropEndpoint(node, endpoint.uid))
@@ -48,7 +48,17 @@ def decide_strays(view: ClusterView) -> Decision:
     )
 
 
-def _differs(seen: EndpointSeen, generation: int) -> bool:
+def is_access_old(seen: EndpointSeen, endpoint: Endpoint, view: ClusterView) -> bool:
+    """Whether the process goes by another password than the database's: it was not told of a change."""
+    database, secrets = view.databases.get(endpoint.database_uid), view.secrets.get(endpoint.database_uid)
+    if database is None or secrets is None or not seen.access:
+        return False
+    return seen.access != access_fingerprint(application_secret=secrets.application, password=database.password)
+
+
+def _differs(seen: EndpointSeen, generation: int, *, is_access_old: bool) -> bool:
+    if is_access_old:
+        return True
     if seen.state is EndpointState.ABSENT or seen.held_generation is not None:
         return True
     return seen.generation < generation

@@ -1,0 +1,42 @@
+"""What endpoint processes are told when they differ from the records."""
+
+from dataclasses import replace
+
+from shardwright.model.commands import ServeEndpoint
+from shardwright.model.database import ServerSecrets, access_fingerprint
+from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
+from shardwright.model.view import ClusterView
+from shardwright.reconcile.database import unsettled
+from shardwright.reconcile.endpoint import decide_endpoint
+from shardwright.testing.builders import cluster
+
+ENDPOINT = EndpointUid("1:1")
+SECRETS = ServerSecrets(DatabaseUid(1), "application", "replication", "observation", "management", "0" * 16)
+
+
+def told(*, recorded: str, known: str | None) -> ClusterView:
+    """A database with the recorded password, whose endpoint process goes by the known one (None: it does not say)."""
+    builder = cluster(nodes=3).with_database(on=((1, 2),), password=recorded).with_records(SECRETS).with_endpoints_seen()
+    access = "" if known is None else access_fingerprint(application_secret="application", password=known)
+    process = builder.view.endpoint_processes[NodeUid(1)]
+    seen = tuple(replace(one, access=access) for one in process.endpoints)
+    return replace(builder.view, endpoint_processes={NodeUid(1): replace(process, endpoints=seen)})
+
+
+def test_a_process_that_goes_by_another_password_is_told() -> None:
+    view = told(recorded="new", known="old")
+    assert decide_endpoint(view.endpoints[ENDPOINT], view).commands == (ServeEndpoint(NodeUid(1), ENDPOINT),)
+    assert any("password" in reason.text for reason in unsettled(view.databases[DatabaseUid(1)], view))
+
+
+def test_a_process_that_knows_the_password_or_does_not_say_is_left_alone() -> None:
+    for known in ("new", None):
+        view = told(recorded="new", known=known)
+        assert decide_endpoint(view.endpoints[ENDPOINT], view).commands == ()
+        assert not any("password" in reason.text for reason in unsettled(view.databases[DatabaseUid(1)], view))
+
+
+def test_a_fingerprint_tells_passwords_apart_and_nothing_else() -> None:
+    found = {access_fingerprint(application_secret=s, password=p) for s in ("s", "t") for p in ("", "a", "b")}
+    assert len(found) == 6
+    assert all(len(text) == 16 and "a:s" not in text for text in found)
