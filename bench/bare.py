@@ -86,7 +86,9 @@ class BareServers:
         configuration.touch(mode=0o600)
         configuration.write_text(self._configuration(directory, port, memory_bytes))
         with (directory / "server.out").open("wb") as output:
-            process = subprocess.Popen([self._binary.path, str(configuration)], stdout=output, stderr=output, cwd=directory)
+            # A session of its own, as the agent gives each server: the kernel shares out processor time by session.
+            command = [self._binary.path, str(configuration)]
+            process = subprocess.Popen(command, stdout=output, stderr=output, cwd=directory, start_new_session=True)
         try:
             control = _connect(self._address, port, process)
         except BaseException:

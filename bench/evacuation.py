@@ -106,8 +106,8 @@ def report(there: Sequence[Pair], back: Sequence[Pair], *, total_bytes: int) -> 
     }
     fastest = min(moved, key=lambda m: m.seconds)
     part.notes = [
-        f"{SHARDS} shards, {megabytes:.0f} MB together, {AT_A_TIME} at a time, {len(there)} rounds; least disturbed: evacuation "
-        f"{fastest.seconds:.2f} s from the request to completed, bare syncs {floor_s:.2f} s",
+        f"{SHARDS} shards, {megabytes:.0f} MB together, {AT_A_TIME} at a time, {len(there)} rounds; least disturbed: "
+        f"evacuation {fastest.seconds:.2f} s from the request to completed, bare syncs {floor_s:.2f} s",
         _needed(fastest.seconds, floor_s),
         *_where(fastest),
     ]
