@@ -130,7 +130,7 @@ class RestCluster:
         assert self._http is not None
         if body is not None:
             options["json"] = body
-        nodes = [node] if node else [1, 2, 3, 4, 5, 6]
+        nodes = [node] if node else range(1, 16)
         last: httpx.TransportError | None = None
         for one in nodes:
             try:

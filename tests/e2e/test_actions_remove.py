@@ -164,7 +164,9 @@ def test_a_dead_node_with_the_only_copy(cluster: RestCluster) -> None:
         record = cluster.ended(cluster.start(node, "remove"))
         assert (record["status"], record["error_code"], record["moves"]) == ("failed", "no_live_copy", [])
         assert f"shard {shard['uid']}" in record["error_message"]
-        cluster.delete(uid_of(cluster, "cache"))
+        gone = uid_of(cluster, "cache")
+        cluster.ok("DELETE", f"/v1/bdbs/{gone}")  # ends with the node: who else could delete the files?
         record = cluster.ended(cluster.start(node, "remove"), seconds=60)
         assert record["status"] == "completed", f"{record}\n{cluster.picture()}"
         is_removed(cluster, node, record)
+        cluster.wait("the database is gone", lambda: cluster.call("GET", f"/v1/bdbs/{gone}").status_code == 404)
