@@ -27,7 +27,7 @@ GOAL = 0.60
 NEXT_GOAL = 0.80
 SETTLE_S = 0.5
 """After an action and before what it is compared with: the old servers' memory is being given back."""
-POLL_S = 0.03
+POLL_S = 0.05
 """How often the action is read: the resolution of the phases below."""
 ACTION_S = 180.0
 BUSY_NODE = 1
