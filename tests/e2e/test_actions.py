@@ -242,9 +242,7 @@ def test_step_down_hands_over_and_nothing_leaves(cluster: RestCluster) -> None:
     homes = {cluster.primary(uid) for uid in uids(cluster, ALONE)}
     node = next(uid for uid in cluster.nodes() if uid not in homes)
     before = cluster.layout(*uids(cluster))
-    for uid in uids(cluster, REPLICATED):
-        if not any(cluster.primary(other) == node for other in uids(cluster, REPLICATED)):
-            cluster.done(cluster.primary(uid), "enslave_node", shards_only=True)
+    assert any(cluster.primary(uid) == node for uid in uids(cluster, REPLICATED)), cluster.picture()
     copies = {uid: {home for home, _ in cluster.layout(uid)[uid][0]} for uid in before}
     cluster.done(node, "enslave_node", demote_node=cluster.leader() == node)
     after = cluster.layout(*uids(cluster))
