@@ -401,8 +401,9 @@ class TestCluster(DemoCluster):
 
 
 def _runs(presence: DaemonPresence) -> bool:
+    """Neither dead nor stopped."""
     try:
-        return Path(f"/proc/{presence.pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{presence.pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZXT"
     except OSError:
         return False
 

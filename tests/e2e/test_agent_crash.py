@@ -17,7 +17,8 @@ from shardwright.model.ids import NodeUid
 
 pytestmark = pytest.mark.e2e
 
-ACTIONS = ("maintenance_on", "maintenance_off", "enslave_node", "remove")
+ACTIONS = ("enslave_node", "maintenance_on", "maintenance_off", "remove")
+"""The step-downs come first: they would refuse while the only copy of a database is on the node."""
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
 
 
 @pytest.fixture(scope="module")
-def loads(cluster: TestCluster) -> Iterator[list[Writers]]:
-    """A database with a replica and a file, and one with neither: its only copy must be carried."""
-    kept = cluster.database("kept", replication=True, data_persistence="aof")
-    single = cluster.database("single")
-    with Writers(kept) as first, Writers(single, writers=1) as second:
-        yield [first, second]
+def kept(cluster: TestCluster) -> Iterator[Writers]:
+    """On a database with a replica and a file."""
+    with Writers(cluster.database("kept", replication=True, data_persistence="aof")) as load:
+        yield load
+
+
+@pytest.fixture(scope="module")
+def single(cluster: TestCluster) -> Iterator[Writers]:
+    """On a database with neither: its only copy must be carried."""
+    with Writers(cluster.database("single"), writers=1) as load:
+        yield load
+
+
+@pytest.fixture
+def loads(request: pytest.FixtureRequest, kept: Writers, action: str) -> list[Writers]:
+    return [kept] if action == "enslave_node" else [kept, request.getfixturevalue("single")]
 
 
 @pytest.mark.parametrize("order", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
@@ -65,21 +76,16 @@ def test_daemon_dies_during(
 
 
 def _node_for(cluster: TestCluster, loads: list[Writers], action: str, leader: DaemonPresence, *, is_agent: bool) -> NodeUid:
-    """A node with something to do; not the leader's when it is its agent that dies. A step-down needs every primary of its
-    node to have a replica."""
+    """A node with something to do; not the leader's when it is its agent that dies."""
     facts = cluster.settled(seconds=20)
-    kept, single = (facts.primary(load.database["uid"]).node_uid for load in loads)
+    primary, replica = facts.primary(loads[0].database["uid"]).node_uid, facts.replica(loads[0].database["uid"]).node_uid
     if action == "enslave_node":
-        if kept == single:
-            cluster.completed(cluster.start(kept, "maintenance_on"))
-            cluster.completed(cluster.start(kept, "maintenance_off", skip_shards_restore=True))
-            return _node_for(cluster, loads, action, leader, is_agent=is_agent)
-        if is_agent and kept == leader.node_uid:
-            cluster.completed(cluster.start(kept, "enslave_node"))
-            return _node_for(cluster, loads, action, leader, is_agent=is_agent)
-        return kept
-    fitting = [n for n in (single, kept, *facts.nodes) if not (is_agent and n == leader.node_uid)]
-    return fitting[0]
+        if is_agent and primary == leader.node_uid:
+            cluster.completed(cluster.start(primary, "enslave_node"))
+            return replica
+        return primary
+    only = facts.primary(loads[1].database["uid"]).node_uid
+    return next(n for n in (only, primary, replica) if not (is_agent and n == leader.node_uid))
 
 
 def _has_begun(cluster: TestCluster, uid: str) -> bool:
@@ -94,8 +100,10 @@ def _hit(cluster: TestCluster, victim: DaemonPresence, order: signal.Signals) ->
 
 
 def _heal(cluster: TestCluster) -> None:
-    """Three open nodes, whatever the last test left."""
+    """Three open nodes with daemons, whatever the last test left."""
     cluster.avoided = set()
+    if set(cluster.present()) != set(cluster.facts().nodes):
+        cluster.replace_supervisor()
     for node in cluster.settled(seconds=20).nodes.values():
         if not node.accepts_placement:
             cluster.completed(cluster.start(node.uid, "maintenance_off", skip_shards_restore=True), seconds=60)
