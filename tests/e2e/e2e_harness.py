@@ -303,15 +303,20 @@ class TestCluster(DemoCluster):
         node = self.call("GET", f"/v1/actions/{uid}")["node_uid"]
         return next(dict(a) for a in self.call("GET", f"/v1/nodes/{node}/actions")["actions"] if a["action_uid"] == uid)
 
-    def completed(self, uid: str, *, seconds: float = 40.0) -> dict[str, Any]:
-        """Wait until the action ended, which must be well."""
+    def ended(self, uid: str, *, seconds: float = 40.0) -> dict[str, Any]:
+        """Wait until the action ended, however."""
         found: dict[str, Any] = {}
 
-        def ended() -> bool:
+        def is_over() -> bool:
             found.update(self.action(uid))
             return found["status"] in ENDED
 
-        self.until(f"action {uid}", ended, seconds=seconds)
+        self.until(f"action {uid}", is_over, seconds=seconds)
+        return found
+
+    def completed(self, uid: str, *, seconds: float = 40.0) -> dict[str, Any]:
+        """Wait until the action ended, which must be well."""
+        found = self.ended(uid, seconds=seconds)
         assert found["status"] == "completed", f"{found}\n{self.state()}"
         return found
 
