@@ -43,6 +43,18 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """How long a lease lasts and how often it and the ``leader`` key are tended."""
+
+    ttl: timedelta = LEASE_TTL
+    renew_s: float = RENEW_S
+    look_s: float = LOOK_S
+
+
+NORMAL_TIMES = LeaseTimes()
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A leadership that is held."""
 
@@ -77,8 +89,10 @@ class Candidate:
         clock: Clock,
         on_change: Callable[[Held | None], None],
         on_present: Callable[[], None],
+        times: LeaseTimes = NORMAL_TIMES,
     ) -> None:
         self._store = store
+        self._times = times
         self._presence = presence
         self._clock = clock
         self._on_change = on_change
@@ -122,7 +136,7 @@ class Candidate:
     async def _keep_lease(self) -> None:
         while True:
             self._renew_now.clear()
-            pause_s = RENEW_S
+            pause_s = self._times.renew_s
             # Counted from before the request: the store's own count begins later, so ours ends first.
             asked_at = self._clock.monotonic()
             try:
@@ -144,14 +158,14 @@ class Candidate:
             await self._pause(self._renew_now, pause_s - (self._clock.monotonic() - asked_at))
 
     async def _begin_lease(self) -> LeaseId:
-        lease = await self._store.grant(LEASE_TTL)
+        lease = await self._store.grant(self._times.ttl)
         presence = replace(self._presence, lease_id=lease)
         put = PutKey(keys.key_of(presence), records.encode(presence), lease)
         await self._store.transact(Transaction(operations=(put,)))
         return lease
 
     def _extend(self, asked_at: float) -> None:
-        self._valid_until = asked_at + LEASE_TTL.total_seconds()
+        self._valid_until = asked_at + self._times.ttl.total_seconds()
         if self._held is None:
             return
         if self._is_valid(self._held):
@@ -202,7 +216,7 @@ class Candidate:
         """Stand when nobody leads; returns when to look again at the latest, in seconds."""
         lease = self._lease
         if lease is None:
-            return LOOK_S
+            return self._times.look_s
         leader = await self._store.get(keys.LEADER)
         if leader is None:
             self._drop("the leader key is gone")
@@ -212,7 +226,7 @@ class Candidate:
                 return RETRY_S
             if await self._abstains():
                 return RETRY_S
-            return LOOK_S if await self._stand(lease) else 0.0
+            return self._times.look_s if await self._stand(lease) else 0.0
         if leader.lease == lease and not self._is_ours(leader):
             # Created without our knowing (the answer was lost), or held past its time: never claimed, begun anew.
             self._drop("held past its time")
@@ -220,7 +234,7 @@ class Candidate:
             return 0.0
         if leader.lease != lease:
             self._drop("another daemon leads")
-        return LOOK_S
+        return self._times.look_s
 
     def _is_ours(self, leader: KeyValue) -> bool:
         held = self._held

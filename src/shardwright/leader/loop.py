@@ -19,7 +19,7 @@ from shardwright.errors import LostLeadership, ShardwrightError
 from shardwright.leader.apply import Applier, Ender
 from shardwright.leader.companions import companions
 from shardwright.leader.handoff import Build, Handoffs
-from shardwright.leader.observe import Machine, Observer
+from shardwright.leader.observe import HOT_S, IDLE_S, Machine, Observer
 from shardwright.leader.probe import Probe
 from shardwright.leader.publish import Publisher
 from shardwright.leader.retention import decide_retention
@@ -48,6 +48,19 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How often a leader looks and decides when no event calls it, in seconds."""
+
+    turn_s: float = TURN_MAX_S
+    busy_turn_s: float = BUSY_TURN_S
+    idle_poll_s: float = IDLE_S
+    hot_poll_s: float = HOT_S
+
+
+NORMAL_PACE = Pace()
+
+
+@dataclass(frozen=True, slots=True)
 class LeaderParts:
     """What a leader works with."""
 
@@ -66,15 +79,22 @@ class LeaderParts:
 class Leader:
     """One leadership. ``fence`` and ``term`` are those under which everything is written."""
 
-    def __init__(self, parts: LeaderParts, *, term: int, fence: Fence) -> None:
+    def __init__(self, parts: LeaderParts, *, term: int, fence: Fence, pace: Pace = NORMAL_PACE) -> None:
         self._parts = parts
+        self._pace = pace
         self._fence = fence
         self._wake = asyncio.Event()
         self._is_lost = False
         self._busy_until: datetime | None = None
         self._retained_at: datetime | None = None
         self._observer = Observer(
-            parts.servers, parts.endpoints, machine=parts.machine, clock=parts.clock, wake=self._wake.set
+            parts.servers,
+            parts.endpoints,
+            machine=parts.machine,
+            clock=parts.clock,
+            wake=self._wake.set,
+            idle_s=pace.idle_poll_s,
+            hot_s=pace.hot_poll_s,
         )
         handoffs = Handoffs(
             parts.servers,
@@ -128,14 +148,14 @@ class Leader:
             self._wake.set()
         except (StoreError, ShardwrightError) as e:
             _log.warning("a turn failed", code=e.code, reason=e.text)
-            await self._parts.clock.sleep(BUSY_TURN_S)
+            await self._parts.clock.sleep(self._pace.busy_turn_s)
         except Exception:
             _log.exception("a turn failed; a defect")
-            await self._parts.clock.sleep(TURN_MAX_S)
+            await self._parts.clock.sleep(self._pace.turn_s)
 
     async def _sleep(self) -> None:
         now = self._parts.clock.now()
-        limit = TURN_MAX_S
+        limit = self._pace.turn_s
         if self._busy_until is not None:
             limit = min(limit, max(0.005, (self._busy_until - now).total_seconds()))
         revision = self._parts.mirror.revision
@@ -170,7 +190,7 @@ class Leader:
                 commands.extend(decision.commands)
                 wake_at = _earlier(wake_at, decision.wake_at)
         self._applier.submit(list(dict.fromkeys(commands)), self._current())
-        self._busy_until = _earlier(wake_at, now + timedelta(seconds=BUSY_TURN_S) if _is_busy(self._current()) else None)
+        self._busy_until = _earlier(wake_at, now + timedelta(seconds=self._pace.busy_turn_s) if _is_busy(self._current()) else None)
         await self._publisher.publish(self._current(), now)
         await self._retain(now)
 

@@ -43,11 +43,22 @@ class Machine(Protocol):
 
 
 class Observer:
-    """See the module's text. ``wake`` is called when a decision may come out differently."""
+    """See the module's text. ``wake`` is called when a decision may come out differently; ``idle_s`` and ``hot_s`` are the
+    pauses between two questions to the same server."""
 
     def __init__(
-        self, servers: Servers, endpoints: Endpoints, *, machine: Machine, clock: Clock, wake: Callable[[], None]
+        self,
+        servers: Servers,
+        endpoints: Endpoints,
+        *,
+        machine: Machine,
+        clock: Clock,
+        wake: Callable[[], None],
+        idle_s: float = IDLE_S,
+        hot_s: float = HOT_S,
     ) -> None:
+        self._idle_s = idle_s
+        self._hot_s = hot_s
         self._servers = servers
         self._endpoints = endpoints
         self._machine = machine
@@ -139,7 +150,7 @@ class Observer:
         while (shard := self._view.shards.get(uid)) is not None:
             if is_worth_asking(self._view, shard):
                 await self._ask_server(shard)
-            await self._rest(key, HOT_S if uid in self._hot else IDLE_S)
+            await self._rest(key, self._hot_s if uid in self._hot else self._idle_s)
 
     async def _ask_server(self, shard: Shard) -> None:
         try:
@@ -176,7 +187,7 @@ class Observer:
             self._processes[uid] = seen
             if before is None or _endpoints_that_matter(before) != _endpoints_that_matter(seen):
                 self._wake()
-            await self._rest(key, HOT_S if self._is_hot else IDLE_S)
+            await self._rest(key, self._hot_s if self._is_hot else self._idle_s)
 
 
 def is_worth_asking(view: ClusterView, shard: Shard) -> bool:

@@ -1,0 +1,329 @@
+"""What must hold at every moment of a simulation, checked by code that shares nothing with the product's decisions.
+
+Reads commits as JSON and looks at the modelled servers directly. A violation ends the run; it names the invariant first.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shardwright.store.protocol import KeyChange
+from shardwright.testing.sim.server import Position, SimServer
+
+if TYPE_CHECKING:
+    from shardwright.testing.sim.world import World
+
+NEXT_STATUS = {
+    "queued": {"starting", "cancelled"},
+    "starting": {"running", "cancelling", "failed"},
+    "running": {"completed", "cancelling", "failed"},
+    "cancelling": {"cancelled", "failed"},
+}
+NEXT_STATE = {
+    "planned": {"starting", "handoff", "cancelled", "failed"},
+    "starting": {"syncing", "undoing"},
+    "syncing": {"ready", "undoing"},
+    "ready": {"handoff", "cleaning", "undoing"},
+    "handoff": {"cleaning", "done", "undoing", "failed", "cancelled"},
+    "cleaning": {"done", "handoff"},
+    "undoing": {"failed", "cancelled"},
+}
+ENDED_STATES = {"done", "failed", "cancelled"}
+ENDED_STATUS = {"completed", "failed", "cancelled"}
+TABLES = ("nodes", "databases", "groups", "shards", "endpoints", "actions", "moves", "leader", "daemons", "snapshots")
+HOLD_LIMIT_S = 30.0
+"""A hold releases itself or is released by a leader; beyond this nobody cares for it, though all faults have ended."""
+
+Json = dict[str, Any]
+
+
+class Violation(Exception):
+    """An invariant does not hold. ``name`` is the invariant's."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}")
+        self.name = name
+
+
+@dataclass(slots=True)
+class Chain:
+    """The acknowledged writes of a slot group that may not be lost, oldest first."""
+
+    required: list[Position] = field(default_factory=list)
+    excused: list[tuple[Position, list[Position]]] = field(default_factory=list)
+    """What a dead server held, and what its heirs did."""
+
+
+class Checker:
+    """See the module's text."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.tables: dict[str, dict[str, Json]] = {name: {} for name in TABLES}
+        self.chains: dict[str, Chain] = {}
+        self.violations: list[Violation] = []
+        self.transitions: Counter[str] = Counter()
+        self._busy: dict[int, bool] = {}
+
+    def fail(self, name: str, text: str) -> None:
+        """Note a violation. The run ends after the current step."""
+        self.world.log(f"VIOLATION {name}: {text}")
+        self.violations.append(Violation(name, text))
+
+    # -- writes --------------------------------------------------------------------------------------------------------
+
+    def acknowledged(self, position: Position, server: SimServer) -> None:
+        """A write was acknowledged: it must continue everything that was acknowledged before."""
+        chain = self.chains.setdefault(server.group_uid, Chain())
+        if chain.required and not position.holds(chain.required[-1]):
+            if chain.required[-1].holds(position) or _is_excused(chain, position):
+                return
+            self.fail(
+                "no_write_lost",
+                f"shard {server.shard_uid} acknowledges {position.offset} in {position.history.uid} without holding "
+                f"{chain.required[-1].offset} in {chain.required[-1].history.uid}, which was acknowledged before",
+            )
+        if not chain.required and _is_excused(chain, position):
+            return
+        chain.required.append(position)
+        if len(chain.required) > 600:
+            del chain.required[:300]
+
+    def server_died(self, server: SimServer, *, planned: bool) -> None:
+        """What only a server that died unplanned held may be lost."""
+        chain = self.chains.get(server.group_uid)
+        if chain is None or planned:
+            return
+        # Whoever was in sync, or serves now, keeps what it holds.
+        heirs = [s.position for s in self.world.servers_of(server.group_uid) if s.is_synced_copy]
+        chain.excused.append((server.position, heirs))
+        if not heirs:
+            stored = server.files.aof or server.files.snapshot
+            if server.files.aof is None and stored is not None:
+                others = [n.shards.values() for n in self.world.nodes.values()]
+                found = [d.files.snapshot for part in others for d in part if d.server is not None
+                         and d.server.group_uid == server.group_uid]  # fmt: skip
+                heirs = [p for p in found if p is not None]
+                while chain.required and not all(p.holds(chain.required[-1]) for p in heirs):
+                    chain.required.pop()
+                if any(p is None for p in found):
+                    chain.required.clear()
+                return
+            heirs = [] if stored is None else [stored]
+        while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
+            chain.required.pop()
+
+    # -- commits -------------------------------------------------------------------------------------------------------
+
+    def committed(self, changes: tuple[KeyChange, ...]) -> None:
+        """A revision of the store."""
+        touched: list[tuple[str, Json | None, Json | None]] = []
+        for change in changes:
+            name = change.key.partition("/")[0]
+            if name == "events":
+                self._event(change)
+                continue
+            table = self.tables.get(name)
+            if table is None:
+                continue
+            before = table.get(change.key)
+            if change.current is None:
+                table.pop(change.key, None)
+                touched.append((name, before, None))
+            else:
+                record = json.loads(change.current.value)
+                table[change.key] = record
+                touched.append((name, before, record))
+        for name, before, after in touched:
+            match name:
+                case "shards":
+                    self._shard(before, after)
+                case "nodes":
+                    self._node(before, after)
+                case "actions":
+                    self._action(before, after)
+                case "moves":
+                    self._move(before, after)
+                case "groups":
+                    self._group(before, after)
+                case "databases":
+                    self._databases()
+
+    def _event(self, change: KeyChange) -> None:
+        if change.current is not None and self.world.lines is not None:
+            event = json.loads(change.current.value)
+            self.world.log(f"event {event['kind']}: {event['text']}")
+
+    def _databases(self) -> None:
+        serving = ("active", "active-change-pending")
+        found = {d["uid"]: d["port"] for d in self.tables["databases"].values() if d["status"] in serving}
+        self.world.writers.follow(found)
+
+    def database(self, uid: int) -> Json | None:
+        """A database's record."""
+        return self.tables["databases"].get(f"databases/{uid:08d}")
+
+    def is_busy(self, uid: int) -> bool:
+        """Whether a handoff of this database is under way."""
+        return self._busy.get(uid, False)
+
+    def _shard(self, before: Json | None, after: Json | None) -> None:
+        if after is None:
+            return
+        if before is None:
+            self.world.log(f"shard {after['uid']} of {after['group_uid']} shall be on node {after['node_uid']}")
+            self._placed(after)
+        elif before["wanted"] == "running" and after["wanted"] != "running":
+            self.world.log(f"shard {after['uid']} is wanted {after['wanted']}")
+            self._given_up(after)
+
+    def _placed(self, shard: Json) -> None:
+        node = self.tables["nodes"].get(f"nodes/{shard['node_uid']:08d}")
+        if node is None:
+            self.fail("placement", f"shard {shard['uid']} on node {shard['node_uid']}, which is no member")
+            return
+        if node["is_quorum_only"] or node["is_decommissioning"]:
+            self.fail("placement", f"shard {shard['uid']} on node {node['uid']}, which takes none")
+        beside = [s for s in self.tables["shards"].values() if s["node_uid"] == node["uid"] and s["wanted"] == "running"]
+        if sum(s["group_uid"] == shard["group_uid"] for s in beside) > 1:
+            self.fail("anti_affinity", f"two copies of {shard['group_uid']} on node {node['uid']}")
+        used = sum(self._memory(s) for s in beside)
+        if used > node["memory_bytes"]:
+            self.fail("capacity", f"node {node['uid']} is provisioned with {used} of {node['memory_bytes']} bytes")
+
+    def _memory(self, shard: Json) -> int:
+        database = self.database(shard["database_uid"])
+        if database is None or database["status"] == "delete-pending":
+            return 0
+        copies = 2 if database["has_replica"] else 1
+        return int(database["memory_bytes"]) // (copies * int(database["shards_count"]))
+
+    def _given_up(self, shard: Json) -> None:
+        """A copy is given up on purpose: what it holds must live on elsewhere."""
+        database = self.database(shard["database_uid"])
+        chain = self.chains.get(shard["group_uid"])
+        if database is None or database["status"] == "delete-pending" or chain is None or not chain.required:
+            return
+        living = self.world.servers_of(shard["group_uid"])
+        last = chain.required[-1]
+        if any(s.shard_uid == shard["uid"] and s.position.holds(last) for s in living):
+            others = [s for s in living if s.shard_uid != shard["uid"]]
+            # What is on its way to a linked replica arrives: its primary lives.
+            if not any(s.position.holds(last) or (s.is_link_up and s.source_server is not None) for s in others):
+                self.fail("live_copy", f"shard {shard['uid']} is given up, and no other live copy holds {last.offset}")
+
+    def _node(self, before: Json | None, after: Json | None) -> None:
+        if after is None:
+            node = 0 if before is None else before["uid"]
+            left = [s for s in self.world.servers_by_pid.values() if s.is_alive and s.node_uid == node]
+            held = [s for s in left if self._holds_last(s) and not self._has_other(s)]
+            if held:
+                self.fail("live_copy", f"node {node} was removed with the only live copy of {held[0].group_uid}")
+            return
+        if before is not None and after["is_quorum_only"] and not before["is_quorum_only"]:
+            nodes = self.tables["nodes"].values()
+            live = {d["node_uid"] for d in self.tables["daemons"].values()}
+            remaining = sum(1 for n in nodes if not n["is_quorum_only"] and n["uid"] in live)
+            if remaining < len(nodes) // 2 + 1 and not self._is_restore(after["uid"]):
+                self.fail("quorum", f"node {after['uid']} goes into maintenance and {remaining} of {len(nodes)} remain")
+            self._snapshot_first(after)
+
+    def _is_restore(self, node: int) -> bool:
+        return any(a["node_uid"] == node and a["name"] == "maintenance_off" for a in self.tables["actions"].values()
+                   if a["status"] in ("running", "failed"))  # fmt: skip
+
+    def _snapshot_first(self, node: Json) -> None:
+        prefix = f"snapshots/{node['uid']:08d}/"
+        if not any(key.startswith(prefix) for key in self.tables["snapshots"]) and not self._is_restore(node["uid"]):
+            self.fail("snapshot_first", f"node {node['uid']} is marked without a snapshot")
+
+    def _holds_last(self, server: SimServer) -> bool:
+        chain = self.chains.get(server.group_uid)
+        return chain is not None and bool(chain.required) and server.position.holds(chain.required[-1])
+
+    def _has_other(self, server: SimServer) -> bool:
+        return any(s is not server and self._holds_last(s) for s in self.world.servers_of(server.group_uid))
+
+    def _group(self, before: Json | None, after: Json | None) -> None:
+        if after is None or before is None:
+            return
+        uid = after["database_uid"]
+        self._busy[uid] = after["handoff"] is not None
+        if after["handoff"] is not None and before["handoff"] is None:
+            self.world.writers.hurry(uid)
+        if after["generation"] < before["generation"]:
+            self.fail("generation", f"slot group {after['uid']}: {before['generation']} -> {after['generation']}")
+        if after["primary"] != before["primary"]:
+            self.world.log(f"group {after['uid']}: primary {before['primary']} -> {after['primary']}, {after['generation']}")
+            if after["generation"] <= before["generation"] and before["primary"] is not None:
+                self.fail("generation", f"slot group {after['uid']}: another primary in the same generation")
+
+    def _action(self, before: Json | None, after: Json | None) -> None:
+        if after is None:
+            return
+        old, new = ("" if before is None else before["status"]), after["status"]
+        if old == new:
+            if before is not None and after["progress"] < before["progress"] - 1e-9:
+                self.fail("progress", f"action {after['uid']}: {before['progress']} -> {after['progress']}")
+            return
+        self.world.log(f"action {after['uid']} {after['name']} of node {after['node_uid']}: {old} -> {new} {after['error_message'][:200]}")
+        if before is None:
+            return
+        self.transitions[f"action {old} -> {new}"] += 1
+        self.world.tally.actions[f"{after['name']} {new}"] += new in ENDED_STATUS
+        if new not in NEXT_STATUS.get(old, set()):
+            self.fail("transitions", f"action {after['uid']}: {old} -> {new}")
+        if new == "completed":
+            self._completed(after)
+
+    def _completed(self, action: Json) -> None:
+        """``completed`` means: nothing that had to leave is on the node."""
+        parameters = action["parameters"]
+        node = action["node_uid"]
+        everything = action["name"] == "remove" or (
+            action["name"] == "maintenance_on" and parameters["evict_replicas"] and parameters["evict_databases"] is None
+        )
+        if not everything:
+            return
+        for server in self.world.servers_by_pid.values():
+            if server.is_alive and server.node_uid == node and self._is_recorded(server):
+                daemon_lives = f"daemons/{node:08d}" in self.tables["daemons"]
+                if daemon_lives or action["name"] == "maintenance_on":
+                    self.fail("completed", f"{action['name']} of node {node} completed and shard {server.shard_uid} runs there")
+        for endpoint in self.tables["endpoints"].values():
+            if node in endpoint["nodes"]:
+                self.fail("completed", f"{action['name']} of node {node} completed and endpoint {endpoint['uid']} is bound to it")
+
+    def _is_recorded(self, server: SimServer) -> bool:
+        shard = self.tables["shards"].get(f"shards/{server.shard_uid:08d}")
+        return shard is not None and shard["wanted"] == "running"
+
+    def _move(self, before: Json | None, after: Json | None) -> None:
+        if after is None:
+            return
+        if before is None:
+            group = after["group_uid"]
+            live = [m for m in self.tables["moves"].values() if m["state"] not in ENDED_STATES and m["group_uid"] == group]
+            if group is not None and len(live) > 1:
+                self.fail("one_move", f"slot group {group} has {len(live)} live moves")
+            self.world.log(f"move {after['uid'][-12:]}: {after['kind']} of {group or after['endpoint_uid']}")
+            return
+        if after["state"] != before["state"]:
+            self.world.log(f"move {after['uid'][-12:]}: {before['state']} -> {after['state']}")
+            self.transitions[f"move {before['state']} -> {after['state']}"] += 1
+            if after["state"] not in NEXT_STATE.get(before["state"], set()):
+                self.fail("transitions", f"move {after['uid']}: {before['state']} -> {after['state']}")
+        if after["evidence"] is not None and before["evidence"] != after["evidence"]:
+            self._evidence(after["evidence"])
+
+    def _evidence(self, evidence: Json) -> None:
+        if evidence["fenced_offset"] > evidence["promoted_offset"] and evidence["finished_by"] == "handoff":
+            self.fail("evidence", f"fenced at {evidence['fenced_offset']}, promoted at {evidence['promoted_offset']}")
+        known = evidence["replication_id_before"]
+        if evidence["finished_by"] == "handoff" and known and evidence["second_replication_id"] != known:
+            self.fail("evidence", "the new primary does not continue the old one's history")
+
+
+def _is_excused(chain: Chain, position: Position) -> bool:
+    return any(dead.holds(position) and not any(h.holds(position) for h in heirs) for dead, heirs in chain.excused)

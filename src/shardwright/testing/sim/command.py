@@ -1,0 +1,49 @@
+"""The command line of the simulation. Output is for people and for CI's exit status."""
+
+import argparse
+import os
+import sys
+import time
+
+from shardwright.testing.sim.many import report, run_many
+from shardwright.testing.sim.simulation import quiet, replay
+
+
+def main(arguments: list[str]) -> int:
+    """Run; 0 when everything held."""
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        # Sets of texts are walked in the order of their hashes.
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "shardwright.testing.sim", *arguments])
+    parser = argparse.ArgumentParser(prog="python -m shardwright.testing.sim", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    one = verbs.add_parser("replay", help="one seed, a line for each event")
+    one.add_argument("seed", type=int)
+    many = verbs.add_parser("many", help="many seeds on all cores, and a report")
+    many.add_argument("-n", type=int, default=1000)
+    many.add_argument("--first", type=int, default=0)
+    many.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    chosen = parser.parse_args(arguments)
+    quiet()
+    if chosen.verb == "replay":
+        return _replay(chosen.seed)
+    return _many(chosen.first, chosen.n, chosen.jobs)
+
+
+def _many(first: int, count: int, jobs: int) -> int:
+    began = time.monotonic()
+    total = run_many(first, count, jobs)
+    print(report(total, time.monotonic() - began))
+    return 1 if total.failures else 0
+
+
+def _replay(seed: int) -> int:
+    simulation, result = replay(seed)
+    for line in simulation.world.lines or ():
+        print(line)
+    print(f"seed {seed}: {result.failure or 'everything held'}")
+    print(
+        f"{result.virtual_s:.0f} virtual seconds, {result.steps} steps, {result.actions} requests, {result.faults} faults, "
+        f"{result.writes} writes acknowledged, digest {result.digest}"
+    )
+    return 1 if result.failure else 0

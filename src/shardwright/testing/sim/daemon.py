@@ -1,0 +1,300 @@
+"""A node's daemon in a simulation: mirror, candidacy, leadership and agent, as tasks of one simulated process.
+
+Everything that decides is the product's; only starting and ending modelled processes is done here.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from typing import Any
+
+from shardwright.endpoint.protocol import Endpoints
+from shardwright.leader.candidate import Candidate, Held, LeaseTimes, check_term
+from shardwright.leader.loop import Leader, LeaderParts, Pace
+from shardwright.model.cluster import DaemonPresence
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.seen import NodeSeen, ProcessIdentity
+from shardwright.reconcile.shard import AgentCommand, LocalShard, LocalState, Verb, decide_shards, report_of
+from shardwright.store import keys, records
+from shardwright.store.mirror import Mirror
+from shardwright.store.protocol import CreatedAt, PutKey, StoreUnavailable, Transaction
+from shardwright.testing.sim.endpoints import SimEndpoints
+from shardwright.testing.sim.loop import SimProcess
+from shardwright.testing.sim.node import SimNode
+from shardwright.testing.sim.servers import SimServers
+from shardwright.testing.sim.store import StoreClient
+from shardwright.testing.sim.world import START, World
+
+LEASE = LeaseTimes(timedelta(seconds=6), 2.0, 3.0)
+"""Longer than in production: a virtual minute shall cost little."""
+PACE = Pace(turn_s=6.0, busy_turn_s=0.5, idle_poll_s=6.0, hot_poll_s=0.3)
+AGENT_TURN_S = 6.0
+
+
+class SimClock:
+    """Wall time with the node's own error; monotonic time is the loop's."""
+
+    def __init__(self, world: World, node: SimNode) -> None:
+        self._world = world
+        self._node = node
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self._world.loop.now + self._node.skew_s)
+
+    def monotonic(self) -> float:
+        return self._world.loop.now
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Keeper:
+    """What the leadership runner and the API ask of the election."""
+
+    def __init__(self) -> None:
+        self.held: Held | None = None
+        self._changed = asyncio.Event()
+
+    def change(self, held: Held | None) -> None:
+        """The candidate's word."""
+        self.held = held
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def wait_other(self, term: int | None) -> Held | None:
+        """Wait until the leadership held is not that of ``term`` (None: none)."""
+        while (None if self.held is None else self.held.term) == term:
+            await self._changed.wait()
+        return self.held
+
+
+class SimDaemon:
+    """See the module's text."""
+
+    def __init__(self, world: World, node: SimNode) -> None:
+        self.world = world
+        self.node = node
+        self.process = SimProcess(f"daemon {node.uid}")
+        self.clock = SimClock(world, node)
+        self.store = StoreClient(world.store, world.network, self.process, node.uid)
+        self.mirror = Mirror(self.store, clock=self.clock)
+        self.keeper = Keeper()
+        self.leader: Leader | None = None
+        self.term: int | None = None
+        self.busy: set[int] = set()
+        self._wake = asyncio.Event()
+        self._reported: object = None
+        self._started_at = world.loop.now
+        self._run("mirror", self.mirror.run())
+        self._run("daemon", self._main())
+
+    def _run(self, name: str, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        return self.world.loop.start(self.process, work, f"{name} {self.node.uid}")
+
+    async def _main(self) -> None:
+        await self.mirror.ready()
+        presence = DaemonPresence(
+            NodeUid(self.node.uid), self.world.next_pid(), 1, "boot", 0, "0.1.0", f"https://{self.node.address}:9443", START
+        )
+        self.candidate = Candidate(
+            self.store,
+            presence,
+            clock=self.clock,
+            on_change=self.keeper.change,
+            on_present=lambda: None,
+            times=self.world.times,
+        )
+        self._run("candidate", self.candidate.run())
+        self._run("leadership", self._lead())
+        await self._agent()
+
+    # -- leading -------------------------------------------------------------------------------------------------------
+
+    async def _lead(self) -> None:
+        """As ``wiring.LeadershipRunner``."""
+        held = await self.keeper.wait_other(None)
+        while True:
+            if held is None:
+                held = await self.keeper.wait_other(None)
+                continue
+            self.term = held.term
+            self.world.log(f"daemon {self.node.uid} leads term {held.term}")
+            self.leader = self._leader(held)
+            leading = asyncio.ensure_future(self.leader.run())
+            try:
+                held = await self.keeper.wait_other(held.term)
+            finally:
+                leading.cancel()
+                await asyncio.gather(leading, return_exceptions=True)
+                self.leader = None
+                self.term = None
+
+    def _leader(self, held: Held) -> Leader:
+        def is_leader() -> bool:
+            now = self.keeper.held
+            return now is not None and now.term == held.term
+
+        async def check() -> None:
+            await check_term(self.store, held)
+
+        endpoints: Endpoints = SimEndpoints(self.world, process=self.process, place=self.node.uid, clock=self.clock)
+        parts = LeaderParts(
+            store=self.store,
+            mirror=self.mirror,
+            servers=SimServers(
+                self.world,
+                process=self.process,
+                place=self.node.uid,
+                check_term=check,
+                is_leader=is_leader,
+                clock=self.clock,
+            ),
+            endpoints=endpoints,
+            machine=self,
+            ender=self,
+            clock=self.clock,
+            probe=lambda point: self.world.probed(self, point),
+            random_text=self.world.random_text,
+            yield_leadership=lambda: self._run("yield", self.candidate.yield_leadership()) and None,
+        )
+        return Leader(parts, term=held.term, fence=held.fence, pace=self.world.pace)
+
+    # -- the machine, for the leader -----------------------------------------------------------------------------------
+
+    def is_local(self, identity: ProcessIdentity) -> bool:
+        """All nodes of a local cluster are on this machine."""
+        return True
+
+    def is_running(self, identity: ProcessIdentity) -> bool:
+        server = self.world.servers_by_pid.get(identity.pid)
+        return server is not None and server.is_alive
+
+    def cpu_seconds(self, identity: ProcessIdentity) -> float | None:
+        server = self.world.servers_by_pid.get(identity.pid)
+        if server is None or not server.is_alive:
+            return None
+        return 1.0 if server.process.is_frozen else self.world.loop.now
+
+    def kill(self, identity: ProcessIdentity) -> None:
+        server = self.world.servers_by_pid.get(identity.pid)
+        if server is not None and self.process.runs:
+            self.world.log(f"daemon {self.node.uid} ends stuck server {server.shard_uid}")
+            server.die(planned=False)
+
+    # -- the agent -----------------------------------------------------------------------------------------------------
+
+    def wake_agent(self) -> None:
+        """A process of the node has ended or begun."""
+        if self.process.is_alive:
+            self._wake.set()
+
+    async def _agent(self) -> None:
+        self._run("agent: follow", self._follow())
+        while True:
+            self._wake.clear()
+            try:
+                await self._agent_turn()
+                await self._rest(AGENT_TURN_S)
+            except StoreUnavailable:
+                await self._rest(1.0)
+
+    async def _follow(self) -> None:
+        revision = 0
+        while True:
+            await self.mirror.reach(revision + 1)
+            revision = self.mirror.revision
+            if self.world.agent_cares(self.node.uid):
+                self._wake.set()
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _agent_turn(self) -> None:
+        self.node.ensure_endpoint_process()
+        view = self.mirror.view()
+        local = self.node.local(self.busy)
+        shards = view.shards_on(NodeUid(self.node.uid))
+        is_certain = False
+        if not {found.shard_uid for found in local} <= {s.uid for s in shards}:
+            await self.mirror.fresh()
+            view = self.mirror.view()
+            shards = view.shards_on(NodeUid(self.node.uid))
+            is_certain = view.cluster is not None and self.node.uid in view.nodes
+        for command in decide_shards(shards, local, is_certain=is_certain):
+            self._apply(command)
+        await self._report()
+
+    def _apply(self, command: AgentCommand) -> None:
+        uid = command.shard_uid
+        if uid in self.busy or command.verb is Verb.WAIT:
+            return
+        self.busy.add(uid)
+        rng, loop = self.world.rng, self.world.loop
+        match command.verb:
+            case Verb.START:
+                loop.at(0.05 + rng.random() * 0.2, self._start, uid, process=self.process)
+            case Verb.STOP | Verb.END:
+                server = self.node.shards[uid].server
+                is_stuck = server is not None and server.process.is_frozen
+                grace = 10.0 if command.verb is Verb.STOP else 3.0
+                loop.at(grace if is_stuck else 0.05 + rng.random() * 0.3, self._end, uid, process=self.process)
+            case Verb.DELETE:
+                loop.at(0.02 + rng.random() * 0.1, self._delete, uid, process=self.process)
+
+    def _start(self, uid: ShardUid) -> None:
+        self.busy.discard(uid)
+        view = self.mirror.view()
+        shard = view.shards.get(uid)
+        database = view.databases.get(shard.database_uid) if shard is not None else None
+        if shard is not None and database is not None and shard.node_uid == self.node.uid:
+            self.node.start(shard, database)
+        self._wake.set()
+
+    def _end(self, uid: ShardUid) -> None:
+        self.busy.discard(uid)
+        found = self.node.shards.get(uid)
+        if found is not None and found.server is not None:
+            found.server.die(planned=True)
+        self._wake.set()
+
+    def _delete(self, uid: ShardUid) -> None:
+        self.busy.discard(uid)
+        found = self.node.shards.get(uid)
+        if found is not None and (found.server is None or not found.server.is_alive):
+            del self.node.shards[uid]
+        self._wake.set()
+
+    async def _report(self) -> None:
+        view = self.mirror.view()
+        local = {found.shard_uid: found for found in self.node.local(self.busy)}
+        shards = view.shards_on(NodeUid(self.node.uid))
+        processes = tuple(report_of(s, local.get(s.uid, LocalShard(s.uid))) for s in shards)
+        endpoint_process = self.node.endpoint_process
+        report = (processes, 0 if endpoint_process is None else endpoint_process.pid)
+        if report == self._reported:
+            return
+        record = self.mirror.get(f"{keys.NODES}{self.node.uid:08d}")
+        if record is None:
+            return
+        seen = NodeSeen(
+            NodeUid(self.node.uid),
+            self.clock.now(),
+            processes,
+            control_path=f"/run/endpoint-{self.node.uid}",
+            cores=2,
+            memory_total_bytes=8 << 30,
+            memory_free_bytes=4 << 30,
+            servers=(("valkey", "9.1.2"),),
+        )
+        written = Transaction(
+            (CreatedAt(record.key, record.create_revision),), (PutKey(keys.key_of(seen), records.encode(seen)),)
+        )
+        if (await self.store.transact(written)).succeeded:
+            self._reported = report
+
+
+__all__ = ["LocalState", "SimDaemon"]

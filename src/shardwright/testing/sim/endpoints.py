@@ -1,0 +1,380 @@
+"""Modelled endpoint processes, and the ``Endpoints`` through which a simulated leader speaks to them.
+
+What a hold, a release and a specification do is the product's own ``endpoint/gate.py``; the sockets and the clients' commands
+around it are modelled here, with the limits of ``endpoint/protocol.py``.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from shardwright.clock import Clock
+from shardwright.endpoint.gate import Change, Gate, Hold
+from shardwright.endpoint.protocol import (
+    CALL_TIMEOUT_S,
+    DRAIN_S,
+    HOLD_MAX_S,
+    SELF_RELEASE_S,
+    BusyCommand,
+    EndpointSpec,
+    HoldResult,
+    PassResult,
+    ReleaseResult,
+    Target,
+)
+from shardwright.errors import Transient
+from shardwright.model.database import Role
+from shardwright.model.ids import EndpointUid, NodeUid
+from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState
+from shardwright.testing.sim.loop import SimProcess
+from shardwright.testing.sim.network import NoReply, Refused
+from shardwright.testing.sim.server import Outcome, Position
+from shardwright.testing.sim.world import World, WriteAttempt
+
+LOOK_AGAIN_S = 0.2
+RETRY_S = 0.1
+
+
+class Served:
+    """One endpoint in one process."""
+
+    def __init__(self, owner: "SimEndpointProcess", spec: EndpointSpec) -> None:
+        self.owner = owner
+        self.world = owner.world
+        self.gate = Gate(spec)
+        self.is_listening = False
+        self.is_draining = False
+        self.is_ended = False
+        self.held: list[WriteAttempt] = []
+        self.in_flight: list[WriteAttempt] = []
+        self.retry_is_due = False
+        self.asks = False
+
+    # -- the listener --------------------------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Bind, if no other process holds the address."""
+        self.is_draining = False
+        port = self.gate.spec.port
+        holders = self.world.holders_of(port)
+        if not self.is_listening and not holders:
+            self.is_listening = True
+
+    def seen(self) -> EndpointSeen:
+        if not self.is_listening and not self.is_draining:
+            self.listen()
+        if self.is_draining:
+            state = EndpointState.DRAINING
+        else:
+            state = EndpointState.LISTENING if self.is_listening else EndpointState.BIND_FAILED
+        held = None if self.gate.hold is None else self.gate.hold.new.generation
+        return EndpointSeen(self.gate.spec.uid, state, self.gate.generation, held, len(self.in_flight) + len(self.held))
+
+    # -- clients -------------------------------------------------------------------------------------------------------
+
+    def take(self, write: WriteAttempt) -> None:
+        """A client's command has arrived."""
+        if self.is_ended:
+            self.world.writers.answered(write, None)
+            return
+        write.held_at = -1.0
+        self._forward(write)
+
+    def _forward(self, write: WriteAttempt) -> None:
+        target = self.gate.target
+        if not self.gate.is_open or target is None:
+            self._hold_back(write)
+            return
+        self.in_flight.append(write)
+        world = self.world
+        node = world.node_at(target.address)
+        world.loop.at(0.0001 + world.rng.random() * 0.0003, self._arrive, write, target, node)
+
+    def _arrive(self, write: WriteAttempt, target: Target, node: int) -> None:
+        world = self.world
+        own = self.owner.node_uid
+        if not world.network.passes(own, node):
+            return
+        server = world.listener(target.address, target.port)
+        if server is None or (target.run_id and server.run_id != target.run_id):
+            world.loop.at(0.0001, self._refused, write, process=self.owner.process)
+            return
+        chosen = server
+
+        def answer(outcome: Outcome, position: Position | None) -> None:
+            if world.network.passes(node, own):
+                world.loop.at(
+                    0.0001 + world.rng.random() * 0.0003,
+                    self._reply,
+                    write,
+                    outcome,
+                    position,
+                    chosen,
+                    process=self.owner.process,
+                )
+
+        if server.process.is_frozen:
+            world.loop.at(0.0, server.write, answer, process=server.process)
+        else:
+            server.write(answer)
+
+    def _refused(self, write: WriteAttempt) -> None:
+        if write in self.in_flight:
+            self.in_flight.remove(write)
+            self._hold_back(write)
+
+    def _reply(self, write: WriteAttempt, outcome: Outcome, position: Position | None, server: Any) -> None:
+        if write not in self.in_flight:
+            return
+        self.in_flight.remove(write)
+        match outcome:
+            case Outcome.DONE:
+                assert position is not None
+                self.world.acknowledged(write, position, server)
+            case Outcome.REFUSED:
+                self._hold_back(write)
+            case Outcome.NO_ROOM:
+                self.world.writers.answered(write, False)
+            case Outcome.SILENT:
+                self.world.writers.answered(write, None)
+
+    def _hold_back(self, write: WriteAttempt) -> None:
+        """It certainly was not executed: keep it for a server that will."""
+        now = self.world.loop.now
+        if write.held_at < 0:
+            write.held_at = now
+        if now - write.held_at >= HOLD_MAX_S or self.is_ended:
+            self.world.writers.answered(write, False)
+            return
+        self.held.append(write)
+        if not self.retry_is_due:
+            self.retry_is_due = True
+            self.world.loop.at(RETRY_S, self._retry, process=self.owner.process)
+
+    def _retry(self) -> None:
+        self.retry_is_due = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send on what is held, as far as it may go."""
+        held, self.held = self.held, []
+        for write in held:
+            if self.gate.is_open:
+                self._forward(write)
+            else:
+                self._hold_back(write)
+
+    # -- the leader ----------------------------------------------------------------------------------------------------
+
+    def begin_hold(self, old: Target, new: Target) -> None:
+        """Hold; at its time look for the writable primary."""
+        now = self.world.loop.now
+        if self.gate.begin_hold(old, new, now) is Change.HELD:
+            self.world.log(f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: holds for generation {new.generation}")
+        self.ask_in_time()
+
+    def ask_in_time(self) -> None:
+        """A hold of whose leader nothing is heard is ended by looking."""
+        if self.gate.hold is not None and not self.asks:
+            self.asks = True
+            wait = max(0.0, self.gate.hold.since + SELF_RELEASE_S - self.world.loop.now)
+            self.world.loop.at(wait, self._look, process=self.owner.process)
+
+    def _look(self) -> None:
+        self.asks = False
+        hold = self.gate.hold
+        if hold is None or self.is_ended:
+            return
+        wait = hold.since + SELF_RELEASE_S - self.world.loop.now
+        if wait > 1e-6:
+            self.ask_in_time()
+            return
+        for target in (hold.new, hold.old):
+            if self._is_writable(target):
+                self.world.log(f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: released itself to {target.shard_uid}")
+                self.release(target)
+                return
+        self.asks = True
+        self.world.loop.at(LOOK_AGAIN_S, self._look, process=self.owner.process)
+
+    def _is_writable(self, target: Target) -> bool:
+        server = self.world.listener(target.address, target.port)
+        if server is None or not server.process.runs or server.is_loading:
+            return False
+        network, own = self.world.network, self.owner.node_uid
+        if not network.passes(own, server.node_uid) or not network.passes(server.node_uid, own):
+            return False
+        is_it = not target.run_id or server.run_id == target.run_id
+        return is_it and server.role is Role.PRIMARY and not server.is_fenced
+
+    def release(self, target: Target) -> ReleaseResult:
+        """See ``Endpoints.release``."""
+        hold = self.gate.hold
+        held = len(self.held)
+        if self.gate.release(target) is not Change.MOVED:
+            return ReleaseResult(0.0, 0, self.gate.generation)
+        pause_s = 0.0 if hold is None else self.world.loop.now - hold.since
+        self.flush()
+        return ReleaseResult(round(pause_s * 1000, 3), held, self.gate.generation)
+
+    def end(self) -> None:
+        """Stop serving it."""
+        self.is_ended = True
+        self.is_listening = False
+        for write in (*self.held, *self.in_flight):
+            self.world.writers.answered(write, None)
+        self.held.clear()
+        self.in_flight.clear()
+
+
+class SimEndpointProcess:
+    """One node's endpoint process."""
+
+    def __init__(self, world: World, node_uid: int) -> None:
+        self.world = world
+        self.node_uid = node_uid
+        self.pid = world.next_pid()
+        self.process = SimProcess(f"endpoint process {node_uid}")
+        self.process.on_death.append(self._ended)
+        self.endpoints: dict[EndpointUid, Served] = {}
+
+    def _ended(self) -> None:
+        for served in self.endpoints.values():
+            served.end()
+        self.endpoints.clear()
+
+    def serve(self, spec: EndpointSpec) -> None:
+        served = self.endpoints.get(spec.uid)
+        if served is None:
+            served = self.endpoints[spec.uid] = Served(self, spec)
+        if served.gate.serve(spec) is Change.MOVED:
+            served.flush()
+        served.listen()
+
+    def drop(self, uid: EndpointUid) -> None:
+        served = self.endpoints.pop(uid, None)
+        if served is not None:
+            served.end()
+
+    def known(self, uid: EndpointUid) -> Served:
+        """Raises Transient for one that it does not serve."""
+        served = self.endpoints.get(uid)
+        if served is None:
+            raise Transient("endpoint_process_refused", f"endpoint {uid} is unknown here")
+        return served
+
+    def pass_along(self, uid: EndpointUid, to: "SimEndpointProcess") -> PassResult:
+        """The listener and every quiet connection go to the other process."""
+        served = self.known(uid)
+        other = to.endpoints.get(uid)
+        if other is None:
+            other = to.endpoints[uid] = Served(to, replace(served.gate.spec))
+        if served.gate.target is not None:
+            other.gate.release(served.gate.target)
+        if served.is_listening or not self.world.holders_of(served.gate.spec.port):
+            other.is_listening = True
+        other.is_draining = False
+        hold: Hold | None = served.gate.hold
+        if hold is not None and other.gate.begin_hold(hold.old, hold.new, hold.since) is Change.HELD:
+            other.ask_in_time()
+        held, served.held = served.held, []
+        served.is_listening = False
+        served.is_draining = True
+        for write in held:
+            write.served = other
+            other._forward(write)
+        return PassResult(len(held), len(served.in_flight))
+
+
+class SimEndpoints:
+    """``Endpoints`` of one leader."""
+
+    def __init__(self, world: World, *, process: SimProcess, place: int, clock: Clock) -> None:
+        self.world = world
+        self.process = process
+        self.place = place
+        self.clock = clock
+
+    async def _ask(self, node: NodeUid, do: Callable[[SimEndpointProcess], Any], *, name: str, extra_s: float = 0.0) -> Any:
+        found: list[SimEndpointProcess] = []
+
+        def receiver() -> SimProcess | None:
+            endpoint_process = self.world.endpoint_process(node)
+            if endpoint_process is None:
+                return None
+            found.append(endpoint_process)
+            return endpoint_process.process
+
+        def execute(answer: Callable[[Any], None]) -> None:
+            try:
+                result = do(found[-1])
+                if callable(result):
+                    result(answer)
+                else:
+                    answer(result)
+            except Transient as e:
+                answer(e)
+
+        if name != "status":
+            self.world.command(self, None, f"{name} node {node}", "before")
+            if not self.process.runs:
+                await self.world.loop.create_future()
+        try:
+            reply = await self.world.network.call(self.place, node, receiver, execute, timeout_s=CALL_TIMEOUT_S + extra_s)
+        except (NoReply, Refused) as e:
+            raise Transient("endpoint_process_silent", f"the endpoint process of node {node} does not answer") from e
+        if name != "status":
+            self.world.command(self, None, f"{name} node {node}", "after")
+            if not self.process.runs:
+                await self.world.loop.create_future()
+        return reply
+
+    async def status(self, node: NodeUid) -> EndpointProcessSeen:
+        try:
+            found = await self._ask(
+                node, lambda p: (p.pid, tuple(s.seen() for _, s in sorted(p.endpoints.items()))), name="status"
+            )
+        except Transient:
+            return EndpointProcessSeen(node, self.clock.now(), answers=False)
+        return EndpointProcessSeen(node, self.clock.now(), answers=True, pid=found[0], endpoints=found[1])
+
+    async def serve(self, node: NodeUid, spec: EndpointSpec) -> None:
+        await self._ask(node, lambda p: p.serve(spec), name=f"serve {spec.uid}")
+
+    async def drop(self, node: NodeUid, endpoint: EndpointUid) -> None:
+        await self._ask(node, lambda p: p.drop(endpoint), name=f"drop {endpoint}")
+
+    async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
+        def do(process: SimEndpointProcess) -> Any:
+            served = process.known(endpoint)
+            served.begin_hold(old, new)
+            deadline = self.world.loop.now + DRAIN_S
+
+            def drained(answer: Callable[[Any], None]) -> None:
+                if served.gate.hold is None:
+                    answer(HoldResult(False, False))
+                elif not served.in_flight:
+                    answer(HoldResult(True, True))
+                elif self.world.loop.now >= deadline:
+                    answer(HoldResult(True, False, (BusyCommand("client", "SET", 100.0),)))
+                else:
+                    self.world.loop.at(0.002, drained, answer, process=process.process)
+
+            return drained
+
+        result: HoldResult = await self._ask(node, do, name=f"hold {endpoint}", extra_s=DRAIN_S)
+        return result
+
+    async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:
+        result: ReleaseResult = await self._ask(node, lambda p: p.known(endpoint).release(target), name=f"release {endpoint}")
+        return result
+
+    async def pass_along(self, node: NodeUid, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
+        def do(process: SimEndpointProcess) -> PassResult:
+            other = self.world.endpoint_process(to_node)
+            if other is None or not other.process.runs or not self.world.network.passes(node, to_node):
+                raise Transient("endpoint_process_refused", "the other process does not take it")
+            return process.pass_along(endpoint, other)
+
+        result: PassResult = await self._ask(node, do, name=f"pass {endpoint}", extra_s=0.3)
+        return result

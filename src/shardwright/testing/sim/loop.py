@@ -1,0 +1,230 @@
+"""A deterministic event loop in virtual time, whose callbacks belong to simulated processes.
+
+Owns time. A process that was killed runs nothing more, whatever it was about to do; what a frozen one was to run is kept
+until it is thawed. Knows nothing of clusters.
+"""
+
+import asyncio
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from heapq import heappop, heappush
+from typing import Any
+
+PROCESS: ContextVar["SimProcess | None"] = ContextVar("simulated process", default=None)
+
+
+class SimProcess:
+    """Something that can be killed and frozen on its own."""
+
+    __slots__ = ("is_alive", "is_frozen", "name", "on_death", "on_thaw", "parked", "tasks")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_alive = True
+        self.is_frozen = False
+        self.parked: list[Handle] = []
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.on_death: list[Callable[[], None]] = []
+        self.on_thaw: list[Callable[[], None]] = []
+
+    @property
+    def runs(self) -> bool:
+        """It lives and is not frozen."""
+        return self.is_alive and not self.is_frozen
+
+    def kill(self) -> None:
+        """End it at once, also while it is frozen."""
+        if self.is_alive:
+            self.is_alive = False
+            self.parked.clear()
+            for call in self.on_death:
+                call()
+
+    def freeze(self) -> None:
+        """Stop it (SIGSTOP)."""
+        self.is_frozen = self.is_alive
+
+    def thaw(self, loop: "SimLoop") -> None:
+        """Let it go on (SIGCONT)."""
+        if self.is_alive and self.is_frozen:
+            self.is_frozen = False
+            parked, self.parked = self.parked, []
+            loop.ready.extend(parked)
+            for call in self.on_thaw:
+                call()
+
+
+class Handle:
+    """A scheduled callback. Comparable by time and order of creation."""
+
+    __slots__ = ("args", "call", "context", "is_cancelled", "order", "process", "when")
+
+    def __init__(
+        self, call: Callable[..., object], args: tuple[Any, ...], context: Context | None, process: SimProcess | None
+    ) -> None:
+        self.call: Callable[..., object] | None = call
+        self.args = args
+        self.context = context
+        self.process = process
+        self.is_cancelled = False
+        self.when = 0.0
+        self.order = 0
+
+    def __lt__(self, other: "Handle") -> bool:
+        return (self.when, self.order) < (other.when, other.order)
+
+    def cancel(self) -> None:
+        """Never run it."""
+        self.is_cancelled = True
+        self.call = None
+        self.args = ()
+
+    def cancelled(self) -> bool:
+        """As asyncio asks."""
+        return self.is_cancelled
+
+
+class SimLoop(asyncio.AbstractEventLoop):
+    """See the module's text."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.ready: deque[Handle] = deque()
+        self.steps = 0
+        self.failures: list[str] = []
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.is_over = False
+        """Teardown: whatever is left runs to its end, in all processes."""
+        self._timers: list[tuple[float, int, Handle]] = []
+        self._order = 0
+
+    # -- what asyncio asks of a loop ---------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        return self.now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> "asyncio.Task[Any]":
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
+        self.tasks.append(task)
+        return task
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
+        if context is None:
+            context = copy_context()
+        handle = Handle(callback, args, context, context.get(PROCESS))
+        self.ready.append(handle)
+        return handle
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
+        if context is None:
+            context = copy_context()
+        return self._push(when, Handle(callback, args, context, context.get(PROCESS)))
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self.is_over:
+            self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    # -- the world's own -----------------------------------------------------------------------------------------------
+
+    def at(self, delay: float, call: Callable[..., object], *args: Any, process: SimProcess | None = None) -> Handle:
+        """Call after ``delay`` seconds, on behalf of a process or of the world itself (None)."""
+        return self._push(self.now + delay, Handle(call, args, None, process))
+
+    def _push(self, when: float, handle: Handle) -> Handle:
+        self._order += 1
+        when = max(when, self.now)
+        heappush(self._timers, (when, self._order, handle))
+        return handle
+
+    def start(self, process: SimProcess, work: Coroutine[Any, Any, Any], name: str) -> "asyncio.Task[Any]":
+        """Run a coroutine as the main task of a process."""
+        context = copy_context()
+        context.run(PROCESS.set, process)
+        return self.create_task(work, name=name, context=context)
+
+    def run_until(self, until: float) -> None:
+        """Run everything that is due until that time, and let the clock show it."""
+        previous = events._get_running_loop()
+        events._set_running_loop(self)
+        ready, timers = self.ready, self._timers
+        try:
+            while True:
+                while ready:
+                    self._run(ready.popleft())
+                if not timers or timers[0][0] > until:
+                    break
+                when, _, handle = heappop(timers)
+                if handle.call is not None:
+                    if when > self.now:
+                        self.now = when
+                    self._run(handle)
+            self.now = max(self.now, until)
+        finally:
+            events._set_running_loop(previous)
+
+    def _run(self, handle: Handle) -> None:
+        call = handle.call
+        if call is None:
+            return
+        process = handle.process
+        if process is not None and not self.is_over:
+            if not process.is_alive:
+                return
+            if process.is_frozen:
+                process.parked.append(handle)
+                return
+        self.steps += 1
+        if handle.context is None:
+            call(*handle.args)
+        else:
+            handle.context.run(call, *handle.args)
+
+    def end(self) -> None:
+        """Cancel what is left, so that nothing of this loop outlives it."""
+        self.is_over = True
+        for _ in range(20):
+            left = [t for t in self.tasks if not t.done()]
+            if not left:
+                break
+            for task in left:
+                task.cancel()
+            self._drain()
+        self.tasks.clear()
+        self._timers.clear()
+
+    def _drain(self) -> None:
+        previous = events._get_running_loop()
+        events._set_running_loop(self)
+        try:
+            for _ in range(20_000):
+                if not self.ready:
+                    break
+                self._run(self.ready.popleft())
+        finally:
+            events._set_running_loop(previous)
+
+
+def result_of(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that awaits nothing."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it awaits something")

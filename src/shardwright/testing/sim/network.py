@@ -1,0 +1,100 @@
+"""Requests between simulated processes: they take time, get lost, and reach a receiver whose sender has died meanwhile.
+
+A *place* is a node, or the store. Partitions are between places, in one direction each. What a frozen receiver was sent waits
+in its socket; what was sent before the sender froze is on its way.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+from shardwright.testing.sim.loop import PROCESS, SimLoop, SimProcess
+
+STORE = 0
+"""The store's place; nodes have their uids."""
+NORMAL_S = 0.0005
+
+
+class NoReply(Exception):
+    """Nothing came back in time. ``was_sent`` False: it certainly was not executed."""
+
+    def __init__(self, *, was_sent: bool) -> None:
+        super().__init__("no reply")
+        self.was_sent = was_sent
+
+
+class Refused(Exception):
+    """Nobody listens there."""
+
+
+class Network:
+    """See the module's text."""
+
+    def __init__(self, loop: SimLoop, rng: random.Random) -> None:
+        self.loop = loop
+        self.rng = rng
+        self.cuts: set[tuple[int, int]] = set()
+        self.slow_until: dict[int, float] = {}
+        self.on_recall: Callable[[], None] | None = None
+
+    def passes(self, source: int, target: int) -> bool:
+        """Whether what ``source`` sends reaches ``target``. A place always reaches itself."""
+        return source == target or (source, target) not in self.cuts
+
+    def latency(self, source: int, target: int) -> float:
+        """Seconds one way."""
+        base = NORMAL_S * (0.5 + self.rng.random())
+        now = self.loop.now
+        if self.slow_until and max(self.slow_until.get(source, 0.0), self.slow_until.get(target, 0.0)) > now:
+            return base + self.rng.random() * 0.3
+        return base
+
+    async def call(
+        self,
+        source: int,
+        target: int,
+        receiver: Callable[[], SimProcess | None],
+        execute: Callable[[Callable[[Any], None]], None],
+        *,
+        timeout_s: float,
+    ) -> Any:
+        """Send a request and wait for its reply.
+
+        ``receiver`` finds who listens when the request arrives (None: nobody, Refused); ``execute`` runs there and calls its
+        argument with the reply, now or later, or never. Raises NoReply, Refused, and whatever exception the reply is.
+        """
+        loop = self.loop
+        future: asyncio.Future[Any] = loop.create_future()
+        caller = PROCESS.get()
+
+        def answer(value: Any) -> None:
+            if self.passes(target, source):
+                loop.at(self.latency(target, source), _settle, future, value, process=caller)
+
+        def arrive() -> None:
+            process = receiver()
+            if process is None or not process.is_alive:
+                answer(Refused())
+                return
+            if process.is_frozen:
+                loop.at(0.0, execute, answer, process=process)
+                return
+            execute(answer)
+
+        timer = loop.at(timeout_s, _settle, future, NoReply(was_sent=True), process=caller)
+        if self.passes(source, target):
+            loop.at(self.latency(source, target), arrive)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+
+def _settle(future: "asyncio.Future[Any]", value: Any) -> None:
+    if future.done():
+        return
+    if isinstance(value, Exception):
+        future.set_exception(value)
+    else:
+        future.set_result(value)

@@ -1,0 +1,111 @@
+"""A simulated node: what survives its daemon. Shard processes and their files, the endpoint process, the clock's error."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shardwright.model.database import Database, Persistence, Shard
+from shardwright.model.ids import ShardUid
+from shardwright.model.seen import ProcessIdentity
+from shardwright.reconcile.shard import LocalShard, LocalState
+from shardwright.testing.sim.server import Files, SimServer
+
+if TYPE_CHECKING:
+    from shardwright.testing.sim.daemon import SimDaemon
+    from shardwright.testing.sim.endpoints import SimEndpointProcess
+    from shardwright.testing.sim.world import World
+
+ENDPOINT_RESTART_S = 0.5
+
+
+@dataclass(slots=True)
+class DiskShard:
+    """A shard's directory and its process."""
+
+    files: Files
+    incarnation: int = 0
+    server: SimServer | None = None
+    pid: int = 0
+    failure: str = ""
+
+
+class SimNode:
+    """See the module's text."""
+
+    def __init__(self, world: "World", uid: int) -> None:
+        self.world = world
+        self.uid = uid
+        self.address = f"127.0.0.{uid}"
+        self.skew_s = 0.0
+        self.is_down = False
+        self.shards: dict[ShardUid, DiskShard] = {}
+        self.daemon: SimDaemon | None = None
+        self.endpoint_process: SimEndpointProcess | None = None
+        self.endpoint_dies_at = -10.0
+        self.full_until = 0.0
+        self.start_fails_until = 0.0
+
+    def local(self, busy: set[int]) -> list[LocalShard]:
+        """All shards of which something is here, as an agent finds them."""
+        found = []
+        for uid, shard in sorted(self.shards.items()):
+            server = shard.server
+            identity = None
+            if server is not None and server.is_alive:
+                state = LocalState.RUNNING
+                identity = ProcessIdentity(shard.pid, "boot", 1, "/usr/bin/valkey-server", f"/shards/{uid}")
+            elif shard.failure:
+                state = LocalState.FAILED
+            else:
+                state = LocalState.GONE if shard.incarnation else LocalState.FILES
+            found.append(LocalShard(uid, state, shard.incarnation, identity, shard.failure, is_busy=uid in busy))
+        return found
+
+    def start(self, shard: Shard, database: Database) -> None:
+        """Start an incarnation, once."""
+        disk = self.shards.setdefault(shard.uid, DiskShard(Files()))
+        if disk.incarnation >= shard.incarnation or (disk.server is not None and disk.server.is_alive):
+            return
+        disk.incarnation = shard.incarnation
+        disk.failure = ""
+        if self.start_fails_until > self.world.loop.now:
+            disk.failure = "not enough memory to start"
+            disk.server = None
+            return
+        if database.persistence is Persistence.DISABLED:
+            disk.files.aof = disk.files.snapshot = None
+        disk.pid = self.world.next_pid()
+        disk.server = SimServer(
+            self.world,
+            shard_uid=shard.uid,
+            group_uid=shard.group_uid,
+            incarnation=shard.incarnation,
+            node_uid=self.uid,
+            address=self.address,
+            port=shard.port,
+            persistence=database.persistence,
+            files=disk.files,
+        )
+        self.world.server_started(disk.server, disk.pid)
+
+    def ensure_endpoint_process(self) -> None:
+        """As the agent does: start it when it does not run."""
+        current = self.endpoint_process
+        if current is not None and current.process.is_alive:
+            return
+        if self.world.loop.now - self.endpoint_dies_at < ENDPOINT_RESTART_S:
+            self.world.loop.at(ENDPOINT_RESTART_S, self._wake)
+            return
+        self.endpoint_process = self.world.new_endpoint_process(self.uid)
+        self.endpoint_process.process.on_death.append(self._endpoint_died)
+
+    def _endpoint_died(self) -> None:
+        self.endpoint_dies_at = self.world.loop.now
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.daemon is not None and not self.is_down:
+            self.world.loop.at(0.01, self.daemon.wake_agent, process=self.daemon.process)
+
+    def changed(self) -> None:
+        """A process of the node ended: its agent notices."""
+        self._wake()

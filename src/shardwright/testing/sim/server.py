@@ -1,0 +1,498 @@
+"""A modelled server: one process of Redis or Valkey with its replication history, links, fences, pause and files.
+
+Data is a position in a tree of histories: what a server holds is everything on the way from the root to its position, so that
+a copy costs nothing and "does it hold this write" is a question of position. Behaves as measured on the real ones (design,
+*Handoff*, traps). Decides nothing about the cluster.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from shardwright.model.database import Persistence, Role
+from shardwright.testing.sim.loop import SimProcess
+
+if TYPE_CHECKING:
+    from shardwright.testing.sim.world import World
+
+BACKLOG = 400
+"""Writes that a partial sync may lie behind."""
+RELINK_S = 1.0
+"""A replica tries its primary again so often."""
+
+
+@dataclass(slots=True, eq=False)
+class History:
+    """One replication history (a replication id). ``base``: the offset with which it begins."""
+
+    uid: str
+    base: int = 0
+    parent: "History | None" = None
+    parent_offset: int = 0
+    keys_before: int = 0
+
+    def keys_at(self, offset: int) -> int:
+        """How many writes a copy at this offset holds."""
+        return self.keys_before + offset - self.base
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the tree of histories."""
+
+    history: History
+    offset: int
+
+    def holds(self, other: "Position") -> bool:
+        """Whether a copy at this position holds the write that led to the other one."""
+        history: History | None = self.history
+        limit = self.offset
+        while history is not None:
+            if history is other.history:
+                return other.offset <= limit
+            limit, history = history.parent_offset, history.parent
+        return False
+
+    @property
+    def keys(self) -> int:
+        """How many writes it holds."""
+        return self.history.keys_at(self.offset)
+
+
+class Outcome(StrEnum):
+    """What a server says to a write."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    """Not executed: read-only, fenced, loading, out of memory."""
+    NO_ROOM = "no_room"
+    """Not executed, and no other server will: an error for the client."""
+    SILENT = "silent"
+    """Sent, and no answer will come."""
+
+
+@dataclass(slots=True)
+class Files:
+    """What a shard's directory holds; survives the process."""
+
+    aof: Position | None = None
+    snapshot: Position | None = None
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A write that a paused server has read and not yet executed."""
+
+    answer: Callable[[Outcome, Position | None], None]
+    connection: tuple[object, ...] = field(default=())
+
+
+class SimServer:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        world: "World",
+        *,
+        shard_uid: int,
+        group_uid: str,
+        incarnation: int,
+        node_uid: int,
+        address: str,
+        port: int,
+        persistence: Persistence,
+        files: Files,
+    ) -> None:
+        self.world = world
+        self.loop = world.loop
+        self.shard_uid = shard_uid
+        self.group_uid = group_uid
+        self.incarnation = incarnation
+        self.node_uid = node_uid
+        self.address = address
+        self.port = port
+        self.persistence = persistence
+        self.files = files
+        self.process = SimProcess(f"server {shard_uid}.{incarnation}")
+        self.run_id = world.new_id("run")
+        self.role = Role.PRIMARY
+        self.is_fenced = True
+        self.paused_until = 0.0
+        self.position = self._loaded()
+        self.second_history: History | None = None
+        self.second_offset = -1
+        self.loading_until = self.loop.now + 0.05 + world.rng.random() * 0.3
+        self.source: tuple[str, int] | None = None
+        self.source_server: SimServer | None = None
+        self.is_link_up = False
+        self.link_down_since = 0.0
+        self.linked_at = -1e9
+        self.primary_at = -1e9
+        self.sync: Sync | None = None
+        self.replicas: list[SimServer] = []
+        self.is_delivering = False
+        self.acked: dict[int, int] = {}
+        self.sessions: list[int] = []
+        self.waiting: list[Waiting] = []
+        self.busy_until = 0.0
+        self.saves = 0
+        self.save_ends = 0.0
+        self.saving: Position | None = None
+        self.is_persistence_ok = True
+        self.was_frozen = False
+        self.relink_order = 0
+        if persistence is Persistence.AOF:
+            self.files.aof = self.position
+
+    def _loaded(self) -> Position:
+        stored = self.files.aof if self.persistence is Persistence.AOF else None
+        if stored is None and self.persistence is not Persistence.DISABLED:
+            stored = self.files.snapshot
+        new = self.world.new_id("replication")
+        if stored is None:
+            return Position(History(new), 0)
+        return Position(History(new, 0, stored.history, stored.offset, stored.keys), 0)
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_alive(self) -> bool:
+        """Its process exists, frozen or not."""
+        return self.process.is_alive
+
+    @property
+    def is_loading(self) -> bool:
+        """It answers INFO and refuses the rest."""
+        return self.loop.now < self.loading_until
+
+    def die(self, *, planned: bool) -> None:
+        """The process ends. ``planned``: as the cluster wanted, after a save."""
+        if not self.is_alive:
+            return
+        if planned and self.persistence is Persistence.SNAPSHOT:
+            self.files.snapshot = self.position
+        self.process.kill()
+        self._unlink()
+        for replica in list(self.replicas):
+            replica.link_lost()
+        self.replicas.clear()
+        self.sessions.clear()
+        self.waiting.clear()
+        self.world.server_died(self, planned=planned)
+
+    # -- clients -------------------------------------------------------------------------------------------------------
+
+    def write(self, answer: Callable[[Outcome, Position | None], None]) -> None:
+        """Execute a write, or say why not."""
+        if self.loop.now < self.paused_until and self.role is Role.PRIMARY:
+            self.waiting.append(Waiting(answer))
+            return
+        self._execute(answer)
+
+    def _execute(self, answer: Callable[[Outcome, Position | None], None]) -> None:
+        if self.is_loading or self.role is Role.REPLICA or self.is_fenced or self.sync is not None:
+            answer(Outcome.REFUSED, None)
+            return
+        if self.world.is_full(self.node_uid) and self.persistence is not Persistence.DISABLED:
+            answer(Outcome.NO_ROOM, None)
+            return
+        self.position = Position(self.position.history, self.position.offset + 1)
+        self.primary_at = self.loop.now
+        if self.persistence is Persistence.AOF:
+            self.files.aof = self.position
+        self._feed()
+        answer(Outcome.DONE, self.position)
+
+    def _end_pause(self) -> None:
+        if self.loop.now + 1e-9 < self.paused_until:
+            return
+        waiting, self.waiting = self.waiting, []
+        for one in waiting:
+            self._execute(one.answer)
+
+    # -- replication: the primary's side -------------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        for replica in self.replicas:
+            if replica.sync is None and not replica.is_delivering:
+                replica.is_delivering = True
+                lag = 0.0002 + self.world.rng.random() * self.world.replication_lag_s
+                self.loop.at(lag, replica.deliver, self, self.position, process=replica.process)
+
+    def deliver(self, source: "SimServer", upto: Position) -> None:
+        """What the primary wrote has arrived."""
+        self.is_delivering = False
+        if self.source_server is not source or not self.is_link_up or self.role is not Role.REPLICA:
+            return
+        if self.loop.now < self.paused_until:
+            # A paused replica applies nothing until the pause ends.
+            self.is_delivering = True
+            self.loop.at(self.paused_until - self.loop.now, self.deliver, source, upto, process=self.process)
+            return
+        if not self.world.network.passes(source.node_uid, self.node_uid):
+            return
+        self._advance(upto)
+        if source.is_alive and source.position.offset > self.position.offset:
+            source._feed()
+
+    def _advance(self, to: Position) -> None:
+        if to.history is self.position.history and to.offset > self.position.offset:
+            self.position = to
+            if self.persistence is Persistence.AOF:
+                self.files.aof = to
+
+    # -- replication: the replica's side ---------------------------------------------------------------------------------
+
+    def attach(self, address: str, port: int) -> None:
+        """REPLICAOF."""
+        if self.role is Role.REPLICA and self.source == (address, port):
+            return
+        if self.role is Role.PRIMARY:
+            for replica in list(self.replicas):
+                replica.link_lost()
+            self.replicas.clear()
+            for one in self.waiting:
+                one.answer(Outcome.REFUSED, None)
+            self.waiting.clear()
+        self._unlink()
+        self.role = Role.REPLICA
+        self.source = (address, port)
+        self.link_down_since = self.loop.now
+        self._try_link_later(0.01)
+
+    def promote(self) -> None:
+        """REPLICAOF NO ONE."""
+        if self.role is Role.PRIMARY:
+            return
+        self._unlink()
+        self.role = Role.PRIMARY
+        self.source = None
+        self.sync = None
+        here = self.position
+        self.second_history, self.second_offset = here.history, here.offset + 1
+        self.position = Position(
+            History(self.world.new_id("replication"), here.offset, here.history, here.offset, here.keys), here.offset
+        )
+        if self.persistence is Persistence.AOF:
+            self.files.aof = self.position
+        self.world.server_promoted(self)
+
+    def _unlink(self) -> None:
+        if self.source_server is not None and self in self.source_server.replicas:
+            self.source_server.replicas.remove(self)
+        self.source_server = None
+        if self.is_link_up:
+            self.link_down_since = self.loop.now
+        self.is_link_up = False
+        if self.sync is not None and self.sync.has_loaded:
+            # The old data went when the new began to load.
+            self.position = Position(History(self.world.new_id("replication")), 0)
+            self._keep_aof()
+        self.sync = None
+
+    def _keep_aof(self) -> None:
+        if self.persistence is Persistence.AOF:
+            self.files.aof = self.position
+
+    def link_lost(self) -> None:
+        """The primary is gone, or the way to it."""
+        self._unlink()
+        if self.role is Role.REPLICA and self.is_alive:
+            self._try_link_later(RELINK_S)
+
+    def _try_link_later(self, delay: float) -> None:
+        self.relink_order += 1
+        self.loop.at(delay, self._try_link, self.relink_order, process=self.process)
+
+    def _try_link(self, order: int) -> None:
+        if order != self.relink_order or self.role is not Role.REPLICA or self.is_link_up or self.sync is not None:
+            return
+        source = None if self.source is None else self.world.listener(*self.source)
+        network = self.world.network
+        reachable = (
+            source is not None
+            and source is not self
+            and source.process.runs
+            and not source.is_loading
+            and network.passes(self.node_uid, source.node_uid)
+            and network.passes(source.node_uid, self.node_uid)
+            and source.group_uid.partition(":")[0] == self.group_uid.partition(":")[0]
+        )
+        if source is None or not reachable or (source.role is Role.REPLICA and not source.is_link_up):
+            self._try_link_later(RELINK_S)
+            return
+        if self._continues(source):
+            self.loop.at(0.01, self._linked, source, order, process=self.process)
+            return
+        self.sync = Sync(source)
+        duration = self.world.sync_seconds(self, source)
+        self.loop.at(duration * 0.8, self._load_sync, self.sync, duration * 0.2, process=self.process)
+        self.source_server = source
+
+    def _continues(self, source: "SimServer") -> bool:
+        """PSYNC: our history is its history, or the one that it continues."""
+        here = self.position
+        if here.history is source.position.history:
+            return here.offset <= source.position.offset and source.position.offset - here.offset <= BACKLOG
+        is_continued = here.history is source.second_history and here.offset < source.second_offset
+        return is_continued and source.position.offset - here.offset <= BACKLOG
+
+    def _linked(self, source: "SimServer", order: int) -> None:
+        if order != self.relink_order or self.role is not Role.REPLICA or not source.process.runs or self.is_link_up:
+            if order == self.relink_order and self.role is Role.REPLICA and not self.is_link_up:
+                self._try_link_later(RELINK_S)
+            return
+        if not self._continues(source):
+            self._try_link_later(RELINK_S)
+            return
+        if self.loop.now < self.paused_until:
+            # Its link shows as up; it applies nothing until the pause ends.
+            self.loop.at(self.paused_until - self.loop.now, self._linked, source, order, process=self.process)
+            return
+        self.source_server = source
+        if self not in source.replicas:
+            source.replicas.append(self)
+        self.is_link_up = True
+        self.linked_at = self.loop.now
+        here = source.position
+        if self.position.history is not here.history:
+            self.position = Position(here.history, self.position.offset)
+        self._advance(Position(here.history, here.offset))
+
+    def _load_sync(self, sync: "Sync", seconds: float) -> None:
+        if self.sync is not sync:
+            return
+        source = sync.source
+        network = self.world.network
+        is_fed = network.passes(source.node_uid, self.node_uid) and network.passes(self.node_uid, source.node_uid)
+        if not source.process.runs or not is_fed or self.world.sync_fails(source, self):
+            self.sync = None
+            self.source_server = None
+            self._try_link_later(RELINK_S)
+            return
+        sync.has_loaded = True
+        self.loop.at(seconds, self._synced, sync, process=self.process)
+
+    def _synced(self, sync: "Sync") -> None:
+        if self.sync is not sync:
+            return
+        source = sync.source
+        if not source.process.runs:
+            self._unlink()
+            self._try_link_later(RELINK_S)
+            return
+        self.sync = None
+        self.position = source.position
+        self._keep_aof()
+        self.is_link_up = True
+        self.linked_at = self.loop.now
+        if self not in source.replicas:
+            source.replicas.append(self)
+
+    def check_link(self) -> None:
+        """A partition has begun: links across it break."""
+        source = self.source_server
+        if source is None or self.role is not Role.REPLICA:
+            return
+        network = self.world.network
+        if not network.passes(source.node_uid, self.node_uid) or not network.passes(self.node_uid, source.node_uid):
+            self.link_lost()
+
+    # -- management ----------------------------------------------------------------------------------------------------
+
+    def pause(self, seconds: float) -> None:
+        """CLIENT PAUSE … WRITE; the later end counts."""
+        self.paused_until = max(self.paused_until, self.loop.now + seconds)
+        self.loop.at(self.paused_until - self.loop.now, self._end_pause, process=self.process)
+
+    def end_pause(self) -> None:
+        """CLIENT UNPAUSE."""
+        self.paused_until = 0.0
+        self._end_pause()
+        if self.role is Role.REPLICA and not self.is_link_up and self.sync is None:
+            self._try_link_later(0.01)
+
+    def end_clients(self) -> None:
+        """CLIENT KILL USER application: what waits is dropped."""
+        waiting, self.waiting = self.waiting, []
+        for one in waiting:
+            one.answer(Outcome.SILENT, None)
+
+    def apply(self, persistence: Persistence) -> None:
+        """CONFIG SET of a database's settings."""
+        if persistence is not self.persistence:
+            self.persistence = persistence
+            if persistence is Persistence.AOF:
+                self.files.aof = self.position
+            else:
+                self.files.aof = None
+            if persistence is Persistence.SNAPSHOT:
+                self.save()
+            if persistence is Persistence.DISABLED:
+                self.files.snapshot = None
+
+    def save(self) -> None:
+        """BGSAVE or BGREWRITEAOF."""
+        if self.saving is not None:
+            return
+        self.saving = self.position
+        self.loop.at(0.3 + self.world.rng.random(), self._saved, process=self.process)
+
+    def _saved(self) -> None:
+        saved, self.saving = self.saving, None
+        if saved is None:
+            return
+        self.is_persistence_ok = not self.world.is_full(self.node_uid)
+        if self.is_persistence_ok:
+            self.saves += 1
+            if self.persistence is Persistence.SNAPSHOT:
+                self.files.snapshot = saved
+
+    @property
+    def is_synced_copy(self) -> bool:
+        """It was a linked replica, or the primary that wrote, within the last minute."""
+        if self.sync is not None:
+            return False
+        if self.is_link_up:
+            return True
+        limit = self.loop.now - 60.0
+        was_linked = self.linked_at > -1e8 and self.role is Role.REPLICA and self.link_down_since > limit
+        return was_linked or self.primary_at > limit
+
+    def info(self) -> dict[str, Any]:
+        """What INFO says, as fields of ``ServerSeen``."""
+        now = self.loop.now
+        is_replica = self.role is Role.REPLICA
+        link_shows_up = self.is_link_up or (is_replica and now < self.paused_until and self.sync is None)
+        position = self.position
+        return {
+            "run_id": self.run_id,
+            "role": self.role,
+            "replication_id": position.history.uid,
+            "second_replication_id": "" if self.second_history is None else self.second_history.uid,
+            "second_offset": self.second_offset,
+            "offset": position.offset,
+            "primary_address": "" if self.source is None else self.source[0],
+            "primary_port": 0 if self.source is None else self.source[1],
+            "is_link_up": is_replica and link_shows_up,
+            "link_down_s": 0 if not is_replica or link_shows_up else int(now - self.link_down_since),
+            "is_syncing": self.sync is not None,
+            "keys": 0 if self.sync is not None and self.sync.has_loaded else position.keys,
+            "used_memory_bytes": 1_000_000 + position.keys * 1000,
+            "is_fenced": self.is_fenced,
+            "is_aof_on": self.persistence is Persistence.AOF,
+            "is_persistence_busy": self.saving is not None,
+            "is_persistence_ok": self.is_persistence_ok,
+            "saves_since_start": self.saves,
+            "kind": "valkey",
+            "version": "9.1.2",
+        }
+
+
+@dataclass(slots=True, eq=False)
+class Sync:
+    """A full sync under way."""
+
+    source: SimServer
+    has_loaded: bool = False

@@ -1,0 +1,105 @@
+"""Whether a cluster without faults has reached what is wanted of it, looked at from outside. Says what is missing."""
+
+from typing import TYPE_CHECKING
+
+from shardwright.model.database import Role
+from shardwright.testing.sim.checker import ENDED_STATES, ENDED_STATUS, Json
+
+if TYPE_CHECKING:
+    from shardwright.testing.sim.world import World
+
+
+def missing(world: "World") -> list[str]:
+    """What is not yet as it should be; empty when the cluster is at rest."""
+    tables = world.checker.tables
+    found = []
+    if not tables["leader"]:
+        found.append("nobody leads")
+    for action in tables["actions"].values():
+        if action["status"] not in ENDED_STATUS and not action["reasons"]:
+            found.append(f"action {action['uid']} {action['name']} is {action['status']} without a reason")
+    for move in tables["moves"].values():
+        if move["state"] not in ENDED_STATES:
+            found.append(f"move {move['uid']} is {move['state']}")
+    for database in tables["databases"].values():
+        if database["status"] not in ("active", "creation-failed"):
+            found.append(f"database {database['uid']} is {database['status']}")
+    for group in tables["groups"].values():
+        found += _group(world, group)
+    found += _strays(world)
+    return found
+
+
+def _group(world: "World", group: Json) -> list[str]:
+    uid = group["uid"]
+    found = []
+    database = world.checker.database(group["database_uid"])
+    if database is None or database["status"] != "active":
+        return []
+    if group["phase"] != "serving" or group["handoff"] is not None:
+        return [f"slot group {uid} is {group['phase']}, handoff {group['handoff']}"]
+    shards = [s for s in world.checker.tables["shards"].values() if s["group_uid"] == uid and s["wanted"] == "running"]
+    servers = {s.shard_uid: s for s in world.servers_of(uid)}
+    primary = servers.get(group["primary"])
+    if primary is None:
+        return [f"the primary of {uid}, shard {group['primary']}, does not run"]
+    if primary.role is not Role.PRIMARY or primary.is_fenced or primary.paused_until > world.loop.now:
+        found.append(f"shard {primary.shard_uid} is {primary.role}, fenced {primary.is_fenced}, paused {primary.paused_until}")
+    copies = 2 if database["has_replica"] else 1
+    if len(shards) != copies:
+        found.append(f"slot group {uid} has {len(shards)} copies of {copies}")
+    for shard in shards:
+        server = servers.get(shard["uid"])
+        if server is None:
+            found.append(f"shard {shard['uid']} does not run")
+        elif server is not primary and not (server.is_link_up and server.source_server is primary and not server.is_fenced):
+            found.append(f"shard {shard['uid']} does not follow {primary.shard_uid}")
+    chain = world.checker.chains.get(uid)
+    if chain is not None and chain.required and not primary.position.holds(chain.required[-1]):
+        found.append(f"shard {primary.shard_uid} lacks acknowledged writes")
+    return found + _endpoints(world, group)
+
+
+def _endpoints(world: "World", group: Json) -> list[str]:
+    found = []
+    for endpoint in world.checker.tables["endpoints"].values():
+        if endpoint["database_uid"] != group["database_uid"]:
+            continue
+        holders = world.holders_of(endpoint["port"])
+        nodes = [h.owner.node_uid for h in holders]
+        if nodes != list(endpoint["nodes"]):
+            found.append(f"endpoint {endpoint['uid']} is bound to {endpoint['nodes']} and served on {nodes}")
+        for served in holders:
+            target = served.gate.target
+            if served.gate.hold is not None:
+                found.append(f"endpoint {endpoint['uid']} still holds")
+            elif target is None or target.shard_uid != group["primary"] or target.generation != group["generation"]:
+                found.append(f"endpoint {endpoint['uid']} forwards to {target}")
+    if group["database_uid"] in world.writers.failing_since:
+        found.append(f"writes to database {group['database_uid']} fail")
+    return found
+
+
+def _strays(world: "World") -> list[str]:
+    recorded = world.checker.tables["shards"]
+    members = world.checker.tables["nodes"]
+    found = []
+    for _, server in sorted(world.servers_by_pid.items()):
+        if server.is_alive and f"shards/{server.shard_uid:08d}" not in recorded:
+            if f"nodes/{server.node_uid:08d}" in members:
+                found.append(f"shard {server.shard_uid} runs on node {server.node_uid} and is not recorded")
+    found += [f"shard {s['uid']} is wanted {s['wanted']} for ever" for s in recorded.values() if s["wanted"] != "running"]
+    return found
+
+
+def lost(world: "World") -> list[str]:
+    """Acknowledged writes that no primary holds in the end."""
+    found = []
+    for uid, chain in world.checker.chains.items():
+        database = world.checker.database(int(uid.partition(":")[0]))
+        if database is None or database["status"] == "delete-pending" or not chain.required:
+            continue
+        last = chain.required[-1]
+        if not any(s.position.holds(last) for s in world.servers_of(uid)):
+            found.append(f"{uid}: write {last.offset} of {last.history.uid} is nowhere")
+    return found

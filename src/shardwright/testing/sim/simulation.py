@@ -1,0 +1,263 @@
+"""One seed: a cluster is made, used, disturbed, left alone, and must then come to rest."""
+
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from shardwright.leader.candidate import LeaseTimes
+from shardwright.leader.loop import Pace
+from shardwright.model.cluster import Cluster, Counters, Node, Policy
+from shardwright.model.ids import NodeUid
+from shardwright.store import keys, records
+from shardwright.store.protocol import PutKey, Transaction
+from shardwright.testing.sim.checker import Checker, Violation
+from shardwright.testing.sim.daemon import SimDaemon
+from shardwright.testing.sim.faults import Faults
+from shardwright.testing.sim.loop import result_of
+from shardwright.testing.sim.node import SimNode
+from shardwright.testing.sim.operator import Operator
+from shardwright.testing.sim.settled import lost, missing
+from shardwright.testing.sim.world import START, World
+from shardwright.testing.sim.writers import Writers
+
+MB = 1 << 20
+DISTURBED_S = 480.0
+REST_S = 600.0
+"""A seed lasts at least so long."""
+CONVERGE_S = 420.0
+"""After the faults end, everything must be at rest within this time."""
+SIM_TIMES = LeaseTimes(timedelta(seconds=6), 2.0, 3.0)
+SIM_PACE = Pace(turn_s=6.0, busy_turn_s=0.5, idle_poll_s=6.0, hot_poll_s=0.3)
+"""Longer than in production when nothing happens: a virtual minute shall cost little."""
+ACTIONS_MIN = 3
+FAULTS_MIN = 5
+
+
+class _Log:
+    """Swallows the product's log, but for what it calls a defect."""
+
+    defects: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return self._ignore
+
+    def _ignore(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+    def bind(self, **kwargs: Any) -> "_Log":
+        return self
+
+    def exception(self, event: str, **kwargs: Any) -> None:
+        import sys
+
+        error = sys.exc_info()[1]
+        import traceback
+
+        where = "".join(traceback.format_exception(error)[-3:]) if error is not None else ""
+        self.defects.append(f"{event}: {error!r} {where}")
+
+    def error(self, event: str, **kwargs: Any) -> None:
+        import traceback
+
+        error = kwargs.get("exc_info")
+        if isinstance(error, BaseException):
+            self.defects.append(f"{event}: {''.join(traceback.format_exception(error)[-3:])}")
+
+
+_LOG = _Log()
+
+
+def quiet() -> None:
+    """Let the product's log lead into the simulation."""
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=lambda logger, processors, context: _LOG, processors=[], cache_logger_on_first_use=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a seed ended."""
+
+    seed: int
+    failure: str
+    """Empty: everything held."""
+    invariant: str
+    digest: str
+    virtual_s: float
+    steps: int
+    actions: int
+    faults: int
+    writes: int
+
+
+class Simulation:
+    """See the module's text."""
+
+    def __init__(self, seed: int, *, nodes: int | None = None, keeps_log: bool = False) -> None:
+        _LOG.defects.clear()
+        self.world = world = World(seed, keeps_log=keeps_log)
+        world.times, world.pace = SIM_TIMES, SIM_PACE
+        world.checker = Checker(world)
+        world.writers = Writers(world)
+        self.operator = Operator(world)
+        self.faults = Faults(world, self)
+        self._make(nodes or world.rng.choice((3, 3, 4, 4, 5)))
+
+    def _make(self, count: int) -> None:
+        world = self.world
+        memory = world.rng.choice((400, 500, 800)) * MB
+        made = [
+            Cluster("sim.local", START, "127.0.0.1", 9443, options={"server_kind": "valkey", "server_version": "9.1.2"}),
+            Policy(),
+            Counters(next_node=count + 1, next_user=2),
+            *(Node(NodeUid(n), f"127.0.0.{n}", START, memory_bytes=memory) for n in range(1, count + 1)),
+        ]
+        result_of(
+            world.store.transact(
+                Transaction((), tuple(PutKey(keys.key_of(r), records.encode(r)) for r in made))  # type: ignore[arg-type]
+            )
+        )
+        for uid in range(1, count + 1):
+            world.nodes[uid] = SimNode(world, uid)
+            self.restart_daemon(uid)
+
+    # -- nodes ---------------------------------------------------------------------------------------------------------
+
+    def restart_daemon(self, uid: int) -> None:
+        """As the supervisor does."""
+        node = self.world.nodes[uid]
+        if node.is_down or (node.daemon is not None and node.daemon.process.is_alive):
+            return
+        self.world.log(f"daemon {uid} starts")
+        node.daemon = SimDaemon(self.world, node)
+
+    def kill_node(self, uid: int) -> None:
+        """All processes of a node end at once."""
+        node = self.world.nodes[uid]
+        node.is_down = True
+        if node.daemon is not None:
+            node.daemon.process.kill()
+        if node.endpoint_process is not None:
+            node.endpoint_process.process.kill()
+        for _, shard in sorted(node.shards.items()):
+            if shard.server is not None:
+                shard.server.die(planned=False)
+
+    def revive_node(self, uid: int) -> None:
+        """The machine is on again."""
+        node = self.world.nodes[uid]
+        if node.is_down:
+            node.is_down = False
+            self.restart_daemon(uid)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def run_for(self, seconds: float) -> None:
+        """Let virtual time pass. Raises Violation at the first invariant that does not hold."""
+        world = self.world
+        until = world.loop.now + seconds
+        while world.loop.now < until:
+            world.loop.run_until(min(until, world.loop.now + 1.0))
+            self.check()
+
+    def check(self) -> None:
+        """Raises Violation when something does not hold."""
+        world = self.world
+        if world.checker.violations:
+            raise world.checker.violations[0]
+        if _LOG.defects:
+            raise Violation("defect", _LOG.defects[0])
+        if world.loop.failures:
+            raise Violation("defect", world.loop.failures[0])
+
+    def rest(self, seconds: float = CONVERGE_S) -> None:
+        """End the faults; raises Violation unless the cluster comes to rest in time."""
+        world = self.world
+        self.faults.end()
+        until = world.loop.now + seconds
+        wrong = ["nothing was looked at"]
+        while wrong and world.loop.now < until:
+            self.run_for(5.0)
+            wrong = missing(world)
+        if wrong:
+            raise Violation("convergence", "; ".join(wrong[:5]))
+
+    # -- a random seed -------------------------------------------------------------------------------------------------
+
+    def disturb(self) -> None:
+        """Databases, requests and faults, at random times."""
+        world, rng = self.world, self.world.rng
+        loop = world.loop
+        self.run_for(3.0)
+        for number in range(rng.choice((1, 2, 2, 3))):
+            loop.at(number * 0.5, self._create_first, number)
+        self.run_for(20.0)
+        begin = loop.now
+        for _ in range(rng.randint(4, 7)):
+            at = rng.random() * (DISTURBED_S - begin - 60.0)
+            loop.at(at, self.operator.something)
+            if rng.random() < 0.6:
+                loop.at(at + rng.random() * 6.0, self.faults.something)
+        for _ in range(rng.randint(5, 9)):
+            loop.at(rng.random() * (DISTURBED_S - begin), self.faults.something)
+        self.run_for(DISTURBED_S - begin)
+        while sum(world.tally.faults.values()) < FAULTS_MIN:
+            self.faults.something()
+            self.run_for(5.0)
+        while self.operator.accepted < ACTIONS_MIN and loop.now < DISTURBED_S + 60.0:
+            self.operator.something()
+            self.run_for(5.0)
+
+    def _create_first(self, number: int) -> None:
+        self.operator.create_any(safe=number == 0)
+
+    def run(self) -> None:
+        """The whole seed. Raises Violation."""
+        self.disturb()
+        self.rest()
+        if self.world.loop.now < REST_S:
+            self.run_for(REST_S - self.world.loop.now)
+        gone = lost(self.world)
+        if gone:
+            raise Violation("no_write_lost", "; ".join(gone))
+        wrong = missing(self.world)
+        if wrong:
+            self.rest(60.0)
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self.world.loop.end()
+        _LOG.defects.clear()
+
+
+def run_seed(seed: int) -> Result:
+    """Run one seed to its end."""
+    simulation, result = replay(seed, keeps_log=False)
+    del simulation
+    return result
+
+
+def replay(seed: int, *, keeps_log: bool = True) -> tuple[Simulation, Result]:
+    """Run one seed and keep what it logged."""
+    simulation = Simulation(seed, keeps_log=keeps_log)
+    world = simulation.world
+    failure = invariant = ""
+    try:
+        simulation.run()
+    except Violation as e:
+        failure, invariant = str(e), e.name
+    result = Result(
+        seed,
+        failure,
+        invariant,
+        world.digest,
+        world.loop.now,
+        world.loop.steps,
+        simulation.operator.accepted,
+        sum(world.tally.faults.values()),
+        world.tally.writes["acknowledged"],
+    )
+    simulation.end()
+    return simulation, result

@@ -1,0 +1,205 @@
+"""The store of a simulation: the product's own ``MemoryStore`` behind a network, with a client for each process.
+
+Owns delays, lost answers and broken watches; what a transaction means is the product's.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+from shardwright.clock import Clock
+from shardwright.model.ids import LeaseId
+from shardwright.store.memory import MemoryStore, _Lease
+from shardwright.store.protocol import (
+    RANGE_PAGE_ITEMS_MAX,
+    KeyChange,
+    KeyValue,
+    RangePage,
+    StoreUnavailable,
+    Transaction,
+    TransactionResult,
+    WatchBatch,
+)
+from shardwright.testing.sim.loop import SimLoop, SimProcess, result_of
+from shardwright.testing.sim.network import STORE, Network, NoReply, Refused
+
+TIMEOUT_S = 1.5
+
+
+class CentralStore(MemoryStore):
+    """All committed state. ``on_batch`` sees every revision at once, before anybody else."""
+
+    def __init__(self, clock: Clock, loop: SimLoop) -> None:
+        super().__init__(clock)
+        self.loop = loop
+        self.process = SimProcess("store")
+        self.watchers: list[Watcher] = []
+        self.on_batch: list[Callable[[tuple[KeyChange, ...]], None]] = []
+        self._seen = self._revision
+
+    def _wake(self) -> None:
+        super()._wake()
+        for batch in self.since(self._seen + 1):
+            self._seen = batch.revision
+            for call in self.on_batch:
+                call(batch.changes)
+        for watcher in self.watchers:
+            watcher.announce()
+
+    def since(self, revision: int) -> list[WatchBatch]:
+        """All batches from a revision on."""
+        found = []
+        for batch in reversed(self._history):
+            if batch.revision < revision:
+                break
+            found.append(batch)
+        return found[::-1]
+
+    async def grant(self, ttl: timedelta) -> LeaseId:
+        self._end_expired()
+        self._last_lease += 1
+        lease = LeaseId(self._last_lease)
+        self._leases[lease] = _Lease(ttl.total_seconds(), self._clock.monotonic() + ttl.total_seconds())
+        self._watch_lease(lease)
+        return lease
+
+    def _watch_lease(self, lease: LeaseId) -> None:
+        found = self._leases.get(lease)
+        if found is not None:
+            self.loop.at(max(0.0, found.ends_at - self.loop.now) + 0.01, self._look_at_lease, lease)
+
+    def _look_at_lease(self, lease: LeaseId) -> None:
+        self._end_expired()
+        self._watch_lease(lease)
+
+
+class Watcher:
+    """One watch of one client: learns of revisions after a delay, sees some twice, breaks now and then."""
+
+    def __init__(self, client: "StoreClient", prefix: str, revision: int) -> None:
+        self.client = client
+        self.prefix = prefix
+        self.wanted = revision
+        self.known = revision - 1
+        self.is_announced = False
+        self.is_broken = False
+        self.future: asyncio.Future[None] | None = None
+        client.store.watchers.append(self)
+        self.announce()
+
+    def announce(self) -> None:
+        """The store has something new: the client hears of it later."""
+        client = self.client
+        if self.is_announced or not client.process.is_alive or not client.network.passes(STORE, client.place):
+            return
+        self.is_announced = True
+        delay = client.network.latency(STORE, client.place)
+        if client.watch_stalls_until > client.loop.now:
+            delay += client.watch_stalls_until - client.loop.now
+        client.loop.at(delay, self._arrive, process=client.process)
+
+    def _arrive(self) -> None:
+        self.is_announced = False
+        self.known = self.client.store._revision
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the reader look."""
+        future, self.future = self.future, None
+        if future is not None and not future.done():
+            future.set_result(None)
+
+
+class StoreClient:
+    """``Store`` for one process at one place."""
+
+    def __init__(self, store: CentralStore, network: Network, process: SimProcess, place: int) -> None:
+        self.store = store
+        self.network = network
+        self.loop = network.loop
+        self.process = process
+        self.place = place
+        self.watch_stalls_until = 0.0
+        self.repeats_watch = False
+
+    async def _ask(self, work: Callable[[], Any]) -> Any:
+        def execute(answer: Callable[[Any], None]) -> None:
+            try:
+                answer(result_of(work()))
+            except Exception as e:
+                answer(e)
+
+        try:
+            return await self.network.call(self.place, STORE, lambda: self.store.process, execute, timeout_s=TIMEOUT_S)
+        except (NoReply, Refused) as e:
+            raise StoreUnavailable("store_unavailable", "the store does not answer") from e
+
+    async def get(self, key: str) -> KeyValue | None:
+        found: KeyValue | None = await self._ask(lambda: self.store.get(key))
+        return found
+
+    async def range(self, prefix: str, *, start: str | None = None, limit: int = RANGE_PAGE_ITEMS_MAX) -> RangePage:
+        page: RangePage = await self._ask(lambda: self.store.range(prefix, start=start, limit=limit))
+        return page
+
+    async def revision(self) -> int:
+        """A store that reads a newer revision wakes its watchers."""
+        found: int = await self._ask(self.store.revision)
+        for watcher in self.store.watchers:
+            if watcher.client is self:
+                watcher.announce()
+        return found
+
+    async def transact(self, transaction: Transaction) -> TransactionResult:
+        result: TransactionResult = await self._ask(lambda: self.store.transact(transaction))
+        return result
+
+    async def grant(self, ttl: timedelta) -> LeaseId:
+        lease: LeaseId = await self._ask(lambda: self.store.grant(ttl))
+        return lease
+
+    async def renew(self, lease: LeaseId) -> None:
+        await self._ask(lambda: self.store.renew(lease))
+
+    async def revoke(self, lease: LeaseId) -> None:
+        await self._ask(lambda: self.store.revoke(lease))
+
+    async def compact(self, revision: int) -> None:
+        await self._ask(lambda: self.store.compact(revision))
+
+    async def close(self) -> None:
+        return None
+
+    def break_watches(self) -> None:
+        """The connection of every watch ends: their readers begin anew."""
+        for watcher in self.store.watchers:
+            if watcher.client is self:
+                watcher.is_broken = True
+                watcher.wake()
+
+    async def watch(self, prefix: str, *, from_revision: int) -> AsyncIterator[WatchBatch]:
+        if not self.network.passes(self.place, STORE):
+            raise StoreUnavailable("store_unavailable", "the store does not answer")
+        watcher = Watcher(self, prefix, from_revision)
+        try:
+            while True:
+                if watcher.is_broken:
+                    raise StoreUnavailable("store_watch_broken", "the watch broke")
+                if watcher.wanted > watcher.known:
+                    watcher.future = self.loop.create_future()
+                    await watcher.future
+                    continue
+                for batch in self.store.since(watcher.wanted):
+                    if batch.revision > watcher.known:
+                        break
+                    changes = tuple(c for c in batch.changes if c.key.startswith(prefix)) if prefix else batch.changes
+                    watcher.wanted = batch.revision + 1
+                    if changes:
+                        yield WatchBatch(batch.revision, changes)
+                        if self.repeats_watch and self.network.rng.random() < 0.3:
+                            yield WatchBatch(batch.revision, changes)
+                watcher.wanted = max(watcher.wanted, watcher.known + 1)
+        finally:
+            if watcher in self.store.watchers:
+                self.store.watchers.remove(watcher)

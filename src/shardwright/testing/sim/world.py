@@ -1,0 +1,280 @@
+"""Everything there is in a simulation, and what the parts ask of it. Owns the seed, the log and the look-ups.
+
+Parts tell the world what happens (``server_died``, ``acknowledged``, ``command``); it tells the checker and whoever is armed to
+strike at that point.
+"""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from shardwright.leader.candidate import LeaseTimes
+from shardwright.leader.loop import Pace
+from shardwright.store import mirror as mirrors
+from shardwright.store.keys import StoredRecord
+from shardwright.store.protocol import KeyChange, KeyValue
+from shardwright.testing.sim.loop import SimLoop
+from shardwright.testing.sim.network import Network
+from shardwright.testing.sim.node import SimNode
+from shardwright.testing.sim.server import Position, SimServer
+from shardwright.testing.sim.store import CentralStore
+
+if TYPE_CHECKING:
+    from shardwright.testing.sim.checker import Checker
+    from shardwright.testing.sim.daemon import SimDaemon
+    from shardwright.testing.sim.endpoints import Served, SimEndpointProcess
+    from shardwright.testing.sim.writers import Writers
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+_decode = mirrors._decode
+
+
+@dataclass(slots=True, eq=False)
+class WriteAttempt:
+    """One write of a client."""
+
+    number: int
+    database_uid: int
+    served: "Served | None" = None
+    held_at: float = -1.0
+    is_answered: bool = False
+    sent_at: float = 0.0
+
+
+class StoreClock:
+    """The store's own clock: monotonic time only."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self._loop.now)
+
+    def monotonic(self) -> float:
+        return self._loop.now
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("the central store waits for nothing")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened, for the report."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    actions: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
+    struck: Counter[str] = field(default_factory=Counter)
+    writes: Counter[str] = field(default_factory=Counter)
+    transitions: Counter[str] = field(default_factory=Counter)
+
+
+class World:
+    """See the module's text."""
+
+    checker: "Checker"
+    writers: "Writers"
+
+    def __init__(self, seed: int, *, keeps_log: bool = False) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.loop = SimLoop()
+        self.network = Network(self.loop, self.rng)
+        self.store = CentralStore(StoreClock(self.loop), self.loop)
+        self.store.on_batch.append(self._batch)
+        self.tally = Tally()
+        self.nodes: dict[int, SimNode] = {}
+        self.servers: dict[tuple[str, int], SimServer] = {}
+        self.servers_by_pid: dict[int, SimServer] = {}
+        self.times = LeaseTimes()
+        self.pace = Pace()
+        self.replication_lag_s = 0.002
+        self.sync_base_s = 0.3
+        self.sync_stuck_until = 0.0
+        self.sync_fails_until = 0.0
+        self.late_until = 0.0
+        self.lines: list[str] | None = [] if keeps_log else None
+        self._digest = hashlib.sha256()
+        self._numbers: Counter[str] = Counter()
+        self._session = 0
+        self._pid = 1000
+        self._decoded: dict[tuple[str, int], StoredRecord | None] = {}
+        self._agents_due: set[int] = set()
+        self.on_point: list[Callable[[SimDaemon | None, str], None]] = []
+        mirrors._decode = self._decode
+
+    # -- names, log ----------------------------------------------------------------------------------------------------
+
+    def log(self, text: str, *, quiet: bool = False) -> None:
+        """One line of the log; its digest tells whether two runs were the same. ``quiet`` lines count, but are not shown."""
+        line = f"{self.loop.now:11.4f} {text}"
+        self._digest.update(line.encode())
+        if self.lines is not None and not quiet:
+            self.lines.append(line)
+
+    @property
+    def digest(self) -> str:
+        """Of everything that happened so far."""
+        return self._digest.hexdigest()[:16]
+
+    def new_id(self, kind: str) -> str:
+        """A name that nothing else has."""
+        self._numbers[kind] += 1
+        return f"{kind}-{self._numbers[kind]}"
+
+    def next_session(self) -> int:
+        """A management session's number."""
+        self._session += 1
+        return self._session
+
+    def next_pid(self) -> int:
+        """A process's number; never used twice."""
+        self._pid += 1
+        return self._pid
+
+    def random_text(self) -> str:
+        """As secrets.token_hex(4)."""
+        return f"{self.rng.getrandbits(32):08x}"
+
+    def _decode(self, item: KeyValue) -> StoredRecord | None:
+        """Records are values: every mirror may share them."""
+        key = (item.key, item.modify_revision)
+        if key not in self._decoded:
+            self._decoded[key] = _decode(item)
+        return self._decoded[key]
+
+    # -- look-ups ------------------------------------------------------------------------------------------------------
+
+    def listener(self, address: str, port: int) -> SimServer | None:
+        """The server that listens there."""
+        return self.servers.get((address, port))
+
+    def node_at(self, address: str) -> int:
+        """The node with this address."""
+        return int(address.rpartition(".")[2])
+
+    def endpoint_process(self, node: int) -> "SimEndpointProcess | None":
+        """The endpoint process that runs on a node."""
+        found = self.nodes[node].endpoint_process if node in self.nodes else None
+        return found if found is not None and found.process.is_alive else None
+
+    def holders_of(self, port: int) -> "list[Served]":
+        """Who listens on an endpoint's port."""
+        return [
+            served
+            for node in self.nodes.values()
+            if node.endpoint_process is not None and node.endpoint_process.process.is_alive
+            for served in node.endpoint_process.endpoints.values()
+            if served.gate.spec.port == port and served.is_listening
+        ]
+
+    def new_endpoint_process(self, node: int) -> "SimEndpointProcess":
+        """A fresh endpoint process."""
+        from shardwright.testing.sim.endpoints import SimEndpointProcess
+
+        self.log(f"endpoint process of node {node} starts")
+        return SimEndpointProcess(self, node)
+
+    def servers_of(self, group_uid: str) -> list[SimServer]:
+        """The living servers of a slot group, oldest first."""
+        return [s for _, s in sorted(self.servers_by_pid.items()) if s.group_uid == group_uid and s.is_alive]
+
+    def daemons(self) -> "list[SimDaemon]":
+        """Those that live, frozen or not."""
+        found = (n.daemon for n in self.nodes.values())
+        return [d for d in found if d is not None and d.process.is_alive]
+
+    def leader(self) -> "SimDaemon | None":
+        """The daemon that leads, as it sees it itself."""
+        leading = [d for d in self.daemons() if d.leader is not None]
+        return max(leading, key=lambda d: d.term or 0, default=None)
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def server_started(self, server: SimServer, pid: int) -> None:
+        """A server process runs and listens."""
+        self.servers[server.address, server.port] = server
+        self.servers_by_pid[pid] = server
+        self.log(
+            f"server {server.shard_uid}.{server.incarnation} of {server.group_uid} starts on node {server.node_uid}, "
+            f"{server.position.keys} keys"
+        )
+        self.nodes[server.node_uid].changed()
+
+    def server_died(self, server: SimServer, *, planned: bool) -> None:
+        """A server process has ended."""
+        if self.servers.get((server.address, server.port)) is server:
+            del self.servers[server.address, server.port]
+        self.log(f"server {server.shard_uid}.{server.incarnation} ends{' as wanted' if planned else ''}")
+        self.checker.server_died(server, planned=planned)
+        self.nodes[server.node_uid].changed()
+
+    def server_promoted(self, server: SimServer) -> None:
+        """REPLICAOF NO ONE was executed."""
+        self.log(f"server {server.shard_uid} is a primary of {server.group_uid} at {server.position.offset}")
+
+    def acknowledged(self, write: WriteAttempt, position: Position, server: SimServer) -> None:
+        """A client has its answer."""
+        if write.is_answered:
+            return
+        self.log(f"write {write.number} acknowledged by {server.shard_uid} at {position.offset}", quiet=True)
+        self.writers.answered(write, True)
+        self.checker.acknowledged(position, server)
+
+    def command(self, owner: Any, server: SimServer | None, name: str, when: str) -> None:
+        """A leader is about to send a command, or has its reply."""
+        if name == "info" or not self.on_point:
+            return
+        words = name.split()
+        where = "" if server is None else " server"
+        self._reach(self._daemon_of(owner), f"{words[0]}{where}:{when}")
+
+    def _daemon_of(self, owner: Any) -> "SimDaemon | None":
+        return next((d for d in self.daemons() if d.process is owner.process), None)
+
+    def probed(self, daemon: "SimDaemon", point: str) -> None:
+        """A step of a handoff begins or has ended."""
+        self.tally.points[point] += 1
+        self.log(f"daemon {daemon.node.uid}: {point}", quiet=True)
+        self._reach(daemon, point)
+
+    def _reach(self, daemon: "SimDaemon | None", point: str) -> None:
+        for call in list(self.on_point):
+            call(daemon, point)
+
+    def _batch(self, changes: tuple[KeyChange, ...]) -> None:
+        for change in changes:
+            if change.key.startswith(("shards/", "nodes/", "endpoints/")):
+                self._agents_due.update(self.nodes)
+        self.checker.committed(changes)
+
+    def agent_cares(self, node: int) -> bool:
+        """Whether something changed that the agent of this node acts on."""
+        if node in self._agents_due:
+            self._agents_due.discard(node)
+            return True
+        return False
+
+    # -- moods of the machine ------------------------------------------------------------------------------------------
+
+    def is_full(self, node: int) -> bool:
+        """Whether the node's disk is full."""
+        return self.nodes[node].full_until > self.loop.now
+
+    def answers_late(self, name: str) -> bool:
+        """Whether the answer to a command gets lost, though it was executed."""
+        return self.late_until > self.loop.now and self.rng.random() < 0.3
+
+    def sync_seconds(self, replica: SimServer, source: SimServer) -> float:
+        """How long a full sync takes."""
+        if self.sync_stuck_until > self.loop.now:
+            return self.sync_stuck_until - self.loop.now + self.rng.random()
+        return self.sync_base_s * (0.5 + self.rng.random()) + source.position.keys * 0.0005
+
+    def sync_fails(self, source: SimServer, replica: SimServer) -> bool:
+        """Whether the fork of a full sync fails, or the replica has no room for it."""
+        return self.sync_fails_until > self.loop.now and self.rng.random() < 0.7

@@ -1,0 +1,80 @@
+"""Clients that write through the endpoints, sparsely, and more often while something is going on."""
+
+from typing import TYPE_CHECKING
+
+from shardwright.testing.sim.world import World, WriteAttempt
+
+if TYPE_CHECKING:
+    from shardwright.testing.sim.endpoints import Served
+
+TIMEOUT_S = 6.0
+
+
+class Writers:
+    """One client for each database's port."""
+
+    def __init__(self, world: World, *, calm_s: float = 2.0, busy_s: float = 0.05) -> None:
+        self.world = world
+        self.calm_s = calm_s
+        self.busy_s = busy_s
+        self.is_over = False
+        self.failing_since: dict[int, float] = {}
+        self._number = 0
+        self._ports: dict[int, int] = {}
+        self._chains: dict[int, int] = {}
+
+    def follow(self, ports: dict[int, int]) -> None:
+        """Databases by uid with their ports. A new one gets a client."""
+        for uid in sorted(ports.keys() - self._ports.keys()):
+            self._chains[uid] = 0
+            self.world.loop.at(0.5, self._write, uid, 0)
+        for uid in self._ports.keys() - ports.keys():
+            self.failing_since.pop(uid, None)
+        self._ports = dict(ports)
+
+    def hurry(self, uid: int) -> None:
+        """Something begins in this database: write now."""
+        if uid in self._ports:
+            self._chains[uid] += 1
+            self.world.loop.at(0.001, self._write, uid, self._chains[uid])
+
+    def _write(self, uid: int, chain: int) -> None:
+        if self.is_over or uid not in self._ports or chain != self._chains[uid]:
+            return
+        self._send(uid)
+        world = self.world
+        busy = world.checker.is_busy(uid)
+        pause = (self.busy_s if busy else self.calm_s) * (0.5 + world.rng.random())
+        world.loop.at(pause, self._write, uid, chain)
+
+    def _send(self, uid: int) -> None:
+        world = self.world
+        self._number += 1
+        write = WriteAttempt(self._number, uid, sent_at=world.loop.now)
+        holders = world.holders_of(self._ports[uid])
+        if not holders:
+            self.answered(write, False)
+            return
+        served: Served = holders[0]
+        write.served = served
+        world.loop.at(0.0002, self._arrive, write, process=served.owner.process)
+        world.loop.at(TIMEOUT_S, self._give_up, write)
+
+    def _arrive(self, write: WriteAttempt) -> None:
+        if write.served is not None:
+            write.served.take(write)
+
+    def _give_up(self, write: WriteAttempt) -> None:
+        if not write.is_answered:
+            self.answered(write, None)
+
+    def answered(self, write: WriteAttempt, outcome: bool | None) -> None:
+        """Acknowledged, refused (False), or nobody knows (None)."""
+        if write.is_answered:
+            return
+        write.is_answered = True
+        self.world.tally.writes["acknowledged" if outcome else "refused" if outcome is False else "unknown"] += 1
+        if outcome:
+            self.failing_since.pop(write.database_uid, None)
+        else:
+            self.failing_since.setdefault(write.database_uid, self.world.loop.now)
