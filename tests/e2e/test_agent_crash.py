@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from e2e_harness import TestCluster, Writers, own_base
+from e2e_harness import TestCluster, own_base
+from e2e_load import Writers
 
 from shardwright.agent.processes import identity_of, send
 from shardwright.model.cluster import DaemonPresence

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_harness import TestCluster, Writers, own_base
+from e2e_harness import TestCluster, own_base
+from e2e_load import Writers
 
 from shardwright.agent.processes import identity_of, is_running, send
 from shardwright.model.cluster import DaemonPresence

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import redis
-from e2e_harness import Facts, TestCluster, Writers, client_of, own_base, until
+from e2e_harness import Facts, TestCluster, own_base, until
+from e2e_load import Writers, client_of
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.processes import identity_of, is_running, send
