@@ -31,9 +31,7 @@ def decide(turn: Turn) -> None:
 def _preflight(turn: Turn, parameters: MaintenanceOffParameters) -> None:
     stays = f"node {turn.node_uid} was left as it was"
     if turn.node_uid not in turn.view.daemons:
-        text = f"node {turn.node_uid} has no running daemon"
-        reason = Reason("node_down", text, Grade.HARD_LIMIT, f"start the daemon of node {turn.node_uid}")
-        turn.fail("node_down", stays, reasons=[replace(reason, node_uid=turn.node_uid)])
+        turn.fail("node_down", stays, reasons=[_node_down(turn)])
         return
     snapshot = _chosen_snapshot(turn, parameters)
     if snapshot is None and not parameters.skips_restore:
@@ -64,6 +62,12 @@ def _chosen_snapshot(turn: Turn, parameters: MaintenanceOffParameters) -> Snapsh
     return turn.view.snapshots.get((turn.node_uid, parameters.snapshot_name))
 
 
+def _node_down(turn: Turn) -> Reason:
+    text = f"node {turn.node_uid} has no running daemon"
+    remedy = f"start the daemon of node {turn.node_uid}"
+    return Reason("node_down", text, Grade.HARD_LIMIT, remedy, node_uid=turn.node_uid)
+
+
 def _no_snapshot(turn: Turn, parameters: MaintenanceOffParameters) -> Reason:
     what = "maintenance snapshot" if parameters.snapshot_name is None else f"snapshot {parameters.snapshot_name}"
     text = f"node {turn.node_uid} has no {what}"
@@ -80,7 +84,10 @@ def _restore(turn: Turn, parameters: MaintenanceOffParameters) -> None:
     left = advance(turn, plan, moves_max=parameters.moves_max)
     if left.is_under_way:
         return
-    if left.left:
+    if left.left and turn.node_uid not in turn.view.daemons:
+        # A daemon that dies is started again within seconds; the wait is named, and can be cancelled.
+        turn.blocked((_node_down(turn), *left.left))
+    elif left.left:
         _fail(turn, error_code_of(left), "not everything could come back", left.left)
     else:
         _finish(turn, plan.differences)

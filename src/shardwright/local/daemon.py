@@ -93,6 +93,9 @@ async def _serve(layout: Layout, node_uid: NodeUid, body: Body) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    if body is _product:
+        # It takes seconds on a busy machine, and whoever listens for pings must be able to answer them.
+        importlib.import_module("shardwright.wiring")
     server = await PingServer.start(layout.ping(node_uid))
     _log.info("the daemon runs", pid=os.getpid())
     try:

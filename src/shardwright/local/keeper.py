@@ -136,8 +136,9 @@ class DaemonKeeper:
                 if answer is Answer.ANSWERED:
                     silent_since, silent_pings, grace_s = None, 0, 0.0
                     continue
-                if answer is Answer.SILENT:
-                    grace_s = 0.0  # It came as far as listening, and then stood still.
+                if answer is Answer.SILENT and grace_s:
+                    # It came as far as listening, and then stood still: from now on it counts.
+                    silent_since, silent_pings, grace_s = asked_at, 0, 0.0
                 silent_pings += 1
                 now = self._clock.monotonic()
                 is_silent = now - silent_since >= SILENT_MAX_S and silent_pings >= SILENT_PINGS_MIN

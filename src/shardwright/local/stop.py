@@ -25,6 +25,8 @@ from shardwright.model.seen import ProcessIdentity
 from shardwright.store.protocol import StoreUnavailable
 from shardwright.store.sqlite import SqliteStore
 
+ROUNDS_MAX = 3
+SETTLE_S = 0.2
 DAEMON_GRACE_S = 6.0
 ENDPOINT_GRACE_S = 4.0
 SERVER_GRACE_S = 10.0
@@ -119,6 +121,19 @@ async def stop_everything(layout: Layout, say: Say) -> bool:
     """Daemons first, so that nobody reacts; then endpoint processes, so that nothing is written any more; then primaries,
     which wait for their replicas; then replicas. False: something could not be ended, which was said."""
     recorded = await read_recorded(layout)
+    for _ in range(ROUNDS_MAX):
+        await _stop_once(layout, recorded, say)
+        # A process that a daemon was just starting when it was killed shows who it is only after a moment.
+        await asyncio.sleep(SETTLE_S)
+        left = await asyncio.to_thread(find_running, layout)
+        if left.is_nothing:
+            return True
+    for process in (*left.daemons, *left.endpoints, *(p for found in left.servers.values() for p in found)):
+        say(f"process {process.pid} ({process.executable}) could not be ended")
+    return False
+
+
+async def _stop_once(layout: Layout, recorded: Recorded, say: Say) -> None:
     running = await asyncio.to_thread(find_running, layout)
     await stop_daemons(running, say)
     # Only now: a daemon may just have started another process.
@@ -131,10 +146,6 @@ async def stop_everything(layout: Layout, say: Say) -> bool:
     rest = {uid: found for uid, found in running.servers.items() if uid not in primaries}
     for servers in (first, rest):
         await asyncio.gather(*(_stop_server(uid, found, recorded, say) for uid, found in servers.items()))
-    left = await asyncio.to_thread(find_running, layout)
-    for process in (*left.daemons, *left.endpoints, *(p for found in left.servers.values() for p in found)):
-        say(f"process {process.pid} ({process.executable}) could not be ended")
-    return left.is_nothing
 
 
 async def stop_daemons(running: Running, say: Say) -> None:

@@ -242,12 +242,16 @@ def test_a_restore_that_fails_leaves_an_open_node_open() -> None:
     assert not builder.view.nodes[N1].is_quorum_only
 
 
-def test_a_node_that_dies_during_its_restore_is_marked_again() -> None:
+def test_a_restore_waits_for_its_nodes_daemon_and_names_it() -> None:
     builder = on(PAIR).with_action(ActionName.MAINTENANCE_OFF, 1)
     builder = run_action(builder, "action-2", now=NOW, turns=4).without_daemon(1)
     builder = run_action(builder, "action-2", now=NOW)
-    assert result(builder)[0] == "failed"
-    assert builder.view.nodes[N1].is_quorum_only
+    waiting = action_of(builder.view, "action-2")
+    assert waiting.status is ActionStatus.RUNNING
+    assert waiting.reasons[0].code == "node_down"
+    assert waiting.reasons[0].remedy
+    back = run_action(builder.with_daemon(1), "action-2", now=NOW + timedelta(minutes=10))
+    assert result(back) == ("completed", "")
 
 
 def test_what_no_longer_exists_is_listed_on_the_completed_action() -> None:

@@ -56,8 +56,14 @@ def waiting(cluster: RestCluster, node: int) -> Iterator[tuple[int, list[int]]]:
     assert len(concerned) >= 2, cluster.picture()
     stuck, *others = concerned
     replica = next(shard for shard in cluster.shards(stuck) if shard["role"] == "slave")
-    with cluster.frozen(cluster.server_of(replica)):
-        yield stuck, others
+    # Else it would be ended by identity after ten seconds, and nothing would wait any more.
+    patience = cluster.ok("GET", "/v1/cluster/policy")["stuck_server_timeout"]
+    cluster.ok("PUT", "/v1/cluster/policy", {"stuck_server_timeout": 3600})
+    try:
+        with cluster.frozen(cluster.server_of(replica)):
+            yield stuck, others
+    finally:
+        cluster.ok("PUT", "/v1/cluster/policy", {"stuck_server_timeout": patience})
 
 
 def cancelled(cluster: RestCluster, node: int, action: str, uid: str) -> Json:
