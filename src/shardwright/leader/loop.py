@@ -24,9 +24,10 @@ from shardwright.leader.probe import Probe
 from shardwright.leader.publish import Publisher
 from shardwright.leader.retention import decide_retention
 from shardwright.model.commands import Command
-from shardwright.model.database import DatabaseStatus, GroupPhase, ShardWanted
+from shardwright.model.database import DatabaseStatus, GroupPhase, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, ShardUid
+from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Write
 from shardwright.reconcile.database import decide_database
 from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
@@ -190,7 +191,9 @@ class Leader:
                 commands.extend(decision.commands)
                 wake_at = _earlier(wake_at, decision.wake_at)
         self._applier.submit(list(dict.fromkeys(commands)), self._current())
-        self._busy_until = _earlier(wake_at, now + timedelta(seconds=self._pace.busy_turn_s) if _is_busy(self._current()) else None)
+        self._busy_until = _earlier(
+            wake_at, now + timedelta(seconds=self._pace.busy_turn_s) if _is_busy(self._current()) else None
+        )
         await self._publisher.publish(self._current(), now)
         await self._retain(now)
 
@@ -279,14 +282,21 @@ def _hot_shards(view: ClusterView) -> frozenset[ShardUid]:
     unsettled = {d.uid for d in view.databases.values() if d.status is not DatabaseStatus.ACTIVE}
     moving = {m.group_uid for m in view.live_moves()}
     starting = {g.uid for g in view.groups.values() if g.phase is not GroupPhase.SERVING or g.handoff is not None}
+    behind = {g.uid for g in view.groups.values() if _is_behind(g, view)}
     return frozenset(
         s.uid
         for s in view.shards.values()
-        if s.wanted is not ShardWanted.RUNNING
-        or s.database_uid in unsettled
-        or s.group_uid in moving
-        or s.group_uid in starting
-        or s.in_sync_generation < 0
+        if s.wanted is ShardWanted.RUNNING and (s.database_uid in unsettled or s.group_uid in moving | starting | behind)
+    )
+
+
+def _is_behind(group: SlotGroup, view: ClusterView) -> bool:
+    """Whether a running copy has yet to be seen in sync, as after every handoff."""
+    return any(
+        s.wanted is ShardWanted.RUNNING
+        and s.in_sync_generation != group.generation
+        and view.process_state(s.uid) is ProcessState.RUNNING
+        for s in view.shards_of_group(group.uid)
     )
 
 
