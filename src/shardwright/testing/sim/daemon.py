@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from shardwright.endpoint.protocol import Endpoints
-from shardwright.leader.candidate import Candidate, Held, LeaseTimes, check_term
-from shardwright.leader.loop import Leader, LeaderParts, Pace
+from shardwright.leader.candidate import Candidate, Held, check_term
+from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import NodeSeen, ProcessIdentity
@@ -25,10 +25,7 @@ from shardwright.testing.sim.servers import SimServers
 from shardwright.testing.sim.store import StoreClient
 from shardwright.testing.sim.world import START, World
 
-LEASE = LeaseTimes(timedelta(seconds=6), 2.0, 3.0)
-"""Longer than in production: a virtual minute shall cost little."""
-PACE = Pace(turn_s=6.0, busy_turn_s=0.5, idle_poll_s=6.0, hot_poll_s=0.3)
-AGENT_TURN_S = 6.0
+AGENT_TURN_S = 8.0
 
 
 class SimClock:

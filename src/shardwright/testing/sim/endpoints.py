@@ -4,6 +4,7 @@ What a hold, a release and a specification do is the product's own ``endpoint/ga
 around it are modelled here, with the limits of ``endpoint/protocol.py``.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -164,6 +165,13 @@ class Served:
             else:
                 self._hold_back(write)
 
+    def forget(self, write: WriteAttempt) -> None:
+        """Its client has closed the connection."""
+        if write in self.in_flight:
+            self.in_flight.remove(write)
+        if write in self.held:
+            self.held.remove(write)
+
     # -- the leader ----------------------------------------------------------------------------------------------------
 
     def begin_hold(self, old: Target, new: Target) -> None:
@@ -317,8 +325,6 @@ class SimEndpoints:
 
         if name != "status":
             self.world.command(self, None, f"{name} node {node}", "before")
-            if not self.process.runs:
-                await self.world.loop.create_future()
         try:
             reply = await self.world.network.call(self.place, node, receiver, execute, timeout_s=CALL_TIMEOUT_S + extra_s)
         except (NoReply, Refused) as e:
@@ -326,7 +332,7 @@ class SimEndpoints:
         if name != "status":
             self.world.command(self, None, f"{name} node {node}", "after")
             if not self.process.runs:
-                await self.world.loop.create_future()
+                await asyncio.sleep(0)
         return reply
 
     async def status(self, node: NodeUid) -> EndpointProcessSeen:

@@ -15,6 +15,10 @@ from typing import Any
 PROCESS: ContextVar["SimProcess | None"] = ContextVar("simulated process", default=None)
 
 
+STEPS_MAX = 200_000
+"""In one call of ``run_until``: more of them are a loop that lets no time pass."""
+
+
 class SimProcess:
     """Something that can be killed and frozen on its own."""
 
@@ -120,6 +124,8 @@ class SimLoop(asyncio.AbstractEventLoop):
     def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> "asyncio.Task[Any]":
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
         self.tasks.append(task)
+        if len(self.tasks) > 2000:
+            self.tasks = [t for t in self.tasks if not t.done()]
         return task
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
@@ -164,10 +170,14 @@ class SimLoop(asyncio.AbstractEventLoop):
         previous = events._get_running_loop()
         events._set_running_loop(self)
         ready, timers = self.ready, self._timers
+        last = self.steps + STEPS_MAX
         try:
             while True:
-                while ready:
+                while ready and self.steps < last:
                     self._run(ready.popleft())
+                if self.steps >= last:
+                    self.failures.append(f"more than {STEPS_MAX} steps until {until:.1f}: somebody turns in circles")
+                    break
                 if not timers or timers[0][0] > until:
                     break
                 when, _, handle = heappop(timers)

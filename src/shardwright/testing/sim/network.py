@@ -67,6 +67,9 @@ class Network:
         loop = self.loop
         future: asyncio.Future[Any] = loop.create_future()
         caller = PROCESS.get()
+        if caller is not None and not caller.runs:
+            # It died or froze between two awaits: it goes no further, or only when it is thawed.
+            await asyncio.sleep(0)
 
         def answer(value: Any) -> None:
             if self.passes(target, source):

@@ -127,8 +127,12 @@ class Operator:
             word = rng.choice(WORDS)
             if word == "remove" and (len(nodes) <= 3 or not self.may_remove):
                 word = "maintenance_on"
-            marked = [n["uid"] for n in world.checker.tables["nodes"].values() if n["is_quorum_only"]]
-            node = rng.choice(marked if word == "maintenance_off" and marked and rng.random() < 0.8 else nodes)
+            marked = sorted(n["uid"] for n in world.checker.tables["nodes"].values() if n["is_quorum_only"])
+            if marked and rng.random() < 0.5:
+                word = "maintenance_off"
+            elif not marked and word == "maintenance_off":
+                word = rng.choice(("maintenance_on", "enslave_node"))
+            node = rng.choice(marked if word == "maintenance_off" and marked else nodes)
             self.action(node, word, self._parameters(word, known))
         elif kind < 0.74:
             live = [a for a in world.checker.tables["actions"].values() if a["status"] in ("queued", "starting", "running")]

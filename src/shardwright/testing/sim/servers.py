@@ -44,8 +44,6 @@ class SimSession:
             if not self.is_open:
                 raise Transient("server_session_ended", f"shard {self.target.shard_uid}: the session has ended")
             world.command(servers, self.server, name, "before")
-            if not servers.process.runs:
-                await servers.never()
             server = self.server
 
             def execute(answer: Callable[[Any], None]) -> None:
@@ -71,7 +69,7 @@ class SimSession:
                 raise OutcomeUnknown("server_no_answer", f"shard {self.target.shard_uid}: {name}: it ended") from e
             world.command(servers, self.server, name, "after")
             if not servers.process.runs:
-                await servers.never()
+                await asyncio.sleep(0)
             return reply
 
     async def info(self) -> ServerSeen:
@@ -131,10 +129,6 @@ class SimServers:
         self._sessions: dict[ShardUid, SimSession] = {}
         self._locks: dict[ShardUid, asyncio.Lock] = {}
         self._unanswered: dict[tuple[ShardUid, int], datetime] = {}
-
-    async def never(self) -> None:
-        """The process died or froze here."""
-        await self.world.loop.create_future()
 
     def seen(self, target: ServerTarget, answer: tuple[bool, dict[str, Any]]) -> ServerSeen:
         """An answer to INFO as the leader reads it."""

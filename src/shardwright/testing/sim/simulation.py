@@ -1,5 +1,6 @@
 """One seed: a cluster is made, used, disturbed, left alone, and must then come to rest."""
 
+import gc
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,8 +30,8 @@ REST_S = 600.0
 """A seed lasts at least so long."""
 CONVERGE_S = 420.0
 """After the faults end, everything must be at rest within this time."""
-SIM_TIMES = LeaseTimes(timedelta(seconds=6), 2.0, 3.0)
-SIM_PACE = Pace(turn_s=6.0, busy_turn_s=0.5, idle_poll_s=6.0, hot_poll_s=0.3)
+SIM_TIMES = LeaseTimes(timedelta(seconds=8), 3.0, 8.0)
+SIM_PACE = Pace(turn_s=8.0, busy_turn_s=0.5, idle_poll_s=8.0, hot_poll_s=0.3)
 """Longer than in production when nothing happens: a virtual minute shall cost little."""
 ACTIONS_MIN = 3
 FAULTS_MIN = 5
@@ -195,12 +196,13 @@ class Simulation:
             loop.at(number * 0.5, self._create_first, number)
         self.run_for(20.0)
         begin = loop.now
-        for _ in range(rng.randint(4, 7)):
+        for _ in range(rng.randint(6, 10)):
             at = rng.random() * (DISTURBED_S - begin - 60.0)
-            loop.at(at, self.operator.something)
-            if rng.random() < 0.6:
-                loop.at(at + rng.random() * 6.0, self.faults.something)
-        for _ in range(rng.randint(5, 9)):
+            for _ in range(rng.choice((1, 1, 1, 2, 3))):
+                loop.at(at + rng.random() * 0.2, self.operator.something)
+            for _ in range(rng.choice((0, 1, 1, 2))):
+                loop.at(max(0.0, at + rng.choice((-20.0, -0.5, 0.0, 0.2, 1.0, 6.0)) * rng.random()), self.faults.something)
+        for _ in range(rng.randint(3, 6)):
             loop.at(rng.random() * (DISTURBED_S - begin), self.faults.something)
         self.run_for(DISTURBED_S - begin)
         while sum(world.tally.faults.values()) < FAULTS_MIN:
@@ -241,6 +243,7 @@ def run_seed(seed: int) -> Result:
 
 def replay(seed: int, *, keeps_log: bool = True) -> tuple[Simulation, Result]:
     """Run one seed and keep what it logged."""
+    gc.disable()
     simulation = Simulation(seed, keeps_log=keeps_log)
     world = simulation.world
     failure = invariant = ""
@@ -260,4 +263,5 @@ def replay(seed: int, *, keeps_log: bool = True) -> tuple[Simulation, Result]:
         world.tally.writes["acknowledged"],
     )
     simulation.end()
+    gc.enable()
     return simulation, result

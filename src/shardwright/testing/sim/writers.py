@@ -66,6 +66,8 @@ class Writers:
 
     def _give_up(self, write: WriteAttempt) -> None:
         if not write.is_answered:
+            if write.served is not None:
+                write.served.forget(write)
             self.answered(write, None)
 
     def answered(self, write: WriteAttempt, outcome: bool | None) -> None:
