@@ -34,13 +34,14 @@ async def wait_ready(layout: Layout, store: Store, *, clock: Clock, on_node: Cal
             if await api_answers(node.address, cluster.api_port, layout.certificate):
                 del waiting[node.uid]
                 on_node(node)
-        if not waiting and await _is_led(store, nodes):
+        supervisor = read_identity(layout.supervisor)
+        # Daemons that outlived an earlier supervisor answer before the new one has even begun.
+        if not waiting and supervisor is not None and is_running(supervisor) and await _is_led(store, nodes):
             return
         if clock.monotonic() > deadline:
             raise Permanent(
                 "not_ready", f"{_missing(layout, waiting)} after {READY_TIMEOUT_S:.0f} s; see {layout.directory}"
             )
-        supervisor = read_identity(layout.supervisor)
         if supervisor is not None and not is_running(supervisor):
             said = last_line(layout.supervisor_output)
             raise Permanent(
