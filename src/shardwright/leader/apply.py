@@ -42,6 +42,7 @@ from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.server.config import settings_of
 from shardwright.server.protocol import ManagementSession, Servers
+from shardwright.store.protocol import StoreError
 from shardwright.tasks import spawn
 
 DATABASES_AT_ONCE = 32
@@ -138,7 +139,7 @@ class Applier:
     async def _give(self, command: Command) -> None:
         try:
             await self._perform(command)
-        except (Transient, OutcomeUnknown, Permanent) as e:
+        except (Transient, OutcomeUnknown, Permanent, StoreError) as e:
             self._rests_until[command] = self._clock.monotonic() + FAILURE_REST_S
             _log.warning("a command failed; the next turn looks again", command=repr(command), code=e.code, reason=e.text)
 

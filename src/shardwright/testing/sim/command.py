@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from shardwright.testing.sim.many import report, run_many
+from shardwright.testing.sim.many import hunt_all, report, run_many
 from shardwright.testing.sim.simulation import quiet, replay
 
 
@@ -23,10 +23,15 @@ def main(arguments: list[str]) -> int:
     many.add_argument("-n", type=int, default=1000)
     many.add_argument("--first", type=int, default=0)
     many.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    mutants = verbs.add_parser("mutants", help="plant mistakes, and see that each is noticed")
+    mutants.add_argument("--seeds", type=int, default=60)
+    mutants.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args(arguments)
     quiet()
     if chosen.verb == "replay":
         return _replay(chosen.seed)
+    if chosen.verb == "mutants":
+        return 1 if hunt_all(chosen.seeds, chosen.jobs) else 0
     return _many(chosen.first, chosen.n, chosen.jobs)
 
 

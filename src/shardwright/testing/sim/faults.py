@@ -62,6 +62,17 @@ class Faults:
             self.world.tally.faults[name] += 1
             self.world.log(f"fault: {name}: {what}")
 
+    def strike_step(self) -> None:
+        """Be ready for the leader at a random step of a handoff."""
+        if not self.is_over:
+            self.world.log(f"fault: strike in a handoff: {self._arm_step()}")
+
+    def strike_server(self) -> None:
+        """Kill or freeze a random server."""
+        if not self.is_over:
+            what = self._kill_server() if self.world.rng.random() < 0.5 else self._freeze_server()
+            self.world.log(f"fault: server: {what}")
+
     def _duration(self) -> float:
         return self.world.rng.choice((0.3, 1.0, 2.5, 5.0, 8.0, 14.0, 25.0))
 

@@ -42,7 +42,6 @@ class SimProcess:
         """End it at once, also while it is frozen."""
         if self.is_alive:
             self.is_alive = False
-            self.parked.clear()
             for call in self.on_death:
                 call()
 
@@ -99,6 +98,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.steps = 0
         self.failures: list[str] = []
         self.tasks: list[asyncio.Task[Any]] = []
+        self.stopped: list[SimProcess] = []
         self.is_over = False
         """Teardown: whatever is left runs to its end, in all processes."""
         self._timers: list[tuple[float, int, Handle]] = []
@@ -195,9 +195,10 @@ class SimLoop(asyncio.AbstractEventLoop):
             return
         process = handle.process
         if process is not None and not self.is_over:
-            if not process.is_alive:
-                return
-            if process.is_frozen:
+            if not process.is_alive or process.is_frozen:
+                # Of a dead one too: what waits for this step can be cancelled in the end only if it is kept.
+                if not process.parked:
+                    self.stopped.append(process)
                 process.parked.append(handle)
                 return
         self.steps += 1
@@ -209,6 +210,9 @@ class SimLoop(asyncio.AbstractEventLoop):
     def end(self) -> None:
         """Cancel what is left, so that nothing of this loop outlives it."""
         self.is_over = True
+        for process in self.stopped:
+            self.ready.extend(h for h in process.parked if h.context is not None)
+            process.parked.clear()
         for _ in range(20):
             left = [t for t in self.tasks if not t.done()]
             if not left:

@@ -111,3 +111,25 @@ def report(total: Summary, wall_s: float) -> str:
     lines.append(f"failures: {len(total.failures)}")
     lines += [f"  seed {seed}: {failure}" for seed, failure in sorted(total.failures)]
     return "\n".join(lines)
+
+
+def hunt_all(seeds: int, jobs: int) -> int:
+    """Try every mutant; how many were not noticed."""
+    from shardwright.testing.sim.mutants import MUTANTS
+
+    missed = 0
+    with ProcessPoolExecutor(jobs) as pool:
+        for mutant, found in zip(MUTANTS, pool.map(_hunt, range(len(MUTANTS)), [seeds] * len(MUTANTS)), strict=True):
+            missed += found is None
+            text = f"NOT NOTICED in {seeds} seeds" if found is None else f"seed {found[0]}: {found[1][:160]}"
+            print(f"{mutant.name:58} {text}", flush=True)
+    print(f"{len(MUTANTS)} mutants, {missed} not noticed")
+    return missed
+
+
+def _hunt(index: int, seeds: int) -> tuple[int, str] | None:
+    from shardwright.testing.sim.mutants import MUTANTS, hunt
+
+    quiet()
+    found = hunt(MUTANTS[index], range(seeds))
+    return None if found is None else (found[0], str(found[1]))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shardwright.api.deps import ApiContext
-from shardwright.api.schemas.v1.requests import DatabaseBody
+from shardwright.api.schemas.v1.requests import DatabaseBody, SnapshotRuleBody
 from shardwright.api.services import databases, node_actions
 from shardwright.api.services.intent import Intent, Look, submit
 from shardwright.errors import Rejected, ShardwrightError
@@ -76,8 +76,13 @@ class Operator:
     def create(self, memory_mb: int, *, replication: bool, persistence: str) -> None:
         """Ask for a database."""
         number = self.world.new_id("db")
+        rules = [SnapshotRuleBody(secs=60, writes=1)] if persistence == "snapshot" else None
         body = DatabaseBody(
-            name=number, memory_size=memory_mb * MB, replication=replication, data_persistence=persistence
+            name=number,
+            memory_size=memory_mb * MB,
+            replication=replication,
+            data_persistence=persistence,
+            snapshot_policy=rules,
         )
         secrets = databases.FreshSecrets("application", "replication", "observation", "management", "0" * 16)
         uid = ActionUid(self._uid())
@@ -147,7 +152,7 @@ class Operator:
             if choice < 0.5:
                 self.change(uid, replication=rng.random() < 0.7)
             elif choice < 0.8:
-                self.change(uid, data_persistence=rng.choice(("aof", "snapshot", "disabled")))
+                self.change(uid, **persistence_of(rng.choice(("aof", "snapshot", "disabled"))))
             else:
                 self.change(uid, memory_size=rng.choice((60, 100, 140)) * MB)
         elif kind < 0.94 and len(known) > 1:
@@ -189,3 +194,10 @@ class Operator:
             replication=safe or rng.random() < 0.8,
             persistence=rng.choice(("aof", "disabled", "snapshot", "aof")),
         )
+
+
+def persistence_of(word: str) -> dict[str, Any]:
+    """Settings that ask for this persistence."""
+    if word != "snapshot":
+        return {"data_persistence": word}
+    return {"data_persistence": word, "snapshot_policy": [SnapshotRuleBody(secs=60, writes=1)]}

@@ -215,6 +215,26 @@ class Simulation:
     def _create_first(self, number: int) -> None:
         self.operator.create_any(safe=number == 0)
 
+    def press(self, rounds: int = 8) -> None:
+        """Role changes one after the other, each with something going wrong in the middle of it."""
+        world, rng, operator = self.world, self.world.rng, self.operator
+        self.run_for(3.0)
+        operator.create(60, replication=True, persistence=rng.choice(("aof", "disabled")))
+        operator.create(60, replication=rng.random() < 0.7, persistence=rng.choice(("aof", "disabled")))
+        self.run_for(20.0)
+        for _ in range(rounds):
+            nodes = sorted(n["uid"] for n in world.checker.tables["nodes"].values())
+            marked = sorted(n["uid"] for n in world.checker.tables["nodes"].values() if n["is_quorum_only"])
+            if marked and rng.random() < 0.7:
+                operator.action(rng.choice(marked), "maintenance_off")
+            else:
+                operator.action(rng.choice(nodes), rng.choice(("enslave_node", "maintenance_on", "maintenance_on")))
+            if rng.random() < 0.3:
+                operator.action(rng.choice(nodes), rng.choice(("maintenance_on", "enslave_node")))
+            for strike in rng.choices((self.faults.strike_step, self.faults.something, self.faults.strike_server), k=2):
+                world.loop.at(rng.random() * 0.5, strike)
+            self.run_for(rng.choice((4.0, 15.0, 30.0)))
+
     def run(self) -> None:
         """The whole seed. Raises Violation."""
         self.disturb()
