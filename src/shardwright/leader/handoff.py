@@ -19,7 +19,7 @@ from shardwright.endpoint.protocol import Endpoints, HoldResult, ReleaseResult, 
 from shardwright.errors import OutcomeUnknown, Permanent, ShardwrightError, Transient
 from shardwright.leader.probe import Probe, step
 from shardwright.leader.targets import endpoint_target, server_target
-from shardwright.model.action import Evidence, Move
+from shardwright.model.action import Evidence, Move, MoveState
 from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
@@ -178,7 +178,12 @@ class Handoffs:
             group = view.groups.get(attempt.group.uid)
             if group is None or group.handoff is not None or group.primary != attempt.handoff.from_shard:
                 raise Transient("group_changed", "the slot group changed while a handoff was being prepared")
-            return (Put(replace(group, handoff=attempt.handoff)),)
+            move = view.live_move_of_group(group.uid)
+            if move is None or not _still_wants(move, attempt.handoff):
+                # Proving can take seconds, when a server stands still: meanwhile the move may have been cancelled.
+                raise Transient("handoff_unwanted", "the move that asked for the handoff was cancelled meanwhile")
+            # The move is written too, so that a cancel wish at this very moment is a conflict and not overlooked.
+            return (Put(replace(group, handoff=attempt.handoff)), Put(move))
 
         async with step(self.probe, "handoff:intend"):
             await self.commit(build)
@@ -356,6 +361,12 @@ def _evidence(attempt: Attempt, after: ServerSeen, finished_by: str) -> Evidence
         began_at=attempt.began_at,
         released_at=attempt.released_at,
     )
+
+
+def _still_wants(move: Move, intent: Handoff) -> bool:
+    shards = (move.shard_uid, move.new_shard_uid)
+    is_ready = move.state is MoveState.HANDOFF and not move.is_cancel_wanted
+    return is_ready and shards == (intent.from_shard, intent.to_shard)
 
 
 def _serving_nodes(view: ClusterView, group: SlotGroup) -> tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]:
