@@ -17,10 +17,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
 
-.PHONY: help demo test check bench clean format lock
+SEED := 1
+N := 1000
+FROM := 0
+
+.PHONY: help demo test check bench clean format lock sim sim-many sim-mutants crash-points
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## three nodes under live writes; every node action; a report (SERVER=redis for Redis)
 	@exec $(BIN)/python -m shardwright.demo $(if $(SERVER),--server $(SERVER)) $(ARGS)
@@ -37,6 +41,18 @@ check: $(VENV)/.dev ## format, lint, types, import rules, unit and property test
 
 bench: $(VENV)/.dev ## handoff pause, evacuation, endpoint, reaction, each as a ratio; writes bench/results/ (10 minutes at most)
 	@exec $(BIN)/python -m bench $(ARGS)
+
+sim: $(VENV)/.dev ## the whole cluster simulated: one seed, a line for each event (SEED=1)
+	@exec $(BIN)/python -m shardwright.testing.sim replay $(SEED)
+
+sim-many: $(VENV)/.dev ## N seeds from FROM on, on all cores, and a report (N=1000 FROM=0)
+	@exec $(BIN)/python -m shardwright.testing.sim many -n $(N) --first $(FROM) $(ARGS)
+
+sim-mutants: $(VENV)/.dev ## plant known mistakes one by one: the simulation must notice each
+	@exec $(BIN)/python -m shardwright.testing.sim mutants $(ARGS)
+
+crash-points: $(VENV)/.dev ## the leader fails at every commit and command of every action; writes docs/reference/crash-points.md
+	@exec $(BIN)/python -m shardwright.testing.sim crash-points docs/reference/crash-points.md $(ARGS)
 
 format: $(VENV)/.dev ## format and repair what ruff can repair
 	@$(BIN)/ruff check --fix --quiet . || true

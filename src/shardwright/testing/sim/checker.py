@@ -65,6 +65,8 @@ class Checker:
         self.violations: list[Violation] = []
         self.transitions: Counter[str] = Counter()
         self._busy: dict[int, bool] = {}
+        self._commanded: dict[str, int] = {}
+        world.store.on_lead = self.led
 
     def fail(self, name: str, text: str) -> None:
         """Note a violation. The run ends after the current step."""
@@ -113,6 +115,21 @@ class Checker:
             heirs = [] if stored is None else [stored]
         while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
             chain.required.pop()
+
+    # -- terms ---------------------------------------------------------------------------------------------------------
+
+    def led(self, term: int) -> None:
+        """A leader's transaction happened: no later term may have begun."""
+        leader = self.tables["leader"].get("leader")
+        if leader is None or leader["term"] != term:
+            self.fail("term_fences_the_store", f"term {term} writes while {leader and leader['term']} leads")
+
+    def commanded(self, server: SimServer, term: int, name: str) -> None:
+        """A command is executed: once a later term has a session with the server, older ones do nothing there."""
+        last = self._commanded.get(server.run_id, 0)
+        if term < last:
+            self.fail("sessions_fence_the_servers", f"{name} of term {term} at shard {server.shard_uid} after term {last}")
+        self._commanded[server.run_id] = max(last, term)
 
     # -- commits -------------------------------------------------------------------------------------------------------
 

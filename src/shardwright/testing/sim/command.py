@@ -4,7 +4,9 @@ import argparse
 import os
 import sys
 import time
+from pathlib import Path
 
+from shardwright.testing.sim.crash_points import all_outcomes, table
 from shardwright.testing.sim.many import hunt_all, report, run_many
 from shardwright.testing.sim.simulation import quiet, replay
 
@@ -26,12 +28,19 @@ def main(arguments: list[str]) -> int:
     mutants = verbs.add_parser("mutants", help="plant mistakes, and see that each is noticed")
     mutants.add_argument("--seeds", type=int, default=60)
     mutants.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    crash = verbs.add_parser("crash-points", help="fail at every commit and command, and write the table")
+    crash.add_argument("file", type=Path)
+    crash.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args(arguments)
     quiet()
     if chosen.verb == "replay":
         return _replay(chosen.seed)
     if chosen.verb == "mutants":
         return 1 if hunt_all(chosen.seeds, chosen.jobs) else 0
+    if chosen.verb == "crash-points":
+        found = all_outcomes(chosen.jobs)
+        chosen.file.write_text(table(found))
+        return 1 if any(o.failure for outcomes in found.values() for o in outcomes) else 0
     return _many(chosen.first, chosen.n, chosen.jobs)
 
 

@@ -22,7 +22,7 @@ from shardwright.testing.sim.endpoints import SimEndpoints
 from shardwright.testing.sim.loop import SimProcess
 from shardwright.testing.sim.node import SimNode
 from shardwright.testing.sim.servers import SimServers
-from shardwright.testing.sim.store import StoreClient
+from shardwright.testing.sim.store import LeaderStore, StoreClient
 from shardwright.testing.sim.world import START, World
 
 AGENT_TURN_S = 8.0
@@ -129,19 +129,21 @@ class SimDaemon:
     def _leader(self, held: Held) -> Leader:
         def is_leader() -> bool:
             now = self.keeper.held
-            return now is not None and now.term == held.term
+            is_ours = now is not None and now.term == held.term
+            return is_ours and now is not None and self.clock.monotonic() < now.valid_until_monotonic
 
         async def check() -> None:
             await check_term(self.store, held)
 
         endpoints: Endpoints = SimEndpoints(self.world, process=self.process, place=self.node.uid, clock=self.clock)
         parts = LeaderParts(
-            store=self.store,
+            store=LeaderStore(self.store, held.term),
             mirror=self.mirror,
             servers=SimServers(
                 self.world,
                 process=self.process,
                 place=self.node.uid,
+                term=held.term,
                 check_term=check,
                 is_leader=is_leader,
                 clock=self.clock,

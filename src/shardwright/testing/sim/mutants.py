@@ -31,21 +31,122 @@ from shardwright.testing.sim.simulation import Simulation, Violation
 Patch = tuple[Any, str, Any]
 
 
+Make = Callable[[], Sequence[Patch]]
+Situation = Callable[[Simulation], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A mistake: what it replaces, by what."""
+    """A mistake: what it replaces, by what. ``situation`` sets the trap that it walks into, where chance sets it too seldom;
+    the right product walks through it unharmed (``tests/sim/test_mutants.py``)."""
 
     name: str
-    patches: Callable[[], Sequence[Patch]]
+    patches: Make
+    situation: Situation | None = None
 
 
 MUTANTS: list[Mutant] = []
 
 
-def mutant(make: Callable[[], Sequence[Patch]]) -> Callable[[], Sequence[Patch]]:
+def mutant(make: Make) -> Make:
     """Register a mistake under its function's name."""
     MUTANTS.append(Mutant(make.__name__, make))
     return make
+
+
+def mutant_in(situation: Situation) -> Callable[[Make], Make]:
+    """Register a mistake that needs a situation."""
+
+    def register(make: Make) -> Make:
+        MUTANTS.append(Mutant(make.__name__, make, situation))
+        return make
+
+    return register
+
+
+# -- situations ------------------------------------------------------------------------------------------------------------
+
+
+def _when(simulation: Simulation, point: str, do: Callable[[Any], None]) -> None:
+    def reached(daemon: Any, name: str) -> None:
+        if name == point and daemon is not None and daemon.process.runs and not simulation.faults.is_over:
+            simulation.world.on_point.remove(reached)
+            do(daemon)
+
+    simulation.world.on_point.append(reached)
+
+
+def a_leader_killed_before_the_promotion(simulation: Simulation) -> None:
+    """Again and again."""
+
+    def kill(daemon: Any) -> None:
+        simulation.faults._kill(daemon)
+        _when(simulation, "handoff:promote:before", kill)
+
+    _when(simulation, "handoff:promote:before", kill)
+
+
+def an_endpoint_that_sleeps_through_the_hold(simulation: Simulation) -> None:
+    """It goes on with the old primary when it wakes, just when the leader is frozen before the demotion."""
+    world = simulation.world
+    asleep: list[Any] = []
+
+    def sleep(daemon: Any) -> None:
+        for uid in world.nodes:
+            found = world.endpoint_process(uid)
+            if found is not None and found.endpoints:
+                found.process.freeze()
+                asleep.append(found)
+        world.loop.at(3.0, wake, None)
+
+    def wake(daemon: Any) -> None:
+        while asleep:
+            asleep.pop().process.thaw(world.loop)
+        if daemon is not None:
+            simulation.faults._freeze(daemon)
+
+    _when(simulation, "handoff:hold:before", sleep)
+    _when(simulation, "handoff:demote:before", wake)
+
+
+def a_promotion_on_its_way_for_long(simulation: Simulation) -> None:
+    """The leader freezes behind it; it arrives when the next one has begun to act."""
+    world = simulation.world
+
+    def hold(daemon: Any) -> None:
+        world.kept_back = "promote"
+        world.loop.at(0.0, freeze, daemon)
+
+    def freeze(daemon: Any) -> None:
+        daemon.process.freeze()
+        world.loop.at(25.0, daemon.process.thaw, world.loop)
+
+    def act(daemon: Any) -> None:
+        world.loop.at(0.05, world.network.let_arrive)
+
+    _when(simulation, "handoff:promote:before", hold)
+    _when(simulation, "handoff:undo_fence:after", act)
+
+
+def a_leader_that_does_not_know_that_it_is_none(simulation: Simulation) -> None:
+    """Its lease is revoked; it believes in it for seconds, and does not hear of the next leader."""
+    world = simulation.world
+
+    def revoke(daemon: Any) -> None:
+        leader = world.store._items.get("leader")
+        if leader is None or leader.lease is None:
+            return
+        world.store._end(leader.lease)
+        uid = daemon.node.uid
+        daemon.store.watch_stalls_until = world.loop.now + 6.0
+        slow = {(0, uid)}
+        world.network.cuts |= slow
+        world.loop.at(1.0, world.network.cuts.difference_update, slow)
+        for seconds in (0.3, 0.6, 1.2, 1.6):
+            world.loop.at(seconds, simulation.operator.action, 1 + int(seconds * 10) % 3, "enslave_node")
+
+    for point in ("handoff:hold:before", "handoff:pause:before", "handoff:commit:before"):
+        _when(simulation, point, revoke)
 
 
 @contextmanager
@@ -67,6 +168,8 @@ def hunt(chosen: Mutant, seeds: range) -> tuple[int, Violation] | None:
         with planted(chosen):
             simulation = Simulation(seed)
             try:
+                if chosen.situation is not None:
+                    chosen.situation(simulation)
                 simulation.press()
                 simulation.rest()
             except Violation as e:
@@ -127,7 +230,7 @@ def commits_the_intent_after_acting() -> Sequence[Patch]:
     return [(handoff.Handoffs, "_intend", intend), (handoff.Handoffs, "_commit_done", right)]
 
 
-@mutant
+@mutant_in(a_leader_killed_before_the_promotion)
 def releases_before_it_promotes() -> Sequence[Patch]:
     right = handoff.Handoffs._fence
 
@@ -141,7 +244,7 @@ def releases_before_it_promotes() -> Sequence[Patch]:
     return [(handoff.Handoffs, "_fence", fence)]
 
 
-@mutant
+@mutant_in(an_endpoint_that_sleeps_through_the_hold)
 def clears_the_fence_before_the_demotion() -> Sequence[Patch]:
     async def demote(self: Any, attempt: Any, old: Any) -> None:
         await old.unfence()
@@ -153,10 +256,7 @@ def clears_the_fence_before_the_demotion() -> Sequence[Patch]:
         except (Transient, OutcomeUnknown, Permanent):
             return
 
-    async def no_release(self: Any, attempt: Any, target: Any) -> None:
-        return None
-
-    return [(handoff.Handoffs, "_demote", demote), (handoff.Handoffs, "_release", no_release)]
+    return [(handoff.Handoffs, "_demote", demote)]
 
 
 @mutant
@@ -198,13 +298,14 @@ def trusts_a_stale_role() -> Sequence[Patch]:
     return [(recoveries.Recoveries, "_look", look)]
 
 
-@mutant
+@mutant_in(a_promotion_on_its_way_for_long)
 def looks_before_older_sessions_are_ended() -> Sequence[Patch]:
     async def look(self: Any, view: Any, shard: Any) -> Any:
         if recoveries._is_gone(view, shard):
             return None, None
         try:
             seen = await self._handoffs.servers.observe(server_target(view, shard))
+            self._handoffs.servers.world.network.let_arrive()
             await self._handoffs.clock.sleep(0.3)
             session = await self._handoffs.servers.manage(server_target(view, shard))
         except (Transient, OutcomeUnknown, Permanent):
@@ -214,7 +315,7 @@ def looks_before_older_sessions_are_ended() -> Sequence[Patch]:
     return [(recoveries.Recoveries, "_look", look)]
 
 
-@mutant
+@mutant_in(a_leader_that_does_not_know_that_it_is_none)
 def drops_the_term_check() -> Sequence[Patch]:
     async def check(store: Any, held: Any) -> None:
         return None
@@ -231,7 +332,7 @@ def drops_the_term_check() -> Sequence[Patch]:
     return [(daemon, "check_term", check), (servers.SimSession, "call", call)]
 
 
-@mutant
+@mutant_in(a_promotion_on_its_way_for_long)
 def does_not_end_older_sessions() -> Sequence[Patch]:
     right = servers.SimSession.call
 
@@ -280,7 +381,7 @@ def never_recovers_a_handoff() -> Sequence[Patch]:
     return [(recoveries.Recoveries, "recover", recover)]
 
 
-@mutant
+@mutant_in(a_leader_that_does_not_know_that_it_is_none)
 def does_not_check_the_lease() -> Sequence[Patch]:
     right = loop.commit
 
@@ -519,3 +620,12 @@ def opens_a_group_before_its_copies_are_compared() -> Sequence[Patch]:
 def _restart_all(database: Any, copies: Any, view: Any, now: datetime) -> Decision:
     writes, wake_at = groups._restarts(database, [c for c in copies if c.is_gone], view, now)
     return Decision(writes=writes, wake_at=wake_at)
+
+
+RIGHT = Mutant("the_right_product", lambda: ())
+SITUATIONS = (
+    a_leader_killed_before_the_promotion,
+    an_endpoint_that_sleeps_through_the_hold,
+    a_promotion_on_its_way_for_long,
+    a_leader_that_does_not_know_that_it_is_none,
+)

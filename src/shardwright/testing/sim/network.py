@@ -36,7 +36,8 @@ class Network:
         self.rng = rng
         self.cuts: set[tuple[int, int]] = set()
         self.slow_until: dict[int, float] = {}
-        self.on_recall: Callable[[], None] | None = None
+        self.on_their_way: list[Callable[[], None]] = []
+        """Messages that arrive only when ``let_arrive`` says so: a retransmission, a router's queue."""
 
     def passes(self, source: int, target: int) -> bool:
         """Whether what ``source`` sends reaches ``target``. A place always reaches itself."""
@@ -50,6 +51,12 @@ class Network:
             return base + self.rng.random() * 0.3
         return base
 
+    def let_arrive(self) -> None:
+        """What was kept back on its way arrives now."""
+        arriving, self.on_their_way = self.on_their_way, []
+        for arrive in arriving:
+            arrive()
+
     async def call(
         self,
         source: int,
@@ -58,6 +65,7 @@ class Network:
         execute: Callable[[Callable[[Any], None]], None],
         *,
         timeout_s: float,
+        is_kept_back: bool = False,
     ) -> Any:
         """Send a request and wait for its reply.
 
@@ -86,7 +94,9 @@ class Network:
             execute(answer)
 
         timer = loop.at(timeout_s, _settle, future, NoReply(was_sent=True), process=caller)
-        if self.passes(source, target):
+        if is_kept_back:
+            self.on_their_way.append(arrive)
+        elif self.passes(source, target):
             loop.at(self.latency(source, target), arrive)
         try:
             return await future

@@ -49,6 +49,7 @@ class SimSession:
             def execute(answer: Callable[[Any], None]) -> None:
                 if self.uid not in server.sessions:
                     return
+                world.checker.commanded(server, servers.term, name)
                 if server.is_loading and name != "info":
                     answer(Transient("server_busy", "loading"))
                     return
@@ -59,7 +60,12 @@ class SimSession:
 
             try:
                 reply = await world.network.call(
-                    servers.place, server.node_uid, lambda: server.process, execute, timeout_s=CALL_TIMEOUT_S
+                    servers.place,
+                    server.node_uid,
+                    lambda: server.process,
+                    execute,
+                    timeout_s=CALL_TIMEOUT_S,
+                    is_kept_back=world.keeps_back(name),
                 )
             except NoReply as e:
                 self.is_open = False
@@ -116,6 +122,7 @@ class SimServers:
         *,
         process: Any,
         place: int,
+        term: int,
         check_term: Callable[[], Awaitable[None]],
         is_leader: Callable[[], bool],
         clock: Clock,
@@ -123,6 +130,7 @@ class SimServers:
         self.world = world
         self.process = process
         self.place = place
+        self.term = term
         self.check_term = check_term
         self.is_leader = is_leader
         self.clock = clock

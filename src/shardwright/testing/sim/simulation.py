@@ -41,12 +41,17 @@ class _Log:
     """Swallows the product's log, but for what it calls a defect."""
 
     defects: list[str] = []
+    recoveries: list[dict[str, Any]] = []
 
     def __getattr__(self, name: str) -> Any:
         return self._ignore
 
     def _ignore(self, *args: Any, **kwargs: Any) -> None:
         return None
+
+    def info(self, event: str, **kwargs: Any) -> None:
+        if event == "recovering a handoff":
+            self.recoveries.append(kwargs)
 
     def bind(self, **kwargs: Any) -> "_Log":
         return self
@@ -69,6 +74,11 @@ class _Log:
 
 
 _LOG = _Log()
+
+
+def recoveries_seen() -> list[dict[str, Any]]:
+    """What successors found of handoffs since the last simulation began."""
+    return list(_LOG.recoveries)
 
 
 def quiet() -> None:
@@ -98,6 +108,7 @@ class Simulation:
 
     def __init__(self, seed: int, *, nodes: int | None = None, keeps_log: bool = False) -> None:
         _LOG.defects.clear()
+        _LOG.recoveries.clear()
         self.world = world = World(seed, keeps_log=keeps_log)
         world.times, world.pace = SIM_TIMES, SIM_PACE
         world.checker = Checker(world)

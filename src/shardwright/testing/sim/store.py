@@ -35,6 +35,7 @@ class CentralStore(MemoryStore):
         self.loop = loop
         self.process = SimProcess("store")
         self.watchers: list[Watcher] = []
+        self.on_lead: Callable[[int], None] | None = None
         self.on_batch: list[Callable[[tuple[KeyChange, ...]], None]] = []
         self._seen = self._revision
 
@@ -122,8 +123,10 @@ class StoreClient:
         self.place = place
         self.watch_stalls_until = 0.0
         self.repeats_watch = False
+        self.on_transact: Callable[[Transaction, str], None] | None = None
 
-    async def _ask(self, work: Callable[[], Any]) -> Any:
+    async def ask(self, work: Callable[[], Any]) -> Any:
+        """Do something at the store. Raises StoreUnavailable, and what ``work`` raises."""
         def execute(answer: Callable[[Any], None]) -> None:
             try:
                 answer(result_of(work()))
@@ -136,37 +139,43 @@ class StoreClient:
             raise StoreUnavailable("store_unavailable", "the store does not answer") from e
 
     async def get(self, key: str) -> KeyValue | None:
-        found: KeyValue | None = await self._ask(lambda: self.store.get(key))
+        found: KeyValue | None = await self.ask(lambda: self.store.get(key))
         return found
 
     async def range(self, prefix: str, *, start: str | None = None, limit: int = RANGE_PAGE_ITEMS_MAX) -> RangePage:
-        page: RangePage = await self._ask(lambda: self.store.range(prefix, start=start, limit=limit))
+        page: RangePage = await self.ask(lambda: self.store.range(prefix, start=start, limit=limit))
         return page
 
     async def revision(self) -> int:
         """A store that reads a newer revision wakes its watchers."""
-        found: int = await self._ask(self.store.revision)
+        found: int = await self.ask(self.store.revision)
         for watcher in self.store.watchers:
             if watcher.client is self:
                 watcher.announce()
         return found
 
     async def transact(self, transaction: Transaction) -> TransactionResult:
-        result: TransactionResult = await self._ask(lambda: self.store.transact(transaction))
+        if self.on_transact is not None:
+            self.on_transact(transaction, "before")
+        result: TransactionResult = await self.ask(lambda: self.store.transact(transaction))
+        if self.on_transact is not None:
+            self.on_transact(transaction, "after")
+            if not self.process.runs:
+                await asyncio.sleep(0)
         return result
 
     async def grant(self, ttl: timedelta) -> LeaseId:
-        lease: LeaseId = await self._ask(lambda: self.store.grant(ttl))
+        lease: LeaseId = await self.ask(lambda: self.store.grant(ttl))
         return lease
 
     async def renew(self, lease: LeaseId) -> None:
-        await self._ask(lambda: self.store.renew(lease))
+        await self.ask(lambda: self.store.renew(lease))
 
     async def revoke(self, lease: LeaseId) -> None:
-        await self._ask(lambda: self.store.revoke(lease))
+        await self.ask(lambda: self.store.revoke(lease))
 
     async def compact(self, revision: int) -> None:
-        await self._ask(lambda: self.store.compact(revision))
+        await self.ask(lambda: self.store.compact(revision))
 
     async def close(self) -> None:
         return None
@@ -203,3 +212,32 @@ class StoreClient:
         finally:
             if watcher in self.store.watchers:
                 self.store.watchers.remove(watcher)
+
+
+class LeaderStore:
+    """The store as a leader writes to it: each transaction that succeeds is told to ``on_lead`` with the leader's term."""
+
+    def __init__(self, client: StoreClient, term: int) -> None:
+        self._client = client
+        self._term = term
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def transact(self, transaction: Transaction) -> TransactionResult:
+        client, store = self._client, self._client.store
+
+        async def work() -> TransactionResult:
+            done = await store.transact(transaction)
+            if done.succeeded and store.on_lead is not None:
+                store.on_lead(self._term)
+            return done
+
+        if client.on_transact is not None:
+            client.on_transact(transaction, "before")
+        result: TransactionResult = await client.ask(work)
+        if client.on_transact is not None:
+            client.on_transact(transaction, "after")
+            if not client.process.runs:
+                await asyncio.sleep(0)
+        return result

@@ -104,7 +104,10 @@ class World:
         self._pid = 1000
         self._decoded: dict[tuple[str, int], StoredRecord | None] = {}
         self._agents_due: set[int] = set()
+        self.kept_back = ""
+        """The next command of this name stays on its way until the network lets it arrive."""
         self.on_point: list[Callable[[SimDaemon | None, str], None]] = []
+        self.on_command: list[Callable[[SimDaemon | None, str, str], None]] = []
         mirrors._decode = self._decode
 
     # -- names, log ----------------------------------------------------------------------------------------------------
@@ -227,8 +230,10 @@ class World:
 
     def command(self, owner: Any, server: SimServer | None, name: str, when: str) -> None:
         """A leader is about to send a command, or has its reply."""
-        if name == "info" or not self.on_point:
+        if name == "info" or not (self.on_point or self.on_command):
             return
+        for call in self.on_command:
+            call(self._daemon_of(owner), name.partition(" ")[0], when)
         words = name.split()
         where = "" if server is None else " server"
         self._reach(self._daemon_of(owner), f"{words[0]}{where}:{when}")
@@ -268,6 +273,14 @@ class World:
     def answers_late(self, name: str) -> bool:
         """Whether the answer to a command gets lost, though it was executed."""
         return self.late_until > self.loop.now and self.rng.random() < 0.3
+
+    def keeps_back(self, name: str) -> bool:
+        """Whether this command stays on its way."""
+        if self.kept_back and name.startswith(self.kept_back):
+            self.kept_back = ""
+            self.log(f"on its way for long: {name}")
+            return True
+        return False
 
     def sync_seconds(self, replica: SimServer, source: SimServer) -> float:
         """How long a full sync takes."""

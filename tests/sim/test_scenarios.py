@@ -1,0 +1,105 @@
+"""Small named scenarios: each shows a mistake that a seed once found, or a trap that must stay closed."""
+
+import pytest
+
+from shardwright.testing.sim.daemon import SimDaemon
+from shardwright.testing.sim.simulation import Simulation, quiet
+
+pytestmark = pytest.mark.usefixtures("product_log")
+
+
+def cluster(*, replication: bool = True, persistence: str = "aof") -> Simulation:
+    """Three nodes with one database that is written to."""
+    quiet()
+    simulation = Simulation(3, nodes=3)
+    simulation.run_for(10.0)
+    simulation.operator.create(60, replication=replication, persistence=persistence)
+    simulation.run_for(10.0)
+    simulation.world.writers.calm_s = 0.1
+    return simulation
+
+
+def primary_node(simulation: Simulation) -> int:
+    tables = simulation.world.checker.tables
+    primary = tables["groups"]["groups/1:1"]["primary"]
+    return int(tables["shards"][f"shards/{primary:08d}"]["node_uid"])
+
+
+def at_point(simulation: Simulation, point: str, do: object) -> None:
+    """Call ``do(daemon)`` when a leader reaches the point for the first time."""
+
+    def reached(daemon: SimDaemon | None, name: str) -> None:
+        if name == point and daemon is not None:
+            simulation.world.on_point.remove(reached)
+            assert callable(do)
+            do(daemon)
+
+    simulation.world.on_point.append(reached)
+
+
+def ended(simulation: Simulation) -> list[str]:
+    return [f"{a['name']} {a['status']}" for a in simulation.world.checker.tables["actions"].values()]
+
+
+def test_a_planned_action_under_writers() -> None:
+    simulation = cluster()
+    simulation.operator.action(primary_node(simulation), "maintenance_on")
+    simulation.run_for(30.0)
+    simulation.rest()
+    assert ended(simulation) == ["maintenance_on completed"]
+    assert simulation.world.tally.writes["acknowledged"] > 100
+    assert simulation.world.tally.writes["unknown"] == simulation.world.tally.writes["refused"] == 0
+    simulation.end()
+
+
+@pytest.mark.parametrize("point", ["handoff:intend:before", "handoff:verify:after", "handoff:commit:before"])
+def test_a_store_that_is_away_fails_the_command_and_nothing_else(point: str) -> None:
+    """Once the exception ended the queue of the database and everything that waited in it."""
+    simulation = cluster()
+
+    def cut(daemon: SimDaemon) -> None:
+        pairs = {(daemon.node.uid, 0), (0, daemon.node.uid)}
+        simulation.world.network.cuts |= pairs
+        simulation.world.loop.at(1.8, simulation.world.network.cuts.difference_update, pairs)
+
+    at_point(simulation, point, cut)
+    simulation.operator.action(primary_node(simulation), "enslave_node")
+    simulation.run_for(30.0)
+    simulation.rest()
+    assert ended(simulation) == ["step_down completed"]
+    simulation.end()
+
+
+@pytest.mark.parametrize("way", ["kill", "freeze"])
+@pytest.mark.parametrize("point", ["handoff:fence:after", "handoff:promote:before", "handoff:promote:after"])
+def test_a_leader_that_fails_around_the_promotion(point: str, way: str) -> None:
+    simulation = cluster(persistence="disabled")
+
+    def strike(daemon: SimDaemon) -> None:
+        if way == "kill":
+            daemon.process.kill()
+            simulation.world.loop.at(1.0, simulation.restart_daemon, daemon.node.uid)
+        else:
+            daemon.process.freeze()
+            simulation.world.loop.at(15.0, daemon.process.thaw, simulation.world.loop)
+
+    at_point(simulation, point, strike)
+    simulation.operator.action(primary_node(simulation), "enslave_node")
+    simulation.run_for(60.0)
+    simulation.rest()
+    assert ended(simulation) == ["step_down completed"]
+    simulation.end()
+
+
+def test_a_primary_without_files_dies_and_its_replica_takes_over_with_everything() -> None:
+    simulation = cluster(persistence="disabled")
+    group = simulation.world.checker.tables["groups"]["groups/1:1"]
+    primary = next(s for s in simulation.world.servers_of("1:1") if s.shard_uid == group["primary"])
+    kept = primary.position
+    primary.die(planned=False)
+    simulation.rest()
+    now = simulation.world.checker.tables["groups"]["groups/1:1"]
+    assert now["primary"] != group["primary"]
+    heir = next(s for s in simulation.world.servers_of("1:1") if s.shard_uid == now["primary"])
+    assert heir.position.holds(kept) or kept.offset - heir.position.keys < 3
+    simulation.end()

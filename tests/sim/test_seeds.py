@@ -1,0 +1,25 @@
+"""Random seeds hold every invariant, and a seed is the same to the letter each time."""
+
+import pytest
+from sim_runs import run
+
+SEEDS = 40
+
+
+def test_seeds_hold_every_invariant() -> None:
+    done = run("many", "-n", str(SEEDS), "--first", "0")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "failures: 0" in done.stdout
+
+
+@pytest.mark.slow
+def test_two_thousand_seeds_hold_every_invariant() -> None:
+    done = run("many", "-n", "2000", "--first", "100000", timeout_s=3600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+def test_a_seed_replays_to_the_letter() -> None:
+    first, second = run("replay", "5"), run("replay", "5")
+    assert first.returncode == 0, first.stdout[-2000:]
+    assert first.stdout == second.stdout
+    assert "fault: " in first.stdout

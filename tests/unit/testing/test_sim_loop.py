@@ -1,0 +1,62 @@
+"""The simulated event loop: virtual time, and processes that die and freeze."""
+
+import asyncio
+
+from shardwright.testing.sim.loop import SimLoop, SimProcess
+
+
+def test_time_is_virtual_and_ordered() -> None:
+    loop, seen = SimLoop(), []
+    loop.at(2.0, seen.append, "later")
+    loop.at(1.0, seen.append, "sooner")
+    loop.run_until(10.0)
+    assert seen == ["sooner", "later"]
+    assert loop.time() == 10.0
+
+
+def test_a_killed_process_does_nothing_more_not_even_in_the_end() -> None:
+    loop, process, seen = SimLoop(), SimProcess("daemon"), []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(5.0)
+        finally:
+            seen.append("finally")
+
+    loop.start(process, work(), "work")
+    loop.run_until(1.0)
+    process.kill()
+    loop.run_until(20.0)
+    assert seen == []
+    loop.end()
+
+
+def test_a_frozen_process_goes_on_where_it_was() -> None:
+    loop, process, seen = SimLoop(), SimProcess("daemon"), []
+
+    async def work() -> None:
+        await asyncio.sleep(1.0)
+        seen.append(loop.time())
+
+    loop.start(process, work(), "work")
+    loop.run_until(0.5)
+    process.freeze()
+    loop.run_until(7.0)
+    assert seen == []
+    process.thaw(loop)
+    loop.run_until(8.0)
+    assert seen == [7.0]
+    loop.end()
+
+
+def test_a_loop_that_lets_no_time_pass_is_noticed() -> None:
+    loop = SimLoop()
+
+    async def circle() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    loop.start(SimProcess("mad"), circle(), "circle")
+    loop.run_until(1.0)
+    assert "turns in circles" in loop.failures[0]
+    loop.end()
