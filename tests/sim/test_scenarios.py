@@ -103,3 +103,21 @@ def test_a_primary_without_files_dies_and_its_replica_takes_over_with_everything
     heir = next(s for s in simulation.world.servers_of("1:1") if s.shard_uid == now["primary"])
     assert heir.position.holds(kept) or kept.offset - heir.position.keys < 3
     simulation.end()
+
+
+def test_a_clock_that_was_ahead_puts_no_restart_off_for_an_hour() -> None:
+    """The leader that started a server again had a clock an hour ahead; its successor's is right."""
+    simulation = cluster(replication=False)
+    leader = simulation.world.leader()
+    assert leader is not None
+    leader.node.skew_s = 3600.0
+    for _ in range(4):
+        for server in simulation.world.servers_of("1:1"):
+            server.die(planned=False)
+        simulation.run_for(3.0)
+    leader.process.kill()
+    leader.node.skew_s = 0.0
+    for server in simulation.world.servers_of("1:1"):
+        server.die(planned=False)
+    simulation.rest(60.0)
+    simulation.end()

@@ -27,6 +27,8 @@ SYNC_SILENCE_LIMIT = timedelta(seconds=120)
 """A sync in which nothing moves for this long is given up."""
 HANDOFF_ATTEMPTS_MAX = 8
 """Handoffs that fail for a reason other than a busy command; more of them end the move."""
+NEXT_ATTEMPT_LIMIT = timedelta(seconds=30)
+"""No attempt is put off for longer; a later time was written by a clock that was ahead of ours and says nothing."""
 LAG_READY_BYTES = 1 << 20
 SILENT_PROCESS_LIMIT = timedelta(seconds=5)
 """An endpoint process that answers nothing for this long does not hold up a rebind."""
@@ -94,7 +96,7 @@ def _hand_over(move: Move, group: SlotGroup, view: ClusterView, now: datetime, *
     is_busy = any(r.code == BUSY_CODE for r in move.reasons)
     if move.attempts >= HANDOFF_ATTEMPTS_MAX and not is_busy:
         return give_up(move, *move.reasons)
-    if move.not_before is not None and now < move.not_before:
+    if move.not_before is not None and now < move.not_before <= now + NEXT_ATTEMPT_LIMIT:
         return Decision(wake_at=move.not_before, reasons=move.reasons)
     if group.phase is not GroupPhase.SERVING or move.shard_uid is None:
         return Decision(reasons=(_reason(move, "group_starting", "the slot group is being started", Grade.SOFT_LIMIT),))

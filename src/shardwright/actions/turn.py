@@ -324,7 +324,8 @@ class _Starter:
         if self.slots == 0:
             return _waits(proposal, MOVE_LIMIT, "for another move of this action to end")
         retry_at = self._retry_at(proposal)
-        if retry_at is not None and self.turn.now < retry_at:
+        # Further away than any delay: written by a clock that was ahead of ours.
+        if retry_at is not None and self.turn.now < retry_at <= self.turn.now + RETRY_DELAYS[-1]:
             # Planned only when its time has come: a place chosen now may be gone by then.
             self.turn.wake_at(retry_at)
             return _waits(proposal, "retry_pending", f"until {retry_at:%H:%M:%S} before it is tried again")

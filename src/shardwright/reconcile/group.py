@@ -278,7 +278,7 @@ def _restarts(
     wake_at: datetime | None = None
     for copy in gone:
         shard = copy.shard
-        if shard.restart_not_before is not None and now < shard.restart_not_before:
+        if shard.restart_not_before is not None and _is_to_wait(shard.restart_not_before, now):
             wake_at = min(wake_at or shard.restart_not_before, shard.restart_not_before)
             continue
         seen = view.processes.get(shard.uid)
@@ -297,6 +297,11 @@ def _restarts(
         writes.extend((Put(started), Put(event)))
         view = view.with_writes((Put(started),))
     return tuple(writes), wake_at
+
+
+def _is_to_wait(until: datetime, now: datetime) -> bool:
+    """A time further away than any delay was written by a clock that was ahead of ours: it says nothing."""
+    return now < until <= now + timedelta(seconds=RESTART_DELAYS_S[-1])
 
 
 def _forget_restarts(copies: list[Copy], now: datetime) -> tuple[Write, ...]:

@@ -53,7 +53,7 @@ def test_a_loop_that_lets_no_time_pass_is_noticed() -> None:
     loop = SimLoop()
 
     async def circle() -> None:
-        while True:
+        while True:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
     loop.start(SimProcess("mad"), circle(), "circle")

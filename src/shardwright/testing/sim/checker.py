@@ -284,7 +284,8 @@ class Checker:
             if before is not None and after["progress"] < before["progress"] - 1e-9:
                 self.fail("progress", f"action {after['uid']}: {before['progress']} -> {after['progress']}")
             return
-        self.world.log(f"action {after['uid']} {after['name']} of node {after['node_uid']}: {old} -> {new} {after['error_message'][:200]}")
+        what = f"action {after['uid']} {after['name']} of node {after['node_uid']}"
+        self.world.log(f"{what}: {old} -> {new} {after['error_message'][:200]}")
         if before is None:
             return
         self.transitions[f"action {old} -> {new}"] += 1
@@ -307,10 +308,14 @@ class Checker:
             if server.is_alive and server.node_uid == node and self._is_recorded(server):
                 daemon_lives = f"daemons/{node:08d}" in self.tables["daemons"]
                 if daemon_lives or action["name"] == "maintenance_on":
-                    self.fail("completed", f"{action['name']} of node {node} completed and shard {server.shard_uid} runs there")
+                    self.fail(
+                        "completed", f"{action['name']} of node {node} completed and shard {server.shard_uid} runs there"
+                    )
         for endpoint in self.tables["endpoints"].values():
             if node in endpoint["nodes"]:
-                self.fail("completed", f"{action['name']} of node {node} completed and endpoint {endpoint['uid']} is bound to it")
+                self.fail(
+                    "completed", f"{action['name']} of node {node} completed and endpoint {endpoint['uid']} is bound to it"
+                )
 
     def _is_recorded(self, server: SimServer) -> bool:
         shard = self.tables["shards"].get(f"shards/{server.shard_uid:08d}")

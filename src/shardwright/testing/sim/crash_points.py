@@ -15,9 +15,10 @@ from shardwright.leader.loop import Pace
 from shardwright.model.database import Role
 from shardwright.store import keys
 from shardwright.store.protocol import CreatedAt, PutKey, Transaction
+from shardwright.testing.sim.checker import Violation
 from shardwright.testing.sim.daemon import SimDaemon
 from shardwright.testing.sim.settled import missing
-from shardwright.testing.sim.simulation import Simulation, Violation, quiet, recoveries_seen
+from shardwright.testing.sim.simulation import Simulation, quiet, recoveries_seen
 
 MOMENTS = ("before", "sent", "after")
 """Before it is sent; while it is on its way; after its reply."""
@@ -250,7 +251,9 @@ class Run:
     def _is_shut(self, server: Any) -> bool:
         group = self.world.checker.tables["groups"].get(f"groups/{server.group_uid}")
         is_primary = group is not None and group["primary"] == server.shard_uid and group["phase"] == "serving"
-        return is_primary and (server.is_fenced or server.role is not Role.PRIMARY or server.paused_until > self.world.loop.now)
+        return is_primary and (
+            server.is_fenced or server.role is not Role.PRIMARY or server.paused_until > self.world.loop.now
+        )
 
 
 def _label(transaction: Transaction) -> str:
@@ -331,7 +334,9 @@ def all_outcomes(jobs: int) -> dict[str, list[Outcome]]:
             failed = [o for o in found[scenario.name] if o.failure]
             print(f"{scenario.name}: {len(found[scenario.name])} strikes, {len(failed)} failed", flush=True)
             for o in failed[:6]:
-                print(f"  {o.point} {o.strike.moment} {o.strike.way} (point {o.strike.index}): {o.failure[:300]}", flush=True)
+                print(
+                    f"  {o.point} {o.strike.moment} {o.strike.way} (point {o.strike.index}): {o.failure[:300]}", flush=True
+                )
     return found
 
 
@@ -352,8 +357,8 @@ def table(found: dict[str, list[Outcome]]) -> str:
         f"{slowest:.1f} s.",
     ]
     for name, outcomes in found.items():
-        lines += ["", f"## {name}", "", "| point | strikes | the successor found | it did | the action ended | settled within |",
-                  "|---|---|---|---|---|---|"]  # fmt: skip
+        head = "| point | strikes | the successor found | it did | the action ended | settled within |"
+        lines += ["", f"## {name}", "", head, "|---|---|---|---|---|---|"]
         by_point: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
             by_point.setdefault(outcome.point, []).append(outcome)

@@ -154,9 +154,12 @@ class SimDaemon:
             clock=self.clock,
             probe=lambda point: self.world.probed(self, point),
             random_text=self.world.random_text,
-            yield_leadership=lambda: self._run("yield", self.candidate.yield_leadership()) and None,
+            yield_leadership=self._yield,
         )
         return Leader(parts, term=held.term, fence=held.fence, pace=self.world.pace)
+
+    def _yield(self) -> None:
+        self._run("yield", self.candidate.yield_leadership())
 
     # -- the machine, for the leader -----------------------------------------------------------------------------------
 

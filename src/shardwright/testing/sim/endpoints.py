@@ -1,7 +1,7 @@
 """Modelled endpoint processes, and the ``Endpoints`` through which a simulated leader speaks to them.
 
-What a hold, a release and a specification do is the product's own ``endpoint/gate.py``; the sockets and the clients' commands
-around it are modelled here, with the limits of ``endpoint/protocol.py``.
+What a hold, a release and a specification do is the product's own ``endpoint/gate.py``; the sockets and the clients'
+commands around it are modelled here, with the limits of ``endpoint/protocol.py``.
 """
 
 import asyncio
@@ -199,7 +199,9 @@ class Served:
             return
         for target in (hold.new, hold.old):
             if self._is_writable(target):
-                self.world.log(f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: released itself to {target.shard_uid}")
+                self.world.log(
+                    f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: released itself to {target.shard_uid}"
+                )
                 self.release(target)
                 return
         self.asks = True
@@ -372,7 +374,9 @@ class SimEndpoints:
         return result
 
     async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:
-        result: ReleaseResult = await self._ask(node, lambda p: p.known(endpoint).release(target), name=f"release {endpoint}")
+        result: ReleaseResult = await self._ask(
+            node, lambda p: p.known(endpoint).release(target), name=f"release {endpoint}"
+        )
         return result
 
     async def pass_along(self, node: NodeUid, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:

@@ -116,7 +116,9 @@ class Faults:
     def _arm_command(self) -> str:
         rng = self.world.rng
         where = rng.choice(COMMANDS)
-        return self._arm(f"{where}{'' if where in ('serve', 'release', 'pass', 'drop') else ' server'}:{rng.choice(('before', 'after'))}")
+        return self._arm(
+            f"{where}{'' if where in ('serve', 'release', 'pass', 'drop') else ' server'}:{rng.choice(('before', 'after'))}"
+        )
 
     def _arm(self, point: str) -> str:
         world = self.world

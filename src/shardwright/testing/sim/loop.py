@@ -128,19 +128,19 @@ class SimLoop(asyncio.AbstractEventLoop):
             self.tasks = [t for t in self.tasks if not t.done()]
         return task
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         if context is None:
             context = copy_context()
         handle = Handle(callback, args, context, context.get(PROCESS))
         self.ready.append(handle)
         return handle
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         if context is None:
             context = copy_context()
         return self._push(when, Handle(callback, args, context, context.get(PROCESS)))
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
@@ -194,13 +194,12 @@ class SimLoop(asyncio.AbstractEventLoop):
         if call is None:
             return
         process = handle.process
-        if process is not None and not self.is_over:
-            if not process.is_alive or process.is_frozen:
-                # Of a dead one too: what waits for this step can be cancelled in the end only if it is kept.
-                if not process.parked:
-                    self.stopped.append(process)
-                process.parked.append(handle)
-                return
+        if process is not None and (not process.is_alive or process.is_frozen) and not self.is_over:
+            # Of a dead one too: what waits for this step can be cancelled in the end only if it is kept.
+            if not process.parked:
+                self.stopped.append(process)
+            process.parked.append(handle)
+            return
         self.steps += 1
         if handle.context is None:
             call(*handle.args)

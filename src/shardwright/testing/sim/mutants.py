@@ -25,8 +25,10 @@ from shardwright.model.seen import Health
 from shardwright.model.view import Put
 from shardwright.plan import ledger, quorum
 from shardwright.reconcile import group as groups
+from shardwright.store import commit as commits
 from shardwright.testing.sim import daemon, servers
-from shardwright.testing.sim.simulation import Simulation, Violation
+from shardwright.testing.sim.checker import Violation
+from shardwright.testing.sim.simulation import Simulation
 
 Patch = tuple[Any, str, Any]
 
@@ -64,7 +66,7 @@ def mutant_in(situation: Situation) -> Callable[[Make], Make]:
     return register
 
 
-# -- situations ------------------------------------------------------------------------------------------------------------
+# -- situations --------------------------------------------------------------------------------------------------------
 
 
 def _when(simulation: Simulation, point: str, do: Callable[[Any], None]) -> None:
@@ -179,7 +181,7 @@ def hunt(chosen: Mutant, seeds: range) -> tuple[int, Violation] | None:
     return None
 
 
-# -- a handoff -------------------------------------------------------------------------------------------------------------
+# -- a handoff ---------------------------------------------------------------------------------------------------------
 
 
 @mutant
@@ -282,7 +284,7 @@ def _lead_without_opening() -> Callable[..., list[Any]]:
     return lead
 
 
-# -- a successor -----------------------------------------------------------------------------------------------------------
+# -- a successor -------------------------------------------------------------------------------------------------------
 
 
 @mutant
@@ -383,7 +385,7 @@ def never_recovers_a_handoff() -> Sequence[Patch]:
 
 @mutant_in(a_leader_that_does_not_know_that_it_is_none)
 def does_not_check_the_lease() -> Sequence[Patch]:
-    right = loop.commit
+    right = commits.commit
 
     async def commit(*args: Any, **kwargs: Any) -> int:
         kwargs["fence"] = None
@@ -401,7 +403,7 @@ def does_not_check_the_lease() -> Sequence[Patch]:
     return [(loop, "commit", commit), (daemon, "check_term", check), (daemon.Keeper, "wait_other", wait_other)]
 
 
-# -- who is primary ----------------------------------------------------------------------------------------------------------
+# -- who is primary ----------------------------------------------------------------------------------------------------
 
 
 @mutant
@@ -448,7 +450,7 @@ def replaces_a_primary_that_only_does_not_answer() -> Sequence[Patch]:
     return [(groups.Copy, "is_gone", property(is_gone))]
 
 
-# -- moves -------------------------------------------------------------------------------------------------------------------
+# -- moves -------------------------------------------------------------------------------------------------------------
 
 
 @mutant
@@ -513,7 +515,7 @@ def forgets_the_copy_that_it_undoes() -> Sequence[Patch]:
     return [(move, "_undo", undo), (move, "_give_up", give_up), (move, "_starting", starting)]
 
 
-# -- actions and plans ---------------------------------------------------------------------------------------------------------
+# -- actions and plans -------------------------------------------------------------------------------------------------
 
 
 @mutant
@@ -582,14 +584,14 @@ def completes_while_something_is_left() -> Sequence[Patch]:
 def lets_the_progress_fall() -> Sequence[Patch]:
     right = progress.progress
 
-    def falling(action: Any, moves: Any, pending: Any) -> float:
+    def falling(action: Any, moves: Any, pending: Any) -> Any:
         found = list(moves)
         return max(0.0, right(action, found, pending) - 30.0 * sum(m.state.is_terminal for m in found))
 
     return [(turn, "progress", falling)]
 
 
-# -- endpoints -------------------------------------------------------------------------------------------------------------------
+# -- endpoints ---------------------------------------------------------------------------------------------------------
 
 
 @mutant

@@ -1,7 +1,7 @@
 """Requests between simulated processes: they take time, get lost, and reach a receiver whose sender has died meanwhile.
 
-A *place* is a node, or the store. Partitions are between places, in one direction each. What a frozen receiver was sent waits
-in its socket; what was sent before the sender froze is on its way.
+A *place* is a node, or the store. Partitions are between places, in one direction each. What a frozen receiver was sent
+waits in its socket; what was sent before the sender froze is on its way.
 """
 
 import asyncio

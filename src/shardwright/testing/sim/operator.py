@@ -14,7 +14,15 @@ from shardwright.model.view import Put
 from shardwright.testing.sim.world import World
 
 MB = 1 << 20
-WORDS = ("maintenance_on", "maintenance_on", "maintenance_on", "maintenance_off", "maintenance_off", "enslave_node", "remove")
+WORDS = (
+    "maintenance_on",
+    "maintenance_on",
+    "maintenance_on",
+    "maintenance_off",
+    "maintenance_off",
+    "enslave_node",
+    "remove",
+)
 
 
 class Operator:
@@ -143,7 +151,7 @@ class Operator:
             live = [a for a in world.checker.tables["actions"].values() if a["status"] in ("queued", "starting", "running")]
             if live:
                 chosen = rng.choice(sorted(live, key=lambda a: a["uid"]))
-                self.cancel(chosen["node_uid"], {"step_down": "enslave_node"}.get(chosen["name"], chosen["name"]))
+                self.cancel(chosen["node_uid"], _word_of(chosen["name"]))
         elif kind < 0.82 and len(known) < 4:
             self.create_any()
         elif kind < 0.90:
@@ -194,6 +202,10 @@ class Operator:
             replication=safe or rng.random() < 0.8,
             persistence=rng.choice(("aof", "disabled", "snapshot", "aof")),
         )
+
+
+def _word_of(name: str) -> str:
+    return "enslave_node" if name == "step_down" else name
 
 
 def persistence_of(word: str) -> dict[str, Any]:

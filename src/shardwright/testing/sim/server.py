@@ -1,8 +1,8 @@
 """A modelled server: one process of Redis or Valkey with its replication history, links, fences, pause and files.
 
-Data is a position in a tree of histories: what a server holds is everything on the way from the root to its position, so that
-a copy costs nothing and "does it hold this write" is a question of position. Behaves as measured on the real ones (design,
-*Handoff*, traps). Decides nothing about the cluster.
+Data is a position in a tree of histories: what a server holds is everything on the way from the root to its position, so
+that a copy costs nothing and "does it hold this write" is a question of position. Behaves as measured on the real ones
+(design, *Handoff*, traps). Decides nothing about the cluster.
 """
 
 from collections.abc import Callable
@@ -431,6 +431,13 @@ class SimServer:
                 self.save()
             if persistence is Persistence.DISABLED:
                 self.files.snapshot = None
+
+    def begin_save(self) -> bool:
+        """As an operator's save; False while a sync occupies the only background process."""
+        if self.sync is not None:
+            return False
+        self.save()
+        return True
 
     def save(self) -> None:
         """BGSAVE or BGREWRITEAOF."""

@@ -1,7 +1,8 @@
 """The ``Servers`` of a simulated leader: sessions and questions over the simulated network.
 
-A session opens as the real one does (``server/session.py``): log in, check the term, end every older management session, make
-sure who it is. Commands that an ended session had on their way are dropped by the server; those that arrived before are not.
+A session opens as the real one does (``server/session.py``): log in, check the term, end every older management session,
+make sure who it is. Commands that an ended session had on their way are dropped by the server; those that
+arrived before are not.
 """
 
 import asyncio
@@ -108,7 +109,7 @@ class SimSession:
     async def save(self, persistence: Persistence) -> None:
         if persistence is Persistence.DISABLED:
             return
-        reply = await self.call("save", lambda s: s.sync is None and (s.save() or True))
+        reply = await self.call("save", lambda s: s.begin_save())
         if not reply:
             raise Permanent("server_refused", "a sync occupies it")
 
@@ -179,7 +180,12 @@ class SimServers:
         lock = self._locks.setdefault(target.shard_uid, asyncio.Lock())
         async with lock:
             session = self._sessions.get(target.shard_uid)
-            if session is not None and session.target == target and session.is_open and session.uid in session.server.sessions:
+            if (
+                session is not None
+                and session.target == target
+                and session.is_open
+                and session.uid in session.server.sessions
+            ):
                 return session
             session = await self._open(target)
             self._sessions[target.shard_uid] = session

@@ -15,15 +15,17 @@ def missing(world: "World") -> list[str]:
     found = []
     if not tables["leader"]:
         found.append("nobody leads")
-    for action in tables["actions"].values():
-        if action["status"] not in ENDED_STATUS and not action["reasons"]:
-            found.append(f"action {action['uid']} {action['name']} is {action['status']} without a reason")
-    for move in tables["moves"].values():
-        if move["state"] not in ENDED_STATES:
-            found.append(f"move {move['uid']} is {move['state']}")
-    for database in tables["databases"].values():
-        if database["status"] not in ("active", "creation-failed"):
-            found.append(f"database {database['uid']} is {database['status']}")
+    found += [
+        f"action {a['uid']} {a['name']} is {a['status']} without a reason"
+        for a in tables["actions"].values()
+        if a["status"] not in ENDED_STATUS and not a["reasons"]
+    ]
+    found += [f"move {m['uid']} is {m['state']}" for m in tables["moves"].values() if m["state"] not in ENDED_STATES]
+    found += [
+        f"database {d['uid']} is {d['status']}"
+        for d in tables["databases"].values()
+        if d["status"] not in ("active", "creation-failed")
+    ]
     for group in tables["groups"].values():
         found += _group(world, group)
     found += _strays(world)
@@ -44,7 +46,9 @@ def _group(world: "World", group: Json) -> list[str]:
     if primary is None:
         return [f"the primary of {uid}, shard {group['primary']}, does not run"]
     if primary.role is not Role.PRIMARY or primary.is_fenced or primary.paused_until > world.loop.now:
-        found.append(f"shard {primary.shard_uid} is {primary.role}, fenced {primary.is_fenced}, paused {primary.paused_until}")
+        found.append(
+            f"shard {primary.shard_uid} is {primary.role}, fenced {primary.is_fenced}, paused {primary.paused_until}"
+        )
     copies = 2 if database["has_replica"] else 1
     if len(shards) != copies:
         found.append(f"slot group {uid} has {len(shards)} copies of {copies}")
@@ -85,9 +89,9 @@ def _strays(world: "World") -> list[str]:
     members = world.checker.tables["nodes"]
     found = []
     for _, server in sorted(world.servers_by_pid.items()):
-        if server.is_alive and f"shards/{server.shard_uid:08d}" not in recorded:
-            if f"nodes/{server.node_uid:08d}" in members:
-                found.append(f"shard {server.shard_uid} runs on node {server.node_uid} and is not recorded")
+        is_member = f"nodes/{server.node_uid:08d}" in members
+        if server.is_alive and is_member and f"shards/{server.shard_uid:08d}" not in recorded:
+            found.append(f"shard {server.shard_uid} runs on node {server.node_uid} and is not recorded")
     found += [f"shard {s['uid']} is wanted {s['wanted']} for ever" for s in recorded.values() if s["wanted"] != "running"]
     return found
 

@@ -2,6 +2,8 @@
 
 import gc
 import logging
+import sys
+import traceback
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -40,8 +42,9 @@ FAULTS_MIN = 5
 class _Log:
     """Swallows the product's log, but for what it calls a defect."""
 
-    defects: list[str] = []
-    recoveries: list[dict[str, Any]] = []
+    def __init__(self) -> None:
+        self.defects: list[str] = []
+        self.recoveries: list[dict[str, Any]] = []
 
     def __getattr__(self, name: str) -> Any:
         return self._ignore
@@ -57,17 +60,11 @@ class _Log:
         return self
 
     def exception(self, event: str, **kwargs: Any) -> None:
-        import sys
-
         error = sys.exc_info()[1]
-        import traceback
-
         where = "".join(traceback.format_exception(error)[-3:]) if error is not None else ""
         self.defects.append(f"{event}: {error!r} {where}")
 
     def error(self, event: str, **kwargs: Any) -> None:
-        import traceback
-
         error = kwargs.get("exc_info")
         if isinstance(error, BaseException):
             self.defects.append(f"{event}: {''.join(traceback.format_exception(error)[-3:])}")
@@ -81,10 +78,15 @@ def recoveries_seen() -> list[dict[str, Any]]:
     return list(_LOG.recoveries)
 
 
+def _bind(logger: Any, processors: Any, context: Any) -> _Log:
+    return _LOG
+
+
 def quiet() -> None:
     """Let the product's log lead into the simulation."""
     logging.disable(logging.CRITICAL)
-    structlog.configure(wrapper_class=lambda logger, processors, context: _LOG, processors=[], cache_logger_on_first_use=True)
+    wrapper: Any = _bind
+    structlog.configure(wrapper_class=wrapper, processors=[], cache_logger_on_first_use=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,7 @@ class StoreClient:
 
     async def ask(self, work: Callable[[], Any]) -> Any:
         """Do something at the store. Raises StoreUnavailable, and what ``work`` raises."""
+
         def execute(answer: Callable[[Any], None]) -> None:
             try:
                 answer(result_of(work()))

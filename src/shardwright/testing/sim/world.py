@@ -1,7 +1,7 @@
 """Everything there is in a simulation, and what the parts ask of it. Owns the seed, the log and the look-ups.
 
-Parts tell the world what happens (``server_died``, ``acknowledged``, ``command``); it tells the checker and whoever is armed to
-strike at that point.
+Parts tell the world what happens (``server_died``, ``acknowledged``, ``command``); it tells the checker, and
+whoever is armed to strike at that point.
 """
 
 import hashlib
@@ -82,7 +82,7 @@ class World:
     def __init__(self, seed: int, *, keeps_log: bool = False) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
-        self.loop = SimLoop()
+        self.loop = SimLoop()  # type: ignore[abstract]
         self.network = Network(self.loop, self.rng)
         self.store = CentralStore(StoreClock(self.loop), self.loop)
         self.store.on_batch.append(self._batch)
