@@ -54,6 +54,8 @@ def _enter(move: Move, state: MoveState, now: datetime, **changes: object) -> Mo
         changes.setdefault("ended_at", now)
     if move.started_at is None:
         changes.setdefault("started_at", now)
+    if state is MoveState.READY:
+        changes.setdefault("ready_at", now)
     return replace(move, state=state, state_since=now, **changes)  # type: ignore[arg-type]
 
 

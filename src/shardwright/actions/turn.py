@@ -200,14 +200,14 @@ class Turn:
         kind = "cluster_node_remove_failed" if self.action.name == ActionName.REMOVE else "cluster_node_operation_failed"
         self.event(kind, Severity.ERROR, f"{_title(self.action)} failed: {message}")
 
-    def cancelled(self) -> None:
-        """The action ends by request."""
-        self.end_step("cancelled")
+    def cancelled(self, *, reasons: Iterable[Reason] = ()) -> None:
+        """The action ends by request. ``reasons`` are what could not be put back as it was."""
+        self.end_step("undone" if self.action.is_undo_wanted else "cancelled")
         self.become(ActionStatus.CANCELLED)
-        self.change(ended_at=self.now, reasons=())
+        self.change(ended_at=self.now, reasons=_bounded(reasons))
         is_removal = self.action.name == ActionName.REMOVE
         kind = "cluster_node_remove_abort_completed" if is_removal else "cluster_node_operation_failed"
-        self.event(kind, Severity.INFO if is_removal else Severity.WARNING, f"{_title(self.action)} was cancelled")
+        self.event(kind, Severity.INFO if is_removal else Severity.WARNING, f"{_title(self.action)} was {_how(self.action)}")
 
     def yields(self) -> bool:
         """Give up leadership while the node leads; True as long as the action must wait for another leader."""
@@ -282,6 +282,7 @@ class _Starter:
         self.turn = turn
         self.plan = plan
         self.rule = rule
+        self.is_undo = turn.action.status == ActionStatus.CANCELLING
         policy = turn.view.policy
         limit = policy.default_concurrent_restore_actions if moves_max is None else moves_max
         live = turn.view.live_moves()
@@ -291,7 +292,7 @@ class _Starter:
         self.syncs = None if policy.max_slave_full_syncs == 0 else max(0, policy.max_slave_full_syncs - len(syncing))
         self.failed: dict[tuple[MoveKind, Subject], list[Move]] = {}
         for move in own_moves(turn):
-            if move.state == MoveState.FAILED:
+            if move.state == MoveState.FAILED and move.is_undo == self.is_undo:
                 self.failed.setdefault((move.kind, _subject(move)), []).append(move)
         self.stuck: dict[Subject, Reason] = {}
         self.started: list[MoveProposal] = []
@@ -341,7 +342,8 @@ class _Starter:
     def _start(self, proposal: MoveProposal) -> None:
         number = self.turn.action.moves_started + 1
         uid = MoveUid(f"{self.turn.action.uid}-{number}")
-        self.turn.put(proposal.to_move(uid, self.turn.action.uid, now=self.turn.now))
+        move = proposal.to_move(uid, self.turn.action.uid, now=self.turn.now)
+        self.turn.put(replace(move, is_undo=self.is_undo))
         self.turn.change(moves_started=number)
         self.started.append(proposal)
         if self.slots is not None:
@@ -437,6 +439,10 @@ def _message(text: str, reasons: Sequence[Reason]) -> str:
     if len(reasons) > MESSAGE_REASONS_MAX:
         parts.append(f"and {len(reasons) - MESSAGE_REASONS_MAX} more")
     return "; ".join(parts)
+
+
+def _how(action: Action) -> str:
+    return "cancelled and undone" if action.is_undo_wanted else "cancelled"
 
 
 def _title(action: Action) -> str:

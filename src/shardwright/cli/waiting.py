@@ -59,6 +59,17 @@ def wait_for_action(session: Session, uid: str, *, timeout: str | None) -> Json:
     raise Failure(Exit.FAILED, code, text, remedy=f"shardwright action show {uid} tells what was done")
 
 
+def wait_for_cancellation(session: Session, uid: str, *, timeout: str | None) -> Json:
+    """Show a cancelled action until it ends. Raises Failure when it could not end as asked, or outlasts ``timeout``."""
+    action = _watch(session, uid, deadline(timeout))
+    session.show(action, lambda: ending(action))
+    if action.get("status") in ("cancelled", "completed"):
+        return action
+    text = str(action.get("error_message") or f"{title(action)} ended {action.get('status')}")
+    code = str(action.get("error_code") or action.get("status"))
+    raise Failure(Exit.FAILED, code, text, remedy=f"shardwright action show {uid} tells what was done")
+
+
 def wait_until(session: Session, what: str, ask: Callable[[], T | None], *, timeout: str | None) -> T:
     """Ask again and again until the answer is not None."""
     until = deadline(timeout)

@@ -75,10 +75,22 @@ async def start_node_action(
     return JSONResponse(answer)
 
 
-@router.delete("/v1/nodes/{uid:int}/actions/{action}", response_model=NodeActionAnswer)
+@router.delete(
+    "/v1/nodes/{uid:int}/actions/{action}",
+    response_model=NodeActionAnswer,
+    openapi_extra=query_of("mode"),
+)
 async def cancel_node_action(
-    uid: int, action: str, context: Context, caller: Annotated[Caller, Depends(require("cancel_node_action"))]
+    uid: int,
+    action: str,
+    request: Request,
+    context: Context,
+    caller: Annotated[Caller, Depends(require("cancel_node_action"))],
 ) -> JSONResponse:
-    """Cancel a live action, or forget the result of one that has ended."""
-    shown = await submit(context, caller.user.email, lambda seen: service.cancel_or_forget(seen, NodeUid(uid), action))
+    """Cancel a live action, or forget the result of one that has ended. ``mode=stop`` (the default) leaves what has moved
+    where it is, ``mode=undo`` puts everything back where it was; asking for an undo after a stop is possible."""
+    mode = request.query_params.get("mode")
+    shown = await submit(
+        context, caller.user.email, lambda seen: service.cancel_or_forget(seen, NodeUid(uid), action, mode=mode)
+    )
     return JSONResponse(node_action(shown, context.mirror.view()))

@@ -44,6 +44,7 @@ def start(seen: Look, node_uid: NodeUid, word: str, raw: bytes, *, uid: ActionUi
         PutKey(keys.last_action_key(node_uid, name), uid.encode()),
     ]
     if name is ActionName.REMOVE:
+        writes[0] = Put(action := replace(action, was_closed=node.is_closed))
         writes.append(Put(replace(node, is_closed=True)))
         compares.append(ModifiedAt(keys.REMOVE_LOCK, 0))
         operations.append(PutKey(keys.REMOVE_LOCK, uid.encode()))
@@ -113,20 +114,34 @@ def find(seen: Look, node_uid: NodeUid, word: str) -> Action:
     return action
 
 
-def cancel_or_forget(seen: Look, node_uid: NodeUid, word: str) -> Intent[Action]:
-    """Ask a live action to stop, or forget the result of one that ended. The answer shows a live one as cancelling."""
+def is_undo(mode: str | None) -> bool:
+    """Whether a cancellation shall put everything back. Raises Rejected for an unknown mode."""
+    if mode not in (None, "stop", "undo"):
+        raise invalid(
+            "invalid_parameter", f"mode: there is no mode {mode!r}.", remedy="Modes are: stop (the default), undo."
+        )
+    return mode == "undo"
+
+
+def cancel_or_forget(seen: Look, node_uid: NodeUid, word: str, *, mode: str | None = None) -> Intent[Action]:
+    """Ask a live action to stop or to undo what it did, or forget the result of one that ended. The answer shows a live one
+    as cancelling. A stop may become an undo; an undo is not taken back."""
+    undoes = is_undo(mode)
     action = find(seen, node_uid, word)
     if action.status.is_terminal:
+        if undoes:
+            text = f"{action_name(action.name)} of node {node_uid} ended {action.status}: only a live action can be undone."
+            raise conflict("action_ended", text, remedy="maintenance_off brings back what maintenance_on moved.")
         return _forget(seen, action)
     shown = replace(action, status=ActionStatus.CANCELLING)
-    if action.cancel_requested_at is not None:
+    if action.cancel_requested_at is not None and (action.is_undo_wanted or not undoes):
         return Intent(shown)
-    wish = replace(action, cancel_requested_at=seen.now, cancel_requested_by=seen.by)
+    asked_at = action.cancel_requested_at or seen.now
+    wish = replace(action, cancel_requested_at=asked_at, cancel_requested_by=seen.by, is_undo_wanted=undoes)
     kind = _CANCEL_EVENTS.get(action.name, f"{action.name}_cancel_request")
-    text = f"{action_name(action.name)} of node {node_uid} shall stop"
+    text = f"{action_name(action.name)} of node {node_uid} shall {'be undone' if undoes else 'stop'}"
     event = audit(seen, kind, text, node_uid=node_uid, action_uid=action.uid)
-    answer = replace(shown, cancel_requested_at=seen.now, cancel_requested_by=seen.by)
-    return Intent(answer, (Put(wish), event))
+    return Intent(replace(wish, status=ActionStatus.CANCELLING), (Put(wish), event))
 
 
 def _forget(seen: Look, action: Action) -> Intent[Action]:
