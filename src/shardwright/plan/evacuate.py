@@ -360,7 +360,7 @@ class _Evacuation:
         planned = [m for m in proposed if m.changes_role and m.database_uid == endpoint.database_uid]
         if planned:
             return {m.to_node for m in planned if m.to_node is not None}
-        return self.ledger.primaries_of.get(endpoint.database_uid, set())
+        return self.ledger.primary_nodes(endpoint.database_uid)
 
     # -- reasons ---------------------------------------------------------------------------------------------------------
 
