@@ -255,7 +255,7 @@ def _clean(
     else:
         is_gone = process.state in (ProcessState.GONE, ProcessState.ABSENT, ProcessState.FAILED)
     if is_gone and not move.has_left:
-        return Decision(writes=(Put(replace(move, has_left=True)),))
+        return Decision(writes=(Put(replace(move, has_left=True, left_at=now)),))
     if not is_gone:
         return Decision(wake_at=now + timedelta(seconds=1))
     if old.wanted is ShardWanted.STOPPED:

@@ -28,6 +28,7 @@ from shardwright.model.event import Event, Severity
 from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Delete, Put, Record, Write
+from shardwright.plan.eta import expected_end, measured
 from shardwright.plan.evacuate import MoveProposal, Unplaced
 from shardwright.plan.explain import Code
 from shardwright.plan.standing import is_gone
@@ -230,8 +231,13 @@ def own_moves(turn: Turn) -> list[Move]:
 
 
 def failures_of(turn: Turn) -> dict[Subject, Counter[NodeUid]]:
-    """How often each target was tried in vain for each subject, so that a new attempt goes elsewhere if it can."""
+    """How often each target was tried in vain for each subject, so that a new attempt goes elsewhere if it can. Where an
+    accepted plan says where it goes, every other node counts as tried once: taken only when that one refuses or failed."""
     found: dict[Subject, Counter[NodeUid]] = {}
+    for target in turn.action.targets:
+        subject = target.endpoint_uid if target.shard_uid is None else target.shard_uid
+        if subject is not None:
+            found[subject] = Counter(uid for uid in turn.view.nodes if uid != target.to_node)
     for move in own_moves(turn):
         if move.state == MoveState.FAILED and move.to_node is not None and move.kind != MoveKind.HANDOFF:
             found.setdefault(_subject(move), Counter())[move.to_node] += 1
@@ -258,6 +264,7 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     turn.change(
         work_total_bytes=work_total_bytes(turn.action, moves, pending), progress=progress(turn.action, moves, pending)
     )
+    _expect_end(turn, [*moves, *plan.in_flight], pending)
     is_over = rule.until is not None and turn.now >= rule.until
     waiting = () if is_over else plan.waiting
     given_up = plan.waiting if is_over else ()
@@ -273,6 +280,18 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     if is_under_way and rule.until is not None and not is_over:
         turn.wake_at(rule.until)
     return Advance(is_under_way, (*starter.stuck.values(), *given_up), tuple(unplaced))
+
+
+def _expect_end(turn: Turn, moves: Sequence[Move], pending: Sequence[MoveProposal]) -> None:
+    """Say when the action may end. An estimate that hardly differs is kept: each change is a write."""
+    live = [m for m in {m.uid: m for m in moves}.values() if holds(turn.view, m)]
+    rates = measured(turn.view.moves.values())
+    limit = turn.view.policy.max_slave_full_syncs
+    found = expected_end(live, pending, rates, syncs_max=limit, now=turn.now)
+    before = turn.action.expected_end_at
+    tolerance = max(timedelta(seconds=0.3), (found - turn.now) / 25)
+    if before is None or abs(found - before) > tolerance:
+        turn.change(expected_end_at=found)
 
 
 class _Starter:
@@ -343,6 +362,7 @@ class _Starter:
         number = self.turn.action.moves_started + 1
         uid = MoveUid(f"{self.turn.action.uid}-{number}")
         move = proposal.to_move(uid, self.turn.action.uid, now=self.turn.now)
+        self._note_deviation(proposal)
         self.turn.put(replace(move, is_undo=self.is_undo))
         self.turn.change(moves_started=number)
         self.started.append(proposal)
@@ -350,6 +370,14 @@ class _Starter:
             self.slots -= 1
         if proposal.kind == MoveKind.RELOCATE and self.syncs is not None:
             self.syncs -= 1
+
+    def _note_deviation(self, proposal: MoveProposal) -> None:
+        """An accepted plan that cannot be followed to the letter any more is not given up half-way; it is told."""
+        for target in self.turn.action.targets if not self.is_undo else ():
+            planned = target.endpoint_uid if target.shard_uid is None else target.shard_uid
+            if planned == proposal.subject and target.to_node != proposal.to_node and proposal.kind != MoveKind.HANDOFF:
+                text = f"{_subject_name(proposal)} goes to node {proposal.to_node}, not {target.to_node} as planned"
+                self.turn.event("node_action_plan_changed", Severity.WARNING, text)
 
     def _attempts(self, proposal: MoveProposal) -> list[Move]:
         return self.failed.get((proposal.kind, proposal.subject), [])

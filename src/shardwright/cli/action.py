@@ -85,7 +85,7 @@ def _cancel(
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
-    """Ask an action to stop. What has moved stays where it is, or goes back with --undo; running moves finish or turn back."""
+    """Ask an action to stop. What has moved stays where it is, or goes back with --undo; running moves end first."""
     found = read_action(session.api, _uid(session, action))
     if has_ended(found):
         raise Failure(Exit.FAILED, "already_ended", f"{title(found)} ended already: {found.get('status')}")

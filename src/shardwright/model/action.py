@@ -280,3 +280,5 @@ class Move:
     """It takes back what an earlier move of the same action did."""
     ready_at: datetime | None = None
     """When the new copy held what the primary held; None: not yet."""
+    left_at: datetime | None = None
+    """When nothing of it ran on ``from_node`` any more; None: not yet, or not a relocation."""

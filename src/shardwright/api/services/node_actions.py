@@ -10,6 +10,7 @@ from shardwright.api.codes import conflict, invalid, not_found
 from shardwright.api.schemas.v1.common import action_name, action_of_url
 from shardwright.api.schemas.v1.parameters import parameters_of
 from shardwright.api.services.intent import Intent, Look, audit
+from shardwright.api.services.preview import preview
 from shardwright.model.action import Action, ActionName, ActionStatus
 from shardwright.model.ids import ActionUid, NodeUid
 from shardwright.model.view import Put, Write
@@ -51,6 +52,22 @@ def start(seen: Look, node_uid: NodeUid, word: str, raw: bytes, *, uid: ActionUi
     else:
         compares.append(ModifiedAt(node_key, seen.modified_at(node_key)))
     return Intent(action, tuple(writes), tuple(compares), tuple(operations))
+
+
+def start_planned(seen: Look, node_uid: NodeUid, word: str, raw: bytes, *, uid: ActionUid, plan_uid: str) -> Intent[Action]:
+    """Queue an action that follows the plan of a dry run. Raises Rejected as ``start`` does, and when the plan would be
+    another one now: something that it rests on has changed."""
+    intent = start(seen, node_uid, word, raw, uid=uid)
+    found = preview(intent.answer, seen.view, intent.writes, seen.now)
+    if found.plan_uid != plan_uid:
+        raise conflict(
+            "plan_outdated",
+            "The cluster is no longer as the plan found it: other moves, places or hindrances would come of it now.",
+            remedy="Ask for a new plan (dry_run).",
+        )
+    action = replace(intent.answer, plan_uid=plan_uid, targets=found.targets)
+    writes = tuple(Put(action) if w.record == intent.answer else w for w in intent.writes)
+    return replace(intent, answer=action, writes=writes)
 
 
 def _refuse_conflicts(seen: Look, node_uid: NodeUid, name: ActionName) -> None:

@@ -1,16 +1,19 @@
 """Node actions, their steps, moves and evidence on the wire: under a node, in ``/v1/actions``, in ``/v2/actions``. Pure."""
 
+from datetime import datetime
 from typing import NotRequired
 
 from typing_extensions import TypedDict
 
 from shardwright.api.schemas.v1.common import Json, action_name, iso, iso_exact, iso_or_none
 from shardwright.api.schemas.v1.parameters import parameters_json
+from shardwright.api.services.explain import Explanation, Verdict
 from shardwright.api.services.preview import Preview
+from shardwright.api.services.standing import standing
 from shardwright.model.action import Action, ActionStatus, Evidence, Move, MoveKind, Step
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView
-from shardwright.plan.evacuate import MoveProposal
+from shardwright.plan.forecast import GroupCopies, PlannedMove, TargetMemory
 
 
 class StepAnswer(TypedDict):
@@ -94,6 +97,12 @@ class NodeActionAnswer(TypedDict):
     ended: str | None
     cancel_requested: NotRequired[str]
     cancel_requested_by: NotRequired[str]
+    cancel_mode: NotRequired[str]
+    condition: str
+    eta_seconds: float | None
+    bytes_total: int
+    bytes_done: int
+    plan_id: NotRequired[str]
     parameters: Json
     snapshot_name: NotRequired[str]
     steps: list[StepAnswer]
@@ -120,6 +129,11 @@ class TaskAnswer(TypedDict):
     error_code: NotRequired[str]
     error_message: NotRequired[str]
     requested_by: str
+    condition: str
+    eta_seconds: float | None
+    bytes_total: int
+    bytes_done: int
+    cancel_mode: NotRequired[str]
     steps: list[StepAnswer]
     moves: list[MoveAnswer]
     reasons: list[ReasonAnswer]
@@ -127,8 +141,45 @@ class TaskAnswer(TypedDict):
 
 PlannedMoveAnswer = TypedDict(
     "PlannedMoveAnswer",
-    {"kind": str, "what": str, "bdb_uid": int, "from": str | None, "to": str | None, "bytes_total": int},
+    {
+        "order": int,
+        "kind": str,
+        "what": str,
+        "bdb_uid": int,
+        "from": str | None,
+        "to": str | None,
+        "bytes_total": int,
+        "begins_s": float,
+        "seconds": float,
+        "pause_ms": float,
+    },
 )
+
+
+class GroupCopiesAnswer(TypedDict):
+    """Extension: copies in sync of a slot group before, at least during, and after a plan; and if the node were off then."""
+
+    group: str
+    bdb_uid: int
+    before: int
+    during: int
+    after: int
+    if_node_off: int
+
+
+class TargetMemoryAnswer(TypedDict):
+    """Extension: what a plan asks of a node, in bytes. ``peak`` is what may be needed at once beyond what is used now;
+    ``free`` is what was seen, 0 when unknown."""
+
+    node_uid: str
+    capacity: int
+    provisioned_before: int
+    provisioned_after: int
+    data: int
+    copy_on_write: int
+    buffers: int
+    peak: int
+    free: int
 
 
 class PreviewAnswer(TypedDict):
@@ -142,9 +193,46 @@ class PreviewAnswer(TypedDict):
     error_code: NotRequired[str]
     error_message: NotRequired[str]
     parameters: Json
+    plan_id: str
     moves: list[PlannedMoveAnswer]
     bytes_total: int
+    seconds: float
+    pause_ms: float
+    rates_are_measured: bool
+    groups: list[GroupCopiesAnswer]
+    targets: list[TargetMemoryAnswer]
+    warnings: list[ReasonAnswer]
     reasons: list[ReasonAnswer]
+
+
+class BlockAnswer(TypedDict):
+    """Extension: reasons with one code. ``shards`` shows some of them, ``count`` says how many there are."""
+
+    code: str
+    grade: str
+    count: int
+    description: str
+    remedies: list[str]
+    shards: list[ReasonAnswer]
+
+
+class ExplanationAnswer(TypedDict):
+    """Extension: can it be done, what would happen, what blocks it, the smallest remedy. ``verdict`` is ``yes``,
+    ``nothing_to_do``, ``later``, ``partly`` or ``no``."""
+
+    node_uid: str
+    action: str
+    possible: bool
+    verdict: str
+    description: str
+    moves: int
+    bytes_total: int
+    seconds: float
+    pause_ms: float
+    blocks: list[BlockAnswer]
+    remedy: str
+    warnings: list[ReasonAnswer]
+    plan_id: str
 
 
 class ActionV2Answer(TypedDict):
@@ -171,8 +259,10 @@ _V2_STATUS = {
 """Version 2 knows these four words only; ``additional_info`` tells the rest."""
 
 
-def node_action(action: Action, view: ClusterView) -> NodeActionAnswer:
+def node_action(action: Action, view: ClusterView, now: datetime) -> NodeActionAnswer:
     """The action with everything known of it."""
+    moves = view.moves_of_action(action.uid)
+    found = standing(action, moves, view, now)
     answer: NodeActionAnswer = {
         "action_uid": action.uid,
         "task_id": action.uid,
@@ -184,11 +274,17 @@ def node_action(action: Action, view: ClusterView) -> NodeActionAnswer:
         "requested_by": action.requested_by,
         "started": iso_or_none(action.started_at),
         "ended": iso_or_none(action.ended_at),
+        "condition": found.condition.value,
+        "eta_seconds": None if found.eta_s is None else round(found.eta_s, 1),
+        "bytes_total": found.bytes_total,
+        "bytes_done": found.bytes_done,
         "parameters": parameters_json(action.parameters),
         "steps": [_step(step) for step in action.steps],
-        "moves": [_move(move, view) for move in view.moves_of_action(action.uid)],
-        "reasons": [reason_json(reason) for reason in action.reasons],
+        "moves": [_move(move, view) for move in moves],
+        "reasons": [reason_json(reason) for reason in found.reasons],
     }
+    if action.plan_uid:
+        answer["plan_id"] = action.plan_uid
     if action.status is ActionStatus.FAILED:
         answer["error_code"] = action.error_code or "internal_error"
         answer["error_message"] = action.error_message
@@ -197,12 +293,13 @@ def node_action(action: Action, view: ClusterView) -> NodeActionAnswer:
     if action.cancel_requested_at is not None:
         answer["cancel_requested"] = iso(action.cancel_requested_at)
         answer["cancel_requested_by"] = action.cancel_requested_by
+        answer["cancel_mode"] = "undo" if action.is_undo_wanted else "stop"
     return answer
 
 
-def task(action: Action, view: ClusterView) -> TaskAnswer:
+def task(action: Action, view: ClusterView, now: datetime) -> TaskAnswer:
     """The action as ``/v1/actions`` shows it."""
-    full = node_action(action, view)
+    full = node_action(action, view, now)
     answer: TaskAnswer = {
         "action_uid": full["action_uid"],
         "task_id": full["task_id"],
@@ -212,6 +309,10 @@ def task(action: Action, view: ClusterView) -> TaskAnswer:
         "progress": f"{full['progress']:g}",
         "creation_time": full["creation_time"],
         "requested_by": full["requested_by"],
+        "condition": full["condition"],
+        "eta_seconds": full["eta_seconds"],
+        "bytes_total": full["bytes_total"],
+        "bytes_done": full["bytes_done"],
         "steps": full["steps"],
         "moves": full["moves"],
         "reasons": full["reasons"],
@@ -219,6 +320,8 @@ def task(action: Action, view: ClusterView) -> TaskAnswer:
     if "error_code" in full:
         answer["error_code"] = full["error_code"]
         answer["error_message"] = full["error_message"]
+    if "cancel_mode" in full:
+        answer["cancel_mode"] = full["cancel_mode"]
     return answer
 
 
@@ -246,15 +349,22 @@ def action_v2(action: Action) -> ActionV2Answer:
 
 def preview_json(found: Preview) -> PreviewAnswer:
     """The preview of an action."""
-    action = found.action
+    action, cost = found.action, found.forecast
     answer: PreviewAnswer = {
         "dry_run": True,
         "name": action_name(action.name),
         "node_uid": str(action.node_uid),
         "status": action.status.value if action.status.is_terminal else "possible",
         "parameters": parameters_json(action.parameters),
-        "moves": [_planned(move) for move in found.moves],
+        "plan_id": found.plan_uid,
+        "moves": [_planned(move, order) for order, move in enumerate(cost.moves, start=1)],
         "bytes_total": sum(move.bytes_total for move in found.moves),
+        "seconds": round(cost.seconds, 1),
+        "pause_ms": max((move.pause_ms for move in cost.moves), default=0.0),
+        "rates_are_measured": cost.rates.is_measured,
+        "groups": [_copies(group) for group in cost.groups],
+        "targets": [_target(target) for target in cost.targets],
+        "warnings": [reason_json(warning) for warning in cost.warnings],
         "reasons": [reason_json(reason) for reason in found.obstacles],
     }
     if action.status is ActionStatus.FAILED:
@@ -263,14 +373,74 @@ def preview_json(found: Preview) -> PreviewAnswer:
     return answer
 
 
-def _planned(move: MoveProposal) -> PlannedMoveAnswer:
+def explanation_json(found: Explanation) -> ExplanationAnswer:
+    """The explanation of an action."""
+    action, cost = found.preview.action, found.preview.forecast
     return {
+        "node_uid": str(action.node_uid),
+        "action": action_name(action.name),
+        "possible": found.verdict in (Verdict.YES, Verdict.NOTHING_TO_DO),
+        "verdict": found.verdict.value,
+        "description": found.text,
+        "moves": len(found.preview.moves),
+        "bytes_total": sum(move.bytes_total for move in found.preview.moves),
+        "seconds": round(cost.seconds, 1),
+        "pause_ms": max((move.pause_ms for move in cost.moves), default=0.0),
+        "blocks": [
+            {
+                "code": block.code,
+                "grade": block.grade.value,
+                "count": block.count,
+                "description": block.text,
+                "remedies": list(block.remedies),
+                "shards": [reason_json(reason) for reason in block.reasons],
+            }
+            for block in found.blocks
+        ],
+        "remedy": found.remedy,
+        "warnings": [reason_json(warning) for warning in cost.warnings],
+        "plan_id": found.preview.plan_uid,
+    }
+
+
+def _planned(planned: PlannedMove, order: int) -> PlannedMoveAnswer:
+    move = planned.proposal
+    return {
+        "order": order,
         "kind": move.kind.value,
         "what": f"endpoint:{move.subject}" if move.kind is MoveKind.REBIND else f"redis:{move.subject}",
         "bdb_uid": move.database_uid,
         "from": None if move.from_node is None else f"node:{move.from_node}",
         "to": None if move.to_node is None else f"node:{move.to_node}",
         "bytes_total": move.bytes_total,
+        "begins_s": round(planned.begins_s, 1),
+        "seconds": round(planned.seconds, 1),
+        "pause_ms": round(planned.pause_ms, 1),
+    }
+
+
+def _copies(group: GroupCopies) -> GroupCopiesAnswer:
+    return {
+        "group": group.group_uid,
+        "bdb_uid": group.database_uid,
+        "before": group.before,
+        "during": group.during,
+        "after": group.after,
+        "if_node_off": group.if_off,
+    }
+
+
+def _target(target: TargetMemory) -> TargetMemoryAnswer:
+    return {
+        "node_uid": str(target.node_uid),
+        "capacity": target.capacity,
+        "provisioned_before": target.provisioned_before,
+        "provisioned_after": target.provisioned_after,
+        "data": target.data,
+        "copy_on_write": target.copy_on_write,
+        "buffers": target.buffers,
+        "peak": target.peak,
+        "free": target.free,
     }
 
 
