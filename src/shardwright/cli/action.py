@@ -16,6 +16,7 @@ from shardwright.cli.progress import (
     move_row,
     moves_of,
     object_of,
+    pace,
     progress_of,
     reason_text,
     reasons_of,
@@ -184,7 +185,7 @@ def _described(action: dict[str, Any]) -> str:
                 ("action", action.get("action_uid")),
                 ("name", title(action)),
                 ("status", action.get("status")),
-                ("progress", f"{progress_of(action):g}%"),
+                ("progress", f"{progress_of(action):g}%" + (f" ({going})" if (going := pace(action)) else "")),
                 ("requested by", action.get("requested_by")),
                 ("created", _when(action)),
             ]

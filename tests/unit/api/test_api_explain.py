@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from api_looks import look_at
 
-from shardwright.api.schemas.v1.actions import explanation_json, preview_json
+from shardwright.api.schemas.v1.plans import explanation_json, preview_json
 from shardwright.api.services import node_actions
 from shardwright.api.services.explain import Explanation, Verdict, explain
 from shardwright.api.services.preview import Preview, preview

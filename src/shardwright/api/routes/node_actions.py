@@ -7,15 +7,8 @@ from starlette.responses import JSONResponse
 
 from shardwright.api.deps import Caller, Context, RawBody, flag, require
 from shardwright.api.openapi import body_of, query_of
-from shardwright.api.schemas.v1.actions import (
-    ExplanationAnswer,
-    NodeActionAnswer,
-    NodeActionsAnswer,
-    PreviewAnswer,
-    explanation_json,
-    node_action,
-    preview_json,
-)
+from shardwright.api.schemas.v1.actions import NodeActionAnswer, NodeActionsAnswer, node_action
+from shardwright.api.schemas.v1.plans import ExplanationAnswer, PreviewAnswer, explanation_json, preview_json
 from shardwright.api.schemas.v1.requests import MaintenanceOffBody, MaintenanceOnBody, RemoveBody, StepDownBody
 from shardwright.api.services import node_actions as service
 from shardwright.api.services.explain import explain
