@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import assert_never
 
 from shardwright.actions import maintenance_off, maintenance_on, remove, step_down, undo
+from shardwright.actions.blockers import blockers_of
 from shardwright.actions.turn import Turn, holds, own_moves
 from shardwright.model.action import Action, ActionName, ActionStatus, Move
 from shardwright.model.decision import NOTHING, Decision
@@ -72,7 +73,8 @@ def _finish_cancelling(turn: Turn) -> None:
     """What moved stays, marks stay; only a removal no longer runs."""
     live = [m for m in own_moves(turn) if holds(turn.view, m)]
     if live:
-        turn.blocked(reason for move in live for reason in (move.reasons or (_still_moving(move),)))
+        blockers = blockers_of(turn.view, live, turn.now)
+        turn.blocked(blockers or [_still_moving(move) for move in live])
         return
     if turn.action.name == ActionName.REMOVE:
         remove.unmark(turn)

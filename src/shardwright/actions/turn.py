@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from shardwright.actions.blockers import blockers_of
 from shardwright.actions.progress import progress, work_total_bytes
 from shardwright.model.action import (
     ACTION_TRANSITIONS,
@@ -276,7 +277,7 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     hidden = {MOVE_LIMIT, SYNC_LIMIT} if held else set()
     deferred = [r for r in starter.deferred.values() if r.code not in hidden]
     unplaced = [u.reason for u in plan.unplaced]
-    turn.blocked((*waiting, *starter.stuck.values(), *unplaced, *_reasons_of(turn.view, held), *deferred))
+    turn.blocked((*waiting, *starter.stuck.values(), *unplaced, *blockers_of(turn.view, held, turn.now), *deferred))
     if is_under_way and rule.until is not None and not is_over:
         turn.wake_at(rule.until)
     return Advance(is_under_way, (*starter.stuck.values(), *given_up), tuple(unplaced))
@@ -427,25 +428,6 @@ def _subject_name(proposal: MoveProposal) -> str:
 def _waits(proposal: MoveProposal, code: str, what: str) -> Reason:
     text = f"{proposal.kind} of {_subject_name(proposal)} waits {what}"
     return Reason(code, text, Grade.SOFT_LIMIT, "", proposal.shard_uid, proposal.database_uid, proposal.from_node)
-
-
-def _reasons_of(view: ClusterView, moves: Sequence[Move]) -> list[Reason]:
-    """What the moves wait for, each with its shard."""
-    found = []
-    for move in {m.uid: m for m in moves}.values():
-        found += [replace(r, shard_uid=r.shard_uid or move.shard_uid, database_uid=move.database_uid) for r in move.reasons]
-        if move.state == MoveState.CLEANING and not move.reasons and move.from_node is not None:
-            found.append(_cleaning(view, move, move.from_node))
-    return found
-
-
-def _cleaning(view: ClusterView, move: Move, node_uid: NodeUid) -> Reason:
-    has_daemon = node_uid in view.daemons
-    text = f"shard {move.shard_uid} is being cleaned up on node {node_uid}"
-    if not has_daemon:
-        text = f"shard {move.shard_uid} cannot be cleaned up: node {node_uid} has no running daemon"
-    remedy = "" if has_daemon else f"start the daemon of node {node_uid}"
-    return Reason(Code.STOPPING, text, Grade.SOFT_LIMIT, remedy, move.shard_uid, move.database_uid, node_uid)
 
 
 def error_code_of(left: Advance) -> str:

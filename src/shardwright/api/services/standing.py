@@ -62,16 +62,17 @@ def standing(action: Action, moves: Sequence[Move], view: ClusterView, now: date
 def _condition(action: Action, live: Sequence[Move], reasons: Sequence[Reason], now: datetime) -> Condition:
     if any(r.code == NO_LEADER for r in reasons):
         return Condition.BLOCKED
-    fresh = [m for m in live if now - (m.state_since or m.created_at) < SLOW_AFTER and not _firm(m.reasons)]
+    held_up = {r.shard_uid for r in reasons if r.grade is not Grade.SOFT_LIMIT}
+    fresh = [m for m in live if now - (m.state_since or m.created_at) < SLOW_AFTER and m.shard_uid not in held_up]
     if fresh:
         return Condition.MOVING
     if _firm(reasons) or any(r.remedy for r in reasons):
         return Condition.BLOCKED
-    if reasons:
-        return Condition.WAITING
+    if live:
+        return Condition.SLOW
     if action.status is ActionStatus.QUEUED:
         return Condition.QUEUED
-    return Condition.SLOW if live else Condition.MOVING
+    return Condition.WAITING if reasons else Condition.MOVING
 
 
 def _firm(reasons: Sequence[Reason]) -> bool:
