@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from shardwright.model.cluster import Node
 from shardwright.model.database import DatabaseStatus, GroupPhase, Shard, ShardWanted
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
-from shardwright.plan.chains import Item, Rearrangement, Room, rearrange
+from shardwright.plan.chains import STEPS_MAX, Budget, Item, Rearrangement, Room, rearrange
 from shardwright.plan.explain import Unplaceable
 from shardwright.plan.ledger import CopyRequest, Ledger, Load
 from shardwright.plan.placement import choose_copy, copy_request
@@ -25,6 +25,8 @@ RESIDENTS_MAX = 96
 RESIDENTS_PER_SIZE = 2
 LEAVERS_MAX = 32
 """Copies that leave which a search rearranges together; of more, only those that found no place otherwise."""
+STEPS_OF_ONE = STEPS_MAX // 8
+"""Of a search for a single copy's place."""
 FAILURES_MAX = 3
 """A copy that failed to step aside so often is asked no more."""
 
@@ -68,7 +70,7 @@ class Assignment:
         self._noted.clear()
 
 
-def assign(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures) -> Assignment:
+def assign(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, *, budget: Budget) -> Assignment:
     """See the module's text. Deterministic; of two ways that leave something behind the one that leaves less."""
     even = _fill(ledger, leavers, failures, is_tight=False)
     if not even.firm:
@@ -80,15 +82,20 @@ def assign(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures) -> Ass
     kept = tight
     if len(leavers) <= LEAVERS_MAX:
         tight.take_back(ledger)
-        if _with_chains(ledger, leavers, failures, found := Assignment()):
+        if _with_chains(ledger, leavers, failures, found := Assignment(), budget=budget):
             return found
         kept = even if even.firm <= tight.firm else tight
         return _fill(ledger, leavers, failures, is_tight=kept is tight)
+    one = Budget(0)
     for leaver in leavers:
         # One at a time: each chain is small, and what finds none hinders nobody.
         refusal = kept.refused.get(leaver.shard.uid)
-        if refusal is not None and not refusal.passes_by_itself and _with_chains(ledger, [leaver], failures, kept):
+        if refusal is None or refusal.passes_by_itself or budget.steps <= 0:
+            continue
+        one.steps = given = min(STEPS_OF_ONE, budget.steps)
+        if _with_chains(ledger, [leaver], failures, kept, budget=one):
             del kept.refused[leaver.shard.uid]
+        budget.steps -= max(given - one.steps, 1)
     return kept
 
 
@@ -112,10 +119,12 @@ def _fill(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, *, is_t
 # -- chains ------------------------------------------------------------------------------------------------------------
 
 
-def _with_chains(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, found: Assignment) -> bool:
+def _with_chains(
+    ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, found: Assignment, *, budget: Budget
+) -> bool:
     """Add places for all of the leavers to what was found; False, and nothing added, when there are none."""
     problem = _Problem(ledger, leavers, failures)
-    solution = rearrange(problem.rooms, problem.items)
+    solution = rearrange(problem.rooms, problem.items, budget=budget)
     if solution is None:
         return False
     _take_over(ledger, problem, solution, found)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 STEPS_MAX = 40_000
-"""Of one search: about half a second."""
-STEPS_TO_IMPROVE = 4_000
+"""Of all searches of one plan: about half a second."""
+STEPS_TO_IMPROVE = 10_000
 """Spent on a cheaper solution after one was found."""
 EJECTIONS_MAX = 8
 
@@ -57,12 +57,22 @@ class Rearrangement:
     """Items that may begin at once, all at the same time, without waiting for another one to have left."""
 
 
-def rearrange(rooms: Sequence[Room], items: Sequence[Item], *, steps_max: int = STEPS_MAX) -> Rearrangement | None:
+@dataclass(slots=True)
+class Budget:
+    """Steps that are left for all searches of one plan."""
+
+    steps: int = STEPS_MAX
+
+
+def rearrange(rooms: Sequence[Room], items: Sequence[Item], *, budget: Budget) -> Rearrangement | None:
     """The rearrangement that transfers the least, as far as the search came; None when it found none."""
     needed = sum(i.size for i in items if i.must_leave)
     if needed > sum(max(0, r.memory) for r in rooms):
         return None
-    return _Search(rooms, items, steps_max).run()
+    search = _Search(rooms, items, budget.steps)
+    found = search.run()
+    budget.steps -= search.steps
+    return found
 
 
 class _Exhausted(Exception):
@@ -75,7 +85,8 @@ class _Search:
     def __init__(self, rooms: Sequence[Room], items: Sequence[Item], steps_max: int) -> None:
         self.rooms = rooms
         self.items = items
-        self.steps_left = steps_max
+        self.steps = 0
+        self.steps_max = steps_max
         self.memory = [r.memory for r in rooms]
         self.shards = [r.shards for r in rooms]
         self.place: list[int | None] = [None if i.must_leave else i.home for i in items]
@@ -111,9 +122,9 @@ class _Search:
 
     def _step(self, ejections: int, cost: tuple[int, int]) -> None:
         """Go on from here with so many ejections left. ``cost``: bytes and moves of the ejections so far."""
-        self.steps_left -= 1
-        if self.steps_left < 0:
+        if self.steps >= self.steps_max:
             raise _Exhausted
+        self.steps += 1
         if self.best is not None and cost >= self.best_cost:
             return
         if self.pending:
@@ -237,7 +248,7 @@ class _Search:
             return
         early = _early(self.rooms, self.items, self.siblings, order)
         self.best, self.best_cost = Rearrangement(order, early), cost
-        self.steps_left = min(self.steps_left, STEPS_TO_IMPROVE)
+        self.steps_max = min(self.steps_max, self.steps + STEPS_TO_IMPROVE)
         if cost == (0, 0):
             raise _Exhausted
 
@@ -357,4 +368,4 @@ def _holds(
     return True
 
 
-__all__ = ["Item", "Rearrangement", "Room", "rearrange"]
+__all__ = ["Budget", "Item", "Rearrangement", "Room", "rearrange"]

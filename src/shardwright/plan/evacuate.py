@@ -17,6 +17,7 @@ from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid,
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.assignment import ENDING, Assignment, Failures, Leaver, assign
+from shardwright.plan.chains import Budget
 from shardwright.plan.explain import Code, Unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import choose_endpoint, copy_request
@@ -146,7 +147,8 @@ def plan_evacuations(
     if len(node_uids) > 1:
         ledger.leaving_nodes |= set(node_uids)
         ledger.removed_soon |= set(node_uids)
-    return {uid: _Evacuation(ledger, uid, scope, failures or {}).plan() for uid in node_uids}
+    budget = Budget()
+    return {uid: _Evacuation(ledger, uid, scope, failures or {}, budget=budget).plan() for uid in node_uids}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +163,14 @@ class _Leave:
 class _Evacuation:
     """One plan in the making."""
 
-    def __init__(self, ledger: Ledger, node_uid: NodeUid, scope: EvacuationScope, failures: Failures) -> None:
+    def __init__(
+        self, ledger: Ledger, node_uid: NodeUid, scope: EvacuationScope, failures: Failures, *, budget: Budget
+    ) -> None:
         self.view = ledger.view
         self.node_uid = node_uid
         self.scope = scope
         self.failures = failures
+        self.budget = budget
         self.ledger = ledger
         self.leaves: list[_Leave] = []
         self.handoffs: list[MoveProposal] = []
@@ -180,7 +185,7 @@ class _Evacuation:
         sized = [(self._size(shard), shard) for shard in self.view.shards_on(self.node_uid)]
         for _, shard in sorted(sized, key=lambda s: (-s[0], s[1].uid)):
             self._plan_shard(shard)
-        self._propose(assign(self.ledger, [leave.leaver for leave in self.leaves], self.failures))
+        self._propose(assign(self.ledger, [leave.leaver for leave in self.leaves], self.failures, budget=self.budget))
         if self.scope.includes_endpoints:
             for endpoint in self.view.endpoints_on(self.node_uid):
                 self._plan_endpoint(endpoint)
