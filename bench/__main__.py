@@ -16,7 +16,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from bench import endpoint, evacuation, handoff, machine, reaction, report
+from bench import endpoint, evacuation, handoff, machine, planner, reaction, report
 from bench.bare import BareFailed
 from bench.clients import ClientFailed
 from bench.context import HANDOFFS, Context
@@ -32,6 +32,7 @@ PARTS: dict[str, Callable[[Context], PartResult]] = {
     evacuation.NAME: evacuation.measure,
     endpoint.NAME: endpoint.measure,
     reaction.NAME: reaction.measure,
+    planner.NAME: planner.measure,
 }
 RESULTS = Path(__file__).parent / "results"
 EXPECTED = (DemoFailed, BareFailed, ClientFailed, ServerError, OSError, EOFError)
@@ -58,7 +59,7 @@ def main() -> int:
     except Rejected as e:
         console.print(f"{e.text}; {e.remedy}", markup=False)
         return 1
-    context = Context(binary, say, options.quick, handoffs=options.handoffs)
+    context = Context(binary, say, options.quick, handoffs=options.handoffs, exact=options.exact)
     about = machine.describe()
     parts: list[PartResult] = []
     try:
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; without any: all", type=_part)
     parser.add_argument("--quick", action="store_true", help="small and short: shows that everything runs, no more")
     parser.add_argument("--handoffs", type=int, default=HANDOFFS, help="how many (default %(default)s)")
+    parser.add_argument("--exact", type=int, default=0, metavar="N", help="planner: N small clusters beside an exact solver")
     parser.add_argument("--server", default="auto", help="valkey, redis, auto, or the path of a server binary")
     return parser
 
