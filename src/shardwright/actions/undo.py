@@ -67,13 +67,18 @@ def give_up_at(turn: Turn) -> datetime:
 
 
 def _plan(turn: Turn) -> UndoPlan:
-    return plan_undo(_without_action(turn), own_moves(turn))
+    return plan_undo(_as_it_will_be(turn), own_moves(turn))
 
 
-def _without_action(turn: Turn) -> ClusterView:
-    """To the planner a live action's node is about to go; this one is about to stay."""
+def _as_it_will_be(turn: Turn) -> ClusterView:
+    """To the planner a live action's node is about to go, and one in maintenance takes nothing. What came from this
+    one goes back to it all the same, also when it was so before."""
     others = {uid: a for uid, a in turn.view.actions.items() if uid != turn.action.uid}
-    return replace(turn.view, actions=others)
+    nodes = dict(turn.view.nodes)
+    if turn.node_uid in nodes:
+        node = nodes[turn.node_uid]
+        nodes[node.uid] = replace(node, is_quorum_only=False, is_closed=False, is_decommissioning=False)
+    return replace(turn.view, actions=others, nodes=nodes)
 
 
 def _forget_snapshot(turn: Turn) -> None:

@@ -72,6 +72,13 @@ def settled(builder: ClusterBuilder) -> ClusterBuilder:
     return builder
 
 
+def test_what_was_on_a_node_in_maintenance_goes_back_to_it() -> None:
+    before = start(ActionName.MAINTENANCE_ON).with_node_changed(1, is_quorum_only=True)
+    builder = run_action(asked(before, ActionName.MAINTENANCE_ON), A, now=NOW, turns=7)
+    assert looks(builder.view) != looks(before.view)
+    assert looks(settled(undone(builder, turns=7)).view) == looks(before.view)
+
+
 def test_a_stop_may_become_an_undo() -> None:
     before = start(ActionName.MAINTENANCE_ON)
     builder = run_action(asked(before, ActionName.MAINTENANCE_ON), A, now=NOW, turns=6)

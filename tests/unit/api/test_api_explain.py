@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from api_looks import look_at
@@ -71,6 +72,9 @@ def test_the_plan_id_is_that_of_the_plan_and_of_what_it_rests_on() -> None:
     view = pair().view
     plan_uid = previewed(view).plan_uid
     assert previewed(view).plan_uid == plan_uid
+    later = replace(look_at(view), now=NOW + timedelta(minutes=1))
+    intent = node_actions.start(later, N1, "maintenance_on", b"", uid=ActionUid("b"))
+    assert preview(intent.answer, view, intent.writes, later.now).plan_uid == plan_uid, "time alone changes no plan"
     busier = ClusterBuilder(view).with_server(1, used_memory_bytes=60 * MB).view
     assert previewed(busier).plan_uid == plan_uid, "sizes change all the time"
     assert previewed(view, "remove").plan_uid != plan_uid

@@ -54,7 +54,9 @@ class Preview:
         firm = [r for r in self.obstacles if r.grade is not Grade.SOFT_LIMIT]
         hindrances = sorted(repr((r.code, r.shard_uid, r.database_uid, r.node_uid)) for r in firm)
         action = self.action
-        what = (action.name, action.node_uid, repr(action.parameters), action.snapshot_name, action.error_code)
+        # The name of a snapshot that would be taken says only when; that of one to restore says what.
+        restores = action.snapshot_name if isinstance(action.parameters, MaintenanceOffParameters) else ""
+        what = (action.name, action.node_uid, repr(action.parameters), restores, action.error_code)
         return sha256(repr((what, moves, hindrances)).encode()).hexdigest()[:32]
 
     @property
