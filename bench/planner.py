@@ -107,7 +107,7 @@ def _measure_exactness(result: PartResult, context: Context) -> None:
                 result.troubles.append(f"small cluster {seed}: a plan where no placement exists")
             continue
         if plan.unplaced:
-            is_missed = exact.is_reachable(view, leaving, steps=len(view.shards_on(leaving)) + 4)
+            is_missed = exact.is_reachable(view, leaving, steps=len(view.shards_on(leaving)) + 7)
             found["missed" if is_missed else "a placement, but no moves to it"] += 1
             continue
         moved, bound, extra = transfers(view, [plan], [leaving])

@@ -1,4 +1,4 @@
-"""The planner beside an exact solver on small clusters. Needs scipy (``pip install scipy``): without it nothing is compared."""
+"""The planner beside an exact solver on small clusters. Needs scipy (pip install scipy): without it nothing is compared."""
 
 import pytest
 from bench.planner import small_cluster, transfers
@@ -24,7 +24,7 @@ def test_no_solvable_small_cluster_is_missed() -> None:
             assert plan.unplaced, f"{seed}: a plan where no placement exists"
             continue
         if plan.unplaced:
-            steps = len(view.shards_on(leaving)) + 4
+            steps = len(view.shards_on(leaving)) + 7
             assert not exact.is_reachable(view, leaving, steps=steps), f"{seed}: a solution was missed"
             continue
         _, bound, extra = transfers(view, [plan], [leaving])
