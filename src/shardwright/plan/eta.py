@@ -18,7 +18,7 @@ SAMPLES_MAX = 24
 """Of each kind, the latest: the machine of yesterday says little about today's."""
 LARGE_BYTES = 16 * 1024 * 1024
 """From this size on a sync measures the rate; below it, what a start costs."""
-_AFTERMATH_S = 0.2
+_AFTERMATH_S = 0.1
 """From the end of the last move to the end of the action."""
 _STEP_MIN_S = 0.05
 
@@ -139,7 +139,9 @@ class Schedule:
         if move.group_uid is not None:
             self._groups[move.group_uid] = end
         if move.kind == MoveKind.HANDOFF or move.hands_over:
-            self._roles[move.database_uid] = max(end, self._roles.get(move.database_uid, 0.0))
+            # In a relocation the role passes before the old copy has left, and endpoints wait for the role only.
+            passed = end if move.kind == MoveKind.HANDOFF else end - rest_s / 2
+            self._roles[move.database_uid] = max(passed, self._roles.get(move.database_uid, 0.0))
         self.end_s = max(self.end_s, end)
         return Slot(begin, end)
 

@@ -54,8 +54,8 @@ def test_syncs_share_their_lanes_and_endpoints_come_after_roles() -> None:
     slots = [schedule.add(relocation(n)) for n in (1, 2, 3)]
     assert [s.begins_s for s in slots] == [0.0, 0.0, 2.0]
     endpoint = schedule.add(MoveProposal(MoveKind.REBIND, DatabaseUid(3), endpoint_uid=EndpointUid("3:1")))
-    assert (endpoint.begins_s, endpoint.ends_s) == (4.5, 4.75)
-    assert schedule.end_s == 4.75
+    assert (endpoint.begins_s, endpoint.ends_s) == (4.25, 4.5), "behind the role, not behind the old copy's end"
+    assert schedule.end_s == 4.5
 
 
 def test_one_change_of_a_group_at_a_time() -> None:
@@ -71,6 +71,6 @@ def test_a_move_under_way_counts_with_what_is_left_of_it() -> None:
         state=MoveState.SYNCING, ready_at=None, left_at=None, ended_at=None, group_uid=GroupUid("1:1"), to_node=NodeUid(2),
     )  # fmt: skip
     ends = [expected_end([move], [], RATES, syncs_max=2, now=NOW + timedelta(seconds=s)) for s in (0.0, 1.0, 1.9)]
-    assert ends[0] == ends[1] == ends[2] == NOW + timedelta(seconds=2.7)
+    assert ends[0] == ends[1] == ends[2] == NOW + timedelta(seconds=2.6)
     late = expected_end([move], [], RATES, syncs_max=2, now=NOW + timedelta(seconds=60))
     assert late > NOW + timedelta(seconds=60)
