@@ -16,7 +16,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from bench import endpoint, evacuation, handoff, machine, reaction, report
+from bench import endpoint, evacuation, handoff, machine, planner, reaction, report
 from bench.bare import BareFailed
 from bench.clients import ClientFailed
 from bench.context import HANDOFFS, Context
@@ -32,7 +32,10 @@ PARTS: dict[str, Callable[[Context], PartResult]] = {
     evacuation.NAME: evacuation.measure,
     endpoint.NAME: endpoint.measure,
     reaction.NAME: reaction.measure,
+    planner.NAME: planner.measure,
 }
+DEFAULT_PARTS = tuple(name for name in PARTS if name != planner.NAME)
+"""The planner's largest clusters alone take minutes to make: ``python -m bench planner`` asks for them."""
 RESULTS = Path(__file__).parent / "results"
 EXPECTED = (DemoFailed, BareFailed, ClientFailed, ServerError, OSError, EOFError)
 """How a part says that it cannot go on."""
@@ -58,11 +61,11 @@ def main() -> int:
     except Rejected as e:
         console.print(f"{e.text}; {e.remedy}", markup=False)
         return 1
-    context = Context(binary, say, options.quick, handoffs=options.handoffs)
+    context = Context(binary, say, options.quick, handoffs=options.handoffs, exact=options.exact)
     about = machine.describe()
     parts: list[PartResult] = []
     try:
-        for name in options.parts or PARTS:
+        for name in options.parts or DEFAULT_PARTS:
             say(f"[bold]{name}[/bold]")
             parts.append(_run(name, context))
             report.show(parts[-1], console)
@@ -79,9 +82,10 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description="What the product costs, beside its peers and floors.")
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; without any: all", type=_part)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; without any: all but planner", type=_part)
     parser.add_argument("--quick", action="store_true", help="small and short: shows that everything runs, no more")
     parser.add_argument("--handoffs", type=int, default=HANDOFFS, help="how many (default %(default)s)")
+    parser.add_argument("--exact", type=int, default=0, metavar="N", help="planner: N small clusters beside an exact solver")
     parser.add_argument("--server", default="auto", help="valkey, redis, auto, or the path of a server binary")
     return parser
 

@@ -22,6 +22,8 @@ class Context:
     say: Callable[[str], None]
     is_quick: bool = False
     handoffs: int = HANDOFFS
+    exact: int = 0
+    """Small clusters that the planner is compared on with an exact solver; 0: none."""
     writers: int = 8
     writes_per_s: float = 180.0
     """Of each writer: together as much as the demonstration asks of a database."""

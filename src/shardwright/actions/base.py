@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
-from shardwright.actions import maintenance_off, maintenance_on, remove, step_down
+from shardwright.actions import maintenance_off, maintenance_on, remove, step_down, undo
+from shardwright.actions.blockers import blockers_of
 from shardwright.actions.turn import Turn, holds, own_moves
 from shardwright.model.action import Action, ActionName, ActionStatus, Move
 from shardwright.model.decision import NOTHING, Decision
@@ -25,6 +26,8 @@ def decide_action(action: Action, view: ClusterView, now: datetime) -> Decision:
     is_cancel_wanted = action.cancel_requested_at is not None
     match action.status:
         case ActionStatus.QUEUED if is_cancel_wanted:
+            if action.is_undo_wanted:
+                undo.put_marks_back(turn)
             turn.cancelled()
         case ActionStatus.QUEUED:
             turn.become(ActionStatus.STARTING)
@@ -36,7 +39,10 @@ def decide_action(action: Action, view: ClusterView, now: datetime) -> Decision:
             _cancel_moves(turn)
         case ActionStatus.CANCELLING:
             _cancel_moves(turn)
-            _finish_cancelling(turn)
+            if action.is_undo_wanted:
+                undo.decide(turn)
+            else:
+                _finish_cancelling(turn)
         case _:
             _decide_kind(turn)
     return turn.decision()
@@ -57,9 +63,9 @@ def _decide_kind(turn: Turn) -> None:
 
 
 def _cancel_moves(turn: Turn) -> None:
-    """Ask the running moves to finish or to undo, whichever is nearer."""
+    """Ask the running moves to finish or to undo, whichever is nearer; those that lead back go on."""
     for move in own_moves(turn):
-        if not move.state.is_terminal and not move.is_cancel_wanted:
+        if not (move.state.is_terminal or move.is_cancel_wanted or move.is_undo):
             turn.put(replace(move, is_cancel_wanted=True))
 
 
@@ -67,7 +73,8 @@ def _finish_cancelling(turn: Turn) -> None:
     """What moved stays, marks stay; only a removal no longer runs."""
     live = [m for m in own_moves(turn) if holds(turn.view, m)]
     if live:
-        turn.blocked(reason for move in live for reason in (move.reasons or (_still_moving(move),)))
+        blockers = blockers_of(turn.view, live, turn.now)
+        turn.blocked(blockers or [_still_moving(move) for move in live])
         return
     if turn.action.name == ActionName.REMOVE:
         remove.unmark(turn)

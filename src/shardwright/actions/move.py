@@ -56,6 +56,8 @@ def _enter(move: Move, state: MoveState, now: datetime, **changes: object) -> Mo
         changes.setdefault("ended_at", now)
     if move.started_at is None:
         changes.setdefault("started_at", now)
+    if state is MoveState.READY:
+        changes.setdefault("ready_at", now)
     return replace(move, state=state, state_since=now, **changes)  # type: ignore[arg-type]
 
 
@@ -255,7 +257,7 @@ def _clean(
     else:
         is_gone = process.state in (ProcessState.GONE, ProcessState.ABSENT, ProcessState.FAILED)
     if is_gone and not move.has_left:
-        return Decision(writes=(Put(replace(move, has_left=True)),))
+        return Decision(writes=(Put(replace(move, has_left=True, left_at=now)),))
     if not is_gone:
         return Decision(wake_at=now + timedelta(seconds=1))
     if old.wanted is ShardWanted.STOPPED:

@@ -1,10 +1,9 @@
-"""How far an action is: bytes and steps of its moves, never falling, and when it may end at the rate measured so far.
+"""How far an action is: bytes and steps of its moves, never falling. When it may end is ``plan/eta``'s.
 
-Called by ``turn`` on every turn and by the API for the estimate. Writes nothing.
+Called by ``turn`` on every turn. Writes nothing.
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
 
 from shardwright.model.action import Action, Move, MoveKind, MoveState
 from shardwright.plan.evacuate import MoveProposal
@@ -40,18 +39,6 @@ def progress(action: Action, moves: Iterable[Move], pending: Iterable[MovePropos
     if total == 0:
         return action.progress
     return max(action.progress, round(min(PROGRESS_RUNNING_MAX, 100.0 * done / total), 1))
-
-
-def estimated_end(action: Action, moves: Iterable[Move], now: datetime) -> datetime | None:
-    """When the action may end, from the bytes moved since it started; None while nothing can be said."""
-    if action.started_at is None or action.status.is_terminal:
-        return None
-    done = sum(_bytes_done(m) for m in moves if _counts(m))
-    elapsed = (now - action.started_at).total_seconds()
-    if done <= 0 or elapsed <= 0 or action.work_total_bytes <= 0:
-        return None
-    remaining = max(0, action.work_total_bytes - done)
-    return now + timedelta(seconds=remaining * elapsed / done)
 
 
 def _counts(move: Move) -> bool:

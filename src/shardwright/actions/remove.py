@@ -13,6 +13,7 @@ from shardwright.model.cluster import RemovedNode
 from shardwright.model.reason import Grade, Reason
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
 from shardwright.plan.explain import Code
+from shardwright.plan.quorum import quorum_refusals
 from shardwright.plan.standing import is_gone
 
 YIELDING = "yielding"
@@ -55,6 +56,10 @@ def _preflight(turn: Turn) -> None:
         text = f"node {turn.node_uid} leads and no other daemon runs"
         reason = Reason("no_other_leader", text, Grade.HARD_LIMIT, "start the daemon of another node")
         turn.fail("no_other_leader", stays, reasons=[replace(reason, node_uid=turn.node_uid)])
+        return
+    refusals = quorum_refusals(turn.view, turn.action)
+    if refusals:
+        turn.fail("no_quorum", f"{stays}, because the cluster would lose its quorum", reasons=refusals)
         return
     plan = _plan(turn)
     unseen = [r for r in plan.waiting if r.code == Code.NOT_OBSERVED]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from shardwright.actions.blockers import blockers_of
 from shardwright.actions.progress import progress, work_total_bytes
 from shardwright.model.action import (
     ACTION_TRANSITIONS,
@@ -28,6 +29,7 @@ from shardwright.model.event import Event, Severity
 from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Delete, Put, Record, Write
+from shardwright.plan.eta import expected_end, measured
 from shardwright.plan.evacuate import MoveProposal, Unplaced
 from shardwright.plan.explain import Code
 from shardwright.plan.standing import is_gone
@@ -200,14 +202,14 @@ class Turn:
         kind = "cluster_node_remove_failed" if self.action.name == ActionName.REMOVE else "cluster_node_operation_failed"
         self.event(kind, Severity.ERROR, f"{_title(self.action)} failed: {message}")
 
-    def cancelled(self) -> None:
-        """The action ends by request."""
-        self.end_step("cancelled")
+    def cancelled(self, *, reasons: Iterable[Reason] = ()) -> None:
+        """The action ends by request. ``reasons`` are what could not be put back as it was."""
+        self.end_step("undone" if self.action.is_undo_wanted else "cancelled")
         self.become(ActionStatus.CANCELLED)
-        self.change(ended_at=self.now, reasons=())
+        self.change(ended_at=self.now, reasons=_bounded(reasons))
         is_removal = self.action.name == ActionName.REMOVE
         kind = "cluster_node_remove_abort_completed" if is_removal else "cluster_node_operation_failed"
-        self.event(kind, Severity.INFO if is_removal else Severity.WARNING, f"{_title(self.action)} was cancelled")
+        self.event(kind, Severity.INFO if is_removal else Severity.WARNING, f"{_title(self.action)} was {_how(self.action)}")
 
     def yields(self) -> bool:
         """Give up leadership while the node leads; True as long as the action must wait for another leader."""
@@ -230,8 +232,13 @@ def own_moves(turn: Turn) -> list[Move]:
 
 
 def failures_of(turn: Turn) -> dict[Subject, Counter[NodeUid]]:
-    """How often each target was tried in vain for each subject, so that a new attempt goes elsewhere if it can."""
+    """How often each target was tried in vain for each subject, so that a new attempt goes elsewhere if it can. Where an
+    accepted plan says where it goes, every other node counts as tried once: taken only when that one refuses or failed."""
     found: dict[Subject, Counter[NodeUid]] = {}
+    for target in turn.action.targets:
+        subject = target.endpoint_uid if target.shard_uid is None else target.shard_uid
+        if subject is not None:
+            found[subject] = Counter(uid for uid in turn.view.nodes if uid != target.to_node)
     for move in own_moves(turn):
         if move.state == MoveState.FAILED and move.to_node is not None and move.kind != MoveKind.HANDOFF:
             found.setdefault(_subject(move), Counter())[move.to_node] += 1
@@ -258,6 +265,7 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     turn.change(
         work_total_bytes=work_total_bytes(turn.action, moves, pending), progress=progress(turn.action, moves, pending)
     )
+    _expect_end(turn, [*moves, *plan.in_flight], pending)
     is_over = rule.until is not None and turn.now >= rule.until
     waiting = () if is_over else plan.waiting
     given_up = plan.waiting if is_over else ()
@@ -269,10 +277,22 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     hidden = {MOVE_LIMIT, SYNC_LIMIT} if held else set()
     deferred = [r for r in starter.deferred.values() if r.code not in hidden]
     unplaced = [u.reason for u in plan.unplaced]
-    turn.blocked((*waiting, *starter.stuck.values(), *unplaced, *_reasons_of(turn.view, held), *deferred))
+    turn.blocked((*waiting, *starter.stuck.values(), *unplaced, *blockers_of(turn.view, held, turn.now), *deferred))
     if is_under_way and rule.until is not None and not is_over:
         turn.wake_at(rule.until)
     return Advance(is_under_way, (*starter.stuck.values(), *given_up), tuple(unplaced))
+
+
+def _expect_end(turn: Turn, moves: Sequence[Move], pending: Sequence[MoveProposal]) -> None:
+    """Say when the action may end. An estimate that hardly differs is kept: each change is a write."""
+    live = [m for m in {m.uid: m for m in moves}.values() if holds(turn.view, m)]
+    rates = measured(turn.view.moves.values())
+    limit = turn.view.policy.max_slave_full_syncs
+    found = expected_end(live, pending, rates, syncs_max=limit, now=turn.now)
+    before = turn.action.expected_end_at
+    tolerance = max(timedelta(seconds=0.3), (found - turn.now) / 25)
+    if before is None or abs(found - before) > tolerance:
+        turn.change(expected_end_at=found)
 
 
 class _Starter:
@@ -282,6 +302,7 @@ class _Starter:
         self.turn = turn
         self.plan = plan
         self.rule = rule
+        self.is_undo = turn.action.status == ActionStatus.CANCELLING
         policy = turn.view.policy
         limit = policy.default_concurrent_restore_actions if moves_max is None else moves_max
         live = turn.view.live_moves()
@@ -291,7 +312,7 @@ class _Starter:
         self.syncs = None if policy.max_slave_full_syncs == 0 else max(0, policy.max_slave_full_syncs - len(syncing))
         self.failed: dict[tuple[MoveKind, Subject], list[Move]] = {}
         for move in own_moves(turn):
-            if move.state == MoveState.FAILED:
+            if move.state == MoveState.FAILED and move.is_undo == self.is_undo:
                 self.failed.setdefault((move.kind, _subject(move)), []).append(move)
         self.stuck: dict[Subject, Reason] = {}
         self.started: list[MoveProposal] = []
@@ -342,13 +363,23 @@ class _Starter:
     def _start(self, proposal: MoveProposal) -> None:
         number = self.turn.action.moves_started + 1
         uid = MoveUid(f"{self.turn.action.uid}-{number}")
-        self.turn.put(proposal.to_move(uid, self.turn.action.uid, now=self.turn.now))
+        move = proposal.to_move(uid, self.turn.action.uid, now=self.turn.now)
+        self._note_deviation(proposal)
+        self.turn.put(replace(move, is_undo=self.is_undo))
         self.turn.change(moves_started=number)
         self.started.append(proposal)
         if self.slots is not None:
             self.slots -= 1
         if proposal.kind == MoveKind.RELOCATE and self.syncs is not None:
             self.syncs -= 1
+
+    def _note_deviation(self, proposal: MoveProposal) -> None:
+        """An accepted plan that cannot be followed to the letter any more is not given up half-way; it is told."""
+        for target in self.turn.action.targets if not self.is_undo else ():
+            planned = target.endpoint_uid if target.shard_uid is None else target.shard_uid
+            if planned == proposal.subject and target.to_node != proposal.to_node and proposal.kind != MoveKind.HANDOFF:
+                text = f"{_subject_name(proposal)} goes to node {proposal.to_node}, not {target.to_node} as planned"
+                self.turn.event("node_action_plan_changed", Severity.WARNING, text)
 
     def _attempts(self, proposal: MoveProposal) -> list[Move]:
         return self.failed.get((proposal.kind, proposal.subject), [])
@@ -400,25 +431,6 @@ def _waits(proposal: MoveProposal, code: str, what: str) -> Reason:
     return Reason(code, text, Grade.SOFT_LIMIT, "", proposal.shard_uid, proposal.database_uid, proposal.from_node)
 
 
-def _reasons_of(view: ClusterView, moves: Sequence[Move]) -> list[Reason]:
-    """What the moves wait for, each with its shard."""
-    found = []
-    for move in {m.uid: m for m in moves}.values():
-        found += [replace(r, shard_uid=r.shard_uid or move.shard_uid, database_uid=move.database_uid) for r in move.reasons]
-        if move.state == MoveState.CLEANING and not move.reasons and move.from_node is not None:
-            found.append(_cleaning(view, move, move.from_node))
-    return found
-
-
-def _cleaning(view: ClusterView, move: Move, node_uid: NodeUid) -> Reason:
-    has_daemon = node_uid in view.daemons
-    text = f"shard {move.shard_uid} is being cleaned up on node {node_uid}"
-    if not has_daemon:
-        text = f"shard {move.shard_uid} cannot be cleaned up: node {node_uid} has no running daemon"
-    remedy = "" if has_daemon else f"start the daemon of node {node_uid}"
-    return Reason(Code.STOPPING, text, Grade.SOFT_LIMIT, remedy, move.shard_uid, move.database_uid, node_uid)
-
-
 def error_code_of(left: Advance) -> str:
     """The error code for what stays behind: lack of room before lack of copies before failed moves."""
     codes = {reason.code for reason in left.unplaced}
@@ -438,6 +450,10 @@ def _message(text: str, reasons: Sequence[Reason]) -> str:
     if len(reasons) > MESSAGE_REASONS_MAX:
         parts.append(f"and {len(reasons) - MESSAGE_REASONS_MAX} more")
     return "; ".join(parts)
+
+
+def _how(action: Action) -> str:
+    return "cancelled and undone" if action.is_undo_wanted else "cancelled"
 
 
 def _title(action: Action) -> str:

@@ -30,6 +30,8 @@ CODES: Final[dict[str, str]] = {
     "node_not_found": "There is no such node.",
     "action_not_found": "There is no such action, or its last result was forgotten.",
     "node_action_in_progress": "A node action is already live on the node.",
+    "action_ended": "The action has ended: it can be forgotten, but not undone any more.",
+    "plan_outdated": "The cluster is no longer as the plan found it; the plan would be another one now.",
     "remove_in_progress": "Another removal is live in the cluster.",
     "node_already_populated": "Shards or endpoints are on the node: evacuate it instead of closing it.",
     "node_not_offline": "The address of a running node cannot change.",

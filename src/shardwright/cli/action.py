@@ -16,15 +16,16 @@ from shardwright.cli.progress import (
     move_row,
     moves_of,
     object_of,
+    pace,
     progress_of,
     reason_text,
     reasons_of,
     title,
 )
-from shardwright.cli.session import Session, Timeout, command, confirm, parsed
+from shardwright.cli.session import Session, Timeout, Wait, command, confirm, parsed
 from shardwright.cli.session import Yes as YesOption
 from shardwright.cli.table import UNKNOWN, fields, table
-from shardwright.cli.waiting import read_action, wait_for_action
+from shardwright.cli.waiting import read_action, wait_for_action, wait_for_cancellation
 from shardwright.units import format_duration, parse_duration
 
 ActionArgument = Annotated[str, typer.Argument(metavar="ACTION", help="Uid of an action, or its first characters.")]
@@ -40,7 +41,7 @@ def register(app: typer.Typer) -> None:
     command(group, "list")(_list)
     command(group, "show", examples="shardwright action show 7b0d")(_show)
     command(group, "watch", examples="shardwright action watch 7b0d --timeout 10m")(_watch)
-    command(group, "cancel", examples="shardwright action cancel 7b0d --yes")(_cancel)
+    command(group, "cancel", examples="shardwright action cancel 7b0d --yes\nshardwright action cancel 7b0d --undo")(_cancel)
     command(app, "events", examples="shardwright events --limit 100\nshardwright events --since 1h")(_events)
 
 
@@ -77,18 +78,33 @@ def _watch(session: Session, action: ActionArgument, timeout: Timeout = None) ->
     wait_for_action(session, _uid(session, action), timeout=timeout)
 
 
-def _cancel(session: Session, action: ActionArgument, is_confirmed: YesOption = False) -> None:
-    """Ask an action to stop. What has moved stays where it is; running moves finish or are undone."""
+def _cancel(
+    session: Session,
+    action: ActionArgument,
+    undo: Annotated[bool, typer.Option("--undo", help="Put everything back where it was, instead of leaving it.")] = False,
+    is_confirmed: YesOption = False,
+    is_waited_for: Wait = False,
+    timeout: Timeout = None,
+) -> None:
+    """Ask an action to stop. What has moved stays where it is, or goes back with --undo; running moves end first."""
     found = read_action(session.api, _uid(session, action))
     if has_ended(found):
         raise Failure(Exit.FAILED, "already_ended", f"{title(found)} ended already: {found.get('status')}")
     if not found.get("node_uid"):
         raise Failure(Exit.FAILED, "not_cancellable", f"{title(found)} cannot be cancelled")
-    confirm(f"Cancel {title(found)}?", is_confirmed=is_confirmed)
+    question = f"Cancel {title(found)} and put everything back?" if undo else f"Cancel {title(found)}?"
+    confirm(question, is_confirmed=is_confirmed)
     name = str(found["name"])
-    answer = session.api.delete(f"/v1/nodes/{found['node_uid']}/actions/{_WIRE_NAMES.get(name, name)}")
+    path = f"/v1/nodes/{found['node_uid']}/actions/{_WIRE_NAMES.get(name, name)}"
+    answer = session.api.delete(path, query={"mode": "undo"} if undo else None)
     status = answer.get("status", "cancelling") if isinstance(answer, dict) else "cancelling"
-    session.show(answer, lambda: f"{title(found)}: {status}\nwatch it: shardwright action watch {found['action_uid']}")
+    what = "everything goes back where it was" if undo else "what has moved stays where it is"
+    if is_waited_for:
+        session.say(f"{title(found)}: {status}; {what}")
+        wait_for_cancellation(session, str(found["action_uid"]), timeout=timeout)
+        return
+    text = f"{title(found)}: {status}; {what}\nwatch it: shardwright action watch {found['action_uid']}"
+    session.show(answer, lambda: text)
 
 
 def _events(
@@ -169,7 +185,7 @@ def _described(action: dict[str, Any]) -> str:
                 ("action", action.get("action_uid")),
                 ("name", title(action)),
                 ("status", action.get("status")),
-                ("progress", f"{progress_of(action):g}%"),
+                ("progress", f"{progress_of(action):g}%" + (f" ({going})" if (going := pace(action)) else "")),
                 ("requested by", action.get("requested_by")),
                 ("created", _when(action)),
             ]

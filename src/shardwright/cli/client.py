@@ -56,8 +56,8 @@ class ApiClient:
     def put(self, path: str, body: Mapping[str, object]) -> Any:
         return self._call("PUT", path, body=body)
 
-    def delete(self, path: str) -> Any:
-        return self._call("DELETE", path)
+    def delete(self, path: str, *, query: Mapping[str, str | int] | None = None) -> Any:
+        return self._call("DELETE", path, query=query)
 
     def _call(
         self,

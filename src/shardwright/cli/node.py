@@ -1,5 +1,8 @@
 """``shardwright node``: list, show, add and remove nodes, maintenance, step-down, snapshots."""
 
+import shlex
+import sys
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -7,6 +10,7 @@ import typer
 from shardwright.cli.database import find
 from shardwright.cli.failure import usage
 from shardwright.cli.overview import NODE_ROLES, node_status, nodes_table, shards_table
+from shardwright.cli.plan import explanation_text, plan_text
 from shardwright.cli.session import NodeArgument, Session, Timeout, Wait, Yes, command, confirm, node_uid, parsed
 from shardwright.cli.table import fields, table
 from shardwright.cli.waiting import wait_for_action, wait_until
@@ -18,6 +22,15 @@ MovesMax = Annotated[
 YieldLeadership = Annotated[
     bool, typer.Option("--yield-leadership", help="If this node's daemon leads, let another one lead.")
 ]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Start nothing: show the plan, its cost and what is in the way.")]
+PlanId = Annotated[
+    str | None,
+    typer.Option("--plan", metavar="ID", help="Do exactly the plan of a dry run, or refuse if it would be another one now."),
+]
+ACTIONS = {"remove": "remove", "maintenance-on": "maintenance_on", "maintenance-off": "maintenance_off"} | {
+    "step-down": "enslave_node"
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +49,11 @@ def register(app: typer.Typer) -> None:
         "step-down",
         examples="shardwright node step-down 1 --wait\nshardwright node step-down 1 --yield-leadership --wait",
     )(_step_down)
+    command(
+        group,
+        "explain",
+        examples="shardwright node explain 2 --action remove\nshardwright node explain 2 --action maintenance-on --json",
+    )(_explain)
     command(group, "snapshots", examples="shardwright node snapshots 3\nshardwright node snapshots 3 --create before-patch")(
         _snapshots
     )
@@ -44,7 +62,8 @@ def register(app: typer.Typer) -> None:
     command(
         maintenance,
         "on",
-        examples="shardwright node maintenance on 3 --wait\nshardwright node maintenance on 3 --keep-replicas --wait\n"
+        examples="shardwright node maintenance on 3 --dry-run\n"
+        "shardwright node maintenance on 3 --wait\nshardwright node maintenance on 3 --keep-replicas --wait\n"
         "shardwright node maintenance on 3 --evict-db orders --evict-db cache",
     )(_maintenance_on)
     command(
@@ -109,15 +128,19 @@ def _remove(
             help="End only when the moved shards have new files on disk; without it the cluster's policy.",
         ),
     ] = None,
+    dry_run: DryRun = False,
+    plan: PlanId = None,
     is_confirmed: Yes = False,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
     """Move everything off a node and take it out of the cluster."""
     uid = node_uid(node)
-    confirm(f"Remove node:{uid} from the cluster?", is_confirmed=is_confirmed)
+    if not dry_run:
+        confirm(f"Remove node:{uid} from the cluster?", is_confirmed=is_confirmed)
     body: dict[str, object] = {} if wait_for_persistence is None else {"wait_for_persistence": wait_for_persistence}
-    _start(session, uid, "remove", body, is_waited_for=is_waited_for, timeout=timeout)
+    how = _How(dry_run, plan, is_waited_for, timeout)
+    _start(session, uid, "remove", body, how)
 
 
 def _reopen(session: Session, node: NodeArgument) -> None:
@@ -146,6 +169,8 @@ def _maintenance_on(
     ] = None,
     yield_leadership: YieldLeadership = False,
     max_moves: MovesMax = None,
+    dry_run: DryRun = False,
+    plan: PlanId = None,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
@@ -161,7 +186,8 @@ def _maintenance_on(
         body["demote_node"] = True
     if max_moves is not None:
         body["max_concurrent_actions"] = max_moves
-    _start(session, node_uid(node), "maintenance_on", body, is_waited_for=is_waited_for, timeout=timeout)
+    how = _How(dry_run, plan, is_waited_for, timeout)
+    _start(session, node_uid(node), "maintenance_on", body, how)
 
 
 def _maintenance_off(
@@ -172,6 +198,8 @@ def _maintenance_off(
     ] = None,
     no_restore: Annotated[bool, typer.Option("--no-restore", help="Leave shards and endpoints where they are.")] = False,
     max_moves: MovesMax = None,
+    dry_run: DryRun = False,
+    plan: PlanId = None,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
@@ -185,7 +213,8 @@ def _maintenance_off(
         body["skip_shards_restore"] = True
     if max_moves is not None:
         body["max_concurrent_actions"] = max_moves
-    _start(session, node_uid(node), "maintenance_off", body, is_waited_for=is_waited_for, timeout=timeout)
+    how = _How(dry_run, plan, is_waited_for, timeout)
+    _start(session, node_uid(node), "maintenance_off", body, how)
 
 
 def _step_down(
@@ -198,6 +227,8 @@ def _step_down(
         int | None,
         typer.Option("--retry-timeout", min=0, metavar="SECONDS", help="How long failed handoffs are tried again."),
     ] = None,
+    dry_run: DryRun = False,
+    plan: PlanId = None,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
@@ -215,7 +246,8 @@ def _step_down(
     }
     if retry_timeout is not None:
         body["retry_timeout_seconds"] = retry_timeout
-    _start(session, node_uid(node), "enslave_node", body, is_waited_for=is_waited_for, timeout=timeout)
+    how = _How(dry_run, plan, is_waited_for, timeout)
+    _start(session, node_uid(node), "enslave_node", body, how)
 
 
 def _snapshots(
@@ -249,16 +281,52 @@ def _path_word(name: str) -> str:
     return name
 
 
-def _start(
-    session: Session, uid: int, action: str, body: dict[str, object], *, is_waited_for: bool, timeout: str | None
-) -> None:
-    answer = session.api.post(f"/v1/nodes/{uid}/actions/{action}", body)
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How an action is asked for."""
+
+    dry_run: bool
+    plan: str | None
+    is_waited_for: bool
+    timeout: str | None
+
+
+def _start(session: Session, uid: int, action: str, body: dict[str, object], how: _How) -> None:
+    path = f"/v1/nodes/{uid}/actions/{action}"
+    if how.dry_run:
+        if how.plan is not None or how.is_waited_for:
+            raise usage("--dry-run starts nothing: --plan and --wait do not go with it")
+        found = session.api.post(path, body, query={"dry_run": "true"})
+        session.show(found, lambda: plan_text(found, start_with=_same_command()))
+        return
+    answer = session.api.post(path, body, query=None if how.plan is None else {"plan_id": how.plan})
     action_uid = str(answer.get("action_uid") or answer.get("task_id"))
-    if is_waited_for:
+    if how.is_waited_for:
         session.say(f"{action} node:{uid}: action {action_uid}")
-        wait_for_action(session, action_uid, timeout=timeout)
+        wait_for_action(session, action_uid, timeout=how.timeout)
         return
     session.show(answer, lambda: f"{action} node:{uid}: queued\nwatch it: shardwright action watch {action_uid}")
+
+
+def _same_command() -> str:
+    """The command line as it was given, without the wish to start nothing. It names no secrets: there is no such option."""
+    words = [word for word in sys.argv[1:] if word != "--dry-run"]
+    return shlex.join(["shardwright", *words])
+
+
+def _explain(
+    session: Session,
+    node: NodeArgument,
+    action: Annotated[
+        str, typer.Option("--action", metavar="ACTION", help=f"One of {', '.join(ACTIONS)}.")
+    ] = "maintenance-on",
+) -> None:
+    """Can it be done, what would happen, what blocks it, and the smallest remedy. Starts nothing."""
+    word = ACTIONS.get(action.replace("_", "-"), action)
+    if word not in ACTIONS.values():
+        raise usage(f"{action!r} is no action", remedy=f"actions are: {', '.join(ACTIONS)}")
+    found = session.api.get(f"/v1/nodes/{node_uid(node)}/explain", query={"action": word})
+    session.show(found, lambda: explanation_text(found))
 
 
 def _described(node: dict[str, Any], status: dict[str, Any]) -> str:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from shardwright.cli.table import UNKNOWN
-from shardwright.units import format_bytes, format_rate
+from shardwright.units import format_bytes, format_duration, format_rate
 
 Json = Mapping[str, Any]
 
@@ -28,6 +29,19 @@ def progress_of(action: Json) -> float:
         return min(100.0, max(0.0, float(action.get("progress", 0))))
     except (TypeError, ValueError):
         return 0.0
+
+
+def pace(action: Json) -> str:
+    """``moving, 42.5MB of 400MB, about 12s left``; what the API did not tell is left out, and all of it at the end."""
+    if has_ended(action):
+        return ""
+    parts = [str(action["condition"])] if action.get("condition") else []
+    if total := _whole(action.get("bytes_total")):
+        parts.append(f"{format_bytes(_whole(action.get('bytes_done')))} of {format_bytes(total)}")
+    eta = action.get("eta_seconds")
+    if isinstance(eta, int | float):
+        parts.append(f"about {format_duration(timedelta(seconds=max(1, round(eta)))).replace('.0s', 's')} left")
+    return ", ".join(parts)
 
 
 def title(action: Json) -> str:
@@ -142,7 +156,8 @@ class Changes:
         status, percent = str(action.get("status")), progress_of(action)
         if status != self._status or int(percent / 10) > self._tenth:
             self._status, self._tenth = status, max(self._tenth, int(percent / 10))
-            yield f"{title(action)}: {percent:g}% {status}"
+            going = pace(action)
+            yield f"{title(action)}: {percent:g}% {status}" + (f" ({going})" if going else "")
         for move in moves_of(action):
             uid, state = str(move.get("uid")), str(move.get("state"))
             if self._moves.get(uid) != state:

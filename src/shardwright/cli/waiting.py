@@ -27,6 +27,7 @@ from shardwright.cli.progress import (
     has_ended,
     move_row,
     moves_of,
+    pace,
     progress_of,
     reason_text,
     reasons_of,
@@ -56,6 +57,17 @@ def wait_for_action(session: Session, uid: str, *, timeout: str | None) -> Json:
         return action
     code = str(action.get("error_code") or action.get("status"))
     text = str(action.get("error_message") or f"{title(action)} ended {action.get('status')}")
+    raise Failure(Exit.FAILED, code, text, remedy=f"shardwright action show {uid} tells what was done")
+
+
+def wait_for_cancellation(session: Session, uid: str, *, timeout: str | None) -> Json:
+    """Show a cancelled action until it ends. Raises Failure when it could not end as asked, or outlasts ``timeout``."""
+    action = _watch(session, uid, deadline(timeout))
+    session.show(action, lambda: ending(action))
+    if action.get("status") in ("cancelled", "completed"):
+        return action
+    text = str(action.get("error_message") or f"{title(action)} ended {action.get('status')}")
+    code = str(action.get("error_code") or action.get("status"))
     raise Failure(Exit.FAILED, code, text, remedy=f"shardwright action show {uid} tells what was done")
 
 
@@ -166,7 +178,7 @@ def _screen(action: Json, rates: Rates) -> RenderableType:
     percent = progress_of(action)
     head = Table.grid(padding=(0, 2))
     head.add_row(Text(title(action), style="bold"), ProgressBar(total=100, completed=percent, width=30), f"{percent:.1f}%")
-    head.add_row(Text(str(action.get("status"))))
+    head.add_row(Text(str(action.get("status"))), Text(pace(action)))
     moves = sorted(moves_of(action), key=lambda move: move.get("state") in MOVE_ENDED)
     rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in MOVE_COLUMNS:

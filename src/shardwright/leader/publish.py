@@ -54,4 +54,6 @@ def _is_due(before: ServerSeen | None, seen: ServerSeen, now: datetime) -> bool:
 
 
 def _shown(seen: ServerSeen) -> object:
-    return (seen.incarnation, seen.health, seen.role, seen.is_link_up, seen.is_syncing, seen.is_fenced, seen.run_id)
+    """The replication id is among them because plans made from these records ask whether a replica is proven."""
+    identity = (seen.incarnation, seen.run_id, seen.replication_id)
+    return (*identity, seen.health, seen.role, seen.is_link_up, seen.is_syncing, seen.is_fenced)

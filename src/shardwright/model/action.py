@@ -106,6 +106,15 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedTarget:
+    """Where an accepted plan takes a copy or an endpoint; exactly one of the first two is given."""
+
+    shard_uid: ShardUid | None
+    endpoint_uid: EndpointUid | None
+    to_node: NodeUid
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """A durable operator request on one node."""
 
@@ -137,6 +146,16 @@ class Action:
     """The node's mark when the action began, so that a failed ``maintenance_off`` can put it back. None: not yet known."""
     work_total_bytes: int = 0
     """Bytes its moves must transfer in sum, estimated when the moves were planned; grows only."""
+    is_undo_wanted: bool = False
+    """The cancel wish asks for everything back where it was, not only for an end. Never taken back."""
+    was_closed: bool | None = None
+    """Whether the node was closed before a removal was asked for, so that an undo can reopen it. None: not recorded."""
+    plan_uid: str = ""
+    """Digest of the plan that the request named; empty when it named none."""
+    targets: tuple[PlannedTarget, ...] = ()
+    """Where that plan takes what moves."""
+    expected_end_at: datetime | None = None
+    """When it may end, by what its moves and those before it took; None while nothing can be said."""
 
 
 class MoveKind(StrEnum):
@@ -257,3 +276,9 @@ class Move:
     """What it waits for, or why it failed."""
     has_left: bool = False
     """Nothing of it runs on ``from_node`` any more."""
+    is_undo: bool = False
+    """It takes back what an earlier move of the same action did."""
+    ready_at: datetime | None = None
+    """When the new copy held what the primary held; None: not yet."""
+    left_at: datetime | None = None
+    """When nothing of it ran on ``from_node`` any more; None: not yet, or not a relocation."""

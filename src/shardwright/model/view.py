@@ -4,7 +4,7 @@ Decisions read this and nothing else. ``with_writes`` gives the view after a dec
 same turn sees it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -100,41 +100,43 @@ class ClusterView:
     servers: dict[ShardUid, ServerSeen] = field(default_factory=dict)
     """Of the current incarnation only."""
     endpoint_processes: dict[NodeUid, EndpointProcessSeen] = field(default_factory=dict)
+    _indices: dict[str, tuple[object, dict[Any, list[Any]]]] = field(default_factory=dict, repr=False, compare=False)
+    """Answers to the questions below, each beside the table it was made from: good for every view that shares that table."""
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
     def shards_of_group(self, uid: GroupUid) -> list[Shard]:
         """Shards of a slot group in the order of their uids."""
-        return sorted((s for s in self.shards.values() if s.group_uid == uid), key=lambda s: s.uid)
+        return self._found("shards_of_group", uid)
 
     def shards_on(self, uid: NodeUid) -> list[Shard]:
         """Shards recorded on a node, also those that are stopping, in the order of their uids."""
-        return sorted((s for s in self.shards.values() if s.node_uid == uid), key=lambda s: s.uid)
+        return self._found("shards_on", uid)
 
     def endpoints_on(self, uid: NodeUid) -> list[Endpoint]:
         """Endpoints bound to a node, in the order of their uids."""
-        return sorted((e for e in self.endpoints.values() if uid in e.nodes), key=lambda e: e.uid)
+        return self._found("endpoints_on", uid)
 
     def endpoints_of(self, uid: DatabaseUid) -> list[Endpoint]:
         """Endpoints of a database, in the order of their uids."""
-        return sorted((e for e in self.endpoints.values() if e.database_uid == uid), key=lambda e: e.uid)
+        return self._found("endpoints_of", uid)
 
     def groups_of(self, uid: DatabaseUid) -> list[SlotGroup]:
         """Slot groups of a database by number."""
-        return sorted((g for g in self.groups.values() if g.database_uid == uid), key=lambda g: g.number)
+        return self._found("groups_of", uid)
 
     def live_moves(self) -> list[Move]:
         """Moves that have not ended, by uid."""
-        return sorted((m for m in self.moves.values() if not m.state.is_terminal), key=lambda m: m.uid)
+        return self._found("live_moves", True)
 
     def live_move_of_group(self, uid: GroupUid) -> Move | None:
         """The one live move of a slot group, if there is one."""
-        return next((m for m in self.live_moves() if m.group_uid == uid), None)
+        found: list[Move] = self._found("live_moves_of_group", uid)
+        return found[0] if found else None
 
     def moves_of_action(self, uid: ActionUid) -> list[Move]:
         """All moves that an action started, oldest first."""
-        found = [m for m in self.moves.values() if m.action_uid == uid]
-        return sorted(found, key=lambda m: int(m.uid.rpartition("-")[2]))
+        return self._found("moves_of_action", uid)
 
     def live_actions(self) -> list[Action]:
         """Actions that have not ended, oldest first."""
@@ -185,7 +187,72 @@ class ClusterView:
         else:
             table.pop(key, None)
         changed: dict[str, Any] = {table_name: table}
-        return replace(self, **changed)
+        view = replace(self, **changed)
+        self._carry_indices(table_name, key, view)
+        return view
+
+    # -- indices -----------------------------------------------------------------------------------------------------
+
+    def _found(self, question: str, key: object) -> list[Any]:
+        rule = _QUESTIONS[question]
+        table: dict[Any, Any] = getattr(self, rule.table)
+        cached = self._indices.get(question)
+        if cached is not None and cached[0] is table:
+            return list(cached[1].get(key, ()))
+        index: dict[Any, list[Any]] = {}
+        for record in table.values():
+            for found in rule.keys(record):
+                index.setdefault(found, []).append(record)
+        for records in index.values():
+            if len(records) > 1:
+                records.sort(key=rule.order)
+        self._indices[question] = (table, index)
+        return list(index.get(key, ()))
+
+    def _carry_indices(self, table_name: str, key: object, view: "ClusterView") -> None:
+        """What one write changes in an index is put right, rather than all of it made anew."""
+        before: dict[Any, Any] = getattr(self, table_name)
+        after: dict[Any, Any] = getattr(view, table_name)
+        for question, rule in _QUESTIONS.items():
+            cached = self._indices.get(question)
+            if rule.table != table_name or cached is None or cached[0] is not before:
+                continue
+            index = dict(cached[1])
+            old, new = before.get(key), after.get(key)
+            for found in () if old is None else rule.keys(old):
+                index[found] = [r for r in index[found] if r is not old]
+            for found in () if new is None else rule.keys(new):
+                index[found] = sorted([*index.get(found, ()), new], key=rule.order)
+            view._indices[question] = (after, index)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Which records of a table answer a question: the keys under which each is found, and the order of the answer."""
+
+    table: str
+    keys: Callable[[Any], Iterable[object]]
+    order: Callable[[Any], Any]
+
+
+def _uid(record: Any) -> Any:
+    return record.uid
+
+
+def _number(move: Move) -> int:
+    return int(move.uid.rpartition("-")[2])
+
+
+_QUESTIONS = {
+    "shards_of_group": _Question("shards", lambda s: (s.group_uid,), _uid),
+    "shards_on": _Question("shards", lambda s: (s.node_uid,), _uid),
+    "endpoints_on": _Question("endpoints", lambda e: dict.fromkeys(e.nodes), _uid),
+    "endpoints_of": _Question("endpoints", lambda e: (e.database_uid,), _uid),
+    "groups_of": _Question("groups", lambda g: (g.database_uid,), lambda g: g.number),
+    "live_moves": _Question("moves", lambda m: () if m.state.is_terminal else (True,), _uid),
+    "live_moves_of_group": _Question("moves", lambda m: () if m.state.is_terminal else (m.group_uid,), _uid),
+    "moves_of_action": _Question("moves", lambda m: () if m.action_uid is None else (m.action_uid,), _number),
+}
 
 
 def _place_of(record: Record) -> tuple[str, object]:

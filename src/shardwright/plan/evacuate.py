@@ -2,25 +2,26 @@
 
 Called by the actions on every turn: the plan is made from what is seen, so what is done already is simply no longer in
 it. A primary whose group has a proven replica elsewhere hands over and then leaves as a replica; one without gets a new
-copy that takes the role; endpoints go last. Capacity counts what is in flight and what the plan itself has placed.
+copy that takes the role; endpoints go last. Capacity counts what is in flight and what the plan itself has placed. Copies of
+other nodes step aside only when nothing else makes room.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from shardwright.model.action import Move, MoveKind, MoveState
-from shardwright.model.database import Database, DatabaseStatus, Endpoint, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import Database, Endpoint, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
+from shardwright.plan.assignment import ENDING, Assignment, Failures, Leaver, assign
+from shardwright.plan.chains import Budget
 from shardwright.plan.explain import Code, Unplaceable
-from shardwright.plan.ledger import CopyRequest, Ledger
-from shardwright.plan.placement import choose_copy, choose_endpoint, copy_request
+from shardwright.plan.ledger import Ledger
+from shardwright.plan.placement import choose_endpoint, copy_request
 from shardwright.plan.standing import GroupStanding, answers, group_standing, is_gone
-
-_ENDING = frozenset({DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED})
 
 
 class Leaves(StrEnum):
@@ -116,7 +117,7 @@ class EvacuationPlan:
     """All three empty: nothing that has to leave is on the node."""
 
     moves: tuple[MoveProposal, ...] = ()
-    """In the order in which they should begin."""
+    """In the order in which they should begin. One from another node makes room for those behind it."""
     waiting: tuple[Reason, ...] = ()
     """What has to leave and cannot begin to just now; it passes by itself."""
     unplaced: tuple[Unplaced, ...] = ()
@@ -129,34 +130,49 @@ class EvacuationPlan:
         return not (self.moves or self.waiting or self.unplaced or self.in_flight)
 
 
-Failures = Mapping[ShardUid | EndpointUid, Mapping[NodeUid, int]]
-"""How often each target was tried in vain for each subject."""
-
-
 def plan_evacuation(
     view: ClusterView, node_uid: NodeUid, scope: EvacuationScope, *, failures: Failures | None = None
 ) -> EvacuationPlan:
-    """See the module's text. Tried first so that memory gets even; if something finds no place that way, once more so that
-    nodes are filled up, and the plan that leaves less behind is taken."""
-    even = _Evacuation(view, node_uid, scope, failures or {}, is_tight=False).plan()
-    if not even.unplaced:
-        return even
-    tight = _Evacuation(view, node_uid, scope, failures or {}, is_tight=True).plan()
-    return tight if len(tight.unplaced) < len(even.unplaced) else even
+    """See the module's text. Memory gets even if everything finds a place that way; else nodes are filled up; else other
+    copies step aside."""
+    return plan_evacuations(view, [node_uid], scope, failures=failures)[node_uid]
+
+
+def plan_evacuations(
+    view: ClusterView, node_uids: Sequence[NodeUid], scope: EvacuationScope, *, failures: Failures | None = None
+) -> dict[NodeUid, EvacuationPlan]:
+    """Plans for several nodes that fit together: each counts what those before it have placed, and none of them gets
+    anything of another. With one node the same as ``plan_evacuation``."""
+    ledger = Ledger(view, by_free_memory=view.policy.evict_node_use_free_memory)
+    if len(node_uids) > 1:
+        ledger.leaving_nodes |= set(node_uids)
+        ledger.removed_soon |= set(node_uids)
+    budget = Budget()
+    return {uid: _Evacuation(ledger, uid, scope, failures or {}, budget=budget).plan() for uid in node_uids}
+
+
+@dataclass(frozen=True, slots=True)
+class _Leave:
+    """A copy that leaves, and how."""
+
+    leaver: Leaver
+    hands_over: bool
+    is_later: bool
 
 
 class _Evacuation:
-    """One attempt at a plan."""
+    """One plan in the making."""
 
     def __init__(
-        self, view: ClusterView, node_uid: NodeUid, scope: EvacuationScope, failures: Failures, *, is_tight: bool
+        self, ledger: Ledger, node_uid: NodeUid, scope: EvacuationScope, failures: Failures, *, budget: Budget
     ) -> None:
-        self.view = view
+        self.view = ledger.view
         self.node_uid = node_uid
         self.scope = scope
         self.failures = failures
-        self.is_tight = is_tight
-        self.ledger = Ledger(view, by_free_memory=view.policy.evict_node_use_free_memory)
+        self.budget = budget
+        self.ledger = ledger
+        self.leaves: list[_Leave] = []
         self.handoffs: list[MoveProposal] = []
         self.relocations: list[MoveProposal] = []
         self.rebinds: list[MoveProposal] = []
@@ -169,6 +185,7 @@ class _Evacuation:
         sized = [(self._size(shard), shard) for shard in self.view.shards_on(self.node_uid)]
         for _, shard in sorted(sized, key=lambda s: (-s[0], s[1].uid)):
             self._plan_shard(shard)
+        self._propose(assign(self.ledger, [leave.leaver for leave in self.leaves], self.failures, budget=self.budget))
         if self.scope.includes_endpoints:
             for endpoint in self.view.endpoints_on(self.node_uid):
                 self._plan_endpoint(endpoint)
@@ -194,7 +211,7 @@ class _Evacuation:
             return
         if shard.wanted == ShardWanted.GONE:
             self._plan_ending(shard)
-        elif group is None or database is None or database.status in _ENDING:
+        elif group is None or database is None or database.status in ENDING:
             self._wait(shard, Code.STOPPING, f"database {shard.database_uid} is being deleted")
         elif is_primary:
             self._plan_primary(shard, group, database, leaves=leaves, standing=self._standing(group))
@@ -302,28 +319,41 @@ class _Evacuation:
 
     def _relocate(
         self, shard: Shard, group: SlotGroup, database: Database, *, hands_over: bool = False, is_later: bool = False
-    ) -> bool:
-        """Find a place and propose the move; False when there is none."""
+    ) -> None:
+        """The copy leaves; where to is decided when all are known that do."""
         request = copy_request(self.ledger, database, group.uid, leaving=shard, is_primary=hands_over)
-        found = choose_copy(self.ledger, request, failures=self.failures.get(shard.uid), is_tight=self.is_tight)
-        if isinstance(found, Unplaceable):
-            self._refuse_copy(shard, request, found)
-            return False
-        self.ledger.place(request, found)
-        self.relocations.append(
-            MoveProposal(
-                MoveKind.RELOCATE,
-                database.uid,
-                group.uid,
-                shard.uid,
-                from_node=shard.node_uid,
-                to_node=found,
-                hands_over=hands_over,
-                bytes_total=self.ledger.used_bytes(group.uid),
-                is_later=is_later,
-            )
+        self.leaves.append(_Leave(Leaver(shard, request), hands_over, is_later))
+
+    def _propose(self, found: Assignment) -> None:
+        for leaver, to_node in found.displaced:
+            is_later = leaver.shard.uid in found.later
+            hands_over = leaver.request.is_primary
+            self.relocations.append(self._relocation(leaver, to_node, hands_over=hands_over, is_later=is_later))
+        for leave in self.leaves:
+            shard = leave.leaver.shard
+            chosen = found.places.get(shard.uid)
+            if chosen is None:
+                self._refuse_copy(shard, found.refused[shard.uid])
+                continue
+            waits = shard.uid in found.later
+            is_later = leave.is_later or waits
+            self.relocations.append(self._relocation(leave.leaver, chosen, hands_over=leave.hands_over, is_later=is_later))
+            if waits:
+                self._wait(shard, Code.MEMORY, f"waits until another copy has made room on node {chosen}")
+
+    def _relocation(self, leaver: Leaver, to_node: NodeUid, *, hands_over: bool, is_later: bool) -> MoveProposal:
+        shard = leaver.shard
+        return MoveProposal(
+            MoveKind.RELOCATE,
+            shard.database_uid,
+            shard.group_uid,
+            shard.uid,
+            from_node=shard.node_uid,
+            to_node=to_node,
+            hands_over=hands_over,
+            bytes_total=self.ledger.used_bytes(shard.group_uid),
+            is_later=is_later,
         )
-        return True
 
     # -- endpoints -------------------------------------------------------------------------------------------------------
 
@@ -360,11 +390,11 @@ class _Evacuation:
         planned = [m for m in proposed if m.changes_role and m.database_uid == endpoint.database_uid]
         if planned:
             return {m.to_node for m in planned if m.to_node is not None}
-        return self.ledger.primaries_of.get(endpoint.database_uid, set())
+        return self.ledger.primary_nodes(endpoint.database_uid)
 
     # -- reasons ---------------------------------------------------------------------------------------------------------
 
-    def _refuse_copy(self, shard: Shard, request: CopyRequest, found: Unplaceable) -> None:
+    def _refuse_copy(self, shard: Shard, found: Unplaceable) -> None:
         reason = found.as_reason(_name(shard), shard_uid=shard.uid, database_uid=shard.database_uid)
         if found.passes_by_itself:
             self.waiting.append(reason)
@@ -385,4 +415,13 @@ def _name(shard: Shard) -> str:
     return f"shard {shard.uid} of database {shard.database_uid}"
 
 
-__all__ = ["EvacuationPlan", "EvacuationScope", "Leaves", "MoveProposal", "Unplaced", "plan_evacuation"]
+__all__ = [
+    "EvacuationPlan",
+    "EvacuationScope",
+    "Failures",
+    "Leaves",
+    "MoveProposal",
+    "Unplaced",
+    "plan_evacuation",
+    "plan_evacuations",
+]

@@ -1,7 +1,8 @@
 """What every node holds and is promised: the capacity model of one plan.
 
-Built from a view at the start of a plan, then told each choice, so that the next choice sees it. Lives for one call of
-the planner; no record is changed. Called by ``placement``, ``evacuate`` and ``restore``.
+Built from a view at the start of a plan by one pass over its shards, then told each choice, so that the next choice sees
+it; what only a few slot groups are asked for is looked up when it is. Lives for one call of the planner; no record is
+changed. Called by the other planners.
 """
 
 from collections.abc import Iterator
@@ -50,6 +51,17 @@ class CopyRequest:
     leaving_node: NodeUid | None = None
 
 
+class ShardsOf:
+    """Recorded copies of slot groups, looked up when asked for."""
+
+    def __init__(self, view: ClusterView) -> None:
+        self._view = view
+
+    def get(self, uid: GroupUid, default: list[Shard] | tuple[()] = ()) -> list[Shard]:
+        """The group's copies by uid; none for a group that has none."""
+        return self._view.shards_of_group(uid)
+
+
 @dataclass(slots=True)
 class Ledger:
     """See the module's text. ``by_free_memory``: what fits is judged by free instead of provisioned memory."""
@@ -57,44 +69,68 @@ class Ledger:
     view: ClusterView
     by_free_memory: bool = False
     loads: dict[NodeUid, Load] = field(default_factory=dict)
-    copies: dict[GroupUid, dict[ShardUid | None, NodeUid]] = field(default_factory=dict)
-    """Where each slot group has copies that stay or come; key None is a copy without a record yet."""
-    ending: dict[GroupUid, set[NodeUid]] = field(default_factory=dict)
-    """Where something of a slot group is still being cleaned up."""
-    shards_of: dict[GroupUid, list[Shard]] = field(default_factory=dict)
     moves_of: dict[GroupUid, Move] = field(default_factory=dict)
     """The live move of each slot group."""
     rebinds_of: dict[EndpointUid, Move] = field(default_factory=dict)
     """The live move of each endpoint."""
-    primaries_of: dict[DatabaseUid, set[NodeUid]] = field(default_factory=dict)
-    """Nodes that hold a committed primary of each database."""
     leaving_nodes: set[NodeUid] = field(default_factory=set)
     """Nodes that a live action is emptying or relieving of primaries."""
     removed_soon: set[NodeUid] = field(default_factory=set)
     """Those of them that copies must leave too."""
+    planned: set[GroupUid] = field(default_factory=set)
+    """Slot groups of which this plan has placed a copy."""
+    _copies: dict[GroupUid, dict[ShardUid | None, NodeUid]] = field(default_factory=dict)
+    _coming: dict[GroupUid, NodeUid] = field(default_factory=dict)
+    _open: dict[bool, list[tuple[Node, Load]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for uid, node in self.view.nodes.items():
             self.loads[uid] = Load(available_bytes=self._memory_limit(node))
-        for shard in self.view.shards.values():
-            self._count_shard(shard)
+        self._count_shards()
         for endpoint in self.view.endpoints.values():
             for uid in endpoint.nodes:
                 if uid in self.loads:
                     self.loads[uid].endpoints += 1
+        shards, loads = self.view.shards, self.loads
         for group in self.view.groups.values():
-            primary = None if group.primary is None else self.view.shards.get(group.primary)
-            if primary is not None and primary.node_uid in self.loads:
-                self.loads[primary.node_uid].primaries += 1
-                self.primaries_of.setdefault(group.database_uid, set()).add(primary.node_uid)
-        for move in self.view.moves.values():
-            if not move.state.is_terminal:
-                self._count_move(move)
+            primary = None if group.primary is None else shards.get(group.primary)
+            if primary is not None and primary.node_uid in loads:
+                loads[primary.node_uid].primaries += 1
+        for move in self.view.live_moves():
+            self._count_move(move)
         for action in self.view.live_actions():
             if action.name in _LEAVING_ACTIONS:
                 self.leaving_nodes.add(action.node_uid)
                 if action.name != ActionName.STEP_DOWN:
                     self.removed_soon.add(action.node_uid)
+
+    # -- slot groups -------------------------------------------------------------------------------------------------
+
+    @property
+    def shards_of(self) -> ShardsOf:
+        """Recorded copies of slot groups, also those that are stopping."""
+        return ShardsOf(self.view)
+
+    def copies_of(self, uid: GroupUid) -> dict[ShardUid | None, NodeUid]:
+        """Where a slot group has copies that stay or come; key None is a copy without a record yet. The planners' own
+        notes: ``place`` changes it."""
+        found = self._copies.get(uid)
+        if found is None:
+            shards = self.view.shards_of_group(uid)
+            found = {s.uid: s.node_uid for s in shards if s.wanted != ShardWanted.GONE}
+            if uid in self._coming:
+                found[None] = self._coming[uid]
+            self._copies[uid] = found
+        return found
+
+    def ending_of(self, uid: GroupUid) -> set[NodeUid]:
+        """Where something of a slot group is still being cleaned up."""
+        return {s.node_uid for s in self.view.shards_of_group(uid) if s.wanted == ShardWanted.GONE}
+
+    def primary_nodes(self, uid: DatabaseUid) -> set[NodeUid]:
+        """Nodes that hold a committed primary of the database."""
+        primaries = [self.view.shards.get(g.primary) for g in self.view.groups_of(uid) if g.primary is not None]
+        return {s.node_uid for s in primaries if s is not None and s.node_uid in self.loads}
 
     # -- sizes -------------------------------------------------------------------------------------------------------
 
@@ -134,24 +170,27 @@ class Ledger:
 
     # -- counting ----------------------------------------------------------------------------------------------------
 
-    def _count_shard(self, shard: Shard) -> None:
-        self.shards_of.setdefault(shard.group_uid, []).append(shard)
-        load = self.loads.get(shard.node_uid)
-        size = self._size_of_shard(shard)
-        is_going = shard.wanted == ShardWanted.GONE
-        if is_going:
-            self.ending.setdefault(shard.group_uid, set()).add(shard.node_uid)
-        else:
-            self.copies.setdefault(shard.group_uid, {})[shard.uid] = shard.node_uid
-        if load is None or (is_going and self.view.process_state(shard.uid) in _ENDED):
-            return
-        load.held_bytes += size
-        load.shards += 1
-        if not self._is_free_memory_seen(shard.node_uid):
-            load.available_bytes -= size
-        if is_going:
-            load.leaving_bytes += size
-            load.leaving_shards += 1
+    def _count_shards(self) -> None:
+        # The one loop over everything: kept flat, because there may be a million.
+        loads = self.loads
+        fixed = {} if self.by_free_memory else {u: d.shard_memory_bytes for u, d in self.view.databases.items()}
+        by_free = {uid for uid in loads if self._is_free_memory_seen(uid)}
+        for shard in self.view.shards.values():
+            node_uid = shard.node_uid
+            load = loads.get(node_uid)
+            if load is None:
+                continue
+            is_going = shard.wanted is ShardWanted.GONE
+            if is_going and self.view.process_state(shard.uid) in _ENDED:
+                continue
+            size = fixed.get(shard.database_uid) or self._size_of_shard(shard)
+            load.held_bytes += size
+            load.shards += 1
+            if node_uid not in by_free:
+                load.available_bytes -= size
+            if is_going:
+                load.leaving_bytes += size
+                load.leaving_shards += 1
 
     def _count_move(self, move: Move) -> None:
         if move.kind == MoveKind.REBIND:
@@ -181,7 +220,7 @@ class Ledger:
         load = self.loads.get(move.to_node)
         is_recorded = move.new_shard_uid is not None and move.new_shard_uid in self.view.shards
         if not is_recorded and move.state in (MoveState.PLANNED, MoveState.STARTING):
-            self.copies.setdefault(move.group_uid, {})[None] = move.to_node
+            self._coming[move.group_uid] = move.to_node
             if load is not None:
                 load.held_bytes += size
                 load.available_bytes -= size
@@ -198,18 +237,64 @@ class Ledger:
 
     def place(self, request: CopyRequest, node_uid: NodeUid) -> None:
         """Note that the copy goes there. What it replaces goes on counting where it is: it leaves last."""
-        load = self.loads[node_uid]
-        load.held_bytes += request.size_bytes
-        load.available_bytes -= request.size_bytes
-        load.shards += 1
-        load.primaries += request.is_primary
-        copies = self.copies.setdefault(request.group_uid, {})
+        self._change_load(request, node_uid, 1)
+        copies = self.copies_of(request.group_uid)
         copies.pop(request.leaving, None)
         copies[None if request.leaving is None else ShardUid(-request.leaving)] = node_uid
+        self.planned.add(request.group_uid)
+
+    def take_back(self, request: CopyRequest, node_uid: NodeUid) -> None:
+        """Forget that the copy, which replaces another one, goes there."""
+        assert request.leaving is not None, "only what replaces a copy can be taken back"
+        assert request.leaving_node is not None, "a copy that leaves has a node"
+        self._change_load(request, node_uid, -1)
+        copies = self.copies_of(request.group_uid)
+        copies.pop(ShardUid(-request.leaving), None)
+        copies[request.leaving] = request.leaving_node
+        self.planned.discard(request.group_uid)
+
+    def _change_load(self, request: CopyRequest, node_uid: NodeUid, sign: int) -> None:
+        load = self.loads[node_uid]
+        load.held_bytes += sign * request.size_bytes
+        load.available_bytes -= sign * request.size_bytes
+        load.shards += sign
+        load.primaries += sign * request.is_primary
 
     def place_endpoint(self, node_uid: NodeUid) -> None:
         """Note that an endpoint goes there."""
         self.loads[node_uid].endpoints += 1
+
+    # -- what fits ---------------------------------------------------------------------------------------------------
+
+    def open_nodes(self, *, needs_primary: bool) -> list[tuple[Node, Load]]:
+        """Nodes that take something new at all, by uid, with their numbers. They stay the same during a plan."""
+        found = self._open.get(needs_primary)
+        if found is None:
+            nodes = sorted_nodes(self.view)
+            usable = (n for n in nodes if next(self._node_obstacles(n, needs_primary=needs_primary), None) is None)
+            found = [(n, self.loads[n.uid]) for n in usable]
+            self._open[needs_primary] = found
+        return found
+
+    def suitable(self, request: CopyRequest) -> list[tuple[Node, Load]]:
+        """Nodes on which only room may be missing for the copy."""
+        held = self.copies_of(request.group_uid)
+        others = [uid for shard, uid in held.items() if shard is None or shard != request.leaving]
+        taken = {*others, *self.ending_of(request.group_uid), request.leaving_node}
+        nodes = self.open_nodes(needs_primary=request.is_primary)
+        if not request.database.is_rack_aware:
+            return [pair for pair in nodes if pair[0].uid not in taken]
+        racks = {self.view.nodes[uid].rack for uid in others if uid in self.view.nodes} | {""}
+        return [pair for pair in nodes if pair[0].uid not in taken and pair[0].rack not in racks]
+
+    def fitting(self, request: CopyRequest) -> list[tuple[Node, Load]]:
+        """Nodes without any obstacle for the copy."""
+        size = request.size_bytes
+        return [
+            (node, load)
+            for node, load in self.suitable(request)
+            if load.available_bytes >= size and load.shards < node.shards_max
+        ]
 
     # -- what stands in the way ----------------------------------------------------------------------------------------
 
@@ -255,12 +340,12 @@ class Ledger:
             yield about_node(node, Code.NODE_DOWN, "{} has no running daemon", grade=Grade.HARD_LIMIT, remedy=remedy)
 
     def _group_obstacles(self, node: Node, request: CopyRequest) -> Iterator[Reason]:
-        held = self.copies.get(request.group_uid, {})
+        held = self.copies_of(request.group_uid)
         others = [uid for shard, uid in held.items() if shard is None or shard != request.leaving]
         if node.uid in others:
             text = f"{{}} holds another copy of slot group {request.group_uid}"
             yield about_node(node, Code.NODE_HAS_COPY, text, grade=Grade.HARD_LIMIT, remedy="add a node")
-        elif node.uid in self.ending.get(request.group_uid, ()):
+        elif node.uid in self.ending_of(request.group_uid):
             text = f"{{}} is still cleaning up an old copy of slot group {request.group_uid}"
             yield about_node(node, Code.NODE_HAS_COPY, text, grade=Grade.SOFT_LIMIT)
         if not request.database.is_rack_aware:

@@ -16,6 +16,9 @@ from shardwright.plan.ledger import CopyRequest, Ledger, sorted_nodes
 
 __all__ = ["Placed", "Unplaceable", "choose_copy", "choose_endpoint", "place_copy", "place_database", "place_endpoint"]
 
+EXPLAINED_MAX = 64
+"""Nodes of which a refusal says what stands in the way; nobody reads more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -93,12 +96,29 @@ def choose_copy(
     """The best node for a copy. ``failures``: how often a node was tried in vain; fewer failures win over evenness.
     ``is_tight``: fill nodes up instead of evening them out. Notes nothing in the ledger."""
     tried = failures or {}
-    nodes = [n for n in sorted_nodes(ledger.view) if n.uid != request.leaving_node]
-    fitting = [n for n in nodes if next(ledger.obstacles(n, request), None) is None]
+    fitting = ledger.fitting(request)
     if not fitting:
-        return unplaceable((ledger.missing_bytes(n, request), tuple(ledger.obstacles(n, request))) for n in nodes)
-    rank = ledger.tightness if is_tight else ledger.evenness
-    return min(fitting, key=lambda n: (tried.get(n.uid, 0), rank(n, request))).uid
+        return explain_copy(ledger, request)
+    if tried:
+        fewest = min(tried.get(n.uid, 0) for n, _ in fitting)
+        fitting = [pair for pair in fitting if tried.get(pair[0].uid, 0) == fewest]
+    if is_tight:
+        return NodeUid(min(ledger.tightness(n, request) for n, _ in fitting)[-1])
+    # Whole percents first, flat: only the emptiest are ranked in full.
+    size = request.size_bytes * 100
+    parts = [(load.held_bytes * 100 + size) // max(node.memory_bytes, 1) for node, load in fitting]
+    lowest = min(parts)
+    best = min(ledger.evenness(n, request) for (n, _), part in zip(fitting, parts, strict=True) if part == lowest)
+    return NodeUid(best[-1])
+
+
+def explain_copy(ledger: Ledger, request: CopyRequest) -> Unplaceable:
+    """Why no node takes the copy. Of very many nodes only those that come nearest are looked at."""
+    nodes = [n for n in sorted_nodes(ledger.view) if n.uid != request.leaving_node]
+    if len(nodes) > EXPLAINED_MAX:
+        near = sorted(ledger.suitable(request), key=lambda p: (ledger.missing_bytes(p[0], request), p[0].uid))
+        nodes = [n for n, _ in near[:EXPLAINED_MAX]] or nodes[:EXPLAINED_MAX]
+    return unplaceable((ledger.missing_bytes(n, request), tuple(ledger.obstacles(n, request))) for n in nodes)
 
 
 def choose_endpoint(
@@ -113,9 +133,11 @@ def choose_endpoint(
     already serve ``bound`` are no candidates. Notes nothing in the ledger."""
     tried = failures or {}
     excluded = set() if bound is None else set(bound.nodes)
-    nodes = [n for n in sorted_nodes(ledger.view) if n.uid != leaving and n.uid not in excluded]
-    fitting = [n for n in nodes if next(ledger.endpoint_obstacles(n), None) is None]
+    usable = ledger.open_nodes(needs_primary=True)
+    is_free = [n for n, load in usable if load.endpoints < n.endpoints_max and n.uid != leaving]
+    fitting = [n for n in is_free if n.uid not in excluded]
     if not fitting:
+        nodes = [n for n in sorted_nodes(ledger.view) if n.uid != leaving and n.uid not in excluded]
         return unplaceable((0, tuple(ledger.endpoint_obstacles(n))) for n in nodes)
 
     def rank(node: Node) -> tuple[int, ...]:
@@ -133,8 +155,8 @@ def _place_group(ledger: Ledger, database: Database, group_uid: GroupUid) -> tup
         if len(taken) == database.copies:
             return taken
         request = CopyRequest(database, group_uid, size, is_primary=not taken)
-        held = ledger.copies.setdefault(group_uid, {})
-        candidates = [n for n in sorted_nodes(ledger.view) if next(ledger.obstacles(n, request), None) is None]
+        held = ledger.copies_of(group_uid)
+        candidates = [n for n, _ in ledger.fitting(request)]
         if not candidates:
             nodes = [n for n in sorted_nodes(ledger.view) if n not in taken]
             refusals.append(

@@ -1,7 +1,7 @@
-"""The quorum rule before a node goes into maintenance: a majority must remain if it and all that are away were gone.
+"""The quorum rule before a node goes: a majority must remain if it and all that are away were gone.
 
-Called once, in the pre-flight of ``maintenance_on``. Unlike the original it counts nodes that are down, in maintenance or
-about to go.
+Called once, in the pre-flights of ``maintenance_on`` and ``remove``. Unlike the original it counts nodes that are down, in
+maintenance, about to go, or not yet back from maintenance.
 """
 
 from shardwright.model.action import Action, ActionName, ActionStatus
@@ -14,12 +14,16 @@ _GOING = frozenset({ActionName.MAINTENANCE_ON, ActionName.REMOVE})
 
 def quorum_refusals(view: ClusterView, action: Action) -> tuple[Reason, ...]:
     """Why the action's node may not go; empty when a majority remains without it."""
-    members = len(view.nodes)
-    needed = members // 2 + 1
     away = _away(view, action)
-    remaining = members - len(set(away) | {action.node_uid})
-    if remaining >= needed:
+    gone = len(set(away) | {action.node_uid})
+    remaining = len(view.nodes) - gone
+    # A removed node is no member any more, so the majority is counted without it.
+    members = len(view.nodes) - (action.name == ActionName.REMOVE)
+    needed = members // 2 + 1
+    if remaining >= needed or (action.name == ActionName.REMOVE and _is_away(view, action)):
         return ()
+    if action.name == ActionName.REMOVE:
+        return _removal_refusals(action, away, remaining=remaining, members=members)
     text = f"without node {action.node_uid} {remaining} of {members} nodes would remain, a majority needs {needed}"
     if members < 3:
         return (Reason("no_quorum", f"{text}; maintenance needs at least three nodes", Grade.HARD_LIMIT, "add a node"),)
@@ -29,6 +33,25 @@ def quorum_refusals(view: ClusterView, action: Action) -> tuple[Reason, ...]:
     )
     first = next((r.remedy for r in causes if r.remedy), "add nodes")
     return (Reason("no_quorum", text, Grade.HARD_LIMIT, first), *causes)
+
+
+def _removal_refusals(
+    action: Action, away: dict[NodeUid, tuple[str, str]], *, remaining: int, members: int
+) -> tuple[Reason, ...]:
+    """A cluster that had its majority only thanks to this node would stand without one."""
+    needed = members // 2 + 1
+    text = f"without node {action.node_uid} {remaining} of {members} members would be there, a majority needs {needed}"
+    causes = tuple(
+        Reason("node_away", f"node {uid} {why}", Grade.CONFIGURATION, remedy, node_uid=uid)
+        for uid, (why, remedy) in sorted(away.items())
+    )
+    return (Reason("no_quorum", text, Grade.HARD_LIMIT, next((r.remedy for r in causes if r.remedy), "add nodes")), *causes)
+
+
+def _is_away(view: ClusterView, action: Action) -> bool:
+    """A node that is away already takes no vote along."""
+    node = view.nodes.get(action.node_uid)
+    return action.node_uid not in view.daemons or (node is not None and node.is_quorum_only)
 
 
 def _away(view: ClusterView, action: Action) -> dict[NodeUid, tuple[str, str]]:
@@ -44,6 +67,9 @@ def _away(view: ClusterView, action: Action) -> dict[NodeUid, tuple[str, str]]:
     for other in view.live_actions():
         if other.name in _GOING and _is_before(other, action) and other.node_uid != action.node_uid:
             away.setdefault(other.node_uid, (f"is about to go ({other.name})", f"wait for the end of {other.name}"))
+        elif other.name == ActionName.MAINTENANCE_OFF and other.was_quorum_only and other.node_uid != action.node_uid:
+            # It goes back into maintenance when its restore fails or is undone.
+            away.setdefault(other.node_uid, ("is not out of maintenance yet", "wait for the end of maintenance_off"))
     return {uid: why for uid, why in away.items() if uid in view.nodes}
 
 

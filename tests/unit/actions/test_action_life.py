@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from shardwright.actions.base import decide_action
-from shardwright.actions.progress import PROGRESS_RUNNING_MAX, estimated_end
+from shardwright.actions.progress import PROGRESS_RUNNING_MAX
 from shardwright.model.action import (
     ActionName,
     ActionStatus,
@@ -20,7 +20,7 @@ from shardwright.model.decision import NOTHING
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import Put
-from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
+from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, decide_once, never, run_action, step_moves
 
 A = "action-1"
@@ -149,24 +149,6 @@ def test_progress_grows_by_bytes_and_ends_at_100_only_when_completed() -> None:
     assert shown[-1] == 100
     assert len(set(shown)) > 5
     assert all(p <= PROGRESS_RUNNING_MAX for p in shown if p != 100)
-
-
-def test_the_estimate_follows_the_measured_rate() -> None:
-    builder = cluster(2).with_database(on=((1,),), used_bytes=GB).with_action(ActionName.MAINTENANCE_ON, 1)
-    action = replace(action_of(builder.view, A), status=ActionStatus.RUNNING, started_at=NOW, work_total_bytes=4 * MB)
-    assert estimated_end(action, [], NOW + timedelta(seconds=5)) is None
-    move = Move(
-        f"{A}-1",  # type: ignore[arg-type]
-        action.uid,
-        MoveKind.RELOCATE,
-        MoveState.SYNCING,
-        next(iter(builder.view.databases)),
-        NOW,
-        bytes_total=4 * MB,
-        bytes_done=MB,
-    )
-    now = NOW + timedelta(seconds=10)
-    assert estimated_end(action, [move], now) == now + timedelta(seconds=30)
 
 
 # -- cancelling ------------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def _tasks(seen: Look) -> list[Action]:
 async def get_actions(context: Context, _: MayView) -> JSONResponse:
     """Node actions, and the state machines of databases, oldest first."""
     seen = await look(context)
-    answer = {"actions": [task(a, seen.view) for a in _tasks(seen)], "state-machines": _machines(context, seen)}
+    answer = {"actions": [task(a, seen.view, seen.now) for a in _tasks(seen)], "state-machines": _machines(context, seen)}
     return JSONResponse(answer)
 
 
@@ -54,7 +54,7 @@ async def get_action(action_uid: str, context: Context, _: MayView) -> JSONRespo
     seen = await look(context)
     action = seen.view.actions.get(ActionUid(action_uid))
     if action is not None:
-        return JSONResponse(task(action, seen.view))
+        return JSONResponse(task(action, seen.view, seen.now))
     return JSONResponse(_machine(context, seen, action_uid))
 
 

@@ -7,11 +7,14 @@ from starlette.responses import JSONResponse
 
 from shardwright.api.deps import Caller, Context, RawBody, flag, require
 from shardwright.api.openapi import body_of, query_of
-from shardwright.api.schemas.v1.actions import NodeActionAnswer, NodeActionsAnswer, PreviewAnswer, node_action, preview_json
+from shardwright.api.schemas.v1.actions import NodeActionAnswer, NodeActionsAnswer, node_action
+from shardwright.api.schemas.v1.plans import ExplanationAnswer, PreviewAnswer, explanation_json, preview_json
 from shardwright.api.schemas.v1.requests import MaintenanceOffBody, MaintenanceOnBody, RemoveBody, StepDownBody
 from shardwright.api.services import node_actions as service
-from shardwright.api.services.intent import look, submit
+from shardwright.api.services.explain import explain
+from shardwright.api.services.intent import Intent, Look, look, submit
 from shardwright.api.services.preview import preview
+from shardwright.model.action import Action
 from shardwright.model.ids import ActionUid, NodeUid
 
 router = APIRouter(tags=["node actions"])
@@ -23,7 +26,7 @@ async def get_all_node_actions(
 ) -> JSONResponse:
     """The latest action of each name on each node."""
     seen = await look(context)
-    return JSONResponse({"actions": [node_action(action, seen.view) for action in service.of_all_nodes(seen)]})
+    return JSONResponse({"actions": [node_action(action, seen.view, seen.now) for action in service.of_all_nodes(seen)]})
 
 
 @router.get("/v1/nodes/{uid:int}/actions", response_model=NodeActionsAnswer)
@@ -32,7 +35,9 @@ async def get_node_actions(
 ) -> JSONResponse:
     """The latest action of each name on one node."""
     seen = await look(context)
-    return JSONResponse({"actions": [node_action(action, seen.view) for action in service.of_node(seen, NodeUid(uid))]})
+    return JSONResponse(
+        {"actions": [node_action(action, seen.view, seen.now) for action in service.of_node(seen, NodeUid(uid))]}
+    )
 
 
 @router.get("/v1/nodes/{uid:int}/actions/{action}", response_model=NodeActionAnswer)
@@ -41,7 +46,23 @@ async def get_node_action(
 ) -> JSONResponse:
     """The latest action of that name on the node: its status while it runs, its result afterwards."""
     seen = await look(context)
-    return JSONResponse(node_action(service.find(seen, NodeUid(uid), action), seen.view))
+    return JSONResponse(node_action(service.find(seen, NodeUid(uid), action), seen.view, seen.now))
+
+
+@router.get(
+    "/v1/nodes/{uid:int}/explain",
+    response_model=ExplanationAnswer,
+    openapi_extra=query_of("action"),
+)
+async def explain_node_action(
+    uid: int,
+    request: Request,
+    context: Context,
+    caller: Annotated[Caller, Depends(require("view_status_of_node_action"))],
+) -> JSONResponse:
+    """Can this action be done on the node, what would happen, what blocks it, and the smallest remedy. Starts nothing."""
+    seen = await look(context, by=caller.user.email)
+    return JSONResponse(explanation_json(explain(seen, NodeUid(uid), request.query_params.get("action"))))
 
 
 @router.post(
@@ -49,7 +70,7 @@ async def get_node_action(
     response_model=NodeActionAnswer | PreviewAnswer,
     openapi_extra={
         **body_of(MaintenanceOnBody, MaintenanceOffBody, RemoveBody, StepDownBody),
-        **query_of("dry_run"),
+        **query_of("dry_run", "plan_id"),
     },
 )
 async def start_node_action(
@@ -61,24 +82,42 @@ async def start_node_action(
     caller: Annotated[Caller, Depends(require("start_node_action"))],
 ) -> JSONResponse:
     """Start ``remove``, ``maintenance_on``, ``maintenance_off`` or ``enslave_node`` on a node. With ``dry_run`` nothing is
-    started: the answer says what would move and what stands in the way."""
+    started: the answer says what would move, what it would take and what stands in the way. With the ``plan_id`` of such an
+    answer exactly that plan is carried out, or refused when the cluster has changed so that it would be another one."""
     new_uid = ActionUid(context.new_uid())
     if flag(request, "dry_run"):
         seen = await look(context, by=caller.user.email)
         intent = service.start(seen, NodeUid(uid), action, body, uid=new_uid)
         return JSONResponse(preview_json(preview(intent.answer, seen.view, intent.writes, seen.now)))
-    started = await submit(
-        context, caller.user.email, lambda seen: service.start(seen, NodeUid(uid), action, body, uid=new_uid)
-    )
-    answer = node_action(started, context.mirror.view())
+    plan_uid = request.query_params.get("plan_id")
+
+    def decide(seen: Look) -> Intent[Action]:
+        if plan_uid is None:
+            return service.start(seen, NodeUid(uid), action, body, uid=new_uid)
+        return service.start_planned(seen, NodeUid(uid), action, body, uid=new_uid, plan_uid=plan_uid)
+
+    started = await submit(context, caller.user.email, decide)
+    answer = node_action(started, context.mirror.view(), context.clock.now())
     answer["description"] = f"{answer['name']} was queued for node {uid}"
     return JSONResponse(answer)
 
 
-@router.delete("/v1/nodes/{uid:int}/actions/{action}", response_model=NodeActionAnswer)
+@router.delete(
+    "/v1/nodes/{uid:int}/actions/{action}",
+    response_model=NodeActionAnswer,
+    openapi_extra=query_of("mode"),
+)
 async def cancel_node_action(
-    uid: int, action: str, context: Context, caller: Annotated[Caller, Depends(require("cancel_node_action"))]
+    uid: int,
+    action: str,
+    request: Request,
+    context: Context,
+    caller: Annotated[Caller, Depends(require("cancel_node_action"))],
 ) -> JSONResponse:
-    """Cancel a live action, or forget the result of one that has ended."""
-    shown = await submit(context, caller.user.email, lambda seen: service.cancel_or_forget(seen, NodeUid(uid), action))
-    return JSONResponse(node_action(shown, context.mirror.view()))
+    """Cancel a live action, or forget the result of one that has ended. ``mode=stop`` (the default) leaves what has moved
+    where it is, ``mode=undo`` puts everything back where it was; asking for an undo after a stop is possible."""
+    mode = request.query_params.get("mode")
+    shown = await submit(
+        context, caller.user.email, lambda seen: service.cancel_or_forget(seen, NodeUid(uid), action, mode=mode)
+    )
+    return JSONResponse(node_action(shown, context.mirror.view(), context.clock.now()))

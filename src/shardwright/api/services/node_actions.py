@@ -10,6 +10,7 @@ from shardwright.api.codes import conflict, invalid, not_found
 from shardwright.api.schemas.v1.common import action_name, action_of_url
 from shardwright.api.schemas.v1.parameters import parameters_of
 from shardwright.api.services.intent import Intent, Look, audit
+from shardwright.api.services.preview import preview
 from shardwright.model.action import Action, ActionName, ActionStatus
 from shardwright.model.ids import ActionUid, NodeUid
 from shardwright.model.view import Put, Write
@@ -44,12 +45,29 @@ def start(seen: Look, node_uid: NodeUid, word: str, raw: bytes, *, uid: ActionUi
         PutKey(keys.last_action_key(node_uid, name), uid.encode()),
     ]
     if name is ActionName.REMOVE:
+        writes[0] = Put(action := replace(action, was_closed=node.is_closed))
         writes.append(Put(replace(node, is_closed=True)))
         compares.append(ModifiedAt(keys.REMOVE_LOCK, 0))
         operations.append(PutKey(keys.REMOVE_LOCK, uid.encode()))
     else:
         compares.append(ModifiedAt(node_key, seen.modified_at(node_key)))
     return Intent(action, tuple(writes), tuple(compares), tuple(operations))
+
+
+def start_planned(seen: Look, node_uid: NodeUid, word: str, raw: bytes, *, uid: ActionUid, plan_uid: str) -> Intent[Action]:
+    """Queue an action that follows the plan of a dry run. Raises Rejected as ``start`` does, and when the plan would be
+    another one now: something that it rests on has changed."""
+    intent = start(seen, node_uid, word, raw, uid=uid)
+    found = preview(intent.answer, seen.view, intent.writes, seen.now)
+    if found.plan_uid != plan_uid:
+        raise conflict(
+            "plan_outdated",
+            "The cluster is no longer as the plan found it: other moves, places or hindrances would come of it now.",
+            remedy="Ask for a new plan (dry_run).",
+        )
+    action = replace(intent.answer, plan_uid=plan_uid, targets=found.targets)
+    writes = tuple(Put(action) if w.record == intent.answer else w for w in intent.writes)
+    return replace(intent, answer=action, writes=writes)
 
 
 def _refuse_conflicts(seen: Look, node_uid: NodeUid, name: ActionName) -> None:
@@ -113,20 +131,34 @@ def find(seen: Look, node_uid: NodeUid, word: str) -> Action:
     return action
 
 
-def cancel_or_forget(seen: Look, node_uid: NodeUid, word: str) -> Intent[Action]:
-    """Ask a live action to stop, or forget the result of one that ended. The answer shows a live one as cancelling."""
+def is_undo(mode: str | None) -> bool:
+    """Whether a cancellation shall put everything back. Raises Rejected for an unknown mode."""
+    if mode not in (None, "stop", "undo"):
+        raise invalid(
+            "invalid_parameter", f"mode: there is no mode {mode!r}.", remedy="Modes are: stop (the default), undo."
+        )
+    return mode == "undo"
+
+
+def cancel_or_forget(seen: Look, node_uid: NodeUid, word: str, *, mode: str | None = None) -> Intent[Action]:
+    """Ask a live action to stop or to undo what it did, or forget the result of one that ended. The answer shows a live one
+    as cancelling. A stop may become an undo; an undo is not taken back."""
+    undoes = is_undo(mode)
     action = find(seen, node_uid, word)
     if action.status.is_terminal:
+        if undoes:
+            text = f"{action_name(action.name)} of node {node_uid} ended {action.status}: only a live action can be undone."
+            raise conflict("action_ended", text, remedy="maintenance_off brings back what maintenance_on moved.")
         return _forget(seen, action)
     shown = replace(action, status=ActionStatus.CANCELLING)
-    if action.cancel_requested_at is not None:
+    if action.cancel_requested_at is not None and (action.is_undo_wanted or not undoes):
         return Intent(shown)
-    wish = replace(action, cancel_requested_at=seen.now, cancel_requested_by=seen.by)
+    asked_at = action.cancel_requested_at or seen.now
+    wish = replace(action, cancel_requested_at=asked_at, cancel_requested_by=seen.by, is_undo_wanted=undoes)
     kind = _CANCEL_EVENTS.get(action.name, f"{action.name}_cancel_request")
-    text = f"{action_name(action.name)} of node {node_uid} shall stop"
+    text = f"{action_name(action.name)} of node {node_uid} shall {'be undone' if undoes else 'stop'}"
     event = audit(seen, kind, text, node_uid=node_uid, action_uid=action.uid)
-    answer = replace(shown, cancel_requested_at=seen.now, cancel_requested_by=seen.by)
-    return Intent(answer, (Put(wish), event))
+    return Intent(replace(wish, status=ActionStatus.CANCELLING), (Put(wish), event))
 
 
 def _forget(seen: Look, action: Action) -> Intent[Action]:

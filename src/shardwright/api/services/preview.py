@@ -6,6 +6,7 @@ of them. So a preview refuses for exactly the reasons for which the action would
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Final
 
 from shardwright.actions.base import decide_action
@@ -16,13 +17,18 @@ from shardwright.model.action import (
     MaintenanceOffParameters,
     MaintenanceOnParameters,
     Move,
+    MoveKind,
+    PlannedTarget,
     RemoveParameters,
     StepDownParameters,
 )
-from shardwright.model.reason import Reason
+from shardwright.model.database import Database
+from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Write
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, MoveProposal, plan_evacuation
+from shardwright.plan.forecast import NO_FORECAST, Forecast, forecast
 from shardwright.plan.restore import RestorePlan, plan_restore
+from shardwright.server.config import backlog_bytes, replica_buffer_bytes
 
 TURNS: Final = 12
 """More than any action needs from ``queued`` to its first moves."""
@@ -37,6 +43,31 @@ class Preview:
     """In the order in which they would begin; each at the place that is best now."""
     obstacles: tuple[Reason, ...] = ()
     """What would stay behind or could not be restored, and why."""
+    forecast: Forecast = NO_FORECAST
+    """What the moves would cost."""
+
+    @property
+    def plan_uid(self) -> str:
+        """Digest of what would move where, in which way, and of what hinders it: equal for equal plans. The order of moves,
+        sizes and what passes by itself are left out: they change all the time and lead to the same end."""
+        moves = sorted(repr((m.kind, m.subject, m.from_node, m.to_node, m.hands_over)) for m in self.moves)
+        firm = [r for r in self.obstacles if r.grade is not Grade.SOFT_LIMIT]
+        hindrances = sorted(repr((r.code, r.shard_uid, r.database_uid, r.node_uid)) for r in firm)
+        action = self.action
+        # The name of a snapshot that would be taken says only when; that of one to restore says what.
+        restores = action.snapshot_name if isinstance(action.parameters, MaintenanceOffParameters) else ""
+        what = (action.name, action.node_uid, repr(action.parameters), restores, action.error_code)
+        return sha256(repr((what, moves, hindrances)).encode()).hexdigest()[:32]
+
+    @property
+    def targets(self) -> tuple[PlannedTarget, ...]:
+        """Where the plan takes what moves, for the action that shall follow it."""
+        found = (m for m in self.moves if m.kind is not MoveKind.HANDOFF)
+        return tuple(
+            PlannedTarget(None if m.endpoint_uid is not None else m.shard_uid, m.endpoint_uid, m.to_node)
+            for m in found
+            if m.to_node is not None
+        )
 
 
 def preview(action: Action, view: ClusterView, writes: tuple[Write, ...], now: datetime) -> Preview:
@@ -55,13 +86,20 @@ def preview(action: Action, view: ClusterView, writes: tuple[Write, ...], now: d
     found = imagined.actions[action.uid]
     if found.status.is_terminal:
         return Preview(found, (), found.reasons)
-    plan = _plan(found, imagined)
+    plan = plan_of(found, imagined)
     differences = plan.differences if isinstance(plan, RestorePlan) else ()
     obstacles = (*(unplaced.reason for unplaced in plan.unplaced), *plan.waiting, *differences)
-    return Preview(replace(found, status=ActionStatus.QUEUED), plan.moves, obstacles)
+    cost = forecast(imagined, action.node_uid, plan.moves, buffer_bytes=_buffer_bytes)
+    return Preview(replace(found, status=ActionStatus.QUEUED), plan.moves, obstacles, cost)
 
 
-def _plan(action: Action, view: ClusterView) -> EvacuationPlan | RestorePlan:
+def _buffer_bytes(database: Database, memory_free_bytes: int) -> int:
+    size = database.shard_memory_bytes
+    return backlog_bytes(size) + replica_buffer_bytes(size, memory_free_bytes)
+
+
+def plan_of(action: Action, view: ClusterView) -> EvacuationPlan | RestorePlan:
+    """All moves that the action would make from here on, its pre-flight apart."""
     match action.parameters:
         case RemoveParameters():
             return plan_evacuation(view, action.node_uid, EvacuationScope())

@@ -1,16 +1,16 @@
 """Node actions, their steps, moves and evidence on the wire: under a node, in ``/v1/actions``, in ``/v2/actions``. Pure."""
 
+from datetime import datetime
 from typing import NotRequired
 
 from typing_extensions import TypedDict
 
 from shardwright.api.schemas.v1.common import Json, action_name, iso, iso_exact, iso_or_none
 from shardwright.api.schemas.v1.parameters import parameters_json
-from shardwright.api.services.preview import Preview
+from shardwright.api.services.standing import standing
 from shardwright.model.action import Action, ActionStatus, Evidence, Move, MoveKind, Step
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView
-from shardwright.plan.evacuate import MoveProposal
 
 
 class StepAnswer(TypedDict):
@@ -94,6 +94,12 @@ class NodeActionAnswer(TypedDict):
     ended: str | None
     cancel_requested: NotRequired[str]
     cancel_requested_by: NotRequired[str]
+    cancel_mode: NotRequired[str]
+    condition: str
+    eta_seconds: float | None
+    bytes_total: int
+    bytes_done: int
+    plan_id: NotRequired[str]
     parameters: Json
     snapshot_name: NotRequired[str]
     steps: list[StepAnswer]
@@ -120,30 +126,13 @@ class TaskAnswer(TypedDict):
     error_code: NotRequired[str]
     error_message: NotRequired[str]
     requested_by: str
+    condition: str
+    eta_seconds: float | None
+    bytes_total: int
+    bytes_done: int
+    cancel_mode: NotRequired[str]
     steps: list[StepAnswer]
     moves: list[MoveAnswer]
-    reasons: list[ReasonAnswer]
-
-
-PlannedMoveAnswer = TypedDict(
-    "PlannedMoveAnswer",
-    {"kind": str, "what": str, "bdb_uid": int, "from": str | None, "to": str | None, "bytes_total": int},
-)
-
-
-class PreviewAnswer(TypedDict):
-    """Extension: what an action would do (``dry_run``). ``status`` is ``possible``, ``failed`` or, when there is nothing to
-    do, ``completed``. There is no ``action_uid``: nothing was started."""
-
-    dry_run: bool
-    name: str
-    node_uid: str
-    status: str
-    error_code: NotRequired[str]
-    error_message: NotRequired[str]
-    parameters: Json
-    moves: list[PlannedMoveAnswer]
-    bytes_total: int
     reasons: list[ReasonAnswer]
 
 
@@ -171,8 +160,10 @@ _V2_STATUS = {
 """Version 2 knows these four words only; ``additional_info`` tells the rest."""
 
 
-def node_action(action: Action, view: ClusterView) -> NodeActionAnswer:
+def node_action(action: Action, view: ClusterView, now: datetime) -> NodeActionAnswer:
     """The action with everything known of it."""
+    moves = view.moves_of_action(action.uid)
+    found = standing(action, moves, view, now)
     answer: NodeActionAnswer = {
         "action_uid": action.uid,
         "task_id": action.uid,
@@ -184,11 +175,17 @@ def node_action(action: Action, view: ClusterView) -> NodeActionAnswer:
         "requested_by": action.requested_by,
         "started": iso_or_none(action.started_at),
         "ended": iso_or_none(action.ended_at),
+        "condition": found.condition.value,
+        "eta_seconds": None if found.eta_s is None else round(found.eta_s, 1),
+        "bytes_total": found.bytes_total,
+        "bytes_done": found.bytes_done,
         "parameters": parameters_json(action.parameters),
         "steps": [_step(step) for step in action.steps],
-        "moves": [_move(move, view) for move in view.moves_of_action(action.uid)],
-        "reasons": [reason_json(reason) for reason in action.reasons],
+        "moves": [_move(move, view) for move in moves],
+        "reasons": [reason_json(reason) for reason in found.reasons],
     }
+    if action.plan_uid:
+        answer["plan_id"] = action.plan_uid
     if action.status is ActionStatus.FAILED:
         answer["error_code"] = action.error_code or "internal_error"
         answer["error_message"] = action.error_message
@@ -197,12 +194,13 @@ def node_action(action: Action, view: ClusterView) -> NodeActionAnswer:
     if action.cancel_requested_at is not None:
         answer["cancel_requested"] = iso(action.cancel_requested_at)
         answer["cancel_requested_by"] = action.cancel_requested_by
+        answer["cancel_mode"] = "undo" if action.is_undo_wanted else "stop"
     return answer
 
 
-def task(action: Action, view: ClusterView) -> TaskAnswer:
+def task(action: Action, view: ClusterView, now: datetime) -> TaskAnswer:
     """The action as ``/v1/actions`` shows it."""
-    full = node_action(action, view)
+    full = node_action(action, view, now)
     answer: TaskAnswer = {
         "action_uid": full["action_uid"],
         "task_id": full["task_id"],
@@ -212,6 +210,10 @@ def task(action: Action, view: ClusterView) -> TaskAnswer:
         "progress": f"{full['progress']:g}",
         "creation_time": full["creation_time"],
         "requested_by": full["requested_by"],
+        "condition": full["condition"],
+        "eta_seconds": full["eta_seconds"],
+        "bytes_total": full["bytes_total"],
+        "bytes_done": full["bytes_done"],
         "steps": full["steps"],
         "moves": full["moves"],
         "reasons": full["reasons"],
@@ -219,6 +221,8 @@ def task(action: Action, view: ClusterView) -> TaskAnswer:
     if "error_code" in full:
         answer["error_code"] = full["error_code"]
         answer["error_message"] = full["error_message"]
+    if "cancel_mode" in full:
+        answer["cancel_mode"] = full["cancel_mode"]
     return answer
 
 
@@ -241,36 +245,6 @@ def action_v2(action: Action) -> ActionV2Answer:
         "progress": _progress(action),
         "status": _V2_STATUS[action.status],
         "additional_info": info,
-    }
-
-
-def preview_json(found: Preview) -> PreviewAnswer:
-    """The preview of an action."""
-    action = found.action
-    answer: PreviewAnswer = {
-        "dry_run": True,
-        "name": action_name(action.name),
-        "node_uid": str(action.node_uid),
-        "status": action.status.value if action.status.is_terminal else "possible",
-        "parameters": parameters_json(action.parameters),
-        "moves": [_planned(move) for move in found.moves],
-        "bytes_total": sum(move.bytes_total for move in found.moves),
-        "reasons": [reason_json(reason) for reason in found.obstacles],
-    }
-    if action.status is ActionStatus.FAILED:
-        answer["error_code"] = action.error_code
-        answer["error_message"] = action.error_message
-    return answer
-
-
-def _planned(move: MoveProposal) -> PlannedMoveAnswer:
-    return {
-        "kind": move.kind.value,
-        "what": f"endpoint:{move.subject}" if move.kind is MoveKind.REBIND else f"redis:{move.subject}",
-        "bdb_uid": move.database_uid,
-        "from": None if move.from_node is None else f"node:{move.from_node}",
-        "to": None if move.to_node is None else f"node:{move.to_node}",
-        "bytes_total": move.bytes_total,
     }
 
 

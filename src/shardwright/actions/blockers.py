@@ -1,0 +1,106 @@
+"""What a running move waits for, named after a second or two: its own reasons, or what is seen of those it depends on.
+
+Called by ``turn`` for the moves that an action waits for. A move that goes on has no blocker. Texts hold no figures that
+change by themselves, because each change of them is a write.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import ServerSeen
+from shardwright.model.view import ClusterView
+from shardwright.plan.explain import Code
+
+NAMED_AFTER = timedelta(seconds=1.5)
+"""Longer than what goes well takes to show; short enough to name a blocker within two seconds."""
+
+
+def blockers_of(view: ClusterView, moves: Sequence[Move], now: datetime) -> list[Reason]:
+    """What the moves wait for, each with its shard."""
+    found = []
+    for move in {m.uid: m for m in moves}.values():
+        own = [replace(r, shard_uid=r.shard_uid or move.shard_uid, database_uid=move.database_uid) for r in move.reasons]
+        found += own or _seen(view, move, now)
+    return found
+
+
+def _seen(view: ClusterView, move: Move, now: datetime) -> list[Reason]:
+    """What stands in the way of a move that says nothing itself."""
+    if move.state is MoveState.CLEANING:
+        return [] if move.from_node is None else [_cleaning(view, move, move.from_node)]
+    is_new = now - (move.state_since or move.created_at) < NAMED_AFTER
+    missing = _missing_daemon(view, move)
+    if missing is not None:
+        return [missing]
+    silent = [r for uid in _servers_of(view, move) if (r := _silent(view, move, uid, now)) is not None]
+    if silent or is_new:
+        return silent
+    match move.kind, move.state:
+        case MoveKind.RELOCATE, MoveState.STARTING:
+            text = f"the new server of shard {move.new_shard_uid} on node {move.to_node} does not answer yet"
+            return [_soft(move, "shard_starting", text, move.to_node)]
+        case MoveKind.RELOCATE, MoveState.SYNCING:
+            text = f"the full sync of shard {move.new_shard_uid} to node {move.to_node} does not advance"
+            return [_soft(move, "sync_not_advancing", text, move.to_node)]
+        case MoveKind.RELOCATE, MoveState.READY:
+            text = f"shard {move.new_shard_uid} on node {move.to_node} is not confirmed in sync yet"
+            return [_soft(move, Code.NOT_IN_SYNC, text, move.to_node)]
+        case MoveKind.REBIND, MoveState.HANDOFF:
+            text = f"the endpoint processes of node {move.from_node} and node {move.to_node} have not passed it on yet"
+            return [_soft(move, "endpoint_passing", text, move.from_node)]
+        case _:
+            return []
+
+
+def _missing_daemon(view: ClusterView, move: Move) -> Reason | None:
+    """Only its node's daemon can start or stop a process: without it nothing will come."""
+    is_needed = move.kind is MoveKind.RELOCATE and move.state in (MoveState.PLANNED, MoveState.STARTING)
+    if not is_needed or move.to_node is None or move.to_node in view.daemons:
+        return None
+    text = f"node {move.to_node} has no running daemon that could start the new copy of shard {move.shard_uid}"
+    remedy = f"start the daemon of node {move.to_node}"
+    return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy, move.shard_uid, move.database_uid, move.to_node)
+
+
+def _servers_of(view: ClusterView, move: Move) -> list[ShardUid]:
+    """Servers that must answer for the move to go on."""
+    group = None if move.group_uid is None else view.groups.get(move.group_uid)
+    named = (None if group is None else group.primary, move.shard_uid, move.new_shard_uid)
+    return list(dict.fromkeys(uid for uid in named if uid is not None and uid in view.shards))
+
+
+def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reason | None:
+    seen = view.servers.get(uid)
+    if seen is None or seen.unanswered_since is None or now - seen.unanswered_since < NAMED_AFTER:
+        return None
+    node_uid = view.shards[uid].node_uid
+    if _is_busy(seen):
+        text = f"the server of shard {uid} on node {node_uid} is busy: it uses CPU and does not answer"
+        remedy = "wait for the long command to end, or end it"
+        return Reason("server_busy", text, Grade.SOFT_LIMIT, remedy, uid, move.database_uid, node_uid)
+    limit = view.policy.stuck_server_timeout_s
+    text = f"the server of shard {uid} on node {node_uid} does not answer and uses no CPU; after {limit} s it is ended"
+    return Reason("server_stuck", text, Grade.SOFT_LIMIT, "", uid, move.database_uid, node_uid)
+
+
+def _is_busy(seen: ServerSeen) -> bool:
+    return (
+        seen.cpu_active_at is not None and seen.unanswered_since is not None and seen.cpu_active_at >= seen.unanswered_since
+    )
+
+
+def _cleaning(view: ClusterView, move: Move, node_uid: NodeUid) -> Reason:
+    has_daemon = node_uid in view.daemons
+    text = f"shard {move.shard_uid} is being cleaned up on node {node_uid}"
+    if not has_daemon:
+        text = f"shard {move.shard_uid} cannot be cleaned up: node {node_uid} has no running daemon"
+    remedy = "" if has_daemon else f"start the daemon of node {node_uid}"
+    return Reason(Code.STOPPING, text, Grade.SOFT_LIMIT, remedy, move.shard_uid, move.database_uid, node_uid)
+
+
+def _soft(move: Move, code: str, text: str, node_uid: NodeUid | None) -> Reason:
+    return Reason(code, text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid, node_uid)

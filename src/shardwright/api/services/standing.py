@@ -1,0 +1,88 @@
+"""How a live action stands: does something move, is it slow, is it blocked and by what, when may it end. Pure.
+
+Read from the records alone, so that any node tells it, also while nobody leads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from shardwright.model.action import Action, ActionStatus, Move, MoveKind, MoveState
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.view import ClusterView
+
+SLOW_AFTER: Final = timedelta(seconds=5)
+"""A live move in which nothing changes for this long is slow."""
+_COPIED = frozenset({MoveState.READY, MoveState.HANDOFF, MoveState.CLEANING, MoveState.DONE})
+
+
+class Condition(StrEnum):
+    """What an operator wants to know at a glance."""
+
+    ENDED = "ended"
+    QUEUED = "queued"
+    MOVING = "moving"
+    SLOW = "slow"
+    """Something is under way, and nothing of it has changed for a while."""
+    WAITING = "waiting"
+    """Nothing moves; what it waits for passes by itself."""
+    BLOCKED = "blocked"
+    """Nothing moves, and somebody must do something."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandingOfAction:
+    """See the module's text."""
+
+    condition: Condition
+    reasons: tuple[Reason, ...]
+    bytes_total: int
+    bytes_done: int
+    eta_s: float | None
+    """Seconds until it may end; None while nothing can be said."""
+
+
+def standing(action: Action, moves: Sequence[Move], view: ClusterView, now: datetime) -> StandingOfAction:
+    """See the module's text. ``moves`` are the action's."""
+    counted = [m for m in moves if m.kind is MoveKind.RELOCATE and m.state not in (MoveState.FAILED, MoveState.CANCELLED)]
+    done = sum(m.bytes_total if m.state in _COPIED else min(m.bytes_done, m.bytes_total) for m in counted)
+    total = max(action.work_total_bytes, sum(m.bytes_total for m in counted))
+    if action.status.is_terminal:
+        return StandingOfAction(Condition.ENDED, action.reasons, total, done, None)
+    reasons = action.reasons if view.leadership is not None else (_no_leader(view), *action.reasons)
+    condition = _condition(action, [m for m in moves if not m.state.is_terminal], reasons, now)
+    eta_s = None
+    if action.expected_end_at is not None and condition is not Condition.BLOCKED:
+        eta_s = max(0.0, (action.expected_end_at - now).total_seconds())
+    return StandingOfAction(condition, reasons, total, done, eta_s)
+
+
+def _condition(action: Action, live: Sequence[Move], reasons: Sequence[Reason], now: datetime) -> Condition:
+    if any(r.code == NO_LEADER for r in reasons):
+        return Condition.BLOCKED
+    held_up = {r.shard_uid for r in reasons if r.grade is not Grade.SOFT_LIMIT}
+    fresh = [m for m in live if now - (m.state_since or m.created_at) < SLOW_AFTER and m.shard_uid not in held_up]
+    if fresh:
+        return Condition.MOVING
+    if _firm(reasons) or any(r.remedy for r in reasons):
+        return Condition.BLOCKED
+    if live:
+        return Condition.SLOW
+    if action.status is ActionStatus.QUEUED:
+        return Condition.QUEUED
+    return Condition.WAITING if reasons else Condition.MOVING
+
+
+def _firm(reasons: Sequence[Reason]) -> bool:
+    return any(r.grade is not Grade.SOFT_LIMIT for r in reasons)
+
+
+NO_LEADER: Final = "no_leader"
+
+
+def _no_leader(view: ClusterView) -> Reason:
+    text = "no daemon leads the cluster just now: nothing is decided until one does"
+    remedy = "" if view.daemons else "start the daemon of any node"
+    return Reason(NO_LEADER, text, Grade.SOFT_LIMIT, remedy)

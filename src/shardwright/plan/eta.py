@@ -1,0 +1,182 @@
+"""How long moves take: rates measured on moves that ended, and a schedule of those that are still to come.
+
+Called by the actions on every turn (when may it end) and for plans (how long would it take). The moves that the store keeps
+are the measurements: a new leader knows what the old one knew. Where nothing was measured yet, cautious defaults stand.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from heapq import nlargest
+from statistics import median
+
+from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.ids import DatabaseUid, GroupUid
+from shardwright.plan.evacuate import MoveProposal
+
+SAMPLES_MAX = 24
+"""Of each kind, the latest: the machine of yesterday says little about today's."""
+LARGE_BYTES = 16 * 1024 * 1024
+"""From this size on a sync measures the rate; below it, what a start costs."""
+_AFTERMATH_S = 0.1
+"""From the end of the last move to the end of the action."""
+_STEP_MIN_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a move takes. The defaults are those of two busy cores."""
+
+    bytes_per_s: float = 120e6
+    start_s: float = 0.6
+    """From the move's beginning to the first byte, and whatever else does not depend on its size."""
+    leave_s: float = 0.8
+    """From the new copy in sync to the end of the old one's process."""
+    handoff_s: float = 0.3
+    rebind_s: float = 0.4
+    pause_ms: float = 20.0
+    """How long writers wait while the primary role passes."""
+    is_measured: bool = False
+    """At least one relocation was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """When a move would begin and end, in seconds from now."""
+
+    begins_s: float
+    ends_s: float
+
+
+DEFAULTS = Rates()
+
+
+def measured(moves: Iterable[Move]) -> Rates:
+    """Rates from the moves that are done; what was not seen yet has its default."""
+    done: dict[MoveKind, list[Move]] = {kind: [] for kind in MoveKind}
+    for move in moves:
+        if move.state in (MoveState.DONE, MoveState.CLEANING) and move.started_at is not None:
+            done[move.kind].append(move)
+    relocations = [m for m in _latest(done[MoveKind.RELOCATE]) if m.ready_at is not None]
+    pauses = [m.evidence.pause_ms for kind in done for m in _latest(done[kind]) if m.evidence is not None]
+    start_s, rate = _sync(relocations)
+    leaves = [_between(m.ready_at, m.left_at or m.ended_at) for m in relocations]
+    return Rates(
+        rate,
+        start_s,
+        _median([s for s in leaves if s is not None], DEFAULTS.leave_s),
+        _median(_lasted(done[MoveKind.HANDOFF]), DEFAULTS.handoff_s),
+        _median(_lasted(done[MoveKind.REBIND]), DEFAULTS.rebind_s),
+        _median(pauses, DEFAULTS.pause_ms),
+        bool(relocations),
+    )
+
+
+def _sync(relocations: Sequence[Move]) -> tuple[float, float]:
+    """Seconds that do not depend on the size, and bytes per second behind them."""
+    timed = [(m.bytes_total, s) for m in relocations if (s := _between(m.started_at, m.ready_at)) is not None]
+    small = [seconds for size, seconds in timed if size < LARGE_BYTES]
+    large = [(size, seconds) for size, seconds in timed if size >= LARGE_BYTES]
+    shortest = min((seconds for _, seconds in large), default=None)
+    start_s = _median(small, DEFAULTS.start_s)
+    if shortest is not None:
+        start_s = min(start_s, shortest / 2)
+    # The slope through the medians of each move: one stalled sync does not spoil it.
+    rates = [size / max(seconds - start_s, _STEP_MIN_S) for size, seconds in large]
+    return start_s, _median(rates, DEFAULTS.bytes_per_s)
+
+
+def _latest(moves: Sequence[Move]) -> list[Move]:
+    return nlargest(SAMPLES_MAX, moves, key=lambda m: (m.ended_at or m.state_since or m.created_at).timestamp())
+
+
+def _lasted(moves: Sequence[Move]) -> list[float]:
+    found = (_between(m.started_at, m.ended_at) for m in _latest(moves))
+    return [seconds for seconds in found if seconds is not None]
+
+
+def _between(first: datetime | None, last: datetime | None) -> float | None:
+    return None if first is None or last is None else max(0.0, (last - first).total_seconds())
+
+
+def _median(values: Sequence[float], default: float) -> float:
+    return float(median(values)) if values else default
+
+
+# -- a schedule --------------------------------------------------------------------------------------------------------
+
+
+class Schedule:
+    """Gives each move its time: a few full syncs at once, one change of a slot group at a time, endpoints after roles."""
+
+    def __init__(self, rates: Rates, *, syncs_max: int) -> None:
+        """``syncs_max`` 0: no limit."""
+        self._rates = rates
+        self._lanes = [0.0] * syncs_max
+        self._groups: dict[GroupUid, float] = {}
+        self._roles: dict[DatabaseUid, float] = {}
+        self.end_s = 0.0
+
+    def add_live(self, move: Move, now: datetime) -> Slot:
+        """A move under way: what is left of it."""
+        sync_s, rest_s = _remaining(move, self._rates, now)
+        return self._add(move, sync_s, rest_s)
+
+    def add(self, proposal: MoveProposal) -> Slot:
+        """A move still to come, after those added before it."""
+        sync_s, rest_s = durations(proposal, self._rates)
+        return self._add(proposal, sync_s, rest_s)
+
+    def _add(self, move: Move | MoveProposal, sync_s: float, rest_s: float) -> Slot:
+        begin = 0.0 if move.group_uid is None else self._groups.get(move.group_uid, 0.0)
+        if move.kind == MoveKind.REBIND:
+            begin = self._roles.get(move.database_uid, 0.0)
+        if sync_s > 0 and self._lanes:
+            lane = min(range(len(self._lanes)), key=self._lanes.__getitem__)
+            begin = max(begin, self._lanes[lane])
+            self._lanes[lane] = begin + sync_s
+        end = begin + sync_s + rest_s
+        if move.group_uid is not None:
+            self._groups[move.group_uid] = end
+        if move.kind == MoveKind.HANDOFF or move.hands_over:
+            # In a relocation the role passes before the old copy has left, and endpoints wait for the role only.
+            passed = end if move.kind == MoveKind.HANDOFF else end - rest_s / 2
+            self._roles[move.database_uid] = max(passed, self._roles.get(move.database_uid, 0.0))
+        self.end_s = max(self.end_s, end)
+        return Slot(begin, end)
+
+
+def durations(move: Move | MoveProposal, rates: Rates) -> tuple[float, float]:
+    """Seconds of the sync, and of everything after it."""
+    match move.kind:
+        case MoveKind.HANDOFF:
+            return 0.0, rates.handoff_s
+        case MoveKind.REBIND:
+            return 0.0, rates.rebind_s
+        case MoveKind.RELOCATE:
+            return rates.start_s + move.bytes_total / rates.bytes_per_s, rates.leave_s
+
+
+def _remaining(move: Move, rates: Rates, now: datetime) -> tuple[float, float]:
+    sync_s, rest_s = durations(move, rates)
+    began = move.started_at or now
+    if move.ready_at is not None or move.state in (MoveState.READY, MoveState.CLEANING) or sync_s == 0:
+        spent = (now - (move.ready_at or began)).total_seconds()
+        return 0.0, max(_STEP_MIN_S, rest_s - spent)
+    spent = (now - began).total_seconds()
+    left_s = sync_s - spent
+    if move.bytes_done > 0:
+        left_s = max(left_s, 0.0) / 2 + max(0, move.bytes_total - move.bytes_done) / rates.bytes_per_s / 2
+    return max(_STEP_MIN_S, left_s), rest_s
+
+
+def expected_end(
+    live: Iterable[Move], pending: Iterable[MoveProposal], rates: Rates, *, syncs_max: int, now: datetime
+) -> datetime:
+    """When the last of these moves may have ended, and with it the action."""
+    schedule = Schedule(rates, syncs_max=syncs_max)
+    for move in sorted(live, key=lambda m: (m.ready_at is None, m.started_at or now)):
+        schedule.add_live(move, now)
+    for proposal in pending:
+        schedule.add(proposal)
+    return now + timedelta(seconds=schedule.end_s + _AFTERMATH_S)

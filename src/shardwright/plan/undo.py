@@ -1,0 +1,210 @@
+"""How everything an action moved gets back to where it was: decided from the action's own moves and from nothing else.
+
+Called by ``actions/undo`` on every turn, with a view that leaves the action itself out (it would forbid its own node). What
+is back already is no longer in the plan, so a new leader goes on where the old one stopped. A group whose primary role can
+go back at once gets that first; its copies follow.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.database import Database, DatabaseStatus, Shard, ShardWanted, SlotGroup
+from shardwright.model.ids import EndpointUid, GroupUid, NodeUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.view import ClusterView
+from shardwright.plan.evacuate import MoveProposal, Unplaced
+from shardwright.plan.explain import Code, unplaceable
+from shardwright.plan.ledger import Ledger
+from shardwright.plan.placement import copy_request
+from shardwright.plan.standing import Standing, standing_of
+
+_TOOK_EFFECT = frozenset({MoveState.CLEANING, MoveState.DONE})
+
+
+@dataclass(frozen=True, slots=True)
+class UndoPlan:
+    """All but ``differences`` empty: everything that can be back is back."""
+
+    moves: tuple[MoveProposal, ...] = ()
+    waiting: tuple[Reason, ...] = ()
+    unplaced: tuple[Unplaced, ...] = ()
+    in_flight: tuple[Move, ...] = ()
+    differences: tuple[Reason, ...] = ()
+    """What cannot be as it was, because others changed it meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a slot group stood before the action touched it."""
+
+    displaced: tuple[tuple[NodeUid, NodeUid], ...]
+    """Per copy that moved: where it was, where it went."""
+    primary_node: NodeUid | None
+    """Where the primary role was; None: the action did not pass it on."""
+
+
+def plan_undo(view: ClusterView, moves: Iterable[Move]) -> UndoPlan:
+    """See the module's text. ``moves`` are the action's, oldest first."""
+    return _Undo(view, list(moves)).plan()
+
+
+class _Undo:
+    def __init__(self, view: ClusterView, moves: list[Move]) -> None:
+        self.view = view
+        self.forward = [m for m in moves if not m.is_undo and m.state in _TOOK_EFFECT]
+        self.in_flight = [m for m in moves if m.is_undo and not m.state.is_terminal]
+        self.ledger = Ledger(view, by_free_memory=view.policy.evict_node_use_free_memory)
+        self.handoffs: list[MoveProposal] = []
+        self.relocations: list[MoveProposal] = []
+        self.rebinds: list[MoveProposal] = []
+        self.waiting: list[Reason] = []
+        self.unplaced: list[Unplaced] = []
+        self.differences: list[Reason] = []
+
+    def plan(self) -> UndoPlan:
+        for group_uid in dict.fromkeys(m.group_uid for m in self.forward if m.group_uid is not None):
+            self._plan_group(group_uid)
+        for endpoint_uid in dict.fromkeys(m.endpoint_uid for m in self.forward if m.endpoint_uid is not None):
+            self._plan_endpoint(endpoint_uid)
+        moves = (*self.handoffs, *self.relocations, *self.rebinds)
+        return UndoPlan(moves, tuple(self.waiting), tuple(self.unplaced), tuple(self.in_flight), tuple(self.differences))
+
+    # -- slot groups -----------------------------------------------------------------------------------------------------
+
+    def _plan_group(self, uid: GroupUid) -> None:
+        group = self.view.groups.get(uid)
+        database = None if group is None else self.view.databases.get(group.database_uid)
+        if group is None or database is None or database.status == DatabaseStatus.DELETE_PENDING:
+            return  # a deleted database has nothing to be put back
+        origin = self._origin(uid)
+        copies = {s.node_uid: s for s in self.ledger.shards_of.get(uid, []) if s.wanted == ShardWanted.RUNNING}
+        away = [(was, now) for was, now in origin.displaced if was not in copies]
+        primary = None if group.primary is None else self.view.shards.get(group.primary)
+        is_role_back = origin.primary_node is None or (primary is not None and primary.node_uid == origin.primary_node)
+        move = self.ledger.moves_of.get(uid)
+        if is_role_back and not away:
+            return
+        if move is not None or group.handoff is not None or primary is None:
+            if move is None or not move.is_undo:
+                self._wait(group, Code.GROUP_BUSY, "waits for another change of it")
+            return
+        if not is_role_back and origin.primary_node in copies:
+            self._plan_role(group, primary, copies[origin.primary_node])
+            return
+        for was, now in away:
+            self._plan_copy(group, database, copies.get(now), was)
+
+    def _origin(self, uid: GroupUid) -> _Origin:
+        displaced: dict[NodeUid, NodeUid] = {}
+        primary_node: NodeUid | None = None
+        for move in self.forward:
+            if move.group_uid != uid or move.from_node is None or move.to_node is None:
+                continue
+            if primary_node is None and (move.kind == MoveKind.HANDOFF or move.hands_over):
+                primary_node = move.from_node
+            if move.kind == MoveKind.RELOCATE:
+                was = next((origin for origin, at in displaced.items() if at == move.from_node), move.from_node)
+                displaced[was] = move.to_node
+        return _Origin(tuple((was, now) for was, now in displaced.items() if was != now), primary_node)
+
+    def _plan_role(self, group: SlotGroup, primary: Shard, here: Shard) -> None:
+        if standing_of(self.view, here, primary) != Standing.PROVEN:
+            self._wait(group, Code.NOT_IN_SYNC, f"waits for shard {here.uid} to be in sync")
+            return
+        self.handoffs.append(
+            MoveProposal(
+                MoveKind.HANDOFF,
+                group.database_uid,
+                group.uid,
+                primary.uid,
+                here.uid,
+                from_node=primary.node_uid,
+                to_node=here.node_uid,
+                hands_over=True,
+            )
+        )
+
+    def _plan_copy(self, group: SlotGroup, database: Database, copy: Shard | None, was: NodeUid) -> None:
+        node = self.view.nodes.get(was)
+        if copy is None or node is None:
+            why = f"node {was} is not a member any more" if node is None else "the copy that replaced it is gone"
+            text = f"slot group {group.uid} gets no copy on node {was} again: {why}"
+            self.differences.append(Reason("not_restorable", text, Grade.SOFT_LIMIT, database_uid=group.database_uid))
+            return
+        hands_over = copy.uid == group.primary
+        request = copy_request(self.ledger, database, group.uid, leaving=copy, is_primary=hands_over)
+        obstacles = tuple(self.ledger.obstacles(node, request))
+        if not obstacles:
+            self.ledger.place(request, was)
+            self.relocations.append(
+                MoveProposal(
+                    MoveKind.RELOCATE,
+                    group.database_uid,
+                    group.uid,
+                    copy.uid,
+                    from_node=copy.node_uid,
+                    to_node=was,
+                    hands_over=hands_over,
+                    bytes_total=self.ledger.used_bytes(group.uid),
+                )
+            )
+            return
+        refusal = unplaceable([(self.ledger.missing_bytes(node, request), obstacles)])
+        subject = f"slot group {group.uid} of database {group.database_uid}"
+        reason = refusal.as_reason(subject, database_uid=group.database_uid, shard_uid=copy.uid)
+        if refusal.passes_by_itself:
+            self.waiting.append(reason)
+        else:
+            self.unplaced.append(Unplaced(reason, copy.uid))
+
+    # -- endpoints -------------------------------------------------------------------------------------------------------
+
+    def _plan_endpoint(self, uid: EndpointUid) -> None:
+        endpoint = self.view.endpoints.get(uid)
+        was = next((m.from_node for m in self.forward if m.endpoint_uid == uid and m.from_node is not None), None)
+        if endpoint is None or was is None or was in endpoint.nodes or not endpoint.nodes:
+            return
+        node = self.view.nodes.get(was)
+        move = self.ledger.rebinds_of.get(uid)
+        if move is not None:
+            if not move.is_undo:
+                self.waiting.append(self._of_endpoint(uid, endpoint.database_uid, f"waits for move {move.uid}"))
+            return
+        if node is None:
+            text = f"does not go back: node {was} is not a member any more"
+            self.differences.append(self._of_endpoint(uid, endpoint.database_uid, text))
+            return
+        obstacles = tuple(self.ledger.endpoint_obstacles(node))
+        if obstacles:
+            refusal = unplaceable([(0, obstacles)])
+            reason = refusal.as_reason(f"endpoint {uid}", database_uid=endpoint.database_uid)
+            if refusal.passes_by_itself:
+                self.waiting.append(reason)
+            else:
+                self.unplaced.append(Unplaced(reason, endpoint_uid=uid))
+            return
+        # Endpoints come last: until its primary is back the node would only pass commands on to another.
+        busy = {p.database_uid for p in (*self.handoffs, *self.relocations)}
+        busy |= {m.database_uid for m in self.in_flight if m.group_uid is not None}
+        self.ledger.place_endpoint(was)
+        self.rebinds.append(
+            MoveProposal(
+                MoveKind.REBIND,
+                endpoint.database_uid,
+                endpoint_uid=uid,
+                from_node=endpoint.nodes[0],
+                to_node=was,
+                is_later=endpoint.database_uid in busy,
+            )
+        )
+
+    # -- reasons ---------------------------------------------------------------------------------------------------------
+
+    def _wait(self, group: SlotGroup, code: Code, text: str) -> None:
+        text = f"slot group {group.uid} {text}"
+        self.waiting.append(Reason(code, text, Grade.SOFT_LIMIT, database_uid=group.database_uid))
+
+    @staticmethod
+    def _of_endpoint(uid: EndpointUid, database_uid: int, text: str) -> Reason:
+        return Reason(Code.GROUP_BUSY, f"endpoint {uid} {text}", Grade.SOFT_LIMIT, database_uid=database_uid)  # type: ignore[arg-type]

@@ -1,0 +1,91 @@
+"""A move that cannot go on is told apart from one that is slow, and what holds it up has a name within two seconds."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from shardwright.actions.blockers import blockers_of
+from shardwright.api.services.standing import Condition, standing
+from shardwright.model.action import ActionName, ActionStatus, Move, MoveState
+from shardwright.model.reason import Grade
+from shardwright.model.seen import Health
+from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from shardwright.testing.stepper import action_of, decide_once, run_action
+
+A = "action-1"
+LATER = NOW + timedelta(minutes=1)
+SOON = LATER + timedelta(seconds=2)
+
+
+def moving(state: MoveState) -> tuple[ClusterBuilder, Move]:
+    """An action of one relocation that stands in this state since LATER."""
+    builder = cluster(3, leader=2).with_database(on=((1,),)).with_endpoints_seen()
+    builder = builder.with_action(ActionName.MAINTENANCE_ON, 1)
+    for turns in range(1, 12):
+        found = run_action(builder, A, now=NOW, turns=turns)
+        move = next((m for m in found.view.live_moves() if m.state == state), None)
+        if move is not None:
+            move = replace(move, state_since=LATER, started_at=LATER)
+            return found.with_move(move), move
+    raise AssertionError(f"no move was {state}")
+
+
+def codes(builder: ClusterBuilder, move: Move) -> list[str]:
+    return [r.code for r in blockers_of(builder.view, [move], SOON)]
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (MoveState.STARTING, "shard_starting"),
+        (MoveState.SYNCING, "sync_not_advancing"),
+        (MoveState.READY, "replica_not_in_sync"),
+    ],
+)
+def test_what_does_not_advance_is_named_and_what_has_just_begun_is_not(state: MoveState, code: str) -> None:
+    builder, move = moving(state)
+    assert codes(builder, move) == [code]
+    assert blockers_of(builder.view, [move], LATER + timedelta(seconds=1)) == []
+
+
+def test_a_missing_daemon_is_named_at_once() -> None:
+    builder, move = moving(MoveState.STARTING)
+    assert move.to_node is not None
+    reasons = blockers_of(builder.without_daemon(move.to_node).view, [move], LATER)
+    assert [(r.code, r.grade, r.remedy) for r in reasons] == [
+        ("node_down", Grade.HARD_LIMIT, f"start the daemon of node {move.to_node}")
+    ]
+
+
+@pytest.mark.parametrize(("is_active", "code"), [(True, "server_busy"), (False, "server_stuck")])
+def test_busy_and_stuck_servers_are_told_apart(is_active: bool, code: str) -> None:
+    builder, move = moving(MoveState.SYNCING)
+    assert move.shard_uid is not None
+    silent = builder.with_server(
+        move.shard_uid, health=Health.TIMEOUT, unanswered_since=LATER, cpu_active_at=SOON if is_active else None
+    )
+    assert codes(silent, move) == [code]
+
+
+def test_the_action_shows_it_within_two_seconds_and_says_blocked_or_slow() -> None:
+    builder, move = moving(MoveState.STARTING)
+    assert move.to_node is not None
+
+    def condition(found: ClusterBuilder) -> Condition:
+        action = action_of(found.view, A)
+        return standing(action, found.view.moves_of_action(action.uid), found.view, SOON).condition
+
+    assert condition(decide_once(builder, action_of(builder.view, A), now=LATER)) is Condition.MOVING
+    dead = builder.without_daemon(move.to_node)
+    dead = decide_once(dead, action_of(dead.view, A), now=SOON)
+    assert condition(dead) is Condition.BLOCKED
+    assert "node_down" in {r.code for r in action_of(dead.view, A).reasons}
+
+
+def test_without_a_leader_that_is_what_blocks_it() -> None:
+    builder, _ = moving(MoveState.SYNCING)
+    view = replace(builder.view, leadership=None)
+    action = replace(action_of(view, A), status=ActionStatus.RUNNING)
+    found = standing(action, view.moves_of_action(action.uid), view, SOON)
+    assert (found.condition, found.reasons[0].code) == (Condition.BLOCKED, "no_leader")

@@ -1,0 +1,193 @@
+"""Plans before anything moves: dry run, plan id, explanation."""
+
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from api_looks import look_at
+
+from shardwright.api.schemas.v1.plans import explanation_json, preview_json
+from shardwright.api.services import node_actions
+from shardwright.api.services.explain import Explanation, Verdict, explain
+from shardwright.api.services.preview import Preview, preview
+from shardwright.errors import Rejected
+from shardwright.model.action import ActionName, ActionStatus, MoveKind
+from shardwright.model.database import ServerKind
+from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid, ShardUid
+from shardwright.model.reason import Grade
+from shardwright.model.view import ClusterView
+from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
+from shardwright.testing.stepper import action_of, run_action
+
+N1 = NodeUid(1)
+
+
+def previewed(view: ClusterView, word: str = "maintenance_on") -> Preview:
+    seen = look_at(view)
+    intent = node_actions.start(seen, N1, word, b"", uid=ActionUid("a"))
+    return preview(intent.answer, seen.view, intent.writes, NOW)
+
+
+def explained(view: ClusterView, word: str = "maintenance_on") -> Explanation:
+    return explain(look_at(view), N1, word)
+
+
+def pair() -> ClusterBuilder:
+    return cluster(4).with_database(on=((1, 2),)).with_database(on=((1,),)).with_endpoints_seen()
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_says_time_pause_copies_and_memory() -> None:
+    found = preview_json(previewed(pair().view))
+    assert found["status"] == "possible"
+    assert [m["order"] for m in found["moves"]] == list(range(1, len(found["moves"]) + 1))
+    assert found["seconds"] > 0
+    assert found["pause_ms"] > 0
+    copies = {g["group"]: (g["before"], g["during"], g["after"], g["if_node_off"]) for g in found["groups"]}
+    assert copies == {"1:1": (2, 2, 2, 2), "2:1": (1, 1, 1, 1)}
+    assert all(t["provisioned_after"] > t["provisioned_before"] and t["peak"] >= t["data"] for t in found["targets"])
+    assert {w["code"] for w in found["warnings"]} >= {"single_copy", "scripts_not_passed_on"}
+
+
+def test_old_servers_are_warned_about() -> None:
+    builder = cluster(3).with_database(on=((1,),), server_kind=ServerKind.REDIS, server_version="7.0.15")
+    codes = {w.code for w in previewed(builder.view).forecast.warnings}
+    assert codes >= {"scan_cursors", "sync_buffers_at_primary"}
+
+
+def test_replicas_that_stay_do_not_count_while_the_node_is_off() -> None:
+    builder = cluster(3).with_database(on=((2, 1),))
+    seen = look_at(builder.view)
+    intent = node_actions.start(seen, N1, "maintenance_on", b'{"evict_ha_replica": false}', uid=ActionUid("a"))
+    found = preview(intent.answer, seen.view, intent.writes, NOW)
+    # Nothing has to move: the preview ends at once.
+    assert found.moves == ()
+    assert found.action.status is ActionStatus.COMPLETED
+
+
+def test_the_plan_id_is_that_of_the_plan_and_of_what_it_rests_on() -> None:
+    view = pair().view
+    plan_uid = previewed(view).plan_uid
+    assert previewed(view).plan_uid == plan_uid
+    later = replace(look_at(view), now=NOW + timedelta(minutes=1))
+    intent = node_actions.start(later, N1, "maintenance_on", b"", uid=ActionUid("b"))
+    assert preview(intent.answer, view, intent.writes, later.now).plan_uid == plan_uid, "time alone changes no plan"
+    busier = ClusterBuilder(view).with_server(1, used_memory_bytes=60 * MB).view
+    assert previewed(busier).plan_uid == plan_uid, "sizes change all the time"
+    assert previewed(view, "remove").plan_uid != plan_uid
+    drifted = ClusterBuilder(view).with_node_changed(3, is_closed=True).with_node_changed(4, is_closed=True).view
+    assert previewed(drifted).plan_uid != plan_uid
+
+
+def test_a_start_with_the_plan_follows_it_to_the_letter() -> None:
+    view = pair().view
+    found = previewed(view)
+    intent = node_actions.start_planned(
+        look_at(view), N1, "maintenance_on", b"", uid=ActionUid("a"), plan_uid=found.plan_uid
+    )
+    assert intent.answer.plan_uid == found.plan_uid
+    builder = ClusterBuilder(view.with_writes(intent.writes))
+    # What would draw a fresh plan elsewhere: the planned targets have become the fuller ones.
+    planned = {m.subject: m.to_node for m in found.moves if m.kind is MoveKind.RELOCATE}
+    fuller = {uid: replace(n, memory_bytes=n.memory_bytes // 2) for uid, n in view.nodes.items() if uid in planned.values()}
+    builder = run_action(builder.with_records(*fuller.values()), "a", now=NOW)
+    moves = [m for m in builder.view.moves.values() if m.kind is MoveKind.RELOCATE]
+    assert action_of(builder.view, "a").status is ActionStatus.COMPLETED
+    assert {m.shard_uid: m.to_node for m in moves} == planned
+
+
+def test_a_start_with_an_outdated_plan_is_refused() -> None:
+    found = previewed(pair().view)
+    drifted = pair().with_node_changed(3, is_closed=True).with_node_changed(4, is_closed=True).view
+    with pytest.raises(Rejected) as error:
+        node_actions.start_planned(look_at(drifted), N1, "maintenance_on", b"", uid=ActionUid("a"), plan_uid=found.plan_uid)
+    assert error.value.code == "plan_outdated"
+
+
+# -- the explanation ---------------------------------------------------------------------------------------------------
+
+
+def test_yes() -> None:
+    found = explained(pair().view)
+    assert (found.verdict, found.blocks, found.remedy) == (Verdict.YES, (), "")
+    assert explanation_json(found)["possible"] is True
+
+
+def test_nothing_to_do() -> None:
+    assert explained(cluster(3).view).verdict is Verdict.NOTHING_TO_DO
+
+
+def test_a_live_action_is_a_reason_and_no_error() -> None:
+    builder = pair().with_action(ActionName.MAINTENANCE_ON, 1, status=ActionStatus.RUNNING)
+    codes = [b.code for b in explained(builder.view, "remove").blocks]
+    assert "node_action_in_progress" in codes
+
+
+def test_a_missing_replica_is_named_with_its_remedy() -> None:
+    found = explained(pair().view, "enslave_node")
+    assert found.verdict is Verdict.NO
+    assert [(b.code, b.grade, b.count) for b in found.blocks] == [("no_replica", Grade.CONFIGURATION, 1)]
+    assert "enable replication of database 2" in found.remedy
+
+
+def test_missing_room_is_added_up_and_names_the_racks_that_do_not_help() -> None:
+    builder = cluster(0)
+    for rack in ("a", "b", "a"):
+        builder = builder.with_node(rack=rack, memory_bytes=4 * GB)
+    for _ in range(2):
+        builder = builder.with_database(on=((1, 2),), memory_bytes=3 * GB, is_rack_aware=True)
+    builder = builder.with_node_changed(3, memory_bytes=GB)
+    found = explained(builder.view, "remove")
+    assert found.verdict is Verdict.NO
+    assert [(b.code, b.count) for b in found.blocks] == [("insufficient_memory", 2)]
+    assert found.remedy.startswith("add 3.0 GB outside rack b"), found.remedy
+
+
+def test_a_quorum_that_would_be_lost_names_who_is_away() -> None:
+    found = explained(pair().without_daemon(3).without_daemon(4).view)
+    assert found.verdict is Verdict.NO
+    assert "start the daemon of node 3" in found.remedy
+    assert {b.code for b in found.blocks} == {"no_quorum", "node_away"}
+
+
+@pytest.mark.parametrize("word", [None, "explode"])
+def test_it_needs_an_action(word: str | None) -> None:
+    with pytest.raises(Rejected) as error:
+        explain(look_at(), N1, word)
+    assert error.value.code == "invalid_action"
+
+
+def test_a_thousand_nodes_take_less_than_a_second() -> None:
+    builder = cluster(0)
+    nodes = 1000
+    small = cluster(3).with_database(on=((1, 2),)).view
+    node, database = small.nodes[N1], small.databases[DatabaseUid(1)]
+    view = replace(
+        builder.view,
+        nodes={NodeUid(n): replace(node, uid=NodeUid(n)) for n in range(1, nodes + 1)},
+        daemons={NodeUid(n): small.daemons[N1] for n in range(1, nodes + 1)},
+    )
+    groups, shards, servers, processes, databases = {}, {}, {}, {}, {}
+    group = next(iter(small.groups.values()))
+    for number in range(1, 5001):
+        uid = DatabaseUid(number)
+        databases[uid] = replace(database, uid=uid)
+        own = replace(group, uid=f"{number}:1", database_uid=uid, primary=ShardUid(2 * number))  # type: ignore[arg-type]
+        groups[own.uid] = own
+        for offset, shard in enumerate(small.shards.values()):
+            new = ShardUid(2 * number + offset)
+            at = NodeUid((number * 7 + offset * 501) % nodes + 1)
+            shards[new] = replace(shard, uid=new, database_uid=uid, group_uid=own.uid, node_uid=at)
+            servers[new] = replace(small.servers[shard.uid], shard_uid=new)
+            processes[new] = replace(small.processes[shard.uid], shard_uid=new)
+    view = replace(view, groups=groups, shards=shards, servers=servers, processes=processes, databases=databases)
+    view.shards_on(N1)
+    seen = look_at(view)
+    began = time.process_time()
+    found = explain(seen, N1, "maintenance_on")
+    took = time.process_time() - began
+    assert found.verdict is Verdict.YES
+    assert took < 1.0, took
