@@ -82,7 +82,8 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description="What the product costs, beside its peers and floors.")
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; without any: all but planner", type=_part)
+    parts = f"of {', '.join(PARTS)}; without any: all but planner"
+    parser.add_argument("parts", nargs="*", metavar="part", help=parts, type=_part)
     parser.add_argument("--quick", action="store_true", help="small and short: shows that everything runs, no more")
     parser.add_argument("--handoffs", type=int, default=HANDOFFS, help="how many (default %(default)s)")
     parser.add_argument("--exact", type=int, default=0, metavar="N", help="planner: N small clusters beside an exact solver")
