@@ -224,12 +224,10 @@ def fences_without_pausing_and_reads_the_offset_before() -> Sequence[Patch]:
 
 @mutant
 def commits_the_intent_after_acting() -> Sequence[Patch]:
-    right = handoff.Handoffs._commit_done
-
     async def intend(self: Any, attempt: Any) -> None:
         return None
 
-    return [(handoff.Handoffs, "_intend", intend), (handoff.Handoffs, "_commit_done", right)]
+    return [(handoff.Handoffs, "_intend", intend)]
 
 
 @mutant_in(a_leader_killed_before_the_promotion)

@@ -1,0 +1,37 @@
+"""The simulation has teeth: planted mistakes are noticed, and the right product walks through the same traps unharmed."""
+
+from dataclasses import replace
+
+import pytest
+
+from shardwright.testing.sim.mutants import MUTANTS, RIGHT, SITUATIONS, Mutant, Situation, hunt
+from shardwright.testing.sim.simulation import quiet
+
+pytestmark = pytest.mark.usefixtures("product_log")
+QUICK = ("does_not_end_older_sessions", "does_not_check_the_lease", "restarts_an_empty_primary_in_place")
+
+
+def test_there_are_many_and_each_is_planted_where_something_is() -> None:
+    assert len(MUTANTS) >= 20
+    for mutant in MUTANTS:
+        for owner, name, wrong in mutant.patches():
+            assert owner.__dict__[name] is not wrong, mutant.name
+
+
+@pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.name in QUICK], ids=lambda m: m.name)
+def test_a_planted_mistake_is_noticed(mutant: Mutant) -> None:
+    quiet()
+    assert hunt(mutant, range(12)) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
+def test_every_planted_mistake_is_noticed(mutant: Mutant) -> None:
+    quiet()
+    assert hunt(mutant, range(60)) is not None
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda s: s.__name__)
+def test_the_right_product_walks_through(situation: Situation) -> None:
+    quiet()
+    assert hunt(replace(RIGHT, situation=situation), range(2)) is None
