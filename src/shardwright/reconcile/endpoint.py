@@ -26,7 +26,9 @@ def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
             continue
         seen = process.endpoint(endpoint.uid)
         if node in endpoint.nodes:
-            if _differs(seen, generation, is_access_old=is_access_old(seen, endpoint, view)):
+            # Nobody moves it, and yet it was passed on: a command of an earlier leader came late.
+            was_passed = not is_moving and seen.state is EndpointState.DRAINING
+            if was_passed or _differs(seen, generation, is_access_old=is_access_old(seen, endpoint, view)):
                 commands.append(ServeEndpoint(node, endpoint.uid))
         elif not is_moving and _is_left_over(seen):
             commands.append(DropEndpoint(node, endpoint.uid))

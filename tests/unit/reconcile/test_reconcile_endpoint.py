@@ -5,6 +5,7 @@ from dataclasses import replace
 from shardwright.model.commands import ServeEndpoint
 from shardwright.model.database import ServerSecrets, access_fingerprint
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
+from shardwright.model.seen import EndpointState
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.database import unsettled
 from shardwright.reconcile.endpoint import decide_endpoint
@@ -40,3 +41,12 @@ def test_a_fingerprint_tells_passwords_apart_and_nothing_else() -> None:
     found = {access_fingerprint(application_secret=s, password=p) for s in ("s", "t") for p in ("", "a", "b")}
     assert len(found) == 6
     assert all(len(text) == 16 and "a:s" not in text for text in found)
+
+
+def test_a_bound_process_that_passed_its_endpoint_on_without_a_move_listens_again() -> None:
+    """A thawed leader's command came after its successor had undone the move."""
+    view = told(recorded="", known="")
+    process = view.endpoint_processes[NodeUid(1)]
+    drained = tuple(replace(one, state=EndpointState.DRAINING, connections=0) for one in process.endpoints)
+    view = replace(view, endpoint_processes={NodeUid(1): replace(process, endpoints=drained)})
+    assert decide_endpoint(view.endpoints[ENDPOINT], view).commands == (ServeEndpoint(NodeUid(1), ENDPOINT),)
