@@ -121,3 +121,20 @@ def test_a_clock_that_was_ahead_puts_no_restart_off_for_an_hour() -> None:
         server.die(planned=False)
     simulation.rest(60.0)
     simulation.end()
+
+
+def test_replication_is_not_given_up_while_the_primary_is_dead() -> None:
+    """The only live copy was deleted: the leader had not noticed the primary's death yet."""
+    simulation = cluster(persistence="disabled")
+    simulation.world.writers.is_over = True
+    simulation.run_for(10.0)
+    group = simulation.world.checker.tables["groups"]["groups/1:1"]
+    primary = next(s for s in simulation.world.servers_of("1:1") if s.shard_uid == group["primary"])
+    primary.die(planned=False)
+    simulation.run_for(2.0)
+    simulation.operator.change(1, replication=False)
+    simulation.run_for(20.0)
+    chain = simulation.world.checker.chains["1:1"]
+    assert chain.required
+    assert any(s.position.holds(chain.required[-1]) for s in simulation.world.servers_of("1:1"))
+    simulation.end()

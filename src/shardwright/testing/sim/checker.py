@@ -32,8 +32,8 @@ NEXT_STATE = {
 ENDED_STATES = {"done", "failed", "cancelled"}
 ENDED_STATUS = {"completed", "failed", "cancelled"}
 TABLES = ("nodes", "databases", "groups", "shards", "endpoints", "actions", "moves", "leader", "daemons", "snapshots")
-HOLD_LIMIT_S = 30.0
-"""A hold releases itself or is released by a leader; beyond this nobody cares for it, though all faults have ended."""
+NOTICE_S = 1.5
+"""A death so short ago may be unknown to whoever gives up another copy: as if it came just afterwards."""
 
 Json = dict[str, Any]
 
@@ -53,6 +53,8 @@ class Chain:
     required: list[Position] = field(default_factory=list)
     excused: list[tuple[Position, list[Position]]] = field(default_factory=list)
     """What a dead server held, and what its heirs did."""
+    died_at: float = -1e9
+    """When a server of the group last died unplanned."""
 
 
 class Checker:
@@ -97,6 +99,7 @@ class Checker:
         chain = self.chains.get(server.group_uid)
         if chain is None or planned:
             return
+        chain.died_at = self.world.loop.now
         # Whoever was in sync, or serves now, keeps what it holds.
         heirs = [s.position for s in self.world.servers_of(server.group_uid) if s.is_synced_copy]
         chain.excused.append((server.position, heirs))
@@ -221,6 +224,8 @@ class Checker:
         database = self.database(shard["database_uid"])
         chain = self.chains.get(shard["group_uid"])
         if database is None or database["status"] == "delete-pending" or chain is None or not chain.required:
+            return
+        if self.world.loop.now - chain.died_at < NOTICE_S:
             return
         living = self.world.servers_of(shard["group_uid"])
         last = chain.required[-1]
