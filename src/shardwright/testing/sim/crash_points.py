@@ -130,6 +130,13 @@ def _cancelled(simulation: Simulation) -> None:
     simulation.world.loop.at(2.0, simulation.operator.cancel, node, "maintenance_on")
 
 
+def _undone(simulation: Simulation) -> None:
+    simulation.world.sync_base_s = 6.0
+    node = _primary_node(simulation)
+    simulation.operator.action(node, "maintenance_on")
+    simulation.world.loop.at(2.0, lambda: simulation.operator.cancel(node, "maintenance_on", mode="undo"))
+
+
 SCENARIOS = (
     Scenario("step-down", 3, _replicated, _asks("enslave_node")),
     Scenario("maintenance on, with a replica", 3, _replicated, _asks("maintenance_on")),
@@ -137,6 +144,7 @@ SCENARIOS = (
     Scenario("maintenance off", 3, _in_maintenance, _restore),
     Scenario("remove", 4, _replicated, _asks("remove")),
     Scenario("cancel during a sync (undo)", 3, _slow_sync, _cancelled),
+    Scenario("undo after the role has passed", 3, _replicated, _undone),
     Scenario("a handoff that is undone", 3, _silent_candidate, _asks("enslave_node")),
 )
 

@@ -77,9 +77,12 @@ class Operator:
             lambda seen: node_actions.start(seen, NodeUid(node), word, raw, uid=uid),
         )
 
-    def cancel(self, node: int, word: str) -> None:
-        """Cancel an action, or forget its result."""
-        self.ask(f"cancel {word} of node {node}", lambda seen: node_actions.cancel_or_forget(seen, NodeUid(node), word))
+    def cancel(self, node: int, word: str, *, mode: str = "stop") -> None:
+        """Stop an action, or undo it; forget the result of one that has ended."""
+        self.ask(
+            f"cancel {word} of node {node} ({mode})",
+            lambda seen: node_actions.cancel_or_forget(seen, NodeUid(node), word, mode=mode),
+        )
 
     def create(self, memory_mb: int, *, replication: bool, persistence: str) -> None:
         """Ask for a database."""
@@ -151,7 +154,7 @@ class Operator:
             live = [a for a in world.checker.tables["actions"].values() if a["status"] in ("queued", "starting", "running")]
             if live:
                 chosen = rng.choice(sorted(live, key=lambda a: a["uid"]))
-                self.cancel(chosen["node_uid"], _word_of(chosen["name"]))
+                self.cancel(chosen["node_uid"], _word_of(chosen["name"]), mode=rng.choice(("stop", "undo")))
         elif kind < 0.82 and len(known) < 4:
             self.create_any()
         elif kind < 0.90:

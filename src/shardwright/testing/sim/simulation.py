@@ -209,7 +209,7 @@ class Simulation:
             loop.at(number * 0.5, self._create_first, number)
         self.run_for(20.0)
         begin = loop.now
-        for _ in range(rng.randint(6, 10)):
+        for _ in range(rng.randint(4, 7)):
             at = rng.random() * (DISTURBED_S - begin - 60.0)
             for _ in range(rng.choice((1, 1, 1, 2, 3))):
                 loop.at(at + rng.random() * 0.2, self.operator.something)
