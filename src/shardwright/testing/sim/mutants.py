@@ -130,6 +130,28 @@ def a_promotion_on_its_way_for_long(simulation: Simulation) -> None:
     _when(simulation, "handoff:undo_fence:after", act)
 
 
+def databases_that_barely_fit(simulation: Simulation) -> None:
+    """Large ones, on few nodes."""
+    for number in range(4):
+        simulation.world.loop.at(
+            8.0 + number, lambda: simulation.operator.create(400, replication=True, persistence="disabled")
+        )
+
+
+def requests_that_are_undone(simulation: Simulation) -> None:
+    """While a slow sync runs."""
+    world = simulation.world
+    world.sync_base_s = 4.0
+
+    def cancel() -> None:
+        for action in list(world.checker.tables["actions"].values()):
+            if action["name"] == "maintenance_on" and action["status"] == "running":
+                simulation.operator.cancel(action["node_uid"], "maintenance_on")
+        world.loop.at(3.0, cancel)
+
+    world.loop.at(25.0, cancel)
+
+
 def a_leader_that_does_not_know_that_it_is_none(simulation: Simulation) -> None:
     """Its lease is revoked; it believes in it for seconds, and does not hear of the next leader."""
     world = simulation.world
@@ -481,23 +503,7 @@ def stops_the_old_copy_before_the_new_is_in_sync() -> Sequence[Patch]:
     return [(move, "_syncing", syncing), (move, "_ready", ready), (move, "_stop_old", stop)]
 
 
-@mutant
-def gives_up_the_primary_when_it_cleans() -> Sequence[Patch]:
-    right = move._ready
-
-    def ready(moving: Any, group: Any, new: Any, view: Any, now: datetime) -> Decision:
-        if group.primary == moving.shard_uid and not moving.is_cancel_wanted:
-            handed = replace(group, primary=new.uid, generation=group.generation + 1)
-            return Decision(writes=(Put(handed), Put(move._enter(moving, MoveState.CLEANING, now))))
-        return right(moving, group, new, view, now)
-
-    def stands(group: Any, new: Any, view: Any) -> bool:
-        return True
-
-    return [(move, "_ready", ready), (move, "_stands", stands)]
-
-
-@mutant
+@mutant_in(requests_that_are_undone)
 def forgets_the_copy_that_it_undoes() -> Sequence[Patch]:
     def undo(moving: Any, new: Any, view: Any, now: datetime) -> Decision:
         return move._end(moving, now)
@@ -507,10 +513,7 @@ def forgets_the_copy_that_it_undoes() -> Sequence[Patch]:
             return move._end(moving, now, *reasons)
         return Decision(writes=(Put(move._enter(moving, MoveState.UNDOING, now, reasons=reasons)),))
 
-    def starting(moving: Any, new: Any, view: Any, now: datetime) -> Decision:
-        return give_up(moving, new, now)
-
-    return [(move, "_undo", undo), (move, "_give_up", give_up), (move, "_starting", starting)]
+    return [(move, "_undo", undo), (move, "_give_up", give_up)]
 
 
 # -- actions and plans -------------------------------------------------------------------------------------------------
@@ -557,7 +560,7 @@ def ignores_marks_when_it_places() -> Sequence[Patch]:
     return [(ledger.Ledger, "_node_obstacles", none)]
 
 
-@mutant
+@mutant_in(databases_that_barely_fit)
 def ignores_memory_when_it_places() -> Sequence[Patch]:
     def none(self: Any, node: Any, request: Any) -> Iterator[Any]:
         return iter(())
@@ -628,4 +631,6 @@ SITUATIONS = (
     an_endpoint_that_sleeps_through_the_hold,
     a_promotion_on_its_way_for_long,
     a_leader_that_does_not_know_that_it_is_none,
+    databases_that_barely_fit,
+    requests_that_are_undone,
 )
