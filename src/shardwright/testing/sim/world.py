@@ -102,7 +102,7 @@ class World:
         self._numbers: Counter[str] = Counter()
         self._session = 0
         self._pid = 1000
-        self._decoded: dict[tuple[str, int], StoredRecord | None] = {}
+        self._decoded: dict[tuple[str, bytes], StoredRecord | None] = {}
         self._agents_due: set[int] = set()
         self.kept_back = ""
         """The next command of this name stays on its way until the network lets it arrive."""
@@ -144,8 +144,9 @@ class World:
         return f"{self.rng.getrandbits(32):08x}"
 
     def _decode(self, item: KeyValue) -> StoredRecord | None:
-        """Records are values: every mirror may share them."""
-        key = (item.key, item.modify_revision)
+        """Records are values: every mirror may share them. By content, because the function stays in place when a simulation
+        has ended, and the next store's revisions mean other records."""
+        key = (item.key, item.value)
         if key not in self._decoded:
             self._decoded[key] = _decode(item)
         return self._decoded[key]
