@@ -37,7 +37,7 @@ check: $(VENV)/.dev ## format, lint, types, import rules, unit and property test
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@exec $(BIN)/python -m pytest -q tests/unit tests/property
+	@exec $(BIN)/python -m pytest -q -n 2 tests/unit tests/property
 
 bench: $(VENV)/.dev ## handoff pause, evacuation, endpoint, reaction, each as a ratio; writes bench/results/ (10 minutes at most)
 	@exec $(BIN)/python -m bench $(ARGS)
