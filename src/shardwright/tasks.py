@@ -22,3 +22,42 @@ def _ended(task: asyncio.Task[Any]) -> None:
     _kept.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("a background task failed", task=task.get_name(), exc_info=error)
+
+
+class Wake:
+    """Ends the pause of one task: like an ``asyncio.Event`` that one task waits for, never longer than it says."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """End the pause, or the next one before it begins."""
+        self._is_set = True
+        _end(self._waiter)
+
+    def clear(self) -> None:
+        """Forget that it was set."""
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """Whether it was set since it was last cleared."""
+        return self._is_set
+
+    async def wait(self, seconds: float) -> None:
+        """Return when it is set, or after ``seconds``."""
+        if self._is_set:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = loop.create_future()
+        timer = loop.call_later(max(0.0, seconds), _end, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            timer.cancel()
+
+
+def _end(waiter: "asyncio.Future[None] | None") -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

@@ -29,6 +29,7 @@ from shardwright.store.protocol import (
     StoreUnavailable,
     Transaction,
 )
+from shardwright.tasks import Wake
 
 LEASE_TTL = timedelta(seconds=3)
 RENEW_S = 1.0
@@ -103,8 +104,8 @@ class Candidate:
         self._abstains_until = 0.0
         # Looking at the leader key and yielding must not interleave: a look would act on what yielding has deleted.
         self._key_lock = asyncio.Lock()
-        self._look_now = asyncio.Event()
-        self._renew_now = asyncio.Event()
+        self._look_now = Wake()
+        self._renew_now = Wake()
 
     async def run(self) -> None:
         """Hold a lease, be present, lead whenever nobody else does. For ever."""
@@ -272,11 +273,6 @@ class Candidate:
         compare = CreatedAt(keys.LEADER, revision_created)
         await self._store.transact(Transaction((compare,), (DeleteKey(keys.LEADER),)))
 
-    async def _pause(self, wake: asyncio.Event, seconds: float) -> None:
-        if seconds <= 0 and not wake.is_set():
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await wake.wait()
-        except TimeoutError:
-            pass
+    async def _pause(self, wake: Wake, seconds: float) -> None:
+        if seconds > 0:
+            await wake.wait(seconds)

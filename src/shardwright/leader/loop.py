@@ -4,8 +4,7 @@ Owns the order of the deciders and the commit of what they write. Knows nothing 
 else is rebuilt from it. An event only shortens the sleep between turns.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -37,12 +36,15 @@ from shardwright.store import keys
 from shardwright.store.commit import Conflict, Fence, commit
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Store, StoreError
+from shardwright.tasks import Wake
 
 TURN_MAX_S = 1.0
 """A turn at least this often: losing every event must be harmless."""
 BUSY_TURN_S = 0.1
 """While moves, starts or changes are under way."""
 CONFLICTS_MAX = 20
+UNDECIDING = (keys.EVENTS, keys.SEEN_SERVERS)
+"""Records on which no decision rests: a change of them calls for no turn."""
 RETENTION_EVERY = timedelta(minutes=5)
 
 _log = structlog.get_logger(__name__)
@@ -84,10 +86,13 @@ class Leader:
         self._parts = parts
         self._pace = pace
         self._fence = fence
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         self._is_lost = False
         self._busy_until: datetime | None = None
         self._retained_at: datetime | None = None
+        self._recorded: ClusterView | None = None
+        """The records that the last turn began with, and what is hot by them."""
+        self._hot: frozenset[ShardUid] = frozenset()
         self._observer = Observer(
             parts.servers,
             parts.endpoints,
@@ -123,6 +128,7 @@ class Leader:
 
     async def run(self) -> None:
         """Lead until the leadership is lost (returns) or the task is cancelled. Leaves nothing running."""
+        unsubscribe = self._parts.mirror.subscribe(self._changed)
         try:
             await self._parts.mirror.fresh()
             while not self._is_lost:
@@ -131,6 +137,7 @@ class Leader:
         except LostLeadership:
             _log.info("leadership lost")
         finally:
+            unsubscribe()
             await self._applier.close()
             await self._observer.close()
             await self._parts.servers.close()
@@ -155,20 +162,17 @@ class Leader:
             await self._parts.clock.sleep(self._pace.turn_s)
 
     async def _sleep(self) -> None:
-        now = self._parts.clock.now()
+        """Until something that matters changes, at the latest until the next full turn."""
         limit = self._pace.turn_s
         if self._busy_until is not None:
-            limit = min(limit, max(0.005, (self._busy_until - now).total_seconds()))
-        revision = self._parts.mirror.revision
-        changed = asyncio.ensure_future(self._parts.mirror.wait_change(revision, limit))
-        woken = asyncio.ensure_future(self._wake.wait())
-        try:
-            await asyncio.wait({changed, woken}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for future in (changed, woken):
-                future.cancel()
-            await asyncio.gather(changed, woken, return_exceptions=True)
+            limit = min(limit, max(0.005, (self._busy_until - self._parts.clock.now()).total_seconds()))
+        await self._wake.wait(limit)
         self._wake.clear()
+
+    def _changed(self, changed: Collection[str]) -> None:
+        """What the leader itself publishes, and the log of events, decide nothing."""
+        if not all(key.startswith(UNDECIDING) for key in changed):
+            self._wake.set()
 
     # -- a turn --------------------------------------------------------------------------------------------------------
 
@@ -177,7 +181,11 @@ class Leader:
 
     async def _turn(self) -> None:
         now = self._parts.clock.now()
-        self._observer.follow(self._parts.mirror.view(), hot=_hot_shards(self._parts.mirror.view()))
+        recorded, hot = self._recorded, self._hot
+        if self._parts.mirror.view() is not recorded:
+            self._recorded = recorded = self._parts.mirror.view()
+            self._hot = hot = _hot_shards(recorded)
+        self._observer.follow(recorded, hot=hot)
         wake_at: datetime | None = None
         commands: list[Command] = []
         view = self._current()
@@ -190,11 +198,12 @@ class Leader:
                     view = self._current()
                 commands.extend(decision.commands)
                 wake_at = _earlier(wake_at, decision.wake_at)
-        self._applier.submit(list(dict.fromkeys(commands)), self._current())
-        self._busy_until = _earlier(
-            wake_at, now + timedelta(seconds=self._pace.busy_turn_s) if _is_busy(self._current()) else None
-        )
-        await self._publisher.publish(self._current(), now)
+        self._applier.submit(list(dict.fromkeys(commands)), view)
+        # What is observed only takes shards from the hot ones, so without a change the first answer holds.
+        is_calm = not hot and self._parts.mirror.view() is recorded
+        is_busy = not is_calm and _is_busy(view)
+        self._busy_until = _earlier(wake_at, now + timedelta(seconds=self._pace.busy_turn_s) if is_busy else None)
+        await self._publisher.publish(view, now)
         await self._retain(now)
 
     async def _commit(self, writes: Sequence[Write], view: ClusterView) -> None:

@@ -19,7 +19,7 @@ from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import EndpointProcessSeen, Health, ProcessIdentity, ProcessSeen, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.server.protocol import Servers
-from shardwright.tasks import spawn
+from shardwright.tasks import Wake, spawn
 
 IDLE_S = 1.0
 HOT_S = 0.05
@@ -69,9 +69,11 @@ class Observer:
         self._processes: dict[NodeUid, EndpointProcessSeen] = {}
         self._cpu: dict[ShardUid, float] = {}
         self._tasks: dict[object, asyncio.Task[None]] = {}
-        self._pokes: dict[object, asyncio.Event] = {}
+        self._pokes: dict[object, Wake] = {}
         self._hot: frozenset[ShardUid] = frozenset()
         self._is_hot = False
+        self._augmented: tuple[ClusterView, ClusterView] | None = None
+        """The last answer of ``augment`` with what it was made from."""
 
     def follow(self, view: ClusterView, *, hot: frozenset[ShardUid]) -> None:
         """Poll what these records name, the ``hot`` shards (and, when there are any, endpoint processes) often."""
@@ -103,14 +105,22 @@ class Observer:
             event.set()
 
     def augment(self, view: ClusterView) -> ClusterView:
-        """The view with what is seen now."""
+        """The view with what is seen now. The same object while neither has changed and nothing is to be asked anew."""
+        if self._augmented is not None and self._augmented[0] is view:
+            return self._augmented[1]
         servers = {
             uid: seen
             for uid, seen in self._seen.items()
             if uid in view.shards and view.shards[uid].incarnation == seen.incarnation
         }
         processes = {uid: self._judge(seen, servers.get(uid)) for uid, seen in view.processes.items()}
-        return replace(view, servers=servers, processes=processes, endpoint_processes=dict(self._processes))
+        found = view.changed(servers=servers, processes=processes, endpoint_processes=dict(self._processes))
+        # A process that this machine was asked about may end at any moment: such a view is good for one look.
+        is_certain = all(
+            seen.state is not ProcessState.RUNNING or self._answers(servers.get(uid)) for uid, seen in view.processes.items()
+        )
+        self._augmented = (view, found) if is_certain else None
+        return found
 
     async def close(self) -> None:
         """End all polling."""
@@ -124,25 +134,25 @@ class Observer:
         """An agent that died reports no death: for a server that does not answer, look at this machine's processes."""
         if reported.state is not ProcessState.RUNNING or reported.identity is None:
             return reported
-        if seen is not None and seen.health in (Health.OK, Health.LOADING):
+        if self._answers(seen):
             return reported
         if self._machine.is_local(reported.identity) and not self._machine.is_running(reported.identity):
             return replace(reported, state=ProcessState.GONE, text="its process has ended")
         return reported
 
+    @staticmethod
+    def _answers(seen: ServerSeen | None) -> bool:
+        return seen is not None and seen.health in (Health.OK, Health.LOADING)
+
     def _ensure(self, key: object, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = self._tasks.get(key)
         if task is None or task.done():
-            self._pokes[key] = asyncio.Event()
+            self._pokes[key] = Wake()
             self._tasks[key] = spawn(f"observe {key}", work())
 
     async def _rest(self, key: object, seconds: float) -> None:
         poke = self._pokes[key]
-        try:
-            async with asyncio.timeout(seconds):
-                await poke.wait()
-        except TimeoutError:
-            pass
+        await poke.wait(seconds)
         poke.clear()
 
     async def _poll_shard(self, uid: ShardUid) -> None:
@@ -164,6 +174,7 @@ class Observer:
             self._cpu.pop(shard.uid, None)
         before = self._seen.get(shard.uid)
         self._seen[shard.uid] = seen
+        self._augmented = None
         if before is None or _matters(before) != _matters(seen):
             self._wake()
 
@@ -185,6 +196,7 @@ class Observer:
             seen = await self._endpoints.status(uid)
             before = self._processes.get(uid)
             self._processes[uid] = seen
+            self._augmented = None
             if before is None or _endpoints_that_matter(before) != _endpoints_that_matter(seen):
                 self._wake()
             await self._rest(key, self._hot_s if self._is_hot else self._idle_s)

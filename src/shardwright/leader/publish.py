@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from shardwright.clock import Clock
+from shardwright.model.database import Shard
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView
@@ -30,6 +31,8 @@ class Publisher:
         self._fence = fence
         self._clock = clock
         self._published: dict[ShardUid, ServerSeen] = {}
+        self._swept: dict[ShardUid, Shard] | None = None
+        """The shards for which nothing is left over."""
 
     async def publish(self, view: ClusterView, now: datetime) -> None:
         """Write what is due. Raises StoreUnavailable; a lost leadership shows at the next commit."""
@@ -38,8 +41,10 @@ class Publisher:
             if _is_due(self._published.get(uid), seen, now):
                 operations.append(PutKey(keys.seen_server_key(uid), records.encode(seen)))
                 self._published[uid] = seen
-        gone = [k.key for k in self._mirror.range(keys.SEEN_SERVERS) if int(k.key.rpartition("/")[2]) not in view.shards]
-        operations.extend(DeleteKey(key) for key in gone)
+        if view.shards is not self._swept:
+            self._swept = view.shards
+            published = (item.key for item in self._mirror.range(keys.SEEN_SERVERS))
+            operations.extend(DeleteKey(key) for key in published if int(key.rpartition("/")[2]) not in view.shards)
         for start in range(0, len(operations), OPERATIONS_MAX):
             part = tuple(operations[start : start + OPERATIONS_MAX])
             compares = (CreatedAt(keys.LEADER, self._fence.revision_created),)
@@ -47,10 +52,11 @@ class Publisher:
 
 
 def _is_due(before: ServerSeen | None, seen: ServerSeen, now: datetime) -> bool:
+    if before is seen:
+        return False
     if before is None or _shown(before) != _shown(seen):
         return True
-    figures_differ = before != replace(seen, at=before.at, cpu_s=before.cpu_s)
-    return figures_differ and now - before.at >= PERIOD
+    return now - before.at >= PERIOD and before != replace(seen, at=before.at, cpu_s=before.cpu_s)
 
 
 def _shown(seen: ServerSeen) -> object:

@@ -5,7 +5,7 @@ same turn sees it.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from shardwright.model.account import User
@@ -163,6 +163,13 @@ class ClusterView:
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
+    def changed(self, **tables: Any) -> "ClusterView":
+        """Like ``dataclasses.replace``, at a third of its cost: a view is made several times in each turn."""
+        view = object.__new__(ClusterView)
+        for name, slot in _SLOTS:
+            slot.__set__(view, tables[name] if name in tables else slot.__get__(self))
+        return view
+
     def with_writes(self, writes: Iterable[Write]) -> "ClusterView":
         """The view after these writes; observations stay as they are."""
         view = self
@@ -175,19 +182,18 @@ class ClusterView:
         if isinstance(record, Event):
             return self
         if isinstance(record, Cluster):
-            return replace(self, cluster=record)
+            return self.changed(cluster=record)
         if isinstance(record, Policy):
-            return replace(self, policy=record)
+            return self.changed(policy=record)
         if isinstance(record, Counters):
-            return replace(self, counters=record)
+            return self.changed(counters=record)
         table_name, key = _place_of(record)
         table = dict(getattr(self, table_name))
         if isinstance(write, Put):
             table[key] = record
         else:
             table.pop(key, None)
-        changed: dict[str, Any] = {table_name: table}
-        view = replace(self, **changed)
+        view = self.changed(**{table_name: table})
         self._carry_indices(table_name, key, view)
         return view
 
@@ -224,6 +230,9 @@ class ClusterView:
             for found in () if new is None else rule.keys(new):
                 index[found] = sorted([*index.get(found, ()), new], key=rule.order)
             view._indices[question] = (after, index)
+
+
+_SLOTS = [(f.name, ClusterView.__dict__[f.name]) for f in fields(ClusterView)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision
         decision = _start(group, database, copies, view, now)
     else:
         decision = _serve(group, database, copies, view, now)
-    return replace(decision, commands=(*stuck, *decision.commands))
+    return replace(decision, commands=(*stuck, *decision.commands)) if stuck else decision
 
 
 # -- starting ----------------------------------------------------------------------------------------------------------

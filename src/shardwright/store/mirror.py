@@ -7,7 +7,7 @@ Every daemon has one; the leader, the agent and the API decide from it. It may l
 import asyncio
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 import structlog
@@ -24,6 +24,8 @@ BACKOFF_FIRST_S = 0.05
 BACKOFF_LAST_S = 1.0
 REMOVED_KEPT_MAX = 10_000
 """Deletions remembered with their revision; a decision is never that old."""
+
+Decode = Callable[[KeyValue], StoredRecord | None]
 
 _log = structlog.get_logger(__name__)
 
@@ -69,11 +71,14 @@ class _Copy:
 class Mirror:
     """See the module's text."""
 
-    def __init__(self, store: Store, *, clock: Clock | None = None) -> None:
+    def __init__(self, store: Store, *, clock: Clock | None = None, decode: Decode | None = None) -> None:
+        """``decode`` reads one item; None: ``decode_item``."""
         self._store = store
         self._clock: Clock = clock or SystemClock()
         self._copy = _Copy(0)
+        self._decode = decode or decode_item
         self._is_ready = False
+        self._subscribers: list[Callable[[Collection[str]], None]] = []
         self._advanced = asyncio.Event()
         self._removed: OrderedDict[str, int] = OrderedDict()
         self._decoded: dict[str, tuple[int, StoredRecord | None]] = {}
@@ -136,7 +141,7 @@ class Mirror:
         put = [KeyChange(key, item) for key, item in copy.items.items() if old.items.get(key) != item]
         self._take([*gone, *put])
 
-    def _take(self, changes: Iterable[KeyChange]) -> None:
+    def _take(self, changes: Collection[KeyChange]) -> None:
         for change in changes:
             self._changed_since_view.add(change.key)
             if change.current is None:
@@ -149,6 +154,15 @@ class Mirror:
             self._removed.popitem(last=False)
         advanced, self._advanced = self._advanced, asyncio.Event()
         advanced.set()
+        if self._subscribers and changes:
+            changed = [change.key for change in changes]
+            for call in list(self._subscribers):
+                call(changed)
+
+    def subscribe(self, call: Callable[[Collection[str]], None]) -> Callable[[], None]:
+        """Call with the keys of every change, from when the mirror shows it. Returns what ends it."""
+        self._subscribers.append(call)
+        return lambda: self._subscribers.remove(call)
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -228,7 +242,7 @@ class Mirror:
             return None
         cached = self._decoded.get(key)
         if cached is None or cached[0] != item.modify_revision:
-            cached = self._decoded[key] = (item.modify_revision, _decode(item))
+            cached = self._decoded[key] = (item.modify_revision, self._decode(item))
         return cached[1]
 
     def records(self, prefix: str) -> list[StoredRecord]:
@@ -256,7 +270,8 @@ async def _watching(store: Store, *, from_revision: int) -> AsyncIterator[AsyncI
             await batches.aclose()
 
 
-def _decode(item: KeyValue) -> StoredRecord | None:
+def decode_item(item: KeyValue) -> StoredRecord | None:
+    """The record of an item; None when it holds none, or none that can be read (which is logged)."""
     if keys.type_of(item.key) is None:
         return None
     try:

@@ -4,7 +4,6 @@ Must not read the store; what was observed beside it (endpoint processes) is not
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from shardwright.model.account import User
@@ -51,7 +50,7 @@ class Tables:
                 for uid, seen in sorted(self._servers.items())
                 if uid in shards and shards[uid].incarnation == seen.incarnation
             }
-        self._view = replace(self._view, revision=revision, **tables)
+        self._view = self._view.changed(revision=revision, **tables)
 
     def _table(self, tables: dict[str, Any], name: str) -> dict[Any, Any]:
         """A copy of a table, made once per update: the old one belongs to the views handed out."""

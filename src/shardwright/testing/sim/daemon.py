@@ -4,7 +4,7 @@ Everything that decides is the product's; only starting and ending modelled proc
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,12 +12,14 @@ from shardwright.endpoint.protocol import Endpoints
 from shardwright.leader.candidate import Candidate, Held, check_term
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.model.cluster import DaemonPresence
+from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import NodeSeen, ProcessIdentity
 from shardwright.reconcile.shard import AgentCommand, LocalShard, LocalState, Verb, decide_shards, report_of
 from shardwright.store import keys, records
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import CreatedAt, PutKey, StoreUnavailable, Transaction
+from shardwright.tasks import Wake
 from shardwright.testing.sim.endpoints import SimEndpoints
 from shardwright.testing.sim.loop import SimProcess
 from shardwright.testing.sim.node import SimNode
@@ -74,14 +76,15 @@ class SimDaemon:
         self.process = SimProcess(f"daemon {node.uid}")
         self.clock = SimClock(world, node)
         self.store = StoreClient(world.store, world.network, self.process, node.uid)
-        self.mirror = Mirror(self.store, clock=self.clock)
+        self.mirror = Mirror(self.store, clock=self.clock, decode=world.decode)
         self.keeper = Keeper()
         self.leader: Leader | None = None
         self.term: int | None = None
         self.busy: set[int] = set()
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         self._reported: object = None
         self._started_at = world.loop.now
+        self._node_key = f"{keys.NODES}{node.uid:08d}"
         self._run("mirror", self.mirror.run())
         self._run("daemon", self._main())
 
@@ -191,39 +194,35 @@ class SimDaemon:
             self._wake.set()
 
     async def _agent(self) -> None:
-        self._run("agent: follow", self._follow())
+        self.mirror.subscribe(self._changed)
         while True:
             self._wake.clear()
             try:
                 await self._agent_turn()
-                await self._rest(AGENT_TURN_S)
+                await self._wake.wait(AGENT_TURN_S)
             except StoreUnavailable:
-                await self._rest(1.0)
+                await self._wake.wait(1.0)
 
-    async def _follow(self) -> None:
-        revision = 0
-        while True:
-            await self.mirror.reach(revision + 1)
-            revision = self.mirror.revision
-            if self.world.agent_cares(self.node.uid):
+    def _changed(self, changed: Collection[str]) -> None:
+        """The mirror shows something new: look when it is about this node."""
+        uid = self.node.uid
+        for key in changed:
+            if key.startswith("shards/"):
+                shard = self.mirror.record(key)
+                if not isinstance(shard, Shard) or shard.node_uid == uid:
+                    self._wake.set()
+            elif key == self._node_key:
                 self._wake.set()
-
-    async def _rest(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
 
     async def _agent_turn(self) -> None:
         self.node.ensure_endpoint_process()
-        view = self.mirror.view()
+        view = self.world.view_of(self.mirror)
         local = self.node.local(self.busy)
         shards = view.shards_on(NodeUid(self.node.uid))
         is_certain = False
         if not {found.shard_uid for found in local} <= {s.uid for s in shards}:
             await self.mirror.fresh()
-            view = self.mirror.view()
+            view = self.world.view_of(self.mirror)
             shards = view.shards_on(NodeUid(self.node.uid))
             is_certain = view.cluster is not None and self.node.uid in view.nodes
         for command in decide_shards(shards, local, is_certain=is_certain):
@@ -249,7 +248,7 @@ class SimDaemon:
 
     def _start(self, uid: ShardUid) -> None:
         self.busy.discard(uid)
-        view = self.mirror.view()
+        view = self.world.view_of(self.mirror)
         shard = view.shards.get(uid)
         database = view.databases.get(shard.database_uid) if shard is not None else None
         if shard is not None and database is not None and shard.node_uid == self.node.uid:
@@ -271,7 +270,7 @@ class SimDaemon:
         self._wake.set()
 
     async def _report(self) -> None:
-        view = self.mirror.view()
+        view = self.world.view_of(self.mirror)
         local = {found.shard_uid: found for found in self.node.local(self.busy)}
         shards = view.shards_on(NodeUid(self.node.uid))
         processes = tuple(report_of(s, local.get(s.uid, LocalShard(s.uid))) for s in shards)
@@ -279,7 +278,7 @@ class SimDaemon:
         report = (processes, 0 if endpoint_process is None else endpoint_process.pid)
         if report == self._reported:
             return
-        record = self.mirror.get(f"{keys.NODES}{self.node.uid:08d}")
+        record = self.mirror.get(self._node_key)
         if record is None:
             return
         seen = NodeSeen(

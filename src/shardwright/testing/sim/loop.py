@@ -60,9 +60,9 @@ class SimProcess:
 
 
 class Handle:
-    """A scheduled callback. Comparable by time and order of creation."""
+    """A scheduled callback."""
 
-    __slots__ = ("args", "call", "context", "is_cancelled", "order", "process", "when")
+    __slots__ = ("args", "call", "context", "process")
 
     def __init__(
         self, call: Callable[..., object], args: tuple[Any, ...], context: Context | None, process: SimProcess | None
@@ -71,22 +71,15 @@ class Handle:
         self.args = args
         self.context = context
         self.process = process
-        self.is_cancelled = False
-        self.when = 0.0
-        self.order = 0
-
-    def __lt__(self, other: "Handle") -> bool:
-        return (self.when, self.order) < (other.when, other.order)
 
     def cancel(self) -> None:
         """Never run it."""
-        self.is_cancelled = True
         self.call = None
         self.args = ()
 
     def cancelled(self) -> bool:
         """As asyncio asks."""
-        return self.is_cancelled
+        return self.call is None
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -138,7 +131,10 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         if context is None:
             context = copy_context()
-        return self._push(when, Handle(callback, args, context, context.get(PROCESS)))
+        handle = Handle(callback, args, context, context.get(PROCESS))
+        self._order += 1
+        heappush(self._timers, (when, self._order, handle))
+        return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         return self.call_at(self.now + delay, callback, *args, context=context)
@@ -151,30 +147,33 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def at(self, delay: float, call: Callable[..., object], *args: Any, process: SimProcess | None = None) -> Handle:
         """Call after ``delay`` seconds, on behalf of a process or of the world itself (None)."""
-        return self._push(self.now + delay, Handle(call, args, None, process))
-
-    def _push(self, when: float, handle: Handle) -> Handle:
+        handle = Handle(call, args, None, process)
         self._order += 1
-        when = max(when, self.now)
-        heappush(self._timers, (when, self._order, handle))
+        heappush(self._timers, (self.now + delay, self._order, handle))
         return handle
 
     def start(self, process: SimProcess, work: Coroutine[Any, Any, Any], name: str) -> "asyncio.Task[Any]":
         """Run a coroutine as the main task of a process."""
         context = copy_context()
         context.run(PROCESS.set, process)
-        return self.create_task(work, name=name, context=context)
+        task = self.create_task(work, name=name, context=context)
+        task.add_done_callback(self._main_ended)
+        return task
+
+    def _main_ended(self, task: "asyncio.Task[Any]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self.is_over:
+            self.failures.append(f"{task.get_name()} failed: {error!r}")
 
     def run_until(self, until: float) -> None:
         """Run everything that is due until that time, and let the clock show it."""
         previous = events._get_running_loop()
         events._set_running_loop(self)
-        ready, timers = self.ready, self._timers
+        ready, timers, run = self.ready, self._timers, self._run
         last = self.steps + STEPS_MAX
         try:
             while True:
                 while ready and self.steps < last:
-                    self._run(ready.popleft())
+                    run(ready.popleft())
                 if self.steps >= last:
                     self.failures.append(f"more than {STEPS_MAX} steps until {until:.1f}: somebody turns in circles")
                     break
@@ -184,7 +183,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 if handle.call is not None:
                     if when > self.now:
                         self.now = when
-                    self._run(handle)
+                    run(handle)
             self.now = max(self.now, until)
         finally:
             events._set_running_loop(previous)
@@ -194,17 +193,18 @@ class SimLoop(asyncio.AbstractEventLoop):
         if call is None:
             return
         process = handle.process
-        if process is not None and (not process.is_alive or process.is_frozen) and not self.is_over:
+        if process is not None and (process.is_frozen or not process.is_alive) and not self.is_over:
             # Of a dead one too: what waits for this step can be cancelled in the end only if it is kept.
             if not process.parked:
                 self.stopped.append(process)
             process.parked.append(handle)
             return
         self.steps += 1
-        if handle.context is None:
+        context = handle.context
+        if context is None:
             call(*handle.args)
         else:
-            handle.context.run(call, *handle.args)
+            context.run(call, *handle.args)
 
     def end(self) -> None:
         """Cancel what is left, so that nothing of this loop outlives it."""

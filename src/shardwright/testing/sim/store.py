@@ -45,8 +45,10 @@ class CentralStore(MemoryStore):
             self._seen = batch.revision
             for call in self.on_batch:
                 call(batch.changes)
+        history = self._history
         for watcher in self.watchers:
-            watcher.announce()
+            if watcher.cares(history[-1]):
+                watcher.announce()
 
     def since(self, revision: int) -> list[WatchBatch]:
         """All batches from a revision on."""
@@ -88,6 +90,11 @@ class Watcher:
         self.future: asyncio.Future[None] | None = None
         client.store.watchers.append(self)
         self.announce()
+
+    def cares(self, batch: WatchBatch) -> bool:
+        """Whether something of it is watched."""
+        prefix = self.prefix
+        return not prefix or any(change.key.startswith(prefix) for change in batch.changes)
 
     def announce(self) -> None:
         """The store has something new: the client hears of it later."""

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from shardwright.leader.candidate import LeaseTimes
 from shardwright.leader.loop import Pace
-from shardwright.store import mirror as mirrors
+from shardwright.model.view import ClusterView
 from shardwright.store.keys import StoredRecord
-from shardwright.store.protocol import KeyChange, KeyValue
+from shardwright.store.mirror import Mirror, decode_item
+from shardwright.store.protocol import KeyValue
 from shardwright.testing.sim.loop import SimLoop
 from shardwright.testing.sim.network import Network
 from shardwright.testing.sim.node import SimNode
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from shardwright.testing.sim.endpoints import Served, SimEndpointProcess
     from shardwright.testing.sim.writers import Writers
 
+VIEWS_KEPT = 16
 START = datetime(2026, 1, 1, tzinfo=UTC)
-_decode = mirrors._decode
 
 
 @dataclass(slots=True, eq=False)
@@ -85,7 +86,7 @@ class World:
         self.loop = SimLoop()  # type: ignore[abstract]
         self.network = Network(self.loop, self.rng)
         self.store = CentralStore(StoreClock(self.loop), self.loop)
-        self.store.on_batch.append(self._batch)
+        self.store.on_batch.append(lambda changes: self.checker.committed(changes))
         self.tally = Tally()
         self.nodes: dict[int, SimNode] = {}
         self.servers: dict[tuple[str, int], SimServer] = {}
@@ -102,13 +103,12 @@ class World:
         self._numbers: Counter[str] = Counter()
         self._session = 0
         self._pid = 1000
-        self._decoded: dict[tuple[str, bytes], StoredRecord | None] = {}
-        self._agents_due: set[int] = set()
+        self._decoded: dict[tuple[str, int], StoredRecord | None] = {}
+        self._views: dict[int, ClusterView] = {}
         self.kept_back = ""
         """The next command of this name stays on its way until the network lets it arrive."""
         self.on_point: list[Callable[[SimDaemon | None, str], None]] = []
         self.on_command: list[Callable[[SimDaemon | None, str, str], None]] = []
-        mirrors._decode = self._decode
 
     # -- names, log ----------------------------------------------------------------------------------------------------
 
@@ -143,13 +143,21 @@ class World:
         """As secrets.token_hex(4)."""
         return f"{self.rng.getrandbits(32):08x}"
 
-    def _decode(self, item: KeyValue) -> StoredRecord | None:
-        """Records are values: every mirror may share them. By content, because the function stays in place when a simulation
-        has ended, and the next store's revisions mean other records."""
-        key = (item.key, item.value)
+    def decode(self, item: KeyValue) -> StoredRecord | None:
+        """Records are values: all mirrors of this store share them."""
+        key = (item.key, item.modify_revision)
         if key not in self._decoded:
-            self._decoded[key] = _decode(item)
+            self._decoded[key] = decode_item(item)
         return self._decoded[key]
+
+    def view_of(self, mirror: Mirror) -> ClusterView:
+        """``mirror.view()``, made once for all mirrors that show the same revision."""
+        view = self._views.get(mirror.revision)
+        if view is None:
+            view = self._views[mirror.revision] = mirror.view()
+            if len(self._views) > VIEWS_KEPT:
+                del self._views[next(iter(self._views))]
+        return view
 
     # -- look-ups ------------------------------------------------------------------------------------------------------
 
@@ -251,19 +259,6 @@ class World:
     def _reach(self, daemon: "SimDaemon | None", point: str) -> None:
         for call in list(self.on_point):
             call(daemon, point)
-
-    def _batch(self, changes: tuple[KeyChange, ...]) -> None:
-        for change in changes:
-            if change.key.startswith(("shards/", "nodes/", "endpoints/")):
-                self._agents_due.update(self.nodes)
-        self.checker.committed(changes)
-
-    def agent_cares(self, node: int) -> bool:
-        """Whether something changed that the agent of this node acts on."""
-        if node in self._agents_due:
-            self._agents_due.discard(node)
-            return True
-        return False
 
     # -- moods of the machine ------------------------------------------------------------------------------------------
 
