@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -33,3 +33,33 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+SLEW = 0.1
+"""How much faster or slower than true time a steady clock may run while it catches up with the wall clock."""
+
+
+class SteadyClock:
+    """Wall time that does not jump: it runs with the monotonic clock and draws near the wall clock bit by bit. What lies
+    between two of its times was as long as it says, within SLEW, whatever has been done to the wall clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._at = clock.now()
+        self._read_at = clock.monotonic()
+
+    def now(self) -> datetime:
+        read_at = self._clock.monotonic()
+        elapsed_s = max(0.0, read_at - self._read_at)
+        at = self._at + timedelta(seconds=elapsed_s)
+        error_s = (self._clock.now() - at).total_seconds()
+        slack_s = SLEW * elapsed_s
+        self._at = at + timedelta(seconds=max(-slack_s, min(slack_s, error_s)))
+        self._read_at = read_at
+        return self._at
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)

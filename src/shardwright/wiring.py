@@ -19,7 +19,7 @@ from shardwright.agent.loop import Agent, control_path
 from shardwright.api.app import create_app
 from shardwright.api.deps import ApiContext
 from shardwright.api.server import ApiServer, serve
-from shardwright.clock import Clock, SystemClock
+from shardwright.clock import Clock, SteadyClock, SystemClock
 from shardwright.endpoint.client import EndpointClient
 from shardwright.leader.election import Held, LeaseKeeper, check_term
 from shardwright.leader.loop import Leader, LeaderParts
@@ -103,14 +103,16 @@ class LeadershipRunner:
             spawn("yield leadership", self._keeper.yield_leadership())
 
         machine = LocalMachine()
+        # What is seen of servers and what is decided from it must go by one clock.
+        clock = SteadyClock(self._clock)
         parts = LeaderParts(
             store=self._store,
             mirror=self._mirror,
-            servers=ServerAdapter(check_term=check, is_leader=is_leader, clock=self._clock),
+            servers=ServerAdapter(check_term=check, is_leader=is_leader, clock=clock),
             endpoints=self._endpoints,
             machine=machine,
             ender=machine,
-            clock=self._clock,
+            clock=clock,
             probe=self._probe,
             random_text=_random_text,
             yield_leadership=yield_leadership,

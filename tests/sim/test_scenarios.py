@@ -37,6 +37,11 @@ def at_point(simulation: Simulation, point: str, do: object) -> None:
     simulation.world.on_point.append(reached)
 
 
+def first_relocation(simulation: Simulation) -> dict[str, object]:
+    moves = simulation.world.checker.tables["moves"]
+    return next(move for _, move in sorted(moves.items()) if move["kind"] == "relocate")
+
+
 def ended(simulation: Simulation) -> list[str]:
     return [f"{a['name']} {a['status']}" for a in simulation.world.checker.tables["actions"].values()]
 
@@ -137,4 +142,47 @@ def test_replication_is_not_given_up_while_the_primary_is_dead() -> None:
     chain = simulation.world.checker.chains["1:1"]
     assert chain.required
     assert any(s.position.holds(chain.required[-1]) for s in simulation.world.servers_of("1:1"))
+    simulation.end()
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+def test_a_stuck_server_is_ended_in_its_time_whatever_the_leaders_clock_does(jump_s: float) -> None:
+    """A wall clock that was set back by an hour once put the end of a stuck primary off for an hour; one that was set
+    forward ended a server that had been silent for a moment."""
+    simulation = cluster()
+    world = simulation.world
+    group = world.checker.tables["groups"]["groups/1:1"]
+    primary = next(s for s in world.servers_of("1:1") if s.shard_uid == group["primary"])
+    primary.process.freeze()
+    simulation.run_for(9.5)
+    leader = world.leader()
+    assert leader is not None
+    leader.node.skew_s += jump_s
+    simulation.run_for(0.4)
+    assert primary.is_alive
+    simulation.run_for(20.0)
+    assert not primary.is_alive
+    simulation.rest(60.0)
+    simulation.end()
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+def test_a_start_that_never_ends_is_given_up_in_its_time_by_a_leader_with_another_clock(jump_s: float) -> None:
+    simulation = cluster()
+    world = simulation.world
+    target = next(n for n in world.nodes if n not in {s.node_uid for s in world.servers_of("1:1")})
+    assert world.nodes[target].daemon is not None
+    world.nodes[target].daemon.process.freeze()
+    simulation.operator.action(primary_node(simulation), "maintenance_on", {"keep_slave_shards": False})
+    simulation.run_for(10.0)
+    for node in world.nodes.values():
+        node.skew_s += jump_s
+    leader = world.leader()
+    assert leader is not None
+    leader.process.kill()
+    simulation.run_for(30.0)
+    assert first_relocation(simulation)["state"] == "starting", "not cut short"
+    simulation.run_for(60.0)
+    assert first_relocation(simulation)["state"] == "failed", "not put off"
+    simulation.rest()
     simulation.end()

@@ -22,6 +22,7 @@ from shardwright.leader.observe import HOT_S, IDLE_S, Machine, Observer
 from shardwright.leader.probe import Probe
 from shardwright.leader.publish import Publisher
 from shardwright.leader.retention import decide_retention
+from shardwright.leader.takeover import decide_takeover
 from shardwright.model.commands import Command
 from shardwright.model.database import DatabaseStatus, GroupPhase, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
@@ -90,6 +91,8 @@ class Leader:
         self._is_lost = False
         self._busy_until: datetime | None = None
         self._retained_at: datetime | None = None
+        self._began_at: datetime | None = None
+        self._has_taken_over = False
         self._recorded: ClusterView | None = None
         """The records that the last turn began with, and what is hot by them."""
         self._hot: frozenset[ShardUid] = frozenset()
@@ -188,6 +191,7 @@ class Leader:
         self._observer.follow(recorded, hot=hot)
         wake_at: datetime | None = None
         commands: list[Command] = []
+        await self._take_over(now)
         view = self._current()
         for names, decide in DECIDERS:
             for name in names(view):
@@ -205,6 +209,17 @@ class Leader:
         self._busy_until = _earlier(wake_at, now + timedelta(seconds=self._pace.busy_turn_s) if is_busy else None)
         await self._publisher.publish(view, now)
         await self._retain(now)
+
+    async def _take_over(self, now: datetime) -> None:
+        """Once, before anything is decided."""
+        if self._began_at is None:
+            self._began_at = now
+        while not self._has_taken_over:
+            view = self._current()
+            decision = decide_takeover(view, now, began_at=self._began_at)
+            if decision.writes:
+                await self._commit(decision.writes, view)
+            self._has_taken_over = not decision.writes
 
     async def _commit(self, writes: Sequence[Write], view: ClusterView) -> None:
         extra = companions(writes, view, self._parts.mirror.bare)

@@ -72,9 +72,19 @@ class Unplaceable:
 
 
 def unplaceable(obstacles: Iterable[tuple[int, tuple[Reason, ...]]]) -> Unplaceable:
-    """The refusal of all candidates: per node what it lacks in bytes and what stands in the way."""
-    ranked = sorted(obstacles, key=lambda found: (_distance(found[1]), found[0], found[1][0].node_uid or 0))
+    """The refusal of all candidates: per node what it lacks in bytes and what stands in the way. Where nothing does, it fits by
+    itself and not beside all else that is to be placed."""
+    candidates = list(obstacles)
+    ranked = sorted(
+        (found for found in candidates if found[1]),
+        key=lambda found: (_distance(found[1]), found[0], found[1][0].node_uid or 0),
+    )
     reasons = tuple(reason for _, found in ranked for reason in found)
+    if len(ranked) < len(candidates):
+        text = "a node has room for it, but not beside what else is to be placed there"
+        return Unplaceable(
+            (Reason(Code.MEMORY, text, Grade.SOFT_LIMIT, "wait for the other moves, or add memory"), *reasons)
+        )
     if not reasons:
         text = "there is no other node"
         return Unplaceable((Reason(Code.NO_OTHER_NODE, text, Grade.HARD_LIMIT, "add a node"),))

@@ -311,8 +311,13 @@ def _forget_restarts(copies: list[Copy], now: datetime) -> tuple[Write, ...]:
         if c.answers
         and c.shard.restarts
         and c.shard.restart_not_before is not None
-        and now - c.shard.restart_not_before > STEADY_AFTER
+        and not _is_recent(c.shard.restart_not_before, now)
     )
+
+
+def _is_recent(restart_not_before: datetime, now: datetime) -> bool:
+    """Whether a restart is not long ago; one in a future that no delay reaches was written by a clock ahead of ours."""
+    return -timedelta(seconds=RESTART_DELAYS_S[-1]) <= now - restart_not_before <= STEADY_AFTER
 
 
 def _end_stuck(copies: list[Copy], view: ClusterView, now: datetime) -> tuple[Command, ...]:

@@ -168,7 +168,9 @@ class Session:
         """Return when the append-only file is off already, or a snapshot was completed within the last minutes."""
         fields = info_fields(str(await self._call("INFO")))
         is_busy = fields.get("rdb_bgsave_in_progress") == "1"
-        age_s = self._clock.now().timestamp() - int(fields.get("rdb_last_save_time", "0"))
+        # By the server's own clock, which wrote the time of the snapshot; ours may differ.
+        now_s = int(fields.get("server_time_usec", "0")) / 1e6 or self._clock.now().timestamp()
+        age_s = now_s - int(fields.get("rdb_last_save_time", "0"))
         # The time of the last snapshot begins as that of the start: only the counter tells that there was one.
         is_fresh = int(fields.get("rdb_saves", "0")) > 0 and age_s < SNAPSHOT_AGE_S_MAX
         if fields.get("aof_enabled") != "1" or (is_fresh and not is_busy and fields.get("rdb_last_bgsave_status") == "ok"):

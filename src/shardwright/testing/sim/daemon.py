@@ -8,6 +8,7 @@ from collections.abc import Collection, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
+from shardwright.clock import SteadyClock
 from shardwright.endpoint.protocol import Endpoints
 from shardwright.leader.candidate import Candidate, Held, check_term
 from shardwright.leader.loop import Leader, LeaderParts
@@ -138,7 +139,8 @@ class SimDaemon:
         async def check() -> None:
             await check_term(self.store, held)
 
-        endpoints: Endpoints = SimEndpoints(self.world, process=self.process, place=self.node.uid, clock=self.clock)
+        clock = SteadyClock(self.clock)
+        endpoints: Endpoints = SimEndpoints(self.world, process=self.process, place=self.node.uid, clock=clock)
         parts = LeaderParts(
             store=LeaderStore(self.store, held.term),
             mirror=self.mirror,
@@ -149,12 +151,12 @@ class SimDaemon:
                 term=held.term,
                 check_term=check,
                 is_leader=is_leader,
-                clock=self.clock,
+                clock=clock,
             ),
             endpoints=endpoints,
             machine=self,
             ender=self,
-            clock=self.clock,
+            clock=clock,
             probe=lambda point: self.world.probed(self, point),
             random_text=self.world.random_text,
             yield_leadership=self._yield,

@@ -1,0 +1,50 @@
+"""A new leader counts durations itself: the times of its predecessors came from other clocks."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from shardwright.leader.takeover import decide_takeover
+from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.view import ClusterView, Put
+from shardwright.testing.builders import NOW, cluster
+
+LONG = timedelta(hours=1)
+
+
+def view_with(move: Move) -> ClusterView:
+    return cluster(nodes=3).with_database(on=((1, 2),)).with_records(move).view
+
+
+def moving(**changes: object) -> Move:
+    move = Move(
+        MoveUid("m-1"),
+        None,
+        MoveKind.RELOCATE,
+        MoveState.SYNCING,
+        DatabaseUid(1),
+        NOW,
+        group_uid=GroupUid("1:1"),
+        shard_uid=ShardUid(1),
+        from_node=NodeUid(1),
+        to_node=NodeUid(3),
+        state_since=NOW,
+    )
+    return replace(move, **changes)  # type: ignore[arg-type]
+
+
+def test_states_that_others_dated_begin_anew_whether_their_clock_was_ahead_or_behind() -> None:
+    for since in (NOW - LONG, NOW + LONG):
+        decision = decide_takeover(view_with(moving(state_since=since)), NOW, began_at=NOW)
+        assert [w.record for w in decision.writes if isinstance(w, Put)] == [moving(state_since=NOW)]
+
+
+def test_what_is_dated_in_this_leadership_stays_and_so_does_what_has_ended() -> None:
+    for move in (moving(), moving(state=MoveState.DONE, state_since=NOW - LONG), moving(state_since=None)):
+        assert decide_takeover(view_with(move), NOW, began_at=NOW).writes == ()
+
+
+def test_when_it_has_been_done_nothing_is_left_to_do() -> None:
+    view = view_with(moving(state_since=NOW + LONG))
+    done = view.with_writes(decide_takeover(view, NOW, began_at=NOW).writes)
+    assert decide_takeover(done, NOW + timedelta(seconds=1), began_at=NOW).writes == ()
