@@ -186,3 +186,27 @@ def test_a_start_that_never_ends_is_given_up_in_its_time_by_a_leader_with_anothe
     assert first_relocation(simulation)["state"] == "failed", "not put off"
     simulation.rest()
     simulation.end()
+
+
+def test_a_late_command_that_passes_an_endpoint_on_is_put_right() -> None:
+    """The command of a move long over arrives when the endpoint is back where it was: nobody listened any more."""
+    simulation = cluster()
+    world = simulation.world
+    endpoint = next(iter(world.checker.tables["endpoints"]))
+    home = world.checker.tables["endpoints"][endpoint]["nodes"]
+    world.kept_back = "pass"
+    simulation.operator.action(home[0], "maintenance_on")
+    simulation.run_for(30.0)
+    assert world.kept_back == ""
+    assert world.checker.tables["endpoints"][endpoint]["nodes"] != home
+    simulation.operator.action(home[0], "maintenance_off")
+    simulation.run_for(30.0)
+    assert world.checker.tables["endpoints"][endpoint]["nodes"] == home
+    world.network.let_arrive()
+    simulation.run_for(0.01)
+    served = world.nodes[home[0]].endpoint_process
+    assert served is not None
+    assert [s.is_listening for s in served.endpoints.values()] == [False], "the late command did harm"
+    simulation.rest(60.0)
+    assert [s.is_listening for s in served.endpoints.values()] == [True]
+    simulation.end()

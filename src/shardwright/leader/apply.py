@@ -49,6 +49,8 @@ DATABASES_AT_ONCE = 32
 """Bounds sessions and memory; a command takes milliseconds."""
 FAILURE_REST_S = 0.5
 """A command that failed is not given again sooner."""
+REPEAT_REST_S = 0.1
+"""Nor one that was done: what is seen does not show it yet, or it has no effect, and the turns would run in circles."""
 
 _log = structlog.get_logger(__name__)
 
@@ -97,7 +99,7 @@ class Applier:
         self._rests_until: dict[Command, float] = {}
 
     def submit(self, commands: Sequence[Command], view: ClusterView) -> None:
-        """Queue commands; one that waits already, or failed a moment ago, is not queued again."""
+        """Queue commands; one that waits already, or was given a moment ago, is not queued again."""
         now = self._clock.monotonic()
         self._rests_until = {c: t for c, t in self._rests_until.items() if t > now}
         for command in commands:
@@ -137,11 +139,13 @@ class Applier:
             self._wake()
 
     async def _give(self, command: Command) -> None:
+        rest_s = REPEAT_REST_S
         try:
             await self._perform(command)
         except (Transient, OutcomeUnknown, Permanent, StoreError) as e:
-            self._rests_until[command] = self._clock.monotonic() + FAILURE_REST_S
+            rest_s = FAILURE_REST_S
             _log.warning("a command failed; the next turn looks again", command=repr(command), code=e.code, reason=e.text)
+        self._rests_until[command] = self._clock.monotonic() + rest_s
 
     async def _perform(self, command: Command) -> None:
         match command:

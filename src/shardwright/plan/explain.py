@@ -72,8 +72,8 @@ class Unplaceable:
 
 
 def unplaceable(obstacles: Iterable[tuple[int, tuple[Reason, ...]]]) -> Unplaceable:
-    """The refusal of all candidates: per node what it lacks in bytes and what stands in the way. Where nothing does, it fits by
-    itself and not beside all else that is to be placed."""
+    """The refusal of all candidates: per node what it lacks in bytes and what stands in the way. Where nothing does, it fits
+    by itself and not beside all else that is to be placed."""
     candidates = list(obstacles)
     ranked = sorted(
         (found for found in candidates if found[1]),

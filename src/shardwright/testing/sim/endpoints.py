@@ -328,7 +328,14 @@ class SimEndpoints:
         if name != "status":
             self.world.command(self, None, f"{name} node {node}", "before")
         try:
-            reply = await self.world.network.call(self.place, node, receiver, execute, timeout_s=CALL_TIMEOUT_S + extra_s)
+            reply = await self.world.network.call(
+                self.place,
+                node,
+                receiver,
+                execute,
+                timeout_s=CALL_TIMEOUT_S + extra_s,
+                is_kept_back=name != "status" and self.world.keeps_back(name),
+            )
         except (NoReply, Refused) as e:
             raise Transient("endpoint_process_silent", f"the endpoint process of node {node} does not answer") from e
         if name != "status":

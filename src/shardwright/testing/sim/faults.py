@@ -312,4 +312,5 @@ class Faults:
             self.simulation.revive_node(node.uid)
             self.simulation.restart_daemon(node.uid)
         for _, server in sorted(world.servers_by_pid.items()):
-            server.process.thaw(world.loop)
+            if not server.is_stuck_for_good:
+                server.process.thaw(world.loop)

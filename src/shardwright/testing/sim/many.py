@@ -87,14 +87,18 @@ def run_many(first: int, count: int, jobs: int) -> Summary:
     total = Summary()
     if jobs <= 1:
         for batch in batches:
-            total.merge(run_batch(batch))
+            _merge(total, run_batch(batch))
         return total
     with ProcessPoolExecutor(jobs) as pool:
         for summary in pool.map(run_batch, batches):
-            total.merge(summary)
-            for seed, failure in summary.failures:
-                print(f"seed {seed}: {failure[:300]}", flush=True)
+            _merge(total, summary)
     return total
+
+
+def _merge(total: Summary, summary: Summary) -> None:
+    total.merge(summary)
+    for seed, failure in summary.failures:
+        print(f"seed {seed}: {failure[:300]}", flush=True)
 
 
 def report(total: Summary, wall_s: float) -> str:

@@ -140,7 +140,8 @@ class SimServer:
         self.save_ends = 0.0
         self.saving: Position | None = None
         self.is_persistence_ok = True
-        self.was_frozen = False
+        self.is_stuck_for_good = False
+        """No end of the faults wakes it: only its own end helps."""
         self.relink_order = 0
         if persistence is Persistence.AOF:
             self.files.aof = self.position

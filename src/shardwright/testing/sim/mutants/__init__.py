@@ -1,0 +1,13 @@
+"""Mistakes that one could make, planted one by one: the simulation must notice each of them within a few seeds.
+
+Each mutant replaces a piece of the product by a wrong one for as long as it is tried, as somebody might have written it who
+did not know the trap: see ``handoffs``, ``successors``, ``roles``, ``plans``; ``situations`` has what some of them need.
+"""
+
+from shardwright.testing.sim.mutants import handoffs, plans, roles, successors
+from shardwright.testing.sim.mutants.registry import MUTANTS, Mutant, Situation, hunt
+from shardwright.testing.sim.mutants.situations import SITUATIONS
+
+RIGHT = Mutant("the_right_product", lambda: ())
+
+__all__ = ["MUTANTS", "RIGHT", "SITUATIONS", "Mutant", "Situation", "handoffs", "hunt", "plans", "roles", "successors"]

@@ -1,0 +1,88 @@
+"""Mistakes about who is primary and where clients are sent."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from shardwright.endpoint import gate
+from shardwright.model.database import GroupPhase
+from shardwright.model.decision import Decision
+from shardwright.model.seen import Health
+from shardwright.model.view import Put
+from shardwright.reconcile import group as groups
+from shardwright.testing.sim.mutants.registry import Patch, mutant
+
+
+@mutant
+def restarts_an_empty_primary_in_place() -> Sequence[Patch]:
+    right = groups._replace_primary
+
+    def replace_primary(group: Any, database: Any, primary: Any, copies: Any, view: Any, now: datetime) -> Decision:
+        if primary is None:
+            return right(group, database, primary, copies, view, now)
+        shard = primary.shard
+        return Decision(writes=(Put(replace(shard, incarnation=shard.incarnation + 1)),))
+
+    return [(groups, "_replace_primary", replace_primary)]
+
+
+@mutant
+def lets_an_empty_copy_lead() -> Sequence[Patch]:
+    def choose(group: Any, copies: Any) -> Any:
+        loaded = [c for c in copies if c.answers]
+        return (loaded[0].shard, ()) if loaded else (None, ())
+
+    return [(groups, "choose_primary", choose)]
+
+
+@mutant
+def promotes_a_replica_out_of_sync() -> Sequence[Patch]:
+    right = groups._replace_primary
+
+    def replace_primary(group: Any, database: Any, primary: Any, copies: Any, view: Any, now: datetime) -> Decision:
+        marked = [replace(c, shard=replace(c.shard, in_sync_generation=group.generation)) for c in copies]
+        return right(group, database, primary, marked, view, now)
+
+    return [(groups, "_replace_primary", replace_primary)]
+
+
+@mutant
+def replaces_a_primary_that_only_does_not_answer() -> Sequence[Patch]:
+    right = groups.Copy.is_gone
+
+    def is_gone(self: Any) -> bool:
+        is_silent = self.seen is not None and self.seen.health is Health.TIMEOUT
+        return bool(right.__get__(self)) or is_silent
+
+    return [(groups.Copy, "is_gone", property(is_gone))]
+
+
+@mutant
+def ignores_the_generation_at_endpoints() -> Sequence[Patch]:
+    def release(self: Any, target: Any) -> Any:
+        return gate.Change.NONE if self.hold is not None else self._move(target)
+
+    def serve(self: Any, spec: Any) -> Any:
+        self.spec = spec
+        return gate.Change.NONE if spec.target is None or self.target is not None else self._move(spec.target)
+
+    return [(gate.Gate, "release", release), (gate.Gate, "serve", serve)]
+
+
+@mutant
+def opens_a_group_before_its_copies_are_compared() -> Sequence[Patch]:
+    def start(group: Any, database: Any, copies: Any, view: Any, now: datetime) -> Decision:
+        answering = [c for c in copies if c.answers]
+        if not answering:
+            return _restart_all(database, copies, view, now)
+        chosen = answering[-1].shard
+        opened = replace(group, phase=GroupPhase.SERVING, primary=chosen.uid, generation=group.generation + 1)
+        return Decision(writes=(Put(opened), Put(replace(chosen, in_sync_generation=opened.generation))))
+
+    return [(groups, "_start", start)]
+
+
+def _restart_all(database: Any, copies: Any, view: Any, now: datetime) -> Decision:
+    writes, wake_at = groups._restarts(database, [c for c in copies if c.is_gone], view, now)
+    return Decision(writes=writes, wake_at=wake_at)

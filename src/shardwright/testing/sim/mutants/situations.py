@@ -1,0 +1,154 @@
+"""Traps that chance sets too seldom: a planted mistake walks into one of them, the right product walks through all."""
+
+from collections.abc import Callable
+from typing import Any
+
+from shardwright.testing.sim.simulation import Simulation
+
+
+def _when(simulation: Simulation, point: str, do: Callable[[Any], None]) -> None:
+    def reached(daemon: Any, name: str) -> None:
+        if name == point and daemon is not None and daemon.process.runs and not simulation.faults.is_over:
+            simulation.world.on_point.remove(reached)
+            do(daemon)
+
+    simulation.world.on_point.append(reached)
+
+
+def a_leader_killed_before_the_promotion(simulation: Simulation) -> None:
+    """Again and again."""
+
+    def kill(daemon: Any) -> None:
+        simulation.faults._kill(daemon)
+        _when(simulation, "handoff:promote:before", kill)
+
+    _when(simulation, "handoff:promote:before", kill)
+
+
+def an_endpoint_that_sleeps_through_the_hold(simulation: Simulation) -> None:
+    """It goes on with the old primary when it wakes, just when the leader is frozen before the demotion."""
+    world = simulation.world
+    asleep: list[Any] = []
+
+    def sleep(daemon: Any) -> None:
+        for uid in world.nodes:
+            found = world.endpoint_process(uid)
+            if found is not None and found.endpoints:
+                found.process.freeze()
+                asleep.append(found)
+        world.loop.at(3.0, wake, None)
+
+    def wake(daemon: Any) -> None:
+        while asleep:
+            asleep.pop().process.thaw(world.loop)
+        if daemon is not None:
+            simulation.faults._freeze(daemon)
+
+    _when(simulation, "handoff:hold:before", sleep)
+    _when(simulation, "handoff:demote:before", wake)
+
+
+def a_promotion_on_its_way_for_long(simulation: Simulation) -> None:
+    """The leader freezes behind it; it arrives when the next one has begun to act."""
+    world = simulation.world
+
+    def hold(daemon: Any) -> None:
+        world.kept_back = "promote"
+        world.loop.at(0.0, freeze, daemon)
+
+    def freeze(daemon: Any) -> None:
+        daemon.process.freeze()
+        world.loop.at(25.0, daemon.process.thaw, world.loop)
+
+    def act(daemon: Any) -> None:
+        world.loop.at(0.05, world.network.let_arrive)
+
+    _when(simulation, "handoff:promote:before", hold)
+    _when(simulation, "handoff:undo_fence:after", act)
+
+
+def databases_that_barely_fit(simulation: Simulation) -> None:
+    """Large ones, on few nodes."""
+    for number in range(4):
+        simulation.world.loop.at(
+            8.0 + number, lambda: simulation.operator.create(400, replication=True, persistence="disabled")
+        )
+
+
+def requests_that_are_undone(simulation: Simulation) -> None:
+    """While a slow sync runs."""
+    world = simulation.world
+    world.sync_base_s = 4.0
+
+    def cancel() -> None:
+        for action in list(world.checker.tables["actions"].values()):
+            if action["name"] == "maintenance_on" and action["status"] == "running":
+                simulation.operator.cancel(action["node_uid"], "maintenance_on")
+        world.loop.at(3.0, cancel)
+
+    world.loop.at(25.0, cancel)
+
+
+def a_leader_that_does_not_know_that_it_is_none(simulation: Simulation) -> None:
+    """Its lease is revoked; it believes in it for seconds, and does not hear of the next leader."""
+    world = simulation.world
+
+    def revoke(daemon: Any) -> None:
+        leader = world.store._items.get("leader")
+        if leader is None or leader.lease is None:
+            return
+        world.store._end(leader.lease)
+        uid = daemon.node.uid
+        daemon.store.watch_stalls_until = world.loop.now + 6.0
+        slow = {(0, uid)}
+        world.network.cuts |= slow
+        world.loop.at(1.0, world.network.cuts.difference_update, slow)
+        for seconds in (0.3, 0.6, 1.2, 1.6):
+            world.loop.at(seconds, simulation.operator.action, 1 + int(seconds * 10) % 3, "enslave_node")
+
+    for point in ("handoff:hold:before", "handoff:pause:before", "handoff:commit:before"):
+        _when(simulation, point, revoke)
+
+
+def replicas_that_lag(simulation: Simulation) -> None:
+    """Six tenths of a second behind, all the time."""
+    world = simulation.world
+
+    def lag() -> None:
+        if not simulation.faults.is_over:
+            world.replication_lag_s = 0.6
+            world.loop.at(1.0, lag)
+
+    world.loop.at(20.0, lag)
+
+
+def clocks_that_jump_while_a_server_is_stuck(simulation: Simulation) -> None:
+    """A primary never answers again; just before its time is over, every clock is set back by an hour."""
+    world = simulation.world
+
+    def strike() -> None:
+        groups = world.checker.tables["groups"]
+        stuck = [s for uid in sorted(groups) for s in world.servers_of(groups[uid]["uid"])
+                 if s.shard_uid == groups[uid]["primary"]][:1]  # fmt: skip
+        for server in stuck:
+            server.process.freeze()
+            server.is_stuck_for_good = True
+        world.loop.at(10.0, jump)
+
+    def jump() -> None:
+        for node in world.nodes.values():
+            node.skew_s -= 3600.0
+
+    world.loop.at(22.0, strike)
+
+
+SITUATIONS = (
+    a_leader_killed_before_the_promotion,
+    an_endpoint_that_sleeps_through_the_hold,
+    a_promotion_on_its_way_for_long,
+    a_leader_that_does_not_know_that_it_is_none,
+    databases_that_barely_fit,
+    requests_that_are_undone,
+    clocks_that_jump_while_a_server_is_stuck,
+    replicas_that_lag,
+)
