@@ -28,7 +28,7 @@ from shardwright.testing.sim.servers import SimServers
 from shardwright.testing.sim.store import LeaderStore, StoreClient
 from shardwright.testing.sim.world import START, World
 
-AGENT_TURN_S = 8.0
+AGENT_TURN_S = 15.0
 
 
 class SimClock:

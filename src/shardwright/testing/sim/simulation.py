@@ -32,8 +32,8 @@ REST_S = 600.0
 """A seed lasts at least so long."""
 CONVERGE_S = 420.0
 """After the faults end, everything must be at rest within this time."""
-SIM_TIMES = LeaseTimes(timedelta(seconds=8), 3.0, 8.0)
-SIM_PACE = Pace(turn_s=8.0, busy_turn_s=0.5, idle_poll_s=8.0, hot_poll_s=0.3)
+SIM_TIMES = LeaseTimes(timedelta(seconds=9), 4.0, 12.0)
+SIM_PACE = Pace(turn_s=12.0, busy_turn_s=1.0, idle_poll_s=12.0, hot_poll_s=0.4)
 """Longer than in production when nothing happens: a virtual minute shall cost little."""
 ACTIONS_MIN = 3
 FAULTS_MIN = 5
@@ -308,5 +308,4 @@ def replay(seed: int, *, keeps_log: bool = True) -> tuple[Simulation, Result]:
     )
     simulation.end()
     gc.enable()
-    gc.collect()
     return simulation, result

@@ -82,13 +82,12 @@ def counts_nodes_in_maintenance_for_the_quorum() -> Sequence[Patch]:
 
 @mutant
 def puts_two_copies_on_one_node() -> Sequence[Patch]:
-    def none(self: Any, node: Any, request: Any) -> Iterator[Any]:
-        return iter(())
+    def suitable(self: Any, request: Any) -> list[Any]:
+        nodes = [pair for pair in self.open_nodes(needs_primary=request.is_primary) if pair[0].uid != request.leaving_node]
+        held = set(self.copies_of(request.group_uid).values())
+        return [pair for pair in nodes if pair[0].uid in held] or nodes
 
-    def even(self: Any, node: Any, request: Any) -> tuple[int, ...]:
-        return (node.uid,)
-
-    return [(ledger.Ledger, "_group_obstacles", none), (ledger.Ledger, "evenness", even), (ledger.Ledger, "tightness", even)]
+    return [(ledger.Ledger, "suitable", suitable)]
 
 
 @mutant
@@ -101,13 +100,10 @@ def ignores_marks_when_it_places() -> Sequence[Patch]:
 
 @mutant_in(databases_that_barely_fit)
 def ignores_memory_when_it_places() -> Sequence[Patch]:
-    def none(self: Any, node: Any, request: Any) -> Iterator[Any]:
-        return iter(())
+    def fitting(self: Any, request: Any) -> list[Any]:
+        return sorted(self.suitable(request), key=lambda pair: pair[0].uid)[:1]
 
-    def even(self: Any, node: Any, request: Any) -> tuple[int, ...]:
-        return (node.uid,)
-
-    return [(ledger.Ledger, "_room_obstacles", none), (ledger.Ledger, "evenness", even), (ledger.Ledger, "tightness", even)]
+    return [(ledger.Ledger, "fitting", fitting)]
 
 
 @mutant

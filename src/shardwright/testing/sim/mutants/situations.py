@@ -25,6 +25,16 @@ def a_leader_killed_before_the_promotion(simulation: Simulation) -> None:
     _when(simulation, "handoff:promote:before", kill)
 
 
+def a_leader_killed_behind_the_promotion(simulation: Simulation) -> None:
+    """Again and again."""
+
+    def kill(daemon: Any) -> None:
+        simulation.faults._kill(daemon)
+        _when(simulation, "handoff:promote:after", kill)
+
+    _when(simulation, "handoff:promote:after", kill)
+
+
 def an_endpoint_that_sleeps_through_the_hold(simulation: Simulation) -> None:
     """It goes on with the old primary when it wakes, just when the leader is frozen before the demotion."""
     world = simulation.world
@@ -144,6 +154,7 @@ def clocks_that_jump_while_a_server_is_stuck(simulation: Simulation) -> None:
 
 SITUATIONS = (
     a_leader_killed_before_the_promotion,
+    a_leader_killed_behind_the_promotion,
     an_endpoint_that_sleeps_through_the_hold,
     a_promotion_on_its_way_for_long,
     a_leader_that_does_not_know_that_it_is_none,

@@ -14,23 +14,32 @@ from shardwright.store import commit as commits
 from shardwright.testing.sim import daemon, servers
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
+    a_leader_killed_behind_the_promotion,
     a_leader_that_does_not_know_that_it_is_none,
     a_promotion_on_its_way_for_long,
     clocks_that_jump_while_a_server_is_stuck,
 )
 
 
-@mutant
+@mutant_in(a_leader_killed_behind_the_promotion)
 def trusts_a_stale_role() -> Sequence[Patch]:
+    right = recoveries.Recoveries.__init__
+    published: dict[int, Any] = {}
+
+    def begin(self: Any, handoffs: Any) -> None:
+        right(self, handoffs)
+        published[id(self)] = handoffs.commit.__self__._parts.mirror.view().servers
+
     async def look(self: Any, view: Any, shard: Any) -> Any:
         try:
             session = await self._handoffs.servers.manage(server_target(view, shard))
         except (Transient, OutcomeUnknown, Permanent):
             return None, None
-        seen = view.servers.get(shard.uid)
+        # What the leader before this one published is there at once.
+        seen = published[id(self)].get(shard.uid)
         return session, seen if seen is not None else await session.info()
 
-    return [(recoveries.Recoveries, "_look", look)]
+    return [(recoveries.Recoveries, "__init__", begin), (recoveries.Recoveries, "_look", look)]
 
 
 @mutant_in(a_promotion_on_its_way_for_long)
