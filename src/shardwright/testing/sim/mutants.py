@@ -169,7 +169,7 @@ def a_leader_that_does_not_know_that_it_is_none(simulation: Simulation) -> None:
         for seconds in (0.3, 0.6, 1.2, 1.6):
             world.loop.at(seconds, simulation.operator.action, 1 + int(seconds * 10) % 3, "enslave_node")
 
-    for point in ("handoff:hold:before", "handoff:pause:before", "handoff:commit:before"):
+    for point in ("handoff:hold:before", "handoff:fence:before", "handoff:commit:before"):
         _when(simulation, point, revoke)
 
 
@@ -219,9 +219,9 @@ def forgets_the_hard_fence() -> Sequence[Patch]:
     async def fence(self: Any, attempt: Any, old: Any, new: Any) -> None:
         attempt.began_at = self.clock.now()
         await self._hold(attempt)
-        self.probe("handoff:pause:before")
+        self.probe("handoff:fence:before")
         await old.pause_writes(handoff.PAUSE_S)
-        self.probe("handoff:pause:after")
+        self.probe("handoff:fence:after")
         attempt.fenced = await old.info()
         self.probe("handoff:compare:before")
         attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, "replica_lags_fenced", "lags")
