@@ -190,22 +190,11 @@ class RestCluster:
 
     def update(self, uid: int, **settings: Any) -> Json:
         """Change a database; wait until it is done."""
-        self._unless_busy("PUT", f"/v1/bdbs/{uid}", settings)
+        self.ok("PUT", f"/v1/bdbs/{uid}", settings)
         return self.settled(uid)
 
-    def _unless_busy(self, method: str, path: str, body: Any = None) -> None:
-        """An action may have completed while a move of it still tidies up; until then changes are refused."""
-
-        def is_accepted() -> bool:
-            answer = self.call(method, path, body)
-            is_busy = answer.status_code == 409 and answer.json()["error_code"] == "db_busy"
-            assert is_busy or answer.status_code == 200, f"{method} {path}: {answer.status_code} {answer.text}"
-            return not is_busy
-
-        self.wait(f"{method} {path}", is_accepted)
-
     def delete(self, uid: int) -> None:
-        self._unless_busy("DELETE", f"/v1/bdbs/{uid}")
+        self.ok("DELETE", f"/v1/bdbs/{uid}")
         self.wait(f"database {uid} gone", lambda: self.call("GET", f"/v1/bdbs/{uid}").status_code == 404)
 
     def shards(self, uid: int) -> list[Json]:

@@ -21,7 +21,7 @@ from shardwright.model.seen import ProcessIdentity
 pytestmark = pytest.mark.e2e
 
 STEPS = (
-    *("intend", "hold", "pause", "fence", "compare", "promote", "release"),
+    *("intend", "hold", "fence", "compare", "promote", "release"),
     *("demote", "end_pause", "end_clients", "unfence", "verify", "commit"),
 )
 FORWARD_POINTS = [f"handoff:{step}:{side}" for step in STEPS for side in ("before", "after")]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.integration.endpoint_harness import ENDPOINT, Writers, endpoint_world, wait_until
+from tests.integration.endpoint_harness import ENDPOINT, World, Writers, endpoint_world, wait_until
 from tests.integration.server_harness import both_servers
 
 from shardwright.model.database import ServerKind
@@ -113,6 +113,33 @@ def test_refused_commands_go_to_the_new_primary(kind: ServerKind, tmp_path: Path
             expected = b"+OK\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:2\r\n:3\r\n$1\r\n3\r\n:4\r\n"
             assert say(pipeline, b"", b":4\r\n") == expected
         writers.check()
+
+
+@both_servers
+def test_during_a_hold_who_waits_is_connected_ahead(kind: ServerKind, tmp_path: Path) -> None:
+    """What the end of a hold need not wait for: the connection is there; nothing is said over it before. An undo ends it."""
+
+    def connections(world: World) -> int:
+        return len(world.replica.ask("CLIENT", "LIST", "TYPE", "normal").splitlines())
+
+    with endpoint_world(kind, tmp_path) as world, world.raw() as waiting, world.raw() as idle:
+        for client in (waiting, idle):
+            say(client, b"AUTH client-password\r\nSET k 1\r\n", b"+OK\r\n+OK\r\n")
+        before = connections(world)
+        assert world.hold().is_drained
+        waiting.sendall(b"INCR k\r\n")
+        wait_until(lambda: connections(world) == before + 1, state=lambda: (before, connections(world)))
+        world.release(world.target(world.primary, world.generation))
+        assert say(waiting, b"", b":2\r\n") == b":2\r\n"
+        wait_until(lambda: connections(world) == before, state=lambda: (before, connections(world)))
+        world.hold()
+        waiting.sendall(b"INCR k\r\n")
+        wait_until(lambda: connections(world) == before + 1)
+        world.swap_roles()
+        world.generation += 1
+        world.release(world.target(world.primary, world.generation))
+        assert say(waiting, b"", b":3\r\n") == b":3\r\n"
+        assert say(idle, b"INCR k\r\n", b":4\r\n") == b":4\r\n"
 
 
 @both_servers

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import ServerSeen
+from shardwright.model.seen import Health, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import Code
 
@@ -40,6 +40,8 @@ def _seen(view: ClusterView, move: Move, now: datetime) -> list[Reason]:
     if silent or is_new:
         return silent
     match move.kind, move.state:
+        case MoveKind.RELOCATE, MoveState.STARTING if _has_started(view, move):
+            return []  # Waiting in one's own queue is no blockage; what runs says what blocks it.
         case MoveKind.RELOCATE, MoveState.STARTING:
             text = f"the new server of shard {move.new_shard_uid} on node {move.to_node} does not answer yet"
             return [_soft(move, "shard_starting", text, move.to_node)]
@@ -54,6 +56,11 @@ def _seen(view: ClusterView, move: Move, now: datetime) -> list[Reason]:
             return [_soft(move, "endpoint_passing", text, move.from_node)]
         case _:
             return []
+
+
+def _has_started(view: ClusterView, move: Move) -> bool:
+    seen = None if move.new_shard_uid is None else view.servers.get(move.new_shard_uid)
+    return seen is not None and seen.health is Health.OK
 
 
 def _missing_daemon(view: ClusterView, move: Move) -> Reason | None:

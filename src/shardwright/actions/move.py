@@ -22,7 +22,7 @@ from shardwright.plan.ports import shard_port
 from shardwright.plan.standing import is_gone
 
 START_LIMIT = timedelta(seconds=60)
-"""From the record of a new shard to its attachment."""
+"""From the record of a new shard to its server's first answer."""
 SYNC_SILENCE_LIMIT = timedelta(seconds=120)
 """A sync in which nothing moves for this long is given up."""
 HANDOFF_ATTEMPTS_MAX = 8
@@ -139,7 +139,7 @@ def _relocate(move: Move, view: ClusterView, now: datetime) -> Decision:
 
 
 def _plan(move: Move, group: SlotGroup, database: Database, view: ClusterView, now: datetime) -> Decision:
-    """Record the new shard; from then on the agent starts it and the slot group attaches it."""
+    """Record the new shard; from then on the agent starts it."""
     if move.is_cancel_wanted:
         return _end(move, now)
     target = move.to_node
@@ -179,10 +179,13 @@ def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: 
         process = view.processes.get(new.uid)
         text = f"the new server on node {new.node_uid} did not start: {process.text if process else state}"
         return _give_up(move, new, now, _reason(move, "shard_start_failed", text))
-    if seen is not None and seen.health in (Health.OK, Health.LOADING) and seen.role is Role.REPLICA:
-        return Decision(writes=(Put(_enter(move, MoveState.SYNCING, now, reasons=())),))
+    if seen is not None and seen.health in (Health.OK, Health.LOADING):
+        # The server was started ahead; the slot group attaches it when the move is in this state.
+        if seen.role is not Role.REPLICA and not has_sync_to_spare(view):
+            return Decision(wake_at=now + timedelta(seconds=1))
+        return Decision(writes=(Put(_enter(move, MoveState.SYNCING, now, sync_began_at=now, reasons=())),))
     if _age(move, now) > START_LIMIT:
-        text = f"the new server on node {new.node_uid} was not attached within {START_LIMIT.seconds} s"
+        text = f"the new server on node {new.node_uid} did not answer within {START_LIMIT.seconds} s"
         return _give_up(move, new, now, _reason(move, "shard_start_timeout", text))
     return Decision(wake_at=now + timedelta(seconds=1))
 
@@ -208,6 +211,12 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
         text = f"the sync to node {new.node_uid} did not advance for {SYNC_SILENCE_LIMIT.seconds} s"
         return _give_up(move, new, now, _reason(move, "sync_stalled", text))
     return Decision(wake_at=now + timedelta(seconds=1))
+
+
+def has_sync_to_spare(view: ClusterView) -> bool:
+    """Whether the policy allows one more full sync beside those that run."""
+    limit = view.policy.max_slave_full_syncs
+    return limit == 0 or sum(m.state is MoveState.SYNCING for m in view.live_moves()) < limit
 
 
 def _has_no_source(group: SlotGroup, new: Shard, view: ClusterView) -> bool:

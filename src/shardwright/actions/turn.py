@@ -37,6 +37,8 @@ from shardwright.plan.standing import is_gone
 RETRY_DELAYS = (timedelta(seconds=2), timedelta(seconds=5))
 """Before the second and each further attempt: long enough for a restart of a server or an agent."""
 ATTEMPTS_MAX = 3
+STARTED_AHEAD = 1
+"""Servers started and waiting for each full sync that may run, so that the next one begins as soon as one ends."""
 LOOK_AGAIN = timedelta(seconds=1)
 """While an action waits for something that is only observed, not stored."""
 REASONS_MAX = 100
@@ -307,9 +309,11 @@ class _Starter:
         limit = policy.default_concurrent_restore_actions if moves_max is None else moves_max
         live = turn.view.live_moves()
         own = [m for m in live if m.action_uid == turn.action.uid and holds(turn.view, m)]
-        syncing = [m for m in live if m.kind == MoveKind.RELOCATE and m.state in _SYNCING]
+        begun = [m for m in live if m.kind == MoveKind.RELOCATE and m.state in _BEFORE_READY]
         self.slots = None if limit == 0 else max(0, limit - len(own))
-        self.syncs = None if policy.max_slave_full_syncs == 0 else max(0, policy.max_slave_full_syncs - len(syncing))
+        begun_max = (1 + STARTED_AHEAD) * policy.max_slave_full_syncs
+        self.syncs = None if begun_max == 0 else max(0, begun_max - len(begun))
+        """How many more relocations may begin now; None: no limit."""
         self.failed: dict[tuple[MoveKind, Subject], list[Move]] = {}
         for move in own_moves(turn):
             if move.state == MoveState.FAILED and move.is_undo == self.is_undo:
@@ -411,7 +415,7 @@ class _Starter:
         )
 
 
-_SYNCING = frozenset({MoveState.PLANNED, MoveState.STARTING, MoveState.SYNCING})
+_BEFORE_READY = frozenset({MoveState.PLANNED, MoveState.STARTING, MoveState.SYNCING})
 
 
 def _subject(move: Move) -> Subject:

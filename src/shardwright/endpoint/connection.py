@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from shardwright.endpoint.gate import Gate, is_same_server
+from shardwright.endpoint.gate import Gate, Hold, is_same_server
 from shardwright.endpoint.protocol import Target
 from shardwright.endpoint.session import Phase, Session
 from shardwright.tasks import spawn
@@ -62,6 +62,10 @@ class ClientConnection(asyncio.Protocol):
         self._loop = loop
         self._now = loop.time
         self._backend: BackendConnection | None = None
+        self._spare: BackendConnection | None = None
+        """Opened during a hold to the server that will be next. Nothing is sent over it before the hold has ended."""
+        self._spared_for: Hold | None = None
+        """The hold for which one was asked for."""
         self._is_connecting = False
         self._attempts = 0
         self._retry: asyncio.TimerHandle | None = None
@@ -108,6 +112,7 @@ class ClientConnection(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._drop_backend()
+        self._drop_spare()
         self.owner.left(self)
 
     def pause_writing(self) -> None:
@@ -142,6 +147,8 @@ class ClientConnection(asyncio.Protocol):
             self._set_reading(should_read)
         if session.needs_backend and not self._is_connecting and self._retry is None:
             self._connect()
+        elif self.owner.gate.hold is not None and session.blocked_since is not None:
+            self._connect_ahead(self.owner.gate.hold)
         if session.needs_ticks:
             self.owner.wants_ticks(self)
         if session.is_frozen and session.is_quiet:
@@ -196,8 +203,20 @@ class ClientConnection(asyncio.Protocol):
         gate = self.owner.gate
         if not gate.is_open or gate.target is None:
             return
+        spare, self._spare = self._spare, None
+        if spare is not None and is_same_server(spare.target, gate.target):
+            self._use(spare, gate.target)
+            return
         self._is_connecting = True
         spawn("endpoint-connect", self._open(gate.target))
+
+    def _connect_ahead(self, hold: Hold) -> None:
+        """A client waits for the end of the hold: what can be done by then need not be done behind it. Tried once."""
+        if self._spared_for is hold or self._is_connecting or self._spare is not None:
+            return
+        self._spared_for = hold
+        self._is_connecting = True
+        spawn("endpoint-connect", self._open(hold.new))
 
     async def _open(self, target: Target) -> None:
         try:
@@ -206,8 +225,11 @@ class ClientConnection(asyncio.Protocol):
                 CONNECT_TIMEOUT_S,
             )
         except (OSError, TimeoutError) as error:
-            self.session.failure = f"{target.address}:{target.port} cannot be reached: {error or 'it does not answer'}"
             self._is_connecting = False
+            if not self.owner.gate.is_open or not is_same_server(target, self.owner.gate.target):
+                self.settle()  # nobody waits for that server
+                return
+            self.session.failure = f"{target.address}:{target.port} cannot be reached: {error or 'it does not answer'}"
             self._retry_later()
             return
         self._is_connecting = False
@@ -215,18 +237,25 @@ class ClientConnection(asyncio.Protocol):
 
     def backend_made(self, backend: "BackendConnection") -> None:
         """A server connection is open."""
-        is_wanted = self.transport is not None and self._backend is None and self.session.phase is Phase.NONE
-        target = self.owner.gate.target
-        if not is_wanted or target is None or not is_same_server(backend.target, target):
-            backend.owner = None
-            backend.close()
+        gate = self.owner.gate
+        if self.transport is not None and gate.hold is not None and is_same_server(backend.target, gate.hold.new):
+            self._spare = backend
             return
+        is_wanted = self.transport is not None and self._backend is None and self.session.phase is Phase.NONE
+        if not is_wanted or gate.target is None or not is_same_server(backend.target, gate.target):
+            backend.abandon()
+            return
+        self._use(backend, gate.target)
+
+    def _use(self, backend: "BackendConnection", target: Target) -> None:
         self._backend = backend
         self.session.backend_opened(target)
         self.settle()
 
     def backend_lost(self, backend: "BackendConnection") -> None:
         """The server closed the connection, or it broke."""
+        if backend is self._spare:
+            self._spare = None
         if backend is not self._backend:
             return
         self._backend = None
@@ -238,10 +267,14 @@ class ClientConnection(asyncio.Protocol):
         """Close the server connection; another attempt, if one is wanted, comes a little later unless the last was good."""
         backend, self._backend = self._backend, None
         if backend is not None:
-            backend.owner = None
-            backend.close()
+            backend.abandon()
         if self.session.failure and self.transport is not None:
             self._retry_later()
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.abandon()
 
     def _retry_later(self) -> None:
         if self._retry is not None or self.transport is None:
@@ -265,6 +298,8 @@ class ClientConnection(asyncio.Protocol):
         if self.is_slow:
             self._adjust_backend()
         self.settle()
+        if self.owner.gate.is_open:
+            self._drop_spare()
 
     def tick(self) -> bool:
         """Time has passed. False: no more ticks are needed."""
@@ -282,6 +317,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_finishing = True
         self.session.is_closing = True
         self._drop_backend()
+        self._drop_spare()
         if not self.is_reading:
             self.is_reading = True
             transport.resume_reading()
@@ -311,6 +347,7 @@ class ClientConnection(asyncio.Protocol):
         transport, self.transport = self.transport, None
         if transport is not None:
             self._is_finishing = True
+            self._drop_spare()
             self.owner.left(self)
             transport.abort()
 
@@ -351,6 +388,11 @@ class BackendConnection(asyncio.Protocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+    def abandon(self) -> None:
+        """End it; its client hears nothing of it any more."""
+        self.owner = None
+        self.close()
 
     def close(self) -> None:
         """End it. Nothing is in flight that anybody waits for."""

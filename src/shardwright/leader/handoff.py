@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -121,8 +122,8 @@ class Handoffs:
             await self.undo(attempt, old, (_reason_of(e),))
             return
         async with step(self.probe, "handoff:promote"):
-            await new.promote()
-        await self.forward(attempt, old, new, finished_by="handoff")
+            promoted = await _after(new.promote(), new.info())
+        await self.forward(attempt, old, new, promoted, finished_by="handoff")
 
     def _attempt(self, view: ClusterView, group_uid: GroupUid, old: ShardUid, new: ShardUid) -> Attempt | None:
         group = view.groups.get(group_uid)
@@ -199,14 +200,11 @@ class Handoffs:
             text = f"a command does not end: {names}"
             raise _NotNow(Reason(BUSY_CODE, text, Grade.SOFT_LIMIT, "wait for it to end, or end that client"))
         attempt.fence_began = self.clock.monotonic()
-        async with step(self.probe, "handoff:pause"):
-            await old.pause_writes(PAUSE_S)
         async with step(self.probe, "handoff:fence"):
-            await old.fence()
+            attempt.fenced = await _after(old.pause_writes(PAUSE_S), old.fence(), old.info())
+        if attempt.fenced.role is not Role.PRIMARY or not attempt.fenced.is_fenced:
+            raise _NotNow(Reason("fence_failed", "the old primary does not show its fence", Grade.SOFT_LIMIT))
         async with step(self.probe, "handoff:compare"):
-            attempt.fenced = await old.info()
-            if attempt.fenced.role is not Role.PRIMARY or not attempt.fenced.is_fenced:
-                raise _NotNow(Reason("fence_failed", "the old primary does not show its fence", Grade.SOFT_LIMIT))
             text = "the replica does not reach the offset behind the fence"
             attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, "replica_lags_fenced", text)
 
@@ -257,10 +255,9 @@ class Handoffs:
     # -- behind the promotion ------------------------------------------------------------------------------------------
 
     async def forward(
-        self, attempt: Attempt, old: ManagementSession | None, new: ManagementSession, *, finished_by: str
+        self, attempt: Attempt, old: ManagementSession | None, new: ManagementSession, seen: ServerSeen, *, finished_by: str
     ) -> None:
-        """The candidate is a primary: let the endpoints go there, demote the old one, verify, commit."""
-        seen = await new.info()
+        """The candidate is a primary, as ``seen`` shows: let the endpoints go there, demote the old one, verify, commit."""
         if seen.role is not Role.PRIMARY:
             raise Transient("promotion_unconfirmed", "the candidate does not show itself as a primary")
         if seen.is_fenced:
@@ -322,6 +319,16 @@ class Handoffs:
 
         await self.commit(build)
         _log.info("handoff", group=attempt.group.uid, pause_ms=evidence.pause_ms, fence_ms=evidence.fence_ms)
+
+
+async def _after(*calls: Awaitable[Any]) -> Any:
+    """What the last of these calls found, behind all the others. They share one way to the server and back, because each way
+    is a part of the clients' pause. Raises what the first that failed raised, when all have ended."""
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return found[-1]
 
 
 def _event(attempt: Attempt, evidence: Evidence, now: datetime, move: Move | None) -> Event:

@@ -99,7 +99,7 @@ class Recoveries:
         if new_state is Candidate.REPLICA:
             async with step(self._handoffs.probe, "recovery:promote"):
                 await new.promote()
-        await self._handoffs.forward(attempt, old, new, finished_by="recovery")
+        await self._handoffs.forward(attempt, old, new, await new.info(), finished_by="recovery")
 
     async def _fail_back(self, group: SlotGroup, intent: Handoff, old: Shard) -> None:
         """The old one serves again, as a generation later than any that an endpoint may have been released to; promoting and

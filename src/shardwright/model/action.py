@@ -262,6 +262,8 @@ class Move:
     """The new copy shall become primary."""
     is_cancel_wanted: bool = False
     started_at: datetime | None = None
+    sync_began_at: datetime | None = None
+    """When the new copy was told to follow; None: not yet, or not a relocation."""
     ended_at: datetime | None = None
     state_since: datetime | None = None
     bytes_total: int = 0

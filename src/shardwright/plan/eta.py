@@ -28,8 +28,10 @@ class Rates:
     """What a move takes. The defaults are those of two busy cores."""
 
     bytes_per_s: float = 120e6
-    start_s: float = 0.6
-    """From the move's beginning to the first byte, and whatever else does not depend on its size."""
+    launch_s: float = 0.3
+    """From the move's beginning until the new server answers. Hidden while another sync is awaited."""
+    start_s: float = 0.3
+    """From there to the first byte, and whatever else does not depend on its size."""
     leave_s: float = 0.8
     """From the new copy in sync to the end of the old one's process."""
     handoff_s: float = 0.3
@@ -58,11 +60,14 @@ def measured(moves: Iterable[Move]) -> Rates:
         if move.state in (MoveState.DONE, MoveState.CLEANING) and move.started_at is not None:
             done[move.kind].append(move)
     relocations = [m for m in _latest(done[MoveKind.RELOCATE]) if m.ready_at is not None]
+    # The least: those behind the first ones waited for their turn besides.
+    launch_s = min((s for m in relocations if (s := _between(m.started_at, m.sync_began_at)) is not None), default=None)
     pauses = [m.evidence.pause_ms for kind in done for m in _latest(done[kind]) if m.evidence is not None]
     start_s, rate = _sync(relocations)
     leaves = [_between(m.ready_at, m.left_at or m.ended_at) for m in relocations]
     return Rates(
         rate,
+        DEFAULTS.launch_s if launch_s is None else launch_s,
         start_s,
         _median([s for s in leaves if s is not None], DEFAULTS.leave_s),
         _median(_lasted(done[MoveKind.HANDOFF]), DEFAULTS.handoff_s),
@@ -74,7 +79,7 @@ def measured(moves: Iterable[Move]) -> Rates:
 
 def _sync(relocations: Sequence[Move]) -> tuple[float, float]:
     """Seconds that do not depend on the size, and bytes per second behind them."""
-    timed = [(m.bytes_total, s) for m in relocations if (s := _between(m.started_at, m.ready_at)) is not None]
+    timed = [(m.bytes_total, s) for m in relocations if (s := _between(m.sync_began_at, m.ready_at)) is not None]
     small = [seconds for size, seconds in timed if size < LARGE_BYTES]
     large = [(size, seconds) for size, seconds in timed if size >= LARGE_BYTES]
     shortest = min((seconds for _, seconds in large), default=None)
@@ -120,22 +125,25 @@ class Schedule:
     def add_live(self, move: Move, now: datetime) -> Slot:
         """A move under way: what is left of it."""
         sync_s, rest_s = _remaining(move, self._rates, now)
-        return self._add(move, sync_s, rest_s)
+        launch_s = 0.0
+        if move.state in (MoveState.PLANNED, MoveState.STARTING):
+            launch_s = max(0.0, self._rates.launch_s - (now - (move.started_at or now)).total_seconds())
+        return self._add(move, launch_s, sync_s, rest_s)
 
     def add(self, proposal: MoveProposal) -> Slot:
         """A move still to come, after those added before it."""
         sync_s, rest_s = durations(proposal, self._rates)
-        return self._add(proposal, sync_s, rest_s)
+        return self._add(proposal, self._rates.launch_s if sync_s > 0 else 0.0, sync_s, rest_s)
 
-    def _add(self, move: Move | MoveProposal, sync_s: float, rest_s: float) -> Slot:
+    def _add(self, move: Move | MoveProposal, launch_s: float, sync_s: float, rest_s: float) -> Slot:
         begin = 0.0 if move.group_uid is None else self._groups.get(move.group_uid, 0.0)
         if move.kind == MoveKind.REBIND:
             begin = self._roles.get(move.database_uid, 0.0)
         if sync_s > 0 and self._lanes:
             lane = min(range(len(self._lanes)), key=self._lanes.__getitem__)
-            begin = max(begin, self._lanes[lane])
-            self._lanes[lane] = begin + sync_s
-        end = begin + sync_s + rest_s
+            begin = max(begin, self._lanes[lane] - launch_s)
+            self._lanes[lane] = begin + launch_s + sync_s
+        end = begin + launch_s + sync_s + rest_s
         if move.group_uid is not None:
             self._groups[move.group_uid] = end
         if move.kind == MoveKind.HANDOFF or move.hands_over:
@@ -159,7 +167,7 @@ def durations(move: Move | MoveProposal, rates: Rates) -> tuple[float, float]:
 
 def _remaining(move: Move, rates: Rates, now: datetime) -> tuple[float, float]:
     sync_s, rest_s = durations(move, rates)
-    began = move.started_at or now
+    began = (move.started_at if sync_s == 0 else move.sync_began_at) or now
     if move.ready_at is not None or move.state in (MoveState.READY, MoveState.CLEANING) or sync_s == 0:
         spent = (now - (move.ready_at or began)).total_seconds()
         return 0.0, max(_STEP_MIN_S, rest_s - spent)

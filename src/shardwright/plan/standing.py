@@ -104,6 +104,12 @@ def answers(view: ClusterView, shard: Shard) -> bool | None:
     return seen.health in (Health.OK, Health.LOADING)
 
 
+def has_left(view: ClusterView, shard: Shard) -> bool:
+    """Whether the shard was to go and nothing of it runs any more: only its record and its files are still tidied up. It is
+    not told to those who ask where shards are."""
+    return shard.wanted != ShardWanted.RUNNING and is_gone(view, shard)
+
+
 def is_gone(view: ClusterView, shard: Shard) -> bool:
     """Whether nothing of the shard runs any more, as far as anybody can know: its process has certainly ended, or its node
     has no daemon that could say so and nothing listens on its port."""

@@ -86,7 +86,8 @@ class _Undo:
         if is_role_back and not away:
             return
         if move is not None or group.handoff is not None or primary is None:
-            if move is None or not move.is_undo:
+            # One of ours that only tidies up holds up no end any more: what is to come behind it must.
+            if move is None or not move.is_undo or move.state == MoveState.CLEANING:
                 self._wait(group, Code.GROUP_BUSY, "waits for another change of it")
             return
         if not is_role_back and origin.primary_node in copies:

@@ -113,25 +113,32 @@ def _change(database: Database, view: ClusterView, now: datetime) -> Decision:
     if database.status is DatabaseStatus.ACTIVE:
         return NOTHING
     for group in view.groups_of(database.uid):
-        if group.handoff is not None or view.live_move_of_group(group.uid) is not None:
-            continue
         copies = [s for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
+        if len(copies) == database.copies:
+            continue
+        if group.handoff is not None or view.live_move_of_group(group.uid) is not None:
+            text = f"slot group {group.uid} has another change to end first"
+            reason = Reason("group_busy", text, Grade.SOFT_LIMIT, database_uid=database.uid)
+            return Decision(wake_at=now + timedelta(seconds=1), reasons=(reason,))
         if len(copies) < database.copies:
             return _add_copy(database, group, view, now)
-        if len(copies) > database.copies:
-            extra = [s for s in copies if s.uid != group.primary]
-            if not extra:
-                return NOTHING
-            if not _primary_lives(group, view, now):
-                # The one that shall go may be all there is.
-                text = f"slot group {group.uid} gives up no copy before its primary is seen to serve"
-                reason = Reason("primary_unseen", text, Grade.SOFT_LIMIT, database_uid=database.uid)
-                return Decision(wake_at=now + timedelta(seconds=1), reasons=(reason,))
-            return Decision(writes=(Put(replace(extra[-1], wanted=ShardWanted.GONE)),))
+        return _drop_copy(database, group, copies, view, now)
     unwanted = [s for s in _shards(database, view) if s.wanted is ShardWanted.GONE and _is_deleted(s, view)]
     if unwanted:
         return Decision(writes=tuple(Delete(s) for s in unwanted))
     return _settle(database, view, now)
+
+
+def _drop_copy(database: Database, group: SlotGroup, copies: list[Shard], view: ClusterView, now: datetime) -> Decision:
+    extra = [s for s in copies if s.uid != group.primary]
+    if not extra:
+        return NOTHING
+    if not _primary_lives(group, view, now):
+        # The one that shall go may be all there is.
+        text = f"slot group {group.uid} gives up no copy before its primary is seen to serve"
+        reason = Reason("primary_unseen", text, Grade.SOFT_LIMIT, database_uid=database.uid)
+        return Decision(wake_at=now + timedelta(seconds=1), reasons=(reason,))
+    return Decision(writes=(Put(replace(extra[-1], wanted=ShardWanted.GONE)),))
 
 
 def _primary_lives(group: SlotGroup, view: ClusterView, now: datetime) -> bool:

@@ -8,10 +8,12 @@ may be writable; an empty copy never becomes the source of one that is not.
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from shardwright.model.action import MoveState
 from shardwright.model.commands import ApplySettings, Attach, Command, EndStuckServer, Open, Promote, RecoverHandoff
 from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, Severity
+from shardwright.model.ids import ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
@@ -144,7 +146,9 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
     others = [c for c in copies if c.shard.uid != group.primary]
     commands: list[Command] = []
     if primary.answers:
-        commands.extend(_follow(primary, others, view.nodes[primary.shard.node_uid].address))
+        waiting = _started_ahead(group, view)
+        address = view.nodes[primary.shard.node_uid].address
+        commands.extend(_follow(primary, [c for c in others if c.shard.uid != waiting], address))
         commands.extend(_lead(primary, others))
     commands.extend(_settle(database, copies))
     sync_writes = _note_sync(group, primary, others, now)
@@ -189,6 +193,12 @@ def _replace_primary(
     )
     event = Event(now, "group_start_over", Severity.ERROR, text, database_uid=group.database_uid)
     return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING)), Put(event)))
+
+
+def _started_ahead(group: SlotGroup, view: ClusterView) -> ShardUid | None:
+    """A move's new copy whose full sync is not to begin yet."""
+    move = view.live_move_of_group(group.uid)
+    return move.new_shard_uid if move is not None and move.state is MoveState.STARTING else None
 
 
 def _follow(primary: Copy, others: list[Copy], address: str) -> list[Command]:

@@ -52,7 +52,8 @@ class ServerSettings:
 
 class ManagementSession(Protocol):
     """One logged-in connection. Methods raise Transient (certainly not executed), OutcomeUnknown (sent, no answer),
-    Permanent (the server refused, with its words) and LostLeadership."""
+    Permanent (the server refused, with its words) and LostLeadership. Concurrent calls are executed in the order in which
+    they began."""
 
     async def info(self) -> ServerSeen:
         """The server's INFO, asked now."""

@@ -4,7 +4,6 @@ Opened and kept by the adapter. Never reconnects, never repeats: a broken sessio
 asks for a new one. Says nothing secret: errors name the shard, the address and the command, never a password.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from shardwright.clock import Clock
@@ -40,14 +39,13 @@ _SYNC_STATES = frozenset({"wait_bgsave", "send_bulk", "send_bulk_and_stream", "b
 
 
 class Session:
-    """See ``ManagementSession``. Commands of concurrent callers go one after the other."""
+    """See ``ManagementSession``. Commands of concurrent callers are executed in the order in which the calls began."""
 
     def __init__(self, target: ServerTarget, wire: Wire, *, is_leader: Callable[[], bool], clock: Clock) -> None:
         self._target = target
         self._wire = wire
         self._is_leader = is_leader
         self._clock = clock
-        self._turn = asyncio.Lock()
 
     @classmethod
     async def open(
@@ -199,15 +197,14 @@ class Session:
 
     async def _call(self, *command: str, timeout_s: float = CALL_TIMEOUT_S, shown: str = "") -> Reply:
         text = f"{_where(self._target)}: {shown or ' '.join(command)}"
-        async with self._turn:
-            if not self._is_leader():
-                raise LostLeadership
-            try:
-                reply = await self._wire.call(*command, timeout_s=timeout_s)
-            except NotSent as error:
-                raise Transient("server_session_ended", f"{text}: {error}") from error
-            except NoAnswer as error:
-                raise OutcomeUnknown("server_no_answer", f"{text}: {error}") from error
+        if not self._is_leader():
+            raise LostLeadership
+        try:
+            reply = await self._wire.call(*command, timeout_s=timeout_s)
+        except NotSent as error:
+            raise Transient("server_session_ended", f"{text}: {error}") from error
+        except NoAnswer as error:
+            raise OutcomeUnknown("server_no_answer", f"{text}: {error}") from error
         if isinstance(reply, ErrorReply):
             if reply.code in _PASSING:
                 raise Transient("server_busy", f"{text}: {reply}")

@@ -1,4 +1,4 @@
-"""One connection to a server: RESP2, one command at a time. Used by the adapter only.
+"""One connection to a server: RESP2, answers in the order of the commands. Used by the adapter only.
 
 It never reconnects and never sends anything twice, so that after a break its user knows what may have happened. Client
 libraries do both by themselves, which a management session must not (design, *sessions fence the servers*).
@@ -45,11 +45,14 @@ Reply = str | int | None | list["Reply"]
 
 
 class Wire:
-    """A connection. Not for concurrent calls. After any failure, and when a call is cancelled, it is closed for good."""
+    """A connection. Concurrent calls are sent at once, in the order in which they began, and share their way there and back.
+    After any failure, and when a call is cancelled, it is closed for good."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._reading = asyncio.Lock()
+        self._is_closed = False
         self._budget = 0
 
     @classmethod
@@ -70,14 +73,18 @@ class Wire:
         return not (self._writer.is_closing() or self._reader.at_eof() or self._reader.exception())
 
     async def call(self, *command: str, timeout_s: float) -> Reply:
-        """Send one command and read its answer. Raises NotSent and NoAnswer; an error of the server is returned."""
+        """Send one command and read its answer. Raises NotSent and NoAnswer; an error of the server is returned. The time
+        limit begins when the answers to the commands before it have come."""
         if not self.is_open:
             self.close()
             raise NotSent("the connection had ended")
-        self._budget = REPLY_BYTES_MAX
+        # Nothing may come between these two: the lock serves its waiters in the order in which they came.
+        self._writer.write(_encoded(command))
         try:
-            async with asyncio.timeout(timeout_s):
-                self._writer.write(_encoded(command))
+            async with self._reading, asyncio.timeout(timeout_s):
+                if self._is_closed:
+                    raise EOFError("a command before this one got no answer")
+                self._budget = REPLY_BYTES_MAX
                 await self._writer.drain()
                 return await self._reply(0)
         except TimeoutError as error:
@@ -93,6 +100,7 @@ class Wire:
 
     def close(self) -> None:
         """End the connection at once, without waiting for anything."""
+        self._is_closed = True
         self._writer.transport.abort()
 
     async def _reply(self, depth: int) -> Reply:

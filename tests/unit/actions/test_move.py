@@ -7,13 +7,14 @@ import pytest
 
 from shardwright.actions.move import BUSY_CODE, HANDOFF_ATTEMPTS_MAX, decide_move, is_persisted
 from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
-from shardwright.model.commands import HandOff, PassEndpoint, SaveNow
+from shardwright.model.commands import Attach, HandOff, PassEndpoint, SaveNow
 from shardwright.model.database import Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Reason
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessSeen, ProcessState
 from shardwright.model.view import Delete, Put
+from shardwright.reconcile.group import decide_group
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 
 GROUP = GroupUid("1:1")
@@ -265,7 +266,27 @@ def test_a_copy_without_a_source_is_given_up_at_once(state: MoveState) -> None:
     undoing = move_after(decide(builder, move))
     assert (undoing.state, [reason.code for reason in undoing.reasons]) == (MoveState.UNDOING, ["no_live_copy"])
     for may_return in (builder.with_daemon(1), builder.with_healthy_shard(1)):
-        assert move_after_or_none(decide(may_return, move)) is None
+        after = move_after_or_none(decide(may_return, move))
+        assert after is None or after.state is MoveState.SYNCING
+
+
+def test_a_server_is_started_ahead_and_waits_for_its_sync() -> None:
+    starting = relocation(MoveState.STARTING, new_shard_uid=ShardUid(3))
+    builder = with_new_copy(replicated(), role=Role.PRIMARY, is_link_up=False).with_policy(max_slave_full_syncs=1)
+    other = replace(starting, uid=MoveUid("b-1"), group_uid=GroupUid("9:1"), state=MoveState.SYNCING)
+    for age_s in (0, 3600):
+        assert decide(builder.with_move(other), starting, later_s=age_s).writes == ()
+    begun = move_after(decide(builder.with_move(replace(other, state=MoveState.READY)), starting))
+    assert (begun.state, begun.sync_began_at) == (MoveState.SYNCING, NOW)
+    assert move_after(decide(builder.with_move(other).with_policy(max_slave_full_syncs=0), starting)) == begun
+
+
+def test_the_group_attaches_a_new_copy_when_its_sync_may_begin() -> None:
+    builder = with_new_copy(replicated(), role=Role.PRIMARY, is_link_up=False)
+    attach = Attach(ShardUid(3), ShardUid(1))
+    for state, attaches in ((MoveState.STARTING, False), (MoveState.SYNCING, True), (MoveState.HANDOFF, True)):
+        view = builder.with_move(relocation(state, new_shard_uid=ShardUid(3))).view
+        assert (attach in decide_group(view.groups[GROUP], view, NOW).commands) is attaches
 
 
 def move_after_or_none(decision: Decision) -> Move | None:

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from api_looks import SECRETS, events_of, look_at, view_with_servers
 
+from shardwright.api.schemas.v1 import nodes
 from shardwright.api.schemas.v1.databases import database, state_machines
 from shardwright.api.schemas.v1.requests import DatabaseBody
+from shardwright.api.schemas.v1.shards import shown
 from shardwright.api.services import databases as service
 from shardwright.api.services.intent import Intent, Look
 from shardwright.errors import Refusal, Rejected
+from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import (
     AofPolicy,
     Database,
@@ -18,9 +21,11 @@ from shardwright.model.database import (
     Persistence,
     ServerKind,
     ServerSecrets,
+    ShardWanted,
     SnapshotRule,
 )
-from shardwright.model.ids import ActionUid, DatabaseUid
+from shardwright.model.ids import ActionUid, DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.seen import ProcessState
 from shardwright.model.view import Put
 from shardwright.store.protocol import DeleteKey, ModifiedAt, PutKey
 from shardwright.testing.builders import GB, MB, NOW, cluster
@@ -153,10 +158,10 @@ def test_the_lowest_free_port_is_chosen_and_one_stays_free() -> None:
 
 def test_a_given_port_is_shown_and_an_automatic_one_is_not() -> None:
     look = look_at()
-    for body, shown in (({}, 0), ({"port": 12_345}, 12_345)):
+    for body, given in (({}, 0), ({"port": 12_345}, 12_345)):
         made = create(look, **body).answer
         answer = database(made, look.view, shows_password=False)
-        assert answer["port"] == shown
+        assert answer["port"] == given
         assert answer["endpoints"][0]["port"] == made.port
         assert "authentication_redis_pass" not in answer
 
@@ -209,6 +214,27 @@ def test_a_busy_database_is_not_changed(status: DatabaseStatus) -> None:
     with pytest.raises(Rejected) as refused:
         change(look_at(view), eviction_policy="noeviction")
     assert (refused.value.refusal, refused.value.code) == (Refusal.CONFLICT, "db_busy")
+
+
+def test_what_only_tidies_up_is_neither_busy_nor_shown() -> None:
+    """An action completes when nothing of the node's runs any more; files may still wait for the new copy's own."""
+    builder = cluster(nodes=3).with_database("orders", on=((2, 1),))
+    left = replace(builder.view.shards[ShardUid(2)], wanted=ShardWanted.STOPPED)
+    copy = replace(left, uid=ShardUid(3), node_uid=NodeUid(3), wanted=ShardWanted.RUNNING)
+    move = Move(
+        MoveUid("a-1"), None, MoveKind.RELOCATE, MoveState.CLEANING, DatabaseUid(1), NOW, group_uid=GroupUid("1:1"),
+        shard_uid=left.uid, new_shard_uid=copy.uid,
+    )  # fmt: skip
+    builder = builder.with_records(left, copy).with_healthy_shard(3)
+    leaving = view_with_servers(builder.with_move(move))
+    assert [s.uid for s in shown(leaving, node_uid=1)] == [2]
+    with pytest.raises(Rejected, match="is being moved"):
+        change(look_at(leaving), eviction_policy="noeviction")
+    gone = view_with_servers(builder.with_process(2, ProcessState.GONE).with_move(replace(move, has_left=True)))
+    assert [s.uid for s in shown(gone, database_uid=1)] == [1, 3]
+    assert shown(gone, node_uid=1) == []
+    assert nodes.status(gone.nodes[NodeUid(1)], gone)["slave_shards"] == []
+    assert change(look_at(gone), eviction_policy="noeviction").writes
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,28 @@ def test_an_end_between_calls_is_noticed_and_nothing_is_sent() -> None:
     assert len(against([b"+OK\r\n"], scenario, ends=True)) == 1
 
 
+def test_concurrent_calls_share_a_way_and_keep_their_order() -> None:
+    async def scenario(wire: Wire) -> None:
+        found = await asyncio.gather(*(wire.call(name, timeout_s=5) for name in "ABC"))
+        assert found == ["a", 2, "c"]
+
+    read = against([b"+a\r\n:2\r\n+c\r\n"], scenario)
+    assert read == [b"".join(b"*1\r\n$1\r\n%c\r\n" % name for name in b"ABC")]
+
+
+def test_a_silent_command_takes_those_behind_it_along() -> None:
+    async def scenario(wire: Wire) -> None:
+        calls = [asyncio.ensure_future(wire.call("A", timeout_s=0.05)), asyncio.ensure_future(wire.call("B", timeout_s=5))]
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(one) for one in found] == [NoAnswer, NoAnswer]
+        assert [one.is_timeout for one in found if isinstance(one, NoAnswer)] == [True, False]
+        with pytest.raises(NotSent):
+            await wire.call("C", timeout_s=5)
+
+    # An answer too few: it must not be taken for the second command's.
+    against([b"+half"], scenario)
+
+
 def test_a_call_that_is_cancelled_ends_the_connection() -> None:
     async def scenario(wire: Wire) -> None:
         call = asyncio.ensure_future(wire.call("X", timeout_s=5))

@@ -11,7 +11,7 @@ from shardwright.api.deps import Caller, Context, RawBody, flag, require
 from shardwright.api.openapi import body_of, query_of
 from shardwright.api.schemas.v1 import databases as wire
 from shardwright.api.schemas.v1.requests import DatabaseBody, read_body
-from shardwright.api.schemas.v1.shards import ShardAnswer, shard
+from shardwright.api.schemas.v1.shards import ShardAnswer, shard, shown
 from shardwright.api.services import availability
 from shardwright.api.services import databases as service
 from shardwright.api.services.intent import look, submit
@@ -104,8 +104,7 @@ async def get_database_shards(uid: int, request: Request, context: Context, _: M
     view = (await look(context)).view
     service.database_of(view, DatabaseUid(uid))
     keys = request.query_params.getlist("extra_info_keys")
-    found = sorted((s for s in view.shards.values() if s.database_uid == uid), key=lambda s: s.uid)
-    return JSONResponse([shard(s, view, info_keys=keys) for s in found])
+    return JSONResponse([shard(s, view, info_keys=keys) for s in shown(view, database_uid=uid)])
 
 
 @router.get("/v1/bdbs/{uid:int}/availability", openapi_extra=query_of("extend_check", "availability_lag_tolerance_ms"))

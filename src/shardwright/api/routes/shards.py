@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from shardwright.api.codes import not_found
 from shardwright.api.deps import Caller, Context, require
 from shardwright.api.openapi import query_of
-from shardwright.api.schemas.v1.shards import ShardAnswer, shard
+from shardwright.api.schemas.v1.shards import ShardAnswer, shard, shown
 from shardwright.api.services.intent import look
 from shardwright.model.ids import ShardUid
 
@@ -22,7 +22,7 @@ async def get_shards(
     """All shards."""
     view = (await look(context)).view
     keys = request.query_params.getlist("extra_info_keys")
-    return JSONResponse([shard(view.shards[uid], view, info_keys=keys) for uid in sorted(view.shards)])
+    return JSONResponse([shard(s, view, info_keys=keys) for s in shown(view)])
 
 
 @router.get("/v1/shards/{uid:int}", response_model=ShardAnswer, openapi_extra=query_of("extra_info_keys"))

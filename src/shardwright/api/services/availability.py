@@ -5,6 +5,7 @@ from shardwright.model.database import Database, GroupPhase, SlotGroup
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
+from shardwright.plan.standing import has_left
 
 
 def check_database(view: ClusterView, database: Database, *, with_replicas: bool = False) -> None:
@@ -25,7 +26,7 @@ def check_database(view: ClusterView, database: Database, *, with_replicas: bool
 def _check_group(view: ClusterView, group: SlotGroup, *, with_replicas: bool) -> None:
     for shard in view.shards_of_group(group.uid):
         is_primary = shard.uid == group.primary
-        if not (is_primary or with_replicas):
+        if has_left(view, shard) or not (is_primary or with_replicas):
             continue
         server = view.servers.get(shard.uid)
         is_gone = view.process_state(shard.uid) in (ProcessState.GONE, ProcessState.FAILED, ProcessState.ABSENT)

@@ -177,7 +177,8 @@ def _refuse_busy(view: ClusterView, database: Database) -> None:
 
 
 def _refuse_moving(view: ClusterView, database: Database) -> None:
-    if any(move.database_uid == database.uid for move in view.live_moves()):
+    # A move whose old copy has left only tidies up: its action may have completed.
+    if any(move.database_uid == database.uid and not move.has_left for move in view.live_moves()):
         raise conflict("db_busy", f"Database {database.uid} is being moved.", remedy="Try again when the move has ended.")
 
 

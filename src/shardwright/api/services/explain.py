@@ -20,6 +20,7 @@ from shardwright.model.ids import ActionUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import Put
 from shardwright.plan.remedy import distinct, room_remedy
+from shardwright.units import format_bytes
 
 UID: Final = ActionUid("explained")
 """Of the action that is only imagined."""
@@ -110,7 +111,8 @@ def _text(verdict: Verdict, found: Preview, reasons: tuple[Reason, ...]) -> str:
     cost = found.forecast
     size = sum(m.bytes_total for m in found.moves)
     pause = max((m.pause_ms for m in cost.moves), default=0.0)
-    moves = f"{len(found.moves)} moves, {-(-size // (1 << 20))} MB, about {max(1, round(cost.seconds))} s"
+    count = len(found.moves)
+    moves = f"{count} move{'' if count == 1 else 's'}, {format_bytes(size)}, about {max(1, round(cost.seconds))} s"
     moves += f", writes of a database wait about {pause:.0f} ms" if pause else ""
     firm = sum(r.grade is not Grade.SOFT_LIMIT for r in reasons)
     match verdict:

@@ -7,6 +7,7 @@ from ipaddress import AddressValueError, IPv4Address
 from shardwright.actions.maintenance_on import take_snapshot as snapshot_now
 from shardwright.api.codes import conflict, forbidden, invalid, not_acceptable, not_found
 from shardwright.api.schemas.v1.requests import NewNodeBody, NodeBody
+from shardwright.api.schemas.v1.shards import shown
 from shardwright.api.services.intent import Intent, Look, audit
 from shardwright.model.cluster import MAINTENANCE_SNAPSHOT_PREFIX, Node, Snapshot
 from shardwright.model.ids import NodeUid
@@ -78,7 +79,7 @@ def change(seen: Look, uid: NodeUid, body: NodeBody) -> Intent[Node]:
     if body.addr is not None and body.addr != node.address:
         raise not_acceptable("node_not_offline", "The address of a node that is a member cannot change.")
     if body.rack_id is not None and body.rack_id != node.rack:
-        if seen.view.shards_on(uid):
+        if shown(seen.view, node_uid=uid):
             raise not_acceptable("node_already_has_rack_id", f"Node {uid} holds shards that were placed by its rack.")
         changed = replace(changed, rack=body.rack_id)
     changed = _with_acceptance(seen, node, changed, body.accept_servers)
@@ -110,7 +111,7 @@ def _with_acceptance(seen: Look, node: Node, changed: Node, accepts: bool | None
         )
     if accepts:
         return replace(changed, is_closed=False, is_quorum_only=False, is_decommissioning=False)
-    if seen.view.shards_on(node.uid) or seen.view.endpoints_on(node.uid):
+    if shown(seen.view, node_uid=node.uid) or seen.view.endpoints_on(node.uid):
         raise not_acceptable(
             "node_already_populated",
             f"Shards or endpoints are on node {node.uid}.",

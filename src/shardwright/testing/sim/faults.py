@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from shardwright.testing.sim.simulation import Simulation
 
 STEPS = (
-    "handoff:intend", "handoff:hold", "handoff:pause", "handoff:fence", "handoff:compare", "handoff:promote",
+    "handoff:intend", "handoff:hold", "handoff:fence", "handoff:compare", "handoff:promote",
     "handoff:release", "handoff:demote", "handoff:end_pause", "handoff:end_clients", "handoff:unfence", "handoff:verify",
     "handoff:commit", "handoff:undo_fence", "handoff:undo_release", "handoff:undo_commit", "recovery:promote",
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Final
 
 from shardwright.api.schemas.v1.common import Json, iso
 from shardwright.api.schemas.v1.nodes import local_node_info, provisioned_memory, total_memory
+from shardwright.api.schemas.v1.shards import shown
 from shardwright.model.cluster import Cluster, Policy
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView
@@ -290,7 +291,7 @@ def license_object(view: ClusterView, now: datetime) -> Json:
         "shards_limit": 1_000_000,
         "ram_shards_limit": 1_000_000,
         "flash_shards_limit": 0,
-        "ram_shards_in_use": len(view.shards),
+        "ram_shards_in_use": len(shown(view)),
         "flash_shards_in_use": 0,
     }
 

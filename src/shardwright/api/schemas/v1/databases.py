@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from shardwright.api.schemas.v1.actions import ActionV2Answer
 from shardwright.api.schemas.v1.common import Json, iso
+from shardwright.api.schemas.v1.shards import shown
 from shardwright.model.database import Database, DatabaseStatus, Endpoint, Persistence
 from shardwright.model.event import Event
 from shardwright.model.ids import ActionUid, DatabaseUid
@@ -230,7 +231,7 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         "server": record.server_kind.value,
         "replication": record.has_replica,
         "shards_count": record.shards_count,
-        "shard_list": sorted(s.uid for s in view.shards.values() if s.database_uid == record.uid),
+        "shard_list": [s.uid for s in shown(view, database_uid=record.uid)],
         "shards_placement": str(record.options.get("shards_placement", "dense")),
         "rack_aware": record.is_rack_aware,
         "data_persistence": record.persistence.value,

@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 
 from shardwright import __version__
 from shardwright.api.schemas.v1.common import Json, snapshot_time
+from shardwright.api.schemas.v1.shards import shown
 from shardwright.model.cluster import Node, Snapshot
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import NodeSeen
@@ -97,7 +98,7 @@ class NodeStatusAnswer(TypedDict):
 def node(record: Node, view: ClusterView) -> NodeAnswer:
     """The node, with what its agent saw of the machine."""
     seen = _seen(view, record.uid)
-    shards = [shard.uid for shard in view.shards_on(record.uid)]
+    shards = [shard.uid for shard in shown(view, node_uid=record.uid)]
     os_family, os_version = _os(seen.os_name)
     return {
         "uid": record.uid,
@@ -154,7 +155,7 @@ def node_status(record: Node, view: ClusterView) -> str:
 def status(record: Node, view: ClusterView) -> NodeStatusAnswer:
     """The node's status object."""
     seen = _seen(view, record.uid)
-    shards = view.shards_on(record.uid)
+    shards = shown(view, node_uid=record.uid)
     total = total_memory(record, view)
     provisional = record.memory_bytes if record.accepts_placement else 0
     leads = view.leadership is not None and view.leadership.node_uid == record.uid

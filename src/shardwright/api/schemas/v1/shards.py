@@ -8,6 +8,7 @@ from shardwright.api.schemas.v1.common import Json, iso
 from shardwright.model.database import Shard
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
+from shardwright.plan.standing import has_left
 
 
 class ProgressAnswer(TypedDict):
@@ -38,6 +39,13 @@ class ShardAnswer(TypedDict):
     incarnation: int
     generation: int
     used_memory: int
+
+
+def shown(view: ClusterView, *, node_uid: int | None = None, database_uid: int | None = None) -> list[Shard]:
+    """The shards of the cluster, of one node, of one database, by uid: without those that have left and whose files are only
+    being tidied up."""
+    found = (s for s in view.shards.values() if node_uid in (None, s.node_uid) and database_uid in (None, s.database_uid))
+    return sorted((s for s in found if not has_left(view, s)), key=lambda s: s.uid)
 
 
 def shard(record: Shard, view: ClusterView, *, info_keys: Collection[str] = ()) -> ShardAnswer:

@@ -27,9 +27,9 @@ def forgets_the_hard_fence() -> Sequence[Patch]:
     async def fence(self: Any, attempt: Any, old: Any, new: Any) -> None:
         attempt.began_at = self.clock.now()
         await self._hold(attempt)
-        self.probe("handoff:pause:before")
+        self.probe("handoff:fence:before")
         await old.pause_writes(handoff.PAUSE_S)
-        self.probe("handoff:pause:after")
+        self.probe("handoff:fence:after")
         attempt.fenced = await old.info()
         self.probe("handoff:compare:before")
         attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, "replica_lags_fenced", "lags")

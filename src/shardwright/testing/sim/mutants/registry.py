@@ -58,7 +58,8 @@ def planted(chosen: Mutant) -> Iterator[None]:
 
 
 def hunt(chosen: Mutant, seeds: range) -> tuple[int, Violation] | None:
-    """The first seed that notices the mistake, and how; None when none does."""
+    """The first seed that notices the mistake, and how; None when none does. Raises AssertionError when the mistake was written
+    for other code: then it breaks the product instead of being a mistake."""
     for seed in seeds:
         with planted(chosen):
             simulation = Simulation(seed)
@@ -68,6 +69,8 @@ def hunt(chosen: Mutant, seeds: range) -> tuple[int, Violation] | None:
                 simulation.press()
                 simulation.rest()
             except Violation as e:
+                if e.name == "defect":
+                    raise AssertionError(f"{chosen.name} fits the product no more: {e}") from e
                 return seed, e
             finally:
                 simulation.end()

@@ -116,7 +116,7 @@ def a_leader_that_does_not_know_that_it_is_none(simulation: Simulation) -> None:
         for seconds in (0.3, 0.6, 1.2, 1.6):
             world.loop.at(seconds, simulation.operator.action, 1 + int(seconds * 10) % 3, "enslave_node")
 
-    for point in ("handoff:hold:before", "handoff:pause:before", "handoff:commit:before"):
+    for point in ("handoff:hold:before", "handoff:fence:before", "handoff:commit:before"):
         _when(simulation, point, revoke)
 
 

@@ -112,7 +112,7 @@ def goes_forward_without_a_fence() -> Sequence[Patch]:
     async def finish(self: Any, attempt: Any, old: Any, new: Any, old_state: Any, new_state: Any) -> None:
         self._handoffs.probe("recovery:promote:before")
         await new.promote()
-        await self._handoffs.forward(attempt, old, new, finished_by="recovery")
+        await self._handoffs.forward(attempt, old, new, await new.info(), finished_by="recovery")
 
     return [(rules, "recovery", recovery), (recoveries.Recoveries, "_finish", finish)]
 
