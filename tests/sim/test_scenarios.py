@@ -210,3 +210,16 @@ def test_a_late_command_that_passes_an_endpoint_on_is_put_right() -> None:
     simulation.rest(60.0)
     assert [s.is_listening for s in served.endpoints.values()] == [True]
     simulation.end()
+
+
+def test_a_copy_that_was_given_up_is_no_copy_any_more() -> None:
+    """The primary dies a moment after the replica was given up, while the replica's process still ends."""
+    simulation = cluster(persistence="disabled")
+    world = simulation.world
+    simulation.operator.change(1, replication=False)
+    while all(s["wanted"] == "running" for s in world.checker.tables["shards"].values()):
+        simulation.run_for(0.001)
+    assert len(world.servers_of("1:1")) == 2
+    world.servers_of("1:1")[0].die(planned=False)
+    simulation.rest()
+    simulation.end()

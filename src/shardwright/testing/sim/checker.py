@@ -100,8 +100,8 @@ class Checker:
         if chain is None or planned:
             return
         chain.died_at = self.world.loop.now
-        # Whoever was in sync, or serves now, keeps what it holds.
-        heirs = [s.position for s in self.world.servers_of(server.group_uid) if s.is_synced_copy]
+        # Whoever was in sync, or serves now, keeps what it holds; what was given up before is no copy any more.
+        heirs = [s.position for s in self.world.servers_of(server.group_uid) if s.is_synced_copy and self._is_wanted(s)]
         chain.excused.append((server.position, heirs))
         if not heirs:
             stored = server.files.aof or server.files.snapshot
@@ -118,6 +118,10 @@ class Checker:
             heirs = [] if stored is None else [stored]
         while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
             chain.required.pop()
+
+    def _is_wanted(self, server: SimServer) -> bool:
+        shard = self.tables["shards"].get(f"shards/{server.shard_uid:08d}")
+        return shard is not None and bool(shard["wanted"] == "running")
 
     # -- terms ---------------------------------------------------------------------------------------------------------
 

@@ -58,8 +58,8 @@ def planted(chosen: Mutant) -> Iterator[None]:
 
 
 def hunt(chosen: Mutant, seeds: range) -> tuple[int, Violation] | None:
-    """The first seed that notices the mistake, and how; None when none does. Raises AssertionError when the mistake was written
-    for other code: then it breaks the product instead of being a mistake."""
+    """The first seed that notices the mistake, and how; None when none does. Raises AssertionError when the mistake was
+    written for other code: then it breaks the product instead of being a mistake."""
     for seed in seeds:
         with planted(chosen):
             simulation = Simulation(seed)
