@@ -204,7 +204,7 @@ class Leader:
                 wake_at = _earlier(wake_at, decision.wake_at)
         self._applier.submit(list(dict.fromkeys(commands)), view)
         # What is observed only takes shards from the hot ones, so without a change the first answer holds.
-        is_calm = not hot and self._parts.mirror.view() is recorded
+        is_calm = not hot and not view.live_moves() and self._parts.mirror.view() is recorded
         is_busy = not is_calm and _is_busy(view)
         self._busy_until = _earlier(wake_at, now + timedelta(seconds=self._pace.busy_turn_s) if is_busy else None)
         await self._publisher.publish(view, now)
