@@ -1,11 +1,13 @@
 """Which servers the leader asks."""
 
 from dataclasses import replace
+from typing import Any
 
-from shardwright.leader.observe import is_unreported, is_worth_asking
+from shardwright.clock import SystemClock
+from shardwright.leader.observe import Observer, is_unreported, is_worth_asking
 from shardwright.model.database import ShardWanted
 from shardwright.model.ids import ShardUid
-from shardwright.model.seen import ProcessState
+from shardwright.model.seen import ProcessIdentity, ProcessState
 from shardwright.testing.builders import cluster
 
 SHARD = ShardUid(1)
@@ -33,3 +35,41 @@ def test_an_incarnation_that_no_agent_will_report_is_asked_also_when_it_is_unwan
     assert is_worth_asking(dead, shard)
     alive = replace(builder.with_records(shard).view, processes={})
     assert not is_worth_asking(alive, shard)
+
+
+class Processes:
+    """A machine whose processes all run, until one is ended."""
+
+    def __init__(self) -> None:
+        self.have_ended = False
+
+    def is_local(self, identity: ProcessIdentity) -> bool:
+        return True
+
+    def is_running(self, identity: ProcessIdentity) -> bool:
+        return not self.have_ended
+
+    def cpu_seconds(self, identity: ProcessIdentity) -> float | None:
+        return None
+
+
+def observer(machine: Processes) -> Observer:
+    nobody: Any = None
+    return Observer(nobody, nobody, machine=machine, clock=SystemClock(), wake=lambda: None)
+
+
+def test_a_view_is_made_anew_only_when_the_records_have_changed() -> None:
+    looking = observer(Processes())
+    view = cluster(nodes=3).view
+    assert looking.augment(view) is looking.augment(view)
+    assert looking.augment(replace(view, revision=view.revision + 1)).revision == view.revision + 1
+
+
+def test_the_process_of_a_silent_server_is_looked_at_each_time() -> None:
+    """It may end at any moment, and nobody else will say so."""
+    machine = Processes()
+    looking = observer(machine)
+    view = cluster(nodes=3).with_database(on=((1, 2),)).view
+    assert looking.augment(view).process_state(SHARD) is ProcessState.RUNNING
+    machine.have_ended = True
+    assert looking.augment(view).process_state(SHARD) is ProcessState.GONE

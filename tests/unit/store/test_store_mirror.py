@@ -1,7 +1,7 @@
 """The mirror converges, survives what stores do, and shows records as a view."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -238,3 +238,28 @@ def test_daemons_are_in_the_view() -> None:
             assert mirror.view().daemons == {NODE.uid: presence}
 
     asyncio.run(main())
+
+
+def test_a_subscriber_hears_of_each_change_until_it_ends() -> None:
+    async def run() -> None:
+        store = MemoryStore(SystemClock())
+        async with mirrored(store) as mirror:
+            heard: list[tuple[str, ...]] = []
+            shown: list[int] = []
+
+            def hear(changed: Collection[str]) -> None:
+                heard.append(tuple(changed))
+                shown.append(mirror.revision)
+
+            end = mirror.subscribe(hear)
+            first = await put(store, NODE, SHARD)
+            await mirror.reach(first)
+            second = await delete(store, keys.key_of(NODE))
+            await mirror.reach(second)
+            end()
+            await mirror.reach(await put(store, NODE))
+            assert heard == [(keys.key_of(NODE), keys.key_of(SHARD)), (keys.key_of(NODE),)]
+            assert shown == [first, second], "it is told when the mirror shows it"
+        await store.close()
+
+    asyncio.run(run())
