@@ -49,7 +49,7 @@ DATABASES_AT_ONCE = 32
 """Bounds sessions and memory; a command takes milliseconds."""
 FAILURE_REST_S = 0.5
 """A command that failed is not given again sooner."""
-REPEAT_REST_S = 0.1
+REPEAT_REST_S = 0.05
 """Nor one that was done: what is seen does not show it yet, or it has no effect, and the turns would run in circles."""
 
 _log = structlog.get_logger(__name__)
