@@ -2,7 +2,7 @@
 
 from sim_runs import run
 
-SHARE = 600
+SHARE = 500
 
 
 def hold(first: int, count: int = SHARE) -> None:
