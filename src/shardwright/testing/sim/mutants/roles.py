@@ -11,7 +11,8 @@ from shardwright.model.decision import Decision
 from shardwright.model.seen import Health
 from shardwright.model.view import Put
 from shardwright.reconcile import group as groups
-from shardwright.testing.sim.mutants.registry import Patch, mutant
+from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
+from shardwright.testing.sim.mutants.situations import a_primary_that_dies_long_after_its_link
 
 
 @mutant
@@ -36,7 +37,7 @@ def lets_an_empty_copy_lead() -> Sequence[Patch]:
     return [(groups, "choose_primary", choose)]
 
 
-@mutant
+@mutant_in(a_primary_that_dies_long_after_its_link)
 def promotes_a_replica_out_of_sync() -> Sequence[Patch]:
     right = groups._replace_primary
 

@@ -132,6 +132,28 @@ def replicas_that_lag(simulation: Simulation) -> None:
     world.loop.at(20.0, lag)
 
 
+def a_primary_that_dies_long_after_its_link(simulation: Simulation) -> None:
+    """No node reaches another for more than a minute; then the primaries die, whose files hold what no replica has."""
+    world = simulation.world
+    pairs = {(a, b) for a in world.nodes for b in world.nodes if a != b}
+
+    def cut() -> None:
+        world.network.cuts |= pairs
+        for _, server in sorted(world.servers_by_pid.items()):
+            if server.is_alive:
+                server.check_link()
+
+    def strike() -> None:
+        for group in list(world.checker.tables["groups"].values()):
+            for server in world.servers_of(group["uid"]):
+                if server.shard_uid == group["primary"]:
+                    server.die(planned=False)
+        world.network.cuts -= pairs
+
+    world.loop.at(22.0, cut)
+    world.loop.at(90.0, strike)
+
+
 def clocks_that_jump_while_a_server_is_stuck(simulation: Simulation) -> None:
     """A primary never answers again; just before its time is over, every clock is set back by an hour."""
     world = simulation.world
@@ -162,4 +184,5 @@ SITUATIONS = (
     requests_that_are_undone,
     clocks_that_jump_while_a_server_is_stuck,
     replicas_that_lag,
+    a_primary_that_dies_long_after_its_link,
 )
