@@ -223,3 +223,23 @@ def test_a_copy_that_was_given_up_is_no_copy_any_more() -> None:
     world.servers_of("1:1")[0].die(planned=False)
     simulation.rest()
     simulation.end()
+
+
+def test_an_undone_end_of_a_maintenance_leaves_the_node_in_it_also_while_a_daemon_is_away() -> None:
+    """The node goes back to where it was a moment before: that takes no vote away."""
+    simulation = cluster()
+    world = simulation.world
+    node = primary_node(simulation)
+    simulation.operator.action(node, "maintenance_on")
+    simulation.run_for(30.0)
+    away = next(d for d in world.daemons() if d.node.uid != node and d.leader is None)
+    away.process.freeze()
+    simulation.run_for(20.0)
+    simulation.operator.action(node, "maintenance_off")
+    simulation.run_for(0.005)
+    simulation.operator.cancel(node, "maintenance_off", mode="undo")
+    simulation.run_for(10.0)
+    assert ended(simulation)[-1] == "maintenance_off cancelled"
+    assert world.checker.tables["nodes"][f"nodes/{node:08d}"]["is_quorum_only"]
+    simulation.rest()
+    simulation.end()

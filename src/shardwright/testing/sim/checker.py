@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NEXT_STATUS = {
     "queued": {"starting", "cancelled"},
-    "starting": {"running", "cancelling", "failed"},
+    "starting": {"running", "failed"},
     "running": {"completed", "cancelling", "failed"},
     "cancelling": {"cancelled", "failed"},
 }
@@ -257,7 +257,7 @@ class Checker:
 
     def _is_restore(self, node: int) -> bool:
         return any(a["node_uid"] == node and a["name"] == "maintenance_off" for a in self.tables["actions"].values()
-                   if a["status"] in ("running", "failed"))  # fmt: skip
+                   if a["status"] in ("running", "cancelling", "failed"))  # fmt: skip
 
     def _snapshot_first(self, node: Json) -> None:
         prefix = f"snapshots/{node['uid']:08d}/"
