@@ -138,3 +138,46 @@ def test_replication_is_not_given_up_while_the_primary_is_dead() -> None:
     assert chain.required
     assert any(s.position.holds(chain.required[-1]) for s in simulation.world.servers_of("1:1"))
     simulation.end()
+
+
+def replica_node(simulation: Simulation) -> int:
+    tables = simulation.world.checker.tables
+    primary = tables["groups"]["groups/1:1"]["primary"]
+    return next(int(s["node_uid"]) for s in tables["shards"].values() if s["uid"] != primary and s["wanted"] == "running")
+
+
+def homes(simulation: Simulation) -> set[int]:
+    shards = simulation.world.checker.tables["shards"].values()
+    return {int(s["node_uid"]) for s in shards if s["wanted"] == "running"}
+
+
+@pytest.mark.parametrize("returns_after_s", [10.0, 35.2, 36.0, 36.3, 120.0])
+def test_a_lost_copy_is_rebuilt_and_what_comes_back_is_not_one_too_many(returns_after_s: float) -> None:
+    """The node returns before, during and after the rebuild of its copy."""
+    simulation = cluster(persistence="disabled")
+    simulation.operator.policy(slave_ha_grace_period_s=20)
+    simulation.run_for(5.0)
+    dead, before = replica_node(simulation), homes(simulation)
+    simulation.kill_node(dead)
+    simulation.run_for(returns_after_s)
+    if returns_after_s > 100:
+        assert dead not in homes(simulation)
+    simulation.revive_node(dead)
+    simulation.rest()
+    assert len(homes(simulation)) == 2
+    if returns_after_s < 20:
+        assert homes(simulation) == before
+    simulation.end()
+
+
+def test_a_dead_primarys_copy_is_rebuilt_too() -> None:
+    simulation = cluster(persistence="disabled")
+    simulation.operator.policy(slave_ha_grace_period_s=20)
+    simulation.run_for(5.0)
+    dead = primary_node(simulation)
+    simulation.kill_node(dead)
+    simulation.run_for(120.0)
+    assert dead not in homes(simulation)
+    assert len(homes(simulation)) == 2
+    simulation.rest()
+    simulation.end()
