@@ -26,7 +26,7 @@ from shardwright.testing.chaos.rules import Promise
 from shardwright.testing.chaos.schedule import schedule
 
 NODES = 4
-WRITERS = 2
+WRITERS = 3
 WRITES_PER_S = 50.0
 CONVERGE_S = 120.0
 GRACE_S = 10

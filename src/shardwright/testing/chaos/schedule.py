@@ -71,8 +71,8 @@ FREEZES_S = {
     Kind.KILL_SUPERVISOR: (0.2, 3.0),
 }
 """How long something stands still, or is away, at least and at most; a server never as long as the policy allows it to."""
-REQUEST_GAP_S = (0.5, 6.0)
-FAULT_GAP_S = (0.5, 5.0)
+REQUEST_GAP_S = (0.3, 4.0)
+FAULT_GAP_S = (0.3, 3.5)
 CANCEL_SOON = 0.35
 """Part of the node actions that are cancelled soon after their request."""
 
