@@ -48,6 +48,8 @@ class Faults:
         self._promises = promises
         self._frozen: list[_Frozen] = []
         self._up: threading.Thread | None = None
+        self.failures: list[str] = []
+        """What ought to have worked: bringing the cluster up again."""
 
     def do(self, item: Item) -> str:
         """Do it; what was hit, or that nothing was."""
@@ -155,7 +157,7 @@ class Faults:
             try:
                 self._cluster.up()
             except (DemoFailed, subprocess.TimeoutExpired) as e:
-                print(f"up failed, attempt {attempt + 1}: {e}", flush=True)
+                self.failures.append(f"up failed, attempt {attempt + 1}: {e}")
                 continue
             return
 

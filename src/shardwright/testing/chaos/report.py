@@ -27,7 +27,7 @@ class Result:
     complaints: list[str] = field(default_factory=list)
     """What was not at rest in the end."""
     defects: list[str] = field(default_factory=list)
-    """Lines of the daemons' logs that name a defect."""
+    """What ought to have worked, and lines of the daemons' logs that name a defect."""
 
     @property
     def is_good(self) -> bool:

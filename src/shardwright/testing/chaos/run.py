@@ -93,7 +93,7 @@ def run(options: Options, say: Say) -> Result:
         finally:
             writers.close()
             checker.close()
-        result.defects = _defects(cluster)
+        result.defects += _defects(cluster)
         if options.kept is not None and not result.is_good:
             _keep(cluster, options.kept)
             say(f"logs and records are kept in {options.kept}")
@@ -134,6 +134,7 @@ def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Resu
     while asking.is_alive():
         _wait(faults, time.monotonic() + 0.1)
     faults.heal()
+    result.defects = list(faults.failures)
     say("healed; waiting for rest")
     result.faults, result.requests = dict(+hit), dict(+asked)
     _come_to_rest(cluster, operator, result)
