@@ -3,11 +3,14 @@ everything came to rest; else 1 (130: interrupted)."""
 
 import argparse
 import json
+import logging
 import signal
 import sys
 import time
 from pathlib import Path
 from types import FrameType
+
+import structlog
 
 from shardwright.demo.cluster import DemoFailed
 from shardwright.testing.chaos import report
@@ -32,6 +35,7 @@ def main() -> int:
         print("\n".join(str(item) for item in schedule(options.seed, seconds=options.seconds)))
         return 0
     signal.signal(signal.SIGTERM, _interrupted)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     began = time.monotonic()
 
     def say(text: str) -> None:

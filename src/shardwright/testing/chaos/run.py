@@ -133,11 +133,12 @@ def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Resu
     _wait(faults, began + options.seconds)
     while asking.is_alive():
         _wait(faults, time.monotonic() + 0.1)
+    ended = time.monotonic()
     faults.heal()
     result.defects = list(faults.failures)
     say("healed; waiting for rest")
     result.faults, result.requests = dict(+hit), dict(+asked)
-    _come_to_rest(cluster, operator, result)
+    _come_to_rest(cluster, operator, result, since=ended)
     _count(cluster, result)
 
 
@@ -146,10 +147,10 @@ def _wait(faults: Faults, until: float) -> None:
         time.sleep(min(left, max(0.005, faults.tick())))
 
 
-def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result) -> None:
-    """Nodes are opened again as soon as they can be: an operator does that when trouble is over."""
-    began = time.monotonic()
-    while time.monotonic() < began + CONVERGE_S:
+def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result, *, since: float) -> None:
+    """Nodes are opened again as soon as they can be: an operator does that when trouble is over. ``since`` is the end of the
+    last fault, by the monotonic clock."""
+    while time.monotonic() < since + CONVERGE_S:
         try:
             now = cluster.records()
             is_tidy = not any(n.is_quorum_only or n.is_closed for n in now.nodes.values())
@@ -157,7 +158,7 @@ def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result) -> 
                 operator.tidy(now)
             result.complaints = facts.complaints(cluster.layout)
             if is_tidy and not result.complaints:
-                result.converged_s = round(time.monotonic() - began, 1)
+                result.converged_s = round(time.monotonic() - since, 1)
                 return
         except (sqlite3.Error, ShardwrightError, KeyError) as e:
             result.complaints = [f"cannot be looked at: {e!r}"]

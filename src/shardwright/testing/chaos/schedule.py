@@ -73,8 +73,15 @@ FREEZES_S = {
 """How long something stands still, or is away, at least and at most; a server never as long as the policy allows it to."""
 REQUEST_GAP_S = (0.3, 4.0)
 FAULT_GAP_S = (0.3, 3.5)
-CANCEL_SOON = 0.35
+CANCEL_SOON = 0.25
 """Part of the node actions that are cancelled soon after their request."""
+STRIKE_SOON = 0.5
+"""Part of them in the middle of which something dies or stands still: their moves last a second, their handoffs less."""
+STRIKES = (
+    *(Kind.KILL_LEADER, Kind.FREEZE_LEADER, Kind.KILL_DAEMON, Kind.KILL_ENDPOINT, Kind.FREEZE_ENDPOINT),
+    *(Kind.KILL_REPLICA, Kind.FREEZE_SERVER),
+)
+SOON_S = (0.05, 0.3, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +112,20 @@ def _items(rng: random.Random, gap: tuple[float, float], seconds: float, *, is_f
     at = rng.uniform(*gap)
     while at < seconds:
         kind = rng.choices(kinds, weights)[0]
-        lasts = rng.uniform(*FREEZES_S[kind]) if kind in FREEZES_S else 0.0
-        found.append(Item(at, kind, rng.randrange(1 << 16), lasts))
-        if kind in (Kind.MAINTENANCE, Kind.REMOVE, Kind.STEP_DOWN) and rng.random() < CANCEL_SOON:
-            soon = at + rng.choice((0.05, 0.3, 1.0)) * rng.random()
-            found.append(Item(soon, rng.choice((Kind.CANCEL_STOP, Kind.CANCEL_UNDO)), rng.randrange(1 << 16)))
+        found.append(_item(rng, at, kind))
+        if kind in (Kind.MAINTENANCE, Kind.REMOVE, Kind.STEP_DOWN):
+            if rng.random() < CANCEL_SOON:
+                found.append(_soon(rng, at, (Kind.CANCEL_STOP, Kind.CANCEL_UNDO)))
+            if rng.random() < STRIKE_SOON:
+                found.append(_soon(rng, at, STRIKES))
         at += rng.uniform(*gap)
     return found
+
+
+def _item(rng: random.Random, at: float, kind: Kind) -> Item:
+    lasts = rng.uniform(*FREEZES_S[kind]) if kind in FREEZES_S else 0.0
+    return Item(at, kind, rng.randrange(1 << 16), lasts)
+
+
+def _soon(rng: random.Random, at: float, kinds: tuple[Kind, ...]) -> Item:
+    return _item(rng, at + rng.choice(SOON_S) * rng.random(), rng.choice(kinds))
