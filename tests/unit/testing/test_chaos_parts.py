@@ -113,7 +113,7 @@ def test_a_journal_that_was_cut_off_is_read_up_to_there() -> None:
 
 def test_the_longest_pause_is_between_acknowledgements_of_any_writer() -> None:
     one, other = [Entry(1, True, 0, 1.0), Entry(2, True, 0, 9.0)], [Entry(1, True, 0, 4.0), Entry(2, False, 0, 6.0)]
-    assert longest_pause([one, other]) == 5.0
+    assert longest_pause([one, other]) == (5.0, 4.0)
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------

@@ -36,10 +36,9 @@ def main() -> int:
         return 0
     signal.signal(signal.SIGTERM, _interrupted)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    began = time.monotonic()
 
     def say(text: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f}] {text}", flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
     try:
         result = run(Options(options.seed, options.seconds, options.server, options.keep), say)

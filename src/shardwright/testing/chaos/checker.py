@@ -108,7 +108,8 @@ def _check(place: Place, watchers: list[Watcher]) -> dict[str, Any]:
             total.in_doubt += found.in_doubt
             for name in ("lost", "lost_allowed", "doubled", "torn"):
                 getattr(total, name).extend(getattr(found, name))
-        databases[work.name] = {"acked": acked, "longest_pause_s": round(longest_pause(journals), 3)}
+        pause_s, began = longest_pause(journals)
+        databases[work.name] = {"acked": acked, "longest_pause_s": round(pause_s, 3), "longest_pause_at": round(began, 3)}
     for watcher in watchers:
         total.torn += watcher.torn
         total.lost += watcher.went_back

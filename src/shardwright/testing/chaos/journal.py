@@ -137,7 +137,7 @@ def _is_tail(entry: Entry, kills: Sequence[float]) -> bool:
     return any(at - TAIL_S <= entry.ended <= at + AFTER_S for at in kills)
 
 
-def longest_pause(journals: Iterable[Sequence[Entry]]) -> float:
-    """Longest time without any acknowledged write of a database, in seconds, from its first one on."""
+def longest_pause(journals: Iterable[Sequence[Entry]]) -> tuple[float, float]:
+    """Longest time without any acknowledged write of a database, in seconds, from its first one on; and when it began."""
     ends = sorted(e.ended for entries in journals for e in entries if e.is_acked)
-    return max((b - a for a, b in pairwise(ends)), default=0.0)
+    return max(((b - a, a) for a, b in pairwise(ends)), default=(0.0, 0.0))

@@ -1,6 +1,7 @@
 """What a run found: for people, and as one line of JSON."""
 
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -39,7 +40,10 @@ class Result:
 def show(result: Result) -> str:
     """The readable part."""
     found = result.found
-    pauses = {name: d["longest_pause_s"] for name, d in found.get("databases", {}).items()}
+    pauses = {
+        name: f"{d['longest_pause_s']} (from {time.strftime('%H:%M:%S', time.localtime(d['longest_pause_at']))})"
+        for name, d in found.get("databases", {}).items()
+    }
     lines = [
         f"seed {result.seed}, {result.seconds:.0f} s, {result.server}",
         f"acknowledged writes: {found.get('acked')}; in doubt: {found.get('in_doubt')}; looks: {found.get('looks')}",
