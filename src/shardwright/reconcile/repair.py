@@ -131,6 +131,9 @@ def _not_wanted(move: Move, view: ClusterView) -> str:
     group = None if move.group_uid is None else view.groups.get(move.group_uid)
     if shard is not None and group is not None and is_sound(view, group, shard):
         return "the lost copy came back"
+    database = view.databases.get(move.database_uid)
+    if database is None or not database.has_replica:
+        return "its database wants no replicas any more"
     target = None if move.to_node is None else view.nodes.get(move.to_node)
     if target is None or not target.accepts_placement or target.uid in _nodes_being_emptied(view):
         return "its node takes no new shards any more"

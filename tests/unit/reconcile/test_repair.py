@@ -7,10 +7,11 @@ import pytest
 
 from shardwright.actions.move import decide_move
 from shardwright.model.action import ActionName, Move, MoveKind, MoveState
-from shardwright.model.database import GroupPhase, Shard, ShardWanted
+from shardwright.model.database import DatabaseStatus, GroupPhase, Shard, ShardWanted
 from shardwright.model.ids import GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
+from shardwright.reconcile.database import decide_database, unsettled
 from shardwright.reconcile.repair import RETRY_DELAYS, decide_repair, is_missing
 from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import step_move
@@ -175,6 +176,21 @@ def test_a_target_that_takes_nothing_any_more_ends_its_rebuild() -> None:
     assert [m.is_cancel_wanted for m in moves(closed)] == [True]
     emptied = lost().with_move(move).with_action(ActionName.MAINTENANCE_ON, move.to_node)
     assert [m.is_cancel_wanted for m in moves(emptied)] == [True]
+
+
+def test_a_database_that_wants_no_replicas_any_more_ends_its_rebuild() -> None:
+    (move,) = moves(lost())
+    changed = lost().with_move(replace(move, state=MoveState.SYNCING)).with_database_changed(1, has_replica=False)
+    assert [m.is_cancel_wanted for m in moves(changed)] == [True]
+
+
+def test_a_change_has_not_ended_while_a_move_holds_a_copy_too_many() -> None:
+    (move,) = moves(lost())
+    builder = pair().with_move(replace(move, state=MoveState.CLEANING))
+    builder = builder.with_database_changed(1, has_replica=False, status=DatabaseStatus.ACTIVE_CHANGE_PENDING)
+    database = next(iter(builder.view.databases.values()))
+    assert "copies_too_many" in [r.code for r in unsettled(database, builder.view)]
+    assert decide_database(database, builder.view, LATER).writes == ()
 
 
 def test_a_move_that_an_operator_asked_for_is_not_taken_back() -> None:
