@@ -20,8 +20,10 @@ PIP := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
 SEED := 1
 N := 1000
 FROM := 0
+# seconds of chaos
+FOR := 300
 
-.PHONY: help demo test check bench clean format lock sim sim-many sim-mutants crash-points
+.PHONY: help demo test check bench clean format lock sim sim-many sim-mutants crash-points chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +55,9 @@ sim-mutants: $(VENV)/.dev ## plant known mistakes one by one: the simulation mus
 
 crash-points: $(VENV)/.dev ## the leader fails at every commit and command of every action; writes docs/reference/crash-points.md
 	@exec $(BIN)/python -m shardwright.testing.sim crash-points docs/reference/crash-points.md $(ARGS)
+
+chaos: $(VENV)/.dev ## a real cluster under writers and random actions; processes are killed and frozen (SEED=1 FOR=300)
+	@exec $(BIN)/python -m shardwright.testing.chaos --seed $(SEED) --for $(FOR) $(ARGS)
 
 format: $(VENV)/.dev ## format and repair what ruff can repair
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -137,7 +137,8 @@ def _wait_until_it_follows(cluster: TestCluster, thawed: DaemonPresence, success
         others = {n for n in cluster.facts().nodes if n != thawed.node_uid}
         cluster.avoided = set(others)
         told = cluster.call("GET", "/v1/cluster")["leader"]
-        return told is not None and told["pid"] == successor.pid and cluster.present()[thawed.node_uid].pid == thawed.pid
+        there = cluster.present().get(thawed.node_uid)
+        return told is not None and told["pid"] == successor.pid and there is not None and there.pid == thawed.pid
 
     cluster.until("the thawed daemon to follow", follows, seconds=10)
 

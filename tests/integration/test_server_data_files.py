@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from server_harness import RunningServer, both_servers, restart_server, server_settings, start_server, wait_until
 
-from shardwright.model.database import Persistence, ServerKind, SnapshotRule
+from shardwright.model.database import AofPolicy, Persistence, ServerKind, SnapshotRule
 
 pytestmark = pytest.mark.server
 
@@ -44,6 +44,25 @@ def test_killed_after_the_change_to_an_append_only_file_was_recorded(kind: Serve
         server.kill()
         server = restart_server(server)
         assert _keys(server) == {"k", "k2"}
+    finally:
+        server.stop()
+
+
+@both_servers
+def test_transactions_and_scripts_come_back_from_an_append_only_file(kind: ServerKind, tmp_path: Path) -> None:
+    """Redis 7.0 loads the file as the default user and leaves out each transaction that this user may not do."""
+    settings = server_settings(Persistence.AOF, aof_policy=AofPolicy.ALWAYS)
+    server = start_server(kind, tmp_path, settings=settings, is_open=True)
+    try:
+        with server.client("application") as client:
+            pipe = client.pipeline(transaction=True)
+            pipe.set("one", 1)
+            pipe.rpush("two", 2)
+            pipe.execute()
+            client.eval("redis.call('SET', KEYS[1], 3) redis.call('SET', KEYS[2], 4)", 2, "three", "four")
+        server.kill()
+        server = restart_server(server)
+        assert _keys(server) == {"one", "two", "three", "four"}
     finally:
         server.stop()
 

@@ -180,9 +180,11 @@ def test_a_start_that_never_ends_is_given_up_in_its_time_by_a_leader_with_anothe
     leader = world.leader()
     assert leader is not None
     leader.process.kill()
-    simulation.run_for(30.0)
+    while (successor := world.leader()) is None or successor is leader:
+        simulation.run_for(0.1)
+    simulation.run_for(5.0)
     assert first_relocation(simulation)["state"] == "starting", "not cut short"
-    simulation.run_for(60.0)
+    simulation.run_for(20.0)
     assert first_relocation(simulation)["state"] == "failed", "not put off"
     simulation.rest()
     simulation.end()
@@ -241,5 +243,48 @@ def test_an_undone_end_of_a_maintenance_leaves_the_node_in_it_also_while_a_daemo
     simulation.run_for(10.0)
     assert ended(simulation)[-1] == "maintenance_off cancelled"
     assert world.checker.tables["nodes"][f"nodes/{node:08d}"]["is_quorum_only"]
+    simulation.rest()
+    simulation.end()
+
+
+def replica_node(simulation: Simulation) -> int:
+    tables = simulation.world.checker.tables
+    primary = tables["groups"]["groups/1:1"]["primary"]
+    return next(int(s["node_uid"]) for s in tables["shards"].values() if s["uid"] != primary and s["wanted"] == "running")
+
+
+def homes(simulation: Simulation) -> set[int]:
+    shards = simulation.world.checker.tables["shards"].values()
+    return {int(s["node_uid"]) for s in shards if s["wanted"] == "running"}
+
+
+@pytest.mark.parametrize("returns_after_s", [10.0, 35.2, 36.0, 36.3, 120.0])
+def test_a_lost_copy_is_rebuilt_and_what_comes_back_is_not_one_too_many(returns_after_s: float) -> None:
+    """The node returns before, during and after the rebuild of its copy."""
+    simulation = cluster(persistence="disabled")
+    simulation.operator.policy(slave_ha_grace_period_s=20)
+    simulation.run_for(5.0)
+    dead, before = replica_node(simulation), homes(simulation)
+    simulation.kill_node(dead)
+    simulation.run_for(returns_after_s)
+    if returns_after_s > 100:
+        assert dead not in homes(simulation)
+    simulation.revive_node(dead)
+    simulation.rest()
+    assert len(homes(simulation)) == 2
+    if returns_after_s < 20:
+        assert homes(simulation) == before
+    simulation.end()
+
+
+def test_a_dead_primarys_copy_is_rebuilt_too() -> None:
+    simulation = cluster(persistence="disabled")
+    simulation.operator.policy(slave_ha_grace_period_s=20)
+    simulation.run_for(5.0)
+    dead = primary_node(simulation)
+    simulation.kill_node(dead)
+    simulation.run_for(120.0)
+    assert dead not in homes(simulation)
+    assert len(homes(simulation)) == 2
     simulation.rest()
     simulation.end()

@@ -23,6 +23,9 @@ from shardwright.plan.standing import is_gone
 
 START_LIMIT = timedelta(seconds=60)
 """From the record of a new shard to its server's first answer."""
+AGENT_ABSENT_LIMIT = timedelta(seconds=10)
+"""A target whose daemon is away for this long while its server has not started is given up: a daemon that only died is back
+sooner, and another node may be there now."""
 SYNC_SILENCE_LIMIT = timedelta(seconds=120)
 """A sync in which nothing moves for this long is given up."""
 HANDOFF_ATTEMPTS_MAX = 8
@@ -184,6 +187,10 @@ def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: 
         if seen.role is not Role.REPLICA and not has_sync_to_spare(view):
             return Decision(wake_at=now + timedelta(seconds=1))
         return Decision(writes=(Put(_enter(move, MoveState.SYNCING, now, sync_began_at=now, reasons=())),))
+    is_agent_away = new.node_uid not in view.daemons and state is not ProcessState.RUNNING
+    if is_agent_away and _age(move, now) > AGENT_ABSENT_LIMIT:
+        text = f"node {new.node_uid} has no running daemon that could start the new server"
+        return _give_up(move, new, now, _reason(move, Code.NODE_DOWN, text))
     if _age(move, now) > START_LIMIT:
         text = f"the new server on node {new.node_uid} did not answer within {START_LIMIT.seconds} s"
         return _give_up(move, new, now, _reason(move, "shard_start_timeout", text))

@@ -32,6 +32,7 @@ from shardwright.model.view import ClusterView, Write
 from shardwright.reconcile.database import decide_database
 from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
 from shardwright.reconcile.group import decide_group, decide_unwanted
+from shardwright.reconcile.repair import decide_repair
 from shardwright.server.protocol import Servers
 from shardwright.store import keys
 from shardwright.store.commit import Conflict, Fence, commit
@@ -294,6 +295,7 @@ DECIDERS: tuple[tuple[Names, Decide], ...] = (
     (lambda view: [""], lambda name, view, now: decide_strays(view)),
     (lambda view: [str(uid) for uid in sorted(view.databases)], _database),
     (lambda view: [""], lambda name, view, now: decide_unwanted(view)),
+    (lambda view: [""], lambda name, view, now: decide_repair(view, now)),
     (lambda view: [m.uid for m in view.live_moves()], _move),
     (lambda view: [a.uid for a in view.live_actions()], _action),
 )

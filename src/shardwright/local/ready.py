@@ -1,6 +1,7 @@
 """Waiting until a local cluster serves: every node's API answers, every daemon is present, somebody leads."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -28,20 +29,24 @@ async def wait_ready(layout: Layout, store: Store, *, clock: Clock, on_node: Cal
     cluster, nodes = await read_cluster(store), await read_nodes(store)
     assert cluster is not None
     deadline = clock.monotonic() + READY_TIMEOUT_S
-    waiting = {n.uid: n for n in nodes}
+    answered: set[NodeUid] = set()
     while True:
-        for node in list(waiting.values()):
-            if await api_answers(node.address, cluster.api_port, layout.certificate):
-                del waiting[node.uid]
+        # Read anew each time: a removal that is under way ends without us.
+        with contextlib.suppress(StoreUnavailable):
+            nodes = await read_nodes(store)
+        for node in nodes:
+            if node.uid not in answered and await api_answers(node.address, cluster.api_port, layout.certificate):
+                answered.add(node.uid)
                 on_node(node)
+        waiting = {n.uid: n for n in nodes if n.uid not in answered}
         supervisor = read_identity(layout.supervisor)
         # Daemons that outlived an earlier supervisor answer before the new one has even begun.
-        if not waiting and supervisor is not None and is_running(supervisor) and await _is_led(store, nodes):
+        absent = "" if waiting else await _absent(store, nodes)
+        if not waiting and not absent and supervisor is not None and is_running(supervisor):
             return
         if clock.monotonic() > deadline:
-            raise Permanent(
-                "not_ready", f"{_missing(layout, waiting)} after {READY_TIMEOUT_S:.0f} s; see {layout.directory}"
-            )
+            said = _missing(layout, waiting) if waiting else absent or "nobody supervises the daemons"
+            raise Permanent("not_ready", f"{said} after {READY_TIMEOUT_S:.0f} s; see {layout.directory}")
         if supervisor is not None and not is_running(supervisor):
             said = last_line(layout.supervisor_output)
             raise Permanent(
@@ -68,19 +73,19 @@ async def api_answers(address: str, port: int, certificate: Path) -> bool:
         return False
 
 
-async def _is_led(store: Store, nodes: list[Node]) -> bool:
+async def _absent(store: Store, nodes: list[Node]) -> str:
+    """What is missing when every API answers: a leader, or daemons that hold their lease; empty when nothing is."""
     try:
         if await store.get(keys.LEADER) is None:
-            return False
+            return "every API answers, but no daemon leads"
         present = {item.key for item in (await store.range(keys.DAEMONS)).items}
-    except StoreUnavailable:
-        return False
-    return present >= {f"{keys.DAEMONS}{n.uid:08d}" for n in nodes}
+    except StoreUnavailable as e:
+        return f"every API answers, but the store cannot be read: {e.text}"
+    missing = [str(n.uid) for n in nodes if f"{keys.DAEMONS}{n.uid:08d}" not in present]
+    return f"the daemons of nodes {', '.join(missing)} do not hold their lease" if missing else ""
 
 
 def _missing(layout: Layout, waiting: dict[NodeUid, Node]) -> str:
-    if not waiting:
-        return "every API answers, but no daemon leads"
     said = []
     for uid, node in sorted(waiting.items()):
         last = last_line(layout.daemon_output(node.uid))

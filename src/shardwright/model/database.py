@@ -193,6 +193,9 @@ class Shard:
     restart_not_before: datetime | None = None
     failure: str = ""
     """Why the current incarnation cannot be used; empty otherwise."""
+    missing_since: datetime | None = None
+    """Since when the copy has not served and nothing was about to change that; None while it does what is wanted of it.
+    After the policy's grace period it is rebuilt elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

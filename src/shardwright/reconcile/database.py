@@ -179,6 +179,10 @@ def unsettled(database: Database, view: ClusterView) -> tuple[Reason, ...]:
             reasons.append(Reason("group_starting", f"slot group {group.uid} is being started", database_uid=database.uid))
             continue
         running = [s for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
+        if len(running) > database.copies:
+            # A move brought one while the number of copies was changed: once it has ended, one copy is given up.
+            text = f"slot group {group.uid} has {len(running)} copies and shall have {database.copies}"
+            reasons.append(Reason("copies_too_many", text, database_uid=database.uid))
         reasons.extend(
             Reason("shard_not_ready", text, shard_uid=shard.uid, database_uid=database.uid)
             for shard in running

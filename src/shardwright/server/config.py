@@ -213,7 +213,9 @@ def _users(file: ServerFile) -> list[tuple[str, ...]]:
         allowed += _VALKEY_ALLOWED_ADMIN
     application = ("~*", "&*", "+@all", "-@admin", *_each("-", _NEVER_FOR_APPLICATIONS), *_each("+", allowed))
     return [
-        ("user", "default", "reset"),
+        # Off: nobody is this user, and a connection without a login may do nothing. But Redis 7.0 loads an append-only file
+        # as this user, and would leave out each transaction and script that it may not do.
+        ("user", "default", "reset", "off", "~*", "&*", "+@all"),
         _user(APPLICATION_USER, secrets.application, application),
         _user(REPLICATION_USER, secrets.replication, _each("+", _REPLICATION_COMMANDS)),
         _user(OBSERVATION_USER, secrets.observation, _each("+", _OBSERVATION_COMMANDS)),

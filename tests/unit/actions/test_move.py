@@ -231,6 +231,17 @@ def test_an_endpoint_is_passed_then_recorded_then_done() -> None:
     assert move_after(decide(ended, move)).state is MoveState.DONE
 
 
+def test_a_target_whose_daemon_stays_away_is_given_up_before_the_start_limit() -> None:
+    starting = relocation(MoveState.STARTING, new_shard_uid=ShardUid(3))
+    builder = with_new_copy(replicated(), role=None, health=Health.REFUSED).without_daemon(3)
+    away = builder.with_process(3, ProcessState.UNKNOWN)
+    assert decide(away, starting, later_s=9).writes == ()
+    given_up = move_after(decide(away, starting, later_s=11))
+    assert (given_up.state, given_up.reasons[0].code) == (MoveState.UNDOING, "node_down")
+    assert decide(away.with_daemon(3), starting, later_s=11).writes == ()
+    assert decide(builder, starting, later_s=11).writes == ()
+
+
 def test_an_endpoint_process_that_was_started_anew_has_nothing_to_pass() -> None:
     builder = with_endpoint_states(replicated(), {1: EndpointState.ABSENT, 3: EndpointState.ABSENT})
     bound = next(w.record for w in decide(builder, rebind(MoveState.HANDOFF)).writes if isinstance(w, Put))

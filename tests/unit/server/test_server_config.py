@@ -64,7 +64,7 @@ def test_secrets_of_users_are_hashed_and_default_is_off() -> None:
         assert "#" + hashlib.sha256(secret.encode()).hexdigest() in text
     assert text.count("repl-secret") == 1
     assert _lines()["masterauth"] == "repl-secret"
-    assert _lines()["user default"] == "reset"
+    assert _lines()["user default"] == "reset off ~* &* +@all"
 
 
 def test_secrets_are_not_in_a_repr() -> None:

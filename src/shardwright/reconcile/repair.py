@@ -1,0 +1,256 @@
+"""Lost copies: one that is missing for the grace period is rebuilt on another node, as the cluster's own move.
+
+Called by the leader each turn. A rebuild is a relocation without an action: new copy first, the lost one's record last. A
+copy that comes back before the new one holds everything stays, and the rebuild is taken back; after that the new one stays.
+So a slot group never keeps more copies than its database wants. Only replicas are rebuilt: who is primary is ``group.py``'s.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from shardwright.model.action import ActionName, Move, MoveKind, MoveState
+from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.decision import Decision
+from shardwright.model.event import Event, Severity
+from shardwright.model.ids import MoveUid, NodeUid
+from shardwright.model.reason import Reason
+from shardwright.model.seen import Health, ProcessState
+from shardwright.model.view import ClusterView, Put, Write
+from shardwright.plan.placement import Unplaceable, place_copy
+
+MANY_RESTARTS = 3
+"""A copy that was started so often in a row without running for a minute is not sound, whatever it does just now."""
+RETRY_DELAYS = (timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5))
+"""Before a failed rebuild is tried again; the last one repeats."""
+LOOK_AGAIN = timedelta(seconds=5)
+"""While a lost copy finds no place."""
+NOTED_AT_ONCE = 40
+"""Records of missing copies written in one decision; under the store's bound for one transaction."""
+
+_SYNCING = frozenset({MoveState.PLANNED, MoveState.STARTING, MoveState.SYNCING})
+_EMPTYING = frozenset({ActionName.REMOVE, ActionName.MAINTENANCE_ON})
+_ENDED = frozenset({ProcessState.GONE, ProcessState.FAILED})
+_SILENT = frozenset({Health.REFUSED, Health.TIMEOUT})
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A copy that is to be rebuilt now, and how often that failed where."""
+
+    shard: Shard
+    group: SlotGroup
+    database: Database
+    failures: Counter[NodeUid]
+    number: int
+
+
+def decide_repair(view: ClusterView, now: datetime) -> Decision:
+    """Note which copies are missing and since when; take back rebuilds that are not needed; begin at most one more."""
+    noted = _note_missing(view, now)
+    if noted:
+        # A rebuild begins behind a note that is committed: whoever leads next counts the same time.
+        return Decision(writes=noted)
+    withdrawn = _withdraw(view, now)
+    if withdrawn:
+        return Decision(writes=withdrawn)
+    return _rebuild(view, now)
+
+
+def is_missing(view: ClusterView, shard: Shard) -> bool:
+    """Whether the copy does not serve and nothing is about to change that by itself: its process has certainly ended or
+    cannot be started, again and again, or its node has no daemon and nothing answers. Not observed yet is not missing."""
+    seen = view.servers.get(shard.uid)
+    if seen is not None and seen.health in (Health.OK, Health.LOADING):
+        return False
+    state = view.process_state(shard.uid)
+    if state in _ENDED:
+        return True
+    if shard.node_uid not in view.daemons:
+        return state is ProcessState.ABSENT or (seen is not None and seen.health in _SILENT)
+    return shard.restarts >= MANY_RESTARTS
+
+
+def is_sound(view: ClusterView, group: SlotGroup, shard: Shard) -> bool:
+    """Whether the copy does what is wanted of it: it serves as the primary, or follows and holds what the primary holds."""
+    seen = view.servers.get(shard.uid)
+    if seen is None or seen.health is not Health.OK or shard.restarts >= MANY_RESTARTS:
+        return False
+    if group.primary == shard.uid:
+        return seen.role is Role.PRIMARY
+    return seen.role is Role.REPLICA and seen.is_link_up and shard.in_sync_generation == group.generation
+
+
+# -- since when ----------------------------------------------------------------------------------------------------------
+
+
+def _note_missing(view: ClusterView, now: datetime) -> tuple[Write, ...]:
+    writes: list[Write] = []
+    for shard in view.shards.values():
+        group = view.groups.get(shard.group_uid)
+        if shard.wanted is not ShardWanted.RUNNING or group is None:
+            continue
+        since = shard.missing_since
+        if since is None and is_missing(view, shard):
+            writes.append(Put(replace(shard, missing_since=now)))
+        elif since is not None and is_sound(view, group, shard):
+            writes.append(Put(replace(shard, missing_since=None)))
+        elif since is not None and since > now + LOOK_AGAIN:
+            # Written by a clock that was ahead of ours: the grace period begins now.
+            writes.append(Put(replace(shard, missing_since=now)))
+        if len(writes) == NOTED_AT_ONCE:
+            break
+    return tuple(writes)
+
+
+# -- rebuilds under way --------------------------------------------------------------------------------------------------
+
+
+def is_rebuild(move: Move) -> bool:
+    """Whether the move is the cluster's own, for a lost copy."""
+    return move.action_uid is None and move.kind is MoveKind.RELOCATE
+
+
+def _withdraw(view: ClusterView, now: datetime) -> tuple[Write, ...]:
+    """Take back rebuilds whose copy came back in time, or whose target takes nothing any more."""
+    writes: list[Write] = []
+    for move in view.live_moves():
+        if not is_rebuild(move) or move.is_cancel_wanted or move.state not in _SYNCING:
+            continue
+        why = _not_wanted(move, view)
+        if why:
+            text = f"rebuilding shard {move.shard_uid} on node {move.to_node} is taken back: {why}"
+            event = Event(now, "replica_rebuild_withdrawn", Severity.INFO, text, move.to_node, move.database_uid)
+            writes += [Put(replace(move, is_cancel_wanted=True)), Put(event)]
+    return tuple(writes)
+
+
+def _not_wanted(move: Move, view: ClusterView) -> str:
+    """Why the rebuild shall end; empty when it shall go on."""
+    shard = None if move.shard_uid is None else view.shards.get(move.shard_uid)
+    group = None if move.group_uid is None else view.groups.get(move.group_uid)
+    if shard is not None and group is not None and is_sound(view, group, shard):
+        return "the lost copy came back"
+    database = view.databases.get(move.database_uid)
+    if database is None or not database.has_replica:
+        return "its database wants no replicas any more"
+    target = None if move.to_node is None else view.nodes.get(move.to_node)
+    if target is None or not target.accepts_placement or target.uid in _nodes_being_emptied(view):
+        return "its node takes no new shards any more"
+    return ""
+
+
+def _nodes_being_emptied(view: ClusterView) -> set[NodeUid]:
+    return {a.node_uid for a in view.live_actions() if a.name in _EMPTYING}
+
+
+# -- a new rebuild -------------------------------------------------------------------------------------------------------
+
+
+def _rebuild(view: ClusterView, now: datetime) -> Decision:
+    lost, wake_at = _lost(view, now)
+    if not lost or _syncs_left(view) == 0:
+        return Decision(wake_at=wake_at)
+    reasons: list[Reason] = []
+    for one in lost:
+        avoid = [uid for uid in one.failures if one.failures[uid] == max(one.failures.values())]
+        target = place_copy(view, one.group, database=one.database, leaving=one.shard, avoid=avoid)
+        if isinstance(target, Unplaceable):
+            reasons.extend(target.reasons)
+            continue
+        return Decision(writes=_begin(one, target, view, now), wake_at=wake_at)
+    return Decision(reasons=tuple(reasons), wake_at=_earlier(wake_at, now + LOOK_AGAIN))
+
+
+def _begin(one: _Lost, target: NodeUid, view: ClusterView, now: datetime) -> tuple[Write, ...]:
+    shard, primary = one.shard, one.group.primary
+    seen = None if primary is None else view.servers.get(primary)
+    move = Move(
+        MoveUid(f"rebuild-{shard.uid}-{one.number}"),
+        None,
+        MoveKind.RELOCATE,
+        MoveState.PLANNED,
+        one.database.uid,
+        now,
+        group_uid=one.group.uid,
+        shard_uid=shard.uid,
+        from_node=shard.node_uid,
+        to_node=target,
+        state_since=now,
+        bytes_total=0 if seen is None else seen.used_memory_bytes,
+    )
+    text = f"shard {shard.uid} on node {shard.node_uid} is missing since {shard.missing_since}: rebuilt on node {target}"
+    event = Event(now, "replica_rebuild", Severity.WARNING, text, node_uid=target, database_uid=one.database.uid)
+    return (Put(move), Put(event))
+
+
+def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | None]:
+    """Copies whose time has come, the most wanted first, and when the next one's will."""
+    missing = [s for s in view.shards.values() if s.missing_since is not None and s.wanted is ShardWanted.RUNNING]
+    if not missing:
+        return [], None
+    grace = timedelta(seconds=view.policy.slave_ha_grace_period_s)
+    emptied = _nodes_being_emptied(view)
+    found: list[_Lost] = []
+    wake_at: datetime | None = None
+    for shard in missing:
+        group, database = view.groups.get(shard.group_uid), view.databases.get(shard.database_uid)
+        if group is None or database is None or not _is_to_rebuild(shard, group, database, view):
+            continue
+        if shard.node_uid in emptied:
+            continue  # The action that empties the node replaces it too, and says what blocks it.
+        moves = [m for m in view.moves.values() if is_rebuild(m) and m.shard_uid == shard.uid]
+        due = max((shard.missing_since or now) + grace, _retry_at(moves, now))
+        if now < due:
+            wake_at = _earlier(wake_at, due)
+            continue
+        failures = Counter(m.to_node for m in moves if m.state is MoveState.FAILED and m.to_node is not None)
+        found.append(_Lost(shard, group, database, failures, 1 + max((_number(m) for m in moves), default=0)))
+    return sorted(found, key=lambda one: (-_priority(one.database), one.shard.uid)), wake_at
+
+
+def _is_to_rebuild(shard: Shard, group: SlotGroup, database: Database, view: ClusterView) -> bool:
+    """Whether a new copy is wanted, and there is something to make it from."""
+    is_wanted = database.has_replica and bool(database.options.get("slave_ha", view.policy.slave_ha))
+    is_kept = database.status not in (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED)
+    if not (is_wanted and is_kept) or group.phase is not GroupPhase.SERVING or group.handoff is not None:
+        return False
+    if group.primary in (None, shard.uid) or view.live_move_of_group(group.uid) is not None:
+        return False
+    copies = [s for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
+    primary = next((s for s in copies if s.uid == group.primary), None)
+    if primary is None or len(copies) > database.copies:
+        return False
+    seen = view.servers.get(primary.uid)
+    serves = seen is not None and seen.health is Health.OK and seen.role is Role.PRIMARY
+    return serves and not is_sound(view, group, shard)
+
+
+def _retry_at(moves: list[Move], now: datetime) -> datetime:
+    """Earliest time of the next attempt. One that is further away than any delay was noted by a clock that was ahead."""
+    failed = [m for m in moves if m.state is MoveState.FAILED]
+    if not failed:
+        return now
+    last = max(m.ended_at or m.created_at for m in failed)
+    at = last + RETRY_DELAYS[min(len(failed), len(RETRY_DELAYS)) - 1]
+    return at if at <= now + RETRY_DELAYS[-1] else now
+
+
+def _syncs_left(view: ClusterView) -> int | None:
+    """How many more full syncs may run now; None: no limit."""
+    limit = view.policy.max_slave_full_syncs
+    running = sum(m.kind is MoveKind.RELOCATE and m.state in _SYNCING for m in view.live_moves())
+    return None if limit == 0 else max(0, limit - running)
+
+
+def _priority(database: Database) -> int:
+    value = database.options.get("slave_ha_priority", 0)
+    return value if isinstance(value, int) else 0
+
+
+def _number(move: Move) -> int:
+    return int(move.uid.rpartition("-")[2])
+
+
+def _earlier(a: datetime | None, b: datetime | None) -> datetime | None:
+    return min((t for t in (a, b) if t is not None), default=None)

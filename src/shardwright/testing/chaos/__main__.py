@@ -1,0 +1,58 @@
+"""``python -m shardwright.testing.chaos --seed N --for SECONDS``: exit status 0 when nothing was lost, doubled or torn and
+everything came to rest; else 1 (130: interrupted)."""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from shardwright.demo.cluster import DemoFailed
+from shardwright.testing.chaos import report
+from shardwright.testing.chaos.run import Options, run
+from shardwright.testing.chaos.schedule import schedule
+
+
+def _interrupted(signal_number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """One run."""
+    parser = argparse.ArgumentParser(prog="shardwright.testing.chaos", description="A real cluster, disturbed by a seed.")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--for", dest="seconds", type=float, default=300.0, help="how long it is disturbed, in seconds")
+    parser.add_argument("--server", default="auto", help="valkey, redis, auto, or the path of a server binary")
+    parser.add_argument("--keep", type=Path, help="where logs and records of a failed run go")
+    parser.add_argument("--plan", action="store_true", help="only print what would happen when")
+    options = parser.parse_args()
+    if options.plan:
+        print("\n".join(str(item) for item in schedule(options.seed, seconds=options.seconds)))
+        return 0
+    signal.signal(signal.SIGTERM, _interrupted)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+    def say(text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+    try:
+        result = run(Options(options.seed, options.seconds, options.server, options.keep), say)
+    except (DemoFailed, OSError) as e:
+        print(f"the run could not be made: {e}")
+        print(json.dumps({"chaos": {"ok": False, "reason": str(e)[:500]}}))
+        return 1
+    except KeyboardInterrupt:
+        print(json.dumps({"chaos": {"ok": False, "reason": "interrupted"}}))
+        return 130
+    print(report.show(result))
+    print(report.summary(result))
+    return 0 if result.is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

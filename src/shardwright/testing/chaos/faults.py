@@ -1,0 +1,188 @@
+"""Does the faults of a schedule to the real processes: by identity, each chosen among what the rules allow now.
+
+A server is killed in two steps: it is stopped, looked at again, and killed only when the rules still allow it; else it goes
+on. What stands still is set going again when its time is over.
+"""
+
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from shardwright.agent.endpoint_process import read_identity
+from shardwright.agent.processes import is_frozen, is_running, send
+from shardwright.demo.cluster import DemoFailed
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.seen import ProcessIdentity
+from shardwright.testing.chaos import rules
+from shardwright.testing.chaos.cluster import ChaosCluster
+from shardwright.testing.chaos.facts import Records, endpoint_identity
+from shardwright.testing.chaos.load import Place
+from shardwright.testing.chaos.rules import Promise
+from shardwright.testing.chaos.schedule import Item, Kind
+
+NOTHING = "nothing that may be hit now"
+UP_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    until: float
+    process: ProcessIdentity
+    kind: Kind
+
+
+def _runs(process: ProcessIdentity) -> bool:
+    return is_running(process) and not is_frozen(process)
+
+
+class Faults:
+    """See the module's text. ``do`` and ``tick`` are called by one thread."""
+
+    def __init__(self, cluster: ChaosCluster, place: Place, promises: Mapping[str, Promise]) -> None:
+        self._cluster = cluster
+        self._place = place
+        self._promises = promises
+        self._frozen: list[_Frozen] = []
+        self._up: threading.Thread | None = None
+        self.failures: list[str] = []
+        """What ought to have worked: bringing the cluster up again."""
+
+    def do(self, item: Item) -> str:
+        """Do it; what was hit, or that nothing was."""
+        try:
+            return self._do(item, self._cluster.records())
+        except sqlite3.Error as e:
+            return f"{NOTHING} ({e})"
+
+    def _do(self, item: Item, now: Records) -> str:
+        match item.kind:
+            case Kind.KILL_REPLICA:
+                spare: Callable[[Records, ShardUid], bool] = lambda n, uid: rules.is_spare(n, uid, is_running)  # noqa: E731
+                return self._kill_server(item, now, rules.replicas(now, is_running), spare)
+            case Kind.KILL_ONLY_COPY:
+                return self._kill_server(item, now, rules.only_copies(now, self._promises, _runs), rules.is_only_copy)
+            case Kind.KILL_PRIMARY:
+                return self._kill_primary(item, now)
+            case Kind.FREEZE_SERVER:
+                found = rules.servers(now, _runs)
+                uid = found[item.pick % len(found)] if found else None
+                return NOTHING if uid is None else self._freeze(item, now.identities[uid], self._name(now, uid))
+            case Kind.KILL_SUPERVISOR:
+                return self._kill_supervisor(item)
+            case Kind.KILL_ENDPOINT | Kind.FREEZE_ENDPOINT:
+                bound = sorted({n for e in now.endpoints for n in e.nodes})
+                return self._node_process(
+                    item, bound, lambda n: endpoint_identity(self._cluster.layout, n), "endpoint process"
+                )
+            case Kind.KILL_LEADER | Kind.FREEZE_LEADER:
+                nodes = [] if now.leader is None else [now.leader.node_uid]
+                return self._node_process(item, nodes, self._daemon, "daemon (the leader's)")
+            case _:
+                return self._node_process(item, sorted(now.nodes), self._daemon, "daemon")
+
+    def _daemon(self, node: NodeUid) -> ProcessIdentity | None:
+        return read_identity(self._cluster.layout.daemon(node))
+
+    def _node_process(
+        self, item: Item, nodes: list[NodeUid], find: Callable[[NodeUid], ProcessIdentity | None], what: str
+    ) -> str:
+        if not nodes:
+            return NOTHING
+        node = nodes[item.pick % len(nodes)]
+        process = find(node)
+        if process is None or not _runs(process):
+            return NOTHING
+        name = f"{what} of node {node}, pid {process.pid}"
+        if item.lasts_s:
+            # Of the daemons one stands still at a time: what is left to see must be able to go on.
+            if any(f.kind is item.kind for f in self._frozen):
+                return NOTHING
+            return self._freeze(item, process, name)
+        return name if send(process, signal.SIGKILL) else NOTHING
+
+    def _kill_server(
+        self, item: Item, now: Records, found: list[ShardUid], is_allowed: Callable[[Records, ShardUid], bool]
+    ) -> str:
+        if not found:
+            return NOTHING
+        uid = found[item.pick % len(found)]
+        process = now.identities[uid]
+        if not send(process, signal.SIGSTOP):
+            return NOTHING
+        try:
+            now = self._cluster.records()
+            is_so = is_allowed(now, uid)
+        except sqlite3.Error:
+            is_so = False
+        if is_so and send(process, signal.SIGKILL):
+            return self._name(now, uid)
+        if not any(f.process == process for f in self._frozen):
+            send(process, signal.SIGCONT)
+        return NOTHING
+
+    def _kill_primary(self, item: Item, now: Records) -> str:
+        found = rules.primaries(now, self._promises, _runs)
+        if not found:
+            return NOTHING
+        uid = found[item.pick % len(found)]
+        database = now.databases[now.shards[uid].database_uid].name
+        with self._place.kills.open("a") as kills:
+            kills.write(f"{database} {time.time():.6f}\n")
+        return self._name(now, uid) if send(now.identities[uid], signal.SIGKILL) else NOTHING
+
+    def _freeze(self, item: Item, process: ProcessIdentity, name: str) -> str:
+        if not send(process, signal.SIGSTOP):
+            return NOTHING
+        self._frozen.append(_Frozen(time.monotonic() + item.lasts_s, process, item.kind))
+        return f"{name} for {item.lasts_s:.2f} s"
+
+    def _kill_supervisor(self, item: Item) -> str:
+        process = read_identity(self._cluster.layout.supervisor)
+        if process is None or self._is_coming_up() or not send(process, signal.SIGKILL):
+            return NOTHING
+        self._up = threading.Thread(target=self._bring_up, args=(item.lasts_s,), name="up", daemon=True)
+        self._up.start()
+        return f"pid {process.pid}; up again after {item.lasts_s:.2f} s"
+
+    def _is_coming_up(self) -> bool:
+        return self._up is not None and self._up.is_alive()
+
+    def _bring_up(self, after_s: float) -> None:
+        time.sleep(after_s)
+        for attempt in range(UP_ATTEMPTS):
+            try:
+                self._cluster.up()
+            except (DemoFailed, subprocess.TimeoutExpired) as e:
+                self.failures.append(f"up failed, attempt {attempt + 1}: {e}")
+                continue
+            return
+
+    def _name(self, now: Records, uid: ShardUid) -> str:
+        shard = now.shards[uid]
+        database = now.databases.get(shard.database_uid)
+        group = next((g for g in now.groups if g.uid == shard.group_uid), None)
+        role = "primary" if group is not None and group.primary == uid else "replica"
+        return f"shard {uid}, {role} of {database.name if database else '?'}, on node {shard.node_uid}"
+
+    def tick(self) -> float:
+        """Set going what has stood still for its time; seconds until the next one is due, at most one."""
+        now = time.monotonic()
+        for frozen in [f for f in self._frozen if f.until <= now]:
+            send(frozen.process, signal.SIGCONT)
+            self._frozen.remove(frozen)
+        return min([1.0, *(f.until - now for f in self._frozen)])
+
+    def heal(self) -> None:
+        """Set everything going again and see to it that there is a supervisor."""
+        for frozen in self._frozen:
+            send(frozen.process, signal.SIGCONT)
+        self._frozen.clear()
+        if self._up is not None:
+            self._up.join(timeout=180)
+        supervisor = read_identity(self._cluster.layout.supervisor)
+        if supervisor is None or not is_running(supervisor):
+            self._bring_up(0.0)

@@ -1,0 +1,71 @@
+"""What a run found: for people, and as one line of JSON."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Result:
+    """How a run ended."""
+
+    seed: int
+    seconds: float
+    server: str
+    found: dict[str, Any] = field(default_factory=dict)
+    """The checker's findings."""
+    faults: dict[str, int] = field(default_factory=dict)
+    """By kind, those that hit something."""
+    requests: dict[str, int] = field(default_factory=dict)
+    """By kind, those that were made."""
+    actions: dict[str, int] = field(default_factory=dict)
+    """By name, outcome and error code."""
+    handoffs: int = 0
+    rebuilds: int = 0
+    converged_s: float | None = None
+    """None: not in time."""
+    complaints: list[str] = field(default_factory=list)
+    """What was not at rest in the end."""
+    defects: list[str] = field(default_factory=list)
+    """What ought to have worked, and lines of the daemons' logs that name a defect."""
+
+    @property
+    def is_good(self) -> bool:
+        """Nothing lost, nothing twice, nothing torn, everything at rest."""
+        damage = sum(int(self.found.get(name, 1)) for name in ("lost", "doubled", "torn"))
+        return damage == 0 and self.converged_s is not None and not self.defects
+
+
+def show(result: Result) -> str:
+    """The readable part."""
+    found = result.found
+    pauses = {
+        name: f"{d['longest_pause_s']} (from {time.strftime('%H:%M:%S', time.localtime(d['longest_pause_at']))})"
+        for name, d in found.get("databases", {}).items()
+    }
+    lines = [
+        f"seed {result.seed}, {result.seconds:.0f} s, {result.server}",
+        f"acknowledged writes: {found.get('acked')}; in doubt: {found.get('in_doubt')}; looks: {found.get('looks')}",
+        f"faults: {sum(result.faults.values())}: {_counts(result.faults)}",
+        f"requests: {sum(result.requests.values())}: {_counts(result.requests)}",
+        f"actions: {_counts(result.actions)}",
+        f"handoffs: {result.handoffs}; copies rebuilt: {result.rebuilds}",
+        f"lost: {found.get('lost')}; doubled: {found.get('doubled')}; torn: {found.get('torn')}",
+        f"lost where the default mode allows it (the last moment before a primary was killed): {found.get('lost_allowed')}",
+        f"longest pause, seconds: {_counts(pauses)}",
+        "at rest " + (f"after {result.converged_s:.1f} s" if result.converged_s is not None else "NOT in time:"),
+        *(f"  {line}" for line in result.complaints[:20]),
+        *(f"  {line}" for line in found.get("examples", [])),
+        *(f"  defect: {line[:400]}" for line in result.defects[:10]),
+    ]
+    return "\n".join(lines)
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
+def summary(result: Result) -> str:
+    """One JSON object on one line."""
+    return json.dumps({"chaos": {"ok": result.is_good, **asdict(result)}})

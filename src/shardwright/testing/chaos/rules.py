@@ -1,0 +1,102 @@
+"""What may be hit: never more at once than the promises allow (docs/how-to/chaos.md says them in words).
+
+Pure: records and what runs come in, candidates go out, in a fixed order, so that an item's number chooses the same one from
+the same situation.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+
+from shardwright.model.cluster import Node
+from shardwright.model.database import Shard, SlotGroup
+from shardwright.model.ids import DatabaseUid, ShardUid
+from shardwright.model.seen import ProcessIdentity
+from shardwright.testing.chaos.facts import Records
+
+Runs = Callable[[ProcessIdentity], bool]
+"""Whether exactly this process runs and does not stand still."""
+
+
+class Promise(StrEnum):
+    """What is promised of a database's acknowledged writes when a server of it is killed."""
+
+    REPLICAS_MAY_DIE = "replicas may die"
+    """Nothing is lost; its primary is only ever frozen."""
+    ONLY_COPY_MAY_DIE = "only copy may die"
+    """Nothing is lost: it has one copy, whose append-only file is written before each reply. Not killed while it moves: the
+    new copy, which takes over then, need not have the last writes."""
+    PRIMARY_MAY_DIE = "primary may die"
+    """The default mode may lose what reached no replica in the last moment; counted apart."""
+
+
+def replicas(now: Records, runs: Runs) -> list[ShardUid]:
+    """Copies without which everything that was acknowledged is still there: their primary runs, and no role is passing."""
+    return [shard.uid for group in _groups(now) for shard in now.copies(group) if is_spare(now, shard.uid, runs)]
+
+
+def is_spare(now: Records, uid: ShardUid, runs: Runs) -> bool:
+    """Whether this copy is surely not the one that holds the last acknowledged write. Asked again when it stands still: a
+    server that stands still takes no role."""
+    shard = now.shards.get(uid)
+    group = None if shard is None else next((g for g in now.groups if g.uid == shard.group_uid), None)
+    if shard is None or group is None or group.handoff is not None or group.primary in (None, uid):
+        return False
+    primary = now.identities.get(group.primary) if group.primary is not None else None
+    return uid in now.identities and primary is not None and runs(primary)
+
+
+def only_copies(now: Records, promises: Mapping[str, Promise], runs: Runs) -> list[ShardUid]:
+    """Servers of databases with one durable copy, while nothing of them moves."""
+    groups = _of_promise(now, promises, Promise.ONLY_COPY_MAY_DIE)
+    return [s.uid for g in groups for s in now.copies(g) if is_only_copy(now, s.uid) and _runs(now, s, runs)]
+
+
+def is_only_copy(now: Records, uid: ShardUid) -> bool:
+    """Whether it is all there is of its slot group, and stays so."""
+    group = _group_of(now, uid)
+    return group is not None and not now.is_moving(group) and [s.uid for s in now.copies(group)] == [uid]
+
+
+def primaries(now: Records, promises: Mapping[str, Promise], runs: Runs) -> list[ShardUid]:
+    """Primaries of databases of which the last moment may be lost, while a replica is there to take over."""
+    groups = _of_promise(now, promises, Promise.PRIMARY_MAY_DIE)
+    return [g.primary for g in groups if g.primary is not None and has_heir(now, g.primary, runs)]
+
+
+def has_heir(now: Records, uid: ShardUid, runs: Runs) -> bool:
+    """Whether another copy runs and is in sync with this primary."""
+    group = _group_of(now, uid)
+    if group is None or now.is_moving(group) or group.primary != uid or uid not in now.identities:
+        return False
+    others = [s for s in now.copies(group) if s.uid != uid]
+    return any(s.in_sync_generation == group.generation and _runs(now, s, runs) for s in others)
+
+
+def servers(now: Records, runs: Runs) -> list[ShardUid]:
+    """Servers that may stand still for a while: all that run."""
+    return [s.uid for g in _groups(now) for s in now.copies(g) if _runs(now, s, runs)]
+
+
+def open_nodes(now: Records) -> list[Node]:
+    """Nodes without a live action, by uid."""
+    taken = {a.node_uid for a in now.live_actions()}
+    return [n for uid, n in sorted(now.nodes.items()) if uid not in taken]
+
+
+def _groups(now: Records) -> list[SlotGroup]:
+    return sorted(now.groups, key=lambda g: g.uid)
+
+
+def _of_promise(now: Records, promises: Mapping[str, Promise], promise: Promise) -> list[SlotGroup]:
+    names: dict[DatabaseUid, str] = {uid: d.name for uid, d in now.databases.items()}
+    return [g for g in _groups(now) if promises.get(names.get(g.database_uid, "")) is promise]
+
+
+def _group_of(now: Records, uid: ShardUid) -> SlotGroup | None:
+    shard = now.shards.get(uid)
+    return None if shard is None else next((g for g in now.groups if g.uid == shard.group_uid), None)
+
+
+def _runs(now: Records, shard: Shard, runs: Runs) -> bool:
+    identity = now.identities.get(shard.uid)
+    return identity is not None and runs(identity)

@@ -1,0 +1,197 @@
+"""One run: cluster, writers and checker come up, the schedule is done, everything is healed and must come to rest."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shardwright.errors import ShardwrightError
+from shardwright.model.action import MoveState
+from shardwright.testing.chaos import facts
+from shardwright.testing.chaos.cluster import ChaosCluster
+from shardwright.testing.chaos.facts import Records
+from shardwright.testing.chaos.faults import NOTHING, Faults
+from shardwright.testing.chaos.load import Place, Work
+from shardwright.testing.chaos.operator import MB, Operator
+from shardwright.testing.chaos.operator import NOTHING as NOT_ASKED
+from shardwright.testing.chaos.report import Result
+from shardwright.testing.chaos.rules import Promise
+from shardwright.testing.chaos.schedule import schedule
+
+NODES = 4
+WRITERS = 3
+WRITES_PER_S = 50.0
+CONVERGE_S = 120.0
+GRACE_S = 10
+"""The policy's ``slave_ha_grace_period`` here: a server that was killed again and again is rebuilt elsewhere."""
+DATABASES: dict[str, tuple[Promise, dict[str, Any]]] = {
+    "pair": (Promise.REPLICAS_MAY_DIE, {"replication": True}),
+    "journal": (Promise.REPLICAS_MAY_DIE, {"replication": True, "data_persistence": "aof"}),
+    "single": (Promise.ONLY_COPY_MAY_DIE, {"data_persistence": "aof", "aof_policy": "appendfsync-always"}),
+    "mortal": (Promise.PRIMARY_MAY_DIE, {"replication": True, "data_persistence": "aof"}),
+}
+PROMISES = {name: promise for name, (promise, _) in DATABASES.items()}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is asked for. ``kept``: where logs and records go when it fails; None: nowhere."""
+
+    seed: int
+    seconds: float
+    server: str = "auto"
+    kept: Path | None = None
+
+
+class _Helper:
+    """A process of the run's own that works until its input ends."""
+
+    def __init__(self, module: str, directory: Path) -> None:
+        self._errors = (directory / f"{module}.err").open("w")
+        command = [sys.executable, "-m", f"shardwright.testing.chaos.{module}", str(directory)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+        )
+
+    def finish(self, *, timeout_s: float) -> str:
+        """End its input; what it printed."""
+        try:
+            return self._process.communicate("", timeout=timeout_s)[0]
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def run(options: Options, say: Say) -> Result:
+    """Raises DemoFailed when the cluster cannot even be made."""
+    result = Result(options.seed, options.seconds, options.server)
+    with ChaosCluster(nodes=NODES, server=options.server) as cluster:
+        cluster.call("PUT", "/v1/cluster/policy", {"slave_ha_grace_period": GRACE_S})
+        place = Place(cluster.directory / "chaos")
+        place.directory.mkdir()
+        place.write_works([_work(cluster, name) for name in DATABASES])
+        checker = _Helper("checker", place.directory)
+        writers = _Helper("writers", place.directory)
+        try:
+            _disturb(cluster, place, options, result, say)
+            writers.finish(timeout_s=60)
+            result.found = json.loads(checker.finish(timeout_s=120) or "{}")
+        finally:
+            writers.close()
+            checker.close()
+        result.defects += _defects(cluster)
+        if options.kept is not None and not result.is_good:
+            _keep(cluster, options.kept)
+            say(f"logs and records are kept in {options.kept}")
+    return result
+
+
+def _work(cluster: ChaosCluster, name: str) -> Work:
+    promise, settings = DATABASES[name]
+    made = cluster.create_database(name=name, memory_size=64 * MB, **settings)
+    endpoint = made["endpoints"][0]
+    may_lose_tail = promise is Promise.PRIMARY_MAY_DIE
+    return Work(name, endpoint["addr"][0], int(endpoint["port"]), WRITERS, WRITES_PER_S, may_lose_tail)
+
+
+def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Result, say: Say) -> None:
+    faults = Faults(cluster, place, PROMISES)
+    operator = Operator(cluster, nodes=NODES, changeable=frozenset({"pair"}))
+    items = schedule(options.seed, seconds=options.seconds)
+    began = time.monotonic()
+    asked: Counter[str] = Counter()
+
+    def ask() -> None:
+        for item in (i for i in items if not i.kind.is_fault):
+            time.sleep(max(0.0, began + item.at_s - time.monotonic()))
+            answer = operator.do(item)
+            asked[item.kind] += not answer.startswith(NOT_ASKED)
+            say(f"{item}: {answer}")
+
+    asking = threading.Thread(target=ask, name="operator", daemon=True)
+    asking.start()
+    hit: Counter[str] = Counter()
+    for item in (i for i in items if i.kind.is_fault):
+        _wait(faults, began + item.at_s)
+        target = faults.do(item)
+        hit[item.kind] += not target.startswith(NOTHING)
+        say(f"{item}: {target}")
+    _wait(faults, began + options.seconds)
+    while asking.is_alive():
+        _wait(faults, time.monotonic() + 0.1)
+    ended = time.monotonic()
+    faults.heal()
+    result.defects = list(faults.failures)
+    say("healed; waiting for rest")
+    result.faults, result.requests = dict(+hit), dict(+asked)
+    _come_to_rest(cluster, operator, result, since=ended)
+    _count(cluster, result)
+
+
+def _wait(faults: Faults, until: float) -> None:
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, max(0.005, faults.tick())))
+
+
+def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result, *, since: float) -> None:
+    """Nodes are opened again as soon as they can be: an operator does that when trouble is over. ``since`` is the end of the
+    last fault, by the monotonic clock."""
+    while time.monotonic() < since + CONVERGE_S:
+        try:
+            now = cluster.records()
+            is_tidy = not any(n.is_quorum_only or n.is_closed for n in now.nodes.values())
+            if not is_tidy and not now.live_actions():
+                operator.tidy(now)
+            result.complaints = facts.complaints(cluster.layout)
+            if is_tidy and not result.complaints:
+                result.converged_s = round(time.monotonic() - since, 1)
+                return
+        except (sqlite3.Error, ShardwrightError, KeyError) as e:
+            result.complaints = [f"cannot be looked at: {e!r}"]
+        time.sleep(0.5)
+
+
+def _count(cluster: ChaosCluster, result: Result) -> None:
+    now: Records = cluster.records()
+    outcomes: Counter[str] = Counter()
+    for action in now.actions:
+        outcomes[" ".join(filter(None, (action.name, action.status, action.error_code)))] += 1
+    result.actions = dict(outcomes)
+    result.handoffs = sum(m.evidence is not None for m in now.moves)
+    own = [m for m in now.moves if m.action_uid is None]
+    result.rebuilds = sum(m.state is MoveState.DONE for m in own)
+
+
+def _defects(cluster: ChaosCluster) -> list[str]:
+    """What daemons and endpoint processes logged that must never happen."""
+    found = []
+    for path in sorted(cluster.layout.nodes.glob("*/*.log*")) + sorted(cluster.layout.nodes.glob("*/*.out*")):
+        lines = path.read_text(errors="replace").splitlines()
+        found += [f"{path.parent.name}/{path.name}: {line}" for line in lines if "defect" in line or "Traceback" in line]
+    return found
+
+
+def _keep(cluster: ChaosCluster, kept: Path) -> None:
+    """Copy what explains a failure: logs, journals and the store's file."""
+    paths = [*cluster.layout.nodes.glob("*/*.log*"), *cluster.layout.nodes.glob("*/*.out*"), cluster.layout.store]
+    paths += [*cluster.layout.nodes.glob("*/shards/*/server.log*"), cluster.layout.supervisor_log]
+    paths += [*(cluster.directory / "chaos").glob("*")]
+    for path in paths:
+        target = kept / path.relative_to(cluster.layout.directory)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            target.write_bytes(path.read_bytes())

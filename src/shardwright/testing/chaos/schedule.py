@@ -1,0 +1,131 @@
+"""What happens when: the whole run of a seed, decided before it begins.
+
+Pure. The same seed and length give the same items at the same times. An item names no process, which nobody can know
+beforehand, but draws a number by which one is chosen among those that the rules allow (``rules.py``) when its time comes.
+"""
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What an item does."""
+
+    MAINTENANCE = "maintenance"
+    """``maintenance_off`` of a node in maintenance, if there is one; else ``maintenance_on``."""
+    STEP_DOWN = "step_down"
+    REMOVE = "remove"
+    CANCEL_STOP = "cancel_stop"
+    CANCEL_UNDO = "cancel_undo"
+    TEND = "tend"
+    """Reopen what a removal left closed; add a node in place of a removed one."""
+    CREATE_DATABASE = "create_database"
+    UPDATE_DATABASE = "update_database"
+    DELETE_DATABASE = "delete_database"
+    KILL_DAEMON = "kill_daemon"
+    FREEZE_DAEMON = "freeze_daemon"
+    KILL_LEADER = "kill_leader"
+    FREEZE_LEADER = "freeze_leader"
+    KILL_ENDPOINT = "kill_endpoint"
+    FREEZE_ENDPOINT = "freeze_endpoint"
+    KILL_REPLICA = "kill_replica"
+    FREEZE_SERVER = "freeze_server"
+    KILL_ONLY_COPY = "kill_only_copy"
+    KILL_PRIMARY = "kill_primary"
+    KILL_SUPERVISOR = "kill_supervisor"
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether it is done to processes; the others are requests to the API."""
+        return self.startswith(("kill_", "freeze_"))
+
+
+_WEIGHTS = {
+    Kind.MAINTENANCE: 6,
+    Kind.STEP_DOWN: 3,
+    Kind.REMOVE: 2,
+    Kind.CANCEL_STOP: 1,
+    Kind.CANCEL_UNDO: 2,
+    Kind.TEND: 3,
+    Kind.CREATE_DATABASE: 2,
+    Kind.UPDATE_DATABASE: 2,
+    Kind.DELETE_DATABASE: 1,
+    Kind.KILL_DAEMON: 3,
+    Kind.FREEZE_DAEMON: 2,
+    Kind.KILL_LEADER: 2,
+    Kind.FREEZE_LEADER: 1,
+    Kind.KILL_ENDPOINT: 2,
+    Kind.FREEZE_ENDPOINT: 1,
+    Kind.KILL_REPLICA: 3,
+    Kind.FREEZE_SERVER: 3,
+    Kind.KILL_ONLY_COPY: 2,
+    Kind.KILL_PRIMARY: 2,
+    Kind.KILL_SUPERVISOR: 1,
+}
+FREEZES_S = {
+    Kind.FREEZE_DAEMON: (0.3, 8.0),
+    Kind.FREEZE_LEADER: (0.3, 8.0),
+    Kind.FREEZE_ENDPOINT: (0.2, 3.0),
+    Kind.FREEZE_SERVER: (0.1, 4.0),
+    Kind.KILL_SUPERVISOR: (0.2, 3.0),
+}
+"""How long something stands still, or is away, at least and at most; a server never as long as the policy allows it to."""
+REQUEST_GAP_S = (0.3, 4.0)
+FAULT_GAP_S = (0.3, 3.5)
+CANCEL_SOON = 0.25
+"""Part of the node actions that are cancelled soon after their request."""
+STRIKE_SOON = 0.5
+"""Part of them in the middle of which something dies or stands still: their moves last a second, their handoffs less."""
+STRIKES = (
+    *(Kind.KILL_LEADER, Kind.FREEZE_LEADER, Kind.KILL_DAEMON, Kind.KILL_ENDPOINT, Kind.FREEZE_ENDPOINT),
+    *(Kind.KILL_REPLICA, Kind.FREEZE_SERVER),
+)
+SOON_S = (0.05, 0.3, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that happens. ``pick`` chooses among what is allowed; ``lasts_s`` counts for what comes back."""
+
+    at_s: float
+    kind: Kind
+    pick: int
+    lasts_s: float = 0.0
+
+    def __str__(self) -> str:
+        lasts = f" for {self.lasts_s:.2f} s" if self.lasts_s else ""
+        return f"{self.at_s:7.2f} {self.kind}#{self.pick}{lasts}"
+
+
+def schedule(seed: int, *, seconds: float) -> tuple[Item, ...]:
+    """Everything that happens within so many seconds, by time."""
+    requests = _items(random.Random(f"requests {seed}"), REQUEST_GAP_S, seconds, is_fault=False)
+    faults = _items(random.Random(f"faults {seed}"), FAULT_GAP_S, seconds, is_fault=True)
+    return tuple(sorted([*requests, *faults], key=lambda item: item.at_s))
+
+
+def _items(rng: random.Random, gap: tuple[float, float], seconds: float, *, is_fault: bool) -> list[Item]:
+    kinds = [kind for kind in Kind if kind.is_fault is is_fault]
+    weights = [_WEIGHTS[kind] for kind in kinds]
+    found: list[Item] = []
+    at = rng.uniform(*gap)
+    while at < seconds:
+        kind = rng.choices(kinds, weights)[0]
+        found.append(_item(rng, at, kind))
+        if kind in (Kind.MAINTENANCE, Kind.REMOVE, Kind.STEP_DOWN):
+            if rng.random() < CANCEL_SOON:
+                found.append(_soon(rng, at, (Kind.CANCEL_STOP, Kind.CANCEL_UNDO)))
+            if rng.random() < STRIKE_SOON:
+                found.append(_soon(rng, at, STRIKES))
+        at += rng.uniform(*gap)
+    return found
+
+
+def _item(rng: random.Random, at: float, kind: Kind) -> Item:
+    lasts = rng.uniform(*FREEZES_S[kind]) if kind in FREEZES_S else 0.0
+    return Item(at, kind, rng.randrange(1 << 16), lasts)
+
+
+def _soon(rng: random.Random, at: float, kinds: tuple[Kind, ...]) -> Item:
+    return _item(rng, at + rng.choice(SOON_S) * rng.random(), rng.choice(kinds))

@@ -1,0 +1,128 @@
+"""Nodes that die: their copies are rebuilt elsewhere, and whatever was under way ends well.
+
+A dead node here is one of which every process was killed while the supervisor stands still.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+from rest_harness import Json, RestCluster
+
+from shardwright.agent.endpoint_process import read_identity
+from shardwright.agent.processes import send
+
+pytestmark = [pytest.mark.server, pytest.mark.e2e]
+GRACE_S = 3
+KEYS = 500
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RestCluster]:
+    with RestCluster(nodes=4) as running:
+        running.ok("PUT", "/v1/cluster/policy", {"slave_ha_grace_period": GRACE_S})
+        for name, persistence in (("memory", "disabled"), ("file", "aof")):
+            database = running.create(name, replication=True, data_persistence=persistence)
+            with running.client(database) as client:
+                client.mset({f"key:{number}": name for number in range(KEYS)})
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _all_is_well_afterwards(cluster: RestCluster) -> Iterator[None]:
+    """Every test ends with all nodes back, every database whole, and nothing of it left where it is not wanted."""
+    yield
+    cluster.wait("all daemons", lambda: all(cluster.node(uid)["status"] == "active" for uid in cluster.nodes()))
+    cluster.reopen()
+    for uid in databases(cluster):
+        cluster.settled(uid)
+        assert cluster.wait(f"an answer of database {uid}", lambda uid=uid: keys_in(cluster, uid)) == KEYS
+    wanted = len([shard for uid in databases(cluster) for shard in cluster.shards(uid)])
+    cluster.wait("no server too many", lambda: sum(len(cluster.servers_on(n)) for n in cluster.nodes()) == wanted)
+
+
+def databases(cluster: RestCluster) -> list[int]:
+    return [int(database["uid"]) for database in cluster.get("/v1/bdbs")]
+
+
+def keys_in(cluster: RestCluster, uid: int) -> int:
+    """How many keys it has; 0 while its endpoint is away."""
+    with cluster.client(cluster.get(f"/v1/bdbs/{uid}")) as client:
+        try:
+            return int(client.dbsize())
+        except redis.ConnectionError:
+            return 0
+
+
+def kill(cluster: RestCluster, node: int) -> None:
+    """Every process of a node, at once."""
+    found = [read_identity(cluster.directory / f"nodes/{node}/{name}.json") for name in ("daemon", "endpoint")]
+    for process in [*(p for p in found if p is not None), *cluster.servers_on(node)]:
+        send(process, signal.SIGKILL)
+    cluster.reconnect()
+
+
+@contextmanager
+def unsupervised(cluster: RestCluster) -> Iterator[None]:
+    with cluster.frozen(cluster.identity_in("supervisor.json")):
+        yield
+
+
+def whole_without(cluster: RestCluster, uid: int, node: int) -> bool:
+    """Whether two copies are in step elsewhere. A record of the lost one stays until its agent can delete its files."""
+    shards = [shard for shard in cluster.shards(uid) if int(shard["node_uid"]) != node]
+    return len(shards) == 2 and all(s["detailed_status"] == "ok" and s["sync"]["status"] == "idle" for s in shards)
+
+
+@pytest.mark.parametrize("role", ["replica", "primary"])
+def test_lost_copies_are_rebuilt_and_what_returns_is_not_one_too_many(cluster: RestCluster, role: str) -> None:
+    first = databases(cluster)[0]
+    node = cluster.replica(first) if role == "replica" else cluster.primary(first)
+    with unsupervised(cluster):
+        kill(cluster, node)
+        for uid in databases(cluster):
+            cluster.wait(f"database {uid} whole", lambda uid=uid: whole_without(cluster, uid, node), seconds=GRACE_S + 30)
+    kinds = [line["type"] for line in cluster.get("/v1/logs?limit=1000")]
+    assert "replica_rebuild" in kinds
+
+
+def test_nothing_is_rebuilt_on_a_node_in_maintenance(cluster: RestCluster) -> None:
+    uid = databases(cluster)[0]
+    node = cluster.replica(uid)
+    kept, closed = cluster.primary(uid), [n for n in cluster.nodes() if n not in (node, cluster.primary(uid))]
+    with cluster.maintenance(closed[0]), unsupervised(cluster):
+        kill(cluster, node)
+        cluster.wait("whole", lambda: whole_without(cluster, uid, node), seconds=GRACE_S + 30)
+        assert {int(shard["node_uid"]) for shard in cluster.shards(uid)} - {node} == {kept, closed[1]}
+
+
+@pytest.mark.parametrize("action", ["maintenance_on", "remove"])
+def test_a_node_that_dies_during_its_own_action(cluster: RestCluster, action: str) -> None:
+    node = cluster.primary(databases(cluster)[0])
+    with unsupervised(cluster):
+        uid = cluster.start(node, action)
+        cluster.wait("a move", lambda: moves(cluster, node, uid))
+        kill(cluster, node)
+        record = cluster.ended(uid, seconds=90)
+    assert record["status"] == "completed", f"{record}\n{cluster.picture()}"
+    if action == "remove":
+        cluster.add_node()
+
+
+def test_a_target_that_dies_during_a_move(cluster: RestCluster) -> None:
+    node = cluster.primary(databases(cluster)[1])
+    with unsupervised(cluster):
+        uid = cluster.start(node, "maintenance_on")
+        relocations = lambda: [m for m in moves(cluster, node, uid) if m["kind"] == "relocate"]  # noqa: E731
+        (move, *_) = cluster.wait("a relocation", relocations)
+        target = int(str(move["to"]).rpartition(":")[2])
+        kill(cluster, target)
+        record = cluster.ended(uid, seconds=90)
+        assert record["status"] == "completed", f"{record}\n{cluster.picture()}"
+
+
+def moves(cluster: RestCluster, node: int, uid: str) -> list[Json]:
+    actions = cluster.get(f"/v1/nodes/{node}/actions")["actions"]
+    return next((a.get("moves", []) for a in actions if a["action_uid"] == uid), [])

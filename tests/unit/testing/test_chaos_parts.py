@@ -1,0 +1,186 @@
+"""What decides about a run of chaos: the schedule, the comparison, and what may be hit."""
+
+from dataclasses import replace
+
+import pytest
+
+from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.database import Handoff
+from shardwright.model.ids import GroupUid, MoveUid, ShardUid
+from shardwright.model.seen import ProcessIdentity
+from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from shardwright.testing.chaos import rules
+from shardwright.testing.chaos.facts import Records
+from shardwright.testing.chaos.journal import ACCOUNTS, KEYS, Entry, Stored, What, compare, counter_of, longest_pause, parse
+from shardwright.testing.chaos.rules import Promise
+from shardwright.testing.chaos.schedule import FREEZES_S, Kind, schedule
+
+# -- schedule ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_decides_everything() -> None:
+    assert schedule(7, seconds=60) == schedule(7, seconds=60)
+    assert schedule(7, seconds=60) != schedule(8, seconds=60)
+
+
+def test_a_longer_run_begins_as_the_shorter_one() -> None:
+    short = schedule(7, seconds=30)
+    assert [i for i in schedule(7, seconds=60) if i in short] == list(short)
+
+
+def test_every_kind_comes_in_order_and_within_its_bounds() -> None:
+    items = schedule(1, seconds=3600)
+    assert {item.kind for item in items} == set(Kind)
+    assert [item.at_s for item in items] == sorted(item.at_s for item in items)
+    for item in items:
+        least, most = FREEZES_S.get(item.kind, (0.0, 0.0))
+        assert least <= item.lasts_s <= most
+
+
+# -- comparison --------------------------------------------------------------------------------------------------------
+
+
+def entries(count: int, *, in_doubt: tuple[int, ...] = ()) -> list[Entry]:
+    return [Entry(turn, turn not in in_doubt, turn * 1.0, turn * 1.0 + 0.5) for turn in range(1, count + 1)]
+
+
+def everything(written: list[Entry], *, without: tuple[int, ...] = ()) -> Stored:
+    kept = [e for e in written if e.turn not in without]
+    counters = [0] * KEYS
+    for entry in kept:
+        if entry.what is What.COUNT:
+            counters[counter_of(entry.turn)] += 1
+    return Stored(
+        counters,
+        [e.turn for e in kept if e.what is What.APPEND],
+        [e.turn for e in kept if e.what is What.TRANSFER],
+        [0] * ACCOUNTS,
+    )
+
+
+def first(what: What) -> int:
+    return next(e.turn for e in entries(9) if e.what is what)
+
+
+def test_what_is_all_there_is_clean() -> None:
+    found = compare("db", entries(90), everything(entries(90)))
+    assert (found.acked, found.lost, found.doubled, found.torn) == (90, [], [], [])
+
+
+@pytest.mark.parametrize("what", list(What))
+def test_an_acknowledged_write_that_is_missing_is_lost(what: What) -> None:
+    found = compare("db", entries(90), everything(entries(90), without=(first(what),)))
+    assert len(found.lost) == 1
+    assert found.lost_allowed == []
+
+
+@pytest.mark.parametrize("what", list(What))
+def test_a_write_in_doubt_may_be_there_or_not(what: What) -> None:
+    turn = first(what)
+    for without in ((), (turn,)):
+        found = compare("db", entries(90, in_doubt=(turn,)), everything(entries(90), without=without))
+        assert (found.in_doubt, found.lost, found.doubled) == (1, [], [])
+
+
+def test_a_write_that_is_stored_twice_is_doubled_even_when_in_doubt() -> None:
+    turn = first(What.APPEND)
+    stored = everything(entries(30))
+    twice = replace(stored, appended=[*stored.appended, turn])
+    assert len(compare("db", entries(30, in_doubt=(turn,)), twice).doubled) == 1
+    high = replace(stored, counters=[stored.counters[0] + 1, *stored.counters[1:]])
+    assert len(compare("db", entries(30), high).doubled) == 1
+    unknown = replace(stored, transfers=[*stored.transfers, 9999])
+    assert len(compare("db", entries(30), unknown).doubled) == 1
+
+
+def test_accounts_that_do_not_sum_to_nothing_are_torn() -> None:
+    stored = replace(everything(entries(30)), accounts=[1] + [0] * (ACCOUNTS - 1))
+    assert len(compare("db", entries(30), stored).torn) == 1
+
+
+@pytest.mark.parametrize("what", list(What))
+def test_only_the_last_moment_before_a_kill_may_be_lost(what: What) -> None:
+    turn = first(what)
+    stored = everything(entries(90), without=(turn,))
+    assert len(compare("db", entries(90), stored, kills=[turn + 1.0]).lost_allowed) == 1
+    assert len(compare("db", entries(90), stored, kills=[turn + 30.0]).lost) == 1
+
+
+def test_a_journal_that_was_cut_off_is_read_up_to_there() -> None:
+    lines = [e.line() for e in entries(3)]
+    assert parse([*lines, "4 1 17.0"]) == entries(3)
+
+
+def test_the_longest_pause_is_between_acknowledgements_of_any_writer() -> None:
+    one, other = [Entry(1, True, 0, 1.0), Entry(2, True, 0, 9.0)], [Entry(1, True, 0, 4.0), Entry(2, False, 0, 6.0)]
+    assert longest_pause([one, other]) == (5.0, 4.0)
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+PROMISES = {"db1": Promise.REPLICAS_MAY_DIE, "db2": Promise.ONLY_COPY_MAY_DIE, "db3": Promise.PRIMARY_MAY_DIE}
+
+
+def databases() -> ClusterBuilder:
+    """Shards 1 and 2 of db1, 3 of db2, 4 and 5 of db3; the first of each is the primary."""
+    return cluster(nodes=3).with_database(on=((1, 2),)).with_database(on=((1,),)).with_database(on=((2, 3),))
+
+
+def records(builder: ClusterBuilder, *moves: Move) -> Records:
+    view = builder.view
+    identities = {uid: p.identity for uid, p in view.processes.items() if p.identity is not None}
+    return Records(
+        view.nodes,
+        view.databases,
+        list(view.groups.values()),
+        view.shards,
+        list(view.endpoints.values()),
+        view.secrets,
+        identities,
+        view.daemons,
+        view.leadership,
+        list(view.actions.values()),
+        list(moves),
+    )
+
+
+def runs(_: ProcessIdentity) -> bool:
+    return True
+
+
+def all_but(uid: int) -> rules.Runs:
+    return lambda process: process.pid != 50_000 + uid
+
+
+def moving(group: str) -> Move:
+    uid = GroupUid(group)
+    return Move(
+        MoveUid("m-1"), None, MoveKind.RELOCATE, MoveState.SYNCING, databases().view.groups[uid].database_uid, NOW, uid
+    )
+
+
+def test_only_replicas_of_running_primaries_may_die() -> None:
+    now = records(databases())
+    assert rules.replicas(now, runs) == [2, 5]
+    assert rules.replicas(now, all_but(1)) == [5]
+
+
+def test_no_server_dies_as_a_replica_while_a_role_passes() -> None:
+    builder = databases()
+    group = builder.view.groups[GroupUid("1:1")]
+    handing = replace(group, handoff=Handoff(ShardUid(1), ShardUid(2), 2, 1, NOW))
+    assert rules.replicas(records(builder.with_records(handing)), runs) == [5]
+
+
+def test_an_only_copy_dies_only_while_nothing_of_it_moves() -> None:
+    assert rules.only_copies(records(databases()), PROMISES, runs) == [3]
+    assert rules.only_copies(records(databases(), moving("2:1")), PROMISES, runs) == []
+
+
+def test_a_primary_dies_only_where_that_is_counted_apart_and_an_heir_is_in_sync() -> None:
+    builder = databases()
+    assert rules.primaries(records(builder), PROMISES, runs) == [4]
+    assert rules.primaries(records(builder), PROMISES, all_but(5)) == []
+    behind = builder.with_records(replace(builder.view.shards[ShardUid(5)], in_sync_generation=-1))
+    assert rules.primaries(records(behind), PROMISES, runs) == []
+    assert rules.primaries(records(builder, moving("3:1")), PROMISES, runs) == []
