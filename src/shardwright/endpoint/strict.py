@@ -13,15 +13,16 @@ from shardwright.endpoint.protocol import CONFIRM_MAX_S, CONFIRM_SLICE_S
 from shardwright.endpoint.resp import ERROR, encode_command
 
 QUESTION = encode_command(b"WAIT", b"1", b"%d" % round(CONFIRM_SLICE_S * 1000))
-NUDGE = encode_command(b"PING")
-"""Some servers note how far a connection has written when they take a command from it, not when one that waited for others
-is served: behind such a one, another command comes before the question."""
+MARK = encode_command(b"SPUBLISH", b"shardwright:strict", b"")
+"""Goes ahead of a question. Newer servers ask about the last command of the connection that was replicated while it ran, and
+that is none for a blocking command served later, nor for a write that changed nothing because another client's, which may be
+lost, came before it. This one always is, changes no key, and only who subscribes to exactly this channel hears of it."""
 
 
 class Assurance:
     """See the module."""
 
-    __slots__ = ("_asked", "_counts", "_ledger", "_missing_since", "_was_blocking", "is_due", "is_leaving")
+    __slots__ = ("_asked", "_counts", "_ledger", "_missing_since", "_needs_mark", "is_due", "is_leaving")
 
     def __init__(self, ledger: Ledger, counts: Counts) -> None:
         self._ledger = ledger
@@ -34,7 +35,7 @@ class Assurance:
         """Something that may write was sent, and no question behind it."""
         self.is_leaving = False
         """The server is no longer the target: nothing is asked again."""
-        self._was_blocking = False
+        self._needs_mark = False
         self._asked = 0
         self._missing_since: float | None = None
 
@@ -45,22 +46,21 @@ class Assurance:
 
     def guard(self, entry: Entry) -> None:
         """Do not tell this command's success before a replica has it. Before it is added to the ledger."""
-        entry.is_guarded = self.is_due = True
-        self._was_blocking = self._was_blocking or entry.kind is Kind.BLOCKING
+        entry.is_guarded = self.is_due = self._needs_mark = True
 
     def resume(self) -> None:
         """Commands were sent again on a new connection."""
-        self.is_due = any(entry.is_guarded for entry in self._ledger.flight)
+        self.is_due = self._needs_mark = any(entry.is_guarded for entry in self._ledger.flight)
 
     def ask(self, now: float) -> list[bytes]:
         """The question to send. Not inside a transaction: it would become part of it."""
-        commands = [NUDGE, QUESTION] if self._was_blocking else [QUESTION]
+        commands = [MARK, QUESTION] if self._needs_mark else [QUESTION]
         for command in commands:
             question = Entry(Kind.DROP, command, now, word=b"WAIT")
             self._ledger.add(question)
         question.effect = partial(self._answered, now)
         self._asked += 1
-        self.is_due = self._was_blocking = False
+        self.is_due = self._needs_mark = False
         return commands
 
     def give_up(self) -> None:

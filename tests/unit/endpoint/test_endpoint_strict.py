@@ -9,15 +9,19 @@ from shardwright.endpoint.ledger import NOT_CONFIRMED, OUTCOME_UNKNOWN
 from shardwright.endpoint.protocol import CONFIRM_MAX_S, CONFIRM_SLICE_S, DRAIN_S, EndpointSpec, Target
 from shardwright.endpoint.resp import CommandScanner, bulk
 from shardwright.endpoint.session import Session
-from shardwright.endpoint.strict import NUDGE, QUESTION
+from shardwright.endpoint.strict import MARK, QUESTION
 from shardwright.endpoint.wire import spec_from, spec_to
 from shardwright.endpoint.words import NOT_PLAIN_WHEN_STRICT, READS, RULES, STORES_NOTHING
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
 
 OLD = Target(ShardUid(1), 1, "127.0.0.1", 1001, "aaa")
 NEW = Target(ShardUid(2), 2, "127.0.0.1", 1002, "bbb")
-YES = b":1\r\n"
-NO = b":0\r\n"
+ASKED = MARK + QUESTION
+YES = b":0\r\n:1\r\n"
+NO = b":0\r\n:0\r\n"
+"""To the mark, and to the question; asked again, the mark is left out."""
+YES_AGAIN = b":1\r\n"
+NO_AGAIN = b":0\r\n"
 
 
 class Play:
@@ -70,7 +74,7 @@ class Play:
 
 def test_a_write_is_answered_behind_a_replicas_word_and_one_question_covers_a_chunk() -> None:
     play = Play().says(b"SET a 1\r\nINCR n\r\nGET a\r\n")
-    assert play.sent() == b"SET a 1\r\nINCR n\r\nGET a\r\n" + QUESTION
+    assert play.sent() == b"SET a 1\r\nINCR n\r\nGET a\r\n" + ASKED
     assert play.server(b"+OK\r\n:1\r\n$1\r\n1\r\n") == b""
     assert not play.session.is_drained
     assert play.server(YES) == b"+OK\r\n:1\r\n$1\r\n1\r\n"
@@ -82,7 +86,7 @@ def test_reads_alone_ask_nothing_but_wait_behind_a_write() -> None:
     assert play.sent() == b"GET a\r\nHGETALL h\r\nPUBLISH c x\r\n"
     assert play.server(b"$-1\r\n*0\r\n:0\r\n") == b"$-1\r\n*0\r\n:0\r\n"
     play.says(b"SET a 1\r\n").says(b"GET a\r\n")
-    assert play.sent() == b"SET a 1\r\n" + QUESTION + b"GET a\r\n"
+    assert play.sent() == b"SET a 1\r\n" + ASKED + b"GET a\r\n"
     assert play.server(b"+OK\r\n") == b""
     assert play.server(YES) == b"+OK\r\n"
     assert play.server(b"$1\r\n1\r\n") == b"$1\r\n1\r\n"
@@ -99,10 +103,11 @@ def test_reads_before_a_write_of_the_same_chunk_are_answered_at_once() -> None:
 
 def test_without_a_replica_the_question_is_repeated_and_then_the_write_is_in_doubt() -> None:
     play = Play().says(b"SET a 1\r\nGET a\r\nLPUSH s x\r\n")
-    assert play.sent().endswith(QUESTION)
+    assert play.sent().endswith(ASKED)
     assert play.server(b"+OK\r\n$1\r\n1\r\n-WRONGTYPE wrong\r\n") == b""
     asked = 0
-    while (heard := play.server(NO)) == b"":
+    assert play.server(b":0\r\n") == b""
+    while (heard := play.server(NO_AGAIN)) == b"":
         assert play.sent() == QUESTION
         asked += 1
         play.now += CONFIRM_SLICE_S
@@ -115,7 +120,7 @@ def test_without_a_replica_the_question_is_repeated_and_then_the_write_is_in_dou
 
 def test_a_later_answer_covers_an_earlier_question() -> None:
     play = Play().says(b"SET a 1\r\n").says(b"SET b 1\r\n")
-    assert play.sent() == b"SET a 1\r\n" + QUESTION + b"SET b 1\r\n" + QUESTION
+    assert play.sent() == b"SET a 1\r\n" + ASKED + b"SET b 1\r\n" + ASKED
     assert play.server(b"+OK\r\n" + NO + b"+OK\r\n") == b""
     assert play.sent() == b""
     assert play.server(YES) == b"+OK\r\n+OK\r\n"
@@ -126,17 +131,18 @@ def test_what_was_sent_behind_the_question_is_not_covered_by_it() -> None:
     play = Play().says(b"SET a 1\r\n").says(b"SET b 1\r\n")
     assert play.server(b"+OK\r\n" + YES + b"+OK\r\n") == b"+OK\r\n"
     assert play.server(NO) == b""
-    assert play.server(YES) == b"+OK\r\n"
+    assert play.sent().endswith(ASKED + QUESTION)
+    assert play.server(YES_AGAIN) == b"+OK\r\n"
 
 
 def test_a_transaction_is_guarded_by_its_exec_alone() -> None:
     play = Play().says(b"SET a 1\r\nMULTI\r\nINCR n\r\n")
-    assert play.sent() == b"SET a 1\r\n" + QUESTION
+    assert play.sent() == b"SET a 1\r\n" + ASKED
     assert play.server(b"+OK\r\n" + YES) == b"+OK\r\n"
     assert play.sent() == b"MULTI\r\nINCR n\r\n"
     assert play.server(b"+OK\r\n+QUEUED\r\n") == b"+OK\r\n+QUEUED\r\n"
     play.says(b"EXEC\r\n")
-    assert play.sent() == b"EXEC\r\n" + QUESTION
+    assert play.sent() == b"EXEC\r\n" + ASKED
     assert play.server(b"*1\r\n:1\r\n") == b""
     assert play.server(YES) == b"*1\r\n:1\r\n"
     assert play.at_rest()
@@ -149,19 +155,19 @@ def test_an_exec_that_did_not_run_needs_no_replica() -> None:
 
 def test_a_blocking_command_waits_until_the_writes_before_it_are_confirmed() -> None:
     play = Play().says(b"SET a 1\r\nBLPOP q 0\r\n")
-    assert play.sent() == b"SET a 1\r\n" + QUESTION
+    assert play.sent() == b"SET a 1\r\n" + ASKED
     assert play.server(b"+OK\r\n" + YES) == b"+OK\r\n"
-    assert play.sent() == b"BLPOP q 0\r\n" + NUDGE + QUESTION
+    assert play.sent() == b"BLPOP q 0\r\n" + ASKED
     assert play.session.is_blocking
     assert play.session.is_drained
-    assert play.server(b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n+PONG\r\n") == b""
+    assert play.server(b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n") == b""
     assert play.server(YES) == b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n"
     assert play.at_rest()
 
 
 def test_the_clients_own_wait_is_its_own() -> None:
     play = Play().says(b"SET a 1\r\nWAIT 2 0\r\n")
-    assert play.sent() == b"SET a 1\r\n" + QUESTION
+    assert play.sent() == b"SET a 1\r\n" + ASKED
     assert play.server(b"+OK\r\n" + YES) == b"+OK\r\n"
     assert play.sent() == b"WAIT 2 0\r\n"
     assert play.server(b":2\r\n") == b":2\r\n"
@@ -177,7 +183,7 @@ def test_a_question_ends_within_the_drain_and_is_repeated_while_held() -> None:
     assert play.server(b"+OK\r\n" + NO) == b""
     assert not play.session.is_drained
     assert play.sent() == QUESTION
-    assert play.server(YES) == b"+OK\r\n"
+    assert play.server(YES_AGAIN) == b"+OK\r\n"
     assert play.session.is_drained
 
 
@@ -188,9 +194,9 @@ def test_who_must_leave_a_server_does_not_take_a_success_along() -> None:
     assert play.server(b"+OK\r\n$1\r\n1\r\n") == b""
     play.gate.release(NEW)
     play.session.gate_changed(0.0)
-    assert play.server(b"-UNBLOCKED force unblock from blocking operation\r\n") == NOT_CONFIRMED + b"$1\r\n1\r\n"
+    assert play.server(b":0\r\n-UNBLOCKED force unblock from blocking operation\r\n") == NOT_CONFIRMED + b"$1\r\n1\r\n"
     assert play.session.wants_drop
-    assert play.says(b"SET b 1\r\n").connect().sent() == b"SET b 1\r\n" + QUESTION
+    assert play.says(b"SET b 1\r\n").connect().sent() == b"SET b 1\r\n" + ASKED
     assert play.server(b"+OK\r\n" + YES) == b"+OK\r\n"
 
 
@@ -209,10 +215,10 @@ def test_a_refused_write_is_repeated_and_guarded_again() -> None:
     play = Play().says(b"SET a 1\r\n")
     play.sent()
     wait = b"-ERR WAIT cannot be used with replica instances.\r\n"
-    assert play.server(b"-READONLY You can't write against a read only replica.\r\n" + wait) == b""
+    assert play.server(b"-READONLY You can't write against a read only replica.\r\n:0\r\n" + wait) == b""
     play.gate.release(NEW)
     play.session.gate_changed(0.0)
-    assert play.connect().sent() == b"SET a 1\r\n" + QUESTION
+    assert play.connect().sent() == b"SET a 1\r\n" + ASKED
     assert play.server(b"+OK\r\n") == b""
     assert play.server(YES) == b"+OK\r\n"
     assert play.at_rest()
@@ -244,7 +250,7 @@ def test_the_mode_changes_between_two_commands() -> None:
     assert play.sent() == b"SET a 1\r\n"
     play.gate.serve(replace(play.gate.spec, is_strict=True))
     play.says(b"SET b 1\r\n")
-    assert play.sent() == b"SET b 1\r\n" + QUESTION
+    assert play.sent() == b"SET b 1\r\n" + ASKED
     assert play.server(b"+OK\r\n+OK\r\n") == b"+OK\r\n"
     play.gate.serve(replace(play.gate.spec, is_strict=False))
     play.says(b"SET c 1\r\n")
