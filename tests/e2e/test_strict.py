@@ -13,13 +13,16 @@ import pytest
 from e2e_harness import Facts, TestCluster, own_base
 from e2e_load import Writers
 
-from shardwright.agent.processes import send
+from shardwright.agent.endpoint_process import read_identity
+from shardwright.agent.processes import is_running, send
 from shardwright.model.database import Role
 
 pytestmark = pytest.mark.e2e
 
 KILLS = 6
 """Of servers of each database; the third is a replica, the others are primaries."""
+STUCK_S = 3
+"""The policy's ``stuck_server_timeout`` here."""
 PAUSE_S = 0.4
 """A server dies at most this long after the first write that was confirmed behind the last death."""
 
@@ -59,6 +62,74 @@ def test_nothing_acknowledged_is_lost_whenever_a_server_is_killed(cluster: TestC
     tally.must_be_kept()
     roles = sorted(after.servers[s.uid].role for s in after.copies(after.group_of(database["uid"])))
     assert roles == [Role.PRIMARY, Role.REPLICA]
+
+
+@pytest.fixture(scope="module")
+def database(cluster: TestCluster) -> dict[str, Any]:
+    """Without files: what its servers do not hold is gone."""
+    return cluster.database("strict-more", replication=True, strict=True)
+
+
+def _kept(cluster: TestCluster, writers: Writers) -> None:
+    writers.write_on(seconds=30)
+    tally = writers.check().must_be_kept()
+    print(f"{tally.acked} acknowledged, {len(tally.errors)} errors, slowest {tally.slowest_ms:.0f} ms")
+    cluster.settled(seconds=30)
+
+
+@pytest.mark.parametrize("is_primary", [True, False], ids=["primary", "replica"])
+def test_a_frozen_server_takes_nothing_acknowledged_with_it(
+    cluster: TestCluster, database: dict[str, Any], is_primary: bool
+) -> None:
+    cluster.call("PUT", "/v1/cluster/policy", {"stuck_server_timeout": STUCK_S})
+    with Writers(database) as writers:
+        facts = cluster.settled(seconds=30)
+        victim = facts.primary(database["uid"]) if is_primary else facts.replica(database["uid"])
+        frozen = facts.identities[victim.uid]
+        assert send(frozen, signal.SIGSTOP)
+        cluster.until("the frozen server's end", lambda: not is_running(frozen))
+        _kept(cluster, writers)
+
+
+def test_a_killed_endpoint_process_loses_nothing_acknowledged(cluster: TestCluster, database: dict[str, Any]) -> None:
+    with Writers(database) as writers:
+        for _ in range(3):
+            node = next(e.nodes[0] for e in cluster.settled(seconds=30).endpoints if e.database_uid == database["uid"])
+            process = read_identity(cluster.layout.endpoint(node))
+            assert process is not None
+            assert send(process, signal.SIGKILL)
+            writers.write_on(seconds=20)
+        _kept(cluster, writers)
+
+
+@pytest.mark.parametrize(
+    ("point", "order"),
+    [
+        ("handoff:hold:after", "kill"),
+        ("handoff:promote:after", "kill"),
+        ("handoff:hold:after", "freeze"),
+        pytest.param("handoff:compare:after", "kill", marks=pytest.mark.slow),
+        pytest.param("handoff:compare:after", "freeze", marks=pytest.mark.slow),
+        pytest.param("handoff:promote:after", "freeze", marks=pytest.mark.slow),
+    ],
+)
+def test_a_leader_that_fails_in_a_handoff_is_not_noticed(
+    cluster: TestCluster, database: dict[str, Any], point: str, order: str
+) -> None:
+    leader = cluster.ready_to_die(others_min=3)
+    with Writers(database) as writers:
+        cluster.avoided = {leader.node_uid}
+        before = cluster.settled(seconds=30).primary(database["uid"])
+        reached = cluster.arm(point, order)
+        action = cluster.start(before.node_uid, "enslave_node")
+        cluster.until(f"{point} to be reached", reached.exists)
+        cluster.until("another leader", lambda: cluster.successor_of(leader))
+        cluster.completed(action)
+        cluster.avoided = set()
+        after = cluster.settled(seconds=30)
+        assert after.primary(database["uid"]).uid != before.uid
+        writers.write_on(seconds=20)
+        writers.check().must_be_clean()
 
 
 def test_a_step_down_is_not_noticed_in_strict_mode(cluster: TestCluster) -> None:
