@@ -132,6 +132,26 @@ def test_a_leader_that_fails_in_a_handoff_is_not_noticed(
         writers.check().must_be_clean()
 
 
+@pytest.mark.parametrize("point", ["handoff:hold:after", "handoff:compare:after"])
+def test_a_primary_that_dies_in_its_own_handoff_takes_nothing_along(
+    cluster: TestCluster, database: dict[str, Any], point: str
+) -> None:
+    """And the leader with it."""
+    leader = cluster.ready_to_die(others_min=3)
+    with Writers(database) as writers:
+        cluster.avoided = {leader.node_uid}
+        facts = cluster.settled(seconds=30)
+        primary = facts.primary(database["uid"])
+        reached = cluster.arm(point)
+        action = cluster.start(primary.node_uid, "enslave_node")
+        cluster.until(f"{point} to be reached", reached.exists)
+        assert send(facts.identities[primary.uid], signal.SIGKILL)
+        cluster.until("another leader", lambda: cluster.successor_of(leader))
+        cluster.ended(action)
+        cluster.avoided = set()
+        _kept(cluster, writers)
+
+
 def test_a_step_down_is_not_noticed_in_strict_mode(cluster: TestCluster) -> None:
     database = cluster.database("strict-handoff", replication=True, strict=True)
     with Writers(database) as writers:
