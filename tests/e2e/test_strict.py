@@ -15,7 +15,10 @@ from e2e_load import Writers
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.processes import is_running, send
+from shardwright.demo.cluster import DemoFailed
 from shardwright.model.database import Role
+from shardwright.model.ids import EndpointUid
+from shardwright.model.seen import EndpointState
 
 pytestmark = pytest.mark.e2e
 
@@ -165,3 +168,23 @@ def test_a_step_down_is_not_noticed_in_strict_mode(cluster: TestCluster) -> None
 
 def _is_completed(cluster: TestCluster, uid: str) -> bool:
     return bool(cluster.call("GET", f"/v1/actions/{uid}")["status"] == "completed")
+
+
+def test_the_mode_changes_in_service(cluster: TestCluster, database: dict[str, Any]) -> None:
+    """By the command line, under writers; a change has ended when the endpoint process is in the new mode."""
+
+    def modes() -> set[bool]:
+        seen = [p.endpoint(EndpointUid(f"{database['uid']}:1")) for p in cluster.facts().processes.values()]
+        return {one.is_strict for one in seen if one.state is EndpointState.LISTENING}
+
+    with Writers(database) as writers:
+        assert modes() == {True}
+        for option, is_strict in (("--no-strict", False), ("--strict", True)):
+            cluster.command("db", "update", "strict-more", option, "--wait")
+            assert modes() == {is_strict}
+            shown = cluster.command("db", "show", "strict-more")
+            assert ["strict", "enabled" if is_strict else "disabled"] in [line.split() for line in shown.splitlines()]
+        with pytest.raises(DemoFailed, match="strict_needs_replication"):
+            cluster.call("PUT", f"/v1/bdbs/{database['uid']}", {"replication": False})
+        writers.write_on()
+        writers.check().must_be_clean()
