@@ -21,6 +21,7 @@ def spec_of(view: ClusterView, endpoint: Endpoint) -> EndpointSpec | None:
         target=target_of(view, groups[0].uid) if groups else None,
         password=database.password,
         application_secret=secrets.application,
+        is_strict=database.is_strict,
     )
 
 

@@ -58,6 +58,7 @@ CODES: Final[dict[str, str]] = {
     "missing_module": "Modules are not available.",
     "not_rack_aware": "Rack awareness needs nodes in two racks.",
     "rack_awareness_violation": "The copies of the database share a rack.",
+    "strict_needs_replication": "Strict mode needs a replica.",
     "insufficient_resources": "The nodes have no room for it; the description says what is missing where.",
     "shard_not_exist": "There is no such shard.",
     "bdb_unavailable": "The database does not serve.",

@@ -38,6 +38,10 @@ PasswordOf = Annotated[
     ),
 ]
 RackAware = Annotated[bool | None, typer.Option("--rack-aware/--no-rack-aware", help="Copies in different racks.")]
+Strict = Annotated[
+    bool | None,
+    typer.Option("--strict/--no-strict", help="Answer a write only once the replica has it; needs --replication."),
+]
 
 _AOF_POLICIES = {"every-sec": "appendfsync-every-sec", "always": "appendfsync-always"}
 
@@ -71,6 +75,7 @@ def _create(
     eviction: Eviction = None,
     database_password_file: PasswordOf = None,
     rack_aware: RackAware = None,
+    strict: Strict = None,
     shards: Annotated[int | None, typer.Option("--shards", min=1, help="Number of slot groups.")] = None,
     proxy_policy: Annotated[
         str | None, typer.Option("--proxy-policy", metavar="POLICY", help="Where the endpoint is served.")
@@ -89,6 +94,7 @@ def _create(
         eviction=eviction,
         password_file=database_password_file,
         rack_aware=rack_aware,
+        strict=strict,
     )
     given = {"name": name, "port": port, "shards_count": shards, "proxy_policy": proxy_policy, "server": server}
     database = session.api.post("/v1/bdbs", changed | {key: value for key, value in given.items() if value is not None})
@@ -127,6 +133,7 @@ def _update(
     eviction: Eviction = None,
     database_password_file: PasswordOf = None,
     rack_aware: RackAware = None,
+    strict: Strict = None,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
@@ -140,6 +147,7 @@ def _update(
         eviction=eviction,
         password_file=database_password_file,
         rack_aware=rack_aware,
+        strict=strict,
     )
     if not changed:
         raise usage("nothing to change was given", remedy="shardwright db update --help lists what can be changed")
@@ -193,6 +201,7 @@ def _settings(
     eviction: str | None,
     password_file: Path | None,
     rack_aware: bool | None,
+    strict: bool | None,
 ) -> dict[str, object]:
     wanted: dict[str, object | None] = {
         "memory_size": parsed(parse_bytes, memory),
@@ -203,6 +212,7 @@ def _settings(
         "eviction_policy": eviction,
         "authentication_redis_pass": _first_line(password_file),
         "rack_aware": rack_aware,
+        "strict": strict,
     }
     return {key: value for key, value in wanted.items() if value is not None}
 
@@ -269,6 +279,7 @@ def _described(database: dict[str, Any]) -> str:
             ("eviction", database.get("eviction_policy")),
             ("password", "required" if database.get("authentication_redis_pass") else "none, or not yours to see"),
             ("rack aware", bool(database.get("rack_aware"))),
+            ("strict", bool(database.get("strict"))),
             ("created", database.get("created_time")),
         ]
     )

@@ -12,10 +12,14 @@ from shardwright.endpoint.gate import Gate
 from shardwright.endpoint.ledger import ABORTED, DISCARD, NO_PRIMARY, OK, Entry, Kind, Ledger, Transaction
 from shardwright.endpoint.resp import ERROR, CommandScanner, ProtocolError, encode_command, split_arguments
 from shardwright.endpoint.setup import ConnectionState, hello_with_id
-from shardwright.endpoint.words import RULES, Rule
+from shardwright.endpoint.strict import Assurance
+from shardwright.endpoint.words import RULES, STORES_NOTHING, Rule
 
 _IN_TRANSACTION = b"-ERR Command not allowed inside a transaction\r\n"
 _WHILE_SUBSCRIBED = b"-ERR Command not allowed on a connection that has subscribed\r\n"
+_STRICT_WHILE_SUBSCRIBED = (
+    b"-ERR shardwright: in strict mode a connection that has subscribed cannot write, use another one\r\n"
+)
 _REPLY_MODE = b"-ERR CLIENT REPLY OFF and SKIP are not supported through this endpoint\r\n"
 
 
@@ -30,6 +34,7 @@ class Dialogue:
         self.state = ConnectionState()
         self.is_authenticated = not gate.spec.password
         self.ledger = Ledger(self.to_client)
+        self.assurance = Assurance(self.ledger, gate.counts)
         self.ready: deque[tuple[bytes, bytes]] = deque()
         """Complete commands that wait, as (first word, bytes)."""
         self.is_closing = False
@@ -133,11 +138,19 @@ class Dialogue:
             return self.refuse(NO_PRIMARY)
         if not self.can_send:
             return False
-        self.to_backend.append(raw)
+        is_strict_write = self.gate.spec.is_strict and word not in STORES_NOTHING
         if self._is_raw:
+            if is_strict_write:
+                return self._is_at_barrier and self.refuse(_STRICT_WHILE_SUBSCRIBED)
+            self.to_backend.append(raw)
             return True
+        if kind is Kind.BLOCKING and self.assurance.is_pending:
+            return False  # a question behind it would not be answered before it ends
+        self.to_backend.append(raw)
         entry = Entry(kind if transaction is None else Kind.MEMBER, raw, now, word=word)
         entry.effect = effect
+        if is_strict_write and transaction is None and kind is not Kind.STATE:
+            self.assurance.guard(entry)
         if transaction is not None:
             entry.transaction = transaction
             transaction.members.append(entry)
@@ -159,8 +172,8 @@ class Dialogue:
     # -- transactions ------------------------------------------------------------------------------------------------
 
     def _begin_transaction(self, word: bytes, raw: bytes, now: float) -> bool:
-        if not self.can_send:
-            return False
+        if not self.can_send or self.assurance.is_pending:
+            return False  # a question inside the transaction would become part of it
         self._transaction = Transaction(is_watched=self._is_watching)
         return self._forward(Kind.MEMBER, word, raw, now)
 
@@ -186,6 +199,8 @@ class Dialogue:
         if is_exec:
             transaction.members.append(entry)
             entry.effect = partial(self._executed, transaction)
+            if self.gate.spec.is_strict:
+                self.assurance.guard(entry)
         self._leave_transaction()
         self.to_backend.append(raw)
         self.ledger.add(entry)

@@ -3,10 +3,12 @@
 Pure. The process changes it and then tells every session; sessions only read it, except for the counts and the budget.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from shardwright.endpoint.protocol import EndpointSpec, Target
+from shardwright.endpoint.words import NOT_PLAIN, NOT_PLAIN_WHEN_STRICT
 
 
 @dataclass(slots=True)
@@ -76,9 +78,12 @@ class Gate:
     hold: Hold | None = None
     hellos: dict[int, bytes] = field(default_factory=dict)
     """The server's own replies to HELLO by protocol, as first seen."""
+    not_plain: Container[bytes] = field(init=False)
+    """Words that keep a chunk of commands from being forwarded whole. The data path asks for nothing else of the mode."""
 
     def __post_init__(self) -> None:
         self.target = self.spec.target
+        self.take_settings(self.spec)
 
     @property
     def is_open(self) -> bool:
@@ -93,7 +98,7 @@ class Gate:
     def serve(self, spec: EndpointSpec) -> Change:
         """Take a new specification. No target in it takes none away: the checks on each new connection protect better than
         the word of a caller that may be late."""
-        self.spec = spec
+        self.take_settings(spec)
         target = spec.target
         if target is None or target == self.target:
             return Change.NONE
@@ -102,6 +107,11 @@ class Gate:
         if target.generation < self.generation:
             return Change.NONE
         return self._move(target)
+
+    def take_settings(self, spec: EndpointSpec) -> None:
+        """Take all of a specification but its target. Holds for every command that is processed from now on."""
+        self.spec = spec
+        self.not_plain = NOT_PLAIN_WHEN_STRICT if spec.is_strict else NOT_PLAIN
 
     def begin_hold(self, old: Target, new: Target, now: float) -> Change:
         """Hold for ``new``; repeating it changes nothing, and a hold that is over does not come back."""

@@ -19,6 +19,10 @@ OUTCOME_UNKNOWN = (
     b"-ERR shardwright: outcome unknown: the server went away before it answered this command, it may have been executed; "
     b"it was not sent again\r\n"
 )
+NOT_CONFIRMED = (
+    b"-ERR shardwright: outcome unknown: this command was executed, but no replica has confirmed it, so it may be lost; "
+    b"it was not sent again\r\n"
+)
 NO_PRIMARY = b"-ERR shardwright: no primary is available, this command was not executed\r\n"
 ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 DISCARD = b"*1\r\n$7\r\nDISCARD\r\n"
@@ -45,7 +49,10 @@ class Kind(Enum):
 class Entry:
     """One row of the ledger."""
 
-    __slots__ = ("count", "effect", "is_done", "kind", "left", "raw", "reply", "sent_at", "transaction", "word")
+    __slots__ = (
+        *("count", "effect", "is_done", "is_guarded", "is_unconfirmed", "kind", "left", "raw", "reply", "sent_at"),
+        *("transaction", "word"),
+    )
 
     def __init__(self, kind: Kind, raw: bytes, sent_at: float, *, word: bytes = b"", count: int = 1) -> None:
         self.kind = kind
@@ -59,6 +66,10 @@ class Entry:
         self.reply: bytes | None = None
         """Kept while replies before it are missing."""
         self.is_done = False
+        self.is_guarded = False
+        """Strict mode: may write, so its success is told only when a replica has it. Never one of a batch."""
+        self.is_unconfirmed = False
+        """The reply is there, a replica's word is not."""
         self.transaction: Transaction | None = None
         self.effect: Callable[[bytes], None] | None = None
         """Told the reply, once it is final."""
@@ -93,7 +104,7 @@ class Transaction:
 class Ledger:
     """The rows of one connection."""
 
-    __slots__ = ("_out", "flight", "is_recovering", "is_unblocked", "kept", "null", "order")
+    __slots__ = ("_out", "flight", "is_recovering", "is_unblocked", "kept", "null", "order", "unconfirmed")
 
     def __init__(self, out: list[bytes]) -> None:
         self._out = out  # the session's bytes to the client
@@ -106,7 +117,9 @@ class Ledger:
         self.is_unblocked = False
         """A blocking command was ended because its server is no longer the primary: close, so that the client asks again."""
         self.kept = 0
-        """Bytes of commands kept for sending again."""
+        """Bytes of commands kept for sending again, and of replies that no replica has confirmed."""
+        self.unconfirmed = 0
+        """How many replies wait for a replica's word."""
         self.null = b"*-1\r\n"
         """The reply of an EXEC that failed because a watched key changed, in the client's protocol."""
 
@@ -118,7 +131,7 @@ class Ledger:
     @property
     def has_waiting(self) -> bool:
         """Something is to be sent again."""
-        return not self.flight and self.order is not None
+        return not self.flight and self.order is not None and any(not entry.is_done for entry in self.order)
 
     def use_protocol(self, protocol: int) -> None:
         """The client speaks RESP2 or RESP3 from now on."""
@@ -128,6 +141,9 @@ class Ledger:
 
     def add(self, entry: Entry) -> None:
         """An entry was sent."""
+        if entry.is_guarded and self.order is None:
+            self._tangle()
+            self.order = self.order or deque()
         self.flight.append(entry)
         self.kept += len(entry.raw)
         if self.order is not None and entry.kind is not Kind.DROP:
@@ -223,6 +239,10 @@ class Ledger:
         else:
             self._done(entry, reply)
             entry.reply = reply
+            if entry.is_guarded and not _says_nothing_done(entry, reply):
+                entry.is_unconfirmed = True
+                self.unconfirmed += 1
+                self.kept += len(reply)
             self._flush_order()
 
     def _done(self, entry: Entry, reply: bytes) -> None:
@@ -263,10 +283,31 @@ class Ledger:
 
     def _flush_order(self) -> None:
         order = self.order
-        while order and order[0].reply is not None:
+        while order and order[0].reply is not None and not order[0].is_unconfirmed:
             self._out.append(order.popleft().reply or b"")
         if not order:
             self.order = None
+
+    # -- strict mode -------------------------------------------------------------------------------------------------
+
+    def confirm(self) -> None:
+        """A replica has everything that has been answered so far."""
+        self._settle_unconfirmed(None)
+
+    def doubt(self) -> int:
+        """No replica is known to have what waits for one: answer it with an error; how many."""
+        return self._settle_unconfirmed(NOT_CONFIRMED)
+
+    def _settle_unconfirmed(self, error: bytes | None) -> int:
+        count, self.unconfirmed = self.unconfirmed, 0
+        if count:
+            for entry in self.order or ():
+                if entry.is_unconfirmed:
+                    entry.is_unconfirmed = False
+                    self.kept -= len(entry.reply or b"")
+                    entry.reply = error or entry.reply
+            self._flush_order()
+        return count
 
     # -- tangled -----------------------------------------------------------------------------------------------------
 
@@ -289,6 +330,7 @@ class Ledger:
         """The server is gone with all that is in flight: decide for each command whether it is repeated or answered."""
         self._tangle()
         self.is_recovering = False
+        self.doubt()
         for entry in self.flight:
             if entry.kind is Kind.DROP:
                 self.kept -= len(entry.raw)
@@ -360,6 +402,11 @@ def _reply_when_lost(entry: Entry) -> bytes | None:
     if entry.kind is Kind.STATE or entry.word in READS:
         return None
     return OUTCOME_UNKNOWN
+
+
+def _says_nothing_done(entry: Entry, reply: bytes) -> bool:
+    """No success that a replica must confirm: an error, or an EXEC that a watched key kept from running."""
+    return reply[0] == ERROR or (entry.kind is Kind.EXEC and reply in (b"*-1\r\n", b"_\r\n"))
 
 
 def _split(batch: Entry) -> list[Entry]:

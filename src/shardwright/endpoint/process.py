@@ -169,6 +169,7 @@ class EndpointProcess:
         served = self.endpoints.get(spec.uid)
         if served is None:
             served = self.endpoints[spec.uid] = self._new(spec)
+        served.gate.take_settings(spec)
         target = wire.target_from(message["target"])
         if target is not None:
             served.release(target)  # moves to a higher generation only

@@ -19,6 +19,10 @@ SELF_RELEASE_S = 1.5
 """After this long a held endpoint asks both servers itself and releases to the writable primary."""
 HOLD_MAX_S = 4.0
 """After this long held commands are answered with errors (common client time-outs start at 5 s)."""
+CONFIRM_SLICE_S = 0.05
+"""Strict mode: how long one question after a replica's offset may keep the server connection; well below DRAIN_S."""
+CONFIRM_MAX_S = 2.0
+"""Strict mode: after this long without a replica that has it, a write is answered with an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class EndpointSpec:
     """What clients must give to AUTH; empty: none."""
     application_secret: str = field(default="", repr=False)
     """Password of the server's application user."""
+    is_strict: bool = False
+    """A write is answered only once a replica has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,7 +258,8 @@ class ServedEndpoint:
         gate = self.gate
         held = None if gate.hold is None else gate.hold.new.generation
         access = access_fingerprint(application_secret=gate.spec.application_secret, password=gate.spec.password)
-        return EndpointSeen(gate.spec.uid, state, gate.generation, held, len(self.connections), text, access)
+        count = len(self.connections)
+        return EndpointSeen(gate.spec.uid, state, gate.generation, held, count, text, access, gate.spec.is_strict)
 
     async def end(self) -> None:
         """Stop listening, end every connection behind its last reply."""

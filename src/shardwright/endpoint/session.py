@@ -14,7 +14,6 @@ from shardwright.endpoint.ledger import NO_PRIMARY, Entry, Kind, Transaction
 from shardwright.endpoint.protocol import HOLD_MAX_S, Target
 from shardwright.endpoint.resp import ERROR, PUSH, CommandScanner, ProtocolError, ReplyScanner, split_arguments
 from shardwright.endpoint.setup import ConnectionState, Setup
-from shardwright.endpoint.words import RULES
 
 LEAVE_S = 0.5
 """How long replies of a server that is no longer the target are awaited."""
@@ -169,8 +168,9 @@ class Session(Dialogue):
         count = len(cuts)
         self.gate.counts.commands += count
         if self._is_flowing and not self.ready:
+            not_plain = self.gate.not_plain
             for _, word in cuts:
-                if word in RULES:
+                if word in not_plain:
                     break
             else:
                 self.to_backend.append(block)
@@ -191,6 +191,8 @@ class Session(Dialogue):
                 break
             self.ready.popleft()
             self._ready_bytes -= len(raw)
+        if self.assurance.is_due and self.phase is Phase.READY and self._transaction is None:
+            self.to_backend += self.assurance.ask(now)
         if self._scanner.error and not self.ready and not self.is_closing:
             self.fail_protocol(self._scanner.error)
         self._note(now)
@@ -346,6 +348,7 @@ class Session(Dialogue):
         self.phase = Phase.READY
         self.gate.hellos[self.state.protocol] = setup.hello
         self.to_backend += self.ledger.send_again(self._transaction, now)
+        self.assurance.resume()
         self.pump(now)
         self._charge()
 
@@ -375,6 +378,7 @@ class Session(Dialogue):
         self._target = None
         self._leaving_since = None
         self._reply_tail = bytearray()
+        self.assurance.reset()
         self.to_backend.clear()
 
     # -- events of the endpoint --------------------------------------------------------------------------------------
@@ -394,6 +398,7 @@ class Session(Dialogue):
             self.close()
         elif self.ledger.flight or self._is_streaming:
             self._leaving_since = now if self._leaving_since is None else self._leaving_since
+            self.assurance.is_leaving = True
         else:
             self._move_on(now)
 
@@ -401,6 +406,7 @@ class Session(Dialogue):
         """Nothing is in flight: leave this server, with all that can be taken along."""
         if self.is_tied:
             self.close()
+        self.assurance.give_up()
         self.ledger.is_recovering = False
         self.drop_backend()
         self._note(now)

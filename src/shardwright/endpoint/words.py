@@ -3,6 +3,7 @@
 Pure tables. Every word that is not named here passes, counts as one reply, and counts as a write.
 """
 
+from collections.abc import Container
 from enum import Enum, auto
 
 
@@ -60,7 +61,7 @@ RULES: dict[bytes, Rule] = {
     **dict.fromkeys((b"MONITOR", b"SYNC", b"PSYNC", b"REPLCONF"), Rule.REFUSED),
 }
 
-READS = frozenset(
+READS: frozenset[bytes] = frozenset(
     word.encode()
     for line in (
         "BITCOUNT BITFIELD_RO BITPOS COMMAND DBSIZE DUMP ECHO EVALSHA_RO EVAL_RO EXISTS EXPIRETIME FCALL_RO",
@@ -75,6 +76,28 @@ READS = frozenset(
     for word in line.split()
 )
 """May be sent again when their reply was lost: they change nothing."""
+
+STORES_NOTHING = READS | frozenset(
+    word.encode()
+    for line in (
+        "ACL ASKING CLIENT CLUSTER COMMANDLOG CONFIG DISCARD HELLO LATENCY MEMORY PUBLISH PUBSUB READONLY READWRITE ROLE",
+        "SELECT SLOWLOG SPUBLISH PSUBSCRIBE PUNSUBSCRIBE SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE UNSUBSCRIBE UNWATCH WATCH",
+    )
+    for word in line.split()
+)
+"""Strict mode: what cannot have written anything that a replica would have to have. MULTI and EXEC are none of them."""
+
+
+class _NotPlainWhenStrict:
+    """The words that strict mode looks at one by one."""
+
+    def __contains__(self, word: object) -> bool:
+        return word not in STORES_NOTHING or word in RULES
+
+
+NOT_PLAIN: Container[bytes] = RULES
+"""What a chunk of commands that is forwarded whole must not contain."""
+NOT_PLAIN_WHEN_STRICT: Container[bytes] = _NotPlainWhenStrict()
 
 REFUSALS = (
     b"-READONLY You can't write",

@@ -133,6 +133,8 @@ class ServerSeen:
     kind: str = ""
     version: str = ""
     cpu_s: float = 0.0
+    replication_id_lately: str = ""
+    """While it does not answer: the last one known of this incarnation."""
     unanswered_since: datetime | None = None
     """First of the unbroken row of failed attempts; None when the last one was answered."""
     cpu_active_at: datetime | None = None
@@ -164,6 +166,8 @@ class EndpointSeen:
     text: str = ""
     access: str = ""
     """Fingerprint of the passwords it goes by (``access_fingerprint``); empty: it does not say."""
+    is_strict: bool = False
+    """It answers writes only once a replica has them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from shardwright.model.seen import EndpointState, Health, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.placement import Unplaceable, place_copy, place_database
 from shardwright.plan.ports import shard_port
-from shardwright.reconcile.endpoint import is_access_old
+from shardwright.reconcile.endpoint import is_access_old, is_mode_old
 
 SEEN_LATELY = timedelta(seconds=1)
 """A copy is given up only while its primary was seen to serve at most so long ago; servers of a database that changes are
@@ -197,6 +197,9 @@ def unsettled(database: Database, view: ClusterView) -> tuple[Reason, ...]:
                 reasons.append(Reason("endpoint_not_ready", text, database_uid=database.uid, node_uid=node))
             elif is_access_old(seen, endpoint, view):
                 text = f"endpoint {endpoint.uid} on node {node} does not know the new password yet"
+                reasons.append(Reason("endpoint_not_ready", text, database_uid=database.uid, node_uid=node))
+            elif is_mode_old(seen, endpoint, view):
+                text = f"endpoint {endpoint.uid} on node {node} does not know yet whether it is strict"
                 reasons.append(Reason("endpoint_not_ready", text, database_uid=database.uid, node_uid=node))
     return tuple(reasons)
 

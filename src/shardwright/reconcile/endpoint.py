@@ -1,7 +1,8 @@
 """Endpoints: which process serves which, and where it sends what it gets.
 
 Called by the leader each turn. A handoff moves endpoints itself; this only mends what differs from the records afterwards: a
-process that was started anew, one that still holds, one that forwards to an older generation or goes by an older password.
+process that was started anew, one that still holds, one that forwards to an older generation, goes by an older password or
+answers in another mode.
 """
 
 from shardwright.model.action import MoveKind
@@ -28,7 +29,8 @@ def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
         if node in endpoint.nodes:
             # Nobody moves it, and yet it was passed on: a command of an earlier leader came late.
             was_passed = not is_moving and seen.state is EndpointState.DRAINING
-            if was_passed or _differs(seen, generation, is_access_old=is_access_old(seen, endpoint, view)):
+            is_old = is_access_old(seen, endpoint, view) or is_mode_old(seen, endpoint, view)
+            if was_passed or is_old or _differs(seen, generation):
                 commands.append(ServeEndpoint(node, endpoint.uid))
         elif not is_moving and _is_left_over(seen):
             commands.append(DropEndpoint(node, endpoint.uid))
@@ -58,9 +60,13 @@ def is_access_old(seen: EndpointSeen, endpoint: Endpoint, view: ClusterView) -> 
     return seen.access != access_fingerprint(application_secret=secrets.application, password=database.password)
 
 
-def _differs(seen: EndpointSeen, generation: int, *, is_access_old: bool) -> bool:
-    if is_access_old:
-        return True
+def is_mode_old(seen: EndpointSeen, endpoint: Endpoint, view: ClusterView) -> bool:
+    """Whether the process answers writes earlier, or later, than the database's mode says."""
+    database = view.databases.get(endpoint.database_uid)
+    return database is not None and seen.state is not EndpointState.ABSENT and seen.is_strict is not database.is_strict
+
+
+def _differs(seen: EndpointSeen, generation: int) -> bool:
     if seen.state is EndpointState.ABSENT or seen.held_generation is not None:
         return True
     return seen.generation < generation

@@ -25,6 +25,7 @@ STEADY_AFTER = timedelta(minutes=1)
 """A shard that ran this long has its count of restarts forgotten."""
 IN_SYNC_LAG_BYTES = 1 << 20
 """A linked replica this close to its primary holds what the primary holds, but for what is on its way."""
+LOOK_AGAIN = timedelta(seconds=0.2)
 UNWANTED_AT_ONCE = 50
 """Deletions in one decision; under the store's bound for one transaction."""
 OUT_OF_SYNC_AFTER = timedelta(seconds=10)
@@ -174,6 +175,10 @@ def _replace_primary(
     none the group starts over."""
     in_sync = [c for c in copies if c.shard.uid != group.primary and c.shard.in_sync_generation == group.generation]
     live = sorted((c for c in in_sync if c.has_role(Role.REPLICA)), key=_merit, reverse=True)
+    if database.is_strict:
+        live, reasons = _strict_heirs(primary, live, copies, [c for c in in_sync if not c.is_gone and not c.answers])
+        if reasons:
+            return Decision(reasons=reasons, wake_at=now + LOOK_AGAIN)
     if live:
         heir = live[0].shard
         generation = group.generation + 1
@@ -193,6 +198,35 @@ def _replace_primary(
     )
     event = Event(now, "group_start_over", Severity.ERROR, text, database_uid=group.database_uid)
     return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING)), Put(event)))
+
+
+def _strict_heirs(
+    primary: Copy | None, live: list[Copy], copies: list[Copy], silent: list[Copy]
+) -> tuple[list[Copy], tuple[Reason, ...]]:
+    """Who may take over in strict mode, the best first, or what must be known before.
+
+    What was acknowledged is on at least one replica, on any one: also on one that began to follow so lately that nobody has
+    noted it, or on one that moves in. Of the same history the highest offset has all of it; offsets are final once the link
+    to the dead primary is seen to be down."""
+    history = (
+        "" if primary is None or primary.seen is None else primary.seen.replication_id or primary.seen.replication_id_lately
+    )
+    heirs = live + [c for c in copies if c not in live and c is not primary and history and _continues(history, c)]
+    unsure = silent + [c for c in heirs if c.seen is not None and c.seen.is_link_up]
+    if unsure and len(heirs) + len(silent) > 1:
+        return [], tuple(_not_final(c) for c in unsure)
+    return sorted(heirs, key=lambda c: (0 if c.seen is None else c.seen.offset, _merit(c)), reverse=True), ()
+
+
+def _continues(history: str, copy: Copy) -> bool:
+    """It has received a whole data set of this history."""
+    seen = copy.seen
+    return copy.has_role(Role.REPLICA) and seen is not None and seen.replication_id == history and not seen.is_syncing
+
+
+def _not_final(copy: Copy) -> Reason:
+    text = f"how much shard {copy.shard.uid} has received is not known yet"
+    return Reason("heir_not_known", text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)
 
 
 def _started_ahead(group: SlotGroup, view: ClusterView) -> ShardUid | None:

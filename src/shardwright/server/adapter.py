@@ -118,6 +118,7 @@ class _Observer:
         self._wire: Wire | None = None
         self._asking = asyncio.Lock()
         self._unanswered_since: datetime | None = None
+        self._replication_id = ""
 
     async def observe(self) -> ServerSeen:
         async with self._asking:
@@ -135,6 +136,7 @@ class _Observer:
             except (CannotConnect, NotSent, _Unusable) as error:
                 return self._failed(Health.REFUSED, asked_at, str(error))
             self._unanswered_since = None
+            self._replication_id = seen.replication_id
             return seen
 
     def close(self) -> None:
@@ -191,6 +193,7 @@ class _Observer:
             incarnation=target.incarnation,
             at=self._clock.now(),
             health=health,
+            replication_id_lately=self._replication_id,
             unanswered_since=self._unanswered_since,
         )
 

@@ -96,6 +96,7 @@ def test_a_dry_run_writes_nothing() -> None:
         ({"eviction_policy": "oldest"}, Refusal.INVALID, "eviction_policy_violation"),
         ({"eviction_policy": "allkeys-lrm"}, Refusal.NOT_ACCEPTABLE, "eviction_policy_violation"),
         ({"rack_aware": True, "replication": True}, Refusal.NOT_ACCEPTABLE, "not_rack_aware"),
+        ({"strict": True}, Refusal.NOT_ACCEPTABLE, "strict_needs_replication"),
         ({"server": "memcached"}, Refusal.NOT_ACCEPTABLE, "invalid_version"),
         ({"redis_version": "3.2"}, Refusal.NOT_ACCEPTABLE, "invalid_version"),
         ({"authentication_redis_pass": "a\nb"}, Refusal.INVALID, "invalid_parameter"),
@@ -278,6 +279,27 @@ def test_rack_awareness_needs_copies_in_different_racks() -> None:
     assert refused.value.code == "rack_awareness_violation"
     apart = view_with_servers(builder.with_database("orders", on=((1, 3),)))
     assert change(look_at(apart), rack_aware=True).answer.is_rack_aware
+
+
+def test_strict_mode_and_replication_come_and_go_in_order() -> None:
+    assert create(strict=True, replication=True).answer.is_strict
+    alone = view_with_servers(cluster(nodes=3).with_database("orders", on=((1,),)))
+    pair = view_with_servers(cluster(nodes=3).with_database("orders", on=((1, 2),)))
+    for view, body in (
+        (alone, {"strict": True}),
+        (alone, {"strict": True, "replication": True}),
+        (pair, {"strict": True, "replication": False}),
+    ):
+        with pytest.raises(Rejected) as refused:
+            change(look_at(view), **body)
+        assert (refused.value.refusal, refused.value.code) == (Refusal.NOT_ACCEPTABLE, "strict_needs_replication")
+        assert "replication to true" in refused.value.remedy
+    made = change(look_at(pair), strict=True)
+    assert made.answer.is_strict
+    active = pair.with_writes([Put(replace(made.answer, status=DatabaseStatus.ACTIVE))])
+    with pytest.raises(Rejected, match="strict needs replication"):
+        change(look_at(active), replication=False)
+    assert not change(look_at(active), replication=False, strict=False).answer.has_replica
 
 
 @pytest.mark.parametrize("status", [s for s in DatabaseStatus if s is not DatabaseStatus.DELETE_PENDING])

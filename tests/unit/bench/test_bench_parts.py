@@ -3,7 +3,7 @@
 from array import array
 
 import pytest
-from bench import endpoint, evacuation, handoff, reaction
+from bench import endpoint, evacuation, handoff, reaction, strict
 from bench.clients import rates_of
 from bench.handoff import Run, Window, stamp
 from bench.wire import VALUE_BYTES, _batches, encode
@@ -134,6 +134,17 @@ def test_reactions_have_a_goal_for_their_99th_percentile() -> None:
 
 
 # -- clients -----------------------------------------------------------------------------------------------------------
+
+
+def test_strict_mode_is_compared_with_the_default_and_with_wait_by_hand() -> None:
+    rates = {strict.STRICT: 100.0, strict.DEFAULT: 200.0, strict.BY_HAND: 400.0, strict.DIRECT: 800.0}
+    case = strict.Case(1, 1)
+    samples = {(case, side): [strict.Sample(rate, array("d", [1000 / rate]))] for side, rate in rates.items()}
+    part = strict.report(samples)
+    p50, _, writes = part.figures
+    assert (p50.ours, p50.to_peer, p50.to_floor) == (10.0, 2.0, 4.0)
+    assert (writes.ours, writes.to_peer, writes.to_floor) == (100.0, 0.5, 0.25)
+    assert "800/s" in part.notes[-1]
 
 
 def test_the_rates_of_redis_benchmark_are_read() -> None:

@@ -121,6 +121,52 @@ def test_a_dead_primary_waits_for_a_replica_that_is_only_silent() -> None:
     assert [r.code for r in decision.reasons] == ["shard_not_started"]
 
 
+def strict(*, in_sync: bool = True) -> ClusterBuilder:
+    """A strict database whose primary is dead; ``in_sync``: whether the replica is noted as that."""
+    builder = replicated()
+    database = next(iter(builder.view.databases.values()))
+    replica = builder.view.shards[ShardUid(2)]
+    generation = replica.in_sync_generation if in_sync else -1
+    builder = builder.with_records(replace(database, is_strict=True), replace(replica, in_sync_generation=generation))
+    builder = builder.with_dead_shard(1).with_server(1, replication_id="", replication_id_lately="h")
+    return builder.with_server(2, replication_id="h", is_link_up=False, offset=100)
+
+
+def test_in_strict_mode_a_replica_that_followed_takes_over_before_anybody_noted_it() -> None:
+    """It may have confirmed writes already, and nobody else has."""
+    after = group_after(decide(strict(in_sync=False)))
+    assert after is not None
+    assert (after.primary, after.phase) == (2, GroupPhase.SERVING)
+    for unfit in ({"replication_id": "other"}, {"is_syncing": True}, {"role": Role.PRIMARY}):
+        other = group_after(decide(strict(in_sync=False).with_server(2, **unfit)))
+        assert other is not None
+        assert other.phase is GroupPhase.STARTING
+
+
+def test_in_strict_mode_a_single_replica_takes_over_at_once() -> None:
+    after = group_after(decide(strict().with_server(2, is_link_up=True)))
+    assert after is not None
+    assert after.primary == 2
+
+
+def test_in_strict_mode_the_copy_that_moves_in_takes_over_when_it_has_received_more() -> None:
+    builder = strict()
+    third = replace(builder.view.shards[ShardUid(2)], uid=ShardUid(3), in_sync_generation=-1)
+    builder = builder.with_records(third).with_healthy_shard(3)
+    builder = builder.with_server(3, role=Role.REPLICA, replication_id="h", is_link_up=True, offset=101)
+    waiting = decide(builder)
+    assert group_after(waiting) is None
+    assert [r.code for r in waiting.reasons] == ["heir_not_known"]
+    assert waiting.wake_at is not None
+    builder = builder.with_server(3, is_link_up=False)
+    for offset, heir in ((101, 3), (100, 2)):
+        after = group_after(decide(builder.with_server(3, offset=offset)))
+        assert after is not None
+        assert after.primary == heir
+    silent = decide(builder.with_server(2, health=Health.TIMEOUT, unanswered_since=NOW))
+    assert group_after(silent) is None
+
+
 def test_a_dead_primary_does_not_wait_for_a_replica_that_was_started_anew() -> None:
     builder = replicated().with_dead_shard(1).with_server(2, role=Role.PRIMARY, is_fenced=True)
     after = group_after(decide(builder))

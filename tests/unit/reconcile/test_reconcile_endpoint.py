@@ -30,6 +30,19 @@ def test_a_process_that_goes_by_another_password_is_told() -> None:
     assert any("password" in reason.text for reason in unsettled(view.databases[DatabaseUid(1)], view))
 
 
+def test_a_process_in_another_mode_is_told() -> None:
+    view = told(recorded="", known="")
+    database = replace(view.databases[DatabaseUid(1)], is_strict=True)
+    view = replace(view, databases={database.uid: database})
+    assert decide_endpoint(view.endpoints[ENDPOINT], view).commands == (ServeEndpoint(NodeUid(1), ENDPOINT),)
+    assert any("strict" in reason.text for reason in unsettled(database, view))
+    process = view.endpoint_processes[NodeUid(1)]
+    knowing = replace(process, endpoints=tuple(replace(one, is_strict=True) for one in process.endpoints))
+    view = replace(view, endpoint_processes={NodeUid(1): knowing})
+    assert decide_endpoint(view.endpoints[ENDPOINT], view).commands == ()
+    assert not any("strict" in reason.text for reason in unsettled(database, view))
+
+
 def test_a_process_that_knows_the_password_or_does_not_say_is_left_alone() -> None:
     for known in ("new", None):
         view = told(recorded="new", known=known)

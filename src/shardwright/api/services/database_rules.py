@@ -51,6 +51,7 @@ class Settings:
     eviction_policy: str
     password: str = field(repr=False)
     is_rack_aware: bool
+    is_strict: bool
     options: dict[str, object]
 
 
@@ -112,6 +113,7 @@ def checked_settings(view: ClusterView, body: DatabaseBody, old: Database | None
         raise invalid("invalid_parameter", "shards_placement: should be dense or sparse.")
     has_replica = body.replication if body.replication is not None else old is not None and old.has_replica
     is_rack_aware = body.rack_aware if body.rack_aware is not None else old is not None and old.is_rack_aware
+    is_strict = body.strict if body.strict is not None else old is not None and old.is_strict
     return Settings(
         _memory(body, old),
         has_replica,
@@ -121,6 +123,7 @@ def checked_settings(view: ClusterView, body: DatabaseBody, old: Database | None
         _eviction(body, old),
         _password(body, old),
         is_rack_aware,
+        is_strict,
         _options(view, {} if old is None else old.options, stored),
     )
 
@@ -226,6 +229,19 @@ def _is_version(version: str, wished: str | None) -> bool:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def refuse_strict_without_replica(old: Database | None, new: Database) -> None:
+    """Strict mode answers a write only once a replica has it: without one, no write would ever be answered."""
+    if not new.is_strict:
+        return
+    if not new.has_replica:
+        text = "strict needs replication: without a replica no write could be answered."
+        remedy = "Set replication to true; or set strict to false."
+        raise not_acceptable("strict_needs_replication", text, remedy=remedy)
+    if old is not None and not old.has_replica:
+        text = "strict cannot be switched on together with replication: until the replica has everything, writes would fail."
+        raise not_acceptable("strict_needs_replication", text, remedy="Set replication to true first, then strict.")
 
 
 def refuse_without_racks(view: ClusterView, database: Database) -> None:

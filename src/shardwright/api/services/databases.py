@@ -68,10 +68,12 @@ def create(
         eviction_policy=settings.eviction_policy,
         password=settings.password,
         is_rack_aware=settings.is_rack_aware,
+        is_strict=settings.is_strict,
         action_uid=action_uid,
         port_was_given=bool(body.port),
         options=settings.options,
     )
+    rules.refuse_strict_without_replica(None, database)
     rules.refuse_without_racks(seen.view, database)
     _refuse_without_room(seen.view, database)
     if is_dry_run:
@@ -129,6 +131,7 @@ def change(
         eviction_policy=settings.eviction_policy,
         password=settings.password,
         is_rack_aware=settings.is_rack_aware,
+        is_strict=settings.is_strict,
         options=settings.options,
     )
     _refuse_busy(seen.view, old)
@@ -136,6 +139,7 @@ def change(
         return Intent(old)
     if name.lower() != old.name.lower() and seen.bare(keys.name_key(name)) is not None:
         raise conflict("name_violation", f"A database has the name {name!r} already.")
+    rules.refuse_strict_without_replica(old, new)
     rules.refuse_without_racks(seen.view, new)
     rules.refuse_shared_rack(seen.view, old, new)
     rules.refuse_without_room(seen.view, old, new)
@@ -166,6 +170,7 @@ _FIELDS_OF_CHANGE = (
     "eviction_policy",
     "password",
     "is_rack_aware",
+    "is_strict",
     "options",
 )
 

@@ -110,7 +110,7 @@ class IdleKeys(TypedDict):
 
 
 class DatabaseAnswer(IdleKeys):
-    """A database. ``server`` and ``failure_reason`` are extensions."""
+    """A database. ``server``, ``strict`` and ``failure_reason`` are extensions."""
 
     uid: int
     name: str
@@ -127,6 +127,7 @@ class DatabaseAnswer(IdleKeys):
     shard_list: list[int]
     shards_placement: str
     rack_aware: bool
+    strict: bool
     data_persistence: str
     aof_policy: str
     snapshot_policy: list[SnapshotRuleAnswer]
@@ -234,6 +235,7 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         "shard_list": [s.uid for s in shown(view, database_uid=record.uid)],
         "shards_placement": str(record.options.get("shards_placement", "dense")),
         "rack_aware": record.is_rack_aware,
+        "strict": record.is_strict,
         "data_persistence": record.persistence.value,
         "aof_policy": record.aof_policy.value,
         "snapshot_policy": [{"secs": r.seconds, "writes": r.writes} for r in record.snapshot_rules]

@@ -99,6 +99,9 @@ class DatabaseBody(Body):
     use_nodes: list[object] | None = None
     redis_version: Text | None = None
     server: Text | None = Field(default=None, description="Extension: valkey or redis")
+    strict: bool | None = Field(
+        default=None, description="Extension: a write is answered only once a replica has it; needs replication"
+    )
     slave_ha: bool | None = None
     slave_ha_priority: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
 

@@ -1,0 +1,272 @@
+"""Transcripts of sessions in strict mode: no success is told before a replica's word."""
+
+from dataclasses import replace
+
+import pytest
+
+from shardwright.endpoint.gate import Change, Gate
+from shardwright.endpoint.ledger import NOT_CONFIRMED, OUTCOME_UNKNOWN
+from shardwright.endpoint.protocol import CONFIRM_MAX_S, CONFIRM_SLICE_S, DRAIN_S, EndpointSpec, Target
+from shardwright.endpoint.resp import CommandScanner, bulk
+from shardwright.endpoint.session import Session
+from shardwright.endpoint.strict import MARK, QUESTION
+from shardwright.endpoint.wire import spec_from, spec_to
+from shardwright.endpoint.words import NOT_PLAIN_WHEN_STRICT, READS, RULES, STORES_NOTHING
+from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
+
+OLD = Target(ShardUid(1), 1, "127.0.0.1", 1001, "aaa")
+NEW = Target(ShardUid(2), 2, "127.0.0.1", 1002, "bbb")
+ASKED = MARK + QUESTION
+YES = b":0\r\n:1\r\n"
+NO = b":0\r\n:0\r\n"
+"""To the mark, and to the question; asked again, the mark is left out."""
+YES_AGAIN = b":1\r\n"
+NO_AGAIN = b":0\r\n"
+
+
+class Play:
+    """A session of a strict endpoint with an open server connection."""
+
+    def __init__(self, *, is_strict: bool = True) -> None:
+        spec = EndpointSpec(EndpointUid("1:1"), DatabaseUid(1), "d", "127.0.0.1", 1, OLD, "", "secret", is_strict)
+        self.gate = Gate(spec)
+        self.session = Session(self.gate, uid=7)
+        self.now = 0.0
+        self.says(b"PING\r\n").connect()
+        assert self.sent() == b"PING\r\n"
+        assert self.server(b"+PONG\r\n") == b"+PONG\r\n"
+
+    def says(self, data: bytes) -> "Play":
+        self.session.client_data(data, self.now)
+        return self
+
+    def connect(self) -> "Play":
+        target = self.gate.target
+        assert self.session.needs_backend
+        assert target is not None
+        self.session.backend_opened(target)
+        count = len(CommandScanner().scan(self.sent()))
+        info = f"# Server\r\nrun_id:{target.run_id}\r\nrole:master\r\nloading:0\r\n"
+        self.session.backend_data(b"*0\r\n" + bulk(info.encode()) + b"+OK\r\n" * (count - 2), self.now)
+        return self
+
+    def sent(self) -> bytes:
+        """To the server."""
+        data = b"".join(self.session.to_backend)
+        self.session.to_backend.clear()
+        return data
+
+    def server(self, data: bytes) -> bytes:
+        """What the client hears when the server says this."""
+        self.session.backend_data(data, self.now)
+        return self.heard()
+
+    def heard(self) -> bytes:
+        data = b"".join(self.session.to_client)
+        self.session.to_client.clear()
+        return data
+
+    def at_rest(self) -> bool:
+        """Nothing is kept, and the fast path is open again."""
+        ledger = self.session.ledger
+        return ledger.is_idle and not ledger.kept and not ledger.unconfirmed and not self.session.assurance.is_pending
+
+
+def test_a_write_is_answered_behind_a_replicas_word_and_one_question_covers_a_chunk() -> None:
+    play = Play().says(b"SET a 1\r\nINCR n\r\nGET a\r\n")
+    assert play.sent() == b"SET a 1\r\nINCR n\r\nGET a\r\n" + ASKED
+    assert play.server(b"+OK\r\n:1\r\n$1\r\n1\r\n") == b""
+    assert not play.session.is_drained
+    assert play.server(YES) == b"+OK\r\n:1\r\n$1\r\n1\r\n"
+    assert play.at_rest()
+
+
+def test_reads_alone_ask_nothing_but_wait_behind_a_write() -> None:
+    play = Play().says(b"GET a\r\nHGETALL h\r\nPUBLISH c x\r\n")
+    assert play.sent() == b"GET a\r\nHGETALL h\r\nPUBLISH c x\r\n"
+    assert play.server(b"$-1\r\n*0\r\n:0\r\n") == b"$-1\r\n*0\r\n:0\r\n"
+    play.says(b"SET a 1\r\n").says(b"GET a\r\n")
+    assert play.sent() == b"SET a 1\r\n" + ASKED + b"GET a\r\n"
+    assert play.server(b"+OK\r\n") == b""
+    assert play.server(YES) == b"+OK\r\n"
+    assert play.server(b"$1\r\n1\r\n") == b"$1\r\n1\r\n"
+    assert play.at_rest()
+
+
+def test_reads_before_a_write_of_the_same_chunk_are_answered_at_once() -> None:
+    play = Play().says(b"GET a\r\nGET b\r\n").says(b"DEL a\r\n")
+    play.sent()
+    assert play.server(b"$1\r\nx\r\n$1\r\ny\r\n:1\r\n") == b"$1\r\nx\r\n$1\r\ny\r\n"
+    assert play.server(YES) == b":1\r\n"
+    assert play.at_rest()
+
+
+def test_without_a_replica_the_question_is_repeated_and_then_the_write_is_in_doubt() -> None:
+    play = Play().says(b"SET a 1\r\nGET a\r\nLPUSH s x\r\n")
+    assert play.sent().endswith(ASKED)
+    assert play.server(b"+OK\r\n$1\r\n1\r\n-WRONGTYPE wrong\r\n") == b""
+    asked = 0
+    assert play.server(b":0\r\n") == b""
+    while (heard := play.server(NO_AGAIN)) == b"":
+        assert play.sent() == QUESTION
+        asked += 1
+        play.now += CONFIRM_SLICE_S
+    assert heard == NOT_CONFIRMED + b"$1\r\n1\r\n-WRONGTYPE wrong\r\n"
+    assert play.sent() == b""
+    assert asked == pytest.approx(CONFIRM_MAX_S / CONFIRM_SLICE_S, abs=1)
+    assert play.gate.counts.errors == 1
+    assert play.at_rest()
+
+
+def test_a_later_answer_covers_an_earlier_question() -> None:
+    play = Play().says(b"SET a 1\r\n").says(b"SET b 1\r\n")
+    assert play.sent() == b"SET a 1\r\n" + ASKED + b"SET b 1\r\n" + ASKED
+    assert play.server(b"+OK\r\n" + NO + b"+OK\r\n") == b""
+    assert play.sent() == b""
+    assert play.server(YES) == b"+OK\r\n+OK\r\n"
+    assert play.at_rest()
+
+
+def test_what_was_sent_behind_the_question_is_not_covered_by_it() -> None:
+    play = Play().says(b"SET a 1\r\n").says(b"SET b 1\r\n")
+    assert play.server(b"+OK\r\n" + YES + b"+OK\r\n") == b"+OK\r\n"
+    assert play.server(NO) == b""
+    assert play.sent().endswith(ASKED + QUESTION)
+    assert play.server(YES_AGAIN) == b"+OK\r\n"
+
+
+def test_a_transaction_is_guarded_by_its_exec_alone() -> None:
+    play = Play().says(b"SET a 1\r\nMULTI\r\nINCR n\r\n")
+    assert play.sent() == b"SET a 1\r\n" + ASKED
+    assert play.server(b"+OK\r\n" + YES) == b"+OK\r\n"
+    assert play.sent() == b"MULTI\r\nINCR n\r\n"
+    assert play.server(b"+OK\r\n+QUEUED\r\n") == b"+OK\r\n+QUEUED\r\n"
+    play.says(b"EXEC\r\n")
+    assert play.sent() == b"EXEC\r\n" + ASKED
+    assert play.server(b"*1\r\n:1\r\n") == b""
+    assert play.server(YES) == b"*1\r\n:1\r\n"
+    assert play.at_rest()
+
+
+def test_an_exec_that_did_not_run_needs_no_replica() -> None:
+    play = Play().says(b"WATCH a\r\nMULTI\r\nINCR n\r\nEXEC\r\n")
+    assert play.server(b"+OK\r\n+OK\r\n+QUEUED\r\n*-1\r\n") == b"+OK\r\n+OK\r\n+QUEUED\r\n*-1\r\n"
+
+
+def test_a_blocking_command_waits_until_the_writes_before_it_are_confirmed() -> None:
+    play = Play().says(b"SET a 1\r\nBLPOP q 0\r\n")
+    assert play.sent() == b"SET a 1\r\n" + ASKED
+    assert play.server(b"+OK\r\n" + YES) == b"+OK\r\n"
+    assert play.sent() == b"BLPOP q 0\r\n" + ASKED
+    assert play.session.is_blocking
+    assert play.session.is_drained
+    assert play.server(b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n") == b""
+    assert play.server(YES) == b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n"
+    assert play.at_rest()
+
+
+def test_the_clients_own_wait_is_its_own() -> None:
+    play = Play().says(b"SET a 1\r\nWAIT 2 0\r\n")
+    assert play.sent() == b"SET a 1\r\n" + ASKED
+    assert play.server(b"+OK\r\n" + YES) == b"+OK\r\n"
+    assert play.sent() == b"WAIT 2 0\r\n"
+    assert play.server(b":2\r\n") == b":2\r\n"
+    assert play.at_rest()
+
+
+def test_a_question_ends_within_the_drain_and_is_repeated_while_held() -> None:
+    assert CONFIRM_SLICE_S < DRAIN_S
+    play = Play().says(b"SET a 1\r\n")
+    play.sent()
+    assert play.gate.begin_hold(OLD, NEW, 0.0) is Change.HELD
+    play.session.gate_changed(0.0)
+    assert play.server(b"+OK\r\n" + NO) == b""
+    assert not play.session.is_drained
+    assert play.sent() == QUESTION
+    assert play.server(YES_AGAIN) == b"+OK\r\n"
+    assert play.session.is_drained
+
+
+def test_who_must_leave_a_server_does_not_take_a_success_along() -> None:
+    """The other server may or may not have it: nobody knows here."""
+    play = Play().says(b"SET a 1\r\nGET a\r\n")
+    play.sent()
+    assert play.server(b"+OK\r\n$1\r\n1\r\n") == b""
+    play.gate.release(NEW)
+    play.session.gate_changed(0.0)
+    assert play.server(b":0\r\n-UNBLOCKED force unblock from blocking operation\r\n") == NOT_CONFIRMED + b"$1\r\n1\r\n"
+    assert play.session.wants_drop
+    assert play.says(b"SET b 1\r\n").connect().sent() == b"SET b 1\r\n" + ASKED
+    assert play.server(b"+OK\r\n" + YES) == b"+OK\r\n"
+
+
+def test_a_lost_server_leaves_confirmed_and_unconfirmed_writes() -> None:
+    play = Play().says(b"SET a 1\r\n").says(b"SET b 1\r\nGET b\r\nSET c 1\r\n")
+    play.sent()
+    assert play.server(b"+OK\r\n" + YES + b"+OK\r\n") == b"+OK\r\n"
+    play.session.backend_lost(0.0)
+    assert play.heard() == NOT_CONFIRMED
+    assert play.connect().sent() == b"GET b\r\n"
+    assert play.server(b"$1\r\n1\r\n") == b"$1\r\n1\r\n" + OUTCOME_UNKNOWN
+    assert play.at_rest()
+
+
+def test_a_refused_write_is_repeated_and_guarded_again() -> None:
+    play = Play().says(b"SET a 1\r\n")
+    play.sent()
+    wait = b"-ERR WAIT cannot be used with replica instances.\r\n"
+    assert play.server(b"-READONLY You can't write against a read only replica.\r\n:0\r\n" + wait) == b""
+    play.gate.release(NEW)
+    play.session.gate_changed(0.0)
+    assert play.connect().sent() == b"SET a 1\r\n" + ASKED
+    assert play.server(b"+OK\r\n") == b""
+    assert play.server(YES) == b"+OK\r\n"
+    assert play.at_rest()
+
+
+def test_who_has_subscribed_cannot_write() -> None:
+    play = Play().says(b"SUBSCRIBE c\r\n")
+    play.sent()
+    assert play.server(b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n") != b""
+    play.says(b"SET a 1\r\nPING\r\n")
+    assert b"strict mode" in play.heard()
+    assert play.sent() == b"PING\r\n"
+
+
+def test_a_large_reply_of_a_write_is_not_passed_on_before_it_is_confirmed() -> None:
+    play = Play().says(b"GETDEL big\r\n")
+    play.sent()
+    reply = b"$100000\r\n" + b"x" * 100_000 + b"\r\n"
+    assert play.server(reply[:50_000]) == b""
+    assert play.server(reply[50_000:]) == b""
+    play.session.client_data(b"", 0.0)
+    assert play.gate.budget.used >= len(reply)
+    assert play.server(YES) == reply
+    assert play.gate.budget.used == 0
+
+
+def test_the_mode_changes_between_two_commands() -> None:
+    play = Play(is_strict=False).says(b"SET a 1\r\n")
+    assert play.sent() == b"SET a 1\r\n"
+    play.gate.serve(replace(play.gate.spec, is_strict=True))
+    play.says(b"SET b 1\r\n")
+    assert play.sent() == b"SET b 1\r\n" + ASKED
+    assert play.server(b"+OK\r\n+OK\r\n") == b"+OK\r\n"
+    play.gate.serve(replace(play.gate.spec, is_strict=False))
+    play.says(b"SET c 1\r\n")
+    assert play.sent() == b"SET c 1\r\n"
+    assert play.server(YES + b"+OK\r\n") == b"+OK\r\n+OK\r\n"
+    assert play.at_rest()
+    assert spec_from(spec_to(replace(play.gate.spec, is_strict=True))).is_strict
+
+
+def test_nothing_that_may_write_is_taken_for_a_read() -> None:
+    writes = (
+        b"SET DEL INCR EVAL EVALSHA FCALL FUNCTION EXEC MULTI GETEX GETDEL SORT GEORADIUS XREADGROUP BLPOP PFMERGE BITFIELD"
+    )
+    for word in (*writes.split(), b"SOMETHING.NEW"):
+        assert word not in STORES_NOTHING
+        assert word in NOT_PLAIN_WHEN_STRICT
+    for word in RULES:
+        assert word in NOT_PLAIN_WHEN_STRICT
+    assert all(word not in NOT_PLAIN_WHEN_STRICT for word in READS - RULES.keys())
