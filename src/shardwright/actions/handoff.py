@@ -1,7 +1,7 @@
 """The decisions of a handoff: is the candidate proven, and what does a successor do with what it finds.
 
 Pure; ``leader/handoff.py`` performs them. The invariant: from the moment the promote command may have been sent nobody
-goes back, unless the candidate is seen still to be a replica, or its process is gone and no endpoint was released to it.
+goes back to the same generation, unless the candidate is seen still to be a replica.
 A fence is only ever lifted by an undo or after the demotion.
 """
 
@@ -90,10 +90,8 @@ RULES: tuple[Rule, ...] = (
          "no process is left"),
     Rule(OldPrimary.UNREACHABLE, Candidate.GONE, None, Recovery.WAIT,
          "the old one is all there is; what it is must be seen first"),
-    Rule(OldPrimary.FENCED, Candidate.GONE, Held.NEW, Recovery.FAIL_BACK,
-         "endpoints are a generation ahead: the old one serves as a later one"),
-    Rule(OldPrimary.FENCED, Candidate.GONE, None, Recovery.UNDO,
-         "no endpoint was released to the candidate, so it acknowledged nothing"),
+    Rule(OldPrimary.FENCED, Candidate.GONE, None, Recovery.FAIL_BACK,
+         "an endpoint, also one that is silent now, may be a generation ahead: the old one serves as a later one"),
     Rule(OldPrimary.REPLICA, Candidate.GONE, None, Recovery.FAIL_BACK,
          "the new primary died: its only live replica takes over, as after any primary's death"),
     Rule(None, Candidate.UNREACHABLE, None, Recovery.WAIT,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NEXT_STATUS = {
     "queued": {"starting", "cancelled"},
-    "starting": {"running", "failed"},
+    "starting": {"running", "cancelling", "failed"},
     "running": {"completed", "cancelling", "failed"},
     "cancelling": {"cancelled", "failed"},
 }
