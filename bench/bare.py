@@ -3,6 +3,7 @@
 The floor and the peers run on these. They keep data in a directory of their own and are gone when the ``with`` ends.
 """
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,7 +22,7 @@ from shardwright.server.protocol import ServerSettings
 
 START_S = 20.0
 STOP_S = 10.0
-_LOGIN = ("user default reset\n", "user default on nopass ~* &* +@all\n")
+_LOGIN = (re.compile(r"^user default .*$", re.MULTILINE), "user default reset on nopass ~* &* +@all")
 """The only difference to the product's configuration: our clients do not log in."""
 
 
@@ -129,9 +130,15 @@ class BareServers:
                 secrets=ServerSecrets(DatabaseUid(1), "bench", "bench", "bench", "bench", "0123456789abcdef"),
             )
         )
-        if _LOGIN[0] not in text:
-            raise BareFailed("the rendered configuration has changed: it has no default user to open")
-        return text.replace(*_LOGIN)
+        return opened(text)
+
+
+def opened(configuration: str) -> str:
+    """The product's configuration with the one difference. Raises BareFailed when it has no default user to open."""
+    text, count = _LOGIN[0].subn(_LOGIN[1], configuration)
+    if count != 1:
+        raise BareFailed("the rendered configuration has changed: it has no default user to open")
+    return text
 
 
 def _connect(address: str, port: int, process: subprocess.Popen[bytes]) -> Connection:

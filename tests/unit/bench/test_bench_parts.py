@@ -4,11 +4,30 @@ from array import array
 
 import pytest
 from bench import endpoint, evacuation, handoff, reaction, strict
+from bench.bare import BareFailed, opened
 from bench.clients import rates_of
 from bench.handoff import Run, Window, stamp
 from bench.wire import VALUE_BYTES, _batches, encode
 
 from shardwright.demo.load import Calls, Outcome
+from shardwright.model.database import AofPolicy, Persistence, ServerKind, ServerSecrets
+from shardwright.model.ids import DatabaseUid, ShardUid
+from shardwright.server.config import ServerFile, render_config
+from shardwright.server.protocol import ServerSettings
+
+
+def test_a_bare_server_is_the_products_with_an_open_default_user() -> None:
+    settings = ServerSettings(1 << 20, "noeviction", Persistence.DISABLED, AofPolicy.EVERY_SECOND, ())
+    secrets = ServerSecrets(DatabaseUid(1), "a", "b", "c", "d", "e")
+    file = ServerFile(
+        ServerKind.VALKEY, "9.1.2", ShardUid(1), 1, "127.0.0.1", 7000, "/data", "/data/log", settings, secrets
+    )  # fmt: skip
+    product = render_config(file).splitlines()
+    bare = opened(render_config(file)).splitlines()
+    differing = [(a, b) for a, b in zip(product, bare, strict=True) if a != b]
+    assert [(a.split()[1], b) for a, b in differing] == [("default", "user default reset on nopass ~* &* +@all")]
+    with pytest.raises(BareFailed):
+        opened("port 7000\n")
 
 
 def _run(*pauses_ms: float, gap_s: float = 1.0) -> Run:
