@@ -381,6 +381,10 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
         return Decision(wake_at=now + timedelta(seconds=1))
     if move.is_cancel_wanted and not is_bound and at_source is EndpointState.LISTENING:
         return _end(move, now)
+    is_target_away = move.to_node not in view.daemons and (target is None or not target.answers)
+    if is_target_away and not is_bound and at_source is EndpointState.LISTENING and _age(move, now) > AGENT_ABSENT_LIMIT:
+        text = f"node {move.to_node} has no running daemon and no endpoint process that could take the endpoint"
+        return _end(move, now, _reason(move, Code.NODE_DOWN, text))
     if at_source in (EndpointState.LISTENING, EndpointState.DRAINING):
         command = PassEndpoint(endpoint.uid, endpoint.database_uid, move.from_node, move.to_node)
         return Decision(commands=(command,), wake_at=now + timedelta(milliseconds=100))

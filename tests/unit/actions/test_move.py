@@ -302,3 +302,17 @@ def test_the_group_attaches_a_new_copy_when_its_sync_may_begin() -> None:
 
 def move_after_or_none(decision: Decision) -> Move | None:
     return next((w.record for w in decision.writes if isinstance(w.record, Move)), None)
+
+
+def test_an_endpoint_does_not_wait_for_a_node_that_is_gone() -> None:
+    """A daemon that only died is back sooner; behind that the action chooses another node."""
+    builder = with_endpoint_states(replicated(), {1: EndpointState.LISTENING}).without_daemon(3)
+    silent = EndpointProcessSeen(NodeUid(3), NOW, answers=False)
+    builder = ClusterBuilder(
+        replace(builder.view, endpoint_processes={**builder.view.endpoint_processes, NodeUid(3): silent})
+    )
+    waiting = decide(builder, rebind(MoveState.HANDOFF), later_s=9)
+    assert waiting.writes == ()
+    ended = move_after(decide(builder, rebind(MoveState.HANDOFF), later_s=11))
+    assert (ended.state, [r.code for r in ended.reasons]) == (MoveState.FAILED, ["node_down"])
+    assert decide(builder.with_daemon(3), rebind(MoveState.HANDOFF), later_s=11).writes == ()
