@@ -11,7 +11,8 @@ from shardwright.model.cluster import Node
 from shardwright.model.database import Shard
 from shardwright.model.ids import MoveUid, NodeUid, ShardUid
 from shardwright.model.view import ClusterView
-from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, MoveProposal, plan_evacuation, plan_evacuations
+from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation, plan_evacuations
+from shardwright.plan.proposal import MoveProposal
 from shardwright.testing.builders import NOW, cluster
 
 TURNS_MAX = 60

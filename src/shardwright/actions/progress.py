@@ -6,7 +6,7 @@ Called by ``turn`` on every turn. Writes nothing.
 from collections.abc import Iterable
 
 from shardwright.model.action import Action, Move, MoveKind, MoveState
-from shardwright.plan.evacuate import MoveProposal
+from shardwright.plan.proposal import MoveProposal
 
 STEP_BYTES = 4 * 1024 * 1024
 """What a move weighs besides its bytes: about what is copied in the time that a handoff or a start takes."""

@@ -30,8 +30,8 @@ from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, Sh
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Delete, Put, Record, Write
 from shardwright.plan.eta import expected_end, measured
-from shardwright.plan.evacuate import MoveProposal, Unplaced
 from shardwright.plan.explain import Code
+from shardwright.plan.proposal import MoveProposal, Unplaced
 from shardwright.plan.standing import is_gone
 
 RETRY_DELAYS = (timedelta(seconds=2), timedelta(seconds=5))

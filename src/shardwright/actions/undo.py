@@ -11,7 +11,8 @@ from typing import Final
 from shardwright.actions.turn import RetryRule, Turn, advance, holds, own_moves
 from shardwright.model.action import ActionName
 from shardwright.model.view import ClusterView
-from shardwright.plan.undo import UndoPlan, plan_undo
+from shardwright.plan.proposal import ReturnPlan
+from shardwright.plan.undo import plan_undo
 
 UNDOING: Final = "undoing"
 """The phase of an action that is being undone: its marks are back."""
@@ -66,7 +67,7 @@ def give_up_at(turn: Turn) -> datetime:
     return asked_at + max(_LIMIT_MIN, _LIMIT_FACTOR * ran)
 
 
-def _plan(turn: Turn) -> UndoPlan:
+def _plan(turn: Turn) -> ReturnPlan:
     return plan_undo(_as_it_will_be(turn), own_moves(turn))
 
 

@@ -12,7 +12,7 @@ from statistics import median
 
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.ids import DatabaseUid, GroupUid
-from shardwright.plan.evacuate import MoveProposal
+from shardwright.plan.proposal import MoveProposal
 
 SAMPLES_MAX = 24
 """Of each kind, the latest: the machine of yesterday says little about today's."""

@@ -8,12 +8,11 @@ other nodes step aside only when nothing else makes room.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 
-from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.action import Move, MoveKind
 from shardwright.model.database import Database, Endpoint, Shard, ShardWanted, SlotGroup
-from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, MoveUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.assignment import ENDING, Assignment, Failures, Leaver, assign
@@ -21,6 +20,7 @@ from shardwright.plan.chains import Budget
 from shardwright.plan.explain import Code, Unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import choose_endpoint, copy_request
+from shardwright.plan.proposal import Draft, MoveProposal, Unplaced
 from shardwright.plan.standing import GroupStanding, answers, group_standing, is_gone
 
 
@@ -49,67 +49,6 @@ class EvacuationScope:
     def of(self, uid: DatabaseUid) -> Leaves:
         """What of this database leaves."""
         return self.databases.get(uid, self.default)
-
-
-@dataclass(frozen=True, slots=True)
-class MoveProposal:
-    """A move that would be right now. One that changes a group which has a live move must wait for its end."""
-
-    kind: MoveKind
-    database_uid: DatabaseUid
-    group_uid: GroupUid | None = None
-    shard_uid: ShardUid | None = None
-    new_shard_uid: ShardUid | None = None
-    endpoint_uid: EndpointUid | None = None
-    from_node: NodeUid | None = None
-    to_node: NodeUid | None = None
-    hands_over: bool = False
-    bytes_total: int = 0
-    """Estimate of what must be transferred."""
-    is_later: bool = False
-    """It can only begin when an earlier move of the plan has ended (a handoff first, then the relocation)."""
-
-    @property
-    def subject(self) -> ShardUid | EndpointUid:
-        """What moves: a shard or an endpoint."""
-        if self.endpoint_uid is not None:
-            return self.endpoint_uid
-        assert self.shard_uid is not None, "a move of a group names the copy that leaves or gives up the role"
-        return self.shard_uid
-
-    @property
-    def changes_role(self) -> bool:
-        """Whether clients of the database are sent to another server by it."""
-        return self.kind == MoveKind.HANDOFF or self.hands_over
-
-    def to_move(self, uid: MoveUid, action_uid: ActionUid | None, *, now: datetime) -> Move:
-        """The move's first record."""
-        return Move(
-            uid,
-            action_uid,
-            self.kind,
-            MoveState.PLANNED,
-            self.database_uid,
-            now,
-            group_uid=self.group_uid,
-            shard_uid=self.shard_uid,
-            new_shard_uid=self.new_shard_uid,
-            endpoint_uid=self.endpoint_uid,
-            from_node=self.from_node,
-            to_node=self.to_node,
-            hands_over=self.hands_over,
-            state_since=now,
-            bytes_total=self.bytes_total,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Unplaced:
-    """A resource that cannot leave (or come back), and why."""
-
-    reason: Reason
-    shard_uid: ShardUid | None = None
-    endpoint_uid: EndpointUid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +112,7 @@ class _Evacuation:
         self.budget = budget
         self.ledger = ledger
         self.leaves: list[_Leave] = []
-        self.handoffs: list[MoveProposal] = []
-        self.relocations: list[MoveProposal] = []
-        self.rebinds: list[MoveProposal] = []
-        self.waiting: list[Reason] = []
-        self.unplaced: list[Unplaced] = []
+        self.draft = Draft()
         self.in_flight: dict[MoveUid, Move] = {}
 
     def plan(self) -> EvacuationPlan:
@@ -189,8 +124,9 @@ class _Evacuation:
         if self.scope.includes_endpoints:
             for endpoint in self.view.endpoints_on(self.node_uid):
                 self._plan_endpoint(endpoint)
-        moves = (*self.handoffs, *self.relocations, *self.rebinds)
-        return EvacuationPlan(moves, tuple(self.waiting), tuple(self.unplaced), tuple(self.in_flight.values()))
+        draft = self.draft
+        moves = (*draft.handoffs, *draft.relocations, *draft.rebinds)
+        return EvacuationPlan(moves, tuple(draft.waiting), tuple(draft.unplaced), tuple(self.in_flight.values()))
 
     def _size(self, shard: Shard) -> int:
         database = self.view.databases.get(shard.database_uid)
@@ -246,7 +182,7 @@ class _Evacuation:
                 self._wait_unless_moving(shard, group, standing)
             else:
                 # Handed over also when the copy itself finds no place: the less the node serves, the better.
-                self.handoffs.append(self._handoff(shard, group, standing.proven[0]))
+                self.draft.handoff(group, shard, self.view.shards[standing.proven[0]])
             return
         if leaves == Leaves.ROLES:
             self._refuse(shard, Code.NO_REPLICA, f"slot group {group.uid} has no live replica on another usable node")
@@ -305,18 +241,6 @@ class _Evacuation:
             waited = ", ".join(f"shard {uid}" for uid in standing.coming)
             self._wait(shard, Code.NOT_IN_SYNC, f"slot group {group.uid} waits for {waited} to be in sync")
 
-    def _handoff(self, shard: Shard, group: SlotGroup, to_shard: ShardUid) -> MoveProposal:
-        return MoveProposal(
-            MoveKind.HANDOFF,
-            group.database_uid,
-            group.uid,
-            shard.uid,
-            to_shard,
-            from_node=shard.node_uid,
-            to_node=self.view.shards[to_shard].node_uid,
-            hands_over=True,
-        )
-
     def _relocate(
         self, shard: Shard, group: SlotGroup, database: Database, *, hands_over: bool = False, is_later: bool = False
     ) -> None:
@@ -328,32 +252,22 @@ class _Evacuation:
         for leaver, to_node in found.displaced:
             is_later = leaver.shard.uid in found.later
             hands_over = leaver.request.is_primary
-            self.relocations.append(self._relocation(leaver, to_node, hands_over=hands_over, is_later=is_later))
+            self._propose_move(leaver.shard, to_node, hands_over=hands_over, is_later=is_later)
         for leave in self.leaves:
             shard = leave.leaver.shard
             chosen = found.places.get(shard.uid)
             if chosen is None:
-                self._refuse_copy(shard, found.refused[shard.uid])
+                self.draft.refuse(found.refused[shard.uid], _name(shard), shard)
                 continue
             waits = shard.uid in found.later
             is_later = leave.is_later or waits
-            self.relocations.append(self._relocation(leave.leaver, chosen, hands_over=leave.hands_over, is_later=is_later))
+            self._propose_move(shard, chosen, hands_over=leave.hands_over, is_later=is_later)
             if waits:
                 self._wait(shard, Code.MEMORY, f"waits until another copy has made room on node {chosen}")
 
-    def _relocation(self, leaver: Leaver, to_node: NodeUid, *, hands_over: bool, is_later: bool) -> MoveProposal:
-        shard = leaver.shard
-        return MoveProposal(
-            MoveKind.RELOCATE,
-            shard.database_uid,
-            shard.group_uid,
-            shard.uid,
-            from_node=shard.node_uid,
-            to_node=to_node,
-            hands_over=hands_over,
-            bytes_total=self.ledger.used_bytes(shard.group_uid),
-            is_later=is_later,
-        )
+    def _propose_move(self, copy: Shard, to_node: NodeUid, *, hands_over: bool, is_later: bool) -> None:
+        size = self.ledger.used_bytes(copy.group_uid)
+        self.draft.relocation(copy, to_node, bytes_total=size, hands_over=hands_over, is_later=is_later)
 
     # -- endpoints -------------------------------------------------------------------------------------------------------
 
@@ -366,27 +280,14 @@ class _Evacuation:
         found = choose_endpoint(
             self.ledger, near=self._future_primaries(endpoint), leaving=self.node_uid, failures=failures, bound=endpoint
         )
-        subject = f"endpoint {endpoint.uid} of database {endpoint.database_uid}"
         if isinstance(found, Unplaceable):
-            reason = found.as_reason(subject, database_uid=endpoint.database_uid)
-            if found.passes_by_itself:
-                self.waiting.append(reason)
-            else:
-                self.unplaced.append(Unplaced(reason, endpoint_uid=endpoint.uid))
+            self.draft.refuse_endpoint(found, endpoint)
             return
         self.ledger.place_endpoint(found)
-        self.rebinds.append(
-            MoveProposal(
-                MoveKind.REBIND,
-                endpoint.database_uid,
-                endpoint_uid=endpoint.uid,
-                from_node=self.node_uid,
-                to_node=found,
-            )
-        )
+        self.draft.rebind(endpoint, self.node_uid, found)
 
     def _future_primaries(self, endpoint: Endpoint) -> set[NodeUid]:
-        proposed = (*self.handoffs, *self.relocations)
+        proposed = (*self.draft.handoffs, *self.draft.relocations)
         planned = [m for m in proposed if m.changes_role and m.database_uid == endpoint.database_uid]
         if planned:
             return {m.to_node for m in planned if m.to_node is not None}
@@ -394,21 +295,16 @@ class _Evacuation:
 
     # -- reasons ---------------------------------------------------------------------------------------------------------
 
-    def _refuse_copy(self, shard: Shard, found: Unplaceable) -> None:
-        reason = found.as_reason(_name(shard), shard_uid=shard.uid, database_uid=shard.database_uid)
-        if found.passes_by_itself:
-            self.waiting.append(reason)
-        else:
-            self.unplaced.append(Unplaced(reason, shard.uid))
-
     def _refuse(self, shard: Shard, code: Code, text: str, *, remedy: str = "") -> None:
         text = f"{_name(shard)}: {text}"
         reason = Reason(code, text, Grade.HARD_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
-        self.unplaced.append(Unplaced(reason, shard.uid))
+        self.draft.unplaced.append(Unplaced(reason, shard.uid))
 
     def _wait(self, shard: Shard, code: Code, text: str, *, remedy: str = "") -> None:
         text = f"{_name(shard)}: {text}"
-        self.waiting.append(Reason(code, text, Grade.SOFT_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid))
+        self.draft.waiting.append(
+            Reason(code, text, Grade.SOFT_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
+        )
 
 
 def _name(shard: Shard) -> str:
@@ -420,8 +316,6 @@ __all__ = [
     "EvacuationScope",
     "Failures",
     "Leaves",
-    "MoveProposal",
-    "Unplaced",
     "plan_evacuation",
     "plan_evacuations",
 ]

@@ -12,8 +12,8 @@ from shardwright.model.ids import DatabaseUid, GroupUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.eta import DEFAULTS, Rates, Schedule, measured
-from shardwright.plan.evacuate import MoveProposal
 from shardwright.plan.ledger import Ledger
+from shardwright.plan.proposal import MoveProposal
 from shardwright.plan.standing import Standing, answers, standing_of
 
 BufferBytes = Callable[[Database, int], int]

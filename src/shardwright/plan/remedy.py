@@ -11,9 +11,9 @@ from shardwright.model.cluster import DaemonPresence, Node
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView
-from shardwright.plan.evacuate import Unplaced
 from shardwright.plan.explain import Code
 from shardwright.plan.ledger import Ledger
+from shardwright.plan.proposal import Unplaced
 
 _ROOM = frozenset({Code.MEMORY, Code.RACK_CONFLICT, Code.NO_OTHER_NODE, Code.NODE_HAS_COPY, Code.NODE_WITHOUT_RACK})
 """Codes that room on a further node can help against."""

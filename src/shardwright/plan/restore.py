@@ -4,34 +4,20 @@ Called by ``maintenance_off`` on every turn: what is back already is no longer i
 is listed as a difference and hinders nothing.
 """
 
-from dataclasses import dataclass
-
-from shardwright.model.action import Move, MoveKind
+from shardwright.model.action import Move
 from shardwright.model.cluster import Node, Snapshot, SnapshotShard
 from shardwright.model.database import Database, DatabaseStatus, Role, Shard, ShardWanted, SlotGroup
-from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
+from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
-from shardwright.plan.evacuate import MoveProposal, Unplaced
 from shardwright.plan.explain import Code, unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import copy_request
+from shardwright.plan.proposal import Draft, ReturnPlan
 from shardwright.plan.standing import Standing, answers, standing_of
 
 
-@dataclass(frozen=True, slots=True)
-class RestorePlan:
-    """``moves``, ``waiting``, ``unplaced`` and ``in_flight`` empty: all is back that can come back."""
-
-    moves: tuple[MoveProposal, ...] = ()
-    waiting: tuple[Reason, ...] = ()
-    unplaced: tuple[Unplaced, ...] = ()
-    in_flight: tuple[Move, ...] = ()
-    differences: tuple[Reason, ...] = ()
-    """What the snapshot names and the cluster no longer has."""
-
-
-def plan_restore(view: ClusterView, snapshot: Snapshot) -> RestorePlan:
+def plan_restore(view: ClusterView, snapshot: Snapshot) -> ReturnPlan:
     """See the module's text. The node must accept placement in ``view`` (it is unmarked first)."""
     node = view.nodes[snapshot.node_uid]
     return _Restoration(view, snapshot, node).plan()
@@ -45,23 +31,19 @@ class _Restoration:
         self.snapshot = snapshot
         self.node = node
         self.ledger = Ledger(view, by_free_memory=view.policy.evict_node_use_free_memory)
-        self.relocations: list[MoveProposal] = []
-        self.handoffs: list[MoveProposal] = []
-        self.rebinds: list[MoveProposal] = []
-        self.waiting: list[Reason] = []
-        self.unplaced: list[Unplaced] = []
+        self.draft = Draft()
         self.in_flight: list[Move] = []
         self.differences: list[Reason] = []
         others = (s for (node_uid, _), s in view.snapshots.items() if node_uid != node.uid and s.is_maintenance)
         self.promised = {(s.node_uid, shard.group_uid) for s in others for shard in s.shards}
 
-    def plan(self) -> RestorePlan:
+    def plan(self) -> ReturnPlan:
         for wanted in sorted(self.snapshot.shards, key=lambda s: (s.database_uid, s.group_uid)):
             self._plan_shard(wanted)
         for uid in sorted(self.snapshot.endpoints):
             self._plan_endpoint(uid)
-        moves = (*self.relocations, *self.handoffs, *self.rebinds)
-        return RestorePlan(moves, tuple(self.waiting), tuple(self.unplaced), tuple(self.in_flight), tuple(self.differences))
+        moves = (*self.draft.relocations, *self.draft.handoffs, *self.draft.rebinds)
+        return self.draft.to_return_plan(moves, self.in_flight, self.differences)
 
     # -- shards ----------------------------------------------------------------------------------------------------------
 
@@ -108,16 +90,11 @@ class _Restoration:
             obstacles = tuple(self.ledger.obstacles(self.node, request))
             if not obstacles:
                 self.ledger.place(request, self.node.uid)
-                self.relocations.append(self._relocation(copy, group, hands_over=hands_over))
+                size = self.ledger.used_bytes(group.uid)
+                self.draft.relocation(copy, self.node.uid, bytes_total=size, hands_over=hands_over)
                 return
             refusals.append((self.ledger.missing_bytes(self.node, request), obstacles))
-        refusal = unplaceable(refusals)
-        subject = f"slot group {group.uid} of database {group.database_uid}"
-        reason = refusal.as_reason(subject, database_uid=group.database_uid, shard_uid=copies[0].uid)
-        if refusal.passes_by_itself:
-            self.waiting.append(reason)
-        else:
-            self.unplaced.append(Unplaced(reason, copies[0].uid))
+        self.draft.refuse(unplaceable(refusals), f"slot group {group.uid} of database {group.database_uid}", copies[0])
 
     def _reluctance(self, copy: Shard, group: SlotGroup) -> tuple[bool, bool, bool, float, int]:
         """Which copy should come back, least reluctant first: not the primary (a replica comes back at no risk and gets the
@@ -126,18 +103,6 @@ class _Restoration:
         is_promised = (copy.node_uid, group.uid) in self.promised
         is_older = copy.created_at < self.snapshot.created_at
         return copy.uid == group.primary, is_promised, is_older, -copy.created_at.timestamp(), -copy.uid
-
-    def _relocation(self, copy: Shard, group: SlotGroup, *, hands_over: bool) -> MoveProposal:
-        return MoveProposal(
-            MoveKind.RELOCATE,
-            group.database_uid,
-            group.uid,
-            copy.uid,
-            from_node=copy.node_uid,
-            to_node=self.node.uid,
-            hands_over=hands_over,
-            bytes_total=self.ledger.used_bytes(group.uid),
-        )
 
     def _plan_role(self, wanted: SnapshotShard, group: SlotGroup, here: Shard, copies: list[Shard]) -> None:
         is_primary = group.primary == here.uid
@@ -148,26 +113,13 @@ class _Restoration:
         primary = next((s for s in copies if s.uid == group.primary), None)
         is_coming = any(m.group_uid == group.uid for m in self.in_flight)
         if primary is not None and is_coming:
-            self.handoffs.append(self._handoff(group, primary, here, is_later=True))
+            self.draft.handoff(group, primary, here, is_later=True)
         elif primary is None or group.handoff is not None or group.uid in self.ledger.moves_of:
             self._wait(wanted, Code.GROUP_BUSY, f"slot group {group.uid} waits for another change of it")
         elif standing_of(self.view, here, primary) == Standing.PROVEN:
-            self.handoffs.append(self._handoff(group, primary, here))
+            self.draft.handoff(group, primary, here)
         else:
             self._wait(wanted, Code.NOT_IN_SYNC, f"slot group {group.uid} waits for shard {here.uid} to be in sync")
-
-    def _handoff(self, group: SlotGroup, primary: Shard, here: Shard, *, is_later: bool = False) -> MoveProposal:
-        return MoveProposal(
-            MoveKind.HANDOFF,
-            group.database_uid,
-            group.uid,
-            primary.uid,
-            here.uid,
-            from_node=primary.node_uid,
-            to_node=self.node.uid,
-            hands_over=True,
-            is_later=is_later,
-        )
 
     # -- endpoints -------------------------------------------------------------------------------------------------------
 
@@ -185,35 +137,15 @@ class _Restoration:
             return
         if move is not None:
             text = f"endpoint {uid} waits for move {move.uid}"
-            self.waiting.append(Reason(Code.GROUP_BUSY, text, Grade.SOFT_LIMIT, database_uid=endpoint.database_uid))
+            self.draft.waiting.append(Reason(Code.GROUP_BUSY, text, Grade.SOFT_LIMIT, database_uid=endpoint.database_uid))
             return
         obstacles = tuple(self.ledger.endpoint_obstacles(self.node))
-        if not obstacles:
-            self.ledger.place_endpoint(self.node.uid)
-            self.rebinds.append(
-                MoveProposal(
-                    MoveKind.REBIND,
-                    endpoint.database_uid,
-                    endpoint_uid=uid,
-                    from_node=_bound_to(endpoint.nodes),
-                    to_node=self.node.uid,
-                    is_later=self._has_shards_to_come(endpoint.database_uid),
-                )
-            )
+        if obstacles:
+            self.draft.refuse_endpoint(unplaceable([(0, obstacles)]), endpoint)
             return
-        refusal = unplaceable([(0, obstacles)])
-        reason = refusal.as_reason(f"endpoint {uid}", database_uid=endpoint.database_uid)
-        if refusal.passes_by_itself:
-            self.waiting.append(reason)
-        else:
-            self.unplaced.append(Unplaced(reason, endpoint_uid=uid))
-
-    def _has_shards_to_come(self, database_uid: DatabaseUid) -> bool:
-        """Endpoints come last: until its primary is back the node would only pass commands on to another."""
-        proposed = (*self.relocations, *self.handoffs)
-        if any(p.database_uid == database_uid for p in proposed):
-            return True
-        return any(m.database_uid == database_uid and m.group_uid is not None for m in self.in_flight)
+        self.ledger.place_endpoint(self.node.uid)
+        is_later = self.draft.has_shards_to_come(endpoint.database_uid, self.in_flight)
+        self.draft.rebind(endpoint, _bound_to(endpoint.nodes), self.node.uid, is_later=is_later)
 
     # -- reasons ---------------------------------------------------------------------------------------------------------
 
@@ -223,7 +155,7 @@ class _Restoration:
 
     def _wait(self, wanted: SnapshotShard, code: Code, text: str) -> None:
         reason = Reason(code, text, Grade.SOFT_LIMIT, "", wanted.shard_uid, wanted.database_uid, self.node.uid)
-        self.waiting.append(reason)
+        self.draft.waiting.append(reason)
 
 
 def _bound_to(nodes: tuple[NodeUid, ...]) -> NodeUid | None:

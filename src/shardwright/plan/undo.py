@@ -13,25 +13,13 @@ from shardwright.model.database import Database, DatabaseStatus, Shard, ShardWan
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
-from shardwright.plan.evacuate import MoveProposal, Unplaced
 from shardwright.plan.explain import Code, unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import copy_request
+from shardwright.plan.proposal import Draft, ReturnPlan
 from shardwright.plan.standing import Standing, standing_of
 
 _TOOK_EFFECT = frozenset({MoveState.CLEANING, MoveState.DONE})
-
-
-@dataclass(frozen=True, slots=True)
-class UndoPlan:
-    """All but ``differences`` empty: everything that can be back is back."""
-
-    moves: tuple[MoveProposal, ...] = ()
-    waiting: tuple[Reason, ...] = ()
-    unplaced: tuple[Unplaced, ...] = ()
-    in_flight: tuple[Move, ...] = ()
-    differences: tuple[Reason, ...] = ()
-    """What cannot be as it was, because others changed it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +32,7 @@ class _Origin:
     """Where the primary role was; None: the action did not pass it on."""
 
 
-def plan_undo(view: ClusterView, moves: Iterable[Move]) -> UndoPlan:
+def plan_undo(view: ClusterView, moves: Iterable[Move]) -> ReturnPlan:
     """See the module's text. ``moves`` are the action's, oldest first."""
     return _Undo(view, list(moves)).plan()
 
@@ -55,20 +43,16 @@ class _Undo:
         self.forward = [m for m in moves if not m.is_undo and m.state in _TOOK_EFFECT]
         self.in_flight = [m for m in moves if m.is_undo and not m.state.is_terminal]
         self.ledger = Ledger(view, by_free_memory=view.policy.evict_node_use_free_memory)
-        self.handoffs: list[MoveProposal] = []
-        self.relocations: list[MoveProposal] = []
-        self.rebinds: list[MoveProposal] = []
-        self.waiting: list[Reason] = []
-        self.unplaced: list[Unplaced] = []
+        self.draft = Draft()
         self.differences: list[Reason] = []
 
-    def plan(self) -> UndoPlan:
+    def plan(self) -> ReturnPlan:
         for group_uid in dict.fromkeys(m.group_uid for m in self.forward if m.group_uid is not None):
             self._plan_group(group_uid)
         for endpoint_uid in dict.fromkeys(m.endpoint_uid for m in self.forward if m.endpoint_uid is not None):
             self._plan_endpoint(endpoint_uid)
-        moves = (*self.handoffs, *self.relocations, *self.rebinds)
-        return UndoPlan(moves, tuple(self.waiting), tuple(self.unplaced), tuple(self.in_flight), tuple(self.differences))
+        moves = (*self.draft.handoffs, *self.draft.relocations, *self.draft.rebinds)
+        return self.draft.to_return_plan(moves, self.in_flight, self.differences)
 
     # -- slot groups -----------------------------------------------------------------------------------------------------
 
@@ -113,18 +97,7 @@ class _Undo:
         if standing_of(self.view, here, primary) != Standing.PROVEN:
             self._wait(group, Code.NOT_IN_SYNC, f"waits for shard {here.uid} to be in sync")
             return
-        self.handoffs.append(
-            MoveProposal(
-                MoveKind.HANDOFF,
-                group.database_uid,
-                group.uid,
-                primary.uid,
-                here.uid,
-                from_node=primary.node_uid,
-                to_node=here.node_uid,
-                hands_over=True,
-            )
-        )
+        self.draft.handoff(group, primary, here)
 
     def _plan_copy(self, group: SlotGroup, database: Database, copy: Shard | None, was: NodeUid) -> None:
         node = self.view.nodes.get(was)
@@ -136,28 +109,12 @@ class _Undo:
         hands_over = copy.uid == group.primary
         request = copy_request(self.ledger, database, group.uid, leaving=copy, is_primary=hands_over)
         obstacles = tuple(self.ledger.obstacles(node, request))
-        if not obstacles:
-            self.ledger.place(request, was)
-            self.relocations.append(
-                MoveProposal(
-                    MoveKind.RELOCATE,
-                    group.database_uid,
-                    group.uid,
-                    copy.uid,
-                    from_node=copy.node_uid,
-                    to_node=was,
-                    hands_over=hands_over,
-                    bytes_total=self.ledger.used_bytes(group.uid),
-                )
-            )
+        if obstacles:
+            refusal = unplaceable([(self.ledger.missing_bytes(node, request), obstacles)])
+            self.draft.refuse(refusal, f"slot group {group.uid} of database {group.database_uid}", copy)
             return
-        refusal = unplaceable([(self.ledger.missing_bytes(node, request), obstacles)])
-        subject = f"slot group {group.uid} of database {group.database_uid}"
-        reason = refusal.as_reason(subject, database_uid=group.database_uid, shard_uid=copy.uid)
-        if refusal.passes_by_itself:
-            self.waiting.append(reason)
-        else:
-            self.unplaced.append(Unplaced(reason, copy.uid))
+        self.ledger.place(request, was)
+        self.draft.relocation(copy, was, bytes_total=self.ledger.used_bytes(group.uid), hands_over=hands_over)
 
     # -- endpoints -------------------------------------------------------------------------------------------------------
 
@@ -170,7 +127,7 @@ class _Undo:
         move = self.ledger.rebinds_of.get(uid)
         if move is not None:
             if not move.is_undo:
-                self.waiting.append(self._of_endpoint(uid, endpoint.database_uid, f"waits for move {move.uid}"))
+                self.draft.waiting.append(self._of_endpoint(uid, endpoint.database_uid, f"waits for move {move.uid}"))
             return
         if node is None:
             text = f"does not go back: node {was} is not a member any more"
@@ -178,33 +135,17 @@ class _Undo:
             return
         obstacles = tuple(self.ledger.endpoint_obstacles(node))
         if obstacles:
-            refusal = unplaceable([(0, obstacles)])
-            reason = refusal.as_reason(f"endpoint {uid}", database_uid=endpoint.database_uid)
-            if refusal.passes_by_itself:
-                self.waiting.append(reason)
-            else:
-                self.unplaced.append(Unplaced(reason, endpoint_uid=uid))
+            self.draft.refuse_endpoint(unplaceable([(0, obstacles)]), endpoint)
             return
-        # Endpoints come last: until its primary is back the node would only pass commands on to another.
-        busy = {p.database_uid for p in (*self.handoffs, *self.relocations)}
-        busy |= {m.database_uid for m in self.in_flight if m.group_uid is not None}
         self.ledger.place_endpoint(was)
-        self.rebinds.append(
-            MoveProposal(
-                MoveKind.REBIND,
-                endpoint.database_uid,
-                endpoint_uid=uid,
-                from_node=endpoint.nodes[0],
-                to_node=was,
-                is_later=endpoint.database_uid in busy,
-            )
-        )
+        is_later = self.draft.has_shards_to_come(endpoint.database_uid, self.in_flight)
+        self.draft.rebind(endpoint, endpoint.nodes[0], was, is_later=is_later)
 
     # -- reasons ---------------------------------------------------------------------------------------------------------
 
     def _wait(self, group: SlotGroup, code: Code, text: str) -> None:
         text = f"slot group {group.uid} {text}"
-        self.waiting.append(Reason(code, text, Grade.SOFT_LIMIT, database_uid=group.database_uid))
+        self.draft.waiting.append(Reason(code, text, Grade.SOFT_LIMIT, database_uid=group.database_uid))
 
     @staticmethod
     def _of_endpoint(uid: EndpointUid, database_uid: int, text: str) -> Reason:

@@ -8,7 +8,7 @@ import pytest
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.plan.eta import DEFAULTS, Rates, Schedule, expected_end, measured
-from shardwright.plan.evacuate import MoveProposal
+from shardwright.plan.proposal import MoveProposal
 from shardwright.testing.builders import MB, NOW
 
 RATES = Rates(bytes_per_s=100 * MB, launch_s=0.25, start_s=1.0, leave_s=0.5, handoff_s=0.25, rebind_s=0.25)

@@ -8,8 +8,9 @@ from shardwright.model.action import ActionName, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, GroupPhase, Handoff, ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.seen import Health, ProcessState
-from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, MoveProposal, plan_evacuation
+from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
 from shardwright.plan.explain import Code
+from shardwright.plan.proposal import MoveProposal
 from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
 
 PAIR = cluster(3).with_database(on=((1, 2),))

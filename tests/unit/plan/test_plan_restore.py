@@ -9,9 +9,9 @@ from shardwright.model.cluster import Snapshot
 from shardwright.model.database import DatabaseStatus, ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.view import Delete
-from shardwright.plan.evacuate import MoveProposal
 from shardwright.plan.explain import Code
-from shardwright.plan.restore import RestorePlan, plan_restore
+from shardwright.plan.proposal import MoveProposal, ReturnPlan
+from shardwright.plan.restore import plan_restore
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 
 PAIR = cluster(3).with_database(on=((1, 2),))
@@ -53,13 +53,13 @@ def short(proposal: MoveProposal) -> str:
     return f"{proposal.kind} {proposal.subject} -> {proposal.to_node}{role}{later}"
 
 
-def shorts(found: RestorePlan) -> list[str]:
+def shorts(found: ReturnPlan) -> list[str]:
     assert found.unplaced == ()
     return [short(p) for p in found.moves]
 
 
 def test_nothing_to_do_when_all_is_as_it_was() -> None:
-    assert plan_restore(PAIR.view, snapshot_of(PAIR)) == RestorePlan()
+    assert plan_restore(PAIR.view, snapshot_of(PAIR)) == ReturnPlan()
 
 
 def test_a_copy_comes_back_first_its_role_and_endpoint_afterwards() -> None:

@@ -25,9 +25,10 @@ from shardwright.model.action import (
 from shardwright.model.database import Database
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Write
-from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, MoveProposal, plan_evacuation
+from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
 from shardwright.plan.forecast import NO_FORECAST, Forecast, forecast
-from shardwright.plan.restore import RestorePlan, plan_restore
+from shardwright.plan.proposal import MoveProposal, ReturnPlan
+from shardwright.plan.restore import plan_restore
 from shardwright.server.config import backlog_bytes, replica_buffer_bytes
 
 TURNS: Final = 12
@@ -87,7 +88,7 @@ def preview(action: Action, view: ClusterView, writes: tuple[Write, ...], now: d
     if found.status.is_terminal:
         return Preview(found, (), found.reasons)
     plan = plan_of(found, imagined)
-    differences = plan.differences if isinstance(plan, RestorePlan) else ()
+    differences = plan.differences if isinstance(plan, ReturnPlan) else ()
     obstacles = (*(unplaced.reason for unplaced in plan.unplaced), *plan.waiting, *differences)
     cost = forecast(imagined, action.node_uid, plan.moves, buffer_bytes=_buffer_bytes)
     return Preview(replace(found, status=ActionStatus.QUEUED), plan.moves, obstacles, cost)
@@ -98,7 +99,7 @@ def _buffer_bytes(database: Database, memory_free_bytes: int) -> int:
     return backlog_bytes(size) + replica_buffer_bytes(size, memory_free_bytes)
 
 
-def plan_of(action: Action, view: ClusterView) -> EvacuationPlan | RestorePlan:
+def plan_of(action: Action, view: ClusterView) -> EvacuationPlan | ReturnPlan:
     """All moves that the action would make from here on, its pre-flight apart."""
     match action.parameters:
         case RemoveParameters():
@@ -111,4 +112,4 @@ def plan_of(action: Action, view: ClusterView) -> EvacuationPlan | RestorePlan:
             return plan_evacuation(view, action.node_uid, scope)
         case MaintenanceOffParameters():
             snapshot = view.snapshots.get((action.node_uid, action.snapshot_name))
-            return RestorePlan() if snapshot is None else plan_restore(view, snapshot)
+            return ReturnPlan() if snapshot is None else plan_restore(view, snapshot)
