@@ -195,14 +195,19 @@ def start_server(
         settings=settings or server_settings(),
         secrets=secrets,
     )
-    return _launched(file, binary.path, is_open=is_open)
+    return _launched(file, binary.path, kept=file.settings.persistence, is_open=is_open)
 
 
 def restart_server(
-    server: RunningServer, *, port: int | None = None, is_open: bool = False, settings: ServerSettings | None = None
+    server: RunningServer,
+    *,
+    port: int | None = None,
+    is_open: bool = False,
+    settings: ServerSettings | None = None,
+    kept: Persistence | None = None,
 ) -> RunningServer:
     """Start a server that has ended again, with the same files; on the same port unless another is given, and with other
-    settings when the database's were changed meanwhile."""
+    settings when the database's were changed meanwhile. ``kept``: what it was last told to keep; None: as it was started."""
     assert server.process.poll() is not None, "it still runs"
     file = replace(
         server.file,
@@ -210,11 +215,12 @@ def restart_server(
         incarnation=server.file.incarnation + 1,
         settings=settings or server.file.settings,
     )
-    return _launched(file, find_server(server.kind).path, is_open=is_open)
+    kept = kept or server.file.settings.persistence
+    return _launched(file, find_server(server.kind).path, kept=kept, is_open=is_open)
 
 
-def _launched(file: ServerFile, path: str, *, is_open: bool) -> RunningServer:
-    starts_with_aof = prepare_directory(Path(file.directory), file.settings.persistence)
+def _launched(file: ServerFile, path: str, *, kept: Persistence, is_open: bool) -> RunningServer:
+    starts_with_aof = prepare_directory(Path(file.directory), file.settings.persistence, kept=kept)
     file = replace(file, starts_with_aof=starts_with_aof)
     config_path = Path(file.directory) / "server.conf"
     config_path.touch(mode=0o600)

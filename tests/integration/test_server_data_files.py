@@ -5,7 +5,17 @@ import time
 from pathlib import Path
 
 import pytest
-from server_harness import RunningServer, both_servers, restart_server, server_settings, start_server, wait_until
+from server_harness import (
+    RunningServer,
+    attach,
+    both_servers,
+    free_port,
+    restart_server,
+    running,
+    server_settings,
+    start_server,
+    wait_until,
+)
 
 from shardwright.model.database import AofPolicy, Persistence, ServerKind, SnapshotRule
 
@@ -46,6 +56,36 @@ def test_killed_after_the_change_to_an_append_only_file_was_recorded(kind: Serve
         assert _keys(server) == {"k", "k2"}
     finally:
         server.stop()
+
+
+@both_servers
+def test_what_comes_from_a_snapshot_says_which_history_it_was_part_of_and_what_comes_from_an_append_only_file_does_not(
+    kind: ServerKind, tmp_path: Path
+) -> None:
+    for persistence in (Persistence.SNAPSHOT, Persistence.AOF):
+        directory = tmp_path / persistence
+        server = start_server(kind, directory / "a", settings=SETTINGS[persistence], is_open=True)
+        try:
+            with running(kind, directory / "b", shard_uid=2) as replica:
+                attach(replica, server)
+                wait_until(lambda at=server: at.info()["rdb_bgsave_in_progress"] == "0")
+                _set(server, "k")
+                _saved(server)
+                before = server.info()
+                _set(server, "k2")
+                wait_until(lambda at=replica: at.info().get("db0", "").startswith("keys=2"))
+                server.kill()
+                server = restart_server(server, port=free_port(server.address))  # where the replica does not look
+                after = server.info()
+                if persistence is Persistence.AOF:
+                    assert after["second_repl_offset"] == "-1"
+                    continue
+                assert after["master_replid2"] == before["master_replid"] == replica.info()["master_replid"]
+                assert int(after["master_repl_offset"]) == int(after["second_repl_offset"]) - 1
+                assert int(after["master_repl_offset"]) <= int(before["master_repl_offset"])
+                assert int(replica.info()["slave_repl_offset"]) > int(after["master_repl_offset"])
+        finally:
+            server.stop()
 
 
 @both_servers
@@ -97,14 +137,20 @@ def test_killed_before_the_first_snapshot_was_there(kind: ServerKind, tmp_path: 
         server.stop()
 
 
+@pytest.mark.parametrize("kept", [Persistence.AOF, Persistence.SNAPSHOT])
 @both_servers
-def test_without_persistence_a_file_of_before_is_not_loaded(kind: ServerKind, tmp_path: Path) -> None:
-    server = start_server(kind, tmp_path, settings=SETTINGS[Persistence.SNAPSHOT], is_open=True)
+def test_killed_before_it_heard_that_nothing_is_kept_any_more(kind: ServerKind, kept: Persistence, tmp_path: Path) -> None:
+    server = start_server(kind, tmp_path, settings=SETTINGS[kept], is_open=True)
     try:
         _set(server, "k")
-        _saved(server)
+        if kept is Persistence.SNAPSHOT:
+            _saved(server)
         server.kill()
-        server = restart_server(server, settings=SETTINGS[Persistence.DISABLED])
+        server = restart_server(server, settings=SETTINGS[Persistence.DISABLED], kept=kept)
+        assert _keys(server) == {"k"}
+        server.ask("CONFIG", "SET", "appendonly", "no")
+        server.kill()
+        server = restart_server(server, kept=Persistence.DISABLED)
         assert _keys(server) == set()
     finally:
         server.stop()

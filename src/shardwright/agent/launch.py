@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from shardwright.agent.files import last_line, make_private_directory, rotate, sync_directory, write_private
 from shardwright.agent.processes import server_environment, spawn_process
 from shardwright.errors import Permanent, ShardwrightError
-from shardwright.model.database import ServerKind, Shard
+from shardwright.model.database import Persistence, ServerKind, Shard
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView
@@ -83,6 +83,8 @@ class Launch:
     address: str
     port: int
     directory: Path
+    kept: Persistence
+    """By which its data files were written."""
     file: ServerFile = field(repr=False)
     """What its configuration is rendered from, once it is known which data it starts with."""
 
@@ -120,6 +122,7 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
         address=node.address,
         port=shard.port,
         directory=directory,
+        kept=shard.kept or database.persistence,
         file=file,
     )
 
@@ -171,7 +174,7 @@ def fail(launch: Launch, executable: str, text: str) -> StartRecord:
 
 def _prepare(launch: Launch) -> None:
     make_private_directory(launch.directory)
-    starts_with_aof = prepare_directory(launch.directory, launch.file.settings.persistence)
+    starts_with_aof = prepare_directory(launch.directory, launch.file.settings.persistence, kept=launch.kept)
     sync_directory(launch.directory)
     rotate(launch.directory / LOG_NAME, bytes_max=LOG_BYTES_MAX)
     (launch.directory / OUTPUT_NAME).unlink(missing_ok=True)

@@ -123,7 +123,7 @@ class Database:
 
     @property
     def settings_fingerprint(self) -> str:
-        """Equal exactly when every setting that a running server can change is equal."""
+        """Equal exactly when every setting that a running server can change is equal. ``Shard.kept`` reads it too."""
         rules = ",".join(f"{rule.seconds}/{rule.writes}" for rule in self.snapshot_rules)
         return f"{self.shard_memory_bytes}|{self.eviction_policy}|{self.persistence}|{self.aof_policy}|{rules}"
 
@@ -187,7 +187,7 @@ class Shard:
     in_sync_generation: int = -1
     """Highest group generation at which this copy was seen to hold what the primary held; -1: never."""
     settings: str = ""
-    """Fingerprint of the settings last applied to the running server; empty means those it was started with."""
+    """Fingerprint of the settings its server was last told, which outlives the server; empty: never any."""
     restarts: int = 0
     """Starts since the shard last ran for a minute; spaces out further starts."""
     restart_not_before: datetime | None = None
@@ -196,6 +196,12 @@ class Shard:
     missing_since: datetime | None = None
     """Since when the copy has not served and nothing was about to change that; None while it does what is wanted of it.
     After the policy's grace period it is rebuilt elsewhere."""
+
+    @property
+    def kept(self) -> Persistence | None:
+        """The persistence its server was last told, by which its files were written; None: it was never told any. Not that
+        of the database when this was changed and the server has not heard of it."""
+        return Persistence(self.settings.split("|")[2]) if self.settings else None
 
 
 @dataclass(frozen=True, slots=True)

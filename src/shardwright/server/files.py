@@ -18,27 +18,25 @@ _CREATED_FIELD = b"\x05ctime\xc2"
 """Of a snapshot's header: the field's name with its length, then the mark of a 32-bit number."""
 
 
-def prepare_directory(directory: Path, persistence: Persistence) -> bool:
+def prepare_directory(directory: Path, persistence: Persistence, *, kept: Persistence) -> bool:
     """Make a server that starts in this directory load its newest data. Returns whether it must start with the append-only
     file switched on (``ServerFile.starts_with_aof``). Nothing may be running in it. May be repeated; raises OSError.
 
-    Without persistence: every data file is deleted. With an append-only file: when the snapshot is newer, the append-only
-    file is made anew from it. With snapshots: when the append-only file is newer, the server starts from that one, and the
-    leader's next change of settings switches it off.
+    ``persistence`` is what it shall keep, ``kept`` what the server before it was last told to keep. When that was nothing,
+    what lies here is of long ago, and every data file is deleted. With an append-only file: when the snapshot is newer, the
+    append-only file is made anew from it. Otherwise, when the append-only file is newer, the server starts from that one,
+    and the leader's next change of settings switches it off.
     """
     for leftover in [*directory.glob("temp-*.rdb"), *directory.glob("temp-*.aof")]:
         leftover.unlink()
-    match persistence:
-        case Persistence.DISABLED:
-            (directory / SNAPSHOT_NAME).unlink(missing_ok=True)
-            shutil.rmtree(directory / AOF_DIRECTORY_NAME, ignore_errors=True)
-            return False
-        case Persistence.AOF:
-            if _is_snapshot_newer(directory):
-                _make_aof_from_snapshot(directory)
-            return True
-        case Persistence.SNAPSHOT:
-            return _aof_written_at(directory) is not None and not _is_snapshot_newer(directory)
+    if kept is Persistence.DISABLED:
+        (directory / SNAPSHOT_NAME).unlink(missing_ok=True)
+        shutil.rmtree(directory / AOF_DIRECTORY_NAME, ignore_errors=True)
+    if persistence is not Persistence.AOF:
+        return _aof_written_at(directory) is not None and not _is_snapshot_newer(directory)
+    if _is_snapshot_newer(directory):
+        _make_aof_from_snapshot(directory)
+    return True
 
 
 def _is_snapshot_newer(directory: Path) -> bool:

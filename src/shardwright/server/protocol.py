@@ -43,12 +43,6 @@ class ServerSettings:
     aof_policy: AofPolicy
     snapshot_rules: tuple[SnapshotRule, ...]
 
-    @property
-    def fingerprint(self) -> str:
-        """Equal exactly when the settings are."""
-        rules = ",".join(f"{r.seconds}/{r.writes}" for r in self.snapshot_rules)
-        return f"{self.maxmemory_bytes}|{self.eviction_policy}|{self.persistence}|{self.aof_policy}|{rules}"
-
 
 class ManagementSession(Protocol):
     """One logged-in connection. Methods raise Transient (certainly not executed), OutcomeUnknown (sent, no answer),

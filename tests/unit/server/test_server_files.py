@@ -31,7 +31,7 @@ def _files(directory: Path) -> list[str]:
 
 @pytest.mark.parametrize("persistence", list(Persistence))
 def test_an_empty_directory(persistence: Persistence, tmp_path: Path) -> None:
-    assert prepare_directory(tmp_path, persistence) is (persistence == Persistence.AOF)
+    assert prepare_directory(tmp_path, persistence, kept=persistence) is (persistence == Persistence.AOF)
     assert _files(tmp_path) == []
 
 
@@ -40,7 +40,7 @@ def test_without_persistence_nothing_is_left_to_load(tmp_path: Path) -> None:
     _aof(tmp_path, NOW)
     (tmp_path / "temp-17.rdb").touch()
     (tmp_path / "server.log").touch()
-    assert prepare_directory(tmp_path, Persistence.DISABLED) is False
+    assert prepare_directory(tmp_path, Persistence.DISABLED, kept=Persistence.DISABLED) is False
     assert _files(tmp_path) == ["server.log"]
 
 
@@ -56,7 +56,7 @@ def test_an_append_only_file_is_made_from_a_newer_snapshot(
     if aof is not None:
         _aof(tmp_path, aof)
     for _ in range(2):
-        assert prepare_directory(tmp_path, Persistence.AOF) is True
+        assert prepare_directory(tmp_path, Persistence.AOF, kept=Persistence.AOF) is True
     base = tmp_path / "appendonlydir" / "appendonly.aof.1.base.rdb"
     assert base.exists() is is_remade
     if is_remade:
@@ -76,11 +76,32 @@ def test_with_snapshots_a_newer_append_only_file_is_loaded_first(
     if aof is not None:
         _aof(tmp_path, aof)
     before = _files(tmp_path)
-    assert prepare_directory(tmp_path, Persistence.SNAPSHOT) is starts_with_aof
+    assert prepare_directory(tmp_path, Persistence.SNAPSHOT, kept=Persistence.SNAPSHOT) is starts_with_aof
     assert _files(tmp_path) == before
 
 
 def test_an_append_only_file_without_a_manifest_counts_as_none(tmp_path: Path) -> None:
     _aof(tmp_path, NOW)
     (tmp_path / "appendonlydir" / "appendonly.aof.manifest").unlink()
-    assert prepare_directory(tmp_path, Persistence.SNAPSHOT) is False
+    assert prepare_directory(tmp_path, Persistence.SNAPSHOT, kept=Persistence.SNAPSHOT) is False
+
+
+@pytest.mark.parametrize("persistence", list(Persistence))
+def test_files_of_a_server_that_kept_none_are_of_long_ago(persistence: Persistence, tmp_path: Path) -> None:
+    _snapshot(tmp_path, NOW)
+    _aof(tmp_path, NOW + 1)
+    starts_with_aof = prepare_directory(tmp_path, persistence, kept=Persistence.DISABLED)
+    assert starts_with_aof is (persistence is Persistence.AOF)
+    assert _files(tmp_path) == []
+
+
+@pytest.mark.parametrize(("kept", "starts_with_aof"), [(Persistence.AOF, True), (Persistence.SNAPSHOT, False)])
+def test_what_was_kept_is_loaded_although_nothing_shall_be_kept_from_now_on(
+    kept: Persistence, starts_with_aof: bool, tmp_path: Path
+) -> None:
+    _snapshot(tmp_path, NOW)
+    if starts_with_aof:
+        _aof(tmp_path, NOW + 1)
+    before = _files(tmp_path)
+    assert prepare_directory(tmp_path, Persistence.DISABLED, kept=kept) is starts_with_aof
+    assert _files(tmp_path) == before
