@@ -107,8 +107,14 @@ def _check_recorded(layout: Layout) -> None:
     """The recorded nodes that do not run must be able to listen; and files that were lost are made anew."""
     cluster, nodes = _recorded(layout)
     assert cluster is not None
-    dead = tuple(n.address for n in nodes if not _runs(layout, n.uid))
-    check_addresses(dead, cluster.api_port)
+    for node in nodes:
+        try:
+            if not _runs(layout, node.uid):
+                check_addresses((node.address,), cluster.api_port)
+        except Rejected:
+            # A daemon says who it is before it listens: one that a dead supervisor had just started may do both meanwhile.
+            if not _runs(layout, node.uid):
+                raise
     welcome(layout, cluster, nodes)
 
 
