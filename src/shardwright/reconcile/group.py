@@ -102,13 +102,15 @@ def _start(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
 def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, tuple[Reason, ...]]:
     """The copy that shall be primary after a start, or why none can be chosen yet.
 
-    The committed primary, when it holds data or nobody does. An empty one gives way to a copy that is not; so does one that
-    failed to start MISSING_PRIMARY_STARTS times, but only to a copy that was in sync with it."""
+    The committed primary, when it holds data or nobody does. It gives way to a copy that certainly holds all it has and
+    more; an empty one to a copy that is not; one that failed to start MISSING_PRIMARY_STARTS times to a copy that was in
+    sync with it, and to no other."""
     committed = next((c for c in copies if c.shard.uid == group.primary), None)
     pending = [c for c in copies if not c.answers and c.process is not ProcessState.FAILED]
     loaded = [c for c in copies if c.answers]
     if committed is not None and committed.answers and not committed.is_empty:
-        return committed.shard, ()
+        ahead = [c for c in loaded if _is_ahead(c, committed)]
+        return max(ahead, key=_merit, default=committed).shard, ()
     filled = sorted((c for c in loaded if not c.is_empty), key=_merit, reverse=True)
     if committed is None or committed.answers:
         if pending:
@@ -119,6 +121,21 @@ def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, 
     if in_sync and committed.process is ProcessState.FAILED and committed.shard.restarts >= MISSING_PRIMARY_STARTS:
         return in_sync[0].shard, ()
     return None, tuple(_not_yet(c) for c in copies if not c.answers)
+
+
+def _is_ahead(copy: Copy, committed: Copy) -> bool:
+    """Whether a copy holds everything that the committed primary loaded, and more. A server that starts from a snapshot says
+    which history that was part of (its second replication id) and how far; what was written later it does not have, while
+    a replica that lived on does. One that starts from an append-only file names no history and is never behind."""
+    here, other = committed.seen, copy.seen
+    if here is None or other is None or other.is_syncing or not here.second_replication_id:
+        return False
+    has_only_loaded = here.offset == here.second_offset - 1
+    is_in_history = other.replication_id == here.second_replication_id
+    left_history_later = (
+        other.second_replication_id == here.second_replication_id and other.second_offset >= here.second_offset
+    )
+    return has_only_loaded and (is_in_history or left_history_later) and other.offset > here.offset
 
 
 def _merit(copy: Copy) -> tuple[int, int, int]:
@@ -331,7 +348,6 @@ def _restarts(
             shard,
             incarnation=shard.incarnation + 1,
             port=shard_port(view, shard.node_uid, shard.uid, shard.incarnation + 1),
-            settings=database.settings_fingerprint,
             restarts=shard.restarts + 1,
             restart_not_before=now + timedelta(seconds=delay),
             failure=seen.text if seen is not None and copy.process is ProcessState.FAILED else "",

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.commands import ApplySettings, Attach, EndStuckServer, Open, Promote, RecoverHandoff
-from shardwright.model.database import GroupPhase, Handoff, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import GroupPhase, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event
 from shardwright.model.ids import GroupUid, MoveUid, ShardUid
@@ -65,6 +67,42 @@ def test_an_empty_committed_primary_waits_for_the_other_copy_and_gives_way_to_it
     chosen = group_after(decide(builder.with_server(2, keys=5)))
     assert chosen is not None
     assert chosen.primary == 2
+
+
+OF_BEFORE = {"second_replication_id": "before", "second_offset": 68, "offset": 67}
+"""What a server says that has loaded a snapshot and written nothing since."""
+
+
+@pytest.mark.parametrize(
+    ("here", "other", "chosen"),
+    [
+        (OF_BEFORE, {"replication_id": "before", "offset": 189}, 2),
+        (OF_BEFORE, {"replication_id": "before", "offset": 67}, 1),
+        (OF_BEFORE, {"replication_id": "later", "second_replication_id": "before", "second_offset": 68, "offset": 189}, 2),
+        (OF_BEFORE, {"replication_id": "later", "second_replication_id": "before", "second_offset": 67, "offset": 189}, 1),
+        (OF_BEFORE, {"replication_id": "another", "offset": 189}, 1),
+        (OF_BEFORE, {"replication_id": "before", "offset": 189, "is_syncing": True}, 1),
+        ({**OF_BEFORE, "offset": 80}, {"replication_id": "before", "offset": 189}, 1),
+        ({"offset": 67}, {"replication_id": "before", "offset": 189}, 1),
+    ],
+    ids=[
+        "holds_more",
+        "holds_the_same",
+        "went_on",
+        "left_before",
+        "of_another_history",
+        "is_being_filled",
+        "wrote_since",
+        "from_append_only_file",
+    ],
+)
+def test_a_primary_that_loaded_a_snapshot_gives_way_to_a_copy_that_lived_on(
+    here: dict[str, object], other: dict[str, object], chosen: int
+) -> None:
+    builder = starting(replicated()).with_server(1, keys=10, is_fenced=True, replication_id="new", **here)
+    after = group_after(decide(builder.with_server(2, keys=10, is_link_up=False, **other)))
+    assert after is not None
+    assert after.primary == chosen
 
 
 def test_empty_copies_only_keep_the_committed_primary() -> None:
@@ -211,6 +249,7 @@ def test_a_dead_replica_is_started_anew_on_another_port_and_spaced_out() -> None
     restarted = shards_after(decide(builder))[2]
     assert restarted.incarnation == old.incarnation + 1
     assert restarted.port != old.port
+    assert restarted.kept is builder.view.databases[old.database_uid].persistence
     again = builder.with_records(replace(old, restarts=4, restart_not_before=NOW + timedelta(seconds=3)))
     waiting = decide(again)
     assert shards_after(waiting) == {}
@@ -265,3 +304,13 @@ def test_a_shard_of_which_nothing_is_left_is_forgotten_unless_a_move_awaits_it()
     assert decide_unwanted(view).writes == (Delete(gone),)
     move = Move(MoveUid("a-1"), None, MoveKind.RELOCATE, MoveState.CLEANING, gone.database_uid, NOW, shard_uid=ShardUid(2))
     assert decide_unwanted(replace(view, moves={move.uid: move})).writes == ()
+
+
+def test_a_server_that_starts_anew_has_not_heard_of_a_change_meanwhile() -> None:
+    builder = replicated().with_dead_shard(2)
+    database = replace(next(iter(builder.view.databases.values())), persistence=Persistence.AOF)
+    builder = builder.with_records(database)
+    restarted = shards_after(decide(builder))[2]
+    assert restarted.kept is Persistence.DISABLED
+    back = builder.with_records(restarted).with_healthy_shard(2)
+    assert ApplySettings(ShardUid(2), database.settings_fingerprint) in decide(back).commands

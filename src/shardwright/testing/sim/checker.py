@@ -104,8 +104,8 @@ class Checker:
         heirs = [s.position for s in self.world.servers_of(server.group_uid) if s.is_synced_copy and self._is_wanted(s)]
         chain.excused.append((server.position, heirs))
         if not heirs:
-            stored = server.files.aof or server.files.snapshot
-            if server.files.aof is None and stored is not None:
+            stored = server.comes_back
+            if not server.is_aof_on and stored is not None:
                 others = [n.shards.values() for n in self.world.nodes.values()]
                 found = [d.files.snapshot for part in others for d in part if d.server is not None
                          and d.server.group_uid == server.group_uid]  # fmt: skip

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shardwright.model.database import Database, Persistence, Shard
+from shardwright.model.database import Database, Shard
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.reconcile.shard import LocalShard, LocalState
@@ -71,8 +71,7 @@ class SimNode:
             disk.failure = "not enough memory to start"
             disk.server = None
             return
-        if database.persistence is Persistence.DISABLED:
-            disk.files.aof = disk.files.snapshot = None
+        starts_with_aof = disk.files.prepare(database.persistence, kept=shard.kept or database.persistence)
         disk.pid = self.world.next_pid()
         disk.server = SimServer(
             self.world,
@@ -84,6 +83,7 @@ class SimNode:
             port=shard.port,
             persistence=database.persistence,
             files=disk.files,
+            starts_with_aof=starts_with_aof,
         )
         self.world.server_started(disk.server, disk.pid)
 

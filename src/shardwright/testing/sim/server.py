@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 400
 """Writes that a partial sync may lie behind."""
+SNAPSHOT_AGE_S_MAX = 600.0
+"""A snapshot that old does not take the place of an append-only file."""
 RELINK_S = 1.0
 """A replica tries its primary again so often."""
 
@@ -77,7 +79,20 @@ class Files:
     """What a shard's directory holds; survives the process."""
 
     aof: Position | None = None
+    aof_at: float = 0.0
+    """When it was last appended to."""
     snapshot: Position | None = None
+    snapshot_at: float = 0.0
+    """When it was begun."""
+
+    def prepare(self, persistence: Persistence, *, kept: Persistence) -> bool:
+        """As an agent before a start. Returns whether the server starts with the append-only file."""
+        if kept is Persistence.DISABLED:
+            self.aof = self.snapshot = None
+        has_snapshot = self.snapshot is not None and (self.aof is None or self.snapshot_at > self.aof_at)
+        if persistence is Persistence.AOF and has_snapshot:
+            self.aof, self.aof_at = self.snapshot, self.snapshot_at
+        return persistence is Persistence.AOF or (self.aof is not None and not has_snapshot)
 
 
 @dataclass(slots=True)
@@ -103,6 +118,7 @@ class SimServer:
         port: int,
         persistence: Persistence,
         files: Files,
+        starts_with_aof: bool,
     ) -> None:
         self.world = world
         self.loop = world.loop
@@ -113,15 +129,16 @@ class SimServer:
         self.address = address
         self.port = port
         self.persistence = persistence
+        self.is_aof_on = starts_with_aof
         self.files = files
         self.process = SimProcess(f"server {shard_uid}.{incarnation}")
         self.run_id = world.new_id("run")
         self.role = Role.PRIMARY
         self.is_fenced = True
         self.paused_until = 0.0
-        self.position = self._loaded()
         self.second_history: History | None = None
         self.second_offset = -1
+        self.position = self._loaded()
         self.loading_until = self.loop.now + 0.05 + world.rng.random() * 0.3
         self.source: tuple[str, int] | None = None
         self.source_server: SimServer | None = None
@@ -137,23 +154,35 @@ class SimServer:
         self.waiting: list[Waiting] = []
         self.busy_until = 0.0
         self.saves = 0
-        self.save_ends = 0.0
         self.saving: Position | None = None
+        self.saving_since = 0.0
         self.is_persistence_ok = True
         self.is_stuck_for_good = False
         """No end of the faults wakes it: only its own end helps."""
         self.relink_order = 0
-        if persistence is Persistence.AOF:
-            self.files.aof = self.position
+        self._append()
 
     def _loaded(self) -> Position:
-        stored = self.files.aof if self.persistence is Persistence.AOF else None
-        if stored is None and self.persistence is not Persistence.DISABLED:
-            stored = self.files.snapshot
         new = self.world.new_id("replication")
+        stored = self.files.aof if self.is_aof_on else self.files.snapshot
         if stored is None:
             return Position(History(new), 0)
-        return Position(History(new, 0, stored.history, stored.offset, stored.keys), 0)
+        if self.is_aof_on:
+            return Position(History(new, 0, stored.history, stored.offset, stored.keys), 0)
+        # Only a snapshot names the history that it is part of, and how far.
+        self.second_history, self.second_offset = stored.history, stored.offset + 1
+        return Position(History(new, stored.offset, stored.history, stored.offset, stored.keys), stored.offset)
+
+    @property
+    def comes_back(self) -> Position | None:
+        """What it would hold if it died now and were started again."""
+        if self.is_aof_on:
+            return self.files.aof
+        return self.files.snapshot if self.persistence is Persistence.SNAPSHOT else None
+
+    def _append(self) -> None:
+        if self.is_aof_on:
+            self.files.aof, self.files.aof_at = self.position, self.loop.now
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -172,7 +201,7 @@ class SimServer:
         if not self.is_alive:
             return
         if planned and self.persistence is Persistence.SNAPSHOT:
-            self.files.snapshot = self.position
+            self.files.snapshot, self.files.snapshot_at = self.position, self.loop.now
         self.process.kill()
         self._unlink()
         for replica in list(self.replicas):
@@ -200,8 +229,7 @@ class SimServer:
             return
         self.position = Position(self.position.history, self.position.offset + 1)
         self.primary_at = self.loop.now
-        if self.persistence is Persistence.AOF:
-            self.files.aof = self.position
+        self._append()
         self._feed()
         answer(Outcome.DONE, self.position)
 
@@ -240,8 +268,7 @@ class SimServer:
     def _advance(self, to: Position) -> None:
         if to.history is self.position.history and to.offset > self.position.offset:
             self.position = to
-            if self.persistence is Persistence.AOF:
-                self.files.aof = to
+            self._append()
 
     # -- replication: the replica's side ---------------------------------------------------------------------------------
 
@@ -275,8 +302,7 @@ class SimServer:
         self.position = Position(
             History(self.world.new_id("replication"), here.offset, here.history, here.offset, here.keys), here.offset
         )
-        if self.persistence is Persistence.AOF:
-            self.files.aof = self.position
+        self._append()
         self.world.server_promoted(self)
 
     def _unlink(self) -> None:
@@ -289,12 +315,8 @@ class SimServer:
         if self.sync is not None and self.sync.has_loaded:
             # The old data went when the new began to load.
             self.position = Position(History(self.world.new_id("replication")), 0)
-            self._keep_aof()
+            self._append()
         self.sync = None
-
-    def _keep_aof(self) -> None:
-        if self.persistence is Persistence.AOF:
-            self.files.aof = self.position
 
     def link_lost(self) -> None:
         """The primary is gone, or the way to it."""
@@ -358,6 +380,7 @@ class SimServer:
         self.linked_at = self.loop.now
         here = source.position
         if self.position.history is not here.history:
+            self.second_history, self.second_offset = self.position.history, self.position.offset + 1
             self.position = Position(here.history, self.position.offset)
         self._advance(Position(here.history, here.offset))
 
@@ -385,7 +408,8 @@ class SimServer:
             return
         self.sync = None
         self.position = source.position
-        self._keep_aof()
+        self.second_history, self.second_offset = None, -1
+        self._append()
         self.is_link_up = True
         self.linked_at = self.loop.now
         if self not in source.replicas:
@@ -420,18 +444,19 @@ class SimServer:
         for one in waiting:
             one.answer(Outcome.SILENT, None)
 
-    def apply(self, persistence: Persistence) -> None:
-        """CONFIG SET of a database's settings."""
-        if persistence is not self.persistence:
-            self.persistence = persistence
-            if persistence is Persistence.AOF:
-                self.files.aof = self.position
-            else:
-                self.files.aof = None
-            if persistence is Persistence.SNAPSHOT:
-                self.save()
-            if persistence is Persistence.DISABLED:
-                self.files.snapshot = None
+    def apply(self, persistence: Persistence) -> bool:
+        """CONFIG SET of a database's settings. False: the append-only file stays on until a snapshot takes its place."""
+        kept_none = self.persistence is not Persistence.SNAPSHOT
+        self.persistence = persistence
+        has_fresh = self.files.snapshot is not None and self.loop.now - self.files.snapshot_at < SNAPSHOT_AGE_S_MAX
+        if persistence is Persistence.SNAPSHOT and self.is_aof_on and not has_fresh:
+            self.save()
+            return False
+        self.is_aof_on = persistence is Persistence.AOF
+        self._append()
+        if persistence is Persistence.SNAPSHOT and kept_none:
+            self.save()
+        return True
 
     def begin_save(self) -> bool:
         """As an operator's save; False while a sync occupies the only background process."""
@@ -445,6 +470,7 @@ class SimServer:
         if self.saving is not None:
             return
         self.saving = self.position
+        self.saving_since = self.loop.now
         self.loop.at(0.3 + self.world.rng.random(), self._saved, process=self.process)
 
     def _saved(self) -> None:
@@ -455,7 +481,7 @@ class SimServer:
         if self.is_persistence_ok:
             self.saves += 1
             if self.persistence is Persistence.SNAPSHOT:
-                self.files.snapshot = saved
+                self.files.snapshot, self.files.snapshot_at = saved, self.saving_since
 
     @property
     def is_synced_copy(self) -> bool:
@@ -489,7 +515,7 @@ class SimServer:
             "keys": 0 if self.sync is not None and self.sync.has_loaded else position.keys,
             "used_memory_bytes": 1_000_000 + position.keys * 1000,
             "is_fenced": self.is_fenced,
-            "is_aof_on": self.persistence is Persistence.AOF,
+            "is_aof_on": self.is_aof_on,
             "is_persistence_busy": self.saving is not None,
             "is_persistence_ok": self.is_persistence_ok,
             "saves_since_start": self.saves,

@@ -104,7 +104,8 @@ class SimSession:
         await self.call("end_clients", lambda s: s.end_clients())
 
     async def apply(self, settings: ServerSettings) -> None:
-        await self.call("apply", lambda s: s.apply(settings.persistence))
+        if not await self.call("apply", lambda s: s.apply(settings.persistence)):
+            raise Transient("server_saving", "its first snapshot is being written")
 
     async def save(self, persistence: Persistence) -> None:
         if persistence is Persistence.DISABLED:
