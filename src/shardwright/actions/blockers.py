@@ -64,11 +64,16 @@ def _has_started(view: ClusterView, move: Move) -> bool:
 
 
 def _missing_daemon(view: ClusterView, move: Move) -> Reason | None:
-    """Only its node's daemon can start or stop a process: without it nothing will come."""
-    is_needed = move.kind is MoveKind.RELOCATE and move.state in (MoveState.PLANNED, MoveState.STARTING)
-    if not is_needed or move.to_node is None or move.to_node in view.daemons:
+    """Only its node's daemon can start a server or an endpoint process: without it nothing will come."""
+    if move.to_node is None or move.to_node in view.daemons:
         return None
-    text = f"node {move.to_node} has no running daemon that could start the new copy of shard {move.shard_uid}"
+    process = view.endpoint_processes.get(move.to_node)
+    if move.kind is MoveKind.RELOCATE and move.state in (MoveState.PLANNED, MoveState.STARTING):
+        text = f"node {move.to_node} has no running daemon that could start the new copy of shard {move.shard_uid}"
+    elif move.kind is MoveKind.REBIND and (process is None or not process.answers):
+        text = f"node {move.to_node} has no running daemon that could start a process to serve endpoint {move.endpoint_uid}"
+    else:
+        return None
     remedy = f"start the daemon of node {move.to_node}"
     return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy, move.shard_uid, move.database_uid, move.to_node)
 

@@ -36,19 +36,17 @@ class Publisher:
 
     async def publish(self, view: ClusterView, now: datetime) -> None:
         """Write what is due. Raises StoreUnavailable; a lost leadership shows at the next commit."""
-        operations: list[Operation] = []
-        for uid, seen in view.servers.items():
-            if _is_due(self._published.get(uid), seen, now):
-                operations.append(PutKey(keys.seen_server_key(uid), records.encode(seen)))
-                self._published[uid] = seen
+        due = {uid: seen for uid, seen in view.servers.items() if _is_due(self._published.get(uid), seen, now)}
+        operations: list[Operation] = [PutKey(keys.seen_server_key(uid), records.encode(seen)) for uid, seen in due.items()]
         if view.shards is not self._swept:
-            self._swept = view.shards
             published = (item.key for item in self._mirror.range(keys.SEEN_SERVERS))
             operations.extend(DeleteKey(key) for key in published if int(key.rpartition("/")[2]) not in view.shards)
         for start in range(0, len(operations), OPERATIONS_MAX):
             part = tuple(operations[start : start + OPERATIONS_MAX])
             compares = (CreatedAt(keys.LEADER, self._fence.revision_created),)
             await self._store.transact(Transaction(compares, part))
+        self._published.update(due)
+        self._swept = view.shards
 
 
 def _is_due(before: ServerSeen | None, seen: ServerSeen, now: datetime) -> bool:

@@ -7,9 +7,9 @@ import pytest
 
 from shardwright.actions.blockers import blockers_of
 from shardwright.api.services.standing import Condition, standing
-from shardwright.model.action import ActionName, ActionStatus, Move, MoveState
+from shardwright.model.action import ActionName, ActionStatus, Move, MoveKind, MoveState
 from shardwright.model.reason import Grade
-from shardwright.model.seen import Health
+from shardwright.model.seen import EndpointProcessSeen, Health
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, decide_once, run_action
 
@@ -56,6 +56,20 @@ def test_a_missing_daemon_is_named_at_once() -> None:
     assert [(r.code, r.grade, r.remedy) for r in reasons] == [
         ("node_down", Grade.HARD_LIMIT, f"start the daemon of node {move.to_node}")
     ]
+
+
+@pytest.mark.parametrize(("answers", "code"), [(False, "node_down"), (True, "endpoint_passing")])
+def test_an_endpoint_waits_for_a_daemon_only_while_nothing_on_its_node_could_serve_it(answers: bool, code: str) -> None:
+    builder, relocation = moving(MoveState.READY)
+    assert relocation.to_node is not None
+    uid = next(iter(builder.view.endpoints))
+    move = replace(
+        relocation, kind=MoveKind.REBIND, state=MoveState.HANDOFF, group_uid=None, shard_uid=None, endpoint_uid=uid
+    )
+    processes = dict(builder.view.endpoint_processes)
+    processes[relocation.to_node] = EndpointProcessSeen(relocation.to_node, NOW, answers=answers)
+    away = ClusterBuilder(replace(builder.without_daemon(relocation.to_node).view, endpoint_processes=processes))
+    assert codes(away, move) == [code]
 
 
 @pytest.mark.parametrize(("is_active", "code"), [(True, "server_busy"), (False, "server_stuck")])

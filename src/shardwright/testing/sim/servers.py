@@ -149,7 +149,6 @@ class SimServers:
     async def observe(self, target: ServerTarget) -> ServerSeen:
         key = (target.shard_uid, target.incarnation)
         asked_at = self.clock.now()
-        server = self.world.listener(target.address, target.port)
         found: list[SimServer] = []
 
         def receiver() -> Any:
@@ -173,7 +172,6 @@ class SimServers:
             pass
         except Refused:
             health = Health.REFUSED
-        assert server is None or server is not None
         since = self._unanswered.setdefault(key, asked_at)
         return ServerSeen(target.shard_uid, target.incarnation, self.clock.now(), health, unanswered_since=since)
 
