@@ -1,6 +1,6 @@
 """The planner at scale, from records in memory: seconds, memory, bytes beside what must leave, how even memory is after.
 
-``--exact N`` adds N small clusters beside an exact solver (needs scipy): what was missed, what was moved too much.
+``--exact N`` adds N small clusters beside an exact solver: what was missed, what was moved too much.
 """
 
 import gc
@@ -93,7 +93,7 @@ def _measure_bytes(result: PartResult, view: ClusterView) -> None:
 
 
 def _measure_exactness(result: PartResult, context: Context) -> None:
-    from bench import exact  # needs scipy, which nothing else does
+    from bench import exact  # scipy takes a second to import
 
     context.say(f"{context.exact} small clusters beside an exact solver")
     found: Counter[str] = Counter()

@@ -1,20 +1,15 @@
-"""The planner beside an exact solver on small clusters. Needs scipy (pip install scipy): without it nothing is compared."""
+"""The planner beside an exact solver on small clusters: what has a solution is found, and with few extra bytes."""
 
-import pytest
+from bench import exact
 from bench.planner import small_cluster, transfers
 
 from shardwright.model.ids import NodeUid
 from shardwright.plan.evacuate import EvacuationScope, plan_evacuation
 
-pytest.importorskip("scipy")
-
-FIRST, LAST = 10_000, 10_100
+FIRST, LAST = 10_000, 10_200
 
 
-@pytest.mark.slow
 def test_no_solvable_small_cluster_is_missed() -> None:
-    from bench import exact
-
     for seed in range(FIRST, LAST):
         view = small_cluster(seed)
         leaving = NodeUid(1 + seed % len(view.nodes))
