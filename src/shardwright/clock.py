@@ -50,7 +50,9 @@ class SteadyClock:
 
     def now(self) -> datetime:
         read_at = self._clock.monotonic()
-        elapsed_s = max(0.0, read_at - self._read_at)
+        elapsed_s = read_at - self._read_at
+        if elapsed_s <= 0.0:
+            return self._at
         at = self._at + timedelta(seconds=elapsed_s)
         error_s = (self._clock.now() - at).total_seconds()
         slack_s = SLEW * elapsed_s

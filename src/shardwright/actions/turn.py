@@ -135,6 +135,8 @@ class Turn:
 
     def change(self, **changes: Any) -> None:
         """Change the action's record."""
+        if all(getattr(self.action, name) == value for name, value in changes.items()):
+            return
         self.action = replace(self.action, **changes)
 
     def wake_at(self, at: datetime) -> None:

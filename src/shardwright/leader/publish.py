@@ -36,7 +36,7 @@ class Publisher:
 
     async def publish(self, view: ClusterView, now: datetime) -> None:
         """Write what is due. Raises StoreUnavailable; a lost leadership shows at the next commit."""
-        due = {uid: seen for uid, seen in view.servers.items() if _is_due(self._published.get(uid), seen, now)}
+        due = {uid: seen for uid, seen in view.servers.items() if self._is_due(uid, seen, now)}
         operations: list[Operation] = [PutKey(keys.seen_server_key(uid), records.encode(seen)) for uid, seen in due.items()]
         if view.shards is not self._swept:
             published = (item.key for item in self._mirror.range(keys.SEEN_SERVERS))
@@ -48,13 +48,18 @@ class Publisher:
         self._published.update(due)
         self._swept = view.shards
 
-
-def _is_due(before: ServerSeen | None, seen: ServerSeen, now: datetime) -> bool:
-    if before is seen:
+    def _is_due(self, uid: ShardUid, seen: ServerSeen, now: datetime) -> bool:
+        before = self._published.get(uid)
+        if before is seen:
+            return False
+        if before is None or _shown(before) != _shown(seen):
+            return True
+        if now - before.at < PERIOD:
+            return False
+        if before != replace(seen, at=before.at, cpu_s=before.cpu_s):
+            return True
+        self._published[uid] = seen  # It says the same: compared again after another PERIOD.
         return False
-    if before is None or _shown(before) != _shown(seen):
-        return True
-    return now - before.at >= PERIOD and before != replace(seen, at=before.at, cpu_s=before.cpu_s)
 
 
 def _shown(seen: ServerSeen) -> object:

@@ -140,7 +140,7 @@ class ClusterView:
 
     def live_actions(self) -> list[Action]:
         """Actions that have not ended, oldest first."""
-        return sorted((a for a in self.actions.values() if not a.status.is_terminal), key=lambda a: (a.created_at, a.uid))
+        return self._found("live_actions", True)
 
     def is_primary(self, shard: Shard) -> bool:
         """Whether the shard is its group's committed primary."""
@@ -187,7 +187,7 @@ class ClusterView:
             return self.changed(policy=record)
         if isinstance(record, Counters):
             return self.changed(counters=record)
-        table_name, key = _place_of(record)
+        table_name, key = place_of(record)
         table = dict(getattr(self, table_name))
         if isinstance(write, Put):
             table[key] = record
@@ -258,13 +258,15 @@ _QUESTIONS = {
     "endpoints_on": _Question("endpoints", lambda e: dict.fromkeys(e.nodes), _uid),
     "endpoints_of": _Question("endpoints", lambda e: (e.database_uid,), _uid),
     "groups_of": _Question("groups", lambda g: (g.database_uid,), lambda g: g.number),
+    "live_actions": _Question("actions", lambda a: () if a.status.is_terminal else (True,), lambda a: (a.created_at, a.uid)),
     "live_moves": _Question("moves", lambda m: () if m.state.is_terminal else (True,), _uid),
     "live_moves_of_group": _Question("moves", lambda m: () if m.state.is_terminal else (m.group_uid,), _uid),
     "moves_of_action": _Question("moves", lambda m: () if m.action_uid is None else (m.action_uid,), _number),
 }
 
 
-def _place_of(record: Record) -> tuple[str, object]:
+def place_of(record: Record | DaemonPresence) -> tuple[str, object]:
+    """The table of a view that holds such records, and the key there. Not for those of which there is one only."""
     match record:
         case Node():
             return "nodes", record.uid
@@ -291,5 +293,7 @@ def _place_of(record: Record) -> tuple[str, object]:
         case NodeSeen():
             # Written by the node's agent; deleted with the node.
             return "node_seen", record.node_uid
+        case DaemonPresence():
+            return "daemons", record.node_uid
         case _:
             raise AssertionError(f"a record without a table: {type(record).__name__}")

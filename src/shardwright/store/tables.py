@@ -6,14 +6,12 @@ Must not read the store; what was observed beside it (endpoint processes) is not
 from collections.abc import Mapping
 from typing import Any
 
-from shardwright.model.account import User
-from shardwright.model.action import Action, Move
-from shardwright.model.cluster import Cluster, Counters, DaemonPresence, Leadership, Node, Policy, RemovedNode, Snapshot
-from shardwright.model.database import Database, Endpoint, ServerSecrets, Shard, SlotGroup
+from shardwright.model.cluster import Cluster, Counters, Leadership, Policy
+from shardwright.model.database import Shard
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import NodeSeen, ProcessSeen, ServerSeen
-from shardwright.model.view import ClusterView
+from shardwright.model.view import ClusterView, place_of
 from shardwright.store.keys import StoredRecord
 
 
@@ -75,7 +73,7 @@ class Tables:
             case Event():
                 pass
             case _:
-                name, place = _place(record)
+                name, place = place_of(record)
                 self._table(tables, name)[place] = record
 
     def _remove(self, tables: dict[str, Any], record: StoredRecord) -> None:
@@ -94,7 +92,7 @@ class Tables:
             case Event():
                 pass
             case _:
-                name, place = _place(record)
+                name, place = place_of(record)
                 self._table(tables, name).pop(place, None)
 
 
@@ -107,35 +105,3 @@ def _processes(shards: dict[ShardUid, Shard], node_seen: dict[NodeUid, NodeSeen]
             if shard is not None and shard.node_uid == seen.node_uid and shard.incarnation == process.incarnation:
                 found[shard.uid] = process
     return found
-
-
-def _place(record: StoredRecord) -> tuple[str, object]:
-    match record:
-        case Node():
-            return "nodes", record.uid
-        case RemovedNode():
-            return "removed_nodes", record.uid
-        case Snapshot():
-            return "snapshots", (record.node_uid, record.name)
-        case Database():
-            return "databases", record.uid
-        case ServerSecrets():
-            return "secrets", record.database_uid
-        case SlotGroup():
-            return "groups", record.uid
-        case Shard():
-            return "shards", record.uid
-        case Endpoint():
-            return "endpoints", record.uid
-        case Action():
-            return "actions", record.uid
-        case Move():
-            return "moves", record.uid
-        case User():
-            return "users", record.uid
-        case DaemonPresence():
-            return "daemons", record.node_uid
-        case NodeSeen():
-            return "node_seen", record.node_uid
-        case _:
-            raise AssertionError(f"a record without a table: {type(record).__name__}")
