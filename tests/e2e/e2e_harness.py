@@ -24,7 +24,7 @@ import httpx
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.loop import control_path
-from shardwright.agent.processes import find_processes, is_running, send
+from shardwright.agent.processes import is_running, send
 from shardwright.clock import SystemClock
 from shardwright.demo.cluster import DemoCluster, DemoFailed
 from shardwright.endpoint.client import EndpointClient
@@ -45,6 +45,7 @@ from shardwright.server.protocol import MANAGEMENT_USER, ServerTarget
 from shardwright.server.wire import Wire
 from shardwright.store import records
 from shardwright.testing.faults import VARIABLE, arm
+from shardwright.testing.processes import ending_all
 
 SOURCES = Path(__file__).parents[2] / "src"
 POLL_S = 0.02
@@ -228,25 +229,9 @@ class TestCluster(DemoCluster):
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes():
-            send(process, signal.SIGCONT)
-        self.close()
-        for process in self.processes():
-            send(process, signal.SIGKILL)
+        with ending_all(self.layout.directory):
+            self.close()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def processes(self) -> list[ProcessIdentity]:
-        """Everything of it that runs, whatever its files say."""
-        place = str(self.layout.directory)
-
-        def is_of_it(process: ProcessIdentity) -> bool:
-            try:
-                line = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                return False
-            return process.pid != os.getpid() and (process.directory.startswith(place) or place in line)
-
-        return find_processes(is_of_it)
 
     def command(self, *arguments: str) -> str:
         """The command line on this cluster; what it prints."""

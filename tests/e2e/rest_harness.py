@@ -26,8 +26,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.processes import find_processes, send
+from shardwright.agent.processes import send
 from shardwright.model.seen import ProcessIdentity
+from shardwright.testing.processes import ending_all, processes_of
 
 SOURCES = Path(__file__).parents[2] / "src"
 POLL_S = 0.03
@@ -92,11 +93,8 @@ class RestCluster:
         """Stop and delete everything, whatever state it is in."""
         if self._http is not None:
             self._http.close()
-        for process in self.processes():
-            send(process, signal.SIGCONT)
-        self.command("down", "--purge")
-        for process in self.processes():
-            send(process, signal.SIGKILL)
+        with ending_all(self.directory):
+            self.command("down", "--purge")
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -324,14 +322,14 @@ class RestCluster:
     def server_of(self, shard: Json) -> ProcessIdentity:
         """The process of a shard."""
         place = self.directory / "nodes" / shard["node_uid"] / "shards" / shard["uid"]
-        found = [process for process in self.processes() if process.directory == str(place)]
+        found = [process for process in processes_of(self.directory) if process.directory == str(place)]
         assert found, (shard, self.picture())
         return min(found, key=lambda process: process.start_ticks)  # a child that saves is younger
 
     def servers_on(self, node: int) -> list[ProcessIdentity]:
         """The server processes that run on a node."""
         place = str(self.directory / "nodes" / str(node) / "shards") + "/"
-        return [process for process in self.processes() if process.directory.startswith(place)]
+        return [process for process in processes_of(self.directory) if process.directory.startswith(place)]
 
     def identity_in(self, path: str) -> ProcessIdentity:
         """The process that a file of the cluster's directory names."""
@@ -369,19 +367,6 @@ class RestCluster:
         after = self.wishes()
         changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
         assert not changed, {key: (before.get(key), after.get(key)) for key in changed}
-
-    def processes(self) -> list[ProcessIdentity]:
-        """Everything of this cluster that runs."""
-        place = str(self.directory)
-
-        def is_of_it(process: ProcessIdentity) -> bool:
-            try:
-                line = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                return False
-            return process.pid != os.getpid() and (process.directory.startswith(place) or place in line)
-
-        return find_processes(is_of_it)
 
     def picture(self) -> str:
         """The cluster's state for a failure."""

@@ -2,18 +2,15 @@
 
 import json
 import os
-import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-from shardwright.agent.processes import find_processes, send
 from shardwright.demo.cluster import DemoCluster
 from shardwright.local.layout import layout_of
-from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.chaos.facts import Records, read_records
+from shardwright.testing.processes import ending_all
 
 REQUEST_TIMEOUT_S = 3.0
 NO_ANSWER = 0
@@ -36,24 +33,8 @@ class ChaosCluster(DemoCluster):
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes():
-            send(process, signal.SIGCONT)
-        self.close()
-        for process in self.processes():
-            send(process, signal.SIGKILL)
-
-    def processes(self) -> list[ProcessIdentity]:
-        """Everything of it that runs, whatever its files say."""
-        place = str(self.layout.directory)
-
-        def is_of_it(process: ProcessIdentity) -> bool:
-            try:
-                line = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                return False
-            return process.pid != os.getpid() and (process.directory.startswith(place) or place in line)
-
-        return find_processes(is_of_it)
+        with ending_all(self.layout.directory):
+            self.close()
 
     def up(self) -> None:
         """Bring it up again. Raises DemoFailed."""
