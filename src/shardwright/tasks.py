@@ -30,6 +30,8 @@ class Wake:
     def __init__(self) -> None:
         self._is_set = False
         self._waiter: asyncio.Future[None] | None = None
+        # Asking asyncio for it costs a system call each time.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def set(self) -> None:
         """End the pause, or the next one before it begins."""
@@ -48,7 +50,9 @@ class Wake:
         """Return when it is set, or after ``seconds``."""
         if self._is_set:
             return
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         self._waiter = waiter = loop.create_future()
         timer = loop.call_later(max(0.0, seconds), _end, waiter)
         try:

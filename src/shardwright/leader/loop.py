@@ -331,4 +331,6 @@ def _is_busy(view: ClusterView) -> bool:
 
 
 def _earlier(a: datetime | None, b: datetime | None) -> datetime | None:
-    return min((t for t in (a, b) if t is not None), default=None)
+    if a is None or b is None:
+        return a or b
+    return min(a, b)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid, NodeUid, ShardUid
@@ -170,6 +171,12 @@ class EndpointSeen:
     """It answers writes only once a replica has them."""
 
 
+@lru_cache(maxsize=4096)
+def _absent(uid: EndpointUid) -> EndpointSeen:
+    """Asked for each endpoint of each process in every turn."""
+    return EndpointSeen(uid, EndpointState.ABSENT)
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointProcessSeen:
     """An endpoint process's own answer."""
@@ -186,4 +193,4 @@ class EndpointProcessSeen:
         for seen in self.endpoints:
             if seen.endpoint_uid == uid:
                 return seen
-        return EndpointSeen(uid, EndpointState.ABSENT)
+        return _absent(uid)

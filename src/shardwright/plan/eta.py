@@ -91,7 +91,9 @@ def _sync(relocations: Sequence[Move]) -> tuple[float, float]:
     return start_s, _median(rates, DEFAULTS.bytes_per_s)
 
 
-def _latest(moves: Sequence[Move]) -> list[Move]:
+def _latest(moves: Sequence[Move]) -> Sequence[Move]:
+    if len(moves) <= SAMPLES_MAX:
+        return moves
     return nlargest(SAMPLES_MAX, moves, key=lambda m: (m.ended_at or m.state_since or m.created_at).timestamp())
 
 

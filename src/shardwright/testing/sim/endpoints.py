@@ -28,7 +28,7 @@ from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState
 from shardwright.testing.sim.loop import SimProcess
-from shardwright.testing.sim.network import NoReply, Refused
+from shardwright.testing.sim.network import Answer, NoReply, Refused
 from shardwright.testing.sim.server import Outcome, Position
 from shardwright.testing.sim.world import World, WriteAttempt
 
@@ -315,7 +315,7 @@ class SimEndpoints:
             found.append(endpoint_process)
             return endpoint_process.process
 
-        def execute(answer: Callable[[Any], None]) -> None:
+        def execute(answer: Answer) -> None:
             try:
                 result = do(found[-1])
                 if callable(result):
@@ -365,7 +365,7 @@ class SimEndpoints:
             served.begin_hold(old, new)
             deadline = self.world.loop.now + DRAIN_S
 
-            def drained(answer: Callable[[Any], None]) -> None:
+            def drained(answer: Answer) -> None:
                 if served.gate.hold is None:
                     answer(HoldResult(False, False))
                 elif not served.in_flight:

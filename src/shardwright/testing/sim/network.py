@@ -14,6 +14,8 @@ from shardwright.testing.sim.loop import PROCESS, SimLoop, SimProcess
 STORE = 0
 """The store's place; nodes have their uids."""
 NORMAL_S = 0.0005
+Answer = Callable[[Any], None]
+"""What gives a request its reply."""
 
 
 class NoReply(Exception):
@@ -62,7 +64,7 @@ class Network:
         source: int,
         target: int,
         receiver: Callable[[], SimProcess | None],
-        execute: Callable[[Callable[[Any], None]], None],
+        execute: Callable[[Answer], None],
         *,
         timeout_s: float,
         is_kept_back: bool = False,
@@ -93,7 +95,7 @@ class Network:
                 return
             execute(answer)
 
-        timer = loop.at(timeout_s, _settle, future, NoReply(was_sent=True), process=caller)
+        timer = loop.at(timeout_s, _time_out, future, process=caller)
         if is_kept_back:
             self.on_their_way.append(arrive)
         elif self.passes(source, target):
@@ -102,6 +104,10 @@ class Network:
             return await future
         finally:
             timer.cancel()
+
+
+def _time_out(future: "asyncio.Future[Any]") -> None:
+    _settle(future, NoReply(was_sent=True))
 
 
 def _settle(future: "asyncio.Future[Any]", value: Any) -> None:

@@ -16,7 +16,7 @@ from shardwright.model.database import Persistence
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import Health, ServerSeen
 from shardwright.server.protocol import ServerSettings, ServerTarget
-from shardwright.testing.sim.network import NoReply, Refused
+from shardwright.testing.sim.network import Answer, NoReply, Refused
 from shardwright.testing.sim.server import SimServer
 from shardwright.testing.sim.world import World
 
@@ -47,7 +47,7 @@ class SimSession:
             world.command(servers, self.server, name, "before")
             server = self.server
 
-            def execute(answer: Callable[[Any], None]) -> None:
+            def execute(answer: Answer) -> None:
                 if self.uid not in server.sessions:
                     return
                 world.checker.commanded(server, servers.term, name)
@@ -158,7 +158,7 @@ class SimServers:
             found.append(now)
             return now.process
 
-        def execute(answer: Callable[[Any], None]) -> None:
+        def execute(answer: Answer) -> None:
             if found[-1].busy_until <= self.world.loop.now:
                 answer((found[-1].is_loading, found[-1].info()))
 
@@ -202,7 +202,7 @@ class SimServers:
             found.append(server)
             return server.process
 
-        def log_in(answer: Callable[[Any], None]) -> None:
+        def log_in(answer: Answer) -> None:
             found[-1].sessions.append(uid)
             answer(None)
 

@@ -22,7 +22,7 @@ from shardwright.store.protocol import (
     WatchBatch,
 )
 from shardwright.testing.sim.loop import SimLoop, SimProcess, result_of
-from shardwright.testing.sim.network import STORE, Network, NoReply, Refused
+from shardwright.testing.sim.network import STORE, Answer, Network, NoReply, Refused
 
 TIMEOUT_S = 1.5
 
@@ -135,7 +135,7 @@ class StoreClient:
     async def ask(self, work: Callable[[], Any]) -> Any:
         """Do something at the store. Raises StoreUnavailable, and what ``work`` raises."""
 
-        def execute(answer: Callable[[Any], None]) -> None:
+        def execute(answer: Answer) -> None:
             try:
                 answer(result_of(work()))
             except Exception as e:
