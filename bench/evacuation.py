@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.bare import BareFailed, BareServer, BareServers
 from bench.context import Context, free_address
-from bench.figures import Figure, PartResult, at_least, median, tidy
+from bench.figures import Figure, PartResult, at_least, at_most, median, tidy
 from bench.wire import fill
 from shardwright.demo.cluster import DemoCluster, DemoFailed
 
@@ -26,6 +26,9 @@ ROUNDS = 3
 """Each round is an evacuation and the return of the shards, each followed by the bare syncs it is compared with."""
 GOAL = 0.60
 NEXT_GOAL = 0.80
+ETA_GOAL = 0.15
+"""How far the foretold end may be off, in shares of the whole action: the median of what is said after its first tenth, in
+all actions but the first there and the first back, which have nothing to go by."""
 SETTLE_S = 0.5
 """After an action and before what it is compared with: the old servers' memory is being given back."""
 POLL_S = 0.05
@@ -42,6 +45,14 @@ class Moved:
 
     seconds: float = 0.0
     states: dict[str, dict[str, float]] = field(default_factory=dict)
+    foretold: list[tuple[float, float]] = field(default_factory=list)
+    """Each time it was read: seconds since the request, and the seconds that it said were left."""
+
+    @property
+    def eta_errors(self) -> list[float]:
+        """How far each foretold end was off, in shares of the whole, after the first tenth."""
+        late = [(at, left) for at, left in self.foretold if at > self.seconds / 10]
+        return [abs(at + left - self.seconds) / self.seconds for at, left in late]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,11 @@ def report(there: Sequence[Pair], back: Sequence[Pair], *, total_bytes: int) -> 
             Figure(f"{name}: share of the bare rate, best against best", "", best),
         ]
     moved = [p.moved for p in there]
+    again = [p.moved for p in (*there[1:], *back[1:])]
+    if errors := [error for one in again for error in one.eta_errors]:
+        error = median(errors)
+        goal = at_most(error, ETA_GOAL, "")
+        part.figures.append(Figure("foretold end: median error, share of the whole action", "", error, goal=goal))
     part.details = {
         "megabytes": round(megabytes),
         "at_a_time": AT_A_TIME,
@@ -184,6 +200,8 @@ def _act(cluster: DemoCluster, action: str) -> Moved:
     while True:
         record: dict[str, Any] = cluster.call("GET", f"/v1/actions/{uid}")
         now = time.monotonic() - began
+        if record.get("eta_seconds") is not None:
+            moved.foretold.append((round(now, 3), record["eta_seconds"]))
         for move in record.get("moves", []):
             if move["kind"] == "relocate":
                 moved.states.setdefault(move["uid"], {}).setdefault(move["state"], round(now, 3))

@@ -12,9 +12,11 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from bench.clusters import MIB, Shape, make_cluster
+from bench.clusters import AT, MIB, Shape, make_cluster
 from bench.context import Context
 from bench.figures import Figure, PartResult, at_most
+from shardwright.api.services.explain import explain
+from shardwright.api.services.intent import Look
 from shardwright.model.action import MoveKind
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView
@@ -27,6 +29,7 @@ LARGE = ((1_000, 100_000), (1_000, 1_000_000))
 EVACUATED = (1, 10, 50)
 SECONDS_MAX = {(1_000, 100_000): 1.0, (1_000, 1_000_000): 10.0}
 FULL_AT = 0.80
+EXPLAIN_S_MAX = 1.0
 
 
 def measure(context: Context) -> PartResult:
@@ -38,6 +41,8 @@ def measure(context: Context) -> PartResult:
         view = make_cluster(Shape(nodes, shards, racks=20), SEED)
         for count in EVACUATED:
             _measure_plan(result, view, count, name=f"{nodes:,}/{shards:,}, {count} of them")
+        if len(view.shards) <= LARGE[0][1]:
+            _measure_explain(result, view, name=f"{nodes:,}/{shards:,}")
         del view
         gc.collect()
     nodes, shards = SMALL[0] if context.is_quick else LARGE[0]
@@ -80,6 +85,17 @@ def _measure_plan(result: PartResult, view: ClusterView, count: int, *, name: st
     result.figures.append(Figure(f"bytes moved, {name}", "× bound", moved / bound))
     text = f"{name}: {unplaced} without a place, spread of memory {before:.1f} % before, {after:.1f} % after"
     result.notes.append(text)
+
+
+def _measure_explain(result: PartResult, view: ClusterView, *, name: str) -> None:
+    """What ``GET /v1/nodes/{uid}/explain`` decides, without HTTP and JSON, on a view that has answered before."""
+    look = Look(view, lambda key: None, lambda key: 1, AT, "bench")
+    for word in ("maintenance_on", "remove"):
+        began = time.perf_counter()
+        found = explain(look, NodeUid(1), word)
+        seconds = time.perf_counter() - began
+        result.figures.append(Figure(f"explain {word}, {name}", "s", seconds, goal=at_most(seconds, EXPLAIN_S_MAX, "s")))
+        result.notes.append(f"explain {word}, {name}: the answer is {found.verdict}")
 
 
 def _measure_bytes(result: PartResult, view: ClusterView) -> None:

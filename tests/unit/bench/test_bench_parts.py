@@ -124,6 +124,18 @@ def test_the_report_says_what_the_next_goal_needs() -> None:
     assert part.notes[1] == "0.80 of the bare rate is reached"
 
 
+def test_the_foretold_end_counts_after_the_first_tenth_and_not_in_the_first_action() -> None:
+    pairs = [_pair(2.0, 1.2), _pair(2.0, 1.2)]
+    pairs[0].moved.foretold = [(1.0, 9.0)]
+    pairs[1].moved.foretold = [(0.1, 9.0), (0.5, 1.7), (1.0, 0.8), (1.5, 0.5)]
+    assert pairs[1].moved.eta_errors == pytest.approx([0.1, 0.1, 0.0])
+    part = evacuation.report(pairs, pairs, total_bytes=1_000_000_000)
+    figure = next(f for f in part.figures if f.name.startswith("foretold end"))
+    assert figure.ours == pytest.approx(0.1)
+    assert figure.goal is not None
+    assert figure.goal.is_met
+
+
 def test_phases_last_from_one_state_to_the_next() -> None:
     found = evacuation.phases([_pair(2.0, 1.0).moved])
     assert found == pytest.approx({"planned": 0.1, "starting": 0.3, "syncing": 1.0, "handoff": 0.1, "cleaning": 0.3})
