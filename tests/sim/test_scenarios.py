@@ -338,3 +338,21 @@ def test_a_primary_that_comes_back_from_a_snapshot_gives_way_to_the_replica_that
     assert primary_node(simulation) == old_node
     assert server_of(simulation, 2).position.keys > 200
     simulation.end()
+
+
+def test_a_replica_that_died_first_does_not_take_over_from_what_was_written_without_it() -> None:
+    """The leader's last look at the replica is older than its death."""
+    simulation = cluster()
+    first, dead = primary_node(simulation), replica_node(simulation)
+    simulation.kill_node(dead)
+    simulation.run_for(3.0)
+    primary = next(s for s in simulation.world.servers_of("1:1") if s.node_uid == first)
+    holds = primary.position
+    assert primary.is_alive
+    primary.die(planned=False)
+    simulation.run_for(30.0)
+    assert primary_node(simulation) == first
+    assert next(s for s in simulation.world.servers_of("1:1") if s.node_uid == first).position.holds(holds)
+    simulation.revive_node(dead)
+    simulation.rest()
+    simulation.end()

@@ -26,6 +26,7 @@ STEADY_AFTER = timedelta(minutes=1)
 IN_SYNC_LAG_BYTES = 1 << 20
 """A linked replica this close to its primary holds what the primary holds, but for what is on its way."""
 LOOK_AGAIN = timedelta(seconds=0.2)
+LOOK_SOON = timedelta(seconds=0.02)
 UNWANTED_AT_ONCE = 50
 """Deletions in one decision; under the store's bound for one transaction."""
 OUT_OF_SYNC_AFTER = timedelta(seconds=10)
@@ -189,7 +190,11 @@ def _replace_primary(
     group: SlotGroup, database: Database, primary: Copy | None, copies: list[Copy], view: ClusterView, now: datetime
 ) -> Decision:
     """The primary certainly cannot acknowledge. A live replica that was in sync takes over, whatever the persistence; with
-    none the group starts over."""
+    none the group starts over. That a replica lives must have been seen after the primary's end was noted: one that died
+    first lacks what was acknowledged without it."""
+    unseen = _not_seen_since(primary, copies)
+    if unseen:
+        return Decision(reasons=tuple(_not_looked_at(c) for c in unseen), wake_at=now + LOOK_SOON)
     in_sync = [c for c in copies if c.shard.uid != group.primary and c.shard.in_sync_generation == group.generation]
     live = sorted((c for c in in_sync if c.has_role(Role.REPLICA)), key=_merit, reverse=True)
     if database.is_strict:
@@ -215,6 +220,20 @@ def _replace_primary(
     )
     event = Event(now, "group_start_over", Severity.ERROR, text, database_uid=group.database_uid)
     return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING)), Put(event)))
+
+
+def _not_seen_since(primary: Copy | None, copies: list[Copy]) -> list[Copy]:
+    """Replicas that were last seen to live before the primary's end was noted (``Shard.missing_since``)."""
+    if primary is None:
+        return []
+    noted_at = primary.shard.missing_since
+    replicas = (c for c in copies if c is not primary and c.seen is not None and c.has_role(Role.REPLICA))
+    return [c for c in replicas if noted_at is None or (c.seen is not None and c.seen.at <= noted_at)]
+
+
+def _not_looked_at(copy: Copy) -> Reason:
+    text = f"shard {copy.shard.uid} was not looked at since the primary's end"
+    return Reason("heir_not_known", text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)
 
 
 def _strict_heirs(
@@ -381,7 +400,8 @@ def _is_recent(restart_not_before: datetime, now: datetime) -> bool:
 
 
 def _end_stuck(copies: list[Copy], view: ClusterView, now: datetime) -> tuple[Command, ...]:
-    """Servers that neither answer nor use CPU for the policy's time. One that is busy is never ended."""
+    """Servers that neither answer nor use CPU for the policy's time. One that is busy is never ended, nor one that was not
+    asked at the end of that time."""
     patience = timedelta(seconds=view.policy.stuck_server_timeout_s)
     return tuple(
         EndStuckServer(c.shard.uid)
@@ -390,7 +410,7 @@ def _end_stuck(copies: list[Copy], view: ClusterView, now: datetime) -> tuple[Co
         and c.seen is not None
         and c.seen.health is Health.TIMEOUT
         and c.seen.unanswered_since is not None
-        and now - max(c.seen.unanswered_since, c.seen.cpu_active_at or c.seen.unanswered_since) >= patience
+        and c.seen.at - max(c.seen.unanswered_since, c.seen.cpu_active_at or c.seen.unanswered_since) >= patience
     )
 
 

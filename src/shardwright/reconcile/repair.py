@@ -60,12 +60,12 @@ def decide_repair(view: ClusterView, now: datetime) -> Decision:
 def is_missing(view: ClusterView, shard: Shard) -> bool:
     """Whether the copy does not serve and nothing is about to change that by itself: its process has certainly ended or
     cannot be started, again and again, or its node has no daemon and nothing answers. Not observed yet is not missing."""
+    state = view.process_state(shard.uid)
+    if state in _ENDED:
+        return True  # What was seen of it was seen before.
     seen = view.servers.get(shard.uid)
     if seen is not None and seen.health in (Health.OK, Health.LOADING):
         return False
-    state = view.process_state(shard.uid)
-    if state in _ENDED:
-        return True
     if shard.node_uid not in view.daemons:
         return state is ProcessState.ABSENT or (seen is not None and seen.health in _SILENT)
     return shard.restarts >= MANY_RESTARTS

@@ -36,7 +36,15 @@ def starting(builder: ClusterBuilder, *, primary: int | None = 1) -> ClusterBuil
 
 
 def decide(builder: ClusterBuilder) -> Decision:
-    return decide_group(builder.view.groups[GROUP], builder.view, NOW)
+    """With the end of a primary noted a while ago: everybody was looked at since."""
+    return decide_group(builder.view.groups[GROUP], noted(builder).view, NOW)
+
+
+def noted(builder: ClusterBuilder, *, ago_s: float = 1.0) -> ClusterBuilder:
+    primary = builder.view.shards.get(builder.view.groups[GROUP].primary or ShardUid(0))
+    if primary is None or builder.view.process_state(primary.uid) is not ProcessState.GONE:
+        return builder
+    return builder.with_records(replace(primary, missing_since=NOW - timedelta(seconds=ago_s)))
 
 
 def group_after(decision: Decision) -> SlotGroup | None:
@@ -137,6 +145,21 @@ def test_a_dead_primary_with_a_live_replica_in_sync_is_replaced() -> None:
     assert (after.primary, after.generation) == (2, builder.view.groups[GROUP].generation + 1)
     assert any(isinstance(w.record, Event) and w.record.kind == "failover" for w in decision.writes)
     assert decision.commands == ()
+
+
+def test_a_replica_does_not_take_over_before_it_was_seen_to_live_on() -> None:
+    builder = replicated().with_dead_shard(1)
+    waiting = decide_group(builder.view.groups[GROUP], builder.view, NOW)
+    assert group_after(waiting) is None
+    assert [r.code for r in waiting.reasons] == ["heir_not_known"]
+    just = noted(builder, ago_s=0.0)
+    assert group_after(decide_group(just.view.groups[GROUP], just.view, NOW)) is None
+    dead = noted(builder.with_server(2, health=Health.REFUSED), ago_s=0.0)
+    assert group_after(decide_group(dead.view.groups[GROUP], dead.view, NOW)) is None
+    seen = just.with_server(2, at=NOW + timedelta(milliseconds=50))
+    after = group_after(decide_group(seen.view.groups[GROUP], seen.view, NOW + timedelta(milliseconds=60)))
+    assert after is not None
+    assert after.primary == 2
 
 
 def test_a_silent_primary_is_not_replaced_while_its_process_may_live() -> None:
@@ -286,6 +309,8 @@ def test_a_stuck_server_is_ended_and_a_busy_one_is_not() -> None:
     assert EndStuckServer(ShardUid(1)) in decide(stuck).commands
     busy = stuck.with_server(1, cpu_active_at=NOW - timedelta(seconds=1))
     assert EndStuckServer(ShardUid(1)) not in decide(busy).commands
+    long_ago = stuck.with_server(1, at=NOW - timedelta(seconds=6))
+    assert EndStuckServer(ShardUid(1)) not in decide(long_ago).commands
 
 
 def test_changed_settings_are_applied() -> None:
