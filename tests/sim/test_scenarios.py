@@ -344,6 +344,13 @@ def test_a_replica_that_died_first_does_not_take_over_from_what_was_written_with
     """The leader's last look at the replica is older than its death."""
     simulation = cluster()
     first, dead = primary_node(simulation), replica_node(simulation)
+    leader = simulation.world.leader()
+    assert leader is not None
+    if leader.node.uid == dead:
+        leader.process.kill()
+        simulation.run_for(20.0)
+        simulation.restart_daemon(dead)
+        simulation.run_for(5.0)
     simulation.kill_node(dead)
     simulation.run_for(3.0)
     primary = next(s for s in simulation.world.servers_of("1:1") if s.node_uid == first)

@@ -317,7 +317,7 @@ def _hot_shards(view: ClusterView) -> frozenset[ShardUid]:
 
 
 def _is_behind(group: SlotGroup, view: ClusterView) -> bool:
-    """Whether a running copy has yet to be seen in sync, as after every handoff, or to be seen alive, as before a failover."""
+    """Whether a running copy has yet to be seen in sync, as after every handoff, or alive, as before a failover."""
     primary = None if group.primary is None else view.shards.get(group.primary)
     return (primary is not None and primary.missing_since is not None) or any(
         s.wanted is ShardWanted.RUNNING
