@@ -363,3 +363,30 @@ def test_a_replica_that_died_first_does_not_take_over_from_what_was_written_with
     simulation.revive_node(dead)
     simulation.rest()
     simulation.end()
+
+
+def test_a_cancelled_move_does_not_give_up_the_only_copy_that_is_left() -> None:
+    """A handoff was undone by the next leader; then the primary, without files, dies, and the action is cancelled."""
+    simulation = cluster(replication=False, persistence="disabled")
+    node = primary_node(simulation)
+    holds = []
+
+    def freeze(daemon: SimDaemon) -> None:
+        daemon.process.freeze()
+        simulation.world.loop.at(25.0, daemon.process.thaw, simulation.world.loop)
+
+    def strike(_: SimDaemon) -> None:
+        primary = next(s for s in simulation.world.servers_of("1:1") if s.role is Role.PRIMARY and s.node_uid == node)
+        holds.append(primary.position)
+        primary.die(planned=False)
+        simulation.world.loop.at(0.04, lambda: simulation.operator.cancel(node, "maintenance_on", mode="stop"))
+
+    at_point(simulation, "handoff:compare:before", freeze)
+    at_point(simulation, "handoff:undo_commit:after", strike)
+    simulation.operator.action(node, "maintenance_on")
+    simulation.run_for(60.0)
+    simulation.rest()
+    primary = next(s for s in simulation.world.servers_of("1:1") if s.role is Role.PRIMARY and not s.is_fenced)
+    assert holds
+    assert primary.position.keys >= holds[0].keys
+    simulation.end()

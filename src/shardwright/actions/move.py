@@ -19,7 +19,7 @@ from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointSt
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.explain import Code
 from shardwright.plan.ports import shard_port
-from shardwright.plan.standing import is_gone
+from shardwright.plan.standing import is_gone, primary_lives
 
 START_LIMIT = timedelta(seconds=60)
 """From the record of a new shard to its server's first answer."""
@@ -121,7 +121,7 @@ def _relocate(move: Move, view: ClusterView, now: datetime) -> Decision:
     if move.state is MoveState.CLEANING:
         return _clean(move, old, new, database, view, now)
     if group is None or database is None or old is None:
-        return _give_up(move, new, now, _reason(move, "database_deleted", "the shard or its database is gone"))
+        return _give_up(move, new, view, now, _reason(move, "database_deleted", "the shard or its database is gone"))
     if move.state is MoveState.PLANNED:
         return _plan(move, group, database, view, now)
     if new is None:
@@ -136,7 +136,7 @@ def _relocate(move: Move, view: ClusterView, now: datetime) -> Decision:
         case MoveState.HANDOFF:
             if group.primary == new.uid and group.handoff is None:
                 return Decision(writes=(Put(_enter(move, MoveState.CLEANING, now, reasons=())),))
-            return _hand_over(move, group, view, now, give_up=lambda m, *reasons: _give_up(m, new, now, *reasons))
+            return _hand_over(move, group, view, now, give_up=lambda m, *reasons: _give_up(m, new, view, now, *reasons))
         case _:
             raise AssertionError(f"a live relocation in state {move.state}")
 
@@ -175,13 +175,13 @@ def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: 
     state = view.process_state(new.uid)
     seen = view.servers.get(new.uid)
     if move.is_cancel_wanted:
-        return _give_up(move, new, now)
+        return _give_up(move, new, view, now)
     if _has_no_source(group, new, view):
-        return _give_up(move, new, now, _no_source(move, group))
+        return _give_up(move, new, view, now, _no_source(move, group))
     if state in (ProcessState.FAILED, ProcessState.GONE):
         process = view.processes.get(new.uid)
         text = f"the new server on node {new.node_uid} did not start: {process.text if process else state}"
-        return _give_up(move, new, now, _reason(move, "shard_start_failed", text))
+        return _give_up(move, new, view, now, _reason(move, "shard_start_failed", text))
     if seen is not None and seen.health in (Health.OK, Health.LOADING):
         # The server was started ahead; the slot group attaches it when the move is in this state.
         if seen.role is not Role.REPLICA and not has_sync_to_spare(view):
@@ -190,21 +190,21 @@ def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: 
     is_agent_away = new.node_uid not in view.daemons and state is not ProcessState.RUNNING
     if is_agent_away and _age(move, now) > AGENT_ABSENT_LIMIT:
         text = f"node {new.node_uid} has no running daemon that could start the new server"
-        return _give_up(move, new, now, _reason(move, Code.NODE_DOWN, text))
+        return _give_up(move, new, view, now, _reason(move, Code.NODE_DOWN, text))
     if _age(move, now) > START_LIMIT:
         text = f"the new server on node {new.node_uid} did not answer within {START_LIMIT.seconds} s"
-        return _give_up(move, new, now, _reason(move, "shard_start_timeout", text))
+        return _give_up(move, new, view, now, _reason(move, "shard_start_timeout", text))
     return Decision(wake_at=now + timedelta(seconds=1))
 
 
 def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
     if move.is_cancel_wanted:
-        return _give_up(move, new, now)
+        return _give_up(move, new, view, now)
     if _has_no_source(group, new, view):
-        return _give_up(move, new, now, _no_source(move, group))
+        return _give_up(move, new, view, now, _no_source(move, group))
     if view.process_state(new.uid) in (ProcessState.FAILED, ProcessState.GONE):
         text = f"the new server on node {new.node_uid} ended during its sync"
-        return _give_up(move, new, now, _reason(move, "shard_lost", text))
+        return _give_up(move, new, view, now, _reason(move, "shard_lost", text))
     seen = view.servers.get(new.uid)
     source = view.servers.get(group.primary) if group.primary is not None else None
     if seen is not None and source is not None and _holds_everything(source, seen):
@@ -216,7 +216,7 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
         return Decision(writes=(Put(moved),))
     if _age(move, now) > SYNC_SILENCE_LIMIT:
         text = f"the sync to node {new.node_uid} did not advance for {SYNC_SILENCE_LIMIT.seconds} s"
-        return _give_up(move, new, now, _reason(move, "sync_stalled", text))
+        return _give_up(move, new, view, now, _reason(move, "sync_stalled", text))
     return Decision(wake_at=now + timedelta(seconds=1))
 
 
@@ -250,7 +250,7 @@ def _holds_everything(source: ServerSeen, seen: ServerSeen) -> bool:
 def _ready(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
     """The new copy holds what the primary holds. Only now may the old one lose its role or leave."""
     if move.is_cancel_wanted:
-        return _give_up(move, new, now)
+        return _give_up(move, new, view, now)
     if group.primary == move.shard_uid or (move.hands_over and group.primary != new.uid):
         leaving = replace(move, shard_uid=move.shard_uid, hands_over=True)
         return Decision(writes=(Put(_enter(leaving, MoveState.HANDOFF, now)),))
@@ -299,7 +299,8 @@ def _stop_old(move: Move, old: Shard, new: Shard | None, view: ClusterView, now:
 def _stands(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
     seen = view.servers.get(new.uid)
     answers = seen is not None and seen.health is Health.OK
-    return answers and new.in_sync_generation == group.generation and group.handoff is None
+    is_running = view.process_state(new.uid) is ProcessState.RUNNING
+    return answers and is_running and new.in_sync_generation == group.generation and group.handoff is None
 
 
 def _persist(
@@ -325,12 +326,31 @@ def is_persisted(persistence: Persistence, seen: ServerSeen | None) -> bool:
 # -- the way back ------------------------------------------------------------------------------------------------------
 
 
-def _give_up(move: Move, new: Shard | None, now: datetime, *reasons: Reason) -> Decision:
-    """Undo what was begun: the old copy never left, so only the new one must go."""
+def _give_up(move: Move, new: Shard | None, view: ClusterView, now: datetime, *reasons: Reason) -> Decision:
+    """Undo what was begun: the old copy never left, so only the new one must go. Not while it may be all there is."""
+    group = None if new is None else view.groups.get(new.group_uid)
+    if group is not None and new is not None and _may_be_heir(group, new, view) and not primary_lives(group, view, now):
+        text = f"shard {new.uid} is not given up before the primary of slot group {group.uid} is seen to serve"
+        return _wait(move, now, _reason(move, "primary_unseen", text, Grade.SOFT_LIMIT))
     if move.state is MoveState.PLANNED or new is None:
         return _end(move, now, *reasons) if move.state is MoveState.PLANNED else _end_lost(move, now, *reasons)
     undoing = _enter(move, MoveState.UNDOING, now, reasons=reasons or move.reasons)
     return Decision(writes=(Put(undoing), Put(replace(new, wanted=ShardWanted.GONE))))
+
+
+def _may_be_heir(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
+    """Whether the new copy may hold what its group holds."""
+    seen = view.servers.get(new.uid)
+    if is_gone(view, new) or seen is None:
+        return False
+    follows = seen.health is Health.OK and seen.role is Role.REPLICA and not seen.is_syncing and seen.keys > 0
+    return follows or new.in_sync_generation == group.generation
+
+
+def _wait(move: Move, now: datetime, reason: Reason) -> Decision:
+    """Look again in a second; what is waited for stands in the move's record."""
+    writes = () if move.reasons == (reason,) else (Put(replace(move, reasons=(reason,))),)
+    return Decision(writes=writes, wake_at=now + timedelta(seconds=1), reasons=(reason,))
 
 
 def _end_lost(move: Move, now: datetime, *reasons: Reason) -> Decision:

@@ -6,13 +6,16 @@ after a change of leader everything is unobserved for a moment.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from shardwright.model.database import GroupPhase, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import GroupPhase, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
 
+SEEN_LATELY = timedelta(seconds=1)
+"""What was seen longer ago says nothing about now. Whatever somebody waits for is asked many times in that time."""
 _ENDED = frozenset({ProcessState.GONE, ProcessState.FAILED})
 
 
@@ -120,3 +123,14 @@ def is_gone(view: ClusterView, shard: Shard) -> bool:
         return False
     seen = view.servers.get(shard.uid)
     return seen is not None and seen.health == Health.REFUSED
+
+
+def primary_lives(group: SlotGroup, view: ClusterView, now: datetime) -> bool:
+    """Whether the committed primary was seen to serve a moment ago. Before that is known no copy may be given up: it may be
+    all there is."""
+    if group.primary is None or group.phase is not GroupPhase.SERVING:
+        return False
+    seen = view.servers.get(group.primary)
+    is_running = view.process_state(group.primary) is ProcessState.RUNNING
+    is_serving = seen is not None and seen.health is Health.OK and seen.role is Role.PRIMARY
+    return is_running and is_serving and seen is not None and abs(now - seen.at) <= SEEN_LATELY

@@ -26,11 +26,8 @@ from shardwright.model.seen import EndpointState, Health, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.placement import Unplaceable, place_copy, place_database
 from shardwright.plan.ports import shard_port
+from shardwright.plan.standing import primary_lives
 from shardwright.reconcile.endpoint import is_access_old, is_mode_old
-
-SEEN_LATELY = timedelta(seconds=1)
-"""A copy is given up only while its primary was seen to serve at most so long ago; servers of a database that changes are
-looked at far more often."""
 
 
 def decide_database(database: Database, view: ClusterView, now: datetime) -> Decision:
@@ -133,22 +130,12 @@ def _drop_copy(database: Database, group: SlotGroup, copies: list[Shard], view: 
     extra = [s for s in copies if s.uid != group.primary]
     if not extra:
         return NOTHING
-    if not _primary_lives(group, view, now):
+    if not primary_lives(group, view, now):
         # The one that shall go may be all there is.
         text = f"slot group {group.uid} gives up no copy before its primary is seen to serve"
         reason = Reason("primary_unseen", text, Grade.SOFT_LIMIT, database_uid=database.uid)
         return Decision(wake_at=now + timedelta(seconds=1), reasons=(reason,))
     return Decision(writes=(Put(replace(extra[-1], wanted=ShardWanted.GONE)),))
-
-
-def _primary_lives(group: SlotGroup, view: ClusterView, now: datetime) -> bool:
-    """The committed primary was seen to serve a moment ago; what was seen long ago says nothing about now."""
-    if group.primary is None or group.phase is not GroupPhase.SERVING:
-        return False
-    seen = view.servers.get(group.primary)
-    is_running = view.process_state(group.primary) is ProcessState.RUNNING
-    is_serving = seen is not None and seen.health is Health.OK and seen.role is Role.PRIMARY
-    return is_running and is_serving and seen is not None and abs(now - seen.at) <= SEEN_LATELY
 
 
 def _add_copy(database: Database, group: SlotGroup, view: ClusterView, now: datetime) -> Decision:

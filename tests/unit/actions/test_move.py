@@ -42,10 +42,15 @@ def replicated() -> ClusterBuilder:
     return cluster(nodes=3).with_database(on=((1, 2),))
 
 
+LONG_AGO = NOW - timedelta(seconds=5)
+
+
 def with_new_copy(builder: ClusterBuilder, **changes: object) -> ClusterBuilder:
     """Shard 3 on node 3: running, linked and in sync unless said otherwise."""
     template = builder.view.shards[ShardUid(2)]
     shard = replace(template, uid=ShardUid(3), node_uid=NodeUid(3), port=template.port + 7)
+    if changes.get("is_syncing") or changes.get("role") is Role.PRIMARY:
+        shard = replace(shard, in_sync_generation=-1)
     counters = replace(builder.view.counters, next_shard=4)
     return builder.with_records(counters, shard).with_healthy_shard(3).with_server(3, **changes)
 
@@ -316,3 +321,16 @@ def test_an_endpoint_does_not_wait_for_a_node_that_is_gone() -> None:
     ended = move_after(decide(builder, rebind(MoveState.HANDOFF), later_s=11))
     assert (ended.state, [r.code for r in ended.reasons]) == (MoveState.FAILED, ["node_down"])
     assert decide(builder.with_daemon(3), rebind(MoveState.HANDOFF), later_s=11).writes == ()
+
+
+@pytest.mark.parametrize("state", [MoveState.SYNCING, MoveState.READY, MoveState.HANDOFF])
+def test_a_copy_that_may_be_all_there_is_is_not_given_up(state: MoveState) -> None:
+    move = replace(relocation(state, new_shard_uid=ShardUid(3)), is_cancel_wanted=True)
+    alive = with_new_copy(replicated())
+    assert move_after(decide(alive, move)).state is MoveState.UNDOING
+    for dead in (alive.with_dead_shard(1), alive.with_server(1, health=Health.TIMEOUT), alive.with_server(1, at=LONG_AGO)):
+        waiting = move_after(decide(dead, move))
+        assert (waiting.state, [r.code for r in waiting.reasons]) == (state, ["primary_unseen"])
+        assert decide(dead, waiting).writes == ()
+    empty = with_new_copy(replicated(), is_syncing=True, is_link_up=False).with_dead_shard(1)
+    assert move_after(decide(empty, replace(move, state=MoveState.SYNCING))).state is MoveState.UNDOING
