@@ -1,9 +1,14 @@
 """Small named scenarios: each shows a mistake that a seed once found, or a trap that must stay closed."""
 
+from dataclasses import replace
+
 import pytest
 
 from shardwright.model.database import Role
+from shardwright.store import keys, records
+from shardwright.store.protocol import PutKey, Transaction
 from shardwright.testing.sim.daemon import SimDaemon
+from shardwright.testing.sim.loop import result_of
 from shardwright.testing.sim.operator import persistence_of
 from shardwright.testing.sim.server import SimServer
 from shardwright.testing.sim.simulation import Simulation, quiet
@@ -389,4 +394,33 @@ def test_a_cancelled_move_does_not_give_up_the_only_copy_that_is_left() -> None:
     primary = next(s for s in simulation.world.servers_of("1:1") if s.role is Role.PRIMARY and not s.is_fenced)
     assert holds
     assert primary.position.keys >= holds[0].keys
+    simulation.end()
+
+
+def test_a_candidate_that_was_started_anew_was_never_promoted() -> None:
+    """It died when the handoff was intended, a decision of before starts it anew, and the leader dies. The next one finds a
+    fenced primary and a candidate that is a primary too, and empty."""
+    simulation = cluster(persistence="disabled")
+    node = primary_node(simulation)
+    holds = []
+
+    def strike(daemon: SimDaemon) -> None:
+        for server in simulation.world.servers_of("1:1"):
+            if server.node_uid != node:
+                server.die(planned=False)
+            else:
+                holds.append(server.position)
+        dead = next(s for s in daemon.mirror.view().shards.values() if s.node_uid != node)
+        again = replace(dead, incarnation=dead.incarnation + 1, port=dead.port + 40)
+        write = Transaction(operations=(PutKey(keys.key_of(again), records.encode(again)),))
+        result_of(simulation.world.store.transact(write))
+        daemon.process.kill()
+        simulation.world.loop.at(1.0, simulation.restart_daemon, daemon.node.uid)
+
+    at_point(simulation, "handoff:compare:before", strike)
+    simulation.operator.action(node, "enslave_node")
+    simulation.run_for(60.0)
+    simulation.rest()
+    now = next(s for s in simulation.world.servers_of("1:1") if s.role is Role.PRIMARY and not s.is_fenced)
+    assert now.position.holds(holds[0])
     simulation.end()

@@ -72,12 +72,12 @@ class Rule:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(OldPrimary.WRITABLE, Candidate.PRIMARY, Held.OLD, Recovery.UNDO,
-         "clients write to the old one: only a hand from outside makes this; the candidate is attached again"),
-    Rule(None, Candidate.PRIMARY, None, Recovery.FORWARD,
-         "the promotion happened, and it happens only behind a confirmed fence"),
+    Rule(OldPrimary.WRITABLE, Candidate.PRIMARY, Held.NEW, Recovery.FORWARD,
+         "clients write to the new one already: only a hand from outside makes this; the old one is attached to it"),
     Rule(OldPrimary.WRITABLE, None, None, Recovery.UNDO,
          "without the fence the promote command was never sent, and older sessions have been ended"),
+    Rule(None, Candidate.PRIMARY, None, Recovery.FORWARD,
+         "the promotion happened, and it happens only behind a confirmed fence"),
     Rule(OldPrimary.FENCED, Candidate.REPLICA, None, Recovery.UNDO,
          "the candidate is seen still to be a replica: nothing was passed on"),
     Rule(OldPrimary.REPLICA, Candidate.REPLICA, None, Recovery.FORWARD,

@@ -131,7 +131,8 @@ class Handoffs:
             return None
         if old not in view.shards or new not in view.shards:
             return None
-        intent = Handoff(old, new, group.generation + 1, self._term, self.clock.now())
+        incarnations = view.shards[old].incarnation, view.shards[new].incarnation
+        intent = Handoff(old, new, group.generation + 1, self._term, self.clock.now(), *incarnations)
         return self.attempt_of(view, group, intent)
 
     def attempt_of(self, view: ClusterView, group: SlotGroup, intent: Handoff) -> Attempt:
@@ -179,6 +180,8 @@ class Handoffs:
             group = view.groups.get(attempt.group.uid)
             if group is None or group.handoff is not None or group.primary != attempt.handoff.from_shard:
                 raise Transient("group_changed", "the slot group changed while a handoff was being prepared")
+            if not _are_who_they_were(view, attempt.handoff):
+                raise Transient("server_restarted", "a server was started anew while a handoff was being prepared")
             move = view.live_move_of_group(group.uid)
             if move is None or not _still_wants(move, attempt.handoff):
                 # Proving can take seconds, when a server stands still: meanwhile the move may have been cancelled.
@@ -368,6 +371,14 @@ def _evidence(attempt: Attempt, after: ServerSeen, finished_by: str) -> Evidence
         began_at=attempt.began_at,
         released_at=attempt.released_at,
     )
+
+
+def _are_who_they_were(view: ClusterView, intent: Handoff) -> bool:
+    """Whether the servers that were looked at are still those on record: neither was started anew meanwhile."""
+    old, new = view.shards.get(intent.from_shard), view.shards.get(intent.to_shard)
+    if old is None or new is None:
+        return False
+    return (old.incarnation, new.incarnation) == (intent.from_incarnation, intent.to_incarnation)
 
 
 def _still_wants(move: Move, intent: Handoff) -> bool:

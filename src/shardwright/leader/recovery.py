@@ -45,11 +45,14 @@ class Recoveries:
             await self._start_over(group, None, "a shard of a pending handoff is not recorded any more")
             return
         attempt = self._handoffs.attempt_of(view, group, intent)
+        is_old_gone = _is_gone(view, attempt.old_shard, intent.from_incarnation)
+        is_new_gone = _is_gone(view, attempt.new_shard, intent.to_incarnation)
         (old, old_seen), (new, new_seen) = await asyncio.gather(
-            self._look(view, attempt.old_shard), self._look(view, attempt.new_shard)
+            self._look(view, attempt.old_shard, is_gone=is_old_gone),
+            self._look(view, attempt.new_shard, is_gone=is_new_gone),
         )
-        old_state = rules.old_primary_state(old_seen, is_gone=_is_gone(view, attempt.old_shard))
-        new_state = rules.candidate_state(new_seen, is_gone=_is_gone(view, attempt.new_shard))
+        old_state = rules.old_primary_state(old_seen, is_gone=is_old_gone)
+        new_state = rules.candidate_state(new_seen, is_gone=is_new_gone)
         held = await self._endpoints(attempt)
         what, why = rules.recovery(old_state, new_state, held)
         _log.info("recovering a handoff", group=group_uid, old=old_state, new=new_state, endpoints=held, does=what, why=why)
@@ -70,8 +73,10 @@ class Recoveries:
             case Recovery.WAIT:
                 raise Transient("handoff_unclear", why)
 
-    async def _look(self, view: ClusterView, shard: Shard) -> tuple[ManagementSession | None, ServerSeen | None]:
-        if _is_gone(view, shard):
+    async def _look(
+        self, view: ClusterView, shard: Shard, *, is_gone: bool
+    ) -> tuple[ManagementSession | None, ServerSeen | None]:
+        if is_gone:
             return None, None
         try:
             session = await self._handoffs.servers.manage(server_target(view, shard))
@@ -140,5 +145,8 @@ class Recoveries:
         await self._handoffs.commit(build)
 
 
-def _is_gone(view: ClusterView, shard: Shard) -> bool:
+def _is_gone(view: ClusterView, shard: Shard, incarnation: int) -> bool:
+    """Whether the process that the intent named has ended: a new incarnation begins only then. 0: whichever runs."""
+    if incarnation and shard.incarnation != incarnation:
+        return True
     return view.process_state(shard.uid) in (ProcessState.GONE, ProcessState.FAILED)

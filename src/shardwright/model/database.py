@@ -151,6 +151,10 @@ class Handoff:
     """The generation the group will have when it succeeds."""
     term: int
     intended_at: datetime
+    from_incarnation: int = 0
+    """Of the old primary as it was looked at; 0 in the record of an earlier version: whichever runs."""
+    to_incarnation: int = 0
+    """Of the candidate that was proven. Another one that runs by now has never been promoted, whatever role it shows."""
 
 
 @dataclass(frozen=True, slots=True)
