@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -44,7 +45,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is asked for. ``kept``: where logs and records go when it fails; None: nowhere."""
+    """What a run is asked for. ``kept``: where logs and records go when it fails; None: to a new directory."""
 
     seed: int
     seconds: float
@@ -94,9 +95,10 @@ def run(options: Options, say: Say) -> Result:
             writers.close()
             checker.close()
         result.defects += _defects(cluster)
-        if options.kept is not None and not result.is_good:
-            _keep(cluster, options.kept)
-            say(f"logs and records are kept in {options.kept}")
+        if not result.is_good:
+            kept = options.kept or Path(tempfile.mkdtemp(prefix="shardwright-chaos-"))
+            _keep(cluster, kept)
+            say(f"logs and records are kept in {kept}")
     return result
 
 
@@ -187,7 +189,8 @@ def _defects(cluster: ChaosCluster) -> list[str]:
 
 def _keep(cluster: ChaosCluster, kept: Path) -> None:
     """Copy what explains a failure: logs, journals and the store's file."""
-    paths = [*cluster.layout.nodes.glob("*/*.log*"), *cluster.layout.nodes.glob("*/*.out*"), cluster.layout.store]
+    paths = [*cluster.layout.nodes.glob("*/*.log*"), *cluster.layout.nodes.glob("*/*.out*")]
+    paths += cluster.layout.store.parent.glob(f"{cluster.layout.store.name}*")
     paths += [*cluster.layout.nodes.glob("*/shards/*/server.log*"), cluster.layout.supervisor_log]
     paths += [*(cluster.directory / "chaos").glob("*")]
     for path in paths:
