@@ -8,11 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*arguments: str, timeout_s: float = 300.0, is_patient: bool = False) -> subprocess.CompletedProcess[str]:
-    """``python -m shardwright.testing.sim …``. ``is_patient``: with what the tests of real processes leave over."""
-    patience = ["nice", "-n", "15"] if is_patient else []
+def run(*arguments: str, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
+    """``python -m shardwright.testing.sim …``."""
     return subprocess.run(
-        [*patience, sys.executable, "-m", "shardwright.testing.sim", *arguments],
+        [sys.executable, "-m", "shardwright.testing.sim", *arguments],
         capture_output=True,
         text=True,
         timeout=timeout_s,

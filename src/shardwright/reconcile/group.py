@@ -195,7 +195,8 @@ def _replace_primary(
     unseen = _not_seen_since(primary, copies)
     if unseen:
         return Decision(reasons=tuple(_not_looked_at(c) for c in unseen), wake_at=now + LOOK_SOON)
-    in_sync = [c for c in copies if c.shard.uid != group.primary and c.shard.in_sync_generation == group.generation]
+    marked = [c for c in copies if c.shard.uid != group.primary and c.shard.in_sync_generation == group.generation]
+    in_sync = [c for c in marked if not _lost_link_before(c, primary)]
     live = sorted((c for c in in_sync if c.has_role(Role.REPLICA)), key=_merit, reverse=True)
     if database.is_strict:
         live, reasons = _strict_heirs(primary, live, copies, [c for c in in_sync if not c.is_gone and not c.answers])
@@ -229,6 +230,15 @@ def _not_seen_since(primary: Copy | None, copies: list[Copy]) -> list[Copy]:
     noted_at = primary.shard.missing_since
     replicas = (c for c in copies if c is not primary and c.seen is not None and c.has_role(Role.REPLICA))
     return [c for c in replicas if noted_at is None or (c.seen is not None and c.seen.at <= noted_at)]
+
+
+def _lost_link_before(copy: Copy, primary: Copy | None) -> bool:
+    """Whether its link was down for long when the primary's end was noted: it may be marked as in sync all the same, when no
+    leader could see them both."""
+    if primary is None or primary.shard.missing_since is None or copy.seen is None:
+        return False
+    since_end = copy.seen.at - primary.shard.missing_since
+    return timedelta(seconds=copy.seen.link_down_s) - since_end >= OUT_OF_SYNC_AFTER
 
 
 def _not_looked_at(copy: Copy) -> Reason:

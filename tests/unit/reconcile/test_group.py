@@ -339,3 +339,14 @@ def test_a_server_that_starts_anew_has_not_heard_of_a_change_meanwhile() -> None
     assert restarted.kept is Persistence.DISABLED
     back = builder.with_records(restarted).with_healthy_shard(2)
     assert ApplySettings(ShardUid(2), database.settings_fingerprint) in decide(back).commands
+
+
+@pytest.mark.parametrize(("link_down_s", "takes_over"), [(2, True), (10, True), (12, False), (70, False)])
+def test_a_replica_whose_link_was_down_long_before_its_primarys_end_does_not_take_over(
+    link_down_s: int, takes_over: bool
+) -> None:
+    """Noted a second ago: the mark of a leader that could not see them both says nothing."""
+    builder = replicated().with_dead_shard(1).with_server(2, is_link_up=False, link_down_s=link_down_s)
+    after = group_after(decide(builder))
+    assert after is not None
+    assert (after.primary, after.phase) == ((2, GroupPhase.SERVING) if takes_over else (1, GroupPhase.STARTING))
