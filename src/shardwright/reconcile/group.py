@@ -31,6 +31,9 @@ UNWANTED_AT_ONCE = 50
 """Deletions in one decision; under the store's bound for one transaction."""
 OUT_OF_SYNC_AFTER = timedelta(seconds=10)
 """A replica whose link was down this long while its primary answered is no candidate for a failover any more."""
+LINK_LOST_AFTER = timedelta(seconds=30)
+"""A replica whose link was down this long when its primary's end was noted is no heir. More than above: an end may be noted
+some seconds late, and from then on the link is down in any case."""
 MISSING_PRIMARY_STARTS = 5
 """How often in a row the committed primary's copy must fail to start before another copy is chosen in its place."""
 
@@ -238,7 +241,7 @@ def _lost_link_before(copy: Copy, primary: Copy | None) -> bool:
     if primary is None or primary.shard.missing_since is None or copy.seen is None:
         return False
     since_end = copy.seen.at - primary.shard.missing_since
-    return timedelta(seconds=copy.seen.link_down_s) - since_end >= OUT_OF_SYNC_AFTER
+    return timedelta(seconds=copy.seen.link_down_s) - since_end >= LINK_LOST_AFTER
 
 
 def _not_looked_at(copy: Copy) -> Reason:

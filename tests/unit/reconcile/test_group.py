@@ -341,7 +341,7 @@ def test_a_server_that_starts_anew_has_not_heard_of_a_change_meanwhile() -> None
     assert ApplySettings(ShardUid(2), database.settings_fingerprint) in decide(back).commands
 
 
-@pytest.mark.parametrize(("link_down_s", "takes_over"), [(2, True), (10, True), (12, False), (70, False)])
+@pytest.mark.parametrize(("link_down_s", "takes_over"), [(2, True), (12, True), (35, False), (70, False)])
 def test_a_replica_whose_link_was_down_long_before_its_primarys_end_does_not_take_over(
     link_down_s: int, takes_over: bool
 ) -> None:
