@@ -4,8 +4,9 @@ Owns ``seen/servers/<shard>``. Nothing may be decided from these records. Writes
 and figures at most every PERIOD; a failure to write is no matter.
 """
 
-from dataclasses import replace
+from dataclasses import fields
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from shardwright.clock import Clock
 from shardwright.model.database import Shard
@@ -56,13 +57,13 @@ class Publisher:
             return True
         if now - before.at < PERIOD:
             return False
-        if before != replace(seen, at=before.at, cpu_s=before.cpu_s):
+        if _figures(before) != _figures(seen):
             return True
         self._published[uid] = seen  # It says the same: compared again after another PERIOD.
         return False
 
 
-def _shown(seen: ServerSeen) -> object:
-    """The replication id is among them because plans made from these records ask whether a replica is proven."""
-    identity = (seen.incarnation, seen.run_id, seen.replication_id)
-    return (*identity, seen.health, seen.role, seen.is_link_up, seen.is_syncing, seen.is_fenced)
+_shown = attrgetter("incarnation", "run_id", "replication_id", "health", "role", "is_link_up", "is_syncing", "is_fenced")
+"""The replication id is among them because plans made from these records ask whether a replica is proven."""
+_figures = attrgetter(*(field.name for field in fields(ServerSeen) if field.name not in ("at", "cpu_s")))
+"""What changes by itself is no news."""

@@ -1,18 +1,17 @@
 """Many seeds on all cores, and what they covered."""
 
-import gc
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from shardwright.testing.sim.simulation import Result, quiet, replay
 
 BATCH = 20
-COLLECT_EVERY = 5
-"""Seeds between two collections: what a seed leaves behind is a few thousand objects."""
-
+TELL_EVERY_S = 10.0
 
 @dataclass(slots=True)
 class Summary:
@@ -68,8 +67,6 @@ def run_batch(seeds: Iterable[int]) -> Summary:
     began = time.process_time()
     for seed in seeds:
         simulation, result = replay(seed, keeps_log=False)
-        if summary.results % COLLECT_EVERY == 0:
-            gc.collect()
         tally = simulation.world.tally
         summary.add(
             result,
@@ -87,23 +84,22 @@ def run_batch(seeds: Iterable[int]) -> Summary:
 
 
 def run_many(first: int, count: int, jobs: int) -> Summary:
-    """Seeds ``first`` to ``first + count - 1`` on ``jobs`` processes."""
+    """Seeds ``first`` to ``first + count - 1`` on ``jobs`` processes. Tells on the way what failed and how far it is."""
     batches = [range(at, min(at + BATCH, first + count)) for at in range(first, first + count, BATCH)]
     total = Summary()
-    if jobs <= 1:
-        for batch in batches:
-            _merge(total, run_batch(batch))
-        return total
-    with ProcessPoolExecutor(jobs) as pool:
-        for summary in pool.map(run_batch, batches):
-            _merge(total, summary)
+    told_at = time.monotonic()
+    with ExitStack() as stack:
+        summaries = map(run_batch, batches)
+        if jobs > 1:
+            summaries = stack.enter_context(ProcessPoolExecutor(jobs)).map(run_batch, batches)
+        for summary in summaries:
+            total.merge(summary)
+            for seed, failure in summary.failures:
+                print(f"seed {seed}: {failure[:300]}", flush=True)
+            if time.monotonic() - told_at >= TELL_EVERY_S:
+                told_at = time.monotonic()
+                print(f"{total.results} of {count} seeds, {len(total.failures)} failures", file=sys.stderr, flush=True)
     return total
-
-
-def _merge(total: Summary, summary: Summary) -> None:
-    total.merge(summary)
-    for seed, failure in summary.failures:
-        print(f"seed {seed}: {failure[:300]}", flush=True)
 
 
 def report(total: Summary, wall_s: float) -> str:

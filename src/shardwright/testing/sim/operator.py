@@ -32,6 +32,8 @@ class Operator:
         self.world = world
         self.accepted = 0
         self.may_remove = True
+        self._deleted: set[int] = set()
+        """Databases whose deletion was asked for: one must be left for the writers."""
         self._number = 0
 
     def ask(self, text: str, decide: Callable[[Look], Intent[Any]]) -> None:
@@ -112,6 +114,7 @@ class Operator:
 
     def delete(self, database: int) -> None:
         """Delete a database."""
+        self._deleted.add(database)
         uid = ActionUid(self._uid())
         self.ask(f"delete {database}", lambda seen: databases.delete(seen, DatabaseUid(database), action_uid=uid))
 
@@ -166,7 +169,7 @@ class Operator:
                 self.change(uid, **persistence_of(rng.choice(("aof", "snapshot", "disabled"))))
             else:
                 self.change(uid, memory_size=rng.choice((60, 100, 140)) * MB)
-        elif kind < 0.94 and len(known) > 1:
+        elif kind < 0.94 and len(set(known) - self._deleted) > 1:
             self.delete(rng.choice(known))
         else:
             self.policy(
