@@ -153,6 +153,26 @@ def test_replication_is_not_given_up_while_the_primary_is_dead() -> None:
     simulation.end()
 
 
+def test_a_primary_that_stands_still_is_not_ended_while_no_other_copy_lives() -> None:
+    """Its replica died meanwhile; it held everything in memory, and was ended as stuck."""
+    simulation = cluster(persistence="disabled")
+    group = simulation.world.checker.tables["groups"]["groups/1:1"]
+    servers = simulation.world.servers_of("1:1")
+    primary = next(s for s in servers if s.shard_uid == group["primary"])
+    primary.process.freeze()
+    for server in servers:
+        if server is not primary:
+            server.die(planned=False)
+    simulation.run_for(40.0)
+    assert primary.is_alive
+    primary.process.thaw(simulation.world.loop)
+    simulation.rest(60.0)
+    chain = simulation.world.checker.chains["1:1"]
+    assert chain.required
+    assert primary.position.holds(chain.required[-1])
+    simulation.end()
+
+
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
 def test_a_stuck_server_is_ended_in_its_time_whatever_the_leaders_clock_does(jump_s: float) -> None:
     """A wall clock that was set back by an hour once put the end of a stuck primary off for an hour; one that was set

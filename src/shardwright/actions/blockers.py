@@ -14,6 +14,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import Code
+from shardwright.plan.standing import is_dispensable
 
 NAMED_AFTER = timedelta(seconds=1.5)
 """Longer than what goes well takes to show; short enough to name a blocker within two seconds."""
@@ -94,8 +95,12 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
         text = f"the server of shard {uid} on node {node_uid} is busy: it uses CPU and does not answer"
         remedy = "wait for the long command to end, or end it"
         return Reason("server_busy", text, Grade.SOFT_LIMIT, remedy, uid, move.database_uid, node_uid)
-    limit = view.policy.stuck_server_timeout_s
-    text = f"the server of shard {uid} on node {node_uid} does not answer and uses no CPU; after {limit} s it is ended"
+    text = f"the server of shard {uid} on node {node_uid} does not answer and uses no CPU"
+    if not is_dispensable(view.shards[uid], view, since=seen.unanswered_since):
+        text += "; it is not ended, because no other copy holds all that was acknowledged"
+        remedy = f"let its process go on, or end it on node {node_uid} and lose what only it holds"
+        return Reason("server_stuck", text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
+    text += f"; after {view.policy.stuck_server_timeout_s} s it is ended"
     return Reason("server_stuck", text, Grade.SOFT_LIMIT, "", uid, move.database_uid, node_uid)
 
 

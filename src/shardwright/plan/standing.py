@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from shardwright.model.database import GroupPhase, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
@@ -134,3 +134,22 @@ def primary_lives(group: SlotGroup, view: ClusterView, now: datetime) -> bool:
     is_running = view.process_state(group.primary) is ProcessState.RUNNING
     is_serving = seen is not None and seen.health is Health.OK and seen.role is Role.PRIMARY
     return is_running and is_serving and seen is not None and abs(now - seen.at) <= SEEN_LATELY
+
+
+def is_dispensable(shard: Shard, view: ClusterView, *, since: datetime) -> bool:
+    """Whether nothing acknowledged goes with the process of a server that stands still: an append-only file keeps it, no
+    client has been let in yet, or another copy that has it all was seen to live at ``since`` or later."""
+    group = view.groups.get(shard.group_uid)
+    if group is None or group.generation == 0 or shard.kept is Persistence.AOF:
+        return True
+    if group.phase is not GroupPhase.SERVING:
+        return False  # What the others were started from is less than what this one may hold.
+    others = (s for s in view.shards_of_group(group.uid) if s.uid != shard.uid)
+    return any(_has_it_all(s, group, view) and view.servers[s.uid].at >= since for s in others)
+
+
+def _has_it_all(shard: Shard, group: SlotGroup, view: ClusterView) -> bool:
+    seen = view.servers.get(shard.uid)
+    is_marked = shard.uid == group.primary or shard.in_sync_generation == group.generation
+    is_alive = seen is not None and seen.health is Health.OK and view.process_state(shard.uid) not in _ENDED
+    return is_marked and is_alive

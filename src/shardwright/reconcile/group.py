@@ -18,6 +18,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.ports import shard_port
+from shardwright.plan.standing import is_dispensable
 
 RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Before the n-th start in a row; the last one repeats."""
@@ -78,12 +79,12 @@ def copies_of(group: SlotGroup, view: ClusterView) -> list[Copy]:
 def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision:
     """What a slot group needs now."""
     if group.handoff is not None:
-        return Decision(commands=(*_end_stuck(copies_of(group, view), view, now), RecoverHandoff(group.uid)))
+        return Decision(commands=(*_end_stuck(copies_of(group, view), view), RecoverHandoff(group.uid)))
     database = view.databases.get(group.database_uid)
     copies = copies_of(group, view)
     if database is None or not copies:
         return NOTHING
-    stuck = _end_stuck(copies, view, now)
+    stuck = _end_stuck(copies, view)
     if group.phase is GroupPhase.STARTING:
         decision = _start(group, database, copies, view, now)
     else:
@@ -412,19 +413,21 @@ def _is_recent(restart_not_before: datetime, now: datetime) -> bool:
     return -timedelta(seconds=RESTART_DELAYS_S[-1]) <= now - restart_not_before <= STEADY_AFTER
 
 
-def _end_stuck(copies: list[Copy], view: ClusterView, now: datetime) -> tuple[Command, ...]:
+def _end_stuck(copies: list[Copy], view: ClusterView) -> tuple[Command, ...]:
     """Servers that neither answer nor use CPU for the policy's time. One that is busy is never ended, nor one that was not
-    asked at the end of that time."""
-    patience = timedelta(seconds=view.policy.stuck_server_timeout_s)
-    return tuple(
-        EndStuckServer(c.shard.uid)
-        for c in copies
-        if c.process is ProcessState.RUNNING
-        and c.seen is not None
-        and c.seen.health is Health.TIMEOUT
-        and c.seen.unanswered_since is not None
-        and c.seen.at - max(c.seen.unanswered_since, c.seen.cpu_active_at or c.seen.unanswered_since) >= patience
-    )
+    asked at the end of that time, nor one that may hold what no other copy has: it may yet go on."""
+    return tuple(EndStuckServer(c.shard.uid) for c in copies if _is_stuck(c, view))
+
+
+def _is_stuck(copy: Copy, view: ClusterView) -> bool:
+    seen = copy.seen
+    if copy.process is not ProcessState.RUNNING or seen is None or seen.health is not Health.TIMEOUT:
+        return False
+    if seen.unanswered_since is None:
+        return False
+    since = max(seen.unanswered_since, seen.cpu_active_at or seen.unanswered_since)
+    until = since + timedelta(seconds=view.policy.stuck_server_timeout_s)
+    return seen.at >= until and is_dispensable(copy.shard, view, since=until)
 
 
 # -- what nobody wants -------------------------------------------------------------------------------------------------

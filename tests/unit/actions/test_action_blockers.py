@@ -82,6 +82,20 @@ def test_busy_and_stuck_servers_are_told_apart(is_active: bool, code: str) -> No
     assert codes(silent, move) == [code]
 
 
+def test_a_stuck_server_that_is_not_ended_says_what_to_do() -> None:
+    builder, move = moving(MoveState.SYNCING)
+    primary = next(g.primary for g in builder.view.groups.values() if g.uid == move.group_uid)
+    assert primary is not None
+    builder = builder.with_records(replace(builder.view.shards[primary], settings="1|noeviction|disabled||"))
+    silent = builder.with_server(primary, health=Health.TIMEOUT, unanswered_since=LATER)
+    others = [s.uid for s in silent.view.shards_of_group(builder.view.shards[primary].group_uid) if s.uid != primary]
+    for uid in others:
+        silent = silent.with_records(replace(silent.view.shards[uid], in_sync_generation=-1))
+    (reason,) = blockers_of(silent.view, [move], SOON)
+    assert (reason.code, reason.grade) == ("server_stuck", Grade.HARD_LIMIT)
+    assert "end it on node" in reason.remedy
+
+
 def test_the_action_shows_it_within_two_seconds_and_says_blocked_or_slow() -> None:
     builder, move = moving(MoveState.STARTING)
     assert move.to_node is not None

@@ -313,6 +313,32 @@ def test_a_stuck_server_is_ended_and_a_busy_one_is_not() -> None:
     assert EndStuckServer(ShardUid(1)) not in decide(long_ago).commands
 
 
+def test_a_stuck_server_that_may_hold_what_no_other_copy_has_is_not_ended() -> None:
+    stuck = replicated().with_server(1, health=Health.TIMEOUT, unanswered_since=NOW - timedelta(seconds=11))
+    end = EndStuckServer(ShardUid(1))
+    group = stuck.view.groups[GROUP]
+    shards = stuck.view.shards
+
+    def kept(text: str) -> Shard:
+        settings = f"1|noeviction|{text}|appendfsync-every-sec|"
+        return replace(shards[ShardUid(1)], settings=settings)
+
+    alone = stuck.with_dead_shard(2)
+    assert end not in decide(alone).commands
+    assert end not in decide(alone.with_records(kept("snapshot"))).commands
+    assert end in decide(alone.with_records(kept("aof"))).commands
+    assert end in decide(alone.with_records(replace(group, generation=0))).commands
+    unmarked = stuck.with_records(replace(shards[ShardUid(2)], in_sync_generation=-1))
+    assert end not in decide(unmarked).commands
+    seen_before = stuck.with_server(2, at=NOW - timedelta(seconds=3))
+    assert end not in decide(seen_before).commands
+    both = stuck.with_server(2, health=Health.TIMEOUT, unanswered_since=NOW - timedelta(seconds=11))
+    assert end not in decide(both).commands
+    replica = replicated().with_server(2, health=Health.TIMEOUT, unanswered_since=NOW - timedelta(seconds=11))
+    assert EndStuckServer(ShardUid(2)) in decide(replica).commands
+    assert end not in decide(starting(stuck)).commands
+
+
 def test_changed_settings_are_applied() -> None:
     builder = replicated().with_database_changed(1, eviction_policy="allkeys-lru")
     wanted = builder.view.databases[builder.view.groups[GROUP].database_uid].settings_fingerprint

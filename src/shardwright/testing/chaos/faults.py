@@ -1,7 +1,8 @@
 """Does the faults of a schedule to the real processes: by identity, each chosen among what the rules allow now.
 
 A server is killed in two steps: it is stopped, looked at again, and killed only when the rules still allow it; else it goes
-on. What stands still is set going again when its time is over.
+on. What stands still is set going again when its time is over, however late the schedule is by then: a thread of its own
+sees to that.
 """
 
 import signal
@@ -26,6 +27,7 @@ from shardwright.testing.chaos.schedule import Item, Kind
 
 NOTHING = "nothing that may be hit now"
 UP_ATTEMPTS = 3
+THAW_EVERY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,18 @@ def _runs(process: ProcessIdentity) -> bool:
 
 
 class Faults:
-    """See the module's text. ``do`` and ``tick`` are called by one thread."""
+    """See the module's text. Its own ``do`` and ``heal`` are called by one thread."""
 
     def __init__(self, cluster: ChaosCluster, place: Place, promises: Mapping[str, Promise]) -> None:
         self._cluster = cluster
         self._place = place
         self._promises = promises
         self._frozen: list[_Frozen] = []
+        self._lock = threading.Lock()
+        """Over what stands still, and whether a process goes on or is killed."""
+        self._thaws = threading.Event()
+        self._thaw = threading.Thread(target=self._thaw_in_time, name="thaw", daemon=True)
+        self._thaw.start()
         self._up: threading.Thread | None = None
         self.failures: list[str] = []
         """What ought to have worked: bringing the cluster up again."""
@@ -111,8 +118,10 @@ class Faults:
             return NOTHING
         uid = found[item.pick % len(found)]
         process = now.identities[uid]
-        if not send(process, signal.SIGSTOP):
-            return NOTHING
+        with self._lock:
+            # One that is set going again while it is looked at could take the role.
+            if any(f.process == process for f in self._frozen) or not send(process, signal.SIGSTOP):
+                return NOTHING
         try:
             now = self._cluster.records()
             is_so = is_allowed(now, uid)
@@ -120,8 +129,7 @@ class Faults:
             is_so = False
         if is_so and send(process, signal.SIGKILL):
             return self._name(now, uid)
-        if not any(f.process == process for f in self._frozen):
-            send(process, signal.SIGCONT)
+        send(process, signal.SIGCONT)
         return NOTHING
 
     def _kill_primary(self, item: Item, now: Records) -> str:
@@ -135,9 +143,10 @@ class Faults:
         return self._name(now, uid) if send(now.identities[uid], signal.SIGKILL) else NOTHING
 
     def _freeze(self, item: Item, process: ProcessIdentity, name: str) -> str:
-        if not send(process, signal.SIGSTOP):
-            return NOTHING
-        self._frozen.append(_Frozen(time.monotonic() + item.lasts_s, process, item.kind))
+        with self._lock:
+            if not send(process, signal.SIGSTOP):
+                return NOTHING
+            self._frozen.append(_Frozen(time.monotonic() + item.lasts_s, process, item.kind))
         return f"{name} for {item.lasts_s:.2f} s"
 
     def _kill_supervisor(self, item: Item) -> str:
@@ -168,19 +177,21 @@ class Faults:
         role = "primary" if group is not None and group.primary == uid else "replica"
         return f"shard {uid}, {role} of {database.name if database else '?'}, on node {shard.node_uid}"
 
-    def tick(self) -> float:
-        """Set going what has stood still for its time; seconds until the next one is due, at most one."""
-        now = time.monotonic()
-        for frozen in [f for f in self._frozen if f.until <= now]:
-            send(frozen.process, signal.SIGCONT)
-            self._frozen.remove(frozen)
-        return min([1.0, *(f.until - now for f in self._frozen)])
+    def _thaw_in_time(self) -> None:
+        while not self._thaws.wait(THAW_EVERY_S):
+            self._thaw_until(time.monotonic())
+
+    def _thaw_until(self, now: float) -> None:
+        with self._lock:
+            for frozen in [f for f in self._frozen if f.until <= now]:
+                send(frozen.process, signal.SIGCONT)
+                self._frozen.remove(frozen)
 
     def heal(self) -> None:
-        """Set everything going again and see to it that there is a supervisor."""
-        for frozen in self._frozen:
-            send(frozen.process, signal.SIGCONT)
-        self._frozen.clear()
+        """Set everything going again and see to it that there is a supervisor. Nothing may be done after it."""
+        self._thaws.set()
+        self._thaw.join()
+        self._thaw_until(float("inf"))
         if self._up is not None:
             self._up.join(timeout=180)
         supervisor = read_identity(self._cluster.layout.supervisor)

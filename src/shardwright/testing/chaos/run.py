@@ -119,7 +119,7 @@ def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Resu
 
     def ask() -> None:
         for item in (i for i in items if not i.kind.is_fault):
-            time.sleep(max(0.0, began + item.at_s - time.monotonic()))
+            _wait_until(began + item.at_s)
             answer = operator.do(item)
             asked[item.kind] += not answer.startswith(NOT_ASKED)
             say(f"{item}: {answer}")
@@ -128,13 +128,12 @@ def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Resu
     asking.start()
     hit: Counter[str] = Counter()
     for item in (i for i in items if i.kind.is_fault):
-        _wait(faults, began + item.at_s)
+        _wait_until(began + item.at_s)
         target = faults.do(item)
         hit[item.kind] += not target.startswith(NOTHING)
         say(f"{item}: {target}")
-    _wait(faults, began + options.seconds)
-    while asking.is_alive():
-        _wait(faults, time.monotonic() + 0.1)
+    _wait_until(began + options.seconds)
+    asking.join()
     ended = time.monotonic()
     faults.heal()
     result.defects = list(faults.failures)
@@ -144,9 +143,9 @@ def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Resu
     _count(cluster, result)
 
 
-def _wait(faults: Faults, until: float) -> None:
-    while (left := until - time.monotonic()) > 0:
-        time.sleep(min(left, max(0.005, faults.tick())))
+def _wait_until(moment: float) -> None:
+    """By the monotonic clock."""
+    time.sleep(max(0.0, moment - time.monotonic()))
 
 
 def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result, *, since: float) -> None:

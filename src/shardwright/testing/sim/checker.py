@@ -119,6 +119,16 @@ class Checker:
         while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
             chain.required.pop()
 
+    def server_ended(self, server: SimServer) -> None:
+        """The product ends one that stands still, and would have gone on. What a replica had not received yet may go with
+        it, but not all that there is."""
+        chain = self.chains.get(server.group_uid)
+        if chain is None or not chain.required or server.is_aof_on or not server.position.holds(chain.required[-1]):
+            return
+        others = [s for s in self.world.servers_of(server.group_uid) if s is not server and s.is_alive]
+        if not any(s.is_synced_copy and self._is_wanted(s) for s in others):
+            self.fail("live_copy", f"shard {server.shard_uid} stands still and is ended, and no other copy is in sync")
+
     def _is_wanted(self, server: SimServer) -> bool:
         shard = self.tables["shards"].get(f"shards/{server.shard_uid:08d}")
         return shard is not None and bool(shard["wanted"] == "running")

@@ -186,6 +186,7 @@ class SimDaemon:
         server = self.world.servers_by_pid.get(identity.pid)
         if server is not None and self.process.runs:
             self.world.log(f"daemon {self.node.uid} ends stuck server {server.shard_uid}")
+            self.world.checker.server_ended(server)
             server.die(planned=False)
 
     # -- the agent -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from shardwright.testing.sim.simulation import Result, quiet, replay
 BATCH = 20
 TELL_EVERY_S = 10.0
 
+
 @dataclass(slots=True)
 class Summary:
     """What a row of seeds did."""
@@ -89,7 +90,7 @@ def run_many(first: int, count: int, jobs: int) -> Summary:
     total = Summary()
     told_at = time.monotonic()
     with ExitStack() as stack:
-        summaries = map(run_batch, batches)
+        summaries: Iterable[Summary] = map(run_batch, batches)
         if jobs > 1:
             summaries = stack.enter_context(ProcessPoolExecutor(jobs)).map(run_batch, batches)
         for summary in summaries:

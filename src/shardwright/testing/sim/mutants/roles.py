@@ -12,7 +12,10 @@ from shardwright.model.seen import Health
 from shardwright.model.view import Put
 from shardwright.reconcile import group as groups
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
-from shardwright.testing.sim.mutants.situations import a_primary_that_dies_long_after_its_link
+from shardwright.testing.sim.mutants.situations import (
+    a_primary_that_dies_long_after_its_link,
+    primaries_that_stand_still_without_a_replica,
+)
 
 
 @mutant
@@ -57,6 +60,11 @@ def replaces_a_primary_that_only_does_not_answer() -> Sequence[Patch]:
         return bool(right.__get__(self)) or is_silent
 
     return [(groups.Copy, "is_gone", property(is_gone))]
+
+
+@mutant_in(primaries_that_stand_still_without_a_replica)
+def ends_a_stuck_server_that_is_all_there_is() -> Sequence[Patch]:
+    return [(groups, "is_dispensable", lambda shard, view, *, since: True)]
 
 
 @mutant

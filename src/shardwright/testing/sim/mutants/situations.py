@@ -154,6 +154,30 @@ def a_primary_that_dies_long_after_its_link(simulation: Simulation) -> None:
     world.loop.at(90.0, strike)
 
 
+def primaries_that_stand_still_without_a_replica(simulation: Simulation) -> None:
+    """For longer than a stuck server is given, while their replicas die; then they go on."""
+    world = simulation.world
+    asleep: list[Any] = []
+
+    def strike() -> None:
+        for group in list(world.checker.tables["groups"].values()):
+            servers = world.servers_of(group["uid"])
+            for server in servers:
+                if server.shard_uid == group["primary"]:
+                    server.process.freeze()
+                    asleep.append(server)
+            for server in servers:
+                if server not in asleep:
+                    server.die(planned=False)
+        world.loop.at(15.0, wake)
+
+    def wake() -> None:
+        for server in asleep:
+            server.process.thaw(world.loop)
+
+    world.loop.at(22.0, strike)
+
+
 def clocks_that_jump_while_a_server_is_stuck(simulation: Simulation) -> None:
     """A primary never answers again; just before its time is over, every clock is set back by an hour."""
     world = simulation.world
@@ -185,4 +209,5 @@ SITUATIONS = (
     clocks_that_jump_while_a_server_is_stuck,
     replicas_that_lag,
     a_primary_that_dies_long_after_its_link,
+    primaries_that_stand_still_without_a_replica,
 )
