@@ -38,7 +38,7 @@ class Policy:
     max_slave_full_syncs: int = 2
     """Full syncs at once on one machine; two are best on two cores (design, section 9). 0 means no limit."""
     stuck_server_timeout_s: int = 10
-    """A server that neither answers nor uses CPU for this long is ended by identity."""
+    """A server that neither answers nor uses CPU for this long is ended by identity, unless it may be all there is."""
     action_retention_s: int = 86_400
     """A finished action stays readable by its uid this long."""
     extra: dict[str, object] = field(default_factory=dict)
