@@ -72,9 +72,12 @@ def is_missing(view: ClusterView, shard: Shard) -> bool:
 
 
 def is_sound(view: ClusterView, group: SlotGroup, shard: Shard) -> bool:
-    """Whether the copy does what is wanted of it: it serves as the primary, or follows and holds what the primary holds."""
+    """Whether the copy does what is wanted of it: it serves as the primary, or follows and holds what the primary holds.
+    Never true of one that is missing: what was noted would be taken back and noted again, in every turn."""
     seen = view.servers.get(shard.uid)
     if seen is None or seen.health is not Health.OK or shard.restarts >= MANY_RESTARTS:
+        return False
+    if is_missing(view, shard):
         return False
     if group.primary == shard.uid:
         return seen.role is Role.PRIMARY

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import product
 
 import pytest
 
@@ -75,6 +76,22 @@ def test_when_a_copy_is_missing(
     builder = builder if has_daemon else builder.without_daemon(2)
     builder = builder.with_records(replace(builder.view.shards[REPLICA], restarts=restarts))
     assert is_missing(builder.view, builder.view.shards[REPLICA]) is expected
+
+
+@pytest.mark.parametrize("process", ProcessState)
+@pytest.mark.parametrize("health", Health)
+@pytest.mark.parametrize("shard_uid", [1, 2])
+def test_what_is_noted_is_not_taken_back_by_the_next_turn(process: ProcessState, health: Health, shard_uid: int) -> None:
+    # A process may have ended since its server was seen to answer. Two notes that turn each other round would keep the leader
+    # busy without end, and no failover waits less than for a primary whose end was noted just now.
+    for has_daemon, restarts, since in product((True, False), (0, 1, 3), (None, NOW)):
+        builder = pair().with_process(shard_uid, process).with_server(shard_uid, health=health)
+        builder = builder if has_daemon else builder.without_daemon(shard_uid)
+        shard = builder.view.shards[ShardUid(shard_uid)]
+        builder = builder.with_records(replace(shard, restarts=restarts, missing_since=since))
+        writes = (w.record for w in decide_repair(builder.view, NOW).writes)
+        settled = builder.with_records(*(r for r in writes if isinstance(r, Shard)))
+        assert noted(settled.view) == {}
 
 
 def test_it_is_rebuilt_elsewhere_after_the_grace_period() -> None:

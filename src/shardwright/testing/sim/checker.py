@@ -125,9 +125,16 @@ class Checker:
         chain = self.chains.get(server.group_uid)
         if chain is None or not chain.required or server.is_aof_on or not server.position.holds(chain.required[-1]):
             return
+        if self._is_being_deleted(server):
+            return
         others = [s for s in self.world.servers_of(server.group_uid) if s is not server and s.is_alive]
         if not any(s.is_synced_copy and self._is_wanted(s) for s in others):
             self.fail("live_copy", f"shard {server.shard_uid} stands still and is ended, and no other copy is in sync")
+
+    def _is_being_deleted(self, server: SimServer) -> bool:
+        """With its whole database: nobody asks for what it holds."""
+        database = self.database(int(server.group_uid.partition(":")[0]))
+        return database is None or bool(database["status"] == "delete-pending")
 
     def _is_wanted(self, server: SimServer) -> bool:
         shard = self.tables["shards"].get(f"shards/{server.shard_uid:08d}")

@@ -15,8 +15,9 @@ from typing import Any
 PROCESS: ContextVar["SimProcess | None"] = ContextVar("simulated process", default=None)
 
 
-STEPS_MAX = 50_000
-"""In one call of ``run_until``: more of them are a loop that lets no time pass."""
+STEPS_MAX = 6_000
+"""In one second of virtual time: more of them are somebody who turns in circles, without end or until something else ends
+it. Two hundred seeds needed 2,240 at most."""
 
 
 class SimProcess:
@@ -169,7 +170,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         previous = events._get_running_loop()
         events._set_running_loop(self)
         ready, timers = self.ready, self._timers
-        last = self.steps + STEPS_MAX
+        last = self.steps + STEPS_MAX * max(1.0, until - self.now)
         try:
             while True:
                 if ready:
