@@ -173,6 +173,22 @@ def test_a_primary_that_stands_still_is_not_ended_while_no_other_copy_lives() ->
     simulation.end()
 
 
+@pytest.mark.parametrize("after_s", [0.6, 0.76, 0.92, 1.08])
+def test_a_primary_that_dies_during_a_move_is_replaced_at_once(after_s: float) -> None:
+    """Its agent said so before anybody looked again; the leader noted the loss and took the note back, turn by turn."""
+    simulation = cluster()
+    world = simulation.world
+    before = world.checker.tables["groups"]["groups/1:1"]
+    servers = world.servers_of("1:1")
+    simulation.operator.action(next(s.node_uid for s in servers if s.shard_uid != before["primary"]), "maintenance_on")
+    simulation.run_for(after_s)
+    next(s for s in servers if s.shard_uid == before["primary"]).die(planned=False)
+    simulation.run_for(1.0)
+    assert world.checker.tables["groups"]["groups/1:1"]["primary"] != before["primary"]
+    simulation.rest(60.0)
+    simulation.end()
+
+
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
 def test_a_stuck_server_is_ended_in_its_time_whatever_the_leaders_clock_does(jump_s: float) -> None:
     """A wall clock that was set back by an hour once put the end of a stuck primary off for an hour; one that was set

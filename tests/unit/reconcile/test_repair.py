@@ -82,8 +82,8 @@ def test_when_a_copy_is_missing(
 @pytest.mark.parametrize("health", Health)
 @pytest.mark.parametrize("shard_uid", [1, 2])
 def test_what_is_noted_is_not_taken_back_by_the_next_turn(process: ProcessState, health: Health, shard_uid: int) -> None:
-    # A process may have ended since its server was seen to answer. Two notes that turn each other round would keep the leader
-    # busy without end, and no failover waits less than for a primary whose end was noted just now.
+    # A process may have ended since its server was seen to answer. Notes that take each other back keep the leader busy
+    # without end, and no failover comes while the primary's end was noted just now.
     for has_daemon, restarts, since in product((True, False), (0, 1, 3), (None, NOW)):
         builder = pair().with_process(shard_uid, process).with_server(shard_uid, health=health)
         builder = builder if has_daemon else builder.without_daemon(shard_uid)

@@ -189,6 +189,8 @@ class Simulation:
             raise Violation("defect", _LOG.defects[0])
         if world.loop.failures:
             raise Violation("defect", world.loop.failures[0])
+        if world.loop.circle:
+            raise Violation("turns_in_circles", world.loop.circle)
 
     def rest(self, seconds: float = CONVERGE_S) -> None:
         """End the faults; raises Violation unless the cluster comes to rest in time."""

@@ -11,9 +11,11 @@ from shardwright.model.decision import Decision
 from shardwright.model.seen import Health
 from shardwright.model.view import Put
 from shardwright.reconcile import group as groups
+from shardwright.reconcile import repair
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
     a_primary_that_dies_long_after_its_link,
+    primaries_that_die_during_a_move,
     primaries_that_stand_still_without_a_replica,
 )
 
@@ -65,6 +67,18 @@ def replaces_a_primary_that_only_does_not_answer() -> Sequence[Patch]:
 @mutant_in(primaries_that_stand_still_without_a_replica)
 def ends_a_stuck_server_that_is_all_there_is() -> Sequence[Patch]:
     return [(groups, "is_dispensable", lambda shard, view, *, since: True)]
+
+
+@mutant_in(primaries_that_die_during_a_move)
+def notes_a_loss_and_takes_it_back_without_end() -> Sequence[Patch]:
+    right = repair.is_sound
+
+    def is_sound(view: Any, group: Any, shard: Any) -> bool:
+        seen = view.servers.get(shard.uid)
+        was_serving = seen is not None and seen.health is Health.OK and group.primary == shard.uid
+        return was_serving or right(view, group, shard)
+
+    return [(repair, "is_sound", is_sound)]
 
 
 @mutant

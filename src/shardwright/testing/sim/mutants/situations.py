@@ -154,6 +154,24 @@ def a_primary_that_dies_long_after_its_link(simulation: Simulation) -> None:
     world.loop.at(90.0, strike)
 
 
+def primaries_that_die_during_a_move(simulation: Simulation) -> None:
+    """While a new copy syncs, and the leader looks often."""
+    world = simulation.world
+
+    def begin() -> None:
+        simulation.operator.action(1, "maintenance_on")
+        world.loop.at(0.9, strike)
+
+    def strike() -> None:
+        for move in list(world.checker.tables["moves"].values()):
+            group = world.checker.tables["groups"].get(f"groups/{move['group_uid']}")
+            for server in world.servers_of(move["group_uid"] or ""):
+                if group is not None and server.shard_uid == group["primary"] and server.is_alive:
+                    server.die(planned=False)
+
+    world.loop.at(22.0, begin)
+
+
 def primaries_that_stand_still_without_a_replica(simulation: Simulation) -> None:
     """For longer than a stuck server is given, while their replicas die; then they go on."""
     world = simulation.world
