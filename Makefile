@@ -32,7 +32,7 @@ demo: $(VENV)/.run ## three nodes under live writes; every node action; a report
 	@exec $(BIN)/python -m shardwright.demo $(if $(SERVER),--server $(SERVER)) $(ARGS)
 
 test: $(VENV)/.dev ## all tests, with the servers found on this machine; does not disturb a running cluster
-	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, import rules, unit and property tests; under a minute
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted as it should be: run make format" >&2; exit 1; }

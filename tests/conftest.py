@@ -56,6 +56,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # A file goes to one worker as a whole, so what it begins with decides.
+    first = {item.path for item in items if item.get_closest_marker("begins_first")}
+    items.sort(key=lambda item: item.path not in first)
     if found_servers():
         return
     skip = pytest.mark.skip(reason="neither valkey-server nor redis-server was found (apt-get install redis-server)")
@@ -73,7 +76,9 @@ def server_binary(request: pytest.FixtureRequest) -> Path:
     return found_servers()[kind]
 
 
-_bases = itertools.count(os.getpid() * 16)
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+_bases = itertools.count(_RUN * 1024 + _WORKER, 16)
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*arguments: str, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
-    """``python -m shardwright.testing.sim …``."""
+def run(*arguments: str, timeout_s: float = 300.0, niceness: int = 0) -> subprocess.CompletedProcess[str]:
+    """``python -m shardwright.testing.sim …``; a niceness above 0 lets other work go first."""
     return subprocess.run(
-        [sys.executable, "-m", "shardwright.testing.sim", *arguments],
+        ["nice", "-n", str(niceness), sys.executable, "-m", "shardwright.testing.sim", *arguments],
         capture_output=True,
         text=True,
         timeout=timeout_s,

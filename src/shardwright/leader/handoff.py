@@ -34,6 +34,8 @@ PAUSE_S = 3.0
 CATCH_UP_S = 1.0
 """How long the candidate may take to reach the primary's offset, before the hold and again behind the fence."""
 POLL_S = 0.001
+POLL_SHARE = 0.05
+"""Of the time waited already: what it adds to a pause at most. Many handoffs that wait long at once do not fill the machine."""
 RETRY_DELAYS_S = (0.3, 1.0, 2.0, 5.0)
 """Before the next attempt; the last one repeats."""
 
@@ -166,14 +168,15 @@ class Handoffs:
         return old, new
 
     async def _wait_offset(self, session: ManagementSession, offset: int, code: str, text: str) -> ServerSeen:
-        deadline = self.clock.monotonic() + CATCH_UP_S
+        began = self.clock.monotonic()
         while True:
             seen = await session.info()
             if seen.role is Role.REPLICA and seen.offset >= offset:
                 return seen
-            if self.clock.monotonic() > deadline:
+            waited_s = self.clock.monotonic() - began
+            if waited_s > CATCH_UP_S:
                 raise _NotNow(Reason(code, f"{text}: {seen.offset} of {offset}", Grade.SOFT_LIMIT))
-            await self.clock.sleep(POLL_S)
+            await self.clock.sleep(max(POLL_S, POLL_SHARE * waited_s))
 
     async def _intend(self, attempt: Attempt) -> None:
         def build(view: ClusterView) -> Sequence[Write]:
