@@ -24,6 +24,8 @@ class Faults:
         self.world = world
         self.simulation = simulation
         self.is_over = False
+        self.last_at = 0.0
+        """When something went wrong last."""
         self.kinds: tuple[tuple[str, Callable[[], str | None], int], ...] = (
             ("daemon killed", self._kill_daemon, 3),
             ("daemon frozen", self._freeze_daemon, 3),
@@ -59,6 +61,7 @@ class Faults:
         name, strike, _ = rng.choices(self.kinds, weights=[k[2] for k in self.kinds])[0]
         what = strike()
         if what is not None:
+            self.last_at = self.world.loop.now
             self.world.tally.faults[name] += 1
             self.world.log(f"fault: {name}: {what}")
 
@@ -71,6 +74,7 @@ class Faults:
         """Kill or freeze a random server."""
         if not self.is_over:
             what = self._kill_server() if self.world.rng.random() < 0.5 else self._freeze_server()
+            self.last_at = self.world.loop.now
             self.world.log(f"fault: server: {what}")
 
     def _duration(self) -> float:
@@ -132,6 +136,7 @@ class Faults:
                 skips[0] -= 1
                 return
             world.on_point.remove(reached)
+            self.last_at = world.loop.now
             world.tally.struck[point] += 1
             world.log(f"struck at {point}: {self._freeze(daemon) if freezes else self._kill(daemon)}")
 
