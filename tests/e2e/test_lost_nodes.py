@@ -88,6 +88,15 @@ def test_lost_copies_are_rebuilt_and_what_returns_is_not_one_too_many(cluster: R
     assert "replica_rebuild" in kinds
 
 
+def test_the_endpoint_of_a_dead_node_is_served_by_another(cluster: RestCluster) -> None:
+    uid = databases(cluster)[0]
+    node = cluster.endpoint(uid)
+    with unsupervised(cluster):
+        kill(cluster, node)
+        assert cluster.wait("an answer", lambda: keys_in(cluster, uid), seconds=30) == KEYS
+        assert cluster.endpoint(uid) != node
+
+
 def test_nothing_is_rebuilt_on_a_node_in_maintenance(cluster: RestCluster) -> None:
     uid = databases(cluster)[0]
     node = cluster.replica(uid)

@@ -391,24 +391,32 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
         if move.is_cancel_wanted:
             return _end(move, now)
         return Decision(writes=(Put(_enter(move, MoveState.HANDOFF, now)),))
-    if not is_bound and (at_target is EndpointState.LISTENING or _source_is_out(source, at_source, move, now)):
+    is_target_away = move.to_node not in view.daemons and (target is None or not target.answers)
+    is_target_lost = is_target_away and _age(move, now) > AGENT_ABSENT_LIMIT
+    is_out = not is_target_away and _source_is_out(source, at_source, move, now)
+    if not is_bound and (at_target is EndpointState.LISTENING or is_out):
         return Decision(writes=(Put(replace(endpoint, nodes=(move.to_node,))),))
     if is_bound and at_target is EndpointState.LISTENING and at_source in (EndpointState.ABSENT, EndpointState.BIND_FAILED):
         return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
     if source is None or not source.answers:
         if is_bound and at_target is EndpointState.LISTENING and _age(move, now) > SILENT_PROCESS_LIMIT:
             return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
+        if is_target_lost:
+            return _end(move, now, _target_lost(move))
         return Decision(wake_at=now + timedelta(seconds=1))
     if move.is_cancel_wanted and not is_bound and at_source is EndpointState.LISTENING:
         return _end(move, now)
-    is_target_away = move.to_node not in view.daemons and (target is None or not target.answers)
-    if is_target_away and not is_bound and at_source is EndpointState.LISTENING and _age(move, now) > AGENT_ABSENT_LIMIT:
-        text = f"node {move.to_node} has no running daemon and no endpoint process that could take the endpoint"
-        return _end(move, now, _reason(move, Code.NODE_DOWN, text))
+    if is_target_lost and not is_bound and at_source in (EndpointState.LISTENING, EndpointState.ABSENT):
+        return _end(move, now, _target_lost(move))
     if at_source in (EndpointState.LISTENING, EndpointState.DRAINING):
         command = PassEndpoint(endpoint.uid, endpoint.database_uid, move.from_node, move.to_node)
         return Decision(commands=(command,), wake_at=now + timedelta(milliseconds=100))
     return Decision(wake_at=now + timedelta(seconds=1))
+
+
+def _target_lost(move: Move) -> Reason:
+    text = f"node {move.to_node} has no running daemon and no endpoint process that could take the endpoint"
+    return _reason(move, Code.NODE_DOWN, text)
 
 
 def _state_of(seen: EndpointSeen) -> EndpointState:

@@ -35,7 +35,7 @@ CATCH_UP_S = 1.0
 """How long the candidate may take to reach the primary's offset, before the hold and again behind the fence."""
 POLL_S = 0.001
 POLL_SHARE = 0.05
-"""Of the time waited already: what it adds to a pause at most. Many handoffs that wait long at once do not fill the machine."""
+"""Of the time waited already: what it adds to a pause at most. Many handoffs that wait long do not fill the machine."""
 RETRY_DELAYS_S = (0.3, 1.0, 2.0, 5.0)
 """Before the next attempt; the last one repeats."""
 

@@ -32,6 +32,7 @@ from shardwright.model.view import ClusterView, Write
 from shardwright.reconcile.database import decide_database
 from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
 from shardwright.reconcile.group import decide_group, decide_unwanted
+from shardwright.reconcile.rebinding import decide_rebinding
 from shardwright.reconcile.repair import decide_repair
 from shardwright.server.protocol import Servers
 from shardwright.store import keys
@@ -296,6 +297,7 @@ DECIDERS: tuple[tuple[Names, Decide], ...] = (
     (lambda view: [str(uid) for uid in sorted(view.databases)], _database),
     (lambda view: [""], lambda name, view, now: decide_unwanted(view)),
     (lambda view: [""], lambda name, view, now: decide_repair(view, now)),
+    (lambda view: [""], lambda name, view, now: decide_rebinding(view, now)),
     (lambda view: [m.uid for m in view.live_moves()], _move),
     (lambda view: [a.uid for a in view.live_actions()], _action),
 )

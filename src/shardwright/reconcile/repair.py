@@ -138,12 +138,13 @@ def _not_wanted(move: Move, view: ClusterView) -> str:
     if database is None or not database.has_replica:
         return "its database wants no replicas any more"
     target = None if move.to_node is None else view.nodes.get(move.to_node)
-    if target is None or not target.accepts_placement or target.uid in _nodes_being_emptied(view):
+    if target is None or not target.accepts_placement or target.uid in nodes_being_emptied(view):
         return "its node takes no new shards any more"
     return ""
 
 
-def _nodes_being_emptied(view: ClusterView) -> set[NodeUid]:
+def nodes_being_emptied(view: ClusterView) -> set[NodeUid]:
+    """Nodes whose action replaces what they hold, and says what blocks it."""
     return {a.node_uid for a in view.live_actions() if a.name in _EMPTYING}
 
 
@@ -193,7 +194,7 @@ def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | Non
     if not missing:
         return [], None
     grace = timedelta(seconds=view.policy.slave_ha_grace_period_s)
-    emptied = _nodes_being_emptied(view)
+    emptied = nodes_being_emptied(view)
     found: list[_Lost] = []
     wake_at: datetime | None = None
     for shard in missing:
@@ -203,12 +204,12 @@ def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | Non
         if shard.node_uid in emptied:
             continue  # The action that empties the node replaces it too, and says what blocks it.
         moves = [m for m in view.moves.values() if is_rebuild(m) and m.shard_uid == shard.uid]
-        due = max((shard.missing_since or now) + grace, _retry_at(moves, now))
+        due = max((shard.missing_since or now) + grace, retry_at(moves, now))
         if now < due:
             wake_at = _earlier(wake_at, due)
             continue
         failures = Counter(m.to_node for m in moves if m.state is MoveState.FAILED and m.to_node is not None)
-        found.append(_Lost(shard, group, database, failures, 1 + max((_number(m) for m in moves), default=0)))
+        found.append(_Lost(shard, group, database, failures, 1 + max((number_of(m) for m in moves), default=0)))
     return sorted(found, key=lambda one: (-_priority(one.database), one.shard.uid)), wake_at
 
 
@@ -229,7 +230,7 @@ def _is_to_rebuild(shard: Shard, group: SlotGroup, database: Database, view: Clu
     return serves and not is_sound(view, group, shard)
 
 
-def _retry_at(moves: list[Move], now: datetime) -> datetime:
+def retry_at(moves: list[Move], now: datetime) -> datetime:
     """Earliest time of the next attempt. One that is further away than any delay was noted by a clock that was ahead."""
     failed = [m for m in moves if m.state is MoveState.FAILED]
     if not failed:
@@ -251,7 +252,8 @@ def _priority(database: Database) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _number(move: Move) -> int:
+def number_of(move: Move) -> int:
+    """How many moves of the cluster's own there were for the same thing, with this one."""
     return int(move.uid.rpartition("-")[2])
 
 

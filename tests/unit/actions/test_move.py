@@ -323,6 +323,19 @@ def test_an_endpoint_does_not_wait_for_a_node_that_is_gone() -> None:
     assert decide(builder.with_daemon(3), rebind(MoveState.HANDOFF), later_s=11).writes == ()
 
 
+@pytest.mark.parametrize("bound_to", [1, 3])
+def test_an_endpoint_whose_nodes_are_both_gone_is_given_up(bound_to: int) -> None:
+    """It was bound to the dead target and waited there without end; now whoever asked looks for another node."""
+    builder = replicated().without_daemon(1).without_daemon(3)
+    silent = {NodeUid(n): EndpointProcessSeen(NodeUid(n), NOW, answers=False) for n in (1, 3)}
+    builder = ClusterBuilder(replace(builder.view, endpoint_processes={**builder.view.endpoint_processes, **silent}))
+    endpoint = builder.view.endpoints[EndpointUid("1:1")]
+    builder = builder.with_records(replace(endpoint, nodes=(NodeUid(bound_to),)))
+    assert decide(builder, rebind(MoveState.HANDOFF), later_s=9).writes == ()
+    ended = move_after(decide(builder, rebind(MoveState.HANDOFF), later_s=11))
+    assert (ended.state, [r.code for r in ended.reasons]) == (MoveState.FAILED, ["node_down"])
+
+
 @pytest.mark.parametrize("state", [MoveState.SYNCING, MoveState.READY, MoveState.HANDOFF])
 def test_a_copy_that_may_be_all_there_is_is_not_given_up(state: MoveState) -> None:
     move = replace(relocation(state, new_shard_uid=ShardUid(3)), is_cancel_wanted=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from shardwright.errors import ShardwrightError
 from shardwright.model.action import MoveState
+from shardwright.reconcile.repair import is_rebuild
 from shardwright.testing.chaos import facts
 from shardwright.testing.chaos.cluster import ChaosCluster
 from shardwright.testing.chaos.facts import Records
@@ -173,8 +174,7 @@ def _count(cluster: ChaosCluster, result: Result) -> None:
         outcomes[" ".join(filter(None, (action.name, action.status, action.error_code)))] += 1
     result.actions = dict(outcomes)
     result.handoffs = sum(m.evidence is not None for m in now.moves)
-    own = [m for m in now.moves if m.action_uid is None]
-    result.rebuilds = sum(m.state is MoveState.DONE for m in own)
+    result.rebuilds = sum(is_rebuild(m) and m.state is MoveState.DONE for m in now.moves)
 
 
 def _defects(cluster: ChaosCluster) -> list[str]:

@@ -1,0 +1,86 @@
+"""Endpoints of a dead node: bound to another one, as the cluster's own move.
+
+Called by the leader each turn. A node without a daemon whose endpoint process answers nothing serves nobody, and nobody
+there will start that process again. A daemon that is back in time starts it itself: the lease's end and what the move waits
+for a silent process are the grace. One that only stood still passes the endpoint on with its connections when it goes on.
+An endpoint on several nodes is left alone: the others serve it.
+"""
+
+from collections import Counter
+from datetime import datetime
+
+from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.database import DatabaseStatus, Endpoint
+from shardwright.model.decision import Decision
+from shardwright.model.event import Event, Severity
+from shardwright.model.ids import MoveUid, NodeUid
+from shardwright.model.reason import Reason
+from shardwright.model.view import ClusterView, Put, Write
+from shardwright.plan.ledger import Ledger
+from shardwright.plan.placement import Unplaceable, choose_endpoint
+from shardwright.reconcile.repair import LOOK_AGAIN, nodes_being_emptied, number_of, retry_at
+
+BEGUN_AT_ONCE = 20
+"""Rebinds that begin in one decision, two records each; under the store's bound for one transaction."""
+
+
+def decide_rebinding(view: ClusterView, now: datetime) -> Decision:
+    """Begin a rebind for each endpoint whose node is dead, and say which finds no other node."""
+    stranded = _stranded(view)
+    if not stranded:
+        return Decision()
+    ledger = Ledger(view)
+    writes: list[Write] = []
+    reasons: list[Reason] = []
+    wake_at = now + LOOK_AGAIN
+    for endpoint in stranded:
+        moves = [m for m in view.moves.values() if m.action_uid is None and m.endpoint_uid == endpoint.uid]
+        due = retry_at(moves, now)
+        if now < due:
+            wake_at = min(wake_at, due)
+            continue
+        failures = Counter(m.to_node for m in moves if m.state is MoveState.FAILED and m.to_node is not None)
+        near = ledger.primary_nodes(endpoint.database_uid)
+        found = choose_endpoint(ledger, near=near, leaving=endpoint.nodes[0], failures=failures, bound=endpoint)
+        if isinstance(found, Unplaceable):
+            reasons.extend(found.reasons)
+            continue
+        ledger.place_endpoint(found)
+        writes += _begin(endpoint, found, 1 + max((number_of(m) for m in moves), default=0), now)
+    return Decision(writes=tuple(writes), reasons=tuple(reasons), wake_at=wake_at)
+
+
+def _stranded(view: ClusterView) -> list[Endpoint]:
+    """Endpoints that no process serves and none will, and that nobody moves; not more than begin at once. A node that was
+    not asked yet, after a change of leader, is not dead."""
+    silent = {uid for uid, process in view.endpoint_processes.items() if not process.answers}
+    dead = (silent & view.nodes.keys()) - view.daemons.keys() - nodes_being_emptied(view)
+    if not dead:
+        return []
+    moving = {m.endpoint_uid for m in view.live_moves()}
+    bound = (e for uid in sorted(dead) for e in view.endpoints_on(uid))
+    return [e for e in bound if e.uid not in moving and len(e.nodes) == 1 and _is_kept(e, view)][:BEGUN_AT_ONCE]
+
+
+def _is_kept(endpoint: Endpoint, view: ClusterView) -> bool:
+    database = view.databases.get(endpoint.database_uid)
+    return database is not None and database.status in (DatabaseStatus.ACTIVE, DatabaseStatus.ACTIVE_CHANGE_PENDING)
+
+
+def _begin(endpoint: Endpoint, target: NodeUid, number: int, now: datetime) -> tuple[Write, ...]:
+    source = endpoint.nodes[0]
+    move = Move(
+        MoveUid(f"rebind-{endpoint.uid}-{number}"),
+        None,
+        MoveKind.REBIND,
+        MoveState.PLANNED,
+        endpoint.database_uid,
+        now,
+        endpoint_uid=endpoint.uid,
+        from_node=source,
+        to_node=target,
+        state_since=now,
+    )
+    text = f"node {source} serves endpoint {endpoint.uid} no more: node {target} shall serve it"
+    event = Event(now, "endpoint_rebind", Severity.WARNING, text, node_uid=target, database_uid=endpoint.database_uid)
+    return (Put(move), Put(event))
