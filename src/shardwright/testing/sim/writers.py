@@ -78,5 +78,5 @@ class Writers:
         self.world.tally.writes["acknowledged" if outcome else "refused" if outcome is False else "unknown"] += 1
         if outcome:
             self.failing_since.pop(write.database_uid, None)
-        else:
+        elif write.database_uid in self._ports:  # An answer may come behind the database's end.
             self.failing_since.setdefault(write.database_uid, self.world.loop.now)
