@@ -9,6 +9,7 @@ from shardwright.reconcile import group as groups
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
     a_leader_killed_before_the_promotion,
+    a_leader_that_sleeps_for_longer_than_the_pause,
     an_endpoint_that_sleeps_through_the_hold,
     replicas_that_lag,
 )
@@ -22,7 +23,7 @@ def skips_the_offset_comparison() -> Sequence[Patch]:
     return [(handoff.Handoffs, "_wait_offset", wait_offset)]
 
 
-@mutant
+@mutant_in(a_leader_that_sleeps_for_longer_than_the_pause)
 def forgets_the_hard_fence() -> Sequence[Patch]:
     async def fence(self: Any, attempt: Any, old: Any, new: Any) -> None:
         attempt.began_at = self.clock.now()

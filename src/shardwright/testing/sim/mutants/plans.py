@@ -50,7 +50,7 @@ def forgets_the_copy_that_it_undoes() -> Sequence[Patch]:
     def undo(moving: Any, new: Any, view: Any, now: datetime) -> Decision:
         return move._end(moving, now)
 
-    def give_up(moving: Any, new: Any, now: datetime, *reasons: Any) -> Decision:
+    def give_up(moving: Any, new: Any, view: Any, now: datetime, *reasons: Any) -> Decision:
         if moving.state is MoveState.PLANNED:
             return move._end(moving, now, *reasons)
         return Decision(writes=(Put(move._enter(moving, MoveState.UNDOING, now, reasons=reasons)),))

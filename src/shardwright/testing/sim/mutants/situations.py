@@ -35,6 +35,17 @@ def a_leader_killed_behind_the_promotion(simulation: Simulation) -> None:
     _when(simulation, "handoff:promote:after", kill)
 
 
+def a_leader_that_sleeps_for_longer_than_the_pause(simulation: Simulation) -> None:
+    """Between the fence and the promotion, again and again; its lease outlasts that, and no endpoint holds for so long."""
+
+    def sleep(daemon: Any) -> None:
+        daemon.process.freeze()
+        simulation.world.loop.at(5.0, daemon.process.thaw, simulation.world.loop)
+        _when(simulation, "handoff:compare:before", sleep)
+
+    _when(simulation, "handoff:compare:before", sleep)
+
+
 def an_endpoint_that_sleeps_through_the_hold(simulation: Simulation) -> None:
     """It goes on with the old primary when it wakes, just when the leader is frozen before the demotion."""
     world = simulation.world
