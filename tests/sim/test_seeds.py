@@ -3,7 +3,7 @@
 import pytest
 from sim_runs import run
 
-SHARE = 250
+SHARE = 200
 
 
 @pytest.mark.begins_first

@@ -69,7 +69,9 @@ def _missing_daemon(view: ClusterView, move: Move) -> Reason | None:
     if move.to_node is None or move.to_node in view.daemons:
         return None
     process = view.endpoint_processes.get(move.to_node)
-    if move.kind is MoveKind.RELOCATE and move.state in (MoveState.PLANNED, MoveState.STARTING):
+    is_to_start = move.state in (MoveState.PLANNED, MoveState.STARTING)
+    has_lost = move.state in (MoveState.SYNCING, MoveState.READY) and not _has_started(view, move)
+    if move.kind is MoveKind.RELOCATE and (is_to_start or has_lost):
         text = f"node {move.to_node} has no running daemon that could start the new copy of shard {move.shard_uid}"
     elif move.kind is MoveKind.REBIND and (process is None or not process.answers):
         text = f"node {move.to_node} has no running daemon that could start a process to serve endpoint {move.endpoint_uid}"

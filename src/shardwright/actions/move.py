@@ -187,10 +187,8 @@ def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: 
         if seen.role is not Role.REPLICA and not has_sync_to_spare(view):
             return Decision(wake_at=now + timedelta(seconds=1))
         return Decision(writes=(Put(_enter(move, MoveState.SYNCING, now, sync_began_at=now, reasons=())),))
-    is_agent_away = new.node_uid not in view.daemons and state is not ProcessState.RUNNING
-    if is_agent_away and _age(move, now) > AGENT_ABSENT_LIMIT:
-        text = f"node {new.node_uid} has no running daemon that could start the new server"
-        return _give_up(move, new, view, now, _reason(move, Code.NODE_DOWN, text))
+    if _is_stranded(move, new, view, now):
+        return _give_up(move, new, view, now, _stranded(move, new))
     if _age(move, now) > START_LIMIT:
         text = f"the new server on node {new.node_uid} did not answer within {START_LIMIT.seconds} s"
         return _give_up(move, new, view, now, _reason(move, "shard_start_timeout", text))
@@ -205,6 +203,8 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
     if view.process_state(new.uid) in (ProcessState.FAILED, ProcessState.GONE):
         text = f"the new server on node {new.node_uid} ended during its sync"
         return _give_up(move, new, view, now, _reason(move, "shard_lost", text))
+    if _is_stranded(move, new, view, now):
+        return _give_up(move, new, view, now, _stranded(move, new))
     seen = view.servers.get(new.uid)
     source = view.servers.get(group.primary) if group.primary is not None else None
     if seen is not None and source is not None and _holds_everything(source, seen):
@@ -218,6 +218,19 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
         text = f"the sync to node {new.node_uid} did not advance for {SYNC_SILENCE_LIMIT.seconds} s"
         return _give_up(move, new, view, now, _reason(move, "sync_stalled", text))
     return Decision(wake_at=now + timedelta(seconds=1))
+
+
+def _is_stranded(move: Move, new: Shard, view: ClusterView, now: datetime) -> bool:
+    """Whether the new server does not run, and for long nobody was there who could start it."""
+    seen = view.servers.get(new.uid)
+    answers = seen is not None and seen.health in (Health.OK, Health.LOADING)
+    is_agent_away = new.node_uid not in view.daemons and view.process_state(new.uid) is not ProcessState.RUNNING
+    return is_agent_away and not answers and _age(move, now) > AGENT_ABSENT_LIMIT
+
+
+def _stranded(move: Move, new: Shard) -> Reason:
+    text = f"node {new.node_uid} has no running daemon that could start the new server"
+    return _reason(move, Code.NODE_DOWN, text)
 
 
 def has_sync_to_spare(view: ClusterView) -> bool:
@@ -251,6 +264,8 @@ def _ready(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: dat
     """The new copy holds what the primary holds. Only now may the old one lose its role or leave."""
     if move.is_cancel_wanted:
         return _give_up(move, new, view, now)
+    if _is_stranded(move, new, view, now):
+        return _give_up(move, new, view, now, _stranded(move, new))
     if group.primary == move.shard_uid or (move.hands_over and group.primary != new.uid):
         leaving = replace(move, shard_uid=move.shard_uid, hands_over=True)
         return Decision(writes=(Put(_enter(leaving, MoveState.HANDOFF, now)),))
@@ -292,6 +307,8 @@ def _stop_old(move: Move, old: Shard, new: Shard | None, view: ClusterView, now:
         return Decision(writes=(Put(_enter(move, MoveState.HANDOFF, now, attempts=0)),))
     if group is None or new is None or _stands(group, new, view):
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.STOPPED)),))
+    if group.primary != new.uid and _is_stranded(move, new, view, now):
+        return _give_up(move, new, view, now, _stranded(move, new))
     waiting = _reason(move, "new_copy_not_in_sync", "the new copy is not in sync at the moment", Grade.SOFT_LIMIT)
     return Decision(wake_at=now + timedelta(seconds=1), reasons=(waiting,))
 
@@ -306,6 +323,10 @@ def _stands(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
 def _persist(
     move: Move, old: Shard, new: Shard | None, database: Database | None, view: ClusterView, now: datetime
 ) -> Decision:
+    group = view.groups.get(old.group_uid)
+    if new is not None and group is not None and group.primary is not None and _is_stranded(move, new, view, now):
+        # Its files are out of reach. The primary's own will do; without that one the old files may be all there is.
+        new = view.shards.get(group.primary) if primary_lives(group, view, now) else new
     seen = view.servers.get(new.uid) if new is not None else None
     if database is None or new is None or is_persisted(database.persistence, seen):
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.GONE)),))

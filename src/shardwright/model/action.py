@@ -200,7 +200,7 @@ MOVE_TRANSITIONS: dict[MoveState, frozenset[MoveState]] = {
     MoveState.HANDOFF: frozenset(
         {MoveState.CLEANING, MoveState.DONE, MoveState.UNDOING, MoveState.FAILED, MoveState.CANCELLED}
     ),
-    MoveState.CLEANING: frozenset({MoveState.DONE, MoveState.HANDOFF}),
+    MoveState.CLEANING: frozenset({MoveState.DONE, MoveState.HANDOFF, MoveState.UNDOING}),
     MoveState.UNDOING: frozenset({MoveState.FAILED, MoveState.CANCELLED}),
     MoveState.DONE: frozenset(),
     MoveState.FAILED: frozenset(),

@@ -247,6 +247,37 @@ def test_a_target_whose_daemon_stays_away_is_given_up_before_the_start_limit() -
     assert decide(builder, starting, later_s=11).writes == ()
 
 
+@pytest.mark.parametrize("state", [MoveState.SYNCING, MoveState.READY, MoveState.CLEANING])
+def test_a_new_copy_whose_whole_node_dies_is_given_up(state: MoveState) -> None:
+    """Its next incarnation waited for a daemon that was not there: in a sync for two minutes, behind it without end."""
+    move = relocation(state, new_shard_uid=ShardUid(3))
+    builder = with_new_copy(replicated(), role=None, health=Health.REFUSED).without_daemon(3)
+    builder = builder.with_process(3, ProcessState.UNKNOWN)
+    builder = builder.with_records(replace(builder.view.shards[ShardUid(3)], in_sync_generation=-1))
+    assert move_after_or_none(decide(builder, move, later_s=9)) is None
+    given_up = move_after(decide(builder, move, later_s=11))
+    assert (given_up.state, given_up.reasons[0].code) == (MoveState.UNDOING, "node_down")
+    assert move_after_or_none(decide(builder.with_daemon(3), move, later_s=11)) is None
+    back = with_new_copy(replicated()).without_daemon(3)
+    ended = move_after_or_none(decide(back, move, later_s=11))
+    assert ended is None or ended.state is not MoveState.UNDOING
+
+
+def test_when_the_new_copys_files_are_out_of_reach_the_primarys_are_written_before_the_old_ones_go() -> None:
+    """The move waited for a dead node's file, and while it did the lost copy was not rebuilt."""
+    later = NOW + timedelta(seconds=11)
+    builder = with_new_copy(replicated().with_database_changed(1, persistence=Persistence.SNAPSHOT), health=Health.REFUSED)
+    builder = builder.without_daemon(3).with_process(3, ProcessState.UNKNOWN)
+    builder = builder.with_records(replace(builder.view.shards[ShardUid(2)], wanted=ShardWanted.STOPPED))
+    builder = builder.with_process(2, ProcessState.GONE).with_server(1, at=later)
+    cleaning = relocation(MoveState.CLEANING, new_shard_uid=ShardUid(3), has_left=True)
+    assert decide(builder, cleaning, later_s=11).commands == (SaveNow(ShardUid(1)),)
+    saved = builder.with_server(1, saves_since_start=1)
+    assert shard_after(decide(saved, cleaning, later_s=11), 2).wanted is ShardWanted.GONE
+    unseen = saved.with_server(1, health=Health.TIMEOUT)
+    assert decide(unseen, cleaning, later_s=11).writes == ()
+
+
 def test_an_endpoint_process_that_was_started_anew_has_nothing_to_pass() -> None:
     builder = with_endpoint_states(replicated(), {1: EndpointState.ABSENT, 3: EndpointState.ABSENT})
     bound = next(w.record for w in decide(builder, rebind(MoveState.HANDOFF)).writes if isinstance(w, Put))

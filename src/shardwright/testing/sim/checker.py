@@ -26,7 +26,7 @@ NEXT_STATE = {
     "syncing": {"ready", "undoing"},
     "ready": {"handoff", "cleaning", "undoing"},
     "handoff": {"cleaning", "done", "undoing", "failed", "cancelled"},
-    "cleaning": {"done", "handoff"},
+    "cleaning": {"done", "handoff", "undoing"},
     "undoing": {"failed", "cancelled"},
 }
 ENDED_STATES = {"done", "failed", "cancelled"}
