@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -179,6 +180,22 @@ def test_ports_in_use_are_refused_before_anything_is_made(cluster: LocalCluster)
     assert "in use" in done.stderr
     assert "--api-port" in done.stderr
     assert not cluster.directory.exists()
+
+
+@pytest.mark.parametrize("held_s", [1.0, 20.0])
+def test_a_recorded_nodes_port_may_be_in_use_for_a_moment(cluster: LocalCluster, held_s: float) -> None:
+    """As a daemon's is that was killed just now, on a busy machine."""
+    cluster.up()
+    cluster.down()
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((cluster.base, 9443))
+        taken.listen()
+        release = threading.Timer(held_s, taken.close)
+        release.start()
+        done = cluster.up()
+        release.cancel()
+    assert (done.returncode, "in use" in done.stderr) == ((0, False) if held_s < 2 else (1, True))
 
 
 def test_a_directory_in_which_others_write_is_refused(cluster: LocalCluster) -> None:

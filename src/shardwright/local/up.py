@@ -7,6 +7,7 @@ anything was made, or takes back what was.
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,8 @@ from shardwright.tasks import spawn
 
 LOCK_WAIT_S = 3.0
 """Another ``up`` that only looks, or a supervisor that is just ending, holds the lock for a moment."""
+PORT_WAIT_S = 2.0
+"""For a recorded node's port that is in use while its daemon does not run."""
 DAEMON_MODULE = "shardwright.local.daemon"
 
 
@@ -108,14 +111,22 @@ def _check_recorded(layout: Layout) -> None:
     cluster, nodes = _recorded(layout)
     assert cluster is not None
     for node in nodes:
-        try:
-            if not _runs(layout, node.uid):
-                check_addresses((node.address,), cluster.api_port)
-        except Rejected:
-            # A daemon says who it is before it listens: one that a dead supervisor had just started may do both meanwhile.
-            if not _runs(layout, node.uid):
-                raise
+        _wait_for_port(layout, node, cluster.api_port)
     welcome(layout, cluster, nodes)
+
+
+def _wait_for_port(layout: Layout, node: Node, port: int) -> None:
+    """Until the node's daemon runs, or could listen. One that was killed keeps its port until the last of its threads has
+    ended, on a busy machine for a moment; one that a dead supervisor had just started says who it is before it listens.
+    Raises Rejected when the port stays in use."""
+    deadline = time.monotonic() + PORT_WAIT_S
+    while not _runs(layout, node.uid):
+        try:
+            return check_addresses((node.address,), port)
+        except Rejected:
+            if time.monotonic() > deadline and not _runs(layout, node.uid):
+                raise
+        time.sleep(0.1)
 
 
 def _runs(layout: Layout, uid: NodeUid) -> bool:
