@@ -373,7 +373,10 @@ class RestCluster:
         parts = []
         for path in ("/v1/nodes/status", "/v1/bdbs", "/v1/shards", "/v1/nodes/actions"):
             try:
-                parts.append(f"{path}: {json.dumps(_brief(self.call('GET', path).json()))[:6000]}")
+                found = self.call("GET", path).json()
+                if "actions" in found:
+                    found["actions"].reverse()  # the youngest says why
+                parts.append(f"{path}: {json.dumps(_brief(found))[:9000]}")
             except (AssertionError, httpx.HTTPError, ValueError) as e:
                 parts.append(f"{path}: {e!r}")
         return "\n".join([*parts, self.logs()])

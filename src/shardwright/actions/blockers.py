@@ -14,7 +14,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import Code
-from shardwright.plan.standing import is_dispensable
+from shardwright.plan.standing import is_dispensable, is_gone
 
 NAMED_AFTER = timedelta(seconds=1.5)
 """Longer than what goes well takes to show; short enough to name a blocker within two seconds."""
@@ -93,6 +93,10 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
     if seen is None or seen.unanswered_since is None or now - seen.unanswered_since < NAMED_AFTER:
         return None
     node_uid = view.shards[uid].node_uid
+    if node_uid not in view.daemons and is_gone(view, view.shards[uid]):
+        text = f"the server of shard {uid} has ended, and node {node_uid} has no running daemon that could start it again"
+        remedy = f"start the daemon of node {node_uid}"
+        return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
     if _is_busy(seen):
         text = f"the server of shard {uid} on node {node_uid} is busy: it uses CPU and does not answer"
         remedy = "wait for the long command to end, or end it"

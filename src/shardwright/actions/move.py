@@ -427,8 +427,10 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
         return Decision(wake_at=now + timedelta(seconds=1))
     if move.is_cancel_wanted and not is_bound and at_source is EndpointState.LISTENING:
         return _end(move, now)
-    if is_target_lost and not is_bound and at_source in (EndpointState.LISTENING, EndpointState.ABSENT):
-        return _end(move, now, _target_lost(move))
+    if is_target_lost and (is_bound or at_source in (EndpointState.LISTENING, EndpointState.ABSENT)):
+        # The source serves it again, of which it may have passed on a part: its own process is the one that answers.
+        back = (Put(replace(endpoint, nodes=(move.from_node,))),) if is_bound else ()
+        return Decision(writes=(*back, *_end(move, now, _target_lost(move)).writes))
     if at_source in (EndpointState.LISTENING, EndpointState.DRAINING):
         command = PassEndpoint(endpoint.uid, endpoint.database_uid, move.from_node, move.to_node)
         return Decision(commands=(command,), wake_at=now + timedelta(milliseconds=100))

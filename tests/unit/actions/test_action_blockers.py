@@ -9,7 +9,7 @@ from shardwright.actions.blockers import blockers_of
 from shardwright.api.services.standing import Condition, standing
 from shardwright.model.action import ActionName, ActionStatus, Move, MoveKind, MoveState
 from shardwright.model.reason import Grade
-from shardwright.model.seen import EndpointProcessSeen, Health
+from shardwright.model.seen import EndpointProcessSeen, Health, ProcessState
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, decide_once, run_action
 
@@ -56,6 +56,17 @@ def test_a_missing_daemon_is_named_at_once() -> None:
     assert [(r.code, r.grade, r.remedy) for r in reasons] == [
         ("node_down", Grade.HARD_LIMIT, f"start the daemon of node {move.to_node}")
     ]
+
+
+def test_a_server_that_has_ended_where_nobody_can_start_it_is_not_called_stuck() -> None:
+    builder, move = moving(MoveState.SYNCING)
+    primary = next(g.primary for g in builder.view.groups.values() if g.uid == move.group_uid)
+    assert primary is not None
+    node = builder.view.shards[primary].node_uid
+    dead = builder.without_daemon(node).with_process(primary, ProcessState.UNKNOWN)
+    dead = dead.with_server(primary, health=Health.REFUSED, unanswered_since=LATER)
+    (reason,) = blockers_of(dead.view, [move], SOON)
+    assert (reason.code, reason.remedy) == ("node_down", f"start the daemon of node {node}")
 
 
 @pytest.mark.parametrize(("answers", "code"), [(False, "node_down"), (True, "endpoint_passing")])

@@ -8,7 +8,7 @@ import pytest
 from shardwright.actions.move import BUSY_CODE, HANDOFF_ATTEMPTS_MAX, decide_move, is_persisted
 from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
 from shardwright.model.commands import Attach, HandOff, PassEndpoint, SaveNow
-from shardwright.model.database import Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import Endpoint, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Reason
@@ -365,6 +365,22 @@ def test_an_endpoint_whose_nodes_are_both_gone_is_given_up(bound_to: int) -> Non
     assert decide(builder, rebind(MoveState.HANDOFF), later_s=9).writes == ()
     ended = move_after(decide(builder, rebind(MoveState.HANDOFF), later_s=11))
     assert (ended.state, [r.code for r in ended.reasons]) == (MoveState.FAILED, ["node_down"])
+
+
+@pytest.mark.parametrize("at_source", [EndpointState.LISTENING, EndpointState.DRAINING, EndpointState.ABSENT])
+def test_an_endpoint_whose_target_dies_after_it_was_bound_is_the_sources_again(at_source: EndpointState) -> None:
+    """It was recorded at the target as soon as that one listened, and waited there without end when its node died."""
+    builder = with_endpoint_states(replicated(), {1: at_source}).without_daemon(3)
+    silent = EndpointProcessSeen(NodeUid(3), NOW, answers=False)
+    builder = ClusterBuilder(
+        replace(builder.view, endpoint_processes={**builder.view.endpoint_processes, NodeUid(3): silent})
+    )
+    builder = builder.with_records(replace(builder.view.endpoints[EndpointUid("1:1")], nodes=(NodeUid(3),)))
+    assert decide(builder, rebind(MoveState.HANDOFF), later_s=9).writes == ()
+    decision = decide(builder, rebind(MoveState.HANDOFF), later_s=11)
+    bound = next(w.record for w in decision.writes if isinstance(w.record, Endpoint))
+    ended = move_after(decision)
+    assert (bound.nodes, ended.state, ended.reasons[0].code) == ((1,), MoveState.FAILED, "node_down")
 
 
 @pytest.mark.parametrize("state", [MoveState.SYNCING, MoveState.READY, MoveState.HANDOFF])
