@@ -449,6 +449,16 @@ def test_cancelling_uses_the_word_of_the_path_and_never_forgets_a_result(directo
         assert api.lines().count("DELETE /v1/nodes/3/actions/remove") == 1
 
 
+def test_a_cancel_of_what_was_cancelled_already_succeeds_unless_it_asks_for_more(directory: Path) -> None:
+    stopped = action("cancelled", moves=[{"what": "redis:1"}])
+    with canned_api({f"GET /v1/actions/{UID}": (200, stopped)}) as api:
+        assert "was cancelled already" in run(directory, api, "action", "cancel", UID, "--yes").stdout
+        assert run(directory, api, "action", "cancel", UID, "--undo", "--yes").exit_code == 1
+        api.script[f"GET /v1/actions/{UID}"] = (200, stopped | {"steps": [{"name": "undo"}]})
+        assert run(directory, api, "action", "cancel", UID, "--undo", "--yes").exit_code == 0
+        assert api.lines().count(f"GET /v1/actions/{UID}") == 3, "nothing but looks"
+
+
 def test_events_are_shown_the_newest_last(directory: Path) -> None:
     events = [
         {

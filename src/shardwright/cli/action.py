@@ -89,7 +89,10 @@ def _cancel(
     """Ask an action to stop. What has moved stays where it is, or goes back with --undo; running moves end first."""
     found = read_action(session.api, _uid(session, action))
     if has_ended(found):
-        raise Failure(Exit.FAILED, "already_ended", f"{title(found)} ended already: {found.get('status')}")
+        if not _is_what_is_asked_for(found, undo=undo):
+            raise Failure(Exit.FAILED, "already_ended", f"{title(found)} ended already: {found.get('status')}")
+        session.show(found, lambda: f"{title(found)} was cancelled already")
+        return
     if not found.get("node_uid"):
         raise Failure(Exit.FAILED, "not_cancellable", f"{title(found)} cannot be cancelled")
     question = f"Cancel {title(found)} and put everything back?" if undo else f"Cancel {title(found)}?"
@@ -105,6 +108,14 @@ def _cancel(
         return
     text = f"{title(found)}: {status}; {what}\nwatch it: shardwright action watch {found['action_uid']}"
     session.show(answer, lambda: text)
+
+
+def _is_what_is_asked_for(ended: dict[str, Any], *, undo: bool) -> bool:
+    """Whether a cancel that came too late has nothing left to ask for."""
+    if ended.get("status") != "cancelled":
+        return False
+    is_undone = any(step.get("name") == "undo" for step in ended.get("steps", []))
+    return not undo or is_undone or not ended.get("moves")
 
 
 def _events(
