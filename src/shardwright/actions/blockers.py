@@ -82,9 +82,9 @@ def _missing_daemon(view: ClusterView, move: Move) -> Reason | None:
 
 
 def _servers_of(view: ClusterView, move: Move) -> list[ShardUid]:
-    """Servers that must answer for the move to go on."""
+    """Servers that must answer for the move to go on. Not a copy that leaves, unless it is the primary: it may be dead."""
     group = None if move.group_uid is None else view.groups.get(move.group_uid)
-    named = (None if group is None else group.primary, move.shard_uid, move.new_shard_uid)
+    named = (None if group is None else group.primary, move.new_shard_uid)
     return list(dict.fromkeys(uid for uid in named if uid is not None and uid in view.shards))
 
 

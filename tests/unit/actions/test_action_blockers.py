@@ -69,6 +69,19 @@ def test_a_server_that_has_ended_where_nobody_can_start_it_is_not_called_stuck()
     assert (reason.code, reason.remedy) == ("node_down", f"start the daemon of node {node}")
 
 
+def test_a_dead_replica_that_leaves_blocks_nothing() -> None:
+    """A dead node is removed in this way: what copies its group anew goes on without it."""
+    builder, relocation = moving(MoveState.SYNCING)
+    assert relocation.shard_uid is not None
+    assert relocation.group_uid is not None
+    shard = builder.view.shards[relocation.shard_uid]
+    assert relocation.new_shard_uid is not None
+    group = replace(builder.view.groups[relocation.group_uid], primary=relocation.new_shard_uid)
+    dead = builder.with_records(group).without_daemon(shard.node_uid).with_process(shard.uid, ProcessState.UNKNOWN)
+    dead = dead.with_server(shard.uid, health=Health.REFUSED, unanswered_since=LATER)
+    assert "node_down" not in codes(dead, relocation)
+
+
 @pytest.mark.parametrize(("answers", "code"), [(False, "node_down"), (True, "endpoint_passing")])
 def test_an_endpoint_waits_for_a_daemon_only_while_nothing_on_its_node_could_serve_it(answers: bool, code: str) -> None:
     builder, relocation = moving(MoveState.READY)
