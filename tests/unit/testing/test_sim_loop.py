@@ -60,3 +60,20 @@ def test_a_loop_that_lets_no_time_pass_is_noticed() -> None:
     loop.run_until(1.0)
     assert loop.circle.endswith("the last one mad")
     loop.end()
+
+
+def test_many_clients_that_try_again_are_no_circle_but_a_model_that_lets_no_time_pass_is() -> None:
+    busy = SimLoop()
+    for number in range(10_000):
+        busy.at(number * 0.0001, lambda: None)
+    busy.run_until(1.0)
+    assert busy.circle == ""
+
+    mad, model = SimLoop(), SimProcess("mad")
+
+    def again() -> None:
+        mad.at(0.0, again, process=model)
+
+    again()
+    mad.run_until(1.0)
+    assert mad.circle.endswith("the last one mad")
