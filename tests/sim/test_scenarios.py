@@ -476,3 +476,49 @@ def test_a_candidate_that_was_started_anew_was_never_promoted() -> None:
     now = next(s for s in simulation.world.servers_of("1:1") if s.role is Role.PRIMARY and not s.is_fenced)
     assert now.position.holds(holds[0])
     simulation.end()
+
+
+def test_a_creation_that_meets_a_dead_node_is_made_anew_on_the_others() -> None:
+    """It waited for that node, which never came back."""
+    simulation = cluster(nodes=4)
+    simulation.operator.create(60, replication=True, persistence="aof")
+    placed: list[int] = []
+    while not placed:
+        simulation.run_for(0.01)
+        shards = simulation.world.checker.tables["shards"].values()
+        placed = [s["node_uid"] for s in shards if s["database_uid"] == 2]
+    simulation.lose_node(placed[0])
+    simulation.run_for(60.0)
+    database = simulation.world.checker.database(2)
+    assert database is not None
+    assert database["status"] == "active"
+    simulation.rest()
+    simulation.end()
+
+
+def test_a_deletion_does_not_wait_for_a_dead_node() -> None:
+    simulation = cluster()
+    simulation.lose_node(3 if primary_node(simulation) != 3 else 2)
+    simulation.operator.delete(1)
+    simulation.run_for(30.0)
+    assert simulation.world.checker.database(1) is None
+    simulation.rest()
+    simulation.end()
+
+
+def test_a_copy_on_a_node_that_is_gone_for_good_is_rebuilt_and_the_node_removed() -> None:
+    simulation = cluster(nodes=4)
+    policy = simulation.world.checker.tables["policy"]["policy"]
+    lost = primary_node(simulation)
+    simulation.lose_node(lost)
+    simulation.run_for(policy["slave_ha_grace_period_s"] + 60.0)
+    shards = simulation.world.checker.tables["shards"]
+    copies = [s["node_uid"] for s in shards.values() if s["wanted"] == "running"]
+    assert len(copies) == 2
+    assert lost not in copies
+    simulation.operator.action(lost, "remove")
+    simulation.run_for(30.0)
+    assert ended(simulation) == ["remove completed"]
+    assert len(shards) == 2
+    simulation.rest()
+    simulation.end()

@@ -219,8 +219,10 @@ class Turn:
         """Give up leadership while the node leads; True as long as the action must wait for another leader."""
         if not self.is_leading:
             return False
-        self.command(YieldLeadership())
         others = [uid for uid in self.view.daemons if uid != self.node_uid]
+        if others:
+            # With nobody else it would be taken up again at once, and given up again, without end.
+            self.command(YieldLeadership())
         remedy = "" if others else "start the daemon of another node"
         text = f"node {self.node_uid} leads and waits for another daemon to take over"
         self.blocked([Reason("leadership_not_yielded", text, Grade.SOFT_LIMIT, remedy, node_uid=self.node_uid)])

@@ -26,15 +26,18 @@ from shardwright.model.seen import EndpointState, Health, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.placement import Unplaceable, place_copy, place_database
 from shardwright.plan.ports import shard_port
-from shardwright.plan.standing import primary_lives
+from shardwright.plan.standing import is_gone, primary_lives
 from shardwright.reconcile.endpoint import is_access_old, is_mode_old
+
+BIRTH_LIMIT = timedelta(seconds=10)
+"""A new shard whose node has no daemon for this long is created elsewhere: a daemon that only died is back sooner."""
 
 
 def decide_database(database: Database, view: ClusterView, now: datetime) -> Decision:
     """What a database needs now."""
     match database.status:
         case DatabaseStatus.PENDING:
-            return _settle(database, view, now) if view.groups_of(database.uid) else _create(database, view, now)
+            return _go_on_creating(database, view, now) if view.groups_of(database.uid) else _create(database, view, now)
         case DatabaseStatus.ACTIVE_CHANGE_PENDING | DatabaseStatus.ACTIVE:
             return _change(database, view, now)
         case DatabaseStatus.DELETE_PENDING:
@@ -47,6 +50,11 @@ def decide_database(database: Database, view: ClusterView, now: datetime) -> Dec
 
 
 def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
+    ending = [s for s in _shards(database, view) if s.node_uid in view.daemons]
+    if ending:
+        # Of an attempt that a dead node ended: as long as they are on record they take up room.
+        reasons = tuple(Reason("shard_ending", f"shard {s.uid} has to end first", shard_uid=s.uid) for s in ending)
+        return Decision(wake_at=now + timedelta(seconds=1), reasons=reasons)
     placed = place_database(view, database)
     if isinstance(placed, Unplaceable):
         text = "; ".join(r.text for r in placed.reasons) or "no node has room"
@@ -68,6 +76,30 @@ def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
         nodes=(placed.endpoint_node,),
     )
     return Decision(writes=(*writes, Put(endpoint), Put(view.counters)))
+
+
+def _go_on_creating(database: Database, view: ClusterView, now: datetime) -> Decision:
+    """Wait for what was placed; place it anew when a node died before anybody was let in: nothing is lost by that."""
+    has_served = any(g.generation > 0 for g in view.groups_of(database.uid))
+    stranded = [s for s in _shards(database, view) if s.wanted is ShardWanted.RUNNING and _is_stranded(s, view, now)]
+    if has_served or not stranded or any(m.database_uid == database.uid for m in view.live_moves()):
+        return _settle(database, view, now)
+    nodes = ", ".join(str(uid) for uid in sorted({s.node_uid for s in stranded}))
+    text = f"database {database.name} is created anew on other nodes: node {nodes} has no running daemon"
+    return Decision(
+        writes=(
+            *(Delete(e) for e in view.endpoints_of(database.uid)),
+            *(Delete(g) for g in view.groups_of(database.uid)),
+            *(Put(replace(s, wanted=ShardWanted.GONE)) for s in _shards(database, view)),
+            Put(Event(now, "bdb_creation_moved", Severity.WARNING, text, database_uid=database.uid)),
+        )
+    )
+
+
+def _is_stranded(shard: Shard, view: ClusterView, now: datetime) -> bool:
+    """Whether nobody was there for long who could start it."""
+    since = shard.missing_since
+    return since is not None and shard.node_uid not in view.daemons and now - since > BIRTH_LIMIT
 
 
 def _new_group(
@@ -237,8 +269,9 @@ def _shards(database: Database, view: ClusterView) -> list[Shard]:
 
 
 def _is_deleted(shard: Shard, view: ClusterView) -> bool:
-    """Nothing of the shard is left, or its node is no member any more."""
+    """Nothing of the shard is left, or nobody is there who could say so: its node is no member any more, or has no daemon
+    and nothing runs there. A daemon that returns ends and deletes what it finds no record of."""
     process = view.processes.get(shard.uid)
-    if shard.node_uid not in view.nodes:
+    if shard.node_uid not in view.nodes or (shard.node_uid not in view.daemons and is_gone(view, shard)):
         return True
     return process is not None and process.state is not ProcessState.RUNNING and process.files_are_deleted

@@ -350,15 +350,20 @@ def _note_sync(group: SlotGroup, primary: Copy, others: list[Copy], now: datetim
         marked = copy.shard.in_sync_generation == group.generation
         if not marked and is_in_sync(primary.seen, copy.seen):
             writes.append(Put(replace(copy.shard, in_sync_generation=group.generation)))
-        elif marked and _lost_sync(primary.seen, copy.seen):
+        elif marked and _has_lost_sync(primary.seen, copy.seen):
             writes.append(Put(replace(copy.shard, in_sync_generation=-1)))
     return tuple(writes)
 
 
-def _lost_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
+def _has_lost_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
+    """Whether the replica lacks what its primary wrote meanwhile. The two were looked at at different times: how long the link
+    was down while the primary answered is what counts, for it goes down with the primary too."""
     if replica.is_syncing or replica.role is not Role.REPLICA:
         return True
-    return replica.link_down_s >= OUT_OF_SYNC_AFTER.total_seconds()
+    if replica.is_link_up:
+        return False
+    link_lost_at = replica.at - timedelta(seconds=replica.link_down_s)
+    return min(primary.at, replica.at) - link_lost_at >= OUT_OF_SYNC_AFTER
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

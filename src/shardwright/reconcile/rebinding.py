@@ -20,6 +20,7 @@ from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import Unplaceable, choose_endpoint
 from shardwright.reconcile.repair import LOOK_AGAIN, nodes_being_emptied, number_of, retry_at
 
+_ENDING = (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED)
 BEGUN_AT_ONCE = 20
 """Rebinds that begin in one decision, two records each; under the store's bound for one transaction."""
 
@@ -64,7 +65,8 @@ def _stranded(view: ClusterView) -> list[Endpoint]:
 
 def _is_kept(endpoint: Endpoint, view: ClusterView) -> bool:
     database = view.databases.get(endpoint.database_uid)
-    return database is not None and database.status in (DatabaseStatus.ACTIVE, DatabaseStatus.ACTIVE_CHANGE_PENDING)
+    has_served = any(g.generation > 0 for g in view.groups_of(endpoint.database_uid))
+    return database is not None and has_served and database.status not in _ENDING
 
 
 def _begin(endpoint: Endpoint, target: NodeUid, number: int, now: datetime) -> tuple[Write, ...]:

@@ -18,6 +18,7 @@ from shardwright.model.database import (
     AofPolicy,
     Database,
     DatabaseStatus,
+    GroupPhase,
     Persistence,
     ServerKind,
     ServerSecrets,
@@ -345,3 +346,17 @@ def test_all_settings_reach_the_record() -> None:
     assert (made.persistence, made.aof_policy, made.eviction_policy) == (Persistence.AOF, AofPolicy.ALWAYS, "allkeys-lfu")
     assert made.password == "pw"
     assert made.options == {"slave_ha": False}
+
+
+def test_a_database_that_is_moved_is_deleted_only_when_it_cannot_be_served() -> None:
+    """A move may wait for a node that never comes back; to delete the database is then the only way on."""
+    move = Move(
+        MoveUid("a-1"), None, MoveKind.RELOCATE, MoveState.SYNCING, DatabaseUid(1), NOW, group_uid=GroupUid("1:1"),
+        shard_uid=ShardUid(1), new_shard_uid=ShardUid(2),
+    )  # fmt: skip
+    builder = cluster(nodes=3).with_database("orders", on=((1, 2),)).with_move(move)
+    with pytest.raises(Rejected, match="is being moved"):
+        service.delete(look_at(builder.view), DatabaseUid(1), action_uid=UID)
+    starting = replace(builder.view.groups[GroupUid("1:1")], phase=GroupPhase.STARTING)
+    intent = service.delete(look_at(builder.with_records(starting).view), DatabaseUid(1), action_uid=UID)
+    assert intent.answer.status is DatabaseStatus.DELETE_PENDING

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from shardwright.model.action import Move, MoveKind, MoveState
-from shardwright.model.database import Database, DatabaseStatus, Endpoint, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import Database, DatabaseStatus, Endpoint, GroupPhase, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
@@ -116,3 +116,55 @@ def test_a_deletion_ends_everything_and_forgets_it_when_nothing_is_left() -> Non
     writes = decide(ClusterBuilder(replace(ending.view, processes=gone))).writes
     assert sum(isinstance(w, Delete) for w in writes) == 2 + 1 + 1
     assert [type(w.record) for w in writes if isinstance(w, Put)] == [Event]
+
+
+def unborn(*, missing_for_s: float = 11) -> ClusterBuilder:
+    """A database of which nobody was let in yet; node 2, where its replica shall be, has died."""
+    builder = cluster(3).with_database(on=((1, 2),)).with_database_changed(1, status=DatabaseStatus.PENDING)
+    starting = replace(builder.view.groups[GroupUid("1:1")], phase=GroupPhase.STARTING, primary=None, generation=0)
+    missing = replace(builder.view.shards[ShardUid(2)], missing_since=NOW - timedelta(seconds=missing_for_s))
+    return builder.with_records(starting, missing).with_dead_node(2)
+
+
+def test_a_creation_whose_node_has_died_is_made_anew_on_the_others() -> None:
+    cleared = after(unborn())
+    assert not cleared.view.groups
+    assert not cleared.view.endpoints
+    assert {s.wanted for s in cleared.view.shards.values()} == {ShardWanted.GONE}
+    assert [r.code for r in decide(cleared).reasons] == ["shard_ending"]
+    assert decide(cleared).writes == ()
+    created = after(cleared.with_writes(Delete(cleared.view.shards[ShardUid(1)])))
+    running = [s for s in created.view.shards.values() if s.wanted is ShardWanted.RUNNING]
+    assert {s.node_uid for s in running} == {1, 3}
+    assert {s.uid for s in running}.isdisjoint(cleared.view.shards)
+
+
+@pytest.mark.parametrize("why", ["just now", "daemon is back", "has served"])
+def test_a_creation_is_not_made_anew_in_haste_nor_when_somebody_was_let_in(why: str) -> None:
+    match why:
+        case "just now":
+            builder = unborn(missing_for_s=9)
+        case "daemon is back":
+            builder = unborn().with_daemon(2)
+        case _:
+            builder = unborn()
+            serving = replace(builder.view.groups[GroupUid("1:1")], phase=GroupPhase.SERVING, generation=1)
+            builder = builder.with_records(serving)
+    assert decide(builder).writes == ()
+    assert decide(builder).reasons
+
+
+def test_a_deletion_does_not_wait_for_a_node_that_has_died() -> None:
+    builder = cluster(3).with_database(on=((1, 2),)).with_database_changed(1, status=DatabaseStatus.DELETE_PENDING)
+    ending = after(builder.with_dead_node(2))
+    gone = {ShardUid(1): ProcessSeen(ShardUid(1), 1, ProcessState.ABSENT, files_are_deleted=True)}
+    rest = ClusterBuilder(replace(ending.view, processes={**ending.view.processes, **gone}))
+    assert [type(w.record).__name__ for w in decide(rest).writes if isinstance(w, Delete)] == [
+        "Shard",
+        "Shard",
+        "SlotGroup",
+        "Database",
+    ]
+    # Its server may still run while only its daemon is away.
+    running = rest.with_process(2, ProcessState.RUNNING)
+    assert [w.record.uid for w in decide(running).writes if isinstance(w, Delete)] == [1]  # type: ignore[union-attr]

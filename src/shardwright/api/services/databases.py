@@ -11,7 +11,7 @@ from shardwright.api.schemas.v1.databases import CREATE_EVENT, DELETE_EVENT, UPD
 from shardwright.api.schemas.v1.requests import DatabaseBody
 from shardwright.api.services import database_rules as rules
 from shardwright.api.services.intent import Intent, Look, audit
-from shardwright.model.database import Database, DatabaseStatus, ServerSecrets
+from shardwright.model.database import Database, DatabaseStatus, GroupPhase, ServerSecrets
 from shardwright.model.ids import ActionUid, DatabaseUid
 from shardwright.model.view import ClusterView, Put
 from shardwright.plan.explain import Unplaceable
@@ -192,7 +192,9 @@ def delete(seen: Look, uid: DatabaseUid, *, action_uid: ActionUid) -> Intent[Dat
     old = database_of(seen.view, uid)
     if old.status is DatabaseStatus.DELETE_PENDING:
         return Intent(old)
-    _refuse_moving(seen.view, old)
+    if all(g.phase is GroupPhase.SERVING for g in seen.view.groups_of(uid)):
+        _refuse_moving(seen.view, old)
+    # Else a move may wait for a node that never comes back: to give the data up is then the operator's only way on.
     new = replace(old, status=DatabaseStatus.DELETE_PENDING, changed_at=seen.now, action_uid=action_uid)
     text = f"database {old.name} shall be deleted"
     event = audit(seen, DELETE_EVENT, text, database_uid=uid, action_uid=action_uid, extra={"bdb_name": old.name})

@@ -31,7 +31,7 @@ NEXT_STATE = {
 }
 ENDED_STATES = {"done", "failed", "cancelled"}
 ENDED_STATUS = {"completed", "failed", "cancelled"}
-TABLES = ("nodes", "databases", "groups", "shards", "endpoints", "actions", "moves", "leader", "daemons", "snapshots")
+TABLES = ("policy", "nodes", "databases", "groups", "shards", "endpoints", "actions", "moves", "leader", "daemons", "snapshots")
 NOTICE_S = 1.5
 """A death so short ago may be unknown to whoever gives up another copy: as if it came just afterwards."""
 
@@ -118,6 +118,27 @@ class Checker:
             heirs = [] if stored is None else [stored]
         while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
             chain.required.pop()
+
+    def node_lost(self, uid: int) -> None:
+        """A machine will not come back: what only its servers and its disk held may be lost."""
+        groups = {s["group_uid"] for s in self.tables["shards"].values() if s["node_uid"] == uid}
+        for group_uid in sorted(groups & self.chains.keys()):
+            chain = self.chains[group_uid]
+            heirs = [s.position for s in self.world.servers_of(group_uid) if s.is_synced_copy and self._is_wanted(s)]
+            heirs = heirs or self._stored_elsewhere(group_uid)
+            while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
+                chain.required.pop()
+
+    def _stored_elsewhere(self, group_uid: str) -> list[Position]:
+        """What dead servers of a group come back with, on machines that are left."""
+        dead = [
+            d.server
+            for node in self.world.nodes.values()
+            if not node.is_lost
+            for d in node.shards.values()
+            if d.server is not None and not d.server.is_alive and d.server.group_uid == group_uid
+        ]
+        return [s.comes_back for s in dead if s.comes_back is not None]
 
     def server_ended(self, server: SimServer) -> None:
         """The product ends one that stands still, and would have gone on. What a replica had not received yet may go with
@@ -224,7 +245,9 @@ class Checker:
         if node is None:
             self.fail("placement", f"shard {shard['uid']} on node {shard['node_uid']}, which is no member")
             return
-        if node["is_quorum_only"] or node["is_decommissioning"]:
+        is_undo = any(m["new_shard_uid"] == shard["uid"] and m["is_undo"] for m in self.tables["moves"].values())
+        if (node["is_quorum_only"] and not is_undo) or node["is_decommissioning"]:
+            # An undo brings back what a node in maintenance held before.
             self.fail("placement", f"shard {shard['uid']} on node {node['uid']}, which takes none")
         beside = [s for s in self.tables["shards"].values() if s["node_uid"] == node["uid"] and s["wanted"] == "running"]
         if sum(s["group_uid"] == shard["group_uid"] for s in beside) > 1:
@@ -232,6 +255,11 @@ class Checker:
         used = sum(self._memory(s) for s in beside)
         if used > node["memory_bytes"]:
             self.fail("capacity", f"node {node['uid']} is provisioned with {used} of {node['memory_bytes']} bytes")
+
+    def has_room(self, node: Json, shard: Json) -> bool:
+        """Whether a copy like this one fits on the node, by provisioned memory."""
+        beside = [s for s in self.tables["shards"].values() if s["node_uid"] == node["uid"]]
+        return bool(sum(self._memory(s) for s in (*beside, shard)) <= node["memory_bytes"])
 
     def _memory(self, shard: Json) -> int:
         database = self.database(shard["database_uid"])

@@ -38,6 +38,7 @@ class Faults:
             ("server killed", self._kill_server, 4),
             ("server frozen", self._freeze_server, 4),
             ("node killed", self._kill_node, 2),
+            ("node lost for good", self._lose_node, 3),
             ("partition", self._partition, 3),
             ("one-way partition", self._one_way, 3),
             ("slow network", self._slow, 2),
@@ -202,6 +203,15 @@ class Faults:
         node = self.world.rng.choice(nodes)
         self.simulation.kill_node(node.uid)
         self.world.loop.at(self._duration() + 1.0, self.simulation.revive_node, node.uid)
+        return f"node {node.uid}"
+
+    def _lose_node(self) -> str | None:
+        """One in each seed at most: the others are a majority."""
+        nodes = [n for n in self.world.nodes.values() if not n.is_down and n.daemon is not None]
+        if not nodes or any(n.is_lost for n in self.world.nodes.values()):
+            return None
+        node = self.world.rng.choice(nodes)
+        self.simulation.lose_node(node.uid)
         return f"node {node.uid}"
 
     # -- network and store ---------------------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ class SimNode:
         self.address = f"127.0.0.{uid}"
         self.skew_s = 0.0
         self.is_down = False
+        self.is_lost = False
+        """It is down for good."""
         self.shards: dict[ShardUid, DiskShard] = {}
         self.daemon: SimDaemon | None = None
         self.endpoint_process: SimEndpointProcess | None = None

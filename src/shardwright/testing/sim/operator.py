@@ -142,7 +142,10 @@ class Operator:
         nodes = sorted(n["uid"] for n in world.checker.tables["nodes"].values())
         known = sorted(d["uid"] for d in world.checker.tables["databases"].values())
         kind = rng.random()
-        if kind < 0.62 or not known:
+        lost = sorted(n for n in nodes if self.world.nodes[n].is_lost)
+        if lost and rng.random() < 0.2:
+            self.action(lost[0], rng.choice(("remove", "remove", "maintenance_on")))
+        elif kind < 0.62 or not known:
             word = rng.choice(WORDS)
             if word == "remove" and (len(nodes) <= 3 or not self.may_remove):
                 word = "maintenance_on"

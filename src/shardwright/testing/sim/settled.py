@@ -8,6 +8,44 @@ from shardwright.testing.sim.checker import ENDED_STATES, ENDED_STATUS, Json
 if TYPE_CHECKING:
     from shardwright.testing.sim.world import World
 
+AWAITED_S = 120.0
+"""A grace period up to this long must have led to new copies when everything is at rest."""
+
+
+def is_out_of_reach(world: "World", database_uid: int) -> bool:
+    """Whether a database cannot be served because a machine is gone for good: it may hold what nobody else has, or no other
+    node may serve the endpoint."""
+    tables = world.checker.tables
+    gone = lost_nodes(world)
+    waits = any(
+        s["node_uid"] in gone and tables["groups"][f"groups/{s['group_uid']}"]["phase"] != "serving"
+        for s in tables["shards"].values()
+        if s["database_uid"] == database_uid and s["wanted"] == "running"
+    )
+    bound = [e for e in tables["endpoints"].values() if e["database_uid"] == database_uid and set(e["nodes"]) <= gone]
+    return waits or (bool(bound) and not _open_nodes(world))
+
+
+def _waits_for_a_lost_node(world: "World", database_uid: int) -> bool:
+    """Whether a creation or a change cannot end: its database is out of reach, or no node has room for a lost copy."""
+    gone = lost_nodes(world)
+    copies = [s for s in world.checker.tables["shards"].values() if s["database_uid"] == database_uid]
+    running = [s for s in copies if s["wanted"] == "running"]
+    stays = [s for s in running if s["node_uid"] in gone and not _is_to_be_rebuilt(world, s, running)]
+    return bool(stays) or is_out_of_reach(world, database_uid)
+
+
+def lost_nodes(world: "World") -> set[int]:
+    """Members whose machine is gone for good."""
+    return {n["uid"] for n in world.checker.tables["nodes"].values() if world.nodes[n["uid"]].is_lost}
+
+
+def _open_nodes(world: "World") -> list[Json]:
+    """Members that run and take new shards and endpoints."""
+    marks = ("is_quorum_only", "is_closed", "is_decommissioning")
+    gone = lost_nodes(world)
+    return [n for n in world.checker.tables["nodes"].values() if n["uid"] not in gone and not any(n[m] for m in marks)]
+
 
 def missing(world: "World") -> list[str]:
     """What is not yet as it should be; empty when the cluster is at rest."""
@@ -20,11 +58,16 @@ def missing(world: "World") -> list[str]:
         for a in tables["actions"].values()
         if a["status"] not in ENDED_STATUS and not a["reasons"]
     ]
-    found += [f"move {m['uid']} is {m['state']}" for m in tables["moves"].values() if m["state"] not in ENDED_STATES]
+    found += [
+        f"move {m['uid']} is {m['state']}"
+        for m in tables["moves"].values()
+        if m["state"] not in ENDED_STATES and not (m["reasons"] and is_out_of_reach(world, m["database_uid"]))
+    ]
     found += [
         f"database {d['uid']} is {d['status']}"
         for d in tables["databases"].values()
         if d["status"] not in ("active", "creation-failed")
+        and not (d["status"] in ("pending", "active-change-pending") and _waits_for_a_lost_node(world, d["uid"]))
     ]
     for group in tables["groups"].values():
         found += _group(world, group)
@@ -36,7 +79,7 @@ def _group(world: "World", group: Json) -> list[str]:
     uid = group["uid"]
     found = []
     database = world.checker.database(group["database_uid"])
-    if database is None or database["status"] != "active":
+    if database is None or database["status"] != "active" or is_out_of_reach(world, database["uid"]):
         return []
     if group["phase"] != "serving" or group["handoff"] is not None:
         return [f"slot group {uid} is {group['phase']}, handoff {group['handoff']}"]
@@ -54,7 +97,10 @@ def _group(world: "World", group: Json) -> list[str]:
         found.append(f"slot group {uid} has {len(shards)} copies of {copies}")
     for shard in shards:
         server = servers.get(shard["uid"])
-        if server is None:
+        if shard["node_uid"] in lost_nodes(world):
+            if _is_to_be_rebuilt(world, shard, shards):
+                found.append(f"shard {shard['uid']} of the lost node {shard['node_uid']} is not rebuilt")
+        elif server is None:
             found.append(f"shard {shard['uid']} does not run")
         elif server is not primary and not (server.is_link_up and server.source_server is primary and not server.is_fenced):
             found.append(f"shard {shard['uid']} does not follow {primary.shard_uid}")
@@ -92,8 +138,19 @@ def _strays(world: "World") -> list[str]:
         is_member = f"nodes/{server.node_uid:08d}" in members
         if server.is_alive and is_member and f"shards/{server.shard_uid:08d}" not in recorded:
             found.append(f"shard {server.shard_uid} runs on node {server.node_uid} and is not recorded")
-    found += [f"shard {s['uid']} is wanted {s['wanted']} for ever" for s in recorded.values() if s["wanted"] != "running"]
-    return found
+    gone = lost_nodes(world)
+    unwanted = [s for s in recorded.values() if s["wanted"] != "running" and s["node_uid"] not in gone]
+    return found + [f"shard {s['uid']} is wanted {s['wanted']} for ever" for s in unwanted]
+
+
+def _is_to_be_rebuilt(world: "World", shard: Json, copies: list[Json]) -> bool:
+    """Whether the policy wants a new copy by now, and some node has room for it."""
+    tables = world.checker.tables
+    policy = tables["policy"]["policy"]
+    if not policy["slave_ha"] or policy["slave_ha_grace_period_s"] > AWAITED_S:
+        return False
+    held = {s["node_uid"] for s in copies}
+    return any(n["uid"] not in held and world.checker.has_room(n, shard) for n in _open_nodes(world))
 
 
 def lost(world: "World") -> list[str]:

@@ -22,7 +22,7 @@ from shardwright.testing.sim.faults import Faults
 from shardwright.testing.sim.loop import result_of
 from shardwright.testing.sim.node import SimNode
 from shardwright.testing.sim.operator import Operator
-from shardwright.testing.sim.settled import lost, missing
+from shardwright.testing.sim.settled import is_out_of_reach, lost, missing
 from shardwright.testing.sim.world import START, World
 from shardwright.testing.sim.writers import Writers
 
@@ -38,6 +38,8 @@ in a thousand seeds."""
 SIM_TIMES = LeaseTimes(timedelta(seconds=9), 4.0, 12.0)
 SIM_PACE = Pace(turn_s=12.0, busy_turn_s=1.0, idle_poll_s=12.0, hot_poll_s=0.4)
 """Longer than in production when nothing happens: a virtual minute shall cost little."""
+GRACE_PERIODS_S = (10, 60, 600)
+"""After which lost copies are rebuilt, by seed: while the faults go on, afterwards, or not within the seed."""
 ACTIONS_MIN = 3
 FAULTS_MIN = 5
 WRITES_MIN = 50
@@ -115,7 +117,9 @@ class Result:
 class Simulation:
     """See the module's text."""
 
-    def __init__(self, seed: int, *, nodes: int | None = None, keeps_log: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, nodes: int | None = None, keeps_log: bool = False, grace_period_s: int = GRACE_PERIODS_S[-1]
+    ) -> None:
         _LOG.defects.clear()
         _LOG.recoveries.clear()
         self.world = world = World(seed, keeps_log=keeps_log)
@@ -124,14 +128,14 @@ class Simulation:
         world.writers = Writers(world)
         self.operator = Operator(world)
         self.faults = Faults(world, self)
-        self._make(nodes or world.rng.choice((3, 3, 4, 4, 5)))
+        self._make(nodes or world.rng.choice((3, 3, 4, 4, 5)), grace_period_s)
 
-    def _make(self, count: int) -> None:
+    def _make(self, count: int, grace_period_s: int) -> None:
         world = self.world
         memory = world.rng.choice((400, 500, 800)) * MB
         made = [
             Cluster("sim.local", START, "127.0.0.1", 9443, options={"server_kind": "valkey", "server_version": "9.1.2"}),
-            Policy(),
+            Policy(slave_ha_grace_period_s=grace_period_s),
             Counters(next_node=count + 1, next_user=2),
             *(Node(NodeUid(n), f"127.0.0.{n}", START, memory_bytes=memory) for n in range(1, count + 1)),
         ]
@@ -166,10 +170,16 @@ class Simulation:
             if shard.server is not None:
                 shard.server.die(planned=False)
 
+    def lose_node(self, uid: int) -> None:
+        """The machine is gone for good, with everything on its disk."""
+        self.world.nodes[uid].is_lost = True
+        self.kill_node(uid)
+        self.world.checker.node_lost(uid)
+
     def revive_node(self, uid: int) -> None:
         """The machine is on again."""
         node = self.world.nodes[uid]
-        if node.is_down:
+        if node.is_down and not node.is_lost:
             node.is_down = False
             self.restart_daemon(uid)
 
@@ -195,7 +205,7 @@ class Simulation:
         if world.loop.circle:
             raise Violation("turns_in_circles", world.loop.circle)
         for uid, since in world.writers.failing_since.items():
-            if world.loop.now - max(since, self.faults.last_at) > UNSERVED_MAX_S:
+            if world.loop.now - max(since, self.faults.last_at) > UNSERVED_MAX_S and not is_out_of_reach(world, uid):
                 raise Violation("unserved", f"writes to database {uid} fail since {since:.1f}, and nothing new went wrong")
 
     def rest(self, seconds: float = CONVERGE_S) -> None:
@@ -296,7 +306,7 @@ def run_seed(seed: int) -> Result:
 def replay(seed: int, *, keeps_log: bool = True) -> tuple[Simulation, Result]:
     """Run one seed and keep what it logged."""
     gc.disable()
-    simulation = Simulation(seed, keeps_log=keeps_log)
+    simulation = Simulation(seed, keeps_log=keeps_log, grace_period_s=GRACE_PERIODS_S[seed % len(GRACE_PERIODS_S)])
     world = simulation.world
     failure = invariant = ""
     try:
