@@ -522,3 +522,37 @@ def test_a_copy_on_a_node_that_is_gone_for_good_is_rebuilt_and_the_node_removed(
     assert len(shards) == 2
     simulation.rest()
     simulation.end()
+
+
+def test_a_primary_that_dies_with_its_node_and_the_leader_just_behind_its_handoff_has_an_heir() -> None:
+    """Nobody had seen the old primary follow yet: the group waited for a node that never came back."""
+    simulation = cluster(persistence="disabled")
+    old = primary_node(simulation)
+
+    def strike(daemon: SimDaemon) -> None:
+        daemon.process.kill()
+        simulation.world.loop.at(20.0, simulation.restart_daemon, daemon.node.uid)
+        simulation.world.loop.at(0.1, simulation.lose_node, primary_node(simulation))
+
+    at_point(simulation, "handoff:commit:after", strike)
+    simulation.operator.action(old, "enslave_node")
+    simulation.run_for(60.0)
+    assert primary_node(simulation) == old
+    simulation.rest()
+    simulation.end()
+
+
+def test_the_only_copy_dies_with_its_node_when_the_new_one_has_just_received_everything() -> None:
+    """The move waited, could not be cancelled, and nothing else could be done with the database."""
+    simulation = cluster(replication=False, persistence="disabled")
+    source = primary_node(simulation)
+    simulation.operator.action(source, "maintenance_on")
+    deadline = simulation.world.loop.now + 30.0
+    while not any(s.is_link_up for s in simulation.world.servers_of("1:1")) and simulation.world.loop.now < deadline:
+        simulation.run_for(0.01)
+    assert first_relocation(simulation)["state"] == "syncing"
+    simulation.lose_node(source)
+    simulation.run_for(60.0)
+    assert ended(simulation) == ["maintenance_on completed"]
+    simulation.rest()
+    simulation.end()

@@ -35,6 +35,11 @@ NEXT_ATTEMPT_LIMIT = timedelta(seconds=30)
 LAG_READY_BYTES = 1 << 20
 SILENT_PROCESS_LIMIT = timedelta(seconds=5)
 """An endpoint process that answers nothing for this long does not hold up a rebind."""
+_NEXT_OF_HEIR = {
+    MoveState.STARTING: MoveState.SYNCING,
+    MoveState.SYNCING: MoveState.READY,
+    MoveState.READY: MoveState.CLEANING,
+}
 BUSY_CODE = "client_command_busy"
 """Reason of an attempt that a long-running command ended: such a move stays blocked and names the command."""
 
@@ -126,6 +131,9 @@ def _relocate(move: Move, view: ClusterView, now: datetime) -> Decision:
         return _plan(move, group, database, view, now)
     if new is None:
         return _end_lost(move, now)
+    if group.primary == new.uid and move.state in _NEXT_OF_HEIR:
+        # A failover has given it the role: it is what the group has now, and is not given up.
+        return Decision(writes=(Put(_enter(move, _NEXT_OF_HEIR[move.state], now, reasons=())),))
     match move.state:
         case MoveState.STARTING:
             return _starting(move, group, new, view, now)

@@ -314,7 +314,7 @@ class Handoffs:
             new_shard = view.shards[attempt.new_shard.uid]
             generation = attempt.handoff.generation
             writes: list[Write] = [
-                Put(replace(group, primary=new_shard.uid, generation=generation, handoff=None)),
+                Put(_passed_on(group, attempt, after)),
                 Put(replace(new_shard, in_sync_generation=generation)),
             ]
             move = view.live_move_of_group(group.uid)
@@ -335,6 +335,11 @@ async def _after(*calls: Awaitable[Any]) -> Any:
         if isinstance(one, BaseException):
             raise one
     return found[-1]
+
+
+def _passed_on(group: SlotGroup, attempt: Attempt, after: ServerSeen) -> SlotGroup:
+    generation, primary = attempt.handoff.generation, attempt.new_shard.uid
+    return replace(group, primary=primary, generation=generation, handoff=None, replication_id=after.replication_id)
 
 
 def _event(attempt: Attempt, evidence: Evidence, now: datetime, move: Move | None) -> Event:

@@ -113,7 +113,7 @@ class Recoveries:
         await self._commit_group(
             group,
             (
-                Put(replace(group, handoff=None, primary=old.uid, generation=generation)),
+                Put(replace(group, handoff=None, primary=old.uid, generation=generation, replication_id="")),
                 Put(replace(old, in_sync_generation=generation)),
             ),
             f"a handoff was taken back: shard {intent.to_shard} is gone, shard {old.uid} serves again",
@@ -127,6 +127,7 @@ class Recoveries:
             phase=GroupPhase.STARTING,
             primary=group.primary if last is None else last.uid,
             generation=group.handoff.generation,
+            replication_id="",
         )
         writes: tuple[Write, ...] = (Put(changed),)
         if last is not None:

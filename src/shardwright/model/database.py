@@ -172,6 +172,8 @@ class SlotGroup:
     generation: int = 0
     """Grows whenever clients must go to another server: another primary, or the same started anew."""
     handoff: Handoff | None = None
+    replication_id: str = ""
+    """The primary's in this generation; empty: not known yet. A replica shows it once it has received the whole data set."""
 
 
 @dataclass(frozen=True, slots=True)

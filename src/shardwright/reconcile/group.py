@@ -7,6 +7,7 @@ may be writable; an empty copy never becomes the source of one that is not.
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from shardwright.model.action import MoveState
 from shardwright.model.commands import ApplySettings, Attach, Command, EndStuckServer, Open, Promote, RecoverHandoff
@@ -97,10 +98,12 @@ def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision
 
 def _start(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
     chosen, reasons = choose_primary(group, copies)
+    if chosen is None and (heir := _heir_of_a_dead_node(group, copies, view)) is not None:
+        return Decision(writes=_fail_over(group, heir, now, phase=GroupPhase.SERVING))
     if chosen is None:
         writes, wake_at = _restarts(database, [c for c in copies if c.is_gone], view, now)
         return Decision(writes=writes, wake_at=wake_at, reasons=reasons)
-    opened = replace(group, phase=GroupPhase.SERVING, primary=chosen.uid, generation=group.generation + 1)
+    opened = replace(group, phase=GroupPhase.SERVING, primary=chosen.uid, generation=group.generation + 1, replication_id="")
     return Decision(writes=(Put(opened), Put(replace(chosen, in_sync_generation=opened.generation))))
 
 
@@ -174,7 +177,7 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
         commands.extend(_follow(primary, [c for c in others if c.shard.uid != waiting], address))
         commands.extend(_lead(primary, others))
     commands.extend(_settle(database, copies))
-    sync_writes = _note_sync(group, primary, others, now)
+    sync_writes = _note_sync(group, primary, others, now) + _note_history(group, primary)
     gone = [_out_of_sync(c) for c in others if c.is_gone]
     restart_writes, wake_at = _restarts(database, gone, view, now)
     return Decision(
@@ -202,22 +205,16 @@ def _replace_primary(
     marked = [c for c in copies if c.shard.uid != group.primary and c.shard.in_sync_generation == group.generation]
     in_sync = [c for c in marked if not _lost_link_before(c, primary)]
     live = sorted((c for c in in_sync if c.has_role(Role.REPLICA)), key=_merit, reverse=True)
+    silent = [c for c in in_sync if not c.is_gone and not c.answers]
     if database.is_strict:
-        live, reasons = _strict_heirs(primary, live, copies, [c for c in in_sync if not c.is_gone and not c.answers])
+        live, reasons = _strict_heirs(group, primary, live, copies, silent)
         if reasons:
             return Decision(reasons=reasons, wake_at=now + LOOK_AGAIN)
+    elif not live and not silent and primary is not None and primary.shard.node_uid not in view.daemons:
+        live = _unnoted_heirs(group, primary, copies)
     if live:
-        heir = live[0].shard
-        generation = group.generation + 1
-        text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, whose process is gone"
-        writes: list[Write] = [
-            Put(replace(group, primary=heir.uid, generation=generation)),
-            Put(replace(heir, in_sync_generation=generation)),
-            Put(Event(now, "failover", Severity.WARNING, text, node_uid=heir.node_uid, database_uid=group.database_uid)),
-        ]
-        return Decision(writes=tuple(writes))
+        return Decision(writes=_fail_over(group, live[0].shard, now))
     # One that answers in another role was started anew: it follows nobody and never will by itself.
-    silent = [c for c in in_sync if not c.is_gone and not c.answers]
     if silent:
         return Decision(reasons=tuple(_not_yet(c) for c in silent))
     text = (
@@ -225,6 +222,16 @@ def _replace_primary(
     )
     event = Event(now, "group_start_over", Severity.ERROR, text, database_uid=group.database_uid)
     return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING)), Put(event)))
+
+
+def _fail_over(group: SlotGroup, heir: Shard, now: datetime, **changes: Any) -> tuple[Write, ...]:
+    generation = group.generation + 1
+    text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, whose process is gone"
+    return (
+        Put(replace(group, primary=heir.uid, generation=generation, replication_id="", **changes)),
+        Put(replace(heir, in_sync_generation=generation)),
+        Put(Event(now, "failover", Severity.WARNING, text, node_uid=heir.node_uid, database_uid=group.database_uid)),
+    )
 
 
 def _not_seen_since(primary: Copy | None, copies: list[Copy]) -> list[Copy]:
@@ -236,13 +243,13 @@ def _not_seen_since(primary: Copy | None, copies: list[Copy]) -> list[Copy]:
     return [c for c in replicas if noted_at is None or (c.seen is not None and c.seen.at <= noted_at)]
 
 
-def _lost_link_before(copy: Copy, primary: Copy | None) -> bool:
+def _lost_link_before(copy: Copy, primary: Copy | None, limit: timedelta = LINK_LOST_AFTER) -> bool:
     """Whether its link was down for long when the primary's end was noted: it may be marked as in sync all the same, when no
     leader could see them both."""
     if primary is None or primary.shard.missing_since is None or copy.seen is None:
         return False
     since_end = copy.seen.at - primary.shard.missing_since
-    return timedelta(seconds=copy.seen.link_down_s) - since_end >= LINK_LOST_AFTER
+    return timedelta(seconds=copy.seen.link_down_s) - since_end >= limit
 
 
 def _not_looked_at(copy: Copy) -> Reason:
@@ -250,17 +257,52 @@ def _not_looked_at(copy: Copy) -> Reason:
     return Reason("heir_not_known", text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)
 
 
+def _heir_of_a_dead_node(group: SlotGroup, copies: list[Copy], view: ClusterView) -> Shard | None:
+    """While a group starts: the replica that lived on, when nobody is there who could start the committed primary again. Of
+    copies that are only silent nobody knows whether they hold more."""
+    committed = next((c for c in copies if c.shard.uid == group.primary), None)
+    if committed is None or committed.answers or committed.shard.node_uid in view.daemons:
+        return None
+    if any(not c.answers and not c.is_gone for c in copies if c is not committed):
+        return None
+    return next((c.shard for c in _unnoted_heirs(group, committed, copies)), None)
+
+
+def _unnoted_heirs(group: SlotGroup, primary: Copy, copies: list[Copy]) -> list[Copy]:
+    """Replicas that hold the data set of a primary whose node is dead, noted as in sync or not: the leader may have died
+    with it, or it died before the next look, as just behind a handoff. Their link must have lasted to the end as far as
+    anybody can know. While its node lives the primary is started again instead, and all copies are compared."""
+    history = _history(group, primary)
+    return sorted(
+        (
+            c
+            for c in copies
+            if c is not primary
+            and history
+            and _continues(history, c)
+            and not c.is_empty
+            and not _lost_link_before(c, primary, OUT_OF_SYNC_AFTER)
+        ),
+        key=lambda c: (0 if c.seen is None else c.seen.offset, -c.shard.uid),
+        reverse=True,
+    )
+
+
+def _history(group: SlotGroup, primary: Copy | None) -> str:
+    """The dead primary's replication id, as it was last known; empty: nobody knows it."""
+    seen = None if primary is None else primary.seen
+    return group.replication_id or ("" if seen is None else seen.replication_id or seen.replication_id_lately)
+
+
 def _strict_heirs(
-    primary: Copy | None, live: list[Copy], copies: list[Copy], silent: list[Copy]
+    group: SlotGroup, primary: Copy | None, live: list[Copy], copies: list[Copy], silent: list[Copy]
 ) -> tuple[list[Copy], tuple[Reason, ...]]:
     """Who may take over in strict mode, the best first, or what must be known before.
 
     What was acknowledged is on at least one replica, on any one: also on one that began to follow so lately that nobody has
     noted it, or on one that moves in. Of the same history the highest offset has all of it; offsets are final once the link
     to the dead primary is seen to be down."""
-    history = (
-        "" if primary is None or primary.seen is None else primary.seen.replication_id or primary.seen.replication_id_lately
-    )
+    history = _history(group, primary)
     heirs = live + [c for c in copies if c not in live and c is not primary and history and _continues(history, c)]
     unsure = silent + [c for c in heirs if c.seen is not None and c.seen.is_link_up]
     if unsure and len(heirs) + len(silent) > 1:
@@ -355,9 +397,17 @@ def _note_sync(group: SlotGroup, primary: Copy, others: list[Copy], now: datetim
     return tuple(writes)
 
 
+def _note_history(group: SlotGroup, primary: Copy) -> tuple[Write, ...]:
+    """Keep the primary's replication id: when it dies, it tells who holds its data set."""
+    if not primary.has_role(Role.PRIMARY) or primary.seen is None:
+        return ()
+    known = primary.seen.replication_id
+    return () if known in ("", group.replication_id) else (Put(replace(group, replication_id=known)),)
+
+
 def _has_lost_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
-    """Whether the replica lacks what its primary wrote meanwhile. The two were looked at at different times: how long the link
-    was down while the primary answered is what counts, for it goes down with the primary too."""
+    """Whether the replica lacks what its primary wrote meanwhile. The two were looked at at different times: how long the
+    link was down while the primary answered is what counts, for it goes down with the primary too."""
     if replica.is_syncing or replica.role is not Role.REPLICA:
         return True
     if replica.is_link_up:

@@ -110,7 +110,15 @@ class ClusterBuilder:
         group_uid = GroupUid(f"{uid}:{number}")
         first = self.view.counters.next_shard
         counters = replace(self.view.counters, next_shard=first + len(nodes))
-        group = SlotGroup(group_uid, uid, number, phase=GroupPhase.SERVING, primary=ShardUid(first), generation=1)
+        group = SlotGroup(
+            group_uid,
+            uid,
+            number,
+            phase=GroupPhase.SERVING,
+            primary=ShardUid(first),
+            generation=1,
+            replication_id=f"replication-{group_uid}",
+        )
         builder = self.with_writes(Put(counters), Put(group))
         for offset, node in enumerate(nodes):
             shard_uid = ShardUid(first + offset)

@@ -79,6 +79,14 @@ def test_leadership_is_given_up_on_demand() -> None:
     assert result(run_action(builder, A, now=NOW)) == ("completed", "")
 
 
+def test_leadership_is_not_given_up_while_nobody_else_is_there() -> None:
+    """It would be taken up again at once: a hundred terms in a second."""
+    alone = step_down(PAIRS.with_leader(1), yields_leadership=True, turns=2).without_daemon(2).without_daemon(3)
+    decision = decide_action(action_of(alone.view, A), alone.view, NOW)
+    assert decision.commands == ()
+    assert [(r.code, r.remedy) for r in decision.reasons] == [("leadership_not_yielded", "start the daemon of another node")]
+
+
 def test_failed_handoffs_are_tried_until_the_time_is_over() -> None:
     builder = step_down(PAIRS, retry_timeout_s=20, fails=lambda m: m.kind == MoveKind.HANDOFF)
     action = action_of(builder.view, A)

@@ -189,6 +189,7 @@ def strict(*, in_sync: bool = True) -> ClusterBuilder:
     replica = builder.view.shards[ShardUid(2)]
     generation = replica.in_sync_generation if in_sync else -1
     builder = builder.with_records(replace(database, is_strict=True), replace(replica, in_sync_generation=generation))
+    builder = builder.with_records(replace(builder.view.groups[GROUP], replication_id=""))
     builder = builder.with_dead_shard(1).with_server(1, replication_id="", replication_id_lately="h")
     return builder.with_server(2, replication_id="h", is_link_up=False, offset=100)
 
@@ -376,3 +377,73 @@ def test_a_replica_whose_link_was_down_long_before_its_primarys_end_does_not_tak
     after = group_after(decide(builder))
     assert after is not None
     assert (after.primary, after.phase) == ((2, GroupPhase.SERVING) if takes_over else (1, GroupPhase.STARTING))
+
+
+def test_how_long_a_link_was_down_counts_only_while_the_primary_answered() -> None:
+    """The primary died, and nobody has noticed yet: its last answer is as old as the end of the link."""
+    builder = replicated().with_server(2, is_link_up=False, link_down_s=11)
+    stale = builder.with_server(1, at=NOW - timedelta(seconds=11))
+    assert shards_after(decide(stale)) == {}
+    assert shards_after(decide(builder))[2].in_sync_generation == -1
+
+
+def test_the_primarys_replication_id_is_kept_and_forgotten_with_its_role() -> None:
+    builder = replicated().with_server(1, replication_id="h").with_server(2, replication_id="h")
+    noted_id = group_after(decide(builder))
+    assert noted_id is not None
+    assert noted_id.replication_id == "h"
+    assert decide(builder.with_records(noted_id)) == Decision()
+    assert group_after(decide(builder.with_server(1, role=Role.REPLICA))) is None
+    failed_over = group_after(decide(builder.with_records(noted_id).with_dead_shard(1)))
+    assert failed_over is not None
+    assert (failed_over.primary, failed_over.replication_id) == (2, "")
+
+
+def unnoted() -> ClusterBuilder:
+    """The primary died with its node, and nobody has noted that its replica has everything."""
+    builder = replicated().with_dead_node(1)
+    builder = builder.with_records(replace(builder.view.shards[ShardUid(2)], in_sync_generation=-1))
+    return builder.with_server(2, is_link_up=False, link_down_s=2)
+
+
+@pytest.mark.parametrize("phase", [GroupPhase.SERVING, GroupPhase.STARTING])
+def test_a_replica_that_nobody_noted_takes_over_from_a_primary_whose_node_is_dead(phase: GroupPhase) -> None:
+    builder = unnoted().with_records(replace(unnoted().view.groups[GROUP], phase=phase))
+    after = group_after(decide(builder))
+    assert after is not None
+    assert (after.primary, after.phase, after.generation) == (2, GroupPhase.SERVING, 2)
+
+
+@pytest.mark.parametrize("phase", [GroupPhase.SERVING, GroupPhase.STARTING])
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        {"replication_id": "its own"},
+        {"is_syncing": True},
+        {"role": Role.PRIMARY},
+        {"keys": 0},
+        {"link_down_s": 12},
+    ],
+    ids=lambda u: next(iter(u)),
+)
+def test_one_that_may_lack_something_does_not(unfit: dict[str, object], phase: GroupPhase) -> None:
+    builder = unnoted().with_server(2, **unfit)
+    after = group_after(decide(builder.with_records(replace(builder.view.groups[GROUP], phase=phase))))
+    assert after is None or (after.primary, after.phase) == (1, GroupPhase.STARTING)
+
+
+def test_it_does_not_while_the_primarys_node_lives_or_another_copy_is_silent() -> None:
+    """Its agent starts the primary again, and all copies are compared; a silent copy may hold more."""
+    starting_over = unnoted().with_records(replace(unnoted().view.groups[GROUP], phase=GroupPhase.STARTING))
+    assert group_after(decide(starting_over.with_daemon(1))) is None
+    third = replace(starting_over.view.shards[ShardUid(2)], uid=ShardUid(3))
+    silent = starting_over.with_records(third).with_healthy_shard(3).with_server(3, health=Health.TIMEOUT)
+    assert group_after(decide(silent)) is None
+
+
+def test_in_strict_mode_a_new_leader_knows_the_dead_primarys_history_from_the_record() -> None:
+    builder = strict(in_sync=False).without_server(1)
+    known = builder.with_records(replace(builder.view.groups[GROUP], replication_id="h"))
+    after = group_after(decide(known))
+    assert after is not None
+    assert (after.primary, after.phase) == (2, GroupPhase.SERVING)

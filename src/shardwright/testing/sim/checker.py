@@ -31,7 +31,19 @@ NEXT_STATE = {
 }
 ENDED_STATES = {"done", "failed", "cancelled"}
 ENDED_STATUS = {"completed", "failed", "cancelled"}
-TABLES = ("policy", "nodes", "databases", "groups", "shards", "endpoints", "actions", "moves", "leader", "daemons", "snapshots")
+TABLES = (
+    "policy",
+    "nodes",
+    "databases",
+    "groups",
+    "shards",
+    "endpoints",
+    "actions",
+    "moves",
+    "leader",
+    "daemons",
+    "snapshots",
+)
 NOTICE_S = 1.5
 """A death so short ago may be unknown to whoever gives up another copy: as if it came just afterwards."""
 
