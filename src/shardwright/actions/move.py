@@ -225,6 +225,8 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
     if _age(move, now) > SYNC_SILENCE_LIMIT:
         text = f"the sync to node {new.node_uid} did not advance for {SYNC_SILENCE_LIMIT.seconds} s"
         return _give_up(move, new, view, now, _reason(move, "sync_stalled", text))
+    if group.phase is not GroupPhase.SERVING:
+        return _wait(move, now, _reason(move, "group_starting", "the slot group is being started", Grade.SOFT_LIMIT))
     return Decision(wake_at=now + timedelta(seconds=1))
 
 

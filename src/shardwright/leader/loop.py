@@ -45,6 +45,9 @@ TURN_MAX_S = 1.0
 """A turn at least this often: losing every event must be harmless."""
 BUSY_TURN_S = 0.1
 """While moves, starts or changes are under way."""
+STILL_AFTER_S = 30.0
+"""When nothing has changed for this long, whatever is under way waits for something that may take hours, such as a node
+that is down: it is asked no more often than if nothing were under way, until something changes."""
 CONFLICTS_MAX = 20
 UNDECIDING = (keys.EVENTS, keys.SEEN_SERVERS)
 """Records on which no decision rests: a change of them calls for no turn."""
@@ -91,6 +94,8 @@ class Leader:
         self._fence = fence
         self._wake = Wake()
         self._is_lost = False
+        self._changed_at = parts.clock.monotonic()
+        """When something was last written or seen that may move something on."""
         self._busy_until: datetime | None = None
         self._retained_at: datetime | None = None
         self._began_at: datetime | None = None
@@ -103,7 +108,7 @@ class Leader:
             parts.endpoints,
             machine=parts.machine,
             clock=parts.clock,
-            wake=self._wake.set,
+            wake=self._stir,
             idle_s=pace.idle_poll_s,
             hot_s=pace.hot_poll_s,
         )
@@ -176,8 +181,23 @@ class Leader:
 
     def _changed(self, changed: Collection[str]) -> None:
         """What the leader itself publishes, and the log of events, decide nothing."""
-        if not all(key.startswith(UNDECIDING) for key in changed):
-            self._wake.set()
+        if all(key.startswith(UNDECIDING) for key in changed):
+            return
+        if all(key.startswith(keys.SEEN_NODES) for key in changed) and not self._has_new_processes():
+            self._wake.set()  # Figures of a machine, every few seconds.
+        else:
+            self._stir()
+
+    def _has_new_processes(self) -> bool:
+        return self._recorded is None or self._parts.mirror.view().processes != self._recorded.processes
+
+    def _stir(self) -> None:
+        """Something is going on."""
+        self._changed_at = self._parts.clock.monotonic()
+        self._wake.set()
+
+    def _is_still(self) -> bool:
+        return self._parts.clock.monotonic() - self._changed_at > STILL_AFTER_S
 
     # -- a turn --------------------------------------------------------------------------------------------------------
 
@@ -190,7 +210,8 @@ class Leader:
         if self._parts.mirror.view() is not recorded:
             self._recorded = recorded = self._parts.mirror.view()
             self._hot = hot = _hot_shards(recorded)
-        self._observer.follow(recorded, hot=hot)
+        is_still = self._is_still()
+        self._observer.follow(recorded, hot=frozenset() if is_still else hot)
         wake_at: datetime | None = None
         commands: list[Command] = []
         await self._take_over(now)
@@ -207,7 +228,7 @@ class Leader:
         self._applier.submit(list(dict.fromkeys(commands)), view)
         # What is observed only takes shards from the hot ones, so without a change the first answer holds.
         is_calm = not hot and not view.live_moves() and self._parts.mirror.view() is recorded
-        is_busy = not is_calm and _is_busy(view)
+        is_busy = not is_calm and not is_still and _is_busy(view)
         self._busy_until = _earlier(wake_at, now + timedelta(seconds=self._pace.busy_turn_s) if is_busy else None)
         await self._publisher.publish(view, now)
         await self._retain(now)

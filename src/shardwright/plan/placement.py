@@ -128,12 +128,14 @@ def choose_endpoint(
     leaving: NodeUid | None = None,
     failures: Mapping[NodeUid, int] | None = None,
     bound: Endpoint | None = None,
+    also_leaving: bool = False,
 ) -> NodeUid | Unplaceable:
     """The best node for an endpoint: the fewest endpoints, then a node of ``near`` (where its primaries are). Nodes that
-    already serve ``bound`` are no candidates. Notes nothing in the ledger."""
+    already serve ``bound`` are no candidates. ``also_leaving``: one that an action only relieves of its roles will do. Notes
+    nothing in the ledger."""
     tried = failures or {}
     excluded = set() if bound is None else set(bound.nodes)
-    usable = ledger.open_nodes(needs_primary=True)
+    usable = ledger.open_nodes(needs_primary=not also_leaving)
     is_free = [n for n, load in usable if load.endpoints < n.endpoints_max and n.uid != leaving]
     fitting = [n for n in is_free if n.uid not in excluded]
     if not fitting:

@@ -19,7 +19,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.ports import shard_port
-from shardwright.plan.standing import is_dispensable
+from shardwright.plan.standing import is_dispensable, is_gone
 
 RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Before the n-th start in a row; the last one repeats."""
@@ -97,7 +97,7 @@ def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision
 
 
 def _start(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
-    chosen, reasons = choose_primary(group, copies)
+    chosen, reasons = choose_primary(group, [c for c in copies if not _is_hollow(c, view)])
     if chosen is None and (heir := _heir_of_a_dead_node(group, copies, view)) is not None:
         return Decision(writes=_fail_over(group, heir, now, phase=GroupPhase.SERVING))
     if chosen is None:
@@ -129,6 +129,12 @@ def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, 
     if in_sync and committed.process is ProcessState.FAILED and committed.shard.restarts >= MISSING_PRIMARY_STARTS:
         return in_sync[0].shard, ()
     return None, tuple(_not_yet(c) for c in copies if not c.answers)
+
+
+def _is_hollow(copy: Copy, view: ClusterView) -> bool:
+    """Whether there is nothing to wait for: its process has ended, it kept no file, nobody is there who could start it."""
+    is_over = copy.shard.node_uid not in view.daemons and is_gone(view, copy.shard)
+    return is_over and copy.shard.kept is Persistence.DISABLED
 
 
 def _is_ahead(copy: Copy, committed: Copy) -> bool:

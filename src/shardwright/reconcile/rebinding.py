@@ -8,6 +8,7 @@ An endpoint on several nodes is left alone: the others serve it.
 
 from collections import Counter
 from datetime import datetime
+from functools import partial
 
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, Endpoint
@@ -41,8 +42,18 @@ def decide_rebinding(view: ClusterView, now: datetime) -> Decision:
             wake_at = min(wake_at, due)
             continue
         failures = Counter(m.to_node for m in moves if m.state is MoveState.FAILED and m.to_node is not None)
-        near = ledger.primary_nodes(endpoint.database_uid)
-        found = choose_endpoint(ledger, near=near, leaving=endpoint.nodes[0], failures=failures, bound=endpoint)
+        choose = partial(
+            choose_endpoint,
+            ledger,
+            near=ledger.primary_nodes(endpoint.database_uid),
+            leaving=endpoint.nodes[0],
+            failures=failures,
+            bound=endpoint,
+        )
+        found = choose()
+        if isinstance(found, Unplaceable):
+            # Clients wait: a node that steps down just now is better than none.
+            found = choose(also_leaving=True)
         if isinstance(found, Unplaceable):
             reasons.extend(found.reasons)
             continue

@@ -399,7 +399,7 @@ def test_a_copy_that_may_be_all_there_is_is_not_given_up(state: MoveState) -> No
 @pytest.mark.parametrize("is_cancel_wanted", [False, True])
 @pytest.mark.parametrize("state", [MoveState.SYNCING, MoveState.READY])
 def test_a_new_copy_that_a_failover_made_the_primary_is_not_given_up(state: MoveState, is_cancel_wanted: bool) -> None:
-    """It is all that the group has: it was deleted when the others were gone, or when its sync, long over, did not advance."""
+    """It is all that the group has: it was deleted when the others were gone, or when its sync did not advance."""
     builder = with_new_copy(replicated(), role=Role.PRIMARY).with_dead_node(1).with_dead_node(2)
     builder = builder.with_records(replace(builder.view.groups[GROUP], primary=ShardUid(3)))
     decision = decide(builder, relocation(state, new_shard_uid=ShardUid(3), is_cancel_wanted=is_cancel_wanted), later_s=300)

@@ -400,8 +400,10 @@ def test_the_primarys_replication_id_is_kept_and_forgotten_with_its_role() -> No
 
 
 def unnoted() -> ClusterBuilder:
-    """The primary died with its node, and nobody has noted that its replica has everything."""
-    builder = replicated().with_dead_node(1)
+    """The primary, which keeps a file, died with its node, and nobody has noted that its replica has everything."""
+    builder = replicated().with_dead_node(1).with_database_changed(1, persistence=Persistence.AOF)
+    settings = next(iter(builder.view.databases.values())).settings_fingerprint
+    builder = builder.with_records(*(replace(s, settings=settings) for s in builder.view.shards.values()))
     builder = builder.with_records(replace(builder.view.shards[ShardUid(2)], in_sync_generation=-1))
     return builder.with_server(2, is_link_up=False, link_down_s=2)
 
@@ -447,3 +449,18 @@ def test_in_strict_mode_a_new_leader_knows_the_dead_primarys_history_from_the_re
     after = group_after(decide(known))
     assert after is not None
     assert (after.primary, after.phase) == (2, GroupPhase.SERVING)
+
+
+@pytest.mark.parametrize("lost", [1, 2], ids=["the primary's node", "the replica's node"])
+def test_nobody_waits_for_a_dead_node_that_kept_nothing(lost: int) -> None:
+    """Without persistence the end of its process was the end of what it held; with a file it is waited for."""
+    left = 3 - lost
+    builder = starting(replicated()).with_dead_node(lost).with_server(left, role=Role.PRIMARY, is_fenced=True, keys=0)
+    after = group_after(decide(builder))
+    assert after is not None
+    assert (after.primary, after.phase) == (left, GroupPhase.SERVING)
+    running = builder.with_process(lost, ProcessState.RUNNING)
+    assert group_after(decide(running)) is None, "only its daemon is away"
+    settings = replace(next(iter(builder.view.databases.values())), persistence=Persistence.AOF).settings_fingerprint
+    keeps = builder.with_records(replace(builder.view.shards[ShardUid(lost)], settings=settings))
+    assert group_after(decide(keeps)) is None

@@ -94,3 +94,11 @@ def test_without_another_node_it_says_why() -> None:
     assert decision.writes == ()
     assert decision.reasons
     assert decision.wake_at is not None
+
+
+def test_a_node_that_steps_down_serves_it_when_there_is_no_other() -> None:
+    """Clients wait meanwhile; what the step-down cannot move on it names."""
+    builder = stranded().with_node_changed(2, is_quorum_only=True).with_action(ActionName.STEP_DOWN, 3)
+    assert [m.to_node for m in begun(builder)] == [3]
+    assert [m.to_node for m in begun(stranded().with_action(ActionName.STEP_DOWN, 2))] == [3]
+    assert begun(stranded().with_node_changed(2, is_quorum_only=True).with_action(ActionName.REMOVE, 3)) == []

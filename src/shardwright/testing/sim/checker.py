@@ -79,6 +79,8 @@ class Checker:
         self.violations: list[Violation] = []
         self.transitions: Counter[str] = Counter()
         self._busy: dict[int, bool] = {}
+        self._ended: set[str] = set()
+        """Actions whose status changes in the revision that is looked at."""
         self._commanded: dict[str, int] = {}
         world.store.on_lead = self.led
 
@@ -209,6 +211,8 @@ class Checker:
                 record = json.loads(change.current.value)
                 table[change.key] = record
                 touched.append((name, before, record))
+        self._ended = {r["uid"] for name, old, r in touched if name == "actions" and r is not None and old is not None
+                       and old["status"] != r["status"]}  # fmt: skip
         for name, before, after in touched:
             match name:
                 case "shards":
@@ -314,7 +318,7 @@ class Checker:
 
     def _is_restore(self, node: int) -> bool:
         return any(a["node_uid"] == node and a["name"] == "maintenance_off" for a in self.tables["actions"].values()
-                   if a["status"] in ("running", "cancelling", "failed"))  # fmt: skip
+                   if a["status"] in ("running", "cancelling", "failed") or a["uid"] in self._ended)  # fmt: skip
 
     def _snapshot_first(self, node: Json) -> None:
         prefix = f"snapshots/{node['uid']:08d}/"

@@ -33,7 +33,7 @@ from shardwright.testing.sim.server import Outcome, Position
 from shardwright.testing.sim.world import World, WriteAttempt
 
 LOOK_AGAIN_S = 0.2
-RETRY_S = 0.1
+RETRY_S = 0.2
 
 
 class Served:

@@ -175,6 +175,13 @@ class Simulation:
         self.world.nodes[uid].is_lost = True
         self.kill_node(uid)
         self.world.checker.node_lost(uid)
+        self.world.loop.at(40.0, self._serve_somebody)
+
+    def _serve_somebody(self) -> None:
+        """When the machine has taken every database along, the writers need another one."""
+        uids = [d["uid"] for d in self.world.checker.tables["databases"].values()]
+        if all(is_out_of_reach(self.world, uid) for uid in uids):
+            self.operator.create(60, replication=False, persistence="aof")
 
     def revive_node(self, uid: int) -> None:
         """The machine is on again."""
