@@ -117,6 +117,8 @@ class Facts:
                 yield f"shard {shard.uid}: {seen.health}, fenced {seen.is_fenced}"
             elif shard.uid == primary.uid and seen.role is not Role.PRIMARY:
                 yield f"shard {shard.uid} is {seen.role} and should be primary"
+            elif seen.replication_id != group.replication_id:
+                yield f"shard {shard.uid} holds {seen.replication_id}, on record is {group.replication_id}"
             elif shard.uid != primary.uid and (
                 seen.role is not Role.REPLICA
                 or (seen.primary_address, seen.primary_port) != source

@@ -152,7 +152,7 @@ class Checker:
             for d in node.shards.values()
             if d.server is not None and not d.server.is_alive and d.server.group_uid == group_uid
         ]
-        return [s.comes_back for s in dead if s.comes_back is not None]
+        return [s.comes_back for s in dead if s.comes_back is not None and self._is_wanted(s)]
 
     def server_ended(self, server: SimServer) -> None:
         """The product ends one that stands still, and would have gone on. What a replica had not received yet may go with
