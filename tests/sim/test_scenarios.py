@@ -556,3 +556,23 @@ def test_the_only_copy_dies_with_its_node_when_the_new_one_has_just_received_eve
     assert ended(simulation) == ["maintenance_on completed"]
     simulation.rest()
     simulation.end()
+
+
+def test_a_node_that_dies_while_its_old_copies_are_ended_holds_nothing_up() -> None:
+    """Nobody asked a server any more that was to end: the action waited for it, and the endpoint stayed where it was."""
+    simulation = cluster(nodes=4)
+    world = simulation.world
+    source = primary_node(simulation)
+    simulation.operator.action(source, "maintenance_on")
+    while not any(m["state"] == "cleaning" for m in world.checker.tables["moves"].values()):
+        simulation.run_for(0.005)
+    daemon = world.nodes[source].daemon
+    assert daemon is not None
+    daemon.process.kill()
+    simulation.run_for(15.0)
+    assert any(s.node_uid == source and s.is_alive for s in world.servers_by_pid.values())
+    simulation.lose_node(source)
+    simulation.run_for(60.0)
+    assert ended(simulation) == ["maintenance_on completed"]
+    simulation.rest()
+    simulation.end()

@@ -82,7 +82,8 @@ class Observer:
         self._hot, self._is_hot = hot, bool(hot)
         wanted: set[object] = set()
         for shard in view.shards.values():
-            if shard.wanted is ShardWanted.RUNNING or is_unreported(view, shard):
+            # Where no daemon is, nobody else says that what was to end has ended.
+            if shard.wanted is ShardWanted.RUNNING or shard.node_uid not in view.daemons:
                 wanted.add(("shard", shard.uid))
                 self._ensure(("shard", shard.uid), partial(self._poll_shard, shard.uid))
         for uid in view.nodes:

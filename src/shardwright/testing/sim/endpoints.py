@@ -86,7 +86,8 @@ class Served:
         if not self.gate.is_open or target is None:
             self._hold_back(write)
             return
-        self.in_flight.append(write)
+        if not write.is_answered:
+            self.in_flight.append(write)  # Else its client has closed the connection: what was read is sent all the same.
         world = self.world
         node = world.node_at(target.address)
         world.loop.at(0.0001 + world.rng.random() * 0.0003, self._arrive, write, target, node)
@@ -141,6 +142,8 @@ class Served:
 
     def _hold_back(self, write: WriteAttempt) -> None:
         """It certainly was not executed: keep it for a server that will."""
+        if write.is_answered:
+            return
         now = self.world.loop.now
         if write.held_at < 0:
             write.held_at = now
