@@ -117,7 +117,7 @@ def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, 
     pending = [c for c in copies if not c.answers and c.process is not ProcessState.FAILED]
     loaded = [c for c in copies if c.answers]
     if committed is not None and committed.answers and not committed.is_empty:
-        ahead = [c for c in loaded if _is_ahead(c, committed)]
+        ahead = [c for c in loaded if _is_ahead(c, committed, group)]
         return max(ahead, key=_merit, default=committed).shard, ()
     filled = sorted((c for c in loaded if not c.is_empty), key=_merit, reverse=True)
     if committed is None or committed.answers:
@@ -137,19 +137,20 @@ def _is_hollow(copy: Copy, view: ClusterView) -> bool:
     return is_over and copy.shard.kept is Persistence.DISABLED
 
 
-def _is_ahead(copy: Copy, committed: Copy) -> bool:
+def _is_ahead(copy: Copy, committed: Copy, group: SlotGroup) -> bool:
     """Whether a copy holds everything that the committed primary loaded, and more. A server that starts from a snapshot says
     which history that was part of (its second replication id) and how far; what was written later it does not have, while
     a replica that lived on does. One that starts from an append-only file names no history and is never behind."""
     here, other = committed.seen, copy.seen
     if here is None or other is None or other.is_syncing or not here.second_replication_id:
         return False
-    has_only_loaded = here.offset == here.second_offset - 1
-    is_in_history = other.replication_id == here.second_replication_id
-    left_history_later = (
-        other.second_replication_id == here.second_replication_id and other.second_offset >= here.second_offset
-    )
-    return has_only_loaded and (is_in_history or left_history_later) and other.offset > here.offset
+    if here.offset != here.second_offset - 1:
+        return False  # It has not only loaded.
+    loaded = here.second_replication_id
+    if other.replication_id == group.replication_id != loaded and group.replication_id and not copy.is_empty:
+        return True  # It followed the dead primary, which had left the snapshot's history before.
+    left_history_later = other.second_replication_id == loaded and other.second_offset >= here.second_offset
+    return (other.replication_id == loaded or left_history_later) and other.offset > here.offset
 
 
 def _merit(copy: Copy) -> tuple[int, int, int]:

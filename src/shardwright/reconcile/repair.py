@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from shardwright.model.action import ActionName, Move, MoveKind, MoveState
+from shardwright.model.action import ActionName, ActionStatus, Move, MoveKind, MoveState
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, Severity
@@ -144,8 +144,9 @@ def _not_wanted(move: Move, view: ClusterView) -> str:
 
 
 def nodes_being_emptied(view: ClusterView) -> set[NodeUid]:
-    """Nodes whose action replaces what they hold, and says what blocks it."""
-    return {a.node_uid for a in view.live_actions() if a.name in _EMPTYING}
+    """Nodes whose action replaces what they hold, and says what blocks it. One that is cancelled does so no more."""
+    emptying = (a for a in view.live_actions() if a.name in _EMPTYING and a.status is not ActionStatus.CANCELLING)
+    return {a.node_uid for a in emptying}
 
 
 # -- a new rebuild -------------------------------------------------------------------------------------------------------

@@ -88,6 +88,10 @@ OF_BEFORE = {"second_replication_id": "before", "second_offset": 68, "offset": 6
         (OF_BEFORE, {"replication_id": "before", "offset": 67}, 1),
         (OF_BEFORE, {"replication_id": "later", "second_replication_id": "before", "second_offset": 68, "offset": 189}, 2),
         (OF_BEFORE, {"replication_id": "later", "second_replication_id": "before", "second_offset": 67, "offset": 189}, 1),
+        # Several handoffs later: who followed the dead primary itself holds all that it ever saved, whatever the offsets.
+        (OF_BEFORE, {"replication_id": "replication-1:1", "second_replication_id": "between", "offset": 12}, 2),
+        (OF_BEFORE, {"replication_id": "replication-1:1", "is_syncing": True}, 1),
+        (OF_BEFORE, {"replication_id": "replication-1:1", "keys": 0}, 1),
         (OF_BEFORE, {"replication_id": "another", "offset": 189}, 1),
         (OF_BEFORE, {"replication_id": "before", "offset": 189, "is_syncing": True}, 1),
         ({**OF_BEFORE, "offset": 80}, {"replication_id": "before", "offset": 189}, 1),
@@ -98,6 +102,9 @@ OF_BEFORE = {"second_replication_id": "before", "second_offset": 68, "offset": 6
         "holds_the_same",
         "went_on",
         "left_before",
+        "followed_the_dead_primary",
+        "followed_it_and_is_being_filled",
+        "followed_it_and_is_empty",
         "of_another_history",
         "is_being_filled",
         "wrote_since",
@@ -108,7 +115,7 @@ def test_a_primary_that_loaded_a_snapshot_gives_way_to_a_copy_that_lived_on(
     here: dict[str, object], other: dict[str, object], chosen: int
 ) -> None:
     builder = starting(replicated()).with_server(1, keys=10, is_fenced=True, replication_id="new", **here)
-    after = group_after(decide(builder.with_server(2, keys=10, is_link_up=False, **other)))
+    after = group_after(decide(builder.with_server(2, **{"keys": 10, "is_link_up": False, **other})))
     assert after is not None
     assert after.primary == chosen
 

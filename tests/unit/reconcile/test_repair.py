@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from shardwright.actions.move import decide_move
-from shardwright.model.action import ActionName, Move, MoveKind, MoveState
+from shardwright.model.action import ActionName, ActionStatus, Move, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, GroupPhase, Shard, ShardWanted
 from shardwright.model.ids import GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.seen import Health, ProcessState
@@ -160,6 +160,8 @@ def test_the_database_with_the_higher_priority_comes_first() -> None:
 
 def test_a_node_that_an_action_empties_is_left_to_the_action() -> None:
     assert moves(lost().with_action(ActionName.REMOVE, 2)) == []
+    cancelled = lost().with_action(ActionName.REMOVE, 2, status=ActionStatus.CANCELLING)
+    assert len(moves(cancelled)) == 1, "it empties nothing any more"
 
 
 def test_a_group_with_a_live_move_is_left_alone() -> None:

@@ -13,17 +13,24 @@ AWAITED_S = 120.0
 
 
 def is_out_of_reach(world: "World", database_uid: int) -> bool:
-    """Whether a database cannot be served because a machine is gone for good: it may hold what nobody else has, or no other
-    node may serve the endpoint."""
+    """Whether a database cannot be served because a machine is gone for good: its disk may hold what nobody else has, there
+    is no other copy, or no other node may serve the endpoint."""
     tables = world.checker.tables
     gone = lost_nodes(world)
+    copies = [s for s in tables["shards"].values() if s["database_uid"] == database_uid and s["wanted"] == "running"]
+    has_other = any(s["node_uid"] not in gone for s in copies)
     waits = any(
-        s["node_uid"] in gone and tables["groups"][f"groups/{s['group_uid']}"]["phase"] != "serving"
-        for s in tables["shards"].values()
-        if s["database_uid"] == database_uid and s["wanted"] == "running"
+        s["node_uid"] in gone
+        and tables["groups"][f"groups/{s['group_uid']}"]["phase"] != "serving"
+        and (_keeps_file(s) or not has_other)
+        for s in copies
     )
     bound = [e for e in tables["endpoints"].values() if e["database_uid"] == database_uid and set(e["nodes"]) <= gone]
     return waits or (bool(bound) and not _open_nodes(world))
+
+
+def _keeps_file(shard: Json) -> bool:
+    return "|disabled|" not in shard["settings"]
 
 
 def _waits_for_a_lost_node(world: "World", database_uid: int) -> bool:

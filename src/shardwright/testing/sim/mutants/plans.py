@@ -7,12 +7,18 @@ from typing import Any
 
 from shardwright.actions import maintenance_on, move, progress, remove, turn
 from shardwright.model.action import MoveState
+from shardwright.model.commands import YieldLeadership
 from shardwright.model.database import ShardWanted
 from shardwright.model.decision import Decision
 from shardwright.model.view import Put
 from shardwright.plan import ledger, quorum
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
-from shardwright.testing.sim.mutants.situations import databases_that_barely_fit, requests_that_are_undone
+from shardwright.testing.sim.mutants.situations import (
+    a_leader_that_is_to_yield_and_nobody_else_is_there,
+    an_only_copy_that_is_lost_when_its_new_one_is_complete,
+    databases_that_barely_fit,
+    requests_that_are_undone,
+)
 
 
 @mutant
@@ -125,3 +131,20 @@ def lets_the_progress_fall() -> Sequence[Patch]:
         return max(0.0, right(action, found, pending) - 30.0 * sum(m.state.is_terminal for m in found))
 
     return [(turn, "progress", falling)]
+
+
+@mutant_in(an_only_copy_that_is_lost_when_its_new_one_is_complete)
+def gives_up_a_new_copy_that_has_taken_over() -> Sequence[Patch]:
+    return [(move, "_NEXT_OF_HEIR", {})]
+
+
+@mutant_in(a_leader_that_is_to_yield_and_nobody_else_is_there)
+def yields_when_nobody_else_is_there() -> Sequence[Patch]:
+    right = turn.Turn.yields
+
+    def yields(self: Any) -> bool:
+        if self.is_leading:
+            self.command(YieldLeadership())
+        return right(self)
+
+    return [(turn.Turn, "yields", yields)]

@@ -14,6 +14,7 @@ from shardwright.reconcile import group as groups
 from shardwright.reconcile import repair
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
+    a_node_that_dies_long_after_its_links_and_comes_back,
     a_primary_that_dies_long_after_its_link,
     primaries_that_die_during_a_move,
     primaries_that_stand_still_without_a_replica,
@@ -51,6 +52,19 @@ def promotes_a_replica_out_of_sync() -> Sequence[Patch]:
         return right(group, database, primary, marked, view, now)
 
     return [(groups, "_replace_primary", replace_primary)]
+
+
+@mutant_in(a_node_that_dies_long_after_its_links_and_comes_back)
+def takes_any_copy_when_a_node_is_dead() -> Sequence[Patch]:
+    def heirs(group: Any, primary: Any, copies: Any) -> Any:
+        return [c for c in copies if c is not primary and c.answers]
+
+    return [(groups, "_unnoted_heirs", heirs)]
+
+
+@mutant_in(a_node_that_dies_long_after_its_links_and_comes_back)
+def forgets_that_a_dead_node_keeps_files() -> Sequence[Patch]:
+    return [(groups, "_is_hollow", lambda copy, view: copy.shard.node_uid not in view.daemons and not copy.answers)]
 
 
 @mutant

@@ -165,6 +165,71 @@ def a_primary_that_dies_long_after_its_link(simulation: Simulation) -> None:
     world.loop.at(90.0, strike)
 
 
+def a_node_that_dies_long_after_its_links_and_comes_back(simulation: Simulation) -> None:
+    """With the files of primaries that hold what no replica has: they went on for more than a minute without a link."""
+    world = simulation.world
+    pairs = {(a, b) for a in world.nodes for b in world.nodes if a != b}
+
+    def cut() -> None:
+        world.network.cuts |= pairs
+        for _, server in sorted(world.servers_by_pid.items()):
+            if server.is_alive:
+                server.check_link()
+
+    def strike() -> None:
+        primaries = {group["primary"] for group in world.checker.tables["groups"].values()}
+        nodes = {s.node_uid for s in world.servers_by_pid.values() if s.is_alive and s.shard_uid in primaries}
+        for uid in sorted(nodes):
+            simulation.kill_node(uid)
+            world.loop.at(40.0, simulation.revive_node, uid)
+        world.network.cuts -= pairs
+
+    world.loop.at(22.0, cut)
+    world.loop.at(90.0, strike)
+    simulation.operator.create(60, replication=True, persistence="aof")
+
+
+def an_only_copy_that_is_lost_when_its_new_one_is_complete(simulation: Simulation) -> None:
+    """And that nobody has noted yet."""
+    world = simulation.world
+
+    def begin() -> None:
+        simulation.operator.create(60, replication=False, persistence="aof")
+        world.loop.at(5.0, move)
+
+    def move() -> None:
+        primaries = [g["primary"] for g in world.checker.tables["groups"].values()]
+        newest = world.checker.tables["shards"].get(f"shards/{max(primaries):08d}")
+        if newest is not None:
+            simulation.operator.action(newest["node_uid"], "maintenance_on")
+            watch(newest)
+
+    def watch(shard: Any) -> None:
+        if any(s.is_link_up for s in world.servers_of(shard["group_uid"])):
+            simulation.lose_node(shard["node_uid"])
+        else:
+            world.loop.at(0.005, watch, shard)
+
+    world.loop.at(1.0, begin)
+    simulation.run_for(60.0)
+
+
+def a_leader_that_is_to_yield_and_nobody_else_is_there(simulation: Simulation) -> None:
+    """The other daemons are away for longer than their leases."""
+    world = simulation.world
+
+    def strike() -> None:
+        leader = world.leader()
+        for daemon in world.daemons():
+            if daemon is not leader:
+                daemon.process.kill()
+                world.loop.at(40.0, simulation.restart_daemon, daemon.node.uid)
+        if leader is not None:
+            world.loop.at(20.0, simulation.operator.action, leader.node.uid, "enslave_node", {"demote_node": True})
+
+    world.loop.at(22.0, strike)
+
+
 def primaries_that_die_during_a_move(simulation: Simulation) -> None:
     """While a new copy syncs, and the leader looks often."""
     world = simulation.world
@@ -239,4 +304,7 @@ SITUATIONS = (
     replicas_that_lag,
     a_primary_that_dies_long_after_its_link,
     primaries_that_stand_still_without_a_replica,
+    a_node_that_dies_long_after_its_links_and_comes_back,
+    an_only_copy_that_is_lost_when_its_new_one_is_complete,
+    a_leader_that_is_to_yield_and_nobody_else_is_there,
 )
