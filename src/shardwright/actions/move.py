@@ -340,8 +340,11 @@ def _persist(
     seen = view.servers.get(new.uid) if new is not None else None
     if database is None or new is None or is_persisted(database.persistence, seen):
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.GONE)),))
+    if seen is None or seen.health is not Health.OK:
+        text = f"the files of shard {old.uid} stay until shard {new.uid}, which does not answer, has written its own"
+        return _wait(move, now, _reason(move, "persistence_pending", text, Grade.SOFT_LIMIT))
     waiting = _reason(move, "persistence_pending", "the new copy's persistence file is being written", Grade.SOFT_LIMIT)
-    save = () if seen is None or seen.is_persistence_busy else (SaveNow(new.uid),)
+    save = () if seen.is_persistence_busy else (SaveNow(new.uid),)
     return Decision(commands=save, wake_at=now + timedelta(seconds=1), reasons=(waiting,))
 
 

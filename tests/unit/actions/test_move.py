@@ -275,7 +275,9 @@ def test_when_the_new_copys_files_are_out_of_reach_the_primarys_are_written_befo
     saved = builder.with_server(1, saves_since_start=1)
     assert shard_after(decide(saved, cleaning, later_s=11), 2).wanted is ShardWanted.GONE
     unseen = saved.with_server(1, health=Health.TIMEOUT)
-    assert decide(unseen, cleaning, later_s=11).writes == ()
+    waits = decide(unseen, cleaning, later_s=11)
+    assert [w.record.uid for w in waits.writes] == ["a-1"]  # type: ignore[union-attr]
+    assert [r.code for r in move_after(waits).reasons] == ["persistence_pending"]
 
 
 def test_an_endpoint_process_that_was_started_anew_has_nothing_to_pass() -> None:

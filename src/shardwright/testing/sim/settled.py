@@ -65,11 +65,9 @@ def missing(world: "World") -> list[str]:
         for a in tables["actions"].values()
         if a["status"] not in ENDED_STATUS and not a["reasons"]
     ]
-    found += [
-        f"move {m['uid']} is {m['state']}"
-        for m in tables["moves"].values()
-        if m["state"] not in ENDED_STATES and not (m["reasons"] and is_out_of_reach(world, m["database_uid"]))
-    ]
+    live = [m for m in tables["moves"].values() if m["state"] not in ENDED_STATES]
+    waiting = [m for m in live if m["reasons"] and is_out_of_reach(world, m["database_uid"])]
+    found += [f"move {m['uid']} is {m['state']}" for m in live if m not in waiting]
     found += [
         f"database {d['uid']} is {d['status']}"
         for d in tables["databases"].values()
@@ -78,7 +76,7 @@ def missing(world: "World") -> list[str]:
     ]
     for group in tables["groups"].values():
         found += _group(world, group)
-    found += _strays(world)
+    found += _strays(world, kept={m["shard_uid"] for m in waiting})
     return found
 
 
@@ -137,7 +135,8 @@ def _endpoints(world: "World", group: Json) -> list[str]:
     return found
 
 
-def _strays(world: "World") -> list[str]:
+def _strays(world: "World", kept: set[int]) -> list[str]:
+    """``kept`` are old copies whose files a move keeps, because the new ones are out of reach."""
     recorded = world.checker.tables["shards"]
     members = world.checker.tables["nodes"]
     found = []
@@ -146,7 +145,9 @@ def _strays(world: "World") -> list[str]:
         if server.is_alive and is_member and f"shards/{server.shard_uid:08d}" not in recorded:
             found.append(f"shard {server.shard_uid} runs on node {server.node_uid} and is not recorded")
     gone = lost_nodes(world)
-    unwanted = [s for s in recorded.values() if s["wanted"] != "running" and s["node_uid"] not in gone]
+    unwanted = [
+        s for s in recorded.values() if s["wanted"] != "running" and s["node_uid"] not in gone and s["uid"] not in kept
+    ]
     return found + [f"shard {s['uid']} is wanted {s['wanted']} for ever" for s in unwanted]
 
 
