@@ -14,6 +14,7 @@ from shardwright.clock import Clock
 from shardwright.endpoint.protocol import Endpoints
 from shardwright.errors import Transient
 from shardwright.leader.targets import server_target
+from shardwright.model.action import MoveKind
 from shardwright.model.database import Shard, ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import EndpointProcessSeen, Health, ProcessIdentity, ProcessSeen, ProcessState, ServerSeen
@@ -71,15 +72,18 @@ class Observer:
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._pokes: dict[object, Wake] = {}
         self._hot: frozenset[ShardUid] = frozenset()
-        self._is_hot = False
+        self._hot_nodes: frozenset[NodeUid] = frozenset()
         self._augmented: tuple[ClusterView, ClusterView] | None = None
         """The last answer of ``augment`` with what it was made from."""
 
     def follow(self, view: ClusterView, *, hot: frozenset[ShardUid]) -> None:
-        """Poll what these records name, the ``hot`` shards (and, when there are any, endpoint processes) often."""
+        """Poll what these records name, the ``hot`` shards and the endpoint processes of their databases often."""
         self._view = view
         became_hot = hot - self._hot
-        self._hot, self._is_hot = hot, bool(hot)
+        hot_nodes = _nodes_of_endpoints(view, hot)
+        for node_uid in hot_nodes - self._hot_nodes:
+            self.poke_node(node_uid)
+        self._hot, self._hot_nodes = hot, hot_nodes
         wanted: set[object] = set()
         for shard in view.shards.values():
             # Where no daemon is, nobody else says that what was to end has ended.
@@ -200,7 +204,19 @@ class Observer:
             self._augmented = None
             if before is None or _endpoints_that_matter(before) != _endpoints_that_matter(seen):
                 self._wake()
-            await self._rest(key, self._hot_s if self._is_hot else self._idle_s)
+            await self._rest(key, self._hot_s if uid in self._hot_nodes else self._idle_s)
+
+
+def _nodes_of_endpoints(view: ClusterView, hot: frozenset[ShardUid]) -> frozenset[NodeUid]:
+    """Nodes that serve the databases of these shards, or are about to, or did so a moment ago."""
+    if not hot and not view.live_moves():
+        return frozenset()
+    databases = {view.shards[uid].database_uid for uid in hot if uid in view.shards}
+    found = {node for uid in databases for endpoint in view.endpoints_of(uid) for node in endpoint.nodes}
+    for move in view.live_moves():
+        if move.kind is MoveKind.REBIND:
+            found.update(node for node in (move.from_node, move.to_node) if node is not None)
+    return frozenset(found)
 
 
 def is_worth_asking(view: ClusterView, shard: Shard) -> bool:

@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from shardwright.clock import SystemClock
-from shardwright.leader.observe import Observer, is_unreported, is_worth_asking
+from shardwright.leader.observe import Observer, _nodes_of_endpoints, is_unreported, is_worth_asking
+from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import ShardWanted
-from shardwright.model.ids import ShardUid
+from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.seen import ProcessIdentity, ProcessState
-from shardwright.testing.builders import cluster
+from shardwright.testing.builders import NOW, cluster
 
 SHARD = ShardUid(1)
 
@@ -73,3 +74,15 @@ def test_the_process_of_a_silent_server_is_looked_at_each_time() -> None:
     assert looking.augment(view).process_state(SHARD) is ProcessState.RUNNING
     machine.have_ended = True
     assert looking.augment(view).process_state(SHARD) is ProcessState.GONE
+
+
+def test_only_the_endpoint_processes_that_something_waits_for_are_asked_often() -> None:
+    """All of them were, in any cluster, for as long as one copy was being synced."""
+    builder = cluster(nodes=5).with_database(on=((1, 2),), endpoint_on=3).with_database(on=((4, 5),))
+    assert _nodes_of_endpoints(builder.view, frozenset()) == frozenset()
+    assert _nodes_of_endpoints(builder.view, frozenset({SHARD})) == {3}
+    rebind = Move(
+        MoveUid("a-1"), None, MoveKind.REBIND, MoveState.HANDOFF, DatabaseUid(2), NOW,
+        endpoint_uid=EndpointUid("2:1"), from_node=NodeUid(4), to_node=NodeUid(2),
+    )  # fmt: skip
+    assert _nodes_of_endpoints(builder.with_move(rebind).view, frozenset({SHARD})) == {2, 3, 4}

@@ -35,8 +35,8 @@ CONVERGE_S = 420.0
 UNSERVED_MAX_S = 60.0
 """For so long may the writes to a database fail while nothing new goes wrong. A fault lasts 26 s at most; 31 s were the most
 in a thousand seeds."""
-SIM_TIMES = LeaseTimes(timedelta(seconds=9), 4.0, 12.0)
-SIM_PACE = Pace(turn_s=12.0, busy_turn_s=1.0, idle_poll_s=12.0, hot_poll_s=0.4)
+SIM_TIMES = LeaseTimes(timedelta(seconds=9), 5.0, 20.0)
+SIM_PACE = Pace(turn_s=15.0, busy_turn_s=1.0, idle_poll_s=12.0, hot_poll_s=0.4)
 """Longer than in production when nothing happens: a virtual minute shall cost little."""
 GRACE_PERIODS_S = (10, 60, 600)
 """After which lost copies are rebuilt, by seed: while the faults go on, afterwards, or not within the seed."""
