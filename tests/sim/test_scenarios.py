@@ -576,3 +576,20 @@ def test_a_node_that_dies_while_its_old_copies_are_ended_holds_nothing_up() -> N
     assert ended(simulation) == ["maintenance_on completed"]
     simulation.rest()
     simulation.end()
+
+
+def test_leadership_is_given_up_also_while_the_store_does_not_answer() -> None:
+    simulation = cluster()
+    world = simulation.world
+    leader = world.leader()
+    assert leader is not None
+    pairs = {(leader.node.uid, 0), (0, leader.node.uid)}
+    world.network.cuts |= pairs
+    world.loop.start(leader.process, leader.candidate.yield_leadership(), "yield")
+    simulation.run_for(2.0)
+    assert leader.leader is None
+    world.network.cuts -= pairs
+    simulation.run_for(15.0)
+    assert world.leader() not in (None, leader)
+    simulation.rest()
+    simulation.end()

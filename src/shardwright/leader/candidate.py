@@ -122,14 +122,17 @@ class Candidate:
             await self._store.revoke(lease)
 
     async def yield_leadership(self) -> None:
-        """Let another daemon lead. Nothing happens when this one does not. Raises StoreUnavailable."""
+        """Let another daemon lead. Nothing happens when this one does not."""
         async with self._key_lock:
             held = self._held
             if held is None:
                 return
             self._abstains_until = self._clock.monotonic() + ABSTAIN.total_seconds()
             self._drop("leadership was yielded")
-            await self._delete_leader(held.revision_created)
+            try:
+                await self._delete_leader(held.revision_created)
+            except StoreUnavailable as e:
+                _log.warning("the leader key is deleted by the next look that reaches the store", reason=e.text)
         self._look_now.set()
 
     # -- the lease ---------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ class LeaseKeeper:
 
     async def yield_leadership(self) -> None:
         """Let another daemon lead; abstain for three seconds, unless there is no other. Nothing happens when this daemon
-        does not lead. Raises StoreUnavailable."""
+        does not lead."""
         loop, candidate = self._thread_loop, self._candidate
         if loop is None or candidate is None:
             return
