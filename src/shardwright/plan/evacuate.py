@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shardwright.model.action import Move, MoveKind
-from shardwright.model.database import Database, Endpoint, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import Database, Endpoint, GroupPhase, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import DatabaseUid, MoveUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
@@ -200,12 +200,19 @@ class _Evacuation:
     def _plan_dead_primary(self, shard: Shard, group: SlotGroup, standing: GroupStanding) -> None:
         """Only a failover or a restart can bring the group back; both are decided elsewhere."""
         if standing.coming or standing.proven:
-            self._wait(shard, Code.FAILOVER_PENDING, f"slot group {group.uid} waits for a failover")
+            self._wait_for_failover(shard, group)
         elif shard.node_uid in self.view.daemons and not shard.failure:
             self._wait(shard, Code.FAILOVER_PENDING, f"the only copy of slot group {group.uid} is being started again")
         else:
             remedy = f"start the daemon of node {shard.node_uid}" if shard.node_uid not in self.view.daemons else ""
             self._refuse(shard, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy", remedy=remedy)
+
+    def _wait_for_failover(self, shard: Shard, group: SlotGroup) -> None:
+        text, remedy = f"slot group {group.uid} waits for a failover", ""
+        if group.phase is GroupPhase.STARTING and shard.node_uid not in self.view.daemons:
+            text = f"slot group {group.uid} waits for what shard {shard.uid} has kept on node {shard.node_uid}"
+            remedy = f"start the daemon of node {shard.node_uid}, or give the data up: delete database {shard.database_uid}"
+        self._wait(shard, Code.FAILOVER_PENDING, text, remedy=remedy)
 
     def _plan_replica(self, shard: Shard, group: SlotGroup, database: Database, *, standing: GroupStanding) -> None:
         if standing.primary_answers is False and standing.primary is not None:

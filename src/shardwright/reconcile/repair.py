@@ -6,10 +6,20 @@ So a slot group never keeps more copies than its database wants. Only replicas a
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from shardwright.model.action import ActionName, ActionStatus, Move, MoveKind, MoveState
+from shardwright.model.action import (
+    Action,
+    ActionName,
+    ActionParameters,
+    ActionStatus,
+    MaintenanceOnParameters,
+    Move,
+    MoveKind,
+    MoveState,
+)
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, Severity
@@ -144,9 +154,26 @@ def _not_wanted(move: Move, view: ClusterView) -> str:
 
 
 def nodes_being_emptied(view: ClusterView) -> set[NodeUid]:
-    """Nodes whose action replaces what they hold, and says what blocks it. One that is cancelled does so no more."""
-    emptying = (a for a in view.live_actions() if a.name in _EMPTYING and a.status is not ActionStatus.CANCELLING)
-    return {a.node_uid for a in emptying}
+    """Nodes whose action moves away what must leave, and says what blocks it."""
+    return {a.node_uid for a in _emptying(view)}
+
+
+def _emptying(view: ClusterView) -> Iterator[Action]:
+    """Such actions. One that is cancelled moves nothing away any more."""
+    return (a for a in view.live_actions() if a.name in _EMPTYING and a.status is not ActionStatus.CANCELLING)
+
+
+def _is_left_to_an_action(shard: Shard, view: ClusterView) -> bool:
+    """Whether an action replaces this copy, wherever it finds a place. A maintenance may let replicas stay."""
+    return any(a.node_uid == shard.node_uid and _evicts(a.parameters, shard) for a in _emptying(view))
+
+
+def _evicts(parameters: ActionParameters, shard: Shard) -> bool:
+    if not isinstance(parameters, MaintenanceOnParameters):
+        return True
+    if parameters.evict_databases is None:
+        return parameters.evict_replicas
+    return shard.database_uid in parameters.evict_databases
 
 
 # -- a new rebuild -------------------------------------------------------------------------------------------------------
@@ -195,15 +222,14 @@ def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | Non
     if not missing:
         return [], None
     grace = timedelta(seconds=view.policy.slave_ha_grace_period_s)
-    emptied = nodes_being_emptied(view)
     found: list[_Lost] = []
     wake_at: datetime | None = None
     for shard in missing:
         group, database = view.groups.get(shard.group_uid), view.databases.get(shard.database_uid)
         if group is None or database is None or not _is_to_rebuild(shard, group, database, view):
             continue
-        if shard.node_uid in emptied:
-            continue  # The action that empties the node replaces it too, and says what blocks it.
+        if _is_left_to_an_action(shard, view):
+            continue  # It says what blocks it.
         moves = [m for m in view.moves.values() if is_rebuild(m) and m.shard_uid == shard.uid]
         due = max((shard.missing_since or now) + grace, retry_at(moves, now))
         if now < due:

@@ -7,9 +7,9 @@ from itertools import product
 import pytest
 
 from shardwright.actions.move import decide_move
-from shardwright.model.action import ActionName, ActionStatus, Move, MoveKind, MoveState
+from shardwright.model.action import ActionName, ActionStatus, MaintenanceOnParameters, Move, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, GroupPhase, Shard, ShardWanted
-from shardwright.model.ids import GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.database import decide_database, unsettled
@@ -162,6 +162,23 @@ def test_a_node_that_an_action_empties_is_left_to_the_action() -> None:
     assert moves(lost().with_action(ActionName.REMOVE, 2)) == []
     cancelled = lost().with_action(ActionName.REMOVE, 2, status=ActionStatus.CANCELLING)
     assert len(moves(cancelled)) == 1, "it empties nothing any more"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "is_rebuilt"),
+    [
+        (MaintenanceOnParameters(), False),
+        (MaintenanceOnParameters(evict_replicas=False), True),
+        (MaintenanceOnParameters(evict_databases=(DatabaseUid(1),)), False),
+        (MaintenanceOnParameters(evict_databases=()), True),
+    ],
+    ids=["everything", "no_replicas", "this_database", "no_database"],
+)
+def test_a_copy_that_a_maintenance_lets_stay_is_rebuilt_when_it_is_lost(
+    parameters: MaintenanceOnParameters, is_rebuilt: bool
+) -> None:
+    """The maintenance of a dead node may wait for something else for ever."""
+    assert bool(moves(lost().with_action(ActionName.MAINTENANCE_ON, 2, parameters))) is is_rebuilt
 
 
 def test_a_group_with_a_live_move_is_left_alone() -> None:
