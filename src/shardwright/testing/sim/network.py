@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from shardwright.testing.sim.loop import PROCESS, SimLoop, SimProcess
+from shardwright.testing.sim.loop import PROCESS, Handle, SimLoop, SimProcess
 
 STORE = 0
 """The store's place; nodes have their uids."""
@@ -81,29 +81,53 @@ class Network:
             # It died or froze between two awaits: it goes no further, or only when it is thawed.
             await asyncio.sleep(0)
 
+        deadline = loop.now + timeout_s
+        timer: Handle | None = None
+        has_answered = False
+
+        def may_be_silent() -> None:
+            # Most calls are answered in time, and a timer that nobody needs is a tenth of a call's cost.
+            nonlocal timer
+            if timer is None:
+                timer = loop.at(max(0.0, deadline - loop.now), _time_out, future, process=caller)
+
+        def under_way(delay: float) -> float:
+            if loop.now + delay >= deadline:
+                may_be_silent()
+            return delay
+
         def answer(value: Any) -> None:
+            nonlocal has_answered
+            has_answered = True
             if self.passes(target, source):
-                loop.at(self.latency(target, source), _settle, future, value, process=caller)
+                loop.at(under_way(self.latency(target, source)), _settle, future, value, process=caller)
+            else:
+                may_be_silent()
 
         def arrive() -> None:
             process = receiver()
             if process is None or not process.is_alive:
                 answer(Refused())
-                return
-            if process.is_frozen:
+            elif process.is_frozen:
+                may_be_silent()
                 loop.at(0.0, execute, answer, process=process)
-                return
-            execute(answer)
+            else:
+                execute(answer)
+                if not has_answered:
+                    may_be_silent()
 
-        timer = loop.at(timeout_s, _time_out, future, process=caller)
         if is_kept_back:
+            may_be_silent()
             self.on_their_way.append(arrive)
         elif self.passes(source, target):
-            loop.at(self.latency(source, target), arrive)
+            loop.at(under_way(self.latency(source, target)), arrive)
+        else:
+            may_be_silent()
         try:
             return await future
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
 
 def _time_out(future: "asyncio.Future[Any]") -> None:

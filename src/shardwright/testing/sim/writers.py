@@ -13,7 +13,7 @@ TIMEOUT_S = 6.0
 class Writers:
     """One client for each database's port."""
 
-    def __init__(self, world: World, *, calm_s: float = 4.0, busy_s: float = 0.05) -> None:
+    def __init__(self, world: World, *, calm_s: float = 3.0, busy_s: float = 0.05) -> None:
         self.world = world
         self.calm_s = calm_s
         self.busy_s = busy_s
