@@ -319,15 +319,20 @@ def _stop_old(move: Move, old: Shard, new: Shard | None, view: ClusterView, now:
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.STOPPED)),))
     if group.primary != new.uid and _is_stranded(move, new, view, now):
         return _give_up(move, new, view, now, _stranded(move, new))
+    if group.phase is not GroupPhase.SERVING:
+        return _wait(move, now, _reason(move, "group_starting", "the slot group is being started", Grade.SOFT_LIMIT))
     waiting = _reason(move, "new_copy_not_in_sync", "the new copy is not in sync at the moment", Grade.SOFT_LIMIT)
     return Decision(wake_at=now + timedelta(seconds=1), reasons=(waiting,))
 
 
 def _stands(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
+    """Whether the new copy holds what the group holds. While a group starts, its mark says nothing: it may be the primary
+    that has died and come back empty, and the old copy all there is."""
     seen = view.servers.get(new.uid)
     answers = seen is not None and seen.health is Health.OK
     is_running = view.process_state(new.uid) is ProcessState.RUNNING
-    return answers and is_running and new.in_sync_generation == group.generation and group.handoff is None
+    is_marked = new.in_sync_generation == group.generation and group.phase is GroupPhase.SERVING
+    return answers and is_running and is_marked and group.handoff is None
 
 
 def _persist(
@@ -338,6 +343,9 @@ def _persist(
         # Its files are out of reach. The primary's own will do; without that one the old files may be all there is.
         new = view.shards.get(group.primary) if primary_lives(group, view, now) else new
     seen = view.servers.get(new.uid) if new is not None else None
+    if group is not None and group.phase is not GroupPhase.SERVING:
+        # The new copy may have come back empty; what it saves then is not what these files hold.
+        return _wait(move, now, _reason(move, "group_starting", "the slot group is being started", Grade.SOFT_LIMIT))
     if database is None or new is None or is_persisted(database.persistence, seen):
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.GONE)),))
     if seen is None or seen.health is not Health.OK:

@@ -50,7 +50,7 @@ def standing_of(view: ClusterView, shard: Shard, primary: Shard) -> Standing:
     """How a replica stands beside its group's committed primary."""
     seen = view.servers.get(shard.uid)
     process = view.process_state(shard.uid)
-    if process in _ENDED or shard.failure:
+    if process in _ENDED or shard.failure or (shard.node_uid not in view.daemons and is_gone(view, shard)):
         return Standing.BROKEN
     if seen is None or seen.health in (Health.UNKNOWN, Health.LOADING) or process == ProcessState.ABSENT:
         return Standing.COMING

@@ -8,7 +8,7 @@ import pytest
 from shardwright.actions.move import BUSY_CODE, HANDOFF_ATTEMPTS_MAX, decide_move, is_persisted
 from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
 from shardwright.model.commands import Attach, HandOff, PassEndpoint, SaveNow
-from shardwright.model.database import Endpoint, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import Endpoint, GroupPhase, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Reason
@@ -407,3 +407,23 @@ def test_a_new_copy_that_a_failover_made_the_primary_is_not_given_up(state: Move
     decision = decide(builder, relocation(state, new_shard_uid=ShardUid(3), is_cancel_wanted=is_cancel_wanted), later_s=300)
     assert move_after(decision).state is (MoveState.READY if state is MoveState.SYNCING else MoveState.CLEANING)
     assert not [w for w in decision.writes if isinstance(w.record, Shard)]
+
+
+@pytest.mark.parametrize("old", [ShardWanted.RUNNING, ShardWanted.STOPPED])
+def test_the_old_copy_and_its_files_stay_while_the_group_starts_over(old: ShardWanted) -> None:
+    """The new primary was killed just behind its handoff and came back empty, with its mark: the old copy was ended, and
+    with it everything."""
+    builder = with_new_copy(replicated().with_database_changed(1, persistence=Persistence.SNAPSHOT), role=Role.PRIMARY)
+    builder = builder.with_records(replace(builder.view.shards[ShardUid(3)], in_sync_generation=1))
+    builder = builder.with_server(3, keys=0, saves_since_start=1)
+    builder = builder.with_records(replace(builder.view.shards[ShardUid(2)], wanted=old))
+    if old is ShardWanted.STOPPED:
+        builder = builder.with_process(2, ProcessState.GONE)
+    group = replace(builder.view.groups[GROUP], primary=ShardUid(3))
+    cleaning = relocation(
+        MoveState.CLEANING, new_shard_uid=ShardUid(3), hands_over=True, has_left=old is ShardWanted.STOPPED
+    )
+    starting = builder.with_records(replace(group, phase=GroupPhase.STARTING))
+    assert not [w for w in decide(starting, cleaning).writes if isinstance(w.record, Shard)]
+    serving = builder.with_records(group)
+    assert shard_after(decide(serving, cleaning), 2).wanted is not old

@@ -227,3 +227,12 @@ def test_moves_that_clean_up_stay_in_flight() -> None:
     cleaning = replace(move, state=MoveState.CLEANING, has_left=True)
     builder = SINGLE.with_move(cleaning).with_records(replace(SINGLE.view.shards[ShardUid(1)], wanted=ShardWanted.GONE))
     assert plan(builder).in_flight == (cleaning,)
+
+
+def test_a_replica_on_a_dead_node_is_not_waited_for() -> None:
+    """Its record stays until the copy is rebuilt; nobody is there who could start it."""
+    assert shorts(plan(PAIR.with_dead_node(2))) == ["relocate 1 -> 3 primary", "rebind 1:1 -> 3"]
+    unreported = PAIR.with_dead_node(2).with_process(2, ProcessState.UNKNOWN)
+    found = plan(unreported)
+    assert shorts(found) == ["relocate 1 -> 3 primary", "rebind 1:1 -> 3"]
+    assert not waits(found)
