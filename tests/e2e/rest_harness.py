@@ -361,8 +361,15 @@ class RestCluster:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """What happens inside changes nothing that anybody asked for."""
+        """What happens inside changes nothing that anybody asked for. Begins when nothing of before is still being noted."""
         before = self.wishes()
+
+        def is_quiet() -> bool:
+            nonlocal before
+            earlier, before = before, self.wishes()
+            return earlier == before
+
+        self.wait("a quiet moment", lambda: time.sleep(0.1) or (is_quiet() and is_quiet()))
         yield
         after = self.wishes()
         changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))

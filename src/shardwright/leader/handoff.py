@@ -338,8 +338,14 @@ async def _after(*calls: Awaitable[Any]) -> Any:
 
 
 def _passed_on(group: SlotGroup, attempt: Attempt, after: ServerSeen) -> SlotGroup:
-    generation, primary = attempt.handoff.generation, attempt.new_shard.uid
-    return replace(group, primary=primary, generation=generation, handoff=None, replication_id=after.replication_id)
+    return replace(
+        group,
+        primary=attempt.new_shard.uid,
+        generation=attempt.handoff.generation,
+        handoff=None,
+        replication_id=after.replication_id,
+        replication_id_before=after.second_replication_id,
+    )
 
 
 def _event(attempt: Attempt, evidence: Evidence, now: datetime, move: Move | None) -> Event:

@@ -113,7 +113,16 @@ class Recoveries:
         await self._commit_group(
             group,
             (
-                Put(replace(group, handoff=None, primary=old.uid, generation=generation, replication_id="")),
+                Put(
+                    replace(
+                        group,
+                        handoff=None,
+                        primary=old.uid,
+                        generation=generation,
+                        replication_id="",
+                        replication_id_before="",
+                    )
+                ),
                 Put(replace(old, in_sync_generation=generation)),
             ),
             f"a handoff was taken back: shard {intent.to_shard} is gone, shard {old.uid} serves again",
@@ -128,6 +137,7 @@ class Recoveries:
             primary=group.primary if last is None else last.uid,
             generation=group.handoff.generation,
             replication_id="",
+            replication_id_before="",
         )
         writes: tuple[Write, ...] = (Put(changed),)
         if last is not None:

@@ -174,6 +174,9 @@ class SlotGroup:
     handoff: Handoff | None = None
     replication_id: str = ""
     """The primary's in this generation; empty: not known yet. A replica shows it once it has received the whole data set."""
+    replication_id_before: str = ""
+    """That of the primary that handed over to it; empty: it became primary in another way. The old one goes on showing it
+    until it follows, and holds all that was acknowledged before the handoff."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,13 +97,23 @@ def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision
 
 
 def _start(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
-    chosen, reasons = choose_primary(group, [c for c in copies if not _is_hollow(c, view)])
+    hollow = [c for c in copies if _is_hollow(c, view)]
+    chosen, reasons = choose_primary(group, [c for c in copies if c not in hollow])
+    if hollow and chosen is not None and _came_too_late(chosen, copies, view):
+        chosen, reasons = None, tuple(_not_yet(c) for c in hollow)
     if chosen is None and (heir := _heir_of_a_dead_node(group, copies, view)) is not None:
         return Decision(writes=_fail_over(group, heir, now, phase=GroupPhase.SERVING))
     if chosen is None:
         writes, wake_at = _restarts(database, [c for c in copies if c.is_gone], view, now)
         return Decision(writes=writes, wake_at=wake_at, reasons=reasons)
-    opened = replace(group, phase=GroupPhase.SERVING, primary=chosen.uid, generation=group.generation + 1, replication_id="")
+    opened = replace(
+        group,
+        phase=GroupPhase.SERVING,
+        primary=chosen.uid,
+        generation=group.generation + 1,
+        replication_id="",
+        replication_id_before="",
+    )
     return Decision(writes=(Put(opened), Put(replace(chosen, in_sync_generation=opened.generation))))
 
 
@@ -137,17 +147,30 @@ def _is_hollow(copy: Copy, view: ClusterView) -> bool:
     return is_over and copy.shard.kept is Persistence.DISABLED
 
 
+def _came_too_late(chosen: Shard, copies: list[Copy], view: ClusterView) -> bool:
+    """Whether it is the empty new copy of a move whose source has died: the move ends and says so, rather than that an empty
+    database looks like one that was moved."""
+    move = view.live_move_of_group(chosen.group_uid)
+    is_new = move is not None and move.new_shard_uid == chosen.uid
+    return is_new and any(c.shard.uid == chosen.uid and c.is_empty for c in copies)
+
+
 def _is_ahead(copy: Copy, committed: Copy, group: SlotGroup) -> bool:
     """Whether a copy holds everything that the committed primary loaded, and more. A server that starts from a snapshot says
     which history that was part of (its second replication id) and how far; what was written later it does not have, while
     a replica that lived on does. One that starts from an append-only file names no history and is never behind."""
     here, other = committed.seen, copy.seen
-    if here is None or other is None or other.is_syncing or not here.second_replication_id:
+    if here is None or other is None or other.is_syncing:
         return False
+    lately = {group.replication_id, group.replication_id_before} - {""}
+    has_followed = other.replication_id in lately and not copy.is_empty
+    if not here.second_replication_id:
+        # The file of a server that was told to keep snapshots instead is as old as that.
+        return has_followed and committed.shard.kept is Persistence.SNAPSHOT
     if here.offset != here.second_offset - 1:
         return False  # It has not only loaded.
     loaded = here.second_replication_id
-    if other.replication_id == group.replication_id != loaded and group.replication_id and not copy.is_empty:
+    if has_followed and loaded not in lately:
         return True  # It followed the dead primary, which had left the snapshot's history before.
     left_history_later = other.second_replication_id == loaded and other.second_offset >= here.second_offset
     return (other.replication_id == loaded or left_history_later) and other.offset > here.offset
@@ -235,7 +258,7 @@ def _fail_over(group: SlotGroup, heir: Shard, now: datetime, **changes: Any) -> 
     generation = group.generation + 1
     text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, whose process is gone"
     return (
-        Put(replace(group, primary=heir.uid, generation=generation, replication_id="", **changes)),
+        Put(replace(group, primary=heir.uid, generation=generation, replication_id="", replication_id_before="", **changes)),
         Put(replace(heir, in_sync_generation=generation)),
         Put(Event(now, "failover", Severity.WARNING, text, node_uid=heir.node_uid, database_uid=group.database_uid)),
     )

@@ -281,6 +281,9 @@ class Simulation:
         """The whole seed. Raises Violation."""
         self.disturb()
         self.rest()
+        if self.world.tally.writes["acknowledged"] < WRITES_MIN:
+            self.world.writers.calm_s /= 10
+            self.run_for(30.0)
         if self.world.loop.now < REST_S:
             self.run_for(REST_S - self.world.loop.now)
         gone = lost(self.world)
