@@ -182,6 +182,8 @@ class Simulation:
         uids = [d["uid"] for d in self.world.checker.tables["databases"].values()]
         if all(is_out_of_reach(self.world, uid) for uid in uids):
             self.operator.create(60, replication=False, persistence="aof")
+        if not self.faults.is_over:
+            self.world.loop.at(40.0, self._serve_somebody)
 
     def revive_node(self, uid: int) -> None:
         """The machine is on again."""
