@@ -10,7 +10,7 @@ from shardwright.model.commands import ApplySettings, Attach, EndStuckServer, Op
 from shardwright.model.database import GroupPhase, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event
-from shardwright.model.ids import GroupUid, MoveUid, ShardUid
+from shardwright.model.ids import GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.seen import Health, ProcessSeen, ProcessState
 from shardwright.model.view import Delete, Put
 from shardwright.reconcile.group import decide_group, decide_unwanted
@@ -471,3 +471,48 @@ def test_nobody_waits_for_a_dead_node_that_kept_nothing(lost: int) -> None:
     settings = replace(next(iter(builder.view.databases.values())), persistence=Persistence.AOF).settings_fingerprint
     keeps = builder.with_records(replace(builder.view.shards[ShardUid(lost)], settings=settings))
     assert group_after(decide(keeps)) is None
+
+
+def stale_file(**other: object) -> ClusterBuilder:
+    """A primary was started again from an append-only file that it had been told to keep no more; its replica lived on."""
+    builder = replicated().with_database_changed(1, persistence=Persistence.SNAPSHOT)
+    settings = next(iter(builder.view.databases.values())).settings_fingerprint
+    builder = builder.with_records(*(replace(s, settings=settings) for s in builder.view.shards.values()))
+    group = replace(builder.view.groups[GROUP], replication_id="of now", replication_id_before="of before")
+    builder = starting(builder.with_records(group)).with_server(1, keys=10, is_fenced=True, replication_id="new", offset=0)
+    return builder.with_server(2, **{"keys": 12, "is_link_up": False, **other})
+
+
+@pytest.mark.parametrize(
+    ("replication_id", "chosen"), [("of now", 2), ("of before", 2), ("another", 1)], ids=["followed", "handed over", "other"]
+)
+def test_a_file_that_was_kept_no_more_gives_way_to_who_followed_or_handed_over(replication_id: str, chosen: int) -> None:
+    after = group_after(decide(stale_file(replication_id=replication_id)))
+    assert after is not None
+    assert after.primary == chosen
+
+
+def test_an_append_only_file_that_is_kept_is_never_behind() -> None:
+    builder = stale_file(replication_id="of now")
+    kept = replace(next(iter(builder.view.databases.values())), persistence=Persistence.AOF).settings_fingerprint
+    after = group_after(decide(builder.with_records(replace(builder.view.shards[ShardUid(1)], settings=kept))))
+    assert after is not None
+    assert after.primary == 1
+
+
+def test_an_empty_new_copy_does_not_pass_for_a_moved_database() -> None:
+    """The only copy, in memory, died with its node: the move ends and says so, and the operator decides."""
+    builder = cluster(nodes=3).with_database(on=((1,),))
+    settings = next(iter(builder.view.databases.values())).settings_fingerprint
+    new = replace(builder.view.shards[ShardUid(1)], uid=ShardUid(2), node_uid=NodeUid(2))
+    builder = builder.with_records(replace(new, settings=settings, in_sync_generation=-1)).with_healthy_shard(2)
+    builder = builder.with_records(replace(builder.view.shards[ShardUid(1)], settings=settings)).with_dead_node(1)
+    move = Move(
+        MoveUid("a-1"), None, MoveKind.RELOCATE, MoveState.STARTING, builder.view.groups[GROUP].database_uid, NOW,
+        group_uid=GROUP, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2),
+    )  # fmt: skip
+    builder = starting(builder).with_server(2, role=Role.PRIMARY, keys=0, is_fenced=True)
+    assert group_after(decide(builder.with_move(move))) is None
+    without = group_after(decide(builder))
+    assert without is not None
+    assert without.primary == 2
