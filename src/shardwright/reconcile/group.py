@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from shardwright.model.action import MoveState
+from shardwright.model.action import MoveKind, MoveState
 from shardwright.model.commands import ApplySettings, Attach, Command, EndStuckServer, Open, Promote, RecoverHandoff
 from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
@@ -151,7 +151,7 @@ def _came_too_late(chosen: Shard, copies: list[Copy], view: ClusterView) -> bool
     """Whether it is the empty new copy of a move whose source has died: the move ends and says so, rather than that an empty
     database looks like one that was moved."""
     move = view.live_move_of_group(chosen.group_uid)
-    is_new = move is not None and move.new_shard_uid == chosen.uid
+    is_new = move is not None and move.kind is MoveKind.RELOCATE and move.new_shard_uid == chosen.uid
     return is_new and any(c.shard.uid == chosen.uid and c.is_empty for c in copies)
 
 
