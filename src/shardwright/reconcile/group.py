@@ -158,7 +158,7 @@ def _came_too_late(chosen: Shard, copies: list[Copy], view: ClusterView) -> bool
 def _is_ahead(copy: Copy, committed: Copy, group: SlotGroup) -> bool:
     """Whether a copy holds everything that the committed primary loaded, and more. A server that starts from a snapshot says
     which history that was part of (its second replication id) and how far; what was written later it does not have, while
-    a replica that lived on does. One that starts from an append-only file names no history and is never behind."""
+    a replica that lived on does. One that starts from an append-only file that it kept to the end is never behind."""
     here, other = committed.seen, copy.seen
     if here is None or other is None or other.is_syncing:
         return False

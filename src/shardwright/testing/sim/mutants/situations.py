@@ -15,6 +15,21 @@ def _when(simulation: Simulation, point: str, do: Callable[[Any], None]) -> None
     simulation.world.on_point.append(reached)
 
 
+def _cut_all(simulation: Simulation, *, at: float) -> set[tuple[int, int]]:
+    """No node reaches another from that time on; the cuts, for whoever mends them."""
+    world = simulation.world
+    pairs = {(a, b) for a in world.nodes for b in world.nodes if a != b}
+
+    def cut() -> None:
+        world.network.cuts |= pairs
+        for _, server in sorted(world.servers_by_pid.items()):
+            if server.is_alive:
+                server.check_link()
+
+    world.loop.at(at, cut)
+    return pairs
+
+
 def a_leader_killed_before_the_promotion(simulation: Simulation) -> None:
     """Again and again."""
 
@@ -146,13 +161,7 @@ def replicas_that_lag(simulation: Simulation) -> None:
 def a_primary_that_dies_long_after_its_link(simulation: Simulation) -> None:
     """No node reaches another for more than a minute; then the primaries die, whose files hold what no replica has."""
     world = simulation.world
-    pairs = {(a, b) for a in world.nodes for b in world.nodes if a != b}
-
-    def cut() -> None:
-        world.network.cuts |= pairs
-        for _, server in sorted(world.servers_by_pid.items()):
-            if server.is_alive:
-                server.check_link()
+    pairs = _cut_all(simulation, at=22.0)
 
     def strike() -> None:
         for group in list(world.checker.tables["groups"].values()):
@@ -161,20 +170,13 @@ def a_primary_that_dies_long_after_its_link(simulation: Simulation) -> None:
                     server.die(planned=False)
         world.network.cuts -= pairs
 
-    world.loop.at(22.0, cut)
     world.loop.at(90.0, strike)
 
 
 def a_node_that_dies_long_after_its_links_and_comes_back(simulation: Simulation) -> None:
     """With the files of primaries that hold what no replica has: they went on for more than a minute without a link."""
     world = simulation.world
-    pairs = {(a, b) for a in world.nodes for b in world.nodes if a != b}
-
-    def cut() -> None:
-        world.network.cuts |= pairs
-        for _, server in sorted(world.servers_by_pid.items()):
-            if server.is_alive:
-                server.check_link()
+    pairs = _cut_all(simulation, at=22.0)
 
     def strike() -> None:
         primaries = {group["primary"] for group in world.checker.tables["groups"].values()}
@@ -184,7 +186,6 @@ def a_node_that_dies_long_after_its_links_and_comes_back(simulation: Simulation)
             world.loop.at(40.0, simulation.revive_node, uid)
         world.network.cuts -= pairs
 
-    world.loop.at(22.0, cut)
     world.loop.at(90.0, strike)
     simulation.operator.create(60, replication=True, persistence="aof")
 

@@ -1,0 +1,42 @@
+"""What scenarios of the simulation begin with, and look at."""
+
+from shardwright.testing.sim.daemon import SimDaemon
+from shardwright.testing.sim.simulation import Simulation, quiet
+
+
+def cluster(*, replication: bool = True, persistence: str = "aof", nodes: int = 3) -> Simulation:
+    """Nodes with one database that is written to."""
+    quiet()
+    simulation = Simulation(3, nodes=nodes)
+    simulation.run_for(10.0)
+    simulation.operator.create(60, replication=replication, persistence=persistence)
+    simulation.run_for(10.0)
+    simulation.world.writers.calm_s = 0.1
+    return simulation
+
+
+def primary_node(simulation: Simulation) -> int:
+    tables = simulation.world.checker.tables
+    primary = tables["groups"]["groups/1:1"]["primary"]
+    return int(tables["shards"][f"shards/{primary:08d}"]["node_uid"])
+
+
+def at_point(simulation: Simulation, point: str, do: object) -> None:
+    """Call ``do(daemon)`` when a leader reaches the point for the first time."""
+
+    def reached(daemon: SimDaemon | None, name: str) -> None:
+        if name == point and daemon is not None:
+            simulation.world.on_point.remove(reached)
+            assert callable(do)
+            do(daemon)
+
+    simulation.world.on_point.append(reached)
+
+
+def first_relocation(simulation: Simulation) -> dict[str, object]:
+    moves = simulation.world.checker.tables["moves"]
+    return next(move for _, move in sorted(moves.items()) if move["kind"] == "relocate")
+
+
+def ended(simulation: Simulation) -> list[str]:
+    return [f"{a['name']} {a['status']}" for a in simulation.world.checker.tables["actions"].values()]

@@ -1,0 +1,147 @@
+"""Small named scenarios of nodes that never come back, and of primaries that die just behind their handoff."""
+
+import pytest
+from sim_scenarios import at_point, cluster, ended, first_relocation, primary_node
+
+from shardwright.testing.sim.daemon import SimDaemon
+
+pytestmark = pytest.mark.usefixtures("product_log")
+
+
+def test_a_creation_that_meets_a_dead_node_is_made_anew_on_the_others() -> None:
+    """It waited for that node, which never came back."""
+    simulation = cluster(nodes=4)
+    simulation.operator.create(60, replication=True, persistence="aof")
+    placed: list[int] = []
+    while not placed:
+        simulation.run_for(0.01)
+        shards = simulation.world.checker.tables["shards"].values()
+        placed = [s["node_uid"] for s in shards if s["database_uid"] == 2]
+    simulation.lose_node(placed[0])
+    simulation.run_for(60.0)
+    database = simulation.world.checker.database(2)
+    assert database is not None
+    assert database["status"] == "active"
+    simulation.rest()
+    simulation.end()
+
+
+def test_a_deletion_does_not_wait_for_a_dead_node() -> None:
+    simulation = cluster()
+    simulation.lose_node(3 if primary_node(simulation) != 3 else 2)
+    simulation.operator.delete(1)
+    simulation.run_for(30.0)
+    assert simulation.world.checker.database(1) is None
+    simulation.rest()
+    simulation.end()
+
+
+def test_a_copy_on_a_node_that_is_gone_for_good_is_rebuilt_and_the_node_removed() -> None:
+    simulation = cluster(nodes=4)
+    policy = simulation.world.checker.tables["policy"]["policy"]
+    lost = primary_node(simulation)
+    simulation.lose_node(lost)
+    simulation.run_for(policy["slave_ha_grace_period_s"] + 60.0)
+    shards = simulation.world.checker.tables["shards"]
+    copies = [s["node_uid"] for s in shards.values() if s["wanted"] == "running"]
+    assert len(copies) == 2
+    assert lost not in copies
+    simulation.operator.action(lost, "remove")
+    simulation.run_for(30.0)
+    assert ended(simulation) == ["remove completed"]
+    assert len(shards) == 2
+    simulation.rest()
+    simulation.end()
+
+
+def test_a_primary_that_dies_with_its_node_and_the_leader_just_behind_its_handoff_has_an_heir() -> None:
+    """Nobody had seen the old primary follow yet: the group waited for a node that never came back."""
+    simulation = cluster(persistence="disabled")
+    old = primary_node(simulation)
+
+    def strike(daemon: SimDaemon) -> None:
+        daemon.process.kill()
+        simulation.world.loop.at(20.0, simulation.restart_daemon, daemon.node.uid)
+        simulation.world.loop.at(0.1, simulation.lose_node, primary_node(simulation))
+
+    at_point(simulation, "handoff:commit:after", strike)
+    simulation.operator.action(old, "enslave_node")
+    simulation.run_for(60.0)
+    assert primary_node(simulation) == old
+    simulation.rest()
+    simulation.end()
+
+
+def test_the_only_copy_dies_with_its_node_when_the_new_one_has_just_received_everything() -> None:
+    """The move waited, could not be cancelled, and nothing else could be done with the database."""
+    simulation = cluster(replication=False, persistence="disabled")
+    source = primary_node(simulation)
+    simulation.operator.action(source, "maintenance_on")
+    deadline = simulation.world.loop.now + 30.0
+    while not any(s.is_link_up for s in simulation.world.servers_of("1:1")) and simulation.world.loop.now < deadline:
+        simulation.run_for(0.01)
+    assert first_relocation(simulation)["state"] == "syncing"
+    simulation.lose_node(source)
+    simulation.run_for(60.0)
+    assert ended(simulation) == ["maintenance_on completed"]
+    simulation.rest()
+    simulation.end()
+
+
+def test_a_node_that_dies_while_its_old_copies_are_ended_holds_nothing_up() -> None:
+    """Nobody asked a server any more that was to end: the action waited for it, and the endpoint stayed where it was."""
+    simulation = cluster(nodes=4)
+    world = simulation.world
+    source = primary_node(simulation)
+    simulation.operator.action(source, "maintenance_on")
+    while not any(m["state"] == "cleaning" for m in world.checker.tables["moves"].values()):
+        simulation.run_for(0.005)
+    daemon = world.nodes[source].daemon
+    assert daemon is not None
+    daemon.process.kill()
+    simulation.run_for(15.0)
+    assert any(s.node_uid == source and s.is_alive for s in world.servers_by_pid.values())
+    simulation.lose_node(source)
+    simulation.run_for(60.0)
+    assert ended(simulation) == ["maintenance_on completed"]
+    simulation.rest()
+    simulation.end()
+
+
+def test_leadership_is_given_up_also_while_the_store_does_not_answer() -> None:
+    simulation = cluster()
+    world = simulation.world
+    leader = world.leader()
+    assert leader is not None
+    pairs = {(leader.node.uid, 0), (0, leader.node.uid)}
+    world.network.cuts |= pairs
+    world.loop.start(leader.process, leader.candidate.yield_leadership(), "yield")
+    simulation.run_for(2.0)
+    assert leader.leader is None
+    world.network.cuts -= pairs
+    simulation.run_for(15.0)
+    assert world.leader() is not None
+    simulation.rest()
+    simulation.end()
+
+
+def test_a_new_primary_that_dies_just_behind_its_handoff_takes_nothing_along() -> None:
+    """It came back empty, with the mark of one in sync; a third copy, on a node that was gone, was waited for; and meanwhile
+    the old copy, all there was, was ended."""
+    simulation = cluster(persistence="snapshot", nodes=5)
+    world = simulation.world
+    lost = primary_node(simulation)
+    kept = next(s for s in world.servers_of("1:1") if s.node_uid == lost).position
+    simulation.lose_node(lost)
+    simulation.run_for(30.0)
+    source = primary_node(simulation)
+
+    def strike(daemon: SimDaemon) -> None:
+        max(world.servers_of("1:1"), key=lambda s: s.shard_uid).die(planned=False)
+
+    at_point(simulation, "handoff:commit:before", strike)
+    simulation.operator.action(source, "maintenance_on")
+    simulation.run_for(60.0)
+    assert any(s.position.holds(kept) for s in world.servers_of("1:1"))
+    simulation.rest()
+    simulation.end()
