@@ -145,3 +145,25 @@ def test_a_new_primary_that_dies_just_behind_its_handoff_takes_nothing_along() -
     assert any(s.position.holds(kept) for s in world.servers_of("1:1"))
     simulation.rest()
     simulation.end()
+
+
+def test_a_new_primary_that_dies_before_it_has_a_file_gives_way_to_the_files_that_were_kept() -> None:
+    """The old copy, the only other one, had left; its files were kept, and nobody started it again."""
+    simulation = cluster(replication=False, persistence="snapshot")
+    world = simulation.world
+    simulation.operator.action(primary_node(simulation), "maintenance_on")
+    shards = world.checker.tables["shards"]
+    while not any(s["wanted"] == "stopped" for s in shards.values()):
+        simulation.run_for(0.01)
+    left, new = sorted(world.servers_of("1:1"), key=lambda s: s.shard_uid)
+    while left.is_alive:
+        simulation.run_for(0.01)
+    kept = left.comes_back
+    assert kept is not None
+    assert new.comes_back is None or not new.comes_back.holds(kept)
+    new.die(planned=False)
+    simulation.run_for(60.0)
+    assert ended(simulation) == ["maintenance_on completed"]
+    assert all(s.position.holds(kept) for s in world.servers_of("1:1") if s.is_alive)
+    simulation.rest()
+    simulation.end()

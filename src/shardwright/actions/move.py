@@ -79,6 +79,11 @@ def _reason(move: Move, code: str, text: str, grade: Grade = Grade.HARD_LIMIT) -
     return Reason(code, text, grade, shard_uid=move.shard_uid, database_uid=move.database_uid, node_uid=move.to_node)
 
 
+def _starting_over(move: Move) -> Reason:
+    """While a slot group starts, no copy's mark and no server's answer says what it holds."""
+    return _reason(move, "group_starting", "the slot group is being started", Grade.SOFT_LIMIT)
+
+
 # -- the primary role --------------------------------------------------------------------------------------------------
 
 
@@ -109,7 +114,7 @@ def _hand_over(move: Move, group: SlotGroup, view: ClusterView, now: datetime, *
     if move.not_before is not None and now < move.not_before <= now + NEXT_ATTEMPT_LIMIT:
         return Decision(wake_at=move.not_before, reasons=move.reasons)
     if group.phase is not GroupPhase.SERVING or move.shard_uid is None:
-        return Decision(reasons=(_reason(move, "group_starting", "the slot group is being started", Grade.SOFT_LIMIT),))
+        return Decision(reasons=(_starting_over(move),))
     return Decision(commands=(HandOff(group.uid, move.shard_uid, move.new_shard_uid),))
 
 
@@ -226,7 +231,7 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
         text = f"the sync to node {new.node_uid} did not advance for {SYNC_SILENCE_LIMIT.seconds} s"
         return _give_up(move, new, view, now, _reason(move, "sync_stalled", text))
     if group.phase is not GroupPhase.SERVING:
-        return _wait(move, now, _reason(move, "group_starting", "the slot group is being started", Grade.SOFT_LIMIT))
+        return _wait(move, now, _starting_over(move))
     return Decision(wake_at=now + timedelta(seconds=1))
 
 
@@ -313,6 +318,9 @@ def _clean(
 def _stop_old(move: Move, old: Shard, new: Shard | None, view: ClusterView, now: datetime) -> Decision:
     """Let the old copy go, unless a failover made it the primary meanwhile or the new one is not in sync just now."""
     group = view.groups.get(old.group_uid)
+    if move.has_left:
+        # The group starts over, and compares what this copy has kept with the others.
+        return Decision(writes=(Put(replace(move, has_left=False, left_at=None)),))
     if group is not None and group.primary == old.uid:
         return Decision(writes=(Put(_enter(move, MoveState.HANDOFF, now, attempts=0)),))
     if group is None or new is None or _stands(group, new, view):
@@ -320,7 +328,7 @@ def _stop_old(move: Move, old: Shard, new: Shard | None, view: ClusterView, now:
     if group.primary != new.uid and _is_stranded(move, new, view, now):
         return _give_up(move, new, view, now, _stranded(move, new))
     if group.phase is not GroupPhase.SERVING:
-        return _wait(move, now, _reason(move, "group_starting", "the slot group is being started", Grade.SOFT_LIMIT))
+        return _wait(move, now, _starting_over(move))
     waiting = _reason(move, "new_copy_not_in_sync", "the new copy is not in sync at the moment", Grade.SOFT_LIMIT)
     return Decision(wake_at=now + timedelta(seconds=1), reasons=(waiting,))
 
@@ -344,8 +352,8 @@ def _persist(
         new = view.shards.get(group.primary) if primary_lives(group, view, now) else new
     seen = view.servers.get(new.uid) if new is not None else None
     if group is not None and group.phase is not GroupPhase.SERVING:
-        # The new copy may have come back empty; what it saves then is not what these files hold.
-        return _wait(move, now, _reason(move, "group_starting", "the slot group is being started", Grade.SOFT_LIMIT))
+        # The new copy may have come back empty; what it saves then is not what these files hold. The group takes them back.
+        return _wait(move, now, _starting_over(move))
     if database is None or new is None or is_persisted(database.persistence, seen):
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.GONE)),))
     if seen is None or seen.health is not Health.OK:

@@ -113,16 +113,7 @@ class Recoveries:
         await self._commit_group(
             group,
             (
-                Put(
-                    replace(
-                        group,
-                        handoff=None,
-                        primary=old.uid,
-                        generation=generation,
-                        replication_id="",
-                        replication_id_before="",
-                    )
-                ),
+                Put(group.led_by(old.uid, generation, group.phase)),
                 Put(replace(old, in_sync_generation=generation)),
             ),
             f"a handoff was taken back: shard {intent.to_shard} is gone, shard {old.uid} serves again",
@@ -130,15 +121,8 @@ class Recoveries:
 
     async def _start_over(self, group: SlotGroup, last: Shard | None, why: str) -> None:
         assert group.handoff is not None
-        changed = replace(
-            group,
-            handoff=None,
-            phase=GroupPhase.STARTING,
-            primary=group.primary if last is None else last.uid,
-            generation=group.handoff.generation,
-            replication_id="",
-            replication_id_before="",
-        )
+        primary = group.primary if last is None else last.uid
+        changed = group.led_by(primary, group.handoff.generation, GroupPhase.STARTING)
         writes: tuple[Write, ...] = (Put(changed),)
         if last is not None:
             writes = (*writes, Put(replace(last, in_sync_generation=changed.generation)))

@@ -1,6 +1,6 @@
 """Databases, slot groups, shards and endpoints: what is wanted of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -177,6 +177,18 @@ class SlotGroup:
     replication_id_before: str = ""
     """That of the primary that handed over to it; empty: it became primary in another way. The old one goes on showing it
     until it follows, and holds all that was acknowledged before the handoff."""
+
+    def led_by(self, primary: ShardUid | None, generation: int, phase: GroupPhase) -> "SlotGroup":
+        """The group under a primary that nobody handed over to: its replication id is not known yet."""
+        return replace(
+            self,
+            primary=primary,
+            generation=generation,
+            phase=phase,
+            handoff=None,
+            replication_id="",
+            replication_id_before="",
+        )
 
 
 @dataclass(frozen=True, slots=True)

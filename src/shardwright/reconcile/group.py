@@ -7,7 +7,6 @@ may be writable; an empty copy never becomes the source of one that is not.
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from shardwright.model.action import MoveKind, MoveState
 from shardwright.model.commands import ApplySettings, Attach, Command, EndStuckServer, Open, Promote, RecoverHandoff
@@ -97,24 +96,32 @@ def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision
 
 
 def _start(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
+    set_aside = _set_aside(group, database, view)
+    if set_aside:
+        return Decision(writes=tuple(Put(replace(s, wanted=ShardWanted.RUNNING, in_sync_generation=-1)) for s in set_aside))
     hollow = [c for c in copies if _is_hollow(c, view)]
     chosen, reasons = choose_primary(group, [c for c in copies if c not in hollow])
     if hollow and chosen is not None and _came_too_late(chosen, copies, view):
         chosen, reasons = None, tuple(_not_yet(c) for c in hollow)
     if chosen is None and (heir := _heir_of_a_dead_node(group, copies, view)) is not None:
-        return Decision(writes=_fail_over(group, heir, now, phase=GroupPhase.SERVING))
+        return Decision(writes=_fail_over(group, heir, now))
     if chosen is None:
         writes, wake_at = _restarts(database, [c for c in copies if c.is_gone], view, now)
         return Decision(writes=writes, wake_at=wake_at, reasons=reasons)
-    opened = replace(
-        group,
-        phase=GroupPhase.SERVING,
-        primary=chosen.uid,
-        generation=group.generation + 1,
-        replication_id="",
-        replication_id_before="",
-    )
+    opened = group.led_by(chosen.uid, group.generation + 1, GroupPhase.SERVING)
     return Decision(writes=(Put(opened), Put(replace(chosen, in_sync_generation=opened.generation))))
+
+
+def _set_aside(group: SlotGroup, database: Database, view: ClusterView) -> list[Shard]:
+    """Copies that have left the group, but whose files a move keeps until the new copy has written its own. Now that it did
+    not get that far they may be all there is, so they are compared with the others."""
+    return [
+        s
+        for s in view.shards_of_group(group.uid)
+        if s.wanted is ShardWanted.STOPPED
+        and (s.kept or database.persistence) is not Persistence.DISABLED
+        and s.node_uid in view.nodes
+    ]
 
 
 def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, tuple[Reason, ...]]:
@@ -254,11 +261,11 @@ def _replace_primary(
     return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING)), Put(event)))
 
 
-def _fail_over(group: SlotGroup, heir: Shard, now: datetime, **changes: Any) -> tuple[Write, ...]:
+def _fail_over(group: SlotGroup, heir: Shard, now: datetime) -> tuple[Write, ...]:
     generation = group.generation + 1
     text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, whose process is gone"
     return (
-        Put(replace(group, primary=heir.uid, generation=generation, replication_id="", replication_id_before="", **changes)),
+        Put(group.led_by(heir.uid, generation, GroupPhase.SERVING)),
         Put(replace(heir, in_sync_generation=generation)),
         Put(Event(now, "failover", Severity.WARNING, text, node_uid=heir.node_uid, database_uid=group.database_uid)),
     )

@@ -409,6 +409,15 @@ def test_a_new_copy_that_a_failover_made_the_primary_is_not_given_up(state: Move
     assert not [w for w in decision.writes if isinstance(w.record, Shard)]
 
 
+def test_an_old_copy_that_its_group_has_taken_back_leaves_once_more() -> None:
+    builder = with_new_copy(replicated(), role=Role.REPLICA)
+    cleaning = relocation(MoveState.CLEANING, new_shard_uid=ShardUid(3), hands_over=True, has_left=True, left_at=NOW)
+    back = move_after(decide(builder, cleaning))
+    assert (back.has_left, back.left_at) == (False, None)
+    group = replace(builder.view.groups[GROUP], primary=ShardUid(2))
+    assert move_after(decide(builder.with_records(group), back)).state is MoveState.HANDOFF
+
+
 @pytest.mark.parametrize("old", [ShardWanted.RUNNING, ShardWanted.STOPPED])
 def test_the_old_copy_and_its_files_stay_while_the_group_starts_over(old: ShardWanted) -> None:
     """The new primary was killed just behind its handoff and came back empty, with its mark: the old copy was ended, and

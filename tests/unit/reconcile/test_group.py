@@ -120,6 +120,24 @@ def test_a_primary_that_loaded_a_snapshot_gives_way_to_a_copy_that_lived_on(
     assert after.primary == chosen
 
 
+@pytest.mark.parametrize("persistence", list(Persistence))
+def test_a_group_that_starts_over_takes_back_the_copy_whose_files_a_move_has_kept(persistence: Persistence) -> None:
+    """The new primary died before it had written a file: nobody started what had one."""
+    builder = starting(replicated().with_database_changed(1, persistence=persistence)).with_server(1, keys=0)
+    settings = next(iter(builder.view.databases.values())).settings_fingerprint
+    left = replace(builder.view.shards[ShardUid(2)], wanted=ShardWanted.STOPPED, settings=settings)
+    builder = builder.with_records(left).with_process(2, ProcessState.GONE).without_server(2)
+    decision = decide(builder)
+    if persistence is Persistence.DISABLED:
+        assert group_after(decision) is not None
+        return
+    assert shards_after(decision) == {2: replace(left, wanted=ShardWanted.RUNNING, in_sync_generation=-1)}
+    assert group_after(decision) is None
+    again = decide(builder.with_records(shards_after(decision)[2]))
+    assert group_after(again) is None
+    assert shards_after(again)[2].incarnation == left.incarnation + 1
+
+
 def test_empty_copies_only_keep_the_committed_primary() -> None:
     chosen = group_after(decide(starting(replicated()).with_server(1, keys=0).with_server(2, keys=0)))
     assert chosen is not None

@@ -129,7 +129,7 @@ class Checker:
                 if any(p is None for p in found):
                     chain.required.clear()
                 return
-            heirs = [] if stored is None else [stored]
+            heirs = [*([] if stored is None else [stored]), *self._stored_elsewhere(server.group_uid, wanted=("stopped",))]
         while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
             chain.required.pop()
 
@@ -143,8 +143,9 @@ class Checker:
             while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
                 chain.required.pop()
 
-    def _stored_elsewhere(self, group_uid: str) -> list[Position]:
-        """What dead servers of a group come back with, on machines that are left."""
+    def _stored_elsewhere(self, group_uid: str, wanted: tuple[str, ...] = ("running", "stopped")) -> list[Position]:
+        """What dead servers of a group come back with, on machines that are left. One that is wanted stopped has left, and
+        its files stay until another copy has its own."""
         dead = [
             d.server
             for node in self.world.nodes.values()
@@ -152,7 +153,7 @@ class Checker:
             for d in node.shards.values()
             if d.server is not None and not d.server.is_alive and d.server.group_uid == group_uid
         ]
-        return [s.comes_back for s in dead if s.comes_back is not None and self._is_wanted(s)]
+        return [s.comes_back for s in dead if s.comes_back is not None and self._wanted(s) in wanted]
 
     def server_ended(self, server: SimServer) -> None:
         """The product ends one that stands still, and would have gone on. What a replica had not received yet may go with
@@ -172,8 +173,11 @@ class Checker:
         return database is None or bool(database["status"] == "delete-pending")
 
     def _is_wanted(self, server: SimServer) -> bool:
+        return self._wanted(server) == "running"
+
+    def _wanted(self, server: SimServer) -> str:
         shard = self.tables["shards"].get(f"shards/{server.shard_uid:08d}")
-        return shard is not None and bool(shard["wanted"] == "running")
+        return "" if shard is None else str(shard["wanted"])
 
     # -- terms ---------------------------------------------------------------------------------------------------------
 
