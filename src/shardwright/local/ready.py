@@ -30,6 +30,7 @@ async def wait_ready(layout: Layout, store: Store, *, clock: Clock, on_node: Cal
     assert cluster is not None
     deadline = clock.monotonic() + READY_TIMEOUT_S
     answered: set[NodeUid] = set()
+    present: set[str] = set()
     while True:
         # Read anew each time: a removal that is under way ends without us.
         with contextlib.suppress(StoreUnavailable):
@@ -41,7 +42,7 @@ async def wait_ready(layout: Layout, store: Store, *, clock: Clock, on_node: Cal
         waiting = {n.uid: n for n in nodes if n.uid not in answered}
         supervisor = read_identity(layout.supervisor)
         # Daemons that outlived an earlier supervisor answer before the new one has even begun.
-        absent = "" if waiting else await _absent(store, nodes)
+        absent = "" if waiting else await _absent(store, nodes, present)
         if not waiting and not absent and supervisor is not None and is_running(supervisor):
             return
         if clock.monotonic() > deadline:
@@ -73,12 +74,13 @@ async def api_answers(address: str, port: int, certificate: Path) -> bool:
         return False
 
 
-async def _absent(store: Store, nodes: list[Node]) -> str:
-    """What is missing when every API answers: a leader, or daemons that hold their lease; empty when nothing is."""
+async def _absent(store: Store, nodes: list[Node], present: set[str]) -> str:
+    """What is missing when every API answers: a leader, or daemons that hold their lease; empty when nothing is. ``present``
+    are the daemons seen so far: where they die now and then, a look at which all of them are there may never come."""
     try:
+        present |= {item.key for item in (await store.range(keys.DAEMONS)).items}
         if await store.get(keys.LEADER) is None:
             return "every API answers, but no daemon leads"
-        present = {item.key for item in (await store.range(keys.DAEMONS)).items}
     except StoreUnavailable as e:
         return f"every API answers, but the store cannot be read: {e.text}"
     missing = [str(n.uid) for n in nodes if f"{keys.DAEMONS}{n.uid:08d}" not in present]
