@@ -6,8 +6,9 @@ did not know the trap: see ``handoffs``, ``successors``, ``roles``, ``plans``; `
 
 from shardwright.testing.sim.mutants import handoffs, plans, roles, successors
 from shardwright.testing.sim.mutants.registry import MUTANTS, Mutant, Situation, hunt
-from shardwright.testing.sim.mutants.situations import SITUATIONS
 
 RIGHT = Mutant("the_right_product", lambda: ())
+SITUATIONS = tuple(dict.fromkeys(m.situation for m in MUTANTS if m.situation is not None))
+"""The right product walks through every one of them."""
 
 __all__ = ["MUTANTS", "RIGHT", "SITUATIONS", "Mutant", "Situation", "handoffs", "hunt", "plans", "roles", "successors"]

@@ -16,6 +16,8 @@ from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
     a_node_that_dies_long_after_its_links_and_comes_back,
     a_primary_that_dies_long_after_its_link,
+    an_only_copy_that_dies_while_its_new_one_is_empty,
+    an_only_copy_whose_new_one_dies_before_it_has_a_file,
     primaries_that_die_during_a_move,
     primaries_that_stand_still_without_a_replica,
 )
@@ -34,7 +36,12 @@ def restarts_an_empty_primary_in_place() -> Sequence[Patch]:
     return [(groups, "_replace_primary", replace_primary)]
 
 
-@mutant
+@mutant_in(an_only_copy_whose_new_one_dies_before_it_has_a_file)
+def leaves_what_a_move_has_kept() -> Sequence[Patch]:
+    return [(groups, "_set_aside", lambda group, database, view: [])]
+
+
+@mutant_in(an_only_copy_that_dies_while_its_new_one_is_empty)
 def lets_an_empty_copy_lead() -> Sequence[Patch]:
     def choose(group: Any, copies: Any) -> Any:
         loaded = [c for c in copies if c.answers]

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+from shardwright.testing.sim.checker import Json
+from shardwright.testing.sim.server import SimServer
 from shardwright.testing.sim.simulation import Simulation
 
 
-def _when(simulation: Simulation, point: str, do: Callable[[Any], None]) -> None:
+def _when(simulation: Simulation, point: str, do: Callable[[Any], object]) -> None:
     def reached(daemon: Any, name: str) -> None:
         if name == point and daemon is not None and daemon.process.runs and not simulation.faults.is_over:
             simulation.world.on_point.remove(reached)
@@ -48,6 +50,18 @@ def a_leader_killed_behind_the_promotion(simulation: Simulation) -> None:
         _when(simulation, "handoff:promote:after", kill)
 
     _when(simulation, "handoff:promote:after", kill)
+
+
+def a_leader_killed_before_the_fence(simulation: Simulation) -> None:
+    """The clients of the old primary write without rest, and the candidate is hardly behind: whoever promotes it now lacks
+    nothing but the fence."""
+    world = simulation.world
+    primary = _primary_of_a_new_database(simulation, replication=True)
+    world.replication_lag_s = 0.0
+    world.writers.busy_s = 0.001
+    _when(simulation, "handoff:fence:before", simulation.faults._kill)
+    simulation.operator.action(primary["node_uid"], "enslave_node")
+    simulation.run_for(40.0)
 
 
 def a_leader_that_sleeps_for_longer_than_the_pause(simulation: Simulation) -> None:
@@ -190,29 +204,67 @@ def a_node_that_dies_long_after_its_links_and_comes_back(simulation: Simulation)
     simulation.operator.create(60, replication=True, persistence="aof")
 
 
+def _primary_of_a_new_database(simulation: Simulation, *, replication: bool, persistence: str = "aof") -> Json:
+    """The record of the primary of the first database, which lets clients in. Time passes."""
+    simulation.run_for(1.0)
+    simulation.operator.create(60, replication=replication, persistence=persistence)
+    simulation.run_for(5.0)
+    tables = simulation.world.checker.tables
+    (group,) = tables["groups"].values()
+    return tables["shards"][f"shards/{group['primary']:08d}"]
+
+
+def _while_an_only_copy_moves(
+    simulation: Simulation,
+    is_time: Callable[[SimServer], bool],
+    strike: Callable[[Json], None],
+    *,
+    persistence: str = "aof",
+) -> None:
+    """Strike at an only copy, on a node that is emptied, once it is time for its new one."""
+    world = simulation.world
+    only = _primary_of_a_new_database(simulation, replication=False, persistence=persistence)
+    simulation.operator.action(only["node_uid"], "maintenance_on")
+
+    def watch() -> None:
+        if any(is_time(s) for s in world.servers_of(only["group_uid"])):
+            strike(only)
+        else:
+            world.loop.at(0.005, watch)
+
+    watch()
+    simulation.run_for(54.0)
+
+
 def an_only_copy_that_is_lost_when_its_new_one_is_complete(simulation: Simulation) -> None:
     """And that nobody has noted yet."""
-    world = simulation.world
+    _while_an_only_copy_moves(simulation, lambda s: s.is_link_up, lambda only: simulation.lose_node(only["node_uid"]))
 
-    def begin() -> None:
-        simulation.operator.create(60, replication=False, persistence="aof")
-        world.loop.at(5.0, move)
 
-    def move() -> None:
-        primaries = [g["primary"] for g in world.checker.tables["groups"].values()]
-        newest = world.checker.tables["shards"].get(f"shards/{max(primaries):08d}")
-        if newest is not None:
-            simulation.operator.action(newest["node_uid"], "maintenance_on")
-            watch(newest)
+def an_only_copy_that_dies_while_its_new_one_is_empty(simulation: Simulation) -> None:
+    """The dead one's file holds everything; the new one holds nothing and answers first."""
 
-    def watch(shard: Any) -> None:
-        if any(s.is_link_up for s in world.servers_of(shard["group_uid"])):
-            simulation.lose_node(shard["node_uid"])
-        else:
-            world.loop.at(0.005, watch, shard)
+    def strike(only: Json) -> None:
+        for server in simulation.world.servers_of(only["group_uid"]):
+            if server.shard_uid == only["uid"]:
+                server.die(planned=False)
 
-    world.loop.at(1.0, begin)
-    simulation.run_for(60.0)
+    _while_an_only_copy_moves(simulation, lambda s: s.sync is not None, strike)
+
+
+def an_only_copy_whose_new_one_dies_before_it_has_a_file(simulation: Simulation) -> None:
+    """The old one has ended, and its files wait for the new one's own."""
+
+    def is_alone(server: SimServer) -> bool:
+        shards = simulation.world.checker.tables["shards"].values()
+        has_left = any(s["group_uid"] == server.group_uid and s["wanted"] == "stopped" for s in shards)
+        return has_left and len(simulation.world.servers_of(server.group_uid)) == 1
+
+    def strike(only: Json) -> None:
+        for server in simulation.world.servers_of(only["group_uid"]):
+            server.die(planned=False)
+
+    _while_an_only_copy_moves(simulation, is_alone, strike, persistence="snapshot")
 
 
 def a_leader_that_is_to_yield_and_nobody_else_is_there(simulation: Simulation) -> None:
@@ -291,21 +343,3 @@ def clocks_that_jump_while_a_server_is_stuck(simulation: Simulation) -> None:
             node.skew_s -= 3600.0
 
     world.loop.at(22.0, strike)
-
-
-SITUATIONS = (
-    a_leader_killed_before_the_promotion,
-    a_leader_killed_behind_the_promotion,
-    an_endpoint_that_sleeps_through_the_hold,
-    a_promotion_on_its_way_for_long,
-    a_leader_that_does_not_know_that_it_is_none,
-    databases_that_barely_fit,
-    requests_that_are_undone,
-    clocks_that_jump_while_a_server_is_stuck,
-    replicas_that_lag,
-    a_primary_that_dies_long_after_its_link,
-    primaries_that_stand_still_without_a_replica,
-    a_node_that_dies_long_after_its_links_and_comes_back,
-    an_only_copy_that_is_lost_when_its_new_one_is_complete,
-    a_leader_that_is_to_yield_and_nobody_else_is_there,
-)

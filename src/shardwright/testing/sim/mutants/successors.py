@@ -14,6 +14,7 @@ from shardwright.store import commit as commits
 from shardwright.testing.sim import daemon, servers
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
+    a_leader_killed_before_the_fence,
     a_leader_killed_behind_the_promotion,
     a_leader_that_does_not_know_that_it_is_none,
     a_promotion_on_its_way_for_long,
@@ -100,7 +101,7 @@ def undoes_after_the_promotion() -> Sequence[Patch]:
     return [(rules, "recovery", recovery)]
 
 
-@mutant
+@mutant_in(a_leader_killed_before_the_fence)
 def goes_forward_without_a_fence() -> Sequence[Patch]:
     right = rules.recovery
 
