@@ -167,3 +167,29 @@ def test_a_new_primary_that_dies_before_it_has_a_file_gives_way_to_the_files_tha
     assert all(s.position.holds(kept) for s in world.servers_of("1:1") if s.is_alive)
     simulation.rest()
     simulation.end()
+
+
+def test_the_replica_that_has_received_most_takes_over_from_a_primary_that_no_leader_saw() -> None:
+    """The leader's node, with a replica that was noted as in sync, was cut off from the primary; a new copy, which nobody
+    could note, followed it. The old replica took over and lacked what was written meanwhile."""
+    simulation = cluster()
+    world = simulation.world
+    source = primary_node(simulation)
+    primary, cut_off = sorted(world.servers_of("1:1"), key=lambda s: s.node_uid != source)
+    leader = world.leader()
+    assert leader is not None
+    assert leader.node.uid == cut_off.node_uid != source
+    pairs = {(source, cut_off.node_uid), (cut_off.node_uid, source)}
+    world.network.cuts |= pairs
+    simulation.operator.action(cut_off.node_uid, "maintenance_on")
+    simulation.run_for(12.0)
+    (new,) = [s for s in world.servers_of("1:1") if s not in (primary, cut_off)]
+    kept = primary.position
+    assert new.position.holds(kept)
+    assert not cut_off.position.holds(kept)
+    primary.die(planned=False)
+    world.network.cuts -= pairs
+    simulation.run_for(5.0)
+    assert primary_node(simulation) == new.node_uid
+    simulation.rest()
+    simulation.end()

@@ -250,7 +250,7 @@ def _replace_primary(
     elif not live and not silent and primary is not None and primary.shard.node_uid not in view.daemons:
         live = _unnoted_heirs(group, primary, copies)
     if live:
-        return Decision(writes=_fail_over(group, live[0].shard, now))
+        return Decision(writes=_fail_over(group, _furthest(live[0], primary, copies).shard, now))
     # One that answers in another role was started anew: it follows nobody and never will by itself.
     if silent:
         return Decision(reasons=tuple(_not_yet(c) for c in silent))
@@ -259,6 +259,15 @@ def _replace_primary(
     )
     event = Event(now, "group_start_over", Severity.ERROR, text, database_uid=group.database_uid)
     return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING)), Put(event)))
+
+
+def _furthest(heir: Copy, primary: Copy | None, copies: list[Copy]) -> Copy:
+    """The heir, or a replica of the same history that has received more of it: noted as in sync or not, it holds all that
+    the heir holds. While no leader sees the primary, one that has lost its link stays noted, and a new one is not."""
+    assert heir.seen is not None
+    history = heir.seen.replication_id
+    others = [c for c in copies if c is not primary and history and _continues(history, c)]
+    return max([heir, *others], key=lambda c: 0 if c.seen is None else c.seen.offset)
 
 
 def _fail_over(group: SlotGroup, heir: Shard, now: datetime) -> tuple[Write, ...]:

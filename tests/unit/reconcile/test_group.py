@@ -120,6 +120,27 @@ def test_a_primary_that_loaded_a_snapshot_gives_way_to_a_copy_that_lived_on(
     assert after.primary == chosen
 
 
+@pytest.mark.parametrize(
+    ("other", "heir"),
+    [
+        ({"offset": 129}, 3),
+        ({"offset": 129, "is_syncing": True}, 2),
+        ({"offset": 129, "replication_id": "another"}, 2),
+        ({"offset": 124}, 2),
+    ],
+    ids=["received_more", "is_being_filled", "of_another_history", "received_the_same"],
+)
+def test_the_replica_that_has_received_most_takes_over_noted_as_in_sync_or_not(other: dict[str, object], heir: int) -> None:
+    """Nobody could see the new copy beside the primary, nor that the old one had lost its link."""
+    builder = replicated().with_process(1, ProcessState.GONE).with_server(2, offset=124, is_link_up=False)
+    new = replace(builder.view.shards[ShardUid(2)], uid=ShardUid(3), node_uid=NodeUid(3), in_sync_generation=-1)
+    builder = builder.with_records(new).with_healthy_shard(3)
+    builder = builder.with_records(new).with_server(3, **{"is_link_up": False, "keys": 5, **other})
+    after = group_after(decide(builder))
+    assert after is not None
+    assert after.primary == heir
+
+
 @pytest.mark.parametrize("persistence", list(Persistence))
 def test_a_group_that_starts_over_takes_back_the_copy_whose_files_a_move_has_kept(persistence: Persistence) -> None:
     """The new primary died before it had written a file: nobody started what had one."""
