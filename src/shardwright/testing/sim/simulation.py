@@ -12,10 +12,11 @@ import structlog
 
 from shardwright.leader.candidate import LeaseTimes
 from shardwright.leader.loop import Pace
+from shardwright.local.supervisor import REMOVED_LINGER_S
 from shardwright.model.cluster import Cluster, Counters, Node, Policy
 from shardwright.model.ids import NodeUid
 from shardwright.store import keys, records
-from shardwright.store.protocol import PutKey, Transaction
+from shardwright.store.protocol import KeyChange, PutKey, Transaction
 from shardwright.testing.sim.checker import Checker, Violation
 from shardwright.testing.sim.daemon import SimDaemon
 from shardwright.testing.sim.faults import Faults
@@ -128,6 +129,7 @@ class Simulation:
         world.writers = Writers(world)
         self.operator = Operator(world)
         self.faults = Faults(world, self)
+        world.store.on_batch.append(self._node_removed)
         self._make(nodes or world.rng.choice((3, 3, 4, 4, 5)), grace_period_s)
 
     def _make(self, count: int, grace_period_s: int) -> None:
@@ -176,6 +178,23 @@ class Simulation:
         self.kill_node(uid)
         self.world.checker.node_lost(uid)
         self.world.loop.at(40.0, self._serve_somebody)
+
+    def _node_removed(self, changes: tuple[KeyChange, ...]) -> None:
+        for change in changes:
+            if change.key.startswith(keys.NODES) and change.current is None:
+                self.world.loop.at(REMOVED_LINGER_S, self._retire, int(change.key.removeprefix(keys.NODES)))
+
+    def _retire(self, uid: int) -> None:
+        """As the supervisor does: end what runs of a removed node, but not while a shard is recorded on it."""
+        if any(s["node_uid"] == uid for s in self.world.checker.tables["shards"].values()):
+            self.world.loop.at(REMOVED_LINGER_S, self._retire, uid)
+            return
+        node = self.world.nodes[uid]
+        for _, shard in sorted(node.shards.items()):
+            if shard.server is not None:
+                shard.server.die(planned=True)
+        self.kill_node(uid)
+        node.is_lost = True
 
     def _serve_somebody(self) -> None:
         """When the machine has taken every database along, the writers need another one."""
