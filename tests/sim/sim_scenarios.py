@@ -1,5 +1,7 @@
 """What scenarios of the simulation begin with, and look at."""
 
+from collections.abc import Callable
+
 from shardwright.testing.sim.daemon import SimDaemon
 from shardwright.testing.sim.simulation import Simulation, quiet
 
@@ -13,6 +15,14 @@ def cluster(*, replication: bool = True, persistence: str = "aof", nodes: int = 
     simulation.run_for(10.0)
     simulation.world.writers.calm_s = 0.1
     return simulation
+
+
+def run_until(simulation: Simulation, holds: Callable[[], bool], within_s: float = 30.0) -> None:
+    """Let virtual time pass, a hundredth of a second at a time, until something holds."""
+    deadline = simulation.world.loop.now + within_s
+    while not holds():
+        assert simulation.world.loop.now < deadline, f"after {within_s} s: {simulation.world.checker.tables['moves']}"
+        simulation.run_for(0.01)
 
 
 def primary_node(simulation: Simulation) -> int:

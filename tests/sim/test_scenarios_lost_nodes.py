@@ -1,7 +1,7 @@
 """Small named scenarios of nodes that never come back, and of primaries that die just behind their handoff."""
 
 import pytest
-from sim_scenarios import at_point, cluster, ended, first_relocation, primary_node
+from sim_scenarios import at_point, cluster, ended, first_relocation, primary_node, run_until
 
 from shardwright.testing.sim.daemon import SimDaemon
 
@@ -77,9 +77,7 @@ def test_the_only_copy_dies_with_its_node_when_the_new_one_has_just_received_eve
     simulation = cluster(replication=False, persistence="disabled")
     source = primary_node(simulation)
     simulation.operator.action(source, "maintenance_on")
-    deadline = simulation.world.loop.now + 30.0
-    while not any(s.is_link_up for s in simulation.world.servers_of("1:1")) and simulation.world.loop.now < deadline:
-        simulation.run_for(0.01)
+    run_until(simulation, lambda: any(s.is_link_up for s in simulation.world.servers_of("1:1")))
     assert first_relocation(simulation)["state"] == "syncing"
     simulation.lose_node(source)
     simulation.run_for(60.0)
@@ -153,11 +151,9 @@ def test_a_new_primary_that_dies_before_it_has_a_file_gives_way_to_the_files_tha
     world = simulation.world
     simulation.operator.action(primary_node(simulation), "maintenance_on")
     shards = world.checker.tables["shards"]
-    while not any(s["wanted"] == "stopped" for s in shards.values()):
-        simulation.run_for(0.01)
+    run_until(simulation, lambda: any(s["wanted"] == "stopped" for s in shards.values()))
     left, new = sorted(world.servers_of("1:1"), key=lambda s: s.shard_uid)
-    while left.is_alive:
-        simulation.run_for(0.01)
+    run_until(simulation, lambda: not left.is_alive)
     kept = left.comes_back
     assert kept is not None
     assert new.comes_back is None or not new.comes_back.holds(kept)
