@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 STEPS = (
     *("intend", "hold", "fence", "compare", "promote", "release"),
-    *("demote", "end_pause", "end_clients", "unfence", "verify", "commit"),
+    *("end_clients", "demote", "end_pause", "unfence", "verify", "commit"),
 )
 FORWARD_POINTS = [f"handoff:{step}:{side}" for step in STEPS for side in ("before", "after")]
 UNDO_POINTS = [

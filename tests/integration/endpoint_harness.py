@@ -146,6 +146,7 @@ class World:
             mark = a.info("replication")["master_repl_offset"]
             wait_until(lambda: b.info("replication")["slave_repl_offset"] >= mark)
             b.execute_command("REPLICAOF", "NO", "ONE")
+            a.execute_command("CLIENT", "KILL", "USER", "application")
             a.execute_command("REPLICAOF", new.address, new.port)
             a.execute_command("CLIENT", "UNPAUSE")
             a.execute_command("CONFIG", "SET", "min-replicas-to-write", 0)

@@ -191,10 +191,10 @@ def test_a_handoff_by_its_commands(kind: ServerKind, tmp_path: Path) -> None:
             promoted = await to.info()
             assert (promoted.role, promoted.is_fenced) == (Role.PRIMARY, False)
             assert promoted.second_replication_id == fenced.replication_id
+            await from_.end_application_connections()
             await from_.attach(new.address, new.port)
             await from_.end_pause()
             await from_.unfence()
-            await from_.end_application_connections()
             linked = await until(from_.info, lambda seen: seen.is_link_up)
             assert linked.replication_id == promoted.replication_id
             assert int(new.info()["sync_full"]) == 0  # a partial resync: nothing was copied anew

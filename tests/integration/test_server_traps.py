@@ -49,6 +49,42 @@ def test_a_server_starts_fenced_and_opens_when_told(kind: ServerKind, tmp_path: 
         _set(server, "k")
 
 
+_HIDES_ITS_REFUSAL = "redis.pcall('INCR', KEYS[1]) return 'OK'"
+
+
+@both_servers
+@pytest.mark.parametrize("ends_clients_first", [False, True])
+def test_a_postponed_script_hides_that_its_server_was_demoted_unless_its_client_has_ended(
+    kind: ServerKind, tmp_path: Path, ends_clients_first: bool
+) -> None:
+    with (
+        running(kind, tmp_path / "a", is_open=True) as old,
+        running(kind, tmp_path / "b", shard_uid=2, is_open=True) as new,
+        old.client("application") as client,
+    ):
+        answers: list[object] = []
+
+        def ask() -> None:
+            try:
+                answers.append(client.eval(_HIDES_ITS_REFUSAL, 1, "n"))
+            except redis.exceptions.ConnectionError as ended:
+                answers.append(type(ended))
+
+        client.ping()
+        old.ask("CLIENT", "PAUSE", "60000", "WRITE")
+        asking = threading.Thread(target=ask)
+        asking.start()
+        wait_until(lambda: "cmd=eval" in str(old.ask("CLIENT", "LIST")))
+        if ends_clients_first:
+            assert old.ask("CLIENT", "KILL", "USER", "application") == 1
+        attach(old, new)
+        old.ask("CLIENT", "UNPAUSE")
+        asking.join(10)
+        assert answers == [redis.exceptions.ConnectionError if ends_clients_first else "OK"]
+        wait_until(lambda: _seen(old).is_link_up)
+        assert _seen(old).keys == 0
+
+
 @both_servers
 def test_the_fence_shows_on_a_replica_too(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path / "a", is_open=True) as primary, running(kind, tmp_path / "b", shard_uid=2) as replica:

@@ -205,6 +205,7 @@ class Applier:
         view, shard, _ = found
         primary = view.shards[command.primary_uid]
         session = await self._session(view, shard)
+        await session.end_application_connections()  # it may have been a primary: nothing sent to it may run on a replica
         await session.attach(view.nodes[primary.node_uid].address, primary.port)
         self._poke(shard.uid)
 

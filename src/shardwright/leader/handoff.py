@@ -292,14 +292,18 @@ class Handoffs:
         attempt.releases.extend(r for r in found if r is not None)
 
     async def _demote(self, attempt: Attempt, old: ManagementSession) -> None:
-        """What fails here is mended by the slot group's reconciliation: the new primary serves already."""
+        """What fails here is mended by the slot group's reconciliation: the new primary serves already.
+
+        The clients' connections end first, while the pause holds: what they have sent and the server has not executed would
+        run on a replica, where a script that catches its errors answers OK and has written nothing.
+        """
         try:
+            async with step(self.probe, "handoff:end_clients"):
+                await old.end_application_connections()
             async with step(self.probe, "handoff:demote"):
                 await old.attach(attempt.new_target.address, attempt.new_target.port)
             async with step(self.probe, "handoff:end_pause"):
                 await old.end_pause()
-            async with step(self.probe, "handoff:end_clients"):
-                await old.end_application_connections()
             async with step(self.probe, "handoff:unfence"):
                 await old.unfence()
         except (Transient, OutcomeUnknown, Permanent) as e:

@@ -54,7 +54,8 @@ class ManagementSession(Protocol):
         ...
 
     async def attach(self, address: str, port: int) -> None:
-        """Make it a replica of that server (``REPLICAOF``)."""
+        """Make it a replica of that server (``REPLICAOF``). A server that may have been a primary: end its application
+        connections first."""
         ...
 
     async def promote(self) -> None:
@@ -78,7 +79,8 @@ class ManagementSession(Protocol):
         ...
 
     async def end_application_connections(self) -> None:
-        """Close every connection of the application user."""
+        """Close every connection of the application user. Once it returns, nothing more of what they have sent is executed,
+        be it postponed by a pause or still unread (tried on both servers)."""
         ...
 
     async def apply(self, settings: ServerSettings) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 STEPS = (
     "handoff:intend", "handoff:hold", "handoff:fence", "handoff:compare", "handoff:promote",
-    "handoff:release", "handoff:demote", "handoff:end_pause", "handoff:end_clients", "handoff:unfence", "handoff:verify",
+    "handoff:release", "handoff:end_clients", "handoff:demote", "handoff:end_pause", "handoff:unfence", "handoff:verify",
     "handoff:commit", "handoff:undo_fence", "handoff:undo_release", "handoff:undo_commit", "recovery:promote",
 )  # fmt: skip
 COMMANDS = ("attach", "promote", "unfence", "end_sessions", "serve", "release", "pass", "drop", "apply", "save", "fence")
