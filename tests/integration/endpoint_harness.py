@@ -137,8 +137,8 @@ class World:
     def release(self, target: Target, node: int = 1) -> ReleaseResult:
         return asyncio.run(self.client.release(NodeUid(node), ENDPOINT, target))
 
-    def swap_roles(self) -> None:
-        """Fence, compare, promote, demote: without a word to the endpoint."""
+    def swap_roles(self, *, ends_clients: bool = True) -> None:
+        """Fence, compare, promote, demote: without a word to the endpoint. ``ends_clients``: as a leader does it."""
         old, new = self.primary, self.replica
         with old.client() as a, new.client() as b:
             a.execute_command("CLIENT", "PAUSE", 1000, "WRITE")
@@ -146,7 +146,8 @@ class World:
             mark = a.info("replication")["master_repl_offset"]
             wait_until(lambda: b.info("replication")["slave_repl_offset"] >= mark)
             b.execute_command("REPLICAOF", "NO", "ONE")
-            a.execute_command("CLIENT", "KILL", "USER", "application")
+            if ends_clients:
+                a.execute_command("CLIENT", "KILL", "USER", "application")
             a.execute_command("REPLICAOF", new.address, new.port)
             a.execute_command("CLIENT", "UNPAUSE")
             a.execute_command("CONFIG", "SET", "min-replicas-to-write", 0)

@@ -106,7 +106,7 @@ def test_refused_commands_go_to_the_new_primary(kind: ServerKind, tmp_path: Path
         with Writers(world, 3) as writers, world.raw() as pipeline:
             say(pipeline, b"AUTH client-password\r\nSET p 0\r\n", b"+OK\r\n+OK\r\n")
             wait_until(lambda: len(writers.acknowledged) == 3)
-            world.swap_roles()
+            world.swap_roles(ends_clients=False)
             pipeline.sendall(b"SET p 1\r\nMULTI\r\nINCR p\r\nINCR p\r\nEXEC\r\nGET p\r\nINCR p\r\n")
             world.generation += 1
             world.release(world.target(world.primary, world.generation))
@@ -203,7 +203,7 @@ def test_a_busy_command_is_named(tmp_path: Path) -> None:
         assert (result.was_held, result.is_drained) == (True, False)
         assert result.busy[0].command == "SET"
         assert "slowpoke" in result.busy[0].client
-        assert result.busy[0].age_ms >= 90
+        assert result.busy[0].since is not None
         world.release(world.target(world.primary, world.generation))
         assert say(client, b"", b"\n") == b"+OK\r\n"
 

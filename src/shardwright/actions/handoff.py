@@ -5,13 +5,21 @@ goes back to the same generation, unless the candidate is seen still to be a rep
 A fence is only ever lifted by an undo or after the demotion.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from shardwright.model.database import Role, Shard, SlotGroup
 from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import EndpointSeen, EndpointState, Health, ServerSeen
+from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState, Health, ServerSeen
+
+BUSY_CODE = "client_command_busy"
+"""Reason of an attempt that a long-running command ended: such a move stays blocked and names the command."""
+LATE_CODE = "endpoint_process_late"
+"""Reason of an attempt that an endpoint process ended by not answering."""
+PASSING_CODES = frozenset({BUSY_CODE, LATE_CODE})
+"""Reasons that do not count against a move: they pass, or name what has to."""
 
 
 class OldPrimary(StrEnum):
@@ -167,6 +175,21 @@ def unproven(
         for holds, code, text in checks
         if not holds
     )
+
+
+def busy_reason(busy: Sequence[BusyCommand]) -> Reason | None:
+    """Why an attempt ends with commands in flight: who runs what, and for how long. None: nothing is in flight."""
+    if not busy:
+        return None
+    return Reason(
+        BUSY_CODE, f"busy: {', '.join(map(str, busy[:3]))}", Grade.SOFT_LIMIT, "wait for it to end, or end that client"
+    )
+
+
+def late_reason(node: NodeUid, text: str) -> Reason:
+    """Why an attempt ends with an endpoint process that may live and does not answer."""
+    remedy = f"see what keeps the endpoint process of node {node} busy; one that has stopped is ended by its agent"
+    return Reason(LATE_CODE, text, Grade.SOFT_LIMIT, remedy, node_uid=node)
 
 
 def nodes_to_hold(bound: tuple[NodeUid, ...], listening: tuple[NodeUid, ...]) -> tuple[NodeUid, ...]:

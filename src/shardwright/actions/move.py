@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from shardwright.actions.handoff import PASSING_CODES
 from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
 from shardwright.model.commands import HandOff, PassEndpoint, SaveNow
 from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
@@ -40,9 +41,6 @@ _NEXT_OF_HEIR = {
     MoveState.SYNCING: MoveState.READY,
     MoveState.READY: MoveState.CLEANING,
 }
-BUSY_CODE = "client_command_busy"
-"""Reason of an attempt that a long-running command ended: such a move stays blocked and names the command."""
-
 GiveUp = Callable[..., Decision]
 """``give_up(move, *reasons)``: ends the move, or undoes it."""
 
@@ -108,8 +106,8 @@ def _hand_over(move: Move, group: SlotGroup, view: ClusterView, now: datetime, *
         return give_up(move)
     if group.primary != move.shard_uid or move.new_shard_uid is None or move.new_shard_uid not in view.shards:
         return give_up(move, _reason(move, "roles_changed", "another shard became primary meanwhile"))
-    is_busy = any(r.code == BUSY_CODE for r in move.reasons)
-    if move.attempts >= HANDOFF_ATTEMPTS_MAX and not is_busy:
+    passes = any(r.code in PASSING_CODES for r in move.reasons)
+    if move.attempts >= HANDOFF_ATTEMPTS_MAX and not passes:
         return give_up(move, *move.reasons)
     if move.not_before is not None and now < move.not_before <= now + NEXT_ATTEMPT_LIMIT:
         return Decision(wake_at=move.not_before, reasons=move.reasons)

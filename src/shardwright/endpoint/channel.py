@@ -16,9 +16,9 @@ from typing import Any, Self
 Message = dict[str, Any]
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
-"""A connection travels with what its client has sent and nobody has processed; that is bounded, and base64 adds a third."""
-FILES_MAX = 4
-"""Files attached to one message."""
+"""A connection may have an open transaction (1 MiB at most), and a few connections travel together."""
+FILES_MAX = 32
+"""Files attached to one message: the sockets of connections that travel together, and one with their bytes."""
 
 
 class Channel:
@@ -106,6 +106,17 @@ class Channel:
         for file in files_received:
             os.close(file)
         return answer
+
+    def has_left(self) -> bool:
+        """Whether the other end has closed, and all that it sent has been received."""
+        if self._buffer:
+            return False
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     async def _ready(self, *, write: bool) -> None:
         loop = asyncio.get_running_loop()

@@ -9,7 +9,9 @@ from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel, Message
 from shardwright.endpoint.protocol import (
     CALL_TIMEOUT_S,
-    DRAIN_S,
+    CALM_S,
+    HOLD_TIMEOUT_S,
+    EndpointProcessEnded,
     EndpointSpec,
     HoldResult,
     PassResult,
@@ -36,6 +38,8 @@ class EndpointClient:
         try:
             answer = await self._ask(node, {"op": "status"})
             return _process_seen(node, self._clock.now(), answer)
+        except EndpointProcessEnded:
+            return EndpointProcessSeen(node, self._clock.now(), answers=False, has_ended=True)
         except (Transient, KeyError, TypeError, ValueError):
             return EndpointProcessSeen(node, self._clock.now(), answers=False)
 
@@ -47,10 +51,14 @@ class EndpointClient:
         """See ``Endpoints``."""
         await self._ask(node, {"op": "drop", "endpoint": endpoint})
 
+    async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:
+        """See ``Endpoints``."""
+        await self._ask(node, {"op": "calm", "endpoint": endpoint}, timeout_s=CALM_S + HOLD_TIMEOUT_S)
+
     async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
         """See ``Endpoints``."""
         message = {"op": "hold", "endpoint": endpoint, "old": wire.target_to(old), "new": wire.target_to(new)}
-        return wire.hold_result_from(await self._ask(node, message, extra_s=DRAIN_S))
+        return wire.hold_result_from(await self._ask(node, message, timeout_s=HOLD_TIMEOUT_S))
 
     async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:
         """See ``Endpoints``."""
@@ -69,12 +77,15 @@ class EndpointClient:
             raise Transient("endpoint_process_unknown", f"no endpoint process of node {node} is known")
         return path
 
-    async def _ask(self, node: NodeUid, message: Message, *, extra_s: float = 0.0) -> Message:
+    async def _ask(self, node: NodeUid, message: Message, *, timeout_s: float | None = None) -> Message:
         path = self._path(node)
         request = message["op"]
         try:
-            async with asyncio.timeout(self._call_timeout_s + extra_s), await Channel.connect(path) as channel:
+            async with asyncio.timeout(timeout_s or self._call_timeout_s), await Channel.connect(path) as channel:
                 answer = await channel.ask(message)
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            text = f"the endpoint process of node {node} has ended: nothing listens at {path}"
+            raise EndpointProcessEnded("endpoint_process_ended", text) from error
         except (OSError, TimeoutError, ValueError) as error:
             reason = str(error) or "no answer in time"
             text = f"the endpoint process of node {node} did not answer {request}: {reason}"
@@ -84,7 +95,7 @@ class EndpointClient:
         result = answer.get("ok")
         if not isinstance(result, dict):
             raise Transient(
-                "endpoint_process_refused", f"the endpoint process of node {node} answered no sense to {request}"
+                "endpoint_process_refused", f"the endpoint process of node {node} sent an invalid reply to {request}"
             )
         return result
 

@@ -6,18 +6,22 @@ closing without a reset, and the pace of attempts to reach a server. Created by 
 
 import asyncio
 import socket
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
+from shardwright.endpoint.backend import BackendConnection
 from shardwright.endpoint.gate import Gate, Hold, is_same_server
+from shardwright.endpoint.pace import Inflow, Pace
 from shardwright.endpoint.protocol import Target
-from shardwright.endpoint.session import Phase, Session
+from shardwright.endpoint.session import Luggage, Phase, Session
 from shardwright.tasks import spawn
 
 OUTPUT_BYTES_HIGH = 1024 * 1024
 """Replies waiting for a slow client above which its server is not read …"""
 OUTPUT_BYTES_MAX = 256 * 1024 * 1024
 """… unless the client is not read either: one that sends all before it reads anything must not be stuck. Then this."""
+TRIM_AFTER = 64
+"""Writes to a slow client until it is looked up which of them have left."""
 CONNECT_TIMEOUT_S = 1.0
 RETRY_S = (0.01, 0.02, 0.05, 0.1)
 """Between attempts to reach a server; the last one repeats."""
@@ -27,10 +31,31 @@ LINGER_S = 1.0
 """How long a closed client may take to close too, before the socket goes: a socket closed with unread bytes resets."""
 
 
+Buffer = bytes | bytearray
+
+
+@dataclass(slots=True)
+class Packed:
+    """A client connection on its way from one process to another, or back: nobody reads or writes its socket."""
+
+    client: socket.socket
+    luggage: Luggage
+    unread: list[Buffer] = field(repr=False)
+    """What the client sent and nobody has processed."""
+    unsent: list[Buffer] = field(repr=False)
+    """Replies that the client has not taken yet."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that travel with it."""
+        return sum(map(len, self.unread)) + sum(map(len, self.unsent))
+
+
 class Owner(Protocol):
     """What a connection needs of the endpoint it belongs to."""
 
     gate: Gate
+    pace: Pace
 
     def joined(self, connection: "ClientConnection") -> None:
         """It is open."""
@@ -58,7 +83,10 @@ class ClientConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.peer = ""
         self.is_reading = True
+        """The session wants to read the client."""
         self.is_slow = False
+        self.active_at = 0.0
+        """When the client last sent something, by the loop's clock."""
         self._loop = loop
         self._now = loop.time
         self._backend: BackendConnection | None = None
@@ -66,6 +94,10 @@ class ClientConnection(asyncio.Protocol):
         """Opened during a hold to the server that will be next. Nothing is sent over it before the hold has ended."""
         self._spared_for: Hold | None = None
         """The hold for which one was asked for."""
+        self._inflow = Inflow(owner.pace, self._take, is_mere_body=self.session.is_mere_body, reading=self._adjust_reading)
+        self._transport_reads = True
+        self._written: list[Buffer] = []  # lately: the end of it is what the transport still keeps
+        self._trim_at = TRIM_AFTER
         self._is_connecting = False
         self._attempts = 0
         self._retry: asyncio.TimerHandle | None = None
@@ -85,8 +117,12 @@ class ClientConnection(asyncio.Protocol):
         self.owner.joined(self)
 
     def data_received(self, data: bytes) -> None:
+        self._inflow.put(data)
+
+    def _take(self, data: bytes) -> None:
         session = self.session
-        session.client_data(data, self._now())
+        now = self.active_at = self._now()
+        session.client_data(data, now)
         backend = self._backend
         if (
             backend is not None
@@ -107,6 +143,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.session.ended()
+        self._inflow.give_up()
         self.transport = None
         for timer in (self._retry, self._linger):
             if timer is not None:
@@ -144,7 +181,9 @@ class ClientConnection(asyncio.Protocol):
             return
         should_read = not (session.is_full or session.is_frozen)
         if should_read != self.is_reading:
-            self._set_reading(should_read)
+            self.is_reading = should_read
+            self._adjust_reading()
+            self._adjust_backend()
         if session.needs_backend and not self._is_connecting and self._retry is None:
             self._connect()
         elif self.owner.gate.hold is not None and session.blocked_since is not None:
@@ -173,28 +212,49 @@ class ClientConnection(asyncio.Protocol):
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self.owner.gate.counts.bytes_out += len(data)
-        assert self.transport is not None
-        self.transport.write(data)
+        self._send(data)
         if self.is_slow:
             self._adjust_backend()
 
-    def _set_reading(self, on: bool) -> None:
-        self.is_reading = on
-        if self.transport is None or self.transport.is_closing():
+    def _send(self, data: Buffer) -> None:
+        transport = self.transport
+        assert transport is not None
+        if kept := transport.get_write_buffer_size():
+            self._written.append(data)
+            if len(self._written) >= self._trim_at:
+                self._trim(kept + len(data))
+        else:
+            self._written = [data]
+        transport.write(data)
+
+    def _trim(self, kept: int) -> None:
+        """Forget what the transport has sent."""
+        written = self._written
+        start = len(written)
+        while kept > 0:
+            start -= 1
+            kept -= len(written[start])
+        del written[:start]
+        self._trim_at = 2 * len(written) + TRIM_AFTER
+
+    def _adjust_reading(self) -> None:
+        """Read the client or not: not while the session wants nothing, or has not processed what came."""
+        on = self.is_reading and self._inflow.is_empty
+        if on is self._transport_reads or self.transport is None or self.transport.is_closing():
             return
+        self._transport_reads = on
         if on:
             self.transport.resume_reading()
         else:
             self.transport.pause_reading()
-        self._adjust_backend()
 
     def _adjust_backend(self) -> None:
-        """Read the server or not: a slow client slows it, unless that could leave both sides waiting for each other, or a
-        hold waits for its replies."""
+        """Read the server or not: a slow client slows it, unless that could leave both sides waiting for each other, or its
+        replies are awaited so that a handoff or a passing can go on."""
         if self._backend is None or self.transport is None:
             return
         size = self.transport.get_write_buffer_size() if self.is_slow else 0
-        is_patient = self.is_reading and self.owner.gate.hold is None
+        is_patient = self.is_reading and self.owner.gate.hold is None and not self.session.is_calmed
         self._backend.set_reading(not self.is_slow or (not is_patient and size < OUTPUT_BYTES_MAX))
 
     # -- the server --------------------------------------------------------------------------------------------------
@@ -221,7 +281,7 @@ class ClientConnection(asyncio.Protocol):
     async def _open(self, target: Target) -> None:
         try:
             await asyncio.wait_for(
-                self._loop.create_connection(lambda: BackendConnection(self, target), target.address, target.port),
+                self._loop.create_connection(lambda: self._backend_to(target), target.address, target.port),
                 CONNECT_TIMEOUT_S,
             )
         except (OSError, TimeoutError) as error:
@@ -235,7 +295,10 @@ class ClientConnection(asyncio.Protocol):
         self._is_connecting = False
         self.settle()
 
-    def backend_made(self, backend: "BackendConnection") -> None:
+    def _backend_to(self, target: Target) -> BackendConnection:
+        return BackendConnection(self, target, pace=self.owner.pace, is_mere_body=self.session.is_mere_reply_body)
+
+    def backend_made(self, backend: BackendConnection) -> None:
         """A server connection is open."""
         gate = self.owner.gate
         if self.transport is not None and gate.hold is not None and is_same_server(backend.target, gate.hold.new):
@@ -247,12 +310,12 @@ class ClientConnection(asyncio.Protocol):
             return
         self._use(backend, gate.target)
 
-    def _use(self, backend: "BackendConnection", target: Target) -> None:
+    def _use(self, backend: BackendConnection, target: Target) -> None:
         self._backend = backend
         self.session.backend_opened(target)
         self.settle()
 
-    def backend_lost(self, backend: "BackendConnection") -> None:
+    def backend_lost(self, backend: BackendConnection) -> None:
         """The server closed the connection, or it broke."""
         if backend is self._spare:
             self._spare = None
@@ -318,9 +381,9 @@ class ClientConnection(asyncio.Protocol):
         self.session.is_closing = True
         self._drop_backend()
         self._drop_spare()
-        if not self.is_reading:
-            self.is_reading = True
-            transport.resume_reading()
+        self._inflow.give_up()
+        self.is_reading = True
+        self._adjust_reading()
         if transport.is_closing():
             return
         if transport.can_write_eof():
@@ -330,6 +393,19 @@ class ClientConnection(asyncio.Protocol):
     def _gone(self) -> None:
         if self.transport is not None:
             self.transport.abort()
+
+    # -- stopping and passing ----------------------------------------------------------------------------------------
+
+    def calm(self) -> None:
+        """Let what is in flight come in and send nothing new, because a hold is near."""
+        self.session.calm()
+        self._adjust_backend()
+
+    def end_calm(self) -> None:
+        """The hold has ended, or does not come."""
+        self.session.end_calm(self._now())
+        self._adjust_backend()
+        self.settle()
 
     def freeze(self) -> None:
         """Let what is in flight come in and begin nothing new, so that it can be passed on; the owner is told when."""
@@ -341,60 +417,52 @@ class ClientConnection(asyncio.Protocol):
         self.session.thaw(self._now())
         self.settle()
 
-    def forget(self) -> None:
-        """The socket lives on in another process: close only this one's. From here on nothing of it may be passed again: the
-        loop tells of the end only later, and two who read one socket would each get half of what the client sends."""
-        transport, self.transport = self.transport, None
-        if transport is not None:
-            self._is_finishing = True
-            self._drop_spare()
-            self.owner.left(self)
-            transport.abort()
+    def cut(self) -> None:
+        """End it now: what is unanswered gets an error, then the client is told FIN."""
+        self.session.cut()
+        self.settle()
 
+    def pack(self) -> Packed | None:
+        """Take the client's socket, and all that belongs to it, from this process's loop. Only while it is frozen and quiet.
+        None: the client has left.
 
-class BackendConnection(asyncio.Protocol):
-    """The connection to a server, for one client."""
+        From here on nothing of it may be read or written here: the loop tells of the end only later, and two who read one
+        socket would each get half of what the client sends. The socket itself lives on in the copy that is returned."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return None
+        client = socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno()))
+        luggage = self.session.pack()
+        unread: list[Buffer] = [*self.session.unread, *self._inflow.give_up()]
+        packed = Packed(client, luggage, unread, self._unsent(transport))
+        self.transport = None
+        self._is_finishing = True
+        self._drop_backend()
+        self._drop_spare()
+        self.owner.left(self)
+        transport.abort()
+        return packed
 
-    write: Callable[[bytes], None]
-    """The transport's own, once there is one: the data path has no call to spare."""
+    def _unsent(self, transport: asyncio.Transport) -> list[Buffer]:
+        """The replies that the transport keeps: the last bytes of those that were written."""
+        size = transport.get_write_buffer_size()
+        parts: list[Buffer] = []
+        while size > 0:
+            part = self._written.pop()
+            parts.append(part[-size:] if len(part) > size else part)
+            size -= len(part)
+        parts.reverse()
+        return parts
 
-    def __init__(self, owner: ClientConnection, target: Target) -> None:
-        self.owner: ClientConnection | None = owner
-        self.target = target
-        self._transport: asyncio.Transport | None = None
-        self._is_reading = True
+    def unpack(self, luggage: Luggage) -> None:
+        """Become, frozen, the connection that another process packed. Before it has a transport."""
+        self.session.freeze()
+        self.session.unpack(luggage)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self.write = self._transport.write
-        if self.owner is not None:
-            self.owner.backend_made(self)
+    def give_unread(self, data: bytes) -> None:
+        """What the other process had not processed, in pieces."""
+        self.session.client_data(data, self._now())
 
-    def data_received(self, data: bytes) -> None:
-        if self.owner is not None:
-            self.owner.backend_received(data)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
-        if self.owner is not None:
-            self.owner.backend_lost(self)
-
-    def set_reading(self, on: bool) -> None:
-        """Read from the server, or let it wait."""
-        if on is self._is_reading or self._transport is None or self._transport.is_closing():
-            return
-        self._is_reading = on
-        if on:
-            self._transport.resume_reading()
-        else:
-            self._transport.pause_reading()
-
-    def abandon(self) -> None:
-        """End it; its client hears nothing of it any more."""
-        self.owner = None
-        self.close()
-
-    def close(self) -> None:
-        """End it. Nothing is in flight that anybody waits for."""
-        if self._transport is not None:
-            self._transport.close()
+    def give_unsent(self, data: bytes) -> None:
+        """What the other process had not sent, in pieces, before anything else is written."""
+        self._send(data)

@@ -76,6 +76,9 @@ class Gate:
     counts: Counts = field(default_factory=Counts)
     target: Target | None = None
     hold: Hold | None = None
+    flow: int = 0
+    """Changes whenever commands have to wait or to go elsewhere. Who was told under another number asks again before it
+    sends, so that a hold need not touch each of thousands of connections to take effect."""
     hellos: dict[int, bytes] = field(default_factory=dict)
     """The server's own replies to HELLO by protocol, as first seen."""
     not_plain: Container[bytes] = field(init=False)
@@ -115,12 +118,11 @@ class Gate:
 
     def begin_hold(self, old: Target, new: Target, now: float) -> Change:
         """Hold for ``new``; repeating it changes nothing, and a hold that is over does not come back."""
-        if self.hold is not None and new.generation > self.hold.new.generation:
-            self.hold = Hold(old, new, self.hold.since)
-            return Change.HELD
-        if self.hold is not None or new.generation <= self.generation:
+        hold = self.hold
+        if new.generation <= (self.generation if hold is None else hold.new.generation):
             return Change.NONE
-        self.hold = Hold(old, new, now)
+        self.hold = Hold(old, new, now if hold is None else hold.since)
+        self.flow += 1
         return Change.HELD
 
     def release(self, target: Target) -> Change:
@@ -136,6 +138,7 @@ class Gate:
     def _move(self, target: Target) -> Change:
         self.hold = None
         self.target = target
+        self.flow += 1
         return Change.MOVED
 
 

@@ -1,29 +1,25 @@
-"""Passes an endpoint from this process to another one: first the listener, then every connection as it becomes quiet.
+"""Passes an endpoint from this process to another one: first the listener, then every connection in its turn.
 
-Safe at every instant: this process forgets a listener or a connection only after the other one has it, and the other one
-touches a connection only after it was told to begin. If the other process dies midway, everything it has not begun goes on
-here. Owned by ``process.py``.
+``departures.py`` decides whose turn it is; this carries it out. Safe at every instant: this process forgets a listener or a
+connection only after the other one has it, and the other one touches a connection only after it was told to begin. If the
+other process dies midway, everything it has not begun goes on here. Owned by ``process.py``.
 """
 
 import asyncio
 import os
-import socket
 
 import structlog
 
 from shardwright.clock import Clock
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel
-from shardwright.endpoint.connection import ClientConnection
-from shardwright.endpoint.served import ServedEndpoint
+from shardwright.endpoint.connection import ClientConnection, Packed
+from shardwright.endpoint.departures import Departures, Standing
+from shardwright.endpoint.served import ServedEndpoint, pieces
 
 ANSWER_TIMEOUT_S = 1.0
-TIED_GRACE_S = 1.0
-"""How long a connection may go on with what cannot be passed (WATCH, a blocking command) before it is closed."""
-LOOK_S = 0.01
-"""Between looks at connections that are not frozen yet."""
-FLUSH_S = 0.05
-"""How long one slow client may keep the others waiting."""
+ALONE_FROM_BYTES = 1024 * 1024
+"""A connection with more on its way travels by itself: the others need not wait while it is copied."""
 
 _log = structlog.get_logger(__name__)
 
@@ -40,13 +36,14 @@ class Passing:
         self.to_path = to_path
         self.passed = 0
         self.failure = ""
-        self.first_sweep = asyncio.Event()
-        """Set once everything that was quiet at the beginning has gone, or it failed."""
         self._served = served
+        self._leaving: dict[int, ClientConnection] = {}
+        self._something_became_quiet = asyncio.Event()
 
     async def run(self) -> None:
         """Pass everything; ends when nothing is left or the other process fails."""
         served = self._served
+        served.on_quiet = self._something_became_quiet.set
         try:
             async with await Channel.connect(self.to_path) as channel:
                 await self._pass_listener(channel)
@@ -57,12 +54,13 @@ class Passing:
                 "passing an endpoint on stopped", endpoint=served.gate.spec.uid, to=self.to_path, reason=self.failure
             )
         finally:
-            self.first_sweep.set()
+            served.on_quiet = None
             for connection in list(served.connections):
-                connection.thaw()
+                if connection.session.is_frozen:
+                    connection.thaw()
 
-    async def _ask(self, channel: Channel, message: wire.Json, file: int | None = None) -> None:
-        answer = await asyncio.wait_for(channel.ask(message, () if file is None else (file,)), ANSWER_TIMEOUT_S)
+    async def _ask(self, channel: Channel, message: wire.Json, files: tuple[int, ...] = ()) -> None:
+        answer = await asyncio.wait_for(channel.ask(message, files), ANSWER_TIMEOUT_S)
         if "error" in answer:
             raise Refused(answer["error"])
 
@@ -77,70 +75,108 @@ class Passing:
             "hold": wire.hold_to(gate.hold, self._now()),
         }
         try:
-            await self._ask(channel, message, None if listener is None else listener.fileno())
+            await self._ask(channel, message, () if listener is None else (listener.fileno(),))
         finally:
             if listener is not None:
                 listener.close()
         served.is_draining = True
         served.stop_listening()
 
+    # -- connections -------------------------------------------------------------------------------------------------
+
     async def _pass_connections(self, channel: Channel) -> None:
-        served = self._served
-        now = self._now
-        tied_until = now() + TIED_GRACE_S
-        while served.connections:
-            for connection in list(served.connections):
-                self._prepare(connection, is_patient=now() < tied_until)
-            if served.quiet.empty():
-                self.first_sweep.set()
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    connection = await served.quiet.get()
-            except TimeoutError:
-                continue
-            while True:
-                await self._pass_one(channel, connection)
-                if served.quiet.empty():
-                    break
-                connection = served.quiet.get_nowait()
+        busiest_first = sorted(self._served.connections, key=lambda c: c.active_at, reverse=True)
+        self._leaving = {c.session.uid: c for c in busiest_first}
+        departures = Departures(self._leaving, now=self._now())
+        while not departures.is_over:
+            self._something_became_quiet.clear()
+            orders = departures.next(self._now(), self._standing)
+            for uid in orders.end:
+                self._end(self._leaving.pop(uid))
+            for uid in orders.thaw:
+                self._leaving[uid].thaw()
+            if orders.passes:
+                await self._pass([self._leaving.pop(uid) for uid in orders.passes], channel)
+            for uid in orders.freeze:
+                self._leaving[uid].freeze()
+            if not orders.passes and not self._something_became_quiet.is_set():
+                await self._look_again(orders.look_at)
 
-    def _prepare(self, connection: ClientConnection, *, is_patient: bool) -> None:
+    def _standing(self, uid: int) -> Standing | None:
+        connection = self._leaving[uid]
         session = connection.session
-        if session.is_closing or session.is_frozen:
-            return
-        if not session.is_tied:
-            connection.freeze()
-        elif not is_patient:
-            connection.finish()
+        if connection.transport is None or session.is_closing:
+            del self._leaving[uid]
+            return None
+        return Standing(is_quiet=session.is_frozen and session.is_quiet, is_tied=session.is_tied and not session.is_frozen)
 
-    async def _pass_one(self, channel: Channel, connection: ClientConnection) -> None:
-        session = connection.session
-        if not await self._is_flushed(connection) or not session.is_quiet or not session.is_frozen:
-            return
-        transport = connection.transport
-        if transport is None:
-            return
-        client: socket.socket = transport.get_extra_info("socket")
-        file = os.dup(client.fileno())
+    def _end(self, connection: ClientConnection) -> None:
+        busy = self._served.describe(connection)
+        _log.warning(
+            "ended a client's connection that could not be passed on",
+            endpoint=self._served.gate.spec.uid,
+            client=busy.client,
+            command=busy.command,
+        )
+        self._served.ended.append(f"{busy.client} {busy.command}".strip())
+        connection.cut()
+
+    async def _look_again(self, at: float | None) -> None:
         try:
-            luggage = wire.luggage_to(session.pack())
-            message = {"op": "adopt_connection", "endpoint": self._served.gate.spec.uid, "luggage": luggage}
-            await self._ask(channel, message, file)
-            if connection.transport is None:  # the client left meanwhile; the other process will see it too
-                return
-            await channel.send({"op": "begin"})
-        finally:
-            os.close(file)
-        connection.forget()
-        self.passed += 1
-        self._served.gate.counts.passed += 1
+            async with asyncio.timeout(None if at is None else max(0.0, at - self._now())):
+                await self._something_became_quiet.wait()
+        except TimeoutError:
+            pass
 
-    async def _is_flushed(self, connection: ClientConnection) -> bool:
-        """All replies have left this process. A client that is too slow is tried again later."""
-        deadline = self._now() + FLUSH_S
-        while (transport := connection.transport) is not None and transport.get_write_buffer_size():
-            if self._now() >= deadline:
-                connection.thaw()
-                return False
-            await asyncio.sleep(0)
-        return transport is not None
+    async def _pass(self, connections: list[ClientConnection], channel: Channel) -> None:
+        batch: list[Packed] = []
+        for connection in connections:
+            packed = connection.pack()
+            if packed is None:
+                continue
+            if packed.size >= ALONE_FROM_BYTES:
+                await self._offer([packed], channel)
+            else:
+                batch.append(packed)
+        if batch:
+            await self._offer(batch, channel)
+
+    async def _offer(self, batch: list[Packed], channel: Channel) -> None:
+        """Give them to the other process, or take them all back."""
+        served = self._served
+        try:
+            await self._give(batch, channel)
+        except BaseException:
+            for packed in batch:
+                await served.adopt_connection(packed)
+            raise
+        for packed in batch:
+            packed.client.close()
+        self.passed += len(batch)
+        served.gate.counts.passed += len(batch)
+
+    async def _give(self, batch: list[Packed], channel: Channel) -> None:
+        message = {
+            "op": "adopt_connections",
+            "endpoint": self._served.gate.spec.uid,
+            "connections": [wire.packed_to(packed) for packed in batch],
+        }
+        files = tuple(packed.client.fileno() for packed in batch)
+        if not any(packed.size for packed in batch):
+            await self._ask(channel, message, files)
+        else:
+            on_its_way = os.memfd_create("shardwright-on-its-way", os.MFD_CLOEXEC)
+            try:
+                await _write_all(on_its_way, batch)
+                await self._ask(channel, message, (*files, on_its_way))
+            finally:
+                os.close(on_its_way)
+        await channel.send({"op": "begin"})
+
+
+async def _write_all(file: int, batch: list[Packed]) -> None:
+    for packed in batch:
+        for piece in pieces([*packed.unread, *packed.unsent]):
+            os.write(file, piece)
+            if packed.size >= ALONE_FROM_BYTES:
+                await asyncio.sleep(0)

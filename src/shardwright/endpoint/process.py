@@ -14,27 +14,32 @@ import structlog
 from shardwright.clock import Clock, SystemClock
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel, Message
+from shardwright.endpoint.connection import Buffer, Packed
 from shardwright.endpoint.gate import Budget, Counts
+from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.passing import Passing
 from shardwright.endpoint.protocol import EndpointSpec, PassResult
-from shardwright.endpoint.served import ServedEndpoint
-from shardwright.endpoint.session import Luggage
+from shardwright.endpoint.served import PIECE_BYTES, ServedEndpoint
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.tasks import spawn
 
-FIRST_SWEEP_S = 0.06
-"""How long ``pass_along`` waits before it answers how far it is; less than callers wait."""
+PASS_ANSWER_S = 0.06
+"""How long ``pass_along`` waits for the end before it answers how far it is; less than callers wait."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A connection that another process offers and has not let go of yet. Nothing may be read from it."""
+    """Connections that another process offers and has not let go of yet. Nothing may be read from them."""
 
     served: ServedEndpoint
-    client: socket.socket
-    luggage: Luggage
+    connections: list[Packed]
+
+    def decline(self) -> None:
+        """Never told to begin: they are still the other process's."""
+        for packed in self.connections:
+            packed.client.close()
 
 
 class EndpointProcess:
@@ -46,6 +51,7 @@ class EndpointProcess:
         self.endpoints: dict[EndpointUid, ServedEndpoint] = {}
         self._budget = Budget()
         self._counts = Counts()
+        self._pace = Pace(asyncio.get_running_loop())
         self._passings: dict[EndpointUid, tuple[Passing, asyncio.Task[None]]] = {}
 
     async def talk(self, channel: Channel) -> None:
@@ -58,20 +64,30 @@ class EndpointProcess:
                     case "begin":
                         if offered is not None:
                             beginning, offered = offered, None
-                            await beginning.served.adopt_connection(beginning.client, beginning.luggage)
-                    case "adopt_connection":
+                            await self._begin(beginning)
+                    case "adopt_connections":
                         if offered is not None:
-                            offered.client.close()  # its client left before it was begun
-                        offered, answer = self._take_offer(message, files)
+                            offered.decline()  # taken back before they were begun
+                        offered, answer = await self._take_offer(message, files)
                         await channel.send(answer)
+                    case "hold" if channel.has_left():
+                        _log.info("a hold was not begun: its caller has left")
                     case _:
                         await channel.send(await self._answer(message, files))
         except (OSError, ValueError) as error:
             _log.info("a caller of the control socket left", reason=str(error))
         finally:
             if offered is not None:
-                offered.client.close()  # never told to begin: it is still the other process's
+                offered.decline()
             channel.close()
+
+    async def _begin(self, offered: Offered) -> None:
+        for packed in offered.connections:
+            try:
+                await offered.served.adopt_connection(packed)
+            except OSError as error:
+                _log.info("a connection that was passed on had ended", reason=str(error))
+                packed.client.close()
 
     async def _answer(self, message: Message, files: list[int]) -> Message:
         try:
@@ -95,9 +111,12 @@ class EndpointProcess:
             case "drop":
                 await self._drop(EndpointUid(message["endpoint"]))
                 return {}
+            case "calm":
+                await self._known(message).calm()
+                return {}
             case "hold":
                 old, new = wire.known_target_from(message["old"]), wire.known_target_from(message["new"])
-                return asdict(await self._known(message).hold(old, new))
+                return wire.hold_result_to(await self._known(message).hold(old, new))
             case "release":
                 return asdict(self._known(message).release(wire.known_target_from(message["target"])))
             case "pass_along":
@@ -113,7 +132,7 @@ class EndpointProcess:
         return {
             "pid": os.getpid(),
             "node": self.node_uid,
-            "endpoints": [asdict(served.seen()) for served in self.endpoints.values()],
+            "endpoints": [wire.seen_to(served.seen()) for served in self.endpoints.values()],
             "totals": asdict(self._counts) | {"kept_bytes": self._budget.used},
         }
 
@@ -125,7 +144,7 @@ class EndpointProcess:
         await served.serve(spec)
 
     def _new(self, spec: EndpointSpec) -> ServedEndpoint:
-        return ServedEndpoint(spec, budget=self._budget, counts=self._counts, clock=self._clock)
+        return ServedEndpoint(spec, budget=self._budget, counts=self._counts, pace=self._pace, clock=self._clock)
 
     async def _drop(self, uid: EndpointUid) -> None:
         self._stop_passing(uid)
@@ -151,10 +170,8 @@ class EndpointProcess:
             self._stop_passing(uid)
             passing = Passing(served, to_path, clock=self._clock)
             known = self._passings[uid] = (passing, spawn("endpoint-pass", passing.run()))
-        passing = known[0]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_SWEEP_S):
-                await passing.first_sweep.wait()
+        passing, task = known
+        await asyncio.wait({task}, timeout=PASS_ANSWER_S)
         if passing.failure:
             raise ValueError(f"the other process does not take it: {passing.failure}")
         return PassResult(passing.passed, len(served.connections))
@@ -184,15 +201,39 @@ class EndpointProcess:
             )
         return {}
 
-    def _take_offer(self, message: Message, files: list[int]) -> tuple[Offered | None, Message]:
+    async def _take_offer(self, message: Message, files: list[int]) -> tuple[Offered | None, Message]:
         try:
             served = self._known(message)
-            luggage = wire.luggage_from(message["luggage"])
-            client = socket.socket(fileno=files.pop(0))
-            client.setblocking(False)
-            return Offered(served, client, luggage), {"ok": {}}
+            offers = [
+                (wire.luggage_from(c["luggage"]), c["unread_bytes"], c["unsent_bytes"]) for c in message["connections"]
+            ]
+            clients = [socket.socket(fileno=files.pop(0)) for _ in offers]
+            connections: list[Packed] = []
+            at = 0
+            for client, (luggage, unread_bytes, unsent_bytes) in zip(clients, offers, strict=True):
+                client.setblocking(False)
+                unread = await _read(files, at, unread_bytes)
+                unsent = await _read(files, at + unread_bytes, unsent_bytes)
+                at += unread_bytes + unsent_bytes
+                connections.append(Packed(client, luggage, unread, unsent))
+            return Offered(served, connections), {"ok": {}}
         except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
             return None, {"error": f"not understood: {error!r}"}
         finally:
             for file in files:
                 os.close(file)
+
+
+async def _read(files: list[int], at: int, size: int) -> list[Buffer]:
+    """Bytes that travel in the file behind the sockets, in pieces. Raises ValueError when they are not all there."""
+    found: list[Buffer] = []
+    while size:
+        piece = os.pread(files[0], min(size, PIECE_BYTES), at)
+        if not piece:
+            raise ValueError("bytes of a connection are missing")
+        found.append(piece)
+        at += len(piece)
+        size -= len(piece)
+        if size:
+            await asyncio.sleep(0)
+    return found

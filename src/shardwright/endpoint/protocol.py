@@ -8,13 +8,21 @@ caller changes nothing.
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from shardwright.errors import Transient
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
-from shardwright.model.seen import EndpointProcessSeen
+from shardwright.model.seen import BusyCommand, EndpointProcessSeen
 
 CALL_TIMEOUT_S = 0.1
-"""An endpoint process that takes longer blocks nothing: the server's fence covers it."""
+"""Most questions are asked again in the next turn: none waits longer for a process that is late."""
+HOLD_TIMEOUT_S = 1.0
+"""How long a hold is waited for. A process that is merely late answers by then; one that does not is not passed over while
+it may live: the attempt is undone and made again."""
 DRAIN_S = 0.1
 """How long a hold waits for commands in flight."""
+CALM_S = 2.0
+"""How long connections with much in flight may take to come down to what a drain can wait for."""
+CALM_MAX_S = 1.5
+"""Calmed connections go on by themselves this long after the last look, when no hold comes: its leader may be gone."""
 SELF_RELEASE_S = 1.5
 """After this long a held endpoint asks both servers itself and releases to the writable primary."""
 HOLD_MAX_S = 4.0
@@ -56,17 +64,6 @@ class EndpointSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class BusyCommand:
-    """A command that did not end within the drain time: who runs what."""
-
-    client: str
-    """Address, and name if it gave one."""
-    command: str
-    """Its first word only: arguments may be secret."""
-    age_ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class HoldResult:
     """``is_drained``: nothing is in flight to the old primary through this endpoint. ``was_held``: it holds now."""
 
@@ -87,15 +84,20 @@ class ReleaseResult:
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
-    """How many connections went along, and how many are still to follow (they were not quiet)."""
+    """How many connections went along, and how many are still to follow."""
 
     passed: int
     remaining: int
 
 
+class EndpointProcessEnded(Transient):
+    """Nothing listens at the control socket: the process has ended, and every connection of its clients with it."""
+
+
 class Endpoints(Protocol):
     """All endpoint processes, as one leader sees them. Methods raise Transient when the process does not answer in time;
-    what they asked may then have happened all the same, and may be asked again."""
+    what they asked may then have happened all the same, and may be asked again. EndpointProcessEnded, a kind of Transient,
+    says more: there is no such process now."""
 
     async def status(self, node: NodeUid) -> EndpointProcessSeen:
         """What the node's process does. Never raises: ``answers`` False says it did not."""
@@ -109,9 +111,16 @@ class Endpoints(Protocol):
         """End an endpoint and its connections."""
         ...
 
+    async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:
+        """Let connections with much in flight come down before a hold: only they send nothing new meanwhile, so that the
+        hold, which stops every client, need not wait for a long pipeline or download. Waits up to CALM_S for them; what is
+        still in flight then is the hold's to name. Ends with the hold, or by itself within CALM_MAX_S."""
+        ...
+
     async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
-        """Stop forwarding; wait up to DRAIN_S for what is in flight. Answers within DRAIN_S plus CALL_TIMEOUT_S.
-        ``new.generation`` names the hold. Repeating it lengthens nothing: the hold's limits count from its beginning."""
+        """Stop forwarding; wait up to DRAIN_S for what is in flight. The answer is awaited for HOLD_TIMEOUT_S; a hold whose
+        caller has left is not begun. ``new.generation`` names the hold. Repeating it lengthens nothing: the hold's limits
+        count from its beginning."""
         ...
 
     async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:

@@ -6,25 +6,29 @@ too long.
 
 import asyncio
 import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import structlog
 
 from shardwright.clock import Clock
-from shardwright.endpoint.connection import ClientConnection
+from shardwright.endpoint.connection import Buffer, ClientConnection, Packed
 from shardwright.endpoint.gate import Budget, Change, Counts, Gate, Hold
+from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.probe import look
 from shardwright.endpoint.protocol import (
+    CALM_MAX_S,
+    CALM_S,
     DRAIN_S,
     SELF_RELEASE_S,
-    BusyCommand,
     EndpointSpec,
     HoldResult,
     ReleaseResult,
     Target,
 )
-from shardwright.endpoint.session import Luggage
 from shardwright.model.database import access_fingerprint
-from shardwright.model.seen import EndpointSeen, EndpointState
+from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
 from shardwright.tasks import spawn
 
 BIND_RETRY_S = 0.1
@@ -34,6 +38,16 @@ TICK_S = 0.05
 SELF_RELEASE_RETRY_S = 0.1
 DRAIN_POLL_S = 0.0005
 """Between looks at what is in flight: a drain is part of the write pause."""
+CALM_POLL_S = 0.01
+"""Between looks at which connections have much in flight."""
+BUSY_AFTER_S = 1.0
+BUSY_NAMED_MAX = 3
+"""Commands in flight for longer than this are named in the status, so many of them."""
+ENDED_NAMED_MAX = 5
+TELL_AT_ONCE = 32
+"""Connections told of a move before others get their turn."""
+PIECE_BYTES = 256 * 1024
+"""Of what travels with a connection, taken in at once."""
 DROP_GRACE_S = 0.1
 """How long a dropped endpoint waits for replies in flight."""
 
@@ -43,16 +57,20 @@ _log = structlog.get_logger(__name__)
 class ServedEndpoint:
     """See the module."""
 
-    def __init__(self, spec: EndpointSpec, *, budget: Budget, counts: Counts, clock: Clock) -> None:
+    def __init__(self, spec: EndpointSpec, *, budget: Budget, counts: Counts, pace: Pace, clock: Clock) -> None:
         self._clock = clock
+        self.pace = pace
         self.gate = Gate(spec, budget=budget, counts=counts)
         self.connections: set[ClientConnection] = set()
         self.is_draining = False
         """The listener was passed on."""
         self.bind_error = ""
-        self.quiet: asyncio.Queue[ClientConnection] = asyncio.Queue()
-        """Frozen connections that can be passed now."""
+        self.on_quiet: Callable[[], None] | None = None
+        """Told when a frozen connection can be passed."""
+        self.ended: deque[str] = deque(maxlen=ENDED_NAMED_MAX)
+        """Clients whose connection could not be passed on."""
         self._loop = asyncio.get_running_loop()
+        self._wall_offset = clock.now() - timedelta(seconds=self._loop.time())
         self._listener: asyncio.Server | None = None
         self._socket: socket.socket | None = None
         self._bound: tuple[str, int] | None = None
@@ -60,6 +78,8 @@ class ServedEndpoint:
         self._ticking: asyncio.Task[None] | None = None
         self._releasing: asyncio.Task[None] | None = None
         self._waiting: set[ClientConnection] = set()
+        self._calmed: set[ClientConnection] = set()
+        self._calm_ends: asyncio.TimerHandle | None = None
         self._last_pause_s = 0.0
         self._is_ended = False
 
@@ -71,9 +91,11 @@ class ServedEndpoint:
     def left(self, connection: ClientConnection) -> None:
         self.connections.discard(connection)
         self._waiting.discard(connection)
+        self._calmed.discard(connection)
 
     def became_quiet(self, connection: ClientConnection) -> None:
-        self.quiet.put_nowait(connection)
+        if self.on_quiet is not None:
+            self.on_quiet()
 
     def wants_ticks(self, connection: ClientConnection) -> None:
         self._waiting.add(connection)
@@ -151,19 +173,21 @@ class ServedEndpoint:
         """A copy of the listening socket to pass on; None: it does not listen."""
         return None if self._socket is None else socket.socket(fileno=socket.dup(self._socket.fileno()))
 
-    async def adopt_connection(self, client: socket.socket, luggage: Luggage) -> ClientConnection:
-        """Go on with a client connection that another process served. Not before that process has let go of it: uvloop
-        begins to read at once, whatever is asked of it."""
+    async def adopt_connection(self, packed: Packed) -> None:
+        """Go on with a client connection that another process served, or this one until it was packed. Not before the other
+        one has let go of it: uvloop begins to read at once, whatever is asked of it."""
         counts = self.gate.counts
         counts.accepted += 1
         connection = ClientConnection(self, self._loop, uid=counts.accepted)
-        session = connection.session
-        session.freeze()
-        session.unpack(luggage)
-        session.client_data(luggage.unread, self._loop.time())
-        await self._loop.connect_accepted_socket(lambda: connection, client)
+        connection.unpack(packed.luggage)
+        for piece in pieces(packed.unread):
+            connection.give_unread(piece)
+            if packed.size > PIECE_BYTES:
+                await asyncio.sleep(0)
+        await self._loop.connect_accepted_socket(lambda: connection, packed.client)
+        for piece in pieces(packed.unsent):
+            connection.give_unsent(piece)
         connection.thaw()
-        return connection
 
     # -- what the leader asks ----------------------------------------------------------------------------------------
 
@@ -173,34 +197,71 @@ class ServedEndpoint:
             self._moved()
         await self.listen()
 
+    async def calm(self) -> None:
+        """See ``Endpoints.calm``."""
+        deadline = self._loop.time() + CALM_S
+        while self.gate.hold is None:
+            for connection in self.connections:
+                if connection not in self._calmed and connection.session.is_heavy:
+                    self._calmed.add(connection)
+                    connection.calm()
+            if self._calm_ends is not None:
+                self._calm_ends.cancel()
+            self._calm_ends = self._loop.call_later(CALM_MAX_S, self._end_calm)
+            if all(c.session.is_drained for c in self._calmed) or self._loop.time() >= deadline:
+                return
+            await asyncio.sleep(CALM_POLL_S)
+
+    def _end_calm(self) -> None:
+        if self._calm_ends is not None:
+            self._calm_ends.cancel()
+            self._calm_ends = None
+        calmed, self._calmed = self._calmed, set()
+        for connection in calmed:
+            connection.end_calm()
+
     async def hold(self, old: Target, new: Target) -> HoldResult:
         """See ``Endpoints.hold``."""
         loop = self._loop
-        if self.gate.begin_hold(old, new, self._clock.monotonic()) is Change.HELD:
-            for connection in list(self.connections):
+        is_new = self.gate.begin_hold(old, new, self._clock.monotonic()) is Change.HELD
+        busy = [c for c in self.connections if not c.session.is_drained]
+        if is_new:
+            for connection in (*busy, *self._waiting):
                 connection.gate_changed()
             if self._releasing is None:
                 self._releasing = spawn("endpoint-self-release", self._release_in_time())
         deadline = loop.time() + DRAIN_S
         while self.gate.hold is not None:
-            busy = [c for c in self.connections if not c.session.is_drained]
+            busy = [c for c in busy if c in self.connections and not c.session.is_drained]
             if not busy or loop.time() >= deadline:
-                return HoldResult(True, not busy, tuple(self._describe(c) for c in busy[:10]))
+                return HoldResult(True, not busy, tuple(self.describe(c) for c in busy[:10]))
             await asyncio.sleep(DRAIN_POLL_S)
         return HoldResult(False, False)
 
-    def _describe(self, connection: ClientConnection) -> BusyCommand:
-        oldest = connection.session.oldest
-        client = f"{connection.peer} {connection.session.name}".strip()
+    def describe(self, connection: ClientConnection) -> BusyCommand:
+        """Who it is, and what it waits for."""
+        session = connection.session
+        client = f"{connection.peer} {session.name}".strip()
+        oldest = session.oldest
         if oldest is None:
-            return BusyCommand(client, "", 0.0)
-        age_ms = (self._loop.time() - oldest.sent_at) * 1000
-        return BusyCommand(client, oldest.word[:32].decode("ascii", "replace"), round(age_ms, 1))
+            return BusyCommand(client, "")
+        since = self._wall_offset + timedelta(seconds=oldest.sent_at)
+        return BusyCommand(client, oldest.word[:32].decode("ascii", "replace"), since)
+
+    def _busy(self) -> tuple[BusyCommand, ...]:
+        """The commands that have been in flight for long."""
+        before = self._loop.time() - BUSY_AFTER_S
+        busy = [
+            (oldest.sent_at, c)
+            for c in self.connections
+            if (oldest := c.session.oldest) is not None and oldest.sent_at < before and not c.session.is_blocking
+        ]
+        return tuple(self.describe(c) for _, c in sorted(busy, key=lambda found: found[0])[:BUSY_NAMED_MAX])
 
     def release(self, target: Target) -> ReleaseResult:
         """See ``Endpoints.release``."""
         hold = self.gate.hold
-        held = sum(len(c.session.ready) for c in self.connections)
+        held = sum(len(c.session.ready) for c in self._waiting | self._calmed)
         if self.gate.release(target) is not Change.MOVED:
             return ReleaseResult(0.0, 0, self.gate.generation)
         pause_s = 0.0 if hold is None else self._clock.monotonic() - hold.since
@@ -208,8 +269,24 @@ class ServedEndpoint:
         return ReleaseResult(round(pause_s * 1000, 3), held, self.gate.generation)
 
     def _moved(self) -> None:
+        """Tell every connection: at once those for which something is under way, the others in turns. One that is not told
+        yet sends nothing to the server that was left."""
+        self._end_calm()
+        idle = []
         for connection in list(self.connections):
-            connection.gate_changed()
+            if connection.session.is_idle:
+                idle.append(connection)
+            else:
+                connection.gate_changed()
+        if idle:
+            spawn("endpoint-tell", self._tell(idle))
+
+    async def _tell(self, connections: list[ClientConnection]) -> None:
+        for start in range(0, len(connections), TELL_AT_ONCE):
+            for connection in connections[start : start + TELL_AT_ONCE]:
+                if connection in self.connections:
+                    connection.gate_changed()
+            await asyncio.sleep(0)
 
     async def _release_in_time(self) -> None:
         """A hold that lasts too long: its leader may be gone. Ask both servers, go to the writable primary."""
@@ -253,13 +330,24 @@ class ServedEndpoint:
             state = EndpointState.DRAINING
         else:
             state = EndpointState.LISTENING if self._listener is not None else EndpointState.BIND_FAILED
-        failures = {c.session.failure for c in self.connections if c.session.failure}
+        failures = {c.session.failure for c in self._waiting if c.session.failure}
         text = self.bind_error if state is EndpointState.BIND_FAILED else "; ".join(sorted(failures)[:3])
         gate = self.gate
         held = None if gate.hold is None else gate.hold.new.generation
         access = access_fingerprint(application_secret=gate.spec.application_secret, password=gate.spec.password)
         count = len(self.connections)
-        return EndpointSeen(gate.spec.uid, state, gate.generation, held, count, text, access, gate.spec.is_strict)
+        return EndpointSeen(
+            endpoint_uid=gate.spec.uid,
+            state=state,
+            generation=gate.generation,
+            held_generation=held,
+            connections=count,
+            text=text,
+            access=access,
+            is_strict=gate.spec.is_strict,
+            busy=self._busy(),
+            ended=tuple(self.ended),
+        )
 
     async def end(self) -> None:
         """Stop listening, end every connection behind its last reply."""
@@ -277,3 +365,11 @@ class ServedEndpoint:
             if is_over:
                 return
             await asyncio.sleep(DRAIN_POLL_S * 10)
+
+
+def pieces(parts: list[Buffer]) -> Iterator[bytes]:
+    """Buffers as pieces of a bounded size, copied one by one."""
+    for part in parts:
+        view = memoryview(part)
+        for start in range(0, len(part), PIECE_BYTES):
+            yield bytes(view[start : start + PIECE_BYTES])

@@ -5,7 +5,7 @@ Pure: no sockets, no clock. ``connection.py`` feeds it and carries out what it w
 processed now (a hold, no server, a barrier) waits as raw bytes, and nothing of it has had any effect.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from shardwright.endpoint.dialogue import Dialogue
@@ -19,6 +19,9 @@ LEAVE_S = 0.5
 """How long replies of a server that is no longer the target are awaited."""
 STREAM_FROM_BYTES = 16 * 1024
 """An incomplete reply of this size is passed on as it comes."""
+HEAVY_BYTES = 64 * 1024
+HEAVY_COMMANDS = 100
+"""In flight at once: what may take longer than a drain to come in, though each command is quick."""
 
 
 class Phase(Enum):
@@ -39,8 +42,6 @@ class Luggage:
     transaction: tuple[tuple[bytes, bytes], ...] | None
     """An open MULTI and what is queued behind it, as (first word, bytes); None: none is open."""
     is_transaction_broken: bool
-    unread: bytes = field(repr=False)
-    """What the client sent and nobody has processed."""
 
 
 class Session(Dialogue):
@@ -61,6 +62,8 @@ class Session(Dialogue):
         """Since when commands wait for a server or for the end of a hold."""
         self.is_frozen = False
         """Nothing new is processed: the connection is about to be passed on."""
+        self.is_calmed = False
+        """Nothing new is processed: a hold is near, and much is in flight."""
         self._ready_bytes = 0
         self._tail = bytearray()
         self._target: Target | None = None
@@ -70,7 +73,8 @@ class Session(Dialogue):
         self._first = b""  # of the reply that streams
         self._leaving_since: float | None = None
         self._charged = 0
-        self._is_flowing = False
+        self._told_at = gate.flow  # the gate's number when it was last followed
+        self._flowing_at = -1  # … for which a chunk of plain commands goes straight to the server
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
@@ -88,10 +92,29 @@ class Session(Dialogue):
         return (
             self.phase is Phase.READY
             and self.gate.is_open
-            and not self.is_frozen
+            and not self.is_stopped
             and not self.ledger.is_recovering
             and self._leaving_since is None
         )
+
+    @property
+    def is_stopped(self) -> bool:
+        """What is in flight comes in, nothing new is processed."""
+        return self.is_frozen or self.is_calmed
+
+    @property
+    def is_heavy(self) -> bool:
+        """So much is in flight, in either direction, that it may not come in within a drain."""
+        ledger = self.ledger
+        if self.is_drained:
+            return False
+        is_large = self._is_streaming or ledger.kept >= HEAVY_BYTES
+        return is_large or sum(entry.left for entry in ledger.flight) >= HEAVY_COMMANDS
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is in flight and nothing waits: a change of the gate can be told later."""
+        return self.blocked_since is None and not self.ledger.flight and not self._is_streaming and not self.ready
 
     @property
     def is_tied(self) -> bool:
@@ -114,7 +137,7 @@ class Session(Dialogue):
     @property
     def is_quiet(self) -> bool:
         """Can be passed to another process: nothing is in flight or half passed on, no state is tied to the server."""
-        return self._is_at_barrier and not self.is_tied and not self.is_closing and len(self._tail) <= self.gate.limits.kept
+        return self._is_at_barrier and not self.is_tied and not self.is_closing
 
     @property
     def oldest(self) -> Entry | None:
@@ -126,6 +149,14 @@ class Session(Dialogue):
         """What the client called itself."""
         command = self.state.settings.get("SETNAME")
         return split_arguments(command)[-1].decode("utf-8", "replace") if command else ""
+
+    def is_mere_body(self, size: int) -> bool:
+        """The next ``size`` bytes from the client are the middle of a command: they cost next to nothing."""
+        return bool(self._tail) and len(self._tail) + size < self._scanner.at
+
+    def is_mere_reply_body(self, size: int) -> bool:
+        """The same of bytes from the server."""
+        return len(self._reply_tail) + size < self._replies.at
 
     # -- events from the client --------------------------------------------------------------------------------------
 
@@ -167,7 +198,7 @@ class Session(Dialogue):
     def _take(self, block: bytes, cuts: list[tuple[int, bytes]], now: float) -> None:
         count = len(cuts)
         self.gate.counts.commands += count
-        if self._is_flowing and not self.ready:
+        if self._flowing_at == self.gate.flow and not self.ready:
             not_plain = self.gate.not_plain
             for _, word in cuts:
                 if word in not_plain:
@@ -185,7 +216,9 @@ class Session(Dialogue):
 
     def pump(self, now: float) -> None:
         """Process what waits, as far as possible."""
-        while self.ready and not self.is_closing and not self.is_frozen:
+        if self._told_at != self.gate.flow:
+            self._follow_gate(now)
+        while self.ready and not self.is_closing and not self.is_stopped:
             word, raw = self.ready[0]
             if not self.process(word, raw, now):
                 break
@@ -201,16 +234,15 @@ class Session(Dialogue):
         """Bring what follows from the rest up to date."""
         can_send = self.can_send
         ledger = self.ledger
-        is_blocked = not can_send and (ledger.has_waiting or (bool(self.ready) and not self.is_frozen))
+        is_blocked = not can_send and (ledger.has_waiting or (bool(self.ready) and not self.is_stopped))
         if not is_blocked:
             self.blocked_since = None
         elif self.blocked_since is None:
             self.blocked_since = now
             if not self.gate.is_open or self.failure:
                 self.gate.counts.held += max(1, len(self.ready))
-        self._is_flowing = (
-            can_send and self.is_authenticated and self._transaction is None and not self._is_raw and ledger.order is None
-        )
+        is_plain = self.is_authenticated and self._transaction is None and not self._is_raw and ledger.order is None
+        self._flowing_at = self.gate.flow if can_send and is_plain else -1
 
     def _charge(self) -> None:
         """Account for the bytes kept, and say whether the client is to be read."""
@@ -298,7 +330,8 @@ class Session(Dialogue):
             end = ends[-1]
             if not is_simple or not self.ledger.settle_plain(len(ends), data if end == len(data) else data[:end]):
                 self._settle(data, ends)
-        if self.ready or not self._is_flowing or self.ledger.is_recovering or self.ledger.is_unblocked:
+        ledger = self.ledger
+        if self.ready or self._flowing_at != self.gate.flow or ledger.is_recovering or ledger.is_unblocked:
             self._after_replies(now)
         self._charge()
 
@@ -334,7 +367,8 @@ class Session(Dialogue):
         for end in ends:
             is_last = setup.reply(data[start:end])
             start = end
-            if setup.failure or (is_last and not self.gate.is_open):
+            is_wanted = self.gate.is_open and is_same_server(self._target, self.gate.target)
+            if setup.failure or (is_last and not is_wanted):
                 self.failure = setup.failure
                 self.drop_backend()
                 self._note(now)
@@ -359,11 +393,13 @@ class Session(Dialogue):
         if not was_ready:
             self._note(now)
             return
-        if self._is_streaming or self._is_tracking or self._is_raw:
-            self.close()
-        self.ledger.lose()
-        if self._is_watching:
-            self.close()
+        is_planned = self.gate.hold is not None  # then nothing that blocks has been served: FIN, and the client asks again
+        if self._is_streaming or self._is_raw or (self.is_blocking and is_planned):
+            self.close()  # an error in the middle of a reply would be taken for a part of it
+        else:
+            self.ledger.lose()
+            if self._is_tracking or self._is_watching:
+                self.close()
         self.pump(now)
         self._charge()
 
@@ -384,11 +420,14 @@ class Session(Dialogue):
     # -- events of the endpoint --------------------------------------------------------------------------------------
 
     def gate_changed(self, now: float) -> None:
-        """The endpoint began to hold, or forwards to another server, or again."""
-        if self.gate.is_open and self.phase is not Phase.NONE and not is_same_server(self._target, self.gate.target):
-            self._leave(now)
+        """The endpoint began to hold, or forwards to another server, or again. May come late: nothing is sent before."""
         self.pump(now)
         self._charge()
+
+    def _follow_gate(self, now: float) -> None:
+        self._told_at = self.gate.flow
+        if self.gate.is_open and self.phase is not Phase.NONE and not is_same_server(self._target, self.gate.target):
+            self._leave(now)
 
     def _leave(self, now: float) -> None:
         """The connection is to a server that is no longer the target."""
@@ -437,7 +476,7 @@ class Session(Dialogue):
     def close(self) -> None:
         self.is_closing = True
         self.wants_close = True
-        self._is_flowing = False
+        self._flowing_at = -1
 
     def ended(self) -> None:
         """The client is gone: give back what was kept for it."""
@@ -445,27 +484,61 @@ class Session(Dialogue):
         self.gate.budget.used -= self._charged
         self._charged = 0
 
-    # -- passing -----------------------------------------------------------------------------------------------------
+    # -- stopping ----------------------------------------------------------------------------------------------------
+
+    def calm(self) -> None:
+        """Process nothing new until ``end_calm``: what is in flight comes in."""
+        self.is_calmed = True
+        self._stop()
+
+    def end_calm(self, now: float) -> None:
+        """Go on, unless something else stops it."""
+        self.is_calmed = False
+        self.pump(now)
 
     def freeze(self) -> None:
         """Process nothing new: what is in flight comes in, then the connection is quiet."""
         self.is_frozen = True
-        self._is_flowing = False
+        self._stop()
+
+    def thaw(self, now: float) -> None:
+        """Go on after all."""
+        self.is_frozen = False
+        self.pump(now)
+
+    def _stop(self) -> None:
+        self._flowing_at = -1
         self.blocked_since = None
 
+    def cut(self) -> None:
+        """End now: what is unanswered gets an error, unless a reply has been passed on in part."""
+        if not (self._is_streaming or self._is_raw or self.is_drained):
+            self.gate.counts.errors += 1
+            self.ledger.lose()
+            self.ledger.give_up(NO_PRIMARY)
+        self.drop_backend()
+        self.close()
+
+    # -- passing -----------------------------------------------------------------------------------------------------
+
     def pack(self) -> Luggage:
-        """What another process needs to go on with this connection. Only while it is frozen and quiet."""
+        """What another process needs to go on with this connection, beside ``unread``. Only while it is frozen and quiet."""
         transaction = self._transaction
         return Luggage(
             is_authenticated=self.is_authenticated,
             state=self.state,
             transaction=None if transaction is None else tuple((m.word, m.raw) for m in transaction.members),
             is_transaction_broken=transaction is not None and transaction.is_broken,
-            unread=b"".join(raw for _, raw in self.ready) + bytes(self._tail),
         )
 
+    @property
+    def unread(self) -> list[bytes | bytearray]:
+        """What the client sent and nobody has processed. The parts are the session's own: copy none of them, they may be
+        large, and change nothing behind it."""
+        return [*(raw for _, raw in self.ready), self._tail]
+
     def unpack(self, luggage: Luggage) -> None:
-        """Become the connection that another process packed. ``unread`` is to be given to ``client_data`` afterwards."""
+        """Become the connection that another process packed. What was unread is to be given to ``client_data`` next."""
         self.is_authenticated = luggage.is_authenticated
         self._scanner.is_stranger = not luggage.is_authenticated
         self.state = luggage.state
@@ -475,8 +548,3 @@ class Session(Dialogue):
             self._transaction.is_broken = luggage.is_transaction_broken
             for word, raw in luggage.transaction:
                 self._transaction.add_done(word, raw)
-
-    def thaw(self, now: float) -> None:
-        """Go on after all."""
-        self.is_frozen = False
-        self.pump(now)

@@ -5,14 +5,16 @@ Bytes travel as base64. Raises KeyError, TypeError or ValueError for what is no 
 
 from base64 import b64decode, b64encode
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
+from shardwright.endpoint.connection import Packed
 from shardwright.endpoint.gate import Hold
-from shardwright.endpoint.protocol import BusyCommand, EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
+from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
 from shardwright.endpoint.session import Luggage
 from shardwright.endpoint.setup import ConnectionState
 from shardwright.model.ids import EndpointUid
-from shardwright.model.seen import EndpointSeen, EndpointState
+from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
 
 Json = dict[str, Any]
 
@@ -42,8 +44,21 @@ def hold_to(hold: Hold | None, now: float) -> Json | None:
     return None if hold is None else {"old": asdict(hold.old), "new": asdict(hold.new), "age_s": now - hold.since}
 
 
+def busy_to(busy: BusyCommand) -> Json:
+    return asdict(busy) | {"since": None if busy.since is None else busy.since.isoformat()}
+
+
+def busy_from(data: Json) -> BusyCommand:
+    since = data["since"]
+    return BusyCommand(data["client"], data["command"], None if since is None else datetime.fromisoformat(since))
+
+
+def hold_result_to(result: HoldResult) -> Json:
+    return asdict(result) | {"busy": [busy_to(busy) for busy in result.busy]}
+
+
 def hold_result_from(data: Json) -> HoldResult:
-    return HoldResult(data["was_held"], data["is_drained"], tuple(BusyCommand(**busy) for busy in data["busy"]))
+    return HoldResult(data["was_held"], data["is_drained"], tuple(busy_from(busy) for busy in data["busy"]))
 
 
 def release_result_from(data: Json) -> ReleaseResult:
@@ -54,9 +69,14 @@ def pass_result_from(data: Json) -> PassResult:
     return PassResult(**data)
 
 
+def seen_to(seen: EndpointSeen) -> Json:
+    return asdict(seen) | {"busy": [busy_to(busy) for busy in seen.busy]}
+
+
 def seen_from(data: Json) -> EndpointSeen:
     uid, state = EndpointUid(data["endpoint_uid"]), EndpointState(data["state"])
-    return EndpointSeen(**(data | {"endpoint_uid": uid, "state": state}))
+    busy, ended = tuple(busy_from(busy) for busy in data["busy"]), tuple(data["ended"])
+    return EndpointSeen(**(data | {"endpoint_uid": uid, "state": state, "busy": busy, "ended": ended}))
 
 
 def luggage_to(luggage: Luggage) -> Json:
@@ -68,7 +88,6 @@ def luggage_to(luggage: Luggage) -> Json:
         "settings": {name: _text(command) for name, command in state.settings.items()},
         "transaction": None if luggage.transaction is None else [[_text(w), _text(raw)] for w, raw in luggage.transaction],
         "is_transaction_broken": luggage.is_transaction_broken,
-        "unread": _text(luggage.unread),
     }
 
 
@@ -81,8 +100,16 @@ def luggage_from(data: Json) -> Luggage:
         ),
         transaction=None if members is None else tuple((b64decode(word), b64decode(raw)) for word, raw in members),
         is_transaction_broken=data["is_transaction_broken"],
-        unread=b64decode(data["unread"]),
     )
+
+
+def packed_to(packed: Packed) -> Json:
+    """What stands in the message of a connection; its bytes travel in a file beside it."""
+    return {
+        "luggage": luggage_to(packed.luggage),
+        "unread_bytes": sum(map(len, packed.unread)),
+        "unsent_bytes": sum(map(len, packed.unsent)),
+    }
 
 
 def _text(data: bytes) -> str:

@@ -9,14 +9,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from shardwright.actions import handoff as rules
-from shardwright.actions.move import BUSY_CODE
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import Endpoints, HoldResult, ReleaseResult, Target
+from shardwright.endpoint.protocol import EndpointProcessEnded, Endpoints, ReleaseResult, Target
 from shardwright.errors import OutcomeUnknown, Permanent, ShardwrightError, Transient
 from shardwright.leader.probe import Probe, step
 from shardwright.leader.targets import endpoint_target, server_target
@@ -40,6 +39,7 @@ RETRY_DELAYS_S = (0.3, 1.0, 2.0, 5.0)
 """Before the next attempt; the last one repeats."""
 
 Build = Callable[[ClusterView], Sequence[Write]]
+Answer = TypeVar("Answer")
 Commit = Callable[[Build], Awaitable[None]]
 """Builds writes from the current view and commits them with the term; builds anew when another writer was faster. Raises
 LostLeadership."""
@@ -67,6 +67,8 @@ class Attempt:
     handoff: Handoff
     endpoints: tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]
     releases: list[ReleaseResult] = field(default_factory=list)
+    not_held: tuple[NodeUid, ...] = ()
+    """Nodes whose endpoint process did not hold: it had ended, or does not serve this endpoint any more."""
     before: ServerSeen | None = None
     fenced: ServerSeen | None = None
     candidate: ServerSeen | None = None
@@ -108,6 +110,8 @@ class Handoffs:
             return
         try:
             old, new = await self._prove(attempt)
+            async with step(self.probe, "handoff:calm"):
+                await self._calm(attempt)
         except _NotNow as refused:
             await self._note(group_uid, refused.reasons)
             return
@@ -199,12 +203,7 @@ class Handoffs:
         """Hold the endpoints, fence the old primary, and see the candidate reach the offset behind the fence."""
         attempt.began_at = self.clock.now()
         async with step(self.probe, "handoff:hold"):
-            holds = await self._hold(attempt)
-        busy = [b for h in holds for b in h.busy]
-        if busy:
-            names = ", ".join(f"{b.client} {b.command} ({b.age_ms / 1000:.1f} s)" for b in busy[:3])
-            text = f"a command does not end: {names}"
-            raise _NotNow(Reason(BUSY_CODE, text, Grade.SOFT_LIMIT, "wait for it to end, or end that client"))
+            await self._hold(attempt)
         attempt.fence_began = self.clock.monotonic()
         async with step(self.probe, "handoff:fence"):
             attempt.fenced = await _after(old.pause_writes(PAUSE_S), old.fence(), old.info())
@@ -214,16 +213,37 @@ class Handoffs:
             text = "the replica does not reach the offset behind the fence"
             attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, "replica_lags_fenced", text)
 
-    async def _hold(self, attempt: Attempt) -> list[HoldResult]:
-        async def one(endpoint: EndpointUid, node: NodeUid) -> HoldResult | None:
-            try:
-                return await self.endpoints.hold(node, endpoint, attempt.old_target, attempt.new_target)
-            except Transient as e:
-                _log.warning("an endpoint process did not hold; the fence covers it", node=node, reason=e.text)
-                return None
+    async def _calm(self, attempt: Attempt) -> None:
+        """Let long pipelines and downloads come in first: the hold, which stops every client, need not wait for them."""
+        await self._ask_serving(attempt, lambda endpoint, node: self.endpoints.calm(node, endpoint))
 
-        found = await asyncio.gather(*(one(uid, node) for uid, nodes in attempt.endpoints for node in nodes))
-        return [r for r in found if r is not None]
+    async def _hold(self, attempt: Attempt) -> None:
+        """Stop every client's commands, and see that none is in flight."""
+        old, new = attempt.old_target, attempt.new_target
+        answers = await self._ask_serving(attempt, lambda endpoint, node: self.endpoints.hold(node, endpoint, old, new))
+        attempt.not_held = tuple(node for node, answer in answers if answer is None or not answer.was_held)
+        if reason := rules.busy_reason([b for _, answer in answers if answer is not None for b in answer.busy]):
+            raise _NotNow(reason)
+
+    async def _ask_serving(
+        self, attempt: Attempt, ask: Callable[[EndpointUid, NodeUid], Awaitable[Answer]]
+    ) -> list[tuple[NodeUid, Answer | None]]:
+        """Ask every process that may serve the database. None of one that has ended: it has no clients any more. One that is
+        late is not passed over: what its clients have in flight would be cut off. Raises _NotNow for it."""
+
+        async def one(endpoint: EndpointUid, node: NodeUid) -> tuple[NodeUid, Answer | None, Reason | None]:
+            try:
+                return node, await ask(endpoint, node), None
+            except EndpointProcessEnded:
+                _log.warning("an endpoint process has ended; nothing is in flight there", node=node)
+                return node, None, None
+            except Transient as e:
+                return node, None, rules.late_reason(node, e.text)
+
+        asked = await asyncio.gather(*(one(uid, node) for uid, nodes in attempt.endpoints for node in nodes))
+        if late := [reason for _, _, reason in asked if reason is not None]:
+            raise _NotNow(*late)
+        return [(node, answer) for node, answer, _ in asked]
 
     async def undo(self, attempt: Attempt, old: ManagementSession, reasons: tuple[Reason, ...]) -> None:
         """Back to the old primary. What cannot be undone now stays as the intent, for ``recover``."""

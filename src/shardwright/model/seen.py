@@ -154,6 +154,22 @@ class EndpointState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class BusyCommand:
+    """A command in flight: who runs what."""
+
+    client: str
+    """Address, and name if it gave one."""
+    command: str
+    """Its first word only: arguments may be secret. Empty: the rest of a reply is on its way."""
+    since: datetime | None = None
+    """When it was sent to the server."""
+
+    def __str__(self) -> str:
+        began = "" if self.since is None else f" since {self.since:%H:%M:%S} UTC"
+        return f"{self.command or 'a reply'} of {self.client}{began}"
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointSeen:
     """One endpoint in one endpoint process."""
 
@@ -169,6 +185,10 @@ class EndpointSeen:
     """Fingerprint of the passwords it goes by (``access_fingerprint``); empty: it does not say."""
     is_strict: bool = False
     """It answers writes only once a replica has them."""
+    busy: tuple[BusyCommand, ...] = ()
+    """Commands in flight for more than a second, the longest first; a few of them."""
+    ended: tuple[str, ...] = ()
+    """Clients whose connection could not be passed on and was ended, as (address, name and command); the last few."""
 
 
 @lru_cache(maxsize=4096)
@@ -184,6 +204,8 @@ class EndpointProcessSeen:
     node_uid: NodeUid
     at: datetime
     answers: bool
+    has_ended: bool = False
+    """Nothing listens at its control socket: there is no such process, and no connection of its clients."""
     pid: int = 0
     endpoints: tuple[EndpointSeen, ...] = ()
     totals: dict[str, int] = field(default_factory=dict)

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from shardwright.actions.move import BUSY_CODE, HANDOFF_ATTEMPTS_MAX, decide_move, is_persisted
+from shardwright.actions.handoff import BUSY_CODE
+from shardwright.actions.move import HANDOFF_ATTEMPTS_MAX, decide_move, is_persisted
 from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
 from shardwright.model.commands import Attach, HandOff, PassEndpoint, SaveNow
 from shardwright.model.database import Endpoint, GroupPhase, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup

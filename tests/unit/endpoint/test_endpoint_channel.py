@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import uvloop
 
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel
+from shardwright.endpoint.connection import Packed
 from shardwright.endpoint.process import EndpointProcess
 from shardwright.endpoint.protocol import EndpointSpec
 from shardwright.endpoint.session import Luggage
@@ -70,13 +72,19 @@ def test_an_offered_connection_is_not_read_before_it_begins() -> None:
                 async with Channel(near) as channel:
                     adopt = {"op": "adopt_listener", "spec": wire.spec_to(spec), "target": None, "hold": None}
                     assert "ok" in await channel.ask(adopt, (listener.fileno(),))
-                    luggage = wire.luggage_to(Luggage(False, ConnectionState(), None, False, b"AUTH p"))
-                    offer = {"op": "adopt_connection", "endpoint": spec.uid, "luggage": luggage}
-                    assert "ok" in await channel.ask(offer, (passed.fileno(),))
+                    packed = Packed(passed, Luggage(False, ConnectionState(), None, False), [b"AUTH p"], [b"+PO", b"NG\r\n"])
+                    offer = {"op": "adopt_connections", "endpoint": spec.uid, "connections": [wire.packed_to(packed)]}
+                    with tempfile.TemporaryFile() as on_its_way:
+                        on_its_way.write(b"AUTH p+PONG\r\n")
+                        on_its_way.flush()
+                        assert "ok" in await channel.ask(offer, (passed.fileno(), on_its_way.fileno()))
                     await asyncio.sleep(0.02)
                     assert passed.recv(10, socket.MSG_PEEK) == b"\r\n"
                     await channel.send({"op": "begin"})
-                    assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 10), 5) == b"+OK\r\n"
+                    answer = b""
+                    while len(answer) < 12:
+                        answer += await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 5)
+                    assert answer == b"+PONG\r\n+OK\r\n"
                 await talking
         await process.close()
 

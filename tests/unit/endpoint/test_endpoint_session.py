@@ -231,7 +231,7 @@ def test_a_connection_is_packed_and_unpacked() -> None:
     other = Play(password="p")
     luggage = luggage_from(luggage_to(play.session.pack()))
     other.session.unpack(luggage)
-    other.client(luggage.unread).client(b" n\r\n")
+    other.client(b"".join(play.session.unread)).client(b" n\r\n")
     other.connect()
     assert other.session.name == "me"
     assert other.to_backend() == b"MULTI\r\nINCR n\r\nEXEC\r\nGET n\r\n"

@@ -13,10 +13,12 @@ from shardwright.clock import Clock
 from shardwright.endpoint.gate import Change, Gate, Hold
 from shardwright.endpoint.protocol import (
     CALL_TIMEOUT_S,
+    CALM_S,
     DRAIN_S,
     HOLD_MAX_S,
+    HOLD_TIMEOUT_S,
     SELF_RELEASE_S,
-    BusyCommand,
+    EndpointProcessEnded,
     EndpointSpec,
     HoldResult,
     PassResult,
@@ -26,7 +28,7 @@ from shardwright.endpoint.protocol import (
 from shardwright.errors import Transient
 from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid, NodeUid
-from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState
+from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState
 from shardwright.testing.sim.loop import SimProcess
 from shardwright.testing.sim.network import Answer, NoReply, Refused
 from shardwright.testing.sim.server import Outcome, Position
@@ -308,7 +310,9 @@ class SimEndpoints:
         self.place = place
         self.clock = clock
 
-    async def _ask(self, node: NodeUid, do: Callable[[SimEndpointProcess], Any], *, name: str, extra_s: float = 0.0) -> Any:
+    async def _ask(
+        self, node: NodeUid, do: Callable[[SimEndpointProcess], Any], *, name: str, timeout_s: float = CALL_TIMEOUT_S
+    ) -> Any:
         found: list[SimEndpointProcess] = []
 
         def receiver() -> SimProcess | None:
@@ -336,10 +340,12 @@ class SimEndpoints:
                 node,
                 receiver,
                 execute,
-                timeout_s=CALL_TIMEOUT_S + extra_s,
+                timeout_s=timeout_s,
                 is_kept_back=name != "status" and self.world.keeps_back(name),
             )
-        except (NoReply, Refused) as e:
+        except Refused as e:
+            raise EndpointProcessEnded("endpoint_process_ended", f"the endpoint process of node {node} has ended") from e
+        except NoReply as e:
             raise Transient("endpoint_process_silent", f"the endpoint process of node {node} does not answer") from e
         if name != "status":
             self.world.command(self, None, f"{name} node {node}", "after")
@@ -352,6 +358,8 @@ class SimEndpoints:
             found = await self._ask(
                 node, lambda p: (p.pid, tuple(s.seen() for _, s in sorted(p.endpoints.items()))), name="status"
             )
+        except EndpointProcessEnded:
+            return EndpointProcessSeen(node, self.clock.now(), answers=False, has_ended=True)
         except Transient:
             return EndpointProcessSeen(node, self.clock.now(), answers=False)
         return EndpointProcessSeen(node, self.clock.now(), answers=True, pid=found[0], endpoints=found[1])
@@ -362,8 +370,18 @@ class SimEndpoints:
     async def drop(self, node: NodeUid, endpoint: EndpointUid) -> None:
         await self._ask(node, lambda p: p.drop(endpoint), name=f"drop {endpoint}")
 
+    async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:
+        def do(process: SimEndpointProcess) -> None:
+            process.known(endpoint)  # no client here has more than one command in flight
+
+        await self._ask(node, do, name=f"calm {endpoint}", timeout_s=CALM_S + HOLD_TIMEOUT_S)
+
     async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
+        has_left = False
+
         def do(process: SimEndpointProcess) -> Any:
+            if has_left:
+                return lambda answer: None  # a hold whose caller has left is not begun
             served = process.known(endpoint)
             served.begin_hold(old, new)
             deadline = self.world.loop.now + DRAIN_S
@@ -374,13 +392,16 @@ class SimEndpoints:
                 elif not served.in_flight:
                     answer(HoldResult(True, True))
                 elif self.world.loop.now >= deadline:
-                    answer(HoldResult(True, False, (BusyCommand("client", "SET", 100.0),)))
+                    answer(HoldResult(True, False, (BusyCommand("client", "SET"),)))
                 else:
                     self.world.loop.at(0.002, drained, answer, process=process.process)
 
             return drained
 
-        result: HoldResult = await self._ask(node, do, name=f"hold {endpoint}", extra_s=DRAIN_S)
+        try:
+            result: HoldResult = await self._ask(node, do, name=f"hold {endpoint}", timeout_s=HOLD_TIMEOUT_S)
+        finally:
+            has_left = True
         return result
 
     async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:
@@ -396,5 +417,5 @@ class SimEndpoints:
                 raise Transient("endpoint_process_refused", "the other process does not take it")
             return process.pass_along(endpoint, other)
 
-        result: PassResult = await self._ask(node, do, name=f"pass {endpoint}", extra_s=0.3)
+        result: PassResult = await self._ask(node, do, name=f"pass {endpoint}", timeout_s=CALL_TIMEOUT_S + 0.3)
         return result

@@ -1,0 +1,115 @@
+"""Shares the event loop among connections, so that a word of the leader, and every client, is heard within milliseconds.
+
+One pass of the loop works off whatever is ready, and that may be megabytes of small commands of each of a thousand clients.
+``Pace`` says when a pass has worked long enough; ``Inflow`` keeps what a socket delivers beyond that, stops reading the
+socket, and goes on in later passes, in turns and in small pieces. Knows nothing of commands.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+SLICE_S = 0.004
+"""How long one pass works for clients before everything else gets its turn."""
+SLICE_BYTES = 32 * 1024
+"""What is processed in one piece: some thousand of the smallest commands, two to four milliseconds."""
+
+
+class Pace:
+    """The loop's time, shared by all connections of the process."""
+
+    __slots__ = ("_is_due", "_loop", "_now", "_pass", "_until", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._now = time.perf_counter
+        self._pass = -1.0
+        self._until = 0.0
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_due = False
+
+    def has_time(self) -> bool:
+        """Whether this pass may go on working for clients. The loop's own time stands still during a pass."""
+        this_pass = self._loop.time()
+        if this_pass != self._pass:
+            self._pass = this_pass
+            self._until = self._now() + SLICE_S
+            return True
+        return self._now() < self._until
+
+    def later(self, go_on: Callable[[], None]) -> None:
+        """Call ``go_on`` in its turn in a later pass."""
+        self._waiting.append(go_on)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._work)
+
+    def _work(self) -> None:
+        waiting = self._waiting
+        until = self._now() + SLICE_S
+        while waiting and self._now() < until:
+            waiting.popleft()()
+        self._is_due = bool(waiting)
+        if waiting:
+            self._loop.call_soon(self._work)
+
+
+class Inflow:
+    """What one socket delivers. While something is kept here the socket is not read: ``is_empty`` says so."""
+
+    __slots__ = ("_at", "_is_mere_body", "_pace", "_parts", "_reading", "_take", "is_empty")
+
+    def __init__(
+        self, pace: Pace, take: Callable[[bytes], None], *, is_mere_body: Callable[[int], bool], reading: Callable[[], None]
+    ) -> None:
+        """``take`` processes a piece; ``is_mere_body`` says of the next so many bytes that they cost nothing; ``reading`` is
+        told when ``is_empty`` has changed."""
+        self._pace = pace
+        self._take = take
+        self._is_mere_body = is_mere_body
+        self._reading = reading
+        self._parts: deque[bytes] = deque()
+        self._at = 0  # of the first part: what has been processed
+        self.is_empty = True
+
+    def put(self, data: bytes) -> None:
+        """Bytes have come: process them now, or keep them for their turn."""
+        if self.is_empty and self._pace.has_time() and (len(data) <= SLICE_BYTES or self._is_mere_body(len(data))):
+            self._take(data)
+            return
+        self._parts.append(data)
+        if self.is_empty:
+            self.is_empty = False
+            self._reading()
+            self._pace.later(self._go_on)
+
+    def give_up(self) -> list[bytes]:
+        """What is kept here and will not be processed any more."""
+        parts = list(self._parts)
+        if parts:
+            parts[0] = parts[0][self._at :]
+        self._parts.clear()
+        self._at = 0
+        self.is_empty = True
+        return parts
+
+    def _go_on(self) -> None:
+        if self.is_empty:
+            return  # given up meanwhile
+        first = self._parts[0]
+        at = self._at
+        left = len(first) - at
+        size = left if left <= SLICE_BYTES or self._is_mere_body(left) else SLICE_BYTES
+        if size == left:
+            self._parts.popleft()
+            self._at = 0
+        else:
+            self._at = at + size
+        is_last = not self._parts
+        self.is_empty = is_last
+        self._take(first if size == len(first) else first[at : at + size])
+        if is_last:
+            self._reading()
+        elif not self.is_empty:
+            self._pace.later(self._go_on)
