@@ -26,14 +26,14 @@ def pass_along(world: World, source: NodeUid, to: NodeUid) -> PassResult:
     return asyncio.run(world.client.pass_along(source, ENDPOINT, to))
 
 
-def pass_all(world: World, source: NodeUid, to: NodeUid) -> None:
+def pass_all(world: World, source: NodeUid, to: NodeUid, *, timeout_s: float = 20.0) -> None:
     def is_done() -> bool:
         try:
             return pass_along(world, source, to).remaining == 0
         except Transient:
             return False
 
-    wait_until(is_done, state=lambda: (world.status(source), world.status(to)))
+    wait_until(is_done, timeout_s=timeout_s, state=lambda: (world.status(source), world.status(to)))
 
 
 def is_refused(world: World) -> bool:

@@ -55,8 +55,11 @@ class BackendConnection(asyncio.Protocol):
         self._transport = None
         for data in self._inflow.give_up():
             self._take(data)  # these replies came before the end
-        if self.owner is not None:
-            self.owner.backend_lost(self)
+        self._inflow.close()
+        self.write = _nowhere
+        owner, self.owner = self.owner, None
+        if owner is not None:
+            owner.backend_lost(self)
 
     def set_reading(self, on: bool) -> None:
         """Read from the server, or let it wait."""
@@ -83,3 +86,7 @@ class BackendConnection(asyncio.Protocol):
         """End it. Nothing is in flight that anybody waits for."""
         if self._transport is not None:
             self._transport.close()
+
+
+def _nowhere(_data: bytes) -> None:
+    """What is written to a connection that has ended."""

@@ -143,11 +143,13 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.session.ended()
-        self._inflow.give_up()
+        self._inflow.close()
+        self._written.clear()
         self.transport = None
         for timer in (self._retry, self._linger):
             if timer is not None:
                 timer.cancel()
+        self._retry = self._linger = None
         self._drop_backend()
         self._drop_spare()
         self.owner.left(self)

@@ -250,6 +250,8 @@ class Ledger:
         self.kept -= len(entry.raw)
         if entry.effect is not None:
             entry.effect(reply)
+        if entry.transaction is not None and entry.kind in (Kind.EXEC, Kind.DISCARD):
+            entry.transaction.members = []  # they refer to it: nothing is left to the garbage collector
 
     def _settle_discarded(self, transaction: Transaction) -> None:
         """What was to be sent again with a transaction that is discarded meanwhile needs no server any more."""

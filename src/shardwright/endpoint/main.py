@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))  # two for each client
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)  # almost all garbage of the data path goes by reference counts
+    # Almost all garbage goes by reference counts. A collection stops the loop: keep each small, and whole ones very rare.
+    gc.set_threshold(10_000, 10, 1000)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(NodeUid(options.node), options.control))
 

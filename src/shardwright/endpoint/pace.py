@@ -94,6 +94,14 @@ class Inflow:
         self.is_empty = True
         return parts
 
+    def close(self) -> None:
+        """Nothing comes any more. Forgets its owner: without cycles an ended connection needs no garbage collection, which
+        would stop the loop for as long as it looks at thousands of them."""
+        self.give_up()
+        self._take = _nothing
+        self._is_mere_body = _no_body
+        self._reading = _nothing_to_say
+
     def _go_on(self) -> None:
         if self.is_empty:
             return  # given up meanwhile
@@ -113,3 +121,13 @@ class Inflow:
             self._reading()
         elif not self.is_empty:
             self._pace.later(self._go_on)
+
+
+def _nothing(_data: bytes) -> None: ...
+
+
+def _no_body(_size: int) -> bool:
+    return False
+
+
+def _nothing_to_say() -> None: ...

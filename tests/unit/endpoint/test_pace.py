@@ -1,0 +1,81 @@
+"""Sharing the loop: what comes beyond a slice waits its turn, in order, and its socket is not read meanwhile."""
+
+import asyncio
+from collections.abc import Callable
+
+from shardwright.endpoint.pace import SLICE_BYTES, Inflow, Pace
+
+
+class Taker:
+    """Takes bytes, notes them, and says whether its socket would be read."""
+
+    def __init__(self, pace: Pace, *, is_mere_body: Callable[[int], bool] = lambda size: False) -> None:
+        self.taken: list[bytes] = []
+        self.reads: list[bool] = []
+        self.inflow = Inflow(pace, self.taken.append, is_mere_body=is_mere_body, reading=self._reading)
+
+    def _reading(self) -> None:
+        self.reads.append(self.inflow.is_empty)
+
+
+def _run(test: Callable[[Pace], None]) -> None:
+    async def run() -> None:
+        test(Pace(asyncio.get_running_loop()))
+        for _ in range(200):
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
+def test_little_is_taken_at_once() -> None:
+    def test(pace: Pace) -> None:
+        taker = Taker(pace)
+        taker.inflow.put(b"abc")
+        assert (taker.taken, taker.reads) == ([b"abc"], [])
+
+    _run(test)
+
+
+def test_much_is_taken_in_slices_and_in_order() -> None:
+    takers: list[Taker] = []
+    data = bytes(range(256)) * 1024
+
+    def test(pace: Pace) -> None:
+        takers.append(Taker(pace))
+        takers[0].inflow.put(data)
+        takers[0].inflow.put(b"end")
+        assert (takers[0].taken, takers[0].reads) == ([], [False])
+
+    _run(test)
+    assert b"".join(takers[0].taken) == data + b"end"
+    assert max(map(len, takers[0].taken)) == SLICE_BYTES
+    assert takers[0].reads == [False, True]
+
+
+def test_the_middle_of_a_large_value_is_not_cut() -> None:
+    def test(pace: Pace) -> None:
+        taker = Taker(pace, is_mere_body=lambda size: True)
+        taker.inflow.put(bytes(10 * SLICE_BYTES))
+        assert len(taker.taken) == 1
+
+    _run(test)
+
+
+def test_what_is_given_up_is_what_was_not_taken() -> None:
+    def test(pace: Pace) -> None:
+        taker = Taker(pace)
+        taker.inflow.put(b"a" * (SLICE_BYTES + 1))
+        taker.inflow._go_on()
+        assert b"".join(taker.inflow.give_up()) == b"a"
+        assert taker.inflow.is_empty
+
+    _run(test)
+
+
+def test_a_pass_has_no_time_without_end_and_the_next_one_has() -> None:
+    def test(pace: Pace) -> None:
+        assert pace.has_time()
+        while pace.has_time():
+            pass  # the loop's own time stands still meanwhile
+
+    _run(test)
