@@ -1,4 +1,4 @@
-"""Clients that are slow in every way, and processes that are late but alive: a move of the endpoint ends, and nothing is lost."""
+"""Clients that are slow in every way, and processes that are late but alive: a move ends, and nothing is lost."""
 
 import asyncio
 import hashlib
@@ -15,7 +15,7 @@ import pytest
 from tests.integration.endpoint_harness import ENDPOINT, World, endpoint_world, wait_until
 from tests.integration.server_harness import both_servers
 from tests.integration.test_endpoint import say
-from tests.integration.test_endpoint_passing import A, B, pass_along, pass_all
+from tests.integration.test_endpoint_passing import A, B, pass_all, pass_along
 
 from shardwright.endpoint.protocol import HOLD_TIMEOUT_S
 from shardwright.errors import Transient

@@ -70,7 +70,7 @@ class Departures:
             if seen is not None:
                 self._begin(uid, seen, now, orders)
         times = list(self._frozen.values())
-        if self._later:
+        if self._later and len(self._frozen) < BATCH:
             times.append(self._later[0][0])
         orders.look_at = min(times, default=None)
         return orders
@@ -91,9 +91,9 @@ class Departures:
                 self._put_off(uid, now + RETRY_S[min(tries, len(RETRY_S) - 1)])
 
     def _candidate(self, now: float) -> int | None:
-        if self._later and self._later[0][0] <= now:
-            return heapq.heappop(self._later)[1]
-        return self._waiting.popleft() if self._waiting else None
+        if self._waiting:
+            return self._waiting.popleft()
+        return heapq.heappop(self._later)[1] if self._later and self._later[0][0] <= now else None
 
     def _begin(self, uid: int, seen: Standing, now: float, orders: Orders) -> None:
         tries = self._tries.get(uid, 0)

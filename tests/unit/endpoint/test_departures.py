@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,8 +48,8 @@ class Connections:
             self.frozen_most = max(self.frozen_most, len(self.frozen))
             if not orders.passes:
                 quiet = min((since + self.drains_s[uid] for uid, since in self.frozen.items()), default=None)
-                times = [at for at in (orders.look_at, quiet) if at is not None and at > self.now]
-                self.now = min(times, default=self.now + 0.001)
+                times = [at for at in (orders.look_at, quiet) if at is not None]
+                self.now = max(self.now, min(times, default=self.now)) + 1e-6
         return self
 
 
@@ -62,21 +63,21 @@ def test_the_busiest_go_first_and_few_are_frozen_at_once() -> None:
 def test_one_that_does_not_become_quiet_goes_on_and_is_tried_again_for_longer() -> None:
     found = Connections({1: 0.3, 2: 0.0}).leave(Departures([1, 2], now=0.0))
     assert [uid for _, uid in found.passed] == [2, 1]
-    assert found.passed[1][0] == sum(FREEZE_S[:2]) + sum(RETRY_S[:2]) + 0.3
+    assert found.passed[1][0] == pytest.approx(sum(FREEZE_S[:2]) + sum(RETRY_S[:2]) + 0.3, abs=1e-3)
 
 
 def test_what_never_becomes_quiet_is_ended_in_time_and_never_frozen_for_long() -> None:
     found = Connections({1: 1e9, 2: 0.0}).leave(Departures([1, 2], now=0.0))
     assert [uid for _, uid in found.ended] == [1]
     assert GRACE_S <= found.ended[0][0] <= GRACE_S + max(FREEZE_S) + max(RETRY_S)
-    assert found.frozen_longest_s <= max(FREEZE_S) + 1e-9
+    assert found.frozen_longest_s <= max(FREEZE_S) + 1e-3
 
 
 def test_what_is_tied_is_never_frozen_and_ended_after_its_grace() -> None:
     found = Connections({1: 0.0, 2: 0.0}, tied={1}).leave(Departures([1, 2], now=0.0))
     assert [uid for _, uid in found.ended] == [1]
     assert TIED_GRACE_S <= found.ended[0][0] <= TIED_GRACE_S + 0.1
-    assert found.passed == [(0.0, 2)]
+    assert found.passed == [(pytest.approx(0.0, abs=0.01), 2)]
 
 
 def test_one_whose_turn_comes_late_has_its_chance_first() -> None:
