@@ -198,7 +198,7 @@ def step_down(cluster: DemoCluster, database: int, run: Run) -> None:
             continue
         run.windows.append(Window(asked, stamp(one["began_at"]), stamp(one["released_at"]), had_to_wait))
         run.fences_ms.append(float(one["fence_ms"]))
-        run.holds_ms.append(float(one["pause_ms"]))
+        run.holds_ms.append(float(one["pause_ms"] or 0.0))
 
 
 def stamp(text: str) -> float:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from shardwright.actions.handoff import late_reason
 from shardwright.model.action import Move, MoveKind, MoveState
-from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import Health, ServerSeen
+from shardwright.model.seen import BusyCommand, Health, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import Code
 from shardwright.plan.standing import is_dispensable, is_gone
@@ -53,8 +54,7 @@ def _seen(view: ClusterView, move: Move, now: datetime) -> list[Reason]:
             text = f"shard {move.new_shard_uid} on node {move.to_node} is not confirmed in sync yet"
             return [_soft(move, Code.NOT_IN_SYNC, text, move.to_node)]
         case MoveKind.REBIND, MoveState.HANDOFF:
-            text = f"the endpoint processes of node {move.from_node} and node {move.to_node} have not passed it on yet"
-            return [_soft(move, "endpoint_passing", text, move.from_node)]
+            return [_passing(view, move)]
         case _:
             return []
 
@@ -99,7 +99,9 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
         return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
     if _is_busy(seen):
         text = f"the server of shard {uid} on node {node_uid} is busy: it uses CPU and does not answer"
-        remedy = "wait for the long command to end, or end it"
+        if busy := _busy_clients(view, move.database_uid):
+            text = f"the server of shard {uid} on node {node_uid} is busy: {', '.join(map(str, busy))}"
+        remedy = "wait for the long command to end, or end it (SCRIPT KILL, FUNCTION KILL)"
         return Reason("server_busy", text, Grade.SOFT_LIMIT, remedy, uid, move.database_uid, node_uid)
     text = f"the server of shard {uid} on node {node_uid} does not answer and uses no CPU"
     if not is_dispensable(view.shards[uid], view, since=seen.unanswered_since):
@@ -108,6 +110,26 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
         return Reason("server_stuck", text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
     text += f"; after {view.policy.stuck_server_timeout_s} s it is ended"
     return Reason("server_stuck", text, Grade.SOFT_LIMIT, "", uid, move.database_uid, node_uid)
+
+
+def _passing(view: ClusterView, move: Move) -> Reason:
+    """What an endpoint's passing waits for: a process that is late, or clients that do not become quiet."""
+    for node in (move.from_node, move.to_node):
+        process = None if node is None else view.endpoint_processes.get(node)
+        if node is not None and process is not None and not process.answers and not process.has_ended:
+            return late_reason(node, f"the endpoint process of node {node} does not answer")
+    source = None if move.from_node is None else view.endpoint_processes.get(move.from_node)
+    busy = () if source is None or move.endpoint_uid is None else source.endpoint(move.endpoint_uid).busy
+    text = f"the endpoint processes of node {move.from_node} and node {move.to_node} have not passed it on yet"
+    if busy:
+        text += f"; busy: {', '.join(map(str, busy))}"
+    return _soft(move, "endpoint_passing", text, move.from_node)
+
+
+def _busy_clients(view: ClusterView, database_uid: DatabaseUid) -> list[BusyCommand]:
+    """Who runs a command of the database that lasts long."""
+    endpoints = [e.uid for e in view.endpoints_of(database_uid)]
+    return [b for p in view.endpoint_processes.values() for uid in endpoints for b in p.endpoint(uid).busy]
 
 
 def _is_busy(seen: ServerSeen) -> bool:

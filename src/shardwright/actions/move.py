@@ -34,8 +34,6 @@ HANDOFF_ATTEMPTS_MAX = 8
 NEXT_ATTEMPT_LIMIT = timedelta(seconds=30)
 """No attempt is put off for longer; a later time was written by a clock that was ahead of ours and says nothing."""
 LAG_READY_BYTES = 1 << 20
-SILENT_PROCESS_LIMIT = timedelta(seconds=5)
-"""An endpoint process that answers nothing for this long does not hold up a rebind."""
 _NEXT_OF_HEIR = {
     MoveState.STARTING: MoveState.SYNCING,
     MoveState.SYNCING: MoveState.READY,
@@ -441,13 +439,13 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
         return Decision(writes=(Put(_enter(move, MoveState.HANDOFF, now)),))
     is_target_away = move.to_node not in view.daemons and (target is None or not target.answers)
     is_target_lost = is_target_away and _age(move, now) > AGENT_ABSENT_LIMIT
-    is_out = not is_target_away and _source_is_out(source, at_source, move, now)
+    is_out = not is_target_away and _source_is_out(source, at_source)
     if not is_bound and (at_target is EndpointState.LISTENING or is_out):
         return Decision(writes=(Put(replace(endpoint, nodes=(move.to_node,))),))
     if is_bound and at_target is EndpointState.LISTENING and at_source in (EndpointState.ABSENT, EndpointState.BIND_FAILED):
         return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
     if source is None or not source.answers:
-        if is_bound and at_target is EndpointState.LISTENING and _age(move, now) > SILENT_PROCESS_LIMIT:
+        if is_bound and at_target is EndpointState.LISTENING and source is not None and source.has_ended:
             return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
         if is_target_lost:
             return _end(move, now, _target_lost(move))
@@ -475,7 +473,7 @@ def _state_of(seen: EndpointSeen) -> EndpointState:
     return EndpointState.ABSENT if is_empty else seen.state
 
 
-def _source_is_out(source: EndpointProcessSeen | None, at_source: EndpointState, move: Move, now: datetime) -> bool:
-    """The process that served it has nothing to pass on: it was started anew, or has been silent for long."""
-    answers = source is not None and source.answers
-    return (answers and at_source is EndpointState.ABSENT) or (not answers and _age(move, now) > SILENT_PROCESS_LIMIT)
+def _source_is_out(source: EndpointProcessSeen | None, at_source: EndpointState) -> bool:
+    """The process that served it has nothing to pass on: it has ended, or another one was started in its place. One that is
+    merely silent may still have its clients' connections; its agent ends it when it stands still."""
+    return source is not None and (source.has_ended or (source.answers and at_source is EndpointState.ABSENT))

@@ -1,11 +1,13 @@
 """The endpoint process of one node: adopt it, start it, start it again at once when it dies, tell it what to serve then.
 
 Called by the agent's loop. From then on the leader tells it what changes; a process that was just started must not wait
-for a leader. Must not end it: it serves clients.
+for a leader. Must not end it while it works: it serves clients. One that stands still for long serves nobody, and keeps the
+port from others: it is ended.
 """
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +20,11 @@ from shardwright.agent.files import make_private_directory, rotate, write_privat
 from shardwright.agent.processes import (
     Watch,
     arguments_of,
+    cpu_seconds,
     find_processes,
     is_running,
     python_environment,
+    send,
     spawn_process,
 )
 from shardwright.clock import Clock
@@ -36,6 +40,8 @@ BACKOFF_S = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 STEADY_S = 5.0
 """A process that lived this long died for a new reason: the row begins anew."""
 TELL_EVERY_S = 0.02
+SILENT_LOOKS_MIN = 5
+"""Unanswered questions in a row before it may be ended, however long they took: this daemon may have stood still itself."""
 OUTPUT_BYTES_MAX = 1024 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -87,6 +93,9 @@ class EndpointProcess:
         self._quick_deaths = 0
         self._not_before = 0.0
         self._is_told = False
+        self._moved_at = 0.0
+        self._cpu_s: float | None = None
+        self._silent_looks = 0
 
     def close(self) -> None:
         """Stop watching. The process goes on."""
@@ -139,6 +148,23 @@ class EndpointProcess:
                     _log.info("the endpoint process does not listen to us yet", reason=e.text)
             await self._clock.sleep(TELL_EVERY_S)
 
+    async def end_if_stuck(self, after_s: float) -> None:
+        """Ask it whether it is there. End it at once (SIGKILL, by identity) when it has neither answered nor used CPU for
+        ``after_s``: its clients wait for nothing, and what waits for it would wait for ever."""
+        identity = self.identity
+        if identity is None:
+            return
+        seen = await self._endpoints.status(self._node_uid)
+        now = self._clock.monotonic()
+        used_s = cpu_seconds(identity)
+        if seen.answers or used_s != self._cpu_s:
+            self._cpu_s, self._moved_at, self._silent_looks = used_s, now, 0
+            return
+        self._silent_looks += 1
+        if self.identity == identity and self._silent_looks >= SILENT_LOOKS_MIN and now - self._moved_at >= after_s:
+            _log.error("ending the endpoint process: it neither answers nor uses CPU", pid=identity.pid, for_s=after_s)
+            send(identity, signal.SIGKILL)
+
     @property
     def needs_telling(self) -> bool:
         """Whether ``tell`` has something to do."""
@@ -164,6 +190,7 @@ class EndpointProcess:
     def _adopt(self, identity: ProcessIdentity) -> None:
         self.identity = identity
         self._is_told = False
+        self._moved_at, self._cpu_s, self._silent_looks = self._clock.monotonic(), None, 0
         self._started_at = self._clock.monotonic()
         self._watch = Watch(identity, self._ended)
         self._on_change()

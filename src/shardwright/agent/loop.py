@@ -131,6 +131,8 @@ class Agent:
         wait_s = await self._endpoint.ensure()
         if self._endpoint.needs_telling:
             self._begin("agent: tell the endpoint process", self._endpoint.tell(self._mirror.view), is_single=True)
+        stuck_after_s = self._mirror.view().policy.stuck_server_timeout_s
+        self._begin("agent: look at the endpoint process", self._endpoint.end_if_stuck(stuck_after_s), is_single=True)
         view, is_certain = await self._look_at_records()
         shards = view.shards_on(self.node_uid)
         for command in decide_shards(shards, self._shards.local(), is_certain=is_certain):

@@ -124,8 +124,9 @@ def reason_text(reason: Json) -> str:
 def evidence_text(evidence: Json) -> str:
     """One line about a handoff: how long writers waited, and the offsets that prove it lost nothing."""
     recovered = ", finished by a successor" if evidence.get("finished_by") == "recovery" else ""
+    pause = "no endpoint held" if evidence.get("pause_ms") is None else f"pause {evidence['pause_ms']} ms"
     return (
-        f"redis:{evidence.get('from_shard')} -> redis:{evidence.get('to_shard')}: pause {evidence.get('pause_ms')} ms, "
+        f"redis:{evidence.get('from_shard')} -> redis:{evidence.get('to_shard')}: {pause}, "
         f"fence {evidence.get('fence_ms')} ms, offset {evidence.get('fenced_offset')} fenced / "
         f"{evidence.get('promoted_offset')} at the promotion, held {evidence.get('held_commands')} commands{recovered}"
     )

@@ -30,7 +30,7 @@ class Pace:
         self._is_due = False
 
     def has_time(self) -> bool:
-        """Whether this pass may go on working for clients. uvloop's own time stands still during a pass, which tells one from
+        """Whether this pass may go on working for clients. uvloop's own time stands still during a pass: so one is told from
         the next."""
         this_pass = self._loop.time()
         if this_pass != self._pass:

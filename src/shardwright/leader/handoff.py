@@ -374,9 +374,10 @@ def _passed_on(group: SlotGroup, attempt: Attempt, after: ServerSeen) -> SlotGro
 
 def _event(attempt: Attempt, evidence: Evidence, now: datetime, move: Move | None) -> Event:
     is_proven = not evidence.replication_id_before or evidence.second_replication_id == evidence.replication_id_before
+    pause = "no endpoint held" if evidence.pause_ms is None else f"pause {evidence.pause_ms:.1f} ms"
     text = (
         f"shard {attempt.new_shard.uid} on node {attempt.new_shard.node_uid} took over from shard "
-        f"{attempt.old_shard.uid} on node {attempt.old_shard.node_uid}; pause {evidence.pause_ms:.1f} ms"
+        f"{attempt.old_shard.uid} on node {attempt.old_shard.node_uid}; {pause}"
     )
     return Event(
         now,
@@ -403,11 +404,12 @@ def _evidence(attempt: Attempt, after: ServerSeen, finished_by: str) -> Evidence
         fenced_offset=-1 if fenced is None else fenced.offset,
         promoted_offset=after.second_offset - 1 if candidate is None else candidate.offset,
         fence_ms=round(attempt.fence_ms, 3),
-        pause_ms=round(max((r.pause_ms for r in attempt.releases), default=0.0), 3),
+        pause_ms=max((round(r.pause_ms, 3) for r in attempt.releases if r.pause_ms > 0), default=None),
         held_commands=sum(r.held_commands for r in attempt.releases),
         finished_by=finished_by,
         began_at=attempt.began_at,
         released_at=attempt.released_at,
+        not_held_nodes=attempt.not_held,
     )
 
 

@@ -228,8 +228,8 @@ class Evidence:
     """Offset of the candidate, asked directly, before it was promoted; at least ``fenced_offset``."""
     fence_ms: float
     """From the pause of the old primary to the confirmed promotion."""
-    pause_ms: float
-    """Longest hold at any endpoint, from hold to release, as the endpoint measured it; 0 when none held."""
+    pause_ms: float | None
+    """Longest hold at any endpoint, from hold to release, as the endpoint measured it; None when none held."""
     held_commands: int
     finished_by: str = "handoff"
     """``handoff``, or ``recovery`` when a successor finished it."""
@@ -237,6 +237,8 @@ class Evidence:
     """When the endpoints were told to hold; None when a successor finished it."""
     released_at: datetime | None = None
     """When the endpoints had been told to go on."""
+    not_held_nodes: tuple[NodeUid, ...] = ()
+    """Nodes whose endpoint process was not held: it had ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ def measured(moves: Iterable[Move]) -> Rates:
     relocations = [m for m in _latest(done[MoveKind.RELOCATE]) if m.ready_at is not None]
     # The least: those behind the first ones waited for their turn besides.
     launch_s = min((s for m in relocations if (s := _between(m.started_at, m.sync_began_at)) is not None), default=None)
-    pauses = [m.evidence.pause_ms for kind in done for m in _latest(done[kind]) if m.evidence is not None]
+    evidence = [m.evidence for kind in done for m in _latest(done[kind]) if m.evidence is not None]
+    pauses = [e.pause_ms for e in evidence if e.pause_ms is not None]
     start_s, rate = _sync(relocations)
     leaves = [_between(m.ready_at, m.left_at or m.ended_at) for m in relocations]
     return Rates(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from shardwright.testing.sim.world import World
 
 ENDPOINT_RESTART_S = 0.5
+ENDPOINT_STUCK_S = 10.0
+"""The default of ``stuck_server_timeout_s``."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class SimNode:
         self.daemon: SimDaemon | None = None
         self.endpoint_process: SimEndpointProcess | None = None
         self.endpoint_dies_at = -10.0
+        self.endpoint_moved_at = 0.0
         self.full_until = 0.0
         self.start_fails_until = 0.0
 
@@ -93,12 +96,22 @@ class SimNode:
         """As the agent does: start it when it does not run."""
         current = self.endpoint_process
         if current is not None and current.process.is_alive:
+            self._end_if_stuck(current)
             return
         if self.world.loop.now - self.endpoint_dies_at < ENDPOINT_RESTART_S:
             self.world.loop.at(ENDPOINT_RESTART_S, self._wake)
             return
         self.endpoint_process = self.world.new_endpoint_process(self.uid)
+        self.endpoint_moved_at = self.world.loop.now
         self.endpoint_process.process.on_death.append(self._endpoint_died)
+
+    def _end_if_stuck(self, endpoint_process: "SimEndpointProcess") -> None:
+        now = self.world.loop.now
+        if not endpoint_process.process.is_frozen:
+            self.endpoint_moved_at = now
+        elif now - self.endpoint_moved_at >= ENDPOINT_STUCK_S:
+            self.world.log(f"endpoint process of node {self.uid} stands still: its agent ends it")
+            endpoint_process.process.kill()
 
     def _endpoint_died(self) -> None:
         self.endpoint_dies_at = self.world.loop.now

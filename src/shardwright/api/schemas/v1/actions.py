@@ -48,8 +48,9 @@ class EvidenceAnswer(TypedDict):
     fenced_offset: int
     promoted_offset: int
     fence_ms: float
-    pause_ms: float
+    pause_ms: float | None
     held_commands: int
+    not_held_nodes: list[int]
     finished_by: str
     began_at: str | None
     released_at: str | None
@@ -330,6 +331,7 @@ def _evidence(evidence: Evidence) -> EvidenceAnswer:
         "fence_ms": evidence.fence_ms,
         "pause_ms": evidence.pause_ms,
         "held_commands": evidence.held_commands,
+        "not_held_nodes": list(evidence.not_held_nodes),
         "finished_by": evidence.finished_by,
         "began_at": None if evidence.began_at is None else iso_exact(evidence.began_at),
         "released_at": None if evidence.released_at is None else iso_exact(evidence.released_at),
