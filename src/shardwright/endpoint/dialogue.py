@@ -70,7 +70,11 @@ class Dialogue:
         """Do what a command asks. False: not now."""
         rule = RULES.get(word)
         if rule is Rule.NOTHING:
-            return True
+            if not split_arguments(raw):
+                return True
+            rule = None
+        if rule is Rule.ATTACK:
+            return self._close_behind_answers()
         if not self.is_authenticated and rule not in (Rule.AUTH, Rule.HELLO, Rule.RESET, Rule.QUIT):
             return self.refuse(login.NOAUTH)
         if rule is None:
@@ -96,9 +100,14 @@ class Dialogue:
         """Answer that the bytes make no sense, and close."""
         if not self._is_at_barrier:
             return False
-        self.refuse(f"-ERR Protocol error: {text}\r\n".encode())
+        self.refuse(f"-ERR Protocol error: {text}\r\n".encode("latin-1"))
         self.close()
         return True
+
+    def _close_behind_answers(self) -> bool:
+        if self._is_at_barrier:
+            self.close()
+        return self.is_closing
 
     @property
     def _is_at_barrier(self) -> bool:
@@ -242,7 +251,7 @@ class Dialogue:
             case Rule.QUIT:
                 return self._quit()
             case Rule.RESET:
-                return self._reset()
+                return self._reset() if len(arguments) == 1 else self.refuse(login.wrong_number("reset"))
             case Rule.CLIENT:
                 return self._client(word, arguments, raw, now)
             case _ if self._transaction is not None:

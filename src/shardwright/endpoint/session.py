@@ -69,6 +69,9 @@ class Session(Dialogue):
         self._reply_tail = bytearray()
         self._first = b""  # of the reply that streams
         self._leaving_since: float | None = None
+        self._closed_by: Target | None = None
+        """The server that closed its connection while it owed replies. If it is alive it meant this client."""
+        self._said_protocol_error = False
         self._charged = 0
         self._is_flowing = False
 
@@ -194,7 +197,10 @@ class Session(Dialogue):
         if self.assurance.is_due and self.phase is Phase.READY and self._transaction is None:
             self.to_backend += self.assurance.ask(now)
         if self._scanner.error and not self.ready and not self.is_closing:
-            self.fail_protocol(self._scanner.error)
+            if self._said_protocol_error:
+                self.close()  # one such error is told, the first
+            else:
+                self.fail_protocol(self._scanner.error)
         self._note(now)
 
     def _note(self, now: float) -> None:
@@ -209,7 +215,12 @@ class Session(Dialogue):
             if not self.gate.is_open or self.failure:
                 self.gate.counts.held += max(1, len(self.ready))
         self._is_flowing = (
-            can_send and self.is_authenticated and self._transaction is None and not self._is_raw and ledger.order is None
+            can_send
+            and self.is_authenticated
+            and self._transaction is None
+            and not self._is_raw
+            and ledger.order is None
+            and not self._scanner.error
         )
 
     def _charge(self) -> None:
@@ -229,6 +240,7 @@ class Session(Dialogue):
         """A connection to ``target`` is open: log in and look."""
         self.phase = Phase.SETUP
         self._target = target
+        self._said_protocol_error = False
         self._replies = ReplyScanner()
         self._reply_tail = bytearray()
         self._setup = Setup(self.gate.spec.application_secret, self.state, run_id=target.run_id)
@@ -315,6 +327,7 @@ class Session(Dialogue):
             elif reply[0] == PUSH:
                 self._emit(reply)
             else:
+                self._said_protocol_error = reply.startswith(b"-ERR Protocol error: ")
                 self.ledger.settle(reply)
 
     def _after_replies(self, now: float) -> None:
@@ -344,6 +357,9 @@ class Session(Dialogue):
         else:
             return
         self._setup = None
+        if self._is_shut_out():
+            self.close()
+            return
         self.failure = ""
         self.phase = Phase.READY
         self.gate.hellos[self.state.protocol] = setup.hello
@@ -355,9 +371,14 @@ class Session(Dialogue):
     def backend_lost(self, now: float) -> None:
         """The server connection ended, or could not be opened."""
         was_ready = self.phase is Phase.READY
+        if was_ready and self.ledger.flight and not self.wants_drop and self._leaving_since is None:
+            self._closed_by = self._target
         self._forget_backend()
         if not was_ready:
             self._note(now)
+            return
+        if self._said_protocol_error:
+            self.close()  # nothing behind it has been executed or answered
             return
         if self._is_streaming or self._is_tracking or self._is_raw:
             self.close()
@@ -366,6 +387,12 @@ class Session(Dialogue):
             self.close()
         self.pump(now)
         self._charge()
+
+    def _is_shut_out(self) -> bool:
+        """The same process serves as before, and closed its connection on its own. It had a reason (a protocol error, too large
+        a reply): what the client sent behind must not run as if nothing had been."""
+        closed_by, self._closed_by = self._closed_by, None
+        return closed_by is not None and closed_by == self._target and bool(closed_by.run_id)
 
     def drop_backend(self) -> None:
         if self.phase is not Phase.NONE:

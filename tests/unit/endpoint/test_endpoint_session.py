@@ -53,6 +53,14 @@ class Play:
         self.session.gate_changed(self.now)
         return self
 
+    def lose(self) -> "Play":
+        """The server dies, and another process is to be the primary."""
+        self.to_backend()
+        self.session.backend_lost(self.now)
+        target = self.gate.target
+        assert target is not None
+        return self.release(replace(target, generation=target.generation + 1, run_id=target.run_id + "+"))
+
     def dropped(self) -> bool:
         was, self.session.wants_drop = self.session.wants_drop, False
         return was
@@ -146,9 +154,7 @@ def test_a_watched_transaction_that_was_refused_fails_as_if_a_key_had_changed() 
 
 def test_a_lost_server_answers_writes_and_repeats_reads() -> None:
     play = opened().client(b"GET a\r\nINCR n\r\nGET n\r\nSELECT 3\r\n")
-    play.to_backend()
-    play.session.backend_lost(play.now)
-    play.connect()
+    play.lose().connect()
     assert play.to_backend() == b"GET a\r\nGET n\r\nSELECT 3\r\n"
     play.server(b"$1\r\nx\r\n$1\r\n5\r\n+OK\r\n")
     assert play.to_client() == b"$1\r\nx\r\n" + OUTCOME_UNKNOWN + b"$1\r\n5\r\n+OK\r\n"
@@ -157,14 +163,10 @@ def test_a_lost_server_answers_writes_and_repeats_reads() -> None:
 
 def test_a_lost_transaction_is_repeated_unless_exec_was_sent() -> None:
     play = opened().client(b"MULTI\r\nSET a 1\r\n").server(b"+OK\r\n")
-    play.to_backend()
-    play.session.backend_lost(play.now)
-    play.connect()
+    play.lose().connect()
     assert play.to_backend() == b"MULTI\r\nSET a 1\r\n"
     play.server(b"+OK\r\n+QUEUED\r\n").client(b"EXEC\r\nGET a\r\n")
-    play.to_backend()
-    play.session.backend_lost(play.now)
-    play.connect()
+    play.lose().connect()
     assert play.to_backend() == b"GET a\r\n"
     play.server(b"$1\r\n1\r\n")
     assert play.to_client() == b"+OK\r\n+QUEUED\r\n" + OUTCOME_UNKNOWN + b"$1\r\n1\r\n"
@@ -255,6 +257,53 @@ def test_a_target_only_moves_to_a_higher_generation() -> None:
     assert gate.serve(replace(gate.spec, target=OLD)) is Change.NONE
     assert gate.serve(replace(gate.spec, target=None)) is Change.NONE
     assert (gate.target, gate.is_open) == (NEW, True)
+
+
+def test_a_server_that_lives_and_closes_its_connection_means_this_client() -> None:
+    play = opened().client(b"GET a\r\nSET a 1\r\n")
+    play.to_backend()
+    play.session.backend_lost(play.now)
+    play.client(b"SET a 2\r\n").connect()
+    assert (play.to_backend(), play.session.wants_close) == (b"", True)
+    assert play.to_client() == b""
+
+
+def test_a_server_that_closes_an_idle_connection_is_not_noticed() -> None:
+    play = opened()
+    play.session.backend_lost(play.now)
+    assert play.client(b"GET a\r\n").connect().to_backend() == b"GET a\r\n"
+    assert not play.session.wants_close
+
+
+def test_a_protocol_error_that_the_server_finds_closes_the_client() -> None:
+    play = opened().client(b"*1\r\n$4\r\nPINGXX")
+    play.server(b"-ERR Protocol error: invalid CRLF in request\r\n")
+    assert not play.session.wants_close  # a script may have said so
+    play.session.backend_lost(play.now)
+    assert play.session.wants_close
+    assert play.to_client() == b"-ERR Protocol error: invalid CRLF in request\r\n"
+
+
+def test_the_first_words_of_an_http_request_close_behind_what_was_asked_before() -> None:
+    for word in (b"POST / HTTP/1.1\r\n", b"hOsT: x\r\n", encode_command(b"post", b"/"), b'"\\x50OST"\r\n'):
+        play = opened().client(b"SET a 1\r\n" + word + b"SET b 1\r\n")
+        assert (play.to_backend(), play.session.wants_close) == (b"SET a 1\r\n", False)
+        play.server(b"+OK\r\n")
+        assert (play.to_client(), play.to_backend(), play.session.wants_close) == (b"+OK\r\n", b"", True)
+        assert Play(password="p").client(word).session.wants_close
+
+
+def test_a_protocol_error_is_told_behind_the_answers_ahead_of_it() -> None:
+    play = opened().client(b"GET a\r\n*x\r\nGET b\r\n").server(b"$1\r\n1\r\n")
+    assert play.to_client() == b"$1\r\n1\r\n-ERR Protocol error: invalid multibulk length\r\n"
+    assert (play.to_backend(), play.session.wants_close) == (b"GET a\r\n", True)
+
+
+def test_a_command_with_an_empty_name_has_an_answer_and_an_empty_line_has_none() -> None:
+    play = opened().client(b"\r\n*0\r\n*-7\r\n  \r\n")
+    assert play.to_backend() == b""
+    for empty in (encode_command(b""), encode_command(b"", b"a"), b'""\r\n'):
+        assert play.client(empty).to_backend() == empty
 
 
 def test_what_the_server_says_out_of_turn_ends_its_connection() -> None:

@@ -206,6 +206,8 @@ def test_a_lost_server_leaves_confirmed_and_unconfirmed_writes() -> None:
     assert play.server(b"+OK\r\n" + YES + b"+OK\r\n") == b"+OK\r\n"
     play.session.backend_lost(0.0)
     assert play.heard() == NOT_CONFIRMED
+    play.gate.release(NEW)
+    play.session.gate_changed(0.0)
     assert play.connect().sent() == b"GET b\r\n"
     assert play.server(b"$1\r\n1\r\n") == b"$1\r\n1\r\n" + OUTCOME_UNKNOWN
     assert play.at_rest()
