@@ -191,7 +191,7 @@ class ReplyScanner:
         """A reply has begun and is not complete."""
         return self._inside
 
-    def scan(self, buffer: bytes) -> list[int]:
+    def scan(self, buffer: bytes | bytearray) -> list[int]:
         """Ends of the complete replies and pushes in ``buffer``, which begins where the last scan left off: at the last
         end it returned, or wherever ``skip`` was told. Raises ProtocolError."""
         ends: list[int] = []
@@ -250,7 +250,17 @@ class ReplyScanner:
         self.at -= count
 
 
-def _number(digits: bytes) -> int:
+def elements_of(reply: bytes) -> list[bytes]:
+    """The elements of one complete array."""
+    body = reply[reply.index(b"\r\n") + 2 :]
+    start, found = 0, []
+    for end in ReplyScanner().scan(body):
+        found.append(body[start:end])
+        start = end
+    return found
+
+
+def _number(digits: bytes | bytearray) -> int:
     try:
         return int(digits)
     except ValueError:

@@ -253,12 +253,14 @@ class Session(Dialogue):
         if tail:
             tail += data
             if len(tail) < scanner.at:
-                if len(tail) >= STREAM_FROM_BYTES:
+                if len(tail) >= STREAM_FROM_BYTES and self._may_stream(tail):
                     self._stream(bytes(tail))
                 return
-            data = bytes(tail)
         try:
-            ends = scanner.scan(data)
+            ends = scanner.scan(tail or data)
+            if tail and not ends and not self._may_stream(tail):
+                return  # kept whole, and not copied for each piece that comes
+            data = bytes(tail) or data
             if ends:
                 self._receive(data, ends, now)
         except (ProtocolError, IndexError):
@@ -278,12 +280,7 @@ class Session(Dialogue):
     def _stream(self, rest: bytes) -> None:
         """Pass on what has come of an incomplete reply, unless its kind must be known first."""
         scanner = self._replies
-        ledger = self.ledger
-        head = ledger.flight[0] if ledger.flight else None
-        is_ours = self._is_raw or (
-            ledger.order is None and head is not None and head.kind in (Kind.PLAIN, Kind.EXEC, Kind.BLOCKING)
-        )
-        if self.phase is not Phase.READY or not is_ours or (not self._is_streaming and rest[0] in (ERROR, PUSH)):
+        if not self._may_stream(rest):
             self._reply_tail = bytearray(rest)
             return
         count = min(scanner.at, len(rest))
@@ -294,6 +291,12 @@ class Session(Dialogue):
             self._emit(rest[:count])
             scanner.skip(count)
         self._reply_tail = bytearray(rest[count:])
+
+    def _may_stream(self, rest: bytes | bytearray) -> bool:
+        ledger = self.ledger
+        head = ledger.flight[0] if ledger.flight else None
+        is_ours = self._is_raw or (ledger.order is None and head is not None and head.may_stream)
+        return self.phase is Phase.READY and is_ours and (self._is_streaming or rest[0] not in (ERROR, PUSH))
 
     def _emit(self, data: bytes) -> None:
         self.to_client.append(data)
@@ -389,8 +392,8 @@ class Session(Dialogue):
         self._charge()
 
     def _is_shut_out(self) -> bool:
-        """The same process serves as before, and closed its connection on its own. It had a reason (a protocol error, too large
-        a reply): what the client sent behind must not run as if nothing had been."""
+        """The same process serves as before and closed its connection on its own. It had a reason, such as a protocol error:
+        what the client sent behind must not run as if nothing had been."""
         closed_by, self._closed_by = self._closed_by, None
         return closed_by is not None and closed_by == self._target and bool(closed_by.run_id)
 

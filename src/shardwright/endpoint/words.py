@@ -92,6 +92,10 @@ STORES_NOTHING = READS | frozenset(
 """Strict mode: what cannot have written anything that a replica would have to have. MULTI and EXEC are none of them."""
 
 
+NEVER_QUEUED = frozenset((b"MULTI", b"WATCH"))
+"""Answered at once within a transaction, with an error; some servers let its EXEC run all the same, without them."""
+
+
 class _NotPlainWhenStrict:
     """The words that strict mode looks at one by one."""
 

@@ -152,6 +152,71 @@ def test_a_watched_transaction_that_was_refused_fails_as_if_a_key_had_changed() 
     assert play.to_client() == b"+OK\r\n+OK\r\n+QUEUED\r\n*-1\r\n"
 
 
+def sets(play: Play, *commands: str, replies: bytes) -> Play:
+    """A transaction of these commands, executed with these replies."""
+    play.client(b"MULTI\r\n" + b"".join(f"{command}\r\n".encode() for command in commands) + b"EXEC\r\n")
+    return play.server(b"+OK\r\n" + b"+QUEUED\r\n" * len(commands) + replies)
+
+
+def test_what_a_transaction_sets_is_remembered_as_far_as_it_succeeded() -> None:
+    commands = (
+        "CLIENT SETNAME me",
+        "LRANGE l 0 -1",
+        "SELECT 3",
+        "SELECT 99",
+        "CLIENT SETINFO lib-name x",
+        "CLIENT NO-TOUCH maybe",
+    )
+    replies = b"+OK\r\n*2\r\n$1\r\na\r\n*1\r\n:1\r\n+OK\r\n-ERR range\r\n+OK\r\n-ERR syntax error\r\n"
+    play = sets(opened(), *commands, replies=b"*6\r\n" + replies)
+    assert play.session.state.database == 3
+    assert list(play.session.state.settings) == ["SETNAME", "SETINFO LIB-NAME"]
+    assert play.session.name == "me"
+    assert not play.session.is_tied
+
+
+def test_a_transaction_that_switches_tracking_on_ties_the_connection() -> None:
+    assert not sets(opened(), "CLIENT TRACKING ON", replies=b"*1\r\n-ERR no\r\n").session.is_tied
+    assert not sets(opened(), "CLIENT TRACKING ON", replies=b"*-1\r\n").session.is_tied
+    play = sets(opened(), "CLIENT TRACKING ON", replies=b"*1\r\n+OK\r\n")
+    assert play.session.is_tied
+    assert not sets(play, "CLIENT TRACKING OFF", replies=b"*1\r\n+OK\r\n").session.is_tied
+
+
+def test_a_transaction_that_goes_to_another_process_sets_what_it_sets_there() -> None:
+    play = opened().client(b"MULTI\r\nCLIENT SETNAME me\r\n").server(b"+OK\r\n+QUEUED\r\n")
+    play.session.freeze()
+    moved = Play()
+    moved.session.unpack(play.session.pack())
+    moved.client(b"EXEC\r\n").connect().server(b"+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n")
+    assert (moved.session.name, moved.to_client()) == ("me", b"*1\r\n+OK\r\n")
+
+
+def test_what_is_never_queued_has_no_reply_of_its_own() -> None:
+    play = opened().client(b"MULTI\r\nMULTI\r\nWATCH a\r\nSELECT 3\r\nEXEC\r\n")
+    play.server(b"+OK\r\n-ERR nested\r\n-ERR inside\r\n+QUEUED\r\n*1\r\n+OK\r\n")
+    assert (play.session.state.database, play.session.wants_close) == (3, False)
+    assert sets(play, "SELECT 4", replies=b"*2\r\n+OK\r\n+OK\r\n").session.wants_close
+
+
+def test_a_long_reply_to_exec_is_kept_whole_only_if_it_must_be_read() -> None:
+    long = b"$40000\r\n" + b"x" * 40_000 + b"\r\n"
+    play = sets(opened(), "GET a", "SET b 1", replies=b"*2\r\n" + long[:30_000])
+    assert len(play.to_client()) > 30_000
+    assert play.server(long[30_000:] + b"+OK\r\n").to_client().endswith(b"x\r\n+OK\r\n")
+    play = sets(play, "GET a", "SELECT 3", replies=b"*2\r\n" + long[:30_000])
+    assert play.to_client() == b"+OK\r\n+QUEUED\r\n+QUEUED\r\n"
+    play.server(long[30_000:]).server(b"+OK\r\n")
+    assert play.to_client() == b"*2\r\n" + long + b"+OK\r\n"
+    assert play.session.state.database == 3
+
+
+def test_what_is_refused_in_a_transaction_keeps_it_from_running() -> None:
+    play = opened().client(b"MULTI\r\nCLIENT REPLY OFF\r\nSET a 1\r\nEXEC\r\n").server(b"+OK\r\n")
+    assert b"SET" not in play.to_backend()
+    assert play.server(b"+OK\r\n").to_client().endswith(PREVIOUS)
+
+
 def test_a_lost_server_answers_writes_and_repeats_reads() -> None:
     play = opened().client(b"GET a\r\nINCR n\r\nGET n\r\nSELECT 3\r\n")
     play.lose().connect()
