@@ -92,6 +92,7 @@ def settings_of(database: Database) -> ServerSettings:
         persistence=database.persistence,
         aof_policy=database.aof_policy,
         snapshot_rules=database.snapshot_rules,
+        notify_keyspace_events=database.notify_keyspace_events,
     )
 
 
@@ -132,6 +133,7 @@ def settings_commands(settings: ServerSettings) -> list[tuple[str, ...]]:
         ("maxmemory", str(settings.maxmemory_bytes)),
         ("maxmemory-policy", settings.eviction_policy),
         ("repl-backlog-size", str(backlog_bytes(settings.maxmemory_bytes))),
+        ("notify-keyspace-events", settings.notify_keyspace_events),
         ("appendfsync", _appendfsync(settings.aof_policy)),
         *keeping,
     )
@@ -240,6 +242,7 @@ def _memory(file: ServerFile) -> list[tuple[str, ...]]:
     return [
         ("maxmemory", str(settings.maxmemory_bytes)),
         ("maxmemory-policy", settings.eviction_policy),
+        ("notify-keyspace-events", settings.notify_keyspace_events),
         ("replica-ignore-maxmemory", "yes"),
         ("disable-thp", "yes"),
     ]

@@ -132,8 +132,10 @@ def test_settings_of_a_database_are_those_of_one_copy() -> None:
         "9.1.2",
         has_replica=True,
         eviction_policy="allkeys-lru",
+        notify_keyspace_events="Ex",
     )
     settings = settings_of(database)
+    assert settings.notify_keyspace_events == "Ex"
     assert settings.maxmemory_bytes == 100 * MIB
     assert settings.eviction_policy == "allkeys-lru"
 
