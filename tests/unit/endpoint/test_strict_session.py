@@ -6,10 +6,18 @@ import pytest
 
 from shardwright.endpoint.gate import Change, Gate
 from shardwright.endpoint.ledger import NOT_CONFIRMED, OUTCOME_UNKNOWN
-from shardwright.endpoint.protocol import CONFIRM_MAX_S, CONFIRM_SLICE_S, DRAIN_S, EndpointSpec, Target
+from shardwright.endpoint.protocol import (
+    CONFIRM_BYTES_PER_S,
+    CONFIRM_LONGEST_S,
+    CONFIRM_MAX_S,
+    CONFIRM_SLICE_S,
+    DRAIN_S,
+    EndpointSpec,
+    Target,
+)
 from shardwright.endpoint.resp import CommandScanner, bulk
 from shardwright.endpoint.session import Session
-from shardwright.endpoint.strict import MARK, QUESTION
+from shardwright.endpoint.strict import LOOK, MARK, QUESTION, patience_s
 from shardwright.endpoint.wire import spec_from, spec_to
 from shardwright.endpoint.words import NOT_PLAIN_WHEN_STRICT, READS, RULES, STORES_NOTHING
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
@@ -22,6 +30,7 @@ NO = b":0\r\n:0\r\n"
 """To the mark, and to the question; asked again, the mark is left out."""
 YES_AGAIN = b":1\r\n"
 NO_AGAIN = b":0\r\n"
+GONE = bulk(b"# Replication\r\nrole:master\r\nconnected_slaves:0\r\nmaster_repl_offset:100\r\n")
 
 
 class Play:
@@ -107,15 +116,67 @@ def test_without_a_replica_the_question_is_repeated_and_then_the_write_is_in_dou
     assert play.server(b"+OK\r\n$1\r\n1\r\n-WRONGTYPE wrong\r\n") == b""
     asked = 0
     assert play.server(b":0\r\n") == b""
-    while (heard := play.server(NO_AGAIN)) == b"":
-        assert play.sent() == QUESTION
+    while (asking := play.sent()) == QUESTION or not asked:
         asked += 1
         play.now += CONFIRM_SLICE_S
-    assert heard == NOT_CONFIRMED + b"$1\r\n1\r\n-WRONGTYPE wrong\r\n"
-    assert play.sent() == b""
+        assert play.server(NO_AGAIN) == b""
+    assert asking == LOOK + QUESTION
+    assert play.server(GONE) == NOT_CONFIRMED + b"$1\r\n1\r\n-WRONGTYPE wrong\r\n"
+    assert play.server(NO_AGAIN) == play.sent() == b""
     assert asked == pytest.approx(CONFIRM_MAX_S / CONFIRM_SLICE_S, abs=1)
     assert play.gate.counts.errors == 1
     assert play.at_rest()
+
+
+def replicas(*lines: str, written: int = 0) -> bytes:
+    text = "".join(f"slave{n}:ip=127.0.0.1,port=1,{line}\r\n" for n, line in enumerate(lines))
+    return bulk(f"# Replication\r\nrole:master\r\n{text}master_repl_offset:{written}\r\n".encode())
+
+
+def test_a_replica_that_receives_is_waited_for() -> None:
+    big = 320 * 1024 * 1024
+    for info, patience in (
+        (GONE, 0),
+        (b"-NOPERM no\r\n", 0),
+        (replicas("state=send_bulk,offset=0,lag=0", written=big), 0),
+        (replicas("state=online,offset=0,lag=1", written=big), CONFIRM_LONGEST_S),
+        (replicas("state=online,offset=0,lag=0,type=replica", written=big), CONFIRM_LONGEST_S),
+        (replicas("state=online,offset=99,lag=2", written=99), CONFIRM_MAX_S),
+        (replicas("state=online,offset=0,lag=9", written=big), CONFIRM_MAX_S + big / CONFIRM_BYTES_PER_S),
+        (replicas("state=online,offset=0,lag=9", written=big * 9), CONFIRM_LONGEST_S),
+        (replicas("state=online,offset=5,lag=7", "state=online,offset=1,lag=0", written=5), CONFIRM_LONGEST_S),
+    ):
+        assert patience_s(info) == patience, info
+
+
+def test_a_write_waits_while_a_replica_receives_and_no_longer() -> None:
+    play = Play().says(b"SET a 1\r\n")
+    play.server(b"+OK\r\n:0\r\n")
+    at_work, silent = (replicas(f"state=online,offset=0,lag={lag}", written=100) for lag in (1, 2))
+    looks_at: list[float] = []
+    for _ in range(round(8 / CONFIRM_SLICE_S)):
+        looks = play.sent().startswith(LOOK)
+        looks_at += [play.now] if looks else []
+        play.now += CONFIRM_SLICE_S
+        assert play.server((at_work if looks else b"") + NO_AGAIN) == b""
+    assert looks_at[0] == pytest.approx(CONFIRM_MAX_S, abs=CONFIRM_SLICE_S)
+    assert play.sent() == LOOK + QUESTION
+    assert play.server(silent) == NOT_CONFIRMED
+    assert play.server(NO_AGAIN) == play.sent() == b""
+    assert play.at_rest()
+
+
+def test_a_busy_replica_is_not_waited_for_for_ever() -> None:
+    play = Play().says(b"SET a 1\r\n")
+    play.server(b"+OK\r\n" + NO)
+    play.now += CONFIRM_MAX_S
+    play.server(NO_AGAIN)
+    play.server(NO_AGAIN)
+    assert play.sent().endswith(LOOK + QUESTION)
+    play.now += CONFIRM_LONGEST_S
+    assert play.server(replicas("state=online,offset=0,lag=0") + NO_AGAIN) == b""
+    assert play.sent() == LOOK + QUESTION
+    assert play.server(replicas("state=online,offset=0,lag=0")) == NOT_CONFIRMED
 
 
 def test_a_later_answer_covers_an_earlier_question() -> None:
