@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -263,6 +264,27 @@ def test_what_comes_behind_an_http_request_later_does_not_run(kind: ServerKind, 
         assert browser.recv(100) == b""
         browser.sendall(b"SET pwned 1\r\n")
         assert (client.get("before"), client.exists("pwned")) == ("1", 0)
+
+
+@both_servers
+def test_who_sends_no_more_is_answered_all_the_same(kind: ServerKind, tmp_path: Path) -> None:
+    """As ``printf 'PING\\r\\n' | nc`` does. A command that waits for others ends then, as on a server."""
+    with endpoint_world(kind, tmp_path, password="") as world:
+        for data, expected in (
+            (b"SET a 1\r\nGET a\r\n", b"+OK\r\n$1\r\n1\r\n"),
+            (encode_command(b"SET", b"b", b"x" * 3_000_000) + b"GET b\r\n", b"+OK\r\n" + bulk(b"x" * 3_000_000)),
+            (b"PING\r\nGET", b"+PONG\r\n"),
+            (b"BLPOP nothing 0\r\n", b""),
+            (b"", b""),
+        ):
+            with world.raw() as client:
+                client.sendall(data)
+                client.shutdown(socket.SHUT_WR)
+                heard = b""
+                while more := client.recv(65536):
+                    heard += more
+                assert heard == expected
+        wait_until(lambda: world.status().endpoints[0].connections == 0, state=world.status)
 
 
 @both_servers

@@ -115,6 +115,11 @@ class Session(Dialogue):
         return not self.ledger.flight or self.is_blocking
 
     @property
+    def owes_nothing(self) -> bool:
+        """A client that sends no more has nothing to wait for but what others do."""
+        return self._is_raw or self.is_blocking or (not self.ready and self._is_at_barrier)
+
+    @property
     def is_quiet(self) -> bool:
         """Can be passed to another process: nothing is in flight or half passed on, no state is tied to the server."""
         return self._is_at_barrier and not self.is_tied and not self.is_closing and len(self._tail) <= self.gate.limits.kept
@@ -258,9 +263,10 @@ class Session(Dialogue):
                 return
         try:
             ends = scanner.scan(tail or data)
-            if tail and not ends and not self._may_stream(tail):
-                return  # kept whole, and not copied for each piece that comes
-            data = bytes(tail) or data
+            if tail:
+                if not ends and not self._may_stream(tail):
+                    return  # kept whole, and not copied for each piece that comes
+                data = bytes(tail)
             if ends:
                 self._receive(data, ends, now)
         except (ProtocolError, IndexError):
