@@ -199,7 +199,7 @@ class Session(Dialogue):
                 break
             self.ready.popleft()
             self._ready_bytes -= len(raw)
-        if self.assurance.is_due and self.phase is Phase.READY and self._transaction is None:
+        if self.assurance.may_ask and self.phase is Phase.READY and self._transaction is None:
             self.to_backend += self.assurance.ask(now)
         if self._scanner.error and not self.ready and not self.is_closing:
             if self._said_protocol_error:

@@ -20,6 +20,8 @@ MARK = encode_command(b"SPUBLISH", b"shardwright:strict", b"")
 that is none for a blocking command served later, nor for a write that changed nothing because another client's, which may be
 lost, came before it. This one always is, changes no key, and only who subscribes to exactly this channel hears of it."""
 LOOK = encode_command(b"INFO", b"replication")
+ASKED_MAX = 4
+"""Questions on their way at once."""
 HEARD_S = 1
 """A replica says how far it is once a second, also while it receives a large value; servers count whole seconds."""
 
@@ -66,6 +68,12 @@ class Assurance:
         """Something is not confirmed yet."""
         return self.is_due or self._asked > 0 or self._ledger.unconfirmed > 0
 
+    @property
+    def may_ask(self) -> bool:
+        """A question is to be sent. While a few are unanswered the next one waits, and then stands for all that came
+        meanwhile: without a replica each one takes its time, and nothing behind it is answered."""
+        return self.is_due and self._asked < ASKED_MAX
+
     def guard(self, entry: Entry) -> None:
         """Do not tell this command's success before a replica has it. Before it is added to the ledger."""
         entry.is_guarded = self.is_due = self._needs_mark = True
@@ -106,14 +114,17 @@ class Assurance:
             self._missing_since = None
             self._ledger.confirm()
             return
-        if self._asked or not self._ledger.unconfirmed:
-            return  # what is asked behind it covers this too
+        if not self._ledger.unconfirmed:
+            return
         if self._missing_since is None:
             self._missing_since = asked_at
+        is_over = asked_at + CONFIRM_SLICE_S - self._missing_since >= CONFIRM_MAX_S
+        if self._asked and not is_over:
+            return  # what is asked behind it covers this too
         # An error says that it is no primary any more.
         if reply[0] == ERROR or self.is_leaving or self._ledger.is_recovering:
             self._missing_since = None
             self.give_up()
             return
-        self._needs_look = asked_at + CONFIRM_SLICE_S - self._missing_since >= CONFIRM_MAX_S
+        self._needs_look = is_over
         self.is_due = True

@@ -17,7 +17,7 @@ from shardwright.endpoint.protocol import (
 )
 from shardwright.endpoint.resp import CommandScanner, bulk
 from shardwright.endpoint.session import Session
-from shardwright.endpoint.strict import LOOK, MARK, QUESTION, patience_s
+from shardwright.endpoint.strict import ASKED_MAX, LOOK, MARK, QUESTION, patience_s
 from shardwright.endpoint.wire import spec_from, spec_to
 from shardwright.endpoint.words import NOT_PLAIN_WHEN_STRICT, READS, RULES, STORES_NOTHING
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
@@ -177,6 +177,35 @@ def test_a_busy_replica_is_not_waited_for_for_ever() -> None:
     assert play.server(replicas("state=online,offset=0,lag=0") + NO_AGAIN) == b""
     assert play.sent() == LOOK + QUESTION
     assert play.server(replicas("state=online,offset=0,lag=0")) == NOT_CONFIRMED
+
+
+def test_a_client_that_writes_on_and_on_hears_of_its_doubt_in_time() -> None:
+    """Its questions never end: there is always one behind."""
+    play = Play()
+    replies = {b"INCR": b":1\r\n", b"SPUBLISH": b":0\r\n", b"WAIT": b":0\r\n", b"INFO": GONE}
+    unread: list[bytes] = []
+    heard = b""
+    while not heard and play.now < 5:
+        play.says(b"INCR n\r\n")
+        unread += [word for _, word in CommandScanner().scan(play.sent())]
+        assert unread.count(b"WAIT") <= ASKED_MAX
+        play.now += CONFIRM_SLICE_S
+        count = unread.index(b"WAIT") + 1  # the server is busy with it for the slice
+        heard = play.server(b"".join(replies[word] for word in unread[:count]))
+        del unread[:count]
+    assert heard.startswith(NOT_CONFIRMED)
+    assert play.now == pytest.approx(CONFIRM_MAX_S, abs=(ASKED_MAX + 2) * CONFIRM_SLICE_S)
+
+
+def test_few_questions_are_on_their_way_at_once_and_the_next_stands_for_the_rest() -> None:
+    play = Play()
+    for _ in range(10):
+        play.says(b"INCR n\r\n")
+    assert play.sent() == (b"INCR n\r\n" + ASKED) * ASKED_MAX + b"INCR n\r\n" * (10 - ASKED_MAX)
+    assert play.server((b":1\r\n" + YES) * ASKED_MAX) == b":1\r\n" * ASKED_MAX
+    assert play.sent() == ASKED
+    assert play.server(b":1\r\n" * (10 - ASKED_MAX) + YES) == b":1\r\n" * (10 - ASKED_MAX)
+    assert play.at_rest()
 
 
 def test_a_later_answer_covers_an_earlier_question() -> None:
