@@ -30,8 +30,8 @@ _REPLICA = re.compile(rb"\r\nslave\d+:[^\r\n]*state=online,offset=(\d+),lag=(\d+
 
 
 def patience_s(info: bytes) -> float:
-    """How long a write may have waited for the replicas that a primary names. One that was heard of a moment ago receives
-    what it has not acknowledged yet. One that says nothing stands still, or executes a large command, which takes time."""
+    """How long the replicas that a primary names may have been silent. One that was heard of a moment ago receives what it
+    has not acknowledged yet. One that says nothing stands still, or executes a large command, which takes time."""
     written = _WRITTEN.search(info)
     if written is None:
         return 0
@@ -45,7 +45,10 @@ def patience_s(info: bytes) -> float:
 class Assurance:
     """See the module."""
 
-    __slots__ = ("_asked", "_counts", "_ledger", "_missing_since", "_needs_look", "_needs_mark", "is_due", "is_leaving")
+    __slots__ = (
+        *("_asked", "_counts", "_heard_at", "_ledger", "_missing_since", "_needs_look", "_needs_mark"),
+        *("is_due", "is_leaving"),
+    )
 
     def __init__(self, ledger: Ledger, counts: Counts) -> None:
         self._ledger = ledger
@@ -62,6 +65,7 @@ class Assurance:
         self._needs_look = False
         self._asked = 0
         self._missing_since: float | None = None
+        self._heard_at = 0.0  # of a replica, since then
 
     @property
     def is_pending(self) -> bool:
@@ -100,7 +104,12 @@ class Assurance:
         return commands
 
     def _looked(self, asked_at: float, reply: bytes) -> None:
-        if self._missing_since is not None and asked_at - self._missing_since >= patience_s(reply):
+        if self._missing_since is None:
+            return
+        patience = patience_s(reply)
+        if patience >= CONFIRM_LONGEST_S:
+            self._heard_at = asked_at
+        if asked_at - self._heard_at >= patience or asked_at - self._missing_since >= CONFIRM_LONGEST_S:
             self._missing_since = None
             self.give_up()
 
@@ -117,7 +126,7 @@ class Assurance:
         if not self._ledger.unconfirmed:
             return
         if self._missing_since is None:
-            self._missing_since = asked_at
+            self._missing_since = self._heard_at = asked_at
         is_over = asked_at + CONFIRM_SLICE_S - self._missing_since >= CONFIRM_MAX_S
         if self._asked and not is_over:
             return  # what is asked behind it covers this too

@@ -161,9 +161,23 @@ def test_a_write_waits_while_a_replica_receives_and_no_longer() -> None:
         assert play.server((at_work if looks else b"") + NO_AGAIN) == b""
     assert looks_at[0] == pytest.approx(CONFIRM_MAX_S, abs=CONFIRM_SLICE_S)
     assert play.sent() == LOOK + QUESTION
+    assert play.server(silent) == b"", "it was heard of a moment ago"
+    play.now += CONFIRM_MAX_S
+    play.server(NO_AGAIN)
+    assert play.sent() == LOOK + QUESTION
     assert play.server(silent) == NOT_CONFIRMED
     assert play.server(NO_AGAIN) == play.sent() == b""
     assert play.at_rest()
+
+
+def test_a_replica_that_is_gone_is_not_waited_for_even_if_it_was_heard_of_a_moment_ago() -> None:
+    play = Play().says(b"SET a 1\r\n")
+    play.server(b"+OK\r\n" + NO)
+    play.now += CONFIRM_MAX_S
+    play.server(NO_AGAIN)
+    play.server(NO_AGAIN)
+    assert play.server(replicas("state=online,offset=0,lag=0") + NO_AGAIN) == b""
+    assert play.server(GONE) == NOT_CONFIRMED
 
 
 def test_a_busy_replica_is_not_waited_for_for_ever() -> None:
