@@ -68,6 +68,41 @@ def test_persistence_and_eviction(cluster: RestCluster, database: Json) -> None:
         assert client.get("before") == "1"
 
 
+@pytest.mark.parametrize("database", [{"server": "valkey"}, {"server": "redis"}], ids=["valkey", "redis"], indirect=True)
+def test_keyspace_notifications_come_and_go_and_stay_through_actions(cluster: RestCluster, database: Json) -> None:
+    uid = database["uid"]
+    assert database["notify_keyspace_events"] == ""
+    assert cluster.update(uid, notify_keyspace_events="E$x")["notify_keyspace_events"] == "E$x"
+    assert events_of(cluster, database) == ["set", "expired"]
+    cluster.done(cluster.primary(uid), "enslave_node")
+    assert events_of(cluster, database) == ["set", "expired"]
+    cluster.done(cluster.primary(uid), "maintenance_on")  # a copy is made on another node
+    assert events_of(cluster, database) == ["set", "expired"]
+    assert cluster.refused("PUT", f"/v1/bdbs/{uid}", 400, "invalid_parameter", {"notify_keyspace_events": "E"})
+    cluster.update(uid, notify_keyspace_events="Eg")
+    assert events_of(cluster, database) == ["del"]
+    cluster.update(uid, notify_keyspace_events="")
+    assert events_of(cluster, database) == []
+
+
+def events_of(cluster: RestCluster, database: Json) -> list[str]:
+    """What a subscriber hears of when a key is written, another expires and a third is deleted."""
+    with cluster.client(database) as client, cluster.client(database) as other, other.pubsub() as subscriber:
+        subscriber.psubscribe("__keyevent@*__:*")
+        subscriber.subscribe("end")
+        assert [subscriber.get_message(timeout=10)["type"] for _ in range(2)] == ["psubscribe", "subscribe"]
+        client.set("a", "1")
+        client.psetex("b", 1, "1")
+        cluster.wait("b has expired", lambda: client.get("b") is None)
+        client.delete("a")
+        client.publish("end", "1")
+        heard: list[str] = []
+        while (message := subscriber.get_message(timeout=10)) and message["channel"] != "end":
+            heard.append(message["channel"].rpartition(":")[2])
+        assert message, heard
+        return [event for event in dict.fromkeys(heard) if event != "expire"]
+
+
 def test_a_changed_password_breaks_no_connection(cluster: RestCluster, database: Json) -> None:
     uid = database["uid"]
     with cluster.client(database) as early:

@@ -126,9 +126,9 @@ MOVE |= {"bytes_total": 200, "bytes_done": 50, "reasons": [], "evidence": None, 
         (("node", "snapshots", "3", "--delete", "before"), "DELETE /v1/nodes/3/snapshots/before", None),
         (("db", "delete", "orders", "--yes"), "DELETE /v1/bdbs/1", None),
         (
-            ("db", "update", "orders", "--memory", "2gb", "--no-replication", "--no-strict"),
+            ("db", "update", "orders", "--memory", "2gb", "--no-replication", "--no-strict", "--notify-keyspace-events", ""),
             "PUT /v1/bdbs/1",
-            {"memory_size": 2 << 30, "replication": False, "strict": False},
+            {"memory_size": 2 << 30, "replication": False, "strict": False, "notify_keyspace_events": ""},
         ),
         (
             (

@@ -100,6 +100,19 @@ def test_connection_state_moves_along(kind: ServerKind, tmp_path: Path) -> None:
 
 
 @both_servers
+def test_state_that_a_transaction_sets_moves_along(kind: ServerKind, tmp_path: Path) -> None:
+    with endpoint_world(kind, tmp_path) as world, world.raw() as client, world.raw() as tracker:
+        say(client, b"AUTH client-password\r\n", b"+OK\r\n")
+        say(tracker, b"AUTH client-password\r\n", b"+OK\r\n")
+        say(client, b"MULTI\r\nCLIENT SETNAME mover\r\nSELECT 4\r\nSELECT 99\r\nGET k\r\nEXEC\r\n", b"$-1\r\n")
+        say(tracker, b"HELLO 3\r\nMULTI\r\nCLIENT TRACKING ON\r\nGET k\r\nEXEC\r\n", b"_\r\n")
+        world.hand_off()
+        after = say(client, b"CLIENT INFO\r\n", b"\n")
+        assert [word for word in (b"name=mover", b"db=4") if word not in after] == []
+        assert tracker.recv(100) == b""  # it would not hear of changes any more
+
+
+@both_servers
 def test_refused_commands_go_to_the_new_primary(kind: ServerKind, tmp_path: Path) -> None:
     """The endpoint is not told of the hold at all: the old primary refuses, nobody sees it."""
     with endpoint_world(kind, tmp_path) as world:

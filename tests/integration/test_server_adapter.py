@@ -257,6 +257,24 @@ def test_settings_and_saves(kind: ServerKind, tmp_path: Path) -> None:
 
 
 @both_servers
+def test_the_buffer_for_replicas_grows_with_a_running_server(kind: ServerKind, tmp_path: Path) -> None:
+    with running(kind, tmp_path, settings=server_settings(maxmemory_bytes=64 * MIB)) as server:
+
+        def limit() -> int:
+            shown = str(server.ask("CONFIG", "GET", "client-output-buffer-limit"))
+            return int(shown.partition(" slave ")[2].split()[0]) // MIB
+
+        async def scenario(servers: ServerAdapter) -> None:
+            session = await servers.manage(server.target)
+            assert limit() == 512
+            for memory, expected in ((400, 512), (2048, 576), (64, 576)):
+                await session.apply(server_settings(maxmemory_bytes=memory * MIB))
+                assert limit() == expected
+
+        run(scenario)
+
+
+@both_servers
 def test_the_first_snapshot_does_not_wait_for_a_rule(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path, is_open=True) as server:
 

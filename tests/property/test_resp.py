@@ -119,6 +119,35 @@ def test_inline_commands_are_found_wherever_the_stream_is_cut(expected: list[lis
     assert found == [(arguments[0].upper() if arguments else b"", arguments) for arguments in expected]
 
 
+quotables = st.binary(max_size=6).map(lambda word: b'"%b"' % b"".join(b"\\x%02x" % byte for byte in word))
+
+
+@given(st.lists(st.lists(st.one_of(words, quotables, words.map(lambda w: b"'%b'" % w)), min_size=1, max_size=4), max_size=4))
+def test_quoted_inline_commands_have_the_words_that_the_servers_read(expected: list[list[bytes]]) -> None:
+    stream = b"".join(b"\t ".join(arguments) + b"\r\n" for arguments in expected)
+    start, found = 0, []
+    for end, word in CommandScanner().scan(stream):
+        arguments = split_arguments(stream[start:end])
+        assert word == arguments[0].upper()
+        found.append(arguments)
+        start = end
+    assert found == [[plain(argument) for argument in arguments] for arguments in expected]
+
+
+def plain(word: bytes) -> bytes:
+    """Without its quotes."""
+    if word[:1] != b'"':
+        return word.strip(b"'")
+    return bytes.fromhex(word[1:-1].replace(b"\\x", b"").decode())
+
+
+def test_inline_commands_the_servers_refuse_are_refused() -> None:
+    for line in (b'ECHO "a', b"ECHO 'a", b'ECHO a"b', b'"PING', b"ECHO 'a\\'", b'ECHO "a\\'):
+        scanner = CommandScanner()
+        assert scanner.scan(b"PING\r\n" + line + b"\r\n") == [(6, b"PING")]
+        assert scanner.error == "unbalanced quotes in request"
+
+
 @given(st.binary(max_size=80), st.lists(st.integers(min_value=0), max_size=4))
 def test_any_bytes_are_commands_or_an_error(stream: bytes, places: list[int]) -> None:
     scanner, tail = CommandScanner(), b""

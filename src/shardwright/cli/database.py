@@ -42,6 +42,12 @@ Strict = Annotated[
     bool | None,
     typer.Option("--strict/--no-strict", help="Answer a write only once the replica has it; needs --replication."),
 ]
+Notifications = Annotated[
+    str | None,
+    typer.Option(
+        "--notify-keyspace-events", metavar="LETTERS", help="Events that the servers publish, such as KEA; '' for none."
+    ),
+]
 
 _AOF_POLICIES = {"every-sec": "appendfsync-every-sec", "always": "appendfsync-always"}
 
@@ -76,6 +82,7 @@ def _create(
     database_password_file: PasswordOf = None,
     rack_aware: RackAware = None,
     strict: Strict = None,
+    notify_keyspace_events: Notifications = None,
     shards: Annotated[int | None, typer.Option("--shards", min=1, help="Number of slot groups.")] = None,
     proxy_policy: Annotated[
         str | None, typer.Option("--proxy-policy", metavar="POLICY", help="Where the endpoint is served.")
@@ -95,6 +102,7 @@ def _create(
         password_file=database_password_file,
         rack_aware=rack_aware,
         strict=strict,
+        notify_keyspace_events=notify_keyspace_events,
     )
     given = {"name": name, "port": port, "shards_count": shards, "proxy_policy": proxy_policy, "server": server}
     database = session.api.post("/v1/bdbs", changed | {key: value for key, value in given.items() if value is not None})
@@ -134,6 +142,7 @@ def _update(
     database_password_file: PasswordOf = None,
     rack_aware: RackAware = None,
     strict: Strict = None,
+    notify_keyspace_events: Notifications = None,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
@@ -148,6 +157,7 @@ def _update(
         password_file=database_password_file,
         rack_aware=rack_aware,
         strict=strict,
+        notify_keyspace_events=notify_keyspace_events,
     )
     if not changed:
         raise usage("nothing to change was given", remedy="shardwright db update --help lists what can be changed")
@@ -202,6 +212,7 @@ def _settings(
     password_file: Path | None,
     rack_aware: bool | None,
     strict: bool | None,
+    notify_keyspace_events: str | None,
 ) -> dict[str, object]:
     wanted: dict[str, object | None] = {
         "memory_size": parsed(parse_bytes, memory),
@@ -213,6 +224,7 @@ def _settings(
         "authentication_redis_pass": _first_line(password_file),
         "rack_aware": rack_aware,
         "strict": strict,
+        "notify_keyspace_events": notify_keyspace_events,
     }
     return {key: value for key, value in wanted.items() if value is not None}
 
@@ -277,6 +289,7 @@ def _described(database: dict[str, Any]) -> str:
             ("replication", bool(database.get("replication"))),
             ("persistence", f"{database.get('data_persistence')} {policy or ''}".strip()),
             ("eviction", database.get("eviction_policy")),
+            ("notifications", database.get("notify_keyspace_events") or "none"),
             ("password", "required" if database.get("authentication_redis_pass") else "none, or not yours to see"),
             ("rack aware", bool(database.get("rack_aware"))),
             ("strict", bool(database.get("strict"))),

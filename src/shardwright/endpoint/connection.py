@@ -29,6 +29,8 @@ KEEPALIVE_S = 300
 """An idle client is asked after this long whether it is still there, as the servers do."""
 LINGER_S = 1.0
 """How long a closed client may take to close too, before the socket goes: a socket closed with unread bytes resets."""
+READ_REST_S = 60.0
+"""How long a client that sends no more may take to read what it is owed."""
 
 
 Buffer = bytes | bytearray
@@ -87,6 +89,8 @@ class ClientConnection(asyncio.Protocol):
         self.is_slow = False
         self.active_at = 0.0
         """When the client last sent something, by the loop's clock."""
+        self._is_eof = False
+        """The client sends no more; what it has sent is still to be answered."""
         self._loop = loop
         self._now = loop.time
         self._backend: BackendConnection | None = None
@@ -138,8 +142,9 @@ class ClientConnection(asyncio.Protocol):
         self.settle()
 
     def eof_received(self) -> bool:
-        self.finish()
-        return False
+        self._is_eof = True
+        self.settle()
+        return not self._is_finishing
 
     def connection_lost(self, error: Exception | None) -> None:
         self.session.ended()
@@ -178,7 +183,7 @@ class ClientConnection(asyncio.Protocol):
         if session.to_backend and self._backend is not None:
             self._backend.write(b"".join(session.to_backend))
             session.to_backend.clear()
-        if session.wants_close:
+        if session.wants_close or (self._is_eof and session.owes_nothing):
             self.finish()
             return
         should_read = not (session.is_full or session.is_frozen)
@@ -200,7 +205,8 @@ class ClientConnection(asyncio.Protocol):
         session = self.session
         session.backend_data(data, self._now())
         transport = self.transport
-        if transport is not None and session.phase is Phase.READY and self.is_reading and not session.to_backend:
+        is_usual = self.is_reading and not session.to_backend and not self._is_eof
+        if transport is not None and session.phase is Phase.READY and is_usual:
             if session.to_client:
                 self._write(session.to_client)
             if session.is_full or session.wants_close or session.needs_ticks or session.is_frozen:
@@ -387,6 +393,10 @@ class ClientConnection(asyncio.Protocol):
         self.is_reading = True
         self._adjust_reading()
         if transport.is_closing():
+            return
+        if self._is_eof:
+            transport.close()  # behind all that is written
+            self._linger = self._loop.call_later(READ_REST_S, self._gone)
             return
         if transport.can_write_eof():
             transport.write_eof()

@@ -10,10 +10,10 @@ from functools import partial
 from shardwright.endpoint import login
 from shardwright.endpoint.gate import Gate
 from shardwright.endpoint.ledger import ABORTED, DISCARD, NO_PRIMARY, OK, Entry, Kind, Ledger, Transaction
-from shardwright.endpoint.resp import ERROR, CommandScanner, ProtocolError, encode_command, split_arguments
+from shardwright.endpoint.resp import ERROR, CommandScanner, ProtocolError, elements_of, encode_command, split_arguments
 from shardwright.endpoint.setup import ConnectionState, hello_with_id
 from shardwright.endpoint.strict import Assurance
-from shardwright.endpoint.words import RULES, STORES_NOTHING, Rule
+from shardwright.endpoint.words import NEVER_QUEUED, RULES, STORES_NOTHING, Rule
 
 _IN_TRANSACTION = b"-ERR Command not allowed inside a transaction\r\n"
 _WHILE_SUBSCRIBED = b"-ERR Command not allowed on a connection that has subscribed\r\n"
@@ -70,7 +70,11 @@ class Dialogue:
         """Do what a command asks. False: not now."""
         rule = RULES.get(word)
         if rule is Rule.NOTHING:
-            return True
+            if not split_arguments(raw):
+                return True
+            rule = None
+        if rule is Rule.ATTACK:
+            return self._close_behind_answers()
         if not self.is_authenticated and rule not in (Rule.AUTH, Rule.HELLO, Rule.RESET, Rule.QUIT):
             return self.refuse(login.NOAUTH)
         if rule is None:
@@ -96,9 +100,14 @@ class Dialogue:
         """Answer that the bytes make no sense, and close."""
         if not self._is_at_barrier:
             return False
-        self.refuse(f"-ERR Protocol error: {text}\r\n".encode())
+        self.refuse(f"-ERR Protocol error: {text}\r\n".encode("latin-1"))
         self.close()
         return True
+
+    def _close_behind_answers(self) -> bool:
+        if self._is_at_barrier:
+            self.close()
+        return self.is_closing
 
     @property
     def _is_at_barrier(self) -> bool:
@@ -118,7 +127,7 @@ class Dialogue:
             case Rule.MULTI:
                 return self._begin_transaction(word, raw, now)
             case Rule.SELECT:
-                return self._forward(Kind.STATE, word, raw, now, effect=partial(self._selected, raw))
+                return self._forward(Kind.STATE, word, raw, now, effect=self._effect_of(word, raw))
             case Rule.WATCH | Rule.UNWATCH:
                 sent = self._forward(Kind.STATE, word, raw, now)
                 if sent:
@@ -157,6 +166,18 @@ class Dialogue:
             transaction.bytes_kept += len(raw)
         self.ledger.add(entry)
         return True
+
+    def _effect_of(self, word: bytes, raw: bytes) -> login.Effect | None:
+        """What a success of this command changes here; None: nothing."""
+        if word == b"SELECT":
+            return partial(self._selected, raw)
+        if word != b"CLIENT":
+            return None
+        arguments = split_arguments(raw)
+        if arguments[1:2] and arguments[1].upper() == b"TRACKING" and len(arguments) > 2:
+            return partial(self._tracked, arguments[2].upper() == b"ON")
+        setting = login.setting_of(arguments)
+        return None if setting is None else partial(self._set, setting, raw)
 
     def _selected(self, raw: bytes, reply: bytes) -> None:
         if reply[0] != ERROR:
@@ -197,8 +218,8 @@ class Dialogue:
         entry.transaction = transaction
         transaction.exec_sent = True
         if is_exec:
+            entry.effect = self._effect_of_all(transaction)
             transaction.members.append(entry)
-            entry.effect = partial(self._executed, transaction)
             if self.gate.spec.is_strict:
                 self.assurance.guard(entry)
         self._leave_transaction()
@@ -210,13 +231,23 @@ class Dialogue:
         self._transaction = None
         self._is_watching = False
 
-    def _executed(self, transaction: Transaction, reply: bytes) -> None:
+    def _effect_of_all(self, transaction: Transaction) -> login.Effect | None:
+        """What an EXEC changes here; None: nothing."""
+        queued = [member for member in transaction.members[1:] if member.word not in NEVER_QUEUED]
+        effects = [self._effect_of(member.word, member.raw) for member in queued]
+        return partial(self._executed, effects) if any(effects) else None
+
+    def _executed(self, effects: list[login.Effect | None], reply: bytes) -> None:
+        """Each member's own reply says whether it succeeded. A null says that nothing ran."""
         if reply[:1] != b"*" or reply[:2] == b"*-":
             return
-        for member in transaction.members:
-            arguments = split_arguments(member.raw) if member.word == b"SELECT" else []
-            if len(arguments) == 2 and arguments[1].isdigit():
-                self.state.database = int(arguments[1])
+        replies = elements_of(reply)
+        if len(replies) != len(effects):
+            self.close()  # which one belongs to which member, and so the connection's state, is not known
+            return
+        for effect, own in zip(effects, replies, strict=True):
+            if effect is not None:
+                effect(own)
 
     def _refuse_in_transaction(self) -> bool:
         assert self._transaction is not None
@@ -242,7 +273,7 @@ class Dialogue:
             case Rule.QUIT:
                 return self._quit()
             case Rule.RESET:
-                return self._reset()
+                return self._reset() if len(arguments) == 1 else self.refuse(login.wrong_number("reset"))
             case Rule.CLIENT:
                 return self._client(word, arguments, raw, now)
             case _ if self._transaction is not None:
@@ -315,17 +346,19 @@ class Dialogue:
 
     def _client(self, word: bytes, arguments: list[bytes], raw: bytes, now: float) -> bool:
         what = arguments[1].upper() if len(arguments) > 1 else b""
+        refusal = b""
         if what == b"REPLY" and arguments[2:3] and arguments[2].upper() != b"ON":
-            return self.refuse(_REPLY_MODE)
-        if what == b"MAINT_NOTIFICATIONS":
-            return self.refuse(b"-ERR unknown subcommand '%b'. Try CLIENT HELP.\r\n" % arguments[1])
-        if self._transaction is not None:
-            return self._forward(Kind.MEMBER, word, raw, now)
-        if what == b"TRACKING" and len(arguments) > 2:
-            return self._forward(Kind.STATE, word, raw, now, effect=partial(self._tracked, arguments[2].upper() == b"ON"))
-        if (setting := login.setting_of(arguments)) is not None:
-            return self._forward(Kind.STATE, word, raw, now, effect=partial(self._set, setting, raw))
-        return self._forward(Kind.PLAIN, word, raw, now)
+            refusal = _REPLY_MODE
+        elif what == b"MAINT_NOTIFICATIONS":
+            refusal = b"-ERR unknown subcommand '%b'. Try CLIENT HELP.\r\n" % arguments[1]
+        if refusal:
+            if self._transaction is not None:
+                self._transaction.is_broken = True
+            return self.refuse(refusal)
+        effect = self._effect_of(word, raw)
+        if effect is None or self._transaction is not None:
+            return self._forward(Kind.PLAIN, word, raw, now)
+        return self._forward(Kind.STATE, word, raw, now, effect=effect)
 
     def _tracked(self, on: bool, reply: bytes) -> None:
         if reply[0] != ERROR:

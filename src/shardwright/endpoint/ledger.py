@@ -74,6 +74,11 @@ class Entry:
         self.effect: Callable[[bytes], None] | None = None
         """Told the reply, once it is final."""
 
+    @property
+    def may_stream(self) -> bool:
+        """A long reply may be passed on as it comes: no more of it must be known than its beginning."""
+        return self.kind in (Kind.PLAIN, Kind.BLOCKING) or (self.kind is Kind.EXEC and self.effect is None)
+
 
 class Transaction:
     """A MULTI and everything behind it, kept until EXEC is answered: as nothing of it runs before that, all of it can be

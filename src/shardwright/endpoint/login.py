@@ -1,6 +1,7 @@
 """The words of AUTH, HELLO and CLIENT that the endpoint understands itself, with the servers' own error texts. Pure."""
 
 import hmac
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ NO_PASSWORD_SET = (
 BAD_NAME = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
 OK = b"+OK\r\n"
 USER = b"default"
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def answer_auth(arguments: list[bytes], password: str) -> bytes:
         case [user, given]:
             return OK if is_right(user, given, password) else WRONGPASS
         case []:
-            return b"-ERR wrong number of arguments for 'auth' command\r\n"
+            return wrong_number("auth")
         case _:
             return b"-ERR syntax error\r\n"
 
@@ -57,7 +59,7 @@ def parse_hello(arguments: list[bytes]) -> HelloRequest | bytes:
     """What a HELLO asks for, or the error reply."""
     if len(arguments) < 2:
         return HelloRequest(None)
-    if not arguments[1].lstrip(b"-").isdigit():
+    if not _INTEGER.fullmatch(arguments[1]):
         return b"-ERR Protocol version is not an integer or out of range\r\n"
     protocol = int(arguments[1])
     if protocol not in (2, 3):
@@ -79,6 +81,11 @@ def parse_hello(arguments: list[bytes]) -> HelloRequest | bytes:
             case _:
                 return b"-ERR Syntax error in HELLO option '%b'\r\n" % rest[0].translate(None, b"\r\n")
     return HelloRequest(protocol, user, password, name)
+
+
+def wrong_number(command: str) -> bytes:
+    """The error of a command with too few or too many arguments."""
+    return f"-ERR wrong number of arguments for '{command}' command\r\n".encode()
 
 
 def is_name(name: bytes) -> bool:

@@ -30,7 +30,11 @@ HOLD_MAX_S = 4.0
 CONFIRM_SLICE_S = 0.05
 """Strict mode: how long one question after a replica's offset may keep the server connection; well below DRAIN_S."""
 CONFIRM_MAX_S = 2.0
-"""Strict mode: after this long without a replica that has it, a write is answered with an error."""
+"""Strict mode: after this long without a replica that has it, or is on its way to it, a write is answered with an error."""
+CONFIRM_LONGEST_S = 60.0
+"""Strict mode: the same however busy a replica is. After this long (``repl-timeout``) the servers end a silent link too."""
+CONFIRM_BYTES_PER_S = 16 * 1024 * 1024
+"""Strict mode: a replica that says nothing may be executing what it has received: as long as that takes at this rate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,17 @@ they got, nothing is looked at twice, and the body of a bulk is jumped over. The
 what a scan left over, appends to it, and scans again once ``at`` bytes are there. Must not know what commands mean.
 """
 
-import shlex
+import re
 
-ARGUMENTS_MAX = 1024 * 1024
-"""Arguments of one command; the servers' own limit."""
+ARGUMENTS_MAX = 2**31 - 1
+"""Arguments of one command; the servers' own limit. What bounds the memory is COMMAND_BYTES_MAX."""
 BULK_BYTES_MAX = 512 * 1024 * 1024
 """One argument; the servers' default ``proto-max-bulk-len``."""
 COMMAND_BYTES_MAX = BULK_BYTES_MAX + 1024 * 1024
 """One whole command: it is kept until it is complete, so it must be bounded."""
 LINE_BYTES_MAX = 64 * 1024
-"""An inline command or a header line; the servers' own limit."""
+"""An inline command or a header line. The servers refuse a longer one too, except that some let one pass which they could
+read at once."""
 STRANGER_ARGUMENTS_MAX = 10
 STRANGER_BULK_BYTES_MAX = 16384
 """What a client may send before it has authenticated, as the servers limit it."""
@@ -28,6 +29,17 @@ _SHORT_ARRAYS = {b"*%d\r\n" % n: n for n in range(1, 10)}
 _SHORT_BULKS = {b"$%d\r\n" % n: n for n in range(10)}
 _TWO_DIGIT_BULKS = {b"$%d\r\n" % n: n for n in range(10, 100)}
 _ODD = (ERROR, PUSH)
+_DIGITS = re.compile(rb"0|[1-9][0-9]{0,9}")
+_NEGATIVE = re.compile(rb"-[1-9][0-9]{0,18}")
+_LINE_END = b"\r\n"
+_SPACES = re.compile(rb"[ \t\n\r\x0b\x0c]*")
+_NEEDS_CARE = re.compile(rb"[\"'\x0b\x0c]")
+_DOUBLE = rb'"((?:[^"\\]|\\.)*+)"'
+_SINGLE = rb"'((?:\\'|[^'])*+)'"
+_TOKEN = re.compile(rb"""(?:[^ \t\n\r"']++|%b|%b)++(?=[ \t\n\r]|\Z)""" % (_DOUBLE, _SINGLE), re.DOTALL)
+_PIECE = re.compile(rb"""([^"']++)|%b|%b""" % (_DOUBLE, _SINGLE), re.DOTALL)
+_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 _LINES = frozenset(b"+-:_,#(")
 _BLOBS = frozenset(b"$!=")
 _ARRAYS = frozenset(b"*~>")
@@ -82,12 +94,13 @@ class CommandScanner:
                 if count is not None:
                     at += 4
                 elif buffer[at] != _COMMAND:
-                    end = find(b"\n", at)
+                    end = _inline_end(buffer, at)
+                    _check_line((size if end < 0 else end) - at, "too big inline request")
                     if end < 0:
-                        _check_line(size - at, "too big inline request")
                         break
+                    word = _inline_word(buffer[at:end])
                     base = at = end + 1
-                    found.append((at, _inline_word(buffer[found[-1][0] if found else 0 : end])))
+                    found.append((at, word))
                     continue
                 else:
                     end = find(b"\r\n", at)
@@ -139,9 +152,9 @@ class CommandScanner:
         self._word = word
 
     def _count(self, digits: bytes) -> int:
-        if digits == b"-1":
+        if _NEGATIVE.fullmatch(digits):
             return -1
-        if not digits.isdigit() or len(digits) > 9 or (count := int(digits)) > ARGUMENTS_MAX:
+        if not _DIGITS.fullmatch(digits) or (count := int(digits)) > ARGUMENTS_MAX:
             raise ProtocolError("invalid multibulk length")
         if self.is_stranger and count > STRANGER_ARGUMENTS_MAX:
             raise ProtocolError("unauthenticated multibulk length")
@@ -149,9 +162,9 @@ class CommandScanner:
 
     def _length(self, header: bytes) -> int:
         if header[:1] != b"$":
-            raise ProtocolError(f"expected '$', got '{chr(header[0]) if header else ' '}'")
+            raise ProtocolError(f"expected '$', got '{chr(header[0]) if header[:1].strip(_LINE_END) else ' '}'")
         digits = header[1:]
-        if not digits.isdigit() or len(digits) > 10 or (length := int(digits)) > BULK_BYTES_MAX:
+        if not _DIGITS.fullmatch(digits) or (length := int(digits)) > BULK_BYTES_MAX:
             raise ProtocolError("invalid bulk length")
         if self.is_stranger and length > STRANGER_BULK_BYTES_MAX:
             raise ProtocolError("unauthenticated bulk length")
@@ -178,7 +191,7 @@ class ReplyScanner:
         """A reply has begun and is not complete."""
         return self._inside
 
-    def scan(self, buffer: bytes) -> list[int]:
+    def scan(self, buffer: bytes | bytearray) -> list[int]:
         """Ends of the complete replies and pushes in ``buffer``, which begins where the last scan left off: at the last
         end it returned, or wherever ``skip`` was told. Raises ProtocolError."""
         ends: list[int] = []
@@ -237,7 +250,17 @@ class ReplyScanner:
         self.at -= count
 
 
-def _number(digits: bytes) -> int:
+def elements_of(reply: bytes) -> list[bytes]:
+    """The elements of one complete array."""
+    body = reply[reply.index(b"\r\n") + 2 :]
+    start, found = 0, []
+    for end in ReplyScanner().scan(body):
+        found.append(body[start:end])
+        start = end
+    return found
+
+
+def _number(digits: bytes | bytearray) -> int:
     try:
         return int(digits)
     except ValueError:
@@ -249,22 +272,53 @@ def _check_line(length: int, text: str) -> None:
         raise ProtocolError(text)
 
 
+def _inline_end(buffer: bytes, at: int) -> int:
+    """Where an inline command's line feed is; -1: not there. The servers never see the one behind a NUL."""
+    end = buffer.find(b"\n", at)
+    return -1 if buffer.find(b"\0", at, max(end, at)) >= 0 else end
+
+
 def _inline_word(line: bytes) -> bytes:
-    words = line.split(None, 1)
-    return words[0].strip(b"\"'").upper() if words else b""
+    words = split_inline(line) if _NEEDS_CARE.search(line) else line.split(None, 1)
+    return words[0].upper() if words else b""
+
+
+def split_inline(line: bytes) -> list[bytes]:
+    """The arguments of an inline command. A closed quote within a word is accepted as newer servers do it; an older one that
+    refuses the command closes the connection itself. Raises ProtocolError for unbalanced quotes."""
+    words: list[bytes] = []
+    at = 0
+    while (at := _skip_spaces(line, at)) < len(line):
+        token = _TOKEN.match(line, at)
+        if token is None:
+            raise ProtocolError("unbalanced quotes in request")
+        words.append(_PIECE.sub(_unquoted, token[0]))
+        at = token.end()
+    return words
+
+
+def _skip_spaces(line: bytes, at: int) -> int:
+    found = _SPACES.match(line, at)
+    return found.end() if found else at
+
+
+def _unquoted(piece: re.Match[bytes]) -> bytes:
+    plain, double, single = piece.groups()
+    if double is not None:
+        return _ESCAPE.sub(_unescaped, double)
+    return bytes(plain) if single is None else single.replace(b"\\'", b"'")
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    code = escape[1]
+    return bytes([int(code[1:], 16)]) if len(code) == 3 else _ESCAPED.get(code, code)
 
 
 def split_arguments(command: bytes) -> list[bytes]:
     """The arguments of one complete command, inline or not, its first word included. Raises ProtocolError for unbalanced
     quotes."""
     if command[:1] != b"*":
-        line = command.strip()
-        if b'"' not in line and b"'" not in line:
-            return line.split()
-        try:
-            return [word.encode("latin-1") for word in shlex.split(line.decode("latin-1"))]
-        except ValueError:
-            raise ProtocolError("unbalanced quotes in request") from None
+        return split_inline(command)
     arguments: list[bytes] = []
     at = command.index(b"\r\n") + 2
     size = len(command)

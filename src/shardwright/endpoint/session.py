@@ -72,6 +72,9 @@ class Session(Dialogue):
         self._reply_tail = bytearray()
         self._first = b""  # of the reply that streams
         self._leaving_since: float | None = None
+        self._closed_by: Target | None = None
+        """The server that closed its connection while it owed replies. If it is alive it meant this client."""
+        self._said_protocol_error = False
         self._charged = 0
         self._told_at = gate.flow  # the gate's number when it was last followed
         self._flowing_at = -1  # … for which a chunk of plain commands goes straight to the server
@@ -133,6 +136,11 @@ class Session(Dialogue):
     def is_drained(self) -> bool:
         """Nothing is in flight that would end by itself."""
         return not self.ledger.flight or self.is_blocking
+
+    @property
+    def owes_nothing(self) -> bool:
+        """A client that sends no more has nothing to wait for but what others do."""
+        return self._is_raw or self.is_blocking or (not self.ready and self._is_at_barrier)
 
     @property
     def is_quiet(self) -> bool:
@@ -224,10 +232,13 @@ class Session(Dialogue):
                 break
             self.ready.popleft()
             self._ready_bytes -= len(raw)
-        if self.assurance.is_due and self.phase is Phase.READY and self._transaction is None:
+        if self.assurance.may_ask and self.phase is Phase.READY and self._transaction is None:
             self.to_backend += self.assurance.ask(now)
         if self._scanner.error and not self.ready and not self.is_closing:
-            self.fail_protocol(self._scanner.error)
+            if self._said_protocol_error:
+                self.close()  # one such error is told, the first
+            else:
+                self.fail_protocol(self._scanner.error)
         self._note(now)
 
     def _note(self, now: float) -> None:
@@ -241,7 +252,13 @@ class Session(Dialogue):
             self.blocked_since = now
             if not self.gate.is_open or self.failure:
                 self.gate.counts.held += max(1, len(self.ready))
-        is_plain = self.is_authenticated and self._transaction is None and not self._is_raw and ledger.order is None
+        is_plain = (
+            self.is_authenticated
+            and self._transaction is None
+            and not self._is_raw
+            and ledger.order is None
+            and not self._scanner.error
+        )
         self._flowing_at = self.gate.flow if can_send and is_plain else -1
 
     def _charge(self) -> None:
@@ -261,6 +278,7 @@ class Session(Dialogue):
         """A connection to ``target`` is open: log in and look."""
         self.phase = Phase.SETUP
         self._target = target
+        self._said_protocol_error = False
         self._replies = ReplyScanner()
         self._reply_tail = bytearray()
         self._setup = Setup(self.gate.spec.application_secret, self.state, run_id=target.run_id)
@@ -273,12 +291,15 @@ class Session(Dialogue):
         if tail:
             tail += data
             if len(tail) < scanner.at:
-                if len(tail) >= STREAM_FROM_BYTES:
+                if len(tail) >= STREAM_FROM_BYTES and self._may_stream(tail):
                     self._stream(bytes(tail))
                 return
-            data = bytes(tail)
         try:
-            ends = scanner.scan(data)
+            ends = scanner.scan(tail or data)
+            if tail:
+                if not ends and not self._may_stream(tail):
+                    return  # kept whole, and not copied for each piece that comes
+                data = bytes(tail)
             if ends:
                 self._receive(data, ends, now)
         except (ProtocolError, IndexError):
@@ -298,12 +319,7 @@ class Session(Dialogue):
     def _stream(self, rest: bytes) -> None:
         """Pass on what has come of an incomplete reply, unless its kind must be known first."""
         scanner = self._replies
-        ledger = self.ledger
-        head = ledger.flight[0] if ledger.flight else None
-        is_ours = self._is_raw or (
-            ledger.order is None and head is not None and head.kind in (Kind.PLAIN, Kind.EXEC, Kind.BLOCKING)
-        )
-        if self.phase is not Phase.READY or not is_ours or (not self._is_streaming and rest[0] in (ERROR, PUSH)):
+        if not self._may_stream(rest):
             self._reply_tail = bytearray(rest)
             return
         count = min(scanner.at, len(rest))
@@ -314,6 +330,12 @@ class Session(Dialogue):
             self._emit(rest[:count])
             scanner.skip(count)
         self._reply_tail = bytearray(rest[count:])
+
+    def _may_stream(self, rest: bytes | bytearray) -> bool:
+        ledger = self.ledger
+        head = ledger.flight[0] if ledger.flight else None
+        is_ours = self._is_raw or (ledger.order is None and head is not None and head.may_stream)
+        return self.phase is Phase.READY and is_ours and (self._is_streaming or rest[0] not in (ERROR, PUSH))
 
     def _emit(self, data: bytes) -> None:
         self.to_client.append(data)
@@ -348,6 +370,7 @@ class Session(Dialogue):
             elif reply[0] == PUSH:
                 self._emit(reply)
             else:
+                self._said_protocol_error = reply.startswith(b"-ERR Protocol error: ")
                 self.ledger.settle(reply)
 
     def _after_replies(self, now: float) -> None:
@@ -378,6 +401,9 @@ class Session(Dialogue):
         else:
             return
         self._setup = None
+        if self._is_shut_out():
+            self.close()
+            return
         self.failure = ""
         self.phase = Phase.READY
         self.gate.hellos[self.state.protocol] = setup.hello
@@ -389,9 +415,14 @@ class Session(Dialogue):
     def backend_lost(self, now: float) -> None:
         """The server connection ended, or could not be opened."""
         was_ready = self.phase is Phase.READY
+        if was_ready and self.ledger.flight and not self.wants_drop and self._leaving_since is None:
+            self._closed_by = self._target
         self._forget_backend()
         if not was_ready:
             self._note(now)
+            return
+        if self._said_protocol_error:
+            self.close()  # nothing behind it has been executed or answered
             return
         is_planned = self.gate.hold is not None  # then nothing that blocks has been served: FIN, and the client asks again
         if self._is_streaming or self._is_raw or (self.is_blocking and is_planned):
@@ -402,6 +433,12 @@ class Session(Dialogue):
                 self.close()
         self.pump(now)
         self._charge()
+
+    def _is_shut_out(self) -> bool:
+        """The same process serves as before and closed its connection on its own. It had a reason, such as a protocol error:
+        what the client sent behind must not run as if nothing had been."""
+        closed_by, self._closed_by = self._closed_by, None
+        return closed_by is not None and closed_by == self._target and bool(closed_by.run_id)
 
     def drop_backend(self) -> None:
         if self.phase is not Phase.NONE:

@@ -11,7 +11,9 @@ class Rule(Enum):
     """How a command that is not simply forwarded is treated."""
 
     NOTHING = auto()
-    """An empty line: no reply."""
+    """An empty line, which has no reply; or a command with an empty name, which has one."""
+    ATTACK = auto()
+    """First words of an HTTP request: the servers close, so that no web page can make a browser send them commands."""
     AUTH = auto()
     HELLO = auto()
     RESET = auto()
@@ -35,6 +37,8 @@ class Rule(Enum):
 
 RULES: dict[bytes, Rule] = {
     b"": Rule.NOTHING,
+    b"POST": Rule.ATTACK,
+    b"HOST:": Rule.ATTACK,
     b"AUTH": Rule.AUTH,
     b"HELLO": Rule.HELLO,
     b"RESET": Rule.RESET,
@@ -86,6 +90,10 @@ STORES_NOTHING = READS | frozenset(
     for word in line.split()
 )
 """Strict mode: what cannot have written anything that a replica would have to have. MULTI and EXEC are none of them."""
+
+
+NEVER_QUEUED = frozenset((b"MULTI", b"WATCH"))
+"""Answered at once within a transaction, with an error; some servers let its EXEC run all the same, without them."""
 
 
 class _NotPlainWhenStrict:

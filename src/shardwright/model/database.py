@@ -108,6 +108,8 @@ class Database:
     """Whether the operator chose the port; the wire reports 0 otherwise (rest-api.md 4.5)."""
     failure: str = ""
     """Why the creation failed; empty otherwise."""
+    notify_keyspace_events: str = ""
+    """Which events on keys the servers publish, in the letters of their directive; empty: none."""
     options: dict[str, object] = field(default_factory=dict)
     """Other accepted keys, stored and shown; they decide nothing here."""
 
@@ -125,7 +127,10 @@ class Database:
     def settings_fingerprint(self) -> str:
         """Equal exactly when every setting that a running server can change is equal. ``Shard.kept`` reads it too."""
         rules = ",".join(f"{rule.seconds}/{rule.writes}" for rule in self.snapshot_rules)
-        return f"{self.shard_memory_bytes}|{self.eviction_policy}|{self.persistence}|{self.aof_policy}|{rules}"
+        notify = (
+            f"|{self.notify_keyspace_events}" if self.notify_keyspace_events else ""
+        )  # as in records of earlier versions
+        return f"{self.shard_memory_bytes}|{self.eviction_policy}|{self.persistence}|{self.aof_policy}|{rules}{notify}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ BACKLOG_BYTES_MAX = 64 * MIB
 """The backlog counts as used memory, so it takes from the data: at most a 32nd of ``maxmemory``, never more than this."""
 REPLICA_BUFFER_BYTES_MIN = 256 * MIB
 """Writes that arrive during a full sync wait here; below the servers' own default a busy sync would only loop."""
+VALUE_BYTES_MAX = 512 * MIB
+"""The servers' ``proto-max-bulk-len``: no client can write a larger value with one argument."""
+REPLICA_BUFFER_BYTES_BESIDES = 64 * MIB
+"""What other clients write while a large value is on its way to the replica."""
 SHUTDOWN_TIMEOUT_S = 3
 """A stopping primary waits this long for its replicas. They acknowledge once per second."""
 MAXCLIENTS = 10_000
@@ -92,6 +96,7 @@ def settings_of(database: Database) -> ServerSettings:
         persistence=database.persistence,
         aof_policy=database.aof_policy,
         snapshot_rules=database.snapshot_rules,
+        notify_keyspace_events=database.notify_keyspace_events,
     )
 
 
@@ -115,8 +120,8 @@ def render_config(file: ServerFile) -> str:
 def settings_commands(settings: ServerSettings) -> list[tuple[str, ...]]:
     """The commands that bring a running server to these settings, each safe to repeat.
 
-    What keeps data is switched on before what kept it until now is switched off. Two things stay as the process was started:
-    the checksum of snapshots (it cannot be changed) and the size of replica buffers (it depends on the node's memory).
+    What keeps data is switched on before what kept it until now is switched off. The checksum of snapshots stays as the
+    process was started: it cannot be changed. Replica buffers only grow (``replica_buffer_command``).
     """
     on, off = ("appendonly", "yes"), ("appendonly", "no")
     saves = ("save", save_rules(settings))
@@ -132,6 +137,7 @@ def settings_commands(settings: ServerSettings) -> list[tuple[str, ...]]:
         ("maxmemory", str(settings.maxmemory_bytes)),
         ("maxmemory-policy", settings.eviction_policy),
         ("repl-backlog-size", str(backlog_bytes(settings.maxmemory_bytes))),
+        ("notify-keyspace-events", settings.notify_keyspace_events),
         ("appendfsync", _appendfsync(settings.aof_policy)),
         *keeping,
     )
@@ -157,13 +163,33 @@ def backlog_bytes(maxmemory_bytes: int) -> int:
     return max(BACKLOG_BYTES_MIN, min(BACKLOG_BYTES_MAX, maxmemory_bytes // 32))
 
 
+def replica_buffer_bytes_min(maxmemory_bytes: int) -> int:
+    """What the hard limit for one replica must not be below. A server puts a whole command into the buffer at once, and
+    breaks the link when that exceeds the limit: written again, the value would break it again, for ever."""
+    largest = min(maxmemory_bytes or VALUE_BYTES_MAX, VALUE_BYTES_MAX)
+    return max(REPLICA_BUFFER_BYTES_MIN, largest + REPLICA_BUFFER_BYTES_BESIDES)
+
+
 def replica_buffer_bytes(maxmemory_bytes: int, memory_free_bytes: int) -> int:
-    """Hard limit of what may wait for one replica: half the data, at most a quarter of what is free (two replicas may sync
-    at once and still leave half). Reaching it ends that sync, which is seen and tried again later."""
-    wanted = maxmemory_bytes // 2 if maxmemory_bytes else 1024 * MIB
+    """Hard limit of what may wait for one replica: half the data, or twice the largest value. At most a quarter of what is
+    free (two replicas may sync at once and still leave half), but never below what one value needs. It is no memory that
+    is set aside. Reaching it ends that sync, which is seen and tried again later."""
+    least = replica_buffer_bytes_min(maxmemory_bytes)
+    wanted = max(maxmemory_bytes // 2, 2 * least)
     if memory_free_bytes:
         wanted = min(wanted, memory_free_bytes // 4)
-    return max(REPLICA_BUFFER_BYTES_MIN, wanted)
+    return max(least, wanted)
+
+
+def replica_buffer_command(limits: str, settings: ServerSettings) -> tuple[str, ...] | None:
+    """What makes a running server's limit fit settings that have grown; None: it does. ``limits``: as the server shows
+    them."""
+    words = limits.split()
+    now = next((int(words[at + 1]) for at, word in enumerate(words) if word in ("slave", "replica")), 0)
+    least = replica_buffer_bytes_min(settings.maxmemory_bytes)
+    if now >= least or now == 0:  # 0: no limit
+        return None
+    return ("CONFIG", "SET", "client-output-buffer-limit", f"replica {least} 0 0")
 
 
 def quoted(value: str) -> str:
@@ -240,6 +266,7 @@ def _memory(file: ServerFile) -> list[tuple[str, ...]]:
     return [
         ("maxmemory", str(settings.maxmemory_bytes)),
         ("maxmemory-policy", settings.eviction_policy),
+        ("notify-keyspace-events", settings.notify_keyspace_events),
         ("replica-ignore-maxmemory", "yes"),
         ("disable-thp", "yes"),
     ]

@@ -42,6 +42,7 @@ class ServerSettings:
     persistence: Persistence
     aof_policy: AofPolicy
     snapshot_rules: tuple[SnapshotRule, ...]
+    notify_keyspace_events: str = ""
 
 
 class ManagementSession(Protocol):

@@ -10,7 +10,7 @@ from shardwright.clock import Clock
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
 from shardwright.model.database import Persistence
 from shardwright.model.seen import ServerSeen
-from shardwright.server.config import marker, settings_commands
+from shardwright.server.config import marker, replica_buffer_command, settings_commands
 from shardwright.server.parse import info_fields, parse_info
 from shardwright.server.protocol import (
     APPLICATION_USER,
@@ -135,6 +135,9 @@ class Session:
         """
         keeps_snapshots = settings.persistence == Persistence.SNAPSHOT
         kept_none = keeps_snapshots and await self._call("CONFIG", "GET", "save") == ["save", ""]
+        limits = str(await self._call("CONFIG", "GET", "client-output-buffer-limit"))
+        if (growth := replica_buffer_command(limits, settings)) is not None:
+            await self._call(*growth)
         for command in settings_commands(settings):
             if command[2:] == ("appendonly", "no") and keeps_snapshots:
                 await self._require_snapshot()

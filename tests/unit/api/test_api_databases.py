@@ -102,6 +102,9 @@ def test_a_dry_run_writes_nothing() -> None:
         ({"redis_version": "3.2"}, Refusal.NOT_ACCEPTABLE, "invalid_version"),
         ({"authentication_redis_pass": "a\nb"}, Refusal.INVALID, "invalid_parameter"),
         ({"shards_placement": "anywhere"}, Refusal.INVALID, "invalid_parameter"),
+        ({"notify_keyspace_events": "KEq"}, Refusal.INVALID, "invalid_parameter"),
+        ({"notify_keyspace_events": "KE"}, Refusal.INVALID, "invalid_parameter"),
+        ({"notify_keyspace_events": "Ag$"}, Refusal.INVALID, "invalid_parameter"),
     ],
 )
 def test_what_cannot_be_had(body: dict[str, Any], refusal: Refusal, code: str) -> None:
@@ -341,10 +344,11 @@ def test_all_settings_reach_the_record() -> None:
         aof_policy="appendfsync-always",
         eviction_policy="allkeys-lfu",
         authentication_redis_pass="pw",
+        notify_keyspace_events="KEAA",
         slave_ha=False,
     ).answer
     assert (made.persistence, made.aof_policy, made.eviction_policy) == (Persistence.AOF, AofPolicy.ALWAYS, "allkeys-lfu")
-    assert made.password == "pw"
+    assert (made.password, made.notify_keyspace_events) == ("pw", "KEA")
     assert made.options == {"slave_ha": False}
 
 

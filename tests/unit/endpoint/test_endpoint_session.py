@@ -53,6 +53,14 @@ class Play:
         self.session.gate_changed(self.now)
         return self
 
+    def lose(self) -> "Play":
+        """The server dies, and another process is to be the primary."""
+        self.to_backend()
+        self.session.backend_lost(self.now)
+        target = self.gate.target
+        assert target is not None
+        return self.release(replace(target, generation=target.generation + 1, run_id=target.run_id + "+"))
+
     def dropped(self) -> bool:
         was, self.session.wants_drop = self.session.wants_drop, False
         return was
@@ -144,11 +152,74 @@ def test_a_watched_transaction_that_was_refused_fails_as_if_a_key_had_changed() 
     assert play.to_client() == b"+OK\r\n+OK\r\n+QUEUED\r\n*-1\r\n"
 
 
+def sets(play: Play, *commands: str, replies: bytes) -> Play:
+    """A transaction of these commands, executed with these replies."""
+    play.client(b"MULTI\r\n" + b"".join(f"{command}\r\n".encode() for command in commands) + b"EXEC\r\n")
+    return play.server(b"+OK\r\n" + b"+QUEUED\r\n" * len(commands) + replies)
+
+
+def test_what_a_transaction_sets_is_remembered_as_far_as_it_succeeded() -> None:
+    commands = (
+        "CLIENT SETNAME me",
+        "LRANGE l 0 -1",
+        "SELECT 3",
+        "SELECT 99",
+        "CLIENT SETINFO lib-name x",
+        "CLIENT NO-TOUCH maybe",
+    )
+    replies = b"+OK\r\n*2\r\n$1\r\na\r\n*1\r\n:1\r\n+OK\r\n-ERR range\r\n+OK\r\n-ERR syntax error\r\n"
+    play = sets(opened(), *commands, replies=b"*6\r\n" + replies)
+    assert play.session.state.database == 3
+    assert list(play.session.state.settings) == ["SETNAME", "SETINFO LIB-NAME"]
+    assert play.session.name == "me"
+    assert not play.session.is_tied
+
+
+def test_a_transaction_that_switches_tracking_on_ties_the_connection() -> None:
+    assert not sets(opened(), "CLIENT TRACKING ON", replies=b"*1\r\n-ERR no\r\n").session.is_tied
+    assert not sets(opened(), "CLIENT TRACKING ON", replies=b"*-1\r\n").session.is_tied
+    play = sets(opened(), "CLIENT TRACKING ON", replies=b"*1\r\n+OK\r\n")
+    assert play.session.is_tied
+    assert not sets(play, "CLIENT TRACKING OFF", replies=b"*1\r\n+OK\r\n").session.is_tied
+
+
+def test_a_transaction_that_goes_to_another_process_sets_what_it_sets_there() -> None:
+    play = opened().client(b"MULTI\r\nCLIENT SETNAME me\r\n").server(b"+OK\r\n+QUEUED\r\n")
+    play.session.freeze()
+    moved = Play()
+    moved.session.unpack(play.session.pack())
+    moved.client(b"EXEC\r\n").connect().server(b"+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n")
+    assert (moved.session.name, moved.to_client()) == ("me", b"*1\r\n+OK\r\n")
+
+
+def test_what_is_never_queued_has_no_reply_of_its_own() -> None:
+    play = opened().client(b"MULTI\r\nMULTI\r\nWATCH a\r\nSELECT 3\r\nEXEC\r\n")
+    play.server(b"+OK\r\n-ERR nested\r\n-ERR inside\r\n+QUEUED\r\n*1\r\n+OK\r\n")
+    assert (play.session.state.database, play.session.wants_close) == (3, False)
+    assert sets(play, "SELECT 4", replies=b"*2\r\n+OK\r\n+OK\r\n").session.wants_close
+
+
+def test_a_long_reply_to_exec_is_kept_whole_only_if_it_must_be_read() -> None:
+    long = b"$40000\r\n" + b"x" * 40_000 + b"\r\n"
+    play = sets(opened(), "GET a", "SET b 1", replies=b"*2\r\n" + long[:30_000])
+    assert len(play.to_client()) > 30_000
+    assert play.server(long[30_000:] + b"+OK\r\n").to_client().endswith(b"x\r\n+OK\r\n")
+    play = sets(play, "GET a", "SELECT 3", replies=b"*2\r\n" + long[:30_000])
+    assert play.to_client() == b"+OK\r\n+QUEUED\r\n+QUEUED\r\n"
+    play.server(long[30_000:]).server(b"+OK\r\n")
+    assert play.to_client() == b"*2\r\n" + long + b"+OK\r\n"
+    assert play.session.state.database == 3
+
+
+def test_what_is_refused_in_a_transaction_keeps_it_from_running() -> None:
+    play = opened().client(b"MULTI\r\nCLIENT REPLY OFF\r\nSET a 1\r\nEXEC\r\n").server(b"+OK\r\n")
+    assert b"SET" not in play.to_backend()
+    assert play.server(b"+OK\r\n").to_client().endswith(PREVIOUS)
+
+
 def test_a_lost_server_answers_writes_and_repeats_reads() -> None:
     play = opened().client(b"GET a\r\nINCR n\r\nGET n\r\nSELECT 3\r\n")
-    play.to_backend()
-    play.session.backend_lost(play.now)
-    play.connect()
+    play.lose().connect()
     assert play.to_backend() == b"GET a\r\nGET n\r\nSELECT 3\r\n"
     play.server(b"$1\r\nx\r\n$1\r\n5\r\n+OK\r\n")
     assert play.to_client() == b"$1\r\nx\r\n" + OUTCOME_UNKNOWN + b"$1\r\n5\r\n+OK\r\n"
@@ -157,14 +228,10 @@ def test_a_lost_server_answers_writes_and_repeats_reads() -> None:
 
 def test_a_lost_transaction_is_repeated_unless_exec_was_sent() -> None:
     play = opened().client(b"MULTI\r\nSET a 1\r\n").server(b"+OK\r\n")
-    play.to_backend()
-    play.session.backend_lost(play.now)
-    play.connect()
+    play.lose().connect()
     assert play.to_backend() == b"MULTI\r\nSET a 1\r\n"
     play.server(b"+OK\r\n+QUEUED\r\n").client(b"EXEC\r\nGET a\r\n")
-    play.to_backend()
-    play.session.backend_lost(play.now)
-    play.connect()
+    play.lose().connect()
     assert play.to_backend() == b"GET a\r\n"
     play.server(b"$1\r\n1\r\n")
     assert play.to_client() == b"+OK\r\n+QUEUED\r\n" + OUTCOME_UNKNOWN + b"$1\r\n1\r\n"
@@ -255,6 +322,53 @@ def test_a_target_only_moves_to_a_higher_generation() -> None:
     assert gate.serve(replace(gate.spec, target=OLD)) is Change.NONE
     assert gate.serve(replace(gate.spec, target=None)) is Change.NONE
     assert (gate.target, gate.is_open) == (NEW, True)
+
+
+def test_a_server_that_lives_and_closes_its_connection_means_this_client() -> None:
+    play = opened().client(b"GET a\r\nSET a 1\r\n")
+    play.to_backend()
+    play.session.backend_lost(play.now)
+    play.client(b"SET a 2\r\n").connect()
+    assert (play.to_backend(), play.session.wants_close) == (b"", True)
+    assert play.to_client() == b""
+
+
+def test_a_server_that_closes_an_idle_connection_is_not_noticed() -> None:
+    play = opened()
+    play.session.backend_lost(play.now)
+    assert play.client(b"GET a\r\n").connect().to_backend() == b"GET a\r\n"
+    assert not play.session.wants_close
+
+
+def test_a_protocol_error_that_the_server_finds_closes_the_client() -> None:
+    play = opened().client(b"*1\r\n$4\r\nPINGXX")
+    play.server(b"-ERR Protocol error: invalid CRLF in request\r\n")
+    assert not play.session.wants_close  # a script may have said so
+    play.session.backend_lost(play.now)
+    assert play.session.wants_close
+    assert play.to_client() == b"-ERR Protocol error: invalid CRLF in request\r\n"
+
+
+def test_the_first_words_of_an_http_request_close_behind_what_was_asked_before() -> None:
+    for word in (b"POST / HTTP/1.1\r\n", b"hOsT: x\r\n", encode_command(b"post", b"/"), b'"\\x50OST"\r\n'):
+        play = opened().client(b"SET a 1\r\n" + word + b"SET b 1\r\n")
+        assert (play.to_backend(), play.session.wants_close) == (b"SET a 1\r\n", False)
+        play.server(b"+OK\r\n")
+        assert (play.to_client(), play.to_backend(), play.session.wants_close) == (b"+OK\r\n", b"", True)
+        assert Play(password="p").client(word).session.wants_close
+
+
+def test_a_protocol_error_is_told_behind_the_answers_ahead_of_it() -> None:
+    play = opened().client(b"GET a\r\n*x\r\nGET b\r\n").server(b"$1\r\n1\r\n")
+    assert play.to_client() == b"$1\r\n1\r\n-ERR Protocol error: invalid multibulk length\r\n"
+    assert (play.to_backend(), play.session.wants_close) == (b"GET a\r\n", True)
+
+
+def test_a_command_with_an_empty_name_has_an_answer_and_an_empty_line_has_none() -> None:
+    play = opened().client(b"\r\n*0\r\n*-7\r\n  \r\n")
+    assert play.to_backend() == b""
+    for empty in (encode_command(b""), encode_command(b"", b"a"), b'""\r\n'):
+        assert play.client(empty).to_backend() == empty
 
 
 def test_what_the_server_says_out_of_turn_ends_its_connection() -> None:

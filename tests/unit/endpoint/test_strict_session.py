@@ -6,10 +6,18 @@ import pytest
 
 from shardwright.endpoint.gate import Change, Gate
 from shardwright.endpoint.ledger import NOT_CONFIRMED, OUTCOME_UNKNOWN
-from shardwright.endpoint.protocol import CONFIRM_MAX_S, CONFIRM_SLICE_S, DRAIN_S, EndpointSpec, Target
+from shardwright.endpoint.protocol import (
+    CONFIRM_BYTES_PER_S,
+    CONFIRM_LONGEST_S,
+    CONFIRM_MAX_S,
+    CONFIRM_SLICE_S,
+    DRAIN_S,
+    EndpointSpec,
+    Target,
+)
 from shardwright.endpoint.resp import CommandScanner, bulk
 from shardwright.endpoint.session import Session
-from shardwright.endpoint.strict import MARK, QUESTION
+from shardwright.endpoint.strict import ASKED_MAX, LOOK, MARK, QUESTION, patience_s
 from shardwright.endpoint.wire import spec_from, spec_to
 from shardwright.endpoint.words import NOT_PLAIN_WHEN_STRICT, READS, RULES, STORES_NOTHING
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
@@ -22,6 +30,7 @@ NO = b":0\r\n:0\r\n"
 """To the mark, and to the question; asked again, the mark is left out."""
 YES_AGAIN = b":1\r\n"
 NO_AGAIN = b":0\r\n"
+GONE = bulk(b"# Replication\r\nrole:master\r\nconnected_slaves:0\r\nmaster_repl_offset:100\r\n")
 
 
 class Play:
@@ -107,14 +116,109 @@ def test_without_a_replica_the_question_is_repeated_and_then_the_write_is_in_dou
     assert play.server(b"+OK\r\n$1\r\n1\r\n-WRONGTYPE wrong\r\n") == b""
     asked = 0
     assert play.server(b":0\r\n") == b""
-    while (heard := play.server(NO_AGAIN)) == b"":
-        assert play.sent() == QUESTION
+    while (asking := play.sent()) == QUESTION or not asked:
         asked += 1
         play.now += CONFIRM_SLICE_S
-    assert heard == NOT_CONFIRMED + b"$1\r\n1\r\n-WRONGTYPE wrong\r\n"
-    assert play.sent() == b""
+        assert play.server(NO_AGAIN) == b""
+    assert asking == LOOK + QUESTION
+    assert play.server(GONE) == NOT_CONFIRMED + b"$1\r\n1\r\n-WRONGTYPE wrong\r\n"
+    assert play.server(NO_AGAIN) == play.sent() == b""
     assert asked == pytest.approx(CONFIRM_MAX_S / CONFIRM_SLICE_S, abs=1)
     assert play.gate.counts.errors == 1
+    assert play.at_rest()
+
+
+def replicas(*lines: str, written: int = 0) -> bytes:
+    text = "".join(f"slave{n}:ip=127.0.0.1,port=1,{line}\r\n" for n, line in enumerate(lines))
+    return bulk(f"# Replication\r\nrole:master\r\n{text}master_repl_offset:{written}\r\n".encode())
+
+
+def test_a_replica_that_receives_is_waited_for() -> None:
+    big = 320 * 1024 * 1024
+    for info, patience in (
+        (GONE, 0),
+        (b"-NOPERM no\r\n", 0),
+        (replicas("state=send_bulk,offset=0,lag=0", written=big), 0),
+        (replicas("state=online,offset=0,lag=1", written=big), CONFIRM_LONGEST_S),
+        (replicas("state=online,offset=0,lag=0,type=replica", written=big), CONFIRM_LONGEST_S),
+        (replicas("state=online,offset=99,lag=2", written=99), CONFIRM_MAX_S),
+        (replicas("state=online,offset=0,lag=9", written=big), CONFIRM_MAX_S + big / CONFIRM_BYTES_PER_S),
+        (replicas("state=online,offset=0,lag=9", written=big * 9), CONFIRM_LONGEST_S),
+        (replicas("state=online,offset=5,lag=7", "state=online,offset=1,lag=0", written=5), CONFIRM_LONGEST_S),
+    ):
+        assert patience_s(info) == patience, info
+
+
+def test_a_write_waits_while_a_replica_receives_and_no_longer() -> None:
+    play = Play().says(b"SET a 1\r\n")
+    play.server(b"+OK\r\n:0\r\n")
+    at_work, silent = (replicas(f"state=online,offset=0,lag={lag}", written=100) for lag in (1, 2))
+    looks_at: list[float] = []
+    for _ in range(round(8 / CONFIRM_SLICE_S)):
+        looks = play.sent().startswith(LOOK)
+        looks_at += [play.now] if looks else []
+        play.now += CONFIRM_SLICE_S
+        assert play.server((at_work if looks else b"") + NO_AGAIN) == b""
+    assert looks_at[0] == pytest.approx(CONFIRM_MAX_S, abs=CONFIRM_SLICE_S)
+    assert play.sent() == LOOK + QUESTION
+    assert play.server(silent) == b"", "it was heard of a moment ago"
+    play.now += CONFIRM_MAX_S
+    play.server(NO_AGAIN)
+    assert play.sent() == LOOK + QUESTION
+    assert play.server(silent) == NOT_CONFIRMED
+    assert play.server(NO_AGAIN) == play.sent() == b""
+    assert play.at_rest()
+
+
+def test_a_replica_that_is_gone_is_not_waited_for_even_if_it_was_heard_of_a_moment_ago() -> None:
+    play = Play().says(b"SET a 1\r\n")
+    play.server(b"+OK\r\n" + NO)
+    play.now += CONFIRM_MAX_S
+    play.server(NO_AGAIN)
+    play.server(NO_AGAIN)
+    assert play.server(replicas("state=online,offset=0,lag=0") + NO_AGAIN) == b""
+    assert play.server(GONE) == NOT_CONFIRMED
+
+
+def test_a_busy_replica_is_not_waited_for_for_ever() -> None:
+    play = Play().says(b"SET a 1\r\n")
+    play.server(b"+OK\r\n" + NO)
+    play.now += CONFIRM_MAX_S
+    play.server(NO_AGAIN)
+    play.server(NO_AGAIN)
+    assert play.sent().endswith(LOOK + QUESTION)
+    play.now += CONFIRM_LONGEST_S
+    assert play.server(replicas("state=online,offset=0,lag=0") + NO_AGAIN) == b""
+    assert play.sent() == LOOK + QUESTION
+    assert play.server(replicas("state=online,offset=0,lag=0")) == NOT_CONFIRMED
+
+
+def test_a_client_that_writes_on_and_on_hears_of_its_doubt_in_time() -> None:
+    """Its questions never end: there is always one behind."""
+    play = Play()
+    replies = {b"INCR": b":1\r\n", b"SPUBLISH": b":0\r\n", b"WAIT": b":0\r\n", b"INFO": GONE}
+    unread: list[bytes] = []
+    heard = b""
+    while not heard and play.now < 5:
+        play.says(b"INCR n\r\n")
+        unread += [word for _, word in CommandScanner().scan(play.sent())]
+        assert unread.count(b"WAIT") <= ASKED_MAX
+        play.now += CONFIRM_SLICE_S
+        count = unread.index(b"WAIT") + 1  # the server is busy with it for the slice
+        heard = play.server(b"".join(replies[word] for word in unread[:count]))
+        del unread[:count]
+    assert heard.startswith(NOT_CONFIRMED)
+    assert play.now == pytest.approx(CONFIRM_MAX_S, abs=(ASKED_MAX + 2) * CONFIRM_SLICE_S)
+
+
+def test_few_questions_are_on_their_way_at_once_and_the_next_stands_for_the_rest() -> None:
+    play = Play()
+    for _ in range(10):
+        play.says(b"INCR n\r\n")
+    assert play.sent() == (b"INCR n\r\n" + ASKED) * ASKED_MAX + b"INCR n\r\n" * (10 - ASKED_MAX)
+    assert play.server((b":1\r\n" + YES) * ASKED_MAX) == b":1\r\n" * ASKED_MAX
+    assert play.sent() == ASKED
+    assert play.server(b":1\r\n" * (10 - ASKED_MAX) + YES) == b":1\r\n" * (10 - ASKED_MAX)
     assert play.at_rest()
 
 
@@ -206,6 +310,8 @@ def test_a_lost_server_leaves_confirmed_and_unconfirmed_writes() -> None:
     assert play.server(b"+OK\r\n" + YES + b"+OK\r\n") == b"+OK\r\n"
     play.session.backend_lost(0.0)
     assert play.heard() == NOT_CONFIRMED
+    play.gate.release(NEW)
+    play.session.gate_changed(0.0)
     assert play.connect().sent() == b"GET b\r\n"
     assert play.server(b"$1\r\n1\r\n") == b"$1\r\n1\r\n" + OUTCOME_UNKNOWN
     assert play.at_rest()

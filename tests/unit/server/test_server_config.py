@@ -132,8 +132,10 @@ def test_settings_of_a_database_are_those_of_one_copy() -> None:
         "9.1.2",
         has_replica=True,
         eviction_policy="allkeys-lru",
+        notify_keyspace_events="Ex",
     )
     settings = settings_of(database)
+    assert settings.notify_keyspace_events == "Ex"
     assert settings.maxmemory_bytes == 100 * MIB
     assert settings.eviction_policy == "allkeys-lru"
 
@@ -149,15 +151,29 @@ def test_backlog(maxmemory: int, backlog: int) -> None:
 @pytest.mark.parametrize(
     ("maxmemory", "free", "limit"),
     [
-        (0, 0, 1024 * MIB),
-        (100 * MIB, 0, 256 * MIB),
+        (0, 0, 1152 * MIB),
+        (100 * MIB, 0, 512 * MIB),
+        (100 * MIB, 1, 256 * MIB),
+        (300 * MIB, 1, 364 * MIB),
+        (1024 * MIB, 0, 1152 * MIB),
+        (1024 * MIB, 4096 * MIB, 1024 * MIB),
         (4096 * MIB, 0, 2048 * MIB),
         (4096 * MIB, 4096 * MIB, 1024 * MIB),
-        (4096 * MIB, 1, 256 * MIB),
+        (4096 * MIB, 1, 576 * MIB),
     ],
 )
 def test_replica_buffer(maxmemory: int, free: int, limit: int) -> None:
     assert config.replica_buffer_bytes(maxmemory, free) == limit
+
+
+def test_a_replica_buffer_grows_with_the_database_and_never_shrinks() -> None:
+    shown = "['normal 0 0 0 slave {} 0 0 pubsub 33554432 8388608 60']"
+    grown = replace(SETTINGS, maxmemory_bytes=1024 * MIB)
+    growth = ("CONFIG", "SET", "client-output-buffer-limit", f"replica {576 * MIB} 0 0")
+    assert config.replica_buffer_command(shown.format(256 * MIB), grown) == growth
+    assert config.replica_buffer_command(shown.format(576 * MIB), grown) is None
+    assert config.replica_buffer_command(shown.format(1152 * MIB), SETTINGS) is None
+    assert config.replica_buffer_command(shown.format(0), grown) is None, "0 is no limit"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ EVICTION_POLICIES: Final = (
     "noeviction",
 )
 _NEWER_EVICTION_POLICIES: Final = ("volatile-lrm", "allkeys-lrm")
+NOTIFICATION_LETTERS: Final = "KEg$lshzxetdmnA"
+"""Of ``notify-keyspace-events``: those that every server has."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _STORED_OPTIONS: Final = ("shards_placement", "slave_ha", "slave_ha_priority")
 
@@ -52,6 +54,7 @@ class Settings:
     password: str = field(repr=False)
     is_rack_aware: bool
     is_strict: bool
+    notify_keyspace_events: str
     options: dict[str, object]
 
 
@@ -124,6 +127,7 @@ def checked_settings(view: ClusterView, body: DatabaseBody, old: Database | None
         _password(body, old),
         is_rack_aware,
         is_strict,
+        _notifications(body, old),
         _options(view, {} if old is None else old.options, stored),
     )
 
@@ -171,6 +175,20 @@ def _eviction(body: DatabaseBody, old: Database | None) -> str:
     if wished not in EVICTION_POLICIES:
         raise invalid("eviction_policy_violation", f"eviction_policy: should be one of {', '.join(EVICTION_POLICIES)}.")
     return wished
+
+
+def _notifications(body: DatabaseBody, old: Database | None) -> str:
+    wished = body.notify_keyspace_events
+    if wished is None:
+        return "" if old is None else old.notify_keyspace_events
+    letters = dict.fromkeys(wished)
+    if not letters.keys() <= set(NOTIFICATION_LETTERS):
+        text = f"notify_keyspace_events: letters of {NOTIFICATION_LETTERS}, or an empty string for none."
+        raise invalid("invalid_parameter", text)
+    if letters and (letters.keys().isdisjoint("KE") or letters.keys() <= set("KE")):
+        text = "notify_keyspace_events: needs a kind of channel (K, E) and of event (A for all): else nothing is published."
+        raise invalid("invalid_parameter", text)
+    return "".join(letters)
 
 
 def _password(body: DatabaseBody, old: Database | None) -> str:

@@ -69,6 +69,7 @@ def create(
         password=settings.password,
         is_rack_aware=settings.is_rack_aware,
         is_strict=settings.is_strict,
+        notify_keyspace_events=settings.notify_keyspace_events,
         action_uid=action_uid,
         port_was_given=bool(body.port),
         options=settings.options,
@@ -132,6 +133,7 @@ def change(
         password=settings.password,
         is_rack_aware=settings.is_rack_aware,
         is_strict=settings.is_strict,
+        notify_keyspace_events=settings.notify_keyspace_events,
         options=settings.options,
     )
     _refuse_busy(seen.view, old)
@@ -171,6 +173,7 @@ _FIELDS_OF_CHANGE = (
     "password",
     "is_rack_aware",
     "is_strict",
+    "notify_keyspace_events",
     "options",
 )
 

@@ -110,7 +110,7 @@ class IdleKeys(TypedDict):
 
 
 class DatabaseAnswer(IdleKeys):
-    """A database. ``server``, ``strict`` and ``failure_reason`` are extensions."""
+    """A database. ``server``, ``strict``, ``notify_keyspace_events`` and ``failure_reason`` are extensions."""
 
     uid: int
     name: str
@@ -132,6 +132,7 @@ class DatabaseAnswer(IdleKeys):
     aof_policy: str
     snapshot_policy: list[SnapshotRuleAnswer]
     eviction_policy: str
+    notify_keyspace_events: str
     authentication_redis_pass: NotRequired[str]
     slave_ha: bool
     slave_ha_priority: int
@@ -242,6 +243,7 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         if record.persistence is Persistence.SNAPSHOT
         else [],
         "eviction_policy": record.eviction_policy,
+        "notify_keyspace_events": record.notify_keyspace_events,
         "slave_ha": bool(record.options.get("slave_ha", view.policy.slave_ha)),
         "slave_ha_priority": _integer(record.options.get("slave_ha_priority")),
         "endpoints": [_endpoint(e) for e in view.endpoints_of(record.uid)] or [_expected_endpoint(record, view)],

@@ -102,6 +102,9 @@ class DatabaseBody(Body):
     strict: bool | None = Field(
         default=None, description="Extension: a write is answered only once a replica has it; needs replication"
     )
+    notify_keyspace_events: Text | None = Field(
+        default=None, description="Extension: events on keys that the servers publish, in their letters; empty for none"
+    )
     slave_ha: bool | None = None
     slave_ha_priority: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
 
