@@ -1,0 +1,64 @@
+"""The copies of a slot group as a decision about it sees them: the record, the process, the server's last answer.
+
+Called by the other modules of this folder that decide about a slot group. Decides nothing.
+"""
+
+from dataclasses import dataclass
+
+from shardwright.model.database import Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import Health, ProcessState, ServerSeen
+from shardwright.model.view import ClusterView
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A shard of the group that is wanted running, with what is seen of it."""
+
+    shard: Shard
+    process: ProcessState
+    seen: ServerSeen | None
+
+    @property
+    def is_gone(self) -> bool:
+        """Its process has certainly ended, or could not be started."""
+        return self.process in (ProcessState.GONE, ProcessState.FAILED)
+
+    @property
+    def answers(self) -> bool:
+        """It is loaded and answers."""
+        return not self.is_gone and self.seen is not None and self.seen.health is Health.OK
+
+    @property
+    def is_empty(self) -> bool:
+        """It holds no key."""
+        return self.seen is None or self.seen.keys == 0
+
+    def has_role(self, role: Role) -> bool:
+        """It answers, and in this role."""
+        return self.answers and self.seen is not None and self.seen.role is role
+
+
+def copies_of(group: SlotGroup, view: ClusterView) -> list[Copy]:
+    """The copies of a group that are wanted running, by uid."""
+    return [
+        Copy(s, view.process_state(s.uid), view.servers.get(s.uid))
+        for s in view.shards_of_group(group.uid)
+        if s.wanted is ShardWanted.RUNNING
+    ]
+
+
+def merit(copy: Copy) -> tuple[int, int, int]:
+    offset = 0 if copy.seen is None else copy.seen.offset
+    return copy.shard.in_sync_generation, offset, -copy.shard.uid
+
+
+def not_yet(copy: Copy) -> Reason:
+    shard = copy.shard
+    if copy.process is ProcessState.FAILED or shard.failure:
+        text = f"shard {shard.uid} cannot be started: {shard.failure or 'see the log of its node'}"
+        return Reason("shard_start_failed", text, Grade.HARD_LIMIT, shard_uid=shard.uid, node_uid=shard.node_uid)
+    if copy.seen is not None and copy.seen.health is Health.LOADING:
+        return Reason("shard_loading", f"shard {shard.uid} is loading its data", Grade.SOFT_LIMIT, shard_uid=shard.uid)
+    text = f"shard {shard.uid} on node {shard.node_uid} does not answer yet"
+    return Reason("shard_not_started", text, Grade.SOFT_LIMIT, shard_uid=shard.uid, node_uid=shard.node_uid)

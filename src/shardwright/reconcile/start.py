@@ -1,0 +1,111 @@
+"""*Starting a shard*: the copies of a slot group are started and compared, and one of them is chosen to lead.
+
+Called by ``group.py`` for a group that has no open primary. The invariants: an empty copy never becomes the source of one
+that is not; a copy that may be all there is is waited for, unless an operator has decided otherwise.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from shardwright.model.action import MoveKind
+from shardwright.model.database import Database, GroupPhase, Persistence, Shard, ShardWanted, SlotGroup
+from shardwright.model.decision import Decision
+from shardwright.model.reason import Reason
+from shardwright.model.seen import ProcessState
+from shardwright.model.view import ClusterView, Put
+from shardwright.plan.standing import is_gone
+from shardwright.reconcile.copies import Copy, merit, not_yet
+from shardwright.reconcile.heirs import fail_over, heir_of_a_dead_node
+from shardwright.reconcile.restarts import decide_restarts
+
+MISSING_PRIMARY_STARTS = 5
+"""How often in a row the committed primary's copy must fail to start before another copy is chosen in its place."""
+
+
+def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
+    """What a slot group without an open primary needs now."""
+    kept = set_aside(group, database, view)
+    if kept:
+        return Decision(writes=tuple(Put(replace(s, wanted=ShardWanted.RUNNING, in_sync_generation=-1)) for s in kept))
+    hollow = [c for c in copies if _is_hollow(c, view)]
+    chosen, reasons = choose_primary(group, [c for c in copies if c not in hollow])
+    if hollow and chosen is not None and _came_too_late(chosen, copies, view):
+        chosen, reasons = None, tuple(not_yet(c) for c in hollow)
+    if chosen is None and (heir := heir_of_a_dead_node(group, copies, view)) is not None:
+        return Decision(writes=fail_over(group, heir, now))
+    if chosen is None:
+        writes, wake_at = decide_restarts(database, [c for c in copies if c.is_gone], view, now)
+        return Decision(writes=writes, wake_at=wake_at, reasons=reasons)
+    opened = group.led_by(chosen.uid, group.generation + 1, GroupPhase.SERVING)
+    return Decision(writes=(Put(opened), Put(replace(chosen, in_sync_generation=opened.generation))))
+
+
+def set_aside(group: SlotGroup, database: Database, view: ClusterView) -> list[Shard]:
+    """Copies that have left the group, but whose files a move keeps until the new copy has written its own. Now that it did
+    not get that far they may be all there is, so they are compared with the others."""
+    return [
+        s
+        for s in view.shards_of_group(group.uid)
+        if s.wanted is ShardWanted.STOPPED
+        and (s.kept or database.persistence) is not Persistence.DISABLED
+        and s.node_uid in view.nodes
+    ]
+
+
+def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, tuple[Reason, ...]]:
+    """The copy that shall be primary after a start, or why none can be chosen yet.
+
+    The committed primary, when it holds data or nobody does. It gives way to a copy that certainly holds all it has and
+    more; an empty one to a copy that is not; one that failed to start MISSING_PRIMARY_STARTS times to a copy that was in
+    sync with it, and to no other."""
+    committed = next((c for c in copies if c.shard.uid == group.primary), None)
+    pending = [c for c in copies if not c.answers and c.process is not ProcessState.FAILED]
+    loaded = [c for c in copies if c.answers]
+    if committed is not None and committed.answers and not committed.is_empty:
+        ahead = [c for c in loaded if _is_ahead(c, committed, group)]
+        return max(ahead, key=merit, default=committed).shard, ()
+    filled = sorted((c for c in loaded if not c.is_empty), key=merit, reverse=True)
+    if committed is None or committed.answers:
+        if pending:
+            return None, tuple(not_yet(c) for c in pending)
+        best = filled or ([committed] if committed is not None else loaded)
+        return (best[0].shard, ()) if best else (None, tuple(not_yet(c) for c in copies))
+    in_sync = [c for c in filled if c.shard.in_sync_generation == group.generation]
+    if in_sync and committed.process is ProcessState.FAILED and committed.shard.restarts >= MISSING_PRIMARY_STARTS:
+        return in_sync[0].shard, ()
+    return None, tuple(not_yet(c) for c in copies if not c.answers)
+
+
+def _is_hollow(copy: Copy, view: ClusterView) -> bool:
+    """Whether there is nothing to wait for: its process has ended, it kept no file, nobody is there who could start it."""
+    is_over = copy.shard.node_uid not in view.daemons and is_gone(view, copy.shard)
+    return is_over and copy.shard.kept is Persistence.DISABLED
+
+
+def _came_too_late(chosen: Shard, copies: list[Copy], view: ClusterView) -> bool:
+    """Whether it is the empty new copy of a move whose source has died: the move ends and says so, rather than that an empty
+    database looks like one that was moved."""
+    move = view.live_move_of_group(chosen.group_uid)
+    is_new = move is not None and move.kind is MoveKind.RELOCATE and move.new_shard_uid == chosen.uid
+    return is_new and any(c.shard.uid == chosen.uid and c.is_empty for c in copies)
+
+
+def _is_ahead(copy: Copy, committed: Copy, group: SlotGroup) -> bool:
+    """Whether a copy holds everything that the committed primary loaded, and more. A server that starts from a snapshot says
+    which history that was part of (its second replication id) and how far; what was written later it does not have, while
+    a replica that lived on does. One that starts from an append-only file that it kept to the end is never behind."""
+    here, other = committed.seen, copy.seen
+    if here is None or other is None or other.is_syncing:
+        return False
+    lately = {group.replication_id, group.replication_id_before} - {""}
+    has_followed = other.replication_id in lately and not copy.is_empty
+    if not here.second_replication_id:
+        # The file of a server that was told to keep snapshots instead is as old as that.
+        return has_followed and committed.shard.kept is Persistence.SNAPSHOT
+    if here.offset != here.second_offset - 1:
+        return False  # It has not only loaded.
+    loaded = here.second_replication_id
+    if has_followed and loaded not in lately:
+        return True  # It followed the dead primary, which had left the snapshot's history before.
+    left_history_later = other.second_replication_id == loaded and other.second_offset >= here.second_offset
+    return (other.replication_id == loaded or left_history_later) and other.offset > here.offset
