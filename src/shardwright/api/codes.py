@@ -43,6 +43,8 @@ CODES: Final[dict[str, str]] = {
     "invalid_snapshot_name": "The snapshot's name has a forbidden character or begins with maintenance_mode_.",
     "db_not_found": "There is no such database.",
     "db_busy": "The database is being created, changed, moved or deleted.",
+    "db_not_waiting": "The database serves, or waits for nothing that does not pass by itself.",
+    "copy_not_loaded": "The copy to go on with is not loaded.",
     "missing_db_name": "A database needs a name.",
     "missing_memory_size": "A database needs a memory_size.",
     "name_violation": "The name is malformed or taken.",

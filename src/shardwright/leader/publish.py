@@ -4,14 +4,14 @@ Owns ``seen/servers/<shard>``. Nothing may be decided from these records. Writes
 and figures at most every PERIOD; a failure to write is no matter.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
 
 from shardwright.clock import Clock
-from shardwright.model.database import Shard
+from shardwright.model.database import GroupPhase, Shard
 from shardwright.model.ids import ShardUid
-from shardwright.model.seen import ServerSeen
+from shardwright.model.seen import Health, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
 from shardwright.store.commit import Fence
@@ -38,7 +38,8 @@ class Publisher:
     async def publish(self, view: ClusterView, now: datetime) -> None:
         """Write what is due. Raises StoreUnavailable; a lost leadership shows at the next commit."""
         due = {uid: seen for uid, seen in view.servers.items() if self._is_due(uid, seen, now)}
-        operations: list[Operation] = [PutKey(keys.seen_server_key(uid), records.encode(seen)) for uid, seen in due.items()]
+        shown = (self._with_last_service(seen, view) for seen in due.values())
+        operations: list[Operation] = [PutKey(keys.key_of(seen), records.encode(seen)) for seen in shown]
         if view.shards is not self._swept:
             published = (item.key for item in self._mirror.range(keys.SEEN_SERVERS))
             operations.extend(DeleteKey(key) for key in published if int(key.rpartition("/")[2]) not in view.shards)
@@ -48,6 +49,18 @@ class Publisher:
             await self._store.transact(Transaction(compares, part))
         self._published.update(due)
         self._swept = view.shards
+
+    def _with_last_service(self, seen: ServerSeen, view: ClusterView) -> ServerSeen:
+        """With what was last known of the copy while its group served: when that ends, it tells what the copy may lack."""
+        shard = view.shards.get(seen.shard_uid)
+        group = None if shard is None else view.groups.get(shard.group_uid)
+        is_serving = group is not None and group.phase is GroupPhase.SERVING and seen.health is Health.OK
+        if group is not None and is_serving and seen.replication_id == group.replication_id:
+            return replace(seen, served_at=seen.at, served_offset=seen.offset, served_keys=seen.keys)
+        before = self._mirror.record(keys.seen_server_key(seen.shard_uid))
+        if not isinstance(before, ServerSeen):
+            return seen
+        return replace(seen, served_at=before.served_at, served_offset=before.served_offset, served_keys=before.served_keys)
 
     def _is_due(self, uid: ShardUid, seen: ServerSeen, now: datetime) -> bool:
         before = self._published.get(uid)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from hashlib import sha256
 
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.reason import Reason
 
 SLOTS = 16384
 
@@ -178,6 +179,13 @@ class SlotGroup:
     """That of the primary that handed over to it; empty: it became primary in another way. The old one goes on showing it
     until it follows, and holds all that was acknowledged before the handoff."""
 
+    starting_since: datetime | None = None
+    """Since when the copies are being started and compared; None while the group serves, or when it is not known."""
+    waits_for: tuple[Reason, ...] = ()
+    """While it starts: what does not pass by itself, such as a copy whose node is dead. Empty: nothing of the kind."""
+    start_from: ShardUid | None = None
+    """While it starts: the copy that an operator goes on with, whatever the others hold; None: nobody has decided so."""
+
     def led_by(self, primary: ShardUid | None, generation: int, phase: GroupPhase) -> "SlotGroup":
         """The group under a primary that nobody handed over to: its replication id is not known yet."""
         return replace(
@@ -188,6 +196,9 @@ class SlotGroup:
             handoff=None,
             replication_id="",
             replication_id_before="",
+            starting_since=None,
+            waits_for=(),
+            start_from=None,
         )
 
 

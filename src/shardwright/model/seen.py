@@ -140,6 +140,13 @@ class ServerSeen:
     """First of the unbroken row of failed attempts; None when the last one was answered."""
     cpu_active_at: datetime | None = None
     """When its process was last seen to use CPU in that time; None: not at all."""
+    served_at: datetime | None = None
+    """Of what is published: when the shard was last seen to hold its serving group's data, also in an earlier incarnation;
+    None: not known. Tells people what a copy may lack."""
+    served_offset: int = -1
+    """Its offset then; -1: not known."""
+    served_keys: int = -1
+    """Its keys then; -1: not known."""
 
 
 class EndpointState(StrEnum):

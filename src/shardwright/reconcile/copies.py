@@ -18,6 +18,10 @@ class Copy:
     shard: Shard
     process: ProcessState
     seen: ServerSeen | None
+    has_agent: bool = True
+    """Its node has a daemon, which could start it."""
+    text: str = ""
+    """How its process ended or why it could not be started."""
 
     @property
     def is_gone(self) -> bool:
@@ -41,24 +45,41 @@ class Copy:
 
 def copies_of(group: SlotGroup, view: ClusterView) -> list[Copy]:
     """The copies of a group that are wanted running, by uid."""
-    return [
-        Copy(s, view.process_state(s.uid), view.servers.get(s.uid))
-        for s in view.shards_of_group(group.uid)
-        if s.wanted is ShardWanted.RUNNING
-    ]
+    return [_copy(s, view) for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
+
+
+def _copy(shard: Shard, view: ClusterView) -> Copy:
+    process = view.processes.get(shard.uid)
+    return Copy(
+        shard,
+        view.process_state(shard.uid),
+        view.servers.get(shard.uid),
+        has_agent=shard.node_uid in view.daemons,
+        text="" if process is None else process.text,
+    )
 
 
 def merit(copy: Copy) -> tuple[int, int, int]:
+    """Orders copies that are to lead: in sync latest, then with the highest offset."""
     offset = 0 if copy.seen is None else copy.seen.offset
     return copy.shard.in_sync_generation, offset, -copy.shard.uid
 
 
 def not_yet(copy: Copy) -> Reason:
+    """Why the copy does not answer."""
     shard = copy.shard
-    if copy.process is ProcessState.FAILED or shard.failure:
-        text = f"shard {shard.uid} cannot be started: {shard.failure or 'see the log of its node'}"
-        return Reason("shard_start_failed", text, Grade.HARD_LIMIT, shard_uid=shard.uid, node_uid=shard.node_uid)
     if copy.seen is not None and copy.seen.health is Health.LOADING:
         return Reason("shard_loading", f"shard {shard.uid} is loading its data", Grade.SOFT_LIMIT, shard_uid=shard.uid)
+    if not copy.has_agent and copy.process is not ProcessState.RUNNING:
+        text = f"shard {shard.uid} does not run, and its node {shard.node_uid} has no running daemon that could start it"
+        return _about(copy, "copy_out_of_reach", text, Grade.HARD_LIMIT, f"start the daemon of node {shard.node_uid}")
+    if copy.process is ProcessState.FAILED or shard.failure:
+        why = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure or "see the log of its node"
+        return _about(copy, "shard_start_failed", f"shard {shard.uid} cannot be started: {why}", Grade.HARD_LIMIT)
     text = f"shard {shard.uid} on node {shard.node_uid} does not answer yet"
-    return Reason("shard_not_started", text, Grade.SOFT_LIMIT, shard_uid=shard.uid, node_uid=shard.node_uid)
+    return _about(copy, "shard_not_started", text, Grade.SOFT_LIMIT)
+
+
+def _about(copy: Copy, code: str, text: str, grade: Grade, remedy: str = "") -> Reason:
+    shard = copy.shard
+    return Reason(code, text, grade, remedy, shard.uid, shard.database_uid, shard.node_uid)

@@ -55,9 +55,6 @@ def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision
     return replace(decision, commands=(*stuck, *decision.commands)) if stuck else decision
 
 
-# -- starting ----------------------------------------------------------------------------------------------------------
-
-
 # -- serving -----------------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +114,7 @@ def _replace_primary(
         f"the primary of slot group {group.uid} is gone and no live replica is in sync; its copies are started and compared"
     )
     event = Event(now, "group_start_over", Severity.ERROR, text, database_uid=group.database_uid)
-    return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING)), Put(event)))
+    return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING, starting_since=now)), Put(event)))
 
 
 def _started_ahead(group: SlotGroup, view: ClusterView) -> ShardUid | None:

@@ -5,14 +5,15 @@ that is not; a copy that may be all there is is waited for, unless an operator h
 """
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from shardwright.model.action import MoveKind
 from shardwright.model.database import Database, GroupPhase, Persistence, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
-from shardwright.model.reason import Reason
+from shardwright.model.event import Event, Severity
+from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ProcessState
-from shardwright.model.view import ClusterView, Put
+from shardwright.model.view import ClusterView, Put, Write
 from shardwright.plan.standing import is_gone
 from shardwright.reconcile.copies import Copy, merit, not_yet
 from shardwright.reconcile.heirs import fail_over, heir_of_a_dead_node
@@ -20,6 +21,8 @@ from shardwright.reconcile.restarts import decide_restarts
 
 MISSING_PRIMARY_STARTS = 5
 """How often in a row the committed primary's copy must fail to start before another copy is chosen in its place."""
+NAMED_AFTER = timedelta(seconds=5)
+"""What a starting group waits for is put on record after this: after a power cut the daemons come up one after the other."""
 
 
 def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
@@ -30,14 +33,59 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
     hollow = [c for c in copies if _is_hollow(c, view)]
     chosen, reasons = choose_primary(group, [c for c in copies if c not in hollow])
     if hollow and chosen is not None and _came_too_late(chosen, copies, view):
-        chosen, reasons = None, tuple(not_yet(c) for c in hollow)
+        chosen, reasons = None, ()
     if chosen is None and (heir := heir_of_a_dead_node(group, copies, view)) is not None:
         return Decision(writes=fail_over(group, heir, now))
+    told = next((c for c in copies if c.shard.uid == group.start_from and c.answers), None)
+    if chosen is None and told is not None:
+        return _go_on_with(told, group, now)
     if chosen is None:
+        reasons = reasons or tuple(not_yet(c) for c in hollow)
         writes, wake_at = decide_restarts(database, [c for c in copies if c.is_gone], view, now)
-        return Decision(writes=writes, wake_at=wake_at, reasons=reasons)
+        noted, named_at = _note_waits(group, database, copies, reasons, now)
+        wakes = [at for at in (wake_at, named_at) if at is not None]
+        return Decision(writes=(*writes, *noted), wake_at=min(wakes, default=None), reasons=reasons)
     opened = group.led_by(chosen.uid, group.generation + 1, GroupPhase.SERVING)
     return Decision(writes=(Put(opened), Put(replace(chosen, in_sync_generation=opened.generation))))
+
+
+def _go_on_with(told: Copy, group: SlotGroup, now: datetime) -> Decision:
+    """An operator has decided that this copy is enough. The others follow it when they return, whatever they held."""
+    shard = told.shard
+    opened = group.led_by(shard.uid, group.generation + 1, GroupPhase.SERVING)
+    given_up = "; ".join(r.text for r in group.waits_for)
+    text = f"slot group {group.uid} goes on with shard {shard.uid} on node {shard.node_uid}, as was asked for"
+    text += f"; it waited because {given_up}" if given_up else ""
+    event = Event(now, "group_started_from_copy", Severity.WARNING, text, shard.node_uid, group.database_uid)
+    return Decision(writes=(Put(opened), Put(replace(shard, in_sync_generation=opened.generation)), Put(event)))
+
+
+def _note_waits(
+    group: SlotGroup, database: Database, copies: list[Copy], reasons: tuple[Reason, ...], now: datetime
+) -> tuple[tuple[Write, ...], datetime | None]:
+    """Put on record what does not pass by itself, or that nothing of the kind is left; and when to look again."""
+    firm = tuple(_with_way_out(r, database, copies) for r in reasons if r.grade is Grade.HARD_LIMIT)
+    if firm == group.waits_for:
+        return (), None
+    since = group.starting_since
+    if firm and not group.waits_for and since is not None and since <= now < since + NAMED_AFTER:
+        return (), since + NAMED_AFTER
+    noted = Put(replace(group, waits_for=firm))
+    if group.waits_for or not firm:
+        return (noted,), None
+    text = f"database {database.name} waits: {'; '.join(r.text for r in firm)}"
+    return (noted, Put(Event(now, "group_waits", Severity.ERROR, text, firm[0].node_uid, database.uid))), None
+
+
+def _with_way_out(reason: Reason, database: Database, copies: list[Copy]) -> Reason:
+    """With what an operator can do when the copy does not come back."""
+    loaded = [c for c in copies if c.answers and not c.is_empty]
+    if loaded:
+        uid = max(loaded, key=merit).shard.uid
+        other = f"go on with what shard {uid} has: shardwright db start {database.name} --from-copy {uid}"
+    else:
+        other = f"give the data up: shardwright db delete {database.name}"
+    return replace(reason, remedy=f"{reason.remedy}, or {other}" if reason.remedy else other)
 
 
 def set_aside(group: SlotGroup, database: Database, view: ClusterView) -> list[Shard]:

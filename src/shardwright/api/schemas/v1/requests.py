@@ -106,6 +106,14 @@ class DatabaseBody(Body):
     slave_ha_priority: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
 
 
+class StartBody(Body):
+    """Extension: ``actions/start`` of a database that waits."""
+
+    from_copy: Annotated[int, Field(ge=1, le=LARGEST)] | None = Field(
+        default=None, description="uid of the shard to go on with, whatever the other copies may hold"
+    )
+
+
 class NewNodeBody(Body):
     """Extension: a further node of a local cluster."""
 

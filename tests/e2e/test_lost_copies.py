@@ -1,0 +1,127 @@
+"""Copies that cannot serve after a loss: what the database then says, and what an operator can decide."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+from rest_harness import SOURCES, Json, RestCluster
+
+from shardwright.agent.processes import send
+from shardwright.local.layout import layout_of
+from shardwright.local.lock import try_lock
+from shardwright.model.ids import NodeUid
+from shardwright.testing.processes import processes_of
+
+pytestmark = [pytest.mark.server, pytest.mark.e2e]
+KEYS = 300
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def cluster(kind: str) -> Iterator[RestCluster]:
+    with RestCluster(nodes=3) as running:
+        yield running
+
+
+def filled(cluster: RestCluster, kind: str, name: str, **settings: object) -> Json:
+    """A database with an append-only file, on two nodes, with keys that every copy has."""
+    made = cluster.create(name, server=kind, replication=True, data_persistence="aof", **settings)
+    with cluster.client(made) as client:
+        client.mset({f"key:{number}": number for number in range(KEYS)})
+    return made
+
+
+def keys_in(cluster: RestCluster, database: Json) -> int:
+    """How many keys it serves; -1 while it does not."""
+    with cluster.client(database) as client:
+        try:
+            return int(client.dbsize())
+        except redis.RedisError:
+            return -1
+
+
+@contextmanager
+def power_cut(cluster: RestCluster, *, stays_off: int) -> Iterator[None]:
+    """Everything ends at once and is switched on again, but for one node, which stays off meanwhile."""
+    for process in processes_of(cluster.directory):
+        send(process, signal.SIGKILL)
+    cluster.wait("the end of all", lambda: not processes_of(cluster.directory))
+    cluster.reconnect()
+    lock = try_lock(layout_of(cluster.directory).daemon_lock(NodeUid(stays_off)))
+    assert lock is not None
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SHARDWRIGHT_")}
+    line = [sys.executable, "-m", "shardwright.cli.main", "up", "--detach", "--dir", str(cluster.directory)]
+    # It waits for all nodes, and one does not come.
+    up = subprocess.Popen(
+        line, env={**kept, "PYTHONPATH": str(SOURCES)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        cluster.wait("a leader", lambda: is_up(cluster, stays_off) and cluster.leader() not in (0, stays_off), seconds=60)
+        yield
+    finally:
+        os.close(lock)
+        up.wait(timeout=120)
+
+
+def is_up(cluster: RestCluster, stays_off: int) -> bool:
+    try:
+        nodes = cluster.get("/v1/nodes")
+    except AssertionError:
+        return False
+    return all(node["status"] == "active" for node in nodes if node["uid"] != stays_off)
+
+
+def waiting(cluster: RestCluster, uid: int) -> Json | None:
+    """What a database waits for."""
+    found = cluster.get(f"/v1/bdbs/{uid}").get("waiting")
+    return dict(found[0]) if found else None
+
+
+def events(cluster: RestCluster, uid: int) -> list[str]:
+    return [line["type"] for line in cluster.get("/v1/logs?limit=1000") if line.get("bdb_uid") in (uid, str(uid))]
+
+
+def test_a_database_that_waits_for_a_dead_node_says_so_and_goes_on_with_another_copy(
+    cluster: RestCluster, kind: str
+) -> None:
+    database = filled(cluster, kind, "orders")
+    uid, node = database["uid"], cluster.primary(database["uid"])
+    (other,) = [shard for shard in cluster.shards(uid) if int(shard["node_uid"]) != node]
+    with power_cut(cluster, stays_off=node):
+        found = cluster.wait("the reason", lambda: waiting(cluster, uid), seconds=30)
+        assert [(r["code"], r["node_uid"]) for r in found["reasons"]] == [("copy_out_of_reach", str(node))]
+        assert f"start the daemon of node {node}" in found["reasons"][0]["remedy"]
+        assert f"--from-copy {other['uid']}" in found["reasons"][0]["remedy"]
+        states = {copy["node_uid"]: copy["state"] for copy in found["copies"]}
+        assert states == {str(node): "out_of_reach", other["node_uid"]: "loaded"}, found
+        said = cluster.refused("GET", f"/v1/bdbs/{uid}/availability", 503, "bdb_unavailable")
+        assert f"node {node}" in said
+        shown = cluster.command("status")
+        assert "waiting" in shown.stdout
+        assert f"start the daemon of node {node}" in shown.stdout, shown.stdout + shown.stderr
+
+        action = cluster.start(node, "remove")
+        told = cluster.wait("what the removal waits for", lambda: cluster.get(f"/v1/actions/{action}").get("reasons"))
+        assert any(f"--from-copy {other['uid']}" in reason["remedy"] for reason in told), told
+
+        plan = cluster.command("db", "start", "orders", "--dry-run")
+        assert f"redis:{other['uid']}" in plan.stdout, plan.stdout + plan.stderr
+        assert cluster.command("db", "start", "orders", "--from-copy", other["uid"]).returncode == 2, "nobody was asked"
+        done = cluster.command("db", "start", "orders", "--from-copy", other["uid"], "--yes", "--wait")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert cluster.wait("its keys", lambda: keys_in(cluster, database) == KEYS)
+        assert waiting(cluster, uid) is None
+        assert {"group_waits", "bdb_start_from_copy_request", "group_started_from_copy"} <= set(events(cluster, uid))
+        assert cluster.ended(action, seconds=60)["status"] == "completed", cluster.picture()
+    cluster.settled(uid)
+    assert keys_in(cluster, database) == KEYS
+    cluster.delete(uid)
