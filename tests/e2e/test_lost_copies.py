@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis
 from rest_harness import SOURCES, Json, RestCluster
 
-from shardwright.agent.processes import send
+from shardwright.agent.processes import is_running, send
 from shardwright.local.layout import layout_of
 from shardwright.local.lock import try_lock
 from shardwright.model.ids import NodeUid
@@ -34,7 +35,9 @@ def cluster(kind: str) -> Iterator[RestCluster]:
 
 def filled(cluster: RestCluster, kind: str, name: str, **settings: object) -> Json:
     """A database with an append-only file, on two nodes, with keys that every copy has."""
-    made = cluster.create(name, server=kind, replication=True, data_persistence="aof", **settings)
+    made = cluster.create(
+        name, server=kind, replication=True, data_persistence="aof", aof_policy="appendfsync-always", **settings
+    )
     with cluster.client(made) as client:
         client.mset({f"key:{number}": number for number in range(KEYS)})
     return made
@@ -124,4 +127,98 @@ def test_a_database_that_waits_for_a_dead_node_says_so_and_goes_on_with_another_
         assert cluster.ended(action, seconds=60)["status"] == "completed", cluster.picture()
     cluster.settled(uid)
     assert keys_in(cluster, database) == KEYS
+    cluster.delete(uid)
+
+
+ZEROS = bytes(4096)
+"""What a power cut leaves at the end of a file whose size had reached the disk, and whose content had not."""
+
+
+def place_of(cluster: RestCluster, shard: Json) -> Path:
+    return cluster.directory / "nodes" / shard["node_uid"] / "shards" / shard["uid"]
+
+
+def last_part_of(cluster: RestCluster, shard: Json) -> Path:
+    """The part of a shard's append-only file to which its server appends."""
+    return sorted(place_of(cluster, shard).glob("appendonlydir/*.incr.aof"))[-1]
+
+
+def kill_and_damage(cluster: RestCluster, *shards: Json) -> None:
+    """End servers and damage their files before anybody can start them again."""
+    nodes = {shard["node_uid"] for shard in shards}
+    with cluster.frozen(*(cluster.identity_in(f"nodes/{node}/daemon.json") for node in nodes)):
+        for shard in shards:
+            server = cluster.server_of(shard)
+            send(server, signal.SIGKILL)
+            cluster.wait("its end", lambda server=server: not is_running(server))
+            with last_part_of(cluster, shard).open("ab") as file:
+                file.write(ZEROS)
+
+
+def events_of_kind(cluster: RestCluster, uid: int, kind: str) -> list[str]:
+    lines = [line for line in cluster.get("/v1/logs?limit=1000") if line["type"] == kind]
+    return [str(line) for line in lines if line.get("bdb_uid") in (uid, str(uid))]
+
+
+def test_an_old_primary_whose_file_is_damaged_comes_back_empty_and_its_file_is_kept(cluster: RestCluster, kind: str) -> None:
+    database = filled(cluster, kind, "damaged")
+    uid, node = database["uid"], cluster.primary(database["uid"])
+    (old,) = [shard for shard in cluster.shards(uid) if int(shard["node_uid"]) == node]
+    kill_and_damage(cluster, old)
+    cluster.wait("a failover", lambda: cluster.primary(uid) != node)
+    cluster.settled(uid)
+    assert keys_in(cluster, database) == KEYS
+    cluster.wait("an event", lambda: events_of_kind(cluster, uid, "shard_files_put_aside"))
+    (kept,) = place_of(cluster, old).glob("damaged-*/appendonlydir/*.incr.aof")
+    assert kept.read_bytes().endswith(ZEROS)
+    # It holds everything again: its node can hand the role over and take it back.
+    assert cluster.done(cluster.primary(uid), "enslave_node")["status"] == "completed"
+    cluster.settled(uid)
+    assert (cluster.primary(uid), keys_in(cluster, database)) == (node, KEYS)
+    cluster.delete(uid)
+
+
+def test_when_all_files_are_damaged_the_database_says_so_and_the_damaged_end_can_be_cut(
+    cluster: RestCluster, kind: str
+) -> None:
+    database = filled(cluster, kind, "ruined")
+    uid, shards = database["uid"], cluster.shards(database["uid"])
+    (first,) = [shard for shard in shards if shard["role"] == "master"]
+    kill_and_damage(cluster, *shards)
+
+    def told() -> Json | None:
+        found = waiting(cluster, uid)
+        return found if found is not None and len(found["reasons"]) == 2 else None
+
+    found = cluster.wait("the reasons", told)
+    assert {r["code"] for r in found["reasons"]} == {"shard_files_damaged"}, found
+    assert all("--cut-damaged-tail" in r["remedy"] and "check-aof" not in str(r) for r in found["reasons"]), found
+    assert {c["state"] for c in found["copies"]} == {"damaged"}, found
+    said = cluster.refused("GET", f"/v1/bdbs/{uid}/availability", 503, "bdb_unavailable")
+    assert "append-only file is damaged" in said
+    start = f"/v1/bdbs/{uid}/actions/start"
+    cluster.refused("POST", start, 409, "copy_not_loaded", {"from_copy": int(first["uid"])})
+    before = last_part_of(cluster, first).read_bytes()
+
+    line = (
+        "db",
+        "start",
+        "ruined",
+        "--from-copy",
+        first["uid"],
+        "--cut-damaged-tail",
+        "--yes",
+        "--wait",
+        "--timeout",
+        "60s",
+    )
+    done = cluster.command(*line)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert cluster.wait("its keys", lambda: keys_in(cluster, database) == KEYS)
+    cluster.settled(uid)
+    (kept,) = place_of(cluster, first).glob("damaged-*/*.incr.aof")
+    assert kept.read_bytes() == before
+    (event,) = events_of_kind(cluster, uid, "group_started_from_copy")
+    assert f"{len(ZEROS)} bytes" in event
+    assert f"offset {len(before) - len(ZEROS)}" in event
     cluster.delete(uid)

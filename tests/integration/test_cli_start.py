@@ -18,7 +18,15 @@ COPY |= {
 LOST = COPY | {"shard_uid": "1", "node_uid": "1", "role": "master", "state": "out_of_reach", "keys": None, "may_lack": ""}
 REASON = {"code": "copy_out_of_reach", "description": "shard 1 does not run", "remedy": "start the daemon of node 1"}
 WAITING: dict[str, Any] = DATABASE | {
-    "waiting": [{"slot_group": "1:1", "since": "2026-01-02T03:04:05Z", "reasons": [REASON], "copies": [LOST, COPY]}]
+    "waiting": [
+        {
+            "slot_group": "1:1",
+            "start_from": "2",
+            "since": "2026-01-02T03:04:05Z",
+            "reasons": [REASON],
+            "copies": [LOST, COPY],
+        }
+    ]
 }
 ASKED: Script = {"GET /v1/bdbs": (200, [WAITING]), "POST /v1/bdbs/1/actions/start": (200, WAITING)}
 
@@ -49,6 +57,24 @@ def test_the_copy_is_named_to_the_api(tmp_path: Path) -> None:
         result = run(tmp_path, api, "db", "start", "orders", "--from-copy", "2", "--yes")
         assert api.body_of("POST /v1/bdbs/1/actions/start") == {"from_copy": 2}
     assert (result.exit_code, result.stdout) == (0, "db:1 orders: is about to serve what redis:2 holds\n")
+
+
+def test_the_damaged_end_of_its_file_can_be_cut(tmp_path: Path) -> None:
+    with canned_api(ASKED) as api:
+        line = ("db", "start", "orders", "--from-copy", "2", "--cut-damaged-tail")
+        assert "is kept beside it" in run(tmp_path, api, *line).stdout
+        assert run(tmp_path, api, *line, "--yes").exit_code == 0
+        assert api.body_of("POST /v1/bdbs/1/actions/start") == {"from_copy": 2, "cut_damaged_tail": True}
+
+
+def test_a_start_that_did_not_come_to_pass_is_not_waited_for(tmp_path: Path) -> None:
+    away = (503, {"error_code": "bdb_unavailable", "description": "its end could not be cut"})
+    failed = DATABASE | {"waiting": [WAITING["waiting"][0] | {"start_from": None}]}
+    script = {**ASKED, "GET /v1/bdbs/1/availability": away, "GET /v1/bdbs/1": (200, failed)}
+    with canned_api(script) as api:
+        result = run(tmp_path, api, "db", "start", "orders", "--from-copy", "2", "--yes", "--wait")
+    assert result.exit_code == 1
+    assert "its end could not be cut" in result.stderr
 
 
 def test_it_can_be_waited_for(tmp_path: Path) -> None:

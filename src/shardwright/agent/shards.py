@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from shardwright.agent import launch as launching
+from shardwright.agent.damage import damage_in_log, without_prefix
 from shardwright.agent.files import last_line, rotate, sync_directory
 from shardwright.agent.launch import LOG_BYTES_MAX, LOG_NAME, OUTPUT_NAME, Launch, Stage, StartRecord
 from shardwright.agent.processes import Watch, arguments_of, end, find_in_directory, identity_of, is_running
@@ -175,12 +176,16 @@ class ShardProcesses:
             watch.close()
         age_s = self._clock.monotonic() - self._started_at.get(uid, -EARLY_S)
         state = LocalState.GONE
-        if status is not None and status > 0 and age_s < EARLY_S:
+        damaged = damage_in_log(self.path_of(uid) / LOG_NAME) if status is not None and status > 0 else None
+        if damaged is not None:
+            # However long it has loaded.
+            state, text = LocalState.FAILED, damaged[1]
+        elif status is not None and status > 0 and age_s < EARLY_S:
             state = LocalState.FAILED
             said = last_line(self.path_of(uid) / LOG_NAME) or last_line(self.path_of(uid) / OUTPUT_NAME)
-            text = f"{text} right after its start: {said}" if said else f"{text} right after its start"
+            text = f"{text} right after its start: {without_prefix(said)}" if said else f"{text} right after its start"
         _log.info("a server has ended", shard=uid, incarnation=local.incarnation, pid=identity.pid, how=text)
-        self._set(replace(local, state=state, text=text))
+        self._set(replace(local, state=state, text=text, damage=None if damaged is None else damaged[0]))
 
     def _set(self, local: LocalShard) -> None:
         self._local[local.shard_uid] = local
@@ -240,7 +245,7 @@ def _find_shard(path: Path) -> tuple[LocalShard, str]:
     if record.stage is Stage.INTENDED:
         identity = _find_intended(path, record)
     if identity is not None and is_running(identity):
-        return LocalShard(uid, LocalState.RUNNING, record.incarnation, identity), record.executable
+        return LocalShard(uid, LocalState.RUNNING, record.incarnation, identity, record.text), record.executable
     text = (
         "ended while no daemon ran" if identity is not None else "the daemon died while it started it, and it does not run"
     )

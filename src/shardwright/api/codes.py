@@ -45,6 +45,7 @@ CODES: Final[dict[str, str]] = {
     "db_busy": "The database is being created, changed, moved or deleted.",
     "db_not_waiting": "The database serves, or waits for nothing that does not pass by itself.",
     "copy_not_loaded": "The copy to go on with is not loaded.",
+    "copy_not_damaged": "The copy has no append-only file whose damaged end could be cut.",
     "missing_db_name": "A database needs a name.",
     "missing_memory_size": "A database needs a memory_size.",
     "name_violation": "The name is malformed or taken.",

@@ -48,6 +48,13 @@ FromCopy = Annotated[
     str | None,
     typer.Option("--from-copy", metavar="SHARD", help="The copy to go on with, such as 2 or redis:2. db show lists them."),
 ]
+CutTail = Annotated[
+    bool,
+    typer.Option(
+        "--cut-damaged-tail",
+        help="Cut what cannot be read off the end of its append-only file first; the file as it was is kept beside it.",
+    ),
+]
 StartDryRun = Annotated[
     bool, typer.Option("--dry-run", help="Change nothing: show what it waits for and what the copies hold.")
 ]
@@ -72,7 +79,8 @@ def register(app: typer.Typer) -> None:
     command(
         group,
         "start",
-        examples="shardwright db start orders --dry-run\nshardwright db start orders --from-copy 2 --wait",
+        examples="shardwright db start orders --dry-run\nshardwright db start orders --from-copy 2 --wait\n"
+        "shardwright db start orders --from-copy 1 --cut-damaged-tail --wait",
     )(_start)
     command(group, "delete", examples="shardwright db delete cache --yes --wait")(_delete)
 
@@ -196,6 +204,7 @@ def _start(
     session: Session,
     database: DatabaseArgument,
     from_copy: FromCopy = None,
+    cut_damaged_tail: CutTail = False,
     dry_run: StartDryRun = False,
     is_confirmed: Yes = False,
     is_waited_for: Wait = False,
@@ -211,11 +220,14 @@ def _start(
         raise usage("--from-copy is missing", remedy=f"shardwright db start {name} --dry-run shows the copies")
     shard = _shard_uid(from_copy)
     if not is_confirmed:
-        session.say(f"{waiting_text(found)}\n\n{price_text(found, shard)}")
+        session.say(f"{waiting_text(found)}\n\n{price_text(found, shard, cuts=cut_damaged_tail)}")
     confirm(f"Go on with redis:{shard} as db:{uid} {name}?", is_confirmed=is_confirmed)
-    answer = session.api.post(f"/v1/bdbs/{uid}/actions/start", {"from_copy": shard})
+    body: dict[str, object] = {"from_copy": shard}
+    if cut_damaged_tail:
+        body["cut_damaged_tail"] = True
+    answer = session.api.post(f"/v1/bdbs/{uid}/actions/start", body)
     if is_waited_for:
-        answer = wait_until(session, f"the start of db:{uid}", lambda: _serving(session, uid), timeout=timeout)
+        answer = wait_until(session, f"the start of db:{uid}", lambda: _serving(session, uid, shard), timeout=timeout)
     verb = "serves" if is_waited_for else "is about to serve"
     session.show(answer, lambda: f"db:{uid} {name}: {verb} what redis:{shard} holds")
 
@@ -227,14 +239,19 @@ def _shard_uid(text: str) -> int:
     return int(digits)
 
 
-def _serving(session: Session, uid: int) -> dict[str, Any] | None:
-    """The database, once it serves."""
+def _serving(session: Session, uid: int, shard: int) -> dict[str, Any] | None:
+    """The database, once it serves. Raises Failure when what was asked for could not be done."""
     try:
         session.api.get(f"/v1/bdbs/{uid}/availability")
     except Failure as failure:
-        if failure.status == 503:
-            return None
-        raise
+        if failure.status != 503:
+            raise
+        found = _read(session, uid) or {}
+        if any(one.get("start_from") is None for one in found.get("waiting") or []):
+            raise Failure(
+                Exit.FAILED, "start_failed", f"db:{uid} could not be started from redis:{shard}: {failure.text}"
+            ) from None
+        return None
     return _read(session, uid)
 
 

@@ -10,13 +10,15 @@ from shardwright.cli.table import UNKNOWN, table
 Json = Mapping[str, Any]
 
 
-def price_text(database: Json, shard: int) -> str:
+def price_text(database: Json, shard: int, *, cuts: bool = False) -> str:
     """What is given up by going on with a copy."""
     copies = [copy for one in database.get("waiting") or [] for copy in one.get("copies") or []]
     chosen = next((copy for copy in copies if str(copy.get("shard_uid")) == str(shard)), None)
     if chosen is None:
         return f"redis:{shard} is no copy of a slot group that waits."
     said = f"redis:{shard}: {chosen['may_lack']}\n" if chosen.get("may_lack") else ""
+    if cuts:
+        said += "What cannot be read is cut off the end of its append-only file; the file as it was is kept beside it.\n"
     return f"{said}Whatever the other copies hold is overwritten when they return."
 
 

@@ -60,6 +60,28 @@ class ShardWanted(StrEnum):
     """The process ends and its files are deleted; the agent then says so and the leader deletes the record."""
 
 
+class Damage(StrEnum):
+    """Why a server could not load the files of its shard."""
+
+    APPEND_ONLY_FILE = "append_only_file"
+    """A command in the append-only file cannot be read. When that is at its end, the end can be cut."""
+    SNAPSHOT = "snapshot"
+    """The snapshot, or the one that the append-only file begins with, cannot be read."""
+    INCOMPLETE = "incomplete"
+    """Parts of the append-only file are missing or do not belong together."""
+
+
+class StartWith(StrEnum):
+    """What an incarnation loads."""
+
+    FILES = "files"
+    """What the shard has kept."""
+    NOTHING = "nothing"
+    """Nothing: what it has kept is put aside first."""
+    CUT_FILES = "cut_files"
+    """What it has kept without the damaged end of its append-only file, which is kept as it was beside it."""
+
+
 class GroupPhase(StrEnum):
     """Whether a slot group's primary is chosen and open."""
 
@@ -185,6 +207,8 @@ class SlotGroup:
     """While it starts: what does not pass by itself, such as a copy whose node is dead. Empty: nothing of the kind."""
     start_from: ShardUid | None = None
     """While it starts: the copy that an operator goes on with, whatever the others hold; None: nobody has decided so."""
+    start_cuts: bool = False
+    """The damaged end of that copy's append-only file shall be cut first."""
 
     def led_by(self, primary: ShardUid | None, generation: int, phase: GroupPhase) -> "SlotGroup":
         """The group under a primary that nobody handed over to: its replication id is not known yet."""
@@ -199,6 +223,7 @@ class SlotGroup:
             starting_since=None,
             waits_for=(),
             start_from=None,
+            start_cuts=False,
         )
 
 
@@ -225,6 +250,10 @@ class Shard:
     restart_not_before: datetime | None = None
     failure: str = ""
     """Why the current incarnation cannot be used; empty otherwise."""
+    starts_with: StartWith = StartWith.FILES
+    """What the current incarnation loads."""
+    damage: Damage | None = None
+    """Why its server could not load its files the last time; None: it could, or nobody knows of any."""
     missing_since: datetime | None = None
     """Since when the copy has not served and nothing was about to change that; None while it does what is wanted of it.
     After the policy's grace period it is rebuilt elsewhere."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 
-from shardwright.model.database import Role
+from shardwright.model.database import Damage, Role
 from shardwright.model.ids import EndpointUid, NodeUid, ShardUid
 
 
@@ -44,9 +44,11 @@ class ProcessSeen:
     state: ProcessState
     identity: ProcessIdentity | None = None
     text: str = ""
-    """Why it failed or how it ended; for people."""
+    """Why it failed or how it ended, or what was done to its files before it started; for people."""
     files_are_deleted: bool = False
     """The shard was wanted gone and nothing of it is left on the node."""
+    damage: Damage | None = None
+    """It could not be started because of its files; None: not for that reason."""
 
 
 @dataclass(frozen=True, slots=True)

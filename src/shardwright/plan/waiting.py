@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from shardwright.model.database import AofPolicy, Database, GroupPhase, Persistence, Shard, SlotGroup
+from shardwright.model.database import AofPolicy, Damage, Database, GroupPhase, Persistence, Shard, SlotGroup
 from shardwright.model.reason import Reason
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
@@ -25,6 +25,8 @@ class CopyState(StrEnum):
     """It does not answer yet."""
     FAILED = "failed"
     """Its server cannot be started."""
+    DAMAGED = "damaged"
+    """Its files cannot be loaded."""
     OUT_OF_REACH = "out_of_reach"
     """It does not run, and its node has no daemon."""
 
@@ -35,6 +37,7 @@ class CopyStanding:
 
     shard: Shard
     state: CopyState
+    damage: Damage | None
     was_primary: bool
     was_in_sync: bool
     """It was noted as holding what the last primary held."""
@@ -77,6 +80,7 @@ def standing_of_copy(view: ClusterView, database: Database, group: SlotGroup, sh
     return CopyStanding(
         shard,
         state,
+        damage_of(view, shard) if state is CopyState.DAMAGED else None,
         was_primary=shard.uid == group.primary,
         was_in_sync=shard.in_sync_generation == group.generation,
         keys=seen.keys if seen is not None and state is CopyState.LOADED else None,
@@ -106,7 +110,15 @@ def copy_state(view: ClusterView, shard: Shard) -> CopyState:
         return CopyState.LOADING
     if shard.node_uid not in view.daemons:
         return CopyState.OUT_OF_REACH
+    if damage_of(view, shard) is not None:
+        return CopyState.DAMAGED
     return CopyState.FAILED if process is ProcessState.FAILED or shard.failure else CopyState.STARTING
+
+
+def damage_of(view: ClusterView, shard: Shard) -> Damage | None:
+    """Why its files cannot be loaded; None: they can, or nobody knows."""
+    process = view.processes.get(shard.uid)
+    return shard.damage if process is None else process.damage or shard.damage
 
 
 def _lacks(view: ClusterView, database: Database, group: SlotGroup, shard: Shard) -> list[str]:

@@ -5,7 +5,7 @@ Called by the other modules of this folder that decide about a slot group. Decid
 
 from dataclasses import dataclass
 
-from shardwright.model.database import Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import Damage, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
@@ -21,7 +21,9 @@ class Copy:
     has_agent: bool = True
     """Its node has a daemon, which could start it."""
     text: str = ""
-    """How its process ended or why it could not be started."""
+    """How its process ended or why it could not be started, or what was done to its files before its start."""
+    damage: Damage | None = None
+    """Why it cannot load its files; None: it can, or nobody knows."""
 
     @property
     def is_gone(self) -> bool:
@@ -56,6 +58,7 @@ def _copy(shard: Shard, view: ClusterView) -> Copy:
         view.servers.get(shard.uid),
         has_agent=shard.node_uid in view.daemons,
         text="" if process is None else process.text,
+        damage=shard.damage if process is None else process.damage or shard.damage,
     )
 
 
@@ -73,11 +76,29 @@ def not_yet(copy: Copy) -> Reason:
     if not copy.has_agent and copy.process is not ProcessState.RUNNING:
         text = f"shard {shard.uid} does not run, and its node {shard.node_uid} has no running daemon that could start it"
         return _about(copy, "copy_out_of_reach", text, Grade.HARD_LIMIT, f"start the daemon of node {shard.node_uid}")
+    if copy.damage is not None and not copy.answers:
+        return _damaged(copy)
     if copy.process is ProcessState.FAILED or shard.failure:
         why = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure or "see the log of its node"
         return _about(copy, "shard_start_failed", f"shard {shard.uid} cannot be started: {why}", Grade.HARD_LIMIT)
     text = f"shard {shard.uid} on node {shard.node_uid} does not answer yet"
     return _about(copy, "shard_not_started", text, Grade.SOFT_LIMIT)
+
+
+def _damaged(copy: Copy) -> Reason:
+    shard = copy.shard
+    assert copy.damage is not None
+    said = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure
+    text = f"shard {shard.uid} on node {shard.node_uid} cannot load its files, {DAMAGES[copy.damage]}"
+    return _about(copy, DAMAGED_CODE, f"{text}: {said}" if said else text, Grade.HARD_LIMIT)
+
+
+DAMAGED_CODE = "shard_files_damaged"
+DAMAGES = {
+    Damage.APPEND_ONLY_FILE: "its append-only file is damaged",
+    Damage.SNAPSHOT: "its snapshot is damaged",
+    Damage.INCOMPLETE: "parts of its append-only file are missing",
+}
 
 
 def _about(copy: Copy, code: str, text: str, grade: Grade, remedy: str = "") -> Reason:

@@ -72,7 +72,7 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
     commands.extend(_settle(database, copies))
     sync_writes = _note_sync(group, primary, others, now) + _note_history(group, primary)
     gone = [_out_of_sync(c) for c in others if c.is_gone]
-    restart_writes, wake_at = decide_restarts(database, gone, view, now)
+    restart_writes, wake_at = decide_restarts(gone, view, now, is_served=primary.has_role(Role.PRIMARY))
     return Decision(
         writes=(*sync_writes, *restart_writes, *forget_restarts(copies, now)),
         commands=tuple(commands),

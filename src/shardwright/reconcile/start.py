@@ -8,14 +8,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from shardwright.model.action import MoveKind
-from shardwright.model.database import Database, GroupPhase, Persistence, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import Damage, Database, GroupPhase, Persistence, Shard, ShardWanted, SlotGroup, StartWith
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, Severity
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.plan.standing import is_gone
-from shardwright.reconcile.copies import Copy, merit, not_yet
+from shardwright.reconcile.copies import DAMAGED_CODE, Copy, merit, not_yet
 from shardwright.reconcile.heirs import fail_over, heir_of_a_dead_node
 from shardwright.reconcile.restarts import decide_restarts
 
@@ -37,16 +37,42 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
     if chosen is None and (heir := heir_of_a_dead_node(group, copies, view)) is not None:
         return Decision(writes=fail_over(group, heir, now))
     told = next((c for c in copies if c.shard.uid == group.start_from and c.answers), None)
-    if chosen is None and told is not None:
+    if told is not None and (chosen is None or chosen.uid == told.shard.uid):
         return _go_on_with(told, group, now)
     if chosen is None:
         reasons = reasons or tuple(not_yet(c) for c in hollow)
-        writes, wake_at = decide_restarts(database, [c for c in copies if c.is_gone], view, now)
+        group, changes = _with_wish(group, copies, now)
+        cut = group.start_from if changes and group.start_from is not None else None
+        writes, wake_at = decide_restarts([c for c in copies if c.is_gone], view, now, cut=cut)
         noted, named_at = _note_waits(group, database, copies, reasons, now)
+        noted = (*changes, *noted)
         wakes = [at for at in (wake_at, named_at) if at is not None]
         return Decision(writes=(*writes, *noted), wake_at=min(wakes, default=None), reasons=reasons)
     opened = group.led_by(chosen.uid, group.generation + 1, GroupPhase.SERVING)
-    return Decision(writes=(Put(opened), Put(replace(chosen, in_sync_generation=opened.generation))))
+    return Decision(writes=(Put(opened), Put(_as_primary(chosen, opened))))
+
+
+def _as_primary(shard: Shard, opened: SlotGroup) -> Shard:
+    """Its files were loaded, whatever was said of them before."""
+    failure = "" if shard.damage is not None else shard.failure
+    return replace(shard, in_sync_generation=opened.generation, damage=None, failure=failure)
+
+
+def _with_wish(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple[SlotGroup, tuple[Write, ...]]:
+    """The group after a step of what an operator asked for: the damaged end of the chosen copy's file is cut once, and when
+    that copy cannot be started even so, the wish is over. With the writes; none: nothing to do now."""
+    wish = next((c for c in copies if c.shard.uid == group.start_from and c.is_gone), None)
+    if wish is None:
+        return group, ()
+    if group.start_cuts:
+        begun = replace(group, start_cuts=False)
+        return begun, (Put(begun),)
+    if wish.process is not ProcessState.FAILED or wish.shard.starts_with is not StartWith.CUT_FILES:
+        return group, ()
+    given_up = replace(group, start_from=None)
+    text = f"the damaged end of shard {wish.shard.uid} on node {wish.shard.node_uid} could not be cut: {wish.text}"
+    event = Event(now, "group_start_failed", Severity.ERROR, text, wish.shard.node_uid, group.database_uid)
+    return given_up, (Put(given_up), Put(event))
 
 
 def _go_on_with(told: Copy, group: SlotGroup, now: datetime) -> Decision:
@@ -56,8 +82,9 @@ def _go_on_with(told: Copy, group: SlotGroup, now: datetime) -> Decision:
     given_up = "; ".join(r.text for r in group.waits_for)
     text = f"slot group {group.uid} goes on with shard {shard.uid} on node {shard.node_uid}, as was asked for"
     text += f"; it waited because {given_up}" if given_up else ""
+    text += f"; {told.text}" if told.text else ""
     event = Event(now, "group_started_from_copy", Severity.WARNING, text, shard.node_uid, group.database_uid)
-    return Decision(writes=(Put(opened), Put(replace(shard, in_sync_generation=opened.generation)), Put(event)))
+    return Decision(writes=(Put(opened), Put(_as_primary(shard, opened)), Put(event)))
 
 
 def _note_waits(
@@ -79,13 +106,21 @@ def _note_waits(
 
 def _with_way_out(reason: Reason, database: Database, copies: list[Copy]) -> Reason:
     """With what an operator can do when the copy does not come back."""
+    copy = next((c for c in copies if c.shard.uid == reason.shard_uid), None)
+    ways = [reason.remedy] if reason.remedy else []
+    start = f"shardwright db start {database.name} --from-copy"
+    if copy is not None and reason.code == DAMAGED_CODE:
+        if copy.damage is Damage.APPEND_ONLY_FILE:
+            ways.append(f"cut what cannot be read off its end: {start} {copy.shard.uid} --cut-damaged-tail")
+        else:
+            ways.append(f"put a backup of its files in their place on node {copy.shard.node_uid}")
     loaded = [c for c in copies if c.answers and not c.is_empty]
     if loaded:
         uid = max(loaded, key=merit).shard.uid
-        other = f"go on with what shard {uid} has: shardwright db start {database.name} --from-copy {uid}"
-    else:
-        other = f"give the data up: shardwright db delete {database.name}"
-    return replace(reason, remedy=f"{reason.remedy}, or {other}" if reason.remedy else other)
+        ways.append(f"go on with what shard {uid} has: {start} {uid}")
+    if not loaded:
+        ways.append(f"give the data up: shardwright db delete {database.name}")
+    return replace(reason, remedy=", or ".join(ways))
 
 
 def set_aside(group: SlotGroup, database: Database, view: ClusterView) -> list[Shard]:
@@ -104,8 +139,8 @@ def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, 
     """The copy that shall be primary after a start, or why none can be chosen yet.
 
     The committed primary, when it holds data or nobody does. It gives way to a copy that certainly holds all it has and
-    more; an empty one to a copy that is not; one that failed to start MISSING_PRIMARY_STARTS times to a copy that was in
-    sync with it, and to no other."""
+    more; an empty one to a copy that is not; one that failed to start MISSING_PRIMARY_STARTS times, or whose files are
+    damaged, to a copy that was in sync with it, and to no other."""
     committed = next((c for c in copies if c.shard.uid == group.primary), None)
     pending = [c for c in copies if not c.answers and c.process is not ProcessState.FAILED]
     loaded = [c for c in copies if c.answers]
@@ -119,9 +154,14 @@ def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, 
         best = filled or ([committed] if committed is not None else loaded)
         return (best[0].shard, ()) if best else (None, tuple(not_yet(c) for c in copies))
     in_sync = [c for c in filled if c.shard.in_sync_generation == group.generation]
-    if in_sync and committed.process is ProcessState.FAILED and committed.shard.restarts >= MISSING_PRIMARY_STARTS:
+    if in_sync and committed.process is ProcessState.FAILED and _is_lost(committed):
         return in_sync[0].shard, ()
     return None, tuple(not_yet(c) for c in copies if not c.answers)
+
+
+def _is_lost(committed: Copy) -> bool:
+    """Whether there is no hope that it starts after all."""
+    return committed.damage is not None or committed.shard.restarts >= MISSING_PRIMARY_STARTS
 
 
 def _is_hollow(copy: Copy, view: ClusterView) -> bool:

@@ -13,7 +13,7 @@ from shardwright.api.schemas.v1.requests import StartBody
 from shardwright.api.services import starting as service
 from shardwright.api.services.availability import check_database
 from shardwright.errors import Refusal, Rejected
-from shardwright.model.database import AofPolicy, DatabaseStatus, GroupPhase, Persistence, SlotGroup
+from shardwright.model.database import AofPolicy, Damage, DatabaseStatus, GroupPhase, Persistence, SlotGroup
 from shardwright.model.event import Severity
 from shardwright.model.ids import DatabaseUid, GroupUid, ShardUid
 from shardwright.model.reason import Reason
@@ -93,6 +93,48 @@ def test_the_second_time_changes_nothing() -> None:
     assert not start(waiting(start_from=ShardUid(2))).writes
     served = waiting(phase=GroupPhase.SERVING, primary=ShardUid(2), waits_for=())
     assert not start(served).writes
+
+
+def damaged(damage: Damage = Damage.APPEND_ONLY_FILE, **changes: Any) -> ClusterBuilder:
+    """Shard 2 cannot load its files either."""
+    builder = waiting(**changes).with_dead_shard(2)
+    return builder.with_records(replace(builder.view.shards[ShardUid(2)], damage=damage))
+
+
+def cut(builder: ClusterBuilder) -> Any:
+    return service.start(look_at(builder.view), UID, StartBody(from_copy=2, cut_damaged_tail=True))
+
+
+def test_a_damaged_copy_is_shown_as_such() -> None:
+    view = damaged().view
+    (told,) = shown(view.databases[UID], view, shows_password=False)["waiting"]
+    assert (told["copies"][1]["state"], told["copies"][1]["damage"]) == ("damaged", "append_only_file")
+
+
+def test_the_damaged_end_of_a_copy_can_be_cut() -> None:
+    intent = cut(damaged())
+    (group,) = [w.record for w in intent.writes if isinstance(w.record, SlotGroup)]
+    assert (group.start_from, group.start_cuts) == (2, True)
+    assert "kept as it was" in events_of(intent)[0].text
+    assert not cut(damaged(start_from=ShardUid(2), start_cuts=True)).writes
+
+
+def test_it_can_be_asked_for_after_an_attempt_without() -> None:
+    assert cut(damaged(start_from=ShardUid(2))).writes
+
+
+@pytest.mark.parametrize("builder", [waiting(), damaged(Damage.SNAPSHOT), damaged(Damage.INCOMPLETE)])
+def test_only_the_damaged_end_of_an_append_only_file_can_be_cut(builder: ClusterBuilder) -> None:
+    with pytest.raises(Rejected) as refused:
+        cut(builder)
+    assert (refused.value.refusal, refused.value.code) == (Refusal.CONFLICT, "copy_not_damaged")
+
+
+def test_a_damaged_copy_is_not_gone_on_with_as_it_is() -> None:
+    with pytest.raises(Rejected) as refused:
+        start(damaged())
+    assert refused.value.code == "copy_not_loaded"
+    assert "cut_damaged_tail" in refused.value.remedy
 
 
 @pytest.mark.parametrize(

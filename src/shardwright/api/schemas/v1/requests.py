@@ -112,6 +112,9 @@ class StartBody(Body):
     from_copy: Annotated[int, Field(ge=1, le=LARGEST)] | None = Field(
         default=None, description="uid of the shard to go on with, whatever the other copies may hold"
     )
+    cut_damaged_tail: bool | None = Field(
+        default=None, description="cut what cannot be read off the end of its append-only file first; it is kept as it was"
+    )
 
 
 class NewNodeBody(Body):

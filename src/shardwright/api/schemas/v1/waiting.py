@@ -16,6 +16,7 @@ class CopyAnswer(TypedDict):
     node_uid: str
     role: str
     state: str
+    damage: str | None
     keys: int | None
     in_sync: bool
     missing_since: str | None
@@ -26,10 +27,11 @@ class CopyAnswer(TypedDict):
 
 
 class WaitingAnswer(TypedDict):
-    """One slot group that waits for what does not pass by itself."""
+    """One slot group that waits for what does not pass by itself. ``start_from``: the copy that an operator chose."""
 
     slot_group: str
     since: str | None
+    start_from: str | None
     reasons: list[ReasonAnswer]
     copies: list[CopyAnswer]
 
@@ -40,6 +42,7 @@ def waiting_json(waiting: Iterable[Waiting]) -> list[WaitingAnswer]:
         {
             "slot_group": one.group.uid,
             "since": iso_or_none(one.since),
+            "start_from": None if one.group.start_from is None else str(one.group.start_from),
             "reasons": [reason_json(r) for r in one.reasons],
             "copies": [_copy(c) for c in one.copies],
         }
@@ -53,6 +56,7 @@ def _copy(copy: CopyStanding) -> CopyAnswer:
         "node_uid": str(copy.shard.node_uid),
         "role": "master" if copy.was_primary else "slave",
         "state": copy.state.value,
+        "damage": None if copy.damage is None else copy.damage.value,
         "keys": copy.keys,
         "in_sync": copy.was_in_sync,
         "missing_since": iso_or_none(copy.shard.missing_since),

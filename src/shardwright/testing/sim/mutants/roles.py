@@ -130,5 +130,5 @@ def opens_a_group_before_its_copies_are_compared() -> Sequence[Patch]:
 
 
 def _restart_all(database: Any, copies: Any, view: Any, now: datetime) -> Decision:
-    writes, wake_at = decide_restarts(database, [c for c in copies if c.is_gone], view, now)
+    writes, wake_at = decide_restarts([c for c in copies if c.is_gone], view, now)
     return Decision(writes=writes, wake_at=wake_at)
