@@ -1,5 +1,6 @@
 """Copies that cannot serve after a loss: what the database then says, and what an operator can decide."""
 
+import json
 import os
 import signal
 import subprocess
@@ -89,6 +90,12 @@ def waiting(cluster: RestCluster, uid: int) -> Json | None:
     return dict(found[0]) if found else None
 
 
+def with_way_out(cluster: RestCluster, uid: int) -> Json | None:
+    """What a database waits for, once another copy is loaded."""
+    found = waiting(cluster, uid)
+    return found if found is not None and "--from-copy" in found["reasons"][0]["remedy"] else None
+
+
 def events(cluster: RestCluster, uid: int) -> list[str]:
     return [line["type"] for line in cluster.get("/v1/logs?limit=1000") if line.get("bdb_uid") in (uid, str(uid))]
 
@@ -100,7 +107,7 @@ def test_a_database_that_waits_for_a_dead_node_says_so_and_goes_on_with_another_
     uid, node = database["uid"], cluster.primary(database["uid"])
     (other,) = [shard for shard in cluster.shards(uid) if int(shard["node_uid"]) != node]
     with power_cut(cluster, stays_off=node):
-        found = cluster.wait("the reason", lambda: waiting(cluster, uid), seconds=30)
+        found = cluster.wait("the reason and the way out", lambda: with_way_out(cluster, uid), seconds=30)
         assert [(r["code"], r["node_uid"]) for r in found["reasons"]] == [("copy_out_of_reach", str(node))]
         assert f"start the daemon of node {node}" in found["reasons"][0]["remedy"]
         assert f"--from-copy {other['uid']}" in found["reasons"][0]["remedy"]
@@ -128,6 +135,30 @@ def test_a_database_that_waits_for_a_dead_node_says_so_and_goes_on_with_another_
     cluster.settled(uid)
     assert keys_in(cluster, database) == KEYS
     cluster.delete(uid)
+
+
+def test_in_strict_mode_the_only_replica_serves_by_itself_and_the_node_may_come_back(
+    cluster: RestCluster, kind: str
+) -> None:
+    if len(cluster.nodes()) < 3:
+        cluster.add_node()
+    database = filled(cluster, kind, "strict", strict=True)
+    uid, node = database["uid"], cluster.primary(database["uid"])
+    cluster.wait("its file to be known as whole", lambda: is_file_whole(cluster, uid))
+    with power_cut(cluster, stays_off=node):
+        assert cluster.wait("its keys", lambda: keys_in(cluster, database) == KEYS, seconds=40)
+        assert waiting(cluster, uid) is None
+        assert cluster.primary(uid) != node
+    cluster.wait("the node", lambda: cluster.node(node)["status"] == "active", seconds=60)
+    cluster.settled(uid)
+    assert keys_in(cluster, database) == KEYS
+    cluster.delete(uid)
+
+
+def is_file_whole(cluster: RestCluster, uid: int) -> bool:
+    """Whether the leader has put on record that the replica's file holds all that the primary held."""
+    found = (json.loads(value) for key, value in cluster.wishes().items() if key.startswith("shards/"))
+    return any(shard["database_uid"] == uid and shard["file_generation"] > 0 for shard in found)
 
 
 ZEROS = bytes(4096)

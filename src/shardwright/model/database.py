@@ -243,6 +243,9 @@ class Shard:
     wanted: ShardWanted = ShardWanted.RUNNING
     in_sync_generation: int = -1
     """Highest group generation at which this copy was seen to hold what the primary held; -1: never."""
+    file_generation: int = -1
+    """Highest group generation at which its append-only file was seen to hold all that the primary held; -1: never. What the
+    copy acknowledges from then on in that generation is in the file too, when every write is synced."""
     settings: str = ""
     """Fingerprint of the settings its server was last told, which outlives the server; empty: never any."""
     restarts: int = 0
@@ -263,6 +266,11 @@ class Shard:
         """The persistence its server was last told, by which its files were written; None: it was never told any. Not that
         of the database when this was changed and the server has not heard of it."""
         return Persistence(self.settings.split("|")[2]) if self.settings else None
+
+    @property
+    def keeps_each_write(self) -> bool:
+        """Whether its server was last told to have every write on the disk before it answers."""
+        return self.kept is Persistence.AOF and self.settings.split("|")[3] == AofPolicy.ALWAYS
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
 
 def _out_of_sync(copy: Copy) -> Copy:
     """A replica that starts anew while its primary goes on lacks what is written meanwhile, or has nothing at all."""
-    return replace(copy, shard=replace(copy.shard, in_sync_generation=-1))
+    return replace(copy, shard=replace(copy.shard, in_sync_generation=-1, file_generation=-1))
 
 
 def _replace_primary(
@@ -189,8 +189,20 @@ def _note_sync(group: SlotGroup, primary: Copy, others: list[Copy], now: datetim
         if not marked and is_in_sync(primary.seen, copy.seen):
             writes.append(Put(replace(copy.shard, in_sync_generation=group.generation)))
         elif marked and _has_lost_sync(primary.seen, copy.seen):
-            writes.append(Put(replace(copy.shard, in_sync_generation=-1)))
+            writes.append(Put(replace(copy.shard, in_sync_generation=-1, file_generation=-1)))
+        elif marked and copy.shard.file_generation != group.generation and _has_all_in_file(primary.seen, copy):
+            writes.append(Put(replace(copy.shard, file_generation=group.generation)))
     return tuple(writes)
+
+
+def _has_all_in_file(primary: ServerSeen, replica: Copy) -> bool:
+    """Whether a replica's append-only file holds all that its primary held when that was looked at. Behind a full sync it is
+    written anew first."""
+    seen = replica.seen
+    if seen is None or not replica.shard.keeps_each_write or not is_in_sync(primary, seen):
+        return False
+    is_whole = seen.is_aof_on and not seen.is_persistence_busy and seen.is_persistence_ok
+    return is_whole and seen.at >= primary.at and seen.offset >= primary.offset
 
 
 def _note_history(group: SlotGroup, primary: Copy) -> tuple[Write, ...]:

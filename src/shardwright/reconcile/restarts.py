@@ -62,6 +62,7 @@ def _started(copy: Copy, view: ClusterView, now: datetime, load: StartWith) -> S
         restart_not_before=now + timedelta(seconds=delay),
         failure=copy.text if copy.process is ProcessState.FAILED and not is_empty else "",
         starts_with=load,
+        file_generation=shard.file_generation if load is StartWith.FILES else -1,
         damage=None if is_empty else copy.damage,
     )
 

@@ -39,6 +39,8 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
     told = next((c for c in copies if c.shard.uid == group.start_from and c.answers), None)
     if told is not None and (chosen is None or chosen.uid == told.shard.uid):
         return _go_on_with(told, group, now)
+    if chosen is None and (heir := _strict_heir(group, database, copies, view)) is not None:
+        return Decision(writes=_fail_over_in_strict_mode(group, heir, now))
     if chosen is None:
         reasons = reasons or tuple(not_yet(c) for c in hollow)
         group, changes = _with_wish(group, copies, now)
@@ -55,7 +57,31 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
 def _as_primary(shard: Shard, opened: SlotGroup) -> Shard:
     """Its files were loaded, whatever was said of them before."""
     failure = "" if shard.damage is not None else shard.failure
-    return replace(shard, in_sync_generation=opened.generation, damage=None, failure=failure)
+    return replace(shard, in_sync_generation=opened.generation, file_generation=-1, damage=None, failure=failure)
+
+
+def _strict_heir(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView) -> Shard | None:
+    """In strict mode: the copy that certainly holds all that was acknowledged, while the primary does not come back.
+
+    What was acknowledged in this generation is on some replica. With one replica, and no copy that moves, that is this one;
+    and it is in its file when every write is synced before it is answered, and the file was seen to be whole."""
+    committed = next((c for c in copies if c.shard.uid == group.primary), None)
+    if not (database.is_strict and group.waits_for) or committed is None or not_yet(committed).grade is Grade.SOFT_LIMIT:
+        return None
+    if len(view.shards_of_group(group.uid)) != 2 or view.live_move_of_group(group.uid) is not None:
+        return None  # Any of several may be the one that confirmed.
+    shard = next((c.shard for c in copies if c is not committed and c.answers and not c.is_empty), None)
+    if shard is None or not shard.keeps_each_write:
+        return None
+    return shard if shard.in_sync_generation == shard.file_generation == group.generation else None
+
+
+def _fail_over_in_strict_mode(group: SlotGroup, heir: Shard, now: datetime) -> tuple[Write, ...]:
+    opened = group.led_by(heir.uid, group.generation + 1, GroupPhase.SERVING)
+    text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, which does not come back: "
+    text += "its file holds all that was acknowledged in strict mode"
+    event = Event(now, "failover", Severity.WARNING, text, heir.node_uid, group.database_uid)
+    return (Put(opened), Put(_as_primary(heir, opened)), Put(event))
 
 
 def _with_wish(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple[SlotGroup, tuple[Write, ...]]:
@@ -118,7 +144,8 @@ def _with_way_out(reason: Reason, database: Database, copies: list[Copy]) -> Rea
     if loaded:
         uid = max(loaded, key=merit).shard.uid
         ways.append(f"go on with what shard {uid} has: {start} {uid}")
-    if not loaded:
+    elif not any(not c.answers and not_yet(c).grade is Grade.SOFT_LIMIT for c in copies):
+        # Nothing else is on its way.
         ways.append(f"give the data up: shardwright db delete {database.name}")
     return replace(reason, remedy=", or ".join(ways))
 
