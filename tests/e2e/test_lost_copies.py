@@ -224,6 +224,7 @@ def test_when_all_files_are_damaged_the_database_says_so_and_the_damaged_end_can
     found = cluster.wait("the reasons", told)
     assert {r["code"] for r in found["reasons"]} == {"shard_files_damaged"}, found
     assert all("--cut-damaged-tail" in r["remedy"] and "check-aof" not in str(r) for r in found["reasons"]), found
+    assert all(f"{len(ZEROS)} of its" in r["description"] for r in found["reasons"]), found
     assert {c["state"] for c in found["copies"]} == {"damaged"}, found
     said = cluster.refused("GET", f"/v1/bdbs/{uid}/availability", 503, "bdb_unavailable")
     assert "append-only file is damaged" in said

@@ -477,6 +477,7 @@ def test_a_server_that_cannot_load_its_files_is_told_with_the_cause_and_starts_w
             failed = await made.until_state(1, ProcessState.FAILED, incarnation=2)
             assert failed.damage is damage
             assert "check-aof" not in failed.text
+            assert ("4096 of its" in failed.text) is (spoil is append_zeros)
 
             empty = replace(wanted, incarnation=3, port=free_port(made.address), starts_with=StartWith.NOTHING)
             await made.put(empty)

@@ -9,7 +9,8 @@ from pathlib import Path
 from shardwright.model.database import Damage
 
 _TAIL_BYTES = 16 * 1024
-"""A server ends within a few lines of what it says here."""
+_LINES_MAX = 12
+"""A server ends within a few lines of what it says here; what it said long before is of a sync that failed."""
 _START = "oO0OoO0OoO0Oo"
 """Stands in the first line of every start, and in no other."""
 _PREFIX = re.compile(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [*#.-] ")
@@ -35,7 +36,8 @@ def damage_in_log(path: Path) -> tuple[Damage, str] | None:
             text = file.read().decode(errors="replace")
     except OSError:
         return None
-    for line in text.rpartition(_START)[2].splitlines():
+    lines = [line for line in text.rpartition(_START)[2].splitlines() if line.strip()]
+    for line in lines[-_LINES_MAX:]:
         for mark, damage in _MARKS:
             if mark in line:
                 # What the server advises is a tool that is not here.

@@ -14,6 +14,8 @@ from shardwright.errors import Permanent
 from shardwright.server.files import AOF_DIRECTORY_NAME, MANIFEST_NAME
 
 _COPY_BYTES = 1 << 20
+MEASURED_BYTES_MAX = 64 << 20
+"""About a second's work."""
 _LINE_BYTES_MAX = 64
 """No count or length is longer."""
 _NOTE_BYTES_MAX = 1024
@@ -111,6 +113,21 @@ def cut_damaged_end(directory: Path, aside: Path) -> Cut:
     if offset < last.stat().st_size:
         _write_beginning(last, offset)
     return Cut(last.name, offset, kept.stat().st_size - offset, str(kept))
+
+
+def unreadable_end(directory: Path) -> str:
+    """How much cutting would cut, for people; empty when nothing would be, when it would not help, or when the file is too
+    large to find it out in a moment."""
+    parts = _parts(directory / AOF_DIRECTORY_NAME)
+    try:
+        if not parts or sum(part.stat().st_size for part in parts) > MEASURED_BYTES_MAX:
+            return ""
+        if any(_readable_of(part) < part.stat().st_size for part in parts[:-1]):
+            return ""
+        offset, size = _readable_of(parts[-1]), parts[-1].stat().st_size
+    except OSError:
+        return ""
+    return f"{size - offset} of its {size} bytes cannot be read, from offset {offset} on" if offset < size else ""
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -48,6 +48,11 @@ def test_what_an_earlier_start_said_is_not_of_this_one(tmp_path: Path) -> None:
     assert said(tmp_path, f"{BEGIN}{AT}# {BAD}{ADVICE}{BEGIN}{AT}# Out of memory\n") is None
 
 
+def test_what_a_sync_said_long_before_the_end_is_not_why_it_ended(tmp_path: Path) -> None:
+    later = "".join(f"{AT}* line {n}\n" for n in range(12))
+    assert said(tmp_path, f"{BEGIN}{AT}# Internal error in RDB reading offset 0\n{later}") is None
+
+
 def test_a_log_that_is_not_there_says_nothing(tmp_path: Path) -> None:
     assert damage_in_log(tmp_path / "server.log") is None
 

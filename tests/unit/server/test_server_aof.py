@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardwright.errors import Permanent
-from shardwright.server.aof import cut_damaged_end, readable_bytes
+from shardwright.server.aof import MEASURED_BYTES_MAX, cut_damaged_end, readable_bytes, unreadable_end
 
 
 def command(*words: bytes) -> bytes:
@@ -93,6 +93,20 @@ def test_it_may_be_repeated_after_a_crash_at_any_moment(directory: Path) -> None
     # Behind the cut, before the server was started.
     assert cut_damaged_end(directory, aside).bytes_cut == 100
     assert (aside / last(directory).name).read_bytes() == SET + bytes(100)
+
+
+def test_how_much_would_be_cut_is_told_before(directory: Path) -> None:
+    size = len(SET) + 100
+    assert unreadable_end(directory) == f"100 of its {size} bytes cannot be read, from offset {len(SET)} on"
+    cut_damaged_end(directory, directory / "damaged-3")
+    assert unreadable_end(directory) == ""
+    assert unreadable_end(directory / "nowhere") == ""
+
+
+def test_a_file_that_takes_long_to_read_is_not_measured(directory: Path) -> None:
+    with last(directory).open("r+b") as file:
+        file.truncate(MEASURED_BYTES_MAX + 1)
+    assert unreadable_end(directory) == ""
 
 
 def test_a_file_that_is_whole_is_left_alone(directory: Path) -> None:
