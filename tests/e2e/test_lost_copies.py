@@ -137,9 +137,7 @@ def test_a_database_that_waits_for_a_dead_node_says_so_and_goes_on_with_another_
     cluster.delete(uid)
 
 
-def test_in_strict_mode_the_only_replica_serves_by_itself_and_the_node_may_come_back(
-    cluster: RestCluster, kind: str
-) -> None:
+def test_in_strict_mode_the_only_replica_serves_by_itself(cluster: RestCluster, kind: str) -> None:
     if len(cluster.nodes()) < 3:
         cluster.add_node()
     database = filled(cluster, kind, "strict", strict=True)
