@@ -113,6 +113,7 @@ def test_a_database_that_waits_for_a_dead_node_says_so_and_goes_on_with_another_
         assert f"--from-copy {other['uid']}" in found["reasons"][0]["remedy"]
         states = {copy["node_uid"]: copy["state"] for copy in found["copies"]}
         assert states == {str(node): "out_of_reach", other["node_uid"]: "loaded"}, found
+        assert all(copy["served_at"] is not None for copy in found["copies"]), found
         said = cluster.refused("GET", f"/v1/bdbs/{uid}/availability", 503, "bdb_unavailable")
         assert f"node {node}" in said
         shown = cluster.command("status")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from shardwright.model.database import AofPolicy, Damage, Database, GroupPhase, Persistence, Shard, SlotGroup
+from shardwright.model.database import AofPolicy, Damage, Database, DatabaseStatus, GroupPhase, Persistence, Shard, SlotGroup
 from shardwright.model.reason import Reason
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
@@ -63,6 +63,8 @@ class Waiting:
 
 def waiting_of(view: ClusterView, database: Database) -> tuple[Waiting, ...]:
     """The groups of a database that wait; none when it serves, or when all that is missing is about to come."""
+    if database.status is DatabaseStatus.DELETE_PENDING:
+        return ()
     groups = view.groups_of(database.uid)
     return tuple(_waiting(view, database, g) for g in groups if g.phase is GroupPhase.STARTING and g.waits_for)
 

@@ -95,6 +95,11 @@ def test_the_second_time_changes_nothing() -> None:
     assert not start(served).writes
 
 
+def test_a_database_that_is_being_deleted_waits_for_nothing() -> None:
+    view = waiting().with_database_changed(1, status=DatabaseStatus.DELETE_PENDING).view
+    assert "waiting" not in shown(view.databases[UID], view, shows_password=False)
+
+
 def damaged(damage: Damage = Damage.APPEND_ONLY_FILE, **changes: Any) -> ClusterBuilder:
     """Shard 2 cannot load its files either."""
     builder = waiting(**changes).with_dead_shard(2)
