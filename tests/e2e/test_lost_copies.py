@@ -120,6 +120,8 @@ def test_a_database_that_waits_for_a_dead_node_says_so_and_goes_on_with_another_
         assert "waiting" in shown.stdout
         assert f"start the daemon of node {node}" in shown.stdout, shown.stdout + shown.stderr
 
+        preview = cluster.command("node", "remove", str(node), "--dry-run")
+        assert f"--from-copy {other['uid']}" in preview.stdout, preview.stdout + preview.stderr
         action = cluster.start(node, "remove")
         told = cluster.wait("what the removal waits for", lambda: cluster.get(f"/v1/actions/{action}").get("reasons"))
         assert any(f"--from-copy {other['uid']}" in reason["remedy"] for reason in told), told

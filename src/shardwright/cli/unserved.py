@@ -44,7 +44,7 @@ def _copies_table(copies: Sequence[Json]) -> str:
             SHARD_ROLES.get(str(copy.get("role")), UNKNOWN),
             copy.get("state"),
             _known(copy.get("keys")),
-            bool(copy.get("in_sync")),
+            "yes" if copy.get("in_sync") else "no",
             copy.get("served_at") or UNKNOWN,
             _known(copy.get("served_keys")),
             _known(copy.get("served_offset")),
