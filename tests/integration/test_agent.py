@@ -14,7 +14,18 @@ from agent_harness import NODE, SECRETS, World, database, endpoint, free_port, g
 
 from shardwright.agent.launch import RECORD_NAME, Stage, read_record, write_record
 from shardwright.agent.processes import arguments_of, identity_of, is_running
-from shardwright.model.database import Database, GroupPhase, Persistence, ServerKind, Shard, ShardWanted, SnapshotRule
+from shardwright.model.database import (
+    AofPolicy,
+    Damage,
+    Database,
+    GroupPhase,
+    Persistence,
+    ServerKind,
+    Shard,
+    ShardWanted,
+    SnapshotRule,
+    StartWith,
+)
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity, ProcessState
 from shardwright.server.binaries import ServerBinary, all_servers
@@ -299,13 +310,28 @@ def test_a_missing_version_is_a_failure_that_says_what_is_there(tmp_path: Path, 
 
 def test_a_server_that_ends_right_after_its_start_has_failed(tmp_path: Path, any_binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
-        kept = database(any_binary, persistence=Persistence.SNAPSHOT, snapshot_rules=(SnapshotRule(3600, 1),))
+        kept = database(any_binary, persistence=Persistence.AOF)
+        made.shard_directory(1).mkdir(parents=True)
+        (made.shard_directory(1) / "appendonlydir").write_bytes(b"this is no directory")
+        await made.put(kept, SECRETS, group(), shard(free_port(made.address)))
+        async with made.agent():
+            seen = await made.until_state(1, ProcessState.FAILED)
+            assert "right after its start" in seen.text
+            assert seen.damage is None
+
+    run(tmp_path, scenario)
+
+
+def test_a_server_whose_snapshot_is_none_has_failed_and_says_so(tmp_path: Path, binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        kept = database(binary, persistence=Persistence.SNAPSHOT, snapshot_rules=(SnapshotRule(3600, 1),))
         made.shard_directory(1).mkdir(parents=True)
         (made.shard_directory(1) / "dump.rdb").write_bytes(b"this is no snapshot at all")
         await made.put(kept, SECRETS, group(), shard(free_port(made.address)))
         async with made.agent():
             seen = await made.until_state(1, ProcessState.FAILED)
-            assert "right after its start" in seen.text
+            assert seen.damage is Damage.SNAPSHOT
+            assert seen.text.startswith("Wrong signature")
 
     run(tmp_path, scenario)
 
@@ -391,5 +417,102 @@ def test_a_removed_node_reports_no_more(tmp_path: Path) -> None:
             assert identity is None
             await asyncio.sleep(1.3)
             assert made.seen() is None
+
+    run(tmp_path, scenario)
+
+
+def fill(made: World, wanted: Shard) -> None:
+    for number in range(20):
+        assert b"OK" in ask_as_application(made, wanted, "SET", f"key:{number}", "x" * 100)
+
+
+def ask_as_application(made: World, wanted: Shard, *command: str) -> bytes:
+    """One command as the application user, with the fence lifted."""
+    with socket.create_connection((made.address, wanted.port), timeout=5) as connection:
+        answer = b""
+        for words in (("AUTH", "management", SECRETS.management), ("CONFIG", "SET", "min-replicas-to-write", "0"),
+                      ("AUTH", "application", SECRETS.application), command):  # fmt: skip
+            connection.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words))
+            answer = connection.recv(65536)
+        return answer
+
+
+async def ended_with(made: World, wanted: Shard, spoil: Callable[[Path], None]) -> None:
+    """The server is killed and something done to its files."""
+    await made.until(until_answers(made, wanted))
+    await asyncio.to_thread(fill, made, wanted)
+    os.kill(identity_in(made).pid, signal.SIGKILL)
+    await made.until_state(1, ProcessState.GONE)
+    spoil(made.shard_directory(1))
+
+
+def append_zeros(directory: Path) -> None:
+    (part,) = directory.glob("appendonlydir/*.incr.aof")
+    with part.open("ab") as file:
+        file.write(bytes(4096))
+
+
+def spoil_base(directory: Path) -> None:
+    (part,) = directory.glob("appendonlydir/*.base.rdb")
+    part.write_bytes(bytes(40))
+
+
+def lose_base(directory: Path) -> None:
+    (part,) = directory.glob("appendonlydir/*.base.rdb")
+    part.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "damage"),
+    [(append_zeros, Damage.APPEND_ONLY_FILE), (spoil_base, Damage.SNAPSHOT), (lose_base, Damage.INCOMPLETE)],
+)
+def test_a_server_that_cannot_load_its_files_is_told_with_the_cause_and_starts_without_them(
+    tmp_path: Path, binary: ServerBinary, spoil: Callable[[Path], None], damage: Damage
+) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            _, wanted = await started(made, binary, persistence=Persistence.AOF, aof_policy=AofPolicy.ALWAYS)
+            await ended_with(made, wanted, spoil)
+            await made.put(replace(wanted, incarnation=2, port=free_port(made.address)))
+            failed = await made.until_state(1, ProcessState.FAILED, incarnation=2)
+            assert failed.damage is damage
+            assert "check-aof" not in failed.text
+            assert ("4096 of its" in failed.text) is (spoil is append_zeros)
+
+            empty = replace(wanted, incarnation=3, port=free_port(made.address), starts_with=StartWith.NOTHING)
+            await made.put(empty)
+            await made.until(until_answers(made, empty))
+            assert b":0" in ask_as_application(made, empty, "DBSIZE")
+            assert list(made.shard_directory(1).glob("damaged-3/appendonlydir/*.incr.aof"))
+
+    run(tmp_path, scenario)
+
+
+def test_the_damaged_end_of_a_file_is_cut_before_a_start_and_the_file_kept(tmp_path: Path, binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            _, wanted = await started(made, binary, persistence=Persistence.AOF, aof_policy=AofPolicy.ALWAYS)
+            await ended_with(made, wanted, append_zeros)
+            cut = replace(wanted, incarnation=2, port=free_port(made.address), starts_with=StartWith.CUT_FILES)
+            await made.put(cut)
+            seen = await made.until_state(1, ProcessState.RUNNING, incarnation=2)
+            assert "4096 bytes" in seen.text
+            await made.until(until_answers(made, cut))
+            assert b":20" in ask_as_application(made, cut, "DBSIZE")
+            (kept,) = made.shard_directory(1).glob("damaged-2/*.incr.aof")
+            assert kept.read_bytes().endswith(bytes(4096))
+
+    run(tmp_path, scenario)
+
+
+def test_what_cannot_be_cut_is_told_and_left_as_it_was(tmp_path: Path, binary: ServerBinary) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent():
+            _, wanted = await started(made, binary, persistence=Persistence.AOF, aof_policy=AofPolicy.ALWAYS)
+            await ended_with(made, wanted, spoil_base)
+            await made.put(replace(wanted, incarnation=2, port=free_port(made.address), starts_with=StartWith.CUT_FILES))
+            failed = await made.until_state(1, ProcessState.FAILED, incarnation=2)
+            assert "can be read to its end" in failed.text
+            assert not list(made.shard_directory(1).glob("damaged-*"))
 
     run(tmp_path, scenario)

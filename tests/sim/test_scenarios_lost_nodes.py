@@ -189,3 +189,31 @@ def test_the_replica_that_has_received_most_takes_over_from_a_primary_that_no_le
     assert primary_node(simulation) == new.node_uid
     simulation.rest()
     simulation.end()
+
+
+def test_a_group_whose_primary_is_gone_for_good_goes_on_with_the_copy_that_an_operator_chose() -> None:
+    """Both servers ended at once and one node never comes back: the other copy was loaded, and the group waited for ever."""
+    simulation = cluster()
+    world = simulation.world
+    lost = primary_node(simulation)
+    (replica,) = [s for s in world.servers_of("1:1") if s.node_uid != lost]
+    replica.die(planned=False)
+    simulation.lose_node(lost)
+    simulation.operator.action(lost, "remove")
+    groups = world.checker.tables["groups"]
+    run_until(simulation, lambda: bool(groups["groups/1:1"]["waits_for"]))
+    simulation.run_for(30.0)
+    assert ended(simulation) == ["remove running"]
+    (reason,) = groups["groups/1:1"]["waits_for"]
+    assert (reason["code"], reason["node_uid"]) == ("copy_out_of_reach", lost)
+    leader = world.leader()
+    assert leader is not None
+    leader.process.kill()
+    simulation.operator.start(1, replica.shard_uid)
+    world.loop.at(2.0, simulation.restart_daemon, leader.node.uid)
+    simulation.run_for(60.0)
+    assert groups["groups/1:1"]["primary"] == replica.shard_uid
+    assert not groups["groups/1:1"]["waits_for"]
+    assert ended(simulation) == ["remove completed"]
+    simulation.rest()
+    simulation.end()

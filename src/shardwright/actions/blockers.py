@@ -16,6 +16,7 @@ from shardwright.model.seen import BusyCommand, Health, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import Code
 from shardwright.plan.standing import is_dispensable, is_gone
+from shardwright.plan.waiting import told
 
 NAMED_AFTER = timedelta(seconds=1.5)
 """Longer than what goes well takes to show; short enough to name a blocker within two seconds."""
@@ -95,7 +96,8 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
     node_uid = view.shards[uid].node_uid
     if node_uid not in view.daemons and is_gone(view, view.shards[uid]):
         text = f"the server of shard {uid} has ended, and node {node_uid} has no running daemon that could start it again"
-        remedy = f"start the daemon of node {node_uid}"
+        group = view.groups.get(view.shards[uid].group_uid)
+        remedy = ("" if group is None else told(group, text)[1]) or f"start the daemon of node {node_uid}"
         return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
     if _is_busy(seen):
         text = f"the server of shard {uid} on node {node_uid} is busy: it uses CPU and does not answer"

@@ -21,6 +21,7 @@ from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.explain import Code
 from shardwright.plan.ports import shard_port
 from shardwright.plan.standing import is_gone, primary_lives
+from shardwright.plan.waiting import told
 
 START_LIMIT = timedelta(seconds=60)
 """From the record of a new shard to its server's first answer."""
@@ -75,9 +76,10 @@ def _reason(move: Move, code: str, text: str, grade: Grade = Grade.HARD_LIMIT) -
     return Reason(code, text, grade, shard_uid=move.shard_uid, database_uid=move.database_uid, node_uid=move.to_node)
 
 
-def _starting_over(move: Move) -> Reason:
+def _starting_over(move: Move, group: SlotGroup) -> Reason:
     """While a slot group starts, no copy's mark and no server's answer says what it holds."""
-    return _reason(move, "group_starting", "the slot group is being started", Grade.SOFT_LIMIT)
+    text, remedy = told(group, "the slot group is being started")
+    return replace(_reason(move, "group_starting", text, Grade.SOFT_LIMIT), remedy=remedy)
 
 
 # -- the primary role --------------------------------------------------------------------------------------------------
@@ -110,7 +112,7 @@ def _hand_over(move: Move, group: SlotGroup, view: ClusterView, now: datetime, *
     if move.not_before is not None and now < move.not_before <= now + NEXT_ATTEMPT_LIMIT:
         return Decision(wake_at=move.not_before, reasons=move.reasons)
     if group.phase is not GroupPhase.SERVING or move.shard_uid is None:
-        return Decision(reasons=(_starting_over(move),))
+        return Decision(reasons=(_starting_over(move, group),))
     return Decision(commands=(HandOff(group.uid, move.shard_uid, move.new_shard_uid),))
 
 
@@ -227,7 +229,7 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
         text = f"the sync to node {new.node_uid} did not advance for {SYNC_SILENCE_LIMIT.seconds} s"
         return _give_up(move, new, view, now, _reason(move, "sync_stalled", text))
     if group.phase is not GroupPhase.SERVING:
-        return _wait(move, now, _starting_over(move))
+        return _wait(move, now, _starting_over(move, group))
     return Decision(wake_at=now + timedelta(seconds=1))
 
 
@@ -324,7 +326,7 @@ def _stop_old(move: Move, old: Shard, new: Shard | None, view: ClusterView, now:
     if group.primary != new.uid and _is_stranded(move, new, view, now):
         return _give_up(move, new, view, now, _stranded(move, new))
     if group.phase is not GroupPhase.SERVING:
-        return _wait(move, now, _starting_over(move))
+        return _wait(move, now, _starting_over(move, group))
     waiting = _reason(move, "new_copy_not_in_sync", "the new copy is not in sync at the moment", Grade.SOFT_LIMIT)
     return Decision(wake_at=now + timedelta(seconds=1), reasons=(waiting,))
 
@@ -349,7 +351,7 @@ def _persist(
     seen = view.servers.get(new.uid) if new is not None else None
     if group is not None and group.phase is not GroupPhase.SERVING:
         # The new copy may have come back empty; what it saves then is not what these files hold. The group takes them back.
-        return _wait(move, now, _starting_over(move))
+        return _wait(move, now, _starting_over(move, group))
     if database is None or new is None or is_persisted(database.persistence, seen):
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.GONE)),))
     if seen is None or seen.health is not Health.OK:

@@ -17,13 +17,14 @@ from pydantic import TypeAdapter, ValidationError
 from shardwright.agent.files import last_line, make_private_directory, rotate, sync_directory, write_private
 from shardwright.agent.processes import server_environment, spawn_process
 from shardwright.errors import Permanent, ShardwrightError
-from shardwright.model.database import Persistence, ServerKind, Shard
+from shardwright.model.database import Persistence, ServerKind, Shard, StartWith
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView
+from shardwright.server.aof import cut_damaged_end
 from shardwright.server.binaries import find_exact
 from shardwright.server.config import ServerFile, render_config, settings_of
-from shardwright.server.files import prepare_directory
+from shardwright.server.files import aside_of, forget_old_asides, prepare_directory, put_aside
 
 RECORD_NAME = "process.json"
 CONFIG_NAME = "server.conf"
@@ -85,6 +86,7 @@ class Launch:
     directory: Path
     kept: Persistence
     """By which its data files were written."""
+    starts_with: StartWith
     file: ServerFile = field(repr=False)
     """What its configuration is rendered from, once it is known which data it starts with."""
 
@@ -123,6 +125,7 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
         port=shard.port,
         directory=directory,
         kept=shard.kept or database.persistence,
+        starts_with=shard.starts_with,
         file=file,
     )
 
@@ -144,7 +147,7 @@ def start(launch: Launch, program: str) -> StartRecord:
     executable = os.path.realpath(program)
     intended = StartRecord(launch.incarnation, Stage.INTENDED, executable)
     try:
-        _prepare(launch)
+        done = _prepare(launch)
         check_port(launch.address, launch.port)
         write_record(launch.directory, intended)
         identity = spawn_process(
@@ -157,7 +160,7 @@ def start(launch: Launch, program: str) -> StartRecord:
     except (OSError, Permanent) as e:
         said = last_line(launch.directory / OUTPUT_NAME) if isinstance(e, ChildProcessError) else ""
         return fail(launch, executable, f"{e.text if isinstance(e, Permanent) else e}{f': {said}' if said else ''}")
-    started = replace(intended, stage=Stage.STARTED, identity=identity)
+    started = replace(intended, stage=Stage.STARTED, identity=identity, text=done)
     with contextlib.suppress(OSError):  # It runs; the next agent finds it by the intent and its directory.
         write_record(launch.directory, started)
     return started
@@ -172,14 +175,30 @@ def fail(launch: Launch, executable: str, text: str) -> StartRecord:
     return failed
 
 
-def _prepare(launch: Launch) -> None:
+def _prepare(launch: Launch) -> str:
+    """Make the directory ready. What was done to the data files, for people; empty: nothing."""
     make_private_directory(launch.directory)
+    done = _prepare_damaged(launch)
     starts_with_aof = prepare_directory(launch.directory, launch.file.settings.persistence, kept=launch.kept)
     sync_directory(launch.directory)
     rotate(launch.directory / LOG_NAME, bytes_max=LOG_BYTES_MAX)
     (launch.directory / OUTPUT_NAME).unlink(missing_ok=True)
     config = render_config(replace(launch.file, starts_with_aof=starts_with_aof))
     write_private(launch.directory / CONFIG_NAME, config.encode())
+    return done
+
+
+def _prepare_damaged(launch: Launch) -> str:
+    match launch.starts_with:
+        case StartWith.FILES:
+            return ""
+        case StartWith.NOTHING:
+            put_aside(launch.directory, launch.incarnation)
+            done = ""
+        case StartWith.CUT_FILES:
+            done = str(cut_damaged_end(launch.directory, aside_of(launch.directory, launch.incarnation)))
+    forget_old_asides(launch.directory)
+    return done
 
 
 def check_port(address: str, port: int) -> None:

@@ -74,6 +74,14 @@ def is_running(identity: ProcessIdentity) -> bool:
     return identity_of(identity.pid) == identity
 
 
+def _is_ending(identity: ProcessIdentity) -> bool:
+    """Whether it has ended, but for threads that still do: its status is not there before they have."""
+    stat = _stat(identity.pid)
+    if stat is None or identity.boot_id != boot_id():
+        return False
+    return stat.start_ticks == identity.start_ticks and stat.state in "ZX"
+
+
 def is_frozen(identity: ProcessIdentity) -> bool:
     """Whether it runs, but was stopped by a signal (or a debugger)."""
     stat = _stat(identity.pid)
@@ -238,7 +246,7 @@ class Watch:
             self._soon = self._loop.call_soon(self._end)
             return
         self._descriptor = descriptor
-        if is_running(identity):
+        if is_running(identity) or _is_ending(identity):
             self._loop.add_reader(descriptor, self._end)
         else:
             self._soon = self._loop.call_soon(self._end)

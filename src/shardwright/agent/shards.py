@@ -14,14 +14,18 @@ from pathlib import Path
 import structlog
 
 from shardwright.agent import launch as launching
+from shardwright.agent.damage import damage_in_log, without_prefix
 from shardwright.agent.files import last_line, rotate, sync_directory
 from shardwright.agent.launch import LOG_BYTES_MAX, LOG_NAME, OUTPUT_NAME, Launch, Stage, StartRecord
 from shardwright.agent.processes import Watch, arguments_of, end, find_in_directory, identity_of, is_running
 from shardwright.clock import Clock
 from shardwright.errors import Permanent
+from shardwright.model.database import Damage
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity, ProcessSeen, ProcessState
 from shardwright.reconcile.shard import LocalShard, LocalState, Verb
+from shardwright.server.aof import unreadable_end
+from shardwright.tasks import spawn
 
 STOP_GRACE_S = 10.0
 STOP_BUSY_GRACE_S = 300.0
@@ -173,14 +177,31 @@ class ShardProcesses:
             return
         if (watch := self._watches.pop(uid, None)) is not None:
             watch.close()
-        age_s = self._clock.monotonic() - self._started_at.get(uid, -EARLY_S)
+        damaged = damage_in_log(self.path_of(uid) / LOG_NAME) if status is not None and status > 0 else None
+        if damaged is not None:
+            # However long it has loaded. Until this is known the process counts as running.
+            spawn(f"agent: damage of shard {uid}", self._note_damage(local, *damaged))
+            return
         state = LocalState.GONE
-        if status is not None and status > 0 and age_s < EARLY_S:
+        if status is not None and status > 0 and self._clock.monotonic() - self._started_at.get(uid, -EARLY_S) < EARLY_S:
             state = LocalState.FAILED
             said = last_line(self.path_of(uid) / LOG_NAME) or last_line(self.path_of(uid) / OUTPUT_NAME)
-            text = f"{text} right after its start: {said}" if said else f"{text} right after its start"
-        _log.info("a server has ended", shard=uid, incarnation=local.incarnation, pid=identity.pid, how=text)
-        self._set(replace(local, state=state, text=text))
+            text = f"{text} right after its start: {without_prefix(said)}" if said else f"{text} right after its start"
+        self._note_end(replace(local, state=state, text=text))
+
+    async def _note_damage(self, local: LocalShard, damage: Damage, text: str) -> None:
+        """Note why a server could not load its files, and how much of them, as far as that is soon found out."""
+        if damage is Damage.APPEND_ONLY_FILE:
+            much = await asyncio.to_thread(unreadable_end, self.path_of(local.shard_uid))
+            text = f"{text}: {much}" if much else text
+        now = self.find(local.shard_uid)
+        if now.identity == local.identity and now.state is LocalState.RUNNING:
+            self._note_end(replace(now, state=LocalState.FAILED, text=text, damage=damage))
+
+    def _note_end(self, local: LocalShard) -> None:
+        pid = None if local.identity is None else local.identity.pid
+        _log.info("a server has ended", shard=local.shard_uid, incarnation=local.incarnation, pid=pid, how=local.text)
+        self._set(local)
 
     def _set(self, local: LocalShard) -> None:
         self._local[local.shard_uid] = local
@@ -240,7 +261,7 @@ def _find_shard(path: Path) -> tuple[LocalShard, str]:
     if record.stage is Stage.INTENDED:
         identity = _find_intended(path, record)
     if identity is not None and is_running(identity):
-        return LocalShard(uid, LocalState.RUNNING, record.incarnation, identity), record.executable
+        return LocalShard(uid, LocalState.RUNNING, record.incarnation, identity, record.text), record.executable
     text = (
         "ended while no daemon ran" if identity is not None else "the daemon died while it started it, and it does not run"
     )

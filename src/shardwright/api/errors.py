@@ -36,13 +36,25 @@ _STATUS_BY_CODE: Final[dict[str, int]] = {
 
 
 class Unavailable(ShardwrightError):
-    """503: asked for the health of something, and it is not well. Nothing was to be changed."""
+    """503: asked for the health of something, and it is not well. Nothing was to be changed. ``extra``: further keys of the
+    answer."""
+
+    def __init__(self, code: str, text: str, *, extra: Mapping[str, object] | None = None) -> None:
+        super().__init__(code, text)
+        self.extra = dict(extra or {})
 
 
-def error_answer(status: int, code: str, text: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def error_answer(
+    status: int,
+    code: str,
+    text: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, object] | None = None,
+) -> JSONResponse:
     """An error in the wire's shape; ``message`` repeats the text because clients read either key."""
     return JSONResponse(
-        {"error_code": code, "description": text, "message": text},
+        {"error_code": code, "description": text, "message": text, **(extra or {})},
         status_code=status,
         headers=dict(headers) if headers else None,
     )
@@ -60,7 +72,7 @@ def answer_of(error: Exception) -> JSONResponse:
         case TooLarge():
             return error_answer(413, "request_too_large_to_store", error.text)
         case Unavailable():
-            return coded(error.code, error.text)
+            return error_answer(_STATUS_BY_CODE[error.code], error.code, error.text, extra=error.extra)
         case Transient():
             return error_answer(409, "config_edit_conflict", "Others changed the same records at the same time. Try again.")
         case _:

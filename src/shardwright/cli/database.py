@@ -1,4 +1,4 @@
-"""``shardwright db``: create, list, show, update and delete databases."""
+"""``shardwright db``: create, list, show, update, start and delete databases."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +9,7 @@ from shardwright.cli.failure import Exit, Failure, usage
 from shardwright.cli.overview import address_of, databases_table, server_of, shards_table
 from shardwright.cli.session import Session, Timeout, Wait, Yes, command, confirm, parsed
 from shardwright.cli.table import fields
+from shardwright.cli.unserved import price_text, waiting_text
 from shardwright.cli.waiting import wait_until
 from shardwright.units import format_bytes, parse_bytes
 
@@ -49,12 +50,27 @@ Notifications = Annotated[
     ),
 ]
 
+FromCopy = Annotated[
+    str | None,
+    typer.Option("--from-copy", metavar="SHARD", help="The copy to go on with, such as 2 or redis:2. db show lists them."),
+]
+CutTail = Annotated[
+    bool,
+    typer.Option(
+        "--cut-damaged-tail",
+        help="Cut what cannot be read off the end of its append-only file first; the file as it was is kept beside it.",
+    ),
+]
+StartDryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Change nothing: show what it waits for and what the copies hold.")
+]
+
 _AOF_POLICIES = {"every-sec": "appendfsync-every-sec", "always": "appendfsync-always"}
 
 
 def register(app: typer.Typer) -> None:
     """Add ``db`` and what is below it."""
-    group = typer.Typer(no_args_is_help=True, help="Create, list, show, update and delete databases.")
+    group = typer.Typer(no_args_is_help=True, help="Create, list, show, update, start and delete databases.")
     app.add_typer(group, name="db")
     command(
         group,
@@ -66,6 +82,12 @@ def register(app: typer.Typer) -> None:
     command(group, "list")(_list)
     command(group, "show", examples="shardwright db show orders\nshardwright db show 1 --json")(_show)
     command(group, "update", examples="shardwright db update orders --memory 2gb --wait")(_update)
+    command(
+        group,
+        "start",
+        examples="shardwright db start orders --dry-run\nshardwright db start orders --from-copy 2 --wait\n"
+        "shardwright db start orders --from-copy 1 --cut-damaged-tail --wait",
+    )(_start)
     command(group, "delete", examples="shardwright db delete cache --yes --wait")(_delete)
 
 
@@ -125,7 +147,8 @@ def _show(session: Session, database: DatabaseArgument) -> None:
         session.show(found, lambda: "")
         return
     shards = session.api.get(f"/v1/bdbs/{found['uid']}/shards")
-    session.say(f"{_described(found)}\n\n{shards_table(shards, [found])}")
+    waits = waiting_text(found)
+    session.say(f"{_described(found)}\n\n{shards_table(shards, [found])}" + (f"\n\n{waits}" if waits else ""))
 
 
 def _update(
@@ -185,6 +208,61 @@ def _delete(
             session, f"the deletion of db:{uid}", lambda: True if _read(session, uid) is None else None, timeout=timeout
         )
     session.show(answer, lambda: f"db:{uid} {found.get('name')}: {'deleted' if is_waited_for else 'being deleted'}")
+
+
+def _start(
+    session: Session,
+    database: DatabaseArgument,
+    from_copy: FromCopy = None,
+    cut_damaged_tail: CutTail = False,
+    dry_run: StartDryRun = False,
+    is_confirmed: Yes = False,
+    is_waited_for: Wait = False,
+    timeout: Timeout = None,
+) -> None:
+    """Let a database that waits for a lost copy go on with another one. What only the lost one holds is given up."""
+    found = find(session, database)
+    uid, name = found["uid"], found.get("name")
+    if dry_run:
+        session.show(found.get("waiting") or [], lambda: waiting_text(found) or f"db:{uid} {name} waits for nothing")
+        return
+    if from_copy is None:
+        raise usage("--from-copy is missing", remedy=f"shardwright db start {name} --dry-run shows the copies")
+    shard = _shard_uid(from_copy)
+    if not is_confirmed:
+        session.say(f"{waiting_text(found)}\n\n{price_text(found, shard, cuts=cut_damaged_tail)}")
+    confirm(f"Go on with redis:{shard} as db:{uid} {name}?", is_confirmed=is_confirmed)
+    body: dict[str, object] = {"from_copy": shard}
+    if cut_damaged_tail:
+        body["cut_damaged_tail"] = True
+    answer = session.api.post(f"/v1/bdbs/{uid}/actions/start", body)
+    if is_waited_for:
+        answer = wait_until(session, f"the start of db:{uid}", lambda: _serving(session, uid, shard), timeout=timeout)
+    verb = "serves" if is_waited_for else "is about to serve"
+    session.show(answer, lambda: f"db:{uid} {name}: {verb} what redis:{shard} holds")
+
+
+def _shard_uid(text: str) -> int:
+    digits = text.removeprefix("redis:")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 16):
+        raise usage(f"{text!r} is no shard", remedy="shardwright db show DATABASE lists them")
+    return int(digits)
+
+
+def _serving(session: Session, uid: int, shard: int) -> dict[str, Any] | None:
+    """The database, once it serves. Raises Failure when what was asked for could not be done."""
+    try:
+        session.api.get(f"/v1/bdbs/{uid}/availability")
+    except Failure as failure:
+        if failure.status != 503:
+            raise
+        found = _read(session, uid) or {}
+        if any(one.get("start_from") is None for one in found.get("waiting") or []):
+            raise Failure(
+                Exit.FAILED, "start_failed", f"db:{uid} could not be started from redis:{shard}: {failure.text}"
+            ) from None
+        return None
+    return _read(session, uid)
 
 
 def find(session: Session, text: str) -> dict[str, Any]:

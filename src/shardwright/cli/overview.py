@@ -64,7 +64,7 @@ def databases_table(databases: Sequence[Json], *, title: str = "") -> str:
             f"db:{database['uid']}",
             database.get("name"),
             server_of(database),
-            database.get("status"),
+            "waiting" if database.get("waiting") else database.get("status"),
             database.get("shards_count"),
             format_bytes(size) if (size := int(database.get("memory_size") or 0)) else "no limit",
             bool(database.get("replication")),

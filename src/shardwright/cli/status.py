@@ -6,6 +6,7 @@ import typer
 
 from shardwright.cli.overview import Json, databases_table, endpoints_table, nodes_table, shards_table
 from shardwright.cli.session import Session, command
+from shardwright.cli.unserved import waiting_text
 
 
 def register(app: typer.Typer) -> None:
@@ -30,4 +31,4 @@ def _four_tables(nodes: list[Json], statuses: Mapping[str, Json], databases: lis
         endpoints_table(databases, title="ENDPOINTS"),
         shards_table(shards, databases, title="SHARDS"),
     )
-    return "\n\n".join(tables)
+    return "\n\n".join((*tables, *filter(None, map(waiting_text, databases))))

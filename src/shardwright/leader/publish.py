@@ -4,14 +4,14 @@ Owns ``seen/servers/<shard>``. Nothing may be decided from these records. Writes
 and figures at most every PERIOD; a failure to write is no matter.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
 
 from shardwright.clock import Clock
-from shardwright.model.database import Shard
+from shardwright.model.database import GroupPhase, Role, Shard, SlotGroup
 from shardwright.model.ids import ShardUid
-from shardwright.model.seen import ServerSeen
+from shardwright.model.seen import Health, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
 from shardwright.store.commit import Fence
@@ -38,7 +38,8 @@ class Publisher:
     async def publish(self, view: ClusterView, now: datetime) -> None:
         """Write what is due. Raises StoreUnavailable; a lost leadership shows at the next commit."""
         due = {uid: seen for uid, seen in view.servers.items() if self._is_due(uid, seen, now)}
-        operations: list[Operation] = [PutKey(keys.seen_server_key(uid), records.encode(seen)) for uid, seen in due.items()]
+        shown = (with_last_service(seen, self._mirror.record(keys.seen_server_key(uid)), view) for uid, seen in due.items())
+        operations: list[Operation] = [PutKey(keys.key_of(seen), records.encode(seen)) for seen in shown]
         if view.shards is not self._swept:
             published = (item.key for item in self._mirror.range(keys.SEEN_SERVERS))
             operations.extend(DeleteKey(key) for key in published if int(key.rpartition("/")[2]) not in view.shards)
@@ -61,6 +62,26 @@ class Publisher:
             return True
         self._published[uid] = seen  # It says the same: compared again after another PERIOD.
         return False
+
+
+def with_last_service(seen: ServerSeen, before: object, view: ClusterView) -> ServerSeen:
+    """With what was last known of the copy while its group served: later that tells what the copy may lack. ``before`` is
+    what was published until now."""
+    shard = view.shards.get(seen.shard_uid)
+    group = None if shard is None else view.groups.get(shard.group_uid)
+    if group is not None and group.phase is GroupPhase.SERVING and _serves(seen, group):
+        return replace(seen, served_at=seen.at, served_offset=seen.offset, served_keys=seen.keys)
+    if not isinstance(before, ServerSeen):
+        return seen
+    return replace(seen, served_at=before.served_at, served_offset=before.served_offset, served_keys=before.served_keys)
+
+
+def _serves(seen: ServerSeen, group: SlotGroup) -> bool:
+    if seen.health is not Health.OK:
+        return False
+    if seen.shard_uid == group.primary:
+        return seen.role is Role.PRIMARY
+    return seen.role is Role.REPLICA and seen.is_link_up and not seen.is_syncing
 
 
 _shown = attrgetter("incarnation", "run_id", "replication_id", "health", "role", "is_link_up", "is_syncing", "is_fenced")

@@ -123,6 +123,7 @@ class Recoveries:
         assert group.handoff is not None
         primary = group.primary if last is None else last.uid
         changed = group.led_by(primary, group.handoff.generation, GroupPhase.STARTING)
+        changed = replace(changed, starting_since=self._handoffs.clock.now())
         writes: tuple[Write, ...] = (Put(changed),)
         if last is not None:
             writes = (*writes, Put(replace(last, in_sync_generation=changed.generation)))

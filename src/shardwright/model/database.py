@@ -6,6 +6,7 @@ from enum import StrEnum
 from hashlib import sha256
 
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.reason import Reason
 
 SLOTS = 16384
 
@@ -57,6 +58,28 @@ class ShardWanted(StrEnum):
     """The process ends; its files stay."""
     GONE = "gone"
     """The process ends and its files are deleted; the agent then says so and the leader deletes the record."""
+
+
+class Damage(StrEnum):
+    """Why a server could not load the files of its shard."""
+
+    APPEND_ONLY_FILE = "append_only_file"
+    """A command in the append-only file cannot be read. When that is at its end, the end can be cut."""
+    SNAPSHOT = "snapshot"
+    """The snapshot, or the one that the append-only file begins with, cannot be read."""
+    INCOMPLETE = "incomplete"
+    """Parts of the append-only file are missing or do not belong together."""
+
+
+class StartWith(StrEnum):
+    """What an incarnation loads."""
+
+    FILES = "files"
+    """What the shard has kept."""
+    NOTHING = "nothing"
+    """Nothing: what it has kept is put aside first."""
+    CUT_FILES = "cut_files"
+    """What it has kept without the damaged end of its append-only file, which is kept as it was beside it."""
 
 
 class GroupPhase(StrEnum):
@@ -183,6 +206,15 @@ class SlotGroup:
     """That of the primary that handed over to it; empty: it became primary in another way. The old one goes on showing it
     until it follows, and holds all that was acknowledged before the handoff."""
 
+    starting_since: datetime | None = None
+    """Since when the copies are being started and compared; None while the group serves, or when it is not known."""
+    waits_for: tuple[Reason, ...] = ()
+    """While it starts: what does not pass by itself, such as a copy whose node is dead. Empty: nothing of the kind."""
+    start_from: ShardUid | None = None
+    """While it starts: the copy that an operator goes on with, whatever the others hold; None: nobody has decided so."""
+    start_cuts: bool = False
+    """The damaged end of that copy's append-only file shall be cut first."""
+
     def led_by(self, primary: ShardUid | None, generation: int, phase: GroupPhase) -> "SlotGroup":
         """The group under a primary that nobody handed over to: its replication id is not known yet."""
         return replace(
@@ -193,6 +225,10 @@ class SlotGroup:
             handoff=None,
             replication_id="",
             replication_id_before="",
+            starting_since=None,
+            waits_for=(),
+            start_from=None,
+            start_cuts=False,
         )
 
 
@@ -212,6 +248,9 @@ class Shard:
     wanted: ShardWanted = ShardWanted.RUNNING
     in_sync_generation: int = -1
     """Highest group generation at which this copy was seen to hold what the primary held; -1: never."""
+    file_generation: int = -1
+    """Highest group generation at which its append-only file was seen to hold all that the primary held; -1: never. What the
+    copy acknowledges from then on in that generation is in the file too, when every write is synced."""
     settings: str = ""
     """Fingerprint of the settings its server was last told, which outlives the server; empty: never any."""
     restarts: int = 0
@@ -219,6 +258,10 @@ class Shard:
     restart_not_before: datetime | None = None
     failure: str = ""
     """Why the current incarnation cannot be used; empty otherwise."""
+    starts_with: StartWith = StartWith.FILES
+    """What the current incarnation loads."""
+    damage: Damage | None = None
+    """Why its server could not load its files the last time; None: it could, or nobody knows of any."""
     missing_since: datetime | None = None
     """Since when the copy has not served and nothing was about to change that; None while it does what is wanted of it.
     After the policy's grace period it is rebuilt elsewhere."""
@@ -228,6 +271,11 @@ class Shard:
         """The persistence its server was last told, by which its files were written; None: it was never told any. Not that
         of the database when this was changed and the server has not heard of it."""
         return Persistence(self.settings.split("|")[2]) if self.settings else None
+
+    @property
+    def keeps_each_write(self) -> bool:
+        """Whether its server was last told to have every write on the disk before it answers."""
+        return self.kept is Persistence.AOF and self.settings.split("|")[3] == AofPolicy.ALWAYS
 
 
 @dataclass(frozen=True, slots=True)

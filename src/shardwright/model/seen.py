@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 
-from shardwright.model.database import Role
+from shardwright.model.database import Damage, Role
 from shardwright.model.ids import EndpointUid, NodeUid, ShardUid
 
 
@@ -44,9 +44,11 @@ class ProcessSeen:
     state: ProcessState
     identity: ProcessIdentity | None = None
     text: str = ""
-    """Why it failed or how it ended; for people."""
+    """Why it failed or how it ended, or what was done to its files before it started; for people."""
     files_are_deleted: bool = False
     """The shard was wanted gone and nothing of it is left on the node."""
+    damage: Damage | None = None
+    """It could not be started because of its files; None: not for that reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,13 @@ class ServerSeen:
     """First of the unbroken row of failed attempts; None when the last one was answered."""
     cpu_active_at: datetime | None = None
     """When its process was last seen to use CPU in that time; None: not at all."""
+    served_at: datetime | None = None
+    """Of what is published: when the shard was last seen to hold its serving group's data, also in an earlier incarnation;
+    None: not known. Tells people what a copy may lack."""
+    served_offset: int = -1
+    """Its offset then; -1: not known."""
+    served_keys: int = -1
+    """Its keys then; -1: not known."""
 
 
 class EndpointState(StrEnum):

@@ -22,6 +22,7 @@ from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import choose_endpoint, copy_request
 from shardwright.plan.proposal import Draft, MoveProposal, Unplaced
 from shardwright.plan.standing import GroupStanding, answers, group_standing, is_gone
+from shardwright.plan.waiting import told
 
 
 class Leaves(StrEnum):
@@ -212,6 +213,8 @@ class _Evacuation:
         if group.phase is GroupPhase.STARTING and shard.node_uid not in self.view.daemons:
             text = f"slot group {group.uid} waits for what shard {shard.uid} has kept on node {shard.node_uid}"
             remedy = f"start the daemon of node {shard.node_uid}, or give the data up: delete database {shard.database_uid}"
+        if group.waits_for:
+            text, remedy = told(group, f"slot group {group.uid} is being started and waits")
         self._wait(shard, Code.FAILOVER_PENDING, text, remedy=remedy)
 
     def _plan_replica(self, shard: Shard, group: SlotGroup, database: Database, *, standing: GroupStanding) -> None:
@@ -227,7 +230,8 @@ class _Evacuation:
         """A replica whose primary does not answer."""
         is_alive = answers(self.view, shard) is not False or bool(standing.coming or standing.proven)
         if is_alive or primary.node_uid in self.view.daemons:
-            self._wait(shard, Code.FAILOVER_PENDING, f"slot group {group.uid} waits for its primary, shard {primary.uid}")
+            text, remedy = told(group, f"slot group {group.uid} waits for its primary, shard {primary.uid}")
+            self._wait(shard, Code.FAILOVER_PENDING, text, remedy=remedy)
         else:
             remedy = f"start the daemon of node {primary.node_uid}"
             self._refuse(shard, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy", remedy=remedy)
@@ -241,7 +245,8 @@ class _Evacuation:
             if move.uid not in self.in_flight:
                 self._wait(shard, Code.GROUP_BUSY, f"slot group {group.uid} waits for move {move.uid}")
         elif not standing.is_ready:
-            self._wait(shard, Code.GROUP_BUSY, f"slot group {group.uid} is being started or handed over")
+            text, remedy = told(group, f"slot group {group.uid} is being started or handed over")
+            self._wait(shard, Code.GROUP_BUSY, text, remedy=remedy)
         elif standing.primary_answers is None:
             self._wait(shard, Code.NOT_OBSERVED, f"the primary of slot group {group.uid} was not looked at yet")
         else:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from shardwright.model.database import Shard, ShardWanted
+from shardwright.model.database import Damage, Shard, ShardWanted
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity, ProcessSeen, ProcessState
 
@@ -37,6 +37,8 @@ class LocalShard:
     """The incarnation last started, or tried; 0: none."""
     identity: ProcessIdentity | None = None
     text: str = ""
+    damage: Damage | None = None
+    """Why it could not load its files; None: it could, or failed for another reason."""
     is_busy: bool = False
     """A start, an end or a deletion is under way: nothing else is begun."""
 
@@ -169,7 +171,7 @@ def report_of(shard: Shard, local: LocalShard) -> ProcessSeen:
     if local.incarnation < shard.incarnation:
         return ProcessSeen(shard.uid, shard.incarnation, ProcessState.ABSENT)
     identity = local.identity if state is ProcessState.RUNNING else None
-    return ProcessSeen(shard.uid, local.incarnation, state, identity=identity, text=local.text)
+    return ProcessSeen(shard.uid, local.incarnation, state, identity=identity, text=local.text, damage=local.damage)
 
 
 def _expected(shard: Shard | None, is_certain: bool) -> Expected:

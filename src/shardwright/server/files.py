@@ -11,7 +11,11 @@ from shardwright.model.database import Persistence
 
 SNAPSHOT_NAME = "dump.rdb"
 AOF_DIRECTORY_NAME = "appendonlydir"
-_MANIFEST_NAME = "appendonly.aof.manifest"
+MANIFEST_NAME = "appendonly.aof.manifest"
+ASIDE_PREFIX = "damaged-"
+"""Directories beside the data files in which damaged ones are kept, named by the incarnation that was started without."""
+ASIDE_MAX = 2
+"""So many of them are kept, the latest; they are as large as the data."""
 _BASE_NAME = "appendonly.aof.1.base.rdb"
 _RDB_HEADER_BYTES = 512
 _CREATED_FIELD = b"\x05ctime\xc2"
@@ -39,6 +43,27 @@ def prepare_directory(directory: Path, persistence: Persistence, *, kept: Persis
     return True
 
 
+def aside_of(directory: Path, incarnation: int) -> Path:
+    """Where the damaged files are kept that an incarnation was started without."""
+    return directory / f"{ASIDE_PREFIX}{incarnation}"
+
+
+def put_aside(directory: Path, incarnation: int) -> None:
+    """Take all data files out of the way of an incarnation that starts with nothing. May be repeated; raises OSError."""
+    aside = aside_of(directory, incarnation)
+    for name in (AOF_DIRECTORY_NAME, SNAPSHOT_NAME):
+        if (directory / name).exists():
+            aside.mkdir(mode=0o700, exist_ok=True)
+            (directory / name).rename(aside / name)
+
+
+def forget_old_asides(directory: Path) -> None:
+    """Delete the damaged files of long ago. Raises OSError."""
+    found = [p for p in directory.glob(f"{ASIDE_PREFIX}*") if p.name.removeprefix(ASIDE_PREFIX).isdigit()]
+    for old in sorted(found, key=lambda p: int(p.name.removeprefix(ASIDE_PREFIX)))[:-ASIDE_MAX]:
+        shutil.rmtree(old)
+
+
 def _is_snapshot_newer(directory: Path) -> bool:
     """Whether a snapshot holds all that the append-only file holds: it was begun after the last append."""
     began = _snapshot_began_at(directory / SNAPSHOT_NAME)
@@ -64,7 +89,7 @@ def _aof_written_at(directory: Path) -> float | None:
     not name are of a rewrite that did not finish."""
     aof = directory / AOF_DIRECTORY_NAME
     try:
-        manifest = (aof / _MANIFEST_NAME).read_text()
+        manifest = (aof / MANIFEST_NAME).read_text()
     except FileNotFoundError:
         return None
     names = [words[1] for line in manifest.splitlines() if len(words := line.split()) >= 6 and words[5] in ("b", "i")]
@@ -78,6 +103,6 @@ def _make_aof_from_snapshot(directory: Path) -> None:
     made.mkdir()
     # A link, not a copy: neither name's file is ever changed in place.
     (made / _BASE_NAME).hardlink_to(directory / SNAPSHOT_NAME)
-    (made / _MANIFEST_NAME).write_text(f"file {_BASE_NAME} seq 1 type b\n")
+    (made / MANIFEST_NAME).write_text(f"file {_BASE_NAME} seq 1 type b\n")
     shutil.rmtree(directory / AOF_DIRECTORY_NAME, ignore_errors=True)
     made.rename(directory / AOF_DIRECTORY_NAME)

@@ -176,3 +176,27 @@ def wait_until(is_so: object, *, seconds: float = 10) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "it did not come to be in time"
         time.sleep(0.01)
+
+
+ENDS_BY_PARTS = """
+import ctypes, os, platform, threading, time
+threading.Thread(target=lambda: (time.sleep(0.5), os._exit(3))).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # exit: the main thread alone
+"""
+
+
+def test_a_process_whose_threads_are_still_ending_is_told_with_its_status(tmp_path: Path) -> None:
+    """As a server that fails while it starts: its main thread has ended before the others."""
+
+    async def watch(identity: ProcessIdentity) -> int | None:
+        ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        Watch(identity, ended.set_result)
+        async with asyncio.timeout(10):
+            return await ended
+
+    with sleeper(tmp_path, sys.executable, "-c", ENDS_BY_PARTS) as identity:
+        deadline = time.monotonic() + 10
+        while is_running(identity):
+            assert time.monotonic() < deadline, "its main thread does not end"
+            time.sleep(0.005)
+        assert asyncio.run(watch(identity)) == 3

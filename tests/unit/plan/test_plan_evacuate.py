@@ -7,6 +7,7 @@ import pytest
 from shardwright.model.action import ActionName, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, GroupPhase, Handoff, ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.reason import Reason
 from shardwright.model.seen import Health, ProcessState
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
 from shardwright.plan.explain import Code
@@ -34,6 +35,17 @@ def shorts(found: EvacuationPlan) -> list[str]:
 
 def waits(found: EvacuationPlan) -> list[str]:
     return [str(r.code) for r in found.waiting]
+
+
+def test_a_group_that_waits_for_a_dead_node_is_told_with_its_remedy() -> None:
+    reason = Reason("copy_out_of_reach", "shard 1 does not run", remedy="start the daemon of node 1, or go on with shard 2")
+    group = replace(PAIR.view.groups[GroupUid("1:1")], phase=GroupPhase.STARTING, waits_for=(reason,))
+    builder = PAIR.with_records(group).with_dead_node(1)
+    for node in (1, 2):
+        (waiting,) = plan(builder, node).waiting
+        assert waiting.code == Code.FAILOVER_PENDING
+        assert waiting.text.endswith("shard 1 does not run")
+        assert waiting.remedy == reason.remedy
 
 
 def test_an_empty_node_needs_nothing() -> None:

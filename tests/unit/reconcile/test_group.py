@@ -48,7 +48,9 @@ def noted(builder: ClusterBuilder, *, ago_s: float = 1.0) -> ClusterBuilder:
 
 
 def group_after(decision: Decision) -> SlotGroup | None:
-    return next((w.record for w in decision.writes if isinstance(w.record, SlotGroup)), None)
+    """The group's new record, unless it only notes what the group waits for."""
+    found = (w.record for w in decision.writes if isinstance(w.record, SlotGroup))
+    return next((group for group in found if not group.waits_for), None)
 
 
 def shards_after(decision: Decision) -> dict[int, Shard]:

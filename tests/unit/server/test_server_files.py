@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from shardwright.model.database import Persistence
-from shardwright.server.files import prepare_directory
+from shardwright.server.files import ASIDE_MAX, forget_old_asides, prepare_directory, put_aside
 
 NOW = 1_800_000_000
 
@@ -105,3 +105,28 @@ def test_what_was_kept_is_loaded_although_nothing_shall_be_kept_from_now_on(
     before = _files(tmp_path)
     assert prepare_directory(tmp_path, Persistence.DISABLED, kept=kept) is starts_with_aof
     assert _files(tmp_path) == before
+
+
+def test_damaged_files_are_put_aside_and_the_server_starts_with_nothing(tmp_path: Path) -> None:
+    _snapshot(tmp_path, NOW)
+    _aof(tmp_path, NOW)
+    (tmp_path / "server.log").touch()
+    before = _files(tmp_path)
+    for _ in range(2):  # also after a crash before the start
+        put_aside(tmp_path, 7)
+        assert prepare_directory(tmp_path, Persistence.AOF, kept=Persistence.AOF) is True
+    assert _files(tmp_path) == sorted(name if name == "server.log" else f"damaged-7/{name}" for name in before)
+
+
+def test_nothing_is_put_aside_when_there_is_nothing(tmp_path: Path) -> None:
+    put_aside(tmp_path, 7)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_latest_damaged_files_are_kept(tmp_path: Path) -> None:
+    for incarnation in (2, 9, 10, 11):
+        _snapshot(tmp_path, NOW)
+        put_aside(tmp_path, incarnation)
+        forget_old_asides(tmp_path)
+    assert ASIDE_MAX == 2
+    assert _files(tmp_path) == ["damaged-10/dump.rdb", "damaged-11/dump.rdb"]

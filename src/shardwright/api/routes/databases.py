@@ -10,9 +10,9 @@ from shardwright.api.codes import invalid
 from shardwright.api.deps import Caller, Context, RawBody, flag, require
 from shardwright.api.openapi import body_of, query_of
 from shardwright.api.schemas.v1 import databases as wire
-from shardwright.api.schemas.v1.requests import DatabaseBody, read_body
+from shardwright.api.schemas.v1.requests import DatabaseBody, StartBody, read_body
 from shardwright.api.schemas.v1.shards import ShardAnswer, shard, shown
-from shardwright.api.services import availability
+from shardwright.api.services import availability, starting
 from shardwright.api.services import databases as service
 from shardwright.api.services.intent import look, submit
 from shardwright.model.database import Database
@@ -95,6 +95,19 @@ async def delete_database(
     database = await submit(
         context, caller.user.email, lambda seen: service.delete(seen, DatabaseUid(uid), action_uid=action_uid)
     )
+    return _answer(database, context.mirror.view(), caller)
+
+
+@router.post("/v1/bdbs/{uid:int}/actions/start", response_model=wire.DatabaseAnswer, openapi_extra=body_of(StartBody))
+async def start_database(
+    uid: int,
+    context: Context,
+    body: RawBody,
+    caller: Annotated[Caller, Depends(require("start_bdb_recovery"))],
+) -> JSONResponse:
+    """Extension: let a database that waits for a copy go on with another one, whatever the missing one holds."""
+    wish = read_body(StartBody, body)
+    database = await submit(context, caller.user.email, lambda seen: starting.start(seen, DatabaseUid(uid), wish))
     return _answer(database, context.mirror.view(), caller)
 
 

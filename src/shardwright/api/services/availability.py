@@ -1,17 +1,24 @@
 """Whether a database serves, judged by what was last seen. Pure."""
 
 from shardwright.api.errors import Unavailable
+from shardwright.api.schemas.v1.waiting import waiting_json
 from shardwright.model.database import Database, GroupPhase, SlotGroup
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
 from shardwright.plan.standing import has_left
+from shardwright.plan.waiting import waiting_of
 
 
 def check_database(view: ClusterView, database: Database, *, with_replicas: bool = False) -> None:
     """Raises Unavailable unless every slot group has a serving primary and some node serves the endpoint. ``with_replicas``:
     replicas must also follow."""
     groups = view.groups_of(database.uid)
+    if waiting := waiting_of(view, database):
+        text = "; ".join(r.text for one in waiting for r in one.reasons)
+        remedy = "; ".join(dict.fromkeys(r.remedy for one in waiting for r in one.reasons if r.remedy))
+        extra = {"remedy": remedy, "waiting": waiting_json(waiting)}
+        raise Unavailable("bdb_unavailable", f"Database {database.uid} waits: {text}.", extra=extra)
     if not groups or any(group.phase is not GroupPhase.SERVING for group in groups):
         raise Unavailable("bdb_unavailable", f"Database {database.uid} is {database.status}: not started yet.")
     for group in groups:

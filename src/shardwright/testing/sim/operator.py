@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from shardwright.api.deps import ApiContext
-from shardwright.api.schemas.v1.requests import DatabaseBody, SnapshotRuleBody
-from shardwright.api.services import databases, node_actions
+from shardwright.api.schemas.v1.requests import DatabaseBody, SnapshotRuleBody, StartBody
+from shardwright.api.services import databases, node_actions, starting
 from shardwright.api.services.intent import Intent, Look, submit
 from shardwright.errors import Rejected, ShardwrightError
 from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid
@@ -117,6 +117,11 @@ class Operator:
         self._deleted.add(database)
         uid = ActionUid(self._uid())
         self.ask(f"delete {database}", lambda seen: databases.delete(seen, DatabaseUid(database), action_uid=uid))
+
+    def start(self, database: int, from_copy: int) -> None:
+        """Go on with one copy of a database that waits."""
+        body = StartBody(from_copy=from_copy)
+        self.ask(f"start {database} from {from_copy}", lambda seen: starting.start(seen, DatabaseUid(database), body))
 
     def policy(self, **changes: Any) -> None:
         """Change the policy."""

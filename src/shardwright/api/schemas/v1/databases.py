@@ -9,10 +9,12 @@ from typing_extensions import TypedDict
 from shardwright.api.schemas.v1.actions import ActionV2Answer
 from shardwright.api.schemas.v1.common import Json, iso
 from shardwright.api.schemas.v1.shards import shown
+from shardwright.api.schemas.v1.waiting import WaitingAnswer, waiting_json
 from shardwright.model.database import Database, DatabaseStatus, Endpoint, Persistence
 from shardwright.model.event import Event
 from shardwright.model.ids import ActionUid, DatabaseUid
 from shardwright.model.view import ClusterView
+from shardwright.plan.waiting import waiting_of
 
 
 class SnapshotRuleAnswer(TypedDict):
@@ -110,7 +112,7 @@ class IdleKeys(TypedDict):
 
 
 class DatabaseAnswer(IdleKeys):
-    """A database. ``server``, ``strict``, ``notify_keyspace_events`` and ``failure_reason`` are extensions."""
+    """A database. ``server``, ``strict``, ``notify_keyspace_events``, ``failure_reason`` and ``waiting`` are extensions."""
 
     uid: int
     name: str
@@ -138,6 +140,7 @@ class DatabaseAnswer(IdleKeys):
     slave_ha_priority: int
     action_uid: NotRequired[str]
     failure_reason: NotRequired[str]
+    waiting: NotRequired[list[WaitingAnswer]]
     endpoints: list[EndpointAnswer]
 
 
@@ -255,6 +258,8 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         answer["action_uid"] = record.action_uid
     if record.failure:
         answer["failure_reason"] = record.failure
+    if waiting := waiting_of(view, record):
+        answer["waiting"] = waiting_json(waiting)
     return answer
 
 

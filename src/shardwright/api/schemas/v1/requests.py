@@ -109,6 +109,17 @@ class DatabaseBody(Body):
     slave_ha_priority: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
 
 
+class StartBody(Body):
+    """Extension: ``actions/start`` of a database that waits."""
+
+    from_copy: Annotated[int, Field(ge=1, le=LARGEST)] | None = Field(
+        default=None, description="uid of the shard to go on with, whatever the other copies may hold"
+    )
+    cut_damaged_tail: bool | None = Field(
+        default=None, description="cut what cannot be read off the end of its append-only file first; it is kept as it was"
+    )
+
+
 class NewNodeBody(Body):
     """Extension: a further node of a local cluster."""
 

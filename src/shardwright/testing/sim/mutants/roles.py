@@ -11,7 +11,9 @@ from shardwright.model.decision import Decision
 from shardwright.model.seen import Health
 from shardwright.model.view import Put
 from shardwright.reconcile import group as groups
-from shardwright.reconcile import repair
+from shardwright.reconcile import heirs, repair, start
+from shardwright.reconcile.copies import Copy
+from shardwright.reconcile.restarts import decide_restarts
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
     a_node_that_dies_long_after_its_links_and_comes_back,
@@ -38,7 +40,7 @@ def restarts_an_empty_primary_in_place() -> Sequence[Patch]:
 
 @mutant_in(an_only_copy_whose_new_one_dies_before_it_has_a_file)
 def leaves_what_a_move_has_kept() -> Sequence[Patch]:
-    return [(groups, "_set_aside", lambda group, database, view: [])]
+    return [(start, "set_aside", lambda group, database, view: [])]
 
 
 @mutant_in(an_only_copy_that_dies_while_its_new_one_is_empty)
@@ -47,7 +49,7 @@ def lets_an_empty_copy_lead() -> Sequence[Patch]:
         loaded = [c for c in copies if c.answers]
         return (loaded[0].shard, ()) if loaded else (None, ())
 
-    return [(groups, "choose_primary", choose)]
+    return [(start, "choose_primary", choose)]
 
 
 @mutant_in(a_primary_that_dies_long_after_its_link)
@@ -63,26 +65,26 @@ def promotes_a_replica_out_of_sync() -> Sequence[Patch]:
 
 @mutant_in(a_node_that_dies_long_after_its_links_and_comes_back)
 def takes_any_copy_when_a_node_is_dead() -> Sequence[Patch]:
-    def heirs(group: Any, primary: Any, copies: Any) -> Any:
+    def found(group: Any, primary: Any, copies: Any) -> Any:
         return [c for c in copies if c is not primary and c.answers]
 
-    return [(groups, "_unnoted_heirs", heirs)]
+    return [(groups, "unnoted_heirs", found), (heirs, "unnoted_heirs", found)]
 
 
 @mutant_in(a_node_that_dies_long_after_its_links_and_comes_back)
 def forgets_that_a_dead_node_keeps_files() -> Sequence[Patch]:
-    return [(groups, "_is_hollow", lambda copy, view: copy.shard.node_uid not in view.daemons and not copy.answers)]
+    return [(start, "_is_hollow", lambda copy, view: copy.shard.node_uid not in view.daemons and not copy.answers)]
 
 
 @mutant
 def replaces_a_primary_that_only_does_not_answer() -> Sequence[Patch]:
-    right = groups.Copy.is_gone
+    right = Copy.is_gone
 
     def is_gone(self: Any) -> bool:
         is_silent = self.seen is not None and self.seen.health is Health.TIMEOUT
         return bool(right.__get__(self)) or is_silent
 
-    return [(groups.Copy, "is_gone", property(is_gone))]
+    return [(Copy, "is_gone", property(is_gone))]
 
 
 @mutant_in(primaries_that_stand_still_without_a_replica)
@@ -116,7 +118,7 @@ def ignores_the_generation_at_endpoints() -> Sequence[Patch]:
 
 @mutant
 def opens_a_group_before_its_copies_are_compared() -> Sequence[Patch]:
-    def start(group: Any, database: Any, copies: Any, view: Any, now: datetime) -> Decision:
+    def decide_start(group: Any, database: Any, copies: Any, view: Any, now: datetime) -> Decision:
         answering = [c for c in copies if c.answers]
         if not answering:
             return _restart_all(database, copies, view, now)
@@ -124,9 +126,9 @@ def opens_a_group_before_its_copies_are_compared() -> Sequence[Patch]:
         opened = replace(group, phase=GroupPhase.SERVING, primary=chosen.uid, generation=group.generation + 1)
         return Decision(writes=(Put(opened), Put(replace(chosen, in_sync_generation=opened.generation))))
 
-    return [(groups, "_start", start)]
+    return [(groups, "decide_start", decide_start)]
 
 
 def _restart_all(database: Any, copies: Any, view: Any, now: datetime) -> Decision:
-    writes, wake_at = groups._restarts(database, [c for c in copies if c.is_gone], view, now)
+    writes, wake_at = decide_restarts([c for c in copies if c.is_gone], view, now)
     return Decision(writes=writes, wake_at=wake_at)

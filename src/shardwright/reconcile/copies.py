@@ -1,0 +1,106 @@
+"""The copies of a slot group as a decision about it sees them: the record, the process, the server's last answer.
+
+Called by the other modules of this folder that decide about a slot group. Decides nothing.
+"""
+
+from dataclasses import dataclass
+
+from shardwright.model.database import Damage, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import Health, ProcessState, ServerSeen
+from shardwright.model.view import ClusterView
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A shard of the group that is wanted running, with what is seen of it."""
+
+    shard: Shard
+    process: ProcessState
+    seen: ServerSeen | None
+    has_agent: bool = True
+    """Its node has a daemon, which could start it."""
+    text: str = ""
+    """How its process ended or why it could not be started, or what was done to its files before its start."""
+    damage: Damage | None = None
+    """Why it cannot load its files; None: it can, or nobody knows."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Its process has certainly ended, or could not be started."""
+        return self.process in (ProcessState.GONE, ProcessState.FAILED)
+
+    @property
+    def answers(self) -> bool:
+        """It is loaded and answers."""
+        return not self.is_gone and self.seen is not None and self.seen.health is Health.OK
+
+    @property
+    def is_empty(self) -> bool:
+        """It holds no key."""
+        return self.seen is None or self.seen.keys == 0
+
+    def has_role(self, role: Role) -> bool:
+        """It answers, and in this role."""
+        return self.answers and self.seen is not None and self.seen.role is role
+
+
+def copies_of(group: SlotGroup, view: ClusterView) -> list[Copy]:
+    """The copies of a group that are wanted running, by uid."""
+    return [_copy(s, view) for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
+
+
+def _copy(shard: Shard, view: ClusterView) -> Copy:
+    process = view.processes.get(shard.uid)
+    return Copy(
+        shard,
+        view.process_state(shard.uid),
+        view.servers.get(shard.uid),
+        has_agent=shard.node_uid in view.daemons,
+        text="" if process is None else process.text,
+        damage=shard.damage if process is None else process.damage or shard.damage,
+    )
+
+
+def merit(copy: Copy) -> tuple[int, int, int]:
+    """Orders copies that are to lead: in sync latest, then with the highest offset."""
+    offset = 0 if copy.seen is None else copy.seen.offset
+    return copy.shard.in_sync_generation, offset, -copy.shard.uid
+
+
+def not_yet(copy: Copy) -> Reason:
+    """Why the copy does not answer."""
+    shard = copy.shard
+    if copy.seen is not None and copy.seen.health is Health.LOADING:
+        return Reason("shard_loading", f"shard {shard.uid} is loading its data", Grade.SOFT_LIMIT, shard_uid=shard.uid)
+    if not copy.has_agent and copy.process is not ProcessState.RUNNING:
+        text = f"shard {shard.uid} does not run, and its node {shard.node_uid} has no running daemon that could start it"
+        return _about(copy, "copy_out_of_reach", text, Grade.HARD_LIMIT, f"start the daemon of node {shard.node_uid}")
+    if copy.damage is not None and not copy.answers:
+        return _damaged(copy)
+    if copy.process is ProcessState.FAILED or shard.failure:
+        why = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure or "see the log of its node"
+        return _about(copy, "shard_start_failed", f"shard {shard.uid} cannot be started: {why}", Grade.HARD_LIMIT)
+    text = f"shard {shard.uid} on node {shard.node_uid} does not answer yet"
+    return _about(copy, "shard_not_started", text, Grade.SOFT_LIMIT)
+
+
+def _damaged(copy: Copy) -> Reason:
+    shard = copy.shard
+    assert copy.damage is not None
+    said = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure
+    text = f"shard {shard.uid} on node {shard.node_uid} cannot load its files, {DAMAGES[copy.damage]}"
+    return _about(copy, DAMAGED_CODE, f"{text}: {said}" if said else text, Grade.HARD_LIMIT)
+
+
+DAMAGED_CODE = "shard_files_damaged"
+DAMAGES = {
+    Damage.APPEND_ONLY_FILE: "its append-only file is damaged",
+    Damage.SNAPSHOT: "its snapshot is damaged",
+    Damage.INCOMPLETE: "parts of its append-only file are missing",
+}
+
+
+def _about(copy: Copy, code: str, text: str, grade: Grade, remedy: str = "") -> Reason:
+    shard = copy.shard
+    return Reason(code, text, grade, remedy, shard.uid, shard.database_uid, shard.node_uid)

@@ -1,0 +1,125 @@
+"""Who may take over from a primary that is certainly gone: a live replica that holds all that was acknowledged.
+
+Called by ``group.py`` for a failover and by ``start.py`` while a group starts. That the primary is gone is theirs to know.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from shardwright.model.database import GroupPhase, Role, Shard, SlotGroup
+from shardwright.model.event import Event, Severity
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.view import ClusterView, Put, Write
+from shardwright.reconcile.copies import Copy, merit
+
+OUT_OF_SYNC_AFTER = timedelta(seconds=10)
+"""A replica whose link was down this long while its primary answered is no candidate for a failover any more."""
+LINK_LOST_AFTER = timedelta(seconds=30)
+"""A replica whose link was down this long when its primary's end was noted is no heir. More than above: an end may be noted
+some seconds late, and from then on the link is down in any case."""
+
+
+def furthest(heir: Copy, primary: Copy | None, copies: list[Copy]) -> Copy:
+    """The heir, or a replica of the same history that has received more of it: noted as in sync or not, it holds all that
+    the heir holds. While no leader sees the primary, one that has lost its link stays noted, and a new one is not."""
+    assert heir.seen is not None
+    history = heir.seen.replication_id
+    others = [c for c in copies if c is not primary and history and _continues(history, c)]
+    return max([heir, *others], key=lambda c: 0 if c.seen is None else c.seen.offset)
+
+
+def fail_over(group: SlotGroup, heir: Shard, now: datetime) -> tuple[Write, ...]:
+    generation = group.generation + 1
+    text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, whose process is gone"
+    return (
+        Put(group.led_by(heir.uid, generation, GroupPhase.SERVING)),
+        Put(replace(heir, in_sync_generation=generation)),
+        Put(Event(now, "failover", Severity.WARNING, text, node_uid=heir.node_uid, database_uid=group.database_uid)),
+    )
+
+
+def not_seen_since(primary: Copy | None, copies: list[Copy]) -> list[Copy]:
+    """Replicas that were last seen to live before the primary's end was noted (``Shard.missing_since``)."""
+    if primary is None:
+        return []
+    noted_at = primary.shard.missing_since
+    replicas = (c for c in copies if c is not primary and c.seen is not None and c.has_role(Role.REPLICA))
+    return [c for c in replicas if noted_at is None or (c.seen is not None and c.seen.at <= noted_at)]
+
+
+def lost_link_before(copy: Copy, primary: Copy | None, limit: timedelta = LINK_LOST_AFTER) -> bool:
+    """Whether its link was down for long when the primary's end was noted: it may be marked as in sync all the same, when no
+    leader could see them both."""
+    if primary is None or primary.shard.missing_since is None or copy.seen is None:
+        return False
+    since_end = copy.seen.at - primary.shard.missing_since
+    return timedelta(seconds=copy.seen.link_down_s) - since_end >= limit
+
+
+def not_looked_at(copy: Copy) -> Reason:
+    text = f"shard {copy.shard.uid} was not looked at since the primary's end"
+    return Reason("heir_not_known", text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)
+
+
+def heir_of_a_dead_node(group: SlotGroup, copies: list[Copy], view: ClusterView) -> Shard | None:
+    """While a group starts: the replica that lived on, when nobody is there who could start the committed primary again. Of
+    copies that are only silent nobody knows whether they hold more."""
+    committed = next((c for c in copies if c.shard.uid == group.primary), None)
+    if committed is None or committed.answers or committed.shard.node_uid in view.daemons:
+        return None
+    if any(not c.answers and not c.is_gone for c in copies if c is not committed):
+        return None
+    return next((c.shard for c in unnoted_heirs(group, committed, copies)), None)
+
+
+def unnoted_heirs(group: SlotGroup, primary: Copy, copies: list[Copy]) -> list[Copy]:
+    """Replicas that hold the data set of a primary whose node is dead, noted as in sync or not: the leader may have died
+    with it, or it died before the next look, as just behind a handoff. Their link must have lasted to the end as far as
+    anybody can know. While its node lives the primary is started again instead, and all copies are compared."""
+    history = _history(group, primary)
+    return sorted(
+        (
+            c
+            for c in copies
+            if c is not primary
+            and history
+            and _continues(history, c)
+            and not c.is_empty
+            and not lost_link_before(c, primary, OUT_OF_SYNC_AFTER)
+        ),
+        key=lambda c: (0 if c.seen is None else c.seen.offset, -c.shard.uid),
+        reverse=True,
+    )
+
+
+def _history(group: SlotGroup, primary: Copy | None) -> str:
+    """The dead primary's replication id, as it was last known; empty: nobody knows it."""
+    seen = None if primary is None else primary.seen
+    return group.replication_id or ("" if seen is None else seen.replication_id or seen.replication_id_lately)
+
+
+def strict_heirs(
+    group: SlotGroup, primary: Copy | None, live: list[Copy], copies: list[Copy], silent: list[Copy]
+) -> tuple[list[Copy], tuple[Reason, ...]]:
+    """Who may take over in strict mode, the best first, or what must be known before.
+
+    What was acknowledged is on at least one replica, on any one: also on one that began to follow so lately that nobody has
+    noted it, or on one that moves in. Of the same history the highest offset has all of it; offsets are final once the link
+    to the dead primary is seen to be down."""
+    history = _history(group, primary)
+    heirs = live + [c for c in copies if c not in live and c is not primary and history and _continues(history, c)]
+    unsure = silent + [c for c in heirs if c.seen is not None and c.seen.is_link_up]
+    if unsure and len(heirs) + len(silent) > 1:
+        return [], tuple(_not_final(c) for c in unsure)
+    return sorted(heirs, key=lambda c: (0 if c.seen is None else c.seen.offset, merit(c)), reverse=True), ()
+
+
+def _continues(history: str, copy: Copy) -> bool:
+    """It has received a whole data set of this history."""
+    seen = copy.seen
+    return copy.has_role(Role.REPLICA) and seen is not None and seen.replication_id == history and not seen.is_syncing
+
+
+def _not_final(copy: Copy) -> Reason:
+    text = f"how much shard {copy.shard.uid} has received is not known yet"
+    return Reason("heir_not_known", text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)

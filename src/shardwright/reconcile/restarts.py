@@ -1,0 +1,102 @@
+"""When a server whose process has ended is started again: each time as a new incarnation on a new port, spaced out; and
+what it loads then.
+
+Called by ``start.py`` and ``group.py``, which say whose process has ended. Who is primary is theirs.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from shardwright.model.database import Shard, StartWith
+from shardwright.model.event import Event, Severity
+from shardwright.model.ids import ShardUid
+from shardwright.model.seen import ProcessState
+from shardwright.model.view import ClusterView, Put, Write
+from shardwright.plan.ports import shard_port
+from shardwright.reconcile.copies import DAMAGES, Copy
+
+RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Before the n-th start in a row; the last one repeats."""
+DAMAGED_DELAYS_S = (0.0, 0.0, 5.0, 30.0, 60.0, 300.0)
+"""The same for a server that cannot load its files: that passes only when somebody puts other files there."""
+LONGEST_DELAY = timedelta(seconds=max(*RESTART_DELAYS_S, *DAMAGED_DELAYS_S))
+STEADY_AFTER = timedelta(minutes=1)
+"""A shard that ran this long has its count of restarts forgotten."""
+
+
+def decide_restarts(
+    gone: list[Copy], view: ClusterView, now: datetime, *, is_served: bool = False, cut: ShardUid | None = None
+) -> tuple[tuple[Write, ...], datetime | None]:
+    """New incarnations for processes that are gone, each on a new port, spaced out. ``is_served``: a live primary has all
+    that they need, so that damaged files are not loaded again. ``cut``: the one whose damaged end is cut, at once."""
+    writes: list[Write] = []
+    wake_at: datetime | None = None
+    for copy in gone:
+        shard = copy.shard
+        if shard.uid != cut and shard.restart_not_before is not None and _is_to_wait(shard.restart_not_before, now):
+            wake_at = min(wake_at or shard.restart_not_before, shard.restart_not_before)
+            continue
+        started = _started(copy, view, now, _what_to_load(copy, is_served=is_served, cut=cut))
+        writes.extend((Put(started), Put(_event(copy, started, now))))
+        view = view.with_writes((Put(started),))
+    return tuple(writes), wake_at
+
+
+def _what_to_load(copy: Copy, *, is_served: bool, cut: ShardUid | None) -> StartWith:
+    if copy.shard.uid == cut:
+        return StartWith.CUT_FILES
+    is_damaged = copy.process is ProcessState.FAILED and copy.damage is not None
+    return StartWith.NOTHING if is_damaged and is_served else StartWith.FILES
+
+
+def _started(copy: Copy, view: ClusterView, now: datetime, load: StartWith) -> Shard:
+    shard = copy.shard
+    is_empty = load is StartWith.NOTHING
+    delays = RESTART_DELAYS_S if copy.damage is None or is_empty else DAMAGED_DELAYS_S
+    delay = delays[min(shard.restarts + 1, len(delays) - 1)]
+    return replace(
+        shard,
+        incarnation=shard.incarnation + 1,
+        port=shard_port(view, shard.node_uid, shard.uid, shard.incarnation + 1),
+        restarts=shard.restarts + 1,
+        restart_not_before=now + timedelta(seconds=delay),
+        failure=copy.text if copy.process is ProcessState.FAILED and not is_empty else "",
+        starts_with=load,
+        file_generation=shard.file_generation if load is StartWith.FILES else -1,
+        damage=None if is_empty else copy.damage,
+    )
+
+
+def _event(copy: Copy, started: Shard, now: datetime) -> Event:
+    what = f"shard {started.uid} on node {started.node_uid}"
+    kind, text = "shard_restart", f"{what} is started again ({copy.text or 'gone'})"
+    if copy.damage is not None and started.starts_with is StartWith.NOTHING:
+        kind = "shard_files_put_aside"
+        text = f"{what} is filled anew by its primary: {DAMAGES[copy.damage]} ({copy.text}); its files are kept in its "
+        text += f"directory as damaged-{started.incarnation}"
+    elif started.starts_with is StartWith.CUT_FILES:
+        kind, text = "shard_files_cut", f"{what} is started without the damaged end of its append-only file ({copy.text})"
+    return Event(now, kind, Severity.WARNING, text, node_uid=started.node_uid, database_uid=started.database_uid)
+
+
+def _is_to_wait(until: datetime, now: datetime) -> bool:
+    """A time further away than any delay was written by a clock that was ahead of ours: it says nothing."""
+    return now < until <= now + LONGEST_DELAY
+
+
+def forget_restarts(copies: list[Copy], now: datetime) -> tuple[Write, ...]:
+    """What is over: damage that was not met any more, and restarts of servers that have run long enough."""
+    return tuple(Put(after) for c in copies if c.answers and (after := _forgotten(c.shard, now)) is not c.shard)
+
+
+def _forgotten(shard: Shard, now: datetime) -> Shard:
+    if shard.damage is not None:
+        shard = replace(shard, damage=None, failure="")
+    if shard.restarts and shard.restart_not_before is not None and not _is_recent(shard.restart_not_before, now):
+        shard = replace(shard, restarts=0, restart_not_before=None, failure="")
+    return shard
+
+
+def _is_recent(restart_not_before: datetime, now: datetime) -> bool:
+    """Whether a restart is not long ago; one in a future that no delay reaches was written by a clock ahead of ours."""
+    return -LONGEST_DELAY <= now - restart_not_before <= STEADY_AFTER

@@ -1,0 +1,226 @@
+"""*Starting a shard*: the copies of a slot group are started and compared, and one of them is chosen to lead.
+
+Called by ``group.py`` for a group that has no open primary. The invariants: an empty copy never becomes the source of one
+that is not; a copy that may be all there is is waited for, unless an operator has decided otherwise.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from shardwright.model.action import MoveKind
+from shardwright.model.database import Damage, Database, GroupPhase, Persistence, Shard, ShardWanted, SlotGroup, StartWith
+from shardwright.model.decision import Decision
+from shardwright.model.event import Event, Severity
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import ProcessState
+from shardwright.model.view import ClusterView, Put, Write
+from shardwright.plan.standing import is_gone
+from shardwright.reconcile.copies import DAMAGED_CODE, Copy, merit, not_yet
+from shardwright.reconcile.heirs import fail_over, heir_of_a_dead_node
+from shardwright.reconcile.restarts import decide_restarts
+
+MISSING_PRIMARY_STARTS = 5
+"""How often in a row the committed primary's copy must fail to start before another copy is chosen in its place."""
+NAMED_AFTER = timedelta(seconds=5)
+"""What a starting group waits for is put on record after this: after a power cut the daemons come up one after the other."""
+
+
+def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
+    """What a slot group without an open primary needs now."""
+    kept = set_aside(group, database, view)
+    if kept:
+        return Decision(writes=tuple(Put(replace(s, wanted=ShardWanted.RUNNING, in_sync_generation=-1)) for s in kept))
+    hollow = [c for c in copies if _is_hollow(c, view)]
+    chosen, reasons = choose_primary(group, [c for c in copies if c not in hollow])
+    if hollow and chosen is not None and _came_too_late(chosen, copies, view):
+        chosen, reasons = None, ()
+    if chosen is None and (heir := heir_of_a_dead_node(group, copies, view)) is not None:
+        return Decision(writes=fail_over(group, heir, now))
+    told = next((c for c in copies if c.shard.uid == group.start_from and c.answers), None)
+    if told is not None and (chosen is None or chosen.uid == told.shard.uid):
+        return _go_on_with(told, group, now)
+    if chosen is None and (heir := _strict_heir(group, database, copies, view)) is not None:
+        return Decision(writes=_fail_over_in_strict_mode(group, heir, now))
+    if chosen is None:
+        reasons = reasons or tuple(not_yet(c) for c in hollow)
+        group, changes = _with_wish(group, copies, now)
+        cut = group.start_from if changes and group.start_from is not None else None
+        writes, wake_at = decide_restarts([c for c in copies if c.is_gone], view, now, cut=cut)
+        noted, named_at = _note_waits(group, database, copies, reasons, now)
+        noted = (*changes, *noted)
+        wakes = [at for at in (wake_at, named_at) if at is not None]
+        return Decision(writes=(*writes, *noted), wake_at=min(wakes, default=None), reasons=reasons)
+    opened = group.led_by(chosen.uid, group.generation + 1, GroupPhase.SERVING)
+    return Decision(writes=(Put(opened), Put(_as_primary(chosen, opened))))
+
+
+def _as_primary(shard: Shard, opened: SlotGroup) -> Shard:
+    """Its files were loaded, whatever was said of them before."""
+    failure = "" if shard.damage is not None else shard.failure
+    return replace(shard, in_sync_generation=opened.generation, file_generation=-1, damage=None, failure=failure)
+
+
+def _strict_heir(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView) -> Shard | None:
+    """In strict mode: the copy that certainly holds all that was acknowledged, while the primary does not come back.
+
+    What was acknowledged in this generation is on some replica. With one replica, and no copy that moves, that is this one;
+    and it is in its file when every write is synced before it is answered, and the file was seen to be whole."""
+    committed = next((c for c in copies if c.shard.uid == group.primary), None)
+    if not (database.is_strict and group.waits_for) or committed is None or not_yet(committed).grade is Grade.SOFT_LIMIT:
+        return None
+    if len(view.shards_of_group(group.uid)) != 2 or view.live_move_of_group(group.uid) is not None:
+        return None  # Any of several may be the one that confirmed.
+    shard = next((c.shard for c in copies if c is not committed and c.answers and not c.is_empty), None)
+    if shard is None or not shard.keeps_each_write:
+        return None
+    return shard if shard.in_sync_generation == shard.file_generation == group.generation else None
+
+
+def _fail_over_in_strict_mode(group: SlotGroup, heir: Shard, now: datetime) -> tuple[Write, ...]:
+    opened = group.led_by(heir.uid, group.generation + 1, GroupPhase.SERVING)
+    text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, which does not come back: "
+    text += "its file holds all that was acknowledged in strict mode"
+    event = Event(now, "failover", Severity.WARNING, text, heir.node_uid, group.database_uid)
+    return (Put(opened), Put(_as_primary(heir, opened)), Put(event))
+
+
+def _with_wish(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple[SlotGroup, tuple[Write, ...]]:
+    """The group after a step of what an operator asked for: the damaged end of the chosen copy's file is cut once, and when
+    that copy cannot be started even so, the wish is over. With the writes; none: nothing to do now."""
+    wish = next((c for c in copies if c.shard.uid == group.start_from and c.is_gone), None)
+    if wish is None:
+        return group, ()
+    if group.start_cuts:
+        begun = replace(group, start_cuts=False)
+        return begun, (Put(begun),)
+    if wish.process is not ProcessState.FAILED or wish.shard.starts_with is not StartWith.CUT_FILES:
+        return group, ()
+    given_up = replace(group, start_from=None)
+    text = f"the damaged end of shard {wish.shard.uid} on node {wish.shard.node_uid} could not be cut: {wish.text}"
+    event = Event(now, "group_start_failed", Severity.ERROR, text, wish.shard.node_uid, group.database_uid)
+    return given_up, (Put(given_up), Put(event))
+
+
+def _go_on_with(told: Copy, group: SlotGroup, now: datetime) -> Decision:
+    """An operator has decided that this copy is enough. The others follow it when they return, whatever they held."""
+    shard = told.shard
+    opened = group.led_by(shard.uid, group.generation + 1, GroupPhase.SERVING)
+    given_up = "; ".join(r.text for r in group.waits_for)
+    text = f"slot group {group.uid} goes on with shard {shard.uid} on node {shard.node_uid}, as was asked for"
+    text += f"; it waited because {given_up}" if given_up else ""
+    text += f"; {told.text}" if told.text else ""
+    event = Event(now, "group_started_from_copy", Severity.WARNING, text, shard.node_uid, group.database_uid)
+    return Decision(writes=(Put(opened), Put(_as_primary(shard, opened)), Put(event)))
+
+
+def _note_waits(
+    group: SlotGroup, database: Database, copies: list[Copy], reasons: tuple[Reason, ...], now: datetime
+) -> tuple[tuple[Write, ...], datetime | None]:
+    """Put on record what does not pass by itself, or that nothing of the kind is left; and when to look again."""
+    firm = tuple(_with_way_out(r, database, copies) for r in reasons if r.grade is Grade.HARD_LIMIT)
+    if firm == group.waits_for:
+        return (), None
+    since = group.starting_since
+    if firm and not group.waits_for and since is not None and since <= now < since + NAMED_AFTER:
+        return (), since + NAMED_AFTER
+    noted = Put(replace(group, waits_for=firm))
+    if group.waits_for or not firm:
+        return (noted,), None
+    text = f"database {database.name} waits: {'; '.join(r.text for r in firm)}"
+    return (noted, Put(Event(now, "group_waits", Severity.ERROR, text, firm[0].node_uid, database.uid))), None
+
+
+def _with_way_out(reason: Reason, database: Database, copies: list[Copy]) -> Reason:
+    """With what an operator can do when the copy does not come back."""
+    copy = next((c for c in copies if c.shard.uid == reason.shard_uid), None)
+    ways = [reason.remedy] if reason.remedy else []
+    start = f"shardwright db start {database.name} --from-copy"
+    if copy is not None and reason.code == DAMAGED_CODE:
+        if copy.damage is Damage.APPEND_ONLY_FILE:
+            ways.append(f"cut what cannot be read off its end: {start} {copy.shard.uid} --cut-damaged-tail")
+        else:
+            ways.append(f"put a backup of its files in their place on node {copy.shard.node_uid}")
+    loaded = [c for c in copies if c.answers and not c.is_empty]
+    if loaded:
+        uid = max(loaded, key=merit).shard.uid
+        ways.append(f"go on with what shard {uid} has: {start} {uid}")
+    elif not any(not c.answers and not_yet(c).grade is Grade.SOFT_LIMIT for c in copies):
+        # Nothing else is on its way.
+        ways.append(f"give the data up: shardwright db delete {database.name}")
+    return replace(reason, remedy=", or ".join(ways))
+
+
+def set_aside(group: SlotGroup, database: Database, view: ClusterView) -> list[Shard]:
+    """Copies that have left the group, but whose files a move keeps until the new copy has written its own. Now that it did
+    not get that far they may be all there is, so they are compared with the others."""
+    return [
+        s
+        for s in view.shards_of_group(group.uid)
+        if s.wanted is ShardWanted.STOPPED
+        and (s.kept or database.persistence) is not Persistence.DISABLED
+        and s.node_uid in view.nodes
+    ]
+
+
+def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, tuple[Reason, ...]]:
+    """The copy that shall be primary after a start, or why none can be chosen yet.
+
+    The committed primary, when it holds data or nobody does. It gives way to a copy that certainly holds all it has and
+    more; an empty one to a copy that is not; one that failed to start MISSING_PRIMARY_STARTS times, or whose files are
+    damaged, to a copy that was in sync with it, and to no other."""
+    committed = next((c for c in copies if c.shard.uid == group.primary), None)
+    pending = [c for c in copies if not c.answers and c.process is not ProcessState.FAILED]
+    loaded = [c for c in copies if c.answers]
+    if committed is not None and committed.answers and not committed.is_empty:
+        ahead = [c for c in loaded if _is_ahead(c, committed, group)]
+        return max(ahead, key=merit, default=committed).shard, ()
+    filled = sorted((c for c in loaded if not c.is_empty), key=merit, reverse=True)
+    if committed is None or committed.answers:
+        if pending:
+            return None, tuple(not_yet(c) for c in pending)
+        best = filled or ([committed] if committed is not None else loaded)
+        return (best[0].shard, ()) if best else (None, tuple(not_yet(c) for c in copies))
+    in_sync = [c for c in filled if c.shard.in_sync_generation == group.generation]
+    if in_sync and committed.process is ProcessState.FAILED and _is_lost(committed):
+        return in_sync[0].shard, ()
+    return None, tuple(not_yet(c) for c in copies if not c.answers)
+
+
+def _is_lost(committed: Copy) -> bool:
+    """Whether there is no hope that it starts after all."""
+    return committed.damage is not None or committed.shard.restarts >= MISSING_PRIMARY_STARTS
+
+
+def _is_hollow(copy: Copy, view: ClusterView) -> bool:
+    """Whether there is nothing to wait for: its process has ended, it kept no file, nobody is there who could start it."""
+    is_over = copy.shard.node_uid not in view.daemons and is_gone(view, copy.shard)
+    return is_over and copy.shard.kept is Persistence.DISABLED
+
+
+def _came_too_late(chosen: Shard, copies: list[Copy], view: ClusterView) -> bool:
+    """Whether it is the empty new copy of a move whose source has died: the move ends and says so, rather than that an empty
+    database looks like one that was moved."""
+    move = view.live_move_of_group(chosen.group_uid)
+    is_new = move is not None and move.kind is MoveKind.RELOCATE and move.new_shard_uid == chosen.uid
+    return is_new and any(c.shard.uid == chosen.uid and c.is_empty for c in copies)
+
+
+def _is_ahead(copy: Copy, committed: Copy, group: SlotGroup) -> bool:
+    """Whether a copy holds everything that the committed primary loaded, and more. A server that starts from a snapshot says
+    which history that was part of (its second replication id) and how far; what was written later it does not have, while
+    a replica that lived on does. One that starts from an append-only file that it kept to the end is never behind."""
+    here, other = committed.seen, copy.seen
+    if here is None or other is None or other.is_syncing:
+        return False
+    lately = {group.replication_id, group.replication_id_before} - {""}
+    has_followed = other.replication_id in lately and not copy.is_empty
+    if not here.second_replication_id:
+        # The file of a server that was told to keep snapshots instead is as old as that.
+        return has_followed and committed.shard.kept is Persistence.SNAPSHOT
+    if here.offset != here.second_offset - 1:
+        return False  # It has not only loaded.
+    loaded = here.second_replication_id
+    if has_followed and loaded not in lately:
+        return True  # It followed the dead primary, which had left the snapshot's history before.
+    left_history_later = other.second_replication_id == loaded and other.second_offset >= here.second_offset
+    return (other.replication_id == loaded or left_history_later) and other.offset > here.offset

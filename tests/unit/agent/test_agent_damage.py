@@ -1,0 +1,61 @@
+"""What a server's log says of damaged files; the lines are those of Valkey 9.1 and Redis 7.0."""
+
+from pathlib import Path
+
+import pytest
+
+from shardwright.agent.damage import damage_in_log, without_prefix
+from shardwright.model.database import Damage
+
+BEGIN = "24873:C 28 Nov 2026 09:21:36.700 * oO0OoO0OoO0Oo Valkey is starting oO0OoO0OoO0Oo\n"
+AT = "24873:M 28 Nov 2026 09:21:36.811 "
+BAD = "Bad file format reading the append only file appendonly.aof.1.incr.aof"
+ADVICE = ": make a backup of your AOF file, then use ./redis-check-aof --fix <filename.manifest>\n"
+
+
+def said(path: Path, text: str) -> tuple[Damage, str] | None:
+    log = path / "server.log"
+    log.write_text(text)
+    return damage_in_log(log)
+
+
+@pytest.mark.parametrize(
+    ("line", "damage"),
+    [
+        (BAD, Damage.APPEND_ONLY_FILE),
+        ("Unexpected end of file reading the append only file appendonly.aof.1.incr.aof", Damage.APPEND_ONLY_FILE),
+        ("Bad file format reading the append only file appendonly.aof.1.base.rdb", Damage.SNAPSHOT),
+        ("Wrong signature trying to load DB from file", Damage.SNAPSHOT),
+        ("Short read or OOM loading DB. Unrecoverable error, aborting now.", Damage.SNAPSHOT),
+        ("Internal error in RDB reading offset 0, function at rdb.c:529 -> Unknown RDB string encoding", Damage.SNAPSHOT),
+        ("Invalid AOF manifest file format", Damage.INCOMPLETE),
+        ("Unable to obtain the AOF file appendonly.aof.1.base.rdb length. stat: No such file", Damage.INCOMPLETE),
+        ("Fatal error: the truncated file is not the last file", Damage.INCOMPLETE),
+    ],
+)
+def test_why_a_load_failed(tmp_path: Path, line: str, damage: Damage) -> None:
+    assert said(tmp_path, f"{BEGIN}{AT}# {line}\n{AT}# Fatal error loading the DB, check server logs. Exiting.\n") == (
+        damage,
+        line,
+    )
+
+
+def test_the_advice_of_a_tool_that_is_not_here_is_left_out(tmp_path: Path) -> None:
+    assert said(tmp_path, f"{BEGIN}{AT}# {BAD}{ADVICE}") == (Damage.APPEND_ONLY_FILE, BAD)
+
+
+def test_what_an_earlier_start_said_is_not_of_this_one(tmp_path: Path) -> None:
+    assert said(tmp_path, f"{BEGIN}{AT}# {BAD}{ADVICE}{BEGIN}{AT}# Out of memory\n") is None
+
+
+def test_what_a_sync_said_long_before_the_end_is_not_why_it_ended(tmp_path: Path) -> None:
+    later = "".join(f"{AT}* line {n}\n" for n in range(12))
+    assert said(tmp_path, f"{BEGIN}{AT}# Internal error in RDB reading offset 0\n{later}") is None
+
+
+def test_a_log_that_is_not_there_says_nothing(tmp_path: Path) -> None:
+    assert damage_in_log(tmp_path / "server.log") is None
+
+
+def test_the_same_words_at_another_time_are_the_same() -> None:
+    assert without_prefix(f"{AT}# Out of memory") == without_prefix("7:S 1 Jan 2027 00:00:00.000 # Out of memory")
