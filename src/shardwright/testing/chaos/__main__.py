@@ -13,6 +13,7 @@ from types import FrameType
 import structlog
 
 from shardwright.demo.cluster import DemoFailed
+from shardwright.testing import guard
 from shardwright.testing.chaos import report
 from shardwright.testing.chaos.run import Options, run
 from shardwright.testing.chaos.schedule import schedule
@@ -35,6 +36,7 @@ def main() -> int:
         print("\n".join(str(item) for item in schedule(options.seed, seconds=options.seconds)))
         return 0
     signal.signal(signal.SIGTERM, _interrupted)
+    guard.begin()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
     def say(text: str) -> None:
