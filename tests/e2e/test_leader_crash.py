@@ -5,18 +5,18 @@ write is lost or doubled, and no client notices.
 """
 
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_harness import TestCluster, own_base
+from e2e_harness import BACK_S, LEASE_S, TestCluster, own_base
 from e2e_load import Writers
 
 from shardwright.agent.processes import identity_of, is_running, send
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.seen import ProcessIdentity
+from shardwright.testing.deadlines import Stopwatch
 
 pytestmark = pytest.mark.e2e
 
@@ -63,12 +63,12 @@ def test_leader_killed(cluster: TestCluster, writers: Writers, point: str) -> No
     reached = cluster.arm(point)
     uid = _step_down(cluster, writers.database, point)
     cluster.until(f"{point} to be reached", reached.exists, seconds=15)
-    died = time.monotonic()
-    cluster.until("another leader", lambda: cluster.successor_of(leader), seconds=8)
-    took_over_s = time.monotonic() - died
+    died = Stopwatch()
+    cluster.until("another leader", lambda: cluster.successor_of(leader), seconds=BACK_S, clock_s=LEASE_S)
+    took_over_s = died.seconds
     cluster.completed(uid)
     facts = cluster.settled()
-    settled_s = time.monotonic() - died
+    settled_s = died.seconds
     cluster.avoided = set()
     assert facts.primary(writers.database["uid"]).uid != before.uid
     writers.write_on()
@@ -88,12 +88,12 @@ def test_leader_frozen_and_thawed(cluster: TestCluster, writers: Writers, point:
     with cluster.unsupervised():
         uid = _step_down(cluster, writers.database, point)
         cluster.until(f"{point} to be reached", reached.exists, seconds=15)
-        froze = time.monotonic()
+        froze = Stopwatch()
         is_replaced = _is_replaced(cluster, leader)
         if is_replaced:
             cluster.completed(uid)
             done = cluster.settled()
-            settled_s = time.monotonic() - froze
+            settled_s = froze.seconds
             successor = cluster.leader()
             assert send(frozen, signal.SIGCONT)
             _wait_until_it_follows(cluster, leader, successor)
@@ -102,7 +102,7 @@ def test_leader_frozen_and_thawed(cluster: TestCluster, writers: Writers, point:
         cluster.until("the frozen daemon to be ended", lambda: not is_running(frozen), seconds=15)
         cluster.completed(uid)
         done = cluster.settled()
-        settled_s = time.monotonic() - froze
+        settled_s = froze.seconds
     cluster.avoided = set()
     writers.write_on()
     later = cluster.settled()
@@ -117,8 +117,8 @@ def test_leader_frozen_and_thawed(cluster: TestCluster, writers: Writers, point:
 
 def _is_replaced(cluster: TestCluster, leader: DaemonPresence) -> bool:
     """Whether another daemon came to lead when the lease had run out."""
-    deadline = time.monotonic() + 6
-    while time.monotonic() < deadline:
+    watch = Stopwatch()
+    while watch.is_within(6, clock_s=LEASE_S):
         if cluster.successor_of(leader) is not None:
             return True
     return False
