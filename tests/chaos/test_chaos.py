@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from shardwright.testing.deadlines import LATENESS_MAX
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -19,7 +21,7 @@ def test_a_short_run_loses_nothing_and_comes_to_rest(tmp_path: Path) -> None:
         command,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=280 * LATENESS_MAX,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         check=False,

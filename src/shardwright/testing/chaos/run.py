@@ -26,6 +26,7 @@ from shardwright.testing.chaos.operator import NOTHING as NOT_ASKED
 from shardwright.testing.chaos.report import Result
 from shardwright.testing.chaos.rules import Promise
 from shardwright.testing.chaos.schedule import schedule
+from shardwright.testing.deadlines import Stopwatch
 
 NODES = 4
 WRITERS = 3
@@ -135,7 +136,7 @@ def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Resu
         say(f"{item}: {target}")
     _wait_until(began + options.seconds)
     asking.join()
-    ended = time.monotonic()
+    ended = Stopwatch()
     faults.heal()
     result.defects = list(faults.failures)
     say("healed; waiting for rest")
@@ -149,10 +150,10 @@ def _wait_until(moment: float) -> None:
     time.sleep(max(0.0, moment - time.monotonic()))
 
 
-def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result, *, since: float) -> None:
-    """Nodes are opened again as soon as they can be: an operator does that when trouble is over. ``since`` is the end of the
-    last fault, by the monotonic clock."""
-    while time.monotonic() < since + CONVERGE_S:
+def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result, *, since: Stopwatch) -> None:
+    """Nodes are opened again as soon as they can be: an operator does that when trouble is over. ``since``: the end of the
+    last fault."""
+    while since.is_within(CONVERGE_S):
         try:
             now = cluster.records()
             is_tidy = not any(n.is_quorum_only or n.is_closed for n in now.nodes.values())
@@ -160,7 +161,7 @@ def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result, *, 
                 operator.tidy(now)
             result.complaints = facts.complaints(cluster.layout)
             if is_tidy and not result.complaints:
-                result.converged_s = round(time.monotonic() - since, 1)
+                result.converged_s = round(since.seconds, 1)
                 return
         except (sqlite3.Error, ShardwrightError, KeyError) as e:
             result.complaints = [f"cannot be looked at: {e!r}"]
