@@ -20,7 +20,7 @@ from shardwright.model.database import Endpoint
 from shardwright.testing.chaos.crowd import CLIENTS, HALVES_BYTES, Client, Crowd, Halves, Script, pattern
 from shardwright.testing.chaos.load import Work
 from shardwright.testing.chaos.verdict import Kind, Outcome
-from shardwright.testing.chaos.wire import EndedBadly, Wire, command
+from shardwright.testing.chaos.wire import EndedBadly, Wire, head_of_set
 
 pytestmark = pytest.mark.e2e
 
@@ -106,7 +106,7 @@ def test_half_a_large_command_holds_up_no_action(cluster: TestCluster, database:
     value = memoryview(pattern(HALVES_BYTES))
     wire = Wire(work_of(database))
     with Writers(database) as writers:
-        wire.send(command("SET", "half", b"")[:-5] + b"$%d\r\n" % HALVES_BYTES)
+        wire.send(head_of_set("half", HALVES_BYTES))
         wire.send(value[: HALVES_BYTES // 2])
         node = endpoint_of(cluster, database).nodes[0]
         cluster.completed(cluster.start(node, "maintenance_on"))

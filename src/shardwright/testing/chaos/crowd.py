@@ -18,7 +18,7 @@ import redis
 
 from shardwright.testing.chaos.load import Place, Work, client_of
 from shardwright.testing.chaos.verdict import Kind, Outcome, Tally
-from shardwright.testing.chaos.wire import EndedBadly, ErrorReply, Reply, Wire, command
+from shardwright.testing.chaos.wire import EndedBadly, ErrorReply, Reply, Wire, command, head_of_set
 
 DATABASE = "crowd"
 HALVES_BYTES = 20 << 20
@@ -107,10 +107,9 @@ class Halves(Client):
     def turn(self) -> None:
         value = memoryview(b"%020d" % (self.tally.sent + 1) + pattern(HALVES_BYTES - 20))
         wire = self.wire()
-        head = command("SET", key(self.kind), b"")[:-5] + b"$%d\r\n" % HALVES_BYTES
         half = HALVES_BYTES // 2
         pause_s = self.chance.uniform(0.2, 3.0) if self.chance.random() < 0.8 else self.chance.uniform(10.0, 120.0)
-        wire.send(head)
+        wire.send(head_of_set(key(self.kind), HALVES_BYTES))
         wire.send(value[:half])
         wire.rest(pause_s, self.stop)
         self.tally.sent += 1

@@ -37,6 +37,11 @@ def command(*words: str | bytes) -> bytes:
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts)
 
 
+def head_of_set(key: str, size: int) -> bytes:
+    """All of a SET but its value of so many bytes, and the line end behind that."""
+    return command("SET", key, b"").removesuffix(b"$0\r\n\r\n") + b"$%d\r\n" % size
+
+
 class Wire:
     """One connection. Everything raises EndedBadly."""
 
