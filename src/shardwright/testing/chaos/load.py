@@ -88,7 +88,7 @@ def client_of(work: Work) -> Any:
         max_connections=1,
         decode_responses=True,
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)
 
 
 def counter_key(writer: int, number: int) -> str:
