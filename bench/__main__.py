@@ -26,6 +26,7 @@ from shardwright.demo.cluster import DemoFailed
 from shardwright.errors import Rejected
 from shardwright.model.database import ServerKind
 from shardwright.server.binaries import ServerBinary, find_server
+from shardwright.testing import guard
 
 PARTS: dict[str, Callable[[Context], PartResult]] = {
     handoff.NAME: handoff.measure,
@@ -51,6 +52,7 @@ def main() -> int:
     options = _parser().parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have had the first one ignored
         signal.signal(number, _interrupted)
+    guard.begin()
     console = Console(width=150 if not sys.stdout.isatty() else None)
     began = time.monotonic()
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from shardwright.testing import guard
+
 SERVER_KINDS = ("valkey", "redis")
 
 settings.register_profile("dev", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,6 +48,12 @@ def _packed_valkey() -> Path | None:
 def _version(path: Path) -> str:
     said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
     return next((word.removeprefix("v=") for word in said.split() if word.startswith("v=")), "of unknown version")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        # What the workers start belongs to the controller's run.
+        guard.begin()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -8,18 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from shardwright.testing.deadlines import LATENESS_MAX
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.e2e
 @pytest.mark.server
-def test_a_short_run_loses_nothing_and_comes_to_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--unnoticed"]], ids=["faults", "unnoticed"])
+def test_a_short_run_loses_nothing_and_comes_to_rest(tmp_path: Path, options: list[str]) -> None:
     command = [sys.executable, "-m", "shardwright.testing.chaos", "--seed", "5", "--for", "20", "--keep", str(tmp_path)]
+    command += options
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=280 * LATENESS_MAX,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         check=False,
@@ -30,3 +34,4 @@ def test_a_short_run_loses_nothing_and_comes_to_rest(tmp_path: Path) -> None:
     assert found["found"]["acked"] > 1000
     assert sum(found["faults"].values()) >= 4
     assert found["requests"]
+    assert sum(sum(client["outcomes"].values()) for client in found["crowd"].values()) > 100

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis
-from e2e_harness import BACK_S, until
+from e2e_harness import BACK_S, LEASE_S
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from shardwright.testing.deadlines import Stopwatch, until
 
 
 class _Connection(redis.Connection):
@@ -173,15 +175,16 @@ class Writers:
 
     def write_on(self, *, seconds: float = BACK_S) -> float:
         """Wait until each writer has had another write acknowledged; how long that took."""
-        began = time.monotonic()
+        watch = Stopwatch()
         before = {w.name: len(w.appended) + w.counted for w in self._writers}
         until(
             "the writers to go on",
             lambda: all(len(w.appended) + w.counted > before[w.name] + 1 for w in self._writers),
             seconds=seconds,
+            clock_s=LEASE_S,
             state=lambda: str([w.errors for w in self._writers]),
         )
-        return time.monotonic() - began
+        return watch.seconds
 
     def check(self, *, forget: bool = True) -> Tally:
         """Compare everything acknowledged since the last check with what is stored."""

@@ -28,6 +28,7 @@ from redis.retry import Retry
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.processes import send
 from shardwright.model.seen import ProcessIdentity
+from shardwright.testing.deadlines import until
 from shardwright.testing.processes import ending_all, processes_of
 
 SOURCES = Path(__file__).parents[2] / "src"
@@ -162,13 +163,7 @@ class RestCluster:
 
     def wait(self, what: str, is_so: Callable[[], Any], *, seconds: float = 30) -> Any:
         """Poll until the answer is true; fails with the cluster's state."""
-        deadline = time.monotonic() + seconds
-        while True:
-            answer = is_so()
-            if answer:
-                return answer
-            assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s; last {answer!r}\n{self.picture()}"
-            time.sleep(POLL_S)
+        return until(what, is_so, seconds=seconds, state=self.picture, poll_s=POLL_S)
 
     # -- databases -----------------------------------------------------------------------------------------------------
 

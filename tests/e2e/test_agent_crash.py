@@ -5,7 +5,6 @@ left to its supervisor, which ends it after five seconds.
 """
 
 import signal
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +14,7 @@ from e2e_load import Writers
 from shardwright.agent.processes import identity_of, send
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import NodeUid
+from shardwright.testing.deadlines import Stopwatch
 
 pytestmark = pytest.mark.e2e
 
@@ -63,10 +63,10 @@ def test_daemon_dies_during(
     uid = cluster.start(node, action)
     cluster.until("the action to begin", lambda: _has_begun(cluster, uid))
     _hit(cluster, victim, order)
-    hit_at = time.monotonic()
+    watch = Stopwatch()
     record = cluster.ended(uid, seconds=60)
     assert record["status"] == "completed", f"{record}\n{cluster.state()}"
-    ended_s = time.monotonic() - hit_at
+    ended_s = watch.seconds
     cluster.settled(seconds=20)
     cluster.avoided = set()
     slowest_ms = 0.0

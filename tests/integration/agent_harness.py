@@ -4,7 +4,6 @@ import asyncio
 import random
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import DeleteKey, PutKey, Transaction
 from shardwright.store.sqlite import SqliteStore
 from shardwright.tasks import spawn
+from shardwright.testing.deadlines import until_async
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NODE = NodeUid(1)
@@ -122,11 +122,7 @@ class World:
 
     async def until(self, is_so: Callable[[], bool], *, seconds: float = 20) -> float:
         """Wait; how long it took. Says what was seen when it takes too long."""
-        began = time.monotonic()
-        while not is_so():
-            assert time.monotonic() < began + seconds, f"not in time; seen: {self.seen()}"
-            await asyncio.sleep(0.002)
-        return time.monotonic() - began
+        return await until_async("what is waited for", is_so, seconds=seconds, state=lambda: f"seen: {self.seen()}")
 
     async def until_state(self, uid: int, state: ProcessState, *, incarnation: int | None = None) -> ProcessSeen:
         def is_so() -> bool:

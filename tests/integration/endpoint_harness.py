@@ -24,6 +24,7 @@ from shardwright.endpoint.protocol import EndpointSpec, HoldResult, ReleaseResul
 from shardwright.model.database import ServerKind
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
 from shardwright.model.seen import EndpointProcessSeen, EndpointState
+from shardwright.testing.deadlines import until
 
 SOURCE = Path(__file__).parents[2] / "src"
 ENDPOINT = EndpointUid("1:1")
@@ -32,10 +33,7 @@ PASSWORD = "client-password"
 
 def wait_until(what: Callable[[], bool], *, timeout_s: float = 10.0, state: Callable[[], object] = lambda: "") -> None:
     """Poll; at the deadline fail with the state."""
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline, f"did not happen in {timeout_s} s: {state()}"
-        time.sleep(0.005)
+    until("what is waited for", what, seconds=timeout_s, state=state, poll_s=0.005)
 
 
 @dataclass

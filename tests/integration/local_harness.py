@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from shardwright.local.layout import Layout, layout_of
 from shardwright.local.stop import Running, find_running
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import ProcessIdentity
+from shardwright.testing.deadlines import Stopwatch, until
 
 SOURCES = Path(__file__).parents[2] / "src"
 STAND_IN_MODULE = "local_daemon"
@@ -114,11 +114,9 @@ class LocalCluster:
         return find_processes(is_of_it)
 
     def until(self, is_so: Callable[[], bool], *, seconds: float = 30) -> float:
-        began = time.monotonic()
-        while not is_so():
-            assert time.monotonic() < began + seconds, f"not in time; running: {self.running()}\n{self.log()}"
-            time.sleep(0.02)
-        return time.monotonic() - began
+        watch = Stopwatch()
+        until("it", is_so, seconds=seconds, state=lambda: f"running: {self.running()}\n{self.log()}")
+        return watch.seconds
 
     def clean_up(self) -> None:
         """End everything, whatever state the test left it in."""

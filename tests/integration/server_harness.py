@@ -8,7 +8,6 @@ import random
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from shardwright.server.binaries import find_server
 from shardwright.server.config import ServerFile, render_config
 from shardwright.server.files import prepare_directory
 from shardwright.server.protocol import ServerSettings, ServerTarget
+from shardwright.testing.deadlines import until
 
 START_TIMEOUT_S = 20.0
 
@@ -264,11 +264,7 @@ def wait_until(
     holds: Callable[[], bool], *, what: Callable[[], object] = lambda: "no detail", seconds: float = 10.0
 ) -> None:
     """Poll until it holds; fail with ``what`` otherwise."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            pytest.fail(f"did not hold within {seconds} s: {what()}")
-        time.sleep(0.01)
+    until("what is waited for", holds, seconds=seconds, state=what, poll_s=0.01)
 
 
 def _answers(server: RunningServer) -> bool:

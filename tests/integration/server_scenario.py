@@ -1,7 +1,6 @@
 """Runs a test's scenario with a real adapter, and a term that the test can end."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 from shardwright.clock import SystemClock
@@ -9,6 +8,7 @@ from shardwright.errors import LostLeadership
 from shardwright.model.seen import ServerSeen
 from shardwright.server.adapter import ServerAdapter
 from shardwright.server.protocol import Servers
+from shardwright.testing.deadlines import Stopwatch
 
 
 class Term:
@@ -46,10 +46,10 @@ def run(scenario: Callable[[ServerAdapter], Awaitable[None]], term: Term | None 
 
 async def until(observe: Callable[[], Awaitable[ServerSeen]], holds: Callable[[ServerSeen], bool]) -> ServerSeen:
     """Observe until it holds; fail with what was seen last."""
-    deadline = time.monotonic() + 15
+    watch = Stopwatch()
     while True:
         seen = await observe()
         if holds(seen):
             return seen
-        assert time.monotonic() < deadline, seen
+        assert watch.is_within(15), f"{seen} ({watch})"
         await asyncio.sleep(0.01)

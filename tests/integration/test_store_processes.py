@@ -14,6 +14,7 @@ from pathlib import Path
 
 from shardwright.store.protocol import PutKey, Transaction
 from shardwright.store.sqlite import SqliteStore
+from shardwright.testing.deadlines import Stopwatch
 
 SCRIPT = Path(__file__).with_name("store_process.py")
 SOURCES = Path(__file__).parents[2] / "src"
@@ -82,12 +83,13 @@ def test_another_process_s_write_is_seen_within_20_ms(tmp_path: Path) -> None:
         await store.close()
         return seen
 
+    watch = Stopwatch()
     taken_ms = asyncio.run(main())
     print(
         f"\nwrite to watcher between processes: median {statistics.median(taken_ms):.1f} ms,"
         f" p90 {statistics.quantiles(taken_ms, n=10)[-1]:.1f} ms, max {max(taken_ms):.1f} ms"
     )
-    assert statistics.median(taken_ms) < 20
+    assert watch.is_within(0.02, took_s=statistics.median(taken_ms) / 1000), watch
 
 
 def test_a_look_for_changes_is_cheap(tmp_path: Path) -> None:

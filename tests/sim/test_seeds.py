@@ -1,5 +1,7 @@
 """Random seeds hold every invariant, and a seed is the same to the letter each time."""
 
+import signal
+
 import pytest
 from sim_runs import run
 
@@ -10,14 +12,14 @@ SHARE = 200
 @pytest.mark.parametrize("first", range(0, 2000, SHARE))
 def test_seeds_hold_every_invariant(first: int) -> None:
     # Beside tests that mostly wait: it takes what they leave of the machine, and all of it when they have ended.
-    done = run("many", "-n", str(SHARE), "--first", str(first), timeout_s=600, niceness=15)
+    done = run("many", "-n", str(SHARE), "--first", str(first), niceness=15)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "failures: 0" in done.stdout
 
 
 @pytest.mark.slow
 def test_ten_thousand_seeds_hold_every_invariant() -> None:
-    done = run("many", "-n", "10000", "--first", "100000", timeout_s=7200)
+    done = run("many", "-n", "10000", "--first", "100000", cpu_s=7200)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
@@ -26,3 +28,8 @@ def test_a_seed_replays_to_the_letter() -> None:
     assert first.returncode == 0, first.stdout[-2000:]
     assert first.stdout == second.stdout
     assert "fault: " in first.stdout
+
+
+def test_a_run_is_limited_by_the_processor_time_that_it_uses() -> None:
+    done = run("many", "-n", "400", "--jobs", "1", cpu_s=2)
+    assert done.returncode == -signal.SIGXCPU

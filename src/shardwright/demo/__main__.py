@@ -12,6 +12,7 @@ from rich.console import Console
 from shardwright.demo import report
 from shardwright.demo.cluster import ADDRESS_BASE, DemoCluster, DemoFailed
 from shardwright.demo.scenario import run
+from shardwright.testing import guard
 
 
 def _interrupted(signal_number: int, frame: FrameType | None) -> None:
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--api-port", type=int, default=9443)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupted)
+    guard.begin()
     console = Console(width=140 if not sys.stdout.isatty() else None)
     began = time.monotonic()
 

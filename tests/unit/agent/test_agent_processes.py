@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,6 +27,7 @@ from shardwright.agent.processes import (
     spawn_process,
 )
 from shardwright.model.seen import ProcessIdentity
+from shardwright.testing.deadlines import Stopwatch, until
 
 SLEEP = os.path.realpath("/bin/sleep")
 
@@ -101,9 +101,9 @@ def test_a_frozen_process_is_killed_at_once_or_woken_to_end(tmp_path: Path) -> N
             wait_until(lambda: (tmp_path / "out").read_text() == "ready\n")
             send(identity, signal.SIGSTOP)
             wait_until(lambda identity=identity: is_frozen(identity))
-            began = time.monotonic()
+            watch = Stopwatch()
             assert asyncio.run(end(identity, 30, thaws=thaws))
-            assert time.monotonic() - began < 10
+            assert watch.is_within(10), watch
             assert (tmp_path / "done").exists() == thaws
 
 
@@ -125,21 +125,21 @@ def test_a_process_that_works_is_given_time(tmp_path: Path) -> None:
 
 
 def test_a_watch_tells_at_once_also_of_the_past(tmp_path: Path) -> None:
-    async def scenario() -> tuple[float, int | None, int | None]:
+    async def scenario() -> tuple[bool, int | None, int | None]:
         loop = asyncio.get_running_loop()
         with_status: asyncio.Future[int | None] = loop.create_future()
         Watch(identity, with_status.set_result)
-        killed_at = time.monotonic()
+        watch = Stopwatch()
         os.kill(identity.pid, signal.SIGKILL)
         status = await asyncio.wait_for(with_status, 5)
-        took_s = time.monotonic() - killed_at
+        is_told_at_once = watch.is_within(0.1)
         late: asyncio.Future[int | None] = loop.create_future()
         Watch(identity, late.set_result)
-        return took_s, status, await asyncio.wait_for(late, 5)
+        return is_told_at_once, status, await asyncio.wait_for(late, 5)
 
     with sleeper(tmp_path) as identity:
-        took_s, status, late = asyncio.run(scenario())
-    assert took_s < 0.1
+        is_told_at_once, status, late = asyncio.run(scenario())
+    assert is_told_at_once
     assert status == -signal.SIGKILL
     assert late is None
 
@@ -172,10 +172,7 @@ def test_the_boot_is_known() -> None:
 
 def wait_until(is_so: object, *, seconds: float = 10) -> None:
     assert callable(is_so)
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come to be in time"
-        time.sleep(0.01)
+    until("it", is_so, seconds=seconds, poll_s=0.01)
 
 
 ENDS_BY_PARTS = """
@@ -195,8 +192,5 @@ def test_a_process_whose_threads_are_still_ending_is_told_with_its_status(tmp_pa
             return await ended
 
     with sleeper(tmp_path, sys.executable, "-c", ENDS_BY_PARTS) as identity:
-        deadline = time.monotonic() + 10
-        while is_running(identity):
-            assert time.monotonic() < deadline, "its main thread does not end"
-            time.sleep(0.005)
+        until("its main thread has ended", lambda: not is_running(identity), seconds=10, poll_s=0.005)
         assert asyncio.run(watch(identity)) == 3

@@ -4,7 +4,6 @@ import asyncio
 import sqlite3
 import stat
 import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from shardwright.store import sqlite_file
 from shardwright.store.protocol import Compacted, LeaseLost, PutKey, StoreUnavailable, Transaction
 from shardwright.store.sqlite import SqliteStore
 from shardwright.store.sqlite_file import SqliteFile
+from shardwright.testing.deadlines import Stopwatch
 
 
 def put(file: SqliteFile, key: str, value: bytes = b"") -> int:
@@ -112,13 +112,14 @@ def test_a_held_write_lock_is_waited_for(tmp_path: Path) -> None:
     other.execute("BEGIN IMMEDIATE")
     release = threading.Timer(0.2, lambda: other.execute("COMMIT"))
     release.start()
-    began = time.monotonic()
+    watch = Stopwatch()
     put(file, "a")
-    waited_s = time.monotonic() - began
+    waited_s = watch.seconds
     release.join()
     other.close()
     file.close()
-    assert 0.1 < waited_s < 2
+    assert waited_s > 0.1
+    assert watch.is_within(2, took_s=waited_s), watch
 
 
 def test_a_lock_that_stays_makes_the_store_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

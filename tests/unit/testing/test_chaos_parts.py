@@ -1,19 +1,24 @@
 """What decides about a run of chaos: the schedule, the comparison, and what may be hit."""
 
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.action import Action, ActionName, ActionStatus, Move, MoveKind, MoveState, StepDownParameters
 from shardwright.model.database import Handoff
-from shardwright.model.ids import GroupUid, MoveUid, ShardUid
+from shardwright.model.ids import ActionUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 from shardwright.testing.chaos import rules
 from shardwright.testing.chaos.facts import Records
 from shardwright.testing.chaos.journal import ACCOUNTS, KEYS, Entry, Stored, What, compare, counter_of, longest_pause, parse
+from shardwright.testing.chaos.report import Result
 from shardwright.testing.chaos.rules import Promise
-from shardwright.testing.chaos.schedule import FREEZES_S, Kind, schedule
+from shardwright.testing.chaos.schedule import FREEZES_S, UNNOTICED, Kind, schedule
+from shardwright.testing.chaos.verdict import Kind as Seen
+from shardwright.testing.chaos.verdict import Outcome, Tally
 
 # -- schedule ----------------------------------------------------------------------------------------------------------
 
@@ -35,6 +40,13 @@ def test_every_kind_comes_in_order_and_within_its_bounds() -> None:
     for item in items:
         least, most = FREEZES_S.get(item.kind, (0.0, 0.0))
         assert least <= item.lasts_s <= most
+
+
+def test_a_run_that_nobody_may_notice_has_the_same_requests_and_fewer_faults() -> None:
+    every, unnoticed = schedule(7, seconds=300), schedule(7, seconds=300, faults=UNNOTICED)
+    assert {item.kind for item in unnoticed if item.kind.is_fault} == UNNOTICED
+    first = next(i for i in every if not i.kind.is_fault)
+    assert first == next(i for i in unnoticed if not i.kind.is_fault)
 
 
 # -- comparison --------------------------------------------------------------------------------------------------------
@@ -116,6 +128,65 @@ def test_the_longest_pause_is_between_acknowledgements_of_any_writer() -> None:
     assert longest_pause([one, other]) == (5.0, 4.0)
 
 
+# -- what a client may see ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome", "noticed"),
+    [
+        (Seen.SCRIPT, Outcome.DONE, 0),
+        (Seen.SCRIPT, Outcome.REFUSED, 1),
+        (Seen.PIPELINE, Outcome.CLOSED, 1),
+        (Seen.DOWNLOAD, Outcome.CUT, 1),
+        (Seen.HALVES, Outcome.CLOSED, 0),
+        (Seen.HALVES, Outcome.REFUSED, 1),
+        (Seen.HALVES, Outcome.RESET, 1),
+        (Seen.UNREAD, Outcome.RESET, 0),
+        (Seen.UNREAD, Outcome.SILENT, 1),
+    ],
+)
+def test_only_slow_and_rude_clients_may_be_closed(kind: Seen, outcome: Outcome, noticed: int) -> None:
+    tally = Tally(kind)
+    tally.end_turn(outcome, "why")
+    assert tally.noticed == noticed
+
+
+@pytest.mark.parametrize(("stored", "lost", "doubled"), [(4, 1, 0), (5, 0, 0), (7, 0, 0), (8, 0, 1), (None, 0, 0)])
+def test_what_is_stored_lies_between_what_was_acknowledged_and_what_was_sent(
+    stored: int | None, lost: int, doubled: int
+) -> None:
+    tally = Tally(Seen.SCRIPT, acked=5, sent=7, stored=stored)
+    assert (tally.lost, tally.doubled) == (lost, doubled)
+
+
+def result(**changes: Any) -> Result:
+    crowd = {"script": {"outcomes": {"done": 9}, "lost": 0, "doubled": 0, "wrong": [], "noticed": 0, "texts": []}}
+    whole = Result(1, 20, "auto", found={"lost": 0, "doubled": 0, "torn": 0, "in_doubt": 0}, crowd=crowd, reconnects=0)
+    return replace(whole, **{"converged_s": 1.0, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"found": {"lost": 0, "doubled": 0, "torn": 0, "in_doubt": 1}},
+        {"reconnects": 1},
+        {"reconnects": None},
+        {"too_long": ["remove of node 3 took 99.0 s, completed"]},
+        {"crowd": {"script": {"outcomes": {"done": 9}, "lost": 0, "doubled": 0, "wrong": [], "noticed": 1, "texts": []}}},
+    ],
+)
+def test_what_may_be_noticed_of_faults_may_not_be_of_planned_actions(changes: dict[str, Any]) -> None:
+    assert result(**changes).is_good
+    assert not result(**changes, is_unnoticed=True).is_good
+    assert result(is_unnoticed=True).is_good
+
+
+@pytest.mark.parametrize("damage", [{"lost": 1}, {"doubled": 1}, {"wrong": ["another value"]}])
+def test_damage_of_the_crowd_is_damage(damage: dict[str, Any]) -> None:
+    crowd = {"script": {**result().crowd["script"], **damage}}
+    assert not result(crowd=crowd).is_good
+
+
 # -- rules -------------------------------------------------------------------------------------------------------------
 
 PROMISES = {"db1": Promise.REPLICAS_MAY_DIE, "db2": Promise.ONLY_COPY_MAY_DIE, "db3": Promise.PRIMARY_MAY_DIE}
@@ -163,6 +234,23 @@ def test_only_replicas_of_running_primaries_may_die() -> None:
     now = records(databases())
     assert rules.replicas(now, runs) == [2, 5]
     assert rules.replicas(now, all_but(1)) == [5]
+
+
+def test_an_action_that_took_too_long_is_named() -> None:
+    parameters = StepDownParameters()
+    ended = Action(
+        ActionUid("a"),
+        ActionName.STEP_DOWN,
+        NodeUid(2),
+        parameters,
+        ActionStatus.COMPLETED,
+        NOW,
+        "somebody",
+        ended_at=NOW + timedelta(seconds=70),
+    )
+    now = replace(records(databases()), actions=[ended, replace(ended, ended_at=None)])
+    assert rules.too_long(now, 60) == ["step_down of node 2 took 70.0 s, completed"]
+    assert rules.too_long(now, 80) == []
 
 
 def test_no_server_dies_as_a_replica_while_a_role_passes() -> None:

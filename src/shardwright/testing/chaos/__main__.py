@@ -13,9 +13,10 @@ from types import FrameType
 import structlog
 
 from shardwright.demo.cluster import DemoFailed
+from shardwright.testing import guard
 from shardwright.testing.chaos import report
 from shardwright.testing.chaos.run import Options, run
-from shardwright.testing.chaos.schedule import schedule
+from shardwright.testing.chaos.schedule import EVERY_FAULT, UNNOTICED, schedule
 
 
 def _interrupted(signal_number: int, frame: FrameType | None) -> None:
@@ -30,18 +31,22 @@ def main() -> int:
     parser.add_argument("--server", default="auto", help="valkey, redis, auto, or the path of a server binary")
     parser.add_argument("--keep", type=Path, help="where logs and records of a failed run go")
     parser.add_argument("--plan", action="store_true", help="only print what would happen when")
+    unnoticed = "only requests, and endpoint processes that stand still: no ordinary client may notice anything"
+    parser.add_argument("--unnoticed", action="store_true", help=unnoticed)
     options = parser.parse_args()
     if options.plan:
-        print("\n".join(str(item) for item in schedule(options.seed, seconds=options.seconds)))
+        faults = UNNOTICED if options.unnoticed else EVERY_FAULT
+        print("\n".join(str(item) for item in schedule(options.seed, seconds=options.seconds, faults=faults)))
         return 0
     signal.signal(signal.SIGTERM, _interrupted)
+    guard.begin()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
     def say(text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
     try:
-        result = run(Options(options.seed, options.seconds, options.server, options.keep), say)
+        result = run(Options(options.seed, options.seconds, options.server, options.keep, options.unnoticed), say)
     except (DemoFailed, OSError) as e:
         print(f"the run could not be made: {e}")
         print(json.dumps({"chaos": {"ok": False, "reason": str(e)[:500]}}))

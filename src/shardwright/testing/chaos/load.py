@@ -61,9 +61,25 @@ class Place:
         return [float(at) for name, at in lines if name == work.name and work.may_lose_tail]
 
 
+class _Connection(redis.Connection):
+    """Counts how often it had to connect."""
+
+    connects = 0
+
+    def _connect(self) -> Any:
+        self.connects += 1
+        return super()._connect()  # type: ignore[no-untyped-call]
+
+
+def connects_of(client: Any) -> int:
+    """How often a client of ``client_of`` has connected: its one connection is kept, and connects again when it was lost."""
+    return sum(c.connects for c in getattr(client.connection_pool, "_available_connections", []))
+
+
 def client_of(work: Work) -> Any:
     """An ordinary client with one connection that repeats nothing."""
-    return redis.Redis(
+    pool = redis.ConnectionPool(
+        connection_class=_Connection,
         host=work.address,
         port=work.port,
         retry=Retry(NoBackoff(), 0),
@@ -72,6 +88,7 @@ def client_of(work: Work) -> Any:
         max_connections=1,
         decode_responses=True,
     )
+    return redis.Redis.from_pool(pool)
 
 
 def counter_key(writer: int, number: int) -> str:

@@ -13,8 +13,16 @@ class Result:
     seed: int
     seconds: float
     server: str
+    is_unnoticed: bool = False
+    """Nothing was done that an ordinary client may notice."""
     found: dict[str, Any] = field(default_factory=dict)
     """The checker's findings."""
+    crowd: dict[str, Any] = field(default_factory=dict)
+    """What each of the slow, rude and large clients saw."""
+    reconnects: int | None = None
+    """Of the writers. None: they did not say."""
+    too_long: list[str] = field(default_factory=list)
+    """Actions that took longer than one may that nothing holds up."""
     faults: dict[str, int] = field(default_factory=dict)
     """By kind, those that hit something."""
     requests: dict[str, int] = field(default_factory=dict)
@@ -32,9 +40,25 @@ class Result:
 
     @property
     def is_good(self) -> bool:
-        """Nothing lost, nothing twice, nothing torn, everything at rest."""
+        """Nothing lost, nothing twice, nothing torn, everything at rest; and nothing noticed that may not be."""
         damage = sum(int(self.found.get(name, 1)) for name in ("lost", "doubled", "torn"))
-        return damage == 0 and self.converged_s is not None and not self.defects
+        damage += sum(c["lost"] + c["doubled"] + len(c["wrong"]) for c in self.crowd.values())
+        is_whole = damage == 0 and self.converged_s is not None and not self.defects
+        return is_whole and not (self.is_unnoticed and self.noticed)
+
+    @property
+    def noticed(self) -> list[str]:
+        """What no ordinary client may see of planned actions, and actions that did not end in time."""
+        found = [
+            f"{name}: {c['noticed']} of {sum(c['outcomes'].values())} turns"
+            for name, c in self.crowd.items()
+            if c["noticed"]
+        ]
+        if self.found.get("in_doubt"):
+            found.append(f"writers: {self.found['in_doubt']} errors")
+        if self.reconnects != 0:
+            found.append(f"writers: {self.reconnects} disconnects")
+        return found + self.too_long
 
 
 def show(result: Result) -> str:
@@ -53,6 +77,8 @@ def show(result: Result) -> str:
         f"handoffs: {result.handoffs}; copies rebuilt: {result.rebuilds}",
         f"lost: {found.get('lost')}; doubled: {found.get('doubled')}; torn: {found.get('torn')}",
         f"lost where the default mode allows it (the last moment before a primary was killed): {found.get('lost_allowed')}",
+        *(f"crowd, {name}: {_crowd(c)}" for name, c in result.crowd.items()),
+        f"noticed{'' if result.is_unnoticed else ', as may be'}: {'; '.join(result.noticed) or 'nothing'}",
         f"longest pause, seconds: {_counts(pauses)}",
         "at rest " + (f"after {result.converged_s:.1f} s" if result.converged_s is not None else "NOT in time:"),
         *(f"  {line}" for line in result.complaints[:20]),
@@ -60,6 +86,11 @@ def show(result: Result) -> str:
         *(f"  defect: {line[:400]}" for line in result.defects[:10]),
     ]
     return "\n".join(lines)
+
+
+def _crowd(client: dict[str, Any]) -> str:
+    damage = "".join(f"; {name} {client[name]}" for name in ("lost", "doubled", "wrong") if client[name])
+    return "; ".join([_counts(client["outcomes"]) + damage, *client["texts"]])
 
 
 def _counts(counts: dict[str, Any]) -> str:

@@ -83,6 +83,12 @@ def open_nodes(now: Records) -> list[Node]:
     return [n for uid, n in sorted(now.nodes.items()) if uid not in taken]
 
 
+def too_long(now: Records, seconds: float) -> list[str]:
+    """Actions that have ended and took longer."""
+    took = [(a, (a.ended_at - a.created_at).total_seconds()) for a in now.actions if a.ended_at is not None]
+    return [f"{a.name} of node {a.node_uid} took {s:.1f} s, {a.status}" for a, s in sorted(took, key=str) if s > seconds]
+
+
 def _groups(now: Records) -> list[SlotGroup]:
     return sorted(now.groups, key=lambda g: g.uid)
 

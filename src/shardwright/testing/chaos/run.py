@@ -16,7 +16,7 @@ from typing import Any
 from shardwright.errors import ShardwrightError
 from shardwright.model.action import MoveState
 from shardwright.reconcile.repair import is_rebuild
-from shardwright.testing.chaos import facts
+from shardwright.testing.chaos import crowd, facts, rules
 from shardwright.testing.chaos.cluster import ChaosCluster
 from shardwright.testing.chaos.facts import Records
 from shardwright.testing.chaos.faults import NOTHING, Faults
@@ -25,12 +25,15 @@ from shardwright.testing.chaos.operator import MB, Operator
 from shardwright.testing.chaos.operator import NOTHING as NOT_ASKED
 from shardwright.testing.chaos.report import Result
 from shardwright.testing.chaos.rules import Promise
-from shardwright.testing.chaos.schedule import schedule
+from shardwright.testing.chaos.schedule import EVERY_FAULT, UNNOTICED, schedule
+from shardwright.testing.deadlines import Stopwatch
 
 NODES = 4
 WRITERS = 3
 WRITES_PER_S = 50.0
 CONVERGE_S = 120.0
+ACTION_MAX_S = 60.0
+"""An action that no fault holds up has ended by then on a machine that is not busy, whatever clients do."""
 GRACE_S = 10
 """The policy's ``slave_ha_grace_period`` here: a server that was killed again and again is rebuilt elsewhere."""
 DATABASES: dict[str, tuple[Promise, dict[str, Any]]] = {
@@ -38,6 +41,7 @@ DATABASES: dict[str, tuple[Promise, dict[str, Any]]] = {
     "journal": (Promise.REPLICAS_MAY_DIE, {"replication": True, "data_persistence": "aof"}),
     "single": (Promise.ONLY_COPY_MAY_DIE, {"data_persistence": "aof", "aof_policy": "appendfsync-always"}),
     "mortal": (Promise.PRIMARY_MAY_DIE, {"replication": True, "data_persistence": "aof"}),
+    crowd.DATABASE: (Promise.REPLICAS_MAY_DIE, {"replication": True, "memory_size": 512 * MB}),
 }
 PROMISES = {name: promise for name, (promise, _) in DATABASES.items()}
 
@@ -46,20 +50,22 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is asked for. ``kept``: where logs and records go when it fails; None: to a new directory."""
+    """What a run is asked for. ``kept``: where logs and records go when it fails; None: to a new directory.
+    ``is_unnoticed``: nothing that an ordinary client may notice; then none must."""
 
     seed: int
     seconds: float
     server: str = "auto"
     kept: Path | None = None
+    is_unnoticed: bool = False
 
 
 class _Helper:
     """A process of the run's own that works until its input ends."""
 
-    def __init__(self, module: str, directory: Path) -> None:
+    def __init__(self, module: str, directory: Path, *arguments: str) -> None:
         self._errors = (directory / f"{module}.err").open("w")
-        command = [sys.executable, "-m", f"shardwright.testing.chaos.{module}", str(directory)]
+        command = [sys.executable, "-m", f"shardwright.testing.chaos.{module}", str(directory), *arguments]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
@@ -80,7 +86,7 @@ class _Helper:
 
 def run(options: Options, say: Say) -> Result:
     """Raises DemoFailed when the cluster cannot even be made."""
-    result = Result(options.seed, options.seconds, options.server)
+    result = Result(options.seed, options.seconds, options.server, options.is_unnoticed)
     with ChaosCluster(nodes=NODES, server=options.server) as cluster:
         cluster.call("PUT", "/v1/cluster/policy", {"slave_ha_grace_period": GRACE_S})
         place = Place(cluster.directory / "chaos")
@@ -88,13 +94,16 @@ def run(options: Options, say: Say) -> Result:
         place.write_works([_work(cluster, name) for name in DATABASES])
         checker = _Helper("checker", place.directory)
         writers = _Helper("writers", place.directory)
+        others = _Helper("crowd", place.directory, str(options.seed))
         try:
             _disturb(cluster, place, options, result, say)
-            writers.finish(timeout_s=60)
+            result.reconnects = int(writers.finish(timeout_s=60) or "-1")
+            result.crowd = json.loads(others.finish(timeout_s=180) or "{}")
+            result.defects += [] if result.crowd else ["the crowd's process failed"]
             result.found = json.loads(checker.finish(timeout_s=120) or "{}")
         finally:
-            writers.close()
-            checker.close()
+            for helper in (others, writers, checker):
+                helper.close()
         result.defects += _defects(cluster)
         if not result.is_good:
             kept = options.kept or Path(tempfile.mkdtemp(prefix="shardwright-chaos-"))
@@ -105,7 +114,7 @@ def run(options: Options, say: Say) -> Result:
 
 def _work(cluster: ChaosCluster, name: str) -> Work:
     promise, settings = DATABASES[name]
-    made = cluster.create_database(name=name, memory_size=64 * MB, **settings)
+    made = cluster.create_database(name=name, **{"memory_size": 64 * MB, **settings})
     endpoint = made["endpoints"][0]
     may_lose_tail = promise is Promise.PRIMARY_MAY_DIE
     return Work(name, endpoint["addr"][0], int(endpoint["port"]), WRITERS, WRITES_PER_S, may_lose_tail)
@@ -114,8 +123,9 @@ def _work(cluster: ChaosCluster, name: str) -> Work:
 def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Result, say: Say) -> None:
     faults = Faults(cluster, place, PROMISES)
     operator = Operator(cluster, nodes=NODES, changeable=frozenset({"pair"}))
-    items = schedule(options.seed, seconds=options.seconds)
+    items = schedule(options.seed, seconds=options.seconds, faults=UNNOTICED if options.is_unnoticed else EVERY_FAULT)
     began = time.monotonic()
+    watch = Stopwatch()
     asked: Counter[str] = Counter()
 
     def ask() -> None:
@@ -135,13 +145,14 @@ def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Resu
         say(f"{item}: {target}")
     _wait_until(began + options.seconds)
     asking.join()
-    ended = time.monotonic()
+    ended = Stopwatch()
     faults.heal()
     result.defects = list(faults.failures)
     say("healed; waiting for rest")
     result.faults, result.requests = dict(+hit), dict(+asked)
     _come_to_rest(cluster, operator, result, since=ended)
     _count(cluster, result)
+    result.too_long = rules.too_long(cluster.records(), ACTION_MAX_S * watch.lateness)
 
 
 def _wait_until(moment: float) -> None:
@@ -149,10 +160,10 @@ def _wait_until(moment: float) -> None:
     time.sleep(max(0.0, moment - time.monotonic()))
 
 
-def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result, *, since: float) -> None:
-    """Nodes are opened again as soon as they can be: an operator does that when trouble is over. ``since`` is the end of the
-    last fault, by the monotonic clock."""
-    while time.monotonic() < since + CONVERGE_S:
+def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result, *, since: Stopwatch) -> None:
+    """Nodes are opened again as soon as they can be: an operator does that when trouble is over. ``since``: the end of the
+    last fault."""
+    while since.is_within(CONVERGE_S):
         try:
             now = cluster.records()
             is_tidy = not any(n.is_quorum_only or n.is_closed for n in now.nodes.values())
@@ -160,7 +171,7 @@ def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result, *, 
                 operator.tidy(now)
             result.complaints = facts.complaints(cluster.layout)
             if is_tidy and not result.complaints:
-                result.converged_s = round(time.monotonic() - since, 1)
+                result.converged_s = round(since.seconds, 1)
                 return
         except (sqlite3.Error, ShardwrightError, KeyError) as e:
             result.complaints = [f"cannot be looked at: {e!r}"]

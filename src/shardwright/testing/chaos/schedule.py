@@ -5,6 +5,7 @@ beforehand, but draws a number by which one is chosen among those that the rules
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -82,6 +83,9 @@ STRIKES = (
     *(Kind.KILL_REPLICA, Kind.FREEZE_SERVER),
 )
 SOON_S = (0.05, 0.3, 1.0)
+EVERY_FAULT = frozenset(kind for kind in Kind if kind.is_fault)
+UNNOTICED = frozenset({Kind.FREEZE_ENDPOINT})
+"""Faults during planned actions of which an ordinary client sees no error and no disconnect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +102,18 @@ class Item:
         return f"{self.at_s:7.2f} {self.kind}#{self.pick}{lasts}"
 
 
-def schedule(seed: int, *, seconds: float) -> tuple[Item, ...]:
-    """Everything that happens within so many seconds, by time."""
-    requests = _items(random.Random(f"requests {seed}"), REQUEST_GAP_S, seconds, is_fault=False)
-    faults = _items(random.Random(f"faults {seed}"), FAULT_GAP_S, seconds, is_fault=True)
-    return tuple(sorted([*requests, *faults], key=lambda item: item.at_s))
+def schedule(seed: int, *, seconds: float, faults: frozenset[Kind] = EVERY_FAULT) -> tuple[Item, ...]:
+    """Everything that happens within so many seconds, by time. ``faults``: which there may be."""
+    strikes = [kind for kind in STRIKES if kind in faults]
+    asked = _items(random.Random(f"requests {seed}"), REQUEST_GAP_S, seconds, frozenset(Kind) - EVERY_FAULT, strikes)
+    hit = _items(random.Random(f"faults {seed}"), FAULT_GAP_S, seconds, faults, strikes)
+    return tuple(sorted([*asked, *hit], key=lambda item: item.at_s))
 
 
-def _items(rng: random.Random, gap: tuple[float, float], seconds: float, *, is_fault: bool) -> list[Item]:
-    kinds = [kind for kind in Kind if kind.is_fault is is_fault]
+def _items(
+    rng: random.Random, gap: tuple[float, float], seconds: float, allowed: frozenset[Kind], strikes: Sequence[Kind]
+) -> list[Item]:
+    kinds = [kind for kind in Kind if kind in allowed]
     weights = [_WEIGHTS[kind] for kind in kinds]
     found: list[Item] = []
     at = rng.uniform(*gap)
@@ -117,7 +124,7 @@ def _items(rng: random.Random, gap: tuple[float, float], seconds: float, *, is_f
             if rng.random() < CANCEL_SOON:
                 found.append(_soon(rng, at, (Kind.CANCEL_STOP, Kind.CANCEL_UNDO)))
             if rng.random() < STRIKE_SOON:
-                found.append(_soon(rng, at, STRIKES))
+                found.append(_soon(rng, at, strikes))
         at += rng.uniform(*gap)
     return found
 
@@ -127,5 +134,5 @@ def _item(rng: random.Random, at: float, kind: Kind) -> Item:
     return Item(at, kind, rng.randrange(1 << 16), lasts)
 
 
-def _soon(rng: random.Random, at: float, kinds: tuple[Kind, ...]) -> Item:
+def _soon(rng: random.Random, at: float, kinds: Sequence[Kind]) -> Item:
     return _item(rng, at + rng.choice(SOON_S) * rng.random(), rng.choice(kinds))

@@ -1,6 +1,6 @@
 """The writers' process: ``python -m shardwright.testing.chaos.writers DIR``. Writes until its input ends.
 
-Every reply goes to the writer's journal before the next write begins.
+Every reply goes to the writer's journal before the next write begins. Prints in the end how often they were disconnected.
 """
 
 import sys
@@ -12,7 +12,16 @@ from typing import Any
 import redis
 
 from shardwright.testing.chaos.journal import ACCOUNTS, Entry, What, counter_of, what_of
-from shardwright.testing.chaos.load import Place, Work, account_key, client_of, counter_key, list_key, transfers_key
+from shardwright.testing.chaos.load import (
+    Place,
+    Work,
+    account_key,
+    client_of,
+    connects_of,
+    counter_key,
+    list_key,
+    transfers_key,
+)
 
 AFTER_ERROR_S = 0.02
 
@@ -24,6 +33,7 @@ class _Writer(threading.Thread):
         self._number = number
         self._path = place.journal(work, number)
         self._stop_wanted = stop
+        self.reconnects = 0
 
     def run(self) -> None:
         client = client_of(self._work)
@@ -43,6 +53,7 @@ class _Writer(threading.Thread):
                     time.sleep(AFTER_ERROR_S)
                 due = max(due + 1 / self._work.writes_per_s, time.monotonic() - 0.05)
                 time.sleep(max(0.0, due - time.monotonic()))
+        self.reconnects = max(0, connects_of(client) - 1)
         client.close()
 
     def _write(self, client: Any, turn: int) -> None:
@@ -72,6 +83,7 @@ def main() -> None:
     stop.set()
     for writer in writers:
         writer.join(timeout=20)
+    print(sum(writer.reconnects for writer in writers), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from shardwright.testing import guard
 from shardwright.testing.sim.crash_points import all_outcomes, table
 from shardwright.testing.sim.many import hunt_all, report, run_many
 from shardwright.testing.sim.simulation import quiet, replay
@@ -32,6 +33,7 @@ def main(arguments: list[str]) -> int:
     crash.add_argument("file", type=Path)
     crash.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args(arguments)
+    guard.begin()
     quiet()
     if chosen.verb == "replay":
         return _replay(chosen.seed)

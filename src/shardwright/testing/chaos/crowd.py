@@ -1,0 +1,283 @@
+"""The crowd's process: ``python -m shardwright.testing.chaos.crowd DIR SEED``. Slow, rude and large clients of one database.
+
+They go on until its input ends; then what was acknowledged is compared with what is stored, and one JSON object is printed.
+What a client does in which turn is decided by the seed. Memory is bounded: each keeps one value at a time.
+"""
+
+import json
+import random
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from shardwright.testing.chaos.load import Place, Work, client_of
+from shardwright.testing.chaos.verdict import Kind, Outcome, Tally
+from shardwright.testing.chaos.wire import EndedBadly, ErrorReply, Reply, Wire, command, head_of_set
+
+DATABASE = "crowd"
+HALVES_BYTES = 20 << 20
+DOWNLOAD_BYTES = 50 << 20
+UNREAD_BYTES = 1 << 20
+UNREAD_COUNT = 40
+BYTEWISE_BYTES = 2048
+BYTEWISE_PAUSE_S = 0.001
+READ_BYTES = {Kind.BYTEWISE: BYTEWISE_BYTES, Kind.UNREAD: UNREAD_BYTES, Kind.DOWNLOAD: DOWNLOAD_BYTES}
+"""Who only reads, and how large a value."""
+PIPELINE_COUNT = 20_000
+SCRIPT = "redis.pcall('INCR', KEYS[1]); return redis.status_reply('OK')"
+ATTEMPTS_MAX = 40
+ATTEMPT_PAUSE_S = 0.25
+
+
+def key(kind: Kind) -> str:
+    """What a client of this kind writes or reads."""
+    return f"crowd:{kind}"
+
+
+def pattern(size: int) -> bytes:
+    """A value that is not all alike, of so many bytes."""
+    block = random.Random(size).randbytes(1 << 16)
+    return (block * (size // len(block) + 1))[:size]
+
+
+class Client(threading.Thread):
+    """One of the crowd. ``turn_pause_s``: least and most between two turns."""
+
+    kind: Kind
+    turn_pause_s = (0.05, 0.5)
+
+    def __init__(self, work: Work, seed: int, stop: threading.Event) -> None:
+        super().__init__(name=f"crowd-{self.kind}", daemon=True)
+        self.tally = Tally(self.kind)
+        self.stop = stop
+        self._work = work
+        self.chance = random.Random(f"{self.kind} {seed}")
+        self._wire: Wire | None = None
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            try:
+                self.turn()
+                self.tally.end_turn(Outcome.DONE, "")
+            except EndedBadly as e:
+                self.tally.end_turn(e.outcome, f"{time.strftime('%H:%M:%S')} {e}")
+                self.leave()
+            self.stop.wait(self.chance.uniform(*self.turn_pause_s))
+        self.leave()
+
+    def turn(self) -> None:
+        """Raises EndedBadly."""
+        raise NotImplementedError
+
+    def wire(self) -> Wire:
+        """The connection of the turn before, or a new one."""
+        if self._wire is None:
+            self._wire = Wire(self._work)
+        return self._wire
+
+    def leave(self) -> None:
+        """Be gone; the next turn connects."""
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    def expect(self, reply: Reply, is_right: Callable[[Any], bool]) -> None:
+        """Note a reply that is not the one to what was asked. Raises EndedBadly when it is an error."""
+        if isinstance(reply, ErrorReply):
+            raise EndedBadly(Outcome.REFUSED, reply)
+        if not is_right(reply):
+            self.tally.wrong.append(f"{self.name}: {reply!r:.100}")
+
+    def read_stored(self, client: Any) -> int | None:
+        """How much of what it wrote is there; None: it writes nothing. Raises RedisError."""
+        return None
+
+
+class Halves(Client):
+    """Now and then it waits longer for its second half than any action may last."""
+
+    kind = Kind.HALVES
+
+    def turn(self) -> None:
+        value = memoryview(b"%020d" % (self.tally.sent + 1) + pattern(HALVES_BYTES - 20))
+        wire = self.wire()
+        half = HALVES_BYTES // 2
+        pause_s = self.chance.uniform(0.2, 3.0) if self.chance.random() < 0.8 else self.chance.uniform(10.0, 120.0)
+        wire.send(head_of_set(key(self.kind), HALVES_BYTES))
+        wire.send(value[:half])
+        wire.rest(pause_s, self.stop)
+        self.tally.sent += 1
+        wire.send(value[half:])
+        wire.send(b"\r\n")
+        self.expect(wire.reply(), lambda reply: reply == b"OK")
+        self.tally.acked = self.tally.sent
+
+    def read_stored(self, client: Any) -> int:
+        return int(client.getrange(key(self.kind), 0, 19) or 0)
+
+
+class Bytewise(Client):
+    kind = Kind.BYTEWISE
+
+    def turn(self) -> None:
+        wire = self.wire()
+        wire.send(command("GET", key(self.kind)))
+        value = pattern(BYTEWISE_BYTES)
+        wanted = b"$%d\r\n%s\r\n" % (len(value), value)
+        for at in range(len(wanted)):
+            byte = wire.byte()
+            if not byte:
+                raise EndedBadly(Outcome.CUT if at else Outcome.CLOSED, f"after {at} bytes")
+            if byte != wanted[at : at + 1]:
+                self.tally.wrong.append(f"{self.name}: byte {at} is {byte!r}")
+                raise EndedBadly(Outcome.REFUSED, f"byte {at} is {byte!r}")
+            time.sleep(BYTEWISE_PAUSE_S)
+
+
+class Unread(Client):
+    kind = Kind.UNREAD
+
+    def turn(self) -> None:
+        wire = self.wire()
+        wire.send(command("GET", key(self.kind)) * UNREAD_COUNT)
+        self.stop.wait(self.chance.uniform(1.0, 8.0))
+        if self.chance.random() < 0.5:
+            self.leave()
+            return
+        wanted = pattern(UNREAD_BYTES)
+        for _ in range(UNREAD_COUNT):
+            self.expect(wire.reply(), lambda reply: reply == wanted)
+
+
+class HalfClose(Client):
+    kind = Kind.HALF_CLOSE
+    turn_pause_s = (0.02, 0.2)
+
+    def turn(self) -> None:
+        wire = self.wire()
+        self.tally.sent += 1
+        wire.send(command("INCR", key(self.kind)))
+        wire.stop_sending()
+        self.expect(wire.reply(), lambda reply: isinstance(reply, int))
+        self.tally.acked += 1
+        self.leave()
+
+    def read_stored(self, client: Any) -> int:
+        return int(client.get(key(self.kind)) or 0)
+
+
+class Download(Client):
+    kind = Kind.DOWNLOAD
+    turn_pause_s = (0.2, 1.0)
+
+    def turn(self) -> None:
+        wire = self.wire()
+        wire.send(command("GET", key(self.kind)))
+        wanted = zlib.crc32(pattern(DOWNLOAD_BYTES))
+        self.expect(wire.reply(), lambda reply: isinstance(reply, bytes) and zlib.crc32(reply) == wanted)
+
+
+class Pipeline(Client):
+    kind = Kind.PIPELINE
+    turn_pause_s = (0.5, 2.0)
+
+    def turn(self) -> None:
+        wire = self.wire()
+        self.tally.sent += PIPELINE_COUNT
+        sending = wire.send_behind(command("INCR", key(self.kind)) * PIPELINE_COUNT)
+        refused = None
+        for _ in range(PIPELINE_COUNT):
+            reply = wire.reply()
+            if isinstance(reply, ErrorReply):
+                refused = reply
+            else:
+                self.tally.acked += 1
+        sending.join()
+        if refused is not None:
+            raise EndedBadly(Outcome.REFUSED, refused)
+
+    def read_stored(self, client: Any) -> int:
+        return int(client.get(key(self.kind)) or 0)
+
+
+class Script(Client):
+    """Its OK counts as an acknowledgement: it must not be one when the server refused the write."""
+
+    kind = Kind.SCRIPT
+    turn_pause_s = (0.002, 0.01)
+
+    def turn(self) -> None:
+        wire = self.wire()
+        self.tally.sent += 1
+        wire.send(command("EVAL", SCRIPT, "1", key(self.kind)))
+        self.expect(wire.reply(), lambda reply: reply == b"OK")
+        self.tally.acked += 1
+
+    def read_stored(self, client: Any) -> int:
+        return int(client.get(key(self.kind)) or 0)
+
+
+CLIENTS: tuple[type[Client], ...] = (Halves, Bytewise, Unread, HalfClose, Download, Pipeline, Script)
+
+
+def attempt(work: Work, do: Callable[[Any], Any]) -> Any:
+    """What ``do`` makes of an ordinary client, tried for a while. Raises RedisError."""
+    for turn in range(ATTEMPTS_MAX):
+        client = client_of(work)
+        try:
+            return do(client)
+        except redis.RedisError:
+            if turn == ATTEMPTS_MAX - 1:
+                raise
+            time.sleep(ATTEMPT_PAUSE_S)
+        finally:
+            client.close()
+    raise AssertionError("not reached")
+
+
+class Crowd:
+    """The clients on one database: started when made, compared when finished."""
+
+    def __init__(self, work: Work, seed: int, kinds: tuple[type[Client], ...] = CLIENTS) -> None:
+        self._work = work
+        self._stop = threading.Event()
+        values = {key(kind): pattern(size) for kind, size in READ_BYTES.items() if any(c.kind is kind for c in kinds)}
+        if values:
+            attempt(work, lambda client: client.mset(values))
+        self.clients = [client(work, seed, self._stop) for client in kinds]
+        for client in self.clients:
+            client.start()
+
+    def finish(self) -> list[Tally]:
+        """Stop them and compare. Raises RedisError when the database cannot be read."""
+        self._stop.set()
+        for client in self.clients:
+            client.join(timeout=60)
+            client.tally.stored = attempt(self._work, client.read_stored)
+        return [client.tally for client in self.clients]
+
+
+def shown(tally: Tally) -> dict[str, Any]:
+    """For the result of a run."""
+    figures = {
+        name: getattr(tally, name) for name in ("acked", "sent", "stored", "lost", "doubled", "noticed", "wrong", "texts")
+    }
+    return {"outcomes": dict(tally.outcomes), **figures}
+
+
+def main() -> None:
+    """Until standard input ends."""
+    place, seed = Place(Path(sys.argv[1])), int(sys.argv[2])
+    crowd = Crowd(next(w for w in place.read_works() if w.name == DATABASE), seed)
+    sys.stdin.read()
+    print(json.dumps({tally.kind: shown(tally) for tally in crowd.finish()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Time limits that grow with how late the machine is: a test must fail for a slow product, not for a busy machine.
+
+A thread measures the lateness: how many processes want each processor, and how much later than asked it wakes up. *Fair*
+time passes slower than the clock by this factor, but never more than ``LATENESS_MAX`` times, so that what hangs still fails.
+Every poll of the tests goes through here. What passes by the clock, such as a lease, is not stretched: ``clock_s``.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+LATENESS_MAX = 6.0
+_SAMPLE_S = 0.05
+
+T = TypeVar("T")
+
+
+def lateness(slept_s: float, wanting: int, processors: int) -> float:
+    """How many times later than on an idle machine things happen; ``wanting``: processes that run or could, this one too."""
+    return min(LATENESS_MAX, max(1.0, slept_s / _SAMPLE_S, wanting / processors))
+
+
+def allowed(seconds: float, clock_s: float, factor: float) -> float:
+    """What a limit is by the clock; ``clock_s`` of it is not stretched."""
+    return clock_s + (seconds - clock_s) * factor
+
+
+class _FairClock(threading.Thread):
+    """Fair time of this process, in seconds from any beginning."""
+
+    def __init__(self) -> None:
+        super().__init__(name="lateness", daemon=True)
+        self.pid = os.getpid()
+        self._processors = len(os.sched_getaffinity(0))
+        self._last = (time.monotonic(), 0.0, 1.0)
+        """When it was measured, fair time then, and the lateness."""
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            at, fair, _ = self._last
+            time.sleep(_SAMPLE_S)
+            now = time.monotonic()
+            factor = lateness(now - at, _wanting(), self._processors)
+            self._last = (now, fair + (now - at) / factor, factor)
+
+    def now(self) -> float:
+        at, fair, factor = self._last
+        return fair + (time.monotonic() - at) / factor
+
+
+def _wanting() -> int:
+    return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+
+
+_clock: _FairClock | None = None
+
+
+def _fair_now() -> float:
+    global _clock
+    if _clock is None or _clock.pid != os.getpid():  # A thread does not survive a fork.
+        _clock = _FairClock()
+    return _clock.now()
+
+
+class Stopwatch:
+    """Measures how long something takes, and how late the machine is meanwhile."""
+
+    def __init__(self) -> None:
+        self._fair_began = _fair_now()
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """By the clock."""
+        return time.monotonic() - self._began
+
+    @property
+    def lateness(self) -> float:
+        """Of the machine since the beginning, in the mean."""
+        fair = _fair_now() - self._fair_began
+        return min(LATENESS_MAX, max(1.0, self.seconds / fair)) if fair > 0 else 1.0
+
+    def is_within(self, seconds: float, *, clock_s: float = 0.0, took_s: float | None = None) -> bool:
+        """Whether it took no longer than so many seconds of an idle machine, ``clock_s`` of which are the clock's.
+        ``took_s``: what it took; None: until now."""
+        return (self.seconds if took_s is None else took_s) <= allowed(seconds, clock_s, self.lateness)
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.2f} s, the machine {self.lateness:.1f} times late"
+
+
+def until(
+    what: str,
+    is_so: Callable[[], T],
+    *,
+    seconds: float = 30.0,
+    clock_s: float = 0.0,
+    state: Callable[[], object] = str,
+    poll_s: float = 0.02,
+) -> T:
+    """Poll until it is so; what it then was. Raises AssertionError with state and lateness when it takes too long."""
+    watch = Stopwatch()
+    while True:
+        is_late = not watch.is_within(seconds, clock_s=clock_s)
+        if found := is_so():
+            return found
+        if is_late:
+            raise AssertionError(f"{what}: not within {seconds:g} s ({watch})\n{state()}")
+        time.sleep(poll_s)
+
+
+async def until_async(
+    what: str, is_so: Callable[[], Any], *, seconds: float, state: Callable[[], object] = str, poll_s: float = 0.002
+) -> float:
+    """The same in an event loop; the seconds that it took."""
+    watch = Stopwatch()
+    while not is_so():
+        assert watch.is_within(seconds), f"{what}: not within {seconds:g} s ({watch})\n{state()}"
+        await asyncio.sleep(poll_s)
+    return watch.seconds

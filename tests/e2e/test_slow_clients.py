@@ -1,0 +1,135 @@
+"""Planned actions beside clients that are slow, rude or large, and with an endpoint process that stands still.
+
+Whatever the clients do: the action ends, ordinary clients notice nothing, nothing acknowledged is lost.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from e2e_harness import TestCluster, own_base
+from e2e_load import Writers
+
+from shardwright.agent.endpoint_process import read_identity
+from shardwright.agent.processes import send
+from shardwright.model.database import Endpoint
+from shardwright.testing.chaos.crowd import CLIENTS, HALVES_BYTES, Client, Crowd, Halves, Script, pattern
+from shardwright.testing.chaos.load import Work
+from shardwright.testing.chaos.verdict import Outcome
+from shardwright.testing.chaos.wire import EndedBadly, Wire, head_of_set
+
+pytestmark = pytest.mark.e2e
+
+SEED = 1
+MEMORY_BYTES = 512 << 20
+SMALL = tuple(client for client in CLIENTS if client is not Halves)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    with TestCluster(own_base(4), tmp_path_factory.mktemp("faults")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def database(cluster: TestCluster) -> dict[str, Any]:
+    """With room for large values."""
+    made = cluster.create_database(name="crowd", memory_size=MEMORY_BYTES, replication=True)
+    cluster.settled()
+    return made
+
+
+def work_of(database: dict[str, Any]) -> Work:
+    endpoint = database["endpoints"][0]
+    return Work(database["name"], endpoint["addr"][0], int(endpoint["port"]), 1, 50.0, may_lose_tail=False)
+
+
+def endpoint_of(cluster: TestCluster, database: dict[str, Any]) -> Endpoint:
+    return next(e for e in cluster.settled().endpoints if e.database_uid == database["uid"])
+
+
+@contextmanager
+def crowd_of(database: dict[str, Any], *kinds: type[Client]) -> Iterator[None]:
+    """Clients that must see nothing but what their kind may."""
+    crowd = Crowd(work_of(database), SEED, kinds)
+    try:
+        yield
+    finally:
+        tallies = crowd.finish()
+    for tally in tallies:
+        print(f"{tally.kind}: {dict(tally.outcomes)}, {tally.acked} of {tally.sent} acknowledged, {tally.stored} stored")
+    damage = [t for t in tallies if t.lost or t.doubled or t.wrong or t.noticed]
+    assert damage == []
+
+
+@contextmanager
+def frozen_endpoint(cluster: TestCluster, database: dict[str, Any], seconds: float) -> Iterator[None]:
+    """The database's endpoint process stands still for so long."""
+    process = read_identity(cluster.layout.endpoint(endpoint_of(cluster, database).nodes[0]))
+    assert process is not None
+    thaw = threading.Timer(seconds, send, (process, signal.SIGCONT))
+    assert send(process, signal.SIGSTOP)
+    thaw.start()
+    try:
+        yield
+    finally:
+        thaw.join()
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.5])
+def test_an_endpoint_process_that_stands_still_at_a_handoff_is_not_noticed(
+    cluster: TestCluster, database: dict[str, Any], seconds: float
+) -> None:
+    """It is waited for, or the attempt is undone: its clients' writes are on their way to the server that is fenced."""
+    with Writers(database) as writers, crowd_of(database, Script):
+        before = cluster.settled().primary(database["uid"])
+        with frozen_endpoint(cluster, database, seconds):
+            uid = cluster.call("POST", f"/v1/nodes/{before.node_uid}/actions/enslave_node", {"shards_only": True})
+        cluster.completed(uid["action_uid"])
+        assert cluster.settled().primary(database["uid"]).uid != before.uid
+        writers.write_on()
+        writers.check().must_be_clean()
+
+
+def test_a_crowd_is_served_while_everything_moves(cluster: TestCluster, database: dict[str, Any]) -> None:
+    with Writers(database) as writers, crowd_of(database, *SMALL):
+        for _ in range(2):
+            node = endpoint_of(cluster, database).nodes[0]
+            for action in ("maintenance_on", "maintenance_off", "enslave_node"):
+                cluster.completed(cluster.start(node, action))
+                time.sleep(1.0)  # The crowd works between two actions.
+        writers.write_on()
+        writers.check().must_be_clean()
+
+
+def sent_on(wire: Wire, value: memoryview) -> Outcome:
+    """How a SET ends whose second half is sent now."""
+    try:
+        wire.send(value)
+        wire.send(b"\r\n")
+        reply = wire.reply()
+        print(f"the SET was answered {reply!r}")
+        return Outcome.DONE if reply == b"OK" else Outcome.REFUSED
+    except EndedBadly as e:
+        return e.outcome
+
+
+@pytest.mark.parametrize("sent_mib", [6, 10])
+def test_a_large_command_that_is_half_sent_holds_up_no_action(
+    cluster: TestCluster, database: dict[str, Any], sent_mib: int
+) -> None:
+    """The endpoint leaves its node; the client sends the rest when it likes, or is closed by a FIN."""
+    value = memoryview(pattern(HALVES_BYTES))
+    with Writers(database) as writers, closing(Wire(work_of(database))) as wire:
+        wire.send(head_of_set("half", HALVES_BYTES))
+        wire.send(value[: sent_mib << 20])
+        node = endpoint_of(cluster, database).nodes[0]
+        cluster.completed(cluster.start(node, "enslave_node"), seconds=20)
+        assert endpoint_of(cluster, database).nodes[0] != node
+        assert sent_on(wire, value[sent_mib << 20 :]) in (Outcome.DONE, Outcome.CLOSED)
+        writers.write_on()
+        writers.check().must_be_clean()

@@ -1,0 +1,25 @@
+"""A run of tests that is interrupted: asked for by name in the test of what is left of it. Starts all kinds."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from local_harness import LocalCluster
+from tests.conftest import found_servers
+from tests.integration.server_harness import running
+
+from shardwright.model.database import ServerKind
+
+LASTS_S = 60
+
+
+def test_it_is_in_the_middle_of_something(tmp_path: Path, loopback_base: Callable[[], str]) -> None:
+    cluster = LocalCluster(tmp_path / "c", loopback_base())
+    simulation = [sys.executable, "-m", "shardwright.testing.sim", "many", "-n", "100000", "--jobs", "2"]
+    with ExitStack() as stack:
+        for kind in found_servers():
+            stack.enter_context(running(ServerKind(kind), tmp_path / kind))
+        cluster.started()
+        subprocess.run(simulation, check=False, timeout=LASTS_S)

@@ -1,0 +1,107 @@
+"""The crowd of chaos has eyes: on a right product each client is done, and each kind of damage is seen."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration.endpoint_harness import World, endpoint_world, wait_until
+
+from shardwright.model.database import ServerKind
+from shardwright.testing.chaos.crowd import (
+    CLIENTS,
+    HALVES_BYTES,
+    Bytewise,
+    Client,
+    Crowd,
+    Download,
+    HalfClose,
+    Halves,
+    Pipeline,
+    Script,
+    Unread,
+    key,
+)
+from shardwright.testing.chaos.load import Work
+from shardwright.testing.chaos.verdict import Kind, Outcome
+from shardwright.testing.chaos.wire import EndedBadly, Wire, command, head_of_set
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with endpoint_world(ServerKind.VALKEY, tmp_path, password="") as made:
+        yield made
+
+
+def work_of(world: World) -> Work:
+    return Work("crowd", world.address, world.port, 1, 50.0, may_lose_tail=False)
+
+
+def turns(crowd: Crowd, kind: Kind) -> int:
+    return next(c.tally.outcomes.total() for c in crowd.clients if c.kind is kind)
+
+
+def test_every_kind_of_client_is_in_the_crowd() -> None:
+    assert [client.kind for client in CLIENTS] == list(Kind)
+
+
+@pytest.mark.parametrize("client", [Halves, Bytewise, Unread, Download, Pipeline, Script])
+def test_nothing_is_noticed_while_nothing_happens(world: World, client: type[Client]) -> None:
+    crowd = Crowd(work_of(world), 3, (client,))
+    wait_until(lambda: turns(crowd, client.kind) > 0, timeout_s=30)
+    (tally,) = crowd.finish()
+    assert set(tally.outcomes) == {Outcome.DONE}, tally
+    assert (tally.lost, tally.doubled, tally.wrong, tally.noticed) == (0, 0, [], 0)
+
+
+def test_a_half_close_is_answered_or_closed(world: World) -> None:
+    crowd = Crowd(work_of(world), 3, (HalfClose,))
+    wait_until(lambda: turns(crowd, Kind.HALF_CLOSE) > 5)
+    (tally,) = crowd.finish()
+    assert set(tally.outcomes) <= {Outcome.DONE, Outcome.CLOSED}, tally
+    assert (tally.lost, tally.doubled, tally.wrong, tally.noticed) == (0, 0, [], 0)
+
+
+@pytest.mark.parametrize("client", [Script, Pipeline])
+def test_an_acknowledged_increment_that_is_gone_is_lost(world: World, client: type[Client]) -> None:
+    crowd = Crowd(work_of(world), 3, (client,))
+    wait_until(lambda: turns(crowd, client.kind) > 1)
+    with world.connect() as other:
+        other.incrby(key(client.kind), -1)
+    (tally,) = crowd.finish()
+    assert tally.lost == 1
+    assert tally.doubled == 0
+
+
+def test_another_value_than_was_asked_for_is_wrong(world: World) -> None:
+    crowd = Crowd(work_of(world), 3, (Download,))
+    wait_until(lambda: turns(crowd, Kind.DOWNLOAD) > 0, timeout_s=30)
+    with world.connect() as other:
+        other.setrange(key(Kind.DOWNLOAD), 1000, "x" * 50)
+    client = crowd.clients[0]
+    wait_until(lambda: bool(client.tally.wrong), timeout_s=30)
+    crowd.finish()
+
+
+def test_an_error_and_an_end_are_told_apart(world: World) -> None:
+    crowd = Crowd(work_of(world), 3, (Script,))
+    wait_until(lambda: turns(crowd, Kind.SCRIPT) > 1)
+    wire = Wire(work_of(world))
+    wire.send(command("INCR", key(Kind.SCRIPT), "too", "many"))
+    assert str(wire.reply()).startswith("ERR wrong number of arguments")
+    wire.send(head_of_set("half", HALVES_BYTES))
+    world.processes[1].process.terminate()
+    with pytest.raises(EndedBadly) as ended:
+        wire.rest(10, threading.Event())
+    assert ended.value.outcome is Outcome.CLOSED
+    wire.close()
+    client = crowd.clients[0]
+    wait_until(lambda: client.tally.noticed > 0)
+    world.processes[1].process.wait(5)
+    world.start_process()
+    world.serve()
+    (tally,) = crowd.finish()
+    assert {Outcome.RESET, Outcome.CLOSED} & set(tally.outcomes), tally
+    assert tally.lost == 0
