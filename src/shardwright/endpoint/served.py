@@ -64,6 +64,8 @@ class ServedEndpoint:
         self.connections: set[ClientConnection] = set()
         self.is_draining = False
         """The listener was passed on."""
+        self.on_their_way = 0
+        """Connections that were packed, and that the other process has not been told to begin with. They are still ours."""
         self.bind_error = ""
         self.on_quiet: Callable[[], None] | None = None
         """Told when a frozen connection can be passed."""
@@ -188,6 +190,8 @@ class ServedEndpoint:
         for piece in pieces(packed.unsent):
             connection.give_unsent(piece)
         connection.thaw()
+        if self._is_ended:
+            connection.finish()  # dropped meanwhile: nothing here would ever tell it of another server
 
     # -- what the leader asks ----------------------------------------------------------------------------------------
 
@@ -335,7 +339,7 @@ class ServedEndpoint:
         gate = self.gate
         held = None if gate.hold is None else gate.hold.new.generation
         access = access_fingerprint(application_secret=gate.spec.application_secret, password=gate.spec.password)
-        count = len(self.connections)
+        count = len(self.connections) + self.on_their_way
         return EndpointSeen(
             endpoint_uid=gate.spec.uid,
             state=state,

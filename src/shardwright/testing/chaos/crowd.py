@@ -247,6 +247,7 @@ class Crowd:
     def __init__(self, work: Work, seed: int, kinds: tuple[type[Client], ...] = CLIENTS) -> None:
         self._work = work
         self._stop = threading.Event()
+        attempt(work, lambda client: client.delete(*(key(one.kind) for one in kinds)))  # an earlier crowd's counts
         values = {key(kind): pattern(size) for kind, size in READ_BYTES.items() if any(c.kind is kind for c in kinds)}
         if values:
             attempt(work, lambda client: client.mset(values))
