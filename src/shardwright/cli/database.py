@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from shardwright.cli.failure import Exit, Failure, usage
-from shardwright.cli.overview import address_of, databases_table, server_of, shards_table
+from shardwright.cli.overview import address_of, databases_table, server_of, shards_table, told
 from shardwright.cli.session import Session, Timeout, Wait, Yes, command, confirm, parsed
 from shardwright.cli.table import fields
 from shardwright.cli.waiting import wait_until
@@ -271,6 +271,7 @@ def _described(database: dict[str, Any]) -> str:
             ("database", f"db:{database['uid']} {database.get('name')}"),
             ("status", database.get("status")),
             *([("failure", database["failure_reason"])] if database.get("failure_reason") else []),
+            *(("trouble", told(reason)) for reason in database.get("reasons") or []),
             ("endpoint", _addresses(database)),
             ("server", server_of(database)),
             ("memory", format_bytes(size) if size else "no limit"),

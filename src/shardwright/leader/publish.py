@@ -63,7 +63,9 @@ class Publisher:
         return False
 
 
-_shown = attrgetter("incarnation", "run_id", "replication_id", "health", "role", "is_link_up", "is_syncing", "is_fenced")
+_shown = attrgetter(
+    *("incarnation", "run_id", "replication_id", "health", "role", "is_link_up", "is_syncing", "is_fenced", "troubles")
+)
 """The replication id is among them because plans made from these records ask whether a replica is proven."""
 _figures = attrgetter(*(field.name for field in fields(ServerSeen) if field.name not in ("at", "cpu_s")))
 """What changes by itself is no news."""

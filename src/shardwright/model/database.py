@@ -6,6 +6,7 @@ from enum import StrEnum
 from hashlib import sha256
 
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.reason import Reason
 
 SLOTS = 16384
 
@@ -189,6 +190,15 @@ class SlotGroup:
             replication_id="",
             replication_id_before="",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseTroubles:
+    """What keeps a database from serving as it should, as the leader last saw it. No record: nothing does."""
+
+    database_uid: DatabaseUid
+    reasons: tuple[Reason, ...]
+    """Never empty. Their texts hold no figures that change by themselves, because each change of them is a write."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,23 @@ class NodeSeen:
     """Kind and version of each server binary found on the node."""
 
 
+class ServerTrouble(StrEnum):
+    """What a server itself says is wrong with it: it does not serve as it should, or soon will not."""
+
+    AOF_WRITE_FAILED = "aof_write_failed"
+    """Its append-only file cannot be written or synced: as a primary it refuses writes."""
+    AOF_REWRITE_FAILED = "aof_rewrite_failed"
+    """The append-only file could not be rewritten: it serves, and the file only grows."""
+    SNAPSHOT_FAILED = "snapshot_failed"
+    """The last snapshot failed: as a primary that keeps snapshots it refuses writes."""
+    MEMORY_FULL = "memory_full"
+    """It is at its memory limit and has nothing that it may evict: as a primary it refuses what needs more."""
+    MEMORY_SHORT = "memory_short"
+    """Less than a twentieth of its limit is left, and nothing that it may evict. What is full stays so until this passes."""
+    CLIENTS_FULL = "clients_full"
+    """It has as many connections as it takes: further ones are closed."""
+
+
 class Health(StrEnum):
     """Whether a server answers."""
 
@@ -140,6 +157,7 @@ class ServerSeen:
     """First of the unbroken row of failed attempts; None when the last one was answered."""
     cpu_active_at: datetime | None = None
     """When its process was last seen to use CPU in that time; None: not at all."""
+    troubles: tuple[ServerTrouble, ...] = ()
 
 
 class EndpointState(StrEnum):

@@ -6,7 +6,7 @@ from typing import Final, NotRequired
 
 from typing_extensions import TypedDict
 
-from shardwright.api.schemas.v1.actions import ActionV2Answer
+from shardwright.api.schemas.v1.actions import ActionV2Answer, ReasonAnswer, reason_json
 from shardwright.api.schemas.v1.common import Json, iso
 from shardwright.api.schemas.v1.shards import shown
 from shardwright.model.database import Database, DatabaseStatus, Endpoint, Persistence
@@ -110,7 +110,8 @@ class IdleKeys(TypedDict):
 
 
 class DatabaseAnswer(IdleKeys):
-    """A database. ``server``, ``strict`` and ``failure_reason`` are extensions."""
+    """A database. ``server``, ``strict``, ``failure_reason`` and ``reasons`` (what keeps it from serving as it should) are
+    extensions."""
 
     uid: int
     name: str
@@ -137,6 +138,7 @@ class DatabaseAnswer(IdleKeys):
     slave_ha_priority: int
     action_uid: NotRequired[str]
     failure_reason: NotRequired[str]
+    reasons: list[ReasonAnswer]
     endpoints: list[EndpointAnswer]
 
 
@@ -244,6 +246,7 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         "eviction_policy": record.eviction_policy,
         "slave_ha": bool(record.options.get("slave_ha", view.policy.slave_ha)),
         "slave_ha_priority": _integer(record.options.get("slave_ha_priority")),
+        "reasons": [reason_json(r) for r in troubles.reasons] if (troubles := view.troubles.get(record.uid)) else [],
         "endpoints": [_endpoint(e) for e in view.endpoints_of(record.uid)] or [_expected_endpoint(record, view)],
         **_IDLE,  # type: ignore[typeddict-item]  # it has none of the keys that are not required
     }
