@@ -45,6 +45,7 @@ CODES: Final[dict[str, str]] = {
     "db_busy": "The database is being created, changed, moved or deleted.",
     "missing_db_name": "A database needs a name.",
     "missing_memory_size": "A database needs a memory_size.",
+    "memory_size_too_small": "The memory_size leaves the copies no room for data; the description names the least size.",
     "name_violation": "The name is malformed or taken.",
     "uid_exists": "The uid is or was in use.",
     "port_unavailable": "The port is taken, reserved or out of range.",

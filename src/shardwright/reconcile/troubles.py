@@ -134,6 +134,9 @@ def _of_shard(
         # Silent, it is as it was; but what only hinders a primary ends with the role.
         yield from (r for r in earlier if group.primary == shard.uid or r.code not in _OF_PRIMARIES)
         return
+    if shard.in_sync_generation != group.generation:
+        # A replica whose disk is full dies of it, again and again: in between it looks well for a moment.
+        yield from (r for r in earlier if r.code == TroubleCode.PERSISTENCE_FAILED and not _failed_files(shard, seen))
     found = [_files(group, shard, seen, view), _clients(seen)]
     if group.primary == shard.uid:
         found.append(_memory(database, seen, was_full=any(r.code == TroubleCode.MEMORY_FULL for r in earlier)))

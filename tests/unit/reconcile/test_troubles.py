@@ -166,6 +166,13 @@ def test_a_silent_server_stays_as_it_was() -> None:
     assert decide_troubles(ONE, builder.without_server(1).view, NOW).writes == ()
 
 
+def test_a_replica_that_dies_of_its_disk_looks_well_only_when_it_is_in_step() -> None:
+    builder = decided(healthy().with_server(2, troubles=(ServerTrouble.AOF_WRITE_FAILED,)))
+    back = with_shard(builder.with_server(2, troubles=()), 2, in_sync_generation=0)
+    assert decide_troubles(ONE, back.view, NOW).writes == ()
+    assert [e.kind for e in events(with_shard(back, 2, in_sync_generation=1))] == ["bdb_trouble_ended"]
+
+
 def test_what_hinders_a_primary_ends_with_its_role() -> None:
     builder = decided(healthy().with_server(1, troubles=(ServerTrouble.AOF_WRITE_FAILED,)))
     group = builder.view.groups[builder.view.shards[ShardUid(1)].group_uid]
