@@ -12,6 +12,7 @@ CODES: Final[dict[str, str]] = {
     "invalid_request": "The request cannot be understood: bad JSON, a wrong type, a value out of its range.",
     "invalid_action": "There is no node action of that name.",
     "invalid_parameter": "A parameter has a wrong type or value.",
+    "unknown_parameter": "A changing call was given a query parameter that it does not know; nothing was done.",
     "conflicting_parameters": "Parameters that exclude each other were given together.",
     "body_too_large": "The body is larger than 1 MiB.",
     "uri_too_long": "The address is longer than 2,048 characters.",

@@ -66,6 +66,7 @@ class PreviewAnswer(TypedDict):
     error_code: NotRequired[str]
     error_message: NotRequired[str]
     parameters: Json
+    ignored: NotRequired[list[str]]
     plan_id: str
     moves: list[PlannedMoveAnswer]
     bytes_total: int
