@@ -4,14 +4,14 @@ Owns ``seen/servers/<shard>``. Nothing may be decided from these records. Writes
 and figures at most every PERIOD; a failure to write is no matter.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
 
 from shardwright.clock import Clock
 from shardwright.model.database import Shard
 from shardwright.model.ids import ShardUid
-from shardwright.model.seen import ServerSeen
+from shardwright.model.seen import ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
 from shardwright.store.commit import Fence
@@ -37,7 +37,8 @@ class Publisher:
 
     async def publish(self, view: ClusterView, now: datetime) -> None:
         """Write what is due. Raises StoreUnavailable; a lost leadership shows at the next commit."""
-        due = {uid: seen for uid, seen in view.servers.items() if self._is_due(uid, seen, now)}
+        found = ((uid, _judged(seen, view)) for uid, seen in view.servers.items())
+        due = {uid: seen for uid, seen in found if self._is_due(uid, seen, now)}
         operations: list[Operation] = [PutKey(keys.seen_server_key(uid), records.encode(seen)) for uid, seen in due.items()]
         if view.shards is not self._swept:
             published = (item.key for item in self._mirror.range(keys.SEEN_SERVERS))
@@ -63,8 +64,14 @@ class Publisher:
         return False
 
 
+def _judged(seen: ServerSeen, view: ClusterView) -> ServerSeen:
+    """What only the leader can look for, for those who answer operators: a node without a daemon reports no death."""
+    return replace(seen, has_ended=True) if view.process_state(seen.shard_uid) is ProcessState.GONE else seen
+
+
 _shown = attrgetter(
-    *("incarnation", "run_id", "replication_id", "health", "role", "is_link_up", "is_syncing", "is_fenced", "troubles")
+    *("incarnation", "run_id", "replication_id", "health", "role", "is_link_up", "is_syncing", "is_fenced", "troubles"),
+    "has_ended",
 )
 """The replication id is among them because plans made from these records ask whether a replica is proven."""
 _figures = attrgetter(*(field.name for field in fields(ServerSeen) if field.name not in ("at", "cpu_s")))

@@ -158,6 +158,8 @@ class ServerSeen:
     cpu_active_at: datetime | None = None
     """When its process was last seen to use CPU in that time; None: not at all."""
     troubles: tuple[ServerTrouble, ...] = ()
+    has_ended: bool = False
+    """Its process was looked for on its machine and has certainly ended, though its node's agent may not have said so."""
 
 
 class EndpointState(StrEnum):
