@@ -6,7 +6,7 @@ is a new leader, or that a server is silent, is no news.
 """
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from shardwright.model.action import MoveKind
@@ -26,12 +26,14 @@ from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import DatabaseUid, NodeUid
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import EndpointState, Health, ServerSeen, ServerTrouble
+from shardwright.model.seen import EndpointState, Health, ProcessState, ServerSeen, ServerTrouble
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.standing import Standing, is_candidate, standing_of
 
 LINK_DOWN_MAX_S = 10
 """A replica that has not followed for this long does not just reconnect."""
+AWAY_MAX = timedelta(seconds=10)
+"""Longer than a restart takes, or a failover."""
 
 
 class TroubleCode(StrEnum):
@@ -43,6 +45,7 @@ class TroubleCode(StrEnum):
     MEMORY_FULL = "memory_full"
     CLIENTS_FULL = "clients_full"
     REPLICA_NOT_FOLLOWING = "replica_not_following"
+    COPY_NOT_RUNNING = "copy_not_running"
 
 
 STOPPING = frozenset({TroubleCode.ENDPOINT_CANNOT_LISTEN, TroubleCode.WRITES_REFUSED})
@@ -57,7 +60,7 @@ def decide_troubles(uid: DatabaseUid, view: ClusterView, now: datetime) -> Decis
     is_ending = database is None or database.status in (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED)
     if database is None or is_ending:
         return NOTHING if noted is None else Decision(writes=(Delete(noted),))
-    after = tuple(_troubles(database, view, before))
+    after = tuple(_troubles(database, view, before, now))
     if after == before:
         return Decision(reasons=after)
     record = DatabaseTroubles(uid, after)
@@ -88,7 +91,7 @@ def _subject(reason: Reason) -> tuple[object, ...]:
     return reason.code, reason.shard_uid, reason.node_uid
 
 
-def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...]) -> Iterator[Reason]:
+def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...], now: datetime) -> Iterator[Reason]:
     for endpoint in view.endpoints_of(database.uid):
         if not any(m.kind is MoveKind.REBIND and m.endpoint_uid == endpoint.uid for m in view.live_moves()):
             for node_uid in endpoint.nodes:
@@ -96,7 +99,9 @@ def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...])
     for group in view.groups_of(database.uid):
         for shard in view.shards_of_group(group.uid):
             if shard.wanted is ShardWanted.RUNNING:
-                yield from _of_shard(database, group, shard, view, before)
+                earlier = [r for r in before if r.shard_uid == shard.uid]
+                yield from _of_server(database, group, shard, view, earlier)
+                yield from _of_process(group, shard, view, earlier, now)
 
 
 # -- endpoints -----------------------------------------------------------------------------------------------------------
@@ -125,16 +130,16 @@ def _of_endpoint(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView, befor
 # -- servers -------------------------------------------------------------------------------------------------------------
 
 
-def _of_shard(
-    database: Database, group: SlotGroup, shard: Shard, view: ClusterView, before: tuple[Reason, ...]
+def _of_server(
+    database: Database, group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason]
 ) -> Iterator[Reason]:
     seen = view.servers.get(shard.uid)
-    earlier = [r for r in before if r.shard_uid == shard.uid]
     if seen is None or seen.health is not Health.OK:
         # Silent, it is as it was; but what only hinders a primary ends with the role.
-        yield from (r for r in earlier if group.primary == shard.uid or r.code not in _OF_PRIMARIES)
+        kept = [r for r in earlier if r.code != TroubleCode.COPY_NOT_RUNNING]
+        yield from (r for r in kept if group.primary == shard.uid or r.code not in _OF_PRIMARIES)
         return
-    if shard.in_sync_generation != group.generation:
+    if group.primary != shard.uid and shard.in_sync_generation != group.generation:
         # A replica whose disk is full dies of it, again and again: in between it looks well for a moment.
         yield from (r for r in earlier if r.code == TroubleCode.PERSISTENCE_FAILED and not _failed_files(shard, seen))
     found = [_files(group, shard, seen, view), _clients(seen)]
@@ -148,6 +153,29 @@ def _of_shard(
         if reason is not None:
             text = f"shard {shard.uid} on node {shard.node_uid} {reason.text}"
             yield Reason(reason.code, text, reason.grade, reason.remedy, shard.uid, database.uid, shard.node_uid)
+
+
+def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason], now: datetime) -> Iterator[Reason]:
+    """A copy that does not run, or dies again and again before it holds what the primary holds."""
+    if shard.missing_since is None or now - shard.missing_since < AWAY_MAX:
+        return
+    before = [r for r in earlier if r.code == TroubleCode.COPY_NOT_RUNNING]
+    seen, process = view.servers.get(shard.uid), view.processes.get(shard.uid)
+    if seen is not None and seen.health is Health.OK:
+        follows = seen.is_link_up and shard.in_sync_generation == group.generation
+        is_in_step = shard.uid == group.primary or follows
+        yield from () if is_in_step and process is not None and process.state is ProcessState.RUNNING else before
+        return
+    why = shard.failure or ("" if process is None else process.text)
+    remedy = f"see the server's log on node {shard.node_uid}"
+    if shard.node_uid not in view.daemons:
+        why, remedy = "the node has no running daemon", f"start the daemon of node {shard.node_uid}"
+    elif not why and before:
+        yield from before  # Just now nothing is known of the attempt under way.
+        return
+    text = f"shard {shard.uid} on node {shard.node_uid} does not run{f': {why}' if why else ''}"
+    code = TroubleCode.COPY_NOT_RUNNING
+    yield Reason(code, text, Grade.HARD_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
 
 
 _OF_PRIMARIES = frozenset({TroubleCode.WRITES_REFUSED, TroubleCode.MEMORY_FULL})

@@ -9,9 +9,18 @@ from shardwright.model.database import DatabaseStatus, DatabaseTroubles, GroupPh
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Reason
-from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, Role, ServerTrouble
+from shardwright.model.seen import (
+    EndpointProcessSeen,
+    EndpointSeen,
+    EndpointState,
+    Health,
+    ProcessSeen,
+    ProcessState,
+    Role,
+    ServerTrouble,
+)
 from shardwright.model.view import Delete, Put
-from shardwright.reconcile.troubles import LINK_DOWN_MAX_S, decide_troubles
+from shardwright.reconcile.troubles import AWAY_MAX, LINK_DOWN_MAX_S, decide_troubles
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 
 ONE = DatabaseUid(1)
@@ -171,6 +180,24 @@ def test_a_replica_that_dies_of_its_disk_looks_well_only_when_it_is_in_step() ->
     back = with_shard(builder.with_server(2, troubles=()), 2, in_sync_generation=0)
     assert decide_troubles(ONE, back.view, NOW).writes == ()
     assert [e.kind for e in events(with_shard(back, 2, in_sync_generation=1))] == ["bdb_trouble_ended"]
+
+
+def test_a_copy_that_does_not_run() -> None:
+    away = with_shard(healthy().with_process(2, ProcessState.FAILED), 2, missing_since=NOW - AWAY_MAX)
+    process = ProcessSeen(ShardUid(2), 1, ProcessState.FAILED, text="[Errno 28] No space left on device")
+    away = ClusterBuilder(replace(away.view, processes={**away.view.processes, ShardUid(2): process}))
+    away = away.with_server(2, health=Health.REFUSED)
+    (reason,) = told(away)
+    assert (reason.code, reason.shard_uid) == ("copy_not_running", 2)
+    assert reason.text.endswith("No space left on device")
+    assert reason.remedy == "see the server's log on node 2"
+    assert told(with_shard(away, 2, missing_since=NOW - AWAY_MAX / 2)) == []
+    (alone,) = told(away.without_daemon(2))
+    assert alone.remedy == "start the daemon of node 2"
+    # It runs for a moment before it dies again; then it is in step, although it is still watched.
+    back = decided(away).with_process(2, ProcessState.RUNNING).with_server(2, health=Health.OK)
+    assert decide_troubles(ONE, with_shard(back, 2, in_sync_generation=0).view, NOW).writes == ()
+    assert [e.kind for e in events(back)] == ["bdb_trouble_ended"]
 
 
 def test_what_hinders_a_primary_ends_with_its_role() -> None:
