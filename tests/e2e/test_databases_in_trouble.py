@@ -70,10 +70,13 @@ def events(cluster: RestCluster, uid: int) -> list[tuple[str, str]]:
 
 
 def test_a_port_that_another_process_holds(cluster: RestCluster) -> None:
+    named = f"process {os.getpid()} ("
     with socket.create_server((cluster.base, PORT)) as holder:
-        made = cluster.ok("POST", "/v1/bdbs", {"name": "held", "memory_size": 50_000_000, "port": PORT})
-        uid = made["uid"]
-        named = f"process {os.getpid()} ("
+        options = ("--memory=50mb", f"--port={PORT}", "--wait", "--timeout=8s")
+        waited = cluster.command("db", "create", "held", *options)
+        assert waited.returncode == 4
+        assert named in waited.stderr
+        uid = cluster.get("/v1/bdbs")[0]["uid"]
         cluster.wait("the holder named", lambda: any(named in r["description"] for r in troubles(cluster, uid)))
         (reason,) = troubles(cluster, uid)
         assert reason["code"] == "endpoint_cannot_listen"

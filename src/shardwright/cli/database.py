@@ -1,5 +1,6 @@
 """``shardwright db``: create, list, show, update and delete databases."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -244,8 +245,14 @@ def _read(session: Session, uid: int) -> dict[str, Any] | None:
 
 
 def _wait_active(session: Session, uid: int, timeout: str | None) -> dict[str, Any]:
+    said: set[str] = set()
+
     def ask() -> dict[str, Any] | None:
         database = _read(session, uid)
+        for line in () if database is None else (told(reason) for reason in database.get("reasons") or []):
+            if line not in said:
+                said.add(line)
+                print(f"waits: {line}", file=sys.stderr)
         if database is None:
             raise Failure(Exit.FAILED, "db_not_found", f"db:{uid} is gone: somebody deleted it")
         if database.get("status") == "creation-failed":
