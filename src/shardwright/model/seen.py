@@ -88,6 +88,8 @@ class ServerTrouble(StrEnum):
     """Less than a twentieth of its limit is left, and nothing that it may evict. What is full stays so until this passes."""
     CLIENTS_FULL = "clients_full"
     """It has as many connections as it takes: further ones are closed."""
+    CLIENTS_SHORT = "clients_short"
+    """It takes only a twentieth more connections. What is full stays so until this passes."""
 
 
 class Health(StrEnum):

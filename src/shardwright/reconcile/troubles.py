@@ -142,9 +142,9 @@ def _of_server(
     if group.primary != shard.uid and shard.in_sync_generation != group.generation:
         # A replica whose disk is full dies of it, again and again: in between it looks well for a moment.
         yield from (r for r in earlier if r.code == TroubleCode.PERSISTENCE_FAILED and not _failed_files(shard, seen))
-    found = [_files(group, shard, seen, view), _clients(seen)]
+    found = [_files(group, shard, seen, view), _clients(seen, earlier)]
     if group.primary == shard.uid:
-        found.append(_memory(database, seen, was_full=any(r.code == TroubleCode.MEMORY_FULL for r in earlier)))
+        found.append(_memory(database, seen, earlier))
     elif _has_lost_its_link(group, seen, view):
         text = f"has not followed its primary for more than {LINK_DOWN_MAX_S} s (master_link_status:down)"
         remedy = f"look at the server's log on node {shard.node_uid}, and at the network between the nodes"
@@ -194,21 +194,28 @@ def _files(group: SlotGroup, shard: Shard, seen: ServerSeen, view: ClusterView) 
     )
 
 
-def _memory(database: Database, seen: ServerSeen, *, was_full: bool) -> Reason | None:
-    """Full memory goes up and down by a few bytes with every command: it has passed when there is room again."""
-    is_full = ServerTrouble.MEMORY_FULL in seen.troubles or (was_full and ServerTrouble.MEMORY_SHORT in seen.troubles)
-    if not is_full:
+def _memory(database: Database, seen: ServerSeen, earlier: list[Reason]) -> Reason | None:
+    if not _is_full(TroubleCode.MEMORY_FULL, (ServerTrouble.MEMORY_FULL, ServerTrouble.MEMORY_SHORT), seen, earlier):
         return None
     text = f"has reached its memory limit and may evict nothing ({database.eviction_policy}): it refuses what needs more"
     remedy = f"raise memory_size of database {database.uid}, delete keys, or choose another eviction_policy"
     return Reason(TroubleCode.MEMORY_FULL, text, Grade.CONFIGURATION, remedy)
 
 
-def _clients(seen: ServerSeen) -> Reason | None:
-    if ServerTrouble.CLIENTS_FULL not in seen.troubles:
+def _clients(seen: ServerSeen, earlier: list[Reason]) -> Reason | None:
+    if not _is_full(TroubleCode.CLIENTS_FULL, (ServerTrouble.CLIENTS_FULL, ServerTrouble.CLIENTS_SHORT), seen, earlier):
         return None
     text = "has as many connections as it takes (maxclients): new clients are turned away"
     return Reason(TroubleCode.CLIENTS_FULL, text, Grade.HARD_LIMIT, "close connections that are not used")
+
+
+def _is_full(
+    code: TroubleCode, full_and_short: tuple[ServerTrouble, ServerTrouble], seen: ServerSeen, earlier: list[Reason]
+) -> bool:
+    """What is full goes up and down by a little all the time: it has passed when there is room again."""
+    full, short = full_and_short
+    was_full = any(r.code == code for r in earlier)
+    return full in seen.troubles or (was_full and short in seen.troubles)
 
 
 def _failed_files(shard: Shard, seen: ServerSeen) -> str:
@@ -237,9 +244,13 @@ def _handing_over(group: SlotGroup, primary: Shard, view: ClusterView) -> str:
         seen = view.servers.get(shard.uid)
         is_other = shard.uid != primary.uid and shard.wanted is ShardWanted.RUNNING
         is_able = is_other and is_candidate(view, shard, primary.node_uid, ())
-        if is_able and standing_of(view, shard, primary) is Standing.PROVEN and seen is not None and not seen.troubles:
+        if is_able and standing_of(view, shard, primary) is Standing.PROVEN and seen is not None and not _is_ill(seen):
             step_down = (
                 f"step down node {primary.node_uid} (enslave_node): shard {shard.uid} on node {shard.node_uid} takes over"
             )
             return f"{step_down}; then {_disk(primary)}"
     return _disk(primary)
+
+
+def _is_ill(seen: ServerSeen) -> bool:
+    return any(t not in (ServerTrouble.MEMORY_SHORT, ServerTrouble.CLIENTS_SHORT) for t in seen.troubles)

@@ -12,7 +12,8 @@ from shardwright.model.seen import Health, ReplicaSeen, ServerSeen, ServerTroubl
 
 DATABASES = 16
 """``databases`` of every server we start: their default."""
-MEMORY_SHORT_SHARE = 0.95
+SHORT_SHARE = 0.95
+"""Of a limit: with more in use it is all but reached."""
 _NO_ID = "0" * 40
 
 
@@ -135,12 +136,13 @@ def _troubles(fields: dict[str, str]) -> Iterator[ServerTrouble]:
     limit = _number(fields, "maxmemory")
     # What replicas are still to be sent does not count against the limit.
     counted = _number(fields, "used_memory") - _number(fields, "mem_not_counted_for_evict")
-    if limit > 0 and counted >= MEMORY_SHORT_SHARE * limit and not _may_evict(fields):
+    if limit > 0 and counted >= SHORT_SHARE * limit and not _may_evict(fields):
         yield ServerTrouble.MEMORY_FULL if counted >= limit else ServerTrouble.MEMORY_SHORT
     # Replicas are not among the connected clients; the limit counts all.
-    connected = _number(fields, "connected_clients") + _number(fields, "connected_slaves")
-    if 0 < _number(fields, "maxclients") <= connected + _number(fields, "cluster_connections"):
-        yield ServerTrouble.CLIENTS_FULL
+    names = ("connected_clients", "connected_slaves", "cluster_connections")
+    connected, most = sum(_number(fields, name) for name in names), _number(fields, "maxclients")
+    if most > 0 and connected >= SHORT_SHARE * most:
+        yield ServerTrouble.CLIENTS_FULL if connected >= most else ServerTrouble.CLIENTS_SHORT
 
 
 def _may_evict(fields: dict[str, str]) -> bool:

@@ -157,7 +157,11 @@ def test_full_memory_has_passed_only_when_there_is_room_again() -> None:
 
 
 def test_no_connection_is_left() -> None:
-    assert [r.code for r in told(healthy().with_server(1, troubles=(ServerTrouble.CLIENTS_FULL,)))] == ["clients_full"]
+    full = decided(healthy().with_server(1, troubles=(ServerTrouble.CLIENTS_FULL,)))
+    assert [r.code for r in told(full)] == ["clients_full"]
+    assert events(full.with_server(1, troubles=(ServerTrouble.CLIENTS_SHORT,))) == []
+    assert [e.kind for e in events(full.with_server(1, troubles=()))] == ["bdb_trouble_ended"]
+    assert told(healthy().with_server(1, troubles=(ServerTrouble.CLIENTS_SHORT,))) == []
 
 
 def test_a_replica_that_does_not_follow() -> None:

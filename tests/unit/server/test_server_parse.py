@@ -193,4 +193,6 @@ def test_full_memory(changes: tuple[tuple[str, str], ...], expected: tuple[Serve
 
 def test_every_connection_is_taken() -> None:
     assert _troubles(ROOM, ("connected_clients:3", "connected_clients:9999")) == (ServerTrouble.CLIENTS_FULL,)
-    assert _troubles(ROOM, ("connected_clients:3", "connected_clients:9998")) == ()  # the replica is one more
+    # The replica is one more.
+    assert _troubles(ROOM, ("connected_clients:3", "connected_clients:9998")) == (ServerTrouble.CLIENTS_SHORT,)
+    assert _troubles(ROOM, ("connected_clients:3", "connected_clients:9000")) == ()

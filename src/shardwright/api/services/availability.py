@@ -10,8 +10,8 @@ from shardwright.reconcile.troubles import STOPPING, TroubleCode
 
 
 def check_database(view: ClusterView, database: Database, *, with_replicas: bool = False) -> None:
-    """Raises Unavailable unless every slot group has a serving primary and some node serves the endpoint. ``with_replicas``:
-    replicas must also follow."""
+    """Raises Unavailable unless every slot group has a serving primary, some node serves the endpoint and no trouble that
+    stops the database is noted. ``with_replicas``: replicas must also follow."""
     _check_troubles(view, database)
     groups = view.groups_of(database.uid)
     if not groups or any(group.phase is not GroupPhase.SERVING for group in groups):
