@@ -67,7 +67,7 @@ class Gate:
         except _Refused as refusal:
             await refusal.answer(scope, receive, send_marked)
         except asyncio.CancelledError:
-            # The server stops and has waited long enough: nothing else cancels a request, and nobody waits for this task.
+            # The server stops and has waited long enough: nothing else cancels a request, and nothing waits for this task.
             if has_begun:
                 raise
             text = "The daemon of this node stops. Ask another node whether a change that was asked for has been made."

@@ -1,6 +1,6 @@
 """Who holds a port that an endpoint shall listen on, as far as it can be seen: Linux, and processes that we may read.
 
-Called by ``served.py`` in a thread, because it reads all of ``/proc``. Looks and tells; ends nobody.
+Called by ``served.py`` in a thread, because it reads all of ``/proc``. Only looks.
 """
 
 import ipaddress

@@ -273,5 +273,5 @@ def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:
 
 
 def _bind_error(seen: EndpointSeen) -> str:
-    """Whoever holds the port of an endpoint may change; what an endpoint that listens says is for people only."""
+    """Another process may hold the port by now. What an endpoint that listens says is for people only."""
     return seen.text if seen.state is EndpointState.BIND_FAILED else ""

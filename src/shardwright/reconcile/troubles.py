@@ -57,8 +57,7 @@ def decide_troubles(uid: DatabaseUid, view: ClusterView, now: datetime) -> Decis
     """Note what has begun and what has ended."""
     noted, database = view.troubles.get(uid), view.databases.get(uid)
     before = () if noted is None else noted.reasons
-    is_ending = database is None or database.status in (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED)
-    if database is None or is_ending:
+    if database is None or database.status in (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED):
         return NOTHING if noted is None else Decision(writes=(Delete(noted),))
     after = tuple(_troubles(database, view, before, now))
     if after == before:
