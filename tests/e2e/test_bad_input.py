@@ -99,6 +99,38 @@ def test_wrong_types(cluster: RestCluster, action: str, body: Json) -> None:
     assert next(iter(body)) in said
 
 
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("query", ["dryrun=true", "dry_run=true&plan-id=x", "DRY_RUN=true", "force", "=", "mode=stop"])
+def test_misspelt_query_parameters(cluster: RestCluster, action: str, query: str) -> None:
+    cluster.refused("POST", f"/v1/nodes/1/actions/{action}?{query}", 400, "unknown_parameter", {})
+
+
+def test_the_nearest_query_parameter_is_named(cluster: RestCluster) -> None:
+    said = cluster.refused("POST", "/v1/nodes/1/actions/remove?dryrun=true", 400, "unknown_parameter", {})
+    assert "'dryrun'" in said
+    assert "Did you mean dry_run?" in said
+    for method, path in (
+        ("DELETE", "/v1/nodes/1/actions/remove?modus=undo"),
+        ("DELETE", "/v1/bdbs/1?dry_run=true"),
+        ("PUT", "/v1/bdbs/1?dryrun=1"),
+        ("POST", "/v1/bdbs?dry-run=true"),
+        ("PUT", "/v1/nodes/1?dry_run=true"),
+        ("POST", "/v1/nodes/1/snapshots/mine?dry_run=true"),
+    ):
+        cluster.refused(method, path, 400, "unknown_parameter", {} if method != "DELETE" else None)
+
+
+def test_what_is_only_read_knows_no_wrong_parameters(cluster: RestCluster) -> None:
+    assert cluster.ok("GET", "/v1/bdbs/1?nonsense=1")["uid"] == 1
+
+
+def test_unknown_keys_are_told(cluster: RestCluster) -> None:
+    body = {"evict_ha_replicas": False, "overwrite_snapshot": True, "node_uid": None, "action": "maintenance_on"}
+    shown = cluster.ok("POST", "/v1/nodes/1/actions/maintenance_on?dry_run=true", body)
+    assert shown["ignored"] == ["evict_ha_replicas", "action"]
+    assert "ignored" not in cluster.ok("POST", "/v1/nodes/1/actions/remove?dry_run=true", {"wait_for_persistence": True})
+
+
 def test_contradictory_parameters(cluster: RestCluster) -> None:
     contradictions: list[tuple[str, Json]] = [
         ("maintenance_off", {"snapshot_name": "a", "skip_shards_restore": True}),
@@ -221,7 +253,8 @@ _BAD_DATABASES: list[tuple[int, str, Json]] = [
     (409, "name_violation", {**DB, "name": "ORDERS"}),
     (400, "invalid_parameter", {**DB, "name": 5}),
     (400, "invalid_parameter", {**DB, "memory_size": -1}),
-    (400, "invalid_parameter", {**DB, "memory_size": 10}),
+    (400, "memory_size_too_small", {**DB, "memory_size": 10}),
+    (400, "memory_size_too_small", {**DB, "memory_size": 7_000_000, "replication": True}),
     (400, "invalid_parameter", {**DB, "memory_size": "1gb"}),
     (400, "invalid_parameter", {**DB, "memory_size": 1.5e9}),
     (400, "invalid_parameter", {**DB, "memory_size": True}),
@@ -272,6 +305,7 @@ _BAD_CHANGES: list[tuple[int, str, Json]] = [
     (406, "port_unavailable", {"port": 12001}),
     (406, "insufficient_resources", {"memory_size": 2**40}),
     (400, "invalid_parameter", {"memory_size": -5}),
+    (400, "memory_size_too_small", {"memory_size": 7_999_999}),
     (400, "invalid_parameter", {"replication": "off"}),
     (400, "invalid_data_persistence", {"data_persistence": "snapshot"}),
     (406, "invalid_sharding", {"shards_count": 3}),

@@ -134,6 +134,29 @@ def test_a_node_that_dies_during_its_own_action(cluster: RestCluster, action: st
         cluster.add_node()
 
 
+def test_a_dry_run_says_what_the_action_would_wait_for(cluster: RestCluster) -> None:
+    """Servers outlive their daemon, and only a daemon ends them."""
+    node = cluster.primary(databases(cluster)[0])
+    with unsupervised(cluster):
+        send(processes(cluster, node)[0], signal.SIGKILL)
+        cluster.reconnect()
+        cluster.wait("the daemon's lease over", lambda: cluster.leader() and cluster.node(node)["status"] == "down")
+        plan = cluster.ok("POST", f"/v1/nodes/{node}/actions/maintenance_on?dry_run=true", {})
+        assert plan["status"] == "blocked"
+        expected = {(r["code"], r["remedy"]) for r in plan["reasons"]}
+        assert expected == {("stopping", f"start the daemon of node {node}")}
+        assert "start the daemon" in cluster.command("node", "maintenance", "on", str(node), "--dry-run").stdout
+        uid = cluster.start(node, "maintenance_on")
+
+        def is_waiting() -> bool:
+            record = cluster.get(f"/v1/actions/{uid}")
+            assert record["status"] == "running", record
+            return {(r["code"], r["remedy"]) for r in record["reasons"]} == expected
+
+        cluster.wait("the same reasons", is_waiting)
+    assert cluster.ended(uid)["status"] == "completed"
+
+
 def test_a_target_that_dies_during_a_move(cluster: RestCluster) -> None:
     node = cluster.primary(databases(cluster)[1])
     with unsupervised(cluster):

@@ -101,6 +101,29 @@ def test_a_dry_run_says_what_would_move_and_starts_nothing(api: RunningApi, http
     assert api.everything() == before
 
 
+@pytest.mark.parametrize("action", ["remove", "maintenance_on", "maintenance_off", "enslave_node"])
+def test_a_misspelt_dry_run_starts_nothing(api: RunningApi, http: httpx.Client, action: str) -> None:
+    before = api.everything()
+    answer = http.post(f"/v1/nodes/3/actions/{action}?dryrun=true")
+    refused(answer, 400, "unknown_parameter")
+    assert "Did you mean dry_run?" in answer.json()["description"]
+    assert api.everything() == before
+
+
+def test_a_cancellation_with_a_misspelt_mode_cancels_nothing(api: RunningApi, http: httpx.Client) -> None:
+    started = ok(http.post("/v1/nodes/1/actions/maintenance_on"))
+    refused(http.delete("/v1/nodes/1/actions/maintenance_on?Mode=undo"), 400, "unknown_parameter")
+    assert api.view().actions[started["action_uid"]].cancel_requested_at is None
+    assert ok(http.delete("/v1/nodes/1/actions/maintenance_on?mode=undo"))["cancel_mode"] == "undo"
+
+
+def test_keys_that_an_action_does_not_know_are_told(http: httpx.Client) -> None:
+    started = ok(http.post("/v1/nodes/1/actions/maintenance_on", json={"evict_ha_replicas": False, "demote_node": False}))
+    assert (started["status"], started["ignored"]) == ("queued", ["evict_ha_replicas"])
+    assert "ignored" not in ok(http.get("/v1/nodes/1/actions/maintenance_on"))
+    assert "ignored" not in ok(http.post("/v1/nodes/2/actions/enslave_node", json={"demote_node": False}))
+
+
 def test_a_removal_closes_the_node_at_once_and_stays_so(api: RunningApi, http: httpx.Client) -> None:
     uid = ok(http.post("/v1/nodes/3/actions/remove"))["action_uid"]
     assert ok(http.get("/v1/nodes/3"))["accept_servers"] is False

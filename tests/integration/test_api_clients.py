@@ -74,7 +74,7 @@ def test_raw_calls(api: RunningApi) -> None:
         client.get_sync(path)
     with pytest.raises(RuntimeError, match="invalid_parameter"):
         client.post_sync(path, {"overwrite_snapshot": "yes"})
-    made = client.post_sync("/v1/bdbs", {"name": "typed", "memory_size": 2_000_000})
+    made = client.post_sync("/v1/bdbs", {"name": "typed", "memory_size": 5_000_000})
     assert client.database_sync(made["uid"])["name"] == "typed"
     assert client.delete_sync(f"/v1/bdbs/{made['uid']}")["status"] == "delete-pending"
     assert client.get_sync("/v1/shards")[0]["uid"] == "1"

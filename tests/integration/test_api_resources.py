@@ -69,7 +69,7 @@ def test_two_creators_at_once_get_two_uids_and_ports(api: RunningApi) -> None:
 
     def create(number: int) -> dict[str, Any]:
         with api.client() as http:
-            return dict(ok(http.post("/v1/bdbs", json={"name": f"db-{number % 6}", "memory_size": 2_000_000})))
+            return dict(ok(http.post("/v1/bdbs", json={"name": f"db-{number % 6}", "memory_size": 5_000_000})))
 
     with api.client() as http:  # the slow first verification of the password is done once
         ok(http.get("/v1/nodes"))
@@ -181,7 +181,7 @@ def test_every_change_is_in_the_log(api: RunningApi, http: httpx.Client) -> None
     changes = [
         ("POST", "/v1/nodes", {}, "node_add_request"),
         ("PUT", "/v1/nodes/1", {"max_listeners": 7}, "node_change_request"),
-        ("POST", "/v1/bdbs", {"name": "x", "memory_size": 2_000_000}, "bdb_create_request"),
+        ("POST", "/v1/bdbs", {"name": "x", "memory_size": 5_000_000}, "bdb_create_request"),
         ("POST", "/v1/nodes/1/snapshots/s", {}, "node_snapshot_created"),
         ("DELETE", "/v1/nodes/1/snapshots/s", {}, "node_snapshot_deleted"),
         ("POST", "/v1/nodes/1/actions/maintenance_on", {}, "maintenance_on_request"),

@@ -1,19 +1,65 @@
 """The HTTPS server itself: TLS versions, a taken port, stopping, slow and broken clients."""
 
 import asyncio
+import base64
 import contextlib
+import json
 import socket
 import ssl
 import time
 import warnings
+from http.client import HTTPResponse
 
 import pytest
-from api_harness import RunningApi, make_certificate
+from api_harness import PASSWORD, RunningApi, make_certificate
 
 from shardwright.api import server
 from shardwright.api.server import serve
 from shardwright.errors import Permanent
 from shardwright.testing.deadlines import Stopwatch
+
+
+def read_answer(connection: ssl.SSLSocket) -> tuple[int, str]:
+    """Status and error code of an answer, whose body must be JSON as its headers say."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    body = answer.read()
+    assert answer.headers["content-type"] == "application/json", body
+    assert int(answer.headers["content-length"]) == len(body)
+    return answer.status, json.loads(body)["error_code"]
+
+
+def secured(api: RunningApi, stack: contextlib.ExitStack) -> ssl.SSLSocket:
+    """A connection of its own."""
+    context = ssl.create_default_context(cafile=str(api.certificate))
+    raw = stack.enter_context(socket.create_connection((api.host, api.server.port), 10))
+    return stack.enter_context(context.wrap_socket(raw, server_hostname=api.host))
+
+
+def test_a_request_that_the_end_of_the_server_cuts_short_is_answered_with_json() -> None:
+    with contextlib.ExitStack() as stack:
+        api = stack.enter_context(RunningApi())
+        token = base64.b64encode(f"admin@example.com:{PASSWORD}".encode()).decode()
+        slow = secured(api, stack)
+        slow.sendall(
+            f"POST /v1/bdbs HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {token}\r\nContent-Length: 9\r\n\r\n{{".encode()
+        )
+        with api.client() as http:
+            assert http.get("/v1/nodes").status_code == 200  # the other request is under way by then
+        api.run(api.server.stop())
+        assert read_answer(slow) == (503, "node_stopping")
+
+
+def test_a_connection_too_many_is_answered_with_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 2)
+    with contextlib.ExitStack() as stack:
+        api = stack.enter_context(RunningApi())
+        others = [secured(api, stack) for _ in range(2)]
+        last = secured(api, stack)
+        last.sendall(b"GET /v1/nodes HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(last) == (503, "too_many_connections")
+        others[0].sendall(b"GET /v1/nodes HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(others[0]) == (401, "unauthenticated")
 
 
 def test_old_tls_is_refused() -> None:
@@ -62,15 +108,23 @@ def test_stopping_with_idle_and_half_open_connections_takes_less_than_four_secon
 def test_garbage_ends_one_connection_only() -> None:
     with RunningApi() as api, api.client() as http:
         context = ssl.create_default_context(cafile=str(api.certificate))
-        for garbage in (b"\x00\xff" * 100 + b"\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 200_000):
+        for garbage in (b"\x00\xff" * 100 + b"\r\n\r\n", b"GET / HTTP/nine\r\n\r\n", b"A" * 200_000):
             with (
                 socket.create_connection((api.host, api.server.port), 5) as raw,
                 context.wrap_socket(raw, server_hostname=api.host) as tls,
                 contextlib.suppress(OSError),
             ):
                 tls.sendall(garbage)
-                assert tls.recv(4096).startswith(b"HTTP/1.1 4")
+                assert read_answer(tls) == (400, "malformed_http")
         assert http.get("/v1/nodes").status_code == 200
+
+
+def test_a_body_that_breaks_off_into_garbage_is_answered_with_json() -> None:
+    with contextlib.ExitStack() as stack:
+        api = stack.enter_context(RunningApi())
+        connection = secured(api, stack)
+        connection.sendall(b"POST /v1/bdbs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+        assert read_answer(connection) in ((400, "malformed_http"), (401, "unauthenticated"))
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /v1/nodes HT", b"GET /v1/nodes HTTP/1.1\r\nHost: x\r\n"])

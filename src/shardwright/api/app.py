@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from shardwright import __version__
-from shardwright.api.deps import ApiContext
+from shardwright.api.deps import ApiContext, refuse_unknown_query
 from shardwright.api.errors import coded, error_answer
 from shardwright.api.gate import Gate
 from shardwright.api.openapi import describe
@@ -47,7 +47,7 @@ def create_app(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     for module in MODULES:
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)])
     app.add_middleware(Gate, context=context, allowed=allowed_methods)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -3,11 +3,13 @@
 Must not decide anything but "may this user do that".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
 
 from shardwright.api.codes import forbidden, invalid
 from shardwright.api.permissions import may
@@ -72,6 +74,27 @@ def require(permission: str) -> Callable[[Caller], Caller]:
     check.__name__ = f"require_{permission}"
     check.__doc__ = permission
     return check
+
+
+def refuse_unknown_query(request: Request) -> None:
+    """A dependency of every route: what changes something is not done when its query holds a parameter that the route does
+    not know. A misspelt ``dry_run`` would do what was only to be looked at. Raises Rejected."""
+    route = request.scope.get("route")
+    if request.method in ("GET", "HEAD") or not isinstance(route, APIRoute):
+        return
+    known = [str(parameter["name"]) for parameter in (route.openapi_extra or {}).get("parameters", ())]
+    for name in request.query_params:
+        if name not in known:
+            raise invalid(
+                "unknown_parameter", f"There is no query parameter {name[:100]!r} here.", remedy=_nearest(name, known)
+            )
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    if not known:
+        return "This call takes none."
+    near = get_close_matches(name.lower(), known, n=1)
+    return f"{f'Did you mean {near[0]}? ' if near else ''}It takes: {', '.join(known)}."
 
 
 def flag(request: Request, name: str) -> bool:

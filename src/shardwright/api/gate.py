@@ -66,6 +66,12 @@ class Gate:
             await self._pass(scope, receive, send_marked)
         except _Refused as refusal:
             await refusal.answer(scope, receive, send_marked)
+        except asyncio.CancelledError:
+            # The server stops and has waited long enough: nothing else cancels a request, and nothing waits for this task.
+            if has_begun:
+                raise
+            text = "The daemon of this node stops. Ask another node whether a change that was asked for has been made."
+            await coded("node_stopping", text, headers=_CLOSE)(scope, receive, send_marked)
         except Exception as error:
             if has_begun:
                 raise

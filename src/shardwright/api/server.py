@@ -10,9 +10,10 @@ from typing import Final
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from shardwright.api.errors import coded
 from shardwright.errors import Permanent
 from shardwright.tasks import spawn
 
@@ -22,7 +23,7 @@ KEEP_ALIVE_S: Final = 75
 """An idle connection is closed then; longer than the minute at which monitors ask."""
 HEADER_BYTES_MAX: Final = 32 * 1024
 CONNECTIONS_MAX: Final = 1000
-"""Beyond it the answer is 503."""
+"""A connection beyond it is answered with 503."""
 HEADERS_TIMEOUT_S: Final = 15.0
 """From a connection's first moment, or from the first byte of a further request, to the end of its headers."""
 POLL_S: Final = 0.005
@@ -37,13 +38,28 @@ class _Quiet(uvicorn.Server):
 
 
 class _Bounded(H11Protocol):
-    """A connection that is closed when its headers take too long: uvicorn itself would wait for ever."""
+    """A connection that is closed when its headers take too long: uvicorn itself would wait for ever. What uvicorn would say
+    as plain text is JSON like every other answer."""
 
     _headers_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            self.app = _too_many
         self._expect_headers()
+
+    def send_400_response(self, msg: str) -> None:
+        """See ``H11Protocol``: what came is no HTTP."""
+        answer = coded("malformed_http", msg, headers=_CLOSE)
+        events = (
+            h11.Response(status_code=answer.status_code, headers=answer.raw_headers),
+            h11.Data(data=bytes(answer.body)),
+            h11.EndOfMessage(),
+        )
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer is on its way already
+            self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -68,6 +84,14 @@ class _Bounded(H11Protocol):
         self._headers_timer = None
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self.transport.close()
+
+
+_CLOSE: Final = {"Connection": "close"}
+
+
+async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    text = f"This node has {CONNECTIONS_MAX} connections already. Try again, or ask another node."
+    await coded("too_many_connections", text, headers=_CLOSE)(scope, receive, send)
 
 
 class ApiServer:
@@ -137,7 +161,6 @@ def _config(app: ASGIApp, certfile: Path, keyfile: Path) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_TIMEOUT_S,
-        limit_concurrency=CONNECTIONS_MAX,
         h11_max_incomplete_event_size=HEADER_BYTES_MAX,
         ssl_certfile=certfile,
         ssl_keyfile=keyfile,

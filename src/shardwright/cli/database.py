@@ -1,12 +1,13 @@
 """``shardwright db``: create, list, show, update, start and delete databases."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from shardwright.cli.failure import Exit, Failure, usage
-from shardwright.cli.overview import address_of, databases_table, server_of, shards_table
+from shardwright.cli.overview import address_of, databases_table, server_of, shards_table, told
 from shardwright.cli.session import Session, Timeout, Wait, Yes, command, confirm, parsed
 from shardwright.cli.table import fields
 from shardwright.cli.unserved import price_text, waiting_text
@@ -334,8 +335,14 @@ def _read(session: Session, uid: int) -> dict[str, Any] | None:
 
 
 def _wait_active(session: Session, uid: int, timeout: str | None) -> dict[str, Any]:
+    said: set[str] = set()
+
     def ask() -> dict[str, Any] | None:
         database = _read(session, uid)
+        for line in () if database is None else (told(reason) for reason in database.get("reasons") or []):
+            if line not in said:
+                said.add(line)
+                print(f"waits: {line}", file=sys.stderr)
         if database is None:
             raise Failure(Exit.FAILED, "db_not_found", f"db:{uid} is gone: somebody deleted it")
         if database.get("status") == "creation-failed":
@@ -361,6 +368,7 @@ def _described(database: dict[str, Any]) -> str:
             ("database", f"db:{database['uid']} {database.get('name')}"),
             ("status", database.get("status")),
             *([("failure", database["failure_reason"])] if database.get("failure_reason") else []),
+            *(("trouble", told(reason)) for reason in database.get("reasons") or []),
             ("endpoint", _addresses(database)),
             ("server", server_of(database)),
             ("memory", format_bytes(size) if size else "no limit"),

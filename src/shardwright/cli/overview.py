@@ -77,6 +77,22 @@ def databases_table(databases: Sequence[Json], *, title: str = "") -> str:
     return table(columns, rows, title=title)
 
 
+def troubles_text(databases: Sequence[Json]) -> str:
+    """What keeps databases from serving as they should, a line each; empty: nothing."""
+    lines = [
+        f"db:{database['uid']} {database.get('name')}: {told(reason)}"
+        for database in databases
+        for reason in database.get("reasons") or []
+    ]
+    return "\n".join(["TROUBLES:", *lines]) if lines else ""
+
+
+def told(reason: Json) -> str:
+    """A reason with its remedy."""
+    remedy = f" (remedy: {reason['remedy']})" if reason.get("remedy") else ""
+    return f"{reason.get('description')}{remedy}"
+
+
 def endpoints_table(databases: Sequence[Json], *, title: str = "") -> str:
     """ENDPOINTS. NODE is the node whose endpoint process serves it now."""
     rows = [

@@ -12,11 +12,18 @@ Json = Mapping[str, Any]
 
 _GROUPS_SHOWN = 20
 _SHARDS_SHOWN = 5
-_STATUS = {"possible": "can be done", "completed": "nothing has to move", "failed": "would be refused"}
+_STATUS = {
+    "possible": "can be done",
+    "partly": "would end failed, and leave behind what is in the way",
+    "blocked": "would not end before what is in the way is mended or has passed",
+    "completed": "nothing has to move",
+    "failed": "would be refused",
+}
 _VERDICTS = {
     "yes": "yes",
     "nothing_to_do": "yes, there is nothing to do",
     "later": "not just now",
+    "blocked": "not without help",
     "partly": "only in part",
     "no": "no",
 }
@@ -45,7 +52,7 @@ def plan_text(plan: Json, *, start_with: str = "") -> str:
         parts.append("\n".join(["IN THE WAY:", *(f"  {reason_text(reason)}" for reason in reasons)]))
     if warnings := plan.get("warnings"):
         parts.append("\n".join(["NOTE:", *(f"  {reason_text(warning)}" for warning in warnings)]))
-    if start_with and plan.get("status") == "possible":
+    if start_with and moves and plan.get("status") in ("possible", "partly", "blocked"):
         parts.append(f"Nothing was started. To do exactly this:\n  {start_with} --plan {plan.get('plan_id')}")
     else:
         parts.append("Nothing was started.")

@@ -1,10 +1,10 @@
-"""``shardwright status``: the whole cluster in four tables."""
+"""``shardwright status``: the whole cluster in four tables, and what is wrong."""
 
 from collections.abc import Mapping
 
 import typer
 
-from shardwright.cli.overview import Json, databases_table, endpoints_table, nodes_table, shards_table
+from shardwright.cli.overview import Json, databases_table, endpoints_table, nodes_table, shards_table, troubles_text
 from shardwright.cli.session import Session, command
 from shardwright.cli.unserved import waiting_text
 
@@ -15,20 +15,21 @@ def register(app: typer.Typer) -> None:
 
 
 def _status(session: Session) -> None:
-    """Show nodes, databases, endpoints and shards."""
+    """Show nodes, databases, endpoints and shards, and what is wrong with databases."""
     nodes = session.api.get("/v1/nodes")
     statuses = session.api.get("/v1/nodes/status")
     databases = session.api.get("/v1/bdbs")
     shards = session.api.get("/v1/shards")
     answer = {"nodes": nodes, "nodes_status": statuses, "bdbs": databases, "shards": shards}
-    session.show(answer, lambda: _four_tables(nodes, statuses, databases, shards))
+    session.show(answer, lambda: _shown(nodes, statuses, databases, shards))
 
 
-def _four_tables(nodes: list[Json], statuses: Mapping[str, Json], databases: list[Json], shards: list[Json]) -> str:
+def _shown(nodes: list[Json], statuses: Mapping[str, Json], databases: list[Json], shards: list[Json]) -> str:
     tables = (
         nodes_table(nodes, statuses, title="CLUSTER NODES"),
         databases_table(databases, title="DATABASES"),
         endpoints_table(databases, title="ENDPOINTS"),
         shards_table(shards, databases, title="SHARDS"),
+        troubles_text(databases),
     )
-    return "\n\n".join((*tables, *filter(None, map(waiting_text, databases))))
+    return "\n\n".join(part for part in (*tables, *map(waiting_text, databases)) if part)

@@ -5,6 +5,7 @@ too long.
 """
 
 import asyncio
+import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import structlog
 from shardwright.clock import Clock
 from shardwright.endpoint.connection import Buffer, ClientConnection, Packed
 from shardwright.endpoint.gate import Budget, Change, Counts, Gate, Hold
+from shardwright.endpoint.holder import holder_of
 from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.probe import look
 from shardwright.endpoint.protocol import (
@@ -32,6 +34,8 @@ from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
 from shardwright.tasks import spawn
 
 BIND_RETRY_S = 0.1
+HOLDER_EVERY_S = 2.0
+"""How often it is looked up who holds the port: all processes of the machine are read for it."""
 BACKLOG = 1024
 """Connections the kernel keeps for us while we are busy."""
 TICK_S = 0.05
@@ -71,6 +75,8 @@ class ServedEndpoint:
         """Told when a frozen connection can be passed."""
         self.ended: deque[str] = deque(maxlen=ENDED_NAMED_MAX)
         """Clients whose connection could not be passed on."""
+        self._holder = ""
+        """Who was last seen to hold the port."""
         self._loop = asyncio.get_running_loop()
         self._wall_offset = clock.now() - timedelta(seconds=self._loop.time())
         self._listener: asyncio.Server | None = None
@@ -130,8 +136,12 @@ class ServedEndpoint:
             self._binding = spawn("endpoint-bind", self._keep_binding())
 
     async def _keep_binding(self) -> None:
+        look_at = self._loop.time()
         try:
             while not self._is_ended and not self.is_draining and self._listener is None:
+                if self._loop.time() >= look_at:
+                    self._holder = await asyncio.to_thread(holder_of, self.gate.spec.address, self.gate.spec.port)
+                    look_at = self._loop.time() + HOLDER_EVERY_S
                 await asyncio.sleep(BIND_RETRY_S)
                 if self._listener is None and await self._bind():
                     break
@@ -149,7 +159,8 @@ class ServedEndpoint:
             listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
-            self.bind_error = f"cannot listen on {address}:{port}: {error.strerror}"
+            held = f", the port is held by {self._holder}" if self._holder and error.errno == errno.EADDRINUSE else ""
+            self.bind_error = f"cannot listen on {address}:{port}: {error.strerror}{held}"
             return False
         await self.adopt_listener(listener)
         return True
@@ -161,7 +172,7 @@ class ServedEndpoint:
             return
         self._socket = listener
         self._bound = (self.gate.spec.address, self.gate.spec.port)
-        self.bind_error = ""
+        self.bind_error = self._holder = ""
         self.is_draining = False
         self._listener = await self._loop.create_server(self._new_connection, sock=listener, backlog=BACKLOG)
 

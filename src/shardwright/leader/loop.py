@@ -34,6 +34,7 @@ from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
 from shardwright.reconcile.group import decide_group, decide_unwanted
 from shardwright.reconcile.rebinding import decide_rebinding
 from shardwright.reconcile.repair import decide_repair
+from shardwright.reconcile.troubles import decide_troubles
 from shardwright.server.protocol import Servers
 from shardwright.store import keys
 from shardwright.store.commit import Conflict, Fence, commit
@@ -311,6 +312,10 @@ def _action(name: str, view: ClusterView, now: datetime) -> Decision:
     return NOTHING if action is None or action.status.is_terminal else decide_action(action, view, now)
 
 
+def _troubles(name: str, view: ClusterView, now: datetime) -> Decision:
+    return decide_troubles(DatabaseUid(int(name)), view, now)
+
+
 DECIDERS: tuple[tuple[Names, Decide], ...] = (
     (lambda view: sorted(view.groups), _group),
     (lambda view: sorted(view.endpoints), _endpoint),
@@ -319,6 +324,7 @@ DECIDERS: tuple[tuple[Names, Decide], ...] = (
     (lambda view: [""], lambda name, view, now: decide_unwanted(view)),
     (lambda view: [""], lambda name, view, now: decide_repair(view, now)),
     (lambda view: [""], lambda name, view, now: decide_rebinding(view, now)),
+    (lambda view: [str(uid) for uid in sorted(view.databases.keys() | view.troubles.keys())], _troubles),
     (lambda view: [m.uid for m in view.live_moves()], _move),
     (lambda view: [a.uid for a in view.live_actions()], _action),
 )

@@ -17,7 +17,16 @@ from shardwright.leader.targets import server_target
 from shardwright.model.action import MoveKind
 from shardwright.model.database import Shard, ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.seen import EndpointProcessSeen, Health, ProcessIdentity, ProcessSeen, ProcessState, ServerSeen
+from shardwright.model.seen import (
+    EndpointProcessSeen,
+    EndpointSeen,
+    EndpointState,
+    Health,
+    ProcessIdentity,
+    ProcessSeen,
+    ProcessState,
+    ServerSeen,
+)
 from shardwright.model.view import ClusterView
 from shardwright.server.protocol import Servers
 from shardwright.tasks import Wake, spawn
@@ -248,6 +257,7 @@ def _matters(seen: ServerSeen) -> object:
         seen.is_persistence_busy,
         seen.is_persistence_ok,
         seen.saves_since_start > 0,
+        seen.troubles,
     )
 
 
@@ -256,6 +266,12 @@ def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:
         seen.answers,
         seen.pid,
         tuple(
-            (e.endpoint_uid, e.state, e.generation, e.held_generation, e.access, e.connections == 0) for e in seen.endpoints
+            (e.endpoint_uid, e.state, e.generation, e.held_generation, e.access, e.connections == 0, _bind_error(e))
+            for e in seen.endpoints
         ),
     )
+
+
+def _bind_error(seen: EndpointSeen) -> str:
+    """Another process may hold the port by now. What an endpoint that listens says is for people only."""
+    return seen.text if seen.state is EndpointState.BIND_FAILED else ""

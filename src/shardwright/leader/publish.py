@@ -11,7 +11,7 @@ from operator import attrgetter
 from shardwright.clock import Clock
 from shardwright.model.database import GroupPhase, Role, Shard, SlotGroup
 from shardwright.model.ids import ShardUid
-from shardwright.model.seen import Health, ServerSeen
+from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
 from shardwright.store.commit import Fence
@@ -37,7 +37,8 @@ class Publisher:
 
     async def publish(self, view: ClusterView, now: datetime) -> None:
         """Write what is due. Raises StoreUnavailable; a lost leadership shows at the next commit."""
-        due = {uid: seen for uid, seen in view.servers.items() if self._is_due(uid, seen, now)}
+        found = ((uid, _judged(seen, view)) for uid, seen in view.servers.items())
+        due = {uid: seen for uid, seen in found if self._is_due(uid, seen, now)}
         shown = (with_last_service(seen, self._mirror.record(keys.seen_server_key(uid)), view) for uid, seen in due.items())
         operations: list[Operation] = [PutKey(keys.key_of(seen), records.encode(seen)) for seen in shown]
         if view.shards is not self._swept:
@@ -84,7 +85,15 @@ def _serves(seen: ServerSeen, group: SlotGroup) -> bool:
     return seen.role is Role.REPLICA and seen.is_link_up and not seen.is_syncing
 
 
-_shown = attrgetter("incarnation", "run_id", "replication_id", "health", "role", "is_link_up", "is_syncing", "is_fenced")
+def _judged(seen: ServerSeen, view: ClusterView) -> ServerSeen:
+    """What only the leader can look for, for those who answer operators: a node without a daemon reports no death."""
+    return replace(seen, has_ended=True) if view.process_state(seen.shard_uid) is ProcessState.GONE else seen
+
+
+_shown = attrgetter(
+    *("incarnation", "run_id", "replication_id", "health", "role", "is_link_up", "is_syncing", "is_fenced", "troubles"),
+    "has_ended",
+)
 """The replication id is among them because plans made from these records ask whether a replica is proven."""
 _figures = attrgetter(*(field.name for field in fields(ServerSeen) if field.name not in ("at", "cpu_s")))
 """What changes by itself is no news."""

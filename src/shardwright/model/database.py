@@ -233,6 +233,15 @@ class SlotGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseTroubles:
+    """What keeps a database from serving as it should, as the leader last saw it. No record: nothing does."""
+
+    database_uid: DatabaseUid
+    reasons: tuple[Reason, ...]
+    """Never empty. Their texts hold no figures that change by themselves, because each change of them is a write."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """One server process of a database."""
 

@@ -75,6 +75,25 @@ class NodeSeen:
     """Kind and version of each server binary found on the node."""
 
 
+class ServerTrouble(StrEnum):
+    """What a server itself says is wrong with it: it does not serve as it should, or soon will not."""
+
+    AOF_WRITE_FAILED = "aof_write_failed"
+    """Its append-only file cannot be written or synced: as a primary it refuses writes."""
+    AOF_REWRITE_FAILED = "aof_rewrite_failed"
+    """The append-only file could not be rewritten: it serves, and the file only grows."""
+    SNAPSHOT_FAILED = "snapshot_failed"
+    """The last snapshot failed: as a primary that keeps snapshots it refuses writes."""
+    MEMORY_FULL = "memory_full"
+    """It is at its memory limit and has nothing that it may evict: as a primary it refuses what needs more."""
+    MEMORY_SHORT = "memory_short"
+    """Less than a twentieth of its limit is left, and nothing that it may evict. What is full stays so until this passes."""
+    CLIENTS_FULL = "clients_full"
+    """It has as many connections as it takes: further ones are closed."""
+    CLIENTS_SHORT = "clients_short"
+    """It takes only a twentieth more connections. What is full stays so until this passes."""
+
+
 class Health(StrEnum):
     """Whether a server answers."""
 
@@ -149,6 +168,9 @@ class ServerSeen:
     """Its offset then; -1: not known."""
     served_keys: int = -1
     """Its keys then; -1: not known."""
+    troubles: tuple[ServerTrouble, ...] = ()
+    has_ended: bool = False
+    """Its process was looked for on its machine and has certainly ended, though its node's agent may not have said so."""
 
 
 class EndpointState(StrEnum):

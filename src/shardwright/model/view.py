@@ -20,7 +20,7 @@ from shardwright.model.cluster import (
     RemovedNode,
     Snapshot,
 )
-from shardwright.model.database import Database, Endpoint, ServerSecrets, Shard, SlotGroup
+from shardwright.model.database import Database, DatabaseTroubles, Endpoint, ServerSecrets, Shard, SlotGroup
 from shardwright.model.event import Event
 from shardwright.model.ids import (
     ActionUid,
@@ -42,6 +42,7 @@ Record = (
     | Snapshot
     | Counters
     | Database
+    | DatabaseTroubles
     | ServerSecrets
     | SlotGroup
     | Shard
@@ -85,6 +86,7 @@ class ClusterView:
     removed_nodes: dict[NodeUid, RemovedNode] = field(default_factory=dict)
     snapshots: dict[tuple[NodeUid, str], Snapshot] = field(default_factory=dict)
     databases: dict[DatabaseUid, Database] = field(default_factory=dict)
+    troubles: dict[DatabaseUid, DatabaseTroubles] = field(default_factory=dict)
     secrets: dict[DatabaseUid, ServerSecrets] = field(default_factory=dict, repr=False)
     groups: dict[GroupUid, SlotGroup] = field(default_factory=dict)
     shards: dict[ShardUid, Shard] = field(default_factory=dict)
@@ -276,6 +278,8 @@ def place_of(record: Record | DaemonPresence) -> tuple[str, object]:
             return "snapshots", (record.node_uid, record.name)
         case Database():
             return "databases", record.uid
+        case DatabaseTroubles():
+            return "troubles", record.database_uid
         case ServerSecrets():
             return "secrets", record.database_uid
         case SlotGroup():

@@ -3,14 +3,17 @@
 Valkey 9.1 still uses ``master_`` and ``slave`` names here, so both servers are read alike.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from shardwright.model.database import Role, ServerKind
 from shardwright.model.ids import ShardUid
-from shardwright.model.seen import Health, ReplicaSeen, ServerSeen
+from shardwright.model.seen import Health, ReplicaSeen, ServerSeen, ServerTrouble
 
 DATABASES = 16
 """``databases`` of every server we start: their default."""
+SHORT_SHARE = 0.95
+"""Of a limit: with more in use it is all but reached."""
 _NO_ID = "0" * 40
 
 
@@ -57,6 +60,7 @@ def parse_info(text: str, *, shard_uid: ShardUid, incarnation: int, at: datetime
         kind=ServerKind.VALKEY if is_valkey else ServerKind.REDIS,
         version=fields["valkey_version"] if is_valkey else fields.get("redis_version", ""),
         cpu_s=_seconds(fields, "used_cpu_sys") + _seconds(fields, "used_cpu_user"),
+        troubles=tuple(_troubles(fields)),
     )
 
 
@@ -90,8 +94,7 @@ def _sync_bytes(fields: dict[str, str]) -> tuple[int, int]:
 
 
 def _keys(fields: dict[str, str]) -> int:
-    found = (fields.get(f"db{number}") for number in range(DATABASES))
-    return sum(int(_parts(value).get("keys", "0")) for value in found if value is not None)
+    return sum(int(_parts(value).get("keys", "0")) for value in _keyspace(fields))
 
 
 def _replicas(fields: dict[str, str]) -> tuple[ReplicaSeen, ...]:
@@ -120,6 +123,37 @@ def _is_persistence_busy(fields: dict[str, str]) -> bool:
 def _is_persistence_ok(fields: dict[str, str]) -> bool:
     names = ("rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write_status")
     return all(fields.get(name, "ok") == "ok" for name in names)
+
+
+def _troubles(fields: dict[str, str]) -> Iterator[ServerTrouble]:
+    if fields.get("aof_enabled") == "1":
+        if fields.get("aof_last_write_status", "ok") != "ok":
+            yield ServerTrouble.AOF_WRITE_FAILED
+        if fields.get("aof_last_bgrewrite_status", "ok") != "ok":
+            yield ServerTrouble.AOF_REWRITE_FAILED
+    if fields.get("rdb_last_bgsave_status", "ok") != "ok":
+        yield ServerTrouble.SNAPSHOT_FAILED
+    limit = _number(fields, "maxmemory")
+    # What replicas are still to be sent does not count against the limit.
+    counted = _number(fields, "used_memory") - _number(fields, "mem_not_counted_for_evict")
+    if limit > 0 and counted >= SHORT_SHARE * limit and not _may_evict(fields):
+        yield ServerTrouble.MEMORY_FULL if counted >= limit else ServerTrouble.MEMORY_SHORT
+    # Replicas are not among the connected clients; the limit counts all.
+    names = ("connected_clients", "connected_slaves", "cluster_connections")
+    connected, most = sum(_number(fields, name) for name in names), _number(fields, "maxclients")
+    if most > 0 and connected >= SHORT_SHARE * most:
+        yield ServerTrouble.CLIENTS_FULL if connected >= most else ServerTrouble.CLIENTS_SHORT
+
+
+def _may_evict(fields: dict[str, str]) -> bool:
+    policy = fields.get("maxmemory_policy", "noeviction")
+    if policy.startswith("volatile"):
+        return any(_parts(value).get("expires", "0") != "0" for value in _keyspace(fields))
+    return policy != "noeviction"
+
+
+def _keyspace(fields: dict[str, str]) -> list[str]:
+    return [value for number in range(DATABASES) if (value := fields.get(f"db{number}")) is not None]
 
 
 def _last_save(fields: dict[str, str]) -> datetime | None:

@@ -2,7 +2,7 @@
 
     cluster  policy  counters  leader
     nodes/<uid>  removed_nodes/<uid>  snapshots/<node>/<name>
-    databases/<uid>  secrets/<database>  groups/<uid>  shards/<uid>  endpoints/<uid>
+    databases/<uid>  troubles/<database>  secrets/<database>  groups/<uid>  shards/<uid>  endpoints/<uid>
     actions/<uid>  moves/<uid>  users/<uid>  events/<time>-<random>
     daemons/<node>                      presence, bound to the daemon's lease
     seen/nodes/<node>                   what the node's agent reports
@@ -19,7 +19,7 @@ Numbers are padded with zeros so that ranges come in their order.
 from shardwright.model.account import User
 from shardwright.model.action import Action, ActionName, Move
 from shardwright.model.cluster import Cluster, Counters, DaemonPresence, Leadership, Node, Policy, RemovedNode, Snapshot
-from shardwright.model.database import Database, Endpoint, ServerSecrets, Shard, SlotGroup
+from shardwright.model.database import Database, DatabaseTroubles, Endpoint, ServerSecrets, Shard, SlotGroup
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import NodeSeen, ServerSeen
@@ -44,6 +44,7 @@ StoredRecord = (
     | RemovedNode
     | Snapshot
     | Database
+    | DatabaseTroubles
     | ServerSecrets
     | SlotGroup
     | Shard
@@ -66,6 +67,7 @@ _TYPES: dict[str, type[StoredRecord]] = {
     "removed_nodes/": RemovedNode,
     "snapshots/": Snapshot,
     "databases/": Database,
+    "troubles/": DatabaseTroubles,
     "secrets/": ServerSecrets,
     "groups/": SlotGroup,
     "shards/": Shard,
@@ -109,6 +111,8 @@ def key_of(record: StoredRecord) -> str:
             return f"snapshots/{record.node_uid:08d}/{record.name}"
         case Database():
             return f"databases/{record.uid:08d}"
+        case DatabaseTroubles():
+            return f"troubles/{record.database_uid:08d}"
         case ServerSecrets():
             return f"secrets/{record.database_uid:08d}"
         case SlotGroup():

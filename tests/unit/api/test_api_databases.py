@@ -76,7 +76,9 @@ def test_a_dry_run_writes_nothing() -> None:
         ({"name": "a\n"}, Refusal.INVALID, "name_violation"),
         ({"name": "a" * 64}, Refusal.INVALID, "name_violation"),
         ({"memory_size": None}, Refusal.INVALID, "missing_memory_size"),
-        ({"memory_size": 1}, Refusal.INVALID, "invalid_parameter"),
+        ({"memory_size": 1}, Refusal.INVALID, "memory_size_too_small"),
+        ({"memory_size": 3_999_999}, Refusal.INVALID, "memory_size_too_small"),
+        ({"memory_size": 7_999_999, "replication": True}, Refusal.INVALID, "memory_size_too_small"),
         ({"memory_size": 40 * GB}, Refusal.NOT_ACCEPTABLE, "insufficient_resources"),
         ({"port": 9_999}, Refusal.NOT_ACCEPTABLE, "port_unavailable"),
         ({"port": 20_000}, Refusal.NOT_ACCEPTABLE, "port_unavailable"),
@@ -258,6 +260,29 @@ def test_what_a_change_cannot_have(body: dict[str, Any], code: str) -> None:
     with pytest.raises(Rejected) as refused:
         change(seen, **body)
     assert (refused.value.refusal, refused.value.code) == (Refusal.NOT_ACCEPTABLE, code)
+
+
+def test_the_least_memory_counts_every_copy() -> None:
+    assert create(memory_size=4_000_000).writes
+    assert create(memory_size=8_000_000, replication=True).writes
+    assert create(memory_size=0, replication=True).writes
+    with pytest.raises(Rejected, match="at least 8000000 bytes, 4000000 for each of 2 copies, or 0"):
+        create(memory_size=5_000_000, replication=True)
+
+
+def test_a_change_cannot_make_memory_too_small() -> None:
+    alone = look_at(view_with_servers(cluster(nodes=3).with_database("orders", on=((1,),), memory_bytes=6_000_000)))
+    for body in ({"memory_size": 2_000_000}, {"replication": True}):
+        with pytest.raises(Rejected) as refused:
+            change(alone, **body)
+        assert (refused.value.refusal, refused.value.code) == (Refusal.INVALID, "memory_size_too_small")
+    assert change(alone, memory_size=8_000_000, replication=True).writes
+
+
+def test_a_database_that_is_too_small_already_can_be_changed() -> None:
+    small = look_at(view_with_servers(cluster(nodes=3).with_database("orders", on=((1,),), memory_bytes=2_000_000)))
+    assert change(small, memory_size=2_000_000, eviction_policy="noeviction").writes
+    assert change(small, memory_size=0).writes
 
 
 def test_growth_is_measured_on_every_node() -> None:

@@ -10,12 +10,14 @@ from api_looks import look_at
 from shardwright.api.schemas.v1.plans import explanation_json, preview_json
 from shardwright.api.services import node_actions
 from shardwright.api.services.explain import Explanation, Verdict, explain
-from shardwright.api.services.preview import Preview, preview
+from shardwright.api.services.intent import with_ended
+from shardwright.api.services.preview import Outcome, Preview, preview
 from shardwright.errors import Rejected
 from shardwright.model.action import ActionName, ActionStatus, MoveKind
-from shardwright.model.database import ServerKind
-from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid, ShardUid
+from shardwright.model.database import GroupPhase, ServerKind
+from shardwright.model.ids import ActionUid, DatabaseUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade
+from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView
 from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, run_action
@@ -105,6 +107,63 @@ def test_a_start_with_an_outdated_plan_is_refused() -> None:
     with pytest.raises(Rejected) as error:
         node_actions.start_planned(look_at(drifted), N1, "maintenance_on", b"", uid=ActionUid("a"), plan_uid=found.plan_uid)
     assert error.value.code == "plan_outdated"
+
+
+# -- what would become of it -----------------------------------------------------------------------------------------
+
+
+def test_a_node_whose_daemon_is_dead_keeps_the_servers_that_leave() -> None:
+    found = previewed(pair().without_daemon(1).view, "remove")
+    assert found.moves
+    assert found.outcome is Outcome.BLOCKED
+    assert {(r.code, r.remedy) for r in found.obstacles} == {("stopping", "start the daemon of node 1")}
+    assert preview_json(found)["status"] == "blocked"
+    told = explained(pair().without_daemon(1).view, "remove")
+    assert (told.verdict, told.remedy) == (Verdict.BLOCKED, "start the daemon of node 1")
+    assert explanation_json(told)["possible"] is False
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_node_of_a_replica_that_is_dead_as_a_whole(is_known: bool) -> None:
+    """Its agent reports no death any more: whether its server has ended is what the leader has seen."""
+    builder = cluster(4).with_database(on=((2, 1),)).with_endpoints_seen().without_daemon(1)
+    builder = builder.with_server(2, health=Health.REFUSED, is_link_up=False, has_ended=is_known)
+    found = previewed(with_ended(builder.view), "remove")
+    assert [m.kind for m in found.moves] == [MoveKind.RELOCATE]
+    assert found.outcome is (Outcome.POSSIBLE if is_known else Outcome.BLOCKED)
+
+
+def test_a_group_that_waits_for_what_the_dead_node_has_kept() -> None:
+    builder = cluster(4).with_database(on=((1, 2),)).with_endpoints_seen().with_dead_node(1)
+    group = builder.view.groups[GroupUid("1:1")]
+    found = previewed(builder.with_records(replace(group, phase=GroupPhase.STARTING)).view, "remove")
+    waited = [r for r in found.obstacles if r.code == "failover_pending"]
+    assert found.outcome is Outcome.BLOCKED
+    assert waited[0].remedy.startswith("start the daemon of node 1")
+    assert "waits for what shard 1 has kept" in waited[0].text
+
+
+def test_a_node_that_leads_alone_cannot_give_the_leadership_away() -> None:
+    seen = look_at(cluster(3).with_database(on=((1, 2),)).with_endpoints_seen().without_daemon(2).without_daemon(3).view)
+    body = b'{"demote_node": true, "shards_only": true}'
+    intent = node_actions.start(seen, N1, "enslave_node", body, uid=ActionUid("a"))
+    found = preview(intent.answer, seen.view, intent.writes, NOW)
+    assert [m.kind for m in found.moves] == [MoveKind.HANDOFF]
+    assert found.outcome is Outcome.BLOCKED
+    assert [(r.code, r.remedy) for r in found.obstacles] == [("leadership_not_yielded", "start the daemon of another node")]
+
+
+def test_what_stays_behind_makes_it_end_failed() -> None:
+    builder = cluster(3).with_database(on=((1,),)).with_database(on=((1,),), memory_bytes=9 * GB).with_endpoints_seen()
+    found = previewed(builder.view)
+    assert found.moves
+    assert found.outcome is Outcome.PARTLY
+
+
+def test_what_passes_by_itself_does_not_block_what_moves() -> None:
+    assert previewed(pair().view).outcome is Outcome.POSSIBLE
+    assert previewed(cluster(3).view).outcome is Outcome.COMPLETED
+    assert previewed(pair().view, "enslave_node").outcome is Outcome.FAILED
 
 
 # -- the explanation ---------------------------------------------------------------------------------------------------

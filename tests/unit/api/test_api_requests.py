@@ -1,12 +1,13 @@
 """Bodies: JSON, strict types, and the parameters of node actions."""
 
 import contextlib
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwright.api.schemas.v1.parameters import parameters_json, parameters_of
+from shardwright.api.schemas.v1.parameters import ignored_keys, parameters_json, parameters_of
 from shardwright.api.schemas.v1.requests import DatabaseBody, json_object, read_body
 from shardwright.errors import Refusal, Rejected
 from shardwright.model.action import (
@@ -23,6 +24,14 @@ ON, OFF, REMOVE, STEP = (
     ActionName.REMOVE,
     ActionName.STEP_DOWN,
 )
+
+
+def test_keys_that_an_action_does_not_know() -> None:
+    assert ignored_keys(ON, b'{"evict_ha_replicas":false,"evict_ha_replica":false,"node_uid":null}') == ["evict_ha_replicas"]
+    assert ignored_keys(REMOVE, b'{"keep_slave_shards":true,"wait_for_persistence":true}') == ["keep_slave_shards"]
+    assert ignored_keys(OFF, b"") == ignored_keys(STEP, b"null") == []
+    many = ignored_keys(STEP, json.dumps({f"{number:0200}": 1 for number in range(200)}).encode())
+    assert (len(many), {len(key) for key in many}) == (50, {100})
 
 
 @pytest.mark.parametrize("raw", [b"", b"  \r\n", b"null", b"{}", b' { "x" : null } '])

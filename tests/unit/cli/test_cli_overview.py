@@ -10,6 +10,7 @@ from shardwright.cli.overview import (
     nodes_table,
     shard_status,
     shards_table,
+    troubles_text,
 )
 
 GB = 1 << 30
@@ -98,6 +99,15 @@ def test_databases() -> None:
         "DB    NAME    TYPE          STATUS  SHARDS  MEMORY    REPLICATION  PERSISTENCE  ENDPOINT",
         "db:1  orders  valkey 9.1.2  active  1       1GB       enabled      aof          127.0.0.1:10000",
         "db:2  cache   valkey 9.1.2  active  1       no limit  enabled      aof          N/A",
+    ]
+
+
+def test_what_is_wrong_with_databases() -> None:
+    assert troubles_text([database()]) == ""
+    reasons = [{"code": "writes_refused", "description": "shard 1 refuses writes", "remedy": "free disk space"}]
+    assert troubles_text([database(), database(2, name="cache", reasons=reasons)]).splitlines() == [
+        "TROUBLES:",
+        "db:2 cache: shard 1 refuses writes (remedy: free disk space)",
     ]
 
 

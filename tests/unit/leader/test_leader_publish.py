@@ -1,40 +1,56 @@
-"""What is published of a copy that does not serve any more: what was last known of it."""
+"""What the leader publishes of servers for those who answer operators."""
 
-from dataclasses import replace
-from datetime import timedelta
+import asyncio
 
-import pytest
-
-from shardwright.leader.publish import with_last_service
-from shardwright.model.database import GroupPhase, Role
-from shardwright.model.ids import GroupUid, ShardUid
-from shardwright.model.seen import Health, ServerSeen
+from shardwright.api.services.intent import with_ended
+from shardwright.clock import SystemClock
+from shardwright.leader.publish import Publisher
+from shardwright.model.ids import ShardUid
+from shardwright.model.seen import Health, ProcessState, ServerSeen
+from shardwright.model.view import ClusterView
+from shardwright.store import keys, records
+from shardwright.store.commit import Fence
+from shardwright.store.memory import MemoryStore
+from shardwright.store.mirror import Mirror
+from shardwright.store.protocol import CreatedAt, PutKey, Transaction
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 
-PAIR = cluster(nodes=3).with_database(on=((1, 2),))
+TWO = ShardUid(2)
 
 
-def published(builder: ClusterBuilder, uid: int, before: ServerSeen | None = None) -> ServerSeen:
-    return with_last_service(builder.view.servers[ShardUid(uid)], before, builder.view)
+def published(view: ClusterView) -> ServerSeen:
+    """What is in the store of shard 2 afterwards."""
+
+    async def run() -> ServerSeen:
+        clock = SystemClock()
+        store = MemoryStore(clock)
+        await store.transact(Transaction((CreatedAt(keys.LEADER, 0),), (PutKey(keys.LEADER, b"{}"),)))
+        page = await store.range(keys.LEADER)
+        fence = Fence(page.items[0].create_revision)
+        await Publisher(store, Mirror(store, clock=clock), fence, clock=clock).publish(view, NOW)
+        (item,) = (await store.range(keys.seen_server_key(TWO))).items
+        found = records.decode(item.key, item.value)
+        assert isinstance(found, ServerSeen)
+        return found
+
+    return asyncio.run(run())
 
 
-@pytest.mark.parametrize("uid", [1, 2])
-def test_a_copy_that_serves_is_known_from_now(uid: int) -> None:
-    seen = published(PAIR.with_server(uid, keys=7, offset=1_234), uid)
-    assert (seen.served_at, seen.served_keys, seen.served_offset) == (NOW, 7, 1_234)
+def pair() -> ClusterBuilder:
+    return cluster().with_database(on=((1, 2),))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"health": Health.REFUSED}, {"is_link_up": False}, {"is_syncing": True}, {"role": Role.PRIMARY}]
-)
-def test_one_that_does_not_is_known_from_before_also_in_another_incarnation(changes: dict[str, object]) -> None:
-    before = published(PAIR.with_server(2, keys=7), 2)
-    later = PAIR.with_server(2, incarnation=2, keys=0, offset=0, at=NOW + timedelta(minutes=1), **changes)
-    seen = published(later, 2, before)
-    assert (seen.served_at, seen.served_keys, seen.served_offset, seen.keys) == (NOW, 7, 1_000, 0)
-    assert published(later, 2).served_at is None
+def test_that_a_process_has_ended_is_told_to_those_who_cannot_look() -> None:
+    """The agent of a dead node goes on saying that its server runs."""
+    silent = pair().without_daemon(2).with_server(2, health=Health.REFUSED)
+    assert not published(silent.view).has_ended
+    judged = published(silent.with_process(2, ProcessState.GONE).view)
+    assert judged.has_ended
+    view = silent.view.changed(servers={**silent.view.servers, TWO: judged})
+    assert view.process_state(TWO) is ProcessState.RUNNING
+    assert with_ended(view).process_state(TWO) is ProcessState.GONE
 
 
-def test_while_a_group_starts_no_copy_serves() -> None:
-    group = replace(PAIR.view.groups[GroupUid("1:1")], phase=GroupPhase.STARTING)
-    assert published(PAIR.with_records(group), 1).served_at is None
+def test_without_such_news_the_view_stays_as_it_is() -> None:
+    view = pair().view
+    assert with_ended(view) is view

@@ -4,7 +4,7 @@ import pytest
 
 from shardwright.model.database import Role
 from shardwright.model.ids import ShardUid
-from shardwright.model.seen import Health, ReplicaSeen, ServerSeen
+from shardwright.model.seen import Health, ReplicaSeen, ServerSeen, ServerTrouble
 from shardwright.server.parse import parse_info
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -134,3 +134,65 @@ def test_after_a_promotion_the_second_id_shows() -> None:
 def test_what_is_not_info(text: str) -> None:
     with pytest.raises(ValueError, match="INFO"):
         _seen(text)
+
+
+LIMITS = (
+    "maxmemory:1000\r\nmaxmemory_policy:noeviction\r\nmem_not_counted_for_evict:0\r\n"
+    "maxclients:10000\r\nconnected_clients:3\r\ncluster_connections:0\r\n"
+)
+
+
+def _troubles(*changes: tuple[str, str], text: str = PRIMARY + LIMITS) -> tuple[ServerTrouble, ...]:
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return _seen(text).troubles
+
+
+ROOM = ("used_memory:1000", "used_memory:500")
+
+
+def test_nothing_is_wrong_with_a_healthy_server() -> None:
+    assert _troubles(ROOM) == ()
+    assert _seen(PRIMARY).troubles == ()  # a server that prints no limits has none
+
+
+@pytest.mark.parametrize(
+    ("line", "trouble"),
+    [
+        ("aof_last_write_status", ServerTrouble.AOF_WRITE_FAILED),
+        ("aof_last_bgrewrite_status", ServerTrouble.AOF_REWRITE_FAILED),
+        ("rdb_last_bgsave_status", ServerTrouble.SNAPSHOT_FAILED),
+    ],
+)
+def test_files_that_cannot_be_written(line: str, trouble: ServerTrouble) -> None:
+    assert _troubles(ROOM, (f"{line}:ok", f"{line}:err")) == (trouble,)
+
+
+def test_an_append_only_file_that_is_off_fails_nothing() -> None:
+    off = ("aof_enabled:1", "aof_enabled:0")
+    assert _troubles(ROOM, off, ("aof_last_write_status:ok", "aof_last_write_status:err")) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ((), (ServerTrouble.MEMORY_FULL,)),
+        ((("used_memory:1000", "used_memory:999"),), (ServerTrouble.MEMORY_SHORT,)),
+        ((("used_memory:1000", "used_memory:949"),), ()),
+        ((("maxmemory:1000", "maxmemory:0"),), ()),
+        ((("mem_not_counted_for_evict:0", "mem_not_counted_for_evict:100"),), ()),
+        ((("noeviction", "allkeys-lru"),), ()),
+        ((("noeviction", "volatile-lru"),), ()),
+        ((("noeviction", "volatile-lru"), ("expires=1", "expires=0")), (ServerTrouble.MEMORY_FULL,)),
+    ],
+)
+def test_full_memory(changes: tuple[tuple[str, str], ...], expected: tuple[ServerTrouble, ...]) -> None:
+    assert _troubles(*changes) == expected
+
+
+def test_every_connection_is_taken() -> None:
+    assert _troubles(ROOM, ("connected_clients:3", "connected_clients:9999")) == (ServerTrouble.CLIENTS_FULL,)
+    # The replica is one more.
+    assert _troubles(ROOM, ("connected_clients:3", "connected_clients:9998")) == (ServerTrouble.CLIENTS_SHORT,)
+    assert _troubles(ROOM, ("connected_clients:3", "connected_clients:9000")) == ()

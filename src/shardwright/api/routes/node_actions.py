@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse
 from shardwright.api.deps import Caller, Context, RawBody, flag, require
 from shardwright.api.openapi import body_of, query_of
 from shardwright.api.schemas.v1.actions import NodeActionAnswer, NodeActionsAnswer, node_action
+from shardwright.api.schemas.v1.parameters import ignored_keys
 from shardwright.api.schemas.v1.plans import ExplanationAnswer, PreviewAnswer, explanation_json, preview_json
 from shardwright.api.schemas.v1.requests import MaintenanceOffBody, MaintenanceOnBody, RemoveBody, StepDownBody
 from shardwright.api.services import node_actions as service
@@ -83,12 +84,16 @@ async def start_node_action(
 ) -> JSONResponse:
     """Start ``remove``, ``maintenance_on``, ``maintenance_off`` or ``enslave_node`` on a node. With ``dry_run`` nothing is
     started: the answer says what would move, what it would take and what stands in the way. With the ``plan_id`` of such an
-    answer exactly that plan is carried out, or refused when the cluster has changed so that it would be another one."""
+    answer exactly that plan is carried out, or refused when the cluster has changed so that it would be another one.
+    ``ignored`` in the answer names keys of the body that the action does not know."""
     new_uid = ActionUid(context.new_uid())
     if flag(request, "dry_run"):
         seen = await look(context, by=caller.user.email)
         intent = service.start(seen, NodeUid(uid), action, body, uid=new_uid)
-        return JSONResponse(preview_json(preview(intent.answer, seen.view, intent.writes, seen.now)))
+        shown = preview_json(preview(intent.answer, seen.view, intent.writes, seen.now))
+        if ignored := ignored_keys(intent.answer.name, body):
+            shown["ignored"] = ignored
+        return JSONResponse(shown)
     plan_uid = request.query_params.get("plan_id")
 
     def decide(seen: Look) -> Intent[Action]:
@@ -99,6 +104,8 @@ async def start_node_action(
     started = await submit(context, caller.user.email, decide)
     answer = node_action(started, context.mirror.view(), context.clock.now())
     answer["description"] = f"{answer['name']} was queued for node {uid}"
+    if ignored := ignored_keys(started.name, body):
+        answer["ignored"] = ignored
     return JSONResponse(answer)
 
 

@@ -8,11 +8,13 @@ from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
 from shardwright.plan.standing import has_left
 from shardwright.plan.waiting import waiting_of
+from shardwright.reconcile.troubles import STOPPING, TroubleCode
 
 
 def check_database(view: ClusterView, database: Database, *, with_replicas: bool = False) -> None:
-    """Raises Unavailable unless every slot group has a serving primary and some node serves the endpoint. ``with_replicas``:
-    replicas must also follow."""
+    """Raises Unavailable unless every slot group has a serving primary, some node serves the endpoint and no trouble that
+    stops the database is noted. ``with_replicas``: replicas must also follow."""
+    _check_troubles(view, database)
     groups = view.groups_of(database.uid)
     if waiting := waiting_of(view, database):
         text = "; ".join(r.text for one in waiting for r in one.reasons)
@@ -28,6 +30,16 @@ def check_database(view: ClusterView, database: Database, *, with_replicas: bool
     ]
     if not serving:
         raise Unavailable("bdb_unavailable_port_unbound", f"No node serves the endpoint of database {database.uid}.")
+
+
+def _check_troubles(view: ClusterView, database: Database) -> None:
+    noted = view.troubles.get(database.uid)
+    for reason in () if noted is None else noted.reasons:
+        if reason.code in STOPPING:
+            is_port = reason.code == TroubleCode.ENDPOINT_CANNOT_LISTEN
+            text = reason.text[:1].upper() + reason.text[1:]
+            code = "bdb_unavailable_port_unbound" if is_port else "bdb_unavailable"
+            raise Unavailable(code, f"{text}. Remedy: {reason.remedy}.")
 
 
 def _check_group(view: ClusterView, group: SlotGroup, *, with_replicas: bool) -> None:

@@ -74,6 +74,7 @@ def create(
         port_was_given=bool(body.port),
         options=settings.options,
     )
+    rules.refuse_small_memory(None, database)
     rules.refuse_strict_without_replica(None, database)
     rules.refuse_without_racks(seen.view, database)
     _refuse_without_room(seen.view, database)
@@ -141,6 +142,7 @@ def change(
         return Intent(old)
     if name.lower() != old.name.lower() and seen.bare(keys.name_key(name)) is not None:
         raise conflict("name_violation", f"A database has the name {name!r} already.")
+    rules.refuse_small_memory(old, new)
     rules.refuse_strict_without_replica(old, new)
     rules.refuse_without_racks(seen.view, new)
     rules.refuse_shared_rack(seen.view, old, new)

@@ -12,7 +12,7 @@ from shardwright.api.codes import invalid
 from shardwright.api.schemas.v1.common import action_of_url
 from shardwright.api.services import node_actions
 from shardwright.api.services.intent import Look
-from shardwright.api.services.preview import Preview, plan_of, preview
+from shardwright.api.services.preview import Preview, needs_help, plan_of, preview
 from shardwright.errors import Refusal, Rejected
 from shardwright.model.action import Action, ActionStatus
 from shardwright.model.cluster import Node
@@ -36,6 +36,8 @@ class Verdict(StrEnum):
     NOTHING_TO_DO = "nothing_to_do"
     LATER = "later"
     """What stands in the way passes by itself."""
+    BLOCKED = "blocked"
+    """It would start, and wait for somebody to help."""
     PARTLY = "partly"
     """It would move what it can, and end failed."""
     NO = "no"
@@ -89,9 +91,7 @@ def explain(seen: Look, node_uid: NodeUid, word: str | None, raw: bytes = b"") -
 
 def _hindrances(found: Preview) -> tuple[Reason, ...]:
     """Differences of a restore are told by the preview, and hinder nothing."""
-    if found.action.status is ActionStatus.COMPLETED:
-        return ()
-    return found.obstacles
+    return () if found.action.status is ActionStatus.COMPLETED else found.hindrances
 
 
 def _verdict(found: Preview, reasons: tuple[Reason, ...]) -> Verdict:
@@ -100,6 +100,8 @@ def _verdict(found: Preview, reasons: tuple[Reason, ...]) -> Verdict:
         return Verdict.NO
     if status is ActionStatus.COMPLETED:
         return Verdict.LATER if reasons else Verdict.NOTHING_TO_DO
+    if any(needs_help(r) for r in _hindrances(found)):
+        return Verdict.BLOCKED
     if any(r.grade is not Grade.SOFT_LIMIT for r in reasons):
         return Verdict.PARTLY
     if not found.moves and not reasons:
@@ -122,6 +124,9 @@ def _text(verdict: Verdict, found: Preview, reasons: tuple[Reason, ...]) -> str:
             return "nothing has to move"
         case Verdict.LATER:
             return "not just now; what stands in the way passes by itself, or ends by request"
+        case Verdict.BLOCKED:
+            waited = next(r for r in reasons if needs_help(r))
+            return f"it would start and not end before it is helped: {waited.text}"
         case Verdict.PARTLY:
             return f"it would end failed and leave {firm} behind, after {moves}"
         case Verdict.NO:

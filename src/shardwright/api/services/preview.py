@@ -1,16 +1,21 @@
 """What a node action would do, without doing it: its own decisions on a view that nobody stores. Pure.
 
 The action is led through its pre-flight and its marks; where it would start its first moves, the planner is asked for all
-of them. So a preview refuses for exactly the reasons for which the action would fail.
+of them, and what names the blockers of moves under way is asked about their end. So a preview refuses for exactly the
+reasons for which the action would fail, and names what it would wait for.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 
 from shardwright.actions.base import decide_action
+from shardwright.actions.blockers import blockers_of
 from shardwright.actions.maintenance_on import scope_of
+from shardwright.actions.turn import holds
 from shardwright.model.action import (
     Action,
     ActionStatus,
@@ -18,14 +23,17 @@ from shardwright.model.action import (
     MaintenanceOnParameters,
     Move,
     MoveKind,
+    MoveState,
     PlannedTarget,
     RemoveParameters,
     StepDownParameters,
 )
 from shardwright.model.database import Database
+from shardwright.model.ids import MoveUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Write
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
+from shardwright.plan.explain import Code
 from shardwright.plan.forecast import NO_FORECAST, Forecast, forecast
 from shardwright.plan.proposal import MoveProposal, ReturnPlan
 from shardwright.plan.restore import plan_restore
@@ -33,6 +41,21 @@ from shardwright.server.config import backlog_bytes, replica_buffer_bytes
 
 TURNS: Final = 12
 """More than any action needs from ``queued`` to its first moves."""
+
+
+class Outcome(StrEnum):
+    """What would become of the action; the values are also the wire's."""
+
+    POSSIBLE = "possible"
+    """It would make its moves and complete."""
+    PARTLY = "partly"
+    """It would make its moves and end failed: something stays where it is."""
+    BLOCKED = "blocked"
+    """It would go on for as long as what it waits for does not pass, or is not mended."""
+    FAILED = "failed"
+    """It would be refused before anything moves."""
+    COMPLETED = "completed"
+    """There is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +66,27 @@ class Preview:
     moves: tuple[MoveProposal, ...] = ()
     """In the order in which they would begin; each at the place that is best now."""
     obstacles: tuple[Reason, ...] = ()
-    """What would stay behind or could not be restored, and why."""
+    """What would stay behind, be waited for, or could not be restored, and why."""
+    differences: tuple[Reason, ...] = ()
+    """Those of the obstacles that are only told: what cannot be as it was."""
     forecast: Forecast = NO_FORECAST
     """What the moves would cost."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """See ``Outcome``. What needs somebody's help is waited for without end."""
+        if self.action.status.is_terminal:
+            return Outcome.FAILED if self.action.status is ActionStatus.FAILED else Outcome.COMPLETED
+        hindrances = self.hindrances
+        if any(needs_help(r) for r in hindrances) or (hindrances and not self.moves):
+            return Outcome.BLOCKED
+        is_firm = any(r.grade is not Grade.SOFT_LIMIT for r in hindrances)
+        return Outcome.PARTLY if is_firm else Outcome.POSSIBLE
+
+    @property
+    def hindrances(self) -> tuple[Reason, ...]:
+        """The obstacles without what is only told."""
+        return tuple(r for r in self.obstacles if r not in self.differences)
 
     @property
     def plan_uid(self) -> str:
@@ -71,9 +112,15 @@ class Preview:
         )
 
 
+def needs_help(reason: Reason) -> bool:
+    """Whether an action waits for it until somebody does something. Room that its own moves make comes by itself."""
+    return reason.grade is Grade.SOFT_LIMIT and bool(reason.remedy) and reason.code != Code.MEMORY
+
+
 def preview(action: Action, view: ClusterView, writes: tuple[Write, ...], now: datetime) -> Preview:
     """The action's course from the transaction that would queue it (``writes``) to its first moves."""
     imagined = view.with_writes(writes)
+    needed: list[Reason] = []
     for _ in range(TURNS):
         current = imagined.actions[action.uid]
         decision = decide_action(current, imagined, now)
@@ -82,6 +129,7 @@ def preview(action: Action, view: ClusterView, writes: tuple[Write, ...], now: d
         if not decision.writes:
             if imagined.leadership is None:
                 break
+            needed += [r for r in current.reasons if needs_help(r)]
             imagined = replace(imagined, leadership=None)  # it waits for another leader: let it have one
         imagined = imagined.with_writes(decision.writes)
     found = imagined.actions[action.uid]
@@ -89,9 +137,19 @@ def preview(action: Action, view: ClusterView, writes: tuple[Write, ...], now: d
         return Preview(found, (), found.reasons)
     plan = plan_of(found, imagined)
     differences = plan.differences if isinstance(plan, ReturnPlan) else ()
-    obstacles = (*(unplaced.reason for unplaced in plan.unplaced), *plan.waiting, *differences)
+    planned = (*(unplaced.reason for unplaced in plan.unplaced), *plan.waiting, *differences)
+    waited = (*needed, *found.reasons, *_needed_at_the_end(imagined, action, plan.moves, now))
     cost = forecast(imagined, action.node_uid, plan.moves, buffer_bytes=_buffer_bytes)
-    return Preview(replace(found, status=ActionStatus.QUEUED), plan.moves, obstacles, cost)
+    obstacles = tuple(dict.fromkeys((*planned, *waited)))
+    return Preview(replace(found, status=ActionStatus.QUEUED), plan.moves, obstacles, differences, cost)
+
+
+def _needed_at_the_end(view: ClusterView, action: Action, proposals: Sequence[MoveProposal], now: datetime) -> list[Reason]:
+    """What the moves would wait for when all of them have done what they are for, as far as somebody must help: a node
+    without a daemon is left by a copy, and its process stays."""
+    begun = [p.to_move(MoveUid(f"{action.uid}-{n}"), action.uid, now=now) for n, p in enumerate(proposals, start=1)]
+    ending = [replace(move, state=MoveState.CLEANING) for move in begun if move.kind is MoveKind.RELOCATE]
+    return [r for r in blockers_of(view, [m for m in ending if holds(view, m)], now) if needs_help(r)]
 
 
 def _buffer_bytes(database: Database, memory_free_bytes: int) -> int:

@@ -90,6 +90,7 @@ class NodeActionAnswer(TypedDict):
     error_code: NotRequired[str]
     error_message: NotRequired[str]
     description: NotRequired[str]
+    ignored: NotRequired[list[str]]
     requested_by: str
     started: str | None
     ended: str | None

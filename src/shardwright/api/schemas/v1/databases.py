@@ -6,7 +6,7 @@ from typing import Final, NotRequired
 
 from typing_extensions import TypedDict
 
-from shardwright.api.schemas.v1.actions import ActionV2Answer
+from shardwright.api.schemas.v1.actions import ActionV2Answer, ReasonAnswer, reason_json
 from shardwright.api.schemas.v1.common import Json, iso
 from shardwright.api.schemas.v1.shards import shown
 from shardwright.api.schemas.v1.waiting import WaitingAnswer, waiting_json
@@ -112,7 +112,8 @@ class IdleKeys(TypedDict):
 
 
 class DatabaseAnswer(IdleKeys):
-    """A database. ``server``, ``strict``, ``notify_keyspace_events``, ``failure_reason`` and ``waiting`` are extensions."""
+    """A database. Extensions: ``server``, ``strict``, ``notify_keyspace_events``, ``failure_reason``, ``waiting`` and ``reasons``
+    (what keeps it from serving as it should)."""
 
     uid: int
     name: str
@@ -141,6 +142,7 @@ class DatabaseAnswer(IdleKeys):
     action_uid: NotRequired[str]
     failure_reason: NotRequired[str]
     waiting: NotRequired[list[WaitingAnswer]]
+    reasons: list[ReasonAnswer]
     endpoints: list[EndpointAnswer]
 
 
@@ -249,6 +251,7 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         "notify_keyspace_events": record.notify_keyspace_events,
         "slave_ha": bool(record.options.get("slave_ha", view.policy.slave_ha)),
         "slave_ha_priority": _integer(record.options.get("slave_ha_priority")),
+        "reasons": [reason_json(r) for r in troubles.reasons] if (troubles := view.troubles.get(record.uid)) else [],
         "endpoints": [_endpoint(e) for e in view.endpoints_of(record.uid)] or [_expected_endpoint(record, view)],
         **_IDLE,  # type: ignore[typeddict-item]  # it has none of the keys that are not required
     }

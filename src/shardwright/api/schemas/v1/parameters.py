@@ -3,7 +3,15 @@
 from collections.abc import Container
 
 from shardwright.api.codes import invalid
-from shardwright.api.schemas.v1.requests import MaintenanceOffBody, MaintenanceOnBody, RemoveBody, StepDownBody, read_body
+from shardwright.api.schemas.v1.requests import (
+    Body,
+    MaintenanceOffBody,
+    MaintenanceOnBody,
+    RemoveBody,
+    StepDownBody,
+    json_object,
+    read_body,
+)
 from shardwright.model.action import (
     ActionName,
     ActionParameters,
@@ -13,6 +21,20 @@ from shardwright.model.action import (
     StepDownParameters,
 )
 from shardwright.model.ids import DatabaseUid
+
+IGNORED_SHOWN = 50
+_BODIES: dict[ActionName, type[Body]] = {
+    ActionName.REMOVE: RemoveBody,
+    ActionName.MAINTENANCE_ON: MaintenanceOnBody,
+    ActionName.MAINTENANCE_OFF: MaintenanceOffBody,
+    ActionName.STEP_DOWN: StepDownBody,
+}
+
+
+def ignored_keys(name: ActionName, raw: bytes) -> list[str]:
+    """Keys of a request body that the action does not know: accepted, because clients send keys of other products and
+    versions, but told, because one of them may be misspelt. Not all of very many, nor all of a very long one."""
+    return [key[:100] for key in json_object(raw) if key not in _BODIES[name].model_fields][:IGNORED_SHOWN]
 
 
 def parameters_of(name: ActionName, raw: bytes, *, databases: Container[int]) -> ActionParameters:

@@ -56,7 +56,8 @@ class TargetMemoryAnswer(TypedDict):
 
 
 class PreviewAnswer(TypedDict):
-    """Extension: what an action would do (``dry_run``). ``status`` is ``possible``, ``failed`` or, when there is nothing to
+    """Extension: what an action would do (``dry_run``). ``status`` is ``possible``, ``partly`` (it would move what it can
+    and end failed), ``blocked`` (it would wait for what ``reasons`` name), ``failed`` (refused) or, when there is nothing to
     do, ``completed``. There is no ``action_uid``: nothing was started."""
 
     dry_run: bool
@@ -66,6 +67,7 @@ class PreviewAnswer(TypedDict):
     error_code: NotRequired[str]
     error_message: NotRequired[str]
     parameters: Json
+    ignored: NotRequired[list[str]]
     plan_id: str
     moves: list[PlannedMoveAnswer]
     bytes_total: int
@@ -91,7 +93,7 @@ class BlockAnswer(TypedDict):
 
 class ExplanationAnswer(TypedDict):
     """Extension: can it be done, what would happen, what blocks it, the smallest remedy. ``verdict`` is ``yes``,
-    ``nothing_to_do``, ``later``, ``partly`` or ``no``."""
+    ``nothing_to_do``, ``later``, ``blocked``, ``partly`` or ``no``."""
 
     node_uid: str
     action: str
@@ -115,7 +117,7 @@ def preview_json(found: Preview) -> PreviewAnswer:
         "dry_run": True,
         "name": action_name(action.name),
         "node_uid": str(action.node_uid),
-        "status": action.status.value if action.status.is_terminal else "possible",
+        "status": found.outcome.value,
         "parameters": parameters_json(action.parameters),
         "plan_id": found.plan_uid,
         "moves": [_planned(move, order) for order, move in enumerate(cost.moves, start=1)],

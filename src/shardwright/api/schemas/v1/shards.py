@@ -4,8 +4,10 @@ from collections.abc import Collection
 
 from typing_extensions import TypedDict
 
+from shardwright.api.schemas.v1.actions import ReasonAnswer, reason_json
 from shardwright.api.schemas.v1.common import Json, iso
 from shardwright.model.database import Shard
+from shardwright.model.reason import Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.plan.standing import has_left
@@ -19,7 +21,8 @@ class ProgressAnswer(TypedDict):
 
 
 class ShardAnswer(TypedDict):
-    """A shard. ``addr``, ``port``, ``incarnation``, ``generation`` and ``used_memory`` are extensions."""
+    """A shard. ``addr``, ``port``, ``incarnation``, ``generation``, ``used_memory`` and ``reasons`` are extensions. So
+    is the value ``unhealthy`` of ``detailed_status``: it answers and does not serve as it should; ``reasons`` say why."""
 
     uid: str
     bdb_uid: int
@@ -39,6 +42,7 @@ class ShardAnswer(TypedDict):
     incarnation: int
     generation: int
     used_memory: int
+    reasons: list[ReasonAnswer]
 
 
 def shown(view: ClusterView, *, node_uid: int | None = None, database_uid: int | None = None) -> list[Shard]:
@@ -54,6 +58,7 @@ def shard(record: Shard, view: ClusterView, *, info_keys: Collection[str] = ()) 
     group = view.groups.get(record.group_uid)
     is_primary = view.is_primary(record)
     node = view.nodes.get(record.node_uid)
+    reasons = _reasons(record, view)
     is_running = view.process_state(record.uid) not in (ProcessState.ABSENT, ProcessState.GONE, ProcessState.FAILED)
     return {
         "uid": str(record.uid),
@@ -61,7 +66,7 @@ def shard(record: Shard, view: ClusterView, *, info_keys: Collection[str] = ()) 
         "node_uid": str(record.node_uid),
         "role": "master" if is_primary else "slave",
         "status": "active" if is_running and seen is not None and seen.health is Health.OK else "inactive",
-        "detailed_status": _detailed(seen, is_running=is_running),
+        "detailed_status": _detailed(seen, is_running=is_running, is_troubled=bool(reasons)),
         "assigned_slots": "" if group is None else f"{group.slot_first}-{group.slot_last}",
         "loading": _loading(seen),
         "sync": _sync(seen, is_primary=is_primary),
@@ -74,13 +79,21 @@ def shard(record: Shard, view: ClusterView, *, info_keys: Collection[str] = ()) 
         "incarnation": record.incarnation,
         "generation": 0 if group is None else group.generation,
         "used_memory": 0 if seen is None else seen.used_memory_bytes,
+        "reasons": [reason_json(r) for r in reasons],
     }
 
 
-def _detailed(seen: ServerSeen | None, *, is_running: bool) -> str:
+def _reasons(record: Shard, view: ClusterView) -> list[Reason]:
+    troubles = view.troubles.get(record.database_uid)
+    return [] if troubles is None else [r for r in troubles.reasons if r.shard_uid == record.uid]
+
+
+def _detailed(seen: ServerSeen | None, *, is_running: bool, is_troubled: bool) -> str:
     if not is_running:
         return "down"
     match None if seen is None else seen.health:
+        case Health.OK if is_troubled:
+            return "unhealthy"
         case Health.OK:
             return "busy" if seen is not None and seen.is_syncing else "ok"
         case Health.LOADING:

@@ -1,0 +1,255 @@
+"""What keeps a database from serving as it should although everything about it is as wanted: said once, until it passes.
+
+Called by the leader each turn for every database. Notes what is wrong in a record, which any node shows, and writes one
+event when it begins and one when it ends. Mends nothing. What cannot be seen just now stays as it was last seen: that there
+is a new leader, or that a server is silent, is no news.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from shardwright.model.action import MoveKind
+from shardwright.model.database import (
+    Database,
+    DatabaseStatus,
+    DatabaseTroubles,
+    Endpoint,
+    GroupPhase,
+    Persistence,
+    Role,
+    Shard,
+    ShardWanted,
+    SlotGroup,
+)
+from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.event import Event, Severity
+from shardwright.model.ids import DatabaseUid, NodeUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import EndpointState, Health, ProcessState, ServerSeen, ServerTrouble
+from shardwright.model.view import ClusterView, Delete, Put, Write
+from shardwright.plan.standing import Standing, is_candidate, standing_of
+
+LINK_DOWN_MAX_S = 10
+"""A replica that has not followed for this long does not just reconnect."""
+AWAY_MAX = timedelta(seconds=10)
+"""Longer than a restart takes, or a failover."""
+
+
+class TroubleCode(StrEnum):
+    """Stable machine codes of a database's troubles."""
+
+    ENDPOINT_CANNOT_LISTEN = "endpoint_cannot_listen"
+    WRITES_REFUSED = "writes_refused"
+    PERSISTENCE_FAILED = "persistence_failed"
+    MEMORY_FULL = "memory_full"
+    CLIENTS_FULL = "clients_full"
+    REPLICA_NOT_FOLLOWING = "replica_not_following"
+    COPY_NOT_RUNNING = "copy_not_running"
+
+
+STOPPING = frozenset({TroubleCode.ENDPOINT_CANNOT_LISTEN, TroubleCode.WRITES_REFUSED})
+"""With one of these the database does not serve. The others leave reads and most writes possible, or are limits that were
+asked for."""
+
+
+def decide_troubles(uid: DatabaseUid, view: ClusterView, now: datetime) -> Decision:
+    """Note what has begun and what has ended."""
+    noted, database = view.troubles.get(uid), view.databases.get(uid)
+    before = () if noted is None else noted.reasons
+    if database is None or database.status in (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED):
+        return NOTHING if noted is None else Decision(writes=(Delete(noted),))
+    after = tuple(_troubles(database, view, before, now))
+    if after == before:
+        return Decision(reasons=after)
+    record = DatabaseTroubles(uid, after)
+    write: Write = Put(record) if after else Delete(record)
+    return Decision(writes=(write, *_events(database, before, after, now)), reasons=after)
+
+
+def _events(database: Database, before: tuple[Reason, ...], after: tuple[Reason, ...], now: datetime) -> Iterator[Write]:
+    """A reason whose text changes, because another process holds the port, has neither begun nor ended."""
+    old, new = {_subject(r) for r in before}, {_subject(r) for r in after}
+    for reason in (r for r in after if _subject(r) not in old):
+        severity = Severity.ERROR if reason.code in STOPPING else Severity.WARNING
+        remedy = f"; remedy: {reason.remedy}" if reason.remedy else ""
+        yield _event("bdb_trouble_began", severity, f"database {database.name}: {reason.text}{remedy}", reason, now)
+    for reason in (r for r in before if _subject(r) not in new):
+        text = f"database {database.name}: no more: {reason.text}"
+        yield _event("bdb_trouble_ended", Severity.INFO, text, reason, now)
+
+
+def _event(kind: str, severity: Severity, text: str, reason: Reason, now: datetime) -> Put:
+    extra: dict[str, object] = {"code": str(reason.code)}
+    if reason.shard_uid is not None:
+        extra["shard_uid"] = str(reason.shard_uid)
+    return Put(Event(now, kind, severity, text, reason.node_uid, reason.database_uid, extra=extra))
+
+
+def _subject(reason: Reason) -> tuple[object, ...]:
+    return reason.code, reason.shard_uid, reason.node_uid
+
+
+def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...], now: datetime) -> Iterator[Reason]:
+    for endpoint in view.endpoints_of(database.uid):
+        if not any(m.kind is MoveKind.REBIND and m.endpoint_uid == endpoint.uid for m in view.live_moves()):
+            for node_uid in endpoint.nodes:
+                yield from _of_endpoint(endpoint, node_uid, view, before)
+    for group in view.groups_of(database.uid):
+        for shard in view.shards_of_group(group.uid):
+            if shard.wanted is ShardWanted.RUNNING:
+                earlier = [r for r in before if r.shard_uid == shard.uid]
+                yield from _of_server(database, group, shard, view, earlier)
+                yield from _of_process(group, shard, view, earlier, now)
+
+
+# -- endpoints -----------------------------------------------------------------------------------------------------------
+
+
+def _of_endpoint(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView, before: tuple[Reason, ...]) -> Iterator[Reason]:
+    process = view.endpoint_processes.get(node_uid)
+    if process is None or not process.answers:
+        code = TroubleCode.ENDPOINT_CANNOT_LISTEN
+        yield from (r for r in before if r.code == code and r.node_uid == node_uid)
+        return
+    seen = process.endpoint(endpoint.uid)
+    if seen.state is EndpointState.BIND_FAILED:
+        text = f"the endpoint process of node {node_uid} {seen.text or f'cannot listen on port {endpoint.port}'}"
+        remedy = f"end what uses port {endpoint.port} of {endpoint.address}: the endpoint listens within a second then"
+        yield Reason(
+            TroubleCode.ENDPOINT_CANNOT_LISTEN,
+            text,
+            Grade.HARD_LIMIT,
+            remedy,
+            database_uid=endpoint.database_uid,
+            node_uid=node_uid,
+        )
+
+
+# -- servers -------------------------------------------------------------------------------------------------------------
+
+
+def _of_server(
+    database: Database, group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason]
+) -> Iterator[Reason]:
+    seen = view.servers.get(shard.uid)
+    if seen is None or seen.health is not Health.OK:
+        # Silent, it is as it was; but what only hinders a primary ends with the role.
+        kept = [r for r in earlier if r.code != TroubleCode.COPY_NOT_RUNNING]
+        yield from (r for r in kept if group.primary == shard.uid or r.code not in _OF_PRIMARIES)
+        return
+    if group.primary != shard.uid and shard.in_sync_generation != group.generation:
+        # A replica whose disk is full dies of it, again and again: in between it looks well for a moment.
+        yield from (r for r in earlier if r.code == TroubleCode.PERSISTENCE_FAILED and not _failed_files(shard, seen))
+    found = [_files(group, shard, seen, view), _clients(seen, earlier)]
+    if group.primary == shard.uid:
+        found.append(_memory(database, seen, earlier))
+    elif _has_lost_its_link(group, seen, view):
+        text = f"has not followed its primary for more than {LINK_DOWN_MAX_S} s (master_link_status:down)"
+        remedy = f"look at the server's log on node {shard.node_uid}, and at the network between the nodes"
+        found.append(Reason(TroubleCode.REPLICA_NOT_FOLLOWING, text, Grade.HARD_LIMIT, remedy))
+    for reason in found:
+        if reason is not None:
+            text = f"shard {shard.uid} on node {shard.node_uid} {reason.text}"
+            yield Reason(reason.code, text, reason.grade, reason.remedy, shard.uid, database.uid, shard.node_uid)
+
+
+def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason], now: datetime) -> Iterator[Reason]:
+    """A copy that does not run, or dies again and again before it holds what the primary holds."""
+    if shard.missing_since is None or now - shard.missing_since < AWAY_MAX:
+        return
+    before = [r for r in earlier if r.code == TroubleCode.COPY_NOT_RUNNING]
+    seen, process = view.servers.get(shard.uid), view.processes.get(shard.uid)
+    if seen is not None and seen.health is Health.OK:
+        follows = seen.is_link_up and shard.in_sync_generation == group.generation
+        is_in_step = shard.uid == group.primary or follows
+        yield from () if is_in_step and process is not None and process.state is ProcessState.RUNNING else before
+        return
+    why = shard.failure or ("" if process is None else process.text)
+    remedy = f"see the server's log on node {shard.node_uid}"
+    if shard.node_uid not in view.daemons:
+        why, remedy = "the node has no running daemon", f"start the daemon of node {shard.node_uid}"
+    elif not why and before:
+        yield from before  # Just now nothing is known of the attempt under way.
+        return
+    text = f"shard {shard.uid} on node {shard.node_uid} does not run{f': {why}' if why else ''}"
+    code = TroubleCode.COPY_NOT_RUNNING
+    yield Reason(code, text, Grade.HARD_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
+
+
+_OF_PRIMARIES = frozenset({TroubleCode.WRITES_REFUSED, TroubleCode.MEMORY_FULL})
+_REWRITE = "its append-only file cannot be rewritten (aof_last_bgrewrite_status:err)"
+
+
+def _files(group: SlotGroup, shard: Shard, seen: ServerSeen, view: ClusterView) -> Reason | None:
+    failed = _failed_files(shard, seen)
+    if not failed:
+        return None
+    if group.primary != shard.uid or failed == _REWRITE:
+        text = f"cannot keep its files up to date: {failed}"
+        return Reason(TroubleCode.PERSISTENCE_FAILED, text, Grade.HARD_LIMIT, _disk(shard))
+    return Reason(
+        TroubleCode.WRITES_REFUSED, f"refuses writes: {failed}", Grade.HARD_LIMIT, _handing_over(group, shard, view)
+    )
+
+
+def _memory(database: Database, seen: ServerSeen, earlier: list[Reason]) -> Reason | None:
+    if not _is_full(TroubleCode.MEMORY_FULL, (ServerTrouble.MEMORY_FULL, ServerTrouble.MEMORY_SHORT), seen, earlier):
+        return None
+    text = f"has reached its memory limit and may evict nothing ({database.eviction_policy}): it refuses what needs more"
+    remedy = f"raise memory_size of database {database.uid}, delete keys, or choose another eviction_policy"
+    return Reason(TroubleCode.MEMORY_FULL, text, Grade.CONFIGURATION, remedy)
+
+
+def _clients(seen: ServerSeen, earlier: list[Reason]) -> Reason | None:
+    if not _is_full(TroubleCode.CLIENTS_FULL, (ServerTrouble.CLIENTS_FULL, ServerTrouble.CLIENTS_SHORT), seen, earlier):
+        return None
+    text = "has as many connections as it takes (maxclients): new clients are turned away"
+    return Reason(TroubleCode.CLIENTS_FULL, text, Grade.HARD_LIMIT, "close connections that are not used")
+
+
+def _is_full(
+    code: TroubleCode, full_and_short: tuple[ServerTrouble, ServerTrouble], seen: ServerSeen, earlier: list[Reason]
+) -> bool:
+    """What is full goes up and down by a little all the time: it has passed when there is room again."""
+    full, short = full_and_short
+    was_full = any(r.code == code for r in earlier)
+    return full in seen.troubles or (was_full and short in seen.troubles)
+
+
+def _failed_files(shard: Shard, seen: ServerSeen) -> str:
+    """What of a server's own files cannot be written, the worst first; empty: nothing. A snapshot that failed while no
+    snapshots are to be kept is of no account: the server takes writes."""
+    if ServerTrouble.AOF_WRITE_FAILED in seen.troubles:
+        return "its append-only file cannot be written (aof_last_write_status:err)"
+    if ServerTrouble.SNAPSHOT_FAILED in seen.troubles and shard.kept is Persistence.SNAPSHOT:
+        return "its snapshot cannot be written (rdb_last_bgsave_status:err)"
+    return _REWRITE if ServerTrouble.AOF_REWRITE_FAILED in seen.troubles else ""
+
+
+def _has_lost_its_link(group: SlotGroup, seen: ServerSeen, view: ClusterView) -> bool:
+    is_still = group.phase is GroupPhase.SERVING and group.handoff is None and view.live_move_of_group(group.uid) is None
+    is_down = seen.role is Role.REPLICA and not seen.is_link_up and not seen.is_syncing
+    return is_still and is_down and seen.link_down_s >= LINK_DOWN_MAX_S
+
+
+def _disk(shard: Shard) -> str:
+    return f"free disk space on node {shard.node_uid}, or mend its disk"
+
+
+def _handing_over(group: SlotGroup, primary: Shard, view: ClusterView) -> str:
+    """A healthy replica can take over; its primary's disk can wait."""
+    for shard in view.shards_of_group(group.uid):
+        seen = view.servers.get(shard.uid)
+        is_other = shard.uid != primary.uid and shard.wanted is ShardWanted.RUNNING
+        is_able = is_other and is_candidate(view, shard, primary.node_uid, ())
+        if is_able and standing_of(view, shard, primary) is Standing.PROVEN and seen is not None and not _is_ill(seen):
+            step_down = (
+                f"step down node {primary.node_uid} (enslave_node): shard {shard.uid} on node {shard.node_uid} takes over"
+            )
+            return f"{step_down}; then {_disk(primary)}"
+    return _disk(primary)
+
+
+def _is_ill(seen: ServerSeen) -> bool:
+    return any(t not in (ServerTrouble.MEMORY_SHORT, ServerTrouble.CLIENTS_SHORT) for t in seen.troubles)

@@ -1,0 +1,71 @@
+"""A database that is in trouble, as the API tells it: availability, the database, its shards, the node's own answer."""
+
+from dataclasses import replace
+
+import pytest
+
+from shardwright.api.errors import Unavailable, answer_of
+from shardwright.api.schemas.v1 import databases as wire
+from shardwright.api.schemas.v1.shards import shard
+from shardwright.api.services.availability import check_database, check_local_endpoint
+from shardwright.model.database import DatabaseTroubles
+from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import ProcessIdentity
+from shardwright.model.view import ClusterView
+from shardwright.reconcile.troubles import STOPPING, TroubleCode
+from shardwright.store import keys, records
+from shardwright.testing.builders import cluster
+
+ONE = DatabaseUid(1)
+
+
+def troubled(*codes: TroubleCode) -> ClusterView:
+    """A database that serves, and what is noted about it and its primary."""
+    builder = cluster().with_database(on=((1, 2),))
+    reasons = tuple(
+        Reason(code, f"the text of {code}", Grade.HARD_LIMIT, "mend it", ShardUid(1), ONE, NodeUid(1)) for code in codes
+    )
+    process = ProcessIdentity(7, "boot", 1, "python", "/")
+    seen = {uid: replace(seen, endpoint_process=process) for uid, seen in builder.view.node_seen.items()}
+    noted = {ONE: DatabaseTroubles(ONE, reasons)} if reasons else {}
+    return replace(builder.view, node_seen=seen, troubles=noted)
+
+
+@pytest.mark.parametrize("code", list(TroubleCode))
+def test_availability(code: TroubleCode) -> None:
+    view = troubled(code)
+    database = view.databases[ONE]
+    if code not in STOPPING:
+        check_database(view, database)
+        check_local_endpoint(view, database, NodeUid(1))
+        return
+    expected = "bdb_unavailable_port_unbound" if code is TroubleCode.ENDPOINT_CANNOT_LISTEN else "bdb_unavailable"
+    for check in (lambda: check_database(view, database), lambda: check_local_endpoint(view, database, NodeUid(1))):
+        with pytest.raises(Unavailable, match=f"The text of {code}. Remedy: mend it.") as refused:
+            check()
+        assert refused.value.code == expected
+        assert answer_of(refused.value).status_code == 503
+
+
+def test_a_database_and_its_shards_show_why() -> None:
+    view = troubled(TroubleCode.WRITES_REFUSED)
+    shown = wire.database(view.databases[ONE], view, shows_password=False)
+    assert [(r["code"], r["remedy"]) for r in shown["reasons"]] == [("writes_refused", "mend it")]
+    primary, replica = (shard(view.shards[ShardUid(uid)], view) for uid in (1, 2))
+    assert (primary["detailed_status"], [r["code"] for r in primary["reasons"]]) == ("unhealthy", ["writes_refused"])
+    assert (replica["detailed_status"], replica["reasons"]) == ("ok", [])
+
+
+def test_a_healthy_database_shows_none() -> None:
+    view = troubled()
+    assert wire.database(view.databases[ONE], view, shows_password=False)["reasons"] == []
+    assert shard(view.shards[ShardUid(1)], view)["detailed_status"] == "ok"
+
+
+def test_what_is_noted_is_read_back_as_it_was_written() -> None:
+    noted = troubled(TroubleCode.MEMORY_FULL).troubles[ONE]
+    key = keys.key_of(noted)
+    assert records.decode(key, records.encode(noted)) == noted
+    seen = troubled().servers[ShardUid(1)]
+    assert records.decode(keys.key_of(seen), records.encode(seen)) == seen
