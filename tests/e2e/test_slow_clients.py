@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
+import redis
 from e2e_harness import TestCluster, own_base
 from e2e_load import Writers
 
@@ -21,6 +22,7 @@ from shardwright.testing.chaos.crowd import CLIENTS, HALVES_BYTES, Client, Crowd
 from shardwright.testing.chaos.load import Work
 from shardwright.testing.chaos.verdict import Outcome
 from shardwright.testing.chaos.wire import EndedBadly, Wire, head_of_set
+from shardwright.testing.deadlines import until
 
 pytestmark = pytest.mark.e2e
 
@@ -133,3 +135,56 @@ def test_a_large_command_that_is_half_sent_holds_up_no_action(
         assert sent_on(wire, value[sent_mib << 20 :]) in (Outcome.DONE, Outcome.CLOSED)
         writers.write_on()
         writers.check().must_be_clean()
+
+
+def is_killed(address: str, port: int) -> bool:
+    """A new client asks for it. A server says that it is busy only after five seconds."""
+    try:
+        with redis.Redis(host=address, port=port, socket_timeout=10, retry=None) as client:
+            client.script_kill()
+            return True
+    except redis.RedisError:
+        return False
+
+
+@contextmanager
+def nightly_job(database: dict[str, Any]) -> Iterator[threading.Thread]:
+    """A script that does not end before it is killed."""
+    address, port = database["endpoints"][0]["addr"][0], database["endpoints"][0]["port"]
+    failures: list[redis.RedisError] = []
+
+    def run() -> None:
+        with redis.Redis(host=address, port=port, client_name="nightly-job", socket_timeout=120, retry=None) as client:
+            try:
+                client.eval("while true do end", 0)
+            except redis.RedisError as killed:
+                failures.append(killed)
+
+    job = threading.Thread(target=run, daemon=True)
+    job.start()
+    try:
+        yield job
+    finally:
+        until("the script to be killed", lambda: is_killed(address, port), seconds=20)
+        job.join(20)
+    assert "killed" in str(failures)
+
+
+def test_a_long_script_is_named_a_cancel_does_not_wait_for_it_and_a_new_client_ends_it(
+    cluster: TestCluster, database: dict[str, Any]
+) -> None:
+    node = cluster.settled().primary(database["uid"]).node_uid
+    with nightly_job(database) as job:
+        body = {"shards_only": True}  # the endpoint stays, and with it the connection of the job
+        uid = cluster.call("POST", f"/v1/nodes/{node}/actions/enslave_node", body)["action_uid"]
+
+        def named() -> bool:
+            reasons = cluster.action(uid)["reasons"]
+            return any("EVAL of" in r["description"] and "nightly-job" in r["description"] for r in reasons)
+
+        cluster.until("the script named as what blocks the step-down", named, seconds=6)
+        cluster.call("DELETE", f"/v1/nodes/{node}/actions/enslave_node")
+        ended = cluster.ended(uid, seconds=5)
+        assert ended["status"] == "cancelled"
+        assert job.is_alive()
+    cluster.settled()

@@ -254,3 +254,21 @@ def test_a_busy_client_hardly_waits_beside_thousands_of_idle_ones(tmp_path: Path
         # Frozen behind all the idle ones it waited for half a second; the machine may be busy, too.
         assert max(waits[before:]) < 0.4, sorted(waits[before:])[-5:]
         wait_until(lambda: world.status(B).endpoint(ENDPOINT).connections == 1501, state=lambda: world.status(B))
+
+
+@both_servers
+def test_a_script_that_does_not_end_can_be_ended_by_who_comes_new(kind: ServerKind, tmp_path: Path) -> None:
+    with endpoint_world(kind, tmp_path) as world, known(world) as endless:
+        for server in (world.primary, world.replica):
+            server.ask("CONFIG", "SET", "busy-reply-threshold", "200")
+        endless.sendall(b'EVAL "while true do end" 0\r\n')
+        wait_until(lambda: world.status().totals["commands"] >= 2)
+        with world.raw() as newcomer:
+            say(newcomer, b"AUTH client-password\r\n", b"+OK\r\n")
+            busy = say(newcomer, b"PING\r\n", b"\r\n")
+            assert busy.startswith(b"-BUSY "), busy
+            aborted = say(newcomer, b"MULTI\r\nSET k 1\r\nEXEC\r\n", b"previous errors.\r\n")
+            assert aborted.startswith(b"-BUSY ")
+            assert say(newcomer, b"GET k\r\nSCRIPT KILL\r\nSET k 2\r\n", b"+OK\r\n+OK\r\n") == busy + b"+OK\r\n+OK\r\n"
+            assert b"killed" in say(endless, b"", b"\r\n").lower()
+            assert say(newcomer, b"GET k\r\n", b"\r\n2\r\n") == b"$1\r\n2\r\n"

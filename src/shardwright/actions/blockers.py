@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 
 from shardwright.actions.handoff import late_reason
 from shardwright.model.action import Move, MoveKind, MoveState
-from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import BusyCommand, Health, ServerSeen
+from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import Code
-from shardwright.plan.standing import is_dispensable, is_gone
+from shardwright.plan.standing import busy_reason, is_busy, is_dispensable, is_gone
 from shardwright.plan.waiting import told
 
 NAMED_AFTER = timedelta(seconds=1.5)
@@ -99,12 +99,8 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
         group = view.groups.get(view.shards[uid].group_uid)
         remedy = ("" if group is None else told(group, text)[1]) or f"start the daemon of node {node_uid}"
         return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
-    if _is_busy(seen):
-        text = f"the server of shard {uid} on node {node_uid} is busy: it uses CPU and does not answer"
-        if busy := _busy_clients(view, move.database_uid):
-            text = f"the server of shard {uid} on node {node_uid} is busy: {', '.join(map(str, busy))}"
-        remedy = "wait for the long command to end, or end it (SCRIPT KILL, FUNCTION KILL)"
-        return Reason("server_busy", text, Grade.SOFT_LIMIT, remedy, uid, move.database_uid, node_uid)
+    if is_busy(seen):
+        return busy_reason(view, view.shards[uid])
     text = f"the server of shard {uid} on node {node_uid} does not answer and uses no CPU"
     if not is_dispensable(view.shards[uid], view, since=seen.unanswered_since):
         text += "; it is not ended, because no other copy holds all that was acknowledged"
@@ -126,18 +122,6 @@ def _passing(view: ClusterView, move: Move) -> Reason:
     if busy:
         text += f"; busy: {', '.join(map(str, busy))}"
     return _soft(move, "endpoint_passing", text, move.from_node)
-
-
-def _busy_clients(view: ClusterView, database_uid: DatabaseUid) -> list[BusyCommand]:
-    """Who runs a command of the database that lasts long."""
-    endpoints = [e.uid for e in view.endpoints_of(database_uid)]
-    return [b for p in view.endpoint_processes.values() for uid in endpoints for b in p.endpoint(uid).busy]
-
-
-def _is_busy(seen: ServerSeen) -> bool:
-    return (
-        seen.cpu_active_at is not None and seen.unanswered_since is not None and seen.cpu_active_at >= seen.unanswered_since
-    )
 
 
 def _cleaning(view: ClusterView, move: Move, node_uid: NodeUid) -> Reason:

@@ -11,9 +11,10 @@ from typing import Protocol, cast
 
 from shardwright.endpoint.backend import BackendConnection
 from shardwright.endpoint.gate import Gate, Hold, is_same_server
+from shardwright.endpoint.luggage import Luggage, pack, unpack
 from shardwright.endpoint.pace import Inflow, Pace
 from shardwright.endpoint.protocol import Target
-from shardwright.endpoint.session import Luggage, Phase, Session
+from shardwright.endpoint.session import Phase, Session
 from shardwright.tasks import spawn
 
 OUTPUT_BYTES_HIGH = 1024 * 1024
@@ -444,7 +445,7 @@ class ClientConnection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return None
         client = socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno()))
-        luggage = self.session.pack()
+        luggage = pack(self.session)
         unread: list[Buffer] = [*self.session.unread, *self._inflow.give_up()]
         packed = Packed(client, luggage, unread, self._unsent(transport))
         self.transport = None
@@ -469,7 +470,7 @@ class ClientConnection(asyncio.Protocol):
     def unpack(self, luggage: Luggage) -> None:
         """Become, frozen, the connection that another process packed. Before it has a transport."""
         self.session.freeze()
-        self.session.unpack(luggage)
+        unpack(luggage, self.session)
 
     def give_unread(self, data: bytes) -> None:
         """What the other process had not processed, in pieces."""

@@ -40,7 +40,8 @@ class Dialogue:
         self.is_closing = False
         self._scanner = CommandScanner()
         self._scanner.is_stranger = not self.is_authenticated
-        self._transaction: Transaction | None = None
+        self.transaction: Transaction | None = None
+        """An open MULTI."""
         self._is_watching = False
         self._is_tracking = False
         self._is_raw = False  # has subscribed: replies are not counted any more
@@ -116,11 +117,11 @@ class Dialogue:
 
     def _process_watched(self, rule: Rule, word: bytes, raw: bytes, now: float) -> bool:
         match rule:
-            case Rule.REFUSED | Rule.SUBSCRIBE if self._transaction is not None:
+            case Rule.REFUSED | Rule.SUBSCRIBE if self.transaction is not None:
                 return self._refuse_in_transaction()
             case Rule.REFUSED:
                 return self.refuse(b"-NOPERM this endpoint does not allow the '%b' command\r\n" % word.lower())
-            case _ if self._transaction is not None or self._is_raw:
+            case _ if self.transaction is not None or self._is_raw:
                 return self._forward(Kind.PLAIN, word, raw, now)
             case Rule.SUBSCRIBE:
                 return self._subscribe(raw)
@@ -142,7 +143,7 @@ class Dialogue:
                 raise AssertionError(rule)
 
     def _forward(self, kind: Kind, word: bytes, raw: bytes, now: float, *, effect: login.Effect | None = None) -> bool:
-        transaction = self._transaction
+        transaction = self.transaction
         if transaction is not None and transaction.is_broken:
             return self.refuse(NO_PRIMARY)
         if not self.can_send:
@@ -195,11 +196,11 @@ class Dialogue:
     def _begin_transaction(self, word: bytes, raw: bytes, now: float) -> bool:
         if not self.can_send or self.assurance.is_pending:
             return False  # a question inside the transaction would become part of it
-        self._transaction = Transaction(is_watched=self._is_watching)
+        self.transaction = Transaction(is_watched=self._is_watching)
         return self._forward(Kind.MEMBER, word, raw, now)
 
     def _end_transaction(self, rule: Rule, word: bytes, raw: bytes, now: float) -> bool:
-        transaction = self._transaction
+        transaction = self.transaction
         if transaction is None:
             return self._forward(Kind.PLAIN, word, raw, now)
         is_exec = rule is Rule.EXEC
@@ -228,7 +229,7 @@ class Dialogue:
         return True
 
     def _leave_transaction(self) -> None:
-        self._transaction = None
+        self.transaction = None
         self._is_watching = False
 
     def _effect_of_all(self, transaction: Transaction) -> login.Effect | None:
@@ -250,20 +251,20 @@ class Dialogue:
                 effect(own)
 
     def _refuse_in_transaction(self) -> bool:
-        assert self._transaction is not None
-        self._transaction.is_broken = True
+        assert self.transaction is not None
+        self.transaction.is_broken = True
         return self.refuse(_IN_TRANSACTION)
 
-    def break_off(self, word: bytes, raw: bytes, now: float) -> None:
-        """Answer a command that has waited too long."""
-        if self._transaction is not None:
-            self._transaction.is_broken = True  # the rest of it must not run without this part
+    def break_off(self, word: bytes, raw: bytes, now: float, reply: bytes = NO_PRIMARY) -> None:
+        """Answer a command that has waited too long, or cannot be executed now, with an error."""
+        if self.transaction is not None:
+            self.transaction.is_broken = True  # the rest of it must not run without this part
         if self.process(word, raw, now):
             return
         if word == b"MULTI":
-            self._transaction = Transaction(is_watched=self._is_watching)
-            self._transaction.is_broken = True
-        self.refuse(NO_PRIMARY)
+            self.transaction = Transaction(is_watched=self._is_watching)
+            self.transaction.is_broken = True
+        self.refuse(reply)
 
     # -- commands of the endpoint itself -----------------------------------------------------------------------------
 
@@ -276,7 +277,7 @@ class Dialogue:
                 return self._reset() if len(arguments) == 1 else self.refuse(login.wrong_number("reset"))
             case Rule.CLIENT:
                 return self._client(word, arguments, raw, now)
-            case _ if self._transaction is not None:
+            case _ if self.transaction is not None:
                 return self._refuse_in_transaction()
             case _ if self._is_raw:
                 return self._is_at_barrier and self.refuse(_WHILE_SUBSCRIBED)
@@ -352,11 +353,11 @@ class Dialogue:
         elif what == b"MAINT_NOTIFICATIONS":
             refusal = b"-ERR unknown subcommand '%b'. Try CLIENT HELP.\r\n" % arguments[1]
         if refusal:
-            if self._transaction is not None:
-                self._transaction.is_broken = True
+            if self.transaction is not None:
+                self.transaction.is_broken = True
             return self.refuse(refusal)
         effect = self._effect_of(word, raw)
-        if effect is None or self._transaction is not None:
+        if effect is None or self.transaction is not None:
             return self._forward(Kind.PLAIN, word, raw, now)
         return self._forward(Kind.STATE, word, raw, now, effect=effect)
 

@@ -34,7 +34,7 @@ async def _look(target: Target, secret: str) -> str:
                 is_last = setup.reply(buffer[start:end])
                 start = end
                 if setup.failure or is_last:
-                    return setup.failure
+                    return setup.failure or setup.busy.decode("utf-8", "replace").strip()
             buffer = buffer[start:]
     finally:
         writer.close()

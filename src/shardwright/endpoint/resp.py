@@ -330,6 +330,15 @@ def split_arguments(command: bytes) -> list[bytes]:
     return arguments
 
 
+def second_word(command: bytes) -> bytes:
+    """The second word of one complete command, upper case; empty when there is none, or it cannot be told."""
+    try:
+        arguments = split_arguments(command)
+    except ProtocolError:
+        return b""
+    return arguments[1].upper() if len(arguments) > 1 else b""
+
+
 def encode_command(*arguments: bytes) -> bytes:
     """A command as the servers read it."""
     return b"*%d\r\n" % len(arguments) + b"".join(b"$%d\r\n%b\r\n" % (len(a), a) for a in arguments)

@@ -5,15 +5,15 @@ Pure: no sockets, no clock. ``connection.py`` feeds it and carries out what it w
 processed now (a hold, no server, a barrier) waits as raw bytes, and nothing of it has had any effect.
 """
 
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from shardwright.endpoint.dialogue import Dialogue
 from shardwright.endpoint.gate import Gate, is_same_server
 from shardwright.endpoint.ledger import NO_PRIMARY, Entry, Kind, Transaction
 from shardwright.endpoint.protocol import HOLD_MAX_S, Target
-from shardwright.endpoint.resp import ERROR, PUSH, CommandScanner, ProtocolError, ReplyScanner, split_arguments
+from shardwright.endpoint.resp import ERROR, PUSH, CommandScanner, ProtocolError, ReplyScanner, second_word, split_arguments
 from shardwright.endpoint.setup import ConnectionState, Setup
+from shardwright.endpoint.words import BUSY_MAY_RUN
 
 LEAVE_S = 0.5
 """How long replies of a server that is no longer the target are awaited."""
@@ -31,17 +31,8 @@ class Phase(Enum):
     SETUP = auto()
     """Open, being checked: nothing of the client's has been sent."""
     READY = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Luggage:
-    """What travels with a connection from one process to another."""
-
-    is_authenticated: bool
-    state: ConnectionState
-    transaction: tuple[tuple[bytes, bytes], ...] | None
-    """An open MULTI and what is queued behind it, as (first word, bytes); None: none is open."""
-    is_transaction_broken: bool
+    BUSY = auto()
+    """The server is busy with a script: it could not be checked, and does nothing but end that script."""
 
 
 class Session(Dialogue):
@@ -122,7 +113,7 @@ class Session(Dialogue):
     @property
     def is_tied(self) -> bool:
         """Has state that cannot be moved to another server or process."""
-        transaction = self._transaction
+        transaction = self.transaction
         is_large = transaction is not None and transaction.bytes_kept > self.gate.limits.transaction
         return self._is_watching or self._is_tracking or self._is_raw or is_large or self.is_blocking
 
@@ -157,6 +148,12 @@ class Session(Dialogue):
         """What the client called itself."""
         command = self.state.settings.get("SETNAME")
         return split_arguments(command)[-1].decode("utf-8", "replace") if command else ""
+
+    @property
+    def unread(self) -> list[bytes | bytearray]:
+        """What the client sent and nobody has processed. The parts are the session's own: copy none of them, they may be
+        large, and change nothing behind it."""
+        return [*(raw for _, raw in self.ready), self._tail]
 
     def is_mere_body(self, size: int) -> bool:
         """The next ``size`` bytes from the client are the middle of a command: they cost next to nothing."""
@@ -232,7 +229,7 @@ class Session(Dialogue):
                 break
             self.ready.popleft()
             self._ready_bytes -= len(raw)
-        if self.assurance.may_ask and self.phase is Phase.READY and self._transaction is None:
+        if self.assurance.may_ask and self.phase is Phase.READY and self.transaction is None:
             self.to_backend += self.assurance.ask(now)
         if self._scanner.error and not self.ready and not self.is_closing:
             if self._said_protocol_error:
@@ -254,7 +251,7 @@ class Session(Dialogue):
                 self.gate.counts.held += max(1, len(self.ready))
         is_plain = (
             self.is_authenticated
-            and self._transaction is None
+            and self.transaction is None
             and not self._is_raw
             and ledger.order is None
             and not self._scanner.error
@@ -381,6 +378,9 @@ class Session(Dialogue):
             self._move_on(now)
         elif self._leaving_since is not None and self._is_at_barrier:
             self._leave(now)
+        elif self.phase is Phase.BUSY and not self.ledger.flight:
+            self.failure = ""
+            self.drop_backend()
         self.pump(now)
 
     def _receive_setup(self, data: bytes, ends: list[int], now: float) -> None:
@@ -401,20 +401,42 @@ class Session(Dialogue):
         else:
             return
         self._setup = None
+        if setup.busy:
+            self._meet_busy(setup, now)
+            return
         if self._is_shut_out():
             self.close()
             return
         self.failure = ""
         self.phase = Phase.READY
         self.gate.hellos[self.state.protocol] = setup.hello
-        self.to_backend += self.ledger.send_again(self._transaction, now)
+        self.to_backend += self.ledger.send_again(self.transaction, now)
         self.assurance.resume()
         self.pump(now)
         self._charge()
 
+    def _meet_busy(self, setup: Setup, now: float) -> None:
+        """Answer what waits as the busy server itself would; what can end its script goes to it. The next command finds out
+        anew."""
+        self.phase = Phase.BUSY
+        self.failure = "the server is busy: " + setup.busy[1:160].decode("utf-8", "replace").strip()
+        self.gate.hellos[self.state.protocol] = setup.hello
+        while self.ready and not (self.is_closing or self.is_stopped or self.ledger.flight):
+            word, raw = self.ready.popleft()
+            self._ready_bytes -= len(raw)
+            if self.transaction is None and (word, second_word(raw)) in BUSY_MAY_RUN:
+                self.to_backend.append(raw)
+                self.ledger.add(Entry(Kind.PLAIN, raw, now, word=word))
+            else:
+                self.break_off(word, raw, now, setup.busy)
+        if not self.ledger.flight:
+            self.drop_backend()
+        self._note(now)
+        self._charge()
+
     def backend_lost(self, now: float) -> None:
         """The server connection ended, or could not be opened."""
-        was_ready = self.phase is Phase.READY
+        was_ready = self.phase in (Phase.READY, Phase.BUSY)
         if was_ready and self.ledger.flight and not self.wants_drop and self._leaving_since is None:
             self._closed_by = self._target
         self._forget_backend()
@@ -556,32 +578,10 @@ class Session(Dialogue):
         self.drop_backend()
         self.close()
 
-    # -- passing -----------------------------------------------------------------------------------------------------
-
-    def pack(self) -> Luggage:
-        """What another process needs to go on with this connection, beside ``unread``. Only while it is frozen and quiet."""
-        transaction = self._transaction
-        return Luggage(
-            is_authenticated=self.is_authenticated,
-            state=self.state,
-            transaction=None if transaction is None else tuple((m.word, m.raw) for m in transaction.members),
-            is_transaction_broken=transaction is not None and transaction.is_broken,
-        )
-
-    @property
-    def unread(self) -> list[bytes | bytearray]:
-        """What the client sent and nobody has processed. The parts are the session's own: copy none of them, they may be
-        large, and change nothing behind it."""
-        return [*(raw for _, raw in self.ready), self._tail]
-
-    def unpack(self, luggage: Luggage) -> None:
-        """Become the connection that another process packed. What was unread is to be given to ``client_data`` next."""
-        self.is_authenticated = luggage.is_authenticated
-        self._scanner.is_stranger = not luggage.is_authenticated
-        self.state = luggage.state
-        self.ledger.use_protocol(luggage.state.protocol)
-        if luggage.transaction is not None:
-            self._transaction = Transaction(is_watched=False)
-            self._transaction.is_broken = luggage.is_transaction_broken
-            for word, raw in luggage.transaction:
-                self._transaction.add_done(word, raw)
+    def resume(self, state: ConnectionState, transaction: Transaction | None, *, is_authenticated: bool) -> None:
+        """A new session becomes the one that another process served: before it has seen a byte."""
+        self.is_authenticated = is_authenticated
+        self._scanner.is_stranger = not is_authenticated
+        self.state = state
+        self.ledger.use_protocol(state.protocol)
+        self.transaction = transaction

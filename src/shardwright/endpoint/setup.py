@@ -28,7 +28,7 @@ class ConnectionState:
 class Setup:
     """One conversation with a new server connection."""
 
-    __slots__ = ("_count", "_replies", "failure", "hello", "run_id", "sent")
+    __slots__ = ("_count", "_replies", "busy", "failure", "hello", "run_id", "sent")
 
     def __init__(self, secret: str, state: ConnectionState, *, run_id: str) -> None:
         self.run_id = run_id
@@ -37,6 +37,9 @@ class Setup:
         """Why this server is not (yet) the one; empty while it may be."""
         self.hello = b""
         """Its reply to HELLO."""
+        self.busy = b""
+        """What it answers while a script does not end; empty: it is not busy. It took our login, so it
+        is a server of this database; which one, and in which role, it does not say now."""
         commands = [
             encode_command(b"HELLO", b"%d" % state.protocol, b"AUTH", APPLICATION_USER, secret.encode()),
             encode_command(b"INFO", b"server", b"replication", b"persistence"),
@@ -57,9 +60,11 @@ class Setup:
                 self.hello = reply
                 if reply[0] == ERROR:
                     self.failure = "the server refuses our login: " + _words(reply)
+            case 2 if reply.startswith(b"-BUSY "):
+                self.busy = reply
             case 2:
                 self.failure = self.failure or check_info(reply, run_id=self.run_id)
-            case 3 if reply[0] == ERROR:
+            case 3 if reply[0] == ERROR and not self.busy:
                 self.failure = self.failure or "the server refuses the selected database: " + _words(reply)
             case _:
                 pass

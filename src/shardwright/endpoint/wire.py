@@ -10,8 +10,8 @@ from typing import Any
 
 from shardwright.endpoint.connection import Packed
 from shardwright.endpoint.gate import Hold
+from shardwright.endpoint.luggage import Luggage
 from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
-from shardwright.endpoint.session import Luggage
 from shardwright.endpoint.setup import ConnectionState
 from shardwright.model.ids import EndpointUid
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState

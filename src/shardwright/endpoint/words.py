@@ -107,6 +107,10 @@ NOT_PLAIN: Container[bytes] = RULES
 """What a chunk of commands that is forwarded whole must not contain."""
 NOT_PLAIN_WHEN_STRICT: Container[bytes] = _NotPlainWhenStrict()
 
+BUSY_MAY_RUN = ((b"SCRIPT", b"KILL"), (b"FUNCTION", b"KILL"), (b"FUNCTION", b"STATS"))
+"""What a server that is busy with a script or function still does, and must be asked for by new connections too: it changes
+no key, whichever server it reaches."""
+
 REFUSALS = (
     b"-READONLY You can't write",
     b"-NOREPLICAS Not enough",

@@ -21,7 +21,7 @@ from shardwright.plan.explain import Code, Unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import choose_endpoint, copy_request
 from shardwright.plan.proposal import Draft, MoveProposal, Unplaced
-from shardwright.plan.standing import GroupStanding, answers, group_standing, is_gone
+from shardwright.plan.standing import GroupStanding, answers, busy_reason, group_standing, is_busy, is_gone
 from shardwright.plan.waiting import told
 
 
@@ -200,7 +200,9 @@ class _Evacuation:
 
     def _plan_dead_primary(self, shard: Shard, group: SlotGroup, standing: GroupStanding) -> None:
         """Only a failover or a restart can bring the group back; both are decided elsewhere."""
-        if standing.coming or standing.proven:
+        if is_busy(self.view.servers.get(shard.uid)):
+            self.draft.waiting.append(busy_reason(self.view, shard))
+        elif standing.coming or standing.proven:
             self._wait_for_failover(shard, group)
         elif shard.node_uid in self.view.daemons and not shard.failure:
             self._wait(shard, Code.FAILOVER_PENDING, f"the only copy of slot group {group.uid} is being started again")
@@ -228,6 +230,9 @@ class _Evacuation:
 
     def _plan_orphan(self, shard: Shard, group: SlotGroup, primary: Shard, standing: GroupStanding) -> None:
         """A replica whose primary does not answer."""
+        if is_busy(self.view.servers.get(primary.uid)):
+            self.draft.waiting.append(busy_reason(self.view, primary))
+            return
         is_alive = answers(self.view, shard) is not False or bool(standing.coming or standing.proven)
         if is_alive or primary.node_uid in self.view.daemons:
             text, remedy = told(group, f"slot group {group.uid} waits for its primary, shard {primary.uid}")

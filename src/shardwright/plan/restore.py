@@ -14,7 +14,7 @@ from shardwright.plan.explain import Code, unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import copy_request
 from shardwright.plan.proposal import Draft, ReturnPlan
-from shardwright.plan.standing import Standing, answers, standing_of
+from shardwright.plan.standing import Standing, answers, busy_reason, is_busy, standing_of
 
 
 def plan_restore(view: ClusterView, snapshot: Snapshot) -> ReturnPlan:
@@ -78,7 +78,10 @@ class _Restoration:
             return
         primary = None if group.primary is None else self.view.shards.get(group.primary)
         if primary is None or not answers(self.view, primary):
-            self._wait(wanted, Code.FAILOVER_PENDING, f"slot group {group.uid} waits for its primary")
+            if primary is not None and is_busy(self.view.servers.get(primary.uid)):
+                self.draft.waiting.append(busy_reason(self.view, primary))
+            else:
+                self._wait(wanted, Code.FAILOVER_PENDING, f"slot group {group.uid} waits for its primary")
             return
         refusals = []
         is_only = len(copies) == 1

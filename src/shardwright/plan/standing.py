@@ -11,7 +11,8 @@ from enum import StrEnum
 
 from shardwright.model.database import GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.seen import Health, ProcessState
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
 
 SEEN_LATELY = timedelta(seconds=1)
@@ -105,6 +106,23 @@ def answers(view: ClusterView, shard: Shard) -> bool | None:
     if seen is None or seen.health == Health.UNKNOWN:
         return None
     return seen.health in (Health.OK, Health.LOADING)
+
+
+def is_busy(seen: ServerSeen | None) -> bool:
+    """Whether the server does not answer because it works: its process has used CPU since then. It is waited for."""
+    if seen is None or seen.unanswered_since is None or seen.cpu_active_at is None:
+        return False
+    return seen.cpu_active_at >= seen.unanswered_since
+
+
+def busy_reason(view: ClusterView, shard: Shard) -> Reason:
+    """Who keeps the server busy, as far as the endpoint processes know, and what helps."""
+    endpoints = [e.uid for e in view.endpoints_of(shard.database_uid)]
+    busy = [str(b) for p in view.endpoint_processes.values() for uid in endpoints for b in p.endpoint(uid).busy]
+    what = ", ".join(busy) if busy else "it uses CPU and does not answer"
+    text = f"the server of shard {shard.uid} on node {shard.node_uid} is busy: {what}"
+    remedy = "wait for the long command to end, or end it (SCRIPT KILL, FUNCTION KILL)"
+    return Reason("server_busy", text, Grade.SOFT_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
 
 
 def has_left(view: ClusterView, shard: Shard) -> bool:

@@ -11,9 +11,9 @@ import uvloop
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel
 from shardwright.endpoint.connection import Packed
+from shardwright.endpoint.luggage import Luggage
 from shardwright.endpoint.process import EndpointProcess
 from shardwright.endpoint.protocol import EndpointSpec
-from shardwright.endpoint.session import Luggage
 from shardwright.endpoint.setup import ConnectionState
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
 from shardwright.tasks import spawn

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from shardwright.endpoint.gate import Change, Gate
 from shardwright.endpoint.ledger import NO_PRIMARY, OUTCOME_UNKNOWN
+from shardwright.endpoint.luggage import pack, unpack
 from shardwright.endpoint.protocol import EndpointSpec, Target
 from shardwright.endpoint.resp import CommandScanner, bulk, encode_command
 from shardwright.endpoint.session import Phase, Session
@@ -187,7 +188,7 @@ def test_a_transaction_that_goes_to_another_process_sets_what_it_sets_there() ->
     play = opened().client(b"MULTI\r\nCLIENT SETNAME me\r\n").server(b"+OK\r\n+QUEUED\r\n")
     play.session.freeze()
     moved = Play()
-    moved.session.unpack(play.session.pack())
+    unpack(pack(play.session), moved.session)
     moved.client(b"EXEC\r\n").connect().server(b"+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n")
     assert (moved.session.name, moved.to_client()) == ("me", b"*1\r\n+OK\r\n")
 
@@ -296,8 +297,8 @@ def test_a_connection_is_packed_and_unpacked() -> None:
     play.client(b"EXEC\r\nGET")
     assert play.session.is_quiet
     other = Play(password="p")
-    luggage = luggage_from(luggage_to(play.session.pack()))
-    other.session.unpack(luggage)
+    luggage = luggage_from(luggage_to(pack(play.session)))
+    unpack(luggage, other.session)
     other.client(b"".join(play.session.unread)).client(b" n\r\n")
     other.connect()
     assert other.session.name == "me"

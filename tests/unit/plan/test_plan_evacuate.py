@@ -1,6 +1,7 @@
 """How a node is emptied: the cheapest safe way for every resource."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -8,7 +9,7 @@ from shardwright.model.action import ActionName, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, GroupPhase, Handoff, ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Reason
-from shardwright.model.seen import Health, ProcessState
+from shardwright.model.seen import BusyCommand, Health, ProcessState
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
 from shardwright.plan.explain import Code
 from shardwright.plan.proposal import MoveProposal
@@ -221,6 +222,20 @@ def test_a_dead_node_with_the_only_copy_cannot() -> None:
 
 def test_an_only_copy_that_crashed_is_waited_for_while_it_can_come_back() -> None:
     assert waits(plan(SINGLE.with_dead_shard(1))) == [Code.FAILOVER_PENDING]
+
+
+@pytest.mark.parametrize("node", [1, 2])
+def test_a_busy_primary_is_no_failover_and_who_keeps_it_busy_is_named(node: int) -> None:
+    silent = {"health": Health.TIMEOUT, "unanswered_since": NOW - timedelta(seconds=9), "cpu_active_at": NOW}
+    builder = PAIR.with_endpoints_seen().with_server(1, **silent)
+    processes = builder.view.endpoint_processes
+    (endpoint,) = processes[NodeUid(1)].endpoints
+    busy = replace(endpoint, busy=(BusyCommand("10.0.0.9:5 nightly-job", "EVAL", NOW - timedelta(seconds=14)),))
+    serving = {NodeUid(1): replace(processes[NodeUid(1)], endpoints=(busy,))}
+    view = builder.view.changed(endpoint_processes=processes | serving)
+    (reason,) = [r for r in plan(ClusterBuilder(view), node).waiting if r.code == "server_busy"]
+    assert "EVAL of 10.0.0.9:5 nightly-job since" in reason.text
+    assert "SCRIPT KILL" in reason.remedy
 
 
 def test_two_nodes_that_step_down_do_not_pass_roles_to_and_fro() -> None:

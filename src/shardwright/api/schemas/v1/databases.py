@@ -112,8 +112,8 @@ class IdleKeys(TypedDict):
 
 
 class DatabaseAnswer(IdleKeys):
-    """A database. Extensions: ``server``, ``strict``, ``notify_keyspace_events``, ``failure_reason``, ``waiting`` and ``reasons``
-    (what keeps it from serving as it should)."""
+    """A database. Extensions: ``server``, ``strict``, ``notify_keyspace_events``, ``failure_reason``, ``waiting``,
+    ``reasons`` (what keeps it from serving as it should)."""
 
     uid: int
     name: str
