@@ -208,9 +208,9 @@ class TestCluster(DemoCluster):
 
     __test__ = False
 
-    def __init__(self, base: str, faults: Path, *, nodes: int = 3) -> None:
+    def __init__(self, base: str, faults: Path, *, nodes: int = 3, server: str = "auto") -> None:
         environment = {VARIABLE: str(faults), "PYTHONPATH": str(SOURCES)}
-        super().__init__(nodes=nodes, address_base=base, environment=environment)
+        super().__init__(server=server, nodes=nodes, address_base=base, environment=environment)
         self.faults = faults
         self.layout = layout_of(self.directory)
         self.avoided: set[int] = set()
