@@ -14,7 +14,8 @@ from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
 from shardwright.model.commands import HandOff, PassEndpoint, SaveNow
 from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
-from shardwright.model.ids import ShardUid
+from shardwright.model.event import Event, Severity
+from shardwright.model.ids import EndpointUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
@@ -445,7 +446,8 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
     if not is_bound and (at_target is EndpointState.LISTENING or is_out):
         return Decision(writes=(Put(replace(endpoint, nodes=(move.to_node,))),))
     if is_bound and at_target is EndpointState.LISTENING and at_source in (EndpointState.ABSENT, EndpointState.BIND_FAILED):
-        return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
+        done = Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=()))
+        return Decision(writes=(done, *_ended_clients(move, source, endpoint.uid, now)))
     if source is None or not source.answers:
         if is_bound and at_target is EndpointState.LISTENING and source is not None and source.has_ended:
             return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
@@ -462,6 +464,18 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
         command = PassEndpoint(endpoint.uid, endpoint.database_uid, move.from_node, move.to_node)
         return Decision(commands=(command,), wake_at=now + timedelta(milliseconds=100))
     return Decision(wake_at=now + timedelta(seconds=1))
+
+
+def _ended_clients(
+    move: Move, source: EndpointProcessSeen | None, endpoint_uid: EndpointUid, now: datetime
+) -> tuple[Write, ...]:
+    """An event that names the clients whose connection could not be passed on."""
+    ended = () if source is None else source.endpoint(endpoint_uid).ended
+    if not ended:
+        return ()
+    text = f"endpoint {endpoint_uid} left node {move.from_node}; ended what could not be passed on: {', '.join(ended)}"
+    event = Event(now, "clients_ended", Severity.WARNING, text, database_uid=move.database_uid, action_uid=move.action_uid)
+    return (Put(event),)
 
 
 def _target_lost(move: Move) -> Reason:

@@ -11,6 +11,7 @@ from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
 from shardwright.model.commands import Attach, HandOff, PassEndpoint, SaveNow
 from shardwright.model.database import Endpoint, GroupPhase, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
+from shardwright.model.event import Event
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Reason
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessSeen, ProcessState
@@ -285,6 +286,31 @@ def test_an_endpoint_process_that_was_started_anew_has_nothing_to_pass() -> None
     builder = with_endpoint_states(replicated(), {1: EndpointState.ABSENT, 3: EndpointState.ABSENT})
     bound = next(w.record for w in decide(builder, rebind(MoveState.HANDOFF)).writes if isinstance(w, Put))
     assert bound.nodes == (3,)  # type: ignore[union-attr]
+
+
+def with_source(builder: ClusterBuilder, seen: EndpointProcessSeen) -> ClusterBuilder:
+    return ClusterBuilder(replace(builder.view, endpoint_processes={**builder.view.endpoint_processes, NodeUid(1): seen}))
+
+
+def test_a_silent_source_may_still_have_its_clients_and_only_one_that_has_ended_is_passed_over() -> None:
+    builder = with_endpoint_states(replicated(), {3: EndpointState.ABSENT})
+    move = rebind(MoveState.HANDOFF)
+    silent = with_source(builder, EndpointProcessSeen(NodeUid(1), NOW, answers=False))
+    assert decide(silent, move, later_s=60).writes == ()
+    ended = with_source(builder, EndpointProcessSeen(NodeUid(1), NOW, answers=False, has_ended=True))
+    bound = next(w.record for w in decide(ended, move).writes if isinstance(w, Put))
+    assert bound.nodes == (3,)  # type: ignore[union-attr]
+
+
+def test_clients_that_could_not_be_passed_on_are_named_in_an_event() -> None:
+    builder = with_endpoint_states(replicated(), {3: EndpointState.LISTENING})
+    bound = replace(builder.view.endpoints[EndpointUid("1:1")], nodes=(NodeUid(3),))
+    left = EndpointSeen(EndpointUid("1:1"), EndpointState.DRAINING, 1, ended=("10.0.0.9:5 nightly-job EVAL",))
+    passed = with_source(builder.with_records(bound), EndpointProcessSeen(NodeUid(1), NOW, answers=True, endpoints=(left,)))
+    decision = decide(passed, rebind(MoveState.HANDOFF))
+    assert move_after(decision).state is MoveState.DONE
+    (event,) = [w.record for w in decision.writes if isinstance(w, Put) and isinstance(w.record, Event)]
+    assert "10.0.0.9:5 nightly-job EVAL" in event.text
 
 
 def test_every_live_state_has_a_way_out_and_terminal_ones_have_none() -> None:
