@@ -102,6 +102,7 @@ class Agent:
         await self._shards.load(reported.processes if reported is not None else ())
         await self._endpoint.load()
         self._begin("agent: follow the store", self._follow_store())
+        self._begin("agent: watch the endpoint process", self._watch_endpoint())
         try:
             while True:
                 self._wake.clear()
@@ -131,8 +132,6 @@ class Agent:
         wait_s = await self._endpoint.ensure()
         if self._endpoint.needs_telling:
             self._begin("agent: tell the endpoint process", self._endpoint.tell(self._mirror.view), is_single=True)
-        stuck_after_s = self._mirror.view().policy.stuck_server_timeout_s
-        self._begin("agent: look at the endpoint process", self._endpoint.end_if_stuck(stuck_after_s), is_single=True)
         view, is_certain = await self._look_at_records()
         shards = view.shards_on(self.node_uid)
         for command in decide_shards(shards, self._shards.local(), is_certain=is_certain):
@@ -241,6 +240,11 @@ class Agent:
         while True:
             revision = await self._mirror.wait_change(revision)
             self._wake.set()
+
+    async def _watch_endpoint(self) -> None:
+        while True:
+            await self._clock.sleep(TURN_S)
+            await self._endpoint.end_if_stuck(self._mirror.view().policy.stuck_server_timeout_s)
 
     async def _sleep(self, seconds: float) -> None:
         try:
