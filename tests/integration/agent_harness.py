@@ -53,6 +53,9 @@ class ToldEndpoints:
     async def drop(self, node: NodeUid, endpoint: EndpointUid) -> None:
         raise Transient("test", "not here")
 
+    async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:
+        raise Transient("test", "not here")
+
     async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
         raise Transient("test", "not here")
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -398,6 +399,40 @@ def test_the_endpoint_process_is_back_at_once_and_told_what_to_serve(tmp_path: P
             await made.until(lambda: made.endpoints.served != [])
             await asyncio.sleep(0.3)
             assert made.mirror.view().node_seen[NODE].endpoint_process == second
+
+    run(tmp_path, scenario)
+
+
+def test_an_endpoint_process_that_stands_still_is_ended_and_another_one_started(tmp_path: Path) -> None:
+    async def scenario(made: World) -> None:
+        await made.put(replace(made.mirror.view().policy, stuck_server_timeout_s=1))
+        async with made.agent():
+            await made.until(lambda: (seen := made.seen()) is not None and seen.endpoint_process is not None)
+            first = made.mirror.view().node_seen[NODE].endpoint_process
+            made.endpoints.answers = False
+            await made.until(lambda: made.mirror.view().node_seen[NODE].endpoint_process not in (None, first))
+        assert first is not None
+        assert not is_running(first)
+
+    run(tmp_path, scenario)
+
+
+def test_an_agent_with_nothing_to_do_rests(tmp_path: Path) -> None:
+    async def scenario(made: World) -> None:
+        async with made.agent() as agent:
+            await made.until(lambda: (seen := made.seen()) is not None and seen.endpoint_process is not None)
+            turns = 0
+            turn = agent.turn
+
+            async def counted() -> float:
+                nonlocal turns
+                turns += 1
+                return await turn()
+
+            agent.turn = counted  # type: ignore[method-assign]
+            began = time.monotonic()
+            await made.until(lambda: turns >= 3)
+            assert time.monotonic() - began > 1.0
 
     run(tmp_path, scenario)
 
