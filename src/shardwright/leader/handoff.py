@@ -1,4 +1,4 @@
-"""Performs a handoff: prove, intend, hold, fence, promote, release, demote, verify, commit; or undoes it.
+"""Performs a handoff: prove, calm, intend, hold, fence, promote, release, demote, verify, commit; or undoes it.
 
 Owns the order of the steps (design section 5, *Handoff*); what is proven and what a successor does are decided in
 ``actions/handoff.py``. Called by the applier, one handoff of a database at a time. It must never lift a fence or release an
