@@ -41,7 +41,7 @@ check: $(VENV)/.dev ## format, lint, types, import rules, unit and property test
 	@$(BIN)/lint-imports
 	@exec $(BIN)/python -m pytest -q -n 2 tests/unit tests/property
 
-bench: $(VENV)/.dev ## handoff pause, evacuation, endpoint, reaction, strict mode, each as a ratio; writes bench/results/ (10 minutes at most)
+bench: $(VENV)/.dev ## handoff pause, evacuation, endpoint, reaction, passing, strict mode, each as a ratio; writes bench/results/ (10 minutes at most)
 	@exec $(BIN)/python -m bench $(ARGS)
 
 sim: $(VENV)/.dev ## the whole cluster simulated: one seed, a line for each event (SEED=1)

@@ -16,7 +16,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from bench import endpoint, evacuation, handoff, machine, planner, reaction, report, strict
+from bench import endpoint, evacuation, handoff, machine, passing, planner, reaction, report, strict
 from bench.bare import BareFailed
 from bench.clients import ClientFailed
 from bench.context import HANDOFFS, Context
@@ -33,6 +33,7 @@ PARTS: dict[str, Callable[[Context], PartResult]] = {
     evacuation.NAME: evacuation.measure,
     endpoint.NAME: endpoint.measure,
     reaction.NAME: reaction.measure,
+    passing.NAME: passing.measure,
     strict.NAME: strict.measure,
     planner.NAME: planner.measure,
 }

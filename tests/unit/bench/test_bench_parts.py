@@ -3,7 +3,7 @@
 from array import array
 
 import pytest
-from bench import endpoint, evacuation, handoff, reaction, strict
+from bench import endpoint, evacuation, handoff, passing, reaction, strict
 from bench.bare import BareFailed, opened
 from bench.clients import rates_of
 from bench.handoff import Run, Window, stamp
@@ -155,6 +155,13 @@ def test_the_endpoint_is_compared_with_a_direct_connection() -> None:
     assert throughput.to_floor == pytest.approx(0.5)
     assert server.to_floor == pytest.approx(2.0)
     assert both.ours == pytest.approx(35.0)
+
+
+def test_the_busy_clients_wait_has_a_goal_for_the_median_of_the_moves() -> None:
+    part = passing.report([20.0, 30.0, 90.0], [5.0, 6.0, 7.0], [1.0, 2.0, 3.0], idle=8_000)
+    assert [(f.ours, f.floor) for f in part.figures[:2]] == [(30.0, 6.0), (90.0, 7.0)]
+    assert part.figures[0].goal is not None
+    assert part.figures[0].goal.is_met
 
 
 def test_reactions_have_a_goal_for_their_99th_percentile() -> None:
