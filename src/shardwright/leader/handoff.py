@@ -206,7 +206,7 @@ class Handoffs:
             await self._hold(attempt)
         attempt.fence_began = self.clock.monotonic()
         async with step(self.probe, "handoff:fence"):
-            attempt.fenced = await _after(old.pause_writes(PAUSE_S), old.fence(), old.info())
+            attempt.fenced = await _after(old.pause_writes(PAUSE_S), old.fence(), *_cut_off(attempt, old), old.info())
         if attempt.fenced.role is not Role.PRIMARY or not attempt.fenced.is_fenced:
             raise _NotNow(Reason("fence_failed", "the old primary does not show its fence", Grade.SOFT_LIMIT))
         async with step(self.probe, "handoff:compare"):
@@ -359,6 +359,13 @@ async def _after(*calls: Awaitable[Any]) -> Any:
         if isinstance(one, BaseException):
             raise one
     return found[-1]
+
+
+def _cut_off(attempt: Attempt, old: ManagementSession) -> tuple[Awaitable[None], ...]:
+    """Behind the fence: end what clients have open there, if an endpoint process did not hold. One that was started in its
+    place may have sent scripts, which the pause postpones. Should this leader die, they would run when the pause expires,
+    under the fence, where a script that catches its errors answers OK and has written nothing."""
+    return (old.end_application_connections(),) if attempt.not_held else ()
 
 
 def _passed_on(group: SlotGroup, attempt: Attempt, after: ServerSeen) -> SlotGroup:
