@@ -108,6 +108,14 @@ class Checker:
         if len(chain.required) > 600:
             del chain.required[:300]
 
+    def acknowledged_unwritten(self, number: int, server: SimServer) -> None:
+        """A script was refused while it ran, and its client was told that it has written."""
+        self.fail(
+            "no_write_lost",
+            f"shard {server.shard_uid} ({server.role}, fenced {server.is_fenced}) refused write {number} inside a script, "
+            "which was acknowledged",
+        )
+
     def server_died(self, server: SimServer, *, planned: bool) -> None:
         """What only a server that died unplanned held may be lost."""
         chain = self.chains.get(server.group_uid)

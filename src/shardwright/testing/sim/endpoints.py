@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from shardwright.clock import Clock
-from shardwright.endpoint.gate import Change, Gate, Hold
+from shardwright.endpoint.gate import Change, Gate, Hold, is_same_server
 from shardwright.endpoint.protocol import (
     CALL_TIMEOUT_S,
     CALM_S,
@@ -31,7 +31,7 @@ from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState
 from shardwright.testing.sim.loop import SimProcess
 from shardwright.testing.sim.network import Answer, NoReply, Refused
-from shardwright.testing.sim.server import Outcome, Position
+from shardwright.testing.sim.server import Connection, Outcome, Position, SimServer
 from shardwright.testing.sim.world import World, WriteAttempt
 
 LOOK_AGAIN_S = 0.2
@@ -52,6 +52,8 @@ class Served:
         self.in_flight: list[WriteAttempt] = []
         self.retry_is_due = False
         self.asks = False
+        self.connections: dict[bool, tuple[Target, Connection]] = {}
+        """To the server, one for scripts and one for other writes: a plain refusal makes its own connection leave."""
 
     # -- the listener --------------------------------------------------------------------------------------------------
 
@@ -92,16 +94,29 @@ class Served:
             self.in_flight.append(write)  # Else its client has closed the connection: what was read is sent all the same.
         world = self.world
         node = world.node_at(target.address)
-        world.loop.at(0.0001 + world.rng.random() * 0.0003, self._arrive, write, target, node)
+        delay = 0.0001 + world.rng.random() * 0.0003
+        world.loop.at(delay, self._arrive, write, target, node, self._connection(write, target))
 
-    def _arrive(self, write: WriteAttempt, target: Target, node: int) -> None:
+    def _connection(self, write: WriteAttempt, target: Target) -> Connection | None:
+        """The one that leads there; None: it must be opened."""
+        leads_to, connection = self.connections.get(write.hides_refusal, (None, None))
+        if connection is None or connection.is_ended or not is_same_server(leads_to, target):
+            self.connections.pop(write.hides_refusal, None)
+            return None
+        return connection
+
+    def _arrive(self, write: WriteAttempt, target: Target, node: int, connection: Connection | None) -> None:
         world = self.world
         own = self.owner.node_uid
         if not world.network.passes(own, node):
             return
         server = world.listener(target.address, target.port)
-        if server is None or (target.run_id and server.run_id != target.run_id):
-            world.loop.at(0.0001, self._refused, write, process=self.owner.process)
+        is_it = server is not None and (not target.run_id or server.run_id == target.run_id)
+        if server is None or not is_it or (connection is not None and connection.server is not server):
+            self._lost(write, connection)
+            return
+        if connection is None:
+            world.loop.at(0.0, self._set_up, write, target, server, process=server.process)
             return
         chosen = server
 
@@ -113,29 +128,69 @@ class Served:
                     write,
                     outcome,
                     position,
-                    chosen,
+                    connection,
                     process=self.owner.process,
                 )
 
+        def execute() -> None:
+            if connection.is_ended:
+                answer(Outcome.SILENT, None)
+            else:
+                chosen.write(answer, hides_refusal=write.hides_refusal)
+
         if server.process.is_frozen:
-            world.loop.at(0.0, server.write, answer, process=server.process)
+            world.loop.at(0.0, execute, process=server.process)
         else:
-            server.write(answer)
+            execute()
+
+    def _set_up(self, write: WriteAttempt, target: Target, server: SimServer) -> None:
+        """A new connection is checked before anything is sent on it. What the checks saw is one way back and one way there
+        old when the write arrives; older when this process stands still meanwhile."""
+        world = self.world
+        if not server.is_open or self.is_ended or not world.network.passes(server.node_uid, self.owner.node_uid):
+            self._lost(write, None)
+            return
+        connection = server.connect()
+        self.connections[write.hides_refusal] = (target, connection)
+        delay = 0.0001 + world.rng.random() * 0.0003
+        world.loop.at(delay, self._checked, write, target, connection, process=self.owner.process)
+
+    def _checked(self, write: WriteAttempt, target: Target, connection: Connection) -> None:
+        """The checks have passed: now the write itself."""
+        world = self.world
+        delay = 0.0001 + world.rng.random() * 0.0003
+        if self.gate.is_open and self.gate.target == target:
+            world.loop.at(delay, self._arrive, write, target, connection.server.node_uid, connection)
+        else:
+            self._refused(write)
+
+    def _lost(self, write: WriteAttempt, connection: Connection | None) -> None:
+        """It did not arrive at a server."""
+        self._leave(write, connection)
+        self.world.loop.at(0.0001, self._refused, write, process=self.owner.process)
+
+    def _leave(self, write: WriteAttempt, connection: Connection | None) -> None:
+        """Open another connection for what comes next."""
+        if connection is not None and self.connections.get(write.hides_refusal, (None, None))[1] is connection:
+            del self.connections[write.hides_refusal]
 
     def _refused(self, write: WriteAttempt) -> None:
         if write in self.in_flight:
             self.in_flight.remove(write)
             self._hold_back(write)
 
-    def _reply(self, write: WriteAttempt, outcome: Outcome, position: Position | None, server: Any) -> None:
+    def _reply(self, write: WriteAttempt, outcome: Outcome, position: Position | None, connection: Connection) -> None:
         if write not in self.in_flight:
             return
         self.in_flight.remove(write)
         match outcome:
             case Outcome.DONE:
                 assert position is not None
-                self.world.acknowledged(write, position, server)
+                self.world.acknowledged(write, position, connection.server)
+            case Outcome.HIDDEN:
+                self.world.hidden(write, connection.server)
             case Outcome.REFUSED:
+                self._leave(write, connection)
                 self._hold_back(write)
             case Outcome.NO_ROOM:
                 self.world.writers.answered(write, False)

@@ -44,6 +44,8 @@ class WriteAttempt:
     held_at: float = -1.0
     is_answered: bool = False
     sent_at: float = 0.0
+    hides_refusal: bool = False
+    """A script that catches its errors: refused while it runs, it answers as if it had written."""
 
 
 class StoreClock:
@@ -236,6 +238,12 @@ class World:
         self.log(f"write {write.number} acknowledged by {server.shard_uid} at {position.offset}", quiet=True)
         self.writers.answered(write, True)
         self.checker.acknowledged(position, server)
+
+    def hidden(self, write: WriteAttempt, server: SimServer) -> None:
+        """A client has an answer that is not true."""
+        if not write.is_answered:
+            self.writers.answered(write, True)
+            self.checker.acknowledged_unwritten(write.number, server)
 
     def command(self, owner: Any, server: SimServer | None, name: str, when: str) -> None:
         """A leader is about to send a command, or has its reply."""

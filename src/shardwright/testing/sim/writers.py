@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from shardwright.testing.sim.endpoints import Served
 
 TIMEOUT_S = 6.0
+SCRIPT_EACH = 3
+"""One of so many writes is a script that catches its errors."""
 
 
 class Writers:
@@ -51,6 +53,7 @@ class Writers:
         world = self.world
         self._number += 1
         write = WriteAttempt(self._number, uid, sent_at=world.loop.now)
+        write.hides_refusal = self._number % SCRIPT_EACH == 0
         holders = world.holders_of(self._ports[uid])
         if not holders:
             self.answered(write, False)

@@ -4,11 +4,23 @@ Each mutant replaces a piece of the product by a wrong one for as long as it is 
 did not know the trap: see ``handoffs``, ``successors``, ``roles``, ``plans``; ``situations`` has what some of them need.
 """
 
-from shardwright.testing.sim.mutants import handoffs, plans, roles, successors
+from shardwright.testing.sim.mutants import endpoints, handoffs, plans, roles, successors
 from shardwright.testing.sim.mutants.registry import MUTANTS, Mutant, Situation, hunt
 
 RIGHT = Mutant("the_right_product", lambda: ())
 SITUATIONS = tuple(dict.fromkeys(m.situation for m in MUTANTS if m.situation is not None))
 """The right product walks through every one of them."""
 
-__all__ = ["MUTANTS", "RIGHT", "SITUATIONS", "Mutant", "Situation", "handoffs", "hunt", "plans", "roles", "successors"]
+__all__ = [
+    "MUTANTS",
+    "RIGHT",
+    "SITUATIONS",
+    "Mutant",
+    "Situation",
+    "endpoints",
+    "handoffs",
+    "hunt",
+    "plans",
+    "roles",
+    "successors",
+]
