@@ -26,8 +26,10 @@ from shardwright.testing.sim.store import CentralStore
 
 if TYPE_CHECKING:
     from shardwright.testing.sim.checker import Checker
+    from shardwright.testing.sim.clients import Client
     from shardwright.testing.sim.daemon import SimDaemon
-    from shardwright.testing.sim.endpoints import Served, SimEndpointProcess
+    from shardwright.testing.sim.endpoints import SimEndpointProcess
+    from shardwright.testing.sim.served import Served
     from shardwright.testing.sim.writers import Writers
 
 VIEWS_KEPT = 16
@@ -44,6 +46,8 @@ class WriteAttempt:
     held_at: float = -1.0
     is_answered: bool = False
     sent_at: float = 0.0
+    client: "Client | None" = None
+    """Whose connection it came over; None: one of its own."""
     hides_refusal: bool = False
     """A script that catches its errors: refused while it runs, it answers as if it had written."""
 
@@ -73,6 +77,7 @@ class Tally:
     points: Counter[str] = field(default_factory=Counter)
     struck: Counter[str] = field(default_factory=Counter)
     writes: Counter[str] = field(default_factory=Counter)
+    clients: Counter[str] = field(default_factory=Counter)
     transitions: Counter[str] = field(default_factory=Counter)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from shardwright.testing.sim.world import World, WriteAttempt
 
 if TYPE_CHECKING:
-    from shardwright.testing.sim.endpoints import Served
+    from shardwright.testing.sim.served import Served
 
 TIMEOUT_S = 6.0
 SCRIPT_EACH = 3
@@ -78,6 +78,8 @@ class Writers:
         if write.is_answered:
             return
         write.is_answered = True
+        if write.client is not None:
+            write.client.answered(write)
         self.world.tally.writes["acknowledged" if outcome else "refused" if outcome is False else "unknown"] += 1
         if outcome:
             self.failing_since.pop(write.database_uid, None)
