@@ -84,6 +84,13 @@ def cut(world: World, client: Client) -> None:
         client.on_cut()
 
 
+def leave(client: Client) -> None:
+    """It closes its connection."""
+    client.is_gone = True
+    if client.served is not None:
+        client.served.forget_client(client)
+
+
 class Pipeline:
     """A client of a database that never waits for a reply: so much is in flight that a drain alone is not enough. Connects
     again when its connection ends."""

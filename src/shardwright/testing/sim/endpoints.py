@@ -100,6 +100,9 @@ class SimEndpointProcess:
 class SimEndpoints:
     """``Endpoints`` of one leader."""
 
+    notices_who_has_left = True
+    """A process that is late with a hold looks whether its caller still waits for it."""
+
     def __init__(self, world: World, *, process: SimProcess, place: int, clock: Clock) -> None:
         self.world = world
         self.process = process
@@ -191,7 +194,7 @@ class SimEndpoints:
         has_left = False
 
         def do(process: SimEndpointProcess) -> Any:
-            if has_left:
+            if has_left and self.notices_who_has_left:
                 return lambda answer: None  # a hold whose caller has left is not begun
             served = process.known(endpoint)
             served.begin_hold(old, new)

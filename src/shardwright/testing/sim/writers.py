@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from shardwright.testing.sim.clients import Pipeline
 from shardwright.testing.sim.world import World, WriteAttempt
 
 if TYPE_CHECKING:
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
 TIMEOUT_S = 6.0
 SCRIPT_EACH = 3
 """One of so many writes is a script that catches its errors."""
+
+PIPELINE_DRAIN_S = 0.15
+"""Longer than a drain: a handoff needs the pipeline calmed."""
+PIPELINE_UID = 1000
 
 
 class Writers:
@@ -20,6 +25,9 @@ class Writers:
         self.calm_s = calm_s
         self.busy_s = busy_s
         self.is_over = False
+        self.has_pipelines = False
+        """Beside the writer of every second database there is a client with a long pipeline."""
+        self._pipelines: dict[int, Pipeline] = {}
         self.failing_since: dict[int, float] = {}
         self._number = 0
         self._ports: dict[int, int] = {}
@@ -30,8 +38,12 @@ class Writers:
         for uid in sorted(ports.keys() - self._ports.keys()):
             self._chains[uid] = 0
             self.world.loop.at(0.5, self._write, uid, 0)
+            if self.has_pipelines and uid % 2:
+                self._pipelines[uid] = Pipeline(self.world, PIPELINE_UID + uid, ports[uid], drain_s=PIPELINE_DRAIN_S)
         for uid in self._ports.keys() - ports.keys():
             self.failing_since.pop(uid, None)
+            if uid in self._pipelines:
+                self._pipelines.pop(uid).is_over = True
         self._ports = dict(ports)
 
     def hurry(self, uid: int) -> None:
