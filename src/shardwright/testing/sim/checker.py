@@ -381,6 +381,7 @@ class Checker:
         """``completed`` means: nothing that had to leave is on the node."""
         parameters = action["parameters"]
         node = action["node_uid"]
+        self._clients_have_left(action)
         everything = action["name"] == "remove" or (
             action["name"] == "maintenance_on" and parameters["evict_replicas"] and parameters["evict_databases"] is None
         )
@@ -398,6 +399,18 @@ class Checker:
                 self.fail(
                     "completed", f"{action['name']} of node {node} completed and endpoint {endpoint['uid']} is bound to it"
                 )
+
+    def _clients_have_left(self, action: Json) -> None:
+        """No client is still connected through an endpoint process that the endpoint was taken from."""
+        node = action["node_uid"]
+        process = self.world.endpoint_process(node)
+        if process is None or action["name"] == "maintenance_off" or f"daemons/{node:08d}" not in self.tables["daemons"]:
+            return
+        bound = {e["uid"] for e in self.tables["endpoints"].values() if node in e["nodes"]}
+        for uid, served in process.endpoints.items():
+            left = served.seen().connections
+            if uid not in bound and served.is_draining and left:
+                self.fail("completed", f"{action['name']} of node {node} completed and {left} clients of {uid} are there")
 
     def _is_recorded(self, server: SimServer) -> bool:
         shard = self.tables["shards"].get(f"shards/{server.shard_uid:08d}")

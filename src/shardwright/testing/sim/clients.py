@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HOLD, CALM, PASSING = "hold", "calm", "passing"
 """Why a connection is stopped."""
+ENDED = "the endpoint ended"
 CONNECT_S = 0.5
 """A client without a connection tries again so often."""
 
@@ -71,15 +72,15 @@ class Client:
             self.writes.remove(write)
 
 
-def cut(world: World, client: Client) -> None:
-    """Its connection has ended without its doing."""
+def cut(world: World, client: Client, why: str) -> None:
+    """Its connection has ended without its doing. ``why`` is counted."""
     if client.is_gone:
         return
     client.is_gone = True
     client.served = None
-    world.tally.clients["disconnected"] += 1
+    world.tally.clients[f"disconnected: {why}"] += 1
     for write in list(client.writes):
-        world.writers.answered(write, None)
+        world.writers.answered(write, None, why)
     if client.on_cut is not None:
         client.on_cut()
 

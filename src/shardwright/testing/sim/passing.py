@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from shardwright.endpoint.departures import Departures, Orders, Standing
 from shardwright.endpoint.gate import Change
-from shardwright.testing.sim.clients import HOLD, PASSING, Client, cut
+from shardwright.testing.sim.clients import ENDED, HOLD, PASSING, Client, cut
 
 if TYPE_CHECKING:
     from shardwright.testing.sim.endpoints import SimEndpointProcess
@@ -67,7 +67,7 @@ class Passing:
         """The source has ended, and what is on its way with it."""
         self.is_over = True
         for client in self._packed:
-            cut(self.source.world, client)
+            cut(self.source.world, client, ENDED)
 
     def _at(self, delay: float, call: Callable[..., object], *args: object) -> None:
         self.source.world.loop.at(delay, call, *args, process=self.source.owner.process)
@@ -126,7 +126,7 @@ class Passing:
 
     def _end(self, client: Client) -> None:
         self.source.forget_client(client)
-        cut(self.source.world, client)
+        cut(self.source.world, client, "could not be passed on")
 
     # -- on the way ----------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from shardwright.endpoint.protocol import (
 )
 from shardwright.model.database import Role
 from shardwright.model.seen import EndpointSeen, EndpointState
-from shardwright.testing.sim.clients import CALM, HOLD, Client, cut, join
+from shardwright.testing.sim.clients import CALM, ENDED, HOLD, Client, cut, join
 from shardwright.testing.sim.passing import Passing
 from shardwright.testing.sim.server import Connection, Outcome, Position, SimServer
 from shardwright.testing.sim.world import WriteAttempt
@@ -76,7 +76,7 @@ class Served:
     def take(self, write: WriteAttempt) -> None:
         """A client's command has arrived."""
         if self.is_ended:
-            self.world.writers.answered(write, None)
+            self.world.writers.answered(write, None, ENDED)
             return
         write.held_at = -1.0
         self._forward(write)
@@ -195,7 +195,7 @@ class Served:
                 self._leave(write, connection)
                 self._hold_back(write)
             case Outcome.NO_ROOM:
-                self.world.writers.answered(write, False)
+                self.world.writers.answered(write, False, "no room")
             case Outcome.SILENT:
                 self._silent(write)
         self._came_in(write)
@@ -204,10 +204,10 @@ class Served:
         """The server closed the connection and lives: it meant this client."""
         client = write.client
         if client is None:
-            self.world.writers.answered(write, None)
+            self.world.writers.answered(write, None, "the server closed the connection")
         else:
             self.clients.pop(client.uid, None)
-            cut(self.world, client)
+            cut(self.world, client, "the server closed the connection")
 
     def _hold_back(self, write: WriteAttempt) -> None:
         """It certainly was not executed: keep it for a server that will."""
@@ -217,7 +217,7 @@ class Served:
         if write.held_at < 0:
             write.held_at = now
         if now - write.held_at >= HOLD_MAX_S or self.is_ended:
-            self.world.writers.answered(write, False)
+            self.world.writers.answered(write, False, "held for too long")
             return
         self.held.append(write)
         if not self.retry_is_due:
@@ -265,7 +265,7 @@ class Served:
     def adopt(self, client: Client) -> None:
         """A connection that another process served, or this one until it was packed."""
         if self.is_ended:
-            cut(self.world, client)
+            cut(self.world, client, ENDED)
             return
         client.served = self
         if client.uid >= 0:
@@ -371,9 +371,9 @@ class Served:
         if self.passing is not None:
             self.passing.ended()
         for client in list(self.clients.values()):
-            cut(self.world, client)
+            cut(self.world, client, ENDED)
         self.clients.clear()
         for write in (*self.held, *self.in_flight):
-            self.world.writers.answered(write, None)
+            self.world.writers.answered(write, None, ENDED)
         self.held.clear()
         self.in_flight.clear()

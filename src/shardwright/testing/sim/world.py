@@ -78,6 +78,7 @@ class Tally:
     struck: Counter[str] = field(default_factory=Counter)
     writes: Counter[str] = field(default_factory=Counter)
     clients: Counter[str] = field(default_factory=Counter)
+    """What clients saw of it: errors and ends of connections, by cause."""
     transitions: Counter[str] = field(default_factory=Counter)
 
 

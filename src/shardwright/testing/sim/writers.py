@@ -68,7 +68,7 @@ class Writers:
         write.hides_refusal = self._number % SCRIPT_EACH == 0
         holders = world.holders_of(self._ports[uid])
         if not holders:
-            self.answered(write, False)
+            self.answered(write, False, "nothing listens")
             return
         served: Served = holders[0]
         write.served = served
@@ -83,15 +83,17 @@ class Writers:
         if not write.is_answered:
             if write.served is not None:
                 write.served.forget(write)
-            self.answered(write, None)
+            self.answered(write, None, "no answer in time")
 
-    def answered(self, write: WriteAttempt, outcome: bool | None) -> None:
-        """Acknowledged, refused (False), or nobody knows (None)."""
+    def answered(self, write: WriteAttempt, outcome: bool | None, why: str = "") -> None:
+        """Acknowledged, refused (False), or nobody knows (None). ``why`` is counted."""
         if write.is_answered:
             return
         write.is_answered = True
         if write.client is not None:
             write.client.answered(write)
+        if why:
+            self.world.tally.clients[f"{'refused' if outcome is False else 'unknown'}: {why}"] += 1
         self.world.tally.writes["acknowledged" if outcome else "refused" if outcome is False else "unknown"] += 1
         if outcome:
             self.failing_since.pop(write.database_uid, None)

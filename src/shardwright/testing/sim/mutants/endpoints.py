@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from shardwright.actions import move
 from shardwright.endpoint import departures
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader import handoff
@@ -12,6 +14,7 @@ from shardwright.testing.sim.mutants.client_situations import (
     a_busy_client_among_thousands,
     a_long_pipeline,
     an_endpoint_process_that_is_late,
+    an_endpoint_process_that_stands_still_while_it_is_passed_on,
     clients_that_never_come_in,
 )
 from shardwright.testing.sim.mutants.registry import Patch, mutant_in
@@ -81,3 +84,14 @@ def goes_on_without_the_hold_of_a_late_process() -> Sequence[Patch]:
 @mutant_in(an_endpoint_process_that_is_late)
 def begins_a_hold_whose_caller_has_left() -> Sequence[Patch]:
     return [(SimEndpoints, "notices_who_has_left", False)]
+
+
+@mutant_in(an_endpoint_process_that_stands_still_while_it_is_passed_on)
+def takes_a_silent_endpoint_process_for_ended() -> Sequence[Patch]:
+    right = move._rebind
+
+    def rebind(chosen: Any, view: Any, now: Any) -> Any:
+        processes = {node: replace(p, has_ended=not p.answers) for node, p in view.endpoint_processes.items()}
+        return right(chosen, replace(view, endpoint_processes=processes), now)
+
+    return [(move, "_rebind", rebind)]
