@@ -1,12 +1,14 @@
 """Scenarios of endpoint processes: what their clients have under way while something happens to a process or its leader."""
 
 import pytest
-from sim_scenarios import at_point, cluster, primary_node
+from sim_scenarios import at_point, cluster, ended, primary_node
 
 from shardwright.model.database import Role
 from shardwright.testing.sim.checker import Violation
+from shardwright.testing.sim.clients import Client, Talker, join
 from shardwright.testing.sim.daemon import SimDaemon
 from shardwright.testing.sim.mutants.situations import an_endpoint_process_started_again_before_the_leader_dies
+from shardwright.testing.sim.served import Served
 from shardwright.testing.sim.server import Outcome, Position, SimServer
 from shardwright.testing.sim.simulation import Simulation, quiet
 
@@ -81,4 +83,73 @@ def test_a_leader_that_dies_behind_the_fence_of_endpoints_that_hold_loses_nothin
     simulation.operator.action(primary_node(simulation), "enslave_node")
     simulation.run_for(60.0)
     simulation.rest()
+    simulation.end()
+
+
+def _listening(simulation: Simulation) -> Served:
+    record = simulation.world.checker.database(1)
+    assert record is not None
+    (served,) = simulation.world.holders_of(record["port"])
+    return served
+
+
+def _with_idle_clients(count: int) -> tuple[Simulation, list[Client]]:
+    simulation = cluster()
+    served = _listening(simulation)
+    return simulation, [join(served, Client(uid)) for uid in range(count)]
+
+
+def test_a_process_that_dies_while_it_takes_connections_ends_those_that_it_has() -> None:
+    """The others go on where they were, and are passed to the next process."""
+    simulation, clients = _with_idle_clients(1000)
+    source = _listening(simulation)
+
+    def strike(daemon: SimDaemon) -> None:
+        target = _listening(simulation)
+        assert target is not source
+        target.owner.process.kill()
+
+    at_point(simulation, "pass:after", strike)
+    simulation.operator.action(primary_node(simulation), "enslave_node")
+    simulation.run_for(60.0)
+    simulation.rest()
+    target = _listening(simulation)
+    left = [c for c in clients if not c.is_gone]
+    assert 0 < len(left) < 1000
+    assert all(c.served is target for c in left)
+    assert ended(simulation) == ["step_down completed"]
+    simulation.end()
+
+
+def test_the_busiest_connection_is_passed_first_and_waits_least() -> None:
+    simulation, clients = _with_idle_clients(3000)
+    source = _listening(simulation)
+    talker = Talker(simulation.world, 5000, 1, pause_s=0.005, wait_max_s=0.1)
+    join(source, talker)
+    talker.begin()
+    passed_before: list[int] = []
+
+    def look() -> None:
+        if talker.served is source:
+            simulation.world.loop.at(0.001, look)
+        else:
+            passed_before.append(sum(c.served is not source for c in clients))
+
+    look()
+    simulation.operator.action(primary_node(simulation), "enslave_node")
+    simulation.run_for(20.0)
+    assert passed_before
+    assert passed_before[0] < 100
+    assert all(c.served is talker.served for c in clients)
+    simulation.end()
+
+
+def test_a_calmed_pipeline_goes_on_by_itself_when_no_hold_comes() -> None:
+    simulation = cluster()
+    served = _listening(simulation)
+    pipeline = join(served, Client(1, 0.15))
+    served.calm()
+    assert pipeline.drained_at == pytest.approx(simulation.world.loop.now + 0.15)
+    simulation.run_for(2.0)
+    assert pipeline.stopped_at == float("inf")
     simulation.end()

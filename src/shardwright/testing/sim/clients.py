@@ -129,7 +129,10 @@ class Talker(Client):
         self.pause_s = pause_s
         self.wait_max_s = wait_max_s
         self._number = 0
-        world.loop.at(pause_s, self._send)
+
+    def begin(self) -> None:
+        """Write from now on."""
+        self.world.loop.at(self.pause_s, self._send)
 
     def _send(self) -> None:
         served = self.served
@@ -138,6 +141,7 @@ class Talker(Client):
         self._number += 1
         now = self.world.loop.now
         write = WriteAttempt(self.uid * 1_000_000 + self._number, self.database_uid, served, sent_at=now, client=self)
+        write.hides_refusal = self._number % 3 == 0
         self.active_at = now
         self.writes.append(write)
         self.world.loop.at(0.0002, self._arrive, write)

@@ -1,7 +1,8 @@
 """Mistakes that one could make, planted one by one: the simulation must notice each of them within a few seeds.
 
 Each mutant replaces a piece of the product by a wrong one for as long as it is tried, as somebody might have written it who
-did not know the trap: see ``handoffs``, ``successors``, ``roles``, ``plans``; ``situations`` has what some of them need.
+did not know the trap: see ``handoffs``, ``endpoints``, ``successors``, ``roles``, ``plans``; ``situations`` and
+``client_situations`` have what some of them need.
 """
 
 from shardwright.testing.sim.mutants import endpoints, handoffs, plans, roles, successors

@@ -64,6 +64,7 @@ def _step_down(
 def _talker(simulation: Simulation, database: int, served: Served) -> Talker:
     talker = Talker(simulation.world, TALKER, database, pause_s=0.005, wait_max_s=WAIT_MAX_S)
     join(served, talker)
+    talker.begin()
     return talker
 
 
