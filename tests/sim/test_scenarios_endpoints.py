@@ -1,12 +1,19 @@
 """Scenarios of endpoint processes: what their clients have under way while something happens to a process or its leader."""
 
+from dataclasses import replace
+
 import pytest
 from sim_scenarios import at_point, cluster, ended, primary_node
 
+from shardwright.model.action import MoveKind, MoveState
 from shardwright.model.database import Role
+from shardwright.model.ids import MoveUid, NodeUid
+from shardwright.store import keys, records
+from shardwright.store.protocol import PutKey, Transaction
 from shardwright.testing.sim.checker import Violation
 from shardwright.testing.sim.clients import Client, Talker, join
 from shardwright.testing.sim.daemon import SimDaemon
+from shardwright.testing.sim.loop import result_of
 from shardwright.testing.sim.mutants.situations import an_endpoint_process_started_again_before_the_leader_dies
 from shardwright.testing.sim.served import Served
 from shardwright.testing.sim.server import Outcome, Position, SimServer
@@ -152,4 +159,47 @@ def test_a_calmed_pipeline_goes_on_by_itself_when_no_hold_comes() -> None:
     assert pipeline.drained_at == pytest.approx(simulation.world.loop.now + 0.15)
     simulation.run_for(2.0)
     assert pipeline.stopped_at == float("inf")
+    simulation.end()
+
+
+def test_a_handoff_behind_a_rebind_holds_where_the_endpoint_is_now() -> None:
+    """The process that had just been given the endpoint was not asked to hold: it had not been looked at since. What its
+    clients had sent was postponed, and ended with their connections."""
+    simulation = cluster()
+    world = simulation.world
+    source = _listening(simulation)
+    talkers = [Talker(world, uid, 1, pause_s=0.0005, wait_max_s=0.5) for uid in range(10)]
+    for talker in talkers:
+        join(source, talker)
+        talker.begin()
+    to_node = next(n for n in world.nodes if n != source.owner.node_uid)
+
+    def record(daemon: SimDaemon) -> None:
+        view = daemon.mirror.view()
+        uid, *_ = view.endpoints
+        rebind = replace(
+            view.live_moves()[0],
+            uid=MoveUid("rebind-99"),
+            kind=MoveKind.REBIND,
+            group_uid=None,
+            shard_uid=None,
+            new_shard_uid=None,
+            endpoint_uid=uid,
+            from_node=NodeUid(source.owner.node_uid),
+            to_node=NodeUid(to_node),
+            state=MoveState.HANDOFF,
+        )
+        result_of(world.store.transact(Transaction((), (PutKey(keys.key_of(rebind), records.encode(rebind)),))))
+
+    def pass_on(daemon: SimDaemon) -> None:
+        other = world.endpoint_process(to_node)
+        assert other is not None
+        source.owner.pass_along(source.gate.spec.uid, other)
+
+    at_point(simulation, "handoff:calm:before", record)
+    at_point(simulation, "handoff:intend:before", pass_on)
+    simulation.operator.action(primary_node(simulation), "enslave_node")
+    simulation.run_for(30.0)
+    assert world.tally.clients == {}
+    assert {t.served for t in talkers} == {_listening(simulation)}
     simulation.end()

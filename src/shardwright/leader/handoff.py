@@ -24,7 +24,7 @@ from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGro
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import EndpointState, ServerSeen
+from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.server.protocol import ManagementSession, Servers
 
@@ -220,10 +220,25 @@ class Handoffs:
     async def _hold(self, attempt: Attempt) -> None:
         """Stop every client's commands, and see that none is in flight."""
         old, new = attempt.old_target, attempt.new_target
+        await self._find_passed_on(attempt)
         answers = await self._ask_serving(attempt, lambda endpoint, node: self.endpoints.hold(node, endpoint, old, new))
         attempt.not_held = tuple(node for node, answer in answers if answer is None or not answer.was_held)
         if reason := rules.busy_reason([b for _, answer in answers if answer is not None for b in answer.busy]):
             raise _NotNow(reason)
+
+    async def _find_passed_on(self, attempt: Attempt) -> None:
+        """What a rebind has passed on may be where it was not yet when the processes were last seen. Nothing is passed on
+        while a handoff runs: asking now is enough. Raises _NotNow when one does not say."""
+        nodes = rules.nodes_of_rebinds(self.current().live_moves(), [uid for uid, _ in attempt.endpoints])
+        seen = await asyncio.gather(*(self.endpoints.status(node) for node in nodes))
+        if late := [s.node_uid for s in seen if not s.answers and not s.has_ended]:
+            raise _NotNow(
+                *(rules.late_reason(node, f"the endpoint process of node {node} does not answer") for node in late)
+            )
+        attempt.endpoints = tuple(
+            (uid, rules.nodes_to_hold(known, tuple(s.node_uid for s in seen if rules.serves(s, uid))))
+            for uid, known in attempt.endpoints
+        )
 
     async def _ask_serving(
         self, attempt: Attempt, ask: Callable[[EndpointUid, NodeUid], Awaitable[Answer]]
@@ -438,11 +453,7 @@ def _serving_nodes(view: ClusterView, group: SlotGroup) -> tuple[tuple[EndpointU
     """For each endpoint of the database the processes that may forward to the old primary."""
     found = []
     for endpoint in view.endpoints_of(group.database_uid):
-        serving = tuple(
-            node
-            for node, process in view.endpoint_processes.items()
-            if process.endpoint(endpoint.uid).state in (EndpointState.LISTENING, EndpointState.DRAINING)
-        )
+        serving = tuple(node for node, process in view.endpoint_processes.items() if rules.serves(process, endpoint.uid))
         found.append((endpoint.uid, rules.nodes_to_hold(endpoint.nodes, serving)))
     return tuple(found)
 
