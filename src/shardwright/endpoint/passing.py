@@ -130,14 +130,19 @@ class Passing:
 
     async def _pass(self, connections: list[ClientConnection], channel: Channel) -> None:
         batch: list[Packed] = []
-        for connection in connections:
-            packed = connection.pack()
-            if packed is None:
-                continue
-            if packed.size >= ALONE_FROM_BYTES:
-                await self._offer([packed], channel)
-            else:
-                batch.append(packed)
+        try:
+            for connection in connections:
+                packed = connection.pack()
+                if packed is None:
+                    continue
+                self._served.on_their_way += 1
+                if packed.size >= ALONE_FROM_BYTES:
+                    await self._offer([packed], channel)
+                else:
+                    batch.append(packed)
+        except BaseException:
+            await self._take_back(batch)
+            raise
         if batch:
             await self._offer(batch, channel)
 
@@ -147,13 +152,18 @@ class Passing:
         try:
             await self._give(batch, channel)
         except BaseException:
-            for packed in batch:
-                await served.adopt_connection(packed)
+            await self._take_back(batch)
             raise
         for packed in batch:
             packed.client.close()
+        served.on_their_way -= len(batch)
         self.passed += len(batch)
         served.gate.counts.passed += len(batch)
+
+    async def _take_back(self, batch: list[Packed]) -> None:
+        for packed in batch:
+            await self._served.adopt_connection(packed)
+            self._served.on_their_way -= 1
 
     async def _give(self, batch: list[Packed], channel: Channel) -> None:
         message = {

@@ -174,7 +174,7 @@ class EndpointProcess:
         await asyncio.wait({task}, timeout=PASS_ANSWER_S)
         if passing.failure:
             raise ValueError(f"the other process does not take it: {passing.failure}")
-        return PassResult(passing.passed, len(served.connections))
+        return PassResult(passing.passed, served.connections_left)
 
     def _stop_passing(self, uid: EndpointUid) -> None:
         known = self._passings.pop(uid, None)

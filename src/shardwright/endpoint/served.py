@@ -64,6 +64,8 @@ class ServedEndpoint:
         self.connections: set[ClientConnection] = set()
         self.is_draining = False
         """The listener was passed on."""
+        self.on_their_way = 0
+        """Connections that are packed: at neither process until the other one has taken them."""
         self.bind_error = ""
         self.on_quiet: Callable[[], None] | None = None
         """Told when a frozen connection can be passed."""
@@ -82,6 +84,11 @@ class ServedEndpoint:
         self._calm_ends: asyncio.TimerHandle | None = None
         self._last_pause_s = 0.0
         self._is_ended = False
+
+    @property
+    def connections_left(self) -> int:
+        """How many another process has not taken."""
+        return len(self.connections) + self.on_their_way
 
     # -- what connections ask ----------------------------------------------------------------------------------------
 
@@ -335,13 +342,12 @@ class ServedEndpoint:
         gate = self.gate
         held = None if gate.hold is None else gate.hold.new.generation
         access = access_fingerprint(application_secret=gate.spec.application_secret, password=gate.spec.password)
-        count = len(self.connections)
         return EndpointSeen(
             endpoint_uid=gate.spec.uid,
             state=state,
             generation=gate.generation,
             held_generation=held,
-            connections=count,
+            connections=self.connections_left,
             text=text,
             access=access,
             is_strict=gate.spec.is_strict,
