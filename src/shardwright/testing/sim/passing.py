@@ -32,7 +32,7 @@ class Passing:
         self.is_over = False
         self._leaving: dict[int, Client] = {}
         self._frozen: dict[int, Client] = {}
-        self._packed: list[Client] = []
+        self.packed: list[Client] = []
         self._departures = Departures((), now=0.0)
         self._looks = 0
 
@@ -66,7 +66,7 @@ class Passing:
     def ended(self) -> None:
         """The source has ended, and what is on its way with it."""
         self.is_over = True
-        for client in self._packed:
+        for client in self.packed:
             cut(self.source.world, client, ENDED)
 
     def _at(self, delay: float, call: Callable[..., object], *args: object) -> None:
@@ -75,7 +75,7 @@ class Passing:
     def look(self) -> None:
         """Something may be quiet now, or due."""
         self._looks += 1
-        if self.is_over or self._packed:
+        if self.is_over or self.packed:
             return
         if self._departures.is_over:
             self.is_over = True
@@ -131,16 +131,16 @@ class Passing:
     # -- on the way ----------------------------------------------------------------------------------------------------
 
     def _pack(self, orders: Orders) -> None:
-        self._packed = [self._leaving.pop(uid) for uid in orders.passes]
-        for client in self._packed:
+        self.packed = [self._leaving.pop(uid) for uid in orders.passes]
+        for client in self.packed:
             self._frozen.pop(client.uid, None)
             self.source.forget_client(client)
-        needs_s = PASS_S * len(self._packed) + self.to.late_s
+        needs_s = PASS_S * len(self.packed) + self.to.late_s
         self._at(min(needs_s, ANSWER_TIMEOUT_S), self._offered, orders)
 
     def _offered(self, orders: Orders) -> None:
         world, to = self.source.world, self.to
-        packed, self._packed = self._packed, []
+        packed, self.packed = self.packed, []
         own, its = self.source.owner.node_uid, to.node_uid
         takes = to.process.runs and not self.other.is_ended and to.late_s < ANSWER_TIMEOUT_S
         if not (takes and world.network.passes(own, its) and world.network.passes(its, own)):
