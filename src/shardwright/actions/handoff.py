@@ -193,6 +193,11 @@ def late_reason(node: NodeUid, text: str) -> Reason:
     return Reason(LATE_CODE, text, Grade.SOFT_LIMIT, remedy, node_uid=node)
 
 
+def too_late_reason() -> Reason:
+    """Why an attempt ends whose fence would have come when the endpoints hold no more."""
+    return Reason(LATE_CODE, "the endpoints' hold was over before the fence; it is tried again", Grade.SOFT_LIMIT)
+
+
 def serves(process: EndpointProcessSeen, endpoint: EndpointUid) -> bool:
     """Whether clients reach the endpoint through this process."""
     return process.endpoint(endpoint).state in (EndpointState.LISTENING, EndpointState.DRAINING)

@@ -188,7 +188,7 @@ class EndpointProcess:
             served = self.endpoints[spec.uid] = self._new(spec)
         served.gate.take_settings(spec)
         target = wire.target_from(message["target"])
-        if target is not None:
+        if target is not None and not served.gate.is_behind_hold(target):
             served.release(target)  # moves to a higher generation only
         if files:
             await served.adopt_listener(socket.socket(fileno=files.pop(0)))

@@ -15,7 +15,7 @@ import structlog
 
 from shardwright.actions import handoff as rules
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import EndpointProcessEnded, Endpoints, ReleaseResult, Target
+from shardwright.endpoint.protocol import SELF_RELEASE_S, EndpointProcessEnded, Endpoints, ReleaseResult, Target
 from shardwright.errors import OutcomeUnknown, Permanent, ShardwrightError, Transient
 from shardwright.leader.probe import Probe, step
 from shardwright.leader.targets import endpoint_target, server_target
@@ -202,11 +202,15 @@ class Handoffs:
     async def _fence(self, attempt: Attempt, old: ManagementSession, new: ManagementSession) -> None:
         """Hold the endpoints, fence the old primary, and see the candidate reach the offset behind the fence."""
         attempt.began_at = self.clock.now()
+        hold_began = self.clock.monotonic()
         async with step(self.probe, "handoff:hold"):
             await self._hold(attempt)
         attempt.fence_began = self.clock.monotonic()
         async with step(self.probe, "handoff:fence"):
             attempt.fenced = await _after(old.pause_writes(PAUSE_S), old.fence(), *_cut_off(attempt, old), old.info())
+        if self.clock.monotonic() - hold_began >= SELF_RELEASE_S:
+            # This leader stood still. The endpoints have gone back by themselves: what their clients sent is postponed.
+            raise _NotNow(rules.too_late_reason())
         if attempt.fenced.role is not Role.PRIMARY or not attempt.fenced.is_fenced:
             raise _NotNow(Reason("fence_failed", "the old primary does not show its fence", Grade.SOFT_LIMIT))
         async with step(self.probe, "handoff:compare"):

@@ -40,7 +40,7 @@ class Passing:
         """The listener goes at once, and a hold with it; then every connection in its turn."""
         source, other = self.source, self.other
         target, hold = source.gate.target, source.gate.hold
-        if target is not None:
+        if target is not None and not other.gate.is_behind_hold(target):
             other.release(target)
         if source.is_listening or not source.world.holders_of(source.gate.spec.port):
             other.is_listening = True
