@@ -401,12 +401,15 @@ class Checker:
                 )
 
     def _clients_have_left(self, action: Json) -> None:
-        """No client is still connected through an endpoint process that the endpoint was taken from."""
+        """No client is still connected through an endpoint process that the endpoint was taken from; unless another action's
+        move, which is under way, takes them."""
         node = action["node_uid"]
         process = self.world.endpoint_process(node)
         if process is None or action["name"] == "maintenance_off" or f"daemons/{node:08d}" not in self.tables["daemons"]:
             return
         bound = {e["uid"] for e in self.tables["endpoints"].values() if node in e["nodes"]}
+        live = [m for m in self.tables["moves"].values() if m["state"] not in ENDED_STATES and m["from_node"] == node]
+        bound |= {m["endpoint_uid"] for m in live if m["action_uid"] != action["uid"]}
         for uid, served in process.endpoints.items():
             left = served.seen().connections
             if uid not in bound and served.is_draining and left:
