@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,28 @@ def test_a_destination_that_dies_or_hangs_takes_nothing_with_it(tmp_path: Path) 
         world.start_process(B)
         pass_all(world, A, B)
         assert writers.errors == []
+
+
+def test_a_connection_on_its_way_is_not_overlooked(tmp_path: Path) -> None:
+    """The other process was late with taking the last one: this one said that none was left, and was told to end."""
+    with endpoint_world(ServerKind.VALKEY, tmp_path) as world:
+        process = world.start_process(B).process
+        client = world.raw()
+        say(client, b"AUTH client-password\r\n", b"+OK\r\n")
+        client.sendall(b'EVAL "for i = 1, 30000000 do end return 7" 0\r\n')
+        wait_until(lambda: world.status(A).totals["commands"] >= 2)
+        assert pass_along(world, A, B).remaining == 1
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            assert say(client, b"", b"\n") == b":7\r\n"
+            deadline = time.monotonic() + 0.6
+            while time.monotonic() < deadline:
+                assert world.status(A).endpoint(ENDPOINT).connections == 1
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        pass_all(world, A, B)
+        assert say(client, b"PING\r\n", b"\n") == b"+PONG\r\n"
+        client.close()
 
 
 def test_a_taken_port_is_tried_again(tmp_path: Path) -> None:

@@ -86,6 +86,17 @@ def test_a_postponed_script_hides_that_its_server_was_demoted_unless_its_client_
 
 
 @both_servers
+def test_a_postponed_script_hides_the_fence_under_which_the_pause_expires(kind: ServerKind, tmp_path: Path) -> None:
+    with running(kind, tmp_path, is_open=True) as server, server.client("application") as client:
+        server.ask("CLIENT", "PAUSE", "1000", "WRITE")
+        server.ask("CONFIG", "SET", "min-replicas-to-write", "4096")
+        assert client.eval(_HIDES_ITS_REFUSAL, 1, "n") in ("OK", b"OK")
+        assert _seen(server).keys == 0
+        with pytest.raises(redis.exceptions.ResponseError, match="NOREPLICAS"):
+            client.incr("n")
+
+
+@both_servers
 def test_the_fence_shows_on_a_replica_too(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path / "a", is_open=True) as primary, running(kind, tmp_path / "b", shard_uid=2) as replica:
         attach(replica, primary)

@@ -8,7 +8,14 @@ from shardwright.testing.sim.mutants import MUTANTS, RIGHT, SITUATIONS, Mutant, 
 from shardwright.testing.sim.simulation import quiet
 
 pytestmark = pytest.mark.usefixtures("product_log")
-QUICK = ("does_not_end_older_sessions", "does_not_check_the_lease", "restarts_an_empty_primary_in_place")
+QUICK = (
+    "does_not_end_older_sessions",
+    "does_not_check_the_lease",
+    "restarts_an_empty_primary_in_place",
+    "ends_the_pause_before_the_clients",
+    "passes_connections_without_a_deadline",
+    "goes_on_without_the_hold_of_a_late_process",
+)
 
 
 def test_there_are_many_and_each_is_planted_where_something_is() -> None:

@@ -5,14 +5,15 @@ goes back to the same generation, unless the candidate is seen still to be a rep
 A fence is only ever lifted by an undo or after the demotion.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shardwright.model.action import Move
 from shardwright.model.database import Role, Shard, SlotGroup
-from shardwright.model.ids import NodeUid
+from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState, Health, ServerSeen
+from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
 
 BUSY_CODE = "client_command_busy"
 """Reason of an attempt that a long-running command ended: such a move stays blocked and names the command."""
@@ -190,6 +191,22 @@ def late_reason(node: NodeUid, text: str) -> Reason:
     """Why an attempt ends with an endpoint process that may live and does not answer."""
     remedy = f"see what keeps the endpoint process of node {node} busy; one that has stopped is ended by its agent"
     return Reason(LATE_CODE, text, Grade.SOFT_LIMIT, remedy, node_uid=node)
+
+
+def too_late_reason() -> Reason:
+    """Why an attempt ends whose fence would have come when the endpoints hold no more."""
+    return Reason(LATE_CODE, "the endpoints' hold was over before the fence; it is tried again", Grade.SOFT_LIMIT)
+
+
+def serves(process: EndpointProcessSeen, endpoint: EndpointUid) -> bool:
+    """Whether clients reach the endpoint through this process."""
+    return process.endpoint(endpoint).state in (EndpointState.LISTENING, EndpointState.DRAINING)
+
+
+def nodes_of_rebinds(live: Iterable[Move], endpoints: Sequence[EndpointUid]) -> tuple[NodeUid, ...]:
+    """The nodes between which one of these endpoints is being passed on."""
+    moves = [m for m in live if m.endpoint_uid in endpoints]
+    return tuple(sorted({node for m in moves for node in (m.from_node, m.to_node) if node is not None}))
 
 
 def nodes_to_hold(bound: tuple[NodeUid, ...], listening: tuple[NodeUid, ...]) -> tuple[NodeUid, ...]:

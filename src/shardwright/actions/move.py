@@ -445,12 +445,11 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
     is_out = not is_target_away and _source_is_out(source, at_source)
     if not is_bound and (at_target is EndpointState.LISTENING or is_out):
         return Decision(writes=(Put(replace(endpoint, nodes=(move.to_node,))),))
-    if is_bound and at_target is EndpointState.LISTENING and at_source in (EndpointState.ABSENT, EndpointState.BIND_FAILED):
+    has_left = move.from_node not in view.nodes or _has_left(source, at_source)
+    if is_bound and at_target is EndpointState.LISTENING and has_left:
         done = Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=()))
         return Decision(writes=(done, *_ended_clients(move, source, endpoint.uid, now)))
     if source is None or not source.answers:
-        if is_bound and at_target is EndpointState.LISTENING and source is not None and source.has_ended:
-            return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
         if is_target_lost:
             return _end(move, now, _target_lost(move))
         return Decision(wake_at=now + timedelta(seconds=1))
@@ -487,6 +486,13 @@ def _state_of(seen: EndpointSeen) -> EndpointState:
     """A source that has passed on everything is as good as absent; the endpoint's reconciliation ends what is left of it."""
     is_empty = seen.state is EndpointState.DRAINING and seen.connections == 0
     return EndpointState.ABSENT if is_empty else seen.state
+
+
+def _has_left(source: EndpointProcessSeen | None, at_source: EndpointState) -> bool:
+    """No client is connected through the process that served it. Its silence says nothing about that."""
+    if source is None or not source.answers:
+        return source is not None and source.has_ended
+    return at_source in (EndpointState.ABSENT, EndpointState.BIND_FAILED)
 
 
 def _source_is_out(source: EndpointProcessSeen | None, at_source: EndpointState) -> bool:

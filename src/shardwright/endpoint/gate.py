@@ -135,6 +135,10 @@ class Gate:
             return self._move(target)
         return Change.NONE
 
+    def is_behind_hold(self, target: Target) -> bool:
+        """Whether it is what the hold leads away from: another process that does not know better says so."""
+        return self.hold is not None and target.generation < self.hold.new.generation
+
     def _move(self, target: Target) -> Change:
         self.hold = None
         self.target = target

@@ -174,7 +174,7 @@ class EndpointProcess:
         await asyncio.wait({task}, timeout=PASS_ANSWER_S)
         if passing.failure:
             raise ValueError(f"the other process does not take it: {passing.failure}")
-        return PassResult(passing.passed, len(served.connections) + served.on_their_way)
+        return PassResult(passing.passed, served.connections_left)
 
     def _stop_passing(self, uid: EndpointUid) -> None:
         known = self._passings.pop(uid, None)
@@ -188,7 +188,7 @@ class EndpointProcess:
             served = self.endpoints[spec.uid] = self._new(spec)
         served.gate.take_settings(spec)
         target = wire.target_from(message["target"])
-        if target is not None:
+        if target is not None and not served.gate.is_behind_hold(target):
             served.release(target)  # moves to a higher generation only
         if files:
             await served.adopt_listener(socket.socket(fileno=files.pop(0)))

@@ -91,6 +91,11 @@ class ServedEndpoint:
         self._last_pause_s = 0.0
         self._is_ended = False
 
+    @property
+    def connections_left(self) -> int:
+        """How many another process has not taken."""
+        return len(self.connections) + self.on_their_way
+
     # -- what connections ask ----------------------------------------------------------------------------------------
 
     def joined(self, connection: ClientConnection) -> None:
@@ -350,13 +355,12 @@ class ServedEndpoint:
         gate = self.gate
         held = None if gate.hold is None else gate.hold.new.generation
         access = access_fingerprint(application_secret=gate.spec.application_secret, password=gate.spec.password)
-        count = len(self.connections) + self.on_their_way
         return EndpointSeen(
             endpoint_uid=gate.spec.uid,
             state=state,
             generation=gate.generation,
             held_generation=held,
-            connections=count,
+            connections=self.connections_left,
             text=text,
             access=access,
             is_strict=gate.spec.is_strict,

@@ -15,7 +15,7 @@ import structlog
 
 from shardwright.actions import handoff as rules
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import EndpointProcessEnded, Endpoints, ReleaseResult, Target
+from shardwright.endpoint.protocol import SELF_RELEASE_S, EndpointProcessEnded, Endpoints, ReleaseResult, Target
 from shardwright.errors import OutcomeUnknown, Permanent, ShardwrightError, Transient
 from shardwright.leader.probe import Probe, step
 from shardwright.leader.targets import endpoint_target, server_target
@@ -24,7 +24,7 @@ from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGro
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import EndpointState, ServerSeen
+from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.server.protocol import ManagementSession, Servers
 
@@ -202,11 +202,15 @@ class Handoffs:
     async def _fence(self, attempt: Attempt, old: ManagementSession, new: ManagementSession) -> None:
         """Hold the endpoints, fence the old primary, and see the candidate reach the offset behind the fence."""
         attempt.began_at = self.clock.now()
+        hold_began = self.clock.monotonic()
         async with step(self.probe, "handoff:hold"):
             await self._hold(attempt)
         attempt.fence_began = self.clock.monotonic()
         async with step(self.probe, "handoff:fence"):
-            attempt.fenced = await _after(old.pause_writes(PAUSE_S), old.fence(), old.info())
+            attempt.fenced = await _after(old.pause_writes(PAUSE_S), old.fence(), *_cut_off(attempt, old), old.info())
+        if self.clock.monotonic() - hold_began >= SELF_RELEASE_S:
+            # This leader stood still. The endpoints have gone back by themselves: what their clients sent is postponed.
+            raise _NotNow(rules.too_late_reason())
         if attempt.fenced.role is not Role.PRIMARY or not attempt.fenced.is_fenced:
             raise _NotNow(Reason("fence_failed", "the old primary does not show its fence", Grade.SOFT_LIMIT))
         async with step(self.probe, "handoff:compare"):
@@ -220,10 +224,25 @@ class Handoffs:
     async def _hold(self, attempt: Attempt) -> None:
         """Stop every client's commands, and see that none is in flight."""
         old, new = attempt.old_target, attempt.new_target
+        await self._find_passed_on(attempt)
         answers = await self._ask_serving(attempt, lambda endpoint, node: self.endpoints.hold(node, endpoint, old, new))
         attempt.not_held = tuple(node for node, answer in answers if answer is None or not answer.was_held)
         if reason := rules.busy_reason([b for _, answer in answers if answer is not None for b in answer.busy]):
             raise _NotNow(reason)
+
+    async def _find_passed_on(self, attempt: Attempt) -> None:
+        """What a rebind has passed on may be where it was not yet when the processes were last seen. Nothing is passed on
+        while a handoff runs: asking now is enough. Raises _NotNow when one does not say."""
+        nodes = rules.nodes_of_rebinds(self.current().live_moves(), [uid for uid, _ in attempt.endpoints])
+        seen = await asyncio.gather(*(self.endpoints.status(node) for node in nodes))
+        if late := [s.node_uid for s in seen if not s.answers and not s.has_ended]:
+            raise _NotNow(
+                *(rules.late_reason(node, f"the endpoint process of node {node} does not answer") for node in late)
+            )
+        attempt.endpoints = tuple(
+            (uid, rules.nodes_to_hold(known, tuple(s.node_uid for s in seen if rules.serves(s, uid))))
+            for uid, known in attempt.endpoints
+        )
 
     async def _ask_serving(
         self, attempt: Attempt, ask: Callable[[EndpointUid, NodeUid], Awaitable[Answer]]
@@ -361,6 +380,13 @@ async def _after(*calls: Awaitable[Any]) -> Any:
     return found[-1]
 
 
+def _cut_off(attempt: Attempt, old: ManagementSession) -> tuple[Awaitable[None], ...]:
+    """Behind the fence: end what clients have open there, if an endpoint process did not hold. One that was started in its
+    place may have sent scripts, which the pause postpones. Should this leader die, they would run when the pause expires,
+    under the fence, where a script that catches its errors answers OK and has written nothing."""
+    return (old.end_application_connections(),) if attempt.not_held else ()
+
+
 def _passed_on(group: SlotGroup, attempt: Attempt, after: ServerSeen) -> SlotGroup:
     return replace(
         group,
@@ -431,11 +457,7 @@ def _serving_nodes(view: ClusterView, group: SlotGroup) -> tuple[tuple[EndpointU
     """For each endpoint of the database the processes that may forward to the old primary."""
     found = []
     for endpoint in view.endpoints_of(group.database_uid):
-        serving = tuple(
-            node
-            for node, process in view.endpoint_processes.items()
-            if process.endpoint(endpoint.uid).state in (EndpointState.LISTENING, EndpointState.DRAINING)
-        )
+        serving = tuple(node for node, process in view.endpoint_processes.items() if rules.serves(process, endpoint.uid))
         found.append((endpoint.uid, rules.nodes_to_hold(endpoint.nodes, serving)))
     return tuple(found)
 

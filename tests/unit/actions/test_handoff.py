@@ -7,9 +7,10 @@ import pytest
 
 from shardwright.actions import handoff as rules
 from shardwright.actions.handoff import Candidate, Held, OldPrimary, Recovery, recovery
+from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import Handoff, Role
-from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
-from shardwright.model.seen import EndpointSeen, EndpointState, Health, ServerSeen
+from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
 from shardwright.testing.builders import NOW, cluster
 
 ALL = list(itertools.product(OldPrimary, Candidate, Held))
@@ -126,3 +127,24 @@ def test_an_empty_replica_of_an_empty_primary_is_proven_and_a_pending_handoff_is
 
 def test_bound_and_listening_nodes_are_held_once_each() -> None:
     assert rules.nodes_to_hold((NodeUid(2),), (NodeUid(2), NodeUid(1))) == (NodeUid(1), NodeUid(2))
+
+
+def test_both_nodes_of_a_rebind_may_serve_the_endpoint() -> None:
+    own, other = EndpointUid("1:1"), EndpointUid("2:1")
+    rebind = Move(
+        MoveUid("a-1"),
+        ActionUid("a"),
+        MoveKind.REBIND,
+        MoveState.HANDOFF,
+        DatabaseUid(1),
+        NOW,
+        endpoint_uid=own,
+        from_node=NodeUid(3),
+        to_node=NodeUid(1),
+    )
+    assert rules.nodes_of_rebinds([rebind], [own]) == (NodeUid(1), NodeUid(3))
+    assert rules.nodes_of_rebinds([rebind], [other]) == ()
+    for state in EndpointState:
+        seen = EndpointProcessSeen(NodeUid(1), NOW, answers=True, endpoints=(EndpointSeen(own, state),))
+        assert rules.serves(seen, own) is (state in (EndpointState.LISTENING, EndpointState.DRAINING))
+        assert not rules.serves(seen, other)

@@ -383,6 +383,27 @@ def test_an_endpoint_does_not_wait_for_a_node_that_is_gone() -> None:
     assert decide(builder.with_daemon(3), rebind(MoveState.HANDOFF), later_s=11).writes == ()
 
 
+def test_a_source_that_falls_silent_while_it_passes_an_endpoint_on_is_waited_for() -> None:
+    """Its silence passed for an endpoint that it does not know any more: the move was done with clients still there."""
+    builder = with_endpoint_states(replicated(), {1: EndpointState.DRAINING, 3: EndpointState.LISTENING})
+    builder = builder.with_records(replace(builder.view.endpoints[EndpointUid("1:1")], nodes=(NodeUid(3),)))
+    move = rebind(MoveState.HANDOFF)
+
+    def source(seen: EndpointProcessSeen | None) -> ClusterBuilder:
+        processes = {k: v for k, v in builder.view.endpoint_processes.items() if k != NodeUid(1)}
+        return ClusterBuilder(
+            replace(builder.view, endpoint_processes=processes if seen is None else {**processes, NodeUid(1): seen})
+        )
+
+    silent = EndpointProcessSeen(NodeUid(1), NOW, answers=False)
+    for waiting in (source(silent), source(None)):
+        assert decide(waiting, move, later_s=60).writes == ()
+    members = {uid: node for uid, node in builder.view.nodes.items() if uid != NodeUid(1)}
+    removed = ClusterBuilder(replace(source(silent).view, nodes=members))
+    for left in (source(replace(silent, has_ended=True)), source(replace(silent, answers=True)), removed):
+        assert move_after(decide(left, move)).state is MoveState.DONE
+
+
 @pytest.mark.parametrize("bound_to", [1, 3])
 def test_an_endpoint_whose_nodes_are_both_gone_is_given_up(bound_to: int) -> None:
     """It was bound to the dead target and waited there without end; now whoever asked looks for another node."""

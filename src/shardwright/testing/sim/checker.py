@@ -108,6 +108,14 @@ class Checker:
         if len(chain.required) > 600:
             del chain.required[:300]
 
+    def acknowledged_unwritten(self, number: int, server: SimServer) -> None:
+        """A script was refused while it ran, and its client was told that it has written."""
+        self.fail(
+            "no_write_lost",
+            f"shard {server.shard_uid} ({server.role}, fenced {server.is_fenced}) refused write {number} inside a script, "
+            "which was acknowledged",
+        )
+
     def server_died(self, server: SimServer, *, planned: bool) -> None:
         """What only a server that died unplanned held may be lost."""
         chain = self.chains.get(server.group_uid)
@@ -373,6 +381,7 @@ class Checker:
         """``completed`` means: nothing that had to leave is on the node."""
         parameters = action["parameters"]
         node = action["node_uid"]
+        self._clients_have_left(action)
         everything = action["name"] == "remove" or (
             action["name"] == "maintenance_on" and parameters["evict_replicas"] and parameters["evict_databases"] is None
         )
@@ -390,6 +399,21 @@ class Checker:
                 self.fail(
                     "completed", f"{action['name']} of node {node} completed and endpoint {endpoint['uid']} is bound to it"
                 )
+
+    def _clients_have_left(self, action: Json) -> None:
+        """No client is still connected through an endpoint process that the endpoint was taken from; unless another action's
+        move, which is under way, takes them."""
+        node = action["node_uid"]
+        process = self.world.endpoint_process(node)
+        if process is None or action["name"] == "maintenance_off" or f"daemons/{node:08d}" not in self.tables["daemons"]:
+            return
+        bound = {e["uid"] for e in self.tables["endpoints"].values() if node in e["nodes"]}
+        live = [m for m in self.tables["moves"].values() if m["state"] not in ENDED_STATES and m["from_node"] == node]
+        bound |= {m["endpoint_uid"] for m in live if m["action_uid"] != action["uid"]}
+        for uid, served in process.endpoints.items():
+            left = served.seen().connections
+            if uid not in bound and served.is_draining and left:
+                self.fail("completed", f"{action['name']} of node {node} completed and {left} clients of {uid} are there")
 
     def _is_recorded(self, server: SimServer) -> bool:
         shard = self.tables["shards"].get(f"shards/{server.shard_uid:08d}")

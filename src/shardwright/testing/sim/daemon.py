@@ -8,6 +8,7 @@ from collections.abc import Collection, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
+from shardwright.agent.endpoints import spec_of
 from shardwright.clock import SteadyClock
 from shardwright.endpoint.protocol import Endpoints
 from shardwright.leader.candidate import Candidate, Held, check_term
@@ -16,6 +17,7 @@ from shardwright.model.cluster import DaemonPresence
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import NodeSeen, ProcessIdentity
+from shardwright.model.view import ClusterView
 from shardwright.reconcile.shard import AgentCommand, LocalShard, LocalState, Verb, decide_shards, report_of
 from shardwright.store import keys, records
 from shardwright.store.mirror import Mirror
@@ -84,6 +86,7 @@ class SimDaemon:
         self.busy: set[int] = set()
         self._wake = Wake()
         self._reported: object = None
+        self._told: object = None
         self._started_at = world.loop.now
         self._node_key = f"{keys.NODES}{node.uid:08d}"
         self._run("mirror", self.mirror.run())
@@ -220,6 +223,7 @@ class SimDaemon:
     async def _agent_turn(self) -> None:
         self.node.ensure_endpoint_process()
         view = self.world.view_of(self.mirror)
+        self._tell(view)
         local = self.node.local(self.busy)
         shards = view.shards_on(NodeUid(self.node.uid))
         is_certain = False
@@ -231,6 +235,17 @@ class SimDaemon:
         for command in decide_shards(shards, local, is_certain=is_certain):
             self._apply(command)
         await self._report()
+
+    def _tell(self, view: ClusterView) -> None:
+        """As the agent does: a new endpoint process is told what to serve without waiting for a leader."""
+        found = self.world.endpoint_process(self.node.uid)
+        if found is None or found is self._told or not found.process.runs:
+            return
+        self._told = found
+        for endpoint in view.endpoints_on(NodeUid(self.node.uid)):
+            spec = spec_of(view, endpoint)
+            if spec is not None and endpoint.uid not in found.endpoints:
+                found.serve(spec)
 
     def _apply(self, command: AgentCommand) -> None:
         uid = command.shard_uid

@@ -1,7 +1,6 @@
 """Modelled endpoint processes, and the ``Endpoints`` through which a simulated leader speaks to them.
 
-What a hold, a release and a specification do is the product's own ``endpoint/gate.py``; the sockets and the clients'
-commands around it are modelled here, with the limits of ``endpoint/protocol.py``.
+What one does with an endpoint is in ``served.py``; what it is asked over its control socket is here.
 """
 
 import asyncio
@@ -10,14 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from shardwright.clock import Clock
-from shardwright.endpoint.gate import Change, Gate, Hold
+from shardwright.endpoint.gate import Change
+from shardwright.endpoint.process import PASS_ANSWER_S
 from shardwright.endpoint.protocol import (
     CALL_TIMEOUT_S,
     CALM_S,
     DRAIN_S,
-    HOLD_MAX_S,
     HOLD_TIMEOUT_S,
-    SELF_RELEASE_S,
     EndpointProcessEnded,
     EndpointSpec,
     HoldResult,
@@ -26,220 +24,14 @@ from shardwright.endpoint.protocol import (
     Target,
 )
 from shardwright.errors import Transient
-from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid, NodeUid
-from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState
+from shardwright.model.seen import BusyCommand, EndpointProcessSeen
+from shardwright.testing.sim.clients import CALM, HOLD
 from shardwright.testing.sim.loop import SimProcess
 from shardwright.testing.sim.network import Answer, NoReply, Refused
-from shardwright.testing.sim.server import Outcome, Position
-from shardwright.testing.sim.world import World, WriteAttempt
-
-LOOK_AGAIN_S = 0.2
-RETRY_S = 0.2
-
-
-class Served:
-    """One endpoint in one process."""
-
-    def __init__(self, owner: "SimEndpointProcess", spec: EndpointSpec) -> None:
-        self.owner = owner
-        self.world = owner.world
-        self.gate = Gate(spec)
-        self.is_listening = False
-        self.is_draining = False
-        self.is_ended = False
-        self.held: list[WriteAttempt] = []
-        self.in_flight: list[WriteAttempt] = []
-        self.retry_is_due = False
-        self.asks = False
-
-    # -- the listener --------------------------------------------------------------------------------------------------
-
-    def listen(self) -> None:
-        """Bind, if no other process holds the address."""
-        self.is_draining = False
-        port = self.gate.spec.port
-        holders = self.world.holders_of(port)
-        if not self.is_listening and not holders:
-            self.is_listening = True
-
-    def seen(self) -> EndpointSeen:
-        if not self.is_listening and not self.is_draining:
-            self.listen()
-        if self.is_draining:
-            state = EndpointState.DRAINING
-        else:
-            state = EndpointState.LISTENING if self.is_listening else EndpointState.BIND_FAILED
-        held = None if self.gate.hold is None else self.gate.hold.new.generation
-        return EndpointSeen(self.gate.spec.uid, state, self.gate.generation, held, len(self.in_flight) + len(self.held))
-
-    # -- clients -------------------------------------------------------------------------------------------------------
-
-    def take(self, write: WriteAttempt) -> None:
-        """A client's command has arrived."""
-        if self.is_ended:
-            self.world.writers.answered(write, None)
-            return
-        write.held_at = -1.0
-        self._forward(write)
-
-    def _forward(self, write: WriteAttempt) -> None:
-        target = self.gate.target
-        if not self.gate.is_open or target is None:
-            self._hold_back(write)
-            return
-        if not write.is_answered:
-            self.in_flight.append(write)  # Else its client has closed the connection: what was read is sent all the same.
-        world = self.world
-        node = world.node_at(target.address)
-        world.loop.at(0.0001 + world.rng.random() * 0.0003, self._arrive, write, target, node)
-
-    def _arrive(self, write: WriteAttempt, target: Target, node: int) -> None:
-        world = self.world
-        own = self.owner.node_uid
-        if not world.network.passes(own, node):
-            return
-        server = world.listener(target.address, target.port)
-        if server is None or (target.run_id and server.run_id != target.run_id):
-            world.loop.at(0.0001, self._refused, write, process=self.owner.process)
-            return
-        chosen = server
-
-        def answer(outcome: Outcome, position: Position | None) -> None:
-            if world.network.passes(node, own):
-                world.loop.at(
-                    0.0001 + world.rng.random() * 0.0003,
-                    self._reply,
-                    write,
-                    outcome,
-                    position,
-                    chosen,
-                    process=self.owner.process,
-                )
-
-        if server.process.is_frozen:
-            world.loop.at(0.0, server.write, answer, process=server.process)
-        else:
-            server.write(answer)
-
-    def _refused(self, write: WriteAttempt) -> None:
-        if write in self.in_flight:
-            self.in_flight.remove(write)
-            self._hold_back(write)
-
-    def _reply(self, write: WriteAttempt, outcome: Outcome, position: Position | None, server: Any) -> None:
-        if write not in self.in_flight:
-            return
-        self.in_flight.remove(write)
-        match outcome:
-            case Outcome.DONE:
-                assert position is not None
-                self.world.acknowledged(write, position, server)
-            case Outcome.REFUSED:
-                self._hold_back(write)
-            case Outcome.NO_ROOM:
-                self.world.writers.answered(write, False)
-            case Outcome.SILENT:
-                self.world.writers.answered(write, None)
-
-    def _hold_back(self, write: WriteAttempt) -> None:
-        """It certainly was not executed: keep it for a server that will."""
-        if write.is_answered:
-            return
-        now = self.world.loop.now
-        if write.held_at < 0:
-            write.held_at = now
-        if now - write.held_at >= HOLD_MAX_S or self.is_ended:
-            self.world.writers.answered(write, False)
-            return
-        self.held.append(write)
-        if not self.retry_is_due:
-            self.retry_is_due = True
-            self.world.loop.at(RETRY_S, self._retry, process=self.owner.process)
-
-    def _retry(self) -> None:
-        self.retry_is_due = False
-        self.flush()
-
-    def flush(self) -> None:
-        """Send on what is held, as far as it may go."""
-        held, self.held = self.held, []
-        for write in held:
-            if self.gate.is_open:
-                self._forward(write)
-            else:
-                self._hold_back(write)
-
-    def forget(self, write: WriteAttempt) -> None:
-        """Its client has closed the connection."""
-        if write in self.in_flight:
-            self.in_flight.remove(write)
-        if write in self.held:
-            self.held.remove(write)
-
-    # -- the leader ----------------------------------------------------------------------------------------------------
-
-    def begin_hold(self, old: Target, new: Target) -> None:
-        """Hold; at its time look for the writable primary."""
-        now = self.world.loop.now
-        if self.gate.begin_hold(old, new, now) is Change.HELD:
-            self.world.log(f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: holds for generation {new.generation}")
-        self.ask_in_time()
-
-    def ask_in_time(self) -> None:
-        """A hold of whose leader nothing is heard is ended by looking."""
-        if self.gate.hold is not None and not self.asks:
-            self.asks = True
-            wait = max(0.0, self.gate.hold.since + SELF_RELEASE_S - self.world.loop.now)
-            self.world.loop.at(wait, self._look, process=self.owner.process)
-
-    def _look(self) -> None:
-        self.asks = False
-        hold = self.gate.hold
-        if hold is None or self.is_ended:
-            return
-        wait = hold.since + SELF_RELEASE_S - self.world.loop.now
-        if wait > 1e-6:
-            self.ask_in_time()
-            return
-        for target in (hold.new, hold.old):
-            if self._is_writable(target):
-                self.world.log(
-                    f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: released itself to {target.shard_uid}"
-                )
-                self.release(target)
-                return
-        self.asks = True
-        self.world.loop.at(LOOK_AGAIN_S, self._look, process=self.owner.process)
-
-    def _is_writable(self, target: Target) -> bool:
-        server = self.world.listener(target.address, target.port)
-        if server is None or not server.process.runs or server.is_loading:
-            return False
-        network, own = self.world.network, self.owner.node_uid
-        if not network.passes(own, server.node_uid) or not network.passes(server.node_uid, own):
-            return False
-        is_it = not target.run_id or server.run_id == target.run_id
-        return is_it and server.role is Role.PRIMARY and not server.is_fenced
-
-    def release(self, target: Target) -> ReleaseResult:
-        """See ``Endpoints.release``."""
-        hold = self.gate.hold
-        held = len(self.held)
-        if self.gate.release(target) is not Change.MOVED:
-            return ReleaseResult(0.0, 0, self.gate.generation)
-        pause_s = 0.0 if hold is None else self.world.loop.now - hold.since
-        self.flush()
-        return ReleaseResult(round(pause_s * 1000, 3), held, self.gate.generation)
-
-    def end(self) -> None:
-        """Stop serving it."""
-        self.is_ended = True
-        self.is_listening = False
-        for write in (*self.held, *self.in_flight):
-            self.world.writers.answered(write, None)
-        self.held.clear()
-        self.in_flight.clear()
+from shardwright.testing.sim.passing import Passing
+from shardwright.testing.sim.served import Served
+from shardwright.testing.sim.world import World
 
 
 class SimEndpointProcess:
@@ -252,6 +44,8 @@ class SimEndpointProcess:
         self.process = SimProcess(f"endpoint process {node_uid}")
         self.process.on_death.append(self._ended)
         self.endpoints: dict[EndpointUid, Served] = {}
+        self.late_s = 0.0
+        """How late it is with what its control socket is asked, while it serves clients as ever."""
 
     def _ended(self) -> None:
         for served in self.endpoints.values():
@@ -263,7 +57,7 @@ class SimEndpointProcess:
         if served is None:
             served = self.endpoints[spec.uid] = Served(self, spec)
         if served.gate.serve(spec) is Change.MOVED:
-            served.flush()
+            served.moved()
         served.listen()
 
     def drop(self, uid: EndpointUid) -> None:
@@ -278,31 +72,36 @@ class SimEndpointProcess:
             raise Transient("endpoint_process_refused", f"endpoint {uid} is unknown here")
         return served
 
-    def pass_along(self, uid: EndpointUid, to: "SimEndpointProcess") -> PassResult:
-        """The listener and every quiet connection go to the other process."""
+    def pass_along(self, uid: EndpointUid, to: "SimEndpointProcess") -> Callable[[Answer], None]:
+        """The listener and every quiet connection go to the other process; what gives the answer when it is time."""
         served = self.known(uid)
-        other = to.endpoints.get(uid)
-        if other is None:
-            other = to.endpoints[uid] = Served(to, replace(served.gate.spec))
-        if served.gate.target is not None:
-            other.gate.release(served.gate.target)
-        if served.is_listening or not self.world.holders_of(served.gate.spec.port):
-            other.is_listening = True
-        other.is_draining = False
-        hold: Hold | None = served.gate.hold
-        if hold is not None and other.gate.begin_hold(hold.old, hold.new, hold.since) is Change.HELD:
-            other.ask_in_time()
-        held, served.held = served.held, []
-        served.is_listening = False
-        served.is_draining = True
-        for write in held:
-            write.served = other
-            other._forward(write)
-        return PassResult(len(held), len(served.in_flight))
+        passing = served.passing
+        if passing is None or passing.is_over or passing.to is not to:
+            if passing is not None and not passing.is_over:
+                passing.stop()
+            other = to.endpoints.get(uid)
+            if other is None:
+                other = to.endpoints[uid] = Served(to, replace(served.gate.spec))
+            passing = served.passing = Passing(served, to, other)
+            passing.begin()
+        until = self.world.loop.now + PASS_ANSWER_S
+
+        def report(answer: Answer) -> None:
+            if not passing.is_over and self.world.loop.now < until:
+                self.world.loop.at(0.01, report, answer, process=self.process)
+            elif passing.failure:
+                answer(Transient("endpoint_process_refused", passing.failure))
+            else:
+                answer(PassResult(passing.passed, served.seen().connections))
+
+        return report
 
 
 class SimEndpoints:
     """``Endpoints`` of one leader."""
+
+    notices_who_has_left = True
+    """A process that is late with a hold looks whether its caller still waits for it."""
 
     def __init__(self, world: World, *, process: SimProcess, place: int, clock: Clock) -> None:
         self.world = world
@@ -322,9 +121,13 @@ class SimEndpoints:
             found.append(endpoint_process)
             return endpoint_process.process
 
-        def execute(answer: Answer) -> None:
+        def execute(answer: Answer, is_heard: bool = False) -> None:
+            asked = found[-1]
+            if asked.late_s > 0.0 and not is_heard:
+                self.world.loop.at(asked.late_s, execute, answer, True, process=asked.process)
+                return
             try:
-                result = do(found[-1])
+                result = do(asked)
                 if callable(result):
                     result(answer)
                 else:
@@ -371,8 +174,19 @@ class SimEndpoints:
         await self._ask(node, lambda p: p.drop(endpoint), name=f"drop {endpoint}")
 
     async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:
-        def do(process: SimEndpointProcess) -> None:
-            process.known(endpoint)  # no client here has more than one command in flight
+        def do(process: SimEndpointProcess) -> Any:
+            served = process.known(endpoint)
+            deadline = self.world.loop.now + CALM_S
+
+            def come_down(answer: Answer) -> None:
+                if served.gate.hold is None:
+                    served.calm()
+                if served.gate.hold is not None or served.is_drained(CALM) or self.world.loop.now >= deadline:
+                    answer(None)
+                else:
+                    self.world.loop.at(0.01, come_down, answer, process=process.process)
+
+            return come_down
 
         await self._ask(node, do, name=f"calm {endpoint}", timeout_s=CALM_S + HOLD_TIMEOUT_S)
 
@@ -380,7 +194,7 @@ class SimEndpoints:
         has_left = False
 
         def do(process: SimEndpointProcess) -> Any:
-            if has_left:
+            if has_left and self.notices_who_has_left:
                 return lambda answer: None  # a hold whose caller has left is not begun
             served = process.known(endpoint)
             served.begin_hold(old, new)
@@ -389,7 +203,7 @@ class SimEndpoints:
             def drained(answer: Answer) -> None:
                 if served.gate.hold is None:
                     answer(HoldResult(False, False))
-                elif not served.in_flight:
+                elif served.is_drained(HOLD):
                     answer(HoldResult(True, True))
                 elif self.world.loop.now >= deadline:
                     answer(HoldResult(True, False, (BusyCommand("client", "SET"),)))
@@ -411,7 +225,7 @@ class SimEndpoints:
         return result
 
     async def pass_along(self, node: NodeUid, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
-        def do(process: SimEndpointProcess) -> PassResult:
+        def do(process: SimEndpointProcess) -> Callable[[Answer], None]:
             other = self.world.endpoint_process(to_node)
             if other is None or not other.process.runs or not self.world.network.passes(node, to_node):
                 raise Transient("endpoint_process_refused", "the other process does not take it")

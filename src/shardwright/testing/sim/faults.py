@@ -35,6 +35,7 @@ class Faults:
             ("strike at a command", self._arm_command, 5),
             ("endpoint process killed", self._kill_endpoint, 3),
             ("endpoint process frozen", self._freeze_endpoint, 2),
+            ("endpoint process late", self._delay_endpoint, 4),
             ("server killed", self._kill_server, 4),
             ("server frozen", self._freeze_server, 4),
             ("node killed", self._kill_node, 2),
@@ -164,6 +165,16 @@ class Faults:
         seconds = self._duration()
         self.world.loop.at(seconds, chosen.process.thaw, self.world.loop)
         return f"node {chosen.node_uid} for {seconds} s"
+
+    def _delay_endpoint(self) -> str | None:
+        found = [p for n in self.world.nodes if (p := self.world.endpoint_process(n)) is not None and p.process.runs]
+        if not found:
+            return None
+        chosen = self.world.rng.choice(found)
+        chosen.late_s = self.world.rng.choice((0.05, 0.15, 0.5, 0.9, 1.1, 1.5))
+        seconds = self._duration()
+        self.world.loop.at(seconds, setattr, chosen, "late_s", 0.0)
+        return f"node {chosen.node_uid}, by {chosen.late_s} s for {seconds} s"
 
     def _servers(self) -> list[int]:
         return [pid for pid, s in sorted(self.world.servers_by_pid.items()) if s.process.runs]
@@ -324,6 +335,7 @@ class Faults:
                 node.daemon.process.thaw(world.loop)
             if node.endpoint_process is not None:
                 node.endpoint_process.process.thaw(world.loop)
+                node.endpoint_process.late_s = 0.0
             self.simulation.revive_node(node.uid)
             self.simulation.restart_daemon(node.uid)
         for _, server in sorted(world.servers_by_pid.items()):

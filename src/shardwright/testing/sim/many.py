@@ -77,6 +77,7 @@ def run_batch(seeds: Iterable[int]) -> Summary:
                 "step reached": tally.points,
                 "leader struck at": tally.struck,
                 "write": tally.writes,
+                "client": tally.clients,
                 "transition": simulation.world.checker.transitions,
             },
         )

@@ -6,7 +6,7 @@ that a copy costs nothing and "does it hold this write" is a question of positio
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,8 @@ class Outcome(StrEnum):
     DONE = "done"
     REFUSED = "refused"
     """Not executed: read-only, fenced, loading, out of memory."""
+    HIDDEN = "hidden"
+    """Not executed either, and answered as if it were: a script that catches its errors."""
     NO_ROOM = "no_room"
     """Not executed, and no other server will: an error for the client."""
     SILENT = "silent"
@@ -95,12 +97,24 @@ class Files:
         return persistence is Persistence.AOF or (self.aof is not None and not has_snapshot)
 
 
+Reply = Callable[[Outcome, Position | None], None]
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A client's connection to a server, behind the checks that come first on each. ``server``: whom it led to."""
+
+    server: "SimServer"
+    is_ended: bool = False
+    """The server has closed it: what was sent on it is not read any more."""
+
+
 @dataclass(slots=True)
 class Waiting:
     """A write that a paused server has read and not yet executed."""
 
-    answer: Callable[[Outcome, Position | None], None]
-    connection: tuple[object, ...] = field(default=())
+    answer: Reply
+    hides_refusal: bool
 
 
 class SimServer:
@@ -151,6 +165,7 @@ class SimServer:
         self.is_delivering = False
         self.acked: dict[int, int] = {}
         self.sessions: list[int] = []
+        self.connections: list[Connection] = []
         self.waiting: list[Waiting] = []
         self.busy_until = 0.0
         self.saves = 0
@@ -213,16 +228,29 @@ class SimServer:
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
-    def write(self, answer: Callable[[Outcome, Position | None], None]) -> None:
-        """Execute a write, or say why not."""
-        if self.loop.now < self.paused_until and self.role is Role.PRIMARY:
-            self.waiting.append(Waiting(answer))
-            return
-        self._execute(answer)
+    @property
+    def is_open(self) -> bool:
+        """What a client's new connection is checked for: an open primary."""
+        return not self.is_loading and self.role is Role.PRIMARY and not self.is_fenced
 
-    def _execute(self, answer: Callable[[Outcome, Position | None], None]) -> None:
-        if self.is_loading or self.role is Role.REPLICA or self.is_fenced or self.sync is not None:
-            answer(Outcome.REFUSED, None)
+    def connect(self) -> Connection:
+        """A client's connection passes its checks."""
+        connection = Connection(self)
+        self.connections.append(connection)
+        return connection
+
+    def write(self, answer: Reply, *, hides_refusal: bool = False) -> None:
+        """Execute a write, or say why not. A script is let in whatever the server's role and fence are, and meets them when
+        it runs; a plain command meets them, and is refused, before it could be postponed."""
+        is_let_in = not self.is_loading and (hides_refusal or self.is_open)
+        if is_let_in and self.loop.now < self.paused_until:
+            self.waiting.append(Waiting(answer, hides_refusal))
+            return
+        self._execute(answer, hides_refusal)
+
+    def _execute(self, answer: Reply, hides_refusal: bool) -> None:
+        if not self.is_open or self.sync is not None:
+            answer(Outcome.HIDDEN if hides_refusal and not self.is_loading else Outcome.REFUSED, None)
             return
         if self.world.is_full(self.node_uid) and self.persistence is not Persistence.DISABLED:
             answer(Outcome.NO_ROOM, None)
@@ -238,7 +266,7 @@ class SimServer:
             return
         waiting, self.waiting = self.waiting, []
         for one in waiting:
-            self._execute(one.answer)
+            self._execute(one.answer, one.hides_refusal)
 
     # -- replication: the primary's side -------------------------------------------------------------------------------
 
@@ -280,9 +308,6 @@ class SimServer:
             for replica in list(self.replicas):
                 replica.link_lost()
             self.replicas.clear()
-            for one in self.waiting:
-                one.answer(Outcome.REFUSED, None)
-            self.waiting.clear()
         self._unlink()
         self.role = Role.REPLICA
         self.source = (address, port)
@@ -439,7 +464,10 @@ class SimServer:
             self._try_link_later(0.01)
 
     def end_clients(self) -> None:
-        """CLIENT KILL USER application: what waits is dropped."""
+        """CLIENT KILL USER application: what waits is dropped, and so is what arrives on these connections."""
+        for connection in self.connections:
+            connection.is_ended = True
+        self.connections.clear()
         waiting, self.waiting = self.waiting, []
         for one in waiting:
             one.answer(Outcome.SILENT, None)

@@ -254,6 +254,7 @@ class Simulation:
         """Databases, requests and faults, at random times."""
         world, rng = self.world, self.world.rng
         loop = world.loop
+        world.writers.has_pipelines = True
         self.run_for(3.0)
         for number in range(rng.choice((1, 2, 2, 3))):
             loop.at(number * 0.5, self._create_first, number)
@@ -281,6 +282,7 @@ class Simulation:
     def press(self, rounds: int = 8) -> None:
         """Role changes one after the other, each with something going wrong in the middle of it."""
         world, rng, operator = self.world, self.world.rng, self.operator
+        world.writers.has_pipelines = True
         self.run_for(3.0)
         operator.create(60, replication=True, persistence=rng.choice(("aof", "disabled")))
         operator.create(60, replication=rng.random() < 0.7, persistence=rng.choice(("aof", "disabled")))

@@ -26,8 +26,10 @@ from shardwright.testing.sim.store import CentralStore
 
 if TYPE_CHECKING:
     from shardwright.testing.sim.checker import Checker
+    from shardwright.testing.sim.clients import Client
     from shardwright.testing.sim.daemon import SimDaemon
-    from shardwright.testing.sim.endpoints import Served, SimEndpointProcess
+    from shardwright.testing.sim.endpoints import SimEndpointProcess
+    from shardwright.testing.sim.served import Served
     from shardwright.testing.sim.writers import Writers
 
 VIEWS_KEPT = 16
@@ -44,6 +46,10 @@ class WriteAttempt:
     held_at: float = -1.0
     is_answered: bool = False
     sent_at: float = 0.0
+    client: "Client | None" = None
+    """Whose connection it came over; None: one of its own."""
+    hides_refusal: bool = False
+    """A script that catches its errors: refused while it runs, it answers as if it had written."""
 
 
 class StoreClock:
@@ -71,6 +77,8 @@ class Tally:
     points: Counter[str] = field(default_factory=Counter)
     struck: Counter[str] = field(default_factory=Counter)
     writes: Counter[str] = field(default_factory=Counter)
+    clients: Counter[str] = field(default_factory=Counter)
+    """What clients saw of it: errors and ends of connections, by cause."""
     transitions: Counter[str] = field(default_factory=Counter)
 
 
@@ -236,6 +244,12 @@ class World:
         self.log(f"write {write.number} acknowledged by {server.shard_uid} at {position.offset}", quiet=True)
         self.writers.answered(write, True)
         self.checker.acknowledged(position, server)
+
+    def hidden(self, write: WriteAttempt, server: SimServer) -> None:
+        """A client has an answer that is not true."""
+        if not write.is_answered:
+            self.writers.answered(write, True)
+            self.checker.acknowledged_unwritten(write.number, server)
 
     def command(self, owner: Any, server: SimServer | None, name: str, when: str) -> None:
         """A leader is about to send a command, or has its reply."""

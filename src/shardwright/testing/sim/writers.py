@@ -2,12 +2,19 @@
 
 from typing import TYPE_CHECKING
 
+from shardwright.testing.sim.clients import Pipeline
 from shardwright.testing.sim.world import World, WriteAttempt
 
 if TYPE_CHECKING:
-    from shardwright.testing.sim.endpoints import Served
+    from shardwright.testing.sim.served import Served
 
 TIMEOUT_S = 6.0
+SCRIPT_EACH = 3
+"""One of so many writes is a script that catches its errors."""
+
+PIPELINE_DRAIN_S = 0.15
+"""Longer than a drain: a handoff needs the pipeline calmed."""
+PIPELINE_UID = 1000
 
 
 class Writers:
@@ -18,6 +25,9 @@ class Writers:
         self.calm_s = calm_s
         self.busy_s = busy_s
         self.is_over = False
+        self.has_pipelines = False
+        """Beside the writer of every second database there is a client with a long pipeline."""
+        self._pipelines: dict[int, Pipeline] = {}
         self.failing_since: dict[int, float] = {}
         self._number = 0
         self._ports: dict[int, int] = {}
@@ -28,8 +38,12 @@ class Writers:
         for uid in sorted(ports.keys() - self._ports.keys()):
             self._chains[uid] = 0
             self.world.loop.at(0.5, self._write, uid, 0)
+            if self.has_pipelines and uid % 2:
+                self._pipelines[uid] = Pipeline(self.world, PIPELINE_UID + uid, ports[uid], drain_s=PIPELINE_DRAIN_S)
         for uid in self._ports.keys() - ports.keys():
             self.failing_since.pop(uid, None)
+            if uid in self._pipelines:
+                self._pipelines.pop(uid).is_over = True
         self._ports = dict(ports)
 
     def hurry(self, uid: int) -> None:
@@ -51,9 +65,10 @@ class Writers:
         world = self.world
         self._number += 1
         write = WriteAttempt(self._number, uid, sent_at=world.loop.now)
+        write.hides_refusal = self._number % SCRIPT_EACH == 0
         holders = world.holders_of(self._ports[uid])
         if not holders:
-            self.answered(write, False)
+            self.answered(write, False, "nothing listens")
             return
         served: Served = holders[0]
         write.served = served
@@ -68,13 +83,17 @@ class Writers:
         if not write.is_answered:
             if write.served is not None:
                 write.served.forget(write)
-            self.answered(write, None)
+            self.answered(write, None, "no answer in time")
 
-    def answered(self, write: WriteAttempt, outcome: bool | None) -> None:
-        """Acknowledged, refused (False), or nobody knows (None)."""
+    def answered(self, write: WriteAttempt, outcome: bool | None, why: str = "") -> None:
+        """Acknowledged, refused (False), or nobody knows (None). ``why`` is counted."""
         if write.is_answered:
             return
         write.is_answered = True
+        if write.client is not None:
+            write.client.answered(write)
+        if why:
+            self.world.tally.clients[f"{'refused' if outcome is False else 'unknown'}: {why}"] += 1
         self.world.tally.writes["acknowledged" if outcome else "refused" if outcome is False else "unknown"] += 1
         if outcome:
             self.failing_since.pop(write.database_uid, None)

@@ -8,7 +8,7 @@ from shardwright.testing.sim.server import SimServer
 from shardwright.testing.sim.simulation import Simulation
 
 
-def _when(simulation: Simulation, point: str, do: Callable[[Any], object]) -> None:
+def when(simulation: Simulation, point: str, do: Callable[[Any], object]) -> None:
     def reached(daemon: Any, name: str) -> None:
         if name == point and daemon is not None and daemon.process.runs and not simulation.faults.is_over:
             simulation.world.on_point.remove(reached)
@@ -37,9 +37,9 @@ def a_leader_killed_before_the_promotion(simulation: Simulation) -> None:
 
     def kill(daemon: Any) -> None:
         simulation.faults._kill(daemon)
-        _when(simulation, "handoff:promote:before", kill)
+        when(simulation, "handoff:promote:before", kill)
 
-    _when(simulation, "handoff:promote:before", kill)
+    when(simulation, "handoff:promote:before", kill)
 
 
 def a_leader_killed_behind_the_promotion(simulation: Simulation) -> None:
@@ -47,19 +47,19 @@ def a_leader_killed_behind_the_promotion(simulation: Simulation) -> None:
 
     def kill(daemon: Any) -> None:
         simulation.faults._kill(daemon)
-        _when(simulation, "handoff:promote:after", kill)
+        when(simulation, "handoff:promote:after", kill)
 
-    _when(simulation, "handoff:promote:after", kill)
+    when(simulation, "handoff:promote:after", kill)
 
 
 def a_leader_killed_before_the_fence(simulation: Simulation) -> None:
     """The clients of the old primary write without rest, and the candidate is hardly behind: whoever promotes it now lacks
     nothing but the fence."""
     world = simulation.world
-    primary = _primary_of_a_new_database(simulation, replication=True)
+    primary = primary_of_a_new_database(simulation, replication=True)
     world.replication_lag_s = 0.0
     world.writers.busy_s = 0.001
-    _when(simulation, "handoff:fence:before", simulation.faults._kill)
+    when(simulation, "handoff:fence:before", simulation.faults._kill)
     simulation.operator.action(primary["node_uid"], "enslave_node")
     simulation.run_for(40.0)
 
@@ -70,9 +70,9 @@ def a_leader_that_sleeps_for_longer_than_the_pause(simulation: Simulation) -> No
     def sleep(daemon: Any) -> None:
         daemon.process.freeze()
         simulation.world.loop.at(5.0, daemon.process.thaw, simulation.world.loop)
-        _when(simulation, "handoff:compare:before", sleep)
+        when(simulation, "handoff:compare:before", sleep)
 
-    _when(simulation, "handoff:compare:before", sleep)
+    when(simulation, "handoff:compare:before", sleep)
 
 
 def an_endpoint_that_sleeps_through_the_hold(simulation: Simulation) -> None:
@@ -94,8 +94,42 @@ def an_endpoint_that_sleeps_through_the_hold(simulation: Simulation) -> None:
         if daemon is not None:
             simulation.faults._freeze(daemon)
 
-    _when(simulation, "handoff:hold:before", sleep)
-    _when(simulation, "handoff:demote:before", wake)
+    when(simulation, "handoff:hold:before", sleep)
+    when(simulation, "handoff:demote:before", wake)
+
+
+def an_endpoint_process_started_again_behind_the_hold(simulation: Simulation) -> None:
+    """It was asked to hold while there was none; then its clients write through the new one, while the fence is on its way:
+    what they have sent is postponed by the pause. A third of it are scripts that catch their errors."""
+    world = simulation.world
+    primary = primary_of_a_new_database(simulation, replication=True)
+
+    def end(daemon: Any) -> None:
+        for uid in world.nodes:
+            found = world.endpoint_process(uid)
+            if found is not None and found.endpoints:
+                found.process.kill()
+
+    def start(daemon: Any) -> None:
+        world.network.slow_until[daemon.node.uid] = world.loop.now + 0.3
+        for node in world.nodes.values():
+            node.endpoint_dies_at = -10.0
+            if node.daemon is not None:
+                node.daemon.wake_agent()
+        world.writers.busy_s = 0.002
+        world.writers.hurry(primary["database_uid"])
+
+    when(simulation, "handoff:hold:before", end)
+    when(simulation, "handoff:hold:after", start)
+    simulation.operator.action(primary["node_uid"], "enslave_node")
+    simulation.run_for(20.0)
+    world.writers.busy_s = 0.05
+
+
+def an_endpoint_process_started_again_before_the_leader_dies(simulation: Simulation) -> None:
+    """The same, and between the fence and the promotion the leader is killed: the pause expires under the fence."""
+    when(simulation, "handoff:promote:before", simulation.faults._kill)
+    an_endpoint_process_started_again_behind_the_hold(simulation)
 
 
 def a_promotion_on_its_way_for_long(simulation: Simulation) -> None:
@@ -113,8 +147,8 @@ def a_promotion_on_its_way_for_long(simulation: Simulation) -> None:
     def act(daemon: Any) -> None:
         world.loop.at(0.05, world.network.let_arrive)
 
-    _when(simulation, "handoff:promote:before", hold)
-    _when(simulation, "handoff:undo_fence:after", act)
+    when(simulation, "handoff:promote:before", hold)
+    when(simulation, "handoff:undo_fence:after", act)
 
 
 def databases_that_barely_fit(simulation: Simulation) -> None:
@@ -157,7 +191,7 @@ def a_leader_that_does_not_know_that_it_is_none(simulation: Simulation) -> None:
             world.loop.at(seconds, simulation.operator.action, 1 + int(seconds * 10) % 3, "enslave_node")
 
     for point in ("handoff:hold:before", "handoff:fence:before", "handoff:commit:before"):
-        _when(simulation, point, revoke)
+        when(simulation, point, revoke)
 
 
 def replicas_that_lag(simulation: Simulation) -> None:
@@ -204,7 +238,7 @@ def a_node_that_dies_long_after_its_links_and_comes_back(simulation: Simulation)
     simulation.operator.create(60, replication=True, persistence="aof")
 
 
-def _primary_of_a_new_database(simulation: Simulation, *, replication: bool, persistence: str = "aof") -> Json:
+def primary_of_a_new_database(simulation: Simulation, *, replication: bool, persistence: str = "aof") -> Json:
     """The record of the primary of the first database, which lets clients in. Time passes."""
     simulation.run_for(1.0)
     simulation.operator.create(60, replication=replication, persistence=persistence)
@@ -223,7 +257,7 @@ def _while_an_only_copy_moves(
 ) -> None:
     """Strike at an only copy, on a node that is emptied, once it is time for its new one."""
     world = simulation.world
-    only = _primary_of_a_new_database(simulation, replication=False, persistence=persistence)
+    only = primary_of_a_new_database(simulation, replication=False, persistence=persistence)
     simulation.operator.action(only["node_uid"], "maintenance_on")
 
     def watch() -> None:

@@ -1,0 +1,131 @@
+"""Traps of clients' connections: nothing fails, and no client may notice more than a short wait.
+
+Each makes a database, has a node step down (a handoff, then the endpoint is passed to another node) and raises Violation
+when a client had an error, lost its connection without deserving it, waited for too long, or the action did not end.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import Any
+
+from shardwright.testing.sim.checker import ENDED_STATUS, Json, Violation
+from shardwright.testing.sim.clients import Client, Talker, join, leave
+from shardwright.testing.sim.mutants.situations import primary_of_a_new_database, when
+from shardwright.testing.sim.served import Served
+from shardwright.testing.sim.simulation import Simulation
+from shardwright.testing.sim.writers import PIPELINE_DRAIN_S
+
+STUCK, WATCHER, PIPELINE, TALKER, IDLE = 1, 2, 3, 4, 100
+WAIT_MAX_S = 0.5
+"""For a command while an action runs and nothing fails."""
+DESERVED = "disconnected: could not be passed on"
+
+
+def _serving(simulation: Simulation, database: int) -> Served:
+    record = simulation.world.checker.database(database)
+    assert record is not None
+    (served,) = simulation.world.holders_of(record["port"])
+    return served
+
+
+@contextmanager
+def _unharmed(simulation: Simulation, *, ended: int = 0) -> Iterator[None]:
+    """Raises Violation at the end. ``ended``: so many connections may have been ended, and must have been."""
+    tally = simulation.world.tally
+    before = Counter(tally.clients)
+    yield
+    simulation.check()
+    for action in simulation.world.checker.tables["actions"].values():
+        if action["status"] not in ENDED_STATUS:
+            raise Violation("actions_end", f"{action['name']} is {action['status']}, and nothing failed")
+    seen = tally.clients - before
+    if seen != Counter({DESERVED: ended} if ended else {}):
+        raise Violation("unharmed", f"{ended} connections had to end, clients saw {dict(seen)}")
+
+
+def _step_down(
+    simulation: Simulation, prepare: Callable[[Json, Served], object], *, seconds: float = 30.0, ended: int = 0
+) -> None:
+    primary = primary_of_a_new_database(simulation, replication=True)
+    prepare(primary, _serving(simulation, primary["database_uid"]))
+    simulation.run_for(1.0)
+    with _unharmed(simulation, ended=ended):
+        simulation.operator.action(primary["node_uid"], "enslave_node")
+        simulation.run_for(seconds)
+    for node in simulation.world.nodes:
+        process = simulation.world.endpoint_process(node)
+        for served in () if process is None else process.endpoints.values():
+            for client in list(served.clients.values()):
+                leave(client)
+
+
+def _talker(simulation: Simulation, database: int, served: Served) -> Talker:
+    talker = Talker(simulation.world, TALKER, database, pause_s=0.005, wait_max_s=WAIT_MAX_S)
+    join(served, talker)
+    talker.begin()
+    return talker
+
+
+def clients_that_never_come_in(simulation: Simulation) -> None:
+    """When the endpoint is passed on, one has sent half a command, and one waits between WATCH and EXEC."""
+
+    def prepare(primary: Json, served: Served) -> None:
+        def connect(daemon: Any) -> None:
+            join(served, Client(STUCK, inf))
+            join(served, Client(WATCHER, is_tied=True))
+
+        for uid in range(IDLE, IDLE + 20):
+            join(served, Client(uid))
+        when(simulation, "handoff:commit:after", connect)
+
+    _step_down(simulation, prepare, ended=2)
+
+
+def a_busy_client_among_thousands(simulation: Simulation) -> None:
+    """Which are idle."""
+
+    def prepare(primary: Json, served: Served) -> None:
+        for uid in range(IDLE, IDLE + 3000):
+            join(served, Client(uid))
+        _talker(simulation, primary["database_uid"], served)
+
+    _step_down(simulation, prepare, seconds=8.0)
+
+
+def a_long_pipeline(simulation: Simulation) -> None:
+    """More is in flight, all the time, than comes in within a drain."""
+
+    def prepare(primary: Json, served: Served) -> None:
+        join(served, Client(PIPELINE, PIPELINE_DRAIN_S))
+        _talker(simulation, primary["database_uid"], served)
+
+    _step_down(simulation, prepare)
+
+
+def an_endpoint_process_that_is_late(simulation: Simulation) -> None:
+    """For some seconds it answers what it is asked only when nobody waits any more; its clients are served as ever."""
+
+    def prepare(primary: Json, served: Served) -> None:
+        served.owner.late_s = 1.2
+        simulation.world.loop.at(6.0, setattr, served.owner, "late_s", 0.0)
+        _talker(simulation, primary["database_uid"], served)
+
+    _step_down(simulation, prepare)
+
+
+def an_endpoint_process_that_stands_still_while_it_is_passed_on(simulation: Simulation) -> None:
+    """Not for so long that its agent ends it. Most of its clients are still there; they wait, and keep their connections."""
+    asleep_s = 8.0
+
+    def prepare(primary: Json, served: Served) -> None:
+        def sleep(daemon: Any) -> None:
+            served.owner.process.freeze()
+            simulation.world.loop.at(asleep_s, served.owner.process.thaw, simulation.world.loop)
+
+        for uid in range(IDLE, IDLE + 1000):
+            join(served, Client(uid))
+        when(simulation, "pass:after", sleep)
+
+    _step_down(simulation, prepare)

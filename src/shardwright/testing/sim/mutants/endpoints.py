@@ -1,0 +1,97 @@
+"""Mistakes about endpoint processes and what their clients have under way."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from shardwright.actions import move
+from shardwright.endpoint import departures
+from shardwright.errors import OutcomeUnknown, Permanent, Transient
+from shardwright.leader import handoff
+from shardwright.testing.sim.endpoints import SimEndpoints
+from shardwright.testing.sim.mutants.client_situations import (
+    a_busy_client_among_thousands,
+    a_long_pipeline,
+    an_endpoint_process_that_is_late,
+    an_endpoint_process_that_stands_still_while_it_is_passed_on,
+    clients_that_never_come_in,
+)
+from shardwright.testing.sim.mutants.registry import Patch, mutant_in
+from shardwright.testing.sim.mutants.situations import (
+    an_endpoint_process_started_again_before_the_leader_dies,
+    an_endpoint_process_started_again_behind_the_hold,
+)
+
+
+@mutant_in(an_endpoint_process_started_again_behind_the_hold)
+def ends_the_pause_before_the_clients() -> Sequence[Patch]:
+    async def demote(self: Any, attempt: Any, old: Any) -> None:
+        try:
+            await old.attach(attempt.new_target.address, attempt.new_target.port)
+            self.probe("handoff:demote:after")
+            await old.end_pause()
+            await old.unfence()
+            await old.end_application_connections()
+        except (Transient, OutcomeUnknown, Permanent):
+            return
+
+    return [(handoff.Handoffs, "_demote", demote), (handoff, "_cut_off", lambda attempt, old: ())]
+
+
+@mutant_in(an_endpoint_process_started_again_before_the_leader_dies)
+def leaves_to_the_pause_what_a_new_endpoint_process_has_sent() -> Sequence[Patch]:
+    return [(handoff, "_cut_off", lambda attempt, old: ())]
+
+
+@mutant_in(clients_that_never_come_in)
+def passes_connections_without_a_deadline() -> Sequence[Patch]:
+    return [(departures, "FREEZE_S", (1e9,)), (departures, "GRACE_S", 1e9), (departures, "TIED_GRACE_S", 1e9)]
+
+
+@mutant_in(clients_that_never_come_in)
+def never_ends_a_connection_that_cannot_be_passed() -> Sequence[Patch]:
+    return [(departures, "GRACE_S", 1e9), (departures, "TIED_GRACE_S", 1e9)]
+
+
+@mutant_in(a_busy_client_among_thousands)
+def freezes_all_before_it_passes_one() -> Sequence[Patch]:
+    return [(departures, "BATCH", 1 << 30)]
+
+
+@mutant_in(a_long_pipeline)
+def holds_without_calming() -> Sequence[Patch]:
+    async def calm(self: Any, attempt: Any) -> None:
+        return None
+
+    return [(handoff.Handoffs, "_calm", calm)]
+
+
+@mutant_in(an_endpoint_process_that_is_late)
+def goes_on_without_the_hold_of_a_late_process() -> Sequence[Patch]:
+    async def ask_serving(self: Any, attempt: Any, ask: Any) -> Any:
+        async def one(endpoint: Any, node: Any) -> Any:
+            try:
+                return node, await ask(endpoint, node)
+            except Transient:
+                return node, None
+
+        return await asyncio.gather(*(one(uid, node) for uid, nodes in attempt.endpoints for node in nodes))
+
+    return [(handoff.Handoffs, "_ask_serving", ask_serving)]
+
+
+@mutant_in(an_endpoint_process_that_is_late)
+def begins_a_hold_whose_caller_has_left() -> Sequence[Patch]:
+    return [(SimEndpoints, "notices_who_has_left", False)]
+
+
+@mutant_in(an_endpoint_process_that_stands_still_while_it_is_passed_on)
+def takes_a_silent_endpoint_process_for_ended() -> Sequence[Patch]:
+    right = move._rebind
+
+    def rebind(chosen: Any, view: Any, now: Any) -> Any:
+        processes = {node: replace(p, has_ended=not p.answers) for node, p in view.endpoint_processes.items()}
+        return right(chosen, replace(view, endpoint_processes=processes), now)
+
+    return [(move, "_rebind", rebind)]

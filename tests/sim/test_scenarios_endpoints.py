@@ -1,0 +1,205 @@
+"""Scenarios of endpoint processes: what their clients have under way while something happens to a process or its leader."""
+
+from dataclasses import replace
+
+import pytest
+from sim_scenarios import at_point, cluster, ended, primary_node
+
+from shardwright.model.action import MoveKind, MoveState
+from shardwright.model.database import Role
+from shardwright.model.ids import MoveUid, NodeUid
+from shardwright.store import keys, records
+from shardwright.store.protocol import PutKey, Transaction
+from shardwright.testing.sim.checker import Violation
+from shardwright.testing.sim.clients import Client, Talker, join
+from shardwright.testing.sim.daemon import SimDaemon
+from shardwright.testing.sim.loop import result_of
+from shardwright.testing.sim.mutants.situations import an_endpoint_process_started_again_before_the_leader_dies
+from shardwright.testing.sim.served import Served
+from shardwright.testing.sim.server import Outcome, Position, SimServer
+from shardwright.testing.sim.simulation import Simulation, quiet
+
+pytestmark = pytest.mark.usefixtures("product_log")
+
+
+def _primary(simulation: Simulation) -> SimServer:
+    return next(s for s in simulation.world.servers_of("1:1") if s.role is Role.PRIMARY)
+
+
+def _answers(server: SimServer, *, hides_refusal: bool) -> list[Outcome]:
+    found: list[Outcome] = []
+
+    def answer(outcome: Outcome, position: Position | None) -> None:
+        found.append(outcome)
+
+    server.write(answer, hides_refusal=hides_refusal)
+    return found
+
+
+def test_a_server_refuses_a_command_before_it_postpones_it_and_a_script_when_it_runs() -> None:
+    simulation = cluster()
+    primary = _primary(simulation)
+    primary.pause(10.0)
+    postponed = _answers(primary, hides_refusal=False)
+    primary.is_fenced = True
+    script = _answers(primary, hides_refusal=True)
+    assert _answers(primary, hides_refusal=False) == [Outcome.REFUSED]
+    assert postponed == script == []
+    primary.end_pause()
+    assert postponed == [Outcome.REFUSED]
+    assert script == [Outcome.HIDDEN]
+    simulation.end()
+
+
+def test_a_new_connection_to_a_fenced_server_sends_nothing() -> None:
+    simulation = cluster()
+    primary = _primary(simulation)
+    primary.end_clients()
+    primary.is_fenced = True
+    simulation.run_for(3.0)
+    assert not simulation.world.checker.violations
+    simulation.end()
+
+
+def test_an_old_connection_to_a_fenced_server_is_told_of_writes_that_are_none() -> None:
+    simulation = cluster()
+    _primary(simulation).is_fenced = True
+    with pytest.raises(Violation, match=r"no_write_lost.*inside a script"):
+        simulation.run_for(3.0)
+    simulation.end()
+
+
+def test_a_pause_that_expires_under_the_fence_runs_no_script_of_a_new_endpoint_process() -> None:
+    """The leader died between the fence and the promotion: what the process had sent, which was started behind the hold, ran
+    when the pause expired, and was acknowledged."""
+    quiet()
+    simulation = Simulation(0)
+    an_endpoint_process_started_again_before_the_leader_dies(simulation)
+    simulation.rest()
+    simulation.end()
+
+
+def test_a_leader_that_dies_behind_the_fence_of_endpoints_that_hold_loses_nothing() -> None:
+    simulation = cluster()
+
+    def strike(daemon: SimDaemon) -> None:
+        daemon.process.kill()
+        simulation.world.loop.at(1.0, simulation.restart_daemon, daemon.node.uid)
+
+    at_point(simulation, "handoff:promote:before", strike)
+    simulation.operator.action(primary_node(simulation), "enslave_node")
+    simulation.run_for(60.0)
+    simulation.rest()
+    simulation.end()
+
+
+def _listening(simulation: Simulation) -> Served:
+    record = simulation.world.checker.database(1)
+    assert record is not None
+    (served,) = simulation.world.holders_of(record["port"])
+    return served
+
+
+def _with_idle_clients(count: int) -> tuple[Simulation, list[Client]]:
+    simulation = cluster()
+    served = _listening(simulation)
+    return simulation, [join(served, Client(uid)) for uid in range(count)]
+
+
+def test_a_process_that_dies_while_it_takes_connections_ends_those_that_it_has() -> None:
+    """The others go on where they were, and are passed to the next process."""
+    simulation, clients = _with_idle_clients(1000)
+    source = _listening(simulation)
+
+    def strike(daemon: SimDaemon) -> None:
+        target = _listening(simulation)
+        assert target is not source
+        target.owner.process.kill()
+
+    at_point(simulation, "pass:after", strike)
+    simulation.operator.action(primary_node(simulation), "enslave_node")
+    simulation.run_for(60.0)
+    simulation.rest()
+    target = _listening(simulation)
+    left = [c for c in clients if not c.is_gone]
+    assert 0 < len(left) < 1000
+    assert all(c.served is target for c in left)
+    assert ended(simulation) == ["step_down completed"]
+    simulation.end()
+
+
+def test_the_busiest_connection_is_passed_first_and_waits_least() -> None:
+    simulation, clients = _with_idle_clients(3000)
+    source = _listening(simulation)
+    talker = Talker(simulation.world, 5000, 1, pause_s=0.005, wait_max_s=0.1)
+    join(source, talker)
+    talker.begin()
+    passed_before: list[int] = []
+
+    def look() -> None:
+        if talker.served is source:
+            simulation.world.loop.at(0.001, look)
+        else:
+            passed_before.append(sum(c.served is not source for c in clients))
+
+    look()
+    simulation.operator.action(primary_node(simulation), "enslave_node")
+    simulation.run_for(20.0)
+    assert passed_before
+    assert passed_before[0] < 100
+    assert all(c.served is talker.served for c in clients)
+    simulation.end()
+
+
+def test_a_calmed_pipeline_goes_on_by_itself_when_no_hold_comes() -> None:
+    simulation = cluster()
+    served = _listening(simulation)
+    pipeline = join(served, Client(1, 0.15))
+    served.calm()
+    assert pipeline.drained_at == pytest.approx(simulation.world.loop.now + 0.15)
+    simulation.run_for(2.0)
+    assert pipeline.stopped_at == float("inf")
+    simulation.end()
+
+
+def test_a_handoff_behind_a_rebind_holds_where_the_endpoint_is_now() -> None:
+    """The process that had just been given the endpoint was not asked to hold: it had not been looked at since. What its
+    clients had sent was postponed, and ended with their connections."""
+    simulation = cluster()
+    world = simulation.world
+    source = _listening(simulation)
+    talkers = [Talker(world, uid, 1, pause_s=0.0005, wait_max_s=0.5) for uid in range(10)]
+    for talker in talkers:
+        join(source, talker)
+        talker.begin()
+    to_node = next(n for n in world.nodes if n != source.owner.node_uid)
+
+    def record(daemon: SimDaemon) -> None:
+        view = daemon.mirror.view()
+        uid, *_ = view.endpoints
+        rebind = replace(
+            view.live_moves()[0],
+            uid=MoveUid("rebind-99"),
+            kind=MoveKind.REBIND,
+            group_uid=None,
+            shard_uid=None,
+            new_shard_uid=None,
+            endpoint_uid=uid,
+            from_node=NodeUid(source.owner.node_uid),
+            to_node=NodeUid(to_node),
+            state=MoveState.HANDOFF,
+        )
+        result_of(world.store.transact(Transaction((), (PutKey(keys.key_of(rebind), records.encode(rebind)),))))
+
+    def pass_on(daemon: SimDaemon) -> None:
+        other = world.endpoint_process(to_node)
+        assert other is not None
+        source.owner.pass_along(source.gate.spec.uid, other)
+
+    at_point(simulation, "handoff:calm:before", record)
+    at_point(simulation, "handoff:intend:before", pass_on)
+    simulation.operator.action(primary_node(simulation), "enslave_node")
+    simulation.run_for(30.0)
+    assert world.tally.clients == {}
+    assert {t.served for t in talkers} == {_listening(simulation)}
+    simulation.end()
