@@ -386,10 +386,15 @@ class RestCluster:
     def logs(self) -> str:
         """The last lines of what its processes wrote."""
         found = []
-        for path in sorted(self.directory.glob("**/*.log")):
+        for path in logs_below(self.directory):
             lines = path.read_text(errors="replace").splitlines()
             found.append("\n".join([f"--- {path.relative_to(self.directory)}", *lines[-12:]]))
         return "\n".join(found)
+
+
+def logs_below(directory: Path) -> list[Path]:
+    """Its log files. Directories may go meanwhile."""
+    return sorted(Path(at) / name for at, _, names in os.walk(directory) for name in names if name.endswith(".log"))
 
 
 _DULL = re.compile("capabilities|version|os_|storage|redis_info|backup|loading|cores|hostname|snapshot_policy")
