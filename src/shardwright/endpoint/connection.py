@@ -54,6 +54,15 @@ class Packed:
         return sum(map(len, self.unread)) + sum(map(len, self.unsent))
 
 
+@dataclass(slots=True)
+class _Packing:
+    """A connection whose transport is about to end."""
+
+    transport: asyncio.Transport
+    packed: Packed
+    done: "asyncio.Future[Packed]"
+
+
 class Owner(Protocol):
     """What a connection needs of the endpoint it belongs to."""
 
@@ -107,6 +116,7 @@ class ClientConnection(asyncio.Protocol):
         self._attempts = 0
         self._retry: asyncio.TimerHandle | None = None
         self._is_finishing = False
+        self._packing: _Packing | None = None
         self._linger: asyncio.TimerHandle | None = None
 
     # -- called by the loop ------------------------------------------------------------------------------------------
@@ -148,6 +158,9 @@ class ClientConnection(asyncio.Protocol):
         return not self._is_finishing
 
     def connection_lost(self, error: Exception | None) -> None:
+        packing, self._packing = self._packing, None
+        if packing is not None:
+            self._packed(packing)
         self.session.ended()
         self._inflow.close()
         self._written.clear()
@@ -435,37 +448,38 @@ class ClientConnection(asyncio.Protocol):
         self.session.cut()
         self.settle()
 
-    def pack(self) -> Packed | None:
+    def pack(self) -> "asyncio.Future[Packed] | None":
         """Take the client's socket, and all that belongs to it, from this process's loop. Only while it is frozen and quiet.
         None: the client has left.
 
-        From here on nothing of it may be read or written here: the loop tells of the end only later, and two who read one
-        socket would each get half of what the client sends. The socket itself lives on in the copy that is returned."""
+        From here on nothing of it may be read or written here: two who read one socket would each get half of what is sent.
+        The socket itself lives on in the copy. What the client has not taken is known only when the transport ends, in the
+        loop's next turn: until then it goes on sending.
+        """
         transport = self.transport
         if transport is None or transport.is_closing():
             return None
         client = socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno()))
-        luggage = pack(self.session)
         unread: list[Buffer] = [*self.session.unread, *self._inflow.give_up()]
-        packed = Packed(client, luggage, unread, self._unsent(transport))
+        self._packing = _Packing(transport, Packed(client, pack(self.session), unread, []), self._loop.create_future())
         self.transport = None
         self._is_finishing = True
         self._drop_backend()
         self._drop_spare()
         self.owner.left(self)
         transport.abort()
-        return packed
+        return self._packing.done
 
-    def _unsent(self, transport: asyncio.Transport) -> list[Buffer]:
-        """The replies that the transport keeps: the last bytes of those that were written."""
-        size = transport.get_write_buffer_size()
-        parts: list[Buffer] = []
+    def _packed(self, packing: "_Packing") -> None:
+        """The transport is about to close its socket; nothing is sent any more. What it keeps are the last bytes written."""
+        size = packing.transport.get_write_buffer_size()
+        parts = packing.packed.unsent
         while size > 0:
             part = self._written.pop()
             parts.append(part[-size:] if len(part) > size else part)
             size -= len(part)
         parts.reverse()
-        return parts
+        packing.done.set_result(packing.packed)
 
     def unpack(self, luggage: Luggage) -> None:
         """Become, frozen, the connection that another process packed. Before it has a transport."""

@@ -129,22 +129,26 @@ class Passing:
             pass
 
     async def _pass(self, connections: list[ClientConnection], channel: Channel) -> None:
-        batch: list[Packed] = []
+        begun = [packing for connection in connections if (packing := connection.pack()) is not None]
+        if not begun:
+            return
+        self._served.on_their_way += len(begun)
         try:
-            for connection in connections:
-                packed = connection.pack()
-                if packed is None:
-                    continue
-                self._served.on_their_way += 1
-                if packed.size >= ALONE_FROM_BYTES:
-                    await self._offer([packed], channel)
-                else:
-                    batch.append(packed)
+            await asyncio.wait(begun)
         except BaseException:
-            await self._take_back(batch)
+            await asyncio.wait(begun)
+            await self._take_back([packing.result() for packing in begun])
             raise
-        if batch:
-            await self._offer(batch, channel)
+        packed = [packing.result() for packing in begun]
+        batches = [[one] for one in packed if one.size >= ALONE_FROM_BYTES]
+        if together := [one for one in packed if one.size < ALONE_FROM_BYTES]:
+            batches.append(together)
+        for number, batch in enumerate(batches):
+            try:
+                await self._offer(batch, channel)
+            except BaseException:
+                await self._take_back([one for later in batches[number + 1 :] for one in later])
+                raise
 
     async def _offer(self, batch: list[Packed], channel: Channel) -> None:
         """Give them to the other process, or take them all back."""
