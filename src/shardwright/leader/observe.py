@@ -264,6 +264,7 @@ def _matters(seen: ServerSeen) -> object:
 def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:
     return (
         seen.answers,
+        seen.has_ended,
         seen.pid,
         tuple(
             (e.endpoint_uid, e.state, e.generation, e.held_generation, e.access, e.connections == 0, _bind_error(e))
