@@ -374,10 +374,11 @@ def test_a_server_that_nobody_remembers_is_ended_before_the_next_one_starts(
 
 def test_the_endpoint_process_is_back_at_once_and_told_what_to_serve(tmp_path: Path, any_binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
+        # The agent tells a new process what the records say then; what comes later is the leader's to tell.
+        kept, wanted = await started(made, any_binary, password="hush")
+        serving = group(phase=GroupPhase.SERVING, primary=wanted.uid, generation=4)
+        await made.put(serving, endpoint(made.address, kept.port))
         async with made.agent():
-            kept, wanted = await started(made, any_binary, password="hush")
-            serving = group(phase=GroupPhase.SERVING, primary=wanted.uid, generation=4)
-            await made.put(serving, endpoint(made.address, kept.port))
             await made.until(lambda: made.endpoints.served != [])
             await made.until(lambda: (seen := made.seen()) is not None and seen.endpoint_process is not None)
             first = made.mirror.view().node_seen[NODE].endpoint_process
