@@ -52,6 +52,7 @@ class BackendConnection(asyncio.Protocol):
             self.owner.backend_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
+        """May be called twice."""
         self._transport = None
         for data in self._inflow.give_up():
             self._take(data)  # these replies came before the end

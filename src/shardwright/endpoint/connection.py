@@ -112,7 +112,8 @@ class ClientConnection(asyncio.Protocol):
         self._transport_reads = True
         self._written: list[Buffer] = []  # lately: the end of it is what the transport still keeps
         self._trim_at = TRIM_AFTER
-        self._is_connecting = False
+        self.is_connecting = False
+        """A connection to a server is being opened."""
         self._attempts = 0
         self._retry: asyncio.TimerHandle | None = None
         self._is_finishing = False
@@ -205,7 +206,7 @@ class ClientConnection(asyncio.Protocol):
             self.is_reading = should_read
             self._adjust_reading()
             self._adjust_backend()
-        if session.needs_backend and not self._is_connecting and self._retry is None:
+        if session.needs_backend and not self.is_connecting and self._retry is None:
             self._connect()
         elif self.owner.gate.hold is not None and session.blocked_since is not None:
             self._connect_ahead(self.owner.gate.hold)
@@ -289,36 +290,36 @@ class ClientConnection(asyncio.Protocol):
         if spare is not None and is_same_server(spare.target, gate.target):
             self._use(spare, gate.target)
             return
-        self._is_connecting = True
+        self.is_connecting = True
         spawn("endpoint-connect", self._open(gate.target))
 
     def _connect_ahead(self, hold: Hold) -> None:
         """A client waits for the end of the hold: what can be done by then need not be done behind it. Tried once."""
-        if self._spared_for is hold or self._is_connecting or self._spare is not None:
+        if self._spared_for is hold or self.is_connecting or self._spare is not None:
             return
         self._spared_for = hold
-        self._is_connecting = True
+        self.is_connecting = True
         spawn("endpoint-connect", self._open(hold.new))
 
     async def _open(self, target: Target) -> None:
+        backend = BackendConnection(self, target, pace=self.owner.pace, is_mere_body=self.session.is_mere_reply_body)
         try:
             await asyncio.wait_for(
-                self._loop.create_connection(lambda: self._backend_to(target), target.address, target.port),
-                CONNECT_TIMEOUT_S,
+                self._loop.create_connection(lambda: backend, target.address, target.port), CONNECT_TIMEOUT_S
             )
         except (OSError, TimeoutError) as error:
-            self._is_connecting = False
+            self.is_connecting = False
+            # After a standstill the limit is over in the same pass in which the connection is made: then uvloop closes the
+            # socket and calls no connection_lost.
+            backend.connection_lost(error)
             if not self.owner.gate.is_open or not is_same_server(target, self.owner.gate.target):
                 self.settle()  # nobody waits for that server
                 return
             self.session.failure = f"{target.address}:{target.port} cannot be reached: {error or 'it does not answer'}"
             self._retry_later()
             return
-        self._is_connecting = False
+        self.is_connecting = False
         self.settle()
-
-    def _backend_to(self, target: Target) -> BackendConnection:
-        return BackendConnection(self, target, pace=self.owner.pace, is_mere_body=self.session.is_mere_reply_body)
 
     def backend_made(self, backend: BackendConnection) -> None:
         """A server connection is open."""

@@ -1,0 +1,69 @@
+"""Connections to a server, while the endpoint process stands still at the worst moment. The endpoint runs in this process, so
+that it can be stopped in a pass of its loop that the test chooses."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+import uvloop
+from tests.integration.server_harness import SECRETS, RunningServer, both_servers, free_port, loopback_address, start_server
+
+from shardwright.clock import SystemClock
+from shardwright.endpoint.connection import CONNECT_TIMEOUT_S
+from shardwright.endpoint.gate import Budget, Counts
+from shardwright.endpoint.pace import Pace
+from shardwright.endpoint.protocol import HOLD_MAX_S, EndpointSpec, Target
+from shardwright.endpoint.served import ServedEndpoint
+from shardwright.model.database import ServerKind
+from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
+
+
+async def _serve(server: RunningServer) -> ServedEndpoint:
+    address = loopback_address()
+    target = Target(ShardUid(1), 1, server.address, server.port, str(server.info()["run_id"]))
+    spec = EndpointSpec(
+        EndpointUid("1:1"),
+        DatabaseUid(1),
+        "test",
+        address,
+        free_port(address),
+        target,
+        application_secret=SECRETS.application,
+    )
+    loop = asyncio.get_running_loop()
+    served = ServedEndpoint(spec, budget=Budget(), counts=Counts(), pace=Pace(loop), clock=SystemClock())
+    await served.serve(spec)
+    return served
+
+
+@pytest.mark.server
+@both_servers
+def test_a_process_that_stands_still_while_it_connects_goes_on(tmp_path: Path, kind: ServerKind) -> None:
+    async def ask(served: ServedEndpoint, still_in_pass: int) -> None:
+        """One client's first command; the loop stands still so many passes behind the start of the connection."""
+        reader, writer = await asyncio.open_connection(served.gate.spec.address, served.gate.spec.port)
+        writer.write(b"INCR n\r\n")
+        async with asyncio.timeout(5):
+            while not any(c.is_connecting for c in served.connections):
+                await asyncio.sleep(0)
+        for _ in range(still_in_pass):
+            await asyncio.sleep(0)
+        time.sleep(CONNECT_TIMEOUT_S + 0.1)
+        reply = await asyncio.wait_for(reader.readline(), HOLD_MAX_S - 1)
+        assert reply.startswith(b":"), (still_in_pass, reply)
+        writer.close()
+
+    async def scenario(server: RunningServer) -> None:
+        served = await _serve(server)
+        try:
+            for still_in_pass in range(6):
+                await ask(served, still_in_pass)
+        finally:
+            await served.end()
+
+    server = start_server(kind, tmp_path, shard_uid=1, is_open=True)
+    try:
+        uvloop.run(scenario(server))
+    finally:
+        server.stop()
