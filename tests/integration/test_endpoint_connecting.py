@@ -1,5 +1,7 @@
-"""Connections to a server, while the endpoint process stands still at the worst moment. The endpoint runs in this process, so
-that it can be stopped in a pass of its loop that the test chooses."""
+"""Connections to a server while the endpoint process stands still at the worst moment.
+
+The endpoint runs in this process, so that the test chooses the pass of its loop in which it is stopped.
+"""
 
 import asyncio
 import time
@@ -45,11 +47,11 @@ def test_a_process_that_stands_still_while_it_connects_goes_on(tmp_path: Path, k
         reader, writer = await asyncio.open_connection(served.gate.spec.address, served.gate.spec.port)
         writer.write(b"INCR n\r\n")
         async with asyncio.timeout(5):
-            while not any(c.is_connecting for c in served.connections):
+            while not any(c.is_connecting for c in served.connections):  # noqa: ASYNC110  pass by pass
                 await asyncio.sleep(0)
         for _ in range(still_in_pass):
             await asyncio.sleep(0)
-        time.sleep(CONNECT_TIMEOUT_S + 0.1)
+        time.sleep(CONNECT_TIMEOUT_S + 0.1)  # noqa: ASYNC251  the loop stands still
         reply = await asyncio.wait_for(reader.readline(), HOLD_MAX_S - 1)
         assert reply.startswith(b":"), (still_in_pass, reply)
         writer.close()
