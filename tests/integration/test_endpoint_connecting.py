@@ -52,6 +52,9 @@ def test_a_process_that_stands_still_while_it_connects_goes_on(tmp_path: Path, k
         for _ in range(still_in_pass):
             await asyncio.sleep(0)
         time.sleep(CONNECT_TIMEOUT_S + 0.1)  # noqa: ASYNC251  the loop stands still
+        for _ in range(6):  # … and is slow behind it: a server answers between two passes
+            await asyncio.sleep(0)
+            time.sleep(0.02)  # noqa: ASYNC251
         reply = await asyncio.wait_for(reader.readline(), HOLD_MAX_S - 1)
         assert reply.startswith(b":"), (still_in_pass, reply)
         writer.close()

@@ -214,7 +214,9 @@ def test_a_calm_ends_by_itself_when_no_hold_comes(tmp_path: Path) -> None:
         assert say(client, b"", b"+PONG\r\n") == b"$-1\r\n" + b"$1\r\n1\r\n" * HEAVY_COMMANDS + b"+PONG\r\n"
 
 
-def test_a_process_that_is_late_is_not_taken_for_ended_and_begins_no_hold_whose_caller_has_left(tmp_path: Path) -> None:
+def test_a_process_that_is_late_is_not_taken_for_ended_and_neither_holds_nor_drops_when_its_caller_has_left(
+    tmp_path: Path,
+) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, known(world) as client:
         say(client, b"SET k 1\r\n", b"+OK\r\n")
         process = world.processes[A].process
@@ -228,6 +230,8 @@ def test_a_process_that_is_late_is_not_taken_for_ended_and_begins_no_hold_whose_
                 asyncio.run(endpoints.hold(A, ENDPOINT, old, new))
             assert time.monotonic() - began >= HOLD_TIMEOUT_S * 0.9
             assert late.value.code == "endpoint_process_silent"
+            with pytest.raises(Transient):
+                asyncio.run(endpoints.drop(A, ENDPOINT))
         finally:
             os.kill(process.pid, signal.SIGCONT)
         assert say(client, b"GET k\r\n", b"1\r\n") == b"$1\r\n1\r\n"

@@ -445,8 +445,9 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
     is_out = not is_target_away and _source_is_out(source, at_source)
     if not is_bound and (at_target is EndpointState.LISTENING or is_out):
         return Decision(writes=(Put(replace(endpoint, nodes=(move.to_node,))),))
-    has_left = move.from_node not in view.nodes or _has_left(source, at_source)
-    if is_bound and at_target is EndpointState.LISTENING and has_left:
+    has_left = _has_left(source, at_source, endpoint.uid)
+    is_left = has_left or move.from_node not in view.nodes
+    if is_bound and at_target is EndpointState.LISTENING and is_left:
         done = Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=()))
         return Decision(writes=(done, *_ended_clients(move, source, endpoint.uid, now)))
     if source is None or not source.answers:
@@ -459,7 +460,7 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
         # The source serves it again, of which it may have passed on a part: its own process is the one that answers.
         back = (Put(replace(endpoint, nodes=(move.from_node,))),) if is_bound else ()
         return Decision(writes=(*back, *_end(move, now, _target_lost(move)).writes))
-    if at_source in (EndpointState.LISTENING, EndpointState.DRAINING):
+    if not has_left:
         command = PassEndpoint(endpoint.uid, endpoint.database_uid, move.from_node, move.to_node)
         return Decision(commands=(command,), wake_at=now + timedelta(milliseconds=100))
     return Decision(wake_at=now + timedelta(seconds=1))
@@ -488,11 +489,13 @@ def _state_of(seen: EndpointSeen) -> EndpointState:
     return EndpointState.ABSENT if is_empty else seen.state
 
 
-def _has_left(source: EndpointProcessSeen | None, at_source: EndpointState) -> bool:
-    """No client is connected through the process that served it. Its silence says nothing about that."""
+def _has_left(source: EndpointProcessSeen | None, at_source: EndpointState, uid: EndpointUid) -> bool:
+    """No client is connected through the process that served it. Its silence says nothing about that. A process that was told
+    to listen again, and cannot because another one does, still has connections to pass on."""
     if source is None or not source.answers:
         return source is not None and source.has_ended
-    return at_source in (EndpointState.ABSENT, EndpointState.BIND_FAILED)
+    cannot_listen = at_source is EndpointState.BIND_FAILED
+    return at_source is EndpointState.ABSENT or (cannot_listen and source.endpoint(uid).connections == 0)
 
 
 def _source_is_out(source: EndpointProcessSeen | None, at_source: EndpointState) -> bool:

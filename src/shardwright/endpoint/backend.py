@@ -38,6 +38,11 @@ class BackendConnection(asyncio.Protocol):
         self._wants_reading = True
         self._is_reading = True
 
+    @property
+    def is_made(self) -> bool:
+        """It is open."""
+        return self._transport is not None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.write = self._transport.write
@@ -52,7 +57,6 @@ class BackendConnection(asyncio.Protocol):
             self.owner.backend_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """May be called twice."""
         self._transport = None
         for data in self._inflow.give_up():
             self._take(data)  # these replies came before the end

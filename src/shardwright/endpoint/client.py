@@ -49,7 +49,7 @@ class EndpointClient:
 
     async def drop(self, node: NodeUid, endpoint: EndpointUid) -> None:
         """See ``Endpoints``."""
-        await self._ask(node, {"op": "drop", "endpoint": endpoint})
+        await self._ask(node, {"op": "drop", "endpoint": endpoint}, timeout_s=HOLD_TIMEOUT_S)
 
     async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:
         """See ``Endpoints``."""

@@ -304,14 +304,9 @@ class ClientConnection(asyncio.Protocol):
     async def _open(self, target: Target) -> None:
         backend = BackendConnection(self, target, pace=self.owner.pace, is_mere_body=self.session.is_mere_reply_body)
         try:
-            await asyncio.wait_for(
-                self._loop.create_connection(lambda: backend, target.address, target.port), CONNECT_TIMEOUT_S
-            )
+            await self._reach(backend)
         except (OSError, TimeoutError) as error:
             self.is_connecting = False
-            # After a standstill the limit is over in the same pass in which the connection is made: then uvloop closes the
-            # socket and calls no connection_lost.
-            backend.connection_lost(error)
             if not self.owner.gate.is_open or not is_same_server(target, self.owner.gate.target):
                 self.settle()  # nobody waits for that server
                 return
@@ -320,6 +315,21 @@ class ClientConnection(asyncio.Protocol):
             return
         self.is_connecting = False
         self.settle()
+
+    async def _reach(self, backend: BackendConnection) -> None:
+        """Connect within the limit. Raises OSError, TimeoutError.
+
+        One that is made is never cancelled: uvloop would close its socket and call no connection_lost, and behind a standstill
+        the limit ends in the pass in which the connection is made.
+        """
+        target = backend.target
+        opening = asyncio.ensure_future(self._loop.create_connection(lambda: backend, target.address, target.port))
+        await asyncio.wait({opening}, timeout=CONNECT_TIMEOUT_S)
+        if not (opening.done() or backend.is_made):
+            backend.abandon()
+            opening.cancel()
+            raise TimeoutError
+        await opening
 
     def backend_made(self, backend: BackendConnection) -> None:
         """A server connection is open."""

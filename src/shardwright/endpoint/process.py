@@ -70,8 +70,8 @@ class EndpointProcess:
                             offered.decline()  # taken back before they were begun
                         offered, answer = await self._take_offer(message, files)
                         await channel.send(answer)
-                    case "hold" if channel.has_left():
-                        _log.info("a hold was not begun: its caller has left")
+                    case "hold" | "drop" as late if channel.has_left():
+                        _log.info("not done: its caller has left, and things may have changed", request=late)
                     case _:
                         await channel.send(await self._answer(message, files))
         except (OSError, ValueError) as error:

@@ -112,7 +112,7 @@ class Endpoints(Protocol):
         ...
 
     async def drop(self, node: NodeUid, endpoint: EndpointUid) -> None:
-        """End an endpoint and its connections."""
+        """End an endpoint and its connections. Awaited for HOLD_TIMEOUT_S; not done when the caller has left before."""
         ...
 
     async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:

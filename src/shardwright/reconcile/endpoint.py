@@ -73,8 +73,8 @@ def _differs(seen: EndpointSeen, generation: int) -> bool:
 
 
 def _is_left_over(seen: EndpointSeen) -> bool:
-    """Nobody needs it here any more: connections that are still to be passed on keep a draining one."""
-    if seen.state is EndpointState.DRAINING:
+    """It is not needed here: connections that are still to be passed on keep one that does not listen."""
+    if seen.state in (EndpointState.DRAINING, EndpointState.BIND_FAILED):
         return seen.connections == 0
     return seen.state is not EndpointState.ABSENT
 

@@ -238,6 +238,17 @@ def test_an_endpoint_is_passed_then_recorded_then_done() -> None:
     assert move_after(decide(ended, move)).state is MoveState.DONE
 
 
+def test_a_source_that_was_told_to_listen_again_still_passes_its_connections() -> None:
+    """The leader ended a hold there by what it had seen before: clients were cut off when the rebind counted it as left."""
+    builder = with_endpoint_states(replicated(), {1: EndpointState.BIND_FAILED, 3: EndpointState.LISTENING})
+    bound = replace(builder.view.endpoints[EndpointUid("1:1")], nodes=(NodeUid(3),))
+    builder = builder.with_records(bound)
+    assert [type(c) for c in decide(builder, rebind(MoveState.HANDOFF)).commands] == [PassEndpoint]
+    empty = EndpointSeen(EndpointUid("1:1"), EndpointState.BIND_FAILED, 1)
+    left = with_source(builder, EndpointProcessSeen(NodeUid(1), NOW, answers=True, endpoints=(empty,)))
+    assert move_after(decide(left, rebind(MoveState.HANDOFF))).state is MoveState.DONE
+
+
 def test_a_target_whose_daemon_stays_away_is_given_up_before_the_start_limit() -> None:
     starting = relocation(MoveState.STARTING, new_shard_uid=ShardUid(3))
     builder = with_new_copy(replicated(), role=None, health=Health.REFUSED).without_daemon(3)

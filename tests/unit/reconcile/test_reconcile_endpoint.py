@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from shardwright.model.commands import ServeEndpoint
+from shardwright.model.commands import DropEndpoint, ServeEndpoint
 from shardwright.model.database import ServerSecrets, access_fingerprint
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
 from shardwright.model.seen import EndpointState
@@ -63,3 +63,16 @@ def test_a_bound_process_that_passed_its_endpoint_on_without_a_move_listens_agai
     drained = tuple(replace(one, state=EndpointState.DRAINING, connections=0) for one in process.endpoints)
     view = replace(view, endpoint_processes={NodeUid(1): replace(process, endpoints=drained)})
     assert decide_endpoint(view.endpoints[ENDPOINT], view).commands == (ServeEndpoint(NodeUid(1), ENDPOINT),)
+
+
+def test_what_cannot_listen_elsewhere_is_dropped_once_its_connections_have_left() -> None:
+    view = told(recorded="", known="")
+    endpoint = replace(view.endpoints[ENDPOINT], nodes=(NodeUid(2),))
+    process = view.endpoint_processes[NodeUid(1)]
+    for connections, commands in ((2, ()), (0, (DropEndpoint(NodeUid(1), ENDPOINT),))):
+        seen = tuple(
+            replace(one, state=EndpointState.BIND_FAILED, connections=connections, held_generation=None)
+            for one in process.endpoints
+        )
+        now = replace(view, endpoint_processes={NodeUid(1): replace(process, endpoints=seen)})
+        assert decide_endpoint(endpoint, now).commands == commands

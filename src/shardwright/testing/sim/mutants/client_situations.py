@@ -129,3 +129,14 @@ def an_endpoint_process_that_stands_still_while_it_is_passed_on(simulation: Simu
         when(simulation, "pass:after", sleep)
 
     _step_down(simulation, prepare)
+
+
+def an_endpoint_process_that_is_told_to_listen_again_while_it_passes(simulation: Simulation) -> None:
+    """By a leader that had seen it hold and ends that, or by one that came before. Most of its clients are still there."""
+
+    def prepare(primary: Json, served: Served) -> None:
+        for uid in range(IDLE, IDLE + 1000):
+            join(served, Client(uid))
+        when(simulation, "pass:after", lambda daemon: served.owner.serve(served.gate.spec))
+
+    _step_down(simulation, prepare)

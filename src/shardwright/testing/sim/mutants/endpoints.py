@@ -9,11 +9,14 @@ from shardwright.actions import move
 from shardwright.endpoint import departures
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader import handoff
+from shardwright.model.seen import EndpointState
+from shardwright.reconcile import endpoint
 from shardwright.testing.sim.endpoints import SimEndpoints
 from shardwright.testing.sim.mutants.client_situations import (
     a_busy_client_among_thousands,
     a_long_pipeline,
     an_endpoint_process_that_is_late,
+    an_endpoint_process_that_is_told_to_listen_again_while_it_passes,
     an_endpoint_process_that_stands_still_while_it_is_passed_on,
     clients_that_never_come_in,
 )
@@ -95,3 +98,12 @@ def takes_a_silent_endpoint_process_for_ended() -> Sequence[Patch]:
         return right(chosen, replace(view, endpoint_processes=processes), now)
 
     return [(move, "_rebind", rebind)]
+
+
+@mutant_in(an_endpoint_process_that_is_told_to_listen_again_while_it_passes)
+def takes_one_that_cannot_listen_for_empty() -> Sequence[Patch]:
+    out = (EndpointState.ABSENT, EndpointState.BIND_FAILED)
+    return [
+        (move, "_has_left", lambda source, at_source, uid: source.answers and at_source in out),
+        (endpoint, "_is_left_over", lambda seen: seen.state is not EndpointState.ABSENT),
+    ]
