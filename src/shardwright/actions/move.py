@@ -490,8 +490,8 @@ def _state_of(seen: EndpointSeen) -> EndpointState:
 
 
 def _has_left(source: EndpointProcessSeen | None, at_source: EndpointState, uid: EndpointUid) -> bool:
-    """No client is connected through the process that served it. Its silence says nothing about that. A process that was told
-    to listen again, and cannot because another one does, still has connections to pass on."""
+    """No client is connected through the process that served it. Its silence says nothing about that. A process that was
+    told to listen again, and cannot because another one does, still has connections to pass on."""
     if source is None or not source.answers:
         return source is not None and source.has_ended
     cannot_listen = at_source is EndpointState.BIND_FAILED
