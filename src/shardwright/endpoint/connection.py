@@ -319,8 +319,8 @@ class ClientConnection(asyncio.Protocol):
     async def _reach(self, backend: BackendConnection) -> None:
         """Connect within the limit. Raises OSError, TimeoutError.
 
-        One that is made is never cancelled: uvloop would close its socket and call no connection_lost. After a standstill the
-        limit ends in the pass in which the connection is made.
+        One that is made is never cancelled: uvloop would close its socket and call no connection_lost. After a standstill
+        the limit ends in the pass in which the connection is made.
         """
         target = backend.target
         opening = asyncio.ensure_future(self._loop.create_connection(lambda: backend, target.address, target.port))
