@@ -272,11 +272,10 @@ class Applier:
         if spec is None:
             return
         seen = await self._endpoints.status(command.node_uid)
-        if spec.target is not None and seen.endpoint(endpoint.uid).held_generation is not None:
+        is_bound = command.node_uid in endpoint.nodes
+        if spec.target is not None and (not is_bound or seen.endpoint(endpoint.uid).held_generation is not None):
             await self._endpoints.release(command.node_uid, endpoint.uid, spec.target)
-        elif (
-            command.node_uid in endpoint.nodes
-        ):  # elsewhere only a hold is ended: one that passes it on must not listen again
+        elif is_bound:  # another one may be passing it on: it must not listen again
             await self._endpoints.serve(command.node_uid, spec)
         self._observer.poke_node(command.node_uid)
 

@@ -5,38 +5,51 @@ process that was started anew, one that still holds, one that forwards to an old
 answers in another mode.
 """
 
+from collections.abc import Mapping, Sequence
+
 from shardwright.model.action import MoveKind
-from shardwright.model.commands import Command, DropEndpoint, ServeEndpoint
+from shardwright.model.commands import Command, DropEndpoint, PassEndpoint, ServeEndpoint
 from shardwright.model.database import Endpoint, GroupPhase, access_fingerprint
 from shardwright.model.decision import Decision
-from shardwright.model.ids import EndpointUid
+from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import EndpointSeen, EndpointState
 from shardwright.model.view import ClusterView
 
 
 def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
-    """Bring the processes of the bound nodes to the records; end the endpoint on all others."""
+    """Bring the processes of the bound nodes to the records; bring the clients of all others there, and end it on them."""
     groups = view.groups_of(endpoint.database_uid)
     if any(g.handoff is not None for g in groups):
         return Decision()
     generation = max((g.generation for g in groups if g.phase is GroupPhase.SERVING), default=-1)
     is_moving = _is_moving(endpoint.uid, view)
     commands: list[Command] = []
-    for node, process in sorted(view.endpoint_processes.items()):
-        if not process.answers:
-            continue
-        seen = process.endpoint(endpoint.uid)
+    serving = {node: process.endpoint(endpoint.uid) for node, process in view.endpoint_processes.items() if process.answers}
+    surplus = {} if is_moving else {node: seen for node, seen in serving.items() if node not in endpoint.nodes}
+    is_elsewhere = any(seen.state is EndpointState.LISTENING for seen in surplus.values())
+    for node, seen in sorted(serving.items()):
         if node in endpoint.nodes:
-            # Nobody moves it, and yet it was passed on: a command of an earlier leader came late.
-            was_passed = not is_moving and seen.state is EndpointState.DRAINING
+            # It is not moved, and yet it was passed on: a command came late, or the move was cancelled in that moment.
+            was_passed = not is_moving and seen.state is EndpointState.DRAINING and not is_elsewhere
             is_old = is_access_old(seen, endpoint, view) or is_mode_old(seen, endpoint, view)
             if was_passed or is_old or _differs(seen, generation):
                 commands.append(ServeEndpoint(node, endpoint.uid))
-        elif not is_moving and _is_left_over(seen):
-            commands.append(DropEndpoint(node, endpoint.uid))
-        elif seen.state is not EndpointState.ABSENT and seen.held_generation is not None:
-            commands.append(ServeEndpoint(node, endpoint.uid))
+        elif seen.state is not EndpointState.ABSENT:
+            if seen.held_generation is not None or seen.generation < generation:
+                commands.append(ServeEndpoint(node, endpoint.uid))
+            if node in surplus:
+                commands += _end_surplus(node, seen, endpoint, serving)
     return Decision(commands=tuple(commands))
+
+
+def _end_surplus(
+    node: NodeUid, seen: EndpointSeen, endpoint: Endpoint, serving: Mapping[NodeUid, EndpointSeen]
+) -> Sequence[Command]:
+    """What an unbound process has of an endpoint that is not moved: its clients go to the bound process, as in a move."""
+    if seen.state is not EndpointState.LISTENING and seen.connections == 0:
+        return (DropEndpoint(node, endpoint.uid),)
+    bound = next((b for b in endpoint.nodes if b in serving), None)
+    return () if bound is None else (PassEndpoint(endpoint.uid, endpoint.database_uid, node, bound),)
 
 
 def decide_strays(view: ClusterView) -> Decision:
@@ -70,13 +83,6 @@ def _differs(seen: EndpointSeen, generation: int) -> bool:
     if seen.state is EndpointState.ABSENT or seen.held_generation is not None:
         return True
     return seen.generation < generation
-
-
-def _is_left_over(seen: EndpointSeen) -> bool:
-    """It is not needed here: connections that are still to be passed on keep one that does not listen."""
-    if seen.state in (EndpointState.DRAINING, EndpointState.BIND_FAILED):
-        return seen.connections == 0
-    return seen.state is not EndpointState.ABSENT
 
 
 def _is_moving(uid: EndpointUid, view: ClusterView) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from shardwright.model.commands import DropEndpoint, ServeEndpoint
+from shardwright.model.commands import DropEndpoint, PassEndpoint, ServeEndpoint
 from shardwright.model.database import ServerSecrets, access_fingerprint
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
 from shardwright.model.seen import EndpointState
@@ -76,3 +76,21 @@ def test_what_cannot_listen_elsewhere_is_dropped_once_its_connections_have_left(
         )
         now = replace(view, endpoint_processes={NodeUid(1): replace(process, endpoints=seen)})
         assert decide_endpoint(endpoint, now).commands == commands
+
+
+def test_what_an_unbound_process_serves_goes_to_the_bound_one_with_its_clients() -> None:
+    """The move that had passed it on was cancelled in that moment; both processes were told by a leader that saw neither."""
+    view = told(recorded="", known="")
+    bound = view.endpoint_processes[NodeUid(1)]
+    (seen,) = bound.endpoints
+    draining = replace(bound, endpoints=(replace(seen, state=EndpointState.DRAINING, connections=1),))
+    other = replace(bound, node_uid=NodeUid(2), endpoints=(replace(seen, connections=3),))
+    both = replace(view, endpoint_processes={NodeUid(1): draining, NodeUid(2): other})
+    endpoint = view.endpoints[ENDPOINT]
+    assert decide_endpoint(endpoint, both).commands == (PassEndpoint(ENDPOINT, DatabaseUid(1), NodeUid(2), NodeUid(1)),)
+    silent = replace(bound, answers=False)
+    alone = replace(view, endpoint_processes={NodeUid(1): silent, NodeUid(2): other})
+    assert decide_endpoint(endpoint, alone).commands == ()
+    old = replace(other, endpoints=(replace(seen, generation=seen.generation - 1),))
+    late = replace(view, endpoint_processes={NodeUid(1): silent, NodeUid(2): old})
+    assert decide_endpoint(endpoint, late).commands == (ServeEndpoint(NodeUid(2), ENDPOINT),)

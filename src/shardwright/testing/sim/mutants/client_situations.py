@@ -140,3 +140,23 @@ def an_endpoint_process_that_is_told_to_listen_again_while_it_passes(simulation:
         when(simulation, "pass:after", lambda daemon: served.owner.serve(served.gate.spec))
 
     _step_down(simulation, prepare)
+
+
+def a_command_to_pass_that_comes_late(simulation: Simulation) -> None:
+    """The move was cancelled in the moment in which its endpoint was passed on: the bound process does not have it."""
+    primary = primary_of_a_new_database(simulation, replication=True)
+    served = _serving(simulation, primary["database_uid"])
+    for uid in range(IDLE, IDLE + 40):
+        join(served, Client(uid))
+    _talker(simulation, primary["database_uid"], served)
+    simulation.run_for(1.0)
+    others = (simulation.world.endpoint_process(node) for node in simulation.world.nodes)
+    other = next(process for process in others if process is not None and process is not served.owner)
+    with _unharmed(simulation):
+        served.owner.pass_along(served.gate.spec.uid, other)
+        simulation.run_for(10.0)
+    now = _serving(simulation, primary["database_uid"])
+    if now.owner is not served.owner:
+        raise Violation("endpoint", "it is not back at the node that the record says")
+    for client in list(now.clients.values()):
+        leave(client)

@@ -9,11 +9,13 @@ from shardwright.actions import move
 from shardwright.endpoint import departures
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader import handoff
+from shardwright.model.commands import DropEndpoint
 from shardwright.model.seen import EndpointState
 from shardwright.reconcile import endpoint
 from shardwright.testing.sim.endpoints import SimEndpoints
 from shardwright.testing.sim.mutants.client_situations import (
     a_busy_client_among_thousands,
+    a_command_to_pass_that_comes_late,
     a_long_pipeline,
     an_endpoint_process_that_is_late,
     an_endpoint_process_that_is_told_to_listen_again_while_it_passes,
@@ -105,5 +107,10 @@ def takes_one_that_cannot_listen_for_empty() -> Sequence[Patch]:
     out = (EndpointState.ABSENT, EndpointState.BIND_FAILED)
     return [
         (move, "_has_left", lambda source, at_source, uid: source.answers and at_source in out),
-        (endpoint, "_is_left_over", lambda seen: seen.state is not EndpointState.ABSENT),
+        (endpoint, "_end_surplus", lambda node, seen, chosen, serving: (DropEndpoint(node, chosen.uid),)),
     ]
+
+
+@mutant_in(a_command_to_pass_that_comes_late)
+def drops_what_was_passed_to_an_unbound_process() -> Sequence[Patch]:
+    return [(endpoint, "_end_surplus", lambda node, seen, chosen, serving: (DropEndpoint(node, chosen.uid),))]
