@@ -4,7 +4,7 @@ import sqlite3
 from typing import Any
 
 from shardwright.model.database import DatabaseStatus
-from shardwright.testing.chaos import rules
+from shardwright.testing.chaos import crowd, rules
 from shardwright.testing.chaos.cluster import NO_ANSWER, ChaosCluster
 from shardwright.testing.chaos.facts import Records
 from shardwright.testing.chaos.schedule import Item, Kind
@@ -127,8 +127,10 @@ class Operator:
         if not databases:
             return NOTHING
         database = databases[item.pick % len(databases)]
-        change: dict[str, Any] = {"memory_size": (64, 80, 96)[item.pick // 16 % 3] * MB}
         is_scratch = database.name.startswith(SCRATCH)
+        # Never less than what it was made with: writes that its servers refuse for want of memory would be our own fault.
+        made_with = 32 if is_scratch else 512 if database.name == crowd.DATABASE else 64
+        change: dict[str, Any] = {"memory_size": (made_with + (0, 16, 32)[item.pick // 16 % 3]) * MB}
         if is_scratch and item.pick // 48 % 2:
             change = {"replication": not database.has_replica}
         elif (is_scratch or database.name in self._changeable) and item.pick // 96 % 2:
