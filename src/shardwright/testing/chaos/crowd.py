@@ -29,6 +29,8 @@ BYTEWISE_BYTES = 2048
 BYTEWISE_PAUSE_S = 0.001
 READ_BYTES = {Kind.BYTEWISE: BYTEWISE_BYTES, Kind.UNREAD: UNREAD_BYTES, Kind.DOWNLOAD: DOWNLOAD_BYTES}
 """Who only reads, and how large a value."""
+HALF_CLOSE_COUNT = 8
+"""Connections at a time."""
 PIPELINE_COUNT = 20_000
 SCRIPT = "redis.pcall('INCR', KEYS[1]); return redis.status_reply('OK')"
 ATTEMPTS_MAX = 40
@@ -62,11 +64,13 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         while not self.stop.is_set():
+            began = time.monotonic()
             try:
                 self.turn()
                 self.tally.end_turn(Outcome.DONE, "")
             except EndedBadly as e:
-                self.tally.end_turn(e.outcome, f"{time.strftime('%H:%M:%S')} {e}")
+                after_s = time.monotonic() - began
+                self.tally.end_turn(e.outcome, f"{time.strftime('%H:%M:%S')} after {after_s:.1f} s {e}")
                 self.leave()
             self.stop.wait(self.chance.uniform(*self.turn_pause_s))
         self.leave()
@@ -156,17 +160,25 @@ class Unread(Client):
 
 
 class HalfClose(Client):
+    """Connects for every command, several at a time: some are always just being opened."""
+
     kind = Kind.HALF_CLOSE
-    turn_pause_s = (0.02, 0.2)
+    turn_pause_s = (0.0, 0.05)
 
     def turn(self) -> None:
-        wire = self.wire()
-        self.tally.sent += 1
-        wire.send(command("INCR", key(self.kind)))
-        wire.stop_sending()
-        self.expect(wire.reply(), lambda reply: isinstance(reply, int))
-        self.tally.acked += 1
-        self.leave()
+        wires: list[Wire] = []
+        try:
+            for _ in range(HALF_CLOSE_COUNT):
+                wires.append(Wire(self._work))
+                self.tally.sent += 1
+                wires[-1].send(command("INCR", key(self.kind)))
+                wires[-1].stop_sending()
+            for wire in wires:
+                self.expect(wire.reply(), lambda reply: isinstance(reply, int))
+                self.tally.acked += 1
+        finally:
+            for wire in wires:
+                wire.close()
 
     def read_stored(self, client: Any) -> int:
         return int(client.get(key(self.kind)) or 0)

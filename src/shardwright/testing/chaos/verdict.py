@@ -22,7 +22,7 @@ class Kind(StrEnum):
     UNREAD = "unread"
     """Asks for much and does not read for a while; then it reads everything, or is gone."""
     HALF_CLOSE = "half_close"
-    """INCR, closes its side, and reads the reply."""
+    """INCR, closes its side, and reads the reply; several at a time."""
     DOWNLOAD = "download"
     """GET of a very large value."""
     PIPELINE = "pipeline"
