@@ -123,7 +123,7 @@ def test_another_server_on_the_port_is_not_taken_for_ours(kind: ServerKind, tmp_
         stranger = replace(server.target, secrets=secrets)
 
         async def scenario(servers: ServerAdapter) -> None:
-            assert (await servers.observe(stranger)).health == Health.REFUSED
+            assert (await servers.observe(stranger)).health == Health.UNREACHABLE
             with pytest.raises(Permanent, match=r"shard 1 at .*: AUTH: WRONGPASS"):
                 await servers.manage(stranger)
             # Same database, so the login is right, but not the incarnation that is meant.

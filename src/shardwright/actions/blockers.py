@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from shardwright.actions.handoff import late_reason
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import Code
-from shardwright.plan.standing import busy_reason, is_busy, is_dispensable, is_gone
+from shardwright.plan.standing import busy_reason, is_busy, is_dispensable
 from shardwright.plan.waiting import told
 
 NAMED_AFTER = timedelta(seconds=1.5)
@@ -94,7 +95,7 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
     if seen is None or seen.unanswered_since is None or now - seen.unanswered_since < NAMED_AFTER:
         return None
     node_uid = view.shards[uid].node_uid
-    if node_uid not in view.daemons and is_gone(view, view.shards[uid]):
+    if node_uid not in view.daemons and has_ended(view.liveness(view.shards[uid])):
         text = f"the server of shard {uid} has ended, and node {node_uid} has no running daemon that could start it again"
         group = view.groups.get(view.shards[uid].group_uid)
         remedy = ("" if group is None else told(group, text)[1]) or f"start the daemon of node {node_uid}"

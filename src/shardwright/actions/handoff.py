@@ -116,9 +116,9 @@ def recovery(old: OldPrimary, candidate: Candidate, endpoints: Held) -> tuple[Re
     raise AssertionError(f"no rule for {old}, {candidate}, {endpoints}")
 
 
-def old_primary_state(seen: ServerSeen | None, *, is_gone: bool) -> OldPrimary:
+def old_primary_state(seen: ServerSeen | None, *, has_ended: bool) -> OldPrimary:
     """Classify the old primary. ``seen`` is an answer to a question asked after the older sessions were ended, or None."""
-    if is_gone:
+    if has_ended:
         return OldPrimary.GONE
     if seen is None or seen.health is not Health.OK or seen.role is None:
         return OldPrimary.UNREACHABLE
@@ -127,9 +127,9 @@ def old_primary_state(seen: ServerSeen | None, *, is_gone: bool) -> OldPrimary:
     return OldPrimary.FENCED if seen.is_fenced else OldPrimary.WRITABLE
 
 
-def candidate_state(seen: ServerSeen | None, *, is_gone: bool) -> Candidate:
+def candidate_state(seen: ServerSeen | None, *, has_ended: bool) -> Candidate:
     """Classify the candidate, as ``old_primary_state`` does the old primary."""
-    if is_gone:
+    if has_ended:
         return Candidate.GONE
     if seen is None or seen.health is not Health.OK or seen.role is None:
         return Candidate.UNREACHABLE

@@ -16,12 +16,13 @@ from shardwright.model.database import Database, GroupPhase, Persistence, Role, 
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import EndpointUid, ShardUid
+from shardwright.model.liveness import has_ended, has_ended_after_start
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.explain import Code
 from shardwright.plan.ports import shard_port
-from shardwright.plan.standing import is_gone, primary_lives
+from shardwright.plan.standing import primary_lives
 from shardwright.plan.waiting import told
 
 START_LIMIT = timedelta(seconds=60)
@@ -185,12 +186,13 @@ def _estimate(move: Move, group: SlotGroup, view: ClusterView) -> int:
 
 def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
     state = view.process_state(new.uid)
+    liveness = view.liveness(new)
     seen = view.servers.get(new.uid)
     if move.is_cancel_wanted:
         return _give_up(move, new, view, now)
     if _has_no_source(group, new, view):
         return _give_up(move, new, view, now, _no_source(move, group))
-    if state in (ProcessState.FAILED, ProcessState.GONE):
+    if has_ended_after_start(liveness):
         process = view.processes.get(new.uid)
         text = f"the new server on node {new.node_uid} did not start: {process.text if process else state}"
         return _give_up(move, new, view, now, _reason(move, "shard_start_failed", text))
@@ -212,7 +214,7 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
         return _give_up(move, new, view, now)
     if _has_no_source(group, new, view):
         return _give_up(move, new, view, now, _no_source(move, group))
-    if view.process_state(new.uid) in (ProcessState.FAILED, ProcessState.GONE):
+    if has_ended_after_start(view.liveness(new)):
         text = f"the new server on node {new.node_uid} ended during its sync"
         return _give_up(move, new, view, now, _reason(move, "shard_lost", text))
     if _is_stranded(move, new, view, now):
@@ -256,7 +258,7 @@ def has_sync_to_spare(view: ClusterView) -> bool:
 def _has_no_source(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
     """Whether every other copy has ended and nobody is there who could start one again: waiting would help nothing."""
     others = [shard for shard in view.shards_of_group(group.uid) if shard.uid != new.uid]
-    return all(is_gone(view, shard) and shard.node_uid not in view.daemons for shard in others)
+    return all(has_ended(view.liveness(shard)) and shard.node_uid not in view.daemons for shard in others)
 
 
 def _no_source(move: Move, group: SlotGroup) -> Reason:
@@ -297,13 +299,10 @@ def _clean(
     if old.wanted is ShardWanted.RUNNING:
         return _stop_old(move, old, new, view, now)
     process = view.processes.get(old.uid)
-    if process is None:
-        is_gone = old.node_uid not in view.daemons  # Nobody ever saw it run, and nobody is there who could.
-    else:
-        is_gone = process.state in (ProcessState.GONE, ProcessState.ABSENT, ProcessState.FAILED)
-    if is_gone and not move.has_left:
+    is_over = has_ended(view.liveness(old))
+    if is_over and not move.has_left:
         return Decision(writes=(Put(replace(move, has_left=True, left_at=now)),))
-    if not is_gone:
+    if not is_over:
         return Decision(wake_at=now + timedelta(seconds=1))
     if old.wanted is ShardWanted.STOPPED:
         return _persist(move, old, new, database, view, now)
@@ -390,7 +389,7 @@ def _give_up(move: Move, new: Shard | None, view: ClusterView, now: datetime, *r
 def _may_be_heir(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
     """Whether the new copy may hold what its group holds."""
     seen = view.servers.get(new.uid)
-    if is_gone(view, new) or seen is None:
+    if has_ended(view.liveness(new)) or seen is None:
         return False
     follows = seen.health is Health.OK and seen.role is Role.REPLICA and not seen.is_syncing and seen.keys > 0
     return follows or new.in_sync_generation == group.generation

@@ -10,11 +10,11 @@ from datetime import timedelta
 from shardwright.actions.turn import INSUFFICIENT_RESOURCES, Turn, advance, error_code_of, failures_of, own_moves
 from shardwright.model.action import ActionStatus, Move, MoveKind, MoveState, RemoveParameters
 from shardwright.model.cluster import RemovedNode
+from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
 from shardwright.plan.explain import Code
 from shardwright.plan.quorum import quorum_refusals
-from shardwright.plan.standing import is_gone
 
 YIELDING = "yielding"
 EVACUATING = "evacuating"
@@ -116,7 +116,7 @@ def _still_here(turn: Turn) -> list[Reason]:
     """What keeps the node from going although nothing is planned any more."""
     found = []
     for shard in turn.view.shards_on(turn.node_uid):
-        if not is_gone(turn.view, shard) and not _has_left(turn, shard.uid):
+        if not has_ended(turn.view.liveness(shard)) and not _has_left(turn, shard.uid):
             text = f"shard {shard.uid} of database {shard.database_uid} still runs on node {turn.node_uid}"
             found.append(Reason(Code.STOPPING, text, Grade.SOFT_LIMIT, "", shard.uid, shard.database_uid, turn.node_uid))
     for move in turn.view.live_moves():

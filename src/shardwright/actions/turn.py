@@ -27,12 +27,12 @@ from shardwright.model.commands import Command, YieldLeadership
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Delete, Put, Record, Write
 from shardwright.plan.eta import expected_end, measured
 from shardwright.plan.explain import Code
 from shardwright.plan.proposal import MoveProposal, Unplaced
-from shardwright.plan.standing import is_gone
 
 RETRY_DELAYS = (timedelta(seconds=2), timedelta(seconds=5))
 """Before the second and each further attempt: long enough for a restart of a server or an agent."""
@@ -258,7 +258,7 @@ def holds(view: ClusterView, move: Move) -> bool:
     if move.state != MoveState.CLEANING or move.kind != MoveKind.RELOCATE:
         return True
     shard = None if move.shard_uid is None else view.shards.get(move.shard_uid)
-    return shard is not None and not is_gone(view, shard)
+    return shard is not None and not has_ended(view.liveness(shard))
 
 
 def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule | None = None) -> Advance:

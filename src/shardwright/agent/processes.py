@@ -184,11 +184,11 @@ async def end(
                 if on_kill is not None and is_running(identity):
                     on_kill()
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            is_gone = await _ended_within(descriptor, _KILL_WAIT_S)
+            has_ended = await _ended_within(descriptor, _KILL_WAIT_S)
         else:
-            is_gone = True
+            has_ended = True
     reap(identity.pid)
-    return is_gone
+    return has_ended
 
 
 async def _wait_while_busy(identity: ProcessIdentity, descriptor: int, busy_grace_s: float) -> None:

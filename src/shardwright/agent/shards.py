@@ -125,10 +125,10 @@ class ShardProcesses:
         try:
             _log.info("ending a server", shard=uid, incarnation=local.incarnation, pid=local.identity.pid, how=verb)
             if verb is Verb.STOP:
-                is_gone = await end(local.identity, STOP_GRACE_S, busy_grace_s=STOP_BUSY_GRACE_S)
+                has_ended = await end(local.identity, STOP_GRACE_S, busy_grace_s=STOP_BUSY_GRACE_S)
             else:
-                is_gone = await end(local.identity, END_GRACE_S)
-            if is_gone:
+                has_ended = await end(local.identity, END_GRACE_S)
+            if has_ended:
                 await self._end_leftovers(uid, local.identity.executable)
                 self._ended(uid, local.identity, "ended as wanted")
         finally:

@@ -26,6 +26,7 @@ from shardwright.model.seen import (
     ProcessSeen,
     ProcessState,
     ServerSeen,
+    Sighting,
 )
 from shardwright.model.view import ClusterView
 from shardwright.server.protocol import Servers
@@ -127,8 +128,12 @@ class Observer:
             for uid, seen in self._seen.items()
             if uid in view.shards and view.shards[uid].incarnation == seen.incarnation
         }
-        processes = {uid: self._judge(seen, servers.get(uid)) for uid, seen in view.processes.items()}
-        found = view.changed(servers=servers, processes=processes, endpoint_processes=dict(self._processes))
+        sightings = {
+            uid: sighting
+            for uid, seen in view.processes.items()
+            if (sighting := self._look(seen, servers.get(uid))) is not Sighting.NONE
+        }
+        found = view.changed(servers=servers, sightings=sightings, endpoint_processes=dict(self._processes))
         # A process that this machine was asked about may end at any moment: such a view is good for one look.
         is_certain = all(
             seen.state is not ProcessState.RUNNING or self._answers(servers.get(uid)) for uid, seen in view.processes.items()
@@ -144,15 +149,14 @@ class Observer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _judge(self, reported: ProcessSeen, seen: ServerSeen | None) -> ProcessSeen:
-        """An agent that died reports no death: for a server that does not answer, look at this machine's processes."""
-        if reported.state is not ProcessState.RUNNING or reported.identity is None:
-            return reported
-        if self._answers(seen):
-            return reported
-        if self._machine.is_local(reported.identity) and not self._machine.is_running(reported.identity):
-            return replace(reported, state=ProcessState.GONE, text="its process has ended")
-        return reported
+    def _look(self, reported: ProcessSeen, seen: ServerSeen | None) -> Sighting:
+        """An agent that died reports no end: for a server that does not answer, look at this machine's processes."""
+        identity = reported.identity
+        if reported.state is not ProcessState.RUNNING or identity is None or self._answers(seen):
+            return Sighting.NONE
+        if not self._machine.is_local(identity):
+            return Sighting.NONE
+        return Sighting.RUNS if self._machine.is_running(identity) else Sighting.ENDED
 
     @staticmethod
     def _answers(seen: ServerSeen | None) -> bool:

@@ -11,7 +11,7 @@ from operator import attrgetter
 from shardwright.clock import Clock
 from shardwright.model.database import GroupPhase, Role, Shard, SlotGroup
 from shardwright.model.ids import ShardUid
-from shardwright.model.seen import Health, ProcessState, ServerSeen
+from shardwright.model.seen import Health, ServerSeen, Sighting
 from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
 from shardwright.store.commit import Fence
@@ -87,12 +87,13 @@ def _serves(seen: ServerSeen, group: SlotGroup) -> bool:
 
 def _judged(seen: ServerSeen, view: ClusterView) -> ServerSeen:
     """What only the leader can look for, for those who answer operators: a node without a daemon reports no death."""
-    return replace(seen, has_ended=True) if view.process_state(seen.shard_uid) is ProcessState.GONE else seen
+    sighting = view.sightings.get(seen.shard_uid, Sighting.NONE)
+    return seen if sighting is seen.sighting else replace(seen, sighting=sighting)
 
 
 _shown = attrgetter(
     *("incarnation", "run_id", "replication_id", "health", "role", "is_link_up", "is_syncing", "is_fenced", "troubles"),
-    "has_ended",
+    "sighting",
 )
 """The replication id is among them because plans made from these records ask whether a replica is proven."""
 _figures = attrgetter(*(field.name for field in fields(ServerSeen) if field.name not in ("at", "cpu_s")))

@@ -19,8 +19,9 @@ from shardwright.leader.targets import server_target
 from shardwright.model.database import GroupPhase, Handoff, Shard, SlotGroup
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import GroupUid
+from shardwright.model.liveness import has_ended_after_start
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import ProcessState, ServerSeen
+from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.server.protocol import ManagementSession
 
@@ -45,14 +46,14 @@ class Recoveries:
             await self._start_over(group, None, "a shard of a pending handoff is not recorded any more")
             return
         attempt = self._handoffs.attempt_of(view, group, intent)
-        is_old_gone = _is_gone(view, attempt.old_shard, intent.from_incarnation)
-        is_new_gone = _is_gone(view, attempt.new_shard, intent.to_incarnation)
+        has_old_ended = _has_ended(view, attempt.old_shard, intent.from_incarnation)
+        has_new_ended = _has_ended(view, attempt.new_shard, intent.to_incarnation)
         (old, old_seen), (new, new_seen) = await asyncio.gather(
-            self._look(view, attempt.old_shard, is_gone=is_old_gone),
-            self._look(view, attempt.new_shard, is_gone=is_new_gone),
+            self._look(view, attempt.old_shard, has_ended=has_old_ended),
+            self._look(view, attempt.new_shard, has_ended=has_new_ended),
         )
-        old_state = rules.old_primary_state(old_seen, is_gone=is_old_gone)
-        new_state = rules.candidate_state(new_seen, is_gone=is_new_gone)
+        old_state = rules.old_primary_state(old_seen, has_ended=has_old_ended)
+        new_state = rules.candidate_state(new_seen, has_ended=has_new_ended)
         held = await self._endpoints(attempt)
         what, why = rules.recovery(old_state, new_state, held)
         _log.info("recovering a handoff", group=group_uid, old=old_state, new=new_state, endpoints=held, does=what, why=why)
@@ -74,9 +75,9 @@ class Recoveries:
                 raise Transient("handoff_unclear", why)
 
     async def _look(
-        self, view: ClusterView, shard: Shard, *, is_gone: bool
+        self, view: ClusterView, shard: Shard, *, has_ended: bool
     ) -> tuple[ManagementSession | None, ServerSeen | None]:
-        if is_gone:
+        if has_ended:
             return None, None
         try:
             session = await self._handoffs.servers.manage(server_target(view, shard))
@@ -141,8 +142,8 @@ class Recoveries:
         await self._handoffs.commit(build)
 
 
-def _is_gone(view: ClusterView, shard: Shard, incarnation: int) -> bool:
+def _has_ended(view: ClusterView, shard: Shard, incarnation: int) -> bool:
     """Whether the process that the intent named has ended: a new incarnation begins only then. 0: whichever runs."""
     if incarnation and shard.incarnation != incarnation:
         return True
-    return view.process_state(shard.uid) in (ProcessState.GONE, ProcessState.FAILED)
+    return has_ended_after_start(view.liveness(shard))

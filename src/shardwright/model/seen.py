@@ -49,6 +49,8 @@ class ProcessSeen:
     """The shard was wanted gone and nothing of it is left on the node."""
     damage: Damage | None = None
     """It could not be started because of its files; None: not for that reason."""
+    ended_at: datetime | None = None
+    """When its agent saw it end, by the clock of its machine; None: it has not ended, or no agent was there to see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,16 @@ class NodeSeen:
     directory: str = ""
     servers: tuple[tuple[str, str], ...] = ()
     """Kind and version of each server binary found on the node."""
+
+
+class Sighting(StrEnum):
+    """What a machine's own table of processes says of one of its processes."""
+
+    NONE = "none"
+    """It was not looked at: it is not a process of this machine, or its server answers."""
+    RUNS = "runs"
+    ENDED = "ended"
+    """There is no such process any more."""
 
 
 class ServerTrouble(StrEnum):
@@ -100,8 +112,11 @@ class Health(StrEnum):
     OK = "ok"
     LOADING = "loading"
     REFUSED = "refused"
-    """Nothing listens, or it closed on us."""
+    """Its machine refuses the connection: nothing listens on the port."""
+    UNREACHABLE = "unreachable"
+    """There is no way to it, or the connection broke: that says nothing about the server."""
     TIMEOUT = "timeout"
+    """No answer in time."""
     UNKNOWN = "unknown"
     """Not asked yet."""
 
@@ -169,8 +184,8 @@ class ServerSeen:
     served_keys: int = -1
     """Its keys then; -1: not known."""
     troubles: tuple[ServerTrouble, ...] = ()
-    has_ended: bool = False
-    """Its process was looked for on its machine and has certainly ended, though its node's agent may not have said so."""
+    sighting: Sighting = Sighting.NONE
+    """Of what is published: what the leader found in its own machine's table of processes."""
 
 
 class EndpointState(StrEnum):

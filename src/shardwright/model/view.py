@@ -32,7 +32,8 @@ from shardwright.model.ids import (
     ShardUid,
     UserUid,
 )
-from shardwright.model.seen import EndpointProcessSeen, NodeSeen, ProcessSeen, ProcessState, ServerSeen
+from shardwright.model.liveness import Liveness, liveness_of
+from shardwright.model.seen import EndpointProcessSeen, NodeSeen, ProcessSeen, ProcessState, ServerSeen, Sighting
 
 Record = (
     Cluster
@@ -101,6 +102,8 @@ class ClusterView:
     """Of the current incarnation only."""
     servers: dict[ShardUid, ServerSeen] = field(default_factory=dict)
     """Of the current incarnation only."""
+    sightings: dict[ShardUid, Sighting] = field(default_factory=dict)
+    """What this machine's own table of processes says, where it was looked; of the current incarnation only."""
     endpoint_processes: dict[NodeUid, EndpointProcessSeen] = field(default_factory=dict)
     _indices: dict[str, tuple[object, dict[Any, list[Any]]]] = field(default_factory=dict, repr=False, compare=False)
     """Answers to the questions below, each beside the table it was made from: good for every view that shares that table."""
@@ -150,9 +153,17 @@ class ClusterView:
         return group is not None and group.primary == shard.uid
 
     def process_state(self, uid: ShardUid) -> ProcessState:
-        """State of the current incarnation's process."""
+        """What the node's agent last reported of the current incarnation's process. Whether it lives says ``liveness``."""
         seen = self.processes.get(uid)
         return ProcessState.UNKNOWN if seen is None else seen.state
+
+    def liveness(self, shard: Shard) -> Liveness:
+        """Whether the current incarnation's process lives, as far as is known."""
+        uid = shard.uid
+        has_daemon = shard.node_uid in self.daemons
+        return liveness_of(
+            self.processes.get(uid), self.servers.get(uid), self.sightings.get(uid, Sighting.NONE), has_daemon=has_daemon
+        )
 
     def snapshots_of(self, uid: NodeUid) -> list[Snapshot]:
         """Snapshots of a node, oldest first."""

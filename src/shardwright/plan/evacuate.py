@@ -13,6 +13,7 @@ from enum import StrEnum
 from shardwright.model.action import Move, MoveKind
 from shardwright.model.database import Database, Endpoint, GroupPhase, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import DatabaseUid, MoveUid, NodeUid
+from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.assignment import ENDING, Assignment, Failures, Leaver, assign
@@ -21,7 +22,7 @@ from shardwright.plan.explain import Code, Unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import choose_endpoint, copy_request
 from shardwright.plan.proposal import Draft, MoveProposal, Unplaced
-from shardwright.plan.standing import GroupStanding, answers, busy_reason, group_standing, is_busy, is_gone
+from shardwright.plan.standing import GroupStanding, answers, busy_reason, group_standing, is_busy
 from shardwright.plan.waiting import told
 
 
@@ -162,7 +163,7 @@ class _Evacuation:
 
     def _plan_ending(self, shard: Shard) -> None:
         """A copy that shall be gone: nothing to plan, but the node is not free of it while its process runs."""
-        if is_gone(self.view, shard):
+        if has_ended(self.view.liveness(shard)):
             return
         has_daemon = shard.node_uid in self.view.daemons
         text = "is being stopped" if has_daemon else f"cannot be stopped: node {shard.node_uid} has no running daemon"

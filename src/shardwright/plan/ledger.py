@@ -12,13 +12,12 @@ from shardwright.model.action import ActionName, Move, MoveKind, MoveState
 from shardwright.model.cluster import Node
 from shardwright.model.database import Database, Shard, ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import Code, about_node, megabytes
 
 _LEAVING_ACTIONS = frozenset({ActionName.REMOVE, ActionName.MAINTENANCE_ON, ActionName.STEP_DOWN})
-_ENDED = frozenset({ProcessState.GONE, ProcessState.ABSENT, ProcessState.FAILED})
 
 
 @dataclass(slots=True)
@@ -181,7 +180,7 @@ class Ledger:
             if load is None:
                 continue
             is_going = shard.wanted is ShardWanted.GONE
-            if is_going and self.view.process_state(shard.uid) in _ENDED:
+            if is_going and has_ended(self.view.liveness(shard)):
                 continue
             size = fixed.get(shard.database_uid) or self._size_of_shard(shard)
             load.held_bytes += size

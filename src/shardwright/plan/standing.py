@@ -11,13 +11,13 @@ from enum import StrEnum
 
 from shardwright.model.database import GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.liveness import has_ended, has_ended_after_start
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
 
 SEEN_LATELY = timedelta(seconds=1)
 """What was seen longer ago says nothing about now. Whatever somebody waits for is asked many times in that time."""
-_ENDED = frozenset({ProcessState.GONE, ProcessState.FAILED})
 
 
 class Standing(StrEnum):
@@ -50,17 +50,18 @@ class GroupStanding:
 def standing_of(view: ClusterView, shard: Shard, primary: Shard) -> Standing:
     """How a replica stands beside its group's committed primary."""
     seen = view.servers.get(shard.uid)
-    process = view.process_state(shard.uid)
-    if process in _ENDED or shard.failure or (shard.node_uid not in view.daemons and is_gone(view, shard)):
+    liveness = view.liveness(shard)
+    if has_ended_after_start(liveness) or shard.failure or (shard.node_uid not in view.daemons and has_ended(liveness)):
         return Standing.BROKEN
-    if seen is None or seen.health in (Health.UNKNOWN, Health.LOADING) or process == ProcessState.ABSENT:
+    if seen is None or seen.health in (Health.UNKNOWN, Health.LOADING) or has_ended(liveness):
         return Standing.COMING
-    if seen.health in (Health.REFUSED, Health.TIMEOUT):
+    if seen.health is not Health.OK:
         # A process that has just been started does not listen yet.
         return Standing.COMING if shard.in_sync_generation < 0 else Standing.BROKEN
     above = view.servers.get(primary.uid)
     is_same_history = above is not None and bool(seen.replication_id) and seen.replication_id == above.replication_id
-    is_proven = process == ProcessState.RUNNING and seen.is_link_up and not seen.is_syncing and is_same_history
+    is_running = view.process_state(shard.uid) is ProcessState.RUNNING
+    is_proven = is_running and seen.is_link_up and not seen.is_syncing and is_same_history
     return Standing.PROVEN if is_proven else Standing.COMING
 
 
@@ -100,7 +101,7 @@ def is_candidate(view: ClusterView, shard: Shard, leaving: NodeUid, unwanted: Co
 
 def answers(view: ClusterView, shard: Shard) -> bool | None:
     """Whether the shard's server serves; None when nobody has looked yet."""
-    if view.process_state(shard.uid) in _ENDED:
+    if has_ended_after_start(view.liveness(shard)):
         return False
     seen = view.servers.get(shard.uid)
     if seen is None or seen.health == Health.UNKNOWN:
@@ -128,19 +129,7 @@ def busy_reason(view: ClusterView, shard: Shard) -> Reason:
 def has_left(view: ClusterView, shard: Shard) -> bool:
     """Whether the shard was to go and nothing of it runs any more: only its record and its files are still tidied up. It is
     not told to those who ask where shards are."""
-    return shard.wanted != ShardWanted.RUNNING and is_gone(view, shard)
-
-
-def is_gone(view: ClusterView, shard: Shard) -> bool:
-    """Whether nothing of the shard runs any more, as far as anybody can know: its process has certainly ended, or its node
-    has no daemon that could say so and nothing listens on its port."""
-    state = view.process_state(shard.uid)
-    if state in (ProcessState.GONE, ProcessState.FAILED, ProcessState.ABSENT):
-        return True
-    if state == ProcessState.RUNNING or shard.node_uid in view.daemons:
-        return False
-    seen = view.servers.get(shard.uid)
-    return seen is not None and seen.health == Health.REFUSED
+    return shard.wanted != ShardWanted.RUNNING and has_ended(view.liveness(shard))
 
 
 def primary_lives(group: SlotGroup, view: ClusterView, now: datetime) -> bool:
@@ -169,5 +158,5 @@ def is_dispensable(shard: Shard, view: ClusterView, *, since: datetime) -> bool:
 def _has_it_all(shard: Shard, group: SlotGroup, view: ClusterView) -> bool:
     seen = view.servers.get(shard.uid)
     is_marked = shard.uid == group.primary or shard.in_sync_generation == group.generation
-    is_alive = seen is not None and seen.health is Health.OK and view.process_state(shard.uid) not in _ENDED
+    is_alive = seen is not None and seen.health is Health.OK and not has_ended_after_start(view.liveness(shard))
     return is_marked and is_alive

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from shardwright.model.database import AofPolicy, Damage, Database, DatabaseStatus, GroupPhase, Persistence, Shard, SlotGroup
+from shardwright.model.liveness import has_ended_after_start
 from shardwright.model.reason import Reason
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
@@ -105,7 +106,7 @@ def told(group: SlotGroup, text: str) -> tuple[str, str]:
 def copy_state(view: ClusterView, shard: Shard) -> CopyState:
     """How far a copy is, as was last seen."""
     seen, process = view.servers.get(shard.uid), view.process_state(shard.uid)
-    is_over = process in (ProcessState.GONE, ProcessState.FAILED)
+    is_over = has_ended_after_start(view.liveness(shard))
     if not is_over and seen is not None and seen.health is Health.OK:
         return CopyState.LOADED
     if not is_over and seen is not None and seen.health is Health.LOADING:

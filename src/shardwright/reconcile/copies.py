@@ -6,6 +6,7 @@ Called by the other modules of this folder that decide about a slot group. Decid
 from dataclasses import dataclass
 
 from shardwright.model.database import Damage, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.liveness import Liveness, has_ended_after_start
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
@@ -17,6 +18,8 @@ class Copy:
 
     shard: Shard
     process: ProcessState
+    """What its agent reported; ``liveness`` is the judgement."""
+    liveness: Liveness
     seen: ServerSeen | None
     has_agent: bool = True
     """Its node has a daemon, which could start it."""
@@ -26,14 +29,14 @@ class Copy:
     """Why it cannot load its files; None: it can, or nobody knows."""
 
     @property
-    def is_gone(self) -> bool:
+    def has_ended(self) -> bool:
         """Its process has certainly ended, or could not be started."""
-        return self.process in (ProcessState.GONE, ProcessState.FAILED)
+        return has_ended_after_start(self.liveness)
 
     @property
     def answers(self) -> bool:
         """It is loaded and answers."""
-        return not self.is_gone and self.seen is not None and self.seen.health is Health.OK
+        return not self.has_ended and self.seen is not None and self.seen.health is Health.OK
 
     @property
     def is_empty(self) -> bool:
@@ -55,6 +58,7 @@ def _copy(shard: Shard, view: ClusterView) -> Copy:
     return Copy(
         shard,
         view.process_state(shard.uid),
+        view.liveness(shard),
         view.servers.get(shard.uid),
         has_agent=shard.node_uid in view.daemons,
         text="" if process is None else process.text,
@@ -73,7 +77,7 @@ def not_yet(copy: Copy) -> Reason:
     shard = copy.shard
     if copy.seen is not None and copy.seen.health is Health.LOADING:
         return Reason("shard_loading", f"shard {shard.uid} is loading its data", Grade.SOFT_LIMIT, shard_uid=shard.uid)
-    if not copy.has_agent and copy.process is not ProcessState.RUNNING:
+    if not copy.has_agent and (copy.has_ended or copy.process is not ProcessState.RUNNING):
         text = f"shard {shard.uid} does not run, and its node {shard.node_uid} has no running daemon that could start it"
         return _about(copy, "copy_out_of_reach", text, Grade.HARD_LIMIT, f"start the daemon of node {shard.node_uid}")
     if copy.damage is not None and not copy.answers:

@@ -21,12 +21,13 @@ from shardwright.model.database import (
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointState, Health, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.placement import Unplaceable, place_copy, place_database
 from shardwright.plan.ports import shard_port
-from shardwright.plan.standing import is_gone, primary_lives
+from shardwright.plan.standing import primary_lives
 from shardwright.reconcile.endpoint import is_access_old, is_mode_old
 
 BIRTH_LIMIT = timedelta(seconds=10)
@@ -272,6 +273,6 @@ def _is_deleted(shard: Shard, view: ClusterView) -> bool:
     """Nothing of the shard is left, or nobody is there who could say so: its node is no member any more, or has no daemon
     and nothing runs there. A daemon that returns ends and deletes what it finds no record of."""
     process = view.processes.get(shard.uid)
-    if shard.node_uid not in view.nodes or (shard.node_uid not in view.daemons and is_gone(view, shard)):
+    if shard.node_uid not in view.nodes or (shard.node_uid not in view.daemons and has_ended(view.liveness(shard))):
         return True
     return process is not None and process.state is not ProcessState.RUNNING and process.files_are_deleted

@@ -60,7 +60,7 @@ def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision
 
 def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
     primary = next((c for c in copies if c.shard.uid == group.primary), None)
-    if primary is None or primary.is_gone:
+    if primary is None or primary.has_ended:
         return _replace_primary(group, database, primary, copies, view, now)
     others = [c for c in copies if c.shard.uid != group.primary]
     commands: list[Command] = []
@@ -71,7 +71,7 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
         commands.extend(_lead(primary, others))
     commands.extend(_settle(database, copies))
     sync_writes = _note_sync(group, primary, others, now) + _note_history(group, primary)
-    gone = [_out_of_sync(c) for c in others if c.is_gone]
+    gone = [_out_of_sync(c) for c in others if c.has_ended]
     restart_writes, wake_at = decide_restarts(gone, view, now, is_served=primary.has_role(Role.PRIMARY))
     return Decision(
         writes=(*sync_writes, *restart_writes, *forget_restarts(copies, now)),
@@ -98,7 +98,7 @@ def _replace_primary(
     marked = [c for c in copies if c.shard.uid != group.primary and c.shard.in_sync_generation == group.generation]
     in_sync = [c for c in marked if not lost_link_before(c, primary)]
     live = sorted((c for c in in_sync if c.has_role(Role.REPLICA)), key=merit, reverse=True)
-    silent = [c for c in in_sync if not c.is_gone and not c.answers]
+    silent = [c for c in in_sync if not c.has_ended and not c.answers]
     if database.is_strict:
         live, reasons = strict_heirs(group, primary, live, copies, silent)
         if reasons:
@@ -235,7 +235,7 @@ def _end_stuck(copies: list[Copy], view: ClusterView) -> tuple[Command, ...]:
 
 def _is_stuck(copy: Copy, view: ClusterView) -> bool:
     seen = copy.seen
-    if copy.process is not ProcessState.RUNNING or seen is None or seen.health is not Health.TIMEOUT:
+    if copy.process is not ProcessState.RUNNING or copy.has_ended or seen is None or seen.health is not Health.TIMEOUT:
         return False
     if seen.unanswered_since is None:
         return False

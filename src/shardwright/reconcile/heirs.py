@@ -67,7 +67,7 @@ def heir_of_a_dead_node(group: SlotGroup, copies: list[Copy], view: ClusterView)
     committed = next((c for c in copies if c.shard.uid == group.primary), None)
     if committed is None or committed.answers or committed.shard.node_uid in view.daemons:
         return None
-    if any(not c.answers and not c.is_gone for c in copies if c is not committed):
+    if any(not c.answers and not c.has_ended for c in copies if c is not committed):
         return None
     return next((c.shard for c in unnoted_heirs(group, committed, copies)), None)
 

@@ -24,8 +24,9 @@ from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Rol
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import MoveUid, NodeUid
+from shardwright.model.liveness import has_ended, has_ended_after_start
 from shardwright.model.reason import Reason
-from shardwright.model.seen import Health, ProcessState
+from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.plan.placement import Unplaceable, place_copy
 
@@ -40,8 +41,7 @@ NOTED_AT_ONCE = 40
 
 _SYNCING = frozenset({MoveState.PLANNED, MoveState.STARTING, MoveState.SYNCING})
 _EMPTYING = frozenset({ActionName.REMOVE, ActionName.MAINTENANCE_ON})
-_ENDED = frozenset({ProcessState.GONE, ProcessState.FAILED})
-_SILENT = frozenset({Health.REFUSED, Health.TIMEOUT})
+_SILENT = frozenset({Health.REFUSED, Health.UNREACHABLE, Health.TIMEOUT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,14 @@ def decide_repair(view: ClusterView, now: datetime) -> Decision:
 def is_missing(view: ClusterView, shard: Shard) -> bool:
     """Whether the copy does not serve and nothing is about to change that by itself: its process has certainly ended or
     cannot be started, again and again, or its node has no daemon and nothing answers. Not observed yet is not missing."""
-    state = view.process_state(shard.uid)
-    if state in _ENDED:
+    liveness = view.liveness(shard)
+    if has_ended_after_start(liveness):
         return True  # What was seen of it was seen before.
     seen = view.servers.get(shard.uid)
     if seen is not None and seen.health in (Health.OK, Health.LOADING):
         return False
     if shard.node_uid not in view.daemons:
-        return state is ProcessState.ABSENT or (seen is not None and seen.health in _SILENT)
+        return has_ended(liveness) or (seen is not None and seen.health in _SILENT)
     return shard.restarts >= MANY_RESTARTS
 
 

@@ -11,10 +11,10 @@ from shardwright.model.action import MoveKind
 from shardwright.model.database import Damage, Database, GroupPhase, Persistence, Shard, ShardWanted, SlotGroup, StartWith
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, Severity
+from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Put, Write
-from shardwright.plan.standing import is_gone
 from shardwright.reconcile.copies import DAMAGED_CODE, Copy, merit, not_yet
 from shardwright.reconcile.heirs import fail_over, heir_of_a_dead_node
 from shardwright.reconcile.restarts import decide_restarts
@@ -45,7 +45,7 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
         reasons = reasons or tuple(not_yet(c) for c in hollow)
         group, changes = _with_wish(group, copies, now)
         cut = group.start_from if changes and group.start_from is not None else None
-        writes, wake_at = decide_restarts([c for c in copies if c.is_gone], view, now, cut=cut)
+        writes, wake_at = decide_restarts([c for c in copies if c.has_ended], view, now, cut=cut)
         noted, named_at = _note_waits(group, database, copies, reasons, now)
         noted = (*changes, *noted)
         wakes = [at for at in (wake_at, named_at) if at is not None]
@@ -87,7 +87,7 @@ def _fail_over_in_strict_mode(group: SlotGroup, heir: Shard, now: datetime) -> t
 def _with_wish(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple[SlotGroup, tuple[Write, ...]]:
     """The group after a step of what an operator asked for: the damaged end of the chosen copy's file is cut once, and when
     that copy cannot be started even so, the wish is over. With the writes; none: nothing to do now."""
-    wish = next((c for c in copies if c.shard.uid == group.start_from and c.is_gone), None)
+    wish = next((c for c in copies if c.shard.uid == group.start_from and c.has_ended), None)
     if wish is None:
         return group, ()
     if group.start_cuts:
@@ -193,7 +193,7 @@ def _is_lost(committed: Copy) -> bool:
 
 def _is_hollow(copy: Copy, view: ClusterView) -> bool:
     """Whether there is nothing to wait for: its process has ended, it kept no file, nobody is there who could start it."""
-    is_over = copy.shard.node_uid not in view.daemons and is_gone(view, copy.shard)
+    is_over = copy.shard.node_uid not in view.daemons and has_ended(copy.liveness)
     return is_over and copy.shard.kept is Persistence.DISABLED
 
 

@@ -132,9 +132,11 @@ class _Observer:
             except _Busy as error:
                 return self._failed(Health.TIMEOUT, asked_at, str(error))
             except NoAnswer as error:
-                return self._failed(Health.TIMEOUT if error.is_timeout else Health.REFUSED, asked_at, str(error))
-            except (CannotConnect, NotSent, _Unusable) as error:
-                return self._failed(Health.REFUSED, asked_at, str(error))
+                return self._failed(Health.TIMEOUT if error.is_timeout else Health.UNREACHABLE, asked_at, str(error))
+            except CannotConnect as error:
+                return self._failed(Health.REFUSED if error.is_refused else Health.UNREACHABLE, asked_at, str(error))
+            except (NotSent, _Unusable) as error:
+                return self._failed(Health.UNREACHABLE, asked_at, str(error))
             self._unanswered_since = None
             self._replication_id = seen.replication_id
             return seen

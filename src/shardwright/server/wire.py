@@ -14,7 +14,11 @@ _DEPTH_MAX = 8
 
 
 class CannotConnect(Exception):
-    """No connection was made; nothing was sent."""
+    """No connection was made; nothing was sent. ``is_refused``: the machine itself says that nothing listens there."""
+
+    def __init__(self, text: str, *, is_refused: bool) -> None:
+        super().__init__(text)
+        self.is_refused = is_refused
 
 
 class NotSent(Exception):
@@ -64,7 +68,8 @@ class Wire:
         except TimeoutError:
             raise
         except OSError as error:
-            raise CannotConnect(os.strerror(error.errno).lower() if error.errno else str(error)) from error
+            text = os.strerror(error.errno).lower() if error.errno else str(error)
+            raise CannotConnect(text, is_refused=isinstance(error, ConnectionRefusedError)) from error
         return cls(reader, writer)
 
     @property

@@ -10,14 +10,14 @@ from api_looks import look_at
 from shardwright.api.schemas.v1.plans import explanation_json, preview_json
 from shardwright.api.services import node_actions
 from shardwright.api.services.explain import Explanation, Verdict, explain
-from shardwright.api.services.intent import with_ended
+from shardwright.api.services.intent import with_sightings
 from shardwright.api.services.preview import Outcome, Preview, preview
 from shardwright.errors import Rejected
 from shardwright.model.action import ActionName, ActionStatus, MoveKind
 from shardwright.model.database import GroupPhase, ServerKind
 from shardwright.model.ids import ActionUid, DatabaseUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade
-from shardwright.model.seen import Health
+from shardwright.model.seen import Health, Sighting
 from shardwright.model.view import ClusterView
 from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, run_action
@@ -127,8 +127,10 @@ def test_a_node_whose_daemon_is_dead_keeps_the_servers_that_leave() -> None:
 def test_the_node_of_a_replica_that_is_dead_as_a_whole(is_known: bool) -> None:
     """Its agent reports no death any more: whether its server has ended is what the leader has seen."""
     builder = cluster(4).with_database(on=((2, 1),)).with_endpoints_seen().without_daemon(1)
-    builder = builder.with_server(2, health=Health.REFUSED, is_link_up=False, has_ended=is_known)
-    found = previewed(with_ended(builder.view), "remove")
+    builder = builder.with_server(2, health=Health.REFUSED, is_link_up=False)
+    if is_known:
+        builder = builder.with_server(2, sighting=Sighting.ENDED)
+    found = previewed(with_sightings(builder.view), "remove")
     assert [m.kind for m in found.moves] == [MoveKind.RELOCATE]
     assert found.outcome is (Outcome.POSSIBLE if is_known else Outcome.BLOCKED)
 

@@ -8,7 +8,8 @@ from shardwright.leader.observe import Observer, _nodes_of_endpoints, is_unrepor
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
-from shardwright.model.seen import ProcessIdentity, ProcessState
+from shardwright.model.liveness import Ended, Proof
+from shardwright.model.seen import ProcessIdentity, ProcessState, Sighting
 from shardwright.testing.builders import NOW, cluster
 
 SHARD = ShardUid(1)
@@ -71,9 +72,10 @@ def test_the_process_of_a_silent_server_is_looked_at_each_time() -> None:
     machine = Processes()
     looking = observer(machine)
     view = cluster(nodes=3).with_database(on=((1, 2),)).view
-    assert looking.augment(view).process_state(SHARD) is ProcessState.RUNNING
+    assert looking.augment(view).sightings[SHARD] is Sighting.RUNS
     machine.have_ended = True
-    assert looking.augment(view).process_state(SHARD) is ProcessState.GONE
+    now = looking.augment(view)
+    assert now.liveness(now.shards[SHARD]) == Ended(Proof.SEEN)
 
 
 def test_only_the_endpoint_processes_that_something_waits_for_are_asked_often() -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 
-from shardwright.api.services.intent import with_ended
+from shardwright.api.services.intent import with_sightings
 from shardwright.clock import SystemClock
 from shardwright.leader.publish import Publisher
 from shardwright.model.ids import ShardUid
-from shardwright.model.seen import Health, ProcessState, ServerSeen
+from shardwright.model.liveness import Ended, Proof, has_ended
+from shardwright.model.seen import Health, ServerSeen, Sighting
 from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
 from shardwright.store.commit import Fence
@@ -43,14 +44,14 @@ def pair() -> ClusterBuilder:
 def test_that_a_process_has_ended_is_told_to_those_who_cannot_look() -> None:
     """The agent of a dead node goes on saying that its server runs."""
     silent = pair().without_daemon(2).with_server(2, health=Health.REFUSED)
-    assert not published(silent.view).has_ended
-    judged = published(silent.with_process(2, ProcessState.GONE).view)
-    assert judged.has_ended
+    assert published(silent.view).sighting is Sighting.NONE
+    judged = published(silent.view.changed(sightings={TWO: Sighting.ENDED}))
+    assert judged.sighting is Sighting.ENDED
     view = silent.view.changed(servers={**silent.view.servers, TWO: judged})
-    assert view.process_state(TWO) is ProcessState.RUNNING
-    assert with_ended(view).process_state(TWO) is ProcessState.GONE
+    assert not has_ended(view.liveness(view.shards[TWO]))
+    seen = with_sightings(view)
+    assert seen.liveness(seen.shards[TWO]) == Ended(Proof.SEEN)
 
 
 def test_without_such_news_the_view_stays_as_it_is() -> None:
-    view = pair().view
-    assert with_ended(view) is view
+    assert with_sightings(pair().view) == pair().view

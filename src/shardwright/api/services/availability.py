@@ -4,7 +4,8 @@ from shardwright.api.errors import Unavailable
 from shardwright.api.schemas.v1.waiting import waiting_json
 from shardwright.model.database import Database, GroupPhase, SlotGroup
 from shardwright.model.ids import NodeUid
-from shardwright.model.seen import Health, ProcessState
+from shardwright.model.liveness import has_ended
+from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView
 from shardwright.plan.standing import has_left
 from shardwright.plan.waiting import waiting_of
@@ -48,8 +49,7 @@ def _check_group(view: ClusterView, group: SlotGroup, *, with_replicas: bool) ->
         if has_left(view, shard) or not (is_primary or with_replicas):
             continue
         server = view.servers.get(shard.uid)
-        is_gone = view.process_state(shard.uid) in (ProcessState.GONE, ProcessState.FAILED, ProcessState.ABSENT)
-        if is_gone or server is None or server.health is not Health.OK:
+        if has_ended(view.liveness(shard)) or server is None or server.health is not Health.OK:
             raise Unavailable("bdb_unavailable_shard_unreachable", f"Shard {shard.uid} does not answer.")
         if not is_primary and not server.is_link_up:
             raise Unavailable("bdb_unavailable", f"Replica {shard.uid} does not follow its primary.")

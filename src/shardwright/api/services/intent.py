@@ -6,14 +6,14 @@ commits what it wants in one transaction, and asks again when others were faster
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 from shardwright.api.deps import ApiContext
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid
-from shardwright.model.seen import ProcessState
+from shardwright.model.seen import Sighting
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.store.commit import Conflict, commit
 from shardwright.store.protocol import Compare, Operation, StoreUnavailable, Transaction
@@ -57,17 +57,13 @@ async def look(context: ApiContext, *, by: str = "") -> Look:
     except TimeoutError as e:
         raise StoreUnavailable("store_unavailable", "the node's copy of the cluster's state is behind") from e
     mirror = context.mirror
-    return Look(with_ended(mirror.view()), mirror.bare, mirror.modified_at, context.clock.now(), by)
+    return Look(with_sightings(mirror.view()), mirror.bare, mirror.modified_at, context.clock.now(), by)
 
 
-def with_ended(view: ClusterView) -> ClusterView:
-    """The view as the leader judges it: processes that it has seen to have ended, and whose agents are dead, have ended."""
-    ended = {
-        uid: replace(process, state=ProcessState.GONE)
-        for uid, process in view.processes.items()
-        if process.state is ProcessState.RUNNING and (seen := view.servers.get(uid)) is not None and seen.has_ended
-    }
-    return view.changed(processes={**view.processes, **ended}) if ended else view
+def with_sightings(view: ClusterView) -> ClusterView:
+    """The view as the leader judges it, which looked at processes whose agents are dead."""
+    found = {uid: seen.sighting for uid, seen in view.servers.items() if seen.sighting is not Sighting.NONE}
+    return view.changed(sightings=found)
 
 
 async def submit(context: ApiContext, by: str, decide: Callable[[Look], Intent[Answer]]) -> Answer:

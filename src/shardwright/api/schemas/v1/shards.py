@@ -7,8 +7,9 @@ from typing_extensions import TypedDict
 from shardwright.api.schemas.v1.actions import ReasonAnswer, reason_json
 from shardwright.api.schemas.v1.common import Json, iso
 from shardwright.model.database import Shard
+from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Reason
-from shardwright.model.seen import Health, ProcessState, ServerSeen
+from shardwright.model.seen import Health, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.plan.standing import has_left
 
@@ -59,7 +60,7 @@ def shard(record: Shard, view: ClusterView, *, info_keys: Collection[str] = ()) 
     is_primary = view.is_primary(record)
     node = view.nodes.get(record.node_uid)
     reasons = _reasons(record, view)
-    is_running = view.process_state(record.uid) not in (ProcessState.ABSENT, ProcessState.GONE, ProcessState.FAILED)
+    is_running = not has_ended(view.liveness(record))
     return {
         "uid": str(record.uid),
         "bdb_uid": record.database_uid,
@@ -98,7 +99,7 @@ def _detailed(seen: ServerSeen | None, *, is_running: bool, is_troubled: bool) -
             return "busy" if seen is not None and seen.is_syncing else "ok"
         case Health.LOADING:
             return "loading"
-        case Health.REFUSED:
+        case Health.REFUSED | Health.UNREACHABLE:
             return "down"
         case Health.TIMEOUT:
             return "timeout"

@@ -78,13 +78,13 @@ def forgets_that_a_dead_node_keeps_files() -> Sequence[Patch]:
 
 @mutant
 def replaces_a_primary_that_only_does_not_answer() -> Sequence[Patch]:
-    right = Copy.is_gone
+    right = Copy.has_ended
 
-    def is_gone(self: Any) -> bool:
+    def has_ended(self: Any) -> bool:
         is_silent = self.seen is not None and self.seen.health is Health.TIMEOUT
         return bool(right.__get__(self)) or is_silent
 
-    return [(Copy, "is_gone", property(is_gone))]
+    return [(Copy, "has_ended", property(has_ended))]
 
 
 @mutant_in(primaries_that_stand_still_without_a_replica)
@@ -130,5 +130,5 @@ def opens_a_group_before_its_copies_are_compared() -> Sequence[Patch]:
 
 
 def _restart_all(database: Any, copies: Any, view: Any, now: datetime) -> Decision:
-    writes, wake_at = decide_restarts([c for c in copies if c.is_gone], view, now)
+    writes, wake_at = decide_restarts([c for c in copies if c.has_ended], view, now)
     return Decision(writes=writes, wake_at=wake_at)

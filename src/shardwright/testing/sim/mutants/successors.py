@@ -31,7 +31,7 @@ def trusts_a_stale_role() -> Sequence[Patch]:
         right(self, handoffs)
         published[id(self)] = handoffs.commit.__self__._parts.mirror.view().servers
 
-    async def look(self: Any, view: Any, shard: Any, *, is_gone: bool) -> Any:
+    async def look(self: Any, view: Any, shard: Any, *, has_ended: bool) -> Any:
         try:
             session = await self._handoffs.servers.manage(server_target(view, shard))
         except (Transient, OutcomeUnknown, Permanent):
@@ -45,8 +45,8 @@ def trusts_a_stale_role() -> Sequence[Patch]:
 
 @mutant_in(a_promotion_on_its_way_for_long)
 def looks_before_older_sessions_are_ended() -> Sequence[Patch]:
-    async def look(self: Any, view: Any, shard: Any, *, is_gone: bool) -> Any:
-        if is_gone:
+    async def look(self: Any, view: Any, shard: Any, *, has_ended: bool) -> Any:
+        if has_ended:
             return None, None
         try:
             seen = await self._handoffs.servers.observe(server_target(view, shard))
