@@ -37,11 +37,11 @@ _log = structlog.get_logger(__name__)
 
 
 class LocalMachine:
-    """This machine's processes, for the leader: on one machine all of them are its own."""
+    """This machine's processes, for the leader."""
 
     def is_local(self, identity: ProcessIdentity) -> bool:
-        """Every node of a local cluster is on this machine; a process of an earlier boot runs no more."""
-        return True
+        """Whether it is a process of this machine; one of an earlier boot runs no more."""
+        return processes.is_of_this_machine(identity)
 
     def is_running(self, identity: ProcessIdentity) -> bool:
         """Whether exactly this process runs."""

@@ -31,6 +31,15 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+@cache
+def machine_id() -> str:
+    """This machine, over its boots; empty: it has no ``/etc/machine-id``, as in some containers."""
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return ""
+
+
 @dataclass(frozen=True, slots=True)
 class _Stat:
     state: str
@@ -66,7 +75,15 @@ def identity_of(pid: int) -> ProcessIdentity | None:
         return None
     if after.state in "ZX" or before.start_ticks != after.start_ticks:
         return None
-    return ProcessIdentity(pid, boot_id(), after.start_ticks, executable, directory)
+    return ProcessIdentity(pid, boot_id(), after.start_ticks, executable, directory, machine_id())
+
+
+def is_of_this_machine(identity: ProcessIdentity) -> bool:
+    """Whether the process belongs to this machine, in this or an earlier boot, so that ``is_running`` is certain."""
+    own = machine_id()
+    if own and identity.machine_id:
+        return identity.machine_id == own
+    return identity.boot_id == boot_id()
 
 
 def is_running(identity: ProcessIdentity) -> bool:

@@ -180,14 +180,15 @@ class ShardProcesses:
         damaged = damage_in_log(self.path_of(uid) / LOG_NAME) if status is not None and status > 0 else None
         if damaged is not None:
             # However long it has loaded. Until this is known the process counts as running.
-            spawn(f"agent: damage of shard {uid}", self._note_damage(local, *damaged))
+            ended = replace(local, ended_at=self._clock.now())
+            spawn(f"agent: damage of shard {uid}", self._note_damage(ended, *damaged))
             return
         state = LocalState.GONE
         if status is not None and status > 0 and self._clock.monotonic() - self._started_at.get(uid, -EARLY_S) < EARLY_S:
             state = LocalState.FAILED
             said = last_line(self.path_of(uid) / LOG_NAME) or last_line(self.path_of(uid) / OUTPUT_NAME)
             text = f"{text} right after its start: {without_prefix(said)}" if said else f"{text} right after its start"
-        self._note_end(replace(local, state=state, text=text))
+        self._note_end(replace(local, state=state, text=text, ended_at=self._clock.now()))
 
     async def _note_damage(self, local: LocalShard, damage: Damage, text: str) -> None:
         """Note why a server could not load its files, and how much of them, as far as that is soon found out."""
@@ -196,7 +197,8 @@ class ShardProcesses:
             text = f"{text}: {much}" if much else text
         now = self.find(local.shard_uid)
         if now.identity == local.identity and now.state is LocalState.RUNNING:
-            self._note_end(replace(now, state=LocalState.FAILED, text=text, damage=damage))
+            ended = replace(now, state=LocalState.FAILED, text=text, damage=damage, ended_at=local.ended_at)
+            self._note_end(ended)
 
     def _note_end(self, local: LocalShard) -> None:
         pid = None if local.identity is None else local.identity.pid

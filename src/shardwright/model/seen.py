@@ -19,6 +19,8 @@ class ProcessIdentity:
     """Field 22 of ``/proc/<pid>/stat``."""
     executable: str
     directory: str
+    machine_id: str = field(default="", compare=False)
+    """Of the machine that it runs on (``/etc/machine-id``); empty: not known. The other fields name the process there."""
 
 
 class ProcessState(StrEnum):

@@ -4,6 +4,7 @@ Called by the other modules of this folder that decide about a slot group. Decid
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from shardwright.model.database import Damage, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.liveness import Liveness, has_ended_after_start
@@ -25,6 +26,8 @@ class Copy:
     """Its node has a daemon, which could start it."""
     text: str = ""
     """How its process ended or why it could not be started, or what was done to its files before its start."""
+    reported_at: datetime | None = None
+    """Of its agent's last report, by the clock of its machine."""
     damage: Damage | None = None
     """Why it cannot load its files; None: it can, or nobody knows."""
 
@@ -54,7 +57,7 @@ def copies_of(group: SlotGroup, view: ClusterView) -> list[Copy]:
 
 
 def _copy(shard: Shard, view: ClusterView) -> Copy:
-    process = view.processes.get(shard.uid)
+    process, node = view.processes.get(shard.uid), view.node_seen.get(shard.node_uid)
     return Copy(
         shard,
         view.process_state(shard.uid),
@@ -62,6 +65,7 @@ def _copy(shard: Shard, view: ClusterView) -> Copy:
         view.servers.get(shard.uid),
         has_agent=shard.node_uid in view.daemons,
         text="" if process is None else process.text,
+        reported_at=None if node is None else node.at,
         damage=shard.damage if process is None else process.damage or shard.damage,
     )
 

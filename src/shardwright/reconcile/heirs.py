@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from shardwright.model.database import GroupPhase, Role, Shard, SlotGroup
 from shardwright.model.event import Event, Severity
+from shardwright.model.liveness import Ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.reconcile.copies import Copy, merit
@@ -17,6 +18,11 @@ OUT_OF_SYNC_AFTER = timedelta(seconds=10)
 LINK_LOST_AFTER = timedelta(seconds=30)
 """A replica whose link was down this long when its primary's end was noted is no heir. More than above: an end may be noted
 some seconds late, and from then on the link is down in any case."""
+LINK_LOST_BEFORE_END = timedelta(seconds=3)
+"""The same where the agent saw the end: its report is late by no more than a busy machine's pause, and a server tells the
+age of a lost link in whole seconds."""
+REPORT_AGE_MAX = timedelta(seconds=12)
+"""An agent that is there reports its figures every 10 s at the latest."""
 
 
 def furthest(heir: Copy, primary: Copy | None, copies: list[Copy]) -> Copy:
@@ -48,12 +54,25 @@ def not_seen_since(primary: Copy | None, copies: list[Copy]) -> list[Copy]:
 
 
 def lost_link_before(copy: Copy, primary: Copy | None, limit: timedelta = LINK_LOST_AFTER) -> bool:
-    """Whether its link was down for long when the primary's end was noted: it may be marked as in sync all the same, when no
-    leader could see them both."""
+    """Whether its link was down for long when the primary ended: it may be marked as in sync all the same, when no leader
+    could see them both."""
     if primary is None or primary.shard.missing_since is None or copy.seen is None:
         return False
-    since_end = copy.seen.at - primary.shard.missing_since
-    return timedelta(seconds=copy.seen.link_down_s) - since_end >= limit
+    down = timedelta(seconds=copy.seen.link_down_s)
+    if down - (copy.seen.at - primary.shard.missing_since) >= limit:
+        return True
+    ended_at = _seen_to_end(primary, copy.seen.at)
+    return ended_at is not None and down - (copy.seen.at - ended_at) >= LINK_LOST_BEFORE_END
+
+
+def _seen_to_end(primary: Copy, now: datetime) -> datetime | None:
+    """When the primary's agent saw it end, where that was before it was noted and its clock is near the leader's: agents
+    report every few seconds."""
+    ended_at = primary.liveness.at if isinstance(primary.liveness, Ended) else None
+    noted_at, reported_at = primary.shard.missing_since, primary.reported_at
+    if ended_at is None or noted_at is None or reported_at is None or ended_at > noted_at:
+        return None
+    return ended_at if abs(now - reported_at) <= REPORT_AGE_MAX else None
 
 
 def not_looked_at(copy: Copy) -> Reason:

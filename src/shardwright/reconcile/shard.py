@@ -6,6 +6,7 @@ record is certainly gone. Knows no processes and no files: the agent says what i
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from shardwright.model.database import Damage, Shard, ShardWanted
@@ -39,6 +40,8 @@ class LocalShard:
     text: str = ""
     damage: Damage | None = None
     """Why it could not load its files; None: it could, or failed for another reason."""
+    ended_at: datetime | None = None
+    """When its process was seen to end; None: it runs, or ended unseen."""
     is_busy: bool = False
     """A start, an end or a deletion is under way: nothing else is begun."""
 
@@ -171,7 +174,9 @@ def report_of(shard: Shard, local: LocalShard) -> ProcessSeen:
     if local.incarnation < shard.incarnation:
         return ProcessSeen(shard.uid, shard.incarnation, ProcessState.ABSENT)
     identity = local.identity if state is ProcessState.RUNNING else None
-    return ProcessSeen(shard.uid, local.incarnation, state, identity=identity, text=local.text, damage=local.damage)
+    return ProcessSeen(
+        shard.uid, local.incarnation, state, identity=identity, text=local.text, damage=local.damage, ended_at=local.ended_at
+    )
 
 
 def _expected(shard: Shard | None, is_certain: bool) -> Expected:

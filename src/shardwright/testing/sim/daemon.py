@@ -172,12 +172,12 @@ class SimDaemon:
     # -- the machine, for the leader -----------------------------------------------------------------------------------
 
     def is_local(self, identity: ProcessIdentity) -> bool:
-        """All nodes of a local cluster are on this machine."""
-        return True
+        """Whether it is a process of this machine."""
+        return identity.machine_id == self.world.machine_of(self.node.uid)
 
     def is_running(self, identity: ProcessIdentity) -> bool:
         server = self.world.servers_by_pid.get(identity.pid)
-        return server is not None and server.is_alive
+        return self.is_local(identity) and server is not None and server.is_alive
 
     def cpu_seconds(self, identity: ProcessIdentity) -> float | None:
         server = self.world.servers_by_pid.get(identity.pid)

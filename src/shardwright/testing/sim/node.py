@@ -1,6 +1,7 @@
 """A simulated node: what survives its daemon. Shard processes and their files, the endpoint process, the clock's error."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from shardwright.model.database import Database, Shard
@@ -28,6 +29,8 @@ class DiskShard:
     server: SimServer | None = None
     pid: int = 0
     failure: str = ""
+    ended_at: datetime | None = None
+    """When the agent saw the process end."""
 
 
 class SimNode:
@@ -57,12 +60,17 @@ class SimNode:
             identity = None
             if server is not None and server.is_alive:
                 state = LocalState.RUNNING
-                identity = ProcessIdentity(shard.pid, "boot", 1, "/usr/bin/valkey-server", f"/shards/{uid}")
+                identity = ProcessIdentity(
+                    shard.pid, "boot", 1, "/usr/bin/valkey-server", f"/shards/{uid}", self.world.machine_of(self.uid)
+                )
             elif shard.failure:
                 state = LocalState.FAILED
             else:
                 state = LocalState.GONE if shard.incarnation else LocalState.FILES
-            found.append(LocalShard(uid, state, shard.incarnation, identity, shard.failure, is_busy=uid in busy))
+            is_busy = uid in busy
+            found.append(
+                LocalShard(uid, state, shard.incarnation, identity, shard.failure, ended_at=shard.ended_at, is_busy=is_busy)
+            )
         return found
 
     def start(self, shard: Shard, database: Database) -> None:
@@ -71,6 +79,7 @@ class SimNode:
         if disk.incarnation >= shard.incarnation or (disk.server is not None and disk.server.is_alive):
             return
         disk.incarnation = shard.incarnation
+        disk.ended_at = None
         disk.failure = ""
         if self.start_fails_until > self.world.loop.now:
             disk.failure = "not enough memory to start"
@@ -121,6 +130,9 @@ class SimNode:
         if self.daemon is not None and not self.is_down:
             self.world.loop.at(0.01, self.daemon.wake_agent, process=self.daemon.process)
 
-    def changed(self) -> None:
-        """A process of the node ended: its agent notices."""
+    def server_died(self, server: SimServer) -> None:
+        """A server process of the node ended: its agent notices, if there is one."""
+        shard = self.shards.get(ShardUid(server.shard_uid))
+        if shard is not None and shard.server is server and self.daemon is not None and self.daemon.process.runs:
+            shard.ended_at = self.daemon.clock.now()
         self._wake()

@@ -163,7 +163,8 @@ class SimServers:
                 answer((found[-1].is_loading, found[-1].info()))
 
         node = self.world.node_at(target.address)
-        health = Health.TIMEOUT
+        is_cut = not (self.world.network.passes(self.place, node) and self.world.network.passes(node, self.place))
+        health = Health.UNREACHABLE if is_cut else Health.TIMEOUT
         try:
             answer = await self.world.network.call(self.place, node, receiver, execute, timeout_s=OBSERVE_TIMEOUT_S)
             self._unanswered.pop(key, None)

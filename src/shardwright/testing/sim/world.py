@@ -113,6 +113,8 @@ class World:
         self._pid = 1000
         self._decoded: dict[tuple[str, int], StoredRecord | None] = {}
         self._views: dict[int, ClusterView] = {}
+        self.has_machines = False
+        """Every node is a machine of its own; else all are on one."""
         self.kept_back = ""
         """The next command of this name stays on its way until the network lets it arrive."""
         self.on_point: list[Callable[[SimDaemon | None, str], None]] = []
@@ -173,6 +175,10 @@ class World:
         """The server that listens there."""
         return self.servers.get((address, port))
 
+    def machine_of(self, node: int) -> str:
+        """The machine that a node is on."""
+        return f"machine-{node}" if self.has_machines else "machine"
+
     def node_at(self, address: str) -> int:
         """The node with this address."""
         return int(address.rpartition(".")[2])
@@ -223,7 +229,7 @@ class World:
             f"server {server.shard_uid}.{server.incarnation} of {server.group_uid} starts on node {server.node_uid}, "
             f"{server.position.keys} keys"
         )
-        self.nodes[server.node_uid].changed()
+        self.nodes[server.node_uid].server_died(server)
 
     def server_died(self, server: SimServer, *, planned: bool) -> None:
         """A server process has ended."""
@@ -231,7 +237,7 @@ class World:
             del self.servers[server.address, server.port]
         self.log(f"server {server.shard_uid}.{server.incarnation} ends{' as wanted' if planned else ''}")
         self.checker.server_died(server, planned=planned)
-        self.nodes[server.node_uid].changed()
+        self.nodes[server.node_uid].server_died(server)
 
     def server_promoted(self, server: SimServer) -> None:
         """REPLICAOF NO ONE was executed."""

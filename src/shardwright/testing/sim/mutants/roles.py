@@ -6,9 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from shardwright.endpoint import gate
+from shardwright.leader.observe import Observer
+from shardwright.model import liveness
 from shardwright.model.database import GroupPhase
 from shardwright.model.decision import Decision
-from shardwright.model.seen import Health
+from shardwright.model.liveness import Proof
+from shardwright.model.seen import Health, ProcessState, Sighting
 from shardwright.model.view import Put
 from shardwright.reconcile import group as groups
 from shardwright.reconcile import heirs, repair, start
@@ -20,6 +23,7 @@ from shardwright.testing.sim.mutants.situations import (
     a_primary_that_dies_long_after_its_link,
     an_only_copy_that_dies_while_its_new_one_is_empty,
     an_only_copy_whose_new_one_dies_before_it_has_a_file,
+    machines_of_their_own_of_which_one_is_cut_off,
     primaries_that_die_during_a_move,
     primaries_that_stand_still_without_a_replica,
 )
@@ -132,3 +136,19 @@ def opens_a_group_before_its_copies_are_compared() -> Sequence[Patch]:
 def _restart_all(database: Any, copies: Any, view: Any, now: datetime) -> Decision:
     writes, wake_at = decide_restarts([c for c in copies if c.has_ended], view, now)
     return Decision(writes=writes, wake_at=wake_at)
+
+
+@mutant_in(machines_of_their_own_of_which_one_is_cut_off)
+def judges_a_process_of_another_machine_by_its_own_table() -> Sequence[Patch]:
+    def look(self: Any, reported: Any, seen: Any) -> Sighting:
+        if reported.state is not ProcessState.RUNNING or reported.identity is None or self._answers(seen):
+            return Sighting.NONE
+        return Sighting.RUNS if self._machine.is_running(reported.identity) else Sighting.ENDED
+
+    return [(Observer, "_look", look)]
+
+
+@mutant_in(machines_of_their_own_of_which_one_is_cut_off)
+def takes_unreachable_for_ended() -> Sequence[Patch]:
+    table = {facts: Proof.SEEN if facts[2] is Health.UNREACHABLE else verdict for facts, verdict in liveness.TABLE.items()}
+    return [(liveness, "TABLE", table)]

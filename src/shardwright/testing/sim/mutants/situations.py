@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shardwright.testing.sim.checker import Json
+from shardwright.testing.sim.network import STORE
 from shardwright.testing.sim.server import SimServer
 from shardwright.testing.sim.simulation import Simulation
 
@@ -377,3 +378,20 @@ def clocks_that_jump_while_a_server_is_stuck(simulation: Simulation) -> None:
             node.skew_s -= 3600.0
 
     world.loop.at(22.0, strike)
+
+
+def machines_of_their_own_of_which_one_is_cut_off(simulation: Simulation) -> None:
+    """With its daemon dead. Its clients are on it and go on writing to their primary, which no leader can ask or see."""
+    world = simulation.world
+    world.has_machines = True
+    primary = primary_of_a_new_database(simulation, replication=True)
+    uid = primary["node_uid"]
+    daemon = world.nodes[uid].daemon
+    if daemon is not None:
+        simulation.faults._kill(daemon)
+    pairs = {pair for other in (STORE, *world.nodes) if other != uid for pair in ((uid, other), (other, uid))}
+    world.network.cuts |= pairs
+    simulation.run_for(40.0)
+    world.network.cuts -= pairs
+    simulation.run_for(40.0)
+    simulation.check()
