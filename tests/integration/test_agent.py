@@ -110,6 +110,7 @@ def test_a_shard_starts_dies_is_told_and_starts_as_a_new_incarnation(tmp_path: P
             gone = await made.until_state(1, ProcessState.GONE)
             assert killed.is_within(0.1), f"a death is told at once: {killed}"
             assert "signal 9" in gone.text
+            assert gone.ended_at is not None
             # The agent itself starts nothing again.
             await asyncio.sleep(1.2)
             assert made.process(1) == gone

@@ -17,10 +17,11 @@ from server_scenario import run, until
 
 from shardwright.errors import Permanent, Transient
 from shardwright.model.database import Persistence, Role, ServerKind, ServerSecrets, SnapshotRule
-from shardwright.model.ids import ShardUid
+from shardwright.model.ids import DatabaseUid, ShardUid
 from shardwright.model.seen import Health, ServerSeen
 from shardwright.server.adapter import OBSERVE_TIMEOUT_S, ServerAdapter
 from shardwright.server.config import MIB
+from shardwright.server.protocol import ServerTarget
 from shardwright.testing.deadlines import Stopwatch
 
 pytestmark = pytest.mark.server
@@ -45,6 +46,18 @@ def test_it_sees_what_a_server_is(kind: ServerKind, tmp_path: Path) -> None:
             assert int(server.info()["total_connections_received"]) == int(connections) + 1  # that of this very question
 
         run(scenario)
+
+
+def test_a_machine_without_a_way_to_it_refuses_nothing() -> None:
+    """The kernel says so at once and sends nothing. It counted as proof of a server's end."""
+
+    async def scenario(servers: ServerAdapter) -> None:
+        secrets = ServerSecrets(DatabaseUid(1), "a", "b", "c", "d", "e")
+        seen = await servers.observe(ServerTarget(ShardUid(1), 1, "255.255.255.255", 20000, secrets))
+        assert seen.health is Health.UNREACHABLE
+        assert seen.unanswered_since is not None
+
+    run(scenario)
 
 
 @both_servers

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from shardwright.actions.handoff import late_reason
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView
@@ -95,7 +94,7 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
     if seen is None or seen.unanswered_since is None or now - seen.unanswered_since < NAMED_AFTER:
         return None
     node_uid = view.shards[uid].node_uid
-    if node_uid not in view.daemons and has_ended(view.liveness(view.shards[uid])):
+    if view.is_lost(view.shards[uid]):
         text = f"the server of shard {uid} has ended, and node {node_uid} has no running daemon that could start it again"
         group = view.groups.get(view.shards[uid].group_uid)
         remedy = ("" if group is None else told(group, text)[1]) or f"start the daemon of node {node_uid}"

@@ -258,7 +258,7 @@ def has_sync_to_spare(view: ClusterView) -> bool:
 def _has_no_source(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
     """Whether every other copy has ended and nobody is there who could start one again: waiting would help nothing."""
     others = [shard for shard in view.shards_of_group(group.uid) if shard.uid != new.uid]
-    return all(has_ended(view.liveness(shard)) and shard.node_uid not in view.daemons for shard in others)
+    return all(view.is_lost(shard) for shard in others)
 
 
 def _no_source(move: Move, group: SlotGroup) -> Reason:

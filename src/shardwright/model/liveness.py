@@ -5,7 +5,6 @@ Pure. ``TABLE`` is total; ``docs/reference/liveness.md`` is generated from it. E
 or gives up one, or stops waiting for one, asks here. Knows nothing of groups, moves or actions.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -64,7 +63,17 @@ class Ended:
     proof: Proof
     at: datetime | None = None
 
+    def __str__(self) -> str:
+        return _SAID[self.proof] if self.at is None else f"{_SAID[self.proof]} at {self.at:%H:%M:%S} UTC"
 
+
+_SAID = {
+    Proof.NOT_STARTED: "its agent has not started it",
+    Proof.START_FAILED: "it could not be started",
+    Proof.REPORTED: "its agent saw it end",
+    Proof.SEEN: "its machine has no such process",
+    Proof.PORT_CLOSED: "its port is closed and no daemon has reported it",
+}
 Liveness = Alive | Silent | Ended
 Verdict = Silence | Proof | None
 """None: alive."""
@@ -124,8 +133,3 @@ def has_ended(liveness: Liveness) -> bool:
 def has_ended_after_start(liveness: Liveness) -> bool:
     """Whether it was started, or could not be: only another incarnation can come. Without it a copy may still be started."""
     return isinstance(liveness, Ended) and liveness.proof not in _STILL_TO_START
-
-
-def rows() -> Iterable[tuple[Facts, Verdict]]:
-    """The table in its order, for the documentation."""
-    return TABLE.items()

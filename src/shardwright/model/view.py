@@ -32,7 +32,7 @@ from shardwright.model.ids import (
     ShardUid,
     UserUid,
 )
-from shardwright.model.liveness import Liveness, liveness_of
+from shardwright.model.liveness import Liveness, has_ended, liveness_of
 from shardwright.model.seen import EndpointProcessSeen, NodeSeen, ProcessSeen, ProcessState, ServerSeen, Sighting
 
 Record = (
@@ -164,6 +164,10 @@ class ClusterView:
         return liveness_of(
             self.processes.get(uid), self.servers.get(uid), self.sightings.get(uid, Sighting.NONE), has_daemon=has_daemon
         )
+
+    def is_lost(self, shard: Shard) -> bool:
+        """Whether nothing of the shard runs, for certain, and its node has no daemon that could start it."""
+        return shard.node_uid not in self.daemons and has_ended(self.liveness(shard))
 
     def snapshots_of(self, uid: NodeUid) -> list[Snapshot]:
         """Snapshots of a node, oldest first."""

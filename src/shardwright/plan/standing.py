@@ -51,7 +51,7 @@ def standing_of(view: ClusterView, shard: Shard, primary: Shard) -> Standing:
     """How a replica stands beside its group's committed primary."""
     seen = view.servers.get(shard.uid)
     liveness = view.liveness(shard)
-    if has_ended_after_start(liveness) or shard.failure or (shard.node_uid not in view.daemons and has_ended(liveness)):
+    if has_ended_after_start(liveness) or shard.failure or view.is_lost(shard):
         return Standing.BROKEN
     if seen is None or seen.health in (Health.UNKNOWN, Health.LOADING) or has_ended(liveness):
         return Standing.COMING

@@ -21,7 +21,6 @@ from shardwright.model.database import (
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
-from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointState, Health, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put, Write
@@ -273,6 +272,6 @@ def _is_deleted(shard: Shard, view: ClusterView) -> bool:
     """Nothing of the shard is left, or nobody is there who could say so: its node is no member any more, or has no daemon
     and nothing runs there. A daemon that returns ends and deletes what it finds no record of."""
     process = view.processes.get(shard.uid)
-    if shard.node_uid not in view.nodes or (shard.node_uid not in view.daemons and has_ended(view.liveness(shard))):
+    if shard.node_uid not in view.nodes or view.is_lost(shard):
         return True
     return process is not None and process.state is not ProcessState.RUNNING and process.files_are_deleted

@@ -106,7 +106,7 @@ def _replace_primary(
     elif not live and not silent and primary is not None and primary.shard.node_uid not in view.daemons:
         live = unnoted_heirs(group, primary, copies)
     if live:
-        return Decision(writes=fail_over(group, furthest(live[0], primary, copies).shard, now))
+        return Decision(writes=fail_over(group, furthest(live[0], primary, copies).shard, primary, now))
     # One that answers in another role was started anew: it follows nobody and never will by itself.
     if silent:
         return Decision(reasons=tuple(not_yet(c) for c in silent))

@@ -34,9 +34,12 @@ def furthest(heir: Copy, primary: Copy | None, copies: list[Copy]) -> Copy:
     return max([heir, *others], key=lambda c: 0 if c.seen is None else c.seen.offset)
 
 
-def fail_over(group: SlotGroup, heir: Shard, now: datetime) -> tuple[Write, ...]:
+def fail_over(group: SlotGroup, heir: Shard, primary: Copy | None, now: datetime) -> tuple[Write, ...]:
+    """The heir leads; the event records the proof of the old primary's end (None: it has no record any more)."""
     generation = group.generation + 1
-    text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, whose process is gone"
+    ended = None if primary is None or not isinstance(primary.liveness, Ended) else primary.liveness
+    proof = "which is not recorded any more" if ended is None else f"whose process has ended ({ended})"
+    text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, {proof}"
     return (
         Put(group.led_by(heir.uid, generation, GroupPhase.SERVING)),
         Put(replace(heir, in_sync_generation=generation)),

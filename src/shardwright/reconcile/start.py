@@ -11,7 +11,6 @@ from shardwright.model.action import MoveKind
 from shardwright.model.database import Damage, Database, GroupPhase, Persistence, Shard, ShardWanted, SlotGroup, StartWith
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, Severity
-from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Put, Write
@@ -35,7 +34,8 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
     if hollow and chosen is not None and _came_too_late(chosen, copies, view):
         chosen, reasons = None, ()
     if chosen is None and (heir := heir_of_a_dead_node(group, copies, view)) is not None:
-        return Decision(writes=fail_over(group, heir, now))
+        committed = next((c for c in copies if c.shard.uid == group.primary), None)
+        return Decision(writes=fail_over(group, heir, committed, now))
     told = next((c for c in copies if c.shard.uid == group.start_from and c.answers), None)
     if told is not None and (chosen is None or chosen.uid == told.shard.uid):
         return _go_on_with(told, group, now)
@@ -193,8 +193,7 @@ def _is_lost(committed: Copy) -> bool:
 
 def _is_hollow(copy: Copy, view: ClusterView) -> bool:
     """Whether there is nothing to wait for: its process has ended, it kept no file, nobody is there who could start it."""
-    is_over = copy.shard.node_uid not in view.daemons and has_ended(copy.liveness)
-    return is_over and copy.shard.kept is Persistence.DISABLED
+    return view.is_lost(copy.shard) and copy.shard.kept is Persistence.DISABLED
 
 
 def _came_too_late(chosen: Shard, copies: list[Copy], view: ClusterView) -> bool:

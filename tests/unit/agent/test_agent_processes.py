@@ -20,6 +20,7 @@ from shardwright.agent.processes import (
     find_in_directory,
     identity_of,
     is_frozen,
+    is_of_this_machine,
     is_running,
     python_environment,
     send,
@@ -67,6 +68,18 @@ def test_a_pid_that_was_reused_is_not_trusted(tmp_path: Path) -> None:
             assert not send(other, signal.SIGKILL)
             assert asyncio.run(end(other, 0)), "for us it is gone"
         assert is_running(identity)
+
+
+def test_a_machine_knows_its_own_processes_only(tmp_path: Path) -> None:
+    with sleeper(tmp_path) as identity:
+        assert is_of_this_machine(identity)
+        assert is_of_this_machine(replace(identity, machine_id="")), "written before machines had names"
+        assert not is_of_this_machine(replace(identity, machine_id="", boot_id="another boot"))
+        assert not is_of_this_machine(replace(identity, machine_id="another", boot_id="another boot"))
+        if identity.machine_id:
+            assert is_of_this_machine(replace(identity, boot_id="an earlier boot"))
+            assert not is_of_this_machine(replace(identity, machine_id="another")), "containers share a boot"
+        assert replace(identity, machine_id="") == identity, "an identity kept by an earlier version is still the same"
 
 
 def test_a_zombie_is_gone() -> None:
