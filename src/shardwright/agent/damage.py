@@ -1,12 +1,14 @@
 """Whether a server that ended could not load its files, read from the end of its own log. Both servers say it alike.
 
-Called by ``shards.py`` when a server has ended with an error. Must not judge what that means for the shard.
+Called by ``shards.py`` when a server has ended with an error, and by ``launch.py`` when it ended at once. Must not judge
+what that means for the shard.
 """
 
 import re
 from pathlib import Path
 
 from shardwright.model.database import Damage
+from shardwright.server.aof import unreadable_end
 
 _TAIL_BYTES = 16 * 1024
 _LINES_MAX = 12
@@ -46,6 +48,13 @@ def damage_in_log(path: Path) -> tuple[Damage, str] | None:
                 is_base = damage is Damage.APPEND_ONLY_FILE and _BASE_MARK in said
                 return Damage.SNAPSHOT if is_base else damage, said
     return None
+
+
+def with_extent(directory: Path, damage: Damage, said: str) -> str:
+    """What the server said, and how much of its append-only file cannot be read, as far as that is soon found out. Reads
+    files: call it in a thread."""
+    much = unreadable_end(directory) if damage is Damage.APPEND_ONLY_FILE else ""
+    return f"{said}: {much}" if much else said
 
 
 def without_prefix(line: str) -> str:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from shardwright.agent.damage import damage_in_log, with_extent
 from shardwright.agent.files import last_line, make_private_directory, rotate, sync_directory, write_private
 from shardwright.agent.processes import server_environment, spawn_process
 from shardwright.errors import Permanent, ShardwrightError
-from shardwright.model.database import Persistence, ServerKind, Shard, StartWith
+from shardwright.model.database import Damage, Persistence, ServerKind, Shard, StartWith
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView
@@ -53,6 +54,8 @@ class StartRecord:
     """Its real path, as the kernel shows it."""
     identity: ProcessIdentity | None = None
     text: str = ""
+    damage: Damage | None = None
+    """It ended at once because of its files; None: not for that reason."""
 
 
 _adapter = TypeAdapter(StartRecord)
@@ -145,6 +148,8 @@ def start(launch: Launch, program: str) -> StartRecord:
     Never raises for what an operator can meet (disk, port, program): the record's stage is then FAILED and says why.
     """
     executable = os.path.realpath(program)
+    log = launch.directory / LOG_NAME
+    logged = _size_of(log)
     intended = StartRecord(launch.incarnation, Stage.INTENDED, executable)
     try:
         done = _prepare(launch)
@@ -158,7 +163,11 @@ def start(launch: Launch, program: str) -> StartRecord:
             environment=server_environment(),
         )
     except (OSError, Permanent) as e:
-        said = last_line(launch.directory / OUTPUT_NAME) if isinstance(e, ChildProcessError) else ""
+        has_run = isinstance(e, ChildProcessError)
+        if has_run and _size_of(log) != logged and (damaged := damage_in_log(log)) is not None:
+            # On a busy machine a server may have ended before we have looked who it is.
+            return fail(launch, executable, with_extent(launch.directory, *damaged), damage=damaged[0])
+        said = last_line(launch.directory / OUTPUT_NAME) if has_run else ""
         return fail(launch, executable, f"{e.text if isinstance(e, Permanent) else e}{f': {said}' if said else ''}")
     started = replace(intended, stage=Stage.STARTED, identity=identity, text=done)
     with contextlib.suppress(OSError):  # It runs; the next agent finds it by the intent and its directory.
@@ -166,13 +175,20 @@ def start(launch: Launch, program: str) -> StartRecord:
     return started
 
 
-def fail(launch: Launch, executable: str, text: str) -> StartRecord:
+def fail(launch: Launch, executable: str, text: str, *, damage: Damage | None = None) -> StartRecord:
     """Record that an incarnation could not be started."""
-    failed = StartRecord(launch.incarnation, Stage.FAILED, executable, text=text)
+    failed = StartRecord(launch.incarnation, Stage.FAILED, executable, text=text, damage=damage)
     with contextlib.suppress(OSError):  # A full disk may be the very reason.
         make_private_directory(launch.directory)
         write_record(launch.directory, failed)
     return failed
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _prepare(launch: Launch) -> str:

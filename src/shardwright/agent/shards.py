@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from shardwright.agent import launch as launching
-from shardwright.agent.damage import damage_in_log, without_prefix
+from shardwright.agent.damage import damage_in_log, with_extent, without_prefix
 from shardwright.agent.files import last_line, rotate, sync_directory
 from shardwright.agent.launch import LOG_BYTES_MAX, LOG_NAME, OUTPUT_NAME, Launch, Stage, StartRecord
 from shardwright.agent.processes import Watch, arguments_of, end, find_in_directory, identity_of, is_running
@@ -24,7 +24,6 @@ from shardwright.model.database import Damage
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity, ProcessSeen, ProcessState
 from shardwright.reconcile.shard import LocalShard, LocalState, Verb
-from shardwright.server.aof import unreadable_end
 from shardwright.tasks import spawn
 
 STOP_GRACE_S = 10.0
@@ -94,7 +93,7 @@ class ShardProcesses:
                 self._set(replace(self.find(uid), is_busy=False))
         self._executables[uid] = record.executable
         state = LocalState.RUNNING if record.stage is Stage.STARTED else LocalState.FAILED
-        self._set(LocalShard(uid, state, record.incarnation, record.identity, record.text))
+        self._set(LocalShard(uid, state, record.incarnation, record.identity, record.text, record.damage))
         if record.identity is not None:
             self._started_at[uid] = self._clock.monotonic()
             self._watch(uid, record.identity)
@@ -192,9 +191,7 @@ class ShardProcesses:
 
     async def _note_damage(self, local: LocalShard, damage: Damage, text: str) -> None:
         """Note why a server could not load its files, and how much of them, as far as that is soon found out."""
-        if damage is Damage.APPEND_ONLY_FILE:
-            much = await asyncio.to_thread(unreadable_end, self.path_of(local.shard_uid))
-            text = f"{text}: {much}" if much else text
+        text = await asyncio.to_thread(with_extent, self.path_of(local.shard_uid), damage, text)
         now = self.find(local.shard_uid)
         if now.identity == local.identity and now.state is LocalState.RUNNING:
             ended = replace(now, state=LocalState.FAILED, text=text, damage=damage, ended_at=local.ended_at)
@@ -259,7 +256,8 @@ def _find_shard(path: Path) -> tuple[LocalShard, str]:
         return LocalShard(uid, LocalState.FILES), ""
     identity = record.identity
     if record.stage is Stage.FAILED:
-        return LocalShard(uid, LocalState.FAILED, record.incarnation, text=record.text), record.executable
+        failed = LocalShard(uid, LocalState.FAILED, record.incarnation, text=record.text, damage=record.damage)
+        return failed, record.executable
     if record.stage is Stage.INTENDED:
         identity = _find_intended(path, record)
     if identity is not None and is_running(identity):
