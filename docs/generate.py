@@ -1,4 +1,5 @@
-"""Writes the generated pages of ``docs/reference/``: OpenAPI, paths, permissions, error codes, the table of liveness.
+"""Writes the generated pages of ``docs/reference/``: OpenAPI, paths, permissions, error codes, reasons,
+the table of liveness.
 
 Run it after a change to the API (``python docs/generate.py``); a test fails when a page is out of date. ``--check`` writes
 nothing and exits with 1 when something would change.
@@ -19,6 +20,7 @@ from shardwright.api.codes import CODES
 from shardwright.api.openapi import describe
 from shardwright.api.permissions import ALL_PERMISSIONS, PERMISSIONS
 from shardwright.model.account import ManagementRole
+from shardwright.model.codes import Code
 from shardwright.model.liveness import TABLE, Proof, Silence, Verdict
 from shardwright.model.seen import Health, ProcessState, Sighting
 
@@ -35,6 +37,7 @@ def pages() -> dict[str, str]:
         "permissions.md": _permissions(),
         "errors.md": _errors(),
         "liveness.md": _liveness(),
+        "codes.md": _reasons(),
     }
 
 
@@ -79,6 +82,20 @@ def _errors() -> str:
         "| code | meaning |\n",
         "| --- | --- |\n",
         *(f"| `{code}` | {text} |\n" for code, text in CODES.items()),
+    ]
+    return "".join(lines)
+
+
+def _reasons() -> str:
+    lines = [
+        _NOTE,
+        "# Reasons, troubles and errors of the cluster\n\n",
+        "Why something is refused, waits or failed: the code of a reason (`reasons`, `differences`), of an action ",
+        "(`error_code`) or of an event. The remedy is the smallest thing that helps; without one it passes by itself. ",
+        "Error codes of requests are in [errors](errors.md).\n\n",
+        "| code | meaning | remedy |\n",
+        "| --- | --- | --- |\n",
+        *(f"| `{code}` | {code.meaning} | {code.remedy} |\n" for code in Code),
     ]
     return "".join(lines)
 

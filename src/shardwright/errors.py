@@ -2,16 +2,19 @@
 
     ShardwrightError
     ├── Rejected           tell the caller, change nothing
-    ├── Transient          try again on a later turn, capped
-    ├── Permanent          what was tried fails with a reason
-    ├── OutcomeUnknown     observe before any retry: it may have happened
-    └── LostLeadership     stop writing at once
+    └── ClusterError       its code is in model/codes.py
+        ├── Transient      try again on a later turn, capped
+        ├── Permanent      what was tried fails with a reason
+        ├── OutcomeUnknown observe before any retry: it may have happened
+        └── LostLeadership stop writing at once
 
 Whether a failure passes is decided where its cause is known. Foreign errors are wrapped with node, shard, address and
 command. HTTP status codes are given in ``api/errors.py`` and nowhere else.
 """
 
 from enum import StrEnum
+
+from shardwright.model.codes import Code
 
 
 class ShardwrightError(Exception):
@@ -44,20 +47,29 @@ class Rejected(ShardwrightError):
         self.remedy = remedy
 
 
-class Transient(ShardwrightError):
+class ClusterError(ShardwrightError):
+    """Something went wrong inside the cluster. Its code is one of the catalogue's."""
+
+    code: Code
+
+    def __init__(self, code: Code, text: str) -> None:
+        super().__init__(code, text)
+
+
+class Transient(ClusterError):
     """It may succeed later."""
 
 
-class Permanent(ShardwrightError):
+class Permanent(ClusterError):
     """It will not succeed by trying again."""
 
 
-class OutcomeUnknown(ShardwrightError):
+class OutcomeUnknown(ClusterError):
     """Sent, but no answer came: it may or may not have happened."""
 
 
-class LostLeadership(ShardwrightError):
+class LostLeadership(ClusterError):
     """The term is over."""
 
     def __init__(self, text: str = "another daemon leads, or nobody does") -> None:
-        super().__init__("lost_leadership", text)
+        super().__init__(Code.LOST_LEADERSHIP, text)

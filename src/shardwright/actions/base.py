@@ -12,6 +12,7 @@ from shardwright.actions import maintenance_off, maintenance_on, remove, step_do
 from shardwright.actions.blockers import blockers_of
 from shardwright.actions.turn import Turn, holds, own_moves
 from shardwright.model.action import Action, ActionName, ActionStatus, Move
+from shardwright.model.codes import Code
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Severity
 from shardwright.model.reason import Grade, Reason
@@ -83,4 +84,4 @@ def _finish_cancelling(turn: Turn) -> None:
 
 def _still_moving(move: Move) -> Reason:
     text = f"move {move.uid} ({move.kind}) is {move.state}"
-    return Reason("move_ending", text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid)
+    return Reason(Code.MOVE_ENDING, text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid)

@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 
 from shardwright.actions.handoff import late_reason
 from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView
-from shardwright.plan.explain import Code
 from shardwright.plan.standing import busy_reason, is_busy, is_dispensable
 from shardwright.plan.waiting import told
 
@@ -47,13 +47,13 @@ def _seen(view: ClusterView, move: Move, now: datetime) -> list[Reason]:
             return []  # Waiting in one's own queue is no blockage; what runs says what blocks it.
         case MoveKind.RELOCATE, MoveState.STARTING:
             text = f"the new server of shard {move.new_shard_uid} on node {move.to_node} does not answer yet"
-            return [_soft(move, "shard_starting", text, move.to_node)]
+            return [_soft(move, Code.SHARD_STARTING, text, move.to_node)]
         case MoveKind.RELOCATE, MoveState.SYNCING:
             text = f"the full sync of shard {move.new_shard_uid} to node {move.to_node} does not advance"
-            return [_soft(move, "sync_not_advancing", text, move.to_node)]
+            return [_soft(move, Code.SYNC_NOT_ADVANCING, text, move.to_node)]
         case MoveKind.RELOCATE, MoveState.READY:
             text = f"shard {move.new_shard_uid} on node {move.to_node} is not confirmed in sync yet"
-            return [_soft(move, Code.NOT_IN_SYNC, text, move.to_node)]
+            return [_soft(move, Code.REPLICA_NOT_IN_SYNC, text, move.to_node)]
         case MoveKind.REBIND, MoveState.HANDOFF:
             return [_passing(view, move)]
         case _:
@@ -105,9 +105,9 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
     if not is_dispensable(view.shards[uid], view, since=seen.unanswered_since):
         text += "; it is not ended, because no other copy holds all that was acknowledged"
         remedy = f"let its process go on, or end it on node {node_uid} and lose what only it holds"
-        return Reason("server_stuck", text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
+        return Reason(Code.SERVER_STUCK, text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
     text += f"; after {view.policy.stuck_server_timeout_s} s it is ended"
-    return Reason("server_stuck", text, Grade.SOFT_LIMIT, "", uid, move.database_uid, node_uid)
+    return Reason(Code.SERVER_STUCK, text, Grade.SOFT_LIMIT, "", uid, move.database_uid, node_uid)
 
 
 def _passing(view: ClusterView, move: Move) -> Reason:
@@ -121,7 +121,7 @@ def _passing(view: ClusterView, move: Move) -> Reason:
     text = f"the endpoint processes of node {move.from_node} and node {move.to_node} have not passed it on yet"
     if busy:
         text += f"; busy: {', '.join(map(str, busy))}"
-    return _soft(move, "endpoint_passing", text, move.from_node)
+    return _soft(move, Code.ENDPOINT_PASSING, text, move.from_node)
 
 
 def _cleaning(view: ClusterView, move: Move, node_uid: NodeUid) -> Reason:
@@ -133,5 +133,5 @@ def _cleaning(view: ClusterView, move: Move, node_uid: NodeUid) -> Reason:
     return Reason(Code.STOPPING, text, Grade.SOFT_LIMIT, remedy, move.shard_uid, move.database_uid, node_uid)
 
 
-def _soft(move: Move, code: str, text: str, node_uid: NodeUid | None) -> Reason:
+def _soft(move: Move, code: Code, text: str, node_uid: NodeUid | None) -> Reason:
     return Reason(code, text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid, node_uid)

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shardwright.model.action import Move
+from shardwright.model.codes import Code
 from shardwright.model.database import Role, Shard, SlotGroup
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
 
-BUSY_CODE = "client_command_busy"
+BUSY_CODE = Code.CLIENT_COMMAND_BUSY
 """Reason of an attempt that a long-running command ended: such a move stays blocked and names the command."""
-LATE_CODE = "endpoint_process_late"
+LATE_CODE = Code.ENDPOINT_PROCESS_LATE
 """Reason of an attempt that an endpoint process ended by not answering."""
 PASSING_CODES = frozenset({BUSY_CODE, LATE_CODE})
 """Reasons that do not count against a move: they pass, or name what has to."""
@@ -149,27 +150,31 @@ def unproven(
 ) -> tuple[Reason, ...]:
     """Why the candidate must not take the role; empty when it is proven (design section 5, *Handoff*, step 1)."""
     checks = (
-        (group.primary == old.uid, "handoff_wrong_primary", "the shard to hand over is not its group's committed primary"),
-        (group.handoff is None, "handoff_pending", "another handoff of the slot group is not finished"),
-        (primary.health is Health.OK, "primary_unavailable", f"the primary does not answer: {primary.health}"),
-        (primary.role is Role.PRIMARY, "primary_not_primary", "the committed primary is not a primary"),
-        (not primary.is_fenced, "primary_fenced", "the primary is fenced"),
-        (candidate.health is Health.OK, "replica_unavailable", f"the replica does not answer: {candidate.health}"),
-        (candidate.role is Role.REPLICA, "replica_not_attached", "the candidate is not a replica"),
+        (
+            group.primary == old.uid,
+            Code.HANDOFF_WRONG_PRIMARY,
+            "the shard to hand over is not its group's committed primary",
+        ),
+        (group.handoff is None, Code.HANDOFF_PENDING, "another handoff of the slot group is not finished"),
+        (primary.health is Health.OK, Code.PRIMARY_UNAVAILABLE, f"the primary does not answer: {primary.health}"),
+        (primary.role is Role.PRIMARY, Code.PRIMARY_NOT_PRIMARY, "the committed primary is not a primary"),
+        (not primary.is_fenced, Code.PRIMARY_FENCED, "the primary is fenced"),
+        (candidate.health is Health.OK, Code.REPLICA_UNAVAILABLE, f"the replica does not answer: {candidate.health}"),
+        (candidate.role is Role.REPLICA, Code.REPLICA_NOT_ATTACHED, "the candidate is not a replica"),
         (
             (candidate.primary_address, candidate.primary_port) == (old_address, old.port),
-            "replica_of_another",
+            Code.REPLICA_OF_ANOTHER,
             f"the replica follows {candidate.primary_address}:{candidate.primary_port}",
         ),
-        (candidate.is_link_up, "replica_link_down", "the replica's link to its primary is down"),
-        (not candidate.is_syncing, "replica_syncing", "the replica is still in its first sync"),
+        (candidate.is_link_up, Code.REPLICA_LINK_DOWN, "the replica's link to its primary is down"),
+        (not candidate.is_syncing, Code.REPLICA_SYNCING, "the replica is still in its first sync"),
         (
             candidate.replication_id == primary.replication_id,
-            "replication_id_differs",
+            Code.REPLICATION_ID_DIFFERS,
             "primary and replica do not share a replication history",
         ),
-        (candidate.keys > 0 or primary.keys == 0, "replica_empty", "the replica is empty and the primary is not"),
-        (not candidate.is_fenced, "replica_fenced", "the replica still has a fence of its own"),
+        (candidate.keys > 0 or primary.keys == 0, Code.REPLICA_EMPTY, "the replica is empty and the primary is not"),
+        (not candidate.is_fenced, Code.REPLICA_FENCED, "the replica still has a fence of its own"),
     )
     return tuple(
         Reason(code, text, Grade.SOFT_LIMIT, shard_uid=candidate.shard_uid, database_uid=group.database_uid)

@@ -6,9 +6,10 @@ could return otherwise, and marked again if the restore fails.
 
 from dataclasses import replace
 
-from shardwright.actions.turn import INSUFFICIENT_RESOURCES, Turn, advance, error_code_of
+from shardwright.actions.turn import Turn, advance, error_code_of
 from shardwright.model.action import ActionStatus, MaintenanceOffParameters
 from shardwright.model.cluster import Snapshot
+from shardwright.model.codes import Code
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import Put
 from shardwright.plan.restore import plan_restore
@@ -31,11 +32,11 @@ def decide(turn: Turn) -> None:
 def _preflight(turn: Turn, parameters: MaintenanceOffParameters) -> None:
     stays = f"node {turn.node_uid} was left as it was"
     if turn.node_uid not in turn.view.daemons:
-        turn.fail("node_down", stays, reasons=[_node_down(turn)])
+        turn.fail(Code.NODE_DOWN, stays, reasons=[_node_down(turn)])
         return
     snapshot = _chosen_snapshot(turn, parameters)
     if snapshot is None and not parameters.skips_restore:
-        turn.fail("snapshot_not_found", stays, reasons=[_no_snapshot(turn, parameters)])
+        turn.fail(Code.SNAPSHOT_NOT_FOUND, stays, reasons=[_no_snapshot(turn, parameters)])
         return
     open_node = replace(turn.node, is_quorum_only=False)
     if snapshot is not None and not parameters.skips_restore:
@@ -43,7 +44,7 @@ def _preflight(turn: Turn, parameters: MaintenanceOffParameters) -> None:
         if plan.unplaced:
             remedy = "or leave everything where it is (skip_shards_restore)"
             reasons = [replace(u.reason, remedy=f"{u.reason.remedy}, {remedy}".lstrip(", ")) for u in plan.unplaced]
-            turn.fail(INSUFFICIENT_RESOURCES, f"{stays}, because not everything can come back", reasons=reasons)
+            turn.fail(Code.INSUFFICIENT_RESOURCES, f"{stays}, because not everything can come back", reasons=reasons)
             return
     turn.note_step("check", "the node lives" if snapshot is None else f"the node lives, {snapshot.name} was chosen")
     turn.change(was_quorum_only=turn.node.is_quorum_only, snapshot_name="" if snapshot is None else snapshot.name)
@@ -65,20 +66,20 @@ def _chosen_snapshot(turn: Turn, parameters: MaintenanceOffParameters) -> Snapsh
 def _node_down(turn: Turn) -> Reason:
     text = f"node {turn.node_uid} has no running daemon"
     remedy = f"start the daemon of node {turn.node_uid}"
-    return Reason("node_down", text, Grade.HARD_LIMIT, remedy, node_uid=turn.node_uid)
+    return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy, node_uid=turn.node_uid)
 
 
 def _no_snapshot(turn: Turn, parameters: MaintenanceOffParameters) -> Reason:
     what = "maintenance snapshot" if parameters.snapshot_name is None else f"snapshot {parameters.snapshot_name}"
     text = f"node {turn.node_uid} has no {what}"
     remedy = "name one of its snapshots (snapshot_name) or leave everything where it is (skip_shards_restore)"
-    return Reason("snapshot_not_found", text, Grade.CONFIGURATION, remedy, node_uid=turn.node_uid)
+    return Reason(Code.SNAPSHOT_NOT_FOUND, text, Grade.CONFIGURATION, remedy, node_uid=turn.node_uid)
 
 
 def _restore(turn: Turn, parameters: MaintenanceOffParameters) -> None:
     snapshot = turn.view.snapshots.get((turn.node_uid, turn.action.snapshot_name))
     if snapshot is None:
-        _fail(turn, "snapshot_not_found", f"snapshot {turn.action.snapshot_name} was deleted meanwhile", ())
+        _fail(turn, Code.SNAPSHOT_NOT_FOUND, f"snapshot {turn.action.snapshot_name} was deleted meanwhile", ())
         return
     plan = plan_restore(turn.view, snapshot)
     left = advance(turn, plan, moves_max=parameters.moves_max)
@@ -93,7 +94,7 @@ def _restore(turn: Turn, parameters: MaintenanceOffParameters) -> None:
         _finish(turn, plan.differences)
 
 
-def _fail(turn: Turn, code: str, text: str, reasons: tuple[Reason, ...]) -> None:
+def _fail(turn: Turn, code: Code, text: str, reasons: tuple[Reason, ...]) -> None:
     """The node stays as it was: in maintenance if it was. What came back already stays."""
     state = "open"
     if turn.action.was_quorum_only:

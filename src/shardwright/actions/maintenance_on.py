@@ -10,6 +10,7 @@ from datetime import datetime
 from shardwright.actions.turn import Turn, advance, error_code_of, failures_of
 from shardwright.model.action import ActionStatus, MaintenanceOnParameters
 from shardwright.model.cluster import MAINTENANCE_SNAPSHOT_PREFIX, Snapshot, SnapshotShard
+from shardwright.model.codes import Code
 from shardwright.model.database import Role, ShardWanted
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView
@@ -63,7 +64,7 @@ def _preflight(turn: Turn, parameters: MaintenanceOnParameters) -> None:
     refusals = quorum_refusals(turn.view, turn.action)
     if refusals:
         text = f"node {turn.node_uid} was left as it was, because the cluster would lose its quorum"
-        turn.fail("no_quorum", text, reasons=refusals)
+        turn.fail(Code.NO_QUORUM, text, reasons=refusals)
         return
     turn.note_step("check", "a majority remains without the node")
     _snapshot(turn, overwrites=parameters.overwrite_snapshot)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from shardwright.actions.handoff import PASSING_CODES
 from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
+from shardwright.model.codes import Code
 from shardwright.model.commands import HandOff, PassEndpoint, SaveNow
 from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
@@ -20,7 +21,6 @@ from shardwright.model.liveness import has_ended, has_ended_after_start
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
-from shardwright.plan.explain import Code
 from shardwright.plan.ports import shard_port
 from shardwright.plan.standing import primary_lives
 from shardwright.plan.waiting import told
@@ -74,14 +74,14 @@ def _end(move: Move, now: datetime, *reasons: Reason) -> Decision:
     return Decision(writes=(Put(_enter(move, state, now, reasons=reasons or move.reasons)),))
 
 
-def _reason(move: Move, code: str, text: str, grade: Grade = Grade.HARD_LIMIT) -> Reason:
+def _reason(move: Move, code: Code, text: str, grade: Grade = Grade.HARD_LIMIT) -> Reason:
     return Reason(code, text, grade, shard_uid=move.shard_uid, database_uid=move.database_uid, node_uid=move.to_node)
 
 
 def _starting_over(move: Move, group: SlotGroup) -> Reason:
     """While a slot group starts, no copy's mark and no server's answer says what it holds."""
     text, remedy = told(group, "the slot group is being started")
-    return replace(_reason(move, "group_starting", text, Grade.SOFT_LIMIT), remedy=remedy)
+    return replace(_reason(move, Code.GROUP_STARTING, text, Grade.SOFT_LIMIT), remedy=remedy)
 
 
 # -- the primary role --------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def _starting_over(move: Move, group: SlotGroup) -> Reason:
 def _handoff_only(move: Move, view: ClusterView, now: datetime) -> Decision:
     group = view.groups.get(move.group_uid) if move.group_uid is not None else None
     if group is None:
-        return _end(move, now, _reason(move, "database_deleted", "the database was deleted meanwhile"))
+        return _end(move, now, _reason(move, Code.DATABASE_DELETED, "the database was deleted meanwhile"))
     if move.state is MoveState.PLANNED:
         if move.is_cancel_wanted:
             return _end(move, now)
@@ -107,7 +107,7 @@ def _hand_over(move: Move, group: SlotGroup, view: ClusterView, now: datetime, *
     if move.is_cancel_wanted:
         return give_up(move)
     if group.primary != move.shard_uid or move.new_shard_uid is None or move.new_shard_uid not in view.shards:
-        return give_up(move, _reason(move, "roles_changed", "another shard became primary meanwhile"))
+        return give_up(move, _reason(move, Code.ROLES_CHANGED, "another shard became primary meanwhile"))
     passes = any(r.code in PASSING_CODES for r in move.reasons)
     if move.attempts >= HANDOFF_ATTEMPTS_MAX and not passes:
         return give_up(move, *move.reasons)
@@ -131,7 +131,7 @@ def _relocate(move: Move, view: ClusterView, now: datetime) -> Decision:
     if move.state is MoveState.CLEANING:
         return _clean(move, old, new, database, view, now)
     if group is None or database is None or old is None:
-        return _give_up(move, new, view, now, _reason(move, "database_deleted", "the shard or its database is gone"))
+        return _give_up(move, new, view, now, _reason(move, Code.DATABASE_DELETED, "the shard or its database is gone"))
     if move.state is MoveState.PLANNED:
         return _plan(move, group, database, view, now)
     if new is None:
@@ -160,7 +160,7 @@ def _plan(move: Move, group: SlotGroup, database: Database, view: ClusterView, n
         return _end(move, now)
     target = move.to_node
     if target is None or target not in view.nodes:
-        return _end(move, now, _reason(move, "node_gone", f"node {target} is not a member any more"))
+        return _end(move, now, _reason(move, Code.NODE_GONE, f"node {target} is not a member any more"))
     uid = ShardUid(view.counters.next_shard)
     shard = Shard(
         uid=uid,
@@ -195,7 +195,7 @@ def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: 
     if has_ended_after_start(liveness):
         process = view.processes.get(new.uid)
         text = f"the new server on node {new.node_uid} did not start: {process.text if process else state}"
-        return _give_up(move, new, view, now, _reason(move, "shard_start_failed", text))
+        return _give_up(move, new, view, now, _reason(move, Code.SHARD_START_FAILED, text))
     if seen is not None and seen.health in (Health.OK, Health.LOADING):
         # The server was started ahead; the slot group attaches it when the move is in this state.
         if seen.role is not Role.REPLICA and not has_sync_to_spare(view):
@@ -205,7 +205,7 @@ def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: 
         return _give_up(move, new, view, now, _stranded(move, new))
     if _age(move, now) > START_LIMIT:
         text = f"the new server on node {new.node_uid} did not answer within {START_LIMIT.seconds} s"
-        return _give_up(move, new, view, now, _reason(move, "shard_start_timeout", text))
+        return _give_up(move, new, view, now, _reason(move, Code.SHARD_START_TIMEOUT, text))
     return Decision(wake_at=now + timedelta(seconds=1))
 
 
@@ -216,7 +216,7 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
         return _give_up(move, new, view, now, _no_source(move, group))
     if has_ended_after_start(view.liveness(new)):
         text = f"the new server on node {new.node_uid} ended during its sync"
-        return _give_up(move, new, view, now, _reason(move, "shard_lost", text))
+        return _give_up(move, new, view, now, _reason(move, Code.SHARD_LOST, text))
     if _is_stranded(move, new, view, now):
         return _give_up(move, new, view, now, _stranded(move, new))
     seen = view.servers.get(new.uid)
@@ -230,7 +230,7 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
         return Decision(writes=(Put(moved),))
     if _age(move, now) > SYNC_SILENCE_LIMIT:
         text = f"the sync to node {new.node_uid} did not advance for {SYNC_SILENCE_LIMIT.seconds} s"
-        return _give_up(move, new, view, now, _reason(move, "sync_stalled", text))
+        return _give_up(move, new, view, now, _reason(move, Code.SYNC_STALLED, text))
     if group.phase is not GroupPhase.SERVING:
         return _wait(move, now, _starting_over(move, group))
     return Decision(wake_at=now + timedelta(seconds=1))
@@ -327,7 +327,7 @@ def _stop_old(move: Move, old: Shard, new: Shard | None, view: ClusterView, now:
         return _give_up(move, new, view, now, _stranded(move, new))
     if group.phase is not GroupPhase.SERVING:
         return _wait(move, now, _starting_over(move, group))
-    waiting = _reason(move, "new_copy_not_in_sync", "the new copy is not in sync at the moment", Grade.SOFT_LIMIT)
+    waiting = _reason(move, Code.NEW_COPY_NOT_IN_SYNC, "the new copy is not in sync at the moment", Grade.SOFT_LIMIT)
     return Decision(wake_at=now + timedelta(seconds=1), reasons=(waiting,))
 
 
@@ -356,8 +356,8 @@ def _persist(
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.GONE)),))
     if seen is None or seen.health is not Health.OK:
         text = f"the files of shard {old.uid} stay until shard {new.uid}, which does not answer, has written its own"
-        return _wait(move, now, _reason(move, "persistence_pending", text, Grade.SOFT_LIMIT))
-    waiting = _reason(move, "persistence_pending", "the new copy's persistence file is being written", Grade.SOFT_LIMIT)
+        return _wait(move, now, _reason(move, Code.PERSISTENCE_PENDING, text, Grade.SOFT_LIMIT))
+    waiting = _reason(move, Code.PERSISTENCE_PENDING, "the new copy's persistence file is being written", Grade.SOFT_LIMIT)
     save = () if seen.is_persistence_busy else (SaveNow(new.uid),)
     return Decision(commands=save, wake_at=now + timedelta(seconds=1), reasons=(waiting,))
 
@@ -379,7 +379,7 @@ def _give_up(move: Move, new: Shard | None, view: ClusterView, now: datetime, *r
     group = None if new is None else view.groups.get(new.group_uid)
     if group is not None and new is not None and _may_be_heir(group, new, view) and not primary_lives(group, view, now):
         text = f"shard {new.uid} is not given up before the primary of slot group {group.uid} is seen to serve"
-        return _wait(move, now, _reason(move, "primary_unseen", text, Grade.SOFT_LIMIT))
+        return _wait(move, now, _reason(move, Code.PRIMARY_UNSEEN, text, Grade.SOFT_LIMIT))
     if move.state is MoveState.PLANNED or new is None:
         return _end(move, now, *reasons) if move.state is MoveState.PLANNED else _end_lost(move, now, *reasons)
     undoing = _enter(move, MoveState.UNDOING, now, reasons=reasons or move.reasons)
@@ -429,7 +429,7 @@ def _age(move: Move, now: datetime) -> timedelta:
 def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
     endpoint = view.endpoints.get(move.endpoint_uid) if move.endpoint_uid is not None else None
     if endpoint is None or move.from_node is None or move.to_node is None:
-        return _end(move, now, _reason(move, "database_deleted", "the endpoint was deleted meanwhile"))
+        return _end(move, now, _reason(move, Code.DATABASE_DELETED, "the endpoint was deleted meanwhile"))
     source = view.endpoint_processes.get(move.from_node)
     target = view.endpoint_processes.get(move.to_node)
     at_source = EndpointState.ABSENT if source is None else _state_of(source.endpoint(endpoint.uid))

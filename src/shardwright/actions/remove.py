@@ -7,13 +7,13 @@ is still a member and still closed; it reopens by ``PUT accept_servers: true``.
 from dataclasses import replace
 from datetime import timedelta
 
-from shardwright.actions.turn import INSUFFICIENT_RESOURCES, Turn, advance, error_code_of, failures_of, own_moves
+from shardwright.actions.turn import Turn, advance, error_code_of, failures_of, own_moves
 from shardwright.model.action import ActionStatus, Move, MoveKind, MoveState, RemoveParameters
 from shardwright.model.cluster import RemovedNode
+from shardwright.model.codes import Code
 from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
-from shardwright.plan.explain import Code
 from shardwright.plan.quorum import quorum_refusals
 
 YIELDING = "yielding"
@@ -49,17 +49,17 @@ def _preflight(turn: Turn) -> None:
     """Nothing moves unless everything has a place elsewhere."""
     stays = f"nothing was moved and node {turn.node_uid} stays closed"
     if len(turn.view.nodes) == 1:
-        reason = Reason("last_node", "it is the only node of the cluster", Grade.HARD_LIMIT, "add a node")
-        turn.fail("last_node", stays, reasons=[replace(reason, node_uid=turn.node_uid)])
+        reason = Reason(Code.LAST_NODE, "it is the only node of the cluster", Grade.HARD_LIMIT, "add a node")
+        turn.fail(Code.LAST_NODE, stays, reasons=[replace(reason, node_uid=turn.node_uid)])
         return
     if turn.is_leading and not [uid for uid in turn.view.daemons if uid != turn.node_uid]:
         text = f"node {turn.node_uid} leads and no other daemon runs"
-        reason = Reason("no_other_leader", text, Grade.HARD_LIMIT, "start the daemon of another node")
-        turn.fail("no_other_leader", stays, reasons=[replace(reason, node_uid=turn.node_uid)])
+        reason = Reason(Code.NO_OTHER_LEADER, text, Grade.HARD_LIMIT, "start the daemon of another node")
+        turn.fail(Code.NO_OTHER_LEADER, stays, reasons=[replace(reason, node_uid=turn.node_uid)])
         return
     refusals = quorum_refusals(turn.view, turn.action)
     if refusals:
-        turn.fail("no_quorum", f"{stays}, because the cluster would lose its quorum", reasons=refusals)
+        turn.fail(Code.NO_QUORUM, f"{stays}, because the cluster would lose its quorum", reasons=refusals)
         return
     plan = _plan(turn)
     unseen = [r for r in plan.waiting if r.code == Code.NOT_OBSERVED]
@@ -70,7 +70,7 @@ def _preflight(turn: Turn) -> None:
     if plan.unplaced:
         reasons = [u.reason for u in plan.unplaced]
         is_lost = all(r.code == Code.NO_LIVE_COPY for r in reasons)
-        code = Code.NO_LIVE_COPY if is_lost else INSUFFICIENT_RESOURCES
+        code = Code.NO_LIVE_COPY if is_lost else Code.INSUFFICIENT_RESOURCES
         turn.fail(code, f"{stays}, because not everything on it finds a place", reasons=reasons)
         return
     turn.note_step("check", "everything on the node finds a place elsewhere")
@@ -109,7 +109,7 @@ def _unpersisted(turn: Turn, parameters: RemoveParameters) -> list[Reason]:
 
 def _files_missing(move: Move) -> Reason:
     text = f"the copy that replaces shard {move.shard_uid} on node {move.to_node} has no persistence files of its own yet"
-    return Reason("persistence_pending", text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid, move.to_node)
+    return Reason(Code.PERSISTENCE_PENDING, text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid, move.to_node)
 
 
 def _still_here(turn: Turn) -> list[Reason]:

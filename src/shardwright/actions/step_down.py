@@ -5,12 +5,12 @@ Called by ``base``. No shard changes its node. Phases: none yet (pre-flight), ``
 
 from datetime import timedelta
 
-from shardwright.actions.turn import INSUFFICIENT_RESOURCES, RetryRule, Turn, advance, error_code_of, failures_of
+from shardwright.actions.turn import RetryRule, Turn, advance, error_code_of, failures_of
 from shardwright.model.action import ActionStatus, StepDownParameters
+from shardwright.model.codes import Code
 from shardwright.model.database import DatabaseStatus, Shard, ShardWanted
 from shardwright.model.reason import Grade, Reason
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
-from shardwright.plan.explain import Code
 from shardwright.plan.standing import is_candidate
 
 YIELDING = "yielding"
@@ -53,7 +53,7 @@ def _preflight(turn: Turn, parameters: StepDownParameters) -> None:
         return
     homeless = [u.reason for u in _plan(turn, parameters).unplaced if u.endpoint_uid is not None]
     if homeless:
-        turn.fail(INSUFFICIENT_RESOURCES, "nothing was moved, because some endpoints find no place", reasons=homeless)
+        turn.fail(Code.INSUFFICIENT_RESOURCES, "nothing was moved, because some endpoints find no place", reasons=homeless)
         return
     turn.note_step("check", "every primary has a replica elsewhere, every endpoint a place")
     turn.become(ActionStatus.RUNNING)

@@ -23,6 +23,7 @@ from shardwright.model.action import (
     Step,
 )
 from shardwright.model.cluster import Node
+from shardwright.model.codes import Code
 from shardwright.model.commands import Command, YieldLeadership
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, Severity
@@ -31,7 +32,6 @@ from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Delete, Put, Record, Write
 from shardwright.plan.eta import expected_end, measured
-from shardwright.plan.explain import Code
 from shardwright.plan.proposal import MoveProposal, Unplaced
 
 RETRY_DELAYS = (timedelta(seconds=2), timedelta(seconds=5))
@@ -45,10 +45,6 @@ REASONS_MAX = 100
 """Kept on the record; a node holds at most so many shards."""
 MESSAGE_REASONS_MAX = 20
 
-INSUFFICIENT_RESOURCES = "insufficient_resources"
-MOVE_FAILED = "move_failed"
-MOVE_LIMIT = "move_limit"
-SYNC_LIMIT = "sync_limit"
 
 Subject = ShardUid | EndpointUid
 
@@ -196,7 +192,7 @@ class Turn:
         self.change(progress=100.0, ended_at=self.now, reasons=_bounded(reasons))
         self.event(_COMPLETED_KINDS[self.action.name], Severity.INFO, f"{_title(self.action)} completed")
 
-    def fail(self, code: str, text: str, *, reasons: Iterable[Reason] = ()) -> None:
+    def fail(self, code: Code, text: str, *, reasons: Iterable[Reason] = ()) -> None:
         """The action ends without having done what it should. ``text`` says what and in which state the node is left."""
         self.end_step("failed")
         self.become(ActionStatus.FAILED)
@@ -225,7 +221,7 @@ class Turn:
             self.command(YieldLeadership())
         remedy = "" if others else "start the daemon of another node"
         text = f"node {self.node_uid} leads and waits for another daemon to take over"
-        self.blocked([Reason("leadership_not_yielded", text, Grade.SOFT_LIMIT, remedy, node_uid=self.node_uid)])
+        self.blocked([Reason(Code.LEADERSHIP_NOT_YIELDED, text, Grade.SOFT_LIMIT, remedy, node_uid=self.node_uid)])
         return True
 
 
@@ -280,7 +276,7 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     has_more = any(p.is_later for p in plan.moves) and bool(plan.in_flight)
     is_under_way = bool(held or waiting or starter.started or starter.deferred or has_more)
     # Waiting in one's own queue is no blockage; waiting for a move of others is.
-    hidden = {MOVE_LIMIT, SYNC_LIMIT} if held else set()
+    hidden = {Code.MOVE_LIMIT, Code.SYNC_LIMIT} if held else set()
     deferred = [r for r in starter.deferred.values() if r.code not in hidden]
     unplaced = [u.reason for u in plan.unplaced]
     turn.blocked((*waiting, *starter.stuck.values(), *unplaced, *blockers_of(turn.view, held, turn.now), *deferred))
@@ -351,21 +347,21 @@ class _Starter:
     def _hindrance(self, proposal: MoveProposal, role_changes: set[DatabaseUid]) -> Reason | None:
         """Why the move cannot begin this turn; None when it can."""
         if self.slots == 0:
-            return _waits(proposal, MOVE_LIMIT, "for another move of this action to end")
+            return _waits(proposal, Code.MOVE_LIMIT, "for another move of this action to end")
         retry_at = self._retry_at(proposal)
         # Further away than any delay: written by a clock that was ahead of ours.
         if retry_at is not None and self.turn.now < retry_at <= self.turn.now + RETRY_DELAYS[-1]:
             # Planned only when its time has come: a place chosen now may be gone by then.
             self.turn.wake_at(retry_at)
-            return _waits(proposal, "retry_pending", f"until {retry_at:%H:%M:%S} before it is tried again")
+            return _waits(proposal, Code.RETRY_PENDING, f"until {retry_at:%H:%M:%S} before it is tried again")
         if proposal.kind == MoveKind.REBIND:
             is_first = proposal.database_uid not in role_changes
-            return None if is_first else _waits(proposal, "role_change_first", "for the primary role to pass first")
+            return None if is_first else _waits(proposal, Code.ROLE_CHANGE_FIRST, "for the primary role to pass first")
         move = None if proposal.group_uid is None else self.turn.view.live_move_of_group(proposal.group_uid)
         if move is not None:
             return _waits(proposal, Code.GROUP_BUSY, f"for move {move.uid}")
         if proposal.kind == MoveKind.RELOCATE and self.syncs == 0:
-            return _waits(proposal, SYNC_LIMIT, "for another full sync to end")
+            return _waits(proposal, Code.SYNC_LIMIT, "for another full sync to end")
         return None
 
     def _start(self, proposal: MoveProposal) -> None:
@@ -407,7 +403,7 @@ class _Starter:
 
     def _stuck_reason(self, proposal: MoveProposal) -> Reason:
         attempts = self._attempts(proposal)
-        cause = attempts[-1].reasons[0] if attempts[-1].reasons else Reason(MOVE_FAILED, "no reason was given")
+        cause = attempts[-1].reasons[0] if attempts[-1].reasons else Reason(Code.MOVE_FAILED, "no reason was given")
         what = f"{proposal.kind} of {_subject_name(proposal)}"
         text = f"{what} failed {len(attempts)} times, last because: {cause.text}"
         return replace(
@@ -434,18 +430,18 @@ def _subject_name(proposal: MoveProposal) -> str:
     return f"{kind} {proposal.subject} of database {proposal.database_uid}"
 
 
-def _waits(proposal: MoveProposal, code: str, what: str) -> Reason:
+def _waits(proposal: MoveProposal, code: Code, what: str) -> Reason:
     text = f"{proposal.kind} of {_subject_name(proposal)} waits {what}"
     return Reason(code, text, Grade.SOFT_LIMIT, "", proposal.shard_uid, proposal.database_uid, proposal.from_node)
 
 
-def error_code_of(left: Advance) -> str:
+def error_code_of(left: Advance) -> Code:
     """The error code for what stays behind: lack of room before lack of copies before failed moves."""
     codes = {reason.code for reason in left.unplaced}
     for code in (Code.NO_LIVE_COPY, Code.NO_REPLICA):
         if codes == {code}:
             return code
-    return INSUFFICIENT_RESOURCES if codes else MOVE_FAILED
+    return Code.INSUFFICIENT_RESOURCES if codes else Code.MOVE_FAILED
 
 
 def _bounded(reasons: Iterable[Reason]) -> tuple[Reason, ...]:

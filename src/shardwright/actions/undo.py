@@ -10,13 +10,13 @@ from typing import Final
 
 from shardwright.actions.turn import RetryRule, Turn, advance, holds, own_moves
 from shardwright.model.action import ActionName
+from shardwright.model.codes import Code
 from shardwright.model.view import ClusterView
 from shardwright.plan.proposal import ReturnPlan
 from shardwright.plan.undo import plan_undo
 
 UNDOING: Final = "undoing"
 """The phase of an action that is being undone: its marks are back."""
-UNDO_INCOMPLETE: Final = "undo_incomplete"
 _LIMIT_MIN = timedelta(seconds=120)
 _LIMIT_FACTOR = 3
 """The way back may take so many times what the way there took."""
@@ -37,7 +37,7 @@ def decide(turn: Turn) -> None:
         turn.wake_at(until)  # a daemon that is away now may be back before the time is over
     elif left.left:
         text = f"not everything is back on its node: {len(left.left)} of the shards and endpoints stay where they were moved"
-        turn.fail(UNDO_INCOMPLETE, text, reasons=left.left)
+        turn.fail(Code.UNDO_INCOMPLETE, text, reasons=left.left)
     else:
         _forget_snapshot(turn)
         turn.cancelled(reasons=plan.differences)

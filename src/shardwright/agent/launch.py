@@ -18,6 +18,7 @@ from shardwright.agent.damage import damage_in_log, with_extent
 from shardwright.agent.files import last_line, make_private_directory, rotate, sync_directory, write_private
 from shardwright.agent.processes import server_environment, spawn_process
 from shardwright.errors import Permanent, ShardwrightError
+from shardwright.model.codes import Code
 from shardwright.model.database import Damage, Persistence, ServerKind, Shard, StartWith
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity
@@ -99,7 +100,7 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
     database, secrets = view.databases.get(shard.database_uid), view.secrets.get(shard.database_uid)
     node = view.nodes.get(shard.node_uid)
     if database is None or secrets is None or node is None:
-        raise Permanent("shard_start_failed", f"the records of database {shard.database_uid} are incomplete")
+        raise Permanent(Code.SHARD_START_FAILED, f"the records of database {shard.database_uid} are incomplete")
     file = ServerFile(
         kind=database.server_kind,
         version=database.server_version,
@@ -116,7 +117,7 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
     try:
         render_config(file)
     except ValueError as e:
-        raise Permanent("shard_start_failed", f"the server's configuration cannot be written: {e}") from e
+        raise Permanent(Code.SHARD_START_FAILED, f"the server's configuration cannot be written: {e}") from e
     path = view.cluster.options.get("server_path") if view.cluster is not None else None
     return Launch(
         shard_uid=shard.uid,
@@ -139,7 +140,7 @@ def program_of(launch: Launch) -> str:
         return find_exact(launch.kind, launch.version, configured=launch.configured).path
     except ShardwrightError as e:
         remedy = getattr(e, "remedy", "")
-        raise Permanent(e.code, f"{e.text}; remedy: {remedy}" if remedy else e.text) from e
+        raise Permanent(Code.of(e.code), f"{e.text}; remedy: {remedy}" if remedy else e.text) from e
 
 
 def start(launch: Launch, program: str) -> StartRecord:
@@ -227,5 +228,5 @@ def check_port(address: str, port: int) -> None:
             probe.listen(1)
         except OSError as e:
             if e.errno == errno.EADDRINUSE:
-                raise Permanent("port_in_use", f"port {port} of {address} is in use by another process") from e
-            raise Permanent("port_unusable", f"{address}:{port} cannot be used: {os.strerror(e.errno or 0)}") from e
+                raise Permanent(Code.PORT_IN_USE, f"port {port} of {address} is in use by another process") from e
+            raise Permanent(Code.PORT_UNUSABLE, f"{address}:{port} cannot be used: {os.strerror(e.errno or 0)}") from e

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from shardwright.api.errors import coded
 from shardwright.errors import Permanent
+from shardwright.model.codes import Code
 from shardwright.tasks import spawn
 
 STOP_TIMEOUT_S: Final = 2
@@ -123,7 +124,7 @@ async def serve(app: ASGIApp, host: str, port: int, certfile: Path, keyfile: Pat
         while not server.started:
             if task.done():
                 await task
-                raise Permanent("api_not_started", f"the API on {host}:{port} ended before it served")
+                raise Permanent(Code.API_NOT_STARTED, f"the API on {host}:{port} ended before it served")
             await asyncio.sleep(POLL_S)
     except BaseException:
         listener.close()
@@ -143,7 +144,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as e:
         listener.close()
-        raise Permanent("api_port_unavailable", f"the API cannot listen on {host}:{port}: {e.strerror}") from e
+        raise Permanent(Code.API_PORT_UNAVAILABLE, f"the API cannot listen on {host}:{port}: {e.strerror}") from e
     return listener
 
 

@@ -19,6 +19,7 @@ from shardwright.endpoint.protocol import (
     Target,
 )
 from shardwright.errors import Transient
+from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import EndpointProcessSeen
 
@@ -74,7 +75,7 @@ class EndpointClient:
     def _path(self, node: NodeUid) -> str:
         path = self._path_of(node)
         if not path:
-            raise Transient("endpoint_process_unknown", f"no endpoint process of node {node} is known")
+            raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, f"no endpoint process of node {node} is known")
         return path
 
     async def _ask(self, node: NodeUid, message: Message, *, timeout_s: float | None = None) -> Message:
@@ -85,17 +86,19 @@ class EndpointClient:
                 answer = await channel.ask(message)
         except (ConnectionRefusedError, FileNotFoundError) as error:
             text = f"the endpoint process of node {node} has ended: nothing listens at {path}"
-            raise EndpointProcessEnded("endpoint_process_ended", text) from error
+            raise EndpointProcessEnded(Code.ENDPOINT_PROCESS_ENDED, text) from error
         except (OSError, TimeoutError, ValueError) as error:
             reason = str(error) or "no answer in time"
             text = f"the endpoint process of node {node} did not answer {request}: {reason}"
-            raise Transient("endpoint_process_silent", text) from error
+            raise Transient(Code.ENDPOINT_PROCESS_SILENT, text) from error
         if "error" in answer:
-            raise Transient("endpoint_process_refused", f"the endpoint process of node {node}: {request}: {answer['error']}")
+            raise Transient(
+                Code.ENDPOINT_PROCESS_REFUSED, f"the endpoint process of node {node}: {request}: {answer['error']}"
+            )
         result = answer.get("ok")
         if not isinstance(result, dict):
             raise Transient(
-                "endpoint_process_refused", f"the endpoint process of node {node} sent an invalid reply to {request}"
+                Code.ENDPOINT_PROCESS_REFUSED, f"the endpoint process of node {node} sent an invalid reply to {request}"
             )
         return result
 

@@ -16,10 +16,11 @@ import structlog
 from shardwright.actions import handoff as rules
 from shardwright.clock import Clock
 from shardwright.endpoint.protocol import SELF_RELEASE_S, EndpointProcessEnded, Endpoints, ReleaseResult, Target
-from shardwright.errors import OutcomeUnknown, Permanent, ShardwrightError, Transient
+from shardwright.errors import ClusterError, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.probe import Probe, step
 from shardwright.leader.targets import endpoint_target, server_target
 from shardwright.model.action import Evidence, Move, MoveState
+from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
@@ -165,13 +166,13 @@ class Handoffs:
         )
         if reasons:
             raise _NotNow(*reasons)
-        await self._wait_offset(new, primary.offset, "replica_lags", "the replica does not reach the primary's offset")
+        await self._wait_offset(new, primary.offset, Code.REPLICA_LAGS, "the replica does not reach the primary's offset")
         attempt.before = primary
         attempt.old_target = replace(attempt.old_target, run_id=primary.run_id)
         attempt.new_target = replace(attempt.new_target, run_id=candidate.run_id)
         return old, new
 
-    async def _wait_offset(self, session: ManagementSession, offset: int, code: str, text: str) -> ServerSeen:
+    async def _wait_offset(self, session: ManagementSession, offset: int, code: Code, text: str) -> ServerSeen:
         began = self.clock.monotonic()
         while True:
             seen = await session.info()
@@ -186,13 +187,13 @@ class Handoffs:
         def build(view: ClusterView) -> Sequence[Write]:
             group = view.groups.get(attempt.group.uid)
             if group is None or group.handoff is not None or group.primary != attempt.handoff.from_shard:
-                raise Transient("group_changed", "the slot group changed while a handoff was being prepared")
+                raise Transient(Code.GROUP_CHANGED, "the slot group changed while a handoff was being prepared")
             if not _are_who_they_were(view, attempt.handoff):
-                raise Transient("server_restarted", "a server was started anew while a handoff was being prepared")
+                raise Transient(Code.SERVER_RESTARTED, "a server was started anew while a handoff was being prepared")
             move = view.live_move_of_group(group.uid)
             if move is None or not _still_wants(move, attempt.handoff):
                 # Proving can take seconds, when a server stands still: meanwhile the move may have been cancelled.
-                raise Transient("handoff_unwanted", "the move that asked for the handoff was cancelled meanwhile")
+                raise Transient(Code.HANDOFF_UNWANTED, "the move that asked for the handoff was cancelled meanwhile")
             # The move is written too, so that a cancel wish at this very moment is a conflict and not overlooked.
             return (Put(replace(group, handoff=attempt.handoff)), Put(move))
 
@@ -212,10 +213,10 @@ class Handoffs:
             # This leader stood still. The endpoints have gone back by themselves: what their clients sent is postponed.
             raise _NotNow(rules.too_late_reason())
         if attempt.fenced.role is not Role.PRIMARY or not attempt.fenced.is_fenced:
-            raise _NotNow(Reason("fence_failed", "the old primary does not show its fence", Grade.SOFT_LIMIT))
+            raise _NotNow(Reason(Code.FENCE_FAILED, "the old primary does not show its fence", Grade.SOFT_LIMIT))
         async with step(self.probe, "handoff:compare"):
             text = "the replica does not reach the offset behind the fence"
-            attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, "replica_lags_fenced", text)
+            attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, Code.REPLICA_LAGS_FENCED, text)
 
     async def _calm(self, attempt: Attempt) -> None:
         """Let long pipelines and downloads come in first: the hold, which stops every client, need not wait for them."""
@@ -304,7 +305,7 @@ class Handoffs:
     ) -> None:
         """The candidate is a primary, as ``seen`` shows: let the endpoints go there, demote the old one, verify, commit."""
         if seen.role is not Role.PRIMARY:
-            raise Transient("promotion_unconfirmed", "the candidate does not show itself as a primary")
+            raise Transient(Code.PROMOTION_UNCONFIRMED, "the candidate does not show itself as a primary")
         if seen.is_fenced:
             await new.unfence()
         if attempt.fence_began:
@@ -462,5 +463,5 @@ def _serving_nodes(view: ClusterView, group: SlotGroup) -> tuple[tuple[EndpointU
     return tuple(found)
 
 
-def _reason_of(e: ShardwrightError) -> Reason:
+def _reason_of(e: ClusterError) -> Reason:
     return Reason(e.code, e.text, Grade.SOFT_LIMIT)

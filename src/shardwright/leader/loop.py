@@ -23,6 +23,7 @@ from shardwright.leader.probe import Probe
 from shardwright.leader.publish import Publisher
 from shardwright.leader.retention import decide_retention
 from shardwright.leader.takeover import decide_takeover
+from shardwright.model.codes import Code
 from shardwright.model.commands import Command
 from shardwright.model.database import DatabaseStatus, GroupPhase, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
@@ -269,7 +270,7 @@ class Leader:
                 continue
             self._wake.set()
             return
-        raise Conflict("conflict", f"the records changed {CONFLICTS_MAX} times while they were being written")
+        raise Conflict(Code.CONFLICT, f"the records changed {CONFLICTS_MAX} times while they were being written")
 
     async def _retain(self, now: datetime) -> None:
         if self._retained_at is not None and now - self._retained_at < RETENTION_EVERY:

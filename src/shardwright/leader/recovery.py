@@ -16,6 +16,7 @@ from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader.handoff import Attempt, Handoffs
 from shardwright.leader.probe import step
 from shardwright.leader.targets import server_target
+from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Handoff, Shard, SlotGroup
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import GroupUid
@@ -62,7 +63,7 @@ class Recoveries:
             case Recovery.UNDO:
                 assert old is not None
                 text = f"the leader that performed it ended; {why}"
-                await self._handoffs.undo(attempt, old, (Reason("handoff_undone", text, Grade.SOFT_LIMIT),))
+                await self._handoffs.undo(attempt, old, (Reason(Code.HANDOFF_UNDONE, text, Grade.SOFT_LIMIT),))
             case Recovery.FORWARD:
                 assert new is not None
                 await self._finish(attempt, old, new, old_state, new_state)
@@ -72,7 +73,7 @@ class Recoveries:
                 last = attempt.new_shard if held is rules.Held.NEW else attempt.old_shard
                 await self._start_over(group, last, why)
             case Recovery.WAIT:
-                raise Transient("handoff_unclear", why)
+                raise Transient(Code.HANDOFF_UNCLEAR, why)
 
     async def _look(
         self, view: ClusterView, shard: Shard, *, has_ended: bool

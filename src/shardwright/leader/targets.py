@@ -2,6 +2,7 @@
 
 from shardwright.endpoint.protocol import Target
 from shardwright.errors import Transient
+from shardwright.model.codes import Code
 from shardwright.model.database import Shard
 from shardwright.model.view import ClusterView
 from shardwright.server.protocol import ServerTarget
@@ -12,7 +13,7 @@ def server_target(view: ClusterView, shard: Shard) -> ServerTarget:
     node = view.nodes.get(shard.node_uid)
     secrets = view.secrets.get(shard.database_uid)
     if node is None or secrets is None:
-        raise Transient("shard_unknown", f"shard {shard.uid} has no node or no secrets on record")
+        raise Transient(Code.SHARD_UNKNOWN, f"shard {shard.uid} has no node or no secrets on record")
     return ServerTarget(shard.uid, shard.incarnation, node.address, shard.port, secrets)
 
 

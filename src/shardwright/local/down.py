@@ -18,6 +18,7 @@ from shardwright.errors import Permanent, Refusal, Rejected
 from shardwright.local.layout import Layout, layout_of, purge
 from shardwright.local.lock import try_lock
 from shardwright.local.stop import Say, databases_at_risk, find_running, read_recorded, stop_everything
+from shardwright.model.codes import Code
 from shardwright.model.database import Database
 from shardwright.model.seen import ProcessIdentity
 
@@ -57,7 +58,7 @@ async def bring_down(directory: Path, *, is_purge: bool, confirm: Confirm, say: 
         return Stopped(layout, was_there=True, was_running=False)
     try:
         if not await stop_everything(layout, say):
-            raise Permanent("not_stopped", f"not everything could be stopped; nothing was deleted in {layout.directory}")
+            raise Permanent(Code.NOT_STOPPED, f"not everything could be stopped; nothing was deleted in {layout.directory}")
         layout.supervisor.unlink(missing_ok=True)
         left = await asyncio.to_thread(purge, layout) if is_purge else []
     finally:

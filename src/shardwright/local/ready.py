@@ -14,6 +14,7 @@ from shardwright.errors import Permanent
 from shardwright.local.config import read_cluster, read_nodes
 from shardwright.local.layout import Layout
 from shardwright.model.cluster import Node
+from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.store import keys
 from shardwright.store.protocol import Store, StoreUnavailable
@@ -47,11 +48,11 @@ async def wait_ready(layout: Layout, store: Store, *, clock: Clock, on_node: Cal
             return
         if clock.monotonic() > deadline:
             said = _missing(layout, waiting) if waiting else absent or "nobody supervises the daemons"
-            raise Permanent("not_ready", f"{said} after {READY_TIMEOUT_S:.0f} s; see {layout.directory}")
+            raise Permanent(Code.NOT_READY, f"{said} after {READY_TIMEOUT_S:.0f} s; see {layout.directory}")
         if supervisor is not None and not is_running(supervisor):
             said = last_line(layout.supervisor_output)
             raise Permanent(
-                "supervisor_ended", f"the supervisor has ended; see {layout.logs}" + (f": {said}" if said else "")
+                Code.SUPERVISOR_ENDED, f"the supervisor has ended; see {layout.logs}" + (f": {said}" if said else "")
             )
         await clock.sleep(LOOK_EVERY_S)
 

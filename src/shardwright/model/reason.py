@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shardwright.model.codes import Code
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 
 
@@ -21,7 +22,7 @@ class Grade(StrEnum):
 class Reason:
     """One reason. ``code`` is stable; ``text`` is a sentence for people; ``remedy`` may be empty."""
 
-    code: str
+    code: Code
     text: str
     grade: Grade = Grade.HARD_LIMIT
     remedy: str = ""

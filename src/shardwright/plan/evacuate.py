@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shardwright.model.action import Move, MoveKind
+from shardwright.model.codes import Code
 from shardwright.model.database import Database, Endpoint, GroupPhase, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import DatabaseUid, MoveUid, NodeUid
 from shardwright.model.liveness import has_ended
@@ -18,7 +19,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.assignment import ENDING, Assignment, Failures, Leaver, assign
 from shardwright.plan.chains import Budget
-from shardwright.plan.explain import Code, Unplaceable
+from shardwright.plan.explain import Unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import choose_endpoint, copy_request
 from shardwright.plan.proposal import Draft, MoveProposal, Unplaced
@@ -257,7 +258,7 @@ class _Evacuation:
             self._wait(shard, Code.NOT_OBSERVED, f"the primary of slot group {group.uid} was not looked at yet")
         else:
             waited = ", ".join(f"shard {uid}" for uid in standing.coming)
-            self._wait(shard, Code.NOT_IN_SYNC, f"slot group {group.uid} waits for {waited} to be in sync")
+            self._wait(shard, Code.REPLICA_NOT_IN_SYNC, f"slot group {group.uid} waits for {waited} to be in sync")
 
     def _relocate(
         self, shard: Shard, group: SlotGroup, database: Database, *, hands_over: bool = False, is_later: bool = False
@@ -281,7 +282,7 @@ class _Evacuation:
             is_later = leave.is_later or waits
             self._propose_move(shard, chosen, hands_over=leave.hands_over, is_later=is_later)
             if waits:
-                self._wait(shard, Code.MEMORY, f"waits until another copy has made room on node {chosen}")
+                self._wait(shard, Code.INSUFFICIENT_MEMORY, f"waits until another copy has made room on node {chosen}")
 
     def _propose_move(self, copy: Shard, to_node: NodeUid, *, hands_over: bool, is_later: bool) -> None:
         size = self.ledger.used_bytes(copy.group_uid)

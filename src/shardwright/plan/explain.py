@@ -5,37 +5,13 @@ Called by ``placement`` and by the actions, which show these reasons to operator
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from shardwright.model.cluster import Node
+from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Grade, Reason
 
 MIB = 1024 * 1024
-
-
-class Code(StrEnum):
-    """Stable machine codes of the planner's reasons."""
-
-    NO_OTHER_NODE = "no_other_node"
-    NODE_IN_MAINTENANCE = "node_in_maintenance"
-    NODE_CLOSED = "node_closed"
-    NODE_DECOMMISSIONING = "node_decommissioning"
-    NODE_DOWN = "node_down"
-    NODE_IS_LEAVING = "node_is_leaving"
-    NODE_HAS_COPY = "node_has_copy"
-    RACK_CONFLICT = "rack_conflict"
-    NODE_WITHOUT_RACK = "node_without_rack"
-    SHARD_LIMIT = "shard_limit"
-    ENDPOINT_LIMIT = "endpoint_limit"
-    MEMORY = "insufficient_memory"
-    NO_LIVE_COPY = "no_live_copy"
-    NO_REPLICA = "no_replica"
-    NOT_OBSERVED = "not_observed"
-    NOT_IN_SYNC = "replica_not_in_sync"
-    GROUP_BUSY = "group_busy"
-    FAILOVER_PENDING = "failover_pending"
-    STOPPING = "stopping"
 
 
 _STRUCTURAL = frozenset({Code.NODE_HAS_COPY, Code.RACK_CONFLICT, Code.NODE_DECOMMISSIONING})
@@ -83,7 +59,7 @@ def unplaceable(obstacles: Iterable[tuple[int, tuple[Reason, ...]]]) -> Unplacea
     if len(ranked) < len(candidates):
         text = "a node has room for it, but not beside what else is to be placed there"
         return Unplaceable(
-            (Reason(Code.MEMORY, text, Grade.SOFT_LIMIT, "wait for the other moves, or add memory"), *reasons)
+            (Reason(Code.INSUFFICIENT_MEMORY, text, Grade.SOFT_LIMIT, "wait for the other moves, or add memory"), *reasons)
         )
     if not reasons:
         text = "there is no other node"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from shardwright.model.action import MoveKind
+from shardwright.model.codes import Code
 from shardwright.model.database import Database, Persistence, ServerKind, ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, NodeUid
 from shardwright.model.reason import Grade, Reason
@@ -199,7 +200,7 @@ def _memory_warnings(targets: Sequence[TargetMemory]) -> list[Reason]:
                 "a sync may be slowed down or tried again"
             )
             remedy = f"free {_mb(target.peak - target.free)} MiB on node {target.node_uid}, or move when few writes come"
-            found.append(Reason("memory_tight", text, Grade.SOFT_LIMIT, remedy, node_uid=target.node_uid))
+            found.append(Reason(Code.MEMORY_TIGHT, text, Grade.SOFT_LIMIT, remedy, node_uid=target.node_uid))
     return found
 
 
@@ -217,11 +218,11 @@ def _copy_warnings(groups: Sequence[GroupCopies]) -> list[Reason]:
         remedy = f"enable replication of database {database_uid}"
         if any(g.before == 1 for g in own):
             text = f"database {database_uid} has one copy: until its move has ended only that one holds the data"
-            found.append(Reason("single_copy", text, Grade.CONFIGURATION, remedy, database_uid=database_uid))
+            found.append(Reason(Code.SINGLE_COPY, text, Grade.CONFIGURATION, remedy, database_uid=database_uid))
         elif any(g.if_off < g.before for g in own if g.after):
             left = min(g.if_off for g in own)
             text = f"database {database_uid} would have {left} copies while the node is switched off"
-            found.append(Reason("fewer_copies", text, Grade.CONFIGURATION, database_uid=database_uid))
+            found.append(Reason(Code.FEWER_COPIES, text, Grade.CONFIGURATION, database_uid=database_uid))
     return found
 
 
@@ -231,7 +232,7 @@ def _version_warnings(view: ClusterView, proposals: Sequence[MoveProposal]) -> l
         text = (
             "scripts are not passed on with the primary role: EVALSHA may answer NOSCRIPT once, then clients load them again"
         )
-        found.append(Reason("scripts_not_passed_on", text, Grade.SOFT_LIMIT))
+        found.append(Reason(Code.SCRIPTS_NOT_PASSED_ON, text, Grade.SOFT_LIMIT))
     for uid in dict.fromkeys(p.database_uid for p in proposals):
         database = view.databases.get(uid)
         if database is None:
@@ -241,10 +242,10 @@ def _version_warnings(view: ClusterView, proposals: Sequence[MoveProposal]) -> l
         name = f"database {uid} ({database.server_kind} {database.server_version})"
         if version < _HASH_SEED_SINCE and any(p.changes_role for p in own):
             text = f"{name}: a SCAN under way may repeat or miss keys, because its cursor does not carry over"
-            found.append(Reason("scan_cursors", text, Grade.SOFT_LIMIT, database_uid=uid))
+            found.append(Reason(Code.SCAN_CURSORS, text, Grade.SOFT_LIMIT, database_uid=uid))
         if version < _DUAL_CHANNEL_SINCE and any(p.kind == MoveKind.RELOCATE for p in own):
             text = f"{name}: during a full sync the primary's node buffers all writes, which takes memory there"
-            found.append(Reason("sync_buffers_at_primary", text, Grade.SOFT_LIMIT, database_uid=uid))
+            found.append(Reason(Code.SYNC_BUFFERS_AT_PRIMARY, text, Grade.SOFT_LIMIT, database_uid=uid))
     return found
 
 

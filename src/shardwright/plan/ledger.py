@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 from shardwright.model.action import ActionName, Move, MoveKind, MoveState
 from shardwright.model.cluster import Node
+from shardwright.model.codes import Code
 from shardwright.model.database import Database, Shard, ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
-from shardwright.plan.explain import Code, about_node, megabytes
+from shardwright.plan.explain import about_node, megabytes
 
 _LEAVING_ACTIONS = frozenset({ActionName.REMOVE, ActionName.MAINTENANCE_ON, ActionName.STEP_DOWN})
 
@@ -373,7 +374,7 @@ class Ledger:
             grade = Grade.SOFT_LIMIT if passes else Grade.HARD_LIMIT
             text = f"{{}} lacks {megabytes(missing)} of the {megabytes(request.size_bytes)} needed"
             remedy = "" if passes else f"free {megabytes(missing)} on node {node.uid}, or add a node"
-            yield about_node(node, Code.MEMORY, text, grade=grade, remedy=remedy)
+            yield about_node(node, Code.INSUFFICIENT_MEMORY, text, grade=grade, remedy=remedy)
 
     # -- choosing ------------------------------------------------------------------------------------------------------
 

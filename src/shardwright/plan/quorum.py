@@ -5,6 +5,7 @@ maintenance, about to go, or not yet back from maintenance.
 """
 
 from shardwright.model.action import Action, ActionName, ActionStatus
+from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
@@ -26,13 +27,13 @@ def quorum_refusals(view: ClusterView, action: Action) -> tuple[Reason, ...]:
         return _removal_refusals(action, away, remaining=remaining, members=members)
     text = f"without node {action.node_uid} {remaining} of {members} nodes would remain, a majority needs {needed}"
     if members < 3:
-        return (Reason("no_quorum", f"{text}; maintenance needs at least three nodes", Grade.HARD_LIMIT, "add a node"),)
+        return (Reason(Code.NO_QUORUM, f"{text}; maintenance needs at least three nodes", Grade.HARD_LIMIT, "add a node"),)
     causes = tuple(
-        Reason("node_away", f"node {uid} {why}", Grade.CONFIGURATION, remedy, node_uid=uid)
+        Reason(Code.NODE_AWAY, f"node {uid} {why}", Grade.CONFIGURATION, remedy, node_uid=uid)
         for uid, (why, remedy) in sorted(away.items())
     )
     first = next((r.remedy for r in causes if r.remedy), "add nodes")
-    return (Reason("no_quorum", text, Grade.HARD_LIMIT, first), *causes)
+    return (Reason(Code.NO_QUORUM, text, Grade.HARD_LIMIT, first), *causes)
 
 
 def _removal_refusals(
@@ -42,10 +43,13 @@ def _removal_refusals(
     needed = members // 2 + 1
     text = f"without node {action.node_uid} {remaining} of {members} members would be there, a majority needs {needed}"
     causes = tuple(
-        Reason("node_away", f"node {uid} {why}", Grade.CONFIGURATION, remedy, node_uid=uid)
+        Reason(Code.NODE_AWAY, f"node {uid} {why}", Grade.CONFIGURATION, remedy, node_uid=uid)
         for uid, (why, remedy) in sorted(away.items())
     )
-    return (Reason("no_quorum", text, Grade.HARD_LIMIT, next((r.remedy for r in causes if r.remedy), "add nodes")), *causes)
+    return (
+        Reason(Code.NO_QUORUM, text, Grade.HARD_LIMIT, next((r.remedy for r in causes if r.remedy), "add nodes")),
+        *causes,
+    )
 
 
 def _is_away(view: ClusterView, action: Action) -> bool:

@@ -8,14 +8,16 @@ from dataclasses import replace
 from datetime import datetime
 
 from shardwright.model.cluster import DaemonPresence, Node
+from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView
-from shardwright.plan.explain import Code
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.proposal import Unplaced
 
-_ROOM = frozenset({Code.MEMORY, Code.RACK_CONFLICT, Code.NO_OTHER_NODE, Code.NODE_HAS_COPY, Code.NODE_WITHOUT_RACK})
+_ROOM = frozenset(
+    {Code.INSUFFICIENT_MEMORY, Code.RACK_CONFLICT, Code.NO_OTHER_NODE, Code.NODE_HAS_COPY, Code.NODE_WITHOUT_RACK}
+)
 """Codes that room on a further node can help against."""
 _NEW_RACK = "\0another"
 

@@ -6,11 +6,12 @@ is listed as a difference and hinders nothing.
 
 from shardwright.model.action import Move
 from shardwright.model.cluster import Node, Snapshot, SnapshotShard
+from shardwright.model.codes import Code
 from shardwright.model.database import Database, DatabaseStatus, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
-from shardwright.plan.explain import Code, unplaceable
+from shardwright.plan.explain import unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import copy_request
 from shardwright.plan.proposal import Draft, ReturnPlan
@@ -51,7 +52,7 @@ class _Restoration:
         database, group = self.view.databases.get(wanted.database_uid), self.view.groups.get(wanted.group_uid)
         if database is None or group is None or database.status == DatabaseStatus.DELETE_PENDING:
             self._differs(
-                wanted, "database_gone", f"database {wanted.database_uid} no longer has slot group {wanted.group_uid}"
+                wanted, Code.DATABASE_GONE, f"database {wanted.database_uid} no longer has slot group {wanted.group_uid}"
             )
             return
         # A copy that is stopped here only waits for its successor's files: it does not count as back.
@@ -71,10 +72,10 @@ class _Restoration:
 
     def _plan_copy(self, wanted: SnapshotShard, database: Database, group: SlotGroup, copies: list[Shard]) -> None:
         if not copies:
-            self._differs(wanted, "no_copies", f"slot group {group.uid} has no copy that could come back")
+            self._differs(wanted, Code.NO_COPIES, f"slot group {group.uid} has no copy that could come back")
             return
         if len(copies) == 1 and wanted.role == Role.REPLICA:
-            self._differs(wanted, "replica_gone", f"slot group {group.uid} has no replica any more")
+            self._differs(wanted, Code.REPLICA_GONE, f"slot group {group.uid} has no replica any more")
             return
         primary = None if group.primary is None else self.view.shards.get(group.primary)
         if primary is None or not answers(self.view, primary):
@@ -110,7 +111,7 @@ class _Restoration:
     def _plan_role(self, wanted: SnapshotShard, group: SlotGroup, here: Shard, copies: list[Shard]) -> None:
         is_primary = group.primary == here.uid
         if wanted.role == Role.REPLICA and is_primary:
-            self._differs(wanted, "role_changed", f"shard {here.uid} is the primary of slot group {group.uid} now")
+            self._differs(wanted, Code.ROLE_CHANGED, f"shard {here.uid} is the primary of slot group {group.uid} now")
         if wanted.role == Role.REPLICA or is_primary:
             return
         primary = next((s for s in copies if s.uid == group.primary), None)
@@ -122,7 +123,7 @@ class _Restoration:
         elif standing_of(self.view, here, primary) == Standing.PROVEN:
             self.draft.handoff(group, primary, here)
         else:
-            self._wait(wanted, Code.NOT_IN_SYNC, f"slot group {group.uid} waits for shard {here.uid} to be in sync")
+            self._wait(wanted, Code.REPLICA_NOT_IN_SYNC, f"slot group {group.uid} waits for shard {here.uid} to be in sync")
 
     # -- endpoints -------------------------------------------------------------------------------------------------------
 
@@ -130,7 +131,7 @@ class _Restoration:
         endpoint = self.view.endpoints.get(uid)
         if endpoint is None:
             text = f"endpoint {uid} no longer exists"
-            self.differences.append(Reason("endpoint_gone", text, Grade.SOFT_LIMIT, node_uid=self.node.uid))
+            self.differences.append(Reason(Code.ENDPOINT_GONE, text, Grade.SOFT_LIMIT, node_uid=self.node.uid))
             return
         move = self.ledger.rebinds_of.get(uid)
         if move is not None and move.to_node == self.node.uid:
@@ -152,7 +153,7 @@ class _Restoration:
 
     # -- reasons ---------------------------------------------------------------------------------------------------------
 
-    def _differs(self, wanted: SnapshotShard, code: str, text: str) -> None:
+    def _differs(self, wanted: SnapshotShard, code: Code, text: str) -> None:
         reason = Reason(code, text, Grade.SOFT_LIMIT, "", wanted.shard_uid, wanted.database_uid, self.node.uid)
         self.differences.append(reason)
 

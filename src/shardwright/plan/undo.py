@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.codes import Code
 from shardwright.model.database import Database, DatabaseStatus, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
-from shardwright.plan.explain import Code, unplaceable
+from shardwright.plan.explain import unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import copy_request
 from shardwright.plan.proposal import Draft, ReturnPlan
@@ -95,7 +96,7 @@ class _Undo:
 
     def _plan_role(self, group: SlotGroup, primary: Shard, here: Shard) -> None:
         if standing_of(self.view, here, primary) != Standing.PROVEN:
-            self._wait(group, Code.NOT_IN_SYNC, f"waits for shard {here.uid} to be in sync")
+            self._wait(group, Code.REPLICA_NOT_IN_SYNC, f"waits for shard {here.uid} to be in sync")
             return
         self.draft.handoff(group, primary, here)
 
@@ -104,7 +105,7 @@ class _Undo:
         if copy is None or node is None:
             why = f"node {was} is not a member any more" if node is None else "the copy that replaced it is gone"
             text = f"slot group {group.uid} gets no copy on node {was} again: {why}"
-            self.differences.append(Reason("not_restorable", text, Grade.SOFT_LIMIT, database_uid=group.database_uid))
+            self.differences.append(Reason(Code.NOT_RESTORABLE, text, Grade.SOFT_LIMIT, database_uid=group.database_uid))
             return
         hands_over = copy.uid == group.primary
         request = copy_request(self.ledger, database, group.uid, leaving=copy, is_primary=hands_over)

@@ -6,6 +6,7 @@ Called by the other modules of this folder that decide about a slot group. Decid
 from dataclasses import dataclass
 from datetime import datetime
 
+from shardwright.model.codes import Code
 from shardwright.model.database import Damage, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.liveness import Liveness, has_ended_after_start
 from shardwright.model.reason import Grade, Reason
@@ -80,17 +81,17 @@ def not_yet(copy: Copy) -> Reason:
     """Why the copy does not answer."""
     shard = copy.shard
     if copy.seen is not None and copy.seen.health is Health.LOADING:
-        return Reason("shard_loading", f"shard {shard.uid} is loading its data", Grade.SOFT_LIMIT, shard_uid=shard.uid)
+        return Reason(Code.SHARD_LOADING, f"shard {shard.uid} is loading its data", Grade.SOFT_LIMIT, shard_uid=shard.uid)
     if not copy.has_agent and (copy.has_ended or copy.process is not ProcessState.RUNNING):
         text = f"shard {shard.uid} does not run, and its node {shard.node_uid} has no running daemon that could start it"
-        return _about(copy, "copy_out_of_reach", text, Grade.HARD_LIMIT, f"start the daemon of node {shard.node_uid}")
+        return _about(copy, Code.COPY_OUT_OF_REACH, text, Grade.HARD_LIMIT, f"start the daemon of node {shard.node_uid}")
     if copy.damage is not None and not copy.answers:
         return _damaged(copy)
     if copy.process is ProcessState.FAILED or shard.failure:
         why = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure or "see the log of its node"
-        return _about(copy, "shard_start_failed", f"shard {shard.uid} cannot be started: {why}", Grade.HARD_LIMIT)
+        return _about(copy, Code.SHARD_START_FAILED, f"shard {shard.uid} cannot be started: {why}", Grade.HARD_LIMIT)
     text = f"shard {shard.uid} on node {shard.node_uid} does not answer yet"
-    return _about(copy, "shard_not_started", text, Grade.SOFT_LIMIT)
+    return _about(copy, Code.SHARD_NOT_STARTED, text, Grade.SOFT_LIMIT)
 
 
 def _damaged(copy: Copy) -> Reason:
@@ -101,7 +102,7 @@ def _damaged(copy: Copy) -> Reason:
     return _about(copy, DAMAGED_CODE, f"{text}: {said}" if said else text, Grade.HARD_LIMIT)
 
 
-DAMAGED_CODE = "shard_files_damaged"
+DAMAGED_CODE = Code.SHARD_FILES_DAMAGED
 DAMAGES = {
     Damage.APPEND_ONLY_FILE: "its append-only file is damaged",
     Damage.SNAPSHOT: "its snapshot is damaged",
@@ -109,6 +110,6 @@ DAMAGES = {
 }
 
 
-def _about(copy: Copy, code: str, text: str, grade: Grade, remedy: str = "") -> Reason:
+def _about(copy: Copy, code: Code, text: str, grade: Grade, remedy: str = "") -> Reason:
     shard = copy.shard
     return Reason(code, text, grade, remedy, shard.uid, shard.database_uid, shard.node_uid)

@@ -7,6 +7,7 @@ changes, says when a creation or change has ended, and deletes what a deletion l
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from shardwright.model.codes import Code
 from shardwright.model.database import (
     SLOTS,
     Database,
@@ -53,7 +54,7 @@ def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
     ending = [s for s in _shards(database, view) if s.node_uid in view.daemons]
     if ending:
         # Of an attempt that a dead node ended: as long as they are on record they take up room.
-        reasons = tuple(Reason("shard_ending", f"shard {s.uid} has to end first", shard_uid=s.uid) for s in ending)
+        reasons = tuple(Reason(Code.SHARD_ENDING, f"shard {s.uid} has to end first", shard_uid=s.uid) for s in ending)
         return Decision(wake_at=now + timedelta(seconds=1), reasons=reasons)
     placed = place_database(view, database)
     if isinstance(placed, Unplaceable):
@@ -147,7 +148,7 @@ def _change(database: Database, view: ClusterView, now: datetime) -> Decision:
             continue
         if group.handoff is not None or view.live_move_of_group(group.uid) is not None:
             text = f"slot group {group.uid} has another change to end first"
-            reason = Reason("group_busy", text, Grade.SOFT_LIMIT, database_uid=database.uid)
+            reason = Reason(Code.GROUP_BUSY, text, Grade.SOFT_LIMIT, database_uid=database.uid)
             return Decision(wake_at=now + timedelta(seconds=1), reasons=(reason,))
         if len(copies) < database.copies:
             return _add_copy(database, group, view, now)
@@ -165,7 +166,7 @@ def _drop_copy(database: Database, group: SlotGroup, copies: list[Shard], view: 
     if not primary_lives(group, view, now):
         # The one that shall go may be all there is.
         text = f"slot group {group.uid} gives up no copy before its primary is seen to serve"
-        reason = Reason("primary_unseen", text, Grade.SOFT_LIMIT, database_uid=database.uid)
+        reason = Reason(Code.PRIMARY_UNSEEN, text, Grade.SOFT_LIMIT, database_uid=database.uid)
         return Decision(wake_at=now + timedelta(seconds=1), reasons=(reason,))
     return Decision(writes=(Put(replace(extra[-1], wanted=ShardWanted.GONE)),))
 
@@ -195,15 +196,17 @@ def unsettled(database: Database, view: ClusterView) -> tuple[Reason, ...]:
     reasons: list[Reason] = []
     for group in view.groups_of(database.uid):
         if group.phase is not GroupPhase.SERVING or group.handoff is not None:
-            reasons.append(Reason("group_starting", f"slot group {group.uid} is being started", database_uid=database.uid))
+            reasons.append(
+                Reason(Code.GROUP_STARTING, f"slot group {group.uid} is being started", database_uid=database.uid)
+            )
             continue
         running = [s for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
         if len(running) > database.copies:
             # A move brought one while the number of copies was changed: once it has ended, one copy is given up.
             text = f"slot group {group.uid} has {len(running)} copies and shall have {database.copies}"
-            reasons.append(Reason("copies_too_many", text, database_uid=database.uid))
+            reasons.append(Reason(Code.COPIES_TOO_MANY, text, database_uid=database.uid))
         reasons.extend(
-            Reason("shard_not_ready", text, shard_uid=shard.uid, database_uid=database.uid)
+            Reason(Code.SHARD_NOT_READY, text, shard_uid=shard.uid, database_uid=database.uid)
             for shard in running
             if (text := _shard_unsettled(database, group, shard, view))
         )
@@ -213,13 +216,13 @@ def unsettled(database: Database, view: ClusterView) -> tuple[Reason, ...]:
             seen = process.endpoint(endpoint.uid) if process is not None else None
             if seen is None or seen.state is not EndpointState.LISTENING or seen.generation < 0:
                 text = f"endpoint {endpoint.uid} does not listen on node {node}: {seen.text if seen else 'no answer'}"
-                reasons.append(Reason("endpoint_not_ready", text, database_uid=database.uid, node_uid=node))
+                reasons.append(Reason(Code.ENDPOINT_NOT_READY, text, database_uid=database.uid, node_uid=node))
             elif is_access_old(seen, endpoint, view):
                 text = f"endpoint {endpoint.uid} on node {node} does not know the new password yet"
-                reasons.append(Reason("endpoint_not_ready", text, database_uid=database.uid, node_uid=node))
+                reasons.append(Reason(Code.ENDPOINT_NOT_READY, text, database_uid=database.uid, node_uid=node))
             elif is_mode_old(seen, endpoint, view):
                 text = f"endpoint {endpoint.uid} on node {node} does not know yet whether it is strict"
-                reasons.append(Reason("endpoint_not_ready", text, database_uid=database.uid, node_uid=node))
+                reasons.append(Reason(Code.ENDPOINT_NOT_READY, text, database_uid=database.uid, node_uid=node))
     return tuple(reasons)
 
 

@@ -6,6 +6,7 @@ Called by ``group.py`` for a failover and by ``start.py`` while a group starts. 
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Role, Shard, SlotGroup
 from shardwright.model.event import Event, Severity
 from shardwright.model.liveness import Ended
@@ -80,7 +81,7 @@ def _seen_to_end(primary: Copy, now: datetime) -> datetime | None:
 
 def not_looked_at(copy: Copy) -> Reason:
     text = f"shard {copy.shard.uid} was not looked at since the primary's end"
-    return Reason("heir_not_known", text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)
+    return Reason(Code.HEIR_NOT_KNOWN, text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)
 
 
 def heir_of_a_dead_node(group: SlotGroup, copies: list[Copy], view: ClusterView) -> Shard | None:
@@ -144,4 +145,4 @@ def _continues(history: str, copy: Copy) -> bool:
 
 def _not_final(copy: Copy) -> Reason:
     text = f"how much shard {copy.shard.uid} has received is not known yet"
-    return Reason("heir_not_known", text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)
+    return Reason(Code.HEIR_NOT_KNOWN, text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)

@@ -7,9 +7,9 @@ is a new leader, or that a server is silent, is no news.
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from shardwright.model.action import MoveKind
+from shardwright.model.codes import Code
 from shardwright.model.database import (
     Database,
     DatabaseStatus,
@@ -36,19 +36,19 @@ AWAY_MAX = timedelta(seconds=10)
 """Longer than a restart takes, or a failover."""
 
 
-class TroubleCode(StrEnum):
-    """Stable machine codes of a database's troubles."""
-
-    ENDPOINT_CANNOT_LISTEN = "endpoint_cannot_listen"
-    WRITES_REFUSED = "writes_refused"
-    PERSISTENCE_FAILED = "persistence_failed"
-    MEMORY_FULL = "memory_full"
-    CLIENTS_FULL = "clients_full"
-    REPLICA_NOT_FOLLOWING = "replica_not_following"
-    COPY_NOT_RUNNING = "copy_not_running"
-
-
-STOPPING = frozenset({TroubleCode.ENDPOINT_CANNOT_LISTEN, TroubleCode.WRITES_REFUSED})
+TROUBLES = frozenset(
+    {
+        Code.ENDPOINT_CANNOT_LISTEN,
+        Code.WRITES_REFUSED,
+        Code.PERSISTENCE_FAILED,
+        Code.MEMORY_FULL,
+        Code.CLIENTS_FULL,
+        Code.REPLICA_NOT_FOLLOWING,
+        Code.COPY_NOT_RUNNING,
+    }
+)
+"""What is noted of databases."""
+STOPPING = frozenset({Code.ENDPOINT_CANNOT_LISTEN, Code.WRITES_REFUSED})
 """With one of these the database does not serve. The others leave reads and most writes possible, or are limits that were
 asked for."""
 
@@ -109,7 +109,7 @@ def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...],
 def _of_endpoint(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView, before: tuple[Reason, ...]) -> Iterator[Reason]:
     process = view.endpoint_processes.get(node_uid)
     if process is None or not process.answers:
-        code = TroubleCode.ENDPOINT_CANNOT_LISTEN
+        code = Code.ENDPOINT_CANNOT_LISTEN
         yield from (r for r in before if r.code == code and r.node_uid == node_uid)
         return
     seen = process.endpoint(endpoint.uid)
@@ -117,7 +117,7 @@ def _of_endpoint(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView, befor
         text = f"the endpoint process of node {node_uid} {seen.text or f'cannot listen on port {endpoint.port}'}"
         remedy = f"end what uses port {endpoint.port} of {endpoint.address}: the endpoint listens within a second then"
         yield Reason(
-            TroubleCode.ENDPOINT_CANNOT_LISTEN,
+            Code.ENDPOINT_CANNOT_LISTEN,
             text,
             Grade.HARD_LIMIT,
             remedy,
@@ -135,19 +135,19 @@ def _of_server(
     seen = view.servers.get(shard.uid)
     if seen is None or seen.health is not Health.OK:
         # Silent, it is as it was; but what only hinders a primary ends with the role.
-        kept = [r for r in earlier if r.code != TroubleCode.COPY_NOT_RUNNING]
+        kept = [r for r in earlier if r.code != Code.COPY_NOT_RUNNING]
         yield from (r for r in kept if group.primary == shard.uid or r.code not in _OF_PRIMARIES)
         return
     if group.primary != shard.uid and shard.in_sync_generation != group.generation:
         # A replica whose disk is full dies of it, again and again: in between it looks well for a moment.
-        yield from (r for r in earlier if r.code == TroubleCode.PERSISTENCE_FAILED and not _failed_files(shard, seen))
+        yield from (r for r in earlier if r.code == Code.PERSISTENCE_FAILED and not _failed_files(shard, seen))
     found = [_files(group, shard, seen, view), _clients(seen, earlier)]
     if group.primary == shard.uid:
         found.append(_memory(database, seen, earlier))
     elif _has_lost_its_link(group, seen, view):
         text = f"has not followed its primary for more than {LINK_DOWN_MAX_S} s (master_link_status:down)"
         remedy = f"look at the server's log on node {shard.node_uid}, and at the network between the nodes"
-        found.append(Reason(TroubleCode.REPLICA_NOT_FOLLOWING, text, Grade.HARD_LIMIT, remedy))
+        found.append(Reason(Code.REPLICA_NOT_FOLLOWING, text, Grade.HARD_LIMIT, remedy))
     for reason in found:
         if reason is not None:
             text = f"shard {shard.uid} on node {shard.node_uid} {reason.text}"
@@ -158,7 +158,7 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
     """A copy that does not run, or dies again and again before it holds what the primary holds."""
     if shard.missing_since is None or now - shard.missing_since < AWAY_MAX:
         return
-    before = [r for r in earlier if r.code == TroubleCode.COPY_NOT_RUNNING]
+    before = [r for r in earlier if r.code == Code.COPY_NOT_RUNNING]
     seen, process = view.servers.get(shard.uid), view.processes.get(shard.uid)
     if seen is not None and seen.health is Health.OK:
         follows = seen.is_link_up and shard.in_sync_generation == group.generation
@@ -173,11 +173,11 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
         yield from before  # Just now nothing is known of the attempt under way.
         return
     text = f"shard {shard.uid} on node {shard.node_uid} does not run{f': {why}' if why else ''}"
-    code = TroubleCode.COPY_NOT_RUNNING
+    code = Code.COPY_NOT_RUNNING
     yield Reason(code, text, Grade.HARD_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
 
 
-_OF_PRIMARIES = frozenset({TroubleCode.WRITES_REFUSED, TroubleCode.MEMORY_FULL})
+_OF_PRIMARIES = frozenset({Code.WRITES_REFUSED, Code.MEMORY_FULL})
 _REWRITE = "its append-only file cannot be rewritten (aof_last_bgrewrite_status:err)"
 
 
@@ -187,29 +187,27 @@ def _files(group: SlotGroup, shard: Shard, seen: ServerSeen, view: ClusterView) 
         return None
     if group.primary != shard.uid or failed == _REWRITE:
         text = f"cannot keep its files up to date: {failed}"
-        return Reason(TroubleCode.PERSISTENCE_FAILED, text, Grade.HARD_LIMIT, _disk(shard))
-    return Reason(
-        TroubleCode.WRITES_REFUSED, f"refuses writes: {failed}", Grade.HARD_LIMIT, _handing_over(group, shard, view)
-    )
+        return Reason(Code.PERSISTENCE_FAILED, text, Grade.HARD_LIMIT, _disk(shard))
+    return Reason(Code.WRITES_REFUSED, f"refuses writes: {failed}", Grade.HARD_LIMIT, _handing_over(group, shard, view))
 
 
 def _memory(database: Database, seen: ServerSeen, earlier: list[Reason]) -> Reason | None:
-    if not _is_full(TroubleCode.MEMORY_FULL, (ServerTrouble.MEMORY_FULL, ServerTrouble.MEMORY_SHORT), seen, earlier):
+    if not _is_full(Code.MEMORY_FULL, (ServerTrouble.MEMORY_FULL, ServerTrouble.MEMORY_SHORT), seen, earlier):
         return None
     text = f"has reached its memory limit and may evict nothing ({database.eviction_policy}): it refuses what needs more"
     remedy = f"raise memory_size of database {database.uid}, delete keys, or choose another eviction_policy"
-    return Reason(TroubleCode.MEMORY_FULL, text, Grade.CONFIGURATION, remedy)
+    return Reason(Code.MEMORY_FULL, text, Grade.CONFIGURATION, remedy)
 
 
 def _clients(seen: ServerSeen, earlier: list[Reason]) -> Reason | None:
-    if not _is_full(TroubleCode.CLIENTS_FULL, (ServerTrouble.CLIENTS_FULL, ServerTrouble.CLIENTS_SHORT), seen, earlier):
+    if not _is_full(Code.CLIENTS_FULL, (ServerTrouble.CLIENTS_FULL, ServerTrouble.CLIENTS_SHORT), seen, earlier):
         return None
     text = "has as many connections as it takes (maxclients): new clients are turned away"
-    return Reason(TroubleCode.CLIENTS_FULL, text, Grade.HARD_LIMIT, "close connections that are not used")
+    return Reason(Code.CLIENTS_FULL, text, Grade.HARD_LIMIT, "close connections that are not used")
 
 
 def _is_full(
-    code: TroubleCode, full_and_short: tuple[ServerTrouble, ServerTrouble], seen: ServerSeen, earlier: list[Reason]
+    code: Code, full_and_short: tuple[ServerTrouble, ServerTrouble], seen: ServerSeen, earlier: list[Reason]
 ) -> bool:
     """What is full goes up and down by a little all the time: it has passed when there is room again."""
     full, short = full_and_short

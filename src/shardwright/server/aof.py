@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardwright.errors import Permanent
+from shardwright.model.codes import Code
 from shardwright.server.files import AOF_DIRECTORY_NAME, MANIFEST_NAME
 
 _COPY_BYTES = 1 << 20
@@ -95,15 +96,15 @@ def cut_damaged_end(directory: Path, aside: Path) -> Cut:
     folder = directory / AOF_DIRECTORY_NAME
     parts = _parts(folder)
     if not parts:
-        raise Permanent("nothing_to_cut", "it has no append-only file whose end could be cut")
+        raise Permanent(Code.NOTHING_TO_CUT, "it has no append-only file whose end could be cut")
     for part in parts[:-1]:
         if _readable_of(part) < part.stat().st_size:
-            raise Permanent("nothing_to_cut", f"{part.name} is damaged, and others follow it: its end cannot be cut")
+            raise Permanent(Code.NOTHING_TO_CUT, f"{part.name} is damaged, and others follow it: its end cannot be cut")
     last = parts[-1]
     offset = _readable_of(last)
     kept = aside / last.name
     if offset == last.stat().st_size and not kept.exists():
-        raise Permanent("nothing_to_cut", f"{last.name} can be read to its end: what is damaged is something else")
+        raise Permanent(Code.NOTHING_TO_CUT, f"{last.name} can be read to its end: what is damaged is something else")
     aside.mkdir(mode=0o700, exist_ok=True)
     if not kept.exists():
         # A link, not a copy: what is loaded afterwards is another file.

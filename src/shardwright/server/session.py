@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from shardwright.clock import Clock
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
+from shardwright.model.codes import Code
 from shardwright.model.database import Persistence
 from shardwright.model.seen import ServerSeen
 from shardwright.server.config import marker, replica_buffer_command, settings_commands
@@ -95,7 +96,7 @@ class Session:
         try:
             return parse_info(str(text), shard_uid=target.shard_uid, incarnation=target.incarnation, at=self._clock.now())
         except ValueError as error:
-            raise Permanent("server_answer_unreadable", f"{_where(target)}: INFO: {error}") from error
+            raise Permanent(Code.SERVER_ANSWER_UNREADABLE, f"{_where(target)}: INFO: {error}") from error
 
     async def attach(self, address: str, port: int) -> None:
         """Make it a replica of that server. Repeating it changes nothing."""
@@ -163,7 +164,7 @@ class Session:
                 raise
             if persistence == Persistence.SNAPSHOT and await self._is_feeding_a_replica():
                 text = f"{_where(self._target)}: a full sync occupies its background process"
-                raise Transient("server_busy", text) from refused
+                raise Transient(Code.SERVER_BUSY, text) from refused
 
     async def _require_snapshot(self) -> None:
         """Return when the append-only file is off already, or a snapshot was completed within the last minutes."""
@@ -179,7 +180,7 @@ class Session:
         if not is_busy:
             await self.save(Persistence.SNAPSHOT)
         text = f"{_where(self._target)}: its first snapshot is being written; the append-only file stays on until then"
-        raise Transient("server_saving", text)
+        raise Transient(Code.SERVER_SAVING, text)
 
     async def _is_feeding_a_replica(self) -> bool:
         return any(replica.state in _SYNC_STATES for replica in (await self.info()).replicas)
@@ -189,14 +190,14 @@ class Session:
             await self._call("AUTH", MANAGEMENT_USER, self._target.secrets.management, shown="AUTH")
         except OutcomeUnknown as error:
             # Whether the login came through is of no interest: nothing was done with it.
-            raise Transient("server_unreachable", error.text) from error
+            raise Transient(Code.SERVER_UNREACHABLE, error.text) from error
 
     async def _verify_identity(self) -> None:
         """Ports are reused. A server of the same database, but another shard or incarnation, would take our login."""
         wanted = marker(self._target.shard_uid, self._target.incarnation)
         answer = await self._call("CONFIG", "GET", "proc-title-template")
         if not isinstance(answer, list) or len(answer) != 2 or answer[1] != wanted:
-            raise Transient("server_is_another", f"{_where(self._target)}: another server listens there")
+            raise Transient(Code.SERVER_IS_ANOTHER, f"{_where(self._target)}: another server listens there")
 
     async def _call(self, *command: str, timeout_s: float = CALL_TIMEOUT_S, shown: str = "") -> Reply:
         text = f"{_where(self._target)}: {shown or ' '.join(command)}"
@@ -205,13 +206,13 @@ class Session:
         try:
             reply = await self._wire.call(*command, timeout_s=timeout_s)
         except NotSent as error:
-            raise Transient("server_session_ended", f"{text}: {error}") from error
+            raise Transient(Code.SERVER_SESSION_ENDED, f"{text}: {error}") from error
         except NoAnswer as error:
-            raise OutcomeUnknown("server_no_answer", f"{text}: {error}") from error
+            raise OutcomeUnknown(Code.SERVER_NO_ANSWER, f"{text}: {error}") from error
         if isinstance(reply, ErrorReply):
             if reply.code in _PASSING:
-                raise Transient("server_busy", f"{text}: {reply}")
-            raise Permanent("server_refused", f"{text}: {reply}")
+                raise Transient(Code.SERVER_BUSY, f"{text}: {reply}")
+            raise Permanent(Code.SERVER_REFUSED, f"{text}: {reply}")
         return reply
 
 
@@ -219,9 +220,11 @@ async def _connected(target: ServerTarget) -> Wire:
     try:
         return await Wire.connect(target.address, target.port, timeout_s=CONNECT_TIMEOUT_S)
     except TimeoutError as error:
-        raise Transient("server_unreachable", f"{_where(target)}: no connection within {CONNECT_TIMEOUT_S:g} s") from error
+        raise Transient(
+            Code.SERVER_UNREACHABLE, f"{_where(target)}: no connection within {CONNECT_TIMEOUT_S:g} s"
+        ) from error
     except CannotConnect as error:
-        raise Transient("server_unreachable", f"{_where(target)}: {error}") from error
+        raise Transient(Code.SERVER_UNREACHABLE, f"{_where(target)}: {error}") from error
 
 
 def _where(target: ServerTarget) -> str:

@@ -5,6 +5,7 @@ Called by the backends only. Must do no I/O.
 
 from collections.abc import Iterable
 
+from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store.protocol import (
     RANGE_PAGE_BYTES_MAX,
@@ -33,14 +34,14 @@ def check_transaction(transaction: Transaction) -> None:
     compares, operations = transaction.compares, transaction.operations
     if max(len(compares), len(operations)) > TRANSACTION_OPERATIONS_MAX:
         raise TooLarge(
-            "store_transaction_too_large",
+            Code.STORE_TRANSACTION_TOO_LARGE,
             f"{len(compares)} compares and {len(operations)} operations; at most {TRANSACTION_OPERATIONS_MAX} of each fit",
         )
     size = sum(len(part.key.encode()) for part in (*compares, *operations))
     size += sum(len(operation.value) for operation in operations if isinstance(operation, PutKey))
     if size > TRANSACTION_BYTES_MAX:
         raise TooLarge(
-            "store_transaction_too_large", f"the transaction has {size} bytes; at most {TRANSACTION_BYTES_MAX} fit"
+            Code.STORE_TRANSACTION_TOO_LARGE, f"the transaction has {size} bytes; at most {TRANSACTION_BYTES_MAX} fit"
         )
     if len({operation.key for operation in operations}) != len(operations):
         raise AssertionError("a key occurs in two operations of one transaction")
@@ -70,4 +71,4 @@ def prefix_end(prefix: str) -> str | None:
 
 def lease_lost(lease: LeaseId) -> LeaseLost:
     """The error for a lease that has ended or never was."""
-    return LeaseLost("store_lease_lost", f"lease {lease} has ended")
+    return LeaseLost(Code.STORE_LEASE_LOST, f"lease {lease} has ended")

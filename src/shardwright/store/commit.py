@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from shardwright.errors import LostLeadership, Transient
+from shardwright.model.codes import Code
 from shardwright.model.event import Event
 from shardwright.model.view import Delete, Put, Write
 from shardwright.store import keys, records
@@ -77,9 +78,9 @@ async def commit(
         async with asyncio.timeout(MIRROR_TIMEOUT_S):
             await mirror.reach(result.revision)
     except TimeoutError as e:
-        raise StoreUnavailable("store_behind", f"the mirror does not reach revision {result.revision}") from e
+        raise StoreUnavailable(Code.STORE_BEHIND, f"the mirror does not reach revision {result.revision}") from e
     if not result.succeeded:
-        raise Conflict("conflict", "another writer changed one of these records first: " + _names(compares))
+        raise Conflict(Code.CONFLICT, "another writer changed one of these records first: " + _names(compares))
     return result.revision
 
 
@@ -97,7 +98,7 @@ def _parts(
             continue
         key = keys.key_of(record)
         if view_revision is not None and mirror.touched_at(key) > view_revision:
-            raise Conflict("conflict", f"another writer changed {key} since it was read")
+            raise Conflict(Code.CONFLICT, f"another writer changed {key} since it was read")
         compares[key] = ModifiedAt(key, mirror.modified_at(key))
         match write:
             case Put():

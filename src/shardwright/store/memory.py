@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from shardwright.clock import Clock
+from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store.bounds import FIRST_REVISION, HISTORY_REVISIONS_MAX, check_transaction, lease_lost, page_of
 from shardwright.store.protocol import (
@@ -134,7 +135,9 @@ class MemoryStore:
         while True:
             self._check_open()
             if wanted < self._compacted:
-                raise Compacted("store_compacted", f"revision {wanted} is no longer kept, {self._compacted} is the oldest")
+                raise Compacted(
+                    Code.STORE_COMPACTED, f"revision {wanted} is no longer kept, {self._compacted} is the oldest"
+                )
             if wanted > self._revision:
                 await self._changed.wait()
                 continue
@@ -207,7 +210,7 @@ class MemoryStore:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise StoreUnavailable("store_closed", "the store was closed")
+            raise StoreUnavailable(Code.STORE_CLOSED, "the store was closed")
 
     async def close(self) -> None:
         self._is_closed = True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from shardwright.errors import ShardwrightError
+from shardwright.errors import ClusterError
 from shardwright.model.ids import LeaseId
 
 TRANSACTION_OPERATIONS_MAX = 128
@@ -114,7 +114,7 @@ class WatchBatch:
     changes: tuple[KeyChange, ...]
 
 
-class StoreError(ShardwrightError):
+class StoreError(ClusterError):
     """Base of the store's own errors."""
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from shardwright.errors import Permanent
+from shardwright.model.codes import Code
 from shardwright.store import keys
 from shardwright.store.keys import StoredRecord
 
@@ -35,4 +36,4 @@ def decode(key: str, value: bytes) -> StoredRecord | str:
     try:
         return cast(StoredRecord, _adapter(kind).validate_json(value))
     except ValidationError as e:
-        raise Permanent("store_record_unreadable", f"the record at {key} cannot be read: {e}") from e
+        raise Permanent(Code.STORE_RECORD_UNREADABLE, f"the record at {key} cannot be read: {e}") from e

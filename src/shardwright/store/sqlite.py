@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store import sqlite_sql as sql
 from shardwright.store.boot import BootClock, SystemBootClock
@@ -166,7 +167,7 @@ class SqliteStore:
 
     async def _call(self, work: Callable[..., _T], *arguments: Any) -> _T:
         if self._is_closed:
-            raise StoreUnavailable("store_closed", "the store was closed")
+            raise StoreUnavailable(Code.STORE_CLOSED, "the store was closed")
         return await self._loop.run_in_executor(self._executor, work, *arguments)
 
     async def _end_leases(self) -> None:

@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store import sqlite_sql as sql
 from shardwright.store.boot import BootClock
@@ -119,7 +120,7 @@ class SqliteFile:
         def read() -> HistorySlice:
             if from_revision < self._compacted:
                 text = f"revision {from_revision} is no longer kept, {self._compacted} is the oldest"
-                raise Compacted("store_compacted", text)
+                raise Compacted(Code.STORE_COMPACTED, text)
             last = min(self._revision, from_revision + HISTORY_SLICE_REVISIONS - 1)
             batches: list[WatchBatch] = []
             size = 0
@@ -320,7 +321,7 @@ class SqliteFile:
             version = 0 if row is None else int(row[0])
             if version > len(sql.MIGRATIONS):
                 text = f"{self._path} has schema version {version}; this version of Shardwright knows {len(sql.MIGRATIONS)}"
-                raise StoreUnavailable("store_schema_too_new", text)
+                raise StoreUnavailable(Code.STORE_SCHEMA_TOO_NEW, text)
             for statements in sql.MIGRATIONS[version:]:
                 for statement in statements:
                     self._execute(statement)
@@ -360,4 +361,4 @@ def _change(row: Any) -> KeyChange:
 
 
 def _unavailable(error: Exception, path: Path) -> StoreUnavailable:
-    return StoreUnavailable("store_unavailable", f"{path}: {error}")
+    return StoreUnavailable(Code.STORE_UNAVAILABLE, f"{path}: {error}")

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from shardwright.actions.base import decide_action
 from shardwright.model.action import MOVE_TRANSITIONS, Action, Move, MoveKind, MoveState
+from shardwright.model.codes import Code
 from shardwright.model.database import Shard, ShardWanted
 from shardwright.model.ids import ActionUid, NodeUid, ShardUid
 from shardwright.model.reason import Reason
@@ -77,7 +78,7 @@ def _enter(builder: ClusterBuilder, move: Move, state: MoveState, now: datetime,
     if state.is_terminal:
         changes["ended_at"] = now
     if state == MoveState.FAILED:
-        changes["reasons"] = (Reason("made_to_fail", "the test made it fail"),)
+        changes["reasons"] = (Reason(Code.SHARD_LOST, "the test made it fail"),)
     return builder.with_move(replace(move, state=state, state_since=now, **changes))  # type: ignore[arg-type]
 
 

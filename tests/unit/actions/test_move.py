@@ -8,6 +8,7 @@ import pytest
 from shardwright.actions.handoff import BUSY_CODE
 from shardwright.actions.move import HANDOFF_ATTEMPTS_MAX, decide_move, is_persisted
 from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
+from shardwright.model.codes import Code
 from shardwright.model.commands import Attach, HandOff, PassEndpoint, SaveNow
 from shardwright.model.database import Endpoint, GroupPhase, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
@@ -152,7 +153,7 @@ def test_failed_handoffs_wait_and_end_but_a_busy_command_only_blocks() -> None:
     move = relocation(MoveState.HANDOFF, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
     waiting = replace(move, attempts=1, not_before=NOW + timedelta(seconds=1))
     assert decide(builder, waiting).wake_at == NOW + timedelta(seconds=1)
-    spent = replace(move, attempts=HANDOFF_ATTEMPTS_MAX, reasons=(Reason("replica_lags", "it lags"),))
+    spent = replace(move, attempts=HANDOFF_ATTEMPTS_MAX, reasons=(Reason(Code.REPLICA_LAGS, "it lags"),))
     assert move_after(decide(builder, spent)).state is MoveState.FAILED
     busy = replace(spent, reasons=(Reason(BUSY_CODE, "EVAL of 10.0.0.1 runs"),))
     assert decide(builder, busy).commands == (HandOff(GROUP, ShardUid(1), ShardUid(2)),)

@@ -13,6 +13,7 @@ from shardwright.api.schemas.v1.requests import StartBody
 from shardwright.api.services import starting as service
 from shardwright.api.services.availability import check_database
 from shardwright.errors import Refusal, Rejected
+from shardwright.model.codes import Code
 from shardwright.model.database import AofPolicy, Damage, DatabaseStatus, GroupPhase, Persistence, SlotGroup
 from shardwright.model.event import Severity
 from shardwright.model.ids import DatabaseUid, GroupUid, ShardUid
@@ -21,7 +22,7 @@ from shardwright.model.seen import Health
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 
 GROUP, UID = GroupUid("1:1"), DatabaseUid(1)
-REASON = Reason("copy_out_of_reach", "shard 1 does not run", remedy="start the daemon of node 1", node_uid=None)
+REASON = Reason(Code.COPY_OUT_OF_REACH, "shard 1 does not run", remedy="start the daemon of node 1", node_uid=None)
 
 
 def waiting(**changes: Any) -> ClusterBuilder:

@@ -8,19 +8,20 @@ from shardwright.api.errors import Unavailable, answer_of
 from shardwright.api.schemas.v1 import databases as wire
 from shardwright.api.schemas.v1.shards import shard
 from shardwright.api.services.availability import check_database, check_local_endpoint
+from shardwright.model.codes import Code
 from shardwright.model.database import DatabaseTroubles
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView
-from shardwright.reconcile.troubles import STOPPING, TroubleCode
+from shardwright.reconcile.troubles import STOPPING, TROUBLES
 from shardwright.store import keys, records
 from shardwright.testing.builders import cluster
 
 ONE = DatabaseUid(1)
 
 
-def troubled(*codes: TroubleCode) -> ClusterView:
+def troubled(*codes: Code) -> ClusterView:
     """A database that serves, and what is noted about it and its primary."""
     builder = cluster().with_database(on=((1, 2),))
     reasons = tuple(
@@ -32,15 +33,15 @@ def troubled(*codes: TroubleCode) -> ClusterView:
     return replace(builder.view, node_seen=seen, troubles=noted)
 
 
-@pytest.mark.parametrize("code", list(TroubleCode))
-def test_availability(code: TroubleCode) -> None:
+@pytest.mark.parametrize("code", sorted(TROUBLES))
+def test_availability(code: Code) -> None:
     view = troubled(code)
     database = view.databases[ONE]
     if code not in STOPPING:
         check_database(view, database)
         check_local_endpoint(view, database, NodeUid(1))
         return
-    expected = "bdb_unavailable_port_unbound" if code is TroubleCode.ENDPOINT_CANNOT_LISTEN else "bdb_unavailable"
+    expected = "bdb_unavailable_port_unbound" if code is Code.ENDPOINT_CANNOT_LISTEN else "bdb_unavailable"
     for check in (lambda: check_database(view, database), lambda: check_local_endpoint(view, database, NodeUid(1))):
         with pytest.raises(Unavailable, match=f"The text of {code}. Remedy: mend it.") as refused:
             check()
@@ -49,7 +50,7 @@ def test_availability(code: TroubleCode) -> None:
 
 
 def test_a_database_and_its_shards_show_why() -> None:
-    view = troubled(TroubleCode.WRITES_REFUSED)
+    view = troubled(Code.WRITES_REFUSED)
     shown = wire.database(view.databases[ONE], view, shows_password=False)
     assert [(r["code"], r["remedy"]) for r in shown["reasons"]] == [("writes_refused", "mend it")]
     primary, replica = (shard(view.shards[ShardUid(uid)], view) for uid in (1, 2))
@@ -64,7 +65,7 @@ def test_a_healthy_database_shows_none() -> None:
 
 
 def test_what_is_noted_is_read_back_as_it_was_written() -> None:
-    noted = troubled(TroubleCode.MEMORY_FULL).troubles[ONE]
+    noted = troubled(Code.MEMORY_FULL).troubles[ONE]
     key = keys.key_of(noted)
     assert records.decode(key, records.encode(noted)) == noted
     seen = troubled().servers[ShardUid(1)]

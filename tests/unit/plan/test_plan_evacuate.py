@@ -6,12 +6,12 @@ from datetime import timedelta
 import pytest
 
 from shardwright.model.action import ActionName, MoveKind, MoveState
+from shardwright.model.codes import Code
 from shardwright.model.database import DatabaseStatus, GroupPhase, Handoff, ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Reason
 from shardwright.model.seen import BusyCommand, Health, ProcessState
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
-from shardwright.plan.explain import Code
 from shardwright.plan.proposal import MoveProposal
 from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
 
@@ -39,7 +39,9 @@ def waits(found: EvacuationPlan) -> list[str]:
 
 
 def test_a_group_that_waits_for_a_dead_node_is_told_with_its_remedy() -> None:
-    reason = Reason("copy_out_of_reach", "shard 1 does not run", remedy="start the daemon of node 1, or go on with shard 2")
+    reason = Reason(
+        Code.COPY_OUT_OF_REACH, "shard 1 does not run", remedy="start the daemon of node 1, or go on with shard 2"
+    )
     group = replace(PAIR.view.groups[GroupUid("1:1")], phase=GroupPhase.STARTING, waits_for=(reason,))
     builder = PAIR.with_records(group).with_dead_node(1)
     for node in (1, 2):
@@ -71,12 +73,12 @@ def test_a_replica_just_moves() -> None:
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"health": Health.LOADING}, Code.NOT_IN_SYNC),
-        ({"health": Health.UNKNOWN}, Code.NOT_IN_SYNC),
-        ({"is_link_up": False}, Code.NOT_IN_SYNC),
-        ({"is_syncing": True}, Code.NOT_IN_SYNC),
-        ({"replication_id": "of another history"}, Code.NOT_IN_SYNC),
-        ({"replication_id": ""}, Code.NOT_IN_SYNC),
+        ({"health": Health.LOADING}, Code.REPLICA_NOT_IN_SYNC),
+        ({"health": Health.UNKNOWN}, Code.REPLICA_NOT_IN_SYNC),
+        ({"is_link_up": False}, Code.REPLICA_NOT_IN_SYNC),
+        ({"is_syncing": True}, Code.REPLICA_NOT_IN_SYNC),
+        ({"replication_id": "of another history"}, Code.REPLICA_NOT_IN_SYNC),
+        ({"replication_id": ""}, Code.REPLICA_NOT_IN_SYNC),
     ],
 )
 def test_a_replica_that_may_soon_be_in_sync_is_waited_for(changes: dict[str, object], code: Code) -> None:
@@ -87,7 +89,7 @@ def test_a_replica_that_may_soon_be_in_sync_is_waited_for(changes: dict[str, obj
 
 
 def test_what_was_not_observed_yet_is_not_bad_news() -> None:
-    assert waits(plan(PAIR.without_server(2))) == [Code.NOT_IN_SYNC]
+    assert waits(plan(PAIR.without_server(2))) == [Code.REPLICA_NOT_IN_SYNC]
     assert waits(plan(SINGLE.without_server(1))) == [Code.NOT_OBSERVED]
     assert plan(SINGLE.without_server(1)).unplaced == ()
 
@@ -122,7 +124,7 @@ def test_the_plan_counts_what_it_has_placed_itself() -> None:
         builder = builder.with_database(on=((1,),), memory_bytes=200 * MB)
     found = plan(builder)
     assert [short(p) for p in found.moves if p.kind == MoveKind.RELOCATE] == ["relocate 1 -> 2 primary"]
-    assert [(u.shard_uid, u.reason.code) for u in found.unplaced] == [(2, Code.MEMORY)]
+    assert [(u.shard_uid, u.reason.code) for u in found.unplaced] == [(2, Code.INSUFFICIENT_MEMORY)]
     assert "lacks 100 MiB" in found.unplaced[0].reason.text
 
 

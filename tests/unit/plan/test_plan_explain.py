@@ -1,12 +1,13 @@
 """How the refusals of all candidates become one sentence."""
 
+from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Grade, Reason
-from shardwright.plan.explain import Code, unplaceable
+from shardwright.plan.explain import unplaceable
 
 
 def lacks(node: int, grade: Grade = Grade.HARD_LIMIT) -> Reason:
-    return Reason(Code.MEMORY, f"node {node} lacks memory", grade, "add memory", node_uid=NodeUid(node))
+    return Reason(Code.INSUFFICIENT_MEMORY, f"node {node} lacks memory", grade, "add memory", node_uid=NodeUid(node))
 
 
 def test_the_node_that_comes_nearest_is_named_first() -> None:
@@ -24,7 +25,7 @@ def test_without_a_candidate_a_node_is_missing() -> None:
 
 def test_where_nothing_stands_in_the_way_it_is_what_else_is_placed_there() -> None:
     alone = unplaceable([(0, ())])
-    assert [r.code for r in alone.reasons] == [Code.MEMORY]
+    assert [r.code for r in alone.reasons] == [Code.INSUFFICIENT_MEMORY]
     assert alone.passes_by_itself
     beside = unplaceable([(10, (lacks(1),)), (0, ())])
     assert beside.passes_by_itself

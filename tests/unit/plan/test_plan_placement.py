@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from shardwright.model.action import ActionName, Move, MoveKind, MoveState
+from shardwright.model.codes import Code
 from shardwright.model.database import Database, ShardWanted
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade
 from shardwright.model.seen import ProcessState
-from shardwright.plan.explain import Code
 from shardwright.plan.placement import Placed, Unplaceable, place_copy, place_database, place_endpoint
 from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
 
@@ -86,7 +86,7 @@ def test_a_new_database_is_judged_by_provisioned_memory_whatever_the_policy_says
     builder = cluster(2, memory_bytes=150 * MB).with_policy(evict_node_use_free_memory=True)
     builder = builder.with_database(on=((1, 2),), memory_bytes=200 * MB)
     builder = builder.with_free_memory(1, 100 * GB).with_free_memory(2, 100 * GB)
-    assert refusal(place_database(builder.view, new_database(builder))).reasons[0].code == Code.MEMORY
+    assert refusal(place_database(builder.view, new_database(builder))).reasons[0].code == Code.INSUFFICIENT_MEMORY
 
 
 # -- one copy --------------------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_a_cluster_without_another_node_says_so() -> None:
 def test_memory_that_is_missing_is_counted() -> None:
     builder = cluster(3).with_node_changed(3, memory_bytes=60 * MB).with_database(on=((1, 2),))
     found = refusal(copy_for_shard_1(builder)).nearest
-    assert [(r.node_uid, r.code, r.grade) for r in found] == [(3, Code.MEMORY, Grade.HARD_LIMIT)]
+    assert [(r.node_uid, r.code, r.grade) for r in found] == [(3, Code.INSUFFICIENT_MEMORY, Grade.HARD_LIMIT)]
     assert "lacks 40 MiB of the 100 MiB" in found[0].text
 
 
@@ -132,7 +132,7 @@ def test_exactly_enough_memory_is_enough() -> None:
 def test_a_database_without_limit_counts_as_what_it_uses() -> None:
     builder = cluster(3).with_node_changed(3, memory_bytes=70 * MB)
     builder = builder.with_database(on=((1, 2),), memory_bytes=0, used_bytes=71 * MB)
-    assert refusal(copy_for_shard_1(builder)).nearest[0].code == Code.MEMORY
+    assert refusal(copy_for_shard_1(builder)).nearest[0].code == Code.INSUFFICIENT_MEMORY
     assert copy_for_shard_1(builder.with_server(1, used_memory_bytes=70 * MB).with_server(2, used_memory_bytes=70 * MB)) == 3
 
 
@@ -141,7 +141,7 @@ def test_a_copy_on_its_way_counts_at_its_target_before_its_record_exists() -> No
     builder = builder.with_database(on=((1, 2),)).with_database(on=((1, 2),))
     other = replace(relocation(3, 3), group_uid=GroupUid("2:1"), database_uid=DatabaseUid(2))
     assert copy_for_shard_1(builder) == 3
-    assert refusal(copy_for_shard_1(builder.with_move(other))).nearest[0].code == Code.MEMORY
+    assert refusal(copy_for_shard_1(builder.with_move(other))).nearest[0].code == Code.INSUFFICIENT_MEMORY
 
 
 def test_memory_of_a_copy_that_leaves_becomes_free_by_itself() -> None:
@@ -199,7 +199,7 @@ def test_free_memory_decides_when_the_policy_says_so() -> None:
     builder = builder.with_node_changed(3, memory_bytes=60 * MB)
     assert copy_for_shard_1(builder) == 3, "nothing reported: memory minus what is used"
     assert copy_for_shard_1(builder.with_free_memory(3, 50 * MB)) == 3
-    assert refusal(copy_for_shard_1(builder.with_free_memory(3, 49 * MB))).nearest[0].code == Code.MEMORY
+    assert refusal(copy_for_shard_1(builder.with_free_memory(3, 49 * MB))).nearest[0].code == Code.INSUFFICIENT_MEMORY
 
 
 def test_nodes_to_avoid_are_the_last_choice_but_a_choice() -> None:

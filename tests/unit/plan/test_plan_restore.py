@@ -6,10 +6,10 @@ from datetime import timedelta
 from shardwright.actions.maintenance_on import take_snapshot
 from shardwright.model.action import MoveKind, MoveState
 from shardwright.model.cluster import Snapshot
+from shardwright.model.codes import Code
 from shardwright.model.database import DatabaseStatus, ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.view import Delete
-from shardwright.plan.explain import Code
 from shardwright.plan.proposal import MoveProposal, ReturnPlan
 from shardwright.plan.restore import plan_restore
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
@@ -127,13 +127,13 @@ def test_a_copy_that_finds_no_room_is_named() -> None:
     builder = cluster(3).with_database(on=((1,),))
     gone = away(builder, 1, 3).with_node_changed(1, memory_bytes=0)
     found = plan_restore(gone.view, snapshot_of(builder))
-    assert [(u.shard_uid, u.reason.code) for u in found.unplaced] == [(101, Code.MEMORY)]
+    assert [(u.shard_uid, u.reason.code) for u in found.unplaced] == [(101, Code.INSUFFICIENT_MEMORY)]
 
 
 def test_a_role_waits_until_its_copy_is_in_sync() -> None:
     builder = with_primary(PAIR, 2)
     found = plan_restore(builder.with_server(1, is_link_up=False).view, snapshot_of(PAIR))
-    assert [r.code for r in found.waiting] == [Code.NOT_IN_SYNC]
+    assert [r.code for r in found.waiting] == [Code.REPLICA_NOT_IN_SYNC]
 
 
 def test_a_role_waits_for_the_move_that_brings_its_copy() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from shardwright.clock import SystemClock
 from shardwright.model.cluster import DaemonPresence, Leadership, Node, Policy
+from shardwright.model.codes import Code
 from shardwright.model.database import Shard
 from shardwright.model.ids import DatabaseUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.seen import Health, NodeSeen, ProcessSeen, ProcessState, ServerSeen
@@ -116,7 +117,7 @@ def test_it_reads_anew_after_a_compaction_and_notices_what_vanished() -> None:
         store = RestlessStore()
         other = replace(NODE, uid=NodeUid(2))
         await put(store, NODE, other)
-        store.failures = [Compacted("store_compacted", "told to"), StoreUnavailable("store_unavailable", "told to")]
+        store.failures = [Compacted(Code.STORE_COMPACTED, "told to"), StoreUnavailable(Code.STORE_UNAVAILABLE, "told to")]
         async with mirrored(store) as mirror:
             # Its watch has just failed; the next one finds that the deletion is no longer in the history.
             revision = await delete(store, keys.key_of(NODE))

@@ -2,6 +2,7 @@
 
 from shardwright.api.errors import Unavailable
 from shardwright.api.schemas.v1.waiting import waiting_json
+from shardwright.model.codes import Code
 from shardwright.model.database import Database, GroupPhase, SlotGroup
 from shardwright.model.ids import NodeUid
 from shardwright.model.liveness import has_ended
@@ -9,7 +10,7 @@ from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView
 from shardwright.plan.standing import has_left
 from shardwright.plan.waiting import waiting_of
-from shardwright.reconcile.troubles import STOPPING, TroubleCode
+from shardwright.reconcile.troubles import STOPPING
 
 
 def check_database(view: ClusterView, database: Database, *, with_replicas: bool = False) -> None:
@@ -37,7 +38,7 @@ def _check_troubles(view: ClusterView, database: Database) -> None:
     noted = view.troubles.get(database.uid)
     for reason in () if noted is None else noted.reasons:
         if reason.code in STOPPING:
-            is_port = reason.code == TroubleCode.ENDPOINT_CANNOT_LISTEN
+            is_port = reason.code == Code.ENDPOINT_CANNOT_LISTEN
             text = reason.text[:1].upper() + reason.text[1:]
             code = "bdb_unavailable_port_unbound" if is_port else "bdb_unavailable"
             raise Unavailable(code, f"{text}. Remedy: {reason.remedy}.")

@@ -16,6 +16,7 @@ from shardwright.api.services.preview import Preview, needs_help, plan_of, previ
 from shardwright.errors import Refusal, Rejected
 from shardwright.model.action import Action, ActionStatus
 from shardwright.model.cluster import Node
+from shardwright.model.codes import Code
 from shardwright.model.ids import ActionUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import Put
@@ -79,7 +80,7 @@ def explain(seen: Look, node_uid: NodeUid, word: str | None, raw: bytes = b"") -
     except Rejected as refused:
         if refused.refusal is not Refusal.CONFLICT:
             raise
-        busy = (Reason(refused.code, refused.text, Grade.SOFT_LIMIT, refused.remedy, node_uid=node_uid),)
+        busy = (Reason(Code.of(refused.code), refused.text, Grade.SOFT_LIMIT, refused.remedy, node_uid=node_uid),)
         unlocked = replace(seen, bare=lambda key: None)
         intent = node_actions.start(unlocked, node_uid, word, raw, uid=UID)
     found = preview(intent.answer, seen.view, intent.writes, seen.now)

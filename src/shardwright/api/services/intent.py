@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 from shardwright.api.deps import ApiContext
+from shardwright.model.codes import Code
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid
 from shardwright.model.seen import Sighting
@@ -55,7 +56,7 @@ async def look(context: ApiContext, *, by: str = "") -> Look:
         async with asyncio.timeout(FRESH_TIMEOUT_S):
             await context.mirror.fresh()
     except TimeoutError as e:
-        raise StoreUnavailable("store_unavailable", "the node's copy of the cluster's state is behind") from e
+        raise StoreUnavailable(Code.STORE_UNAVAILABLE, "the node's copy of the cluster's state is behind") from e
     mirror = context.mirror
     return Look(with_sightings(mirror.view()), mirror.bare, mirror.modified_at, context.clock.now(), by)
 

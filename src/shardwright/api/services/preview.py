@@ -28,12 +28,12 @@ from shardwright.model.action import (
     RemoveParameters,
     StepDownParameters,
 )
+from shardwright.model.codes import Code
 from shardwright.model.database import Database
 from shardwright.model.ids import MoveUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Write
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
-from shardwright.plan.explain import Code
 from shardwright.plan.forecast import NO_FORECAST, Forecast, forecast
 from shardwright.plan.proposal import MoveProposal, ReturnPlan
 from shardwright.plan.restore import plan_restore
@@ -114,7 +114,7 @@ class Preview:
 
 def needs_help(reason: Reason) -> bool:
     """Whether an action waits for it until somebody does something. Room that its own moves make comes by itself."""
-    return reason.grade is Grade.SOFT_LIMIT and bool(reason.remedy) and reason.code != Code.MEMORY
+    return reason.grade is Grade.SOFT_LIMIT and bool(reason.remedy) and reason.code != Code.INSUFFICIENT_MEMORY
 
 
 def preview(action: Action, view: ClusterView, writes: tuple[Write, ...], now: datetime) -> Preview:

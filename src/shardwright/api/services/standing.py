@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from shardwright.model.action import Action, ActionStatus, Move, MoveKind, MoveState
+from shardwright.model.codes import Code
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 
@@ -79,7 +80,7 @@ def _firm(reasons: Sequence[Reason]) -> bool:
     return any(r.grade is not Grade.SOFT_LIMIT for r in reasons)
 
 
-NO_LEADER: Final = "no_leader"
+NO_LEADER: Final = Code.NO_LEADER
 
 
 def _no_leader(view: ClusterView) -> Reason:

@@ -24,6 +24,7 @@ from shardwright.endpoint.protocol import (
     Target,
 )
 from shardwright.errors import Transient
+from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen
 from shardwright.testing.sim.clients import CALM, HOLD
@@ -69,7 +70,7 @@ class SimEndpointProcess:
         """Raises Transient for one that it does not serve."""
         served = self.endpoints.get(uid)
         if served is None:
-            raise Transient("endpoint_process_refused", f"endpoint {uid} is unknown here")
+            raise Transient(Code.ENDPOINT_PROCESS_REFUSED, f"endpoint {uid} is unknown here")
         return served
 
     def pass_along(self, uid: EndpointUid, to: "SimEndpointProcess") -> Callable[[Answer], None]:
@@ -90,7 +91,7 @@ class SimEndpointProcess:
             if not passing.is_over and self.world.loop.now < until:
                 self.world.loop.at(0.01, report, answer, process=self.process)
             elif passing.failure:
-                answer(Transient("endpoint_process_refused", passing.failure))
+                answer(Transient(Code.ENDPOINT_PROCESS_REFUSED, passing.failure))
             else:
                 answer(PassResult(passing.passed, served.seen().connections))
 
@@ -147,9 +148,9 @@ class SimEndpoints:
                 is_kept_back=name != "status" and self.world.keeps_back(name),
             )
         except Refused as e:
-            raise EndpointProcessEnded("endpoint_process_ended", f"the endpoint process of node {node} has ended") from e
+            raise EndpointProcessEnded(Code.ENDPOINT_PROCESS_ENDED, f"the endpoint process of node {node} has ended") from e
         except NoReply as e:
-            raise Transient("endpoint_process_silent", f"the endpoint process of node {node} does not answer") from e
+            raise Transient(Code.ENDPOINT_PROCESS_SILENT, f"the endpoint process of node {node} does not answer") from e
         if name != "status":
             self.world.command(self, None, f"{name} node {node}", "after")
             if not self.process.runs:
@@ -228,7 +229,7 @@ class SimEndpoints:
         def do(process: SimEndpointProcess) -> Callable[[Answer], None]:
             other = self.world.endpoint_process(to_node)
             if other is None or not other.process.runs or not self.world.network.passes(node, to_node):
-                raise Transient("endpoint_process_refused", "the other process does not take it")
+                raise Transient(Code.ENDPOINT_PROCESS_REFUSED, "the other process does not take it")
             return process.pass_along(endpoint, other)
 
         result: PassResult = await self._ask(node, do, name=f"pass {endpoint}", timeout_s=CALL_TIMEOUT_S + 0.3)

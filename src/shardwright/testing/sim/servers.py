@@ -12,6 +12,7 @@ from typing import Any
 
 from shardwright.clock import Clock
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
+from shardwright.model.codes import Code
 from shardwright.model.database import Persistence
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import Health, ServerSeen
@@ -43,7 +44,7 @@ class SimSession:
             if not servers.is_leader():
                 raise LostLeadership
             if not self.is_open:
-                raise Transient("server_session_ended", f"shard {self.target.shard_uid}: the session has ended")
+                raise Transient(Code.SERVER_SESSION_ENDED, f"shard {self.target.shard_uid}: the session has ended")
             world.command(servers, self.server, name, "before")
             server = self.server
 
@@ -52,7 +53,7 @@ class SimSession:
                     return
                 world.checker.commanded(server, servers.term, name)
                 if server.is_loading and name != "info":
-                    answer(Transient("server_busy", "loading"))
+                    answer(Transient(Code.SERVER_BUSY, "loading"))
                     return
                 result = do(server)
                 world.log(f"server {server.shard_uid}.{server.incarnation}: {name}", quiet=name == "info")
@@ -70,10 +71,10 @@ class SimSession:
                 )
             except NoReply as e:
                 self.is_open = False
-                raise OutcomeUnknown("server_no_answer", f"shard {self.target.shard_uid}: {name}: no answer") from e
+                raise OutcomeUnknown(Code.SERVER_NO_ANSWER, f"shard {self.target.shard_uid}: {name}: no answer") from e
             except Refused as e:
                 self.is_open = False
-                raise OutcomeUnknown("server_no_answer", f"shard {self.target.shard_uid}: {name}: it ended") from e
+                raise OutcomeUnknown(Code.SERVER_NO_ANSWER, f"shard {self.target.shard_uid}: {name}: it ended") from e
             world.command(servers, self.server, name, "after")
             if not servers.process.runs:
                 await asyncio.sleep(0)
@@ -105,14 +106,14 @@ class SimSession:
 
     async def apply(self, settings: ServerSettings) -> None:
         if not await self.call("apply", lambda s: s.apply(settings.persistence)):
-            raise Transient("server_saving", "its first snapshot is being written")
+            raise Transient(Code.SERVER_SAVING, "its first snapshot is being written")
 
     async def save(self, persistence: Persistence) -> None:
         if persistence is Persistence.DISABLED:
             return
         reply = await self.call("save", lambda s: s.begin_save())
         if not reply:
-            raise Permanent("server_refused", "a sync occupies it")
+            raise Permanent(Code.SERVER_REFUSED, "a sync occupies it")
 
 
 class SimServers:
@@ -213,13 +214,13 @@ class SimServers:
         try:
             await world.network.call(self.place, node, receiver, log_in, timeout_s=CALL_TIMEOUT_S)
         except (NoReply, Refused) as e:
-            raise Transient("server_unreachable", f"shard {target.shard_uid} cannot be reached") from e
+            raise Transient(Code.SERVER_UNREACHABLE, f"shard {target.shard_uid} cannot be reached") from e
         session = SimSession(self, target, found[-1], uid)
         await self.check_term()
         await session.call("end_sessions", lambda s: s.sessions.__setitem__(slice(None), [uid]))
         server = session.server
         if server.shard_uid != target.shard_uid or server.incarnation != target.incarnation:
-            raise Transient("server_is_another", "another server listens there")
+            raise Transient(Code.SERVER_IS_ANOTHER, "another server listens there")
         return session
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from shardwright.clock import Clock
+from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store.memory import MemoryStore, _Lease
 from shardwright.store.protocol import (
@@ -144,7 +145,7 @@ class StoreClient:
         try:
             return await self.network.call(self.place, STORE, lambda: self.store.process, execute, timeout_s=TIMEOUT_S)
         except (NoReply, Refused) as e:
-            raise StoreUnavailable("store_unavailable", "the store does not answer") from e
+            raise StoreUnavailable(Code.STORE_UNAVAILABLE, "the store does not answer") from e
 
     async def get(self, key: str) -> KeyValue | None:
         found: KeyValue | None = await self.ask(lambda: self.store.get(key))
@@ -197,12 +198,12 @@ class StoreClient:
 
     async def watch(self, prefix: str, *, from_revision: int) -> AsyncIterator[WatchBatch]:
         if not self.network.passes(self.place, STORE):
-            raise StoreUnavailable("store_unavailable", "the store does not answer")
+            raise StoreUnavailable(Code.STORE_UNAVAILABLE, "the store does not answer")
         watcher = Watcher(self, prefix, from_revision)
         try:
             while True:
                 if watcher.is_broken:
-                    raise StoreUnavailable("store_watch_broken", "the watch broke")
+                    raise StoreUnavailable(Code.STORE_UNAVAILABLE, "the watch broke")
                 if watcher.wanted > watcher.known:
                     watcher.future = self.loop.create_future()
                     await watcher.future

@@ -5,6 +5,7 @@ from typing import Any
 
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader import handoff
+from shardwright.model.codes import Code
 from shardwright.reconcile import group as groups
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
@@ -33,7 +34,7 @@ def forgets_the_hard_fence() -> Sequence[Patch]:
         self.probe("handoff:fence:after")
         attempt.fenced = await old.info()
         self.probe("handoff:compare:before")
-        attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, "replica_lags_fenced", "lags")
+        attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, Code.REPLICA_LAGS_FENCED, "lags")
         self.probe("handoff:compare:after")
 
     return [(handoff.Handoffs, "_fence", fence)]
@@ -48,7 +49,7 @@ def fences_without_pausing_and_reads_the_offset_before() -> Sequence[Patch]:
         self.probe("handoff:fence:before")
         await old.fence()
         self.probe("handoff:fence:after")
-        attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, "replica_lags_fenced", "lags")
+        attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, Code.REPLICA_LAGS_FENCED, "lags")
 
     return [(handoff.Handoffs, "_fence", fence)]
 

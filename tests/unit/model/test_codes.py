@@ -1,0 +1,30 @@
+"""The catalogue of codes: complete, unambiguous, and nothing in it that the product does not say."""
+
+import re
+from pathlib import Path
+
+from shardwright.model.codes import Code
+
+SOURCE = Path(__file__).parents[3] / "src" / "shardwright"
+ELSEWHERE = {Code.NODE_ACTION_IN_PROGRESS, Code.REMOVE_IN_PROGRESS, Code.SERVER_BINARY_MISSING, Code.SERVER_BINARY_UNUSABLE}
+"""Raised as a rejection, which names its code by its text."""
+
+
+def test_a_codes_name_is_its_value() -> None:
+    for code in Code:
+        assert code.name.lower() == code
+        assert Code.of(str(code)) is code
+
+
+def test_every_code_says_what_it_means() -> None:
+    for code in Code:
+        assert re.fullmatch(r"[A-Z].*\.", code.meaning), code
+        assert not code.remedy or re.fullmatch(r"[a-z`].*[^.]", code.remedy), code
+    assert len({code.meaning for code in Code}) == len(Code)
+
+
+def test_every_code_is_used() -> None:
+    files = [p for p in SOURCE.rglob("*.py") if "testing" not in p.parts and p.name != "codes.py"]
+    text = "\n".join(p.read_text() for p in files)
+    unused = {code for code in Code if not re.search(rf"\bCode\.{code.name}\b", text)}
+    assert unused == ELSEWHERE
