@@ -21,6 +21,7 @@ from shardwright.api.openapi import describe
 from shardwright.api.permissions import ALL_PERMISSIONS, PERMISSIONS
 from shardwright.model.account import ManagementRole
 from shardwright.model.codes import Code
+from shardwright.model.event import EventKind
 from shardwright.model.liveness import TABLE, Proof, Silence, Verdict
 from shardwright.model.seen import Health, ProcessState, Sighting
 
@@ -38,6 +39,7 @@ def pages() -> dict[str, str]:
         "errors.md": _errors(),
         "liveness.md": _liveness(),
         "codes.md": _reasons(),
+        "events.md": _events(),
     }
 
 
@@ -96,6 +98,18 @@ def _reasons() -> str:
         "| code | meaning | remedy |\n",
         "| --- | --- | --- |\n",
         *(f"| `{code}` | {code.meaning} | {code.remedy} |\n" for code in Code),
+    ]
+    return "".join(lines)
+
+
+def _events() -> str:
+    lines = [
+        _NOTE,
+        "# Kinds of events\n\n",
+        "What `GET /v1/logs` and `shardwright events` show.\n\n",
+        "| kind | meaning |\n",
+        "| --- | --- |\n",
+        *(f"| `{kind}` | {kind.meaning} |\n" for kind in EventKind),
     ]
     return "".join(lines)
 

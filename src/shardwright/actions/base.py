@@ -14,7 +14,7 @@ from shardwright.actions.turn import Turn, holds, own_moves
 from shardwright.model.action import Action, ActionName, ActionStatus, Move
 from shardwright.model.codes import Code
 from shardwright.model.decision import NOTHING, Decision
-from shardwright.model.event import Severity
+from shardwright.model.event import EventKind, Severity
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 
@@ -33,7 +33,7 @@ def decide_action(action: Action, view: ClusterView, now: datetime) -> Decision:
         case ActionStatus.QUEUED:
             turn.become(ActionStatus.STARTING)
             turn.change(started_at=now)
-            turn.event("node_action_started", Severity.INFO, f"{action.name} of node {action.node_uid} started")
+            turn.event(EventKind.NODE_ACTION_STARTED, Severity.INFO, f"{action.name} of node {action.node_uid} started")
         case ActionStatus.STARTING | ActionStatus.RUNNING if is_cancel_wanted:
             turn.become(ActionStatus.CANCELLING)
             turn.begin_step("cancel")

@@ -15,7 +15,7 @@ from shardwright.model.codes import Code
 from shardwright.model.commands import HandOff, PassEndpoint, SaveNow
 from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import EndpointUid, ShardUid
 from shardwright.model.liveness import has_ended, has_ended_after_start
 from shardwright.model.reason import Grade, Reason
@@ -473,7 +473,9 @@ def _ended_clients(
     if not ended:
         return ()
     text = f"endpoint {endpoint_uid} left node {move.from_node}; ended what could not be passed on: {', '.join(ended)}"
-    event = Event(now, "clients_ended", Severity.WARNING, text, database_uid=move.database_uid, action_uid=move.action_uid)
+    event = Event(
+        now, EventKind.CLIENTS_ENDED, Severity.WARNING, text, database_uid=move.database_uid, action_uid=move.action_uid
+    )
     return (Put(event),)
 
 

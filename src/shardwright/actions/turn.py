@@ -26,7 +26,7 @@ from shardwright.model.cluster import Node
 from shardwright.model.codes import Code
 from shardwright.model.commands import Command, YieldLeadership
 from shardwright.model.decision import Decision
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
@@ -139,7 +139,7 @@ class Turn:
         """Look again at this time at the latest."""
         self._wake_at = at if self._wake_at is None else min(self._wake_at, at)
 
-    def event(self, kind: str, severity: Severity, text: str) -> None:
+    def event(self, kind: EventKind, severity: Severity, text: str) -> None:
         """Append to the log."""
         event = Event(self.now, kind, severity, text, self.node_uid, None, self.action.uid, self.action.requested_by)
         self._writes.append(Put(event))
@@ -199,7 +199,11 @@ class Turn:
         kept = _bounded(reasons)
         message = _message(text, kept)
         self.change(ended_at=self.now, error_code=code, error_message=message, reasons=kept)
-        kind = "cluster_node_remove_failed" if self.action.name == ActionName.REMOVE else "cluster_node_operation_failed"
+        kind = (
+            EventKind.CLUSTER_NODE_REMOVE_FAILED
+            if self.action.name == ActionName.REMOVE
+            else EventKind.CLUSTER_NODE_OPERATION_FAILED
+        )
         self.event(kind, Severity.ERROR, f"{_title(self.action)} failed: {message}")
 
     def cancelled(self, *, reasons: Iterable[Reason] = ()) -> None:
@@ -208,7 +212,7 @@ class Turn:
         self.become(ActionStatus.CANCELLED)
         self.change(ended_at=self.now, reasons=_bounded(reasons))
         is_removal = self.action.name == ActionName.REMOVE
-        kind = "cluster_node_remove_abort_completed" if is_removal else "cluster_node_operation_failed"
+        kind = EventKind.CLUSTER_NODE_REMOVE_ABORT_COMPLETED if is_removal else EventKind.CLUSTER_NODE_OPERATION_FAILED
         self.event(kind, Severity.INFO if is_removal else Severity.WARNING, f"{_title(self.action)} was {_how(self.action)}")
 
     def yields(self) -> bool:
@@ -383,7 +387,7 @@ class _Starter:
             planned = target.endpoint_uid if target.shard_uid is None else target.shard_uid
             if planned == proposal.subject and target.to_node != proposal.to_node and proposal.kind != MoveKind.HANDOFF:
                 text = f"{_subject_name(proposal)} goes to node {proposal.to_node}, not {target.to_node} as planned"
-                self.turn.event("node_action_plan_changed", Severity.WARNING, text)
+                self.turn.event(EventKind.NODE_ACTION_PLAN_CHANGED, Severity.WARNING, text)
 
     def _attempts(self, proposal: MoveProposal) -> list[Move]:
         return self.failed.get((proposal.kind, proposal.subject), [])
@@ -465,8 +469,8 @@ def _title(action: Action) -> str:
 
 
 _COMPLETED_KINDS = {
-    ActionName.REMOVE: "cluster_node_remove_completed",
-    ActionName.MAINTENANCE_ON: "node_maintenance_on_completed",
-    ActionName.MAINTENANCE_OFF: "node_maintenance_off_completed",
-    ActionName.STEP_DOWN: "node_step_down_completed",
+    ActionName.REMOVE: EventKind.CLUSTER_NODE_REMOVE_COMPLETED,
+    ActionName.MAINTENANCE_ON: EventKind.NODE_MAINTENANCE_ON_COMPLETED,
+    ActionName.MAINTENANCE_OFF: EventKind.NODE_MAINTENANCE_OFF_COMPLETED,
+    ActionName.STEP_DOWN: EventKind.NODE_STEP_DOWN_COMPLETED,
 }

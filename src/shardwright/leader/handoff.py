@@ -22,7 +22,7 @@ from shardwright.leader.targets import endpoint_target, server_target
 from shardwright.model.action import Evidence, Move, MoveState
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ServerSeen
@@ -408,7 +408,7 @@ def _event(attempt: Attempt, evidence: Evidence, now: datetime, move: Move | Non
     )
     return Event(
         now,
-        "handoff" if is_proven else "handoff_unverified",
+        EventKind.HANDOFF if is_proven else EventKind.HANDOFF_UNVERIFIED,
         Severity.INFO if is_proven else Severity.ERROR,
         text if is_proven else f"{text}; its replication history does not continue the old one's",
         node_uid=attempt.new_shard.node_uid,

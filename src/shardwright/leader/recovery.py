@@ -18,7 +18,7 @@ from shardwright.leader.probe import step
 from shardwright.leader.targets import server_target
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Handoff, Shard, SlotGroup
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import GroupUid
 from shardwright.model.liveness import has_ended_after_start
 from shardwright.model.reason import Grade, Reason
@@ -133,7 +133,7 @@ class Recoveries:
 
     async def _commit_group(self, group: SlotGroup, writes: tuple[Write, ...], text: str) -> None:
         event = Event(
-            self._handoffs.clock.now(), "handoff_recovery", Severity.WARNING, text, database_uid=group.database_uid
+            self._handoffs.clock.now(), EventKind.HANDOFF_RECOVERY, Severity.WARNING, text, database_uid=group.database_uid
         )
 
         def build(view: ClusterView) -> Sequence[Write]:

@@ -22,7 +22,7 @@ from shardwright.local.tls import ensure_certificate
 from shardwright.model.account import ManagementRole, User
 from shardwright.model.cluster import Cluster, Counters, Node, Policy
 from shardwright.model.database import ServerKind
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, UserUid
 from shardwright.passwords import hash_password
 from shardwright.server.binaries import ServerBinary, find_server
@@ -235,7 +235,7 @@ def _first_transaction(checked: Checked, now: datetime) -> Transaction:
         created_at=now,
         password_changed_at=now,
     )
-    event = Event(now, "cluster_created", Severity.INFO, f"a local cluster of {len(nodes)} nodes was created")
+    event = Event(now, EventKind.CLUSTER_CREATED, Severity.INFO, f"a local cluster of {len(nodes)} nodes was created")
     made: list[keys.StoredRecord] = [cluster, Policy(), Counters(next_node=len(nodes) + 1, next_user=2), *nodes, user]
     return Transaction(
         (ModifiedAt(keys.CLUSTER, 0),),

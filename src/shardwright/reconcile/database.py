@@ -20,7 +20,7 @@ from shardwright.model.database import (
     SlotGroup,
 )
 from shardwright.model.decision import NOTHING, Decision
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointState, Health, ProcessState
@@ -60,7 +60,7 @@ def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
     if isinstance(placed, Unplaceable):
         text = "; ".join(r.text for r in placed.reasons) or "no node has room"
         failed = replace(database, status=DatabaseStatus.CREATION_FAILED, failure=text, changed_at=now, action_uid=None)
-        event = Event(now, "bdb_creation_failed", Severity.ERROR, text, database_uid=database.uid)
+        event = Event(now, EventKind.BDB_CREATION_FAILED, Severity.ERROR, text, database_uid=database.uid)
         return Decision(writes=(Put(failed), Put(event)), reasons=placed.reasons)
     writes: list[Write] = []
     for number, nodes in enumerate(placed.groups, start=1):
@@ -92,7 +92,7 @@ def _go_on_creating(database: Database, view: ClusterView, now: datetime) -> Dec
             *(Delete(e) for e in view.endpoints_of(database.uid)),
             *(Delete(g) for g in view.groups_of(database.uid)),
             *(Put(replace(s, wanted=ShardWanted.GONE)) for s in _shards(database, view)),
-            Put(Event(now, "bdb_creation_moved", Severity.WARNING, text, database_uid=database.uid)),
+            Put(Event(now, EventKind.BDB_CREATION_MOVED, Severity.WARNING, text, database_uid=database.uid)),
         )
     )
 
@@ -186,7 +186,7 @@ def _settle(database: Database, view: ClusterView, now: datetime) -> Decision:
         return Decision(reasons=reasons)
     was_new = database.status is DatabaseStatus.PENDING
     settled = replace(database, status=DatabaseStatus.ACTIVE, changed_at=now, action_uid=None)
-    kind, text = ("bdb_created", "was created") if was_new else ("bdb_updated", "was changed")
+    kind, text = (EventKind.BDB_CREATED, "was created") if was_new else (EventKind.BDB_UPDATED, "was changed")
     event = Event(now, kind, Severity.INFO, f"database {database.name} {text}", database_uid=database.uid)
     return Decision(writes=(Put(settled), Put(event)))
 
@@ -255,7 +255,9 @@ def _delete(database: Database, view: ClusterView, now: datetime) -> Decision:
     if len(deleted) < len(shards):
         return Decision(writes=deleted)
     secrets = view.secrets.get(database.uid)
-    event = Event(now, "bdb_deleted", Severity.INFO, f"database {database.name} was deleted", database_uid=database.uid)
+    event = Event(
+        now, EventKind.BDB_DELETED, Severity.INFO, f"database {database.name} was deleted", database_uid=database.uid
+    )
     return Decision(
         writes=(
             *deleted,

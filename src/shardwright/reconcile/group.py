@@ -12,7 +12,7 @@ from shardwright.model.action import MoveState
 from shardwright.model.commands import ApplySettings, Attach, Command, EndStuckServer, Open, Promote, RecoverHandoff
 from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
@@ -113,7 +113,7 @@ def _replace_primary(
     text = (
         f"the primary of slot group {group.uid} is gone and no live replica is in sync; its copies are started and compared"
     )
-    event = Event(now, "group_start_over", Severity.ERROR, text, database_uid=group.database_uid)
+    event = Event(now, EventKind.GROUP_START_OVER, Severity.ERROR, text, database_uid=group.database_uid)
     return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING, starting_since=now)), Put(event)))
 
 

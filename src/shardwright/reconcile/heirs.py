@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Role, Shard, SlotGroup
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.liveness import Ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Put, Write
@@ -44,7 +44,7 @@ def fail_over(group: SlotGroup, heir: Shard, primary: Copy | None, now: datetime
     return (
         Put(group.led_by(heir.uid, generation, GroupPhase.SERVING)),
         Put(replace(heir, in_sync_generation=generation)),
-        Put(Event(now, "failover", Severity.WARNING, text, node_uid=heir.node_uid, database_uid=group.database_uid)),
+        Put(Event(now, EventKind.FAILOVER, Severity.WARNING, text, node_uid=heir.node_uid, database_uid=group.database_uid)),
     )
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, Endpoint
 from shardwright.model.decision import Decision
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import MoveUid, NodeUid
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView, Put, Write
@@ -95,5 +95,7 @@ def _begin(endpoint: Endpoint, target: NodeUid, number: int, now: datetime) -> t
         state_since=now,
     )
     text = f"node {source} serves endpoint {endpoint.uid} no more: node {target} shall serve it"
-    event = Event(now, "endpoint_rebind", Severity.WARNING, text, node_uid=target, database_uid=endpoint.database_uid)
+    event = Event(
+        now, EventKind.ENDPOINT_REBIND, Severity.WARNING, text, node_uid=target, database_uid=endpoint.database_uid
+    )
     return (Put(move), Put(event))

@@ -22,7 +22,7 @@ from shardwright.model.action import (
 )
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import MoveUid, NodeUid
 from shardwright.model.liveness import has_ended, has_ended_after_start
 from shardwright.model.reason import Reason
@@ -133,7 +133,7 @@ def _withdraw(view: ClusterView, now: datetime) -> tuple[Write, ...]:
         why = _not_wanted(move, view)
         if why:
             text = f"rebuilding shard {move.shard_uid} on node {move.to_node} is taken back: {why}"
-            event = Event(now, "replica_rebuild_withdrawn", Severity.INFO, text, move.to_node, move.database_uid)
+            event = Event(now, EventKind.REPLICA_REBUILD_WITHDRAWN, Severity.INFO, text, move.to_node, move.database_uid)
             writes += [Put(replace(move, is_cancel_wanted=True)), Put(event)]
     return tuple(writes)
 
@@ -212,7 +212,7 @@ def _begin(one: _Lost, target: NodeUid, view: ClusterView, now: datetime) -> tup
         bytes_total=0 if seen is None else seen.used_memory_bytes,
     )
     text = f"shard {shard.uid} on node {shard.node_uid} is missing since {shard.missing_since}: rebuilt on node {target}"
-    event = Event(now, "replica_rebuild", Severity.WARNING, text, node_uid=target, database_uid=one.database.uid)
+    event = Event(now, EventKind.REPLICA_REBUILD, Severity.WARNING, text, node_uid=target, database_uid=one.database.uid)
     return (Put(move), Put(event))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from shardwright.model.database import Shard, StartWith
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Put, Write
@@ -69,13 +69,16 @@ def _started(copy: Copy, view: ClusterView, now: datetime, load: StartWith) -> S
 
 def _event(copy: Copy, started: Shard, now: datetime) -> Event:
     what = f"shard {started.uid} on node {started.node_uid}"
-    kind, text = "shard_restart", f"{what} is started again ({copy.text or 'gone'})"
+    kind, text = EventKind.SHARD_RESTART, f"{what} is started again ({copy.text or 'gone'})"
     if copy.damage is not None and started.starts_with is StartWith.NOTHING:
-        kind = "shard_files_put_aside"
+        kind = EventKind.SHARD_FILES_PUT_ASIDE
         text = f"{what} is filled anew by its primary: {DAMAGES[copy.damage]} ({copy.text}); its files are kept in its "
         text += f"directory as damaged-{started.incarnation}"
     elif started.starts_with is StartWith.CUT_FILES:
-        kind, text = "shard_files_cut", f"{what} is started without the damaged end of its append-only file ({copy.text})"
+        kind, text = (
+            EventKind.SHARD_FILES_CUT,
+            f"{what} is started without the damaged end of its append-only file ({copy.text})",
+        )
     return Event(now, kind, Severity.WARNING, text, node_uid=started.node_uid, database_uid=started.database_uid)
 
 

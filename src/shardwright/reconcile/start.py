@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from shardwright.model.action import MoveKind
 from shardwright.model.database import Damage, Database, GroupPhase, Persistence, Shard, ShardWanted, SlotGroup, StartWith
 from shardwright.model.decision import Decision
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Put, Write
@@ -80,7 +80,7 @@ def _fail_over_in_strict_mode(group: SlotGroup, heir: Shard, now: datetime) -> t
     opened = group.led_by(heir.uid, group.generation + 1, GroupPhase.SERVING)
     text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, which does not come back: "
     text += "its file holds all that was acknowledged in strict mode"
-    event = Event(now, "failover", Severity.WARNING, text, heir.node_uid, group.database_uid)
+    event = Event(now, EventKind.FAILOVER, Severity.WARNING, text, heir.node_uid, group.database_uid)
     return (Put(opened), Put(_as_primary(heir, opened)), Put(event))
 
 
@@ -97,7 +97,7 @@ def _with_wish(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple[Slo
         return group, ()
     given_up = replace(group, start_from=None)
     text = f"the damaged end of shard {wish.shard.uid} on node {wish.shard.node_uid} could not be cut: {wish.text}"
-    event = Event(now, "group_start_failed", Severity.ERROR, text, wish.shard.node_uid, group.database_uid)
+    event = Event(now, EventKind.GROUP_START_FAILED, Severity.ERROR, text, wish.shard.node_uid, group.database_uid)
     return given_up, (Put(given_up), Put(event))
 
 
@@ -109,7 +109,7 @@ def _go_on_with(told: Copy, group: SlotGroup, now: datetime) -> Decision:
     text = f"slot group {group.uid} goes on with shard {shard.uid} on node {shard.node_uid}, as was asked for"
     text += f"; it waited because {given_up}" if given_up else ""
     text += f"; {told.text}" if told.text else ""
-    event = Event(now, "group_started_from_copy", Severity.WARNING, text, shard.node_uid, group.database_uid)
+    event = Event(now, EventKind.GROUP_STARTED_FROM_COPY, Severity.WARNING, text, shard.node_uid, group.database_uid)
     return Decision(writes=(Put(opened), Put(_as_primary(shard, opened)), Put(event)))
 
 
@@ -127,7 +127,7 @@ def _note_waits(
     if group.waits_for or not firm:
         return (noted,), None
     text = f"database {database.name} waits: {'; '.join(r.text for r in firm)}"
-    return (noted, Put(Event(now, "group_waits", Severity.ERROR, text, firm[0].node_uid, database.uid))), None
+    return (noted, Put(Event(now, EventKind.GROUP_WAITS, Severity.ERROR, text, firm[0].node_uid, database.uid))), None
 
 
 def _with_way_out(reason: Reason, database: Database, copies: list[Copy]) -> Reason:

@@ -23,7 +23,7 @@ from shardwright.model.database import (
     SlotGroup,
 )
 from shardwright.model.decision import NOTHING, Decision
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import DatabaseUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointState, Health, ProcessState, ServerSeen, ServerTrouble
@@ -73,13 +73,13 @@ def _events(database: Database, before: tuple[Reason, ...], after: tuple[Reason,
     for reason in (r for r in after if _subject(r) not in old):
         severity = Severity.ERROR if reason.code in STOPPING else Severity.WARNING
         remedy = f"; remedy: {reason.remedy}" if reason.remedy else ""
-        yield _event("bdb_trouble_began", severity, f"database {database.name}: {reason.text}{remedy}", reason, now)
+        yield _event(EventKind.BDB_TROUBLE_BEGAN, severity, f"database {database.name}: {reason.text}{remedy}", reason, now)
     for reason in (r for r in before if _subject(r) not in new):
         text = f"database {database.name}: no more: {reason.text}"
-        yield _event("bdb_trouble_ended", Severity.INFO, text, reason, now)
+        yield _event(EventKind.BDB_TROUBLE_ENDED, Severity.INFO, text, reason, now)
 
 
-def _event(kind: str, severity: Severity, text: str, reason: Reason, now: datetime) -> Put:
+def _event(kind: EventKind, severity: Severity, text: str, reason: Reason, now: datetime) -> Put:
     extra: dict[str, object] = {"code": str(reason.code)}
     if reason.shard_uid is not None:
         extra["shard_uid"] = str(reason.shard_uid)

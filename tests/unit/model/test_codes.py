@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from shardwright.model.codes import Code
+from shardwright.model.event import EventKind
 
 SOURCE = Path(__file__).parents[3] / "src" / "shardwright"
 ELSEWHERE = {Code.NODE_ACTION_IN_PROGRESS, Code.REMOVE_IN_PROGRESS, Code.SERVER_BINARY_MISSING, Code.SERVER_BINARY_UNUSABLE}
@@ -28,3 +29,16 @@ def test_every_code_is_used() -> None:
     text = "\n".join(p.read_text() for p in files)
     unused = {code for code in Code if not re.search(rf"\bCode\.{code.name}\b", text)}
     assert unused == ELSEWHERE
+
+
+def test_every_kind_of_event_says_what_it_means_and_is_used() -> None:
+    files = [p for p in SOURCE.rglob("*.py") if "testing" not in p.parts and p.name != "event.py"]
+    text = "\n".join(p.read_text() for p in files)
+    made = {
+        kind for kind in EventKind if re.fullmatch(r"(maintenance_on|maintenance_off|step_down)(_cancel)?_request", kind)
+    }
+    for kind in EventKind:
+        assert kind.name.lower() == kind
+        assert re.fullmatch(r"[A-Z].*\.", kind.meaning), kind
+        assert kind in made or re.search(rf"\bEventKind\.{kind.name}\b", text), kind
+    assert len({kind.meaning for kind in EventKind}) == len(EventKind)

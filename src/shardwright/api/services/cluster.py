@@ -8,7 +8,7 @@ from shardwright.api.codes import invalid, not_acceptable, not_found
 from shardwright.api.schemas.v1 import cluster as wire
 from shardwright.api.services.intent import Intent, Look, audit
 from shardwright.model.cluster import Cluster, Policy
-from shardwright.model.event import Event
+from shardwright.model.event import Event, EventKind
 from shardwright.model.view import ClusterView, Put
 
 LOGS_MAX = 10_000
@@ -47,7 +47,9 @@ def change_options(seen: Look, given: dict[str, object], *, is_dry_run: bool = F
     if not writes or is_dry_run:
         return Intent(new)
     what = ", ".join(sorted(key for key in given if key in wire.CHANGEABLE_OPTIONS))
-    return Intent(new, (*writes, audit(seen, "cluster_options_changed", f"options of the cluster were changed: {what}")))
+    return Intent(
+        new, (*writes, audit(seen, EventKind.CLUSTER_OPTIONS_CHANGED, f"options of the cluster were changed: {what}"))
+    )
 
 
 def _checked_alerts(value: object) -> dict[str, object]:
@@ -73,7 +75,7 @@ def change_policy(seen: Look, given: dict[str, object]) -> Intent[Policy]:
     if new == old:
         return Intent(old)
     what = ", ".join(sorted(key for key in given if key in defaults))
-    return Intent(new, (Put(new), audit(seen, "cluster_policy_changed", f"the policy was changed: {what}")))
+    return Intent(new, (Put(new), audit(seen, EventKind.CLUSTER_POLICY_CHANGED, f"the policy was changed: {what}")))
 
 
 def _with_policy(policy: Policy, key: str, value: object) -> Policy:

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from shardwright.api.deps import ApiContext
 from shardwright.model.codes import Code
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid
 from shardwright.model.seen import Sighting
 from shardwright.model.view import ClusterView, Put, Write
@@ -92,7 +92,7 @@ async def submit(context: ApiContext, by: str, decide: Callable[[Look], Intent[A
 
 def audit(
     seen: Look,
-    kind: str,
+    kind: EventKind,
     text: str,
     *,
     node_uid: NodeUid | None = None,

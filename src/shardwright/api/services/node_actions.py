@@ -12,13 +12,14 @@ from shardwright.api.schemas.v1.parameters import parameters_of
 from shardwright.api.services.intent import Intent, Look, audit
 from shardwright.api.services.preview import preview
 from shardwright.model.action import Action, ActionName, ActionStatus
+from shardwright.model.event import EventKind
 from shardwright.model.ids import ActionUid, NodeUid
 from shardwright.model.view import Put, Write
 from shardwright.store import keys
 from shardwright.store.protocol import Compare, DeleteKey, ModifiedAt, Operation, PutKey
 
-_REQUEST_EVENTS = {ActionName.REMOVE: "node_remove_request"}
-_CANCEL_EVENTS = {ActionName.REMOVE: "node_abort_remove_request"}
+_REQUEST_EVENTS = {ActionName.REMOVE: EventKind.NODE_REMOVE_REQUEST}
+_CANCEL_EVENTS = {ActionName.REMOVE: EventKind.NODE_ABORT_REMOVE_REQUEST}
 
 
 def start(seen: Look, node_uid: NodeUid, word: str, raw: bytes, *, uid: ActionUid) -> Intent[Action]:
@@ -34,7 +35,7 @@ def start(seen: Look, node_uid: NodeUid, word: str, raw: bytes, *, uid: ActionUi
     parameters = parameters_of(name, raw, databases=view.databases)
     _refuse_conflicts(seen, node_uid, name)
     action = Action(uid, name, node_uid, parameters, ActionStatus.QUEUED, seen.now, seen.by)
-    kind = _REQUEST_EVENTS.get(name, f"{name}_request")
+    kind = _REQUEST_EVENTS.get(name) or EventKind.of(f"{name}_request")
     text = f"{action_name(name)} of node {node_uid} was asked for"
     writes: list[Write] = [Put(action), audit(seen, kind, text, node_uid=node_uid, action_uid=uid)]
     lock = keys.node_lock_key(node_uid)
@@ -155,7 +156,7 @@ def cancel_or_forget(seen: Look, node_uid: NodeUid, word: str, *, mode: str | No
         return Intent(shown)
     asked_at = action.cancel_requested_at or seen.now
     wish = replace(action, cancel_requested_at=asked_at, cancel_requested_by=seen.by, is_undo_wanted=undoes)
-    kind = _CANCEL_EVENTS.get(action.name, f"{action.name}_cancel_request")
+    kind = _CANCEL_EVENTS.get(action.name) or EventKind.of(f"{action.name}_cancel_request")
     text = f"{action_name(action.name)} of node {node_uid} shall {'be undone' if undoes else 'stop'}"
     event = audit(seen, kind, text, node_uid=node_uid, action_uid=action.uid)
     return Intent(replace(wish, status=ActionStatus.CANCELLING), (Put(wish), event))
@@ -164,5 +165,5 @@ def cancel_or_forget(seen: Look, node_uid: NodeUid, word: str, *, mode: str | No
 def _forget(seen: Look, action: Action) -> Intent[Action]:
     pointer = keys.last_action_key(action.node_uid, action.name)
     text = f"the result of {action_name(action.name)} of node {action.node_uid} was forgotten"
-    event = audit(seen, "node_action_forgotten", text, node_uid=action.node_uid, action_uid=action.uid)
+    event = audit(seen, EventKind.NODE_ACTION_FORGOTTEN, text, node_uid=action.node_uid, action_uid=action.uid)
     return Intent(action, (event,), (ModifiedAt(pointer, seen.modified_at(pointer)),), (DeleteKey(pointer),))

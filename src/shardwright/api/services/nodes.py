@@ -10,6 +10,7 @@ from shardwright.api.schemas.v1.requests import NewNodeBody, NodeBody
 from shardwright.api.schemas.v1.shards import shown
 from shardwright.api.services.intent import Intent, Look, audit
 from shardwright.model.cluster import MAINTENANCE_SNAPSHOT_PREFIX, Node, Snapshot
+from shardwright.model.event import EventKind
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView, Delete, Put
 from shardwright.store import keys
@@ -37,7 +38,7 @@ def add(seen: Look, body: NewNodeBody) -> Intent[Node]:
     address = _checked_address(view, body.addr) if body.addr is not None else _next_address(view, uid)
     node = Node(uid, address, seen.now, rack=body.rack_id or "", memory_bytes=memory)
     counters = replace(view.counters, next_node=uid + 1)
-    event = audit(seen, "node_add_request", f"node {uid} at {address} was asked for", node_uid=uid)
+    event = audit(seen, EventKind.NODE_ADD_REQUEST, f"node {uid} at {address} was asked for", node_uid=uid)
     return Intent(node, (Put(node), Put(counters), event))
 
 
@@ -86,7 +87,7 @@ def change(seen: Look, uid: NodeUid, body: NodeBody) -> Intent[Node]:
     if changed == node:
         return Intent(node)
     what = ", ".join(sorted(key for key, value in body.model_dump().items() if value is not None))
-    event = audit(seen, "node_change_request", f"node {uid} was changed: {what}", node_uid=uid)
+    event = audit(seen, EventKind.NODE_CHANGE_REQUEST, f"node {uid} was changed: {what}", node_uid=uid)
     return Intent(changed, (Put(changed), event))
 
 
@@ -138,7 +139,7 @@ def take_snapshot(seen: Look, uid: NodeUid, name: str) -> Intent[Snapshot]:
     if (uid, name) in view.snapshots:
         raise conflict("snapshot_exists", f"Node {uid} has a snapshot {name!r} already.")
     taken = snapshot_now(view, uid, name=name, now=seen.now)
-    event = audit(seen, "node_snapshot_created", f"snapshot {name} of node {uid} was taken", node_uid=uid)
+    event = audit(seen, EventKind.NODE_SNAPSHOT_CREATED, f"snapshot {name} of node {uid} was taken", node_uid=uid)
     key = keys.key_of(node)
     return Intent(taken, (Put(taken), event), (ModifiedAt(key, seen.modified_at(key)),))
 
@@ -150,5 +151,5 @@ def delete_snapshot(seen: Look, uid: NodeUid, name: str) -> Intent[Snapshot]:
         raise forbidden(
             "maintenance_snapshot", "maintenance_off deletes maintenance snapshots; they cannot be deleted by hand."
         )
-    event = audit(seen, "node_snapshot_deleted", f"snapshot {name} of node {uid} was deleted", node_uid=uid)
+    event = audit(seen, EventKind.NODE_SNAPSHOT_DELETED, f"snapshot {name} of node {uid} was deleted", node_uid=uid)
     return Intent(found, (Delete(found), event))

@@ -10,13 +10,13 @@ from shardwright.api.schemas.v1.requests import StartBody
 from shardwright.api.services.databases import database_of
 from shardwright.api.services.intent import Intent, Look, audit
 from shardwright.model.database import Damage, Database, DatabaseStatus, GroupPhase, Shard, SlotGroup, StartWith
-from shardwright.model.event import Severity
+from shardwright.model.event import EventKind, Severity
 from shardwright.model.ids import DatabaseUid, ShardUid
 from shardwright.model.view import ClusterView, Put
 from shardwright.plan.standing import has_left
 from shardwright.plan.waiting import CopyState, copy_state, damage_of, standing_of_copy
 
-START_EVENT = "bdb_start_from_copy_request"
+START_EVENT = EventKind.BDB_START_FROM_COPY_REQUEST
 
 
 def start(seen: Look, uid: DatabaseUid, body: StartBody) -> Intent[Database]:

@@ -12,6 +12,7 @@ from shardwright.api.schemas.v1.requests import UserBody
 from shardwright.api.schemas.v1.users import ROLES, UID_OF_ROLE
 from shardwright.api.services.intent import Intent, Look, audit
 from shardwright.model.account import ManagementRole, User
+from shardwright.model.event import EventKind
 from shardwright.model.ids import UserUid
 from shardwright.model.view import ClusterView, Delete, Put
 from shardwright.store import keys
@@ -99,7 +100,7 @@ def create(seen: Look, body: UserBody, caller: User, *, password_hash: str) -> I
         (
             Put(user),
             Put(replace(counters, next_user=uid + 1)),
-            audit(seen, "user_created", f"user {email} ({role}) was created"),
+            audit(seen, EventKind.USER_CREATED, f"user {email} ({role}) was created"),
         ),
         (ModifiedAt(key, 0),),
         (PutKey(key, str(uid).encode()),),
@@ -126,7 +127,9 @@ def change(seen: Look, uid: UserUid, body: UserBody, caller: User, *, password_h
     compares = () if new.role is old.role else _refuse_last_admin(seen, old)
     words = ("name", "role", "email_alerts")
     what = [word for word in words if getattr(old, word) != getattr(new, word)] + ["password"] * (password_hash is not None)
-    return Intent(new, (Put(new), audit(seen, "user_changed", f"user {old.email} was changed: {', '.join(what)}")), compares)
+    return Intent(
+        new, (Put(new), audit(seen, EventKind.USER_CHANGED, f"user {old.email} was changed: {', '.join(what)}")), compares
+    )
 
 
 def delete(seen: Look, uid: UserUid, caller: User) -> Intent[User]:
@@ -134,7 +137,7 @@ def delete(seen: Look, uid: UserUid, caller: User) -> Intent[User]:
     old = user_of(seen.view, uid)
     _refuse_admins_matter(caller, old.role)
     compares = _refuse_last_admin(seen, old)
-    event = audit(seen, "user_deleted", f"user {old.email} was deleted")
+    event = audit(seen, EventKind.USER_DELETED, f"user {old.email} was deleted")
     return Intent(old, (Delete(old), event), compares, (DeleteKey(keys.email_key(old.email)),))
 
 
@@ -142,7 +145,7 @@ def set_password(seen: Look, uid: UserUid, *, password_hash: str) -> Intent[User
     """Replace a password; whoever calls has checked that the caller may. Raises Rejected when the user is gone."""
     old = user_of(seen.view, uid)
     new = replace(old, password_hash=password_hash, password_changed_at=seen.now)
-    return Intent(new, (Put(new), audit(seen, "user_password_changed", f"the password of {old.email} was changed")))
+    return Intent(new, (Put(new), audit(seen, EventKind.USER_PASSWORD_CHANGED, f"the password of {old.email} was changed")))
 
 
 def _refuse_admins_matter(caller: User, *roles: ManagementRole | None) -> None:

@@ -11,7 +11,7 @@ from shardwright.api.schemas.v1.common import Json, iso
 from shardwright.api.schemas.v1.shards import shown
 from shardwright.api.schemas.v1.waiting import WaitingAnswer, waiting_json
 from shardwright.model.database import Database, DatabaseStatus, Endpoint, Persistence
-from shardwright.model.event import Event
+from shardwright.model.event import Event, EventKind
 from shardwright.model.ids import ActionUid, DatabaseUid
 from shardwright.model.view import ClusterView
 from shardwright.plan.waiting import waiting_of
@@ -159,9 +159,9 @@ class StateMachineAnswer(TypedDict):
     error: NotRequired[str]
 
 
-CREATE_EVENT = "bdb_create_request"
-UPDATE_EVENT = "bdb_update_request"
-DELETE_EVENT = "bdb_delete_request"
+CREATE_EVENT = EventKind.BDB_CREATE_REQUEST
+UPDATE_EVENT = EventKind.BDB_UPDATE_REQUEST
+DELETE_EVENT = EventKind.BDB_DELETE_REQUEST
 _MACHINES = {CREATE_EVENT: "SMCreateBDB", UPDATE_EVENT: "SMUpdateBDB", DELETE_EVENT: "SMDeleteBDB"}
 
 
