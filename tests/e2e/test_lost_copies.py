@@ -60,8 +60,9 @@ def power_cut(cluster: RestCluster, *, stays_off: int) -> Iterator[None]:
         send(process, signal.SIGKILL)
     cluster.wait("the end of all", lambda: not processes_of(cluster.directory))
     cluster.reconnect()
-    lock = try_lock(layout_of(cluster.directory).daemon_lock(NodeUid(stays_off)))
-    assert lock is not None
+    # A process that ends has no command line for a moment in which its files are still open.
+    path = layout_of(cluster.directory).daemon_lock(NodeUid(stays_off))
+    lock = cluster.wait("the lock of the node's daemon", lambda: try_lock(path))
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SHARDWRIGHT_")}
     line = [sys.executable, "-m", "shardwright.cli.main", "up", "--detach", "--dir", str(cluster.directory)]
     # It waits for all nodes, and one does not come.

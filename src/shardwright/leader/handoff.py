@@ -29,8 +29,11 @@ from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.server.protocol import ManagementSession, Servers
 
-PAUSE_S = 3.0
-"""The expiring pause of the old primary; the hard fence is set within milliseconds behind it."""
+PAUSE_S = 30.0
+"""The expiring pause of the old primary; the hard fence is set within milliseconds behind it. It must outlast this leader's
+lease and the next one's recovery: a script that is postponed, and runs when the pause expires on a fenced server, hides that
+its write was refused, and its OK is passed on. Scripts are there when this leader stood still before the fence, so that the
+endpoints let go by themselves. If it dies behind the fence, the next leader lifts it and ends the pause."""
 CATCH_UP_S = 1.0
 """How long the candidate may take to reach the primary's offset, before the hold and again behind the fence."""
 POLL_S = 0.001
@@ -270,7 +273,6 @@ class Handoffs:
         try:
             async with step(self.probe, "handoff:undo_fence"):
                 await old.unfence()
-                await old.end_pause()
         except (Transient, OutcomeUnknown, Permanent) as e:
             _log.warning("an undo could not lift the fence; it is tried again", group=attempt.group.uid, reason=e.text)
             return

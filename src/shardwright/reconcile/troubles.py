@@ -32,6 +32,8 @@ from shardwright.plan.standing import Standing, is_candidate, standing_of
 
 LINK_DOWN_MAX_S = 10
 """A replica that has not followed for this long does not just reconnect."""
+SYNC_LONG = timedelta(seconds=30)
+"""A copy that went missing and is back is named when its full sync takes longer."""
 AWAY_MAX = timedelta(seconds=10)
 """Longer than a restart takes, or a failover."""
 
@@ -163,7 +165,11 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
     if seen is not None and seen.health is Health.OK:
         follows = seen.is_link_up and shard.in_sync_generation == group.generation
         is_in_step = shard.uid == group.primary or follows
-        yield from () if is_in_step and process is not None and process.state is ProcessState.RUNNING else before
+        if is_in_step and process is not None and process.state is ProcessState.RUNNING:
+            return
+        yield from before
+        if not before and seen.is_syncing and now - shard.missing_since >= SYNC_LONG:
+            yield _is_long_in_its_sync(shard)
         return
     why = shard.failure or ("" if process is None else process.text)
     remedy = f"see the server's log on node {shard.node_uid}"
@@ -175,6 +181,13 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
     text = f"shard {shard.uid} on node {shard.node_uid} does not run{f': {why}' if why else ''}"
     code = Code.COPY_NOT_RUNNING
     yield Reason(code, text, Grade.HARD_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
+
+
+def _is_long_in_its_sync(shard: Shard) -> Reason:
+    text = f"shard {shard.uid} on node {shard.node_uid} is missing since {shard.missing_since:%H:%M:%S} UTC: "
+    text += "its full sync goes on, or fails again and again"
+    remedy = f"see the server's log on node {shard.node_uid}, and its disk"
+    return Reason(Code.REPLICA_NOT_FOLLOWING, text, Grade.SOFT_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
 
 
 _OF_PRIMARIES = frozenset({Code.WRITES_REFUSED, Code.MEMORY_FULL})

@@ -76,7 +76,7 @@ class ManagementSession(Protocol):
         ...
 
     async def unfence(self) -> None:
-        """Lift the hard fence."""
+        """Lift the hard fence, then end a pause."""
         ...
 
     async def end_application_connections(self) -> None:

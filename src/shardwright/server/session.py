@@ -121,8 +121,9 @@ class Session:
         )
 
     async def unfence(self) -> None:
-        """Lift the hard fence."""
+        """Lift the hard fence, then end a pause: what was postponed runs on an open server."""
         await self._call("CONFIG", "SET", "min-replicas-to-write", "0")
+        await self.end_pause()
 
     async def end_application_connections(self) -> None:
         """Close every connection of the application user."""

@@ -20,7 +20,7 @@ from shardwright.model.seen import (
     ServerTrouble,
 )
 from shardwright.model.view import Delete, Put
-from shardwright.reconcile.troubles import AWAY_MAX, LINK_DOWN_MAX_S, decide_troubles
+from shardwright.reconcile.troubles import AWAY_MAX, LINK_DOWN_MAX_S, SYNC_LONG, decide_troubles
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 
 ONE = DatabaseUid(1)
@@ -222,3 +222,13 @@ def test_the_note_goes_with_its_database(is_deleted: bool) -> None:
     decision = decide_troubles(ONE, builder.view, NOW)
     assert decision.writes == (Delete(builder.view.troubles[ONE]),)
     assert decide_troubles(ONE, builder.with_writes(*decision.writes).view, NOW).writes == ()
+
+
+def test_a_copy_that_is_back_and_whose_full_sync_does_not_end_is_named() -> None:
+    """A replica whose disk is full may run, and fail to save what its primary sends, again and again."""
+    back = healthy().with_server(2, is_link_up=False, is_syncing=True, role=Role.REPLICA)
+    back = with_shard(back, 2, missing_since=NOW - SYNC_LONG, in_sync_generation=-1)
+    (reason,) = told(back)
+    assert (reason.code, reason.shard_uid) == ("replica_not_following", 2)
+    assert told(with_shard(back, 2, missing_since=NOW - SYNC_LONG / 2)) == []
+    assert told(back.with_server(2, is_link_up=True, is_syncing=False)) == []

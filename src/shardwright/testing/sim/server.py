@@ -463,6 +463,11 @@ class SimServer:
         if self.role is Role.REPLICA and not self.is_link_up and self.sync is None:
             self._try_link_later(0.01)
 
+    def unfence(self) -> None:
+        """The hard fence is lifted, and a pause ends."""
+        self.is_fenced = False
+        self.end_pause()
+
     def end_clients(self) -> None:
         """CLIENT KILL USER application: what waits is dropped, and so is what arrives on these connections."""
         for connection in self.connections:

@@ -99,7 +99,7 @@ class SimSession:
         await self.call("fence", lambda s: setattr(s, "is_fenced", True))
 
     async def unfence(self) -> None:
-        await self.call("unfence", lambda s: setattr(s, "is_fenced", False))
+        await self.call("unfence", lambda s: s.unfence())
 
     async def end_application_connections(self) -> None:
         await self.call("end_clients", lambda s: s.end_clients())

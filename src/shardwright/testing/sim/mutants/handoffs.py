@@ -11,6 +11,7 @@ from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
     a_leader_killed_before_the_promotion,
     a_leader_that_sleeps_for_longer_than_the_pause,
+    a_leader_that_stands_still_before_the_fence_and_dies_behind_it,
     an_endpoint_that_sleeps_through_the_hold,
     replicas_that_lag,
 )
@@ -112,3 +113,8 @@ def _lead_without_opening() -> Callable[..., list[Any]]:
         return right(primary, others)
 
     return lead
+
+
+@mutant_in(a_leader_that_stands_still_before_the_fence_and_dies_behind_it)
+def pauses_for_less_than_the_next_leader_needs() -> Sequence[Patch]:
+    return [(handoff, "PAUSE_S", 3.0)]

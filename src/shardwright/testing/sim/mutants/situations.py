@@ -395,3 +395,19 @@ def machines_of_their_own_of_which_one_is_cut_off(simulation: Simulation) -> Non
     world.network.cuts -= pairs
     simulation.run_for(40.0)
     simulation.check()
+
+
+def a_leader_that_stands_still_before_the_fence_and_dies_behind_it(simulation: Simulation) -> None:
+    """Its endpoints have let go by themselves: scripts of their clients are postponed by its pause."""
+    world = simulation.world
+    primary = primary_of_a_new_database(simulation, replication=True)
+    world.writers.busy_s = 0.001
+
+    def sleep(daemon: Any) -> None:
+        daemon.process.freeze()
+        world.loop.at(2.0, daemon.process.thaw, world.loop)
+
+    when(simulation, "handoff:fence:before", sleep)
+    when(simulation, "handoff:fence:after", simulation.faults._kill)
+    simulation.operator.action(primary["node_uid"], "enslave_node")
+    simulation.run_for(40.0)
