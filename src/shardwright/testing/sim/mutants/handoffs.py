@@ -38,7 +38,8 @@ def forgets_the_hard_fence() -> Sequence[Patch]:
         attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, Code.REPLICA_LAGS_FENCED, "lags")
         self.probe("handoff:compare:after")
 
-    return [(handoff.Handoffs, "_fence", fence)]
+    # A pause of which the end can be waited for: of one that lasts longer than a lease the rest would be the same.
+    return [(handoff.Handoffs, "_fence", fence), (handoff, "PAUSE_S", 3.0)]
 
 
 @mutant_in(replicas_that_lag)
