@@ -23,7 +23,7 @@ FROM := 0
 # seconds of chaos
 FOR := 300
 
-.PHONY: help demo test check bench clean format lock sim sim-many sim-mutants crash-points chaos
+.PHONY: help demo test proof check bench clean format lock sim sim-many sim-mutants crash-points chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,8 +31,13 @@ help: ## this list
 demo: $(VENV)/.run ## three nodes under live writes; every node action; a report (SERVER=redis for Redis)
 	@exec $(BIN)/python -m shardwright.demo $(if $(SERVER),--server $(SERVER)) $(ARGS)
 
-test: $(VENV)/.dev ## all tests, with the servers found on this machine; does not disturb a running cluster
+test: $(VENV)/.dev ## what people use, tested: every part, whole clusters, 300 simulated seeds; does not disturb a running cluster
 	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+proof: $(VENV)/.dev ## everything long: crashes at every step, 1,700 more seeds, planted mistakes, crash points, the other server
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'proof and not slow' $(ARGS)
+	@$(BIN)/python -m shardwright.testing.sim mutants
+	@exec $(BIN)/python -m shardwright.testing.sim crash-points $(VENV)/crash-points.md
 
 check: $(VENV)/.dev ## format, lint, types, import rules, unit and property tests; under a minute
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted as it should be: run make format" >&2; exit 1; }

@@ -63,7 +63,17 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return lines
 
 
+def _is_of_the_other_server(item: pytest.Item) -> bool:
+    """It was given Redis, and there is the same test with Valkey."""
+    given = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    return any(str(getattr(value, "kind", value)) == "redis" for value in given)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "valkey" in found_servers() and _is_of_the_other_server(item):
+            item.add_marker("proof")
     # A file goes to one worker as a whole, so what it begins with decides.
     first = {item.path for item in items if item.get_closest_marker("begins_first")}
     items.sort(key=lambda item: item.path not in first)

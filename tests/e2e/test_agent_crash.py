@@ -16,7 +16,7 @@ from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import NodeUid
 from shardwright.testing.deadlines import Stopwatch
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 ACTIONS = ("enslave_node", "maintenance_on", "maintenance_off", "remove")
 """The step-downs come first: they would refuse while the only copy of a database is on the node."""

@@ -15,7 +15,7 @@ import pytest
 import redis
 from rest_harness import Json, RestCluster
 
-pytestmark = [pytest.mark.server, pytest.mark.e2e]
+pytestmark = [pytest.mark.server, pytest.mark.e2e, pytest.mark.proof]
 PORT = 12000
 DISK_BYTES = 6_000_000
 

@@ -24,7 +24,7 @@ from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.processes import send
 from shardwright.testing.chaos.wire import command
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 ROUNDS = int(os.environ.get("ROUNDS", "2"))
 SCRIPTS = 20_000

@@ -19,7 +19,7 @@ from shardwright.model.database import Shard
 from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.deadlines import Stopwatch
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 STEPS = (
     *("intend", "hold", "fence", "compare", "promote", "release"),

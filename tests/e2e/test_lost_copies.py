@@ -19,7 +19,7 @@ from shardwright.local.lock import try_lock
 from shardwright.model.ids import NodeUid
 from shardwright.testing.processes import processes_of
 
-pytestmark = [pytest.mark.server, pytest.mark.e2e]
+pytestmark = [pytest.mark.server, pytest.mark.e2e, pytest.mark.proof]
 KEYS = 300
 
 

@@ -15,7 +15,7 @@ from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.processes import is_running, send
 from shardwright.model.seen import ProcessIdentity
 
-pytestmark = [pytest.mark.server, pytest.mark.e2e]
+pytestmark = [pytest.mark.server, pytest.mark.e2e, pytest.mark.proof]
 GRACE_S = 3
 KEYS = 500
 

@@ -20,7 +20,7 @@ from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid
 from shardwright.model.seen import EndpointState
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 KILLS = 6
 """Of servers of each database; the third is a replica, the others are primaries."""
