@@ -21,6 +21,7 @@ from shardwright.api.deps import ApiContext
 from shardwright.api.server import ApiServer, serve
 from shardwright.clock import Clock, SteadyClock, SystemClock
 from shardwright.endpoint.client import EndpointClient
+from shardwright.faults import VARIABLE, Faults
 from shardwright.leader.election import Held, LeaseKeeper, check_term
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.leader.probe import Probe, silent
@@ -31,7 +32,6 @@ from shardwright.server.adapter import ServerAdapter
 from shardwright.store.mirror import Mirror
 from shardwright.store.sqlite import POLL_SELDOM_S, SqliteStore
 from shardwright.tasks import spawn
-from shardwright.testing.faults import VARIABLE, Faults
 
 _log = structlog.get_logger(__name__)
 

@@ -28,6 +28,7 @@ from shardwright.agent.processes import is_running, send
 from shardwright.clock import SystemClock
 from shardwright.demo.cluster import DemoCluster, DemoFailed
 from shardwright.endpoint.client import EndpointClient
+from shardwright.faults import VARIABLE, arm
 from shardwright.local.layout import layout_of
 from shardwright.model.cluster import DaemonPresence, Leadership, Node
 from shardwright.model.database import Endpoint, GroupPhase, Role, ServerSecrets, Shard, ShardWanted, SlotGroup
@@ -45,7 +46,6 @@ from shardwright.server.protocol import MANAGEMENT_USER, ServerTarget
 from shardwright.server.wire import Wire
 from shardwright.store import records
 from shardwright.testing.deadlines import Stopwatch, until
-from shardwright.testing.faults import VARIABLE, arm
 from shardwright.testing.processes import ending_all
 
 SOURCES = Path(__file__).parents[2] / "src"

@@ -15,7 +15,6 @@ from pathlib import Path
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from shardwright.agent.endpoints import spec_of
 from shardwright.agent.files import make_private_directory, rotate, write_private
 from shardwright.agent.processes import (
     Watch,
@@ -29,6 +28,7 @@ from shardwright.agent.processes import (
 )
 from shardwright.clock import Clock
 from shardwright.endpoint.protocol import Endpoints
+from shardwright.endpoint.spec import spec_of
 from shardwright.errors import Transient
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import EndpointState, ProcessIdentity

@@ -13,9 +13,9 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from shardwright.agent.endpoints import spec_of
 from shardwright.clock import Clock
 from shardwright.endpoint.protocol import Endpoints
+from shardwright.endpoint.spec import spec_of
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.handoff import Commit, Handoffs
 from shardwright.leader.observe import Observer

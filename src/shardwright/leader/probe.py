@@ -1,6 +1,6 @@
 """Named points between the steps of what the leader performs, so that a test can kill or freeze a real daemon exactly there.
 
-In production nobody listens and a point costs a call. ``testing/faults.py`` has the listener that tests use.
+In production nobody listens and a point costs a call. ``faults.py`` has the listener that tests use.
 """
 
 from collections.abc import AsyncIterator, Callable

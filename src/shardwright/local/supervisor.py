@@ -45,7 +45,7 @@ NODES_EVERY_S = 0.5
 REMOVED_LINGER_S = 3.0
 """The daemon of a removed node answers this much longer, for whoever polls the removal there."""
 TEST_FAULTS_VARIABLE = "SHARDWRIGHT_TEST_FAULTS"
-"""The one variable of ours that daemons get: it names a directory, never a secret (``testing/faults.py``)."""
+"""The one variable of ours that daemons get: it names a directory, never a secret (``faults.py``)."""
 
 _log = structlog.get_logger(__name__)
 

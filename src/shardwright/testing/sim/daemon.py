@@ -8,9 +8,9 @@ from collections.abc import Collection, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
-from shardwright.agent.endpoints import spec_of
 from shardwright.clock import SteadyClock
 from shardwright.endpoint.protocol import Endpoints
+from shardwright.endpoint.spec import spec_of
 from shardwright.leader.candidate import Candidate, Held, check_term
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.model.cluster import DaemonPresence

@@ -1,4 +1,4 @@
-"""What an endpoint process shall serve, built from the records. Shared by the leader and the agents. Pure."""
+"""What an endpoint process shall serve, built from the records. Pure. Called by the leader and the agents."""
 
 from shardwright.endpoint.protocol import EndpointSpec, Target
 from shardwright.model.database import Endpoint, GroupPhase

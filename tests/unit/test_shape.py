@@ -1,0 +1,59 @@
+"""Files and functions stay small. A ratchet: what is larger today is listed with its size, and may only shrink."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FUNCTION_LINES = 60
+FILE_LINES = 400
+LONG_FUNCTIONS = {"src/shardwright/endpoint/resp.py:_scan": 68}
+"""Without their docstrings. The scanner is one loop over the bytes on purpose."""
+LARGE_FILES = {
+    "src/shardwright/actions/move.py": 505,
+    "src/shardwright/actions/turn.py": 476,
+    "src/shardwright/endpoint/connection.py": 506,
+    "src/shardwright/endpoint/ledger.py": 426,
+    "src/shardwright/endpoint/session.py": 587,
+    "src/shardwright/leader/handoff.py": 469,
+    "src/shardwright/testing/sim/checker.py": 449,
+    "src/shardwright/testing/sim/mutants/situations.py": 413,
+    "src/shardwright/testing/sim/server.py": 565,
+    "tests/e2e/e2e_harness.py": 405,
+    "tests/e2e/rest_harness.py": 406,
+    "tests/integration/test_agent.py": 555,
+    "tests/integration/test_cli.py": 538,
+    "tests/sim/test_scenarios.py": 441,
+    "tests/unit/actions/test_move.py": 498,
+    "tests/unit/reconcile/test_group.py": 583,
+}
+
+
+def _files() -> Iterator[tuple[str, str]]:
+    for root in ("src", "tests", "bench", "docs"):
+        for path in sorted((ROOT / root).rglob("*.py")):
+            yield str(path.relative_to(ROOT)), path.read_text()
+
+
+def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    body = function.body
+    first = body[1] if ast.get_docstring(function) is not None and len(body) > 1 else body[0]
+    return (function.end_lineno or first.lineno) - first.lineno + 1
+
+
+def test_files_have_one_owner_each() -> None:
+    found = {name: text.count("\n") for name, text in _files() if text.count("\n") > FILE_LINES}
+    grown = {name: size for name, size in found.items() if size > LARGE_FILES.get(name, FILE_LINES)}
+    assert grown == {}, "split them: a large file has two owners"
+    shrunk = {name: found.get(name, 0) for name, size in LARGE_FILES.items() if found.get(name, 0) < size}
+    assert shrunk == {}, "write down the smaller size, or take it off the list"
+
+
+def test_functions_are_short() -> None:
+    found = {
+        f"{name}:{node.name}": _length(node)
+        for name, text in _files()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _length(node) > FUNCTION_LINES
+    }
+    assert found == LONG_FUNCTIONS
