@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis
-from e2e_harness import BACK_S, LEASE_S
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from tests.e2e.e2e_harness import BACK_S, LEASE_S
 
 from shardwright.testing.deadlines import Stopwatch, until
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from rest_harness import TERMINAL, Json, RestCluster
+from tests.e2e.rest_harness import TERMINAL, Json, RestCluster
 
 from shardwright.agent.processes import send
 

@@ -8,8 +8,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from e2e_harness import TestCluster, own_base
-from e2e_load import Writers
+from tests.e2e.e2e_harness import TestCluster, own_base
+from tests.e2e.e2e_load import Writers
 
 from shardwright.agent.processes import identity_of, send
 from shardwright.model.cluster import DaemonPresence

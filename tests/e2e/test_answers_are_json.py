@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from rest_harness import RestCluster
+from tests.e2e.rest_harness import RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]
 ROUNDS = 2

@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
-from rest_harness import Json, RestCluster
+from tests.e2e.rest_harness import Json, RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]
 ACTIONS = ("remove", "maintenance_on", "maintenance_off", "enslave_node")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-from rest_harness import Json, RestCluster
+from tests.e2e.rest_harness import Json, RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e, pytest.mark.proof]
 PORT = 12000

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from rest_harness import Json, RestCluster
+from tests.e2e.rest_harness import Json, RestCluster
 
 from shardwright.agent.processes import is_running, send
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_harness import TestCluster, own_base
 from tests.conftest import found_servers
+from tests.e2e.e2e_harness import TestCluster, own_base
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.processes import send

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_harness import BACK_S, ENDED, LEASE_S, TestCluster, own_base
-from e2e_load import Writers
+from tests.e2e.e2e_harness import BACK_S, ENDED, LEASE_S, TestCluster, own_base
+from tests.e2e.e2e_load import Writers
 
 from shardwright.agent.processes import identity_of, is_running, send
 from shardwright.model.cluster import DaemonPresence

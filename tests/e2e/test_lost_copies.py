@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from rest_harness import SOURCES, Json, RestCluster
+from tests.e2e.rest_harness import SOURCES, Json, RestCluster
 
 from shardwright.agent.processes import is_running, send
 from shardwright.local.layout import layout_of

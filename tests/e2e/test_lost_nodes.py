@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 import redis
-from rest_harness import Json, RestCluster
+from tests.e2e.rest_harness import Json, RestCluster
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.processes import is_running, send

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from redis_enterprise import EnterpriseClient
-from rest_harness import Json, RestCluster
+from tests.e2e.rest_harness import Json, RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]
 MEMBER, MEMBER_PASSWORD = "member@example.com", "Member-pass-1"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import redis
-from e2e_harness import TestCluster, own_base
-from e2e_load import Writers
+from tests.e2e.e2e_harness import TestCluster, own_base
+from tests.e2e.e2e_load import Writers
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.processes import send

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from e2e_harness import Facts, TestCluster, own_base
-from e2e_load import Writers
+from tests.e2e.e2e_harness import Facts, TestCluster, own_base
+from tests.e2e.e2e_load import Writers
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.processes import is_running, send

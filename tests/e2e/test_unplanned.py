@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import redis
-from e2e_harness import LEASE_S, Facts, TestCluster, own_base
-from e2e_load import Writers, client_of
+from tests.e2e.e2e_harness import LEASE_S, Facts, TestCluster, own_base
+from tests.e2e.e2e_load import Writers, client_of
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.processes import identity_of, is_running, send

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from local_harness import LocalCluster
 from tests.conftest import found_servers
+from tests.integration.local_harness import LocalCluster
 from tests.integration.server_harness import running
 
 from shardwright.model.database import ServerKind

@@ -12,7 +12,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from agent_harness import STAND_IN, ToldEndpoints
+from tests.integration.agent_harness import STAND_IN, ToldEndpoints
 
 from shardwright.agent.loop import Agent
 from shardwright.agent.processes import identity_of

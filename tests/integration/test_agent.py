@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from agent_harness import NODE, SECRETS, World, database, endpoint, free_port, group, shard, world
+from tests.integration.agent_harness import NODE, SECRETS, World, database, endpoint, free_port, group, shard, world
 
 from shardwright.agent.launch import RECORD_NAME, Stage, read_record, write_record
 from shardwright.agent.processes import arguments_of, identity_of, is_running

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from api_harness import RunningApi, ok, refused
+from tests.integration.api_harness import RunningApi, ok, refused
 
 from shardwright.model.action import ActionStatus
 from shardwright.model.cluster import RemovedNode

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from api_harness import PASSWORD, RunningApi
 from redis_enterprise import EnterpriseClient
+from tests.integration.api_harness import PASSWORD, RunningApi
 
 from shardwright.model.action import ActionStatus
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from api_harness import PASSWORD, RunningApi, ok, refused
+from tests.integration.api_harness import PASSWORD, RunningApi, ok, refused
 
 from shardwright.model.account import ManagementRole
 

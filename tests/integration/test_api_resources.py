@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_harness import RunningApi, default_view, ok, refused
+from tests.integration.api_harness import RunningApi, default_view, ok, refused
 
 from shardwright.model.cluster import Snapshot
 from shardwright.model.database import DatabaseStatus

@@ -11,7 +11,7 @@ import warnings
 from http.client import HTTPResponse
 
 import pytest
-from api_harness import PASSWORD, RunningApi, make_certificate
+from tests.integration.api_harness import PASSWORD, RunningApi, make_certificate
 
 from shardwright.api import server
 from shardwright.api.server import serve

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from canned_api import PASSWORD, USER, CannedApi, Script, canned_api
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.integration.canned_api import PASSWORD, USER, CannedApi, Script, canned_api
 from typer.testing import CliRunner, Result
 
 from shardwright.cli.access import Access

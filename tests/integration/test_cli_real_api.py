@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_harness import PASSWORD, RunningApi
+from tests.integration.api_harness import PASSWORD, RunningApi
 from typer.testing import CliRunner, Result
 
 from shardwright.cli.main import build

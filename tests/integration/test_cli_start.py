@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from canned_api import Script, canned_api
-from test_cli import DATABASE, run
+from tests.integration.canned_api import Script, canned_api
+from tests.integration.test_cli import DATABASE, run
 
 COPY = {"node_uid": "2", "role": "slave", "keys": 6, "in_sync": True, "missing_since": None, "served_at": None}
 COPY |= {

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from agent_harness import SECRETS, database, free_port, group, shard
-from local_harness import LocalCluster, is_running, send
+from tests.integration.agent_harness import SECRETS, database, free_port, group, shard
+from tests.integration.local_harness import LocalCluster, is_running, send
 
 from shardwright.agent.launch import check_port
 from shardwright.local.config import read_nodes

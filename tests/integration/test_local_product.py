@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import redis
-from local_harness import LocalCluster, send
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from tests.integration.local_harness import LocalCluster, send
 
 from shardwright.local.up import DAEMON_MODULE
 from shardwright.testing.deadlines import Stopwatch, until

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import redis
-from server_harness import (
+from tests.integration.server_harness import (
     both_servers,
     restart_server,
     running,
     server_settings,
     start_server,
 )
-from server_scenario import run, until
+from tests.integration.server_scenario import run, until
 
 from shardwright.errors import Permanent, Transient
 from shardwright.model.database import Persistence, Role, ServerKind, ServerSecrets, SnapshotRule

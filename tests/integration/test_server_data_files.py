@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from server_harness import (
+from tests.integration.server_harness import (
     RunningServer,
     attach,
     both_servers,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from server_harness import (
+from tests.integration.server_harness import (
     RunningServer,
     both_servers,
     free_port,
@@ -14,7 +14,7 @@ from server_harness import (
     start_server,
     wait_until,
 )
-from server_scenario import Term, adapter, run
+from tests.integration.server_scenario import Term, adapter, run
 
 from shardwright.errors import LostLeadership, OutcomeUnknown, Transient
 from shardwright.model.database import Role, ServerKind

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from server_harness import (
+from tests.integration.server_harness import (
     RunningServer,
     attach,
     both_servers,

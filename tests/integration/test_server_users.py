@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from server_harness import RunningServer, attach, both_servers, running, server_settings
+from tests.integration.server_harness import RunningServer, attach, both_servers, running, server_settings
 
 from shardwright.model.database import Persistence, ServerKind, SnapshotRule
 from shardwright.server.config import MIB, settings_commands

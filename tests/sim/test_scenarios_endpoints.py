@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from sim_scenarios import at_point, cluster, ended, primary_node
+from tests.sim.sim_scenarios import at_point, cluster, ended, primary_node
 
 from shardwright.model.action import MoveKind, MoveState
 from shardwright.model.database import Role

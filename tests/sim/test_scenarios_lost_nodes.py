@@ -1,7 +1,7 @@
 """Small named scenarios of nodes that never come back, and of primaries that die just behind their handoff."""
 
 import pytest
-from sim_scenarios import at_point, cluster, ended, first_relocation, primary_node, run_until
+from tests.sim.sim_scenarios import at_point, cluster, ended, first_relocation, primary_node, run_until
 
 from shardwright.testing.sim.daemon import SimDaemon
 

@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from sim_runs import run
+from tests.sim.sim_runs import run
 
 SHARE = 100
 SEEDS = [*range(0, 300, SHARE), *(pytest.param(first, marks=pytest.mark.proof) for first in range(300, 2000, SHARE))]

@@ -1,7 +1,7 @@
 """DELETE on an action: stop, undo, forget."""
 
 import pytest
-from api_looks import look_at
+from tests.unit.api.api_looks import look_at
 
 from shardwright.api.services import node_actions
 from shardwright.errors import Rejected

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from api_looks import SECRETS, events_of, look_at, view_with_servers
+from tests.unit.api.api_looks import SECRETS, events_of, look_at, view_with_servers
 
 from shardwright.api.schemas.v1 import nodes
 from shardwright.api.schemas.v1.databases import database, state_machines

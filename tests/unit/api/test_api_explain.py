@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from api_looks import look_at
+from tests.unit.api.api_looks import look_at
 
 from shardwright.api.schemas.v1.plans import explanation_json, preview_json
 from shardwright.api.services import node_actions

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from api_looks import events_of, look_at, user, view_with_servers
+from tests.unit.api.api_looks import events_of, look_at, user, view_with_servers
 
 from shardwright.api.auth import basic_credentials
 from shardwright.api.schemas.v1.requests import NewNodeBody, NodeBody, UserBody

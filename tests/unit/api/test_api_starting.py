@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from api_looks import events_of, look_at
+from tests.unit.api.api_looks import events_of, look_at
 
 from shardwright.api.errors import Unavailable
 from shardwright.api.schemas.v1.databases import database as shown
