@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shardwright.model.action import Move
+from shardwright.model.backoff import Backoff
 from shardwright.model.codes import Code
 from shardwright.model.database import Role, Shard, SlotGroup
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
 
+RETRY = Backoff((0.3, 1.0, 2.0, 5.0))
+"""Before the next attempt of a handoff."""
 BUSY_CODE = Code.CLIENT_COMMAND_BUSY
 """Reason of an attempt that a long-running command ended: such a move stays blocked and names the command."""
 LATE_CODE = Code.ENDPOINT_PROCESS_LATE

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shardwright.actions.handoff import PASSING_CODES
+from shardwright.actions.handoff import PASSING_CODES, RETRY
 from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
 from shardwright.model.codes import Code
 from shardwright.model.commands import HandOff, PassEndpoint, SaveNow
@@ -34,8 +34,6 @@ SYNC_SILENCE_LIMIT = timedelta(seconds=120)
 """A sync in which nothing moves for this long is given up."""
 HANDOFF_ATTEMPTS_MAX = 8
 """Handoffs that fail for a reason other than a busy command; more of them end the move."""
-NEXT_ATTEMPT_LIMIT = timedelta(seconds=30)
-"""No attempt is put off for longer; a later time was written by a clock that was ahead of ours and says nothing."""
 LAG_READY_BYTES = 1 << 20
 _NEXT_OF_HEIR = {
     MoveState.STARTING: MoveState.SYNCING,
@@ -111,7 +109,7 @@ def _hand_over(move: Move, group: SlotGroup, view: ClusterView, now: datetime, *
     passes = any(r.code in PASSING_CODES for r in move.reasons)
     if move.attempts >= HANDOFF_ATTEMPTS_MAX and not passes:
         return give_up(move, *move.reasons)
-    if move.not_before is not None and now < move.not_before <= now + NEXT_ATTEMPT_LIMIT:
+    if RETRY.is_waiting(move.not_before, now):
         return Decision(wake_at=move.not_before, reasons=move.reasons)
     if group.phase is not GroupPhase.SERVING or move.shard_uid is None:
         return Decision(reasons=(_starting_over(move, group),))

@@ -22,6 +22,7 @@ from shardwright.model.action import (
     MoveState,
     Step,
 )
+from shardwright.model.backoff import Backoff
 from shardwright.model.cluster import Node
 from shardwright.model.codes import Code
 from shardwright.model.commands import Command, YieldLeadership
@@ -34,7 +35,7 @@ from shardwright.model.view import ClusterView, Delete, Put, Record, Write
 from shardwright.plan.eta import expected_end, measured
 from shardwright.plan.proposal import MoveProposal, Unplaced
 
-RETRY_DELAYS = (timedelta(seconds=2), timedelta(seconds=5))
+RETRY = Backoff((2.0, 5.0))
 """Before the second and each further attempt: long enough for a restart of a server or an agent."""
 ATTEMPTS_MAX = 3
 STARTED_AHEAD = 1
@@ -353,8 +354,7 @@ class _Starter:
         if self.slots == 0:
             return _waits(proposal, Code.MOVE_LIMIT, "for another move of this action to end")
         retry_at = self._retry_at(proposal)
-        # Further away than any delay: written by a clock that was ahead of ours.
-        if retry_at is not None and self.turn.now < retry_at <= self.turn.now + RETRY_DELAYS[-1]:
+        if retry_at is not None and RETRY.is_waiting(retry_at, self.turn.now):
             # Planned only when its time has come: a place chosen now may be gone by then.
             self.turn.wake_at(retry_at)
             return _waits(proposal, Code.RETRY_PENDING, f"until {retry_at:%H:%M:%S} before it is tried again")
@@ -403,7 +403,7 @@ class _Starter:
         if not attempts:
             return None
         ended_at = attempts[-1].ended_at or self.turn.now
-        return ended_at + RETRY_DELAYS[min(len(attempts), len(RETRY_DELAYS)) - 1]
+        return ended_at + RETRY.delay(len(attempts) - 1)
 
     def _stuck_reason(self, proposal: MoveProposal) -> Reason:
         attempts = self._attempts(proposal)

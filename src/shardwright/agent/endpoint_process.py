@@ -30,12 +30,13 @@ from shardwright.clock import Clock
 from shardwright.endpoint.protocol import Endpoints
 from shardwright.endpoint.spec import spec_of
 from shardwright.errors import Transient
+from shardwright.model.backoff import Backoff
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import EndpointState, ProcessIdentity
 from shardwright.model.view import ClusterView
 
 MODULE = "shardwright.endpoint.main"
-BACKOFF_S = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+BACKOFF = Backoff((0.0, 0.05, 0.1, 0.2, 0.4, 0.8))
 """Before each start in a row of quick deaths; clients want it back in under a second, so it does not grow further."""
 STEADY_S = 5.0
 """A process that lived this long died for a new reason: the row begins anew."""
@@ -125,7 +126,7 @@ class EndpointProcess:
         except OSError as e:
             self._note_death()
             _log.error("the endpoint process could not be started", reason=str(e))
-            return BACKOFF_S[-1]
+            return BACKOFF.longest.total_seconds()
         _log.info("started the endpoint process", pid=identity.pid)
         self._adopt(identity)
         return None
@@ -206,4 +207,4 @@ class EndpointProcess:
     def _note_death(self) -> None:
         now = self._clock.monotonic()
         self._quick_deaths = 0 if now - self._started_at > STEADY_S else self._quick_deaths + 1
-        self._not_before = now + BACKOFF_S[min(self._quick_deaths, len(BACKOFF_S) - 1)]
+        self._not_before = now + BACKOFF.delay_s(self._quick_deaths)

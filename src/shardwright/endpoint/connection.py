@@ -15,6 +15,7 @@ from shardwright.endpoint.luggage import Luggage, pack, unpack
 from shardwright.endpoint.pace import Inflow, Pace
 from shardwright.endpoint.protocol import Target
 from shardwright.endpoint.session import Phase, Session
+from shardwright.model.backoff import Backoff
 from shardwright.tasks import spawn
 
 OUTPUT_BYTES_HIGH = 1024 * 1024
@@ -24,7 +25,7 @@ OUTPUT_BYTES_MAX = 256 * 1024 * 1024
 TRIM_AFTER = 64
 """Writes to a slow client until it is looked up which of them have left."""
 CONNECT_TIMEOUT_S = 1.0
-RETRY_S = (0.01, 0.02, 0.05, 0.1)
+RETRY = Backoff((0.01, 0.02, 0.05, 0.1))
 """Between attempts to reach a server; the last one repeats."""
 KEEPALIVE_S = 300
 """An idle client is asked after this long whether it is still there, as the servers do."""
@@ -375,9 +376,8 @@ class ClientConnection(asyncio.Protocol):
     def _retry_later(self) -> None:
         if self._retry is not None or self.transport is None:
             return
-        delay = RETRY_S[min(self._attempts, len(RETRY_S) - 1)]
+        self._retry = self._loop.call_later(RETRY.delay_s(self._attempts), self._try_again)
         self._attempts += 1
-        self._retry = self._loop.call_later(delay, self._try_again)
 
     def _try_again(self) -> None:
         self._retry = None

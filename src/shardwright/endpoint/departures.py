@@ -10,11 +10,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from shardwright.model.backoff import Backoff
+
 BATCH = 16
 """Frozen at once: so many are packed, offered and taken in a few milliseconds."""
-FREEZE_S = (0.1, 0.2, 0.4, 0.8)
+FREEZE = Backoff((0.1, 0.2, 0.4, 0.8))
 """How long what is in flight may take to come in, at the first attempt and the next; the last one repeats."""
-RETRY_S = (0.05, 0.1, 0.2, 0.4)
+RETRY = Backoff((0.05, 0.1, 0.2, 0.4))
 """Until the next attempt."""
 TIED_GRACE_S = 1.0
 """How long a connection may go on with what cannot be passed (WATCH, a blocking command) before it is ended."""
@@ -88,7 +90,7 @@ class Departures:
                 tries = self._tries.get(uid, 0)
                 self._tries[uid] = tries + 1
                 orders.thaw.append(uid)
-                self._put_off(uid, now + RETRY_S[min(tries, len(RETRY_S) - 1)])
+                self._put_off(uid, now + RETRY.delay_s(tries))
 
     def _candidate(self, now: float) -> int | None:
         if self._waiting:
@@ -104,7 +106,7 @@ class Departures:
             self._put_off(uid, now + LOOK_S)
         else:
             orders.freeze.append(uid)
-            self._frozen[uid] = now + FREEZE_S[min(tries, len(FREEZE_S) - 1)]
+            self._frozen[uid] = now + FREEZE.delay_s(tries)
 
     def _put_off(self, uid: int, at: float) -> None:
         heapq.heappush(self._later, (at, uid))

@@ -8,7 +8,7 @@ endpoint to the old primary after the promote command may have been sent.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -39,8 +39,6 @@ CATCH_UP_S = 1.0
 POLL_S = 0.001
 POLL_SHARE = 0.05
 """Of the time waited already: what it adds to a pause at most. Many handoffs that wait long do not fill the machine."""
-RETRY_DELAYS_S = (0.3, 1.0, 2.0, 5.0)
-"""Before the next attempt; the last one repeats."""
 
 Build = Callable[[ClusterView], Sequence[Write]]
 Answer = TypeVar("Answer")
@@ -292,8 +290,8 @@ class Handoffs:
                 writes.append(Put(replace(group, handoff=None)))
             move = view.live_move_of_group(group_uid)
             if move is not None:
-                delay = RETRY_DELAYS_S[min(move.attempts, len(RETRY_DELAYS_S) - 1)]
-                noted = replace(move, attempts=move.attempts + 1, not_before=now + timedelta(seconds=delay), reasons=reasons)
+                not_before = now + rules.RETRY.delay(move.attempts)
+                noted = replace(move, attempts=move.attempts + 1, not_before=not_before, reasons=reasons)
                 writes.append(Put(noted))
             return writes
 

@@ -17,6 +17,7 @@ from shardwright.errors import Permanent
 from shardwright.local.daemon import EXIT_TAKEN
 from shardwright.local.layout import Layout
 from shardwright.local.ping import Answer, ping
+from shardwright.model.backoff import Backoff
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import LeaseId, NodeUid
 from shardwright.model.seen import ProcessIdentity
@@ -34,7 +35,7 @@ SILENT_PINGS_MIN = 4
 """And this many pings in a row went unanswered: if it was us who stood still, there was only one."""
 FIRST_ANSWER_MAX_S = 30.0
 """Python takes seconds to start on a busy machine."""
-BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+BACKOFF = Backoff((0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0))
 """Before each start in a row of quick deaths; the last one repeats."""
 STEADY_S = 60.0
 """After this long alive the row begins anew."""
@@ -77,7 +78,7 @@ class DaemonKeeper:
             except OSError as e:
                 self._log.error("the daemon could not be started", reason=str(e))
                 self._quick_deaths += 1
-            await self._clock.sleep(BACKOFF_S[min(self._quick_deaths, len(BACKOFF_S) - 1)])
+            await self._clock.sleep(BACKOFF.delay_s(self._quick_deaths))
 
     async def end(self) -> None:
         """End the daemon for good; ``run`` must have been cancelled."""

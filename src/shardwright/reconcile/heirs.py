@@ -22,6 +22,8 @@ some seconds late, and from then on the link is down in any case."""
 LINK_LOST_BEFORE_END = timedelta(seconds=3)
 """The same where the agent saw the end: its report is late by no more than a busy machine's pause, and a server tells the
 age of a lost link in whole seconds."""
+ANSWERED_BEFORE = timedelta(seconds=2)
+"""A primary that goes on answers the leader at least once in this time."""
 REPORT_AGE_MAX = timedelta(seconds=12)
 """An agent that is there reports its figures every 10 s at the latest."""
 
@@ -70,13 +72,16 @@ def lost_link_before(copy: Copy, primary: Copy | None, limit: timedelta = LINK_L
 
 
 def _seen_to_end(primary: Copy, now: datetime) -> datetime | None:
-    """When the primary's agent saw it end, where that was before it was noted and its clock is near the leader's: agents
-    report every few seconds."""
+    """When the primary's agent saw it end. None where that says nothing: it was noted earlier, its clock is not near the
+    leader's (agents report every few seconds), or the primary had not answered for a while. It may have stood still then, so
+    that its replicas lost it long before its end, and lack nothing."""
     ended_at = primary.liveness.at if isinstance(primary.liveness, Ended) else None
     noted_at, reported_at = primary.shard.missing_since, primary.reported_at
-    if ended_at is None or noted_at is None or reported_at is None or ended_at > noted_at:
+    if ended_at is None or noted_at is None or reported_at is None or primary.seen is None or ended_at > noted_at:
         return None
-    return ended_at if abs(now - reported_at) <= REPORT_AGE_MAX else None
+    silent_since = primary.seen.unanswered_since
+    was_silent = silent_since is not None and silent_since < ended_at - ANSWERED_BEFORE
+    return None if was_silent or abs(now - reported_at) > REPORT_AGE_MAX else ended_at
 
 
 def not_looked_at(copy: Copy) -> Reason:

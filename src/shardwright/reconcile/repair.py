@@ -20,6 +20,7 @@ from shardwright.model.action import (
     MoveKind,
     MoveState,
 )
+from shardwright.model.backoff import Backoff
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, EventKind, Severity
@@ -32,7 +33,7 @@ from shardwright.plan.placement import Unplaceable, place_copy
 
 MANY_RESTARTS = 3
 """A copy that was started so often in a row without running for a minute is not sound, whatever it does just now."""
-RETRY_DELAYS = (timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5))
+RETRY = Backoff((5.0, 30.0, 300.0))
 """Before a failed rebuild is tried again; the last one repeats."""
 LOOK_AGAIN = timedelta(seconds=5)
 """While a lost copy finds no place."""
@@ -258,13 +259,13 @@ def _is_to_rebuild(shard: Shard, group: SlotGroup, database: Database, view: Clu
 
 
 def retry_at(moves: list[Move], now: datetime) -> datetime:
-    """Earliest time of the next attempt. One that is further away than any delay was noted by a clock that was ahead."""
+    """Earliest time of the next attempt."""
     failed = [m for m in moves if m.state is MoveState.FAILED]
     if not failed:
         return now
     last = max(m.ended_at or m.created_at for m in failed)
-    at = last + RETRY_DELAYS[min(len(failed), len(RETRY_DELAYS)) - 1]
-    return at if at <= now + RETRY_DELAYS[-1] else now
+    at = last + RETRY.delay(len(failed) - 1)
+    return at if RETRY.is_waiting(at, now) else min(at, now)
 
 
 def _syncs_left(view: ClusterView) -> int | None:

@@ -7,6 +7,7 @@ Called by ``start.py`` and ``group.py``, which say whose process has ended. Who 
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from shardwright.model.backoff import Backoff
 from shardwright.model.database import Shard, StartWith
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ShardUid
@@ -15,11 +16,10 @@ from shardwright.model.view import ClusterView, Put, Write
 from shardwright.plan.ports import shard_port
 from shardwright.reconcile.copies import DAMAGES, Copy
 
-RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+RESTART = Backoff((0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0))
 """Before the n-th start in a row; the last one repeats."""
-DAMAGED_DELAYS_S = (0.0, 0.0, 5.0, 30.0, 60.0, 300.0)
+DAMAGED = Backoff((0.0, 5.0, 30.0, 60.0, 300.0))
 """The same for a server that cannot load its files: that passes only when somebody puts other files there."""
-LONGEST_DELAY = timedelta(seconds=max(*RESTART_DELAYS_S, *DAMAGED_DELAYS_S))
 STEADY_AFTER = timedelta(minutes=1)
 """A shard that ran this long has its count of restarts forgotten."""
 
@@ -33,7 +33,7 @@ def decide_restarts(
     wake_at: datetime | None = None
     for copy in gone:
         shard = copy.shard
-        if shard.uid != cut and shard.restart_not_before is not None and _is_to_wait(shard.restart_not_before, now):
+        if shard.uid != cut and shard.restart_not_before is not None and DAMAGED.is_waiting(shard.restart_not_before, now):
             wake_at = min(wake_at or shard.restart_not_before, shard.restart_not_before)
             continue
         started = _started(copy, view, now, _what_to_load(copy, is_served=is_served, cut=cut))
@@ -52,14 +52,13 @@ def _what_to_load(copy: Copy, *, is_served: bool, cut: ShardUid | None) -> Start
 def _started(copy: Copy, view: ClusterView, now: datetime, load: StartWith) -> Shard:
     shard = copy.shard
     is_empty = load is StartWith.NOTHING
-    delays = RESTART_DELAYS_S if copy.damage is None or is_empty else DAMAGED_DELAYS_S
-    delay = delays[min(shard.restarts + 1, len(delays) - 1)]
+    backoff = RESTART if copy.damage is None or is_empty else DAMAGED
     return replace(
         shard,
         incarnation=shard.incarnation + 1,
         port=shard_port(view, shard.node_uid, shard.uid, shard.incarnation + 1),
         restarts=shard.restarts + 1,
-        restart_not_before=now + timedelta(seconds=delay),
+        restart_not_before=now + backoff.delay(shard.restarts),
         failure=copy.text if copy.process is ProcessState.FAILED and not is_empty else "",
         starts_with=load,
         file_generation=shard.file_generation if load is StartWith.FILES else -1,
@@ -82,11 +81,6 @@ def _event(copy: Copy, started: Shard, now: datetime) -> Event:
     return Event(now, kind, Severity.WARNING, text, node_uid=started.node_uid, database_uid=started.database_uid)
 
 
-def _is_to_wait(until: datetime, now: datetime) -> bool:
-    """A time further away than any delay was written by a clock that was ahead of ours: it says nothing."""
-    return now < until <= now + LONGEST_DELAY
-
-
 def forget_restarts(copies: list[Copy], now: datetime) -> tuple[Write, ...]:
     """What is over: damage that was not met any more, and restarts of servers that have run long enough."""
     return tuple(Put(after) for c in copies if c.answers and (after := _forgotten(c.shard, now)) is not c.shard)
@@ -102,4 +96,4 @@ def _forgotten(shard: Shard, now: datetime) -> Shard:
 
 def _is_recent(restart_not_before: datetime, now: datetime) -> bool:
     """Whether a restart is not long ago; one in a future that no delay reaches was written by a clock ahead of ours."""
-    return -LONGEST_DELAY <= now - restart_not_before <= STEADY_AFTER
+    return -DAMAGED.longest <= now - restart_not_before <= STEADY_AFTER

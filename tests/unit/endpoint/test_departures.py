@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from shardwright.endpoint.departures import (
     BATCH,
-    FREEZE_S,
+    FREEZE,
     GRACE_S,
-    RETRY_S,
+    RETRY,
     TIED_GRACE_S,
     Departures,
     Standing,
@@ -63,14 +63,14 @@ def test_the_busiest_go_first_and_few_are_frozen_at_once() -> None:
 def test_one_that_does_not_become_quiet_goes_on_and_is_tried_again_for_longer() -> None:
     found = Connections({1: 0.3, 2: 0.0}).leave(Departures([1, 2], now=0.0))
     assert [uid for _, uid in found.passed] == [2, 1]
-    assert found.passed[1][0] == pytest.approx(sum(FREEZE_S[:2]) + sum(RETRY_S[:2]) + 0.3, abs=1e-3)
+    assert found.passed[1][0] == pytest.approx(sum(FREEZE.delays_s[:2]) + sum(RETRY.delays_s[:2]) + 0.3, abs=1e-3)
 
 
 def test_what_never_becomes_quiet_is_ended_in_time_and_never_frozen_for_long() -> None:
     found = Connections({1: 1e9, 2: 0.0}).leave(Departures([1, 2], now=0.0))
     assert [uid for _, uid in found.ended] == [1]
-    assert GRACE_S <= found.ended[0][0] <= GRACE_S + max(FREEZE_S) + max(RETRY_S)
-    assert found.frozen_longest_s <= max(FREEZE_S) + 1e-3
+    assert GRACE_S <= found.ended[0][0] <= GRACE_S + max(FREEZE.delays_s) + max(RETRY.delays_s)
+    assert found.frozen_longest_s <= max(FREEZE.delays_s) + 1e-3
 
 
 def test_what_is_tied_is_never_frozen_and_ended_after_its_grace() -> None:
@@ -101,4 +101,4 @@ def test_every_departure_ends_and_nothing_is_left_frozen(drains: list[float], ti
     found = connections.leave(Departures(range(len(drains)), now=0.0))
     assert sorted(uid for _, uid in found.passed + found.ended) == list(range(len(drains)))
     assert found.frozen == {}
-    assert found.now <= GRACE_S + (len(drains) / BATCH + 1) * (max(FREEZE_S) + max(RETRY_S))
+    assert found.now <= GRACE_S + (len(drains) / BATCH + 1) * (max(FREEZE.delays_s) + max(RETRY.delays_s))

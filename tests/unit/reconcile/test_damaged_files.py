@@ -12,7 +12,7 @@ from shardwright.model.ids import DatabaseUid, GroupUid, ShardUid
 from shardwright.model.seen import Health, ProcessSeen, ProcessState
 from shardwright.model.view import Put
 from shardwright.reconcile.group import decide_group
-from shardwright.reconcile.restarts import DAMAGED_DELAYS_S
+from shardwright.reconcile.restarts import DAMAGED
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 
 GROUP = GroupUid("1:1")
@@ -126,7 +126,7 @@ def test_starts_in_vain_are_spaced_out_and_go_on() -> None:
         assert shard.restart_not_before is not None
         delays.append((shard.restart_not_before - NOW).total_seconds())
         builder = damaged(builder.with_records(replace(shard, restart_not_before=None)), 1)
-    assert delays == [*DAMAGED_DELAYS_S[1:], *[DAMAGED_DELAYS_S[-1]] * 3]
+    assert delays == [*DAMAGED.delays_s, *[DAMAGED.delays_s[-1]] * 3]
     waiting = builder.view.shards[ShardUid(1)]
     later = builder.with_records(replace(waiting, restart_not_before=NOW + timedelta(seconds=299)))
     assert 1 not in shards_in(decide(later))

@@ -427,28 +427,6 @@ def test_a_replica_whose_link_was_down_long_before_its_primarys_end_does_not_tak
     assert (after.primary, after.phase) == ((2, GroupPhase.SERVING) if takes_over else (1, GroupPhase.STARTING))
 
 
-@pytest.mark.parametrize(
-    ("link_down_s", "clock_s", "takes_over"), [(12, 0, True), (14, 0, False), (14, 60, True), (14, -60, True)]
-)
-def test_an_agent_that_saw_the_end_says_how_long_before_it_the_link_was_lost(
-    link_down_s: int, clock_s: int, takes_over: bool
-) -> None:
-    """It saw the primary end 10 s ago. A clock that is not the leader's says nothing."""
-    builder = replicated().with_dead_shard(1).with_server(2, is_link_up=False, link_down_s=link_down_s)
-    off = timedelta(seconds=clock_s)
-    view = builder.view
-    ended = replace(view.processes[ShardUid(1)], ended_at=NOW - timedelta(seconds=10))
-    report = replace(view.node_seen[NodeUid(1)], at=NOW + off)
-    view = view.changed(processes={**view.processes, ShardUid(1): ended}, node_seen={**view.node_seen, NodeUid(1): report})
-    decision = decide(ClusterBuilder(view))
-    after = group_after(decision)
-    assert after is not None
-    assert after.primary == (2 if takes_over else 1)
-    if takes_over:
-        (event,) = [w.record for w in decision.writes if isinstance(w, Put) and isinstance(w.record, Event)]
-        assert "whose process has ended (its agent saw it end at" in event.text
-
-
 def test_how_long_a_link_was_down_counts_only_while_the_primary_answered() -> None:
     """The primary died, and nobody has noticed yet: its last answer is as old as the end of the link."""
     builder = replicated().with_server(2, is_link_up=False, link_down_s=11)

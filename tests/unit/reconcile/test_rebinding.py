@@ -10,7 +10,7 @@ from shardwright.model.database import DatabaseStatus
 from shardwright.model.ids import EndpointUid, MoveUid, NodeUid
 from shardwright.model.view import Put
 from shardwright.reconcile.rebinding import BEGUN_AT_ONCE, decide_rebinding
-from shardwright.reconcile.repair import RETRY_DELAYS
+from shardwright.reconcile.repair import RETRY
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 
 SOON = NOW + timedelta(seconds=1)
@@ -84,7 +84,7 @@ def test_where_it_failed_comes_last_and_not_at_once() -> None:
     (move,) = begun(builder)
     failed = builder.with_move(replace(move, state=MoveState.FAILED, ended_at=SOON))
     assert begun(failed, SOON) == []
-    (again,) = begun(failed, SOON + RETRY_DELAYS[0])
+    (again,) = begun(failed, SOON + RETRY.delay(0))
     assert (again.uid, again.to_node) == (MoveUid("rebind-1:1-2"), 3)
 
 

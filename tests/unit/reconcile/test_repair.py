@@ -13,7 +13,7 @@ from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, Shard
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.database import decide_database, unsettled
-from shardwright.reconcile.repair import RETRY_DELAYS, decide_repair, is_missing
+from shardwright.reconcile.repair import RETRY, decide_repair, is_missing
 from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import step_move
 
@@ -190,7 +190,7 @@ def test_a_failed_rebuild_is_tried_again_later_and_elsewhere() -> None:
     (move,) = moves(lost())
     failed = replace(move, state=MoveState.FAILED, ended_at=LATER)
     assert moves(lost().with_move(failed)) == []
-    (again,) = moves(lost().with_move(failed), LATER + RETRY_DELAYS[0])
+    (again,) = moves(lost().with_move(failed), LATER + RETRY.delay(0))
     assert again.uid != move.uid
     assert {move.to_node, again.to_node} == {3, 4}
 

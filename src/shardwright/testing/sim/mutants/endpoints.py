@@ -9,6 +9,7 @@ from shardwright.actions import move
 from shardwright.endpoint import departures
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader import handoff
+from shardwright.model.backoff import Backoff
 from shardwright.model.commands import DropEndpoint
 from shardwright.model.seen import EndpointState
 from shardwright.reconcile import endpoint
@@ -51,7 +52,7 @@ def leaves_to_the_pause_what_a_new_endpoint_process_has_sent() -> Sequence[Patch
 
 @mutant_in(clients_that_never_come_in)
 def passes_connections_without_a_deadline() -> Sequence[Patch]:
-    return [(departures, "FREEZE_S", (1e9,)), (departures, "GRACE_S", 1e9), (departures, "TIED_GRACE_S", 1e9)]
+    return [(departures, "FREEZE", Backoff((1e9,))), (departures, "GRACE_S", 1e9), (departures, "TIED_GRACE_S", 1e9)]
 
 
 @mutant_in(clients_that_never_come_in)
