@@ -22,6 +22,16 @@ class Code(StrEnum):
         return member
 
     @classmethod
+    def _missing_(cls, value: object) -> "Code | None":
+        """One that a newer version has written is kept as it is."""
+        if not isinstance(value, str):
+            return None
+        member = str.__new__(cls, value)
+        member._name_, member._value_ = value.upper(), value
+        member.meaning = member.remedy = ""
+        return member
+
+    @classmethod
     def of(cls, value: str) -> "Code":
         """The code of that name. Raises KeyError: there is none."""
         return cls.__members__[value.upper()]

@@ -28,6 +28,16 @@ class EventKind(StrEnum):
         return member
 
     @classmethod
+    def _missing_(cls, value: object) -> "EventKind | None":
+        """One that a newer version has written is kept as it is."""
+        if not isinstance(value, str):
+            return None
+        member = str.__new__(cls, value)
+        member._name_, member._value_ = value.upper(), value
+        member.meaning = ""
+        return member
+
+    @classmethod
     def of(cls, value: str) -> "EventKind":
         """The kind of that name. Raises KeyError: there is none."""
         return cls.__members__[value.upper()]

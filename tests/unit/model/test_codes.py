@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+import pytest
+from pydantic import TypeAdapter
+
 from shardwright.model.codes import Code
 from shardwright.model.event import EventKind
 
@@ -42,3 +45,11 @@ def test_every_kind_of_event_says_what_it_means_and_is_used() -> None:
         assert re.fullmatch(r"[A-Z].*\.", kind.meaning), kind
         assert kind in made or re.search(rf"\bEventKind\.{kind.name}\b", text), kind
     assert len({kind.meaning for kind in EventKind}) == len(EventKind)
+
+
+@pytest.mark.parametrize("kind", [Code, EventKind])
+def test_what_a_newer_version_has_written_is_kept_as_it_is(kind: type[Code] | type[EventKind]) -> None:
+    adapter = TypeAdapter(kind)
+    known = len(kind)
+    read = adapter.validate_json('"something_new"')
+    assert (read, adapter.dump_json(read), len(kind)) == ("something_new", b'"something_new"', known)
