@@ -16,7 +16,7 @@ from shardwright.model.account import ManagementRole
 from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.cluster import Node, RemovedNode, Snapshot
 from shardwright.model.database import Role
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ActionUid, NodeUid, UserUid
 from shardwright.model.view import Put
 from shardwright.store.keys import REMOVE_LOCK
@@ -310,7 +310,12 @@ def test_cluster_options() -> None:
 
 def test_policy() -> None:
     look = look_at()
-    given = {"persistent_node_removal": True, "slave_ha_grace_period": 5, "max_redis_forks": 3, "novelty": 1}
+    given: dict[str, object] = {
+        "persistent_node_removal": True,
+        "slave_ha_grace_period": 5,
+        "max_redis_forks": 3,
+        "novelty": 1,
+    }
     new = options.change_policy(look, given).answer
     assert (new.persistent_node_removal, new.slave_ha_grace_period_s, new.extra) == (True, 5, {"max_redis_forks": 3})
     assert not options.change_policy(look, {"slave_ha": look.view.policy.slave_ha}).writes
@@ -319,15 +324,15 @@ def test_policy() -> None:
 
 
 def test_log_lines() -> None:
-    events = [Event(NOW + timedelta(seconds=n), f"e{n}", Severity.INFO, "") for n in range(5)]
+    events = [Event(NOW + timedelta(seconds=n), EventKind.NODE_ADD_REQUEST, Severity.INFO, f"e{n}") for n in range(5)]
 
-    def kinds(**parameters: str) -> list[str]:
-        return [e.kind for e in options.log_lines(events, options.log_query(parameters))]
+    def texts(**parameters: str) -> list[str]:
+        return [e.text for e in options.log_lines(events, options.log_query(parameters))]
 
-    assert kinds() == ["e0", "e1", "e2", "e3", "e4"]
-    assert kinds(order="desc", limit="2", offset="1") == ["e3", "e2"]
-    assert kinds(stime="2026-01-02T03:04:07Z", etime="2026-01-02T03:04:08+00:00") == ["e2", "e3"]
-    assert kinds(limit="0") == []
+    assert texts() == ["e0", "e1", "e2", "e3", "e4"]
+    assert texts(order="desc", limit="2", offset="1") == ["e3", "e2"]
+    assert texts(stime="2026-01-02T03:04:07Z", etime="2026-01-02T03:04:08+00:00") == ["e2", "e3"]
+    assert texts(limit="0") == []
     for bad in ({"order": "up"}, {"limit": "-1"}, {"limit": "x"}, {"stime": "yesterday"}, {"offset": "1.5"}):
         assert refusal(lambda bad=bad: options.log_query(bad))[1] == "invalid_parameter"
 
