@@ -10,7 +10,7 @@ import pytest
 from shardwright.clock import SystemClock
 from shardwright.errors import LostLeadership
 from shardwright.model.cluster import Node
-from shardwright.model.event import Event, Severity
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import Delete, Put
 from shardwright.store import keys, records
@@ -48,7 +48,7 @@ async def put(store: MemoryStore, key: str, value: bytes) -> int:
 
 def test_records_events_and_extra_keys_in_one_revision() -> None:
     async def scenario(store: MemoryStore, mirror: Mirror) -> None:
-        event = Event(NOW, "node_added", Severity.INFO, "a node was added")
+        event = Event(NOW, EventKind.NODE_ADD_REQUEST, Severity.INFO, "a node was added")
         extra = Transaction((ModifiedAt(keys.port_key(1), 0),), (PutKey(keys.port_key(1), b"1"),))
         writes = [Put(NODE), Put(event), Put(replace(NODE, rack="b"))]
         revision = await commit(store, mirror, writes, fence=None, extra=extra, random_text=word)
