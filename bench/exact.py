@@ -81,8 +81,8 @@ def solve(view: ClusterView, leaving: NodeUid) -> Best:
     def x(shard: int, node: int) -> int:
         return shard * width + node
 
-    for shard in range(count):
-        rows.add([(x(shard, n), 1) for n in range(width)], 1, 1)
+    for s in range(count):
+        rows.add([(x(s, n), 1) for n in range(width)], 1, 1)
     for number, node in enumerate(facts.nodes):
         is_leaving = node.uid == leaving
         rows.add([(x(s, number), facts.sizes[s]) for s in range(count)], 0, 0 if is_leaving else facts.memory(number))
@@ -92,11 +92,11 @@ def solve(view: ClusterView, leaving: NodeUid) -> Best:
         for nodes in places:
             rows.add([(x(s, n), 1) for s in members for n in nodes], 0, 1)
     cost = np.zeros(count * width)
-    for number, shard in enumerate(facts.shards):
+    for s, shard in enumerate(facts.shards):
         if shard.node_uid != leaving:
-            for node in range(width):
-                if facts.nodes[node].uid != shard.node_uid:
-                    cost[x(number, node)] = facts.costs[number]
+            for n in range(width):
+                if facts.nodes[n].uid != shard.node_uid:
+                    cost[x(s, n)] = facts.costs[s]
     found = _milp(cost, rows)
     return Best(None if found is None else round(float(cost @ np.round(found)) * 2**20))
 

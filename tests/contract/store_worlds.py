@@ -24,7 +24,7 @@ class ManualClock:
         self.boot = "first"
         self._sleepers: list[tuple[float, asyncio.Event]] = []
 
-    def now(self) -> float:  # type: ignore[override]
+    def now(self) -> float:
         return self.seconds
 
     def monotonic(self) -> float:

@@ -12,6 +12,7 @@ from shardwright.store.protocol import (
     TRANSACTION_BYTES_MAX,
     TRANSACTION_OPERATIONS_MAX,
     Compacted,
+    Compare,
     CreatedAt,
     DeleteKey,
     KeyValue,
@@ -74,7 +75,7 @@ def test_compare_and_set(backend: str) -> None:
         store = await world.open()
         created = await put(store, PutKey("a", b"1"))
         modified = await put(store, PutKey("a", b"2"))
-        for compare, holds in [
+        compares: list[tuple[Compare, bool]] = [
             (ModifiedAt("a", modified), True),
             (ModifiedAt("a", created), False),
             (ModifiedAt("a", 0), False),
@@ -84,7 +85,8 @@ def test_compare_and_set(backend: str) -> None:
             (ModifiedAt("none", 0), True),
             (CreatedAt("none", 0), True),
             (ModifiedAt("none", modified), False),
-        ]:
+        ]
+        for compare, holds in compares:
             assert (await store.transact(Transaction((compare,)))).succeeded is holds, compare
         both = Transaction((ModifiedAt("a", modified), ModifiedAt("b", 1)), (PutKey("a", b"3"), PutKey("b", b"3")))
         assert not (await store.transact(both)).succeeded

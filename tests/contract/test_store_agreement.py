@@ -88,11 +88,11 @@ async def answer(store: Store, call: Call) -> TransactionResult | RangePage | in
             case Grant():
                 return await store.grant(timedelta(seconds=call.ttl_s))
             case Renew():
-                return await store.renew(LeaseId(call.lease))
+                await store.renew(LeaseId(call.lease))
             case Revoke():
-                return await store.revoke(LeaseId(call.lease))
+                await store.revoke(LeaseId(call.lease))
             case Compact():
-                return await store.compact(call.revision)
+                await store.compact(call.revision)
             case Range():
                 return await store.range(call.prefix, start=call.start, limit=call.limit)
             case PassTime():
@@ -100,6 +100,7 @@ async def answer(store: Store, call: Call) -> TransactionResult | RangePage | in
                 return (await store.transact(Transaction())).revision
     except StoreError as e:
         return type(e).__name__
+    return None
 
 
 async def history(store: Store, last: int) -> list[WatchBatch] | str:

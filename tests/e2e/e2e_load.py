@@ -94,7 +94,7 @@ class _Writer(threading.Thread):
         pool = self._client.connection_pool
         # One connection, which redis-py keeps and connects anew.
         connections = list(getattr(pool, "_available_connections", []))
-        now = sum(c.connects for c in connections)
+        now: int = sum(c.connects for c in connections)
         fresh, self._connects = now - self._connects, now
         return fresh
 

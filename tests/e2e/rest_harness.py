@@ -50,7 +50,7 @@ class CountedConnection(redis.Connection):
 
     def _connect(self) -> Any:
         self.connects += 1
-        return super()._connect()
+        return super()._connect()  # type: ignore[no-untyped-call]
 
 
 def connects_of(client: Any) -> int:
@@ -129,9 +129,8 @@ class RestCluster:
         assert self._http is not None
         if body is not None:
             options["json"] = body
-        nodes = [node] if node else range(1, 16)
         last: httpx.TransportError | None = None
-        for one in nodes:
+        for one in [node] if node else range(1, 16):
             try:
                 return self._http.request(method, self.url(one) + path, **options)
             except httpx.ConnectError as e:
@@ -359,12 +358,13 @@ class RestCluster:
         """What happens inside changes nothing that anybody asked for. Begins when nothing of before is still being noted."""
         before = self.wishes()
 
-        def is_quiet() -> bool:
+        def is_quiet(after_s: float) -> bool:
             nonlocal before
+            time.sleep(after_s)
             earlier, before = before, self.wishes()
             return earlier == before
 
-        self.wait("a quiet moment", lambda: time.sleep(0.1) or (is_quiet() and is_quiet()))
+        self.wait("a quiet moment", lambda: is_quiet(0.1) and is_quiet(0.0))
         yield
         after = self.wishes()
         changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))

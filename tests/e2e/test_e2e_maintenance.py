@@ -334,9 +334,9 @@ def test_a_cancelled_step_down_can_be_asked_for_again(cluster: RestCluster) -> N
         if cluster.primary(uid) == node:
             cluster.update(uid, replication=True)
     with waiting(cluster, node) as (stuck, others):
-        uid = cluster.start(node, "enslave_node")
+        action = cluster.start(node, "enslave_node")
         cluster.wait("the others have stepped down", lambda: all(cluster.primary(other) != node for other in others))
-        cancelled(cluster, node, "enslave_node", uid)
+        cancelled(cluster, node, "enslave_node", action)
     assert cluster.primary(stuck) == node
     cluster.done(node, "enslave_node")
     assert cluster.primary(stuck) != node

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from shardwright.agent.processes import is_running, send
 from shardwright.local.layout import layout_of
 from shardwright.local.lock import try_lock
 from shardwright.model.ids import NodeUid
+from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.processes import processes_of
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e, pytest.mark.proof]
@@ -168,12 +170,16 @@ ZEROS = bytes(4096)
 
 
 def place_of(cluster: RestCluster, shard: Json) -> Path:
-    return cluster.directory / "nodes" / shard["node_uid"] / "shards" / shard["uid"]
+    return cluster.directory.joinpath("nodes", shard["node_uid"], "shards", shard["uid"])
 
 
 def last_part_of(cluster: RestCluster, shard: Json) -> Path:
     """The part of a shard's append-only file to which its server appends."""
     return sorted(place_of(cluster, shard).glob("appendonlydir/*.incr.aof"))[-1]
+
+
+def has_ended(server: ProcessIdentity) -> bool:
+    return not is_running(server)
 
 
 def kill_and_damage(cluster: RestCluster, *shards: Json) -> None:
@@ -183,7 +189,7 @@ def kill_and_damage(cluster: RestCluster, *shards: Json) -> None:
         for shard in shards:
             server = cluster.server_of(shard)
             send(server, signal.SIGKILL)
-            cluster.wait("its end", lambda server=server: not is_running(server))
+            cluster.wait("its end", partial(has_ended, server))
             with last_part_of(cluster, shard).open("ab") as file:
                 file.write(ZEROS)
 

@@ -6,6 +6,7 @@ A dead node here is one of which every process was killed while the supervisor s
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import redis
@@ -41,7 +42,7 @@ def _all_is_well_afterwards(cluster: RestCluster) -> Iterator[None]:
     cluster.reopen()
     for uid in databases(cluster):
         cluster.settled(uid)
-        assert cluster.wait(f"an answer of database {uid}", lambda uid=uid: keys_in(cluster, uid)) == KEYS
+        assert cluster.wait(f"an answer of database {uid}", partial(keys_in, cluster, uid)) == KEYS
     wanted = len([shard for uid in databases(cluster) for shard in cluster.shards(uid)])
     cluster.wait("no server too many", lambda: sum(len(cluster.servers_on(n)) for n in cluster.nodes()) == wanted)
 
@@ -96,7 +97,7 @@ def test_lost_copies_are_rebuilt_and_what_returns_is_not_one_too_many(cluster: R
     with unsupervised(cluster):
         kill(cluster, node)
         for uid in databases(cluster):
-            cluster.wait(f"database {uid} whole", lambda uid=uid: whole_without(cluster, uid, node), seconds=GRACE_S + 30)
+            cluster.wait(f"database {uid} whole", partial(whole_without, cluster, uid, node), seconds=GRACE_S + 30)
     kinds = [line["type"] for line in cluster.get("/v1/logs?limit=1000")]
     assert "replica_rebuild" in kinds
 

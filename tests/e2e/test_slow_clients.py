@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from tests.e2e.e2e_harness import TestCluster, own_base
 from tests.e2e.e2e_load import Writers
 
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.e2e
 
 SEED = 1
 MEMORY_BYTES = 512 << 20
+NEVER = Retry(NoBackoff(), 0)
 SMALL = tuple(client for client in CLIENTS if client is not Halves)
 
 
@@ -140,7 +143,7 @@ def test_a_large_command_that_is_half_sent_holds_up_no_action(
 def is_killed(address: str, port: int) -> bool:
     """A new client asks for it. A server says that it is busy only after five seconds."""
     try:
-        with redis.Redis(host=address, port=port, socket_timeout=10, retry=None) as client:
+        with redis.Redis(host=address, port=port, socket_timeout=10, retry=NEVER) as client:
             client.script_kill()
             return True
     except redis.RedisError:
@@ -154,7 +157,7 @@ def nightly_job(database: dict[str, Any]) -> Iterator[threading.Thread]:
     failures: list[redis.RedisError] = []
 
     def run() -> None:
-        with redis.Redis(host=address, port=port, client_name="nightly-job", socket_timeout=120, retry=None) as client:
+        with redis.Redis(host=address, port=port, client_name="nightly-job", socket_timeout=120, retry=NEVER) as client:
             try:
                 client.eval("while true do end", 0)
             except redis.RedisError as killed:

@@ -18,6 +18,7 @@ from shardwright.clock import SystemClock
 from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
 from shardwright.errors import Transient
 from shardwright.model.cluster import Cluster, Node
+from shardwright.model.codes import Code
 from shardwright.model.database import Database, Endpoint, Persistence, ServerKind, ServerSecrets, Shard, SlotGroup
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, NodeSeen, ProcessSeen, ProcessState
@@ -51,19 +52,19 @@ class ToldEndpoints:
         self.served.append(spec)
 
     async def drop(self, node: NodeUid, endpoint: EndpointUid) -> None:
-        raise Transient("test", "not here")
+        raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 
     async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:
-        raise Transient("test", "not here")
+        raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 
     async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
-        raise Transient("test", "not here")
+        raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 
     async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:
-        raise Transient("test", "not here")
+        raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 
     async def pass_along(self, node: NodeUid, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
-        raise Transient("test", "not here")
+        raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 
 
 @dataclass

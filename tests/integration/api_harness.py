@@ -107,7 +107,7 @@ def operations_of(view: ClusterView) -> list[Operation]:
         view.node_seen,
         view.servers,
     ):
-        found += table.values()  # type: ignore[attr-defined]
+        found += table.values()
     operations: list[Operation] = [PutKey(keys.key_of(record), records.encode(record)) for record in found]
     for database in view.databases.values():
         uid = str(database.uid).encode()

@@ -78,9 +78,10 @@ def _handler(api: CannedApi) -> type[BaseHTTPRequestHandler]:
             line = f"{self.command} {path}"
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
             api.asked.append(Asked(line, query, json.loads(raw) if raw else None))
-            status, body = (401, {"error_code": "unauthorized", "description": "wrong user or password"})
+            answer: Answer = (401, {"error_code": "unauthorized", "description": "wrong user or password"})
             if self.headers.get("authorization") == expected:
-                status, body = _next(api.script, line)
+                answer = _next(api.script, line)
+            status, body = answer
             if status == 0:  # a node that dies in mid-request
                 self.close_connection = True
                 return

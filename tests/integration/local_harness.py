@@ -38,7 +38,7 @@ class LocalCluster:
 
     def environment(self, **more: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("SHARDWRIGHT_")}
-        return {**kept, "PYTHONPATH": f"{SOURCES}{os.pathsep}{Path(__file__).parent}", **more}
+        return {**kept, "PYTHONPATH": os.pathsep.join(map(str, (SOURCES, Path(__file__).parent, SOURCES.parent))), **more}
 
     def begin(self, *arguments: str, **more: str) -> "subprocess.Popen[str]":
         """Run a command in the background."""

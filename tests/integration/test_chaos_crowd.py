@@ -8,6 +8,7 @@ import pytest
 from tests.integration.endpoint_harness import World, endpoint_world, wait_until
 
 from shardwright.model.database import ServerKind
+from shardwright.model.ids import NodeUid
 from shardwright.testing.chaos.crowd import (
     CLIENTS,
     HALVES_BYTES,
@@ -92,14 +93,14 @@ def test_an_error_and_an_end_are_told_apart(world: World) -> None:
     wire.send(command("INCR", key(Kind.SCRIPT), "too", "many"))
     assert str(wire.reply()).startswith("ERR wrong number of arguments")
     wire.send(head_of_set("half", HALVES_BYTES))
-    world.processes[1].process.terminate()
+    world.processes[NodeUid(1)].process.terminate()
     with pytest.raises(EndedBadly) as ended:
         wire.rest(10, threading.Event())
     assert ended.value.outcome is Outcome.CLOSED
     wire.close()
     client = crowd.clients[0]
     wait_until(lambda: client.tally.noticed > 0)
-    world.processes[1].process.wait(5)
+    world.processes[NodeUid(1)].process.wait(5)
     world.start_process()
     world.serve()
     (tally,) = crowd.finish()

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from tests.integration.canned_api import PASSWORD, USER, CannedApi, Script, canned_api
+from tests.integration.canned_api import PASSWORD, USER, Answer, CannedApi, Script, canned_api
 from typer.testing import CliRunner, Result
 
 from shardwright.cli.access import Access
@@ -65,8 +65,8 @@ def action(status: str = "running", **changes: object) -> dict[str, Any]:
 
 
 QUEUED = (200, {"action_uid": UID, "task_id": UID, "status": "queued"})
-MOVE = {"uid": "m", "kind": "relocate", "what": "redis:4", "from": "node:3", "to": "node:1", "state": "syncing"}
-MOVE |= {"bytes_total": 200, "bytes_done": 50, "reasons": [], "evidence": None, "started": None, "ended": None}
+MOVE: dict[str, Any] = {"uid": "m", "kind": "relocate", "what": "redis:4", "from": "node:3", "to": "node:1", "reasons": []}
+MOVE |= {"state": "syncing", "bytes_total": 200, "bytes_done": 50, "evidence": None, "started": None, "ended": None}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_database_password_comes_from_a_file(directory: Path, tmp_path: Path) 
 
 
 def test_waiting_shows_moves_and_ends_with_the_action(directory: Path) -> None:
-    answers = [
+    answers: list[Answer] = [
         (200, action("starting")),
         (200, action(progress="20", moves=[MOVE])),
         (503, {"error_code": "store_unavailable", "description": "The store cannot be reached."}),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.integration.canned_api import Script, canned_api
+from tests.integration.canned_api import Answer, Script, canned_api
 from tests.integration.test_cli import DATABASE, run
 
 COPY = {"node_uid": "2", "role": "slave", "keys": 6, "in_sync": True, "missing_since": None, "served_at": None}
@@ -79,7 +79,7 @@ def test_a_start_that_did_not_come_to_pass_is_not_waited_for(tmp_path: Path) -> 
 
 def test_it_can_be_waited_for(tmp_path: Path) -> None:
     away = (503, {"error_code": "bdb_unavailable", "description": "waits"})
-    script = {**ASKED, "GET /v1/bdbs/1/availability": [away, (200, {})], "GET /v1/bdbs/1": (200, DATABASE)}
+    script: Script = {**ASKED, "GET /v1/bdbs/1/availability": [away, (200, {})], "GET /v1/bdbs/1": (200, DATABASE)}
     with canned_api(script) as api:
         result = run(tmp_path, api, "db", "start", "orders", "--from-copy", "2", "--yes", "--wait")
     assert (result.exit_code, result.stdout) == (0, "db:1 orders: serves what redis:2 holds\n")
@@ -93,7 +93,7 @@ def test_wrong_usage_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_database_that_waits_is_shown_with_its_reason(tmp_path: Path) -> None:
-    empty = (200, [])
+    empty: Answer = (200, [])
     script = {"GET /v1/bdbs": (200, [WAITING]), "GET /v1/nodes": empty, "GET /v1/shards": empty}
     with canned_api({**script, "GET /v1/nodes/status": (200, {}), "GET /v1/bdbs/1/shards": empty}) as api:
         for command in (("status",), ("db", "show", "orders")):

@@ -100,7 +100,10 @@ def test_one_leads_and_a_stopped_one_is_followed_at_once(tmp_path: Path) -> None
             await stopping
             assert not daemons.keepers[leader].is_leader()
         assert terms == [1, 2, 3]
-        gained = lambda: [term for what, _, term in daemons.told if what == "gained"]  # noqa: E731
+
+        def gained() -> list[int]:
+            return [term for what, _, term in daemons.told if what == "gained"]
+
         await until(lambda: len(gained()) == 3, within_s=5, state=gained)  # the last one is told in the loop's next turn
         assert gained() == [1, 2, 3]
         store = await daemons.open_store()

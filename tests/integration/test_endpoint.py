@@ -10,6 +10,7 @@ from tests.integration.endpoint_harness import ENDPOINT, World, Writers, endpoin
 from tests.integration.server_harness import both_servers
 
 from shardwright.model.database import ServerKind
+from shardwright.model.ids import NodeUid
 from shardwright.model.seen import EndpointState
 from shardwright.testing.deadlines import Stopwatch
 
@@ -134,7 +135,9 @@ def test_during_a_hold_who_waits_is_connected_ahead(kind: ServerKind, tmp_path: 
     """What the end of a hold need not wait for: the connection is there; nothing is said over it before. An undo ends it."""
 
     def connections(world: World) -> int:
-        return len(world.replica.ask("CLIENT", "LIST", "TYPE", "normal").splitlines())
+        listed = world.replica.ask("CLIENT", "LIST", "TYPE", "normal")
+        assert isinstance(listed, str)
+        return len(listed.splitlines())
 
     with endpoint_world(kind, tmp_path) as world, world.raw() as waiting, world.raw() as idle:
         for client in (waiting, idle):
@@ -309,14 +312,14 @@ def test_killed_processes_disconnect_and_terminated_ones_close_cleanly(tmp_path:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world:
         with world.raw() as client:
             say(client, b"AUTH client-password\r\nSET k 1\r\n", b"+OK\r\n+OK\r\n")
-            world.processes[1].process.kill()
-            world.processes[1].process.wait(5)
+            world.processes[NodeUid(1)].process.kill()
+            world.processes[NodeUid(1)].process.wait(5)
             assert client.recv(10) == b""
         world.start_process()  # takes the place of the socket that the dead one left behind
         world.serve()
         wait_until(lambda: world.state() is EndpointState.LISTENING, state=world.status)
         with world.raw() as client:
             assert say(client, b"AUTH client-password\r\nGET k\r\n", b"1\r\n") == b"+OK\r\n$1\r\n1\r\n"
-            world.processes[1].process.terminate()
+            world.processes[NodeUid(1)].process.terminate()
             assert client.recv(10) == b""
-        assert world.processes[1].process.wait(5) == 0
+        assert world.processes[NodeUid(1)].process.wait(5) == 0

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,8 @@ class Newcomers:
     """Opens a new connection for every command."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.count, self.errors = world, 0, []
+        self.world, self.count = world, 0
+        self.errors: list[BaseException] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -60,6 +62,10 @@ class Newcomers:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(20)
+
+    def are_beyond(self, count: int) -> bool:
+        """Whether more than so many were served, or one was not."""
+        return self.count > count or bool(self.errors)
 
     def _run(self) -> None:
         try:
@@ -82,7 +88,7 @@ def test_nobody_notices_an_endpoint_that_moves(tmp_path: Path) -> None:
                 assert world.state(source) is EndpointState.DRAINING
                 assert world.state(to) is EndpointState.LISTENING
                 asyncio.run(world.client.drop(source, ENDPOINT))
-                wait_until(lambda before=before: newcomers.count > before + 5 or bool(newcomers.errors))
+                wait_until(partial(newcomers.are_beyond, before + 5))
         assert newcomers.errors == []
         writers.check()
         assert world.status(B).totals["accepted"] > 6

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ def test_no_kind_of_write_is_answered_before_the_replica_knows(kind: ServerKind,
 
     def transaction(client: "redis.Redis") -> object:
         with client.pipeline() as pipe:
-            return pipe.incr("t").execute()
+            pipe.incr("t")
+            return pipe.execute()
 
     writes: dict[str, Callable[[redis.Redis], object]] = {
         "plain": lambda client: client.set("a", 1),
@@ -168,22 +170,20 @@ def test_without_a_replica_writes_are_in_doubt_and_with_a_new_one_they_go_on(kin
         world.replica.thaw()
 
 
+def have_gone_on(writers: Writers, *, since: dict[str, int]) -> bool:
+    """Whether each of four has had another write acknowledged, or one has failed."""
+    acknowledged = writers.acknowledged
+    have_all = len(acknowledged) == 4 and all(n > since.get(name, 0) for name, n in acknowledged.items())
+    return have_all or bool(writers.errors)
+
+
 @both_servers
 def test_a_handoff_is_not_noticed_in_strict_mode_either(kind: ServerKind, tmp_path: Path) -> None:
     with endpoint_world(kind, tmp_path) as world:
         world.serve(is_strict=True)
         with Writers(world, 4) as writers:
             for turn in range(6):
-                seen = dict(writers.acknowledged)
-                wait_until(
-                    lambda seen=seen: (
-                        (
-                            len(writers.acknowledged) == 4
-                            and all(n > seen.get(name, 0) for name, n in writers.acknowledged.items())
-                        )
-                        or bool(writers.errors)
-                    )
-                )
+                wait_until(partial(have_gone_on, writers, since=dict(writers.acknowledged)))
                 assert world.hand_off().generation == turn + 2
         writers.check()
 

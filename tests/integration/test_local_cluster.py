@@ -20,7 +20,7 @@ from shardwright.agent.launch import check_port
 from shardwright.local.config import read_nodes
 from shardwright.model.cluster import DaemonPresence, Node
 from shardwright.model.database import Persistence, SnapshotRule
-from shardwright.model.ids import NodeUid
+from shardwright.model.ids import DatabaseUid, NodeUid
 from shardwright.server.binaries import all_servers
 from shardwright.store import keys, records
 from shardwright.store.keys import StoredRecord
@@ -299,7 +299,8 @@ def test_down_saves_first_and_asks_about_what_cannot_be_saved(cluster: LocalClus
     kept = database(binary, name="keeper", persistence=Persistence.SNAPSHOT, snapshot_rules=(SnapshotRule(3600, 1),))
     lost = database(binary, uid=2, name="volatile")
     lost_shard = shard(free_port(address), 2, database_uid=2, group_uid="2:1")
-    put(cluster, kept, lost, SECRETS, replace(SECRETS, database_uid=2), group(), shard(free_port(address)), lost_shard)
+    secrets = (SECRETS, replace(SECRETS, database_uid=DatabaseUid(2)))
+    put(cluster, kept, lost, *secrets, group(), shard(free_port(address)), lost_shard)
     cluster.until(lambda: len(cluster.running().servers) == 2)
 
     refused = cluster.down()

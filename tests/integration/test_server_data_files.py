@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,17 @@ def _keys(server: RunningServer) -> set[str]:
     return set(answer)
 
 
+def _is_at_rest(server: RunningServer) -> bool:
+    return server.info()["rdb_bgsave_in_progress"] == "0"
+
+
+def _has_two_keys(server: RunningServer) -> bool:
+    return server.info().get("db0", "").startswith("keys=2")
+
+
 def _saved(server: RunningServer) -> None:
     server.ask("BGSAVE")
-    wait_until(lambda: server.info()["rdb_bgsave_in_progress"] == "0")
+    wait_until(partial(_is_at_rest, server))
 
 
 @both_servers
@@ -68,12 +77,12 @@ def test_what_comes_from_a_snapshot_says_which_history_it_was_part_of_and_what_c
         try:
             with running(kind, directory / "b", shard_uid=2) as replica:
                 attach(replica, server)
-                wait_until(lambda at=server: at.info()["rdb_bgsave_in_progress"] == "0")
+                wait_until(partial(_is_at_rest, server))
                 _set(server, "k")
                 _saved(server)
                 before = server.info()
                 _set(server, "k2")
-                wait_until(lambda at=replica: at.info().get("db0", "").startswith("keys=2"))
+                wait_until(partial(_has_two_keys, replica))
                 server.kill()
                 server = restart_server(server, port=free_port(server.address))  # where the replica does not look
                 after = server.info()

@@ -29,8 +29,9 @@ def run(*arguments: str, cpu_s: int = 300, niceness: int = 0) -> subprocess.Comp
         finally:
             process.kill()
             process.wait()
-        texts = [file.seek(0) or file.read() for file in (out, error)]
-    return subprocess.CompletedProcess(command, process.returncode, texts[0], texts[1])
+        for file in (out, error):
+            file.seek(0)
+        return subprocess.CompletedProcess(command, process.returncode, out.read(), error.read())
 
 
 def _wait(process: "subprocess.Popen[bytes]") -> None:

@@ -193,9 +193,9 @@ def test_a_stuck_server_is_ended_in_its_time_whatever_the_leaders_clock_does(jum
 def test_a_start_that_never_ends_is_given_up_in_its_time_by_a_leader_with_another_clock(jump_s: float) -> None:
     simulation = cluster()
     world = simulation.world
-    target = next(n for n in world.nodes if n not in {s.node_uid for s in world.servers_of("1:1")})
-    assert world.nodes[target].daemon is not None
-    world.nodes[target].daemon.process.freeze()
+    target = next(node.daemon for n, node in world.nodes.items() if n not in {s.node_uid for s in world.servers_of("1:1")})
+    assert target is not None
+    target.process.freeze()
     simulation.operator.action(primary_node(simulation), "maintenance_on", {"keep_slave_shards": False})
     simulation.run_for(10.0)
     for node in world.nodes.values():

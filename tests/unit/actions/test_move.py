@@ -226,14 +226,14 @@ def with_endpoint_states(builder: ClusterBuilder, states: dict[int, EndpointStat
 
 
 def test_an_endpoint_is_passed_then_recorded_then_done() -> None:
-    builder = replicated()
-    move = rebind(MoveState.HANDOFF)
+    builder, move = replicated(), rebind(MoveState.HANDOFF)
     before = with_endpoint_states(builder, {1: EndpointState.LISTENING, 3: EndpointState.ABSENT})
     assert [type(c) for c in decide(before, move).commands] == [PassEndpoint]
     passed = with_endpoint_states(builder, {1: EndpointState.DRAINING, 3: EndpointState.LISTENING})
     bound = next(w.record for w in decide(passed, move).writes if isinstance(w, Put))
-    assert bound.nodes == (3,)  # type: ignore[union-attr]
-    draining = passed.with_records(bound)  # type: ignore[arg-type]
+    assert isinstance(bound, Endpoint)
+    assert bound.nodes == (3,)
+    draining = passed.with_records(bound)
     assert [type(c) for c in decide(draining, move).commands] == [PassEndpoint]
     ended = with_endpoint_states(draining, {1: EndpointState.ABSENT, 3: EndpointState.LISTENING})
     assert move_after(decide(ended, move)).state is MoveState.DONE

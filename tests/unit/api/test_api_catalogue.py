@@ -66,10 +66,7 @@ def test_openapi_is_complete() -> None:
         for method in operations
     }
     served = {
-        (method, route.path_format)  # type: ignore[attr-defined]
-        for module in MODULES
-        for route in module.router.routes
-        for method in route.methods  # type: ignore[attr-defined]
+        (method, route.path_format) for module in MODULES for route in module.router.routes for method in route.methods
     }
     assert described == served
     for operations in document["paths"].values():

@@ -1,5 +1,6 @@
 """Databases as intents: what can be had, what is refused, what is written."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -140,7 +141,7 @@ def test_kind_and_version_are_chosen_once(server: str | None, version: str | Non
 def test_the_recorded_version_counts_until_a_node_has_reported() -> None:
     view = cluster(nodes=3).view
     assert view.cluster is not None
-    recorded = {"server_kind": "redis", "server_version": "7.0.15"}
+    recorded: dict[str, object] = {"server_kind": "redis", "server_version": "7.0.15"}
     fresh = replace(view, cluster=replace(view.cluster, options=recorded))
     assert create(look_at(fresh)).answer.server_version == "7.0.15"
     with pytest.raises(Rejected, match="There is: none"):
@@ -165,7 +166,8 @@ def test_the_lowest_free_port_is_chosen_and_one_stays_free() -> None:
 
 def test_a_given_port_is_shown_and_an_automatic_one_is_not() -> None:
     look = look_at()
-    for body, given in (({}, 0), ({"port": 12_345}, 12_345)):
+    cases: tuple[tuple[dict[str, Any], int], ...] = (({}, 0), ({"port": 12_345}, 12_345))
+    for body, given in cases:
         made = create(look, **body).answer
         answer = database(made, look.view, shows_password=False)
         assert answer["port"] == given
@@ -194,7 +196,7 @@ def test_a_change_waits_for_the_leader() -> None:
 def test_a_change_to_what_is_there_changes_nothing() -> None:
     view = view_with_servers(cluster(nodes=3).with_database("orders"))
     answer = database(view.databases[DatabaseUid(1)], view, shows_password=True)
-    whole = {key: value for key, value in answer.items() if key in DatabaseBody.model_fields}
+    whole: dict[str, Any] = {key: value for key, value in answer.items() if key in DatabaseBody.model_fields}
     intent = change(look_at(view), **whole)
     assert intent.answer.status is DatabaseStatus.ACTIVE
     assert not intent.writes
@@ -343,7 +345,11 @@ def test_delete(status: DatabaseStatus) -> None:
 
 
 def test_unknown_databases() -> None:
-    for call in (lambda: change(look_at(), 9), lambda: service.delete(look_at(), DatabaseUid(9), action_uid=UID)):
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: change(look_at(), 9),
+        lambda: service.delete(look_at(), DatabaseUid(9), action_uid=UID),
+    )
+    for call in calls:
         with pytest.raises(Rejected) as refused:
             call()
         assert refused.value.code == "db_not_found"

@@ -310,7 +310,12 @@ def test_cluster_options() -> None:
 
 def test_policy() -> None:
     look = look_at()
-    given = {"persistent_node_removal": True, "slave_ha_grace_period": 5, "max_redis_forks": 3, "novelty": 1}
+    given: dict[str, object] = {
+        "persistent_node_removal": True,
+        "slave_ha_grace_period": 5,
+        "max_redis_forks": 3,
+        "novelty": 1,
+    }
     new = options.change_policy(look, given).answer
     assert (new.persistent_node_removal, new.slave_ha_grace_period_s, new.extra) == (True, 5, {"max_redis_forks": 3})
     assert not options.change_policy(look, {"slave_ha": look.view.policy.slave_ha}).writes

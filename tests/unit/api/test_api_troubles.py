@@ -1,5 +1,6 @@
 """A database that is in trouble, as the API tells it: availability, the database, its shards, the node's own answer."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -42,7 +43,11 @@ def test_availability(code: Code) -> None:
         check_local_endpoint(view, database, NodeUid(1))
         return
     expected = "bdb_unavailable_port_unbound" if code is Code.ENDPOINT_CANNOT_LISTEN else "bdb_unavailable"
-    for check in (lambda: check_database(view, database), lambda: check_local_endpoint(view, database, NodeUid(1))):
+    checks: tuple[Callable[[], None], ...] = (
+        lambda: check_database(view, database),
+        lambda: check_local_endpoint(view, database, NodeUid(1)),
+    )
+    for check in checks:
         with pytest.raises(Unavailable, match=f"The text of {code}. Remedy: mend it.") as refused:
             check()
         assert refused.value.code == expected

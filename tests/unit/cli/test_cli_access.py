@@ -98,8 +98,8 @@ def test_an_empty_or_missing_password_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_certificate_is_named(password_file: Path, tmp_path: Path) -> None:
-    wanted = {"url": "https://x", "user": "a", "password_file": password_file, "certificate": tmp_path / "none.pem"}
-    assert "no certificate" in refused(**wanted).text
+    missing = tmp_path / "none.pem"
+    assert "no certificate" in refused(url="https://x", user="a", password_file=password_file, certificate=missing).text
 
 
 def test_the_default_directory() -> None:

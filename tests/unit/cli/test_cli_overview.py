@@ -86,7 +86,7 @@ def test_a_rack_has_a_column_when_there_is_one() -> None:
         ({"status": "down", "in_maintenance": True, "accept_servers": False}, "DOWN, in maintenance"),
     ],
 )
-def test_how_a_node_is(changes: dict[str, object], words: str) -> None:
+def test_how_a_node_is(changes: dict[str, Any], words: str) -> None:
     assert node_status(node(**changes)) == words
 
 

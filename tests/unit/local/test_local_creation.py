@@ -7,13 +7,14 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shardwright.errors import Rejected
 from shardwright.local import up
 from shardwright.local.config import read_all, read_cluster, read_nodes
-from shardwright.local.creation import PASSWORD_VARIABLE, Checked, Options, check
+from shardwright.local.creation import PASSWORD_VARIABLE, Checked, Options, check, create
 from shardwright.local.layout import layout_of, purge
 from shardwright.local.up import prepare
 from shardwright.model.account import ManagementRole, User
@@ -80,10 +81,8 @@ def test_a_port_in_use_is_refused(options: Options) -> None:
 
 
 def test_what_fails_midway_is_taken_back(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = up.create
-
-    async def create_and_fail(checked: Checked, *rest: object) -> None:
-        await made(checked, *rest)  # type: ignore[arg-type]
+    async def create_and_fail(checked: Checked, *rest: Any) -> None:
+        await create(checked, *rest)
         raise OSError("the disk is full")
 
     monkeypatch.setattr(up, "create", create_and_fail)

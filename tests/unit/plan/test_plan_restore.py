@@ -105,7 +105,7 @@ def test_what_no_longer_exists_is_a_difference() -> None:
     snapshot = snapshot_of(PAIR.with_database(on=((1, 2),)))
     found = plan_restore(PAIR.view, snapshot)
     assert [r.code for r in found.differences] == ["database_gone", "endpoint_gone"]
-    assert found.moves == found.waiting == found.unplaced == ()
+    assert (found.moves, found.waiting, found.unplaced) == ((), (), ())
     deleting = PAIR.with_database_changed(1, status=DatabaseStatus.DELETE_PENDING)
     assert [r.code for r in plan_restore(deleting.view, snapshot_of(PAIR)).differences] == ["database_gone"]
 

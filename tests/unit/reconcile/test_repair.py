@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ LATER = NOW + GRACE + timedelta(seconds=1)
 REPLICA = ShardUid(2)
 
 
-def pair(nodes: int = 4, **changes: object) -> ClusterBuilder:
+def pair(nodes: int = 4, **changes: Any) -> ClusterBuilder:
     """Shard 1, the primary, on node 1 and shard 2, its replica, on node 2."""
     return cluster(nodes=nodes).with_database(on=((1, 2),), **changes)
 

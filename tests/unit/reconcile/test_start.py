@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from shardwright.model.database import AofPolicy, Database, GroupPhase, Shard, SlotGroup
 from shardwright.model.decision import Decision
@@ -17,7 +18,7 @@ GROUP = GroupUid("1:1")
 LONG_AGO = NOW - timedelta(minutes=1)
 
 
-def after_a_power_cut(since: datetime | None = LONG_AGO, **changes: object) -> ClusterBuilder:
+def after_a_power_cut(since: datetime | None = LONG_AGO, **changes: Any) -> ClusterBuilder:
     """The primary's node, 1, stays off; its copy, shard 1, has a file. Shard 2 on node 2 has loaded its own."""
     builder = cluster(nodes=3).with_database("orders", on=((1, 2),), persistence="aof")
     database = builder.view.databases[DatabaseUid(1)]

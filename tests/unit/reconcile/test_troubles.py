@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from shardwright.model.action import Move, MoveKind, MoveState
-from shardwright.model.database import DatabaseStatus, DatabaseTroubles, GroupPhase, Shard
+from shardwright.model.database import DatabaseStatus, DatabaseTroubles, GroupPhase, Role, Shard
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Reason
@@ -16,7 +16,6 @@ from shardwright.model.seen import (
     Health,
     ProcessSeen,
     ProcessState,
-    Role,
     ServerTrouble,
 )
 from shardwright.model.view import Delete, Put
