@@ -38,6 +38,7 @@ def test_every_planted_mistake_is_noticed(mutant: Mutant) -> None:
     assert hunt(mutant, range(60)) is not None
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda s: s.__name__)
 def test_the_right_product_walks_through(situation: Situation) -> None:
     quiet()
