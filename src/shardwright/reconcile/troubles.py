@@ -33,7 +33,7 @@ from shardwright.plan.standing import Standing, is_candidate, standing_of
 LINK_DOWN_MAX_S = 10
 """A replica that has not followed for this long does not just reconnect."""
 SYNC_LONG = timedelta(seconds=30)
-"""A copy that went missing and is back is named when its full sync takes longer."""
+"""A copy that was started again is named when it is not in sync after this long."""
 AWAY_MAX = timedelta(seconds=10)
 """Longer than a restart takes, or a failover."""
 
@@ -103,6 +103,7 @@ def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...],
                 earlier = [r for r in before if r.shard_uid == shard.uid]
                 yield from _of_server(database, group, shard, view, earlier)
                 yield from _of_process(group, shard, view, earlier, now)
+                yield from _of_sync(group, shard, view, earlier, now)
 
 
 # -- endpoints -----------------------------------------------------------------------------------------------------------
@@ -165,11 +166,7 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
     if seen is not None and seen.health is Health.OK:
         follows = seen.is_link_up and shard.in_sync_generation == group.generation
         is_in_step = shard.uid == group.primary or follows
-        if is_in_step and process is not None and process.state is ProcessState.RUNNING:
-            return
-        yield from before
-        if not before and seen.is_syncing and now - shard.missing_since >= SYNC_LONG:
-            yield _is_long_in_its_sync(shard)
+        yield from () if is_in_step and process is not None and process.state is ProcessState.RUNNING else before
         return
     why = shard.failure or ("" if process is None else process.text)
     remedy = f"see the server's log on node {shard.node_uid}"
@@ -183,11 +180,23 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
     yield Reason(code, text, Grade.HARD_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
 
 
-def _is_long_in_its_sync(shard: Shard) -> Reason:
-    text = f"shard {shard.uid} on node {shard.node_uid} is missing since {shard.missing_since:%H:%M:%S} UTC: "
-    text += "its full sync goes on, or fails again and again"
-    remedy = f"see the server's log on node {shard.node_uid}, and its disk"
-    return Reason(Code.REPLICA_NOT_FOLLOWING, text, Grade.SOFT_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
+def _of_sync(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason], now: datetime) -> Iterator[Reason]:
+    """A replica that was started again and does not get its data: the full sync goes on for long, or fails again and again,
+    as where its disk is full. Between two attempts it looks well for a moment."""
+    seen = view.servers.get(shard.uid)
+    if seen is None or seen.health is not Health.OK or group.primary == shard.uid:
+        return
+    if shard.in_sync_generation == group.generation or _has_lost_its_link(group, seen, view):
+        return
+    since = shard.missing_since or shard.restart_not_before
+    noted = [r for r in earlier if r.code == Code.REPLICA_NOT_FOLLOWING]
+    if noted:
+        yield from noted
+    elif seen.is_syncing and since is not None and now - since >= SYNC_LONG:
+        text = f"shard {shard.uid} on node {shard.node_uid} was started again at {since:%H:%M:%S} UTC and is not in sync yet"
+        remedy = f"see the server's log on node {shard.node_uid}, and its disk"
+        code = Code.REPLICA_NOT_FOLLOWING
+        yield Reason(code, text, Grade.SOFT_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
 
 
 _OF_PRIMARIES = frozenset({Code.WRITES_REFUSED, Code.MEMORY_FULL})

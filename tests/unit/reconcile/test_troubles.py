@@ -7,7 +7,7 @@ import pytest
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, DatabaseTroubles, GroupPhase, Role, Shard
 from shardwright.model.event import Event, Severity
-from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.reason import Reason
 from shardwright.model.seen import (
     EndpointProcessSeen,
@@ -223,11 +223,16 @@ def test_the_note_goes_with_its_database(is_deleted: bool) -> None:
     assert decide_troubles(ONE, builder.with_writes(*decision.writes).view, NOW).writes == ()
 
 
-def test_a_copy_that_is_back_and_whose_full_sync_does_not_end_is_named() -> None:
+@pytest.mark.parametrize("mark", ["missing_since", "restart_not_before"])
+def test_a_copy_that_is_back_and_whose_full_sync_does_not_end_is_named(mark: str) -> None:
     """A replica whose disk is full may run, and fail to save what its primary sends, again and again."""
     back = healthy().with_server(2, is_link_up=False, is_syncing=True, role=Role.REPLICA)
-    back = with_shard(back, 2, missing_since=NOW - SYNC_LONG, in_sync_generation=-1)
+    back = with_shard(back, 2, in_sync_generation=-1, **{mark: NOW - SYNC_LONG})
     (reason,) = told(back)
     assert (reason.code, reason.shard_uid) == ("replica_not_following", 2)
-    assert told(with_shard(back, 2, missing_since=NOW - SYNC_LONG / 2)) == []
-    assert told(back.with_server(2, is_link_up=True, is_syncing=False)) == []
+    assert told(with_shard(back, 2, **{mark: NOW - SYNC_LONG / 2})) == []
+    between = decided(back).with_server(2, is_link_up=False, is_syncing=False)
+    assert events(between) == []
+    generation = back.view.groups[GroupUid("1:1")].generation
+    in_sync = with_shard(between.with_server(2, is_link_up=True), 2, in_sync_generation=generation, **{mark: None})
+    assert [e.kind for e in events(in_sync)] == ["bdb_trouble_ended"]
