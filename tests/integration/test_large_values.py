@@ -37,7 +37,11 @@ class SlowLink:
                 replica, _ = self._listener.accept()
             except OSError:
                 return
-            primary = socket.create_connection(self._target)
+            try:
+                primary = socket.create_connection(self._target)
+            except OSError:  # the primary has ended before its replica
+                replica.close()
+                continue
             self._sockets += [replica, primary]
             threading.Thread(target=self._pass, args=(replica, primary, 0), daemon=True).start()
             threading.Thread(target=self._pass, args=(primary, replica, self._bytes_per_s), daemon=True).start()
