@@ -453,8 +453,8 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
         return Decision(wake_at=now + timedelta(seconds=1))
     if move.is_cancel_wanted and not is_bound and at_source is EndpointState.LISTENING:
         return _end(move, now)
-    if is_target_lost and (is_bound or at_source in (EndpointState.LISTENING, EndpointState.ABSENT)):
-        # The source serves it again, of which it may have passed on a part: its own process is the one that answers.
+    if is_target_lost:
+        # The source serves it again. What a target that only stood still has of it comes back when that goes on.
         back = (Put(replace(endpoint, nodes=(move.from_node,))),) if is_bound else ()
         return Decision(writes=(*back, *_end(move, now, _target_lost(move)).writes))
     if not has_left:
