@@ -23,6 +23,7 @@ from shardwright.testing.processes import processes_of
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e, pytest.mark.proof]
 KEYS = 300
+WAIT_MS = 30_000
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])
@@ -43,6 +44,8 @@ def filled(cluster: RestCluster, kind: str, name: str, **settings: object) -> Js
     )
     with cluster.client(made) as client:
         client.mset({f"key:{number}": number for number in range(KEYS)})
+        # A replica confirms behind what it has written to its append-only file.
+        assert client.wait(1, WAIT_MS) == 1, cluster.picture()
     return made
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 SLICE_S = 0.004
 """How long one pass works for clients before everything else gets its turn."""
+DIRECT_SLICE_S = SLICE_S / 2
+"""The same for what is processed as it comes, of which a pass may have two."""
 SLICE_BYTES = 32 * 1024
 """What is processed in one piece: some thousand of the smallest commands, two to four milliseconds."""
 
@@ -19,25 +21,34 @@ SLICE_BYTES = 32 * 1024
 class Pace:
     """The loop's time, shared by all connections of the process."""
 
-    __slots__ = ("_is_due", "_loop", "_now", "_pass", "_until", "_waiting")
+    __slots__ = ("_is_due", "_is_marked", "_loop", "_now", "_until", "_waiting")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float] = time.perf_counter) -> None:
         self._loop = loop
-        self._now = time.perf_counter
-        self._pass = -1.0
+        self._now = now
+        self._is_marked = False
         self._until = 0.0
         self._waiting: deque[Callable[[], None]] = deque()
         self._is_due = False
 
     def has_time(self) -> bool:
-        """Whether this pass may go on working for clients. uvloop's own time stands still during a pass: so one is told from
-        the next."""
-        this_pass = self._loop.time()
-        if this_pass != self._pass:
-            self._pass = this_pass
-            self._until = self._now() + SLICE_S
+        """Whether this pass may go on working for clients.
+
+        No clock tells one pass from the next, but a callback does: it runs in the pass behind the one that asked for it. One
+        is asked for only when a slice is over, which keeps a quiet loop free of them; so a pass works for two slices at
+        most: the rest of one that an earlier pass began, and one of its own."""
+        now = self._now()
+        if now < self._until:
             return True
-        return self._now() < self._until
+        if self._is_marked:
+            return False
+        self._is_marked = True
+        self._loop.call_soon(self._next_pass)
+        self._until = now + DIRECT_SLICE_S
+        return True
+
+    def _next_pass(self) -> None:
+        self._is_marked = False
 
     def later(self, go_on: Callable[[], None]) -> None:
         """Call ``go_on`` in its turn in a later pass."""
