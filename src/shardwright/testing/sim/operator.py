@@ -9,6 +9,7 @@ from shardwright.api.schemas.v1.requests import DatabaseBody, SnapshotRuleBody, 
 from shardwright.api.services import databases, node_actions, starting
 from shardwright.api.services.intent import Intent, Look, submit
 from shardwright.errors import Rejected, ShardwrightError
+from shardwright.model.database import DatabaseStatus
 from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid
 from shardwright.model.view import Put
 from shardwright.testing.sim.world import World
@@ -33,7 +34,7 @@ class Operator:
         self.accepted = 0
         self.may_remove = True
         self._deleted: set[int] = set()
-        """Databases whose deletion was asked for: one must be left for the writers."""
+        """Databases whose deletion was asked for: one that serves must be left for the writers."""
         self._number = 0
 
     def ask(self, text: str, decide: Callable[[Look], Intent[Any]]) -> None:
@@ -178,11 +179,18 @@ class Operator:
             else:
                 self.change(uid, memory_size=rng.choice((60, 100, 140)) * MB)
         elif kind < 0.94 and len(set(known) - self._deleted) > 1:
-            self.delete(rng.choice(known))
+            doomed = rng.choice(known)
+            if self._serving() - {doomed}:
+                self.delete(doomed)
         else:
             self.policy(
                 max_slave_full_syncs=rng.choice((0, 1, 2)), default_concurrent_restore_actions=rng.choice((0, 1, 10))
             )
+
+    def _serving(self) -> set[int]:
+        databases = self.world.checker.tables["databases"].values()
+        serving = (DatabaseStatus.ACTIVE, DatabaseStatus.ACTIVE_CHANGE_PENDING)
+        return {d["uid"] for d in databases if d["status"] in serving} - self._deleted
 
     def _parameters(self, word: str, known: list[int]) -> dict[str, Any]:
         rng = self.world.rng
