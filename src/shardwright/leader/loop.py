@@ -16,6 +16,7 @@ from shardwright.clock import Clock
 from shardwright.endpoint.protocol import Endpoints
 from shardwright.errors import LostLeadership, ShardwrightError
 from shardwright.leader.apply import Applier, Ender
+from shardwright.leader.batch import Batch
 from shardwright.leader.companions import companions
 from shardwright.leader.handoff import Build, Handoffs
 from shardwright.leader.observe import HOT_S, IDLE_S, Machine, Observer
@@ -102,6 +103,8 @@ class Leader:
         self._retained_at: datetime | None = None
         self._began_at: datetime | None = None
         self._has_taken_over = False
+        self._commits_singly = False
+        """After a conflict, for one turn: each decision is committed by itself."""
         self._recorded: ClusterView | None = None
         """The records that the last turn began with, and what is hot by them."""
         self._hot: frozenset[ShardUid] = frozenset()
@@ -214,26 +217,46 @@ class Leader:
             self._hot = hot = _hot_shards(recorded)
         is_still = self._is_still()
         self._observer.follow(recorded, hot=frozenset() if is_still else hot)
-        wake_at: datetime | None = None
-        commands: list[Command] = []
         await self._take_over(now)
-        view = self._current()
-        for names, decide in DECIDERS:
-            for name in names(view):
-                decision = decide(name, view, now)
-                if decision.writes:
-                    await self._commit(decision.writes, view)
-                    self._wake.set()
-                    view = self._current()
-                commands.extend(decision.commands)
-                wake_at = _earlier(wake_at, decision.wake_at)
-        self._applier.submit(list(dict.fromkeys(commands)), view)
+        view, commands, wake_at = await self._decide(now)
+        self._applier.submit(commands, view)
         # What is observed only takes shards from the hot ones, so without a change the first answer holds.
         is_calm = not hot and not view.live_moves() and self._parts.mirror.view() is recorded
         is_busy = not is_calm and not is_still and _is_busy(view)
         self._busy_until = _earlier(wake_at, now + timedelta(seconds=self._pace.busy_turn_s) if is_busy else None)
         await self._publisher.publish(view, now)
         await self._retain(now)
+
+    async def _decide(self, now: datetime) -> tuple[ClusterView, list[Command], datetime | None]:
+        """Everything that is to be decided, each decision on the writes of those before it, and all of that committed. The
+        view then, the commands to give, and when to look again."""
+        wake_at: datetime | None = None
+        commands: list[Command] = []
+        batch = Batch(self._current())
+        for names, decide in DECIDERS:
+            for name in names(batch.view):
+                decision = decide(name, batch.view, now)
+                if decision.writes:
+                    if self._commits_singly or not batch.has_room_for(decision.writes):
+                        batch = await self._commit_batch(batch)
+                        decision = decide(name, batch.view, now)
+                    batch.add(decision.writes)
+                commands.extend(decision.commands)
+                wake_at = _earlier(wake_at, decision.wake_at)
+        batch = await self._commit_batch(batch)
+        self._commits_singly = False
+        return batch.view, list(dict.fromkeys(commands)), wake_at
+
+    async def _commit_batch(self, batch: Batch) -> Batch:
+        """Write it, if there is anything. An empty one on the view after that."""
+        if not batch.writes:
+            return batch
+        # One record that somebody else changes all the time must not keep the others from being written.
+        self._commits_singly, was_single = True, self._commits_singly
+        await self._commit(batch.writes, batch.base)
+        self._commits_singly = was_single
+        self._wake.set()
+        return Batch(self._current())
 
     async def _take_over(self, now: datetime) -> None:
         """Once, before anything is decided."""

@@ -188,7 +188,7 @@ class ClusterView:
         return view
 
     def with_writes(self, writes: Iterable[Write]) -> "ClusterView":
-        """The view after these writes; observations stay as they are."""
+        """The view after these writes. Observations stay as they are, but for those of an incarnation that is over."""
         view = self
         for write in writes:
             view = view._with_write(write)
@@ -210,9 +210,24 @@ class ClusterView:
             table[key] = record
         else:
             table.pop(key, None)
-        view = self.changed(**{table_name: table})
+        tables: dict[str, Any] = {table_name: table}
+        if isinstance(record, Shard):
+            tables |= self._without_past(record, table.get(record.uid))
+        view = self.changed(**tables)
         self._carry_indices(table_name, key, view)
         return view
+
+    def _without_past(self, written: Shard, after: Shard | None) -> dict[str, Any]:
+        """The observations that change with the incarnation of a shard; ``after`` None: it is deleted."""
+        before = self.shards.get(written.uid)
+        if before is None or (after is not None and after.incarnation == before.incarnation):
+            return {}
+        found = {}
+        for name in ("processes", "servers", "sightings"):
+            table = getattr(self, name)
+            if written.uid in table:
+                found[name] = {uid: seen for uid, seen in table.items() if uid != written.uid}
+        return found
 
     # -- indices -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,64 @@
+"""The writes of a turn on their way to one transaction: what a dead node with hundreds of groups calls for must not be hundreds
+of round trips to the store.
+
+Pure. Owns how much goes into one transaction, and the view that later decisions of the turn see.
+"""
+
+from collections.abc import Sequence
+
+from shardwright.model.action import Action
+from shardwright.model.cluster import Cluster, Counters, Policy
+from shardwright.model.event import Event
+from shardwright.model.view import ClusterView, Delete, Put, Write, place_of
+from shardwright.store import records
+from shardwright.store.protocol import TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX
+
+OPERATIONS_MAX = TRANSACTION_OPERATIONS_MAX - 8
+"""The rest is for the leadership's compare and what else the store may add."""
+BYTES_MAX = TRANSACTION_BYTES_MAX * 3 // 4
+"""The rest is for keys and compares."""
+
+
+class Batch:
+    """Decisions on ``base`` that are to be committed together."""
+
+    def __init__(self, base: ClusterView) -> None:
+        self.base = base
+        self.view = base
+        """The view with all writes so far."""
+        self.writes: list[Write] = []
+        self._written: set[object] = set()
+        self._operations = 0
+        self._size = 0
+
+    def has_room_for(self, writes: Sequence[Write]) -> bool:
+        """Whether these fit too. A record is written once in a transaction, so that each of its states is on record. What is
+        too large for any transaction is for the store to refuse."""
+        if not self.writes:
+            return True
+        if not self._written.isdisjoint(map(_place_of, writes)):
+            return False
+        operations = self._operations + _operations_of(writes)
+        return operations <= OPERATIONS_MAX and self._size + _size_of(writes) <= BYTES_MAX
+
+    def add(self, writes: Sequence[Write]) -> None:
+        """Decided on ``view``."""
+        self.writes += writes
+        self._written.update(place for w in writes if (place := _place_of(w)) is not None)
+        self._operations += _operations_of(writes)
+        self._size += _size_of(writes)
+        self.view = self.view.with_writes(writes)
+
+
+def _place_of(write: Write) -> object:
+    """What is written; None: it has no states that follow one another."""
+    return None if isinstance(write.record, Event | Cluster | Policy | Counters) else place_of(write.record)
+
+
+def _operations_of(writes: Sequence[Write]) -> int:
+    """With their companions, of which a record has two at most: a database's name and port, an action's locks."""
+    return sum(3 if isinstance(w, Delete) or isinstance(w.record, Action) else 1 for w in writes)
+
+
+def _size_of(writes: Sequence[Write]) -> int:
+    return sum(len(records.encode(write.record)) for write in writes if isinstance(write, Put))
