@@ -6,7 +6,6 @@
 import asyncio
 import os
 import secrets
-import signal
 import uuid
 from functools import partial
 from pathlib import Path
@@ -14,46 +13,25 @@ from pathlib import Path
 import structlog
 
 from shardwright import __version__
-from shardwright.agent import processes
-from shardwright.agent.loop import Agent, control_path
+from shardwright.agent.loop import Agent
 from shardwright.api.app import create_app
 from shardwright.api.deps import ApiContext
 from shardwright.api.server import ApiServer, serve
 from shardwright.clock import Clock, SteadyClock, SystemClock
-from shardwright.endpoint.client import EndpointClient
 from shardwright.faults import VARIABLE, Faults
 from shardwright.leader.election import Held, LeaseKeeper, check_term
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.leader.probe import Probe, silent
 from shardwright.local.config import DaemonConfig
+from shardwright.machine import processes
 from shardwright.model.cluster import DaemonPresence
-from shardwright.model.seen import ProcessIdentity
+from shardwright.nodes.local import LocalNodes, control_path
 from shardwright.server.adapter import ServerAdapter
 from shardwright.store.mirror import Mirror
 from shardwright.store.sqlite import POLL_SELDOM_S, SqliteStore
 from shardwright.tasks import spawn
 
 _log = structlog.get_logger(__name__)
-
-
-class LocalMachine:
-    """This machine's processes, for the leader."""
-
-    def is_local(self, identity: ProcessIdentity) -> bool:
-        """Whether it is a process of this machine; one of an earlier boot runs no more."""
-        return processes.is_of_this_machine(identity)
-
-    def is_running(self, identity: ProcessIdentity) -> bool:
-        """Whether exactly this process runs."""
-        return processes.is_running(identity)
-
-    def cpu_seconds(self, identity: ProcessIdentity) -> float | None:
-        """CPU time used so far; None when it does not run."""
-        return processes.cpu_seconds(identity)
-
-    def kill(self, identity: ProcessIdentity) -> None:
-        """End exactly this process at once."""
-        processes.send(identity, signal.SIGKILL)
 
 
 class LeadershipRunner:
@@ -65,14 +43,14 @@ class LeadershipRunner:
         store: SqliteStore,
         mirror: Mirror,
         *,
-        endpoints: EndpointClient,
+        run_directory: Path,
         clock: Clock,
         probe: Probe,
     ) -> None:
         self._keeper = keeper
         self._store = store
         self._mirror = mirror
-        self._endpoints = endpoints
+        self._run_directory = run_directory
         self._clock = clock
         self._probe = probe
 
@@ -102,16 +80,13 @@ class LeadershipRunner:
         def yield_leadership() -> None:
             spawn("yield leadership", self._keeper.yield_leadership())
 
-        machine = LocalMachine()
         # What is seen of servers and what is decided from it must go by one clock.
         clock = SteadyClock(self._clock)
         parts = LeaderParts(
             store=self._store,
             mirror=self._mirror,
             servers=ServerAdapter(check_term=check, is_leader=is_leader, clock=clock),
-            endpoints=self._endpoints,
-            machine=machine,
-            ender=machine,
+            nodes=LocalNodes.of(self._run_directory, clock=clock),
             clock=clock,
             probe=self._probe,
             random_text=_random_text,
@@ -138,7 +113,6 @@ async def run_daemon(config: DaemonConfig) -> None:
 
 
 async def _serve(config: DaemonConfig, store: SqliteStore, *, mirror: Mirror, clock: Clock) -> None:
-    endpoints = EndpointClient(lambda uid: str(control_path(config.run_directory, uid)))
     keeper = LeaseKeeper(
         partial(SqliteStore.open, config.layout.store, poll_s=POLL_SELDOM_S), _presence(config, clock), clock=clock
     )
@@ -156,11 +130,10 @@ async def _serve(config: DaemonConfig, store: SqliteStore, *, mirror: Mirror, cl
         store,
         mirror=mirror,
         directory=config.layout.node(config.node_uid),
-        run_directory=config.run_directory,
+        control=control_path(config.run_directory, config.node_uid),
         clock=clock,
-        endpoints=endpoints,
     )
-    runner = LeadershipRunner(keeper, store, mirror, endpoints=endpoints, clock=clock, probe=_probe())
+    runner = LeadershipRunner(keeper, store, mirror, run_directory=config.run_directory, clock=clock, probe=_probe())
     layout = config.layout
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
     tasks = [spawn("agent", agent.run())]

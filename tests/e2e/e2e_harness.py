@@ -23,13 +23,11 @@ from typing import Any
 import httpx
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.loop import control_path
-from shardwright.agent.processes import is_running, send
 from shardwright.clock import SystemClock
 from shardwright.demo.cluster import DemoCluster, DemoFailed
-from shardwright.endpoint.client import EndpointClient
 from shardwright.faults import VARIABLE, arm
 from shardwright.local.layout import layout_of
+from shardwright.machine.processes import is_running, send
 from shardwright.model.cluster import DaemonPresence, Leadership, Node
 from shardwright.model.database import Endpoint, GroupPhase, Role, ServerSecrets, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
@@ -41,6 +39,7 @@ from shardwright.model.seen import (
     ProcessState,
     ServerSeen,
 )
+from shardwright.nodes.local import LocalNodes
 from shardwright.server.adapter import ServerAdapter
 from shardwright.server.protocol import MANAGEMENT_USER, ServerTarget
 from shardwright.server.wire import Wire
@@ -147,7 +146,7 @@ async def _look(directory: Path) -> Facts:
         pass
 
     servers = ServerAdapter(check_term=nothing, is_leader=lambda: True, clock=clock)
-    endpoints = EndpointClient(lambda uid: str(control_path(layout.run_directory(), uid)))
+    local = LocalNodes.of(layout.run_directory())
     try:
         found = _read(directory, *_PREFIXES)
         nodes = {r.uid: r for r in found if isinstance(r, Node)}
@@ -156,7 +155,7 @@ async def _look(directory: Path) -> Facts:
         seen = [r for r in found if isinstance(r, NodeSeen)]
         asked = [s for s in shards.values() if s.wanted is ShardWanted.RUNNING and s.node_uid in nodes]
         answers = await asyncio.gather(*(servers.observe(_target(s, nodes, secrets)) for s in asked))
-        processes = await asyncio.gather(*(endpoints.status(n) for n in nodes))
+        processes = await asyncio.gather(*(local.link(n).endpoint_process.status() for n in nodes))
         return Facts(
             nodes=nodes,
             groups=[r for r in found if isinstance(r, SlotGroup)],

@@ -26,7 +26,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.processes import send
+from shardwright.machine.processes import send
 from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.deadlines import until
 from shardwright.testing.processes import ending_all, processes_of

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from tests.e2e.rest_harness import TERMINAL, Json, RestCluster
 
-from shardwright.agent.processes import send
+from shardwright.machine.processes import send
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]
 

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.e2e_harness import TestCluster, own_base
 from tests.e2e.e2e_load import Writers
 
-from shardwright.agent.processes import identity_of, send
+from shardwright.machine.processes import identity_of, send
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import NodeUid
 from shardwright.testing.deadlines import Stopwatch

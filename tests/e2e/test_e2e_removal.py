@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 from tests.e2e.rest_harness import Json, RestCluster
 
-from shardwright.agent.processes import is_running, send
+from shardwright.machine.processes import is_running, send
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]
 DATABASES: dict[str, Json] = {

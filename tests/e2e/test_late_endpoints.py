@@ -21,7 +21,7 @@ from tests.conftest import found_servers
 from tests.e2e.e2e_harness import TestCluster, own_base
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.processes import send
+from shardwright.machine.processes import send
 from shardwright.testing.chaos.wire import command
 
 pytestmark = [pytest.mark.e2e, pytest.mark.proof]

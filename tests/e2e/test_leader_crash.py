@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.e2e_harness import BACK_S, ENDED, LEASE_S, TestCluster, own_base
 from tests.e2e.e2e_load import Writers
 
-from shardwright.agent.processes import identity_of, is_running, send
+from shardwright.machine.processes import identity_of, is_running, send
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.database import Shard
 from shardwright.model.seen import ProcessIdentity

@@ -14,9 +14,9 @@ import pytest
 import redis
 from tests.e2e.rest_harness import SOURCES, Json, RestCluster
 
-from shardwright.agent.processes import is_running, send
 from shardwright.local.layout import layout_of
 from shardwright.local.lock import try_lock
+from shardwright.machine.processes import is_running, send
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.processes import processes_of

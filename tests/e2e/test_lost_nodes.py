@@ -13,7 +13,7 @@ import redis
 from tests.e2e.rest_harness import Json, RestCluster
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.processes import is_running, send
+from shardwright.machine.processes import is_running, send
 from shardwright.model.seen import ProcessIdentity
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e, pytest.mark.proof]

@@ -18,7 +18,7 @@ from tests.e2e.e2e_harness import TestCluster, own_base
 from tests.e2e.e2e_load import Writers
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.processes import send
+from shardwright.machine.processes import send
 from shardwright.model.database import Endpoint
 from shardwright.testing.chaos.crowd import CLIENTS, HALVES_BYTES, Client, Crowd, Halves, Script, pattern
 from shardwright.testing.chaos.load import Work

@@ -15,8 +15,8 @@ from tests.e2e.e2e_harness import Facts, TestCluster, own_base
 from tests.e2e.e2e_load import Writers
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.processes import is_running, send
 from shardwright.demo.cluster import DemoFailed
+from shardwright.machine.processes import is_running, send
 from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid
 from shardwright.model.seen import EndpointState

@@ -13,10 +13,10 @@ from pathlib import Path
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.launch import read_record
 from shardwright.agent.loop import Agent
-from shardwright.agent.processes import end, find_processes
 from shardwright.clock import SystemClock
-from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
+from shardwright.endpoint.protocol import EndpointSpec, HoldResult, ReleaseResult, Target
 from shardwright.errors import Transient
+from shardwright.machine.processes import end, find_processes
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, Endpoint, Persistence, ServerKind, ServerSecrets, Shard, SlotGroup
@@ -37,33 +37,30 @@ SECRETS = ServerSecrets(DatabaseUid(1), "app-secret", "rep-secret", "obs-secret"
 STAND_IN = [sys.executable, "-c", "import time; time.sleep(600)  # stands in for an endpoint process"]
 
 
-class ToldEndpoints:
+class ToldEndpointProcess:
     """Remembers what it is told to serve; for tests of the agent without the data path."""
 
     def __init__(self) -> None:
         self.served: list[EndpointSpec] = []
         self.answers = True
 
-    async def status(self, node: NodeUid) -> EndpointProcessSeen:
+    async def status(self) -> EndpointProcessSeen:
         seen = tuple(EndpointSeen(s.uid, EndpointState.LISTENING) for s in self.served)
-        return EndpointProcessSeen(node, datetime.now(UTC), self.answers, endpoints=seen)
+        return EndpointProcessSeen(NODE, datetime.now(UTC), self.answers, endpoints=seen)
 
-    async def serve(self, node: NodeUid, spec: EndpointSpec) -> None:
+    async def serve(self, spec: EndpointSpec) -> None:
         self.served.append(spec)
 
-    async def drop(self, node: NodeUid, endpoint: EndpointUid) -> None:
+    async def drop(self, endpoint: EndpointUid) -> None:
         raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 
-    async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:
+    async def calm(self, endpoint: EndpointUid) -> None:
         raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 
-    async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
+    async def hold(self, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
         raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 
-    async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:
-        raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
-
-    async def pass_along(self, node: NodeUid, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
+    async def release(self, endpoint: EndpointUid, target: Target) -> ReleaseResult:
         raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 
 
@@ -75,7 +72,7 @@ class World:
     store: SqliteStore
     mirror: Mirror
     address: str
-    endpoints: ToldEndpoints = field(default_factory=ToldEndpoints)
+    endpoints: ToldEndpointProcess = field(default_factory=ToldEndpointProcess)
 
     @property
     def node_directory(self) -> Path:
@@ -99,10 +96,10 @@ class World:
             self.store,
             mirror=self.mirror,
             directory=self.node_directory,
-            run_directory=self.directory / "run",
+            control=self.directory / "run" / "endpoint.sock",
             clock=SystemClock(),
-            endpoints=self.endpoints,
             endpoint_command=STAND_IN,
+            endpoint_process=self.endpoints,
         )
 
     @asynccontextmanager

@@ -19,11 +19,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from tests.integration.server_harness import SECRETS, RunningServer, free_port, loopback_address, start_server
 
-from shardwright.endpoint.client import EndpointClient
-from shardwright.endpoint.protocol import EndpointSpec, HoldResult, ReleaseResult, Target
+from shardwright.endpoint.protocol import EndpointControl, EndpointSpec, HoldResult, ReleaseResult, Target
 from shardwright.model.database import ServerKind
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
 from shardwright.model.seen import EndpointProcessSeen, EndpointState
+from shardwright.nodes.local import LocalNodes
 from shardwright.testing.deadlines import until
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -85,13 +85,16 @@ class World:
         wait_until(lambda: self.status(node).answers, state=lambda: log.read_text() if log.exists() else "no log")
         return self.processes[NodeUid(node)]
 
-    @property
-    def client(self) -> EndpointClient:
+    def nodes(self, *, call_timeout_s: float = 3.0) -> LocalNodes:
+        """Patient: tests share a machine that may be busy."""
         paths = {node: process.path for node, process in self.processes.items()}
-        return EndpointClient(paths.get, call_timeout_s=3.0)  # tests share a machine that may be busy
+        return LocalNodes(paths.get, call_timeout_s=call_timeout_s)
+
+    def control(self, node: int = 1, *, call_timeout_s: float = 3.0) -> EndpointControl:
+        return self.nodes(call_timeout_s=call_timeout_s).link(NodeUid(node)).endpoint_process
 
     def status(self, node: int = 1) -> EndpointProcessSeen:
-        return asyncio.run(self.client.status(NodeUid(node)))
+        return asyncio.run(self.control(node).status())
 
     def serve(self, node: int = 1, **changes: object) -> None:
         if self.spec is None:
@@ -106,7 +109,7 @@ class World:
                 application_secret=SECRETS.application,
             )
         self.spec = replace(self.spec, **changes)  # type: ignore[arg-type]
-        asyncio.run(self.client.serve(NodeUid(node), self.spec))
+        asyncio.run(self.control(node).serve(self.spec))
 
     def state(self, node: int = 1) -> EndpointState:
         return self.status(node).endpoint(ENDPOINT).state
@@ -130,10 +133,10 @@ class World:
 
     def hold(self, node: int = 1) -> HoldResult:
         old, new = self.target(self.primary, self.generation), self.target(self.replica, self.generation + 1)
-        return asyncio.run(self.client.hold(NodeUid(node), ENDPOINT, old, new))
+        return asyncio.run(self.control(node).hold(ENDPOINT, old, new))
 
     def release(self, target: Target, node: int = 1) -> ReleaseResult:
-        return asyncio.run(self.client.release(NodeUid(node), ENDPOINT, target))
+        return asyncio.run(self.control(node).release(ENDPOINT, target))
 
     def swap_roles(self, *, ends_clients: bool = True) -> None:
         """Fence, compare, promote, demote: without a word to the endpoint. ``ends_clients``: as a leader does it."""

@@ -12,14 +12,14 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.integration.agent_harness import STAND_IN, ToldEndpoints
+from tests.integration.agent_harness import STAND_IN, ToldEndpointProcess
 
 from shardwright.agent.loop import Agent
-from shardwright.agent.processes import identity_of
 from shardwright.clock import SystemClock
 from shardwright.local import daemon
 from shardwright.local.config import DaemonConfig
 from shardwright.local.layout import layout_of
+from shardwright.machine.processes import identity_of
 from shardwright.model.cluster import DaemonPresence, Leadership
 from shardwright.model.ids import LeaseId, NodeUid
 from shardwright.store import keys, records
@@ -40,10 +40,10 @@ async def body(config: DaemonConfig) -> None:
         store,
         mirror=mirror,
         directory=config.layout.node(config.node_uid),
-        run_directory=config.run_directory,
+        control=config.layout.control(config.node_uid),
         clock=SystemClock(),
-        endpoints=ToldEndpoints(),
         endpoint_command=[*STAND_IN, "shardwright.endpoint.main", "--control", str(config.layout.control(config.node_uid))],
+        endpoint_process=ToldEndpointProcess(),
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(config.layout.certificate, config.layout.key)

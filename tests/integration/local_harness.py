@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.processes import find_processes, identity_of, is_running, send
 from shardwright.local.layout import Layout, layout_of
 from shardwright.local.stop import Running, find_running
+from shardwright.machine.processes import find_processes, identity_of, is_running, send
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.deadlines import Stopwatch, until

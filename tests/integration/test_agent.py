@@ -13,7 +13,7 @@ import pytest
 from tests.integration.agent_harness import NODE, SECRETS, World, database, endpoint, free_port, group, shard, world
 
 from shardwright.agent.launch import RECORD_NAME, Stage, read_record, write_record
-from shardwright.agent.processes import arguments_of, identity_of, is_running
+from shardwright.machine.processes import arguments_of, identity_of, is_running
 from shardwright.model.database import (
     AofPolicy,
     Damage,

@@ -25,7 +25,7 @@ A, B = NodeUid(1), NodeUid(2)
 
 
 def pass_along(world: World, source: NodeUid, to: NodeUid) -> PassResult:
-    return asyncio.run(world.client.pass_along(source, ENDPOINT, to))
+    return asyncio.run(world.nodes().link(source).pass_endpoint(ENDPOINT, to))
 
 
 def pass_all(world: World, source: NodeUid, to: NodeUid, *, timeout_s: float = 20.0) -> None:
@@ -87,7 +87,7 @@ def test_nobody_notices_an_endpoint_that_moves(tmp_path: Path) -> None:
                 pass_all(world, source, to)
                 assert world.state(source) is EndpointState.DRAINING
                 assert world.state(to) is EndpointState.LISTENING
-                asyncio.run(world.client.drop(source, ENDPOINT))
+                asyncio.run(world.control(source).drop(ENDPOINT))
                 wait_until(partial(newcomers.are_beyond, before + 5))
         assert newcomers.errors == []
         writers.check()
@@ -191,7 +191,7 @@ def test_a_taken_port_is_tried_again(tmp_path: Path) -> None:
         seen = world.status(B).endpoint(ENDPOINT)
         assert seen.state is EndpointState.BIND_FAILED
         assert "cannot listen on" in seen.text
-        asyncio.run(world.client.drop(A, ENDPOINT))
+        asyncio.run(world.control(A).drop(ENDPOINT))
         wait_until(lambda: world.state(B) is EndpointState.LISTENING)
         with socket.create_connection((world.address, world.port)) as client:
             assert say(client, b"AUTH client-password\r\n", b"\n") == b"+OK\r\n"

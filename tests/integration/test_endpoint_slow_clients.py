@@ -129,7 +129,7 @@ def test_what_clients_read_while_they_are_passed_to_and_fro_is_whole(tmp_path: P
         wait_until(lambda: len(answers) >= 3, state=lambda: answers)
         for _ in range(20):
             pass_all(world, source, to)
-            asyncio.run(world.client.drop(source, ENDPOINT))
+            asyncio.run(world.control(source).drop(ENDPOINT))
             source, to = to, source
         over.set()
         for taker in takers:
@@ -194,7 +194,7 @@ def test_a_long_pipeline_is_calmed_and_the_hold_finds_nothing_in_flight(kind: Se
         sender = threading.Thread(target=client.sendall, args=(command(b"EVAL", script, b"1", b"n") * count,), daemon=True)
         sender.start()
         wait_until(lambda: world.status().totals["commands"] > 5000)
-        asyncio.run(world.client.calm(A, ENDPOINT))
+        asyncio.run(world.control(A).calm(ENDPOINT))
         assert say(other, b"SET k 1\r\n", b"\r\n") == b"+OK\r\n"  # only those with much in flight wait
         world.hand_off()
         expected = len(b"$2\r\nOK\r\n") * count
@@ -208,7 +208,7 @@ def test_a_calm_ends_by_itself_when_no_hold_comes(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, known(world) as client:
         client.sendall(b'EVAL "for i = 1, 30000000 do end" 0\r\n' + b"ECHO 1\r\n" * HEAVY_COMMANDS)
         wait_until(lambda: world.status().totals["commands"] > HEAVY_COMMANDS)
-        asyncio.run(world.client.calm(A, ENDPOINT))
+        asyncio.run(world.control(A).calm(ENDPOINT))
         assert world.status().totals["held"] == 0
         client.sendall(b"PING\r\n")
         assert say(client, b"", b"+PONG\r\n") == b"$-1\r\n" + b"$1\r\n1\r\n" * HEAVY_COMMANDS + b"+PONG\r\n"
@@ -221,17 +221,16 @@ def test_a_process_that_is_late_is_not_taken_for_ended_and_neither_holds_nor_dro
         say(client, b"SET k 1\r\n", b"+OK\r\n")
         process = world.processes[A].process
         old, new = world.target(world.primary, 1), world.target(world.replica, 2)
-        endpoints = world.client
-        endpoints._call_timeout_s = 0.1
+        control = world.control(A, call_timeout_s=0.1)
         os.kill(process.pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
             with pytest.raises(Transient) as late:
-                asyncio.run(endpoints.hold(A, ENDPOINT, old, new))
+                asyncio.run(control.hold(ENDPOINT, old, new))
             assert time.monotonic() - began >= HOLD_TIMEOUT_S * 0.9
             assert late.value.code == "endpoint_process_silent"
             with pytest.raises(Transient):
-                asyncio.run(endpoints.drop(A, ENDPOINT))
+                asyncio.run(control.drop(ENDPOINT))
         finally:
             os.kill(process.pid, signal.SIGCONT)
         assert say(client, b"GET k\r\n", b"1\r\n") == b"$1\r\n1\r\n"
@@ -239,9 +238,9 @@ def test_a_process_that_is_late_is_not_taken_for_ended_and_neither_holds_nor_dro
         process.kill()
         process.wait(5)
         with pytest.raises(Transient) as ended:
-            asyncio.run(endpoints.hold(A, ENDPOINT, old, new))
+            asyncio.run(control.hold(ENDPOINT, old, new))
         assert ended.value.code == "endpoint_process_ended"
-        assert asyncio.run(endpoints.status(A)).has_ended
+        assert asyncio.run(control.status()).has_ended
 
 
 def test_what_never_ends_is_ended_and_named(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from tests.integration.test_endpoint import say
 
 from shardwright.endpoint.protocol import CONFIRM_MAX_S, HoldResult
 from shardwright.model.database import ServerKind
-from shardwright.model.ids import NodeUid
 from shardwright.testing.deadlines import Stopwatch
 
 pytestmark = pytest.mark.server
@@ -195,7 +194,7 @@ def test_a_question_that_is_open_when_a_hold_begins_ends_within_the_drain(tmp_pa
         old, new = world.target(world.primary, 1), world.target(world.replica, 2)
 
         def hold() -> HoldResult:
-            return asyncio.run(world.client.hold(NodeUid(1), ENDPOINT, old, new))
+            return asyncio.run(world.control().hold(ENDPOINT, old, new))
 
         world.replica.freeze()
         client.sendall(b"INCR k\r\n")

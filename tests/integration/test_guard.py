@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import found_servers
 from tests.integration.server_harness import wait_until
 
-from shardwright.agent.processes import arguments_of, find_processes, send
+from shardwright.machine.processes import arguments_of, find_processes, send
 from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.guard import carries, end_marked, mark_of, marked
 

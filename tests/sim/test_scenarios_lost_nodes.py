@@ -98,7 +98,7 @@ def test_a_node_that_dies_while_its_old_copies_are_ended_holds_nothing_up() -> N
     assert daemon is not None
     daemon.process.kill()
     simulation.run_for(15.0)
-    assert any(s.node_uid == source and s.is_alive for s in world.servers_by_pid.values())
+    assert any(s.node_uid == source and s.is_alive for s in world.all_servers)
     simulation.lose_node(source)
     simulation.run_for(60.0)
     assert ended(simulation) == ["maintenance_on completed"]
@@ -215,5 +215,37 @@ def test_a_group_whose_primary_is_gone_for_good_goes_on_with_the_copy_that_an_op
     assert groups["groups/1:1"]["primary"] == replica.shard_uid
     assert not groups["groups/1:1"]["waits_for"]
     assert ended(simulation) == ["remove completed"]
+    simulation.rest()
+    simulation.end()
+
+
+def test_the_groups_of_a_dead_node_take_over_in_a_few_transactions() -> None:
+    """Each failover was a round trip to the store of its own."""
+    simulation = cluster(nodes=3)
+    world = simulation.world
+    for _ in range(8):
+        simulation.operator.create(10, replication=True, persistence="disabled")
+        simulation.run_for(3.0)
+    groups = world.checker.tables["groups"]
+    shards = world.checker.tables["shards"]
+    node_of = {uid: shards[f"shards/{g['primary']:08d}"]["node_uid"] for uid, g in groups.items()}
+    dead = max(set(node_of.values()), key=list(node_of.values()).count)
+    led = [uid for uid, node in node_of.items() if node == dead]
+    assert len(led) >= 4
+    commits: list[int] = []
+
+    def committed(changes: object) -> None:
+        taken_over = sum(1 for uid in led if groups[uid]["primary"] and node_now(uid) != dead)
+        if not commits or commits[-1] != taken_over:
+            commits.append(taken_over)
+
+    def node_now(uid: str) -> int:
+        return int(shards[f"shards/{groups[uid]['primary']:08d}"]["node_uid"])
+
+    world.store.on_batch.append(committed)
+    simulation.lose_node(dead)
+    simulation.run_for(60.0)
+    assert commits[-1] == len(led), commits
+    assert len(commits) - 1 <= len(led) // 2, f"how many had taken over, after each transaction that changed it: {commits}"
     simulation.rest()
     simulation.end()

@@ -15,8 +15,12 @@ from pathlib import Path
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from shardwright.agent.files import make_private_directory, rotate, write_private
-from shardwright.agent.processes import (
+from shardwright.clock import Clock
+from shardwright.endpoint.protocol import EndpointControl
+from shardwright.endpoint.spec import spec_of
+from shardwright.errors import Transient
+from shardwright.machine.files import make_private_directory, rotate, write_private
+from shardwright.machine.processes import (
     Watch,
     arguments_of,
     cpu_seconds,
@@ -26,10 +30,6 @@ from shardwright.agent.processes import (
     send,
     spawn_process,
 )
-from shardwright.clock import Clock
-from shardwright.endpoint.protocol import Endpoints
-from shardwright.endpoint.spec import spec_of
-from shardwright.errors import Transient
 from shardwright.model.backoff import Backoff
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import EndpointState, ProcessIdentity
@@ -76,7 +76,7 @@ class EndpointProcess:
         directory: Path,
         *,
         control: Path,
-        endpoints: Endpoints,
+        process: EndpointControl,
         clock: Clock,
         on_change: Callable[[], None],
         command: Sequence[str] | None = None,
@@ -84,7 +84,7 @@ class EndpointProcess:
         self._node_uid = node_uid
         self._directory = Path(os.path.realpath(directory))
         self.control = control
-        self._endpoints = endpoints
+        self._process = process
         self._clock = clock
         self._on_change = on_change
         self._command = list(command or endpoint_command(node_uid, control, directory / "endpoint.log"))
@@ -136,13 +136,13 @@ class EndpointProcess:
         done, or the process has ended."""
         identity = self.identity
         while identity is not None and self.identity == identity and not self._is_told:
-            seen = await self._endpoints.status(self._node_uid)
+            seen = await self._process.status()
             if seen.answers:
                 try:
                     for endpoint in view().endpoints_on(self._node_uid):
                         spec = spec_of(view(), endpoint)
                         if spec is not None and seen.endpoint(endpoint.uid).state is EndpointState.ABSENT:
-                            await self._endpoints.serve(self._node_uid, spec)
+                            await self._process.serve(spec)
                     self._is_told = True
                     return
                 except Transient as e:
@@ -155,7 +155,7 @@ class EndpointProcess:
         identity = self.identity
         if identity is None:
             return
-        seen = await self._endpoints.status(self._node_uid)
+        seen = await self._process.status()
         now = self._clock.monotonic()
         used_s = cpu_seconds(identity)
         if seen.answers or used_s != self._cpu_s:

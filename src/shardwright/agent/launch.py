@@ -15,9 +15,9 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from shardwright.agent.damage import damage_in_log, with_extent
-from shardwright.agent.files import last_line, make_private_directory, rotate, sync_directory, write_private
-from shardwright.agent.processes import server_environment, spawn_process
 from shardwright.errors import Permanent, ShardwrightError
+from shardwright.machine.files import last_line, make_private_directory, rotate, sync_directory, write_private
+from shardwright.machine.processes import server_environment, spawn_process
 from shardwright.model.codes import Code
 from shardwright.model.database import Damage, Persistence, ServerKind, Shard, StartWith
 from shardwright.model.ids import ShardUid

@@ -13,14 +13,15 @@ from typing import Any
 import structlog
 
 from shardwright.agent.endpoint_process import EndpointProcess
-from shardwright.agent.files import make_private_directory
 from shardwright.agent.launch import launch_of
-from shardwright.agent.machine import Machine, look_at_machine
-from shardwright.agent.processes import is_running
 from shardwright.agent.shards import ShardProcesses
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import Endpoints
+from shardwright.endpoint.client import EndpointClient
+from shardwright.endpoint.protocol import EndpointControl
 from shardwright.errors import Permanent
+from shardwright.machine.figures import Machine, look_at_machine
+from shardwright.machine.files import make_private_directory
+from shardwright.machine.processes import is_running
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import NodeSeen, ProcessIdentity, ProcessSeen
@@ -40,11 +41,6 @@ AFTER_ERROR_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
-def control_path(run_directory: Path, node_uid: NodeUid) -> Path:
-    """Unix socket of a node's endpoint process."""
-    return run_directory / f"endpoint-{node_uid}.sock"
-
-
 @dataclass(frozen=True, slots=True)
 class _Report:
     """What is worth a report at once."""
@@ -56,7 +52,8 @@ class _Report:
 class Agent:
     """See the module's text. ``directory`` is the node's own (``shards/`` and ``endpoint.json`` are in it).
 
-    ``endpoint_command`` None: the product's own endpoint process.
+    ``control`` is the control socket of its endpoint process. ``endpoint_command`` None: the product's own endpoint process;
+    ``endpoint_process`` None: it is spoken to by its control socket.
     """
 
     def __init__(
@@ -66,10 +63,10 @@ class Agent:
         *,
         mirror: Mirror,
         directory: Path,
-        run_directory: Path,
+        control: Path,
         clock: Clock,
-        endpoints: Endpoints,
         endpoint_command: Sequence[str] | None = None,
+        endpoint_process: EndpointControl | None = None,
     ) -> None:
         self.node_uid = node_uid
         self._store = store
@@ -81,8 +78,8 @@ class Agent:
         self._endpoint = EndpointProcess(
             node_uid,
             directory,
-            control=control_path(run_directory, node_uid),
-            endpoints=endpoints,
+            control=control,
+            process=endpoint_process or EndpointClient(node_uid, str(control), clock=clock),
             clock=clock,
             on_change=self._wake.set,
             command=endpoint_command,

@@ -15,11 +15,11 @@ import structlog
 
 from shardwright.agent import launch as launching
 from shardwright.agent.damage import damage_in_log, with_extent, without_prefix
-from shardwright.agent.files import last_line, rotate, sync_directory
 from shardwright.agent.launch import LOG_BYTES_MAX, LOG_NAME, OUTPUT_NAME, Launch, Stage, StartRecord
-from shardwright.agent.processes import Watch, arguments_of, end, find_in_directory, identity_of, is_running
 from shardwright.clock import Clock
 from shardwright.errors import Permanent
+from shardwright.machine.files import last_line, rotate, sync_directory
+from shardwright.machine.processes import Watch, arguments_of, end, find_in_directory, identity_of, is_running
 from shardwright.model.database import Damage
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity, ProcessSeen, ProcessState

@@ -1,7 +1,6 @@
-"""``EndpointClient``: what the rest of the project uses to speak to endpoint processes. A call is one short connection."""
+"""``EndpointClient``: speaks to one endpoint process by its control socket. A call is one short connection."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import datetime
 
 from shardwright.clock import Clock, SystemClock
@@ -25,61 +24,57 @@ from shardwright.model.seen import EndpointProcessSeen
 
 
 class EndpointClient:
-    """All endpoint processes, found by ``path_of``, which knows each node's control socket (None: there is none)."""
+    """See ``EndpointControl``. ``path``: its control socket; None: there is none."""
 
     def __init__(
-        self, path_of: Callable[[NodeUid], str | None], *, clock: Clock | None = None, call_timeout_s: float = CALL_TIMEOUT_S
+        self, node: NodeUid, path: str | None, *, clock: Clock | None = None, call_timeout_s: float = CALL_TIMEOUT_S
     ) -> None:
-        self._path_of = path_of
+        self._node = node
+        self._path = path
         self._clock = clock or SystemClock()
         self._call_timeout_s = call_timeout_s
 
-    async def status(self, node: NodeUid) -> EndpointProcessSeen:
-        """See ``Endpoints``."""
+    async def status(self) -> EndpointProcessSeen:
+        """See ``EndpointControl``."""
         try:
-            answer = await self._ask(node, {"op": "status"})
-            return _process_seen(node, self._clock.now(), answer)
+            answer = await self._ask({"op": "status"})
+            return _process_seen(self._node, self._clock.now(), answer)
         except EndpointProcessEnded:
-            return EndpointProcessSeen(node, self._clock.now(), answers=False, has_ended=True)
+            return EndpointProcessSeen(self._node, self._clock.now(), answers=False, has_ended=True)
         except (Transient, KeyError, TypeError, ValueError):
-            return EndpointProcessSeen(node, self._clock.now(), answers=False)
+            return EndpointProcessSeen(self._node, self._clock.now(), answers=False)
 
-    async def serve(self, node: NodeUid, spec: EndpointSpec) -> None:
-        """See ``Endpoints``."""
-        await self._ask(node, {"op": "serve", "spec": wire.spec_to(spec)})
+    async def serve(self, spec: EndpointSpec) -> None:
+        """See ``EndpointControl``."""
+        await self._ask({"op": "serve", "spec": wire.spec_to(spec)})
 
-    async def drop(self, node: NodeUid, endpoint: EndpointUid) -> None:
-        """See ``Endpoints``."""
-        await self._ask(node, {"op": "drop", "endpoint": endpoint}, timeout_s=HOLD_TIMEOUT_S)
+    async def drop(self, endpoint: EndpointUid) -> None:
+        """See ``EndpointControl``."""
+        await self._ask({"op": "drop", "endpoint": endpoint}, timeout_s=HOLD_TIMEOUT_S)
 
-    async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:
-        """See ``Endpoints``."""
-        await self._ask(node, {"op": "calm", "endpoint": endpoint}, timeout_s=CALM_S + HOLD_TIMEOUT_S)
+    async def calm(self, endpoint: EndpointUid) -> None:
+        """See ``EndpointControl``."""
+        await self._ask({"op": "calm", "endpoint": endpoint}, timeout_s=CALM_S + HOLD_TIMEOUT_S)
 
-    async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
-        """See ``Endpoints``."""
+    async def hold(self, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
+        """See ``EndpointControl``."""
         message = {"op": "hold", "endpoint": endpoint, "old": wire.target_to(old), "new": wire.target_to(new)}
-        return wire.hold_result_from(await self._ask(node, message, timeout_s=HOLD_TIMEOUT_S))
+        return wire.hold_result_from(await self._ask(message, timeout_s=HOLD_TIMEOUT_S))
 
-    async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:
-        """See ``Endpoints``."""
+    async def release(self, endpoint: EndpointUid, target: Target) -> ReleaseResult:
+        """See ``EndpointControl``."""
         message = {"op": "release", "endpoint": endpoint, "target": wire.target_to(target)}
-        return wire.release_result_from(await self._ask(node, message))
+        return wire.release_result_from(await self._ask(message))
 
-    async def pass_along(self, node: NodeUid, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
-        """See ``Endpoints``."""
-        to_path = self._path(to_node)
+    async def pass_along(self, endpoint: EndpointUid, to_path: str) -> PassResult:
+        """Pass an endpoint to the process at another control socket of this machine: see ``NodeLink.pass_endpoint``."""
         message = {"op": "pass_along", "endpoint": endpoint, "to_path": to_path}
-        return wire.pass_result_from(await self._ask(node, message))
+        return wire.pass_result_from(await self._ask(message))
 
-    def _path(self, node: NodeUid) -> str:
-        path = self._path_of(node)
+    async def _ask(self, message: Message, *, timeout_s: float | None = None) -> Message:
+        node, path = self._node, self._path
         if not path:
             raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, f"no endpoint process of node {node} is known")
-        return path
-
-    async def _ask(self, node: NodeUid, message: Message, *, timeout_s: float | None = None) -> Message:
-        path = self._path(node)
         request = message["op"]
         try:
             async with asyncio.timeout(timeout_s or self._call_timeout_s), await Channel.connect(path) as channel:

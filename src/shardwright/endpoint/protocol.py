@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from shardwright.errors import Transient
-from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen
 
 CALL_TIMEOUT_S = 0.1
@@ -98,41 +98,36 @@ class EndpointProcessEnded(Transient):
     """Nothing listens at the control socket: the process has ended, and every connection of its clients with it."""
 
 
-class Endpoints(Protocol):
-    """All endpoint processes, as one leader sees them. Methods raise Transient when the process does not answer in time;
+class EndpointControl(Protocol):
+    """One endpoint process, as its callers see it. Methods raise Transient when the process does not answer in time;
     what they asked may then have happened all the same, and may be asked again. EndpointProcessEnded, a kind of Transient,
     says more: there is no such process now."""
 
-    async def status(self, node: NodeUid) -> EndpointProcessSeen:
-        """What the node's process does. Never raises: ``answers`` False says it did not."""
+    async def status(self) -> EndpointProcessSeen:
+        """What the process does. Never raises: ``answers`` False says it did not."""
         ...
 
-    async def serve(self, node: NodeUid, spec: EndpointSpec) -> None:
+    async def serve(self, spec: EndpointSpec) -> None:
         """Create an endpoint, or bring it to this specification."""
         ...
 
-    async def drop(self, node: NodeUid, endpoint: EndpointUid) -> None:
+    async def drop(self, endpoint: EndpointUid) -> None:
         """End an endpoint and its connections. Awaited for HOLD_TIMEOUT_S; not done when the caller has left before."""
         ...
 
-    async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:
+    async def calm(self, endpoint: EndpointUid) -> None:
         """Let connections with much in flight come down before a hold: only they send nothing new meanwhile, so that the
         hold, which stops every client, need not wait for a long pipeline or download. Waits up to CALM_S for them; what is
         still in flight then is the hold's to name. Ends with the hold, or by itself within CALM_MAX_S."""
         ...
 
-    async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
+    async def hold(self, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
         """Stop forwarding; wait up to DRAIN_S for what is in flight. The answer is awaited for HOLD_TIMEOUT_S; a hold whose
         caller has left is not begun. ``new.generation`` names the hold. Repeating it lengthens nothing: the hold's limits
         count from its beginning."""
         ...
 
-    async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:
+    async def release(self, endpoint: EndpointUid, target: Target) -> ReleaseResult:
         """Forward to ``target`` and let go what is held. Also moves an endpoint that does not hold, but to a
         higher generation only."""
-        ...
-
-    async def pass_along(self, node: NodeUid, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
-        """Pass the listener and every quiet connection to the other node's process; the rest follow as they become quiet.
-        Repeating it continues."""
         ...

@@ -9,12 +9,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import structlog
 
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import Endpoints
+from shardwright.endpoint.protocol import EndpointControl
 from shardwright.endpoint.spec import spec_of
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.handoff import Commit, Handoffs
@@ -37,9 +37,9 @@ from shardwright.model.commands import (
     YieldLeadership,
 )
 from shardwright.model.database import GroupPhase, Shard, SlotGroup
-from shardwright.model.ids import DatabaseUid, ShardUid
-from shardwright.model.seen import ProcessIdentity
+from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.model.view import ClusterView, Put, Write
+from shardwright.nodes.protocol import Nodes
 from shardwright.server.config import settings_of
 from shardwright.server.protocol import ManagementSession, Servers
 from shardwright.store.protocol import StoreError
@@ -55,40 +55,30 @@ REPEAT_REST_S = 0.05
 _log = structlog.get_logger(__name__)
 
 
-class Ender(Protocol):
-    """Ends processes of this machine."""
-
-    def kill(self, identity: ProcessIdentity) -> None:
-        """End exactly this process at once (SIGKILL); nothing happens when it is gone."""
-        ...
-
-
 class Applier:
     """See the module's text."""
 
     def __init__(
         self,
         servers: Servers,
-        endpoints: Endpoints,
+        nodes: Nodes,
         *,
         handoffs: Handoffs,
         observer: Observer,
         commit: Commit,
         current: Callable[[], ClusterView],
-        ender: Ender,
         yield_leadership: Callable[[], None],
         clock: Clock,
         on_lost: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:
         self._servers = servers
-        self._endpoints = endpoints
+        self._nodes = nodes
         self._handoffs = handoffs
         self._recoveries = Recoveries(handoffs)
         self._observer = observer
         self._commit = commit
         self._current = current
-        self._ender = ender
         self._yield_leadership = yield_leadership
         self._clock = clock
         self._on_lost = on_lost
@@ -165,14 +155,14 @@ class Applier:
             case RecoverHandoff():
                 await self._recoveries.recover(command.group_uid)
             case EndStuckServer():
-                self._end_stuck(command)
+                await self._end_stuck(command)
             case ServeEndpoint():
                 await self._serve(command)
             case DropEndpoint():
-                await self._endpoints.drop(command.node_uid, command.endpoint_uid)
+                await self._process_of(command.node_uid).drop(command.endpoint_uid)
                 self._observer.poke_node(command.node_uid)
             case PassEndpoint():
-                await self._endpoints.pass_along(command.from_node, command.endpoint_uid, command.to_node)
+                await self._nodes.link(command.from_node).pass_endpoint(command.endpoint_uid, command.to_node)
                 self._observer.poke_node(command.from_node)
                 self._observer.poke_node(command.to_node)
             case YieldLeadership():
@@ -254,14 +244,18 @@ class Applier:
         await session.save(database.persistence)
         self._poke(shard.uid)
 
-    def _end_stuck(self, command: EndStuckServer) -> None:
-        process = self._current().processes.get(command.shard_uid)
-        if process is not None and process.identity is not None:
+    async def _end_stuck(self, command: EndStuckServer) -> None:
+        view = self._current()
+        shard, process = view.shards.get(command.shard_uid), view.processes.get(command.shard_uid)
+        if shard is not None and process is not None and process.identity is not None:
             _log.warning("ending a server that neither answers nor uses CPU", shard=command.shard_uid)
-            self._ender.kill(process.identity)
+            await self._nodes.link(shard.node_uid).end(process.identity)
             self._poke(command.shard_uid)
 
     # -- endpoints -----------------------------------------------------------------------------------------------------
+
+    def _process_of(self, node: NodeUid) -> EndpointControl:
+        return self._nodes.link(node).endpoint_process
 
     async def _serve(self, command: ServeEndpoint) -> None:
         view = self._current()
@@ -271,12 +265,13 @@ class Applier:
         spec = spec_of(view, endpoint)
         if spec is None:
             return
-        seen = await self._endpoints.status(command.node_uid)
+        process = self._process_of(command.node_uid)
+        seen = await process.status()
         is_bound = command.node_uid in endpoint.nodes
         if spec.target is not None and (not is_bound or seen.endpoint(endpoint.uid).held_generation is not None):
-            await self._endpoints.release(command.node_uid, endpoint.uid, spec.target)
+            await process.release(endpoint.uid, spec.target)
         elif is_bound:  # another one may be passing it on: it must not listen again
-            await self._endpoints.serve(command.node_uid, spec)
+            await process.serve(spec)
         self._observer.poke_node(command.node_uid)
 
 

@@ -1,5 +1,5 @@
-"""The writes of a turn on their way to one transaction: what a dead node with hundreds of groups calls for must not be hundreds
-of round trips to the store.
+"""The writes of a turn on their way to one transaction: what a dead node with hundreds of groups calls for must not be
+hundreds of round trips to the store.
 
 Pure. Owns how much goes into one transaction, and the view that later decisions of the turn see.
 """

@@ -15,10 +15,10 @@ import structlog
 
 from shardwright.actions import handoff as rules
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import SELF_RELEASE_S, EndpointProcessEnded, Endpoints, ReleaseResult, Target
+from shardwright.endpoint.protocol import SELF_RELEASE_S, EndpointControl, EndpointProcessEnded, ReleaseResult, Target
 from shardwright.errors import ClusterError, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.probe import Probe, step
-from shardwright.leader.targets import endpoint_target, server_target
+from shardwright.leader.targets import endpoint_target, server_target, serving_nodes
 from shardwright.model.action import Evidence, Move, MoveState
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
@@ -27,6 +27,7 @@ from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
+from shardwright.nodes.protocol import Nodes
 from shardwright.server.protocol import ManagementSession, Servers
 
 PAUSE_S = 30.0
@@ -86,7 +87,7 @@ class Handoffs:
     def __init__(
         self,
         servers: Servers,
-        endpoints: Endpoints,
+        nodes: Nodes,
         *,
         commit: Commit,
         current: Callable[[], ClusterView],
@@ -95,12 +96,16 @@ class Handoffs:
         probe: Probe,
     ) -> None:
         self.servers = servers
-        self.endpoints = endpoints
+        self._nodes = nodes
         self.commit = commit
         self.current = current
         self._term = term
         self.clock = clock
         self.probe = probe
+
+    def process_of(self, node: NodeUid) -> EndpointControl:
+        """The endpoint process of a node."""
+        return self._nodes.link(node).endpoint_process
 
     # -- a new handoff -------------------------------------------------------------------------------------------------
 
@@ -153,7 +158,7 @@ class Handoffs:
             old_target=endpoint_target(view, old_shard, generation=intent.generation - 1),
             new_target=endpoint_target(view, new_shard, generation=intent.generation),
             handoff=intent,
-            endpoints=_serving_nodes(view, group),
+            endpoints=serving_nodes(view, group),
         )
 
     async def _prove(self, attempt: Attempt) -> tuple[ManagementSession, ManagementSession]:
@@ -221,13 +226,13 @@ class Handoffs:
 
     async def _calm(self, attempt: Attempt) -> None:
         """Let long pipelines and downloads come in first: the hold, which stops every client, need not wait for them."""
-        await self._ask_serving(attempt, lambda endpoint, node: self.endpoints.calm(node, endpoint))
+        await self._ask_serving(attempt, lambda endpoint, node: self.process_of(node).calm(endpoint))
 
     async def _hold(self, attempt: Attempt) -> None:
         """Stop every client's commands, and see that none is in flight."""
         old, new = attempt.old_target, attempt.new_target
         await self._find_passed_on(attempt)
-        answers = await self._ask_serving(attempt, lambda endpoint, node: self.endpoints.hold(node, endpoint, old, new))
+        answers = await self._ask_serving(attempt, lambda endpoint, node: self.process_of(node).hold(endpoint, old, new))
         attempt.not_held = tuple(node for node, answer in answers if answer is None or not answer.was_held)
         if reason := rules.busy_reason([b for _, answer in answers if answer is not None for b in answer.busy]):
             raise _NotNow(reason)
@@ -236,7 +241,7 @@ class Handoffs:
         """What a rebind has passed on may be where it was not yet when the processes were last seen. Nothing is passed on
         while a handoff runs: asking now is enough. Raises _NotNow when one does not say."""
         nodes = rules.nodes_of_rebinds(self.current().live_moves(), [uid for uid, _ in attempt.endpoints])
-        seen = await asyncio.gather(*(self.endpoints.status(node) for node in nodes))
+        seen = await asyncio.gather(*(self.process_of(node).status() for node in nodes))
         if late := [s.node_uid for s in seen if not s.answers and not s.has_ended]:
             raise _NotNow(
                 *(rules.late_reason(node, f"the endpoint process of node {node} does not answer") for node in late)
@@ -323,7 +328,7 @@ class Handoffs:
     async def _release(self, attempt: Attempt, target: Target) -> None:
         async def one(endpoint: EndpointUid, node: NodeUid) -> ReleaseResult | None:
             try:
-                return await self.endpoints.release(node, endpoint, target)
+                return await self.process_of(node).release(endpoint, target)
             except Transient as e:
                 _log.warning("an endpoint process did not answer a release; it asks by itself", node=node, reason=e.text)
                 return None
@@ -452,15 +457,6 @@ def _still_wants(move: Move, intent: Handoff) -> bool:
     shards = (move.shard_uid, move.new_shard_uid)
     is_ready = move.state is MoveState.HANDOFF and not move.is_cancel_wanted
     return is_ready and shards == (intent.from_shard, intent.to_shard)
-
-
-def _serving_nodes(view: ClusterView, group: SlotGroup) -> tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]:
-    """For each endpoint of the database the processes that may forward to the old primary."""
-    found = []
-    for endpoint in view.endpoints_of(group.database_uid):
-        serving = tuple(node for node, process in view.endpoint_processes.items() if rules.serves(process, endpoint.uid))
-        found.append((endpoint.uid, rules.nodes_to_hold(endpoint.nodes, serving)))
-    return tuple(found)
 
 
 def _reason_of(e: ClusterError) -> Reason:

@@ -13,13 +13,12 @@ import structlog
 from shardwright.actions.base import decide_action
 from shardwright.actions.move import decide_move
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import Endpoints
 from shardwright.errors import LostLeadership, ShardwrightError
-from shardwright.leader.apply import Applier, Ender
+from shardwright.leader.apply import Applier
 from shardwright.leader.batch import Batch
 from shardwright.leader.companions import companions
 from shardwright.leader.handoff import Build, Handoffs
-from shardwright.leader.observe import HOT_S, IDLE_S, Machine, Observer
+from shardwright.leader.observe import HOT_S, IDLE_S, Observer
 from shardwright.leader.probe import Probe
 from shardwright.leader.publish import Publisher
 from shardwright.leader.retention import decide_retention
@@ -31,6 +30,7 @@ from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, ShardUid
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Write
+from shardwright.nodes.protocol import Nodes
 from shardwright.reconcile.database import decide_database
 from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
 from shardwright.reconcile.group import decide_group, decide_unwanted
@@ -79,9 +79,7 @@ class LeaderParts:
     store: Store
     mirror: Mirror
     servers: Servers
-    endpoints: Endpoints
-    machine: Machine
-    ender: Ender
+    nodes: Nodes
     clock: Clock
     probe: Probe
     random_text: Callable[[], str]
@@ -110,8 +108,7 @@ class Leader:
         self._hot: frozenset[ShardUid] = frozenset()
         self._observer = Observer(
             parts.servers,
-            parts.endpoints,
-            machine=parts.machine,
+            parts.nodes,
             clock=parts.clock,
             wake=self._stir,
             idle_s=pace.idle_poll_s,
@@ -119,7 +116,7 @@ class Leader:
         )
         handoffs = Handoffs(
             parts.servers,
-            parts.endpoints,
+            parts.nodes,
             commit=self._commit_built,
             current=self._current,
             term=term,
@@ -128,12 +125,11 @@ class Leader:
         )
         self._applier = Applier(
             parts.servers,
-            parts.endpoints,
+            parts.nodes,
             handoffs=handoffs,
             observer=self._observer,
             commit=self._commit_built,
             current=self._current,
-            ender=parts.ender,
             yield_leadership=parts.yield_leadership,
             clock=parts.clock,
             on_lost=self._lose,

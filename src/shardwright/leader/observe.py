@@ -1,4 +1,4 @@
-"""What the leader sees of servers, endpoint processes and (on its own machine) processes, beside the records.
+"""What the leader sees of servers, endpoint processes and processes that no agent reports of, beside the records.
 
 Owns one polling task for each shard and each node; wakes the leader when something that decisions depend on has changed.
 Must not decide and must not write. Lives as long as one leadership.
@@ -8,10 +8,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import Endpoints
 from shardwright.errors import Transient
 from shardwright.leader.targets import server_target
 from shardwright.model.action import MoveKind
@@ -23,34 +22,18 @@ from shardwright.model.seen import (
     EndpointState,
     Health,
     ProcessIdentity,
-    ProcessSeen,
     ProcessState,
     ServerSeen,
     Sighting,
 )
 from shardwright.model.view import ClusterView
+from shardwright.nodes.protocol import Nodes
 from shardwright.server.protocol import Servers
 from shardwright.tasks import Wake, spawn
 
 IDLE_S = 1.0
 HOT_S = 0.05
 """While a move, a start or a change of the database waits for what is seen."""
-
-
-class Machine(Protocol):
-    """What can be known of processes of this machine without their agent."""
-
-    def is_local(self, identity: ProcessIdentity) -> bool:
-        """Whether the process belongs to this machine, in this or an earlier boot."""
-        ...
-
-    def is_running(self, identity: ProcessIdentity) -> bool:
-        """Whether exactly this process runs; certain for a local one."""
-        ...
-
-    def cpu_seconds(self, identity: ProcessIdentity) -> float | None:
-        """CPU time used so far; None when it does not run."""
-        ...
 
 
 class Observer:
@@ -60,9 +43,8 @@ class Observer:
     def __init__(
         self,
         servers: Servers,
-        endpoints: Endpoints,
+        nodes: Nodes,
         *,
-        machine: Machine,
         clock: Clock,
         wake: Callable[[], None],
         idle_s: float = IDLE_S,
@@ -71,13 +53,14 @@ class Observer:
         self._idle_s = idle_s
         self._hot_s = hot_s
         self._servers = servers
-        self._endpoints = endpoints
-        self._machine = machine
+        self._nodes = nodes
         self._clock = clock
         self._wake = wake
         self._view = ClusterView()
         self._seen: dict[ShardUid, ServerSeen] = {}
         self._processes: dict[NodeUid, EndpointProcessSeen] = {}
+        self._sightings: dict[ShardUid, tuple[ProcessIdentity, Sighting]] = {}
+        """Of servers that did not answer when they were last asked: what their machine says of that process."""
         self._cpu: dict[ShardUid, float] = {}
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._pokes: dict[object, Wake] = {}
@@ -120,25 +103,17 @@ class Observer:
             event.set()
 
     def augment(self, view: ClusterView) -> ClusterView:
-        """The view with what is seen now. The same object while neither has changed and nothing is to be asked anew."""
+        """The view with what is seen now. The same object while neither has changed."""
         if self._augmented is not None and self._augmented[0] is view:
             return self._augmented[1]
-        servers = {
-            uid: seen
-            for uid, seen in self._seen.items()
-            if uid in view.shards and view.shards[uid].incarnation == seen.incarnation
-        }
+        servers = {uid: seen for uid, seen in self._seen.items() if _is_of(seen, view)}
         sightings = {
             uid: sighting
-            for uid, seen in view.processes.items()
-            if (sighting := self._look(seen, servers.get(uid))) is not Sighting.NONE
+            for uid, (identity, sighting) in self._sightings.items()
+            if (process := view.processes.get(uid)) is not None and process.identity == identity
         }
         found = view.changed(servers=servers, sightings=sightings, endpoint_processes=dict(self._processes))
-        # A process that this machine was asked about may end at any moment: such a view is good for one look.
-        is_certain = all(
-            seen.state is not ProcessState.RUNNING or self._answers(servers.get(uid)) for uid, seen in view.processes.items()
-        )
-        self._augmented = (view, found) if is_certain else None
+        self._augmented = (view, found)
         return found
 
     async def close(self) -> None:
@@ -148,19 +123,6 @@ class Observer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _look(self, reported: ProcessSeen, seen: ServerSeen | None) -> Sighting:
-        """An agent that died reports no end: for a server that does not answer, look at this machine's processes."""
-        identity = reported.identity
-        if reported.state is not ProcessState.RUNNING or identity is None or self._answers(seen):
-            return Sighting.NONE
-        if not self._machine.is_local(identity):
-            return Sighting.NONE
-        return Sighting.RUNS if self._machine.is_running(identity) else Sighting.ENDED
-
-    @staticmethod
-    def _answers(seen: ServerSeen | None) -> bool:
-        return seen is not None and seen.health in (Health.OK, Health.LOADING)
 
     def _ensure(self, key: object, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = self._tasks.get(key)
@@ -177,47 +139,70 @@ class Observer:
         key = ("shard", uid)
         while (shard := self._view.shards.get(uid)) is not None:
             if is_worth_asking(self._view, shard):
-                await self._ask_server(shard)
+                await self.ask(shard)
             await self._rest(key, self._hot_s if uid in self._hot else self._idle_s)
 
-    async def _ask_server(self, shard: Shard) -> None:
+    async def ask(self, shard: Shard) -> None:
+        """Ask a shard's server now, and when it does not answer, its machine for its process."""
         try:
             target = server_target(self._view, shard)
         except Transient:
             return
         seen = await self._servers.observe(target)
-        if seen.health is Health.TIMEOUT:
-            seen = self._with_cpu(seen)
-        else:
-            self._cpu.pop(shard.uid, None)
+        sighting = Sighting.NONE
+        if not answers(seen):
+            seen, sighting = await self._look(seen)
         before = self._seen.get(shard.uid)
+        known = self._sightings.pop(shard.uid, (None, Sighting.NONE))[1]
+        process = self._view.processes.get(shard.uid)
+        if sighting is not Sighting.NONE and process is not None and process.identity is not None:
+            self._sightings[shard.uid] = process.identity, sighting
         self._seen[shard.uid] = seen
         self._augmented = None
-        if before is None or _matters(before) != _matters(seen):
+        if before is None or _matters(before) != _matters(seen) or known is not sighting:
             self._wake()
+        if before is not None and answers(before) and not answers(seen):
+            # Its whole node may be gone: what else runs there is asked now, so that all of it is decided together.
+            for other in self._view.shards_on(shard.node_uid):
+                if other.uid != shard.uid:
+                    self.poke(other.uid)
 
-    def _with_cpu(self, seen: ServerSeen) -> ServerSeen:
-        """Tell a busy server from a stuck one."""
-        process = self._view.processes.get(seen.shard_uid)
-        used = None if process is None or process.identity is None else self._machine.cpu_seconds(process.identity)
-        if used is None:
-            return seen
-        last = self._cpu.get(seen.shard_uid)
-        self._cpu[seen.shard_uid] = used
-        before = self._seen.get(seen.shard_uid)
-        active_at = before.cpu_active_at if before is not None and before.health is Health.TIMEOUT else None
-        return replace(seen, cpu_active_at=seen.at if last is not None and used > last else active_at)
+    async def _look(self, seen: ServerSeen) -> tuple[ServerSeen, Sighting]:
+        """What the machine of a server says that does not answer: an agent that died reports no end, and a busy server uses
+        CPU, a stuck one none."""
+        uid = seen.shard_uid
+        shard, process = self._view.shards.get(uid), self._view.processes.get(uid)
+        if shard is None or process is None or process.identity is None or process.state is not ProcessState.RUNNING:
+            return seen, Sighting.NONE
+        look = await self._nodes.link(shard.node_uid).look(process.identity)
+        before = self._seen.get(uid)
+        if look.cpu_s is None or seen.health is not Health.TIMEOUT:
+            return seen, look.sighting
+        was_silent = before is not None and before.health is Health.TIMEOUT and before.incarnation == seen.incarnation
+        last, self._cpu[uid] = self._cpu.get(uid) if was_silent else None, look.cpu_s
+        active_at = before.cpu_active_at if before is not None and was_silent else None
+        return replace(seen, cpu_active_at=seen.at if last is not None and look.cpu_s > last else active_at), look.sighting
 
     async def _poll_node(self, uid: NodeUid) -> None:
         key = ("node", uid)
         while True:
-            seen = await self._endpoints.status(uid)
+            seen = await self._nodes.link(uid).endpoint_process.status()
             before = self._processes.get(uid)
             self._processes[uid] = seen
             self._augmented = None
             if before is None or _endpoints_that_matter(before) != _endpoints_that_matter(seen):
                 self._wake()
             await self._rest(key, self._hot_s if uid in self._hot_nodes else self._idle_s)
+
+
+def answers(seen: ServerSeen) -> bool:
+    """Whether there is no need to look for its process."""
+    return seen.health in (Health.OK, Health.LOADING)
+
+
+def _is_of(seen: ServerSeen, view: ClusterView) -> bool:
+    shard = view.shards.get(seen.shard_uid)
+    return shard is not None and shard.incarnation == seen.incarnation
 
 
 def _nodes_of_endpoints(view: ClusterView, hot: frozenset[ShardUid]) -> frozenset[NodeUid]:

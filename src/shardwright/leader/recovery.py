@@ -89,7 +89,7 @@ class Recoveries:
 
     async def _endpoints(self, attempt: Attempt) -> rules.Held:
         asked = [(uid, node) for uid, nodes in attempt.endpoints for node in nodes]
-        found = await asyncio.gather(*(self._handoffs.endpoints.status(node) for _, node in asked))
+        found = await asyncio.gather(*(self._handoffs.process_of(node).status() for _, node in asked))
         seen = [process.endpoint(uid) for (uid, _), process in zip(asked, found, strict=True) if process.answers]
         return rules.endpoints_state(seen, generation=attempt.handoff.generation)
 

@@ -1,9 +1,11 @@
 """Where shards are, for those who speak to servers and endpoint processes. Pure look-ups in a view."""
 
+from shardwright.actions import handoff as rules
 from shardwright.endpoint.protocol import Target
 from shardwright.errors import Transient
 from shardwright.model.codes import Code
-from shardwright.model.database import Shard
+from shardwright.model.database import Shard, SlotGroup
+from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.view import ClusterView
 from shardwright.server.protocol import ServerTarget
 
@@ -27,3 +29,12 @@ def endpoint_target(view: ClusterView, shard: Shard, *, generation: int) -> Targ
         port=shard.port,
         run_id="" if seen is None else seen.run_id,
     )
+
+
+def serving_nodes(view: ClusterView, group: SlotGroup) -> tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]:
+    """For each endpoint of the database the processes that may forward to the old primary."""
+    found = []
+    for endpoint in view.endpoints_of(group.database_uid):
+        serving = tuple(node for node, process in view.endpoint_processes.items() if rules.serves(process, endpoint.uid))
+        found.append((endpoint.uid, rules.nodes_to_hold(endpoint.nodes, serving)))
+    return tuple(found)

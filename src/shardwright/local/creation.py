@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shardwright.agent.files import make_private_directory, write_private
 from shardwright.agent.launch import check_port
 from shardwright.errors import Permanent, Refusal, Rejected
 from shardwright.local.layout import Layout, make_run_directory
 from shardwright.local.tls import ensure_certificate
+from shardwright.machine.files import make_private_directory, write_private
 from shardwright.model.account import ManagementRole, User
 from shardwright.model.cluster import Cluster, Counters, Node, Policy
 from shardwright.model.database import ServerKind

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.processes import end, is_running, send
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Permanent, Refusal, Rejected
 from shardwright.local.layout import Layout, layout_of, purge
 from shardwright.local.lock import try_lock
 from shardwright.local.stop import Say, databases_at_risk, find_running, read_recorded, stop_everything
+from shardwright.machine.processes import end, is_running, send
 from shardwright.model.codes import Code
 from shardwright.model.database import Database
 from shardwright.model.seen import ProcessIdentity

@@ -10,13 +10,13 @@ from pathlib import Path
 import structlog
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.files import last_line, make_private_directory, rotate
-from shardwright.agent.processes import Watch, end, is_running, spawn_process
 from shardwright.clock import Clock
 from shardwright.errors import Permanent
 from shardwright.local.daemon import EXIT_TAKEN
 from shardwright.local.layout import Layout
 from shardwright.local.ping import Answer, ping
+from shardwright.machine.files import last_line, make_private_directory, rotate
+from shardwright.machine.processes import Watch, end, is_running, spawn_process
 from shardwright.model.backoff import Backoff
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import LeaseId, NodeUid

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardwright.agent.files import make_private_directory, write_private
-from shardwright.agent.loop import control_path
 from shardwright.errors import Refusal, Rejected
+from shardwright.machine.files import make_private_directory, write_private
 from shardwright.model.ids import NodeUid
+from shardwright.nodes.local import control_path
 
 SOCKET_PATH_MAX = 107
 """Bytes in the address of a Unix socket (108 with the closing NUL)."""

@@ -15,10 +15,10 @@ import structlog
 from shardwright.agent.endpoint_process import MODULE as ENDPOINT_MODULE
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.launch import read_record
-from shardwright.agent.processes import arguments_of, end, find_processes, is_running
 from shardwright.errors import Permanent
 from shardwright.local.config import read_all
 from shardwright.local.layout import Layout
+from shardwright.machine.processes import arguments_of, end, find_processes, is_running
 from shardwright.model.database import Database, DatabaseStatus, Persistence, Shard, SlotGroup
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import ProcessIdentity

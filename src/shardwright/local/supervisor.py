@@ -21,8 +21,6 @@ from typing import Any
 import structlog
 
 from shardwright.agent.endpoint_process import write_identity
-from shardwright.agent.files import write_private
-from shardwright.agent.processes import end, identity_of, python_environment
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Permanent
 from shardwright.local.config import read_all, read_cluster, read_nodes
@@ -33,6 +31,8 @@ from shardwright.local.lock import try_lock
 from shardwright.local.stop import Say, find_running, stop_everything
 from shardwright.local.tls import ensure_certificate
 from shardwright.log import configure_logging
+from shardwright.machine.files import write_private
+from shardwright.machine.processes import end, identity_of, python_environment
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from shardwright.agent.files import make_private_directory, write_private
+from shardwright.machine.files import make_private_directory, write_private
 
 _YEARS = 10
 _BACKDATED = datetime.timedelta(days=1)

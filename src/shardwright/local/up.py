@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.files import make_private_directory, rotate
-from shardwright.agent.processes import is_running, spawn_process
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Refusal, Rejected
 from shardwright.local.config import read_cluster, read_nodes
@@ -32,6 +30,8 @@ from shardwright.local.supervisor import (
     welcome,
 )
 from shardwright.log import configure_logging
+from shardwright.machine.files import make_private_directory, rotate
+from shardwright.machine.processes import is_running, spawn_process
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.ids import NodeUid
 from shardwright.store.sqlite import SqliteStore

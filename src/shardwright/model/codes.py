@@ -185,6 +185,7 @@ class Code(StrEnum):
     SERVER_SAVING = "server_saving", "The server writes its files just now."
     SHARD_UNKNOWN = "shard_unknown", "The shard's node or secrets are not on record."
     ENDPOINT_PROCESS_UNKNOWN = "endpoint_process_unknown", "No endpoint process of the node is known.", "start its daemon"
+    PROCESS_OF_ANOTHER_MACHINE = "process_of_another_machine", "The process runs on a machine that was not asked."
     ENDPOINT_PROCESS_ENDED = "endpoint_process_ended", "The node's endpoint process has ended."
     ENDPOINT_PROCESS_SILENT = "endpoint_process_silent", "The node's endpoint process did not answer in time."
     ENDPOINT_PROCESS_REFUSED = "endpoint_process_refused", "The node's endpoint process refused a request."

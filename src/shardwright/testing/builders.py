@@ -157,11 +157,11 @@ class ClusterBuilder:
         )
 
     def with_server(self, shard_uid: int, **changes: Any) -> "ClusterBuilder":
-        """Change what is seen of a server (``ServerSeen`` fields)."""
+        """Change what is seen of a server (``ServerSeen`` fields), or see it for the first time."""
         uid = ShardUid(shard_uid)
-        return ClusterBuilder(
-            replace(self.view, servers={**self.view.servers, uid: replace(self.view.servers[uid], **changes)})
-        )
+        unseen = ServerSeen(uid, self.view.shards[uid].incarnation, NOW, Health.UNKNOWN)
+        seen = replace(self.view.servers.get(uid, unseen), **changes)
+        return ClusterBuilder(replace(self.view, servers={**self.view.servers, uid: seen}))
 
     def without_server(self, shard_uid: int) -> "ClusterBuilder":
         """Nothing was observed of the server yet."""

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from shardwright.agent.processes import find_processes, send, spawn_process
+from shardwright.machine.processes import find_processes, send, spawn_process
 from shardwright.model.seen import ProcessIdentity
 
 _LIMIT = 10

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shardwright.agent.processes import find_processes, send
+from shardwright.machine.processes import find_processes, send
 from shardwright.model.seen import ProcessIdentity
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shardwright.agent import processes
-from shardwright.agent.processes import (
+from shardwright.machine import processes
+from shardwright.machine.processes import (
     Watch,
     cpu_seconds,
     end,

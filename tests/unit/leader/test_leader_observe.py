@@ -1,15 +1,19 @@
 """Which servers the leader asks."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 from shardwright.clock import SystemClock
 from shardwright.leader.observe import Observer, _nodes_of_endpoints, is_unreported, is_worth_asking
 from shardwright.model.action import Move, MoveKind, MoveState
-from shardwright.model.database import ShardWanted
+from shardwright.model.database import ServerSecrets, ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.liveness import Ended, Proof
-from shardwright.model.seen import ProcessIdentity, ProcessState, Sighting
+from shardwright.model.seen import EndpointProcessSeen, Health, ProcessIdentity, ProcessState, ServerSeen, Sighting
+from shardwright.model.view import ClusterView, Put
+from shardwright.nodes.protocol import ProcessLook
+from shardwright.server.protocol import ServerTarget
 from shardwright.testing.builders import NOW, cluster
 
 SHARD = ShardUid(1)
@@ -39,43 +43,69 @@ def test_an_incarnation_that_no_agent_will_report_is_asked_also_when_it_is_unwan
     assert not is_worth_asking(alive, shard)
 
 
-class Processes:
-    """A machine whose processes all run, until one is ended."""
+class Machine:
+    """A node whose server is silent and whose process runs, until it is ended."""
 
     def __init__(self) -> None:
-        self.have_ended = False
+        self.has_ended = False
+        self.cpu_s = 1.0
 
-    def is_local(self, identity: ProcessIdentity) -> bool:
-        return True
+    def link(self, node: NodeUid) -> Any:
+        return self
 
-    def is_running(self, identity: ProcessIdentity) -> bool:
-        return not self.have_ended
+    @property
+    def endpoint_process(self) -> Any:
+        return self
 
-    def cpu_seconds(self, identity: ProcessIdentity) -> float | None:
-        return None
+    async def status(self) -> EndpointProcessSeen:
+        return EndpointProcessSeen(NodeUid(1), NOW, answers=False)
+
+    async def look(self, process: ProcessIdentity) -> ProcessLook:
+        return ProcessLook(Sighting.ENDED) if self.has_ended else ProcessLook(Sighting.RUNS, self.cpu_s)
+
+    async def observe(self, target: ServerTarget) -> ServerSeen:
+        return ServerSeen(target.shard_uid, target.incarnation, NOW, Health.TIMEOUT, unanswered_since=NOW)
 
 
-def observer(machine: Processes) -> Observer:
-    nobody: Any = None
-    return Observer(nobody, nobody, machine=machine, clock=SystemClock(), wake=lambda: None)
+def observer(machine: Machine) -> Observer:
+    servers: Any = machine
+    return Observer(servers, machine, clock=SystemClock(), wake=lambda: None)
 
 
-def test_a_view_is_made_anew_only_when_the_records_have_changed() -> None:
-    looking = observer(Processes())
+def test_a_view_is_made_anew_only_when_something_has_changed() -> None:
+    looking = observer(Machine())
     view = cluster(nodes=3).view
     assert looking.augment(view) is looking.augment(view)
     assert looking.augment(replace(view, revision=view.revision + 1)).revision == view.revision + 1
 
 
 def test_the_process_of_a_silent_server_is_looked_at_each_time() -> None:
-    """It may end at any moment, and nobody else will say so."""
-    machine = Processes()
+    """It may end at any moment, and its dead agent will not say so."""
+    machine = Machine()
     looking = observer(machine)
-    view = cluster(nodes=3).with_database(on=((1, 2),)).view
-    assert looking.augment(view).sightings[SHARD] is Sighting.RUNS
-    machine.have_ended = True
-    now = looking.augment(view)
-    assert now.liveness(now.shards[SHARD]) == Ended(Proof.SEEN)
+    secrets = ServerSecrets(DatabaseUid(1), "a", "b", "c", "d", "e")
+    view = cluster(nodes=3).with_database(on=((1, 2),)).with_records(secrets).view
+    shard = view.shards[SHARD]
+
+    async def run() -> None:
+        looking.follow(view, hot=frozenset())
+
+        async def asked() -> ClusterView:
+            await looking.ask(shard)
+            return looking.augment(view)
+
+        assert (await asked()).sightings[SHARD] is Sighting.RUNS
+        assert (await asked()).servers[SHARD].cpu_active_at is None, "it has used none since the first look"
+        machine.cpu_s += 0.1
+        assert (await asked()).servers[SHARD].cpu_active_at == NOW
+        machine.has_ended = True
+        now = await asked()
+        assert now.liveness(shard) == Ended(Proof.SEEN)
+        restarted = now.with_writes((Put(replace(shard, incarnation=shard.incarnation + 1)),))
+        assert SHARD not in looking.augment(restarted).sightings
+        await looking.close()
+
+    asyncio.run(run())
 
 
 def test_only_the_endpoint_processes_that_something_waits_for_are_asked_often() -> None:

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.loop import control_path
-from shardwright.agent.processes import find_processes, is_running, parent_of
 from shardwright.clock import SystemClock
-from shardwright.endpoint.client import EndpointClient
 from shardwright.local.layout import Layout
+from shardwright.machine.processes import find_processes, is_running, parent_of
 from shardwright.model.action import Action, Move
 from shardwright.model.cluster import DaemonPresence, Leadership, Node
 from shardwright.model.database import (
@@ -39,6 +37,7 @@ from shardwright.model.seen import (
     ProcessState,
     ServerSeen,
 )
+from shardwright.nodes.local import LocalNodes
 from shardwright.server.adapter import ServerAdapter
 from shardwright.server.protocol import ServerTarget
 from shardwright.store import records
@@ -138,12 +137,12 @@ async def _complaints(layout: Layout) -> list[str]:
         pass
 
     servers = ServerAdapter(check_term=nothing, is_leader=lambda: True, clock=SystemClock())
-    endpoints = EndpointClient(lambda uid: str(control_path(layout.run_directory(), uid)))
+    local = LocalNodes.of(layout.run_directory())
     try:
         now = read_records(layout)
         asked = [s for s in now.shards.values() if s.wanted is ShardWanted.RUNNING and s.node_uid in now.nodes]
         answers = await asyncio.gather(*(servers.observe(_target(s, now)) for s in asked))
-        processes = await asyncio.gather(*(endpoints.status(n) for n in now.nodes))
+        processes = await asyncio.gather(*(local.link(n).endpoint_process.status() for n in now.nodes))
         seen = {a.shard_uid: a for a in answers}
         found = list(_of_records(now))
         for group in now.groups:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.agent.processes import is_frozen, is_running, send
 from shardwright.demo.cluster import DemoFailed
+from shardwright.machine.processes import is_frozen, is_running, send
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.chaos import rules

@@ -315,7 +315,7 @@ class Checker:
     def _node(self, before: Json | None, after: Json | None) -> None:
         if after is None:
             node = 0 if before is None else before["uid"]
-            left = [s for s in self.world.servers_by_pid.values() if s.is_alive and s.node_uid == node]
+            left = [s for s in self.world.all_servers if s.is_alive and s.node_uid == node]
             held = [s for s in left if self._holds_last(s) and not self._has_other(s)]
             if held:
                 self.fail("live_copy", f"node {node} was removed with the only live copy of {held[0].group_uid}")
@@ -387,7 +387,7 @@ class Checker:
         )
         if not everything:
             return
-        for server in self.world.servers_by_pid.values():
+        for server in self.world.all_servers:
             if server.is_alive and server.node_uid == node and self._is_recorded(server):
                 daemon_lives = f"daemons/{node:08d}" in self.tables["daemons"]
                 if daemon_lives or action["name"] == "maintenance_on":

@@ -249,7 +249,7 @@ class Run:
         assert self.struck_at is not None
         world = self.world
         is_pending = any(g["handoff"] is not None for g in world.checker.tables["groups"].values())
-        stopped = [s for s in world.servers_by_pid.values() if s.is_alive and self._is_shut(s)]
+        stopped = [s for s in world.all_servers if s.is_alive and self._is_shut(s)]
         held = [h for d in world.checker.tables["databases"].values() for h in world.holders_of(d["port"]) if h.gate.hold]
         if is_pending or stopped or held:
             is_old = world.leader() is None or world.loop.now - self.struck_at < SETTLED_S * 2

@@ -9,23 +9,22 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from shardwright.clock import SteadyClock
-from shardwright.endpoint.protocol import Endpoints
 from shardwright.endpoint.spec import spec_of
 from shardwright.leader.candidate import Candidate, Held, check_term
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.seen import NodeSeen, ProcessIdentity
+from shardwright.model.seen import NodeSeen
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.shard import AgentCommand, LocalShard, LocalState, Verb, decide_shards, report_of
 from shardwright.store import keys, records
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import CreatedAt, PutKey, StoreUnavailable, Transaction
 from shardwright.tasks import Wake
-from shardwright.testing.sim.endpoints import SimEndpoints
 from shardwright.testing.sim.loop import SimProcess
 from shardwright.testing.sim.node import SimNode
+from shardwright.testing.sim.nodes import SimNodes
 from shardwright.testing.sim.servers import SimServers
 from shardwright.testing.sim.store import LeaderStore, StoreClient
 from shardwright.testing.sim.world import START, World
@@ -97,9 +96,8 @@ class SimDaemon:
 
     async def _main(self) -> None:
         await self.mirror.ready()
-        presence = DaemonPresence(
-            NodeUid(self.node.uid), self.world.next_pid(), 1, "boot", 0, "0.1.0", f"https://{self.node.address}:9443", START
-        )
+        machine, url = self.node.machine, f"https://{self.node.address}:9443"
+        presence = DaemonPresence(NodeUid(self.node.uid), machine.new_pid(), 1, machine.boot_id, 0, "0.1.0", url, START)
         self.candidate = Candidate(
             self.store,
             presence,
@@ -143,7 +141,6 @@ class SimDaemon:
             await check_term(self.store, held)
 
         clock = SteadyClock(self.clock)
-        endpoints: Endpoints = SimEndpoints(self.world, process=self.process, place=self.node.uid, clock=clock)
         parts = LeaderParts(
             store=LeaderStore(self.store, held.term),
             mirror=self.mirror,
@@ -156,9 +153,7 @@ class SimDaemon:
                 is_leader=is_leader,
                 clock=clock,
             ),
-            endpoints=endpoints,
-            machine=self,
-            ender=self,
+            nodes=SimNodes(self.world, process=self.process, place=self.node.uid, clock=clock),
             clock=clock,
             probe=lambda point: self.world.probed(self, point),
             random_text=self.world.random_text,
@@ -168,29 +163,6 @@ class SimDaemon:
 
     def _yield(self) -> None:
         self._run("yield", self.candidate.yield_leadership())
-
-    # -- the machine, for the leader -----------------------------------------------------------------------------------
-
-    def is_local(self, identity: ProcessIdentity) -> bool:
-        """Whether it is a process of this machine."""
-        return identity.machine_id == self.world.machine_of(self.node.uid)
-
-    def is_running(self, identity: ProcessIdentity) -> bool:
-        server = self.world.servers_by_pid.get(identity.pid)
-        return self.is_local(identity) and server is not None and server.is_alive
-
-    def cpu_seconds(self, identity: ProcessIdentity) -> float | None:
-        server = self.world.servers_by_pid.get(identity.pid)
-        if server is None or not server.is_alive:
-            return None
-        return 1.0 if server.process.is_frozen else self.world.loop.now
-
-    def kill(self, identity: ProcessIdentity) -> None:
-        server = self.world.servers_by_pid.get(identity.pid)
-        if server is not None and self.process.runs:
-            self.world.log(f"daemon {self.node.uid} ends stuck server {server.shard_uid}")
-            self.world.checker.server_ended(server)
-            server.die(planned=False)
 
     # -- the agent -----------------------------------------------------------------------------------------------------
 

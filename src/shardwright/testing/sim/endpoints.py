@@ -1,4 +1,4 @@
-"""Modelled endpoint processes, and the ``Endpoints`` through which a simulated leader speaks to them.
+"""Modelled endpoint processes, and the ``EndpointControl`` through which a simulated leader speaks to one.
 
 What one does with an endpoint is in ``served.py``; what it is asked over its control socket is here.
 """
@@ -41,7 +41,7 @@ class SimEndpointProcess:
     def __init__(self, world: World, node_uid: int) -> None:
         self.world = world
         self.node_uid = node_uid
-        self.pid = world.next_pid()
+        self.pid = world.machine_of(node_uid).new_pid()
         self.process = SimProcess(f"endpoint process {node_uid}")
         self.process.on_death.append(self._ended)
         self.endpoints: dict[EndpointUid, Served] = {}
@@ -98,21 +98,21 @@ class SimEndpointProcess:
         return report
 
 
-class SimEndpoints:
-    """``Endpoints`` of one leader."""
+class SimEndpointControl:
+    """``EndpointControl`` of one node's process, for one leader."""
 
     notices_who_has_left = True
     """A process that is late with a hold looks whether its caller still waits for it."""
 
-    def __init__(self, world: World, *, process: SimProcess, place: int, clock: Clock) -> None:
+    def __init__(self, world: World, node: NodeUid, *, process: SimProcess, place: int, clock: Clock) -> None:
         self.world = world
+        self.node = node
         self.process = process
         self.place = place
         self.clock = clock
 
-    async def _ask(
-        self, node: NodeUid, do: Callable[[SimEndpointProcess], Any], *, name: str, timeout_s: float = CALL_TIMEOUT_S
-    ) -> Any:
+    async def _ask(self, do: Callable[[SimEndpointProcess], Any], *, name: str, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        node = self.node
         found: list[SimEndpointProcess] = []
 
         def receiver() -> SimProcess | None:
@@ -157,24 +157,24 @@ class SimEndpoints:
                 await asyncio.sleep(0)
         return reply
 
-    async def status(self, node: NodeUid) -> EndpointProcessSeen:
+    async def status(self) -> EndpointProcessSeen:
         try:
             found = await self._ask(
-                node, lambda p: (p.pid, tuple(s.seen() for _, s in sorted(p.endpoints.items()))), name="status"
+                lambda p: (p.pid, tuple(s.seen() for _, s in sorted(p.endpoints.items()))), name="status"
             )
         except EndpointProcessEnded:
-            return EndpointProcessSeen(node, self.clock.now(), answers=False, has_ended=True)
+            return EndpointProcessSeen(self.node, self.clock.now(), answers=False, has_ended=True)
         except Transient:
-            return EndpointProcessSeen(node, self.clock.now(), answers=False)
-        return EndpointProcessSeen(node, self.clock.now(), answers=True, pid=found[0], endpoints=found[1])
+            return EndpointProcessSeen(self.node, self.clock.now(), answers=False)
+        return EndpointProcessSeen(self.node, self.clock.now(), answers=True, pid=found[0], endpoints=found[1])
 
-    async def serve(self, node: NodeUid, spec: EndpointSpec) -> None:
-        await self._ask(node, lambda p: p.serve(spec), name=f"serve {spec.uid}")
+    async def serve(self, spec: EndpointSpec) -> None:
+        await self._ask(lambda p: p.serve(spec), name=f"serve {spec.uid}")
 
-    async def drop(self, node: NodeUid, endpoint: EndpointUid) -> None:
-        await self._ask(node, lambda p: p.drop(endpoint), name=f"drop {endpoint}")
+    async def drop(self, endpoint: EndpointUid) -> None:
+        await self._ask(lambda p: p.drop(endpoint), name=f"drop {endpoint}")
 
-    async def calm(self, node: NodeUid, endpoint: EndpointUid) -> None:
+    async def calm(self, endpoint: EndpointUid) -> None:
         def do(process: SimEndpointProcess) -> Any:
             served = process.known(endpoint)
             deadline = self.world.loop.now + CALM_S
@@ -189,9 +189,9 @@ class SimEndpoints:
 
             return come_down
 
-        await self._ask(node, do, name=f"calm {endpoint}", timeout_s=CALM_S + HOLD_TIMEOUT_S)
+        await self._ask(do, name=f"calm {endpoint}", timeout_s=CALM_S + HOLD_TIMEOUT_S)
 
-    async def hold(self, node: NodeUid, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
+    async def hold(self, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
         has_left = False
 
         def do(process: SimEndpointProcess) -> Any:
@@ -214,23 +214,21 @@ class SimEndpoints:
             return drained
 
         try:
-            result: HoldResult = await self._ask(node, do, name=f"hold {endpoint}", timeout_s=HOLD_TIMEOUT_S)
+            result: HoldResult = await self._ask(do, name=f"hold {endpoint}", timeout_s=HOLD_TIMEOUT_S)
         finally:
             has_left = True
         return result
 
-    async def release(self, node: NodeUid, endpoint: EndpointUid, target: Target) -> ReleaseResult:
-        result: ReleaseResult = await self._ask(
-            node, lambda p: p.known(endpoint).release(target), name=f"release {endpoint}"
-        )
+    async def release(self, endpoint: EndpointUid, target: Target) -> ReleaseResult:
+        result: ReleaseResult = await self._ask(lambda p: p.known(endpoint).release(target), name=f"release {endpoint}")
         return result
 
-    async def pass_along(self, node: NodeUid, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
+    async def pass_along(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
         def do(process: SimEndpointProcess) -> Callable[[Answer], None]:
             other = self.world.endpoint_process(to_node)
-            if other is None or not other.process.runs or not self.world.network.passes(node, to_node):
+            if other is None or not other.process.runs or not self.world.network.passes(self.node, to_node):
                 raise Transient(Code.ENDPOINT_PROCESS_REFUSED, "the other process does not take it")
             return process.pass_along(endpoint, other)
 
-        result: PassResult = await self._ask(node, do, name=f"pass {endpoint}", timeout_s=CALL_TIMEOUT_S + 0.3)
+        result: PassResult = await self._ask(do, name=f"pass {endpoint}", timeout_s=CALL_TIMEOUT_S + 0.3)
         return result

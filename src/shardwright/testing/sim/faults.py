@@ -7,6 +7,7 @@ from shardwright.testing.sim.world import World
 
 if TYPE_CHECKING:
     from shardwright.testing.sim.daemon import SimDaemon
+    from shardwright.testing.sim.server import SimServer
     from shardwright.testing.sim.simulation import Simulation
 
 STEPS = (
@@ -176,14 +177,14 @@ class Faults:
         self.world.loop.at(seconds, setattr, chosen, "late_s", 0.0)
         return f"node {chosen.node_uid}, by {chosen.late_s} s for {seconds} s"
 
-    def _servers(self) -> list[int]:
-        return [pid for pid, s in sorted(self.world.servers_by_pid.items()) if s.process.runs]
+    def _servers(self) -> "list[SimServer]":
+        return [s for s in self.world.all_servers if s.process.runs]
 
     def _kill_server(self) -> str | None:
         found = self._servers()
         if not found:
             return None
-        server = self.world.servers_by_pid[self.world.rng.choice(found)]
+        server = self.world.rng.choice(found)
         server.die(planned=False)
         return f"shard {server.shard_uid}"
 
@@ -191,7 +192,7 @@ class Faults:
         found = self._servers()
         if not found:
             return None
-        server = self.world.servers_by_pid[self.world.rng.choice(found)]
+        server = self.world.rng.choice(found)
         server.process.freeze()
         for replica in list(server.replicas):
             self.world.loop.at(5.0, self._link_times_out, server, replica)
@@ -217,7 +218,10 @@ class Faults:
         return f"node {node.uid}"
 
     def _lose_node(self) -> str | None:
-        """One in each seed at most: the others are a majority."""
+        """One in each seed at most: the others are a majority. None where every node is a machine of its own: what ran on it
+        cannot be known to have ended, and nothing is promoted on silence."""
+        if self.world.has_machines:
+            return None
         nodes = [n for n in self.world.nodes.values() if not n.is_down and n.daemon is not None]
         if not nodes or any(n.is_lost for n in self.world.nodes.values()):
             return None
@@ -230,7 +234,7 @@ class Faults:
     def _cut(self, pairs: list[tuple[int, int]]) -> str:
         network = self.world.network
         network.cuts.update(pairs)
-        for _, server in sorted(self.world.servers_by_pid.items()):
+        for server in self.world.all_servers:
             if server.is_alive:
                 server.check_link()
         self.world.loop.at(self._duration(), self._join, pairs)
@@ -338,6 +342,6 @@ class Faults:
                 node.endpoint_process.late_s = 0.0
             self.simulation.revive_node(node.uid)
             self.simulation.restart_daemon(node.uid)
-        for _, server in sorted(world.servers_by_pid.items()):
+        for server in world.all_servers:
             if not server.is_stuck_for_good:
                 server.process.thaw(world.loop)

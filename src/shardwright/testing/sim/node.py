@@ -13,7 +13,7 @@ from shardwright.testing.sim.server import Files, SimServer
 if TYPE_CHECKING:
     from shardwright.testing.sim.daemon import SimDaemon
     from shardwright.testing.sim.endpoints import SimEndpointProcess
-    from shardwright.testing.sim.world import World
+    from shardwright.testing.sim.world import SimMachine, World
 
 ENDPOINT_RESTART_S = 0.5
 ENDPOINT_STUCK_S = 10.0
@@ -27,7 +27,7 @@ class DiskShard:
     files: Files
     incarnation: int = 0
     server: SimServer | None = None
-    pid: int = 0
+    identity: ProcessIdentity | None = None
     failure: str = ""
     ended_at: datetime | None = None
     """When the agent saw the process end."""
@@ -52,6 +52,11 @@ class SimNode:
         self.full_until = 0.0
         self.start_fails_until = 0.0
 
+    @property
+    def machine(self) -> "SimMachine":
+        """What it runs on."""
+        return self.world.machine_of(self.uid)
+
     def local(self, busy: set[int]) -> list[LocalShard]:
         """All shards of which something is here, as an agent finds them."""
         found = []
@@ -60,9 +65,7 @@ class SimNode:
             identity = None
             if server is not None and server.is_alive:
                 state = LocalState.RUNNING
-                identity = ProcessIdentity(
-                    shard.pid, "boot", 1, "/usr/bin/valkey-server", f"/shards/{uid}", self.world.machine_of(self.uid)
-                )
+                identity = shard.identity
             elif shard.failure:
                 state = LocalState.FAILED
             else:
@@ -86,7 +89,6 @@ class SimNode:
             disk.server = None
             return
         starts_with_aof = disk.files.prepare(database.persistence, kept=shard.kept or database.persistence)
-        disk.pid = self.world.next_pid()
         disk.server = SimServer(
             self.world,
             shard_uid=shard.uid,
@@ -99,7 +101,9 @@ class SimNode:
             files=disk.files,
             starts_with_aof=starts_with_aof,
         )
-        self.world.server_started(disk.server, disk.pid)
+        machine = self.machine
+        disk.identity = machine.identity(machine.new_pid(disk.server), "/usr/bin/valkey-server", f"/shards/{shard.uid}")
+        self.world.server_started(disk.server)
 
     def ensure_endpoint_process(self) -> None:
         """As the agent does: start it when it does not run."""

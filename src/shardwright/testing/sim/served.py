@@ -293,7 +293,7 @@ class Served:
         return all(c.drained_at <= now for c in found) and (why == CALM or not self.in_flight)
 
     def calm(self) -> None:
-        """See ``Endpoints.calm``."""
+        """See ``EndpointControl.calm``."""
         for client in self.clients.values():
             if client.drain_s:
                 client.stop(CALM, self.world.loop.now)
@@ -352,7 +352,7 @@ class Served:
         return is_it and server.role is Role.PRIMARY and not server.is_fenced
 
     def release(self, target: Target) -> ReleaseResult:
-        """See ``Endpoints.release``."""
+        """See ``EndpointControl.release``."""
         hold = self.gate.hold
         held = len(self.held)
         if self.gate.release(target) is not Change.MOVED:

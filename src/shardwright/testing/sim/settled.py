@@ -140,7 +140,7 @@ def _strays(world: "World", kept: set[int]) -> list[str]:
     recorded = world.checker.tables["shards"]
     members = world.checker.tables["nodes"]
     found = []
-    for _, server in sorted(world.servers_by_pid.items()):
+    for server in world.all_servers:
         is_member = f"nodes/{server.node_uid:08d}" in members
         if server.is_alive and is_member and f"shards/{server.shard_uid:08d}" not in recorded:
             found.append(f"shard {server.shard_uid} runs on node {server.node_uid} and is not recorded")

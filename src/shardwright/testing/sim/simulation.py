@@ -39,6 +39,8 @@ in a thousand seeds."""
 SIM_TIMES = LeaseTimes(timedelta(seconds=9), 5.0, 20.0)
 SIM_PACE = Pace(turn_s=15.0, busy_turn_s=1.0, idle_poll_s=12.0, hot_poll_s=0.4)
 """Longer than in production when nothing happens: a virtual minute shall cost little."""
+MACHINES_EVERY = 4
+"""One seed in so many has every node on a machine of its own; in the others one machine has them all."""
 GRACE_PERIODS_S = (10, 60, 600)
 """After which lost copies are rebuilt, by seed: while the faults go on, afterwards, or not within the seed."""
 ACTIONS_MIN = 3
@@ -119,11 +121,18 @@ class Simulation:
     """See the module's text."""
 
     def __init__(
-        self, seed: int, *, nodes: int | None = None, keeps_log: bool = False, grace_period_s: int = GRACE_PERIODS_S[-1]
+        self,
+        seed: int,
+        *,
+        nodes: int | None = None,
+        keeps_log: bool = False,
+        grace_period_s: int = GRACE_PERIODS_S[-1],
+        has_machines: bool = False,
     ) -> None:
         _LOG.defects.clear()
         _LOG.recoveries.clear()
         self.world = world = World(seed, keeps_log=keeps_log)
+        world.has_machines = has_machines
         world.times, world.pace = SIM_TIMES, SIM_PACE
         world.checker = Checker(world)
         world.writers = Writers(world)
@@ -339,7 +348,12 @@ def run_seed(seed: int) -> Result:
 def replay(seed: int, *, keeps_log: bool = True) -> tuple[Simulation, Result]:
     """Run one seed and keep what it logged."""
     gc.disable()
-    simulation = Simulation(seed, keeps_log=keeps_log, grace_period_s=GRACE_PERIODS_S[seed % len(GRACE_PERIODS_S)])
+    simulation = Simulation(
+        seed,
+        keeps_log=keeps_log,
+        grace_period_s=GRACE_PERIODS_S[seed % len(GRACE_PERIODS_S)],
+        has_machines=seed % MACHINES_EVERY == 0,
+    )
     world = simulation.world
     failure = invariant = ""
     try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardwright.leader.candidate import LeaseTimes
 from shardwright.leader.loop import Pace
+from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView
 from shardwright.store.keys import StoredRecord
 from shardwright.store.mirror import Mirror, decode_item
@@ -50,6 +51,39 @@ class WriteAttempt:
     """Whose connection it came over; None: one of its own."""
     hides_refusal: bool = False
     """A script that catches its errors: refused while it runs, it answers as if it had written."""
+
+
+class SimMachine:
+    """What nodes run on: an id, a boot, and a table of processes in which a number means a process of this machine only."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self._world = world
+        self.machine_id = f"machine-{name}"
+        self.boot_id = f"boot-{name}"
+        self._processes: dict[int, SimServer | None] = {}
+
+    def new_pid(self, server: "SimServer | None" = None) -> int:
+        """The number of a new process; never used twice on this machine."""
+        pid = 1000 + len(self._processes)
+        self._processes[pid] = server
+        return pid
+
+    def identity(self, pid: int, executable: str, directory: str) -> ProcessIdentity:
+        """Who has this number."""
+        return ProcessIdentity(pid, self.boot_id, 1, executable, directory, self.machine_id)
+
+    def is_home_of(self, process: ProcessIdentity) -> bool:
+        """Whether it ran here."""
+        return process.machine_id == self.machine_id or not self._world.has_machines
+
+    def running(self, process: ProcessIdentity) -> "SimServer | None":
+        """The server that is this process, while it runs. It must have run here."""
+        return self._world.machines[process.machine_id].has_here(process)
+
+    def has_here(self, process: ProcessIdentity) -> "SimServer | None":
+        """The living server with this number in this machine's own table, whatever machine the process ran on."""
+        server = self._processes.get(process.pid)
+        return server if server is not None and server.is_alive else None
 
 
 class StoreClock:
@@ -98,7 +132,8 @@ class World:
         self.tally = Tally()
         self.nodes: dict[int, SimNode] = {}
         self.servers: dict[tuple[str, int], SimServer] = {}
-        self.servers_by_pid: dict[int, SimServer] = {}
+        self.all_servers: list[SimServer] = []
+        """Every server that ever ran, in the order of their starts."""
         self.times = LeaseTimes()
         self.pace = Pace()
         self.replication_lag_s = 0.002
@@ -110,7 +145,8 @@ class World:
         self._digest = hashlib.sha256()
         self._numbers: Counter[str] = Counter()
         self._session = 0
-        self._pid = 1000
+        self.machines: dict[str, SimMachine] = {}
+        """By their ids."""
         self._decoded: dict[tuple[str, int], StoredRecord | None] = {}
         self._views: dict[int, ClusterView] = {}
         self.has_machines = False
@@ -144,11 +180,6 @@ class World:
         self._session += 1
         return self._session
 
-    def next_pid(self) -> int:
-        """A process's number; never used twice."""
-        self._pid += 1
-        return self._pid
-
     def random_text(self) -> str:
         """As secrets.token_hex(4)."""
         return f"{self.rng.getrandbits(32):08x}"
@@ -175,9 +206,10 @@ class World:
         """The server that listens there."""
         return self.servers.get((address, port))
 
-    def machine_of(self, node: int) -> str:
+    def machine_of(self, node: int) -> SimMachine:
         """The machine that a node is on."""
-        return f"machine-{node}" if self.has_machines else "machine"
+        found = SimMachine(self, str(node) if self.has_machines else "all")
+        return self.machines.setdefault(found.machine_id, found)
 
     def node_at(self, address: str) -> int:
         """The node with this address."""
@@ -207,7 +239,7 @@ class World:
 
     def servers_of(self, group_uid: str) -> list[SimServer]:
         """The living servers of a slot group, oldest first."""
-        return [s for _, s in sorted(self.servers_by_pid.items()) if s.group_uid == group_uid and s.is_alive]
+        return [s for s in self.all_servers if s.group_uid == group_uid and s.is_alive]
 
     def daemons(self) -> "list[SimDaemon]":
         """Those that live, frozen or not."""
@@ -221,10 +253,10 @@ class World:
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
-    def server_started(self, server: SimServer, pid: int) -> None:
+    def server_started(self, server: SimServer) -> None:
         """A server process runs and listens."""
         self.servers[server.address, server.port] = server
-        self.servers_by_pid[pid] = server
+        self.all_servers.append(server)
         self.log(
             f"server {server.shard_uid}.{server.incarnation} of {server.group_uid} starts on node {server.node_uid}, "
             f"{server.position.keys} keys"

@@ -13,7 +13,7 @@ from shardwright.model.backoff import Backoff
 from shardwright.model.commands import DropEndpoint
 from shardwright.model.seen import EndpointState
 from shardwright.reconcile import endpoint
-from shardwright.testing.sim.endpoints import SimEndpoints
+from shardwright.testing.sim.endpoints import SimEndpointControl
 from shardwright.testing.sim.mutants.client_situations import (
     a_busy_client_among_thousands,
     a_command_to_pass_that_comes_late,
@@ -89,7 +89,7 @@ def goes_on_without_the_hold_of_a_late_process() -> Sequence[Patch]:
 
 @mutant_in(an_endpoint_process_that_is_late)
 def begins_a_hold_whose_caller_has_left() -> Sequence[Patch]:
-    return [(SimEndpoints, "notices_who_has_left", False)]
+    return [(SimEndpointControl, "notices_who_has_left", False)]
 
 
 @mutant_in(an_endpoint_process_that_stands_still_while_it_is_passed_on)

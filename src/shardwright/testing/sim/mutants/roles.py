@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from shardwright.endpoint import gate
-from shardwright.leader.observe import Observer
 from shardwright.model import liveness
 from shardwright.model.database import GroupPhase
 from shardwright.model.decision import Decision
 from shardwright.model.liveness import Proof
-from shardwright.model.seen import Health, ProcessState, Sighting
+from shardwright.model.seen import Health, ProcessIdentity, Sighting
 from shardwright.model.view import Put
+from shardwright.nodes.protocol import ProcessLook
 from shardwright.reconcile import group as groups
 from shardwright.reconcile import heirs, repair, start
 from shardwright.reconcile.copies import Copy
@@ -27,6 +27,7 @@ from shardwright.testing.sim.mutants.situations import (
     primaries_that_die_during_a_move,
     primaries_that_stand_still_without_a_replica,
 )
+from shardwright.testing.sim.nodes import SimNodeLink
 
 
 @mutant
@@ -140,12 +141,11 @@ def _restart_all(database: Any, copies: Any, view: Any, now: datetime) -> Decisi
 
 @mutant_in(machines_of_their_own_of_which_one_is_cut_off)
 def judges_a_process_of_another_machine_by_its_own_table() -> Sequence[Patch]:
-    def look(self: Any, reported: Any, seen: Any) -> Sighting:
-        if reported.state is not ProcessState.RUNNING or reported.identity is None or self._answers(seen):
-            return Sighting.NONE
-        return Sighting.RUNS if self._machine.is_running(reported.identity) else Sighting.ENDED
+    async def look(self: SimNodeLink, process: ProcessIdentity) -> ProcessLook:
+        server = self.nodes.machine.has_here(process)
+        return ProcessLook(Sighting.ENDED if server is None else Sighting.RUNS)
 
-    return [(Observer, "_look", look)]
+    return [(SimNodeLink, "look", look)]
 
 
 @mutant_in(machines_of_their_own_of_which_one_is_cut_off)

@@ -25,7 +25,7 @@ def _cut_all(simulation: Simulation, *, at: float) -> set[tuple[int, int]]:
 
     def cut() -> None:
         world.network.cuts |= pairs
-        for _, server in sorted(world.servers_by_pid.items()):
+        for server in world.all_servers:
             if server.is_alive:
                 server.check_link()
 
@@ -229,7 +229,7 @@ def a_node_that_dies_long_after_its_links_and_comes_back(simulation: Simulation)
 
     def strike() -> None:
         primaries = {group["primary"] for group in world.checker.tables["groups"].values()}
-        nodes = {s.node_uid for s in world.servers_by_pid.values() if s.is_alive and s.shard_uid in primaries}
+        nodes = {s.node_uid for s in world.all_servers if s.is_alive and s.shard_uid in primaries}
         for uid in sorted(nodes):
             simulation.kill_node(uid)
             world.loop.at(40.0, simulation.revive_node, uid)

@@ -1,0 +1,68 @@
+"""The ``Nodes`` of a simulated leader, and the machines that its nodes run on.
+
+A machine has a table of processes, an id and a boot of its own. A leader looks into its own machine only.
+"""
+
+from shardwright.clock import Clock
+from shardwright.endpoint.protocol import PassResult
+from shardwright.errors import Transient
+from shardwright.model.codes import Code
+from shardwright.model.ids import EndpointUid, NodeUid
+from shardwright.model.seen import ProcessIdentity, Sighting
+from shardwright.nodes.protocol import NOT_SEEN, ProcessLook
+from shardwright.testing.sim.endpoints import SimEndpointControl
+from shardwright.testing.sim.loop import SimProcess
+from shardwright.testing.sim.world import SimMachine, World
+
+
+class SimNodeLink:
+    """``NodeLink``."""
+
+    def __init__(self, nodes: "SimNodes", node: NodeUid) -> None:
+        self.nodes = nodes
+        self.endpoint_process = SimEndpointControl(
+            nodes.world, node, process=nodes.process, place=nodes.place, clock=nodes.clock
+        )
+
+    async def pass_endpoint(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
+        return await self.endpoint_process.pass_along(endpoint, to_node)
+
+    async def look(self, process: ProcessIdentity) -> ProcessLook:
+        machine = self.nodes.machine
+        if not machine.is_home_of(process):
+            return NOT_SEEN
+        server = machine.running(process)
+        if server is None:
+            return ProcessLook(Sighting.ENDED)
+        return ProcessLook(Sighting.RUNS, 1.0 if server.process.is_frozen else self.nodes.world.loop.now)
+
+    async def end(self, process: ProcessIdentity) -> None:
+        nodes = self.nodes
+        if not nodes.machine.is_home_of(process):
+            raise Transient(Code.PROCESS_OF_ANOTHER_MACHINE, f"process {process.pid} does not run on this machine")
+        server = nodes.machine.running(process)
+        if server is not None and nodes.process.runs:
+            nodes.world.log(f"daemon {nodes.place} ends stuck server {server.shard_uid}")
+            nodes.world.checker.server_ended(server)
+            server.die(planned=False)
+
+
+class SimNodes:
+    """``Nodes`` of one leader."""
+
+    def __init__(self, world: World, *, process: SimProcess, place: int, clock: Clock) -> None:
+        self.world = world
+        self.process = process
+        self.place = place
+        self.clock = clock
+        self._links: dict[NodeUid, SimNodeLink] = {}
+
+    @property
+    def machine(self) -> SimMachine:
+        """The machine that the leader runs on."""
+        return self.world.machine_of(self.place)
+
+    def link(self, node: NodeUid) -> SimNodeLink:
+        if node not in self._links:
+            self._links[node] = SimNodeLink(self, node)
+        return self._links[node]
