@@ -28,7 +28,7 @@ from shardwright.model.codes import Code
 from shardwright.model.commands import Command, YieldLeadership
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, EventKind, Severity
-from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid, uid_of_move
 from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Delete, Put, Record, Write
@@ -370,7 +370,7 @@ class _Starter:
 
     def _start(self, proposal: MoveProposal) -> None:
         number = self.turn.action.moves_started + 1
-        uid = MoveUid(f"{self.turn.action.uid}-{number}")
+        uid = uid_of_move(self.turn.action.uid, number)
         move = proposal.to_move(uid, self.turn.action.uid, now=self.turn.now)
         self._note_deviation(proposal)
         self.turn.put(replace(move, is_undo=self.is_undo))

@@ -37,7 +37,7 @@ from shardwright.model.commands import (
     YieldLeadership,
 )
 from shardwright.model.database import GroupPhase, Shard, SlotGroup
-from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid, database_of
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.nodes.protocol import Nodes
 from shardwright.server.config import settings_of
@@ -282,8 +282,8 @@ def _database_of(command: Command, view: ClusterView) -> DatabaseUid:
             shard = view.shards.get(command.shard_uid)
             return DatabaseUid(0) if shard is None else shard.database_uid
         case HandOff() | RecoverHandoff():
-            return DatabaseUid(int(command.group_uid.partition(":")[0]))
+            return database_of(command.group_uid)
         case ServeEndpoint() | DropEndpoint() | PassEndpoint():
-            return DatabaseUid(int(command.endpoint_uid.partition(":")[0]))
+            return database_of(command.endpoint_uid)
         case YieldLeadership():
             return DatabaseUid(0)

@@ -1,4 +1,4 @@
-"""Identifiers. Owns nothing but their types; every other module of the model names things with these."""
+"""Identifiers: their types, and the only place that knows how the composed ones are written."""
 
 from typing import NewType
 
@@ -15,3 +15,28 @@ ActionUid = NewType("ActionUid", str)
 MoveUid = NewType("MoveUid", str)
 """``"<owner>-<number>"``: the owner's uid and a number from 1, so that a decision can name a new move by itself."""
 LeaseId = NewType("LeaseId", int)
+
+
+def uid_of_group(database: DatabaseUid, number: int) -> GroupUid:
+    """The slot group of a database with this number."""
+    return GroupUid(f"{database}:{number}")
+
+
+def uid_of_endpoint(database: DatabaseUid, number: int = 1) -> EndpointUid:
+    """The endpoint of a database with this number."""
+    return EndpointUid(f"{database}:{number}")
+
+
+def database_of(uid: GroupUid | EndpointUid) -> DatabaseUid:
+    """Whose slot group or endpoint it is."""
+    return DatabaseUid(int(uid.partition(":")[0]))
+
+
+def uid_of_move(owner: str, number: int) -> MoveUid:
+    """The move with this number of an action, or of what the cluster does by itself."""
+    return MoveUid(f"{owner}-{number}")
+
+
+def number_of_move(uid: MoveUid) -> int:
+    """Its number among the moves of its owner."""
+    return int(uid.rpartition("-")[2])

@@ -31,6 +31,7 @@ from shardwright.model.ids import (
     NodeUid,
     ShardUid,
     UserUid,
+    number_of_move,
 )
 from shardwright.model.liveness import Liveness, has_ended, liveness_of
 from shardwright.model.seen import EndpointProcessSeen, NodeSeen, ProcessSeen, ProcessState, ServerSeen, Sighting
@@ -281,7 +282,7 @@ def _uid(record: Any) -> Any:
 
 
 def _number(move: Move) -> int:
-    return int(move.uid.rpartition("-")[2])
+    return number_of_move(move.uid)
 
 
 _QUESTIONS = {

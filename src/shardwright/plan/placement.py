@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from shardwright.model.cluster import Node
 from shardwright.model.database import Database, Endpoint, Shard, SlotGroup
-from shardwright.model.ids import GroupUid, NodeUid, ShardUid
+from shardwright.model.ids import GroupUid, NodeUid, ShardUid, uid_of_group
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import Unplaceable, unplaceable
 from shardwright.plan.ledger import CopyRequest, Ledger, sorted_nodes
@@ -35,7 +35,7 @@ def place_database(view: ClusterView, database: Database) -> Placed | Unplaceabl
     ledger = Ledger(view)
     groups: list[tuple[NodeUid, ...]] = []
     for number in range(1, database.shards_count + 1):
-        nodes = _place_group(ledger, database, GroupUid(f"{database.uid}:{number}"))
+        nodes = _place_group(ledger, database, uid_of_group(database.uid, number))
         if isinstance(nodes, Unplaceable):
             return nodes
         groups.append(nodes)

@@ -21,7 +21,7 @@ from shardwright.model.database import (
 )
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, EventKind, Severity
-from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.ids import NodeUid, ShardUid, uid_of_endpoint, uid_of_group
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointState, Health, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put, Write
@@ -70,7 +70,7 @@ def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
             writes.append(Put(shard))
             view = view.with_writes((Put(shard), Put(replace(view.counters, next_shard=shard.uid + 1))))
     endpoint = Endpoint(
-        uid=EndpointUid(f"{database.uid}:1"),
+        uid=uid_of_endpoint(database.uid),
         database_uid=database.uid,
         address=view.cluster.endpoint_address if view.cluster is not None else "127.0.0.1",
         port=database.port,
@@ -109,7 +109,7 @@ def _new_group(
     width = SLOTS // database.shards_count
     last = SLOTS - 1 if number == database.shards_count else number * width - 1
     group = SlotGroup(
-        uid=GroupUid(f"{database.uid}:{number}"),
+        uid=uid_of_group(database.uid, number),
         database_uid=database.uid,
         number=number,
         slot_first=(number - 1) * width,

@@ -14,7 +14,7 @@ from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, Endpoint
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, EventKind, Severity
-from shardwright.model.ids import MoveUid, NodeUid
+from shardwright.model.ids import NodeUid, uid_of_move
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.plan.ledger import Ledger
@@ -83,7 +83,7 @@ def _is_kept(endpoint: Endpoint, view: ClusterView) -> bool:
 def _begin(endpoint: Endpoint, target: NodeUid, number: int, now: datetime) -> tuple[Write, ...]:
     source = endpoint.nodes[0]
     move = Move(
-        MoveUid(f"rebind-{endpoint.uid}-{number}"),
+        uid_of_move(f"rebind-{endpoint.uid}", number),
         None,
         MoveKind.REBIND,
         MoveState.PLANNED,

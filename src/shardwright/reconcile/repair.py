@@ -24,7 +24,7 @@ from shardwright.model.backoff import Backoff
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, EventKind, Severity
-from shardwright.model.ids import MoveUid, NodeUid
+from shardwright.model.ids import NodeUid, number_of_move, uid_of_move
 from shardwright.model.liveness import has_ended, has_ended_after_start
 from shardwright.model.reason import Reason
 from shardwright.model.seen import Health
@@ -199,7 +199,7 @@ def _begin(one: _Lost, target: NodeUid, view: ClusterView, now: datetime) -> tup
     shard, primary = one.shard, one.group.primary
     seen = None if primary is None else view.servers.get(primary)
     move = Move(
-        MoveUid(f"rebuild-{shard.uid}-{one.number}"),
+        uid_of_move(f"rebuild-{shard.uid}", one.number),
         None,
         MoveKind.RELOCATE,
         MoveState.PLANNED,
@@ -282,7 +282,7 @@ def _priority(database: Database) -> int:
 
 def number_of(move: Move) -> int:
     """How many moves of the cluster's own there were for the same thing, with this one."""
-    return int(move.uid.rpartition("-")[2])
+    return number_of_move(move.uid)
 
 
 def _earlier(a: datetime | None, b: datetime | None) -> datetime | None:

@@ -32,7 +32,7 @@ from shardwright.model.database import (
     Shard,
     SlotGroup,
 )
-from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid, ShardUid, uid_of_endpoint, uid_of_group
 from shardwright.model.seen import (
     EndpointProcessSeen,
     EndpointSeen,
@@ -99,7 +99,7 @@ class ClusterBuilder:
             shards_count=len(on),
         )
         endpoint_node = NodeUid(on[0][0] if endpoint_on is None else endpoint_on)
-        endpoint = Endpoint(EndpointUid(f"{uid}:1"), uid, "127.0.0.1", database.port, (endpoint_node,))
+        endpoint = Endpoint(uid_of_endpoint(uid), uid, "127.0.0.1", database.port, (endpoint_node,))
         counters = replace(self.view.counters, next_database=uid + 1)
         builder = self.with_writes(Put(counters), Put(replace(database, **changes)), Put(endpoint))
         for number, nodes in enumerate(on, start=1):
@@ -107,7 +107,7 @@ class ClusterBuilder:
         return builder
 
     def _with_group(self, uid: DatabaseUid, number: int, nodes: Sequence[int], used_bytes: int) -> "ClusterBuilder":
-        group_uid = GroupUid(f"{uid}:{number}")
+        group_uid = uid_of_group(uid, number)
         first = self.view.counters.next_shard
         counters = replace(self.view.counters, next_shard=first + len(nodes))
         group = SlotGroup(

@@ -30,7 +30,7 @@ from shardwright.model.action import (
 )
 from shardwright.model.codes import Code
 from shardwright.model.database import Database
-from shardwright.model.ids import MoveUid
+from shardwright.model.ids import uid_of_move
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Write
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
@@ -147,7 +147,7 @@ def preview(action: Action, view: ClusterView, writes: tuple[Write, ...], now: d
 def _needed_at_the_end(view: ClusterView, action: Action, proposals: Sequence[MoveProposal], now: datetime) -> list[Reason]:
     """What the moves would wait for when all of them have done what they are for, as far as somebody must help: a node
     without a daemon is left by a copy, and its process stays."""
-    begun = [p.to_move(MoveUid(f"{action.uid}-{n}"), action.uid, now=now) for n, p in enumerate(proposals, start=1)]
+    begun = [p.to_move(uid_of_move(action.uid, n), action.uid, now=now) for n, p in enumerate(proposals, start=1)]
     ending = [replace(move, state=MoveState.CLEANING) for move in begun if move.kind is MoveKind.RELOCATE]
     return [r for r in blockers_of(view, [m for m in ending if holds(view, m)], now) if needs_help(r)]
 

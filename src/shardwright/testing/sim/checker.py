@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from shardwright.model.ids import GroupUid, database_of
 from shardwright.store.protocol import KeyChange
 from shardwright.testing.sim.server import Position, SimServer
 
@@ -177,7 +178,7 @@ class Checker:
 
     def _is_being_deleted(self, server: SimServer) -> bool:
         """With its whole database: nobody asks for what it holds."""
-        database = self.database(int(server.group_uid.partition(":")[0]))
+        database = self.database(database_of(GroupUid(server.group_uid)))
         return database is None or bool(database["status"] == "delete-pending")
 
     def _is_wanted(self, server: SimServer) -> bool:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from shardwright.model.database import Persistence, Role
+from shardwright.model.ids import GroupUid, database_of
 from shardwright.testing.sim.loop import SimProcess
 
 if TYPE_CHECKING:
@@ -365,7 +366,7 @@ class SimServer:
             and not source.is_loading
             and network.passes(self.node_uid, source.node_uid)
             and network.passes(source.node_uid, self.node_uid)
-            and source.group_uid.partition(":")[0] == self.group_uid.partition(":")[0]
+            and database_of(GroupUid(source.group_uid)) == database_of(GroupUid(self.group_uid))
         )
         if source is None or not reachable or (source.role is Role.REPLICA and not source.is_link_up):
             self._try_link_later(RELINK_S)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from shardwright.model.database import Role
+from shardwright.model.ids import GroupUid, database_of
 from shardwright.testing.sim.checker import ENDED_STATES, ENDED_STATUS, Json
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def lost(world: "World") -> list[str]:
     """Acknowledged writes that no primary holds in the end."""
     found = []
     for uid, chain in world.checker.chains.items():
-        database = world.checker.database(int(uid.partition(":")[0]))
+        database = world.checker.database(database_of(GroupUid(uid)))
         if database is None or database["status"] == "delete-pending" or not chain.required:
             continue
         last = chain.required[-1]
