@@ -159,7 +159,9 @@ def test_primary_dies_with_the_leader_behind_the_comparison(cluster: TestCluster
     """The old primary's process is gone when the successor looks: it goes forward, and may itself die before it promotes."""
     leader = cluster.ready_to_die(others_min=3)
     cluster.avoided = {leader.node_uid}
-    cluster.arm("handoff:compare:after")
+    frozen = _identity(leader)
+    # A leader that is killed has a successor within milliseconds: this one stands still until the primary is dead too.
+    cluster.arm("handoff:compare:after", "freeze")
     second = cluster.faults / "recovery:promote:before"
     second.write_text("kill")
     facts = cluster.settled()
@@ -167,6 +169,7 @@ def test_primary_dies_with_the_leader_behind_the_comparison(cluster: TestCluster
     uid = cluster.start(primary.node_uid, "enslave_node")
     cluster.until("the comparison", (cluster.faults / "handoff:compare:after.reached").exists, seconds=15)
     assert send(facts.identities[primary.uid], signal.SIGKILL)
+    send(frozen, signal.SIGKILL)
     cluster.avoided = set()
     cluster.until("the successor's death", (cluster.faults / "recovery:promote:before.reached").exists, seconds=15)
     cluster.completed(uid)
