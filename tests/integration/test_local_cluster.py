@@ -90,7 +90,7 @@ def test_from_creation_to_purge(cluster: LocalCluster) -> None:
 
     again = cluster.up("--nodes", "7")
     assert again.returncode == 0
-    assert "runs already" in again.stdout
+    assert "is already running" in again.stdout
     assert len(recorded_nodes(cluster)) == 2
 
     assert cluster.down().returncode == 0

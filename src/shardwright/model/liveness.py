@@ -57,7 +57,7 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Certain. ``at``: when its agent saw it end; None: not known."""
+    """Certain. ``at``: when its agent observed its end; None: unknown."""
 
     proof: Proof
     at: datetime | None = None
