@@ -37,7 +37,12 @@ def test_a_dry_run_shows_why_it_waits_and_what_the_copies_hold(tmp_path: Path) -
         as_json = run(tmp_path, api, "db", "start", "orders", "--dry-run", "--json")
         assert set(api.lines()) == {"GET /v1/bdbs"}
     assert result.exit_code == 0
-    for said in ("waits since 2026-01-02T03:04:05Z", "shard 1 does not run", "remedy: start the daemon of node 1", "redis:2"):
+    for said in (
+        "waits since 2026-01-02T03:04:05Z",
+        "shard 1 does not run",
+        "remedy: start the daemon of node 1",
+        "redis:2",
+    ):
         assert said in result.stdout
     assert json.loads(as_json.stdout) == WAITING["waiting"]
 
