@@ -44,7 +44,7 @@ def _preflight(turn: Turn, parameters: MaintenanceOffParameters) -> None:
         if plan.unplaced:
             remedy = "or leave everything in its present place (skip_shards_restore)"
             reasons = [replace(u.reason, remedy=f"{u.reason.remedy}, {remedy}".lstrip(", ")) for u in plan.unplaced]
-            turn.fail(Code.INSUFFICIENT_RESOURCES, f"{stays}, because not everything can come back", reasons=reasons)
+            turn.fail(Code.INSUFFICIENT_RESOURCES, f"{stays}, because not everything can be restored", reasons=reasons)
             return
     turn.note_step("check", "the node is alive" if snapshot is None else f"the node is alive, {snapshot.name} was chosen")
     turn.change(was_quorum_only=turn.node.is_quorum_only, snapshot_name="" if snapshot is None else snapshot.name)

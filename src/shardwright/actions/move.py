@@ -67,7 +67,7 @@ def _enter(move: Move, state: MoveState, now: datetime, **changes: object) -> Mo
 
 
 def _end(move: Move, now: datetime, *reasons: Reason) -> Decision:
-    """FAILED with these reasons, or CANCELLED when that was asked for."""
+    """FAILED with these reasons, or CANCELLED if that was requested."""
     state = MoveState.CANCELLED if move.is_cancel_wanted else MoveState.FAILED
     return Decision(writes=(Put(_enter(move, state, now, reasons=reasons or move.reasons)),))
 
@@ -248,7 +248,7 @@ def _stranded(move: Move, new: Shard) -> Reason:
 
 
 def has_sync_to_spare(view: ClusterView) -> bool:
-    """Whether the policy allows one more full sync beside those that run."""
+    """Whether the policy allows one more full sync in addition to the running ones."""
     limit = view.policy.max_slave_full_syncs
     return limit == 0 or sum(m.state is MoveState.SYNCING for m in view.live_moves()) < limit
 
@@ -376,7 +376,7 @@ def _give_up(move: Move, new: Shard | None, view: ClusterView, now: datetime, *r
     """Undo the move: the old copy never left, so only the new one must go, unless it may be the only copy left."""
     group = None if new is None else view.groups.get(new.group_uid)
     if group is not None and new is not None and _may_be_heir(group, new, view) and not primary_lives(group, view, now):
-        text = f"shard {new.uid} is not given up before the primary of slot group {group.uid} is seen to serve"
+        text = f"shard {new.uid} is kept until the primary of slot group {group.uid} is observed to serve"
         return _wait(move, now, _reason(move, Code.PRIMARY_UNSEEN, text, Grade.SOFT_LIMIT))
     if move.state is MoveState.PLANNED or new is None:
         return _end(move, now, *reasons) if move.state is MoveState.PLANNED else _end_lost(move, now, *reasons)

@@ -53,7 +53,7 @@ def _preflight(turn: Turn) -> None:
         turn.fail(Code.LAST_NODE, stays, reasons=[replace(reason, node_uid=turn.node_uid)])
         return
     if turn.is_leading and not [uid for uid in turn.view.daemons if uid != turn.node_uid]:
-        text = f"node {turn.node_uid} leads and no other daemon runs"
+        text = f"node {turn.node_uid} leads, and no other daemon is running"
         reason = Reason(Code.NO_OTHER_LEADER, text, Grade.HARD_LIMIT, "start the daemon of another node")
         turn.fail(Code.NO_OTHER_LEADER, stays, reasons=[replace(reason, node_uid=turn.node_uid)])
         return

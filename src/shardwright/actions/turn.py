@@ -357,10 +357,10 @@ class _Starter:
         if retry_at is not None and RETRY.is_waiting(retry_at, self.turn.now):
             # Its place is chosen only when its time has come: a place chosen now may be taken by then.
             self.turn.wake_at(retry_at)
-            return _waits(proposal, Code.RETRY_PENDING, f"until {retry_at:%H:%M:%S} before it is tried again")
+            return _waits(proposal, Code.RETRY_PENDING, f"until {retry_at:%H:%M:%S} for its next attempt")
         if proposal.kind == MoveKind.REBIND:
             is_first = proposal.database_uid not in role_changes
-            return None if is_first else _waits(proposal, Code.ROLE_CHANGE_FIRST, "for the primary role to pass first")
+            return None if is_first else _waits(proposal, Code.ROLE_CHANGE_FIRST, "for the primary role's handoff")
         move = None if proposal.group_uid is None else self.turn.view.live_move_of_group(proposal.group_uid)
         if move is not None:
             return _waits(proposal, Code.GROUP_BUSY, f"for move {move.uid}")

@@ -3,7 +3,7 @@
 DIR (0700)
   store.db              admin.json (0600)      lock          supervisor.json
   tls/cert.pem  key.pem  ca.pem  ca-key.pem    logs/supervisor.log
-  run/                  Unix sockets; elsewhere when DIR's path is too long for them: run.path then says where
+  run/                  Unix sockets; elsewhere when DIR's path is too long for them: run.path then contains the path
   nodes/<n>/            daemon.json  daemon.lock  daemon.log  endpoint.json  endpoint.log  shards/<uid>/
 """
 

@@ -41,7 +41,7 @@ class Code(StrEnum):
     NODE_IN_MAINTENANCE = (
         "node_in_maintenance",
         "The node is in maintenance.",
-        "take it out of maintenance (`maintenance_off`)",
+        "end its maintenance (`maintenance_off`)",
     )
     NODE_CLOSED = "node_closed", "The node is closed for new shards and endpoints.", "reopen it (`node reopen`)"
     NODE_DECOMMISSIONING = "node_decommissioning", "The node is being removed."
@@ -67,7 +67,7 @@ class Code(StrEnum):
     REPLICA_NOT_IN_SYNC = "replica_not_in_sync", "The replica is not in sync with its primary yet."
     GROUP_BUSY = "group_busy", "Another move of the slot group is under way."
     GROUP_STARTING = "group_starting", "The slot group is starting and has no primary yet."
-    FAILOVER_PENDING = "failover_pending", "The slot group waits for a failover or a start."
+    FAILOVER_PENDING = "failover_pending", "The slot group waits for a failover or a restart."
     HEIR_NOT_KNOWN = "heir_not_known", "It is not known yet which replica may be promoted."
     SHARD_LOADING = "shard_loading", "The server is loading its data."
     SHARD_NOT_STARTED = "shard_not_started", "The server does not answer yet."
@@ -141,8 +141,12 @@ class Code(StrEnum):
 
     NO_QUORUM = "no_quorum", "Too few daemons would remain for a quorum.", "start a daemon, or add nodes"
     NODE_AWAY = "node_away", "The node does not count towards the quorum.", "start its daemon"
-    LAST_NODE = "last_node", "It is the last node of the cluster.", "add a node, or end the cluster (`down`)"
-    NO_OTHER_LEADER = "no_other_leader", "The node leads, and no other daemon runs.", "start the daemon of another node"
+    LAST_NODE = "last_node", "The node is the last one of the cluster.", "add a node, or stop the cluster (`down`)"
+    NO_OTHER_LEADER = (
+        "no_other_leader",
+        "The node leads, and no other daemon is running.",
+        "start the daemon of another node",
+    )
     LEADERSHIP_NOT_YIELDED = "leadership_not_yielded", "No other daemon has taken the leadership yet."
     SNAPSHOT_NOT_FOUND = "snapshot_not_found", "The node has no such snapshot.", "`node snapshots` lists them"
     NOT_RESTORABLE = "not_restorable", "A change of the action cannot be reversed completely."

@@ -41,7 +41,7 @@ class ApplySettings:
 
 @dataclass(frozen=True, slots=True)
 class SaveNow:
-    """Write a fresh persistence file (a snapshot, or a rewrite of the append-only file)."""
+    """Write a new persistence file (a snapshot, or a rewrite of the append-only file)."""
 
     shard_uid: ShardUid
 
@@ -71,7 +71,7 @@ class EndStuckServer:
 
 @dataclass(frozen=True, slots=True)
 class ServeEndpoint:
-    """Tell a node's endpoint process which endpoints to serve, and the location of the primary (or that there is none)."""
+    """Tell a node's endpoint process which endpoints to serve, and the location of the primary (or its absence)."""
 
     node_uid: NodeUid
     endpoint_uid: EndpointUid

@@ -65,7 +65,7 @@ def place_copy(
 def place_endpoint(
     view: ClusterView, database: Database, *, leaving: NodeUid | None = None, avoid: Collection[NodeUid] = ()
 ) -> NodeUid | Unplaceable:
-    """A node for an endpoint of the database; ``leaving`` is the node that serves it now and shall stop doing so."""
+    """A node for an endpoint of the database; ``leaving`` is the node that serves it now and is to be relieved of it."""
     ledger = Ledger(view)
     return choose_endpoint(ledger, near=primary_nodes(view, database), leaving=leaving, failures=dict.fromkeys(avoid, 1))
 

@@ -18,7 +18,7 @@ def quorum_refusals(view: ClusterView, action: Action) -> tuple[Reason, ...]:
     away = _away(view, action)
     gone = len(set(away) | {action.node_uid})
     remaining = len(view.nodes) - gone
-    # A removed node is not a member any more, so the majority is counted without it.
+    # A removed node is no longer a member, so the majority is counted without it.
     members = len(view.nodes) - (action.name == ActionName.REMOVE)
     needed = members // 2 + 1
     if remaining >= needed or (action.name == ActionName.REMOVE and _is_away(view, action)):

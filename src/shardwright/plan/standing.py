@@ -18,8 +18,7 @@ from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
 
 SEEN_LATELY = timedelta(seconds=1)
-"""An older observation says nothing about the present. Everything that is waited for is polled many times in this
-period."""
+"""An older observation proves nothing about the present. All awaited conditions are polled many times in this period."""
 
 
 class Standing(StrEnum):

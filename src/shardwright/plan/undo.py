@@ -103,7 +103,7 @@ class _Undo:
     def _plan_copy(self, group: SlotGroup, database: Database, copy: Shard | None, was: NodeUid) -> None:
         node = self.view.nodes.get(was)
         if copy is None or node is None:
-            why = f"node {was} is no longer a member" if node is None else "the copy that replaced it is gone"
+            why = f"node {was} is no longer a member" if node is None else "the copy that replaced it no longer exists"
             text = f"slot group {group.uid} does not get its copy on node {was} back: {why}"
             self.differences.append(Reason(Code.NOT_RESTORABLE, text, Grade.SOFT_LIMIT, database_uid=group.database_uid))
             return

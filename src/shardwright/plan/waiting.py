@@ -29,7 +29,7 @@ class CopyState(StrEnum):
     DAMAGED = "damaged"
     """Its files cannot be loaded."""
     OUT_OF_REACH = "out_of_reach"
-    """It does not run, and its node has no daemon."""
+    """It is not running, and its node has no daemon."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def not_yet(copy: Copy) -> Reason:
     if copy.damage is not None and not copy.answers:
         return _damaged(copy)
     if copy.process is ProcessState.FAILED or shard.failure:
-        why = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure or "see the log of its node"
+        why = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure or "check the log of its node"
         return _about(copy, Code.SHARD_START_FAILED, f"shard {shard.uid} cannot be started: {why}", Grade.HARD_LIMIT)
     text = f"shard {shard.uid} on node {shard.node_uid} does not answer yet"
     return _about(copy, Code.SHARD_NOT_STARTED, text, Grade.SOFT_LIMIT)
@@ -98,7 +98,7 @@ def _damaged(copy: Copy) -> Reason:
     shard = copy.shard
     assert copy.damage is not None
     said = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure
-    text = f"shard {shard.uid} on node {shard.node_uid} cannot load its files, {DAMAGES[copy.damage]}"
+    text = f"shard {shard.uid} on node {shard.node_uid} cannot load its files because {DAMAGES[copy.damage]}"
     return _about(copy, DAMAGED_CODE, f"{text}: {said}" if said else text, Grade.HARD_LIMIT)
 
 

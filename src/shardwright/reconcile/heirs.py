@@ -39,7 +39,7 @@ def furthest(heir: Copy, primary: Copy | None, copies: list[Copy]) -> Copy:
 
 
 def fail_over(group: SlotGroup, heir: Shard, primary: Copy | None, now: datetime) -> tuple[Write, ...]:
-    """Promote the heir; the event records the proof of the old primary's end (None: it has no record any more)."""
+    """Promote the heir; the event records the proof of the old primary's end (None: it no longer has a record)."""
     generation = group.generation + 1
     ended = None if primary is None or not isinstance(primary.liveness, Ended) else primary.liveness
     proof = "which no longer has a record" if ended is None else f"whose process has ended ({ended})"

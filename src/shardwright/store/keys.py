@@ -5,10 +5,10 @@
     databases/<uid>  troubles/<database>  secrets/<database>  groups/<uid>  shards/<uid>  endpoints/<uid>
     actions/<uid>  moves/<uid>  users/<uid>  events/<time>-<random>
     daemons/<node>                      presence, bound to the daemon's lease
-    seen/nodes/<node>                   what the node's agent reports
-    seen/servers/<shard>                what the leader reads of servers, for the API
-    last_actions/<node>/<action>        uid of the latest action of that name: what GET on a node's action shows
-    locks/nodes/<node>  locks/remove    uid of the live action that holds the place
+    seen/nodes/<node>                   report of the node's agent
+    seen/servers/<shard>                the leader's observation of a server, for the API
+    last_actions/<node>/<action>        uid of the latest action with that name, for GET on a node's action
+    locks/nodes/<node>  locks/remove    uid of the live action that holds the lock
     names/<database name>  ports/<port> uid of the database that holds it
     emails/<address>                    uid of the user who holds it
     term                                last term given; grows only

@@ -1,4 +1,4 @@
-"""The store's protocol: get, range, transaction with compare, watch from a revision, lease. Modelled on etcd.
+"""The store's protocol: get, range, transaction with compare, watch from a revision, lease. Modeled on etcd.
 
 Owns the terms and limits that every backend keeps; one contract suite (``tests/contract``) checks each of them. Does not
 know the stored records.

@@ -66,7 +66,7 @@ class Preview:
     moves: tuple[MoveProposal, ...] = ()
     """In starting order, each with the best place now."""
     obstacles: tuple[Reason, ...] = ()
-    """Everything that would stay behind, be waited for, or could not be restored, with reasons."""
+    """All shards and endpoints that would stay behind, waits, and parts that could not be restored, with reasons."""
     differences: tuple[Reason, ...] = ()
     """The obstacles that are information only: parts of the earlier state that cannot be restored."""
     forecast: Forecast = NO_FORECAST
