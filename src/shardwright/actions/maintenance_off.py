@@ -100,7 +100,7 @@ def _fail(turn: Turn, code: Code, text: str, reasons: tuple[Reason, ...]) -> Non
     if turn.action.was_quorum_only:
         turn.put(replace(turn.node, is_quorum_only=True))
         state = "in maintenance"
-    turn.fail(code, f"node {turn.node_uid} is still {state}: {text}", reasons=reasons)
+    turn.fail(code, f"node {turn.node_uid} remains {state}: {text}", reasons=reasons)
 
 
 def _finish(turn: Turn, differences: tuple[Reason, ...]) -> None:

@@ -253,7 +253,7 @@ def failures_of(turn: Turn) -> dict[Subject, Counter[NodeUid]]:
 
 
 def holds(view: ClusterView, move: Move) -> bool:
-    """Whether a live move still keeps something on its source node. A move that only cleans up does not."""
+    """Whether a live move still keeps something on its source node. Once the old copy has ended, it does not."""
     if move.state.is_terminal or move.has_left:
         return False
     if move.state != MoveState.CLEANING or move.kind != MoveKind.RELOCATE:

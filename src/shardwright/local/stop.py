@@ -108,7 +108,7 @@ async def read_recorded(layout: Layout) -> Recorded:
 
 
 def databases_at_risk(recorded: Recorded, running: Running) -> list[Database]:
-    """Databases whose data exists in memory only."""
+    """Databases without persistence whose servers are running: their data exists in memory only."""
     loaded = {d.uid for uid in running.servers if (d := recorded.database_of(uid)) is not None}
     return [
         d

@@ -79,7 +79,10 @@ class EventKind(StrEnum):
     BDB_TROUBLE_BEGAN = "bdb_trouble_began", "A trouble of a database began."
     BDB_TROUBLE_ENDED = "bdb_trouble_ended", "A trouble of a database ended."
     HANDOFF = "handoff", "A primary role was handed over as planned; the event contains the evidence."
-    HANDOFF_UNVERIFIED = "handoff_unverified", "A primary role was handed over, but the evidence is incomplete."
+    HANDOFF_UNVERIFIED = (
+        "handoff_unverified",
+        "A primary role was handed over, but the evidence does not prove that nothing was lost.",
+    )
     HANDOFF_RECOVERY = "handoff_recovery", "A new leader finished or undid a former leader's handoff."
     FAILOVER = "failover", "A replica took over from a primary whose process had ended."
     GROUP_WAITS = "group_waits", "A starting slot group waits for something that does not pass by itself."

@@ -180,15 +180,15 @@ class ServerSeen:
     cpu_active_at: datetime | None = None
     """When its process was last observed using CPU during that time; None: not at all."""
     served_at: datetime | None = None
-    """Only in the published view: when the shard was last observed to hold its serving group's data, possibly in an earlier
-    incarnation; None: unknown. Shows people which writes a copy may lack."""
+    """Only in the published record: when the shard was last observed to hold its serving group's data, possibly in an
+    earlier incarnation; None: unknown. Shows people which writes a copy may lack."""
     served_offset: int = -1
     """Its offset at that time; -1: unknown."""
     served_keys: int = -1
     """Its number of keys at that time; -1: unknown."""
     troubles: tuple[ServerTrouble, ...] = ()
     sighting: Sighting = Sighting.NONE
-    """Only in the published view: the entry in the process table of the leader's machine."""
+    """Only in the published record: the entry in the process table of the leader's machine."""
 
 
 class EndpointState(StrEnum):

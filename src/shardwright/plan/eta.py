@@ -15,7 +15,7 @@ from shardwright.model.ids import DatabaseUid, GroupUid
 from shardwright.plan.proposal import MoveProposal
 
 SAMPLES_MAX = 24
-"""Samples of each kind, the latest first: old measurements say little about the machine's current speed."""
+"""Number of samples of each kind, the latest ones: old measurements say little about the machine's current speed."""
 LARGE_BYTES = 16 * 1024 * 1024
 """A sync of at least this size measures the rate; a smaller one measures the fixed cost."""
 _AFTERMATH_S = 0.1

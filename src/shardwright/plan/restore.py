@@ -101,9 +101,9 @@ class _Restoration:
         self.draft.refuse(unplaceable(refusals), f"slot group {group.uid} of database {group.database_uid}", copies[0])
 
     def _reluctance(self, copy: Shard, group: SlotGroup) -> tuple[bool, bool, bool, float, int]:
-        """Sort key of the copy that should come back, the least reluctant first. Last come: the primary (a replica moves
-        without risk and gets the role afterwards), a copy that another node in maintenance is promised, a copy created
-        after the snapshot, the youngest."""
+        """Sort key for the copy to bring back. Preferred, in this order: replicas (they move without risk and get the role
+        afterwards), copies that are not promised to another node in maintenance, copies created after the snapshot, the
+        youngest."""
         is_promised = (copy.node_uid, group.uid) in self.promised
         is_older = copy.created_at < self.snapshot.created_at
         return copy.uid == group.primary, is_promised, is_older, -copy.created_at.timestamp(), -copy.uid

@@ -189,7 +189,7 @@ def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, 
 
 
 def _is_lost(committed: Copy) -> bool:
-    """Whether a start is no longer possible without an operator."""
+    """Whether its start is unlikely: its files are damaged, or it failed to start MISSING_PRIMARY_STARTS times in a row."""
     return committed.damage is not None or committed.shard.restarts >= MISSING_PRIMARY_STARTS
 
 
