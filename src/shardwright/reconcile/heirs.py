@@ -20,8 +20,8 @@ LINK_LOST_AFTER = timedelta(seconds=30)
 """A replica whose link had been down this long when its primary's death was recorded may not be promoted. Longer than the
 limit above: the record may be some seconds late, and the link is down from the death on."""
 LINK_LOST_BEFORE_END = timedelta(seconds=3)
-"""The corresponding limit if the agent observed the end: its report is late only by a busy machine's pause, and a server reports the
-age of a lost link in whole seconds."""
+"""The corresponding limit if the agent observed the end: its report is late only by a busy machine's pause, and a server
+reports the age of a lost link in whole seconds."""
 ANSWERED_BEFORE = timedelta(seconds=2)
 """A healthy primary answers the leader at least once in this time."""
 REPORT_AGE_MAX = timedelta(seconds=12)
