@@ -156,7 +156,7 @@ class Turn:
         self._writes.append(write)
         self.view = self.view.with_writes((write,))
 
-    # -- the action's life ---------------------------------------------------------------------------------------------
+    # -- life cycle ----------------------------------------------------------------------------------------------------
 
     def become(self, status: ActionStatus) -> None:
         """Change the status; only legal transitions are allowed."""

@@ -165,7 +165,7 @@ def supervise(*, directory: Annotated[Path, typer.Option("--dir")]) -> None:
     raise typer.Exit(supervisor_process.main())
 
 
-# -- saying --------------------------------------------------------------------------------------------------------------
+# -- messages ------------------------------------------------------------------------------------------------------------
 
 
 def _directory(given: Path | None) -> Path:

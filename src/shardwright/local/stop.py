@@ -175,7 +175,7 @@ async def _stop_server(uid: ShardUid, processes: tuple[ProcessIdentity, ...], re
             await end(process, SERVER_GRACE_S, busy_grace_s=SERVER_BUSY_GRACE_S, thaws=True, on_kill=killed)
 
 
-# -- finding -------------------------------------------------------------------------------------------------------------
+# -- search --------------------------------------------------------------------------------------------------------------
 
 
 def _shards(layout: Layout, uid: NodeUid) -> list[Path]:

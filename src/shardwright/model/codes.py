@@ -172,7 +172,7 @@ class Code(StrEnum):
     REMOVE_IN_PROGRESS = "remove_in_progress", "Another removal is running in the cluster.", "wait for it, or cancel it"
     NO_LEADER = "no_leader", "The cluster currently has no leader.", "start the daemon of any node"
 
-    # -- what a plan says beforehand ---------------------------------------------------------------------------------
+    # -- warnings of a plan ------------------------------------------------------------------------------------------
 
     SCAN_CURSORS = "scan_cursors", "SCAN cursors are not valid on another server.", "restart the SCAN"
     SCRIPTS_NOT_PASSED_ON = (

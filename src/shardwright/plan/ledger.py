@@ -264,7 +264,7 @@ class Ledger:
         """Reserve the node for an endpoint."""
         self.loads[node_uid].endpoints += 1
 
-    # -- what fits ---------------------------------------------------------------------------------------------------
+    # -- capacity ----------------------------------------------------------------------------------------------------
 
     def open_nodes(self, *, needs_primary: bool) -> list[tuple[Node, Load]]:
         """Nodes that accept new copies at all, by uid, with their numbers. The set stays the same during a plan."""
@@ -296,7 +296,7 @@ class Ledger:
             if load.available_bytes >= size and load.shards < node.shards_max
         ]
 
-    # -- what stands in the way ----------------------------------------------------------------------------------------
+    # -- obstacles -----------------------------------------------------------------------------------------------------
 
     def obstacles(self, node: Node, request: CopyRequest) -> Iterator[Reason]:
         """All obstacles for the copy on the node; empty if it fits."""

@@ -246,7 +246,7 @@ def _is_stuck(copy: Copy, view: ClusterView) -> bool:
     return seen.at >= until and is_dispensable(copy.shard, view, since=until)
 
 
-# -- what nobody wants -------------------------------------------------------------------------------------------------
+# -- unwanted shards ---------------------------------------------------------------------------------------------------
 
 
 def decide_unwanted(view: ClusterView) -> Decision:

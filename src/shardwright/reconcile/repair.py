@@ -96,7 +96,7 @@ def is_sound(view: ClusterView, group: SlotGroup, shard: Shard) -> bool:
     return seen.role is Role.REPLICA and seen.is_link_up and shard.in_sync_generation == group.generation
 
 
-# -- since when ----------------------------------------------------------------------------------------------------------
+# -- start times ---------------------------------------------------------------------------------------------------------
 
 
 def _note_missing(view: ClusterView, now: datetime) -> tuple[Write, ...]:

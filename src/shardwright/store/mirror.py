@@ -85,7 +85,7 @@ class Mirror:
         self._tables = Tables()
         self._changed_since_view: set[str] = set()
 
-    # -- keeping it --------------------------------------------------------------------------------------------------
+    # -- upkeep ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Keep the mirror up to date, indefinitely. An unreachable store is retried; the data read so far stays."""
