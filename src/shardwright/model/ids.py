@@ -1,4 +1,4 @@
-"""Identifiers. Owns nothing but their types; every other module of the model names things with these."""
+"""Identifiers: only their types. All other modules of the model use them."""
 
 from typing import NewType
 
@@ -13,5 +13,6 @@ EndpointUid = NewType("EndpointUid", str)
 ActionUid = NewType("ActionUid", str)
 """A GUID in lower case."""
 MoveUid = NewType("MoveUid", str)
-"""``"<owner>-<number>"``: the owner's uid and a number from 1, so that a decision can name a new move by itself."""
+"""``"<owner>-<number>"``: the owner's uid and a number from 1, so that a decision can name a new move without a
+generator."""
 LeaseId = NewType("LeaseId", int)
