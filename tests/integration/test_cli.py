@@ -238,7 +238,7 @@ def test_waiting_too_long_ends_with_4(directory: Path) -> None:
     with canned_api({f"GET /v1/actions/{UID}": (200, action())}) as api:
         result = run(directory, api, "action", "watch", UID, "--timeout", "0.3s")
     assert result.exit_code == 4
-    assert "it goes on" in result.stderr
+    assert "it continues" in result.stderr
 
 
 def test_a_database_is_waited_for(directory: Path) -> None:
@@ -452,7 +452,7 @@ def test_cancelling_uses_the_word_of_the_path_and_never_forgets_a_result(directo
 def test_a_cancel_of_what_was_cancelled_already_succeeds_unless_it_asks_for_more(directory: Path) -> None:
     stopped = action("cancelled", moves=[{"what": "redis:1"}])
     with canned_api({f"GET /v1/actions/{UID}": (200, stopped)}) as api:
-        assert "was cancelled already" in run(directory, api, "action", "cancel", UID, "--yes").stdout
+        assert "was already cancelled" in run(directory, api, "action", "cancel", UID, "--yes").stdout
         assert run(directory, api, "action", "cancel", UID, "--undo", "--yes").exit_code == 1
         api.script[f"GET /v1/actions/{UID}"] = (200, stopped | {"steps": [{"name": "undo"}]})
         assert run(directory, api, "action", "cancel", UID, "--undo", "--yes").exit_code == 0

@@ -138,7 +138,7 @@ def test_each_action_is_accepted_and_waited_for(
 def test_a_node_is_added_and_reopened(api: RunningApi, admin: Operator) -> None:
     assert "added node:4" in admin.text("node", "add", "--memory", "2gb", "--rack", "")
     assert api.view().nodes[next(uid for uid in api.view().nodes if uid == 4)].memory_bytes == 2 << 30
-    assert "takes new shards" in admin.text("node", "reopen", "2")
+    assert "accepts new shards" in admin.text("node", "reopen", "2")
 
 
 def test_snapshots_are_taken_listed_and_deleted(admin: Operator) -> None:

@@ -37,7 +37,12 @@ def test_a_dry_run_shows_why_it_waits_and_what_the_copies_hold(tmp_path: Path) -
         as_json = run(tmp_path, api, "db", "start", "orders", "--dry-run", "--json")
         assert set(api.lines()) == {"GET /v1/bdbs"}
     assert result.exit_code == 0
-    for said in ("waits since 2026-01-02T03:04:05Z", "shard 1 does not run", "helps: start the daemon of node 1", "redis:2"):
+    for said in (
+        "waits since 2026-01-02T03:04:05Z",
+        "shard 1 does not run",
+        "remedy: start the daemon of node 1",
+        "redis:2",
+    ):
         assert said in result.stdout
     assert json.loads(as_json.stdout) == WAITING["waiting"]
 
@@ -56,13 +61,13 @@ def test_the_copy_is_named_to_the_api(tmp_path: Path) -> None:
     with canned_api(ASKED) as api:
         result = run(tmp_path, api, "db", "start", "orders", "--from-copy", "2", "--yes")
         assert api.body_of("POST /v1/bdbs/1/actions/start") == {"from_copy": 2}
-    assert (result.exit_code, result.stdout) == (0, "db:1 orders: is about to serve what redis:2 holds\n")
+    assert (result.exit_code, result.stdout) == (0, "db:1 orders: will serve the data of redis:2\n")
 
 
 def test_the_damaged_end_of_its_file_can_be_cut(tmp_path: Path) -> None:
     with canned_api(ASKED) as api:
         line = ("db", "start", "orders", "--from-copy", "2", "--cut-damaged-tail")
-        assert "is kept beside it" in run(tmp_path, api, *line).stdout
+        assert "is kept next to it" in run(tmp_path, api, *line).stdout
         assert run(tmp_path, api, *line, "--yes").exit_code == 0
         assert api.body_of("POST /v1/bdbs/1/actions/start") == {"from_copy": 2, "cut_damaged_tail": True}
 
@@ -82,7 +87,7 @@ def test_it_can_be_waited_for(tmp_path: Path) -> None:
     script: Script = {**ASKED, "GET /v1/bdbs/1/availability": [away, (200, {})], "GET /v1/bdbs/1": (200, DATABASE)}
     with canned_api(script) as api:
         result = run(tmp_path, api, "db", "start", "orders", "--from-copy", "2", "--yes", "--wait")
-    assert (result.exit_code, result.stdout) == (0, "db:1 orders: serves what redis:2 holds\n")
+    assert (result.exit_code, result.stdout) == (0, "db:1 orders: serves the data of redis:2\n")
 
 
 def test_wrong_usage_changes_nothing(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_from_creation_to_purge(cluster: LocalCluster) -> None:
 
     again = cluster.up("--nodes", "7")
     assert again.returncode == 0
-    assert "runs already" in again.stdout
+    assert "is already running" in again.stdout
     assert len(recorded_nodes(cluster)) == 2
 
     assert cluster.down().returncode == 0
@@ -152,7 +152,7 @@ def test_two_at_once_exclude_each_other(cluster: LocalCluster) -> None:
     both = [cluster.begin(*cluster.up_arguments("--detach")) for _ in range(2)]
     said = [process.communicate(timeout=60) for process in both]
     for process, (out, error) in zip(both, said, strict=True):
-        assert process.returncode == 0 or "at work" in error or "in use" in error, (out, error)
+        assert process.returncode == 0 or "is running on" in error or "in use" in error, (out, error)
     assert sum("Created" in out for out, _ in said) == 1
     assert sum(process.returncode == 0 for process in both) >= 1
     cluster.until(lambda: len(cluster.running().daemons) == 2)

@@ -17,7 +17,6 @@ LARGE_FILES = {
     "src/shardwright/endpoint/session.py": 587,
     "src/shardwright/leader/handoff.py": 463,
     "src/shardwright/testing/sim/checker.py": 449,
-    "src/shardwright/testing/sim/mutants/situations.py": 414,
     "src/shardwright/testing/sim/server.py": 565,
     "tests/e2e/e2e_harness.py": 404,
     "tests/e2e/rest_harness.py": 406,

@@ -1,7 +1,7 @@
-"""What every action goes through: queued, starting, running, cancelling, ended. Each kind's own rules are in its module.
+"""The lifecycle of every action: queued, starting, running, cancelling, ended. Each kind has its own rules in its module.
 
-Called by the leader once per turn and live action, oldest first; the view must show the writes of the decisions before.
-Locks, retention and the answer to the operator are the shell's and the API's.
+Called by the leader once per turn and live action, oldest first; the view must include the writes of the decisions before.
+Locks and retention belong to the shell; the answer to the operator belongs to the API.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from shardwright.model.view import ClusterView
 
 
 def decide_action(action: Action, view: ClusterView, now: datetime) -> Decision:
-    """What the action does next; empty when it has ended or has to wait. At most one change of status per call."""
+    """The next step of the action; empty if it has ended or has to wait. At most one change of status per call."""
     if action.status.is_terminal:
         return NOTHING
     turn = Turn(action, view, now)
@@ -64,14 +64,14 @@ def _decide_kind(turn: Turn) -> None:
 
 
 def _cancel_moves(turn: Turn) -> None:
-    """Ask the running moves to finish or to undo, whichever is nearer; those that lead back go on."""
+    """Ask the running moves to finish or to undo, whichever is nearer; moves on the way back continue."""
     for move in own_moves(turn):
         if not (move.state.is_terminal or move.is_cancel_wanted or move.is_undo):
             turn.put(replace(move, is_cancel_wanted=True))
 
 
 def _finish_cancelling(turn: Turn) -> None:
-    """What moved stays, marks stay; only a removal no longer runs."""
+    """Moved copies and marks stay; only a removal loses its mark."""
     live = [m for m in own_moves(turn) if holds(turn.view, m)]
     if live:
         blockers = blockers_of(turn.view, live, turn.now)

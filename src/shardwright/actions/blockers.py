@@ -1,7 +1,7 @@
-"""What a running move waits for, named after a second or two: its own reasons, or what is seen of those it depends on.
+"""Blockers of a running move, named after a second or two: the move's own reasons, or observed causes.
 
-Called by ``turn`` for the moves that an action waits for. A move that goes on has no blocker. Texts hold no figures that
-change by themselves, because each change of them is a write.
+Called by ``turn`` for the moves that an action waits for. A move that progresses has no blocker. The texts contain no
+numbers that change by themselves, because each change of a text is a write.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from shardwright.plan.standing import busy_reason, is_busy, is_dispensable
 from shardwright.plan.waiting import told
 
 NAMED_AFTER = timedelta(seconds=1.5)
-"""Longer than what goes well takes to show; short enough to name a blocker within two seconds."""
+"""Longer than a healthy step needs to show progress; short enough to name a blocker within two seconds."""
 
 
 def blockers_of(view: ClusterView, moves: Sequence[Move], now: datetime) -> list[Reason]:
-    """What the moves wait for, each with its shard."""
+    """The blockers of the moves, each with its shard."""
     found = []
     for move in {m.uid: m for m in moves}.values():
         own = [replace(r, shard_uid=r.shard_uid or move.shard_uid, database_uid=move.database_uid) for r in move.reasons]
@@ -32,7 +32,7 @@ def blockers_of(view: ClusterView, moves: Sequence[Move], now: datetime) -> list
 
 
 def _seen(view: ClusterView, move: Move, now: datetime) -> list[Reason]:
-    """What stands in the way of a move that says nothing itself."""
+    """The observed obstacles of a move that gives no reason itself."""
     if move.state is MoveState.CLEANING:
         return [] if move.from_node is None else [_cleaning(view, move, move.from_node)]
     is_new = now - (move.state_since or move.created_at) < NAMED_AFTER
@@ -44,7 +44,7 @@ def _seen(view: ClusterView, move: Move, now: datetime) -> list[Reason]:
         return silent
     match move.kind, move.state:
         case MoveKind.RELOCATE, MoveState.STARTING if _has_started(view, move):
-            return []  # Waiting in one's own queue is no blockage; what runs says what blocks it.
+            return []  # A wait in the action's own queue is not a blocker; the running moves name theirs.
         case MoveKind.RELOCATE, MoveState.STARTING:
             text = f"the new server of shard {move.new_shard_uid} on node {move.to_node} does not answer yet"
             return [_soft(move, Code.SHARD_STARTING, text, move.to_node)]
@@ -66,7 +66,7 @@ def _has_started(view: ClusterView, move: Move) -> bool:
 
 
 def _missing_daemon(view: ClusterView, move: Move) -> Reason | None:
-    """Only its node's daemon can start a server or an endpoint process: without it nothing will come."""
+    """Only the node's daemon can start a server or an endpoint process: without a daemon, neither will appear."""
     if move.to_node is None or move.to_node in view.daemons:
         return None
     process = view.endpoint_processes.get(move.to_node)
@@ -83,7 +83,8 @@ def _missing_daemon(view: ClusterView, move: Move) -> Reason | None:
 
 
 def _servers_of(view: ClusterView, move: Move) -> list[ShardUid]:
-    """Servers that must answer for the move to go on. Not a copy that leaves, unless it is the primary: it may be dead."""
+    """Servers that must answer before the move can continue. A leaving copy counts only if it is the primary: it may be
+    dead."""
     group = None if move.group_uid is None else view.groups.get(move.group_uid)
     named = (None if group is None else group.primary, move.new_shard_uid)
     return list(dict.fromkeys(uid for uid in named if uid is not None and uid in view.shards))
@@ -95,7 +96,7 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
         return None
     node_uid = view.shards[uid].node_uid
     if view.is_lost(view.shards[uid]):
-        text = f"the server of shard {uid} has ended, and node {node_uid} has no running daemon that could start it again"
+        text = f"the server of shard {uid} has ended, and node {node_uid} has no running daemon that could restart it"
         group = view.groups.get(view.shards[uid].group_uid)
         remedy = ("" if group is None else told(group, text)[1]) or f"start the daemon of node {node_uid}"
         return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
@@ -103,22 +104,22 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
         return busy_reason(view, view.shards[uid])
     text = f"the server of shard {uid} on node {node_uid} does not answer and uses no CPU"
     if not is_dispensable(view.shards[uid], view, since=seen.unanswered_since):
-        text += "; it is not ended, because no other copy holds all that was acknowledged"
-        remedy = f"let its process go on, or end it on node {node_uid} and lose what only it holds"
+        text += "; it is not killed, because no other copy holds all acknowledged writes"
+        remedy = f"resume its process, or kill it on node {node_uid} and lose the writes that only it holds"
         return Reason(Code.SERVER_STUCK, text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
-    text += f"; after {view.policy.stuck_server_timeout_s} s it is ended"
+    text += f"; it is killed after {view.policy.stuck_server_timeout_s} s"
     return Reason(Code.SERVER_STUCK, text, Grade.SOFT_LIMIT, "", uid, move.database_uid, node_uid)
 
 
 def _passing(view: ClusterView, move: Move) -> Reason:
-    """What an endpoint's passing waits for: a process that is late, or clients that do not become quiet."""
+    """The blocker of an endpoint's passing: a process that does not answer, or clients with commands in flight."""
     for node in (move.from_node, move.to_node):
         process = None if node is None else view.endpoint_processes.get(node)
         if node is not None and process is not None and not process.answers and not process.has_ended:
             return late_reason(node, f"the endpoint process of node {node} does not answer")
     source = None if move.from_node is None else view.endpoint_processes.get(move.from_node)
     busy = () if source is None or move.endpoint_uid is None else source.endpoint(move.endpoint_uid).busy
-    text = f"the endpoint processes of node {move.from_node} and node {move.to_node} have not passed it on yet"
+    text = f"the endpoint processes of node {move.from_node} and node {move.to_node} have not passed the endpoint on yet"
     if busy:
         text += f"; busy: {', '.join(map(str, busy))}"
     return _soft(move, Code.ENDPOINT_PASSING, text, move.from_node)

@@ -1,8 +1,8 @@
-"""The decisions of a handoff: is the candidate proven, and what does a successor do with what it finds.
+"""The decisions of a handoff: whether the candidate is proven, and how a new leader completes an unfinished handoff.
 
-Pure; ``leader/handoff.py`` performs them. The invariant: from the moment the promote command may have been sent nobody
-goes back to the same generation, unless the candidate is seen still to be a replica.
-A fence is only ever lifted by an undo or after the demotion.
+Pure; ``leader/handoff.py`` executes them. The invariant: once the promote command may have been sent, the generation is
+never assigned to the old primary again, unless an observation shows that the candidate is still a replica. A fence is
+lifted only by an undo or after the demotion.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,28 +18,28 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
 
 RETRY = Backoff((0.3, 1.0, 2.0, 5.0))
-"""Before the next attempt of a handoff."""
+"""Delay before the next attempt of a handoff."""
 BUSY_CODE = Code.CLIENT_COMMAND_BUSY
-"""Reason of an attempt that a long-running command ended: such a move stays blocked and names the command."""
+"""Reason of an attempt that a long-running command prevented: the move stays blocked and names the command."""
 LATE_CODE = Code.ENDPOINT_PROCESS_LATE
-"""Reason of an attempt that an endpoint process ended by not answering."""
+"""Reason of an attempt that failed because an endpoint process did not answer."""
 PASSING_CODES = frozenset({BUSY_CODE, LATE_CODE})
-"""Reasons that do not count against a move: they pass, or name what has to."""
+"""Reasons that do not count as failed attempts: they pass by themselves, or they name the obstacle."""
 
 
 class OldPrimary(StrEnum):
-    """What a successor finds of the primary that was to give up its role."""
+    """The observed state of the primary that was to hand over its role."""
 
     WRITABLE = "writable"
     FENCED = "fenced"
     REPLICA = "replica"
     GONE = "gone"
     UNREACHABLE = "unreachable"
-    """It does not answer and its process is not certainly gone."""
+    """It does not answer, and its end is not proven."""
 
 
 class Candidate(StrEnum):
-    """What a successor finds of the replica that was to take the role."""
+    """The observed state of the replica that was to take the role."""
 
     REPLICA = "replica"
     PRIMARY = "primary"
@@ -48,34 +48,34 @@ class Candidate(StrEnum):
 
 
 class Held(StrEnum):
-    """Where the endpoints of the database stand."""
+    """The observed state of the database's endpoints."""
 
     HELD = "held"
-    """At least one holds, none was released to the new primary."""
+    """At least one holds; none has been released to the new primary."""
     OLD = "old"
-    """All forward to the old primary, or there is none that answers."""
+    """All forward to the old primary, or none answers."""
     NEW = "new"
-    """At least one was released to the new primary."""
+    """At least one has been released to the new primary."""
 
 
 class Recovery(StrEnum):
-    """What a successor does."""
+    """The new leader's way out of an unfinished handoff."""
 
     UNDO = "undo"
-    """Lift the old primary's fence, release the endpoints to it, forget the intent."""
+    """Lift the old primary's fence, release the endpoints to it, discard the intent."""
     FORWARD = "forward"
-    """Fence the old primary if it can be, promote the candidate if it is not yet, release, demote, commit."""
+    """Fence the old primary if possible, promote the candidate if necessary, release, demote, commit."""
     FAIL_BACK = "fail_back"
-    """Commit the old one as primary of a later generation: the candidate's process is gone."""
+    """Commit the old primary again with a later generation: the candidate's process has ended."""
     START_OVER = "start_over"
-    """Nobody is left: the rules for starting a shard decide."""
+    """No process is left: the rules for starting a shard decide."""
     WAIT = "wait"
-    """It cannot be known yet; a server that stays stuck is ended by identity, and then it can."""
+    """The state is still unknown. A server that stays hung is killed by its process identity; then the state is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A row of the table. None matches everything; the first row that matches counts."""
+    """A row of the table. None matches everything; the first matching row applies."""
 
     old: OldPrimary | None
     candidate: Candidate | None
@@ -86,34 +86,34 @@ class Rule:
 
 RULES: tuple[Rule, ...] = (
     Rule(OldPrimary.WRITABLE, Candidate.PRIMARY, Held.NEW, Recovery.FORWARD,
-         "clients write to the new one already: only a hand from outside makes this; the old one is attached to it"),
+         "clients already write to the new one: this happens only after manual intervention; the old one is re-attached"),
     Rule(OldPrimary.WRITABLE, None, None, Recovery.UNDO,
-         "without the fence the promote command was never sent, and older sessions have been ended"),
+         "the promote command is never sent without the fence, and all older sessions have been closed"),
     Rule(None, Candidate.PRIMARY, None, Recovery.FORWARD,
-         "the promotion happened, and it happens only behind a confirmed fence"),
+         "the candidate was promoted, and a promotion happens only after a confirmed fence"),
     Rule(OldPrimary.FENCED, Candidate.REPLICA, None, Recovery.UNDO,
-         "the candidate is seen still to be a replica: nothing was passed on"),
+         "the candidate is still a replica: the role was not handed over"),
     Rule(OldPrimary.REPLICA, Candidate.REPLICA, None, Recovery.FORWARD,
-         "the old one was demoted after a confirmed promotion: it must not come back"),
+         "the old one was demoted after a confirmed promotion: it must not become primary again"),
     Rule(OldPrimary.GONE, Candidate.REPLICA, None, Recovery.FORWARD,
-         "the old one cannot acknowledge any more; the candidate is the live replica"),
+         "the old one can no longer acknowledge writes; the candidate is the live replica"),
     Rule(OldPrimary.UNREACHABLE, Candidate.REPLICA, None, Recovery.WAIT,
-         "the old one may be writable again behind the silence"),
+         "the old one does not answer and may be writable again"),
     Rule(OldPrimary.GONE, Candidate.GONE, None, Recovery.START_OVER,
          "no process is left"),
     Rule(OldPrimary.UNREACHABLE, Candidate.GONE, None, Recovery.WAIT,
-         "the old one is all there is; what it is must be seen first"),
+         "the old one is the only copy left; its state must be observed first"),
     Rule(OldPrimary.FENCED, Candidate.GONE, None, Recovery.FAIL_BACK,
-         "an endpoint, also one that is silent now, may be a generation ahead: the old one serves as a later one"),
+         "an endpoint, even a silent one, may be a generation ahead: the old one serves again with a later generation"),
     Rule(OldPrimary.REPLICA, Candidate.GONE, None, Recovery.FAIL_BACK,
-         "the new primary died: its only live replica takes over, as after any primary's death"),
+         "the new primary died: its only live replica is promoted, as after any primary's death"),
     Rule(None, Candidate.UNREACHABLE, None, Recovery.WAIT,
-         "it may have been promoted behind the silence"),
+         "the candidate does not answer and may have been promoted"),
 )  # fmt: skip
 
 
 def recovery(old: OldPrimary, candidate: Candidate, endpoints: Held) -> tuple[Recovery, str]:
-    """What a successor does with what it finds, and why. Total: every combination has a row."""
+    """The way out for an observed combination, and the reason. Total: every combination has a row."""
     for rule in RULES:
         if rule.old in (None, old) and rule.candidate in (None, candidate) and rule.endpoints in (None, endpoints):
             return rule.recovery, rule.why
@@ -121,7 +121,7 @@ def recovery(old: OldPrimary, candidate: Candidate, endpoints: Held) -> tuple[Re
 
 
 def old_primary_state(seen: ServerSeen | None, *, has_ended: bool) -> OldPrimary:
-    """Classify the old primary. ``seen`` is an answer to a question asked after the older sessions were ended, or None."""
+    """Classify the old primary. ``seen`` is the answer to a query sent after the older sessions were closed, or None."""
     if has_ended:
         return OldPrimary.GONE
     if seen is None or seen.health is not Health.OK or seen.role is None:
@@ -132,7 +132,7 @@ def old_primary_state(seen: ServerSeen | None, *, has_ended: bool) -> OldPrimary
 
 
 def candidate_state(seen: ServerSeen | None, *, has_ended: bool) -> Candidate:
-    """Classify the candidate, as ``old_primary_state`` does the old primary."""
+    """Classify the candidate, like ``old_primary_state`` does for the old primary."""
     if has_ended:
         return Candidate.GONE
     if seen is None or seen.health is not Health.OK or seen.role is None:
@@ -141,7 +141,7 @@ def candidate_state(seen: ServerSeen | None, *, has_ended: bool) -> Candidate:
 
 
 def endpoints_state(seen: list[EndpointSeen], *, generation: int) -> Held:
-    """Classify the endpoints that answered. ``generation`` is the one the handoff leads to."""
+    """Classify the endpoints that answered. ``generation`` is the handoff's target generation."""
     known = [e for e in seen if e.state is not EndpointState.ABSENT]
     if any(e.generation >= generation for e in known):
         return Held.NEW
@@ -151,14 +151,14 @@ def endpoints_state(seen: list[EndpointSeen], *, generation: int) -> Held:
 def unproven(
     group: SlotGroup, old: Shard, old_address: str, *, primary: ServerSeen, candidate: ServerSeen
 ) -> tuple[Reason, ...]:
-    """Why the candidate must not take the role; empty when it is proven (design section 5, *Handoff*, step 1)."""
+    """Why the candidate must not be promoted; empty if it is proven."""
     checks = (
         (
             group.primary == old.uid,
             Code.HANDOFF_WRONG_PRIMARY,
-            "the shard to hand over is not its group's committed primary",
+            "the shard that is to hand over is not the committed primary of its group",
         ),
-        (group.handoff is None, Code.HANDOFF_PENDING, "another handoff of the slot group is not finished"),
+        (group.handoff is None, Code.HANDOFF_PENDING, "another handoff of the slot group has not finished"),
         (primary.health is Health.OK, Code.PRIMARY_UNAVAILABLE, f"the primary does not answer: {primary.health}"),
         (primary.role is Role.PRIMARY, Code.PRIMARY_NOT_PRIMARY, "the committed primary is not a primary"),
         (not primary.is_fenced, Code.PRIMARY_FENCED, "the primary is fenced"),
@@ -177,7 +177,7 @@ def unproven(
             "primary and replica do not share a replication history",
         ),
         (candidate.keys > 0 or primary.keys == 0, Code.REPLICA_EMPTY, "the replica is empty and the primary is not"),
-        (not candidate.is_fenced, Code.REPLICA_FENCED, "the replica still has a fence of its own"),
+        (not candidate.is_fenced, Code.REPLICA_FENCED, "the replica is still fenced itself"),
     )
     return tuple(
         Reason(code, text, Grade.SOFT_LIMIT, shard_uid=candidate.shard_uid, database_uid=group.database_uid)
@@ -187,23 +187,24 @@ def unproven(
 
 
 def busy_reason(busy: Sequence[BusyCommand]) -> Reason | None:
-    """Why an attempt ends with commands in flight: who runs what, and for how long. None: nothing is in flight."""
+    """The reason of an attempt that ends with commands in flight: the clients, their commands and the durations. None: no
+    command is in flight."""
     if not busy:
         return None
     return Reason(
-        BUSY_CODE, f"busy: {', '.join(map(str, busy[:3]))}", Grade.SOFT_LIMIT, "wait for it to end, or end that client"
+        BUSY_CODE, f"busy: {', '.join(map(str, busy[:3]))}", Grade.SOFT_LIMIT, "wait for its end, or disconnect the client"
     )
 
 
 def late_reason(node: NodeUid, text: str) -> Reason:
-    """Why an attempt ends with an endpoint process that may live and does not answer."""
-    remedy = f"see what keeps the endpoint process of node {node} busy; one that has stopped is ended by its agent"
+    """The reason of an attempt that fails because an endpoint process does not answer but may be alive."""
+    remedy = f"find out why the endpoint process of node {node} is busy; if it hangs, its agent kills it"
     return Reason(LATE_CODE, text, Grade.SOFT_LIMIT, remedy, node_uid=node)
 
 
 def too_late_reason() -> Reason:
-    """Why an attempt ends whose fence would have come when the endpoints hold no more."""
-    return Reason(LATE_CODE, "the endpoints' hold was over before the fence; it is tried again", Grade.SOFT_LIMIT)
+    """The reason of an attempt whose fence would have come after the end of the endpoints' hold."""
+    return Reason(LATE_CODE, "the endpoints' hold ended before the fence; the handoff is tried again", Grade.SOFT_LIMIT)
 
 
 def serves(process: EndpointProcessSeen, endpoint: EndpointUid) -> bool:
@@ -212,11 +213,11 @@ def serves(process: EndpointProcessSeen, endpoint: EndpointUid) -> bool:
 
 
 def nodes_of_rebinds(live: Iterable[Move], endpoints: Sequence[EndpointUid]) -> tuple[NodeUid, ...]:
-    """The nodes between which one of these endpoints is being passed on."""
+    """The nodes of the rebinds that currently pass one of these endpoints on."""
     moves = [m for m in live if m.endpoint_uid in endpoints]
     return tuple(sorted({node for m in moves for node in (m.from_node, m.to_node) if node is not None}))
 
 
 def nodes_to_hold(bound: tuple[NodeUid, ...], listening: tuple[NodeUid, ...]) -> tuple[NodeUid, ...]:
-    """Endpoint processes that a handoff must hold: those the record names and those seen to serve (during a rebind)."""
+    """Endpoint processes that a handoff must hold: those in the record and those observed to serve (during a rebind)."""
     return tuple(sorted({*bound, *listening}))

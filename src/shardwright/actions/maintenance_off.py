@@ -1,4 +1,4 @@
-"""``maintenance_off``: a node takes shards again and gets back what its snapshot says it held.
+"""``maintenance_off``: a node accepts shards again and gets back the placement that its snapshot recorded.
 
 Called by ``base``. Phases: none yet (pre-flight), ``restoring``. The node is unmarked before the restore, because nothing
 could return otherwise, and marked again if the restore fails.
@@ -30,7 +30,7 @@ def decide(turn: Turn) -> None:
 
 
 def _preflight(turn: Turn, parameters: MaintenanceOffParameters) -> None:
-    stays = f"node {turn.node_uid} was left as it was"
+    stays = f"node {turn.node_uid} was left unchanged"
     if turn.node_uid not in turn.view.daemons:
         turn.fail(Code.NODE_DOWN, stays, reasons=[_node_down(turn)])
         return
@@ -42,15 +42,15 @@ def _preflight(turn: Turn, parameters: MaintenanceOffParameters) -> None:
     if snapshot is not None and not parameters.skips_restore:
         plan = plan_restore(turn.view.with_writes([Put(open_node)]), snapshot)
         if plan.unplaced:
-            remedy = "or leave everything where it is (skip_shards_restore)"
+            remedy = "or leave everything in its present place (skip_shards_restore)"
             reasons = [replace(u.reason, remedy=f"{u.reason.remedy}, {remedy}".lstrip(", ")) for u in plan.unplaced]
-            turn.fail(Code.INSUFFICIENT_RESOURCES, f"{stays}, because not everything can come back", reasons=reasons)
+            turn.fail(Code.INSUFFICIENT_RESOURCES, f"{stays}, because not everything can be restored", reasons=reasons)
             return
-    turn.note_step("check", "the node lives" if snapshot is None else f"the node lives, {snapshot.name} was chosen")
+    turn.note_step("check", "the node is alive" if snapshot is None else f"the node is alive, {snapshot.name} was chosen")
     turn.change(was_quorum_only=turn.node.is_quorum_only, snapshot_name="" if snapshot is None else snapshot.name)
     if turn.node.is_quorum_only:
         turn.put(open_node)
-        turn.note_step("unmark", "the node takes shards and endpoints again")
+        turn.note_step("unmark", "the node accepts shards and endpoints again")
     turn.become(ActionStatus.RUNNING)
     turn.change(phase=RESTORING)
     if not parameters.skips_restore:
@@ -72,39 +72,39 @@ def _node_down(turn: Turn) -> Reason:
 def _no_snapshot(turn: Turn, parameters: MaintenanceOffParameters) -> Reason:
     what = "maintenance snapshot" if parameters.snapshot_name is None else f"snapshot {parameters.snapshot_name}"
     text = f"node {turn.node_uid} has no {what}"
-    remedy = "name one of its snapshots (snapshot_name) or leave everything where it is (skip_shards_restore)"
+    remedy = "name one of its snapshots (snapshot_name), or leave everything in its present place (skip_shards_restore)"
     return Reason(Code.SNAPSHOT_NOT_FOUND, text, Grade.CONFIGURATION, remedy, node_uid=turn.node_uid)
 
 
 def _restore(turn: Turn, parameters: MaintenanceOffParameters) -> None:
     snapshot = turn.view.snapshots.get((turn.node_uid, turn.action.snapshot_name))
     if snapshot is None:
-        _fail(turn, Code.SNAPSHOT_NOT_FOUND, f"snapshot {turn.action.snapshot_name} was deleted meanwhile", ())
+        _fail(turn, Code.SNAPSHOT_NOT_FOUND, f"snapshot {turn.action.snapshot_name} has been deleted", ())
         return
     plan = plan_restore(turn.view, snapshot)
     left = advance(turn, plan, moves_max=parameters.moves_max)
     if left.is_under_way:
         return
     if left.left and turn.node_uid not in turn.view.daemons:
-        # A daemon that dies is started again within seconds; the wait is named, and can be cancelled.
+        # A daemon that dies restarts within seconds; the action names this wait, and an operator can cancel it.
         turn.blocked((_node_down(turn), *left.left))
     elif left.left:
-        _fail(turn, error_code_of(left), "not everything could come back", left.left)
+        _fail(turn, error_code_of(left), "not everything could be restored", left.left)
     else:
         _finish(turn, plan.differences)
 
 
 def _fail(turn: Turn, code: Code, text: str, reasons: tuple[Reason, ...]) -> None:
-    """The node stays as it was: in maintenance if it was. What came back already stays."""
+    """The node keeps its state: in maintenance if it was in maintenance. Restored copies stay."""
     state = "open"
     if turn.action.was_quorum_only:
         turn.put(replace(turn.node, is_quorum_only=True))
         state = "in maintenance"
-    turn.fail(code, f"node {turn.node_uid} is {state} as before: {text}", reasons=reasons)
+    turn.fail(code, f"node {turn.node_uid} remains {state}: {text}", reasons=reasons)
 
 
 def _finish(turn: Turn, differences: tuple[Reason, ...]) -> None:
-    """The maintenance is over: its snapshot goes, also when the restore was skipped. Snapshots of users stay."""
+    """The maintenance ends: its snapshot is deleted, even if the restore was skipped. Snapshots of users stay."""
     for snapshot in turn.view.snapshots_of(turn.node_uid):
         if snapshot.is_maintenance:
             turn.delete(snapshot)

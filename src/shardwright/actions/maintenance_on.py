@@ -1,7 +1,7 @@
-"""``maintenance_on``: mark a node quorum-only and empty it, so that an operator may power it off.
+"""``maintenance_on``: mark a node quorum-only and empty it, so that an operator can power it off.
 
-Called by ``base``. Phases: none yet (pre-flight), ``yielding`` (another daemon shall lead first), ``evicting``. The
-pre-flight is decided once: the phase on the record says that it passed, and a new leader goes on from there.
+Called by ``base``. Phases: none yet (pre-flight), ``yielding`` (another daemon becomes the leader first), ``evicting``. The
+pre-flight is decided once: the phase in the record proves that it passed, and a new leader continues from there.
 """
 
 from dataclasses import replace
@@ -37,15 +37,15 @@ def decide(turn: Turn) -> None:
 
 
 def scope_of(parameters: MaintenanceOnParameters) -> EvacuationScope:
-    """What leaves. Databases that ``evict_databases`` lists leave entirely, whatever ``evict_replicas`` says: naming them is
-    the more exact wish."""
+    """The evacuation scope. Databases in ``evict_databases`` leave entirely, regardless of ``evict_replicas``: the explicit
+    list is the more specific request."""
     if parameters.evict_databases is None:
         return EvacuationScope(Leaves.ALL if parameters.evict_replicas else Leaves.PRIMARIES)
     return EvacuationScope(Leaves.PRIMARIES, dict.fromkeys(parameters.evict_databases, Leaves.ALL))
 
 
 def take_snapshot(view: ClusterView, node_uid: NodeUid, *, name: str, now: datetime) -> Snapshot:
-    """Placement and roles of what the node holds. Also used for snapshots that users ask for."""
+    """The placement and roles of everything on the node. Also used for snapshots that users request."""
     shards = tuple(
         SnapshotShard(s.database_uid, s.group_uid, s.uid, Role.PRIMARY if view.is_primary(s) else Role.REPLICA)
         for s in view.shards_on(node_uid)
@@ -63,7 +63,7 @@ def _preflight(turn: Turn, parameters: MaintenanceOnParameters) -> None:
     """Nothing changes unless a majority remains without the node."""
     refusals = quorum_refusals(turn.view, turn.action)
     if refusals:
-        text = f"node {turn.node_uid} was left as it was, because the cluster would lose its quorum"
+        text = f"node {turn.node_uid} was left unchanged, because the cluster would lose its quorum"
         turn.fail(Code.NO_QUORUM, text, reasons=refusals)
         return
     turn.note_step("check", "a majority remains without the node")
@@ -71,7 +71,7 @@ def _preflight(turn: Turn, parameters: MaintenanceOnParameters) -> None:
     turn.change(was_quorum_only=turn.node.is_quorum_only)
     if not turn.node.is_quorum_only:
         turn.put(replace(turn.node, is_quorum_only=True))
-        turn.note_step("mark", "the node takes no new shards or endpoints")
+        turn.note_step("mark", "the node accepts no new shards or endpoints")
     turn.become(ActionStatus.RUNNING)
     if parameters.yields_leadership and turn.is_leading:
         turn.change(phase=YIELDING)
@@ -82,12 +82,12 @@ def _preflight(turn: Turn, parameters: MaintenanceOnParameters) -> None:
 
 
 def _snapshot(turn: Turn, *, overwrites: bool) -> None:
-    """A snapshot that exists is kept unless told otherwise: after a first attempt that ended half-way it is the one that
-    holds the original placement. Only one maintenance snapshot is kept."""
+    """An existing snapshot is kept unless the request says otherwise: after an incomplete first attempt it holds the
+    original placement. Only one maintenance snapshot is kept."""
     existing = turn.view.maintenance_snapshot(turn.node_uid)
     if existing is not None and not overwrites:
         turn.change(snapshot_name=existing.name)
-        turn.note_step("snapshot", f"{existing.name} exists already and is kept")
+        turn.note_step("snapshot", f"{existing.name} already exists and is kept")
         return
     snapshot = take_snapshot(turn.view, turn.node_uid, name=maintenance_snapshot_name(turn.now), now=turn.now)
     for older in turn.view.snapshots_of(turn.node_uid):
@@ -104,7 +104,7 @@ def _evict(turn: Turn, parameters: MaintenanceOnParameters) -> None:
     if left.is_under_way:
         return
     if left.left:
-        text = f"node {turn.node_uid} is in maintenance but not empty: {len(left.left)} of its shards and endpoints stay"
+        text = f"node {turn.node_uid} is in maintenance but not empty: {len(left.left)} of its shards and endpoints remain"
         turn.fail(error_code_of(left), text, reasons=left.left)
     else:
         turn.complete()

@@ -1,8 +1,8 @@
-"""Moves: the durable state machine that carries one shard, role or endpoint from node to node.
+"""Moves: the durable state machine that moves one shard, role or endpoint from node to node.
 
-Called by the leader each turn for every live move. The ordering rule is *new copy first, old copy last*: a slot group
-never has fewer copies in sync than before, and the old copy's files go only when the new copy's own persistence is in
-place. Nothing here waits: what is seen decides the next state, so that a restart, a retry and a new leader are one path.
+Called by the leader each turn for every live move. The ordering rule is *new copy first, old copy last*: a slot group never
+has fewer in-sync copies than before, and the old copy's files are deleted only when the new copy has its own persistence.
+Nothing here waits: observations decide the next state, so a restart, a retry and a new leader take the same path.
 """
 
 from collections.abc import Callable
@@ -26,14 +26,14 @@ from shardwright.plan.standing import primary_lives
 from shardwright.plan.waiting import told
 
 START_LIMIT = timedelta(seconds=60)
-"""From the record of a new shard to its server's first answer."""
+"""Limit from the record of a new shard to its server's first answer."""
 AGENT_ABSENT_LIMIT = timedelta(seconds=10)
-"""A target whose daemon is away for this long while its server has not started is given up: a daemon that only died is back
-sooner, and another node may be there now."""
+"""If the target's daemon is absent this long and the server has not started, the move gives up: a daemon that merely died
+is back sooner, and another node may have room now."""
 SYNC_SILENCE_LIMIT = timedelta(seconds=120)
-"""A sync in which nothing moves for this long is given up."""
+"""A sync without progress for this long is given up."""
 HANDOFF_ATTEMPTS_MAX = 8
-"""Handoffs that fail for a reason other than a busy command; more of them end the move."""
+"""Limit of handoffs that fail for a reason other than a busy command; then the move ends."""
 LAG_READY_BYTES = 1 << 20
 _NEXT_OF_HEIR = {
     MoveState.STARTING: MoveState.SYNCING,
@@ -67,7 +67,7 @@ def _enter(move: Move, state: MoveState, now: datetime, **changes: object) -> Mo
 
 
 def _end(move: Move, now: datetime, *reasons: Reason) -> Decision:
-    """FAILED with these reasons, or CANCELLED when that was asked for."""
+    """FAILED with these reasons, or CANCELLED if that was requested."""
     state = MoveState.CANCELLED if move.is_cancel_wanted else MoveState.FAILED
     return Decision(writes=(Put(_enter(move, state, now, reasons=reasons or move.reasons)),))
 
@@ -77,8 +77,8 @@ def _reason(move: Move, code: Code, text: str, grade: Grade = Grade.HARD_LIMIT) 
 
 
 def _starting_over(move: Move, group: SlotGroup) -> Reason:
-    """While a slot group starts, no copy's mark and no server's answer says what it holds."""
-    text, remedy = told(group, "the slot group is being started")
+    """While a slot group starts, neither the sync marks nor the servers' answers show what a copy holds."""
+    text, remedy = told(group, "the slot group is starting")
     return replace(_reason(move, Code.GROUP_STARTING, text, Grade.SOFT_LIMIT), remedy=remedy)
 
 
@@ -88,7 +88,7 @@ def _starting_over(move: Move, group: SlotGroup) -> Reason:
 def _handoff_only(move: Move, view: ClusterView, now: datetime) -> Decision:
     group = view.groups.get(move.group_uid) if move.group_uid is not None else None
     if group is None:
-        return _end(move, now, _reason(move, Code.DATABASE_DELETED, "the database was deleted meanwhile"))
+        return _end(move, now, _reason(move, Code.DATABASE_DELETED, "the database has been deleted"))
     if move.state is MoveState.PLANNED:
         if move.is_cancel_wanted:
             return _end(move, now)
@@ -99,13 +99,13 @@ def _handoff_only(move: Move, view: ClusterView, now: datetime) -> Decision:
 
 
 def _hand_over(move: Move, group: SlotGroup, view: ClusterView, now: datetime, *, give_up: GiveUp) -> Decision:
-    """Ask for the handoff until it has happened; between attempts a cancel wish or too many failures end it."""
+    """Request the handoff until it has happened; between attempts, a cancellation or too many failures end the move."""
     if group.handoff is not None:
         return NOTHING
     if move.is_cancel_wanted:
         return give_up(move)
     if group.primary != move.shard_uid or move.new_shard_uid is None or move.new_shard_uid not in view.shards:
-        return give_up(move, _reason(move, Code.ROLES_CHANGED, "another shard became primary meanwhile"))
+        return give_up(move, _reason(move, Code.ROLES_CHANGED, "another shard has become the primary"))
     passes = any(r.code in PASSING_CODES for r in move.reasons)
     if move.attempts >= HANDOFF_ATTEMPTS_MAX and not passes:
         return give_up(move, *move.reasons)
@@ -129,13 +129,13 @@ def _relocate(move: Move, view: ClusterView, now: datetime) -> Decision:
     if move.state is MoveState.CLEANING:
         return _clean(move, old, new, database, view, now)
     if group is None or database is None or old is None:
-        return _give_up(move, new, view, now, _reason(move, Code.DATABASE_DELETED, "the shard or its database is gone"))
+        return _give_up(move, new, view, now, _reason(move, Code.DATABASE_DELETED, "the shard or database has been deleted"))
     if move.state is MoveState.PLANNED:
         return _plan(move, group, database, view, now)
     if new is None:
         return _end_lost(move, now)
     if group.primary == new.uid and move.state in _NEXT_OF_HEIR:
-        # A failover has given it the role: it is what the group has now, and is not given up.
+        # A failover has promoted it: the group depends on it now, so it is not given up.
         return Decision(writes=(Put(_enter(move, _NEXT_OF_HEIR[move.state], now, reasons=())),))
     match move.state:
         case MoveState.STARTING:
@@ -153,12 +153,12 @@ def _relocate(move: Move, view: ClusterView, now: datetime) -> Decision:
 
 
 def _plan(move: Move, group: SlotGroup, database: Database, view: ClusterView, now: datetime) -> Decision:
-    """Record the new shard; from then on the agent starts it."""
+    """Record the new shard; then the agent starts it."""
     if move.is_cancel_wanted:
         return _end(move, now)
     target = move.to_node
     if target is None or target not in view.nodes:
-        return _end(move, now, _reason(move, Code.NODE_GONE, f"node {target} is not a member any more"))
+        return _end(move, now, _reason(move, Code.NODE_GONE, f"node {target} is no longer a member"))
     uid = ShardUid(view.counters.next_shard)
     shard = Shard(
         uid=uid,
@@ -195,7 +195,7 @@ def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: 
         text = f"the new server on node {new.node_uid} did not start: {process.text if process else state}"
         return _give_up(move, new, view, now, _reason(move, Code.SHARD_START_FAILED, text))
     if seen is not None and seen.health in (Health.OK, Health.LOADING):
-        # The server was started ahead; the slot group attaches it when the move is in this state.
+        # The server was started ahead of time; the slot group attaches it when the move is in this state.
         if seen.role is not Role.REPLICA and not has_sync_to_spare(view):
             return Decision(wake_at=now + timedelta(seconds=1))
         return Decision(writes=(Put(_enter(move, MoveState.SYNCING, now, sync_began_at=now, reasons=())),))
@@ -235,7 +235,7 @@ def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: d
 
 
 def _is_stranded(move: Move, new: Shard, view: ClusterView, now: datetime) -> bool:
-    """Whether the new server does not run, and for long nobody was there who could start it."""
+    """Whether the new server does not run and its node has had no daemon for a long time."""
     seen = view.servers.get(new.uid)
     answers = seen is not None and seen.health in (Health.OK, Health.LOADING)
     is_agent_away = new.node_uid not in view.daemons and view.process_state(new.uid) is not ProcessState.RUNNING
@@ -248,19 +248,19 @@ def _stranded(move: Move, new: Shard) -> Reason:
 
 
 def has_sync_to_spare(view: ClusterView) -> bool:
-    """Whether the policy allows one more full sync beside those that run."""
+    """Whether the policy allows one more full sync in addition to the running ones."""
     limit = view.policy.max_slave_full_syncs
     return limit == 0 or sum(m.state is MoveState.SYNCING for m in view.live_moves()) < limit
 
 
 def _has_no_source(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
-    """Whether every other copy has ended and nobody is there who could start one again: waiting would help nothing."""
+    """Whether every other copy has ended and no daemon can restart one: waiting would not help."""
     others = [shard for shard in view.shards_of_group(group.uid) if shard.uid != new.uid]
     return all(view.is_lost(shard) for shard in others)
 
 
 def _no_source(move: Move, group: SlotGroup) -> Reason:
-    return _reason(move, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy that the new one could follow")
+    return _reason(move, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy that the new copy could follow")
 
 
 def _holds_everything(source: ServerSeen, seen: ServerSeen) -> bool:
@@ -275,7 +275,7 @@ def _holds_everything(source: ServerSeen, seen: ServerSeen) -> bool:
 
 
 def _ready(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
-    """The new copy holds what the primary holds. Only now may the old one lose its role or leave."""
+    """The new copy holds all data of the primary. Only now may the old one lose its role or leave."""
     if move.is_cancel_wanted:
         return _give_up(move, new, view, now)
     if _is_stranded(move, new, view, now):
@@ -291,7 +291,7 @@ def _ready(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: dat
 def _clean(
     move: Move, old: Shard | None, new: Shard | None, database: Database | None, view: ClusterView, now: datetime
 ) -> Decision:
-    """End the old copy's process, then, behind the new copy's own persistence, its files."""
+    """End the old copy's process; once the new copy has its own persistence, delete the old copy's files."""
     if old is None:
         return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
     if old.wanted is ShardWanted.RUNNING:
@@ -305,17 +305,17 @@ def _clean(
     if old.wanted is ShardWanted.STOPPED:
         return _persist(move, old, new, database, view, now)
     if (process is not None and process.files_are_deleted) or old.node_uid not in view.daemons:
-        # Of a node whose daemon is away the shard stays recorded as unwanted: its agent deletes the files when it returns.
+        # If the node's daemon is absent, the shard stays recorded as unwanted: its agent deletes the files when it returns.
         deleted: tuple[Write, ...] = (Delete(old),) if process is not None and process.files_are_deleted else ()
         return Decision(writes=(*deleted, Put(_enter(move, MoveState.DONE, now, reasons=()))))
     return Decision(wake_at=now + timedelta(seconds=1))
 
 
 def _stop_old(move: Move, old: Shard, new: Shard | None, view: ClusterView, now: datetime) -> Decision:
-    """Let the old copy go, unless a failover made it the primary meanwhile or the new one is not in sync just now."""
+    """End the old copy, unless a failover has promoted it or the new copy is currently not in sync."""
     group = view.groups.get(old.group_uid)
     if move.has_left:
-        # The group starts over, and compares what this copy has kept with the others.
+        # The group starts over, and compares the data of this copy with that of the others.
         return Decision(writes=(Put(replace(move, has_left=False, left_at=None)),))
     if group is not None and group.primary == old.uid:
         return Decision(writes=(Put(_enter(move, MoveState.HANDOFF, now, attempts=0)),))
@@ -325,13 +325,13 @@ def _stop_old(move: Move, old: Shard, new: Shard | None, view: ClusterView, now:
         return _give_up(move, new, view, now, _stranded(move, new))
     if group.phase is not GroupPhase.SERVING:
         return _wait(move, now, _starting_over(move, group))
-    waiting = _reason(move, Code.NEW_COPY_NOT_IN_SYNC, "the new copy is not in sync at the moment", Grade.SOFT_LIMIT)
+    waiting = _reason(move, Code.NEW_COPY_NOT_IN_SYNC, "the new copy is currently not in sync", Grade.SOFT_LIMIT)
     return Decision(wake_at=now + timedelta(seconds=1), reasons=(waiting,))
 
 
 def _stands(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
-    """Whether the new copy holds what the group holds. While a group starts, its mark says nothing: it may be the primary
-    that has died and come back empty, and the old copy all there is."""
+    """Whether the new copy holds all data of the group. While a group starts, the sync mark proves nothing: the new copy
+    may be a primary that died and came back empty, and the old copy may hold the only data."""
     seen = view.servers.get(new.uid)
     answers = seen is not None and seen.health is Health.OK
     is_running = view.process_state(new.uid) is ProcessState.RUNNING
@@ -344,16 +344,16 @@ def _persist(
 ) -> Decision:
     group = view.groups.get(old.group_uid)
     if new is not None and group is not None and group.primary is not None and _is_stranded(move, new, view, now):
-        # Its files are out of reach. The primary's own will do; without that one the old files may be all there is.
+        # Its files are unreachable. The primary's own files will do; without a primary, the old files may be the only ones.
         new = view.shards.get(group.primary) if primary_lives(group, view, now) else new
     seen = view.servers.get(new.uid) if new is not None else None
     if group is not None and group.phase is not GroupPhase.SERVING:
-        # The new copy may have come back empty; what it saves then is not what these files hold. The group takes them back.
+        # The new copy may have come back empty; it would then not save the data of these files. The group takes them back.
         return _wait(move, now, _starting_over(move, group))
     if database is None or new is None or is_persisted(database.persistence, seen):
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.GONE)),))
     if seen is None or seen.health is not Health.OK:
-        text = f"the files of shard {old.uid} stay until shard {new.uid}, which does not answer, has written its own"
+        text = f"the files of shard {old.uid} are kept until shard {new.uid}, which does not answer, has written its own"
         return _wait(move, now, _reason(move, Code.PERSISTENCE_PENDING, text, Grade.SOFT_LIMIT))
     waiting = _reason(move, Code.PERSISTENCE_PENDING, "the new copy's persistence file is being written", Grade.SOFT_LIMIT)
     save = () if seen.is_persistence_busy else (SaveNow(new.uid),)
@@ -361,7 +361,7 @@ def _persist(
 
 
 def is_persisted(persistence: Persistence, seen: ServerSeen | None) -> bool:
-    """Whether a copy's own persistence is in place: its process may end without losing what it holds on disk."""
+    """Whether a copy's own persistence is in place: the end of its process would not lose persistent data."""
     if persistence is Persistence.DISABLED:
         return True
     if seen is None or seen.health is not Health.OK or seen.is_persistence_busy or not seen.is_persistence_ok:
@@ -373,10 +373,10 @@ def is_persisted(persistence: Persistence, seen: ServerSeen | None) -> bool:
 
 
 def _give_up(move: Move, new: Shard | None, view: ClusterView, now: datetime, *reasons: Reason) -> Decision:
-    """Undo what was begun: the old copy never left, so only the new one must go. Not while it may be all there is."""
+    """Undo the move: the old copy never left, so only the new one must go, unless it may be the only copy left."""
     group = None if new is None else view.groups.get(new.group_uid)
     if group is not None and new is not None and _may_be_heir(group, new, view) and not primary_lives(group, view, now):
-        text = f"shard {new.uid} is not given up before the primary of slot group {group.uid} is seen to serve"
+        text = f"shard {new.uid} is kept until the primary of slot group {group.uid} is observed to serve"
         return _wait(move, now, _reason(move, Code.PRIMARY_UNSEEN, text, Grade.SOFT_LIMIT))
     if move.state is MoveState.PLANNED or new is None:
         return _end(move, now, *reasons) if move.state is MoveState.PLANNED else _end_lost(move, now, *reasons)
@@ -385,7 +385,7 @@ def _give_up(move: Move, new: Shard | None, view: ClusterView, now: datetime, *r
 
 
 def _may_be_heir(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
-    """Whether the new copy may hold what its group holds."""
+    """Whether the new copy may hold the data of its group."""
     seen = view.servers.get(new.uid)
     if has_ended(view.liveness(new)) or seen is None:
         return False
@@ -394,7 +394,7 @@ def _may_be_heir(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
 
 
 def _wait(move: Move, now: datetime, reason: Reason) -> Decision:
-    """Look again in a second; what is waited for stands in the move's record."""
+    """Look again in a second; the move's record names the reason."""
     writes = () if move.reasons == (reason,) else (Put(replace(move, reasons=(reason,))),)
     return Decision(writes=writes, wake_at=now + timedelta(seconds=1), reasons=(reason,))
 
@@ -412,7 +412,7 @@ def _undo(move: Move, new: Shard | None, view: ClusterView, now: datetime) -> De
         ended = _end(move, now)
         return Decision(writes=(Delete(new), *ended.writes))
     if new.node_uid not in view.daemons:
-        # It never served. Its record stays as unwanted, and its agent ends and deletes what there is when it returns.
+        # It never served. Its record stays as unwanted, and its agent ends it and deletes its files when the agent returns.
         return _end(move, now)
     return Decision(wake_at=now + timedelta(seconds=1))
 
@@ -427,7 +427,7 @@ def _age(move: Move, now: datetime) -> timedelta:
 def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
     endpoint = view.endpoints.get(move.endpoint_uid) if move.endpoint_uid is not None else None
     if endpoint is None or move.from_node is None or move.to_node is None:
-        return _end(move, now, _reason(move, Code.DATABASE_DELETED, "the endpoint was deleted meanwhile"))
+        return _end(move, now, _reason(move, Code.DATABASE_DELETED, "the endpoint has been deleted"))
     source = view.endpoint_processes.get(move.from_node)
     target = view.endpoint_processes.get(move.to_node)
     at_source = EndpointState.ABSENT if source is None else _state_of(source.endpoint(endpoint.uid))
@@ -454,7 +454,7 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
     if move.is_cancel_wanted and not is_bound and at_source is EndpointState.LISTENING:
         return _end(move, now)
     if is_target_lost:
-        # The source serves it again. What a target that only stood still has of it comes back when that goes on.
+        # The source serves it again. Connections held by a target that was merely paused return when it continues.
         back = (Put(replace(endpoint, nodes=(move.from_node,))),) if is_bound else ()
         return Decision(writes=(*back, *_end(move, now, _target_lost(move)).writes))
     if not has_left:
@@ -466,11 +466,11 @@ def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
 def _ended_clients(
     move: Move, source: EndpointProcessSeen | None, endpoint_uid: EndpointUid, now: datetime
 ) -> tuple[Write, ...]:
-    """An event that names the clients whose connection could not be passed on."""
+    """An event that names the clients whose connections could not be passed on."""
     ended = () if source is None else source.endpoint(endpoint_uid).ended
     if not ended:
         return ()
-    text = f"endpoint {endpoint_uid} left node {move.from_node}; ended what could not be passed on: {', '.join(ended)}"
+    text = f"endpoint {endpoint_uid} left node {move.from_node}; connections not passed on were closed: {', '.join(ended)}"
     event = Event(
         now, EventKind.CLIENTS_ENDED, Severity.WARNING, text, database_uid=move.database_uid, action_uid=move.action_uid
     )
@@ -483,14 +483,14 @@ def _target_lost(move: Move) -> Reason:
 
 
 def _state_of(seen: EndpointSeen) -> EndpointState:
-    """A source that has passed on everything is as good as absent; the endpoint's reconciliation ends what is left of it."""
+    """A source that has passed on everything counts as absent; the endpoint's reconciliation ends the rest."""
     is_empty = seen.state is EndpointState.DRAINING and seen.connections == 0
     return EndpointState.ABSENT if is_empty else seen.state
 
 
 def _has_left(source: EndpointProcessSeen | None, at_source: EndpointState, uid: EndpointUid) -> bool:
-    """No client is connected through the process that served it. Its silence says nothing about that. A process that was
-    told to listen again, and cannot because another one does, still has connections to pass on."""
+    """Whether no client is connected through the source process. Its silence proves nothing. A process that was told to
+    listen again, and cannot because another process listens, still has connections to pass on."""
     if source is None or not source.answers:
         return source is not None and source.has_ended
     cannot_listen = at_source is EndpointState.BIND_FAILED
@@ -498,6 +498,6 @@ def _has_left(source: EndpointProcessSeen | None, at_source: EndpointState, uid:
 
 
 def _source_is_out(source: EndpointProcessSeen | None, at_source: EndpointState) -> bool:
-    """The process that served it has nothing to pass on: it has ended, or another one was started in its place. One that is
-    merely silent may still have its clients' connections; its agent ends it when it stands still."""
+    """Whether the source process has nothing to pass on: it has ended, or another process has replaced it. A process that
+    is merely silent may still hold connections; its agent kills it if it hangs."""
     return source is not None and (source.has_ended or (source.answers and at_source is EndpointState.ABSENT))

@@ -1,4 +1,4 @@
-"""How far an action is: bytes and steps of its moves, never falling. When it may end is ``plan/eta``'s.
+"""The progress of an action: bytes and steps of its moves, never decreasing. The expected end comes from ``plan/eta``.
 
 Called by ``turn`` on every turn. Writes nothing.
 """
@@ -9,7 +9,7 @@ from shardwright.model.action import Action, Move, MoveKind, MoveState
 from shardwright.plan.proposal import MoveProposal
 
 STEP_BYTES = 4 * 1024 * 1024
-"""What a move weighs besides its bytes: about what is copied in the time that a handoff or a start takes."""
+"""The fixed weight of a move: about the bytes copied in the time of a handoff or a start."""
 PROGRESS_RUNNING_MAX = 99.0
 """Only a completed action shows 100."""
 
@@ -25,13 +25,13 @@ _STATE_SHARE = {
 
 
 def work_total_bytes(action: Action, moves: Iterable[Move], pending: Iterable[MoveProposal]) -> int:
-    """Bytes that the action's moves transfer in sum, those still to come included; never less than said before."""
+    """Total bytes of the action's moves, including those not yet started; never less than an earlier result."""
     known = sum(m.bytes_total for m in moves if _counts(m)) + sum(p.bytes_total for p in pending)
     return max(action.work_total_bytes, known)
 
 
 def progress(action: Action, moves: Iterable[Move], pending: Iterable[MoveProposal]) -> float:
-    """0 to 99, one digit after the point; never less than the action has shown already."""
+    """0 to 99, with one decimal place; never less than the action has already shown."""
     counted = [m for m in moves if _counts(m)]
     waiting = list(pending)
     total = sum(_weight(m.bytes_total) for m in counted) + sum(_weight(p.bytes_total) for p in waiting)
@@ -42,7 +42,7 @@ def progress(action: Action, moves: Iterable[Move], pending: Iterable[MovePropos
 
 
 def _counts(move: Move) -> bool:
-    """A move that failed or was cancelled is tried anew, and then counted."""
+    """A failed or cancelled move is not counted; its next attempt is."""
     return move.state not in (MoveState.FAILED, MoveState.CANCELLED, MoveState.UNDOING)
 
 

@@ -1,7 +1,7 @@
-"""``remove``: empty a node and take it out of the cluster. The API has closed the node when it accepted the request.
+"""``remove``: empty a node and take it out of the cluster. The API closed the node when it accepted the request.
 
 Called by ``base``. Phases: none yet (pre-flight), ``yielding``, ``evacuating``. After a failure or a cancellation the node
-is still a member and still closed; it reopens by ``PUT accept_servers: true``.
+is still a member and still closed; ``PUT accept_servers: true`` reopens it.
 """
 
 from dataclasses import replace
@@ -36,7 +36,7 @@ def decide(turn: Turn) -> None:
 
 
 def unmark(turn: Turn) -> None:
-    """The removal runs no longer: the node stays closed, but is not about to go."""
+    """The removal has ended: the node stays closed, but is no longer about to leave."""
     if turn.node.is_decommissioning:
         turn.put(replace(turn.node, is_decommissioning=False))
 
@@ -46,14 +46,14 @@ def _plan(turn: Turn) -> EvacuationPlan:
 
 
 def _preflight(turn: Turn) -> None:
-    """Nothing moves unless everything has a place elsewhere."""
+    """The removal moves nothing unless everything has a place elsewhere."""
     stays = f"nothing was moved and node {turn.node_uid} stays closed"
     if len(turn.view.nodes) == 1:
         reason = Reason(Code.LAST_NODE, "it is the only node of the cluster", Grade.HARD_LIMIT, "add a node")
         turn.fail(Code.LAST_NODE, stays, reasons=[replace(reason, node_uid=turn.node_uid)])
         return
     if turn.is_leading and not [uid for uid in turn.view.daemons if uid != turn.node_uid]:
-        text = f"node {turn.node_uid} leads and no other daemon runs"
+        text = f"node {turn.node_uid} leads, and no other daemon is running"
         reason = Reason(Code.NO_OTHER_LEADER, text, Grade.HARD_LIMIT, "start the daemon of another node")
         turn.fail(Code.NO_OTHER_LEADER, stays, reasons=[replace(reason, node_uid=turn.node_uid)])
         return
@@ -64,16 +64,16 @@ def _preflight(turn: Turn) -> None:
     plan = _plan(turn)
     unseen = [r for r in plan.waiting if r.code == Code.NOT_OBSERVED]
     if unseen:
-        # A verdict from half a picture would be wrong either way; the servers are looked at within a turn or two.
+        # A verdict from a partial observation would be wrong either way; all servers are observed within a turn or two.
         turn.blocked(unseen)
         return
     if plan.unplaced:
         reasons = [u.reason for u in plan.unplaced]
         is_lost = all(r.code == Code.NO_LIVE_COPY for r in reasons)
         code = Code.NO_LIVE_COPY if is_lost else Code.INSUFFICIENT_RESOURCES
-        turn.fail(code, f"{stays}, because not everything on it finds a place", reasons=reasons)
+        turn.fail(code, f"{stays}, because not everything on it has a place elsewhere", reasons=reasons)
         return
-    turn.note_step("check", "everything on the node finds a place elsewhere")
+    turn.note_step("check", "everything on the node has a place elsewhere")
     turn.put(replace(turn.node, is_closed=True, is_decommissioning=True))
     turn.become(ActionStatus.RUNNING)
     turn.change(phase=YIELDING if turn.is_leading else EVACUATING, reasons=())
@@ -97,8 +97,8 @@ def _evacuate(turn: Turn, parameters: RemoveParameters) -> None:
 
 
 def _unpersisted(turn: Turn, parameters: RemoveParameters) -> list[Reason]:
-    """With ``wait_for_persistence`` a move must be done, that is, its new copy's own files must be in place. A database
-    without persistence has nothing to wait for: its moves are done when the old copy is gone."""
+    """With ``wait_for_persistence`` every move must be done, that is, the new copy must have its own files. A database
+    without persistence has nothing to wait for: its moves are done when the old copy has ended."""
     waits = turn.view.policy.persistent_node_removal
     if parameters.wait_for_persistence is not None:
         waits = parameters.wait_for_persistence
@@ -113,7 +113,7 @@ def _files_missing(move: Move) -> Reason:
 
 
 def _still_here(turn: Turn) -> list[Reason]:
-    """What keeps the node from going although nothing is planned any more."""
+    """Why the node cannot leave although the plan is empty."""
     found = []
     for shard in turn.view.shards_on(turn.node_uid):
         if not has_ended(turn.view.liveness(shard)) and not _has_left(turn, shard.uid):
@@ -121,7 +121,7 @@ def _still_here(turn: Turn) -> list[Reason]:
             found.append(Reason(Code.STOPPING, text, Grade.SOFT_LIMIT, "", shard.uid, shard.database_uid, turn.node_uid))
     for move in turn.view.live_moves():
         if move.to_node == turn.node_uid:
-            text = f"move {move.uid} still goes to node {turn.node_uid}"
+            text = f"move {move.uid} to node {turn.node_uid} has not ended"
             found.append(Reason(Code.GROUP_BUSY, text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid))
     return found
 
@@ -131,7 +131,7 @@ def _has_left(turn: Turn, shard_uid: int) -> bool:
 
 
 def _take_out(turn: Turn) -> None:
-    """Delete the node and all that is recorded about it. Moves that only tidy up there end with it."""
+    """Delete the node and all of its records. Moves that only clean up on the node end with it."""
     node = turn.node
     for shard in turn.view.shards_on(node.uid):
         turn.delete(shard)

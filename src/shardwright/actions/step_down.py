@@ -1,4 +1,4 @@
-"""``step_down`` (``enslave_node`` on the wire): all primaries of a node hand over, its endpoints go elsewhere.
+"""``step_down`` (``enslave_node`` on the wire): all primaries of a node hand over, and its endpoints move elsewhere.
 
 Called by ``base``. No shard changes its node. Phases: none yet (pre-flight), ``yielding``, ``handing_over``.
 """
@@ -16,7 +16,7 @@ from shardwright.plan.standing import is_candidate
 YIELDING = "yielding"
 HANDING_OVER = "handing_over"
 RETRY_TIMEOUT_S = 60
-"""How long failed handoffs are tried again unless the request says otherwise."""
+"""How long failed handoffs are retried unless the request says otherwise."""
 
 
 def decide(turn: Turn) -> None:
@@ -44,18 +44,20 @@ def _plan(turn: Turn, parameters: StepDownParameters) -> EvacuationPlan:
 
 
 def _preflight(turn: Turn, parameters: StepDownParameters) -> None:
-    """Nothing moves unless every primary has a replica and every endpoint a place."""
+    """The step-down moves nothing unless every primary has a replica and every endpoint has a place."""
     alone = () if parameters.endpoints_only else _primaries_alone(turn)
     if alone:
-        turn.fail(
-            Code.NO_REPLICA, "nothing was moved, because some primaries have no replica to hand over to", reasons=alone
-        )
+        turn.fail(Code.NO_REPLICA, "nothing was moved, because some primaries have no replica to promote", reasons=alone)
         return
     homeless = [u.reason for u in _plan(turn, parameters).unplaced if u.endpoint_uid is not None]
     if homeless:
-        turn.fail(Code.INSUFFICIENT_RESOURCES, "nothing was moved, because some endpoints find no place", reasons=homeless)
+        turn.fail(
+            Code.INSUFFICIENT_RESOURCES,
+            "nothing was moved, because some endpoints have no place elsewhere",
+            reasons=homeless,
+        )
         return
-    turn.note_step("check", "every primary has a replica elsewhere, every endpoint a place")
+    turn.note_step("check", "every primary has a replica elsewhere, every endpoint has a place")
     turn.become(ActionStatus.RUNNING)
     if parameters.yields_leadership and turn.is_leading:
         turn.change(phase=YIELDING)
@@ -70,8 +72,8 @@ def _primaries_alone(turn: Turn) -> list[Reason]:
 
 
 def _is_alone(turn: Turn, shard: Shard) -> bool:
-    """A primary without another copy on a node that may get the role. A replica that is not in sync just now counts: it is
-    waited for."""
+    """Whether a primary has no other copy on a node that may get the role. A replica that is currently not in sync counts:
+    the action waits for it."""
     database = turn.view.databases.get(shard.database_uid)
     if not turn.view.is_primary(shard) or shard.wanted == ShardWanted.GONE:
         return False
@@ -96,7 +98,7 @@ def _hand_over(turn: Turn, parameters: StepDownParameters) -> None:
     if left.is_under_way:
         return
     if left.unplaced and turn.now < until:
-        # A replica that is broken now may be back before the time is over.
+        # A broken replica may be back before the time limit.
         turn.wake_at(until)
     elif left.left:
         text = f"node {turn.node_uid} still has primaries or endpoints after {timeout_s} s"

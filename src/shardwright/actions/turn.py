@@ -1,7 +1,7 @@
-"""One turn of one action: what every action has in common, so that each action's module says only its own rules.
+"""One turn of one action: the common part of all actions, so that each action's module contains only its own rules.
 
 ``Turn`` collects the writes and commands of one decision; ``advance`` starts the moves of a plan, a few at a time, and
-says whether the action has to wait. Called by the four actions' modules; pure like them.
+reports whether the action has to wait. Called by the modules of the four actions; pure like them.
 """
 
 from collections import Counter
@@ -36,14 +36,14 @@ from shardwright.plan.eta import expected_end, measured
 from shardwright.plan.proposal import MoveProposal, Unplaced
 
 RETRY = Backoff((2.0, 5.0))
-"""Before the second and each further attempt: long enough for a restart of a server or an agent."""
+"""Delay before the second and each further attempt: long enough for the restart of a server or an agent."""
 ATTEMPTS_MAX = 3
 STARTED_AHEAD = 1
-"""Servers started and waiting for each full sync that may run, so that the next one begins as soon as one ends."""
+"""Waiting servers started ahead for each allowed full sync, so that the next sync begins as soon as one ends."""
 LOOK_AGAIN = timedelta(seconds=1)
-"""While an action waits for something that is only observed, not stored."""
+"""Polling interval for conditions that are only observed, not stored."""
 REASONS_MAX = 100
-"""Kept on the record; a node holds at most so many shards."""
+"""Limit per record; a node holds at most this many shards."""
 MESSAGE_REASONS_MAX = 20
 
 
@@ -51,7 +51,7 @@ Subject = ShardUid | EndpointUid
 
 
 class Plan(Protocol):
-    """What ``advance`` needs of an evacuation or a restore plan."""
+    """The common interface of evacuation and restore plans."""
 
     @property
     def moves(self) -> tuple[MoveProposal, ...]: ...
@@ -68,29 +68,29 @@ class RetryRule:
     """When failed moves are given up."""
 
     attempts_max: int | None = ATTEMPTS_MAX
-    """None: no limit but ``until``."""
+    """None: unlimited until ``until``."""
     until: datetime | None = None
-    """After this nothing that failed is tried again and nothing is waited for; None: no such time."""
+    """After this time, failed moves are not retried and waits end; None: no such time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What a turn left. ``is_under_way`` False: everything that could move has moved."""
+    """The result of a turn. ``is_under_way`` False: everything that could move has moved."""
 
     is_under_way: bool
     stuck: tuple[Reason, ...] = ()
     """Moves that were given up."""
     unplaced: tuple[Reason, ...] = ()
-    """What finds no place."""
+    """Resources without a place."""
 
     @property
     def left(self) -> tuple[Reason, ...]:
-        """Everything that stays behind and why."""
+        """Everything that stays behind, with reasons."""
         return (*self.unplaced, *self.stuck)
 
 
 class Turn:
-    """Collects one decision. ``view`` shows the writes made so far."""
+    """Collects one decision. ``view`` includes the writes made so far."""
 
     def __init__(self, action: Action, view: ClusterView, now: datetime) -> None:
         self.before = action
@@ -103,12 +103,12 @@ class Turn:
 
     @property
     def node_uid(self) -> NodeUid:
-        """The node that the action is about."""
+        """The node of the action."""
         return self.action.node_uid
 
     @property
     def node(self) -> Node:
-        """Its record; the action holds the node's lock, so it exists until the action itself deletes it."""
+        """Its record; the action holds the node's lock, so the record exists until the action itself deletes it."""
         return self.view.nodes[self.action.node_uid]
 
     @property
@@ -127,7 +127,7 @@ class Turn:
         self._write(Delete(record))
 
     def command(self, command: Command) -> None:
-        """Give a command after the writes are committed."""
+        """Issue a command after the writes are committed."""
         self._commands.append(command)
 
     def change(self, **changes: Any) -> None:
@@ -141,12 +141,12 @@ class Turn:
         self._wake_at = at if self._wake_at is None else min(self._wake_at, at)
 
     def event(self, kind: EventKind, severity: Severity, text: str) -> None:
-        """Append to the log."""
+        """Append to the event log."""
         event = Event(self.now, kind, severity, text, self.node_uid, None, self.action.uid, self.action.requested_by)
         self._writes.append(Put(event))
 
     def decision(self) -> Decision:
-        """The result. The action's record is written only when it changed."""
+        """The result. The action's record is written only if it changed."""
         writes = list(self._writes)
         if self.action != self.before:
             writes.append(Put(self.action))
@@ -156,15 +156,15 @@ class Turn:
         self._writes.append(write)
         self.view = self.view.with_writes((write,))
 
-    # -- the action's life ---------------------------------------------------------------------------------------------
+    # -- life cycle ----------------------------------------------------------------------------------------------------
 
     def become(self, status: ActionStatus) -> None:
-        """Change the status; only legal changes."""
+        """Change the status; only legal transitions are allowed."""
         assert status in ACTION_TRANSITIONS[self.action.status], f"{self.action.status} cannot become {status}"
         self.change(status=status)
 
     def begin_step(self, name: str, text: str = "") -> None:
-        """Note that a step begins now and that the one before has ended."""
+        """Note that a step begins now and that the previous one has ended."""
         self.end_step()
         self.change(steps=(*self.action.steps, Step(name, self.now, text=text)))
 
@@ -181,20 +181,20 @@ class Turn:
             self.change(steps=(*steps[:-1], last))
 
     def blocked(self, reasons: Iterable[Reason]) -> None:
-        """Show what the action waits for, and look again soon."""
+        """Show the reasons for waiting, and look again soon."""
         self.change(reasons=_bounded(reasons))
         if self.action.reasons:
             self.wake_at(self.now + LOOK_AGAIN)
 
     def complete(self, *, reasons: Iterable[Reason] = ()) -> None:
-        """The action has done all it should."""
+        """The action ends successfully."""
         self.end_step()
         self.become(ActionStatus.COMPLETED)
         self.change(progress=100.0, ended_at=self.now, reasons=_bounded(reasons))
         self.event(_COMPLETED_KINDS[self.action.name], Severity.INFO, f"{_title(self.action)} completed")
 
     def fail(self, code: Code, text: str, *, reasons: Iterable[Reason] = ()) -> None:
-        """The action ends without having done what it should. ``text`` says what and in which state the node is left."""
+        """The action ends without success. ``text`` states what failed and the state in which the node is left."""
         self.end_step("failed")
         self.become(ActionStatus.FAILED)
         kept = _bounded(reasons)
@@ -208,7 +208,7 @@ class Turn:
         self.event(kind, Severity.ERROR, f"{_title(self.action)} failed: {message}")
 
     def cancelled(self, *, reasons: Iterable[Reason] = ()) -> None:
-        """The action ends by request. ``reasons`` are what could not be put back as it was."""
+        """The action ends by request. ``reasons`` name everything that could not be put back."""
         self.end_step("undone" if self.action.is_undo_wanted else "cancelled")
         self.become(ActionStatus.CANCELLED)
         self.change(ended_at=self.now, reasons=_bounded(reasons))
@@ -222,7 +222,7 @@ class Turn:
             return False
         others = [uid for uid in self.view.daemons if uid != self.node_uid]
         if others:
-            # With nobody else it would be taken up again at once, and given up again, without end.
+            # Without another daemon, this one would become leader again immediately and yield again, endlessly.
             self.command(YieldLeadership())
         remedy = "" if others else "start the daemon of another node"
         text = f"node {self.node_uid} leads and waits for another daemon to take over"
@@ -239,8 +239,8 @@ def own_moves(turn: Turn) -> list[Move]:
 
 
 def failures_of(turn: Turn) -> dict[Subject, Counter[NodeUid]]:
-    """How often each target was tried in vain for each subject, so that a new attempt goes elsewhere if it can. Where an
-    accepted plan says where it goes, every other node counts as tried once: taken only when that one refuses or failed."""
+    """Number of failed attempts per target and subject, so that a new attempt prefers another target. If an accepted plan
+    names the target, every other node counts as failed once: it is used only if the named one refuses or has failed."""
     found: dict[Subject, Counter[NodeUid]] = {}
     for target in turn.action.targets:
         subject = target.endpoint_uid if target.shard_uid is None else target.shard_uid
@@ -253,7 +253,7 @@ def failures_of(turn: Turn) -> dict[Subject, Counter[NodeUid]]:
 
 
 def holds(view: ClusterView, move: Move) -> bool:
-    """Whether a live move still keeps something on its source node. One whose old copy is gone only tidies up."""
+    """Whether a live move still keeps something on its source node. Once the old copy has ended, it does not."""
     if move.state.is_terminal or move.has_left:
         return False
     if move.state != MoveState.CLEANING or move.kind != MoveKind.RELOCATE:
@@ -263,7 +263,7 @@ def holds(view: ClusterView, move: Move) -> bool:
 
 
 def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule | None = None) -> Advance:
-    """Start what may start now, raise the progress, show what blocks. ``moves_max``: None as the policy says, 0 no limit."""
+    """Start moves, raise the progress, show blockers. ``moves_max``: None as in the policy, 0 unlimited."""
     rule = retry or RetryRule()
     starter = _Starter(turn, plan, moves_max, rule)
     starter.run()
@@ -277,10 +277,10 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     waiting = () if is_over else plan.waiting
     given_up = plan.waiting if is_over else ()
     held = [m for m in (*moves, *plan.in_flight) if holds(turn.view, m)]
-    # What may begin only after a move that tidies up is still to come.
+    # Moves that may start only after a move that is cleaning up are still to come.
     has_more = any(p.is_later for p in plan.moves) and bool(plan.in_flight)
     is_under_way = bool(held or waiting or starter.started or starter.deferred or has_more)
-    # Waiting in one's own queue is no blockage; waiting for a move of others is.
+    # A wait in the action's own queue is not a blocker; a wait for another action's move is.
     hidden = {Code.MOVE_LIMIT, Code.SYNC_LIMIT} if held else set()
     deferred = [r for r in starter.deferred.values() if r.code not in hidden]
     unplaced = [u.reason for u in plan.unplaced]
@@ -291,7 +291,7 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
 
 
 def _expect_end(turn: Turn, moves: Sequence[Move], pending: Sequence[MoveProposal]) -> None:
-    """Say when the action may end. An estimate that hardly differs is kept: each change is a write."""
+    """Update the expected end. An estimate that hardly differs is kept: each change is a write."""
     live = [m for m in {m.uid: m for m in moves}.values() if holds(turn.view, m)]
     rates = measured(turn.view.moves.values())
     limit = turn.view.policy.max_slave_full_syncs
@@ -303,7 +303,7 @@ def _expect_end(turn: Turn, moves: Sequence[Move], pending: Sequence[MoveProposa
 
 
 class _Starter:
-    """Chooses which proposals become moves now."""
+    """Chooses the proposals that become moves now."""
 
     def __init__(self, turn: Turn, plan: Plan, moves_max: int | None, rule: RetryRule) -> None:
         self.turn = turn
@@ -342,25 +342,25 @@ class _Starter:
                 self.deferred[proposal] = reason
 
     def _role_changes(self) -> set[DatabaseUid]:
-        """Databases whose clients are, or are about to be, sent to another server: their endpoints wait. One interruption
-        at a time, and each of them short."""
+        """Databases whose clients are switching servers, or are about to: their endpoints wait. Interruptions come one at a
+        time, and each is short."""
         live = (m for m in self.turn.view.live_moves() if m.kind == MoveKind.HANDOFF or m.hands_over)
         found = {m.database_uid for m in live if m.state not in (MoveState.CLEANING, MoveState.UNDOING)}
         proposed = (p for p in self.plan.moves if p.changes_role and not p.is_later and p.subject not in self.stuck)
         return found | {p.database_uid for p in proposed}
 
     def _hindrance(self, proposal: MoveProposal, role_changes: set[DatabaseUid]) -> Reason | None:
-        """Why the move cannot begin this turn; None when it can."""
+        """Why the move cannot begin this turn; None if it can."""
         if self.slots == 0:
             return _waits(proposal, Code.MOVE_LIMIT, "for another move of this action to end")
         retry_at = self._retry_at(proposal)
         if retry_at is not None and RETRY.is_waiting(retry_at, self.turn.now):
-            # Planned only when its time has come: a place chosen now may be gone by then.
+            # Its place is chosen only when its time has come: a place chosen now may be taken by then.
             self.turn.wake_at(retry_at)
-            return _waits(proposal, Code.RETRY_PENDING, f"until {retry_at:%H:%M:%S} before it is tried again")
+            return _waits(proposal, Code.RETRY_PENDING, f"until {retry_at:%H:%M:%S} for its next attempt")
         if proposal.kind == MoveKind.REBIND:
             is_first = proposal.database_uid not in role_changes
-            return None if is_first else _waits(proposal, Code.ROLE_CHANGE_FIRST, "for the primary role to pass first")
+            return None if is_first else _waits(proposal, Code.ROLE_CHANGE_FIRST, "for the primary role's handoff")
         move = None if proposal.group_uid is None else self.turn.view.live_move_of_group(proposal.group_uid)
         if move is not None:
             return _waits(proposal, Code.GROUP_BUSY, f"for move {move.uid}")
@@ -382,7 +382,7 @@ class _Starter:
             self.syncs -= 1
 
     def _note_deviation(self, proposal: MoveProposal) -> None:
-        """An accepted plan that cannot be followed to the letter any more is not given up half-way; it is told."""
+        """If an accepted plan can no longer be followed exactly, the action continues and reports the difference."""
         for target in self.turn.action.targets if not self.is_undo else ():
             planned = target.endpoint_uid if target.shard_uid is None else target.shard_uid
             if planned == proposal.subject and target.to_node != proposal.to_node and proposal.kind != MoveKind.HANDOFF:
@@ -407,7 +407,7 @@ class _Starter:
 
     def _stuck_reason(self, proposal: MoveProposal) -> Reason:
         attempts = self._attempts(proposal)
-        cause = attempts[-1].reasons[0] if attempts[-1].reasons else Reason(Code.MOVE_FAILED, "no reason was given")
+        cause = attempts[-1].reasons[0] if attempts[-1].reasons else Reason(Code.MOVE_FAILED, "no reason is known")
         what = f"{proposal.kind} of {_subject_name(proposal)}"
         text = f"{what} failed {len(attempts)} times, last because: {cause.text}"
         return replace(
@@ -425,7 +425,7 @@ _BEFORE_READY = frozenset({MoveState.PLANNED, MoveState.STARTING, MoveState.SYNC
 def _subject(move: Move) -> Subject:
     if move.endpoint_uid is not None:
         return move.endpoint_uid
-    assert move.shard_uid is not None, "a move of a group names the copy that leaves or gives up the role"
+    assert move.shard_uid is not None, "a move of a group names the copy that leaves or hands over the role"
     return move.shard_uid
 
 
@@ -440,7 +440,7 @@ def _waits(proposal: MoveProposal, code: Code, what: str) -> Reason:
 
 
 def error_code_of(left: Advance) -> Code:
-    """The error code for what stays behind: lack of room before lack of copies before failed moves."""
+    """The error code for everything that stays behind: missing room, then missing copies, then failed moves."""
     codes = {reason.code for reason in left.unplaced}
     for code in (Code.NO_LIVE_COPY, Code.NO_REPLICA):
         if codes == {code}:

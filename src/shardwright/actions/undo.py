@@ -1,7 +1,8 @@
-"""A cancelled action that shall leave no trace: its marks go back at once, what it moved follows, in bounded time.
+"""Undo of a cancelled action: its marks are restored at once, its moves are reversed, in bounded time.
 
-Called by ``base`` on every turn of a cancelling action whose wish says undo. Decides from the action's record and its moves
-alone, so that it goes on under any leader. What cannot be put back is named; then the action ends failed, not cancelled.
+Called by ``base`` on every turn of a cancelling action whose request asks for an undo. Decides from the action's record and
+its moves alone, so it continues under any leader. If something cannot be restored, it is named, and the action ends failed,
+not cancelled.
 """
 
 from dataclasses import replace
@@ -16,10 +17,10 @@ from shardwright.plan.proposal import ReturnPlan
 from shardwright.plan.undo import plan_undo
 
 UNDOING: Final = "undoing"
-"""The phase of an action that is being undone: its marks are back."""
+"""The phase of an action that is being undone: its marks are restored."""
 _LIMIT_MIN = timedelta(seconds=120)
 _LIMIT_FACTOR = 3
-"""The way back may take so many times what the way there took."""
+"""Limit of the way back, as a multiple of the time that the action took."""
 
 
 def decide(turn: Turn) -> None:
@@ -34,9 +35,9 @@ def decide(turn: Turn) -> None:
     if left.is_under_way or any(holds(turn.view, m) for m in own_moves(turn)):
         turn.wake_at(max(until, turn.now + timedelta(seconds=1)))
     elif left.left and not left.stuck and turn.now < until:
-        turn.wake_at(until)  # a daemon that is away now may be back before the time is over
+        turn.wake_at(until)  # an absent daemon may be back before the time limit
     elif left.left:
-        text = f"not everything is back on its node: {len(left.left)} of the shards and endpoints stay where they were moved"
+        text = f"not everything is back on its node: {len(left.left)} of the moved shards and endpoints stay elsewhere"
         turn.fail(Code.UNDO_INCOMPLETE, text, reasons=left.left)
     else:
         _forget_snapshot(turn)
@@ -44,7 +45,7 @@ def decide(turn: Turn) -> None:
 
 
 def put_marks_back(turn: Turn) -> None:
-    """The node as it was before the request: nothing can return to a node that takes nothing."""
+    """Restore the node's marks from before the request: nothing can return to a node that accepts nothing."""
     node = turn.view.nodes.get(turn.node_uid)
     if node is None:
         return
@@ -61,7 +62,7 @@ def put_marks_back(turn: Turn) -> None:
 
 
 def give_up_at(turn: Turn) -> datetime:
-    """After this nothing is tried again and nothing is waited for; what moves then still ends."""
+    """After this time, nothing is retried and waits end; moves in flight still finish."""
     asked_at = turn.action.cancel_requested_at or turn.now
     ran = asked_at - (turn.action.started_at or asked_at)
     return asked_at + max(_LIMIT_MIN, _LIMIT_FACTOR * ran)
@@ -72,8 +73,8 @@ def _plan(turn: Turn) -> ReturnPlan:
 
 
 def _as_it_will_be(turn: Turn) -> ClusterView:
-    """To the planner a live action's node is about to go, and one in maintenance takes nothing. What came from this
-    one goes back to it all the same, also when it was so before."""
+    """The planner excludes nodes that are leaving or in maintenance. Lift both marks here, so that an undo may use this
+    node even if it carried them before."""
     others = {uid: a for uid, a in turn.view.actions.items() if uid != turn.action.uid}
     nodes = dict(turn.view.nodes)
     if turn.node_uid in nodes:
@@ -83,7 +84,7 @@ def _as_it_will_be(turn: Turn) -> ClusterView:
 
 
 def _forget_snapshot(turn: Turn) -> None:
-    """The snapshot that this ``maintenance_on`` took serves nobody any more. An older one, or a user's, stays."""
+    """Delete the snapshot that this ``maintenance_on`` took: it has no further use. An older one, or a user's, stays."""
     if turn.action.name != ActionName.MAINTENANCE_ON:
         return
     snapshot = turn.view.snapshots.get((turn.node_uid, turn.action.snapshot_name))

@@ -1,4 +1,4 @@
-"""The REST API. It writes intent and reads state, with or without a leader, and never touches a shard.
+"""The REST API. It writes intent and reads state, with or without a leader, and never contacts a shard.
 
-``routes/`` are thin and know HTTP; ``services/`` decide without HTTP; ``schemas/v1/`` hold the wire's words.
+``routes/`` are thin and know HTTP; ``services/`` decide without HTTP; ``schemas/v1/`` contain the wire's words.
 """

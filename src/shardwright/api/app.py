@@ -1,4 +1,4 @@
-"""Puts the API together: routes, gate, error answers, OpenAPI. Called by the daemon's wiring and by tests."""
+"""Assembles the API: routes, gate, error answers, OpenAPI. Called by the daemon's wiring and by tests."""
 
 import re
 from typing import Any, Final
@@ -23,7 +23,7 @@ HINTS: Final = (
     (
         "POST",
         re.compile(r"/v1/nodes/(\d+)/actions"),
-        "The action belongs into the path: POST /v1/nodes/{0}/actions/<action>, which is one of remove, maintenance_on, "
+        "The action belongs in the path: POST /v1/nodes/{0}/actions/<action>, which is one of remove, maintenance_on, "
         "maintenance_off and enslave_node.",
     ),
     ("DELETE", re.compile(r"/v1/nodes/(\d+)"), "To remove a node: POST /v1/nodes/{0}/actions/remove."),
@@ -33,7 +33,7 @@ HINTS: Final = (
         "For maintenance: POST /v1/nodes/{0}/actions/maintenance_on or maintenance_off. To change a node: PUT.",
     ),
 )
-"""Requests of older clients and of a wrong support article: refused, with the way that works."""
+"""Requests of older clients and of an incorrect support article: refused, with the correct way."""
 
 
 def create_app(context: ApiContext) -> FastAPI:
@@ -43,7 +43,7 @@ def create_app(context: ApiContext) -> FastAPI:
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would be read as "not the primary node"
+        redirect_slashes=False,  # clients would read a redirect as "not the primary node"
     )
     app.state.context = context
     for module in MODULES:
@@ -56,7 +56,7 @@ def create_app(context: ApiContext) -> FastAPI:
 
 
 def allowed_methods(path: str) -> set[str]:
-    """The methods of a path, OPTIONS included; empty when there is no such path."""
+    """The methods of a path, including OPTIONS; empty if the path does not exist."""
     found: set[str] = {"GET"} if path == "/openapi.json" else set()
     for module in MODULES:
         for route in module.router.routes:
@@ -71,10 +71,10 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     if error.status_code == 405:
         methods = sorted(allowed_methods(path))
         hint = next((text.format(found[1]) for m, p, text in HINTS if m == method and (found := p.fullmatch(path))), "")
-        text = f"{method} is not allowed here, only {', '.join(methods)}. {hint}".strip()
+        text = f"{method} is not allowed here; allowed: {', '.join(methods)}. {hint}".strip()
         return coded("method_not_allowed", text, headers={"Allow": ", ".join(methods)})
     if error.status_code == 404:
-        return error_answer(404, "not_found", f"There is no path {path}.")
+        return error_answer(404, "not_found", f"The path {path} does not exist.")
     return error_answer(error.status_code, "invalid_request", str(error.detail))
 
 

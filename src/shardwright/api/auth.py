@@ -1,7 +1,7 @@
-"""Basic authentication: from the header to the user. Called by the gate for every request.
+"""Basic authentication: from the header to the user. The gate calls it for every request.
 
-argon2 is slow on purpose, so a verified pair is remembered for a short time, by the hash and a digest of the password: a
-changed password or a deleted user ends it at once. Verifications run in threads, few at a time.
+argon2 is slow on purpose, so a verified pair is cached for a short time, by the hash and a digest of the password: a
+changed password or a deleted user invalidates it at once. Verifications run in threads, few at a time.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from shardwright.passwords import hash_password, verify_password
 REMEMBERED_S: Final = 60.0
 REMEMBERED_MAX: Final = 1000
 VERIFICATIONS_MAX: Final = 2
-"""At once: each takes 64 MiB and a core for about 50 ms."""
+"""Limit of parallel verifications: each takes 64 MiB and a core for about 50 ms."""
 
 
 class Authenticator:
-    """See the module's text. Belongs to one event loop."""
+    """Verifies credentials and caches the result. Belongs to one event loop."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -33,26 +33,27 @@ class Authenticator:
         self._decoy = ""
 
     async def authenticate(self, header: str | None, view: ClusterView) -> User:
-        """The user whom the ``Authorization`` header proves. Raises Rejected (401), with one text for every cause."""
+        """The authenticated user of the ``Authorization`` header. Raises Rejected (401), with the same text for every
+        cause."""
         credentials = basic_credentials(header)
         if credentials is None:
             raise _refused()
         email, password = credentials
         user = by_email(view, email)
         if user is None:
-            await self._verify(await self._decoy_hash(), password)  # an unknown name takes as long as a wrong password
+            await self._verify(await self._decoy_hash(), password)  # an unknown name must take as long as a wrong password
             raise _refused()
         if not await self.is_password(user, password):
             raise _refused()
         return user
 
     async def is_password(self, user: User, password: str) -> bool:
-        """Whether it is the user's password."""
+        """Whether the password belongs to the user."""
         key = (user.password_hash, hashlib.sha256(password.encode("utf-8", "surrogatepass")).digest())
         if self._is_remembered(key):
             return True
         async with self._slots:
-            if self._is_remembered(key):  # another request of the same client was faster
+            if self._is_remembered(key):  # a parallel request of the same client was faster
                 return True
             if not await asyncio.to_thread(verify_password, user.password_hash, password):
                 return False
@@ -80,7 +81,7 @@ class Authenticator:
 
 
 def basic_credentials(header: str | None) -> tuple[str, str] | None:
-    """Name and password of a Basic header; None when it is none."""
+    """Name and password of a Basic header; None for any other header."""
     scheme, _, encoded = (header or "").partition(" ")
     if scheme.lower() != "basic":
         return None

@@ -1,6 +1,6 @@
-"""What the daemon gives the API, and what the API gives its routes: the context, the caller, permissions, the body.
+"""The daemon's interface to the API, and the API's interface to its routes: the context, the caller, permissions, the body.
 
-Must not decide anything but "may this user do that".
+Decides nothing but permissions.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,24 +22,24 @@ from shardwright.store.protocol import Store
 
 @dataclass(frozen=True, slots=True)
 class ApiContext:
-    """Everything the API needs of its daemon."""
+    """The daemon's parts that the API needs."""
 
     store: Store
     mirror: Mirror
-    """Kept running by the daemon."""
+    """The daemon keeps it running."""
     clock: Clock
     node_uid: NodeUid
-    """The node that answers."""
+    """The answering node."""
     is_leader: Callable[[], bool]
     new_uid: Callable[[], str]
-    """A fresh GUID in lower case."""
+    """A new GUID in lower case."""
     random_text: Callable[[], str]
-    """A few random characters for keys of events."""
+    """A few random characters for the keys of events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks."""
+    """The user of a request."""
 
     user: User = field(repr=False)
 
@@ -54,21 +54,21 @@ def get_context(request: Request) -> ApiContext:
 
 
 def get_caller(request: Request) -> Caller:
-    """The authenticated user; the gate in front of all routes has put it there."""
+    """The authenticated user; the gate in front of all routes has set it."""
     return cast(Caller, request.scope["caller"])
 
 
 async def get_body(request: Request) -> bytes:
-    """The body's bytes, whatever their content type says; the gate has bounded them."""
+    """The body's bytes, regardless of the content type; the gate has limited their size."""
     return await request.body()
 
 
 def require(permission: str) -> Callable[[Caller], Caller]:
-    """A dependency that lets only callers with the permission pass. Raises Rejected (403)."""
+    """A dependency that admits only callers with the permission. Raises Rejected (403)."""
 
     def check(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
         if not caller.may(permission):
-            raise forbidden("forbidden", f"The role {caller.user.role} lacks the permission {permission}.")
+            raise forbidden("forbidden", f"The role {caller.user.role} does not have the permission {permission}.")
         return caller
 
     check.__name__ = f"require_{permission}"
@@ -77,8 +77,8 @@ def require(permission: str) -> Callable[[Caller], Caller]:
 
 
 def refuse_unknown_query(request: Request) -> None:
-    """A dependency of every route: what changes something is not done when its query holds a parameter that the route does
-    not know. A misspelt ``dry_run`` would do what was only to be looked at. Raises Rejected."""
+    """A dependency of every route: a changing request with an unknown query parameter is refused. Otherwise a misspelled
+    ``dry_run`` would execute a request that was meant as a preview. Raises Rejected."""
     route = request.scope.get("route")
     if request.method in ("GET", "HEAD") or not isinstance(route, APIRoute):
         return
@@ -86,19 +86,19 @@ def refuse_unknown_query(request: Request) -> None:
     for name in request.query_params:
         if name not in known:
             raise invalid(
-                "unknown_parameter", f"There is no query parameter {name[:100]!r} here.", remedy=_nearest(name, known)
+                "unknown_parameter", f"This path has no query parameter {name[:100]!r}.", remedy=_nearest(name, known)
             )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     if not known:
-        return "This call takes none."
+        return "It takes no query parameters."
     near = get_close_matches(name.lower(), known, n=1)
     return f"{f'Did you mean {near[0]}? ' if near else ''}It takes: {', '.join(known)}."
 
 
 def flag(request: Request, name: str) -> bool:
-    """A boolean query parameter; given without a value it is true. Raises Rejected."""
+    """A boolean query parameter; true if given without a value. Raises Rejected."""
     given = request.query_params.get(name)
     if given is None:
         return False
@@ -108,7 +108,7 @@ def flag(request: Request, name: str) -> bool:
         case "false" | "0":
             return False
         case _:
-            raise invalid("invalid_parameter", f"{name}: should be true or false.")
+            raise invalid("invalid_parameter", f"{name}: must be true or false.")
 
 
 Context = Annotated[ApiContext, Depends(get_context)]

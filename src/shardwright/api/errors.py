@@ -1,4 +1,4 @@
-"""The one map from errors to HTTP statuses, and the one shape of an error answer. Called by the app and its middleware."""
+"""The map from errors to HTTP statuses, and the common format of error answers. Called by the app and its middleware."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -16,7 +16,7 @@ STATUS_OF: Final[dict[Refusal, int]] = {
     Refusal.NOT_ACCEPTABLE: 406,
     Refusal.CONFLICT: 409,
 }
-"""Total: a test walks the enum."""
+"""Total: a test checks every member of the enum."""
 
 _STATUS_BY_CODE: Final[dict[str, int]] = {
     "body_too_large": 413,
@@ -35,12 +35,12 @@ _STATUS_BY_CODE: Final[dict[str, int]] = {
     "bdb_unavailable_port_unbound": 503,
     "bdb_endpoint_unavailable": 503,
 }
-"""Statuses that no refusal stands for."""
+"""Statuses without a refusal of their own."""
 
 
 class Unavailable(ShardwrightError):
-    """503: asked for the health of something, and it is not well. Nothing was to be changed. ``extra``: further keys of the
-    answer."""
+    """503: a health check found that the object does not serve. The request changes nothing. ``extra``: additional keys of
+    the answer."""
 
     def __init__(self, code: str, text: str, *, extra: Mapping[str, object] | None = None) -> None:
         super().__init__(code, text)
@@ -55,7 +55,7 @@ def error_answer(
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, object] | None = None,
 ) -> JSONResponse:
-    """An error in the wire's shape; ``message`` repeats the text because clients read either key."""
+    """An error in the wire's format; ``message`` repeats the text because some clients read this key."""
     return JSONResponse(
         {"error_code": code, "description": text, "message": text, **(extra or {})},
         status_code=status,
@@ -64,7 +64,7 @@ def error_answer(
 
 
 def answer_of(error: Exception) -> JSONResponse:
-    """The answer to an error that ended a request. Whatever is not known is a bug: 500, without details."""
+    """The answer to an error that ended a request. An unknown error is a bug: 500, without details."""
     match error:
         case Rejected():
             text = f"{error.text} {error.remedy}".strip()
@@ -77,11 +77,13 @@ def answer_of(error: Exception) -> JSONResponse:
         case Unavailable():
             return error_answer(_STATUS_BY_CODE[error.code], error.code, error.text, extra=error.extra)
         case Transient():
-            return error_answer(409, "config_edit_conflict", "Others changed the same records at the same time. Try again.")
+            return error_answer(
+                409, "config_edit_conflict", "Other clients changed the same records at the same time. Try again."
+            )
         case _:
             return coded("internal_error", "A bug ended this request. The log of this node has the details.")
 
 
 def coded(code: str, text: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An error whose code decides the status."""
+    """An error whose code determines the status."""
     return error_answer(_STATUS_BY_CODE[code], code, text, headers=headers)

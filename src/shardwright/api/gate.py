@@ -1,7 +1,7 @@
-"""The gate in front of all routes (ASGI middleware): versions, sizes, authentication, and one shape for every failure.
+"""The gate in front of all routes (ASGI middleware): versions, sizes, authentication, and one format for every failure.
 
-Authenticates before it reads a body, and reads the whole body before a route runs, so that its bound holds however it is
-sent. Must not know any route.
+Authenticates before it reads a body, and reads the whole body before a route runs, so that the size limit applies to every
+way of sending it. Does not know any route.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from shardwright.errors import ShardwrightError
 BODY_BYTES_MAX: Final = 1024 * 1024
 BODY_TIMEOUT_S: Final = 20.0
 DISCARDED_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Read on and thrown away after a refusal: a client that is still sending reads the answer only then."""
+"""Read and discarded after a refusal: a client that is still sending reads the answer only afterwards."""
 DISCARD_TIMEOUT_S: Final = 5.0
 URI_CHARACTERS_MAX: Final = 2048
 _VERSION = re.compile(r"v?[12](\.0)?")
@@ -39,7 +39,7 @@ class _Refused(Exception):
 
 
 class Gate:
-    """See the module's text."""
+    """The middleware. Admits or refuses each request before the routes."""
 
     def __init__(self, app: ASGIApp, *, context: ApiContext, allowed: Callable[[str], set[str]]) -> None:
         self._app = app
@@ -67,10 +67,11 @@ class Gate:
         except _Refused as refusal:
             await refusal.answer(scope, receive, send_marked)
         except asyncio.CancelledError:
-            # The server stops and has waited long enough: nothing else cancels a request, and nothing waits for this task.
+            # The server is stopping and has waited long enough: only then is a request cancelled, and this task has no
+            # waiter.
             if has_begun:
                 raise
-            text = "The daemon of this node stops. Ask another node whether a change that was asked for has been made."
+            text = "The daemon of this node is stopping. Ask another node whether the requested change was made."
             await coded("node_stopping", text, headers=_CLOSE)(scope, receive, send_marked)
         except Exception as error:
             if has_begun:
@@ -89,13 +90,15 @@ class Gate:
         await self._app(scope, _replay(body, receive), send)
 
     async def _admit(self, scope: Scope) -> None:
-        """Everything that can be said without the body: who is not admitted sends none."""
-        headers = {name.lower(): value for name, value in reversed(scope["headers"])}  # of several, the first
+        """All checks that do not need the body: a refused client does not have to send one."""
+        headers = {
+            name.lower(): value for name, value in reversed(scope["headers"])
+        }  # the first of duplicate headers counts
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > URI_CHARACTERS_MAX:
-            raise _Refused(coded("uri_too_long", f"The address is longer than {URI_CHARACTERS_MAX} characters."))
+            raise _Refused(coded("uri_too_long", f"The URI is longer than {URI_CHARACTERS_MAX} characters."))
         version = headers.get(b"x-api-version")
         if version is not None and not _VERSION.fullmatch(version.decode("latin-1").strip()):
-            raise _Refused(coded("unsupported_api_version", "Versions 1 and 2 are served."))
+            raise _Refused(coded("unsupported_api_version", "Supported versions: 1 and 2."))
         seen = await look(self._context)
         authorization = headers.get(b"authorization", b"").decode("latin-1")
         user = await self._authenticator.authenticate(authorization, seen.view)
@@ -106,7 +109,7 @@ class Gate:
 
 
 async def _read_body(receive: Receive) -> bytes:
-    """The whole body. Raises _Refused when it is too large or too slow."""
+    """The whole body. Raises _Refused if it is too large or too slow."""
     chunks: list[bytes] = []
     size = 0
     try:
@@ -114,7 +117,7 @@ async def _read_body(receive: Receive) -> bytes:
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
-                    raise _Refused(coded("request_timeout", "The client went away."))
+                    raise _Refused(coded("request_timeout", "The client closed the connection."))
                 chunk = message.get("body", b"")
                 size += len(chunk)
                 if size > BODY_BYTES_MAX:
@@ -136,7 +139,7 @@ def _too_large() -> Response:
 
 
 async def _discard(receive: Receive) -> None:
-    """Read on without keeping anything, within bounds."""
+    """Read and discard, within limits."""
     size = 0
     try:
         async with asyncio.timeout(DISCARD_TIMEOUT_S):
@@ -150,7 +153,7 @@ async def _discard(receive: Receive) -> None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A ``receive`` that gives the body that was read, then what the connection says."""
+    """A ``receive`` that returns the body that was read, then the connection's further messages."""
     is_given = False
 
     async def replay() -> Message:

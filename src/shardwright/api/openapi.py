@@ -1,6 +1,7 @@
-"""The OpenAPI description: what FastAPI knows of the routes, plus errors, authentication and request bodies.
+"""The OpenAPI description: FastAPI's knowledge of the routes, plus errors, authentication and request bodies.
 
-Bodies are read by hand (any content type, ``null``, nothing at all), so each route names its model with ``body_of``.
+The routes parse bodies themselves (any content type, ``null``, an empty body), so each route names its model with
+``body_of``.
 """
 
 from typing import Any, Final
@@ -12,8 +13,8 @@ from shardwright.api.codes import CODES
 from shardwright.api.schemas.v1.requests import Body
 
 _DESCRIPTION: Final = (
-    "The REST API of Shardwright, an open cluster manager for Redis and Valkey. Paths, shapes and words are those that "
-    "operators of Redis Enterprise know; the API edge is the only place that speaks them."
+    "The REST API of Shardwright, an open cluster manager for Redis and Valkey. Paths, formats and words are those that "
+    "operators of Redis Enterprise know."
 )
 _ERROR: Final[dict[str, Any]] = {
     "type": "object",
@@ -28,7 +29,7 @@ _ERROR: Final[dict[str, Any]] = {
 
 
 def body_of(*models: type[Body]) -> dict[str, Any]:
-    """``openapi_extra`` of a route whose body is one of these models. No body at all is fine, too."""
+    """``openapi_extra`` of a route whose body is one of these models. An empty body is allowed, too."""
     schemas = [model.model_json_schema() for model in models]
     for schema in schemas:
         _inline(schema, schema.pop("$defs", {}))
@@ -43,12 +44,12 @@ def object_body(text: str) -> dict[str, Any]:
 
 
 def query_of(*names: str) -> dict[str, Any]:
-    """``openapi_extra`` of a route that reads these query parameters by hand."""
+    """``openapi_extra`` of a route that reads these query parameters itself."""
     return {"parameters": [{"name": n, "in": "query", "required": False, "schema": {"type": "string"}} for n in names]}
 
 
 def _inline(schema: Any, definitions: dict[str, Any]) -> None:
-    """Put definitions where they are referred to: a fragment of a route cannot carry its own."""
+    """Insert definitions at their references: a route's fragment cannot contain its own definitions."""
     if isinstance(schema, list):
         for item in schema:
             _inline(item, definitions)
@@ -61,7 +62,7 @@ def _inline(schema: Any, definitions: dict[str, Any]) -> None:
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The document, made once."""
+    """The document; created once."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
         components = document.setdefault("components", {})

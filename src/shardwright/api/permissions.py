@@ -1,6 +1,6 @@
-"""Which management role may do what: the table of permissions, row by row.
+"""The permissions of each management role: the table, row by row.
 
-Pure. The routes name a permission, ``deps.require`` asks here. Roles and cells are wire facts and are never invented.
+Pure. The routes name a permission, ``deps.require`` asks here. Roles and cells are wire facts and must not be invented.
 """
 
 from typing import Final
@@ -130,10 +130,11 @@ PERMISSIONS: Final[dict[ManagementRole, frozenset[str]]] = {
     ),
     ManagementRole.NONE: frozenset(),
 }
-"""The whole table. For user_manager and ``view_bdb_recovery_plan`` the sources disagree; here it may, like the others."""
+"""The whole table. The sources disagree on ``view_bdb_recovery_plan`` for user_manager; here the role has it, like the
+others."""
 
 ALL_PERMISSIONS: Final = PERMISSIONS[ManagementRole.ADMIN]
-"""An admin may do everything there is."""
+"""An admin has every permission."""
 
 
 def may(role: ManagementRole, permission: str) -> bool:

@@ -1,4 +1,4 @@
-"""The HTTPS server around the app: uvicorn inside the daemon's own event loop, stoppable, without signal handlers."""
+"""The HTTPS server around the app: uvicorn in the daemon's event loop, stoppable, without signal handlers."""
 
 import asyncio
 import contextlib
@@ -19,14 +19,14 @@ from shardwright.model.codes import Code
 from shardwright.tasks import spawn
 
 STOP_TIMEOUT_S: Final = 2
-"""For requests under way when the server stops."""
+"""Time limit for running requests when the server stops."""
 KEEP_ALIVE_S: Final = 75
-"""An idle connection is closed then; longer than the minute at which monitors ask."""
+"""Timeout of an idle connection; longer than the usual minute between polls of monitoring tools."""
 HEADER_BYTES_MAX: Final = 32 * 1024
 CONNECTIONS_MAX: Final = 1000
-"""A connection beyond it is answered with 503."""
+"""Connections above this limit are answered with 503."""
 HEADERS_TIMEOUT_S: Final = 15.0
-"""From a connection's first moment, or from the first byte of a further request, to the end of its headers."""
+"""Time limit for the headers, from the start of the connection or from the first byte of a later request."""
 POLL_S: Final = 0.005
 
 
@@ -39,8 +39,8 @@ class _Quiet(uvicorn.Server):
 
 
 class _Bounded(H11Protocol):
-    """A connection that is closed when its headers take too long: uvicorn itself would wait for ever. What uvicorn would say
-    as plain text is JSON like every other answer."""
+    """A connection that is closed if its headers take too long: uvicorn itself would wait indefinitely. Errors that uvicorn
+    would send as plain text are JSON like every other answer."""
 
     _headers_timer: asyncio.TimerHandle | None = None
 
@@ -51,14 +51,14 @@ class _Bounded(H11Protocol):
         self._expect_headers()
 
     def send_400_response(self, msg: str) -> None:
-        """See ``H11Protocol``: what came is no HTTP."""
+        """See ``H11Protocol``: the data is not HTTP."""
         answer = coded("malformed_http", msg, headers=_CLOSE)
         events = (
             h11.Response(status_code=answer.status_code, headers=answer.raw_headers),
             h11.Data(data=bytes(answer.body)),
             h11.EndOfMessage(),
         )
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer is on its way already
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # otherwise an answer is already on its way
             self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         self.transport.close()
 
@@ -91,7 +91,7 @@ _CLOSE: Final = {"Connection": "close"}
 
 
 async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
-    text = f"This node has {CONNECTIONS_MAX} connections already. Try again, or ask another node."
+    text = f"This node has reached its limit of {CONNECTIONS_MAX} connections. Try again, or use another node."
     await coded("too_many_connections", text, headers=_CLOSE)(scope, receive, send)
 
 
@@ -102,20 +102,21 @@ class ApiServer:
         self._server = server
         self._task = task
         self.port = port
-        """The port it listens on: the one asked for, or the one chosen for 0."""
+        """The port it listens on: the requested one, or the one chosen for 0."""
 
     async def stop(self) -> None:
-        """Stop accepting, let requests under way end for at most ``STOP_TIMEOUT_S``, close. Safe to call twice."""
+        """Stop accepting, give running requests at most ``STOP_TIMEOUT_S`` to end, close. May be called twice."""
         self._server.should_exit = True
         await self.ended()
 
     async def ended(self) -> None:
-        """Wait until it has ended; raises what ended it."""
+        """Wait for its end; raises the error that ended it."""
         await asyncio.shield(self._task)
 
 
 async def serve(app: ASGIApp, host: str, port: int, certfile: Path, keyfile: Path) -> ApiServer:
-    """Start to serve over TLS 1.2 or later; returns when it accepts. Raises Permanent when the address cannot be had."""
+    """Start to serve over TLS 1.2 or later; returns when it accepts connections. Raises Permanent if the address is
+    unavailable."""
     listener = _listen(host, port)
     try:
         config = _config(app, certfile, keyfile)
@@ -124,7 +125,7 @@ async def serve(app: ASGIApp, host: str, port: int, certfile: Path, keyfile: Pat
         while not server.started:
             if task.done():
                 await task
-                raise Permanent(Code.API_NOT_STARTED, f"the API on {host}:{port} ended before it served")
+                raise Permanent(Code.API_NOT_STARTED, f"the API on {host}:{port} ended before it accepted connections")
             await asyncio.sleep(POLL_S)
     except BaseException:
         listener.close()
@@ -133,8 +134,8 @@ async def serve(app: ASGIApp, host: str, port: int, certfile: Path, keyfile: Pat
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bound here, because uvicorn would end the process when it cannot bind. The protocol is named because asyncio sets
-    TCP_NODELAY only where it is: otherwise every answer waits 40 ms for a delayed acknowledgement (measured)."""
+    """Bound here, because uvicorn would end the process if the bind fails. The protocol is explicit because asyncio only
+    then sets TCP_NODELAY: otherwise every answer waits 40 ms for a delayed acknowledgment (measured)."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

@@ -1,1 +1,1 @@
-"""The command line. Talks to the public API only (import rules see to it); the local cluster's commands are ``local``."""
+"""The command line. It uses the public API only (import rules enforce this); ``local`` has the local cluster's commands."""

@@ -1,7 +1,7 @@
-"""Where the API is and who asks: from options, the environment, or what ``up`` left in the cluster's directory.
+"""The API's address and the user: from options, the environment, or the files that ``up`` wrote to the cluster's directory.
 
-The password of ``admin.json`` is only ever sent to the addresses that file names. No password is taken from the command line
-or the environment, where other users of the machine could read it.
+The password in ``admin.json`` is only sent to the addresses in that file. Passwords are never read from the command line or
+the environment, where other users of the machine could see them.
 """
 
 import ipaddress
@@ -21,10 +21,10 @@ _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Everything a client needs. ``certificate`` None: verify against the certificates the system trusts."""
+    """All connection data of a client. ``certificate`` None: verify against the system's trusted certificates."""
 
     urls: tuple[str, ...]
-    """One per node that may be asked, the preferred first."""
+    """One per node, the preferred node first."""
     username: str
     password: str = field(repr=False)
     certificate: Path | None = None
@@ -32,7 +32,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the options and the environment said; None means nothing."""
+    """Values from options and the environment; None: not given."""
 
     directory: Path | None = None
     url: str | None = None
@@ -42,13 +42,13 @@ class Wanted:
 
 
 def default_directory(environment: Mapping[str, str]) -> Path:
-    """The cluster's directory when none is named."""
+    """The cluster's directory if none is given."""
     base = environment.get("XDG_DATA_HOME") or str(Path(environment.get("HOME") or "/") / ".local" / "share")
     return Path(base) / "shardwright"
 
 
 def load_access(wanted: Wanted, environment: Mapping[str, str]) -> Access:
-    """Put the pieces together. Raises Failure (usage) that names what is missing and how to give it."""
+    """Combine the values. Raises Failure (usage), which names the missing value and the way to give it."""
     directory = wanted.directory or default_directory(environment)
     kept = _read_admin(directory / "admin.json", is_required=wanted.url is None)
     urls = (_normal(wanted.url),) if wanted.url else tuple(_normal(url) for url in kept.get("urls") or [kept["url"]])
@@ -56,20 +56,20 @@ def load_access(wanted: Wanted, environment: Mapping[str, str]) -> Access:
         kept = {}
     user = wanted.user or kept.get("username")
     if not user:
-        raise usage(f"no user for {urls[0]}", remedy="--user E-MAIL (or SHARDWRIGHT_USER)")
+        raise usage(f"no user given for {urls[0]}", remedy="--user E-MAIL (or SHARDWRIGHT_USER)")
     if wanted.password_file is not None:
         password = _read_password(wanted.password_file)
     elif kept and user == kept.get("username"):
         password = str(kept["password"])
     else:
         raise usage(
-            f"no password for {user}",
+            f"no password given for {user}",
             remedy="--password-file FILE (or SHARDWRIGHT_PASSWORD_FILE); - reads it from standard input",
         )
     own = directory / "tls" / "cert.pem"
     certificate = wanted.certificate or (own if kept and own.exists() else None)
     if certificate is not None and not certificate.is_file():
-        raise usage(f"there is no certificate {certificate}")
+        raise usage(f"no certificate at {certificate}")
     return Access(urls=urls, username=user, password=password, certificate=certificate)
 
 
@@ -80,7 +80,7 @@ def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
         if not is_required:
             return {}
         raise usage(
-            f"no cluster in {path.parent}", remedy="--dir DIR, --url URL, or start one: shardwright up --detach"
+            f"no cluster found in {path.parent}", remedy="--dir DIR, --url URL, or start one: shardwright up --detach"
         ) from None
     except PermissionError:
         if not is_required:
@@ -89,7 +89,7 @@ def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise usage(f"{path} cannot be read: {error}") from error
     if not isinstance(kept, dict) or not all(isinstance(kept.get(key), str) for key in ("url", "username", "password")):
-        raise usage(f"{path} is not what `shardwright up` wrote")
+        raise usage(f"{path} is not a file that `shardwright up` wrote")
     return kept
 
 
@@ -105,15 +105,15 @@ def _read_password(path: Path) -> str:
 
 
 def _normal(url: str) -> str:
-    """``https://host:port`` without a path. Clear text is only accepted to this machine itself."""
+    """``https://host:port`` without a path. Clear text is accepted only for addresses of this machine."""
     with_scheme = url if "://" in url else f"https://{url}"
     try:
         parts = urlsplit(with_scheme)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise usage(f"{url!r} is no address: {error}") from error
+        raise usage(f"{url!r} is not a valid address: {error}") from error
     if parts.scheme not in ("https", "http") or not host or not _HOST.fullmatch(host) or parts.username is not None:
-        raise usage(f"{url!r} is no address of the API", remedy="for instance https://127.0.0.1:9443")
+        raise usage(f"{url!r} is not an address of the API", remedy="for instance https://127.0.0.1:9443")
     if parts.scheme == "http" and not _is_this_machine(host):
         raise usage(f"{url} would send the password in clear text", remedy="use https://")
     shown = f"[{host}]" if ":" in host else host

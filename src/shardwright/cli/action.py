@@ -1,4 +1,4 @@
-"""``shardwright action``: list, show, watch and cancel what operators asked for; and ``events``, what happened."""
+"""``shardwright action``: list, show, watch and cancel actions; and ``events``, the event log."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ from shardwright.units import format_duration, parse_duration
 
 ActionArgument = Annotated[str, typer.Argument(metavar="ACTION", help="Uid of an action, or its first characters.")]
 _WIRE_NAMES = {"remove_node": "remove"}
-"""Where the name in lists and the word in the path differ."""
+"""Actions whose name in lists differs from their name in the path."""
 _PREFIX_LENGTH_MIN = 4
 
 
@@ -74,34 +74,34 @@ def _show(session: Session, action: ActionArgument) -> None:
 
 
 def _watch(session: Session, action: ActionArgument, timeout: Timeout = None) -> None:
-    """Watch an action until it ends; the exit code says how."""
+    """Watch an action until it ends; the exit code reports the result."""
     wait_for_action(session, _uid(session, action), timeout=timeout)
 
 
 def _cancel(
     session: Session,
     action: ActionArgument,
-    undo: Annotated[bool, typer.Option("--undo", help="Put everything back where it was, instead of leaving it.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Move everything back, instead of leaving it in place.")] = False,
     is_confirmed: YesOption = False,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
-    """Ask an action to stop. What has moved stays where it is, or goes back with --undo; running moves end first."""
+    """Ask an action to stop. Moved shards and endpoints stay, or move back with --undo; running moves end first."""
     found = read_action(session.api, _uid(session, action))
     if has_ended(found):
         if not _is_what_is_asked_for(found, undo=undo):
-            raise Failure(Exit.FAILED, "already_ended", f"{title(found)} ended already: {found.get('status')}")
-        session.show(found, lambda: f"{title(found)} was cancelled already")
+            raise Failure(Exit.FAILED, "already_ended", f"{title(found)} has already ended: {found.get('status')}")
+        session.show(found, lambda: f"{title(found)} was already cancelled")
         return
     if not found.get("node_uid"):
         raise Failure(Exit.FAILED, "not_cancellable", f"{title(found)} cannot be cancelled")
-    question = f"Cancel {title(found)} and put everything back?" if undo else f"Cancel {title(found)}?"
+    question = f"Cancel {title(found)} and move everything back?" if undo else f"Cancel {title(found)}?"
     confirm(question, is_confirmed=is_confirmed)
     name = str(found["name"])
     path = f"/v1/nodes/{found['node_uid']}/actions/{_WIRE_NAMES.get(name, name)}"
     answer = session.api.delete(path, query={"mode": "undo"} if undo else None)
     status = answer.get("status", "cancelling") if isinstance(answer, dict) else "cancelling"
-    what = "everything goes back where it was" if undo else "what has moved stays where it is"
+    what = "everything moves back" if undo else "moved shards and endpoints stay"
     if is_waited_for:
         session.say(f"{title(found)}: {status}; {what}")
         wait_for_cancellation(session, str(found["action_uid"]), timeout=timeout)
@@ -111,7 +111,7 @@ def _cancel(
 
 
 def _is_what_is_asked_for(ended: dict[str, Any], *, undo: bool) -> bool:
-    """Whether a cancel that came too late has nothing left to ask for."""
+    """Whether the action's end already satisfies a cancel request that came too late."""
     if ended.get("status") != "cancelled":
         return False
     is_undone = any(step.get("name") == "undo" for step in ended.get("steps", []))
@@ -120,12 +120,12 @@ def _is_what_is_asked_for(ended: dict[str, Any], *, undo: bool) -> bool:
 
 def _events(
     session: Session,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many, the newest.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Number of events, the newest ones.")] = 50,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Only of the last so long, such as 30m or 2d.")
+        str | None, typer.Option("--since", metavar="TIME", help="Only events of this last period, such as 30m or 2d.")
     ] = None,
 ) -> None:
-    """Show what happened: who, what, why; the newest last."""
+    """Show the event log: time, user, cause; the newest event last."""
     query: dict[str, str | int] = {"order": "desc", "limit": limit}
     if since is not None:
         query["stime"] = _ago(since)
@@ -148,7 +148,7 @@ def _ago(text: str) -> str:
     try:
         start = datetime.now(UTC) - parsed(parse_duration, text)
     except OverflowError:
-        raise usage(f"{text!r} is before all time") from None
+        raise usage(f"{text!r} is too long") from None
     return f"{start:%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -163,9 +163,9 @@ def _all(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _uid(session: Session, text: str) -> str:
-    """The whole uid for its first characters. A text that no action begins with is passed on, for the API to refuse."""
+    """The whole uid for its first characters. A text without a matching action is passed on, so that the API refuses it."""
     if not text.isascii() or not text.replace("-", "").isalnum():
-        raise usage(f"{text!r} is no uid of an action", remedy="shardwright action list shows them")
+        raise usage(f"{text!r} is not the uid of an action", remedy="shardwright action list shows them")
     if len(text) >= 32:
         return text
     if len(text) < _PREFIX_LENGTH_MIN:
@@ -174,7 +174,7 @@ def _uid(session: Session, text: str) -> str:
         {uid for action in _all(session.api.get("/v1/actions")) if (uid := str(action.get("action_uid"))).startswith(text)}
     )
     if len(found) > 1:
-        raise usage(f"{text!r} begins {len(found)} uids: {', '.join(found)}")
+        raise usage(f"{text!r} matches {len(found)} uids: {', '.join(found)}")
     return found[0] if found else text
 
 
@@ -206,13 +206,13 @@ def _described(action: dict[str, Any]) -> str:
         rows = [[step.get("name"), step.get("started"), _lasted(step), step.get("description") or "-"] for step in steps]
         parts.append(table(("STEP", "STARTED", "TOOK", "WHAT"), rows))
     if moves:
-        # One answer has no rate: what is shown is how long each move took.
+        # A single answer has no rate: show the duration of each move.
         rows = [[*move_row(move, Rates())[:-1], _lasted(move)] for move in moves]
         parts.append(table((*MOVE_COLUMNS[:-1], "TOOK"), rows))
     if proofs := [evidence_text(evidence) for move in moves if (evidence := move.get("evidence"))]:
         parts.append("\n".join(["EVIDENCE:", *proofs]))
     if waits := [f"  {move.get('what')}: {reason_text(reason)}" for move in moves for reason in reasons_of(move)]:
-        parts.append("\n".join(["MOVES WAIT OR FAILED BECAUSE:", *waits]))
+        parts.append("\n".join(["MOVES WAITING OR FAILED:", *waits]))
     if has_ended(action):
         parts.append(ending(action))
     elif blocked := [f"  {reason_text(reason)}" for reason in reasons_of(action)]:
@@ -226,7 +226,7 @@ def _lasted(thing: Mapping[str, Any]) -> str:
         return "-"
     if ended is None:
         return "under way"
-    # The wire's times are whole seconds.
+    # The wire's times have a resolution of whole seconds.
     took = ended - started
     return "<1s" if took < timedelta(seconds=1) else format_duration(took).replace(".0s", "s")
 

@@ -1,6 +1,6 @@
-"""A small client of the REST API: basic auth, verified TLS, and another node's address when one does not answer.
+"""A small client of the REST API: basic auth, verified TLS, and failover to another node's address.
 
-Every command goes through it. It repeats only what was certainly not received, or what changes nothing.
+Every command uses it. It repeats only requests that were certainly not received, or that change nothing.
 """
 
 import ssl
@@ -15,15 +15,15 @@ from shardwright.cli.access import Access
 from shardwright.cli.failure import Exit, Failure
 
 CONNECT_TIMEOUT_S = 3.0
-"""A live node on any sane network accepts within this; a frozen daemon does not answer the TLS handshake either."""
+"""A live node on a working network accepts within this time; a frozen daemon does not answer the TLS handshake either."""
 READ_TIMEOUT_S = 10.0
-"""Reading waits for no commit. A daemon that takes longer is frozen, and the next node is asked."""
+"""A read waits for no commit. If a daemon takes longer, it is frozen, and the client asks the next node."""
 ANSWER_TIMEOUT_S = 30.0
 """The slowest changes commit to a store that may be busy for 5 s."""
 
 
 class ApiClient:
-    """Asks one node after the other, beginning with the last that answered."""
+    """Asks one node after another, starting with the last one that answered."""
 
     def __init__(
         self, access: Access, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, read_timeout_s: float = READ_TIMEOUT_S
@@ -35,7 +35,7 @@ class ApiClient:
             auth=httpx.BasicAuth(access.username, access.password),
             verify=_trust(access.certificate),
             headers={"accept": "application/json"},
-            trust_env=False,  # a proxy of the environment has no business between an operator and a cluster
+            trust_env=False,  # a proxy from the environment must not stand between an operator and a cluster
         )
 
     def __enter__(self) -> Self:
@@ -45,7 +45,7 @@ class ApiClient:
         self._http.close()
 
     def get(self, path: str, *, query: Mapping[str, str | int] | None = None) -> Any:
-        """Decoded JSON of the answer. Raises Failure, as all of these do."""
+        """The answer's decoded JSON. Raises Failure, like all of these methods."""
         return self._call("GET", path, query=query)
 
     def post(
@@ -77,15 +77,15 @@ class ApiClient:
                 why.append(f"{url}: {_reason(error)}")
                 continue
             except httpx.TransportError as error:
-                # It may have arrived. Only what changes nothing is asked again.
+                # The request may have arrived. Only a request that changes nothing is repeated.
                 why.append(f"{url}: {_reason(error)}")
                 if method == "GET":
                     continue
                 raise Failure(
                     Exit.UNREACHABLE,
                     "outcome_unknown",
-                    f"{url} was sent {method} {path}, but gave no answer: it may or may not have happened",
-                    remedy="look before you repeat it: shardwright status, shardwright action list",
+                    f"{url} did not answer {method} {path}: the change may or may not have happened",
+                    remedy="check before you repeat it: shardwright status, shardwright action list",
                 ) from error
             if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and method == "GET":
                 last_refusal = _refusal(answer, url)
@@ -99,7 +99,7 @@ class ApiClient:
             Exit.UNREACHABLE,
             "unreachable",
             "no node of the cluster answers:\n  " + "\n  ".join(why),
-            remedy="is it running? shardwright up --detach; another address: --url URL or --dir DIR",
+            remedy="start the cluster: shardwright up --detach; or give another address: --url URL or --dir DIR",
         )
 
     def _prefer(self, url: str) -> None:
@@ -114,8 +114,9 @@ def _trust(certificate: Path | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=str(certificate))
     except (ssl.SSLError, OSError) as error:
-        raise Failure(Exit.USAGE, "bad_certificate", f"{certificate} cannot be used: {error}") from error
-    # Only this one certificate (or what it signed) is trusted, so the name in it adds nothing; addresses of nodes that were
+        raise Failure(Exit.USAGE, "bad_certificate", f"{certificate} is unusable: {error}") from error
+    # Only this certificate (and those that it signed) is trusted, so its name adds nothing; it does not contain the
+    # addresses of nodes added later.
     # added later are not in it.
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -127,7 +128,7 @@ def _decoded(answer: httpx.Response, url: str) -> Any:
         try:
             return answer.json() if answer.content else {}
         except ValueError as error:
-            raise Failure(Exit.UNREACHABLE, "bad_answer", f"{url} does not speak the API: its answer is not JSON") from error
+            raise Failure(Exit.UNREACHABLE, "bad_answer", f"{url} is not the API: its answer is not JSON") from error
     raise _refusal(answer, url)
 
 
@@ -158,7 +159,7 @@ def _usual_remedy(status: int) -> str:
         case 401:
             return "check --user and --password-file"
         case 403:
-            return "this user's role does not allow it; ask as an admin"
+            return "the user's role does not allow this; use an admin account"
         case _:
             return ""
 
@@ -166,11 +167,11 @@ def _usual_remedy(status: int) -> str:
 def _reason(error: httpx.TransportError) -> str:
     text = str(error) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return "its certificate is not trusted; give the right one: --certificate FILE (the cluster's is DIR/tls/cert.pem)"
+        return "its certificate is not trusted; give the cluster's certificate: --certificate FILE (DIR/tls/cert.pem)"
     match error:
         case httpx.ConnectTimeout():
-            return "no connection in time"
+            return "connection timed out"
         case httpx.TimeoutException():
-            return "no answer in time"
+            return "answer timed out"
         case _:
             return text

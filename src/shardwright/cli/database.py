@@ -16,30 +16,32 @@ from shardwright.units import format_bytes, parse_bytes
 
 DatabaseArgument = Annotated[str, typer.Argument(metavar="DATABASE", help="Name or number, such as orders, 1 or db:1.")]
 Memory = Annotated[
-    str, typer.Option("--memory", metavar="SIZE", help="Limit for all copies together, such as 4gb; 0 is none.")
+    str, typer.Option("--memory", metavar="SIZE", help="Limit for all copies together, such as 4gb; 0: no limit.")
 ]
-Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Endpoint port; without it one is chosen.")]
+Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Endpoint port; default: a free port.")]
 Replication = Annotated[bool | None, typer.Option("--replication/--no-replication", help="Keep a replica on another node.")]
 PersistenceOption = Annotated[
-    str | None, typer.Option("--persistence", metavar="disabled|aof|snapshot", help="What is kept on disk.")
+    str | None, typer.Option("--persistence", metavar="disabled|aof|snapshot", help="Persistence on disk.")
 ]
 AofPolicyOption = Annotated[
-    str | None, typer.Option("--aof-policy", metavar="every-sec|always", help="When the append-only file reaches the disk.")
+    str | None, typer.Option("--aof-policy", metavar="every-sec|always", help="When the append-only file is synced to disk.")
 ]
 SnapshotRules = Annotated[
     list[str] | None,
     typer.Option(
-        "--snapshot-policy", metavar="SECS:WRITES", help="Save after SECS if there were WRITES changes; may be repeated."
+        "--snapshot-policy", metavar="SECS:WRITES", help="Save after SECS if there were WRITES changes; repeatable."
     ),
 ]
-Eviction = Annotated[str | None, typer.Option("--eviction", metavar="POLICY", help="Such as noeviction or allkeys-lru.")]
+Eviction = Annotated[
+    str | None, typer.Option("--eviction", metavar="POLICY", help="Eviction policy, such as noeviction or allkeys-lru.")
+]
 PasswordOf = Annotated[
     Path | None,
     typer.Option(
-        "--database-password-file", help="File whose first line is the password applications must give; empty for none."
+        "--database-password-file", help="File whose first line is the password for applications; empty line: no password."
     ),
 ]
-RackAware = Annotated[bool | None, typer.Option("--rack-aware/--no-rack-aware", help="Copies in different racks.")]
+RackAware = Annotated[bool | None, typer.Option("--rack-aware/--no-rack-aware", help="Place copies in different racks.")]
 Strict = Annotated[
     bool | None,
     typer.Option("--strict/--no-strict", help="Answer a write only once the replica has it; needs --replication."),
@@ -47,30 +49,34 @@ Strict = Annotated[
 Notifications = Annotated[
     str | None,
     typer.Option(
-        "--notify-keyspace-events", metavar="LETTERS", help="Events that the servers publish, such as KEA; '' for none."
+        "--notify-keyspace-events",
+        metavar="LETTERS",
+        help="Keyspace events that the servers publish, such as KEA; '': none.",
     ),
 ]
 
 FromCopy = Annotated[
     str | None,
-    typer.Option("--from-copy", metavar="SHARD", help="The copy to go on with, such as 2 or redis:2. db show lists them."),
+    typer.Option(
+        "--from-copy", metavar="SHARD", help="The copy to continue with, such as 2 or redis:2. db show lists them."
+    ),
 ]
 CutTail = Annotated[
     bool,
     typer.Option(
         "--cut-damaged-tail",
-        help="Cut what cannot be read off the end of its append-only file first; the file as it was is kept beside it.",
+        help="First cut the unreadable end of its append-only file; the original file is kept next to it.",
     ),
 ]
 StartDryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Change nothing: show what it waits for and what the copies hold.")
+    bool, typer.Option("--dry-run", help="Change nothing: show the reasons for waiting and the state of the copies.")
 ]
 
 _AOF_POLICIES = {"every-sec": "appendfsync-every-sec", "always": "appendfsync-always"}
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``db`` and what is below it."""
+    """Add the command group ``db``."""
     group = typer.Typer(no_args_is_help=True, help="Create, list, show, update, start and delete databases.")
     app.add_typer(group, name="db")
     command(
@@ -108,9 +114,9 @@ def _create(
     notify_keyspace_events: Notifications = None,
     shards: Annotated[int | None, typer.Option("--shards", min=1, help="Number of slot groups.")] = None,
     proxy_policy: Annotated[
-        str | None, typer.Option("--proxy-policy", metavar="POLICY", help="Where the endpoint is served.")
+        str | None, typer.Option("--proxy-policy", metavar="POLICY", help="Placement of the endpoint.")
     ] = None,
-    server: Annotated[str | None, typer.Option("--server", metavar="valkey|redis", help="Which program serves it.")] = None,
+    server: Annotated[str | None, typer.Option("--server", metavar="valkey|redis", help="Server program.")] = None,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
@@ -221,37 +227,37 @@ def _start(
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
-    """Let a database that waits for a lost copy go on with another one. What only the lost one holds is given up."""
+    """Let a waiting database continue with another copy. Data that only the lost copy holds is discarded."""
     found = find(session, database)
     uid, name = found["uid"], found.get("name")
     if dry_run:
-        session.show(found.get("waiting") or [], lambda: waiting_text(found) or f"db:{uid} {name} waits for nothing")
+        session.show(found.get("waiting") or [], lambda: waiting_text(found) or f"db:{uid} {name} is not waiting")
         return
     if from_copy is None:
         raise usage("--from-copy is missing", remedy=f"shardwright db start {name} --dry-run shows the copies")
     shard = _shard_uid(from_copy)
     if not is_confirmed:
         session.say(f"{waiting_text(found)}\n\n{price_text(found, shard, cuts=cut_damaged_tail)}")
-    confirm(f"Go on with redis:{shard} as db:{uid} {name}?", is_confirmed=is_confirmed)
+    confirm(f"Continue db:{uid} {name} with redis:{shard}?", is_confirmed=is_confirmed)
     body: dict[str, object] = {"from_copy": shard}
     if cut_damaged_tail:
         body["cut_damaged_tail"] = True
     answer = session.api.post(f"/v1/bdbs/{uid}/actions/start", body)
     if is_waited_for:
         answer = wait_until(session, f"the start of db:{uid}", lambda: _serving(session, uid, shard), timeout=timeout)
-    verb = "serves" if is_waited_for else "is about to serve"
-    session.show(answer, lambda: f"db:{uid} {name}: {verb} what redis:{shard} holds")
+    verb = "serves" if is_waited_for else "will serve"
+    session.show(answer, lambda: f"db:{uid} {name}: {verb} the data of redis:{shard}")
 
 
 def _shard_uid(text: str) -> int:
     digits = text.removeprefix("redis:")
     if not (digits.isascii() and digits.isdigit() and len(digits) < 16):
-        raise usage(f"{text!r} is no shard", remedy="shardwright db show DATABASE lists them")
+        raise usage(f"{text!r} is not a shard", remedy="shardwright db show DATABASE lists them")
     return int(digits)
 
 
 def _serving(session: Session, uid: int, shard: int) -> dict[str, Any] | None:
-    """The database, once it serves. Raises Failure when what was asked for could not be done."""
+    """The database, once it serves. Raises Failure if the start failed."""
     try:
         session.api.get(f"/v1/bdbs/{uid}/availability")
     except Failure as failure:
@@ -267,7 +273,7 @@ def _serving(session: Session, uid: int, shard: int) -> dict[str, Any] | None:
 
 
 def find(session: Session, text: str) -> dict[str, Any]:
-    """The database with this number or name. A number wins over a name of digits. Raises Failure."""
+    """The database with this number or name. A number takes precedence over a name of digits. Raises Failure."""
     databases = session.api.get("/v1/bdbs")
     number = text.removeprefix("db:")
     by_uid = [database for database in databases if str(database["uid"]) == number]
@@ -276,7 +282,7 @@ def find(session: Session, text: str) -> dict[str, Any]:
         if found:
             return dict(found[0])
     raise Failure(
-        Exit.FAILED, "db_not_found", f"there is no database {text!r}", remedy="shardwright db list shows those there are"
+        Exit.FAILED, "db_not_found", f"there is no database {text!r}", remedy="shardwright db list shows all databases"
     )
 
 
@@ -312,7 +318,7 @@ def snapshot_rule(text: str) -> dict[str, int]:
     """``3600:1`` on the wire. Raises ValueError with a sentence for people."""
     seconds, _, writes = text.partition(":")
     if not (seconds.isascii() and seconds.isdigit() and writes.isascii() and writes.isdigit()):
-        raise ValueError(f"{text!r} is no snapshot rule: write SECONDS:WRITES, for instance 3600:1")
+        raise ValueError(f"{text!r} is not a snapshot rule: write SECONDS:WRITES, for instance 3600:1")
     return {"secs": int(seconds), "writes": int(writes)}
 
 
@@ -344,7 +350,7 @@ def _wait_active(session: Session, uid: int, timeout: str | None) -> dict[str, A
                 said.add(line)
                 print(f"waits: {line}", file=sys.stderr)
         if database is None:
-            raise Failure(Exit.FAILED, "db_not_found", f"db:{uid} is gone: somebody deleted it")
+            raise Failure(Exit.FAILED, "db_not_found", f"db:{uid} no longer exists: it has been deleted")
         if database.get("status") == "creation-failed":
             why = str(database.get("failure_reason") or "its creation failed")
             raise Failure(
@@ -356,7 +362,7 @@ def _wait_active(session: Session, uid: int, timeout: str | None) -> dict[str, A
 
 
 def _addresses(database: dict[str, Any]) -> str:
-    return ", ".join(address_of(endpoint) for endpoint in database.get("endpoints") or []) or "an address still to be chosen"
+    return ", ".join(address_of(endpoint) for endpoint in database.get("endpoints") or []) or "an address yet to be chosen"
 
 
 def _described(database: dict[str, Any]) -> str:
@@ -376,7 +382,7 @@ def _described(database: dict[str, Any]) -> str:
             ("persistence", f"{database.get('data_persistence')} {policy or ''}".strip()),
             ("eviction", database.get("eviction_policy")),
             ("notifications", database.get("notify_keyspace_events") or "none"),
-            ("password", "required" if database.get("authentication_redis_pass") else "none, or not yours to see"),
+            ("password", "required" if database.get("authentication_redis_pass") else "none, or hidden from this user"),
             ("rack aware", bool(database.get("rack_aware"))),
             ("strict", bool(database.get("strict"))),
             ("created", database.get("created_time")),

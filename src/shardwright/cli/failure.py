@@ -1,4 +1,4 @@
-"""How a command fails: an exit code that scripts can rely on, and two or three lines that people can act on."""
+"""Failures of commands: a stable exit code for scripts, and two or three lines of text for people."""
 
 from enum import IntEnum
 
@@ -11,14 +11,14 @@ class Exit(IntEnum):
     """The API refused, or the action ended failed or cancelled."""
     USAGE = 2
     UNREACHABLE = 3
-    """No node of the cluster gave an answer that can be used."""
+    """No node of the cluster gave a usable answer."""
     TIMEOUT = 4
-    """What was waited for goes on, but ``--timeout`` is over."""
+    """``--timeout`` has passed; the operation continues."""
     INTERRUPTED = 130
 
 
 class Failure(Exception):
-    """Ends a command. ``code`` is a stable machine word, ``remedy`` the smallest thing that would help, or empty."""
+    """Ends a command. ``code`` is a stable machine word, ``remedy`` the smallest remedy, or empty."""
 
     def __init__(self, exit_code: Exit, code: str, text: str, *, remedy: str = "", status: int = 0) -> None:
         super().__init__(text)
@@ -27,10 +27,10 @@ class Failure(Exception):
         self.text = text
         self.remedy = remedy
         self.status = status
-        """HTTP status of the refusal; 0 when no answer was involved."""
+        """HTTP status of the refusal; 0 without an answer."""
 
     def as_json(self) -> dict[str, object]:
-        """The one error shape, as the API writes it."""
+        """The common error format of the API."""
         shape: dict[str, object] = {"error_code": self.code, "description": self.text}
         return shape | ({"remedy": self.remedy} if self.remedy else {})
 
@@ -40,5 +40,5 @@ class Failure(Exception):
 
 
 def usage(text: str, *, remedy: str = "") -> Failure:
-    """The command was not given what it needs."""
+    """Wrong usage: a value is missing or invalid."""
     return Failure(Exit.USAGE, "usage", text, remedy=remedy)

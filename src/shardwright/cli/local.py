@@ -1,6 +1,6 @@
-"""``up``, ``down`` and the processes they start: the part of the command line that runs a local cluster.
+"""``up``, ``down`` and the processes that they start: the commands that run a local cluster.
 
-Everything else talks to the API; this talks to ``shardwright.local``. Owns what is said and asked, nothing of what is done.
+All other commands use the API; these use ``shardwright.local``. Owns the dialog with the user, not the operations.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from shardwright.units import parse_bytes
 
 Directory = Annotated[
     Path | None,
-    typer.Option("--dir", envvar="SHARDWRIGHT_DIR", help="Directory of the cluster [default: below your data directory]."),
+    typer.Option("--dir", envvar="SHARDWRIGHT_DIR", help="Directory of the cluster [default: in your data directory]."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of text.")]
 
@@ -53,26 +53,28 @@ def register(app: typer.Typer) -> None:
 def up(
     *,
     directory: Directory = None,
-    nodes: Annotated[int, typer.Option(help="How many nodes; counts when the cluster is created.")] = 3,
+    nodes: Annotated[int, typer.Option(help="Number of nodes of a new cluster.")] = 3,
     node_memory: Annotated[
-        str, typer.Option(metavar="SIZE", help="Memory that shards of one node may be provisioned with in sum.")
+        str, typer.Option(metavar="SIZE", help="Limit of the memory provisioned to the shards of one node.")
     ] = "4gb",
     rack: Annotated[str | None, typer.Option(metavar="A,B,…", help="Rack of each node [default: none].")] = None,
-    api_port: Annotated[int, typer.Option(help="Port of the API at every node's address.")] = 9443,
+    api_port: Annotated[int, typer.Option(help="API port at every node's address.")] = 9443,
     endpoint_address: Annotated[str, typer.Option(help="Address at which databases listen.")] = "127.0.0.1",
     address_base: Annotated[str, typer.Option(help="The first node's address; the others follow it.")] = "127.0.0.1",
     server: Annotated[str, typer.Option(metavar="auto|valkey|redis|PATH", help="Server program of new databases.")] = "auto",
     detach: Annotated[
-        bool, typer.Option("--detach", help="Return when the cluster serves; it goes on in the background.")
+        bool, typer.Option("--detach", help="Return when the cluster is ready; it continues in the background.")
     ] = False,
-    admin_email: Annotated[str, typer.Option(help="The first user, an administrator.")] = "admin@shardwright.local",
+    admin_email: Annotated[
+        str, typer.Option(help="E-mail address of the first user, an administrator.")
+    ] = "admin@shardwright.local",
     as_json: AsJson = False,
     daemon_module: Annotated[str, typer.Option(hidden=True)] = DAEMON_MODULE,
 ) -> None:
-    """Start a cluster on this machine, and create it the first time.
+    """Start a cluster on this machine; create it first if it does not exist.
 
-    Options other than --dir and --detach count at creation only; a cluster that exists starts as it is recorded. The
-    administrator's password comes from SHARDWRIGHT_ADMIN_PASSWORD or is generated, and is kept in DIR/admin.json.
+    Options other than --dir and --detach only apply to a new cluster; an existing one starts with its recorded settings.
+    The administrator's password comes from SHARDWRIGHT_ADMIN_PASSWORD or is generated, and is kept in DIR/admin.json.
     """
     say = _sayer(as_json)
     with _failures(as_json):
@@ -89,13 +91,13 @@ def up(
         )
         started, lock = prepare(options, os.environ)
         if lock is None:
-            say(f"The cluster in {started.layout.directory} runs already.")
+            say(f"The cluster in {started.layout.directory} is already running.")
             _show_up(started, as_json)
             return
         place = started.layout.directory
         say(f"Created a cluster in {place}." if started.is_new else f"Starting the cluster in {place}.")
         if started.password:
-            # Before the wait: whoever interrupts it must have seen it.
+            # Before the wait: a user who interrupts the wait must have seen the password.
             say(f"Administrator: {started.username}, password: {started.password}\n  (kept in {started.layout.admin})")
 
         def ready() -> None:
@@ -106,30 +108,30 @@ def up(
             try:
                 leave_behind(started, lock, say=say, module=daemon_module)
             except KeyboardInterrupt:
-                say("It goes on starting in the background; `shardwright down` stops it.")
+                say("The cluster continues to start in the background; `shardwright down` stops it.")
                 raise typer.Exit(Exit.INTERRUPTED) from None
             ready()
             return
         outcome = run_here(started, lock, say=say, on_ready=ready, module=daemon_module)
-        say("Everything is stopped." if outcome is Outcome.STOPPED else "Another command took the cluster over.")
+        say("Everything is stopped." if outcome is Outcome.STOPPED else "Another command has taken over the cluster.")
 
 
 def down(
     *,
     directory: Directory = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about databases that keep nothing on disk.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about databases without persistence.")] = False,
     purge: Annotated[bool, typer.Option("--purge", help="Also delete the cluster and all its data; implies --yes.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Stop the cluster on this machine after a clean save.
 
-    Databases without persistence lose their data with it: they are named, and you are asked.
+    Databases without persistence lose their data: the command names them and asks for confirmation.
     """
     say = _sayer(as_json)
 
     def ask(databases: Sequence[Database]) -> None:
         names = ", ".join(d.name for d in databases)
-        text = f"{names} {'keeps' if len(databases) == 1 else 'keep'} nothing on disk: that data will be gone."
+        text = f"{names} {'keeps' if len(databases) == 1 else 'keep'} nothing on disk: this data will be lost."
         if yes or purge:
             say(text)
         confirm(f"{text} Stop anyway?", is_confirmed=yes or purge)
@@ -158,12 +160,12 @@ def daemon(
 
 
 def supervise(*, directory: Annotated[Path, typer.Option("--dir")]) -> None:
-    """The supervisor of a cluster that exists. `up` starts it."""
+    """The supervisor of an existing cluster. `up` starts it."""
     sys.argv = ["shardwright supervise", "--dir", str(directory)]
     raise typer.Exit(supervisor_process.main())
 
 
-# -- saying --------------------------------------------------------------------------------------------------------------
+# -- messages ------------------------------------------------------------------------------------------------------------
 
 
 def _directory(given: Path | None) -> Path:
@@ -171,7 +173,7 @@ def _directory(given: Path | None) -> Path:
 
 
 def _sayer(as_json: bool) -> Callable[[str], None]:
-    """Progress for people: on standard output, or on standard error when that is for JSON."""
+    """Progress messages: to standard output, or to standard error if standard output is reserved for JSON."""
     return lambda text: print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
 
 
@@ -194,9 +196,9 @@ def _say_stopped(stopped: Stopped, say: Callable[[str], None], *, is_purge: bool
     elif is_purge:
         say(f"The cluster in {place} is stopped and deleted.")
         if stopped.left:
-            say("Left, because it is not ours: " + ", ".join(str(path) for path in stopped.left))
+            say("Not deleted, because Shardwright did not create it: " + ", ".join(str(path) for path in stopped.left))
     else:
-        say(f"The cluster in {place} is stopped." if stopped.was_running else f"The cluster in {place} did not run.")
+        say(f"The cluster in {place} is stopped." if stopped.was_running else f"The cluster in {place} was not running.")
 
 
 def _show_up(started: Started, as_json: bool) -> None:
@@ -220,7 +222,7 @@ def _show_up(started: Started, as_json: bool) -> None:
 
 @contextmanager
 def _failures(as_json: bool) -> Iterator[None]:
-    """A user's mistake, and what went wrong around us, end in two lines and an exit code, never in a traceback."""
+    """Report errors of the user and of the environment in two lines with an exit code, never as a traceback."""
     try:
         yield
     except Failure as failure:

@@ -1,5 +1,5 @@
-"""The ``shardwright`` command: puts the command groups together. Everything but ``up``, ``down`` and the processes they
-start talks to the public API only."""
+"""The ``shardwright`` command: combines the command groups. All but ``up``, ``down`` and the processes that they start use
+the public API only."""
 
 from typing import Annotated
 
@@ -10,14 +10,14 @@ from shardwright.cli import action, database, local, node, status
 
 _HELP = """An open, self-hosted cluster manager for Redis and Valkey.
 
-A local cluster is found by --dir DIR (or SHARDWRIGHT_DIR); any other by --url, --user and --password-file, or the
-environment variables SHARDWRIGHT_URL, SHARDWRIGHT_USER and SHARDWRIGHT_PASSWORD_FILE.
+--dir DIR (or SHARDWRIGHT_DIR) selects a local cluster; --url, --user and --password-file, or the environment variables
+SHARDWRIGHT_URL, SHARDWRIGHT_USER and SHARDWRIGHT_PASSWORD_FILE, select any other cluster.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the API cannot be reached, 4 --timeout is over."""
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the API cannot be reached, 4 --timeout has passed."""
 
 
 def build() -> typer.Typer:
-    """The whole command line."""
+    """The complete command line."""
     app = typer.Typer(
         name="shardwright",
         help=_HELP,

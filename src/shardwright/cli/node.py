@@ -17,16 +17,16 @@ from shardwright.cli.waiting import wait_for_action, wait_until
 from shardwright.units import format_bytes, parse_bytes
 
 MovesMax = Annotated[
-    int | None, typer.Option("--max-moves", min=0, help="Moves at once; 0 is no limit; without it the cluster's policy.")
+    int | None, typer.Option("--max-moves", min=0, help="Parallel moves; 0: no limit; default: the cluster's policy.")
 ]
 YieldLeadership = Annotated[
-    bool, typer.Option("--yield-leadership", help="If this node's daemon leads, let another one lead.")
+    bool, typer.Option("--yield-leadership", help="If this node's daemon leads, hand leadership to another daemon.")
 ]
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Start nothing: show the plan, its cost and what is in the way.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Start nothing: show the plan, its cost and its obstacles.")]
 PlanId = Annotated[
     str | None,
-    typer.Option("--plan", metavar="ID", help="Do exactly the plan of a dry run, or refuse if it would be another one now."),
+    typer.Option("--plan", metavar="ID", help="Execute exactly the plan of a dry run; refuse if the plan has changed."),
 ]
 ACTIONS = {"remove": "remove", "maintenance-on": "maintenance_on", "maintenance-off": "maintenance_off"} | {
     "step-down": "enslave_node"
@@ -34,7 +34,7 @@ ACTIONS = {"remove": "remove", "maintenance-on": "maintenance_on", "maintenance-
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``node`` and what is below it."""
+    """Add the command group ``node``."""
     group = typer.Typer(no_args_is_help=True, help="List, show, add and remove nodes; maintenance, step-down, snapshots.")
     app.add_typer(group, name="node")
     command(group, "list")(_list)
@@ -97,10 +97,10 @@ def _show(session: Session, node: NodeArgument) -> None:
 def _add(
     session: Session,
     memory: Annotated[
-        str | None, typer.Option("--memory", metavar="SIZE", help="What its shards may use, such as 4gb.")
+        str | None, typer.Option("--memory", metavar="SIZE", help="Memory limit for its shards, such as 4gb.")
     ] = None,
     rack: Annotated[str | None, typer.Option("--rack", help="Its rack.")] = None,
-    address: Annotated[str | None, typer.Option("--address", help="Its address; without it the next free one.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="Its address; default: the next free one.")] = None,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
@@ -125,7 +125,7 @@ def _remove(
         bool | None,
         typer.Option(
             "--wait-for-persistence/--no-wait-for-persistence",
-            help="End only when the moved shards have new files on disk; without it the cluster's policy.",
+            help="End only when the moved shards have new files on disk; default: the cluster's policy.",
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -144,17 +144,17 @@ def _remove(
 
 
 def _reopen(session: Session, node: NodeArgument) -> None:
-    """Let a node take shards again that a failed or cancelled removal left closed."""
+    """Reopen a node that a failed or cancelled removal left closed for new shards."""
     uid = node_uid(node)
     answer = session.api.put(f"/v1/nodes/{uid}", {"accept_servers": True})
-    session.show(answer, lambda: f"node:{uid} takes new shards and endpoints")
+    session.show(answer, lambda: f"node:{uid} accepts new shards and endpoints")
 
 
 def _maintenance_on(
     session: Session,
     node: NodeArgument,
     overwrite_snapshot: Annotated[
-        bool, typer.Option("--overwrite-snapshot", help="Take a new snapshot even if one of an earlier attempt exists.")
+        bool, typer.Option("--overwrite-snapshot", help="Take a new snapshot even if an earlier attempt left one.")
     ] = False,
     keep_replicas: Annotated[
         bool, typer.Option("--keep-replicas", help="Only primaries and endpoints leave the node.")
@@ -164,7 +164,7 @@ def _maintenance_on(
         typer.Option(
             "--evict-db",
             metavar="DATABASE",
-            help="These databases leave entirely, of the others primaries and endpoints only; may be repeated.",
+            help="Databases that leave entirely; of all others, only primaries and endpoints leave; repeatable.",
         ),
     ] = None,
     yield_leadership: YieldLeadership = False,
@@ -174,7 +174,7 @@ def _maintenance_on(
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
-    """Empty a node. Completed means: it may be switched off."""
+    """Empty a node. Once the action has completed, the node can be switched off."""
     body: dict[str, object] = {}
     if overwrite_snapshot:
         body["overwrite_snapshot"] = True
@@ -194,18 +194,18 @@ def _maintenance_off(
     session: Session,
     node: NodeArgument,
     snapshot: Annotated[
-        str | None, typer.Option("--snapshot", metavar="NAME", help="Restore this one instead of the latest.")
+        str | None, typer.Option("--snapshot", metavar="NAME", help="Restore this snapshot instead of the latest.")
     ] = None,
-    no_restore: Annotated[bool, typer.Option("--no-restore", help="Leave shards and endpoints where they are.")] = False,
+    no_restore: Annotated[bool, typer.Option("--no-restore", help="Leave shards and endpoints in place.")] = False,
     max_moves: MovesMax = None,
     dry_run: DryRun = False,
     plan: PlanId = None,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
-    """Bring a node back, with the shards, roles and endpoints it had."""
+    """Bring a node back, with the shards, roles and endpoints that it had."""
     if snapshot is not None and no_restore:
-        raise usage("--snapshot and --no-restore exclude each other")
+        raise usage("--snapshot and --no-restore are mutually exclusive")
     body: dict[str, object] = {}
     if snapshot is not None:
         body["snapshot_name"] = snapshot
@@ -225,16 +225,16 @@ def _step_down(
     shards_only: Annotated[bool, typer.Option("--shards-only", help="Primaries hand over, endpoints stay.")] = False,
     retry_timeout: Annotated[
         int | None,
-        typer.Option("--retry-timeout", min=0, metavar="SECONDS", help="How long failed handoffs are tried again."),
+        typer.Option("--retry-timeout", min=0, metavar="SECONDS", help="How long failed handoffs are retried."),
     ] = None,
     dry_run: DryRun = False,
     plan: PlanId = None,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
-    """Every primary of a node hands over to its replica; no shard leaves the node (enslave_node on the wire)."""
+    """Hand over all primaries of a node to their replicas; all shards stay in place (enslave_node on the wire)."""
     if endpoints_only and shards_only:
-        raise usage("--endpoints-only and --shards-only exclude each other")
+        raise usage("--endpoints-only and --shards-only are mutually exclusive")
     body: dict[str, object] = {
         key: True
         for key, is_wanted in (
@@ -253,13 +253,15 @@ def _step_down(
 def _snapshots(
     session: Session,
     node: NodeArgument,
-    create: Annotated[str | None, typer.Option("--create", metavar="NAME", help="Take one of this name.")] = None,
-    delete: Annotated[str | None, typer.Option("--delete", metavar="NAME", help="Delete the one of this name.")] = None,
+    create: Annotated[str | None, typer.Option("--create", metavar="NAME", help="Take a snapshot with this name.")] = None,
+    delete: Annotated[
+        str | None, typer.Option("--delete", metavar="NAME", help="Delete the snapshot with this name.")
+    ] = None,
 ) -> None:
-    """List a node's snapshots of placement and roles (they hold no data); or take or delete one."""
+    """List, take or delete a node's snapshots of placement and roles (they contain no data)."""
     path = f"/v1/nodes/{node_uid(node)}/snapshots"
     if create is not None and delete is not None:
-        raise usage("--create and --delete exclude each other")
+        raise usage("--create and --delete are mutually exclusive")
     if create is not None:
         answer = session.api.post(f"{path}/{_path_word(create)}")
         session.show(answer, lambda: f"took snapshot {create}")
@@ -277,13 +279,13 @@ def _snapshots(
 
 def _path_word(name: str) -> str:
     if not name or any(not (letter.isalnum() or letter in "-_.:") for letter in name) or not name.isascii():
-        raise usage(f"{name!r} is no name of a snapshot: letters, digits and -_.: only")
+        raise usage(f"{name!r} is not a valid snapshot name: use only letters, digits and -_.:")
     return name
 
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """How an action is asked for."""
+    """The options of an action request."""
 
     dry_run: bool
     plan: str | None
@@ -295,7 +297,7 @@ def _start(session: Session, uid: int, action: str, body: dict[str, object], how
     path = f"/v1/nodes/{uid}/actions/{action}"
     if how.dry_run:
         if how.plan is not None or how.is_waited_for:
-            raise usage("--dry-run starts nothing: --plan and --wait do not go with it")
+            raise usage("--dry-run starts nothing and excludes --plan and --wait")
         found = session.api.post(path, body, query={"dry_run": "true"})
         session.show(found, lambda: plan_text(found, start_with=_same_command()))
         return
@@ -309,7 +311,7 @@ def _start(session: Session, uid: int, action: str, body: dict[str, object], how
 
 
 def _same_command() -> str:
-    """The command line as it was given, without the wish to start nothing. It names no secrets: there is no such option."""
+    """The given command line without ``--dry-run``. It contains no secrets: no option takes one."""
     words = [word for word in sys.argv[1:] if word != "--dry-run"]
     return shlex.join(["shardwright", *words])
 
@@ -321,10 +323,10 @@ def _explain(
         str, typer.Option("--action", metavar="ACTION", help=f"One of {', '.join(ACTIONS)}.")
     ] = "maintenance-on",
 ) -> None:
-    """Can it be done, what would happen, what blocks it, and the smallest remedy. Starts nothing."""
+    """Explain an action without starting it: feasibility, effects, obstacles, smallest remedy."""
     word = ACTIONS.get(action.replace("_", "-"), action)
     if word not in ACTIONS.values():
-        raise usage(f"{action!r} is no action", remedy=f"actions are: {', '.join(ACTIONS)}")
+        raise usage(f"{action!r} is not an action", remedy=f"actions are: {', '.join(ACTIONS)}")
     found = session.api.get(f"/v1/nodes/{node_uid(node)}/explain", query={"action": word})
     session.show(found, lambda: explanation_text(found))
 
@@ -341,7 +343,7 @@ def _described(node: dict[str, Any], status: dict[str, Any]) -> str:
             ("external addresses", ", ".join(node.get("external_addr") or []) or "none"),
             ("rack", node.get("rack_id") or "none"),
             ("quorum only", bool(node.get("quorum_only"))),
-            ("takes new shards", "yes" if node.get("accept_servers") else "no"),
+            ("accepts new shards", "yes" if node.get("accept_servers") else "no"),
             ("shards", f"{node.get('shard_count')} (at most {node.get('max_redis_servers')})"),
             ("endpoints", f"{', '.join(status.get('endpoints') or []) or 'none'} (at most {node.get('max_listeners')})"),
             ("provisional memory", " free of ".join(format_bytes(size) for size in memory if isinstance(size, int))),

@@ -1,7 +1,6 @@
-"""The four tables that operators know: nodes, databases, endpoints, shards. Pure: answers of the API in, text out.
+"""The four tables that operators know: nodes, databases, endpoints, shards. Pure: API answers in, text out.
 
-The wire's words end here: ``master`` and ``slave`` of a shard are shown as primary and replica, of a node as leader and
-member.
+The wire's words end here: ``master`` and ``slave`` become primary and replica for a shard, leader and member for a node.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ NODE_ROLES = {"master": "leader", "slave": "member"}
 
 
 def nodes_table(nodes: Sequence[Json], statuses: Mapping[str, Json], *, title: str = "") -> str:
-    """NODES. The columns EXTERNAL_ADDRESS and RACK appear when a node has one."""
+    """The table NODES. The columns EXTERNAL_ADDRESS and RACK appear if a node has a value."""
     optional = [
         (name, key)
         for name, key in (("EXTERNAL_ADDRESS", "external_addr"), ("RACK", "rack_id"))
@@ -47,7 +46,7 @@ def nodes_table(nodes: Sequence[Json], statuses: Mapping[str, Json], *, title: s
 
 
 def node_status(node: Json) -> str:
-    """One or two words on how the node is."""
+    """The state of a node in one or two words."""
     words = {"down": "DOWN", "decommissioning": "being removed", "provisioning": "starting"}
     found = [words[status]] if (status := str(node.get("status"))) in words else []
     if node.get("in_maintenance"):
@@ -58,7 +57,7 @@ def node_status(node: Json) -> str:
 
 
 def databases_table(databases: Sequence[Json], *, title: str = "") -> str:
-    """DATABASES."""
+    """The table DATABASES."""
     rows = [
         [
             f"db:{database['uid']}",
@@ -78,7 +77,7 @@ def databases_table(databases: Sequence[Json], *, title: str = "") -> str:
 
 
 def troubles_text(databases: Sequence[Json]) -> str:
-    """What keeps databases from serving as they should, a line each; empty: nothing."""
+    """The troubles of databases, one per line; empty: none."""
     lines = [
         f"db:{database['uid']} {database.get('name')}: {told(reason)}"
         for database in databases
@@ -94,7 +93,7 @@ def told(reason: Json) -> str:
 
 
 def endpoints_table(databases: Sequence[Json], *, title: str = "") -> str:
-    """ENDPOINTS. NODE is the node whose endpoint process serves it now."""
+    """The table ENDPOINTS. NODE is the node whose endpoint process currently serves the endpoint."""
     rows = [
         [
             f"db:{database['uid']}",
@@ -112,7 +111,7 @@ def endpoints_table(databases: Sequence[Json], *, title: str = "") -> str:
 
 
 def shards_table(shards: Sequence[Json], databases: Sequence[Json], *, title: str = "") -> str:
-    """SHARDS."""
+    """The table SHARDS."""
     names = {database["uid"]: database.get("name") for database in databases}
     rows = [
         [
@@ -131,7 +130,7 @@ def shards_table(shards: Sequence[Json], databases: Sequence[Json], *, title: st
 
 
 def shard_status(shard: Json) -> str:
-    """OK, or what the API says of it; a sync under way with its share."""
+    """OK, or the status in the API's answer; a running sync with its percentage."""
     sync = shard.get("sync") or {}
     if sync.get("status") == "in_progress":
         return f"SYNCING {sync.get('progress', 0):g}%"

@@ -1,4 +1,4 @@
-"""Plans and explanations as an operator reads them. Pure: answers of the API in, text out."""
+"""Plans and explanations as text for operators. Pure: API answers in, text out."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -14,25 +14,25 @@ _GROUPS_SHOWN = 20
 _SHARDS_SHOWN = 5
 _STATUS = {
     "possible": "can be done",
-    "partly": "would end failed, and leave behind what is in the way",
-    "blocked": "would not end before what is in the way is mended or has passed",
+    "partly": "would fail, and leave blocked shards and endpoints behind",
+    "blocked": "would wait until its obstacles are removed or pass",
     "completed": "nothing has to move",
     "failed": "would be refused",
 }
 _VERDICTS = {
     "yes": "yes",
     "nothing_to_do": "yes, there is nothing to do",
-    "later": "not just now",
-    "blocked": "not without help",
+    "later": "not now",
+    "blocked": "not without intervention",
     "partly": "only in part",
     "no": "no",
 }
 
 
 def plan_text(plan: Json, *, start_with: str = "") -> str:
-    """A dry run. ``start_with`` is the command that would carry it out; empty when there is none to give."""
+    """A dry run. ``start_with`` is the command that would execute it; empty if there is none."""
     moves: Sequence[Json] = plan.get("moves") or []
-    basis = "measured here" if plan.get("rates_are_measured") else "typical rates: nothing was measured here yet"
+    basis = "measured here" if plan.get("rates_are_measured") else "typical rates: no measurements yet"
     pairs: list[tuple[str, object]] = [
         ("plan", f"{plan.get('name')} node:{plan.get('node_uid')}"),
         ("result", _STATUS.get(str(plan.get("status")), str(plan.get("status")))),
@@ -49,11 +49,11 @@ def plan_text(plan: Json, *, start_with: str = "") -> str:
         parts.append(f"WOULD FAIL: {error} ({plan.get('error_code')})")
     parts += _plan_tables(plan, moves)
     if reasons := plan.get("reasons"):
-        parts.append("\n".join(["IN THE WAY:", *(f"  {reason_text(reason)}" for reason in reasons)]))
+        parts.append("\n".join(["OBSTACLES:", *(f"  {reason_text(reason)}" for reason in reasons)]))
     if warnings := plan.get("warnings"):
         parts.append("\n".join(["NOTE:", *(f"  {reason_text(warning)}" for warning in warnings)]))
     if start_with and moves and plan.get("status") in ("possible", "partly", "blocked"):
-        parts.append(f"Nothing was started. To do exactly this:\n  {start_with} --plan {plan.get('plan_id')}")
+        parts.append(f"Nothing was started. To execute exactly this plan:\n  {start_with} --plan {plan.get('plan_id')}")
     else:
         parts.append("Nothing was started.")
     return "\n\n".join(parts)
@@ -79,7 +79,7 @@ def _plan_tables(plan: Json, moves: Sequence[Json]) -> list[str]:
         columns = ("#", "WHAT", "DB", "FROM", "TO", "BYTES", "BEGINS", "TAKES", "PAUSE")
         parts.append(table(columns, rows, title="MOVES"))
     if groups := plan.get("groups"):
-        # The weakest first: they are what an operator looks for.
+        # The smallest numbers first: these are critical.
         weak = sorted(groups, key=lambda g: (g.get("if_node_off", 0), g.get("during", 0)))
         rows = [
             [
@@ -114,7 +114,7 @@ def _plan_tables(plan: Json, moves: Sequence[Json]) -> list[str]:
 
 
 def explanation_text(found: Json) -> str:
-    """An explanation: the verdict, what would happen, what blocks it, the smallest remedy."""
+    """An explanation: the verdict, the effects, the obstacles, the smallest remedy."""
     verdict = str(found.get("verdict"))
     parts = [
         fields(
@@ -141,7 +141,7 @@ def explanation_text(found: Json) -> str:
 
 
 def duration(seconds: object) -> str:
-    """``12s`` or ``3m 05s``; tenths below ten seconds."""
+    """``12s`` or ``3m 05s``; with tenths below ten seconds."""
     if not isinstance(seconds, int | float):
         return "-"
     if seconds < 10:

@@ -1,4 +1,5 @@
-"""How an action goes, as text: per move what, from, to, bytes and rate. Pure: answers of the API and times in, lines out."""
+"""Progress of an action as text: for each move its object, source, target, bytes and rate. Pure: API answers and times in,
+lines out."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,20 +12,20 @@ from shardwright.units import format_bytes, format_duration, format_rate
 Json = Mapping[str, Any]
 
 ENDED = frozenset({"completed", "failed", "cancelled", "aborted"})
-"""Statuses after which nothing changes any more."""
+"""Final statuses."""
 MOVE_ENDED = frozenset({"done", "failed", "cancelled"})
 MOVE_COLUMNS = ("WHAT", "FROM", "TO", "STATE", "BYTES", "RATE")
 _RATE_WINDOW_S = 5.0
-"""Long enough to smooth a sync stream's bursts, short enough to show that it stalls."""
+"""Long enough to smooth a sync stream's bursts, short enough to show a stall."""
 
 
 def has_ended(action: Json) -> bool:
-    """Whether the action is over."""
+    """Whether the action has ended."""
     return action.get("status") in ENDED
 
 
 def progress_of(action: Json) -> float:
-    """0 to 100. ``/v1/actions`` writes it as a string, the node's own call as a number."""
+    """0 to 100. ``/v1/actions`` returns it as a string, the node's own path as a number."""
     try:
         return min(100.0, max(0.0, float(action.get("progress", 0))))
     except (TypeError, ValueError):
@@ -32,7 +33,7 @@ def progress_of(action: Json) -> float:
 
 
 def pace(action: Json) -> str:
-    """``moving, 42.5MB of 400MB, about 12s left``; what the API did not tell is left out, and all of it at the end."""
+    """``moving, 42.5MB of 400MB, about 12s left``; unknown parts are left out, and all of it after the end."""
     if has_ended(action):
         return ""
     parts = [str(action["condition"])] if action.get("condition") else []
@@ -50,7 +51,7 @@ def title(action: Json) -> str:
 
 
 def object_of(action: Json) -> str:
-    """What the action concerns: a node, or for a change of a database that."""
+    """The object of the action: a node, or the database of a change."""
     if node := action.get("node_uid"):
         return f"node:{node}"
     return str(action.get("object_name") or UNKNOWN)
@@ -58,12 +59,12 @@ def object_of(action: Json) -> str:
 
 @dataclass(slots=True)
 class Rates:
-    """Bytes per second of each move, from what successive polls said."""
+    """Bytes per second of each move, from successive polls."""
 
     _seen: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
 
     def note(self, action: Json, at: float) -> None:
-        """Remember one answer, received at the monotonic time ``at`` (seconds)."""
+        """Record one answer, received at the monotonic time ``at`` (seconds)."""
         for move in moves_of(action):
             samples = self._seen.setdefault(str(move.get("uid")), [])
             samples.append((at, _whole(move.get("bytes_done"))))
@@ -71,7 +72,7 @@ class Rates:
                 del samples[0]
 
     def of(self, move: Json) -> float | None:
-        """Bytes per second; None while unknown, and for a move that has ended."""
+        """Bytes per second; None if unknown, or if the move has ended."""
         samples = self._seen.get(str(move.get("uid")), [])
         if len(samples) < 2 or move.get("state") in MOVE_ENDED or samples[-1][0] <= samples[0][0]:
             return None
@@ -79,7 +80,7 @@ class Rates:
 
 
 def moves_of(action: Json) -> list[Json]:
-    """The moves of an action, in the order in which the API names them."""
+    """The moves of an action, in the API's order."""
     moves = action.get("moves")
     return [move for move in moves if isinstance(move, Mapping)] if isinstance(moves, list) else []
 
@@ -91,7 +92,7 @@ def reasons_of(thing: Json) -> list[Json]:
 
 
 def move_row(move: Json, rates: Rates) -> tuple[str, ...]:
-    """Cells below ``MOVE_COLUMNS``."""
+    """Cells for ``MOVE_COLUMNS``."""
     total, done = _whole(move.get("bytes_total")), _whole(move.get("bytes_done"))
     bytes_text = (
         "-"
@@ -122,9 +123,9 @@ def reason_text(reason: Json) -> str:
 
 
 def evidence_text(evidence: Json) -> str:
-    """One line about a handoff: how long writers waited, and the offsets that prove it lost nothing."""
-    recovered = ", finished by a successor" if evidence.get("finished_by") == "recovery" else ""
-    pause = "no endpoint held" if evidence.get("pause_ms") is None else f"pause {evidence['pause_ms']} ms"
+    """One line about a handoff: the waiting time of writers, and the offsets that prove that nothing was lost."""
+    recovered = ", finished by a new leader" if evidence.get("finished_by") == "recovery" else ""
+    pause = "no endpoint held commands" if evidence.get("pause_ms") is None else f"pause {evidence['pause_ms']} ms"
     return (
         f"redis:{evidence.get('from_shard')} -> redis:{evidence.get('to_shard')}: {pause}, "
         f"fence {evidence.get('fence_ms')} ms, offset {evidence.get('fenced_offset')} fenced / "
@@ -133,7 +134,7 @@ def evidence_text(evidence: Json) -> str:
 
 
 def ending(action: Json) -> str:
-    """The last line: how it ended, and why when it did not complete."""
+    """The last line: the result, and the cause if the action did not complete."""
     text = f"{title(action)}: {action.get('status')}"
     if moves := moves_of(action):
         moved = sum(_whole(move.get("bytes_done")) for move in moves)
@@ -145,7 +146,7 @@ def ending(action: Json) -> str:
 
 @dataclass(slots=True)
 class Changes:
-    """What is new since the last answer, one line each: the display when there is no terminal."""
+    """Changes since the last answer, one line each: the display without a terminal."""
 
     _status: str = ""
     _tenth: int = 0
@@ -153,7 +154,7 @@ class Changes:
     _reasons: frozenset[str] = frozenset()
 
     def lines(self, action: Json, rates: Rates) -> Iterator[str]:
-        """Lines for what changed; none when nothing did."""
+        """Lines for the changes; empty without a change."""
         status, percent = str(action.get("status")), progress_of(action)
         if status != self._status or int(percent / 10) > self._tenth:
             self._status, self._tenth = status, max(self._tenth, int(percent / 10))

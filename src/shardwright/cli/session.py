@@ -1,7 +1,7 @@
-"""What every command shares: the options that say which cluster, ``--json``, and how a failure ends the process.
+"""The common part of all commands: options that select the cluster, ``--json``, and the end of the process after a failure.
 
-``command`` turns a function of (session, its own options) into a command that has the shared options too, so that they may
-stand after the command's name, where people put them.
+``command`` turns a function of (session, its own options) into a command that also has the common options, so that they may
+follow the command's name.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from shardwright.cli.client import ApiClient
 from shardwright.cli.failure import Exit, Failure, usage
 
 Body = Callable[..., None]
-"""A function of a Session and of the command's own options."""
+"""A function of a Session and the command's own options."""
 
 
 def _common(
@@ -28,25 +28,25 @@ def _common(
         Path | None,
         typer.Option("--dir", envvar="SHARDWRIGHT_DIR", help="Directory of a local cluster."),
     ] = None,
-    url: Annotated[str | None, typer.Option(envvar="SHARDWRIGHT_URL", help="Address of the API of any node.")] = None,
-    user: Annotated[str | None, typer.Option(envvar="SHARDWRIGHT_USER", help="E-mail of the user.")] = None,
+    url: Annotated[str | None, typer.Option(envvar="SHARDWRIGHT_URL", help="API address of any node.")] = None,
+    user: Annotated[str | None, typer.Option(envvar="SHARDWRIGHT_USER", help="E-mail address of the user.")] = None,
     password_file: Annotated[
         Path | None,
         typer.Option(
             envvar="SHARDWRIGHT_PASSWORD_FILE",
-            help="File whose first line is the user's password; - is standard input.",
+            help="File whose first line is the user's password; -: standard input.",
         ),
     ] = None,
     certificate: Annotated[
         Path | None,
         typer.Option(
             envvar="SHARDWRIGHT_CERTIFICATE",
-            help="Certificate to trust; a local cluster's own is found in its directory.",
+            help="Certificate to trust; a local cluster's own is in its directory.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the API's JSON instead of text.")] = False,
 ) -> None:
-    """Never called: its parameters are the shared options."""
+    """Never called: its parameters are the common options."""
 
 
 _SHARED = tuple(inspect.signature(_common).parameters.values())
@@ -60,17 +60,17 @@ class Session:
     as_json: bool
 
     def show(self, answer: object, text: Callable[[], str]) -> None:
-        """Print the API's answer, or what ``text`` makes of it for people."""
+        """Print the API's answer, or its text form from ``text``."""
         print(json.dumps(answer, indent=2) if self.as_json else text(), flush=True)
 
     def say(self, text: str) -> None:
-        """A sentence for people; nothing with ``--json``."""
+        """Print a sentence for people; nothing with ``--json``."""
         if not self.as_json:
             print(text, flush=True)
 
 
 def command(app: typer.Typer, name: str, *, examples: str = "") -> Callable[[Body], Body]:
-    """Register a function as the command ``name``. Its docstring is the help, ``examples`` stand below it."""
+    """Register a function as the command ``name``. Its docstring is the help text, followed by ``examples``."""
 
     def register(body: Body) -> Body:
         own = tuple(inspect.signature(body, eval_str=True).parameters.values())[1:]
@@ -99,27 +99,27 @@ def command(app: typer.Typer, name: str, *, examples: str = "") -> Callable[[Bod
 
 def _epilog(examples: str) -> str | None:
     lines = [line.strip() for line in examples.strip().splitlines()]
-    # The backspace keeps the formatter from running the lines together.
+    # The backspace keeps the formatter from joining the lines.
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines) if lines else None
 
 
 def report(failure: Failure, *, as_json: bool) -> None:
-    """Tell on standard error why the command ends."""
+    """Report on standard error why the command ends."""
     print(json.dumps(failure.as_json()) if as_json else failure.as_text(), file=sys.stderr, flush=True)
 
 
 def confirm(question: str, *, is_confirmed: bool) -> None:
-    """Ask before something is deleted. Raises Failure when the answer is no, or when nobody can be asked."""
+    """Ask before a deletion. Raises Failure if the answer is no, or if there is no terminal."""
     if is_confirmed:
         return
     if not sys.stdin.isatty():
-        raise usage(f"{question} Nobody can be asked without a terminal.", remedy="confirm with --yes")
+        raise usage(f"{question} This needs a confirmation, and there is no terminal.", remedy="confirm with --yes")
     if not typer.confirm(question, err=True):
         raise Failure(Exit.FAILED, "not_confirmed", "nothing was done")
 
 
 def parsed(parse: Callable[[str], Any], text: str | None) -> Any:
-    """A value an option gives as text; None stays None. Raises Failure (usage) with the parser's sentence."""
+    """An option's parsed text; None stays None. Raises Failure (usage) with the parser's sentence."""
     if text is None:
         return None
     try:
@@ -129,10 +129,10 @@ def parsed(parse: Callable[[str], Any], text: str | None) -> Any:
 
 
 Timeout = Annotated[
-    str | None, typer.Option("--timeout", metavar="TIME", help="With --wait: give up waiting after this, such as 10m.")
+    str | None, typer.Option("--timeout", metavar="TIME", help="With --wait: stop waiting after this time, such as 10m.")
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and show how it goes.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and show the progress.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Number of a node, such as 3 or node:3.")]
 
 
@@ -140,5 +140,5 @@ def node_uid(text: str) -> int:
     """The number in ``3`` or ``node:3``. Raises Failure (usage)."""
     digits = text.removeprefix("node:")
     if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
-        raise usage(f"{text!r} is no node", remedy="shardwright node list shows their numbers")
+        raise usage(f"{text!r} is not a node", remedy="shardwright node list shows their numbers")
     return int(digits)

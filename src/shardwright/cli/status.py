@@ -1,4 +1,4 @@
-"""``shardwright status``: the whole cluster in four tables, and what is wrong."""
+"""``shardwright status``: the whole cluster in four tables, and its faults."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _status(session: Session) -> None:
-    """Show nodes, databases, endpoints and shards, and what is wrong with databases."""
+    """Show nodes, databases, endpoints and shards, and the faults of databases."""
     nodes = session.api.get("/v1/nodes")
     statuses = session.api.get("/v1/nodes/status")
     databases = session.api.get("/v1/bdbs")

@@ -1,16 +1,16 @@
-"""Tables as operators know them from rladmin: a heading, columns padded by spaces, one line per row. Pure.
+"""Tables in the style of rladmin: a heading, columns padded with spaces, one line per row. Pure.
 
-No borders and no colours, so that grep, awk and a diff work on them.
+Without borders and colors, so that grep, awk and diff work on them.
 """
 
 from collections.abc import Iterable, Sequence
 
 UNKNOWN = "N/A"
-"""What a cell says when the API did not tell."""
+"""The cell's text if the API gave no value."""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> str:
-    """The text of a table, without a newline at its end. A row must have a cell for every column."""
+    """The text of a table, without a newline at its end. Every row must have a cell for every column."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(line[number]) for line in (list(columns), *cells)) for number in range(len(columns))]
     lines = [
@@ -20,7 +20,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> str:
-    """One ``name  value`` line each, values aligned."""
+    """One line ``name  value`` per pair, with aligned values."""
     listed = [(name, _cell(value)) for name, value in pairs]
     width = max((len(name) for name, _ in listed), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in listed)

@@ -1,4 +1,4 @@
-"""How it is told that a database waits for a copy, and what going on with another one gives up. Pure: answers of the API in,
+"""Texts about a database that waits for a copy, and about the price of continuing with another one. Pure: API answers in,
 text out."""
 
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,19 @@ Json = Mapping[str, Any]
 
 
 def price_text(database: Json, shard: int, *, cuts: bool = False) -> str:
-    """What is given up by going on with a copy."""
+    """The price of continuing with a copy."""
     copies = [copy for one in database.get("waiting") or [] for copy in one.get("copies") or []]
     chosen = next((copy for copy in copies if str(copy.get("shard_uid")) == str(shard)), None)
     if chosen is None:
-        return f"redis:{shard} is no copy of a slot group that waits."
+        return f"redis:{shard} is not a copy of a waiting slot group."
     said = f"redis:{shard}: {chosen['may_lack']}\n" if chosen.get("may_lack") else ""
     if cuts:
-        said += "What cannot be read is cut off the end of its append-only file; the file as it was is kept beside it.\n"
-    return f"{said}Whatever the other copies hold is overwritten when they return."
+        said += "The unreadable end of its append-only file is cut; the original file is kept next to it.\n"
+    return f"{said}The data of all other copies is overwritten when they return."
 
 
 def waiting_text(database: Json) -> str:
-    """Why a database waits and what its copies hold; empty when it does not wait."""
+    """Why a database waits, and the state of its copies; empty if it does not wait."""
     parts = []
     for one in database.get("waiting") or []:
         since = f" since {one['since']}" if one.get("since") else ""
@@ -31,7 +31,7 @@ def waiting_text(database: Json) -> str:
         for reason in one.get("reasons") or []:
             lines.append(f"  {reason.get('description')} ({reason.get('code')})")
             if reason.get("remedy"):
-                lines.append(f"    helps: {reason['remedy']}")
+                lines.append(f"    remedy: {reason['remedy']}")
         parts.append("\n".join(lines) + "\n\n" + _copies_table(one.get("copies") or []))
     return "\n\n".join(parts)
 

@@ -1,6 +1,7 @@
-"""Waits for an action or a condition and shows how it goes: live on a terminal, else plain lines, nothing with ``--json``.
+"""Waits for an action or a condition and shows the progress: live on a terminal, otherwise as lines, silent with
+``--json``.
 
-Daemons may die and be replaced meanwhile; nodes that do not answer for a while do not end the wait.
+Daemons may die and be replaced during the wait; nodes that do not answer for a while do not end it.
 """
 
 import sys
@@ -38,41 +39,41 @@ from shardwright.units import parse_duration
 
 POLL_S = 0.25
 PATIENCE_S = 30.0
-"""A leader that dies is replaced within its lease of 3 s, a daemon restarted soon after: then the API is really gone."""
+"""A dead leader is replaced within its lease of 3 s, a daemon restarts soon after: beyond this time, the API is down."""
 _MOVES_SHOWN = 12
-"""Rows that fit on a small terminal together with the rest; live moves come first."""
+"""Rows that fit on a small terminal with all other output; live moves come first."""
 
 T = TypeVar("T")
 
 
 def wait_for_action(session: Session, uid: str, *, timeout: str | None) -> Json:
-    """Show an action until it ends. Raises Failure when it fails, is cancelled, or outlasts ``timeout``."""
+    """Show an action until it ends. Raises Failure if it fails, is cancelled, or outlasts ``timeout``."""
     try:
         action = _watch(session, uid, deadline(timeout))
     except KeyboardInterrupt:
-        print(f"It goes on. Watch it again: shardwright action watch {uid}", file=sys.stderr)
+        print(f"The action continues. Watch it again: shardwright action watch {uid}", file=sys.stderr)
         raise
     session.show(action, lambda: ending(action))
     if action.get("status") == "completed":
         return action
     code = str(action.get("error_code") or action.get("status"))
     text = str(action.get("error_message") or f"{title(action)} ended {action.get('status')}")
-    raise Failure(Exit.FAILED, code, text, remedy=f"shardwright action show {uid} tells what was done")
+    raise Failure(Exit.FAILED, code, text, remedy=f"shardwright action show {uid} shows the details")
 
 
 def wait_for_cancellation(session: Session, uid: str, *, timeout: str | None) -> Json:
-    """Show a cancelled action until it ends. Raises Failure when it could not end as asked, or outlasts ``timeout``."""
+    """Show a cancelled action until it ends. Raises Failure if it did not end as requested, or outlasts ``timeout``."""
     action = _watch(session, uid, deadline(timeout))
     session.show(action, lambda: ending(action))
     if action.get("status") in ("cancelled", "completed"):
         return action
     text = str(action.get("error_message") or f"{title(action)} ended {action.get('status')}")
     code = str(action.get("error_code") or action.get("status"))
-    raise Failure(Exit.FAILED, code, text, remedy=f"shardwright action show {uid} tells what was done")
+    raise Failure(Exit.FAILED, code, text, remedy=f"shardwright action show {uid} shows the details")
 
 
 def wait_until(session: Session, what: str, ask: Callable[[], T | None], *, timeout: str | None) -> T:
-    """Ask again and again until the answer is not None."""
+    """Poll until the answer is not None."""
     until = deadline(timeout)
     patience = Patience()
     while True:
@@ -83,7 +84,7 @@ def wait_until(session: Session, what: str, ask: Callable[[], T | None], *, time
 
 
 def deadline(timeout: str | None) -> float | None:
-    """The monotonic time at which ``--timeout`` is over; None means never."""
+    """The monotonic time at which ``--timeout`` ends; None: never."""
     if timeout is None:
         return None
     try:
@@ -94,25 +95,25 @@ def deadline(timeout: str | None) -> float | None:
 
 
 def pause(until: float | None, what: str) -> None:
-    """Sleep until the next poll. Raises Failure (timeout) when the time is over."""
+    """Sleep until the next poll. Raises Failure (timeout) after the end."""
     if until is None:
         time.sleep(POLL_S)
         return
     left = until - time.monotonic()
     if left <= 0:
-        raise Failure(Exit.TIMEOUT, "timeout", f"{what} has not ended in time; it goes on")
+        raise Failure(Exit.TIMEOUT, "timeout", f"{what} has not ended in time; it continues")
     time.sleep(min(POLL_S, left))
 
 
 class Patience:
-    """Bears an API that does not answer, for a while."""
+    """Tolerates an API that does not answer, for a while."""
 
     def __init__(self, seconds: float = PATIENCE_S) -> None:
         self._seconds = seconds
         self._since: float | None = None
 
     def call(self, ask: Callable[[], T | None]) -> T | None:
-        """The answer; None when nobody answered this time."""
+        """The answer; None if no node answered this time."""
         try:
             answer = ask()
         except Failure as failure:
@@ -141,13 +142,13 @@ def _watch(session: Session, uid: str, until: float | None) -> dict[str, Any]:
 
 
 def read_action(api: ApiClient, uid: str) -> dict[str, Any]:
-    """One action, by its uid: readable also when its node is gone."""
+    """One action by its uid: readable even after the removal of its node."""
     answer = api.get(f"/v1/actions/{uid}")
     return answer if isinstance(answer, dict) else {}
 
 
 class _Display:
-    """A live table on a terminal, else lines for what changed."""
+    """A live table on a terminal, otherwise lines for changes."""
 
     def __init__(self, *, is_silent: bool) -> None:
         self._is_silent = is_silent

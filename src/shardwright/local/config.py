@@ -1,4 +1,5 @@
-"""What a daemon must know before it can read anything else. Made by the daemon's entry point from its directory's store."""
+"""The settings that a daemon needs before it can read anything else. The daemon's entry point reads them from the
+directory's store."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,11 @@ from shardwright.store.protocol import Store
 
 @dataclass(frozen=True, slots=True)
 class DaemonConfig:
-    """One daemon of a local cluster."""
+    """The settings of one daemon of a local cluster."""
 
     node_uid: NodeUid
     address: str
-    """Where its API listens."""
+    """The listen address of its API."""
     api_port: int
     endpoint_address: str
     layout: Layout
@@ -25,12 +26,12 @@ class DaemonConfig:
 
     @property
     def api_url(self) -> str:
-        """Of this node's API."""
+        """The URL of this node's API."""
         return f"https://{self.address}:{self.api_port}"
 
 
 async def read_config(store: Store, layout: Layout, node_uid: NodeUid) -> DaemonConfig:
-    """The configuration of one node's daemon. Raises Rejected when the cluster or the node is not recorded."""
+    """The configuration of one node's daemon. Raises Rejected if the cluster or the node has no record."""
     cluster, node = await read_cluster(store), await read_node(store, node_uid)
     if cluster is None or node is None:
         missing = "no cluster" if cluster is None else f"no node {node_uid}"
@@ -46,7 +47,7 @@ async def read_config(store: Store, layout: Layout, node_uid: NodeUid) -> Daemon
 
 
 async def read_cluster(store: Store) -> Cluster | None:
-    """The cluster's record; None when none was created here."""
+    """The cluster's record; None if the store does not contain a cluster."""
     found = await store.get(keys.CLUSTER)
     record = records.decode(found.key, found.value) if found is not None else None
     return record if isinstance(record, Cluster) else None
@@ -65,7 +66,7 @@ async def read_nodes(store: Store) -> list[Node]:
 
 
 async def read_all(store: Store, prefix: str) -> list[keys.StoredRecord | str]:
-    """Every record under a prefix, in the order of their keys."""
+    """All records under a prefix, in the order of their keys."""
     found: list[keys.StoredRecord | str] = []
     start: str | None = None
     while True:

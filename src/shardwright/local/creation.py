@@ -1,6 +1,6 @@
-"""Creating a local cluster: everything is checked first, then made in one store transaction; a refusal leaves nothing.
+"""Creates a local cluster: all checks come first, then one store transaction; a refusal leaves nothing behind.
 
-Called by ``up`` on a directory that holds no cluster yet, with the lock held from the first change on.
+Called by ``up`` on a directory without a cluster; the lock is held from the first change on.
 """
 
 import ipaddress
@@ -33,14 +33,14 @@ from shardwright.store.sqlite import SqliteStore
 PASSWORD_VARIABLE = "SHARDWRIGHT_ADMIN_PASSWORD"
 CLUSTER_NAME = "shardwright.local"
 NODES_MAX = 32
-"""Each is a Python process of its own on this machine."""
+"""Each node is a separate Python process on this machine."""
 NODE_MEMORY_MIN = 16 * 1024 * 1024
 _EMAIL = re.compile(r"[^@\s:]+@[^@\s:]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What ``up`` was asked for. Only ``directory`` matters when the cluster exists already."""
+    """The options of ``up``. If the cluster exists, only ``directory`` has an effect."""
 
     directory: Path
     nodes: int = 3
@@ -56,36 +56,36 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Options that were found to be possible."""
+    """Options that have passed all checks."""
 
     options: Options
     addresses: tuple[str, ...]
     server: ServerBinary
     server_path: str
-    """The path that was asked for; empty: the usual places."""
+    """The requested path; empty: search the usual places."""
     password: str = field(repr=False)
     is_generated: bool = False
 
 
 def invalid(text: str, *, remedy: str = "") -> Rejected:
-    """A refusal for something the user can change."""
+    """A refusal for a cause that the user can change."""
     return Rejected(Refusal.INVALID, "invalid_option", text, remedy=remedy)
 
 
 def check(options: Options, layout: Layout, environment: Mapping[str, str]) -> Checked:
-    """Everything that could go wrong, before anything is made. Raises Rejected."""
+    """All checks, before the first change. Raises Rejected."""
     if not 1 <= options.nodes <= NODES_MAX:
         raise invalid(f"--nodes {options.nodes}: a local cluster has 1 to {NODES_MAX} nodes")
     if options.node_memory_bytes < NODE_MEMORY_MIN:
-        raise invalid(f"--node-memory: {options.node_memory_bytes} bytes are too few", remedy="for instance 4gb")
+        raise invalid(f"--node-memory: {options.node_memory_bytes} bytes are too little", remedy="for instance 4gb")
     if options.racks and (len(options.racks) != options.nodes or not all(options.racks)):
         raise invalid(
             f"--rack names {len(options.racks)} racks for {options.nodes} nodes", remedy="one name per node: a,b,c"
         )
     if not 1 <= options.api_port <= 65535:
-        raise invalid(f"--api-port {options.api_port} is no port")
+        raise invalid(f"--api-port {options.api_port} is not a port")
     if not _EMAIL.fullmatch(options.admin_email):
-        raise invalid(f"--admin-email {options.admin_email!r} is no e-mail address")
+        raise invalid(f"--admin-email {options.admin_email!r} is not an e-mail address")
     _check_directory(layout)
     addresses = _addresses(options)
     server, server_path = _server(options.server)
@@ -96,7 +96,7 @@ def check(options: Options, layout: Layout, environment: Mapping[str, str]) -> C
 
 
 def check_addresses(addresses: tuple[str, ...], api_port: int) -> None:
-    """Whether a daemon could listen at each of these addresses. Raises Rejected."""
+    """Check that a daemon can listen at each of these addresses. Raises Rejected."""
     for address in addresses:
         try:
             check_port(address, api_port)
@@ -110,15 +110,15 @@ def check_addresses(addresses: tuple[str, ...], api_port: int) -> None:
 
 
 def _check_directory(layout: Layout) -> None:
-    """DIR, or the nearest parent that exists, must be a directory in which only we write."""
+    """DIR, or the nearest existing parent, must be a directory in which only this user can write."""
     directory = layout.directory
     if "\n" in str(directory):
-        raise invalid("--dir: the path holds a line break")
+        raise invalid("--dir: the path contains a line break")
     existing = directory
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise invalid(f"--dir {directory}: {existing} is no directory in which you can write")
+        raise invalid(f"--dir {directory}: {existing} is not a directory in which you can write")
     if existing == directory and stat.S_IMODE(directory.stat().st_mode) & 0o022:
         raise invalid(
             f"--dir {directory}: other users can write there",
@@ -131,13 +131,13 @@ def _addresses(options: Options) -> tuple[str, ...]:
         first = ipaddress.IPv4Address(options.address_base)
     except ValueError:
         raise invalid(
-            f"--address-base {options.address_base!r} is no IPv4 address", remedy="for instance 127.0.0.1"
+            f"--address-base {options.address_base!r} is not an IPv4 address", remedy="for instance 127.0.0.1"
         ) from None
     found = [ipaddress.IPv4Address(int(first) + n) for n in range(options.nodes)]
     network = ipaddress.IPv4Network("127.0.0.0/8")
     if not all(a in network and a not in (network.network_address, network.broadcast_address) for a in found):
         raise invalid(
-            f"--address-base {first}: {options.nodes} consecutive addresses must lie in 127.0.0.0/8: the nodes of a local "
+            f"--address-base {first}: {options.nodes} consecutive addresses must be in 127.0.0.0/8: the nodes of a local "
             "cluster share this machine"
         )
     return tuple(str(a) for a in found)
@@ -147,13 +147,13 @@ def _check_endpoint_address(text: str) -> None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        raise invalid(f"--endpoint-address {text!r} is no IP address") from None
+        raise invalid(f"--endpoint-address {text!r} is not an IP address") from None
     if address.is_unspecified or address.is_multicast:
         raise invalid(f"--endpoint-address {text}: give one address of this machine, which clients can reach")
     try:
         check_port(text, 0)
     except Permanent as e:
-        raise invalid(f"--endpoint-address {text}: this machine has no such address") from e
+        raise invalid(f"--endpoint-address {text}: this machine does not have this address") from e
 
 
 def _server(asked: str) -> tuple[ServerBinary, str]:
@@ -162,7 +162,7 @@ def _server(asked: str) -> tuple[ServerBinary, str]:
     if asked in tuple(ServerKind):
         return find_server(ServerKind(asked)), ""
     if os.sep not in asked:
-        raise invalid(f"--server {asked!r} is neither auto, valkey, redis nor the path of a server program")
+        raise invalid(f"--server {asked!r} is not auto, valkey, redis or the path of a server program")
     path = os.path.abspath(os.path.expanduser(asked))
     return find_server(configured=path), path
 
@@ -173,7 +173,8 @@ def _password(environment: Mapping[str, str]) -> tuple[str, bool]:
         return secrets.token_urlsafe(18), True
     if not given or not given.isprintable():
         raise invalid(
-            f"{PASSWORD_VARIABLE} is empty or holds characters that cannot be typed", remedy="set another, or none"
+            f"{PASSWORD_VARIABLE} is empty or contains unprintable characters",
+            remedy="set another password, or unset the variable",
         )
     return given, False
 
@@ -182,8 +183,8 @@ def _password(environment: Mapping[str, str]) -> tuple[str, bool]:
 
 
 async def create(checked: Checked, layout: Layout, environment: Mapping[str, str]) -> None:
-    """Make the cluster. The directory exists and its lock is held. Raises Rejected, OSError, StoreUnavailable; what was made
-    until then is for the caller to purge."""
+    """Create the cluster. The directory exists and its lock is held. Raises Rejected, OSError, StoreUnavailable; the caller
+    then deletes everything that was created."""
     options = checked.options
     now = datetime.now(UTC)
     make_run_directory(layout, environment)
@@ -192,7 +193,7 @@ async def create(checked: Checked, layout: Layout, environment: Mapping[str, str
     ensure_certificate(layout.tls, checked.addresses, now)
     urls = [f"https://{a}:{options.api_port}" for a in checked.addresses]
     admin = {"url": urls[0], "urls": urls, "username": options.admin_email, "password": checked.password}
-    # Before the cluster exists: a crash in between must not leave a cluster whose password nobody knows.
+    # Before the cluster exists: a crash in between must not leave a cluster with an unknown password.
     write_private(layout.admin, (json.dumps(admin, indent=2) + "\n").encode())
     store = await SqliteStore.open(layout.store)
     try:

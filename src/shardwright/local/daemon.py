@@ -1,7 +1,7 @@
 """Entry point of one node's daemon: ``python -m shardwright.local.daemon --dir DIR --node N``. Started by the supervisor.
 
-Owns what every daemon needs before its parts: one process per node (a lock), its identity on disk, the log, the answer to
-pings, and a clean end on SIGTERM. What a daemon consists of is ``wiring.py``'s.
+Owns the parts that every daemon needs first: one process per node (a lock), its identity on disk, the log, the answer to
+pings, and a clean end on SIGTERM. ``wiring.py`` owns the composition of a daemon.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from shardwright.model.ids import NodeUid
 from shardwright.store.sqlite import SqliteStore
 
 EXIT_TAKEN = 3
-"""Another daemon of this node lives."""
+"""Another daemon of this node is running."""
 EXIT_REFUSED = 4
-"""There is no such cluster or node."""
+"""The cluster or the node does not exist."""
 
 Body = Callable[[DaemonConfig], Awaitable[None]]
 
@@ -40,13 +40,13 @@ _log = structlog.get_logger(__name__)
 
 
 def run(layout: Layout, node_uid: NodeUid, body: Body | None = None) -> int:
-    """Be the daemon until SIGTERM; its exit status. ``body`` None: the product's own, ``wiring.run_daemon``."""
+    """Run the daemon until SIGTERM; returns its exit status. ``body`` None: the product's own, ``wiring.run_daemon``."""
     make_private_directory(layout.node(node_uid))
     lock = try_lock(layout.daemon_lock(node_uid))
     if lock is None:
-        print(f"another daemon of node {node_uid} runs already", file=sys.stderr)
+        print(f"another daemon of node {node_uid} is already running", file=sys.stderr)
         return EXIT_TAKEN
-    # Processes that outlive the daemon are known by their working directory, so it must be somewhere of its own.
+    # Processes that outlive the daemon are recognized by their working directory, so it must be unique.
     os.chdir(layout.node(node_uid))
     me = identity_of(os.getpid())
     assert me is not None
@@ -74,7 +74,7 @@ def run(layout: Layout, node_uid: NodeUid, body: Body | None = None) -> int:
 
 
 async def _product(config: DaemonConfig) -> None:
-    # Looked up late: the composition root imports everything, and this module must be importable without it.
+    # Imported late: the composition root imports everything, and this module must be importable without it.
     wiring = importlib.import_module("shardwright.wiring")
     await wiring.run_daemon(config)
 
@@ -87,14 +87,14 @@ async def _serve(layout: Layout, node_uid: NodeUid, body: Body) -> None:
 
     def stop() -> None:
         nonlocal is_asked
-        if not is_asked:  # A second signal must not cut the clean end short.
+        if not is_asked:  # A second signal must not interrupt the clean end.
             is_asked = True
             task.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     if body is _product:
-        # It takes seconds on a busy machine, and whoever listens for pings must be able to answer them.
+        # The import takes seconds on a busy machine; a process that listens for pings must be able to answer them.
         importlib.import_module("shardwright.wiring")
     server = await PingServer.start(layout.ping(node_uid))
     _log.info("the daemon runs", pid=os.getpid())
@@ -109,19 +109,19 @@ async def _serve(layout: Layout, node_uid: NodeUid, body: Body) -> None:
     except asyncio.CancelledError:
         if not is_asked:
             raise
-        _log.info("the daemon ends as asked")
+        _log.info("the daemon ends as requested")
     finally:
         with contextlib.suppress(OSError):
             await server.close()
 
 
 def daemon_command(layout: Layout, node_uid: NodeUid) -> list[str]:
-    """How the supervisor starts a daemon."""
+    """The command with which the supervisor starts a daemon."""
     return [sys.executable, "-m", "shardwright.local.daemon", "--dir", str(layout.directory), "--node", str(node_uid)]
 
 
 def main() -> int:
-    """See the module's text."""
+    """Parse the command line and run the daemon."""
     parser = argparse.ArgumentParser(prog="shardwright daemon", description="One node's daemon; `shardwright up` starts it.")
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--node", type=int, required=True)

@@ -1,7 +1,7 @@
-"""``shardwright down``: stop everything of a local cluster after a clean save; with a purge, leave nothing behind.
+"""``shardwright down``: stop all of a local cluster after a clean save; with a purge, delete everything.
 
-Works when parts have crashed and when nobody supervises; may be repeated. Takes the cluster over from its supervisor first,
-so that nothing is restarted meanwhile.
+Works after crashes and without a supervisor; may be repeated. Takes the cluster over from its supervisor first, so that
+nothing is restarted during the stop.
 """
 
 import asyncio
@@ -23,29 +23,29 @@ from shardwright.model.database import Database
 from shardwright.model.seen import ProcessIdentity
 
 HAND_OVER_S = 5.0
-"""A supervisor that does not let go for this long is frozen, and is ended: that harms nobody."""
+"""A supervisor that does not release the lock within this time is frozen, and is killed: that is harmless."""
 OTHERS_S = 120.0
-"""Another ``up`` or ``down`` at work is waited for this long."""
+"""Maximum wait for another running ``up`` or ``down``."""
 
 Confirm = Callable[[Sequence[Database]], None]
-"""Asks whether the data of these databases may go; raises when it may not."""
+"""Asks whether the data of these databases may be lost; raises if not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What ``down`` found and left."""
+    """The result of ``down``."""
 
     layout: Layout
     was_there: bool
-    """Whether there was a cluster in the directory."""
+    """Whether the directory contained a cluster."""
     was_running: bool
     left: tuple[Path, ...] = ()
-    """After a purge: what is in the directory that is not ours."""
+    """After a purge: files in the directory that Shardwright did not create."""
 
 
 async def bring_down(directory: Path, *, is_purge: bool, confirm: Confirm, say: Say) -> Stopped:
-    """Stop the cluster. Raises what ``confirm`` raises (nothing was stopped then), Rejected when another command keeps the
-    lock, Permanent when a process could not be ended."""
+    """Stop the cluster. Raises the exception of ``confirm`` (nothing was stopped then), Rejected if another command keeps
+    the lock, Permanent if a process could not be ended."""
     layout = layout_of(directory)
     if not _is_there(layout):
         return Stopped(layout, was_there=False, was_running=False)
@@ -54,7 +54,7 @@ async def bring_down(directory: Path, *, is_purge: bool, confirm: Confirm, say: 
     if at_risk:
         confirm(at_risk)
     lock = await _take_over(layout, say, SystemClock())
-    if lock is None:  # It went away while we waited for it.
+    if lock is None:  # The directory was deleted during the wait.
         return Stopped(layout, was_there=True, was_running=False)
     try:
         if not await stop_everything(layout, say):
@@ -67,13 +67,13 @@ async def bring_down(directory: Path, *, is_purge: bool, confirm: Confirm, say: 
 
 
 def _is_there(layout: Layout) -> bool:
-    """Whether anything of a cluster is in the directory."""
+    """Whether the directory contains anything of a cluster."""
     ours = (layout.store, layout.lock, layout.nodes, layout.tls, layout.admin)
     return any(path.exists() for path in ours)
 
 
 async def _take_over(layout: Layout, say: Say, clock: Clock) -> int | None:
-    """The cluster's lock; its supervisor lets go of it. None: the directory is gone."""
+    """The cluster's lock, after its supervisor has released it. None: the directory no longer exists."""
     began = clock.monotonic()
     has_said = False
     while True:
@@ -90,19 +90,19 @@ async def _take_over(layout: Layout, say: Say, clock: Clock) -> int | None:
             continue
         if not has_said and clock.monotonic() - began > 1.0:
             has_said = True
-            say("another `shardwright up` or `down` is at work; waiting for it")
+            say("another `shardwright up` or `down` is running; waiting for it")
         if clock.monotonic() - began > OTHERS_S:
             raise Rejected(
                 Refusal.CONFLICT,
                 "busy",
-                f"another `shardwright up` or `down` has been at work on {layout.directory} for {OTHERS_S:.0f} s",
+                f"another `shardwright up` or `down` has been running on {layout.directory} for {OTHERS_S:.0f} s",
                 remedy="end it, then try again",
             )
         await clock.sleep(0.1)
 
 
 async def _dismiss(supervisor: ProcessIdentity, clock: Clock) -> None:
-    """Have a supervisor end and leave everything running."""
+    """Make a supervisor end and leave everything running."""
     send(supervisor, signal.SIGUSR1)
     deadline = clock.monotonic() + HAND_OVER_S
     while is_running(supervisor):

@@ -1,6 +1,6 @@
-"""Keeps one node's daemon alive: adopts or starts it, asks whether it answers, ends one that does not, starts it again.
+"""Keeps one node's daemon alive: adopts or starts it, pings it, kills it if it does not answer, and restarts it.
 
-One per node, run by the supervisor. Shards and endpoint processes are not its business: they outlive daemons.
+One per node, run by the supervisor. It ignores shards and endpoint processes: they outlive daemons.
 """
 
 import asyncio
@@ -28,17 +28,17 @@ from shardwright.tasks import spawn
 PING_EVERY_S = 0.5
 PING_TIMEOUT_S = 1.0
 PING_TIMEOUT_MIN_S = 0.3
-"""For the last ping before a daemon counts as silent."""
+"""Timeout of the last ping before a daemon counts as silent."""
 SILENT_MAX_S = 5.0
-"""A daemon that has not answered for this long is ended: a frozen one may hold the store's lock."""
+"""A daemon that has not answered for this long is killed: a frozen one may hold the store's lock."""
 SILENT_PINGS_MIN = 4
-"""And this many pings in a row went unanswered: if it was us who stood still, there was only one."""
+"""Additional condition: unanswered pings in a row. If the supervisor itself was paused, there is only one."""
 FIRST_ANSWER_MAX_S = 30.0
 """Python takes seconds to start on a busy machine."""
 BACKOFF = Backoff((0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0))
-"""Before each start in a row of quick deaths; the last one repeats."""
+"""Delay before each start in a series of quick deaths; the last value repeats."""
 STEADY_S = 60.0
-"""After this long alive the row begins anew."""
+"""After this time alive, the series starts again."""
 END_GRACE_S = 10.0
 OUTPUT_BYTES_MAX = 1024 * 1024
 REVOKE_TRIES = 3
@@ -47,7 +47,7 @@ _log = structlog.get_logger(__name__)
 
 
 class DaemonKeeper:
-    """See the module's text."""
+    """Keeps the daemon of one node alive and answering."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class DaemonKeeper:
     ) -> None:
         self.node_uid = node_uid
         self.identity: ProcessIdentity | None = None
-        """The daemon that runs now."""
+        """The daemon that is running now."""
         self._layout = layout
         self._store = store
         self._clock = clock
@@ -71,7 +71,7 @@ class DaemonKeeper:
         self._log = _log.bind(node=node_uid)
 
     async def run(self) -> None:
-        """For ever. Its daemon outlives a cancellation."""
+        """Runs indefinitely. Its daemon outlives a cancellation."""
         while True:
             try:
                 await self._one_life()
@@ -81,7 +81,7 @@ class DaemonKeeper:
             await self._clock.sleep(BACKOFF.delay_s(self._quick_deaths))
 
     async def end(self) -> None:
-        """End the daemon for good; ``run`` must have been cancelled."""
+        """End the daemon permanently; ``run`` must have been cancelled."""
         identity = self.identity or read_identity(self._layout.daemon(self.node_uid))
         if identity is not None:
             await end(identity, END_GRACE_S)
@@ -91,7 +91,7 @@ class DaemonKeeper:
     # -- parts -------------------------------------------------------------------------------------------------------
 
     async def _one_life(self) -> None:
-        """Adopt or start a daemon, and stay with it until it is gone."""
+        """Adopt or start a daemon, and watch it until it has ended."""
         began = self._clock.monotonic()
         kept = read_identity(self._layout.daemon(self.node_uid))
         is_adopted = kept is not None and is_running(kept)
@@ -104,7 +104,7 @@ class DaemonKeeper:
         spawn(f"supervisor: revoke the lease of node {self.node_uid}", self._revoke(kept))
         lived_s = self._clock.monotonic() - began
         if status == EXIT_TAKEN:
-            # A daemon of this node lives that had not yet written down who it is: the next turn adopts it.
+            # Another daemon of this node is running and has not written its identity yet: the next turn adopts it.
             self._quick_deaths = 1
             return
         self._quick_deaths = 0 if lived_s >= STEADY_S else self._quick_deaths + 1
@@ -119,7 +119,8 @@ class DaemonKeeper:
         return spawn_process(self._command, directory=directory, output=output, environment=self._environment())
 
     async def _stay_with(self, identity: ProcessIdentity, *, grace_s: float) -> int | None:
-        """Until it is gone; its exit status if it was our child. Ends it when it does not answer any more."""
+        """Watch the daemon until it has ended; its exit status if it was a child process. Kills it if it stops
+        answering."""
         ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         watch = Watch(identity, ended.set_result)
         began = self._clock.monotonic()
@@ -138,19 +139,19 @@ class DaemonKeeper:
                     silent_since, silent_pings, grace_s = None, 0, 0.0
                     continue
                 if answer is Answer.SILENT and grace_s:
-                    # It came as far as listening, and then stood still: from now on it counts.
+                    # It listened, and then hung: from now on the silence counts.
                     silent_since, silent_pings, grace_s = asked_at, 0, 0.0
                 silent_pings += 1
                 now = self._clock.monotonic()
                 is_silent = now - silent_since >= SILENT_MAX_S and silent_pings >= SILENT_PINGS_MIN
                 if is_silent and now - began >= grace_s and not ended.done():
-                    self._log.error("the daemon does not answer and is ended", pid=identity.pid)
+                    self._log.error("the daemon does not answer and is killed", pid=identity.pid)
                     await end(identity, 0)
         finally:
             watch.close()
 
     async def _revoke(self, identity: ProcessIdentity) -> None:
-        """End the lease of a daemon that is certainly gone, so that the next leader need not wait until it runs out."""
+        """Revoke the lease of a daemon that has certainly ended, so that the next leader need not wait for its expiry."""
         for _ in range(REVOKE_TRIES):
             try:
                 presence = await self._presence()

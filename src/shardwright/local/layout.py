@@ -1,9 +1,9 @@
-"""Where everything of a local cluster lies. Owns the names of files and sockets; the only module that builds those paths.
+"""The paths of a local cluster's files and sockets. The only module that builds these paths.
 
 DIR (0700)
   store.db              admin.json (0600)      lock          supervisor.json
   tls/cert.pem  key.pem  ca.pem  ca-key.pem    logs/supervisor.log
-  run/                  Unix sockets; elsewhere when DIR's path is too long for them: run.path then says where
+  run/                  Unix sockets; elsewhere when DIR's path is too long for them: run.path then contains the path
   nodes/<n>/            daemon.json  daemon.lock  daemon.log  endpoint.json  endpoint.log  shards/<uid>/
 """
 
@@ -22,7 +22,7 @@ from shardwright.nodes.local import control_path
 SOCKET_PATH_MAX = 107
 """Bytes in the address of a Unix socket (108 with the closing NUL)."""
 _SOCKET_NAME_BYTES = 40
-"""Room for the longest name of a socket, and for a suffix that its owner may add while it replaces it."""
+"""Room for the longest name of a socket, and for a suffix that its owner may add during a replacement."""
 _NODE_FILES = ("daemon.json", "daemon.lock", "endpoint.json")
 _NODE_PATTERNS = ("daemon.log*", "daemon.out*", "endpoint.log*", "endpoint.out*", "*.json.new")
 _SHARD_PATTERNS = (
@@ -33,7 +33,7 @@ _SHARD_PATTERNS = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths of one cluster. ``directory`` is absolute, without links."""
+    """The paths of one cluster. ``directory`` is absolute and without links."""
 
     directory: Path
 
@@ -48,7 +48,7 @@ class Layout:
 
     @property
     def lock(self) -> Path:
-        """Locked by whoever starts, supervises or stops the cluster."""
+        """Locked by the process that starts, supervises or stops the cluster."""
         return self.directory / "lock"
 
     @property
@@ -62,7 +62,7 @@ class Layout:
 
     @property
     def certificate(self) -> Path:
-        """The API's certificate and the authority's: clients that trust this file trust every node."""
+        """The certificates of the API and of the authority: clients that trust this file trust every node."""
         return self.tls / "cert.pem"
 
     @property
@@ -79,7 +79,7 @@ class Layout:
 
     @property
     def supervisor_output(self) -> Path:
-        """What the supervisor prints when it is in trouble."""
+        """Output of the supervisor outside its log, such as a traceback."""
         return self.logs / "supervisor.out"
 
     @property
@@ -91,18 +91,18 @@ class Layout:
         return self.nodes / str(uid)
 
     def daemon(self, uid: NodeUid) -> Path:
-        """Identity of a node's daemon, written by itself."""
+        """Identity of a node's daemon, written by the daemon itself."""
         return self.node(uid) / "daemon.json"
 
     def daemon_lock(self, uid: NodeUid) -> Path:
-        """Locked by a node's daemon as long as it lives: there is never a second one."""
+        """Locked by a node's daemon for its lifetime: a second daemon cannot run."""
         return self.node(uid) / "daemon.lock"
 
     def daemon_log(self, uid: NodeUid) -> Path:
         return self.node(uid) / "daemon.log"
 
     def daemon_output(self, uid: NodeUid) -> Path:
-        """What a daemon prints when it cannot even log."""
+        """Output of a daemon that cannot even log."""
         return self.node(uid) / "daemon.out"
 
     def endpoint(self, uid: NodeUid) -> Path:
@@ -114,7 +114,7 @@ class Layout:
         return self.node(uid) / "shards"
 
     def node_uids(self) -> list[NodeUid]:
-        """Nodes that have a directory."""
+        """Nodes with a directory."""
         if not self.nodes.is_dir():
             return []
         return sorted(NodeUid(int(p.name)) for p in self.nodes.iterdir() if p.name.isdigit() and p.is_dir())
@@ -123,11 +123,11 @@ class Layout:
 
     @property
     def run_note(self) -> Path:
-        """Says where the sockets are, when they are not in ``run``."""
+        """The path of the sockets if they are not in ``run``."""
         return self.directory / "run.path"
 
     def run_directory(self) -> Path:
-        """Where the sockets are, as ``make_run_directory`` chose it."""
+        """The directory of the sockets, as ``make_run_directory`` chose it."""
         try:
             return Path(self.run_note.read_text(encoding="utf-8").strip())
         except FileNotFoundError:
@@ -138,20 +138,20 @@ class Layout:
         return control_path(self.run_directory(), uid)
 
     def ping(self, uid: NodeUid) -> Path:
-        """Socket on which a node's daemon answers whether its main loop lives."""
+        """Socket on which a node's daemon answers pings from its main loop."""
         return self.run_directory() / f"daemon-{uid}.sock"
 
 
 def layout_of(directory: Path) -> Layout:
-    """The layout of a directory, which need not exist."""
+    """The layout of a directory, which may not exist yet."""
     return Layout(Path(os.path.realpath(directory.expanduser())))
 
 
 def make_run_directory(layout: Layout, environment: Mapping[str, str]) -> Path:
-    """Choose and create the directory of the sockets: below DIR if their paths stay short enough, else one of our own in
-    ``$XDG_RUNTIME_DIR`` or ``/tmp``. The choice is kept in DIR, because later commands may have another environment.
+    """Choose and create the directory of the sockets: in DIR if their paths stay short enough, otherwise a new one in
+    ``$XDG_RUNTIME_DIR`` or ``/tmp``. The choice is recorded in DIR, because later commands may have another environment.
 
-    Raises Rejected when the place outside is not ours alone.
+    Raises Rejected if the directory outside DIR is not private to this user.
     """
     inside = layout.directory / "run"
     if not layout.run_note.exists():
@@ -176,23 +176,23 @@ def _outside(layout: Layout, environment: Mapping[str, str]) -> Path:
 
 
 def _check_private(path: Path) -> None:
-    """Somebody else may have made a directory of that name in ``/tmp`` first."""
+    """Check the owner: another user may have created a directory with that name in ``/tmp`` first."""
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise Rejected(
             Refusal.CONFLICT,
             "run_directory_unsafe",
-            f"{path} must be a directory that only you can enter (sockets go there), and it is not",
+            f"{path} must be a directory that only you can enter, because it holds sockets",
             remedy=f"remove {path}, or choose a shorter --dir",
         )
 
 
-# -- deleting what we made -------------------------------------------------------------------------------------------------
+# -- deletion --------------------------------------------------------------------------------------------------------------
 
 
 def purge(layout: Layout) -> list[Path]:
-    """Delete what this software made, and every directory that is empty then, DIR included. Returns what is left of others.
-    Nothing of the cluster may run. The lock's file goes last."""
+    """Delete all files that Shardwright created, and every directory that is then empty, DIR included. Returns the
+    remaining paths. No process of the cluster may run. The lock file is deleted last."""
     run = layout.run_directory()
     _delete_patterns(run, ("*.sock", "*.sock.*"))
     _remove_if_empty(run)
@@ -210,7 +210,7 @@ def purge(layout: Layout) -> list[Path]:
 
 
 def purge_node(layout: Layout, uid: NodeUid) -> None:
-    """Delete what this software made in a node's directory. Nothing of the node may run."""
+    """Delete all files that Shardwright created in a node's directory. No process of the node may run."""
     shards = layout.shards(uid)
     if shards.is_dir():
         for path in list(shards.iterdir()):

@@ -1,4 +1,4 @@
-"""Exclusive locks on files, held by a process as long as it lives. A lock that is inherited is held by both."""
+"""Exclusive file locks, held by a process for its lifetime. An inherited lock is held by both processes."""
 
 import fcntl
 import os
@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock a file, which is made if need be; the descriptor that holds the lock. None: another process holds it."""
+    """Lock a file, which is created if necessary. Returns the descriptor that holds the lock; None: another process holds
+    it."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -16,7 +17,7 @@ def try_lock(path: Path) -> int | None:
             return None
         if _is_at(descriptor, path):
             return descriptor
-        # Its owner deleted the file between our opening and locking it: what we hold locks nobody out.
+        # Its owner deleted the file after it was opened here and before it was locked: this lock excludes no other process.
         os.close(descriptor)
 
 

@@ -1,6 +1,6 @@
-"""Whether a daemon's main loop lives: one line in, one line out, over a Unix socket.
+"""Pings of a daemon's main loop: one line in, one line out, over a Unix socket.
 
-The daemon serves it in its main loop, so that no answer means that loop stands still; the supervisor asks.
+The daemon serves them in its main loop, so a missing answer means that the loop hangs; the supervisor asks.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ class PingServer:
     """Answers pings until it is closed."""
 
     def __init__(self, server: asyncio.Server, path: Path) -> None:
-        """Use ``start``."""
+        """Private; call ``start``."""
         self._server = server
         self._path = path
 
     @classmethod
     async def start(cls, path: Path) -> "PingServer":
-        """Listen at ``path`` (mode 0600), in place of a socket that a dead daemon left. Raises OSError."""
+        """Listen at ``path`` (mode 0600); a socket left by a dead daemon is replaced. Raises OSError."""
         await asyncio.to_thread(path.unlink, missing_ok=True)
         server = await asyncio.start_unix_server(_answer, path, limit=_LINE_BYTES_MAX)
         await asyncio.to_thread(path.chmod, 0o600)
         return cls(server, path)
 
     async def close(self) -> None:
-        """Stop to answer."""
+        """Stop answering."""
         self._server.close()
         await self._server.wait_closed()
         with contextlib.suppress(FileNotFoundError):
@@ -50,13 +50,13 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 class Answer(StrEnum):
-    """What came of a ping."""
+    """The result of a ping."""
 
     ANSWERED = "answered"
     SILENT = "silent"
-    """Somebody listens, but does not answer."""
+    """A process listens, but does not answer."""
     NOBODY = "nobody"
-    """Nobody listens (yet)."""
+    """No process listens (yet)."""
 
 
 async def ping(path: Path, timeout: float) -> Answer:

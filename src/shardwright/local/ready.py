@@ -1,4 +1,4 @@
-"""Waiting until a local cluster serves: every node's API answers, every daemon is present, somebody leads."""
+"""Waits until a local cluster serves: every node's API answers, every daemon is present, one daemon leads."""
 
 import asyncio
 import contextlib
@@ -25,15 +25,15 @@ LOOK_EVERY_S = 0.1
 
 
 async def wait_ready(layout: Layout, store: Store, *, clock: Clock, on_node: Callable[[Node], None]) -> None:
-    """Wait. ``on_node`` hears of each node that answers, in the order in which they do. Raises Permanent that says what is
-    missing when it takes too long, or when nobody supervises the daemons any more."""
+    """Wait until the cluster serves. ``on_node`` is called for each node, in the order of their answers. Raises Permanent,
+    which names the missing parts, after a timeout or if the supervisor has ended."""
     cluster, nodes = await read_cluster(store), await read_nodes(store)
     assert cluster is not None
     deadline = clock.monotonic() + READY_TIMEOUT_S
     answered: set[NodeUid] = set()
     present: set[str] = set()
     while True:
-        # Read anew each time: a removal that is under way ends without us.
+        # Read again each time: a removal in progress may end during the wait.
         with contextlib.suppress(StoreUnavailable):
             nodes = await read_nodes(store)
         for node in nodes:
@@ -42,23 +42,23 @@ async def wait_ready(layout: Layout, store: Store, *, clock: Clock, on_node: Cal
                 on_node(node)
         waiting = {n.uid: n for n in nodes if n.uid not in answered}
         supervisor = read_identity(layout.supervisor)
-        # Daemons that outlived an earlier supervisor answer before the new one has even begun.
+        # Daemons that outlived an earlier supervisor answer before the new supervisor has even started.
         absent = "" if waiting else await _absent(store, nodes, present)
         if not waiting and not absent and supervisor is not None and is_running(supervisor):
             return
         if clock.monotonic() > deadline:
-            said = _missing(layout, waiting) if waiting else absent or "nobody supervises the daemons"
-            raise Permanent(Code.NOT_READY, f"{said} after {READY_TIMEOUT_S:.0f} s; see {layout.directory}")
+            said = _missing(layout, waiting) if waiting else absent or "the daemons have no supervisor"
+            raise Permanent(Code.NOT_READY, f"{said} after {READY_TIMEOUT_S:.0f} s; check {layout.directory}")
         if supervisor is not None and not is_running(supervisor):
             said = last_line(layout.supervisor_output)
             raise Permanent(
-                Code.SUPERVISOR_ENDED, f"the supervisor has ended; see {layout.logs}" + (f": {said}" if said else "")
+                Code.SUPERVISOR_ENDED, f"the supervisor has ended; check {layout.logs}" + (f": {said}" if said else "")
             )
         await clock.sleep(LOOK_EVERY_S)
 
 
 async def api_answers(address: str, port: int, certificate: Path) -> bool:
-    """Whether an HTTPS server with the cluster's certificate answers there; any status will do but a server's trouble."""
+    """Whether an HTTPS server with the cluster's certificate answers there; every status below 500 counts."""
     try:
         context = ssl.create_default_context(cafile=str(certificate))
         async with asyncio.timeout(ASK_TIMEOUT_S):
@@ -76,12 +76,13 @@ async def api_answers(address: str, port: int, certificate: Path) -> bool:
 
 
 async def _absent(store: Store, nodes: list[Node], present: set[str]) -> str:
-    """What is missing when every API answers: a leader, or daemons that hold their lease; empty when nothing is. ``present``
-    are the daemons seen so far: where they die now and then, a look at which all of them are there may never come."""
+    """The missing parts once every API answers: a leader, or daemons that hold their lease; empty if nothing is missing.
+    ``present`` collects the daemons observed so far: if daemons die now and then, they may never all be present in one
+    look."""
     try:
         present |= {item.key for item in (await store.range(keys.DAEMONS)).items}
         if await store.get(keys.LEADER) is None:
-            return "every API answers, but no daemon leads"
+            return "every API answers, but the cluster has no leader"
     except StoreUnavailable as e:
         return f"every API answers, but the store cannot be read: {e.text}"
     missing = [str(n.uid) for n in nodes if f"{keys.DAEMONS}{n.uid:08d}" not in present]

@@ -1,7 +1,7 @@
-"""Stop everything of a local cluster that runs, in the order in which nothing is lost. Called by ``down``, and by the
-supervisor when it is asked to end. The caller holds the cluster's lock.
+"""Stops all processes of a local cluster in the order that loses no data. Called by ``down``, and by the supervisor when it
+is told to end. The caller holds the cluster's lock.
 
-Finds processes by what they wrote down, and by their command line or directory where they died before they could. Every
+Finds processes by their identity files, and by their command line or directory if they died before they wrote one. Every
 step may be repeated.
 """
 
@@ -31,7 +31,7 @@ DAEMON_GRACE_S = 6.0
 ENDPOINT_GRACE_S = 4.0
 SERVER_GRACE_S = 10.0
 SERVER_BUSY_GRACE_S = 900.0
-"""A server that saves a large snapshot is given this long, as long as it works."""
+"""Time limit for a server that saves a large snapshot, as long as it makes progress."""
 
 Say = Callable[[str], None]
 
@@ -40,22 +40,22 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Processes of a cluster."""
+    """The running processes of a cluster."""
 
     daemons: tuple[ProcessIdentity, ...] = ()
     endpoints: tuple[ProcessIdentity, ...] = ()
     servers: dict[ShardUid, tuple[ProcessIdentity, ...]] = field(default_factory=dict)
-    """A server, and whatever else runs its program in its directory."""
+    """A server, and all other processes that run its program in its directory."""
 
     @property
     def is_nothing(self) -> bool:
-        """Whether nothing runs."""
+        """Whether no process runs."""
         return not (self.daemons or self.endpoints or self.servers)
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the store says; empty when it cannot be read."""
+    """The store's records; empty if the store cannot be read."""
 
     databases: tuple[Database, ...] = ()
     groups: tuple[SlotGroup, ...] = ()
@@ -68,7 +68,7 @@ class Recorded:
 
 
 def find_running(layout: Layout, *, nodes: Iterable[NodeUid] | None = None) -> Running:
-    """What runs of the cluster, or of some of its nodes. Reads all of ``/proc``: call it in a thread."""
+    """The running processes of the cluster, or of some of its nodes. Reads all of ``/proc``: call it in a thread."""
     uids = layout.node_uids() if nodes is None else list(nodes)
     daemons = {i for uid in uids if (i := read_identity(layout.daemon(uid))) is not None and is_running(i)}
     endpoints = {i for uid in uids if (i := read_identity(layout.endpoint(uid))) is not None and is_running(i)}
@@ -86,7 +86,7 @@ def find_running(layout: Layout, *, nodes: Iterable[NodeUid] | None = None) -> R
 
 
 async def read_recorded(layout: Layout) -> Recorded:
-    """Databases, groups and shards, as far as the store can be read."""
+    """Databases, groups and shards, as far as the store is readable."""
     if not layout.store.exists():
         return Recorded()
     try:
@@ -108,7 +108,7 @@ async def read_recorded(layout: Layout) -> Recorded:
 
 
 def databases_at_risk(recorded: Recorded, running: Running) -> list[Database]:
-    """Databases whose data is in memory only, and in memory now."""
+    """Databases without persistence whose servers are running: their data exists in memory only."""
     loaded = {d.uid for uid in running.servers if (d := recorded.database_of(uid)) is not None}
     return [
         d
@@ -118,12 +118,12 @@ def databases_at_risk(recorded: Recorded, running: Running) -> list[Database]:
 
 
 async def stop_everything(layout: Layout, say: Say) -> bool:
-    """Daemons first, so that nobody reacts; then endpoint processes, so that nothing is written any more; then primaries,
-    which wait for their replicas; then replicas. False: something could not be ended, which was said."""
+    """Daemons first, so that nothing reacts; then endpoint processes, so that writes stop; then primaries, which wait for
+    their replicas; then replicas. False: a process could not be ended, and a message named it."""
     recorded = await read_recorded(layout)
     for _ in range(ROUNDS_MAX):
         await _stop_once(layout, recorded, say)
-        # A process that a daemon was just starting when it was killed shows who it is only after a moment.
+        # A process that a killed daemon was just starting reveals its identity only after a moment.
         await asyncio.sleep(SETTLE_S)
         left = await asyncio.to_thread(find_running, layout)
         if left.is_nothing:
@@ -136,7 +136,7 @@ async def stop_everything(layout: Layout, say: Say) -> bool:
 async def _stop_once(layout: Layout, recorded: Recorded, say: Say) -> None:
     running = await asyncio.to_thread(find_running, layout)
     await stop_daemons(running, say)
-    # Only now: a daemon may just have started another process.
+    # Only now: a daemon may have started another process just before its end.
     running = await asyncio.to_thread(find_running, layout)
     if running.endpoints:
         say(f"stopping {_count(len(running.endpoints), 'endpoint process', 'endpoint processes')}")
@@ -149,7 +149,7 @@ async def _stop_once(layout: Layout, recorded: Recorded, say: Say) -> None:
 
 
 async def stop_daemons(running: Running, say: Say) -> None:
-    """End daemons; their shards and endpoints go on."""
+    """End daemons; their shards and endpoints keep running."""
     if running.daemons:
         say(f"stopping {_count(len(running.daemons), 'daemon', 'daemons')}")
         await asyncio.gather(*(end(p, DAEMON_GRACE_S) for p in running.daemons))
@@ -162,20 +162,20 @@ async def _stop_server(uid: ShardUid, processes: tuple[ProcessIdentity, ...], re
     pids = {p.pid for p in processes}
 
     def killed() -> None:
-        say(f"{name} did not end when asked and was killed" + ("; its last writes may not be on disk" if keeps else ""))
+        say(f"{name} did not end on request and was killed" + ("; its last writes may not be on disk" if keeps else ""))
 
-    # The server before the children it saves with: it ends them itself.
+    # First the server, then the children that save its data: it ends them itself.
     for process in sorted(processes, key=lambda p: p.start_ticks):
         is_child = len(pids) > 1 and process.start_ticks != min(p.start_ticks for p in processes)
         if is_child:
             await end(process, 0)
         else:
             say(f"stopping {name}" + (" (it saves first)" if keeps else ""))
-            # Nobody can write to it any more, so a frozen one may well be woken to save.
+            # Clients can no longer write to it, so even a frozen server may be resumed in order to save.
             await end(process, SERVER_GRACE_S, busy_grace_s=SERVER_BUSY_GRACE_S, thaws=True, on_kill=killed)
 
 
-# -- finding -------------------------------------------------------------------------------------------------------------
+# -- search --------------------------------------------------------------------------------------------------------------
 
 
 def _shards(layout: Layout, uid: NodeUid) -> list[Path]:
@@ -184,7 +184,7 @@ def _shards(layout: Layout, uid: NodeUid) -> list[Path]:
 
 
 def _daemon_of(process: ProcessIdentity, layout: Layout) -> NodeUid | None:
-    """The node whose daemon this is, by its command line; None when it is none of this cluster."""
+    """The node whose daemon this is, by its command line; None if it does not belong to this cluster."""
     line = arguments_of(process.pid)
     if len(line) != 7 or line[1] != "-m" or line[3:5] != ["--dir", str(layout.directory)] or line[5] != "--node":
         return None

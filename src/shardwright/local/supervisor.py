@@ -1,7 +1,7 @@
-"""The small parent that ``up`` leaves behind: one daemon per recorded node, alive and answering. Holds the cluster's lock.
+"""The small process that ``up`` leaves running: it keeps one daemon per recorded node alive. It holds the cluster's lock.
 
-SIGTERM, SIGINT and SIGHUP stop the whole cluster as ``down`` does; SIGUSR1 hands it over to ``down``, with everything left
-running. Killed, it harms nobody: the next ``up`` adopts what runs. Must not look at shards.
+SIGTERM, SIGINT and SIGHUP stop the whole cluster like ``down`` does; SIGUSR1 hands it over to ``down``, with everything
+left running. Killing the supervisor is harmless: the next ``up`` adopts all running processes. It must not touch shards.
 """
 
 import argparse
@@ -41,11 +41,11 @@ from shardwright.store.sqlite import SqliteStore
 from shardwright.tasks import spawn
 
 NODES_EVERY_S = 0.5
-"""How often the recorded nodes are read."""
+"""Interval between reads of the recorded nodes."""
 REMOVED_LINGER_S = 3.0
-"""The daemon of a removed node answers this much longer, for whoever polls the removal there."""
+"""The daemon of a removed node answers this much longer, for clients that poll the removal there."""
 TEST_FAULTS_VARIABLE = "SHARDWRIGHT_TEST_FAULTS"
-"""The one variable of ours that daemons get: it names a directory, never a secret (``faults.py``)."""
+"""The only Shardwright variable in the daemons' environment: it names a directory, never a secret (``faults.py``)."""
 
 _log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ class Outcome(StrEnum):
     STOPPED = "stopped"
     """Everything was stopped."""
     HANDED_OVER = "handed_over"
-    """Everything runs, and ``down`` takes care of it."""
+    """Everything runs, and ``down`` takes over."""
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class _Kept:
 
 
 class Supervisor:
-    """See the module's text. ``command`` says how a node's daemon is started."""
+    """Keeps the daemons of a cluster's recorded nodes. ``command`` returns the command of a node's daemon."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Supervisor:
         self._retiring: dict[NodeUid, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Keep the recorded nodes' daemons, for ever. Daemons outlive a cancellation."""
+        """Keep the recorded nodes' daemons, indefinitely. Daemons outlive a cancellation."""
         try:
             while True:
                 try:
@@ -101,10 +101,10 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def turn(self) -> None:
-        """Bring the daemons to the recorded nodes."""
+        """Bring the daemons in line with the recorded nodes."""
         cluster, nodes = await read_cluster(self._store), await read_nodes(self._store)
         if cluster is None or not nodes:
-            return  # Not the store of a cluster: nothing follows from it.
+            return  # Not the store of a cluster: do nothing.
         wanted = {n.uid: n for n in nodes}
         if any(uid not in self._kept for uid in wanted):
             await asyncio.to_thread(welcome, self._layout, cluster, nodes)
@@ -128,7 +128,7 @@ class Supervisor:
         self._kept[uid] = _Kept(keeper, spawn(f"supervisor: keep the daemon of node {uid}", keeper.run()))
 
     async def _retire(self, uid: NodeUid, cluster: Cluster, nodes: list[Node]) -> None:
-        """End what runs of a removed node and delete its directory. Does nothing while a shard is recorded on it."""
+        """End all processes of a removed node and delete its directory. Does nothing while a shard is recorded on it."""
         try:
             while any(isinstance(r, Shard) and r.node_uid == uid for r in await read_all(self._store, "shards/")):
                 _log.warning("a removed node still has recorded shards and is left alone", node=uid)
@@ -156,13 +156,13 @@ class Supervisor:
 
 
 def welcome(layout: Layout, cluster: Cluster, nodes: list[Node]) -> None:
-    """Have a certificate and an ``admin.json`` that name all nodes."""
+    """Write a certificate and an ``admin.json`` that name all nodes."""
     ensure_certificate(layout.tls, [n.address for n in nodes], datetime.now(UTC))
     write_urls(layout, cluster, nodes)
 
 
 def write_urls(layout: Layout, cluster: Cluster, nodes: list[Node]) -> None:
-    """Bring the addresses in ``admin.json`` to the recorded nodes; a file that the operator deleted stays deleted."""
+    """Update the addresses in ``admin.json``; a file that the operator deleted stays deleted."""
     urls = [f"https://{n.address}:{cluster.api_port}" for n in nodes]
     try:
         admin = json.loads(layout.admin.read_text(encoding="utf-8"))
@@ -174,7 +174,7 @@ def write_urls(layout: Layout, cluster: Cluster, nodes: list[Node]) -> None:
 
 
 def daemon_environment() -> dict[str, str]:
-    """Environment of daemons."""
+    """The environment of daemons."""
     kept = python_environment()
     if (faults := os.environ.get(TEST_FAULTS_VARIABLE)) is not None:
         kept[TEST_FAULTS_VARIABLE] = faults
@@ -191,7 +191,8 @@ async def supervise(
     command: Callable[[Layout, NodeUid], list[str]] = daemon_command,
     on_running: Callable[[], asyncio.Task[None]] | None = None,
 ) -> Outcome:
-    """Be the supervisor until a signal. The caller holds the cluster's lock. ``on_running`` may start a task beside it."""
+    """Run as the supervisor until a signal. The caller holds the cluster's lock. ``on_running`` may start a parallel
+    task."""
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[Outcome] = loop.create_future()
 
@@ -211,7 +212,8 @@ async def supervise(
     try:
         either: set[asyncio.Future[Any]] = {asked, work}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        # Without an order only a fault of our own ends us: better everything goes on than that it is stopped.
+        # Without a signal, only an internal error ends this process: then it is better to leave everything running than to
+        # stop it.
         outcome = asked.result() if asked.done() else Outcome.HANDED_OVER
     finally:
         for task in (work, beside):
@@ -228,7 +230,7 @@ async def supervise(
 
 
 def supervisor_command(layout: Layout, lock: int, daemon_module: str) -> list[str]:
-    """How ``up --detach`` starts the supervisor, which inherits the lock."""
+    """The command with which ``up --detach`` starts the supervisor, which inherits the lock."""
     return [
         *(sys.executable, "-m", "shardwright.local.supervisor", "--dir", str(layout.directory)),
         *("--lock-descriptor", str(lock), "--daemon-module", daemon_module),
@@ -236,7 +238,7 @@ def supervisor_command(layout: Layout, lock: int, daemon_module: str) -> list[st
 
 
 def command_with(module: str) -> Callable[[Layout, NodeUid], list[str]]:
-    """How daemons are started when their module is another one."""
+    """The daemons' command with another module."""
 
     def command(layout: Layout, uid: NodeUid) -> list[str]:
         line = daemon_command(layout, uid)
@@ -247,7 +249,7 @@ def command_with(module: str) -> Callable[[Layout, NodeUid], list[str]]:
 
 
 def main() -> int:
-    """See the module's text. Exit status 0: everything was stopped or handed over."""
+    """Parse the command line and supervise. Exit status 0: everything was stopped or handed over."""
     parser = argparse.ArgumentParser(prog="shardwright supervise", description="Keeps the daemons of a local cluster alive.")
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--lock-descriptor", type=int, default=None)

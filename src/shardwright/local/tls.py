@@ -1,7 +1,7 @@
-"""The cluster's own certificate: a small authority made at creation, and one server certificate for all nodes.
+"""The cluster's own certificate: a small authority created with the cluster, and one server certificate for all nodes.
 
-Called by ``up`` and, when a node was added, by the supervisor. A certificate that the
-operator put in place is never touched.
+Called by ``up`` and, after the addition of a node, by the supervisor. A certificate that the operator has installed is
+never changed.
 """
 
 import datetime
@@ -19,16 +19,17 @@ from shardwright.machine.files import make_private_directory, write_private
 
 _YEARS = 10
 _BACKDATED = datetime.timedelta(days=1)
-"""Clocks of clients may run behind ours."""
+"""Clocks of clients may be behind this machine's."""
 
 
 def ensure_certificate(directory: Path, addresses: Sequence[str], now: datetime.datetime) -> None:
-    """Have ``cert.pem`` (the server's, then the authority's) and ``key.pem`` in ``directory`` that are good for these
-    addresses and for localhost. A running server goes on with the one it read; clients that trust the file trust both."""
+    """Ensure that ``cert.pem`` (the server's, then the authority's) and ``key.pem`` in ``directory`` are valid for these
+    addresses and for localhost. A running server keeps the certificate that it has read; clients that trust the file trust
+    both."""
     make_private_directory(directory)
     certificate, key, authority = directory / "cert.pem", directory / "key.pem", directory / "ca.pem"
     if certificate.exists() and not authority.exists():
-        return  # The operator's own.
+        return  # It belongs to the operator.
     if not authority.exists():
         _make_authority(directory, now)
     issuer = x509.load_pem_x509_certificate(authority.read_bytes())
@@ -76,7 +77,7 @@ def _make_server_certificate(
 
 
 def _server_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """One key for all server certificates, so that a new one fits the key that a daemon reads a moment later."""
+    """One key for all server certificates, so that a new certificate fits the key that a daemon reads a moment later."""
     if path.exists():
         key = serialization.load_pem_private_key(path.read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)

@@ -1,7 +1,7 @@
-"""``shardwright up``: create a local cluster or start a recorded one, and leave a supervisor with it.
+"""``shardwright up``: create a local cluster or start a recorded one, and leave a supervisor running.
 
-Two at once exclude each other by the cluster's lock, which passes to the supervisor. Whatever refuses, refuses before
-anything was made, or takes back what was.
+The cluster's lock, which passes to the supervisor, excludes a second one. Every refusal comes before the first change, or
+reverses the changes.
 """
 
 import asyncio
@@ -38,28 +38,28 @@ from shardwright.store.sqlite import SqliteStore
 from shardwright.tasks import spawn
 
 LOCK_WAIT_S = 3.0
-"""Another ``up`` that only looks, or a supervisor that is just ending, holds the lock for a moment."""
+"""Another ``up`` that only checks, or a supervisor that is about to end, holds the lock for a moment."""
 PORT_WAIT_S = 2.0
-"""For a recorded node's port that is in use while its daemon does not run."""
+"""Wait for a recorded node's port that is in use although its daemon does not run."""
 DAEMON_MODULE = "shardwright.local.daemon"
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What ``up`` did."""
+    """The result of ``up``."""
 
     layout: Layout
     is_new: bool
     was_running: bool
     username: str = ""
-    """Of the first user; empty unless the cluster is new."""
+    """Login name of the first user; empty unless the cluster is new."""
     password: str = field(default="", repr=False)
-    """Generated just now; empty otherwise. Shown once."""
+    """The generated password, shown once; otherwise empty."""
 
 
 def prepare(options: Options, environment: Mapping[str, str]) -> "tuple[Started, int | None]":
-    """Create the cluster if need be and take its lock; the lock's descriptor, or None when a supervisor runs already.
-    Raises Rejected: nothing was changed then."""
+    """Create the cluster if necessary and take its lock. Returns the lock's descriptor, or None if a supervisor is already
+    running. Raises Rejected: nothing was changed."""
     layout = layout_of(options.directory)
     checked = None if _holds_cluster(layout) else check(options, layout, environment)
     made = _make_directories(layout.directory) if checked is not None else None
@@ -89,7 +89,7 @@ def _create(checked: Checked, layout: Layout, environment: Mapping[str, str], ma
 
 
 def _holds_cluster(layout: Layout) -> bool:
-    """Whether a cluster was created here (a store without one is what a crash in the middle of that leaves)."""
+    """Whether the directory contains a complete cluster (a crash during the creation leaves a store without one)."""
     if not layout.store.exists():
         return False
     return _recorded(layout)[0] is not None
@@ -107,7 +107,7 @@ def _recorded(layout: Layout) -> tuple[Cluster | None, list[Node]]:
 
 
 def _check_recorded(layout: Layout) -> None:
-    """The recorded nodes that do not run must be able to listen; and files that were lost are made anew."""
+    """Check that the recorded nodes without a daemon can listen; create lost files again."""
     cluster, nodes = _recorded(layout)
     assert cluster is not None
     for node in nodes:
@@ -116,9 +116,9 @@ def _check_recorded(layout: Layout) -> None:
 
 
 def _wait_for_port(layout: Layout, node: Node, port: int) -> None:
-    """Until the node's daemon runs, or could listen. One that was killed keeps its port until the last of its threads has
-    ended, on a busy machine for a moment; one that a dead supervisor had just started says who it is before it listens.
-    Raises Rejected when the port stays in use."""
+    """Wait until the node's daemon runs, or could listen. The port of a killed daemon stays in use until the last of its
+    threads has ended, on a busy machine for a moment; a daemon just started by a dead supervisor writes its identity before
+    it listens. Raises Rejected if the port stays in use."""
     deadline = time.monotonic() + PORT_WAIT_S
     while not _runs(layout, node.uid):
         try:
@@ -135,14 +135,14 @@ def _runs(layout: Layout, uid: NodeUid) -> bool:
 
 
 def _lock(layout: Layout) -> int | None:
-    """The lock's descriptor; None: a supervisor has it. Raises Rejected when somebody else keeps it."""
+    """The lock's descriptor; None: a supervisor has it. Raises Rejected if another process keeps it."""
     clock = SystemClock()
     deadline = clock.monotonic() + LOCK_WAIT_S
     while True:
         try:
             lock = try_lock(layout.lock)
         except FileNotFoundError:
-            # A `down --purge` at the same time took the directory away.
+            # A parallel `down --purge` deleted the directory.
             make_private_directory(layout.directory)
             continue
         if lock is not None:
@@ -154,14 +154,14 @@ def _lock(layout: Layout) -> int | None:
             raise Rejected(
                 Refusal.CONFLICT,
                 "busy",
-                f"another `shardwright up` or `down` is at work on {layout.directory}",
+                f"another `shardwright up` or `down` is running on {layout.directory}",
                 remedy="wait for it, then try again",
             )
         asyncio.run(clock.sleep(0.05))
 
 
 def _make_directories(directory: Path) -> Path | None:
-    """Make DIR and its parents; the topmost that was made, None when DIR existed."""
+    """Create DIR and its parents. Returns the topmost directory that was created; None if DIR existed."""
     if directory.exists():
         if not any(directory.iterdir()):
             directory.chmod(0o700)
@@ -173,12 +173,12 @@ def _make_directories(directory: Path) -> Path | None:
         make_private_directory(directory)
     except OSError as e:
         _remove_made(directory, top)
-        raise invalid(f"--dir {directory} cannot be made: {e.strerror}") from e
+        raise invalid(f"--dir {directory} cannot be created: {e.strerror}") from e
     return top
 
 
 def _remove_made(directory: Path, top: Path | None) -> None:
-    """Take back the parents that were made for DIR, as far as they are empty."""
+    """Delete the parents that were created for DIR, as far as they are empty."""
     if top is None:
         return
     path = directory
@@ -193,7 +193,7 @@ def _remove_made(directory: Path, top: Path | None) -> None:
 
 
 def run_here(started: Started, lock: int, *, say: Say, on_ready: Callable[[], None], module: str = DAEMON_MODULE) -> Outcome:
-    """Be the supervisor until Ctrl-C, which stops everything cleanly."""
+    """Run as the supervisor until Ctrl-C, which stops everything cleanly."""
     os.environ.pop(PASSWORD_VARIABLE, None)
     configure_logging(started.layout.supervisor_log)
     os.umask(0o077)
@@ -202,7 +202,7 @@ def run_here(started: Started, lock: int, *, say: Say, on_ready: Callable[[], No
     async def tell() -> None:
         try:
             await _wait(started.layout, say, clock)
-        except Exception as e:  # The cluster may still come; whoever watches decides.
+        except Exception as e:  # The cluster may still become ready; the user decides.
             say(f"not ready yet: {e}")
         else:
             on_ready()
@@ -217,7 +217,7 @@ def run_here(started: Started, lock: int, *, say: Say, on_ready: Callable[[], No
 
 
 def leave_behind(started: Started, lock: int, *, say: Say, module: str = DAEMON_MODULE) -> None:
-    """Start the supervisor in the background and wait until the cluster serves. Raises Permanent when it does not come."""
+    """Start the supervisor in the background and wait until the cluster serves. Raises Permanent if it does not."""
     os.environ.pop(PASSWORD_VARIABLE, None)
     layout = started.layout
     make_private_directory(layout.logs)

@@ -1,4 +1,4 @@
-"""The words of Shardwright as values: frozen records of what is wanted and of what was seen.
+"""The vocabulary of Shardwright as values: frozen records of the desired and the observed state.
 
-Imports nothing from the other packages, no clock, no I/O. Everything else in the project speaks in these records.
+Imports nothing from the other packages, no clock, no I/O. All other packages use these records.
 """

@@ -8,7 +8,7 @@ from shardwright.model.ids import UserUid
 
 
 class ManagementRole(StrEnum):
-    """What a user may do; the permission table is rest-api.md 2.10."""
+    """The permissions of a user; ``api/permissions.py`` has the table."""
 
     ADMIN = "admin"
     CLUSTER_MEMBER = "cluster_member"
@@ -28,7 +28,7 @@ class User:
     name: str
     role: ManagementRole
     password_hash: str = field(repr=False)
-    """argon2id, in the PHC string format."""
+    """An argon2id hash in the PHC string format."""
     created_at: datetime
     password_changed_at: datetime
     email_alerts: bool = False

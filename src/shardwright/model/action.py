@@ -10,7 +10,7 @@ from shardwright.model.reason import Reason
 
 
 class ActionName(StrEnum):
-    """What an operator can ask of a node."""
+    """The action that an operator requests for a node."""
 
     REMOVE = "remove"
     MAINTENANCE_ON = "maintenance_on"
@@ -20,7 +20,7 @@ class ActionName(StrEnum):
 
 
 class ActionStatus(StrEnum):
-    """Life of an action; the values are also the wire's (rest-api.md 2.5)."""
+    """Life cycle of an action; the values are also the wire's."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -45,12 +45,12 @@ ACTION_TRANSITIONS: dict[ActionStatus, frozenset[ActionStatus]] = {
     ActionStatus.CANCELLED: frozenset(),
     ActionStatus.FAILED: frozenset(),
 }
-"""Legal changes of status."""
+"""Legal transitions of the status."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveParameters:
-    """``wait_for_persistence`` None means: as the policy says."""
+    """``wait_for_persistence`` None: as in the policy."""
 
     kind: Literal["remove"] = "remove"
     wait_for_persistence: bool | None = None
@@ -58,22 +58,22 @@ class RemoveParameters:
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceOnParameters:
-    """``evict_databases`` None means all databases; an empty tuple lists none."""
+    """``evict_databases`` None: all databases; an empty tuple lists none."""
 
     kind: Literal["maintenance_on"] = "maintenance_on"
     overwrite_snapshot: bool = False
     evict_replicas: bool = True
-    """False keeps replicas on the node; its primaries leave all the same."""
+    """False keeps replicas on the node; its primaries still leave."""
     evict_databases: tuple[DatabaseUid, ...] | None = None
-    """Listed databases leave entirely; of the others only primaries leave."""
+    """Listed databases leave entirely; only the primaries of all others leave."""
     yields_leadership: bool = False
     moves_max: int | None = None
-    """None: as the policy says; 0: no limit."""
+    """None: as in the policy; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceOffParameters:
-    """``snapshot_name`` None means the latest maintenance snapshot of the node."""
+    """``snapshot_name`` None: the latest maintenance snapshot of the node."""
 
     kind: Literal["maintenance_off"] = "maintenance_off"
     snapshot_name: str | None = None
@@ -83,7 +83,7 @@ class MaintenanceOffParameters:
 
 @dataclass(frozen=True, slots=True)
 class StepDownParameters:
-    """``retry_timeout_s`` None means 60: how long failed handoffs are tried again."""
+    """``retry_timeout_s``: how long failed handoffs are retried; None means 60."""
 
     kind: Literal["step_down"] = "step_down"
     yields_leadership: bool = False
@@ -97,7 +97,7 @@ ActionParameters = RemoveParameters | MaintenanceOnParameters | MaintenanceOffPa
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of an action, in the order in which it began. ``ended_at`` None: under way."""
+    """One step of an action, in starting order. ``ended_at`` None: under way."""
 
     name: str
     started_at: datetime
@@ -107,7 +107,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTarget:
-    """Where an accepted plan takes a copy or an endpoint; exactly one of the first two is given."""
+    """The target of a copy or an endpoint in an accepted plan; exactly one of the first two fields is set."""
 
     shard_uid: ShardUid | None
     endpoint_uid: EndpointUid | None
@@ -116,7 +116,7 @@ class PlannedTarget:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A durable operator request on one node."""
+    """A durable request of an operator for one node."""
 
     uid: ActionUid
     name: ActionName
@@ -126,9 +126,9 @@ class Action:
     created_at: datetime
     requested_by: str
     phase: str = ""
-    """Where the action's own state machine stands; each kind of action owns its words."""
+    """The state of the action's own state machine; each kind of action has its own values."""
     progress: float = 0.0
-    """0 to 100, never falling."""
+    """0 to 100, never decreasing."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     cancel_requested_at: datetime | None = None
@@ -137,50 +137,50 @@ class Action:
     error_message: str = ""
     steps: tuple[Step, ...] = ()
     reasons: tuple[Reason, ...] = ()
-    """While it runs: what blocks it. After a failure: why. After a restore: each difference that stays."""
+    """While it runs: its blockers. After a failure: the causes. After a restore: each remaining difference."""
     moves_started: int = 0
-    """Numbers its moves."""
+    """Used to number its moves."""
     snapshot_name: str = ""
-    """The snapshot this action took or restores; empty before it is known."""
+    """The snapshot that this action took or restores; empty until it is known."""
     was_quorum_only: bool | None = None
-    """The node's mark when the action began, so that a failed ``maintenance_off`` can put it back. None: not yet known."""
+    """The node's mark at the start, so that a failed ``maintenance_off`` can restore it. None: not yet known."""
     work_total_bytes: int = 0
-    """Bytes its moves must transfer in sum, estimated when the moves were planned; grows only."""
+    """Total bytes that its moves must transfer, estimated when they were planned; only grows."""
     is_undo_wanted: bool = False
-    """The cancel wish asks for everything back where it was, not only for an end. Never taken back."""
+    """The cancel request asks for a full undo, not only for an end. Never revoked."""
     was_closed: bool | None = None
-    """Whether the node was closed before a removal was asked for, so that an undo can reopen it. None: not recorded."""
+    """Whether the node was closed before the removal request, so that an undo can reopen it. None: not recorded."""
     plan_uid: str = ""
-    """Digest of the plan that the request named; empty when it named none."""
+    """Digest of the plan that the request named; empty if it named none."""
     targets: tuple[PlannedTarget, ...] = ()
-    """Where that plan takes what moves."""
+    """The targets in that plan."""
     expected_end_at: datetime | None = None
-    """When it may end, by what its moves and those before it took; None while nothing can be said."""
+    """Expected end, estimated from the durations of earlier moves; None while no estimate exists."""
 
 
 class MoveKind(StrEnum):
-    """What a move changes."""
+    """The kind of change that a move makes."""
 
     HANDOFF = "handoff"
-    """The primary role passes to a replica that exists; no shard changes its node."""
+    """The primary role passes to an existing replica; all shards stay on their nodes."""
     RELOCATE = "relocate"
-    """A new copy on another node replaces one, and takes its role."""
+    """A new copy on another node replaces a copy and takes its role."""
     REBIND = "rebind"
-    """Another node's endpoint process begins to serve an endpoint."""
+    """Another node's endpoint process takes over an endpoint."""
 
 
 class MoveState(StrEnum):
-    """Life of a move. A rebind goes from PLANNED to HANDOFF; a handoff likewise."""
+    """Life cycle of a move. A rebind goes from PLANNED to HANDOFF; so does a handoff."""
 
     PLANNED = "planned"
     STARTING = "starting"
-    """The new server process is being started."""
+    """The new server process is starting."""
     SYNCING = "syncing"
     READY = "ready"
-    """The new copy holds what the primary holds."""
+    """The new copy holds all data of the primary."""
     HANDOFF = "handoff"
     CLEANING = "cleaning"
-    """The new copy serves; the old one leaves once the new one's own persistence is in place."""
+    """The new copy serves; the old one leaves once the new copy's own persistence is in place."""
     UNDOING = "undoing"
     DONE = "done"
     FAILED = "failed"
@@ -206,12 +206,12 @@ MOVE_TRANSITIONS: dict[MoveState, frozenset[MoveState]] = {
     MoveState.FAILED: frozenset(),
     MoveState.CANCELLED: frozenset(),
 }
-"""Legal changes of state."""
+"""Legal transitions of the state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The facts that prove a handoff lost nothing."""
+    """The facts that prove that a handoff lost nothing."""
 
     generation: int
     from_shard: ShardUid
@@ -225,20 +225,20 @@ class Evidence:
     fenced_offset: int
     """Replication offset of the old primary, read after the hard fence."""
     promoted_offset: int
-    """Offset of the candidate, asked directly, before it was promoted; at least ``fenced_offset``."""
+    """Offset of the candidate, queried directly before its promotion; at least ``fenced_offset``."""
     fence_ms: float
     """From the pause of the old primary to the confirmed promotion."""
     pause_ms: float | None
-    """Longest hold at any endpoint, from hold to release, as the endpoint measured it; None when none held."""
+    """Longest hold at any endpoint, from hold to release, as measured by the endpoint; None if none held."""
     held_commands: int
     finished_by: str = "handoff"
-    """``handoff``, or ``recovery`` when a successor finished it."""
+    """``handoff``, or ``recovery`` if a new leader finished it."""
     began_at: datetime | None = None
-    """When the endpoints were told to hold; None when a successor finished it."""
+    """When the endpoints were told to hold; None if a new leader finished the handoff."""
     released_at: datetime | None = None
-    """When the endpoints had been told to go on."""
+    """When the endpoints were told to continue."""
     not_held_nodes: tuple[NodeUid, ...] = ()
-    """Nodes whose endpoint process was not held: it had ended."""
+    """Nodes whose endpoint process was not held because it had ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,42 +247,42 @@ class Move:
 
     uid: MoveUid
     action_uid: ActionUid | None
-    """None: the cluster's own repair."""
+    """None: a move of the cluster itself (repair)."""
     kind: MoveKind
     state: MoveState
     database_uid: DatabaseUid
     created_at: datetime
     group_uid: GroupUid | None = None
     shard_uid: ShardUid | None = None
-    """The copy that leaves (relocate) or gives up the role (handoff)."""
+    """The copy that leaves (relocate) or hands over the role (handoff)."""
     new_shard_uid: ShardUid | None = None
     """The copy that replaces it (relocate) or takes the role (handoff)."""
     endpoint_uid: EndpointUid | None = None
     from_node: NodeUid | None = None
     to_node: NodeUid | None = None
     hands_over: bool = False
-    """The new copy shall become primary."""
+    """The new copy becomes the primary."""
     is_cancel_wanted: bool = False
     started_at: datetime | None = None
     sync_began_at: datetime | None = None
-    """When the new copy was told to follow; None: not yet, or not a relocation."""
+    """When the new copy was told to replicate; None: not yet, or not a relocation."""
     ended_at: datetime | None = None
     state_since: datetime | None = None
     bytes_total: int = 0
     """Size of the sync stream; an estimate until the sync begins."""
     bytes_done: int = 0
     attempts: int = 0
-    """Handoffs tried and undone so far."""
+    """Number of handoffs attempted and undone so far."""
     not_before: datetime | None = None
     """Earliest time of the next attempt."""
     evidence: Evidence | None = None
     reasons: tuple[Reason, ...] = ()
-    """What it waits for, or why it failed."""
+    """Why it waits or why it failed."""
     has_left: bool = False
-    """Nothing of it runs on ``from_node`` any more."""
+    """Nothing of the copy runs on ``from_node`` any longer."""
     is_undo: bool = False
-    """It takes back what an earlier move of the same action did."""
+    """It reverses an earlier move of the same action."""
     ready_at: datetime | None = None
-    """When the new copy held what the primary held; None: not yet."""
+    """When the new copy was in sync with the primary; None: not yet."""
     left_at: datetime | None = None
-    """When nothing of it ran on ``from_node`` any more; None: not yet, or not a relocation."""
+    """When nothing of the copy ran on ``from_node`` any longer; None: not yet, or not a relocation."""

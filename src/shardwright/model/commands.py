@@ -1,7 +1,7 @@
 """Commands: one instruction to a server or an endpoint process, as a value.
 
-The leader commits a decision's writes first and gives its commands afterwards. Every command is idempotent and may be
-lost: the next turn decides it again from what is seen then.
+The leader commits a decision's writes first and issues its commands afterwards. Every command is idempotent and may be
+lost: the next turn derives it again from fresh observations.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, S
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """Make a server a replica of its group's primary, drop its write fence once linked."""
+    """Make a server a replica of its group's primary; lift its write fence once the link is up."""
 
     shard_uid: ShardUid
     primary_uid: ShardUid
@@ -19,7 +19,7 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """Make the committed primary of a group a primary (unplanned: the old one is certainly gone), still fenced."""
+    """Promote the committed primary of a group (unplanned: the old one has certainly ended); it stays fenced."""
 
     shard_uid: ShardUid
 
@@ -33,7 +33,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class ApplySettings:
-    """Bring a running server's settings to those of its database; the fingerprint is committed afterwards."""
+    """Apply the database's settings to a running server; the fingerprint is committed afterwards."""
 
     shard_uid: ShardUid
     fingerprint: str
@@ -41,14 +41,14 @@ class ApplySettings:
 
 @dataclass(frozen=True, slots=True)
 class SaveNow:
-    """Write a fresh persistence file (a snapshot, or a rewrite of the append-only file)."""
+    """Write a new persistence file (a snapshot, or a rewrite of the append-only file)."""
 
     shard_uid: ShardUid
 
 
 @dataclass(frozen=True, slots=True)
 class HandOff:
-    """Pass the primary role to ``to_shard`` (the whole procedure of design section 5)."""
+    """Pass the primary role to ``to_shard``: the complete handoff procedure."""
 
     group_uid: GroupUid
     from_shard: ShardUid
@@ -57,21 +57,21 @@ class HandOff:
 
 @dataclass(frozen=True, slots=True)
 class RecoverHandoff:
-    """Finish or undo the handoff that the group's record holds and that nobody here is performing."""
+    """Finish or undo the handoff in the group's record, which no task of this leader is executing."""
 
     group_uid: GroupUid
 
 
 @dataclass(frozen=True, slots=True)
 class EndStuckServer:
-    """End a server process by identity: it neither answers nor uses CPU. It is then treated as gone."""
+    """Kill a server by its process identity: it neither answers nor uses CPU. It then counts as ended."""
 
     shard_uid: ShardUid
 
 
 @dataclass(frozen=True, slots=True)
 class ServeEndpoint:
-    """Tell a node's endpoint process what it shall serve and where the primary is (or that there is none)."""
+    """Tell a node's endpoint process which endpoints to serve, and the location of the primary (or its absence)."""
 
     node_uid: NodeUid
     endpoint_uid: EndpointUid

@@ -1,4 +1,4 @@
-"""Databases, slot groups, shards and endpoints: what is wanted of them."""
+"""Databases, slot groups, shards and endpoints: their desired state."""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -19,14 +19,14 @@ class Role(StrEnum):
 
 
 class ServerKind(StrEnum):
-    """Which program serves a database; never mixed within one (design, *Starting a shard*)."""
+    """The server program of a database; all copies of a database run the same kind."""
 
     VALKEY = "valkey"
     REDIS = "redis"
 
 
 class Persistence(StrEnum):
-    """What a shard keeps on disk."""
+    """The data that a shard keeps on disk."""
 
     DISABLED = "disabled"
     AOF = "aof"
@@ -41,7 +41,7 @@ class AofPolicy(StrEnum):
 
 
 class DatabaseStatus(StrEnum):
-    """Life of a database; the values are also the wire's (rest-api.md 4.5)."""
+    """Life cycle of a database; the values are also the wire's."""
 
     PENDING = "pending"
     ACTIVE = "active"
@@ -51,44 +51,44 @@ class DatabaseStatus(StrEnum):
 
 
 class ShardWanted(StrEnum):
-    """What the agent shall do about a shard."""
+    """The agent's goal for a shard."""
 
     RUNNING = "running"
     STOPPED = "stopped"
-    """The process ends; its files stay."""
+    """The process ends; its files are kept."""
     GONE = "gone"
-    """The process ends and its files are deleted; the agent then says so and the leader deletes the record."""
+    """The process ends and its files are deleted; the agent reports that, and the leader deletes the record."""
 
 
 class Damage(StrEnum):
     """Why a server could not load the files of its shard."""
 
     APPEND_ONLY_FILE = "append_only_file"
-    """A command in the append-only file cannot be read. When that is at its end, the end can be cut."""
+    """A command in the append-only file is unreadable. If it is at the end, the end can be cut."""
     SNAPSHOT = "snapshot"
-    """The snapshot, or the one that the append-only file begins with, cannot be read."""
+    """The snapshot, or the base snapshot of the append-only file, is unreadable."""
     INCOMPLETE = "incomplete"
-    """Parts of the append-only file are missing or do not belong together."""
+    """Parts of the append-only file are missing or do not match."""
 
 
 class StartWith(StrEnum):
-    """What an incarnation loads."""
+    """The data that an incarnation loads."""
 
     FILES = "files"
-    """What the shard has kept."""
+    """The files that the shard has kept."""
     NOTHING = "nothing"
-    """Nothing: what it has kept is put aside first."""
+    """Nothing: the kept files are first moved aside."""
     CUT_FILES = "cut_files"
-    """What it has kept without the damaged end of its append-only file, which is kept as it was beside it."""
+    """The kept files without the damaged end of the append-only file; the original file is kept next to it."""
 
 
 class GroupPhase(StrEnum):
-    """Whether a slot group's primary is chosen and open."""
+    """Whether the primary of a slot group is chosen and open."""
 
     STARTING = "starting"
-    """Copies are being started and compared; nothing is writable."""
+    """Copies are starting and being compared; none is writable."""
     SERVING = "serving"
-    """``primary`` is the chosen one: it shall be a writable primary and the others its replicas."""
+    """``primary`` is chosen: it is to be a writable primary, and the others its replicas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +101,18 @@ class SnapshotRule:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """What a client uses."""
+    """The unit that an application uses."""
 
     uid: DatabaseUid
     name: str
     port: int
     memory_bytes: int
-    """For all copies together; 0 means no limit."""
+    """For all copies together; 0: no limit."""
     created_at: datetime
     changed_at: datetime
     server_kind: ServerKind
     server_version: str
-    """For instance ``9.1.2``; every copy runs exactly this."""
+    """For instance ``9.1.2``; every copy runs exactly this version."""
     status: DatabaseStatus = DatabaseStatus.PENDING
     has_replica: bool = False
     shards_count: int = 1
@@ -122,19 +122,20 @@ class Database:
     snapshot_rules: tuple[SnapshotRule, ...] = ()
     eviction_policy: str = "volatile-lru"
     password: str = field(default="", repr=False)
-    """What applications give to AUTH; empty means none is asked for."""
+    """The password that applications give to AUTH; empty: no password is required."""
     is_rack_aware: bool = False
     is_strict: bool = False
     action_uid: ActionUid | None = None
-    """The running creation, change or deletion."""
+    """The current creation, change or deletion."""
     port_was_given: bool = False
-    """Whether the operator chose the port; the wire reports 0 otherwise (rest-api.md 4.5)."""
+    """Whether the operator chose the port; otherwise the wire reports 0."""
     failure: str = ""
-    """Why the creation failed; empty otherwise."""
+    """Why the creation failed; otherwise empty."""
     notify_keyspace_events: str = ""
-    """Which events on keys the servers publish, in the letters of their directive; empty: none."""
+    """Keyspace events that the servers publish, in the letters of their directive; empty: none."""
     options: dict[str, object] = field(default_factory=dict)
-    """Other accepted keys, stored and shown; they decide nothing here."""
+    """Other accepted keys, stored and shown. Only ``slave_ha`` and ``slave_ha_priority`` have an effect: they control the
+    repair."""
 
     @property
     def copies(self) -> int:
@@ -143,16 +144,16 @@ class Database:
 
     @property
     def shard_memory_bytes(self) -> int:
-        """``maxmemory`` of each server; 0 means no limit (design, section 7)."""
+        """``maxmemory`` of each server: an equal share of ``memory_bytes``; 0: no limit."""
         return self.memory_bytes // (self.copies * self.shards_count)
 
     @property
     def settings_fingerprint(self) -> str:
-        """Equal exactly when every setting that a running server can change is equal. ``Shard.kept`` reads it too."""
+        """Equal exactly if every setting that a running server can change is equal. ``Shard.kept`` reads it too."""
         rules = ",".join(f"{rule.seconds}/{rule.writes}" for rule in self.snapshot_rules)
         notify = (
             f"|{self.notify_keyspace_events}" if self.notify_keyspace_events else ""
-        )  # as in records of earlier versions
+        )  # omitted if empty, like in records of earlier versions
         return f"{self.shard_memory_bytes}|{self.eviction_policy}|{self.persistence}|{self.aof_policy}|{rules}{notify}"
 
 
@@ -166,28 +167,29 @@ class ServerSecrets:
     observation: str = field(repr=False)
     management: str = field(repr=False)
     hash_seed: str = field(repr=False)
-    """One for all shards, so that SCAN cursors survive a handoff where the server knows the setting."""
+    """The same for all shards, so that SCAN cursors survive a handoff if the server supports the setting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handoff:
-    """A committed intent to pass the primary role. While it exists nothing else touches the slot group."""
+    """A committed intent to hand over the primary role. While it exists, no other decision changes the slot group."""
 
     from_shard: ShardUid
     to_shard: ShardUid
     generation: int
-    """The generation the group will have when it succeeds."""
+    """The group's generation after success."""
     term: int
     intended_at: datetime
     from_incarnation: int = 0
-    """Of the old primary as it was looked at; 0 in the record of an earlier version: whichever runs."""
+    """Of the old primary when it was checked; 0 in a record of an earlier version: any incarnation."""
     to_incarnation: int = 0
-    """Of the candidate that was proven. Another one that runs by now has never been promoted, whatever role it shows."""
+    """Of the candidate that was proven. A later incarnation has never been promoted, regardless of the role that it
+    shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotGroup:
-    """A primary and its replicas, holding one range of hash slots."""
+    """A primary and its replicas, which hold one range of hash slots."""
 
     uid: GroupUid
     database_uid: DatabaseUid
@@ -198,25 +200,26 @@ class SlotGroup:
     primary: ShardUid | None = None
     """The committed primary; None only before the first start."""
     generation: int = 0
-    """Grows whenever clients must go to another server: another primary, or the same started anew."""
+    """Grows whenever clients must switch to another server: a new primary, or a restarted one."""
     handoff: Handoff | None = None
     replication_id: str = ""
-    """The primary's in this generation; empty: not known yet. A replica shows it once it has received the whole data set."""
+    """The primary's id in this generation; empty: not known yet. A replica shows it once it has received the whole data
+    set."""
     replication_id_before: str = ""
-    """That of the primary that handed over to it; empty: it became primary in another way. The old one goes on showing it
-    until it follows, and holds all that was acknowledged before the handoff."""
+    """The id of the primary that handed over to the present one; empty: no handoff. The old primary shows this id until it
+    follows, and holds all writes acknowledged before the handoff."""
 
     starting_since: datetime | None = None
-    """Since when the copies are being started and compared; None while the group serves, or when it is not known."""
+    """Start of the phase STARTING; None while the group serves, or if the time is unknown."""
     waits_for: tuple[Reason, ...] = ()
-    """While it starts: what does not pass by itself, such as a copy whose node is dead. Empty: nothing of the kind."""
+    """While it starts: lasting obstacles, such as a copy whose node is dead. Empty: none."""
     start_from: ShardUid | None = None
-    """While it starts: the copy that an operator goes on with, whatever the others hold; None: nobody has decided so."""
+    """While it starts: the copy that an operator has chosen to continue with, regardless of the others; None: no choice."""
     start_cuts: bool = False
-    """The damaged end of that copy's append-only file shall be cut first."""
+    """The damaged end of that copy's append-only file must be cut first."""
 
     def led_by(self, primary: ShardUid | None, generation: int, phase: GroupPhase) -> "SlotGroup":
-        """The group under a primary that nobody handed over to: its replication id is not known yet."""
+        """The group under a new primary without a handoff: its replication id is not known yet."""
         return replace(
             self,
             primary=primary,
@@ -234,11 +237,11 @@ class SlotGroup:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseTroubles:
-    """What keeps a database from serving as it should, as the leader last saw it. No record: nothing does."""
+    """The faults of a database, as last observed by the leader. No record: no faults."""
 
     database_uid: DatabaseUid
     reasons: tuple[Reason, ...]
-    """Never empty. Their texts hold no figures that change by themselves, because each change of them is a write."""
+    """Never empty. The texts contain no numbers that change by themselves, because each change of a text is a write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,53 +255,53 @@ class Shard:
     port: int
     created_at: datetime
     incarnation: int = 1
-    """The agent starts each incarnation at most once, on ``port``. A new start is a new incarnation on a new port, so
-    that a replica which still follows the old address never meets an empty server there."""
+    """The agent starts each incarnation at most once, on ``port``. A new start is a new incarnation on a new port, so that
+    a replica that still follows the old address never reaches an empty server there."""
     wanted: ShardWanted = ShardWanted.RUNNING
     in_sync_generation: int = -1
-    """Highest group generation at which this copy was seen to hold what the primary held; -1: never."""
+    """Highest group generation in which this copy was observed in sync with the primary; -1: never."""
     file_generation: int = -1
-    """Highest group generation at which its append-only file was seen to hold all that the primary held; -1: never. What the
-    copy acknowledges from then on in that generation is in the file too, when every write is synced."""
+    """Highest group generation in which its append-only file was observed to hold all data of the primary; -1: never. If
+    every write is synced, the file also holds all writes that the copy acknowledges later in that generation."""
     settings: str = ""
-    """Fingerprint of the settings its server was last told, which outlives the server; empty: never any."""
+    """Fingerprint of the settings last applied to its server, which outlives the server; empty: never any."""
     restarts: int = 0
-    """Starts since the shard last ran for a minute; spaces out further starts."""
+    """Starts since the shard last ran for a minute; they determine the delay of further starts."""
     restart_not_before: datetime | None = None
     failure: str = ""
-    """Why the current incarnation cannot be used; empty otherwise."""
+    """Why the current incarnation is unusable; otherwise empty."""
     starts_with: StartWith = StartWith.FILES
-    """What the current incarnation loads."""
+    """The data that the current incarnation loads."""
     damage: Damage | None = None
-    """Why its server could not load its files the last time; None: it could, or nobody knows of any."""
+    """Why its server could not load its files the last time; None: it could, or no damage is known."""
     missing_since: datetime | None = None
-    """Since when the copy has not served and nothing was about to change that; None while it does what is wanted of it.
-    After the policy's grace period it is rebuilt elsewhere."""
+    """Since when the copy has not served without a prospect of recovery; None while it works as intended. After the
+    policy's grace period it is rebuilt elsewhere."""
 
     @property
     def kept(self) -> Persistence | None:
-        """The persistence its server was last told, by which its files were written; None: it was never told any. Not that
-        of the database when this was changed and the server has not heard of it."""
+        """The persistence last applied to its server, with which its files were written; None: never any. It differs from
+        the database's setting until the server has received a change."""
         return Persistence(self.settings.split("|")[2]) if self.settings else None
 
     @property
     def keeps_each_write(self) -> bool:
-        """Whether its server was last told to have every write on the disk before it answers."""
+        """Whether its server was last told to write every change to disk before it answers."""
         return self.kept is Persistence.AOF and self.settings.split("|")[3] == AofPolicy.ALWAYS
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The address of a database, which does not change when another node begins to serve it."""
+    """The address of a database, which stays the same when another node takes over."""
 
     uid: EndpointUid
     database_uid: DatabaseUid
     address: str
     port: int
     nodes: tuple[NodeUid, ...]
-    """Nodes whose endpoint process serves it; one with proxy policy ``single``."""
+    """Nodes whose endpoint process serves it; exactly one with proxy policy ``single``."""
 
 
 def access_fingerprint(*, application_secret: str, password: str) -> str:
-    """Differs when the password of a database's clients differs; tells nothing to whom the generated secret is unknown."""
+    """Differs if the password of the database's clients differs; reveals nothing without the generated secret."""
     return sha256(f"{len(password)}:{password}:{application_secret}".encode()).hexdigest()[:16]

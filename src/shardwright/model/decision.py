@@ -1,4 +1,4 @@
-"""What a decision is: records to write, commands to give afterwards, when to look again, and why."""
+"""The result of a decision: records to write, commands to issue afterwards, the time of the next look, and reasons."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,12 +10,12 @@ from shardwright.model.view import Write
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The value between deciding and doing. An empty one means: nothing to do."""
+    """The value between deciding and doing. Empty: nothing to do."""
 
     writes: tuple[Write, ...] = ()
     commands: tuple[Command, ...] = ()
     wake_at: datetime | None = None
-    """Look again at this time at the latest; None: a change will tell."""
+    """Look again at this time at the latest; None: only after a change."""
     reasons: tuple[Reason, ...] = ()
     """Why nothing, or not more, was done; for the log."""
 

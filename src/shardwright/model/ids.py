@@ -13,7 +13,8 @@ EndpointUid = NewType("EndpointUid", str)
 ActionUid = NewType("ActionUid", str)
 """A GUID in lower case."""
 MoveUid = NewType("MoveUid", str)
-"""``"<owner>-<number>"``: the owner's uid and a number from 1, so that a decision can name a new move by itself."""
+"""``"<owner>-<number>"``: the owner's uid and a number from 1, so that a decision can name a new move without a
+generator."""
 LeaseId = NewType("LeaseId", int)
 
 

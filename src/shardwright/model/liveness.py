@@ -1,8 +1,7 @@
-"""Whether a server's process lives: one answer, made from all that is known, and the only one that permits anything
-destructive.
+"""Liveness of a server's process: one judgment from all known facts. Only this judgment permits destructive decisions.
 
-Pure. ``TABLE`` is total; ``docs/reference/liveness.md`` is generated from it. Everything that promotes another copy, deletes
-or gives up one, or stops waiting for one, asks here. Knows nothing of groups, moves or actions.
+Pure. ``TABLE`` is total; ``docs/reference/liveness.md`` is generated from it. Every decision that promotes another copy,
+deletes or gives up a copy, or stops waiting for one, asks here. Does not know groups, moves or actions.
 """
 
 from dataclasses import dataclass
@@ -14,33 +13,33 @@ from shardwright.model.seen import Health, ProcessSeen, ProcessState, ServerSeen
 
 
 class Silence(StrEnum):
-    """Why it is not known whether a process lives."""
+    """Why the liveness of a process is unknown."""
 
     NOT_ASKED = "not_asked"
-    """Its server was not asked yet."""
+    """Its server has not been probed yet."""
     STARTING = "starting"
-    """It refuses connections, and its node's agent has not reported it: it may be about to start, or to be reported."""
+    """It refuses connections, and its node's agent has not reported it: its start or the report may be imminent."""
     REFUSED = "refused"
-    """Its machine refuses connections to its port, but it was reported to run, and its end was not."""
+    """Its machine refuses connections to its port, but the agent reported it running, and has not reported its end."""
     UNREACHABLE = "unreachable"
-    """There is no way to its machine, or the connection broke. That says nothing about the process."""
+    """Its machine has no route, or the connection broke. That proves nothing about the process."""
     NO_ANSWER = "no_answer"
-    """It does not answer in time: it is busy, stands still, or the way to it is cut."""
+    """It does not answer in time: it is busy, it hangs, or the network path is cut."""
 
 
 class Proof(StrEnum):
-    """Why nothing of a shard's current incarnation can run or acknowledge anything."""
+    """Why no process of a shard's current incarnation can run or acknowledge a write."""
 
     NOT_STARTED = "not_started"
-    """Its node's agent says that it has not started it."""
+    """Its node's agent reports that it has not started it."""
     START_FAILED = "start_failed"
     """Its node's agent could not start it."""
     REPORTED = "reported"
-    """Its node's agent saw it end."""
+    """Its node's agent observed its end."""
     SEEN = "seen"
-    """It is a process of this machine, and this machine has no such process any more."""
+    """It belonged to this machine, and this machine no longer has such a process."""
     PORT_CLOSED = "port_closed"
-    """Its machine refuses connections to its port, and it was never reported to run on a node that has no daemon now."""
+    """Its machine refuses connections to its port, and no agent ever reported it running; its node has no daemon now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Alive:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """Not known. ``since``: the first question without an answer; None: not asked, or not known."""
+    """Unknown. ``since``: time of the first unanswered probe; None: not probed, or unknown."""
 
     how: Silence
     since: datetime | None = None
@@ -58,7 +57,7 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Certain. ``at``: when its agent saw it end; None: not known."""
+    """Certain. ``at``: when its agent observed its end; None: unknown."""
 
     proof: Proof
     at: datetime | None = None
@@ -70,7 +69,7 @@ class Ended:
 _SAID = {
     Proof.NOT_STARTED: "its agent has not started it",
     Proof.START_FAILED: "it could not be started",
-    Proof.REPORTED: "its agent saw it end",
+    Proof.REPORTED: "its agent observed its end",
     Proof.SEEN: "its machine has no such process",
     Proof.PORT_CLOSED: "its port is closed and no daemon has reported it",
 }
@@ -78,12 +77,12 @@ Liveness = Alive | Silent | Ended
 Verdict = Silence | Proof | None
 """None: alive."""
 Facts = tuple[ProcessState, bool, Health, Sighting]
-"""What the node's agent reported, whether the node has a daemon now, what the server answers, this machine's own look."""
+"""The agent's report, whether the node has a daemon now, the server's answer, and this machine's own process table."""
 
 
 def _verdict(report: ProcessState, has_daemon: bool, health: Health, sighting: Sighting) -> Verdict:
-    """One cell of the table. An agent's word that a process does not run comes before what a server once answered; an answer
-    comes before a sighting, which is older."""
+    """One cell of the table. An agent's report of an ended process overrides an earlier answer of the server; an answer
+    overrides a sighting, which is older."""
     match report:
         case ProcessState.ABSENT:
             return Proof.NOT_STARTED
@@ -114,7 +113,7 @@ _STILL_TO_START = frozenset({Proof.NOT_STARTED, Proof.PORT_CLOSED})
 
 
 def liveness_of(process: ProcessSeen | None, server: ServerSeen | None, sighting: Sighting, *, has_daemon: bool) -> Liveness:
-    """Of a shard's current incarnation. None: nothing was reported, or asked."""
+    """The liveness of a shard's current incarnation. None: no report, or no probe."""
     report = ProcessState.UNKNOWN if process is None else process.state
     health = Health.UNKNOWN if server is None else server.health
     verdict = TABLE[report, has_daemon, health, sighting]
@@ -126,10 +125,11 @@ def liveness_of(process: ProcessSeen | None, server: ServerSeen | None, sighting
 
 
 def has_ended(liveness: Liveness) -> bool:
-    """Whether nothing of it runs, for certain."""
+    """Whether nothing of it runs, with certainty."""
     return isinstance(liveness, Ended)
 
 
 def has_ended_after_start(liveness: Liveness) -> bool:
-    """Whether it was started, or could not be: only another incarnation can come. Without it a copy may still be started."""
+    """Whether it ended after a start, or could not be started: only another incarnation can follow. Otherwise the copy may
+    still start."""
     return isinstance(liveness, Ended) and liveness.proof not in _STILL_TO_START

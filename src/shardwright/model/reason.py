@@ -1,4 +1,4 @@
-"""Reasons: why something is refused, waits or failed, as a machine code, a sentence and the smallest remedy."""
+"""Reasons for refusals, waits and failures: a machine code, a sentence and the smallest remedy."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,14 +8,14 @@ from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 
 
 class Grade(StrEnum):
-    """How firm a "no" is."""
+    """The firmness of a refusal."""
 
     SOFT_LIMIT = "soft_limit"
-    """Passes by itself: something in flight must end first."""
+    """It passes by itself: something in flight must end first."""
     CONFIGURATION = "configuration"
     """A setting forbids it; an operator can change the setting."""
     HARD_LIMIT = "hard_limit"
-    """Something real is missing: memory, a node, a copy."""
+    """A resource is missing: memory, a node, a copy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What was observed, by whom and when. Never the basis for destroying anything unless it is certain."""
+"""Observations: their content, source and time. They justify destructive decisions only if they are certain."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +11,7 @@ from shardwright.model.ids import EndpointUid, NodeUid, ShardUid
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """Who exactly a process is. A pid alone names nobody: it is reused."""
+    """The unique identity of a process. A pid alone is not unique: it is reused."""
 
     pid: int
     boot_id: str
@@ -20,16 +20,16 @@ class ProcessIdentity:
     executable: str
     directory: str
     machine_id: str = field(default="", compare=False)
-    """Of the machine that it runs on (``/etc/machine-id``); empty: not known. The other fields name the process there."""
+    """The machine on which it runs (``/etc/machine-id``); empty: unknown. The other fields identify the process there."""
 
 
 class ProcessState(StrEnum):
-    """What is known of the process of a shard's current incarnation."""
+    """The known state of a shard's current process."""
 
     UNKNOWN = "unknown"
-    """Nobody who could know has said anything; in particular the node's agent does not answer and it is not ours to see."""
+    """No information: the node's agent has not reported, and the process is not on this machine."""
     ABSENT = "absent"
-    """Certainly not started yet."""
+    """It has certainly not been started yet."""
     RUNNING = "running"
     GONE = "gone"
     """It was started and has certainly ended."""
@@ -39,25 +39,26 @@ class ProcessState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProcessSeen:
-    """A shard's process, as its node's agent sees it."""
+    """A shard's process, as observed by its node's agent."""
 
     shard_uid: ShardUid
     incarnation: int
     state: ProcessState
     identity: ProcessIdentity | None = None
     text: str = ""
-    """Why it failed or how it ended, or what was done to its files before it started; for people."""
+    """Why it failed, how it ended, or how its files were changed before its start; for people."""
     files_are_deleted: bool = False
-    """The shard was wanted gone and nothing of it is left on the node."""
+    """The shard was to be deleted, and nothing of it is left on the node."""
     damage: Damage | None = None
-    """It could not be started because of its files; None: not for that reason."""
+    """Why its files prevented a start; None: the start did not fail for this reason."""
     ended_at: datetime | None = None
-    """When its agent saw it end, by the clock of its machine; None: it has not ended, or no agent was there to see it."""
+    """When its agent observed its end, by the clock of its machine; None: it has not ended, or no agent observed the
+    end."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSeen:
-    """What a node's agent reports, whenever it changes."""
+    """The report of a node's agent, written at every change."""
 
     node_uid: NodeUid
     at: datetime
@@ -76,36 +77,36 @@ class NodeSeen:
     uptime_s: int = 0
     directory: str = ""
     servers: tuple[tuple[str, str], ...] = ()
-    """Kind and version of each server binary found on the node."""
+    """Kind and version of each server program on the node."""
 
 
 class Sighting(StrEnum):
-    """What a machine's own table of processes says of one of its processes."""
+    """The entry for a process in the machine's own process table."""
 
     NONE = "none"
-    """It was not looked at: it is not a process of this machine, or its server answers."""
+    """Not checked: the process is not on this machine, or its server answers."""
     RUNS = "runs"
     ENDED = "ended"
-    """There is no such process any more."""
+    """The process no longer exists."""
 
 
 class ServerTrouble(StrEnum):
-    """What a server itself says is wrong with it: it does not serve as it should, or soon will not."""
+    """Faults that a server reports about itself: it does not serve properly, or soon will not."""
 
     AOF_WRITE_FAILED = "aof_write_failed"
-    """Its append-only file cannot be written or synced: as a primary it refuses writes."""
+    """Its append-only file cannot be written or synced: as a primary, it refuses writes."""
     AOF_REWRITE_FAILED = "aof_rewrite_failed"
-    """The append-only file could not be rewritten: it serves, and the file only grows."""
+    """The append-only file could not be rewritten: the server works, but the file only grows."""
     SNAPSHOT_FAILED = "snapshot_failed"
-    """The last snapshot failed: as a primary that keeps snapshots it refuses writes."""
+    """The last snapshot failed: as a primary that keeps snapshots, it refuses writes."""
     MEMORY_FULL = "memory_full"
-    """It is at its memory limit and has nothing that it may evict: as a primary it refuses what needs more."""
+    """It is at its memory limit and has no keys to evict: as a primary, it refuses commands that add data."""
     MEMORY_SHORT = "memory_short"
-    """Less than a twentieth of its limit is left, and nothing that it may evict. What is full stays so until this passes."""
+    """Less than a twentieth of its limit is left, and it has no keys to evict. MEMORY_FULL persists until this passes."""
     CLIENTS_FULL = "clients_full"
-    """It has as many connections as it takes: further ones are closed."""
+    """It is at its connection limit: it closes further connections."""
     CLIENTS_SHORT = "clients_short"
-    """It takes only a twentieth more connections. What is full stays so until this passes."""
+    """It can accept only a twentieth more connections. CLIENTS_FULL persists until this passes."""
 
 
 class Health(StrEnum):
@@ -114,18 +115,18 @@ class Health(StrEnum):
     OK = "ok"
     LOADING = "loading"
     REFUSED = "refused"
-    """Its machine refuses the connection: nothing listens on the port."""
+    """Its machine refuses the connection: no process listens on the port."""
     UNREACHABLE = "unreachable"
-    """There is no way to it, or the connection broke: that says nothing about the server."""
+    """Its machine has no route, or the connection broke: that proves nothing about the server."""
     TIMEOUT = "timeout"
     """No answer in time."""
     UNKNOWN = "unknown"
-    """Not asked yet."""
+    """Not probed yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSeen:
-    """One replica, as its primary lists it."""
+    """One replica, as listed by its primary."""
 
     address: str
     port: int
@@ -147,20 +148,20 @@ class ServerSeen:
     second_replication_id: str = ""
     second_offset: int = -1
     offset: int = 0
-    """What it has written (primary) or applied (replica) of its replication stream."""
+    """Replication offset that it has written (primary) or applied (replica)."""
     primary_address: str = ""
     primary_port: int = 0
     is_link_up: bool = False
     link_down_s: int = 0
-    """How long the link to the primary has been down; 0 while it is up."""
+    """Time since the link to the primary went down; 0 while it is up."""
     is_syncing: bool = False
     sync_total_bytes: int = 0
-    """0 when the server does not know: a diskless sync has no announced size."""
+    """0 if the server does not know it: a diskless sync does not announce its size."""
     sync_done_bytes: int = 0
     keys: int = 0
     used_memory_bytes: int = 0
     is_fenced: bool = False
-    """The hard fence is set: as a primary it would refuse writes."""
+    """The hard fence is set: as a primary, the server would refuse writes."""
     replicas: tuple[ReplicaSeen, ...] = ()
     is_aof_on: bool = False
     is_persistence_busy: bool = False
@@ -173,40 +174,40 @@ class ServerSeen:
     version: str = ""
     cpu_s: float = 0.0
     replication_id_lately: str = ""
-    """While it does not answer: the last one known of this incarnation."""
+    """While it does not answer: the last known id of this incarnation."""
     unanswered_since: datetime | None = None
-    """First of the unbroken row of failed attempts; None when the last one was answered."""
+    """First failed probe in a row; None if the last probe was answered."""
     cpu_active_at: datetime | None = None
-    """When its process was last seen to use CPU in that time; None: not at all."""
+    """When its process was last observed using CPU during that time; None: not at all."""
     served_at: datetime | None = None
-    """Of what is published: when the shard was last seen to hold its serving group's data, also in an earlier incarnation;
-    None: not known. Tells people what a copy may lack."""
+    """Only in the published record: when the shard was last observed to hold its serving group's data, possibly in an
+    earlier incarnation; None: unknown. Shows people which writes a copy may lack."""
     served_offset: int = -1
-    """Its offset then; -1: not known."""
+    """Its offset at that time; -1: unknown."""
     served_keys: int = -1
-    """Its keys then; -1: not known."""
+    """Its number of keys at that time; -1: unknown."""
     troubles: tuple[ServerTrouble, ...] = ()
     sighting: Sighting = Sighting.NONE
-    """Of what is published: what the leader found in its own machine's table of processes."""
+    """Only in the published record: the entry in the process table of the leader's machine."""
 
 
 class EndpointState(StrEnum):
-    """What an endpoint process does for one endpoint."""
+    """The service of an endpoint process for one endpoint."""
 
     ABSENT = "absent"
-    """It does not know it."""
+    """The process does not know the endpoint."""
     LISTENING = "listening"
     BIND_FAILED = "bind_failed"
     DRAINING = "draining"
-    """It passed the listener on, some connections are still here."""
+    """It has passed the listener on, but still has some connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class BusyCommand:
-    """A command in flight: who runs what."""
+    """A command in flight: its client and its name."""
 
     client: str
-    """Address, and name if it gave one."""
+    """Address, and name if the client has set one."""
     command: str
     """Its first word only: arguments may be secret. Empty: the rest of a reply is on its way."""
     since: datetime | None = None
@@ -224,42 +225,42 @@ class EndpointSeen:
     endpoint_uid: EndpointUid
     state: EndpointState
     generation: int = -1
-    """Generation of the server it forwards to; -1: none yet."""
+    """Generation of the server to which it forwards; -1: none yet."""
     held_generation: int | None = None
-    """The generation it waits for while it holds; None: it does not hold."""
+    """The generation for which it holds commands; None: it does not hold."""
     connections: int = 0
     text: str = ""
     access: str = ""
-    """Fingerprint of the passwords it goes by (``access_fingerprint``); empty: it does not say."""
+    """Fingerprint of the passwords that it uses (``access_fingerprint``); empty: not reported."""
     is_strict: bool = False
-    """It answers writes only once a replica has them."""
+    """It answers a write only once a replica has it."""
     busy: tuple[BusyCommand, ...] = ()
-    """Commands in flight for more than a second, the longest first; a few of them."""
+    """Commands in flight for more than a second, the longest first; at most a few."""
     ended: tuple[str, ...] = ()
-    """Clients whose connection could not be passed on and was ended, as (address, name and command); the last few."""
+    """Clients whose connections could not be passed on and were closed, as (address, name and command); only the latest."""
 
 
 @lru_cache(maxsize=4096)
 def _absent(uid: EndpointUid) -> EndpointSeen:
-    """Asked for each endpoint of each process in every turn."""
+    """Called for each endpoint of each process in every turn."""
     return EndpointSeen(uid, EndpointState.ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointProcessSeen:
-    """An endpoint process's own answer."""
+    """The answer of an endpoint process."""
 
     node_uid: NodeUid
     at: datetime
     answers: bool
     has_ended: bool = False
-    """Nothing listens at its control socket: there is no such process, and no connection of its clients."""
+    """No process listens on its control socket: the process and its client connections no longer exist."""
     pid: int = 0
     endpoints: tuple[EndpointSeen, ...] = ()
     totals: dict[str, int] = field(default_factory=dict)
 
     def endpoint(self, uid: EndpointUid) -> EndpointSeen:
-        """The named endpoint; one in state ABSENT when the process does not know it."""
+        """The endpoint with that uid; in state ABSENT if the process does not know it."""
         for seen in self.endpoints:
             if seen.endpoint_uid == uid:
                 return seen

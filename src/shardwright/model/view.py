@@ -1,7 +1,7 @@
-"""The cluster at one moment: the records of one store revision, and what was observed beside them.
+"""The cluster at one moment: the records of one store revision, and the observations.
 
-Decisions read this and nothing else. ``with_writes`` gives the view after a decision, so that the next decision of the
-same turn sees it.
+The only input of decisions. ``with_writes`` gives the view after a decision, so that the next decision of the same turn
+sees it.
 """
 
 from collections.abc import Callable, Iterable
@@ -55,7 +55,7 @@ Record = (
     | Event
     | NodeSeen
 )
-"""Everything that a decision may write."""
+"""All records that a decision may write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete a record; the record says which."""
+    """Delete this record."""
 
     record: Record
 
@@ -77,7 +77,7 @@ Write = Put | Delete
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """See the module's text. Dictionaries are never changed in place."""
+    """Records and observations at one moment. Dictionaries are never changed in place."""
 
     revision: int = 0
     cluster: Cluster | None = None
@@ -97,17 +97,17 @@ class ClusterView:
     moves: dict[MoveUid, Move] = field(default_factory=dict)
     users: dict[UserUid, User] = field(default_factory=dict, repr=False)
     daemons: dict[NodeUid, DaemonPresence] = field(default_factory=dict)
-    """Daemons that hold their lease. A missing one is not a dead node."""
+    """Daemons that hold their lease. A missing daemon does not prove a dead node."""
     node_seen: dict[NodeUid, NodeSeen] = field(default_factory=dict)
     processes: dict[ShardUid, ProcessSeen] = field(default_factory=dict)
     """Of the current incarnation only."""
     servers: dict[ShardUid, ServerSeen] = field(default_factory=dict)
     """Of the current incarnation only."""
     sightings: dict[ShardUid, Sighting] = field(default_factory=dict)
-    """What this machine's own table of processes says, where it was looked; of the current incarnation only."""
+    """Entries in this machine's own process table, if it was checked; of the current incarnation only."""
     endpoint_processes: dict[NodeUid, EndpointProcessSeen] = field(default_factory=dict)
     _indices: dict[str, tuple[object, dict[Any, list[Any]]]] = field(default_factory=dict, repr=False, compare=False)
-    """Answers to the questions below, each beside the table it was made from: good for every view that shares that table."""
+    """Cached answers to the queries below, each with its source table: valid for every view that shares that table."""
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class ClusterView:
         return self._found("shards_of_group", uid)
 
     def shards_on(self, uid: NodeUid) -> list[Shard]:
-        """Shards recorded on a node, also those that are stopping, in the order of their uids."""
+        """Shards recorded on a node, including those that are stopping, in the order of their uids."""
         return self._found("shards_on", uid)
 
     def endpoints_on(self, uid: NodeUid) -> list[Endpoint]:
@@ -136,7 +136,7 @@ class ClusterView:
         return self._found("live_moves", True)
 
     def live_move_of_group(self, uid: GroupUid) -> Move | None:
-        """The one live move of a slot group, if there is one."""
+        """The live move of a slot group, if any."""
         found: list[Move] = self._found("live_moves_of_group", uid)
         return found[0] if found else None
 
@@ -154,12 +154,13 @@ class ClusterView:
         return group is not None and group.primary == shard.uid
 
     def process_state(self, uid: ShardUid) -> ProcessState:
-        """What the node's agent last reported of the current incarnation's process. Whether it lives says ``liveness``."""
+        """The last report of the node's agent on the current incarnation's process. ``liveness`` tells whether it is
+        alive."""
         seen = self.processes.get(uid)
         return ProcessState.UNKNOWN if seen is None else seen.state
 
     def liveness(self, shard: Shard) -> Liveness:
-        """Whether the current incarnation's process lives, as far as is known."""
+        """The liveness of the current incarnation's process, as far as it is known."""
         uid = shard.uid
         has_daemon = shard.node_uid in self.daemons
         return liveness_of(
@@ -167,7 +168,7 @@ class ClusterView:
         )
 
     def is_lost(self, shard: Shard) -> bool:
-        """Whether nothing of the shard runs, for certain, and its node has no daemon that could start it."""
+        """Whether nothing of the shard runs, with certainty, and its node has no daemon that could start it."""
         return shard.node_uid not in self.daemons and has_ended(self.liveness(shard))
 
     def snapshots_of(self, uid: NodeUid) -> list[Snapshot]:
@@ -182,14 +183,14 @@ class ClusterView:
     # -- changes -----------------------------------------------------------------------------------------------------
 
     def changed(self, **tables: Any) -> "ClusterView":
-        """Like ``dataclasses.replace``, at a third of its cost: a view is made several times in each turn."""
+        """Like ``dataclasses.replace``, at a third of its cost: several views are created in each turn."""
         view = object.__new__(ClusterView)
         for name, slot in _SLOTS:
             slot.__set__(view, tables[name] if name in tables else slot.__get__(self))
         return view
 
     def with_writes(self, writes: Iterable[Write]) -> "ClusterView":
-        """The view after these writes. Observations stay as they are, but for those of an incarnation that is over."""
+        """The view after these writes. Observations are unchanged, except those of an incarnation that is over."""
         view = self
         for write in writes:
             view = view._with_write(write)
@@ -249,7 +250,7 @@ class ClusterView:
         return list(index.get(key, ()))
 
     def _carry_indices(self, table_name: str, key: object, view: "ClusterView") -> None:
-        """What one write changes in an index is put right, rather than all of it made anew."""
+        """Correct the index for one write instead of building it again."""
         before: dict[Any, Any] = getattr(self, table_name)
         after: dict[Any, Any] = getattr(view, table_name)
         for question, rule in _QUESTIONS.items():
@@ -270,7 +271,7 @@ _SLOTS = [(f.name, ClusterView.__dict__[f.name]) for f in fields(ClusterView)]
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """Which records of a table answer a question: the keys under which each is found, and the order of the answer."""
+    """An index query: the table, the keys of each record, and the order of the answer."""
 
     table: str
     keys: Callable[[Any], Iterable[object]]
@@ -299,7 +300,7 @@ _QUESTIONS = {
 
 
 def place_of(record: Record | DaemonPresence) -> tuple[str, object]:
-    """The table of a view that holds such records, and the key there. Not for those of which there is one only."""
+    """The view's table for such records, and the key in it. Does not cover records that exist only once."""
     match record:
         case Node():
             return "nodes", record.uid

@@ -1,6 +1,6 @@
-"""Places for all that must leave a node at once: evened out, else tightly filled, else with copies that step aside.
+"""Assigns target nodes to all copies that must leave a node: even first, then tight, then with chains of displaced copies.
 
-Called by ``evacuate`` with what must leave, the largest first. Notes the result in the ledger; proposes nothing itself.
+Called by ``evacuate`` with the leaving copies, the largest first. Notes the result in the ledger; proposes nothing itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,26 +16,26 @@ from shardwright.plan.placement import choose_copy, copy_request
 from shardwright.plan.standing import answers
 
 Failures = Mapping[ShardUid | EndpointUid, Mapping[NodeUid, int]]
-"""How often each target was tried in vain for each subject."""
+"""Number of failed attempts per subject and target."""
 
 ROOMS_MAX = 12
-"""Nodes that a search for chains looks at; in larger clusters those with the most room."""
+"""Nodes that a search for chains examines; in larger clusters, those with the most room."""
 RESIDENTS_MAX = 96
-"""Copies that may step aside; of more, a few of every size are looked at."""
+"""Copies that may step aside; beyond this number, only a few of every size are considered."""
 RESIDENTS_PER_SIZE = 2
 LEAVERS_MAX = 32
-"""Copies that leave which a search rearranges together; of more, only those that found no place otherwise."""
+"""Leaving copies that one search rearranges together; beyond this number, only those that found no other place."""
 STEPS_OF_ONE = STEPS_MAX // 8
-"""Of a search for a single copy's place."""
+"""Steps for the search for a single copy's place."""
 FAILURES_MAX = 3
-"""A copy that failed to step aside so often is asked no more."""
+"""A copy that failed to step aside this often is not asked again."""
 
 ENDING = frozenset({DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED})
 
 
 @dataclass(frozen=True, slots=True)
 class Leaver:
-    """A copy that must leave, and what it asks for."""
+    """A copy that must leave, and its placement request."""
 
     shard: Shard
     request: CopyRequest
@@ -43,35 +43,35 @@ class Leaver:
 
 @dataclass(slots=True)
 class Assignment:
-    """What goes where."""
+    """Target node of each copy."""
 
     places: dict[ShardUid, NodeUid] = field(default_factory=dict)
     refused: dict[ShardUid, Unplaceable] = field(default_factory=dict)
     displaced: list[tuple[Leaver, NodeUid]] = field(default_factory=list)
     """Copies of other nodes that step aside, in the order in which they should begin."""
     later: set[ShardUid] = field(default_factory=set)
-    """What has room only when something that steps aside, or is on its way already, has left."""
+    """Copies whose target has room only after another copy, displaced or already moving, has left."""
     _noted: list[tuple[CopyRequest, NodeUid]] = field(default_factory=list)
 
     @property
     def firm(self) -> int:
-        """How many find no place, and not only for the moment."""
+        """Number of copies without a place that waiting would not help."""
         return sum(not refusal.passes_by_itself for refusal in self.refused.values())
 
     def note(self, ledger: Ledger, request: CopyRequest, node_uid: NodeUid) -> None:
-        """Take room in the ledger."""
+        """Reserve room in the ledger."""
         ledger.place(request, node_uid)
         self._noted.append((request, node_uid))
 
     def take_back(self, ledger: Ledger) -> None:
-        """Give back all that was taken."""
+        """Release all room that was reserved."""
         for request, node_uid in reversed(self._noted):
             ledger.take_back(request, node_uid)
         self._noted.clear()
 
 
 def assign(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, *, budget: Budget) -> Assignment:
-    """See the module's text. Deterministic; of two ways that leave something behind the one that leaves less."""
+    """Find a node for every leaver. Deterministic; if some must stay behind, the variant that leaves fewer behind wins."""
     even = _fill(ledger, leavers, failures, is_tight=False)
     if not even.firm:
         return even
@@ -88,7 +88,7 @@ def assign(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, *, bud
         return _fill(ledger, leavers, failures, is_tight=kept is tight)
     one = Budget(0)
     for leaver in leavers:
-        # One at a time: each chain is small, and what finds none hinders nobody.
+        # One at a time: each chain is small, and a copy without a chain does not block the others.
         refusal = kept.refused.get(leaver.shard.uid)
         if refusal is None or refusal.passes_by_itself or budget.steps <= 0:
             continue
@@ -111,7 +111,7 @@ def _fill(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, *, is_t
         found.refused[shard.uid] = chosen
         awaited = chosen.nearest[0].node_uid
         if chosen.passes_by_itself and awaited is not None:
-            # It waits for room there: nothing smaller may take that away.
+            # It waits for room there: a smaller copy must not take that room.
             found.note(ledger, request, awaited)
     return found
 
@@ -122,7 +122,7 @@ def _fill(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, *, is_t
 def _with_chains(
     ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, found: Assignment, *, budget: Budget
 ) -> bool:
-    """Add places for all of the leavers to what was found; False, and nothing added, when there are none."""
+    """Add places for all leavers to ``found``. Returns False and adds nothing if there is no solution."""
     problem = _Problem(ledger, leavers, failures)
     solution = rearrange(problem.rooms, problem.items, budget=budget)
     if solution is None:
@@ -144,7 +144,7 @@ def _take_over(ledger: Ledger, problem: "_Problem", solution: Rearrangement, fou
 
 
 class _Problem:
-    """The numbers of a search, and which node and copy each of them stands for."""
+    """The numbers of a search, and the node and copy that each number stands for."""
 
     def __init__(self, ledger: Ledger, leavers: Sequence[Leaver], failures: Failures) -> None:
         self.ledger = ledger
@@ -166,7 +166,7 @@ class _Problem:
         ]
 
     def _residents(self, nodes: Sequence[Node], leaving: set[ShardUid]) -> list[Leaver]:
-        """Copies that could step aside."""
+        """Copies that may step aside."""
         view, ledger = self.ledger.view, self.ledger
         found: list[Leaver] = []
         for node in nodes:
@@ -188,7 +188,7 @@ class _Problem:
         return kept[:RESIDENTS_MAX]
 
     def _may_step_aside(self, shard: Shard) -> bool:
-        """Only a healthy copy of a healthy group that nothing else is about to change."""
+        """Whether it is a healthy copy of a healthy group without pending changes."""
         view, ledger = self.ledger.view, self.ledger
         group, database = view.groups.get(shard.group_uid), view.databases.get(shard.database_uid)
         if shard.wanted != ShardWanted.RUNNING or group is None or database is None or database.status in ENDING:
@@ -215,7 +215,7 @@ class _Problem:
             avoided |= self._closed_to_primaries
         if not must_leave:
             avoided |= {self.index[uid] for uid in self.failures.get(leaver.shard.uid, {}) if uid in self.index}
-        # Of two that cost the same the replica steps aside: nobody's clients are sent elsewhere.
+        # Between two copies of equal cost, the replica steps aside: no client has to switch servers.
         cost = ledger.used_bytes(request.group_uid) + (request.is_primary and not must_leave)
         return Item(
             request.size_bytes,
@@ -229,7 +229,7 @@ class _Problem:
 
 
 def _rooms(ledger: Ledger, leavers: Sequence[Leaver]) -> list[tuple[Node, Load]]:
-    """Nodes that the search looks at, by uid: all of them, or those with the most room."""
+    """Nodes that the search examines, by uid: all of them, or those with the most room."""
     found = ledger.open_nodes(needs_primary=False)
     sources = {leaver.shard.node_uid for leaver in leavers}
     found = [pair for pair in found if pair[0].uid not in sources and pair[1].available_bytes + pair[1].leaving_bytes >= 0]
@@ -237,7 +237,7 @@ def _rooms(ledger: Ledger, leavers: Sequence[Leaver]) -> list[tuple[Node, Load]]
         return found
     ranked = sorted(found, key=lambda p: (-(p[1].available_bytes + p[1].leaving_bytes), p[0].uid))
     suitable = {n.uid for leaver in leavers[:ROOMS_MAX] for n, _ in ledger.suitable(leaver.request)}
-    # Most of them for what must leave; some for what steps aside, wherever there is room.
+    # Most of them for the leaving copies; the rest for displaced copies, wherever there is room.
     chosen = [p for p in ranked if p[0].uid in suitable][: ROOMS_MAX - ROOMS_MAX // 4]
     taken = {n.uid for n, _ in chosen}
     chosen += [p for p in ranked if p[0].uid not in taken][: ROOMS_MAX - len(chosen)]
@@ -245,7 +245,7 @@ def _rooms(ledger: Ledger, leavers: Sequence[Leaver]) -> list[tuple[Node, Load]]
 
 
 def _room(node: Node, load: Load, by_free_memory: bool) -> Room:
-    # Free memory was read from the machine: what leaves is not yet in it and cannot be promised.
+    # Free memory is a measured value: memory of leaving copies is not yet part of it and cannot be promised.
     leaving = 0 if by_free_memory else load.leaving_bytes
     memory, shards = load.available_bytes + leaving, node.shards_max - load.shards + load.leaving_shards
     if shards < 0:

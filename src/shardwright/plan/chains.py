@@ -1,16 +1,16 @@
-"""Chains: when filling nodes up leaves something without a place, other copies step aside so that everything fits.
+"""Chains: when filling nodes leaves a copy without a place, other copies step aside so that everything fits.
 
-Called by ``assignment`` with plain numbers: rooms (nodes), items that must leave theirs, and items that may step aside.
-The search places what must leave, lets a room run into debt, and pays the debt by ejecting items that were there, each at
-most once; it tries few ejections before many and keeps what transfers the least. Bounded by a number of steps, not by time,
-so that it is deterministic. Knows nothing of records.
+Called by ``assignment`` with plain numbers: rooms (nodes), items that must leave theirs, and items that may step aside. The
+search places the items that must leave, lets a room run into debt, and settles the debt by ejecting items that were already
+there, each at most once. It tries few ejections before many and keeps the solution that transfers the least. A number of
+steps, not a time limit, bounds the search, so the result is deterministic. The module does not know records.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 STEPS_MAX = 40_000
-"""Of all searches of one plan: about half a second."""
+"""Limit for all searches of one plan: about half a second."""
 STEPS_TO_IMPROVE = 10_000
 """Spent on a cheaper solution after one was found."""
 EJECTIONS_MAX = 8
@@ -18,25 +18,25 @@ EJECTIONS_MAX = 8
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A node, as far as the search knows it. ``memory`` and ``shards`` count as free what is leaving already."""
+    """A node, as far as the search knows it. ``memory`` and ``shards`` count leaving items as free already."""
 
     memory: int
-    """Bytes that may still come; negative: it takes nothing."""
+    """Free bytes; negative: the room accepts nothing."""
     shards: int
     memory_now: int
-    """Without what is leaving."""
+    """Free bytes now, without counting leaving items as free."""
     shards_now: int
     rack: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A copy that must leave its room, or may."""
+    """A copy that must leave its room, or may leave it."""
 
     size: int
-    """Bytes that it takes where it comes to."""
+    """Bytes that it takes in its new room."""
     home: int
-    """Index of the room in which it is."""
+    """Index of its current room."""
     group: int
     """Items of one group are copies of one slot group."""
     must_leave: bool = False
@@ -44,28 +44,28 @@ class Item:
     """Bytes that its move transfers."""
     is_rack_aware: bool = False
     avoided: frozenset[int] = frozenset()
-    """Rooms that it cannot take, whatever the other items do."""
+    """Rooms that it cannot use, regardless of the other items."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rearrangement:
-    """Where the items go that move, in an order in which every step has room."""
+    """Targets of the moving items, in an order in which every step has room."""
 
     targets: dict[int, int]
-    """Room of each item that moves, in that order; the others stay."""
+    """Target room of each moving item, in that order; the others stay."""
     early: frozenset[int]
-    """Items that may begin at once, all at the same time, without waiting for another one to have left."""
+    """Items that may start immediately and in parallel, without waiting for another item to leave."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """Steps that are left for all searches of one plan."""
+    """Steps left for all searches of one plan."""
 
     steps: int = STEPS_MAX
 
 
 def rearrange(rooms: Sequence[Room], items: Sequence[Item], *, budget: Budget) -> Rearrangement | None:
-    """The rearrangement that transfers the least, as far as the search came; None when it found none."""
+    """The cheapest rearrangement that the search found; None if it found none."""
     needed = sum(i.size for i in items if i.must_leave)
     if needed > sum(max(0, r.memory) for r in rooms):
         return None
@@ -91,7 +91,7 @@ class _Search:
         self.shards = [r.shards for r in rooms]
         self.place: list[int | None] = [None if i.must_leave else i.home for i in items]
         self.is_fixed = [i.must_leave for i in items]
-        """It has moved, or this branch says that it stays."""
+        """Whether the item has moved, or stays in this branch."""
         self.pending = sorted((n for n, i in enumerate(items) if i.must_leave), key=lambda n: (items[n].size, -n))
         self.siblings = _siblings(items)
         self.residents: list[list[int]] = [[] for _ in rooms]
@@ -101,7 +101,7 @@ class _Search:
         for found in self.residents:
             found.sort(key=lambda n: (-items[n].size, n))
         self.is_cut = False
-        """More ejections might have led further somewhere."""
+        """Whether the limit on ejections cut off a branch."""
         self.best: Rearrangement | None = None
         self.best_cost = (0, 0)
 
@@ -121,7 +121,7 @@ class _Search:
     # -- the search ------------------------------------------------------------------------------------------------------
 
     def _step(self, ejections: int, cost: tuple[int, int]) -> None:
-        """Go on from here with so many ejections left. ``cost``: bytes and moves of the ejections so far."""
+        """Continue from here with this many ejections left. ``cost``: bytes and moves of the ejections so far."""
         if self.steps >= self.steps_max:
             raise _Exhausted
         self.steps += 1
@@ -161,7 +161,7 @@ class _Search:
             self.place[number] = None
 
     def _candidates(self, item: Item) -> list[int]:
-        """Rooms where it fits, the tightest first; then those that would run into debt, the least first."""
+        """Rooms with space, the tightest first; then rooms that would run into debt, the smallest debt first."""
         memory, shards = self.memory, self.shards
         found = []
         for room in range(len(self.rooms)):
@@ -174,7 +174,7 @@ class _Search:
         return [room for _, _, room in found]
 
     def _conflicts(self, number: int, room: int) -> list[int] | None:
-        """Copies of the same group that would have to go from the room or its rack; None when one of them cannot."""
+        """Copies of the same group that would have to leave the room or its rack; None if one of them cannot leave."""
         evicted = []
         for other in self.siblings[number]:
             there = self.place[other]
@@ -219,7 +219,7 @@ class _Search:
             self._eject(number)
             self._step(ejections - 1, (cost[0] + self.items[number].cost, cost[1] + 1))
             self._return(number)
-            # The branches to come are those in which it stays: no set of ejections is tried in two orders.
+            # In the remaining branches it stays: no set of ejections is tried in two orders.
             self.is_fixed[number] = True
             stay.append(number)
         for number in stay:
@@ -264,7 +264,7 @@ def _siblings(items: Sequence[Item]) -> list[list[int]]:
 
 
 class _Steps:
-    """The rooms while the moves are carried out one by one: a copy leaves its room when it has come to the new one."""
+    """The rooms while the moves are executed one by one: a copy leaves its old room after it has arrived in the new one."""
 
     def __init__(
         self, rooms: Sequence[Room], items: Sequence[Item], siblings: Sequence[Sequence[int]], *, is_now: bool
@@ -301,8 +301,8 @@ class _Steps:
 def _order(
     rooms: Sequence[Room], items: Sequence[Item], siblings: Sequence[Sequence[int]], targets: dict[int, int]
 ) -> dict[int, int] | None:
-    """The moves in an order in which each has room when its turn comes; None when there is none. What steps aside goes first
-    if it can: only that makes room for others."""
+    """The moves in an order in which each has room at its turn; None if there is no such order. Displaced copies go first
+    where possible: only their moves free room for others."""
     steps = _Steps(rooms, items, siblings, is_now=False)
     numbers = sorted(targets, key=lambda n: (items[n].must_leave, -items[n].size, n))
     dead_ends: set[frozenset[int]] = set()
@@ -335,7 +335,7 @@ def _order(
 def _early(
     rooms: Sequence[Room], items: Sequence[Item], siblings: Sequence[Sequence[int]], order: dict[int, int]
 ) -> frozenset[int]:
-    """See ``Rearrangement.early``: with all of them on their way at once, every later step still finds its room."""
+    """The items for ``Rearrangement.early``: even if all of them start at once, every later step still has room."""
     early: list[int] = []
     at_once = _Steps(rooms, items, siblings, is_now=True)
     groups: set[int] = set()
@@ -355,7 +355,7 @@ def _holds(
     order: dict[int, int],
     early: Sequence[int],
 ) -> bool:
-    """Whether the order has room for every step although some have taken theirs from the beginning."""
+    """Whether the order has room for every step even though some items have reserved theirs from the start."""
     steps = _Steps(rooms, items, siblings, is_now=False)
     for number in early:
         steps.come(number, order[number])

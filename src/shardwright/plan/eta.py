@@ -1,7 +1,7 @@
-"""How long moves take: rates measured on moves that ended, and a schedule of those that are still to come.
+"""Durations of moves: rates measured on completed moves, and a schedule of the remaining ones.
 
-Called by the actions on every turn (when may it end) and for plans (how long would it take). The moves that the store keeps
-are the measurements: a new leader knows what the old one knew. Where nothing was measured yet, cautious defaults stand.
+Called by the actions on every turn (expected end) and for plans (expected duration). The moves in the store are the
+measurements, so a new leader has the same knowledge as the previous one. Without measurements, cautious defaults apply.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,9 +15,9 @@ from shardwright.model.ids import DatabaseUid, GroupUid
 from shardwright.plan.proposal import MoveProposal
 
 SAMPLES_MAX = 24
-"""Of each kind, the latest: the machine of yesterday says little about today's."""
+"""Number of samples of each kind, the latest ones: old measurements say little about the machine's current speed."""
 LARGE_BYTES = 16 * 1024 * 1024
-"""From this size on a sync measures the rate; below it, what a start costs."""
+"""A sync of at least this size measures the rate; a smaller one measures the fixed cost."""
 _AFTERMATH_S = 0.1
 """From the end of the last move to the end of the action."""
 _STEP_MIN_S = 0.05
@@ -25,26 +25,26 @@ _STEP_MIN_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a move takes. The defaults are those of two busy cores."""
+    """Durations and speeds of a move. The defaults are those of two busy cores."""
 
     bytes_per_s: float = 120e6
     launch_s: float = 0.3
-    """From the move's beginning until the new server answers. Hidden while another sync is awaited."""
+    """From the start of the move to the new server's first answer. Hidden while the move waits for another sync."""
     start_s: float = 0.3
-    """From there to the first byte, and whatever else does not depend on its size."""
+    """From that answer to the first byte, plus everything else that does not depend on the size."""
     leave_s: float = 0.8
-    """From the new copy in sync to the end of the old one's process."""
+    """From the new copy in sync to the end of the old copy's process."""
     handoff_s: float = 0.3
     rebind_s: float = 0.4
     pause_ms: float = 20.0
-    """How long writers wait while the primary role passes."""
+    """How long writers wait while the primary role changes hands."""
     is_measured: bool = False
     """At least one relocation was measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """When a move would begin and end, in seconds from now."""
+    """Expected start and end of a move, in seconds from now."""
 
     begins_s: float
     ends_s: float
@@ -54,13 +54,13 @@ DEFAULTS = Rates()
 
 
 def measured(moves: Iterable[Move]) -> Rates:
-    """Rates from the moves that are done; what was not seen yet has its default."""
+    """Rates from completed moves; a value without measurements keeps its default."""
     done: dict[MoveKind, list[Move]] = {kind: [] for kind in MoveKind}
     for move in moves:
         if move.state in (MoveState.DONE, MoveState.CLEANING) and move.started_at is not None:
             done[move.kind].append(move)
     relocations = [m for m in _latest(done[MoveKind.RELOCATE]) if m.ready_at is not None]
-    # The least: those behind the first ones waited for their turn besides.
+    # The minimum: all moves but the first also waited for their turn.
     launch_s = min((s for m in relocations if (s := _between(m.started_at, m.sync_began_at)) is not None), default=None)
     evidence = [m.evidence for kind in done for m in _latest(done[kind]) if m.evidence is not None]
     pauses = [e.pause_ms for e in evidence if e.pause_ms is not None]
@@ -79,7 +79,7 @@ def measured(moves: Iterable[Move]) -> Rates:
 
 
 def _sync(relocations: Sequence[Move]) -> tuple[float, float]:
-    """Seconds that do not depend on the size, and bytes per second behind them."""
+    """The fixed cost of a sync in seconds, and its rate in bytes per second."""
     timed = [(m.bytes_total, s) for m in relocations if (s := _between(m.sync_began_at, m.ready_at)) is not None]
     small = [seconds for size, seconds in timed if size < LARGE_BYTES]
     large = [(size, seconds) for size, seconds in timed if size >= LARGE_BYTES]
@@ -87,7 +87,7 @@ def _sync(relocations: Sequence[Move]) -> tuple[float, float]:
     start_s = _median(small, DEFAULTS.start_s)
     if shortest is not None:
         start_s = min(start_s, shortest / 2)
-    # The slope through the medians of each move: one stalled sync does not spoil it.
+    # The median of the per-move rates: one stalled sync does not distort it.
     rates = [size / max(seconds - start_s, _STEP_MIN_S) for size, seconds in large]
     return start_s, _median(rates, DEFAULTS.bytes_per_s)
 
@@ -115,7 +115,7 @@ def _median(values: Sequence[float], default: float) -> float:
 
 
 class Schedule:
-    """Gives each move its time: a few full syncs at once, one change of a slot group at a time, endpoints after roles."""
+    """Schedules moves: a few full syncs in parallel, one change of a slot group at a time, endpoints after roles."""
 
     def __init__(self, rates: Rates, *, syncs_max: int) -> None:
         """``syncs_max`` 0: no limit."""
@@ -126,7 +126,7 @@ class Schedule:
         self.end_s = 0.0
 
     def add_live(self, move: Move, now: datetime) -> Slot:
-        """A move under way: what is left of it."""
+        """Schedule the rest of a move that is under way."""
         sync_s, rest_s = _remaining(move, self._rates, now)
         launch_s = 0.0
         if move.state in (MoveState.PLANNED, MoveState.STARTING):
@@ -134,7 +134,7 @@ class Schedule:
         return self._add(move, launch_s, sync_s, rest_s)
 
     def add(self, proposal: MoveProposal) -> Slot:
-        """A move still to come, after those added before it."""
+        """Schedule a move that has not started, after the moves added before it."""
         sync_s, rest_s = durations(proposal, self._rates)
         return self._add(proposal, self._rates.launch_s if sync_s > 0 else 0.0, sync_s, rest_s)
 
@@ -150,7 +150,7 @@ class Schedule:
         if move.group_uid is not None:
             self._groups[move.group_uid] = end
         if move.kind == MoveKind.HANDOFF or move.hands_over:
-            # In a relocation the role passes before the old copy has left, and endpoints wait for the role only.
+            # A relocation hands over the role before the old copy leaves, and endpoints wait for the role only.
             passed = end if move.kind == MoveKind.HANDOFF else end - rest_s / 2
             self._roles[move.database_uid] = max(passed, self._roles.get(move.database_uid, 0.0))
         self.end_s = max(self.end_s, end)
@@ -158,7 +158,7 @@ class Schedule:
 
 
 def durations(move: Move | MoveProposal, rates: Rates) -> tuple[float, float]:
-    """Seconds of the sync, and of everything after it."""
+    """Seconds of the sync, and seconds of everything after it."""
     match move.kind:
         case MoveKind.HANDOFF:
             return 0.0, rates.handoff_s
@@ -184,7 +184,7 @@ def _remaining(move: Move, rates: Rates, now: datetime) -> tuple[float, float]:
 def expected_end(
     live: Iterable[Move], pending: Iterable[MoveProposal], rates: Rates, *, syncs_max: int, now: datetime
 ) -> datetime:
-    """When the last of these moves may have ended, and with it the action."""
+    """Expected end of the last of these moves, and so of the action."""
     schedule = Schedule(rates, syncs_max=syncs_max)
     for move in sorted(live, key=lambda m: (m.ready_at is None, m.started_at or now)):
         schedule.add_live(move, now)

@@ -1,9 +1,9 @@
-"""What must happen so that a node is left by what shall leave it: the cheapest safe way for every resource.
+"""Evacuation plans: the cheapest safe way off a node for every shard, role and endpoint that must leave it.
 
-Called by the actions on every turn: the plan is made from what is seen, so what is done already is simply no longer in
-it. A primary whose group has a proven replica elsewhere hands over and then leaves as a replica; one without gets a new
-copy that takes the role; endpoints go last. Capacity counts what is in flight and what the plan itself has placed. Copies of
-other nodes step aside only when nothing else makes room.
+Called by the actions on every turn. The plan follows from the observed state, so completed work is simply no longer part of
+it. A primary whose group has a proven replica elsewhere hands over and then leaves as a replica; a primary without one gets
+a new copy that takes the role; endpoints leave last. Capacity includes moves in flight and the placements of the plan
+itself. Copies of other nodes step aside only if there is no other way to free room.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,63 +28,63 @@ from shardwright.plan.waiting import told
 
 
 class Leaves(StrEnum):
-    """What of a database leaves the node."""
+    """The part of a database that leaves the node."""
 
     ALL = "all"
     PRIMARIES = "primaries"
-    """Replicas stay; a primary without a proven replica elsewhere moves."""
+    """Replicas stay; a primary without a proven replica elsewhere is relocated."""
     ROLES = "roles"
-    """Only the primary role leaves; no shard changes its node."""
+    """Only the primary role leaves; all shards stay on their nodes."""
     NOTHING = "nothing"
-    """No shard and no role; endpoints are a matter of their own."""
+    """No shard and no role leaves; endpoints are handled separately."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvacuationScope:
-    """What has to leave."""
+    """Everything that has to leave."""
 
     default: Leaves = Leaves.ALL
     databases: Mapping[DatabaseUid, Leaves] = field(default_factory=dict)
     """Exceptions from ``default``."""
     includes_endpoints: bool = True
-    """Whether the endpoints that the node serves leave too."""
+    """Whether the node's endpoints leave too."""
 
     def of(self, uid: DatabaseUid) -> Leaves:
-        """What of this database leaves."""
+        """The part of this database that leaves."""
         return self.databases.get(uid, self.default)
 
 
 @dataclass(frozen=True, slots=True)
 class EvacuationPlan:
-    """All three empty: nothing that has to leave is on the node."""
+    """All three empty: the node holds nothing that has to leave."""
 
     moves: tuple[MoveProposal, ...] = ()
-    """In the order in which they should begin. One from another node makes room for those behind it."""
+    """In starting order. A move from another node makes room for the moves behind it."""
     waiting: tuple[Reason, ...] = ()
-    """What has to leave and cannot begin to just now; it passes by itself."""
+    """Things that have to leave and cannot start yet; these obstacles pass by themselves."""
     unplaced: tuple[Unplaced, ...] = ()
     in_flight: tuple[Move, ...] = ()
     """Live moves that take something off the node."""
 
     @property
     def is_empty(self) -> bool:
-        """Nothing that has to leave is left, nor on its way."""
+        """Whether everything that has to leave has left and no move is in flight."""
         return not (self.moves or self.waiting or self.unplaced or self.in_flight)
 
 
 def plan_evacuation(
     view: ClusterView, node_uid: NodeUid, scope: EvacuationScope, *, failures: Failures | None = None
 ) -> EvacuationPlan:
-    """See the module's text. Memory gets even if everything finds a place that way; else nodes are filled up; else other
-    copies step aside."""
+    """Plan the evacuation of one node. Even memory usage first if everything fits that way; then full nodes; then
+    displacement of other copies."""
     return plan_evacuations(view, [node_uid], scope, failures=failures)[node_uid]
 
 
 def plan_evacuations(
     view: ClusterView, node_uids: Sequence[NodeUid], scope: EvacuationScope, *, failures: Failures | None = None
 ) -> dict[NodeUid, EvacuationPlan]:
-    """Plans for several nodes that fit together: each counts what those before it have placed, and none of them gets
-    anything of another. With one node the same as ``plan_evacuation``."""
+    """Plans for several nodes that fit together: each counts the placements of the plans before it, and no evacuated node
+    receives anything from another. With one node, the same as ``plan_evacuation``."""
     ledger = Ledger(view, by_free_memory=view.policy.evict_node_use_free_memory)
     if len(node_uids) > 1:
         ledger.leaving_nodes |= set(node_uids)
@@ -95,7 +95,7 @@ def plan_evacuations(
 
 @dataclass(frozen=True, slots=True)
 class _Leave:
-    """A copy that leaves, and how."""
+    """A copy that leaves, and the way it leaves."""
 
     leaver: Leaver
     hands_over: bool
@@ -103,7 +103,7 @@ class _Leave:
 
 
 class _Evacuation:
-    """One plan in the making."""
+    """One plan under construction."""
 
     def __init__(
         self, ledger: Ledger, node_uid: NodeUid, scope: EvacuationScope, failures: Failures, *, budget: Budget
@@ -163,7 +163,7 @@ class _Evacuation:
         return group_standing(self.view, group, shards=shards, leaving=self.node_uid, unwanted=unwanted)
 
     def _plan_ending(self, shard: Shard) -> None:
-        """A copy that shall be gone: nothing to plan, but the node is not free of it while its process runs."""
+        """A copy that is to be deleted: there is nothing to plan, but the node is not empty while its process runs."""
         if has_ended(self.view.liveness(shard)):
             return
         has_daemon = shard.node_uid in self.view.daemons
@@ -184,7 +184,7 @@ class _Evacuation:
             if is_busy or not standing.proven:
                 self._wait_unless_moving(shard, group, standing)
             else:
-                # Handed over also when the copy itself finds no place: the less the node serves, the better.
+                # Hand over even if the copy itself has no place: the fewer roles the node has, the better.
                 self.draft.handoff(group, shard, self.view.shards[standing.proven[0]])
             return
         if leaves == Leaves.ROLES:
@@ -192,7 +192,7 @@ class _Evacuation:
             return
         waits = is_busy or bool(standing.coming) or standing.primary_answers is None
         if standing.coming:
-            # It will hand over; only what leaves after that needs a place.
+            # It will hand over; only a copy that leaves after that needs a place.
             if leaves == Leaves.ALL:
                 self._relocate(shard, group, database, is_later=True)
         else:
@@ -201,13 +201,13 @@ class _Evacuation:
             self._wait_unless_moving(shard, group, standing)
 
     def _plan_dead_primary(self, shard: Shard, group: SlotGroup, standing: GroupStanding) -> None:
-        """Only a failover or a restart can bring the group back; both are decided elsewhere."""
+        """Only a failover or a restart can bring the group back; other modules decide both."""
         if is_busy(self.view.servers.get(shard.uid)):
             self.draft.waiting.append(busy_reason(self.view, shard))
         elif standing.coming or standing.proven:
             self._wait_for_failover(shard, group)
         elif shard.node_uid in self.view.daemons and not shard.failure:
-            self._wait(shard, Code.FAILOVER_PENDING, f"the only copy of slot group {group.uid} is being started again")
+            self._wait(shard, Code.FAILOVER_PENDING, f"the only copy of slot group {group.uid} is being restarted")
         else:
             remedy = f"start the daemon of node {shard.node_uid}" if shard.node_uid not in self.view.daemons else ""
             self._refuse(shard, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy", remedy=remedy)
@@ -215,10 +215,10 @@ class _Evacuation:
     def _wait_for_failover(self, shard: Shard, group: SlotGroup) -> None:
         text, remedy = f"slot group {group.uid} waits for a failover", ""
         if group.phase is GroupPhase.STARTING and shard.node_uid not in self.view.daemons:
-            text = f"slot group {group.uid} waits for what shard {shard.uid} has kept on node {shard.node_uid}"
-            remedy = f"start the daemon of node {shard.node_uid}, or give the data up: delete database {shard.database_uid}"
+            text = f"slot group {group.uid} waits for the data of shard {shard.uid} on node {shard.node_uid}"
+            remedy = f"start the daemon of node {shard.node_uid}, or discard the data: delete database {shard.database_uid}"
         if group.waits_for:
-            text, remedy = told(group, f"slot group {group.uid} is being started and waits")
+            text, remedy = told(group, f"slot group {group.uid} is starting and waits")
         self._wait(shard, Code.FAILOVER_PENDING, text, remedy=remedy)
 
     def _plan_replica(self, shard: Shard, group: SlotGroup, database: Database, *, standing: GroupStanding) -> None:
@@ -252,10 +252,10 @@ class _Evacuation:
             if move.uid not in self.in_flight:
                 self._wait(shard, Code.GROUP_BUSY, f"slot group {group.uid} waits for move {move.uid}")
         elif not standing.is_ready:
-            text, remedy = told(group, f"slot group {group.uid} is being started or handed over")
+            text, remedy = told(group, f"slot group {group.uid} is starting or handing over")
             self._wait(shard, Code.GROUP_BUSY, text, remedy=remedy)
         elif standing.primary_answers is None:
-            self._wait(shard, Code.NOT_OBSERVED, f"the primary of slot group {group.uid} was not looked at yet")
+            self._wait(shard, Code.NOT_OBSERVED, f"the primary of slot group {group.uid} has not been observed yet")
         else:
             waited = ", ".join(f"shard {uid}" for uid in standing.coming)
             self._wait(shard, Code.REPLICA_NOT_IN_SYNC, f"slot group {group.uid} waits for {waited} to be in sync")
@@ -263,7 +263,7 @@ class _Evacuation:
     def _relocate(
         self, shard: Shard, group: SlotGroup, database: Database, *, hands_over: bool = False, is_later: bool = False
     ) -> None:
-        """The copy leaves; where to is decided when all are known that do."""
+        """The copy leaves; its target is chosen once all leaving copies are known."""
         request = copy_request(self.ledger, database, group.uid, leaving=shard, is_primary=hands_over)
         self.leaves.append(_Leave(Leaver(shard, request), hands_over, is_later))
 
@@ -282,7 +282,7 @@ class _Evacuation:
             is_later = leave.is_later or waits
             self._propose_move(shard, chosen, hands_over=leave.hands_over, is_later=is_later)
             if waits:
-                self._wait(shard, Code.INSUFFICIENT_MEMORY, f"waits until another copy has made room on node {chosen}")
+                self._wait(shard, Code.INSUFFICIENT_MEMORY, f"waits until another copy frees room on node {chosen}")
 
     def _propose_move(self, copy: Shard, to_node: NodeUid, *, hands_over: bool, is_later: bool) -> None:
         size = self.ledger.used_bytes(copy.group_uid)

@@ -1,4 +1,4 @@
-"""Why something cannot be placed: the codes of the planner's refusals, and how many of them become one sentence.
+"""Explains refused placements: the codes of the planner's refusals, and how several refusals become one sentence.
 
 Called by ``placement`` and by the actions, which show these reasons to operators. Decides nothing.
 """
@@ -20,19 +20,19 @@ _FIRMNESS = {Grade.SOFT_LIMIT: 0, Grade.CONFIGURATION: 1, Grade.HARD_LIMIT: 2}
 
 @dataclass(frozen=True, slots=True)
 class Unplaceable:
-    """Nothing fits. ``reasons`` go node by node, the node that comes nearest first; never empty."""
+    """No node fits. ``reasons`` are ordered by node, the nearest candidate first; never empty."""
 
     reasons: tuple[Reason, ...]
 
     @property
     def nearest(self) -> tuple[Reason, ...]:
-        """Everything that stands in the way on the node that comes nearest."""
+        """All obstacles on the nearest candidate."""
         node_uid = self.reasons[0].node_uid
         return tuple(r for r in self.reasons if r.node_uid == node_uid)
 
     @property
     def passes_by_itself(self) -> bool:
-        """Whether on some node only things in flight stand in the way."""
+        """Whether some node has only obstacles in flight."""
         return all(r.grade == Grade.SOFT_LIMIT for r in self.nearest)
 
     def as_reason(self, subject: str, **names: object) -> Reason:
@@ -42,14 +42,14 @@ class Unplaceable:
         """
         hardest = max(self.nearest, key=lambda r: _FIRMNESS[r.grade])
         remedy = " and ".join(dict.fromkeys(r.remedy for r in self.nearest if r.remedy))
-        text = f"{subject} finds no place: {_sentence(self.reasons)}"
+        text = f"{subject} cannot be placed: {_sentence(self.reasons)}"
         reason = replace(hardest, text=text, remedy=remedy, node_uid=None)
         return replace(reason, **names)  # type: ignore[arg-type]
 
 
 def unplaceable(obstacles: Iterable[tuple[int, tuple[Reason, ...]]]) -> Unplaceable:
-    """The refusal of all candidates: per node what it lacks in bytes and what stands in the way. Where nothing does, it fits
-    by itself and not beside all else that is to be placed."""
+    """The refusal by all candidates: per node, the missing bytes and the obstacles. A node without obstacles has room for
+    this copy alone, but not together with the other placements of the plan."""
     candidates = list(obstacles)
     ranked = sorted(
         (found for found in candidates if found[1]),
@@ -57,7 +57,7 @@ def unplaceable(obstacles: Iterable[tuple[int, tuple[Reason, ...]]]) -> Unplacea
     )
     reasons = tuple(reason for _, found in ranked for reason in found)
     if len(ranked) < len(candidates):
-        text = "a node has room for it, but not beside what else is to be placed there"
+        text = "a node has room for it, but not together with the other copies planned for that node"
         return Unplaceable(
             (Reason(Code.INSUFFICIENT_MEMORY, text, Grade.SOFT_LIMIT, "wait for the other moves, or add memory"), *reasons)
         )
@@ -68,7 +68,7 @@ def unplaceable(obstacles: Iterable[tuple[int, tuple[Reason, ...]]]) -> Unplacea
 
 
 def _distance(reasons: tuple[Reason, ...]) -> tuple[int, int]:
-    """How far a node is from being possible. Memory can be freed and a daemon started; a copy that is there stays there."""
+    """How far a node is from being possible. Memory can be freed and a daemon started; an existing copy is permanent."""
     is_structural = any(r.grade == Grade.HARD_LIMIT and r.code in _STRUCTURAL for r in reasons)
     return max(_FIRMNESS[r.grade] for r in reasons) + is_structural, len(reasons)
 
@@ -85,5 +85,5 @@ def about_node(node: Node, code: Code, text: str, *, grade: Grade, remedy: str =
 
 
 def megabytes(count: int) -> str:
-    """Bytes for people, rounded up."""
+    """Bytes in human-readable form, rounded up."""
     return f"{-(-count // MIB)} MiB"

@@ -1,4 +1,4 @@
-"""What a plan costs and risks: time, pause, copies of each slot group, memory on each target, what a server cannot do.
+"""Cost and risks of a plan: time, pause, copies of each slot group, memory on each target, limitations of a server.
 
 Called for previews of actions. Reads the view and the proposals; decides nothing and writes nothing.
 """
@@ -18,7 +18,7 @@ from shardwright.plan.proposal import MoveProposal
 from shardwright.plan.standing import Standing, answers, standing_of
 
 BufferBytes = Callable[[Database, int], int]
-"""What replication buffers of one copy may take, from its database and the node's free memory."""
+"""Upper bound of a copy's replication buffers, from its database and the node's free memory."""
 
 _DUAL_CHANNEL_SINCE = (8, 0)
 _HASH_SEED_SINCE = (9, 1)
@@ -32,49 +32,49 @@ class PlannedMove:
     begins_s: float
     seconds: float
     pause_ms: float
-    """How long writers of the database wait; 0: no role passes."""
+    """How long writers of the database wait; 0: the role does not change hands."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupCopies:
-    """How many copies in sync a slot group has."""
+    """Number of in-sync copies of a slot group."""
 
     group_uid: GroupUid
     database_uid: DatabaseUid
     before: int
     during: int
-    """The fewest at any moment, unless something dies."""
+    """The minimum during the plan, without failures."""
     after: int
     if_off: int
-    """Of those after, the ones that would be left if the action's node were switched off then."""
+    """Of the copies afterwards, those that remain if the action's node is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetMemory:
-    """What the plan asks of one node. Bytes."""
+    """Memory that the plan needs on one node, in bytes."""
 
     node_uid: NodeUid
     capacity: int
     provisioned_before: int
     provisioned_after: int
     data: int
-    """What the arriving copies hold now."""
+    """Current size of the arriving copies."""
     copy_on_write: int
-    """At most, while the largest arriving copy that persists or serves forks."""
+    """Upper bound while the largest arriving copy that persists or serves a sync forks."""
     buffers: int
-    """At most, replication buffers and backlogs of what arrives at once."""
+    """Upper bound of the replication buffers and backlogs of the copies that arrive at the same time."""
     free: int
-    """Seen on the machine; 0: unknown."""
+    """Measured on the machine; 0: unknown."""
 
     @property
     def peak(self) -> int:
-        """What may be needed at once beyond what is used now."""
+        """Memory that may be needed in addition to the current usage."""
         return self.data + self.copy_on_write + self.buffers
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """See the module's text."""
+    """The expected cost and the risks of one plan."""
 
     moves: tuple[PlannedMove, ...] = ()
     seconds: float = 0.0
@@ -90,7 +90,7 @@ NO_FORECAST = Forecast()
 def forecast(
     view: ClusterView, node_uid: NodeUid, proposals: Sequence[MoveProposal], *, buffer_bytes: BufferBytes
 ) -> Forecast:
-    """See the module's text. ``node_uid`` is the action's node."""
+    """Forecast a plan. ``node_uid`` is the action's node."""
     rates = measured(view.moves.values())
     schedule = Schedule(rates, syncs_max=view.policy.max_slave_full_syncs)
     planned = []
@@ -197,9 +197,9 @@ def _memory_warnings(targets: Sequence[TargetMemory]) -> list[Reason]:
         if target.free and target.peak > target.free:
             text = (
                 f"node {target.node_uid} may need {_mb(target.peak)} MiB at once and has {_mb(target.free)} MiB free: "
-                "a sync may be slowed down or tried again"
+                "a sync may slow down or be repeated"
             )
-            remedy = f"free {_mb(target.peak - target.free)} MiB on node {target.node_uid}, or move when few writes come"
+            remedy = f"free {_mb(target.peak - target.free)} MiB on node {target.node_uid}, or move at low write load"
             found.append(Reason(Code.MEMORY_TIGHT, text, Grade.SOFT_LIMIT, remedy, node_uid=target.node_uid))
     return found
 
@@ -208,7 +208,7 @@ def _mb(size: int) -> int:
     return -(-size // (1024 * 1024))
 
 
-# -- what a reader should know -----------------------------------------------------------------------------------------
+# -- warnings ----------------------------------------------------------------------------------------------------------
 
 
 def _copy_warnings(groups: Sequence[GroupCopies]) -> list[Reason]:
@@ -217,7 +217,7 @@ def _copy_warnings(groups: Sequence[GroupCopies]) -> list[Reason]:
         own = [g for g in groups if g.database_uid == database_uid]
         remedy = f"enable replication of database {database_uid}"
         if any(g.before == 1 for g in own):
-            text = f"database {database_uid} has one copy: until its move has ended only that one holds the data"
+            text = f"database {database_uid} has one copy: until its move ends, only this copy holds the data"
             found.append(Reason(Code.SINGLE_COPY, text, Grade.CONFIGURATION, remedy, database_uid=database_uid))
         elif any(g.if_off < g.before for g in own if g.after):
             left = min(g.if_off for g in own)
@@ -229,9 +229,7 @@ def _copy_warnings(groups: Sequence[GroupCopies]) -> list[Reason]:
 def _version_warnings(view: ClusterView, proposals: Sequence[MoveProposal]) -> list[Reason]:
     found = []
     if any(p.changes_role for p in proposals):
-        text = (
-            "scripts are not passed on with the primary role: EVALSHA may answer NOSCRIPT once, then clients load them again"
-        )
+        text = "a handoff does not copy scripts: EVALSHA may answer NOSCRIPT once, then clients load the script again"
         found.append(Reason(Code.SCRIPTS_NOT_PASSED_ON, text, Grade.SOFT_LIMIT))
     for uid in dict.fromkeys(p.database_uid for p in proposals):
         database = view.databases.get(uid)
@@ -241,10 +239,10 @@ def _version_warnings(view: ClusterView, proposals: Sequence[MoveProposal]) -> l
         version = _version(database.server_version) if database.server_kind == ServerKind.VALKEY else (0, 0)
         name = f"database {uid} ({database.server_kind} {database.server_version})"
         if version < _HASH_SEED_SINCE and any(p.changes_role for p in own):
-            text = f"{name}: a SCAN under way may repeat or miss keys, because its cursor does not carry over"
+            text = f"{name}: a running SCAN may repeat or miss keys, because its cursor is not valid on the new primary"
             found.append(Reason(Code.SCAN_CURSORS, text, Grade.SOFT_LIMIT, database_uid=uid))
         if version < _DUAL_CHANNEL_SINCE and any(p.kind == MoveKind.RELOCATE for p in own):
-            text = f"{name}: during a full sync the primary's node buffers all writes, which takes memory there"
+            text = f"{name}: during a full sync the primary buffers all writes, which takes memory on its node"
             found.append(Reason(Code.SYNC_BUFFERS_AT_PRIMARY, text, Grade.SOFT_LIMIT, database_uid=uid))
     return found
 

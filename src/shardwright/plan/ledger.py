@@ -1,8 +1,8 @@
-"""What every node holds and is promised: the capacity model of one plan.
+"""The capacity model of one plan: everything that each node holds or is promised.
 
-Built from a view at the start of a plan by one pass over its shards, then told each choice, so that the next choice sees
-it; what only a few slot groups are asked for is looked up when it is. Lives for one call of the planner; no record is
-changed. Called by the other planners.
+One pass over the shards of a view builds it at the start of a plan. Every later choice is noted, so the next choice sees
+it. Data that only a few slot groups need is looked up on demand. It lives for one call of the planner and changes no
+record. Called by the other planners.
 """
 
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ _LEAVING_ACTIONS = frozenset({ActionName.REMOVE, ActionName.MAINTENANCE_ON, Acti
 
 @dataclass(slots=True)
 class Load:
-    """One node's numbers. ``leaving_*`` are part of the others and become free by themselves."""
+    """One node's numbers. ``leaving_*`` are part of the other numbers and become free by themselves."""
 
     held_bytes: int = 0
-    """Provisioned (or, without a limit, used) by the copies here or promised here."""
+    """Provisioned (or, without a limit, used) by the copies on the node and by those promised to it."""
     available_bytes: int = 0
-    """What a further copy may take."""
+    """Room for further copies."""
     leaving_bytes: int = 0
     shards: int = 0
     leaving_shards: int = 0
@@ -39,32 +39,32 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class CopyRequest:
-    """A copy that looks for a node."""
+    """A copy that needs a node."""
 
     database: Database
     group_uid: GroupUid
     size_bytes: int
     is_primary: bool = False
-    """It shall have the primary role at once."""
+    """The copy takes the primary role immediately."""
     leaving: ShardUid | None = None
-    """The copy that it replaces: its node is no candidate, its rack no hindrance."""
+    """The copy that it replaces: its node is not a candidate, its rack is not an obstacle."""
     leaving_node: NodeUid | None = None
 
 
 class ShardsOf:
-    """Recorded copies of slot groups, looked up when asked for."""
+    """Recorded copies of slot groups, looked up on demand."""
 
     def __init__(self, view: ClusterView) -> None:
         self._view = view
 
     def get(self, uid: GroupUid, default: list[Shard] | tuple[()] = ()) -> list[Shard]:
-        """The group's copies by uid; none for a group that has none."""
+        """The group's copies by uid; ``default`` if the group has none."""
         return self._view.shards_of_group(uid)
 
 
 @dataclass(slots=True)
 class Ledger:
-    """See the module's text. ``by_free_memory``: what fits is judged by free instead of provisioned memory."""
+    """The capacity model of one plan. ``by_free_memory``: judge room by free instead of provisioned memory."""
 
     view: ClusterView
     by_free_memory: bool = False
@@ -76,9 +76,9 @@ class Ledger:
     leaving_nodes: set[NodeUid] = field(default_factory=set)
     """Nodes that a live action is emptying or relieving of primaries."""
     removed_soon: set[NodeUid] = field(default_factory=set)
-    """Those of them that copies must leave too."""
+    """The subset of ``leaving_nodes`` that copies must leave too."""
     planned: set[GroupUid] = field(default_factory=set)
-    """Slot groups of which this plan has placed a copy."""
+    """Slot groups with a copy that this plan has placed."""
     _copies: dict[GroupUid, dict[ShardUid | None, NodeUid]] = field(default_factory=dict)
     _coming: dict[GroupUid, NodeUid] = field(default_factory=dict)
     _open: dict[bool, list[tuple[Node, Load]]] = field(default_factory=dict)
@@ -108,12 +108,12 @@ class Ledger:
 
     @property
     def shards_of(self) -> ShardsOf:
-        """Recorded copies of slot groups, also those that are stopping."""
+        """Recorded copies of slot groups, including those that are stopping."""
         return ShardsOf(self.view)
 
     def copies_of(self, uid: GroupUid) -> dict[ShardUid | None, NodeUid]:
-        """Where a slot group has copies that stay or come; key None is a copy without a record yet. The planners' own
-        notes: ``place`` changes it."""
+        """Nodes with copies of a slot group that stay or arrive; key None is a copy without a record yet. Internal notes of
+        the planners: ``place`` changes them."""
         found = self._copies.get(uid)
         if found is None:
             shards = self.view.shards_of_group(uid)
@@ -124,7 +124,7 @@ class Ledger:
         return found
 
     def ending_of(self, uid: GroupUid) -> set[NodeUid]:
-        """Where something of a slot group is still being cleaned up."""
+        """Nodes on which something of a slot group is still being cleaned up."""
         return {s.node_uid for s in self.view.shards_of_group(uid) if s.wanted == ShardWanted.GONE}
 
     def primary_nodes(self, uid: DatabaseUid) -> set[NodeUid]:
@@ -135,12 +135,12 @@ class Ledger:
     # -- sizes -------------------------------------------------------------------------------------------------------
 
     def used_bytes(self, group_uid: GroupUid) -> int:
-        """Memory that one copy of the group uses, as its servers say; 0 when none has said anything."""
+        """Memory that one copy of the group uses, as reported by its servers; 0 without a report."""
         found = [self.view.servers.get(s.uid) for s in self.shards_of.get(group_uid, ())]
         return max((seen.used_memory_bytes for seen in found if seen is not None), default=0)
 
     def size_of_copy(self, database: Database, group_uid: GroupUid) -> int:
-        """What a new copy of the group takes on its node."""
+        """Size of a new copy of the group on its node."""
         if self.by_free_memory or database.memory_bytes == 0:
             return self.used_bytes(group_uid)
         return database.shard_memory_bytes
@@ -171,7 +171,7 @@ class Ledger:
     # -- counting ----------------------------------------------------------------------------------------------------
 
     def _count_shards(self) -> None:
-        # The one loop over everything: kept flat, because there may be a million.
+        # The one loop over all shards: kept flat, because there may be a million.
         loads = self.loads
         fixed = {} if self.by_free_memory else {u: d.shard_memory_bytes for u, d in self.view.databases.items()}
         by_free = {uid for uid in loads if self._is_free_memory_seen(uid)}
@@ -236,7 +236,7 @@ class Ledger:
         source.leaving_shards += 1
 
     def place(self, request: CopyRequest, node_uid: NodeUid) -> None:
-        """Note that the copy goes there. What it replaces goes on counting where it is: it leaves last."""
+        """Reserve the node for the copy. The copy that it replaces still counts on its own node: it leaves last."""
         self._change_load(request, node_uid, 1)
         copies = self.copies_of(request.group_uid)
         copies.pop(request.leaving, None)
@@ -244,9 +244,9 @@ class Ledger:
         self.planned.add(request.group_uid)
 
     def take_back(self, request: CopyRequest, node_uid: NodeUid) -> None:
-        """Forget that the copy, which replaces another one, goes there."""
-        assert request.leaving is not None, "only what replaces a copy can be taken back"
-        assert request.leaving_node is not None, "a copy that leaves has a node"
+        """Cancel the reservation of a copy that replaces another one."""
+        assert request.leaving is not None, "only a copy that replaces another one can be taken back"
+        assert request.leaving_node is not None, "a leaving copy has a node"
         self._change_load(request, node_uid, -1)
         copies = self.copies_of(request.group_uid)
         copies.pop(ShardUid(-request.leaving), None)
@@ -261,13 +261,13 @@ class Ledger:
         load.primaries += sign * request.is_primary
 
     def place_endpoint(self, node_uid: NodeUid) -> None:
-        """Note that an endpoint goes there."""
+        """Reserve the node for an endpoint."""
         self.loads[node_uid].endpoints += 1
 
-    # -- what fits ---------------------------------------------------------------------------------------------------
+    # -- capacity ----------------------------------------------------------------------------------------------------
 
     def open_nodes(self, *, needs_primary: bool) -> list[tuple[Node, Load]]:
-        """Nodes that take something new at all, by uid, with their numbers. They stay the same during a plan."""
+        """Nodes that accept new copies at all, by uid, with their numbers. The set stays the same during a plan."""
         found = self._open.get(needs_primary)
         if found is None:
             nodes = sorted_nodes(self.view)
@@ -277,7 +277,7 @@ class Ledger:
         return found
 
     def suitable(self, request: CopyRequest) -> list[tuple[Node, Load]]:
-        """Nodes on which only room may be missing for the copy."""
+        """Nodes whose only possible obstacle for the copy is missing room."""
         held = self.copies_of(request.group_uid)
         others = [uid for shard, uid in held.items() if shard is None or shard != request.leaving]
         taken = {*others, *self.ending_of(request.group_uid), request.leaving_node}
@@ -296,27 +296,27 @@ class Ledger:
             if load.available_bytes >= size and load.shards < node.shards_max
         ]
 
-    # -- what stands in the way ----------------------------------------------------------------------------------------
+    # -- obstacles -----------------------------------------------------------------------------------------------------
 
     def obstacles(self, node: Node, request: CopyRequest) -> Iterator[Reason]:
-        """Everything that keeps the copy from the node; nothing when it fits."""
+        """All obstacles for the copy on the node; empty if it fits."""
         yield from self._node_obstacles(node, needs_primary=request.is_primary)
         yield from self._group_obstacles(node, request)
         yield from self._room_obstacles(node, request)
 
     def endpoint_obstacles(self, node: Node) -> Iterator[Reason]:
-        """Everything that keeps an endpoint from the node; nothing when it fits."""
+        """All obstacles for an endpoint on the node; empty if it fits."""
         yield from self._node_obstacles(node, needs_primary=True)
         load = self.loads[node.uid]
         if load.endpoints >= node.endpoints_max:
             passes = load.endpoints - load.leaving_endpoints < node.endpoints_max
             grade = Grade.SOFT_LIMIT if passes else Grade.CONFIGURATION
             remedy = "" if passes else f"raise max_listeners of node {node.uid}"
-            text = f"{{}} has its {node.endpoints_max} endpoints"
+            text = f"{{}} has reached its limit of {node.endpoints_max} endpoints"
             yield about_node(node, Code.ENDPOINT_LIMIT, text, grade=grade, remedy=remedy)
 
     def missing_bytes(self, node: Node, request: CopyRequest) -> int:
-        """How much memory the node lacks for the copy; 0 when it has enough."""
+        """Memory that the node lacks for the copy, in bytes; 0 if it has enough."""
         return max(0, request.size_bytes - self.loads[node.uid].available_bytes)
 
     def _node_obstacles(self, node: Node, *, needs_primary: bool) -> Iterator[Reason]:
@@ -332,7 +332,7 @@ class Ledger:
             )
         elif node.is_closed:
             remedy = f"PUT /v1/nodes/{uid} with accept_servers true"
-            yield about_node(node, Code.NODE_CLOSED, "{} takes no new shards", grade=Grade.CONFIGURATION, remedy=remedy)
+            yield about_node(node, Code.NODE_CLOSED, "{} is closed for new shards", grade=Grade.CONFIGURATION, remedy=remedy)
         elif uid in (self.leaving_nodes if needs_primary else self.removed_soon):
             yield about_node(node, Code.NODE_IS_LEAVING, "an action is emptying {}", grade=Grade.SOFT_LIMIT)
         if uid not in self.view.daemons:
@@ -346,18 +346,18 @@ class Ledger:
             text = f"{{}} holds another copy of slot group {request.group_uid}"
             yield about_node(node, Code.NODE_HAS_COPY, text, grade=Grade.HARD_LIMIT, remedy="add a node")
         elif node.uid in self.ending_of(request.group_uid):
-            text = f"{{}} is still cleaning up an old copy of slot group {request.group_uid}"
+            text = f"{{}} is still removing an old copy of slot group {request.group_uid}"
             yield about_node(node, Code.NODE_HAS_COPY, text, grade=Grade.SOFT_LIMIT)
         if not request.database.is_rack_aware:
             return
         if not node.rack:
-            text, remedy = "{} has no rack and the database is rack-aware", f"give node {node.uid} a rack"
+            text, remedy = "{} has no rack, and the database is rack-aware", f"give node {node.uid} a rack"
             yield about_node(node, Code.NODE_WITHOUT_RACK, text, grade=Grade.CONFIGURATION, remedy=remedy)
             return
         for uid in others:
             other = self.view.nodes.get(uid)
             if other is not None and uid != node.uid and other.rack == node.rack:
-                text = f"{{}} is in rack {node.rack}, as node {uid}, which holds another copy"
+                text = f"{{}} is in rack {node.rack}, like node {uid}, which holds another copy"
                 remedy = "add a node in another rack"
                 yield about_node(node, Code.RACK_CONFLICT, text, grade=Grade.HARD_LIMIT, remedy=remedy)
 
@@ -367,7 +367,9 @@ class Ledger:
             passes = load.shards - load.leaving_shards < node.shards_max
             grade = Grade.SOFT_LIMIT if passes else Grade.CONFIGURATION
             remedy = "" if passes else f"raise max_redis_servers of node {node.uid}"
-            yield about_node(node, Code.SHARD_LIMIT, f"{{}} has its {node.shards_max} shards", grade=grade, remedy=remedy)
+            yield about_node(
+                node, Code.SHARD_LIMIT, f"{{}} has reached its limit of {node.shards_max} shards", grade=grade, remedy=remedy
+            )
         missing = self.missing_bytes(node, request)
         if missing > 0:
             passes = missing <= load.leaving_bytes and not self._is_free_memory_seen(node.uid)
@@ -379,7 +381,7 @@ class Ledger:
     # -- choosing ------------------------------------------------------------------------------------------------------
 
     def evenness(self, node: Node, request: CopyRequest) -> tuple[int, ...]:
-        """Sort key: the lower, the more even it makes the cluster. Memory in whole percents, so that primaries and
+        """Sort key: the lower, the more even the cluster. Memory counts in whole percents, so that primaries and shard
         counts decide between nodes that are about equally full."""
         load = self.loads[node.uid]
         part = (load.held_bytes + request.size_bytes) * 1_000_000 // max(node.memory_bytes, 1)
@@ -387,7 +389,8 @@ class Ledger:
         return (part // 10_000, primaries, load.shards, part, node.uid)
 
     def tightness(self, node: Node, request: CopyRequest) -> tuple[int, ...]:
-        """Sort key: the lower, the less room stays unused there. For when the even way leaves something without a place."""
+        """Sort key: the lower, the less room stays unused on the node. For plans in which the even way leaves a copy
+        without a place."""
         return (self.loads[node.uid].available_bytes - request.size_bytes, self.loads[node.uid].shards, node.uid)
 
 

@@ -1,7 +1,7 @@
-"""Where a copy or an endpoint goes (design, section 7): constraints first, then even memory, then even primaries.
+"""Placement of copies and endpoints: constraints first, then even memory usage, then evenly spread primaries.
 
-Called by the API's and the leader's creation of databases, by the repair of lost copies and by the other planners.
-Deterministic: nodes are taken in the order of their uids and ties end there. Writes nothing.
+Called by the API and the leader when they create databases, by the repair of lost copies, and by the other planners.
+Deterministic: nodes are considered in the order of their uids, which also breaks ties. Writes nothing.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,12 +17,12 @@ from shardwright.plan.ledger import CopyRequest, Ledger, sorted_nodes
 __all__ = ["Placed", "Unplaceable", "choose_copy", "choose_endpoint", "place_copy", "place_database", "place_endpoint"]
 
 EXPLAINED_MAX = 64
-"""Nodes of which a refusal says what stands in the way; nobody reads more."""
+"""Nodes whose obstacles a refusal lists; a longer list would not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where a new database goes."""
+    """Placement of a new database."""
 
     groups: tuple[tuple[NodeUid, ...], ...]
     """Per slot group, by number: the node of each copy, the primary's first."""
@@ -30,8 +30,8 @@ class Placed:
 
 
 def place_database(view: ClusterView, database: Database) -> Placed | Unplaceable:
-    """Nodes for every copy of a new database and for its endpoint. Judged by provisioned memory, whatever the policy says:
-    a new database's free memory is not yet used."""
+    """Nodes for every copy of a new database and for its endpoint. Always judged by provisioned memory, regardless of the
+    policy: a new database does not use its memory yet, so free memory would say nothing."""
     ledger = Ledger(view)
     groups: list[tuple[NodeUid, ...]] = []
     for number in range(1, database.shards_count + 1):
@@ -55,8 +55,8 @@ def place_copy(
     avoid: Collection[NodeUid] = (),
     is_primary: bool = False,
 ) -> NodeUid | Unplaceable:
-    """A node for one more copy of a slot group, or for the one that replaces ``leaving``. ``avoid`` are nodes that are
-    taken only when nothing else fits. ``is_primary``: it shall have the primary role at once."""
+    """A node for one more copy of a slot group, or for the copy that replaces ``leaving``. ``avoid``: nodes that are used
+    only if nothing else fits. ``is_primary``: the copy takes the primary role immediately."""
     ledger = Ledger(view, by_free_memory=view.policy.evict_node_use_free_memory)
     request = copy_request(ledger, database, group.uid, leaving=leaving, is_primary=is_primary)
     return choose_copy(ledger, request, failures=dict.fromkeys(avoid, 1))
@@ -65,7 +65,7 @@ def place_copy(
 def place_endpoint(
     view: ClusterView, database: Database, *, leaving: NodeUid | None = None, avoid: Collection[NodeUid] = ()
 ) -> NodeUid | Unplaceable:
-    """A node for an endpoint of the database; ``leaving`` is the node that serves it now and shall not any longer."""
+    """A node for an endpoint of the database; ``leaving`` is the node that serves it now and is to be relieved of it."""
     ledger = Ledger(view)
     return choose_endpoint(ledger, near=primary_nodes(view, database), leaving=leaving, failures=dict.fromkeys(avoid, 1))
 
@@ -93,7 +93,7 @@ def primary_nodes(view: ClusterView, database: Database) -> set[NodeUid]:
 def choose_copy(
     ledger: Ledger, request: CopyRequest, *, failures: Mapping[NodeUid, int] | None = None, is_tight: bool = False
 ) -> NodeUid | Unplaceable:
-    """The best node for a copy. ``failures``: how often a node was tried in vain; fewer failures win over evenness.
+    """The best node for a copy. ``failures``: number of failed attempts per node; fewer failures win over evenness.
     ``is_tight``: fill nodes up instead of evening them out. Notes nothing in the ledger."""
     tried = failures or {}
     fitting = ledger.fitting(request)
@@ -104,7 +104,7 @@ def choose_copy(
         fitting = [pair for pair in fitting if tried.get(pair[0].uid, 0) == fewest]
     if is_tight:
         return NodeUid(min(ledger.tightness(n, request) for n, _ in fitting)[-1])
-    # Whole percents first, flat: only the emptiest are ranked in full.
+    # Whole percents first, without objects: only the emptiest nodes are ranked in full.
     size = request.size_bytes * 100
     parts = [(load.held_bytes * 100 + size) // max(node.memory_bytes, 1) for node, load in fitting]
     lowest = min(parts)
@@ -113,7 +113,7 @@ def choose_copy(
 
 
 def explain_copy(ledger: Ledger, request: CopyRequest) -> Unplaceable:
-    """Why no node takes the copy. Of very many nodes only those that come nearest are looked at."""
+    """Why no node accepts the copy. In a very large cluster, only the nearest candidates are examined."""
     nodes = [n for n in sorted_nodes(ledger.view) if n.uid != request.leaving_node]
     if len(nodes) > EXPLAINED_MAX:
         near = sorted(ledger.suitable(request), key=lambda p: (ledger.missing_bytes(p[0], request), p[0].uid))
@@ -130,9 +130,9 @@ def choose_endpoint(
     bound: Endpoint | None = None,
     also_leaving: bool = False,
 ) -> NodeUid | Unplaceable:
-    """The best node for an endpoint: the fewest endpoints, then a node of ``near`` (where its primaries are). Nodes that
-    already serve ``bound`` are no candidates. ``also_leaving``: one that an action only relieves of its roles will do. Notes
-    nothing in the ledger."""
+    """The best node for an endpoint: the fewest endpoints, then a node of ``near`` (nodes of its primaries). Nodes that
+    already serve ``bound`` are not candidates. ``also_leaving``: accept a node that an action only relieves of its roles.
+    Notes nothing in the ledger."""
     tried = failures or {}
     excluded = set() if bound is None else set(bound.nodes)
     usable = ledger.open_nodes(needs_primary=not also_leaving)
@@ -149,7 +149,7 @@ def choose_endpoint(
 
 
 def _place_group(ledger: Ledger, database: Database, group_uid: GroupUid) -> tuple[NodeUid, ...] | Unplaceable:
-    """Nodes for all copies of a new slot group; on success they are noted in the ledger."""
+    """Nodes for all copies of a new slot group; a success is noted in the ledger."""
     size = database.shard_memory_bytes
     refusals: list[Unplaceable] = []
 
@@ -165,7 +165,7 @@ def _place_group(ledger: Ledger, database: Database, group_uid: GroupUid) -> tup
                 unplaceable((ledger.missing_bytes(n, request), tuple(ledger.obstacles(n, request))) for n in nodes)
             )
         for node in sorted(candidates, key=lambda n: ledger.evenness(n, request)):
-            # A copy without a record: the key only has to be one of its own.
+            # A copy without a record: the key only has to be unique.
             key = -1 - len(taken)
             held[ShardUid(key)] = node.uid
             found = search((*taken, node))

@@ -1,7 +1,7 @@
-"""What a plan is made of: moves that would be right now, what must wait for a while, and what finds no place.
+"""The parts of a plan: moves that may start now, waits, and refusals.
 
-The makers of plans (``evacuate``, ``restore``, ``undo``) collect it in a ``Draft``. Decides nothing itself, except that a
-refusal which passes by itself is a wait.
+The planners (``evacuate``, ``restore``, ``undo``) collect them in a ``Draft``. The module decides one thing only: a refusal
+that passes by itself is a wait.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from shardwright.plan.explain import Unplaceable
 
 @dataclass(frozen=True, slots=True)
 class MoveProposal:
-    """A move that would be right now. One that changes a group which has a live move must wait for its end."""
+    """A move that may start now. If its group has a live move, it must wait for the end of that move."""
 
     kind: MoveKind
     database_uid: DatabaseUid
@@ -29,21 +29,21 @@ class MoveProposal:
     to_node: NodeUid | None = None
     hands_over: bool = False
     bytes_total: int = 0
-    """Estimate of what must be transferred."""
+    """Estimated bytes to transfer."""
     is_later: bool = False
-    """It can only begin when an earlier move of the plan has ended (a handoff first, then the relocation)."""
+    """It can start only after an earlier move of the plan has ended (first the handoff, then the relocation)."""
 
     @property
     def subject(self) -> ShardUid | EndpointUid:
-        """What moves: a shard or an endpoint."""
+        """The shard or endpoint that moves."""
         if self.endpoint_uid is not None:
             return self.endpoint_uid
-        assert self.shard_uid is not None, "a move of a group names the copy that leaves or gives up the role"
+        assert self.shard_uid is not None, "a move of a group names the copy that leaves or hands over the role"
         return self.shard_uid
 
     @property
     def changes_role(self) -> bool:
-        """Whether clients of the database are sent to another server by it."""
+        """Whether clients of the database have to switch servers."""
         return self.kind == MoveKind.HANDOFF or self.hands_over
 
     def to_move(self, uid: MoveUid, action_uid: ActionUid | None, *, now: datetime) -> Move:
@@ -69,7 +69,7 @@ class MoveProposal:
 
 @dataclass(frozen=True, slots=True)
 class Unplaced:
-    """A resource that cannot leave (or come back), and why."""
+    """A shard or endpoint that cannot leave (or come back), and the reason."""
 
     reason: Reason
     shard_uid: ShardUid | None = None
@@ -78,19 +78,19 @@ class Unplaced:
 
 @dataclass(frozen=True, slots=True)
 class ReturnPlan:
-    """How things get back to where they were. All but ``differences`` empty: everything is back that can be."""
+    """A plan to restore an earlier state. Everything but ``differences`` empty: all that can be restored is restored."""
 
     moves: tuple[MoveProposal, ...] = ()
     waiting: tuple[Reason, ...] = ()
     unplaced: tuple[Unplaced, ...] = ()
     in_flight: tuple[Move, ...] = ()
     differences: tuple[Reason, ...] = ()
-    """What cannot be as it was, because the cluster was changed meanwhile."""
+    """Parts of the earlier state that cannot be restored, because the cluster has changed since."""
 
 
 @dataclass(slots=True)
 class Draft:
-    """A plan in the making."""
+    """A plan under construction."""
 
     handoffs: list[MoveProposal] = field(default_factory=list)
     relocations: list[MoveProposal] = field(default_factory=list)
@@ -99,7 +99,7 @@ class Draft:
     unplaced: list[Unplaced] = field(default_factory=list)
 
     def handoff(self, group: SlotGroup, primary: Shard, to_shard: Shard, *, is_later: bool = False) -> None:
-        """The primary role passes from one copy to another."""
+        """Add a handoff of the primary role from one copy to another."""
         self.handoffs.append(
             MoveProposal(
                 MoveKind.HANDOFF,
@@ -117,7 +117,7 @@ class Draft:
     def relocation(
         self, copy: Shard, to_node: NodeUid, *, bytes_total: int, hands_over: bool, is_later: bool = False
     ) -> None:
-        """A copy leaves its node for another."""
+        """Add the relocation of a copy to another node."""
         self.relocations.append(
             MoveProposal(
                 MoveKind.RELOCATE,
@@ -133,7 +133,7 @@ class Draft:
         )
 
     def rebind(self, endpoint: Endpoint, from_node: NodeUid | None, to_node: NodeUid, *, is_later: bool = False) -> None:
-        """An endpoint is bound to another node."""
+        """Add the rebind of an endpoint to another node."""
         self.rebinds.append(
             MoveProposal(
                 MoveKind.REBIND,
@@ -146,12 +146,12 @@ class Draft:
         )
 
     def refuse(self, found: Unplaceable, subject: str, copy: Shard) -> None:
-        """There is no place for a copy. ``subject`` names what it is in the reason's text."""
+        """Note that a copy has no place. ``subject`` names the copy in the reason's text."""
         reason = found.as_reason(subject, shard_uid=copy.uid, database_uid=copy.database_uid)
         self._refused(found, Unplaced(reason, copy.uid))
 
     def refuse_endpoint(self, found: Unplaceable, endpoint: Endpoint) -> None:
-        """There is no place for an endpoint."""
+        """Note that an endpoint has no place."""
         subject = f"endpoint {endpoint.uid} of database {endpoint.database_uid}"
         reason = found.as_reason(subject, database_uid=endpoint.database_uid)
         self._refused(found, Unplaced(reason, endpoint_uid=endpoint.uid))
@@ -163,8 +163,8 @@ class Draft:
             self.unplaced.append(unplaced)
 
     def has_shards_to_come(self, database_uid: DatabaseUid, in_flight: Iterable[Move]) -> bool:
-        """Whether something of the database's slot groups is proposed or moves. What comes back brings its endpoints last:
-        until the primary is back the node would only pass commands on to another."""
+        """Whether a shard of the database is proposed or in flight. On the way back, endpoints come last: until the primary
+        is back, the node would only forward commands to another node."""
         if any(p.database_uid == database_uid for p in (*self.handoffs, *self.relocations)):
             return True
         return any(m.database_uid == database_uid and m.group_uid is not None for m in in_flight)
@@ -172,5 +172,5 @@ class Draft:
     def to_return_plan(
         self, moves: Iterable[MoveProposal], in_flight: Iterable[Move], differences: Iterable[Reason]
     ) -> ReturnPlan:
-        """The finished plan; its ``moves`` in the order in which they should begin."""
+        """The finished plan; its ``moves`` are in starting order."""
         return ReturnPlan(tuple(moves), tuple(self.waiting), tuple(self.unplaced), tuple(in_flight), tuple(differences))

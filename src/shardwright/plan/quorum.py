@@ -1,7 +1,7 @@
-"""The quorum rule before a node goes: a majority must remain if it and all that are away were gone.
+"""The quorum rule before a node leaves: a majority of nodes must remain without it and without all absent nodes.
 
-Called once, in the pre-flights of ``maintenance_on`` and ``remove``. Unlike the original it counts nodes that are down, in
-maintenance, about to go, or not yet back from maintenance.
+Called once, in the pre-flights of ``maintenance_on`` and ``remove``. Unlike Redis Enterprise, it also counts nodes that are
+down, in maintenance, about to leave, or not yet back from maintenance as absent.
 """
 
 from shardwright.model.action import Action, ActionName, ActionStatus
@@ -14,18 +14,18 @@ _GOING = frozenset({ActionName.MAINTENANCE_ON, ActionName.REMOVE})
 
 
 def quorum_refusals(view: ClusterView, action: Action) -> tuple[Reason, ...]:
-    """Why the action's node may not go; empty when a majority remains without it."""
+    """Why the action's node may not leave; empty if a majority remains without it."""
     away = _away(view, action)
     gone = len(set(away) | {action.node_uid})
     remaining = len(view.nodes) - gone
-    # A removed node is no member any more, so the majority is counted without it.
+    # A removed node is no longer a member, so the majority is counted without it.
     members = len(view.nodes) - (action.name == ActionName.REMOVE)
     needed = members // 2 + 1
     if remaining >= needed or (action.name == ActionName.REMOVE and _is_away(view, action)):
         return ()
     if action.name == ActionName.REMOVE:
         return _removal_refusals(action, away, remaining=remaining, members=members)
-    text = f"without node {action.node_uid} {remaining} of {members} nodes would remain, a majority needs {needed}"
+    text = f"without node {action.node_uid} {remaining} of {members} nodes would remain; a majority needs {needed}"
     if members < 3:
         return (Reason(Code.NO_QUORUM, f"{text}; maintenance needs at least three nodes", Grade.HARD_LIMIT, "add a node"),)
     causes = tuple(
@@ -39,9 +39,9 @@ def quorum_refusals(view: ClusterView, action: Action) -> tuple[Reason, ...]:
 def _removal_refusals(
     action: Action, away: dict[NodeUid, tuple[str, str]], *, remaining: int, members: int
 ) -> tuple[Reason, ...]:
-    """A cluster that had its majority only thanks to this node would stand without one."""
+    """The refusal if the cluster has its majority only because of this node."""
     needed = members // 2 + 1
-    text = f"without node {action.node_uid} {remaining} of {members} members would be there, a majority needs {needed}"
+    text = f"without node {action.node_uid} {remaining} of {members} members would be available; a majority needs {needed}"
     causes = tuple(
         Reason(Code.NODE_AWAY, f"node {uid} {why}", Grade.CONFIGURATION, remedy, node_uid=uid)
         for uid, (why, remedy) in sorted(away.items())
@@ -53,13 +53,13 @@ def _removal_refusals(
 
 
 def _is_away(view: ClusterView, action: Action) -> bool:
-    """A node that is away already takes no vote along."""
+    """Whether the action's node is down or quorum-only. Removing a node that is already down costs no vote."""
     node = view.nodes.get(action.node_uid)
     return action.node_uid not in view.daemons or (node is not None and node.is_quorum_only)
 
 
 def _away(view: ClusterView, action: Action) -> dict[NodeUid, tuple[str, str]]:
-    """Other nodes that count as absent: why, and what would bring them back."""
+    """Other nodes that count as absent, each with the cause and the remedy."""
     away: dict[NodeUid, tuple[str, str]] = {}
     for uid, node in view.nodes.items():
         if uid == action.node_uid:
@@ -70,14 +70,14 @@ def _away(view: ClusterView, action: Action) -> dict[NodeUid, tuple[str, str]]:
             away[uid] = ("is in maintenance", f"end the maintenance of node {uid} (maintenance_off)")
     for other in view.live_actions():
         if other.name in _GOING and _is_before(other, action) and other.node_uid != action.node_uid:
-            away.setdefault(other.node_uid, (f"is about to go ({other.name})", f"wait for the end of {other.name}"))
+            away.setdefault(other.node_uid, (f"is about to leave ({other.name})", f"wait for the end of {other.name}"))
         elif other.name == ActionName.MAINTENANCE_OFF and other.was_quorum_only and other.node_uid != action.node_uid:
-            # It goes back into maintenance when its restore fails or is undone.
-            away.setdefault(other.node_uid, ("is not out of maintenance yet", "wait for the end of maintenance_off"))
+            # The node returns to maintenance if its restore fails or is undone.
+            away.setdefault(other.node_uid, ("has not left maintenance yet", "wait for the end of maintenance_off"))
     return {uid: why for uid, why in away.items() if uid in view.nodes}
 
 
 def _is_before(other: Action, action: Action) -> bool:
-    """Of two that wait for their pre-flight only the older one counts, or both would refuse each other."""
+    """Of two actions that wait for their pre-flight, only the older one counts; otherwise each would refuse the other."""
     has_passed = other.status not in (ActionStatus.QUEUED, ActionStatus.STARTING)
     return has_passed or (other.created_at, other.uid) < (action.created_at, action.uid)

@@ -1,6 +1,6 @@
-"""The smallest thing that would make a plan possible: found by imagining it and planning again.
+"""The smallest remedy that makes a plan possible: found by adding an imaginary node and planning again.
 
-Called for explanations only. Writes nothing; the imagined node never leaves this module.
+Called for explanations only. Writes nothing; the imaginary node never leaves this module.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,15 +18,15 @@ from shardwright.plan.proposal import Unplaced
 _ROOM = frozenset(
     {Code.INSUFFICIENT_MEMORY, Code.RACK_CONFLICT, Code.NO_OTHER_NODE, Code.NODE_HAS_COPY, Code.NODE_WITHOUT_RACK}
 )
-"""Codes that room on a further node can help against."""
+"""Codes that room on an additional node can resolve."""
 _NEW_RACK = "\0another"
 
 PlanAnew = Callable[[ClusterView], Sequence[Unplaced]]
-"""What stays without a place in another view."""
+"""Everything that has no place in another view."""
 
 
 def room_remedy(view: ClusterView, unplaced: Sequence[Unplaced], plan_anew: PlanAnew, now: datetime) -> str:
-    """``add 3.2 GB outside rack b``; empty when more room would not help, or not for everything."""
+    """``add 3.2 GB outside rack b``; empty if more room would not help, or would not help everything."""
     lacking = [u.shard_uid for u in unplaced if u.shard_uid is not None and u.reason.code in _ROOM]
     if not lacking or len(lacking) != len(unplaced):
         return ""
@@ -46,7 +46,7 @@ def _size(view: ClusterView, ledger: Ledger, uid: ShardUid) -> int:
 
 
 def _racks_of_others(view: ClusterView, uid: ShardUid) -> set[str]:
-    """Racks that the copy cannot go to because another copy is there."""
+    """Racks that the copy cannot use because another copy is there."""
     shard = view.shards.get(uid)
     database = None if shard is None else view.databases.get(shard.database_uid)
     if shard is None or database is None or not database.is_rack_aware:
@@ -63,7 +63,7 @@ def _with_node(view: ClusterView, size: int, now: datetime) -> ClusterView:
 
 
 def _gigabytes(size: int) -> str:
-    """Rounded up, so that what it says is enough."""
+    """Rounded up, so that the stated size is sufficient."""
     if size < 1 << 30:
         return f"{-(-size // (1 << 20))} MB"
     tenths = -(-size * 10 // (1 << 30))
@@ -71,5 +71,5 @@ def _gigabytes(size: int) -> str:
 
 
 def distinct(reasons: Sequence[Reason]) -> list[str]:
-    """The remedies that reasons name, each once, in their order."""
+    """The remedies of the reasons, each once, in order."""
     return list(dict.fromkeys(r.remedy for r in reasons if r.remedy))

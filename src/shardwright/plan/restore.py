@@ -1,7 +1,7 @@
-"""How a node gets back what a snapshot says it held: copies, then roles, then endpoints.
+"""Restores the placement that a snapshot recorded for a node: copies first, then roles, then endpoints.
 
-Called by ``maintenance_off`` on every turn: what is back already is no longer in the plan. What does not exist any more
-is listed as a difference and hinders nothing.
+Called by ``maintenance_off`` on every turn: restored parts are no longer in the plan. Parts that no longer exist are listed
+as differences and do not block the rest.
 """
 
 from shardwright.model.action import Move
@@ -19,13 +19,13 @@ from shardwright.plan.standing import Standing, answers, busy_reason, is_busy, s
 
 
 def plan_restore(view: ClusterView, snapshot: Snapshot) -> ReturnPlan:
-    """See the module's text. The node must accept placement in ``view`` (it is unmarked first)."""
+    """Plan the restore of a snapshot. The node must accept placement in ``view`` (it is unmarked first)."""
     node = view.nodes[snapshot.node_uid]
     return _Restoration(view, snapshot, node).plan()
 
 
 class _Restoration:
-    """One plan in the making."""
+    """One plan under construction."""
 
     def __init__(self, view: ClusterView, snapshot: Snapshot, node: Node) -> None:
         self.view = view
@@ -55,7 +55,7 @@ class _Restoration:
                 wanted, Code.DATABASE_GONE, f"database {wanted.database_uid} no longer has slot group {wanted.group_uid}"
             )
             return
-        # A copy that is stopped here only waits for its successor's files: it does not count as back.
+        # A stopped copy on this node only waits for its successor's files: it does not count as restored.
         copies = [s for s in self.ledger.shards_of.get(group.uid, []) if s.wanted == ShardWanted.RUNNING]
         here = next((s for s in copies if s.node_uid == self.node.uid), None)
         move = self.ledger.moves_of.get(group.uid)
@@ -66,16 +66,16 @@ class _Restoration:
         if here is not None:
             self._plan_role(wanted, group, here, copies)
         elif move is not None or group.handoff is not None:
-            self._wait(wanted, Code.GROUP_BUSY, f"slot group {group.uid} waits for another change of it")
+            self._wait(wanted, Code.GROUP_BUSY, f"slot group {group.uid} waits for the end of another change")
         else:
             self._plan_copy(wanted, database, group, copies)
 
     def _plan_copy(self, wanted: SnapshotShard, database: Database, group: SlotGroup, copies: list[Shard]) -> None:
         if not copies:
-            self._differs(wanted, Code.NO_COPIES, f"slot group {group.uid} has no copy that could come back")
+            self._differs(wanted, Code.NO_COPIES, f"slot group {group.uid} has no copy that could be moved back")
             return
         if len(copies) == 1 and wanted.role == Role.REPLICA:
-            self._differs(wanted, Code.REPLICA_GONE, f"slot group {group.uid} has no replica any more")
+            self._differs(wanted, Code.REPLICA_GONE, f"slot group {group.uid} no longer has a replica")
             return
         primary = None if group.primary is None else self.view.shards.get(group.primary)
         if primary is None or not answers(self.view, primary):
@@ -101,9 +101,9 @@ class _Restoration:
         self.draft.refuse(unplaceable(refusals), f"slot group {group.uid} of database {group.database_uid}", copies[0])
 
     def _reluctance(self, copy: Shard, group: SlotGroup) -> tuple[bool, bool, bool, float, int]:
-        """Which copy should come back, least reluctant first: not the primary (a replica comes back at no risk and gets the
-        role afterwards), not one that another node in maintenance is promised, one that came into being after the snapshot,
-        the youngest."""
+        """Sort key for the copy to bring back. Preferred, in this order: replicas (they move without risk and get the role
+        afterwards), copies that are not promised to another node in maintenance, copies created after the snapshot, the
+        youngest."""
         is_promised = (copy.node_uid, group.uid) in self.promised
         is_older = copy.created_at < self.snapshot.created_at
         return copy.uid == group.primary, is_promised, is_older, -copy.created_at.timestamp(), -copy.uid
@@ -111,7 +111,7 @@ class _Restoration:
     def _plan_role(self, wanted: SnapshotShard, group: SlotGroup, here: Shard, copies: list[Shard]) -> None:
         is_primary = group.primary == here.uid
         if wanted.role == Role.REPLICA and is_primary:
-            self._differs(wanted, Code.ROLE_CHANGED, f"shard {here.uid} is the primary of slot group {group.uid} now")
+            self._differs(wanted, Code.ROLE_CHANGED, f"shard {here.uid} is now the primary of slot group {group.uid}")
         if wanted.role == Role.REPLICA or is_primary:
             return
         primary = next((s for s in copies if s.uid == group.primary), None)
@@ -119,7 +119,7 @@ class _Restoration:
         if primary is not None and is_coming:
             self.draft.handoff(group, primary, here, is_later=True)
         elif primary is None or group.handoff is not None or group.uid in self.ledger.moves_of:
-            self._wait(wanted, Code.GROUP_BUSY, f"slot group {group.uid} waits for another change of it")
+            self._wait(wanted, Code.GROUP_BUSY, f"slot group {group.uid} waits for the end of another change")
         elif standing_of(self.view, here, primary) == Standing.PROVEN:
             self.draft.handoff(group, primary, here)
         else:

@@ -1,6 +1,6 @@
-"""How a slot group stands: which copies serve, and which replica has proven that it may take the role.
+"""The state of a slot group: which copies serve, and which replica has proven that it may be promoted.
 
-Called by the planners. Judges only what was observed; what was not observed yet is never taken for bad news, because
+Called by the planners. Judges observations only. A copy that has not been observed yet is never treated as broken, because
 after a change of leader everything is unobserved for a moment.
 """
 
@@ -18,23 +18,23 @@ from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
 
 SEEN_LATELY = timedelta(seconds=1)
-"""What was seen longer ago says nothing about now. Whatever somebody waits for is asked many times in that time."""
+"""An older observation proves nothing about the present. All awaited conditions are polled many times in this period."""
 
 
 class Standing(StrEnum):
-    """What a copy is good for."""
+    """How far a copy qualifies for the primary role."""
 
     PROVEN = "proven"
-    """A replica that may take the role now."""
+    """A replica that may be promoted now."""
     COMING = "coming"
-    """It may be proven soon: not observed yet, loading, syncing, or about to be attached."""
+    """A replica that may soon be proven: not observed yet, loading, syncing, or about to be attached."""
     BROKEN = "broken"
-    """Its process has ended or its server does not answer."""
+    """Its process has ended, or its server does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupStanding:
-    """A slot group from the view of one node that shall be relieved of it."""
+    """The state of a slot group from the view of a node that it must leave."""
 
     primary: Shard | None
     """The committed primary, if it has a record."""
@@ -43,13 +43,13 @@ class GroupStanding:
     primary_answers: bool | None
     """None: not observed yet."""
     proven: tuple[ShardUid, ...]
-    """Replicas that may take the role, the best first."""
+    """Replicas that may be promoted, the best first."""
     coming: tuple[ShardUid, ...]
     """Replicas that are not proven yet."""
 
 
 def standing_of(view: ClusterView, shard: Shard, primary: Shard) -> Standing:
-    """How a replica stands beside its group's committed primary."""
+    """The standing of a replica relative to its group's committed primary."""
     seen = view.servers.get(shard.uid)
     liveness = view.liveness(shard)
     if has_ended_after_start(liveness) or shard.failure or view.is_lost(shard):
@@ -57,7 +57,7 @@ def standing_of(view: ClusterView, shard: Shard, primary: Shard) -> Standing:
     if seen is None or seen.health in (Health.UNKNOWN, Health.LOADING) or has_ended(liveness):
         return Standing.COMING
     if seen.health is not Health.OK:
-        # A process that has just been started does not listen yet.
+        # A process that has just started does not listen yet.
         return Standing.COMING if shard.in_sync_generation < 0 else Standing.BROKEN
     above = view.servers.get(primary.uid)
     is_same_history = above is not None and bool(seen.replication_id) and seen.replication_id == above.replication_id
@@ -69,7 +69,7 @@ def standing_of(view: ClusterView, shard: Shard, primary: Shard) -> Standing:
 def group_standing(
     view: ClusterView, group: SlotGroup, *, shards: Collection[Shard], leaving: NodeUid, unwanted: Collection[NodeUid]
 ) -> GroupStanding:
-    """How a group stands. ``shards`` are its recorded copies; ``unwanted`` are nodes that shall get no primary."""
+    """The state of a group. ``shards`` are its recorded copies; ``unwanted`` are nodes that must not get a primary."""
     primary = None if group.primary is None else view.shards.get(group.primary)
     is_ready = group.phase == GroupPhase.SERVING and group.handoff is None
     if primary is None:
@@ -93,7 +93,7 @@ def group_standing(
 
 
 def is_candidate(view: ClusterView, shard: Shard, leaving: NodeUid, unwanted: Collection[NodeUid]) -> bool:
-    """Whether the shard's node may be given a primary at all. A closed node may: it gets nothing new by that."""
+    """Whether the shard's node may get a primary at all. A closed node may: it receives no new shard this way."""
     node = view.nodes.get(shard.node_uid)
     if node is None or shard.node_uid == leaving or shard.node_uid in unwanted:
         return False
@@ -101,7 +101,7 @@ def is_candidate(view: ClusterView, shard: Shard, leaving: NodeUid, unwanted: Co
 
 
 def answers(view: ClusterView, shard: Shard) -> bool | None:
-    """Whether the shard's server serves; None when nobody has looked yet."""
+    """Whether the shard's server serves; None if it has not been observed yet."""
     if has_ended_after_start(view.liveness(shard)):
         return False
     seen = view.servers.get(shard.uid)
@@ -111,14 +111,14 @@ def answers(view: ClusterView, shard: Shard) -> bool | None:
 
 
 def is_busy(seen: ServerSeen | None) -> bool:
-    """Whether the server does not answer because it works: its process has used CPU since then. It is waited for."""
+    """Whether the server is silent because it works: its process has used CPU since then. Callers wait for it."""
     if seen is None or seen.unanswered_since is None or seen.cpu_active_at is None:
         return False
     return seen.cpu_active_at >= seen.unanswered_since
 
 
 def busy_reason(view: ClusterView, shard: Shard) -> Reason:
-    """Who keeps the server busy, as far as the endpoint processes know, and what helps."""
+    """The client that keeps the server busy, as far as the endpoint processes know, and the remedy."""
     endpoints = [e.uid for e in view.endpoints_of(shard.database_uid)]
     busy = [str(b) for p in view.endpoint_processes.values() for uid in endpoints for b in p.endpoint(uid).busy]
     what = ", ".join(busy) if busy else "it uses CPU and does not answer"
@@ -128,14 +128,14 @@ def busy_reason(view: ClusterView, shard: Shard) -> Reason:
 
 
 def has_left(view: ClusterView, shard: Shard) -> bool:
-    """Whether the shard was to go and nothing of it runs any more: only its record and its files are still tidied up. It is
-    not told to those who ask where shards are."""
+    """Whether an unwanted shard no longer runs: only its record and its files remain to be deleted. Such a shard is left
+    out of answers about the location of shards."""
     return shard.wanted != ShardWanted.RUNNING and has_ended(view.liveness(shard))
 
 
 def primary_lives(group: SlotGroup, view: ClusterView, now: datetime) -> bool:
-    """Whether the committed primary was seen to serve a moment ago. Before that is known no copy may be given up: it may be
-    all there is."""
+    """Whether the committed primary was seen serving a moment ago. Without that evidence no copy may be given up: it may be
+    the only one left."""
     if group.primary is None or group.phase is not GroupPhase.SERVING:
         return False
     seen = view.servers.get(group.primary)
@@ -145,13 +145,13 @@ def primary_lives(group: SlotGroup, view: ClusterView, now: datetime) -> bool:
 
 
 def is_dispensable(shard: Shard, view: ClusterView, *, since: datetime) -> bool:
-    """Whether nothing acknowledged goes with the process of a server that stands still: an append-only file keeps it, no
-    client has been let in yet, or another copy that has it all was seen to live at ``since`` or later."""
+    """Whether ending a hung server loses no acknowledged write: an append-only file holds the data, no client has connected
+    yet, or another complete copy was seen alive at ``since`` or later."""
     group = view.groups.get(shard.group_uid)
     if group is None or group.generation == 0 or shard.kept is Persistence.AOF:
         return True
     if group.phase is not GroupPhase.SERVING:
-        return False  # What the others were started from is less than what this one may hold.
+        return False  # The others started from data that may be older than this copy's.
     others = (s for s in view.shards_of_group(group.uid) if s.uid != shard.uid)
     return any(_has_it_all(s, group, view) and view.servers[s.uid].at >= since for s in others)
 

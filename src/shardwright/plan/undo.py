@@ -1,8 +1,8 @@
-"""How everything an action moved gets back to where it was: decided from the action's own moves and from nothing else.
+"""Returns everything that an action moved to its original place: decided from the action's own moves alone.
 
-Called by ``actions/undo`` on every turn, with a view that leaves the action itself out (it would forbid its own node). What
-is back already is no longer in the plan, so a new leader goes on where the old one stopped. A group whose primary role can
-go back at once gets that first; its copies follow.
+Called by ``actions/undo`` on every turn, with a view that omits the action itself (it would exclude its own node).
+Completed steps are no longer in the plan, so a new leader continues where the old one stopped. A group whose primary role
+can return immediately gets the role first; its copies follow.
 """
 
 from collections.abc import Iterable
@@ -25,16 +25,16 @@ _TOOK_EFFECT = frozenset({MoveState.CLEANING, MoveState.DONE})
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where a slot group stood before the action touched it."""
+    """The placement of a slot group before the action touched it."""
 
     displaced: tuple[tuple[NodeUid, NodeUid], ...]
-    """Per copy that moved: where it was, where it went."""
+    """Per moved copy: its original node and its present node."""
     primary_node: NodeUid | None
-    """Where the primary role was; None: the action did not pass it on."""
+    """The original node of the primary role; None: the action did not hand it over."""
 
 
 def plan_undo(view: ClusterView, moves: Iterable[Move]) -> ReturnPlan:
-    """See the module's text. ``moves`` are the action's, oldest first."""
+    """Plan the way back. ``moves`` are the action's, oldest first."""
     return _Undo(view, list(moves)).plan()
 
 
@@ -61,7 +61,7 @@ class _Undo:
         group = self.view.groups.get(uid)
         database = None if group is None else self.view.databases.get(group.database_uid)
         if group is None or database is None or database.status == DatabaseStatus.DELETE_PENDING:
-            return  # a deleted database has nothing to be put back
+            return  # a deleted database has nothing to restore
         origin = self._origin(uid)
         copies = {s.node_uid: s for s in self.ledger.shards_of.get(uid, []) if s.wanted == ShardWanted.RUNNING}
         away = [(was, now) for was, now in origin.displaced if was not in copies]
@@ -71,9 +71,9 @@ class _Undo:
         if is_role_back and not away:
             return
         if move is not None or group.handoff is not None or primary is None:
-            # One of ours that only tidies up holds up no end any more: what is to come behind it must.
+            # A move of ours that is only cleaning up no longer delays completion; moves queued behind it still do.
             if move is None or not move.is_undo or move.state == MoveState.CLEANING:
-                self._wait(group, Code.GROUP_BUSY, "waits for another change of it")
+                self._wait(group, Code.GROUP_BUSY, "waits for the end of another change")
             return
         if not is_role_back and origin.primary_node in copies:
             self._plan_role(group, primary, copies[origin.primary_node])
@@ -103,8 +103,8 @@ class _Undo:
     def _plan_copy(self, group: SlotGroup, database: Database, copy: Shard | None, was: NodeUid) -> None:
         node = self.view.nodes.get(was)
         if copy is None or node is None:
-            why = f"node {was} is not a member any more" if node is None else "the copy that replaced it is gone"
-            text = f"slot group {group.uid} gets no copy on node {was} again: {why}"
+            why = f"node {was} is no longer a member" if node is None else "the copy that replaced it no longer exists"
+            text = f"slot group {group.uid} does not get its copy on node {was} back: {why}"
             self.differences.append(Reason(Code.NOT_RESTORABLE, text, Grade.SOFT_LIMIT, database_uid=group.database_uid))
             return
         hands_over = copy.uid == group.primary
@@ -131,7 +131,7 @@ class _Undo:
                 self.draft.waiting.append(self._of_endpoint(uid, endpoint.database_uid, f"waits for move {move.uid}"))
             return
         if node is None:
-            text = f"does not go back: node {was} is not a member any more"
+            text = f"does not move back: node {was} is no longer a member"
             self.differences.append(self._of_endpoint(uid, endpoint.database_uid, text))
             return
         obstacles = tuple(self.ledger.endpoint_obstacles(node))

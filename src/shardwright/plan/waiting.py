@@ -1,7 +1,7 @@
-"""Slot groups that wait for what does not pass by itself: why, and what is known of their copies.
+"""Slot groups that wait for something that does not pass by itself: the reasons, and the known state of their copies.
 
-The leader puts on record what such a group waits for (``SlotGroup.waits_for``). Called by the planners and the API, to tell
-it and to say what may be missing when an operator goes on with one copy. Decides nothing.
+The leader records the reasons in ``SlotGroup.waits_for``. The planners and the API call this module to show them, and to
+state which writes may be missing if an operator continues with one copy. Decides nothing.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from shardwright.plan.standing import has_left
 
 
 class CopyState(StrEnum):
-    """How far a copy of a waiting group is."""
+    """The state of a copy of a waiting group."""
 
     LOADED = "loaded"
-    """It answers and can be gone on with."""
+    """It answers; the database can continue with it."""
     LOADING = "loading"
     STARTING = "starting"
     """It does not answer yet."""
@@ -29,32 +29,33 @@ class CopyState(StrEnum):
     DAMAGED = "damaged"
     """Its files cannot be loaded."""
     OUT_OF_REACH = "out_of_reach"
-    """It does not run, and its node has no daemon."""
+    """It is not running, and its node has no daemon."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyStanding:
-    """What is known of one copy of a waiting group."""
+    """The known state of one copy of a waiting group."""
 
     shard: Shard
     state: CopyState
     damage: Damage | None
     was_primary: bool
     was_in_sync: bool
-    """It was noted as holding what the last primary held."""
+    """The record says that it held all data of the last primary."""
     keys: int | None
-    """Loaded now; None: not known."""
+    """Number of keys loaded now; None: unknown."""
     served_at: datetime | None
-    """When it was last seen while the group served; None: not known. The next two are of then."""
+    """When it was last observed while the group served; None: unknown. The next two values are from that time."""
     served_offset: int | None
     served_keys: int | None
     may_lack: str
-    """A sentence: what may be missing when the database goes on with it. Empty when nothing is known to be."""
+    """Sentences: the writes that may be missing if the database continues with this copy. Empty if nothing is known to be
+    missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A slot group that waits for what does not pass by itself."""
+    """A slot group that waits for something that does not pass by itself."""
 
     group: SlotGroup
     since: datetime | None
@@ -63,7 +64,7 @@ class Waiting:
 
 
 def waiting_of(view: ClusterView, database: Database) -> tuple[Waiting, ...]:
-    """The groups of a database that wait; none when it serves, or when all that is missing is about to come."""
+    """The waiting groups of a database; empty if it serves or if every missing copy is about to come."""
     if database.status is DatabaseStatus.DELETE_PENDING:
         return ()
     groups = view.groups_of(database.uid)
@@ -95,8 +96,8 @@ def standing_of_copy(view: ClusterView, database: Database, group: SlotGroup, sh
 
 
 def told(group: SlotGroup, text: str) -> tuple[str, str]:
-    """The text with what the group waits for, and the remedy for that. Unchanged and without one when the group serves, or
-    waits for nothing that does not pass by itself."""
+    """The text followed by the group's reasons for waiting, and the remedy for them. Returns the text unchanged and no
+    remedy if the group serves or has no such reasons."""
     if group.phase is not GroupPhase.STARTING or not group.waits_for:
         return text, ""
     reasons = "; ".join(r.text for r in group.waits_for)
@@ -104,7 +105,7 @@ def told(group: SlotGroup, text: str) -> tuple[str, str]:
 
 
 def copy_state(view: ClusterView, shard: Shard) -> CopyState:
-    """How far a copy is, as was last seen."""
+    """The last observed state of a copy."""
     seen, process = view.servers.get(shard.uid), view.process_state(shard.uid)
     is_over = has_ended_after_start(view.liveness(shard))
     if not is_over and seen is not None and seen.health is Health.OK:
@@ -119,36 +120,36 @@ def copy_state(view: ClusterView, shard: Shard) -> CopyState:
 
 
 def damage_of(view: ClusterView, shard: Shard) -> Damage | None:
-    """Why its files cannot be loaded; None: they can, or nobody knows."""
+    """Why its files cannot be loaded; None: they can, or the cause is unknown."""
     process = view.processes.get(shard.uid)
     return shard.damage if process is None else process.damage or shard.damage
 
 
 def _lacks(view: ClusterView, database: Database, group: SlotGroup, shard: Shard) -> list[str]:
-    """What a copy may lack, in sentences."""
+    """Sentences about data that a copy may lack."""
     found = [_lag(view, group, shard)] if shard.uid != group.primary else []
     kept = shard.kept or database.persistence
     if kept is Persistence.DISABLED:
-        found.append("It keeps no file: what it held when its server ended is lost.")
+        found.append("It keeps no file: the data that it held when its server ended is lost.")
     elif kept is Persistence.SNAPSHOT:
-        found.append("It starts from its last snapshot: what was written after that is missing.")
+        found.append("It starts from its last snapshot: all later writes are missing.")
     elif database.aof_policy is AofPolicy.EVERY_SECOND:
         found.append("The last one or two seconds before its server ended may be missing from its file.")
     return found
 
 
 def _lag(view: ClusterView, group: SlotGroup, shard: Shard) -> str:
-    """How far it was behind the last primary, as far as anybody knows."""
+    """The copy's known lag behind the last primary."""
     named = f"shard {group.primary}, the last primary,"
     if shard.in_sync_generation != group.generation:
-        return f"It was not in sync with {named} when that was last seen: how much it lacks is not known."
+        return f"It was not in sync with {named} when that was last observed: how much it lacks is unknown."
     ours = view.servers.get(shard.uid)
     theirs = None if group.primary is None else view.servers.get(group.primary)
     if ours is None or theirs is None or ours.served_offset < 0 or theirs.served_offset < 0:
-        return f"It was in sync with {named} when both were last seen; what {named} took after that may be missing."
+        return f"It was in sync with {named} when both were last observed; later writes to that primary may be missing."
     behind = max(0, theirs.served_offset - ours.served_offset)
     at = f"{theirs.served_at:%Y-%m-%d %H:%M:%S} UTC" if theirs.served_at is not None else "an unknown time"
     return (
-        f"It was in sync with {named} and {behind} bytes behind when that was last seen, at {at}; "
-        "what was written after that may be missing."
+        f"It was in sync with {named} and {behind} bytes behind when that was last observed, at {at}; "
+        "later writes may be missing."
     )

@@ -1,1 +1,1 @@
-"""Desired × seen → commands: what keeps databases, slot groups, endpoints and processes as they are wanted. Pure."""
+"""Desired × observed → commands: keeps databases, slot groups, endpoints and processes in the desired state. Pure."""

@@ -1,6 +1,6 @@
-"""The copies of a slot group as a decision about it sees them: the record, the process, the server's last answer.
+"""The copies of a slot group as input for decisions: the record, the process, the server's last answer.
 
-Called by the other modules of this folder that decide about a slot group. Decides nothing.
+Called by the modules of this package that decide about a slot group. Decides nothing.
 """
 
 from dataclasses import dataclass
@@ -16,39 +16,39 @@ from shardwright.model.view import ClusterView
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A shard of the group that is wanted running, with what is seen of it."""
+    """A shard of the group that is wanted running, with its observed state."""
 
     shard: Shard
     process: ProcessState
-    """What its agent reported; ``liveness`` is the judgement."""
+    """The report of its agent; ``liveness`` is the judgment."""
     liveness: Liveness
     seen: ServerSeen | None
     has_agent: bool = True
-    """Its node has a daemon, which could start it."""
+    """Its node has a daemon that can start it."""
     text: str = ""
-    """How its process ended or why it could not be started, or what was done to its files before its start."""
+    """How its process ended, why it could not be started, or how its files were changed before its start."""
     reported_at: datetime | None = None
-    """Of its agent's last report, by the clock of its machine."""
+    """Time of its agent's last report, by the clock of the agent's machine."""
     damage: Damage | None = None
-    """Why it cannot load its files; None: it can, or nobody knows."""
+    """Why it cannot load its files; None: it can, or the cause is unknown."""
 
     @property
     def has_ended(self) -> bool:
-        """Its process has certainly ended, or could not be started."""
+        """Its process has certainly ended or could not be started."""
         return has_ended_after_start(self.liveness)
 
     @property
     def answers(self) -> bool:
-        """It is loaded and answers."""
+        """It has loaded its data and answers."""
         return not self.has_ended and self.seen is not None and self.seen.health is Health.OK
 
     @property
     def is_empty(self) -> bool:
-        """It holds no key."""
+        """It holds no keys."""
         return self.seen is None or self.seen.keys == 0
 
     def has_role(self, role: Role) -> bool:
-        """It answers, and in this role."""
+        """It answers, and has this role."""
         return self.answers and self.seen is not None and self.seen.role is role
 
 
@@ -72,7 +72,7 @@ def _copy(shard: Shard, view: ClusterView) -> Copy:
 
 
 def merit(copy: Copy) -> tuple[int, int, int]:
-    """Orders copies that are to lead: in sync latest, then with the highest offset."""
+    """Sort key for the choice of a primary: the latest in-sync mark, then the highest offset."""
     offset = 0 if copy.seen is None else copy.seen.offset
     return copy.shard.in_sync_generation, offset, -copy.shard.uid
 
@@ -83,12 +83,12 @@ def not_yet(copy: Copy) -> Reason:
     if copy.seen is not None and copy.seen.health is Health.LOADING:
         return Reason(Code.SHARD_LOADING, f"shard {shard.uid} is loading its data", Grade.SOFT_LIMIT, shard_uid=shard.uid)
     if not copy.has_agent and (copy.has_ended or copy.process is not ProcessState.RUNNING):
-        text = f"shard {shard.uid} does not run, and its node {shard.node_uid} has no running daemon that could start it"
+        text = f"shard {shard.uid} is not running, and its node {shard.node_uid} has no running daemon that could start it"
         return _about(copy, Code.COPY_OUT_OF_REACH, text, Grade.HARD_LIMIT, f"start the daemon of node {shard.node_uid}")
     if copy.damage is not None and not copy.answers:
         return _damaged(copy)
     if copy.process is ProcessState.FAILED or shard.failure:
-        why = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure or "see the log of its node"
+        why = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure or "check the log of its node"
         return _about(copy, Code.SHARD_START_FAILED, f"shard {shard.uid} cannot be started: {why}", Grade.HARD_LIMIT)
     text = f"shard {shard.uid} on node {shard.node_uid} does not answer yet"
     return _about(copy, Code.SHARD_NOT_STARTED, text, Grade.SOFT_LIMIT)
@@ -98,7 +98,7 @@ def _damaged(copy: Copy) -> Reason:
     shard = copy.shard
     assert copy.damage is not None
     said = (copy.text if copy.process is ProcessState.FAILED else "") or shard.failure
-    text = f"shard {shard.uid} on node {shard.node_uid} cannot load its files, {DAMAGES[copy.damage]}"
+    text = f"shard {shard.uid} on node {shard.node_uid} cannot load its files because {DAMAGES[copy.damage]}"
     return _about(copy, DAMAGED_CODE, f"{text}: {said}" if said else text, Grade.HARD_LIMIT)
 
 

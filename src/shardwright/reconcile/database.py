@@ -1,7 +1,8 @@
 """Databases: from an accepted request to a served database, through every change, to its deletion.
 
-Called by the leader each turn for every database. Places a new one, adds and removes replicas when the replication setting
-changes, says when a creation or change has ended, and deletes what a deletion leaves. Roles are ``group.py``'s.
+Called by the leader each turn for every database. Places a new database, adds and removes replicas when the replication
+setting changes, reports the end of a creation or change, and removes the rest of a deleted database. Roles belong to
+``group.py``.
 """
 
 from dataclasses import replace
@@ -31,11 +32,11 @@ from shardwright.plan.standing import primary_lives
 from shardwright.reconcile.endpoint import is_access_old, is_mode_old
 
 BIRTH_LIMIT = timedelta(seconds=10)
-"""A new shard whose node has no daemon for this long is created elsewhere: a daemon that only died is back sooner."""
+"""A new shard whose node has no daemon for this long is created elsewhere: a daemon that merely died is back sooner."""
 
 
 def decide_database(database: Database, view: ClusterView, now: datetime) -> Decision:
-    """What a database needs now."""
+    """The next step for a database."""
     match database.status:
         case DatabaseStatus.PENDING:
             return _go_on_creating(database, view, now) if view.groups_of(database.uid) else _create(database, view, now)
@@ -53,8 +54,8 @@ def decide_database(database: Database, view: ClusterView, now: datetime) -> Dec
 def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
     ending = [s for s in _shards(database, view) if s.node_uid in view.daemons]
     if ending:
-        # Of an attempt that a dead node ended: as long as they are on record they take up room.
-        reasons = tuple(Reason(Code.SHARD_ENDING, f"shard {s.uid} has to end first", shard_uid=s.uid) for s in ending)
+        # They belong to an attempt that ended with a dead node: while they are on record, they take up room.
+        reasons = tuple(Reason(Code.SHARD_ENDING, f"shard {s.uid} must end first", shard_uid=s.uid) for s in ending)
         return Decision(wake_at=now + timedelta(seconds=1), reasons=reasons)
     placed = place_database(view, database)
     if isinstance(placed, Unplaceable):
@@ -80,13 +81,13 @@ def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
 
 
 def _go_on_creating(database: Database, view: ClusterView, now: datetime) -> Decision:
-    """Wait for what was placed; place it anew when a node died before anybody was let in: nothing is lost by that."""
+    """Wait for the new shards; place them again if a node dies before the first client is admitted: no data can be lost."""
     has_served = any(g.generation > 0 for g in view.groups_of(database.uid))
     stranded = [s for s in _shards(database, view) if s.wanted is ShardWanted.RUNNING and _is_stranded(s, view, now)]
     if has_served or not stranded or any(m.database_uid == database.uid for m in view.live_moves()):
         return _settle(database, view, now)
     nodes = ", ".join(str(uid) for uid in sorted({s.node_uid for s in stranded}))
-    text = f"database {database.name} is created anew on other nodes: node {nodes} has no running daemon"
+    text = f"database {database.name} is being created again on other nodes: node {nodes} has no running daemon"
     return Decision(
         writes=(
             *(Delete(e) for e in view.endpoints_of(database.uid)),
@@ -98,7 +99,7 @@ def _go_on_creating(database: Database, view: ClusterView, now: datetime) -> Dec
 
 
 def _is_stranded(shard: Shard, view: ClusterView, now: datetime) -> bool:
-    """Whether nobody was there for long who could start it."""
+    """Whether its node has had no daemon for a long time."""
     since = shard.missing_since
     return since is not None and shard.node_uid not in view.daemons and now - since > BIRTH_LIMIT
 
@@ -139,7 +140,7 @@ def _new_shard(database: Database, group: SlotGroup, node: NodeUid, view: Cluste
 
 
 def _change(database: Database, view: ClusterView, now: datetime) -> Decision:
-    """Bring the number of copies to what is wanted; a change has ended when everything is as wanted."""
+    """Adjust the number of copies to the setting; a change has ended when everything matches."""
     if database.status is DatabaseStatus.ACTIVE:
         return NOTHING
     for group in view.groups_of(database.uid):
@@ -147,7 +148,7 @@ def _change(database: Database, view: ClusterView, now: datetime) -> Decision:
         if len(copies) == database.copies:
             continue
         if group.handoff is not None or view.live_move_of_group(group.uid) is not None:
-            text = f"slot group {group.uid} has another change to end first"
+            text = f"slot group {group.uid} waits for the end of another change"
             reason = Reason(Code.GROUP_BUSY, text, Grade.SOFT_LIMIT, database_uid=database.uid)
             return Decision(wake_at=now + timedelta(seconds=1), reasons=(reason,))
         if len(copies) < database.copies:
@@ -164,8 +165,8 @@ def _drop_copy(database: Database, group: SlotGroup, copies: list[Shard], view: 
     if not extra:
         return NOTHING
     if not primary_lives(group, view, now):
-        # The one that shall go may be all there is.
-        text = f"slot group {group.uid} gives up no copy before its primary is seen to serve"
+        # The copy to remove may be the only one left.
+        text = f"slot group {group.uid} keeps all copies until its primary is observed to serve"
         reason = Reason(Code.PRIMARY_UNSEEN, text, Grade.SOFT_LIMIT, database_uid=database.uid)
         return Decision(wake_at=now + timedelta(seconds=1), reasons=(reason,))
     return Decision(writes=(Put(replace(extra[-1], wanted=ShardWanted.GONE)),))
@@ -180,7 +181,7 @@ def _add_copy(database: Database, group: SlotGroup, view: ClusterView, now: date
 
 
 def _settle(database: Database, view: ClusterView, now: datetime) -> Decision:
-    """ACTIVE once every copy is in place, in sync and set, and the endpoint listens."""
+    """ACTIVE once every copy is in place, in sync and configured, and the endpoint listens."""
     reasons = unsettled(database, view)
     if reasons:
         return Decision(reasons=reasons)
@@ -192,18 +193,16 @@ def _settle(database: Database, view: ClusterView, now: datetime) -> Decision:
 
 
 def unsettled(database: Database, view: ClusterView) -> tuple[Reason, ...]:
-    """What is not yet as it is wanted; empty when the database serves."""
+    """Everything that does not match the desired state yet; empty if the database serves."""
     reasons: list[Reason] = []
     for group in view.groups_of(database.uid):
         if group.phase is not GroupPhase.SERVING or group.handoff is not None:
-            reasons.append(
-                Reason(Code.GROUP_STARTING, f"slot group {group.uid} is being started", database_uid=database.uid)
-            )
+            reasons.append(Reason(Code.GROUP_STARTING, f"slot group {group.uid} is starting", database_uid=database.uid))
             continue
         running = [s for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
         if len(running) > database.copies:
-            # A move brought one while the number of copies was changed: once it has ended, one copy is given up.
-            text = f"slot group {group.uid} has {len(running)} copies and shall have {database.copies}"
+            # A move added a copy while the number of copies was changing: one copy is removed after the move.
+            text = f"slot group {group.uid} has {len(running)} copies instead of {database.copies}"
             reasons.append(Reason(Code.COPIES_TOO_MANY, text, database_uid=database.uid))
         reasons.extend(
             Reason(Code.SHARD_NOT_READY, text, shard_uid=shard.uid, database_uid=database.uid)
@@ -218,10 +217,10 @@ def unsettled(database: Database, view: ClusterView) -> tuple[Reason, ...]:
                 text = f"endpoint {endpoint.uid} does not listen on node {node}: {seen.text if seen else 'no answer'}"
                 reasons.append(Reason(Code.ENDPOINT_NOT_READY, text, database_uid=database.uid, node_uid=node))
             elif is_access_old(seen, endpoint, view):
-                text = f"endpoint {endpoint.uid} on node {node} does not know the new password yet"
+                text = f"endpoint {endpoint.uid} on node {node} has not received the new password yet"
                 reasons.append(Reason(Code.ENDPOINT_NOT_READY, text, database_uid=database.uid, node_uid=node))
             elif is_mode_old(seen, endpoint, view):
-                text = f"endpoint {endpoint.uid} on node {node} does not know yet whether it is strict"
+                text = f"endpoint {endpoint.uid} on node {node} has not received the strict mode setting yet"
                 reasons.append(Reason(Code.ENDPOINT_NOT_READY, text, database_uid=database.uid, node_uid=node))
     return tuple(reasons)
 
@@ -231,9 +230,9 @@ def _shard_unsettled(database: Database, group: SlotGroup, shard: Shard, view: C
     if seen is None or seen.health is not Health.OK:
         return f"shard {shard.uid} does not answer yet"
     if shard.settings != database.settings_fingerprint:
-        return f"shard {shard.uid} does not have its new settings yet"
+        return f"shard {shard.uid} has not received its new settings yet"
     if shard.uid == group.primary:
-        return "" if seen.role is Role.PRIMARY and not seen.is_fenced else f"shard {shard.uid} is not open yet"
+        return "" if seen.role is Role.PRIMARY and not seen.is_fenced else f"shard {shard.uid} does not accept writes yet"
     return "" if shard.in_sync_generation == group.generation else f"shard {shard.uid} is not in sync yet"
 
 
@@ -274,8 +273,8 @@ def _shards(database: Database, view: ClusterView) -> list[Shard]:
 
 
 def _is_deleted(shard: Shard, view: ClusterView) -> bool:
-    """Nothing of the shard is left, or nobody is there who could say so: its node is no member any more, or has no daemon
-    and nothing runs there. A daemon that returns ends and deletes what it finds no record of."""
+    """Whether nothing of the shard is left, or no agent can report on it: its node is no longer a member, or has no daemon
+    and no process runs there. A daemon that returns ends and deletes shards without a record."""
     process = view.processes.get(shard.uid)
     if shard.node_uid not in view.nodes or view.is_lost(shard):
         return True

@@ -1,7 +1,7 @@
-"""Endpoints: which process serves which, and where it sends what it gets.
+"""Endpoints: the process that serves each of them, and the server to which it forwards commands.
 
-Called by the leader each turn. A handoff moves endpoints itself; this only mends what differs from the records afterwards: a
-process that was started anew, one that still holds, one that forwards to an older generation, goes by an older password or
+Called by the leader each turn. A handoff switches endpoints itself; this module only corrects later deviations from the
+records: a restarted process, a process that still holds, forwards to an older generation, uses an older password, or
 answers in another mode.
 """
 
@@ -17,7 +17,8 @@ from shardwright.model.view import ClusterView
 
 
 def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
-    """Bring the processes of the bound nodes to the records; bring the clients of all others there, and end it on them."""
+    """Bring the processes of the bound nodes in line with the records; move all other clients there and end the endpoint on
+    unbound nodes."""
     groups = view.groups_of(endpoint.database_uid)
     if any(g.handoff is not None for g in groups):
         return Decision()
@@ -29,7 +30,8 @@ def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
     is_elsewhere = any(seen.state is EndpointState.LISTENING for seen in surplus.values())
     for node, seen in sorted(serving.items()):
         if node in endpoint.nodes:
-            # It is not moved, and yet it was passed on: a command came late, or the move was cancelled in that moment.
+            # No move is under way, and yet the endpoint was passed on: a command was late, or the move was cancelled at
+            # that moment.
             was_passed = not is_moving and seen.state is EndpointState.DRAINING and not is_elsewhere
             is_old = is_access_old(seen, endpoint, view) or is_mode_old(seen, endpoint, view)
             if was_passed or is_old or _differs(seen, generation):
@@ -45,7 +47,7 @@ def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
 def _end_surplus(
     node: NodeUid, seen: EndpointSeen, endpoint: Endpoint, serving: Mapping[NodeUid, EndpointSeen]
 ) -> Sequence[Command]:
-    """What an unbound process has of an endpoint that is not moved: its clients go to the bound process, as in a move."""
+    """Clients of an unbound process without a move: pass them to the bound process, as in a move."""
     if seen.state is not EndpointState.LISTENING and seen.connections == 0:
         return (DropEndpoint(node, endpoint.uid),)
     bound = next((b for b in endpoint.nodes if b in serving), None)
@@ -53,7 +55,7 @@ def _end_surplus(
 
 
 def decide_strays(view: ClusterView) -> Decision:
-    """End what processes serve of endpoints that are recorded no more."""
+    """End endpoints that processes serve without a record."""
     return Decision(
         commands=tuple(
             DropEndpoint(node, seen.endpoint_uid)
@@ -66,7 +68,7 @@ def decide_strays(view: ClusterView) -> Decision:
 
 
 def is_access_old(seen: EndpointSeen, endpoint: Endpoint, view: ClusterView) -> bool:
-    """Whether the process goes by another password than the database's: it was not told of a change."""
+    """Whether the process uses a password other than the database's: it was not told about a change."""
     database, secrets = view.databases.get(endpoint.database_uid), view.secrets.get(endpoint.database_uid)
     if database is None or secrets is None or not seen.access:
         return False
@@ -74,7 +76,7 @@ def is_access_old(seen: EndpointSeen, endpoint: Endpoint, view: ClusterView) -> 
 
 
 def is_mode_old(seen: EndpointSeen, endpoint: Endpoint, view: ClusterView) -> bool:
-    """Whether the process answers writes earlier, or later, than the database's mode says."""
+    """Whether the process answers writes earlier or later than the database's mode demands."""
     database = view.databases.get(endpoint.database_uid)
     return database is not None and seen.state is not EndpointState.ABSENT and seen.is_strict is not database.is_strict
 

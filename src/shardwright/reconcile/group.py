@@ -1,8 +1,9 @@
-"""Slot groups: who is primary, who follows, who may be written to. Owns *Unplanned failover*.
+"""Slot groups: the primary, its replicas, and write access. Owns *Unplanned failover*.
 
-Called by the leader each turn for every slot group. A group with a pending handoff is left alone but for that handoff;
-one without an open primary is ``start.py``'s, who takes over from a dead one ``heirs.py``'s. The invariants: a primary is
-replaced only when its process is certainly gone; nothing is opened while another copy of the group may be writable.
+Called by the leader each turn for every slot group. A group with a pending handoff is left alone except for that handoff;
+``start.py`` owns a group without an open primary, ``heirs.py`` chooses the successor of a dead one. The invariants: a
+primary is replaced only if its process has certainly ended; no copy is opened while another copy of the group may be
+writable.
 """
 
 from dataclasses import replace
@@ -32,15 +33,15 @@ from shardwright.reconcile.restarts import decide_restarts, forget_restarts
 from shardwright.reconcile.start import decide_start
 
 IN_SYNC_LAG_BYTES = 1 << 20
-"""A linked replica this close to its primary holds what the primary holds, but for what is on its way."""
+"""A linked replica this close to its primary counts as in sync: the difference is data on its way."""
 LOOK_AGAIN = timedelta(seconds=0.2)
 LOOK_SOON = timedelta(seconds=0.02)
 UNWANTED_AT_ONCE = 50
-"""Deletions in one decision; under the store's bound for one transaction."""
+"""Limit of deletions per decision; below the store's limit for one transaction."""
 
 
 def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision:
-    """What a slot group needs now."""
+    """The next step for a slot group."""
     if group.handoff is not None:
         return Decision(commands=(*_end_stuck(copies_of(group, view), view), RecoverHandoff(group.uid)))
     database = view.databases.get(group.database_uid)
@@ -82,16 +83,16 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
 
 
 def _out_of_sync(copy: Copy) -> Copy:
-    """A replica that starts anew while its primary goes on lacks what is written meanwhile, or has nothing at all."""
+    """A replica that restarts while its primary continues lacks the writes in between, or is empty."""
     return replace(copy, shard=replace(copy.shard, in_sync_generation=-1, file_generation=-1))
 
 
 def _replace_primary(
     group: SlotGroup, database: Database, primary: Copy | None, copies: list[Copy], view: ClusterView, now: datetime
 ) -> Decision:
-    """The primary certainly cannot acknowledge. A live replica that was in sync takes over, whatever the persistence; with
-    none the group starts over. That a replica lives must have been seen after the primary's end was noted: one that died
-    first lacks what was acknowledged without it."""
+    """The primary certainly cannot acknowledge writes. A live replica that was in sync is promoted, regardless of the
+    persistence; without one, the group starts over. The replica must have been observed alive after the primary's end was
+    recorded: a replica that died earlier lacks writes acknowledged later."""
     unseen = not_seen_since(primary, copies)
     if unseen:
         return Decision(reasons=tuple(not_looked_at(c) for c in unseen), wake_at=now + LOOK_SOON)
@@ -107,24 +108,24 @@ def _replace_primary(
         live = unnoted_heirs(group, primary, copies)
     if live:
         return Decision(writes=fail_over(group, furthest(live[0], primary, copies).shard, primary, now))
-    # One that answers in another role was started anew: it follows nobody and never will by itself.
+    # A copy that answers in another role was restarted: it follows no primary, and will not do so by itself.
     if silent:
         return Decision(reasons=tuple(not_yet(c) for c in silent))
     text = (
-        f"the primary of slot group {group.uid} is gone and no live replica is in sync; its copies are started and compared"
+        f"the primary of slot group {group.uid} has ended, no live replica is in sync; its copies are started and compared"
     )
     event = Event(now, EventKind.GROUP_START_OVER, Severity.ERROR, text, database_uid=group.database_uid)
     return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING, starting_since=now)), Put(event)))
 
 
 def _started_ahead(group: SlotGroup, view: ClusterView) -> ShardUid | None:
-    """A move's new copy whose full sync is not to begin yet."""
+    """A move's new copy whose full sync must not begin yet."""
     move = view.live_move_of_group(group.uid)
     return move.new_shard_uid if move is not None and move.state is MoveState.STARTING else None
 
 
 def _follow(primary: Copy, others: list[Copy], address: str) -> list[Command]:
-    """Attach what is not attached; lift the fence of what follows."""
+    """Attach every copy that is not attached; lift the fence of each follower."""
     commands: list[Command] = []
     if not primary.has_role(Role.PRIMARY):
         return commands
@@ -142,7 +143,7 @@ def _follow(primary: Copy, others: list[Copy], address: str) -> list[Command]:
 
 
 def _lead(primary: Copy, others: list[Copy]) -> list[Command]:
-    """Promote or open the primary, but never beside another copy that may be writable."""
+    """Promote or open the primary, but never while another copy may be writable."""
     assert primary.seen is not None
     if primary.seen.role is Role.REPLICA:
         return [Promote(primary.shard.uid)]
@@ -162,12 +163,13 @@ def _settle(database: Database, copies: list[Copy]) -> list[Command]:
 
 
 def _has_unwanted_aof(database: Database, copy: Copy) -> bool:
-    """A server starts from its append-only file when that is newer than the snapshot that it should keep instead."""
+    """Whether the server would start from an append-only file that is newer than the snapshot, although it should keep
+    snapshots."""
     return database.persistence is not Persistence.AOF and copy.seen is not None and copy.seen.is_aof_on
 
 
 def is_in_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
-    """Whether a replica holds what its primary holds, but for what is on its way."""
+    """Whether a replica holds all data of its primary, except for data on its way."""
     return (
         replica.role is Role.REPLICA
         and replica.is_link_up
@@ -178,7 +180,7 @@ def is_in_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
 
 
 def _note_sync(group: SlotGroup, primary: Copy, others: list[Copy], now: datetime) -> tuple[Write, ...]:
-    """Keep ``in_sync_generation`` of the replicas true; it decides who may take over."""
+    """Keep ``in_sync_generation`` of the replicas true; it decides which replica may be promoted."""
     writes: list[Write] = []
     if not primary.has_role(Role.PRIMARY) or primary.seen is None:
         return ()
@@ -196,8 +198,8 @@ def _note_sync(group: SlotGroup, primary: Copy, others: list[Copy], now: datetim
 
 
 def _has_all_in_file(primary: ServerSeen, replica: Copy) -> bool:
-    """Whether a replica's append-only file holds all that its primary held when that was looked at. Behind a full sync it is
-    written anew first."""
+    """Whether a replica's append-only file holds all data that its primary held at the time of its observation. A full sync
+    rewrites the file first."""
     seen = replica.seen
     if seen is None or not replica.shard.keeps_each_write or not is_in_sync(primary, seen):
         return False
@@ -206,7 +208,7 @@ def _has_all_in_file(primary: ServerSeen, replica: Copy) -> bool:
 
 
 def _note_history(group: SlotGroup, primary: Copy) -> tuple[Write, ...]:
-    """Keep the primary's replication id: when it dies, it tells who holds its data set."""
+    """Record the primary's replication id: after its death, the id identifies the copies of its data set."""
     if not primary.has_role(Role.PRIMARY) or primary.seen is None:
         return ()
     known = primary.seen.replication_id
@@ -214,8 +216,8 @@ def _note_history(group: SlotGroup, primary: Copy) -> tuple[Write, ...]:
 
 
 def _has_lost_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
-    """Whether the replica lacks what its primary wrote meanwhile. The two were looked at at different times: how long the
-    link was down while the primary answered is what counts, for it goes down with the primary too."""
+    """Whether the replica lacks recent writes of its primary. The two are observed at different times, so only the time
+    counts in which the link was down while the primary answered: the link also goes down with the primary."""
     if replica.is_syncing or replica.role is not Role.REPLICA:
         return True
     if replica.is_link_up:
@@ -228,8 +230,8 @@ def _has_lost_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
 
 
 def _end_stuck(copies: list[Copy], view: ClusterView) -> tuple[Command, ...]:
-    """Servers that neither answer nor use CPU for the policy's time. One that is busy is never ended, nor one that was not
-    asked at the end of that time, nor one that may hold what no other copy has: it may yet go on."""
+    """Kill servers that neither answer nor use CPU for the time in the policy. Exceptions: a busy server, a server that was
+    not probed at the end of that time, and a server that may hold data that no other copy has: it may recover."""
     return tuple(EndStuckServer(c.shard.uid) for c in copies if _is_stuck(c, view))
 
 
@@ -244,12 +246,12 @@ def _is_stuck(copy: Copy, view: ClusterView) -> bool:
     return seen.at >= until and is_dispensable(copy.shard, view, since=until)
 
 
-# -- what nobody wants -------------------------------------------------------------------------------------------------
+# -- unwanted shards ---------------------------------------------------------------------------------------------------
 
 
 def decide_unwanted(view: ClusterView) -> Decision:
-    """Forget shards that were to go and of which nothing is left: those whose move ended before their node's agent could
-    say so. A live move, or a database's deletion, forgets its own."""
+    """Forget unwanted shards of which nothing is left: their move ended before their node's agent could report it. A live
+    move or the deletion of a database forgets its own shards."""
     awaited = {uid for m in view.live_moves() for uid in (m.shard_uid, m.new_shard_uid)}
     return Decision(
         writes=tuple(

@@ -1,6 +1,6 @@
-"""Who may take over from a primary that is certainly gone: a live replica that holds all that was acknowledged.
+"""Successors of a primary that has certainly ended: a live replica that holds all acknowledged writes.
 
-Called by ``group.py`` for a failover and by ``start.py`` while a group starts. That the primary is gone is theirs to know.
+Called by ``group.py`` for a failover and by ``start.py`` while a group starts. Both know that the primary has ended.
 """
 
 from dataclasses import replace
@@ -15,22 +15,23 @@ from shardwright.model.view import ClusterView, Put, Write
 from shardwright.reconcile.copies import Copy, merit
 
 OUT_OF_SYNC_AFTER = timedelta(seconds=10)
-"""A replica whose link was down this long while its primary answered is no candidate for a failover any more."""
+"""A replica whose link was down this long while its primary answered is no longer a candidate for a failover."""
 LINK_LOST_AFTER = timedelta(seconds=30)
-"""A replica whose link was down this long when its primary's end was noted is no heir. More than above: an end may be noted
-some seconds late, and from then on the link is down in any case."""
+"""A replica whose link had been down this long when its primary's death was recorded may not be promoted. Longer than the
+limit above: the record may be some seconds late, and the link is down from the death on."""
 LINK_LOST_BEFORE_END = timedelta(seconds=3)
-"""The same where the agent saw the end: its report is late by no more than a busy machine's pause, and a server tells the
-age of a lost link in whole seconds."""
+"""The corresponding limit if the agent observed the end: its report is late only by a busy machine's pause, and a server
+reports the age of a lost link in whole seconds."""
 ANSWERED_BEFORE = timedelta(seconds=2)
-"""A primary that goes on answers the leader at least once in this time."""
+"""A healthy primary answers the leader at least once in this time."""
 REPORT_AGE_MAX = timedelta(seconds=12)
-"""An agent that is there reports its figures every 10 s at the latest."""
+"""A running agent reports at least every 10 s."""
 
 
 def furthest(heir: Copy, primary: Copy | None, copies: list[Copy]) -> Copy:
-    """The heir, or a replica of the same history that has received more of it: noted as in sync or not, it holds all that
-    the heir holds. While no leader sees the primary, one that has lost its link stays noted, and a new one is not."""
+    """The heir, or a replica of the same history with a higher offset: with or without an in-sync mark, it holds all data
+    of the heir. While no leader observes the primary, a replica that lost its link keeps its mark, and a new replica gets
+    none."""
     assert heir.seen is not None
     history = heir.seen.replication_id
     others = [c for c in copies if c is not primary and history and _continues(history, c)]
@@ -38,10 +39,10 @@ def furthest(heir: Copy, primary: Copy | None, copies: list[Copy]) -> Copy:
 
 
 def fail_over(group: SlotGroup, heir: Shard, primary: Copy | None, now: datetime) -> tuple[Write, ...]:
-    """The heir leads; the event records the proof of the old primary's end (None: it has no record any more)."""
+    """Promote the heir; the event records the proof of the old primary's end (None: it no longer has a record)."""
     generation = group.generation + 1
     ended = None if primary is None or not isinstance(primary.liveness, Ended) else primary.liveness
-    proof = "which is not recorded any more" if ended is None else f"whose process has ended ({ended})"
+    proof = "which no longer has a record" if ended is None else f"whose process has ended ({ended})"
     text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, {proof}"
     return (
         Put(group.led_by(heir.uid, generation, GroupPhase.SERVING)),
@@ -51,7 +52,7 @@ def fail_over(group: SlotGroup, heir: Shard, primary: Copy | None, now: datetime
 
 
 def not_seen_since(primary: Copy | None, copies: list[Copy]) -> list[Copy]:
-    """Replicas that were last seen to live before the primary's end was noted (``Shard.missing_since``)."""
+    """Replicas that were last observed alive before the primary's end was recorded (``Shard.missing_since``)."""
     if primary is None:
         return []
     noted_at = primary.shard.missing_since
@@ -60,8 +61,8 @@ def not_seen_since(primary: Copy | None, copies: list[Copy]) -> list[Copy]:
 
 
 def lost_link_before(copy: Copy, primary: Copy | None, limit: timedelta = LINK_LOST_AFTER) -> bool:
-    """Whether its link was down for long when the primary ended: it may be marked as in sync all the same, when no leader
-    could see them both."""
+    """Whether its link had been down for long when the primary ended. Its in-sync mark may be outdated if no leader could
+    observe both."""
     if primary is None or primary.shard.missing_since is None or copy.seen is None:
         return False
     down = timedelta(seconds=copy.seen.link_down_s)
@@ -72,9 +73,9 @@ def lost_link_before(copy: Copy, primary: Copy | None, limit: timedelta = LINK_L
 
 
 def _seen_to_end(primary: Copy, now: datetime) -> datetime | None:
-    """When the primary's agent saw it end. None where that says nothing: it was noted earlier, its clock is not near the
-    leader's (agents report every few seconds), or the primary had not answered for a while. It may have stood still then, so
-    that its replicas lost it long before its end, and lack nothing."""
+    """The time at which the primary's agent observed its end. None if that time proves nothing: the end was recorded
+    earlier, the agent's clock differs from the leader's (agents report every few seconds), or the primary had not answered
+    for a while. In the last case it may have hung, so its replicas lost the link long before its end and lack nothing."""
     ended_at = primary.liveness.at if isinstance(primary.liveness, Ended) else None
     noted_at, reported_at = primary.shard.missing_since, primary.reported_at
     if ended_at is None or noted_at is None or reported_at is None or primary.seen is None or ended_at > noted_at:
@@ -85,13 +86,13 @@ def _seen_to_end(primary: Copy, now: datetime) -> datetime | None:
 
 
 def not_looked_at(copy: Copy) -> Reason:
-    text = f"shard {copy.shard.uid} was not looked at since the primary's end"
+    text = f"shard {copy.shard.uid} has not been observed since the primary's end"
     return Reason(Code.HEIR_NOT_KNOWN, text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)
 
 
 def heir_of_a_dead_node(group: SlotGroup, copies: list[Copy], view: ClusterView) -> Shard | None:
-    """While a group starts: the replica that lived on, when nobody is there who could start the committed primary again. Of
-    copies that are only silent nobody knows whether they hold more."""
+    """While a group starts: the replica that survived, if the committed primary's node has no daemon that could restart it.
+    None while another copy is merely silent: that copy may hold more data."""
     committed = next((c for c in copies if c.shard.uid == group.primary), None)
     if committed is None or committed.answers or committed.shard.node_uid in view.daemons:
         return None
@@ -101,9 +102,10 @@ def heir_of_a_dead_node(group: SlotGroup, copies: list[Copy], view: ClusterView)
 
 
 def unnoted_heirs(group: SlotGroup, primary: Copy, copies: list[Copy]) -> list[Copy]:
-    """Replicas that hold the data set of a primary whose node is dead, noted as in sync or not: the leader may have died
-    with it, or it died before the next look, as just behind a handoff. Their link must have lasted to the end as far as
-    anybody can know. While its node lives the primary is started again instead, and all copies are compared."""
+    """Replicas with the data set of a primary whose node is dead, with or without an in-sync mark: the leader may have died
+    with the node, or the node died before the next observation, for instance just after a handoff. As far as is known,
+    their link must have lasted until the end. While the node is alive, the primary is restarted instead, and all copies are
+    compared."""
     history = _history(group, primary)
     return sorted(
         (
@@ -121,7 +123,7 @@ def unnoted_heirs(group: SlotGroup, primary: Copy, copies: list[Copy]) -> list[C
 
 
 def _history(group: SlotGroup, primary: Copy | None) -> str:
-    """The dead primary's replication id, as it was last known; empty: nobody knows it."""
+    """The dead primary's last known replication id; empty: unknown."""
     seen = None if primary is None else primary.seen
     return group.replication_id or ("" if seen is None else seen.replication_id or seen.replication_id_lately)
 
@@ -129,11 +131,11 @@ def _history(group: SlotGroup, primary: Copy | None) -> str:
 def strict_heirs(
     group: SlotGroup, primary: Copy | None, live: list[Copy], copies: list[Copy], silent: list[Copy]
 ) -> tuple[list[Copy], tuple[Reason, ...]]:
-    """Who may take over in strict mode, the best first, or what must be known before.
+    """Candidates for promotion in strict mode, the best first, or the facts that must be known first.
 
-    What was acknowledged is on at least one replica, on any one: also on one that began to follow so lately that nobody has
-    noted it, or on one that moves in. Of the same history the highest offset has all of it; offsets are final once the link
-    to the dead primary is seen to be down."""
+    Every acknowledged write is on at least one replica, possibly on one that attached so recently that it has no mark yet,
+    or on the new copy of a move. Among copies of one history, the highest offset has all writes; offsets are final once the
+    link to the dead primary is observed to be down."""
     history = _history(group, primary)
     heirs = live + [c for c in copies if c not in live and c is not primary and history and _continues(history, c)]
     unsure = silent + [c for c in heirs if c.seen is not None and c.seen.is_link_up]
@@ -143,11 +145,11 @@ def strict_heirs(
 
 
 def _continues(history: str, copy: Copy) -> bool:
-    """It has received a whole data set of this history."""
+    """It has received the complete data set of this history."""
     seen = copy.seen
     return copy.has_role(Role.REPLICA) and seen is not None and seen.replication_id == history and not seen.is_syncing
 
 
 def _not_final(copy: Copy) -> Reason:
-    text = f"how much shard {copy.shard.uid} has received is not known yet"
+    text = f"the replication offset of shard {copy.shard.uid} is not known yet"
     return Reason(Code.HEIR_NOT_KNOWN, text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)

@@ -1,9 +1,9 @@
-"""Endpoints of a dead node: bound to another one, as the cluster's own move.
+"""Endpoints of a dead node: rebound to another node, as a move of the cluster itself.
 
-Called by the leader each turn. A node without a daemon whose endpoint process answers nothing serves nobody, and nobody
-there will start that process again. A daemon that is back in time starts it itself: the lease's end and what the move waits
-for a silent process are the grace. One that only stood still passes the endpoint on with its connections when it goes on.
-An endpoint on several nodes is left alone: the others serve it.
+Called by the leader each turn. If a node has no daemon and its endpoint process does not answer, the endpoint is unserved,
+and nothing on the node will restart that process. A daemon that returns in time restarts it itself: the end of the lease
+and the move's wait for a silent process give it that time. A process that was merely paused passes the endpoint on with its
+connections when it resumes. An endpoint on several nodes is left alone: the other nodes serve it.
 """
 
 from collections import Counter
@@ -23,11 +23,11 @@ from shardwright.reconcile.repair import LOOK_AGAIN, nodes_being_emptied, number
 
 _ENDING = (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED)
 BEGUN_AT_ONCE = 20
-"""Rebinds that begin in one decision, two records each; under the store's bound for one transaction."""
+"""Limit of rebinds that begin in one decision, two records each; below the store's limit for one transaction."""
 
 
 def decide_rebinding(view: ClusterView, now: datetime) -> Decision:
-    """Begin a rebind for each endpoint whose node is dead, and say which finds no other node."""
+    """Begin a rebind for each endpoint whose node is dead, and name the endpoints without another node."""
     stranded = _stranded(view)
     if not stranded:
         return Decision()
@@ -52,7 +52,7 @@ def decide_rebinding(view: ClusterView, now: datetime) -> Decision:
         )
         found = choose()
         if isinstance(found, Unplaceable):
-            # Clients wait: a node that steps down just now is better than none.
+            # Clients wait: a node with a step-down in progress is better than none.
             found = choose(also_leaving=True)
         if isinstance(found, Unplaceable):
             reasons.extend(found.reasons)
@@ -63,8 +63,8 @@ def decide_rebinding(view: ClusterView, now: datetime) -> Decision:
 
 
 def _stranded(view: ClusterView) -> list[Endpoint]:
-    """Endpoints that no process serves and none will, and that nobody moves; not more than begin at once. A node that was
-    not asked yet, after a change of leader, is not dead."""
+    """Unserved endpoints without a move or a process that could recover; at most as many as may begin at once. A node that
+    has not been observed since a change of leader does not count as dead."""
     silent = {uid for uid, process in view.endpoint_processes.items() if not process.answers}
     dead = (silent & view.nodes.keys()) - view.daemons.keys() - nodes_being_emptied(view)
     if not dead:
@@ -94,7 +94,7 @@ def _begin(endpoint: Endpoint, target: NodeUid, number: int, now: datetime) -> t
         to_node=target,
         state_since=now,
     )
-    text = f"node {source} serves endpoint {endpoint.uid} no more: node {target} shall serve it"
+    text = f"node {source} no longer serves endpoint {endpoint.uid}: it moves to node {target}"
     event = Event(
         now, EventKind.ENDPOINT_REBIND, Severity.WARNING, text, node_uid=target, database_uid=endpoint.database_uid
     )

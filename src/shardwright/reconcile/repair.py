@@ -1,8 +1,9 @@
-"""Lost copies: one that is missing for the grace period is rebuilt on another node, as the cluster's own move.
+"""Lost copies: a copy that is missing for the grace period is rebuilt on another node, as a move of the cluster itself.
 
-Called by the leader each turn. A rebuild is a relocation without an action: new copy first, the lost one's record last. A
-copy that comes back before the new one holds everything stays, and the rebuild is taken back; after that the new one stays.
-So a slot group never keeps more copies than its database wants. Only replicas are rebuilt: who is primary is ``group.py``'s.
+Called by the leader each turn. A rebuild is a relocation without an action: the new copy first, the lost copy's record
+last. If the lost copy returns before the new one is in sync, it stays, and the rebuild is withdrawn; after that, the new
+one stays. So a slot group never keeps more copies than its database demands. Only replicas are rebuilt: ``group.py``
+chooses the primary.
 """
 
 from collections import Counter
@@ -32,13 +33,13 @@ from shardwright.model.view import ClusterView, Put, Write
 from shardwright.plan.placement import Unplaceable, place_copy
 
 MANY_RESTARTS = 3
-"""A copy that was started so often in a row without running for a minute is not sound, whatever it does just now."""
+"""A copy that restarted this often in a row without running for a minute is unsound, regardless of its present state."""
 RETRY = Backoff((5.0, 30.0, 300.0))
-"""Before a failed rebuild is tried again; the last one repeats."""
+"""Delay before a failed rebuild is retried; the last value repeats."""
 LOOK_AGAIN = timedelta(seconds=5)
-"""While a lost copy finds no place."""
+"""Retry interval while a lost copy has no place."""
 NOTED_AT_ONCE = 40
-"""Records of missing copies written in one decision; under the store's bound for one transaction."""
+"""Limit of missing copies recorded in one decision; below the store's limit for one transaction."""
 
 _SYNCING = frozenset({MoveState.PLANNED, MoveState.STARTING, MoveState.SYNCING})
 _EMPTYING = frozenset({ActionName.REMOVE, ActionName.MAINTENANCE_ON})
@@ -47,7 +48,7 @@ _SILENT = frozenset({Health.REFUSED, Health.UNREACHABLE, Health.TIMEOUT})
 
 @dataclass(frozen=True, slots=True)
 class _Lost:
-    """A copy that is to be rebuilt now, and how often that failed where."""
+    """A copy that is due for a rebuild, with its failed attempts per node."""
 
     shard: Shard
     group: SlotGroup
@@ -57,10 +58,10 @@ class _Lost:
 
 
 def decide_repair(view: ClusterView, now: datetime) -> Decision:
-    """Note which copies are missing and since when; take back rebuilds that are not needed; begin at most one more."""
+    """Record which copies are missing and since when; withdraw unnecessary rebuilds; begin at most one more."""
     noted = _note_missing(view, now)
     if noted:
-        # A rebuild begins behind a note that is committed: whoever leads next counts the same time.
+        # A rebuild begins only after the record is committed: every later leader then measures the same time.
         return Decision(writes=noted)
     withdrawn = _withdraw(view, now)
     if withdrawn:
@@ -69,11 +70,11 @@ def decide_repair(view: ClusterView, now: datetime) -> Decision:
 
 
 def is_missing(view: ClusterView, shard: Shard) -> bool:
-    """Whether the copy does not serve and nothing is about to change that by itself: its process has certainly ended or
-    cannot be started, again and again, or its node has no daemon and nothing answers. Not observed yet is not missing."""
+    """Whether the copy does not serve and will not recover by itself: its process has certainly ended or repeatedly fails
+    to start, or its node has no daemon and nothing answers. A copy that has not been observed yet is not missing."""
     liveness = view.liveness(shard)
     if has_ended_after_start(liveness):
-        return True  # What was seen of it was seen before.
+        return True  # Its observation is older than its loss.
     seen = view.servers.get(shard.uid)
     if seen is not None and seen.health in (Health.OK, Health.LOADING):
         return False
@@ -83,8 +84,8 @@ def is_missing(view: ClusterView, shard: Shard) -> bool:
 
 
 def is_sound(view: ClusterView, group: SlotGroup, shard: Shard) -> bool:
-    """Whether the copy does what is wanted of it: it serves as the primary, or follows and holds what the primary holds.
-    Never true of one that is missing: what was noted would be taken back and noted again, in every turn."""
+    """Whether the copy works as intended: it serves as the primary, or follows and is in sync. Never true of a missing
+    copy: otherwise its record would be removed and written again in every turn."""
     seen = view.servers.get(shard.uid)
     if seen is None or seen.health is not Health.OK or shard.restarts >= MANY_RESTARTS:
         return False
@@ -95,7 +96,7 @@ def is_sound(view: ClusterView, group: SlotGroup, shard: Shard) -> bool:
     return seen.role is Role.REPLICA and seen.is_link_up and shard.in_sync_generation == group.generation
 
 
-# -- since when ----------------------------------------------------------------------------------------------------------
+# -- start times ---------------------------------------------------------------------------------------------------------
 
 
 def _note_missing(view: ClusterView, now: datetime) -> tuple[Write, ...]:
@@ -110,7 +111,7 @@ def _note_missing(view: ClusterView, now: datetime) -> tuple[Write, ...]:
         elif since is not None and is_sound(view, group, shard):
             writes.append(Put(replace(shard, missing_since=None)))
         elif since is not None and since > now + LOOK_AGAIN:
-            # Written by a clock that was ahead of ours: the grace period begins now.
+            # The record was written by a clock ahead of this one: the grace period begins now.
             writes.append(Put(replace(shard, missing_since=now)))
         if len(writes) == NOTED_AT_ONCE:
             break
@@ -126,46 +127,46 @@ def is_rebuild(move: Move) -> bool:
 
 
 def _withdraw(view: ClusterView, now: datetime) -> tuple[Write, ...]:
-    """Take back rebuilds whose copy came back in time, or whose target takes nothing any more."""
+    """Withdraw rebuilds whose copy returned in time, or whose target no longer accepts shards."""
     writes: list[Write] = []
     for move in view.live_moves():
         if not is_rebuild(move) or move.is_cancel_wanted or move.state not in _SYNCING:
             continue
         why = _not_wanted(move, view)
         if why:
-            text = f"rebuilding shard {move.shard_uid} on node {move.to_node} is taken back: {why}"
+            text = f"the rebuild of shard {move.shard_uid} on node {move.to_node} is withdrawn: {why}"
             event = Event(now, EventKind.REPLICA_REBUILD_WITHDRAWN, Severity.INFO, text, move.to_node, move.database_uid)
             writes += [Put(replace(move, is_cancel_wanted=True)), Put(event)]
     return tuple(writes)
 
 
 def _not_wanted(move: Move, view: ClusterView) -> str:
-    """Why the rebuild shall end; empty when it shall go on."""
+    """Why the rebuild must end; empty if it continues."""
     shard = None if move.shard_uid is None else view.shards.get(move.shard_uid)
     group = None if move.group_uid is None else view.groups.get(move.group_uid)
     if shard is not None and group is not None and is_sound(view, group, shard):
         return "the lost copy came back"
     database = view.databases.get(move.database_uid)
     if database is None or not database.has_replica:
-        return "its database wants no replicas any more"
+        return "its database no longer has replication"
     target = None if move.to_node is None else view.nodes.get(move.to_node)
     if target is None or not target.accepts_placement or target.uid in nodes_being_emptied(view):
-        return "its node takes no new shards any more"
+        return "the target node no longer accepts new shards"
     return ""
 
 
 def nodes_being_emptied(view: ClusterView) -> set[NodeUid]:
-    """Nodes whose action moves away what must leave, and says what blocks it."""
+    """Nodes whose action moves shards away and names its blockers."""
     return {a.node_uid for a in _emptying(view)}
 
 
 def _emptying(view: ClusterView) -> Iterator[Action]:
-    """Such actions. One that is cancelled moves nothing away any more."""
+    """These actions. A cancelled one no longer moves anything away."""
     return (a for a in view.live_actions() if a.name in _EMPTYING and a.status is not ActionStatus.CANCELLING)
 
 
 def _is_left_to_an_action(shard: Shard, view: ClusterView) -> bool:
-    """Whether an action replaces this copy, wherever it finds a place. A maintenance may let replicas stay."""
+    """Whether an action replaces this copy, wherever it has a place. A maintenance may leave replicas on the node."""
     return any(a.node_uid == shard.node_uid and _evicts(a.parameters, shard) for a in _emptying(view))
 
 
@@ -212,13 +213,16 @@ def _begin(one: _Lost, target: NodeUid, view: ClusterView, now: datetime) -> tup
         state_since=now,
         bytes_total=0 if seen is None else seen.used_memory_bytes,
     )
-    text = f"shard {shard.uid} on node {shard.node_uid} is missing since {shard.missing_since}: rebuilt on node {target}"
+    text = (
+        f"shard {shard.uid} on node {shard.node_uid} has been missing since {shard.missing_since}: "
+        f"a new copy is built on node {target}"
+    )
     event = Event(now, EventKind.REPLICA_REBUILD, Severity.WARNING, text, node_uid=target, database_uid=one.database.uid)
     return (Put(move), Put(event))
 
 
 def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | None]:
-    """Copies whose time has come, the most wanted first, and when the next one's will."""
+    """Copies that are due, the most urgent first, and the time at which the next one will be due."""
     missing = [s for s in view.shards.values() if s.missing_since is not None and s.wanted is ShardWanted.RUNNING]
     if not missing:
         return [], None
@@ -230,7 +234,7 @@ def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | Non
         if group is None or database is None or not _is_to_rebuild(shard, group, database, view):
             continue
         if _is_left_to_an_action(shard, view):
-            continue  # It says what blocks it.
+            continue  # The rebuild names its own blockers.
         moves = [m for m in view.moves.values() if is_rebuild(m) and m.shard_uid == shard.uid]
         due = max((shard.missing_since or now) + grace, retry_at(moves, now))
         if now < due:
@@ -242,7 +246,7 @@ def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | Non
 
 
 def _is_to_rebuild(shard: Shard, group: SlotGroup, database: Database, view: ClusterView) -> bool:
-    """Whether a new copy is wanted, and there is something to make it from."""
+    """Whether a new copy is needed and a source exists."""
     is_wanted = database.has_replica and bool(database.options.get("slave_ha", view.policy.slave_ha))
     is_kept = database.status not in (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED)
     if not (is_wanted and is_kept) or group.phase is not GroupPhase.SERVING or group.handoff is not None:
@@ -259,7 +263,7 @@ def _is_to_rebuild(shard: Shard, group: SlotGroup, database: Database, view: Clu
 
 
 def retry_at(moves: list[Move], now: datetime) -> datetime:
-    """Earliest time of the next attempt."""
+    """The earliest time of the next attempt."""
     failed = [m for m in moves if m.state is MoveState.FAILED]
     if not failed:
         return now
@@ -269,7 +273,7 @@ def retry_at(moves: list[Move], now: datetime) -> datetime:
 
 
 def _syncs_left(view: ClusterView) -> int | None:
-    """How many more full syncs may run now; None: no limit."""
+    """Number of full syncs that may still start; None: no limit."""
     limit = view.policy.max_slave_full_syncs
     running = sum(m.kind is MoveKind.RELOCATE and m.state in _SYNCING for m in view.live_moves())
     return None if limit == 0 else max(0, limit - running)
@@ -281,7 +285,7 @@ def _priority(database: Database) -> int:
 
 
 def number_of(move: Move) -> int:
-    """How many moves of the cluster's own there were for the same thing, with this one."""
+    """Number of the cluster's own moves for the same shard or endpoint, including this one."""
     return number_of_move(move.uid)
 
 

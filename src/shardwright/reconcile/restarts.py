@@ -1,7 +1,7 @@
-"""When a server whose process has ended is started again: each time as a new incarnation on a new port, spaced out; and
-what it loads then.
+"""Restarts of servers whose process has ended: each as a new incarnation on a new port, with increasing delays; and the
+files that the new process loads.
 
-Called by ``start.py`` and ``group.py``, which say whose process has ended. Who is primary is theirs.
+Called by ``start.py`` and ``group.py``, which name the ended processes. They also own the choice of the primary.
 """
 
 from dataclasses import replace
@@ -17,18 +17,19 @@ from shardwright.plan.ports import shard_port
 from shardwright.reconcile.copies import DAMAGES, Copy
 
 RESTART = Backoff((0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0))
-"""Before the n-th start in a row; the last one repeats."""
+"""Delay before the n-th start in a row; the last value repeats."""
 DAMAGED = Backoff((0.0, 5.0, 30.0, 60.0, 300.0))
-"""The same for a server that cannot load its files: that passes only when somebody puts other files there."""
+"""The same for a server that cannot load its files: it stays so until an operator replaces the files."""
 STEADY_AFTER = timedelta(minutes=1)
-"""A shard that ran this long has its count of restarts forgotten."""
+"""A shard that ran this long has its restart count reset."""
 
 
 def decide_restarts(
     gone: list[Copy], view: ClusterView, now: datetime, *, is_served: bool = False, cut: ShardUid | None = None
 ) -> tuple[tuple[Write, ...], datetime | None]:
-    """New incarnations for processes that are gone, each on a new port, spaced out. ``is_served``: a live primary has all
-    that they need, so that damaged files are not loaded again. ``cut``: the one whose damaged end is cut, at once."""
+    """New incarnations for ended processes, each on a new port, with increasing delays. ``is_served``: a live primary has
+    all data that they need, so damaged files are not loaded again. ``cut``: the copy whose damaged end is cut, without
+    delay."""
     writes: list[Write] = []
     wake_at: datetime | None = None
     for copy in gone:
@@ -68,10 +69,12 @@ def _started(copy: Copy, view: ClusterView, now: datetime, load: StartWith) -> S
 
 def _event(copy: Copy, started: Shard, now: datetime) -> Event:
     what = f"shard {started.uid} on node {started.node_uid}"
-    kind, text = EventKind.SHARD_RESTART, f"{what} is started again ({copy.text or 'gone'})"
+    kind, text = EventKind.SHARD_RESTART, f"{what} is restarted ({copy.text or 'process ended'})"
     if copy.damage is not None and started.starts_with is StartWith.NOTHING:
         kind = EventKind.SHARD_FILES_PUT_ASIDE
-        text = f"{what} is filled anew by its primary: {DAMAGES[copy.damage]} ({copy.text}); its files are kept in its "
+        text = (
+            f"{what} gets a new full copy from its primary: {DAMAGES[copy.damage]} ({copy.text}); its files are kept in its "
+        )
         text += f"directory as damaged-{started.incarnation}"
     elif started.starts_with is StartWith.CUT_FILES:
         kind, text = (
@@ -82,7 +85,7 @@ def _event(copy: Copy, started: Shard, now: datetime) -> Event:
 
 
 def forget_restarts(copies: list[Copy], now: datetime) -> tuple[Write, ...]:
-    """What is over: damage that was not met any more, and restarts of servers that have run long enough."""
+    """Remove outdated notes: damage that did not recur, and restart counts of servers that have run long enough."""
     return tuple(Put(after) for c in copies if c.answers and (after := _forgotten(c.shard, now)) is not c.shard)
 
 
@@ -95,5 +98,6 @@ def _forgotten(shard: Shard, now: datetime) -> Shard:
 
 
 def _is_recent(restart_not_before: datetime, now: datetime) -> bool:
-    """Whether a restart is not long ago; one in a future that no delay reaches was written by a clock ahead of ours."""
+    """Whether the last restart was recent; a time so far in the future that no delay explains it came from a clock ahead of
+    this one."""
     return -DAMAGED.longest <= now - restart_not_before <= STEADY_AFTER

@@ -1,7 +1,7 @@
-"""Desired shards of one node × their processes on it → what its agent does, as a table. Called by the agent each turn.
+"""A table: desired shards of one node × their processes on it → the agent's next command. Called by the agent each turn.
 
-Owns the rule that an incarnation is started at most once, and that nothing without a record is touched unless the
-record is certainly gone. Knows no processes and no files: the agent says what it has.
+Owns two rules: an incarnation is started at most once, and a process or file without a record is left alone unless the
+record has certainly been deleted. Does not know processes or files: the agent reports them.
 """
 
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ from shardwright.model.seen import ProcessIdentity, ProcessSeen, ProcessState
 
 
 class LocalState(StrEnum):
-    """What a node holds of a shard."""
+    """The part of a shard that a node holds."""
 
     NOTHING = "nothing"
-    """No file and no process."""
+    """No files and no process."""
     FILES = "files"
-    """A directory, but no start was ever recorded in it."""
+    """A directory in which no start was ever recorded."""
     RUNNING = "running"
     GONE = "gone"
     """An incarnation was (perhaps) started and has certainly ended."""
@@ -30,50 +30,50 @@ class LocalState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LocalShard:
-    """A shard, as its node's agent finds it."""
+    """A shard as observed by its node's agent."""
 
     shard_uid: ShardUid
     state: LocalState = LocalState.NOTHING
     incarnation: int = 0
-    """The incarnation last started, or tried; 0: none."""
+    """The last incarnation that was started, or whose start was tried; 0: none."""
     identity: ProcessIdentity | None = None
     text: str = ""
     damage: Damage | None = None
-    """Why it could not load its files; None: it could, or failed for another reason."""
+    """Why it could not load its files; None: it could, or it failed for another reason."""
     ended_at: datetime | None = None
-    """When its process was seen to end; None: it runs, or ended unseen."""
+    """When its process was observed to end; None: it runs, or its end was not observed."""
     is_busy: bool = False
-    """A start, an end or a deletion is under way: nothing else is begun."""
+    """A start, an end or a deletion is under way: no other command begins."""
 
 
 class Expected(StrEnum):
-    """What the records say about a shard on this node."""
+    """The records' statement about a shard on this node."""
 
     RUNNING = "running"
     STOPPED = "stopped"
     GONE = "gone"
     NO_RECORD = "no_record"
-    """There certainly is no record."""
+    """The records certainly do not contain it."""
     NOT_SURE = "not_sure"
-    """No record is seen, but what we see may be old."""
+    """No record is visible, but the view may be outdated."""
 
 
 class Age(StrEnum):
-    """The local incarnation beside the recorded one."""
+    """The local incarnation relative to the recorded one."""
 
     OLDER = "older"
     CURRENT = "current"
     NEWER = "newer"
-    """What we see of the records is old."""
+    """The view of the records is outdated."""
 
 
 class Verb(StrEnum):
-    """What is done about a shard in this turn; several turns lead to the goal."""
+    """The agent's command for a shard in this turn; several turns lead to the goal."""
 
     WAIT = "wait"
     START = "start"
     END = "end"
-    """End the process; a shard that is wanted again, or whose data goes, gets no long save."""
+    """End the process; without a long save, because the shard is restarted or its data is deleted."""
     STOP = "stop"
     """End the process after a clean save."""
     DELETE = "delete"
@@ -81,13 +81,13 @@ class Verb(StrEnum):
 
 _WAIT, _START, _END, _STOP, _DELETE = Verb.WAIT, Verb.START, Verb.END, Verb.STOP, Verb.DELETE
 
-# For each pair, what to do when the local incarnation is: older than the recorded one, the same, newer.
+# For each pair, the command if the local incarnation is: older than the recorded one, the same, newer.
 _ROWS: dict[tuple[Expected, LocalState], tuple[Verb, Verb, Verb]] = {
     (Expected.RUNNING, LocalState.NOTHING): (_START, _START, _START),
     (Expected.RUNNING, LocalState.FILES): (_START, _START, _START),
-    # The old incarnation ends before the new one starts: never two servers on one directory.
+    # The old incarnation ends before the new one starts: two servers must never share a directory.
     (Expected.RUNNING, LocalState.RUNNING): (_STOP, _WAIT, _WAIT),
-    # The same incarnation never starts twice: the leader looks at the copies first and raises it.
+    # The same incarnation never starts twice: the leader first compares the copies and then raises it.
     (Expected.RUNNING, LocalState.GONE): (_START, _WAIT, _WAIT),
     (Expected.RUNNING, LocalState.FAILED): (_START, _WAIT, _WAIT),
     (Expected.STOPPED, LocalState.NOTHING): (_WAIT, _WAIT, _WAIT),
@@ -95,7 +95,7 @@ _ROWS: dict[tuple[Expected, LocalState], tuple[Verb, Verb, Verb]] = {
     (Expected.STOPPED, LocalState.RUNNING): (_STOP, _STOP, _WAIT),
     (Expected.STOPPED, LocalState.GONE): (_WAIT, _WAIT, _WAIT),
     (Expected.STOPPED, LocalState.FAILED): (_WAIT, _WAIT, _WAIT),
-    # Wanted gone is final: no later incarnation can follow it, so its age is no question.
+    # A wanted state of gone is final: no later incarnation can follow it, so the age does not matter.
     (Expected.GONE, LocalState.NOTHING): (_WAIT, _WAIT, _WAIT),
     (Expected.GONE, LocalState.FILES): (_DELETE, _DELETE, _DELETE),
     (Expected.GONE, LocalState.RUNNING): (_END, _END, _END),
@@ -122,7 +122,7 @@ TABLE: dict[tuple[Expected, LocalState, Age], Verb] = {
 
 @dataclass(frozen=True, slots=True)
 class AgentCommand:
-    """One thing for the agent to do. ``incarnation`` is the one to start, or the one that the verb ends or deletes."""
+    """One command for the agent. ``incarnation``: the incarnation to start, to end or to delete."""
 
     verb: Verb
     shard_uid: ShardUid
@@ -130,8 +130,8 @@ class AgentCommand:
 
 
 def decide_shards(shards: Iterable[Shard], local: Iterable[LocalShard], *, is_certain: bool) -> tuple[AgentCommand, ...]:
-    """What to do now, in the order of the shards' uids. ``shards`` are the records of this node; ``is_certain`` says that
-    they were read after ``local`` was seen, so that a missing record is a deleted one."""
+    """Commands for now, in the order of the shards' uids. ``shards``: the records of this node. ``is_certain``: the records
+    were read after ``local`` was observed, so a missing record means a deleted shard."""
     wanted = {s.uid: s for s in shards}
     found = {s.shard_uid: s for s in local}
     commands = []
@@ -143,7 +143,7 @@ def decide_shards(shards: Iterable[Shard], local: Iterable[LocalShard], *, is_ce
 
 
 def decide_shard(shard: Shard | None, local: LocalShard, *, is_certain: bool) -> AgentCommand | None:
-    """What to do about one shard; None: nothing now."""
+    """The command for one shard; None: nothing to do now."""
     if local.is_busy:
         return None
     verb = TABLE[_expected(shard, is_certain), local.state, _age(shard, local)]
@@ -156,8 +156,8 @@ def decide_shard(shard: Shard | None, local: LocalShard, *, is_certain: bool) ->
 
 
 def report_of(shard: Shard, local: LocalShard) -> ProcessSeen:
-    """What the agent says about a recorded shard. An older incarnation says nothing of the current one, except that it
-    was certainly not started."""
+    """The agent's report on a recorded shard. An older incarnation proves only that the current one was certainly not
+    started."""
     match local.state:
         case LocalState.NOTHING:
             if shard.wanted is ShardWanted.GONE:

@@ -1,7 +1,7 @@
-"""*Starting a shard*: the copies of a slot group are started and compared, and one of them is chosen to lead.
+"""*Starting a shard*: the copies of a slot group are started and compared, and one of them becomes the primary.
 
-Called by ``group.py`` for a group that has no open primary. The invariants: an empty copy never becomes the source of one
-that is not; a copy that may be all there is is waited for, unless an operator has decided otherwise.
+Called by ``group.py`` for a group without an open primary. The invariants: an empty copy never becomes the source of a copy
+with data; the group waits for a copy that may hold the only data, unless an operator has decided otherwise.
 """
 
 from dataclasses import replace
@@ -19,13 +19,14 @@ from shardwright.reconcile.heirs import fail_over, heir_of_a_dead_node
 from shardwright.reconcile.restarts import decide_restarts
 
 MISSING_PRIMARY_STARTS = 5
-"""How often in a row the committed primary's copy must fail to start before another copy is chosen in its place."""
+"""Number of failed starts in a row after which another copy replaces the committed primary."""
 NAMED_AFTER = timedelta(seconds=5)
-"""What a starting group waits for is put on record after this: after a power cut the daemons come up one after the other."""
+"""Delay before a starting group records its reasons for waiting: after a power cut the daemons start one after the
+other."""
 
 
 def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
-    """What a slot group without an open primary needs now."""
+    """The next step for a slot group without an open primary."""
     kept = set_aside(group, database, view)
     if kept:
         return Decision(writes=tuple(Put(replace(s, wanted=ShardWanted.RUNNING, in_sync_generation=-1)) for s in kept))
@@ -55,21 +56,21 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
 
 
 def _as_primary(shard: Shard, opened: SlotGroup) -> Shard:
-    """Its files were loaded, whatever was said of them before."""
+    """Its files were loaded, so earlier notes about damage are removed."""
     failure = "" if shard.damage is not None else shard.failure
     return replace(shard, in_sync_generation=opened.generation, file_generation=-1, damage=None, failure=failure)
 
 
 def _strict_heir(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView) -> Shard | None:
-    """In strict mode: the copy that certainly holds all that was acknowledged, while the primary does not come back.
+    """In strict mode: the copy that certainly holds all acknowledged writes while the primary does not come back.
 
-    What was acknowledged in this generation is on some replica. With one replica, and no copy that moves, that is this one;
-    and it is in its file when every write is synced before it is answered, and the file was seen to be whole."""
+    Every write acknowledged in this generation is on some replica. With one replica and no move, it is on this replica; and
+    it is in its file if every write is synced before it is answered and the file was observed to be intact."""
     committed = next((c for c in copies if c.shard.uid == group.primary), None)
     if not (database.is_strict and group.waits_for) or committed is None or not_yet(committed).grade is Grade.SOFT_LIMIT:
         return None
     if len(view.shards_of_group(group.uid)) != 2 or view.live_move_of_group(group.uid) is not None:
-        return None  # Any of several may be the one that confirmed.
+        return None  # With several replicas, any of them may have confirmed a write.
     shard = next((c.shard for c in copies if c is not committed and c.answers and not c.is_empty), None)
     if shard is None or not shard.keeps_each_write:
         return None
@@ -79,14 +80,14 @@ def _strict_heir(group: SlotGroup, database: Database, copies: list[Copy], view:
 def _fail_over_in_strict_mode(group: SlotGroup, heir: Shard, now: datetime) -> tuple[Write, ...]:
     opened = group.led_by(heir.uid, group.generation + 1, GroupPhase.SERVING)
     text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, which does not come back: "
-    text += "its file holds all that was acknowledged in strict mode"
+    text += "its file holds all writes acknowledged in strict mode"
     event = Event(now, EventKind.FAILOVER, Severity.WARNING, text, heir.node_uid, group.database_uid)
     return (Put(opened), Put(_as_primary(heir, opened)), Put(event))
 
 
 def _with_wish(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple[SlotGroup, tuple[Write, ...]]:
-    """The group after a step of what an operator asked for: the damaged end of the chosen copy's file is cut once, and when
-    that copy cannot be started even so, the wish is over. With the writes; none: nothing to do now."""
+    """The group after the next step of an operator's request, with its writes (empty: no step now). The damaged end of the
+    chosen copy's file is cut once; if the copy still cannot be started, the request has failed and is discarded."""
     wish = next((c for c in copies if c.shard.uid == group.start_from and c.has_ended), None)
     if wish is None:
         return group, ()
@@ -102,11 +103,12 @@ def _with_wish(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple[Slo
 
 
 def _go_on_with(told: Copy, group: SlotGroup, now: datetime) -> Decision:
-    """An operator has decided that this copy is enough. The others follow it when they return, whatever they held."""
+    """Continue with the copy that an operator has chosen. The others follow it when they return, whatever data they
+    held."""
     shard = told.shard
     opened = group.led_by(shard.uid, group.generation + 1, GroupPhase.SERVING)
     given_up = "; ".join(r.text for r in group.waits_for)
-    text = f"slot group {group.uid} goes on with shard {shard.uid} on node {shard.node_uid}, as was asked for"
+    text = f"slot group {group.uid} continues with shard {shard.uid} on node {shard.node_uid}, as an operator requested"
     text += f"; it waited because {given_up}" if given_up else ""
     text += f"; {told.text}" if told.text else ""
     event = Event(now, EventKind.GROUP_STARTED_FROM_COPY, Severity.WARNING, text, shard.node_uid, group.database_uid)
@@ -116,7 +118,7 @@ def _go_on_with(told: Copy, group: SlotGroup, now: datetime) -> Decision:
 def _note_waits(
     group: SlotGroup, database: Database, copies: list[Copy], reasons: tuple[Reason, ...], now: datetime
 ) -> tuple[tuple[Write, ...], datetime | None]:
-    """Put on record what does not pass by itself, or that nothing of the kind is left; and when to look again."""
+    """Record the lasting reasons for waiting, or their end; and when to look again."""
     firm = tuple(_with_way_out(r, database, copies) for r in reasons if r.grade is Grade.HARD_LIMIT)
     if firm == group.waits_for:
         return (), None
@@ -131,28 +133,28 @@ def _note_waits(
 
 
 def _with_way_out(reason: Reason, database: Database, copies: list[Copy]) -> Reason:
-    """With what an operator can do when the copy does not come back."""
+    """Add the operator's options in case the copy does not come back."""
     copy = next((c for c in copies if c.shard.uid == reason.shard_uid), None)
     ways = [reason.remedy] if reason.remedy else []
     start = f"shardwright db start {database.name} --from-copy"
     if copy is not None and reason.code == DAMAGED_CODE:
         if copy.damage is Damage.APPEND_ONLY_FILE:
-            ways.append(f"cut what cannot be read off its end: {start} {copy.shard.uid} --cut-damaged-tail")
+            ways.append(f"cut the unreadable end of its file: {start} {copy.shard.uid} --cut-damaged-tail")
         else:
-            ways.append(f"put a backup of its files in their place on node {copy.shard.node_uid}")
+            ways.append(f"replace its files with a backup on node {copy.shard.node_uid}")
     loaded = [c for c in copies if c.answers and not c.is_empty]
     if loaded:
         uid = max(loaded, key=merit).shard.uid
-        ways.append(f"go on with what shard {uid} has: {start} {uid}")
+        ways.append(f"continue with the data of shard {uid}: {start} {uid}")
     elif not any(not c.answers and not_yet(c).grade is Grade.SOFT_LIMIT for c in copies):
-        # Nothing else is on its way.
-        ways.append(f"give the data up: shardwright db delete {database.name}")
+        # No other copy is expected.
+        ways.append(f"discard the data: shardwright db delete {database.name}")
     return replace(reason, remedy=", or ".join(ways))
 
 
 def set_aside(group: SlotGroup, database: Database, view: ClusterView) -> list[Shard]:
-    """Copies that have left the group, but whose files a move keeps until the new copy has written its own. Now that it did
-    not get that far they may be all there is, so they are compared with the others."""
+    """Copies that have left the group but whose files a move keeps until the new copy has written its own. If the move did
+    not get that far, these files may be the only ones, so they are compared with the others."""
     return [
         s
         for s in view.shards_of_group(group.uid)
@@ -163,11 +165,11 @@ def set_aside(group: SlotGroup, database: Database, view: ClusterView) -> list[S
 
 
 def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, tuple[Reason, ...]]:
-    """The copy that shall be primary after a start, or why none can be chosen yet.
+    """The copy that becomes the primary after a start, or why none can be chosen yet.
 
-    The committed primary, when it holds data or nobody does. It gives way to a copy that certainly holds all it has and
-    more; an empty one to a copy that is not; one that failed to start MISSING_PRIMARY_STARTS times, or whose files are
-    damaged, to a copy that was in sync with it, and to no other."""
+    The committed primary, if it holds data or if no copy does. It gives way to a copy that certainly holds all of its data
+    and more; an empty primary gives way to a copy with data; a primary that failed to start MISSING_PRIMARY_STARTS times or
+    whose files are damaged gives way only to a copy that was in sync with it."""
     committed = next((c for c in copies if c.shard.uid == group.primary), None)
     pending = [c for c in copies if not c.answers and c.process is not ProcessState.FAILED]
     loaded = [c for c in copies if c.answers]
@@ -187,39 +189,39 @@ def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, 
 
 
 def _is_lost(committed: Copy) -> bool:
-    """Whether there is no hope that it starts after all."""
+    """Whether its start is unlikely: its files are damaged, or it failed to start MISSING_PRIMARY_STARTS times in a row."""
     return committed.damage is not None or committed.shard.restarts >= MISSING_PRIMARY_STARTS
 
 
 def _is_hollow(copy: Copy, view: ClusterView) -> bool:
-    """Whether there is nothing to wait for: its process has ended, it kept no file, nobody is there who could start it."""
+    """Whether the copy is not worth waiting for: its process has ended, it kept no file, and its node has no daemon."""
     return view.is_lost(copy.shard) and copy.shard.kept is Persistence.DISABLED
 
 
 def _came_too_late(chosen: Shard, copies: list[Copy], view: ClusterView) -> bool:
-    """Whether it is the empty new copy of a move whose source has died: the move ends and says so, rather than that an empty
-    database looks like one that was moved."""
+    """Whether it is the empty new copy of a move whose source has died: the move then ends with an error, so that an empty
+    database is not presented as a moved one."""
     move = view.live_move_of_group(chosen.group_uid)
     is_new = move is not None and move.kind is MoveKind.RELOCATE and move.new_shard_uid == chosen.uid
     return is_new and any(c.shard.uid == chosen.uid and c.is_empty for c in copies)
 
 
 def _is_ahead(copy: Copy, committed: Copy, group: SlotGroup) -> bool:
-    """Whether a copy holds everything that the committed primary loaded, and more. A server that starts from a snapshot says
-    which history that was part of (its second replication id) and how far; what was written later it does not have, while
-    a replica that lived on does. One that starts from an append-only file that it kept to the end is never behind."""
+    """Whether a copy holds all data that the committed primary loaded, and more. A server that starts from a snapshot
+    reports the snapshot's history (its second replication id) and offset. It lacks later writes; a replica that survived
+    has them. A server that starts from an append-only file that it kept to the end is never behind."""
     here, other = committed.seen, copy.seen
     if here is None or other is None or other.is_syncing:
         return False
     lately = {group.replication_id, group.replication_id_before} - {""}
     has_followed = other.replication_id in lately and not copy.is_empty
     if not here.second_replication_id:
-        # The file of a server that was told to keep snapshots instead is as old as that.
+        # The file of a server that was switched to snapshots is as old as that change.
         return has_followed and committed.shard.kept is Persistence.SNAPSHOT
     if here.offset != here.second_offset - 1:
-        return False  # It has not only loaded.
+        return False  # It has done more than load.
     loaded = here.second_replication_id
     if has_followed and loaded not in lately:
-        return True  # It followed the dead primary, which had left the snapshot's history before.
+        return True  # It followed the dead primary, which had already left the snapshot's history.
     left_history_later = other.second_replication_id == loaded and other.second_offset >= here.second_offset
     return (other.replication_id == loaded or left_history_later) and other.offset > here.offset

@@ -1,8 +1,8 @@
-"""What keeps a database from serving as it should although everything about it is as wanted: said once, until it passes.
+"""Troubles: faults of a database in its desired state, reported once, until they pass.
 
-Called by the leader each turn for every database. Notes what is wrong in a record, which any node shows, and writes one
-event when it begins and one when it ends. Mends nothing. What cannot be seen just now stays as it was last seen: that there
-is a new leader, or that a server is silent, is no news.
+Called by the leader each turn for every database. Records each trouble, so that any node can show it, and writes one event
+at its beginning and one at its end. Repairs nothing. A shard or endpoint that cannot be observed keeps its last state:
+neither a new leader nor a silent server counts as a change.
 """
 
 from collections.abc import Iterator
@@ -31,11 +31,11 @@ from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.standing import Standing, is_candidate, standing_of
 
 LINK_DOWN_MAX_S = 10
-"""A replica that has not followed for this long does not just reconnect."""
+"""A replica whose link has been down this long is not merely reconnecting."""
 SYNC_LONG = timedelta(seconds=30)
-"""A copy that was started again is named when it is not in sync after this long."""
+"""A restarted copy becomes a trouble if it is not in sync after this long."""
 AWAY_MAX = timedelta(seconds=10)
-"""Longer than a restart takes, or a failover."""
+"""Longer than a restart or a failover takes."""
 
 
 TROUBLES = frozenset(
@@ -49,14 +49,14 @@ TROUBLES = frozenset(
         Code.COPY_NOT_RUNNING,
     }
 )
-"""What is noted of databases."""
+"""Codes that are recorded for databases."""
 STOPPING = frozenset({Code.ENDPOINT_CANNOT_LISTEN, Code.WRITES_REFUSED})
-"""With one of these the database does not serve. The others leave reads and most writes possible, or are limits that were
-asked for."""
+"""With one of these, the database does not serve. With the others, reads and most writes still work, or the limit is
+intended."""
 
 
 def decide_troubles(uid: DatabaseUid, view: ClusterView, now: datetime) -> Decision:
-    """Note what has begun and what has ended."""
+    """Record which troubles have begun and which have ended."""
     noted, database = view.troubles.get(uid), view.databases.get(uid)
     before = () if noted is None else noted.reasons
     if database is None or database.status in (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED):
@@ -70,14 +70,14 @@ def decide_troubles(uid: DatabaseUid, view: ClusterView, now: datetime) -> Decis
 
 
 def _events(database: Database, before: tuple[Reason, ...], after: tuple[Reason, ...], now: datetime) -> Iterator[Write]:
-    """A reason whose text changes, because another process holds the port, has neither begun nor ended."""
+    """A reason whose text changes, because another process now holds the port, has neither begun nor ended."""
     old, new = {_subject(r) for r in before}, {_subject(r) for r in after}
     for reason in (r for r in after if _subject(r) not in old):
         severity = Severity.ERROR if reason.code in STOPPING else Severity.WARNING
         remedy = f"; remedy: {reason.remedy}" if reason.remedy else ""
         yield _event(EventKind.BDB_TROUBLE_BEGAN, severity, f"database {database.name}: {reason.text}{remedy}", reason, now)
     for reason in (r for r in before if _subject(r) not in new):
-        text = f"database {database.name}: no more: {reason.text}"
+        text = f"database {database.name}: resolved: {reason.text}"
         yield _event(EventKind.BDB_TROUBLE_ENDED, Severity.INFO, text, reason, now)
 
 
@@ -118,7 +118,7 @@ def _of_endpoint(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView, befor
     seen = process.endpoint(endpoint.uid)
     if seen.state is EndpointState.BIND_FAILED:
         text = f"the endpoint process of node {node_uid} {seen.text or f'cannot listen on port {endpoint.port}'}"
-        remedy = f"end what uses port {endpoint.port} of {endpoint.address}: the endpoint listens within a second then"
+        remedy = f"end the process that uses {endpoint.address}:{endpoint.port}; the endpoint then listens within a second"
         yield Reason(
             Code.ENDPOINT_CANNOT_LISTEN,
             text,
@@ -137,19 +137,19 @@ def _of_server(
 ) -> Iterator[Reason]:
     seen = view.servers.get(shard.uid)
     if seen is None or seen.health is not Health.OK:
-        # Silent, it is as it was; but what only hinders a primary ends with the role.
+        # A silent server keeps its troubles; those that concern only primaries end with the role.
         kept = [r for r in earlier if r.code != Code.COPY_NOT_RUNNING]
         yield from (r for r in kept if group.primary == shard.uid or r.code not in _OF_PRIMARIES)
         return
     if group.primary != shard.uid and shard.in_sync_generation != group.generation:
-        # A replica whose disk is full dies of it, again and again: in between it looks well for a moment.
+        # A replica with a full disk dies repeatedly; between two deaths it looks healthy for a moment.
         yield from (r for r in earlier if r.code == Code.PERSISTENCE_FAILED and not _failed_files(shard, seen))
     found = [_files(group, shard, seen, view), _clients(seen, earlier)]
     if group.primary == shard.uid:
         found.append(_memory(database, seen, earlier))
     elif _has_lost_its_link(group, seen, view):
         text = f"has not followed its primary for more than {LINK_DOWN_MAX_S} s (master_link_status:down)"
-        remedy = f"look at the server's log on node {shard.node_uid}, and at the network between the nodes"
+        remedy = f"check the server's log on node {shard.node_uid} and the network between the nodes"
         found.append(Reason(Code.REPLICA_NOT_FOLLOWING, text, Grade.HARD_LIMIT, remedy))
     for reason in found:
         if reason is not None:
@@ -158,7 +158,7 @@ def _of_server(
 
 
 def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason], now: datetime) -> Iterator[Reason]:
-    """A copy that does not run, or dies again and again before it holds what the primary holds."""
+    """A copy that is not running, or dies repeatedly before it is in sync."""
     if shard.missing_since is None or now - shard.missing_since < AWAY_MAX:
         return
     before = [r for r in earlier if r.code == Code.COPY_NOT_RUNNING]
@@ -169,20 +169,20 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
         yield from () if is_in_step and process is not None and process.state is ProcessState.RUNNING else before
         return
     why = shard.failure or ("" if process is None else process.text)
-    remedy = f"see the server's log on node {shard.node_uid}"
+    remedy = f"check the server's log on node {shard.node_uid}"
     if shard.node_uid not in view.daemons:
         why, remedy = "the node has no running daemon", f"start the daemon of node {shard.node_uid}"
     elif not why and before:
-        yield from before  # Just now nothing is known of the attempt under way.
+        yield from before  # The result of the current attempt is not known yet.
         return
-    text = f"shard {shard.uid} on node {shard.node_uid} does not run{f': {why}' if why else ''}"
+    text = f"shard {shard.uid} on node {shard.node_uid} is not running{f': {why}' if why else ''}"
     code = Code.COPY_NOT_RUNNING
     yield Reason(code, text, Grade.HARD_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
 
 
 def _of_sync(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason], now: datetime) -> Iterator[Reason]:
-    """A replica that was started again and does not get its data: the full sync goes on for long, or fails again and again,
-    as where its disk is full. Between two attempts it looks well for a moment."""
+    """A restarted replica that does not get its data: the full sync takes very long, or fails repeatedly, for instance
+    because its disk is full. Between two attempts it looks healthy for a moment."""
     seen = view.servers.get(shard.uid)
     if seen is None or seen.health is not Health.OK or group.primary == shard.uid:
         return
@@ -193,8 +193,8 @@ def _of_sync(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Re
     if noted:
         yield from noted
     elif seen.is_syncing and since is not None and now - since >= SYNC_LONG:
-        text = f"shard {shard.uid} on node {shard.node_uid} was started again at {since:%H:%M:%S} UTC and is not in sync yet"
-        remedy = f"see the server's log on node {shard.node_uid}, and its disk"
+        text = f"shard {shard.uid} on node {shard.node_uid} restarted at {since:%H:%M:%S} UTC and is not in sync yet"
+        remedy = f"check the server's log on node {shard.node_uid}, and its disk"
         code = Code.REPLICA_NOT_FOLLOWING
         yield Reason(code, text, Grade.SOFT_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
 
@@ -216,7 +216,7 @@ def _files(group: SlotGroup, shard: Shard, seen: ServerSeen, view: ClusterView) 
 def _memory(database: Database, seen: ServerSeen, earlier: list[Reason]) -> Reason | None:
     if not _is_full(Code.MEMORY_FULL, (ServerTrouble.MEMORY_FULL, ServerTrouble.MEMORY_SHORT), seen, earlier):
         return None
-    text = f"has reached its memory limit and may evict nothing ({database.eviction_policy}): it refuses what needs more"
+    text = f"has reached its memory limit and evicts nothing ({database.eviction_policy}): it refuses commands that add data"
     remedy = f"raise memory_size of database {database.uid}, delete keys, or choose another eviction_policy"
     return Reason(Code.MEMORY_FULL, text, Grade.CONFIGURATION, remedy)
 
@@ -224,22 +224,22 @@ def _memory(database: Database, seen: ServerSeen, earlier: list[Reason]) -> Reas
 def _clients(seen: ServerSeen, earlier: list[Reason]) -> Reason | None:
     if not _is_full(Code.CLIENTS_FULL, (ServerTrouble.CLIENTS_FULL, ServerTrouble.CLIENTS_SHORT), seen, earlier):
         return None
-    text = "has as many connections as it takes (maxclients): new clients are turned away"
-    return Reason(Code.CLIENTS_FULL, text, Grade.HARD_LIMIT, "close connections that are not used")
+    text = "has reached its connection limit (maxclients): it rejects new clients"
+    return Reason(Code.CLIENTS_FULL, text, Grade.HARD_LIMIT, "close unused connections")
 
 
 def _is_full(
     code: Code, full_and_short: tuple[ServerTrouble, ServerTrouble], seen: ServerSeen, earlier: list[Reason]
 ) -> bool:
-    """What is full goes up and down by a little all the time: it has passed when there is room again."""
+    """A resource near its limit fluctuates: the trouble has passed only when there is some room again."""
     full, short = full_and_short
     was_full = any(r.code == code for r in earlier)
     return full in seen.troubles or (was_full and short in seen.troubles)
 
 
 def _failed_files(shard: Shard, seen: ServerSeen) -> str:
-    """What of a server's own files cannot be written, the worst first; empty: nothing. A snapshot that failed while no
-    snapshots are to be kept is of no account: the server takes writes."""
+    """The failing write of the server's own files, the worst first; empty: none. A failed snapshot does not count if
+    snapshots are disabled: the server accepts writes."""
     if ServerTrouble.AOF_WRITE_FAILED in seen.troubles:
         return "its append-only file cannot be written (aof_last_write_status:err)"
     if ServerTrouble.SNAPSHOT_FAILED in seen.troubles and shard.kept is Persistence.SNAPSHOT:
@@ -254,11 +254,11 @@ def _has_lost_its_link(group: SlotGroup, seen: ServerSeen, view: ClusterView) ->
 
 
 def _disk(shard: Shard) -> str:
-    return f"free disk space on node {shard.node_uid}, or mend its disk"
+    return f"free disk space on node {shard.node_uid}, or repair its disk"
 
 
 def _handing_over(group: SlotGroup, primary: Shard, view: ClusterView) -> str:
-    """A healthy replica can take over; its primary's disk can wait."""
+    """A healthy replica can be promoted; the repair of the primary's disk can wait."""
     for shard in view.shards_of_group(group.uid):
         seen = view.servers.get(shard.uid)
         is_other = shard.uid != primary.uid and shard.wanted is ShardWanted.RUNNING

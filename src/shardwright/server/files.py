@@ -1,7 +1,8 @@
-"""The data files in a shard's directory: which of them a starting server must load. Called by the agent before a start.
+"""The data files in a shard's directory: chooses the one that a starting server must load. Called by the agent before a
+start.
 
-A server loads exactly the kind of file that its configuration names and silently ignores a newer one of the other kind. So a
-server that dies just after its database's persistence was changed would come back empty, or with data of long ago.
+A server loads only the kind of file that its configuration names and silently ignores a newer file of the other kind. So a
+server that dies just after a change of its database's persistence would come back empty, or with outdated data.
 """
 
 import shutil
@@ -13,23 +14,23 @@ SNAPSHOT_NAME = "dump.rdb"
 AOF_DIRECTORY_NAME = "appendonlydir"
 MANIFEST_NAME = "appendonly.aof.manifest"
 ASIDE_PREFIX = "damaged-"
-"""Directories beside the data files in which damaged ones are kept, named by the incarnation that was started without."""
+"""Directories next to the data files that keep damaged files, named after the incarnation that was started without them."""
 ASIDE_MAX = 2
-"""So many of them are kept, the latest; they are as large as the data."""
+"""Number of these directories that are kept, the latest ones; they are as large as the data."""
 _BASE_NAME = "appendonly.aof.1.base.rdb"
 _RDB_HEADER_BYTES = 512
 _CREATED_FIELD = b"\x05ctime\xc2"
-"""Of a snapshot's header: the field's name with its length, then the mark of a 32-bit number."""
+"""A field in a snapshot's header: its name with its length, then the mark of a 32-bit number."""
 
 
 def prepare_directory(directory: Path, persistence: Persistence, *, kept: Persistence) -> bool:
     """Make a server that starts in this directory load its newest data. Returns whether it must start with the append-only
-    file switched on (``ServerFile.starts_with_aof``). Nothing may be running in it. May be repeated; raises OSError.
+    file enabled (``ServerFile.starts_with_aof``). No server may run in the directory. May be repeated; raises OSError.
 
-    ``persistence`` is what it shall keep, ``kept`` what the server before it was last told to keep. When that was nothing,
-    what lies here is of long ago, and every data file is deleted. With an append-only file: when the snapshot is newer, the
-    append-only file is made anew from it. Otherwise, when the append-only file is newer, the server starts from that one,
-    and the leader's next change of settings switches it off.
+    ``persistence`` is the server's setting, ``kept`` the setting last applied to its predecessor. If the latter kept
+    nothing, the files are outdated, and all data files are deleted. With an append-only file: if the snapshot is newer, a
+    new append-only file is created from it. Otherwise, if the append-only file is newer, the server starts from it, and the
+    leader's next change of settings disables it.
     """
     for leftover in [*directory.glob("temp-*.rdb"), *directory.glob("temp-*.aof")]:
         leftover.unlink()
@@ -44,12 +45,12 @@ def prepare_directory(directory: Path, persistence: Persistence, *, kept: Persis
 
 
 def aside_of(directory: Path, incarnation: int) -> Path:
-    """Where the damaged files are kept that an incarnation was started without."""
+    """The directory for the damaged files without which an incarnation was started."""
     return directory / f"{ASIDE_PREFIX}{incarnation}"
 
 
 def put_aside(directory: Path, incarnation: int) -> None:
-    """Take all data files out of the way of an incarnation that starts with nothing. May be repeated; raises OSError."""
+    """Move all data files out of the way of an incarnation that starts without data. May be repeated; raises OSError."""
     aside = aside_of(directory, incarnation)
     for name in (AOF_DIRECTORY_NAME, SNAPSHOT_NAME):
         if (directory / name).exists():
@@ -58,14 +59,14 @@ def put_aside(directory: Path, incarnation: int) -> None:
 
 
 def forget_old_asides(directory: Path) -> None:
-    """Delete the damaged files of long ago. Raises OSError."""
+    """Delete old damaged files. Raises OSError."""
     found = [p for p in directory.glob(f"{ASIDE_PREFIX}*") if p.name.removeprefix(ASIDE_PREFIX).isdigit()]
     for old in sorted(found, key=lambda p: int(p.name.removeprefix(ASIDE_PREFIX)))[:-ASIDE_MAX]:
         shutil.rmtree(old)
 
 
 def _is_snapshot_newer(directory: Path) -> bool:
-    """Whether a snapshot holds all that the append-only file holds: it was begun after the last append."""
+    """Whether a snapshot contains all data of the append-only file: it was started after the last append."""
     began = _snapshot_began_at(directory / SNAPSHOT_NAME)
     if began is None:
         return False
@@ -74,7 +75,7 @@ def _is_snapshot_newer(directory: Path) -> bool:
 
 
 def _snapshot_began_at(path: Path) -> float | None:
-    """Seconds since the epoch; None when there is no snapshot."""
+    """Seconds since the epoch; None without a snapshot."""
     try:
         with path.open("rb") as file:
             header = file.read(_RDB_HEADER_BYTES)
@@ -85,8 +86,8 @@ def _snapshot_began_at(path: Path) -> float | None:
 
 
 def _aof_written_at(directory: Path) -> float | None:
-    """Last append, in seconds since the epoch; None when there is no complete append-only file. Files that the manifest does
-    not name are of a rewrite that did not finish."""
+    """Last append, in seconds since the epoch; None without a complete append-only file. Files that the manifest does not
+    name belong to an unfinished rewrite."""
     aof = directory / AOF_DIRECTORY_NAME
     try:
         manifest = (aof / MANIFEST_NAME).read_text()
@@ -97,11 +98,11 @@ def _aof_written_at(directory: Path) -> float | None:
 
 
 def _make_aof_from_snapshot(directory: Path) -> None:
-    """An append-only file may begin with a snapshot: here the one there is. Complete, or not there at all."""
+    """An append-only file may begin with a snapshot: this one begins with the existing snapshot. Created atomically."""
     made = directory / f"{AOF_DIRECTORY_NAME}.new"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
-    # A link, not a copy: neither name's file is ever changed in place.
+    # A link, not a copy: neither file is ever changed in place.
     (made / _BASE_NAME).hardlink_to(directory / SNAPSHOT_NAME)
     (made / MANIFEST_NAME).write_text(f"file {_BASE_NAME} seq 1 type b\n")
     shutil.rmtree(directory / AOF_DIRECTORY_NAME, ignore_errors=True)

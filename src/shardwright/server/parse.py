@@ -1,6 +1,6 @@
-"""Pure: a server's answer to INFO as a ``ServerSeen``. Called by the adapter and by tests; does no I/O, has no clock.
+"""Pure: parses a server's answer to INFO into a ``ServerSeen``. Called by the adapter and by tests; no I/O, no clock.
 
-Valkey 9.1 still uses ``master_`` and ``slave`` names here, so both servers are read alike.
+Valkey 9.1 still uses ``master_`` and ``slave`` names here, so both servers are parsed the same way.
 """
 
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from shardwright.model.ids import ShardUid
 from shardwright.model.seen import Health, ReplicaSeen, ServerSeen, ServerTrouble
 
 DATABASES = 16
-"""``databases`` of every server we start: their default."""
+"""``databases`` of every server: the default value."""
 SHORT_SHARE = 0.95
-"""Of a limit: with more in use it is all but reached."""
+"""Share of a limit above which it counts as nearly reached."""
 _NO_ID = "0" * 40
 
 
 def parse_info(text: str, *, shard_uid: ShardUid, incarnation: int, at: datetime) -> ServerSeen:
-    """What INFO (all default sections) says. Raises ValueError when the text is not a server's INFO."""
+    """Parse INFO (all default sections). Raises ValueError if the text is not a server's INFO."""
     fields = info_fields(text)
     if "role" not in fields or "run_id" not in fields:
-        raise ValueError("the answer is not that of a server's INFO")
+        raise ValueError("the answer is not the output of INFO")
     role = Role.PRIMARY if fields["role"] == "master" else Role.REPLICA
     is_valkey = "valkey_version" in fields
     is_syncing = fields.get("master_sync_in_progress") == "1"
@@ -47,15 +47,15 @@ def parse_info(text: str, *, shard_uid: ShardUid, incarnation: int, at: datetime
         sync_done_bytes=done,
         keys=_keys(fields),
         used_memory_bytes=_number(fields, "used_memory"),
-        # Both servers print this line exactly while min-replicas-to-write and its lag are set, as replicas too; nothing else
-        # of ours sets them.
+        # Both servers, also as replicas, print this line exactly while min-replicas-to-write and its lag are set; only the
+        # fence sets them.
         is_fenced="min_slaves_good_slaves" in fields,
         replicas=_replicas(fields),
         is_aof_on=fields.get("aof_enabled") == "1",
         is_persistence_busy=_is_persistence_busy(fields),
         is_persistence_ok=_is_persistence_ok(fields),
         last_save_at=_last_save(fields),
-        # Both counters grow when one begins: done means grown, not busy, and ok.
+        # Both counters grow at the start: a finished save has a higher counter, is not busy, and is ok.
         saves_since_start=_number(fields, "rdb_saves") + _number(fields, "aof_rewrites"),
         kind=ServerKind.VALKEY if is_valkey else ServerKind.REDIS,
         version=fields["valkey_version"] if is_valkey else fields.get("redis_version", ""),
@@ -66,7 +66,7 @@ def parse_info(text: str, *, shard_uid: ShardUid, incarnation: int, at: datetime
 
 def info_fields(text: str) -> dict[str, str]:
     """The lines of INFO by name."""
-    # A leader reads thousands of these a minute: no call per line that can be had without.
+    # A leader parses thousands of these per minute: avoid every unnecessary call per line.
     return {
         name: value.strip()
         for line in text.splitlines()
@@ -76,18 +76,18 @@ def info_fields(text: str) -> dict[str, str]:
 
 
 def _is_loading(fields: dict[str, str]) -> bool:
-    # An asynchronous load (diskless, into a second database) keeps answering with the old data.
+    # An asynchronous load (diskless, into a second database) still answers with the old data.
     return fields.get("loading") == "1" and fields.get("async_loading", "0") == "0"
 
 
 def _offset(fields: dict[str, str], role: Role) -> int:
-    # A replica's ``master_repl_offset`` already counts what it has read but, when paused, not applied.
+    # A replica's ``master_repl_offset`` already includes data that it has read but, while paused, not applied.
     name = "master_repl_offset" if role == Role.PRIMARY else "slave_repl_offset"
     return max(0, _number(fields, name))
 
 
 def _sync_bytes(fields: dict[str, str]) -> tuple[int, int]:
-    """Announced size (0: none) and bytes received. A load straight from the socket counts only as loading."""
+    """Announced size (0: none) and received bytes. A load directly from the socket counts only as loading."""
     total = max(0, _number(fields, "master_sync_total_bytes"))
     received = max(0, _number(fields, "master_sync_read_bytes"))
     return total, max(received, _number(fields, "loading_loaded_bytes"))
@@ -134,11 +134,11 @@ def _troubles(fields: dict[str, str]) -> Iterator[ServerTrouble]:
     if fields.get("rdb_last_bgsave_status", "ok") != "ok":
         yield ServerTrouble.SNAPSHOT_FAILED
     limit = _number(fields, "maxmemory")
-    # What replicas are still to be sent does not count against the limit.
+    # Data that is still to be sent to replicas does not count against the limit.
     counted = _number(fields, "used_memory") - _number(fields, "mem_not_counted_for_evict")
     if limit > 0 and counted >= SHORT_SHARE * limit and not _may_evict(fields):
         yield ServerTrouble.MEMORY_FULL if counted >= limit else ServerTrouble.MEMORY_SHORT
-    # Replicas are not among the connected clients; the limit counts all.
+    # Connected clients do not include replicas; the limit counts all.
     names = ("connected_clients", "connected_slaves", "cluster_connections")
     connected, most = sum(_number(fields, name) for name in names), _number(fields, "maxclients")
     if most > 0 and connected >= SHORT_SHARE * most:

@@ -1,7 +1,7 @@
-"""What the rest of the project may ask of servers. Owns the seam: ``adapter.py`` is the real thing, a simulation another.
+"""The interface to servers. Owns the seam: ``adapter.py`` is the production implementation, the simulation has another one.
 
-Every management method sends its commands over the one session that this term has with that server. A session never
-reconnects and never repeats a command; when it breaks, the caller observes and asks for a new one.
+Every management method sends its commands over the one session of this term with that server. A session never reconnects
+and never repeats a command; if it breaks, the caller observes and opens a new one.
 """
 
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ServerSeen
 
 FENCE_REPLICAS = 9999
-"""``min-replicas-to-write`` while the hard fence is set: out of reach."""
+"""``min-replicas-to-write`` while the hard fence is set: an unreachable number."""
 FENCE_LAG_S = 10
-"""``min-replicas-max-lag``, always: with 0 the fence would silently be off (measured)."""
+"""``min-replicas-max-lag``, always: with 0 the fence would silently be open (measured)."""
 
 APPLICATION_USER = "application"
 REPLICATION_USER = "replication"
@@ -24,7 +24,7 @@ MANAGEMENT_USER = "management"
 
 @dataclass(frozen=True, slots=True)
 class ServerTarget:
-    """Where a server is, which incarnation of which shard it must be, and how to log in."""
+    """A server's address, the expected shard and incarnation, and the login."""
 
     shard_uid: ShardUid
     incarnation: int
@@ -35,7 +35,7 @@ class ServerTarget:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What a database's settings mean for one of its servers."""
+    """The settings of one server of a database."""
 
     maxmemory_bytes: int
     eviction_policy: str
@@ -47,20 +47,20 @@ class ServerSettings:
 
 class ManagementSession(Protocol):
     """One logged-in connection. Methods raise Transient (certainly not executed), OutcomeUnknown (sent, no answer),
-    Permanent (the server refused, with its words) and LostLeadership. Concurrent calls are executed in the order in which
+    Permanent (refused by the server, with its text) and LostLeadership. Concurrent calls are executed in the order in which
     they began."""
 
     async def info(self) -> ServerSeen:
-        """The server's INFO, asked now."""
+        """The server's INFO, queried now."""
         ...
 
     async def attach(self, address: str, port: int) -> None:
-        """Make it a replica of that server (``REPLICAOF``). A server that may have been a primary: end its application
+        """Make it a replica of that server (``REPLICAOF``). If the server may have been a primary, end its application
         connections first."""
         ...
 
     async def promote(self) -> None:
-        """Make it a primary (``REPLICAOF NO ONE``). Leaves its fence as it is."""
+        """Make it a primary (``REPLICAOF NO ONE``). Its fence is unchanged."""
         ...
 
     async def pause_writes(self, seconds: float) -> None:
@@ -80,17 +80,17 @@ class ManagementSession(Protocol):
         ...
 
     async def end_application_connections(self) -> None:
-        """Close every connection of the application user. Once it returns, nothing more of what they have sent is executed,
-        be it postponed by a pause or still unread (tried on both servers)."""
+        """Close every connection of the application user. After the return, no further command of these connections is
+        executed, whether postponed by a pause or still unread (tested with both servers)."""
         ...
 
     async def apply(self, settings: ServerSettings) -> None:
-        """Bring the running server to these settings."""
+        """Apply these settings to the running server."""
         ...
 
     async def save(self, persistence: Persistence) -> None:
-        """Begin a fresh persistence file in the background: a snapshot, or a rewrite of the append-only file. One that runs
-        already counts."""
+        """Begin a new persistence file in the background: a snapshot, or a rewrite of the append-only file. An operation
+        that is already running counts."""
         ...
 
 
@@ -98,13 +98,13 @@ class Servers(Protocol):
     """All servers, as one leader sees them."""
 
     async def observe(self, target: ServerTarget) -> ServerSeen:
-        """Ask a server what it is. Never raises for a server's trouble: that is the answer's ``health``."""
+        """Query a server's state. Never raises for a failure of the server: the result's ``health`` reports it."""
         ...
 
     async def manage(self, target: ServerTarget) -> ManagementSession:
-        """This term's session with a server. A new one is opened as: connect and log in, check the term in the store, end
-        every older management session on that server; only then anything is looked at or done. Raises Transient when it
-        cannot be reached, LostLeadership when the term is over."""
+        """This term's session with a server. A new one is opened in this order: connect and log in, check the term in the
+        store, close every older management session on that server; only then are queries and commands sent. Raises
+        Transient if the server is unreachable, LostLeadership if the term is over."""
         ...
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
 """A management session: one logged-in connection over which one term of one leader commands one server.
 
-Opened and kept by the adapter. Never reconnects, never repeats: a broken session stays broken, whoever holds it observes and
-asks for a new one. Says nothing secret: errors name the shard, the address and the command, never a password.
+Opened and kept by the adapter. Never reconnects, never repeats: a broken session stays broken; its user observes and opens
+a new one. Contains no secrets in errors: they name the shard, the address and the command, never a password.
 """
 
 from collections.abc import Awaitable, Callable
@@ -27,20 +27,21 @@ CONNECT_TIMEOUT_S = 1.0
 CALL_TIMEOUT_S = 2.0
 """A healthy server answers in under a millisecond; the hold at the endpoints lasts 4 s at most."""
 FORK_TIMEOUT_S = 10.0
-"""Commands that fork: the server stands still while its page tables are copied, about 10 ms per gigabyte, and more when the
-machine is busy."""
+"""Commands that fork: the server pauses while its page tables are copied, about 10 ms per gigabyte, and longer on a busy
+machine."""
 
 SNAPSHOT_AGE_S_MAX = 600.0
-"""A snapshot completed so long ago still stands in for the append-only file; generous, because clocks of machines differ."""
+"""A snapshot up to this age can replace the append-only file; generous, because clocks of machines differ."""
 
 _PASSING = frozenset({"LOADING", "BUSY", "MASTERDOWN"})
-"""Refusals that mean: not executed, and it will pass."""
+"""Refusals that mean: not executed, and temporary."""
 _SYNC_STATES = frozenset({"wait_bgsave", "send_bulk", "send_bulk_and_stream", "bg_transfer"})
-"""States of a replica, as its primary lists it, in which a full sync may occupy the only background process."""
+"""States of a replica in its primary's list in which a full sync may occupy the only background process."""
 
 
 class Session:
-    """See ``ManagementSession``. Commands of concurrent callers are executed in the order in which the calls began."""
+    """Implements ``ManagementSession``. Commands of concurrent callers are executed in the order in which the calls
+    began."""
 
     def __init__(self, target: ServerTarget, wire: Wire, *, is_leader: Callable[[], bool], clock: Clock) -> None:
         self._target = target
@@ -57,16 +58,16 @@ class Session:
         is_leader: Callable[[], bool],
         clock: Clock,
     ) -> "Session":
-        """Log in, check the term, end every older management session on this server, make sure it is the server meant.
+        """Log in, check the term, close every older management session on this server, verify the server's identity.
 
-        Why this order is safe. A successor commits its term before it opens any session. An older manager whose login was
-        answered before the successor's CLIENT KILL loses that connection; one whose login is answered later checks the term
-        after that answer, so it sees the successor's and sends nothing more.
+        Why this order is safe: a successor commits its term before it opens any session. If an older manager's login was
+        answered before the successor's CLIENT KILL, it loses that connection; if its login is answered later, it checks the
+        term after that answer, sees the successor's term, and sends nothing more.
 
-        What CLIENT KILL guarantees, tried on both servers: once it is answered, nothing more of the ended sessions is
-        executed, be it postponed by a pause or still unread in the server's socket buffer. What it does not: a command that
-        reached the server before may have been executed already (a stopped server that wakes reads its connections in any
-        order). So look only after this method has returned: what is seen then, no older session changes any more.
+        The guarantee of CLIENT KILL, tested with both servers: after its answer, no further command of the closed sessions
+        is executed, whether postponed by a pause or still unread in the server's socket buffer. The limit: a command that
+        reached the server earlier may already have been executed (a paused server that resumes reads its connections in any
+        order). So observe only after this method has returned: older sessions can no longer change the observed state.
         """
         wire = await _connected(target)
         session = cls(target, wire, is_leader=is_leader, clock=clock)
@@ -82,15 +83,15 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can still be used."""
+        """Whether it is still usable."""
         return self._wire.is_open
 
     def close(self) -> None:
-        """End it at once."""
+        """Close it at once."""
         self._wire.close()
 
     async def info(self) -> ServerSeen:
-        """The server's INFO, asked now."""
+        """The server's INFO, queried now."""
         text = await self._call("INFO")
         target = self._target
         try:
@@ -99,11 +100,11 @@ class Session:
             raise Permanent(Code.SERVER_ANSWER_UNREADABLE, f"{_where(target)}: INFO: {error}") from error
 
     async def attach(self, address: str, port: int) -> None:
-        """Make it a replica of that server. Repeating it changes nothing."""
+        """Make it a replica of that server. A repetition changes nothing."""
         await self._call("REPLICAOF", address, str(port))
 
     async def promote(self) -> None:
-        """Make it a primary. Leaves its fence as it is."""
+        """Make it a primary. Its fence is unchanged."""
         await self._call("REPLICAOF", "NO", "ONE")
 
     async def pause_writes(self, seconds: float) -> None:
@@ -115,13 +116,13 @@ class Session:
         await self._call("CLIENT", "UNPAUSE")
 
     async def fence(self) -> None:
-        """Set the hard fence. The lag goes along in the same command: with 0 it would silently be open."""
+        """Set the hard fence. The same command sets the lag: with 0 the fence would silently be open."""
         await self._call(
             *("CONFIG", "SET", "min-replicas-max-lag", str(FENCE_LAG_S)), *("min-replicas-to-write", str(FENCE_REPLICAS))
         )
 
     async def unfence(self) -> None:
-        """Lift the hard fence, then end a pause: what was postponed runs on an open server."""
+        """Lift the hard fence, then end a pause: postponed commands then run on an open server."""
         await self._call("CONFIG", "SET", "min-replicas-to-write", "0")
         await self.end_pause()
 
@@ -130,10 +131,10 @@ class Session:
         await self._call("CLIENT", "KILL", "USER", APPLICATION_USER)
 
     async def apply(self, settings: ServerSettings) -> None:
-        """Bring the running server to these settings, one command after the other; each may be repeated.
+        """Apply these settings to the running server, one command after another; each may be repeated.
 
-        The append-only file is not given up before a snapshot of now takes its place: until then it begins one and raises
-        Transient. The rest is in force by then.
+        The append-only file is not disabled before a current snapshot replaces it: until then, this method begins a
+        snapshot and raises Transient. All other settings are already in force.
         """
         keeps_snapshots = settings.persistence == Persistence.SNAPSHOT
         kept_none = keeps_snapshots and await self._call("CONFIG", "GET", "save") == ["save", ""]
@@ -145,12 +146,12 @@ class Session:
                 await self._require_snapshot()
             await self._call(*command, timeout_s=FORK_TIMEOUT_S)
         if kept_none:
-            # Else a crash before the first rule holds would bring back a snapshot of long ago, or nothing.
+            # Otherwise a crash before the first rule takes effect would restore an outdated snapshot, or nothing.
             await self.save(Persistence.SNAPSHOT)
 
     async def save(self, persistence: Persistence) -> None:
-        """Begin a fresh persistence file. One that runs already counts; a full sync that occupies the server's only
-        background process does not, it raises Transient. Without persistence there is nothing to do."""
+        """Begin a new persistence file. A running operation counts; a full sync that occupies the server's only background
+        process does not, and raises Transient. Without persistence there is nothing to do."""
         match persistence:
             case Persistence.DISABLED:
                 return
@@ -168,19 +169,19 @@ class Session:
                 raise Transient(Code.SERVER_BUSY, text) from refused
 
     async def _require_snapshot(self) -> None:
-        """Return when the append-only file is off already, or a snapshot was completed within the last minutes."""
+        """Return if the append-only file is already off, or if a snapshot was completed within the last minutes."""
         fields = info_fields(str(await self._call("INFO")))
         is_busy = fields.get("rdb_bgsave_in_progress") == "1"
-        # By the server's own clock, which wrote the time of the snapshot; ours may differ.
+        # By the server's own clock, which wrote the snapshot's time; the local clock may differ.
         now_s = int(fields.get("server_time_usec", "0")) / 1e6 or self._clock.now().timestamp()
         age_s = now_s - int(fields.get("rdb_last_save_time", "0"))
-        # The time of the last snapshot begins as that of the start: only the counter tells that there was one.
+        # The time of the last snapshot is initially the start time: only the counter proves that there was a snapshot.
         is_fresh = int(fields.get("rdb_saves", "0")) > 0 and age_s < SNAPSHOT_AGE_S_MAX
         if fields.get("aof_enabled") != "1" or (is_fresh and not is_busy and fields.get("rdb_last_bgsave_status") == "ok"):
             return
         if not is_busy:
             await self.save(Persistence.SNAPSHOT)
-        text = f"{_where(self._target)}: its first snapshot is being written; the append-only file stays on until then"
+        text = f"{_where(self._target)}: its first snapshot is being written; the append-only file stays enabled until then"
         raise Transient(Code.SERVER_SAVING, text)
 
     async def _is_feeding_a_replica(self) -> bool:
@@ -190,11 +191,11 @@ class Session:
         try:
             await self._call("AUTH", MANAGEMENT_USER, self._target.secrets.management, shown="AUTH")
         except OutcomeUnknown as error:
-            # Whether the login came through is of no interest: nothing was done with it.
+            # Whether the login succeeded does not matter: the connection was not used.
             raise Transient(Code.SERVER_UNREACHABLE, error.text) from error
 
     async def _verify_identity(self) -> None:
-        """Ports are reused. A server of the same database, but another shard or incarnation, would take our login."""
+        """Ports are reused. A server of the same database, but of another shard or incarnation, would accept the login."""
         wanted = marker(self._target.shard_uid, self._target.incarnation)
         answer = await self._call("CONFIG", "GET", "proc-title-template")
         if not isinstance(answer, list) or len(answer) != 2 or answer[1] != wanted:

@@ -1,20 +1,21 @@
-"""One connection to a server: RESP2, answers in the order of the commands. Used by the adapter only.
+"""One connection to a server: RESP2, answers in the order of the commands. Used only by the adapter.
 
-It never reconnects and never sends anything twice, so that after a break its user knows what may have happened. Client
-libraries do both by themselves, which a management session must not (design, *sessions fence the servers*).
+It never reconnects and never sends a command twice, so that its user knows the possible outcomes after a break. Client
+libraries do both on their own; a management session must not, because it is also a fence against older leaders.
 """
 
 import asyncio
 import os
 
 REPLY_BYTES_MAX = 1024 * 1024
-"""No answer to a command of ours is near it; more means that we speak to something else."""
+"""Answers to management commands are much smaller; a larger one means that the peer is not the expected server."""
 _LINE_BYTES_MAX = 64 * 1024
 _DEPTH_MAX = 8
 
 
 class CannotConnect(Exception):
-    """No connection was made; nothing was sent. ``is_refused``: the machine itself says that nothing listens there."""
+    """No connection was made; nothing was sent. ``is_refused``: the machine itself reports that no process listens
+    there."""
 
     def __init__(self, text: str, *, is_refused: bool) -> None:
         super().__init__(text)
@@ -22,11 +23,11 @@ class CannotConnect(Exception):
 
 
 class NotSent(Exception):
-    """The connection had ended before: the command was certainly not sent."""
+    """The connection had already ended: the command was certainly not sent."""
 
 
 class NoAnswer(Exception):
-    """Sent, or perhaps sent; no complete answer came. ``is_timeout``: the other side was silent, it did not close."""
+    """Sent, or perhaps sent, without a complete answer. ``is_timeout``: the peer was silent, it did not close."""
 
     def __init__(self, text: str, *, is_timeout: bool) -> None:
         super().__init__(text)
@@ -34,13 +35,13 @@ class NoAnswer(Exception):
 
 
 class ErrorReply(str):
-    """The server's words when it refuses a command."""
+    """The server's text when it refuses a command."""
 
     __slots__ = ()
 
     @property
     def code(self) -> str:
-        """Its first word: ``ERR``, ``LOADING``, ``NOPERM`` …"""
+        """The first word: ``ERR``, ``LOADING``, ``NOPERM`` …"""
         return self.partition(" ")[0]
 
 
@@ -49,8 +50,8 @@ Reply = str | int | None | list["Reply"]
 
 
 class Wire:
-    """A connection. Concurrent calls are sent at once, in the order in which they began, and share their way there and back.
-    After any failure, and when a call is cancelled, it is closed for good."""
+    """A connection. Concurrent calls are sent immediately, in the order in which they began, and share the round trip.
+    After any failure, or the cancellation of a call, it is closed permanently."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -61,7 +62,7 @@ class Wire:
 
     @classmethod
     async def connect(cls, address: str, port: int, *, timeout_s: float) -> "Wire":
-        """Connect. Raises CannotConnect, saying why; TimeoutError when nobody answered in time."""
+        """Connect. Raises CannotConnect with the cause; TimeoutError without an answer in time."""
         try:
             async with asyncio.timeout(timeout_s):
                 reader, writer = await asyncio.open_connection(address, port, limit=_LINE_BYTES_MAX)
@@ -74,21 +75,21 @@ class Wire:
 
     @property
     def is_open(self) -> bool:
-        """False as soon as either side has closed, also between two calls."""
+        """False as soon as either side has closed, even between two calls."""
         return not (self._writer.is_closing() or self._reader.at_eof() or self._reader.exception())
 
     async def call(self, *command: str, timeout_s: float) -> Reply:
-        """Send one command and read its answer. Raises NotSent and NoAnswer; an error of the server is returned. The time
-        limit begins when the answers to the commands before it have come."""
+        """Send one command and read its answer. Raises NotSent and NoAnswer; an error of the server is returned. The
+        timeout starts after the answers to all earlier commands."""
         if not self.is_open:
             self.close()
             raise NotSent("the connection had ended")
-        # Nothing may come between these two: the lock serves its waiters in the order in which they came.
+        # Nothing may come between these two: the lock serves waiters in the order of their arrival.
         self._writer.write(_encoded(command))
         try:
             async with self._reading, asyncio.timeout(timeout_s):
                 if self._is_closed:
-                    raise EOFError("a command before this one got no answer")
+                    raise EOFError("an earlier command got no answer")
                 self._budget = REPLY_BYTES_MAX
                 await self._writer.drain()
                 return await self._reply(0)
@@ -99,12 +100,12 @@ class Wire:
             self.close()
             raise NoAnswer(f"the connection broke: {error or type(error).__name__}", is_timeout=False) from error
         except BaseException:
-            # Cancelled: the answer would come later and be taken for that of the next command.
+            # Cancelled: the answer would arrive later and be taken for the answer to the next command.
             self.close()
             raise
 
     def close(self) -> None:
-        """End the connection at once, without waiting for anything."""
+        """Close the connection at once, without waiting."""
         self._is_closed = True
         self._writer.transport.abort()
 

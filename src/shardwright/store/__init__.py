@@ -1,1 +1,1 @@
-"""The store: one small protocol with etcd's guarantees and bounds, its backends, and the layout of the records in it."""
+"""The store: a small protocol with etcd's guarantees and limits, its backends, and the layout of the records in it."""

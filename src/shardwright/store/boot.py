@@ -1,7 +1,7 @@
-"""The machine's boot clock: what leases of a store file are measured by. The only place that reads it.
+"""The machine's boot clock, which measures the leases of a store file. The only module that reads it.
 
-Wall time may jump and the monotonic clock stands still while a machine is suspended; the boot clock does neither. With the
-boot's id a time of an earlier boot is told from one of this boot.
+Wall time may jump, and the monotonic clock stops while a machine is suspended; the boot clock does neither. The boot id
+distinguishes times of an earlier boot from times of this boot.
 """
 
 import time
@@ -10,19 +10,19 @@ from typing import Protocol
 
 
 class BootClock(Protocol):
-    """Time since the machine started, the same for all its processes."""
+    """Time since the machine started, the same for all of its processes."""
 
     def now(self) -> float:
-        """Seconds since boot, suspended time included."""
+        """Seconds since boot, including suspended time."""
         ...
 
     def boot_id(self) -> str:
-        """Differs between any two boots."""
+        """Different for every boot."""
         ...
 
 
 class SystemBootClock:
-    """The machine's own."""
+    """The machine's own boot clock."""
 
     def __init__(self) -> None:
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,4 +1,4 @@
-"""The bounds of ``protocol.py`` as functions, so that every backend refuses the same things in the same words.
+"""The limits of ``protocol.py`` as functions, so that every backend refuses the same transactions with the same text.
 
 Called by the backends only. Must do no I/O.
 """
@@ -21,7 +21,7 @@ from shardwright.store.protocol import (
 )
 
 HISTORY_REVISIONS_MAX = 10_000
-"""Revisions kept for watchers. A watcher that is further behind reads anew, which is then cheaper than catching up."""
+"""Revisions kept for watchers. A watcher further behind reads everything again, which is then cheaper than catching up."""
 
 FIRST_REVISION = 1
 """Revision of an empty store, as in etcd."""
@@ -30,25 +30,26 @@ _LAST_CHARACTER = "\U0010ffff"
 
 
 def check_transaction(transaction: Transaction) -> None:
-    """Raises TooLarge; AssertionError when a key occurs in two operations (a mistake of the caller)."""
+    """Raises TooLarge; AssertionError if a key occurs in two operations (a bug of the caller)."""
     compares, operations = transaction.compares, transaction.operations
     if max(len(compares), len(operations)) > TRANSACTION_OPERATIONS_MAX:
         raise TooLarge(
             Code.STORE_TRANSACTION_TOO_LARGE,
-            f"{len(compares)} compares and {len(operations)} operations; at most {TRANSACTION_OPERATIONS_MAX} of each fit",
+            f"{len(compares)} compares and {len(operations)} operations; the limit is {TRANSACTION_OPERATIONS_MAX} of each",
         )
     size = sum(len(part.key.encode()) for part in (*compares, *operations))
     size += sum(len(operation.value) for operation in operations if isinstance(operation, PutKey))
     if size > TRANSACTION_BYTES_MAX:
         raise TooLarge(
-            Code.STORE_TRANSACTION_TOO_LARGE, f"the transaction has {size} bytes; at most {TRANSACTION_BYTES_MAX} fit"
+            Code.STORE_TRANSACTION_TOO_LARGE,
+            f"the transaction has {size} bytes; the limit is {TRANSACTION_BYTES_MAX}",
         )
     if len({operation.key for operation in operations}) != len(operations):
         raise AssertionError("a key occurs in two operations of one transaction")
 
 
 def page_of(items: Iterable[KeyValue], *, revision: int, limit: int) -> RangePage:
-    """The first page of ``items`` (in the order of their keys); reads one item more than it returns, at most."""
+    """The first page of ``items`` (in the order of their keys); reads at most one item more than it returns."""
     taken: list[KeyValue] = []
     size = 0
     for item in items:
@@ -60,7 +61,7 @@ def page_of(items: Iterable[KeyValue], *, revision: int, limit: int) -> RangePag
 
 
 def prefix_end(prefix: str) -> str | None:
-    """The smallest text that is greater than every text with this prefix; None when there is none."""
+    """The smallest text greater than every text with this prefix; None if there is none."""
     head = prefix.rstrip(_LAST_CHARACTER)
     if not head:
         return None
@@ -70,5 +71,5 @@ def prefix_end(prefix: str) -> str | None:
 
 
 def lease_lost(lease: LeaseId) -> LeaseLost:
-    """The error for a lease that has ended or never was."""
+    """The error for a lease that has ended or never existed."""
     return LeaseLost(Code.STORE_LEASE_LOST, f"lease {lease} has ended")

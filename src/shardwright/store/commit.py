@@ -1,6 +1,6 @@
-"""From a decision's writes to one transaction that only happens if nothing it rests on has changed.
+"""Turns a decision's writes into one transaction that succeeds only if none of its premises has changed.
 
-Used by the leader (with its fence) and by the API (without). Must not decide anything.
+Used by the leader (with its fence) and by the API (without). Decides nothing.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ from shardwright.store.protocol import (
 )
 
 MIRROR_TIMEOUT_S = 5.0
-"""How long a mirror may take to show a commit; longer means that the store has become unreachable."""
+"""Time limit for a mirror to show a commit; a longer delay means that the store has become unreachable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """One leadership: the revision at which its ``leader`` key was created. The key lives exactly as long as it."""
+    """One leadership: the revision at which its ``leader`` key was created. Key and leadership have the same lifetime."""
 
     revision_created: int
 
 
 class Conflict(Transient):
-    """Another writer changed one of the records first; nothing happened. Decide anew from the present state."""
+    """Another writer changed one of the records first; nothing happened. Decide again from the present state."""
 
 
 NOTHING_MORE = Transaction()
@@ -53,13 +53,13 @@ async def commit(
     extra: Transaction = NOTHING_MORE,
     view_revision: int | None = None,
 ) -> int:
-    """Write all of it, or nothing; the revision, once the mirror shows it.
+    """Write all of it, or nothing. Returns the revision once the mirror shows it.
 
-    Every record must still be as the mirror shows it when this is called. Call it without an await since the view was
-    taken, or say ``view_revision``: then a record that the mirror has seen change since then is a conflict too.
-    The last of several writes of one record counts. ``extra`` adds compares and operations (locks, names, ports).
+    Every record must be unchanged since the mirror's state at the time of the call. Call it without an await after taking
+    the view, or give ``view_revision``: then a record that has changed in the mirror since is a conflict too. The last of
+    several writes of one record counts. ``extra`` adds compares and operations (locks, names, ports).
 
-    Raises Conflict, LostLeadership, TooLarge, LeaseLost, StoreUnavailable (then it may have happened).
+    Raises Conflict, LostLeadership, TooLarge, LeaseLost, StoreUnavailable (then the outcome is unknown).
     """
     operations, compares = _parts(mirror, writes, random_text=random_text, view_revision=view_revision)
     operations += extra.operations
@@ -74,11 +74,11 @@ async def commit(
         if leader is None or leader.create_revision != fence.revision_created:
             raise LostLeadership
     try:
-        # Also after a conflict: whoever decides anew shall see what stood in the way.
+        # Also after a conflict: the next decision must see the change that caused it.
         async with asyncio.timeout(MIRROR_TIMEOUT_S):
             await mirror.reach(result.revision)
     except TimeoutError as e:
-        raise StoreUnavailable(Code.STORE_BEHIND, f"the mirror does not reach revision {result.revision}") from e
+        raise StoreUnavailable(Code.STORE_BEHIND, f"the mirror has not reached revision {result.revision}") from e
     if not result.succeeded:
         raise Conflict(Code.CONFLICT, "another writer changed one of these records first: " + _names(compares))
     return result.revision

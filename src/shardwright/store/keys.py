@@ -1,14 +1,14 @@
-"""Where each record lies in the store. Owns the layout; the only module that builds or takes apart keys.
+"""The key of each record in the store. Owns the layout; the only module that builds or parses keys.
 
     cluster  policy  counters  leader
     nodes/<uid>  removed_nodes/<uid>  snapshots/<node>/<name>
     databases/<uid>  troubles/<database>  secrets/<database>  groups/<uid>  shards/<uid>  endpoints/<uid>
     actions/<uid>  moves/<uid>  users/<uid>  events/<time>-<random>
     daemons/<node>                      presence, bound to the daemon's lease
-    seen/nodes/<node>                   what the node's agent reports
-    seen/servers/<shard>                what the leader reads of servers, for the API
-    last_actions/<node>/<action>        uid of the latest action of that name: what GET on a node's action shows
-    locks/nodes/<node>  locks/remove    uid of the live action that holds the place
+    seen/nodes/<node>                   report of the node's agent
+    seen/servers/<shard>                the leader's observation of a server, for the API
+    last_actions/<node>/<action>        uid of the latest action with that name, for GET on a node's action
+    locks/nodes/<node>  locks/remove    uid of the live action that holds the lock
     names/<database name>  ports/<port> uid of the database that holds it
     emails/<address>                    uid of the user who holds it
     term                                last term given; grows only
@@ -83,7 +83,7 @@ _TYPES: dict[str, type[StoredRecord]] = {
 
 
 def type_of(key: str) -> type[StoredRecord] | None:
-    """The type of the record at a key; None for a key whose value is a bare uid or number."""
+    """The type of the record at a key; None for a key with a bare uid or number."""
     if key in _TYPES:
         return _TYPES[key]
     head, _, rest = key.partition("/")
@@ -93,7 +93,7 @@ def type_of(key: str) -> type[StoredRecord] | None:
 
 
 def key_of(record: StoredRecord) -> str:
-    """The key of a record. Events get theirs from ``event_key`` because it needs randomness."""
+    """The key of a record. ``event_key`` makes the keys of events, because they need randomness."""
     match record:
         case Cluster():
             return CLUSTER
@@ -143,12 +143,12 @@ def event_key(event: Event, random_text: str) -> str:
 
 
 def seen_server_key(uid: ShardUid) -> str:
-    """Where the leader publishes what it saw of a server."""
+    """The key at which the leader publishes its observation of a server."""
     return f"{SEEN_SERVERS}{uid:08d}"
 
 
 def last_action_key(node_uid: NodeUid, name: ActionName) -> str:
-    """Holds the uid of the latest action of that name on the node, until it is forgotten."""
+    """Holds the uid of the latest action with that name on the node, until its result is deleted."""
     return f"last_actions/{node_uid:08d}/{name}"
 
 
@@ -158,12 +158,12 @@ def last_actions_prefix(node_uid: NodeUid | None = None) -> str:
 
 
 def node_lock_key(node_uid: NodeUid) -> str:
-    """Exists while a live action is on the node; holds its uid."""
+    """Exists while the node has a live action; holds its uid."""
     return f"locks/nodes/{node_uid:08d}"
 
 
 REMOVE_LOCK = "locks/remove"
-"""Exists while a removal runs anywhere; holds the action's uid."""
+"""Exists while any removal is running; holds the action's uid."""
 
 
 def name_key(name: str) -> str:

@@ -1,7 +1,7 @@
-"""The store in memory: what simulations and unit tests use; the shortest statement of what a backend must do.
+"""The store in memory: for simulations and unit tests; the shortest definition of a backend.
 
-Belongs to one event loop. Time comes from the clock that it is given, so that leases end in virtual time. Must keep the
-same bounds as the others, and nothing durable.
+Belongs to one event loop. Time comes from the given clock, so that leases end in virtual time. Must enforce the same limits
+as the other backends, and keep nothing durable.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ from shardwright.tasks import spawn
 class _Lease:
     ttl_s: float
     ends_at: float
-    """By the clock's ``monotonic``."""
+    """In terms of the clock's ``monotonic``."""
 
 
 class MemoryStore:
-    """See ``protocol.Store``. Nothing awaits between reading and changing, so every call is atomic."""
+    """Implements ``protocol.Store``. No await between reading and changing, so every call is atomic."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -136,12 +136,12 @@ class MemoryStore:
             self._check_open()
             if wanted < self._compacted:
                 raise Compacted(
-                    Code.STORE_COMPACTED, f"revision {wanted} is no longer kept, {self._compacted} is the oldest"
+                    Code.STORE_COMPACTED, f"revision {wanted} is no longer kept; the oldest is {self._compacted}"
                 )
             if wanted > self._revision:
                 await self._changed.wait()
                 continue
-            # The first revisions of a store's life are no transactions and have no batch.
+            # The first revisions of a store are not transactions and have no batch.
             wanted = max(wanted, self._history[0].revision if self._history else self._revision + 1)
             if wanted > self._revision:
                 continue

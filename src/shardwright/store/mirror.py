@@ -1,7 +1,7 @@
-"""The mirror: all of the store in memory, kept by reading it once and watching from there.
+"""The mirror: the whole store in memory, read once and kept up to date by a watch.
 
 Every daemon has one; the leader, the agent and the API decide from it. It may lag behind the store by milliseconds:
-``fresh`` catches up, and every commit compares revisions (``commit.py``). Must not write. Belongs to one event loop.
+``fresh`` catches up, and every commit compares revisions (``commit.py``). Read-only. Belongs to one event loop.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from shardwright.store.tables import Tables
 BACKOFF_FIRST_S = 0.05
 BACKOFF_LAST_S = 1.0
 REMOVED_KEPT_MAX = 10_000
-"""Deletions remembered with their revision; a decision is never that old."""
+"""Deletions kept with their revision; no decision is based on a state that old."""
 
 Decode = Callable[[KeyValue], StoredRecord | None]
 
@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _Copy:
-    """Items as of a revision. While it catches up from pages of different revisions it is of no single revision yet."""
+    """Items as of a revision. While it catches up from pages of different revisions, it has no single revision yet."""
 
     def __init__(self, revision: int) -> None:
         self.items: dict[str, KeyValue] = {}
@@ -39,7 +39,7 @@ class _Copy:
         self.revision = revision
 
     def put(self, item: KeyValue) -> bool:
-        """Take in an item unless a newer one is there already (a page was newer than the change)."""
+        """Add an item unless a newer one exists already (a page was newer than the change)."""
         old = self.items.get(item.key)
         if old is not None and old.modify_revision >= item.modify_revision:
             return False
@@ -49,7 +49,7 @@ class _Copy:
         return True
 
     def delete(self, key: str, revision: int) -> bool:
-        """Take in a deletion unless what is there is newer."""
+        """Apply a deletion unless the existing item is newer."""
         old = self.items.get(key)
         if old is None or old.modify_revision > revision:
             return False
@@ -58,7 +58,7 @@ class _Copy:
         return True
 
     def apply(self, batch: WatchBatch) -> list[KeyChange]:
-        """Take in one revision; the changes that mattered."""
+        """Apply one revision; returns the changes that took effect."""
         mattered = [
             change
             for change in batch.changes
@@ -69,7 +69,7 @@ class _Copy:
 
 
 class Mirror:
-    """See the module's text."""
+    """The whole store in memory, as of one revision."""
 
     def __init__(self, store: Store, *, clock: Clock | None = None, decode: Decode | None = None) -> None:
         """``decode`` reads one item; None: ``decode_item``."""
@@ -85,10 +85,10 @@ class Mirror:
         self._tables = Tables()
         self._changed_since_view: set[str] = set()
 
-    # -- keeping it --------------------------------------------------------------------------------------------------
+    # -- upkeep ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep the mirror up to date, for ever. A store that cannot be reached is tried again; what was read stays."""
+        """Keep the mirror up to date, indefinitely. An unreachable store is retried; the data read so far stays."""
         backoff_s = BACKOFF_FIRST_S
         while True:
             before = self._copy.revision
@@ -98,7 +98,9 @@ class Mirror:
                     await self._read_anew()
                 await self._follow()
             except Compacted:
-                _log.info("the mirror fell behind the store's history and reads anew", revision=self._copy.revision)
+                _log.info(
+                    "the mirror fell behind the store's history and reads everything again", revision=self._copy.revision
+                )
                 try:
                     await self._read_anew()
                     continue
@@ -115,7 +117,7 @@ class Mirror:
             self._take(self._copy.apply(batch))
 
     async def _read_anew(self) -> None:
-        """Read all pages, then watch from the first one's revision until the last one's: then it is one revision."""
+        """Read all pages, then watch from the first page's revision to the last page's: the result is one revision."""
         page = await self._store.range("")
         copy = _Copy(page.revision)
         last_revision = page.revision
@@ -160,7 +162,8 @@ class Mirror:
                 call(changed)
 
     def subscribe(self, call: Callable[[Collection[str]], None]) -> Callable[[], None]:
-        """Call with the keys of every change, from when the mirror shows it. Returns what ends it."""
+        """Call ``call`` with the keys of every change, once the mirror shows it. Returns a function that ends the
+        subscription."""
         self._subscribers.append(call)
         return lambda: self._subscribers.remove(call)
 
@@ -168,28 +171,29 @@ class Mirror:
 
     @property
     def revision(self) -> int:
-        """The store's revision that the mirror shows; 0 before it was first read."""
+        """The store's revision that the mirror shows; 0 before the first read."""
         return self._copy.revision if self._is_ready else 0
 
     async def ready(self) -> None:
-        """Wait until the store was read once. Waits without end while ``run`` does not run or the store is away."""
+        """Wait until the store has been read once. Without a time limit, even if ``run`` is not running or the store is
+        unreachable."""
         while not self._is_ready:
             await self._advanced.wait()
 
     async def reach(self, revision: int) -> None:
-        """Wait until the mirror shows at least this revision. Without end, like ``ready``."""
+        """Wait until the mirror shows at least this revision. Without a time limit, like ``ready``."""
         while self.revision < revision:
             await self._advanced.wait()
 
     async def fresh(self) -> None:
-        """Wait until the mirror shows everything that ended before the call. Raises StoreUnavailable.
+        """Wait until the mirror shows every change that ended before the call. Raises StoreUnavailable.
 
         Takes about a millisecond: a store that reads a newer revision wakes its watchers.
         """
         await self.reach(await self._store.revision())
 
     async def wait_change(self, after_revision: int, timeout_s: float | None = None) -> int:
-        """Wait until the mirror shows a revision after this one, or for ``timeout_s``; its revision then."""
+        """Wait until the mirror shows a later revision, or for ``timeout_s``; returns its revision then."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self.reach(after_revision + 1)
@@ -217,26 +221,26 @@ class Mirror:
         return found
 
     def modified_at(self, key: str) -> int:
-        """Revision of the last change of a key that exists; 0 when it does not."""
+        """Revision of the last change of an existing key; 0 if it does not exist."""
         item = self._copy.items.get(key)
         return 0 if item is None else item.modify_revision
 
     def created_at(self, key: str) -> int:
-        """Revision at which a key that exists was created; 0 when it does not exist."""
+        """Revision at which an existing key was created; 0 if it does not exist."""
         item = self._copy.items.get(key)
         return 0 if item is None else item.create_revision
 
     def touched_at(self, key: str) -> int:
-        """Revision of the last change of a key, deletions included; 0 when nothing is known of it."""
+        """Revision of the last change of a key, including deletions; 0 if none is known."""
         return self.modified_at(key) or self._removed.get(key, 0)
 
     def bare(self, key: str) -> str | None:
-        """The text at a key that holds no record but a uid or a number; None when there is no such key."""
+        """The text at a key with a bare uid or number; None if the key does not exist."""
         item = self._copy.items.get(key)
         return None if item is None else item.value.decode(errors="replace")
 
     def record(self, key: str) -> StoredRecord | None:
-        """The record at a key; None when there is none, or none that can be read (which is logged)."""
+        """The record at a key; None if it does not exist or is unreadable (which is logged)."""
         item = self._copy.items.get(key)
         if item is None:
             return None
@@ -251,7 +255,7 @@ class Mirror:
         return [record for record in found if record is not None]
 
     def view(self) -> ClusterView:
-        """All records of ``revision``. The same object until something changes."""
+        """All records of ``revision``. The same object until the next change."""
         if self._tables.view().revision != self.revision:
             changed = {key: self.record(key) for key in sorted(self._changed_since_view) if not key.startswith(keys.EVENTS)}
             self._changed_since_view.clear()
@@ -261,7 +265,7 @@ class Mirror:
 
 @asynccontextmanager
 async def _watching(store: Store, *, from_revision: int) -> AsyncIterator[AsyncIterator[WatchBatch]]:
-    """A watch that is left early: a generator is closed here and now, not when it is collected."""
+    """A watch that can end early: its generator is closed immediately, not at garbage collection."""
     batches = store.watch("", from_revision=from_revision)
     try:
         yield batches
@@ -271,13 +275,13 @@ async def _watching(store: Store, *, from_revision: int) -> AsyncIterator[AsyncI
 
 
 def decode_item(item: KeyValue) -> StoredRecord | None:
-    """The record of an item; None when it holds none, or none that can be read (which is logged)."""
+    """The record of an item; None if it has none, or an unreadable one (which is logged)."""
     if keys.type_of(item.key) is None:
         return None
     try:
         record = records.decode(item.key, item.value)
     except Permanent:
-        # The text of the error quotes the value, which may hold a secret.
+        # The error's text quotes the value, which may contain a secret.
         _log.error("a record cannot be read and is skipped", key=item.key, revision=item.modify_revision)
         return None
     return None if isinstance(record, str) else record

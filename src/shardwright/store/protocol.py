@@ -1,7 +1,7 @@
-"""The store's protocol: get, range, transaction with compare, watch from a revision, lease. Modelled on etcd.
+"""The store's protocol: get, range, transaction with compare, watch from a revision, lease. Modeled on etcd.
 
-Owns the words and bounds that every backend keeps; one contract suite (``tests/contract``) checks each of them. Must not
-know what is stored.
+Owns the terms and limits that every backend keeps; one contract suite (``tests/contract``) checks each of them. Does not
+know the stored records.
 """
 
 from collections.abc import AsyncIterator
@@ -13,11 +13,11 @@ from shardwright.errors import ClusterError
 from shardwright.model.ids import LeaseId
 
 TRANSACTION_OPERATIONS_MAX = 128
-"""Compares, and writes, in one transaction, each (etcd's ``--max-txn-ops``)."""
+"""Maximum number of compares, and of writes, in one transaction (etcd's ``--max-txn-ops``)."""
 TRANSACTION_BYTES_MAX = 1024 * 1024
-"""Keys and values of one transaction in sum."""
+"""Total size of the keys and values of one transaction."""
 RANGE_PAGE_BYTES_MAX = 2 * 1024 * 1024
-"""A page ends before it grows beyond this (one item is always returned)."""
+"""A page ends before it exceeds this size (one item is always returned)."""
 RANGE_PAGE_ITEMS_MAX = 1000
 LEASE_TTL_MIN = timedelta(seconds=2)
 
@@ -43,7 +43,7 @@ class ModifiedAt:
 
 @dataclass(frozen=True, slots=True)
 class CreatedAt:
-    """Compare: the key was created at exactly this revision (and exists since); 0 means it does not exist."""
+    """Compare: the key was created at exactly this revision (and has existed since); 0 means it does not exist."""
 
     key: str
     revision: int
@@ -54,7 +54,7 @@ Compare = ModifiedAt | CreatedAt
 
 @dataclass(frozen=True, slots=True)
 class PutKey:
-    """Create or replace. With ``lease`` the key vanishes when the lease ends."""
+    """Create or replace. With ``lease`` the key disappears when the lease ends."""
 
     key: str
     value: bytes
@@ -63,7 +63,7 @@ class PutKey:
 
 @dataclass(frozen=True, slots=True)
 class DeleteKey:
-    """Delete; nothing happens when there is no such key."""
+    """Delete; without effect if the key does not exist."""
 
     key: str
 
@@ -73,7 +73,7 @@ Operation = PutKey | DeleteKey
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """If all compares hold, all operations happen, at one revision; otherwise nothing does. A key occurs in at most one
+    """If all compares hold, all operations happen, at one revision; otherwise none does. A key occurs in at most one
     operation."""
 
     compares: tuple[Compare, ...] = ()
@@ -82,7 +82,8 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class TransactionResult:
-    """``revision`` is the store's after the transaction (its own one, when it succeeded and changed something)."""
+    """``revision`` is the store's revision after the transaction (the transaction's own, if it succeeded and changed
+    something)."""
 
     succeeded: bool
     revision: int
@@ -90,8 +91,8 @@ class TransactionResult:
 
 @dataclass(frozen=True, slots=True)
 class RangePage:
-    """Items in the order of their keys. ``next_start`` is where to go on; None: this was the last page.
-    Each page is consistent in itself and states its revision; pages of one range may differ in theirs."""
+    """Items in the order of their keys. ``next_start`` is the start of the next page; None: this was the last page. Each
+    page is consistent and states its revision; pages of one range may have different revisions."""
 
     items: tuple[KeyValue, ...]
     revision: int
@@ -100,7 +101,7 @@ class RangePage:
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """``current`` is None when the key was deleted (by a transaction or with its lease)."""
+    """``current`` is None if the key was deleted (by a transaction or with its lease)."""
 
     key: str
     current: KeyValue | None
@@ -108,7 +109,7 @@ class KeyChange:
 
 @dataclass(frozen=True, slots=True)
 class WatchBatch:
-    """Everything under the prefix that changed at one revision. Batches come in the order of revisions, none twice."""
+    """All changes under the prefix at one revision. Batches come in the order of revisions, each once."""
 
     revision: int
     changes: tuple[KeyChange, ...]
@@ -119,26 +120,27 @@ class StoreError(ClusterError):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached or is locked; whether a transaction happened is unknown."""
+    """The store is unreachable or locked; the outcome of a transaction is unknown."""
 
 
 class TooLarge(StoreError):
-    """A bound above is exceeded; nothing happened."""
+    """A limit above is exceeded; nothing happened."""
 
 
 class LeaseLost(StoreError):
-    """The lease does not exist (any more); nothing happened."""
+    """The lease does not exist (any longer); nothing happened."""
 
 
 class Compacted(StoreError):
-    """A watch asked for a revision that is no longer kept: read anew."""
+    """A watch asked for a revision that is no longer kept: read everything again."""
 
 
 class Store(Protocol):
-    """See the module's text. Safe for concurrent use by tasks of one event loop."""
+    """A key-value store with etcd's guarantees. Safe for concurrent use by tasks of one event loop."""
 
     async def get(self, key: str) -> KeyValue | None:
-        """The current value. Linearizable: it sees every transaction that ended before the call. Raises StoreUnavailable."""
+        """The current value. Linearizable: it reflects every transaction that ended before the call. Raises
+        StoreUnavailable."""
         ...
 
     async def range(self, prefix: str, *, start: str | None = None, limit: int = RANGE_PAGE_ITEMS_MAX) -> RangePage:
@@ -150,7 +152,7 @@ class Store(Protocol):
         ...
 
     async def transact(self, transaction: Transaction) -> TransactionResult:
-        """Raises TooLarge, LeaseLost (an operation names a lease that has ended), StoreUnavailable."""
+        """Execute a transaction. Raises TooLarge, LeaseLost (an operation names an ended lease), StoreUnavailable."""
         ...
 
     def watch(self, prefix: str, *, from_revision: int) -> AsyncIterator[WatchBatch]:
@@ -162,11 +164,11 @@ class Store(Protocol):
         ...
 
     async def renew(self, lease: LeaseId) -> None:
-        """Start the lease's time anew. Raises LeaseLost, StoreUnavailable."""
+        """Restart the lease's time. Raises LeaseLost, StoreUnavailable."""
         ...
 
     async def revoke(self, lease: LeaseId) -> None:
-        """End a lease now and delete its keys; nothing happens when it has ended already."""
+        """End a lease now and delete its keys; without effect if it has already ended."""
         ...
 
     async def compact(self, revision: int) -> None:
@@ -174,5 +176,5 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of files and connections; leases run out by themselves."""
+        """Close files and connections; leases expire by themselves."""
         ...

@@ -1,7 +1,7 @@
-"""Records to bytes and back. The only place where records meet JSON in the store.
+"""Converts records to bytes and back. The only module that maps records to JSON in the store.
 
-An unknown key in stored JSON is ignored and a missing one has its default, so that daemons of neighbouring versions can
-share a store.
+An unknown key in stored JSON is ignored and a missing one gets its default, so that daemons of adjacent versions can share
+a store.
 """
 
 from typing import Any, cast
@@ -29,7 +29,7 @@ def encode(record: StoredRecord) -> bytes:
 
 
 def decode(key: str, value: bytes) -> StoredRecord | str:
-    """The record at a key, or the bare text of a key that holds no record. Raises Permanent when it cannot be read."""
+    """The record at a key, or the bare text of a key without a record. Raises Permanent if it is unreadable."""
     kind = keys.type_of(key)
     if kind is None:
         return value.decode()

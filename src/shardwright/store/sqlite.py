@@ -1,7 +1,7 @@
 """The store in a SQLite file: the default, for all daemons of one machine.
 
-Owns the worker thread through which every call goes (so that no event loop ever waits for a disk or a lock), the watchers
-and the one poller that wakes them. What a transaction does is in ``sqlite_file.py``.
+Owns the worker thread that executes every call (so that no event loop ever waits for a disk or a lock), the watchers, and
+the one poller that wakes them. ``sqlite_file.py`` executes transactions.
 """
 
 import asyncio
@@ -32,23 +32,23 @@ from shardwright.store.sqlite_file import SqliteFile, connect
 from shardwright.tasks import spawn
 
 POLL_S = 0.005
-"""How often other processes' commits are looked for while somebody watches. One look reads shared memory only; all of
-them together are 2 to 3 % of a core."""
+"""Interval of the check for other processes' commits while a watcher exists. One check reads shared memory only; all checks
+together take 2 to 3 % of a core."""
 POLL_SELDOM_S = 0.02
-"""For a store whose watchers can wait that long (an election)."""
+"""The interval for a store whose watchers can wait that long (an election)."""
 LEASE_CHECK_S = 0.25
-"""How often an idle store looks for leases that ran out; a lease may end half a second late."""
+"""Interval at which an idle store checks for expired leases; a lease may end half a second late."""
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
 
 class SqliteStore:
-    """See ``protocol.Store``. Belongs to the event loop in which it was opened; several may have one file open, in one
-    process and in several."""
+    """Implements ``protocol.Store``. Belongs to the event loop in which it was opened; one or more processes may have the
+    same file open several times."""
 
     def __init__(self, file: SqliteFile, executor: ThreadPoolExecutor, poll: sqlite3.Connection, *, poll_s: float) -> None:
-        """Use ``open``."""
+        """Private; call ``open``."""
         self._file = file
         self._executor = executor
         self._poll_connection = poll
@@ -63,9 +63,9 @@ class SqliteStore:
 
     @classmethod
     async def open(cls, path: Path, *, boot: BootClock | None = None, poll_s: float = POLL_S) -> "SqliteStore":
-        """Open the file; create it (mode 0600) or bring its schema up to date when needed. Raises StoreUnavailable.
+        """Open the file; create it (mode 0600) or migrate its schema if necessary. Raises StoreUnavailable.
 
-        ``poll_s``: how long a watcher may take to learn of another process's write.
+        ``poll_s``: maximum delay until a watcher sees another process's write.
         """
         executor = ThreadPoolExecutor(1, thread_name_prefix="sqlite-store")
         clock = boot or SystemBootClock()
@@ -122,7 +122,7 @@ class SqliteStore:
         wanted = from_revision
         try:
             while True:
-                # Cleared before the look: a change during it wakes us again.
+                # Cleared before the look: a change during the look sets it again.
                 wake.clear()
                 found = await self._call(self._file.history, prefix, wanted)
                 wanted = found.next_revision
@@ -134,7 +134,7 @@ class SqliteStore:
             self._watchers.discard(wake)
 
     def _note(self, revision: int) -> None:
-        """Whoever learns of a newer revision wakes the watchers; they need not wait for the poller."""
+        """Wake the watchers after any call that sees a newer revision; they need not wait for the poller."""
         if revision > self._revision_seen:
             self._revision_seen = revision
             self._wake_watchers()
@@ -148,15 +148,15 @@ class SqliteStore:
             self._poll_timer = self._loop.call_later(self._poll_s, self._poll)
 
     def _poll(self) -> None:
-        """Look whether somebody else has committed. Runs in the event loop: it takes about four microseconds, a trip to
-        the worker and back takes twenty times that. Its connection never waits for a lock."""
+        """Check for commits of other connections. Runs in the event loop: it takes about four microseconds, while a round
+        trip to the worker takes twenty times as long. Its connection never waits for a lock."""
         self._poll_timer = None
         if not self._watchers:
             return
         try:
             (version,) = self._poll_connection.execute(sql.DATA_VERSION).fetchone()
         except sqlite3.Error:
-            # The file is being recovered, or worse: the watchers find out and say so.
+            # The file is in recovery, or damaged: the watchers will find out and report it.
             version = -1
         if version != self._data_version:
             self._data_version = version
@@ -180,7 +180,7 @@ class SqliteStore:
                 _log.warning("leases could not be checked", reason=e.text)
 
     async def close(self) -> None:
-        """See ``Store.close``. What is under way ends first; watchers end with StoreUnavailable."""
+        """See ``Store.close``. Running calls end first; watchers end with StoreUnavailable."""
         if self._is_closed:
             return
         self._is_closed = True

@@ -1,7 +1,7 @@
-"""The store's file: every transaction on it, without asyncio. Owns the SQL connection and the meaning of its tables.
+"""The store's file: all of its transactions, without asyncio. Owns the SQL connection and the meaning of its tables.
 
-Called by ``sqlite.py`` from one worker thread, never from an event loop. Does no other I/O while a write transaction is
-open.
+Called by ``sqlite.py`` from one worker thread, never from an event loop. Does no other I/O during an open write
+transaction.
 """
 
 import os
@@ -42,13 +42,14 @@ from shardwright.store.protocol import (
 )
 
 BUSY_TIMEOUT_S = 5.0
-"""How long another process may hold the write lock. It holds it for one commit; longer means that it is frozen."""
+"""Maximum wait for another process's write lock. A process holds it for one commit; a longer time means that it is
+frozen."""
 BUSY_STEP_S = 0.001
 BUSY_STEP_LONG_S = 0.01
 BUSY_STEPS_SHORT = 50
-"""Steps of the shorter kind before waiting in longer ones."""
+"""Number of short waiting steps before longer ones."""
 HISTORY_SLICE_REVISIONS = 200
-"""Revisions read for a watcher at once, and forgotten by one writer at once."""
+"""Revisions read for a watcher at once, and deleted by one writer at once."""
 
 _T = TypeVar("_T")
 _opening = threading.Lock()
@@ -56,7 +57,7 @@ _opening = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class HistorySlice:
-    """Part of the history. ``next_revision`` is where to go on; ``is_head``: there is nothing after it yet."""
+    """Part of the history. ``next_revision`` is the start of the next slice; ``is_head``: the slice reaches the end."""
 
     batches: tuple[WatchBatch, ...]
     next_revision: int
@@ -64,10 +65,10 @@ class HistorySlice:
 
 
 class SqliteFile:
-    """One connection to the store's file. Every method raises StoreUnavailable when the file cannot be used."""
+    """One connection to the store's file. Every method raises StoreUnavailable if the file is unusable."""
 
     def __init__(self, path: Path, boot: BootClock, *, history_max: int = HISTORY_REVISIONS_MAX) -> None:
-        """``history_max``: revisions kept for watchers, at least."""
+        """``history_max``: minimum number of revisions kept for watchers."""
         self._path = path
         self._boot = boot
         self._history_max = history_max
@@ -88,7 +89,7 @@ class SqliteFile:
             raise _unavailable(e, path) from e
 
     def close(self) -> None:
-        """Close the connection; nothing is under way."""
+        """Close the connection; no call may be running."""
         self._connection.close()
 
     # -- reads -------------------------------------------------------------------------------------------------------
@@ -114,12 +115,12 @@ class SqliteFile:
         return self._read(read)
 
     def history(self, prefix: str, from_revision: int) -> HistorySlice:
-        """Whole revisions from ``from_revision`` on, about a page of them. Raises Compacted."""
+        """Complete revisions from ``from_revision`` on, about a page of them. Raises Compacted."""
         end = prefix_end(prefix)
 
         def read() -> HistorySlice:
             if from_revision < self._compacted:
-                text = f"revision {from_revision} is no longer kept, {self._compacted} is the oldest"
+                text = f"revision {from_revision} is no longer kept; the oldest is {self._compacted}"
                 raise Compacted(Code.STORE_COMPACTED, text)
             last = min(self._revision, from_revision + HISTORY_SLICE_REVISIONS - 1)
             batches: list[WatchBatch] = []
@@ -186,7 +187,7 @@ class SqliteFile:
             self._compacted = revision
 
     def _forget_some(self) -> None:
-        """Automatic compaction, in slices, so that no single writer pays for all of it."""
+        """Automatic compaction, in slices, so that no single writer bears the whole cost."""
         excess = self._revision - self._compacted - self._history_max
         if excess >= HISTORY_SLICE_REVISIONS:
             self._forget_before(self._compacted + min(excess, 2 * HISTORY_SLICE_REVISIONS))
@@ -211,8 +212,8 @@ class SqliteFile:
             self._check_lease(lease)
             self._execute(sql.RENEW_LEASE, self._boot.now(), lease)
 
-        # A renewal need not reach the disk: after a power cut the boot is another one and all leases have ended. So a
-        # slow disk (a large full sync writes beside us) costs nobody the leadership.
+        # A renewal need not reach the disk: after a power cut, the boot id changes and all leases have ended. So a slow
+        # disk (for instance during a large full sync on the same machine) does not cost the leadership.
         self._execute(sql.SYNC_AT_CHECKPOINTS)
         try:
             self._write(write)
@@ -224,7 +225,7 @@ class SqliteFile:
         self._write(lambda: self._end_lease(lease))
 
     def end_expired(self) -> bool:
-        """End leases that have run out; whether there were any. Writes only then."""
+        """End expired leases; returns whether there were any. Writes only then."""
         if not self._read(self._expired):
             return False
         self._write(lambda: None)
@@ -249,7 +250,7 @@ class SqliteFile:
         return self._connection.execute(statement, arguments)
 
     def _read(self, work: Callable[[], _T]) -> _T:
-        """Run ``work`` in one consistent read; ``_revision`` and ``_compacted`` are those of that read."""
+        """Run ``work`` in one consistent read; ``_revision`` and ``_compacted`` belong to that read."""
         try:
             self._execute(sql.BEGIN_READ)
             try:
@@ -262,10 +263,10 @@ class SqliteFile:
             raise _unavailable(e, self._path) from e
 
     def _write(self, work: Callable[[], _T]) -> _T:
-        """Run ``work`` in one write transaction, after ending the leases that have run out, each at a revision of its
-        own. So whoever was frozen finds its lease gone, whatever it does first.
+        """Run ``work`` in one write transaction, after ending the expired leases, each at its own revision. So a process
+        that was frozen finds its lease ended, whatever its first call.
 
-        ``work`` raises LeaseLost before it changes anything: what ended by then is committed nevertheless.
+        ``work`` raises LeaseLost before it changes anything: leases ended by then are still committed.
         """
         try:
             self._patiently(lambda: self._execute(sql.BEGIN_WRITE))
@@ -300,14 +301,14 @@ class SqliteFile:
                 self._execute(sql.ROLLBACK)
 
     def _patiently(self, call: Callable[[], _T]) -> _T:
-        """Repeat a call that finds the file locked, up to BUSY_TIMEOUT_S."""
+        """Repeat a call that finds the file locked, for up to BUSY_TIMEOUT_S."""
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         steps = 0
         while True:
             try:
                 return call()
             except sqlite3.OperationalError as e:
-                # The low byte is the primary code: SQLITE_BUSY has extended ones for recovery and snapshots.
+                # The low byte is the primary code: SQLITE_BUSY has extended codes for recovery and snapshots.
                 if e.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                     raise
             time.sleep(BUSY_STEP_S if steps < BUSY_STEPS_SHORT else BUSY_STEP_LONG_S)
@@ -320,7 +321,9 @@ class SqliteFile:
             row = self._execute(sql.GET_SCHEMA_VERSION).fetchone()
             version = 0 if row is None else int(row[0])
             if version > len(sql.MIGRATIONS):
-                text = f"{self._path} has schema version {version}; this version of Shardwright knows {len(sql.MIGRATIONS)}"
+                text = (
+                    f"{self._path} has schema version {version}; this version of Shardwright supports {len(sql.MIGRATIONS)}"
+                )
                 raise StoreUnavailable(Code.STORE_SCHEMA_TOO_NEW, text)
             for statements in sql.MIGRATIONS[version:]:
                 for statement in statements:
@@ -334,14 +337,14 @@ class SqliteFile:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that begins and ends transactions only when told to, and never waits for a lock by itself."""
+    """A connection with explicit transactions only, which never waits for a lock by itself."""
     return sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
 
 
 def _create(path: Path) -> None:
     """Create the file, readable by its owner only; SQLite gives its companions (-wal, -shm) the same mode.
 
-    A file that exists is not opened here: closing any descriptor of it would drop the locks that SQLite holds for the
+    An existing file is not opened here: closing any descriptor of it would release the locks that SQLite holds for the
     other connections of this process.
     """
     try:

@@ -7,9 +7,9 @@ SETTINGS = (
     "PRAGMA journal_mode = WAL",
     # A commit is on the disk when it returns.
     "PRAGMA synchronous = FULL",
-    # Waiting for the write lock is done in steps of our own (sqlite_file): SQLite's own steps grow to 100 ms.
+    # sqlite_file waits for the write lock in its own steps: SQLite's steps grow to 100 ms.
     "PRAGMA busy_timeout = 0",
-    # A burst must not leave a large log behind for good.
+    # A burst must not leave a large log behind permanently.
     "PRAGMA journal_size_limit = 16777216",
 )
 
@@ -17,7 +17,7 @@ SYNC_EVERY_COMMIT = "PRAGMA synchronous = FULL"
 SYNC_AT_CHECKPOINTS = "PRAGMA synchronous = NORMAL"
 
 DATA_VERSION = "PRAGMA data_version"
-"""Differs from its last value on this connection when another connection has committed. Touches only shared memory."""
+"""Changes on this connection when another connection has committed. Touches only shared memory."""
 
 BEGIN_READ = "BEGIN"
 BEGIN_WRITE = "BEGIN IMMEDIATE"
@@ -37,7 +37,7 @@ SET_SCHEMA_VERSION = "INSERT OR REPLACE INTO schema_version (only, version) VALU
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     # 1: the first schema.
     (
-        # One row: the current revision, the oldest revision that watchers may ask for, and the last lease given.
+        # One row: the current revision, the oldest revision available to watchers, and the last lease id.
         """
         CREATE TABLE state (
             only INTEGER PRIMARY KEY CHECK (only = 0),
@@ -56,7 +56,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             lease INTEGER
         )""",
         "CREATE INDEX items_by_lease ON items (lease) WHERE lease IS NOT NULL",
-        # What watchers read. A deletion has no value.
+        # The input of watchers. A deletion has no value.
         """
         CREATE TABLE history (
             revision INTEGER NOT NULL,
@@ -76,7 +76,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
     ),
 )
-"""Statements that lead from each version to the next; run in one transaction by whoever opens the file first."""
+"""Statements that lead from each version to the next; the first process that opens the file runs them in one
+transaction."""
 
 # -- items and state -----------------------------------------------------------------------------------------------------
 

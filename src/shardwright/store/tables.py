@@ -1,6 +1,6 @@
-"""Records of the store as the tables of a ``ClusterView``, brought up to date by what changed. Used by ``mirror.py`` only.
+"""Records of the store as the tables of a ``ClusterView``, updated by changes. Used only by ``mirror.py``.
 
-Must not read the store; what was observed beside it (endpoint processes) is not its business.
+Does not read the store; observations that are not in the store (endpoint processes) are not part of it.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from shardwright.store.keys import StoredRecord
 
 
 class Tables:
-    """The view of the last revision it was told of. Views that were handed out never change."""
+    """The view of the latest revision. Views that were handed out never change."""
 
     def __init__(self) -> None:
         self._view = ClusterView()
@@ -28,7 +28,7 @@ class Tables:
         return self._view
 
     def update(self, changed: Mapping[str, StoredRecord | None], *, revision: int) -> None:
-        """Take in what changed, by key; None: deleted, or unreadable."""
+        """Apply changes, by key; None: deleted, or unreadable."""
         tables: dict[str, Any] = {}
         for key, record in changed.items():
             old = self._records.pop(key, None)
@@ -51,7 +51,7 @@ class Tables:
         self._view = self._view.changed(revision=revision, **tables)
 
     def _table(self, tables: dict[str, Any], name: str) -> dict[Any, Any]:
-        """A copy of a table, made once per update: the old one belongs to the views handed out."""
+        """A copy of a table, made once per update: the old one belongs to views that were handed out."""
         if name not in tables:
             tables[name] = dict(getattr(self._view, name))
         table: dict[Any, Any] = tables[name]
@@ -97,7 +97,7 @@ class Tables:
 
 
 def _processes(shards: dict[ShardUid, Shard], node_seen: dict[NodeUid, NodeSeen]) -> dict[ShardUid, ProcessSeen]:
-    """What each shard's own node says of its current incarnation."""
+    """The report of each shard's own node on its current incarnation."""
     found: dict[ShardUid, ProcessSeen] = {}
     for _, seen in sorted(node_seen.items()):
         for process in seen.processes:

@@ -117,7 +117,7 @@ def test_a_stuck_server_that_is_not_ended_says_what_to_do() -> None:
         silent = silent.with_records(replace(silent.view.shards[uid], in_sync_generation=-1))
     (reason,) = blockers_of(silent.view, [move], SOON)
     assert (reason.code, reason.grade) == ("server_stuck", Grade.HARD_LIMIT)
-    assert "end it on node" in reason.remedy
+    assert "kill it on node" in reason.remedy
 
 
 def test_the_action_shows_it_within_two_seconds_and_says_blocked_or_slow() -> None:

@@ -142,7 +142,7 @@ def test_a_group_that_waits_for_what_the_dead_node_has_kept() -> None:
     waited = [r for r in found.obstacles if r.code == "failover_pending"]
     assert found.outcome is Outcome.BLOCKED
     assert waited[0].remedy.startswith("start the daemon of node 1")
-    assert "waits for what shard 1 has kept" in waited[0].text
+    assert "waits for the data of shard 1" in waited[0].text
 
 
 def test_a_node_that_leads_alone_cannot_give_the_leadership_away() -> None:

@@ -69,7 +69,7 @@ def test_of_a_copy_that_was_not_in_sync_nobody_knows_how_much_it_lacks() -> None
     builder = waiting()
     builder = builder.with_records(replace(builder.view.shards[ShardUid(2)], in_sync_generation=-1))
     (told,) = shown(builder.view.databases[UID], builder.view, shows_password=False)["waiting"]
-    assert "not known" in told["copies"][1]["may_lack"]
+    assert "is unknown" in told["copies"][1]["may_lack"]
 
 
 def test_the_availability_says_why_with_the_remedy() -> None:
@@ -121,7 +121,7 @@ def test_the_damaged_end_of_a_copy_can_be_cut() -> None:
     intent = cut(damaged())
     (group,) = [w.record for w in intent.writes if isinstance(w.record, SlotGroup)]
     assert (group.start_from, group.start_cuts) == (2, True)
-    assert "kept as it was" in events_of(intent)[0].text
+    assert "the original file is kept" in events_of(intent)[0].text
     assert not cut(damaged(start_from=ShardUid(2), start_cuts=True)).writes
 
 

@@ -35,7 +35,7 @@ def test_a_plan_reads_from_top_to_bottom_and_ends_with_the_command() -> None:
     assert "2  relocate redis:1  db:1  node:2  node:3  100MB  +0.3s   2.5s   -" in text
     assert "0B -> 1GB of 4GB" in text
     assert "unknown" in text
-    assert text.endswith("To do exactly this:\n  shardwright node maintenance on 2 --plan abc123")
+    assert text.endswith("To execute exactly this plan:\n  shardwright node maintenance on 2 --plan abc123")
 
 
 def test_a_plan_that_would_fail_says_why_and_offers_no_command() -> None:

@@ -130,4 +130,4 @@ def test_evidence_says_who_finished() -> None:
     }
     text = evidence_text(evidence)
     assert "redis:1 -> redis:2: pause 4.5 ms" in text
-    assert text.endswith("finished by a successor")
+    assert text.endswith("finished by a new leader")

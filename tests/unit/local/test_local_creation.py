@@ -45,7 +45,7 @@ def options(tmp_path: Path, loopback_base: Callable[[], str]) -> Options:
         ({"address_base": "10.1.2.3"}, "127.0.0.0/8"),
         ({"address_base": "127.255.255.254"}, "127.0.0.0/8"),
         ({"address_base": "here"}, "--address-base"),
-        ({"endpoint_address": "192.0.2.1"}, "no such address"),
+        ({"endpoint_address": "192.0.2.1"}, "does not have this address"),
         ({"endpoint_address": "0.0.0.0"}, "--endpoint-address"),
         ({"endpoint_address": "localhost"}, "--endpoint-address"),
         ({"server": "/bin/true"}, "/bin/true"),
@@ -135,7 +135,7 @@ def test_what_a_cluster_is_made_of(options: Options) -> None:
     again, lock = prepare(replace(options, nodes=9), {PASSWORD_VARIABLE: "other"})
     assert lock is not None
     assert not again.is_new
-    with pytest.raises(Rejected, match="at work"):
+    with pytest.raises(Rejected, match="is running on"):
         prepare(options, {})
     os.close(lock)
     assert purge(layout) == []

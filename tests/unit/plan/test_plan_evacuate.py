@@ -212,7 +212,7 @@ def test_a_dead_node_can_be_emptied_when_live_copies_exist() -> None:
     assert waits(plan(waiting)) == [Code.FAILOVER_PENDING]
     group = next(iter(waiting.view.groups.values()))
     (keeps,) = plan(waiting.with_records(replace(group, phase=GroupPhase.STARTING))).waiting
-    assert keeps.remedy == "start the daemon of node 1, or give the data up: delete database 1"
+    assert keeps.remedy == "start the daemon of node 1, or discard the data: delete database 1"
 
 
 def test_a_dead_node_with_the_only_copy_cannot() -> None:

@@ -14,7 +14,7 @@ def test_the_node_that_comes_nearest_is_named_first() -> None:
     found = unplaceable([(10, (lacks(1), lacks(1))), (20, (lacks(2, Grade.SOFT_LIMIT),))])
     assert [r.node_uid for r in found.reasons] == [2, 1, 1]
     assert found.passes_by_itself
-    assert found.as_reason("shard 7").text.startswith("shard 7 finds no place: node 2 lacks memory")
+    assert found.as_reason("shard 7").text.startswith("shard 7 cannot be placed: node 2 lacks memory")
 
 
 def test_without_a_candidate_a_node_is_missing() -> None:

@@ -115,7 +115,7 @@ def test_a_damaged_snapshot_cannot_be_cut() -> None:
     assert group is not None
     assert not any("--cut-damaged-tail" in r.remedy for r in group.waits_for)
     assert group.waits_for[0].remedy == (
-        "put a backup of its files in their place on node 1, or give the data up: shardwright db delete orders"
+        "replace its files with a backup on node 1, or discard the data: shardwright db delete orders"
     )
 
 
@@ -142,7 +142,7 @@ def test_a_copy_in_sync_leads_in_place_of_a_primary_whose_files_are_damaged() ->
     group = group_in(decide(unmarked))
     assert group is not None
     assert group.phase is GroupPhase.STARTING
-    assert "go on with what shard 2 has" in group.waits_for[0].remedy
+    assert "continue with the data of shard 2" in group.waits_for[0].remedy
 
 
 # -- cutting --------------------------------------------------------------------------------------------------------------

@@ -37,4 +37,4 @@ def test_an_agent_that_saw_the_end_says_how_long_before_it_the_link_was_lost(
     assert after.primary == 2, "its replica lost it when it stood still, not when it ended"
     if takes_over:
         (event,) = [w.record for w in decision.writes if isinstance(w, Put) and isinstance(w.record, Event)]
-        assert "whose process has ended (its agent saw it end at" in event.text
+        assert "whose process has ended (its agent observed its end at" in event.text

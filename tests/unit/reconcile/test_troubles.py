@@ -71,7 +71,7 @@ def test_a_port_that_another_process_holds() -> None:
     (reason,) = told(builder)
     assert (reason.code, reason.node_uid, reason.database_uid) == ("endpoint_cannot_listen", 1, 1)
     assert HELD in reason.text
-    assert "port 10001" in reason.remedy
+    assert ":10001" in reason.remedy
     (event,) = events(builder)
     assert (event.kind, event.severity, event.database_uid, event.node_uid) == ("bdb_trouble_began", Severity.ERROR, 1, 1)
     assert event.extra == {"code": "endpoint_cannot_listen"}
@@ -124,7 +124,7 @@ def test_without_a_healthy_replica_only_the_disk_helps(hindrance: str) -> None:
             builder = builder.with_server(2, troubles=(ServerTrouble.AOF_WRITE_FAILED,))
         case "in maintenance":
             builder = builder.with_node_changed(2, is_quorum_only=True)
-    assert told(builder)[0].remedy == "free disk space on node 1, or mend its disk"
+    assert told(builder)[0].remedy == "free disk space on node 1, or repair its disk"
 
 
 def test_a_failed_snapshot_refuses_writes_only_where_snapshots_are_kept() -> None:
@@ -193,7 +193,7 @@ def test_a_copy_that_does_not_run() -> None:
     (reason,) = told(away)
     assert (reason.code, reason.shard_uid) == ("copy_not_running", 2)
     assert reason.text.endswith("No space left on device")
-    assert reason.remedy == "see the server's log on node 2"
+    assert reason.remedy == "check the server's log on node 2"
     assert told(with_shard(away, 2, missing_since=NOW - AWAY_MAX / 2)) == []
     (alone,) = told(away.without_daemon(2))
     assert alone.remedy == "start the daemon of node 2"

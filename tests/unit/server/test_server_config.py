@@ -73,7 +73,7 @@ def test_secrets_are_not_in_a_repr() -> None:
 
 @pytest.mark.parametrize("secrets", [replace(SECRETS, application=""), replace(SECRETS, management="")])
 def test_a_user_without_a_secret_is_refused(secrets: ServerSecrets) -> None:
-    with pytest.raises(ValueError, match="has no secret"):
+    with pytest.raises(ValueError, match="does not have a secret"):
         render_config(replace(FILE, secrets=secrets))
 
 

@@ -1,1 +1,1 @@
-"""HTTP in, one service call, HTTP out. No decision lives here."""
+"""HTTP in, one service call, HTTP out. Routes decide nothing."""

@@ -1,4 +1,4 @@
-"""``/v1/actions`` and ``/v2/actions``: everything that runs or ran, for generic pollers."""
+"""``/v1/actions`` and ``/v2/actions``: all running and finished actions, for generic pollers."""
 
 from typing import Annotated
 
@@ -34,7 +34,7 @@ def _tasks(seen: Look) -> list[Action]:
 
 @router.get("/v1/actions", response_model=ActionsAnswer)
 async def get_actions(context: Context, _: MayView) -> JSONResponse:
-    """Node actions, and the state machines of databases, oldest first."""
+    """List node actions, and the state machines of databases, oldest first."""
     seen = await look(context)
     answer = {"actions": [task(a, seen.view, seen.now) for a in _tasks(seen)], "state-machines": _machines(context, seen)}
     return JSONResponse(answer)
@@ -42,7 +42,7 @@ async def get_actions(context: Context, _: MayView) -> JSONResponse:
 
 @router.get("/v1/actions/bdb/{uid:int}", response_model=list[StateMachineAnswer])
 async def get_database_actions(uid: int, context: Context, _: MayView) -> JSONResponse:
-    """The state machines of one database."""
+    """List the state machines of one database."""
     seen = await look(context)
     database_of(seen.view, DatabaseUid(uid))
     return JSONResponse([m for m in _machines(context, seen) if m["object_name"] == f"bdb:{uid}"])
@@ -50,7 +50,7 @@ async def get_database_actions(uid: int, context: Context, _: MayView) -> JSONRe
 
 @router.get("/v1/actions/{action_uid}", response_model=TaskAnswer | StateMachineAnswer)
 async def get_action(action_uid: str, context: Context, _: MayView) -> JSONResponse:
-    """One of them. A finished one stays readable for its retention time, also when its node is gone."""
+    """Get one action. A finished action stays readable for its retention time, even after its node has been removed."""
     seen = await look(context)
     action = seen.view.actions.get(ActionUid(action_uid))
     if action is not None:
@@ -60,7 +60,7 @@ async def get_action(action_uid: str, context: Context, _: MayView) -> JSONRespo
 
 @router.get("/v2/actions", response_model=list[ActionV2Answer])
 async def get_actions_v2(context: Context, _: MayView) -> JSONResponse:
-    """All of them, in version 2's shape."""
+    """List all actions in the format of version 2."""
     seen = await look(context)
     machines = [state_machine_v2(machine) for machine in _machines(context, seen)]
     return JSONResponse([*(action_v2(a) for a in _tasks(seen)), *machines])
@@ -68,7 +68,7 @@ async def get_actions_v2(context: Context, _: MayView) -> JSONResponse:
 
 @router.get("/v2/actions/{action_uid}", response_model=ActionV2Answer)
 async def get_action_v2(action_uid: str, context: Context, _: MayView) -> JSONResponse:
-    """One of them, in version 2's shape."""
+    """Get one action in the format of version 2."""
     seen = await look(context)
     action = seen.view.actions.get(ActionUid(action_uid))
     if action is not None:
@@ -79,5 +79,5 @@ async def get_action_v2(action_uid: str, context: Context, _: MayView) -> JSONRe
 def _machine(context: ApiContext, seen: Look, uid: str) -> StateMachineAnswer:
     found = next((m for m in _machines(context, seen) if m["action_uid"] == uid), None)
     if found is None:
-        raise not_found("action_not_found", f"There is no action {uid}.")
+        raise not_found("action_not_found", f"The action {uid} does not exist.")
     return found

@@ -1,4 +1,4 @@
-"""The cluster itself: options, policy, licence, log, bootstrap state, and small read-only neighbours."""
+"""The cluster itself: options, policy, license, log, bootstrap state, and small read-only resources."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ MayUpdate = Annotated[Caller, Depends(require("update_cluster"))]
 
 @router.get("/v1/cluster", response_model=Json)
 async def get_cluster(context: Context, _: MayView) -> JSONResponse:
-    """The cluster and its options."""
+    """Get the cluster and its options."""
     view = (await look(context)).view
     return JSONResponse(wire.cluster(service.cluster_of(view), view))
 
@@ -42,13 +42,13 @@ async def change_cluster(request: Request, context: Context, body: RawBody, call
 
 @router.get("/v1/cluster/policy", response_model=Json)
 async def get_policy(context: Context, _: MayView) -> JSONResponse:
-    """Cluster-wide rules."""
+    """Get the cluster-wide policy."""
     return JSONResponse(wire.policy((await look(context)).view.policy))
 
 
 @router.put("/v1/cluster/policy", response_model=Json, openapi_extra=object_body("Rules to change."))
 async def change_policy(context: Context, body: RawBody, caller: MayUpdate) -> JSONResponse:
-    """Change some of the rules."""
+    """Change keys of the policy."""
     given = json_object(body)
     policy = await submit(context, caller.user.email, lambda seen: service.change_policy(seen, given))
     return JSONResponse(wire.policy(policy))
@@ -56,7 +56,7 @@ async def change_policy(context: Context, body: RawBody, caller: MayUpdate) -> J
 
 @router.get("/v1/cluster/stats", response_model=Json)
 async def get_cluster_stats(context: Context, _: Annotated[Caller, Depends(require("view_cluster_stats"))]) -> JSONResponse:
-    """The newest sample."""
+    """Get the latest statistics."""
     seen = await look(context)
     return JSONResponse({"intervals": [wire.statistics(seen.view, seen.now)]})
 
@@ -65,29 +65,29 @@ async def get_cluster_stats(context: Context, _: Annotated[Caller, Depends(requi
 async def get_last_cluster_stats(
     context: Context, _: Annotated[Caller, Depends(require("view_cluster_stats"))]
 ) -> JSONResponse:
-    """The newest sample, flat."""
+    """Get the latest statistics as a flat object."""
     seen = await look(context)
     return JSONResponse(wire.statistics(seen.view, seen.now))
 
 
 @router.get("/v1/license", response_model=Json)
 async def get_license(context: Context, _: Annotated[Caller, Depends(require("view_license"))]) -> JSONResponse:
-    """Free software: it never expires."""
+    """Get the license. Shardwright is free software: its license never expires."""
     seen = await look(context)
     return JSONResponse(wire.license_object(seen.view, seen.now))
 
 
 @router.put("/v1/license", response_model=Json)
 async def put_license(_: Annotated[Caller, Depends(require("install_new_license"))]) -> JSONResponse:
-    """There is nothing to install."""
-    raise not_acceptable("license_not_needed", "Shardwright is free software: there is no licence to install.")
+    """Refused: there is no license to install."""
+    raise not_acceptable("license_not_needed", "Shardwright is free software: there is no license to install.")
 
 
 @router.get("/v1/logs", response_model=list[Json], openapi_extra=query_of("stime", "etime", "order", "limit", "offset"))
 async def get_logs(
     request: Request, context: Context, _: Annotated[Caller, Depends(require("view_logged_events"))]
 ) -> JSONResponse:
-    """What happened: who, what, when."""
+    """List events: time, user, cause."""
     query = service.log_query(dict(request.query_params))
     await look(context)
     events = (record for record in context.mirror.records(EVENTS) if isinstance(record, Event))
@@ -96,23 +96,23 @@ async def get_logs(
 
 @router.get("/v1/bootstrap", response_model=Json)
 async def get_bootstrap(context: Context, _: Annotated[Caller, Depends(get_caller)]) -> JSONResponse:
-    """Bootstrap state of the node that answers."""
+    """Get the bootstrap state of the answering node."""
     return JSONResponse(wire.bootstrap((await look(context)).view, context.node_uid))
 
 
 @router.get("/v1/local/node/master_healthcheck", response_model=Json)
 async def get_leader_check(context: Context, _: Annotated[Caller, Depends(get_caller)]) -> JSONResponse:
-    """Whether the node that answers leads."""
+    """Get whether the answering node leads."""
     return JSONResponse({"status": "active" if context.is_leader() else "inactive"})
 
 
 @router.get("/v1/modules", response_model=list[Json])
 async def get_modules(_: Annotated[Caller, Depends(require("view_cluster_modules"))]) -> JSONResponse:
-    """There are none."""
+    """List modules: always empty."""
     return JSONResponse([])
 
 
 @router.get("/v1/proxies", response_model=list[Json])
 async def get_proxies(context: Context, _: Annotated[Caller, Depends(require("view_all_proxies_info"))]) -> JSONResponse:
-    """One proxy a node: its endpoint process."""
+    """List proxies: one per node, its endpoint process."""
     return JSONResponse(wire.proxies((await look(context)).view))

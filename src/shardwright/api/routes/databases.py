@@ -1,4 +1,4 @@
-"""``/v1/bdbs``: databases, their shards, whether they serve."""
+"""``/v1/bdbs``: databases, their shards, their availability."""
 
 import secrets
 from typing import Annotated
@@ -27,14 +27,14 @@ MayView = Annotated[Caller, Depends(require("view_bdb_info"))]
 async def get_databases(
     request: Request, context: Context, caller: Annotated[Caller, Depends(require("view_all_bdbs_info"))]
 ) -> JSONResponse:
-    """All databases; ``fields`` names the keys to show."""
+    """List databases; ``fields`` selects the keys."""
     view = (await look(context)).view
     return JSONResponse([_shown(view.databases[uid], view, caller, request) for uid in sorted(view.databases)])
 
 
 @router.get("/v1/bdbs/{uid:int}", response_model=wire.DatabaseAnswer, openapi_extra=query_of("fields"))
 async def get_database(uid: int, request: Request, context: Context, caller: MayView) -> JSONResponse:
-    """One database."""
+    """Get one database."""
     view = (await look(context)).view
     return JSONResponse(_shown(service.database_of(view, DatabaseUid(uid)), view, caller, request))
 
@@ -43,7 +43,7 @@ async def get_database(uid: int, request: Request, context: Context, caller: May
 async def create_database(
     request: Request, context: Context, body: RawBody, caller: Annotated[Caller, Depends(require("create_bdb"))]
 ) -> JSONResponse:
-    """Create a database: accepted at once, ``active`` later. ``dry_run`` only checks."""
+    """Create a database: accepted immediately, ``active`` later. ``dry_run`` only checks the request."""
     wish = read_body(DatabaseBody, body)
     is_dry_run = flag(request, "dry_run")
     action_uid = ActionUid(context.new_uid())
@@ -74,7 +74,7 @@ async def change_database(
     body: RawBody,
     caller: Annotated[Caller, Depends(require("update_bdb"))],
 ) -> JSONResponse:
-    """Change a database's settings: accepted at once, ``active`` again when they hold everywhere."""
+    """Change a database's settings: accepted immediately, ``active`` again once they apply everywhere."""
     wish = read_body(DatabaseBody, body)
     is_dry_run = flag(request, "dry_run")
     action_uid = ActionUid(context.new_uid())
@@ -105,7 +105,7 @@ async def start_database(
     body: RawBody,
     caller: Annotated[Caller, Depends(require("start_bdb_recovery"))],
 ) -> JSONResponse:
-    """Extension: let a database that waits for a copy go on with another one, whatever the missing one holds."""
+    """Extension: let a waiting database continue with another copy, regardless of the data in the missing one."""
     wish = read_body(StartBody, body)
     database = await submit(context, caller.user.email, lambda seen: starting.start(seen, DatabaseUid(uid), wish))
     return _answer(database, context.mirror.view(), caller)
@@ -113,7 +113,7 @@ async def start_database(
 
 @router.get("/v1/bdbs/{uid:int}/shards", response_model=list[ShardAnswer], openapi_extra=query_of("extra_info_keys"))
 async def get_database_shards(uid: int, request: Request, context: Context, _: MayView) -> JSONResponse:
-    """The shards of a database."""
+    """List the shards of a database."""
     view = (await look(context)).view
     service.database_of(view, DatabaseUid(uid))
     keys = request.query_params.getlist("extra_info_keys")
@@ -122,7 +122,7 @@ async def get_database_shards(uid: int, request: Request, context: Context, _: M
 
 @router.get("/v1/bdbs/{uid:int}/availability", openapi_extra=query_of("extend_check", "availability_lag_tolerance_ms"))
 async def get_availability(uid: int, request: Request, context: Context, _: MayView) -> JSONResponse:
-    """200 when the database serves, 503 with the reason when not. ``extend_check=lag`` asks the replicas, too."""
+    """200 if the database serves, 503 with the reason otherwise. ``extend_check=lag`` includes the replicas."""
     view = (await look(context)).view
     with_replicas = _checks_lag(request)
     availability.check_database(view, service.database_of(view, DatabaseUid(uid)), with_replicas=with_replicas)
@@ -134,7 +134,7 @@ async def get_availability(uid: int, request: Request, context: Context, _: MayV
     openapi_extra=query_of("extend_check", "availability_lag_tolerance_ms"),
 )
 async def get_local_availability(uid: int, request: Request, context: Context, _: MayView) -> JSONResponse:
-    """200 when this node serves the database's endpoint and the database serves."""
+    """200 if this node serves the database's endpoint and the database serves."""
     view = (await look(context)).view
     _checks_lag(request)
     availability.check_local_endpoint(view, service.database_of(view, DatabaseUid(uid)), context.node_uid)
@@ -144,15 +144,15 @@ async def get_local_availability(uid: int, request: Request, context: Context, _
 def _checks_lag(request: Request) -> bool:
     check = request.query_params.get("extend_check")
     if check not in (None, "", "lag"):
-        raise invalid("invalid_parameter", "extend_check: should be lag.")
+        raise invalid("invalid_parameter", "extend_check: must be lag.")
     tolerance = request.query_params.get("availability_lag_tolerance_ms", "")
     if tolerance and not (tolerance.isascii() and tolerance.isdigit()):
-        raise invalid("invalid_parameter", "availability_lag_tolerance_ms: should be an integer, at least 0.")
+        raise invalid("invalid_parameter", "availability_lag_tolerance_ms: must be an integer of at least 0.")
     return check == "lag"
 
 
 def _answer(database: Database, view: ClusterView, caller: Caller) -> JSONResponse:
-    """The object as it was just decided, also when the leader has gone on with it already, or when nothing was written."""
+    """The database as this request decided it, even if the leader has already continued or if nothing was written."""
     shown = view.with_writes([Put(database)])
     return JSONResponse(wire.database(database, shown, shows_password=caller.may("view_redis_pass")))
 

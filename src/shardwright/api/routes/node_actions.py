@@ -1,4 +1,4 @@
-"""``/v1/nodes/…/actions``: the calls that empty a node and bring it back."""
+"""``/v1/nodes/…/actions``: the requests that empty a node and bring it back."""
 
 from typing import Annotated
 
@@ -25,7 +25,7 @@ router = APIRouter(tags=["node actions"])
 async def get_all_node_actions(
     context: Context, _: Annotated[Caller, Depends(require("view_status_of_all_node_actions"))]
 ) -> JSONResponse:
-    """The latest action of each name on each node."""
+    """List the latest action of each name on each node."""
     seen = await look(context)
     return JSONResponse({"actions": [node_action(action, seen.view, seen.now) for action in service.of_all_nodes(seen)]})
 
@@ -34,7 +34,7 @@ async def get_all_node_actions(
 async def get_node_actions(
     uid: int, context: Context, _: Annotated[Caller, Depends(require("view_status_of_node_action"))]
 ) -> JSONResponse:
-    """The latest action of each name on one node."""
+    """List the latest action of each name on one node."""
     seen = await look(context)
     return JSONResponse(
         {"actions": [node_action(action, seen.view, seen.now) for action in service.of_node(seen, NodeUid(uid))]}
@@ -45,7 +45,7 @@ async def get_node_actions(
 async def get_node_action(
     uid: int, action: str, context: Context, _: Annotated[Caller, Depends(require("view_status_of_node_action"))]
 ) -> JSONResponse:
-    """The latest action of that name on the node: its status while it runs, its result afterwards."""
+    """Get the latest action with that name on the node: its status while it runs, its result afterwards."""
     seen = await look(context)
     return JSONResponse(node_action(service.find(seen, NodeUid(uid), action), seen.view, seen.now))
 
@@ -61,7 +61,7 @@ async def explain_node_action(
     context: Context,
     caller: Annotated[Caller, Depends(require("view_status_of_node_action"))],
 ) -> JSONResponse:
-    """Can this action be done on the node, what would happen, what blocks it, and the smallest remedy. Starts nothing."""
+    """Explain an action without starting it: feasibility, effects, obstacles, smallest remedy."""
     seen = await look(context, by=caller.user.email)
     return JSONResponse(explanation_json(explain(seen, NodeUid(uid), request.query_params.get("action"))))
 
@@ -82,10 +82,10 @@ async def start_node_action(
     body: RawBody,
     caller: Annotated[Caller, Depends(require("start_node_action"))],
 ) -> JSONResponse:
-    """Start ``remove``, ``maintenance_on``, ``maintenance_off`` or ``enslave_node`` on a node. With ``dry_run`` nothing is
-    started: the answer says what would move, what it would take and what stands in the way. With the ``plan_id`` of such an
-    answer exactly that plan is carried out, or refused when the cluster has changed so that it would be another one.
-    ``ignored`` in the answer names keys of the body that the action does not know."""
+    """Start ``remove``, ``maintenance_on``, ``maintenance_off`` or ``enslave_node`` on a node. ``dry_run`` starts nothing:
+    the answer shows the moves, their cost and the obstacles. With the ``plan_id`` of such an answer, exactly that plan is
+    executed; the request is refused if the cluster has changed so that the plan would be different. ``ignored`` in the
+    answer names unknown keys of the body."""
     new_uid = ActionUid(context.new_uid())
     if flag(request, "dry_run"):
         seen = await look(context, by=caller.user.email)
@@ -121,8 +121,8 @@ async def cancel_node_action(
     context: Context,
     caller: Annotated[Caller, Depends(require("cancel_node_action"))],
 ) -> JSONResponse:
-    """Cancel a live action, or forget the result of one that has ended. ``mode=stop`` (the default) leaves what has moved
-    where it is, ``mode=undo`` puts everything back where it was; asking for an undo after a stop is possible."""
+    """Cancel a live action, or delete the result of one that has ended. ``mode=stop`` (the default) leaves moved shards and
+    endpoints in place, ``mode=undo`` moves everything back; a stop can be changed into an undo."""
     mode = request.query_params.get("mode")
     shown = await submit(
         context, caller.user.email, lambda seen: service.cancel_or_forget(seen, NodeUid(uid), action, mode=mode)

@@ -20,7 +20,7 @@ MayUpdate = Annotated[Caller, Depends(require("update_node"))]
 
 @router.get("/v1/nodes", response_model=list[wire.NodeAnswer])
 async def get_nodes(context: Context, _: Annotated[Caller, Depends(require("view_all_nodes_info"))]) -> JSONResponse:
-    """All nodes."""
+    """List nodes."""
     view = (await look(context)).view
     return JSONResponse([wire.node(view.nodes[uid], view) for uid in sorted(view.nodes)])
 
@@ -37,21 +37,21 @@ async def add_node(
 
 @router.get("/v1/nodes/status", response_model=dict[str, wire.NodeStatusAnswer])
 async def get_all_status(context: Context, _: MayView) -> JSONResponse:
-    """The status of all nodes, by uid."""
+    """Get the status of all nodes, by uid."""
     view = (await look(context)).view
     return JSONResponse({str(uid): wire.status(view.nodes[uid], view) for uid in sorted(view.nodes)})
 
 
 @router.get("/v1/nodes/{uid:int}", response_model=wire.NodeAnswer)
 async def get_node(uid: int, context: Context, _: MayView) -> JSONResponse:
-    """One node."""
+    """Get one node."""
     view = (await look(context)).view
     return JSONResponse(wire.node(service.node_of(view, NodeUid(uid)), view))
 
 
 @router.put("/v1/nodes/{uid:int}", response_model=wire.NodeAnswer, openapi_extra=body_of(NodeBody))
 async def change_node(uid: int, context: Context, body: RawBody, caller: MayUpdate) -> JSONResponse:
-    """Change a node; ``accept_servers: true`` reopens one that a removal or maintenance left closed."""
+    """Change a node; ``accept_servers: true`` reopens a node that a removal or maintenance left closed."""
     wish = read_body(NodeBody, body)
     node = await submit(context, caller.user.email, lambda seen: service.change(seen, NodeUid(uid), wish))
     return JSONResponse(wire.node(node, context.mirror.view()))
@@ -59,14 +59,14 @@ async def change_node(uid: int, context: Context, body: RawBody, caller: MayUpda
 
 @router.get("/v1/nodes/{uid:int}/status", response_model=wire.NodeStatusAnswer)
 async def get_status(uid: int, context: Context, _: MayView) -> JSONResponse:
-    """The status of one node."""
+    """Get the status of one node."""
     view = (await look(context)).view
     return JSONResponse(wire.status(service.node_of(view, NodeUid(uid)), view))
 
 
 @router.get("/v1/nodes/{uid:int}/snapshots", response_model=list[wire.SnapshotAnswer])
 async def get_snapshots(uid: int, context: Context, _: MayView) -> JSONResponse:
-    """The node's snapshots, oldest first."""
+    """List the node's snapshots, oldest first."""
     view = (await look(context)).view
     service.node_of(view, NodeUid(uid))
     return JSONResponse([wire.snapshot(found) for found in view.snapshots_of(NodeUid(uid))])
@@ -74,14 +74,14 @@ async def get_snapshots(uid: int, context: Context, _: MayView) -> JSONResponse:
 
 @router.get("/v1/nodes/{uid:int}/snapshots/{name}", response_model=wire.SnapshotAnswer)
 async def get_snapshot(uid: int, name: str, context: Context, _: MayView) -> JSONResponse:
-    """One snapshot."""
+    """Get one snapshot."""
     view = (await look(context)).view
     return JSONResponse(wire.snapshot(service.snapshot_of(view, NodeUid(uid), name)))
 
 
 @router.post("/v1/nodes/{uid:int}/snapshots/{name}", response_model=wire.SnapshotAnswer)
 async def take_snapshot(uid: int, name: str, context: Context, body: RawBody, caller: MayUpdate) -> JSONResponse:
-    """Take a snapshot of where the node's shards and endpoints are."""
+    """Take a snapshot of the placement of the node's shards and endpoints."""
     json_object(body)
     taken = await submit(context, caller.user.email, lambda seen: service.take_snapshot(seen, NodeUid(uid), name))
     return JSONResponse(wire.snapshot(taken))
@@ -89,6 +89,6 @@ async def take_snapshot(uid: int, name: str, context: Context, body: RawBody, ca
 
 @router.delete("/v1/nodes/{uid:int}/snapshots/{name}", response_model=wire.SnapshotAnswer)
 async def delete_snapshot(uid: int, name: str, context: Context, caller: MayUpdate) -> JSONResponse:
-    """Delete a user's snapshot; a maintenance snapshot is refused."""
+    """Delete a user's snapshot; maintenance snapshots are refused."""
     gone = await submit(context, caller.user.email, lambda seen: service.delete_snapshot(seen, NodeUid(uid), name))
     return JSONResponse(wire.snapshot(gone))

@@ -19,7 +19,7 @@ router = APIRouter(tags=["shards"])
 async def get_shards(
     request: Request, context: Context, _: Annotated[Caller, Depends(require("view_all_shard_stats"))]
 ) -> JSONResponse:
-    """All shards."""
+    """List shards."""
     view = (await look(context)).view
     keys = request.query_params.getlist("extra_info_keys")
     return JSONResponse([shard(s, view, info_keys=keys) for s in shown(view)])
@@ -29,9 +29,9 @@ async def get_shards(
 async def get_shard(
     uid: int, request: Request, context: Context, _: Annotated[Caller, Depends(require("view_shard_stats"))]
 ) -> JSONResponse:
-    """One shard."""
+    """Get one shard."""
     view = (await look(context)).view
     found = view.shards.get(ShardUid(uid))
     if found is None:
-        raise not_found("shard_not_exist", f"There is no shard {uid}.")
+        raise not_found("shard_not_exist", f"The shard {uid} does not exist.")
     return JSONResponse(shard(found, view, info_keys=request.query_params.getlist("extra_info_keys")))

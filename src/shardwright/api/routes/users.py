@@ -27,34 +27,34 @@ Anyone = Annotated[Caller, Depends(get_caller)]
 
 @router.get("/v1/users", response_model=list[wire.UserAnswer])
 async def get_users(context: Context, _: Annotated[Caller, Depends(require("view_all_users_info"))]) -> JSONResponse:
-    """All users."""
+    """List users."""
     view = (await look(context)).view
     return JSONResponse([wire.user(view.users[uid]) for uid in sorted(view.users)])
 
 
 @router.get("/v1/users/permissions", response_model=dict[str, list[str]])
 async def get_permissions(_: Anyone) -> JSONResponse:
-    """What each role may do."""
+    """List the permissions of each role."""
     return JSONResponse({role.value: sorted(PERMISSIONS[role]) for role in ManagementRole})
 
 
 @router.get("/v1/users/permissions/{role}", response_model=list[str])
 async def get_permissions_of_role(role: str, _: Anyone) -> JSONResponse:
-    """What one role may do."""
+    """List the permissions of one role."""
     if role not in list(ManagementRole):
-        raise not_found("role_not_exist", f"There is no role {role!r}.")
+        raise not_found("role_not_exist", f"The role {role!r} does not exist.")
     return JSONResponse(sorted(PERMISSIONS[ManagementRole(role)]))
 
 
 @router.get("/v1/users/role", response_model=Json)
 async def get_own_role(caller: Anyone) -> JSONResponse:
-    """The caller's role."""
+    """Get the caller's role."""
     return JSONResponse({"role": caller.user.role.value})
 
 
 @router.put("/v1/users/password", response_model=Json, openapi_extra=body_of(PasswordBody))
 async def change_password(request: Request, context: Context, body: RawBody, caller: Anyone) -> JSONResponse:
-    """Change the caller's own password (the old one is asked for), or another user's with ``update_user``."""
+    """Change the caller's own password (the old one is required), or another user's with ``update_user``."""
     wish = read_body(PasswordBody, body)
     if not wish.new_password:
         raise invalid("invalid_parameter", "new_password: is required.")
@@ -62,9 +62,9 @@ async def change_password(request: Request, context: Context, body: RawBody, cal
     user = caller.user if wish.username is None else service.by_email(view, wish.username)
     if user is None or user.uid != caller.user.uid:
         if not caller.may("update_user"):
-            raise forbidden("forbidden", "Only one's own password may be changed.")
+            raise forbidden("forbidden", "Users may only change their own password.")
         if user is None:
-            raise not_found("user_not_exist", f"There is no user {wish.username!r}.")
+            raise not_found("user_not_exist", f"The user {wish.username!r} does not exist.")
         if user.role is ManagementRole.ADMIN and caller.user.role is not ManagementRole.ADMIN:
             raise forbidden("unauthorized_action", "Only an admin may change an admin's password.")
     authenticator = cast(Authenticator, request.scope["authenticator"])
@@ -82,7 +82,7 @@ async def change_password(request: Request, context: Context, body: RawBody, cal
 
 @router.get("/v1/users/{uid:int}", response_model=wire.UserAnswer)
 async def get_user(uid: int, context: Context, _: Annotated[Caller, Depends(require("view_user_info"))]) -> JSONResponse:
-    """One user."""
+    """Get one user."""
     return JSONResponse(wire.user(service.user_of((await look(context)).view, UserUid(uid))))
 
 
@@ -125,21 +125,21 @@ async def change_user(
 async def delete_user(
     uid: int, context: Context, caller: Annotated[Caller, Depends(require("delete_user"))]
 ) -> JSONResponse:
-    """Delete a user; the last admin stays."""
+    """Delete a user; the last admin cannot be deleted."""
     user = await submit(context, caller.user.email, lambda seen: service.delete(seen, UserUid(uid), caller.user))
     return JSONResponse(wire.user(user))
 
 
 @router.get("/v1/roles", response_model=list[wire.RoleAnswer])
 async def get_roles(_: Annotated[Caller, Depends(require("view_all_roles_info"))]) -> JSONResponse:
-    """All roles; they are built in."""
+    """List roles; all roles are built in."""
     return JSONResponse(wire.roles())
 
 
 @router.get("/v1/roles/{uid:int}", response_model=wire.RoleAnswer)
 async def get_role(uid: int, _: Annotated[Caller, Depends(require("view_role_info"))]) -> JSONResponse:
-    """One role."""
+    """Get one role."""
     found = next((role for role in wire.roles() if role["uid"] == uid), None)
     if found is None:
-        raise not_found("role_not_exist", f"There is no role {uid}.")
+        raise not_found("role_not_exist", f"The role {uid} does not exist.")
     return JSONResponse(found)

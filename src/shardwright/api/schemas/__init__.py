@@ -1,1 +1,1 @@
-"""The wire's words. Redis Enterprise's vocabulary lives here and nowhere else."""
+"""The wire's words. Redis Enterprise's vocabulary is confined to this package."""

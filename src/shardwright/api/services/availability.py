@@ -1,4 +1,4 @@
-"""Whether a database serves, judged by what was last seen. Pure."""
+"""Whether a database serves, according to the last observation. Pure."""
 
 from shardwright.api.errors import Unavailable
 from shardwright.api.schemas.v1.waiting import waiting_json
@@ -14,8 +14,8 @@ from shardwright.reconcile.troubles import STOPPING
 
 
 def check_database(view: ClusterView, database: Database, *, with_replicas: bool = False) -> None:
-    """Raises Unavailable unless every slot group has a serving primary, some node serves the endpoint and no trouble that
-    stops the database is noted. ``with_replicas``: replicas must also follow."""
+    """Raises Unavailable unless every slot group has a serving primary, a node serves the endpoint, and the database has no
+    trouble that stops it. ``with_replicas``: the replicas must also follow."""
     _check_troubles(view, database)
     groups = view.groups_of(database.uid)
     if waiting := waiting_of(view, database):
@@ -63,7 +63,7 @@ def check_local_endpoint(view: ClusterView, database: Database, node_uid: NodeUi
             "bdb_endpoint_unavailable", f"Node {node_uid} does not serve the endpoint of database {database.uid}."
         )
     if not _has_endpoint_process(view, node_uid):
-        raise Unavailable("bdb_endpoint_unavailable", f"The endpoint process of node {node_uid} does not run.")
+        raise Unavailable("bdb_endpoint_unavailable", f"The endpoint process of node {node_uid} is not running.")
     check_database(view, database)
 
 

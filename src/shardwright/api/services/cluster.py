@@ -1,4 +1,4 @@
-"""The cluster's options and policy as intents, and the log. Pure."""
+"""The cluster's options and policy as intents, and the event log. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,18 +12,19 @@ from shardwright.model.event import Event, EventKind
 from shardwright.model.view import ClusterView, Put
 
 LOGS_MAX = 10_000
-"""Lines in one answer, whatever limit was asked for."""
+"""Maximum number of lines in one answer, regardless of the requested limit."""
 
 
 def cluster_of(view: ClusterView) -> Cluster:
-    """The cluster's record. Raises Rejected (404) before there is a cluster."""
+    """The cluster's record. Raises Rejected (404) before the cluster exists."""
     if view.cluster is None:
-        raise not_found("not_found", "There is no cluster yet.")
+        raise not_found("not_found", "The cluster does not exist yet.")
     return view.cluster
 
 
 def change_options(seen: Look, given: dict[str, object], *, is_dry_run: bool = False) -> Intent[Cluster]:
-    """Change options of ``PUT /v1/cluster``; unknown keys are ignored, fixed ones may only stay. Raises Rejected."""
+    """Change options of ``PUT /v1/cluster``; unknown keys are ignored, fixed ones must keep their value. Raises
+    Rejected."""
     old = cluster_of(seen.view)
     shown = wire.cluster(old, seen.view)
     options = dict(old.options)
@@ -41,7 +42,7 @@ def change_options(seen: Look, given: dict[str, object], *, is_dry_run: bool = F
         elif value != shown[key]:
             options[key] = _checked_alerts(value) if key == "alert_settings" else value
     if options.get("password_min_length") == 0:
-        raise invalid("invalid_parameter", "password_min_length: should be at least 1.")
+        raise invalid("invalid_parameter", "password_min_length: must be at least 1.")
     new = replace(old, options=options)
     writes = (*([Put(new)] if new != old else []), *([Put(policy)] if policy != seen.view.policy else []))
     if not writes or is_dry_run:
@@ -62,7 +63,7 @@ def _checked_alerts(value: object) -> dict[str, object]:
 
 
 def change_policy(seen: Look, given: dict[str, object]) -> Intent[Policy]:
-    """Change some keys of the policy; unknown ones are ignored. Raises Rejected."""
+    """Change some keys of the policy; unknown keys are ignored. Raises Rejected."""
     old = seen.view.policy
     defaults = wire.policy(Policy())
     new = old
@@ -91,7 +92,7 @@ def _with_policy(policy: Policy, key: str, value: object) -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which lines of the log. ``limit`` None: as many as there are, up to ``LOGS_MAX``."""
+    """The requested lines of the log. ``limit`` None: all, up to ``LOGS_MAX``."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -104,7 +105,7 @@ def log_query(parameters: dict[str, str]) -> LogQuery:
     """The query parameters of ``GET /v1/logs``. Raises Rejected."""
     order = parameters.get("order", "asc")
     if order not in ("asc", "desc"):
-        raise invalid("invalid_parameter", "order: should be asc or desc.")
+        raise invalid("invalid_parameter", "order: must be asc or desc.")
     return LogQuery(
         _time(parameters, "stime"),
         _time(parameters, "etime"),
@@ -119,9 +120,9 @@ def _time(parameters: dict[str, str], name: str) -> datetime | None:
     if not text:
         return None
     try:
-        found = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign in a query is a blank
+        found = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign in a query means a space
     except ValueError as e:
-        raise invalid("invalid_parameter", f"{name}: should be a time such as 2026-01-31T12:00:00Z.") from e
+        raise invalid("invalid_parameter", f"{name}: must be a time such as 2026-01-31T12:00:00Z.") from e
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
@@ -130,12 +131,12 @@ def _number(parameters: dict[str, str], name: str) -> int | None:
     if text is None or text == "":
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise invalid("invalid_parameter", f"{name}: should be an integer, at least 0.")
+        raise invalid("invalid_parameter", f"{name}: must be an integer of at least 0.")
     return int(text)
 
 
 def log_lines(events: Iterable[Event], query: LogQuery) -> list[Event]:
-    """The lines asked for; ``events`` come oldest first."""
+    """The requested lines; ``events`` are sorted, the oldest first."""
     found = [
         event
         for event in events

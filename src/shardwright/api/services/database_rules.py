@@ -1,4 +1,4 @@
-"""Which settings of a database can be had. Pure; raises Rejected with the wire's codes."""
+"""The available settings of a database. Pure; raises Rejected with the wire's codes."""
 
 import re
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from shardwright.store import keys
 PORT_FIRST: Final = 10_000
 PORT_LAST: Final = 19_999
 PORT_KEPT_FREE: Final = 10_050
-"""Another product of the original's vendor listens there; clients expect it to stay free."""
+"""A Redis Enterprise component listens on this port; clients expect it to stay free."""
 COPY_MEMORY_MIN_BYTES: Final = 4_000_000
-"""Of each copy. An empty server of either kind takes 1.1 to 1.3 MB, its replication backlog 1 MiB more and a connection some
-13 KB (measured): with less, a few dozen clients leave no room for data. A memory_size of 0 means no limit."""
+"""Minimum per copy. An empty server of either kind takes 1.1 to 1.3 MB, its replication backlog 1 MiB more and a connection
+about 13 KB (measured): with less, a few dozen clients leave no room for data. A memory_size of 0 means no limit."""
 PASSWORD_CHARACTERS_MAX: Final = 512
 
 EVICTION_POLICIES: Final = (
@@ -37,14 +37,14 @@ EVICTION_POLICIES: Final = (
 )
 _NEWER_EVICTION_POLICIES: Final = ("volatile-lrm", "allkeys-lrm")
 NOTIFICATION_LETTERS: Final = "KEg$lshzxetdmnA"
-"""Of ``notify-keyspace-events``: those that every server has."""
+"""Letters of ``notify-keyspace-events`` that every server version supports."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _STORED_OPTIONS: Final = ("shards_placement", "slave_ha", "slave_ha_priority")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Checked settings: given ones, else those of the database, else defaults."""
+    """Checked settings: the given ones, otherwise those of the database, otherwise defaults."""
 
     memory_bytes: int
     has_replica: bool
@@ -60,7 +60,7 @@ class Settings:
 
 
 def refuse_unavailable(body: DatabaseBody) -> None:
-    """Well-formed wishes for what Shardwright does not have (yet)."""
+    """Refuse well-formed requests for unavailable features."""
     if body.sharding or (body.shards_count or 1) != 1:
         raise not_acceptable("invalid_sharding", "Databases with more than one slot group cannot be created yet.")
     if body.oss_cluster or body.oss_sharding:
@@ -71,11 +71,11 @@ def refuse_unavailable(body: DatabaseBody) -> None:
         case "all-master-shards" | "all-nodes":
             raise not_acceptable("invalid_proxy_policy", "Only the proxy policy single is available yet.")
         case _:
-            raise invalid("invalid_proxy_policy", f"proxy_policy: {body.proxy_policy!r} is none.")
+            raise invalid("invalid_proxy_policy", f"proxy_policy: {body.proxy_policy!r} is not a proxy policy.")
     if body.module_list:
         raise not_acceptable("missing_module", "Modules are not available.")
     for is_wished, what in (
-        (body.type not in (None, "redis"), "databases of another type than redis"),
+        (body.type not in (None, "redis"), "databases of a type other than redis"),
         (body.tls_mode not in (None, "disabled") or body.ssl, "TLS at endpoints"),
         (body.bigstore, "flash storage"),
         (body.crdt, "Active-Active databases"),
@@ -88,7 +88,8 @@ def refuse_unavailable(body: DatabaseBody) -> None:
 
 
 def refuse_fixed(old: Database, body: DatabaseBody) -> None:
-    """What is chosen once, at the creation. Giving it again unchanged is allowed: clients send whole objects back."""
+    """Refuse changes of settings that are fixed at creation. The unchanged value is accepted: clients send whole objects
+    back."""
     if body.uid not in (None, old.uid):
         raise not_acceptable("invalid_configuration", "The uid of a database cannot change.")
     if body.port not in (None, 0, old.port):
@@ -104,7 +105,7 @@ def checked_name(name: str | None) -> str:
     if not name:
         raise invalid("missing_db_name", "name: is required.")
     if not _NAME.fullmatch(name):
-        text = "name: letters, digits and hyphens; it begins and ends with a letter or digit; at most 63 characters."
+        text = "name: use letters, digits and hyphens; begin and end with a letter or digit; at most 63 characters."
         raise invalid("name_violation", text)
     return name
 
@@ -114,7 +115,7 @@ def checked_settings(view: ClusterView, body: DatabaseBody, old: Database | None
     persistence, aof_policy, snapshot_rules = _persistence(body, old)
     stored = {key: value for key in _STORED_OPTIONS if (value := getattr(body, key)) is not None}
     if stored.get("shards_placement", "dense") not in ("dense", "sparse"):
-        raise invalid("invalid_parameter", "shards_placement: should be dense or sparse.")
+        raise invalid("invalid_parameter", "shards_placement: must be dense or sparse.")
     has_replica = body.replication if body.replication is not None else old is not None and old.has_replica
     is_rack_aware = body.rack_aware if body.rack_aware is not None else old is not None and old.is_rack_aware
     is_strict = body.strict if body.strict is not None else old is not None and old.is_strict
@@ -134,7 +135,7 @@ def checked_settings(view: ClusterView, body: DatabaseBody, old: Database | None
 
 
 def _options(view: ClusterView, old: dict[str, object], given: dict[str, object]) -> dict[str, object]:
-    """A default that is given back (clients send whole objects) is not stored."""
+    """The stored options. An explicit default (clients send whole objects) is not stored."""
     defaults = {"shards_placement": "dense", "slave_ha": view.policy.slave_ha, "slave_ha_priority": 0}
     return {**old, **{key: value for key, value in given.items() if key in old or value != defaults[key]}}
 
@@ -170,9 +171,9 @@ def _eviction(body: DatabaseBody, old: Database | None) -> str:
     if wished is None:
         return "volatile-lru" if old is None else old.eviction_policy
     if wished in _NEWER_EVICTION_POLICIES:
-        raise not_acceptable("eviction_policy_violation", f"No server here has the eviction policy {wished}.")
+        raise not_acceptable("eviction_policy_violation", f"No available server has the eviction policy {wished}.")
     if wished not in EVICTION_POLICIES:
-        raise invalid("eviction_policy_violation", f"eviction_policy: should be one of {', '.join(EVICTION_POLICIES)}.")
+        raise invalid("eviction_policy_violation", f"eviction_policy: must be one of {', '.join(EVICTION_POLICIES)}.")
     return wished
 
 
@@ -182,10 +183,10 @@ def _notifications(body: DatabaseBody, old: Database | None) -> str:
         return "" if old is None else old.notify_keyspace_events
     letters = dict.fromkeys(wished)
     if not letters.keys() <= set(NOTIFICATION_LETTERS):
-        text = f"notify_keyspace_events: letters of {NOTIFICATION_LETTERS}, or an empty string for none."
+        text = f"notify_keyspace_events: use letters of {NOTIFICATION_LETTERS}, or an empty string for none."
         raise invalid("invalid_parameter", text)
     if letters and (letters.keys().isdisjoint("KE") or letters.keys() <= set("KE")):
-        text = "notify_keyspace_events: needs a kind of channel (K, E) and of event (A for all): else nothing is published."
+        text = "notify_keyspace_events: needs a channel (K, E) and an event class (A: all); otherwise nothing is published."
         raise invalid("invalid_parameter", text)
     return "".join(letters)
 
@@ -195,20 +196,20 @@ def _password(body: DatabaseBody, old: Database | None) -> str:
     if wished is None:
         return "" if old is None else old.password
     if len(wished) > PASSWORD_CHARACTERS_MAX or not wished.isprintable():
-        text = f"authentication_redis_pass: at most {PASSWORD_CHARACTERS_MAX} printable characters."
+        text = f"authentication_redis_pass: must have at most {PASSWORD_CHARACTERS_MAX} printable characters."
         raise invalid("invalid_parameter", text)
     return wished
 
 
 def chosen_port(seen: Look, wished: int | None) -> int:
-    """The given port if it can be had, else the lowest free one. 0 means: choose."""
+    """The given port if it is available, otherwise the lowest free one. 0 means: choose."""
     view = seen.view
     taken = {database.port for database in view.databases.values()} | {PORT_KEPT_FREE}
     if view.cluster is not None:
         taken.add(view.cluster.api_port)  # endpoints may share an address with the API
     if wished:
         if not PORT_FIRST <= wished <= PORT_LAST or wished == PORT_KEPT_FREE:
-            text = f"port: {PORT_FIRST} to {PORT_LAST} without {PORT_KEPT_FREE}; leave it out to have one chosen."
+            text = f"port: must be {PORT_FIRST} to {PORT_LAST}, except {PORT_KEPT_FREE}; omit it to get a free port."
             raise not_acceptable("port_unavailable", text)
         if wished in taken or seen.bare(keys.port_key(wished)) is not None:
             raise conflict("port_unavailable", f"Port {wished} is taken.")
@@ -216,11 +217,12 @@ def chosen_port(seen: Look, wished: int | None) -> int:
     for port in range(PORT_FIRST, PORT_LAST + 1):
         if port not in taken and seen.bare(keys.port_key(port)) is None:
             return port
-    raise not_acceptable("port_unavailable", "No port is left.")
+    raise not_acceptable("port_unavailable", "No port is free.")
 
 
 def chosen_server(view: ClusterView, body: DatabaseBody) -> tuple[ServerKind, str]:
-    """Kind and version that every copy will run, forever: as asked, else as the cluster was created with."""
+    """Kind and version that every copy will run permanently: as requested, otherwise as chosen at the cluster's
+    creation."""
     options = {} if view.cluster is None else view.cluster.options
     default = str(options.get("server_kind") or ServerKind.VALKEY.value)
     try:
@@ -236,7 +238,7 @@ def chosen_server(view: ClusterView, body: DatabaseBody) -> tuple[ServerKind, st
     if not fitting:
         wished = f"{kind} {body.redis_version or ''}".strip()
         have = ", ".join(sorted({f"{k} {v}" for s in view.node_seen.values() for k, v in s.servers})) or "none"
-        raise not_acceptable("invalid_version", f"No node has a server program {wished}. There is: {have}.")
+        raise not_acceptable("invalid_version", f"No node has the server program {wished}. Available: {have}.")
     return kind, max(fitting, key=_numbers)
 
 
@@ -249,27 +251,29 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def refuse_small_memory(old: Database | None, new: Database) -> None:
-    """Servers of less memory hold no data. A database that is as small already may be changed in other ways."""
+    """Servers with less memory hold no data. A database that is already that small may be changed in other ways."""
     if not 0 < new.shard_memory_bytes < COPY_MEMORY_MIN_BYTES or (old and old.shard_memory_bytes == new.shard_memory_bytes):
         return
     copies = new.copies * new.shards_count
     least = copies * COPY_MEMORY_MIN_BYTES
-    text = f"memory_size: at least {least} bytes, {COPY_MEMORY_MIN_BYTES} for each of {copies} copies, or 0 for no limit."
+    text = (
+        f"memory_size: must be at least {least} bytes ({COPY_MEMORY_MIN_BYTES} for each of {copies} copies), or 0: no limit."
+    )
     raise invalid(
-        "memory_size_too_small", text if copies > 1 else f"memory_size: at least {least} bytes, or 0 for no limit."
+        "memory_size_too_small", text if copies > 1 else f"memory_size: must be at least {least} bytes, or 0: no limit."
     )
 
 
 def refuse_strict_without_replica(old: Database | None, new: Database) -> None:
-    """Strict mode answers a write only once a replica has it: without one, no write would ever be answered."""
+    """Strict mode answers a write only once a replica has it: without a replica, no write would ever be answered."""
     if not new.is_strict:
         return
     if not new.has_replica:
-        text = "strict needs replication: without a replica no write could be answered."
-        remedy = "Set replication to true; or set strict to false."
+        text = "strict needs replication: without a replica, no write can be answered."
+        remedy = "Set replication to true, or set strict to false."
         raise not_acceptable("strict_needs_replication", text, remedy=remedy)
     if old is not None and not old.has_replica:
-        text = "strict cannot be switched on together with replication: until the replica has everything, writes would fail."
+        text = "strict cannot be switched on together with replication: until the replica is in sync, writes would fail."
         raise not_acceptable("strict_needs_replication", text, remedy="Set replication to true first, then strict.")
 
 
@@ -282,7 +286,7 @@ def refuse_without_racks(view: ClusterView, database: Database) -> None:
 
 
 def refuse_shared_rack(view: ClusterView, old: Database, new: Database) -> None:
-    """Rack awareness cannot be switched on for copies that share a rack: nothing would move them."""
+    """Rack awareness cannot be enabled for copies that share a rack: nothing would move them."""
     if not new.is_rack_aware or old.is_rack_aware:
         return
     for group in view.groups_of(old.uid):
@@ -292,7 +296,7 @@ def refuse_shared_rack(view: ClusterView, old: Database, new: Database) -> None:
 
 
 def refuse_without_room(view: ClusterView, old: Database, new: Database) -> None:
-    """More memory or a further copy must fit onto the nodes as they are."""
+    """More memory or another copy must fit onto the nodes in their present state."""
     _refuse_growth(view, old, new)
     if not new.has_replica or old.has_replica:
         return
@@ -306,7 +310,7 @@ def refuse_without_room(view: ClusterView, old: Database, new: Database) -> None
 def _refuse_growth(view: ClusterView, old: Database, new: Database) -> None:
     before, after = old.shard_memory_bytes, new.shard_memory_bytes
     if after <= before or before == 0:
-        return  # without a limit there is nothing that grows: what is used stays as it is
+        return  # without a limit nothing grows: the usage stays the same
     available = {uid: load.available_bytes for uid, load in Ledger(view).loads.items()}
     for shard in sorted((s for s in view.shards.values() if s.database_uid == old.uid), key=lambda s: s.uid):
         if shard.node_uid not in available:

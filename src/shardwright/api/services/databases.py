@@ -1,7 +1,7 @@
-"""Databases as intents: create, change, delete. Pure; ``database_rules.py`` says which settings can be had.
+"""Databases as intents: create, change, delete. Pure; ``database_rules.py`` checks the settings.
 
-A new database is a record in status ``pending`` with its secrets; names and ports are held by create-once keys. The leader
-places it, starts it, and deletes those keys when it is gone.
+A new database is a record in status ``pending`` with its secrets; create-once keys reserve names and ports. The leader
+places and starts it, and deletes those keys after the database's deletion.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ from shardwright.store.protocol import DeleteKey, ModifiedAt, PutKey
 
 @dataclass(frozen=True, slots=True)
 class FreshSecrets:
-    """Random texts for a new database's servers, made before the decision."""
+    """Random texts for a new database's servers, generated before the decision."""
 
     application: str = field(repr=False)
     replication: str = field(repr=False)
@@ -36,19 +36,19 @@ def database_of(view: ClusterView, uid: DatabaseUid) -> Database:
     """The database. Raises Rejected (404)."""
     found = view.databases.get(uid)
     if found is None:
-        raise not_found("db_not_found", f"There is no database {uid}.")
+        raise not_found("db_not_found", f"The database {uid} does not exist.")
     return found
 
 
 def create(
     seen: Look, body: DatabaseBody, *, action_uid: ActionUid, secrets: FreshSecrets, is_dry_run: bool = False
 ) -> Intent[Database]:
-    """A new database. Raises Rejected, and then nothing was changed; with ``is_dry_run`` nothing is in any case."""
+    """A new database. Raises Rejected without a change; with ``is_dry_run`` nothing is changed in any case."""
     uid = _new_uid(seen.view, body.uid)
     rules.refuse_unavailable(body)
     name = rules.checked_name(body.name)
     if seen.bare(keys.name_key(name)) is not None:
-        raise conflict("name_violation", f"A database has the name {name!r} already.")
+        raise conflict("name_violation", f"The name {name!r} is already in use.")
     port = rules.chosen_port(seen, body.port)
     kind, version = rules.chosen_server(seen.view, body)
     settings = rules.checked_settings(seen.view, body, None)
@@ -81,7 +81,7 @@ def create(
     if is_dry_run:
         return Intent(database)
     held = (keys.name_key(name), keys.port_key(port))
-    text = f"database {name} was asked for"
+    text = f"the creation of database {name} was requested"
     return Intent(
         database,
         (
@@ -103,7 +103,7 @@ def _new_uid(view: ClusterView, wished: int | None) -> DatabaseUid:
     if wished is None:
         return DatabaseUid(view.counters.next_database)
     if wished < view.counters.next_database or wished in view.databases:
-        raise conflict("uid_exists", f"The uid {wished} is or was a database's.")
+        raise conflict("uid_exists", f"The uid {wished} is or was in use.")
     return DatabaseUid(wished)
 
 
@@ -116,7 +116,7 @@ def _refuse_without_room(view: ClusterView, database: Database) -> None:
 def change(
     seen: Look, uid: DatabaseUid, body: DatabaseBody, *, action_uid: ActionUid, is_dry_run: bool = False
 ) -> Intent[Database]:
-    """Change settings of a database at rest. Raises Rejected: 409 while it is busy."""
+    """Change settings of an idle database. Raises Rejected: 409 while it is busy."""
     old = database_of(seen.view, uid)
     rules.refuse_unavailable(body)
     rules.refuse_fixed(old, body)
@@ -141,7 +141,7 @@ def change(
     if new == old:
         return Intent(old)
     if name.lower() != old.name.lower() and seen.bare(keys.name_key(name)) is not None:
-        raise conflict("name_violation", f"A database has the name {name!r} already.")
+        raise conflict("name_violation", f"The name {name!r} is already in use.")
     rules.refuse_small_memory(old, new)
     rules.refuse_strict_without_replica(old, new)
     rules.refuse_without_racks(seen.view, new)
@@ -155,7 +155,7 @@ def change(
 
 def _committed_change(seen: Look, old: Database, new: Database) -> Intent[Database]:
     what = ", ".join(f for f in _FIELDS_OF_CHANGE if getattr(old, f) != getattr(new, f))
-    text = f"database {new.name} shall change: {what}"
+    text = f"a change of database {new.name} was requested: {what}"
     event = audit(seen, UPDATE_EVENT, text, database_uid=new.uid, action_uid=new.action_uid, extra={"bdb_name": new.name})
     writes = (Put(new), event)
     before, after = keys.name_key(old.name), keys.name_key(new.name)
@@ -187,20 +187,21 @@ def _refuse_busy(view: ClusterView, database: Database) -> None:
 
 
 def _refuse_moving(view: ClusterView, database: Database) -> None:
-    # A move whose old copy has left only tidies up: its action may have completed.
+    # A move whose old copy has left only cleans up: its action may have completed.
     if any(move.database_uid == database.uid and not move.has_left for move in view.live_moves()):
-        raise conflict("db_busy", f"Database {database.uid} is being moved.", remedy="Try again when the move has ended.")
+        raise conflict("db_busy", f"Database {database.uid} is being moved.", remedy="Try again after the end of the move.")
 
 
 def delete(seen: Look, uid: DatabaseUid, *, action_uid: ActionUid) -> Intent[Database]:
-    """Ask for the end of a database and its data, in any status; the second time changes nothing. Raises Rejected."""
+    """Request the deletion of a database and its data, in any status; a repeated request changes nothing. Raises
+    Rejected."""
     old = database_of(seen.view, uid)
     if old.status is DatabaseStatus.DELETE_PENDING:
         return Intent(old)
     if all(g.phase is GroupPhase.SERVING for g in seen.view.groups_of(uid)):
         _refuse_moving(seen.view, old)
-    # Else a move may wait for a node that never comes back: to give the data up is then the operator's only way on.
+    # Otherwise a move might wait for a node that never returns; a deletion is then the operator's only way out.
     new = replace(old, status=DatabaseStatus.DELETE_PENDING, changed_at=seen.now, action_uid=action_uid)
-    text = f"database {old.name} shall be deleted"
+    text = f"the deletion of database {old.name} was requested"
     event = audit(seen, DELETE_EVENT, text, database_uid=uid, action_uid=action_uid, extra={"bdb_name": old.name})
     return Intent(new, (Put(new), event))

@@ -1,6 +1,6 @@
-"""Can this action be done on this node, what would happen, what blocks it, what is the smallest remedy? Pure.
+"""Explains an action on a node: feasibility, effects, obstacles, smallest remedy. Pure.
 
-Asks the same preview that a dry run gets, and puts its answer the way an operator asks. A live action on the node is a
+Uses the preview of a dry run, and presents it as an answer to the operator's question. A live action on the node is a
 reason here, not an error.
 """
 
@@ -24,7 +24,7 @@ from shardwright.plan.remedy import distinct, room_remedy
 from shardwright.units import format_bytes
 
 UID: Final = ActionUid("explained")
-"""Of the action that is only imagined."""
+"""Uid of the imaginary action."""
 SHARDS_SHOWN: Final = 50
 REMEDIES_SHOWN: Final = 3
 _FIRMNESS = {Grade.HARD_LIMIT: 0, Grade.CONFIGURATION: 1, Grade.SOFT_LIMIT: 2}
@@ -36,41 +36,41 @@ class Verdict(StrEnum):
     YES = "yes"
     NOTHING_TO_DO = "nothing_to_do"
     LATER = "later"
-    """What stands in the way passes by itself."""
+    """The obstacles pass by themselves."""
     BLOCKED = "blocked"
-    """It would start, and wait for somebody to help."""
+    """It would start and wait for an operator."""
     PARTLY = "partly"
-    """It would move what it can, and end failed."""
+    """It would move as much as possible and end failed."""
     NO = "no"
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Reasons with one code, the firmest grade first."""
+    """Reasons with the same code, the firmest grade first."""
 
     code: str
     grade: Grade
     text: str
     remedies: tuple[str, ...]
     reasons: tuple[Reason, ...]
-    """At most ``SHARDS_SHOWN``; ``count`` is the truth."""
+    """At most ``SHARDS_SHOWN``; ``count`` is the full number."""
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """See the module's text."""
+    """The answer to an explanation request."""
 
     verdict: Verdict
     text: str
     preview: Preview
     blocks: tuple[Block, ...]
     remedy: str
-    """The smallest thing that would help; empty when nothing stands in the way, or nothing is known to help."""
+    """The smallest remedy; empty without obstacles, or if no remedy is known."""
 
 
 def explain(seen: Look, node_uid: NodeUid, word: str | None, raw: bytes = b"") -> Explanation:
-    """See the module's text. Raises Rejected: unknown node, unknown or missing action, bad parameters."""
+    """Explain an action. Raises Rejected: unknown node, unknown or missing action, bad parameters."""
     if word is None or action_of_url(word) is None:
         known = "remove, maintenance_on, maintenance_off, enslave_node"
         raise invalid("invalid_action", "action: name the node action to explain.", remedy=f"Actions are: {known}.")
@@ -91,7 +91,7 @@ def explain(seen: Look, node_uid: NodeUid, word: str | None, raw: bytes = b"") -
 
 
 def _hindrances(found: Preview) -> tuple[Reason, ...]:
-    """Differences of a restore are told by the preview, and hinder nothing."""
+    """The preview reports a restore's differences, but they do not block it."""
     return () if found.action.status is ActionStatus.COMPLETED else found.hindrances
 
 
@@ -124,14 +124,14 @@ def _text(verdict: Verdict, found: Preview, reasons: tuple[Reason, ...]) -> str:
         case Verdict.NOTHING_TO_DO:
             return "nothing has to move"
         case Verdict.LATER:
-            return "not just now; what stands in the way passes by itself, or ends by request"
+            return "not now; the obstacles pass by themselves or can be cancelled"
         case Verdict.BLOCKED:
             waited = next(r for r in reasons if needs_help(r))
-            return f"it would start and not end before it is helped: {waited.text}"
+            return f"it would start and wait for an operator: {waited.text}"
         case Verdict.PARTLY:
-            return f"it would end failed and leave {firm} behind, after {moves}"
+            return f"it would fail and leave {firm} behind, after {moves}"
         case Verdict.NO:
-            return "it would be refused before anything moves"
+            return "it would be refused before the first move"
 
 
 def _blocks(reasons: tuple[Reason, ...]) -> tuple[Block, ...]:
@@ -162,5 +162,5 @@ def _remedy(seen: Look, found: Preview, action: Action, written: list[object], r
     if room:
         return room
     more = f", and {len(named) - REMEDIES_SHOWN} more" if len(named) > REMEDIES_SHOWN else ""
-    # Of causes of one refusal (a quorum, say) the first remedy is enough; of several refusals each needs its own.
+    # For several causes of one refusal (for instance a quorum) the first remedy suffices; several refusals need one each.
     return named[0] if firm[0].code == "no_quorum" and named else "; ".join(named[:REMEDIES_SHOWN]) + more

@@ -1,7 +1,7 @@
-"""Reading the cluster's state and committing what a request wants: the shell around the services' pure decisions.
+"""Reads the cluster's state and commits the result of a request: the shell around the services' pure decisions.
 
 A service is a function of a ``Look`` that returns an ``Intent`` or raises Rejected. ``submit`` gives it a fresh look,
-commits what it wants in one transaction, and asks again when others were faster.
+commits its writes in one transaction, and repeats both after a conflict.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from shardwright.store.commit import Conflict, commit
 from shardwright.store.protocol import Compare, Operation, StoreUnavailable, Transaction
 
 ATTEMPTS: Final = 8
-"""Looks at most: with that many losses in a row something else is wrong."""
+"""Maximum number of looks: with this many conflicts in a row, the cause is a different one."""
 FRESH_TIMEOUT_S: Final = 5.0
-"""A mirror that needs longer follows a store that cannot be reached."""
+"""If a mirror needs longer, its store is unreachable."""
 
 Answer = TypeVar("Answer")
 
@@ -33,16 +33,16 @@ class Look:
 
     view: ClusterView
     bare: Callable[[str], str | None]
-    """The text at a key that holds a uid: locks, names, ports, last actions."""
+    """The text at a key that contains a uid: locks, names, ports, latest actions."""
     modified_at: Callable[[str], int]
     now: datetime
     by: str
-    """E-mail of the user who asks."""
+    """E-mail address of the requesting user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Intent(Generic[Answer]):
-    """What a request wants written, and what it is answered then. One without writes changes nothing."""
+    """The writes of a request, and its answer after they are committed. Without writes, nothing changes."""
 
     answer: Answer
     writes: tuple[Write, ...] = ()
@@ -51,7 +51,7 @@ class Intent(Generic[Answer]):
 
 
 async def look(context: ApiContext, *, by: str = "") -> Look:
-    """The state now, including everything that ended before the call. Raises StoreUnavailable."""
+    """The present state, including everything that ended before the call. Raises StoreUnavailable."""
     try:
         async with asyncio.timeout(FRESH_TIMEOUT_S):
             await context.mirror.fresh()
@@ -62,7 +62,7 @@ async def look(context: ApiContext, *, by: str = "") -> Look:
 
 
 def with_sightings(view: ClusterView) -> ClusterView:
-    """The view as the leader judges it, which looked at processes whose agents are dead."""
+    """The view with the leader's judgment: the leader checks processes whose agents are dead."""
     found = {uid: seen.sighting for uid, seen in view.servers.items() if seen.sighting is not Sighting.NONE}
     return view.changed(sightings=found)
 
@@ -71,7 +71,7 @@ async def submit(context: ApiContext, by: str, decide: Callable[[Look], Intent[A
     """Decide and commit. Raises Rejected (nothing was changed), Conflict, TooLarge, StoreUnavailable."""
     for attempt in range(1, ATTEMPTS + 1):
         seen = await look(context, by=by)
-        intent = decide(seen)  # no await from the look to the commit: nothing can change in between
+        intent = decide(seen)  # no await between the look and the commit: nothing can change in between
         if not (intent.writes or intent.operations):
             return intent.answer
         try:
@@ -101,7 +101,7 @@ def audit(
     severity: Severity = Severity.INFO,
     extra: dict[str, object] | None = None,
 ) -> Put:
-    """The line of the log that every change writes: who did what."""
+    """The log line of every change: the user and the change."""
     return Put(
         Event(
             seen.now,

@@ -24,13 +24,13 @@ def node_of(view: ClusterView, uid: NodeUid) -> Node:
     """The node. Raises Rejected (404)."""
     found = view.nodes.get(uid)
     if found is None:
-        raise not_found("node_not_found", f"There is no node {uid}.")
+        raise not_found("node_not_found", f"Node {uid} does not exist.")
     return found
 
 
 def add(seen: Look, body: NewNodeBody) -> Intent[Node]:
-    """A further node on this machine, with the next uid. The supervisor sees the record and starts its daemon; nothing is
-    placed there before the daemon lives. Raises Rejected."""
+    """An additional node on this machine, with the next uid. The supervisor finds the record and starts its daemon; nothing
+    is placed on the node before its daemon runs. Raises Rejected."""
     view = seen.view
     uid = NodeUid(max(view.counters.next_node, max(view.nodes, default=0) + 1))
     first = view.nodes[min(view.nodes)] if view.nodes else None
@@ -38,12 +38,12 @@ def add(seen: Look, body: NewNodeBody) -> Intent[Node]:
     address = _checked_address(view, body.addr) if body.addr is not None else _next_address(view, uid)
     node = Node(uid, address, seen.now, rack=body.rack_id or "", memory_bytes=memory)
     counters = replace(view.counters, next_node=uid + 1)
-    event = audit(seen, EventKind.NODE_ADD_REQUEST, f"node {uid} at {address} was asked for", node_uid=uid)
+    event = audit(seen, EventKind.NODE_ADD_REQUEST, f"the addition of node {uid} at {address} was requested", node_uid=uid)
     return Intent(node, (Put(node), Put(counters), event))
 
 
 def _next_address(view: ClusterView, uid: NodeUid) -> str:
-    """Counted from the first node and not from the last: the address of a removed node is not used again, some of its
+    """Counted from the first node, not from the last: the address of a removed node is not reused, because some of its
     processes may still be ending."""
     first = view.nodes[min(view.nodes)]
     start = int(IPv4Address(first.address)) + uid - first.uid
@@ -52,7 +52,7 @@ def _next_address(view: ClusterView, uid: NodeUid) -> str:
         address = IPv4Address(number)
         if address.is_loopback and str(address) not in taken:
             return str(address)
-    raise invalid("invalid_address", "No loopback address is left after the other nodes' addresses.", remedy="Give addr.")
+    raise invalid("invalid_address", "No loopback address is free after the other nodes' addresses.", remedy="Give addr.")
 
 
 def _checked_address(view: ClusterView, text: str) -> str:
@@ -65,7 +65,7 @@ def _checked_address(view: ClusterView, text: str) -> str:
             "invalid_address", f"addr: {text} is not a loopback address: nodes of a local cluster share one machine."
         )
     if str(address) in _addresses(view):
-        raise conflict("invalid_address", f"addr: another node has {text}.")
+        raise conflict("invalid_address", f"addr: {text} belongs to another node.")
     return str(address)
 
 
@@ -103,20 +103,20 @@ def _with_limits(node: Node, body: NodeBody) -> Node:
 
 
 def _with_acceptance(seen: Look, node: Node, changed: Node, accepts: bool | None) -> Node:
-    """Opening undoes both marks: a closed node's and a quorum-only one's. Not while an action is at work on the node."""
+    """Reopening removes both marks: a closed node's and a quorum-only one's. Refused while an action runs on the node."""
     if accepts is None or accepts == node.accepts_placement:
         return changed
     if seen.bare(keys.node_lock_key(node.uid)) is not None:
         raise conflict(
-            "node_action_in_progress", f"An action is live on node {node.uid}.", remedy="Wait for it, or cancel it."
+            "node_action_in_progress", f"An action is running on node {node.uid}.", remedy="Wait for it, or cancel it."
         )
     if accepts:
         return replace(changed, is_closed=False, is_quorum_only=False, is_decommissioning=False)
     if shown(seen.view, node_uid=node.uid) or seen.view.endpoints_on(node.uid):
         raise not_acceptable(
             "node_already_populated",
-            f"Shards or endpoints are on node {node.uid}.",
-            remedy="Use the action maintenance_on, which moves them away.",
+            f"Node {node.uid} has shards or endpoints.",
+            remedy="Use the action maintenance_on, which moves them to other nodes.",
         )
     return replace(changed, is_closed=True)
 
@@ -131,13 +131,13 @@ def snapshot_of(view: ClusterView, uid: NodeUid, name: str) -> Snapshot:
 
 
 def take_snapshot(seen: Look, uid: NodeUid, name: str) -> Intent[Snapshot]:
-    """Write down where the node's shards and endpoints are, and in which roles. Raises Rejected."""
+    """Record the placement and roles of the node's shards and endpoints. Raises Rejected."""
     view = seen.view
     node = node_of(view, uid)
     if not _SNAPSHOT_NAME.fullmatch(name) or name.startswith(MAINTENANCE_SNAPSHOT_PREFIX):
-        raise invalid("invalid_snapshot_name", f"{name!r} cannot be a snapshot's name.")
+        raise invalid("invalid_snapshot_name", f"{name!r} is not a valid snapshot name.")
     if (uid, name) in view.snapshots:
-        raise conflict("snapshot_exists", f"Node {uid} has a snapshot {name!r} already.")
+        raise conflict("snapshot_exists", f"Node {uid} already has a snapshot {name!r}.")
     taken = snapshot_now(view, uid, name=name, now=seen.now)
     event = audit(seen, EventKind.NODE_SNAPSHOT_CREATED, f"snapshot {name} of node {uid} was taken", node_uid=uid)
     key = keys.key_of(node)
@@ -149,7 +149,7 @@ def delete_snapshot(seen: Look, uid: NodeUid, name: str) -> Intent[Snapshot]:
     found = snapshot_of(seen.view, uid, name)
     if found.is_maintenance:
         raise forbidden(
-            "maintenance_snapshot", "maintenance_off deletes maintenance snapshots; they cannot be deleted by hand."
+            "maintenance_snapshot", "maintenance_off deletes maintenance snapshots; they cannot be deleted manually."
         )
     event = audit(seen, EventKind.NODE_SNAPSHOT_DELETED, f"snapshot {name} of node {uid} was deleted", node_uid=uid)
     return Intent(found, (Delete(found), event))

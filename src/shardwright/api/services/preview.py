@@ -1,8 +1,8 @@
-"""What a node action would do, without doing it: its own decisions on a view that nobody stores. Pure.
+"""The effects of a node action, without executing it: the action's own decisions on a temporary view. Pure.
 
-The action is led through its pre-flight and its marks; where it would start its first moves, the planner is asked for all
-of them, and what names the blockers of moves under way is asked about their end. So a preview refuses for exactly the
-reasons for which the action would fail, and names what it would wait for.
+The preview takes the action through its pre-flight and its marks. Before the first moves, the planner supplies all of them,
+and the module that names blockers of running moves is asked about their end. So a preview refuses for exactly the reasons
+for which the action would fail, and names everything that it would wait for.
 """
 
 from collections.abc import Sequence
@@ -40,41 +40,41 @@ from shardwright.plan.restore import plan_restore
 from shardwright.server.config import backlog_bytes, replica_buffer_bytes
 
 TURNS: Final = 12
-"""More than any action needs from ``queued`` to its first moves."""
+"""More turns than any action needs from ``queued`` to its first moves."""
 
 
 class Outcome(StrEnum):
-    """What would become of the action; the values are also the wire's."""
+    """The outcome of the action; the values are also the wire's."""
 
     POSSIBLE = "possible"
     """It would make its moves and complete."""
     PARTLY = "partly"
-    """It would make its moves and end failed: something stays where it is."""
+    """It would make its moves and end failed: something would stay on the node."""
     BLOCKED = "blocked"
-    """It would go on for as long as what it waits for does not pass, or is not mended."""
+    """It would wait until its obstacles pass or are removed."""
     FAILED = "failed"
-    """It would be refused before anything moves."""
+    """It would be refused before the first move."""
     COMPLETED = "completed"
     """There is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """``action`` as it would stand: ended when it would refuse or has nothing to do, else about to move."""
+    """``action`` in its expected state: ended if it would be refused or has nothing to do, otherwise about to move."""
 
     action: Action
     moves: tuple[MoveProposal, ...] = ()
-    """In the order in which they would begin; each at the place that is best now."""
+    """In starting order, each with the best place now."""
     obstacles: tuple[Reason, ...] = ()
-    """What would stay behind, be waited for, or could not be restored, and why."""
+    """All shards and endpoints that would stay behind, waits, and parts that could not be restored, with reasons."""
     differences: tuple[Reason, ...] = ()
-    """Those of the obstacles that are only told: what cannot be as it was."""
+    """The obstacles that are information only: parts of the earlier state that cannot be restored."""
     forecast: Forecast = NO_FORECAST
-    """What the moves would cost."""
+    """The cost of the moves."""
 
     @property
     def outcome(self) -> Outcome:
-        """See ``Outcome``. What needs somebody's help is waited for without end."""
+        """The outcome. A wait that needs an operator's intervention has no end."""
         if self.action.status.is_terminal:
             return Outcome.FAILED if self.action.status is ActionStatus.FAILED else Outcome.COMPLETED
         hindrances = self.hindrances
@@ -85,25 +85,25 @@ class Preview:
 
     @property
     def hindrances(self) -> tuple[Reason, ...]:
-        """The obstacles without what is only told."""
+        """The obstacles without those that are information only."""
         return tuple(r for r in self.obstacles if r not in self.differences)
 
     @property
     def plan_uid(self) -> str:
-        """Digest of what would move where, in which way, and of what hinders it: equal for equal plans. The order of moves,
-        sizes and what passes by itself are left out: they change all the time and lead to the same end."""
+        """Digest of the moves and of the firm obstacles: equal for equal plans. The order of moves, sizes and obstacles
+        that pass by themselves are left out: they change continually and lead to the same end."""
         moves = sorted(repr((m.kind, m.subject, m.from_node, m.to_node, m.hands_over)) for m in self.moves)
         firm = [r for r in self.obstacles if r.grade is not Grade.SOFT_LIMIT]
         hindrances = sorted(repr((r.code, r.shard_uid, r.database_uid, r.node_uid)) for r in firm)
         action = self.action
-        # The name of a snapshot that would be taken says only when; that of one to restore says what.
+        # The name of a snapshot to be taken contains only the time; the name of a snapshot to restore matters.
         restores = action.snapshot_name if isinstance(action.parameters, MaintenanceOffParameters) else ""
         what = (action.name, action.node_uid, repr(action.parameters), restores, action.error_code)
         return sha256(repr((what, moves, hindrances)).encode()).hexdigest()[:32]
 
     @property
     def targets(self) -> tuple[PlannedTarget, ...]:
-        """Where the plan takes what moves, for the action that shall follow it."""
+        """The planned targets, for the action that will follow the plan."""
         found = (m for m in self.moves if m.kind is not MoveKind.HANDOFF)
         return tuple(
             PlannedTarget(None if m.endpoint_uid is not None else m.shard_uid, m.endpoint_uid, m.to_node)
@@ -113,7 +113,7 @@ class Preview:
 
 
 def needs_help(reason: Reason) -> bool:
-    """Whether an action waits for it until somebody does something. Room that its own moves make comes by itself."""
+    """Whether an action waits for it until an operator intervenes. Room that its own moves free comes by itself."""
     return reason.grade is Grade.SOFT_LIMIT and bool(reason.remedy) and reason.code != Code.INSUFFICIENT_MEMORY
 
 
@@ -130,7 +130,7 @@ def preview(action: Action, view: ClusterView, writes: tuple[Write, ...], now: d
             if imagined.leadership is None:
                 break
             needed += [r for r in current.reasons if needs_help(r)]
-            imagined = replace(imagined, leadership=None)  # it waits for another leader: let it have one
+            imagined = replace(imagined, leadership=None)  # it waits for another leader: assume there is one
         imagined = imagined.with_writes(decision.writes)
     found = imagined.actions[action.uid]
     if found.status.is_terminal:
@@ -145,8 +145,8 @@ def preview(action: Action, view: ClusterView, writes: tuple[Write, ...], now: d
 
 
 def _needed_at_the_end(view: ClusterView, action: Action, proposals: Sequence[MoveProposal], now: datetime) -> list[Reason]:
-    """What the moves would wait for when all of them have done what they are for, as far as somebody must help: a node
-    without a daemon is left by a copy, and its process stays."""
+    """Obstacles at the end of the moves that need an operator's intervention: a copy can leave a node without a daemon, but
+    its process stays."""
     begun = [p.to_move(uid_of_move(action.uid, n), action.uid, now=now) for n, p in enumerate(proposals, start=1)]
     ending = [replace(move, state=MoveState.CLEANING) for move in begun if move.kind is MoveKind.RELOCATE]
     return [r for r in blockers_of(view, [m for m in ending if holds(view, m)], now) if needs_help(r)]
@@ -158,7 +158,7 @@ def _buffer_bytes(database: Database, memory_free_bytes: int) -> int:
 
 
 def plan_of(action: Action, view: ClusterView) -> EvacuationPlan | ReturnPlan:
-    """All moves that the action would make from here on, its pre-flight apart."""
+    """All moves that the action would still make, without its pre-flight."""
     match action.parameters:
         case RemoveParameters():
             return plan_evacuation(view, action.node_uid, EvacuationScope())

@@ -1,6 +1,6 @@
-"""How a live action stands: does something move, is it slow, is it blocked and by what, when may it end. Pure.
+"""The state of a live action: moving, slow, waiting or blocked, its blockers, and its expected end. Pure.
 
-Read from the records alone, so that any node tells it, also while nobody leads.
+Derived from the records alone, so that any node can answer, even without a leader.
 """
 
 from collections.abc import Sequence
@@ -15,38 +15,38 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 
 SLOW_AFTER: Final = timedelta(seconds=5)
-"""A live move in which nothing changes for this long is slow."""
+"""A live move without a change for this long is slow."""
 _COPIED = frozenset({MoveState.READY, MoveState.HANDOFF, MoveState.CLEANING, MoveState.DONE})
 
 
 class Condition(StrEnum):
-    """What an operator wants to know at a glance."""
+    """The state of an action at a glance."""
 
     ENDED = "ended"
     QUEUED = "queued"
     MOVING = "moving"
     SLOW = "slow"
-    """Something is under way, and nothing of it has changed for a while."""
+    """Moves are in flight, but none has changed for a while."""
     WAITING = "waiting"
-    """Nothing moves; what it waits for passes by itself."""
+    """Nothing moves; the obstacles pass by themselves."""
     BLOCKED = "blocked"
-    """Nothing moves, and somebody must do something."""
+    """Nothing moves, and an operator must intervene."""
 
 
 @dataclass(frozen=True, slots=True)
 class StandingOfAction:
-    """See the module's text."""
+    """The state of a live action."""
 
     condition: Condition
     reasons: tuple[Reason, ...]
     bytes_total: int
     bytes_done: int
     eta_s: float | None
-    """Seconds until it may end; None while nothing can be said."""
+    """Seconds until the expected end; None without an estimate."""
 
 
 def standing(action: Action, moves: Sequence[Move], view: ClusterView, now: datetime) -> StandingOfAction:
-    """See the module's text. ``moves`` are the action's."""
+    """The state of an action. ``moves`` are the action's."""
     counted = [m for m in moves if m.kind is MoveKind.RELOCATE and m.state not in (MoveState.FAILED, MoveState.CANCELLED)]
     done = sum(m.bytes_total if m.state in _COPIED else min(m.bytes_done, m.bytes_total) for m in counted)
     total = max(action.work_total_bytes, sum(m.bytes_total for m in counted))
@@ -84,6 +84,6 @@ NO_LEADER: Final = Code.NO_LEADER
 
 
 def _no_leader(view: ClusterView) -> Reason:
-    text = "no daemon leads the cluster just now: nothing is decided until one does"
+    text = "the cluster currently has no leader: decisions wait for a new one"
     remedy = "" if view.daemons else "start the daemon of any node"
     return Reason(NO_LEADER, text, Grade.SOFT_LIMIT, remedy)

@@ -1,6 +1,6 @@
-"""An operator's decision to go on with one copy of a database that waits. Pure.
+"""An operator's decision to continue with one copy of a waiting database. Pure.
 
-``plan/waiting.py`` tells what it waits for; ``reconcile/start.py`` carries the decision out.
+``plan/waiting.py`` names the reasons for waiting; ``reconcile/start.py`` executes the decision.
 """
 
 from dataclasses import replace
@@ -20,10 +20,10 @@ START_EVENT = EventKind.BDB_START_FROM_COPY_REQUEST
 
 
 def start(seen: Look, uid: DatabaseUid, body: StartBody) -> Intent[Database]:
-    """Go on with one copy, whatever the others may hold. The second time changes nothing. Raises Rejected."""
+    """Continue with one copy, regardless of the others. A repeated request changes nothing. Raises Rejected."""
     database = database_of(seen.view, uid)
     if body.from_copy is None:
-        raise invalid("invalid_parameter", "from_copy: name the shard to go on with.")
+        raise invalid("invalid_parameter", "from_copy: name the shard to continue with.")
     shard = seen.view.shards.get(ShardUid(body.from_copy))
     group = None if shard is None else seen.view.groups.get(shard.group_uid)
     if shard is None or group is None or shard.database_uid != uid or has_left(seen.view, shard):
@@ -35,13 +35,13 @@ def start(seen: Look, uid: DatabaseUid, body: StartBody) -> Intent[Database]:
     if group.primary == shard.uid if serves else _is_decided(group, shard, cuts=cuts):
         return Intent(database)
     if serves or not group.waits_for:
-        raise conflict("db_not_waiting", f"Database {uid} waits for nothing that does not pass by itself.")
+        raise conflict("db_not_waiting", f"Database {uid} does not wait for an operator's decision.")
     _refuse_unusable(seen.view, shard, cuts=cuts)
     return _decided(seen, database, group, shard, cuts=cuts)
 
 
 def _is_decided(group: SlotGroup, shard: Shard, *, cuts: bool) -> bool:
-    """Whether the same was decided before and is still being carried out."""
+    """Whether the same decision was made before and is still being executed."""
     is_cut = group.start_cuts or shard.starts_with is StartWith.CUT_FILES
     return group.start_from == shard.uid and (is_cut or not cuts)
 
@@ -50,19 +50,21 @@ def _refuse_unusable(view: ClusterView, shard: Shard, *, cuts: bool) -> None:
     state, damage = copy_state(view, shard), damage_of(view, shard)
     if not cuts and state is not CopyState.LOADED:
         text = f"Shard {shard.uid} is not loaded: {state.value}."
-        remedy = "Go on with a copy that is loaded, or bring this one back."
+        remedy = "Continue with a loaded copy, or bring this one back."
         if damage is Damage.APPEND_ONLY_FILE:
-            remedy = "Cut the damaged end of its append-only file (cut_damaged_tail), or go on with a copy that is loaded."
+            remedy = "Cut the damaged end of its append-only file (cut_damaged_tail), or continue with a loaded copy."
         raise conflict("copy_not_loaded", text, remedy=remedy)
     if cuts and (state is not CopyState.DAMAGED or damage is not Damage.APPEND_ONLY_FILE):
         text = f"Shard {shard.uid} has no append-only file with a damaged end: {damage or state}."
-        raise conflict("copy_not_damaged", text, remedy="Go on with a copy that is loaded, or put a backup in its place.")
+        raise conflict("copy_not_damaged", text, remedy="Continue with a loaded copy, or replace the files with a backup.")
 
 
 def _decided(seen: Look, database: Database, group: SlotGroup, shard: Shard, *, cuts: bool) -> Intent[Database]:
     standing = standing_of_copy(seen.view, database, group, shard)
-    cut = " What cannot be read is cut off the end of its append-only file, which is kept as it was." if cuts else ""
-    text = f"database {database.name} shall go on with shard {shard.uid} on node {shard.node_uid}. {standing.may_lack}{cut}"
+    cut = " The unreadable end of its append-only file is cut; the original file is kept." if cuts else ""
+    text = (
+        f"database {database.name} is to continue with shard {shard.uid} on node {shard.node_uid}. {standing.may_lack}{cut}"
+    )
     event = audit(
         seen,
         START_EVENT,

@@ -1,6 +1,6 @@
-"""Users as intents: create, change, delete, change a password. Pure: hashes are made before the decision.
+"""Users as intents: create, change, delete, change a password. Pure: password hashes are computed before the decision.
 
-Only admins touch admin accounts: a user manager could otherwise make himself one.
+Only admins may change admin accounts: otherwise a user manager could become an admin.
 """
 
 import re
@@ -27,7 +27,7 @@ def user_of(view: ClusterView, uid: UserUid) -> User:
     """The user. Raises Rejected (404)."""
     found = view.users.get(uid)
     if found is None:
-        raise not_found("user_not_exist", f"There is no user {uid}.")
+        raise not_found("user_not_exist", f"The user {uid} does not exist.")
     return found
 
 
@@ -38,33 +38,33 @@ def by_email(view: ClusterView, email: str) -> User | None:
 
 
 def checked_password(view: ClusterView, password: str) -> str:
-    """The password if it keeps the cluster's rules. Raises Rejected."""
+    """The password if it meets the cluster's rules. Raises Rejected."""
     options = {} if view.cluster is None else view.cluster.options
     configured = options.get("password_min_length")
     shortest = configured if isinstance(configured, int) else PASSWORD_LENGTH_MIN
     if not shortest <= len(password) <= PASSWORD_LENGTH_MAX:
-        raise invalid("password_not_complex", f"A password has {shortest} to {PASSWORD_LENGTH_MAX} characters.")
+        raise invalid("password_not_complex", f"A password must have {shortest} to {PASSWORD_LENGTH_MAX} characters.")
     kinds = (r"[a-z]", r"[A-Z]", r"[0-9]", r"[^A-Za-z0-9]")
     if options.get("password_complexity") is True and not all(re.search(kind, password) for kind in kinds):
-        text = "A password has a small and a capital letter, a digit and another character."
+        text = "A password must have a lowercase and an uppercase letter, a digit and another character."
         raise invalid("password_not_complex", text)
     return password
 
 
 def checked_role(body: UserBody) -> ManagementRole | None:
-    """The role that the request names by word or uid; None when it names none. Raises Rejected."""
+    """The role in the request, by word or uid; None if absent. Raises Rejected."""
     named: ManagementRole | None = None
     if body.role is not None:
         try:
             named = ManagementRole(body.role)
         except ValueError as e:
-            raise invalid("invalid_parameter", f"role: should be one of {', '.join(ManagementRole)}.") from e
+            raise invalid("invalid_parameter", f"role: must be one of {', '.join(ManagementRole)}.") from e
     if body.role_uids is None:
         return named
     if len(body.role_uids) != 1:
         raise not_acceptable("invalid_configuration", "role_uids: a user has exactly one role.")
     if body.role_uids[0] not in ROLES:
-        raise not_found("role_not_exist", f"There is no role {body.role_uids[0]}.")
+        raise not_found("role_not_exist", f"The role {body.role_uids[0]} does not exist.")
     role = ROLES[body.role_uids[0]][1]
     if named is not None and named is not role:
         raise invalid("conflicting_parameters", f"role {named} has the uid {UID_OF_ROLE[named]}.")
@@ -72,11 +72,11 @@ def checked_role(body: UserBody) -> ManagementRole | None:
 
 
 def check_new(seen: Look, body: UserBody, caller: User) -> tuple[str, str, ManagementRole]:
-    """E-mail, password and role of a user to be. Raises Rejected."""
+    """E-mail address, password and role of a new user. Raises Rejected."""
     if not body.email or not _EMAIL.fullmatch(body.email):
-        raise invalid("invalid_email", "email: is required, and is an e-mail address.")
+        raise invalid("invalid_email", "email: an e-mail address is required.")
     if body.auth_method not in (None, "regular"):
-        raise not_acceptable("invalid_configuration", "auth_method: only regular users can be had.")
+        raise not_acceptable("invalid_configuration", "auth_method: only regular users are available.")
     if body.password is None:
         raise invalid("invalid_parameter", "password: is required.")
     role = checked_role(body)
@@ -84,12 +84,12 @@ def check_new(seen: Look, body: UserBody, caller: User) -> tuple[str, str, Manag
         raise invalid("invalid_parameter", "role: is required (or role_uids).")
     _refuse_admins_matter(caller, role)
     if seen.bare(keys.email_key(body.email)) is not None or by_email(seen.view, body.email) is not None:
-        raise conflict("email_already_exists", f"A user has the address {body.email} already.")
+        raise conflict("email_already_exists", f"The address {body.email} is already in use.")
     return body.email, checked_password(seen.view, body.password), role
 
 
 def create(seen: Look, body: UserBody, caller: User, *, password_hash: str) -> Intent[User]:
-    """A new user; ``password_hash`` is that of the body's password. Raises Rejected."""
+    """A new user; ``password_hash`` is the hash of the body's password. Raises Rejected."""
     email, _, role = check_new(seen, body, caller)
     counters = seen.view.counters
     uid = UserUid(max(counters.next_user, max(seen.view.users, default=0) + 1))
@@ -108,7 +108,7 @@ def create(seen: Look, body: UserBody, caller: User, *, password_hash: str) -> I
 
 
 def change(seen: Look, uid: UserUid, body: UserBody, caller: User, *, password_hash: str | None) -> Intent[User]:
-    """Change name, role, alerts or password (when ``password_hash`` is given). Raises Rejected."""
+    """Change name, role, alerts or password (if ``password_hash`` is given). Raises Rejected."""
     old = user_of(seen.view, uid)
     role = checked_role(body)
     _refuse_admins_matter(caller, old.role, role)
@@ -133,7 +133,7 @@ def change(seen: Look, uid: UserUid, body: UserBody, caller: User, *, password_h
 
 
 def delete(seen: Look, uid: UserUid, caller: User) -> Intent[User]:
-    """Delete a user. Raises Rejected, for instance when no admin would be left."""
+    """Delete a user. Raises Rejected, for instance if no admin would be left."""
     old = user_of(seen.view, uid)
     _refuse_admins_matter(caller, old.role)
     compares = _refuse_last_admin(seen, old)
@@ -142,7 +142,7 @@ def delete(seen: Look, uid: UserUid, caller: User) -> Intent[User]:
 
 
 def set_password(seen: Look, uid: UserUid, *, password_hash: str) -> Intent[User]:
-    """Replace a password; whoever calls has checked that the caller may. Raises Rejected when the user is gone."""
+    """Replace a password; the caller has checked the permission. Raises Rejected if the user no longer exists."""
     old = user_of(seen.view, uid)
     new = replace(old, password_hash=password_hash, password_changed_at=seen.now)
     return Intent(new, (Put(new), audit(seen, EventKind.USER_PASSWORD_CHANGED, f"the password of {old.email} was changed")))
@@ -154,7 +154,7 @@ def _refuse_admins_matter(caller: User, *roles: ManagementRole | None) -> None:
 
 
 def _refuse_last_admin(seen: Look, old: User) -> tuple[Compare, ...]:
-    """Compares that the other admins are still there: two admins might be demoting each other at this moment."""
+    """Compares that the other admins still exist: two admins might demote each other at the same moment."""
     if old.role is not ManagementRole.ADMIN:
         return ()
     others = [u for u in seen.view.users.values() if u.role is ManagementRole.ADMIN and u.uid != old.uid]

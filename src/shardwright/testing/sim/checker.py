@@ -30,8 +30,7 @@ NEXT_STATE = {
     "cleaning": {"done", "handoff", "undoing"},
     "undoing": {"failed", "cancelled"},
 }
-ENDED_STATES = {"done", "failed", "cancelled"}
-ENDED_STATUS = {"completed", "failed", "cancelled"}
+ENDED_STATES, ENDED_STATUS = {"done", "failed", "cancelled"}, {"completed", "failed", "cancelled"}
 TABLES = (
     "policy",
     "nodes",

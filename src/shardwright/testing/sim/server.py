@@ -1,8 +1,7 @@
 """A modelled server: one process of Redis or Valkey with its replication history, links, fences, pause and files.
 
 Data is a position in a tree of histories: what a server holds is everything on the way from the root to its position, so
-that a copy costs nothing and "does it hold this write" is a question of position. Behaves as measured on the real ones
-(design, *Handoff*, traps). Decides nothing about the cluster.
+that a copy costs nothing and "does it hold this write" is a question of position. Behaves as measured on the real ones.
 """
 
 from collections.abc import Callable

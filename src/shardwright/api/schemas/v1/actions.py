@@ -23,7 +23,7 @@ class StepAnswer(TypedDict):
 
 
 class ReasonAnswer(TypedDict):
-    """Extension: why something waits or failed, and the smallest remedy."""
+    """Extension: why something waits or failed, with the smallest remedy."""
 
     code: str
     description: str
@@ -116,7 +116,7 @@ class NodeActionsAnswer(TypedDict):
 
 
 class TaskAnswer(TypedDict):
-    """An action in ``/v1/actions``: every value of the original is a string there."""
+    """An action in ``/v1/actions``: as in Redis Enterprise, every value is a string."""
 
     action_uid: str
     task_id: str
@@ -139,7 +139,7 @@ class TaskAnswer(TypedDict):
 
 
 class ActionV2Answer(TypedDict):
-    """An item of ``/v2/actions``: numbers are numbers there."""
+    """An item of ``/v2/actions``: numbers are numbers."""
 
     action_type: str
     action_uid: str
@@ -159,11 +159,11 @@ _V2_STATUS = {
     ActionStatus.CANCELLED: "failed",
     ActionStatus.FAILED: "failed",
 }
-"""Version 2 knows these four words only; ``additional_info`` tells the rest."""
+"""Version 2 has only these four words; ``additional_info`` contains the details."""
 
 
 def node_action(action: Action, view: ClusterView, now: datetime) -> NodeActionAnswer:
-    """The action with everything known of it."""
+    """The action with all of its details."""
     moves = view.moves_of_action(action.uid)
     found = standing(action, moves, view, now)
     answer: NodeActionAnswer = {
@@ -201,7 +201,7 @@ def node_action(action: Action, view: ClusterView, now: datetime) -> NodeActionA
 
 
 def task(action: Action, view: ClusterView, now: datetime) -> TaskAnswer:
-    """The action as ``/v1/actions`` shows it."""
+    """The action in the format of ``/v1/actions``."""
     full = node_action(action, view, now)
     answer: TaskAnswer = {
         "action_uid": full["action_uid"],
@@ -229,7 +229,7 @@ def task(action: Action, view: ClusterView, now: datetime) -> TaskAnswer:
 
 
 def action_v2(action: Action) -> ActionV2Answer:
-    """The action as ``/v2/actions`` shows it."""
+    """The action in the format of ``/v2/actions``."""
     info: Json = {
         "object_type": "node",
         "object_uid": str(action.node_uid),

@@ -1,6 +1,6 @@
-"""The cluster, its policy, licence, statistics and bootstrap state on the wire. Pure.
+"""The cluster, its policy, license, statistics and bootstrap state on the wire. Pure.
 
-The tables below are the wire's option names with their defaults; an option's type is its default's.
+The tables below contain the wire's option names and their defaults; the default determines an option's type.
 """
 
 from datetime import datetime, timedelta
@@ -108,7 +108,7 @@ CLUSTER_OPTIONS: Final[dict[str, object]] = {
     "use_ipv6": False,
     "wait_command": True,
 }
-"""Everything that a GET shows beside the fixed keys."""
+"""All keys of a GET besides the fixed ones."""
 
 CHANGEABLE_OPTIONS: Final = frozenset(
     {
@@ -128,8 +128,8 @@ CHANGEABLE_OPTIONS: Final = frozenset(
         "slave_ha_grace_period",
     }
 )
-"""What ``PUT /v1/cluster`` changes. The others show how this cluster is built: an option that would be stored and do nothing
-is refused instead."""
+"""The options that ``PUT /v1/cluster`` changes. The others describe how this cluster works: an option that would be stored
+without effect is refused."""
 
 POLICY_FIELDS: Final[dict[str, str]] = {
     "persistent_node_removal": "persistent_node_removal",
@@ -141,7 +141,7 @@ POLICY_FIELDS: Final[dict[str, str]] = {
     "stuck_server_timeout": "stuck_server_timeout_s",
     "action_retention": "action_retention_s",
 }
-"""Wire key to field of ``Policy``, for the keys that decide something here. The last two are extensions, in seconds."""
+"""Wire key to field of ``Policy``, for the keys with an effect. The last two are extensions, in seconds."""
 
 POLICY_EXTRAS: Final[dict[str, object]] = {
     "acl_pubsub_default": "resetchannels",
@@ -193,7 +193,7 @@ POLICY_EXTRAS: Final[dict[str, object]] = {
     "slow_log_max_len": 1024,
     "witness_disk_update_frequency_divisor": 3,
 }
-"""Policy keys that are stored and shown but decide nothing here, with their defaults."""
+"""Policy keys that are stored and shown but have no effect, with their defaults."""
 
 _ONE_OF: Final[dict[str, tuple[str, ...]]] = {
     "failure_detection_sensitivity": ("high", "low"),
@@ -207,18 +207,18 @@ _ONE_OF: Final[dict[str, tuple[str, ...]]] = {
 
 
 def problem_with(key: str, value: object, default: object) -> str:
-    """Why the value cannot be that option's; empty when it can. Types are strict."""
+    """Why the value is invalid for that option; empty if it is valid. Types are strict."""
     if type(value) is not type(default):
-        return f"{key}: should be {_WORDS.get(type(default), 'another type')}"
+        return f"{key}: must be {_WORDS.get(type(default), 'another type')}"
     if isinstance(value, bool):
         return ""
     if isinstance(value, int):
         lowest = -1 if default == -1 else 0
-        return "" if lowest <= value <= 2**31 - 1 else f"{key}: should be at least {lowest} and at most 2147483647"
+        return "" if lowest <= value <= 2**31 - 1 else f"{key}: must be at least {lowest} and at most 2147483647"
     if isinstance(value, str):
         if key in _ONE_OF and value not in _ONE_OF[key]:
-            return f"{key}: should be one of {', '.join(_ONE_OF[key])}"
-        return "" if len(value) <= 1024 else f"{key}: should have at most 1024 characters"
+            return f"{key}: must be one of {', '.join(_ONE_OF[key])}"
+        return "" if len(value) <= 1024 else f"{key}: must have at most 1024 characters"
     return ""
 
 
@@ -232,7 +232,7 @@ _WORDS: Final[dict[type, str]] = {
 
 
 def cluster(record: Cluster, view: ClusterView) -> Json:
-    """The cluster object. Options of its own making that are no wire keys are not shown."""
+    """The cluster object. Internal options without a wire key are left out."""
     changed = {key: value for key, value in record.options.items() if key in CLUSTER_OPTIONS}
     racks = {node.rack for node in view.nodes.values() if node.rack}
     alerts = record.options.get("alert_settings")
@@ -256,7 +256,7 @@ def cluster(record: Cluster, view: ClusterView) -> Json:
 
 
 def _leader(view: ClusterView) -> Json | None:
-    """Who leads; None while nobody does. An extra key: the wire knows only a node's role."""
+    """The leader; None without one. An extra key: the wire only has a node's role."""
     held = view.leadership
     if held is None:
         return None
@@ -277,7 +277,7 @@ def policy(record: Policy) -> Json:
 
 
 def license_object(view: ClusterView, now: datetime) -> Json:
-    """Free software needs none; clients look at the limit and the date."""
+    """Free software needs no license, but clients read the limit and the date."""
     created = now if view.cluster is None else view.cluster.created_at
     return {
         "license": "",
@@ -297,7 +297,7 @@ def license_object(view: ClusterView, now: datetime) -> Json:
 
 
 def bootstrap(view: ClusterView, node_uid: NodeUid) -> Json:
-    """Bootstrap state of this node: it is a member, or it would not answer."""
+    """Bootstrap state of this node: it is a member, otherwise it would not answer."""
     record = view.nodes.get(node_uid)
     created = "" if record is None else iso(record.created_at)
     return {
@@ -307,7 +307,7 @@ def bootstrap(view: ClusterView, node_uid: NodeUid) -> Json:
 
 
 def statistics(view: ClusterView, now: datetime) -> Json:
-    """The newest sample of what the cluster knows of itself; every metric is a float."""
+    """The latest statistics of the cluster; every metric is a float."""
     total = float(sum(total_memory(node, view) for node in view.nodes.values()))
     used = float(sum(provisioned_memory(uid, view) for uid in view.nodes))
     free = float(sum(seen.memory_free_bytes for seen in view.node_seen.values()))
@@ -327,7 +327,7 @@ def statistics(view: ClusterView, now: datetime) -> Json:
 
 
 def proxies(view: ClusterView) -> list[Json]:
-    """One proxy a node: its endpoint process."""
+    """One proxy per node: its endpoint process."""
     return [
         {
             "uid": uid,

@@ -1,11 +1,11 @@
-"""Formats of the wire that every resource shares. Pure."""
+"""Formats of the wire that all resources share. Pure."""
 
 from datetime import datetime
 
 from shardwright.model.action import ActionName
 
 Json = dict[str, object]
-"""A JSON object whose keys are not fixed by this project."""
+"""A JSON object whose keys this project does not define."""
 
 _NAMES = {ActionName.REMOVE: "remove_node", ActionName.STEP_DOWN: "enslave_node"}
 _FROM_URL = {
@@ -23,7 +23,7 @@ def iso(at: datetime) -> str:
 
 
 def iso_exact(at: datetime) -> str:
-    """With microseconds, for our own keys that measure: a handoff lasts milliseconds."""
+    """With microseconds, for extension keys that measure durations: a handoff takes milliseconds."""
     return f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
@@ -33,15 +33,15 @@ def iso_or_none(at: datetime | None) -> str | None:
 
 
 def snapshot_time(at: datetime) -> str:
-    """Snapshots alone write ``YYYY-MM-DD HH:MM:SS``, without a zone."""
+    """Only snapshots use ``YYYY-MM-DD HH:MM:SS``, without a time zone."""
     return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 def action_name(name: ActionName) -> str:
-    """The name in lists: removals are ``remove_node`` there although the path says ``remove``."""
+    """The name in lists: a removal is ``remove_node`` there, although the path says ``remove``."""
     return _NAMES.get(name, name.value)
 
 
 def action_of_url(word: str) -> ActionName | None:
-    """The action that a path names; None when there is no such action."""
+    """The action that a path names; None for an unknown word."""
     return _FROM_URL.get(word)

@@ -25,7 +25,7 @@ class SnapshotRuleAnswer(TypedDict):
 
 
 class EndpointAnswer(TypedDict):
-    """Where clients reach the database. ``node_uids`` is an extension: the nodes that serve it now."""
+    """The address of the database for clients. ``node_uids`` is an extension: the nodes that serve it now."""
 
     uid: str
     dns_name: str
@@ -41,19 +41,19 @@ class EndpointAnswer(TypedDict):
 
 
 class BackgroundOperation(TypedDict):
-    """Deprecated in the original, still read by clients."""
+    """Deprecated in Redis Enterprise, but clients still read it."""
 
     status: str
 
 
 class RegexRule(TypedDict):
-    """A sharding rule; there are none here."""
+    """A sharding rule; always absent."""
 
     regex: str
 
 
 class IdleKeys(TypedDict):
-    """Keys that no part of Shardwright uses; they have the values that an idle original has."""
+    """Keys without a use in Shardwright; they have the values of an idle Redis Enterprise database."""
 
     type: str
     sharding: bool
@@ -113,7 +113,7 @@ class IdleKeys(TypedDict):
 
 class DatabaseAnswer(IdleKeys):
     """A database. Extensions: ``server``, ``strict``, ``notify_keyspace_events``, ``failure_reason``, ``waiting``,
-    ``reasons`` (what keeps it from serving as it should)."""
+    ``reasons`` (faults of the database)."""
 
     uid: int
     name: str
@@ -224,7 +224,7 @@ _IDLE: Final[IdleKeys] = {
 
 
 def database(record: Database, view: ClusterView, *, shows_password: bool) -> DatabaseAnswer:
-    """The database. Without ``shows_password`` the key of the password is left out."""
+    """The database. Without ``shows_password`` the password's key is left out."""
     answer: DatabaseAnswer = {
         "uid": record.uid,
         "name": record.name,
@@ -275,7 +275,7 @@ def _endpoint(endpoint: Endpoint) -> EndpointAnswer:
 
 
 def _expected_endpoint(record: Database, view: ClusterView) -> EndpointAnswer:
-    """What the leader will create: clients read the address from the answer to their POST."""
+    """The endpoint that the leader will create: clients read the address from the answer to their POST."""
     address = "" if view.cluster is None else view.cluster.endpoint_address
     return _endpoint_json(f"{record.uid}:1", address, record.port, [])
 
@@ -283,7 +283,7 @@ def _expected_endpoint(record: Database, view: ClusterView) -> EndpointAnswer:
 def _endpoint_json(uid: str, address: str, port: int, nodes: Iterable[int]) -> EndpointAnswer:
     return {
         "uid": uid,
-        "dns_name": address,  # what resolves everywhere; names of our own come with discovery
+        "dns_name": address,  # an address resolves everywhere; Shardwright has no names of its own yet
         "port": port,
         "addr": [address],
         "addr_type": "external",
@@ -297,8 +297,8 @@ def _endpoint_json(uid: str, address: str, port: int, nodes: Iterable[int]) -> E
 
 
 def state_machines(events: Iterable[Event], view: ClusterView, now: datetime) -> list[StateMachineAnswer]:
-    """Every creation, change and deletion asked for within the retention time, oldest first, as read from the log: their
-    state follows from the database's, so nothing more is recorded of them."""
+    """Every creation, change and deletion requested within the retention time, oldest first, from the event log: their
+    state follows from the database's, so it has no other record."""
     found: list[StateMachineAnswer] = []
     for event in events:
         if event.kind not in _MACHINES or event.action_uid is None or event.database_uid is None:
@@ -330,7 +330,7 @@ def _machine(event: Event, uid: ActionUid, database_uid: DatabaseUid, view: Clus
 
 
 def state_machine_v2(machine: StateMachineAnswer) -> ActionV2Answer:
-    """The state machine as ``/v2/actions`` shows it."""
+    """The state machine in the format of ``/v2/actions``."""
     info: Json = {"object_type": "bdb", "object_uid": machine["object_name"].partition(":")[2]}
     if "error" in machine:
         info["error"] = machine["error"]

@@ -1,4 +1,4 @@
-"""The log on the wire (``/v1/logs``). Pure."""
+"""The event log on the wire (``/v1/logs``). Pure."""
 
 from typing import NotRequired
 
@@ -9,7 +9,8 @@ from shardwright.model.event import Event
 
 
 class EventAnswer(TypedDict, extra_items=object):  # type: ignore[call-arg]
-    """One line of the log; further keys depend on the type. ``description``, ``by`` and ``action_uid`` are extensions."""
+    """One line of the log; additional keys depend on the type. ``description``, ``by`` and ``action_uid`` are
+    extensions."""
 
     time: str
     type: str
@@ -22,7 +23,7 @@ class EventAnswer(TypedDict, extra_items=object):  # type: ignore[call-arg]
 
 
 def event(record: Event) -> dict[str, object]:
-    """The event; ``bdb_uid`` is a string and ``node_uid`` an integer there. Extras never hide a documented key."""
+    """The event; ``bdb_uid`` is a string and ``node_uid`` an integer. Extras never hide a documented key."""
     answer: dict[str, object] = {
         **record.extra,
         "time": iso(record.at),

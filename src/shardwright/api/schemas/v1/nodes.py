@@ -76,7 +76,7 @@ class SnapshotAnswer(TypedDict):
 
 
 class NodeStatusAnswer(TypedDict):
-    """What upgrade checks look at. ``rack_id`` and the endpoints are extensions."""
+    """Input of upgrade checks. ``rack_id`` and the endpoints are extensions."""
 
     node_status: str
     role: str
@@ -96,7 +96,7 @@ class NodeStatusAnswer(TypedDict):
 
 
 def node(record: Node, view: ClusterView) -> NodeAnswer:
-    """The node, with what its agent saw of the machine."""
+    """The node, with its agent's observations of the machine."""
     seen = _seen(view, record.uid)
     shards = [shard.uid for shard in shown(view, node_uid=record.uid)]
     os_family, os_version = _os(seen.os_name)
@@ -143,8 +143,8 @@ def node(record: Node, view: ClusterView) -> NodeAnswer:
 
 
 def node_status(record: Node, view: ClusterView) -> str:
-    """``active``, ``decommissioning``, ``provisioning`` (its daemon has never been seen) or ``down`` (its daemon does not
-    answer; its shards and endpoints may serve all the same)."""
+    """``active``, ``decommissioning``, ``provisioning`` (its daemon has never been observed) or ``down`` (its daemon does
+    not answer; its shards and endpoints may still serve)."""
     if record.is_decommissioning:
         return "decommissioning"
     if record.uid in view.daemons:
@@ -186,12 +186,12 @@ def snapshot(record: Snapshot) -> SnapshotAnswer:
 
 
 def total_memory(record: Node, view: ClusterView) -> int:
-    """What shards of the node may be provisioned with; the machine's memory when the operator set no limit."""
+    """Upper limit of the memory provisioned to shards of the node; the machine's memory if the operator set no limit."""
     return record.memory_bytes or _seen(view, record.uid).memory_total_bytes
 
 
 def provisioned_memory(uid: NodeUid, view: ClusterView) -> int:
-    """Sum of what the recorded shards of the node may use. One without a limit counts with what it uses now."""
+    """Memory provisioned to the recorded shards of the node. A shard without a limit counts with its current usage."""
     total = 0
     for shard in view.shards_on(uid):
         record = view.databases.get(shard.database_uid)
@@ -202,7 +202,7 @@ def provisioned_memory(uid: NodeUid, view: ClusterView) -> int:
 
 
 def supported_versions(seen: NodeSeen) -> list[SupportedVersion]:
-    """Server programs of a node, as clients that choose a version read them."""
+    """Server programs of a node, in the format for clients that choose a version."""
     return [
         {
             "db_type": "redis",
@@ -216,7 +216,7 @@ def supported_versions(seen: NodeSeen) -> list[SupportedVersion]:
 
 
 def local_node_info(record: Node, view: ClusterView) -> Json:
-    """``local_node_info`` of ``/v1/bootstrap``; its uid is a string there."""
+    """``local_node_info`` of ``/v1/bootstrap``; its uid is a string."""
     seen = _seen(view, record.uid)
     shown = node(record, view)
     return {

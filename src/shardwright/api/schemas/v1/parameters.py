@@ -1,4 +1,4 @@
-"""Bodies of node actions to the parameters of the model. Pure; raises Rejected for what contradicts itself."""
+"""Converts bodies of node actions to parameters of the model. Pure; raises Rejected for contradictions."""
 
 from collections.abc import Container
 
@@ -32,13 +32,13 @@ _BODIES: dict[ActionName, type[Body]] = {
 
 
 def ignored_keys(name: ActionName, raw: bytes) -> list[str]:
-    """Keys of a request body that the action does not know: accepted, because clients send keys of other products and
-    versions, but told, because one of them may be misspelt. Not all of very many, nor all of a very long one."""
+    """Unknown keys of a request body. They are accepted, because clients send keys of other products and versions, but
+    reported, because one of them may be misspelled. The number and the length of the reported keys are limited."""
     return [key[:100] for key in json_object(raw) if key not in _BODIES[name].model_fields][:IGNORED_SHOWN]
 
 
 def parameters_of(name: ActionName, raw: bytes, *, databases: Container[int]) -> ActionParameters:
-    """The parameters in a request body. ``databases`` holds the uids that exist."""
+    """The parameters in a request body. ``databases`` contains the existing uids."""
     match name:
         case ActionName.REMOVE:
             return RemoveParameters(wait_for_persistence=read_body(RemoveBody, raw).wait_for_persistence)
@@ -52,8 +52,8 @@ def parameters_of(name: ActionName, raw: bytes, *, databases: Container[int]) ->
 
 def _maintenance_on(body: MaintenanceOnBody, databases: Container[int]) -> MaintenanceOnParameters:
     if body.keep_slave_shards and (body.evict_ha_replica or body.evict_active_active_replica):
-        raise invalid("conflicting_parameters", "keep_slave_shards keeps the replicas that an evict_*_replica key evicts.")
-    # There are no Active-Active databases here, so evict_active_active_replica is accepted and finds none.
+        raise invalid("conflicting_parameters", "keep_slave_shards contradicts an evict_*_replica key.")
+    # Active-Active databases do not exist here, so evict_active_active_replica is accepted without effect.
     evicts = body.evict_ha_replica if body.evict_ha_replica is not None else not body.keep_slave_shards
     evicted = None if body.evict_dbs is None else tuple(dict.fromkeys(_database(uid, databases) for uid in body.evict_dbs))
     return MaintenanceOnParameters(
@@ -69,13 +69,13 @@ def _database(given: int | str, databases: Container[int]) -> DatabaseUid:
     text = str(given)
     uid = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
     if uid not in databases:
-        raise invalid("invalid_parameter", f"evict_dbs: there is no database {text!r}.")
+        raise invalid("invalid_parameter", f"evict_dbs: the database {text!r} does not exist.")
     return DatabaseUid(uid)
 
 
 def _maintenance_off(body: MaintenanceOffBody) -> MaintenanceOffParameters:
     if body.snapshot_name is not None and body.skip_shards_restore:
-        raise invalid("conflicting_parameters", "snapshot_name and skip_shards_restore exclude each other.")
+        raise invalid("conflicting_parameters", "snapshot_name and skip_shards_restore are mutually exclusive.")
     return MaintenanceOffParameters(
         snapshot_name=body.snapshot_name,
         skips_restore=bool(body.skip_shards_restore),
@@ -85,7 +85,7 @@ def _maintenance_off(body: MaintenanceOffBody) -> MaintenanceOffParameters:
 
 def _step_down(body: StepDownBody) -> StepDownParameters:
     if body.endpoints_only and body.shards_only:
-        raise invalid("conflicting_parameters", "endpoints_only and shards_only exclude each other.")
+        raise invalid("conflicting_parameters", "endpoints_only and shards_only are mutually exclusive.")
     return StepDownParameters(
         yields_leadership=bool(body.demote_node),
         endpoints_only=bool(body.endpoints_only),
@@ -95,7 +95,7 @@ def _step_down(body: StepDownBody) -> StepDownParameters:
 
 
 def parameters_json(parameters: ActionParameters) -> dict[str, object]:
-    """The parameters in the wire's words; what was not given is left out."""
+    """The parameters in the wire's words; parameters that were not given are left out."""
     match parameters:
         case RemoveParameters():
             found: dict[str, object] = {"wait_for_persistence": parameters.wait_for_persistence}

@@ -30,7 +30,8 @@ PlannedMoveAnswer = TypedDict(
 
 
 class GroupCopiesAnswer(TypedDict):
-    """Extension: copies in sync of a slot group before, at least during, and after a plan; and if the node were off then."""
+    """Extension: in-sync copies of a slot group before, at least during, and after a plan; and if the node were off
+    then."""
 
     group: str
     bdb_uid: int
@@ -41,8 +42,8 @@ class GroupCopiesAnswer(TypedDict):
 
 
 class TargetMemoryAnswer(TypedDict):
-    """Extension: what a plan asks of a node, in bytes. ``peak`` is what may be needed at once beyond what is used now;
-    ``free`` is what was seen, 0 when unknown."""
+    """Extension: the memory that a plan needs on a node, in bytes. ``peak`` is the maximum need in addition to the current
+    usage; ``free`` is the observed value, 0 if unknown."""
 
     node_uid: str
     capacity: int
@@ -56,9 +57,9 @@ class TargetMemoryAnswer(TypedDict):
 
 
 class PreviewAnswer(TypedDict):
-    """Extension: what an action would do (``dry_run``). ``status`` is ``possible``, ``partly`` (it would move what it can
-    and end failed), ``blocked`` (it would wait for what ``reasons`` name), ``failed`` (refused) or, when there is nothing to
-    do, ``completed``. There is no ``action_uid``: nothing was started."""
+    """Extension: the effects of an action (``dry_run``). ``status`` is ``possible``, ``partly`` (it would move as much as
+    possible and end failed), ``blocked`` (it would wait for the obstacles in ``reasons``), ``failed`` (refused) or, if
+    there is nothing to do, ``completed``. The answer has no ``action_uid``: nothing was started."""
 
     dry_run: bool
     name: str
@@ -81,7 +82,7 @@ class PreviewAnswer(TypedDict):
 
 
 class BlockAnswer(TypedDict):
-    """Extension: reasons with one code. ``shards`` shows some of them, ``count`` says how many there are."""
+    """Extension: reasons with the same code. ``shards`` contains some of them, ``count`` their number."""
 
     code: str
     grade: str
@@ -92,7 +93,7 @@ class BlockAnswer(TypedDict):
 
 
 class ExplanationAnswer(TypedDict):
-    """Extension: can it be done, what would happen, what blocks it, the smallest remedy. ``verdict`` is ``yes``,
+    """Extension: feasibility, effects, obstacles and smallest remedy of an action. ``verdict`` is ``yes``,
     ``nothing_to_do``, ``later``, ``blocked``, ``partly`` or ``no``."""
 
     node_uid: str

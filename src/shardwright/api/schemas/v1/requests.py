@@ -1,7 +1,7 @@
-"""Request bodies: strict models and the reading of bytes. Pure.
+"""Request bodies: strict models and their parser. Pure.
 
-Types are strict (``1`` or ``"true"`` is no boolean), a key with ``null`` counts as absent, unknown keys are ignored. Whether
-values make sense together is the services' business.
+Types are strict (``1`` and ``"true"`` are not booleans), a key with ``null`` counts as absent, unknown keys are ignored.
+The services check whether values make sense together.
 """
 
 import json
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shardwright.api.codes import invalid
 
 LARGEST = 2**53 - 1
-"""No integer beyond what every JSON client can hold."""
+"""The largest integer that every JSON client can represent."""
 
 Natural = Annotated[int, Field(ge=0, le=LARGEST)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
@@ -68,7 +68,7 @@ class SnapshotRuleBody(Body):
 
 
 class DatabaseBody(Body):
-    """A database, at its creation (``POST``) or change (``PUT``). What is not listed here is ignored."""
+    """A database, at its creation (``POST``) or change (``PUT``). Keys that are not listed here are ignored."""
 
     uid: Annotated[int, Field(ge=1, le=99_999_999)] | None = None
     name: Text | None = None
@@ -103,25 +103,25 @@ class DatabaseBody(Body):
         default=None, description="Extension: a write is answered only once a replica has it; needs replication"
     )
     notify_keyspace_events: Text | None = Field(
-        default=None, description="Extension: events on keys that the servers publish, in their letters; empty for none"
+        default=None, description="Extension: keyspace events that the servers publish, in their letters; empty: none"
     )
     slave_ha: bool | None = None
     slave_ha_priority: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
 
 
 class StartBody(Body):
-    """Extension: ``actions/start`` of a database that waits."""
+    """Extension: ``actions/start`` of a waiting database."""
 
     from_copy: Annotated[int, Field(ge=1, le=LARGEST)] | None = Field(
-        default=None, description="uid of the shard to go on with, whatever the other copies may hold"
+        default=None, description="uid of the shard to continue with, regardless of the other copies"
     )
     cut_damaged_tail: bool | None = Field(
-        default=None, description="cut what cannot be read off the end of its append-only file first; it is kept as it was"
+        default=None, description="first cut the unreadable end of its append-only file; the original file is kept"
     )
 
 
 class NewNodeBody(Body):
-    """Extension: a further node of a local cluster."""
+    """Extension: an additional node of a local cluster."""
 
     rack_id: Annotated[str, Field(max_length=128)] | None = None
     memory: Natural | None = None
@@ -167,12 +167,12 @@ BodyT = TypeVar("BodyT", bound=Body)
 
 
 def json_object(raw: bytes) -> dict[str, object]:
-    """The object in a request body; absent, empty and ``null`` bodies are empty objects. Raises Rejected."""
+    """The object in a request body; an absent, empty or ``null`` body is an empty object. Raises Rejected."""
     if not raw.strip():
         return {}
     try:
         value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # lone surrogates could never be stored
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # lone surrogates cannot be stored
     except (ValueError, RecursionError) as e:
         raise invalid("invalid_request", "The body is not JSON.") from e
     if value is None:
@@ -183,7 +183,7 @@ def json_object(raw: bytes) -> dict[str, object]:
 
 
 def read_body(model: type[BodyT], raw: bytes) -> BodyT:
-    """The body as a model. Raises Rejected, naming the first key that is wrong."""
+    """The body as a model. Raises Rejected, which names the first invalid key."""
     value = json_object(raw)
     try:
         return model.model_validate(value)

@@ -22,8 +22,9 @@ class ProgressAnswer(TypedDict):
 
 
 class ShardAnswer(TypedDict):
-    """A shard. ``addr``, ``port``, ``incarnation``, ``generation``, ``used_memory`` and ``reasons`` are extensions. So
-    is the value ``unhealthy`` of ``detailed_status``: it answers and does not serve as it should; ``reasons`` say why."""
+    """A shard. ``addr``, ``port``, ``incarnation``, ``generation``, ``used_memory`` and ``reasons`` are extensions. So is
+    the value ``unhealthy`` of ``detailed_status``: the shard answers but does not serve properly; ``reasons`` name the
+    causes."""
 
     uid: str
     bdb_uid: int
@@ -47,14 +48,14 @@ class ShardAnswer(TypedDict):
 
 
 def shown(view: ClusterView, *, node_uid: int | None = None, database_uid: int | None = None) -> list[Shard]:
-    """The shards of the cluster, of one node, of one database, by uid: without those that have left and whose files are only
-    being tidied up."""
+    """The shards of the cluster, of one node or of one database, by uid. Shards that have left and whose files are only
+    being deleted are omitted."""
     found = (s for s in view.shards.values() if node_uid in (None, s.node_uid) and database_uid in (None, s.database_uid))
     return sorted((s for s in found if not has_left(view, s)), key=lambda s: s.uid)
 
 
 def shard(record: Shard, view: ClusterView, *, info_keys: Collection[str] = ()) -> ShardAnswer:
-    """The shard as last seen. ``info_keys`` name keys of the server's INFO to show, as far as they are known."""
+    """The shard as last observed. ``info_keys`` name keys of the server's INFO to include, if they are known."""
     seen = view.servers.get(record.uid)
     group = view.groups.get(record.group_uid)
     is_primary = view.is_primary(record)

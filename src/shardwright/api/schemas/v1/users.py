@@ -9,7 +9,7 @@ from shardwright.model.account import ManagementRole, User
 
 
 class UserAnswer(TypedDict):
-    """A user, without anything of the password."""
+    """A user, without any password data."""
 
     uid: int
     email: str
@@ -43,13 +43,13 @@ ROLES: Final[dict[int, tuple[str, ManagementRole]]] = {
     6: ("None", ManagementRole.NONE),
     7: ("User Manager", ManagementRole.USER_MANAGER),
 }
-"""Built-in roles by uid. 1 to 6 are wire facts, 7 is our choice."""
+"""Built-in roles by uid. 1 to 6 are wire facts; 7 is an extension."""
 
 UID_OF_ROLE: Final[dict[ManagementRole, int]] = {role: uid for uid, (_, role) in ROLES.items()}
 
 
 def user(record: User) -> UserAnswer:
-    """The user; both ``role`` and ``role_uids``, because clients want either."""
+    """The user; with both ``role`` and ``role_uids``, because clients read either key."""
     return {
         "uid": record.uid,
         "email": record.email,

@@ -10,7 +10,7 @@ from shardwright.plan.waiting import CopyStanding, Waiting
 
 
 class CopyAnswer(TypedDict):
-    """What is known of one copy. The keys with ``served_`` are of when it was last seen while the group served."""
+    """The known state of one copy. The ``served_`` keys are from its last observation while the group served."""
 
     shard_uid: str
     node_uid: str
@@ -27,7 +27,8 @@ class CopyAnswer(TypedDict):
 
 
 class WaitingAnswer(TypedDict):
-    """One slot group that waits for what does not pass by itself. ``start_from``: the copy that an operator chose."""
+    """One slot group that waits for something that does not pass by itself. ``start_from``: the copy that an operator
+    chose."""
 
     slot_group: str
     since: str | None

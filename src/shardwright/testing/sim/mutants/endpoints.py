@@ -23,11 +23,11 @@ from shardwright.testing.sim.mutants.client_situations import (
     an_endpoint_process_that_stands_still_while_it_is_passed_on,
     clients_that_never_come_in,
 )
-from shardwright.testing.sim.mutants.registry import Patch, mutant_in
-from shardwright.testing.sim.mutants.situations import (
+from shardwright.testing.sim.mutants.endpoint_situations import (
     an_endpoint_process_started_again_before_the_leader_dies,
     an_endpoint_process_started_again_behind_the_hold,
 )
+from shardwright.testing.sim.mutants.registry import Patch, mutant_in
 
 
 @mutant_in(an_endpoint_process_started_again_behind_the_hold)

@@ -99,40 +99,6 @@ def an_endpoint_that_sleeps_through_the_hold(simulation: Simulation) -> None:
     when(simulation, "handoff:demote:before", wake)
 
 
-def an_endpoint_process_started_again_behind_the_hold(simulation: Simulation) -> None:
-    """It was asked to hold while there was none; then its clients write through the new one, while the fence is on its way:
-    what they have sent is postponed by the pause. A third of it are scripts that catch their errors."""
-    world = simulation.world
-    primary = primary_of_a_new_database(simulation, replication=True)
-
-    def end(daemon: Any) -> None:
-        for uid in world.nodes:
-            found = world.endpoint_process(uid)
-            if found is not None and found.endpoints:
-                found.process.kill()
-
-    def start(daemon: Any) -> None:
-        world.network.slow_until[daemon.node.uid] = world.loop.now + 0.3
-        for node in world.nodes.values():
-            node.endpoint_dies_at = -10.0
-            if node.daemon is not None:
-                node.daemon.wake_agent()
-        world.writers.busy_s = 0.002
-        world.writers.hurry(primary["database_uid"])
-
-    when(simulation, "handoff:hold:before", end)
-    when(simulation, "handoff:hold:after", start)
-    simulation.operator.action(primary["node_uid"], "enslave_node")
-    simulation.run_for(20.0)
-    world.writers.busy_s = 0.05
-
-
-def an_endpoint_process_started_again_before_the_leader_dies(simulation: Simulation) -> None:
-    """The same, and between the fence and the promotion the leader is killed: the pause expires under the fence."""
-    when(simulation, "handoff:promote:before", simulation.faults._kill)
-    an_endpoint_process_started_again_behind_the_hold(simulation)
-
-
 def a_promotion_on_its_way_for_long(simulation: Simulation) -> None:
     """The leader freezes behind it; it arrives when the next one has begun to act."""
     world = simulation.world
