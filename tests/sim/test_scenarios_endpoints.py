@@ -14,7 +14,7 @@ from shardwright.testing.sim.checker import Violation
 from shardwright.testing.sim.clients import Client, Talker, join
 from shardwright.testing.sim.daemon import SimDaemon
 from shardwright.testing.sim.loop import result_of
-from shardwright.testing.sim.mutants.situations import an_endpoint_process_started_again_before_the_leader_dies
+from shardwright.testing.sim.mutants.endpoint_situations import an_endpoint_process_started_again_before_the_leader_dies
 from shardwright.testing.sim.served import Served
 from shardwright.testing.sim.server import Outcome, Position, SimServer
 from shardwright.testing.sim.simulation import Simulation, quiet
