@@ -39,12 +39,15 @@ proof: $(VENV)/.dev ## everything long: crashes at every step, 1,700 more seeds,
 	@$(BIN)/python -m shardwright.testing.sim mutants
 	@exec $(BIN)/python -m shardwright.testing.sim crash-points $(VENV)/crash-points.md
 
-check: $(VENV)/.dev ## format, lint, types, import rules, unit and property tests; under a minute
+check: $(VENV)/.dev ## format, lint, types, import rules, unit tests and what they cover, property tests; under a minute
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted as it should be: run make format" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@exec $(BIN)/python -m pytest -q -n 2 tests/unit tests/property
+	@rm -rf build/coverage
+	@$(BIN)/python -m coverage run -m pytest -q -n 2 tests/unit
+	@$(BIN)/python -m tests.covered
+	@exec $(BIN)/python -m pytest -q -n 2 tests/property
 
 bench: $(VENV)/.dev ## handoff pause, evacuation, endpoint, reaction, passing, strict mode, each as a ratio; writes bench/results/ (10 minutes at most)
 	@exec $(BIN)/python -m bench $(ARGS)

@@ -90,22 +90,10 @@ class World:
         assert (await self.store.transact(Transaction((), (DeleteKey(keys.key_of(record)),)))).succeeded
         await self.mirror.fresh()
 
-    def new_agent(self) -> Agent:
-        return Agent(
-            NODE,
-            self.store,
-            mirror=self.mirror,
-            directory=self.node_directory,
-            control=self.directory / "run" / "endpoint.sock",
-            clock=SystemClock(),
-            endpoint_command=STAND_IN,
-            endpoint_process=self.endpoints,
-        )
-
     @asynccontextmanager
-    async def agent(self) -> AsyncIterator[Agent]:
+    async def agent(self) -> AsyncIterator["WatchedAgent"]:
         """An agent that runs, and then dies; its processes go on."""
-        agent = self.new_agent()
+        agent = WatchedAgent(self)
         task = spawn("test: agent", agent.run())
         try:
             yield agent
@@ -125,6 +113,14 @@ class World:
         """Wait; how long it took. Says what was seen when it takes too long."""
         return await until_async("what is waited for", is_so, seconds=seconds, state=lambda: f"seen: {self.seen()}")
 
+    async def idle_turns(self, agent: "WatchedAgent", count: int = 3) -> None:
+        """So many turns of the agent, each begun after a change in the store that says nothing new: it begins no work."""
+        for _ in range(count):
+            begun = agent.turns_begun
+            await self.put(self.mirror.view().policy)
+            await self.until(lambda begun=begun: len(agent.turns) > begun)  # type: ignore[misc]
+            assert agent.turns[begun:] == [frozenset()] * len(agent.turns[begun:])
+
     async def until_state(self, uid: int, state: ProcessState, *, incarnation: int | None = None) -> ProcessSeen:
         def is_so() -> bool:
             seen = self.process(uid)
@@ -134,6 +130,32 @@ class World:
         found = self.process(uid)
         assert found is not None
         return found
+
+
+class WatchedAgent(Agent):
+    """The agent, and what it does: for each of its turns the work on shards that was under way when the turn ended."""
+
+    def __init__(self, made: World) -> None:
+        super().__init__(
+            NODE,
+            made.store,
+            mirror=made.mirror,
+            directory=made.node_directory,
+            control=made.directory / "run" / "endpoint.sock",
+            clock=SystemClock(),
+            endpoint_command=STAND_IN,
+            endpoint_process=made.endpoints,
+        )
+        self.turns_begun = 0
+        self.turns: list[frozenset[str]] = []
+
+    async def turn(self) -> float:
+        self.turns_begun += 1
+        try:
+            return await super().turn()
+        finally:
+            names = (task.get_name() for task in asyncio.all_tasks())
+            self.turns.append(frozenset(name for name in names if name.startswith("agent: shard ")))
 
 
 @asynccontextmanager

@@ -29,7 +29,6 @@ from shardwright.model.database import (
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity, ProcessState
 from shardwright.server.binaries import ServerBinary, all_servers
-from shardwright.store import keys
 from shardwright.testing.deadlines import Stopwatch
 
 pytestmark = pytest.mark.server
@@ -95,10 +94,11 @@ def identity_in(made: World, uid: int = 1) -> ProcessIdentity:
 
 def test_a_shard_starts_dies_is_told_and_starts_as_a_new_incarnation(tmp_path: Path, binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
-        async with made.agent():
+        async with made.agent() as agent:
             _, wanted = await started(made, binary)
             seen = await made.until_state(1, ProcessState.RUNNING)
             assert seen.identity == identity_in(made)
+            assert {"agent: shard 1"} in agent.turns
             await made.until(until_answers(made, wanted))
             assert oct(made.shard_directory(1).stat().st_mode)[-3:] == "700"
             assert oct((made.shard_directory(1) / "server.conf").stat().st_mode)[-3:] == "600"
@@ -111,8 +111,7 @@ def test_a_shard_starts_dies_is_told_and_starts_as_a_new_incarnation(tmp_path: P
             assert killed.is_within(0.1), f"a death is told at once: {killed}"
             assert "signal 9" in gone.text
             assert gone.ended_at is not None
-            # The agent itself starts nothing again.
-            await asyncio.sleep(1.2)
+            await made.idle_turns(agent)  # The agent itself starts nothing again.
             assert made.process(1) == gone
 
             again = replace(wanted, incarnation=2, port=free_port(made.address))
@@ -274,7 +273,7 @@ def test_an_orphan_is_ended_and_deleted_only_when_its_record_is_certainly_gone(
         async with made.agent() as agent:
             # Without the node's own record the store says nothing about its shards.
             await made.until(lambda: agent.is_shard_running(ShardUid(1)))
-            await asyncio.sleep(1.5)
+            await made.idle_turns(agent)
             assert is_running(identity)
             await made.put(node)
             await made.until(lambda: not made.shard_directory(1).exists())
@@ -397,9 +396,9 @@ def test_the_endpoint_process_is_back_at_once_and_told_what_to_serve(tmp_path: P
             second = made.mirror.view().node_seen[NODE].endpoint_process
         assert second is not None
         assert is_running(second), "endpoints outlive the agent"
-        async with made.agent():
+        async with made.agent() as agent:
             await made.until(lambda: made.endpoints.served != [])
-            await asyncio.sleep(0.3)
+            await made.idle_turns(agent)
             assert made.mirror.view().node_seen[NODE].endpoint_process == second
 
     run(tmp_path, scenario)
@@ -423,17 +422,9 @@ def test_an_agent_with_nothing_to_do_rests(tmp_path: Path) -> None:
     async def scenario(made: World) -> None:
         async with made.agent() as agent:
             await made.until(lambda: (seen := made.seen()) is not None and seen.endpoint_process is not None)
-            turns = 0
-            turn = agent.turn
-
-            async def counted() -> float:
-                nonlocal turns
-                turns += 1
-                return await turn()
-
-            agent.turn = counted  # type: ignore[method-assign]
+            turns = agent.turns_begun
             began = time.monotonic()
-            await made.until(lambda: turns >= 3)
+            await made.until(lambda: agent.turns_begun >= turns + 3)
             assert time.monotonic() - began > 1.0
 
     run(tmp_path, scenario)
@@ -441,7 +432,7 @@ def test_an_agent_with_nothing_to_do_rests(tmp_path: Path) -> None:
 
 def test_a_removed_node_reports_no_more(tmp_path: Path) -> None:
     async def scenario(made: World) -> None:
-        async with made.agent():
+        async with made.agent() as agent:
             await made.until(lambda: made.seen() is not None)
             seen = made.seen()
             assert seen is not None
@@ -450,9 +441,8 @@ def test_a_removed_node_reports_no_more(tmp_path: Path) -> None:
             assert seen.servers
             await made.delete(made.mirror.view().nodes[NODE])
             await made.delete(seen)
-            identity = made.mirror.get(keys.key_of(seen))
-            assert identity is None
-            await asyncio.sleep(1.3)
+            await made.put(shard(free_port(made.address), wanted=ShardWanted.GONE))  # There would be something to report.
+            await made.idle_turns(agent)
             assert made.seen() is None
 
     run(tmp_path, scenario)

@@ -20,21 +20,38 @@ async def look(target: Target, secret: str) -> str:
 async def _look(target: Target, secret: str) -> str:
     reader, writer = await asyncio.open_connection(target.address, target.port)
     try:
-        setup = Setup(secret, ConnectionState(), run_id=target.run_id)
-        writer.write(setup.sent)
-        scanner = ReplyScanner()
-        buffer = b""
-        while True:
-            data = await reader.read(65536)
-            if not data:
-                return "the server closed the connection"
-            buffer += data
-            start = 0
-            for end in scanner.scan(buffer):
-                is_last = setup.reply(buffer[start:end])
-                start = end
-                if setup.failure or is_last:
-                    return setup.failure or setup.busy.decode("utf-8", "replace").strip()
-            buffer = buffer[start:]
+        answers = Answers(target, secret)
+        writer.write(answers.asked)
+        while data := await reader.read(65536):
+            if (verdict := answers.hear(data)) is not None:
+                return verdict
+        return "the server closed the connection"
     finally:
         writer.close()
+
+
+class Answers:
+    """What one server says of itself, as its bytes come in. Pure."""
+
+    def __init__(self, target: Target, secret: str) -> None:
+        self._setup = Setup(secret, ConnectionState(), run_id=target.run_id)
+        self._scanner = ReplyScanner()
+        self._buffer = b""
+
+    @property
+    def asked(self) -> bytes:
+        """What is to be sent."""
+        return self._setup.sent
+
+    def hear(self, data: bytes) -> str | None:
+        """Why commands must not go to it, empty when they may; None: not known yet. Raises ProtocolError."""
+        setup = self._setup
+        self._buffer += data
+        start = 0
+        for end in self._scanner.scan(self._buffer):
+            is_last = setup.reply(self._buffer[start:end])
+            start = end
+            if setup.failure or is_last:
+                return setup.failure or setup.busy.decode("utf-8", "replace").strip()
+        self._buffer = self._buffer[start:]
+        return None

@@ -25,7 +25,7 @@ def quorum_refusals(view: ClusterView, action: Action) -> tuple[Reason, ...]:
         return ()
     if action.name == ActionName.REMOVE:
         return _removal_refusals(action, away, remaining=remaining, members=members)
-    text = f"without node {action.node_uid} {remaining} of {members} nodes would remain; a majority needs {needed}"
+    text = f"without node {action.node_uid}, {remaining} of {members} nodes would remain; a majority needs {needed}"
     if members < 3:
         return (Reason(Code.NO_QUORUM, f"{text}; maintenance needs at least three nodes", Grade.HARD_LIMIT, "add a node"),)
     causes = tuple(
@@ -41,7 +41,7 @@ def _removal_refusals(
 ) -> tuple[Reason, ...]:
     """The refusal if the cluster has its majority only because of this node."""
     needed = members // 2 + 1
-    text = f"without node {action.node_uid} {remaining} of {members} members would be available; a majority needs {needed}"
+    text = f"without node {action.node_uid}, {remaining} of {members} members would be available; a majority needs {needed}"
     causes = tuple(
         Reason(Code.NODE_AWAY, f"node {uid} {why}", Grade.CONFIGURATION, remedy, node_uid=uid)
         for uid, (why, remedy) in sorted(away.items())

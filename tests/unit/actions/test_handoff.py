@@ -10,7 +10,7 @@ from shardwright.actions.handoff import Candidate, Held, OldPrimary, Recovery, r
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import Handoff, Role
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
-from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
+from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
 from shardwright.testing.builders import NOW, cluster
 
 ALL = list(itertools.product(OldPrimary, Candidate, Held))
@@ -66,6 +66,43 @@ def test_nothing_goes_forward_past_a_primary_that_may_be_writable_behind_its_sil
 def test_endpoints_are_classified_by_the_furthest(seen: list[tuple[int, int | None]], expected: Held) -> None:
     states = [EndpointSeen(EndpointUid("1:1"), EndpointState.LISTENING, g, h) for g, h in seen]
     assert rules.endpoints_state(states, generation=5) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "old", "candidate"),
+    [
+        ({}, OldPrimary.WRITABLE, Candidate.PRIMARY),
+        ({"is_fenced": True}, OldPrimary.FENCED, Candidate.PRIMARY),
+        ({"role": Role.REPLICA}, OldPrimary.REPLICA, Candidate.REPLICA),
+        ({"role": Role.REPLICA, "is_fenced": True}, OldPrimary.REPLICA, Candidate.REPLICA),
+        ({"role": None}, OldPrimary.UNREACHABLE, Candidate.UNREACHABLE),
+        ({"health": Health.TIMEOUT}, OldPrimary.UNREACHABLE, Candidate.UNREACHABLE),
+        ({"health": Health.LOADING}, OldPrimary.UNREACHABLE, Candidate.UNREACHABLE),
+        (None, OldPrimary.UNREACHABLE, Candidate.UNREACHABLE),
+    ],
+)
+def test_servers_are_classified_by_what_they_answer(
+    changes: dict[str, object] | None, old: OldPrimary, candidate: Candidate
+) -> None:
+    seen = None if changes is None else replace(_pair()[0], **changes)  # type: ignore[arg-type]
+    assert rules.old_primary_state(seen, has_ended=False) is old
+    assert rules.candidate_state(seen, has_ended=False) is candidate
+    # That it has ended outweighs an answer from before.
+    assert rules.old_primary_state(seen, has_ended=True) is OldPrimary.GONE
+    assert rules.candidate_state(seen, has_ended=True) is Candidate.GONE
+
+
+def test_an_attempt_that_ends_early_names_who_kept_it() -> None:
+    assert rules.busy_reason(()) is None
+    busy = rules.busy_reason([BusyCommand(f"10.0.0.{n}:5", "EVAL") for n in range(9)])
+    assert busy is not None
+    assert busy.code == rules.BUSY_CODE
+    assert "10.0.0.2" in busy.text
+    assert "10.0.0.3" not in busy.text, "three are enough"
+    late = rules.late_reason(NodeUid(7), "no answer")
+    assert (late.code, late.node_uid, late.text) == (rules.LATE_CODE, 7, "no answer")
+    assert "node 7" in late.remedy
+    assert {late.code, busy.code, rules.too_late_reason().code} <= rules.PASSING_CODES
 
 
 def _pair() -> tuple[ServerSeen, ServerSeen]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shardwright.agent.damage import damage_in_log, without_prefix
+from shardwright.agent.damage import damage_in_log, with_extent, without_prefix
 from shardwright.model.database import Damage
 
 BEGIN = "24873:C 28 Nov 2026 09:21:36.700 * oO0OoO0OoO0Oo Valkey is starting oO0OoO0OoO0Oo\n"
@@ -59,3 +59,33 @@ def test_a_log_that_is_not_there_says_nothing(tmp_path: Path) -> None:
 
 def test_the_same_words_at_another_time_are_the_same() -> None:
     assert without_prefix(f"{AT}# Out of memory") == without_prefix("7:S 1 Jan 2027 00:00:00.000 # Out of memory")
+
+
+def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
+    other = "".join(f"{AT}* line {n}\n" for n in range(2000))
+    assert said(tmp_path, f"{BEGIN}{other}{AT}# {BAD}\n") == (Damage.APPEND_ONLY_FILE, BAD)
+    assert said(tmp_path, f"{BEGIN}{AT}# {BAD}\n{other}") is None
+
+
+def test_the_first_cause_of_a_start_counts_and_bytes_that_are_no_text_hinder_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    two = f"{BEGIN}{AT}# Wrong RDB checksum expected: (1) but got (2)\n{AT}# {BAD}\n".encode()
+    log.write_bytes(b"\xff\xfe" + two + b"\xff")
+    assert damage_in_log(log) == (Damage.SNAPSHOT, "Wrong RDB checksum expected: (1) but got (2)")
+
+
+def test_how_much_is_lost_is_added_where_it_can_be_found_out(tmp_path: Path) -> None:
+    folder = tmp_path / "appendonlydir"
+    folder.mkdir()
+    (folder / "appendonly.aof.manifest").write_text("file a.incr.aof seq 1 type i\n")
+    (folder / "a.incr.aof").write_bytes(b"*1\r\n$4\r\nPING\r\n" + bytes(6))
+    assert (
+        with_extent(tmp_path, Damage.APPEND_ONLY_FILE, BAD) == f"{BAD}: 6 of its 20 bytes cannot be read, from offset 14"
+    )
+    assert with_extent(tmp_path, Damage.SNAPSHOT, BAD) == BAD
+    assert with_extent(tmp_path / "none", Damage.APPEND_ONLY_FILE, BAD) == BAD
+
+
+@pytest.mark.parametrize("line", ["", "no prefix", "12 of its bytes", "7:S 1 Jan"])
+def test_a_line_without_a_prefix_stays_as_it_is(line: str) -> None:
+    assert without_prefix(line) == line

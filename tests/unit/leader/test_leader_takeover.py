@@ -3,9 +3,9 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from shardwright.leader.takeover import decide_takeover
-from shardwright.model.action import Move, MoveKind, MoveState
-from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.leader.takeover import WRITES_MAX, decide_takeover
+from shardwright.model.action import ActionName, Move, MoveKind, MoveState
+from shardwright.model.ids import ActionUid, DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.view import ClusterView, Put
 from shardwright.testing.builders import NOW, cluster
 
@@ -48,3 +48,28 @@ def test_when_it_has_been_done_nothing_is_left_to_do() -> None:
     view = view_with(moving(state_since=NOW + LONG))
     done = view.with_writes(decide_takeover(view, NOW, began_at=NOW).writes)
     assert decide_takeover(done, NOW + timedelta(seconds=1), began_at=NOW).writes == ()
+
+
+def test_a_request_cannot_have_begun_after_now() -> None:
+    for started_at, is_mended in ((NOW + LONG, True), (NOW, False), (NOW - LONG, False), (None, False)):
+        builder = cluster(nodes=3).with_action(ActionName.MAINTENANCE_ON, 1, started_at=started_at)
+        writes = decide_takeover(builder.view, NOW, began_at=NOW).writes
+        action = builder.view.actions[ActionUid("action-1")]
+        assert writes == ((Put(replace(action, started_at=NOW)),) if is_mended else ())
+
+
+def test_what_a_predecessor_began_is_counted_anew_though_its_clock_was_right() -> None:
+    """A limit may then last longer, and is never reached too early."""
+    began = NOW - timedelta(seconds=10)
+    for since, is_mended in ((began - timedelta(seconds=1), True), (began, False), (NOW - timedelta(seconds=3), False)):
+        decision = decide_takeover(view_with(moving(state_since=since)), NOW, began_at=began)
+        assert bool(decision.writes) == is_mended
+
+
+def test_a_bounded_number_is_written_at_once_and_the_rest_in_the_next_turn() -> None:
+    builder = cluster(nodes=3).with_database(on=((1, 2),))
+    for number in range(WRITES_MAX + 3):
+        builder = builder.with_move(moving(uid=MoveUid(f"m-{number}"), state_since=NOW + LONG))
+    first = decide_takeover(builder.view, NOW, began_at=NOW).writes
+    assert len(first) == WRITES_MAX
+    assert len(decide_takeover(builder.view.with_writes(first), NOW, began_at=NOW).writes) == 3

@@ -57,3 +57,36 @@ def test_one_that_has_passed_counts_whatever_its_age() -> None:
 def test_an_ended_action_does_not_count() -> None:
     builder = cluster(3).with_action(ActionName.MAINTENANCE_ON, 2, status=ActionStatus.FAILED)
     assert refused(builder.with_action(ActionName.MAINTENANCE_ON, 1), "action-2") == []
+
+
+def test_a_removal_must_leave_a_majority_of_those_who_are_members_behind_it() -> None:
+    builder = cluster(4).with_action(ActionName.REMOVE, 1)
+    assert refused(builder) == []
+    assert refused(builder.without_daemon(2)) == []
+    two_away = builder.without_daemon(2).with_node_changed(3, is_quorum_only=True)
+    reasons = quorum_refusals(two_away.view, two_away.view.actions[ActionUid("action-1")])
+    assert [(r.code, r.node_uid) for r in reasons] == [("no_quorum", None), ("node_away", 2), ("node_away", 3)]
+    assert "1 of 3 members would be available; a majority needs 2" in reasons[0].text
+    assert reasons[0].remedy == "start the daemon of node 2"
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3])
+def test_a_small_cluster_may_shrink_as_long_as_all_of_it_is_there(nodes: int) -> None:
+    builder = cluster(nodes).with_action(ActionName.REMOVE, 1)
+    assert (refused(builder) == []) == (nodes > 1)
+
+
+def test_a_node_that_is_away_already_takes_no_vote_along() -> None:
+    builder = cluster(3).with_action(ActionName.REMOVE, 1).without_daemon(2).without_daemon(3)
+    assert refused(builder) == ["no_quorum", "node_away", "node_away"]
+    assert refused(builder.without_daemon(1)) == []
+    assert refused(builder.with_node_changed(1, is_quorum_only=True)) == []
+
+
+def test_a_node_that_may_go_back_into_maintenance_counts_as_absent() -> None:
+    builder = cluster(3).with_action(ActionName.MAINTENANCE_ON, 1)
+    for was_quorum_only, found in ((True, ["no_quorum", "node_away"]), (False, [])):
+        running = builder.with_action(
+            ActionName.MAINTENANCE_OFF, 2, status=ActionStatus.RUNNING, was_quorum_only=was_quorum_only
+        )
+        assert refused(running) == found

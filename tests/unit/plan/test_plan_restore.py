@@ -7,8 +7,9 @@ from shardwright.actions.maintenance_on import take_snapshot
 from shardwright.model.action import MoveKind, MoveState
 from shardwright.model.cluster import Snapshot
 from shardwright.model.codes import Code
-from shardwright.model.database import DatabaseStatus, ShardWanted
+from shardwright.model.database import DatabaseStatus, Handoff, ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.seen import Health
 from shardwright.model.view import Delete
 from shardwright.plan.proposal import MoveProposal, ReturnPlan
 from shardwright.plan.restore import plan_restore
@@ -178,3 +179,53 @@ def test_a_copy_that_is_only_being_tidied_up_does_not_count_as_back() -> None:
     found = plan_restore(builder.view, snapshot)
     assert [r.code for r in found.waiting] == [Code.GROUP_BUSY]
     assert snapshot_of(builder).shards == ()
+
+
+def test_a_group_without_any_copy_is_a_difference() -> None:
+    snapshot = snapshot_of(PAIR)
+    none = PAIR.with_writes(*(Delete(shard) for shard in PAIR.view.shards.values()))
+    assert [r.code for r in plan_restore(none.view, snapshot).differences] == [Code.NO_COPIES]
+
+
+def test_a_primary_that_works_is_waited_for_by_name() -> None:
+    gone = with_primary(away(PAIR, 1, 3), 2)
+    busy = gone.with_server(2, health=Health.TIMEOUT, unanswered_since=NOW, cpu_active_at=LATER)
+    (waiting,) = plan_restore(busy.view, snapshot_of(PAIR)).waiting
+    assert (waiting.code, waiting.shard_uid) == (Code.SERVER_BUSY, 2)
+
+
+def test_a_replica_that_was_here_does_not_come_back_as_the_primary() -> None:
+    builder = cluster(3, racks=("a", "b", "a")).with_database(on=((2, 1),), is_rack_aware=True)
+    led = with_primary(away(builder, 2, 3), 102)
+    # The replica of node 2 cannot come beside the primary's rack; the primary could.
+    found = plan_restore(led.view, snapshot_of(builder))
+    assert (found.moves, [u.reason.code for u in found.unplaced]) == ((), [Code.RACK_CONFLICT])
+
+
+def test_a_role_waits_while_its_group_is_changed() -> None:
+    builder = with_primary(PAIR, 2)
+    group = builder.view.groups[GroupUid("1:1")]
+    pending = replace(group, handoff=Handoff(ShardUid(2), ShardUid(1), 2, 1, NOW))
+    found = plan_restore(builder.with_records(pending).view, snapshot_of(PAIR))
+    assert ([r.code for r in found.waiting], found.moves) == ([Code.GROUP_BUSY], ())
+
+
+def test_an_endpoint_waits_for_a_move_elsewhere_and_is_on_its_way_with_one_here() -> None:
+    builder = rebound(PAIR, 2)
+    for to_node, waits in ((3, True), (1, False)):
+        proposal = MoveProposal(
+            MoveKind.REBIND,
+            DatabaseUid(1),
+            endpoint_uid=EndpointUid("1:1"),
+            from_node=NodeUid(2),
+            to_node=NodeUid(to_node),
+        )
+        move = proposal.to_move(MoveUid("b-1"), None, now=NOW)
+        found = plan_restore(builder.with_move(move).view, snapshot_of(PAIR))
+        assert ([r.code for r in found.waiting] == [Code.GROUP_BUSY]) == waits
+        assert found.in_flight == (() if waits else (move,))
+
+
+def test_an_endpoint_that_finds_no_place_is_named() -> None:
+    found = plan_restore(rebound(PAIR, 2).with_node_changed(1, endpoints_max=0).view, snapshot_of(PAIR))
+    assert [u.endpoint_uid for u in found.unplaced] == ["1:1"]

@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
+import pytest
+
 from shardwright.model.commands import DropEndpoint, PassEndpoint, ServeEndpoint
-from shardwright.model.database import ServerSecrets, access_fingerprint
-from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
+from shardwright.model.database import Handoff, ServerSecrets, access_fingerprint
+from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.seen import EndpointState
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.database import unsettled
-from shardwright.reconcile.endpoint import decide_endpoint
-from shardwright.testing.builders import cluster
+from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
+from shardwright.testing.builders import NOW, cluster
 
 ENDPOINT = EndpointUid("1:1")
 SECRETS = ServerSecrets(DatabaseUid(1), "application", "replication", "observation", "management", "0" * 16)
@@ -48,6 +50,36 @@ def test_a_process_that_knows_the_password_or_does_not_say_is_left_alone() -> No
         view = told(recorded="new", known=known)
         assert decide_endpoint(view.endpoints[ENDPOINT], view).commands == ()
         assert not any("password" in reason.text for reason in unsettled(view.databases[DatabaseUid(1)], view))
+
+
+def changed(view: ClusterView, **changes: object) -> ClusterView:
+    """The process of node 1 shows its endpoint so."""
+    process = view.endpoint_processes[NodeUid(1)]
+    seen = tuple(replace(one, **changes) for one in process.endpoints)  # type: ignore[arg-type]
+    return replace(view, endpoint_processes={NodeUid(1): replace(process, endpoints=seen)})
+
+
+@pytest.mark.parametrize(
+    "changes", [{"state": EndpointState.ABSENT}, {"held_generation": 2}, {"generation": 0}, {"generation": -1}]
+)
+def test_a_bound_process_that_lags_behind_is_told_unless_a_handoff_does_it(changes: dict[str, object]) -> None:
+    view = told(recorded="", known="")
+    assert decide_endpoint(view.endpoints[ENDPOINT], view).commands == ()
+    view = changed(view, **changes)
+    assert decide_endpoint(view.endpoints[ENDPOINT], view).commands == (ServeEndpoint(NodeUid(1), ENDPOINT),)
+    group = replace(view.groups[GroupUid("1:1")], handoff=Handoff(ShardUid(1), ShardUid(2), 2, 1, NOW))
+    view = replace(view, groups={group.uid: group})
+    assert decide_endpoint(view.endpoints[ENDPOINT], view).commands == ()
+
+
+def test_what_is_recorded_no_more_is_dropped_where_a_process_answers() -> None:
+    view = told(recorded="", known="")
+    assert decide_strays(view).commands == ()
+    without = replace(view, endpoints={})
+    assert decide_strays(without).commands == (DropEndpoint(NodeUid(1), ENDPOINT),)
+    assert decide_strays(changed(without, state=EndpointState.ABSENT)).commands == ()
+    silent = replace(without.endpoint_processes[NodeUid(1)], answers=False)
+    assert decide_strays(replace(without, endpoint_processes={NodeUid(1): silent})).commands == ()
 
 
 def test_a_fingerprint_tells_passwords_apart_and_nothing_else() -> None:

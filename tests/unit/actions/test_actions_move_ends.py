@@ -1,0 +1,191 @@
+"""How moves end early, and what they wait for: the limits, the cancels, and what was deleted meanwhile."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from tests.unit.actions.test_move import (
+    GROUP,
+    decide,
+    move_after,
+    rebind,
+    relocation,
+    replicated,
+    shard_after,
+    with_new_copy,
+)
+
+from shardwright.actions.move import LAG_READY_BYTES, START_LIMIT, SYNC_SILENCE_LIMIT, decide_move
+from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.database import GroupPhase, Role, Shard, ShardWanted
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.reason import Reason
+from shardwright.model.seen import Health, ProcessSeen, ProcessState
+from shardwright.model.view import Delete
+from shardwright.testing.builders import NOW, ClusterBuilder
+
+
+def handoff(state: MoveState = MoveState.HANDOFF, **changes: object) -> Move:
+    """Shard 1 hands its role to shard 2."""
+    return relocation(
+        state, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2), **changes
+    )  # fmt: skip
+
+
+def without_database(builder: ClusterBuilder) -> ClusterBuilder:
+    return ClusterBuilder(replace(builder.view, groups={}, databases={}, endpoints={}))
+
+
+def codes(move: Move) -> list[str]:
+    return [r.code for r in move.reasons]
+
+
+@pytest.mark.parametrize("move", [relocation(), handoff(MoveState.PLANNED), rebind(MoveState.PLANNED)])
+def test_what_has_not_begun_is_cancelled_at_once_and_begins_otherwise(move: Move) -> None:
+    cancelled = decide(replicated(), replace(move, is_cancel_wanted=True))
+    ended = move_after(cancelled)
+    assert (ended.state, ended.ended_at, len(cancelled.writes)) == (MoveState.CANCELLED, NOW, 1)
+    begun = move_after(decide(replicated(), move))
+    assert (begun.state.is_terminal, begun.started_at, begun.ended_at) == (False, NOW, None)
+
+
+@pytest.mark.parametrize("move", [handoff(MoveState.PLANNED), handoff(), rebind(MoveState.HANDOFF), relocation()])
+def test_a_move_of_a_deleted_database_fails_with_that_reason(move: Move) -> None:
+    builder = without_database(replicated())
+    ended = move_after(decide(builder, move))
+    assert (ended.state, codes(ended)) == (MoveState.FAILED, ["database_deleted"])
+
+
+def test_a_handoff_that_has_happened_is_done_and_waits_for_one_that_is_under_way() -> None:
+    builder = replicated()
+    group = replace(builder.view.groups[GROUP], primary=ShardUid(2))
+    done = move_after(decide(builder.with_records(group), handoff(reasons=(Reason("x", "y"),))))  # type: ignore[arg-type]
+    assert (done.state, done.has_left, done.reasons) == (MoveState.DONE, True, ())
+    assert move_after(decide(builder, handoff(is_cancel_wanted=True))).state is MoveState.CANCELLED
+
+
+def test_no_role_is_handed_over_while_the_group_starts() -> None:
+    builder = replicated()
+    starting = builder.with_records(replace(builder.view.groups[GROUP], phase=GroupPhase.STARTING))
+    waiting = decide(starting, handoff())
+    assert (waiting.commands, waiting.writes) == ((), ())
+    assert [r.code for r in waiting.reasons] == ["group_starting"]
+
+
+def test_a_relocation_to_a_node_that_was_removed_fails_before_anything_is_recorded() -> None:
+    builder = replicated()
+    decision = decide(ClusterBuilder(builder.view.with_writes([Delete(builder.view.nodes[NodeUid(3)])])), relocation())
+    assert codes(move_after(decision)) == ["node_gone"]
+    assert not [w for w in decision.writes if isinstance(w.record, Shard)]
+
+
+def test_a_relocation_whose_new_shard_was_deleted_has_nothing_to_undo() -> None:
+    move = relocation(MoveState.SYNCING, new_shard_uid=ShardUid(3))
+    undoing = move_after(decide(replicated(), move))
+    assert undoing.state is MoveState.UNDOING
+    assert move_after(decide(replicated(), undoing)).state is MoveState.FAILED
+
+
+def test_a_new_server_that_never_answers_is_given_up_behind_the_limit_and_not_before() -> None:
+    starting = relocation(MoveState.STARTING, new_shard_uid=ShardUid(3))
+    builder = with_new_copy(replicated(), role=None, health=Health.REFUSED)
+    builder = builder.with_records(replace(builder.view.shards[ShardUid(3)], in_sync_generation=-1))
+    assert decide(builder, starting, later_s=START_LIMIT.total_seconds()).writes == ()
+    undoing = move_after(decide(builder, starting, later_s=START_LIMIT.total_seconds() + 1))
+    assert (undoing.state, codes(undoing)) == (MoveState.UNDOING, ["shard_start_timeout"])
+
+
+def test_a_new_server_that_ends_in_its_sync_is_given_up() -> None:
+    syncing = relocation(MoveState.SYNCING, new_shard_uid=ShardUid(3))
+    builder = with_new_copy(replicated(), is_syncing=True, is_link_up=False).with_dead_shard(3)
+    undoing = move_after(decide(builder, syncing))
+    assert (undoing.state, codes(undoing)) == (MoveState.UNDOING, ["shard_lost"])
+
+
+def test_a_sync_whose_group_starts_anew_waits_and_says_so_once() -> None:
+    syncing = relocation(MoveState.SYNCING, new_shard_uid=ShardUid(3))
+    builder = with_new_copy(replicated(), is_syncing=True, is_link_up=False)
+    builder = builder.with_records(replace(builder.view.groups[GROUP], phase=GroupPhase.STARTING))
+    waiting = move_after(decide(builder, syncing))
+    assert (waiting.state, codes(waiting)) == (MoveState.SYNCING, ["group_starting"])
+    again = decide(builder, waiting)
+    assert (again.writes, again.wake_at) == ((), NOW + timedelta(seconds=1))
+    late = move_after(decide(builder, waiting, later_s=SYNC_SILENCE_LIMIT.total_seconds() + 1))
+    assert codes(late) == ["sync_stalled"]
+
+
+@pytest.mark.parametrize(("lag", "state"), [(LAG_READY_BYTES, MoveState.READY), (LAG_READY_BYTES + 1, None)])
+def test_a_copy_is_ready_when_it_lags_by_no_more_than_the_limit(lag: int, state: MoveState | None) -> None:
+    builder = with_new_copy(replicated()).with_server(1, offset=1_000 + lag)
+    decision = decide(builder, relocation(MoveState.SYNCING, new_shard_uid=ShardUid(3)))
+    assert [w.record.state for w in decision.writes if isinstance(w.record, Move)] == ([] if state is None else [state])
+
+
+def test_a_ready_copy_waits_until_it_is_marked_in_sync() -> None:
+    builder = with_new_copy(replicated())
+    ready = relocation(MoveState.READY, new_shard_uid=ShardUid(3))
+    unmarked = builder.with_records(replace(builder.view.shards[ShardUid(3)], in_sync_generation=0))
+    assert decide(unmarked, ready).writes == ()
+    assert move_after(decide(builder, ready)).state is MoveState.CLEANING
+
+
+def test_a_relocation_goes_on_when_its_handoff_has_happened() -> None:
+    builder = with_new_copy(replicated(), role=Role.PRIMARY)
+    builder = builder.with_records(replace(builder.view.groups[GROUP], primary=ShardUid(3)))
+    move = relocation(MoveState.HANDOFF, new_shard_uid=ShardUid(3), hands_over=True)
+    assert move_after(decide(builder, move)).state is MoveState.CLEANING
+
+
+def cleaning(**changes: object) -> Move:
+    return relocation(MoveState.CLEANING, new_shard_uid=ShardUid(3), **changes)
+
+
+def test_an_old_copy_that_is_recorded_no_more_has_left() -> None:
+    builder = with_new_copy(replicated())
+    gone = ClusterBuilder(builder.view.with_writes([Delete(builder.view.shards[ShardUid(2)])]))
+    done = move_after(decide(gone, cleaning()))
+    assert (done.state, done.has_left) == (MoveState.DONE, True)
+
+
+def test_an_old_copy_is_waited_for_while_its_process_runs_and_its_files_are_there() -> None:
+    builder = with_new_copy(replicated())
+    old = builder.view.shards[ShardUid(2)]
+    stopping = builder.with_records(replace(old, wanted=ShardWanted.STOPPED))
+    assert decide(stopping, cleaning()).writes == ()
+    unwanted = builder.with_records(replace(old, wanted=ShardWanted.GONE)).with_process(2, ProcessState.GONE)
+    assert decide(unwanted, cleaning(has_left=True)).writes == ()
+    # Nobody there could delete them: its record stays as unwanted, and the move ends.
+    away = decide(unwanted.without_daemon(2), cleaning(has_left=True))
+    assert [type(w.record) for w in away.writes] == [Move]
+    assert move_after(away).state is MoveState.DONE
+
+
+def test_an_old_copy_stays_while_the_new_one_is_not_in_sync_just_now() -> None:
+    builder = with_new_copy(replicated()).with_server(3, health=Health.TIMEOUT)
+    waiting = decide(builder, cleaning())
+    assert (waiting.writes, [r.code for r in waiting.reasons]) == ((), ["new_copy_not_in_sync"])
+
+
+def undoing(**changes: object) -> Move:
+    return relocation(MoveState.UNDOING, new_shard_uid=ShardUid(3), **changes)
+
+
+def test_an_undo_ends_when_the_new_copys_files_are_deleted_or_nobody_is_there_to_delete_them() -> None:
+    builder = with_new_copy(replicated())
+    new = replace(builder.view.shards[ShardUid(3)], wanted=ShardWanted.GONE)
+    builder = builder.with_records(new)
+    assert decide(builder, undoing()).writes == ()
+    assert [type(w.record) for w in decide(builder.without_daemon(3), undoing()).writes] == [Move]
+    deleted = ProcessSeen(new.uid, new.incarnation, ProcessState.GONE, files_are_deleted=True)
+    view = replace(builder.with_move(undoing()).view, processes={**builder.view.processes, new.uid: deleted})
+    for is_cancel_wanted, state in ((True, MoveState.CANCELLED), (False, MoveState.FAILED)):
+        decision = decide_move(undoing(is_cancel_wanted=is_cancel_wanted), view, NOW)
+        assert Delete(new) in decision.writes
+        assert move_after(decision).state is state
+
+
+def test_the_estimate_of_a_planned_relocation_is_what_its_primary_uses() -> None:
+    builder = replicated().with_server(1, used_memory_bytes=77)
+    assert move_after(decide(builder, relocation(bytes_total=5))).bytes_total == 77
+    assert move_after(decide(builder.without_server(1), relocation(bytes_total=5))).bytes_total == 5
+    assert shard_after(decide(builder, relocation()), 3).settings == builder.view.databases[1].settings_fingerprint  # type: ignore[index]

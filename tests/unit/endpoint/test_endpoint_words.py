@@ -1,0 +1,68 @@
+"""The tables of commands agree with each other, and only the servers' own words mean that nothing was executed."""
+
+import pytest
+
+from shardwright.endpoint.words import (
+    BUSY_MAY_RUN,
+    NEVER_QUEUED,
+    NOT_PLAIN,
+    READS,
+    RULES,
+    STORES_NOTHING,
+    Rule,
+    is_aborted_by_refusal,
+    is_refusal,
+)
+
+
+def test_every_word_is_upper_case_as_the_scanner_gives_them() -> None:
+    for word in (*RULES, *READS, *STORES_NOTHING, *NEVER_QUEUED, *(w for pair in BUSY_MAY_RUN for w in pair)):
+        assert word == word.upper()
+
+
+def test_every_rule_has_a_word_and_nothing_that_has_one_is_plain() -> None:
+    assert set(RULES.values()) == set(Rule)
+    assert all(word in NOT_PLAIN for word in RULES)
+    assert b"GET" not in NOT_PLAIN
+
+
+def test_what_takes_something_away_may_block_and_is_never_sent_twice() -> None:
+    takes = {w for w, rule in RULES.items() if rule is Rule.BLOCKING} - {b"WAIT", b"WAITAOF"}
+    assert len(takes) == 8
+    assert not takes & STORES_NOTHING
+    assert b"XREADGROUP" not in STORES_NOTHING
+    assert b"XREAD" in READS
+
+
+def test_what_ends_or_begins_a_transaction_may_have_written() -> None:
+    assert not {b"MULTI", b"EXEC"} & STORES_NOTHING
+
+
+@pytest.mark.parametrize(
+    ("reply", "refused"),
+    [
+        (b"-READONLY You can't write against a read only replica.\r\n", True),
+        (b"-NOREPLICAS Not enough good replicas to write.\r\n", True),
+        (b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n", True),
+        (b"-LOADING Valkey is loading the dataset in memory\r\n", True),
+        (b"-REDIRECT 127.0.0.1:6379\r\n", True),
+        (b"-READONLY mine\r\n", False),
+        (b"-ERR READONLY You can't write\r\n", False),
+        (b"$42\r\n-READONLY You can't write\r\n", False),
+        (b"+OK\r\n", False),
+        (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", False),
+        (b"-MISCONF Errors writing to the AOF file\r\n", False),
+        (b"-BUSY Valkey is busy running a script\r\n", False),
+    ],
+)
+def test_which_replies_say_that_it_would_be_executed_elsewhere(reply: bytes, refused: bool) -> None:
+    assert is_refusal(reply) is refused
+    assert is_aborted_by_refusal(reply) is refused
+
+
+def test_an_exec_tells_the_cause_of_its_abort() -> None:
+    cause = b"-EXECABORT Transaction discarded because of: %b\r\n"
+    assert is_aborted_by_refusal(cause % b"READONLY You can't write against a read only replica.")
+    assert is_aborted_by_refusal(cause % b"LOADING Redis is loading the dataset in memory")
+    assert not is_aborted_by_refusal(cause % b"OOM command not allowed")
+    assert not is_aborted_by_refusal(b"-EXECABORT Transaction discarded because of previous errors.\r\n")

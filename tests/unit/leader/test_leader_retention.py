@@ -1,0 +1,80 @@
+"""What is forgotten, and what stays although it is old."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention
+from shardwright.model.action import ActionName, ActionStatus, Move, MoveKind, MoveState
+from shardwright.model.cluster import RemovedNode
+from shardwright.model.ids import ActionUid, DatabaseUid, MoveUid, NodeUid
+from shardwright.model.view import Delete
+from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+
+KEPT = timedelta(days=7)
+BARE = cluster(3).with_policy(action_retention_s=int(KEPT.total_seconds()))
+NONE: frozenset[ActionUid] = frozenset()
+FIRST = ActionUid("action-1")
+
+
+def ended(*, at: datetime | None = NOW, status: ActionStatus = ActionStatus.COMPLETED, node: int = 1) -> ClusterBuilder:
+    return BARE.with_action(ActionName.MAINTENANCE_ON, node, status=status, ended_at=at)
+
+
+def move(uid: str, *, action: str | None = "action-1", **changes: object) -> Move:
+    made = Move(
+        MoveUid(uid), None if action is None else ActionUid(action), MoveKind.HANDOFF, MoveState.DONE, DatabaseUid(1), NOW,
+        ended_at=NOW,
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def forgotten(builder: ClusterBuilder, *, after: timedelta = KEPT, shown: frozenset[ActionUid] = NONE) -> list[object]:
+    writes = decide_retention(builder.view, NOW + after, last_actions=shown).writes
+    assert all(isinstance(write, Delete) for write in writes)
+    return [getattr(write.record, "uid", None) for write in writes]
+
+
+def test_an_ended_action_and_its_moves_are_forgotten_together_when_their_time_is_over() -> None:
+    builder = ended().with_move(move("a-1")).with_move(move("a-2")).with_move(move("b-1", action="action-9"))
+    assert forgotten(builder, after=KEPT - timedelta(seconds=1)) == []
+    assert forgotten(builder) == ["a-1", "a-2", "action-1"]
+
+
+def test_an_action_that_never_began_counts_from_its_creation() -> None:
+    assert forgotten(ended(at=None, status=ActionStatus.CANCELLED)) == ["action-1"]
+    late = ended(at=NOW + timedelta(hours=1))
+    assert forgotten(late) == []
+
+
+@pytest.mark.parametrize("status", list(ActionStatus))
+def test_a_live_action_is_never_forgotten(status: ActionStatus) -> None:
+    assert bool(forgotten(ended(status=status), after=10 * KEPT)) == status.is_terminal
+
+
+def test_the_last_action_of_its_name_stays_as_long_as_its_node_is_shown() -> None:
+    builder = ended()
+    assert forgotten(builder, after=10 * KEPT, shown=frozenset({FIRST})) == []
+    without = ClusterBuilder(builder.view.with_writes([Delete(builder.view.nodes[NodeUid(1)])]))
+    assert forgotten(without, shown=frozenset({FIRST})) == ["action-1"]
+    for retained, uids in ((KEPT + timedelta(seconds=1), []), (KEPT, ["action-1", 1])):
+        removed = RemovedNode(NodeUid(1), NOW, NOW + retained)
+        assert forgotten(without.with_records(removed), shown=frozenset({FIRST})) == uids
+
+
+def test_a_move_of_no_action_is_forgotten_when_it_has_ended_long_ago() -> None:
+    builder = BARE.with_move(move("r-1", action=None)).with_move(move("r-2", action=None, state=MoveState.SYNCING))
+    builder = builder.with_move(move("r-3", action=None, ended_at=NOW + timedelta(seconds=1)))
+    builder = builder.with_move(move("r-4", action=None, ended_at=None, state=MoveState.CANCELLED))
+    assert forgotten(builder) == ["r-1", "r-4"]
+
+
+def test_a_bounded_number_is_forgotten_at_once_and_the_rest_later() -> None:
+    builder = BARE
+    for number in range(DELETIONS_AT_ONCE + 5):
+        builder = builder.with_move(move(f"r-{number}", action=None))
+    writes = decide_retention(builder.view, NOW + KEPT, last_actions=NONE).writes
+    assert len(writes) == DELETIONS_AT_ONCE
+    rest = ClusterBuilder(builder.view.with_writes(writes))
+    assert len(forgotten(rest)) == 5
