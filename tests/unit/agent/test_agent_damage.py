@@ -79,9 +79,7 @@ def test_how_much_is_lost_is_added_where_it_can_be_found_out(tmp_path: Path) -> 
     folder.mkdir()
     (folder / "appendonly.aof.manifest").write_text("file a.incr.aof seq 1 type i\n")
     (folder / "a.incr.aof").write_bytes(b"*1\r\n$4\r\nPING\r\n" + bytes(6))
-    assert (
-        with_extent(tmp_path, Damage.APPEND_ONLY_FILE, BAD) == f"{BAD}: 6 of its 20 bytes cannot be read, from offset 14"
-    )
+    assert with_extent(tmp_path, Damage.APPEND_ONLY_FILE, BAD) == f"{BAD}: 6 of its 20 bytes cannot be read, from offset 14"
     assert with_extent(tmp_path, Damage.SNAPSHOT, BAD) == BAD
     assert with_extent(tmp_path / "none", Damage.APPEND_ONLY_FILE, BAD) == BAD
 
