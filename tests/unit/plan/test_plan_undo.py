@@ -80,7 +80,9 @@ def test_what_cannot_go_back_is_a_difference_that_says_why() -> None:
     assert all("node 1 is no longer a member" in r.text for r in found.differences)
     assert len(found.differences) == 2
     lost = undo(ClusterBuilder(PAIR.view.with_writes([Delete(PAIR.view.shards[ShardUid(2)])])), moved())
-    assert [(r.code, "the copy that replaced it is gone" in r.text) for r in lost.differences] == [("not_restorable", True)]
+    assert [(r.code, "the copy that replaced it no longer exists" in r.text) for r in lost.differences] == [
+        ("not_restorable", True)
+    ]
 
 
 def test_what_finds_no_room_on_its_way_back_is_named() -> None:
