@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import assert_never
 
 from shardwright.actions import maintenance_off, maintenance_on, remove, step_down, undo
+from shardwright.actions.advance import holds, own_moves
 from shardwright.actions.blockers import blockers_of
-from shardwright.actions.turn import Turn, holds, own_moves
+from shardwright.actions.turn import Turn
 from shardwright.model.action import Action, ActionName, ActionStatus, Move
 from shardwright.model.codes import Code
 from shardwright.model.decision import NOTHING, Decision
@@ -84,4 +85,4 @@ def _finish_cancelling(turn: Turn) -> None:
 
 def _still_moving(move: Move) -> Reason:
     text = f"move {move.uid} ({move.kind}) is {move.state}"
-    return Reason(Code.MOVE_ENDING, text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid)
+    return Reason(Code.MOVE_ENDING, text, Grade.SOFT_LIMIT, shard_uid=move.shard_uid, database_uid=move.database_uid)

@@ -79,7 +79,15 @@ def _missing_daemon(view: ClusterView, move: Move) -> Reason | None:
     else:
         return None
     remedy = f"start the daemon of node {move.to_node}"
-    return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy, move.shard_uid, move.database_uid, move.to_node)
+    return Reason(
+        Code.NODE_DOWN,
+        text,
+        Grade.HARD_LIMIT,
+        remedy=remedy,
+        shard_uid=move.shard_uid,
+        database_uid=move.database_uid,
+        node_uid=move.to_node,
+    )
 
 
 def _servers_of(view: ClusterView, move: Move) -> list[ShardUid]:
@@ -99,16 +107,34 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
         text = f"the server of shard {uid} has ended, and node {node_uid} has no running daemon that could restart it"
         group = view.groups.get(view.shards[uid].group_uid)
         remedy = ("" if group is None else told(group, text)[1]) or f"start the daemon of node {node_uid}"
-        return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
+        return Reason(
+            Code.NODE_DOWN,
+            text,
+            Grade.HARD_LIMIT,
+            remedy=remedy,
+            shard_uid=uid,
+            database_uid=move.database_uid,
+            node_uid=node_uid,
+        )
     if is_busy(seen):
         return busy_reason(view, view.shards[uid])
     text = f"the server of shard {uid} on node {node_uid} does not answer and uses no CPU"
     if not is_dispensable(view.shards[uid], view, since=seen.unanswered_since):
         text += "; it is not killed, because no other copy holds all acknowledged writes"
         remedy = f"resume its process, or kill it on node {node_uid} and lose the writes that only it holds"
-        return Reason(Code.SERVER_STUCK, text, Grade.HARD_LIMIT, remedy, uid, move.database_uid, node_uid)
+        return Reason(
+            Code.SERVER_STUCK,
+            text,
+            Grade.HARD_LIMIT,
+            remedy=remedy,
+            shard_uid=uid,
+            database_uid=move.database_uid,
+            node_uid=node_uid,
+        )
     text += f"; it is killed after {view.policy.stuck_server_timeout_s} s"
-    return Reason(Code.SERVER_STUCK, text, Grade.SOFT_LIMIT, "", uid, move.database_uid, node_uid)
+    return Reason(
+        Code.SERVER_STUCK, text, Grade.SOFT_LIMIT, shard_uid=uid, database_uid=move.database_uid, node_uid=node_uid
+    )
 
 
 def _passing(view: ClusterView, move: Move) -> Reason:
@@ -131,8 +157,16 @@ def _cleaning(view: ClusterView, move: Move, node_uid: NodeUid) -> Reason:
     if not has_daemon:
         text = f"shard {move.shard_uid} cannot be cleaned up: node {node_uid} has no running daemon"
     remedy = "" if has_daemon else f"start the daemon of node {node_uid}"
-    return Reason(Code.STOPPING, text, Grade.SOFT_LIMIT, remedy, move.shard_uid, move.database_uid, node_uid)
+    return Reason(
+        Code.STOPPING,
+        text,
+        Grade.SOFT_LIMIT,
+        remedy=remedy,
+        shard_uid=move.shard_uid,
+        database_uid=move.database_uid,
+        node_uid=node_uid,
+    )
 
 
 def _soft(move: Move, code: Code, text: str, node_uid: NodeUid | None) -> Reason:
-    return Reason(code, text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid, node_uid)
+    return Reason(code, text, Grade.SOFT_LIMIT, shard_uid=move.shard_uid, database_uid=move.database_uid, node_uid=node_uid)

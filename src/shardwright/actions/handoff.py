@@ -192,14 +192,17 @@ def busy_reason(busy: Sequence[BusyCommand]) -> Reason | None:
     if not busy:
         return None
     return Reason(
-        BUSY_CODE, f"busy: {', '.join(map(str, busy[:3]))}", Grade.SOFT_LIMIT, "wait for its end, or disconnect the client"
+        BUSY_CODE,
+        f"busy: {', '.join(map(str, busy[:3]))}",
+        Grade.SOFT_LIMIT,
+        remedy="wait for its end, or disconnect the client",
     )
 
 
 def late_reason(node: NodeUid, text: str) -> Reason:
     """The reason of an attempt that fails because an endpoint process does not answer but may be alive."""
     remedy = f"find out why the endpoint process of node {node} is busy; if it hangs, its agent kills it"
-    return Reason(LATE_CODE, text, Grade.SOFT_LIMIT, remedy, node_uid=node)
+    return Reason(LATE_CODE, text, Grade.SOFT_LIMIT, remedy=remedy, node_uid=node)
 
 
 def too_late_reason() -> Reason:

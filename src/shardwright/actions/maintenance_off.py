@@ -6,7 +6,8 @@ could return otherwise, and marked again if the restore fails.
 
 from dataclasses import replace
 
-from shardwright.actions.turn import Turn, advance, error_code_of
+from shardwright.actions.advance import advance, error_code_of
+from shardwright.actions.turn import Turn
 from shardwright.model.action import ActionStatus, MaintenanceOffParameters
 from shardwright.model.cluster import Snapshot
 from shardwright.model.codes import Code
@@ -66,14 +67,14 @@ def _chosen_snapshot(turn: Turn, parameters: MaintenanceOffParameters) -> Snapsh
 def _node_down(turn: Turn) -> Reason:
     text = f"node {turn.node_uid} has no running daemon"
     remedy = f"start the daemon of node {turn.node_uid}"
-    return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy, node_uid=turn.node_uid)
+    return Reason(Code.NODE_DOWN, text, Grade.HARD_LIMIT, remedy=remedy, node_uid=turn.node_uid)
 
 
 def _no_snapshot(turn: Turn, parameters: MaintenanceOffParameters) -> Reason:
     what = "maintenance snapshot" if parameters.snapshot_name is None else f"snapshot {parameters.snapshot_name}"
     text = f"node {turn.node_uid} has no {what}"
     remedy = "name one of its snapshots (snapshot_name), or leave everything in its present place (skip_shards_restore)"
-    return Reason(Code.SNAPSHOT_NOT_FOUND, text, Grade.CONFIGURATION, remedy, node_uid=turn.node_uid)
+    return Reason(Code.SNAPSHOT_NOT_FOUND, text, Grade.CONFIGURATION, remedy=remedy, node_uid=turn.node_uid)
 
 
 def _restore(turn: Turn, parameters: MaintenanceOffParameters) -> None:

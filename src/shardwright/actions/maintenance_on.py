@@ -7,7 +7,8 @@ pre-flight is decided once: the phase in the record proves that it passed, and a
 from dataclasses import replace
 from datetime import datetime
 
-from shardwright.actions.turn import Turn, advance, error_code_of, failures_of
+from shardwright.actions.advance import advance, error_code_of, failures_of
+from shardwright.actions.turn import Turn
 from shardwright.model.action import ActionStatus, MaintenanceOnParameters
 from shardwright.model.cluster import MAINTENANCE_SNAPSHOT_PREFIX, Snapshot, SnapshotShard
 from shardwright.model.codes import Code

@@ -7,7 +7,8 @@ is still a member and still closed; ``PUT accept_servers: true`` reopens it.
 from dataclasses import replace
 from datetime import timedelta
 
-from shardwright.actions.turn import Turn, advance, error_code_of, failures_of, own_moves
+from shardwright.actions.advance import advance, error_code_of, failures_of, own_moves
+from shardwright.actions.turn import Turn
 from shardwright.model.action import ActionStatus, Move, MoveKind, MoveState, RemoveParameters
 from shardwright.model.cluster import RemovedNode
 from shardwright.model.codes import Code
@@ -49,12 +50,12 @@ def _preflight(turn: Turn) -> None:
     """The removal moves nothing unless everything has a place elsewhere."""
     stays = f"nothing was moved and node {turn.node_uid} stays closed"
     if len(turn.view.nodes) == 1:
-        reason = Reason(Code.LAST_NODE, "it is the only node of the cluster", Grade.HARD_LIMIT, "add a node")
+        reason = Reason(Code.LAST_NODE, "it is the only node of the cluster", Grade.HARD_LIMIT, remedy="add a node")
         turn.fail(Code.LAST_NODE, stays, reasons=[replace(reason, node_uid=turn.node_uid)])
         return
     if turn.is_leading and not [uid for uid in turn.view.daemons if uid != turn.node_uid]:
         text = f"node {turn.node_uid} leads, and no other daemon is running"
-        reason = Reason(Code.NO_OTHER_LEADER, text, Grade.HARD_LIMIT, "start the daemon of another node")
+        reason = Reason(Code.NO_OTHER_LEADER, text, Grade.HARD_LIMIT, remedy="start the daemon of another node")
         turn.fail(Code.NO_OTHER_LEADER, stays, reasons=[replace(reason, node_uid=turn.node_uid)])
         return
     refusals = quorum_refusals(turn.view, turn.action)
@@ -109,7 +110,14 @@ def _unpersisted(turn: Turn, parameters: RemoveParameters) -> list[Reason]:
 
 def _files_missing(move: Move) -> Reason:
     text = f"the copy that replaces shard {move.shard_uid} on node {move.to_node} has no persistence files of its own yet"
-    return Reason(Code.PERSISTENCE_PENDING, text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid, move.to_node)
+    return Reason(
+        Code.PERSISTENCE_PENDING,
+        text,
+        Grade.SOFT_LIMIT,
+        shard_uid=move.shard_uid,
+        database_uid=move.database_uid,
+        node_uid=move.to_node,
+    )
 
 
 def _still_here(turn: Turn) -> list[Reason]:
@@ -118,11 +126,22 @@ def _still_here(turn: Turn) -> list[Reason]:
     for shard in turn.view.shards_on(turn.node_uid):
         if not has_ended(turn.view.liveness(shard)) and not _has_left(turn, shard.uid):
             text = f"shard {shard.uid} of database {shard.database_uid} still runs on node {turn.node_uid}"
-            found.append(Reason(Code.STOPPING, text, Grade.SOFT_LIMIT, "", shard.uid, shard.database_uid, turn.node_uid))
+            found.append(
+                Reason(
+                    Code.STOPPING,
+                    text,
+                    Grade.SOFT_LIMIT,
+                    shard_uid=shard.uid,
+                    database_uid=shard.database_uid,
+                    node_uid=turn.node_uid,
+                )
+            )
     for move in turn.view.live_moves():
         if move.to_node == turn.node_uid:
             text = f"move {move.uid} to node {turn.node_uid} has not ended"
-            found.append(Reason(Code.GROUP_BUSY, text, Grade.SOFT_LIMIT, "", move.shard_uid, move.database_uid))
+            found.append(
+                Reason(Code.GROUP_BUSY, text, Grade.SOFT_LIMIT, shard_uid=move.shard_uid, database_uid=move.database_uid)
+            )
     return found
 
 

@@ -5,7 +5,8 @@ Called by ``base``. No shard changes its node. Phases: none yet (pre-flight), ``
 
 from datetime import timedelta
 
-from shardwright.actions.turn import RetryRule, Turn, advance, error_code_of, failures_of
+from shardwright.actions.advance import RetryRule, advance, error_code_of, failures_of
+from shardwright.actions.turn import Turn
 from shardwright.model.action import ActionStatus, StepDownParameters
 from shardwright.model.codes import Code
 from shardwright.model.database import DatabaseStatus, Shard, ShardWanted
@@ -87,7 +88,15 @@ def _is_alone(turn: Turn, shard: Shard) -> bool:
 def _alone(shard: Shard) -> Reason:
     text = f"shard {shard.uid} of database {shard.database_uid} is a primary without a replica on another usable node"
     remedy = f"enable replication of database {shard.database_uid}, or use maintenance_on"
-    return Reason(Code.NO_REPLICA, text, Grade.CONFIGURATION, remedy, shard.uid, shard.database_uid, shard.node_uid)
+    return Reason(
+        Code.NO_REPLICA,
+        text,
+        Grade.CONFIGURATION,
+        remedy=remedy,
+        shard_uid=shard.uid,
+        database_uid=shard.database_uid,
+        node_uid=shard.node_uid,
+    )
 
 
 def _hand_over(turn: Turn, parameters: StepDownParameters) -> None:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from shardwright.actions.turn import RetryRule, Turn, advance, holds, own_moves
+from shardwright.actions.advance import RetryRule, advance, holds, own_moves
+from shardwright.actions.turn import Turn
 from shardwright.model.action import ActionName
 from shardwright.model.codes import Code
 from shardwright.model.view import ClusterView

@@ -1,6 +1,6 @@
 """The append-only event log: actor, event, cause."""
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -113,6 +113,7 @@ class Event:
     kind: EventKind
     severity: Severity
     text: str
+    _: KW_ONLY
     node_uid: NodeUid | None = None
     database_uid: DatabaseUid | None = None
     action_uid: ActionUid | None = None

@@ -1,6 +1,6 @@
 """Reasons for refusals, waits and failures: a machine code, a sentence and the smallest remedy."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 
 from shardwright.model.codes import Code
@@ -25,6 +25,7 @@ class Reason:
     code: Code
     text: str
     grade: Grade = Grade.HARD_LIMIT
+    _: KW_ONLY
     remedy: str = ""
     shard_uid: ShardUid | None = None
     database_uid: DatabaseUid | None = None

@@ -316,13 +316,29 @@ class _Evacuation:
 
     def _refuse(self, shard: Shard, code: Code, text: str, *, remedy: str = "") -> None:
         text = f"{_name(shard)}: {text}"
-        reason = Reason(code, text, Grade.HARD_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
+        reason = Reason(
+            code,
+            text,
+            Grade.HARD_LIMIT,
+            remedy=remedy,
+            shard_uid=shard.uid,
+            database_uid=shard.database_uid,
+            node_uid=shard.node_uid,
+        )
         self.draft.unplaced.append(Unplaced(reason, shard.uid))
 
     def _wait(self, shard: Shard, code: Code, text: str, *, remedy: str = "") -> None:
         text = f"{_name(shard)}: {text}"
         self.draft.waiting.append(
-            Reason(code, text, Grade.SOFT_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
+            Reason(
+                code,
+                text,
+                Grade.SOFT_LIMIT,
+                remedy=remedy,
+                shard_uid=shard.uid,
+                database_uid=shard.database_uid,
+                node_uid=shard.node_uid,
+            )
         )
 
 

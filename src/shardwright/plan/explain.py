@@ -59,11 +59,14 @@ def unplaceable(obstacles: Iterable[tuple[int, tuple[Reason, ...]]]) -> Unplacea
     if len(ranked) < len(candidates):
         text = "a node has room for it, but not together with the other copies planned for that node"
         return Unplaceable(
-            (Reason(Code.INSUFFICIENT_MEMORY, text, Grade.SOFT_LIMIT, "wait for the other moves, or add memory"), *reasons)
+            (
+                Reason(Code.INSUFFICIENT_MEMORY, text, Grade.SOFT_LIMIT, remedy="wait for the other moves, or add memory"),
+                *reasons,
+            )
         )
     if not reasons:
         text = "there is no other node"
-        return Unplaceable((Reason(Code.NO_OTHER_NODE, text, Grade.HARD_LIMIT, "add a node"),))
+        return Unplaceable((Reason(Code.NO_OTHER_NODE, text, Grade.HARD_LIMIT, remedy="add a node"),))
     return Unplaceable(reasons)
 
 
@@ -81,7 +84,7 @@ def _sentence(reasons: tuple[Reason, ...]) -> str:
 
 def about_node(node: Node, code: Code, text: str, *, grade: Grade, remedy: str = "") -> Reason:
     """A reason that names a node in its text (``{}`` stands for ``node 3``)."""
-    return Reason(code, text.format(f"node {node.uid}"), grade, remedy, node_uid=NodeUid(node.uid))
+    return Reason(code, text.format(f"node {node.uid}"), grade, remedy=remedy, node_uid=NodeUid(node.uid))
 
 
 def megabytes(count: int) -> str:

@@ -200,7 +200,7 @@ def _memory_warnings(targets: Sequence[TargetMemory]) -> list[Reason]:
                 "a sync may slow down or be repeated"
             )
             remedy = f"free {_mb(target.peak - target.free)} MiB on node {target.node_uid}, or move at low write load"
-            found.append(Reason(Code.MEMORY_TIGHT, text, Grade.SOFT_LIMIT, remedy, node_uid=target.node_uid))
+            found.append(Reason(Code.MEMORY_TIGHT, text, Grade.SOFT_LIMIT, remedy=remedy, node_uid=target.node_uid))
     return found
 
 
@@ -218,7 +218,7 @@ def _copy_warnings(groups: Sequence[GroupCopies]) -> list[Reason]:
         remedy = f"enable replication of database {database_uid}"
         if any(g.before == 1 for g in own):
             text = f"database {database_uid} has one copy: until its move ends, only this copy holds the data"
-            found.append(Reason(Code.SINGLE_COPY, text, Grade.CONFIGURATION, remedy, database_uid=database_uid))
+            found.append(Reason(Code.SINGLE_COPY, text, Grade.CONFIGURATION, remedy=remedy, database_uid=database_uid))
         elif any(g.if_off < g.before for g in own if g.after):
             left = min(g.if_off for g in own)
             text = f"database {database_uid} would have {left} copies while the node is switched off"

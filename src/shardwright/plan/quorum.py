@@ -27,13 +27,15 @@ def quorum_refusals(view: ClusterView, action: Action) -> tuple[Reason, ...]:
         return _removal_refusals(action, away, remaining=remaining, members=members)
     text = f"without node {action.node_uid}, {remaining} of {members} nodes would remain; a majority needs {needed}"
     if members < 3:
-        return (Reason(Code.NO_QUORUM, f"{text}; maintenance needs at least three nodes", Grade.HARD_LIMIT, "add a node"),)
+        return (
+            Reason(Code.NO_QUORUM, f"{text}; maintenance needs at least three nodes", Grade.HARD_LIMIT, remedy="add a node"),
+        )
     causes = tuple(
-        Reason(Code.NODE_AWAY, f"node {uid} {why}", Grade.CONFIGURATION, remedy, node_uid=uid)
+        Reason(Code.NODE_AWAY, f"node {uid} {why}", Grade.CONFIGURATION, remedy=remedy, node_uid=uid)
         for uid, (why, remedy) in sorted(away.items())
     )
     first = next((r.remedy for r in causes if r.remedy), "add nodes")
-    return (Reason(Code.NO_QUORUM, text, Grade.HARD_LIMIT, first), *causes)
+    return (Reason(Code.NO_QUORUM, text, Grade.HARD_LIMIT, remedy=first), *causes)
 
 
 def _removal_refusals(
@@ -43,11 +45,11 @@ def _removal_refusals(
     needed = members // 2 + 1
     text = f"without node {action.node_uid}, {remaining} of {members} members would be available; a majority needs {needed}"
     causes = tuple(
-        Reason(Code.NODE_AWAY, f"node {uid} {why}", Grade.CONFIGURATION, remedy, node_uid=uid)
+        Reason(Code.NODE_AWAY, f"node {uid} {why}", Grade.CONFIGURATION, remedy=remedy, node_uid=uid)
         for uid, (why, remedy) in sorted(away.items())
     )
     return (
-        Reason(Code.NO_QUORUM, text, Grade.HARD_LIMIT, next((r.remedy for r in causes if r.remedy), "add nodes")),
+        Reason(Code.NO_QUORUM, text, Grade.HARD_LIMIT, remedy=next((r.remedy for r in causes if r.remedy), "add nodes")),
         *causes,
     )
 

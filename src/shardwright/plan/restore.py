@@ -154,11 +154,25 @@ class _Restoration:
     # -- reasons ---------------------------------------------------------------------------------------------------------
 
     def _differs(self, wanted: SnapshotShard, code: Code, text: str) -> None:
-        reason = Reason(code, text, Grade.SOFT_LIMIT, "", wanted.shard_uid, wanted.database_uid, self.node.uid)
+        reason = Reason(
+            code,
+            text,
+            Grade.SOFT_LIMIT,
+            shard_uid=wanted.shard_uid,
+            database_uid=wanted.database_uid,
+            node_uid=self.node.uid,
+        )
         self.differences.append(reason)
 
     def _wait(self, wanted: SnapshotShard, code: Code, text: str) -> None:
-        reason = Reason(code, text, Grade.SOFT_LIMIT, "", wanted.shard_uid, wanted.database_uid, self.node.uid)
+        reason = Reason(
+            code,
+            text,
+            Grade.SOFT_LIMIT,
+            shard_uid=wanted.shard_uid,
+            database_uid=wanted.database_uid,
+            node_uid=self.node.uid,
+        )
         self.draft.waiting.append(reason)
 
 

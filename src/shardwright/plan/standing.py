@@ -124,7 +124,15 @@ def busy_reason(view: ClusterView, shard: Shard) -> Reason:
     what = ", ".join(busy) if busy else "it uses CPU and does not answer"
     text = f"the server of shard {shard.uid} on node {shard.node_uid} is busy: {what}"
     remedy = "wait for the long command to end, or end it (SCRIPT KILL, FUNCTION KILL)"
-    return Reason(Code.SERVER_BUSY, text, Grade.SOFT_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
+    return Reason(
+        Code.SERVER_BUSY,
+        text,
+        Grade.SOFT_LIMIT,
+        remedy=remedy,
+        shard_uid=shard.uid,
+        database_uid=shard.database_uid,
+        node_uid=shard.node_uid,
+    )
 
 
 def has_left(view: ClusterView, shard: Shard) -> bool:

@@ -112,4 +112,6 @@ DAMAGES = {
 
 def _about(copy: Copy, code: Code, text: str, grade: Grade, remedy: str = "") -> Reason:
     shard = copy.shard
-    return Reason(code, text, grade, remedy, shard.uid, shard.database_uid, shard.node_uid)
+    return Reason(
+        code, text, grade, remedy=remedy, shard_uid=shard.uid, database_uid=shard.database_uid, node_uid=shard.node_uid
+    )

@@ -135,7 +135,14 @@ def _withdraw(view: ClusterView, now: datetime) -> tuple[Write, ...]:
         why = _not_wanted(move, view)
         if why:
             text = f"the rebuild of shard {move.shard_uid} on node {move.to_node} is withdrawn: {why}"
-            event = Event(now, EventKind.REPLICA_REBUILD_WITHDRAWN, Severity.INFO, text, move.to_node, move.database_uid)
+            event = Event(
+                now,
+                EventKind.REPLICA_REBUILD_WITHDRAWN,
+                Severity.INFO,
+                text,
+                node_uid=move.to_node,
+                database_uid=move.database_uid,
+            )
             writes += [Put(replace(move, is_cancel_wanted=True)), Put(event)]
     return tuple(writes)
 

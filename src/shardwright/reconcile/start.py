@@ -81,7 +81,7 @@ def _fail_over_in_strict_mode(group: SlotGroup, heir: Shard, now: datetime) -> t
     opened = group.led_by(heir.uid, group.generation + 1, GroupPhase.SERVING)
     text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, which does not come back: "
     text += "its file holds all writes acknowledged in strict mode"
-    event = Event(now, EventKind.FAILOVER, Severity.WARNING, text, heir.node_uid, group.database_uid)
+    event = Event(now, EventKind.FAILOVER, Severity.WARNING, text, node_uid=heir.node_uid, database_uid=group.database_uid)
     return (Put(opened), Put(_as_primary(heir, opened)), Put(event))
 
 
@@ -98,7 +98,14 @@ def _with_wish(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple[Slo
         return group, ()
     given_up = replace(group, start_from=None)
     text = f"the damaged end of shard {wish.shard.uid} on node {wish.shard.node_uid} could not be cut: {wish.text}"
-    event = Event(now, EventKind.GROUP_START_FAILED, Severity.ERROR, text, wish.shard.node_uid, group.database_uid)
+    event = Event(
+        now,
+        EventKind.GROUP_START_FAILED,
+        Severity.ERROR,
+        text,
+        node_uid=wish.shard.node_uid,
+        database_uid=group.database_uid,
+    )
     return given_up, (Put(given_up), Put(event))
 
 
@@ -111,7 +118,14 @@ def _go_on_with(told: Copy, group: SlotGroup, now: datetime) -> Decision:
     text = f"slot group {group.uid} continues with shard {shard.uid} on node {shard.node_uid}, as an operator requested"
     text += f"; it waited because {given_up}" if given_up else ""
     text += f"; {told.text}" if told.text else ""
-    event = Event(now, EventKind.GROUP_STARTED_FROM_COPY, Severity.WARNING, text, shard.node_uid, group.database_uid)
+    event = Event(
+        now,
+        EventKind.GROUP_STARTED_FROM_COPY,
+        Severity.WARNING,
+        text,
+        node_uid=shard.node_uid,
+        database_uid=group.database_uid,
+    )
     return Decision(writes=(Put(opened), Put(_as_primary(shard, opened)), Put(event)))
 
 
@@ -129,7 +143,10 @@ def _note_waits(
     if group.waits_for or not firm:
         return (noted,), None
     text = f"database {database.name} waits: {'; '.join(r.text for r in firm)}"
-    return (noted, Put(Event(now, EventKind.GROUP_WAITS, Severity.ERROR, text, firm[0].node_uid, database.uid))), None
+    return (
+        noted,
+        Put(Event(now, EventKind.GROUP_WAITS, Severity.ERROR, text, node_uid=firm[0].node_uid, database_uid=database.uid)),
+    ), None
 
 
 def _with_way_out(reason: Reason, database: Database, copies: list[Copy]) -> Reason:

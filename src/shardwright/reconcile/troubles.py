@@ -85,7 +85,7 @@ def _event(kind: EventKind, severity: Severity, text: str, reason: Reason, now: 
     extra: dict[str, object] = {"code": str(reason.code)}
     if reason.shard_uid is not None:
         extra["shard_uid"] = str(reason.shard_uid)
-    return Put(Event(now, kind, severity, text, reason.node_uid, reason.database_uid, extra=extra))
+    return Put(Event(now, kind, severity, text, node_uid=reason.node_uid, database_uid=reason.database_uid, extra=extra))
 
 
 def _subject(reason: Reason) -> tuple[object, ...]:
@@ -123,7 +123,7 @@ def _of_endpoint(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView, befor
             Code.ENDPOINT_CANNOT_LISTEN,
             text,
             Grade.HARD_LIMIT,
-            remedy,
+            remedy=remedy,
             database_uid=endpoint.database_uid,
             node_uid=node_uid,
         )
@@ -150,11 +150,19 @@ def _of_server(
     elif _has_lost_its_link(group, seen, view):
         text = f"has not followed its primary for more than {LINK_DOWN_MAX_S} s (master_link_status:down)"
         remedy = f"check the server's log on node {shard.node_uid} and the network between the nodes"
-        found.append(Reason(Code.REPLICA_NOT_FOLLOWING, text, Grade.HARD_LIMIT, remedy))
+        found.append(Reason(Code.REPLICA_NOT_FOLLOWING, text, Grade.HARD_LIMIT, remedy=remedy))
     for reason in found:
         if reason is not None:
             text = f"shard {shard.uid} on node {shard.node_uid} {reason.text}"
-            yield Reason(reason.code, text, reason.grade, reason.remedy, shard.uid, database.uid, shard.node_uid)
+            yield Reason(
+                reason.code,
+                text,
+                reason.grade,
+                remedy=reason.remedy,
+                shard_uid=shard.uid,
+                database_uid=database.uid,
+                node_uid=shard.node_uid,
+            )
 
 
 def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason], now: datetime) -> Iterator[Reason]:
@@ -177,7 +185,15 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
         return
     text = f"shard {shard.uid} on node {shard.node_uid} is not running{f': {why}' if why else ''}"
     code = Code.COPY_NOT_RUNNING
-    yield Reason(code, text, Grade.HARD_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
+    yield Reason(
+        code,
+        text,
+        Grade.HARD_LIMIT,
+        remedy=remedy,
+        shard_uid=shard.uid,
+        database_uid=shard.database_uid,
+        node_uid=shard.node_uid,
+    )
 
 
 def _of_sync(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason], now: datetime) -> Iterator[Reason]:
@@ -196,7 +212,15 @@ def _of_sync(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Re
         text = f"shard {shard.uid} on node {shard.node_uid} restarted at {since:%H:%M:%S} UTC and is not in sync yet"
         remedy = f"check the server's log on node {shard.node_uid}, and its disk"
         code = Code.REPLICA_NOT_FOLLOWING
-        yield Reason(code, text, Grade.SOFT_LIMIT, remedy, shard.uid, shard.database_uid, shard.node_uid)
+        yield Reason(
+            code,
+            text,
+            Grade.SOFT_LIMIT,
+            remedy=remedy,
+            shard_uid=shard.uid,
+            database_uid=shard.database_uid,
+            node_uid=shard.node_uid,
+        )
 
 
 _OF_PRIMARIES = frozenset({Code.WRITES_REFUSED, Code.MEMORY_FULL})
@@ -209,8 +233,10 @@ def _files(group: SlotGroup, shard: Shard, seen: ServerSeen, view: ClusterView) 
         return None
     if group.primary != shard.uid or failed == _REWRITE:
         text = f"cannot keep its files up to date: {failed}"
-        return Reason(Code.PERSISTENCE_FAILED, text, Grade.HARD_LIMIT, _disk(shard))
-    return Reason(Code.WRITES_REFUSED, f"refuses writes: {failed}", Grade.HARD_LIMIT, _handing_over(group, shard, view))
+        return Reason(Code.PERSISTENCE_FAILED, text, Grade.HARD_LIMIT, remedy=_disk(shard))
+    return Reason(
+        Code.WRITES_REFUSED, f"refuses writes: {failed}", Grade.HARD_LIMIT, remedy=_handing_over(group, shard, view)
+    )
 
 
 def _memory(database: Database, seen: ServerSeen, earlier: list[Reason]) -> Reason | None:
@@ -218,14 +244,14 @@ def _memory(database: Database, seen: ServerSeen, earlier: list[Reason]) -> Reas
         return None
     text = f"has reached its memory limit and evicts nothing ({database.eviction_policy}): it refuses commands that add data"
     remedy = f"raise memory_size of database {database.uid}, delete keys, or choose another eviction_policy"
-    return Reason(Code.MEMORY_FULL, text, Grade.CONFIGURATION, remedy)
+    return Reason(Code.MEMORY_FULL, text, Grade.CONFIGURATION, remedy=remedy)
 
 
 def _clients(seen: ServerSeen, earlier: list[Reason]) -> Reason | None:
     if not _is_full(Code.CLIENTS_FULL, (ServerTrouble.CLIENTS_FULL, ServerTrouble.CLIENTS_SHORT), seen, earlier):
         return None
     text = "has reached its connection limit (maxclients): it rejects new clients"
-    return Reason(Code.CLIENTS_FULL, text, Grade.HARD_LIMIT, "close unused connections")
+    return Reason(Code.CLIENTS_FULL, text, Grade.HARD_LIMIT, remedy="close unused connections")
 
 
 def _is_full(

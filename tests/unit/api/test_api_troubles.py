@@ -26,7 +26,16 @@ def troubled(*codes: Code) -> ClusterView:
     """A database that serves, and what is noted about it and its primary."""
     builder = cluster().with_database(on=((1, 2),))
     reasons = tuple(
-        Reason(code, f"the text of {code}", Grade.HARD_LIMIT, "mend it", ShardUid(1), ONE, NodeUid(1)) for code in codes
+        Reason(
+            code,
+            f"the text of {code}",
+            Grade.HARD_LIMIT,
+            remedy="mend it",
+            shard_uid=ShardUid(1),
+            database_uid=ONE,
+            node_uid=NodeUid(1),
+        )
+        for code in codes
     )
     process = ProcessIdentity(7, "boot", 1, "python", "/")
     seen = {uid: replace(seen, endpoint_process=process) for uid, seen in builder.view.node_seen.items()}

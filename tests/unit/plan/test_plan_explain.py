@@ -7,7 +7,7 @@ from shardwright.plan.explain import unplaceable
 
 
 def lacks(node: int, grade: Grade = Grade.HARD_LIMIT) -> Reason:
-    return Reason(Code.INSUFFICIENT_MEMORY, f"node {node} lacks memory", grade, "add memory", node_uid=NodeUid(node))
+    return Reason(Code.INSUFFICIENT_MEMORY, f"node {node} lacks memory", grade, remedy="add memory", node_uid=NodeUid(node))
 
 
 def test_the_node_that_comes_nearest_is_named_first() -> None:

@@ -80,7 +80,7 @@ def explain(seen: Look, node_uid: NodeUid, word: str | None, raw: bytes = b"") -
     except Rejected as refused:
         if refused.refusal is not Refusal.CONFLICT:
             raise
-        busy = (Reason(Code.of(refused.code), refused.text, Grade.SOFT_LIMIT, refused.remedy, node_uid=node_uid),)
+        busy = (Reason(Code.of(refused.code), refused.text, Grade.SOFT_LIMIT, remedy=refused.remedy, node_uid=node_uid),)
         unlocked = replace(seen, bare=lambda key: None)
         intent = node_actions.start(unlocked, node_uid, word, raw, uid=UID)
     found = preview(intent.answer, seen.view, intent.writes, seen.now)

@@ -12,10 +12,10 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 
+from shardwright.actions.advance import holds
 from shardwright.actions.base import decide_action
 from shardwright.actions.blockers import blockers_of
 from shardwright.actions.maintenance_on import scope_of
-from shardwright.actions.turn import holds
 from shardwright.model.action import (
     Action,
     ActionStatus,

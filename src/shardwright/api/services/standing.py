@@ -86,4 +86,4 @@ NO_LEADER: Final = Code.NO_LEADER
 def _no_leader(view: ClusterView) -> Reason:
     text = "the cluster currently has no leader: decisions wait for a new one"
     remedy = "" if view.daemons else "start the daemon of any node"
-    return Reason(NO_LEADER, text, Grade.SOFT_LIMIT, remedy)
+    return Reason(NO_LEADER, text, Grade.SOFT_LIMIT, remedy=remedy)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from shardwright.actions import advance as starting
 from shardwright.actions import maintenance_on, move, progress, remove, turn
 from shardwright.model.action import MoveState
 from shardwright.model.commands import YieldLeadership
@@ -23,7 +24,7 @@ from shardwright.testing.sim.mutants.situations import (
 
 @mutant
 def starts_two_moves_of_a_group() -> Sequence[Patch]:
-    right = turn._Starter._hindrance
+    right = starting._Starter._hindrance
 
     def hindrance(self: Any, proposal: Any, role_changes: Any) -> Any:
         found = right(self, proposal, role_changes)
@@ -34,7 +35,7 @@ def starts_two_moves_of_a_group() -> Sequence[Patch]:
 
     from shardwright.plan import evacuate
 
-    return [(turn._Starter, "_hindrance", hindrance), (evacuate._Evacuation, "_is_busy", is_busy)]
+    return [(starting._Starter, "_hindrance", hindrance), (evacuate._Evacuation, "_is_busy", is_busy)]
 
 
 @mutant
@@ -114,7 +115,7 @@ def ignores_memory_when_it_places() -> Sequence[Patch]:
 
 @mutant
 def completes_while_something_is_left() -> Sequence[Patch]:
-    right = turn.advance
+    right = starting.advance
 
     def advance(at: Any, plan: Any, **kwargs: Any) -> Any:
         return replace(right(at, plan, **kwargs), is_under_way=False)
@@ -130,7 +131,7 @@ def lets_the_progress_fall() -> Sequence[Patch]:
         found = list(moves)
         return max(0.0, right(action, found, pending) - 30.0 * sum(m.state.is_terminal for m in found))
 
-    return [(turn, "progress", falling)]
+    return [(starting, "progress", falling)]
 
 
 @mutant_in(an_only_copy_that_is_lost_when_its_new_one_is_complete)
