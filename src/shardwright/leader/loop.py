@@ -4,9 +4,11 @@ Owns the order of the deciders and the commit of what they write. Knows nothing 
 else is rebuilt from it. An event only shortens the sleep between turns.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -55,6 +57,8 @@ CONFLICTS_MAX = 20
 UNDECIDING = (keys.EVENTS, keys.SEEN_SERVERS)
 """Records on which no decision rests: a change of them calls for no turn."""
 RETENTION_EVERY = timedelta(minutes=5)
+
+Uid = TypeVar("Uid")
 
 _log = structlog.get_logger(__name__)
 
@@ -229,13 +233,13 @@ class Leader:
         wake_at: datetime | None = None
         commands: list[Command] = []
         batch = Batch(self._current())
-        for names, decide in DECIDERS:
-            for name in names(batch.view):
-                decision = decide(name, batch.view, now)
+        for deciders in DECIDERS:
+            for decide in deciders(batch.view):
+                decision = decide(batch.view, now)
                 if decision.writes:
                     if self._commits_singly or not batch.has_room_for(decision.writes):
                         batch = await self._commit_batch(batch)
-                        decision = decide(name, batch.view, now)
+                        decision = decide(batch.view, now)
                     batch.add(decision.writes)
                 commands.extend(decision.commands)
                 wake_at = _earlier(wake_at, decision.wake_at)
@@ -303,50 +307,57 @@ class Leader:
             await self._commit(decision.writes, view)
 
 
-Names = Callable[[ClusterView], list[str]]
-Decide = Callable[[str, ClusterView, datetime], Decision]
+Decide = Callable[[ClusterView, datetime], Decision]
 
 
-def _group(name: str, view: ClusterView, now: datetime) -> Decision:
-    group = view.groups.get(GroupUid(name))
+def _group(uid: GroupUid, view: ClusterView, now: datetime) -> Decision:
+    group = view.groups.get(uid)
     return NOTHING if group is None else decide_group(group, view, now)
 
 
-def _endpoint(name: str, view: ClusterView, now: datetime) -> Decision:
-    endpoint = view.endpoints.get(EndpointUid(name))
+def _endpoint(uid: EndpointUid, view: ClusterView, now: datetime) -> Decision:
+    endpoint = view.endpoints.get(uid)
     return NOTHING if endpoint is None else decide_endpoint(endpoint, view)
 
 
-def _database(name: str, view: ClusterView, now: datetime) -> Decision:
-    database = view.databases.get(DatabaseUid(int(name)))
+def _strays(view: ClusterView, now: datetime) -> Decision:
+    return decide_strays(view)
+
+
+def _database(uid: DatabaseUid, view: ClusterView, now: datetime) -> Decision:
+    database = view.databases.get(uid)
     return NOTHING if database is None else decide_database(database, view, now)
 
 
-def _move(name: str, view: ClusterView, now: datetime) -> Decision:
-    move = view.moves.get(MoveUid(name))
+def _unwanted(view: ClusterView, now: datetime) -> Decision:
+    return decide_unwanted(view)
+
+
+def _move(uid: MoveUid, view: ClusterView, now: datetime) -> Decision:
+    move = view.moves.get(uid)
     return NOTHING if move is None or move.state.is_terminal else decide_move(move, view, now)
 
 
-def _action(name: str, view: ClusterView, now: datetime) -> Decision:
-    action = view.actions.get(ActionUid(name))
+def _action(uid: ActionUid, view: ClusterView, now: datetime) -> Decision:
+    action = view.actions.get(uid)
     return NOTHING if action is None or action.status.is_terminal else decide_action(action, view, now)
 
 
-def _troubles(name: str, view: ClusterView, now: datetime) -> Decision:
-    return decide_troubles(DatabaseUid(int(name)), view, now)
+def _each(decide: Callable[[Uid, ClusterView, datetime], Decision], uids: Iterable[Uid]) -> list[Decide]:
+    return [partial(decide, uid) for uid in uids]
 
 
-DECIDERS: tuple[tuple[Names, Decide], ...] = (
-    (lambda view: sorted(view.groups), _group),
-    (lambda view: sorted(view.endpoints), _endpoint),
-    (lambda view: [""], lambda name, view, now: decide_strays(view)),
-    (lambda view: [str(uid) for uid in sorted(view.databases)], _database),
-    (lambda view: [""], lambda name, view, now: decide_unwanted(view)),
-    (lambda view: [""], lambda name, view, now: decide_repair(view, now)),
-    (lambda view: [""], lambda name, view, now: decide_rebinding(view, now)),
-    (lambda view: [str(uid) for uid in sorted(view.databases.keys() | view.troubles.keys())], _troubles),
-    (lambda view: [m.uid for m in view.live_moves()], _move),
-    (lambda view: [a.uid for a in view.live_actions()], _action),
+DECIDERS: tuple[Callable[[ClusterView], list[Decide]], ...] = (
+    lambda view: _each(_group, sorted(view.groups)),
+    lambda view: _each(_endpoint, sorted(view.endpoints)),
+    lambda view: [_strays],
+    lambda view: _each(_database, sorted(view.databases)),
+    lambda view: [_unwanted],
+    lambda view: [decide_repair],
+    lambda view: [decide_rebinding],
+    lambda view: _each(decide_troubles, sorted(view.databases.keys() | view.troubles.keys())),
+    lambda view: _each(_move, [m.uid for m in view.live_moves()]),
+    lambda view: _each(_action, [a.uid for a in view.live_actions()]),
 )
 """Roles first, then endpoints and databases, then what moves things, then who asked for it. Each decision sees the writes of
 those before it."""
