@@ -118,13 +118,12 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
         render_config(file)
     except ValueError as e:
         raise Permanent(Code.SHARD_START_FAILED, f"the server's configuration cannot be written: {e}") from e
-    path = view.cluster.options.get("server_path") if view.cluster is not None else None
     return Launch(
         shard_uid=shard.uid,
         incarnation=shard.incarnation,
         kind=database.server_kind,
         version=database.server_version,
-        configured=str(path) if path else None,
+        configured=(view.cluster.server_path or None) if view.cluster is not None else None,
         address=node.address,
         port=shard.port,
         directory=directory,

@@ -225,7 +225,7 @@ class Agent:
         self._looked_at = now
         self._machine = await asyncio.to_thread(look_at_machine, self._directory)
         cluster = self._mirror.view().cluster
-        configured = str(cluster.options.get("server_path") or "") if cluster is not None else ""
+        configured = cluster.server_path if cluster is not None else ""
         found = await asyncio.to_thread(all_servers, configured=configured or None)
         self._servers = tuple((str(b.kind), b.version) for b in found)
         await asyncio.to_thread(self._shards.rotate_logs)

@@ -20,7 +20,34 @@ class Cluster:
     """Address on which all endpoints of this machine listen."""
     api_port: int
     options: dict[str, object] = field(default_factory=dict)
-    """Options of ``PUT /v1/cluster`` that the operator has changed; missing options have their defaults."""
+    """Options of ``PUT /v1/cluster`` that the operator has changed, as given; missing options have their defaults. Decisions
+    read the properties below."""
+
+    @property
+    def server_kind(self) -> str:
+        """The kind of server for databases that do not name one."""
+        return str(self.options.get("server_kind") or "valkey")
+
+    @property
+    def server_version(self) -> str:
+        """The version of that server when the cluster was created; empty: not recorded."""
+        return str(self.options.get("server_version") or "")
+
+    @property
+    def server_path(self) -> str:
+        """A server program chosen by the operator; empty: the programs that every node finds."""
+        return str(self.options.get("server_path") or "")
+
+    @property
+    def password_length_min(self) -> int | None:
+        """Minimum length of a user's password; None: the product's default."""
+        found = self.options.get("password_min_length")
+        return found if isinstance(found, int) else None
+
+    @property
+    def wants_complex_passwords(self) -> bool:
+        """Whether a user's password must contain characters of four kinds."""
+        return self.options.get("password_complexity") is True
 
 
 @dataclass(frozen=True, slots=True)

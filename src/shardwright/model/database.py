@@ -134,8 +134,19 @@ class Database:
     notify_keyspace_events: str = ""
     """Keyspace events that the servers publish, in the letters of their directive; empty: none."""
     options: dict[str, object] = field(default_factory=dict)
-    """Other accepted keys, stored and shown. Only ``slave_ha`` and ``slave_ha_priority`` have an effect: they control the
-    repair."""
+    """Other accepted keys of the wire, stored and shown as given. Decisions read the two properties below."""
+
+    @property
+    def is_rebuilt(self) -> bool | None:
+        """Whether a lost copy is rebuilt on another node; None: as the policy says."""
+        found = self.options.get("slave_ha")
+        return None if found is None else bool(found)
+
+    @property
+    def rebuild_priority(self) -> int:
+        """Lost copies of databases with a higher number are rebuilt first."""
+        found = self.options.get("slave_ha_priority")
+        return found if isinstance(found, int) else 0
 
     @property
     def copies(self) -> int:

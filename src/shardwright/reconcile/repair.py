@@ -249,12 +249,13 @@ def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | Non
             continue
         failures = Counter(m.to_node for m in moves if m.state is MoveState.FAILED and m.to_node is not None)
         found.append(_Lost(shard, group, database, failures, 1 + max((number_of(m) for m in moves), default=0)))
-    return sorted(found, key=lambda one: (-_priority(one.database), one.shard.uid)), wake_at
+    return sorted(found, key=lambda one: (-one.database.rebuild_priority, one.shard.uid)), wake_at
 
 
 def _is_to_rebuild(shard: Shard, group: SlotGroup, database: Database, view: ClusterView) -> bool:
     """Whether a new copy is needed and a source exists."""
-    is_wanted = database.has_replica and bool(database.options.get("slave_ha", view.policy.slave_ha))
+    policy = view.policy.slave_ha
+    is_wanted = database.has_replica and (policy if database.is_rebuilt is None else database.is_rebuilt)
     is_kept = database.status not in (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED)
     if not (is_wanted and is_kept) or group.phase is not GroupPhase.SERVING or group.handoff is not None:
         return False
@@ -284,11 +285,6 @@ def _syncs_left(view: ClusterView) -> int | None:
     limit = view.policy.max_slave_full_syncs
     running = sum(m.kind is MoveKind.RELOCATE and m.state in _SYNCING for m in view.live_moves())
     return None if limit == 0 else max(0, limit - running)
-
-
-def _priority(database: Database) -> int:
-    value = database.options.get("slave_ha_priority", 0)
-    return value if isinstance(value, int) else 0
 
 
 def number_of(move: Move) -> int:

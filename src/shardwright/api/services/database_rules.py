@@ -223,14 +223,13 @@ def chosen_port(seen: Look, wished: int | None) -> int:
 def chosen_server(view: ClusterView, body: DatabaseBody) -> tuple[ServerKind, str]:
     """Kind and version that every copy will run permanently: as requested, otherwise as chosen at the cluster's
     creation."""
-    options = {} if view.cluster is None else view.cluster.options
-    default = str(options.get("server_kind") or ServerKind.VALKEY.value)
+    default = ServerKind.VALKEY.value if view.cluster is None else view.cluster.server_kind
     try:
         kind = ServerKind(body.server or default)
     except ValueError as e:
         raise not_acceptable("invalid_version", f"server: {body.server!r} is neither valkey nor redis.") from e
     found = {version for seen in view.node_seen.values() for k, version in seen.servers if k == kind.value}
-    recorded = str(options.get("server_version") or "")
+    recorded = "" if view.cluster is None else view.cluster.server_version
     has_reports = any(seen.servers for seen in view.node_seen.values())
     if kind.value == default and recorded and (recorded in found or not has_reports):
         found = {recorded}

@@ -39,13 +39,14 @@ def by_email(view: ClusterView, email: str) -> User | None:
 
 def checked_password(view: ClusterView, password: str) -> str:
     """The password if it meets the cluster's rules. Raises Rejected."""
-    options = {} if view.cluster is None else view.cluster.options
-    configured = options.get("password_min_length")
-    shortest = configured if isinstance(configured, int) else PASSWORD_LENGTH_MIN
+    cluster = view.cluster
+    configured = None if cluster is None else cluster.password_length_min
+    shortest = PASSWORD_LENGTH_MIN if configured is None else configured
     if not shortest <= len(password) <= PASSWORD_LENGTH_MAX:
         raise invalid("password_not_complex", f"A password must have {shortest} to {PASSWORD_LENGTH_MAX} characters.")
     kinds = (r"[a-z]", r"[A-Z]", r"[0-9]", r"[^A-Za-z0-9]")
-    if options.get("password_complexity") is True and not all(re.search(kind, password) for kind in kinds):
+    is_complex = all(re.search(kind, password) for kind in kinds)
+    if cluster is not None and cluster.wants_complex_passwords and not is_complex:
         text = "A password must have a lowercase and an uppercase letter, a digit and another character."
         raise invalid("password_not_complex", text)
     return password

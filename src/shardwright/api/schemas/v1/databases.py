@@ -249,8 +249,8 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         else [],
         "eviction_policy": record.eviction_policy,
         "notify_keyspace_events": record.notify_keyspace_events,
-        "slave_ha": bool(record.options.get("slave_ha", view.policy.slave_ha)),
-        "slave_ha_priority": _integer(record.options.get("slave_ha_priority")),
+        "slave_ha": view.policy.slave_ha if record.is_rebuilt is None else record.is_rebuilt,
+        "slave_ha_priority": record.rebuild_priority,
         "reasons": [reason_json(r) for r in troubles.reasons] if (troubles := view.troubles.get(record.uid)) else [],
         "endpoints": [_endpoint(e) for e in view.endpoints_of(record.uid)] or [_expected_endpoint(record, view)],
         **_IDLE,  # type: ignore[typeddict-item]  # it has none of the keys that are not required
@@ -264,10 +264,6 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
     if waiting := waiting_of(view, record):
         answer["waiting"] = waiting_json(waiting)
     return answer
-
-
-def _integer(value: object) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _endpoint(endpoint: Endpoint) -> EndpointAnswer:
