@@ -1,8 +1,8 @@
 """Background tasks: the one place that creates them. Each has a name, is kept by a reference and says when it fails."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Generic, TypeVar
 
 import structlog
 
@@ -60,6 +60,60 @@ class Wake:
         finally:
             self._waiter = None
             timer.cancel()
+
+
+Key = TypeVar("Key")
+
+
+class Polls(Generic[Key]):
+    """Things that are looked at again and again, each by a task of its own. ``pause_s`` says how long to wait between two
+    looks at a thing. A look that has begun is finished, also when the thing is no longer to be looked at."""
+
+    def __init__(self, name: str, look: Callable[[Key], Awaitable[None]], pause_s: Callable[[Key], float]) -> None:
+        self._name = name
+        self._look = look
+        self._pause_s = pause_s
+        self._wanted: set[Key] = set()
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._pokes: dict[Key, Wake] = {}
+
+    def follow(self, keys: Iterable[Key]) -> None:
+        """Look at these, at new ones immediately, and at no others."""
+        before, self._wanted = self._wanted, set(keys)
+        for key in before - self._wanted:
+            self.poke(key)
+        for key in self._wanted - before:
+            self.add(key)
+
+    def add(self, key: Key) -> None:
+        """Look at this one too."""
+        self._wanted.add(key)
+        if key not in self._tasks:
+            self._pokes[key] = Wake()
+            self._tasks[key] = spawn(f"{self._name} {key}", self._poll(key, self._pokes[key]))
+
+    def poke(self, key: Key) -> None:
+        """Look at it now, if it is looked at at all."""
+        if (poke := self._pokes.get(key)) is not None:
+            poke.set()
+
+    async def close(self) -> None:
+        """Look at nothing any more."""
+        tasks = list(self._tasks.values())
+        self._wanted.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _poll(self, key: Key, poke: Wake) -> None:
+        try:
+            while key in self._wanted:
+                await self._look(key)
+                if key in self._wanted:
+                    await poke.wait(self._pause_s(key))
+                    poke.clear()
+        finally:
+            del self._tasks[key], self._pokes[key]
 
 
 def _end(waiter: "asyncio.Future[None] | None") -> None:

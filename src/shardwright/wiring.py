@@ -25,7 +25,7 @@ from shardwright.leader.probe import Probe, silent
 from shardwright.local.config import DaemonConfig
 from shardwright.machine import processes
 from shardwright.model.cluster import DaemonPresence
-from shardwright.nodes.local import LocalNodes, control_path
+from shardwright.nodes.local import LocalNodes, agent_path, control_path
 from shardwright.server.adapter import ServerAdapter
 from shardwright.store.mirror import Mirror
 from shardwright.store.sqlite import POLL_SELDOM_S, SqliteStore
@@ -131,6 +131,7 @@ async def _serve(config: DaemonConfig, store: SqliteStore, *, mirror: Mirror, cl
         mirror=mirror,
         directory=config.layout.node(config.node_uid),
         control=control_path(config.run_directory, config.node_uid),
+        news_socket=agent_path(config.run_directory, config.node_uid),
         clock=clock,
     )
     runner = LeadershipRunner(keeper, store, mirror, run_directory=config.run_directory, clock=clock, probe=_probe())

@@ -78,6 +78,10 @@ class World:
     def node_directory(self) -> Path:
         return self.directory / "node"
 
+    @property
+    def news_socket(self) -> Path:
+        return self.directory / "agent.sock"
+
     def shard_directory(self, uid: int) -> Path:
         return self.node_directory / "shards" / str(uid)
 
@@ -145,6 +149,7 @@ class WatchedAgent(Agent):
             clock=SystemClock(),
             endpoint_command=STAND_IN,
             endpoint_process=made.endpoints,
+            news_socket=made.news_socket,
         )
         self.turns_begun = 0
         self.turns: list[frozenset[str]] = []

@@ -19,8 +19,9 @@ from shardwright.errors import Permanent, Transient
 from shardwright.model.database import Persistence, Role, ServerKind, ServerSecrets, SnapshotRule
 from shardwright.model.ids import DatabaseUid, ShardUid
 from shardwright.model.seen import Health, ServerSeen
-from shardwright.server.adapter import OBSERVE_TIMEOUT_S, ServerAdapter
+from shardwright.server.adapter import ServerAdapter
 from shardwright.server.config import MIB
+from shardwright.server.observe import OBSERVE_TIMEOUT_S
 from shardwright.server.protocol import ServerTarget
 from shardwright.testing.deadlines import Stopwatch
 

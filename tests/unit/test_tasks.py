@@ -2,7 +2,8 @@
 
 import asyncio
 
-from shardwright.tasks import Wake
+from shardwright.tasks import Polls, Wake
+from shardwright.testing.deadlines import until_async
 
 
 def test_a_word_before_the_pause_ends_it_at_once() -> None:
@@ -47,5 +48,71 @@ def test_a_cancelled_pause_leaves_nothing_behind() -> None:
         assert task.cancelled()
         wake.set()
         await wake.wait(60.0)
+
+    asyncio.run(run())
+
+
+def test_what_is_followed_is_looked_at_again_and_again_and_at_once_when_poked() -> None:
+    async def run() -> None:
+        looks: list[str] = []
+
+        async def look(key: str) -> None:
+            looks.append(key)
+
+        polls = Polls("test", look, lambda key: 0.001 if key == "often" else 3600.0)
+        polls.follow(["often", "seldom"])
+        await until_async("looks", lambda: looks.count("often") >= 5, seconds=20)
+        assert looks.count("seldom") == 1
+        polls.poke("seldom")
+        polls.poke("unknown")
+        await until_async("a look", lambda: looks.count("seldom") >= 2, seconds=20)
+        polls.follow(["seldom", "new"])
+        await until_async("a look", lambda: "new" in looks, seconds=20)
+        await asyncio.sleep(0)
+        count = looks.count("often")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert looks.count("often") == count
+        await polls.close()
+
+    asyncio.run(run())
+
+
+def test_a_look_that_has_begun_is_finished_when_its_thing_is_dropped_and_not_begun_twice_when_it_comes_back() -> None:
+    async def run() -> None:
+        going, running, finished = asyncio.Event(), 0, 0
+
+        async def look(key: int) -> None:
+            nonlocal running, finished
+            running += 1
+            assert running == 1
+            await going.wait()
+            running -= 1
+            finished += 1
+
+        polls: Polls[int] = Polls("test", look, lambda key: 3600.0)
+        polls.follow([1])
+        await asyncio.sleep(0)
+        polls.follow([])
+        polls.follow([1])
+        await asyncio.sleep(0)
+        polls.follow([])
+        going.set()
+        await until_async("its end", lambda: finished == 1, seconds=20)
+        assert (running, finished) == (0, 1)
+        await polls.close()
+
+    asyncio.run(run())
+
+
+def test_closing_ends_a_look_that_does_not_end() -> None:
+    async def run() -> None:
+        async def look(key: int) -> None:
+            await asyncio.Event().wait()
+
+        polls: Polls[int] = Polls("test", look, lambda key: 0.0)
+        polls.follow(range(3))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(polls.close(), 5.0)
 
     asyncio.run(run())

@@ -9,14 +9,18 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import structlog
 
 from shardwright.agent.endpoint_process import EndpointProcess
 from shardwright.agent.launch import launch_of
 from shardwright.agent.shards import ShardProcesses
+from shardwright.agent.watch import ServerWatch
 from shardwright.clock import Clock
+from shardwright.endpoint.channel import Channel
 from shardwright.endpoint.client import EndpointClient
+from shardwright.endpoint.control import ControlSocket, InUse
 from shardwright.endpoint.protocol import EndpointControl
 from shardwright.errors import Permanent
 from shardwright.machine.figures import Machine, look_at_machine
@@ -26,8 +30,10 @@ from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import NodeSeen, ProcessIdentity, ProcessSeen
 from shardwright.model.view import ClusterView
+from shardwright.nodes import wire
 from shardwright.reconcile.shard import AgentCommand, Verb, decide_shards, report_of
 from shardwright.server.binaries import all_servers
+from shardwright.server.observe import Observers
 from shardwright.store import keys, records
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import CreatedAt, PutKey, Store, StoreUnavailable, Transaction
@@ -53,7 +59,7 @@ class Agent:
     """See the module's text. ``directory`` is the node's own (``shards/`` and ``endpoint.json`` are in it).
 
     ``control`` is the control socket of its endpoint process. ``endpoint_command`` None: the product's own endpoint process;
-    ``endpoint_process`` None: it is spoken to by its control socket.
+    ``endpoint_process`` None: it is spoken to by its control socket. ``news_socket``: where leaders hear it; None: nowhere.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Agent:
         clock: Clock,
         endpoint_command: Sequence[str] | None = None,
         endpoint_process: EndpointControl | None = None,
+        news_socket: Path | None = None,
     ) -> None:
         self.node_uid = node_uid
         self._store = store
@@ -84,6 +91,9 @@ class Agent:
             on_change=self._wake.set,
             command=endpoint_command,
         )
+        self._observers = Observers(clock)
+        self._watch = ServerWatch(node_uid, self._observers.observe, clock=clock, epoch=uuid4().hex)
+        self._socket = None if news_socket is None else ControlSocket(str(news_socket), self._tell_news)
         self._machine: Machine | None = None
         self._servers: tuple[tuple[str, str], ...] = ()
         self._reported: _Report | None = None
@@ -100,6 +110,7 @@ class Agent:
         await self._endpoint.load()
         self._begin("agent: follow the store", self._follow_store())
         self._begin("agent: watch the endpoint process", self._watch_endpoint())
+        self._open_socket()
         try:
             while True:
                 self._wake.clear()
@@ -109,6 +120,10 @@ class Agent:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._socket is not None:
+                await self._socket.close()
+            await self._watch.close()
+            self._observers.close()
             self._shards.close()
             self._endpoint.close()
 
@@ -130,6 +145,7 @@ class Agent:
         if self._endpoint.needs_telling:
             self._begin("agent: tell the endpoint process", self._endpoint.tell(self._mirror.view), is_single=True)
         view, is_certain = await self._look_at_records()
+        self._watch.follow(view)
         shards = view.shards_on(self.node_uid)
         for command in decide_shards(shards, self._shards.local(), is_certain=is_certain):
             self._apply(command, view)
@@ -169,6 +185,25 @@ class Agent:
             await self._shards.fail(shard.uid, shard.incarnation, e.text)
             return
         await self._shards.start(launch)
+
+    # -- news --------------------------------------------------------------------------------------------------------
+
+    def _open_socket(self) -> None:
+        try:
+            if self._socket is not None:
+                self._socket.open()
+        except (InUse, OSError) as e:
+            # Without it a leader asks the servers itself.
+            _log.warning("the agent's socket cannot be opened", reason=str(e))
+
+    async def _tell_news(self, channel: Channel) -> None:
+        """Answer one caller until it leaves."""
+        try:
+            while (received := await channel.receive()) is not None:
+                message, _ = received
+                await channel.send(wire.answer(await self._watch.news(wire.mark_of(message))))
+        except (OSError, ValueError) as e:
+            _log.info("a caller of the agent has left", reason=str(e))
 
     # -- report ------------------------------------------------------------------------------------------------------
 

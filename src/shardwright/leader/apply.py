@@ -20,7 +20,6 @@ from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transi
 from shardwright.leader.handoff import Commit, Handoffs
 from shardwright.leader.observe import Observer
 from shardwright.leader.recovery import Recoveries
-from shardwright.leader.targets import server_target
 from shardwright.model.commands import (
     ApplySettings,
     Attach,
@@ -42,6 +41,7 @@ from shardwright.model.view import ClusterView, Put, Write
 from shardwright.nodes.protocol import Nodes
 from shardwright.server.config import settings_of
 from shardwright.server.protocol import ManagementSession, Servers
+from shardwright.server.targets import server_target
 from shardwright.store.protocol import StoreError
 from shardwright.tasks import spawn
 

@@ -18,7 +18,7 @@ from shardwright.clock import Clock
 from shardwright.endpoint.protocol import SELF_RELEASE_S, EndpointControl, EndpointProcessEnded, ReleaseResult, Target
 from shardwright.errors import ClusterError, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.probe import Probe, step
-from shardwright.leader.targets import endpoint_target, server_target, serving_nodes
+from shardwright.leader.targets import endpoint_target, serving_nodes
 from shardwright.model.action import Evidence, Move, MoveState
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
@@ -29,6 +29,7 @@ from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.nodes.protocol import Nodes
 from shardwright.server.protocol import ManagementSession, Servers
+from shardwright.server.targets import server_target
 
 PAUSE_S = 30.0
 """The expiring pause of the old primary; the hard fence is set within milliseconds behind it. It must outlast this leader's

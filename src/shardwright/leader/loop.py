@@ -156,6 +156,7 @@ class Leader:
             await self._applier.close()
             await self._observer.close()
             await self._parts.servers.close()
+            self._parts.nodes.close()
 
     def _lose(self) -> None:
         self._is_lost = True

@@ -1,18 +1,17 @@
 """What the leader sees of servers, endpoint processes and processes that no agent reports of, beside the records.
 
-Owns one polling task for each shard and each node; wakes the leader when something that decisions depend on has changed.
-Must not decide and must not write. Lives as long as one leadership.
+Owns what is asked and how often. Steady servers are asked by the agents of their nodes, which report what is new; the leader
+asks those itself that a decision waits for, that do not answer, or whose agent is silent. Wakes the leader when something
+that decisions depend on has changed. Must not decide and must not write. Lives as long as one leadership.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from datetime import timedelta
 
 from shardwright.clock import Clock
 from shardwright.errors import Transient
-from shardwright.leader.targets import server_target
 from shardwright.model.action import MoveKind
 from shardwright.model.database import Shard, ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
@@ -25,15 +24,20 @@ from shardwright.model.seen import (
     ProcessState,
     ServerSeen,
     Sighting,
+    answers,
+    decisive,
 )
 from shardwright.model.view import ClusterView
-from shardwright.nodes.protocol import Nodes
+from shardwright.nodes.protocol import NewsMark, Nodes
 from shardwright.server.protocol import Servers
-from shardwright.tasks import Wake, spawn
+from shardwright.server.targets import server_target
+from shardwright.tasks import Polls
 
 IDLE_S = 1.0
 HOT_S = 0.05
 """While a move, a start or a change of the database waits for what is seen."""
+SILENT_AFTER = 3
+"""An agent that has sent no news for this many idle pauses is silent: the leader asks its servers itself."""
 
 
 class Observer:
@@ -51,7 +55,6 @@ class Observer:
         hot_s: float = HOT_S,
     ) -> None:
         self._idle_s = idle_s
-        self._hot_s = hot_s
         self._servers = servers
         self._nodes = nodes
         self._clock = clock
@@ -62,45 +65,46 @@ class Observer:
         self._sightings: dict[ShardUid, tuple[ProcessIdentity, Sighting]] = {}
         """Of servers that did not answer when they were last asked: what their machine says of that process."""
         self._cpu: dict[ShardUid, float] = {}
-        self._tasks: dict[object, asyncio.Task[None]] = {}
-        self._pokes: dict[object, Wake] = {}
+        self._marks: dict[NodeUid, NewsMark] = {}
+        self._heard_at: dict[NodeUid, float] = {}
         self._hot: frozenset[ShardUid] = frozenset()
         self._hot_nodes: frozenset[NodeUid] = frozenset()
+        self._asked: Polls[ShardUid] = Polls("ask server", self._ask, lambda uid: hot_s if uid in self._hot else idle_s)
+        self._endpoints: Polls[NodeUid] = Polls(
+            "ask endpoint process of node",
+            self._ask_endpoint_process,
+            lambda uid: hot_s if uid in self._hot_nodes else idle_s,
+        )
+        self._agents: Polls[NodeUid] = Polls(
+            "hear agent of node", self._hear, lambda uid: 0.0 if uid in self._marks else idle_s
+        )
         self._augmented: tuple[ClusterView, ClusterView] | None = None
         """The last answer of ``augment`` with what it was made from."""
 
     def follow(self, view: ClusterView, *, hot: frozenset[ShardUid]) -> None:
-        """Poll what these records name, the ``hot`` shards and the endpoint processes of their databases often."""
+        """Watch what these records name: hear the agents, ask every endpoint process, and ask those servers that a decision
+        waits for or that no agent reports. The ``hot`` ones and their databases' endpoint processes are asked often."""
         self._view = view
         became_hot = hot - self._hot
         hot_nodes = _nodes_of_endpoints(view, hot)
-        for node_uid in hot_nodes - self._hot_nodes:
-            self.poke_node(node_uid)
+        became_hot_nodes = hot_nodes - self._hot_nodes
         self._hot, self._hot_nodes = hot, hot_nodes
-        wanted: set[object] = set()
-        for shard in view.shards.values():
-            # Where no daemon is, nobody else says that what was to end has ended.
-            if shard.wanted is ShardWanted.RUNNING or shard.node_uid not in view.daemons:
-                wanted.add(("shard", shard.uid))
-                self._ensure(("shard", shard.uid), partial(self._poll_shard, shard.uid))
-        for uid in view.nodes:
-            wanted.add(("node", uid))
-            self._ensure(("node", uid), partial(self._poll_node, uid))
-        for key in self._tasks.keys() - wanted:
-            self._tasks.pop(key).cancel()
-            self._pokes.pop(key, None)
-        for shard_uid in became_hot:
-            self.poke(shard_uid)
+        self._agents.follow(view.nodes)
+        self._endpoints.follow(view.nodes)
+        self._asked.follow([s.uid for s in view.shards.values() if self._is_to_be_asked(s)])
+        for uid in became_hot:
+            self._asked.poke(uid)
+        for node_uid in became_hot_nodes:
+            self._endpoints.poke(node_uid)
 
     def poke(self, shard_uid: ShardUid) -> None:
         """Ask this server at once: something was just done to it."""
-        if (event := self._pokes.get(("shard", shard_uid))) is not None:
-            event.set()
+        self._asked.add(shard_uid)
+        self._asked.poke(shard_uid)
 
     def poke_node(self, node_uid: NodeUid) -> None:
         """Ask this node's endpoint process at once."""
-        if (event := self._pokes.get(("node", node_uid))) is not None:
-            event.set()
+        self._endpoints.poke(node_uid)
 
     def augment(self, view: ClusterView) -> ClusterView:
         """The view with what is seen now. The same object while neither has changed."""
@@ -117,30 +121,23 @@ class Observer:
         return found
 
     async def close(self) -> None:
-        """End all polling."""
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """End all questions."""
+        await asyncio.gather(self._asked.close(), self._endpoints.close(), self._agents.close())
 
-    def _ensure(self, key: object, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        task = self._tasks.get(key)
-        if task is None or task.done():
-            self._pokes[key] = Wake()
-            self._tasks[key] = spawn(f"observe {key}", work())
+    # -- servers -------------------------------------------------------------------------------------------------------
 
-    async def _rest(self, key: object, seconds: float) -> None:
-        poke = self._pokes[key]
-        await poke.wait(seconds)
-        poke.clear()
+    def _is_to_be_asked(self, shard: Shard) -> bool:
+        """Whether the leader asks it itself. Where no daemon is, no agent says that what was to end has ended."""
+        if shard.wanted is not ShardWanted.RUNNING and shard.node_uid in self._view.daemons:
+            return False
+        seen = self._seen.get(shard.uid)
+        is_known = seen is not None and seen.incarnation == shard.incarnation and answers(seen)
+        return not is_known or shard.uid in self._hot or not self._is_heard(shard.node_uid)
 
-    async def _poll_shard(self, uid: ShardUid) -> None:
-        key = ("shard", uid)
-        while (shard := self._view.shards.get(uid)) is not None:
-            if is_worth_asking(self._view, shard):
-                await self.ask(shard)
-            await self._rest(key, self._hot_s if uid in self._hot else self._idle_s)
+    async def _ask(self, uid: ShardUid) -> None:
+        shard = self._view.shards.get(uid)
+        if shard is not None and is_worth_asking(self._view, shard):
+            await self.ask(shard)
 
     async def ask(self, shard: Shard) -> None:
         """Ask a shard's server now, and when it does not answer, its machine for its process."""
@@ -150,8 +147,17 @@ class Observer:
             return
         seen = await self._servers.observe(target)
         sighting = Sighting.NONE
+        before = self._seen.get(shard.uid)
         if not answers(seen):
             seen, sighting = await self._look(seen)
+        self._note(shard, seen, sighting)
+        if before is not None and answers(before) and not answers(seen):
+            # Its whole node may be gone: what else runs there is asked now, so that all of it is decided together.
+            for other in self._view.shards_on(shard.node_uid):
+                if other.uid != shard.uid:
+                    self.poke(other.uid)
+
+    def _note(self, shard: Shard, seen: ServerSeen, sighting: Sighting) -> None:
         before = self._seen.get(shard.uid)
         known = self._sightings.pop(shard.uid, (None, Sighting.NONE))[1]
         process = self._view.processes.get(shard.uid)
@@ -159,23 +165,21 @@ class Observer:
             self._sightings[shard.uid] = process.identity, sighting
         self._seen[shard.uid] = seen
         self._augmented = None
-        if before is None or _matters(before) != _matters(seen) or known is not sighting:
+        if before is None or decisive(before) != decisive(seen) or known is not sighting:
             self._wake()
-        if before is not None and answers(before) and not answers(seen):
-            # Its whole node may be gone: what else runs there is asked now, so that all of it is decided together.
-            for other in self._view.shards_on(shard.node_uid):
-                if other.uid != shard.uid:
-                    self.poke(other.uid)
 
     async def _look(self, seen: ServerSeen) -> tuple[ServerSeen, Sighting]:
         """What the machine of a server says that does not answer: an agent that died reports no end, and a busy server uses
         CPU, a stuck one none."""
         uid = seen.shard_uid
+        before = self._seen.get(uid)
+        if before is not None and before.incarnation == seen.incarnation and not seen.replication_id_lately:
+            # Known from its agent: this leader has not asked it before.
+            seen = replace(seen, replication_id_lately=before.replication_id or before.replication_id_lately)
         shard, process = self._view.shards.get(uid), self._view.processes.get(uid)
         if shard is None or process is None or process.identity is None or process.state is not ProcessState.RUNNING:
             return seen, Sighting.NONE
         look = await self._nodes.link(shard.node_uid).look(process.identity)
-        before = self._seen.get(uid)
         if look.cpu_s is None or seen.health is not Health.TIMEOUT:
             return seen, look.sighting
         was_silent = before is not None and before.health is Health.TIMEOUT and before.incarnation == seen.incarnation
@@ -183,21 +187,49 @@ class Observer:
         active_at = before.cpu_active_at if before is not None and was_silent else None
         return replace(seen, cpu_active_at=seen.at if last is not None and look.cpu_s > last else active_at), look.sighting
 
-    async def _poll_node(self, uid: NodeUid) -> None:
-        key = ("node", uid)
-        while True:
-            seen = await self._nodes.link(uid).endpoint_process.status()
-            before = self._processes.get(uid)
-            self._processes[uid] = seen
-            self._augmented = None
-            if before is None or _endpoints_that_matter(before) != _endpoints_that_matter(seen):
-                self._wake()
-            await self._rest(key, self._hot_s if uid in self._hot_nodes else self._idle_s)
+    # -- agents --------------------------------------------------------------------------------------------------------
 
+    def _is_heard(self, node_uid: NodeUid) -> bool:
+        heard_at = self._heard_at.get(node_uid)
+        return heard_at is not None and self._clock.monotonic() - heard_at < SILENT_AFTER * self._idle_s
 
-def answers(seen: ServerSeen) -> bool:
-    """Whether there is no need to look for its process."""
-    return seen.health in (Health.OK, Health.LOADING)
+    async def _hear(self, node_uid: NodeUid) -> None:
+        asked_at = self._clock.now()
+        try:
+            news = await self._nodes.link(node_uid).news(self._marks.get(node_uid))
+        except Transient:
+            self._marks.pop(node_uid, None)
+            return
+        self._marks[node_uid] = news.mark
+        self._heard_at[node_uid] = self._clock.monotonic()
+        answered_at = asked_at + timedelta(seconds=news.waited_s)
+        for seen in news.servers:
+            # By this leader's clock, and rather too early: the way there and back counts as age.
+            self._take(node_uid, replace(seen, at=answered_at - max(timedelta(0), news.at - seen.at)))
+
+    def _take(self, node_uid: NodeUid, seen: ServerSeen) -> None:
+        """What an agent says of a server, unless this leader knows better. Silence is for the leader itself to look into."""
+        shard, known = self._view.shards.get(seen.shard_uid), self._seen.get(seen.shard_uid)
+        if shard is None or shard.node_uid != node_uid or shard.incarnation != seen.incarnation:
+            return
+        if not answers(seen):
+            self.poke(shard.uid)
+        elif (
+            known is None
+            or known.incarnation != seen.incarnation
+            or (known.at < seen.at and not self._is_to_be_asked(shard))
+        ):
+            self._note(shard, seen, Sighting.NONE)
+
+    # -- endpoint processes --------------------------------------------------------------------------------------------
+
+    async def _ask_endpoint_process(self, uid: NodeUid) -> None:
+        seen = await self._nodes.link(uid).endpoint_process.status()
+        before = self._processes.get(uid)
+        self._processes[uid] = seen
+        self._augmented = None
+        if before is None or _endpoints_that_matter(before) != _endpoints_that_matter(seen):
+            self._wake()
 
 
 def _is_of(seen: ServerSeen, view: ClusterView) -> bool:
@@ -226,28 +258,6 @@ def is_unreported(view: ClusterView, shard: Shard) -> bool:
     """Whether nobody will say what became of the shard's current incarnation: its node's daemon is gone and has not reported
     it. That nothing listens on its port is then all that can be known; a removal of the node waits for it."""
     return shard.node_uid not in view.daemons and view.process_state(shard.uid) is ProcessState.UNKNOWN
-
-
-def _matters(seen: ServerSeen) -> object:
-    """What decisions depend on; figures that change all the time are left out."""
-    return (
-        seen.incarnation,
-        seen.health,
-        seen.run_id,
-        seen.role,
-        seen.replication_id,
-        seen.primary_address,
-        seen.primary_port,
-        seen.is_link_up,
-        seen.is_syncing,
-        seen.is_fenced,
-        seen.keys > 0,
-        seen.is_aof_on,
-        seen.is_persistence_busy,
-        seen.is_persistence_ok,
-        seen.saves_since_start > 0,
-        seen.troubles,
-    )
 
 
 def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:

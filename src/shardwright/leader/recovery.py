@@ -15,7 +15,6 @@ from shardwright.actions.handoff import Candidate, OldPrimary, Recovery
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader.handoff import Attempt, Handoffs
 from shardwright.leader.probe import step
-from shardwright.leader.targets import server_target
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Handoff, Shard, SlotGroup
 from shardwright.model.event import Event, EventKind, Severity
@@ -25,6 +24,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.server.protocol import ManagementSession
+from shardwright.server.targets import server_target
 
 _log = structlog.get_logger(__name__)
 

@@ -204,6 +204,7 @@ class Code(StrEnum):
     SERVER_SAVING = "server_saving", "The server is writing its files."
     SHARD_UNKNOWN = "shard_unknown", "The shard's node or secrets are not on record."
     ENDPOINT_PROCESS_UNKNOWN = "endpoint_process_unknown", "The node has no known endpoint process.", "start its daemon"
+    AGENT_SILENT = "agent_silent", "The node's agent does not answer."
     PROCESS_OF_ANOTHER_MACHINE = "process_of_another_machine", "The process runs on another machine."
     ENDPOINT_PROCESS_ENDED = "endpoint_process_ended", "The node's endpoint process has ended."
     ENDPOINT_PROCESS_SILENT = "endpoint_process_silent", "The node's endpoint process did not answer in time."

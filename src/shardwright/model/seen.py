@@ -191,6 +191,33 @@ class ServerSeen:
     """Only in the published record: the entry in the process table of the leader's machine."""
 
 
+def answers(seen: ServerSeen) -> bool:
+    """Whether the server says how it is: its process need not be looked for."""
+    return seen.health in (Health.OK, Health.LOADING)
+
+
+def decisive(seen: ServerSeen) -> object:
+    """What decisions depend on; figures that change all the time are left out."""
+    return (
+        seen.incarnation,
+        seen.health,
+        seen.run_id,
+        seen.role,
+        seen.replication_id,
+        seen.primary_address,
+        seen.primary_port,
+        seen.is_link_up,
+        seen.is_syncing,
+        seen.is_fenced,
+        seen.keys > 0,
+        seen.is_aof_on,
+        seen.is_persistence_busy,
+        seen.is_persistence_ok,
+        seen.saves_since_start > 0,
+        seen.troubles,
+    )
+
+
 class EndpointState(StrEnum):
     """The service of an endpoint process for one endpoint."""
 

@@ -1,11 +1,13 @@
 """Nodes of this machine: their endpoint processes by Unix socket, their processes in this machine's own table."""
 
+import asyncio
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from shardwright.clock import Clock
+from shardwright.endpoint.channel import Channel
 from shardwright.endpoint.client import EndpointClient
 from shardwright.endpoint.protocol import CALL_TIMEOUT_S, EndpointControl, PassResult
 from shardwright.errors import Transient
@@ -13,8 +15,11 @@ from shardwright.machine import processes
 from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import ProcessIdentity, Sighting
-from shardwright.nodes.protocol import NOT_SEEN, NodeLink, ProcessLook
+from shardwright.nodes import wire
+from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeLink, NodeNews, ProcessLook
 
+NEWS_TIMEOUT_S = 3.0
+"""An agent keeps a caller waiting for a second when there is nothing new."""
 PathOf = Callable[[NodeUid], str | None]
 """The control socket of a node's endpoint process; None: no such node is known."""
 
@@ -24,12 +29,41 @@ def control_path(run_directory: Path, node_uid: NodeUid) -> Path:
     return run_directory / f"endpoint-{node_uid}.sock"
 
 
-class LocalNode:
-    """See ``NodeLink``."""
+def agent_path(run_directory: Path, node_uid: NodeUid) -> Path:
+    """Unix socket of a node's agent."""
+    return run_directory / f"agent-{node_uid}.sock"
 
-    def __init__(self, endpoint_process: EndpointClient, path_of: PathOf) -> None:
+
+class LocalNode:
+    """See ``NodeLink``. ``agent``: the socket of the node's agent; None: there is none."""
+
+    def __init__(self, node: NodeUid, endpoint_process: EndpointClient, *, path_of: PathOf, agent: str | None) -> None:
+        self._node = node
         self._endpoint_process = endpoint_process
         self._path_of = path_of
+        self._agent = agent
+        self._channel: Channel | None = None
+
+    async def news(self, since: NewsMark | None) -> NodeNews:
+        """See ``NodeLink``. One connection is kept; not for two callers at once."""
+        try:
+            async with asyncio.timeout(NEWS_TIMEOUT_S):
+                if self._channel is None:
+                    self._channel = await Channel.connect(self._agent or "")
+                return wire.news_of(await self._channel.ask(wire.question(since)))
+        except (OSError, TimeoutError, ValueError) as e:
+            self.close()
+            reason = str(e) or "no answer in time"
+            raise Transient(Code.AGENT_SILENT, f"the agent of node {self._node} sends no news: {reason}") from e
+        except asyncio.CancelledError:
+            self.close()  # The answer to this question would be taken for that to the next.
+            raise
+
+    def close(self) -> None:
+        """End the connection to the agent."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
     @property
     def endpoint_process(self) -> EndpointControl:
@@ -59,19 +93,40 @@ class LocalNode:
 
 
 class LocalNodes:
-    """See ``Nodes``."""
+    """See ``Nodes``. ``agent_of``: the socket of a node's agent; None: agents are not asked."""
 
-    def __init__(self, path_of: PathOf, *, clock: Clock | None = None, call_timeout_s: float = CALL_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        path_of: PathOf,
+        *,
+        agent_of: PathOf = lambda node: None,
+        clock: Clock | None = None,
+        call_timeout_s: float = CALL_TIMEOUT_S,
+    ) -> None:
         self._path_of = path_of
+        self._agent_of = agent_of
         self._clock = clock
         self._call_timeout_s = call_timeout_s
+        self._links: dict[NodeUid, LocalNode] = {}
 
     @classmethod
     def of(cls, run_directory: Path, *, clock: Clock | None = None) -> Self:
         """The nodes of the local cluster whose sockets are in this directory."""
-        return cls(lambda uid: str(control_path(run_directory, uid)), clock=clock)
+        return cls(
+            lambda uid: str(control_path(run_directory, uid)),
+            agent_of=lambda uid: str(agent_path(run_directory, uid)),
+            clock=clock,
+        )
 
     def link(self, node: NodeUid) -> NodeLink:
         """See ``Nodes``."""
-        client = EndpointClient(node, self._path_of(node), clock=self._clock, call_timeout_s=self._call_timeout_s)
-        return LocalNode(client, self._path_of)
+        if node not in self._links:
+            client = EndpointClient(node, self._path_of(node), clock=self._clock, call_timeout_s=self._call_timeout_s)
+            self._links[node] = LocalNode(node, client, path_of=self._path_of, agent=self._agent_of(node))
+        return self._links[node]
+
+    def close(self) -> None:
+        """See ``Nodes``."""
+        for link in self._links.values():
+            link.close()
+        self._links.clear()

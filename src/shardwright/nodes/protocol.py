@@ -4,11 +4,12 @@ Servers are not in it: they are asked over the network, wherever they are (``ser
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from shardwright.endpoint.protocol import EndpointControl, PassResult
 from shardwright.model.ids import EndpointUid, NodeUid
-from shardwright.model.seen import ProcessIdentity, Sighting
+from shardwright.model.seen import ProcessIdentity, ServerSeen, Sighting
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,34 @@ NOT_SEEN = ProcessLook()
 """The machine cannot be asked."""
 
 
+@dataclass(frozen=True, slots=True)
+class NewsMark:
+    """Up to where a caller knows an agent's news. ``epoch`` names one life of the agent."""
+
+    epoch: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeNews:
+    """What an agent has seen of its node's servers since the caller's mark."""
+
+    mark: NewsMark
+    at: datetime
+    """When it answered, by its own clock, which is also that of ``servers``. No other clock may be compared with it."""
+    waited_s: float
+    """How long it kept the caller waiting for news."""
+    servers: tuple[ServerSeen, ...]
+    """Those that are new to the caller; all of them when it knew nothing of this life of the agent."""
+
+
 class NodeLink(Protocol):
     """One node, as one leader reaches it."""
+
+    async def news(self, since: NewsMark | None) -> NodeNews:
+        """What the node's agent sees of its servers. Waits until decisions may come out differently by it, or until its
+        servers were asked once more. Raises Transient when the agent does not answer."""
+        ...
 
     @property
     def endpoint_process(self) -> EndpointControl:
@@ -52,4 +79,8 @@ class Nodes(Protocol):
 
     def link(self, node: NodeUid) -> NodeLink:
         """The way to a node. Never fails: what is asked over it may."""
+        ...
+
+    def close(self) -> None:
+        """End all connections that are kept."""
         ...

@@ -6,24 +6,13 @@ automatically; management sessions do neither (``session.py``).
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-
-import structlog
 
 from shardwright.clock import Clock
 from shardwright.model.ids import ShardUid
-from shardwright.model.seen import Health, ServerSeen
-from shardwright.server.parse import parse_info
-from shardwright.server.protocol import OBSERVATION_USER, ServerTarget
+from shardwright.model.seen import ServerSeen
+from shardwright.server.observe import Observers
+from shardwright.server.protocol import ServerTarget
 from shardwright.server.session import Session
-from shardwright.server.wire import CannotConnect, ErrorReply, NoAnswer, NotSent, Wire
-
-OBSERVE_TIMEOUT_S = 1.0
-"""Total timeout for connection, login and query."""
-IDLE_S_MAX = 60.0
-"""A connection unused for this long belongs to a deleted shard and is closed."""
-
-_log = structlog.get_logger(__name__)
 
 
 class ServerAdapter:
@@ -35,18 +24,12 @@ class ServerAdapter:
         self._check_term = check_term
         self._is_leader = is_leader
         self._clock = clock
-        self._observers: dict[ShardUid, _Observer] = {}
+        self._observers = Observers(clock)
         self._managers: dict[ShardUid, _Manager] = {}
 
     async def observe(self, target: ServerTarget) -> ServerSeen:
         """Query a server's state. Never raises for a failure of the server: the result's ``health`` reports it."""
-        observer = self._observers.get(target.shard_uid)
-        if observer is None or observer.target != target:
-            if observer is not None:
-                observer.close()
-            self._forget_idle()
-            observer = self._observers[target.shard_uid] = _Observer(target, self._clock)
-        return await observer.observe()
+        return await self._observers.observe(target)
 
     async def manage(self, target: ServerTarget) -> Session:
         """This term's session with a server; a broken one is replaced. Raises like ``Session.open``."""
@@ -54,25 +37,17 @@ class ServerAdapter:
         if manager is None or manager.target != target:
             if manager is not None:
                 manager.close()
+            self._managers = {uid: m for uid, m in self._managers.items() if not m.has_ended}
             manager = self._managers[target.shard_uid] = _Manager(target)
         return await manager.session(self._check_term, self._is_leader, self._clock)
 
     async def close(self) -> None:
         """End all sessions and connections."""
-        for observer in self._observers.values():
-            observer.close()
+        self._observers.close()
         for manager in self._managers.values():
             manager.close()
-        self._observers.clear()
         self._managers.clear()
         await asyncio.sleep(0)  # lets the aborted transports leave the event loop
-
-    def _forget_idle(self) -> None:
-        limit = self._clock.monotonic() - IDLE_S_MAX
-        for uid in [uid for uid, observer in self._observers.items() if observer.used_at < limit]:
-            self._observers.pop(uid).close()
-            if (manager := self._managers.pop(uid, None)) is not None:
-                manager.close()
 
 
 class _Manager:
@@ -83,6 +58,11 @@ class _Manager:
         self._opening = asyncio.Lock()
         self._session: Session | None = None
         self._is_closed = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its session has broken, as when its server has ended."""
+        return self._session is not None and not self._session.is_open
 
     async def session(
         self, check_term: Callable[[], Awaitable[None]], is_leader: Callable[[], bool], clock: Clock
@@ -106,103 +86,3 @@ class _Manager:
         if self._session is not None:
             self._session.close()
             self._session = None
-
-
-class _Observer:
-    """The lasting connection to one incarnation, and the start of its silence."""
-
-    def __init__(self, target: ServerTarget, clock: Clock) -> None:
-        self.target = target
-        self.used_at = clock.monotonic()
-        self._clock = clock
-        self._wire: Wire | None = None
-        self._asking = asyncio.Lock()
-        self._unanswered_since: datetime | None = None
-        self._replication_id = ""
-
-    async def observe(self) -> ServerSeen:
-        async with self._asking:
-            self.used_at = self._clock.monotonic()
-            asked_at = self._clock.now()
-            try:
-                async with asyncio.timeout(OBSERVE_TIMEOUT_S):
-                    seen = await self._ask()
-            except TimeoutError:
-                return self._failed(Health.TIMEOUT, asked_at, f"no answer within {OBSERVE_TIMEOUT_S:g} s")
-            except _Busy as error:
-                return self._failed(Health.TIMEOUT, asked_at, str(error))
-            except NoAnswer as error:
-                return self._failed(Health.TIMEOUT if error.is_timeout else Health.UNREACHABLE, asked_at, str(error))
-            except CannotConnect as error:
-                return self._failed(Health.REFUSED if error.is_refused else Health.UNREACHABLE, asked_at, str(error))
-            except (NotSent, _Unusable) as error:
-                return self._failed(Health.UNREACHABLE, asked_at, str(error))
-            self._unanswered_since = None
-            self._replication_id = seen.replication_id
-            return seen
-
-    def close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
-
-    async def _ask(self) -> ServerSeen:
-        """Query over the existing connection. If it has ended, a new one shows whether the server still exists."""
-        if self._wire is not None and self._wire.is_open:
-            try:
-                return await self._info(self._wire)
-            except (NotSent, NoAnswer) as error:
-                if isinstance(error, NoAnswer) and error.is_timeout:
-                    raise
-        self.close()
-        self._wire = await self._connected()
-        return await self._info(self._wire)
-
-    async def _connected(self) -> Wire:
-        target = self.target
-        wire = await Wire.connect(target.address, target.port, timeout_s=OBSERVE_TIMEOUT_S)
-        try:
-            reply = await wire.call("AUTH", OBSERVATION_USER, target.secrets.observation, timeout_s=OBSERVE_TIMEOUT_S)
-        except BaseException:
-            wire.close()
-            raise
-        if isinstance(reply, ErrorReply):
-            wire.close()
-            raise _Unusable(f"it refuses the management login: {reply}")
-        return wire
-
-    async def _info(self, wire: Wire) -> ServerSeen:
-        reply = await wire.call("INFO", timeout_s=OBSERVE_TIMEOUT_S)
-        if isinstance(reply, ErrorReply) and reply.code == "BUSY":
-            # A script has been running for seconds. It is the right server, but cannot answer queries now.
-            raise _Busy(reply)
-        if isinstance(reply, ErrorReply) or not isinstance(reply, str):
-            raise _Unusable(f"INFO: {reply}")
-        target = self.target
-        try:
-            return parse_info(reply, shard_uid=target.shard_uid, incarnation=target.incarnation, at=self._clock.now())
-        except ValueError as error:
-            raise _Unusable(str(error)) from error
-
-    def _failed(self, health: Health, asked_at: datetime, why: str) -> ServerSeen:
-        target = self.target
-        self.close()
-        if self._unanswered_since is None:
-            self._unanswered_since = asked_at
-            _log.info("a server does not answer", shard=target.shard_uid, address=target.address, port=target.port, why=why)
-        return ServerSeen(
-            shard_uid=target.shard_uid,
-            incarnation=target.incarnation,
-            at=self._clock.now(),
-            health=health,
-            replication_id_lately=self._replication_id,
-            unanswered_since=self._unanswered_since,
-        )
-
-
-class _Unusable(Exception):
-    """A process listens there, but not the expected server."""
-
-
-class _Busy(Exception):
-    """The only answer is that it is busy."""

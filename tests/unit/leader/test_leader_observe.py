@@ -1,20 +1,25 @@
 """Which servers the leader asks."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from shardwright.clock import SystemClock
+from shardwright.errors import Transient
 from shardwright.leader.observe import Observer, _nodes_of_endpoints, is_unreported, is_worth_asking
 from shardwright.model.action import Move, MoveKind, MoveState
+from shardwright.model.codes import Code
 from shardwright.model.database import ServerSecrets, ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.liveness import Ended, Proof
 from shardwright.model.seen import EndpointProcessSeen, Health, ProcessIdentity, ProcessState, ServerSeen, Sighting
 from shardwright.model.view import ClusterView, Put
-from shardwright.nodes.protocol import ProcessLook
+from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
 from shardwright.server.protocol import ServerTarget
 from shardwright.testing.builders import NOW, cluster
+from shardwright.testing.deadlines import until_async
 
 SHARD = ShardUid(1)
 
@@ -52,6 +57,11 @@ class Machine:
 
     def link(self, node: NodeUid) -> Any:
         return self
+
+    def close(self) -> None: ...
+
+    async def news(self, since: NewsMark | None) -> NodeNews:
+        raise Transient(Code.AGENT_SILENT, "it is dead")
 
     @property
     def endpoint_process(self) -> Any:
@@ -103,6 +113,68 @@ def test_the_process_of_a_silent_server_is_looked_at_each_time() -> None:
         assert now.liveness(shard) == Ended(Proof.SEEN)
         restarted = now.with_writes((Put(replace(shard, incarnation=shard.incarnation + 1)),))
         assert SHARD not in looking.augment(restarted).sightings
+        await looking.close()
+
+    asyncio.run(run())
+
+
+class Agent(Machine):
+    """A node whose agent reports that its servers answer, until it is silent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.health = Health.OK
+        self.is_silent = False
+        self.asked: list[ShardUid] = []
+        self.number = 0
+
+    async def news(self, since: NewsMark | None) -> NodeNews:
+        await asyncio.sleep(0)
+        if self.is_silent:
+            raise Transient(Code.AGENT_SILENT, "it is dead")
+        self.number += 1
+        at = NOW - timedelta(seconds=100)  # by another clock
+        found = tuple(ServerSeen(ShardUid(uid), 1, at, self.health, offset=self.number) for uid in (1, 2))
+        return NodeNews(NewsMark("life", self.number), at, 0.0, found)
+
+    async def observe(self, target: ServerTarget) -> ServerSeen:
+        self.asked.append(target.shard_uid)
+        return ServerSeen(target.shard_uid, target.incarnation, SystemClock().now(), Health.OK)
+
+
+def test_a_leader_does_not_ask_what_an_agent_reports_unless_it_is_hot_or_silent() -> None:
+    agent = Agent()
+    looking = Observer(agent, agent, clock=SystemClock(), wake=lambda: None, idle_s=0.02, hot_s=0.005)  # type: ignore[arg-type]
+    secrets = ServerSecrets(DatabaseUid(1), "a", "b", "c", "d", "e")
+    view = cluster(nodes=3).with_database(on=((1, 2),)).with_records(secrets).view
+    hot: frozenset[ShardUid] = frozenset()
+
+    async def until(is_so: Callable[[], bool]) -> None:
+        def turn() -> bool:
+            looking.follow(view, hot=hot)
+            return is_so()
+
+        await until_async("what is seen", turn, seconds=20, state=lambda: str(looking.augment(view).servers))
+
+    def offset() -> int:
+        return looking.augment(view).servers[SHARD].offset
+
+    async def run() -> None:
+        nonlocal hot
+        looking.follow(view, hot=hot)
+        await until(lambda: SHARD in looking.augment(view).servers and offset() > 5)
+        seen = looking.augment(view).servers[SHARD]
+        assert abs((SystemClock().now() - seen.at).total_seconds()) < 5, "by the leader's own clock"
+        agent.asked.clear()
+        known = offset()
+        await until(lambda: offset() > known + 5)
+        assert agent.asked == []
+        hot = frozenset({SHARD})
+        await until(lambda: agent.asked.count(SHARD) > 3)
+        assert set(agent.asked) == {SHARD}
+        hot = frozenset()
+        agent.is_silent = True
+        await until(lambda: {1, 2} <= set(agent.asked))
         await looking.close()
 
     asyncio.run(run())

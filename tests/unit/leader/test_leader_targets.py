@@ -7,9 +7,10 @@ import pytest
 from shardwright.endpoint.protocol import Target
 from shardwright.endpoint.spec import target_of
 from shardwright.errors import Transient
-from shardwright.leader.targets import endpoint_target, server_target
+from shardwright.leader.targets import endpoint_target
 from shardwright.model.database import ServerSecrets
 from shardwright.model.ids import DatabaseUid, GroupUid, ShardUid
+from shardwright.server.targets import server_target
 from shardwright.testing.builders import cluster
 
 SECRETS = ServerSecrets(DatabaseUid(1), "app", "rep", "obs", "man", "0" * 16)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
+from shardwright.agent.watch import ServerWatch
 from shardwright.clock import SteadyClock
 from shardwright.endpoint.spec import spec_of
 from shardwright.leader.candidate import Candidate, Held, check_term
@@ -88,11 +89,31 @@ class SimDaemon:
         self._told: object = None
         self._started_at = world.loop.now
         self._node_key = f"{keys.NODES}{node.uid:08d}"
+        self.watch = ServerWatch(
+            NodeUid(node.uid),
+            self._observing(node).observe,
+            clock=self.clock,
+            epoch=world.new_id("epoch"),
+            every_s=world.pace.idle_poll_s,
+        )
         self._run("mirror", self.mirror.run())
         self._run("daemon", self._main())
 
     def _run(self, name: str, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         return self.world.loop.start(self.process, work, f"{name} {self.node.uid}")
+
+    def _observing(self, node: SimNode) -> SimServers:
+        async def nothing() -> None: ...
+
+        return SimServers(
+            self.world,
+            process=self.process,
+            place=node.uid,
+            term=0,
+            check_term=nothing,
+            is_leader=lambda: False,
+            clock=self.clock,
+        )
 
     async def _main(self) -> None:
         await self.mirror.ready()
@@ -196,6 +217,7 @@ class SimDaemon:
         self.node.ensure_endpoint_process()
         view = self.world.view_of(self.mirror)
         self._tell(view)
+        self.watch.follow(view)
         local = self.node.local(self.busy)
         shards = view.shards_on(NodeUid(self.node.uid))
         is_certain = False

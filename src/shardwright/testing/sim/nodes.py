@@ -9,10 +9,14 @@ from shardwright.errors import Transient
 from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import ProcessIdentity, Sighting
-from shardwright.nodes.protocol import NOT_SEEN, ProcessLook
+from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeLink, NodeNews, ProcessLook
 from shardwright.testing.sim.endpoints import SimEndpointControl
 from shardwright.testing.sim.loop import SimProcess
+from shardwright.testing.sim.network import Answer, NoReply, Refused
 from shardwright.testing.sim.world import SimMachine, World
+
+NEWS_PATIENCE_S = 2.0
+"""How much longer than an agent may keep it waiting a leader waits for news."""
 
 
 class SimNodeLink:
@@ -20,9 +24,35 @@ class SimNodeLink:
 
     def __init__(self, nodes: "SimNodes", node: NodeUid) -> None:
         self.nodes = nodes
+        self.node = node
         self.endpoint_process = SimEndpointControl(
             nodes.world, node, process=nodes.process, place=nodes.place, clock=nodes.clock
         )
+
+    async def news(self, since: NewsMark | None) -> NodeNews:
+        nodes, node = self.nodes, self.node
+        world = nodes.world
+
+        def receiver() -> SimProcess | None:
+            daemon = world.nodes[node].daemon if node in world.nodes else None
+            return None if daemon is None else daemon.process
+
+        def execute(answer: Answer) -> None:
+            daemon = world.nodes[node].daemon
+            assert daemon is not None
+
+            async def work() -> None:
+                answer(await daemon.watch.news(since))
+
+            world.loop.start(daemon.process, work(), "news")
+
+        try:
+            news: NodeNews = await world.network.call(
+                nodes.place, node, receiver, execute, timeout_s=world.pace.idle_poll_s + NEWS_PATIENCE_S
+            )
+        except (NoReply, Refused) as e:
+            raise Transient(Code.AGENT_SILENT, f"the agent of node {node} sends no news") from e
+        return news
 
     async def pass_endpoint(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
         return await self.endpoint_process.pass_along(endpoint, to_node)
@@ -62,7 +92,9 @@ class SimNodes:
         """The machine that the leader runs on."""
         return self.world.machine_of(self.place)
 
-    def link(self, node: NodeUid) -> SimNodeLink:
+    def link(self, node: NodeUid) -> NodeLink:
         if node not in self._links:
             self._links[node] = SimNodeLink(self, node)
         return self._links[node]
+
+    def close(self) -> None: ...

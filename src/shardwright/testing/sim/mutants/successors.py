@@ -8,8 +8,8 @@ from shardwright.actions.handoff import Candidate, OldPrimary, Recovery
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader import loop
 from shardwright.leader import recovery as recoveries
-from shardwright.leader.targets import server_target
 from shardwright.model.decision import Decision
+from shardwright.server.targets import server_target
 from shardwright.store import commit as commits
 from shardwright.testing.sim import daemon, servers
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in

@@ -1,0 +1,96 @@
+"""Asks the servers of the agent's node how they are, and tells the leader what is new.
+
+Owns one recurring question to each server that runs on the node, and the numbering of the news. Decides nothing: a leader
+asks a server itself when a decision waits for it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from shardwright.clock import Clock
+from shardwright.errors import Transient
+from shardwright.model.database import ShardWanted
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.seen import ProcessState, ServerSeen, decisive
+from shardwright.model.view import ClusterView
+from shardwright.nodes.protocol import NewsMark, NodeNews
+from shardwright.server.protocol import ServerTarget
+from shardwright.server.targets import server_target
+from shardwright.tasks import Polls
+
+ASK_EVERY_S = 1.0
+
+
+class ServerWatch:
+    """``observe`` asks one server; ``epoch`` names this life of the agent, so that a caller's older mark is recognized."""
+
+    def __init__(
+        self,
+        node_uid: NodeUid,
+        observe: Callable[[ServerTarget], Awaitable[ServerSeen]],
+        *,
+        clock: Clock,
+        epoch: str,
+        every_s: float = ASK_EVERY_S,
+    ) -> None:
+        self._node_uid = node_uid
+        self._observe = observe
+        self._clock = clock
+        self._epoch = epoch
+        self._every_s = every_s
+        self._view = ClusterView()
+        self._seen: dict[ShardUid, ServerSeen] = {}
+        self._numbers: dict[ShardUid, int] = {}
+        """The number of the latest news of each server."""
+        self._number = 0
+        self._decisive = 0
+        """The number of the latest news by which decisions may come out differently."""
+        self._changed = asyncio.Event()
+        self._polls: Polls[ShardUid] = Polls(f"agent of node {node_uid}: ask server", self._ask, lambda uid: every_s)
+
+    def follow(self, view: ClusterView) -> None:
+        """Ask the servers that run on the node by these records, and no others."""
+        self._view = view
+        running = [
+            s.uid
+            for s in view.shards_on(self._node_uid)
+            if s.wanted is ShardWanted.RUNNING and view.process_state(s.uid) is ProcessState.RUNNING
+        ]
+        self._polls.follow(running)
+        for uid in self._seen.keys() - set(running):
+            del self._seen[uid], self._numbers[uid]
+
+    async def news(self, since: NewsMark | None) -> NodeNews:
+        """See ``NodeLink.news``."""
+        began = self._clock.monotonic()
+        known = since.number if since is not None and since.epoch == self._epoch else None
+        if known is not None and self._decisive <= known:
+            try:
+                async with asyncio.timeout(self._every_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+        new = [self._seen[uid] for uid, number in self._numbers.items() if known is None or number > known]
+        mark = NewsMark(self._epoch, self._number)
+        return NodeNews(mark, self._clock.now(), self._clock.monotonic() - began, tuple(new))
+
+    async def close(self) -> None:
+        """Stop asking."""
+        await self._polls.close()
+
+    async def _ask(self, uid: ShardUid) -> None:
+        shard = self._view.shards.get(uid)
+        if shard is None:
+            return
+        try:
+            target = server_target(self._view, shard)
+        except Transient:
+            return  # Its node or its secrets are about to be recorded.
+        seen = await self._observe(target)
+        before = self._seen.get(uid)
+        self._number += 1
+        self._seen[uid], self._numbers[uid] = seen, self._number
+        if before is None or decisive(before) != decisive(seen):
+            self._decisive = self._number
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()

@@ -1,0 +1,93 @@
+"""An agent tells over its socket how its servers are; whoever asks finds out at once when one stops answering."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from tests.integration.agent_harness import NODE, SECRETS, World, database, free_port, group, shard, world
+
+from shardwright.errors import Transient
+from shardwright.model.seen import Health, ProcessState
+from shardwright.nodes.local import LocalNodes
+from shardwright.nodes.protocol import NewsMark, NodeLink, NodeNews
+from shardwright.server.binaries import all_servers
+from shardwright.testing.deadlines import Stopwatch
+
+pytestmark = pytest.mark.server
+
+
+def run(directory: Path, scenario: Callable[[World, LocalNodes], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        async with world(directory) as made:
+            nodes = LocalNodes(lambda uid: None, agent_of=lambda uid: str(made.news_socket))
+            try:
+                async with asyncio.timeout(90):
+                    await scenario(made, nodes)
+            finally:
+                nodes.close()
+
+    asyncio.run(whole())
+
+
+async def one_server(made: World) -> int:
+    """A server that runs; its pid."""
+    await made.put(database(all_servers()[0]), SECRETS, group(), shard(free_port(made.address)))
+    seen = await made.until_state(1, ProcessState.RUNNING)
+    assert seen.identity is not None
+    return seen.identity.pid
+
+
+async def until_told(link: NodeLink, health: Health, since: NewsMark | None = None) -> NodeNews:
+    while True:
+        news = await link.news(since)
+        since = news.mark
+        if any(s.health is health for s in news.servers):
+            return news
+
+
+def test_a_leader_hears_of_a_server_of_its_death_and_of_a_new_life_of_the_agent(tmp_path: Path) -> None:
+    async def scenario(made: World, nodes: LocalNodes) -> None:
+        link = nodes.link(NODE)
+        with pytest.raises(Transient) as silent:
+            await link.news(None)
+        assert silent.value.code == "agent_silent"
+        async with made.agent():
+            pid = await one_server(made)
+            well = await until_told(link, Health.OK)
+            (seen,) = well.servers
+            assert (seen.shard_uid, seen.run_id != "", seen.used_memory_bytes > 0) == (1, True, True)
+            os.kill(pid, signal.SIGSTOP)
+            stopped = Stopwatch()
+            try:
+                busy = await until_told(link, Health.TIMEOUT, well.mark)
+                assert stopped.is_within(10)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            well = await until_told(link, Health.OK, busy.mark)
+        with pytest.raises(Transient):
+            await link.news(well.mark)
+        async with made.agent():
+            await made.until(made.news_socket.exists)
+            again = await until_told(link, Health.OK, well.mark)
+            assert again.mark.epoch != well.mark.epoch
+
+    run(tmp_path, scenario)
+
+
+def test_a_question_that_makes_no_sense_ends_that_connection_only(tmp_path: Path) -> None:
+    async def scenario(made: World, nodes: LocalNodes) -> None:
+        async with made.agent():
+            await one_server(made)
+            await until_told(nodes.link(NODE), Health.OK)
+            for line in (b"nonsense\n", b"[]\n", b'{"op":"news","since":"yesterday"}\n'):
+                reader, writer = await asyncio.open_unix_connection(str(made.news_socket))
+                writer.write(line)
+                assert await asyncio.wait_for(reader.read(), 20) == b""
+                writer.close()
+                await writer.wait_closed()
+            await until_told(nodes.link(NODE), Health.OK)
+
+    run(tmp_path, scenario)
