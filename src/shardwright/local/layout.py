@@ -17,7 +17,7 @@ from pathlib import Path
 from shardwright.errors import Refusal, Rejected
 from shardwright.machine.files import make_private_directory, write_private
 from shardwright.model.ids import NodeUid
-from shardwright.nodes.local import control_path
+from shardwright.nodes.local import agent_path, control_path
 
 SOCKET_PATH_MAX = 107
 """Bytes in the address of a Unix socket (108 with the closing NUL)."""
@@ -140,6 +140,10 @@ class Layout:
     def ping(self, uid: NodeUid) -> Path:
         """Socket on which a node's daemon answers pings from its main loop."""
         return self.run_directory() / f"daemon-{uid}.sock"
+
+    def agent(self, uid: NodeUid) -> Path:
+        """The socket on which the node's agent reports its servers."""
+        return agent_path(self.run_directory(), uid)
 
 
 def layout_of(directory: Path) -> Layout:

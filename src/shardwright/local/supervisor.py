@@ -145,7 +145,7 @@ class Supervisor:
             for process in (*running.daemons, *running.endpoints, *servers):
                 await end(process, 5.0)
             await asyncio.to_thread(purge_node, self._layout, uid)
-            for path in (self._layout.control(uid), self._layout.ping(uid)):
+            for path in (self._layout.control(uid), self._layout.ping(uid), self._layout.agent(uid)):
                 path.unlink(missing_ok=True)
             await asyncio.to_thread(write_urls, self._layout, cluster, nodes)
             _log.info("the removed node's directory is deleted", node=uid)
