@@ -23,7 +23,7 @@ BUSY_CODE = Code.CLIENT_COMMAND_BUSY
 """Reason of an attempt that a long-running command prevented: the move stays blocked and names the command."""
 LATE_CODE = Code.ENDPOINT_PROCESS_LATE
 """Reason of an attempt that failed because an endpoint process did not answer."""
-PASSING_CODES = frozenset({BUSY_CODE, LATE_CODE})
+PASSING_CODES = frozenset({BUSY_CODE, LATE_CODE, Code.GROUP_STARTING})
 """Reasons that do not count as failed attempts: they pass by themselves, or they name the obstacle."""
 
 

@@ -112,7 +112,7 @@ def _hand_over(move: Move, group: SlotGroup, view: ClusterView, now: datetime, *
     if RETRY.is_waiting(move.not_before, now):
         return Decision(wake_at=move.not_before, reasons=move.reasons)
     if group.phase is not GroupPhase.SERVING or move.shard_uid is None:
-        return Decision(reasons=(_starting_over(move, group),))
+        return _wait(move, now, _starting_over(move, group))
     return Decision(commands=(HandOff(group.uid, move.shard_uid, move.new_shard_uid),))
 
 

@@ -15,7 +15,7 @@ from tests.unit.actions.test_move import (
     with_new_copy,
 )
 
-from shardwright.actions.move import LAG_READY_BYTES, START_LIMIT, SYNC_SILENCE_LIMIT, decide_move
+from shardwright.actions.move import HANDOFF_ATTEMPTS_MAX, LAG_READY_BYTES, START_LIMIT, SYNC_SILENCE_LIMIT, decide_move
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import GroupPhase, Role, Shard, ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
@@ -64,12 +64,14 @@ def test_a_handoff_that_has_happened_is_done_and_waits_for_one_that_is_under_way
     assert move_after(decide(builder, handoff(is_cancel_wanted=True))).state is MoveState.CANCELLED
 
 
-def test_no_role_is_handed_over_while_the_group_starts() -> None:
+def test_no_role_is_handed_over_while_the_group_starts_and_the_move_says_so_once() -> None:
     builder = replicated()
     starting = builder.with_records(replace(builder.view.groups[GROUP], phase=GroupPhase.STARTING))
-    waiting = decide(starting, handoff())
-    assert (waiting.commands, waiting.writes) == ((), ())
-    assert [r.code for r in waiting.reasons] == ["group_starting"]
+    waiting = move_after(decide(starting, handoff()))
+    assert (waiting.state, codes(waiting)) == (MoveState.HANDOFF, ["group_starting"])
+    again = decide(starting, replace(waiting, attempts=HANDOFF_ATTEMPTS_MAX))
+    assert (again.commands, again.writes) == ((), ())
+    assert len(decide(builder, replace(waiting, attempts=HANDOFF_ATTEMPTS_MAX)).commands) == 1, "it is tried once more"
 
 
 def test_a_relocation_to_a_node_that_was_removed_fails_before_anything_is_recorded() -> None:
