@@ -35,6 +35,9 @@ IDLE_S = 1.0
 HOT_S = 0.05
 """While a move, a start or a change of the database waits for what is seen."""
 
+Sighted = tuple[ProcessIdentity, Sighting]
+"""A process that was looked for, and what its machine says of it."""
+
 
 class Observer:
     """See the module's text. ``wake`` is called when a decision may come out differently; ``idle_s`` and ``hot_s`` are the
@@ -59,7 +62,7 @@ class Observer:
         self._view = ClusterView()
         self._seen: dict[ShardUid, ServerSeen] = {}
         self._processes: dict[NodeUid, EndpointProcessSeen] = {}
-        self._sightings: dict[ShardUid, tuple[ProcessIdentity, Sighting]] = {}
+        self._sightings: dict[ShardUid, Sighted] = {}
         """Of servers that did not answer when they were last asked: what their machine says of that process."""
         self._cpu: dict[ShardUid, float] = {}
         self._tasks: dict[object, asyncio.Task[None]] = {}
@@ -149,17 +152,15 @@ class Observer:
         except Transient:
             return
         seen = await self._servers.observe(target)
-        sighting = Sighting.NONE
+        sighted: Sighted | None = None
         if not answers(seen):
-            seen, sighting = await self._look(seen)
-        before = self._seen.get(shard.uid)
-        known = self._sightings.pop(shard.uid, (None, Sighting.NONE))[1]
-        process = self._view.processes.get(shard.uid)
-        if sighting is not Sighting.NONE and process is not None and process.identity is not None:
-            self._sightings[shard.uid] = process.identity, sighting
+            seen, sighted = await self._look(seen)
+        before, known = self._seen.get(shard.uid), self._sightings.pop(shard.uid, None)
+        if sighted is not None:
+            self._sightings[shard.uid] = sighted
         self._seen[shard.uid] = seen
         self._augmented = None
-        if before is None or _matters(before) != _matters(seen) or known is not sighting:
+        if before is None or _matters(before) != _matters(seen) or known != sighted:
             self._wake()
         if before is not None and answers(before) and not answers(seen):
             # Its whole node may be gone: what else runs there is asked now, so that all of it is decided together.
@@ -167,21 +168,23 @@ class Observer:
                 if other.uid != shard.uid:
                     self.poke(other.uid)
 
-    async def _look(self, seen: ServerSeen) -> tuple[ServerSeen, Sighting]:
+    async def _look(self, seen: ServerSeen) -> "tuple[ServerSeen, Sighted | None]":
         """What the machine of a server says that does not answer: an agent that died reports no end, and a busy server uses
-        CPU, a stuck one none."""
+        CPU, a stuck one none. It is said of the process that was looked for: another may be on record by then."""
         uid = seen.shard_uid
         shard, process = self._view.shards.get(uid), self._view.processes.get(uid)
         if shard is None or process is None or process.identity is None or process.state is not ProcessState.RUNNING:
-            return seen, Sighting.NONE
-        look = await self._nodes.link(shard.node_uid).look(process.identity)
+            return seen, None
+        identity = process.identity
+        look = await self._nodes.link(shard.node_uid).look(identity)
+        sighted = None if look.sighting is Sighting.NONE else (identity, look.sighting)
         before = self._seen.get(uid)
         if look.cpu_s is None or seen.health is not Health.TIMEOUT:
-            return seen, look.sighting
+            return seen, sighted
         was_silent = before is not None and before.health is Health.TIMEOUT and before.incarnation == seen.incarnation
         last, self._cpu[uid] = self._cpu.get(uid) if was_silent else None, look.cpu_s
         active_at = before.cpu_active_at if before is not None and was_silent else None
-        return replace(seen, cpu_active_at=seen.at if last is not None and look.cpu_s > last else active_at), look.sighting
+        return replace(seen, cpu_active_at=seen.at if last is not None and look.cpu_s > last else active_at), sighted
 
     async def _poll_node(self, uid: NodeUid) -> None:
         key = ("node", uid)
