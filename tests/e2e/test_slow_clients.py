@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -190,4 +191,24 @@ def test_a_long_script_is_named_a_cancel_does_not_wait_for_it_and_a_new_client_e
         ended = cluster.ended(uid, seconds=5)
         assert ended["status"] == "cancelled"
         assert job.is_alive()
+    cluster.settled()
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.008, 0.016, 0.024, 0.032])
+def test_a_long_script_that_begins_with_a_handoff_keeps_no_cancel_waiting(
+    cluster: TestCluster, database: dict[str, Any], delay_s: float
+) -> None:
+    """It comes between the proof and the hold: the server executes it before it can be asked for anything else."""
+    node = cluster.settled().primary(database["uid"]).node_uid
+    path = f"/v1/nodes/{node}/actions/enslave_node"
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(cluster.call, "POST", path, {"shards_only": True})
+        time.sleep(delay_s)  # From before the proof until after the handoff, on a machine that has time.
+        with nightly_job(database) as job:
+            uid = started.result()["action_uid"]
+            time.sleep(1.0)
+            if cluster.action(uid)["status"] != "completed":
+                cluster.call("DELETE", path)
+                assert cluster.ended(uid, seconds=5)["status"] in ("cancelled", "completed")
+            assert job.is_alive()
     cluster.settled()
