@@ -7,7 +7,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,6 +152,16 @@ def is_killed(address: str, port: int) -> bool:
         return False
 
 
+def executes_it(address: str, port: int) -> bool:
+    """The server answers nothing: the script is running."""
+    try:
+        with redis.Redis(host=address, port=port, socket_timeout=0.3, retry=NEVER) as client:
+            client.ping()
+            return False
+    except redis.TimeoutError:
+        return True
+
+
 @contextmanager
 def nightly_job(database: dict[str, Any]) -> Iterator[threading.Thread]:
     """A script that does not end before it is killed."""
@@ -177,7 +189,9 @@ def test_a_long_script_is_named_a_cancel_does_not_wait_for_it_and_a_new_client_e
     cluster: TestCluster, database: dict[str, Any]
 ) -> None:
     node = cluster.settled().primary(database["uid"]).node_uid
+    endpoint = database["endpoints"][0]
     with nightly_job(database) as job:
+        until("the script to run", lambda: executes_it(endpoint["addr"][0], endpoint["port"]), seconds=10)
         body = {"shards_only": True}  # the endpoint stays, and with it the connection of the job
         uid = cluster.call("POST", f"/v1/nodes/{node}/actions/enslave_node", body)["action_uid"]
 
@@ -191,3 +205,39 @@ def test_a_long_script_is_named_a_cancel_does_not_wait_for_it_and_a_new_client_e
         assert ended["status"] == "cancelled"
         assert job.is_alive()
     cluster.settled()
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.008, 0.016, 0.024, 0.032])
+def test_a_long_script_that_begins_with_a_handoff_keeps_no_cancel_waiting(
+    cluster: TestCluster, database: dict[str, Any], delay_s: float
+) -> None:
+    """It comes between the proof and the hold: the server executes it before it can be asked for anything else."""
+    node = cluster.settled().primary(database["uid"]).node_uid
+    path = f"/v1/nodes/{node}/actions/enslave_node"
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(cluster.call, "POST", path, {"shards_only": True})
+        time.sleep(delay_s)  # From before the proof until after the handoff, on a machine that has time.
+        with nightly_job(database) as job:
+            uid = started.result()["action_uid"]
+            time.sleep(1.0)
+            if cluster.action(uid)["status"] != "completed":
+                cluster.call("DELETE", path)
+                assert cluster.ended(uid, seconds=5)["status"] in ("cancelled", "completed")
+            assert job.is_alive()
+    cluster.settled()
+
+
+def test_a_cluster_with_a_script_that_does_not_end_is_brought_down(tmp_path: Path) -> None:
+    with TestCluster(own_base(6), tmp_path) as own:
+        database = own.create_database(name="busy", memory_size=MEMORY_BYTES)
+        own.settled()
+        endpoint = database["endpoints"][0]
+        with (
+            redis.Redis(host=endpoint["addr"][0], port=endpoint["port"], retry=NEVER) as client,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            script = pool.submit(client.eval, "while true do end", 0)
+            until("the script to run", lambda: executes_it(endpoint["addr"][0], endpoint["port"]), seconds=10)
+            said = own.command("down", "--yes")
+            assert "shard 1 of busy was executing a script, which was ended" in said
+            assert isinstance(script.exception(), redis.RedisError)

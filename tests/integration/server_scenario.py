@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from shardwright.clock import SystemClock
 from shardwright.errors import LostLeadership
-from shardwright.model.seen import ServerSeen
 from shardwright.server.adapter import ServerAdapter
 from shardwright.server.protocol import Servers
 from shardwright.testing.deadlines import Stopwatch
+
+Seen = TypeVar("Seen")
 
 
 class Term:
@@ -44,7 +46,7 @@ def run(scenario: Callable[[ServerAdapter], Awaitable[None]], term: Term | None 
     asyncio.run(whole())
 
 
-async def until(observe: Callable[[], Awaitable[ServerSeen]], holds: Callable[[ServerSeen], bool]) -> ServerSeen:
+async def until(observe: Callable[[], Awaitable[Seen]], holds: Callable[[Seen], bool]) -> Seen:
     """Observe until it holds; fail with what was seen last."""
     watch = Stopwatch()
     while True:

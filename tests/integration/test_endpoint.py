@@ -212,8 +212,10 @@ def test_a_lost_write_is_reported_once_and_never_repeated(tmp_path: Path) -> Non
         world.primary = world.replica
 
 
-def test_a_busy_command_is_named(tmp_path: Path) -> None:
-    with endpoint_world(ServerKind.VALKEY, tmp_path) as world, world.raw() as client:
+def test_a_busy_command_is_named_and_holds_nobody_else_up(tmp_path: Path) -> None:
+    """The hold ends with its answer: its leader may die, and the server be too busy to be asked."""
+    with endpoint_world(ServerKind.VALKEY, tmp_path) as world, world.raw() as client, world.raw() as other:
+        say(other, b"AUTH client-password\r\n", b"+OK\r\n")
         say(client, b"AUTH client-password\r\nCLIENT SETNAME slowpoke\r\n", b"+OK\r\n+OK\r\n")
         world.primary.ask("CLIENT", "PAUSE", 600, "WRITE")
         client.sendall(b"SET secret value\r\n")
@@ -223,7 +225,8 @@ def test_a_busy_command_is_named(tmp_path: Path) -> None:
         assert result.busy[0].command == "SET"
         assert "slowpoke" in result.busy[0].client
         assert result.busy[0].since is not None
-        world.release(world.target(world.primary, world.generation))
+        assert world.status().endpoint(ENDPOINT).held_generation is None
+        assert say(other, b"GET k\r\n", b"\r\n") == b"$-1\r\n"
         assert say(client, b"", b"\n") == b"+OK\r\n"
 
 

@@ -23,6 +23,7 @@ from shardwright.server.adapter import ServerAdapter
 from shardwright.server.config import MIB
 from shardwright.server.observe import OBSERVE_TIMEOUT_S
 from shardwright.server.protocol import ServerTarget
+from shardwright.server.scripts import end_script
 from shardwright.testing.deadlines import Stopwatch
 
 pytestmark = pytest.mark.server
@@ -345,5 +346,26 @@ def test_what_the_server_refuses_is_said_in_its_words_and_without_secrets(kind: 
                 await servers.manage(wrong)
             assert "quite-secret" not in caught.value.text
             assert "quite-secret" not in repr(wrong)
+
+        run(scenario)
+
+
+@both_servers
+@pytest.mark.parametrize("script", ["EVAL", "FCALL"])
+def test_a_script_that_keeps_a_server_from_ending_is_ended(kind: ServerKind, script: str, tmp_path: Path) -> None:
+    with running(kind, tmp_path) as server:
+        server.ask("CONFIG", "SET", "busy-reply-threshold", "50")
+        server.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+        library = "#!lua name=l\nredis.register_function('f', function() while true do end end)"
+        server.ask("FUNCTION", "LOAD", library, user="application")
+        line = ("EVAL", "while true do end", "0") if script == "EVAL" else ("FCALL", "f", "0")
+
+        async def scenario(servers: ServerAdapter) -> None:
+            assert not await end_script(server.target)
+            running_script = asyncio.ensure_future(asyncio.to_thread(server.ask, *line, user="application"))
+            await until(lambda: end_script(server.target), bool)
+            with pytest.raises(redis.exceptions.ResponseError, match="killed by user"):
+                await running_script
+            assert (await servers.observe(server.target)).health == Health.OK
 
         run(scenario)

@@ -1,9 +1,18 @@
 """Small named scenarios of nodes that never come back, and of primaries that die just behind their handoff."""
 
+from dataclasses import replace
+from datetime import datetime
+
 import pytest
 from tests.sim.sim_scenarios import at_point, cluster, ended, first_relocation, primary_node, run_until
 
+from shardwright.leader import loop as leader_loop
+from shardwright.model.decision import Decision
+from shardwright.model.view import ClusterView
+from shardwright.testing.sim.checker import Violation
 from shardwright.testing.sim.daemon import SimDaemon
+from shardwright.testing.sim.mutants import RIGHT
+from shardwright.testing.sim.mutants.registry import planted
 
 pytestmark = pytest.mark.usefixtures("product_log")
 
@@ -248,4 +257,25 @@ def test_the_groups_of_a_dead_node_take_over_in_a_few_transactions() -> None:
     assert commits[-1] == len(led), commits
     assert len(commits) - 1 <= len(led) // 2, f"how many had taken over, after each transaction that changed it: {commits}"
     simulation.rest()
+    simulation.end()
+
+
+def test_a_decision_that_fails_keeps_no_other_from_being_written() -> None:
+    """A defect in one decider: what was decided before it is committed in the turn after, each decision by itself."""
+    failures: list[datetime] = []
+
+    def fails(view: ClusterView, now: datetime) -> Decision:
+        failures.append(now)
+        raise AssertionError("planted")
+
+    simulation = cluster(nodes=3)
+    node = primary_node(simulation)
+    deciders = (*leader_loop.DECIDERS, lambda view: [fails])
+    with planted(replace(RIGHT, patches=lambda: [(leader_loop, "DECIDERS", deciders)])):
+        simulation.kill_node(node)
+        simulation.world.loop.run_until(simulation.world.loop.now + 60.0)
+        assert failures
+        assert primary_node(simulation) != node
+        with pytest.raises(Violation, match="planted"):
+            simulation.check()
     simulation.end()

@@ -14,7 +14,6 @@ LARGE_FILES = {
     "src/shardwright/endpoint/connection.py": 506,
     "src/shardwright/endpoint/ledger.py": 426,
     "src/shardwright/endpoint/session.py": 587,
-    "src/shardwright/leader/handoff.py": 463,
     "src/shardwright/testing/sim/checker.py": 449,
     "src/shardwright/testing/sim/server.py": 565,
     "tests/e2e/e2e_harness.py": 404,

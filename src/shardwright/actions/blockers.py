@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from shardwright.actions.handoff import late_reason
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.codes import Code
+from shardwright.model.database import reason_about
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health
@@ -20,6 +21,8 @@ from shardwright.plan.waiting import told
 
 NAMED_AFTER = timedelta(seconds=1.5)
 """Longer than a healthy step needs to show progress; short enough to name a blocker within two seconds."""
+JUDGED_AFTER = timedelta(seconds=3)
+"""A silent server's CPU time has been read twice by then: a busy server is told from a stuck one."""
 
 
 def blockers_of(view: ClusterView, moves: Sequence[Move], now: datetime) -> list[Reason]:
@@ -102,39 +105,24 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
     seen = view.servers.get(uid)
     if seen is None or seen.unanswered_since is None or now - seen.unanswered_since < NAMED_AFTER:
         return None
-    node_uid = view.shards[uid].node_uid
-    if view.is_lost(view.shards[uid]):
-        text = f"the server of shard {uid} has ended, and node {node_uid} has no running daemon that could restart it"
-        group = view.groups.get(view.shards[uid].group_uid)
-        remedy = ("" if group is None else told(group, text)[1]) or f"start the daemon of node {node_uid}"
-        return Reason(
-            Code.NODE_DOWN,
-            text,
-            Grade.HARD_LIMIT,
-            remedy=remedy,
-            shard_uid=uid,
-            database_uid=move.database_uid,
-            node_uid=node_uid,
-        )
+    shard = view.shards[uid]
+    if view.is_lost(shard):
+        text = f"the server of shard {uid} has ended, and node {shard.node_uid} has no running daemon that could restart it"
+        group = view.groups.get(shard.group_uid)
+        remedy = ("" if group is None else told(group, text)[1]) or f"start the daemon of node {shard.node_uid}"
+        return reason_about(shard, Code.NODE_DOWN, text, remedy=remedy)
     if is_busy(seen):
-        return busy_reason(view, view.shards[uid])
-    text = f"the server of shard {uid} on node {node_uid} does not answer and uses no CPU"
-    if not is_dispensable(view.shards[uid], view, since=seen.unanswered_since):
+        return busy_reason(view, shard)
+    text = f"the server of shard {uid} on node {shard.node_uid} does not answer"
+    if now - seen.unanswered_since < JUDGED_AFTER:
+        return reason_about(shard, Code.SERVER_STUCK, text, Grade.SOFT_LIMIT)
+    text += " and uses no CPU"
+    if not is_dispensable(shard, view, since=seen.unanswered_since):
         text += "; it is not killed, because no other copy holds all acknowledged writes"
-        remedy = f"resume its process, or kill it on node {node_uid} and lose the writes that only it holds"
-        return Reason(
-            Code.SERVER_STUCK,
-            text,
-            Grade.HARD_LIMIT,
-            remedy=remedy,
-            shard_uid=uid,
-            database_uid=move.database_uid,
-            node_uid=node_uid,
-        )
+        remedy = f"resume its process, or kill it on node {shard.node_uid} and lose the writes that only it holds"
+        return reason_about(shard, Code.SERVER_STUCK, text, remedy=remedy)
     text += f"; it is killed after {view.policy.stuck_server_timeout_s} s"
-    return Reason(
-        Code.SERVER_STUCK, text, Grade.SOFT_LIMIT, shard_uid=uid, database_uid=move.database_uid, node_uid=node_uid
-    )
+    return reason_about(shard, Code.SERVER_STUCK, text, Grade.SOFT_LIMIT)
 
 
 def _passing(view: ClusterView, move: Move) -> Reason:

@@ -9,7 +9,7 @@ from shardwright.actions.advance import RetryRule, advance, error_code_of, failu
 from shardwright.actions.turn import Turn
 from shardwright.model.action import ActionStatus, StepDownParameters
 from shardwright.model.codes import Code
-from shardwright.model.database import DatabaseStatus, Shard, ShardWanted
+from shardwright.model.database import DatabaseStatus, Shard, ShardWanted, reason_about
 from shardwright.model.reason import Grade, Reason
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
 from shardwright.plan.standing import is_candidate
@@ -88,15 +88,7 @@ def _is_alone(turn: Turn, shard: Shard) -> bool:
 def _alone(shard: Shard) -> Reason:
     text = f"shard {shard.uid} of database {shard.database_uid} is a primary without a replica on another usable node"
     remedy = f"enable replication of database {shard.database_uid}, or use maintenance_on"
-    return Reason(
-        Code.NO_REPLICA,
-        text,
-        Grade.CONFIGURATION,
-        remedy=remedy,
-        shard_uid=shard.uid,
-        database_uid=shard.database_uid,
-        node_uid=shard.node_uid,
-    )
+    return reason_about(shard, Code.NO_REPLICA, text, Grade.CONFIGURATION, remedy=remedy)
 
 
 def _hand_over(turn: Turn, parameters: StepDownParameters) -> None:

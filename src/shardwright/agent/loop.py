@@ -233,7 +233,6 @@ class Agent:
             self._clock.now(),
             report.processes,
             report.endpoint_process,
-            str(self._endpoint.control),
             directory=str(self._directory),
             servers=self._servers,
         )

@@ -122,9 +122,10 @@ class EndpointControl(Protocol):
         ...
 
     async def hold(self, endpoint: EndpointUid, old: Target, new: Target) -> HoldResult:
-        """Stop forwarding; wait up to DRAIN_S for what is in flight. The answer is awaited for HOLD_TIMEOUT_S; a hold whose
-        caller has left is not begun. ``new.generation`` names the hold. Repeating it lengthens nothing: the hold's limits
-        count from its beginning."""
+        """Stop forwarding; wait up to DRAIN_S for what is in flight. If something still is, the hold ends with this answer:
+        the caller must not fence the old primary. The answer is awaited for HOLD_TIMEOUT_S; a hold whose caller has left is
+        not begun. ``new.generation`` names the hold. Repeating it lengthens nothing: the hold's limits count from its
+        beginning."""
         ...
 
     async def release(self, endpoint: EndpointUid, target: Target) -> ReleaseResult:

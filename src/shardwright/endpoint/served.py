@@ -251,12 +251,16 @@ class ServedEndpoint:
             if self._releasing is None:
                 self._releasing = spawn("endpoint-self-release", self._release_in_time())
         deadline = loop.time() + DRAIN_S
-        while self.gate.hold is not None:
-            busy = [c for c in busy if c in self.connections and not c.session.is_drained]
-            if not busy or loop.time() >= deadline:
-                return HoldResult(True, not busy, tuple(self.describe(c) for c in busy[:10]))
+        hold = self.gate.hold
+        while busy and self.gate.hold is hold is not None and loop.time() < deadline:
             await asyncio.sleep(DRAIN_POLL_S)
-        return HoldResult(False, False)
+            busy = [c for c in busy if c in self.connections and not c.session.is_drained]
+        was_held = self.gate.hold is hold is not None
+        if was_held and busy:
+            # No leader fences behind this answer. It may have died, and the server may be too busy to be asked: a client
+            # that is held now could not even end the script that keeps it busy.
+            self.release(old)
+        return HoldResult(was_held, was_held and not busy, tuple(self.describe(c) for c in busy[:10]))
 
     def describe(self, connection: ClientConnection) -> BusyCommand:
         """Who it is, and what it waits for."""

@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 import structlog
 
 from shardwright.actions import handoff as rules
+from shardwright.actions import handoff_records as records
 from shardwright.clock import Clock
 from shardwright.endpoint.protocol import SELF_RELEASE_S, EndpointControl, EndpointProcessEnded, ReleaseResult, Target
 from shardwright.errors import ClusterError, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.probe import Probe, step
 from shardwright.leader.targets import endpoint_target, serving_nodes
-from shardwright.model.action import Evidence, Move, MoveState
+from shardwright.model.action import Evidence
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
-from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ServerSeen
-from shardwright.model.view import ClusterView, Put, Write
+from shardwright.model.view import ClusterView, Write
 from shardwright.nodes.protocol import Nodes
 from shardwright.server.protocol import ManagementSession, Servers
 from shardwright.server.targets import server_target
@@ -59,6 +59,10 @@ class _NotNow(Exception):
         self.reasons = reasons
 
 
+_FAILURES = (_NotNow, Transient, OutcomeUnknown, Permanent)
+"""What ends an attempt before the promotion."""
+
+
 @dataclass(slots=True)
 class Attempt:
     """What one handoff works with and finds."""
@@ -76,6 +80,7 @@ class Attempt:
     before: ServerSeen | None = None
     fenced: ServerSeen | None = None
     candidate: ServerSeen | None = None
+    hold_began: float = 0.0
     fence_began: float = 0.0
     fence_ms: float = 0.0
     began_at: datetime | None = None
@@ -120,20 +125,21 @@ class Handoffs:
             old, new = await self._prove(attempt)
             async with step(self.probe, "handoff:calm"):
                 await self._calm(attempt)
-        except _NotNow as refused:
-            await self._note(group_uid, refused.reasons)
-            return
-        except (Transient, OutcomeUnknown, Permanent) as e:
-            await self._note(group_uid, (_reason_of(e),))
+        except _FAILURES as e:
+            await self._note(group_uid, _reasons_of(e))
             return
         await self._intend(attempt)
         try:
-            await self._fence(attempt, old, new)
-        except _NotNow as refused:
-            await self.undo(attempt, old, refused.reasons)
+            async with step(self.probe, "handoff:hold"):
+                await self._hold(attempt)
+        except _FAILURES as e:
+            # Nothing was asked of the old primary yet. It may be busy, and then answers no undo either.
+            await self._let_go(attempt, _reasons_of(e))
             return
-        except (Transient, OutcomeUnknown, Permanent) as e:
-            await self.undo(attempt, old, (_reason_of(e),))
+        try:
+            await self._fence(attempt, old, new)
+        except _FAILURES as e:
+            await self.undo(attempt, old, _reasons_of(e))
             return
         async with step(self.probe, "handoff:promote"):
             promoted = await _after(new.promote(), new.info())
@@ -191,32 +197,15 @@ class Handoffs:
             await self.clock.sleep(max(POLL_S, POLL_SHARE * waited_s))
 
     async def _intend(self, attempt: Attempt) -> None:
-        def build(view: ClusterView) -> Sequence[Write]:
-            group = view.groups.get(attempt.group.uid)
-            if group is None or group.handoff is not None or group.primary != attempt.handoff.from_shard:
-                raise Transient(Code.GROUP_CHANGED, "the slot group changed while a handoff was being prepared")
-            if not _are_who_they_were(view, attempt.handoff):
-                raise Transient(Code.SERVER_RESTARTED, "a server was started anew while a handoff was being prepared")
-            move = view.live_move_of_group(group.uid)
-            if move is None or not _still_wants(move, attempt.handoff):
-                # Proving can take seconds, when a server stands still: meanwhile the move may have been cancelled.
-                raise Transient(Code.HANDOFF_UNWANTED, "the move that asked for the handoff was cancelled meanwhile")
-            # The move is written too, so that a cancel wish at this very moment is a conflict and not overlooked.
-            return (Put(replace(group, handoff=attempt.handoff)), Put(move))
-
         async with step(self.probe, "handoff:intend"):
-            await self.commit(build)
+            await self.commit(lambda view: records.intended(view, attempt.handoff, attempt.group.uid))
 
     async def _fence(self, attempt: Attempt, old: ManagementSession, new: ManagementSession) -> None:
-        """Hold the endpoints, fence the old primary, and see the candidate reach the offset behind the fence."""
-        attempt.began_at = self.clock.now()
-        hold_began = self.clock.monotonic()
-        async with step(self.probe, "handoff:hold"):
-            await self._hold(attempt)
+        """Fence the old primary, and see the candidate reach the offset behind the fence."""
         attempt.fence_began = self.clock.monotonic()
         async with step(self.probe, "handoff:fence"):
             attempt.fenced = await _after(old.pause_writes(PAUSE_S), old.fence(), *_cut_off(attempt, old), old.info())
-        if self.clock.monotonic() - hold_began >= SELF_RELEASE_S:
+        if self.clock.monotonic() - attempt.hold_began >= SELF_RELEASE_S:
             # This leader stood still. The endpoints have gone back by themselves: what their clients sent is postponed.
             raise _NotNow(rules.too_late_reason())
         if attempt.fenced.role is not Role.PRIMARY or not attempt.fenced.is_fenced:
@@ -231,6 +220,7 @@ class Handoffs:
 
     async def _hold(self, attempt: Attempt) -> None:
         """Stop every client's commands, and see that none is in flight."""
+        attempt.began_at, attempt.hold_began = self.clock.now(), self.clock.monotonic()
         old, new = attempt.old_target, attempt.new_target
         await self._find_passed_on(attempt)
         answers = await self._ask_serving(attempt, lambda endpoint, node: self.process_of(node).hold(endpoint, old, new))
@@ -280,6 +270,10 @@ class Handoffs:
         except (Transient, OutcomeUnknown, Permanent) as e:
             _log.warning("an undo could not lift the fence; it is tried again", group=attempt.group.uid, reason=e.text)
             return
+        await self._let_go(attempt, reasons)
+
+    async def _let_go(self, attempt: Attempt, reasons: tuple[Reason, ...]) -> None:
+        """The old primary has no fence: the endpoints go on there, and the intent is forgotten."""
         async with step(self.probe, "handoff:undo_release"):
             await self._release(attempt, attempt.old_target)
         async with step(self.probe, "handoff:undo_commit"):
@@ -288,21 +282,8 @@ class Handoffs:
     async def _note(self, group_uid: GroupUid, reasons: tuple[Reason, ...], *, forgets_intent: bool = False) -> None:
         """Write a failed attempt to the group's move, with the time of the next one."""
         now = self.clock.now()
-
-        def build(view: ClusterView) -> Sequence[Write]:
-            writes: list[Write] = []
-            group = view.groups.get(group_uid)
-            if forgets_intent and group is not None and group.handoff is not None:
-                writes.append(Put(replace(group, handoff=None)))
-            move = view.live_move_of_group(group_uid)
-            if move is not None:
-                not_before = now + rules.RETRY.delay(move.attempts)
-                noted = replace(move, attempts=move.attempts + 1, not_before=not_before, reasons=reasons)
-                writes.append(Put(noted))
-            return writes
-
         _log.info("a handoff was not made", group=group_uid, reasons=[r.text for r in reasons])
-        await self.commit(build)
+        await self.commit(lambda view: records.failed(view, group_uid, reasons, now, forgets_intent=forgets_intent))
 
     # -- behind the promotion ------------------------------------------------------------------------------------------
 
@@ -356,25 +337,9 @@ class Handoffs:
             _log.warning("the old primary could not be demoted at once", shard=attempt.old_shard.uid, reason=e.text)
 
     async def _commit_done(self, attempt: Attempt, after: ServerSeen, finished_by: str) -> None:
-        evidence = _evidence(attempt, after, finished_by)
-        now = self.clock.now()
-
-        def build(view: ClusterView) -> Sequence[Write]:
-            group = view.groups[attempt.group.uid]
-            new_shard = view.shards[attempt.new_shard.uid]
-            generation = attempt.handoff.generation
-            writes: list[Write] = [
-                Put(_passed_on(group, attempt, after)),
-                Put(replace(new_shard, in_sync_generation=generation)),
-            ]
-            move = view.live_move_of_group(group.uid)
-            if move is not None and move.new_shard_uid == new_shard.uid:
-                writes.append(Put(replace(move, evidence=evidence, reasons=())))
-            writes.append(Put(_event(attempt, evidence, now, move)))
-            return writes
-
-        await self.commit(build)
-        _log.info("handoff", group=attempt.group.uid, pause_ms=evidence.pause_ms, fence_ms=evidence.fence_ms)
+        evidence, now, group = _evidence(attempt, after, finished_by), self.clock.now(), attempt.group.uid
+        await self.commit(lambda view: records.completed(view, group, evidence, now))
+        _log.info("handoff", group=group, pause_ms=evidence.pause_ms, fence_ms=evidence.fence_ms)
 
 
 async def _after(*calls: Awaitable[Any]) -> Any:
@@ -392,35 +357,6 @@ def _cut_off(attempt: Attempt, old: ManagementSession) -> tuple[Awaitable[None],
     place may have sent scripts, which the pause postpones. Should this leader die, they would run when the pause expires,
     under the fence, where a script that catches its errors answers OK and has written nothing."""
     return (old.end_application_connections(),) if attempt.not_held else ()
-
-
-def _passed_on(group: SlotGroup, attempt: Attempt, after: ServerSeen) -> SlotGroup:
-    return replace(
-        group,
-        primary=attempt.new_shard.uid,
-        generation=attempt.handoff.generation,
-        handoff=None,
-        replication_id=after.replication_id,
-        replication_id_before=after.second_replication_id,
-    )
-
-
-def _event(attempt: Attempt, evidence: Evidence, now: datetime, move: Move | None) -> Event:
-    is_proven = not evidence.replication_id_before or evidence.second_replication_id == evidence.replication_id_before
-    pause = "no endpoint held" if evidence.pause_ms is None else f"pause {evidence.pause_ms:.1f} ms"
-    text = (
-        f"shard {attempt.new_shard.uid} on node {attempt.new_shard.node_uid} took over from shard "
-        f"{attempt.old_shard.uid} on node {attempt.old_shard.node_uid}; {pause}"
-    )
-    return Event(
-        now,
-        EventKind.HANDOFF if is_proven else EventKind.HANDOFF_UNVERIFIED,
-        Severity.INFO if is_proven else Severity.ERROR,
-        text if is_proven else f"{text}; its replication history does not continue the old one's",
-        node_uid=attempt.new_shard.node_uid,
-        database_uid=attempt.group.database_uid,
-        action_uid=None if move is None else move.action_uid,
-    )
 
 
 def _evidence(attempt: Attempt, after: ServerSeen, finished_by: str) -> Evidence:
@@ -446,19 +382,5 @@ def _evidence(attempt: Attempt, after: ServerSeen, finished_by: str) -> Evidence
     )
 
 
-def _are_who_they_were(view: ClusterView, intent: Handoff) -> bool:
-    """Whether the servers that were looked at are still those on record: neither was started anew meanwhile."""
-    old, new = view.shards.get(intent.from_shard), view.shards.get(intent.to_shard)
-    if old is None or new is None:
-        return False
-    return (old.incarnation, new.incarnation) == (intent.from_incarnation, intent.to_incarnation)
-
-
-def _still_wants(move: Move, intent: Handoff) -> bool:
-    shards = (move.shard_uid, move.new_shard_uid)
-    is_ready = move.state is MoveState.HANDOFF and not move.is_cancel_wanted
-    return is_ready and shards == (intent.from_shard, intent.to_shard)
-
-
-def _reason_of(e: ClusterError) -> Reason:
-    return Reason(e.code, e.text, Grade.SOFT_LIMIT)
+def _reasons_of(e: _NotNow | ClusterError) -> tuple[Reason, ...]:
+    return e.reasons if isinstance(e, _NotNow) else (Reason(e.code, e.text, Grade.SOFT_LIMIT),)

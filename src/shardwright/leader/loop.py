@@ -106,7 +106,8 @@ class Leader:
         self._began_at: datetime | None = None
         self._has_taken_over = False
         self._commits_singly = False
-        """After a conflict, for one turn: each decision is committed by itself."""
+        """After a failed turn, each decision is committed by itself: neither a record that another writer changes repeatedly
+        nor a decision that fails keeps the others from being written."""
         self._recorded: ClusterView | None = None
         """The records that the last turn began with, and what is hot by them."""
         self._hot: frozenset[ShardUid] = frozenset()
@@ -233,15 +234,17 @@ class Leader:
         view then, the commands to give, and when to look again."""
         wake_at: datetime | None = None
         commands: list[Command] = []
+        singly, self._commits_singly = self._commits_singly, True
         batch = Batch(self._current())
         for deciders in DECIDERS:
             for decide in deciders(batch.view):
                 decision = decide(batch.view, now)
+                if decision.writes and not batch.has_room_for(decision.writes):
+                    batch = await self._commit_batch(batch)
+                    decision = decide(batch.view, now)
                 if decision.writes:
-                    if self._commits_singly or not batch.has_room_for(decision.writes):
-                        batch = await self._commit_batch(batch)
-                        decision = decide(batch.view, now)
                     batch.add(decision.writes)
+                    batch = await self._commit_batch(batch) if singly else batch
                 commands.extend(decision.commands)
                 wake_at = _earlier(wake_at, decision.wake_at)
         batch = await self._commit_batch(batch)
@@ -252,10 +255,7 @@ class Leader:
         """Write it, if there is anything. An empty one on the view after that."""
         if not batch.writes:
             return batch
-        # One record that somebody else changes all the time must not keep the others from being written.
-        self._commits_singly, was_single = True, self._commits_singly
         await self._commit(batch.writes, batch.base)
-        self._commits_singly = was_single
         self._wake.set()
         return Batch(self._current())
 

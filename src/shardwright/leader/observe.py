@@ -39,6 +39,9 @@ HOT_S = 0.05
 SILENT_AFTER = 3
 """An agent that has sent no news for this many idle pauses is silent: the leader asks its servers itself."""
 
+Sighted = tuple[ProcessIdentity, Sighting]
+"""A process that was looked for, and what its machine says of it."""
+
 
 class Observer:
     """See the module's text. ``wake`` is called when a decision may come out differently; ``idle_s`` and ``hot_s`` are the
@@ -62,7 +65,7 @@ class Observer:
         self._view = ClusterView()
         self._seen: dict[ShardUid, ServerSeen] = {}
         self._processes: dict[NodeUid, EndpointProcessSeen] = {}
-        self._sightings: dict[ShardUid, tuple[ProcessIdentity, Sighting]] = {}
+        self._sightings: dict[ShardUid, Sighted] = {}
         """Of servers that did not answer when they were last asked: what their machine says of that process."""
         self._cpu: dict[ShardUid, float] = {}
         self._marks: dict[NodeUid, NewsMark] = {}
@@ -146,31 +149,28 @@ class Observer:
         except Transient:
             return
         seen = await self._servers.observe(target)
-        sighting = Sighting.NONE
-        before = self._seen.get(shard.uid)
+        before, sighted = self._seen.get(shard.uid), None
         if not answers(seen):
-            seen, sighting = await self._look(seen)
-        self._note(shard, seen, sighting)
+            seen, sighted = await self._look(seen)
+        self._note(shard, seen, sighted)
         if before is not None and answers(before) and not answers(seen):
             # Its whole node may be gone: what else runs there is asked now, so that all of it is decided together.
             for other in self._view.shards_on(shard.node_uid):
                 if other.uid != shard.uid:
                     self.poke(other.uid)
 
-    def _note(self, shard: Shard, seen: ServerSeen, sighting: Sighting) -> None:
-        before = self._seen.get(shard.uid)
-        known = self._sightings.pop(shard.uid, (None, Sighting.NONE))[1]
-        process = self._view.processes.get(shard.uid)
-        if sighting is not Sighting.NONE and process is not None and process.identity is not None:
-            self._sightings[shard.uid] = process.identity, sighting
+    def _note(self, shard: Shard, seen: ServerSeen, sighted: Sighted | None) -> None:
+        before, known = self._seen.get(shard.uid), self._sightings.pop(shard.uid, None)
+        if sighted is not None:
+            self._sightings[shard.uid] = sighted
         self._seen[shard.uid] = seen
         self._augmented = None
-        if before is None or decisive(before) != decisive(seen) or known is not sighting:
+        if before is None or decisive(before) != decisive(seen) or known != sighted:
             self._wake()
 
-    async def _look(self, seen: ServerSeen) -> tuple[ServerSeen, Sighting]:
+    async def _look(self, seen: ServerSeen) -> tuple[ServerSeen, Sighted | None]:
         """What the machine of a server says that does not answer: an agent that died reports no end, and a busy server uses
-        CPU, a stuck one none."""
+        CPU, a stuck one none. It is said of the process that was looked for: another may be on record by then."""
         uid = seen.shard_uid
         before = self._seen.get(uid)
         if before is not None and before.incarnation == seen.incarnation and not seen.replication_id_lately:
@@ -178,14 +178,16 @@ class Observer:
             seen = replace(seen, replication_id_lately=before.replication_id or before.replication_id_lately)
         shard, process = self._view.shards.get(uid), self._view.processes.get(uid)
         if shard is None or process is None or process.identity is None or process.state is not ProcessState.RUNNING:
-            return seen, Sighting.NONE
-        look = await self._nodes.link(shard.node_uid).look(process.identity)
+            return seen, None
+        identity = process.identity
+        look = await self._nodes.link(shard.node_uid).look(identity)
+        sighted = None if look.sighting is Sighting.NONE else (identity, look.sighting)
         if look.cpu_s is None or seen.health is not Health.TIMEOUT:
-            return seen, look.sighting
+            return seen, sighted
         was_silent = before is not None and before.health is Health.TIMEOUT and before.incarnation == seen.incarnation
         last, self._cpu[uid] = self._cpu.get(uid) if was_silent else None, look.cpu_s
         active_at = before.cpu_active_at if before is not None and was_silent else None
-        return replace(seen, cpu_active_at=seen.at if last is not None and look.cpu_s > last else active_at), look.sighting
+        return replace(seen, cpu_active_at=seen.at if last is not None and look.cpu_s > last else active_at), sighted
 
     # -- agents --------------------------------------------------------------------------------------------------------
 
@@ -219,7 +221,7 @@ class Observer:
             or known.incarnation != seen.incarnation
             or (known.at < seen.at and not self._is_to_be_asked(shard))
         ):
-            self._note(shard, seen, Sighting.NONE)
+            self._note(shard, seen, None)
 
     # -- endpoint processes --------------------------------------------------------------------------------------------
 

@@ -16,14 +16,18 @@ from shardwright.agent.endpoint_process import MODULE as ENDPOINT_MODULE
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.launch import read_record
 from shardwright.errors import Permanent
-from shardwright.local.config import read_all
+from shardwright.local.config import read_all, read_nodes
 from shardwright.local.layout import Layout
 from shardwright.machine.processes import arguments_of, end, find_processes, is_running
-from shardwright.model.database import Database, DatabaseStatus, Persistence, Shard, SlotGroup
+from shardwright.model.cluster import Node
+from shardwright.model.database import Database, DatabaseStatus, Persistence, ServerSecrets, Shard, SlotGroup
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import ProcessIdentity
+from shardwright.server.protocol import ServerTarget
+from shardwright.server.scripts import end_script
 from shardwright.store.protocol import StoreUnavailable
 from shardwright.store.sqlite import SqliteStore
+from shardwright.tasks import spawn
 
 ROUNDS_MAX = 3
 SETTLE_S = 0.2
@@ -32,6 +36,7 @@ ENDPOINT_GRACE_S = 4.0
 SERVER_GRACE_S = 10.0
 SERVER_BUSY_GRACE_S = 900.0
 """Time limit for a server that saves a large snapshot, as long as it makes progress."""
+SCRIPT_CHECK_S = 0.5
 
 Say = Callable[[str], None]
 
@@ -60,6 +65,19 @@ class Recorded:
     databases: tuple[Database, ...] = ()
     groups: tuple[SlotGroup, ...] = ()
     shards: tuple[Shard, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    secrets: tuple[ServerSecrets, ...] = ()
+
+    def target_of(self, uid: ShardUid) -> ServerTarget | None:
+        """How to reach a shard's server; None if that is not recorded."""
+        shard = next((s for s in self.shards if s.uid == uid), None)
+        if shard is None:
+            return None
+        node = next((n for n in self.nodes if n.uid == shard.node_uid), None)
+        secrets = next((s for s in self.secrets if s.database_uid == shard.database_uid), None)
+        if node is None or secrets is None:
+            return None
+        return ServerTarget(uid, shard.incarnation, node.address, shard.port, secrets)
 
     def database_of(self, uid: ShardUid) -> Database | None:
         """The database of a shard."""
@@ -86,7 +104,7 @@ def find_running(layout: Layout, *, nodes: Iterable[NodeUid] | None = None) -> R
 
 
 async def read_recorded(layout: Layout) -> Recorded:
-    """Databases, groups and shards, as far as the store is readable."""
+    """Databases, groups, shards, nodes and secrets, as far as the store is readable."""
     if not layout.store.exists():
         return Recorded()
     try:
@@ -99,6 +117,8 @@ async def read_recorded(layout: Layout) -> Recorded:
             tuple(r for r in await read_all(store, "databases/") if isinstance(r, Database)),
             tuple(r for r in await read_all(store, "groups/") if isinstance(r, SlotGroup)),
             tuple(r for r in await read_all(store, "shards/") if isinstance(r, Shard)),
+            tuple(await read_nodes(store)),
+            tuple(r for r in await read_all(store, "secrets/") if isinstance(r, ServerSecrets)),
         )
     except (StoreUnavailable, Permanent) as e:
         _log.warning("the store cannot be read", reason=e.text)
@@ -171,8 +191,20 @@ async def _stop_server(uid: ShardUid, processes: tuple[ProcessIdentity, ...], re
             await end(process, 0)
         else:
             say(f"stopping {name}" + (" (it saves first)" if keeps else ""))
-            # Clients can no longer write to it, so even a frozen server may be resumed in order to save.
-            await end(process, SERVER_GRACE_S, busy_grace_s=SERVER_BUSY_GRACE_S, thaws=True, on_kill=killed)
+            scripts = spawn(f"end-scripts-{uid}", _end_scripts(name, recorded.target_of(uid), say))
+            try:
+                # Clients can no longer write to it, so even a frozen server may be resumed in order to save.
+                await end(process, SERVER_GRACE_S, busy_grace_s=SERVER_BUSY_GRACE_S, thaws=True, on_kill=killed)
+            finally:
+                scripts.cancel()
+
+
+async def _end_scripts(name: str, target: ServerTarget | None, say: Say) -> None:
+    """A server that executes a script ends only behind it, and the client that could end the script is gone."""
+    while target is not None:
+        await asyncio.sleep(SCRIPT_CHECK_S)
+        if await end_script(target):
+            say(f"{name} was executing a script, which was ended")
 
 
 # -- search --------------------------------------------------------------------------------------------------------------

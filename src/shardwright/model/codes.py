@@ -4,36 +4,11 @@ Pure data. ``docs/reference/codes.md`` is generated from it. ``api/codes.py`` ha
 stable once released: users' scripts compare it, and stored records contain it.
 """
 
-from enum import StrEnum
+from shardwright.model.catalogue import Catalogue
 
 
-class Code(StrEnum):
-    """A code. ``meaning`` is a sentence for people; ``remedy`` is the smallest remedy, empty if the condition passes by
-    itself or needs no action."""
-
-    meaning: str
-    remedy: str
-
-    def __new__(cls, value: str, meaning: str, remedy: str = "") -> "Code":
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.meaning, member.remedy = meaning, remedy
-        return member
-
-    @classmethod
-    def _missing_(cls, value: object) -> "Code | None":
-        """Keep an unknown code, written by a newer version, unchanged."""
-        if not isinstance(value, str):
-            return None
-        member = str.__new__(cls, value)
-        member._name_, member._value_ = value.upper(), value
-        member.meaning = member.remedy = ""
-        return member
-
-    @classmethod
-    def of(cls, value: str) -> "Code":
-        """The code with that name. Raises KeyError if there is none."""
-        return cls.__members__[value.upper()]
+class Code(Catalogue):
+    """A code, with its meaning and its smallest remedy."""
 
     # -- a place for a copy or an endpoint ---------------------------------------------------------------------------
 

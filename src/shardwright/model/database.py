@@ -5,8 +5,9 @@ from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 
+from shardwright.model.codes import Code
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
-from shardwright.model.reason import Reason
+from shardwright.model.reason import Grade, Reason
 
 SLOTS = 16384
 
@@ -316,3 +317,10 @@ class Endpoint:
 def access_fingerprint(*, application_secret: str, password: str) -> str:
     """Differs if the password of the database's clients differs; reveals nothing without the generated secret."""
     return sha256(f"{len(password)}:{password}:{application_secret}".encode()).hexdigest()[:16]
+
+
+def reason_about(shard: Shard, code: Code, text: str, grade: Grade = Grade.HARD_LIMIT, *, remedy: str = "") -> Reason:
+    """A reason that names the shard, its database and its node."""
+    return Reason(
+        code, text, grade, remedy=remedy, shard_uid=shard.uid, database_uid=shard.database_uid, node_uid=shard.node_uid
+    )

@@ -4,6 +4,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from shardwright.model.catalogue import Catalogue
 from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid
 
 
@@ -15,32 +16,9 @@ class Severity(StrEnum):
     ERROR = "ERROR"
 
 
-class EventKind(StrEnum):
+class EventKind(Catalogue):
     """The kind of an event, with its meaning. The names of requests, actions and databases come from the wire; the others
     are Shardwright's own. A kind is stable once released: stored events contain it."""
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str) -> "EventKind":
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
-        return member
-
-    @classmethod
-    def _missing_(cls, value: object) -> "EventKind | None":
-        """Keep an unknown kind, written by a newer version, unchanged."""
-        if not isinstance(value, str):
-            return None
-        member = str.__new__(cls, value)
-        member._name_, member._value_ = value.upper(), value
-        member.meaning = ""
-        return member
-
-    @classmethod
-    def of(cls, value: str) -> "EventKind":
-        """The kind with that name. Raises KeyError if there is none."""
-        return cls.__members__[value.upper()]
 
     NODE_ADD_REQUEST = "node_add_request", "The addition of a node was requested."
     NODE_CHANGE_REQUEST = "node_change_request", "A node's settings were changed."

@@ -64,8 +64,6 @@ class NodeSeen:
     at: datetime
     processes: tuple[ProcessSeen, ...] = ()
     endpoint_process: ProcessIdentity | None = None
-    control_path: str = ""
-    """Unix socket of the node's endpoint process."""
     cores: int = 0
     memory_total_bytes: int = 0
     memory_free_bytes: int = 0

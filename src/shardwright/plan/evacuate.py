@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from shardwright.model.action import Move, MoveKind
 from shardwright.model.codes import Code
-from shardwright.model.database import Database, Endpoint, GroupPhase, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import Database, Endpoint, GroupPhase, Shard, ShardWanted, SlotGroup, reason_about
 from shardwright.model.ids import DatabaseUid, MoveUid, NodeUid
 from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Grade, Reason
@@ -316,30 +316,12 @@ class _Evacuation:
 
     def _refuse(self, shard: Shard, code: Code, text: str, *, remedy: str = "") -> None:
         text = f"{_name(shard)}: {text}"
-        reason = Reason(
-            code,
-            text,
-            Grade.HARD_LIMIT,
-            remedy=remedy,
-            shard_uid=shard.uid,
-            database_uid=shard.database_uid,
-            node_uid=shard.node_uid,
-        )
+        reason = reason_about(shard, code, text, Grade.HARD_LIMIT, remedy=remedy)
         self.draft.unplaced.append(Unplaced(reason, shard.uid))
 
     def _wait(self, shard: Shard, code: Code, text: str, *, remedy: str = "") -> None:
         text = f"{_name(shard)}: {text}"
-        self.draft.waiting.append(
-            Reason(
-                code,
-                text,
-                Grade.SOFT_LIMIT,
-                remedy=remedy,
-                shard_uid=shard.uid,
-                database_uid=shard.database_uid,
-                node_uid=shard.node_uid,
-            )
-        )
+        self.draft.waiting.append(reason_about(shard, code, text, Grade.SOFT_LIMIT, remedy=remedy))
 
 
 def _name(shard: Shard) -> str:

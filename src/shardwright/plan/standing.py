@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from shardwright.model.codes import Code
-from shardwright.model.database import GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup, reason_about
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.liveness import has_ended, has_ended_after_start
 from shardwright.model.reason import Grade, Reason
@@ -124,15 +124,7 @@ def busy_reason(view: ClusterView, shard: Shard) -> Reason:
     what = ", ".join(busy) if busy else "it uses CPU and does not answer"
     text = f"the server of shard {shard.uid} on node {shard.node_uid} is busy: {what}"
     remedy = "wait for the long command to end, or end it (SCRIPT KILL, FUNCTION KILL)"
-    return Reason(
-        Code.SERVER_BUSY,
-        text,
-        Grade.SOFT_LIMIT,
-        remedy=remedy,
-        shard_uid=shard.uid,
-        database_uid=shard.database_uid,
-        node_uid=shard.node_uid,
-    )
+    return reason_about(shard, Code.SERVER_BUSY, text, Grade.SOFT_LIMIT, remedy=remedy)
 
 
 def has_left(view: ClusterView, shard: Shard) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from shardwright.model.codes import Code
-from shardwright.model.database import Damage, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import Damage, Role, Shard, ShardWanted, SlotGroup, reason_about
 from shardwright.model.liveness import Liveness, has_ended_after_start
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen
@@ -112,6 +112,4 @@ DAMAGES = {
 
 def _about(copy: Copy, code: Code, text: str, grade: Grade, remedy: str = "") -> Reason:
     shard = copy.shard
-    return Reason(
-        code, text, grade, remedy=remedy, shard_uid=shard.uid, database_uid=shard.database_uid, node_uid=shard.node_uid
-    )
+    return reason_about(shard, code, text, grade, remedy=remedy)

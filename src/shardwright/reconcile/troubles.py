@@ -21,6 +21,7 @@ from shardwright.model.database import (
     Shard,
     ShardWanted,
     SlotGroup,
+    reason_about,
 )
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, EventKind, Severity
@@ -185,15 +186,7 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
         return
     text = f"shard {shard.uid} on node {shard.node_uid} is not running{f': {why}' if why else ''}"
     code = Code.COPY_NOT_RUNNING
-    yield Reason(
-        code,
-        text,
-        Grade.HARD_LIMIT,
-        remedy=remedy,
-        shard_uid=shard.uid,
-        database_uid=shard.database_uid,
-        node_uid=shard.node_uid,
-    )
+    yield reason_about(shard, code, text, Grade.HARD_LIMIT, remedy=remedy)
 
 
 def _of_sync(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason], now: datetime) -> Iterator[Reason]:
@@ -212,15 +205,7 @@ def _of_sync(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Re
         text = f"shard {shard.uid} on node {shard.node_uid} restarted at {since:%H:%M:%S} UTC and is not in sync yet"
         remedy = f"check the server's log on node {shard.node_uid}, and its disk"
         code = Code.REPLICA_NOT_FOLLOWING
-        yield Reason(
-            code,
-            text,
-            Grade.SOFT_LIMIT,
-            remedy=remedy,
-            shard_uid=shard.uid,
-            database_uid=shard.database_uid,
-            node_uid=shard.node_uid,
-        )
+        yield reason_about(shard, code, text, Grade.SOFT_LIMIT, remedy=remedy)
 
 
 _OF_PRIMARIES = frozenset({Code.WRITES_REFUSED, Code.MEMORY_FULL})

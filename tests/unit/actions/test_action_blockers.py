@@ -16,6 +16,7 @@ from shardwright.testing.stepper import action_of, decide_once, run_action
 A = "action-1"
 LATER = NOW + timedelta(minutes=1)
 SOON = LATER + timedelta(seconds=2)
+JUDGED = LATER + timedelta(seconds=4)
 
 
 def moving(state: MoveState) -> tuple[ClusterBuilder, Move]:
@@ -106,6 +107,14 @@ def test_busy_and_stuck_servers_are_told_apart(is_active: bool, code: str) -> No
     assert codes(silent, move) == [code]
 
 
+def test_a_server_is_called_idle_only_when_its_cpu_time_has_been_read_twice() -> None:
+    builder, move = moving(MoveState.SYNCING)
+    assert move.shard_uid is not None
+    silent = builder.with_server(move.shard_uid, health=Health.TIMEOUT, unanswered_since=LATER).view
+    assert [r.text.endswith(" does not answer") for r in blockers_of(silent, [move], SOON)] == [True]
+    assert ["uses no CPU" in r.text for r in blockers_of(silent, [move], JUDGED)] == [True]
+
+
 def test_a_stuck_server_that_is_not_ended_says_what_to_do() -> None:
     builder, move = moving(MoveState.SYNCING)
     primary = next(g.primary for g in builder.view.groups.values() if g.uid == move.group_uid)
@@ -115,7 +124,7 @@ def test_a_stuck_server_that_is_not_ended_says_what_to_do() -> None:
     others = [s.uid for s in silent.view.shards_of_group(builder.view.shards[primary].group_uid) if s.uid != primary]
     for uid in others:
         silent = silent.with_records(replace(silent.view.shards[uid], in_sync_generation=-1))
-    (reason,) = blockers_of(silent.view, [move], SOON)
+    (reason,) = blockers_of(silent.view, [move], JUDGED)
     assert (reason.code, reason.grade) == ("server_stuck", Grade.HARD_LIMIT)
     assert "kill it on node" in reason.remedy
 

@@ -180,6 +180,42 @@ def test_a_leader_does_not_ask_what_an_agent_reports_unless_it_is_hot_or_silent(
     asyncio.run(run())
 
 
+class SlowMachine(Machine):
+    """It answers when another incarnation is on record already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_ended = True
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    async def look(self, process: ProcessIdentity) -> ProcessLook:
+        self.meanwhile()
+        return await super().look(process)
+
+
+def test_what_was_seen_of_one_process_is_not_said_of_the_next() -> None:
+    machine = SlowMachine()
+    looking = observer(machine)
+    secrets = ServerSecrets(DatabaseUid(1), "a", "b", "c", "d", "e")
+    view = cluster(nodes=3).with_database(on=((1, 2),)).with_records(secrets).view
+    shard, process = view.shards[SHARD], view.processes[SHARD]
+    assert process.identity is not None
+    identity = replace(process.identity, pid=process.identity.pid + 1)
+    next_one = replace(process, incarnation=shard.incarnation + 1, identity=identity)
+    started = view.with_writes((Put(replace(shard, incarnation=shard.incarnation + 1)),))
+    started = started.changed(processes={**started.processes, SHARD: next_one})
+
+    async def run() -> None:
+        looking.follow(view, hot=frozenset())
+        machine.meanwhile = lambda: looking.follow(started, hot=frozenset())
+        await looking.ask(shard)
+        assert SHARD in looking.augment(view).sightings
+        assert SHARD not in looking.augment(started).sightings
+        await looking.close()
+
+    asyncio.run(run())
+
+
 def test_only_the_endpoint_processes_that_something_waits_for_are_asked_often() -> None:
     """All of them were, in any cluster, for as long as one copy was being synced."""
     builder = cluster(nodes=5).with_database(on=((1, 2),), endpoint_on=3).with_database(on=((4, 5),))

@@ -297,7 +297,6 @@ class SimDaemon:
             NodeUid(self.node.uid),
             self.clock.now(),
             processes,
-            control_path=f"/run/endpoint-{self.node.uid}",
             cores=2,
             memory_total_bytes=8 << 30,
             memory_free_bytes=4 << 30,

@@ -207,6 +207,7 @@ class SimEndpointControl:
                 elif served.is_drained(HOLD):
                     answer(HoldResult(True, True))
                 elif self.world.loop.now >= deadline:
+                    served.release(old)
                     answer(HoldResult(True, False, (BusyCommand("client", "SET"),)))
                 else:
                     self.world.loop.at(0.002, drained, answer, process=process.process)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from math import inf
 from typing import Any
 
+from shardwright.model.database import Role
 from shardwright.testing.sim.checker import ENDED_STATUS, Json, Violation
 from shardwright.testing.sim.clients import Client, Talker, join, leave
 from shardwright.testing.sim.mutants.situations import primary_of_a_new_database, when
@@ -20,6 +21,8 @@ from shardwright.testing.sim.writers import PIPELINE_DRAIN_S
 STUCK, WATCHER, PIPELINE, TALKER, IDLE = 1, 2, 3, 4, 100
 WAIT_MAX_S = 0.5
 """For a command while an action runs and nothing fails."""
+SCRIPT_S = 8.0
+"""Below the time after which a server that answers nothing counts as stuck."""
 DESERVED = "disconnected: could not be passed on"
 
 
@@ -102,6 +105,33 @@ def a_long_pipeline(simulation: Simulation) -> None:
         _talker(simulation, primary["database_uid"], served)
 
     _step_down(simulation, prepare)
+
+
+def a_script_that_begins_with_the_handoff(simulation: Simulation) -> None:
+    """The primary executes a script of one client and answers nothing else. A cancel does not wait for the script's end."""
+    world = simulation.world
+    primary = primary_of_a_new_database(simulation, replication=True)
+    served = _serving(simulation, primary["database_uid"])
+    script = Client(STUCK, inf)
+
+    def begin(daemon: Any) -> None:
+        join(served, script)
+        for server in world.servers_of(primary["group_uid"]):
+            if server.role is Role.PRIMARY:
+                server.process.freeze()
+                world.loop.at(SCRIPT_S, server.process.thaw, world.loop)
+
+    when(simulation, "handoff:hold:before", begin)
+    simulation.operator.action(primary["node_uid"], "enslave_node")
+    simulation.run_for(2.0)
+    simulation.operator.cancel(primary["node_uid"], "enslave_node")
+    simulation.run_for(4.0)
+    simulation.check()
+    for action in world.checker.tables["actions"].values():
+        if action["status"] not in ENDED_STATUS:
+            raise Violation("actions_end", f"{action['name']} is {action['status']}: its cancel waits for a script")
+    simulation.run_for(SCRIPT_S)
+    leave(script)
 
 
 def an_endpoint_process_that_is_late(simulation: Simulation) -> None:

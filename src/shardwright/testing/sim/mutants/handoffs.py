@@ -7,6 +7,8 @@ from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader import handoff
 from shardwright.model.codes import Code
 from shardwright.reconcile import group as groups
+from shardwright.server.targets import server_target
+from shardwright.testing.sim.mutants.client_situations import a_script_that_begins_with_the_handoff
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
     a_leader_killed_before_the_promotion,
@@ -28,8 +30,6 @@ def skips_the_offset_comparison() -> Sequence[Patch]:
 @mutant_in(a_leader_that_sleeps_for_longer_than_the_pause)
 def forgets_the_hard_fence() -> Sequence[Patch]:
     async def fence(self: Any, attempt: Any, old: Any, new: Any) -> None:
-        attempt.began_at = self.clock.now()
-        await self._hold(attempt)
         self.probe("handoff:fence:before")
         await old.pause_writes(handoff.PAUSE_S)
         self.probe("handoff:fence:after")
@@ -45,9 +45,7 @@ def forgets_the_hard_fence() -> Sequence[Patch]:
 @mutant_in(replicas_that_lag)
 def fences_without_pausing_and_reads_the_offset_before() -> Sequence[Patch]:
     async def fence(self: Any, attempt: Any, old: Any, new: Any) -> None:
-        attempt.began_at = self.clock.now()
-        attempt.fenced = await old.info()
-        await self._hold(attempt)
+        attempt.fenced = attempt.before
         self.probe("handoff:fence:before")
         await old.fence()
         self.probe("handoff:fence:after")
@@ -91,6 +89,21 @@ def clears_the_fence_before_the_demotion() -> Sequence[Patch]:
             return
 
     return [(handoff.Handoffs, "_demote", demote)]
+
+
+@mutant_in(a_script_that_begins_with_the_handoff)
+def undoes_a_hold_at_the_server_too() -> Sequence[Patch]:
+    right = handoff.Handoffs._let_go
+
+    async def let_go(self: Any, attempt: Any, reasons: Any) -> None:
+        try:
+            old = await self.servers.manage(server_target(self.current(), attempt.old_shard))
+            await old.unfence()
+        except (Transient, OutcomeUnknown, Permanent):
+            return
+        await right(self, attempt, reasons)
+
+    return [(handoff.Handoffs, "_let_go", let_go)]
 
 
 @mutant
