@@ -17,6 +17,7 @@ from shardwright.agent.loop import Agent
 from shardwright.api.app import create_app
 from shardwright.api.deps import ApiContext
 from shardwright.api.server import ApiServer, serve
+from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock, SteadyClock, SystemClock
 from shardwright.faults import VARIABLE, Faults
 from shardwright.leader.election import Held, LeaseKeeper, check_term
@@ -124,6 +125,7 @@ async def _serve(config: DaemonConfig, store: SqliteStore, *, mirror: Mirror, cl
         is_leader=keeper.is_leader,
         new_uid=lambda: str(uuid.uuid4()),
         random_text=_random_text,
+        figures=Figures(LocalNodes.of(config.run_directory, clock=clock), clock=clock),
     )
     agent = Agent(
         config.node_uid,

@@ -10,13 +10,13 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 from cryptography import x509
@@ -27,12 +27,14 @@ from cryptography.x509.oid import NameOID
 from shardwright.api.app import create_app
 from shardwright.api.deps import ApiContext
 from shardwright.api.server import ApiServer, serve
+from shardwright.api.services.figures import Figures
 from shardwright.clock import SystemClock
 from shardwright.model.account import ManagementRole, User
 from shardwright.model.action import Action, ActionName, ActionStatus
 from shardwright.model.ids import ActionUid, NodeUid, UserUid
-from shardwright.model.seen import NodeSeen
+from shardwright.model.seen import NodeFigures, NodeSeen
 from shardwright.model.view import ClusterView
+from shardwright.nodes.protocol import NewsMark, NodeLink, NodeNews
 from shardwright.passwords import hash_password
 from shardwright.store import keys, records
 from shardwright.store.keys import StoredRecord
@@ -72,19 +74,19 @@ def default_view() -> ClusterView:
             servers=found,
             cores=4,
             memory_total_bytes=8 * 2**30,
-            memory_free_bytes=6 * 2**30,
             endpoint_process=next(p.identity for p in view.processes.values()),
             processes=tuple(p for p in view.processes.values() if view.shards[p.shard_uid].node_uid == uid),
             os_name="Debian GNU/Linux 12",
             hostname=f"host{uid}",
-            uptime_s=1000,
         )
         for uid in view.nodes
     }
     assert view.cluster is not None
     named = replace(view.cluster, options={"server_kind": "valkey", "server_version": "9.1.2"})
     counters = replace(view.counters, next_user=len(users()) + 1)
-    return replace(view, node_seen=seen, cluster=named, counters=counters, users={user.uid: user for user in users()})
+    figures = dict.fromkeys(view.nodes, NodeFigures(memory_free_bytes=6 * 2**30, uptime_s=1000))
+    people = {user.uid: user for user in users()}
+    return replace(view, node_seen=seen, figures=figures, cluster=named, counters=counters, users=people)
 
 
 def operations_of(view: ClusterView) -> list[Operation]:
@@ -114,6 +116,28 @@ def operations_of(view: ClusterView) -> list[Operation]:
         operations += [PutKey(keys.name_key(database.name), uid), PutKey(keys.port_key(database.port), uid)]
     operations += [PutKey(keys.email_key(user.email), str(user.uid).encode()) for user in view.users.values()]
     return operations
+
+
+class Agents:
+    """All agents of a cluster as far as an API asks them: they tell the figures of this view, and nothing of servers."""
+
+    def __init__(self, view: ClusterView) -> None:
+        self._view = view
+
+    def link(self, node: NodeUid) -> NodeLink:
+        return cast(NodeLink, Agent(self._view.figures.get(node, NodeFigures())))
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One of them."""
+
+    figures: NodeFigures
+
+    async def news(self, since: NewsMark | None) -> NodeNews:
+        return NodeNews(NewsMark("life", 1), datetime.now(UTC), 0.0, self.figures, ())
 
 
 class RunningApi:
@@ -161,6 +185,7 @@ class RunningApi:
             is_leader=lambda: True,
             new_uid=lambda: str(uuid.uuid4()),
             random_text=lambda: secrets.token_hex(4),
+            figures=Figures(Agents(self._view), clock=SystemClock()),
         )
         self.app = create_app(context)
         self.server: ApiServer = await serve(self.app, self.host, 0, self.certificate, key_file)

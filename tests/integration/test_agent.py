@@ -437,7 +437,7 @@ def test_a_removed_node_reports_no_more(tmp_path: Path) -> None:
             seen = made.seen()
             assert seen is not None
             assert seen.cores > 0
-            assert seen.memory_total_bytes > seen.memory_free_bytes > 0
+            assert seen.memory_total_bytes > 0
             assert seen.servers
             await made.delete(made.mirror.view().nodes[NODE])
             await made.delete(seen)

@@ -58,6 +58,8 @@ def test_a_leader_hears_of_a_server_of_its_death_and_of_a_new_life_of_the_agent(
             pid = await one_server(made)
             well = await until_told(link, Health.OK)
             (seen,) = well.servers
+            figures = well.figures
+            assert min(figures.memory_free_bytes, figures.disk_free_bytes, figures.uptime_s) > 0
             assert (seen.shard_uid, seen.run_id != "", seen.used_memory_bytes > 0) == (1, True, True)
             os.kill(pid, signal.SIGSTOP)
             stopped = Stopwatch()

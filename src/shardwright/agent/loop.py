@@ -6,7 +6,7 @@ shard is decided by ``reconcile/shard.py``; who is primary is none of its busine
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,7 +28,7 @@ from shardwright.machine.files import make_private_directory
 from shardwright.machine.processes import is_running
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.seen import NodeSeen, ProcessIdentity, ProcessSeen
+from shardwright.model.seen import NodeFigures, NodeSeen, ProcessSeen
 from shardwright.model.view import ClusterView
 from shardwright.nodes import wire
 from shardwright.reconcile.shard import AgentCommand, Verb, decide_shards, report_of
@@ -45,14 +45,6 @@ FIGURES_EVERY_S = 10.0
 AFTER_ERROR_S = 1.0
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """What is worth a report at once."""
-
-    processes: tuple[ProcessSeen, ...]
-    endpoint_process: ProcessIdentity | None
 
 
 class Agent:
@@ -96,8 +88,7 @@ class Agent:
         self._socket = None if news_socket is None else ControlSocket(str(news_socket), self._tell_news)
         self._machine: Machine | None = None
         self._servers: tuple[tuple[str, str], ...] = ()
-        self._reported: _Report | None = None
-        self._reported_at = 0.0
+        self._reported: NodeSeen | None = None
         self._looked_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -208,31 +199,26 @@ class Agent:
     # -- report ------------------------------------------------------------------------------------------------------
 
     async def _report(self, shards: Sequence[Shard]) -> None:
-        """Write what is seen, when it differs from the last report or that one is old."""
-        report = _Report(
-            tuple(report_of(shard, self._shards.find(shard.uid)) for shard in shards),
-            self._endpoint.identity,
-        )
-        now = self._clock.monotonic()
-        if report == self._reported and now - self._reported_at < FIGURES_EVERY_S:
+        """Write what is seen, when it differs from the last report."""
+        seen = self._node_seen(tuple(report_of(shard, self._shards.find(shard.uid)) for shard in shards))
+        if self._reported is not None and replace(self._reported, at=seen.at) == seen:
             return
         node = self._mirror.get(f"{keys.NODES}{self.node_uid:08d}")
         if node is None:
-            return  # The node was removed: nobody reads of it, and its report would stay for ever.
-        seen = self._node_seen(report)
+            return  # The node was removed: its report would stay in the store for ever.
         written = Transaction(
             (CreatedAt(node.key, node.create_revision),),
             (PutKey(keys.key_of(seen), records.encode(seen)),),
         )
         if (await self._store.transact(written)).succeeded:
-            self._reported, self._reported_at = report, now
+            self._reported = seen
 
-    def _node_seen(self, report: _Report) -> NodeSeen:
+    def _node_seen(self, processes: tuple[ProcessSeen, ...]) -> NodeSeen:
         seen = NodeSeen(
             self.node_uid,
             self._clock.now(),
-            report.processes,
-            report.endpoint_process,
+            processes,
+            self._endpoint.identity,
             directory=str(self._directory),
             servers=self._servers,
         )
@@ -243,13 +229,10 @@ class Agent:
             seen,
             cores=machine.cores,
             memory_total_bytes=machine.memory_total_bytes,
-            memory_free_bytes=machine.memory_free_bytes,
             disk_total_bytes=machine.disk_total_bytes,
-            disk_free_bytes=machine.disk_free_bytes,
             os_name=machine.os_name,
             architecture=machine.architecture,
             hostname=machine.hostname,
-            uptime_s=machine.uptime_s,
         )
 
     async def _look_at_machine(self) -> None:
@@ -257,7 +240,8 @@ class Agent:
         if self._machine is not None and now - self._looked_at < FIGURES_EVERY_S:
             return
         self._looked_at = now
-        self._machine = await asyncio.to_thread(look_at_machine, self._directory)
+        self._machine = machine = await asyncio.to_thread(look_at_machine, self._directory)
+        self._watch.figures = NodeFigures(machine.memory_free_bytes, machine.disk_free_bytes, machine.uptime_s)
         cluster = self._mirror.view().cluster
         configured = cluster.server_path if cluster is not None else ""
         found = await asyncio.to_thread(all_servers, configured=configured or None)

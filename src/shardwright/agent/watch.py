@@ -11,7 +11,7 @@ from shardwright.clock import Clock
 from shardwright.errors import Transient
 from shardwright.model.database import ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.seen import ProcessState, ServerSeen, decisive
+from shardwright.model.seen import NodeFigures, ProcessState, ServerSeen, decisive
 from shardwright.model.view import ClusterView
 from shardwright.nodes.protocol import NewsMark, NodeNews
 from shardwright.server.protocol import ServerTarget
@@ -38,6 +38,8 @@ class ServerWatch:
         self._clock = clock
         self._epoch = epoch
         self._every_s = every_s
+        self.figures = NodeFigures()
+        """Of the node's machine; the agent sets them when it has read them."""
         self._view = ClusterView()
         self._seen: dict[ShardUid, ServerSeen] = {}
         self._numbers: dict[ShardUid, int] = {}
@@ -72,7 +74,7 @@ class ServerWatch:
                 pass
         new = [self._seen[uid] for uid, number in self._numbers.items() if known is None or number > known]
         mark = NewsMark(self._epoch, self._number)
-        return NodeNews(mark, self._clock.now(), self._clock.monotonic() - began, tuple(new))
+        return NodeNews(mark, self._clock.now(), self._clock.monotonic() - began, self.figures, tuple(new))
 
     async def close(self) -> None:
         """Stop asking."""

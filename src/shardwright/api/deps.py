@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 
 from shardwright.api.codes import forbidden, invalid
 from shardwright.api.permissions import may
+from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock
 from shardwright.model.account import User
 from shardwright.model.ids import NodeUid
@@ -35,6 +36,7 @@ class ApiContext:
     """A new GUID in lower case."""
     random_text: Callable[[], str]
     """A few random characters for the keys of events."""
+    figures: Figures
 
 
 @dataclass(frozen=True, slots=True)

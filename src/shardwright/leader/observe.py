@@ -20,6 +20,7 @@ from shardwright.model.seen import (
     EndpointSeen,
     EndpointState,
     Health,
+    NodeFigures,
     ProcessIdentity,
     ProcessState,
     ServerSeen,
@@ -70,6 +71,7 @@ class Observer:
         self._cpu: dict[ShardUid, float] = {}
         self._marks: dict[NodeUid, NewsMark] = {}
         self._heard_at: dict[NodeUid, float] = {}
+        self._figures: dict[NodeUid, NodeFigures] = {}
         self._hot: frozenset[ShardUid] = frozenset()
         self._hot_nodes: frozenset[NodeUid] = frozenset()
         self._asked: Polls[ShardUid] = Polls("ask server", self._ask, lambda uid: hot_s if uid in self._hot else idle_s)
@@ -119,7 +121,9 @@ class Observer:
             for uid, (identity, sighting) in self._sightings.items()
             if (process := view.processes.get(uid)) is not None and process.identity == identity
         }
-        found = view.changed(servers=servers, sightings=sightings, endpoint_processes=dict(self._processes))
+        figures = {uid: found for uid, found in self._figures.items() if uid in view.nodes}
+        processes = dict(self._processes)
+        found = view.changed(servers=servers, sightings=sightings, endpoint_processes=processes, figures=figures)
         self._augmented = (view, found)
         return found
 
@@ -204,6 +208,9 @@ class Observer:
             return
         self._marks[node_uid] = news.mark
         self._heard_at[node_uid] = self._clock.monotonic()
+        if self._figures.get(node_uid) != news.figures:
+            self._figures[node_uid] = news.figures
+            self._augmented = None
         answered_at = asked_at + timedelta(seconds=news.waited_s)
         for seen in news.servers:
             # By this leader's clock, and rather too early: the way there and back counts as age.

@@ -1,7 +1,7 @@
 """Publishes what the leader sees of servers, for the API and for whoever leads next to show at once.
 
 Owns ``seen/servers/<shard>``. Nothing may be decided from these records. Writes when something that people look at changed,
-and figures at most every PERIOD; a failure to write is no matter.
+and figures at most every period; a failure to write is no matter.
 """
 
 from dataclasses import fields, replace
@@ -18,7 +18,9 @@ from shardwright.store.commit import Fence
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import CreatedAt, DeleteKey, Operation, PutKey, Store, Transaction
 
-PERIOD = timedelta(seconds=5)
+PERIOD = timedelta(minutes=1)
+"""For figures: agents tell them to those who ask."""
+PERIOD_WITHOUT_AGENT = timedelta(seconds=5)
 OPERATIONS_MAX = 100
 """Under the store's bound for one transaction."""
 
@@ -38,7 +40,7 @@ class Publisher:
     async def publish(self, view: ClusterView, now: datetime) -> None:
         """Write what is due. Raises StoreUnavailable; a lost leadership shows at the next commit."""
         found = ((uid, _judged(seen, view)) for uid, seen in view.servers.items())
-        due = {uid: seen for uid, seen in found if self._is_due(uid, seen, now)}
+        due = {uid: seen for uid, seen in found if self._is_due(uid, seen, now, _period(uid, view))}
         shown = (with_last_service(seen, self._mirror.record(keys.seen_server_key(uid)), view) for uid, seen in due.items())
         operations: list[Operation] = [PutKey(keys.key_of(seen), records.encode(seen)) for seen in shown]
         if view.shards is not self._swept:
@@ -51,17 +53,17 @@ class Publisher:
         self._published.update(due)
         self._swept = view.shards
 
-    def _is_due(self, uid: ShardUid, seen: ServerSeen, now: datetime) -> bool:
+    def _is_due(self, uid: ShardUid, seen: ServerSeen, now: datetime, period: timedelta) -> bool:
         before = self._published.get(uid)
         if before is seen:
             return False
         if before is None or _shown(before) != _shown(seen):
             return True
-        if now - before.at < PERIOD:
+        if now - before.at < period:
             return False
         if _figures(before) != _figures(seen):
             return True
-        self._published[uid] = seen  # It says the same: compared again after another PERIOD.
+        self._published[uid] = seen  # It says the same: compared again after another period.
         return False
 
 
@@ -75,6 +77,11 @@ def with_last_service(seen: ServerSeen, before: object, view: ClusterView) -> Se
     if not isinstance(before, ServerSeen):
         return seen
     return replace(seen, served_at=before.served_at, served_offset=before.served_offset, served_keys=before.served_keys)
+
+
+def _period(uid: ShardUid, view: ClusterView) -> timedelta:
+    shard = view.shards.get(uid)
+    return PERIOD if shard is not None and shard.node_uid in view.daemons else PERIOD_WITHOUT_AGENT
 
 
 def _serves(seen: ServerSeen, group: SlotGroup) -> bool:

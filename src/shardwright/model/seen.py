@@ -1,6 +1,6 @@
 """Observations: their content, source and time. They justify destructive decisions only if they are certain."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -57,6 +57,17 @@ class ProcessSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeFigures:
+    """Figures of a node's machine that change all the time. They are asked of its agent and never stored."""
+
+    memory_free_bytes: int = 0
+    """What new processes can use without swapping; 0: unknown."""
+    disk_free_bytes: int = 0
+    """On the file system of the node's directory; 0: unknown."""
+    uptime_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSeen:
     """The report of a node's agent, written at every change."""
 
@@ -66,13 +77,10 @@ class NodeSeen:
     endpoint_process: ProcessIdentity | None = None
     cores: int = 0
     memory_total_bytes: int = 0
-    memory_free_bytes: int = 0
     disk_total_bytes: int = 0
-    disk_free_bytes: int = 0
     os_name: str = ""
     architecture: str = ""
     hostname: str = ""
-    uptime_s: int = 0
     directory: str = ""
     servers: tuple[tuple[str, str], ...] = ()
     """Kind and version of each server program on the node."""
@@ -290,3 +298,14 @@ class EndpointProcessSeen:
             if seen.endpoint_uid == uid:
                 return seen
         return _absent(uid)
+
+
+def with_figures(known: ServerSeen, latest: ServerSeen) -> ServerSeen:
+    """``known`` with the figures of ``latest``, if both are answers of the same incarnation; otherwise ``known`` as it is.
+    What decisions depend on does not change."""
+    if known.incarnation != latest.incarnation or not (answers(known) and answers(latest)):
+        return known
+    return replace(known, **{name: getattr(latest, name) for name in _FIGURES})
+
+
+_FIGURES = ("offset", "keys", "used_memory_bytes", "link_down_s", "sync_total_bytes", "sync_done_bytes", "replicas")

@@ -34,7 +34,15 @@ from shardwright.model.ids import (
     number_of_move,
 )
 from shardwright.model.liveness import Liveness, has_ended, liveness_of
-from shardwright.model.seen import EndpointProcessSeen, NodeSeen, ProcessSeen, ProcessState, ServerSeen, Sighting
+from shardwright.model.seen import (
+    EndpointProcessSeen,
+    NodeFigures,
+    NodeSeen,
+    ProcessSeen,
+    ProcessState,
+    ServerSeen,
+    Sighting,
+)
 
 Record = (
     Cluster
@@ -99,6 +107,8 @@ class ClusterView:
     daemons: dict[NodeUid, DaemonPresence] = field(default_factory=dict)
     """Daemons that hold their lease. A missing daemon does not prove a dead node."""
     node_seen: dict[NodeUid, NodeSeen] = field(default_factory=dict)
+    figures: dict[NodeUid, NodeFigures] = field(default_factory=dict)
+    """Of nodes whose agent was asked and answered."""
     processes: dict[ShardUid, ProcessSeen] = field(default_factory=dict)
     """Of the current incarnation only."""
     servers: dict[ShardUid, ServerSeen] = field(default_factory=dict)

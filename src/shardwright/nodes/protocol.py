@@ -9,7 +9,7 @@ from typing import Protocol
 
 from shardwright.endpoint.protocol import EndpointControl, PassResult
 from shardwright.model.ids import EndpointUid, NodeUid
-from shardwright.model.seen import ProcessIdentity, ServerSeen, Sighting
+from shardwright.model.seen import NodeFigures, ProcessIdentity, ServerSeen, Sighting
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,14 @@ class NewsMark:
 
 @dataclass(frozen=True, slots=True)
 class NodeNews:
-    """What an agent has seen of its node's servers since the caller's mark."""
+    """The figures of an agent's node, and what the agent has seen of its servers since the caller's mark."""
 
     mark: NewsMark
     at: datetime
     """When it answered, by its own clock, which is also that of ``servers``. No other clock may be compared with it."""
     waited_s: float
     """How long it kept the caller waiting for news."""
+    figures: NodeFigures
     servers: tuple[ServerSeen, ...]
     """Those that are new to the caller; all of them when it knew nothing of this life of the agent."""
 

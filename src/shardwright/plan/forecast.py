@@ -164,8 +164,8 @@ def _targets(
 def _target(
     view: ClusterView, ledger: Ledger, uid: NodeUid, arriving: Sequence[MoveProposal], buffer_bytes: BufferBytes
 ) -> TargetMemory:
-    seen = view.node_seen.get(uid)
-    free = 0 if seen is None else seen.memory_free_bytes
+    figures = view.figures.get(uid)
+    free = 0 if figures is None else figures.memory_free_bytes
     at_once = view.policy.max_slave_full_syncs or len(arriving)
     provisioned = data = forks = 0
     buffers: list[int] = []

@@ -146,14 +146,15 @@ class Ledger:
         return database.shard_memory_bytes
 
     def _memory_limit(self, node: Node) -> int:
-        seen = self.view.node_seen.get(node.uid)
-        if self.by_free_memory and seen is not None and seen.memory_free_bytes > 0:
-            return seen.memory_free_bytes
-        return node.memory_bytes
+        free_bytes = self._free_bytes(node.uid) if self.by_free_memory else 0
+        return free_bytes or node.memory_bytes
 
     def _is_free_memory_seen(self, uid: NodeUid) -> bool:
-        seen = self.view.node_seen.get(uid)
-        return self.by_free_memory and seen is not None and seen.memory_free_bytes > 0
+        return self.by_free_memory and self._free_bytes(uid) > 0
+
+    def _free_bytes(self, uid: NodeUid) -> int:
+        figures = self.view.figures.get(uid)
+        return 0 if figures is None else figures.memory_free_bytes
 
     def _size_of_shard(self, shard: Shard) -> int:
         database = self.view.databases.get(shard.database_uid)

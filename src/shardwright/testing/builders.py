@@ -38,6 +38,7 @@ from shardwright.model.seen import (
     EndpointSeen,
     EndpointState,
     Health,
+    NodeFigures,
     NodeSeen,
     ProcessIdentity,
     ProcessSeen,
@@ -207,8 +208,8 @@ class ClusterBuilder:
     def with_free_memory(self, node_uid: int, free_bytes: int) -> "ClusterBuilder":
         """What the node's agent reports as free memory."""
         uid = NodeUid(node_uid)
-        seen = replace(self.view.node_seen[uid], memory_free_bytes=free_bytes)
-        return ClusterBuilder(replace(self.view, node_seen={**self.view.node_seen, uid: seen}))
+        figures = NodeFigures(memory_free_bytes=free_bytes)
+        return ClusterBuilder(replace(self.view, figures={**self.view.figures, uid: figures}))
 
     def with_node_changed(self, node_uid: int, **changes: Any) -> "ClusterBuilder":
         """Change a node's record."""

@@ -14,7 +14,15 @@ from shardwright.model.codes import Code
 from shardwright.model.database import ServerSecrets, ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.liveness import Ended, Proof
-from shardwright.model.seen import EndpointProcessSeen, Health, ProcessIdentity, ProcessState, ServerSeen, Sighting
+from shardwright.model.seen import (
+    EndpointProcessSeen,
+    Health,
+    NodeFigures,
+    ProcessIdentity,
+    ProcessState,
+    ServerSeen,
+    Sighting,
+)
 from shardwright.model.view import ClusterView, Put
 from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
 from shardwright.server.protocol import ServerTarget
@@ -135,7 +143,7 @@ class Agent(Machine):
         self.number += 1
         at = NOW - timedelta(seconds=100)  # by another clock
         found = tuple(ServerSeen(ShardUid(uid), 1, at, self.health, offset=self.number) for uid in (1, 2))
-        return NodeNews(NewsMark("life", self.number), at, 0.0, found)
+        return NodeNews(NewsMark("life", self.number), at, 0.0, NodeFigures(self.number), found)
 
     async def observe(self, target: ServerTarget) -> ServerSeen:
         self.asked.append(target.shard_uid)
@@ -169,6 +177,7 @@ def test_a_leader_does_not_ask_what_an_agent_reports_unless_it_is_hot_or_silent(
         known = offset()
         await until(lambda: offset() > known + 5)
         assert agent.asked == []
+        assert looking.augment(view).figures[NodeUid(1)].memory_free_bytes >= known
         hot = frozenset({SHARD})
         await until(lambda: agent.asked.count(SHARD) > 3)
         assert set(agent.asked) == {SHARD}

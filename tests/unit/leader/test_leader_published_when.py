@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from shardwright.clock import SystemClock
-from shardwright.leader.publish import PERIOD, Publisher
+from shardwright.leader.publish import PERIOD, PERIOD_WITHOUT_AGENT, Publisher
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import Health, ServerSeen
 from shardwright.model.view import ClusterView, Delete
@@ -82,6 +82,12 @@ def test_figures_are_published_once_in_a_period() -> None:
     turns = published(at(PAIR, NOW), at(PAIR, SOON, keys=7), at(PAIR, LATER, keys=7))
     assert times(turns) == [timedelta(0), timedelta(0), PERIOD]
     assert turns[2][ShardUid(1)].keys == 7
+
+
+def test_figures_of_a_node_without_an_agent_are_published_more_often() -> None:
+    alone = PAIR.without_daemon(1)
+    turns = published(at(alone, NOW), at(alone, NOW + PERIOD_WITHOUT_AGENT, keys=7))
+    assert times(turns) == [timedelta(0), PERIOD_WITHOUT_AGENT]
 
 
 def test_what_says_the_same_is_published_once() -> None:

@@ -58,7 +58,10 @@ async def look(context: ApiContext, *, by: str = "") -> Look:
     except TimeoutError as e:
         raise StoreUnavailable(Code.STORE_UNAVAILABLE, "the node's copy of the cluster's state is behind") from e
     mirror = context.mirror
-    return Look(with_sightings(mirror.view()), mirror.bare, mirror.modified_at, context.clock.now(), by)
+    await context.figures.refresh(mirror.view().daemons)
+    # All of it is of one moment: nothing is awaited from here on.
+    view = context.figures.over(with_sightings(mirror.view()))
+    return Look(view, mirror.bare, mirror.modified_at, context.clock.now(), by)
 
 
 def with_sightings(view: ClusterView) -> ClusterView:

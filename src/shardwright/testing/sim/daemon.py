@@ -16,7 +16,7 @@ from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.seen import NodeSeen
+from shardwright.model.seen import NodeFigures, NodeSeen
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.shard import AgentCommand, LocalShard, LocalState, Verb, decide_shards, report_of
 from shardwright.store import keys, records
@@ -96,6 +96,7 @@ class SimDaemon:
             epoch=world.new_id("epoch"),
             every_s=world.pace.idle_poll_s,
         )
+        self.watch.figures = NodeFigures(memory_free_bytes=4 << 30)
         self._run("mirror", self.mirror.run())
         self._run("daemon", self._main())
 
@@ -299,7 +300,6 @@ class SimDaemon:
             processes,
             cores=2,
             memory_total_bytes=8 << 30,
-            memory_free_bytes=4 << 30,
             servers=(("valkey", "9.1.2"),),
         )
         written = Transaction(

@@ -7,11 +7,13 @@ from typing import Any
 from shardwright.api.deps import ApiContext
 from shardwright.api.schemas.v1.requests import DatabaseBody, SnapshotRuleBody, StartBody
 from shardwright.api.services import databases, node_actions, starting
+from shardwright.api.services.figures import Figures
 from shardwright.api.services.intent import Intent, Look, submit
 from shardwright.errors import Rejected, ShardwrightError
 from shardwright.model.database import DatabaseStatus
 from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid
 from shardwright.model.view import Put
+from shardwright.testing.sim.nodes import SimNodes
 from shardwright.testing.sim.world import World
 
 MB = 1 << 20
@@ -52,6 +54,9 @@ class Operator:
             is_leader=lambda: daemon.leader is not None,
             new_uid=lambda: world.new_id("uid"),
             random_text=world.random_text,
+            figures=Figures(
+                SimNodes(world, process=daemon.process, place=daemon.node.uid, clock=daemon.clock), clock=daemon.clock
+            ),
         )
 
         async def work() -> None:

@@ -310,8 +310,8 @@ def statistics(view: ClusterView, now: datetime) -> Json:
     """The latest statistics of the cluster; every metric is a float."""
     total = float(sum(total_memory(node, view) for node in view.nodes.values()))
     used = float(sum(provisioned_memory(uid, view) for uid in view.nodes))
-    free = float(sum(seen.memory_free_bytes for seen in view.node_seen.values()))
-    disk = float(sum(seen.disk_free_bytes for seen in view.node_seen.values()))
+    free = float(sum(figures.memory_free_bytes for figures in view.figures.values()))
+    disk = float(sum(figures.disk_free_bytes for figures in view.figures.values()))
     return {
         "interval": "1sec",
         "stime": iso(now - timedelta(seconds=1)),

@@ -10,7 +10,7 @@ from shardwright.api.schemas.v1.common import Json, snapshot_time
 from shardwright.api.schemas.v1.shards import shown
 from shardwright.model.cluster import Node, Snapshot
 from shardwright.model.ids import NodeUid
-from shardwright.model.seen import NodeSeen
+from shardwright.model.seen import NodeFigures, NodeSeen
 from shardwright.model.view import ClusterView
 
 
@@ -117,7 +117,7 @@ def node(record: Node, view: ClusterView) -> NodeAnswer:
         "recovery_path": _text(record, "recovery_path"),
         "cores": seen.cores,
         "total_memory": total_memory(record, view),
-        "uptime": seen.uptime_s,
+        "uptime": view.figures.get(record.uid, NodeFigures()).uptime_s,
         "shard_count": len(shards),
         "ram_shard_count": len(shards),
         "flash_shard_count": 0,
@@ -167,7 +167,7 @@ def status(record: Node, view: ClusterView) -> NodeStatusAnswer:
         "software_version_sha": "",
         "cores": seen.cores,
         "total_memory": total,
-        "free_ram": min(seen.memory_free_bytes, total),
+        "free_ram": min(view.figures.get(record.uid, NodeFigures()).memory_free_bytes, total),
         "total_provisional_ram": provisional,
         "free_provisional_ram": max(0, provisional - provisioned_memory(record.uid, view)),
         "node_overbooking_depth": 0,
