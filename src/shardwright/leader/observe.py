@@ -205,6 +205,10 @@ class Observer:
             news = await self._nodes.link(node_uid).news(self._marks.get(node_uid))
         except Transient:
             self._marks.pop(node_uid, None)
+            if self._heard_at.pop(node_uid, None) is not None:
+                # Its node may be gone. Its servers are asked now, not after a silence.
+                for shard in self._view.shards_on(node_uid):
+                    self.poke(shard.uid)
             return
         self._marks[node_uid] = news.mark
         self._heard_at[node_uid] = self._clock.monotonic()
