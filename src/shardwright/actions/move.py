@@ -10,26 +10,30 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from shardwright.actions.handoff import PASSING_CODES, RETRY
-from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
+from shardwright.actions.life import AGENT_ABSENT_LIMIT, age, end, enter, reason, starting_over, wait
+from shardwright.actions.rebind import decide_rebind
 from shardwright.model.codes import Code
-from shardwright.model.commands import HandOff, PassEndpoint, SaveNow
+from shardwright.model.commands import HandOff, SaveNow
 from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
-from shardwright.model.event import Event, EventKind, Severity
-from shardwright.model.ids import EndpointUid, ShardUid
+from shardwright.model.ids import ShardUid
 from shardwright.model.liveness import has_ended, has_ended_after_start
+from shardwright.model.move import (
+    GroupMove,
+    HandoffMove,
+    Move,
+    MoveState,
+    Rebind,
+    Relocation,
+)
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessState, ServerSeen
+from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.ports import shard_port
 from shardwright.plan.standing import primary_lives
-from shardwright.plan.waiting import told
 
 START_LIMIT = timedelta(seconds=60)
 """Limit from the record of a new shard to its server's first answer."""
-AGENT_ABSENT_LIMIT = timedelta(seconds=10)
-"""If the target's daemon is absent this long and the server has not started, the move gives up: a daemon that merely died
-is back sooner, and another node may have room now."""
 SYNC_SILENCE_LIMIT = timedelta(seconds=120)
 """A sync without progress for this long is given up."""
 HANDOFF_ATTEMPTS_MAX = 8
@@ -41,102 +45,75 @@ _NEXT_OF_HEIR = {
     MoveState.READY: MoveState.CLEANING,
 }
 GiveUp = Callable[..., Decision]
-"""``give_up(move, *reasons)``: ends the move, or undoes it."""
+"""``give_up(*reasons)``: ends the move, or undoes it."""
 
 
 def decide_move(move: Move, view: ClusterView, now: datetime) -> Decision:
     """The next step of a live move."""
-    match move.kind:
-        case MoveKind.REBIND:
-            return _rebind(move, view, now)
-        case MoveKind.HANDOFF:
+    match move:
+        case Rebind():
+            return decide_rebind(move, view, now)
+        case HandoffMove():
             return _handoff_only(move, view, now)
-        case MoveKind.RELOCATE:
+        case Relocation():
             return _relocate(move, view, now)
-
-
-def _enter(move: Move, state: MoveState, now: datetime, **changes: object) -> Move:
-    assert state in MOVE_TRANSITIONS[move.state], f"move {move.uid}: {move.state} -> {state}"
-    if state.is_terminal:
-        changes.setdefault("ended_at", now)
-    if move.started_at is None:
-        changes.setdefault("started_at", now)
-    if state is MoveState.READY:
-        changes.setdefault("ready_at", now)
-    return replace(move, state=state, state_since=now, **changes)  # type: ignore[arg-type]
-
-
-def _end(move: Move, now: datetime, *reasons: Reason) -> Decision:
-    """FAILED with these reasons, or CANCELLED if that was requested."""
-    state = MoveState.CANCELLED if move.is_cancel_wanted else MoveState.FAILED
-    return Decision(writes=(Put(_enter(move, state, now, reasons=reasons or move.reasons)),))
-
-
-def _reason(move: Move, code: Code, text: str, grade: Grade = Grade.HARD_LIMIT) -> Reason:
-    return Reason(code, text, grade, shard_uid=move.shard_uid, database_uid=move.database_uid, node_uid=move.to_node)
-
-
-def _starting_over(move: Move, group: SlotGroup) -> Reason:
-    """While a slot group starts, neither the sync marks nor the servers' answers show what a copy holds."""
-    text, remedy = told(group, "the slot group is starting")
-    return replace(_reason(move, Code.GROUP_STARTING, text, Grade.SOFT_LIMIT), remedy=remedy)
 
 
 # -- the primary role --------------------------------------------------------------------------------------------------
 
 
-def _handoff_only(move: Move, view: ClusterView, now: datetime) -> Decision:
-    group = view.groups.get(move.group_uid) if move.group_uid is not None else None
+def _handoff_only(move: HandoffMove, view: ClusterView, now: datetime) -> Decision:
+    group = view.groups.get(move.group_uid)
     if group is None:
-        return _end(move, now, _reason(move, Code.DATABASE_DELETED, "the database has been deleted"))
+        return end(move, now, reason(move, Code.DATABASE_DELETED, "the database has been deleted"))
     if move.state is MoveState.PLANNED:
         if move.is_cancel_wanted:
-            return _end(move, now)
-        return Decision(writes=(Put(_enter(move, MoveState.HANDOFF, now)),))
+            return end(move, now)
+        return Decision(writes=(Put(enter(move, MoveState.HANDOFF, now)),))
     if group.primary == move.new_shard_uid and group.handoff is None:
-        return Decision(writes=(Put(_enter(move, MoveState.DONE, now, reasons=(), has_left=True)),))
-    return _hand_over(move, group, view, now, give_up=lambda m, *reasons: _end(m, now, *reasons))
+        return Decision(writes=(Put(enter(move, MoveState.DONE, now, reasons=())),))
+    return _hand_over(move, group, view, now, give_up=lambda *reasons: end(move, now, *reasons))
 
 
-def _hand_over(move: Move, group: SlotGroup, view: ClusterView, now: datetime, *, give_up: GiveUp) -> Decision:
+def _hand_over(move: GroupMove, group: SlotGroup, view: ClusterView, now: datetime, *, give_up: GiveUp) -> Decision:
     """Request the handoff until it has happened; between attempts, a cancellation or too many failures end the move."""
     if group.handoff is not None:
         return NOTHING
     if move.is_cancel_wanted:
-        return give_up(move)
+        return give_up()
     if group.primary != move.shard_uid or move.new_shard_uid is None or move.new_shard_uid not in view.shards:
-        return give_up(move, _reason(move, Code.ROLES_CHANGED, "another shard has become the primary"))
+        return give_up(reason(move, Code.ROLES_CHANGED, "another shard has become the primary"))
     passes = any(r.code in PASSING_CODES for r in move.reasons)
     if move.attempts >= HANDOFF_ATTEMPTS_MAX and not passes:
-        return give_up(move, *move.reasons)
+        return give_up(*move.reasons)
     if RETRY.is_waiting(move.not_before, now):
         return Decision(wake_at=move.not_before, reasons=move.reasons)
-    if group.phase is not GroupPhase.SERVING or move.shard_uid is None:
-        return _wait(move, now, _starting_over(move, group))
+    if group.phase is not GroupPhase.SERVING:
+        return wait(move, now, starting_over(move, group))
     return Decision(commands=(HandOff(group.uid, move.shard_uid, move.new_shard_uid),))
 
 
 # -- a copy ------------------------------------------------------------------------------------------------------------
 
 
-def _relocate(move: Move, view: ClusterView, now: datetime) -> Decision:
-    group = view.groups.get(move.group_uid) if move.group_uid is not None else None
+def _relocate(move: Relocation, view: ClusterView, now: datetime) -> Decision:
+    group = view.groups.get(move.group_uid)
     database = view.databases.get(move.database_uid)
-    old = view.shards.get(move.shard_uid) if move.shard_uid is not None else None
+    old = view.shards.get(move.shard_uid)
     new = view.shards.get(move.new_shard_uid) if move.new_shard_uid is not None else None
     if move.state is MoveState.UNDOING:
         return _undo(move, new, view, now)
     if move.state is MoveState.CLEANING:
         return _clean(move, old, new, database, view, now)
     if group is None or database is None or old is None:
-        return _give_up(move, new, view, now, _reason(move, Code.DATABASE_DELETED, "the shard or database has been deleted"))
+        return _give_up(move, new, view, now, reason(move, Code.DATABASE_DELETED, "the shard or database has been deleted"))
     if move.state is MoveState.PLANNED:
         return _plan(move, group, database, view, now)
     if new is None:
         return _end_lost(move, now)
     if group.primary == new.uid and move.state in _NEXT_OF_HEIR:
         # A failover has promoted it: the group depends on it now, so it is not given up.
-        return Decision(writes=(Put(_enter(move, _NEXT_OF_HEIR[move.state], now, reasons=())),))
+        return Decision(writes=(Put(enter(move, _NEXT_OF_HEIR[move.state], now, reasons=())),))
     match move.state:
         case MoveState.STARTING:
             return _starting(move, group, new, view, now)
@@ -146,19 +123,19 @@ def _relocate(move: Move, view: ClusterView, now: datetime) -> Decision:
             return _ready(move, group, new, view, now)
         case MoveState.HANDOFF:
             if group.primary == new.uid and group.handoff is None:
-                return Decision(writes=(Put(_enter(move, MoveState.CLEANING, now, reasons=())),))
-            return _hand_over(move, group, view, now, give_up=lambda m, *reasons: _give_up(m, new, view, now, *reasons))
+                return Decision(writes=(Put(enter(move, MoveState.CLEANING, now, reasons=())),))
+            return _hand_over(move, group, view, now, give_up=lambda *reasons: _give_up(move, new, view, now, *reasons))
         case _:
             raise AssertionError(f"a live relocation in state {move.state}")
 
 
-def _plan(move: Move, group: SlotGroup, database: Database, view: ClusterView, now: datetime) -> Decision:
+def _plan(move: Relocation, group: SlotGroup, database: Database, view: ClusterView, now: datetime) -> Decision:
     """Record the new shard; then the agent starts it."""
     if move.is_cancel_wanted:
-        return _end(move, now)
+        return end(move, now)
     target = move.to_node
-    if target is None or target not in view.nodes:
-        return _end(move, now, _reason(move, Code.NODE_GONE, f"node {target} is no longer a member"))
+    if target not in view.nodes:
+        return end(move, now, reason(move, Code.NODE_GONE, f"node {target} is no longer a member"))
     uid = ShardUid(view.counters.next_shard)
     shard = Shard(
         uid=uid,
@@ -172,17 +149,17 @@ def _plan(move: Move, group: SlotGroup, database: Database, view: ClusterView, n
     writes = (
         Put(replace(view.counters, next_shard=uid + 1)),
         Put(shard),
-        Put(_enter(move, MoveState.STARTING, now, new_shard_uid=shard.uid, bytes_total=_estimate(move, group, view))),
+        Put(enter(move, MoveState.STARTING, now, new_shard_uid=shard.uid, bytes_total=_estimate(move, group, view))),
     )
     return Decision(writes=writes)
 
 
-def _estimate(move: Move, group: SlotGroup, view: ClusterView) -> int:
+def _estimate(move: Relocation, group: SlotGroup, view: ClusterView) -> int:
     seen = view.servers.get(group.primary) if group.primary is not None else None
     return move.bytes_total if seen is None else seen.used_memory_bytes
 
 
-def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
+def _starting(move: Relocation, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
     state = view.process_state(new.uid)
     liveness = view.liveness(new)
     seen = view.servers.get(new.uid)
@@ -193,58 +170,58 @@ def _starting(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: 
     if has_ended_after_start(liveness):
         process = view.processes.get(new.uid)
         text = f"the new server on node {new.node_uid} did not start: {process.text if process else state}"
-        return _give_up(move, new, view, now, _reason(move, Code.SHARD_START_FAILED, text))
+        return _give_up(move, new, view, now, reason(move, Code.SHARD_START_FAILED, text))
     if seen is not None and seen.health in (Health.OK, Health.LOADING):
         # The server was started ahead of time; the slot group attaches it when the move is in this state.
         if seen.role is not Role.REPLICA and not has_sync_to_spare(view):
             return Decision(wake_at=now + timedelta(seconds=1))
-        return Decision(writes=(Put(_enter(move, MoveState.SYNCING, now, sync_began_at=now, reasons=())),))
+        return Decision(writes=(Put(enter(move, MoveState.SYNCING, now, sync_began_at=now, reasons=())),))
     if _is_stranded(move, new, view, now):
         return _give_up(move, new, view, now, _stranded(move, new))
-    if _age(move, now) > START_LIMIT:
+    if age(move, now) > START_LIMIT:
         text = f"the new server on node {new.node_uid} did not answer within {START_LIMIT.seconds} s"
-        return _give_up(move, new, view, now, _reason(move, Code.SHARD_START_TIMEOUT, text))
+        return _give_up(move, new, view, now, reason(move, Code.SHARD_START_TIMEOUT, text))
     return Decision(wake_at=now + timedelta(seconds=1))
 
 
-def _syncing(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
+def _syncing(move: Relocation, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
     if move.is_cancel_wanted:
         return _give_up(move, new, view, now)
     if _has_no_source(group, new, view):
         return _give_up(move, new, view, now, _no_source(move, group))
     if has_ended_after_start(view.liveness(new)):
         text = f"the new server on node {new.node_uid} ended during its sync"
-        return _give_up(move, new, view, now, _reason(move, Code.SHARD_LOST, text))
+        return _give_up(move, new, view, now, reason(move, Code.SHARD_LOST, text))
     if _is_stranded(move, new, view, now):
         return _give_up(move, new, view, now, _stranded(move, new))
     seen = view.servers.get(new.uid)
     source = view.servers.get(group.primary) if group.primary is not None else None
     if seen is not None and source is not None and _holds_everything(source, seen):
         done = max(move.bytes_done, move.bytes_total)
-        return Decision(writes=(Put(_enter(move, MoveState.READY, now, bytes_done=done, reasons=())),))
+        return Decision(writes=(Put(enter(move, MoveState.READY, now, bytes_done=done, reasons=())),))
     if seen is not None and seen.sync_done_bytes > move.bytes_done:
         total = max(seen.sync_total_bytes, seen.sync_done_bytes, move.bytes_total)
         moved = replace(move, bytes_done=seen.sync_done_bytes, bytes_total=total, state_since=now)
         return Decision(writes=(Put(moved),))
-    if _age(move, now) > SYNC_SILENCE_LIMIT:
+    if age(move, now) > SYNC_SILENCE_LIMIT:
         text = f"the sync to node {new.node_uid} did not advance for {SYNC_SILENCE_LIMIT.seconds} s"
-        return _give_up(move, new, view, now, _reason(move, Code.SYNC_STALLED, text))
+        return _give_up(move, new, view, now, reason(move, Code.SYNC_STALLED, text))
     if group.phase is not GroupPhase.SERVING:
-        return _wait(move, now, _starting_over(move, group))
+        return wait(move, now, starting_over(move, group))
     return Decision(wake_at=now + timedelta(seconds=1))
 
 
-def _is_stranded(move: Move, new: Shard, view: ClusterView, now: datetime) -> bool:
+def _is_stranded(move: Relocation, new: Shard, view: ClusterView, now: datetime) -> bool:
     """Whether the new server does not run and its node has had no daemon for a long time."""
     seen = view.servers.get(new.uid)
     answers = seen is not None and seen.health in (Health.OK, Health.LOADING)
     is_agent_away = new.node_uid not in view.daemons and view.process_state(new.uid) is not ProcessState.RUNNING
-    return is_agent_away and not answers and _age(move, now) > AGENT_ABSENT_LIMIT
+    return is_agent_away and not answers and age(move, now) > AGENT_ABSENT_LIMIT
 
 
-def _stranded(move: Move, new: Shard) -> Reason:
+def _stranded(move: Relocation, new: Shard) -> Reason:
     text = f"node {new.node_uid} has no running daemon that could start the new server"
-    return _reason(move, Code.NODE_DOWN, text)
+    return reason(move, Code.NODE_DOWN, text)
 
 
 def has_sync_to_spare(view: ClusterView) -> bool:
@@ -259,8 +236,8 @@ def _has_no_source(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
     return all(view.is_lost(shard) for shard in others)
 
 
-def _no_source(move: Move, group: SlotGroup) -> Reason:
-    return _reason(move, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy that the new copy could follow")
+def _no_source(move: Relocation, group: SlotGroup) -> Reason:
+    return reason(move, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy that the new copy could follow")
 
 
 def _holds_everything(source: ServerSeen, seen: ServerSeen) -> bool:
@@ -274,26 +251,25 @@ def _holds_everything(source: ServerSeen, seen: ServerSeen) -> bool:
     )
 
 
-def _ready(move: Move, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
+def _ready(move: Relocation, group: SlotGroup, new: Shard, view: ClusterView, now: datetime) -> Decision:
     """The new copy holds all data of the primary. Only now may the old one lose its role or leave."""
     if move.is_cancel_wanted:
         return _give_up(move, new, view, now)
     if _is_stranded(move, new, view, now):
         return _give_up(move, new, view, now, _stranded(move, new))
     if group.primary == move.shard_uid or (move.hands_over and group.primary != new.uid):
-        leaving = replace(move, shard_uid=move.shard_uid, hands_over=True)
-        return Decision(writes=(Put(_enter(leaving, MoveState.HANDOFF, now)),))
+        return Decision(writes=(Put(enter(move, MoveState.HANDOFF, now, hands_over=True)),))
     if new.in_sync_generation != group.generation:
         return Decision(wake_at=now + timedelta(seconds=1))
-    return Decision(writes=(Put(_enter(move, MoveState.CLEANING, now)),))
+    return Decision(writes=(Put(enter(move, MoveState.CLEANING, now)),))
 
 
 def _clean(
-    move: Move, old: Shard | None, new: Shard | None, database: Database | None, view: ClusterView, now: datetime
+    move: Relocation, old: Shard | None, new: Shard | None, database: Database | None, view: ClusterView, now: datetime
 ) -> Decision:
     """End the old copy's process; once the new copy has its own persistence, delete the old copy's files."""
     if old is None:
-        return Decision(writes=(Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
+        return Decision(writes=(Put(enter(move, MoveState.DONE, now, has_left=True, reasons=())),))
     if old.wanted is ShardWanted.RUNNING:
         return _stop_old(move, old, new, view, now)
     process = view.processes.get(old.uid)
@@ -307,25 +283,25 @@ def _clean(
     if (process is not None and process.files_are_deleted) or old.node_uid not in view.daemons:
         # If the node's daemon is absent, the shard stays recorded as unwanted: its agent deletes the files when it returns.
         deleted: tuple[Write, ...] = (Delete(old),) if process is not None and process.files_are_deleted else ()
-        return Decision(writes=(*deleted, Put(_enter(move, MoveState.DONE, now, reasons=()))))
+        return Decision(writes=(*deleted, Put(enter(move, MoveState.DONE, now, reasons=()))))
     return Decision(wake_at=now + timedelta(seconds=1))
 
 
-def _stop_old(move: Move, old: Shard, new: Shard | None, view: ClusterView, now: datetime) -> Decision:
+def _stop_old(move: Relocation, old: Shard, new: Shard | None, view: ClusterView, now: datetime) -> Decision:
     """End the old copy, unless a failover has promoted it or the new copy is currently not in sync."""
     group = view.groups.get(old.group_uid)
     if move.has_left:
         # The group starts over, and compares the data of this copy with that of the others.
         return Decision(writes=(Put(replace(move, has_left=False, left_at=None)),))
     if group is not None and group.primary == old.uid:
-        return Decision(writes=(Put(_enter(move, MoveState.HANDOFF, now, attempts=0)),))
+        return Decision(writes=(Put(enter(move, MoveState.HANDOFF, now, attempts=0)),))
     if group is None or new is None or _stands(group, new, view):
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.STOPPED)),))
     if group.primary != new.uid and _is_stranded(move, new, view, now):
         return _give_up(move, new, view, now, _stranded(move, new))
     if group.phase is not GroupPhase.SERVING:
-        return _wait(move, now, _starting_over(move, group))
-    waiting = _reason(move, Code.NEW_COPY_NOT_IN_SYNC, "the new copy is currently not in sync", Grade.SOFT_LIMIT)
+        return wait(move, now, starting_over(move, group))
+    waiting = reason(move, Code.NEW_COPY_NOT_IN_SYNC, "the new copy is currently not in sync", Grade.SOFT_LIMIT)
     return Decision(wake_at=now + timedelta(seconds=1), reasons=(waiting,))
 
 
@@ -340,7 +316,7 @@ def _stands(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
 
 
 def _persist(
-    move: Move, old: Shard, new: Shard | None, database: Database | None, view: ClusterView, now: datetime
+    move: Relocation, old: Shard, new: Shard | None, database: Database | None, view: ClusterView, now: datetime
 ) -> Decision:
     group = view.groups.get(old.group_uid)
     if new is not None and group is not None and group.primary is not None and _is_stranded(move, new, view, now):
@@ -349,13 +325,13 @@ def _persist(
     seen = view.servers.get(new.uid) if new is not None else None
     if group is not None and group.phase is not GroupPhase.SERVING:
         # The new copy may have come back empty; it would then not save the data of these files. The group takes them back.
-        return _wait(move, now, _starting_over(move, group))
+        return wait(move, now, starting_over(move, group))
     if database is None or new is None or is_persisted(database.persistence, seen):
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.GONE)),))
     if seen is None or seen.health is not Health.OK:
         text = f"the files of shard {old.uid} are kept until shard {new.uid}, which does not answer, has written its own"
-        return _wait(move, now, _reason(move, Code.PERSISTENCE_PENDING, text, Grade.SOFT_LIMIT))
-    waiting = _reason(move, Code.PERSISTENCE_PENDING, "the new copy's persistence file is being written", Grade.SOFT_LIMIT)
+        return wait(move, now, reason(move, Code.PERSISTENCE_PENDING, text, Grade.SOFT_LIMIT))
+    waiting = reason(move, Code.PERSISTENCE_PENDING, "the new copy's persistence file is being written", Grade.SOFT_LIMIT)
     save = () if seen.is_persistence_busy else (SaveNow(new.uid),)
     return Decision(commands=save, wake_at=now + timedelta(seconds=1), reasons=(waiting,))
 
@@ -372,15 +348,15 @@ def is_persisted(persistence: Persistence, seen: ServerSeen | None) -> bool:
 # -- the way back ------------------------------------------------------------------------------------------------------
 
 
-def _give_up(move: Move, new: Shard | None, view: ClusterView, now: datetime, *reasons: Reason) -> Decision:
+def _give_up(move: Relocation, new: Shard | None, view: ClusterView, now: datetime, *reasons: Reason) -> Decision:
     """Undo the move: the old copy never left, so only the new one must go, unless it may be the only copy left."""
     group = None if new is None else view.groups.get(new.group_uid)
     if group is not None and new is not None and _may_be_heir(group, new, view) and not primary_lives(group, view, now):
         text = f"shard {new.uid} is kept until the primary of slot group {group.uid} is observed to serve"
-        return _wait(move, now, _reason(move, Code.PRIMARY_UNSEEN, text, Grade.SOFT_LIMIT))
+        return wait(move, now, reason(move, Code.PRIMARY_UNSEEN, text, Grade.SOFT_LIMIT))
     if move.state is MoveState.PLANNED or new is None:
-        return _end(move, now, *reasons) if move.state is MoveState.PLANNED else _end_lost(move, now, *reasons)
-    undoing = _enter(move, MoveState.UNDOING, now, reasons=reasons or move.reasons)
+        return end(move, now, *reasons) if move.state is MoveState.PLANNED else _end_lost(move, now, *reasons)
+    undoing = enter(move, MoveState.UNDOING, now, reasons=reasons or move.reasons)
     return Decision(writes=(Put(undoing), Put(replace(new, wanted=ShardWanted.GONE))))
 
 
@@ -393,111 +369,19 @@ def _may_be_heir(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
     return follows or new.in_sync_generation == group.generation
 
 
-def _wait(move: Move, now: datetime, reason: Reason) -> Decision:
-    """Look again in a second; the move's record names the reason."""
-    writes = () if move.reasons == (reason,) else (Put(replace(move, reasons=(reason,))),)
-    return Decision(writes=writes, wake_at=now + timedelta(seconds=1), reasons=(reason,))
-
-
-def _end_lost(move: Move, now: datetime, *reasons: Reason) -> Decision:
-    undoing = _enter(move, MoveState.UNDOING, now, reasons=reasons or move.reasons)
+def _end_lost(move: Relocation, now: datetime, *reasons: Reason) -> Decision:
+    undoing = enter(move, MoveState.UNDOING, now, reasons=reasons or move.reasons)
     return Decision(writes=(Put(undoing),))
 
 
-def _undo(move: Move, new: Shard | None, view: ClusterView, now: datetime) -> Decision:
+def _undo(move: Relocation, new: Shard | None, view: ClusterView, now: datetime) -> Decision:
     if new is None:
-        return _end(move, now)
+        return end(move, now)
     process = view.processes.get(new.uid)
     if process is not None and process.files_are_deleted:
-        ended = _end(move, now)
+        ended = end(move, now)
         return Decision(writes=(Delete(new), *ended.writes))
     if new.node_uid not in view.daemons:
         # It never served. Its record stays as unwanted, and its agent ends it and deletes its files when the agent returns.
-        return _end(move, now)
+        return end(move, now)
     return Decision(wake_at=now + timedelta(seconds=1))
-
-
-def _age(move: Move, now: datetime) -> timedelta:
-    return now - (move.state_since or move.created_at)
-
-
-# -- an endpoint -------------------------------------------------------------------------------------------------------
-
-
-def _rebind(move: Move, view: ClusterView, now: datetime) -> Decision:
-    endpoint = view.endpoints.get(move.endpoint_uid) if move.endpoint_uid is not None else None
-    if endpoint is None or move.from_node is None or move.to_node is None:
-        return _end(move, now, _reason(move, Code.DATABASE_DELETED, "the endpoint has been deleted"))
-    source = view.endpoint_processes.get(move.from_node)
-    target = view.endpoint_processes.get(move.to_node)
-    at_source = EndpointState.ABSENT if source is None else _state_of(source.endpoint(endpoint.uid))
-    at_target = EndpointState.ABSENT if target is None else target.endpoint(endpoint.uid).state
-    is_bound = endpoint.nodes == (move.to_node,)
-    if move.state is MoveState.PLANNED:
-        if move.is_cancel_wanted:
-            return _end(move, now)
-        return Decision(writes=(Put(_enter(move, MoveState.HANDOFF, now)),))
-    is_target_away = move.to_node not in view.daemons and (target is None or not target.answers)
-    is_target_lost = is_target_away and _age(move, now) > AGENT_ABSENT_LIMIT
-    is_out = not is_target_away and _source_is_out(source, at_source)
-    if not is_bound and (at_target is EndpointState.LISTENING or is_out):
-        return Decision(writes=(Put(replace(endpoint, nodes=(move.to_node,))),))
-    has_left = _has_left(source, at_source, endpoint.uid)
-    is_left = has_left or move.from_node not in view.nodes
-    if is_bound and at_target is EndpointState.LISTENING and is_left:
-        done = Put(_enter(move, MoveState.DONE, now, has_left=True, reasons=()))
-        return Decision(writes=(done, *_ended_clients(move, source, endpoint.uid, now)))
-    if source is None or not source.answers:
-        if is_target_lost:
-            return _end(move, now, _target_lost(move))
-        return Decision(wake_at=now + timedelta(seconds=1))
-    if move.is_cancel_wanted and not is_bound and at_source is EndpointState.LISTENING:
-        return _end(move, now)
-    if is_target_lost:
-        # The source serves it again. Connections held by a target that was merely paused return when it continues.
-        back = (Put(replace(endpoint, nodes=(move.from_node,))),) if is_bound else ()
-        return Decision(writes=(*back, *_end(move, now, _target_lost(move)).writes))
-    if not has_left:
-        command = PassEndpoint(endpoint.uid, endpoint.database_uid, move.from_node, move.to_node)
-        return Decision(commands=(command,), wake_at=now + timedelta(milliseconds=100))
-    return Decision(wake_at=now + timedelta(seconds=1))
-
-
-def _ended_clients(
-    move: Move, source: EndpointProcessSeen | None, endpoint_uid: EndpointUid, now: datetime
-) -> tuple[Write, ...]:
-    """An event that names the clients whose connections could not be passed on."""
-    ended = () if source is None else source.endpoint(endpoint_uid).ended
-    if not ended:
-        return ()
-    text = f"endpoint {endpoint_uid} left node {move.from_node}; connections not passed on were closed: {', '.join(ended)}"
-    event = Event(
-        now, EventKind.CLIENTS_ENDED, Severity.WARNING, text, database_uid=move.database_uid, action_uid=move.action_uid
-    )
-    return (Put(event),)
-
-
-def _target_lost(move: Move) -> Reason:
-    text = f"node {move.to_node} has no running daemon and no endpoint process that could take the endpoint"
-    return _reason(move, Code.NODE_DOWN, text)
-
-
-def _state_of(seen: EndpointSeen) -> EndpointState:
-    """A source that has passed on everything counts as absent; the endpoint's reconciliation ends the rest."""
-    is_empty = seen.state is EndpointState.DRAINING and seen.connections == 0
-    return EndpointState.ABSENT if is_empty else seen.state
-
-
-def _has_left(source: EndpointProcessSeen | None, at_source: EndpointState, uid: EndpointUid) -> bool:
-    """Whether no client is connected through the source process. Its silence proves nothing. A process that was told to
-    listen again, and cannot because another process listens, still has connections to pass on."""
-    if source is None or not source.answers:
-        return source is not None and source.has_ended
-    cannot_listen = at_source is EndpointState.BIND_FAILED
-    return at_source is EndpointState.ABSENT or (cannot_listen and source.endpoint(uid).connections == 0)
-
-
-def _source_is_out(source: EndpointProcessSeen | None, at_source: EndpointState) -> bool:
-    """Whether the source process has nothing to pass on: it has ended, or another process has replaced it. A process that
-    is merely silent may still hold connections; its agent kills it if it hangs."""
-    return source is not None and (source.has_ended or (source.answers and at_source is EndpointState.ABSENT))

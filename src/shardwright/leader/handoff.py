@@ -20,10 +20,10 @@ from shardwright.endpoint.protocol import SELF_RELEASE_S, EndpointControl, Endpo
 from shardwright.errors import ClusterError, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.probe import Probe, step
 from shardwright.leader.targets import endpoint_target, serving_nodes
-from shardwright.model.action import Evidence
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import Evidence
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Write

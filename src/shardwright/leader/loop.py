@@ -30,6 +30,7 @@ from shardwright.model.commands import Command
 from shardwright.model.database import DatabaseStatus, GroupPhase, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, ShardUid
+from shardwright.model.move import GroupMove
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Write
 from shardwright.nodes.protocol import Nodes
@@ -367,7 +368,7 @@ those before it."""
 def _hot_shards(view: ClusterView) -> frozenset[ShardUid]:
     """Shards whose next answer something waits for."""
     unsettled = {d.uid for d in view.databases.values() if d.status is not DatabaseStatus.ACTIVE}
-    moving = {m.group_uid for m in view.live_moves()}
+    moving = {m.group_uid for m in view.live_moves() if isinstance(m, GroupMove)}
     starting = {g.uid for g in view.groups.values() if g.phase is not GroupPhase.SERVING or g.handoff is not None}
     behind = {g.uid for g in view.groups.values() if _is_behind(g, view)}
     return frozenset(

@@ -2,43 +2,37 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from shardwright.actions.handoff import BUSY_CODE
 from shardwright.actions.move import HANDOFF_ATTEMPTS_MAX, decide_move, is_persisted
-from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
 from shardwright.model.codes import Code
 from shardwright.model.commands import Attach, HandOff, PassEndpoint, SaveNow
 from shardwright.model.database import Endpoint, GroupPhase, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event
-from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.move import MOVE_TRANSITIONS, HandoffMove, Move, MoveState, Rebind, Relocation
 from shardwright.model.reason import Reason
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessSeen, ProcessState
 from shardwright.model.view import Delete, Put
 from shardwright.reconcile.group import decide_group
+from shardwright.testing import moves
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 
 GROUP = GroupUid("1:1")
 
 
-def relocation(state: MoveState = MoveState.PLANNED, **changes: object) -> Move:
+def relocation(state: MoveState = MoveState.PLANNED, **changes: Any) -> Relocation:
     """Shard 2, the replica on node 2, goes to node 3."""
-    move = Move(
-        uid=MoveUid("a-1"),
-        action_uid=ActionUid("a"),
-        kind=MoveKind.RELOCATE,
-        state=state,
-        database_uid=DatabaseUid(1),
-        created_at=NOW,
-        group_uid=GROUP,
-        shard_uid=ShardUid(2),
-        from_node=NodeUid(2),
-        to_node=NodeUid(3),
-        state_since=NOW,
-    )
-    return replace(move, **changes)  # type: ignore[arg-type]
+    return moves.relocation(**{"state": state, **changes})
+
+
+def handoff(state: MoveState = MoveState.HANDOFF, **changes: Any) -> HandoffMove:
+    """Shard 1 hands its role to shard 2."""
+    return moves.handoff_move(**{"state": state, **changes})
 
 
 def replicated() -> ClusterBuilder:
@@ -62,7 +56,7 @@ def decide(builder: ClusterBuilder, move: Move, *, later_s: float = 0) -> Decisi
     return decide_move(move, builder.with_move(move).view, NOW + timedelta(seconds=later_s))
 
 
-def move_after(decision: Decision) -> Move:
+def move_after(decision: Decision) -> Any:
     found = [w.record for w in decision.writes if isinstance(w.record, Move)]
     assert len(found) == 1, decision
     return found[0]
@@ -144,13 +138,13 @@ def test_a_leaving_primary_hands_over_before_it_stops() -> None:
 def test_while_a_handoff_is_pending_nothing_else_is_decided() -> None:
     builder = with_new_copy(replicated())
     pending = replace(builder.view.groups[GROUP], handoff=Handoff(ShardUid(1), ShardUid(2), 9, 1, NOW))
-    move = relocation(MoveState.HANDOFF, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
+    move = handoff()
     assert decide(builder.with_records(pending), replace(move, is_cancel_wanted=True)) == Decision()
 
 
 def test_failed_handoffs_wait_and_end_but_a_busy_command_only_blocks() -> None:
     builder = replicated()
-    move = relocation(MoveState.HANDOFF, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
+    move = handoff()
     waiting = replace(move, attempts=1, not_before=NOW + timedelta(seconds=1))
     assert decide(builder, waiting).wake_at == NOW + timedelta(seconds=1)
     spent = replace(move, attempts=HANDOFF_ATTEMPTS_MAX, reasons=(Reason(Code.REPLICA_LAGS, "it lags"),))
@@ -203,16 +197,9 @@ def test_a_snapshot_is_asked_for_before_the_old_files_go() -> None:
     assert decide(builder, cleaning).commands == (SaveNow(ShardUid(3)),)
 
 
-def rebind(state: MoveState) -> Move:
-    return relocation(
-        state,
-        kind=MoveKind.REBIND,
-        group_uid=None,
-        shard_uid=None,
-        endpoint_uid=EndpointUid("1:1"),
-        from_node=NodeUid(1),
-        to_node=NodeUid(3),
-    )
+def rebind(state: MoveState) -> Rebind:
+    """The endpoint goes from node 1 to node 3."""
+    return moves.rebind(state=state)
 
 
 def with_endpoint_states(builder: ClusterBuilder, states: dict[int, EndpointState]) -> ClusterBuilder:
@@ -326,8 +313,10 @@ def test_clients_that_could_not_be_passed_on_are_named_in_an_event() -> None:
 
 
 def test_every_live_state_has_a_way_out_and_terminal_ones_have_none() -> None:
-    for state in MoveState:
-        assert bool(MOVE_TRANSITIONS[state]) is not state.is_terminal
+    for transitions in MOVE_TRANSITIONS.values():
+        for state, following in transitions.items():
+            assert bool(following) is not state.is_terminal
+            assert following <= transitions.keys()
 
 
 def test_a_deleted_database_ends_its_moves() -> None:
@@ -341,7 +330,7 @@ def test_a_deleted_database_ends_its_moves() -> None:
 def test_roles_that_changed_meanwhile_end_a_handoff() -> None:
     builder = replicated()
     group = replace(builder.view.groups[GROUP], primary=ShardUid(9))
-    move = relocation(MoveState.HANDOFF, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
+    move = handoff()
     ended = move_after(decide(builder.with_records(group), move))
     assert (ended.state, [r.code for r in ended.reasons]) == (MoveState.FAILED, ["roles_changed"])
     assert builder.view.servers[ShardUid(1)].role is Role.PRIMARY
@@ -377,7 +366,7 @@ def test_the_group_attaches_a_new_copy_when_its_sync_may_begin() -> None:
         assert (attach in decide_group(view.groups[GROUP], view, NOW).commands) is attaches
 
 
-def move_after_or_none(decision: Decision) -> Move | None:
+def move_after_or_none(decision: Decision) -> Any:
     return next((w.record for w in decision.writes if isinstance(w.record, Move)), None)
 
 

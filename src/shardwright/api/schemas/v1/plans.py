@@ -9,7 +9,8 @@ from shardwright.api.schemas.v1.common import Json, action_name
 from shardwright.api.schemas.v1.parameters import parameters_json
 from shardwright.api.services.explain import Explanation, Verdict
 from shardwright.api.services.preview import Preview
-from shardwright.model.action import ActionStatus, MoveKind
+from shardwright.model.action import ActionStatus
+from shardwright.model.move import MoveKind
 from shardwright.plan.forecast import GroupCopies, PlannedMove, TargetMemory
 
 PlannedMoveAnswer = TypedDict(

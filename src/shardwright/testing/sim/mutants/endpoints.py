@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from shardwright.actions import move
+from shardwright.actions import move, rebind
 from shardwright.endpoint import departures
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader import handoff
@@ -94,20 +94,20 @@ def begins_a_hold_whose_caller_has_left() -> Sequence[Patch]:
 
 @mutant_in(an_endpoint_process_that_stands_still_while_it_is_passed_on)
 def takes_a_silent_endpoint_process_for_ended() -> Sequence[Patch]:
-    right = move._rebind
+    right = rebind.decide_rebind
 
-    def rebind(chosen: Any, view: Any, now: Any) -> Any:
+    def rebinding(chosen: Any, view: Any, now: Any) -> Any:
         processes = {node: replace(p, has_ended=not p.answers) for node, p in view.endpoint_processes.items()}
         return right(chosen, replace(view, endpoint_processes=processes), now)
 
-    return [(move, "_rebind", rebind)]
+    return [(move, "decide_rebind", rebinding)]
 
 
 @mutant_in(an_endpoint_process_that_is_told_to_listen_again_while_it_passes)
 def takes_one_that_cannot_listen_for_empty() -> Sequence[Patch]:
     out = (EndpointState.ABSENT, EndpointState.BIND_FAILED)
     return [
-        (move, "_has_left", lambda source, at_source, uid: source.answers and at_source in out),
+        (rebind, "_has_left", lambda source, at_source, uid: source.answers and at_source in out),
         (endpoint, "_end_surplus", lambda node, seen, chosen, serving: (DropEndpoint(node, chosen.uid),)),
     ]
 

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from shardwright.actions import advance as starting
-from shardwright.actions import maintenance_on, move, progress, remove, turn
-from shardwright.model.action import MoveState
+from shardwright.actions import life, maintenance_on, move, progress, remove, turn
 from shardwright.model.commands import YieldLeadership
 from shardwright.model.database import ShardWanted
 from shardwright.model.decision import Decision
+from shardwright.model.move import MoveState
 from shardwright.model.view import Put
 from shardwright.plan import ledger, quorum
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
@@ -41,10 +41,10 @@ def starts_two_moves_of_a_group() -> Sequence[Patch]:
 @mutant
 def stops_the_old_copy_before_the_new_is_in_sync() -> Sequence[Patch]:
     def syncing(moving: Any, group: Any, new: Any, view: Any, now: datetime) -> Decision:
-        return Decision(writes=(Put(move._enter(moving, MoveState.READY, now)),))
+        return Decision(writes=(Put(life.enter(moving, MoveState.READY, now)),))
 
     def ready(moving: Any, group: Any, new: Any, view: Any, now: datetime) -> Decision:
-        return Decision(writes=(Put(move._enter(moving, MoveState.CLEANING, now)),))
+        return Decision(writes=(Put(life.enter(moving, MoveState.CLEANING, now)),))
 
     def stop(moving: Any, old: Any, new: Any, view: Any, now: datetime) -> Decision:
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.STOPPED)),))
@@ -55,12 +55,12 @@ def stops_the_old_copy_before_the_new_is_in_sync() -> Sequence[Patch]:
 @mutant_in(requests_that_are_undone)
 def forgets_the_copy_that_it_undoes() -> Sequence[Patch]:
     def undo(moving: Any, new: Any, view: Any, now: datetime) -> Decision:
-        return move._end(moving, now)
+        return life.end(moving, now)
 
     def give_up(moving: Any, new: Any, view: Any, now: datetime, *reasons: Any) -> Decision:
         if moving.state is MoveState.PLANNED:
-            return move._end(moving, now, *reasons)
-        return Decision(writes=(Put(move._enter(moving, MoveState.UNDOING, now, reasons=reasons)),))
+            return life.end(moving, now, *reasons)
+        return Decision(writes=(Put(life.enter(moving, MoveState.UNDOING, now, reasons=reasons)),))
 
     return [(move, "_undo", undo), (move, "_give_up", give_up)]
 
