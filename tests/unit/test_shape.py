@@ -20,7 +20,6 @@ LARGE_FILES = {
     "tests/integration/test_agent.py": 545,
     "tests/integration/test_cli.py": 538,
     "tests/sim/test_scenarios.py": 441,
-    "tests/unit/actions/test_move.py": 487,
     "tests/unit/reconcile/test_group.py": 559,
 }
 

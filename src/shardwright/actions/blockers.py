@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shardwright.actions.handoff import late_reason
 from shardwright.model.codes import Code
 from shardwright.model.database import reason_about
 from shardwright.model.ids import NodeUid, ShardUid
@@ -16,6 +15,7 @@ from shardwright.model.move import HandoffMove, Move, MoveState, Rebind, Relocat
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView
+from shardwright.moves.handoff_rules import late_reason
 from shardwright.plan.standing import busy_reason, is_busy, is_dispensable
 from shardwright.plan.waiting import told
 

@@ -13,7 +13,6 @@ from typing import TypeVar
 import structlog
 
 from shardwright.actions.base import decide_action
-from shardwright.actions.move import decide_move
 from shardwright.clock import Clock
 from shardwright.errors import LostLeadership, ShardwrightError
 from shardwright.leader.apply import Applier
@@ -33,6 +32,7 @@ from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid,
 from shardwright.model.move import GroupMove
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Write
+from shardwright.moves.decide import decide_move
 from shardwright.nodes.protocol import Nodes
 from shardwright.reconcile.database import decide_database
 from shardwright.reconcile.endpoint import decide_endpoint, decide_strays

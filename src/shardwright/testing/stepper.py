@@ -1,7 +1,7 @@
 """A pure stand-in for what happens to moves: advances each live move by one state and changes the view accordingly.
 
 For tests of actions: no servers, no time that passes by itself. It keeps to the same legal transitions as the product,
-so that what an action sees is what it may see; it is not the product's own state machine (``actions/move``).
+so that what an action sees is what it may see; it is not the product's own state machine (``moves``).
 """
 
 from collections.abc import Callable

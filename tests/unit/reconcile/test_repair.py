@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from shardwright.actions.move import decide_move
 from shardwright.model.action import ActionName, ActionStatus, MaintenanceOnParameters
 from shardwright.model.database import DatabaseStatus, GroupPhase, Shard, ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.move import MoveState, Relocation
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
+from shardwright.moves.decide import decide_move
 from shardwright.reconcile.database import decide_database, unsettled
 from shardwright.reconcile.repair import RETRY, decide_repair, is_missing
 from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from shardwright.actions import move, rebind
 from shardwright.endpoint import departures
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader import handoff
 from shardwright.model.backoff import Backoff
 from shardwright.model.commands import DropEndpoint
 from shardwright.model.seen import EndpointState
+from shardwright.moves import decide, rebind
 from shardwright.reconcile import endpoint
 from shardwright.testing.sim.endpoints import SimEndpointControl
 from shardwright.testing.sim.mutants.client_situations import (
@@ -100,7 +100,7 @@ def takes_a_silent_endpoint_process_for_ended() -> Sequence[Patch]:
         processes = {node: replace(p, has_ended=not p.answers) for node, p in view.endpoint_processes.items()}
         return right(chosen, replace(view, endpoint_processes=processes), now)
 
-    return [(move, "decide_rebind", rebinding)]
+    return [(decide, "decide_rebind", rebinding)]
 
 
 @mutant_in(an_endpoint_process_that_is_told_to_listen_again_while_it_passes)

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from shardwright.actions import advance as starting
-from shardwright.actions import life, maintenance_on, move, progress, remove, turn
+from shardwright.actions import maintenance_on, progress, remove, turn
 from shardwright.model.commands import YieldLeadership
 from shardwright.model.database import ShardWanted
 from shardwright.model.decision import Decision
 from shardwright.model.move import MoveState
 from shardwright.model.view import Put
+from shardwright.moves import cleaning, life, relocation
 from shardwright.plan import ledger, quorum
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
@@ -49,7 +50,7 @@ def stops_the_old_copy_before_the_new_is_in_sync() -> Sequence[Patch]:
     def stop(moving: Any, old: Any, new: Any, view: Any, now: datetime) -> Decision:
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.STOPPED)),))
 
-    return [(move, "_syncing", syncing), (move, "_ready", ready), (move, "_stop_old", stop)]
+    return [(relocation, "_syncing", syncing), (relocation, "_ready", ready), (cleaning, "_stop_old", stop)]
 
 
 @mutant_in(requests_that_are_undone)
@@ -62,7 +63,7 @@ def forgets_the_copy_that_it_undoes() -> Sequence[Patch]:
             return life.end(moving, now, *reasons)
         return Decision(writes=(Put(life.enter(moving, MoveState.UNDOING, now, reasons=reasons)),))
 
-    return [(move, "_undo", undo), (move, "_give_up", give_up)]
+    return [(relocation, "undo", undo), (relocation, "give_up", give_up), (cleaning, "give_up", give_up)]
 
 
 @mutant
@@ -136,7 +137,7 @@ def lets_the_progress_fall() -> Sequence[Patch]:
 
 @mutant_in(an_only_copy_that_is_lost_when_its_new_one_is_complete)
 def gives_up_a_new_copy_that_has_taken_over() -> Sequence[Patch]:
-    return [(move, "_NEXT_OF_HEIR", {})]
+    return [(relocation, "_NEXT_OF_HEIR", {})]
 
 
 @mutant_in(a_leader_that_is_to_yield_and_nobody_else_is_there)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shardwright.actions.life import AGENT_ABSENT_LIMIT, age, end, enter, reason
 from shardwright.model.codes import Code
 from shardwright.model.commands import PassEndpoint
 from shardwright.model.decision import Decision
@@ -13,6 +12,7 @@ from shardwright.model.move import MoveState, Rebind
 from shardwright.model.reason import Reason
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState
 from shardwright.model.view import ClusterView, Put, Write
+from shardwright.moves.life import AGENT_ABSENT_LIMIT, age, end, enter, reason
 
 
 def decide_rebind(move: Rebind, view: ClusterView, now: datetime) -> Decision:

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import pytest
 
-from shardwright.actions import handoff_records as records
 from shardwright.errors import Transient
 from shardwright.model.codes import Code
 from shardwright.model.database import Handoff, Shard, SlotGroup
@@ -16,6 +15,7 @@ from shardwright.model.ids import GroupUid, ShardUid
 from shardwright.model.move import Evidence, HandoffMove, MoveState
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView, Put, Write
+from shardwright.moves import handoff_records as records
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 from shardwright.testing.moves import handoff_move
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.actions import handoff as rules
-from shardwright.actions.handoff import Candidate, Held, OldPrimary, Recovery, recovery
 from shardwright.model.database import Handoff, Role
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.move import MoveState
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
+from shardwright.moves import handoff_rules as rules
+from shardwright.moves.handoff_rules import Candidate, Held, OldPrimary, Recovery, recovery
 from shardwright.testing import moves
 from shardwright.testing.builders import NOW, cluster
 

@@ -1,14 +1,13 @@
 """The records that a handoff writes: its intent, a failed attempt, its completion.
 
 Pure; ``leader/handoff.py`` commits what these functions return, and calls them again with a newer view when another writer
-was faster. They must not decide whether a handoff happens (``actions/handoff.py`` does).
+was faster. They must not decide whether a handoff happens (``moves/handoff_rules.py`` does).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from shardwright.actions.handoff import RETRY
 from shardwright.errors import Transient
 from shardwright.model.codes import Code
 from shardwright.model.database import Handoff, Shard
@@ -17,6 +16,7 @@ from shardwright.model.ids import GroupUid
 from shardwright.model.move import Evidence, GroupMove, MoveState
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView, Put, Write
+from shardwright.moves.handoff_rules import RETRY
 
 
 def intended(view: ClusterView, intent: Handoff, group_uid: GroupUid) -> Sequence[Write]:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.unit.actions.test_move import (
+from tests.unit.moves.moving import (
     GROUP,
     decide,
     handoff,
@@ -17,13 +17,15 @@ from tests.unit.actions.test_move import (
     with_new_copy,
 )
 
-from shardwright.actions.move import HANDOFF_ATTEMPTS_MAX, LAG_READY_BYTES, START_LIMIT, SYNC_SILENCE_LIMIT, decide_move
 from shardwright.model.database import GroupPhase, Role, Shard, ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.move import Move, MoveState, Relocation
+from shardwright.model.move import MOVE_TRANSITIONS, Move, MoveState, Relocation
 from shardwright.model.reason import Reason
 from shardwright.model.seen import Health, ProcessSeen, ProcessState
 from shardwright.model.view import Delete
+from shardwright.moves.decide import decide_move
+from shardwright.moves.handoff import HANDOFF_ATTEMPTS_MAX
+from shardwright.moves.relocation import LAG_READY_BYTES, START_LIMIT, SYNC_SILENCE_LIMIT
 from shardwright.testing.builders import NOW, ClusterBuilder
 
 
@@ -186,3 +188,10 @@ def test_the_estimate_of_a_planned_relocation_is_what_its_primary_uses() -> None
     assert move_after(decide(builder, relocation(bytes_total=5))).bytes_total == 77
     assert move_after(decide(builder.without_server(1), relocation(bytes_total=5))).bytes_total == 5
     assert shard_after(decide(builder, relocation()), 3).settings == builder.view.databases[1].settings_fingerprint  # type: ignore[index]
+
+
+def test_every_live_state_has_a_way_out_and_terminal_ones_have_none() -> None:
+    for transitions in MOVE_TRANSITIONS.values():
+        for state, following in transitions.items():
+            assert bool(following) is not state.is_terminal
+            assert following <= transitions.keys()
