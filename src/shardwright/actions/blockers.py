@@ -81,8 +81,7 @@ def _missing_daemon(view: ClusterView, move: Move) -> Reason | None:
     if isinstance(move, HandoffMove) or move.to_node in view.daemons or not _needs_daemon(view, move):
         return None
     start = "start a process to serve endpoint" if isinstance(move, Rebind) else "start the new copy of shard"
-    subject = move.endpoint_uid if isinstance(move, Rebind) else move.shard_uid
-    text = f"node {move.to_node} has no running daemon that could {start} {subject}"
+    text = f"node {move.to_node} has no running daemon that could {start} {move.subject}"
     remedy = f"start the daemon of node {move.to_node}"
     return reason_of_move(move, Code.NODE_DOWN, text, remedy=remedy, node_uid=move.to_node)
 

@@ -1,6 +1,9 @@
 """A rebind's next step, from what is seen."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
 import pytest
 from tests.unit.moves.moving import (
@@ -17,6 +20,7 @@ from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.move import MoveState
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState
 from shardwright.model.view import Put
+from shardwright.moves.rebind import RULES, Rule, Situation, Source, Step, Target, source_state, step_of
 from shardwright.testing.builders import NOW, ClusterBuilder
 
 
@@ -148,3 +152,76 @@ def test_an_endpoint_whose_target_dies_is_the_sources_again(at_source: EndpointS
     ended = move_after(decision)
     assert [w.record.nodes for w in decision.writes if isinstance(w.record, Endpoint)] == ([(1,)] if bound_to == 3 else [])
     assert (ended.state, ended.reasons[0].code) == (MoveState.FAILED, "node_down")
+
+
+def situations() -> Iterator[Situation]:
+    for source, target in product(Source, Target):
+        for marks in product((False, True), repeat=3):
+            yield Situation(source, target, *marks)
+
+
+def test_every_situation_has_a_row_and_every_row_a_situation() -> None:
+    applied = {next(rule for rule in RULES if rule.matches(found)) for found in situations()}
+    assert applied == set(RULES)
+    assert {step_of(found)[0] for found in situations()} == set(Step)
+
+
+def test_the_document_shows_the_table() -> None:
+    shown = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text()
+    assert "\n".join(row(rule) for rule in RULES) in shown
+
+
+def row(rule: Rule) -> str:
+    """A row of the table as the document shows it."""
+    source = "any" if rule.source is None else " or ".join(rule.source)
+    source += "; its node was removed" if rule.is_source_member is False else ""
+    source += "; cancelled" if rule.is_cancel_wanted else ""
+    target = "any" if rule.target is None else " or ".join(rule.target)
+    bound = "any" if rule.is_bound is None else "target" if rule.is_bound else "source"
+    return f"| {source} | {target} | {bound} | {rule.step.replace('_', ' ')} | {rule.why} |"
+
+
+def test_a_source_that_may_have_connections_is_never_passed_over() -> None:
+    """The endpoint is recorded at its target only when clients reach it there, or when none is left at its source."""
+    for found in situations():
+        step, _ = step_of(found)
+        has_nothing = found.source in (Source.OUT, Source.ENDED)
+        if step is Step.BIND:
+            assert not found.is_bound
+            assert found.target is Target.SERVES or (has_nothing and found.target is Target.COMING)
+        if step is Step.DONE:
+            assert found.is_bound
+            assert found.target is Target.SERVES
+            assert has_nothing or found.source is Source.BARRED or not found.is_source_member
+
+
+def test_an_endpoint_is_given_back_only_to_a_source_that_answers() -> None:
+    for found in situations():
+        step, _ = step_of(found)
+        if step is Step.GIVE_BACK:
+            assert found.is_bound
+            assert found.target is Target.LOST
+            assert found.source not in (Source.ENDED, Source.SILENT)
+        if step is Step.CANCEL:
+            assert found.is_cancel_wanted
+            assert not found.is_bound
+
+
+def test_a_source_is_what_its_process_says() -> None:
+    uid = EndpointUid("1:1")
+    silent = EndpointProcessSeen(NodeUid(1), NOW, answers=False)
+    assert source_state(None, uid) is Source.SILENT
+    assert source_state(silent, uid) is Source.SILENT
+    assert source_state(replace(silent, has_ended=True), uid) is Source.ENDED
+    expected = {
+        (EndpointState.ABSENT, 0): Source.OUT,
+        (EndpointState.LISTENING, 0): Source.SERVES,
+        (EndpointState.LISTENING, 2): Source.SERVES,
+        (EndpointState.DRAINING, 0): Source.OUT,
+        (EndpointState.DRAINING, 2): Source.PASSES,
+        (EndpointState.BIND_FAILED, 0): Source.BARRED,
+        (EndpointState.BIND_FAILED, 2): Source.PASSES,
+    }
+    for (state, connections), source in expected.items():
+        seen = EndpointSeen(uid, state, 1, connections=connections)
+        assert source_state(replace(silent, answers=True, endpoints=(seen,)), uid) is source

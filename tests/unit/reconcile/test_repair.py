@@ -209,7 +209,6 @@ def test_a_copy_that_comes_back_in_time_ends_its_rebuild(state: MoveState, is_wi
 
 def test_a_target_that_takes_nothing_any_more_ends_its_rebuild() -> None:
     (move,) = moves(lost())
-    assert move.to_node is not None
     closed = lost().with_move(replace(move, state=MoveState.STARTING)).with_node_changed(move.to_node, is_closed=True)
     assert [m.is_cancel_wanted for m in moves(closed)] == [True]
     emptied = lost().with_move(move).with_action(ActionName.MAINTENANCE_ON, move.to_node)

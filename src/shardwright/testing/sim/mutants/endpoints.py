@@ -105,9 +105,14 @@ def takes_a_silent_endpoint_process_for_ended() -> Sequence[Patch]:
 
 @mutant_in(an_endpoint_process_that_is_told_to_listen_again_while_it_passes)
 def takes_one_that_cannot_listen_for_empty() -> Sequence[Patch]:
-    out = (EndpointState.ABSENT, EndpointState.BIND_FAILED)
+    right = rebind.source_state
+
+    def source_state(process: Any, uid: Any) -> rebind.Source:
+        cannot_listen = process is not None and process.endpoint(uid).state is EndpointState.BIND_FAILED
+        return rebind.Source.BARRED if cannot_listen else right(process, uid)
+
     return [
-        (rebind, "_has_left", lambda source, at_source, uid: source.answers and at_source in out),
+        (rebind, "source_state", source_state),
         (endpoint, "_end_surplus", lambda node, seen, chosen, serving: (DropEndpoint(node, chosen.uid),)),
     ]
 
