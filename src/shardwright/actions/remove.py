@@ -138,8 +138,7 @@ def _still_here(turn: Turn) -> list[Reason]:
 
 
 def _has_left(turn: Turn, shard_uid: int) -> bool:
-    relocations = (m for m in own_moves(turn) if isinstance(m, Relocation))
-    return any(m.has_left for m in relocations if m.shard_uid == shard_uid)
+    return any(isinstance(m, Relocation) and m.has_left and m.shard_uid == shard_uid for m in own_moves(turn))
 
 
 def _take_out(turn: Turn) -> None:
