@@ -17,8 +17,8 @@ from bench.context import Context
 from bench.figures import Figure, PartResult, at_most
 from shardwright.api.services.explain import explain
 from shardwright.api.services.intent import Look
-from shardwright.model.action import MoveKind
 from shardwright.model.ids import NodeUid
+from shardwright.model.move import MoveKind
 from shardwright.model.view import ClusterView
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuations
 
@@ -187,7 +187,7 @@ def spread_of(view: ClusterView, plans: Collection[EvacuationPlan], leaving: Seq
         held[shard.node_uid] += view.databases[shard.database_uid].shard_memory_bytes
     for plan in plans:
         for move in plan.moves:
-            if move.kind == MoveKind.RELOCATE and move.to_node is not None and move.from_node is not None:
+            if move.kind == MoveKind.RELOCATE:
                 size = view.databases[move.database_uid].shard_memory_bytes
                 held[move.to_node] += size
                 held[move.from_node] -= size

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardwright.actions.base import decide_action
-from shardwright.model.action import ACTION_TRANSITIONS, Action, ActionName, ActionStatus, Move, MoveState
+from shardwright.model.action import ACTION_TRANSITIONS, Action, ActionName, ActionStatus
 from shardwright.model.database import ShardWanted
 from shardwright.model.ids import NodeUid
+from shardwright.model.move import GroupMove, Move, MoveState, Rebind
 from shardwright.model.view import ClusterView
 from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, decide_once, run_action, step_move, step_moves
@@ -68,9 +69,9 @@ def check_step(before: Action, after: Action) -> None:
 
 
 def check_moves(view: ClusterView) -> None:
-    live = [m.group_uid for m in view.live_moves() if m.group_uid is not None]
+    live = [m.group_uid for m in view.live_moves() if isinstance(m, GroupMove)]
     assert len(live) == len(set(live)), "one live move per slot group"
-    endpoints = [m.endpoint_uid for m in view.live_moves() if m.endpoint_uid is not None]
+    endpoints = [m.endpoint_uid for m in view.live_moves() if isinstance(m, Rebind)]
     assert len(endpoints) == len(set(endpoints)), "one live move per endpoint"
     for group in view.groups:
         nodes = [s.node_uid for s in view.shards_of_group(group) if s.wanted == ShardWanted.RUNNING]

@@ -7,13 +7,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwright.model.action import MoveKind
 from shardwright.model.database import Database
 from shardwright.model.ids import DatabaseUid, GroupUid, NodeUid
+from shardwright.model.move import MoveKind
 from shardwright.model.view import ClusterView
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
 from shardwright.plan.explain import Unplaceable
 from shardwright.plan.placement import Placed, place_database
+from shardwright.plan.proposal import RelocationProposal
 from shardwright.testing.builders import MB, ClusterBuilder, cluster
 
 
@@ -144,11 +145,10 @@ def test_an_evacuation_breaks_no_rule(builder: ClusterBuilder, number: int, leav
     check_capacity(view, plan)
     for proposal in plan.moves:
         assert proposal.from_node == node
-        assert proposal.to_node is not None
         assert proposal.to_node != node
         if proposal.kind != MoveKind.HANDOFF:
             check_usable(view, proposal.to_node)
-        if proposal.kind == MoveKind.RELOCATE:
+        if isinstance(proposal, RelocationProposal):
             others = [s.node_uid for s in view.shards_of_group(GroupUid(str(proposal.group_uid))) if s.node_uid != node]
             assert proposal.to_node not in others
             check_racks(view, view.databases[proposal.database_uid], others, proposal.to_node)
@@ -164,10 +164,8 @@ def check_capacity(view: ClusterView, plan: EvacuationPlan) -> None:
     memory = held_bytes(view)
     for proposal in plan.moves:
         uid = proposal.to_node
-        assert uid is not None
         node = view.nodes[uid]
-        if proposal.kind == MoveKind.RELOCATE:
-            assert proposal.group_uid is not None
+        if isinstance(proposal, RelocationProposal):
             size = size_of(view, proposal.group_uid, view.databases[proposal.database_uid])
             shards[uid] += 1
             memory[uid] += size

@@ -6,13 +6,12 @@ from dataclasses import replace
 import pytest
 from bench.clusters import MIB, Shape, make_cluster
 
-from shardwright.model.action import MoveKind
 from shardwright.model.cluster import Node
 from shardwright.model.database import Shard
 from shardwright.model.ids import MoveUid, NodeUid, ShardUid
 from shardwright.model.view import ClusterView
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation, plan_evacuations
-from shardwright.plan.proposal import MoveProposal
+from shardwright.plan.proposal import HandoffProposal, RelocationProposal
 from shardwright.testing.builders import NOW, cluster
 
 TURNS_MAX = 60
@@ -35,25 +34,21 @@ def plan_of(view: ClusterView, leaving: NodeUid) -> EvacuationPlan:
     return plan_evacuation(view, leaving, EvacuationScope(includes_endpoints=False))
 
 
-def relocations(plan: EvacuationPlan) -> list[MoveProposal]:
-    return [m for m in plan.moves if m.kind == MoveKind.RELOCATE]
+def relocations(plan: EvacuationPlan) -> list[RelocationProposal]:
+    return [m for m in plan.moves if isinstance(m, RelocationProposal)]
 
 
-def carried_out(view: ClusterView, move: MoveProposal) -> ClusterView:
+def carried_out(view: ClusterView, move: RelocationProposal) -> ClusterView:
     """The view after the move: the new copy has the place, the role and the process of the old one."""
-    assert move.shard_uid is not None
-    assert move.to_node is not None
     check_room(view, [move])
     moved = replace(view.shards[move.shard_uid], node_uid=move.to_node)
     return replace(view, shards={**view.shards, move.shard_uid: moved})
 
 
-def check_room(view: ClusterView, moves: list[MoveProposal]) -> None:
+def check_room(view: ClusterView, moves: list[RelocationProposal]) -> None:
     """All of the moves at once: the old copies are still where they were, the new ones are there too."""
     coming: dict[NodeUid, list[Shard]] = {}
     for move in moves:
-        assert move.shard_uid is not None
-        assert move.to_node is not None
         shard = view.shards[move.shard_uid]
         coming.setdefault(move.to_node, []).append(shard)
         check_apart(view, shard, view.nodes[move.to_node])
@@ -83,7 +78,7 @@ def test_a_plan_is_carried_out_move_by_move_and_planned_anew_after_each(first: i
         if plan.unplaced:
             assert all(u.reason.text and u.reason.remedy for u in plan.unplaced)
             continue
-        check_room(view, [m for m in relocations(plan) if m.kind == MoveKind.RELOCATE and not begins_later(m, plan)])
+        check_room(view, [m for m in relocations(plan) if not begins_later(m, plan)])
         transferred = 0
         for _ in range(TURNS_MAX):
             moves = relocations(plan)
@@ -97,10 +92,10 @@ def test_a_plan_is_carried_out_move_by_move_and_planned_anew_after_each(first: i
         assert transferred <= total, f"seed {seed}: the plan grew"
 
 
-def begins_later(move: MoveProposal, plan: EvacuationPlan) -> bool:
+def begins_later(move: RelocationProposal, plan: EvacuationPlan) -> bool:
     """Whether the move waits for room; one that only waits for its own handoff does not."""
     return any(r.shard_uid == move.shard_uid for r in plan.waiting) or (
-        move.is_later and not any(h.shard_uid == move.shard_uid for h in plan.moves if h.kind == MoveKind.HANDOFF)
+        move.is_later and not any(h.shard_uid == move.shard_uid for h in plan.moves if isinstance(h, HandoffProposal))
     )
 
 

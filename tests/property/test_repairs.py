@@ -7,8 +7,8 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwright.model.action import Move
 from shardwright.model.database import Shard, ShardWanted
+from shardwright.model.move import Relocation
 from shardwright.model.view import ClusterView, Put
 from shardwright.reconcile.repair import decide_repair
 from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
@@ -41,9 +41,7 @@ def held(view: ClusterView, node: int) -> int:
     return sum(view.databases[s.database_uid].shard_memory_bytes for s in copies)
 
 
-def check(before: ClusterView, move: Move) -> None:
-    assert move.to_node is not None
-    assert move.group_uid is not None
+def check(before: ClusterView, move: Relocation) -> None:
     target = before.nodes[move.to_node]
     assert target.accepts_placement
     assert target.uid in before.daemons
@@ -66,7 +64,7 @@ def test_no_rebuild_breaks_a_rule_of_placement(builder: ClusterBuilder) -> None:
             if not decision.writes:
                 break
             for write in decision.writes:
-                if isinstance(write.record, Move):
+                if isinstance(write.record, Relocation):
                     check(builder.view, write.record)
             builder = builder.with_writes(*decision.writes)
         else:

@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shardwright.api.services import node_actions
 from shardwright.api.services.intent import Look
 from shardwright.errors import Rejected
-from shardwright.model.action import ActionName, ActionStatus, MoveState
+from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.database import ShardWanted
 from shardwright.model.ids import ActionUid, NodeUid
+from shardwright.model.move import GroupMove, MoveState
 from shardwright.store import keys
 from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import decide_once, step_move
@@ -117,7 +118,7 @@ class SeveralNodes(RuleBasedStateMachine):
                 if s.wanted is not ShardWanted.GONE and s.database_uid in view.databases
             )
             assert held <= node.memory_bytes, f"node {node.uid} is promised more than it has"
-        live = [m.group_uid for m in view.live_moves() if m.group_uid is not None and m.state is not MoveState.CLEANING]
+        live = [m.group_uid for m in view.live_moves() if isinstance(m, GroupMove) and m.state is not MoveState.CLEANING]
         assert len(live) == len(set(live)), "two moves of one slot group"
 
 

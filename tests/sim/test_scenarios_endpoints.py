@@ -1,13 +1,11 @@
 """Scenarios of endpoint processes: what their clients have under way while something happens to a process or its leader."""
 
-from dataclasses import replace
-
 import pytest
 from tests.sim.sim_scenarios import at_point, cluster, ended, primary_node
 
-from shardwright.model.action import MoveKind, MoveState
 from shardwright.model.database import Role
 from shardwright.model.ids import MoveUid, NodeUid
+from shardwright.model.move import MoveState, Rebind
 from shardwright.store import keys, records
 from shardwright.store.protocol import PutKey, Transaction
 from shardwright.testing.sim.checker import Violation
@@ -183,17 +181,17 @@ def test_a_handoff_behind_a_rebind_holds_where_the_endpoint_is_now() -> None:
     def record(daemon: SimDaemon) -> None:
         view = daemon.mirror.view()
         uid, *_ = view.endpoints
-        rebind = replace(
-            view.live_moves()[0],
+        handoff = view.live_moves()[0]
+        rebind = Rebind(
             uid=MoveUid("rebind-99"),
-            kind=MoveKind.REBIND,
-            group_uid=None,
-            shard_uid=None,
-            new_shard_uid=None,
+            action_uid=handoff.action_uid,
+            state=MoveState.HANDOFF,
+            database_uid=handoff.database_uid,
             endpoint_uid=uid,
             from_node=NodeUid(source.owner.node_uid),
             to_node=NodeUid(to_node),
-            state=MoveState.HANDOFF,
+            created_at=handoff.created_at,
+            state_since=handoff.state_since,
         )
         result_of(world.store.transact(Transaction((), (PutKey(keys.key_of(rebind), records.encode(rebind)),))))
 

@@ -1,1 +1,1 @@
-"""Actions and moves as pure state machines: ``base.decide_action`` for actions, ``move`` and ``handoff`` for moves."""
+"""Actions as pure state machines, entered by ``base.decide_action``. They begin moves; ``moves`` carries them through."""

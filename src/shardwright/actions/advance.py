@@ -12,21 +12,17 @@ from typing import Protocol
 from shardwright.actions.blockers import blockers_of
 from shardwright.actions.progress import progress, work_total_bytes
 from shardwright.actions.turn import Turn
-from shardwright.model.action import (
-    ActionStatus,
-    Move,
-    MoveKind,
-    MoveState,
-)
+from shardwright.model.action import ActionStatus
 from shardwright.model.backoff import Backoff
 from shardwright.model.codes import Code
 from shardwright.model.event import EventKind, Severity
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid, uid_of_move
 from shardwright.model.liveness import has_ended
+from shardwright.model.move import HandoffMove, Move, MoveKind, MoveState, Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.eta import expected_end, measured
-from shardwright.plan.proposal import MoveProposal, Unplaced
+from shardwright.plan.proposal import MoveProposal, RebindProposal, Unplaced
 
 RETRY = Backoff((2.0, 5.0))
 """Delay before the second and each further attempt: long enough for the restart of a server or an agent."""
@@ -91,18 +87,18 @@ def failures_of(turn: Turn) -> dict[Subject, Counter[NodeUid]]:
         if subject is not None:
             found[subject] = Counter(uid for uid in turn.view.nodes if uid != target.to_node)
     for move in own_moves(turn):
-        if move.state == MoveState.FAILED and move.to_node is not None and move.kind != MoveKind.HANDOFF:
-            found.setdefault(_subject(move), Counter())[move.to_node] += 1
+        if move.state == MoveState.FAILED and not isinstance(move, HandoffMove):
+            found.setdefault(move.subject, Counter())[move.to_node] += 1
     return found
 
 
 def holds(view: ClusterView, move: Move) -> bool:
     """Whether a live move still keeps something on its source node. Once the old copy has ended, it does not."""
-    if move.state.is_terminal or move.has_left:
+    if move.state.is_terminal or (isinstance(move, Relocation) and move.has_left):
         return False
-    if move.state != MoveState.CLEANING or move.kind != MoveKind.RELOCATE:
+    if not isinstance(move, Relocation) or move.state != MoveState.CLEANING:
         return True
-    shard = None if move.shard_uid is None else view.shards.get(move.shard_uid)
+    shard = view.shards.get(move.shard_uid)
     return shard is not None and not has_ended(view.liveness(shard))
 
 
@@ -158,7 +154,7 @@ class _Starter:
         limit = policy.default_concurrent_restore_actions if moves_max is None else moves_max
         live = turn.view.live_moves()
         own = [m for m in live if m.action_uid == turn.action.uid and holds(turn.view, m)]
-        begun = [m for m in live if m.kind == MoveKind.RELOCATE and m.state in _BEFORE_READY]
+        begun = [m for m in live if isinstance(m, Relocation) and m.state in _BEFORE_READY]
         self.slots = None if limit == 0 else max(0, limit - len(own))
         begun_max = (1 + STARTED_AHEAD) * policy.max_slave_full_syncs
         self.syncs = None if begun_max == 0 else max(0, begun_max - len(begun))
@@ -166,7 +162,7 @@ class _Starter:
         self.failed: dict[tuple[MoveKind, Subject], list[Move]] = {}
         for move in own_moves(turn):
             if move.state == MoveState.FAILED and move.is_undo == self.is_undo:
-                self.failed.setdefault((move.kind, _subject(move)), []).append(move)
+                self.failed.setdefault((move.kind, move.subject), []).append(move)
         self.stuck: dict[Subject, Reason] = {}
         self.started: list[MoveProposal] = []
         self.deferred: dict[MoveProposal, Reason] = {}
@@ -188,7 +184,7 @@ class _Starter:
     def _role_changes(self) -> set[DatabaseUid]:
         """Databases whose clients are switching servers, or are about to: their endpoints wait. Interruptions come one at a
         time, and each is short."""
-        live = (m for m in self.turn.view.live_moves() if m.kind == MoveKind.HANDOFF or m.hands_over)
+        live = (m for m in self.turn.view.live_moves() if m.changes_role)
         found = {m.database_uid for m in live if m.state not in (MoveState.CLEANING, MoveState.UNDOING)}
         proposed = (p for p in self.plan.moves if p.changes_role and not p.is_later and p.subject not in self.stuck)
         return found | {p.database_uid for p in proposed}
@@ -202,10 +198,10 @@ class _Starter:
             # Its place is chosen only when its time has come: a place chosen now may be taken by then.
             self.turn.wake_at(retry_at)
             return _waits(proposal, Code.RETRY_PENDING, f"until {retry_at:%H:%M:%S} for its next attempt")
-        if proposal.kind == MoveKind.REBIND:
+        if isinstance(proposal, RebindProposal):
             is_first = proposal.database_uid not in role_changes
             return None if is_first else _waits(proposal, Code.ROLE_CHANGE_FIRST, "for the primary role's handoff")
-        move = None if proposal.group_uid is None else self.turn.view.live_move_of_group(proposal.group_uid)
+        move = self.turn.view.live_move_of_group(proposal.group_uid)
         if move is not None:
             return _waits(proposal, Code.GROUP_BUSY, f"for move {move.uid}")
         if proposal.kind == MoveKind.RELOCATE and self.syncs == 0:
@@ -215,9 +211,8 @@ class _Starter:
     def _start(self, proposal: MoveProposal) -> None:
         number = self.turn.action.moves_started + 1
         uid = uid_of_move(self.turn.action.uid, number)
-        move = proposal.to_move(uid, self.turn.action.uid, now=self.turn.now)
         self._note_deviation(proposal)
-        self.turn.put(replace(move, is_undo=self.is_undo))
+        self.turn.put(proposal.to_move(uid, self.turn.action.uid, is_undo=self.is_undo, now=self.turn.now))
         self.turn.change(moves_started=number)
         self.started.append(proposal)
         if self.slots is not None:
@@ -257,7 +252,7 @@ class _Starter:
         return replace(
             cause,
             text=text,
-            shard_uid=proposal.shard_uid,
+            shard_uid=_shard_of(proposal),
             database_uid=proposal.database_uid,
             node_uid=cause.node_uid or proposal.to_node,
         )
@@ -266,16 +261,13 @@ class _Starter:
 _BEFORE_READY = frozenset({MoveState.PLANNED, MoveState.STARTING, MoveState.SYNCING})
 
 
-def _subject(move: Move) -> Subject:
-    if move.endpoint_uid is not None:
-        return move.endpoint_uid
-    assert move.shard_uid is not None, "a move of a group names the copy that leaves or hands over the role"
-    return move.shard_uid
-
-
 def _subject_name(proposal: MoveProposal) -> str:
-    kind = "endpoint" if proposal.endpoint_uid is not None else "shard"
+    kind = "endpoint" if isinstance(proposal, RebindProposal) else "shard"
     return f"{kind} {proposal.subject} of database {proposal.database_uid}"
+
+
+def _shard_of(proposal: MoveProposal) -> ShardUid | None:
+    return None if isinstance(proposal, RebindProposal) else proposal.shard_uid
 
 
 def _waits(proposal: MoveProposal, code: Code, what: str) -> Reason:
@@ -284,7 +276,7 @@ def _waits(proposal: MoveProposal, code: Code, what: str) -> Reason:
         code,
         text,
         Grade.SOFT_LIMIT,
-        shard_uid=proposal.shard_uid,
+        shard_uid=_shard_of(proposal),
         database_uid=proposal.database_uid,
         node_uid=proposal.from_node,
     )

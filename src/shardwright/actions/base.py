@@ -12,10 +12,11 @@ from shardwright.actions import maintenance_off, maintenance_on, remove, step_do
 from shardwright.actions.advance import holds, own_moves
 from shardwright.actions.blockers import blockers_of
 from shardwright.actions.turn import Turn
-from shardwright.model.action import Action, ActionName, ActionStatus, Move
+from shardwright.model.action import Action, ActionName, ActionStatus
 from shardwright.model.codes import Code
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import EventKind, Severity
+from shardwright.model.move import Move, reason_of_move
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 
@@ -85,4 +86,4 @@ def _finish_cancelling(turn: Turn) -> None:
 
 def _still_moving(move: Move) -> Reason:
     text = f"move {move.uid} ({move.kind}) is {move.state}"
-    return Reason(Code.MOVE_ENDING, text, Grade.SOFT_LIMIT, shard_uid=move.shard_uid, database_uid=move.database_uid)
+    return reason_of_move(move, Code.MOVE_ENDING, text, Grade.SOFT_LIMIT, node_uid=None)

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shardwright.actions.handoff import late_reason
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.codes import Code
 from shardwright.model.database import reason_about
 from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.move import HandoffMove, Move, MoveState, Rebind, Relocation, reason_of_move, shard_of
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView
+from shardwright.moves.handoff_rules import late_reason
 from shardwright.plan.standing import busy_reason, is_busy, is_dispensable
 from shardwright.plan.waiting import told
 
@@ -29,79 +29,83 @@ def blockers_of(view: ClusterView, moves: Sequence[Move], now: datetime) -> list
     """The blockers of the moves, each with its shard."""
     found = []
     for move in {m.uid: m for m in moves}.values():
-        own = [replace(r, shard_uid=r.shard_uid or move.shard_uid, database_uid=move.database_uid) for r in move.reasons]
+        own = [replace(r, shard_uid=r.shard_uid or shard_of(move), database_uid=move.database_uid) for r in move.reasons]
         found += own or _seen(view, move, now)
     return found
 
 
 def _seen(view: ClusterView, move: Move, now: datetime) -> list[Reason]:
     """The observed obstacles of a move that gives no reason itself."""
-    if move.state is MoveState.CLEANING:
-        return [] if move.from_node is None else [_cleaning(view, move, move.from_node)]
-    is_new = now - (move.state_since or move.created_at) < NAMED_AFTER
+    if isinstance(move, Relocation) and move.state is MoveState.CLEANING:
+        return [_cleaning(view, move)]
+    is_new = now - move.state_since < NAMED_AFTER
     missing = _missing_daemon(view, move)
     if missing is not None:
         return [missing]
-    silent = [r for uid in _servers_of(view, move) if (r := _silent(view, move, uid, now)) is not None]
+    silent = [r for uid in _servers_of(view, move) if (r := _silent(view, uid, now)) is not None]
     if silent or is_new:
         return silent
-    match move.kind, move.state:
-        case MoveKind.RELOCATE, MoveState.STARTING if _has_started(view, move):
-            return []  # A wait in the action's own queue is not a blocker; the running moves name theirs.
-        case MoveKind.RELOCATE, MoveState.STARTING:
-            text = f"the new server of shard {move.new_shard_uid} on node {move.to_node} does not answer yet"
-            return [_soft(move, Code.SHARD_STARTING, text, move.to_node)]
-        case MoveKind.RELOCATE, MoveState.SYNCING:
-            text = f"the full sync of shard {move.new_shard_uid} to node {move.to_node} does not advance"
-            return [_soft(move, Code.SYNC_NOT_ADVANCING, text, move.to_node)]
-        case MoveKind.RELOCATE, MoveState.READY:
-            text = f"shard {move.new_shard_uid} on node {move.to_node} is not confirmed in sync yet"
-            return [_soft(move, Code.REPLICA_NOT_IN_SYNC, text, move.to_node)]
-        case MoveKind.REBIND, MoveState.HANDOFF:
+    match move:
+        case Relocation():
+            return _copying(view, move)
+        case Rebind(state=MoveState.HANDOFF):
             return [_passing(view, move)]
         case _:
             return []
 
 
-def _has_started(view: ClusterView, move: Move) -> bool:
+def _copying(view: ClusterView, move: Relocation) -> list[Reason]:
+    match move.state:
+        case MoveState.STARTING if _has_started(view, move):
+            return []  # A wait in the action's own queue is not a blocker; the running moves name theirs.
+        case MoveState.STARTING:
+            text = f"the new server of shard {move.new_shard_uid} on node {move.to_node} does not answer yet"
+            return [_soft(move, Code.SHARD_STARTING, text, move.to_node)]
+        case MoveState.SYNCING:
+            text = f"the full sync of shard {move.new_shard_uid} to node {move.to_node} does not advance"
+            return [_soft(move, Code.SYNC_NOT_ADVANCING, text, move.to_node)]
+        case MoveState.READY:
+            text = f"shard {move.new_shard_uid} on node {move.to_node} is not confirmed in sync yet"
+            return [_soft(move, Code.REPLICA_NOT_IN_SYNC, text, move.to_node)]
+        case _:
+            return []
+
+
+def _has_started(view: ClusterView, move: Relocation) -> bool:
     seen = None if move.new_shard_uid is None else view.servers.get(move.new_shard_uid)
     return seen is not None and seen.health is Health.OK
 
 
 def _missing_daemon(view: ClusterView, move: Move) -> Reason | None:
     """Only the node's daemon can start a server or an endpoint process: without a daemon, neither will appear."""
-    if move.to_node is None or move.to_node in view.daemons:
+    if isinstance(move, HandoffMove) or move.to_node in view.daemons or not _needs_daemon(view, move):
         return None
-    process = view.endpoint_processes.get(move.to_node)
-    is_to_start = move.state in (MoveState.PLANNED, MoveState.STARTING)
-    has_lost = move.state in (MoveState.SYNCING, MoveState.READY) and not _has_started(view, move)
-    if move.kind is MoveKind.RELOCATE and (is_to_start or has_lost):
-        text = f"node {move.to_node} has no running daemon that could start the new copy of shard {move.shard_uid}"
-    elif move.kind is MoveKind.REBIND and (process is None or not process.answers):
-        text = f"node {move.to_node} has no running daemon that could start a process to serve endpoint {move.endpoint_uid}"
-    else:
-        return None
+    start = "start a process to serve endpoint" if isinstance(move, Rebind) else "start the new copy of shard"
+    text = f"node {move.to_node} has no running daemon that could {start} {move.subject}"
     remedy = f"start the daemon of node {move.to_node}"
-    return Reason(
-        Code.NODE_DOWN,
-        text,
-        Grade.HARD_LIMIT,
-        remedy=remedy,
-        shard_uid=move.shard_uid,
-        database_uid=move.database_uid,
-        node_uid=move.to_node,
-    )
+    return reason_of_move(move, Code.NODE_DOWN, text, remedy=remedy, node_uid=move.to_node)
+
+
+def _needs_daemon(view: ClusterView, move: Relocation | Rebind) -> bool:
+    """Whether the process that the move needs on its target does not run."""
+    if isinstance(move, Rebind):
+        process = view.endpoint_processes.get(move.to_node)
+        return process is None or not process.answers
+    is_to_start = move.state in (MoveState.PLANNED, MoveState.STARTING)
+    return is_to_start or (move.state in (MoveState.SYNCING, MoveState.READY) and not _has_started(view, move))
 
 
 def _servers_of(view: ClusterView, move: Move) -> list[ShardUid]:
     """Servers that must answer before the move can continue. A leaving copy counts only if it is the primary: it may be
     dead."""
-    group = None if move.group_uid is None else view.groups.get(move.group_uid)
+    if isinstance(move, Rebind):
+        return []
+    group = view.groups.get(move.group_uid)
     named = (None if group is None else group.primary, move.new_shard_uid)
     return list(dict.fromkeys(uid for uid in named if uid is not None and uid in view.shards))
 
 
-def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reason | None:
+def _silent(view: ClusterView, uid: ShardUid, now: datetime) -> Reason | None:
     seen = view.servers.get(uid)
     if seen is None or seen.unanswered_since is None or now - seen.unanswered_since < NAMED_AFTER:
         return None
@@ -125,36 +129,29 @@ def _silent(view: ClusterView, move: Move, uid: ShardUid, now: datetime) -> Reas
     return reason_about(shard, Code.SERVER_STUCK, text, Grade.SOFT_LIMIT)
 
 
-def _passing(view: ClusterView, move: Move) -> Reason:
+def _passing(view: ClusterView, move: Rebind) -> Reason:
     """The blocker of an endpoint's passing: a process that does not answer, or clients with commands in flight."""
     for node in (move.from_node, move.to_node):
-        process = None if node is None else view.endpoint_processes.get(node)
-        if node is not None and process is not None and not process.answers and not process.has_ended:
+        process = view.endpoint_processes.get(node)
+        if process is not None and not process.answers and not process.has_ended:
             return late_reason(node, f"the endpoint process of node {node} does not answer")
-    source = None if move.from_node is None else view.endpoint_processes.get(move.from_node)
-    busy = () if source is None or move.endpoint_uid is None else source.endpoint(move.endpoint_uid).busy
+    source = view.endpoint_processes.get(move.from_node)
+    busy = () if source is None else source.endpoint(move.endpoint_uid).busy
     text = f"the endpoint processes of node {move.from_node} and node {move.to_node} have not passed the endpoint on yet"
     if busy:
         text += f"; busy: {', '.join(map(str, busy))}"
     return _soft(move, Code.ENDPOINT_PASSING, text, move.from_node)
 
 
-def _cleaning(view: ClusterView, move: Move, node_uid: NodeUid) -> Reason:
+def _cleaning(view: ClusterView, move: Relocation) -> Reason:
+    node_uid = move.from_node
     has_daemon = node_uid in view.daemons
     text = f"shard {move.shard_uid} is being cleaned up on node {node_uid}"
     if not has_daemon:
         text = f"shard {move.shard_uid} cannot be cleaned up: node {node_uid} has no running daemon"
     remedy = "" if has_daemon else f"start the daemon of node {node_uid}"
-    return Reason(
-        Code.STOPPING,
-        text,
-        Grade.SOFT_LIMIT,
-        remedy=remedy,
-        shard_uid=move.shard_uid,
-        database_uid=move.database_uid,
-        node_uid=node_uid,
-    )
+    return reason_of_move(move, Code.STOPPING, text, Grade.SOFT_LIMIT, remedy=remedy, node_uid=node_uid)
 
 
-def _soft(move: Move, code: Code, text: str, node_uid: NodeUid | None) -> Reason:
-    return Reason(code, text, Grade.SOFT_LIMIT, shard_uid=move.shard_uid, database_uid=move.database_uid, node_uid=node_uid)
+def _soft(move: Move, code: Code, text: str, node_uid: NodeUid) -> Reason:
+    return reason_of_move(move, code, text, Grade.SOFT_LIMIT, node_uid=node_uid)

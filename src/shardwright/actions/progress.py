@@ -5,7 +5,8 @@ Called by ``turn`` on every turn. Writes nothing.
 
 from collections.abc import Iterable
 
-from shardwright.model.action import Action, Move, MoveKind, MoveState
+from shardwright.model.action import Action
+from shardwright.model.move import Move, MoveState, Relocation
 from shardwright.plan.proposal import MoveProposal
 
 STEP_BYTES = 4 * 1024 * 1024
@@ -26,7 +27,7 @@ _STATE_SHARE = {
 
 def work_total_bytes(action: Action, moves: Iterable[Move], pending: Iterable[MoveProposal]) -> int:
     """Total bytes of the action's moves, including those not yet started; never less than an earlier result."""
-    known = sum(m.bytes_total for m in moves if _counts(m)) + sum(p.bytes_total for p in pending)
+    known = sum(_bytes(m)[0] for m in moves if _counts(m)) + sum(p.bytes_total for p in pending)
     return max(action.work_total_bytes, known)
 
 
@@ -34,7 +35,7 @@ def progress(action: Action, moves: Iterable[Move], pending: Iterable[MovePropos
     """0 to 99, with one decimal place; never less than the action has already shown."""
     counted = [m for m in moves if _counts(m)]
     waiting = list(pending)
-    total = sum(_weight(m.bytes_total) for m in counted) + sum(_weight(p.bytes_total) for p in waiting)
+    total = sum(_weight(_bytes(m)[0]) for m in counted) + sum(_weight(p.bytes_total) for p in waiting)
     done = sum(_done_weight(m) for m in counted)
     if total == 0:
         return action.progress
@@ -50,13 +51,10 @@ def _weight(bytes_total: int) -> int:
     return bytes_total + STEP_BYTES
 
 
-def _bytes_done(move: Move) -> int:
-    is_copied = move.kind == MoveKind.RELOCATE and move.state in _COPIED
-    return move.bytes_total if is_copied else min(move.bytes_done, move.bytes_total)
-
-
-_COPIED = frozenset({MoveState.READY, MoveState.HANDOFF, MoveState.CLEANING, MoveState.DONE})
+def _bytes(move: Move) -> tuple[int, int]:
+    """Bytes to copy, and bytes copied."""
+    return (move.bytes_total, move.bytes_copied) if isinstance(move, Relocation) else (0, 0)
 
 
 def _done_weight(move: Move) -> float:
-    return _bytes_done(move) + STEP_BYTES * _STATE_SHARE.get(move.state, 0.0)
+    return _bytes(move)[1] + STEP_BYTES * _STATE_SHARE.get(move.state, 0.0)

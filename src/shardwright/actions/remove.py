@@ -9,10 +9,11 @@ from datetime import timedelta
 
 from shardwright.actions.advance import advance, error_code_of, failures_of, own_moves
 from shardwright.actions.turn import Turn
-from shardwright.model.action import ActionStatus, Move, MoveKind, MoveState, RemoveParameters
+from shardwright.model.action import ActionStatus, RemoveParameters
 from shardwright.model.cluster import RemovedNode
 from shardwright.model.codes import Code
 from shardwright.model.liveness import has_ended
+from shardwright.model.move import Move, MoveState, Relocation, reason_of_move, shard_of
 from shardwright.model.reason import Grade, Reason
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
 from shardwright.plan.quorum import quorum_refusals
@@ -109,15 +110,8 @@ def _unpersisted(turn: Turn, parameters: RemoveParameters) -> list[Reason]:
 
 
 def _files_missing(move: Move) -> Reason:
-    text = f"the copy that replaces shard {move.shard_uid} on node {move.to_node} has no persistence files of its own yet"
-    return Reason(
-        Code.PERSISTENCE_PENDING,
-        text,
-        Grade.SOFT_LIMIT,
-        shard_uid=move.shard_uid,
-        database_uid=move.database_uid,
-        node_uid=move.to_node,
-    )
+    text = f"the copy that replaces shard {shard_of(move)} on node {move.to_node} has no persistence files of its own yet"
+    return reason_of_move(move, Code.PERSISTENCE_PENDING, text, Grade.SOFT_LIMIT, node_uid=move.to_node)
 
 
 def _still_here(turn: Turn) -> list[Reason]:
@@ -139,14 +133,12 @@ def _still_here(turn: Turn) -> list[Reason]:
     for move in turn.view.live_moves():
         if move.to_node == turn.node_uid:
             text = f"move {move.uid} to node {turn.node_uid} has not ended"
-            found.append(
-                Reason(Code.GROUP_BUSY, text, Grade.SOFT_LIMIT, shard_uid=move.shard_uid, database_uid=move.database_uid)
-            )
+            found.append(reason_of_move(move, Code.GROUP_BUSY, text, Grade.SOFT_LIMIT, node_uid=None))
     return found
 
 
 def _has_left(turn: Turn, shard_uid: int) -> bool:
-    return any(m.has_left for m in own_moves(turn) if m.shard_uid == shard_uid and m.kind == MoveKind.RELOCATE)
+    return any(isinstance(m, Relocation) and m.has_left and m.shard_uid == shard_uid for m in own_moves(turn))
 
 
 def _take_out(turn: Turn) -> None:
@@ -155,7 +147,7 @@ def _take_out(turn: Turn) -> None:
     for shard in turn.view.shards_on(node.uid):
         turn.delete(shard)
     for move in turn.view.live_moves():
-        if move.from_node == node.uid and move.state == MoveState.CLEANING:
+        if isinstance(move, Relocation) and move.from_node == node.uid and move.state == MoveState.CLEANING:
             turn.put(replace(move, state=MoveState.DONE, has_left=True, ended_at=turn.now, state_since=turn.now, reasons=()))
     for snapshot in turn.view.snapshots_of(node.uid):
         turn.delete(snapshot)

@@ -1,8 +1,8 @@
 """Performs a handoff: prove, calm, intend, hold, fence, promote, release, demote, verify, commit; or undoes it.
 
 Owns the order of the steps (design section 5, *Handoff*); what is proven and what a successor does are decided in
-``actions/handoff.py``. Called by the applier, one handoff of a database at a time. It must never lift a fence or release an
-endpoint to the old primary after the promote command may have been sent.
+``moves/handoff_rules.py``. Called by the applier, one handoff of a database at a time. It must never lift a fence or
+release an endpoint to the old primary after the promote command may have been sent.
 """
 
 import asyncio
@@ -13,20 +13,20 @@ from typing import Any, TypeVar
 
 import structlog
 
-from shardwright.actions import handoff as rules
-from shardwright.actions import handoff_records as records
 from shardwright.clock import Clock
 from shardwright.endpoint.protocol import SELF_RELEASE_S, EndpointControl, EndpointProcessEnded, ReleaseResult, Target
 from shardwright.errors import ClusterError, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.probe import Probe, step
 from shardwright.leader.targets import endpoint_target, serving_nodes
-from shardwright.model.action import Evidence
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import Evidence
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Write
+from shardwright.moves import handoff_records as records
+from shardwright.moves import handoff_rules as rules
 from shardwright.nodes.protocol import Nodes
 from shardwright.server.protocol import ManagementSession, Servers
 from shardwright.server.targets import server_target

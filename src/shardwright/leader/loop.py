@@ -13,7 +13,6 @@ from typing import TypeVar
 import structlog
 
 from shardwright.actions.base import decide_action
-from shardwright.actions.move import decide_move
 from shardwright.clock import Clock
 from shardwright.errors import LostLeadership, ShardwrightError
 from shardwright.leader.apply import Applier
@@ -30,8 +29,10 @@ from shardwright.model.commands import Command
 from shardwright.model.database import DatabaseStatus, GroupPhase, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, ShardUid
+from shardwright.model.move import GroupMove
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Write
+from shardwright.moves.decide import decide_move
 from shardwright.nodes.protocol import Nodes
 from shardwright.reconcile.database import decide_database
 from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
@@ -367,7 +368,7 @@ those before it."""
 def _hot_shards(view: ClusterView) -> frozenset[ShardUid]:
     """Shards whose next answer something waits for."""
     unsettled = {d.uid for d in view.databases.values() if d.status is not DatabaseStatus.ACTIVE}
-    moving = {m.group_uid for m in view.live_moves()}
+    moving = {m.group_uid for m in view.live_moves() if isinstance(m, GroupMove)}
     starting = {g.uid for g in view.groups.values() if g.phase is not GroupPhase.SERVING or g.handoff is not None}
     behind = {g.uid for g in view.groups.values() if _is_behind(g, view)}
     return frozenset(

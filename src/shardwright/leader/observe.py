@@ -12,9 +12,9 @@ from datetime import timedelta
 
 from shardwright.clock import Clock
 from shardwright.errors import Transient
-from shardwright.model.action import MoveKind
 from shardwright.model.database import Shard, ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.move import Rebind
 from shardwright.model.seen import (
     EndpointProcessSeen,
     EndpointSeen,
@@ -257,8 +257,8 @@ def _nodes_of_endpoints(view: ClusterView, hot: frozenset[ShardUid]) -> frozense
     databases = {view.shards[uid].database_uid for uid in hot if uid in view.shards}
     found = {node for uid in databases for endpoint in view.endpoints_of(uid) for node in endpoint.nodes}
     for move in view.live_moves():
-        if move.kind is MoveKind.REBIND:
-            found.update(node for node in (move.from_node, move.to_node) if node is not None)
+        if isinstance(move, Rebind):
+            found.update((move.from_node, move.to_node))
     return frozenset(found)
 
 

@@ -1,7 +1,7 @@
 """Finishes or undoes a handoff that somebody else began: the intent is committed, and nobody here is performing it.
 
 Opens this term's sessions first, which ends every older one, *then* looks, *then* does what the table in
-``actions/handoff.py`` says. May be called any number of times.
+``moves/handoff_rules.py`` says. May be called any number of times.
 """
 
 import asyncio
@@ -10,8 +10,6 @@ from dataclasses import replace
 
 import structlog
 
-from shardwright.actions import handoff as rules
-from shardwright.actions.handoff import Candidate, OldPrimary, Recovery
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader.handoff import Attempt, Handoffs
 from shardwright.leader.probe import step
@@ -23,6 +21,8 @@ from shardwright.model.liveness import has_ended_after_start
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
+from shardwright.moves import handoff_rules as rules
+from shardwright.moves.handoff_rules import Candidate, OldPrimary, Recovery
 from shardwright.server.protocol import ManagementSession
 from shardwright.server.targets import server_target
 

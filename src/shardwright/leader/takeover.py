@@ -19,9 +19,7 @@ def decide_takeover(view: ClusterView, now: datetime, *, began_at: datetime) -> 
     """Count the states of live moves from the beginning of this leadership; a request began no later than now. Nothing is
     left to write when all of it is done; a bounded number at once."""
     writes: list[Write] = [
-        Put(replace(move, state_since=now))
-        for move in view.live_moves()
-        if move.state_since is not None and not began_at <= move.state_since <= now
+        Put(replace(move, state_since=now)) for move in view.live_moves() if not began_at <= move.state_since <= now
     ]
     writes += [Put(replace(action, started_at=now)) for action in view.live_actions() if _is_ahead(action.started_at, now)]
     return Decision(writes=tuple(writes[:WRITES_MAX]))

@@ -1,10 +1,10 @@
 """Where shards are, for those who speak to servers and endpoint processes. Pure look-ups in a view."""
 
-from shardwright.actions import handoff as rules
 from shardwright.endpoint.protocol import Target
 from shardwright.model.database import Shard, SlotGroup
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.view import ClusterView
+from shardwright.moves import handoff_rules as rules
 
 
 def endpoint_target(view: ClusterView, shard: Shard, *, generation: int) -> Target:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from shardwright.model.account import User
-from shardwright.model.action import Action, Move
+from shardwright.model.action import Action
 from shardwright.model.cluster import (
     Cluster,
     Counters,
@@ -34,6 +34,7 @@ from shardwright.model.ids import (
     number_of_move,
 )
 from shardwright.model.liveness import Liveness, has_ended, liveness_of
+from shardwright.model.move import GroupMove, HandoffMove, Move, Rebind, Relocation
 from shardwright.model.seen import (
     EndpointProcessSeen,
     NodeFigures,
@@ -145,9 +146,9 @@ class ClusterView:
         """Moves that have not ended, by uid."""
         return self._found("live_moves", True)
 
-    def live_move_of_group(self, uid: GroupUid) -> Move | None:
+    def live_move_of_group(self, uid: GroupUid) -> GroupMove | None:
         """The live move of a slot group, if any."""
-        found: list[Move] = self._found("live_moves_of_group", uid)
+        found: list[GroupMove] = self._found("live_moves_of_group", uid)
         return found[0] if found else None
 
     def moves_of_action(self, uid: ActionUid) -> list[Move]:
@@ -296,6 +297,10 @@ def _number(move: Move) -> int:
     return number_of_move(move.uid)
 
 
+def _live_group(move: Move) -> tuple[GroupUid, ...]:
+    return () if isinstance(move, Rebind) or move.state.is_terminal else (move.group_uid,)
+
+
 _QUESTIONS = {
     "shards_of_group": _Question("shards", lambda s: (s.group_uid,), _uid),
     "shards_on": _Question("shards", lambda s: (s.node_uid,), _uid),
@@ -304,7 +309,7 @@ _QUESTIONS = {
     "groups_of": _Question("groups", lambda g: (g.database_uid,), lambda g: g.number),
     "live_actions": _Question("actions", lambda a: () if a.status.is_terminal else (True,), lambda a: (a.created_at, a.uid)),
     "live_moves": _Question("moves", lambda m: () if m.state.is_terminal else (True,), _uid),
-    "live_moves_of_group": _Question("moves", lambda m: () if m.state.is_terminal else (m.group_uid,), _uid),
+    "live_moves_of_group": _Question("moves", _live_group, _uid),
     "moves_of_action": _Question("moves", lambda m: () if m.action_uid is None else (m.action_uid,), _number),
 }
 
@@ -332,7 +337,7 @@ def place_of(record: Record | DaemonPresence) -> tuple[str, object]:
             return "endpoints", record.uid
         case Action():
             return "actions", record.uid
-        case Move():
+        case HandoffMove() | Relocation() | Rebind():
             return "moves", record.uid
         case User():
             return "users", record.uid

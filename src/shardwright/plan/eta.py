@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import nlargest
 from statistics import median
+from typing import TypeVar
 
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.ids import DatabaseUid, GroupUid
-from shardwright.plan.proposal import MoveProposal
+from shardwright.model.move import HandoffMove, Move, MoveState, Rebind, Relocation
+from shardwright.plan.proposal import HandoffProposal, MoveProposal, RebindProposal, RelocationProposal
+
+OneKind = TypeVar("OneKind", HandoffMove, Relocation, Rebind)
 
 SAMPLES_MAX = 24
 """Number of samples of each kind, the latest ones: old measurements say little about the machine's current speed."""
@@ -55,15 +58,14 @@ DEFAULTS = Rates()
 
 def measured(moves: Iterable[Move]) -> Rates:
     """Rates from completed moves; a value without measurements keeps its default."""
-    done: dict[MoveKind, list[Move]] = {kind: [] for kind in MoveKind}
-    for move in moves:
-        if move.state in (MoveState.DONE, MoveState.CLEANING) and move.started_at is not None:
-            done[move.kind].append(move)
-    relocations = [m for m in _latest(done[MoveKind.RELOCATE]) if m.ready_at is not None]
+    done = [m for m in moves if m.state in (MoveState.DONE, MoveState.CLEANING) and m.started_at is not None]
+    moved = _latest([m for m in done if isinstance(m, Relocation)])
+    handoffs = _latest([m for m in done if isinstance(m, HandoffMove)])
+    rebinds = _latest([m for m in done if isinstance(m, Rebind)])
+    relocations = [m for m in moved if m.ready_at is not None]
     # The minimum: all moves but the first also waited for their turn.
     launch_s = min((s for m in relocations if (s := _between(m.started_at, m.sync_began_at)) is not None), default=None)
-    evidence = [m.evidence for kind in done for m in _latest(done[kind]) if m.evidence is not None]
-    pauses = [e.pause_ms for e in evidence if e.pause_ms is not None]
+    pauses = [m.evidence.pause_ms for m in (*handoffs, *moved) if m.evidence is not None and m.evidence.pause_ms is not None]
     start_s, rate = _sync(relocations)
     leaves = [_between(m.ready_at, m.left_at or m.ended_at) for m in relocations]
     return Rates(
@@ -71,14 +73,14 @@ def measured(moves: Iterable[Move]) -> Rates:
         DEFAULTS.launch_s if launch_s is None else launch_s,
         start_s,
         _median([s for s in leaves if s is not None], DEFAULTS.leave_s),
-        _median(_lasted(done[MoveKind.HANDOFF]), DEFAULTS.handoff_s),
-        _median(_lasted(done[MoveKind.REBIND]), DEFAULTS.rebind_s),
+        _median(_lasted(handoffs), DEFAULTS.handoff_s),
+        _median(_lasted(rebinds), DEFAULTS.rebind_s),
         _median(pauses, DEFAULTS.pause_ms),
         bool(relocations),
     )
 
 
-def _sync(relocations: Sequence[Move]) -> tuple[float, float]:
+def _sync(relocations: Sequence[Relocation]) -> tuple[float, float]:
     """The fixed cost of a sync in seconds, and its rate in bytes per second."""
     timed = [(m.bytes_total, s) for m in relocations if (s := _between(m.sync_began_at, m.ready_at)) is not None]
     small = [seconds for size, seconds in timed if size < LARGE_BYTES]
@@ -92,14 +94,14 @@ def _sync(relocations: Sequence[Move]) -> tuple[float, float]:
     return start_s, _median(rates, DEFAULTS.bytes_per_s)
 
 
-def _latest(moves: Sequence[Move]) -> Sequence[Move]:
+def _latest(moves: Sequence[OneKind]) -> Sequence[OneKind]:
     if len(moves) <= SAMPLES_MAX:
         return moves
-    return nlargest(SAMPLES_MAX, moves, key=lambda m: (m.ended_at or m.state_since or m.created_at).timestamp())
+    return nlargest(SAMPLES_MAX, moves, key=lambda m: (m.ended_at or m.state_since).timestamp())
 
 
 def _lasted(moves: Sequence[Move]) -> list[float]:
-    found = (_between(m.started_at, m.ended_at) for m in _latest(moves))
+    found = (_between(m.started_at, m.ended_at) for m in moves)
     return [seconds for seconds in found if seconds is not None]
 
 
@@ -139,19 +141,20 @@ class Schedule:
         return self._add(proposal, self._rates.launch_s if sync_s > 0 else 0.0, sync_s, rest_s)
 
     def _add(self, move: Move | MoveProposal, launch_s: float, sync_s: float, rest_s: float) -> Slot:
-        begin = 0.0 if move.group_uid is None else self._groups.get(move.group_uid, 0.0)
-        if move.kind == MoveKind.REBIND:
+        if isinstance(move, Rebind | RebindProposal):
             begin = self._roles.get(move.database_uid, 0.0)
+        else:
+            begin = self._groups.get(move.group_uid, 0.0)
         if sync_s > 0 and self._lanes:
             lane = min(range(len(self._lanes)), key=self._lanes.__getitem__)
             begin = max(begin, self._lanes[lane] - launch_s)
             self._lanes[lane] = begin + launch_s + sync_s
         end = begin + launch_s + sync_s + rest_s
-        if move.group_uid is not None:
+        if not isinstance(move, Rebind | RebindProposal):
             self._groups[move.group_uid] = end
-        if move.kind == MoveKind.HANDOFF or move.hands_over:
+        if move.changes_role:
             # A relocation hands over the role before the old copy leaves, and endpoints wait for the role only.
-            passed = end if move.kind == MoveKind.HANDOFF else end - rest_s / 2
+            passed = end if isinstance(move, HandoffMove | HandoffProposal) else end - rest_s / 2
             self._roles[move.database_uid] = max(passed, self._roles.get(move.database_uid, 0.0))
         self.end_s = max(self.end_s, end)
         return Slot(begin, end)
@@ -159,26 +162,30 @@ class Schedule:
 
 def durations(move: Move | MoveProposal, rates: Rates) -> tuple[float, float]:
     """Seconds of the sync, and seconds of everything after it."""
-    match move.kind:
-        case MoveKind.HANDOFF:
+    match move:
+        case HandoffMove() | HandoffProposal():
             return 0.0, rates.handoff_s
-        case MoveKind.REBIND:
+        case Rebind() | RebindProposal():
             return 0.0, rates.rebind_s
-        case MoveKind.RELOCATE:
+        case Relocation() | RelocationProposal():
             return rates.start_s + move.bytes_total / rates.bytes_per_s, rates.leave_s
 
 
 def _remaining(move: Move, rates: Rates, now: datetime) -> tuple[float, float]:
     sync_s, rest_s = durations(move, rates)
-    began = (move.started_at if sync_s == 0 else move.sync_began_at) or now
+    if not isinstance(move, Relocation):
+        return 0.0, max(_STEP_MIN_S, rest_s - _since(move.started_at, now))
+    began = move.started_at if sync_s == 0 else move.sync_began_at
     if move.ready_at is not None or move.state in (MoveState.READY, MoveState.CLEANING) or sync_s == 0:
-        spent = (now - (move.ready_at or began)).total_seconds()
-        return 0.0, max(_STEP_MIN_S, rest_s - spent)
-    spent = (now - began).total_seconds()
-    left_s = sync_s - spent
+        return 0.0, max(_STEP_MIN_S, rest_s - _since(move.ready_at or began, now))
+    left_s = sync_s - _since(began, now)
     if move.bytes_done > 0:
         left_s = max(left_s, 0.0) / 2 + max(0, move.bytes_total - move.bytes_done) / rates.bytes_per_s / 2
     return max(_STEP_MIN_S, left_s), rest_s
+
+
+def _since(at: datetime | None, now: datetime) -> float:
+    return (now - (at or now)).total_seconds()
 
 
 def expected_end(
@@ -186,8 +193,12 @@ def expected_end(
 ) -> datetime:
     """Expected end of the last of these moves, and so of the action."""
     schedule = Schedule(rates, syncs_max=syncs_max)
-    for move in sorted(live, key=lambda m: (m.ready_at is None, m.started_at or now)):
+    for move in sorted(live, key=lambda m: (not _is_ready(m), m.started_at or now)):
         schedule.add_live(move, now)
     for proposal in pending:
         schedule.add(proposal)
     return now + timedelta(seconds=schedule.end_s + _AFTERMATH_S)
+
+
+def _is_ready(move: Move) -> bool:
+    return isinstance(move, Relocation) and move.ready_at is not None

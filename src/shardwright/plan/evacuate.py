@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from shardwright.model.action import Move, MoveKind
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, Endpoint, GroupPhase, Shard, ShardWanted, SlotGroup, reason_about
 from shardwright.model.ids import DatabaseUid, MoveUid, NodeUid
 from shardwright.model.liveness import has_ended
+from shardwright.model.move import Move, Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.assignment import ENDING, Assignment, Failures, Leaver, assign
@@ -128,7 +128,7 @@ class _Evacuation:
             for endpoint in self.view.endpoints_on(self.node_uid):
                 self._plan_endpoint(endpoint)
         draft = self.draft
-        moves = (*draft.handoffs, *draft.relocations, *draft.rebinds)
+        moves: tuple[MoveProposal, ...] = (*draft.handoffs, *draft.relocations, *draft.rebinds)
         return EvacuationPlan(moves, tuple(draft.waiting), tuple(draft.unplaced), tuple(self.in_flight.values()))
 
     def _size(self, shard: Shard) -> int:
@@ -144,7 +144,7 @@ class _Evacuation:
         move = self.ledger.moves_of.get(shard.group_uid)
         if leaves != Leaves.NOTHING and move is not None and move.shard_uid == shard.uid:
             self.in_flight[move.uid] = move
-            if shard.wanted == ShardWanted.GONE or move.kind == MoveKind.RELOCATE:
+            if shard.wanted == ShardWanted.GONE or isinstance(move, Relocation):
                 return
         if leaves == Leaves.NOTHING or (leaves != Leaves.ALL and not is_primary):
             return
@@ -306,10 +306,10 @@ class _Evacuation:
         self.draft.rebind(endpoint, self.node_uid, found)
 
     def _future_primaries(self, endpoint: Endpoint) -> set[NodeUid]:
-        proposed = (*self.draft.handoffs, *self.draft.relocations)
+        proposed: tuple[MoveProposal, ...] = (*self.draft.handoffs, *self.draft.relocations)
         planned = [m for m in proposed if m.changes_role and m.database_uid == endpoint.database_uid]
         if planned:
-            return {m.to_node for m in planned if m.to_node is not None}
+            return {m.to_node for m in planned}
         return self.ledger.primary_nodes(endpoint.database_uid)
 
     # -- reasons ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ Called for previews of actions. Reads the view and the proposals; decides nothin
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shardwright.model.action import MoveKind
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, Persistence, ServerKind, ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, NodeUid
@@ -14,7 +13,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.eta import DEFAULTS, Rates, Schedule, measured
 from shardwright.plan.ledger import Ledger
-from shardwright.plan.proposal import MoveProposal
+from shardwright.plan.proposal import MoveProposal, RebindProposal, RelocationProposal
 from shardwright.plan.standing import Standing, answers, standing_of
 
 BufferBytes = Callable[[Database, int], int]
@@ -112,7 +111,7 @@ def _groups(
     view: ClusterView, ledger: Ledger, node_uid: NodeUid, proposals: Sequence[MoveProposal]
 ) -> tuple[GroupCopies, ...]:
     found = []
-    touched = [p.group_uid for p in proposals if p.group_uid is not None]
+    touched = [p.group_uid for p in proposals if not isinstance(p, RebindProposal)]
     here = [s.group_uid for s in view.shards_on(node_uid)]
     for uid in dict.fromkeys((*touched, *here)):
         group = view.groups.get(uid)
@@ -121,7 +120,7 @@ def _groups(
         nodes = _nodes_in_sync(view, ledger, uid)
         before = during = len(nodes)
         for proposal in proposals:
-            if proposal.kind != MoveKind.RELOCATE or proposal.group_uid != uid or proposal.to_node is None:
+            if not isinstance(proposal, RelocationProposal) or proposal.group_uid != uid:
                 continue
             nodes = [*nodes, proposal.to_node]  # the new copy first, then the old one leaves
             if proposal.from_node in nodes:
@@ -154,15 +153,15 @@ def _nodes_in_sync(view: ClusterView, ledger: Ledger, uid: GroupUid) -> list[Nod
 def _targets(
     view: ClusterView, ledger: Ledger, proposals: Sequence[MoveProposal], buffer_bytes: BufferBytes
 ) -> tuple[TargetMemory, ...]:
-    arriving: dict[NodeUid, list[MoveProposal]] = {}
+    arriving: dict[NodeUid, list[RelocationProposal]] = {}
     for proposal in proposals:
-        if proposal.kind == MoveKind.RELOCATE and proposal.to_node in view.nodes:
+        if isinstance(proposal, RelocationProposal) and proposal.to_node in view.nodes:
             arriving.setdefault(proposal.to_node, []).append(proposal)
     return tuple(_target(view, ledger, uid, arriving[uid], buffer_bytes) for uid in sorted(arriving))
 
 
 def _target(
-    view: ClusterView, ledger: Ledger, uid: NodeUid, arriving: Sequence[MoveProposal], buffer_bytes: BufferBytes
+    view: ClusterView, ledger: Ledger, uid: NodeUid, arriving: Sequence[RelocationProposal], buffer_bytes: BufferBytes
 ) -> TargetMemory:
     figures = view.figures.get(uid)
     free = 0 if figures is None else figures.memory_free_bytes
@@ -171,7 +170,7 @@ def _target(
     buffers: list[int] = []
     for proposal in arriving:
         database = view.databases.get(proposal.database_uid)
-        if database is None or proposal.group_uid is None:
+        if database is None:
             continue
         provisioned += ledger.size_of_copy(database, proposal.group_uid)
         data += proposal.bytes_total
@@ -241,7 +240,7 @@ def _version_warnings(view: ClusterView, proposals: Sequence[MoveProposal]) -> l
         if version < _HASH_SEED_SINCE and any(p.changes_role for p in own):
             text = f"{name}: a running SCAN may repeat or miss keys, because its cursor is not valid on the new primary"
             found.append(Reason(Code.SCAN_CURSORS, text, Grade.SOFT_LIMIT, database_uid=uid))
-        if version < _DUAL_CHANNEL_SINCE and any(p.kind == MoveKind.RELOCATE for p in own):
+        if version < _DUAL_CHANNEL_SINCE and any(isinstance(p, RelocationProposal) for p in own):
             text = f"{name}: during a full sync the primary buffers all writes, which takes memory on its node"
             found.append(Reason(Code.SYNC_BUFFERS_AT_PRIMARY, text, Grade.SOFT_LIMIT, database_uid=uid))
     return found

@@ -8,12 +8,13 @@ record. Called by the other planners.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from shardwright.model.action import ActionName, Move, MoveKind, MoveState
+from shardwright.model.action import ActionName
 from shardwright.model.cluster import Node
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, Shard, ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.liveness import has_ended
+from shardwright.model.move import GroupMove, Move, MoveState, Rebind, Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import about_node, megabytes
@@ -69,9 +70,9 @@ class Ledger:
     view: ClusterView
     by_free_memory: bool = False
     loads: dict[NodeUid, Load] = field(default_factory=dict)
-    moves_of: dict[GroupUid, Move] = field(default_factory=dict)
+    moves_of: dict[GroupUid, GroupMove] = field(default_factory=dict)
     """The live move of each slot group."""
-    rebinds_of: dict[EndpointUid, Move] = field(default_factory=dict)
+    rebinds_of: dict[EndpointUid, Rebind] = field(default_factory=dict)
     """The live move of each endpoint."""
     leaving_nodes: set[NodeUid] = field(default_factory=set)
     """Nodes that a live action is emptying or relieving of primaries."""
@@ -194,17 +195,14 @@ class Ledger:
                 load.leaving_shards += 1
 
     def _count_move(self, move: Move) -> None:
-        if move.kind == MoveKind.REBIND:
+        if isinstance(move, Rebind):
             self._count_rebind(move)
             return
-        if move.group_uid is not None:
-            self.moves_of[move.group_uid] = move
-        if move.kind == MoveKind.RELOCATE:
+        self.moves_of[move.group_uid] = move
+        if isinstance(move, Relocation):
             self._count_relocation(move)
 
-    def _count_rebind(self, move: Move) -> None:
-        if move.endpoint_uid is None:
-            return
+    def _count_rebind(self, move: Rebind) -> None:
         self.rebinds_of[move.endpoint_uid] = move
         endpoint = self.view.endpoints.get(move.endpoint_uid)
         bound = () if endpoint is None else endpoint.nodes
@@ -213,9 +211,7 @@ class Ledger:
         if move.from_node in self.loads and move.from_node in bound:
             self.loads[move.from_node].leaving_endpoints += 1
 
-    def _count_relocation(self, move: Move) -> None:
-        if move.group_uid is None or move.to_node is None:
-            return
+    def _count_relocation(self, move: Relocation) -> None:
         database = self.view.databases.get(move.database_uid)
         size = 0 if database is None else self.size_of_copy(database, move.group_uid)
         load = self.loads.get(move.to_node)
@@ -229,8 +225,8 @@ class Ledger:
         elif load is not None and self._is_free_memory_seen(move.to_node) and move.state != MoveState.CLEANING:
             # Free memory was read before the sync filled it.
             load.available_bytes -= size
-        source = None if move.from_node is None else self.loads.get(move.from_node)
-        leaving = None if move.shard_uid is None else self.view.shards.get(move.shard_uid)
+        source = self.loads.get(move.from_node)
+        leaving = self.view.shards.get(move.shard_uid)
         if source is None or leaving is None or leaving.wanted == ShardWanted.GONE or move.state == MoveState.UNDOING:
             return
         source.leaving_bytes += size

@@ -7,64 +7,131 @@ that passes by itself is a wait.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import ClassVar
 
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import Endpoint, Shard, SlotGroup
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.move import GroupMove, HandoffMove, Move, MoveKind, MoveState, Rebind, Relocation
 from shardwright.model.reason import Reason
 from shardwright.plan.explain import Unplaceable
 
 
-@dataclass(frozen=True, slots=True)
-class MoveProposal:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Proposal:
     """A move that may start now. If its group has a live move, it must wait for the end of that move."""
 
-    kind: MoveKind
     database_uid: DatabaseUid
-    group_uid: GroupUid | None = None
-    shard_uid: ShardUid | None = None
-    new_shard_uid: ShardUid | None = None
-    endpoint_uid: EndpointUid | None = None
-    from_node: NodeUid | None = None
-    to_node: NodeUid | None = None
-    hands_over: bool = False
-    bytes_total: int = 0
-    """Estimated bytes to transfer."""
+    from_node: NodeUid
+    to_node: NodeUid
     is_later: bool = False
     """It can start only after an earlier move of the plan has ended (first the handoff, then the relocation)."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandoffProposal(_Proposal):
+    """The primary role shall pass to another copy."""
+
+    kind: ClassVar[MoveKind] = MoveKind.HANDOFF
+    changes_role: ClassVar[bool] = True
+    bytes_total: ClassVar[int] = 0
+    group_uid: GroupUid
+    shard_uid: ShardUid
+    new_shard_uid: ShardUid
+
     @property
-    def subject(self) -> ShardUid | EndpointUid:
-        """The shard or endpoint that moves."""
-        if self.endpoint_uid is not None:
-            return self.endpoint_uid
-        assert self.shard_uid is not None, "a move of a group names the copy that leaves or hands over the role"
+    def subject(self) -> ShardUid:
+        """The copy that hands over the role."""
+        return self.shard_uid
+
+    def to_move(self, uid: MoveUid, action_uid: ActionUid | None, *, is_undo: bool = False, now: datetime) -> HandoffMove:
+        """The move's first record."""
+        return HandoffMove(
+            uid=uid,
+            action_uid=action_uid,
+            state=MoveState.PLANNED,
+            database_uid=self.database_uid,
+            group_uid=self.group_uid,
+            shard_uid=self.shard_uid,
+            new_shard_uid=self.new_shard_uid,
+            from_node=self.from_node,
+            to_node=self.to_node,
+            created_at=now,
+            state_since=now,
+            is_undo=is_undo,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelocationProposal(_Proposal):
+    """A new copy on another node shall replace a copy."""
+
+    kind: ClassVar[MoveKind] = MoveKind.RELOCATE
+    group_uid: GroupUid
+    shard_uid: ShardUid
+    hands_over: bool = False
+    bytes_total: int = 0
+    """Estimated bytes to transfer."""
+
+    @property
+    def subject(self) -> ShardUid:
+        """The copy that leaves."""
         return self.shard_uid
 
     @property
     def changes_role(self) -> bool:
         """Whether clients of the database have to switch servers."""
-        return self.kind == MoveKind.HANDOFF or self.hands_over
+        return self.hands_over
 
-    def to_move(self, uid: MoveUid, action_uid: ActionUid | None, *, now: datetime) -> Move:
+    def to_move(self, uid: MoveUid, action_uid: ActionUid | None, *, is_undo: bool = False, now: datetime) -> Relocation:
         """The move's first record."""
-        return Move(
-            uid,
-            action_uid,
-            self.kind,
-            MoveState.PLANNED,
-            self.database_uid,
-            now,
+        return Relocation(
+            uid=uid,
+            action_uid=action_uid,
+            state=MoveState.PLANNED,
+            database_uid=self.database_uid,
             group_uid=self.group_uid,
             shard_uid=self.shard_uid,
-            new_shard_uid=self.new_shard_uid,
-            endpoint_uid=self.endpoint_uid,
             from_node=self.from_node,
             to_node=self.to_node,
             hands_over=self.hands_over,
-            state_since=now,
             bytes_total=self.bytes_total,
+            created_at=now,
+            state_since=now,
+            is_undo=is_undo,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebindProposal(_Proposal):
+    """The endpoint process of another node shall serve an endpoint."""
+
+    kind: ClassVar[MoveKind] = MoveKind.REBIND
+    changes_role: ClassVar[bool] = False
+    bytes_total: ClassVar[int] = 0
+    endpoint_uid: EndpointUid
+
+    @property
+    def subject(self) -> EndpointUid:
+        """The endpoint."""
+        return self.endpoint_uid
+
+    def to_move(self, uid: MoveUid, action_uid: ActionUid | None, *, is_undo: bool = False, now: datetime) -> Rebind:
+        """The move's first record."""
+        return Rebind(
+            uid=uid,
+            action_uid=action_uid,
+            state=MoveState.PLANNED,
+            database_uid=self.database_uid,
+            endpoint_uid=self.endpoint_uid,
+            from_node=self.from_node,
+            to_node=self.to_node,
+            created_at=now,
+            state_since=now,
+            is_undo=is_undo,
+        )
+
+
+MoveProposal = HandoffProposal | RelocationProposal | RebindProposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +159,22 @@ class ReturnPlan:
 class Draft:
     """A plan under construction."""
 
-    handoffs: list[MoveProposal] = field(default_factory=list)
-    relocations: list[MoveProposal] = field(default_factory=list)
-    rebinds: list[MoveProposal] = field(default_factory=list)
+    handoffs: list[HandoffProposal] = field(default_factory=list)
+    relocations: list[RelocationProposal] = field(default_factory=list)
+    rebinds: list[RebindProposal] = field(default_factory=list)
     waiting: list[Reason] = field(default_factory=list)
     unplaced: list[Unplaced] = field(default_factory=list)
 
     def handoff(self, group: SlotGroup, primary: Shard, to_shard: Shard, *, is_later: bool = False) -> None:
         """Add a handoff of the primary role from one copy to another."""
         self.handoffs.append(
-            MoveProposal(
-                MoveKind.HANDOFF,
-                group.database_uid,
-                group.uid,
-                primary.uid,
-                to_shard.uid,
+            HandoffProposal(
+                database_uid=group.database_uid,
+                group_uid=group.uid,
+                shard_uid=primary.uid,
+                new_shard_uid=to_shard.uid,
                 from_node=primary.node_uid,
                 to_node=to_shard.node_uid,
-                hands_over=True,
                 is_later=is_later,
             )
         )
@@ -119,11 +184,10 @@ class Draft:
     ) -> None:
         """Add the relocation of a copy to another node."""
         self.relocations.append(
-            MoveProposal(
-                MoveKind.RELOCATE,
-                copy.database_uid,
-                copy.group_uid,
-                copy.uid,
+            RelocationProposal(
+                database_uid=copy.database_uid,
+                group_uid=copy.group_uid,
+                shard_uid=copy.uid,
                 from_node=copy.node_uid,
                 to_node=to_node,
                 hands_over=hands_over,
@@ -132,12 +196,11 @@ class Draft:
             )
         )
 
-    def rebind(self, endpoint: Endpoint, from_node: NodeUid | None, to_node: NodeUid, *, is_later: bool = False) -> None:
+    def rebind(self, endpoint: Endpoint, from_node: NodeUid, to_node: NodeUid, *, is_later: bool = False) -> None:
         """Add the rebind of an endpoint to another node."""
         self.rebinds.append(
-            MoveProposal(
-                MoveKind.REBIND,
-                endpoint.database_uid,
+            RebindProposal(
+                database_uid=endpoint.database_uid,
                 endpoint_uid=endpoint.uid,
                 from_node=from_node,
                 to_node=to_node,
@@ -167,7 +230,7 @@ class Draft:
         is back, the node would only forward commands to another node."""
         if any(p.database_uid == database_uid for p in (*self.handoffs, *self.relocations)):
             return True
-        return any(m.database_uid == database_uid and m.group_uid is not None for m in in_flight)
+        return any(m.database_uid == database_uid and isinstance(m, GroupMove) for m in in_flight)
 
     def to_return_plan(
         self, moves: Iterable[MoveProposal], in_flight: Iterable[Move], differences: Iterable[Reason]

@@ -4,17 +4,17 @@ Called by ``maintenance_off`` on every turn: restored parts are no longer in the
 as differences and do not block the rest.
 """
 
-from shardwright.model.action import Move
 from shardwright.model.cluster import Node, Snapshot, SnapshotShard
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, DatabaseStatus, Role, Shard, ShardWanted, SlotGroup
-from shardwright.model.ids import EndpointUid, NodeUid
+from shardwright.model.ids import EndpointUid
+from shardwright.model.move import GroupMove, Move
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import copy_request
-from shardwright.plan.proposal import Draft, ReturnPlan
+from shardwright.plan.proposal import Draft, MoveProposal, ReturnPlan
 from shardwright.plan.standing import Standing, answers, busy_reason, is_busy, standing_of
 
 
@@ -43,7 +43,7 @@ class _Restoration:
             self._plan_shard(wanted)
         for uid in sorted(self.snapshot.endpoints):
             self._plan_endpoint(uid)
-        moves = (*self.draft.relocations, *self.draft.handoffs, *self.draft.rebinds)
+        moves: tuple[MoveProposal, ...] = (*self.draft.relocations, *self.draft.handoffs, *self.draft.rebinds)
         return self.draft.to_return_plan(moves, self.in_flight, self.differences)
 
     # -- shards ----------------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class _Restoration:
         if wanted.role == Role.REPLICA or is_primary:
             return
         primary = next((s for s in copies if s.uid == group.primary), None)
-        is_coming = any(m.group_uid == group.uid for m in self.in_flight)
+        is_coming = any(isinstance(m, GroupMove) and m.group_uid == group.uid for m in self.in_flight)
         if primary is not None and is_coming:
             self.draft.handoff(group, primary, here, is_later=True)
         elif primary is None or group.handoff is not None or group.uid in self.ledger.moves_of:
@@ -137,7 +137,7 @@ class _Restoration:
         if move is not None and move.to_node == self.node.uid:
             self.in_flight.append(move)
             return
-        if self.node.uid in endpoint.nodes:
+        if self.node.uid in endpoint.nodes or not endpoint.nodes:
             return
         if move is not None:
             text = f"endpoint {uid} waits for move {move.uid}"
@@ -149,7 +149,7 @@ class _Restoration:
             return
         self.ledger.place_endpoint(self.node.uid)
         is_later = self.draft.has_shards_to_come(endpoint.database_uid, self.in_flight)
-        self.draft.rebind(endpoint, _bound_to(endpoint.nodes), self.node.uid, is_later=is_later)
+        self.draft.rebind(endpoint, endpoint.nodes[0], self.node.uid, is_later=is_later)
 
     # -- reasons ---------------------------------------------------------------------------------------------------------
 
@@ -174,7 +174,3 @@ class _Restoration:
             node_uid=self.node.uid,
         )
         self.draft.waiting.append(reason)
-
-
-def _bound_to(nodes: tuple[NodeUid, ...]) -> NodeUid | None:
-    return nodes[0] if nodes else None

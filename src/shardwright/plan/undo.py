@@ -8,16 +8,16 @@ can return immediately gets the role first; its copies follow.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, DatabaseStatus, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid
+from shardwright.model.move import GroupMove, Move, MoveState, Rebind, Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import unplaceable
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import copy_request
-from shardwright.plan.proposal import Draft, ReturnPlan
+from shardwright.plan.proposal import Draft, MoveProposal, ReturnPlan
 from shardwright.plan.standing import Standing, standing_of
 
 _TOOK_EFFECT = frozenset({MoveState.CLEANING, MoveState.DONE})
@@ -41,18 +41,20 @@ def plan_undo(view: ClusterView, moves: Iterable[Move]) -> ReturnPlan:
 class _Undo:
     def __init__(self, view: ClusterView, moves: list[Move]) -> None:
         self.view = view
-        self.forward = [m for m in moves if not m.is_undo and m.state in _TOOK_EFFECT]
+        forward = [m for m in moves if not m.is_undo and m.state in _TOOK_EFFECT]
+        self.group_moves = [m for m in forward if isinstance(m, GroupMove)]
+        self.rebinds = [m for m in forward if isinstance(m, Rebind)]
         self.in_flight = [m for m in moves if m.is_undo and not m.state.is_terminal]
         self.ledger = Ledger(view, by_free_memory=view.policy.evict_node_use_free_memory)
         self.draft = Draft()
         self.differences: list[Reason] = []
 
     def plan(self) -> ReturnPlan:
-        for group_uid in dict.fromkeys(m.group_uid for m in self.forward if m.group_uid is not None):
+        for group_uid in dict.fromkeys(m.group_uid for m in self.group_moves):
             self._plan_group(group_uid)
-        for endpoint_uid in dict.fromkeys(m.endpoint_uid for m in self.forward if m.endpoint_uid is not None):
+        for endpoint_uid in dict.fromkeys(m.endpoint_uid for m in self.rebinds):
             self._plan_endpoint(endpoint_uid)
-        moves = (*self.draft.handoffs, *self.draft.relocations, *self.draft.rebinds)
+        moves: tuple[MoveProposal, ...] = (*self.draft.handoffs, *self.draft.relocations, *self.draft.rebinds)
         return self.draft.to_return_plan(moves, self.in_flight, self.differences)
 
     # -- slot groups -----------------------------------------------------------------------------------------------------
@@ -84,12 +86,12 @@ class _Undo:
     def _origin(self, uid: GroupUid) -> _Origin:
         displaced: dict[NodeUid, NodeUid] = {}
         primary_node: NodeUid | None = None
-        for move in self.forward:
-            if move.group_uid != uid or move.from_node is None or move.to_node is None:
+        for move in self.group_moves:
+            if move.group_uid != uid:
                 continue
-            if primary_node is None and (move.kind == MoveKind.HANDOFF or move.hands_over):
+            if primary_node is None and move.changes_role:
                 primary_node = move.from_node
-            if move.kind == MoveKind.RELOCATE:
+            if isinstance(move, Relocation):
                 was = next((origin for origin, at in displaced.items() if at == move.from_node), move.from_node)
                 displaced[was] = move.to_node
         return _Origin(tuple((was, now) for was, now in displaced.items() if was != now), primary_node)
@@ -121,7 +123,7 @@ class _Undo:
 
     def _plan_endpoint(self, uid: EndpointUid) -> None:
         endpoint = self.view.endpoints.get(uid)
-        was = next((m.from_node for m in self.forward if m.endpoint_uid == uid and m.from_node is not None), None)
+        was = next((m.from_node for m in self.rebinds if m.endpoint_uid == uid), None)
         if endpoint is None or was is None or was in endpoint.nodes or not endpoint.nodes:
             return
         node = self.view.nodes.get(was)

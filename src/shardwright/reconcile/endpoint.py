@@ -7,11 +7,11 @@ answers in another mode.
 
 from collections.abc import Mapping, Sequence
 
-from shardwright.model.action import MoveKind
 from shardwright.model.commands import Command, DropEndpoint, PassEndpoint, ServeEndpoint
 from shardwright.model.database import Endpoint, GroupPhase, access_fingerprint
 from shardwright.model.decision import Decision
 from shardwright.model.ids import EndpointUid, NodeUid
+from shardwright.model.move import Rebind
 from shardwright.model.seen import EndpointSeen, EndpointState
 from shardwright.model.view import ClusterView
 
@@ -88,4 +88,4 @@ def _differs(seen: EndpointSeen, generation: int) -> bool:
 
 
 def _is_moving(uid: EndpointUid, view: ClusterView) -> bool:
-    return any(m.kind is MoveKind.REBIND and m.endpoint_uid == uid for m in view.live_moves())
+    return any(isinstance(m, Rebind) and m.endpoint_uid == uid for m in view.live_moves())

@@ -9,12 +9,12 @@ writable.
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shardwright.model.action import MoveState
 from shardwright.model.commands import ApplySettings, Attach, Command, EndStuckServer, Open, Promote, RecoverHandoff
 from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ShardUid
+from shardwright.model.move import GroupMove, MoveState
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.standing import is_dispensable
@@ -252,7 +252,7 @@ def _is_stuck(copy: Copy, view: ClusterView) -> bool:
 def decide_unwanted(view: ClusterView) -> Decision:
     """Forget unwanted shards of which nothing is left: their move ended before their node's agent could report it. A live
     move or the deletion of a database forgets its own shards."""
-    awaited = {uid for m in view.live_moves() for uid in (m.shard_uid, m.new_shard_uid)}
+    awaited = {uid for m in view.live_moves() if isinstance(m, GroupMove) for uid in (m.shard_uid, m.new_shard_uid)}
     return Decision(
         writes=tuple(
             Delete(shard)

@@ -10,11 +10,11 @@ from collections import Counter
 from datetime import datetime
 from functools import partial
 
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, Endpoint
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, uid_of_move
+from shardwright.model.move import MoveState, Rebind
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.plan.ledger import Ledger
@@ -36,12 +36,13 @@ def decide_rebinding(view: ClusterView, now: datetime) -> Decision:
     reasons: list[Reason] = []
     wake_at = now + LOOK_AGAIN
     for endpoint in stranded:
-        moves = [m for m in view.moves.values() if m.action_uid is None and m.endpoint_uid == endpoint.uid]
+        rebinds = [m for m in view.moves.values() if isinstance(m, Rebind) and m.endpoint_uid == endpoint.uid]
+        moves = [m for m in rebinds if m.action_uid is None]
         due = retry_at(moves, now)
         if now < due:
             wake_at = min(wake_at, due)
             continue
-        failures = Counter(m.to_node for m in moves if m.state is MoveState.FAILED and m.to_node is not None)
+        failures = Counter(m.to_node for m in moves if m.state is MoveState.FAILED)
         choose = partial(
             choose_endpoint,
             ledger,
@@ -69,7 +70,7 @@ def _stranded(view: ClusterView) -> list[Endpoint]:
     dead = (silent & view.nodes.keys()) - view.daemons.keys() - nodes_being_emptied(view)
     if not dead:
         return []
-    moving = {m.endpoint_uid for m in view.live_moves()}
+    moving = {m.endpoint_uid for m in view.live_moves() if isinstance(m, Rebind)}
     bound = (e for uid in sorted(dead) for e in view.endpoints_on(uid))
     return [e for e in bound if e.uid not in moving and len(e.nodes) == 1 and _is_kept(e, view)][:BEGUN_AT_ONCE]
 
@@ -82,16 +83,15 @@ def _is_kept(endpoint: Endpoint, view: ClusterView) -> bool:
 
 def _begin(endpoint: Endpoint, target: NodeUid, number: int, now: datetime) -> tuple[Write, ...]:
     source = endpoint.nodes[0]
-    move = Move(
-        uid_of_move(f"rebind-{endpoint.uid}", number),
-        None,
-        MoveKind.REBIND,
-        MoveState.PLANNED,
-        endpoint.database_uid,
-        now,
+    move = Rebind(
+        uid=uid_of_move(f"rebind-{endpoint.uid}", number),
+        action_uid=None,
+        state=MoveState.PLANNED,
+        database_uid=endpoint.database_uid,
         endpoint_uid=endpoint.uid,
         from_node=source,
         to_node=target,
+        created_at=now,
         state_since=now,
     )
     text = f"node {source} no longer serves endpoint {endpoint.uid}: it moves to node {target}"

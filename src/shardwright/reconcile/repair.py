@@ -7,26 +7,19 @@ chooses the primary.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeGuard
 
-from shardwright.model.action import (
-    Action,
-    ActionName,
-    ActionParameters,
-    ActionStatus,
-    MaintenanceOnParameters,
-    Move,
-    MoveKind,
-    MoveState,
-)
+from shardwright.model.action import Action, ActionName, ActionParameters, ActionStatus, MaintenanceOnParameters
 from shardwright.model.backoff import Backoff
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, number_of_move, uid_of_move
 from shardwright.model.liveness import has_ended, has_ended_after_start
+from shardwright.model.move import Move, MoveState, Relocation
 from shardwright.model.reason import Reason
 from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView, Put, Write
@@ -121,9 +114,9 @@ def _note_missing(view: ClusterView, now: datetime) -> tuple[Write, ...]:
 # -- rebuilds under way --------------------------------------------------------------------------------------------------
 
 
-def is_rebuild(move: Move) -> bool:
+def is_rebuild(move: Move) -> TypeGuard[Relocation]:
     """Whether the move is the cluster's own, for a lost copy."""
-    return move.action_uid is None and move.kind is MoveKind.RELOCATE
+    return move.action_uid is None and isinstance(move, Relocation)
 
 
 def _withdraw(view: ClusterView, now: datetime) -> tuple[Write, ...]:
@@ -147,16 +140,16 @@ def _withdraw(view: ClusterView, now: datetime) -> tuple[Write, ...]:
     return tuple(writes)
 
 
-def _not_wanted(move: Move, view: ClusterView) -> str:
+def _not_wanted(move: Relocation, view: ClusterView) -> str:
     """Why the rebuild must end; empty if it continues."""
-    shard = None if move.shard_uid is None else view.shards.get(move.shard_uid)
-    group = None if move.group_uid is None else view.groups.get(move.group_uid)
+    shard = view.shards.get(move.shard_uid)
+    group = view.groups.get(move.group_uid)
     if shard is not None and group is not None and is_sound(view, group, shard):
         return "the lost copy came back"
     database = view.databases.get(move.database_uid)
     if database is None or not database.has_replica:
         return "its database no longer has replication"
-    target = None if move.to_node is None else view.nodes.get(move.to_node)
+    target = view.nodes.get(move.to_node)
     if target is None or not target.accepts_placement or target.uid in nodes_being_emptied(view):
         return "the target node no longer accepts new shards"
     return ""
@@ -206,13 +199,12 @@ def _rebuild(view: ClusterView, now: datetime) -> Decision:
 def _begin(one: _Lost, target: NodeUid, view: ClusterView, now: datetime) -> tuple[Write, ...]:
     shard, primary = one.shard, one.group.primary
     seen = None if primary is None else view.servers.get(primary)
-    move = Move(
-        uid_of_move(f"rebuild-{shard.uid}", one.number),
-        None,
-        MoveKind.RELOCATE,
-        MoveState.PLANNED,
-        one.database.uid,
-        now,
+    move = Relocation(
+        uid=uid_of_move(f"rebuild-{shard.uid}", one.number),
+        action_uid=None,
+        state=MoveState.PLANNED,
+        database_uid=one.database.uid,
+        created_at=now,
         group_uid=one.group.uid,
         shard_uid=shard.uid,
         from_node=shard.node_uid,
@@ -247,7 +239,7 @@ def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | Non
         if now < due:
             wake_at = _earlier(wake_at, due)
             continue
-        failures = Counter(m.to_node for m in moves if m.state is MoveState.FAILED and m.to_node is not None)
+        failures = Counter(m.to_node for m in moves if m.state is MoveState.FAILED)
         found.append(_Lost(shard, group, database, failures, 1 + max((number_of(m) for m in moves), default=0)))
     return sorted(found, key=lambda one: (-one.database.rebuild_priority, one.shard.uid)), wake_at
 
@@ -270,7 +262,7 @@ def _is_to_rebuild(shard: Shard, group: SlotGroup, database: Database, view: Clu
     return serves and not is_sound(view, group, shard)
 
 
-def retry_at(moves: list[Move], now: datetime) -> datetime:
+def retry_at(moves: Sequence[Move], now: datetime) -> datetime:
     """The earliest time of the next attempt."""
     failed = [m for m in moves if m.state is MoveState.FAILED]
     if not failed:
@@ -283,7 +275,7 @@ def retry_at(moves: list[Move], now: datetime) -> datetime:
 def _syncs_left(view: ClusterView) -> int | None:
     """Number of full syncs that may still start; None: no limit."""
     limit = view.policy.max_slave_full_syncs
-    running = sum(m.kind is MoveKind.RELOCATE and m.state in _SYNCING for m in view.live_moves())
+    running = sum(isinstance(m, Relocation) and m.state in _SYNCING for m in view.live_moves())
     return None if limit == 0 else max(0, limit - running)
 
 

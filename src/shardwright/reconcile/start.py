@@ -7,10 +7,10 @@ with data; the group waits for a copy that may hold the only data, unless an ope
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shardwright.model.action import MoveKind
 from shardwright.model.database import Damage, Database, GroupPhase, Persistence, Shard, ShardWanted, SlotGroup, StartWith
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, EventKind, Severity
+from shardwright.model.move import Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Put, Write
@@ -219,7 +219,7 @@ def _came_too_late(chosen: Shard, copies: list[Copy], view: ClusterView) -> bool
     """Whether it is the empty new copy of a move whose source has died: the move then ends with an error, so that an empty
     database is not presented as a moved one."""
     move = view.live_move_of_group(chosen.group_uid)
-    is_new = move is not None and move.kind is MoveKind.RELOCATE and move.new_shard_uid == chosen.uid
+    is_new = isinstance(move, Relocation) and move.new_shard_uid == chosen.uid
     return is_new and any(c.shard.uid == chosen.uid and c.is_empty for c in copies)
 
 

@@ -8,7 +8,6 @@ neither a new leader nor a silent server counts as a change.
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from shardwright.model.action import MoveKind
 from shardwright.model.codes import Code
 from shardwright.model.database import (
     Database,
@@ -26,6 +25,7 @@ from shardwright.model.database import (
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import DatabaseUid, NodeUid
+from shardwright.model.move import Rebind
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointState, Health, ProcessState, ServerSeen, ServerTrouble
 from shardwright.model.view import ClusterView, Delete, Put, Write
@@ -95,7 +95,7 @@ def _subject(reason: Reason) -> tuple[object, ...]:
 
 def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...], now: datetime) -> Iterator[Reason]:
     for endpoint in view.endpoints_of(database.uid):
-        if not any(m.kind is MoveKind.REBIND and m.endpoint_uid == endpoint.uid for m in view.live_moves()):
+        if not any(isinstance(m, Rebind) and m.endpoint_uid == endpoint.uid for m in view.live_moves()):
             for node_uid in endpoint.nodes:
                 yield from _of_endpoint(endpoint, node_uid, view, before)
     for group in view.groups_of(database.uid):

@@ -16,12 +16,15 @@
 Numbers are padded with zeros so that ranges come in their order.
 """
 
+from types import UnionType
+
 from shardwright.model.account import User
-from shardwright.model.action import Action, ActionName, Move
+from shardwright.model.action import Action, ActionName
 from shardwright.model.cluster import Cluster, Counters, DaemonPresence, Leadership, Node, Policy, RemovedNode, Snapshot
 from shardwright.model.database import Database, DatabaseTroubles, Endpoint, ServerSecrets, Shard, SlotGroup
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.move import HandoffMove, Move, Rebind, Relocation
 from shardwright.model.seen import NodeSeen, ServerSeen
 
 CLUSTER = "cluster"
@@ -58,7 +61,10 @@ StoredRecord = (
     | ServerSeen
 )
 
-_TYPES: dict[str, type[StoredRecord]] = {
+RecordType = type[StoredRecord] | UnionType
+"""A class of records, or a union of classes that differ by their ``kind``."""
+
+_TYPES: dict[str, RecordType] = {
     CLUSTER: Cluster,
     POLICY: Policy,
     COUNTERS: Counters,
@@ -82,8 +88,8 @@ _TYPES: dict[str, type[StoredRecord]] = {
 }
 
 
-def type_of(key: str) -> type[StoredRecord] | None:
-    """The type of the record at a key; None for a key with a bare uid or number."""
+def type_of(key: str) -> RecordType | None:
+    """The type of the records at a key; None for a key with a bare uid or number."""
     if key in _TYPES:
         return _TYPES[key]
     head, _, rest = key.partition("/")
@@ -123,7 +129,7 @@ def key_of(record: StoredRecord) -> str:
             return f"endpoints/{record.uid}"
         case Action():
             return f"actions/{record.uid}"
-        case Move():
+        case HandoffMove() | Relocation() | Rebind():
             return f"moves/{record.uid}"
         case User():
             return f"users/{record.uid:08d}"

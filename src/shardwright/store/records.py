@@ -1,25 +1,29 @@
 """Converts records to bytes and back. The only module that maps records to JSON in the store.
 
+The records of a union (moves) are told apart by their ``kind``.
+
 An unknown key in stored JSON is ignored and a missing one gets its default, so that daemons of adjacent versions can share
 a store.
 """
 
-from typing import Any, cast
+from types import UnionType
+from typing import Annotated, Any, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Discriminator, TypeAdapter, ValidationError
 
 from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.store import keys
-from shardwright.store.keys import StoredRecord
+from shardwright.store.keys import RecordType, StoredRecord
 
-_adapters: dict[type[StoredRecord], TypeAdapter[Any]] = {}
+_adapters: dict[RecordType, TypeAdapter[Any]] = {}
 
 
-def _adapter(kind: type[StoredRecord]) -> TypeAdapter[Any]:
+def _adapter(kind: RecordType) -> TypeAdapter[Any]:
     found = _adapters.get(kind)
     if found is None:
-        found = _adapters[kind] = TypeAdapter(kind)
+        form: Any = Annotated[kind, Discriminator("kind")] if isinstance(kind, UnionType) else kind
+        found = _adapters[kind] = TypeAdapter(form)
     return found
 
 

@@ -17,7 +17,6 @@ from shardwright.model.action import (
     ActionStatus,
     MaintenanceOffParameters,
     MaintenanceOnParameters,
-    Move,
     RemoveParameters,
     StepDownParameters,
 )
@@ -33,6 +32,7 @@ from shardwright.model.database import (
     SlotGroup,
 )
 from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid, ShardUid, uid_of_endpoint, uid_of_group
+from shardwright.model.move import Move
 from shardwright.model.seen import (
     EndpointProcessSeen,
     EndpointSeen,

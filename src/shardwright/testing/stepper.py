@@ -1,7 +1,7 @@
 """A pure stand-in for what happens to moves: advances each live move by one state and changes the view accordingly.
 
 For tests of actions: no servers, no time that passes by itself. It keeps to the same legal transitions as the product,
-so that what an action sees is what it may see; it is not the product's own state machine (``actions/move``).
+so that what an action sees is what it may see; it is not the product's own state machine (``moves``).
 """
 
 from collections.abc import Callable
@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from shardwright.actions.base import decide_action
-from shardwright.model.action import MOVE_TRANSITIONS, Action, Move, MoveKind, MoveState
+from shardwright.model.action import Action
 from shardwright.model.codes import Code
 from shardwright.model.database import Shard, ShardWanted
 from shardwright.model.ids import ActionUid, NodeUid, ShardUid
+from shardwright.model.move import MOVE_TRANSITIONS, GroupMove, HandoffMove, Move, MoveState, Rebind, Relocation
 from shardwright.model.reason import Reason
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Delete, Put
@@ -64,17 +65,17 @@ def step_move(builder: ClusterBuilder, move: Move, *, now: datetime, fails: bool
     """One state on; ``fails``, a cancel wish or a target without a daemon lead back while there is a way back."""
     is_target_down = move.to_node not in builder.view.daemons
     wants_back = fails or move.is_cancel_wanted or is_target_down
-    match move.kind:
-        case MoveKind.RELOCATE:
+    match move:
+        case Relocation():
             return _step_relocation(builder, move, now, wants_back)
-        case MoveKind.HANDOFF:
+        case HandoffMove():
             return _step_handoff(builder, move, now, wants_back)
-        case MoveKind.REBIND:
+        case Rebind():
             return _step_rebind(builder, move, now, wants_back)
 
 
 def _enter(builder: ClusterBuilder, move: Move, state: MoveState, now: datetime, **changes: object) -> ClusterBuilder:
-    assert state in MOVE_TRANSITIONS[move.state], f"{move.state} cannot become {state}"
+    assert state in MOVE_TRANSITIONS[move.kind][move.state], f"{move.kind}: {move.state} cannot become {state}"
     if state.is_terminal:
         changes["ended_at"] = now
     if state == MoveState.FAILED:
@@ -82,25 +83,25 @@ def _enter(builder: ClusterBuilder, move: Move, state: MoveState, now: datetime,
     return builder.with_move(replace(move, state=state, state_since=now, **changes))  # type: ignore[arg-type]
 
 
-def _step_handoff(builder: ClusterBuilder, move: Move, now: datetime, wants_back: bool) -> ClusterBuilder:
+def _step_handoff(builder: ClusterBuilder, move: HandoffMove, now: datetime, wants_back: bool) -> ClusterBuilder:
     if wants_back:
         return _enter(builder, move, MoveState.CANCELLED if move.is_cancel_wanted else MoveState.FAILED, now)
     if move.state == MoveState.PLANNED:
         return _enter(builder, move, MoveState.HANDOFF, now)
-    return _enter(_pass_role(builder, move), move, MoveState.DONE, now, has_left=True)
+    return _enter(_pass_role(builder, move), move, MoveState.DONE, now)
 
 
-def _step_rebind(builder: ClusterBuilder, move: Move, now: datetime, wants_back: bool) -> ClusterBuilder:
-    endpoint = None if move.endpoint_uid is None else builder.view.endpoints.get(move.endpoint_uid)
-    if wants_back or endpoint is None or move.to_node is None:
+def _step_rebind(builder: ClusterBuilder, move: Rebind, now: datetime, wants_back: bool) -> ClusterBuilder:
+    endpoint = builder.view.endpoints.get(move.endpoint_uid)
+    if wants_back or endpoint is None:
         return _enter(builder, move, MoveState.CANCELLED if move.is_cancel_wanted else MoveState.FAILED, now)
     if move.state == MoveState.PLANNED:
         return _enter(builder, move, MoveState.HANDOFF, now)
     nodes: tuple[NodeUid, ...] = (move.to_node,)
-    return _enter(builder.with_records(replace(endpoint, nodes=nodes)), move, MoveState.DONE, now, has_left=True)
+    return _enter(builder.with_records(replace(endpoint, nodes=nodes)), move, MoveState.DONE, now)
 
 
-def _step_relocation(builder: ClusterBuilder, move: Move, now: datetime, wants_back: bool) -> ClusterBuilder:
+def _step_relocation(builder: ClusterBuilder, move: Relocation, now: datetime, wants_back: bool) -> ClusterBuilder:
     if move.state == MoveState.UNDOING:
         return _undo(builder, move, now)
     if move.state == MoveState.CLEANING:
@@ -109,7 +110,6 @@ def _step_relocation(builder: ClusterBuilder, move: Move, now: datetime, wants_b
         return _enter(builder, move, MoveState.CANCELLED if move.is_cancel_wanted else MoveState.FAILED, now)
     if wants_back:
         return _enter(builder, move, MoveState.UNDOING, now)
-    assert move.group_uid is not None
     group = builder.view.groups[move.group_uid]
     match move.state:
         case MoveState.PLANNED:
@@ -127,9 +127,7 @@ def _step_relocation(builder: ClusterBuilder, move: Move, now: datetime, wants_b
             return _enter(_pass_role(builder, move), move, MoveState.CLEANING, now)
 
 
-def _start(builder: ClusterBuilder, move: Move, now: datetime) -> ClusterBuilder:
-    assert move.group_uid is not None
-    assert move.to_node is not None
+def _start(builder: ClusterBuilder, move: Relocation, now: datetime) -> ClusterBuilder:
     uid = ShardUid(builder.view.counters.next_shard)
     counters = replace(builder.view.counters, next_shard=uid + 1)
     shard = Shard(uid, move.database_uid, move.group_uid, move.to_node, 20_000 + uid, now)
@@ -137,8 +135,8 @@ def _start(builder: ClusterBuilder, move: Move, now: datetime) -> ClusterBuilder
     return _enter(builder, move, MoveState.STARTING, now, new_shard_uid=uid)
 
 
-def _clean(builder: ClusterBuilder, move: Move, now: datetime) -> ClusterBuilder:
-    old = None if move.shard_uid is None else builder.view.shards.get(move.shard_uid)
+def _clean(builder: ClusterBuilder, move: Relocation, now: datetime) -> ClusterBuilder:
+    old = builder.view.shards.get(move.shard_uid)
     if old is None:
         return _enter(builder, move, MoveState.DONE, now, has_left=True)
     if not move.has_left:
@@ -147,16 +145,15 @@ def _clean(builder: ClusterBuilder, move: Move, now: datetime) -> ClusterBuilder
     return _enter(builder.with_writes(Delete(old)), move, MoveState.DONE, now)
 
 
-def _undo(builder: ClusterBuilder, move: Move, now: datetime) -> ClusterBuilder:
+def _undo(builder: ClusterBuilder, move: Relocation, now: datetime) -> ClusterBuilder:
     new = None if move.new_shard_uid is None else builder.view.shards.get(move.new_shard_uid)
     if new is not None:
         builder = builder.with_writes(Delete(new))
     return _enter(builder, move, MoveState.CANCELLED if move.is_cancel_wanted else MoveState.FAILED, now)
 
 
-def _pass_role(builder: ClusterBuilder, move: Move) -> ClusterBuilder:
+def _pass_role(builder: ClusterBuilder, move: GroupMove) -> ClusterBuilder:
     """The group's primary is ``new_shard_uid`` from now on; all its copies are in sync."""
-    assert move.group_uid is not None
     group = builder.view.groups[move.group_uid]
     builder = builder.with_writes(Put(replace(group, primary=move.new_shard_uid, generation=group.generation + 1)))
     for shard in builder.view.shards_of_group(group.uid):

@@ -7,9 +7,11 @@ import pytest
 
 from shardwright.actions.blockers import blockers_of
 from shardwright.api.services.standing import Condition, standing
-from shardwright.model.action import ActionName, ActionStatus, Move, MoveKind, MoveState
+from shardwright.model.action import ActionName, ActionStatus
+from shardwright.model.move import Move, MoveState, Relocation
 from shardwright.model.reason import Grade
 from shardwright.model.seen import EndpointProcessSeen, Health, ProcessState
+from shardwright.testing import moves
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, decide_once, run_action
 
@@ -19,14 +21,14 @@ SOON = LATER + timedelta(seconds=2)
 JUDGED = LATER + timedelta(seconds=4)
 
 
-def moving(state: MoveState) -> tuple[ClusterBuilder, Move]:
+def moving(state: MoveState) -> tuple[ClusterBuilder, Relocation]:
     """An action of one relocation that stands in this state since LATER."""
     builder = cluster(3, leader=2).with_database(on=((1,),)).with_endpoints_seen()
     builder = builder.with_action(ActionName.MAINTENANCE_ON, 1)
     for turns in range(1, 12):
         found = run_action(builder, A, now=NOW, turns=turns)
         move = next((m for m in found.view.live_moves() if m.state == state), None)
-        if move is not None:
+        if isinstance(move, Relocation):
             move = replace(move, state_since=LATER, started_at=LATER)
             return found.with_move(move), move
     raise AssertionError(f"no move was {state}")
@@ -52,7 +54,6 @@ def test_what_does_not_advance_is_named_and_what_has_just_begun_is_not(state: Mo
 
 def test_a_missing_daemon_is_named_at_once() -> None:
     builder, move = moving(MoveState.STARTING)
-    assert move.to_node is not None
     reasons = blockers_of(builder.without_daemon(move.to_node).view, [move], LATER)
     assert [(r.code, r.grade, r.remedy) for r in reasons] == [
         ("node_down", Grade.HARD_LIMIT, f"start the daemon of node {move.to_node}")
@@ -73,8 +74,6 @@ def test_a_server_that_has_ended_where_nobody_can_start_it_is_not_called_stuck()
 def test_a_dead_replica_that_leaves_blocks_nothing() -> None:
     """A dead node is removed in this way: what copies its group anew goes on without it."""
     builder, relocation = moving(MoveState.SYNCING)
-    assert relocation.shard_uid is not None
-    assert relocation.group_uid is not None
     shard = builder.view.shards[relocation.shard_uid]
     assert relocation.new_shard_uid is not None
     group = replace(builder.view.groups[relocation.group_uid], primary=relocation.new_shard_uid)
@@ -86,11 +85,8 @@ def test_a_dead_replica_that_leaves_blocks_nothing() -> None:
 @pytest.mark.parametrize(("answers", "code"), [(False, "node_down"), (True, "endpoint_passing")])
 def test_an_endpoint_waits_for_a_daemon_only_while_nothing_on_its_node_could_serve_it(answers: bool, code: str) -> None:
     builder, relocation = moving(MoveState.READY)
-    assert relocation.to_node is not None
     uid = next(iter(builder.view.endpoints))
-    move = replace(
-        relocation, kind=MoveKind.REBIND, state=MoveState.HANDOFF, group_uid=None, shard_uid=None, endpoint_uid=uid
-    )
+    move = moves.rebind(state=MoveState.HANDOFF, endpoint_uid=uid, to_node=relocation.to_node)
     processes = dict(builder.view.endpoint_processes)
     processes[relocation.to_node] = EndpointProcessSeen(relocation.to_node, NOW, answers=answers)
     away = ClusterBuilder(replace(builder.without_daemon(relocation.to_node).view, endpoint_processes=processes))
@@ -100,7 +96,6 @@ def test_an_endpoint_waits_for_a_daemon_only_while_nothing_on_its_node_could_ser
 @pytest.mark.parametrize(("is_active", "code"), [(True, "server_busy"), (False, "server_stuck")])
 def test_busy_and_stuck_servers_are_told_apart(is_active: bool, code: str) -> None:
     builder, move = moving(MoveState.SYNCING)
-    assert move.shard_uid is not None
     silent = builder.with_server(
         move.shard_uid, health=Health.TIMEOUT, unanswered_since=LATER, cpu_active_at=SOON if is_active else None
     )
@@ -109,7 +104,6 @@ def test_busy_and_stuck_servers_are_told_apart(is_active: bool, code: str) -> No
 
 def test_a_server_is_called_idle_only_when_its_cpu_time_has_been_read_twice() -> None:
     builder, move = moving(MoveState.SYNCING)
-    assert move.shard_uid is not None
     silent = builder.with_server(move.shard_uid, health=Health.TIMEOUT, unanswered_since=LATER).view
     assert [r.text.endswith(" does not answer") for r in blockers_of(silent, [move], SOON)] == [True]
     assert ["uses no CPU" in r.text for r in blockers_of(silent, [move], JUDGED)] == [True]
@@ -131,7 +125,6 @@ def test_a_stuck_server_that_is_not_ended_says_what_to_do() -> None:
 
 def test_the_action_shows_it_within_two_seconds_and_says_blocked_or_slow() -> None:
     builder, move = moving(MoveState.STARTING)
-    assert move.to_node is not None
 
     def condition(found: ClusterBuilder) -> Condition:
         action = action_of(found.view, A)

@@ -8,17 +8,11 @@ import pytest
 
 from shardwright.actions.base import decide_action
 from shardwright.actions.progress import PROGRESS_RUNNING_MAX
-from shardwright.model.action import (
-    ActionName,
-    ActionStatus,
-    MaintenanceOnParameters,
-    Move,
-    MoveKind,
-    MoveState,
-)
+from shardwright.model.action import ActionName, ActionStatus, MaintenanceOnParameters
 from shardwright.model.decision import NOTHING
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid
+from shardwright.model.move import Move, MoveKind, MoveState
 from shardwright.model.view import Put
 from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, decide_once, never, run_action, step_moves

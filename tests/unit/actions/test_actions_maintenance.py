@@ -12,12 +12,12 @@ from shardwright.model.action import (
     ActionStatus,
     MaintenanceOffParameters,
     MaintenanceOnParameters,
-    MoveKind,
 )
 from shardwright.model.cluster import Snapshot, SnapshotShard
 from shardwright.model.commands import YieldLeadership
 from shardwright.model.database import Role
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+from shardwright.model.move import MoveKind
 from shardwright.model.view import Delete
 from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, run_action

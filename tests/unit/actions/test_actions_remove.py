@@ -6,10 +6,14 @@ from datetime import timedelta
 import pytest
 
 from shardwright.actions.base import decide_action
-from shardwright.model.action import ActionName, ActionStatus, Move, MoveKind, MoveState, RemoveParameters
+from shardwright.model.action import ActionName, ActionStatus, RemoveParameters
 from shardwright.model.commands import YieldLeadership
+from shardwright.model.database import ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.move import Move, MoveState, Rebind
+from shardwright.model.seen import ProcessState
 from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
+from shardwright.testing.moves import relocation
 from shardwright.testing.stepper import action_of, decide_once, run_action, step_moves
 
 A = "action-1"
@@ -141,7 +145,7 @@ def test_half_a_picture_is_no_verdict() -> None:
 
 def test_a_failure_keeps_the_node_closed_but_not_decommissioning() -> None:
     def fails(move: Move) -> bool:
-        return move.endpoint_uid is not None
+        return isinstance(move, Rebind)
 
     builder = remove(PAIR, fails=fails)
     assert result(builder) == ("failed", "move_failed")
@@ -152,23 +156,27 @@ def test_a_failure_keeps_the_node_closed_but_not_decommissioning() -> None:
 
 def test_a_move_of_others_to_the_node_is_waited_for() -> None:
     builder = remove(PAIR, turns=3)
-    stray = Move(
-        MoveUid("repair-1"),
-        None,
-        MoveKind.RELOCATE,
-        MoveState.SYNCING,
-        DatabaseUid(9),
-        NOW,
-        GroupUid("9:1"),
-        ShardUid(9),
-        from_node=NodeUid(2),
-        to_node=N1,
-    )
+    stray = relocation(
+        uid=MoveUid("repair-1"), action_uid=None, state=MoveState.SYNCING, database_uid=DatabaseUid(9),
+        group_uid=GroupUid("9:1"), shard_uid=ShardUid(9), to_node=N1,
+    )  # fmt: skip
     builder = builder.with_move(stray)
     for turn in range(30):
         builder = decide_once(builder, action_of(builder.view, A), now=NOW + timedelta(seconds=turn))
         builder = step_moves_except(builder, "repair-1")
     assert [r.code for r in action_of(builder.view, A).reasons] == ["group_busy"]
+
+
+def test_a_process_that_still_runs_without_a_move_is_waited_for() -> None:
+    """Its record says that it shall go; its agent has not ended it yet."""
+    builder = remove(PAIR, turns=3)
+    kept = replace(PAIR.view.shards[ShardUid(1)], uid=ShardUid(9), group_uid=GroupUid("9:1"), wanted=ShardWanted.GONE)
+    builder = builder.with_records(kept).with_process(9, ProcessState.RUNNING)
+    builder = run_action(builder, A, now=NOW)
+    (reason,) = action_of(builder.view, A).reasons
+    assert (reason.code, reason.shard_uid, reason.node_uid) == ("stopping", 9, 1)
+    ended = builder.with_process(9, ProcessState.GONE)
+    assert result(run_action(ended, A, now=NOW)) == ("completed", "")
 
 
 def step_moves_except(builder: ClusterBuilder, uid: str) -> ClusterBuilder:

@@ -3,9 +3,10 @@
 from datetime import timedelta
 
 from shardwright.actions.base import decide_action
-from shardwright.model.action import ActionName, ActionStatus, MoveKind, StepDownParameters
+from shardwright.model.action import ActionName, ActionStatus, StepDownParameters
 from shardwright.model.commands import YieldLeadership
 from shardwright.model.ids import NodeUid
+from shardwright.model.move import MoveKind
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, run_action
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwright.model.action import ActionName, ActionStatus, MoveState
+from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.database import ShardWanted
+from shardwright.model.move import MoveState
 from shardwright.model.view import ClusterView
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, run_action, step_moves

@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from shardwright.actions.move import decide_move
-from shardwright.model.action import ActionName, ActionStatus, MoveState
+from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.commands import Command, HandOff, PassEndpoint, SaveNow
 from shardwright.model.database import Persistence, ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.move import MoveState
 from shardwright.model.seen import EndpointSeen, EndpointState, ProcessSeen, ProcessState
+from shardwright.moves.decide import decide_move
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 from shardwright.testing.stepper import action_of, decide_once
 

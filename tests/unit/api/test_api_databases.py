@@ -14,7 +14,6 @@ from shardwright.api.schemas.v1.shards import shown
 from shardwright.api.services import databases as service
 from shardwright.api.services.intent import Intent, Look
 from shardwright.errors import Refusal, Rejected
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import (
     AofPolicy,
     Database,
@@ -26,11 +25,13 @@ from shardwright.model.database import (
     ShardWanted,
     SnapshotRule,
 )
-from shardwright.model.ids import ActionUid, DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import ActionUid, DatabaseUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import MoveState
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import Put
 from shardwright.store.protocol import DeleteKey, ModifiedAt, PutKey
 from shardwright.testing.builders import GB, MB, NOW, cluster
+from shardwright.testing.moves import relocation
 
 UID = ActionUid("7b0d1c9e-0000-4000-8000-000000000001")
 
@@ -230,10 +231,7 @@ def test_what_only_tidies_up_is_neither_busy_nor_shown() -> None:
     builder = cluster(nodes=3).with_database("orders", on=((2, 1),))
     left = replace(builder.view.shards[ShardUid(2)], wanted=ShardWanted.STOPPED)
     copy = replace(left, uid=ShardUid(3), node_uid=NodeUid(3), wanted=ShardWanted.RUNNING)
-    move = Move(
-        MoveUid("a-1"), None, MoveKind.RELOCATE, MoveState.CLEANING, DatabaseUid(1), NOW, group_uid=GroupUid("1:1"),
-        shard_uid=left.uid, new_shard_uid=copy.uid,
-    )  # fmt: skip
+    move = relocation(state=MoveState.CLEANING, shard_uid=left.uid, new_shard_uid=copy.uid)
     builder = builder.with_records(left, copy).with_healthy_shard(3)
     leaving = view_with_servers(builder.with_move(move))
     assert [s.uid for s in shown(leaving, node_uid=1)] == [2]
@@ -385,10 +383,7 @@ def test_all_settings_reach_the_record() -> None:
 
 def test_a_database_that_is_moved_is_deleted_only_when_it_cannot_be_served() -> None:
     """A move may wait for a node that never comes back; to delete the database is then the only way on."""
-    move = Move(
-        MoveUid("a-1"), None, MoveKind.RELOCATE, MoveState.SYNCING, DatabaseUid(1), NOW, group_uid=GroupUid("1:1"),
-        shard_uid=ShardUid(1), new_shard_uid=ShardUid(2),
-    )  # fmt: skip
+    move = relocation(state=MoveState.SYNCING, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
     builder = cluster(nodes=3).with_database("orders", on=((1, 2),)).with_move(move)
     with pytest.raises(Rejected, match="is being moved"):
         service.delete(look_at(builder.view), DatabaseUid(1), action_uid=UID)

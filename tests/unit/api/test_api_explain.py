@@ -13,9 +13,10 @@ from shardwright.api.services.explain import Explanation, Verdict, explain
 from shardwright.api.services.intent import with_sightings
 from shardwright.api.services.preview import Outcome, Preview, preview
 from shardwright.errors import Rejected
-from shardwright.model.action import ActionName, ActionStatus, MoveKind
+from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.database import GroupPhase, ServerKind
 from shardwright.model.ids import ActionUid, DatabaseUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import MoveKind
 from shardwright.model.reason import Grade
 from shardwright.model.seen import Health, Sighting
 from shardwright.model.view import ClusterView

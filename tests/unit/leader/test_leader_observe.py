@@ -9,11 +9,11 @@ from typing import Any
 from shardwright.clock import SystemClock
 from shardwright.errors import Transient
 from shardwright.leader.observe import Observer, _nodes_of_endpoints, is_unreported, is_worth_asking
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.codes import Code
 from shardwright.model.database import ServerSecrets, ShardWanted
-from shardwright.model.ids import DatabaseUid, EndpointUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
 from shardwright.model.liveness import Ended, Proof
+from shardwright.model.move import MoveState
 from shardwright.model.seen import (
     EndpointProcessSeen,
     Health,
@@ -26,6 +26,7 @@ from shardwright.model.seen import (
 from shardwright.model.view import ClusterView, Put
 from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
 from shardwright.server.protocol import ServerTarget
+from shardwright.testing import moves
 from shardwright.testing.builders import NOW, cluster
 from shardwright.testing.deadlines import until_async
 
@@ -230,8 +231,8 @@ def test_only_the_endpoint_processes_that_something_waits_for_are_asked_often() 
     builder = cluster(nodes=5).with_database(on=((1, 2),), endpoint_on=3).with_database(on=((4, 5),))
     assert _nodes_of_endpoints(builder.view, frozenset()) == frozenset()
     assert _nodes_of_endpoints(builder.view, frozenset({SHARD})) == {3}
-    rebind = Move(
-        MoveUid("a-1"), None, MoveKind.REBIND, MoveState.HANDOFF, DatabaseUid(2), NOW,
+    rebind = moves.rebind(
+        state=MoveState.HANDOFF, database_uid=DatabaseUid(2),
         endpoint_uid=EndpointUid("2:1"), from_node=NodeUid(4), to_node=NodeUid(2),
     )  # fmt: skip
     assert _nodes_of_endpoints(builder.with_move(rebind).view, frozenset({SHARD})) == {2, 3, 4}

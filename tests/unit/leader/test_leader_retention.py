@@ -1,16 +1,17 @@
 """What is forgotten, and what stays although it is old."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
 from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention
-from shardwright.model.action import ActionName, ActionStatus, Move, MoveKind, MoveState
+from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.cluster import RemovedNode
-from shardwright.model.ids import ActionUid, DatabaseUid, MoveUid, NodeUid
+from shardwright.model.ids import ActionUid, MoveUid, NodeUid
+from shardwright.model.move import Move, MoveState
 from shardwright.model.view import Delete
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from shardwright.testing.moves import handoff_move
 
 KEPT = timedelta(days=7)
 BARE = cluster(3).with_policy(action_retention_s=int(KEPT.total_seconds()))
@@ -23,11 +24,8 @@ def ended(*, at: datetime | None = NOW, status: ActionStatus = ActionStatus.COMP
 
 
 def move(uid: str, *, action: str | None = "action-1", **changes: object) -> Move:
-    made = Move(
-        MoveUid(uid), None if action is None else ActionUid(action), MoveKind.HANDOFF, MoveState.DONE, DatabaseUid(1), NOW,
-        ended_at=NOW,
-    )  # fmt: skip
-    return replace(made, **changes)  # type: ignore[arg-type]
+    fields = {"uid": MoveUid(uid), "action_uid": None if action is None else ActionUid(action)}
+    return handoff_move(**{**fields, "state": MoveState.DONE, "ended_at": NOW, **changes})
 
 
 def forgotten(builder: ClusterBuilder, *, after: timedelta = KEPT, shown: frozenset[ActionUid] = NONE) -> list[object]:

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from shardwright.leader.takeover import WRITES_MAX, decide_takeover
-from shardwright.model.action import ActionName, Move, MoveKind, MoveState
-from shardwright.model.ids import ActionUid, DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.action import ActionName
+from shardwright.model.ids import ActionUid, MoveUid
+from shardwright.model.move import Move, MoveState, Relocation
 from shardwright.model.view import ClusterView, Put
 from shardwright.testing.builders import NOW, cluster
+from shardwright.testing.moves import relocation
 
 LONG = timedelta(hours=1)
 
@@ -16,21 +19,8 @@ def view_with(move: Move) -> ClusterView:
     return cluster(nodes=3).with_database(on=((1, 2),)).with_records(move).view
 
 
-def moving(**changes: object) -> Move:
-    move = Move(
-        MoveUid("m-1"),
-        None,
-        MoveKind.RELOCATE,
-        MoveState.SYNCING,
-        DatabaseUid(1),
-        NOW,
-        group_uid=GroupUid("1:1"),
-        shard_uid=ShardUid(1),
-        from_node=NodeUid(1),
-        to_node=NodeUid(3),
-        state_since=NOW,
-    )
-    return replace(move, **changes)  # type: ignore[arg-type]
+def moving(**changes: Any) -> Relocation:
+    return relocation(**{"state": MoveState.SYNCING, **changes})
 
 
 def test_states_that_others_dated_begin_anew_whether_their_clock_was_ahead_or_behind() -> None:
@@ -40,7 +30,7 @@ def test_states_that_others_dated_begin_anew_whether_their_clock_was_ahead_or_be
 
 
 def test_what_is_dated_in_this_leadership_stays_and_so_does_what_has_ended() -> None:
-    for move in (moving(), moving(state=MoveState.DONE, state_since=NOW - LONG), moving(state_since=None)):
+    for move in (moving(), moving(state=MoveState.DONE, state_since=NOW - LONG)):
         assert decide_takeover(view_with(move), NOW, began_at=NOW).writes == ()
 
 

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, GroupPhase, Handoff, Shard, ShardWanted
-from shardwright.model.ids import MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.move import MoveState, Relocation
 from shardwright.model.seen import Health
 from shardwright.plan.assignment import LEAVERS_MAX, RESIDENTS_MAX, ROOMS_MAX
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
 from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
+from shardwright.testing.moves import relocation
 
 SMALL, LARGE = 70 * MB, 150 * MB
 
@@ -70,10 +71,10 @@ def test_with_many_that_leave_one_that_nobody_can_help_hinders_no_other() -> Non
     assert moved(found, builder) == [(1, False)] * (LEAVERS_MAX + 1)
 
 
-def _move(shard: Shard) -> Move:
-    return Move(
-        MoveUid("b-1"), None, MoveKind.RELOCATE, MoveState.SYNCING, shard.database_uid, NOW,
-        group_uid=shard.group_uid, shard_uid=shard.uid, from_node=shard.node_uid, to_node=NodeUid(1),
+def _move(shard: Shard) -> Relocation:
+    return relocation(
+        state=MoveState.SYNCING, database_uid=shard.database_uid, group_uid=shard.group_uid,
+        shard_uid=shard.uid, from_node=shard.node_uid, to_node=NodeUid(1),
     )  # fmt: skip
 
 

@@ -1,15 +1,18 @@
 """Where copies and endpoints go, and what is said when they go nowhere."""
 
 from dataclasses import replace
+from typing import Any
 
-from shardwright.model.action import ActionName, Move, MoveKind, MoveState
+from shardwright.model.action import ActionName
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, ShardWanted
-from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import MoveState, Relocation
 from shardwright.model.reason import Grade
 from shardwright.model.seen import ProcessState
 from shardwright.plan.placement import Placed, Unplaceable, place_copy, place_database, place_endpoint
-from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
+from shardwright.testing.builders import GB, MB, ClusterBuilder, cluster
+from shardwright.testing.moves import relocation
 
 G1 = GroupUid("1:1")
 
@@ -35,19 +38,9 @@ def grades(found: Unplaceable) -> dict[tuple[int | None, str], Grade]:
     return {(r.node_uid, str(r.code)): r.grade for r in found.reasons}
 
 
-def relocation(shard: int, to_node: int, *, state: MoveState = MoveState.PLANNED) -> Move:
-    return Move(
-        MoveUid("m-1"),
-        ActionUid("m"),
-        MoveKind.RELOCATE,
-        state,
-        DatabaseUid(1),
-        NOW,
-        group_uid=G1,
-        shard_uid=ShardUid(shard),
-        from_node=NodeUid(1),
-        to_node=NodeUid(to_node),
-    )
+def moving(shard: int, to_node: int, **changes: Any) -> Relocation:
+    """A shard of node 1 goes to another node."""
+    return relocation(**{"shard_uid": ShardUid(shard), "from_node": NodeUid(1), "to_node": NodeUid(to_node), **changes})
 
 
 # -- a new database --------------------------------------------------------------------------------------------------------
@@ -139,7 +132,7 @@ def test_a_database_without_limit_counts_as_what_it_uses() -> None:
 def test_a_copy_on_its_way_counts_at_its_target_before_its_record_exists() -> None:
     builder = cluster(3).with_node_changed(3, memory_bytes=150 * MB)
     builder = builder.with_database(on=((1, 2),)).with_database(on=((1, 2),))
-    other = replace(relocation(3, 3), group_uid=GroupUid("2:1"), database_uid=DatabaseUid(2))
+    other = moving(3, 3, group_uid=GroupUid("2:1"), database_uid=DatabaseUid(2))
     assert copy_for_shard_1(builder) == 3
     assert refusal(copy_for_shard_1(builder.with_move(other))).nearest[0].code == Code.INSUFFICIENT_MEMORY
 
@@ -149,8 +142,10 @@ def test_memory_of_a_copy_that_leaves_becomes_free_by_itself() -> None:
     builder = builder.with_node_changed(4, is_closed=True)
     hard = refusal(copy_for_shard_1(builder))
     assert not hard.passes_by_itself
-    leaving = replace(
-        relocation(3, 2, state=MoveState.SYNCING),
+    leaving = moving(
+        3,
+        2,
+        state=MoveState.SYNCING,
         group_uid=GroupUid("2:1"),
         database_uid=DatabaseUid(2),
         from_node=NodeUid(3),

@@ -4,16 +4,17 @@ from dataclasses import replace
 from datetime import timedelta
 
 from shardwright.actions.maintenance_on import take_snapshot
-from shardwright.model.action import MoveKind, MoveState
 from shardwright.model.cluster import Snapshot
 from shardwright.model.codes import Code
 from shardwright.model.database import DatabaseStatus, Handoff, ShardWanted
-from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.move import MoveState, Relocation
 from shardwright.model.seen import Health
 from shardwright.model.view import Delete
-from shardwright.plan.proposal import MoveProposal, ReturnPlan
+from shardwright.plan.proposal import MoveProposal, RelocationProposal, ReturnPlan
 from shardwright.plan.restore import plan_restore
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from shardwright.testing.moves import rebind, relocation
 
 PAIR = cluster(3).with_database(on=((1, 2),))
 LATER = NOW + timedelta(hours=1)
@@ -50,7 +51,7 @@ def rebound(builder: ClusterBuilder, node: int) -> ClusterBuilder:
 
 def short(proposal: MoveProposal) -> str:
     later = " later" if proposal.is_later else ""
-    role = " primary" if proposal.kind == MoveKind.RELOCATE and proposal.hands_over else ""
+    role = " primary" if isinstance(proposal, RelocationProposal) and proposal.hands_over else ""
     return f"{proposal.kind} {proposal.subject} -> {proposal.to_node}{role}{later}"
 
 
@@ -143,6 +144,7 @@ def test_a_role_waits_for_the_move_that_brings_its_copy() -> None:
     move = plan_restore(gone.view, snapshot).moves[0].to_move(MoveUid("a-1"), None, now=NOW)
     moving = gone.with_move(move)
     assert plan_restore(moving.view, snapshot).in_flight == (move,)
+    assert isinstance(move, Relocation)
     cleaning = replace(move, state=MoveState.CLEANING, has_left=True, new_shard_uid=ShardUid(1))
     back = with_primary(away(PAIR, 1, 1), 2).with_move(cleaning)
     assert shorts(plan_restore(back.view, snapshot))[0] == "handoff 2 -> 1 later"
@@ -150,15 +152,7 @@ def test_a_role_waits_for_the_move_that_brings_its_copy() -> None:
 
 def test_a_group_that_another_move_changes_is_waited_for() -> None:
     gone = with_primary(away(PAIR, 1, 3), 2)
-    other = MoveProposal(
-        MoveKind.RELOCATE,
-        DatabaseUid(1),
-        GroupUid("1:1"),
-        ShardUid(2),
-        from_node=NodeUid(2),
-        to_node=NodeUid(3),
-    )
-    moving = gone.with_move(other.to_move(MoveUid("b-1"), None, now=NOW))
+    moving = gone.with_move(relocation(action_uid=None))
     assert [r.code for r in plan_restore(moving.view, snapshot_of(PAIR)).waiting] == [Code.GROUP_BUSY]
 
 
@@ -171,10 +165,9 @@ def test_a_copy_that_is_only_being_tidied_up_does_not_count_as_back() -> None:
     snapshot = snapshot_of(PAIR)
     gone = with_primary(away(PAIR, 1, 3), 2)
     stopped = replace(PAIR.view.shards[ShardUid(1)], wanted=ShardWanted.STOPPED)
-    move = MoveProposal(
-        MoveKind.RELOCATE, DatabaseUid(1), GroupUid("1:1"), stopped.uid, from_node=NodeUid(1), to_node=NodeUid(3)
-    ).to_move(MoveUid("a-1"), None, now=NOW)
-    cleaning = replace(move, state=MoveState.CLEANING, has_left=True, new_shard_uid=ShardUid(101))
+    cleaning = relocation(
+        state=MoveState.CLEANING, has_left=True, shard_uid=stopped.uid, new_shard_uid=ShardUid(101), from_node=NodeUid(1)
+    )
     builder = gone.with_records(stopped, cleaning)
     found = plan_restore(builder.view, snapshot)
     assert [r.code for r in found.waiting] == [Code.GROUP_BUSY]
@@ -213,14 +206,7 @@ def test_a_role_waits_while_its_group_is_changed() -> None:
 def test_an_endpoint_waits_for_a_move_elsewhere_and_is_on_its_way_with_one_here() -> None:
     builder = rebound(PAIR, 2)
     for to_node, waits in ((3, True), (1, False)):
-        proposal = MoveProposal(
-            MoveKind.REBIND,
-            DatabaseUid(1),
-            endpoint_uid=EndpointUid("1:1"),
-            from_node=NodeUid(2),
-            to_node=NodeUid(to_node),
-        )
-        move = proposal.to_move(MoveUid("b-1"), None, now=NOW)
+        move = rebind(from_node=NodeUid(2), to_node=NodeUid(to_node))
         found = plan_restore(builder.with_move(move).view, snapshot_of(PAIR))
         assert ([r.code for r in found.waiting] == [Code.GROUP_BUSY]) == waits
         assert found.in_flight == (() if waits else (move,))

@@ -5,33 +5,29 @@ from typing import Any
 
 import pytest
 
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, Handoff
-from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.move import Move, MoveState, Rebind, Relocation
 from shardwright.model.view import Delete
 from shardwright.plan.proposal import ReturnPlan
 from shardwright.plan.undo import plan_undo
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from shardwright.testing.moves import handoff_move, rebind, relocation
 
 GROUP = GroupUid("1:1")
 PAIR = cluster(4).with_database(on=((2, 3),), endpoint_on=2)
 """After the action: the primary is on node 2, its replica on node 3. Before it the replica was on node 1."""
 
 
-def moved(kind: MoveKind = MoveKind.RELOCATE, *, state: MoveState = MoveState.DONE, **changes: Any) -> Move:
-    move = Move(
-        MoveUid("a-1"), None, kind, state, DatabaseUid(1), NOW,
-        group_uid=GROUP, shard_uid=ShardUid(9), new_shard_uid=ShardUid(2), from_node=NodeUid(1), to_node=NodeUid(3),
-    )  # fmt: skip
-    return replace(move, **changes)
+def moved(**changes: Any) -> Relocation:
+    """Shard 2 came from node 1, as the copy of shard 9."""
+    fields = {"state": MoveState.DONE, "shard_uid": ShardUid(9), "new_shard_uid": ShardUid(2), "from_node": NodeUid(1)}
+    return relocation(**{**fields, **changes})
 
 
-def rebound(**changes: Any) -> Move:
+def rebound(**changes: Any) -> Rebind:
     """The endpoint went from node 1 to node 2."""
-    return moved(
-        MoveKind.REBIND, group_uid=None, shard_uid=None, new_shard_uid=None,
-        endpoint_uid=EndpointUid("1:1"), to_node=NodeUid(2), **changes,
-    )  # fmt: skip
+    return rebind(**{"state": MoveState.DONE, "to_node": NodeUid(2), **changes})
 
 
 def shorts(found: ReturnPlan) -> list[str]:
@@ -59,7 +55,9 @@ def test_a_copy_that_moved_twice_goes_back_to_where_it_was_first() -> None:
 
 
 def test_a_role_goes_back_where_its_copy_still_is() -> None:
-    passed_on = moved(MoveKind.HANDOFF, shard_uid=ShardUid(2), new_shard_uid=ShardUid(1), from_node=NodeUid(3))
+    passed_on = handoff_move(
+        state=MoveState.DONE, shard_uid=ShardUid(2), new_shard_uid=ShardUid(1), from_node=NodeUid(3), to_node=NodeUid(3)
+    )
     assert shorts(undo(PAIR, passed_on)) == ["handoff 1 -> 3"]
     found = undo(PAIR.with_server(2, is_link_up=False), passed_on)
     assert (found.moves, [r.code for r in found.waiting]) == ((), ["replica_not_in_sync"])

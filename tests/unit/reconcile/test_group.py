@@ -5,16 +5,17 @@ from datetime import timedelta
 
 import pytest
 
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.commands import ApplySettings, Attach, EndStuckServer, Open, Promote, RecoverHandoff
 from shardwright.model.database import GroupPhase, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event
-from shardwright.model.ids import GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import GroupUid, NodeUid, ShardUid
+from shardwright.model.move import MoveState
 from shardwright.model.seen import Health, ProcessSeen, ProcessState
 from shardwright.model.view import Delete, Put
 from shardwright.reconcile.group import decide_group, decide_unwanted
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from shardwright.testing.moves import handoff_move, relocation
 
 GROUP = GroupUid("1:1")
 
@@ -402,7 +403,7 @@ def test_a_shard_of_which_nothing_is_left_is_forgotten_unless_a_move_awaits_it()
     assert decide_unwanted(builder.view).writes == ()
     view = replace(builder.view, processes={**builder.view.processes, ShardUid(2): deleted})
     assert decide_unwanted(view).writes == (Delete(gone),)
-    move = Move(MoveUid("a-1"), None, MoveKind.RELOCATE, MoveState.CLEANING, gone.database_uid, NOW, shard_uid=ShardUid(2))
+    move = relocation(state=MoveState.CLEANING)
     assert decide_unwanted(replace(view, moves={move.uid: move})).writes == ()
 
 
@@ -548,13 +549,10 @@ def test_an_empty_new_copy_does_not_pass_for_a_moved_database() -> None:
     new = replace(builder.view.shards[ShardUid(1)], uid=ShardUid(2), node_uid=NodeUid(2))
     builder = builder.with_records(replace(new, settings=settings, in_sync_generation=-1)).with_healthy_shard(2)
     builder = builder.with_records(replace(builder.view.shards[ShardUid(1)], settings=settings)).with_dead_node(1)
-    move = Move(
-        MoveUid("a-1"), None, MoveKind.RELOCATE, MoveState.STARTING, builder.view.groups[GROUP].database_uid, NOW,
-        group_uid=GROUP, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2),
-    )  # fmt: skip
+    move = relocation(state=MoveState.STARTING, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
     builder = starting(builder).with_server(2, role=Role.PRIMARY, keys=0, is_fenced=True)
     assert group_after(decide(builder.with_move(move))) is None
-    role_only = replace(move, kind=MoveKind.HANDOFF, state=MoveState.HANDOFF)
+    role_only = handoff_move(state=MoveState.HANDOFF)
     for other in (builder, builder.with_move(role_only)):
         after = group_after(decide(other))
         assert after is not None

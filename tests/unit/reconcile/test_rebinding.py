@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from shardwright.model.action import ActionName, Move, MoveKind, MoveState
+from shardwright.model.action import ActionName
 from shardwright.model.database import DatabaseStatus
 from shardwright.model.ids import EndpointUid, MoveUid, NodeUid
+from shardwright.model.move import MoveState, Rebind
 from shardwright.model.view import Put
 from shardwright.reconcile.rebinding import BEGUN_AT_ONCE, decide_rebinding
 from shardwright.reconcile.repair import RETRY
@@ -30,14 +31,14 @@ def silent(builder: ClusterBuilder, node: int = 1) -> ClusterBuilder:
     return ClusterBuilder(replace(builder.view, endpoint_processes=found))
 
 
-def begun(builder: ClusterBuilder, now: datetime = SOON) -> list[Move]:
+def begun(builder: ClusterBuilder, now: datetime = SOON) -> list[Rebind]:
     writes = decide_rebinding(builder.view, now).writes
-    return [w.record for w in writes if isinstance(w, Put) and isinstance(w.record, Move)]
+    return [w.record for w in writes if isinstance(w, Put) and isinstance(w.record, Rebind)]
 
 
 def test_the_endpoint_of_a_dead_node_goes_to_the_node_of_its_primary() -> None:
     (move,) = begun(stranded())
-    assert (move.kind, move.endpoint_uid, move.from_node, move.to_node) == (MoveKind.REBIND, "1:1", 1, 2)
+    assert (move.endpoint_uid, move.from_node, move.to_node) == ("1:1", 1, 2)
     assert (move.action_uid, move.uid) == (None, "rebind-1:1-1")
     assert [w.record.kind for w in decide_rebinding(stranded().view, SOON).writes[1:]] == ["endpoint_rebind"]  # type: ignore[union-attr]
 

@@ -5,15 +5,16 @@ from datetime import timedelta
 
 import pytest
 
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import Database, DatabaseStatus, Endpoint, GroupPhase, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event
-from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import Move, MoveState
 from shardwright.model.seen import ProcessSeen, ProcessState
 from shardwright.model.view import Delete, Put
 from shardwright.reconcile.database import decide_database
 from shardwright.testing.builders import GB, NOW, ClusterBuilder, cluster
+from shardwright.testing.moves import relocation
 
 ONE = DatabaseUid(1)
 CHANGING = DatabaseStatus.ACTIVE_CHANGE_PENDING
@@ -37,10 +38,9 @@ def with_settings(builder: ClusterBuilder) -> ClusterBuilder:
 
 def cleaning(shard_uid: int, new_shard_uid: int) -> Move:
     """A relocation whose old copy has left and whose files have not."""
-    return Move(
-        MoveUid("a-1"), None, MoveKind.RELOCATE, MoveState.CLEANING, ONE, NOW, group_uid=GroupUid("1:1"),
-        shard_uid=ShardUid(shard_uid), new_shard_uid=ShardUid(new_shard_uid), has_left=True,
-    )  # fmt: skip
+    return relocation(
+        state=MoveState.CLEANING, shard_uid=ShardUid(shard_uid), new_shard_uid=ShardUid(new_shard_uid), has_left=True
+    )
 
 
 def test_a_new_database_gets_its_groups_shards_and_endpoint_at_once() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from shardwright.actions.move import decide_move
-from shardwright.model.action import ActionName, ActionStatus, MaintenanceOnParameters, Move, MoveKind, MoveState
+from shardwright.model.action import ActionName, ActionStatus, MaintenanceOnParameters
 from shardwright.model.database import DatabaseStatus, GroupPhase, Shard, ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.move import MoveState, Relocation
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
+from shardwright.moves.decide import decide_move
 from shardwright.reconcile.database import decide_database, unsettled
 from shardwright.reconcile.repair import RETRY, decide_repair, is_missing
 from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
@@ -34,9 +35,9 @@ def lost(builder: ClusterBuilder | None = None, *, since: datetime = NOW) -> Clu
     return builder.with_records(replace(builder.view.shards[REPLICA], missing_since=since))
 
 
-def moves(builder: ClusterBuilder, now: datetime = LATER) -> list[Move]:
+def moves(builder: ClusterBuilder, now: datetime = LATER) -> list[Relocation]:
     """The rebuilds that the next decision begins."""
-    return [w.record for w in decide_repair(builder.view, now).writes if isinstance(w.record, Move)]
+    return [w.record for w in decide_repair(builder.view, now).writes if isinstance(w.record, Relocation)]
 
 
 def noted(view: ClusterView, now: datetime = NOW) -> dict[int, datetime | None]:
@@ -99,7 +100,7 @@ def test_it_is_rebuilt_elsewhere_after_the_grace_period() -> None:
     decision = decide_repair(lost().view, NOW + timedelta(seconds=1))
     assert (decision.writes, decision.wake_at) == ((), NOW + GRACE)
     (move,) = moves(lost())
-    assert (move.action_uid, move.kind, move.shard_uid, move.from_node) == (None, MoveKind.RELOCATE, 2, 2)
+    assert (move.action_uid, move.shard_uid, move.from_node) == (None, 2, 2)
     assert move.to_node in (3, 4)
 
 
@@ -208,7 +209,6 @@ def test_a_copy_that_comes_back_in_time_ends_its_rebuild(state: MoveState, is_wi
 
 def test_a_target_that_takes_nothing_any_more_ends_its_rebuild() -> None:
     (move,) = moves(lost())
-    assert move.to_node is not None
     closed = lost().with_move(replace(move, state=MoveState.STARTING)).with_node_changed(move.to_node, is_closed=True)
     assert [m.is_cancel_wanted for m in moves(closed)] == [True]
     emptied = lost().with_move(move).with_action(ActionName.MAINTENANCE_ON, move.to_node)

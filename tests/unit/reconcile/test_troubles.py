@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import DatabaseStatus, DatabaseTroubles, GroupPhase, Role, Shard
 from shardwright.model.event import Event, Severity
-from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import MoveState
 from shardwright.model.reason import Reason
 from shardwright.model.seen import (
     EndpointProcessSeen,
@@ -21,6 +21,7 @@ from shardwright.model.seen import (
 from shardwright.model.view import Delete, Put
 from shardwright.reconcile.troubles import AWAY_MAX, LINK_DOWN_MAX_S, SYNC_LONG, decide_troubles
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from shardwright.testing.moves import rebind
 
 ONE = DatabaseUid(1)
 HELD = "cannot listen on 127.0.0.1:10001: Address already in use, the port is held by process 7 (nc)"
@@ -102,7 +103,7 @@ def test_an_endpoint_process_that_was_not_asked_yet_is_no_news() -> None:
 
 def test_an_endpoint_that_is_on_its_way_is_left_to_its_move() -> None:
     builder = with_endpoint(healthy(), 1, EndpointState.BIND_FAILED, HELD)
-    move = Move(MoveUid("m-1"), None, MoveKind.REBIND, MoveState.HANDOFF, ONE, NOW, endpoint_uid=EndpointUid("1:1"))
+    move = rebind(state=MoveState.HANDOFF)
     assert told(builder.with_move(move)) == []
 
 

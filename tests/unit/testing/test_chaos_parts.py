@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from shardwright.model.action import Action, ActionName, ActionStatus, Move, MoveKind, MoveState, StepDownParameters
+from shardwright.model.action import Action, ActionName, ActionStatus, StepDownParameters
 from shardwright.model.database import Handoff
-from shardwright.model.ids import ActionUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import ActionUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import Move, MoveState
 from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 from shardwright.testing.chaos import rules
@@ -19,6 +20,7 @@ from shardwright.testing.chaos.rules import Promise
 from shardwright.testing.chaos.schedule import FREEZES_S, UNNOTICED, Kind, schedule
 from shardwright.testing.chaos.verdict import Kind as Seen
 from shardwright.testing.chaos.verdict import Outcome, Tally
+from shardwright.testing.moves import relocation
 
 # -- schedule ----------------------------------------------------------------------------------------------------------
 
@@ -225,9 +227,7 @@ def all_but(uid: int) -> rules.Runs:
 
 def moving(group: str) -> Move:
     uid = GroupUid(group)
-    return Move(
-        MoveUid("m-1"), None, MoveKind.RELOCATE, MoveState.SYNCING, databases().view.groups[uid].database_uid, NOW, uid
-    )
+    return relocation(state=MoveState.SYNCING, database_uid=databases().view.groups[uid].database_uid, group_uid=uid)
 
 
 def test_only_replicas_of_running_primaries_may_die() -> None:

@@ -13,6 +13,7 @@ from shardwright.api.services import database_rules as rules
 from shardwright.api.services.intent import Intent, Look, audit
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, ServerSecrets
 from shardwright.model.ids import ActionUid, DatabaseUid
+from shardwright.model.move import Move, Relocation
 from shardwright.model.view import ClusterView, Put
 from shardwright.plan.explain import Unplaceable
 from shardwright.plan.placement import place_database
@@ -187,9 +188,13 @@ def _refuse_busy(view: ClusterView, database: Database) -> None:
 
 
 def _refuse_moving(view: ClusterView, database: Database) -> None:
-    # A move whose old copy has left only cleans up: its action may have completed.
-    if any(move.database_uid == database.uid and not move.has_left for move in view.live_moves()):
+    if any(move.database_uid == database.uid and not _only_cleans(move) for move in view.live_moves()):
         raise conflict("db_busy", f"Database {database.uid} is being moved.", remedy="Try again after the end of the move.")
+
+
+def _only_cleans(move: Move) -> bool:
+    """A move whose old copy has left only cleans up: its action may have completed."""
+    return isinstance(move, Relocation) and move.has_left
 
 
 def delete(seen: Look, uid: DatabaseUid, *, action_uid: ActionUid) -> Intent[Database]:

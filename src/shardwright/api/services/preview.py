@@ -21,9 +21,6 @@ from shardwright.model.action import (
     ActionStatus,
     MaintenanceOffParameters,
     MaintenanceOnParameters,
-    Move,
-    MoveKind,
-    MoveState,
     PlannedTarget,
     RemoveParameters,
     StepDownParameters,
@@ -31,11 +28,12 @@ from shardwright.model.action import (
 from shardwright.model.codes import Code
 from shardwright.model.database import Database
 from shardwright.model.ids import uid_of_move
+from shardwright.model.move import Move, MoveState, Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Write
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
 from shardwright.plan.forecast import NO_FORECAST, Forecast, forecast
-from shardwright.plan.proposal import MoveProposal, ReturnPlan
+from shardwright.plan.proposal import HandoffProposal, MoveProposal, RebindProposal, RelocationProposal, ReturnPlan
 from shardwright.plan.restore import plan_restore
 from shardwright.server.config import backlog_bytes, replica_buffer_bytes
 
@@ -92,7 +90,7 @@ class Preview:
     def plan_uid(self) -> str:
         """Digest of the moves and of the firm obstacles: equal for equal plans. The order of moves, sizes and obstacles
         that pass by themselves are left out: they change continually and lead to the same end."""
-        moves = sorted(repr((m.kind, m.subject, m.from_node, m.to_node, m.hands_over)) for m in self.moves)
+        moves = sorted(repr((m.kind, m.subject, m.from_node, m.to_node, m.changes_role)) for m in self.moves)
         firm = [r for r in self.obstacles if r.grade is not Grade.SOFT_LIMIT]
         hindrances = sorted(repr((r.code, r.shard_uid, r.database_uid, r.node_uid)) for r in firm)
         action = self.action
@@ -104,12 +102,13 @@ class Preview:
     @property
     def targets(self) -> tuple[PlannedTarget, ...]:
         """The planned targets, for the action that will follow the plan."""
-        found = (m for m in self.moves if m.kind is not MoveKind.HANDOFF)
-        return tuple(
-            PlannedTarget(None if m.endpoint_uid is not None else m.shard_uid, m.endpoint_uid, m.to_node)
-            for m in found
-            if m.to_node is not None
-        )
+        return tuple(_target(m) for m in self.moves if not isinstance(m, HandoffProposal))
+
+
+def _target(move: RelocationProposal | RebindProposal) -> PlannedTarget:
+    if isinstance(move, RebindProposal):
+        return PlannedTarget(None, move.endpoint_uid, move.to_node)
+    return PlannedTarget(move.shard_uid, None, move.to_node)
 
 
 def needs_help(reason: Reason) -> bool:
@@ -148,7 +147,7 @@ def _needed_at_the_end(view: ClusterView, action: Action, proposals: Sequence[Mo
     """Obstacles at the end of the moves that need an operator's intervention: a copy can leave a node without a daemon, but
     its process stays."""
     begun = [p.to_move(uid_of_move(action.uid, n), action.uid, now=now) for n, p in enumerate(proposals, start=1)]
-    ending = [replace(move, state=MoveState.CLEANING) for move in begun if move.kind is MoveKind.RELOCATE]
+    ending = [replace(move, state=MoveState.CLEANING) for move in begun if isinstance(move, Relocation)]
     return [r for r in blockers_of(view, [m for m in ending if holds(view, m)], now) if needs_help(r)]
 
 

@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from shardwright.model.action import Action, ActionStatus, Move, MoveKind, MoveState
+from shardwright.model.action import Action, ActionStatus
 from shardwright.model.codes import Code
+from shardwright.model.move import Move, MoveState, Relocation, shard_of
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 
 SLOW_AFTER: Final = timedelta(seconds=5)
 """A live move without a change for this long is slow."""
-_COPIED = frozenset({MoveState.READY, MoveState.HANDOFF, MoveState.CLEANING, MoveState.DONE})
 
 
 class Condition(StrEnum):
@@ -47,8 +47,9 @@ class StandingOfAction:
 
 def standing(action: Action, moves: Sequence[Move], view: ClusterView, now: datetime) -> StandingOfAction:
     """The state of an action. ``moves`` are the action's."""
-    counted = [m for m in moves if m.kind is MoveKind.RELOCATE and m.state not in (MoveState.FAILED, MoveState.CANCELLED)]
-    done = sum(m.bytes_total if m.state in _COPIED else min(m.bytes_done, m.bytes_total) for m in counted)
+    relocations = (m for m in moves if isinstance(m, Relocation))
+    counted = [m for m in relocations if m.state not in (MoveState.FAILED, MoveState.CANCELLED)]
+    done = sum(m.bytes_copied for m in counted)
     total = max(action.work_total_bytes, sum(m.bytes_total for m in counted))
     if action.status.is_terminal:
         return StandingOfAction(Condition.ENDED, action.reasons, total, done, None)
@@ -64,7 +65,7 @@ def _condition(action: Action, live: Sequence[Move], reasons: Sequence[Reason], 
     if any(r.code == NO_LEADER for r in reasons):
         return Condition.BLOCKED
     held_up = {r.shard_uid for r in reasons if r.grade is not Grade.SOFT_LIMIT}
-    fresh = [m for m in live if now - (m.state_since or m.created_at) < SLOW_AFTER and m.shard_uid not in held_up]
+    fresh = [m for m in live if now - m.state_since < SLOW_AFTER and shard_of(m) not in held_up]
     if fresh:
         return Condition.MOVING
     if _firm(reasons) or any(r.remedy for r in reasons):

@@ -8,13 +8,14 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import SystemClock
 from shardwright.local.layout import Layout
 from shardwright.machine.processes import find_processes, is_running, parent_of
-from shardwright.model.action import Action, Move
+from shardwright.model.action import Action
 from shardwright.model.cluster import DaemonPresence, Leadership, Node
 from shardwright.model.database import (
     Database,
@@ -28,6 +29,7 @@ from shardwright.model.database import (
     SlotGroup,
 )
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+from shardwright.model.move import GroupMove, Move
 from shardwright.model.seen import (
     EndpointProcessSeen,
     EndpointState,
@@ -77,7 +79,7 @@ class Records:
 
     def is_moving(self, group: SlotGroup) -> bool:
         """Whether a role of the group, or a copy, is on its way."""
-        is_live = any(m.group_uid == group.uid and not m.state.is_terminal for m in self.moves)
+        is_live = any(isinstance(m, GroupMove) and m.group_uid == group.uid and not m.state.is_terminal for m in self.moves)
         return is_live or group.handoff is not None or group.phase is not GroupPhase.SERVING
 
     def live_actions(self) -> list[Action]:
@@ -89,7 +91,7 @@ def read_records(layout: Layout) -> Records:
     """Raises sqlite3.Error when the file cannot be read now."""
     found = _read(layout.store)
 
-    def of(kind: type[Any]) -> list[Any]:
+    def of(kind: type[Any] | UnionType) -> list[Any]:
         return [r for r in found if isinstance(r, kind)]
 
     seen: list[NodeSeen] = of(NodeSeen)

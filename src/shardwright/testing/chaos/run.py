@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shardwright.errors import ShardwrightError
-from shardwright.model.action import MoveState
+from shardwright.model.move import GroupMove, MoveState
 from shardwright.reconcile.repair import is_rebuild
 from shardwright.testing.chaos import crowd, facts, rules
 from shardwright.testing.chaos.cluster import ChaosCluster
@@ -184,7 +184,7 @@ def _count(cluster: ChaosCluster, result: Result) -> None:
     for action in now.actions:
         outcomes[" ".join(filter(None, (action.name, action.status, action.error_code)))] += 1
     result.actions = dict(outcomes)
-    result.handoffs = sum(m.evidence is not None for m in now.moves)
+    result.handoffs = sum(isinstance(m, GroupMove) and m.evidence is not None for m in now.moves)
     result.rebuilds = sum(is_rebuild(m) and m.state is MoveState.DONE for m in now.moves)
 
 

@@ -273,7 +273,7 @@ class Checker:
         if node is None:
             self.fail("placement", f"shard {shard['uid']} on node {shard['node_uid']}, which is no member")
             return
-        is_undo = any(m["new_shard_uid"] == shard["uid"] and m["is_undo"] for m in self.tables["moves"].values())
+        is_undo = any(m.get("new_shard_uid") == shard["uid"] and m["is_undo"] for m in self.tables["moves"].values())
         if (node["is_quorum_only"] and not is_undo) or node["is_decommissioning"]:
             # An undo brings back what a node in maintenance held before.
             self.fail("placement", f"shard {shard['uid']} on node {node['uid']}, which takes none")
@@ -409,7 +409,7 @@ class Checker:
             return
         bound = {e["uid"] for e in self.tables["endpoints"].values() if node in e["nodes"]}
         live = [m for m in self.tables["moves"].values() if m["state"] not in ENDED_STATES and m["from_node"] == node]
-        bound |= {m["endpoint_uid"] for m in live if m["action_uid"] != action["uid"]}
+        bound |= {m.get("endpoint_uid") for m in live if m["action_uid"] != action["uid"]}
         for uid, served in process.endpoints.items():
             left = served.seen().connections
             if uid not in bound and served.is_draining and left:
@@ -423,10 +423,10 @@ class Checker:
         if after is None:
             return
         if before is None:
-            group = after["group_uid"]
-            live = [m for m in self.tables["moves"].values() if m["state"] not in ENDED_STATES and m["group_uid"] == group]
-            if group is not None and len(live) > 1:
-                self.fail("one_move", f"slot group {group} has {len(live)} live moves")
+            group = after.get("group_uid")
+            live = sum(m.get("group_uid") == group and m["state"] not in ENDED_STATES for m in self.tables["moves"].values())
+            if group is not None and live > 1:
+                self.fail("one_move", f"slot group {group} has {live} live moves")
             self.world.log(f"move {after['uid'][-12:]}: {after['kind']} of {group or after['endpoint_uid']}")
             return
         if after["state"] != before["state"]:
@@ -434,7 +434,7 @@ class Checker:
             self.transitions[f"move {before['state']} -> {after['state']}"] += 1
             if after["state"] not in NEXT_STATE.get(before["state"], set()):
                 self.fail("transitions", f"move {after['uid']}: {before['state']} -> {after['state']}")
-        if after["evidence"] is not None and before["evidence"] != after["evidence"]:
+        if after.get("evidence") is not None and before["evidence"] != after["evidence"]:
             self._evidence(after["evidence"])
 
     def _evidence(self, evidence: Json) -> None:

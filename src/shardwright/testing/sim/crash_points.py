@@ -279,7 +279,7 @@ def _label(transaction: Transaction) -> str:
             case "actions":
                 found.append(f"action {record['status']}")
             case "moves":
-                found.append(f"{record['kind']} {record['state']}{' with evidence' if record['evidence'] else ''}")
+                found.append(f"{record['kind']} {record['state']}{' with evidence' if record.get('evidence') else ''}")
             case "groups":
                 found.append("handoff intended" if record["handoff"] else "slot group's primary and generation")
             case "shards":

@@ -77,7 +77,7 @@ def missing(world: "World") -> list[str]:
     ]
     for group in tables["groups"].values():
         found += _group(world, group)
-    found += _strays(world, kept={m["shard_uid"] for m in waiting})
+    found += _strays(world, kept={m["shard_uid"] for m in waiting if "shard_uid" in m})
     return found
 
 

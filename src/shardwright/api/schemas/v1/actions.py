@@ -8,7 +8,8 @@ from typing_extensions import TypedDict
 from shardwright.api.schemas.v1.common import Json, action_name, iso, iso_exact, iso_or_none
 from shardwright.api.schemas.v1.parameters import parameters_json
 from shardwright.api.services.standing import standing
-from shardwright.model.action import Action, ActionStatus, Evidence, Move, MoveKind, Step
+from shardwright.model.action import Action, ActionStatus, Step
+from shardwright.model.move import Evidence, Move, Rebind, Relocation
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView
 
@@ -183,7 +184,7 @@ def node_action(action: Action, view: ClusterView, now: datetime) -> NodeActionA
         "bytes_done": found.bytes_done,
         "parameters": parameters_json(action.parameters),
         "steps": [_step(step) for step in action.steps],
-        "moves": [_move(move, view) for move in moves],
+        "moves": [_move(move) for move in moves],
         "reasons": [reason_json(reason) for reason in found.reasons],
     }
     if action.plan_uid:
@@ -284,37 +285,27 @@ def _step(step: Step) -> StepAnswer:
     }
 
 
-def _move(move: Move, view: ClusterView) -> MoveAnswer:
+def _move(move: Move) -> MoveAnswer:
     return {
         "uid": move.uid,
         "kind": move.kind.value,
         "what": _what(move),
         "bdb_uid": move.database_uid,
-        "from": _place(move, view, is_source=True),
-        "to": _place(move, view, is_source=False),
+        "from": f"node:{move.from_node}",
+        "to": f"node:{move.to_node}",
         "state": move.state.value,
-        "bytes_total": move.bytes_total,
-        "bytes_done": move.bytes_done,
-        "attempts": move.attempts,
+        "bytes_total": move.bytes_total if isinstance(move, Relocation) else 0,
+        "bytes_done": move.bytes_done if isinstance(move, Relocation) else 0,
+        "attempts": 0 if isinstance(move, Rebind) else move.attempts,
         "started": iso_or_none(move.started_at),
         "ended": iso_or_none(move.ended_at),
         "reasons": [reason_json(reason) for reason in move.reasons],
-        "evidence": None if move.evidence is None else _evidence(move.evidence),
+        "evidence": None if isinstance(move, Rebind) or move.evidence is None else _evidence(move.evidence),
     }
 
 
 def _what(move: Move) -> str:
-    if move.kind is MoveKind.REBIND:
-        return f"endpoint:{move.endpoint_uid}"
-    return f"redis:{move.shard_uid}"
-
-
-def _place(move: Move, view: ClusterView, *, is_source: bool) -> str | None:
-    node = move.from_node if is_source else move.to_node
-    if node is None:  # a handoff may name its shards only
-        shard = view.shards.get(uid) if (uid := move.shard_uid if is_source else move.new_shard_uid) is not None else None
-        node = None if shard is None else shard.node_uid
-    return None if node is None else f"node:{node}"
+    return f"endpoint:{move.endpoint_uid}" if isinstance(move, Rebind) else f"redis:{move.shard_uid}"
 
 
 def _evidence(evidence: Evidence) -> EvidenceAnswer:

@@ -9,7 +9,8 @@ from shardwright.api.schemas.v1.common import Json, action_name
 from shardwright.api.schemas.v1.parameters import parameters_json
 from shardwright.api.services.explain import Explanation, Verdict
 from shardwright.api.services.preview import Preview
-from shardwright.model.action import ActionStatus, MoveKind
+from shardwright.model.action import ActionStatus
+from shardwright.model.move import MoveKind
 from shardwright.plan.forecast import GroupCopies, PlannedMove, TargetMemory
 
 PlannedMoveAnswer = TypedDict(
@@ -174,8 +175,8 @@ def _planned(planned: PlannedMove, order: int) -> PlannedMoveAnswer:
         "kind": move.kind.value,
         "what": f"endpoint:{move.subject}" if move.kind is MoveKind.REBIND else f"redis:{move.subject}",
         "bdb_uid": move.database_uid,
-        "from": None if move.from_node is None else f"node:{move.from_node}",
-        "to": None if move.to_node is None else f"node:{move.to_node}",
+        "from": f"node:{move.from_node}",
+        "to": f"node:{move.to_node}",
         "bytes_total": move.bytes_total,
         "begins_s": round(planned.begins_s, 1),
         "seconds": round(planned.seconds, 1),

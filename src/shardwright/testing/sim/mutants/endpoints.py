@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from shardwright.actions import move
 from shardwright.endpoint import departures
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader import handoff
 from shardwright.model.backoff import Backoff
 from shardwright.model.commands import DropEndpoint
 from shardwright.model.seen import EndpointState
+from shardwright.moves import decide, rebind
 from shardwright.reconcile import endpoint
 from shardwright.testing.sim.endpoints import SimEndpointControl
 from shardwright.testing.sim.mutants.client_situations import (
@@ -94,20 +94,25 @@ def begins_a_hold_whose_caller_has_left() -> Sequence[Patch]:
 
 @mutant_in(an_endpoint_process_that_stands_still_while_it_is_passed_on)
 def takes_a_silent_endpoint_process_for_ended() -> Sequence[Patch]:
-    right = move._rebind
+    right = rebind.decide_rebind
 
-    def rebind(chosen: Any, view: Any, now: Any) -> Any:
+    def rebinding(chosen: Any, view: Any, now: Any) -> Any:
         processes = {node: replace(p, has_ended=not p.answers) for node, p in view.endpoint_processes.items()}
         return right(chosen, replace(view, endpoint_processes=processes), now)
 
-    return [(move, "_rebind", rebind)]
+    return [(decide, "decide_rebind", rebinding)]
 
 
 @mutant_in(an_endpoint_process_that_is_told_to_listen_again_while_it_passes)
 def takes_one_that_cannot_listen_for_empty() -> Sequence[Patch]:
-    out = (EndpointState.ABSENT, EndpointState.BIND_FAILED)
+    right = rebind.source_state
+
+    def source_state(process: Any, uid: Any) -> rebind.Source:
+        cannot_listen = process is not None and process.endpoint(uid).state is EndpointState.BIND_FAILED
+        return rebind.Source.BARRED if cannot_listen else right(process, uid)
+
     return [
-        (move, "_has_left", lambda source, at_source, uid: source.answers and at_source in out),
+        (rebind, "source_state", source_state),
         (endpoint, "_end_surplus", lambda node, seen, chosen, serving: (DropEndpoint(node, chosen.uid),)),
     ]
 

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from shardwright.actions import advance as starting
-from shardwright.actions import maintenance_on, move, progress, remove, turn
-from shardwright.model.action import MoveState
+from shardwright.actions import maintenance_on, progress, remove, turn
 from shardwright.model.commands import YieldLeadership
 from shardwright.model.database import ShardWanted
 from shardwright.model.decision import Decision
+from shardwright.model.move import MoveState
 from shardwright.model.view import Put
+from shardwright.moves import cleaning, life, relocation
 from shardwright.plan import ledger, quorum
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
@@ -41,28 +42,28 @@ def starts_two_moves_of_a_group() -> Sequence[Patch]:
 @mutant
 def stops_the_old_copy_before_the_new_is_in_sync() -> Sequence[Patch]:
     def syncing(moving: Any, group: Any, new: Any, view: Any, now: datetime) -> Decision:
-        return Decision(writes=(Put(move._enter(moving, MoveState.READY, now)),))
+        return Decision(writes=(Put(life.enter(moving, MoveState.READY, now)),))
 
     def ready(moving: Any, group: Any, new: Any, view: Any, now: datetime) -> Decision:
-        return Decision(writes=(Put(move._enter(moving, MoveState.CLEANING, now)),))
+        return Decision(writes=(Put(life.enter(moving, MoveState.CLEANING, now)),))
 
     def stop(moving: Any, old: Any, new: Any, view: Any, now: datetime) -> Decision:
         return Decision(writes=(Put(replace(old, wanted=ShardWanted.STOPPED)),))
 
-    return [(move, "_syncing", syncing), (move, "_ready", ready), (move, "_stop_old", stop)]
+    return [(relocation, "_syncing", syncing), (relocation, "_ready", ready), (cleaning, "_stop_old", stop)]
 
 
 @mutant_in(requests_that_are_undone)
 def forgets_the_copy_that_it_undoes() -> Sequence[Patch]:
     def undo(moving: Any, new: Any, view: Any, now: datetime) -> Decision:
-        return move._end(moving, now)
+        return life.end(moving, now)
 
     def give_up(moving: Any, new: Any, view: Any, now: datetime, *reasons: Any) -> Decision:
         if moving.state is MoveState.PLANNED:
-            return move._end(moving, now, *reasons)
-        return Decision(writes=(Put(move._enter(moving, MoveState.UNDOING, now, reasons=reasons)),))
+            return life.end(moving, now, *reasons)
+        return Decision(writes=(Put(life.enter(moving, MoveState.UNDOING, now, reasons=reasons)),))
 
-    return [(move, "_undo", undo), (move, "_give_up", give_up)]
+    return [(relocation, "undo", undo), (relocation, "give_up", give_up), (cleaning, "give_up", give_up)]
 
 
 @mutant
@@ -136,7 +137,7 @@ def lets_the_progress_fall() -> Sequence[Patch]:
 
 @mutant_in(an_only_copy_that_is_lost_when_its_new_one_is_complete)
 def gives_up_a_new_copy_that_has_taken_over() -> Sequence[Patch]:
-    return [(move, "_NEXT_OF_HEIR", {})]
+    return [(relocation, "_NEXT_OF_HEIR", {})]
 
 
 @mutant_in(a_leader_that_is_to_yield_and_nobody_else_is_there)

@@ -294,8 +294,9 @@ def primaries_that_die_during_a_move(simulation: Simulation) -> None:
 
     def strike() -> None:
         for move in list(world.checker.tables["moves"].values()):
-            group = world.checker.tables["groups"].get(f"groups/{move['group_uid']}")
-            for server in world.servers_of(move["group_uid"] or ""):
+            uid = move.get("group_uid", "")
+            group = world.checker.tables["groups"].get(f"groups/{uid}")
+            for server in world.servers_of(uid):
                 if group is not None and server.shard_uid == group["primary"] and server.is_alive:
                     server.die(planned=False)
 

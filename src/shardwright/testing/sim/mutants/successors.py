@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from shardwright.actions import handoff as rules
-from shardwright.actions.handoff import Candidate, OldPrimary, Recovery
 from shardwright.errors import OutcomeUnknown, Permanent, Transient
 from shardwright.leader import loop
 from shardwright.leader import recovery as recoveries
 from shardwright.model.decision import Decision
+from shardwright.moves import handoff_rules as rules
+from shardwright.moves.handoff_rules import Candidate, OldPrimary, Recovery
 from shardwright.server.targets import server_target
 from shardwright.store import commit as commits
 from shardwright.testing.sim import daemon, servers

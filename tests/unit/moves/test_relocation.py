@@ -1,75 +1,32 @@
-"""A move's next step, from what is seen."""
+"""A relocation's next step, from what is seen."""
 
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from tests.unit.moves.moving import (
+    GROUP,
+    decide,
+    move_after,
+    move_after_or_none,
+    relocation,
+    replicated,
+    shard_after,
+    with_new_copy,
+)
 
-from shardwright.actions.handoff import BUSY_CODE
-from shardwright.actions.move import HANDOFF_ATTEMPTS_MAX, decide_move, is_persisted
-from shardwright.model.action import MOVE_TRANSITIONS, Move, MoveKind, MoveState
-from shardwright.model.codes import Code
-from shardwright.model.commands import Attach, HandOff, PassEndpoint, SaveNow
-from shardwright.model.database import Endpoint, GroupPhase, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
-from shardwright.model.decision import Decision
-from shardwright.model.event import Event
-from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
-from shardwright.model.reason import Reason
-from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessSeen, ProcessState
-from shardwright.model.view import Delete, Put
+from shardwright.model.commands import Attach, HandOff, SaveNow
+from shardwright.model.database import GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.ids import GroupUid, MoveUid, ShardUid
+from shardwright.model.move import MoveState
+from shardwright.model.seen import Health, ProcessSeen, ProcessState
+from shardwright.model.view import Delete
+from shardwright.moves.cleaning import is_persisted
+from shardwright.moves.decide import decide_move
 from shardwright.reconcile.group import decide_group
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-
-GROUP = GroupUid("1:1")
-
-
-def relocation(state: MoveState = MoveState.PLANNED, **changes: object) -> Move:
-    """Shard 2, the replica on node 2, goes to node 3."""
-    move = Move(
-        uid=MoveUid("a-1"),
-        action_uid=ActionUid("a"),
-        kind=MoveKind.RELOCATE,
-        state=state,
-        database_uid=DatabaseUid(1),
-        created_at=NOW,
-        group_uid=GROUP,
-        shard_uid=ShardUid(2),
-        from_node=NodeUid(2),
-        to_node=NodeUid(3),
-        state_since=NOW,
-    )
-    return replace(move, **changes)  # type: ignore[arg-type]
-
-
-def replicated() -> ClusterBuilder:
-    return cluster(nodes=3).with_database(on=((1, 2),))
-
+from shardwright.testing.builders import NOW, cluster
 
 LONG_AGO = NOW - timedelta(seconds=5)
-
-
-def with_new_copy(builder: ClusterBuilder, **changes: object) -> ClusterBuilder:
-    """Shard 3 on node 3: running, linked and in sync unless said otherwise."""
-    template = builder.view.shards[ShardUid(2)]
-    shard = replace(template, uid=ShardUid(3), node_uid=NodeUid(3), port=template.port + 7)
-    if changes.get("is_syncing") or changes.get("role") is Role.PRIMARY:
-        shard = replace(shard, in_sync_generation=-1)
-    counters = replace(builder.view.counters, next_shard=4)
-    return builder.with_records(counters, shard).with_healthy_shard(3).with_server(3, **changes)
-
-
-def decide(builder: ClusterBuilder, move: Move, *, later_s: float = 0) -> Decision:
-    return decide_move(move, builder.with_move(move).view, NOW + timedelta(seconds=later_s))
-
-
-def move_after(decision: Decision) -> Move:
-    found = [w.record for w in decision.writes if isinstance(w.record, Move)]
-    assert len(found) == 1, decision
-    return found[0]
-
-
-def shard_after(decision: Decision, uid: int) -> Shard:
-    return next(w.record for w in decision.writes if isinstance(w.record, Shard) and w.record.uid == uid)
 
 
 def test_a_planned_relocation_records_the_new_shard_with_a_number_of_its_own() -> None:
@@ -141,24 +98,6 @@ def test_a_leaving_primary_hands_over_before_it_stops() -> None:
     assert decide(builder, handing).commands == (HandOff(GROUP, ShardUid(1), ShardUid(3)),)
 
 
-def test_while_a_handoff_is_pending_nothing_else_is_decided() -> None:
-    builder = with_new_copy(replicated())
-    pending = replace(builder.view.groups[GROUP], handoff=Handoff(ShardUid(1), ShardUid(2), 9, 1, NOW))
-    move = relocation(MoveState.HANDOFF, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
-    assert decide(builder.with_records(pending), replace(move, is_cancel_wanted=True)) == Decision()
-
-
-def test_failed_handoffs_wait_and_end_but_a_busy_command_only_blocks() -> None:
-    builder = replicated()
-    move = relocation(MoveState.HANDOFF, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
-    waiting = replace(move, attempts=1, not_before=NOW + timedelta(seconds=1))
-    assert decide(builder, waiting).wake_at == NOW + timedelta(seconds=1)
-    spent = replace(move, attempts=HANDOFF_ATTEMPTS_MAX, reasons=(Reason(Code.REPLICA_LAGS, "it lags"),))
-    assert move_after(decide(builder, spent)).state is MoveState.FAILED
-    busy = replace(spent, reasons=(Reason(BUSY_CODE, "EVAL of 10.0.0.1 runs"),))
-    assert decide(builder, busy).commands == (HandOff(GROUP, ShardUid(1), ShardUid(2)),)
-
-
 @pytest.mark.parametrize("state", [MoveState.STARTING, MoveState.SYNCING, MoveState.READY])
 def test_a_cancelled_relocation_deletes_the_new_copy_and_keeps_the_old(state: MoveState) -> None:
     builder = with_new_copy(replicated())
@@ -201,53 +140,6 @@ def test_a_snapshot_is_asked_for_before_the_old_files_go() -> None:
     builder = builder.with_records(stopped).with_process(2, ProcessState.GONE)
     cleaning = relocation(MoveState.CLEANING, new_shard_uid=ShardUid(3), has_left=True)
     assert decide(builder, cleaning).commands == (SaveNow(ShardUid(3)),)
-
-
-def rebind(state: MoveState) -> Move:
-    return relocation(
-        state,
-        kind=MoveKind.REBIND,
-        group_uid=None,
-        shard_uid=None,
-        endpoint_uid=EndpointUid("1:1"),
-        from_node=NodeUid(1),
-        to_node=NodeUid(3),
-    )
-
-
-def with_endpoint_states(builder: ClusterBuilder, states: dict[int, EndpointState]) -> ClusterBuilder:
-    seen = {
-        NodeUid(node): EndpointProcessSeen(
-            NodeUid(node), NOW, answers=True, endpoints=(EndpointSeen(EndpointUid("1:1"), state, 1, connections=2),)
-        )
-        for node, state in states.items()
-    }
-    return ClusterBuilder(replace(builder.view, endpoint_processes={**builder.view.endpoint_processes, **seen}))
-
-
-def test_an_endpoint_is_passed_then_recorded_then_done() -> None:
-    builder, move = replicated(), rebind(MoveState.HANDOFF)
-    before = with_endpoint_states(builder, {1: EndpointState.LISTENING, 3: EndpointState.ABSENT})
-    assert [type(c) for c in decide(before, move).commands] == [PassEndpoint]
-    passed = with_endpoint_states(builder, {1: EndpointState.DRAINING, 3: EndpointState.LISTENING})
-    bound = next(w.record for w in decide(passed, move).writes if isinstance(w, Put))
-    assert isinstance(bound, Endpoint)
-    assert bound.nodes == (3,)
-    draining = passed.with_records(bound)
-    assert [type(c) for c in decide(draining, move).commands] == [PassEndpoint]
-    ended = with_endpoint_states(draining, {1: EndpointState.ABSENT, 3: EndpointState.LISTENING})
-    assert move_after(decide(ended, move)).state is MoveState.DONE
-
-
-def test_a_source_that_was_told_to_listen_again_still_passes_its_connections() -> None:
-    """The leader ended a hold there by what it had seen before: clients were cut off when the rebind counted it as left."""
-    builder = with_endpoint_states(replicated(), {1: EndpointState.BIND_FAILED, 3: EndpointState.LISTENING})
-    bound = replace(builder.view.endpoints[EndpointUid("1:1")], nodes=(NodeUid(3),))
-    builder = builder.with_records(bound)
-    assert [type(c) for c in decide(builder, rebind(MoveState.HANDOFF)).commands] == [PassEndpoint]
-    empty = EndpointSeen(EndpointUid("1:1"), EndpointState.BIND_FAILED, 1)
-    left = with_source(builder, EndpointProcessSeen(NodeUid(1), NOW, answers=True, endpoints=(empty,)))
-    assert move_after(decide(left, rebind(MoveState.HANDOFF))).state is MoveState.DONE
 
 
 def test_a_target_whose_daemon_stays_away_is_given_up_before_the_start_limit() -> None:
@@ -294,57 +186,12 @@ def test_when_the_new_copys_files_are_out_of_reach_the_primarys_are_written_befo
     assert [r.code for r in move_after(waits).reasons] == ["persistence_pending"]
 
 
-def test_an_endpoint_process_that_was_started_anew_has_nothing_to_pass() -> None:
-    builder = with_endpoint_states(replicated(), {1: EndpointState.ABSENT, 3: EndpointState.ABSENT})
-    bound = next(w.record for w in decide(builder, rebind(MoveState.HANDOFF)).writes if isinstance(w, Put))
-    assert bound.nodes == (3,)  # type: ignore[union-attr]
-
-
-def with_source(builder: ClusterBuilder, seen: EndpointProcessSeen) -> ClusterBuilder:
-    return ClusterBuilder(replace(builder.view, endpoint_processes={**builder.view.endpoint_processes, NodeUid(1): seen}))
-
-
-def test_a_silent_source_may_still_have_its_clients_and_only_one_that_has_ended_is_passed_over() -> None:
-    builder = with_endpoint_states(replicated(), {3: EndpointState.ABSENT})
-    move = rebind(MoveState.HANDOFF)
-    silent = with_source(builder, EndpointProcessSeen(NodeUid(1), NOW, answers=False))
-    assert decide(silent, move, later_s=60).writes == ()
-    ended = with_source(builder, EndpointProcessSeen(NodeUid(1), NOW, answers=False, has_ended=True))
-    bound = next(w.record for w in decide(ended, move).writes if isinstance(w, Put))
-    assert bound.nodes == (3,)  # type: ignore[union-attr]
-
-
-def test_clients_that_could_not_be_passed_on_are_named_in_an_event() -> None:
-    builder = with_endpoint_states(replicated(), {3: EndpointState.LISTENING})
-    bound = replace(builder.view.endpoints[EndpointUid("1:1")], nodes=(NodeUid(3),))
-    left = EndpointSeen(EndpointUid("1:1"), EndpointState.DRAINING, 1, ended=("10.0.0.9:5 nightly-job EVAL",))
-    passed = with_source(builder.with_records(bound), EndpointProcessSeen(NodeUid(1), NOW, answers=True, endpoints=(left,)))
-    decision = decide(passed, rebind(MoveState.HANDOFF))
-    assert move_after(decision).state is MoveState.DONE
-    (event,) = [w.record for w in decision.writes if isinstance(w, Put) and isinstance(w.record, Event)]
-    assert "10.0.0.9:5 nightly-job EVAL" in event.text
-
-
-def test_every_live_state_has_a_way_out_and_terminal_ones_have_none() -> None:
-    for state in MoveState:
-        assert bool(MOVE_TRANSITIONS[state]) is not state.is_terminal
-
-
 def test_a_deleted_database_ends_its_moves() -> None:
     builder = with_new_copy(replicated())
     without = replace(builder.view, groups={}, databases={})
     decision = decide_move(relocation(MoveState.SYNCING, new_shard_uid=ShardUid(3)), without, NOW)
     assert move_after(decision).state is MoveState.UNDOING
     assert not any(isinstance(w.record, SlotGroup) for w in decision.writes)
-
-
-def test_roles_that_changed_meanwhile_end_a_handoff() -> None:
-    builder = replicated()
-    group = replace(builder.view.groups[GROUP], primary=ShardUid(9))
-    move = relocation(MoveState.HANDOFF, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
-    ended = move_after(decide(builder.with_records(group), move))
-    assert (ended.state, [r.code for r in ended.reasons]) == (MoveState.FAILED, ["roles_changed"])
-    assert builder.view.servers[ShardUid(1)].role is Role.PRIMARY
 
 
 @pytest.mark.parametrize("state", [MoveState.STARTING, MoveState.SYNCING])
@@ -375,74 +222,6 @@ def test_the_group_attaches_a_new_copy_when_its_sync_may_begin() -> None:
     for state, attaches in ((MoveState.STARTING, False), (MoveState.SYNCING, True), (MoveState.HANDOFF, True)):
         view = builder.with_move(relocation(state, new_shard_uid=ShardUid(3))).view
         assert (attach in decide_group(view.groups[GROUP], view, NOW).commands) is attaches
-
-
-def move_after_or_none(decision: Decision) -> Move | None:
-    return next((w.record for w in decision.writes if isinstance(w.record, Move)), None)
-
-
-def test_an_endpoint_does_not_wait_for_a_node_that_is_gone() -> None:
-    """A daemon that only died is back sooner; behind that the action chooses another node."""
-    builder = with_endpoint_states(replicated(), {1: EndpointState.LISTENING}).without_daemon(3)
-    silent = EndpointProcessSeen(NodeUid(3), NOW, answers=False)
-    builder = ClusterBuilder(
-        replace(builder.view, endpoint_processes={**builder.view.endpoint_processes, NodeUid(3): silent})
-    )
-    waiting = decide(builder, rebind(MoveState.HANDOFF), later_s=9)
-    assert waiting.writes == ()
-    ended = move_after(decide(builder, rebind(MoveState.HANDOFF), later_s=11))
-    assert (ended.state, [r.code for r in ended.reasons]) == (MoveState.FAILED, ["node_down"])
-    assert decide(builder.with_daemon(3), rebind(MoveState.HANDOFF), later_s=11).writes == ()
-
-
-def test_a_source_that_falls_silent_while_it_passes_an_endpoint_on_is_waited_for() -> None:
-    """Its silence passed for an endpoint that it does not know any more: the move was done with clients still there."""
-    builder = with_endpoint_states(replicated(), {1: EndpointState.DRAINING, 3: EndpointState.LISTENING})
-    builder = builder.with_records(replace(builder.view.endpoints[EndpointUid("1:1")], nodes=(NodeUid(3),)))
-    move = rebind(MoveState.HANDOFF)
-
-    def source(seen: EndpointProcessSeen | None) -> ClusterBuilder:
-        processes = {k: v for k, v in builder.view.endpoint_processes.items() if k != NodeUid(1)}
-        return ClusterBuilder(
-            replace(builder.view, endpoint_processes=processes if seen is None else {**processes, NodeUid(1): seen})
-        )
-
-    silent = EndpointProcessSeen(NodeUid(1), NOW, answers=False)
-    for waiting in (source(silent), source(None)):
-        assert decide(waiting, move, later_s=60).writes == ()
-    members = {uid: node for uid, node in builder.view.nodes.items() if uid != NodeUid(1)}
-    removed = ClusterBuilder(replace(source(silent).view, nodes=members))
-    for left in (source(replace(silent, has_ended=True)), source(replace(silent, answers=True)), removed):
-        assert move_after(decide(left, move)).state is MoveState.DONE
-
-
-@pytest.mark.parametrize("bound_to", [1, 3])
-def test_an_endpoint_whose_nodes_are_both_gone_is_given_up(bound_to: int) -> None:
-    """It was bound to the dead target and waited there without end; now whoever asked looks for another node."""
-    builder = replicated().without_daemon(1).without_daemon(3)
-    silent = {NodeUid(n): EndpointProcessSeen(NodeUid(n), NOW, answers=False) for n in (1, 3)}
-    builder = ClusterBuilder(replace(builder.view, endpoint_processes={**builder.view.endpoint_processes, **silent}))
-    endpoint = builder.view.endpoints[EndpointUid("1:1")]
-    builder = builder.with_records(replace(endpoint, nodes=(NodeUid(bound_to),)))
-    assert decide(builder, rebind(MoveState.HANDOFF), later_s=9).writes == ()
-    ended = move_after(decide(builder, rebind(MoveState.HANDOFF), later_s=11))
-    assert (ended.state, [r.code for r in ended.reasons]) == (MoveState.FAILED, ["node_down"])
-
-
-@pytest.mark.parametrize("at_source", [EndpointState.LISTENING, EndpointState.DRAINING, EndpointState.ABSENT])
-@pytest.mark.parametrize("bound_to", [1, 3])
-def test_an_endpoint_whose_target_dies_is_the_sources_again(at_source: EndpointState, bound_to: int) -> None:
-    """It waited without end when the target's node died: recorded there, or passed on in part and not yet recorded."""
-    builder = with_endpoint_states(replicated(), {1: at_source}).without_daemon(3)
-    silent = EndpointProcessSeen(NodeUid(3), NOW, answers=False)
-    processes = {**builder.view.endpoint_processes, NodeUid(3): silent}
-    builder = ClusterBuilder(replace(builder.view, endpoint_processes=processes))
-    builder = builder.with_records(replace(builder.view.endpoints[EndpointUid("1:1")], nodes=(NodeUid(bound_to),)))
-    assert decide(builder, rebind(MoveState.HANDOFF), later_s=9).writes == ()
-    decision = decide(builder, rebind(MoveState.HANDOFF), later_s=11)
-    ended = move_after(decision)
-    assert [w.record.nodes for w in decision.writes if isinstance(w.record, Endpoint)] == ([(1,)] if bound_to == 3 else [])
-    assert (ended.state, ended.reasons[0].code) == (MoveState.FAILED, "node_down")
 
 
 @pytest.mark.parametrize("state", [MoveState.SYNCING, MoveState.READY, MoveState.HANDOFF])

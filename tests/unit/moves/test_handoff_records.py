@@ -7,25 +7,23 @@ from typing import TypeVar
 
 import pytest
 
-from shardwright.actions import handoff_records as records
 from shardwright.errors import Transient
-from shardwright.model.action import Evidence, Move, MoveKind, MoveState
 from shardwright.model.codes import Code
 from shardwright.model.database import Handoff, Shard, SlotGroup
 from shardwright.model.event import Event, EventKind, Severity
-from shardwright.model.ids import ActionUid, DatabaseUid, GroupUid, MoveUid, ShardUid
+from shardwright.model.ids import GroupUid, ShardUid
+from shardwright.model.move import Evidence, HandoffMove, MoveState
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView, Put, Write
+from shardwright.moves import handoff_records as records
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from shardwright.testing.moves import handoff_move
 
 Kind = TypeVar("Kind")
 GROUP = GroupUid("1:1")
 OLD, NEW = ShardUid(1), ShardUid(2)
 INTENT = Handoff(OLD, NEW, 2, 7, NOW, 1, 1)
-MOVE = Move(
-    MoveUid("m"), ActionUid("a"), MoveKind.HANDOFF, MoveState.HANDOFF, DatabaseUid(1), NOW,
-    group_uid=GROUP, shard_uid=OLD, new_shard_uid=NEW,
-)  # fmt: skip
+MOVE = handoff_move(state=MoveState.HANDOFF)
 EVIDENCE = Evidence(2, OLD, NEW, "run-1", "run-2", "repl-1", "repl-2", "repl-1", 10, 10, 1.5, 3.0, 4)
 
 
@@ -45,7 +43,7 @@ def written(writes: Sequence[Write], kind: type[Kind]) -> Kind:
 def test_the_intent_is_written_with_its_move_so_that_a_cancel_is_a_conflict() -> None:
     writes = records.intended(ready().view, INTENT, GROUP)
     assert written(writes, SlotGroup).handoff == INTENT
-    assert written(writes, Move) == MOVE
+    assert written(writes, HandoffMove) == MOVE
 
 
 CHANGES: dict[str, tuple[str, Callable[[ClusterBuilder], ClusterBuilder]]] = {
@@ -53,7 +51,7 @@ CHANGES: dict[str, tuple[str, Callable[[ClusterBuilder], ClusterBuilder]]] = {
     "a handoff": ("group_changed", lambda b: b.with_records(replace(b.view.groups[GROUP], handoff=INTENT))),
     "a process": ("server_restarted", lambda b: b.with_records(replace(b.view.shards[NEW], incarnation=2))),
     "a cancel": ("handoff_unwanted", lambda b: b.with_move(replace(MOVE, is_cancel_wanted=True))),
-    "the state": ("handoff_unwanted", lambda b: b.with_move(replace(MOVE, state=MoveState.READY))),
+    "the state": ("handoff_unwanted", lambda b: b.with_move(replace(MOVE, state=MoveState.PLANNED))),
     "the move": ("handoff_unwanted", lambda b: b.with_move(replace(MOVE, new_shard_uid=ShardUid(9)))),
 }
 
@@ -75,7 +73,7 @@ def intended() -> ClusterView:
 def test_a_failed_attempt_is_noted_and_its_intent_forgotten_only_when_it_is_undone(forgets: bool) -> None:
     reasons = (Reason(Code.REPLICA_LAGS, "it lags"),)
     writes = records.failed(intended(), GROUP, reasons, NOW, forgets_intent=forgets)
-    noted = written(writes, Move)
+    noted = written(writes, HandoffMove)
     assert (noted.attempts, noted.reasons, noted.not_before) == (1, reasons, NOW + timedelta(seconds=0.3))
     groups = [w.record for w in writes if isinstance(w, Put) and isinstance(w.record, SlotGroup)]
     assert [g.handoff for g in groups] == ([None] if forgets else [])
@@ -87,7 +85,7 @@ def test_a_completed_handoff_moves_the_role_and_keeps_its_evidence() -> None:
     assert (group.primary, group.generation, group.handoff) == (NEW, 2, None)
     assert (group.replication_id, group.replication_id_before) == ("repl-2", "repl-1")
     assert written(writes, Shard).in_sync_generation == 2
-    assert written(writes, Move).evidence == EVIDENCE
+    assert written(writes, HandoffMove).evidence == EVIDENCE
     event = written(writes, Event)
     assert (event.kind, event.severity, event.action_uid) == (EventKind.HANDOFF, Severity.INFO, "a")
     assert event.text == "shard 2 on node 2 took over from shard 1 on node 1; pause 3.0 ms"

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from shardwright.model.action import Move
 from shardwright.model.backoff import Backoff
 from shardwright.model.codes import Code
 from shardwright.model.database import Role, Shard, SlotGroup
 from shardwright.model.ids import EndpointUid, NodeUid
+from shardwright.model.move import Move, Rebind
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
 
@@ -217,8 +217,8 @@ def serves(process: EndpointProcessSeen, endpoint: EndpointUid) -> bool:
 
 def nodes_of_rebinds(live: Iterable[Move], endpoints: Sequence[EndpointUid]) -> tuple[NodeUid, ...]:
     """The nodes of the rebinds that currently pass one of these endpoints on."""
-    moves = [m for m in live if m.endpoint_uid in endpoints]
-    return tuple(sorted({node for m in moves for node in (m.from_node, m.to_node) if node is not None}))
+    moves = [m for m in live if isinstance(m, Rebind) and m.endpoint_uid in endpoints]
+    return tuple(sorted({node for m in moves for node in (m.from_node, m.to_node)}))
 
 
 def nodes_to_hold(bound: tuple[NodeUid, ...], listening: tuple[NodeUid, ...]) -> tuple[NodeUid, ...]:

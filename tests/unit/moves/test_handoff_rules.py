@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.actions import handoff as rules
-from shardwright.actions.handoff import Candidate, Held, OldPrimary, Recovery, recovery
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import Handoff, Role
-from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid, NodeUid, ShardUid
+from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import MoveState
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
+from shardwright.moves import handoff_rules as rules
+from shardwright.moves.handoff_rules import Candidate, Held, OldPrimary, Recovery, recovery
+from shardwright.testing import moves
 from shardwright.testing.builders import NOW, cluster
 
 ALL = list(itertools.product(OldPrimary, Candidate, Held))
@@ -168,17 +169,7 @@ def test_bound_and_listening_nodes_are_held_once_each() -> None:
 
 def test_both_nodes_of_a_rebind_may_serve_the_endpoint() -> None:
     own, other = EndpointUid("1:1"), EndpointUid("2:1")
-    rebind = Move(
-        MoveUid("a-1"),
-        ActionUid("a"),
-        MoveKind.REBIND,
-        MoveState.HANDOFF,
-        DatabaseUid(1),
-        NOW,
-        endpoint_uid=own,
-        from_node=NodeUid(3),
-        to_node=NodeUid(1),
-    )
+    rebind = moves.rebind(state=MoveState.HANDOFF, from_node=NodeUid(3), to_node=NodeUid(1))
     assert rules.nodes_of_rebinds([rebind], [own]) == (NodeUid(1), NodeUid(3))
     assert rules.nodes_of_rebinds([rebind], [other]) == ()
     for state in EndpointState:

@@ -1,22 +1,22 @@
 """The records that a handoff writes: its intent, a failed attempt, its completion.
 
 Pure; ``leader/handoff.py`` commits what these functions return, and calls them again with a newer view when another writer
-was faster. They must not decide whether a handoff happens (``actions/handoff.py`` does).
+was faster. They must not decide whether a handoff happens (``moves/handoff_rules.py`` does).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from shardwright.actions.handoff import RETRY
 from shardwright.errors import Transient
-from shardwright.model.action import Evidence, Move, MoveState
 from shardwright.model.codes import Code
 from shardwright.model.database import Handoff, Shard
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import GroupUid
+from shardwright.model.move import Evidence, GroupMove, MoveState
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView, Put, Write
+from shardwright.moves.handoff_rules import RETRY
 
 
 def intended(view: ClusterView, intent: Handoff, group_uid: GroupUid) -> Sequence[Write]:
@@ -69,7 +69,7 @@ def completed(view: ClusterView, group_uid: GroupUid, evidence: Evidence, now: d
     return writes
 
 
-def _event(old: Shard, new: Shard, evidence: Evidence, now: datetime, move: Move | None) -> Event:
+def _event(old: Shard, new: Shard, evidence: Evidence, now: datetime, move: GroupMove | None) -> Event:
     is_proven = not evidence.replication_id_before or evidence.second_replication_id == evidence.replication_id_before
     pause = "no endpoint held" if evidence.pause_ms is None else f"pause {evidence.pause_ms:.1f} ms"
     text = f"shard {new.uid} on node {new.node_uid} took over from shard {old.uid} on node {old.node_uid}; {pause}"
@@ -92,7 +92,7 @@ def _are_same_processes(view: ClusterView, intent: Handoff) -> bool:
     return (old.incarnation, new.incarnation) == (intent.from_incarnation, intent.to_incarnation)
 
 
-def _still_wants(move: Move, intent: Handoff) -> bool:
+def _still_wants(move: GroupMove, intent: Handoff) -> bool:
     shards = (move.shard_uid, move.new_shard_uid)
     is_ready = move.state is MoveState.HANDOFF and not move.is_cancel_wanted
     return is_ready and shards == (intent.from_shard, intent.to_shard)

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from tests.unit.actions.test_move import (
+from tests.unit.moves.moving import (
     GROUP,
     decide,
+    handoff,
     move_after,
     rebind,
     relocation,
@@ -15,21 +17,16 @@ from tests.unit.actions.test_move import (
     with_new_copy,
 )
 
-from shardwright.actions.move import HANDOFF_ATTEMPTS_MAX, LAG_READY_BYTES, START_LIMIT, SYNC_SILENCE_LIMIT, decide_move
-from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.database import GroupPhase, Role, Shard, ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.move import MOVE_TRANSITIONS, Move, MoveState, Relocation
 from shardwright.model.reason import Reason
 from shardwright.model.seen import Health, ProcessSeen, ProcessState
 from shardwright.model.view import Delete
+from shardwright.moves.decide import decide_move
+from shardwright.moves.handoff import HANDOFF_ATTEMPTS_MAX
+from shardwright.moves.relocation import LAG_READY_BYTES, START_LIMIT, SYNC_SILENCE_LIMIT
 from shardwright.testing.builders import NOW, ClusterBuilder
-
-
-def handoff(state: MoveState = MoveState.HANDOFF, **changes: object) -> Move:
-    """Shard 1 hands its role to shard 2."""
-    return relocation(
-        state, kind=MoveKind.HANDOFF, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2), **changes
-    )  # fmt: skip
 
 
 def without_database(builder: ClusterBuilder) -> ClusterBuilder:
@@ -60,7 +57,7 @@ def test_a_handoff_that_has_happened_is_done_and_waits_for_one_that_is_under_way
     builder = replicated()
     group = replace(builder.view.groups[GROUP], primary=ShardUid(2))
     done = move_after(decide(builder.with_records(group), handoff(reasons=(Reason("x", "y"),))))  # type: ignore[arg-type]
-    assert (done.state, done.has_left, done.reasons) == (MoveState.DONE, True, ())
+    assert (done.state, done.reasons) == (MoveState.DONE, ())
     assert move_after(decide(builder, handoff(is_cancel_wanted=True))).state is MoveState.CANCELLED
 
 
@@ -138,7 +135,7 @@ def test_a_relocation_goes_on_when_its_handoff_has_happened() -> None:
     assert move_after(decide(builder, move)).state is MoveState.CLEANING
 
 
-def cleaning(**changes: object) -> Move:
+def cleaning(**changes: Any) -> Relocation:
     return relocation(MoveState.CLEANING, new_shard_uid=ShardUid(3), **changes)
 
 
@@ -158,7 +155,7 @@ def test_an_old_copy_is_waited_for_while_its_process_runs_and_its_files_are_ther
     assert decide(unwanted, cleaning(has_left=True)).writes == ()
     # Nobody there could delete them: its record stays as unwanted, and the move ends.
     away = decide(unwanted.without_daemon(2), cleaning(has_left=True))
-    assert [type(w.record) for w in away.writes] == [Move]
+    assert [type(w.record) for w in away.writes] == [Relocation]
     assert move_after(away).state is MoveState.DONE
 
 
@@ -168,7 +165,7 @@ def test_an_old_copy_stays_while_the_new_one_is_not_in_sync_just_now() -> None:
     assert (waiting.writes, [r.code for r in waiting.reasons]) == ((), ["new_copy_not_in_sync"])
 
 
-def undoing(**changes: object) -> Move:
+def undoing(**changes: Any) -> Relocation:
     return relocation(MoveState.UNDOING, new_shard_uid=ShardUid(3), **changes)
 
 
@@ -177,7 +174,7 @@ def test_an_undo_ends_when_the_new_copys_files_are_deleted_or_nobody_is_there_to
     new = replace(builder.view.shards[ShardUid(3)], wanted=ShardWanted.GONE)
     builder = builder.with_records(new)
     assert decide(builder, undoing()).writes == ()
-    assert [type(w.record) for w in decide(builder.without_daemon(3), undoing()).writes] == [Move]
+    assert [type(w.record) for w in decide(builder.without_daemon(3), undoing()).writes] == [Relocation]
     deleted = ProcessSeen(new.uid, new.incarnation, ProcessState.GONE, files_are_deleted=True)
     view = replace(builder.with_move(undoing()).view, processes={**builder.view.processes, new.uid: deleted})
     for is_cancel_wanted, state in ((True, MoveState.CANCELLED), (False, MoveState.FAILED)):
@@ -191,3 +188,10 @@ def test_the_estimate_of_a_planned_relocation_is_what_its_primary_uses() -> None
     assert move_after(decide(builder, relocation(bytes_total=5))).bytes_total == 77
     assert move_after(decide(builder.without_server(1), relocation(bytes_total=5))).bytes_total == 5
     assert shard_after(decide(builder, relocation()), 3).settings == builder.view.databases[1].settings_fingerprint  # type: ignore[index]
+
+
+def test_every_live_state_has_a_way_out_and_terminal_ones_have_none() -> None:
+    for transitions in MOVE_TRANSITIONS.values():
+        for state, following in transitions.items():
+            assert bool(following) is not state.is_terminal
+            assert following <= transitions.keys()
