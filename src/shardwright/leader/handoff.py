@@ -7,8 +7,7 @@ endpoint to the old primary after the promote command may have been sent.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
@@ -16,13 +15,23 @@ import structlog
 from shardwright.actions import handoff as rules
 from shardwright.actions import handoff_records as records
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import SELF_RELEASE_S, EndpointControl, EndpointProcessEnded, ReleaseResult, Target
+from shardwright.endpoint.protocol import EndpointControl, EndpointProcessEnded, ReleaseResult, Target
 from shardwright.errors import ClusterError, OutcomeUnknown, Permanent, Transient
+from shardwright.leader.attempt import (
+    Attempt,
+    attempt_of,
+    evidence_of,
+    fence_failure,
+    has_reached,
+    lag_reason,
+    new_intent,
+    next_look_s,
+    silent_reasons,
+    with_passed_on,
+)
 from shardwright.leader.probe import Probe, step
-from shardwright.leader.targets import endpoint_target, serving_nodes
-from shardwright.model.action import Evidence
 from shardwright.model.codes import Code
-from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
+from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ServerSeen
@@ -36,12 +45,6 @@ PAUSE_S = 30.0
 lease and the next one's recovery: a script that is postponed, and runs when the pause expires on a fenced server, hides that
 its write was refused, and its OK is passed on. Scripts are there when this leader stood still before the fence, so that the
 endpoints let go by themselves. If it dies behind the fence, the next leader lifts it and ends the pause."""
-CATCH_UP_S = 1.0
-"""How long the candidate may take to reach the primary's offset, before the hold and again behind the fence."""
-POLL_S = 0.001
-POLL_SHARE = 0.05
-"""Of the time waited already: what it adds to a pause at most. Many handoffs that wait long do not fill the machine."""
-
 Build = Callable[[ClusterView], Sequence[Write]]
 Answer = TypeVar("Answer")
 Commit = Callable[[Build], Awaitable[None]]
@@ -61,30 +64,6 @@ class _NotNow(Exception):
 
 _FAILURES = (_NotNow, Transient, OutcomeUnknown, Permanent)
 """What ends an attempt before the promotion."""
-
-
-@dataclass(slots=True)
-class Attempt:
-    """What one handoff works with and finds."""
-
-    group: SlotGroup
-    old_shard: Shard
-    new_shard: Shard
-    old_target: Target
-    new_target: Target
-    handoff: Handoff
-    endpoints: tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]
-    releases: list[ReleaseResult] = field(default_factory=list)
-    not_held: tuple[NodeUid, ...] = ()
-    """Nodes whose endpoint process did not hold: it had ended, or does not serve this endpoint any more."""
-    before: ServerSeen | None = None
-    fenced: ServerSeen | None = None
-    candidate: ServerSeen | None = None
-    hold_began: float = 0.0
-    fence_began: float = 0.0
-    fence_ms: float = 0.0
-    began_at: datetime | None = None
-    released_at: datetime | None = None
 
 
 class Handoffs:
@@ -118,9 +97,11 @@ class Handoffs:
     async def hand_off(self, group_uid: GroupUid, from_shard: ShardUid, to_shard: ShardUid) -> None:
         """One attempt. Failures before the promotion are undone and noted on the group's move; later ones stay as the
         committed intent, which ``recover`` finishes. Raises LostLeadership."""
-        attempt = self._attempt(self.current(), group_uid, from_shard, to_shard)
-        if attempt is None:
+        view = self.current()
+        intent = new_intent(view, group_uid, from_shard, to_shard, term=self._term, now=self.clock.now())
+        if intent is None:
             return
+        attempt = attempt_of(view, view.groups[group_uid], intent)
         try:
             old, new = await self._prove(attempt)
             async with step(self.probe, "handoff:calm"):
@@ -145,29 +126,6 @@ class Handoffs:
             promoted = await _after(new.promote(), new.info())
         await self.forward(attempt, old, new, promoted, finished_by="handoff")
 
-    def _attempt(self, view: ClusterView, group_uid: GroupUid, old: ShardUid, new: ShardUid) -> Attempt | None:
-        group = view.groups.get(group_uid)
-        if group is None or group.handoff is not None or group.phase is not GroupPhase.SERVING or group.primary != old:
-            return None
-        if old not in view.shards or new not in view.shards:
-            return None
-        incarnations = view.shards[old].incarnation, view.shards[new].incarnation
-        intent = Handoff(old, new, group.generation + 1, self._term, self.clock.now(), *incarnations)
-        return self.attempt_of(view, group, intent)
-
-    def attempt_of(self, view: ClusterView, group: SlotGroup, intent: Handoff) -> Attempt:
-        """What is known of a handoff, new or committed. Both shards must be on record."""
-        old_shard, new_shard = view.shards[intent.from_shard], view.shards[intent.to_shard]
-        return Attempt(
-            group=group,
-            old_shard=old_shard,
-            new_shard=new_shard,
-            old_target=endpoint_target(view, old_shard, generation=intent.generation - 1),
-            new_target=endpoint_target(view, new_shard, generation=intent.generation),
-            handoff=intent,
-            endpoints=serving_nodes(view, group),
-        )
-
     async def _prove(self, attempt: Attempt) -> tuple[ManagementSession, ManagementSession]:
         """Both sessions of this term, and a candidate that holds what the primary held a moment ago."""
         view = self.current()
@@ -189,12 +147,12 @@ class Handoffs:
         began = self.clock.monotonic()
         while True:
             seen = await session.info()
-            if seen.role is Role.REPLICA and seen.offset >= offset:
+            if has_reached(seen, offset):
                 return seen
-            waited_s = self.clock.monotonic() - began
-            if waited_s > CATCH_UP_S:
-                raise _NotNow(Reason(code, f"{text}: {seen.offset} of {offset}", Grade.SOFT_LIMIT))
-            await self.clock.sleep(max(POLL_S, POLL_SHARE * waited_s))
+            pause_s = next_look_s(self.clock.monotonic() - began)
+            if pause_s is None:
+                raise _NotNow(lag_reason(code, text, seen, offset))
+            await self.clock.sleep(pause_s)
 
     async def _intend(self, attempt: Attempt) -> None:
         async with step(self.probe, "handoff:intend"):
@@ -205,11 +163,8 @@ class Handoffs:
         attempt.fence_began = self.clock.monotonic()
         async with step(self.probe, "handoff:fence"):
             attempt.fenced = await _after(old.pause_writes(PAUSE_S), old.fence(), *_cut_off(attempt, old), old.info())
-        if self.clock.monotonic() - attempt.hold_began >= SELF_RELEASE_S:
-            # This leader stood still. The endpoints have gone back by themselves: what their clients sent is postponed.
-            raise _NotNow(rules.too_late_reason())
-        if attempt.fenced.role is not Role.PRIMARY or not attempt.fenced.is_fenced:
-            raise _NotNow(Reason(Code.FENCE_FAILED, "the old primary does not show its fence", Grade.SOFT_LIMIT))
+        if reason := fence_failure(attempt.fenced, held_s=self.clock.monotonic() - attempt.hold_began):
+            raise _NotNow(reason)
         async with step(self.probe, "handoff:compare"):
             text = "the replica does not reach the offset behind the fence"
             attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, Code.REPLICA_LAGS_FENCED, text)
@@ -233,14 +188,9 @@ class Handoffs:
         while a handoff runs: asking now is enough. Raises _NotNow when one does not say."""
         nodes = rules.nodes_of_rebinds(self.current().live_moves(), [uid for uid, _ in attempt.endpoints])
         seen = await asyncio.gather(*(self.process_of(node).status() for node in nodes))
-        if late := [s.node_uid for s in seen if not s.answers and not s.has_ended]:
-            raise _NotNow(
-                *(rules.late_reason(node, f"the endpoint process of node {node} does not answer") for node in late)
-            )
-        attempt.endpoints = tuple(
-            (uid, rules.nodes_to_hold(known, tuple(s.node_uid for s in seen if rules.serves(s, uid))))
-            for uid, known in attempt.endpoints
-        )
+        if late := silent_reasons(seen):
+            raise _NotNow(*late)
+        attempt.endpoints = with_passed_on(attempt.endpoints, seen)
 
     async def _ask_serving(
         self, attempt: Attempt, ask: Callable[[EndpointUid, NodeUid], Awaitable[Answer]]
@@ -337,7 +287,7 @@ class Handoffs:
             _log.warning("the old primary could not be demoted at once", shard=attempt.old_shard.uid, reason=e.text)
 
     async def _commit_done(self, attempt: Attempt, after: ServerSeen, finished_by: str) -> None:
-        evidence, now, group = _evidence(attempt, after, finished_by), self.clock.now(), attempt.group.uid
+        evidence, now, group = evidence_of(attempt, after, finished_by), self.clock.now(), attempt.group.uid
         await self.commit(lambda view: records.completed(view, group, evidence, now))
         _log.info("handoff", group=group, pause_ms=evidence.pause_ms, fence_ms=evidence.fence_ms)
 
@@ -357,29 +307,6 @@ def _cut_off(attempt: Attempt, old: ManagementSession) -> tuple[Awaitable[None],
     place may have sent scripts, which the pause postpones. Should this leader die, they would run when the pause expires,
     under the fence, where a script that catches its errors answers OK and has written nothing."""
     return (old.end_application_connections(),) if attempt.not_held else ()
-
-
-def _evidence(attempt: Attempt, after: ServerSeen, finished_by: str) -> Evidence:
-    before, fenced, candidate = attempt.before, attempt.fenced, attempt.candidate
-    return Evidence(
-        generation=attempt.handoff.generation,
-        from_shard=attempt.old_shard.uid,
-        to_shard=attempt.new_shard.uid,
-        from_run_id=attempt.old_target.run_id,
-        to_run_id=after.run_id,
-        replication_id_before="" if before is None else before.replication_id,
-        replication_id_after=after.replication_id,
-        second_replication_id=after.second_replication_id,
-        fenced_offset=-1 if fenced is None else fenced.offset,
-        promoted_offset=after.second_offset - 1 if candidate is None else candidate.offset,
-        fence_ms=round(attempt.fence_ms, 3),
-        pause_ms=max((round(r.pause_ms, 3) for r in attempt.releases if r.pause_ms > 0), default=None),
-        held_commands=sum(r.held_commands for r in attempt.releases),
-        finished_by=finished_by,
-        began_at=attempt.began_at,
-        released_at=attempt.released_at,
-        not_held_nodes=attempt.not_held,
-    )
 
 
 def _reasons_of(e: _NotNow | ClusterError) -> tuple[Reason, ...]:
