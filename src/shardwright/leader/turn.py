@@ -1,0 +1,118 @@
+"""The decisions of one turn: who decides, in which order, and what is committed together. Pure.
+
+``loop.py`` commits each batch and hands in the view after that.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
+from shardwright.actions.base import decide_action
+from shardwright.actions.move import decide_move
+from shardwright.leader.batch import Batch
+from shardwright.leader.pace import earlier
+from shardwright.model.commands import Command
+from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid
+from shardwright.model.view import ClusterView
+from shardwright.reconcile.database import decide_database
+from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
+from shardwright.reconcile.group import decide_group, decide_unwanted
+from shardwright.reconcile.rebinding import decide_rebinding
+from shardwright.reconcile.repair import decide_repair
+from shardwright.reconcile.troubles import decide_troubles
+
+Uid = TypeVar("Uid")
+Decide = Callable[[ClusterView, datetime], Decision]
+Deciders = tuple[Callable[[ClusterView], list[Decide]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is left to do when every decision is committed."""
+
+    view: ClusterView
+    commands: tuple[Command, ...]
+    """Each once, in the order of the decisions."""
+    wake_at: datetime | None
+    """When to look again at the latest; None: nothing asks for it."""
+
+
+def decide_turn(
+    view: ClusterView, now: datetime, deciders: Deciders, *, singly: bool
+) -> Generator[Batch, ClusterView, Outcome]:
+    """Everything that is to be decided, each decision on the writes of those before it. Yields what is to be committed, and
+    is sent the view after that. ``singly``: each decision is committed by itself."""
+    wake_at: datetime | None = None
+    commands: dict[Command, None] = {}
+    batch = Batch(view)
+    for part in deciders:
+        for decide in part(batch.view):
+            decision = decide(batch.view, now)
+            if decision.writes and not batch.has_room_for(decision.writes):
+                batch = Batch((yield batch))
+                decision = decide(batch.view, now)
+            if decision.writes:
+                batch.add(decision.writes)
+                if singly:
+                    batch = Batch((yield batch))
+            commands |= dict.fromkeys(decision.commands)
+            wake_at = earlier(wake_at, decision.wake_at)
+    if batch.writes:
+        batch = Batch((yield batch))
+    return Outcome(batch.view, tuple(commands), wake_at)
+
+
+def _group(uid: GroupUid, view: ClusterView, now: datetime) -> Decision:
+    group = view.groups.get(uid)
+    return NOTHING if group is None else decide_group(group, view, now)
+
+
+def _endpoint(uid: EndpointUid, view: ClusterView, now: datetime) -> Decision:
+    endpoint = view.endpoints.get(uid)
+    return NOTHING if endpoint is None else decide_endpoint(endpoint, view)
+
+
+def _strays(view: ClusterView, now: datetime) -> Decision:
+    return decide_strays(view)
+
+
+def _database(uid: DatabaseUid, view: ClusterView, now: datetime) -> Decision:
+    database = view.databases.get(uid)
+    return NOTHING if database is None else decide_database(database, view, now)
+
+
+def _unwanted(view: ClusterView, now: datetime) -> Decision:
+    return decide_unwanted(view)
+
+
+def _move(uid: MoveUid, view: ClusterView, now: datetime) -> Decision:
+    move = view.moves.get(uid)
+    return NOTHING if move is None or move.state.is_terminal else decide_move(move, view, now)
+
+
+def _action(uid: ActionUid, view: ClusterView, now: datetime) -> Decision:
+    action = view.actions.get(uid)
+    return NOTHING if action is None or action.status.is_terminal else decide_action(action, view, now)
+
+
+def _each(decide: Callable[[Uid, ClusterView, datetime], Decision], uids: Iterable[Uid]) -> list[Decide]:
+    return [partial(decide, uid) for uid in uids]
+
+
+DECIDERS: Deciders = (
+    lambda view: _each(_group, sorted(view.groups)),
+    lambda view: _each(_endpoint, sorted(view.endpoints)),
+    lambda view: [_strays],
+    lambda view: _each(_database, sorted(view.databases)),
+    lambda view: [_unwanted],
+    lambda view: [decide_repair],
+    lambda view: [decide_rebinding],
+    lambda view: _each(decide_troubles, sorted(view.databases.keys() | view.troubles.keys())),
+    lambda view: _each(_move, [m.uid for m in view.live_moves()]),
+    lambda view: _each(_action, [a.uid for a in view.live_actions()]),
+)
+"""Roles first, then endpoints and databases, then what moves things, then who asked for it. Each decision sees the writes of
+those before it."""
