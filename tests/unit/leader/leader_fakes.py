@@ -14,6 +14,7 @@ from typing import Any
 from shardwright.endpoint.protocol import EndpointProcessEnded, EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
 from shardwright.errors import Transient
 from shardwright.leader.handoff import Build, Handoffs
+from shardwright.leader.probe import silent
 from shardwright.model.action import Move, MoveKind, MoveState
 from shardwright.model.codes import Code
 from shardwright.model.database import Handoff, Persistence, Role, ServerSecrets, Shard
@@ -213,7 +214,7 @@ class Gate:
 
 @dataclass
 class World:
-    """``Servers``, ``Nodes``, and the records that a leader commits to."""
+    """``Servers``, and the records that a leader commits to."""
 
     view: ClusterView
     steps: list[str] = field(default_factory=list)
@@ -221,7 +222,7 @@ class World:
     fails_after: dict[str, Exception] = field(default_factory=dict)
     on_step: dict[str, Callable[[], None]] = field(default_factory=dict)
     gates: dict[ShardUid, Gate] = field(default_factory=dict)
-    clock: FakeClock = field(default_factory=FakeClock)
+    clock: Any = field(default_factory=FakeClock)
     servers: dict[ShardUid, FakeServer] = field(default_factory=dict)
     nodes: dict[NodeUid, FakeEndpoints] = field(default_factory=dict)
 
@@ -255,7 +256,8 @@ class World:
 
     async def observe(self, target: ServerTarget) -> ServerSeen:
         server = self.servers[target.shard_uid]
-        return server.seen if server.is_reachable else replace(server.seen, health=Health.TIMEOUT)
+        health = server.seen.health if server.is_reachable else Health.TIMEOUT
+        return replace(server.seen, at=self.clock.now(), health=health)
 
     async def manage(self, target: ServerTarget) -> FakeServer:
         if (gate := self.gates.get(target.shard_uid)) is not None:
@@ -266,19 +268,32 @@ class World:
         self.step(f"{target.shard_uid}:session")
         return server
 
-    def link(self, node: NodeUid) -> FakeEndpoints:
-        return self.nodes[node]
-
-    def close(self) -> Any: ...
+    async def close(self) -> None: ...
 
     def handoffs(self) -> Handoffs:
         """The product's handoffs in this world, in term 7."""
-        servers: Any = self
-        nodes: Any = self
         return Handoffs(
-            servers, nodes, commit=self.commit, current=self.current, term=7, clock=self.clock, probe=lambda point: None
+            self,
+            FakeNodes(self),
+            commit=self.commit,
+            current=self.current,
+            term=7,
+            clock=self.clock,
+            probe=silent,
         )
 
     def commands(self) -> list[str]:
         """The steps without sessions and questions."""
         return [s for s in self.steps if not s.endswith((":session", ":info"))]
+
+
+class FakeNodes:
+    """``Nodes`` of a world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def link(self, node: NodeUid) -> FakeEndpoints:
+        return self._world.nodes[node]
+
+    def close(self) -> None: ...

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from tests.unit.leader.leader_fakes import DATABASE, ENDPOINT, GROUP, NEW, OLD, Gate, World, intended, ready
+from tests.unit.leader.leader_fakes import DATABASE, ENDPOINT, GROUP, NEW, OLD, FakeNodes, Gate, World, intended, ready
 
 from shardwright.clock import SystemClock
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
@@ -62,11 +62,11 @@ def run(world: World, scenario: Callable[[Given], Awaitable[None]]) -> Given:
 
     async def main() -> Given:
         given = Given(world)
-        parts: Any = world
-        observer = Observer(parts, parts, clock=SystemClock(), wake=lambda: None)
+        nodes = FakeNodes(world)
+        observer = Observer(world, nodes, clock=SystemClock(), wake=lambda: None)
         given.applier = Applier(
-            parts,
-            parts,
+            world,
+            nodes,
             handoffs=world.handoffs(),
             observer=observer,
             commit=world.commit,
