@@ -15,6 +15,7 @@ from shardwright.model.database import Database, GroupPhase, Persistence, Role, 
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ShardUid
+from shardwright.model.reason import Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.standing import is_dispensable
@@ -31,6 +32,7 @@ from shardwright.reconcile.heirs import (
 )
 from shardwright.reconcile.restarts import decide_restarts, forget_restarts
 from shardwright.reconcile.start import decide_start
+from shardwright.reconcile.succession import FAILOVER, Failover, FailoverFacts, Heir
 
 IN_SYNC_LAG_BYTES = 1 << 20
 """A linked replica this close to its primary counts as in sync: the difference is data on its way."""
@@ -94,28 +96,44 @@ def _replace_primary(
     persistence; without one, the group starts over. The replica must have been observed alive after the primary's end was
     recorded: a replica that died earlier lacks writes acknowledged later."""
     unseen = not_seen_since(primary, copies)
-    if unseen:
-        return Decision(reasons=tuple(not_looked_at(c) for c in unseen), wake_at=now + LOOK_SOON)
     marked = [c for c in copies if c.shard.uid != group.primary and c.shard.in_sync_generation == group.generation]
     in_sync = [c for c in marked if not lost_link_before(c, primary)]
     live = sorted((c for c in in_sync if c.has_role(Role.REPLICA)), key=merit, reverse=True)
-    silent = [c for c in in_sync if not c.has_ended and not c.answers]
-    if database.is_strict:
-        live, reasons = strict_heirs(group, primary, live, copies, silent)
-        if reasons:
-            return Decision(reasons=reasons, wake_at=now + LOOK_AGAIN)
-    elif not live and not silent and primary is not None and primary.shard.node_uid not in view.daemons:
-        live = unnoted_heirs(group, primary, copies)
-    if live:
-        return Decision(writes=fail_over(group, furthest(live[0], primary, copies).shard, primary, now))
     # A copy that answers in another role was restarted: it follows no primary, and will not do so by itself.
-    if silent:
-        return Decision(reasons=tuple(not_yet(c) for c in silent))
+    silent = [c for c in in_sync if not c.has_ended and not c.answers]
+    is_node_dead = primary is not None and primary.shard.node_uid not in view.daemons
+    heirs, unsure = live, tuple[Reason, ...]()
+    if database.is_strict:
+        heirs, unsure = strict_heirs(group, primary, live, copies, silent)
+    elif not live and primary is not None and is_node_dead:
+        heirs = unnoted_heirs(group, primary, copies)
+    facts = FailoverFacts(
+        is_observed=not unseen,
+        is_strict=database.is_strict,
+        is_final=not unsure,
+        heir=Heir.IN_SYNC if live else Heir.FOLLOWER if heirs else Heir.NONE,
+        has_silent=bool(silent),
+        is_node_dead=is_node_dead,
+    )
+    match FAILOVER.rule(facts).does:
+        case Failover.OBSERVE:
+            return Decision(reasons=tuple(not_looked_at(c) for c in unseen), wake_at=now + LOOK_SOON)
+        case Failover.WAIT_FOR_OFFSETS:
+            return Decision(reasons=unsure, wake_at=now + LOOK_AGAIN)
+        case Failover.PROMOTE:
+            return Decision(writes=fail_over(group, furthest(heirs[0], primary, copies).shard, primary, now))
+        case Failover.WAIT_FOR_REPLICA:
+            return Decision(reasons=tuple(not_yet(c) for c in silent))
+        case Failover.START_OVER:
+            return Decision(writes=_start_over(group, now))
+
+
+def _start_over(group: SlotGroup, now: datetime) -> tuple[Write, ...]:
     text = (
         f"the primary of slot group {group.uid} has ended, no live replica is in sync; its copies are started and compared"
     )
     event = Event(now, EventKind.GROUP_START_OVER, Severity.ERROR, text, database_uid=group.database_uid)
-    return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING, starting_since=now)), Put(event)))
+    return (Put(replace(group, phase=GroupPhase.STARTING, starting_since=now)), Put(event))
 
 
 def _started_ahead(group: SlotGroup, view: ClusterView) -> ShardUid | None:
