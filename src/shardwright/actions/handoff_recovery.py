@@ -1,7 +1,7 @@
-"""An unfinished handoff in the hands of a new leader: which process has ended, and the records that its way out writes.
+"""The end of an unfinished handoff by a new leader: which processes have ended, and the records that it writes.
 
-Pure; ``leader/recovery.py`` commits what these functions return, and calls them again with a newer view when another writer
-was faster. The table that chooses the way out is in ``actions/handoff.py``.
+Pure; ``leader/recovery.py`` commits what these functions return, and calls them again with a newer view if another writer
+was faster. The table in ``actions/handoff.py`` chooses the way out.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from shardwright.model.liveness import has_ended_after_start
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Put, Write
 
-NOT_RECORDED = "a shard of a pending handoff is not recorded any more"
+NOT_RECORDED = "a shard of a pending handoff no longer has a record"
 """Why the group starts over when one of the two shards has no record."""
 
 
@@ -27,30 +27,31 @@ def are_recorded(view: ClusterView, intent: Handoff) -> bool:
 
 
 def has_ended(view: ClusterView, shard: Shard, incarnation: int) -> bool:
-    """Whether the process that the intent named has ended: a new incarnation begins only then. 0: whichever runs."""
+    """Whether the process that the intent names has ended. A later incarnation proves it, because it starts only after that.
+    ``incarnation`` 0: the shard's current process."""
     if incarnation and shard.incarnation != incarnation:
         return True
     return has_ended_after_start(view.liveness(shard))
 
 
 def last_to_serve(intent: Handoff, endpoints: Held) -> ShardUid:
-    """The copy that clients reached last: the candidate once an endpoint was released to it, otherwise the old primary."""
+    """The copy that served clients last: the candidate if an endpoint was released to it, otherwise the old primary."""
     return intent.to_shard if endpoints is Held.NEW else intent.from_shard
 
 
 def undo_reason(why: str) -> Reason:
-    """The reason of an attempt that a new leader undoes."""
+    """The reason of an attempt that a new leader has undone."""
     return Reason(Code.HANDOFF_UNDONE, f"the leader that performed it ended; {why}", Grade.SOFT_LIMIT)
 
 
 def failed_back(view: ClusterView, group_uid: GroupUid, intent: Handoff, now: datetime) -> Sequence[Write]:
-    """The old primary serves again, with a generation later than any that an endpoint may have been released to. The slot
-    group's reconciliation promotes and opens it. Empty: the handoff is no longer pending."""
+    """The old primary serves again, with a later generation than any endpoint may have. The slot group's reconciliation
+    promotes and opens it. Empty: the handoff is no longer pending, or the old primary no longer has a record."""
     group, old = _pending(view, group_uid, intent), view.shards.get(intent.from_shard)
     if group is None or old is None:
         return ()
     generation = intent.generation + 1
-    text = f"a handoff was taken back: shard {intent.to_shard} is gone, shard {old.uid} serves again"
+    text = f"a handoff was undone: shard {intent.to_shard} has ended, shard {old.uid} serves again"
     return (
         Put(group.led_by(old.uid, generation, group.phase)),
         Put(replace(old, in_sync_generation=generation)),
@@ -61,8 +62,9 @@ def failed_back(view: ClusterView, group_uid: GroupUid, intent: Handoff, now: da
 def started_over(
     view: ClusterView, group_uid: GroupUid, intent: Handoff, last: ShardUid | None, why: str, now: datetime
 ) -> Sequence[Write]:
-    """The rules for starting a shard decide. ``last``: the copy that served last, which becomes the committed primary; None:
-    the group keeps its own. Empty: the handoff is no longer pending, or that copy has no record any more."""
+    """The group starts over, and the rules for starting a shard choose its primary. ``last``: the copy that served last,
+    which becomes the committed primary; None: the committed primary stays. Empty: the handoff is no longer pending, or that
+    copy no longer has a record."""
     group = _pending(view, group_uid, intent)
     shard = None if last is None else view.shards.get(last)
     if group is None or (last is not None and shard is None):

@@ -1,8 +1,8 @@
 """Gives commands to servers and endpoint processes.
 
-Owns one serial queue for each database, so that nothing else is done to a database while a handoff of it runs; databases run
-side by side, bounded. Before each command the newest view is asked whether it still holds: commands are decided earlier than
-they are given. A command that fails is not repeated here: the next turn decides anew.
+Owns one serial queue for each database: while a handoff of a database runs, no other command is given to that database. The
+queues run concurrently, up to a limit. Each command is checked against the newest view before it is given (``fitting.py``),
+because it was decided earlier. This module does not repeat a failed command: the next turn decides again.
 """
 
 import asyncio
@@ -46,11 +46,12 @@ from shardwright.store.protocol import StoreError
 from shardwright.tasks import spawn
 
 DATABASES_AT_ONCE = 32
-"""Bounds sessions and memory; a command takes milliseconds."""
+"""Limits sessions and memory. A command takes milliseconds."""
 FAILURE_REST_S = 0.5
-"""A command that failed is not given again sooner."""
+"""Delay before a failed command may be given again."""
 REPEAT_REST_S = 0.05
-"""Nor one that was done: what is seen does not show it yet, or it has no effect, and the turns would run in circles."""
+"""The same delay for a command that succeeded. The observations do not show its effect yet, or it has none. Without the
+delay, every turn would give it again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -89,7 +90,7 @@ class Applier:
         self._rests_until: dict[Command, float] = {}
 
     def submit(self, commands: Sequence[Command], view: ClusterView) -> None:
-        """Queue commands; one that waits already, or was given a moment ago, is not queued again."""
+        """Queue commands. A command that is already waiting, or whose delay has not passed, is not queued."""
         now = self._clock.monotonic()
         self._rests_until = {c: t for c, t in self._rests_until.items() if t > now}
         for command in commands:
@@ -106,7 +107,7 @@ class Applier:
                 self._workers[database] = spawn(f"apply database {database}", self._work(database))
 
     async def close(self) -> None:
-        """Stop at once; what was begun is the next leader's to finish."""
+        """Stop immediately. The next leader finishes what has begun."""
         workers = list(self._workers.values())
         for task in workers:
             task.cancel()
@@ -116,7 +117,7 @@ class Applier:
         queue = self._queues[database]
         try:
             while queue:
-                # It stays in the queue while it runs, so that the same one is not queued beside it.
+                # It stays in the queue while it runs, so that ``submit`` does not queue it a second time.
                 command = queue[0]
                 async with self._slots:
                     await self._give(command)
@@ -185,7 +186,8 @@ class Applier:
         if found is None:
             return
         session = await self._session(view, found.shard)
-        await session.end_application_connections()  # it may have been a primary: nothing sent to it may run on a replica
+        # The server may have been a primary. Commands that clients sent to it must not run on a replica.
+        await session.end_application_connections()
         await session.attach(found.address, found.port)
         self._poke(found.shard.uid)
 

@@ -1,7 +1,7 @@
-"""One attempt of a handoff: what it works with and finds, and the judgments about what it finds. Pure.
+"""One attempt of a handoff: its inputs, its observations, and the decisions about them. Pure.
 
-``handoff.py`` and ``recovery.py`` give the commands. What is proven before the intent, and what a successor does, is decided
-in ``actions/handoff.py``.
+``handoff.py`` and ``recovery.py`` give the commands. ``actions/handoff.py`` decides whether the candidate is proven, and
+what a successor does.
 """
 
 from collections.abc import Iterable
@@ -20,18 +20,20 @@ from shardwright.model.seen import EndpointProcessSeen, ServerSeen
 from shardwright.model.view import ClusterView
 
 CATCH_UP_S = 1.0
-"""How long the candidate may take to reach the primary's offset, before the hold and again behind the fence."""
+"""Time limit for the candidate to reach the primary's offset: before the hold, and again after the fence."""
 POLL_S = 0.001
+"""Shortest pause between two queries of the candidate's offset."""
 POLL_SHARE = 0.05
-"""Of the time waited already: what it adds to a pause at most. Many handoffs that wait long do not fill the machine."""
+"""The pause grows with the time already waited, by this share of it. It lengthens a handoff by at most this share, and many
+slow handoffs do not overload the machine."""
 
 Serving = tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]
-"""For each endpoint of the database the nodes whose processes may forward to the old primary."""
+"""For each endpoint of the database, the nodes whose endpoint processes may forward to the old primary."""
 
 
 @dataclass(slots=True)
 class Attempt:
-    """What one handoff works with and finds."""
+    """The inputs and the observations of one handoff."""
 
     group: SlotGroup
     old_shard: Shard
@@ -42,7 +44,7 @@ class Attempt:
     endpoints: Serving
     releases: list[ReleaseResult] = field(default_factory=list)
     not_held: tuple[NodeUid, ...] = ()
-    """Nodes whose endpoint process did not hold: it had ended, or does not serve this endpoint any more."""
+    """Nodes whose endpoint process did not hold: it had ended, or it no longer serves this endpoint."""
     before: ServerSeen | None = None
     fenced: ServerSeen | None = None
     candidate: ServerSeen | None = None
@@ -56,8 +58,8 @@ class Attempt:
 def new_intent(
     view: ClusterView, group_uid: GroupUid, old: ShardUid, new: ShardUid, *, term: int, now: datetime
 ) -> Handoff | None:
-    """The intent of a handoff between these shards; None when it may not begin: the group does not serve, has another
-    primary or a pending handoff, or a shard has no record."""
+    """The intent of a handoff between these shards. None if it must not begin: the group does not serve, has another primary
+    or a pending handoff, or a shard has no record."""
     group = view.groups.get(group_uid)
     if group is None or group.handoff is not None or group.phase is not GroupPhase.SERVING or group.primary != old:
         return None
@@ -68,7 +70,7 @@ def new_intent(
 
 
 def attempt_of(view: ClusterView, group: SlotGroup, intent: Handoff) -> Attempt:
-    """What is known of a handoff, new or committed. Both shards must be on record."""
+    """The inputs of a handoff, new or committed. Both shards must have a record."""
     old_shard, new_shard = view.shards[intent.from_shard], view.shards[intent.to_shard]
     return Attempt(
         group=group,
@@ -82,23 +84,23 @@ def attempt_of(view: ClusterView, group: SlotGroup, intent: Handoff) -> Attempt:
 
 
 def has_reached(seen: ServerSeen, offset: int) -> bool:
-    """Whether the candidate, still a replica, has received the stream up to this offset."""
+    """Whether the candidate is still a replica and has received the replication stream up to this offset."""
     return seen.role is Role.REPLICA and seen.offset >= offset
 
 
 def next_look_s(waited_s: float) -> float | None:
-    """The pause before the candidate's offset is looked at again; None: it has had its time."""
+    """The pause before the next query of the candidate's offset; None: the time limit has passed."""
     return None if waited_s > CATCH_UP_S else max(POLL_S, POLL_SHARE * waited_s)
 
 
 def lag_reason(code: Code, text: str, seen: ServerSeen, offset: int) -> Reason:
-    """The reason of an attempt whose candidate does not reach an offset in time."""
+    """The reason of an attempt whose candidate did not reach an offset in time."""
     return Reason(code, f"{text}: {seen.offset} of {offset}", Grade.SOFT_LIMIT)
 
 
 def fence_failure(fenced: ServerSeen, *, held_s: float) -> Reason | None:
-    """Why the attempt ends behind the fence; None: the old primary accepts no write. ``held_s``: how long ago the hold
-    began. After SELF_RELEASE_S this leader stood still, and the endpoints have gone back by themselves."""
+    """Why the attempt must not go on after the fence; None: the old primary accepts no write. ``held_s``: time since the
+    beginning of the hold. After SELF_RELEASE_S the endpoints have released by themselves: this leader was frozen."""
     if held_s >= SELF_RELEASE_S:
         return rules.too_late_reason()
     if fenced.role is not Role.PRIMARY or not fenced.is_fenced:
@@ -107,13 +109,13 @@ def fence_failure(fenced: ServerSeen, *, held_s: float) -> Reason | None:
 
 
 def silent_reasons(seen: Iterable[EndpointProcessSeen]) -> tuple[Reason, ...]:
-    """One for each endpoint process that does not answer and may be alive: it may serve an endpoint that it was passed."""
+    """One reason for each endpoint process that does not answer and may be alive: an endpoint may have been passed to it."""
     late = (s.node_uid for s in seen if not s.answers and not s.has_ended)
     return tuple(rules.late_reason(node, f"the endpoint process of node {node} does not answer") for node in late)
 
 
 def with_passed_on(endpoints: Serving, seen: Iterable[EndpointProcessSeen]) -> Serving:
-    """The processes to hold, with those that turned out to serve."""
+    """The endpoint processes to hold, including those that were observed to serve."""
     found = tuple(seen)
     return tuple(
         (uid, rules.nodes_to_hold(known, tuple(s.node_uid for s in found if rules.serves(s, uid))))
@@ -122,7 +124,7 @@ def with_passed_on(endpoints: Serving, seen: Iterable[EndpointProcessSeen]) -> S
 
 
 def evidence_of(attempt: Attempt, after: ServerSeen, finished_by: str) -> Evidence:
-    """The figures that prove what the handoff kept. ``after``: the new primary, seen behind the demotion."""
+    """The figures that prove that the handoff lost nothing. ``after``: the new primary's state after the demotion."""
     before, fenced, candidate = attempt.before, attempt.fenced, attempt.candidate
     return Evidence(
         generation=attempt.handoff.generation,

@@ -1,6 +1,7 @@
-"""One daemon's lease, presence and candidacy, as tasks of one event loop. ``election.py`` gives them a thread of their own.
+"""One daemon's lease, presence and candidacy, as tasks of one event loop. ``election.py`` runs them in a thread of their
+own.
 
-What a look at the ``leader`` key means, and until when a leadership is held, is decided in ``lease.py``.
+``lease.py`` decides what the state of the ``leader`` key means, and how long a leadership lasts.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ from shardwright.store.protocol import Compacted, LeaseLost, Store, StoreUnavail
 from shardwright.tasks import Wake
 
 RETRY_S = 0.1
-"""Pause after the store could not be reached; short, because the lease runs out meanwhile."""
+"""Pause after a failed access to the store. It is short, because the lease expires in the meantime."""
 
 __all__ = ["LEASE_TTL", "NORMAL_TIMES", "Candidate", "Held", "LeaseTimes", "check_term"]
 
@@ -40,15 +41,15 @@ _log = structlog.get_logger(__name__)
 
 
 async def check_term(store: Store, held: Held) -> None:
-    """Raises LostLeadership unless the store still has this leadership. To be called before a management session sends
-    anything. Raises StoreUnavailable."""
+    """Raises LostLeadership unless the store still has this leadership. Call it before a management session sends its first
+    command. Raises StoreUnavailable."""
     leader = await store.get(keys.LEADER)
     if leader is None or leader.create_revision != held.revision_created:
         raise LostLeadership(f"term {held.term} is over")
 
 
 class Candidate:
-    """See the module's text. ``on_change`` hears of every gain, loss and renewal; ``on_present`` of every new lease."""
+    """See the module's text. ``on_change`` is called at every gain, loss and renewal; ``on_present`` at every new lease."""
 
     def __init__(
         self,
@@ -70,27 +71,27 @@ class Candidate:
         self._valid_until = 0.0
         self._held: Held | None = None
         self._abstains_until = 0.0
-        # Looking at the leader key and yielding must not interleave: a look would act on what yielding has deleted.
+        # Reading the leader key and yielding must not interleave: the reader would act on a key that is being deleted.
         self._key_lock = asyncio.Lock()
         self._look_now = Wake()
         self._renew_now = Wake()
 
     async def run(self) -> None:
-        """Hold a lease, be present, lead whenever nobody else does. For ever."""
+        """Hold a lease, record the presence, and lead while no other daemon does. Never returns."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_lease(), name="candidate: keep the lease")
             group.create_task(self._watch_leader(), name="candidate: watch the leader key")
             group.create_task(self._campaign(), name="candidate: campaign")
 
     async def leave(self) -> None:
-        """End the lease, after ``run`` was cancelled: presence and leadership vanish at once. Raises StoreUnavailable."""
+        """End the lease, after ``run`` was cancelled. Presence and leadership end immediately. Raises StoreUnavailable."""
         self._drop("this daemon stops")
         lease, self._lease = self._lease, None
         if lease is not None:
             await self._store.revoke(lease)
 
     async def yield_leadership(self) -> None:
-        """Let another daemon lead. Nothing happens when this one does not."""
+        """Let another daemon lead. Does nothing if this daemon does not lead."""
         async with self._key_lock:
             held = self._held
             if held is None:
@@ -100,7 +101,7 @@ class Candidate:
             try:
                 await self._store.transact(delete_leader(held.revision_created))
             except StoreUnavailable as e:
-                _log.warning("the leader key is deleted by the next look that reaches the store", reason=e.text)
+                _log.warning("the leader key could not be deleted; the next access to the store deletes it", reason=e.text)
         self._look_now.set()
 
     # -- the lease ---------------------------------------------------------------------------------------------------
@@ -179,7 +180,7 @@ class Candidate:
             await self._pause(self._look_now, pause_s)
 
     async def _look(self) -> float:
-        """Stand when nobody leads; returns when to look again at the latest, in seconds."""
+        """Read the leader key, and campaign if no daemon leads. Returns the seconds until the next look at the latest."""
         lease = self._lease
         if lease is None:
             return self._times.look_s
@@ -190,7 +191,7 @@ class Candidate:
                 return await self._try_to_lead(lease)
             case KeyState.LEFT_OVER:
                 assert leader is not None
-                self._drop("held past its time")
+                self._drop("the leader key belongs to no leadership that this daemon holds")
                 await self._store.transact(delete_leader(leader.create_revision))
                 return 0.0
             case KeyState.ANOTHERS:
@@ -200,9 +201,10 @@ class Candidate:
         return self._times.look_s
 
     async def _try_to_lead(self, lease: LeaseId) -> float:
-        """Stand, unless that would be of no use; returns when to look again."""
+        """Campaign, unless the lease may have expired or this daemon has yielded. Returns the seconds until the next
+        look."""
         if self._clock.monotonic() >= self._valid_until:
-            # To lead with a lease that may have run out would end as soon as it began.
+            # A leadership on a lease that may have expired would end immediately.
             self._renew_now.set()
             return RETRY_S
         if await self._abstains():
@@ -216,7 +218,7 @@ class Candidate:
         return has_other(page.items, self._presence)
 
     async def _stand(self, lease: LeaseId) -> bool:
-        """Try to become leader; False when somebody else was faster."""
+        """Try to become leader; False: another daemon was faster."""
         last = await self._store.get(keys.TERM)
         result = await self._store.transact(stand(self._presence.node_uid, lease, last))
         if not result.succeeded:

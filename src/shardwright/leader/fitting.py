@@ -1,7 +1,7 @@
-"""Whether a command still fits the newest view, and to what it then applies. Pure.
+"""Whether a command still fits the newest view, and its targets. Pure.
 
-``apply.py`` asks before it gives a command: commands are decided earlier than they are given. None always means that the
-command does not fit any more, and is not given.
+``apply.py`` asks before it gives a command, because the command was decided earlier. The answer None always means that the
+command no longer fits and is not given.
 """
 
 from collections.abc import Sequence
@@ -31,11 +31,11 @@ from shardwright.model.seen import EndpointSeen, ProcessIdentity
 from shardwright.model.view import ClusterView, Put, Write
 
 NO_DATABASE = DatabaseUid(0)
-"""The queue of what is not of any database any more."""
+"""The queue of commands that belong to no database."""
 
 
 def queue_of(command: Command, view: ClusterView) -> DatabaseUid:
-    """The database in whose queue a command waits."""
+    """The database in whose queue the command waits."""
     match command:
         case Attach() | Promote() | Open() | ApplySettings() | SaveNow() | EndStuckServer():
             shard = view.shards.get(command.shard_uid)
@@ -53,7 +53,7 @@ def queue_of(command: Command, view: ClusterView) -> DatabaseUid:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A shard that is to follow the server at this address."""
+    """A shard, and the address of the server that it must follow."""
 
     shard: Shard
     address: str
@@ -61,7 +61,7 @@ class Attachment:
 
 
 def attachment(command: Attach, view: ClusterView) -> Attachment | None:
-    """The shard, and where its group's primary is now."""
+    """The shard, and the current address of its group's primary."""
     shard = _of_serving_group(command.shard_uid, view)
     if shard is None or command.shard_uid == command.primary_uid:
         return None
@@ -83,7 +83,7 @@ def to_open(command: Open, view: ClusterView) -> Shard | None:
 
 
 def _of_serving_group(uid: ShardUid, view: ClusterView) -> Shard | None:
-    """The shard as it is now; None when a handoff has its group or the group does not serve."""
+    """The shard's current record; None if a handoff of its group is pending or the group does not serve."""
     shard = view.shards.get(uid)
     group = view.groups.get(shard.group_uid) if shard is not None else None
     if group is None or group.handoff is not None or group.phase is not GroupPhase.SERVING:
@@ -92,13 +92,13 @@ def _of_serving_group(uid: ShardUid, view: ClusterView) -> Shard | None:
 
 
 def to_configure(command: ApplySettings, view: ClusterView) -> tuple[Shard, Database] | None:
-    """The shard and its database, if the settings are still those that were decided on."""
+    """The shard and its database, if the database still has the settings of the command."""
     found = _with_database(command.shard_uid, view)
     return found if found is not None and found[1].settings_fingerprint == command.fingerprint else None
 
 
 def configured(view: ClusterView, applied_to: Shard, fingerprint: str) -> Sequence[Write]:
-    """The record of what was applied to this incarnation. Empty: the shard is gone, or was started again meanwhile."""
+    """Record the settings that this incarnation has received. Empty: the shard has no record, or has been restarted."""
     shard = view.shards.get(applied_to.uid)
     if shard is None or shard.incarnation != applied_to.incarnation:
         return ()
@@ -128,18 +128,19 @@ def to_end(command: EndStuckServer, view: ClusterView) -> tuple[NodeUid, Process
 
 
 class Serving(StrEnum):
-    """What brings an endpoint process in line with the records."""
+    """The request that makes an endpoint process match the records."""
 
     RELEASE = "release"
-    """Let it forward to the primary: it holds, or it is unbound and still has clients."""
+    """Forward to the primary: the process holds, or it is unbound and still has clients."""
     SERVE = "serve"
-    """Create the endpoint, or bring it to its specification."""
+    """Create the endpoint, or update it to its specification."""
     NOTHING = "nothing"
-    """Another process may be passing it on: it must not listen again."""
+    """No request: the process is unbound and must not listen again. The endpoint may be passed on at this moment."""
 
 
 def to_serve(command: ServeEndpoint, view: ClusterView) -> EndpointSpec | None:
-    """What the process is to serve; None while a handoff switches the endpoint itself."""
+    """The specification that the process must serve. None also while a handoff is pending: it switches the endpoint
+    itself."""
     endpoint = view.endpoints.get(command.endpoint_uid)
     if endpoint is None or any(g.handoff is not None for g in view.groups_of(endpoint.database_uid)):
         return None
@@ -147,7 +148,7 @@ def to_serve(command: ServeEndpoint, view: ClusterView) -> EndpointSpec | None:
 
 
 def serving(spec: EndpointSpec, seen: EndpointSeen, *, is_bound: bool) -> Serving:
-    """What is asked of the process, as it was ``seen`` now. ``is_bound``: the records bind the endpoint to its node."""
+    """The request for the process. ``seen``: its state now. ``is_bound``: the records bind the endpoint to its node."""
     if spec.target is not None and (not is_bound or seen.held_generation is not None):
         return Serving.RELEASE
     return Serving.SERVE if is_bound else Serving.NOTHING

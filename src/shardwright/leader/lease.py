@@ -1,8 +1,8 @@
-"""The rules of the lease and of the ``leader`` key: until when a leadership is held, and what a look at the key means. Pure.
+"""The rules of the lease and of the ``leader`` key: how long a leadership lasts, and what the state of the key means. Pure.
 
-``candidate.py`` keeps the lease and acts on these rules. The ``leader`` key is created only where there is none, in one
-transaction with the next term, and is bound to the lease: so at most one daemon leads, and every leadership has a term and a
-create revision that no other ever had.
+``candidate.py`` renews the lease and follows these rules. The ``leader`` key is created only if it does not exist, in one
+transaction with the next term, and it is bound to the lease. Therefore at most one daemon leads, and every leadership has
+its own term and create revision.
 """
 
 from collections.abc import Iterable
@@ -19,14 +19,14 @@ from shardwright.store.protocol import CreatedAt, DeleteKey, KeyValue, ModifiedA
 LEASE_TTL = timedelta(seconds=3)
 RENEW_S = 1.0
 LOOK_S = 1.0
-"""Full look at the ``leader`` key without any event: losing every event is harmless."""
+"""Interval of reading the ``leader`` key without any event: the loss of every event is harmless."""
 ABSTAIN = timedelta(seconds=3)
-"""How long a daemon that yielded leaves the field to the others."""
+"""How long a daemon that has yielded leadership does not campaign."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
-    """How long a lease lasts and how often it and the ``leader`` key are tended."""
+    """Duration of a lease, and the intervals of its renewal and of reading the ``leader`` key."""
 
     ttl: timedelta = LEASE_TTL
     renew_s: float = RENEW_S
@@ -42,9 +42,9 @@ class Held:
 
     term: int
     revision_created: int
-    """Create revision of the ``leader`` key; with it every write is fenced."""
+    """Create revision of the ``leader`` key. It fences every write."""
     valid_until_monotonic: float
-    """By the clock's ``monotonic``: unless renewed, the lease may have run out then."""
+    """Time by the clock's ``monotonic`` at which the lease may have expired, unless it is renewed."""
 
     @property
     def fence(self) -> Fence:
@@ -52,37 +52,38 @@ class Held:
         return Fence(self.revision_created)
 
     def is_valid(self, now: float) -> bool:
-        """Whether the lease certainly has not run out."""
+        """Whether the lease has certainly not expired."""
         return now < self.valid_until_monotonic
 
     def extended(self, valid_until: float, now: float) -> "Held | None":
-        """After the lease was renewed. None: too late. Everybody here was told that the leadership ended; it stays ended,
-        and the next term begins with a new key."""
+        """The leadership after a renewal of the lease. None: the renewal came too late. The daemon's other parts already
+        know that the leadership has ended, so it stays ended; the next term begins with a new key."""
         return replace(self, valid_until_monotonic=valid_until) if self.is_valid(now) else None
 
 
 def valid_until(asked_at: float, times: LeaseTimes) -> float:
-    """Until when a lease certainly lasts. Counted from before the request: the store's own count begins later, so ours ends
+    """When a lease may expire. It is counted from before the request: the store counts from a later time, so this count ends
     first."""
     return asked_at + times.ttl.total_seconds()
 
 
 class KeyState(StrEnum):
-    """What a look at the ``leader`` key means for this daemon."""
+    """What the state of the ``leader`` key means for this daemon."""
 
     FREE = "free"
-    """Nobody leads: any leadership of this daemon is over, and it may stand."""
+    """No daemon leads. Any leadership of this daemon has ended, and it may campaign."""
     OURS = "ours"
     """This daemon leads."""
     LEFT_OVER = "left_over"
-    """It has this daemon's lease, but not its leadership: created without its knowing (the answer was lost), or held past
-    its time. It is never claimed: it is deleted, and the next term begins with a new key."""
+    """The key has this daemon's lease, but the daemon does not hold this leadership: the answer to its creation was lost, or
+    the lease was renewed too late. The daemon never claims such a key. It deletes the key, and the next term begins with a
+    new one."""
     ANOTHERS = "anothers"
     """Another daemon leads."""
 
 
 def key_state(leader: KeyValue | None, lease: LeaseId, held: Held | None, now: float) -> KeyState:
-    """Judge the ``leader`` key as it was just read. ``held``: what this daemon takes for its leadership."""
+    """Classify the ``leader`` key that was just read. ``held``: the leadership that this daemon holds, to its knowledge."""
     if leader is None:
         return KeyState.FREE
     if leader.lease != lease:
@@ -92,23 +93,23 @@ def key_state(leader: KeyValue | None, lease: LeaseId, held: Held | None, now: f
 
 
 def has_other(daemons: Iterable[KeyValue], own: DaemonPresence) -> bool:
-    """Whether another daemon is present, to which a daemon that yielded can leave the field."""
+    """Whether another daemon is present and can lead."""
     return any(item.key != keys.key_of(own) for item in daemons)
 
 
 def presence_with(lease: LeaseId, presence: DaemonPresence) -> Transaction:
-    """Write this daemon's presence, bound to its lease."""
+    """Record this daemon's presence, bound to its lease."""
     present = replace(presence, lease_id=lease)
     return Transaction(operations=(PutKey(keys.key_of(present), records.encode(present), lease),))
 
 
 def next_term(last: KeyValue | None) -> int:
-    """The term that a new leadership gets. ``last``: the key of the terms, as read now."""
+    """The term of a new leadership. ``last``: the last term, as stored now."""
     return 1 if last is None else int(last.value) + 1
 
 
 def stand(node: NodeUid, lease: LeaseId, last: KeyValue | None) -> Transaction:
-    """Become leader in the next term. Fails when another daemon was faster."""
+    """Become leader in the next term. Fails if another daemon was faster."""
     term = next_term(last)
     return Transaction(
         (ModifiedAt(keys.LEADER, 0), ModifiedAt(keys.TERM, 0 if last is None else last.modify_revision)),
@@ -117,5 +118,5 @@ def stand(node: NodeUid, lease: LeaseId, last: KeyValue | None) -> Transaction:
 
 
 def delete_leader(revision_created: int) -> Transaction:
-    """Delete the ``leader`` key of one leadership, and no other."""
+    """Delete the ``leader`` key, but only that of this leadership."""
     return Transaction((CreatedAt(keys.LEADER, revision_created),), (DeleteKey(keys.LEADER),))

@@ -1,7 +1,7 @@
 """The leader's loop: observe → decide → commit → apply, one turn after another, for as long as the leadership lasts.
 
-Owns the leadership's parts and the commit of what a turn decides (``turn.py``). Knows nothing before it begins but the
-store: everything else is rebuilt from it. An event only shortens the sleep between turns (``pace.py``).
+Owns the parts of a leadership, and commits the decisions of each turn (``turn.py``). At the beginning it knows only the
+store; it rebuilds everything else from there. An event only shortens the sleep between turns (``pace.py``).
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -45,7 +45,8 @@ from shardwright.store.protocol import Store, StoreError
 from shardwright.tasks import Wake
 
 CONFLICTS_MAX = 20
-"""Attempts of one commit while other writers change its records. Then the command fails, and the next turn looks again."""
+"""Limit of attempts of one commit while other writers change its records. After it the command fails, and the next turn
+decides again."""
 
 __all__ = ["DECIDERS", "NORMAL_PACE", "Leader", "LeaderParts", "Pace"]
 
@@ -54,7 +55,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LeaderParts:
-    """What a leader works with."""
+    """The parts that a leader receives."""
 
     store: Store
     mirror: Mirror
@@ -67,7 +68,7 @@ class LeaderParts:
 
 
 class Leader:
-    """One leadership. ``fence`` and ``term`` are those under which everything is written."""
+    """One leadership. ``fence`` guards all of its writes; ``term`` is its number."""
 
     def __init__(self, parts: LeaderParts, *, term: int, fence: Fence, pace: Pace = NORMAL_PACE) -> None:
         self._parts = parts
@@ -76,16 +77,16 @@ class Leader:
         self._wake = Wake()
         self._is_lost = False
         self._changed_at = parts.clock.monotonic()
-        """When something was last written or seen that may move something on."""
+        """Time of the last change that may advance some work."""
         self._busy_until: datetime | None = None
         self._retained_at: datetime | None = None
         self._began_at: datetime | None = None
         self._has_taken_over = False
         self._commits_singly = False
-        """After a failed turn, each decision is committed by itself: neither a record that another writer changes repeatedly
-        nor a decision that fails keeps the others from being written."""
+        """After a failed turn, each decision is committed separately. A record that another writer changes repeatedly, or a
+        decision that fails, then does not prevent the commit of the others."""
         self._recorded: ClusterView | None = None
-        """The records that the last turn began with, and what is hot by them."""
+        """The records at the beginning of the last turn, and the hot shards according to them."""
         self._hot: frozenset[ShardUid] = frozenset()
         self._observer = Observer(
             parts.servers,
@@ -119,7 +120,7 @@ class Leader:
         self._publisher = Publisher(parts.store, parts.mirror, self._fence, clock=parts.clock)
 
     async def run(self) -> None:
-        """Lead until the leadership is lost (returns) or the task is cancelled. Leaves nothing running."""
+        """Lead until the leadership is lost (returns) or the task is cancelled. Leaves no task running."""
         unsubscribe = self._parts.mirror.subscribe(self._changed)
         try:
             await self._parts.mirror.fresh()
@@ -140,7 +141,7 @@ class Leader:
         self._wake.set()
 
     async def _guarded_turn(self) -> None:
-        """The loop's edge: a turn that fails is logged, and the next one recomputes."""
+        """Log a failed turn; the next turn decides again."""
         try:
             await self._turn()
         except LostLeadership:
@@ -155,12 +156,12 @@ class Leader:
             await self._parts.clock.sleep(self._pace.turn_s)
 
     async def _sleep(self) -> None:
-        """Until something that matters changes, at the latest until the next full turn."""
+        """Sleep until an event, or until the next turn is due."""
         await self._wake.wait(sleep_s(self._busy_until, self._parts.clock.now(), self._pace))
         self._wake.clear()
 
     def _changed(self, changed: Collection[str]) -> None:
-        """Records changed."""
+        """The mirror reports changed records."""
         match call_of(changed, has_new_processes=self._has_new_processes()):
             case Call.STIR:
                 self._stir()
@@ -173,7 +174,7 @@ class Leader:
         return self._recorded is None or self._parts.mirror.view().processes != self._recorded.processes
 
     def _stir(self) -> None:
-        """Something is going on."""
+        """Note a change, and begin a turn."""
         self._changed_at = self._parts.clock.monotonic()
         self._wake.set()
 
@@ -197,14 +198,14 @@ class Leader:
         found = await self._decide(now)
         view = found.view
         self._applier.submit(found.commands, view)
-        # What is observed only takes shards from the hot ones, so without a change the first answer holds.
+        # Observations only remove shards from the hot ones. Without a change of the records, the first answer holds.
         is_calm = not hot and not view.live_moves() and self._parts.mirror.view() is recorded
         self._busy_until = look_again_at(found.wake_at, now, self._pace, is_busy=not is_calm and not still and is_busy(view))
         await self._publisher.publish(view, now)
         await self._retain(now)
 
     async def _decide(self, now: datetime) -> Outcome:
-        """Everything that is to be decided, and all of it committed."""
+        """Run all deciders, and commit their writes."""
         singly, self._commits_singly = self._commits_singly, True
         turn = decide_turn(self._current(), now, DECIDERS, singly=singly)
         try:
@@ -219,7 +220,7 @@ class Leader:
             return outcome
 
     async def _take_over(self, now: datetime) -> None:
-        """Once, before anything is decided."""
+        """Correct the times of earlier leaders, once, before the first decision."""
         if self._began_at is None:
             self._began_at = now
         while not self._has_taken_over:

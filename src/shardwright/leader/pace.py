@@ -1,6 +1,6 @@
-"""How often a leader looks and decides: what calls for a turn, which servers something waits for, when to look again. Pure.
+"""The leader's pace: which changes need a turn, which servers are queried often, and when the next turn is due. Pure.
 
-``loop.py`` sleeps as long as these functions say. Losing every event must be harmless: a full turn comes anyway.
+``loop.py`` sleeps as long as these functions say. A lost event must be harmless: a turn runs once a second anyway.
 """
 
 from collections.abc import Collection
@@ -16,22 +16,23 @@ from shardwright.model.view import ClusterView
 from shardwright.store import keys
 
 TURN_MAX_S = 1.0
-"""A turn at least this often: losing every event must be harmless."""
+"""Longest time between two turns: the loss of every event must be harmless."""
 BUSY_TURN_S = 0.1
-"""While moves, starts or changes are under way."""
+"""The same while moves, starts or changes are in progress."""
 SLEEP_MIN_S = 0.005
-"""A wake time that has passed does not make the turns run in circles."""
+"""Shortest sleep: a wake time in the past must not make the turns run without a pause."""
 STILL_AFTER_S = 30.0
-"""When nothing has changed for this long, whatever is under way waits for something that may take hours, such as a node
-that is down: it is asked no more often than if nothing were under way, until something changes."""
+"""If nothing has changed for this long, the work in progress waits for something that may take hours, such as a node that is
+down. Until something changes, the leader queries no server more often than it would without work in progress."""
 UNDECIDING = (keys.EVENTS, keys.SEEN_SERVERS)
-"""Records on which no decision rests: a change of them calls for no turn."""
+"""Records that no decision uses: a change of them needs no turn."""
 RETENTION_EVERY = timedelta(minutes=5)
+"""Interval between two deletions of expired records."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often a leader looks and decides when no event calls it, in seconds."""
+    """Intervals of turns and queries without any event, in seconds."""
 
     turn_s: float = TURN_MAX_S
     busy_turn_s: float = BUSY_TURN_S
@@ -43,18 +44,18 @@ NORMAL_PACE = Pace()
 
 
 class Call(StrEnum):
-    """What a change of the store calls for."""
+    """What a change of the store requires."""
 
     NOTHING = "nothing"
-    """Only what the leader itself publishes, or the log of events."""
+    """Nothing: the change is the leader's own publication, or an event."""
     TURN = "turn"
-    """Figures of a machine, every few seconds: a turn, but nothing is going on."""
+    """One turn: an agent has reported new figures of its machine, as it does every few seconds."""
     STIR = "stir"
-    """Something is going on: a turn, and frequent ones behind it."""
+    """A turn, and frequent turns after it: work may be in progress."""
 
 
 def call_of(changed: Collection[str], *, has_new_processes: bool) -> Call:
-    """What a change of these keys calls for. ``has_new_processes``: an agent reports other processes than before."""
+    """What a change of these keys requires. ``has_new_processes``: the processes that the agents report have changed."""
     if all(key.startswith(UNDECIDING) for key in changed):
         return Call.NOTHING
     if all(key.startswith(keys.SEEN_NODES) for key in changed) and not has_new_processes:
@@ -63,12 +64,12 @@ def call_of(changed: Collection[str], *, has_new_processes: bool) -> Call:
 
 
 def is_still(changed_at: float, now: float) -> bool:
-    """Whether nothing has been written or seen for so long that frequent looks are of no use."""
+    """Whether nothing has changed for so long that frequent queries are useless."""
     return now - changed_at > STILL_AFTER_S
 
 
 def hot_shards(view: ClusterView) -> frozenset[ShardUid]:
-    """Shards whose next answer something waits for."""
+    """Shards whose next answer a decision waits for."""
     unsettled = {d.uid for d in view.databases.values() if d.status is not DatabaseStatus.ACTIVE}
     moving = {m.group_uid for m in view.live_moves()}
     starting = {g.uid for g in view.groups.values() if g.phase is not GroupPhase.SERVING or g.handoff is not None}
@@ -81,7 +82,7 @@ def hot_shards(view: ClusterView) -> frozenset[ShardUid]:
 
 
 def _is_behind(group: SlotGroup, view: ClusterView) -> bool:
-    """Whether a running copy has yet to be seen in sync, as after every handoff, or alive, as before a failover."""
+    """Whether a running copy must still be observed in sync (as after every handoff), or alive (as before a failover)."""
     primary = None if group.primary is None else view.shards.get(group.primary)
     return (primary is not None and primary.missing_since is not None) or any(
         s.wanted is ShardWanted.RUNNING
@@ -92,24 +93,24 @@ def _is_behind(group: SlotGroup, view: ClusterView) -> bool:
 
 
 def is_busy(view: ClusterView) -> bool:
-    """Whether something is under way that a frequent turn moves on."""
+    """Whether frequent turns advance some work."""
     return bool(view.live_moves()) or bool(hot_shards(view))
 
 
 def look_again_at(wake_at: datetime | None, now: datetime, pace: Pace, *, is_busy: bool) -> datetime | None:
-    """When the next turn is due before the full one; None: not before. ``wake_at``: what the decisions asked for."""
+    """When the next turn is due; None: after the longest interval. ``wake_at``: the earliest wake time of the decisions."""
     return earlier(wake_at, now + timedelta(seconds=pace.busy_turn_s) if is_busy else None)
 
 
 def sleep_s(look_again: datetime | None, now: datetime, pace: Pace) -> float:
-    """How long to sleep unless an event comes: at the latest until the next full turn."""
+    """How long to sleep if no event occurs."""
     if look_again is None:
         return pace.turn_s
     return min(pace.turn_s, max(SLEEP_MIN_S, (look_again - now).total_seconds()))
 
 
 def is_retention_due(retained_at: datetime | None, now: datetime) -> bool:
-    """Whether to look for records that have been kept long enough."""
+    """Whether to delete expired records now."""
     return retained_at is None or now - retained_at >= RETENTION_EVERY
 
 

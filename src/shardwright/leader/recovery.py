@@ -1,7 +1,7 @@
-"""Finishes or undoes a handoff that somebody else began: the intent is committed, and nobody here is performing it.
+"""Finishes or undoes a handoff whose intent is committed but which no task of this leader is performing.
 
-Opens this term's sessions first, which ends every older one, *then* looks, *then* does what the table in
-``actions/handoff.py`` says. May be called any number of times.
+Opens this term's sessions first, which ends all older sessions. *Then* it queries the servers, and *then* it does what the
+table in ``actions/handoff.py`` says. It can be called any number of times.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Recoveries:
-    """See the module's text. ``handoffs`` lends its steps."""
+    """See the module's text. ``handoffs`` provides the steps."""
 
     def __init__(self, handoffs: Handoffs) -> None:
         self._handoffs = handoffs
 
     async def recover(self, group_uid: GroupUid) -> None:
-        """Look at both servers and the endpoints, and do what the table says. Raises LostLeadership, and Transient when it
-        is to be looked at again."""
+        """Query both servers and the endpoints, and do what the table says. Raises LostLeadership, and Transient if the
+        state must be queried again."""
         view = self._handoffs.current()
         group = view.groups.get(group_uid)
         if group is None or group.handoff is None:

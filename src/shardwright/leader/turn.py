@@ -1,6 +1,6 @@
-"""The decisions of one turn: who decides, in which order, and what is committed together. Pure.
+"""The decisions of one turn: their order, and the batches in which they are committed. Pure.
 
-``loop.py`` commits each batch and hands in the view after that.
+``loop.py`` commits each batch and returns the view after the commit.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -31,20 +31,20 @@ Deciders = tuple[Callable[[ClusterView], list[Decide]], ...]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is left to do when every decision is committed."""
+    """The result of a turn whose decisions have all been committed."""
 
     view: ClusterView
     commands: tuple[Command, ...]
-    """Each once, in the order of the decisions."""
+    """In the order of the decisions, without duplicates."""
     wake_at: datetime | None
-    """When to look again at the latest; None: nothing asks for it."""
+    """When to decide again at the latest; None: no decision needs it."""
 
 
 def decide_turn(
     view: ClusterView, now: datetime, deciders: Deciders, *, singly: bool
 ) -> Generator[Batch, ClusterView, Outcome]:
-    """Everything that is to be decided, each decision on the writes of those before it. Yields what is to be committed, and
-    is sent the view after that. ``singly``: each decision is committed by itself."""
+    """Run every decider; each decision sees the writes of those before it. Yields each batch to commit, and receives the
+    view after the commit. ``singly``: commit each decision separately."""
     wake_at: datetime | None = None
     commands: dict[Command, None] = {}
     batch = Batch(view)
@@ -114,5 +114,4 @@ DECIDERS: Deciders = (
     lambda view: _each(_move, [m.uid for m in view.live_moves()]),
     lambda view: _each(_action, [a.uid for a in view.live_actions()]),
 )
-"""Roles first, then endpoints and databases, then what moves things, then who asked for it. Each decision sees the writes of
-those before it."""
+"""Roles first, then endpoints and databases, then moves, then actions. Each decision sees the writes of those before it."""

@@ -1,9 +1,9 @@
 """Slot groups: the primary, its replicas, and write access. Owns *Unplanned failover*.
 
-Called by the leader each turn for every slot group. A group with a pending handoff is left alone except for that handoff;
-``start.py`` owns a group without an open primary, ``heirs.py`` chooses the successor of a dead one. The invariants: a
-primary is replaced only if its process has certainly ended; no copy is opened while another copy of the group may be
-writable.
+Called by the leader each turn for every slot group. While a handoff is pending, only that handoff is recovered. ``start.py``
+owns a group without an open primary. ``succession.py`` decides whether a dead primary is replaced, and ``heirs.py`` ranks
+its possible successors. The invariants: a primary is replaced only if its process has certainly ended; no copy is opened
+while another copy of the group may be writable.
 """
 
 from dataclasses import replace
@@ -35,9 +35,11 @@ from shardwright.reconcile.start import decide_start
 from shardwright.reconcile.succession import FAILOVER, Failover, FailoverFacts, Heir
 
 IN_SYNC_LAG_BYTES = 1 << 20
-"""A linked replica this close to its primary counts as in sync: the difference is data on its way."""
+"""A linked replica with a lag of at most this counts as in sync: the difference is data in transit."""
 LOOK_AGAIN = timedelta(seconds=0.2)
+"""Delay of the next decision while the offset of a possible successor is not known."""
 LOOK_SOON = timedelta(seconds=0.02)
+"""The same while a replica has not been observed since the primary's end."""
 UNWANTED_AT_ONCE = 50
 """Limit of deletions per decision; below the store's limit for one transaction."""
 
@@ -92,14 +94,14 @@ def _out_of_sync(copy: Copy) -> Copy:
 def _replace_primary(
     group: SlotGroup, database: Database, primary: Copy | None, copies: list[Copy], view: ClusterView, now: datetime
 ) -> Decision:
-    """The primary certainly cannot acknowledge writes. A live replica that was in sync is promoted, regardless of the
-    persistence; without one, the group starts over. The replica must have been observed alive after the primary's end was
-    recorded: a replica that died earlier lacks writes acknowledged later."""
+    """The primary certainly cannot acknowledge writes: do what the table ``FAILOVER`` says. The persistence does not matter.
+    A replica must have been observed alive after the primary's end was recorded: a replica that died earlier lacks writes
+    that were acknowledged later."""
     unseen = not_seen_since(primary, copies)
     marked = [c for c in copies if c.shard.uid != group.primary and c.shard.in_sync_generation == group.generation]
     in_sync = [c for c in marked if not lost_link_before(c, primary)]
     live = sorted((c for c in in_sync if c.has_role(Role.REPLICA)), key=merit, reverse=True)
-    # A copy that answers in another role was restarted: it follows no primary, and will not do so by itself.
+    # A copy that answers in another role was restarted. It follows no primary, and waiting for it is useless.
     silent = [c for c in in_sync if not c.has_ended and not c.answers]
     is_node_dead = primary is not None and primary.shard.node_uid not in view.daemons
     heirs, unsure = live, tuple[Reason, ...]()
@@ -248,8 +250,8 @@ def _has_lost_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
 
 
 def _end_stuck(copies: list[Copy], view: ClusterView) -> tuple[Command, ...]:
-    """Kill servers that neither answer nor use CPU for the time in the policy. Exceptions: a busy server, a server that was
-    not probed at the end of that time, and a server that may hold data that no other copy has: it may recover."""
+    """End servers that have neither answered nor used CPU for the time in the policy. Exceptions: a server that was not
+    queried at the end of that time, and a server that may hold data that no other copy has. Such a server may recover."""
     return tuple(EndStuckServer(c.shard.uid) for c in copies if _is_stuck(c, view))
 
 
@@ -268,8 +270,8 @@ def _is_stuck(copy: Copy, view: ClusterView) -> bool:
 
 
 def decide_unwanted(view: ClusterView) -> Decision:
-    """Forget unwanted shards of which nothing is left: their move ended before their node's agent could report it. A live
-    move or the deletion of a database forgets its own shards."""
+    """Delete the records of unwanted shards whose files are deleted or whose node is no longer a member. Their move ended
+    before the node's agent could report it. A live move and the deletion of a database delete their own shards' records."""
     awaited = {uid for m in view.live_moves() for uid in (m.shard_uid, m.new_shard_uid)}
     return Decision(
         writes=tuple(

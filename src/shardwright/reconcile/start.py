@@ -1,6 +1,7 @@
 """*Starting a shard*: the copies of a slot group are started and compared, and one of them becomes the primary.
 
-Called by ``group.py`` for a group without an open primary. The invariants: an empty copy never becomes the source of a copy
+Called by ``group.py`` for a group without an open primary. The tables ``COMPARISON`` and ``START`` of ``succession.py``
+decide; this module states the facts and builds the records. The invariants: an empty copy never becomes the source of a copy
 with data; the group waits for a copy that may hold the only data, unless an operator has decided otherwise.
 """
 
@@ -221,11 +222,7 @@ def set_aside(group: SlotGroup, database: Database, view: ClusterView) -> list[S
 
 
 def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, tuple[Reason, ...]]:
-    """The copy that becomes the primary after a start, or why none can be chosen yet.
-
-    The committed primary, if it holds data or if no copy does. It gives way to a copy that certainly holds all of its data
-    and more; an empty primary gives way to a copy with data; a primary that failed to start MISSING_PRIMARY_STARTS times or
-    whose files are damaged gives way only to a copy that was in sync with it."""
+    """The copy that becomes the primary after a start, by the table ``COMPARISON``; or why none can be chosen yet."""
     committed = _committed(group, copies)
     loaded = [c for c in copies if c.answers]
     filled = sorted((c for c in loaded if not c.is_empty), key=merit, reverse=True)

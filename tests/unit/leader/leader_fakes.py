@@ -54,7 +54,7 @@ def intended() -> ClusterBuilder:
 
 
 class FakeClock:
-    """Time passes only when somebody sleeps, or ``passed_s`` is raised."""
+    """Time passes only during a sleep, or when ``passed_s`` is raised."""
 
     def __init__(self) -> None:
         self.passed_s = 0.0
@@ -200,14 +200,14 @@ class FakeEndpoints:
 
 
 class Gate:
-    """Keeps whoever opens a session back until it is opened."""
+    """Blocks the opening of sessions until it is opened."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
         self.opened = asyncio.Event()
 
     async def pass_through(self) -> None:
-        """Say that somebody is there, and wait."""
+        """Report the arrival, and wait."""
         self.reached.set()
         await self.opened.wait()
 
@@ -283,7 +283,7 @@ class World:
         )
 
     def commands(self) -> list[str]:
-        """The steps without sessions and questions."""
+        """The steps without sessions and queries."""
         return [s for s in self.steps if not s.endswith((":session", ":info"))]
 
 

@@ -139,7 +139,7 @@ UNFIT: tuple[Command, ...] = (
 
 
 @pytest.mark.parametrize("command", UNFIT, ids=lambda c: type(c).__name__)
-def test_a_command_that_no_longer_fits_asks_nobody_anything(command: Command) -> None:
+def test_a_command_that_no_longer_fits_is_not_given(command: Command) -> None:
     """A handoff has the group by the time it is given."""
     world = World(intended().view)
     assert submitted(world, command) == world.steps == []

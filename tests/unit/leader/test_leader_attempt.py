@@ -73,7 +73,7 @@ def test_a_handoff_does_not_begin_when(hindrance: str) -> None:
     assert intent_of(HINDRANCES[hindrance](ready())) is None
 
 
-def test_an_attempt_knows_both_targets_and_who_forwards_to_the_old_primary() -> None:
+def test_an_attempt_knows_both_targets_and_the_processes_that_forward_to_the_old_primary() -> None:
     found = attempt()
     assert (found.old_target.shard_uid, found.old_target.generation, found.old_target.address) == (OLD, 1, "127.0.0.1")
     assert (found.new_target.shard_uid, found.new_target.generation, found.new_target.address) == (NEW, 2, "127.0.0.2")

@@ -151,7 +151,7 @@ def test_a_leader_whose_lease_was_ended_begins_a_new_one_and_a_new_term(world: W
 
 
 def test_a_lease_that_was_renewed_too_late_does_not_revive_the_leadership(world: World) -> None:
-    """The store has renewed it; the answer came when the daemon had already told everybody that it leads no more."""
+    """The store has renewed it, but the answer came after the end of the leadership."""
     daemon = world.start(1)
     world.run_for(0.5)
     daemon.client.next_renewal_late_s = 2.3
@@ -170,7 +170,7 @@ def test_a_leadership_whose_answer_was_lost_is_never_claimed(world: World) -> No
     assert world.value(keys.TERM) == b"2"
 
 
-def test_who_yields_leaves_the_field_to_another(world: World) -> None:
+def test_after_a_yield_another_daemon_leads(world: World) -> None:
     first, second = world.start(1), world.start(2)
     world.run_for(1.0)
     world.do(first.candidate.yield_leadership())
@@ -180,7 +180,7 @@ def test_who_yields_leaves_the_field_to_another(world: World) -> None:
     assert (world.leaders(), first.terms) == ([2], [1])
 
 
-def test_who_is_alone_leads_again_at_once_in_a_new_term(world: World) -> None:
+def test_a_daemon_that_is_alone_leads_again_immediately_in_a_new_term(world: World) -> None:
     daemon = world.start(1)
     world.run_for(1.0)
     world.do(daemon.candidate.yield_leadership())
@@ -188,7 +188,7 @@ def test_who_is_alone_leads_again_at_once_in_a_new_term(world: World) -> None:
     assert (world.leaders(), daemon.terms) == ([1], [1, 2])
 
 
-def test_who_yields_leads_again_when_the_other_has_gone(world: World) -> None:
+def test_a_daemon_that_yielded_leads_again_when_the_other_one_fails(world: World) -> None:
     first, second = world.start(1), world.start(2)
     world.run_for(1.0)
     world.do(first.candidate.yield_leadership())
@@ -198,7 +198,7 @@ def test_who_yields_leads_again_when_the_other_has_gone(world: World) -> None:
     assert (world.leaders(), first.terms) == ([1], [1, 3])
 
 
-def test_nothing_is_yielded_by_who_does_not_lead(world: World) -> None:
+def test_a_daemon_that_does_not_lead_yields_nothing(world: World) -> None:
     first, second = world.start(1), world.start(2)
     world.run_for(1.0)
     world.do(second.candidate.yield_leadership())
@@ -207,7 +207,7 @@ def test_nothing_is_yielded_by_who_does_not_lead(world: World) -> None:
     assert second.told == []
 
 
-def test_a_key_that_could_not_be_deleted_by_who_yields_is_deleted_by_the_next_look(world: World) -> None:
+def test_a_leader_key_that_a_yield_could_not_delete_is_deleted_later(world: World) -> None:
     daemon = world.start(1)
     world.run_for(1.05)
     daemon.client.is_cut = True

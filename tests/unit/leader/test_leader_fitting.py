@@ -69,7 +69,7 @@ def test_commands_of_one_database_wait_in_one_queue(command: Command) -> None:
 
 
 @pytest.mark.parametrize("command", [YieldLeadership(), Open(ShardUid(9))], ids=lambda c: type(c).__name__)
-def test_what_is_of_no_database_has_a_queue_of_its_own(command: Command) -> None:
+def test_commands_of_no_database_share_a_queue(command: Command) -> None:
     assert fitting.queue_of(command, ready().view) == fitting.NO_DATABASE
 
 
@@ -80,7 +80,7 @@ def test_a_replica_is_attached_to_where_its_primary_is_now() -> None:
     assert (found.shard.uid, found.address, found.port) == (REPLICA, "127.0.0.1", 20_500)
 
 
-def test_nothing_is_attached_to_itself_or_to_who_is_not_the_primary_any_more() -> None:
+def test_a_shard_is_not_attached_to_itself_or_to_a_former_primary() -> None:
     assert fitting.attachment(Attach(PRIMARY, PRIMARY), ready().view) is None
     assert fitting.attachment(Attach(PRIMARY, REPLICA), ready().view) is None
 

@@ -139,7 +139,7 @@ def test_a_move_that_was_cancelled_meanwhile_is_not_begun() -> None:
     assert made.commands() == ["node 1:calm"]
 
 
-def test_a_command_in_flight_ends_the_attempt_without_a_word_to_the_old_primary() -> None:
+def test_a_command_in_flight_ends_the_attempt_without_a_command_to_the_old_primary() -> None:
     """It may be busy with that command, and then would answer no undo either."""
     made = world()
     made.nodes[NodeUid(1)].busy = (BusyCommand("10.0.0.1:5", "EVAL"),)
@@ -239,7 +239,7 @@ def test_once_the_promotion_may_have_been_sent_nothing_goes_back_to_the_old_prim
 def test_a_promotion_that_does_not_show_releases_nothing() -> None:
     made = world()
     made.servers[NEW].ignores = "promote"
-    with pytest.raises(Transient, match="does not show itself as a primary"):
+    with pytest.raises(Transient, match="does not report itself as a primary"):
         hand_off(made)
     assert not [s for s in made.steps if "release" in s]
 
@@ -275,7 +275,7 @@ def test_an_endpoint_process_that_misses_the_release_asks_by_itself() -> None:
 
 
 @pytest.mark.parametrize("step", ["commit: SlotGroup, Move", "1:fence", "2:promote"])
-def test_a_leader_that_is_none_any_more_stops_at_once(step: str) -> None:
+def test_a_leader_that_has_lost_its_term_stops_immediately(step: str) -> None:
     made = world()
     made.fails[step] = LostLeadership("term 7 is over")
     with pytest.raises(LostLeadership):

@@ -85,7 +85,7 @@ def test_the_first_term_is_one_and_each_later_one_follows_the_last() -> None:
 
 
 @pytest.mark.parametrize(("last", "revision", "term"), [(None, 0, 1), (KeyValue(keys.TERM, b"7", 2, 9, None), 9, 8)])
-def test_a_daemon_leads_only_where_nobody_does_and_no_term_was_taken_meanwhile(
+def test_a_daemon_leads_only_if_no_other_does_and_the_term_is_unchanged(
     last: KeyValue | None, revision: int, term: int
 ) -> None:
     transaction = rules.stand(NODE, LEASE, last)

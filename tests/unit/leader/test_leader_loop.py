@@ -79,7 +79,7 @@ class Leading:
         self.run = self.loop.start(SimProcess("leader"), self.leader.run(), "leader")
 
     def change(self, *operations: Operation) -> None:
-        """Somebody else writes."""
+        """Another writer changes the store."""
         result_of(self.store.transact(Transaction(operations=operations)))
 
     def put(self, builder: ClusterBuilder) -> None:
@@ -131,7 +131,7 @@ def test_a_dead_primary_is_replaced_and_its_heir_promoted_within_a_second(leadin
     assert "failover" in [e.kind for e in events]  # type: ignore[union-attr]
 
 
-def test_a_leader_that_is_none_any_more_writes_nothing_and_ends(leading: Leading) -> None:
+def test_a_leader_that_has_lost_its_term_writes_nothing_and_ends(leading: Leading) -> None:
     leading.change(DeleteKey(keys.LEADER))
     kill_primary(leading)
     leading.run_for(3.0)
@@ -151,8 +151,8 @@ def test_a_leader_without_a_store_goes_on_when_it_is_back(leading: Leading) -> N
     assert leading.group.primary == NEW
 
 
-def test_an_answer_that_was_lost_is_no_loss(leading: Leading) -> None:
-    """What was committed all the same is seen in the next turn."""
+def test_a_lost_answer_to_a_commit_does_no_harm(leading: Leading) -> None:
+    """The next turn sees that the commit was executed."""
     leading.client.loses_answer_to = f"groups/{GROUP}"
     kill_primary(leading)
     leading.run_for(2.0)
@@ -160,7 +160,7 @@ def test_an_answer_that_was_lost_is_no_loss(leading: Leading) -> None:
     assert (leading.group.primary, leading.group.generation) == (NEW, 2)
 
 
-def test_a_record_that_somebody_else_changes_is_decided_again(leading: Leading) -> None:
+def test_a_record_that_another_writer_changes_is_decided_again(leading: Leading) -> None:
     """A policy, a setting, a request: the decision rests on what is stored when it is committed."""
     view = leading.mirror.view()
     kill_primary(leading)

@@ -59,7 +59,7 @@ HOT: dict[str, Callable[[ClusterBuilder], ClusterBuilder]] = {
 }
 
 
-def test_nothing_waits_for_a_cluster_at_rest() -> None:
+def test_no_shard_is_hot_in_a_cluster_at_rest() -> None:
     assert hot_shards(settled().view) == frozenset()
     assert not is_busy(settled().view)
 

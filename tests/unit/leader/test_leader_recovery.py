@@ -105,7 +105,7 @@ def test_a_demoted_old_primary_means_that_the_candidate_is_promoted() -> None:
 def test_the_candidate_takes_over_from_an_old_primary_that_has_ended() -> None:
     made = world(intended().with_dead_shard(OLD))
     assert recover(made) == ["2:promote", "node 1:release to 2", "commit: SlotGroup, Shard, Move, Event"]
-    assert not [s for s in made.steps if s.startswith("1:")], "there is nobody to ask"
+    assert not [s for s in made.steps if s.startswith("1:")], "there is no server to ask"
 
 
 def test_the_old_primary_serves_again_when_the_candidate_has_ended() -> None:

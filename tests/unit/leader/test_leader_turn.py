@@ -126,8 +126,8 @@ def test_a_cluster_at_rest_asks_for_nothing() -> None:
     assert done.value.value == Outcome(view, (), None)
 
 
-def test_every_kind_of_thing_is_decided_and_what_is_gone_is_not() -> None:
-    """A thing that an earlier decision of the same part deleted is left alone."""
+def test_a_record_that_was_deleted_earlier_in_the_turn_is_skipped() -> None:
+    """Each decider first checks that its record still exists."""
     view = cluster(3).with_database(on=((1, 2),)).view
     for part in DECIDERS:
         for decide in part(view):
