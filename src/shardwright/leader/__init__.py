@@ -1,1 +1,1 @@
-"""Leadership: who decides for the cluster, and what the one who does it turns around."""
+"""Leadership: the election of the leader, and the leader's loop."""

@@ -1,22 +1,22 @@
 """Gives commands to servers and endpoint processes.
 
-Owns one serial queue for each database, so that nothing else is done to a database while a handoff of it runs; databases run
-side by side, bounded. Before each command the newest view is asked whether it still holds: commands are decided earlier than
-they are given. A command that fails is not repeated here: the next turn decides anew.
+Owns one serial queue for each database: while a handoff of a database runs, no other command is given to that database. The
+queues run concurrently, up to a limit. Each command is checked against the newest view before it is given (``fitting.py``),
+because it was decided earlier. This module does not repeat a failed command: the next turn decides again.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import assert_never
 
 import structlog
 
 from shardwright.clock import Clock
 from shardwright.endpoint.protocol import EndpointControl
-from shardwright.endpoint.spec import spec_of
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
+from shardwright.leader import fitting
+from shardwright.leader.fitting import Serving
 from shardwright.leader.handoff import Commit, Handoffs
 from shardwright.leader.observe import Observer
 from shardwright.leader.recovery import Recoveries
@@ -35,9 +35,9 @@ from shardwright.model.commands import (
     ServeEndpoint,
     YieldLeadership,
 )
-from shardwright.model.database import GroupPhase, Shard, SlotGroup
-from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid, database_of
-from shardwright.model.view import ClusterView, Put, Write
+from shardwright.model.database import Shard
+from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+from shardwright.model.view import ClusterView
 from shardwright.nodes.protocol import Nodes
 from shardwright.server.config import settings_of
 from shardwright.server.protocol import ManagementSession, Servers
@@ -46,11 +46,12 @@ from shardwright.store.protocol import StoreError
 from shardwright.tasks import spawn
 
 DATABASES_AT_ONCE = 32
-"""Bounds sessions and memory; a command takes milliseconds."""
+"""Limits sessions and memory. A command takes milliseconds."""
 FAILURE_REST_S = 0.5
-"""A command that failed is not given again sooner."""
+"""Delay before a failed command may be given again."""
 REPEAT_REST_S = 0.05
-"""Nor one that was done: what is seen does not show it yet, or it has no effect, and the turns would run in circles."""
+"""The same delay for a command that succeeded. The observations do not show its effect yet, or it has none. Without the
+delay, every turn would give it again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -89,7 +90,7 @@ class Applier:
         self._rests_until: dict[Command, float] = {}
 
     def submit(self, commands: Sequence[Command], view: ClusterView) -> None:
-        """Queue commands; one that waits already, or was given a moment ago, is not queued again."""
+        """Queue commands. A command that is already waiting, or whose delay has not passed, is not queued."""
         now = self._clock.monotonic()
         self._rests_until = {c: t for c, t in self._rests_until.items() if t > now}
         for command in commands:
@@ -98,7 +99,7 @@ class Applier:
             if isinstance(command, YieldLeadership):
                 self._yield_leadership()
                 continue
-            database = _database_of(command, view)
+            database = fitting.queue_of(command, view)
             queue = self._queues.setdefault(database, deque())
             if command not in queue:
                 queue.append(command)
@@ -106,7 +107,7 @@ class Applier:
                 self._workers[database] = spawn(f"apply database {database}", self._work(database))
 
     async def close(self) -> None:
-        """Stop at once; what was begun is the next leader's to finish."""
+        """Stop immediately. The next leader finishes what has begun."""
         workers = list(self._workers.values())
         for task in workers:
             task.cancel()
@@ -116,7 +117,7 @@ class Applier:
         queue = self._queues[database]
         try:
             while queue:
-                # It stays in the queue while it runs, so that the same one is not queued beside it.
+                # It stays in the queue while it runs, so that ``submit`` does not queue it a second time.
                 command = queue[0]
                 async with self._slots:
                     await self._give(command)
@@ -172,15 +173,6 @@ class Applier:
 
     # -- servers -------------------------------------------------------------------------------------------------------
 
-    def _standing(self, shard_uid: ShardUid) -> tuple[ClusterView, Shard, SlotGroup] | None:
-        """The shard and its group as they are now; None when a handoff has them or the group does not serve."""
-        view = self._current()
-        shard = view.shards.get(shard_uid)
-        group = view.groups.get(shard.group_uid) if shard is not None else None
-        if shard is None or group is None or group.handoff is not None or group.phase is not GroupPhase.SERVING:
-            return None
-        return view, shard, group
-
     async def _session(self, view: ClusterView, shard: Shard) -> ManagementSession:
         return await self._servers.manage(server_target(view, shard))
 
@@ -189,67 +181,60 @@ class Applier:
             self._observer.poke(uid)
 
     async def _attach(self, command: Attach) -> None:
-        found = self._standing(command.shard_uid)
-        if found is None or found[2].primary != command.primary_uid or command.shard_uid == command.primary_uid:
+        view = self._current()
+        found = fitting.attachment(command, view)
+        if found is None:
             return
-        view, shard, _ = found
-        primary = view.shards[command.primary_uid]
-        session = await self._session(view, shard)
-        await session.end_application_connections()  # it may have been a primary: nothing sent to it may run on a replica
-        await session.attach(view.nodes[primary.node_uid].address, primary.port)
-        self._poke(shard.uid)
+        session = await self._session(view, found.shard)
+        # The server may have been a primary. Commands that clients sent to it must not run on a replica.
+        await session.end_application_connections()
+        await session.attach(found.address, found.port)
+        self._poke(found.shard.uid)
 
     async def _promote(self, command: Promote) -> None:
-        found = self._standing(command.shard_uid)
-        if found is None or found[2].primary != command.shard_uid:
+        view = self._current()
+        shard = fitting.to_promote(command, view)
+        if shard is None:
             return
-        view, shard, _ = found
         session = await self._session(view, shard)
         await session.promote()
         self._poke(shard.uid)
 
     async def _open(self, command: Open) -> None:
-        found = self._standing(command.shard_uid)
-        if found is None:
+        view = self._current()
+        shard = fitting.to_open(command, view)
+        if shard is None:
             return
-        view, shard, _ = found
         session = await self._session(view, shard)
         await session.unfence()
         self._poke(shard.uid)
 
     async def _apply_settings(self, command: ApplySettings) -> None:
         view = self._current()
-        shard = view.shards.get(command.shard_uid)
-        database = view.databases.get(shard.database_uid) if shard is not None else None
-        if shard is None or database is None or database.settings_fingerprint != command.fingerprint:
+        found = fitting.to_configure(command, view)
+        if found is None:
             return
+        shard, database = found
         session = await self._session(view, shard)
         await session.apply(settings_of(database))
-
-        def build(view: ClusterView) -> Sequence[Write]:
-            now = view.shards.get(command.shard_uid)
-            if now is None or now.incarnation != shard.incarnation:
-                return ()
-            return (Put(replace(now, settings=command.fingerprint)),)
-
-        await self._commit(build)
+        await self._commit(lambda view: fitting.configured(view, shard, command.fingerprint))
 
     async def _save(self, command: SaveNow) -> None:
         view = self._current()
-        shard = view.shards.get(command.shard_uid)
-        database = view.databases.get(shard.database_uid) if shard is not None else None
-        if shard is None or database is None:
+        found = fitting.to_save(command, view)
+        if found is None:
             return
+        shard, database = found
         session = await self._session(view, shard)
         await session.save(database.persistence)
         self._poke(shard.uid)
 
     async def _end_stuck(self, command: EndStuckServer) -> None:
-        view = self._current()
-        shard, process = view.shards.get(command.shard_uid), view.processes.get(command.shard_uid)
-        if shard is not None and process is not None and process.identity is not None:
+        found = fitting.to_end(command, self._current())
+        if found is not None:
+            node, process = found
             _log.warning("ending a server that neither answers nor uses CPU", shard=command.shard_uid)
-            await self._nodes.link(shard.node_uid).end(process.identity)
+            await self._nodes.link(node).end(process)
             self._poke(command.shard_uid)
 
     # -- endpoints -----------------------------------------------------------------------------------------------------
@@ -259,31 +244,18 @@ class Applier:
 
     async def _serve(self, command: ServeEndpoint) -> None:
         view = self._current()
-        endpoint = view.endpoints.get(command.endpoint_uid)
-        if endpoint is None or any(g.handoff is not None for g in view.groups_of(endpoint.database_uid)):
-            return
-        spec = spec_of(view, endpoint)
+        spec = fitting.to_serve(command, view)
         if spec is None:
             return
         process = self._process_of(command.node_uid)
-        seen = await process.status()
-        is_bound = command.node_uid in endpoint.nodes
-        if spec.target is not None and (not is_bound or seen.endpoint(endpoint.uid).held_generation is not None):
-            await process.release(endpoint.uid, spec.target)
-        elif is_bound:  # another one may be passing it on: it must not listen again
-            await process.serve(spec)
+        seen = (await process.status()).endpoint(spec.uid)
+        is_bound = command.node_uid in view.endpoints[spec.uid].nodes
+        match fitting.serving(spec, seen, is_bound=is_bound):
+            case Serving.RELEASE:
+                assert spec.target is not None
+                await process.release(spec.uid, spec.target)
+            case Serving.SERVE:
+                await process.serve(spec)
+            case Serving.NOTHING:
+                pass
         self._observer.poke_node(command.node_uid)
-
-
-def _database_of(command: Command, view: ClusterView) -> DatabaseUid:
-    """The queue of a command. What is not of any database any more shares queue 0."""
-    match command:
-        case Attach() | Promote() | Open() | ApplySettings() | SaveNow() | EndStuckServer():
-            shard = view.shards.get(command.shard_uid)
-            return DatabaseUid(0) if shard is None else shard.database_uid
-        case HandOff() | RecoverHandoff():
-            return database_of(command.group_uid)
-        case ServeEndpoint() | DropEndpoint() | PassEndpoint():
-            return database_of(command.endpoint_uid)
-        case YieldLeadership():
-            return DatabaseUid(0)

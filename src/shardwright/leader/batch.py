@@ -1,7 +1,7 @@
-"""The writes of a turn on their way to one transaction: what a dead node with hundreds of groups calls for must not be
-hundreds of round trips to the store.
+"""Collects the writes of a turn for one transaction. The death of a node with hundreds of slot groups must not cost hundreds
+of round trips to the store.
 
-Pure. Owns how much goes into one transaction, and the view that later decisions of the turn see.
+Pure. Owns the limit of one transaction, and the view that later decisions of the turn see.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from shardwright.store import records
 from shardwright.store.protocol import TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX
 
 OPERATIONS_MAX = TRANSACTION_OPERATIONS_MAX - 8
-"""The rest is for the leadership's compare and what else the store may add."""
+"""The difference is reserved for the compare of the leadership and for additions of the store."""
 BYTES_MAX = TRANSACTION_BYTES_MAX * 3 // 4
-"""The rest is for keys and compares."""
+"""The difference is reserved for keys and compares."""
 
 
 class Batch:
-    """Decisions on ``base`` that are to be committed together."""
+    """Decisions on ``base`` that will be committed together."""
 
     def __init__(self, base: ClusterView) -> None:
         self.base = base
@@ -32,8 +32,8 @@ class Batch:
         self._size = 0
 
     def has_room_for(self, writes: Sequence[Write]) -> bool:
-        """Whether these fit too. A record is written once in a transaction, so that each of its states is on record. What is
-        too large for any transaction is for the store to refuse."""
+        """Whether these writes fit, too. A transaction writes a record only once, so that each of its states is stored. The
+        first writes always fit: if they are too large for any transaction, the store refuses them."""
         if not self.writes:
             return True
         if not self._written.isdisjoint(map(_place_of, writes)):
@@ -42,7 +42,7 @@ class Batch:
         return operations <= OPERATIONS_MAX and self._size + _size_of(writes) <= BYTES_MAX
 
     def add(self, writes: Sequence[Write]) -> None:
-        """Decided on ``view``."""
+        """Add writes that were decided on ``view``."""
         self.writes += writes
         self._written.update(place for w in writes if (place := _place_of(w)) is not None)
         self._operations += _operations_of(writes)
@@ -51,12 +51,13 @@ class Batch:
 
 
 def _place_of(write: Write) -> object:
-    """What is written; None: it has no states that follow one another."""
+    """The record that is written; None: its states need not be stored one by one."""
     return None if isinstance(write.record, Event | Cluster | Policy | Counters) else place_of(write.record)
 
 
 def _operations_of(writes: Sequence[Write]) -> int:
-    """With their companions, of which a record has two at most: a database's name and port, an action's locks."""
+    """Number of operations, including companions. A record has at most two: a database's name and port, or an action's
+    locks."""
     return sum(3 if isinstance(w, Delete) or isinstance(w.record, Action) else 1 for w in writes)
 
 

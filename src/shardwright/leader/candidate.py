@@ -1,86 +1,55 @@
-"""One daemon's lease, presence and candidacy, as tasks of one event loop. ``election.py`` gives them a thread of their own.
+"""One daemon's lease, presence and candidacy, as tasks of one event loop. ``election.py`` runs them in a thread of their
+own.
 
-The ``leader`` key is created only where there is none, in one transaction with the next term, and is bound to the lease:
-so at most one daemon leads, and every leadership has a term and a create revision that no other ever had.
+``lease.py`` decides what the state of the ``leader`` key means, and how long a leadership lasts.
 """
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import structlog
 
 from shardwright.clock import Clock
 from shardwright.errors import LostLeadership
-from shardwright.model.cluster import DaemonPresence, Leadership
-from shardwright.model.ids import LeaseId
-from shardwright.store import keys, records
-from shardwright.store.commit import Fence
-from shardwright.store.protocol import (
-    Compacted,
-    CreatedAt,
-    DeleteKey,
-    KeyValue,
-    LeaseLost,
-    ModifiedAt,
-    PutKey,
-    Store,
-    StoreUnavailable,
-    Transaction,
+from shardwright.leader.lease import (
+    ABSTAIN,
+    LEASE_TTL,
+    NORMAL_TIMES,
+    Held,
+    KeyState,
+    LeaseTimes,
+    delete_leader,
+    has_other,
+    key_state,
+    next_term,
+    presence_with,
+    stand,
+    valid_until,
 )
+from shardwright.model.cluster import DaemonPresence
+from shardwright.model.ids import LeaseId
+from shardwright.store import keys
+from shardwright.store.protocol import Compacted, LeaseLost, Store, StoreUnavailable
 from shardwright.tasks import Wake
 
-LEASE_TTL = timedelta(seconds=3)
-RENEW_S = 1.0
 RETRY_S = 0.1
-"""Pause after the store could not be reached; short, because the lease runs out meanwhile."""
-LOOK_S = 1.0
-"""Full look at the ``leader`` key without any event: losing every event is harmless."""
-ABSTAIN = timedelta(seconds=3)
-"""How long a daemon that yielded leaves the field to the others."""
+"""Pause after a failed access to the store. It is short, because the lease expires in the meantime."""
+
+__all__ = ["LEASE_TTL", "NORMAL_TIMES", "Candidate", "Held", "LeaseTimes", "check_term"]
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseTimes:
-    """How long a lease lasts and how often it and the ``leader`` key are tended."""
-
-    ttl: timedelta = LEASE_TTL
-    renew_s: float = RENEW_S
-    look_s: float = LOOK_S
-
-
-NORMAL_TIMES = LeaseTimes()
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A leadership that is held."""
-
-    term: int
-    revision_created: int
-    """Create revision of the ``leader`` key; with it every write is fenced."""
-    valid_until_monotonic: float
-    """By the clock's ``monotonic``: unless renewed, the lease may have run out then."""
-
-    @property
-    def fence(self) -> Fence:
-        """The fence for ``commit``."""
-        return Fence(self.revision_created)
-
-
 async def check_term(store: Store, held: Held) -> None:
-    """Raises LostLeadership unless the store still has this leadership. To be called before a management session sends
-    anything. Raises StoreUnavailable."""
+    """Raises LostLeadership unless the store still has this leadership. Call it before a management session sends its first
+    command. Raises StoreUnavailable."""
     leader = await store.get(keys.LEADER)
     if leader is None or leader.create_revision != held.revision_created:
         raise LostLeadership(f"term {held.term} is over")
 
 
 class Candidate:
-    """See the module's text. ``on_change`` hears of every gain, loss and renewal; ``on_present`` of every new lease."""
+    """See the module's text. ``on_change`` is called at every gain, loss and renewal; ``on_present`` at every new lease."""
 
     def __init__(
         self,
@@ -102,27 +71,27 @@ class Candidate:
         self._valid_until = 0.0
         self._held: Held | None = None
         self._abstains_until = 0.0
-        # Looking at the leader key and yielding must not interleave: a look would act on what yielding has deleted.
+        # Reading the leader key and yielding must not interleave: the reader would act on a key that is being deleted.
         self._key_lock = asyncio.Lock()
         self._look_now = Wake()
         self._renew_now = Wake()
 
     async def run(self) -> None:
-        """Hold a lease, be present, lead whenever nobody else does. For ever."""
+        """Hold a lease, record the presence, and lead while no other daemon does. Never returns."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_lease(), name="candidate: keep the lease")
             group.create_task(self._watch_leader(), name="candidate: watch the leader key")
             group.create_task(self._campaign(), name="candidate: campaign")
 
     async def leave(self) -> None:
-        """End the lease, after ``run`` was cancelled: presence and leadership vanish at once. Raises StoreUnavailable."""
+        """End the lease, after ``run`` was cancelled. Presence and leadership end immediately. Raises StoreUnavailable."""
         self._drop("this daemon stops")
         lease, self._lease = self._lease, None
         if lease is not None:
             await self._store.revoke(lease)
 
     async def yield_leadership(self) -> None:
-        """Let another daemon lead. Nothing happens when this one does not."""
+        """Let another daemon lead. Does nothing if this daemon does not lead."""
         async with self._key_lock:
             held = self._held
             if held is None:
@@ -130,9 +99,9 @@ class Candidate:
             self._abstains_until = self._clock.monotonic() + ABSTAIN.total_seconds()
             self._drop("leadership was yielded")
             try:
-                await self._delete_leader(held.revision_created)
+                await self._store.transact(delete_leader(held.revision_created))
             except StoreUnavailable as e:
-                _log.warning("the leader key is deleted by the next look that reaches the store", reason=e.text)
+                _log.warning("the leader key could not be deleted; the next access to the store deletes it", reason=e.text)
         self._look_now.set()
 
     # -- the lease ---------------------------------------------------------------------------------------------------
@@ -141,7 +110,6 @@ class Candidate:
         while True:
             self._renew_now.clear()
             pause_s = self._times.renew_s
-            # Counted from before the request: the store's own count begins later, so ours ends first.
             asked_at = self._clock.monotonic()
             try:
                 if self._lease is None:
@@ -163,25 +131,20 @@ class Candidate:
 
     async def _begin_lease(self) -> LeaseId:
         lease = await self._store.grant(self._times.ttl)
-        presence = replace(self._presence, lease_id=lease)
-        put = PutKey(keys.key_of(presence), records.encode(presence), lease)
-        await self._store.transact(Transaction(operations=(put,)))
+        await self._store.transact(presence_with(lease, self._presence))
         return lease
 
     def _extend(self, asked_at: float) -> None:
-        self._valid_until = asked_at + self._times.ttl.total_seconds()
+        self._valid_until = valid_until(asked_at, self._times)
         if self._held is None:
             return
-        if self._is_valid(self._held):
-            self._held = replace(self._held, valid_until_monotonic=self._valid_until)
-            self._on_change(self._held)
+        extended = self._held.extended(self._valid_until, self._clock.monotonic())
+        if extended is not None:
+            self._held = extended
+            self._on_change(extended)
         else:
-            # Everybody here was told that it ended. It stays ended: the next term begins with a new key.
             self._drop("the lease was renewed too late")
             self._look_now.set()
-
-    def _is_valid(self, held: Held) -> bool:
-        return self._clock.monotonic() < held.valid_until_monotonic
 
     def _drop(self, reason: str) -> None:
         if self._held is not None:
@@ -217,64 +180,56 @@ class Candidate:
             await self._pause(self._look_now, pause_s)
 
     async def _look(self) -> float:
-        """Stand when nobody leads; returns when to look again at the latest, in seconds."""
+        """Read the leader key, and campaign if no daemon leads. Returns the seconds until the next look at the latest."""
         lease = self._lease
         if lease is None:
             return self._times.look_s
         leader = await self._store.get(keys.LEADER)
-        if leader is None:
-            self._drop("the leader key is gone")
-            if self._clock.monotonic() >= self._valid_until:
-                # To lead with a lease that may have run out would end as soon as it began.
-                self._renew_now.set()
-                return RETRY_S
-            if await self._abstains():
-                return RETRY_S
-            return self._times.look_s if await self._stand(lease) else 0.0
-        if leader.lease == lease and not self._is_ours(leader):
-            # Created without our knowing (the answer was lost), or held past its time: never claimed, begun anew.
-            self._drop("held past its time")
-            await self._delete_leader(leader.create_revision)
-            return 0.0
-        if leader.lease != lease:
-            self._drop("another daemon leads")
+        match key_state(leader, lease, self._held, self._clock.monotonic()):
+            case KeyState.FREE:
+                self._drop("the leader key is gone")
+                return await self._try_to_lead(lease)
+            case KeyState.LEFT_OVER:
+                assert leader is not None
+                self._drop("the leader key belongs to no leadership that this daemon holds")
+                await self._store.transact(delete_leader(leader.create_revision))
+                return 0.0
+            case KeyState.ANOTHERS:
+                self._drop("another daemon leads")
+            case KeyState.OURS:
+                pass
         return self._times.look_s
 
-    def _is_ours(self, leader: KeyValue) -> bool:
-        held = self._held
-        return held is not None and held.revision_created == leader.create_revision and self._is_valid(held)
+    async def _try_to_lead(self, lease: LeaseId) -> float:
+        """Campaign, unless the lease may have expired or this daemon has yielded. Returns the seconds until the next
+        look."""
+        if self._clock.monotonic() >= self._valid_until:
+            # A leadership on a lease that may have expired would end immediately.
+            self._renew_now.set()
+            return RETRY_S
+        if await self._abstains():
+            return RETRY_S
+        return self._times.look_s if await self._stand(lease) else 0.0
 
     async def _abstains(self) -> bool:
         if self._clock.monotonic() >= self._abstains_until:
             return False
-        own = keys.key_of(self._presence)
         page = await self._store.range(keys.DAEMONS)
-        return any(item.key != own for item in page.items)
+        return has_other(page.items, self._presence)
 
     async def _stand(self, lease: LeaseId) -> bool:
-        """Try to become leader; False when somebody else was faster."""
+        """Try to become leader; False: another daemon was faster."""
         last = await self._store.get(keys.TERM)
-        term = 1 if last is None else int(last.value) + 1
-        leadership = Leadership(self._presence.node_uid, term)
-        result = await self._store.transact(
-            Transaction(
-                (ModifiedAt(keys.LEADER, 0), ModifiedAt(keys.TERM, 0 if last is None else last.modify_revision)),
-                (PutKey(keys.LEADER, records.encode(leadership), lease), PutKey(keys.TERM, str(term).encode())),
-            )
-        )
+        result = await self._store.transact(stand(self._presence.node_uid, lease, last))
         if not result.succeeded:
             return False
-        held = Held(term, result.revision, self._valid_until)
-        if lease != self._lease or not self._is_valid(held):
+        held = Held(next_term(last), result.revision, self._valid_until)
+        if lease != self._lease or not held.is_valid(self._clock.monotonic()):
             return False
         self._held = held
-        _log.info("leadership gained", term=term, node=self._presence.node_uid)
+        _log.info("leadership gained", term=held.term, node=self._presence.node_uid)
         self._on_change(held)
         return True
-
-    async def _delete_leader(self, revision_created: int) -> None:
-        compare = CreatedAt(keys.LEADER, revision_created)
-        await self._store.transact(Transaction((compare,), (DeleteKey(keys.LEADER),)))
 
     async def _pause(self, wake: Wake, seconds: float) -> None:
         if seconds > 0:

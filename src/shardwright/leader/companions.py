@@ -1,6 +1,6 @@
-"""Keys that live and die with a record: locks of actions, names and ports of databases, what was seen of servers.
+"""Keys that belong to a record: locks of actions, names and ports of databases, observations of servers.
 
-Owns which operations accompany a leader's writes, so that no decision needs to know of them. Pure.
+Owns the operations that accompany the leader's writes, so that decisions need not know these keys. Pure.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,8 @@ from shardwright.store.protocol import DeleteKey, Transaction
 
 
 def companions(writes: Sequence[Write], view: ClusterView, bare: Callable[[str], str | None]) -> Transaction:
-    """What must happen in the same transaction. ``view`` is from before the writes; ``bare`` reads a bare value."""
+    """The operations that belong in the same transaction. ``view``: the state before the writes. ``bare`` reads the text of
+    a key without a record."""
     operations: list[DeleteKey] = []
     for write in writes:
         record = write.record
@@ -25,7 +26,7 @@ def companions(writes: Sequence[Write], view: ClusterView, bare: Callable[[str],
 
 
 def _locks(action: Action, bare: Callable[[str], str | None]) -> list[DeleteKey]:
-    """The places that an action holds; one that has ended already holds none."""
+    """The locks that an action still holds."""
     names = [keys.node_lock_key(action.node_uid)]
     if action.name is ActionName.REMOVE:
         names.append(keys.REMOVE_LOCK)

@@ -1,7 +1,7 @@
-"""The lease keeper: a thread that holds the daemon's lease and campaigns, which nothing else in the process can delay.
+"""The lease keeper: a thread that holds the daemon's lease and campaigns. Nothing else in the process can delay it.
 
-Owns the thread, its event loop and its own store. The daemon's main loop starts it, asks it whether this daemon leads and
-hears of changes. Must not decide or write anything but lease, presence and leadership.
+Owns the thread, its event loop and its own store. The daemon's main loop starts it, asks it whether this daemon leads, and
+is notified of changes. It must not write anything except lease, presence and leadership.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ from shardwright.tasks import spawn
 __all__ = ["Held", "LeaseKeeper", "check_term"]
 
 RESTART_S = 1.0
-"""Pause before the thread begins anew after a failure of its own."""
+"""Pause before the thread starts again after a failure of its own."""
 STOP_TIMEOUT_S = 10.0
-"""How long ``stop`` waits for the thread: a busy store makes it wait 5 s for a revocation."""
+"""How long ``stop`` waits for the thread. With a busy store, the revocation alone can take 5 s."""
 
 _log = structlog.get_logger(__name__)
 
 
 class LeaseKeeper:
-    """See the module's text. Unless stated otherwise its methods belong to the loop that called ``start``.
+    """See the module's text. Call its methods in the loop that called ``start``, unless stated otherwise.
 
-    ``open_store`` is called in the thread's loop. ``presence`` is completed with the lease. ``on_gained`` and ``on_lost``
-    are called in the main loop, alternately.
+    ``open_store`` is called in the thread's loop. The lease is added to ``presence``. ``on_gained`` and ``on_lost`` are
+    called alternately, in the main loop.
     """
 
     def __init__(
@@ -59,29 +59,29 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run_thread, name="lease-keeper", daemon=True)
         self._teller: asyncio.Task[None] | None = None
 
-    # -- asked by anybody, from any thread ---------------------------------------------------------------------------
+    # -- from any thread ---------------------------------------------------------------------------------------------
 
     @property
     def leadership(self) -> Held | None:
-        """What is held now; None by itself once the lease could have run out, even when the thread hangs."""
+        """The leadership held now. It becomes None when the lease may have expired, even if the thread hangs."""
         held = self._held
         return held if held is not None and self._clock.monotonic() < held.valid_until_monotonic else None
 
     def is_leader(self) -> bool:
-        """Whether this daemon leads, as far as it can know without asking the store (``check_term`` asks)."""
+        """Whether this daemon leads, to its own knowledge. ``check_term`` asks the store."""
         return self.leadership is not None
 
     # -- the main loop -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the thread; returns when the daemon holds its lease and is present in the store. Once only."""
+        """Start the thread. Returns when the daemon holds its lease and its presence is stored. Call it once only."""
         self._main_loop = asyncio.get_running_loop()
         self._teller = spawn("lease keeper: tell", self._tell())
         self._thread.start()
         await self._is_present.wait()
 
     async def wait_change(self, known: Held | None) -> Held | None:
-        """Wait until the leadership is another one than ``known`` (gained, lost, or of another term); what it is then."""
+        """Wait until the leadership differs from ``known`` (gained, lost, or another term), and return it."""
         while True:
             held = self.leadership
             if _key(held) != _key(known):
@@ -92,27 +92,27 @@ class LeaseKeeper:
                     await self._changed.wait()
 
     async def yield_leadership(self) -> None:
-        """Let another daemon lead; abstain for three seconds, unless there is no other. Nothing happens when this daemon
-        does not lead."""
+        """Let another daemon lead. If there is one, this daemon does not campaign for three seconds. Does nothing if this
+        daemon does not lead."""
         loop, candidate = self._thread_loop, self._candidate
         if loop is None or candidate is None:
             return
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(candidate.yield_leadership(), loop))
 
     async def stop(self) -> None:
-        """End the lease and the thread. Presence and leadership vanish at once, so that the next leader need not wait."""
+        """End the lease and the thread. Presence and leadership end immediately, so that the next leader need not wait."""
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread_began.wait, STOP_TIMEOUT_S)
         loop, stop = self._thread_loop, self._thread_stop
         if loop is not None and stop is not None:
-            with suppress(RuntimeError):  # The thread has ended by itself.
+            with suppress(RuntimeError):  # The thread has already ended.
                 loop.call_soon_threadsafe(stop.set)
             await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)
             if self._thread.is_alive():
-                _log.error("the lease keeper did not stop in time; its lease runs out by itself")
+                _log.error("the lease keeper did not stop in time; its lease will expire")
         self._publish(None)
         if self._teller is not None:
-            # One turn of the loop for the last call of on_lost.
+            # One pass of the loop for the last call of on_lost.
             await asyncio.sleep(0)
             self._teller.cancel()
             with suppress(asyncio.CancelledError):
@@ -152,7 +152,7 @@ class LeaseKeeper:
             try:
                 await self._session()
             except Exception:
-                _log.exception("the lease keeper failed and begins anew")
+                _log.exception("the lease keeper failed and starts again")
             self._publish(None)
             await self._clock.sleep(RESTART_S)
 
@@ -173,7 +173,7 @@ class LeaseKeeper:
             try:
                 await candidate.leave()
             except StoreUnavailable as e:
-                _log.warning("the lease could not be ended; it runs out by itself", reason=e.text)
+                _log.warning("the lease could not be ended; it will expire", reason=e.text)
             await store.close()
 
     def _publish(self, held: Held | None) -> None:

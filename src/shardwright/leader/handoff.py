@@ -1,27 +1,36 @@
 """Performs a handoff: prove, calm, intend, hold, fence, promote, release, demote, verify, commit; or undoes it.
 
-Owns the order of the steps (design section 5, *Handoff*); what is proven and what a successor does are decided in
-``moves/handoff_rules.py``. Called by the applier, one handoff of a database at a time. It must never lift a fence or
-release an endpoint to the old primary after the promote command may have been sent.
+Owns the order of the steps (``docs/architecture.md``, *A handoff*). ``moves/handoff_rules.py`` decides whether the candidate
+is proven, and what a successor does. Called by the applier, for one handoff of a database at a time. Once the promote
+command may have been sent, this module must not lift the old primary's fence or release an endpoint to the old primary.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
 
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import SELF_RELEASE_S, EndpointControl, EndpointProcessEnded, ReleaseResult, Target
+from shardwright.endpoint.protocol import EndpointControl, EndpointProcessEnded, ReleaseResult, Target
 from shardwright.errors import ClusterError, OutcomeUnknown, Permanent, Transient
+from shardwright.leader.attempt import (
+    Attempt,
+    attempt_of,
+    evidence_of,
+    fence_failure,
+    has_reached,
+    lag_reason,
+    new_intent,
+    next_look_s,
+    silent_reasons,
+    with_passed_on,
+)
 from shardwright.leader.probe import Probe, step
-from shardwright.leader.targets import endpoint_target, serving_nodes
 from shardwright.model.codes import Code
-from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
+from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
-from shardwright.model.move import Evidence
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Write
@@ -32,27 +41,22 @@ from shardwright.server.protocol import ManagementSession, Servers
 from shardwright.server.targets import server_target
 
 PAUSE_S = 30.0
-"""The expiring pause of the old primary; the hard fence is set within milliseconds behind it. It must outlast this leader's
-lease and the next one's recovery: a script that is postponed, and runs when the pause expires on a fenced server, hides that
-its write was refused, and its OK is passed on. Scripts are there when this leader stood still before the fence, so that the
-endpoints let go by themselves. If it dies behind the fence, the next leader lifts it and ends the pause."""
-CATCH_UP_S = 1.0
-"""How long the candidate may take to reach the primary's offset, before the hold and again behind the fence."""
-POLL_S = 0.001
-POLL_SHARE = 0.05
-"""Of the time waited already: what it adds to a pause at most. Many handoffs that wait long do not fill the machine."""
-
+"""Length of the old primary's pause, which expires by itself; the hard fence follows within milliseconds. The pause must
+outlast this leader's lease and the recovery by the next leader. Otherwise a postponed script could run on the fenced server
+when the pause expires: it could hide that its write was refused, and its OK would be passed on. Scripts are postponed if
+this leader was frozen before the fence, so that the endpoints released by themselves. If the leader dies after the fence,
+the next leader lifts the fence and ends the pause."""
 Build = Callable[[ClusterView], Sequence[Write]]
 Answer = TypeVar("Answer")
 Commit = Callable[[Build], Awaitable[None]]
-"""Builds writes from the current view and commits them with the term; builds anew when another writer was faster. Raises
-LostLeadership."""
+"""Builds writes from the current view and commits them with the term. If another writer was faster, it builds them again.
+Raises LostLeadership."""
 
 _log = structlog.get_logger(__name__)
 
 
 class _NotNow(Exception):
-    """The attempt ends before the promotion."""
+    """Ends an attempt before the promotion, with the reasons."""
 
     def __init__(self, *reasons: Reason) -> None:
         super().__init__("; ".join(r.text for r in reasons))
@@ -60,35 +64,11 @@ class _NotNow(Exception):
 
 
 _FAILURES = (_NotNow, Transient, OutcomeUnknown, Permanent)
-"""What ends an attempt before the promotion."""
-
-
-@dataclass(slots=True)
-class Attempt:
-    """What one handoff works with and finds."""
-
-    group: SlotGroup
-    old_shard: Shard
-    new_shard: Shard
-    old_target: Target
-    new_target: Target
-    handoff: Handoff
-    endpoints: tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]
-    releases: list[ReleaseResult] = field(default_factory=list)
-    not_held: tuple[NodeUid, ...] = ()
-    """Nodes whose endpoint process did not hold: it had ended, or does not serve this endpoint any more."""
-    before: ServerSeen | None = None
-    fenced: ServerSeen | None = None
-    candidate: ServerSeen | None = None
-    hold_began: float = 0.0
-    fence_began: float = 0.0
-    fence_ms: float = 0.0
-    began_at: datetime | None = None
-    released_at: datetime | None = None
+"""Failures that end an attempt before the promotion."""
 
 
 class Handoffs:
-    """See the module's text. ``current`` gives the newest view; ``term`` the term of this leadership."""
+    """See the module's text. ``current`` returns the newest view; ``term`` is the term of this leadership."""
 
     def __init__(
         self,
@@ -116,11 +96,13 @@ class Handoffs:
     # -- a new handoff -------------------------------------------------------------------------------------------------
 
     async def hand_off(self, group_uid: GroupUid, from_shard: ShardUid, to_shard: ShardUid) -> None:
-        """One attempt. Failures before the promotion are undone and noted on the group's move; later ones stay as the
-        committed intent, which ``recover`` finishes. Raises LostLeadership."""
-        attempt = self._attempt(self.current(), group_uid, from_shard, to_shard)
-        if attempt is None:
+        """Make one attempt. A failure before the promotion is undone and recorded on the group's move. After a later failure
+        the committed intent remains, and ``recover`` finishes it. Raises LostLeadership."""
+        view = self.current()
+        intent = new_intent(view, group_uid, from_shard, to_shard, term=self._term, now=self.clock.now())
+        if intent is None:
             return
+        attempt = attempt_of(view, view.groups[group_uid], intent)
         try:
             old, new = await self._prove(attempt)
             async with step(self.probe, "handoff:calm"):
@@ -133,7 +115,7 @@ class Handoffs:
             async with step(self.probe, "handoff:hold"):
                 await self._hold(attempt)
         except _FAILURES as e:
-            # Nothing was asked of the old primary yet. It may be busy, and then answers no undo either.
+            # The old primary has received no command yet. It may be busy, and would then not answer an undo either.
             await self._let_go(attempt, _reasons_of(e))
             return
         try:
@@ -145,31 +127,8 @@ class Handoffs:
             promoted = await _after(new.promote(), new.info())
         await self.forward(attempt, old, new, promoted, finished_by="handoff")
 
-    def _attempt(self, view: ClusterView, group_uid: GroupUid, old: ShardUid, new: ShardUid) -> Attempt | None:
-        group = view.groups.get(group_uid)
-        if group is None or group.handoff is not None or group.phase is not GroupPhase.SERVING or group.primary != old:
-            return None
-        if old not in view.shards or new not in view.shards:
-            return None
-        incarnations = view.shards[old].incarnation, view.shards[new].incarnation
-        intent = Handoff(old, new, group.generation + 1, self._term, self.clock.now(), *incarnations)
-        return self.attempt_of(view, group, intent)
-
-    def attempt_of(self, view: ClusterView, group: SlotGroup, intent: Handoff) -> Attempt:
-        """What is known of a handoff, new or committed. Both shards must be on record."""
-        old_shard, new_shard = view.shards[intent.from_shard], view.shards[intent.to_shard]
-        return Attempt(
-            group=group,
-            old_shard=old_shard,
-            new_shard=new_shard,
-            old_target=endpoint_target(view, old_shard, generation=intent.generation - 1),
-            new_target=endpoint_target(view, new_shard, generation=intent.generation),
-            handoff=intent,
-            endpoints=serving_nodes(view, group),
-        )
-
     async def _prove(self, attempt: Attempt) -> tuple[ManagementSession, ManagementSession]:
-        """Both sessions of this term, and a candidate that holds what the primary held a moment ago."""
+        """Open this term's sessions, and check that the candidate holds what the primary held a moment ago."""
         view = self.current()
         old = await self.servers.manage(server_target(view, attempt.old_shard))
         new = await self.servers.manage(server_target(view, attempt.new_shard))
@@ -189,37 +148,34 @@ class Handoffs:
         began = self.clock.monotonic()
         while True:
             seen = await session.info()
-            if seen.role is Role.REPLICA and seen.offset >= offset:
+            if has_reached(seen, offset):
                 return seen
-            waited_s = self.clock.monotonic() - began
-            if waited_s > CATCH_UP_S:
-                raise _NotNow(Reason(code, f"{text}: {seen.offset} of {offset}", Grade.SOFT_LIMIT))
-            await self.clock.sleep(max(POLL_S, POLL_SHARE * waited_s))
+            pause_s = next_look_s(self.clock.monotonic() - began)
+            if pause_s is None:
+                raise _NotNow(lag_reason(code, text, seen, offset))
+            await self.clock.sleep(pause_s)
 
     async def _intend(self, attempt: Attempt) -> None:
         async with step(self.probe, "handoff:intend"):
             await self.commit(lambda view: records.intended(view, attempt.handoff, attempt.group.uid))
 
     async def _fence(self, attempt: Attempt, old: ManagementSession, new: ManagementSession) -> None:
-        """Fence the old primary, and see the candidate reach the offset behind the fence."""
+        """Fence the old primary, and wait until the candidate reaches the offset that was read after the fence."""
         attempt.fence_began = self.clock.monotonic()
         async with step(self.probe, "handoff:fence"):
             attempt.fenced = await _after(old.pause_writes(PAUSE_S), old.fence(), *_cut_off(attempt, old), old.info())
-        if self.clock.monotonic() - attempt.hold_began >= SELF_RELEASE_S:
-            # This leader stood still. The endpoints have gone back by themselves: what their clients sent is postponed.
-            raise _NotNow(rules.too_late_reason())
-        if attempt.fenced.role is not Role.PRIMARY or not attempt.fenced.is_fenced:
-            raise _NotNow(Reason(Code.FENCE_FAILED, "the old primary does not show its fence", Grade.SOFT_LIMIT))
+        if reason := fence_failure(attempt.fenced, held_s=self.clock.monotonic() - attempt.hold_began):
+            raise _NotNow(reason)
         async with step(self.probe, "handoff:compare"):
-            text = "the replica does not reach the offset behind the fence"
+            text = "the replica does not reach the offset that was read after the fence"
             attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, Code.REPLICA_LAGS_FENCED, text)
 
     async def _calm(self, attempt: Attempt) -> None:
-        """Let long pipelines and downloads come in first: the hold, which stops every client, need not wait for them."""
+        """Let long pipelines and downloads finish first. The hold stops every client and then need not wait for them."""
         await self._ask_serving(attempt, lambda endpoint, node: self.process_of(node).calm(endpoint))
 
     async def _hold(self, attempt: Attempt) -> None:
-        """Stop every client's commands, and see that none is in flight."""
+        """Hold all client commands, and check that none is in flight."""
         attempt.began_at, attempt.hold_began = self.clock.now(), self.clock.monotonic()
         old, new = attempt.old_target, attempt.new_target
         await self._find_passed_on(attempt)
@@ -229,30 +185,26 @@ class Handoffs:
             raise _NotNow(reason)
 
     async def _find_passed_on(self, attempt: Attempt) -> None:
-        """What a rebind has passed on may be where it was not yet when the processes were last seen. Nothing is passed on
-        while a handoff runs: asking now is enough. Raises _NotNow when one does not say."""
+        """Find the endpoint processes to which a rebind has passed an endpoint since the last observation. No endpoint is
+        passed on during a handoff, so one query is enough. Raises _NotNow if a process does not answer."""
         nodes = rules.nodes_of_rebinds(self.current().live_moves(), [uid for uid, _ in attempt.endpoints])
         seen = await asyncio.gather(*(self.process_of(node).status() for node in nodes))
-        if late := [s.node_uid for s in seen if not s.answers and not s.has_ended]:
-            raise _NotNow(
-                *(rules.late_reason(node, f"the endpoint process of node {node} does not answer") for node in late)
-            )
-        attempt.endpoints = tuple(
-            (uid, rules.nodes_to_hold(known, tuple(s.node_uid for s in seen if rules.serves(s, uid))))
-            for uid, known in attempt.endpoints
-        )
+        if late := silent_reasons(seen):
+            raise _NotNow(*late)
+        attempt.endpoints = with_passed_on(attempt.endpoints, seen)
 
     async def _ask_serving(
         self, attempt: Attempt, ask: Callable[[EndpointUid, NodeUid], Awaitable[Answer]]
     ) -> list[tuple[NodeUid, Answer | None]]:
-        """Ask every process that may serve the database. None of one that has ended: it has no clients any more. One that is
-        late is not passed over: what its clients have in flight would be cut off. Raises _NotNow for it."""
+        """Ask every endpoint process that may serve the database. The answer of a process that has ended is None: it has no
+        clients. A late process must not be skipped: it would cut off the commands that its clients have in flight. Raises
+        _NotNow."""
 
         async def one(endpoint: EndpointUid, node: NodeUid) -> tuple[NodeUid, Answer | None, Reason | None]:
             try:
                 return node, await ask(endpoint, node), None
             except EndpointProcessEnded:
-                _log.warning("an endpoint process has ended; nothing is in flight there", node=node)
+                _log.warning("an endpoint process has ended; it has no commands in flight", node=node)
                 return node, None, None
             except Transient as e:
                 return node, None, rules.late_reason(node, e.text)
@@ -263,7 +215,7 @@ class Handoffs:
         return [(node, answer) for node, answer, _ in asked]
 
     async def undo(self, attempt: Attempt, old: ManagementSession, reasons: tuple[Reason, ...]) -> None:
-        """Back to the old primary. What cannot be undone now stays as the intent, for ``recover``."""
+        """Return to the old primary. If that fails, the intent remains, and ``recover`` tries again."""
         try:
             async with step(self.probe, "handoff:undo_fence"):
                 await old.unfence()
@@ -273,26 +225,27 @@ class Handoffs:
         await self._let_go(attempt, reasons)
 
     async def _let_go(self, attempt: Attempt, reasons: tuple[Reason, ...]) -> None:
-        """The old primary has no fence: the endpoints go on there, and the intent is forgotten."""
+        """The old primary has no fence: release the endpoints to it, and remove the intent."""
         async with step(self.probe, "handoff:undo_release"):
             await self._release(attempt, attempt.old_target)
         async with step(self.probe, "handoff:undo_commit"):
             await self._note(attempt.group.uid, reasons, forgets_intent=True)
 
     async def _note(self, group_uid: GroupUid, reasons: tuple[Reason, ...], *, forgets_intent: bool = False) -> None:
-        """Write a failed attempt to the group's move, with the time of the next one."""
+        """Record a failed attempt on the group's move, with the time of the next attempt."""
         now = self.clock.now()
-        _log.info("a handoff was not made", group=group_uid, reasons=[r.text for r in reasons])
+        _log.info("a handoff attempt failed", group=group_uid, reasons=[r.text for r in reasons])
         await self.commit(lambda view: records.failed(view, group_uid, reasons, now, forgets_intent=forgets_intent))
 
-    # -- behind the promotion ------------------------------------------------------------------------------------------
+    # -- after the promotion -------------------------------------------------------------------------------------------
 
     async def forward(
         self, attempt: Attempt, old: ManagementSession | None, new: ManagementSession, seen: ServerSeen, *, finished_by: str
     ) -> None:
-        """The candidate is a primary, as ``seen`` shows: let the endpoints go there, demote the old one, verify, commit."""
+        """Complete the handoff after the promotion, which ``seen`` shows: release the endpoints to the new primary, demote
+        the old one, verify, commit."""
         if seen.role is not Role.PRIMARY:
-            raise Transient(Code.PROMOTION_UNCONFIRMED, "the candidate does not show itself as a primary")
+            raise Transient(Code.PROMOTION_UNCONFIRMED, "the candidate does not report itself as a primary")
         if seen.is_fenced:
             await new.unfence()
         if attempt.fence_began:
@@ -312,17 +265,22 @@ class Handoffs:
             try:
                 return await self.process_of(node).release(endpoint, target)
             except Transient as e:
-                _log.warning("an endpoint process did not answer a release; it asks by itself", node=node, reason=e.text)
+                _log.warning(
+                    "an endpoint process did not answer a release; it will query the servers itself",
+                    node=node,
+                    reason=e.text,
+                )
                 return None
 
         found = await asyncio.gather(*(one(uid, node) for uid, nodes in attempt.endpoints for node in nodes))
         attempt.releases.extend(r for r in found if r is not None)
 
     async def _demote(self, attempt: Attempt, old: ManagementSession) -> None:
-        """What fails here is mended by the slot group's reconciliation: the new primary serves already.
+        """Demote the old primary. If a step fails, the slot group's reconciliation repairs it: the new primary already
+        serves.
 
-        The clients' connections end first, while the pause holds: what they have sent and the server has not executed would
-        run on a replica, where a script that catches its errors answers OK and has written nothing.
+        The clients' connections end first, during the pause. Otherwise commands that the server has not executed yet would
+        run on a replica. There a script that catches its errors answers OK although it has written nothing.
         """
         try:
             async with step(self.probe, "handoff:end_clients"):
@@ -334,17 +292,17 @@ class Handoffs:
             async with step(self.probe, "handoff:unfence"):
                 await old.unfence()
         except (Transient, OutcomeUnknown, Permanent) as e:
-            _log.warning("the old primary could not be demoted at once", shard=attempt.old_shard.uid, reason=e.text)
+            _log.warning("the old primary could not be demoted immediately", shard=attempt.old_shard.uid, reason=e.text)
 
     async def _commit_done(self, attempt: Attempt, after: ServerSeen, finished_by: str) -> None:
-        evidence, now, group = _evidence(attempt, after, finished_by), self.clock.now(), attempt.group.uid
+        evidence, now, group = evidence_of(attempt, after, finished_by), self.clock.now(), attempt.group.uid
         await self.commit(lambda view: records.completed(view, group, evidence, now))
         _log.info("handoff", group=group, pause_ms=evidence.pause_ms, fence_ms=evidence.fence_ms)
 
 
 async def _after(*calls: Awaitable[Any]) -> Any:
-    """What the last of these calls found, behind all the others. They share one way to the server and back, because each way
-    is a part of the clients' pause. Raises what the first that failed raised, when all have ended."""
+    """Execute the calls in this order, and return the result of the last one. They share one round trip, because each round
+    trip lengthens the clients' pause. After all calls have ended, raises the error of the first call that failed."""
     found = await asyncio.gather(*calls, return_exceptions=True)
     for one in found:
         if isinstance(one, BaseException):
@@ -353,33 +311,10 @@ async def _after(*calls: Awaitable[Any]) -> Any:
 
 
 def _cut_off(attempt: Attempt, old: ManagementSession) -> tuple[Awaitable[None], ...]:
-    """Behind the fence: end what clients have open there, if an endpoint process did not hold. One that was started in its
-    place may have sent scripts, which the pause postpones. Should this leader die, they would run when the pause expires,
-    under the fence, where a script that catches its errors answers OK and has written nothing."""
+    """After the fence: end the clients' connections to the old primary if an endpoint process did not hold. A new process in
+    its place may have sent scripts, which the pause postpones. If this leader dies, they would run when the pause expires.
+    Under the fence, a script that catches its errors answers OK although it has written nothing."""
     return (old.end_application_connections(),) if attempt.not_held else ()
-
-
-def _evidence(attempt: Attempt, after: ServerSeen, finished_by: str) -> Evidence:
-    before, fenced, candidate = attempt.before, attempt.fenced, attempt.candidate
-    return Evidence(
-        generation=attempt.handoff.generation,
-        from_shard=attempt.old_shard.uid,
-        to_shard=attempt.new_shard.uid,
-        from_run_id=attempt.old_target.run_id,
-        to_run_id=after.run_id,
-        replication_id_before="" if before is None else before.replication_id,
-        replication_id_after=after.replication_id,
-        second_replication_id=after.second_replication_id,
-        fenced_offset=-1 if fenced is None else fenced.offset,
-        promoted_offset=after.second_offset - 1 if candidate is None else candidate.offset,
-        fence_ms=round(attempt.fence_ms, 3),
-        pause_ms=max((round(r.pause_ms, 3) for r in attempt.releases if r.pause_ms > 0), default=None),
-        held_commands=sum(r.held_commands for r in attempt.releases),
-        finished_by=finished_by,
-        began_at=attempt.began_at,
-        released_at=attempt.released_at,
-        not_held_nodes=attempt.not_held,
-    )
 
 
 def _reasons_of(e: _NotNow | ClusterError) -> tuple[Reason, ...]:

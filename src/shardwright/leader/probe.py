@@ -1,6 +1,6 @@
-"""Named points between the steps of what the leader performs, so that a test can kill or freeze a real daemon exactly there.
+"""Named points between the leader's steps. A test can kill or freeze a real daemon exactly there.
 
-In production nobody listens and a point costs a call. ``faults.py`` has the listener that tests use.
+In production no listener is set, and a point costs one call. ``faults.py`` has the listener that tests use.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -11,12 +11,12 @@ Probe = Callable[[str], None]
 
 
 def silent(point: str) -> None:
-    """The probe of a daemon that nobody tests."""
+    """The probe of a daemon in production."""
 
 
 @asynccontextmanager
 async def step(probe: Probe, name: str) -> AsyncIterator[None]:
-    """Mark the beginning and the end of a step. A step that raises has no end."""
+    """Mark the beginning and the end of a step. If the step raises, its end is not marked."""
     probe(f"{name}:before")
     yield
     probe(f"{name}:after")

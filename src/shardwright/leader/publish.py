@@ -1,7 +1,7 @@
-"""Publishes what the leader sees of servers, for the API and for whoever leads next to show at once.
+"""Publishes the leader's observations of servers, so that the API can show them, also right after a change of leader.
 
-Owns ``seen/servers/<shard>``. Nothing may be decided from these records. Writes when something that people look at changed,
-and figures at most every period; a failure to write is no matter.
+Owns ``seen/servers/<shard>``. The leader's decisions must not use these records. Writes immediately if a shown state
+changed, and figures at most every period. A failed write is harmless.
 """
 
 from dataclasses import fields, replace
@@ -22,7 +22,7 @@ PERIOD = timedelta(minutes=1)
 """For figures: agents tell them to those who ask."""
 PERIOD_WITHOUT_AGENT = timedelta(seconds=5)
 OPERATIONS_MAX = 100
-"""Under the store's bound for one transaction."""
+"""Below the store's limit for one transaction."""
 
 
 class Publisher:
@@ -35,10 +35,10 @@ class Publisher:
         self._clock = clock
         self._published: dict[ShardUid, ServerSeen] = {}
         self._swept: dict[ShardUid, Shard] | None = None
-        """The shards for which nothing is left over."""
+        """The shards at the last deletion of outdated records."""
 
     async def publish(self, view: ClusterView, now: datetime) -> None:
-        """Write what is due. Raises StoreUnavailable; a lost leadership shows at the next commit."""
+        """Write the observations that are due. Raises StoreUnavailable. A lost leadership shows at the next commit."""
         found = ((uid, _judged(seen, view)) for uid, seen in view.servers.items())
         due = {uid: seen for uid, seen in found if self._is_due(uid, seen, now, _period(uid, view))}
         shown = (with_last_service(seen, self._mirror.record(keys.seen_server_key(uid)), view) for uid, seen in due.items())
@@ -63,13 +63,13 @@ class Publisher:
             return False
         if _figures(before) != _figures(seen):
             return True
-        self._published[uid] = seen  # It says the same: compared again after another period.
+        self._published[uid] = seen  # Nothing changed: it is compared again after another period.
         return False
 
 
 def with_last_service(seen: ServerSeen, before: object, view: ClusterView) -> ServerSeen:
-    """With what was last known of the copy while its group served: later that tells what the copy may lack. ``before`` is
-    what was published until now."""
+    """The observation with the copy's last state while its group served: it later shows what the copy may lack. ``before``:
+    the record that is published now."""
     shard = view.shards.get(seen.shard_uid)
     group = None if shard is None else view.groups.get(shard.group_uid)
     if group is not None and group.phase is GroupPhase.SERVING and _serves(seen, group):
@@ -93,7 +93,7 @@ def _serves(seen: ServerSeen, group: SlotGroup) -> bool:
 
 
 def _judged(seen: ServerSeen, view: ClusterView) -> ServerSeen:
-    """What only the leader can look for, for those who answer operators: a node without a daemon reports no death."""
+    """The observation with the leader's look at its machine's process table: a node without a daemon reports no death."""
     sighting = view.sightings.get(seen.shard_uid, Sighting.NONE)
     return seen if sighting is seen.sighting else replace(seen, sighting=sighting)
 
@@ -102,6 +102,7 @@ _shown = attrgetter(
     *("incarnation", "run_id", "replication_id", "health", "role", "is_link_up", "is_syncing", "is_fenced", "troubles"),
     "sighting",
 )
-"""The replication id is among them because plans made from these records ask whether a replica is proven."""
+"""States that are published immediately. The replication id is one of them: plans that the API makes from these records
+check whether a replica is proven."""
 _figures = attrgetter(*(field.name for field in fields(ServerSeen) if field.name not in ("at", "cpu_s")))
-"""What changes by itself is no news."""
+"""Figures that are published every PERIOD. Fields that change all the time do not count."""

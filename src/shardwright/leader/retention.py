@@ -1,7 +1,6 @@
-"""Forgets what has been kept long enough: ended actions and their moves, removed nodes, old events. Pure decisions.
+"""Deletes records whose retention time has passed: ended actions and their moves, and removed nodes. Pure.
 
-Called by the leader now and then. An action that is still the last of its name on a node stays until it is forgotten or
-replaced (rest-api.md 2.7).
+Called by the leader every few minutes. An action that the API still shows for a node stays, regardless of its age.
 """
 
 from datetime import datetime, timedelta
@@ -16,7 +15,8 @@ DELETIONS_AT_ONCE = 60
 
 
 def decide_retention(view: ClusterView, now: datetime, *, last_actions: frozenset[ActionUid]) -> Decision:
-    """Delete what is over its time, a bounded number at once. ``last_actions``: those that a node still shows."""
+    """Delete expired records, a limited number at once. ``last_actions``: the actions that the API still shows for a
+    node."""
     limit = timedelta(seconds=view.policy.action_retention_s)
     retained_nodes = {n.uid for n in view.removed_nodes.values() if n.retained_until > now}
     doomed: list[Write] = []

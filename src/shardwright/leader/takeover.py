@@ -1,8 +1,8 @@
-"""What a new leader does with the times that its predecessors left: their clocks were others, or have jumped since.
+"""Corrects the times that earlier leaders recorded: their clocks may differ from this leader's, or may have jumped.
 
-Called once at the beginning of a leadership, before anything is decided. How long something has lasted is counted by each
-leader itself, on a clock that does not jump (``SteadyClock``): a limit is at most begun anew, never missed and never reached
-too early.
+Called once at the beginning of a leadership, before the first decision. Each leader measures durations itself, on a clock
+that does not jump (``SteadyClock``). At worst a time limit starts over after a change of leader. It is never missed, and it
+is never reached too early.
 """
 
 from dataclasses import replace
@@ -16,8 +16,8 @@ WRITES_MAX = 60
 
 
 def decide_takeover(view: ClusterView, now: datetime, *, began_at: datetime) -> Decision:
-    """Count the states of live moves from the beginning of this leadership; a request began no later than now. Nothing is
-    left to write when all of it is done; a bounded number at once."""
+    """Restart the time in state of live moves whose recorded time lies outside this leadership, and correct start times of
+    actions that lie in the future. Writes a limited number of records; call it again until it writes nothing."""
     writes: list[Write] = [
         Put(replace(move, state_since=now)) for move in view.live_moves() if not began_at <= move.state_since <= now
     ]

@@ -1,4 +1,4 @@
-"""Where shards are, for those who speak to servers and endpoint processes. Pure look-ups in a view."""
+"""Addresses of shards, and the endpoint processes that serve them. Pure look-ups in a view."""
 
 from shardwright.endpoint.protocol import Target
 from shardwright.model.database import Shard, SlotGroup
@@ -8,7 +8,7 @@ from shardwright.moves import handoff_rules as rules
 
 
 def endpoint_target(view: ClusterView, shard: Shard, *, generation: int) -> Target:
-    """The shard as the server that an endpoint forwards to. The run id is the last one seen; empty when none was."""
+    """The shard as the target of an endpoint. The run id is the last one observed; empty: none."""
     seen = view.servers.get(shard.uid)
     return Target(
         shard_uid=shard.uid,
@@ -20,7 +20,7 @@ def endpoint_target(view: ClusterView, shard: Shard, *, generation: int) -> Targ
 
 
 def serving_nodes(view: ClusterView, group: SlotGroup) -> tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]:
-    """For each endpoint of the database the processes that may forward to the old primary."""
+    """For each endpoint of the database, the nodes whose endpoint processes may forward to the old primary."""
     found = []
     for endpoint in view.endpoints_of(group.database_uid):
         serving = tuple(node for node, process in view.endpoint_processes.items() if rules.serves(process, endpoint.uid))

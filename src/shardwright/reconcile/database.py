@@ -32,7 +32,8 @@ from shardwright.plan.standing import primary_lives
 from shardwright.reconcile.endpoint import is_access_old, is_mode_old
 
 BIRTH_LIMIT = timedelta(seconds=10)
-"""A new shard whose node has no daemon for this long is created elsewhere: a daemon that merely died is back sooner."""
+"""A new shard whose node has had no daemon for this long is created elsewhere. A daemon that has only crashed returns
+sooner."""
 
 
 def decide_database(database: Database, view: ClusterView, now: datetime) -> Decision:
@@ -54,7 +55,7 @@ def decide_database(database: Database, view: ClusterView, now: datetime) -> Dec
 def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
     ending = [s for s in _shards(database, view) if s.node_uid in view.daemons]
     if ending:
-        # They belong to an attempt that ended with a dead node: while they are on record, they take up room.
+        # They belong to an attempt that a dead node ended. Until their records are deleted, they occupy room.
         reasons = tuple(Reason(Code.SHARD_ENDING, f"shard {s.uid} must end first", shard_uid=s.uid) for s in ending)
         return Decision(wake_at=now + timedelta(seconds=1), reasons=reasons)
     placed = place_database(view, database)
@@ -81,7 +82,7 @@ def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
 
 
 def _go_on_creating(database: Database, view: ClusterView, now: datetime) -> Decision:
-    """Wait for the new shards; place them again if a node dies before the first client is admitted: no data can be lost."""
+    """Wait for the new shards. If a node dies before the first client is admitted, place them again: no data can be lost."""
     has_served = any(g.generation > 0 for g in view.groups_of(database.uid))
     stranded = [s for s in _shards(database, view) if s.wanted is ShardWanted.RUNNING and _is_stranded(s, view, now)]
     if has_served or not stranded or any(m.database_uid == database.uid for m in view.live_moves()):

@@ -1,9 +1,9 @@
 """Slot groups: the primary, its replicas, and write access. Owns *Unplanned failover*.
 
-Called by the leader each turn for every slot group. A group with a pending handoff is left alone except for that handoff;
-``start.py`` owns a group without an open primary, ``heirs.py`` chooses the successor of a dead one. The invariants: a
-primary is replaced only if its process has certainly ended; no copy is opened while another copy of the group may be
-writable.
+Called by the leader each turn for every slot group. While a handoff is pending, only that handoff is recovered. ``start.py``
+owns a group without an open primary. ``succession.py`` decides whether a dead primary is replaced, and ``heirs.py`` ranks
+its possible successors. The invariants: a primary is replaced only if its process has certainly ended; no copy is opened
+while another copy of the group may be writable.
 """
 
 from dataclasses import replace
@@ -15,6 +15,7 @@ from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ShardUid
 from shardwright.model.move import GroupMove, MoveState
+from shardwright.model.reason import Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.standing import is_dispensable
@@ -31,11 +32,14 @@ from shardwright.reconcile.heirs import (
 )
 from shardwright.reconcile.restarts import decide_restarts, forget_restarts
 from shardwright.reconcile.start import decide_start
+from shardwright.reconcile.succession import FAILOVER, Failover, FailoverFacts, Heir
 
 IN_SYNC_LAG_BYTES = 1 << 20
-"""A linked replica this close to its primary counts as in sync: the difference is data on its way."""
+"""A linked replica with a lag of at most this counts as in sync: the difference is data in transit."""
 LOOK_AGAIN = timedelta(seconds=0.2)
+"""Delay of the next decision while the offset of a possible successor is not known."""
 LOOK_SOON = timedelta(seconds=0.02)
+"""The same while a replica has not been observed since the primary's end."""
 UNWANTED_AT_ONCE = 50
 """Limit of deletions per decision; below the store's limit for one transaction."""
 
@@ -90,32 +94,48 @@ def _out_of_sync(copy: Copy) -> Copy:
 def _replace_primary(
     group: SlotGroup, database: Database, primary: Copy | None, copies: list[Copy], view: ClusterView, now: datetime
 ) -> Decision:
-    """The primary certainly cannot acknowledge writes. A live replica that was in sync is promoted, regardless of the
-    persistence; without one, the group starts over. The replica must have been observed alive after the primary's end was
-    recorded: a replica that died earlier lacks writes acknowledged later."""
+    """The primary certainly cannot acknowledge writes: do what the table ``FAILOVER`` says. The persistence does not matter.
+    A replica must have been observed alive after the primary's end was recorded: a replica that died earlier lacks writes
+    that were acknowledged later."""
     unseen = not_seen_since(primary, copies)
-    if unseen:
-        return Decision(reasons=tuple(not_looked_at(c) for c in unseen), wake_at=now + LOOK_SOON)
     marked = [c for c in copies if c.shard.uid != group.primary and c.shard.in_sync_generation == group.generation]
     in_sync = [c for c in marked if not lost_link_before(c, primary)]
     live = sorted((c for c in in_sync if c.has_role(Role.REPLICA)), key=merit, reverse=True)
+    # A copy that answers in another role was restarted. It follows no primary, and waiting for it is useless.
     silent = [c for c in in_sync if not c.has_ended and not c.answers]
+    is_node_dead = primary is not None and primary.shard.node_uid not in view.daemons
+    heirs, unsure = live, tuple[Reason, ...]()
     if database.is_strict:
-        live, reasons = strict_heirs(group, primary, live, copies, silent)
-        if reasons:
-            return Decision(reasons=reasons, wake_at=now + LOOK_AGAIN)
-    elif not live and not silent and primary is not None and primary.shard.node_uid not in view.daemons:
-        live = unnoted_heirs(group, primary, copies)
-    if live:
-        return Decision(writes=fail_over(group, furthest(live[0], primary, copies).shard, primary, now))
-    # A copy that answers in another role was restarted: it follows no primary, and will not do so by itself.
-    if silent:
-        return Decision(reasons=tuple(not_yet(c) for c in silent))
+        heirs, unsure = strict_heirs(group, primary, live, copies, silent)
+    elif not live and primary is not None and is_node_dead:
+        heirs = unnoted_heirs(group, primary, copies)
+    facts = FailoverFacts(
+        is_observed=not unseen,
+        is_strict=database.is_strict,
+        is_final=not unsure,
+        heir=Heir.IN_SYNC if live else Heir.FOLLOWER if heirs else Heir.NONE,
+        has_silent=bool(silent),
+        is_node_dead=is_node_dead,
+    )
+    match FAILOVER.rule(facts).does:
+        case Failover.OBSERVE:
+            return Decision(reasons=tuple(not_looked_at(c) for c in unseen), wake_at=now + LOOK_SOON)
+        case Failover.WAIT_FOR_OFFSETS:
+            return Decision(reasons=unsure, wake_at=now + LOOK_AGAIN)
+        case Failover.PROMOTE:
+            return Decision(writes=fail_over(group, furthest(heirs[0], primary, copies).shard, primary, now))
+        case Failover.WAIT_FOR_REPLICA:
+            return Decision(reasons=tuple(not_yet(c) for c in silent))
+        case Failover.START_OVER:
+            return Decision(writes=_start_over(group, now))
+
+
+def _start_over(group: SlotGroup, now: datetime) -> tuple[Write, ...]:
     text = (
         f"the primary of slot group {group.uid} has ended, no live replica is in sync; its copies are started and compared"
     )
     event = Event(now, EventKind.GROUP_START_OVER, Severity.ERROR, text, database_uid=group.database_uid)
-    return Decision(writes=(Put(replace(group, phase=GroupPhase.STARTING, starting_since=now)), Put(event)))
+    return (Put(replace(group, phase=GroupPhase.STARTING, starting_since=now)), Put(event))
 
 
 def _started_ahead(group: SlotGroup, view: ClusterView) -> ShardUid | None:
@@ -230,8 +250,8 @@ def _has_lost_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
 
 
 def _end_stuck(copies: list[Copy], view: ClusterView) -> tuple[Command, ...]:
-    """Kill servers that neither answer nor use CPU for the time in the policy. Exceptions: a busy server, a server that was
-    not probed at the end of that time, and a server that may hold data that no other copy has: it may recover."""
+    """End servers that have neither answered nor used CPU for the time in the policy. Exceptions: a server that was not
+    queried at the end of that time, and a server that may hold data that no other copy has. Such a server may recover."""
     return tuple(EndStuckServer(c.shard.uid) for c in copies if _is_stuck(c, view))
 
 
@@ -250,8 +270,8 @@ def _is_stuck(copy: Copy, view: ClusterView) -> bool:
 
 
 def decide_unwanted(view: ClusterView) -> Decision:
-    """Forget unwanted shards of which nothing is left: their move ended before their node's agent could report it. A live
-    move or the deletion of a database forgets its own shards."""
+    """Delete the records of unwanted shards whose files are deleted or whose node is no longer a member. Their move ended
+    before the node's agent could report it. A live move and the deletion of a database delete their own shards' records."""
     awaited = {uid for m in view.live_moves() if isinstance(m, GroupMove) for uid in (m.shard_uid, m.new_shard_uid)}
     return Decision(
         writes=tuple(

@@ -1,6 +1,8 @@
-"""Successors of a primary that has certainly ended: a live replica that holds all acknowledged writes.
+"""Possible successors of a primary that has certainly ended: live replicas that hold all acknowledged writes, the best
+first.
 
-Called by ``group.py`` for a failover and by ``start.py`` while a group starts. Both know that the primary has ended.
+Called by ``group.py`` for a failover and by ``start.py`` while a group starts. The caller knows that the primary has ended.
+``succession.py`` decides whether the best one is promoted.
 """
 
 from dataclasses import replace
@@ -86,6 +88,7 @@ def _seen_to_end(primary: Copy, now: datetime) -> datetime | None:
 
 
 def not_looked_at(copy: Copy) -> Reason:
+    """Why a failover waits for the next observation of a replica."""
     text = f"shard {copy.shard.uid} has not been observed since the primary's end"
     return Reason(Code.HEIR_NOT_KNOWN, text, Grade.SOFT_LIMIT, shard_uid=copy.shard.uid, node_uid=copy.shard.node_uid)
 

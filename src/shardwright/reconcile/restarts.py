@@ -19,7 +19,7 @@ from shardwright.reconcile.copies import DAMAGES, Copy
 RESTART = Backoff((0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0))
 """Delay before the n-th start in a row; the last value repeats."""
 DAMAGED = Backoff((0.0, 5.0, 30.0, 60.0, 300.0))
-"""The same for a server that cannot load its files: it stays so until an operator replaces the files."""
+"""The same for a server that cannot load its files: it cannot until an operator replaces the files."""
 STEADY_AFTER = timedelta(minutes=1)
 """A shard that ran this long has its restart count reset."""
 

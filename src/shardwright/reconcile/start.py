@@ -1,6 +1,7 @@
 """*Starting a shard*: the copies of a slot group are started and compared, and one of them becomes the primary.
 
-Called by ``group.py`` for a group without an open primary. The invariants: an empty copy never becomes the source of a copy
+Called by ``group.py`` for a group without an open primary. The tables ``COMPARISON`` and ``START`` of ``succession.py``
+decide; this module states the facts and builds the records. The invariants: an empty copy never becomes the source of a copy
 with data; the group waits for a copy that may hold the only data, unless an operator has decided otherwise.
 """
 
@@ -17,6 +18,16 @@ from shardwright.model.view import ClusterView, Put, Write
 from shardwright.reconcile.copies import DAMAGED_CODE, Copy, merit, not_yet
 from shardwright.reconcile.heirs import fail_over, heir_of_a_dead_node
 from shardwright.reconcile.restarts import decide_restarts
+from shardwright.reconcile.succession import (
+    COMPARISON,
+    START,
+    Choice,
+    Chosen,
+    Committed,
+    ComparisonFacts,
+    Start,
+    StartFacts,
+)
 
 MISSING_PRIMARY_STARTS = 5
 """Number of failed starts in a row after which another copy replaces the committed primary."""
@@ -28,31 +39,60 @@ other."""
 def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view: ClusterView, now: datetime) -> Decision:
     """The next step for a slot group without an open primary."""
     kept = set_aside(group, database, view)
-    if kept:
-        return Decision(writes=tuple(Put(replace(s, wanted=ShardWanted.RUNNING, in_sync_generation=-1)) for s in kept))
     hollow = [c for c in copies if _is_hollow(c, view)]
     chosen, reasons = choose_primary(group, [c for c in copies if c not in hollow])
     if hollow and chosen is not None and _came_too_late(chosen, copies, view):
         chosen, reasons = None, ()
-    if chosen is None and (heir := heir_of_a_dead_node(group, copies, view)) is not None:
-        committed = next((c for c in copies if c.shard.uid == group.primary), None)
-        return Decision(writes=fail_over(group, heir, committed, now))
     told = next((c for c in copies if c.shard.uid == group.start_from and c.answers), None)
-    if told is not None and (chosen is None or chosen.uid == told.shard.uid):
-        return _go_on_with(told, group, now)
-    if chosen is None and (heir := _strict_heir(group, database, copies, view)) is not None:
-        return Decision(writes=_fail_over_in_strict_mode(group, heir, now))
+    survivor = heir_of_a_dead_node(group, copies, view) if chosen is None else None
+    strict_heir = _strict_heir(group, database, copies, view) if chosen is None else None
+    facts = StartFacts(
+        has_kept=bool(kept),
+        chosen=_compared(chosen, told),
+        has_survivor=survivor is not None,
+        is_told=told is not None,
+        has_strict_heir=strict_heir is not None,
+    )
+    match START.rule(facts).does:
+        case Start.TAKE_BACK:
+            return Decision(writes=tuple(Put(replace(s, wanted=ShardWanted.RUNNING, in_sync_generation=-1)) for s in kept))
+        case Start.FAIL_OVER:
+            assert survivor is not None
+            return Decision(writes=fail_over(group, survivor, _committed(group, copies), now))
+        case Start.OBEY:
+            assert told is not None
+            return _go_on_with(told, group, now)
+        case Start.FAIL_OVER_STRICT:
+            assert strict_heir is not None
+            return Decision(writes=_fail_over_in_strict_mode(group, strict_heir, now))
+        case Start.WAIT:
+            return _wait(group, database, copies, reasons or tuple(not_yet(c) for c in hollow), view, now)
+        case Start.OPEN:
+            assert chosen is not None
+            opened = group.led_by(chosen.uid, group.generation + 1, GroupPhase.SERVING)
+            return Decision(writes=(Put(opened), Put(_as_primary(chosen, opened))))
+
+
+def _committed(group: SlotGroup, copies: list[Copy]) -> Copy | None:
+    return next((c for c in copies if c.shard.uid == group.primary), None)
+
+
+def _compared(chosen: Shard | None, told: Copy | None) -> Chosen:
     if chosen is None:
-        reasons = reasons or tuple(not_yet(c) for c in hollow)
-        group, changes = _with_wish(group, copies, now)
-        cut = group.start_from if changes and group.start_from is not None else None
-        writes, wake_at = decide_restarts([c for c in copies if c.has_ended], view, now, cut=cut)
-        noted, named_at = _note_waits(group, database, copies, reasons, now)
-        noted = (*changes, *noted)
-        wakes = [at for at in (wake_at, named_at) if at is not None]
-        return Decision(writes=(*writes, *noted), wake_at=min(wakes, default=None), reasons=reasons)
-    opened = group.led_by(chosen.uid, group.generation + 1, GroupPhase.SERVING)
-    return Decision(writes=(Put(opened), Put(_as_primary(chosen, opened))))
+        return Chosen.NONE
+    return Chosen.TOLD if told is not None and told.shard.uid == chosen.uid else Chosen.OTHER
+
+
+def _wait(
+    group: SlotGroup, database: Database, copies: list[Copy], reasons: tuple[Reason, ...], view: ClusterView, now: datetime
+) -> Decision:
+    """Restart ended copies, carry out an operator's request, and record the lasting reasons for waiting."""
+    group, changes = _with_wish(group, copies, now)
+    cut = group.start_from if changes and group.start_from is not None else None
+    writes, wake_at = decide_restarts([c for c in copies if c.has_ended], view, now, cut=cut)
+    noted, named_at = _note_waits(group, database, copies, reasons, now)
+    wakes = [at for at in (wake_at, named_at) if at is not None]
+    return Decision(writes=(*writes, *changes, *noted), wake_at=min(wakes, default=None), reasons=reasons)
 
 
 def _as_primary(shard: Shard, opened: SlotGroup) -> Shard:
@@ -66,7 +106,7 @@ def _strict_heir(group: SlotGroup, database: Database, copies: list[Copy], view:
 
     Every write acknowledged in this generation is on some replica. With one replica and no move, it is on this replica; and
     it is in its file if every write is synced before it is answered and the file was observed to be intact."""
-    committed = next((c for c in copies if c.shard.uid == group.primary), None)
+    committed = _committed(group, copies)
     if not (database.is_strict and group.waits_for) or committed is None or not_yet(committed).grade is Grade.SOFT_LIMIT:
         return None
     if len(view.shards_of_group(group.uid)) != 2 or view.live_move_of_group(group.uid) is not None:
@@ -182,27 +222,46 @@ def set_aside(group: SlotGroup, database: Database, view: ClusterView) -> list[S
 
 
 def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, tuple[Reason, ...]]:
-    """The copy that becomes the primary after a start, or why none can be chosen yet.
-
-    The committed primary, if it holds data or if no copy does. It gives way to a copy that certainly holds all of its data
-    and more; an empty primary gives way to a copy with data; a primary that failed to start MISSING_PRIMARY_STARTS times or
-    whose files are damaged gives way only to a copy that was in sync with it."""
-    committed = next((c for c in copies if c.shard.uid == group.primary), None)
-    pending = [c for c in copies if not c.answers and c.process is not ProcessState.FAILED]
+    """The copy that becomes the primary after a start, by the table ``COMPARISON``; or why none can be chosen yet."""
+    committed = _committed(group, copies)
     loaded = [c for c in copies if c.answers]
-    if committed is not None and committed.answers and not committed.is_empty:
-        ahead = [c for c in loaded if _is_ahead(c, committed, group)]
-        return max(ahead, key=merit, default=committed).shard, ()
     filled = sorted((c for c in loaded if not c.is_empty), key=merit, reverse=True)
-    if committed is None or committed.answers:
-        if pending:
-            return None, tuple(not_yet(c) for c in pending)
-        best = filled or ([committed] if committed is not None else loaded)
-        return (best[0].shard, ()) if best else (None, tuple(not_yet(c) for c in copies))
+    pending = [c for c in copies if not c.answers and c.process is not ProcessState.FAILED]
     in_sync = [c for c in filled if c.shard.in_sync_generation == group.generation]
-    if in_sync and committed.process is ProcessState.FAILED and _is_lost(committed):
-        return in_sync[0].shard, ()
-    return None, tuple(not_yet(c) for c in copies if not c.answers)
+    ahead = [c for c in loaded if committed is not None and committed.answers and _is_ahead(c, committed, group)]
+    facts = ComparisonFacts(
+        committed=_after_start(committed),
+        is_exceeded=bool(ahead),
+        has_pending=bool(pending),
+        has_data=bool(filled),
+        has_in_sync=bool(in_sync),
+        has_copy=bool(loaded),
+    )
+    match COMPARISON.rule(facts).does:
+        case Choice.AHEAD:
+            return max(ahead, key=merit).shard, ()
+        case Choice.COMMITTED:
+            assert committed is not None
+            return committed.shard, ()
+        case Choice.BEST:
+            return filled[0].shard, ()
+        case Choice.FIRST:
+            return loaded[0].shard, ()
+        case Choice.IN_SYNC:
+            return in_sync[0].shard, ()
+        case Choice.WAIT_FOR_COPIES:
+            return None, tuple(not_yet(c) for c in pending)
+        case Choice.WAIT:
+            return None, tuple(not_yet(c) for c in copies if not c.answers)
+
+
+def _after_start(committed: Copy | None) -> Committed:
+    if committed is None:
+        return Committed.NONE
+    if committed.answers:
+        return Committed.EMPTY if committed.is_empty else Committed.FILLED
+    is_lost = committed.process is ProcessState.FAILED and _is_lost(committed)
+    return Committed.LOST if is_lost else Committed.AWAITED
 
 
 def _is_lost(committed: Copy) -> bool:

@@ -32,7 +32,7 @@ from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.standing import Standing, is_candidate, standing_of
 
 LINK_DOWN_MAX_S = 10
-"""A replica whose link has been down this long is not merely reconnecting."""
+"""A replica whose link has been down this long has more than a brief interruption."""
 SYNC_LONG = timedelta(seconds=30)
 """A restarted copy becomes a trouble if it is not in sync after this long."""
 AWAY_MAX = timedelta(seconds=10)

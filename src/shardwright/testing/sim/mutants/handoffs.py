@@ -14,7 +14,7 @@ from shardwright.testing.sim.mutants.situations import (
     a_leader_killed_before_the_promotion,
     a_leader_that_sleeps_for_longer_than_the_pause,
     a_leader_that_stands_still_before_the_fence_and_dies_behind_it,
-    an_endpoint_that_sleeps_through_the_hold,
+    an_endpoint_process_that_dies_before_the_release,
     replicas_that_lag,
 )
 
@@ -76,7 +76,7 @@ def releases_before_it_promotes() -> Sequence[Patch]:
     return [(handoff.Handoffs, "_fence", fence)]
 
 
-@mutant_in(an_endpoint_that_sleeps_through_the_hold)
+@mutant_in(an_endpoint_process_that_dies_before_the_release)
 def clears_the_fence_before_the_demotion() -> Sequence[Patch]:
     async def demote(self: Any, attempt: Any, old: Any) -> None:
         await old.unfence()

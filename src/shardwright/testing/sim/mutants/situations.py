@@ -76,27 +76,19 @@ def a_leader_that_sleeps_for_longer_than_the_pause(simulation: Simulation) -> No
     when(simulation, "handoff:compare:before", sleep)
 
 
-def an_endpoint_that_sleeps_through_the_hold(simulation: Simulation) -> None:
-    """It goes on with the old primary when it wakes, just when the leader is frozen before the demotion."""
+def an_endpoint_process_that_dies_before_the_release(simulation: Simulation) -> None:
+    """Its agent starts a new one, which forwards to the committed primary: still the old one. The leader is frozen just
+    before the demotion."""
     world = simulation.world
-    asleep: list[Any] = []
 
-    def sleep(daemon: Any) -> None:
+    def end(daemon: Any) -> None:
         for uid in world.nodes:
             found = world.endpoint_process(uid)
             if found is not None and found.endpoints:
-                found.process.freeze()
-                asleep.append(found)
-        world.loop.at(3.0, wake, None)
+                found.process.kill()
 
-    def wake(daemon: Any) -> None:
-        while asleep:
-            asleep.pop().process.thaw(world.loop)
-        if daemon is not None:
-            simulation.faults._freeze(daemon)
-
-    when(simulation, "handoff:hold:before", sleep)
-    when(simulation, "handoff:demote:before", wake)
+    when(simulation, "handoff:promote:before", end)
+    when(simulation, "handoff:demote:before", simulation.faults._freeze)
 
 
 def a_promotion_on_its_way_for_long(simulation: Simulation) -> None:

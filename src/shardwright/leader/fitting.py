@@ -1,0 +1,154 @@
+"""Whether a command still fits the newest view, and its targets. Pure.
+
+``apply.py`` asks before it gives a command, because the command was decided earlier. The answer None always means that the
+command no longer fits and is not given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from shardwright.endpoint.protocol import EndpointSpec
+from shardwright.endpoint.spec import spec_of
+from shardwright.model.commands import (
+    ApplySettings,
+    Attach,
+    Command,
+    DropEndpoint,
+    EndStuckServer,
+    HandOff,
+    Open,
+    PassEndpoint,
+    Promote,
+    RecoverHandoff,
+    SaveNow,
+    ServeEndpoint,
+    YieldLeadership,
+)
+from shardwright.model.database import Database, GroupPhase, Shard
+from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid, database_of
+from shardwright.model.seen import EndpointSeen, ProcessIdentity
+from shardwright.model.view import ClusterView, Put, Write
+
+NO_DATABASE = DatabaseUid(0)
+"""The queue of commands that belong to no database."""
+
+
+def queue_of(command: Command, view: ClusterView) -> DatabaseUid:
+    """The database in whose queue the command waits."""
+    match command:
+        case Attach() | Promote() | Open() | ApplySettings() | SaveNow() | EndStuckServer():
+            shard = view.shards.get(command.shard_uid)
+            return NO_DATABASE if shard is None else shard.database_uid
+        case HandOff() | RecoverHandoff():
+            return database_of(command.group_uid)
+        case ServeEndpoint() | DropEndpoint() | PassEndpoint():
+            return database_of(command.endpoint_uid)
+        case YieldLeadership():
+            return NO_DATABASE
+
+
+# -- servers -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A shard, and the address of the server that it must follow."""
+
+    shard: Shard
+    address: str
+    port: int
+
+
+def attachment(command: Attach, view: ClusterView) -> Attachment | None:
+    """The shard, and the current address of its group's primary."""
+    shard = _of_serving_group(command.shard_uid, view)
+    if shard is None or command.shard_uid == command.primary_uid:
+        return None
+    if view.groups[shard.group_uid].primary != command.primary_uid:
+        return None
+    primary = view.shards[command.primary_uid]
+    return Attachment(shard, view.nodes[primary.node_uid].address, primary.port)
+
+
+def to_promote(command: Promote, view: ClusterView) -> Shard | None:
+    """The shard, if it is its group's committed primary."""
+    shard = _of_serving_group(command.shard_uid, view)
+    return shard if shard is not None and view.groups[shard.group_uid].primary == shard.uid else None
+
+
+def to_open(command: Open, view: ClusterView) -> Shard | None:
+    """The shard, a primary or a replica."""
+    return _of_serving_group(command.shard_uid, view)
+
+
+def _of_serving_group(uid: ShardUid, view: ClusterView) -> Shard | None:
+    """The shard's current record; None if a handoff of its group is pending or the group does not serve."""
+    shard = view.shards.get(uid)
+    group = view.groups.get(shard.group_uid) if shard is not None else None
+    if group is None or group.handoff is not None or group.phase is not GroupPhase.SERVING:
+        return None
+    return shard
+
+
+def to_configure(command: ApplySettings, view: ClusterView) -> tuple[Shard, Database] | None:
+    """The shard and its database, if the database still has the settings of the command."""
+    found = _with_database(command.shard_uid, view)
+    return found if found is not None and found[1].settings_fingerprint == command.fingerprint else None
+
+
+def configured(view: ClusterView, applied_to: Shard, fingerprint: str) -> Sequence[Write]:
+    """Record the settings that this incarnation has received. Empty: the shard has no record, or has been restarted."""
+    shard = view.shards.get(applied_to.uid)
+    if shard is None or shard.incarnation != applied_to.incarnation:
+        return ()
+    return (Put(replace(shard, settings=fingerprint)),)
+
+
+def to_save(command: SaveNow, view: ClusterView) -> tuple[Shard, Database] | None:
+    """The shard and its database."""
+    return _with_database(command.shard_uid, view)
+
+
+def _with_database(uid: ShardUid, view: ClusterView) -> tuple[Shard, Database] | None:
+    shard = view.shards.get(uid)
+    database = view.databases.get(shard.database_uid) if shard is not None else None
+    return None if shard is None or database is None else (shard, database)
+
+
+def to_end(command: EndStuckServer, view: ClusterView) -> tuple[NodeUid, ProcessIdentity] | None:
+    """The node and the process that its agent reported."""
+    shard, process = view.shards.get(command.shard_uid), view.processes.get(command.shard_uid)
+    if shard is None or process is None or process.identity is None:
+        return None
+    return shard.node_uid, process.identity
+
+
+# -- endpoints ---------------------------------------------------------------------------------------------------------
+
+
+class Serving(StrEnum):
+    """The request that makes an endpoint process match the records."""
+
+    RELEASE = "release"
+    """Forward to the primary: the process holds, or it is unbound and still has clients."""
+    SERVE = "serve"
+    """Create the endpoint, or update it to its specification."""
+    NOTHING = "nothing"
+    """No request: the process is unbound and must not listen again. The endpoint may be passed on at this moment."""
+
+
+def to_serve(command: ServeEndpoint, view: ClusterView) -> EndpointSpec | None:
+    """The specification that the process must serve. None also while a handoff is pending: it switches the endpoint
+    itself."""
+    endpoint = view.endpoints.get(command.endpoint_uid)
+    if endpoint is None or any(g.handoff is not None for g in view.groups_of(endpoint.database_uid)):
+        return None
+    return spec_of(view, endpoint)
+
+
+def serving(spec: EndpointSpec, seen: EndpointSeen, *, is_bound: bool) -> Serving:
+    """The request for the process. ``seen``: its state now. ``is_bound``: the records bind the endpoint to its node."""
+    if spec.target is not None and (not is_bound or seen.held_generation is not None):
+        return Serving.RELEASE
+    return Serving.SERVE if is_bound else Serving.NOTHING

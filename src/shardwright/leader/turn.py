@@ -1,0 +1,117 @@
+"""The decisions of one turn: their order, and the batches in which they are committed. Pure.
+
+``loop.py`` commits each batch and returns the view after the commit.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
+from shardwright.actions.base import decide_action
+from shardwright.leader.batch import Batch
+from shardwright.leader.pace import earlier
+from shardwright.model.commands import Command
+from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid
+from shardwright.model.view import ClusterView
+from shardwright.moves.decide import decide_move
+from shardwright.reconcile.database import decide_database
+from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
+from shardwright.reconcile.group import decide_group, decide_unwanted
+from shardwright.reconcile.rebinding import decide_rebinding
+from shardwright.reconcile.repair import decide_repair
+from shardwright.reconcile.troubles import decide_troubles
+
+Uid = TypeVar("Uid")
+Decide = Callable[[ClusterView, datetime], Decision]
+Deciders = tuple[Callable[[ClusterView], list[Decide]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of a turn whose decisions have all been committed."""
+
+    view: ClusterView
+    commands: tuple[Command, ...]
+    """In the order of the decisions, without duplicates."""
+    wake_at: datetime | None
+    """When to decide again at the latest; None: no decision needs it."""
+
+
+def decide_turn(
+    view: ClusterView, now: datetime, deciders: Deciders, *, singly: bool
+) -> Generator[Batch, ClusterView, Outcome]:
+    """Run every decider; each decision sees the writes of those before it. Yields each batch to commit, and receives the
+    view after the commit. ``singly``: commit each decision separately."""
+    wake_at: datetime | None = None
+    commands: dict[Command, None] = {}
+    batch = Batch(view)
+    for part in deciders:
+        for decide in part(batch.view):
+            decision = decide(batch.view, now)
+            if decision.writes and not batch.has_room_for(decision.writes):
+                batch = Batch((yield batch))
+                decision = decide(batch.view, now)
+            if decision.writes:
+                batch.add(decision.writes)
+                if singly:
+                    batch = Batch((yield batch))
+            commands |= dict.fromkeys(decision.commands)
+            wake_at = earlier(wake_at, decision.wake_at)
+    if batch.writes:
+        batch = Batch((yield batch))
+    return Outcome(batch.view, tuple(commands), wake_at)
+
+
+def _group(uid: GroupUid, view: ClusterView, now: datetime) -> Decision:
+    group = view.groups.get(uid)
+    return NOTHING if group is None else decide_group(group, view, now)
+
+
+def _endpoint(uid: EndpointUid, view: ClusterView, now: datetime) -> Decision:
+    endpoint = view.endpoints.get(uid)
+    return NOTHING if endpoint is None else decide_endpoint(endpoint, view)
+
+
+def _strays(view: ClusterView, now: datetime) -> Decision:
+    return decide_strays(view)
+
+
+def _database(uid: DatabaseUid, view: ClusterView, now: datetime) -> Decision:
+    database = view.databases.get(uid)
+    return NOTHING if database is None else decide_database(database, view, now)
+
+
+def _unwanted(view: ClusterView, now: datetime) -> Decision:
+    return decide_unwanted(view)
+
+
+def _move(uid: MoveUid, view: ClusterView, now: datetime) -> Decision:
+    move = view.moves.get(uid)
+    return NOTHING if move is None or move.state.is_terminal else decide_move(move, view, now)
+
+
+def _action(uid: ActionUid, view: ClusterView, now: datetime) -> Decision:
+    action = view.actions.get(uid)
+    return NOTHING if action is None or action.status.is_terminal else decide_action(action, view, now)
+
+
+def _each(decide: Callable[[Uid, ClusterView, datetime], Decision], uids: Iterable[Uid]) -> list[Decide]:
+    return [partial(decide, uid) for uid in uids]
+
+
+DECIDERS: Deciders = (
+    lambda view: _each(_group, sorted(view.groups)),
+    lambda view: _each(_endpoint, sorted(view.endpoints)),
+    lambda view: [_strays],
+    lambda view: _each(_database, sorted(view.databases)),
+    lambda view: [_unwanted],
+    lambda view: [decide_repair],
+    lambda view: [decide_rebinding],
+    lambda view: _each(decide_troubles, sorted(view.databases.keys() | view.troubles.keys())),
+    lambda view: _each(_move, [m.uid for m in view.live_moves()]),
+    lambda view: _each(_action, [a.uid for a in view.live_actions()]),
+)
+"""Roles first, then endpoints and databases, then moves, then actions. Each decision sees the writes of those before it."""

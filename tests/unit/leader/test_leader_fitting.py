@@ -1,0 +1,181 @@
+"""Whether a command that was decided earlier still fits the newest view."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from shardwright.leader import fitting
+from shardwright.leader.fitting import Serving
+from shardwright.model.commands import (
+    ApplySettings,
+    Attach,
+    Command,
+    DropEndpoint,
+    EndStuckServer,
+    HandOff,
+    Open,
+    PassEndpoint,
+    Promote,
+    RecoverHandoff,
+    SaveNow,
+    ServeEndpoint,
+    YieldLeadership,
+)
+from shardwright.model.database import GroupPhase, Handoff, ServerSecrets
+from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.seen import EndpointSeen, EndpointState, ProcessState
+from shardwright.model.view import ClusterView, Delete, Put
+from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+
+GROUP, DATABASE, ENDPOINT = GroupUid("1:1"), DatabaseUid(1), EndpointUid("1:1")
+PRIMARY, REPLICA, NODE = ShardUid(1), ShardUid(2), NodeUid(1)
+
+
+def ready() -> ClusterBuilder:
+    return cluster(3).with_database(on=((1, 2),)).with_records(ServerSecrets(DATABASE, "a", "b", "c", "d", "e"))
+
+
+def in_handoff() -> ClusterBuilder:
+    return ready().with_records(replace(ready().view.groups[GROUP], handoff=Handoff(PRIMARY, REPLICA, 2, 1, NOW)))
+
+
+def starting() -> ClusterBuilder:
+    return ready().with_records(replace(ready().view.groups[GROUP], phase=GroupPhase.STARTING))
+
+
+def without_database() -> ClusterBuilder:
+    return ready().with_writes(Delete(ready().view.databases[DATABASE]))
+
+
+OF_ONE_DATABASE: tuple[Command, ...] = (
+    Attach(REPLICA, PRIMARY),
+    Promote(PRIMARY),
+    Open(PRIMARY),
+    ApplySettings(PRIMARY, ""),
+    SaveNow(PRIMARY),
+    EndStuckServer(PRIMARY),
+    HandOff(GROUP, PRIMARY, REPLICA),
+    RecoverHandoff(GROUP),
+    ServeEndpoint(NODE, ENDPOINT),
+    DropEndpoint(NODE, ENDPOINT),
+    PassEndpoint(ENDPOINT, DATABASE, NODE, NodeUid(2)),
+)
+
+
+@pytest.mark.parametrize("command", OF_ONE_DATABASE, ids=lambda c: type(c).__name__)
+def test_commands_of_one_database_wait_in_one_queue(command: Command) -> None:
+    assert fitting.queue_of(command, ready().view) == DATABASE
+
+
+@pytest.mark.parametrize("command", [YieldLeadership(), Open(ShardUid(9))], ids=lambda c: type(c).__name__)
+def test_commands_of_no_database_share_a_queue(command: Command) -> None:
+    assert fitting.queue_of(command, ready().view) == fitting.NO_DATABASE
+
+
+def test_a_replica_is_attached_to_where_its_primary_is_now() -> None:
+    moved = ready().with_records(replace(ready().view.shards[PRIMARY], incarnation=2, port=20_500))
+    found = fitting.attachment(Attach(REPLICA, PRIMARY), moved.view)
+    assert found is not None
+    assert (found.shard.uid, found.address, found.port) == (REPLICA, "127.0.0.1", 20_500)
+
+
+def test_a_shard_is_not_attached_to_itself_or_to_a_former_primary() -> None:
+    assert fitting.attachment(Attach(PRIMARY, PRIMARY), ready().view) is None
+    assert fitting.attachment(Attach(PRIMARY, REPLICA), ready().view) is None
+
+
+def test_only_the_committed_primary_is_promoted() -> None:
+    promoted = fitting.to_promote(Promote(PRIMARY), ready().view)
+    assert promoted is not None
+    assert promoted.uid == PRIMARY
+    assert fitting.to_promote(Promote(REPLICA), ready().view) is None
+
+
+@pytest.mark.parametrize("uid", [PRIMARY, REPLICA])
+def test_primary_and_replicas_are_opened(uid: ShardUid) -> None:
+    assert fitting.to_open(Open(uid), ready().view) == ready().view.shards[uid]
+
+
+ROLES: dict[str, Callable[[ClusterView], object]] = {
+    "attach": lambda view: fitting.attachment(Attach(REPLICA, PRIMARY), view),
+    "promote": lambda view: fitting.to_promote(Promote(PRIMARY), view),
+    "open": lambda view: fitting.to_open(Open(PRIMARY), view),
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_roles_are_left_alone_during_a_handoff_and_while_the_group_starts(role: str) -> None:
+    ask = ROLES[role]
+    assert ask(ready().view) is not None
+    for builder in (in_handoff(), starting()):
+        assert ask(builder.view) is None
+    assert ask(ready().view.with_writes((Delete(ready().view.groups[GROUP]),))) is None
+
+
+def test_settings_are_applied_while_they_are_those_of_the_database_also_during_a_handoff() -> None:
+    wanted = ready().view.databases[DATABASE].settings_fingerprint
+    for builder in (ready(), in_handoff(), starting()):
+        found = fitting.to_configure(ApplySettings(REPLICA, wanted), builder.view)
+        assert found is not None
+        assert (found[0].uid, found[1].uid) == (REPLICA, DATABASE)
+    changed = ready().with_database_changed(1, eviction_policy="allkeys-lru")
+    assert fitting.to_configure(ApplySettings(REPLICA, wanted), changed.view) is None
+    assert fitting.to_configure(ApplySettings(ShardUid(9), wanted), ready().view) is None
+
+
+def test_applied_settings_are_recorded_of_the_incarnation_that_received_them() -> None:
+    view = ready().view
+    shard = view.shards[REPLICA]
+    assert fitting.configured(view, shard, "new") == (Put(replace(shard, settings="new")),)
+    restarted = view.with_writes((Put(replace(shard, incarnation=2)),))
+    assert fitting.configured(restarted, shard, "new") == ()
+    assert fitting.configured(view.with_writes((Delete(shard),)), shard, "new") == ()
+    lost = view.with_writes((Put(replace(shard, missing_since=NOW)),))
+    assert fitting.configured(lost, shard, "new") == (Put(replace(lost.shards[REPLICA], settings="new")),)
+
+
+def test_a_file_is_saved_as_the_database_keeps_it() -> None:
+    found = fitting.to_save(SaveNow(REPLICA), ready().view)
+    assert found is not None
+    assert (found[0].uid, found[1].uid) == (REPLICA, DATABASE)
+    assert fitting.to_save(SaveNow(REPLICA), without_database().view) is None
+
+
+def test_only_a_process_that_its_agent_reported_is_ended() -> None:
+    view = ready().view
+    assert fitting.to_end(EndStuckServer(PRIMARY), view) == (1, view.processes[PRIMARY].identity)
+    gone = ready().with_process(PRIMARY, ProcessState.GONE)
+    assert fitting.to_end(EndStuckServer(PRIMARY), gone.view) is None
+    assert fitting.to_end(EndStuckServer(ShardUid(9)), view) is None
+
+
+def test_an_endpoint_is_served_unless_a_handoff_switches_it() -> None:
+    spec = fitting.to_serve(ServeEndpoint(NODE, ENDPOINT), ready().view)
+    assert spec is not None
+    assert spec.target is not None
+    assert (spec.uid, spec.target.shard_uid) == (ENDPOINT, PRIMARY)
+    assert fitting.to_serve(ServeEndpoint(NODE, ENDPOINT), in_handoff().view) is None
+    assert fitting.to_serve(ServeEndpoint(NODE, EndpointUid("9:1")), ready().view) is None
+    assert fitting.to_serve(ServeEndpoint(NODE, ENDPOINT), without_database().view) is None
+
+
+@pytest.mark.parametrize(
+    ("is_open", "is_bound", "held", "asked"),
+    [
+        (True, True, None, Serving.SERVE),
+        (True, True, 2, Serving.RELEASE),
+        (True, False, None, Serving.RELEASE),
+        (True, False, 2, Serving.RELEASE),
+        (False, True, None, Serving.SERVE),
+        (False, True, 2, Serving.SERVE),
+        (False, False, None, Serving.NOTHING),
+        (False, False, 2, Serving.NOTHING),
+    ],
+)
+def test_what_an_endpoint_process_is_asked(is_open: bool, is_bound: bool, held: int | None, asked: Serving) -> None:
+    builder = ready() if is_open else starting()
+    spec = fitting.to_serve(ServeEndpoint(NODE, ENDPOINT), builder.view)
+    assert spec is not None
+    seen = EndpointSeen(ENDPOINT, EndpointState.LISTENING, held_generation=held)
+    assert fitting.serving(spec, seen, is_bound=is_bound) is asked
