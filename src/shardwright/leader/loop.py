@@ -30,7 +30,7 @@ from shardwright.leader.pace import (
 )
 from shardwright.leader.probe import Probe
 from shardwright.leader.publish import Publisher
-from shardwright.leader.retention import decide_retention
+from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention, surplus_events
 from shardwright.leader.takeover import decide_takeover
 from shardwright.leader.turn import DECIDERS, Outcome, decide_turn
 from shardwright.model.codes import Code
@@ -41,7 +41,7 @@ from shardwright.server.protocol import Servers
 from shardwright.store import keys
 from shardwright.store.commit import Conflict, Fence, commit
 from shardwright.store.mirror import Mirror
-from shardwright.store.protocol import Store, StoreError
+from shardwright.store.protocol import CreatedAt, DeleteKey, Store, StoreError, Transaction
 from shardwright.tasks import Wake
 
 CONFLICTS_MAX = 20
@@ -266,3 +266,9 @@ class Leader:
         decision = decide_retention(view, now, last_actions=shown)
         if decision.writes:
             await self._commit(decision.writes, view)
+        surplus = surplus_events([item.key for item in self._parts.mirror.range(keys.EVENTS)])
+        if surplus:
+            # A lost leadership shows at the next commit; until then the same events would be deleted by its successor.
+            compares = (CreatedAt(keys.LEADER, self._fence.revision_created),)
+            await self._parts.store.transact(Transaction(compares, tuple(DeleteKey(key) for key in surplus)))
+            self._retained_at = None if len(surplus) == DELETIONS_AT_ONCE else now

@@ -1,8 +1,9 @@
-"""Deletes records whose retention time has passed: ended actions and their moves, and removed nodes. Pure.
+"""Deletes expired records: ended actions and their moves, removed nodes, and the oldest events. Pure.
 
 Called by the leader every few minutes. An action that the API still shows for a node stays, regardless of its age.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from shardwright.model.decision import Decision
@@ -10,8 +11,15 @@ from shardwright.model.ids import ActionUid
 from shardwright.model.view import ClusterView, Delete, Write
 
 EVENTS_MAX = 20_000
+"""The log keeps the latest ones. Some 300 bytes each, in the store and in the memory of each daemon."""
 DELETIONS_AT_ONCE = 60
 """Half of a transaction's bound on operations."""
+
+
+def surplus_events(found: Sequence[str], *, limit: int = EVENTS_MAX) -> Sequence[str]:
+    """The keys of the oldest events above ``limit``, a limited number at once. ``found``: the keys of all events, oldest
+    first."""
+    return found[: min(DELETIONS_AT_ONCE, max(0, len(found) - limit))]
 
 
 def decide_retention(view: ClusterView, now: datetime, *, last_actions: frozenset[ActionUid]) -> Decision:

@@ -12,6 +12,7 @@ from tests.unit.leader.leader_store import Client, VirtualClock
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.leader.pace import RETENTION_EVERY
 from shardwright.leader.probe import silent
+from shardwright.leader.retention import DELETIONS_AT_ONCE, EVENTS_MAX
 from shardwright.model.cluster import RemovedNode
 from shardwright.model.database import ServerSecrets, SlotGroup
 from shardwright.model.ids import NodeUid
@@ -178,3 +179,14 @@ def test_what_was_kept_long_enough_is_looked_for_seldom(leading: Leading) -> Non
     assert leading.mirror.view().removed_nodes.keys() == {9}, "the first turn has looked"
     leading.run_for(RETENTION_EVERY.total_seconds())
     assert leading.mirror.view().removed_nodes == {}
+
+
+def test_the_log_keeps_the_latest_events_and_a_backlog_goes_within_minutes(leading: Leading) -> None:
+    surplus = 2 * DELETIONS_AT_ONCE + 5
+    for first in range(0, EVENTS_MAX + surplus, 100):
+        numbers = range(first, min(first + 100, EVENTS_MAX + surplus))
+        leading.change(*(PutKey(f"{keys.EVENTS}{number:08d}", b"{}") for number in numbers))
+    leading.run_for(RETENTION_EVERY.total_seconds() + 30.0)
+    left = [item.key for item in leading.mirror.range(keys.EVENTS)]
+    assert len(left) <= EVENTS_MAX
+    assert left[-1] == f"{keys.EVENTS}{EVENTS_MAX + surplus - 1:08d}"

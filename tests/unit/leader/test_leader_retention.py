@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention
+from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention, surplus_events
 from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.cluster import RemovedNode
 from shardwright.model.ids import ActionUid, MoveUid, NodeUid
@@ -76,3 +76,10 @@ def test_a_bounded_number_is_forgotten_at_once_and_the_rest_later() -> None:
     assert len(writes) == DELETIONS_AT_ONCE
     rest = ClusterBuilder(builder.view.with_writes(writes))
     assert len(forgotten(rest)) == 5
+
+
+def test_the_oldest_events_go_when_there_are_too_many() -> None:
+    events = [f"events/{number:03d}" for number in range(100)]
+    assert surplus_events(events, limit=100) == []
+    assert surplus_events(events, limit=97) == events[:3]
+    assert len(surplus_events(events, limit=0)) == DELETIONS_AT_ONCE
