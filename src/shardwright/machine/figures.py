@@ -1,4 +1,4 @@
-"""Figures of the machine, for reports. Reads ``/proc`` and the file system; owns nothing."""
+"""Figures of the machine, for reports. Reads ``/proc`` and the file system."""
 
 import os
 import platform
@@ -10,12 +10,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a node's machine has, and how much of it is free."""
+    """The resources of a machine, and the free part of them."""
 
     cores: int
     memory_total_bytes: int
     memory_free_bytes: int
-    """What new processes can have without swapping."""
+    """Memory that new processes can use without swapping."""
     disk_total_bytes: int
     disk_free_bytes: int
     os_name: str
@@ -25,7 +25,7 @@ class Machine:
 
 
 def look_at_machine(directory: Path) -> Machine:
-    """The figures now; the disk is the one that holds ``directory``."""
+    """The present figures; the disk is the one with ``directory``."""
     memory = _memory()
     disk = os.statvfs(directory)
     return Machine(
@@ -42,13 +42,13 @@ def look_at_machine(directory: Path) -> Machine:
 
 
 def _memory() -> dict[str, int]:
-    found = {}
+    sizes = {}
     for line in Path("/proc/meminfo").read_text().splitlines():
         name, _, rest = line.partition(":")
         words = rest.split()
         if len(words) == 2 and words[1] == "kB":
-            found[name] = int(words[0]) * 1024
-    return found
+            sizes[name] = int(words[0]) * 1024
+    return sizes
 
 
 @cache
