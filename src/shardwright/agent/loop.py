@@ -1,7 +1,7 @@
 """The agent of one node: observe → decide → apply → report, from scratch each turn. Runs in every daemon.
 
-An event (a change in the store, a process that ended) only shortens the wait for the next turn. What to do about each
-shard is decided by ``reconcile/shard.py``; who is primary is none of its business.
+An event (a change in the store, the end of a process) only shortens the wait for the next turn. ``reconcile/shard.py``
+decides what happens to each shard. The agent does not know which shard is the primary.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from shardwright.store.protocol import CreatedAt, PutKey, Store, StoreUnavailabl
 from shardwright.tasks import spawn
 
 TURN_S = 1.0
-"""A full turn at least this often: losing any event is harmless."""
+"""Interval of full turns, so that the loss of any event is harmless."""
 FIGURES_EVERY_S = 10.0
 AFTER_ERROR_S = 1.0
 
@@ -49,17 +49,18 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What is worth a report at once."""
+    """The facts whose change is reported at once."""
 
     processes: tuple[ProcessSeen, ...]
     endpoint_process: ProcessIdentity | None
 
 
 class Agent:
-    """See the module's text. ``directory`` is the node's own (``shards/`` and ``endpoint.json`` are in it).
+    """See the module's docstring. ``directory`` is the node's own directory, with ``shards/`` and ``endpoint.json``.
 
     ``control`` is the control socket of its endpoint process. ``endpoint_command`` None: the product's own endpoint process;
-    ``endpoint_process`` None: it is spoken to by its control socket. ``news_socket``: where leaders hear it; None: nowhere.
+    ``endpoint_process`` None: a client of that socket. ``news_socket``: the socket at which leaders ask for news; None: no
+    socket.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Agent:
         )
         self._observers = Observers(clock)
         self._watch = ServerWatch(node_uid, self._observers.observe, clock=clock, epoch=uuid4().hex)
-        self._socket = None if news_socket is None else ControlSocket(str(news_socket), self._tell_news)
+        self._socket = None if news_socket is None else ControlSocket(str(news_socket), self._send_news)
         self._machine: Machine | None = None
         self._servers: tuple[tuple[str, str], ...] = ()
         self._reported: _Report | None = None
@@ -102,7 +103,8 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Adopt what is there, then keep the node as the records want it, for ever. Processes outlive a cancellation."""
+        """Adopt the existing processes, then keep the node as the records require, indefinitely. The processes survive a
+        cancellation."""
         await self._mirror.ready()
         await asyncio.to_thread(make_private_directory, self._directory)
         reported = self._mirror.view().node_seen.get(self.node_uid)
@@ -139,11 +141,12 @@ class Agent:
         return AFTER_ERROR_S
 
     async def turn(self) -> float:
-        """One turn. Seconds until the next one at the latest."""
+        """One turn. Returns the maximum number of seconds until the next one."""
         await self._look_at_machine()
         wait_s = await self._endpoint.ensure()
-        if self._endpoint.needs_telling:
-            self._begin("agent: tell the endpoint process", self._endpoint.tell(self._mirror.view), is_single=True)
+        if self._endpoint.needs_configuration:
+            work = self._endpoint.configure(self._mirror.view)
+            self._begin("agent: configure the endpoint process", work, is_single=True)
         view, is_certain = await self._look_at_records()
         self._watch.follow(view)
         shards = view.shards_on(self.node_uid)
@@ -153,20 +156,20 @@ class Agent:
         return TURN_S if wait_s is None else min(TURN_S, wait_s)
 
     async def _look_at_records(self) -> tuple[ClusterView, bool]:
-        """The records, and whether a missing one is certainly deleted. Asking costs a trip to the store, so it is done only
-        when something is here that has no record."""
+        """The records, and whether a missing record is certainly deleted. Certainty costs a round trip to the store, so the
+        store is asked only if this node has a shard without a record."""
         view = self._mirror.view()
-        found = {local.shard_uid for local in self._shards.local()}
-        if found <= {s.uid for s in view.shards_on(self.node_uid)}:
+        local = {shard.shard_uid for shard in self._shards.local()}
+        if local <= {s.uid for s in view.shards_on(self.node_uid)}:
             return view, False
         await self._mirror.fresh()
         view = self._mirror.view()
-        # A store without the cluster or this node is not the one that these shards belong to.
+        # A store without the cluster or without this node is not the store of these shards.
         return view, view.cluster is not None and self.node_uid in view.nodes
 
     def _apply(self, command: AgentCommand, view: ClusterView) -> None:
         uid = command.shard_uid
-        name = f"agent: shard {uid}"  # One piece of work per shard at a time.
+        name = f"agent: shard {uid}"  # At most one task per shard at a time.
         match command.verb:
             case Verb.START:
                 self._begin(name, self._start(view.shards[uid], view), is_single=True)
@@ -193,22 +196,22 @@ class Agent:
             if self._socket is not None:
                 self._socket.open()
         except (InUse, OSError) as e:
-            # Without it a leader asks the servers itself.
+            # Without it, a leader queries the servers itself.
             _log.warning("the agent's socket cannot be opened", reason=str(e))
 
-    async def _tell_news(self, channel: Channel) -> None:
-        """Answer one caller until it leaves."""
+    async def _send_news(self, channel: Channel) -> None:
+        """Answer one caller until it disconnects."""
         try:
             while (received := await channel.receive()) is not None:
                 message, _ = received
                 await channel.send(wire.answer(await self._watch.news(wire.mark_of(message))))
         except (OSError, ValueError) as e:
-            _log.info("a caller of the agent has left", reason=str(e))
+            _log.info("a caller of the agent has disconnected", reason=str(e))
 
     # -- report ------------------------------------------------------------------------------------------------------
 
     async def _report(self, shards: Sequence[Shard]) -> None:
-        """Write what is seen, when it differs from the last report or that one is old."""
+        """Write the node's state to the store if it differs from the last report, or if that report is old."""
         report = _Report(
             tuple(report_of(shard, self._shards.find(shard.uid)) for shard in shards),
             self._endpoint.identity,
@@ -218,13 +221,13 @@ class Agent:
             return
         node = self._mirror.get(f"{keys.NODES}{self.node_uid:08d}")
         if node is None:
-            return  # The node was removed: nobody reads of it, and its report would stay for ever.
+            return  # The node was removed: no one reads its report, which would stay in the store indefinitely.
         seen = self._node_seen(report)
-        written = Transaction(
+        transaction = Transaction(
             (CreatedAt(node.key, node.create_revision),),
             (PutKey(keys.key_of(seen), records.encode(seen)),),
         )
-        if (await self._store.transact(written)).succeeded:
+        if (await self._store.transact(transaction)).succeeded:
             self._reported, self._reported_at = report, now
 
     def _node_seen(self, report: _Report) -> NodeSeen:
@@ -260,8 +263,8 @@ class Agent:
         self._machine = await asyncio.to_thread(look_at_machine, self._directory)
         cluster = self._mirror.view().cluster
         configured = cluster.server_path if cluster is not None else ""
-        found = await asyncio.to_thread(all_servers, configured=configured or None)
-        self._servers = tuple((str(b.kind), b.version) for b in found)
+        binaries = await asyncio.to_thread(all_servers, configured=configured or None)
+        self._servers = tuple((str(b.kind), b.version) for b in binaries)
         await asyncio.to_thread(self._shards.rotate_logs)
 
     # -- waiting -----------------------------------------------------------------------------------------------------
@@ -275,7 +278,7 @@ class Agent:
     async def _watch_endpoint(self) -> None:
         while True:
             await self._clock.sleep(TURN_S)
-            await self._endpoint.end_if_stuck(self._mirror.view().policy.stuck_server_timeout_s)
+            await self._endpoint.end_if_hung(self._mirror.view().policy.stuck_server_timeout_s)
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -285,7 +288,7 @@ class Agent:
             pass
 
     def _begin(self, name: str, work: Coroutine[Any, Any, None], *, is_single: bool = False) -> None:
-        """Work beside the turns. ``is_single``: not while one of that name is under way."""
+        """Start a task beside the turns. ``is_single``: not while a task with that name runs."""
         if is_single and any(task.get_name() == name for task in self._tasks):
             work.close()
             return
@@ -298,6 +301,6 @@ class Agent:
         self._wake.set()
 
     def is_shard_running(self, uid: ShardUid) -> bool:
-        """Whether the shard's process runs, looked up now."""
+        """Whether the shard's process runs now."""
         identity = self._shards.find(uid).identity
         return identity is not None and is_running(identity)

@@ -79,7 +79,7 @@ def test_a_start_that_was_intended_and_did_not_happen_is_not_made_again(tmp_path
     record(tmp_path, Stage.INTENDED)
     (local,) = found(tmp_path)
     assert (local.state, local.incarnation) == (LocalState.GONE, 2)
-    assert "died while it started it" in local.text
+    assert "died during its start" in local.text
 
 
 def reported(state: ProcessState, incarnation: int = 3, **changes: object) -> ProcessSeen:
