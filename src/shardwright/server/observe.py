@@ -1,4 +1,4 @@
-"""Asks servers how they are, each over a lasting connection. Used by a leader and by every agent.
+"""Observes servers, each over a lasting connection. Used by the leader and by every agent.
 
 Decides nothing. Observations may be repeated and reconnect automatically.
 """

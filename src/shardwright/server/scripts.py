@@ -1,7 +1,7 @@
-"""Ends a script or function that keeps a server from doing anything else, such as ending in good order.
+"""Ends a script or function that occupies a server, so that the server can shut down.
 
-Used where clients are gone already; while they are there, the script is theirs to end. Must not stop a script that has
-written: the server refuses that, and only losing the server's last writes would help.
+Used when no clients are left; before that, only they may end their script. Must not end a script that has written data: the
+server refuses that, and the only alternative would lose the server's last writes.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ _COMMANDS = (("SCRIPT", "KILL"), ("FUNCTION", "KILL"))
 
 
 async def end_script(target: ServerTarget) -> bool:
-    """Whether the server executed a script or function and was told to end it. A server answers this only when the script
-    has run for ``busy-reply-threshold`` (5 s). Never raises: a server that does not answer was told nothing."""
+    """End the server's running script or function. Returns whether the server accepted the command; it does so only when the
+    script has run for ``busy-reply-threshold`` (5 s). Never raises: False if the server does not answer."""
     try:
         wire = await Wire.connect(target.address, target.port, timeout_s=TIMEOUT_S)
     except (TimeoutError, CannotConnect):

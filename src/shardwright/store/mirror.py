@@ -95,14 +95,14 @@ class Mirror:
             reason = "the watch ended"
             try:
                 if not self._is_ready:
-                    await self._read_anew()
+                    await self._read_all()
                 await self._follow()
             except Compacted:
                 _log.info(
                     "the mirror fell behind the store's history and reads everything again", revision=self._copy.revision
                 )
                 try:
-                    await self._read_anew()
+                    await self._read_all()
                     continue
                 except (Compacted, StoreUnavailable) as e:
                     reason = e.text
@@ -116,7 +116,7 @@ class Mirror:
         async for batch in self._store.watch("", from_revision=self._copy.revision + 1):
             self._take(self._copy.apply(batch))
 
-    async def _read_anew(self) -> None:
+    async def _read_all(self) -> None:
         """Read all pages, then watch from the first page's revision to the last page's: the result is one revision."""
         page = await self._store.range("")
         copy = _Copy(page.revision)
