@@ -179,7 +179,7 @@ def _password(environment: Mapping[str, str]) -> tuple[str, bool]:
     return given, False
 
 
-# -- making ----------------------------------------------------------------------------------------------------------------
+# -- creation --------------------------------------------------------------------------------------------------------------
 
 
 async def create(checked: Checked, layout: Layout, environment: Mapping[str, str]) -> None:

@@ -1,5 +1,5 @@
-"""Stops all processes of a local cluster in the order that loses no data. Called by ``down``, and by the supervisor when it
-is told to end. The caller holds the cluster's lock.
+"""Stops all processes of a local cluster in the order that loses no data. Called by ``down``, and by the supervisor when
+a signal ends it. The caller holds the cluster's lock.
 
 Finds processes by their identity files, and by their command line or directory if they died before they wrote one. Every
 step may be repeated.
@@ -69,7 +69,7 @@ class Recorded:
     secrets: tuple[ServerSecrets, ...] = ()
 
     def target_of(self, uid: ShardUid) -> ServerTarget | None:
-        """How to reach a shard's server; None if that is not recorded."""
+        """The target of a shard's server; None if its records are missing."""
         shard = next((s for s in self.shards if s.uid == uid), None)
         if shard is None:
             return None
@@ -184,7 +184,7 @@ async def _stop_server(uid: ShardUid, processes: tuple[ProcessIdentity, ...], re
     def killed() -> None:
         say(f"{name} did not end on request and was killed" + ("; its last writes may not be on disk" if keeps else ""))
 
-    # First the server, then the children that save its data: it ends them itself.
+    # The server first: it ends the children that save its data.
     for process in sorted(processes, key=lambda p: p.start_ticks):
         is_child = len(pids) > 1 and process.start_ticks != min(p.start_ticks for p in processes)
         if is_child:
@@ -200,7 +200,7 @@ async def _stop_server(uid: ShardUid, processes: tuple[ProcessIdentity, ...], re
 
 
 async def _end_scripts(name: str, target: ServerTarget | None, say: Say) -> None:
-    """A server that executes a script ends only behind it, and the client that could end the script is gone."""
+    """End the scripts of a stopping server: it ends only after a running script, whose client can no longer end it."""
     while target is not None:
         await asyncio.sleep(SCRIPT_CHECK_S)
         if await end_script(target):

@@ -184,13 +184,13 @@ def test_pings_tell_silence_from_absence(tmp_path: Path) -> None:
     path = tmp_path / "ping.sock"
 
     async def scenario() -> None:
-        assert await ping(path, 0.5) is Answer.NOBODY
+        assert await ping(path, 0.5) is Answer.NO_LISTENER
         path.write_text("left by somebody who crashed")
         server = await PingServer.start(path)
         assert oct(path.stat().st_mode)[-3:] == "600"
         assert [await ping(path, 2) for _ in range(3)] == [Answer.ANSWERED] * 3
         await server.close()
-        assert await ping(path, 0.5) is Answer.NOBODY
+        assert await ping(path, 0.5) is Answer.NO_LISTENER
 
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()
