@@ -67,7 +67,7 @@ def endpoint_command(node_uid: NodeUid, control: Path, log: Path) -> list[str]:
     return [sys.executable, "-m", MODULE, "--node", str(node_uid), "--control", str(control), "--log", str(log)]
 
 
-class EndpointProcess:
+class EndpointProcessKeeper:
     """See the module's docstring."""
 
     def __init__(

@@ -13,14 +13,14 @@ from uuid import uuid4
 
 import structlog
 
-from shardwright.agent.endpoint_process import EndpointProcess
+from shardwright.agent.endpoint_process import EndpointProcessKeeper
 from shardwright.agent.launch import launch_of
 from shardwright.agent.shards import ShardProcesses
 from shardwright.agent.watch import ServerWatch
 from shardwright.clock import Clock
 from shardwright.endpoint.channel import Channel
 from shardwright.endpoint.client import EndpointClient
-from shardwright.endpoint.control import ControlSocket, InUse
+from shardwright.endpoint.control import ControlSocket, SocketInUse
 from shardwright.endpoint.protocol import EndpointControl
 from shardwright.errors import Permanent
 from shardwright.machine.figures import Machine, look_at_machine
@@ -83,7 +83,7 @@ class Agent:
         self._clock = clock
         self._wake = asyncio.Event()
         self._shards = ShardProcesses(directory / "shards", clock, self._wake.set)
-        self._endpoint = EndpointProcess(
+        self._endpoint = EndpointProcessKeeper(
             node_uid,
             directory,
             control=control,
@@ -195,7 +195,7 @@ class Agent:
         try:
             if self._socket is not None:
                 self._socket.open()
-        except (InUse, OSError) as e:
+        except (SocketInUse, OSError) as e:
             # Without it, a leader queries the servers itself.
             _log.warning("the agent's socket cannot be opened", reason=str(e))
 
