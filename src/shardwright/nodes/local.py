@@ -76,7 +76,7 @@ class LocalNode:
         path = self._path_of(to_node)
         if not path:
             raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, f"no endpoint process of node {to_node} is known")
-        return await self._endpoint_process.pass_along(endpoint, path)
+        return await self._endpoint_process.pass_endpoint(endpoint, path)
 
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         """See ``NodeLink``."""

@@ -12,8 +12,8 @@ from shardwright.endpoint.departures import (
     GRACE_S,
     RETRY,
     TIED_GRACE_S,
+    ConnectionStatus,
     Departures,
-    Standing,
 )
 
 
@@ -30,16 +30,16 @@ class Connections:
     passed: list[tuple[float, int]] = field(default_factory=list)
     ended: list[tuple[float, int]] = field(default_factory=list)
 
-    def standing(self, uid: int) -> Standing | None:
+    def status(self, uid: int) -> ConnectionStatus | None:
         if uid not in self.drains_s:
             return None
         since = self.frozen.get(uid)
         is_quiet = since is not None and self.now - since >= self.drains_s[uid]
-        return Standing(is_quiet=is_quiet, is_tied=uid in self.tied and since is None)
+        return ConnectionStatus(is_quiet=is_quiet, is_tied=uid in self.tied and since is None)
 
     def leave(self, departures: Departures, *, until: float = 100.0) -> "Connections":
         while not departures.is_over and self.now < until:
-            orders = departures.next(self.now, self.standing)
+            orders = departures.next(self.now, self.status)
             for uid in (*orders.thaw, *orders.passes):
                 self.frozen_longest_s = max(self.frozen_longest_s, self.now - self.frozen.pop(uid))
             self.passed += [(self.now, uid) for uid in orders.passes]
@@ -48,7 +48,7 @@ class Connections:
             self.frozen_most = max(self.frozen_most, len(self.frozen))
             if not orders.passes:
                 quiet = min((since + self.drains_s[uid] for uid, since in self.frozen.items()), default=None)
-                times = [at for at in (orders.look_at, quiet) if at is not None]
+                times = [at for at in (orders.wake_at, quiet) if at is not None]
                 self.now = max(self.now, min(times, default=self.now)) + 1e-6
         return self
 

@@ -8,8 +8,8 @@ from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
 def test_the_target_of_a_process_that_knows_no_better_ends_no_hold() -> None:
     old, new, later = (Target(ShardUid(n), n, "127.0.0.1", 20000 + n) for n in (1, 2, 3))
     gate = Gate(EndpointSpec(EndpointUid("1:1"), DatabaseUid(1), "db", "127.0.0.1", 10000, old))
-    assert not gate.is_behind_hold(old)
+    assert not gate.precedes_hold(old)
     assert gate.begin_hold(old, new, 1.0) is Change.HELD
-    assert gate.is_behind_hold(old)
-    assert not gate.is_behind_hold(new)
-    assert not gate.is_behind_hold(later)
+    assert gate.precedes_hold(old)
+    assert not gate.precedes_hold(new)
+    assert not gate.precedes_hold(later)

@@ -148,7 +148,7 @@ def test_a_blocking_command_that_was_ended_by_force_has_no_reply() -> None:
 
 def test_each_command_of_a_lost_server_is_repeated_or_answered() -> None:
     rows = Rows().batch("GET a", "SET a 1", "GET b").sent("SELECT 2", kind=Kind.STATE).sent("UNHEARD-OF x")
-    rows.ledger.lose()
+    rows.ledger.lose_server()
     assert rows.heard() == b"", "what follows waits for what is read again"
     assert rows.again() == b"GET a\r\nGET b\r\nSELECT 2\r\n"
     rows.answered(b"1", b"2", OK)
@@ -164,9 +164,9 @@ def test_nothing_that_may_write_is_a_read() -> None:
 
 def test_what_has_waited_too_long_is_answered_and_counted() -> None:
     rows = Rows().sent("GET a", "GET b")
-    assert rows.ledger.give_up(b"-no\r\n") == 0, "in flight: its server may still answer"
-    rows.ledger.lose()
-    assert rows.ledger.give_up(b"-no\r\n") == 2
+    assert rows.ledger.fail_waiting(b"-no\r\n") == 0, "in flight: its server may still answer"
+    rows.ledger.lose_server()
+    assert rows.ledger.fail_waiting(b"-no\r\n") == 2
     assert (rows.heard(), rows.ledger.is_idle, rows.ledger.kept) == (b"-no\r\n-no\r\n", True, 0)
 
 
@@ -200,7 +200,7 @@ def test_an_open_transaction_is_repeated_though_nothing_of_it_is_unanswered() ->
     rows = Rows()
     made = transaction(rows, "MULTI", "SET a 1")
     rows.answered(OK, QUEUED)
-    rows.ledger.lose()
+    rows.ledger.lose_server()
     rows.heard()
     assert rows.again(made) == b"MULTI\r\nSET a 1\r\n"
     rows.answered(OK, QUEUED)
@@ -212,7 +212,7 @@ def test_an_open_transaction_is_repeated_though_nothing_of_it_is_unanswered() ->
 def test_a_lost_exec_is_not_repeated_and_its_members_are_queued() -> None:
     rows = Rows()
     transaction(rows, "MULTI", "SET a 1", "EXEC")
-    rows.ledger.lose()
+    rows.ledger.lose_server()
     assert (rows.heard(), rows.ledger.is_idle) == (OK + QUEUED + OUTCOME_UNKNOWN, True)
 
 
@@ -274,6 +274,6 @@ def test_doubt_is_told_once_for_each_success_that_waits() -> None:
     guarded(rows, "SET a 1")
     guarded(rows, "SET b 1")
     rows.answered(b"0", OK, OK)
-    assert rows.ledger.doubt() == 2
+    assert rows.ledger.fail_unconfirmed() == 2
     assert rows.heard() == b"0" + NOT_CONFIRMED * 2
-    assert (rows.ledger.doubt(), rows.ledger.kept) == (0, 0)
+    assert (rows.ledger.fail_unconfirmed(), rows.ledger.kept) == (0, 0)

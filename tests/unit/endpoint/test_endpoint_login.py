@@ -3,7 +3,7 @@
 import pytest
 
 from shardwright.endpoint import login
-from shardwright.endpoint.login import HelloRequest, answer_auth, is_name, is_right, parse_hello, setting_of
+from shardwright.endpoint.login import HelloRequest, answer_auth, is_name, is_valid_login, parse_hello, setting_of
 
 
 def words(line: str) -> list[bytes]:
@@ -26,7 +26,7 @@ def words(line: str) -> list[bytes]:
 def test_one_user_logs_in_with_the_databases_password_or_any_when_there_is_none(
     user: bytes, given: bytes, password: str, is_in: bool
 ) -> None:
-    assert is_right(user, given, password) is is_in
+    assert is_valid_login(user, given, password) is is_in
     assert answer_auth([b"AUTH", user, given], password) == (login.OK if is_in else login.WRONGPASS)
 
 

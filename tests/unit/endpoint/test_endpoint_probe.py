@@ -22,7 +22,7 @@ def verdict(data: bytes, *, target: Target = TARGET, piece: int = 1 << 20) -> st
     """Behind the first piece that settles it; what comes later is not looked at."""
     answers = Answers(target, "secret")
     for start in range(0, len(data), piece):
-        if (found := answers.hear(data[start : start + piece])) is not None:
+        if (found := answers.feed(data[start : start + piece])) is not None:
             return found
     return None
 
@@ -35,8 +35,8 @@ def verdict(data: bytes, *, target: Target = TARGET, piece: int = 1 << 20) -> st
         (HELLO + info() + b"+OK\r\n-ERR unknown subcommand\r\n", ""),
         (HELLO + info(role="slave"), "the server is a replica"),
         (HELLO + info(more="min_slaves_good_slaves:0\r\n"), "the server is fenced"),
-        (HELLO + info(run_id="other"), "another server process answers there"),
-        (b"-WRONGPASS no\r\n", "the server refuses our login: WRONGPASS no"),
+        (HELLO + info(run_id="other"), "another server process answers at its address"),
+        (b"-WRONGPASS no\r\n", "the server refuses the endpoint's login: WRONGPASS no"),
         (HELLO + BUSY * 3, "-BUSY Valkey is busy running a script"),
     ],
 )
@@ -59,6 +59,6 @@ def test_what_is_no_reply_is_an_error_of_the_protocol() -> None:
 
 
 def test_no_clients_state_is_given_to_a_server_that_is_only_asked() -> None:
-    asked = Answers(TARGET, "secret").asked
-    assert asked.count(b"CLIENT") == 1
-    assert b"SELECT\r\n$1\r\n0\r\n" in asked
+    request = Answers(TARGET, "secret").request
+    assert request.count(b"CLIENT") == 1
+    assert b"SELECT\r\n$1\r\n0\r\n" in request

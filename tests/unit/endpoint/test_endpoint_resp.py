@@ -16,10 +16,10 @@ from shardwright.endpoint.resp import (
 )
 
 
-def refusal(data: bytes, *, is_stranger: bool = False) -> str:
+def refusal(data: bytes, *, is_unauthenticated: bool = False) -> str:
     """Of commands; empty when they are taken, or may become some."""
     scanner = CommandScanner()
-    scanner.is_stranger = is_stranger
+    scanner.is_unauthenticated = is_unauthenticated
     scanner.scan(data)
     return scanner.error
 
@@ -59,15 +59,15 @@ def test_a_line_without_an_end_is_bounded(beginning: bytes, error: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "size", "error"),
     [
-        (resp.STRANGER_ARGUMENTS_MAX, 1, ""),
-        (resp.STRANGER_ARGUMENTS_MAX + 1, 1, "unauthenticated multibulk length"),
-        (2, resp.STRANGER_BULK_BYTES_MAX, ""),
-        (2, resp.STRANGER_BULK_BYTES_MAX + 1, "unauthenticated bulk length"),
+        (resp.UNAUTHENTICATED_ARGUMENTS_MAX, 1, ""),
+        (resp.UNAUTHENTICATED_ARGUMENTS_MAX + 1, 1, "unauthenticated multibulk length"),
+        (2, resp.UNAUTHENTICATED_BULK_BYTES_MAX, ""),
+        (2, resp.UNAUTHENTICATED_BULK_BYTES_MAX + 1, "unauthenticated bulk length"),
     ],
 )
 def test_who_has_not_logged_in_may_send_little(arguments: int, size: int, error: str) -> None:
     command = encode_command(*[b"x" * size] * arguments)
-    assert refusal(command, is_stranger=True) == error
+    assert refusal(command, is_unauthenticated=True) == error
     assert refusal(command) == ""
 
 

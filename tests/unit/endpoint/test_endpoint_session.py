@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from shardwright.endpoint.gate import Change, Gate
 from shardwright.endpoint.ledger import NO_PRIMARY, OUTCOME_UNKNOWN
-from shardwright.endpoint.luggage import pack, unpack
+from shardwright.endpoint.packed_session import pack, unpack
 from shardwright.endpoint.protocol import EndpointSpec, Target
 from shardwright.endpoint.resp import CommandScanner, bulk, encode_command
 from shardwright.endpoint.session import Phase, Session
-from shardwright.endpoint.wire import luggage_from, luggage_to
+from shardwright.endpoint.wire import packed_session_from, packed_session_to
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
 
 OLD = Target(ShardUid(1), 1, "127.0.0.1", 1001, "aaa")
@@ -297,8 +297,8 @@ def test_a_connection_is_packed_and_unpacked() -> None:
     play.client(b"EXEC\r\nGET")
     assert play.session.is_quiet
     other = Play(password="p")
-    luggage = luggage_from(luggage_to(pack(play.session)))
-    unpack(luggage, other.session)
+    packed = packed_session_from(packed_session_to(pack(play.session)))
+    unpack(packed, other.session)
     other.client(b"".join(play.session.unread)).client(b" n\r\n")
     other.connect()
     assert other.session.name == "me"

@@ -49,7 +49,9 @@ def test_an_open_primary_is_taken_also_when_it_does_not_know_all_that_it_is_told
 
 def test_a_server_that_refuses_the_login_or_the_database_is_not_used() -> None:
     refused = answered(b"-WRONGPASS invalid username-password pair\r\n", b"-NOAUTH\r\n")
-    assert refused.failure == "the server refuses our login: WRONGPASS invalid username-password pair", "the first cause"
+    assert refused.failure == "the server refuses the endpoint's login: WRONGPASS invalid username-password pair", (
+        "the first cause"
+    )
     lost = answered(HELLO, info(), b"-ERR DB index is out of range\r\n")
     assert lost.failure == "the server refuses the selected database: ERR DB index is out of range"
 
@@ -64,13 +66,13 @@ def test_a_busy_server_cannot_be_checked_and_is_no_failure() -> None:
     ("said", "failure"),
     [
         (info(), ""),
-        (info(run_id="abcd"), "another server process answers there"),
+        (info(run_id="abcd"), "another server process answers at its address"),
         (info(role="slave"), "the server is a replica"),
         (info(loading=1), "the server is loading"),
         (info(more="min_slaves_good_slaves:0\r\n"), "the server is fenced"),
         (info(more="min_replicas_good_replicas:2\r\n"), "the server is fenced"),
         (b"-NOPERM no\r\n", "the server refuses INFO: NOPERM no"),
-        (info(run_id="abcd", role="slave"), "another server process answers there"),
+        (info(run_id="abcd", role="slave"), "another server process answers at its address"),
     ],
 )
 def test_which_servers_get_commands(said: bytes, failure: str) -> None:

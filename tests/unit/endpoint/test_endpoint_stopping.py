@@ -6,7 +6,7 @@ import pytest
 from tests.unit.endpoint.test_endpoint_session import NEW, OLD, READONLY, Play, opened
 
 from shardwright.endpoint.ledger import NO_PRIMARY, OUTCOME_UNKNOWN
-from shardwright.endpoint.luggage import pack
+from shardwright.endpoint.packed_session import pack
 from shardwright.endpoint.resp import encode_command
 from shardwright.endpoint.session import HEAVY_BYTES, HEAVY_COMMANDS, LEAVE_S, STREAM_FROM_BYTES, Phase
 
@@ -168,7 +168,7 @@ def test_a_connection_that_is_open_for_another_server_meanwhile_is_dropped() -> 
 
 def test_what_is_no_reply_ends_the_server_connection_and_says_so() -> None:
     play = opened().client(b"GET a\r\nSET a 1\r\n").server(b"?\r\n")
-    assert play.session.failure == "the server sent something that is no reply"
+    assert play.session.failure == "the server sent bytes that are not a reply"
     assert (play.dropped(), play.session.phase) == (True, Phase.NONE)
     assert play.to_client() == b"", "the read is asked again, the write is answered behind it"
 
@@ -202,13 +202,13 @@ def test_what_ends_a_script_reaches_the_busy_server() -> None:
 
 def test_the_middle_of_a_long_command_or_reply_is_known_as_such() -> None:
     play = opened()
-    assert not play.session.is_mere_body(1)
+    assert not play.session.is_inside_command(1)
     play.client(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1000\r\n" + b"x" * 100)
-    assert play.session.is_mere_body(100)
-    assert not play.session.is_mere_body(902)
+    assert play.session.is_inside_command(100)
+    assert not play.session.is_inside_command(902)
     play.client(b"x" * 900 + b"\r\n").server(b"$1000\r\n" + b"y" * 10)
-    assert play.session.is_mere_reply_body(100)
-    assert not play.session.is_mere_reply_body(992)
+    assert play.session.is_inside_reply(100)
+    assert not play.session.is_inside_reply(992)
 
 
 def test_the_oldest_command_in_flight_is_known_with_its_time() -> None:

@@ -12,10 +12,10 @@ from shardwright.endpoint.pace import DIRECT_SLICE_S, SLICE_BYTES, Inflow, Pace
 class Taker:
     """Takes bytes, notes them, and says whether its socket would be read."""
 
-    def __init__(self, pace: Pace, *, is_mere_body: Callable[[int], bool] = lambda size: False) -> None:
+    def __init__(self, pace: Pace, *, is_cheap: Callable[[int], bool] = lambda size: False) -> None:
         self.taken: list[bytes] = []
         self.reads: list[bool] = []
-        self.inflow = Inflow(pace, self.taken.append, is_mere_body=is_mere_body, reading=self._reading)
+        self.inflow = Inflow(pace, self.taken.append, is_cheap=is_cheap, reading=self._reading)
 
     def _reading(self) -> None:
         self.reads.append(self.inflow.is_empty)
@@ -57,7 +57,7 @@ def test_much_is_taken_in_slices_and_in_order() -> None:
 
 def test_the_middle_of_a_large_value_is_not_cut() -> None:
     def test(pace: Pace) -> None:
-        taker = Taker(pace, is_mere_body=lambda size: True)
+        taker = Taker(pace, is_cheap=lambda size: True)
         taker.inflow.put(bytes(10 * SLICE_BYTES))
         assert len(taker.taken) == 1
 
@@ -68,8 +68,8 @@ def test_what_is_given_up_is_what_was_not_taken() -> None:
     def test(pace: Pace) -> None:
         taker = Taker(pace)
         taker.inflow.put(b"a" * (SLICE_BYTES + 1))
-        taker.inflow._go_on()
-        assert b"".join(taker.inflow.give_up()) == b"a"
+        taker.inflow._resume()
+        assert b"".join(taker.inflow.take_rest()) == b"a"
         assert taker.inflow.is_empty
 
     _run(test)

@@ -17,7 +17,7 @@ from shardwright.endpoint.protocol import (
 )
 from shardwright.endpoint.resp import CommandScanner, bulk
 from shardwright.endpoint.session import Session
-from shardwright.endpoint.strict import ASKED_MAX, LOOK, MARK, QUESTION, patience_s
+from shardwright.endpoint.strict import ASKED_MAX, MARK, QUESTION, REPLICATION_INFO, patience_s
 from shardwright.endpoint.wire import spec_from, spec_to
 from shardwright.endpoint.words import NOT_PLAIN_WHEN_STRICT, READS, RULES, STORES_NOTHING
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
@@ -120,7 +120,7 @@ def test_without_a_replica_the_question_is_repeated_and_then_the_write_is_in_dou
         asked += 1
         play.now += CONFIRM_SLICE_S
         assert play.server(NO_AGAIN) == b""
-    assert asking == LOOK + QUESTION
+    assert asking == REPLICATION_INFO + QUESTION
     assert play.server(GONE) == NOT_CONFIRMED + b"$1\r\n1\r\n-WRONGTYPE wrong\r\n"
     assert play.server(NO_AGAIN) == play.sent() == b""
     assert asked == pytest.approx(CONFIRM_MAX_S / CONFIRM_SLICE_S, abs=1)
@@ -155,16 +155,16 @@ def test_a_write_waits_while_a_replica_receives_and_no_longer() -> None:
     at_work, silent = (replicas(f"state=online,offset=0,lag={lag}", written=100) for lag in (1, 2))
     looks_at: list[float] = []
     for _ in range(round(8 / CONFIRM_SLICE_S)):
-        looks = play.sent().startswith(LOOK)
+        looks = play.sent().startswith(REPLICATION_INFO)
         looks_at += [play.now] if looks else []
         play.now += CONFIRM_SLICE_S
         assert play.server((at_work if looks else b"") + NO_AGAIN) == b""
     assert looks_at[0] == pytest.approx(CONFIRM_MAX_S, abs=CONFIRM_SLICE_S)
-    assert play.sent() == LOOK + QUESTION
+    assert play.sent() == REPLICATION_INFO + QUESTION
     assert play.server(silent) == b"", "it was heard of a moment ago"
     play.now += CONFIRM_MAX_S
     play.server(NO_AGAIN)
-    assert play.sent() == LOOK + QUESTION
+    assert play.sent() == REPLICATION_INFO + QUESTION
     assert play.server(silent) == NOT_CONFIRMED
     assert play.server(NO_AGAIN) == play.sent() == b""
     assert play.at_rest()
@@ -186,10 +186,10 @@ def test_a_busy_replica_is_not_waited_for_for_ever() -> None:
     play.now += CONFIRM_MAX_S
     play.server(NO_AGAIN)
     play.server(NO_AGAIN)
-    assert play.sent().endswith(LOOK + QUESTION)
+    assert play.sent().endswith(REPLICATION_INFO + QUESTION)
     play.now += CONFIRM_LONGEST_S
     assert play.server(replicas("state=online,offset=0,lag=0") + NO_AGAIN) == b""
-    assert play.sent() == LOOK + QUESTION
+    assert play.sent() == REPLICATION_INFO + QUESTION
     assert play.server(replicas("state=online,offset=0,lag=0")) == NOT_CONFIRMED
 
 

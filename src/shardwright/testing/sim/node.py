@@ -109,7 +109,7 @@ class SimNode:
         """As the agent does: start it when it does not run."""
         current = self.endpoint_process
         if current is not None and current.process.is_alive:
-            self._end_if_stuck(current)
+            self._end_if_hung(current)
             return
         if self.world.loop.now - self.endpoint_dies_at < ENDPOINT_RESTART_S:
             self.world.loop.at(ENDPOINT_RESTART_S, self._wake)
@@ -118,7 +118,7 @@ class SimNode:
         self.endpoint_moved_at = self.world.loop.now
         self.endpoint_process.process.on_death.append(self._endpoint_died)
 
-    def _end_if_stuck(self, endpoint_process: "SimEndpointProcess") -> None:
+    def _end_if_hung(self, endpoint_process: "SimEndpointProcess") -> None:
         now = self.world.loop.now
         if not endpoint_process.process.is_frozen:
             self.endpoint_moved_at = now

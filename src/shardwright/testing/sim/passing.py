@@ -7,7 +7,7 @@ takes; it is taken back when the other process does not take it in time.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from shardwright.endpoint.departures import Departures, Orders, Standing
+from shardwright.endpoint.departures import ConnectionStatus, Departures, Orders
 from shardwright.endpoint.gate import Change
 from shardwright.testing.sim.clients import ENDED, HOLD, PASSING, Client, cut
 
@@ -40,7 +40,7 @@ class Passing:
         """The listener goes at once, and a hold with it; then every connection in its turn."""
         source, other = self.source, self.other
         target, hold = source.gate.target, source.gate.hold
-        if target is not None and not other.gate.is_behind_hold(target):
+        if target is not None and not other.gate.precedes_hold(target):
             other.release(target)
         if source.is_listening or not source.world.holders_of(source.gate.spec.port):
             other.is_listening = True
@@ -81,7 +81,7 @@ class Passing:
             self.is_over = True
             return
         now = self.source.world.loop.now
-        orders = self._departures.next(now, self._standing)
+        orders = self._departures.next(now, self._status_of)
         for uid in orders.end:
             self._end(self._leaving.pop(uid))
         for uid in orders.thaw:
@@ -95,8 +95,8 @@ class Passing:
         due = [c.drained_at for c in self._frozen.values() if c.drained_at > now]
         if any(self._is_quiet(c) for c in self._frozen.values()):
             due.append(now)
-        if orders.look_at is not None:
-            due.append(orders.look_at)
+        if orders.wake_at is not None:
+            due.append(orders.wake_at)
         self._at(max(0.0, min(due, default=now) - now), self._look_if_last, self._looks)
 
     def _look_if_last(self, looks: int) -> None:
@@ -112,13 +112,13 @@ class Passing:
         self._frozen.pop(client.uid, None)
         client.go_on(PASSING)
 
-    def _standing(self, uid: int) -> Standing | None:
+    def _status_of(self, uid: int) -> ConnectionStatus | None:
         client = self._leaving[uid]
         if client.is_gone or (uid < 0 and not client.writes):
             del self._leaving[uid]
             self._frozen.pop(uid, None)
             return None
-        return Standing(is_quiet=self._is_quiet(client), is_tied=client.is_tied and not client.is_frozen)
+        return ConnectionStatus(is_quiet=self._is_quiet(client), is_tied=client.is_tied and not client.is_frozen)
 
     def _is_quiet(self, client: Client) -> bool:
         is_in = not any(w in self.source.in_flight for w in client.writes)
