@@ -13,7 +13,17 @@ from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 from shardwright.testing.chaos import rules
 from shardwright.testing.chaos.facts import Records
-from shardwright.testing.chaos.journal import ACCOUNTS, KEYS, Entry, Stored, What, compare, counter_of, longest_pause, parse
+from shardwright.testing.chaos.journal import (
+    ACCOUNTS,
+    KEYS,
+    Entry,
+    Stored,
+    WriteKind,
+    compare,
+    counter_of,
+    longest_pause,
+    parse,
+)
 from shardwright.testing.chaos.report import Result
 from shardwright.testing.chaos.rules import Promise
 from shardwright.testing.chaos.schedule import FREEZES_S, UNNOTICED, Kind, schedule
@@ -60,18 +70,18 @@ def everything(written: list[Entry], *, without: tuple[int, ...] = ()) -> Stored
     kept = [e for e in written if e.turn not in without]
     counters = [0] * KEYS
     for entry in kept:
-        if entry.what is What.COUNT:
+        if entry.kind is WriteKind.COUNT:
             counters[counter_of(entry.turn)] += 1
     return Stored(
         counters,
-        [e.turn for e in kept if e.what is What.APPEND],
-        [e.turn for e in kept if e.what is What.TRANSFER],
+        [e.turn for e in kept if e.kind is WriteKind.APPEND],
+        [e.turn for e in kept if e.kind is WriteKind.TRANSFER],
         [0] * ACCOUNTS,
     )
 
 
-def first(what: What) -> int:
-    return next(e.turn for e in entries(9) if e.what is what)
+def first(kind: WriteKind) -> int:
+    return next(e.turn for e in entries(9) if e.kind is kind)
 
 
 def test_what_is_all_there_is_clean() -> None:
@@ -79,23 +89,23 @@ def test_what_is_all_there_is_clean() -> None:
     assert (found.acked, found.lost, found.doubled, found.torn) == (90, [], [], [])
 
 
-@pytest.mark.parametrize("what", list(What))
-def test_an_acknowledged_write_that_is_missing_is_lost(what: What) -> None:
-    found = compare("db", entries(90), everything(entries(90), without=(first(what),)))
+@pytest.mark.parametrize("kind", list(WriteKind))
+def test_an_acknowledged_write_that_is_missing_is_lost(kind: WriteKind) -> None:
+    found = compare("db", entries(90), everything(entries(90), without=(first(kind),)))
     assert len(found.lost) == 1
     assert found.lost_allowed == []
 
 
-@pytest.mark.parametrize("what", list(What))
-def test_a_write_in_doubt_may_be_there_or_not(what: What) -> None:
-    turn = first(what)
+@pytest.mark.parametrize("kind", list(WriteKind))
+def test_a_write_in_doubt_may_be_there_or_not(kind: WriteKind) -> None:
+    turn = first(kind)
     for without in ((), (turn,)):
         found = compare("db", entries(90, in_doubt=(turn,)), everything(entries(90), without=without))
         assert (found.in_doubt, found.lost, found.doubled) == (1, [], [])
 
 
 def test_a_write_that_is_stored_twice_is_doubled_even_when_in_doubt() -> None:
-    turn = first(What.APPEND)
+    turn = first(WriteKind.APPEND)
     stored = everything(entries(30))
     twice = replace(stored, appended=[*stored.appended, turn])
     assert len(compare("db", entries(30, in_doubt=(turn,)), twice).doubled) == 1
@@ -110,9 +120,9 @@ def test_accounts_that_do_not_sum_to_nothing_are_torn() -> None:
     assert len(compare("db", entries(30), stored).torn) == 1
 
 
-@pytest.mark.parametrize("what", list(What))
-def test_only_the_last_moment_before_a_kill_may_be_lost(what: What) -> None:
-    turn = first(what)
+@pytest.mark.parametrize("kind", list(WriteKind))
+def test_only_the_last_moment_before_a_kill_may_be_lost(kind: WriteKind) -> None:
+    turn = first(kind)
     stored = everything(entries(90), without=(turn,))
     assert len(compare("db", entries(90), stored, kills=[turn + 1.0]).lost_allowed) == 1
     assert len(compare("db", entries(90), stored, kills=[turn + 30.0]).lost) == 1

@@ -1,7 +1,7 @@
 """The crowd's process: ``python -m shardwright.testing.chaos.crowd DIR SEED``. Slow, rude and large clients of one database.
 
-They go on until its input ends; then what was acknowledged is compared with what is stored, and one JSON object is printed.
-What a client does in which turn is decided by the seed. Memory is bounded: each keeps one value at a time.
+They run until its input ends. Then the process compares what was acknowledged with what is stored, and prints one JSON
+object. The seed decides the behavior of each client in each turn. Memory is bounded: each client keeps one value at a time.
 """
 
 import json
@@ -28,9 +28,9 @@ UNREAD_COUNT = 40
 BYTEWISE_BYTES = 2048
 BYTEWISE_PAUSE_S = 0.001
 READ_BYTES = {Kind.BYTEWISE: BYTEWISE_BYTES, Kind.UNREAD: UNREAD_BYTES, Kind.DOWNLOAD: DOWNLOAD_BYTES}
-"""Who only reads, and how large a value."""
+"""The clients that only read, and the size of their value."""
 HALF_CLOSE_COUNT = 8
-"""Connections at a time."""
+"""Number of concurrent connections."""
 PIPELINE_COUNT = 20_000
 SCRIPT = "redis.pcall('INCR', KEYS[1]); return redis.status_reply('OK')"
 ATTEMPTS_MAX = 40
@@ -38,18 +38,18 @@ ATTEMPT_PAUSE_S = 0.25
 
 
 def key(kind: Kind) -> str:
-    """What a client of this kind writes or reads."""
+    """The key that a client of this kind writes or reads."""
     return f"crowd:{kind}"
 
 
 def pattern(size: int) -> bytes:
-    """A value that is not all alike, of so many bytes."""
+    """A value of this size that is not uniform."""
     block = random.Random(size).randbytes(1 << 16)
     return (block * (size // len(block) + 1))[:size]
 
 
 class Client(threading.Thread):
-    """One of the crowd. ``turn_pause_s``: least and most between two turns."""
+    """One client of the crowd. ``turn_pause_s``: minimum and maximum pause between two turns."""
 
     kind: Kind
     turn_pause_s = (0.05, 0.5)
@@ -76,35 +76,35 @@ class Client(threading.Thread):
         self.leave()
 
     def turn(self) -> None:
-        """Raises EndedBadly."""
+        """One turn. Raises EndedBadly."""
         raise NotImplementedError
 
     def wire(self) -> Wire:
-        """The connection of the turn before, or a new one."""
+        """The connection of the previous turn, or a new one."""
         if self._wire is None:
             self._wire = Wire(self._work)
         return self._wire
 
     def leave(self) -> None:
-        """Be gone; the next turn connects."""
+        """Close the connection; the next turn opens a new one."""
         if self._wire is not None:
             self._wire.close()
             self._wire = None
 
     def expect(self, reply: Reply, is_right: Callable[[Any], bool]) -> None:
-        """Note a reply that is not the one to what was asked. Raises EndedBadly when it is an error."""
+        """Note a reply that does not belong to the request. Raises EndedBadly for an error reply."""
         if isinstance(reply, ErrorReply):
             raise EndedBadly(Outcome.REFUSED, reply)
         if not is_right(reply):
             self.tally.wrong.append(f"{self.name}: {reply!r:.100}")
 
     def read_stored(self, client: Any) -> int | None:
-        """How much of what it wrote is there; None: it writes nothing. Raises RedisError."""
+        """The stored part of its writes; None: it writes nothing. Raises RedisError."""
         return None
 
 
 class Halves(Client):
-    """Now and then it waits longer for its second half than any action may last."""
+    """Sometimes the pause before its second half exceeds the limit of any action."""
 
     kind = Kind.HALVES
 
@@ -160,7 +160,7 @@ class Unread(Client):
 
 
 class HalfClose(Client):
-    """Connects for every command, several at a time: some are always just being opened."""
+    """Opens a connection for every command, several at a time, so that some are always being opened."""
 
     kind = Kind.HALF_CLOSE
     turn_pause_s = (0.0, 0.05)
@@ -219,7 +219,7 @@ class Pipeline(Client):
 
 
 class Script(Client):
-    """Its OK counts as an acknowledgement: it must not be one when the server refused the write."""
+    """Its OK counts as an acknowledgment, so a server that refused the write must not send it."""
 
     kind = Kind.SCRIPT
     turn_pause_s = (0.002, 0.01)
@@ -239,7 +239,7 @@ CLIENTS: tuple[type[Client], ...] = (Halves, Bytewise, Unread, HalfClose, Downlo
 
 
 def attempt(work: Work, do: Callable[[Any], Any]) -> Any:
-    """What ``do`` makes of an ordinary client, tried for a while. Raises RedisError."""
+    """The result of ``do`` with an ordinary client, retried for a limited time. Raises RedisError."""
     for turn in range(ATTEMPTS_MAX):
         client = client_of(work)
         try:
@@ -254,12 +254,12 @@ def attempt(work: Work, do: Callable[[Any], Any]) -> Any:
 
 
 class Crowd:
-    """The clients on one database: started when made, compared when finished."""
+    """The clients of one database, started by the constructor and checked by ``finish``."""
 
     def __init__(self, work: Work, seed: int, kinds: tuple[type[Client], ...] = CLIENTS) -> None:
         self._work = work
         self._stop = threading.Event()
-        attempt(work, lambda client: client.delete(*(key(one.kind) for one in kinds)))  # an earlier crowd's counts
+        attempt(work, lambda client: client.delete(*(key(one.kind) for one in kinds)))  # the counts of an earlier crowd
         values = {key(kind): pattern(size) for kind, size in READ_BYTES.items() if any(c.kind is kind for c in kinds)}
         if values:
             attempt(work, lambda client: client.mset(values))
@@ -268,7 +268,7 @@ class Crowd:
             client.start()
 
     def finish(self) -> list[Tally]:
-        """Stop them and compare. Raises RedisError when the database cannot be read."""
+        """Stop the clients and read the stored values. Raises RedisError if the database cannot be read."""
         self._stop.set()
         for client in self.clients:
             client.join(timeout=60)
@@ -277,7 +277,7 @@ class Crowd:
 
 
 def shown(tally: Tally) -> dict[str, Any]:
-    """For the result of a run."""
+    """A tally for the result of a run."""
     figures = {
         name: getattr(tally, name) for name in ("acked", "sent", "stored", "lost", "doubled", "noticed", "wrong", "texts")
     }
@@ -285,7 +285,7 @@ def shown(tally: Tally) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Until standard input ends."""
+    """Run until standard input ends."""
     place, seed = Place(Path(sys.argv[1])), int(sys.argv[2])
     crowd = Crowd(next(w for w in place.read_works() if w.name == DATABASE), seed)
     sys.stdin.read()

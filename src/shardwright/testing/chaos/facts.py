@@ -1,6 +1,7 @@
-"""What is there, asked directly: records from the store's file, servers and endpoint processes by their own answers.
+"""The cluster's actual state, read directly: records from the store's file, and the answers of servers and endpoint
+processes.
 
-Only reads. Not the leader's eyes: a leader under test must not vouch for itself.
+Read-only. Independent of the leader, because a leader under test must not vouch for itself.
 """
 
 import asyncio
@@ -59,34 +60,34 @@ class Records:
     endpoints: list[Endpoint]
     secrets: dict[DatabaseUid, ServerSecrets]
     identities: dict[ShardUid, ProcessIdentity]
-    """Of running servers, as the agents report them."""
+    """The identities of running servers, as the agents report them."""
     daemons: dict[NodeUid, DaemonPresence]
     leader: Leadership | None
     actions: list[Action]
     moves: list[Move]
 
     def group_named(self, name: str) -> SlotGroup | None:
-        """The slot group of a database; None while there is none."""
+        """The slot group of a database; None if there is none."""
         uid = next((d.uid for d in self.databases.values() if d.name == name), None)
         return next((g for g in self.groups if g.database_uid == uid), None)
 
     def copies(self, group: SlotGroup) -> list[Shard]:
-        """Copies of a group that are wanted running, by uid."""
+        """The copies of a group that are wanted running, by uid."""
         found = [s for s in self.shards.values() if s.group_uid == group.uid and s.wanted is ShardWanted.RUNNING]
         return sorted(found, key=lambda s: s.uid)
 
     def is_moving(self, group: SlotGroup) -> bool:
-        """Whether a role of the group, or a copy, is on its way."""
+        """Whether a role or a copy of the group is being moved."""
         is_live = any(m.group_uid == group.uid and not m.state.is_terminal for m in self.moves)
         return is_live or group.handoff is not None or group.phase is not GroupPhase.SERVING
 
     def live_actions(self) -> list[Action]:
-        """Actions that have not ended, oldest first."""
+        """The actions that have not ended, oldest first."""
         return sorted((a for a in self.actions if not a.status.is_terminal), key=lambda a: (a.created_at, a.uid))
 
 
 def read_records(layout: Layout) -> Records:
-    """Raises sqlite3.Error when the file cannot be read now."""
+    """Read the records. Raises sqlite3.Error if the file cannot be read now."""
     found = _read(layout.store)
 
     def of(kind: type[Any]) -> list[Any]:
@@ -128,7 +129,7 @@ def _read(store: Path) -> list[Any]:
 
 
 def complaints(layout: Layout) -> list[str]:
-    """What is not as it should be in a cluster to which nothing is done any more; empty when it has come to rest."""
+    """The defects of a cluster that is no longer disturbed; empty if it has come to rest."""
     return asyncio.run(_complaints(layout))
 
 
@@ -213,16 +214,16 @@ def _of_endpoint(now: Records, endpoint: Endpoint, processes: dict[NodeUid, Endp
 
 
 def _of_processes(now: Records, layout: Layout) -> Iterator[str]:
-    """Servers that nobody wants any more."""
+    """Servers that are no longer wanted."""
     place = str(layout.nodes)
     for process in find_processes(lambda p: p.directory.startswith(place) and "/shards/" in p.directory):
         uid = ShardUid(int(Path(process.directory).name))
         known = now.identities.get(uid)
         is_child = known is not None and parent_of(process) == known.pid  # A server forks to save its data.
         if known != process and not is_child and is_running(process):
-            yield f"process {process.pid} in {process.directory} is not the one that is recorded"
+            yield f"process {process.pid} in {process.directory} is not the recorded one"
 
 
 def endpoint_identity(layout: Layout, node: NodeUid) -> ProcessIdentity | None:
-    """The endpoint process of a node; None: it has none."""
+    """The endpoint process of a node; None if there is none."""
     return read_identity(layout.endpoint(node))

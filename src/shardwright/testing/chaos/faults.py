@@ -1,8 +1,7 @@
-"""Does the faults of a schedule to the real processes: by identity, each chosen among what the rules allow now.
+"""Applies the faults of a schedule to the real processes: by identity, each to a target that the rules allow now.
 
-A server is killed in two steps: it is stopped, looked at again, and killed only when the rules still allow it; else it goes
-on. What stands still is set going again when its time is over, however late the schedule is by then: a thread of its own
-sees to that.
+A server is killed in two steps: it is stopped, checked again, and killed only if the rules still allow it; otherwise it is
+resumed. A separate thread resumes frozen processes on time, however late the schedule is.
 """
 
 import signal
@@ -25,7 +24,7 @@ from shardwright.testing.chaos.load import Place
 from shardwright.testing.chaos.rules import Promise
 from shardwright.testing.chaos.schedule import Item, Kind
 
-NOTHING = "nothing that may be hit now"
+NOTHING = "no allowed target now"
 UP_ATTEMPTS = 3
 THAW_EVERY_S = 0.05
 
@@ -42,7 +41,7 @@ def _runs(process: ProcessIdentity) -> bool:
 
 
 class Faults:
-    """See the module's text. Its own ``do`` and ``heal`` are called by one thread."""
+    """See the module's docstring. One thread calls ``do`` and ``heal``."""
 
     def __init__(self, cluster: ChaosCluster, place: Place, promises: Mapping[str, Promise]) -> None:
         self._cluster = cluster
@@ -50,16 +49,16 @@ class Faults:
         self._promises = promises
         self._frozen: list[_Frozen] = []
         self._lock = threading.Lock()
-        """Over what stands still, and whether a process goes on or is killed."""
+        """Guards the frozen processes: whether a process is resumed or killed."""
         self._thaws = threading.Event()
         self._thaw = threading.Thread(target=self._thaw_in_time, name="thaw", daemon=True)
         self._thaw.start()
         self._up: threading.Thread | None = None
         self.failures: list[str] = []
-        """What ought to have worked: bringing the cluster up again."""
+        """Errors of steps that should have succeeded: starting the cluster again."""
 
     def do(self, item: Item) -> str:
-        """Do it; what was hit, or that nothing was."""
+        """Apply a fault. Returns its target, or that there was none."""
         try:
             return self._do(item, self._cluster.records())
         except sqlite3.Error as e:
@@ -105,7 +104,7 @@ class Faults:
             return NOTHING
         name = f"{what} of node {node}, pid {process.pid}"
         if item.lasts_s:
-            # Of the daemons one stands still at a time: what is left to see must be able to go on.
+            # At most one daemon is frozen at a time: the other ones must be able to continue.
             if any(f.kind is item.kind for f in self._frozen):
                 return NOTHING
             return self._freeze(item, process, name)
@@ -119,7 +118,7 @@ class Faults:
         uid = found[item.pick % len(found)]
         process = now.identities[uid]
         with self._lock:
-            # One that is set going again while it is looked at could take the role.
+            # A server that is resumed during the check could take the role.
             if any(f.process == process for f in self._frozen) or not send(process, signal.SIGSTOP):
                 return NOTHING
         try:
@@ -188,7 +187,7 @@ class Faults:
                 self._frozen.remove(frozen)
 
     def heal(self) -> None:
-        """Set everything going again and see to it that there is a supervisor. Nothing may be done after it."""
+        """Resume all processes and ensure that a supervisor runs. Nothing may be done after it."""
         self._thaws.set()
         self._thaw.join()
         self._thaw_until(float("inf"))

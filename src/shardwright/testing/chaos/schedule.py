@@ -1,7 +1,8 @@
-"""What happens when: the whole run of a seed, decided before it begins.
+"""The schedule of a run, decided by the seed before the run begins.
 
-Pure. The same seed and length give the same items at the same times. An item names no process, which nobody can know
-beforehand, but draws a number by which one is chosen among those that the rules allow (``rules.py``) when its time comes.
+Pure. The same seed and length give the same items at the same times. An item does not name a process, because the processes
+are unknown beforehand. It contains a random number that chooses one of the candidates that the rules allow (``rules.py``) at
+its time.
 """
 
 import random
@@ -11,16 +12,16 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What an item does."""
+    """The kind of an item."""
 
     MAINTENANCE = "maintenance"
-    """``maintenance_off`` of a node in maintenance, if there is one; else ``maintenance_on``."""
+    """``maintenance_off`` of a node in maintenance, if there is one; otherwise ``maintenance_on``."""
     STEP_DOWN = "step_down"
     REMOVE = "remove"
     CANCEL_STOP = "cancel_stop"
     CANCEL_UNDO = "cancel_undo"
     TEND = "tend"
-    """Reopen what a removal left closed; add a node in place of a removed one."""
+    """Reopen a node that a removal left closed; add a node in place of a removed one."""
     CREATE_DATABASE = "create_database"
     UPDATE_DATABASE = "update_database"
     DELETE_DATABASE = "delete_database"
@@ -38,7 +39,7 @@ class Kind(StrEnum):
 
     @property
     def is_fault(self) -> bool:
-        """Whether it is done to processes; the others are requests to the API."""
+        """Whether it affects processes; the other kinds are requests to the API."""
         return self.startswith(("kill_", "freeze_"))
 
 
@@ -71,11 +72,11 @@ FREEZES_S = {
     Kind.FREEZE_SERVER: (0.1, 4.0),
     Kind.KILL_SUPERVISOR: (0.2, 3.0),
 }
-"""How long something stands still, or is away, at least and at most; a server never as long as the policy allows it to."""
+"""Minimum and maximum time for which something is frozen or down; for a server always less than the policy's limit."""
 REQUEST_GAP_S = (0.3, 4.0)
 FAULT_GAP_S = (0.3, 3.5)
 CANCEL_SOON = 0.25
-"""Part of the node actions that are cancelled soon after their request."""
+"""Share of the node actions that are cancelled soon after their request."""
 STRIKE_SOON = 0.5
 """Part of them in the middle of which something dies or stands still: their moves last a second, their handoffs less."""
 STRIKES = (
@@ -90,7 +91,7 @@ UNNOTICED = frozenset({Kind.FREEZE_ENDPOINT})
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing that happens. ``pick`` chooses among what is allowed; ``lasts_s`` counts for what comes back."""
+    """One item. ``pick`` chooses among the allowed targets; ``lasts_s`` is the duration of a temporary fault."""
 
     at_s: float
     kind: Kind
@@ -103,7 +104,7 @@ class Item:
 
 
 def schedule(seed: int, *, seconds: float, faults: frozenset[Kind] = EVERY_FAULT) -> tuple[Item, ...]:
-    """Everything that happens within so many seconds, by time. ``faults``: which there may be."""
+    """All items within this time, by time. ``faults``: the allowed kinds."""
     strikes = [kind for kind in STRIKES if kind in faults]
     asked = _items(random.Random(f"requests {seed}"), REQUEST_GAP_S, seconds, frozenset(Kind) - EVERY_FAULT, strikes)
     hit = _items(random.Random(f"faults {seed}"), FAULT_GAP_S, seconds, faults, strikes)

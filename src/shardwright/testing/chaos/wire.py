@@ -1,4 +1,5 @@
-"""A bare RESP connection that does what no client library would: sends halves, reads late. For the crowd's clients."""
+"""A bare RESP connection that can misbehave as no client library does: it sends halves and reads late. For the crowd's
+clients."""
 
 import select
 import socket
@@ -11,13 +12,13 @@ from shardwright.testing.chaos.load import Work
 from shardwright.testing.chaos.verdict import Outcome
 
 SILENCE_S = 20.0
-"""Longer than an endpoint holds a command, with room for a busy machine and a large value."""
+"""Longer than an endpoint holds a command, with reserve for a busy machine and a large value."""
 LOOK_EVERY_S = 0.1
 _BUFFER_BYTES = 1 << 18
 
 
 class EndedBadly(Exception):
-    """A turn cannot be done; how it ended, and what was seen."""
+    """A turn failed: its outcome, and what was observed."""
 
     def __init__(self, outcome: Outcome, text: str = "") -> None:
         super().__init__(text)
@@ -25,7 +26,7 @@ class EndedBadly(Exception):
 
 
 class ErrorReply(str):
-    """An error in place of a reply."""
+    """An error instead of a reply."""
 
 
 Reply = bytes | int | ErrorReply | None
@@ -38,12 +39,12 @@ def command(*words: str | bytes) -> bytes:
 
 
 def head_of_set(key: str, size: int) -> bytes:
-    """All of a SET but its value of so many bytes, and the line end behind that."""
+    """A SET up to its value of this size, without the value and the final line end."""
     return command("SET", key, b"").removesuffix(b"$0\r\n\r\n") + b"$%d\r\n" % size
 
 
 class Wire:
-    """One connection. Everything raises EndedBadly."""
+    """One connection. All methods raise EndedBadly."""
 
     def __init__(self, work: Work) -> None:
         try:
@@ -58,13 +59,13 @@ class Wire:
         except TimeoutError as e:
             raise EndedBadly(Outcome.SILENT, "it takes no more") from e
         except BrokenPipeError as e:
-            # A FIN came while this was on its way; without one it would be a ConnectionResetError.
+            # The peer's FIN arrived while this was in transit; without a FIN it would be a ConnectionResetError.
             raise EndedBadly(Outcome.CLOSED, "while sending") from e
         except OSError as e:
             raise EndedBadly(Outcome.RESET, f"while sending: {e}") from e
 
     def rest(self, seconds: float, stop: threading.Event) -> None:
-        """Send nothing for a while; a FIN or a reset that comes meanwhile ends it."""
+        """Send nothing for a while. Ends early with the peer's FIN or reset."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not stop.is_set():
             if select.select([self._socket], [], [], LOOK_EVERY_S)[0] and not self._read(self._peek):
@@ -74,7 +75,7 @@ class Wire:
         return self._socket.recv(1, socket.MSG_PEEK)
 
     def send_behind(self, data: bytes) -> threading.Thread:
-        """Send while the caller reads. An end is seen by the one who reads."""
+        """Send while the caller reads. The reader notices an end of the connection."""
         thread = threading.Thread(target=self._send_quietly, args=(data,), daemon=True)
         thread.start()
         return thread
@@ -86,7 +87,7 @@ class Wire:
             return
 
     def stop_sending(self) -> None:
-        """Close our side."""
+        """Close this side for sending."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as e:
@@ -117,7 +118,7 @@ class Wire:
         return found
 
     def byte(self) -> bytes:
-        """The next byte, read alone; empty: a FIN."""
+        """The next byte, read separately; empty: a FIN."""
         return self._read(lambda: self._socket.recv(1))
 
     def _read(self, read: Callable[[], bytes]) -> bytes:
