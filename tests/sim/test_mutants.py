@@ -14,7 +14,7 @@ QUICK = (
     "restarts_an_empty_primary_in_place",
     "ends_the_pause_before_the_clients",
     "passes_connections_without_a_deadline",
-    "goes_on_without_the_hold_of_a_late_process",
+    "continues_without_the_hold_of_a_late_process",
 )
 
 

@@ -1,6 +1,6 @@
 """Every commit and every command of every action: the leader dies or freezes there, and its successor must finish or undo.
 
-A scenario is run once to list its points, then once for each point, moment and way to fail. Generates
+A scenario is run once to list its points, and then once for each point, moment and kind of failure. Generates
 ``docs/reference/crash-points.md``.
 """
 
@@ -21,12 +21,12 @@ from shardwright.testing.sim.settled import missing
 from shardwright.testing.sim.simulation import Simulation, quiet, recoveries_seen
 
 MOMENTS = ("before", "sent", "after")
-"""Before it is sent; while it is on its way; after its reply."""
+"""Before it is sent, while it is in transit, after its reply."""
 WAYS = ("kill", "freeze")
 SETTLED_S = LEASE_TTL.total_seconds() + 5.0
-"""From the strike until nothing is paused, fenced or held, and no handoff is pending."""
+"""Limit from the strike until nothing is paused, fenced or held, and no handoff is pending."""
 ENDED_S = 90.0
-"""Until the action has ended and the cluster is at rest: a sync or a retry may lie in between."""
+"""Limit until the action has ended and the cluster is at rest; it includes a sync or a retry."""
 THAW_S = 6.0
 PACE = Pace()
 TIMES = LeaseTimes()
@@ -35,7 +35,7 @@ SEED = 7
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """An action on a fresh cluster. ``prepare`` brings the cluster to where it begins, ``begin`` asks for it."""
+    """An action on a fresh cluster. ``prepare`` creates the initial state, ``begin`` requests the action."""
 
     name: str
     nodes: int
@@ -45,7 +45,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """Where and how the leader fails: at the n-th point of the scenario."""
+    """The failure of the leader: where and how. ``index``: the n-th point of the scenario."""
 
     index: int
     moment: str
@@ -54,7 +54,7 @@ class Strike:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it. ``settled_s``: until nothing was paused, fenced, held or pending."""
+    """The result of a strike. ``settled_s``: seconds until nothing was paused, fenced, held or pending."""
 
     point: str
     strike: Strike
@@ -209,7 +209,7 @@ class Run:
             self.world.loop.at(THAW_S, daemon.process.thaw, self.world.loop)
 
     def finish(self) -> Outcome | None:
-        """Let it come to rest. None when the strike's point was not reached."""
+        """Let the cluster come to rest. None: the strike's point was not reached."""
         strike = self.strike
         settled = -1.0
         failure = ""
@@ -245,7 +245,7 @@ class Run:
         return is_late_enough and is_ended and not missing(self.world)
 
     def _measure(self, settled: float) -> float:
-        """The last moment at which something was still held up by the strike, in seconds after it."""
+        """The last moment at which the strike still delayed anything, in seconds after it."""
         assert self.struck_at is not None
         world = self.world
         is_pending = any(g["handoff"] is not None for g in world.checker.tables["groups"].values())
@@ -265,7 +265,7 @@ class Run:
 
 
 def _label(transaction: Transaction) -> str:
-    """A commit in a few words: what it says of whom."""
+    """A short description of a commit: the records and their new states."""
     found: list[str] = []
     for operation in transaction.operations:
         name = operation.key.partition("/")[0]
@@ -300,7 +300,7 @@ def _recovered() -> tuple[str, str]:
 
 
 def points_of(scenario: Scenario) -> list[str]:
-    """The points of a scenario in their order, by an undisturbed run. Raises AssertionError when that does not end well."""
+    """The points of a scenario in order, from an undisturbed run. Raises AssertionError if that run does not end well."""
     run = Run(scenario, None)
     outcome = run.finish()
     assert outcome is not None
@@ -309,7 +309,7 @@ def points_of(scenario: Scenario) -> list[str]:
 
 
 def strikes_of(points: list[str]) -> list[Strike]:
-    """Every strike; of a point that comes again and again with nothing between, the first two."""
+    """All strikes of a scenario; for a point that is repeated without another point in between, only the first two."""
     chosen = []
     seen: dict[str, int] = {}
     for index, label in enumerate(points):
@@ -331,7 +331,7 @@ def _strike_all(scenario_name: str, chosen: list[Strike]) -> list[Outcome]:
 
 
 def all_outcomes(jobs: int) -> dict[str, list[Outcome]]:
-    """Every strike of every scenario."""
+    """All strikes of all scenarios."""
     found: dict[str, list[Outcome]] = {}
     with ProcessPoolExecutor(jobs) as pool:
         for scenario in SCENARIOS:

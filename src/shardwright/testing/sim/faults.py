@@ -1,4 +1,4 @@
-"""What goes wrong in a simulation, drawn from its seed; and the end of it all."""
+"""The faults of a simulation, drawn from its seed, and their end."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,14 +19,14 @@ COMMANDS = ("attach", "promote", "unfence", "end_sessions", "serve", "release", 
 
 
 class Faults:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, world: World, simulation: "Simulation") -> None:
         self.world = world
         self.simulation = simulation
         self.is_over = False
         self.last_at = 0.0
-        """When something went wrong last."""
+        """Time of the last fault."""
         self.kinds: tuple[tuple[str, Callable[[], str | None], int], ...] = (
             ("daemon killed", self._kill_daemon, 3),
             ("daemon frozen", self._freeze_daemon, 3),
@@ -56,8 +56,8 @@ class Faults:
             ("replication lags", self._lag, 2),
         )
 
-    def something(self) -> None:
-        """A random fault now (or armed for the next time its point is reached)."""
+    def inject(self) -> None:
+        """Inject a random fault now, or arm it for the next time its point is reached."""
         if self.is_over:
             return
         rng = self.world.rng
@@ -69,7 +69,7 @@ class Faults:
             self.world.log(f"fault: {name}: {what}")
 
     def strike_step(self) -> None:
-        """Be ready for the leader at a random step of a handoff."""
+        """Arm a failure of the leader at a random step of a handoff."""
         if not self.is_over:
             self.world.log(f"fault: strike in a handoff: {self._arm_step()}")
 
@@ -218,8 +218,8 @@ class Faults:
         return f"node {node.uid}"
 
     def _lose_node(self) -> str | None:
-        """One in each seed at most: the others are a majority. None where every node is a machine of its own: what ran on it
-        cannot be known to have ended, and nothing is promoted on silence."""
+        """Lose at most one node per seed, so that the others are a majority. Not if every node has its own machine: then the
+        end of its processes cannot be known, and nothing is promoted because of silence."""
         if self.world.has_machines:
             return None
         nodes = [n for n in self.world.nodes.values() if not n.is_down and n.daemon is not None]
@@ -324,7 +324,7 @@ class Faults:
         self.world.replication_lag_s = 0.002
 
     def end(self) -> None:
-        """Nothing goes wrong any more."""
+        """End all faults."""
         world = self.world
         self.is_over = True
         world.on_point.clear()
