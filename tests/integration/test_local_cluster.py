@@ -164,7 +164,7 @@ def test_two_at_once_exclude_each_other(cluster: LocalCluster) -> None:
     ("options", "said"),
     [(["--node-memory", "much"], "no size"), (["--rack", "a,b,c"], "--rack"), (["--server", "postgres"], "--server")],
 )
-def test_a_refusal_says_why_and_leaves_nothing(cluster: LocalCluster, options: list[str], said: str) -> None:
+def test_a_refusal_has_a_cause_and_leaves_nothing_behind(cluster: LocalCluster, options: list[str], said: str) -> None:
     done = cluster.up(*options)
     assert done.returncode == 2
     assert said in done.stderr

@@ -1,4 +1,4 @@
-"""A pause that can be ended early: by a word before it, by one within it, or by its time."""
+"""A pause that can be ended early: by a signal before it or during it; otherwise it ends after its time."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from shardwright.tasks import Polls, Wake
 from shardwright.testing.deadlines import until_async
 
 
-def test_a_word_before_the_pause_ends_it_at_once() -> None:
+def test_a_signal_before_the_pause_ends_it_at_once() -> None:
     async def run() -> None:
         wake = Wake()
         wake.set()
@@ -18,7 +18,7 @@ def test_a_word_before_the_pause_ends_it_at_once() -> None:
     asyncio.run(run())
 
 
-def test_a_word_within_the_pause_ends_it() -> None:
+def test_a_signal_during_the_pause_ends_it() -> None:
     async def run() -> None:
         wake = Wake()
         asyncio.get_running_loop().call_soon(wake.set)
@@ -27,7 +27,7 @@ def test_a_word_within_the_pause_ends_it() -> None:
     asyncio.run(run())
 
 
-def test_a_pause_without_a_word_ends_by_itself_and_again() -> None:
+def test_a_pause_without_a_signal_ends_by_itself_repeatedly() -> None:
     async def run() -> None:
         wake = Wake()
         await wake.wait(0.001)
@@ -38,7 +38,7 @@ def test_a_pause_without_a_word_ends_by_itself_and_again() -> None:
     asyncio.run(run())
 
 
-def test_a_cancelled_pause_leaves_nothing_behind() -> None:
+def test_a_cancelled_pause_leaves_no_task_behind() -> None:
     async def run() -> None:
         wake = Wake()
         task = asyncio.ensure_future(wake.wait(60.0))
@@ -52,7 +52,7 @@ def test_a_cancelled_pause_leaves_nothing_behind() -> None:
     asyncio.run(run())
 
 
-def test_what_is_followed_is_looked_at_again_and_again_and_at_once_when_poked() -> None:
+def test_a_followed_item_is_polled_repeatedly_and_at_once_when_poked() -> None:
     async def run() -> None:
         looks: list[str] = []
 
@@ -78,7 +78,7 @@ def test_what_is_followed_is_looked_at_again_and_again_and_at_once_when_poked() 
     asyncio.run(run())
 
 
-def test_a_look_that_has_begun_is_finished_when_its_thing_is_dropped_and_not_begun_twice_when_it_comes_back() -> None:
+def test_a_begun_poll_is_completed_when_its_item_is_dropped_and_not_begun_twice_when_it_returns() -> None:
     async def run() -> None:
         going, running, finished = asyncio.Event(), 0, 0
 
@@ -105,7 +105,7 @@ def test_a_look_that_has_begun_is_finished_when_its_thing_is_dropped_and_not_beg
     asyncio.run(run())
 
 
-def test_closing_ends_a_look_that_does_not_end() -> None:
+def test_closing_ends_a_poll_that_does_not_end() -> None:
     async def run() -> None:
         async def look(key: int) -> None:
             await asyncio.Event().wait()

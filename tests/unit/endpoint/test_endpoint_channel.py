@@ -1,4 +1,4 @@
-"""The control socket's framing, and that an offered connection is not touched before it is begun."""
+"""The control socket's framing; an offered connection is not touched before it is begun."""
 
 import asyncio
 import socket
@@ -19,7 +19,7 @@ from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
 from shardwright.tasks import spawn
 
 
-def test_messages_and_files_travel() -> None:
+def test_messages_arrive_with_their_files() -> None:
     async def run() -> None:
         near, far = socket.socketpair()
         async with Channel(near) as a, Channel(far) as b:

@@ -1,4 +1,4 @@
-"""The records of the control socket survive JSON, and what is none of them is refused."""
+"""The records of the control socket survive JSON, and invalid data is refused."""
 
 import json
 import socket
@@ -43,9 +43,9 @@ def test_a_target() -> None:
 
 
 @pytest.mark.parametrize("seen", [SEEN, EndpointSeen(EndpointUid("1:1"), EndpointState.ABSENT)])
-def test_what_is_seen_of_an_endpoint(seen: EndpointSeen) -> None:
+def test_the_observation_of_an_endpoint(seen: EndpointSeen) -> None:
     assert wire.seen_from(through_json(wire.seen_to(seen))) == seen
-    # Every field of the record travels, also one that is new.
+    # Every field of the record is sent, including new ones.
     assert set(wire.seen_to(seen)) == {field.name for field in fields(EndpointSeen)}
 
 
@@ -59,7 +59,7 @@ def test_other_results() -> None:
     assert wire.pass_result_from({"passed": 1, "remaining": 2}) == PassResult(1, 2)
 
 
-def test_a_hold_travels_with_its_age_since_clocks_differ() -> None:
+def test_a_hold_is_sent_with_its_age_because_clocks_differ() -> None:
     assert wire.hold_to(None, 9.0) is None
     data = wire.hold_to(Hold(OLD, NEW, 5.0), 9.0)
     assert data is not None
@@ -77,11 +77,11 @@ SESSION = PackedSession(
 @pytest.mark.parametrize(
     "packed", [SESSION, PackedSession(False, ConnectionState(), None, False), replace(SESSION, transaction=())]
 )
-def test_what_travels_with_a_connection_with_all_its_bytes(packed: PackedSession) -> None:
+def test_a_packed_session_with_all_its_bytes(packed: PackedSession) -> None:
     assert wire.packed_session_from(through_json(wire.packed_session_to(packed))) == packed
 
 
-def test_the_bytes_of_a_connection_travel_beside_its_message() -> None:
+def test_the_bytes_of_a_connection_are_sent_beside_its_message() -> None:
     with socket.socket() as client:
         packed = Packed(client, SESSION, [b"abc", bytearray(b"de")], [b"f"])
         data = through_json(wire.packed_to(packed))
@@ -89,7 +89,7 @@ def test_the_bytes_of_a_connection_travel_beside_its_message() -> None:
     assert wire.packed_session_from(data["luggage"]) == SESSION
 
 
-def test_what_is_no_such_record_is_refused() -> None:
+def test_invalid_records_are_refused() -> None:
     spec = through_json(wire.spec_to(SPEC))
     for wrong in ({}, {k: v for k, v in spec.items() if k != "port"}, spec | {"more": 1}, spec | {"target": {"port": 1}}):
         with pytest.raises((KeyError, TypeError)):

@@ -1,4 +1,4 @@
-"""What ``up`` refuses, before anything is made; and that what fails midway is taken back."""
+"""What ``up`` refuses before any change; a failure in the middle is reversed."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from shardwright.passwords import verify_password
 from shardwright.store import keys, records
 from shardwright.store.sqlite import SqliteStore
 
-pytestmark = pytest.mark.server  # A cluster is created for a server program, so one must be here.
+pytestmark = pytest.mark.server  # A cluster needs a server program, so this machine must have one.
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def options(tmp_path: Path, loopback_base: Callable[[], str]) -> Options:
         ({"directory": Path("/etc/passwd/cluster")}, "--dir"),
     ],
 )
-def test_a_refusal_says_why_and_leaves_nothing(options: Options, changes: dict[str, object], said: str) -> None:
+def test_a_refusal_has_a_cause_and_leaves_nothing_behind(options: Options, changes: dict[str, object], said: str) -> None:
     with pytest.raises(Rejected) as refused:
         prepare(replace(options, **changes), {})  # type: ignore[arg-type]
     assert said in refused.value.text
@@ -64,7 +64,7 @@ def test_a_refusal_says_why_and_leaves_nothing(options: Options, changes: dict[s
 
 
 @pytest.mark.parametrize("password", ["", "two\nlines"])
-def test_a_password_that_cannot_be_typed_is_refused(options: Options, password: str) -> None:
+def test_an_unprintable_password_is_refused(options: Options, password: str) -> None:
     with pytest.raises(Rejected, match=PASSWORD_VARIABLE):
         prepare(options, {PASSWORD_VARIABLE: password})
     assert not options.directory.exists()
@@ -80,7 +80,7 @@ def test_a_port_in_use_is_refused(options: Options) -> None:
     assert not options.directory.exists()
 
 
-def test_what_fails_midway_is_taken_back(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_in_the_middle_is_reversed(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     async def create_and_fail(checked: Checked, *rest: Any) -> None:
         await create(checked, *rest)
         raise OSError("the disk is full")
@@ -97,7 +97,7 @@ def test_what_fails_midway_is_taken_back(options: Options, monkeypatch: pytest.M
     assert [p.name for p in options.directory.iterdir()] == ["notes.txt"]
 
 
-def test_what_a_cluster_is_made_of(options: Options) -> None:
+def test_the_records_of_a_new_cluster(options: Options) -> None:
     started, lock = prepare(replace(options, racks=("a", "b")), {PASSWORD_VARIABLE: "given"})
     assert lock is not None
     os.close(lock)

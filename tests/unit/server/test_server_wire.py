@@ -1,4 +1,4 @@
-"""The connection against peers that answer well, badly, late or not at all: real sockets, no server."""
+"""The connection to peers that answer correctly, wrongly, late or not at all: real sockets, no server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ ADDRESS = "127.0.0.1"
 
 
 def against(answers: list[bytes], scenario: Callable[[Wire], Awaitable[None]], *, ends: bool = False) -> list[bytes]:
-    """Run a scenario against a peer that gives one answer per chunk it reads; returns what it read."""
+    """Run a scenario with a peer that gives one answer for each chunk that it reads. Returns the peer's input."""
     read: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,7 +90,7 @@ def test_an_error_is_an_answer() -> None:
         b"*1\r\n" * 20,
     ],
 )
-def test_what_is_no_answer_ends_the_connection(answer: bytes) -> None:
+def test_an_invalid_answer_ends_the_connection(answer: bytes) -> None:
     async def scenario(wire: Wire) -> None:
         with pytest.raises(NoAnswer) as caught:
             await wire.call("X", timeout_s=5)
@@ -111,7 +111,7 @@ def test_silence_ends_the_connection() -> None:
     against([b"+OK"], scenario)
 
 
-def test_an_answer_that_breaks_off() -> None:
+def test_an_incomplete_answer() -> None:
     async def scenario(wire: Wire) -> None:
         with pytest.raises(NoAnswer, match="the connection broke") as caught:
             await wire.call("X", timeout_s=5)
@@ -132,7 +132,7 @@ def test_an_end_between_calls_is_noticed_and_nothing_is_sent() -> None:
     assert len(against([b"+OK\r\n"], scenario, ends=True)) == 1
 
 
-def test_concurrent_calls_share_a_way_and_keep_their_order() -> None:
+def test_concurrent_calls_share_the_round_trip_and_keep_their_order() -> None:
     async def scenario(wire: Wire) -> None:
         found = await asyncio.gather(*(wire.call(name, timeout_s=5) for name in "ABC"))
         assert found == ["a", 2, "c"]
@@ -141,7 +141,7 @@ def test_concurrent_calls_share_a_way_and_keep_their_order() -> None:
     assert read == [b"".join(b"*1\r\n$1\r\n%c\r\n" % name for name in b"ABC")]
 
 
-def test_a_silent_command_takes_those_behind_it_along() -> None:
+def test_an_unanswered_command_also_ends_the_later_ones() -> None:
     async def scenario(wire: Wire) -> None:
         calls = [asyncio.ensure_future(wire.call("A", timeout_s=0.05)), asyncio.ensure_future(wire.call("B", timeout_s=5))]
         found = await asyncio.gather(*calls, return_exceptions=True)
@@ -150,11 +150,11 @@ def test_a_silent_command_takes_those_behind_it_along() -> None:
         with pytest.raises(NotSent):
             await wire.call("C", timeout_s=5)
 
-    # An answer too few: it must not be taken for the second command's.
+    # One answer is missing: the other must not be taken for the second command's.
     against([b"+half"], scenario)
 
 
-def test_a_call_that_is_cancelled_ends_the_connection() -> None:
+def test_a_cancelled_call_ends_the_connection() -> None:
     async def scenario(wire: Wire) -> None:
         call = asyncio.ensure_future(wire.call("X", timeout_s=5))
         await asyncio.sleep(0)
@@ -167,7 +167,7 @@ def test_a_call_that_is_cancelled_ends_the_connection() -> None:
     against([b""], scenario)
 
 
-def test_nobody_listens() -> None:
+def test_no_process_listens() -> None:
     async def whole() -> None:
         server = await asyncio.start_server(lambda _reader, writer: writer.close(), ADDRESS, 0)
         port = server.sockets[0].getsockname()[1]
