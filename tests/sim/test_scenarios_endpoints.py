@@ -1,4 +1,4 @@
-"""Scenarios of endpoint processes: what their clients have under way while something happens to a process or its leader."""
+"""Scenarios of endpoint processes: commands of their clients are in flight when a process or its leader fails."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def _answers(server: SimServer, *, hides_refusal: bool) -> list[Outcome]:
     return found
 
 
-def test_a_server_refuses_a_command_before_it_postpones_it_and_a_script_when_it_runs() -> None:
+def test_a_server_refuses_a_command_before_postponing_it_and_a_script_when_it_runs() -> None:
     simulation = cluster()
     primary = _primary(simulation)
     primary.pause(10.0)
@@ -61,7 +61,7 @@ def test_a_new_connection_to_a_fenced_server_sends_nothing() -> None:
     simulation.end()
 
 
-def test_an_old_connection_to_a_fenced_server_is_told_of_writes_that_are_none() -> None:
+def test_an_old_connection_to_a_fenced_server_acknowledges_false_writes() -> None:
     simulation = cluster()
     _primary(simulation).is_fenced = True
     with pytest.raises(Violation, match=r"no_write_lost.*inside a script"):
@@ -70,8 +70,8 @@ def test_an_old_connection_to_a_fenced_server_is_told_of_writes_that_are_none() 
 
 
 def test_a_pause_that_expires_under_the_fence_runs_no_script_of_a_new_endpoint_process() -> None:
-    """The leader died between the fence and the promotion: what the process had sent, which was started behind the hold, ran
-    when the pause expired, and was acknowledged."""
+    """The leader died between the fence and the promotion. Writes that the new process, started after the hold, had sent
+    were executed when the pause expired, and were acknowledged."""
     quiet()
     simulation = Simulation(0)
     an_endpoint_process_started_again_before_the_leader_dies(simulation)
@@ -79,7 +79,7 @@ def test_a_pause_that_expires_under_the_fence_runs_no_script_of_a_new_endpoint_p
     simulation.end()
 
 
-def test_a_leader_that_dies_behind_the_fence_of_endpoints_that_hold_loses_nothing() -> None:
+def test_a_leader_that_dies_after_the_fence_with_holding_endpoints_loses_nothing() -> None:
     simulation = cluster()
 
     def strike(daemon: SimDaemon) -> None:
@@ -106,8 +106,8 @@ def _with_idle_clients(count: int) -> tuple[Simulation, list[Client]]:
     return simulation, [join(served, Client(uid)) for uid in range(count)]
 
 
-def test_a_process_that_dies_while_it_takes_connections_ends_those_that_it_has() -> None:
-    """The others go on where they were, and are passed to the next process."""
+def test_a_process_that_dies_while_it_adopts_connections_ends_only_the_adopted_ones() -> None:
+    """The other connections continue at the source, and are passed to the next process."""
     simulation, clients = _with_idle_clients(1000)
     source = _listening(simulation)
 
@@ -151,7 +151,7 @@ def test_the_busiest_connection_is_passed_first_and_waits_least() -> None:
     simulation.end()
 
 
-def test_a_calmed_pipeline_goes_on_by_itself_when_no_hold_comes() -> None:
+def test_a_calmed_pipeline_resumes_by_itself_without_a_hold() -> None:
     simulation = cluster()
     served = _listening(simulation)
     pipeline = join(served, Client(1, 0.15))
@@ -162,9 +162,9 @@ def test_a_calmed_pipeline_goes_on_by_itself_when_no_hold_comes() -> None:
     simulation.end()
 
 
-def test_a_handoff_behind_a_rebind_holds_where_the_endpoint_is_now() -> None:
-    """The process that had just been given the endpoint was not asked to hold: it had not been looked at since. What its
-    clients had sent was postponed, and ended with their connections."""
+def test_a_handoff_after_a_rebind_holds_at_the_present_process() -> None:
+    """The process that had just received the endpoint was not asked to hold, because it had not been observed since. Its
+    clients' writes were postponed, and ended with their connections."""
     simulation = cluster()
     world = simulation.world
     source = _listening(simulation)
