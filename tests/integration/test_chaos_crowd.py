@@ -1,4 +1,4 @@
-"""The crowd of chaos has eyes: on a right product each client is done, and each kind of damage is seen."""
+"""The crowd of the chaos runs: with an intact product each client succeeds, and each kind of damage is found."""
 
 import threading
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def test_a_half_close_is_answered_or_closed(world: World) -> None:
 
 
 @pytest.mark.parametrize("client", [Script, Pipeline])
-def test_an_acknowledged_increment_that_is_gone_is_lost(world: World, client: type[Client]) -> None:
+def test_a_missing_acknowledged_increment_is_lost(world: World, client: type[Client]) -> None:
     crowd = Crowd(work_of(world), 3, (client,))
     wait_until(lambda: turns(crowd, client.kind) > 1)
     with world.connect() as other:
@@ -76,7 +76,7 @@ def test_an_acknowledged_increment_that_is_gone_is_lost(world: World, client: ty
     assert tally.doubled == 0
 
 
-def test_another_value_than_was_asked_for_is_wrong(world: World) -> None:
+def test_a_value_of_another_request_is_wrong(world: World) -> None:
     crowd = Crowd(work_of(world), 3, (Download,))
     wait_until(lambda: turns(crowd, Kind.DOWNLOAD) > 0, timeout_s=30)
     with world.connect() as other:
@@ -86,7 +86,7 @@ def test_another_value_than_was_asked_for_is_wrong(world: World) -> None:
     crowd.finish()
 
 
-def test_an_error_and_an_end_are_told_apart(world: World) -> None:
+def test_an_error_and_an_end_are_distinguished(world: World) -> None:
     crowd = Crowd(work_of(world), 3, (Script,))
     wait_until(lambda: turns(crowd, Kind.SCRIPT) > 1)
     wire = Wire(work_of(world))
