@@ -1,4 +1,4 @@
-"""Maintenance and step-down, end to end: every rule that an operator relies on, on a cluster with data and three nodes."""
+"""Maintenance and step-down, end to end: every rule that an operator relies on, on a cluster of three nodes with data."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ ALONE = ("cache", "queue")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RestCluster]:
-    """Four databases with a replica and two without, each with a little data."""
+    """Four databases with a replica and two without one, each with a little data."""
     with RestCluster() as running:
         for name in REPLICATED:
             running.create(name, replication=True, data_persistence="aof" if name == "orders" else "disabled")
@@ -27,7 +27,7 @@ def cluster() -> Iterator[RestCluster]:
 
 @pytest.fixture(autouse=True)
 def _as_before(cluster: RestCluster) -> Iterator[None]:
-    """Every test ends with open nodes, whole databases and all data."""
+    """Every test ends with open nodes, intact databases and all data."""
     yield
     cluster.reopen()
     assert all(node["accept_servers"] for node in cluster.get("/v1/nodes"))
@@ -50,13 +50,13 @@ def rich_node(cluster: RestCluster) -> int:
 
 @contextmanager
 def waiting(cluster: RestCluster, node: int) -> Iterator[tuple[int, list[int]]]:
-    """One replica of a primary on the node stands still, so that what needs it waits. Its database, and the others that have
-    their primary on the node."""
+    """One replica of a primary on the node is frozen, so that an action that needs it waits. Yields its database, and the
+    other databases with their primary on the node."""
     concerned = [uid for uid in uids(cluster, REPLICATED) if cluster.primary(uid) == node]
     assert len(concerned) >= 2, cluster.picture()
     stuck, *others = concerned
     replica = next(shard for shard in cluster.shards(stuck) if shard["role"] == "slave")
-    # Else it would be ended by identity after ten seconds, and nothing would wait any more.
+    # Otherwise it would be ended after ten seconds, and nothing would wait any more.
     patience = cluster.ok("GET", "/v1/cluster/policy")["stuck_server_timeout"]
     cluster.ok("PUT", "/v1/cluster/policy", {"stuck_server_timeout": 3600})
     try:
@@ -67,7 +67,7 @@ def waiting(cluster: RestCluster, node: int) -> Iterator[tuple[int, list[int]]]:
 
 
 def cancelled(cluster: RestCluster, node: int, action: str, uid: str) -> Json:
-    """Cancel a running action; its record at the end."""
+    """Cancel a running action. Returns its final record."""
     shown = cluster.ok("DELETE", f"/v1/nodes/{node}/actions/{action}")
     assert shown["status"] in ("cancelling", "cancelled")
     record = cluster.ended(uid)
@@ -94,7 +94,7 @@ def test_maintenance_empties_the_node_and_restores_everything(cluster: RestClust
         assert cluster.layout(*everything) == before
 
 
-def test_maintenance_does_not_stack(cluster: RestCluster) -> None:
+def test_a_second_maintenance_keeps_the_snapshot(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     before = cluster.layout(*uids(cluster))
     for _ in range(3):
@@ -142,7 +142,7 @@ def test_replicas_may_stay(cluster: RestCluster, parameters: Json) -> None:
     assert cluster.layout(*uids(cluster)) == before
 
 
-def test_evict_dbs_names_what_leaves_entirely(cluster: RestCluster) -> None:
+def test_evict_dbs_names_databases_that_leave_entirely(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     before = cluster.layout(*uids(cluster))
     listed, *others = (uid for uid in uids(cluster, REPLICATED) if cluster.primary(uid) == node)
@@ -154,7 +154,7 @@ def test_evict_dbs_names_what_leaves_entirely(cluster: RestCluster) -> None:
     assert stay == {*others, *replicas}
     assert not any((str(node), "master") in copies or endpoint == node for copies, endpoint in after.values())
     cluster.done(node, "maintenance_on", evict_dbs=[])
-    assert cluster.layout(*uids(cluster)) == after, "an empty list names none"
+    assert cluster.layout(*uids(cluster)) == after, "an empty list names no database"
     cluster.done(node, "maintenance_off")
     assert cluster.layout(*uids(cluster)) == before
     cluster.refused("POST", f"/v1/nodes/{node}/actions/maintenance_on", 400, "invalid_parameter", {"evict_dbs": ["777"]})
@@ -163,7 +163,7 @@ def test_evict_dbs_names_what_leaves_entirely(cluster: RestCluster) -> None:
 def test_maintenance_of_the_leader_may_yield(cluster: RestCluster) -> None:
     leader = cluster.leader()
     cluster.done(leader, "maintenance_on")
-    assert cluster.leader() == leader, "not asked for"
+    assert cluster.leader() == leader, "not requested"
     cluster.done(leader, "maintenance_on", demote_node=True, max_concurrent_actions=1)
     cluster.wait("another leader", lambda: cluster.leader() not in (0, leader))
     assert cluster.in_maintenance(leader)
@@ -192,7 +192,7 @@ def test_maintenance_off_without_a_snapshot(cluster: RestCluster) -> None:
         assert cluster.in_maintenance(3), "in maintenance if it was in maintenance"
 
 
-def test_maintenance_off_says_what_is_no_longer_there(cluster: RestCluster) -> None:
+def test_maintenance_off_names_what_no_longer_exists(cluster: RestCluster) -> None:
     extra = cluster.create("extra")
     node = cluster.primary(extra["uid"])
     cluster.done(node, "maintenance_on")
@@ -202,7 +202,7 @@ def test_maintenance_off_says_what_is_no_longer_there(cluster: RestCluster) -> N
     assert any(reason.get("bdb_uid") == extra["uid"] for reason in record["reasons"]), record["reasons"]
 
 
-def test_too_little_room_moves_what_fits(cluster: RestCluster) -> None:
+def test_with_too_little_room_everything_that_fits_moves(cluster: RestCluster) -> None:
     heavy = [cluster.create(f"heavy{number}", memory_size=3 * 2**30)["uid"] for number in range(3)]
     try:
         node = rich_node(cluster)
@@ -244,7 +244,7 @@ def test_step_down_needs_replicas(cluster: RestCluster) -> None:
     assert cluster.layout(*uids(cluster)) == before
 
 
-def test_step_down_hands_over_and_nothing_leaves(cluster: RestCluster) -> None:
+def test_step_down_hands_over_and_no_shard_leaves(cluster: RestCluster) -> None:
     homes = {cluster.primary(uid) for uid in uids(cluster, ALONE)}
     node = next(uid for uid in cluster.nodes() if uid not in homes)
     before = cluster.layout(*uids(cluster))
@@ -285,7 +285,7 @@ def test_step_down_of_the_leader_yields(cluster: RestCluster) -> None:
 
 
 def gather(cluster: RestCluster) -> int:
-    """Two primaries with replicas on one node, whatever the tests before left."""
+    """Two primaries with replicas on one node, whatever state the earlier tests left."""
     node = cluster.primary(uids(cluster, ALONE)[0])
     for uid in uids(cluster, REPLICATED):
         if sum(cluster.primary(other) == node for other in uids(cluster, REPLICATED)) >= 2:
@@ -310,7 +310,7 @@ def test_a_cancelled_maintenance_keeps_what_moved(cluster: RestCluster) -> None:
     assert cluster.layout(*uids(cluster)) == before
 
 
-def test_a_cancelled_maintenance_off_can_be_asked_for_again(cluster: RestCluster) -> None:
+def test_a_cancelled_maintenance_off_can_be_requested_again(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     before = cluster.layout(*uids(cluster))
     stuck, *_ = (uid for uid in uids(cluster, REPLICATED) if cluster.primary(uid) == node)
@@ -320,14 +320,14 @@ def test_a_cancelled_maintenance_off_can_be_asked_for_again(cluster: RestCluster
     with cluster.frozen(*(cluster.server_of(shard) for shard in cluster.shards(stuck))):
         uid = cluster.start(node, "maintenance_off")
         others = [other for other in before if other != stuck and before[other][1] == node]
-        cluster.wait("the others are back", lambda: all(cluster.endpoint(other) == node for other in others))
+        cluster.wait("the others have returned", lambda: all(cluster.endpoint(other) == node for other in others))
         cancelled(cluster, node, "maintenance_off", uid)
     assert cluster.snapshots(node) == [snapshot]
     cluster.done(node, "maintenance_off")
     assert cluster.layout(*uids(cluster)) == before
 
 
-def test_a_cancelled_step_down_can_be_asked_for_again(cluster: RestCluster) -> None:
+def test_a_cancelled_step_down_can_be_requested_again(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     homes = {cluster.primary(uid) for uid in uids(cluster, ALONE)}
     for uid in uids(cluster, ALONE):  # a primary without a replica would be refused at once
@@ -361,7 +361,7 @@ def test_a_cancelled_removal_leaves_the_node_closed(cluster: RestCluster) -> Non
     cluster.ok("PUT", f"/v1/nodes/{node}", {"accept_servers": True})
 
 
-def test_a_result_is_forgotten_once(cluster: RestCluster) -> None:
+def test_a_result_is_deleted_once(cluster: RestCluster) -> None:
     cluster.failed(2, "maintenance_off", "snapshot_not_found")
     assert cluster.ok("DELETE", "/v1/nodes/2/actions/maintenance_off")["status"] == "failed"
     cluster.refused("DELETE", "/v1/nodes/2/actions/maintenance_off", 404, "action_not_found")
