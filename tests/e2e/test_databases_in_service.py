@@ -115,8 +115,8 @@ def test_a_changed_password_breaks_no_connection(cluster: RestCluster, database:
             assert client.get("before") == "1"
             with cluster.client(database, password="first-secret") as stale, pytest.raises(redis.AuthenticationError):
                 stale.ping()
-            with cluster.client(database) as nobody, pytest.raises(redis.AuthenticationError):
-                nobody.ping()
+            with cluster.client(database) as anonymous, pytest.raises(redis.AuthenticationError):
+                anonymous.ping()
             with cluster.client(database, password="second-secret", protocol=3) as later:
                 assert later.get("before") == "1"
             cluster.done(cluster.primary(uid), "maintenance_on")

@@ -54,14 +54,14 @@ def waiting(cluster: RestCluster, node: int) -> Iterator[tuple[int, list[int]]]:
     other databases with their primary on the node."""
     concerned = [uid for uid in uids(cluster, REPLICATED) if cluster.primary(uid) == node]
     assert len(concerned) >= 2, cluster.picture()
-    stuck, *others = concerned
-    replica = next(shard for shard in cluster.shards(stuck) if shard["role"] == "slave")
-    # Otherwise it would be ended after ten seconds, and nothing would wait any more.
+    blocked, *others = concerned
+    replica = next(shard for shard in cluster.shards(blocked) if shard["role"] == "slave")
+    # Otherwise it would be ended after ten seconds, and nothing would wait.
     patience = cluster.ok("GET", "/v1/cluster/policy")["stuck_server_timeout"]
     cluster.ok("PUT", "/v1/cluster/policy", {"stuck_server_timeout": 3600})
     try:
         with cluster.frozen(cluster.server_of(replica)):
-            yield stuck, others
+            yield blocked, others
     finally:
         cluster.ok("PUT", "/v1/cluster/policy", {"stuck_server_timeout": patience})
 
@@ -298,11 +298,11 @@ def gather(cluster: RestCluster) -> int:
 def test_a_cancelled_maintenance_keeps_what_moved(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     before = cluster.layout(*uids(cluster))
-    with waiting(cluster, node) as (stuck, others):
+    with waiting(cluster, node) as (blocked, others):
         uid = cluster.start(node, "maintenance_on")
         cluster.wait("the others have left", lambda: all(cluster.primary(other) != node for other in others))
         record = cancelled(cluster, node, "maintenance_on", uid)
-    assert cluster.primary(stuck) == node
+    assert cluster.primary(blocked) == node
     assert all(cluster.primary(other) != node for other in others), "what moved stays"
     assert cluster.in_maintenance(node), "marks stay"
     assert record["progress"] != "100"
@@ -313,13 +313,13 @@ def test_a_cancelled_maintenance_keeps_what_moved(cluster: RestCluster) -> None:
 def test_a_cancelled_maintenance_off_can_be_requested_again(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     before = cluster.layout(*uids(cluster))
-    stuck, *_ = (uid for uid in uids(cluster, REPLICATED) if cluster.primary(uid) == node)
+    blocked, *_ = (uid for uid in uids(cluster, REPLICATED) if cluster.primary(uid) == node)
     cluster.done(node, "maintenance_on")
     (snapshot,) = cluster.snapshots(node)
-    cluster.settled(stuck)
-    with cluster.frozen(*(cluster.server_of(shard) for shard in cluster.shards(stuck))):
+    cluster.settled(blocked)
+    with cluster.frozen(*(cluster.server_of(shard) for shard in cluster.shards(blocked))):
         uid = cluster.start(node, "maintenance_off")
-        others = [other for other in before if other != stuck and before[other][1] == node]
+        others = [other for other in before if other != blocked and before[other][1] == node]
         cluster.wait("the others have returned", lambda: all(cluster.endpoint(other) == node for other in others))
         cancelled(cluster, node, "maintenance_off", uid)
     assert cluster.snapshots(node) == [snapshot]
@@ -333,13 +333,13 @@ def test_a_cancelled_step_down_can_be_requested_again(cluster: RestCluster) -> N
     for uid in uids(cluster, ALONE):  # a primary without a replica would be refused at once
         if cluster.primary(uid) == node:
             cluster.update(uid, replication=True)
-    with waiting(cluster, node) as (stuck, others):
+    with waiting(cluster, node) as (blocked, others):
         action = cluster.start(node, "enslave_node")
         cluster.wait("the others have stepped down", lambda: all(cluster.primary(other) != node for other in others))
         cancelled(cluster, node, "enslave_node", action)
-    assert cluster.primary(stuck) == node
+    assert cluster.primary(blocked) == node
     cluster.done(node, "enslave_node")
-    assert cluster.primary(stuck) != node
+    assert cluster.primary(blocked) != node
     for uid in uids(cluster, ALONE):
         cluster.update(uid, replication=False)
     assert homes
@@ -347,7 +347,7 @@ def test_a_cancelled_step_down_can_be_requested_again(cluster: RestCluster) -> N
 
 def test_a_cancelled_removal_leaves_the_node_closed(cluster: RestCluster) -> None:
     node = gather(cluster)
-    with waiting(cluster, node) as (stuck, others):
+    with waiting(cluster, node) as (blocked, others):
         uid = cluster.start(node, "remove")
         cluster.wait("the others have left", lambda: all(cluster.primary(other) != node for other in others))
         assert cluster.node(node)["status"] == "decommissioning"
@@ -355,7 +355,7 @@ def test_a_cancelled_removal_leaves_the_node_closed(cluster: RestCluster) -> Non
         cluster.refused("POST", f"/v1/nodes/{elsewhere}/actions/remove", 409, "remove_in_progress", {})
         assert cluster.node(elsewhere)["accept_servers"] is True
         cancelled(cluster, node, "remove", uid)
-    assert cluster.primary(stuck) == node
+    assert cluster.primary(blocked) == node
     shown = cluster.node(node)
     assert (shown["accept_servers"], shown["status"]) == (False, "active")
     cluster.ok("PUT", f"/v1/nodes/{node}", {"accept_servers": True})

@@ -176,10 +176,10 @@ def test_only_copy_killed_without_file(cluster: TestCluster, single: dict[str, A
 def test_hanging_primary_is_ended_and_replaced(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
     facts = _fill(cluster, memory_pair)
     primary = facts.primary(memory_pair["uid"])
-    stuck = facts.identities[primary.uid]
-    assert send(stuck, signal.SIGSTOP)
+    hanging = facts.identities[primary.uid]
+    assert send(hanging, signal.SIGSTOP)
     began = Stopwatch()
-    cluster.until("the hanging server's end", lambda: not is_running(stuck), seconds=STUCK_S + 15)
+    cluster.until("the hanging server's end", lambda: not is_running(hanging), seconds=STUCK_S + 15)
     ended_s = began.seconds
     writable_s = _writable_after(memory_pair, began)
     assert _missing(memory_pair) == 0

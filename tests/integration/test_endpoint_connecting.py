@@ -51,7 +51,7 @@ def test_a_process_that_freezes_while_it_connects_continues(tmp_path: Path, kind
                 await asyncio.sleep(0)
         for _ in range(still_in_pass):
             await asyncio.sleep(0)
-        time.sleep(CONNECT_TIMEOUT_S + 0.1)  # noqa: ASYNC251  the loop stands still
+        time.sleep(CONNECT_TIMEOUT_S + 0.1)  # noqa: ASYNC251  the loop is stopped
         for _ in range(6):  # … and is slow afterwards: a server answers between two passes
             await asyncio.sleep(0)
             time.sleep(0.02)  # noqa: ASYNC251

@@ -77,7 +77,7 @@ CASES: dict[str, bytes] = {
     "a quote that is open": b'ECHO "a\r\n',
     "an apostrophe that is open": b"ECHO 'a\r\n",
     "a quote in a word": b'ECHO a"b\r\n',
-    "a quote behind which a word goes on": b'ECHO "a"b\r\n',
+    "a quote with a word after it": b'ECHO "a"b\r\n',
     "a quoted name": b'"P\\x49NG"\r\n',
     "a name half quoted": b'PI"NG"\r\n',
     "an empty quoted name": b'"" a\r\n',
@@ -94,8 +94,8 @@ CASES: dict[str, bytes] = {
     "QUIT in a transaction": MULTI + encode_command(b"QUIT"),
     "RESET with an argument": encode_command(b"RESET", b"x"),
     "HELLO with a zero ahead": encode_command(b"HELLO", b"02"),
-    "an error behind a command": PING + b"*x\r\n" + encode_command(b"SET", b"never", b"1"),
-    "an error behind a write": encode_command(b"SET", b"k", b"1") + b"*1\r\n$x\r\n" + encode_command(b"SET", b"never", b"2"),
+    "an error after a command": PING + b"*x\r\n" + encode_command(b"SET", b"never", b"1"),
+    "an error after a write": encode_command(b"SET", b"k", b"1") + b"*1\r\n$x\r\n" + encode_command(b"SET", b"never", b"2"),
     "an error in a transaction": MULTI + encode_command(b"SET", b"never", b"1") + b"*x\r\n" + EXEC,
     "what TLS begins with": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n" + b"a" * 40,
     "a reply": b"+OK\r\n",
@@ -106,8 +106,8 @@ STRANGERS_CASES: dict[str, bytes] = {
     "eleven arguments": b"*11\r\n",
     "16 KiB": b"*1\r\n$16384\r\n",
     "more than 16 KiB": b"*1\r\n$16385\r\n",
-    "eleven arguments behind a login": encode_command(b"AUTH", PASSWORD.encode()) + encode_command(b"MGET", *[b"k"] * 15),
-    "eleven arguments behind a wrong one": encode_command(b"AUTH", b"no") + encode_command(b"MGET", *[b"k"] * 15),
+    "eleven arguments after a login": encode_command(b"AUTH", PASSWORD.encode()) + encode_command(b"MGET", *[b"k"] * 15),
+    "eleven arguments after a wrong login": encode_command(b"AUTH", b"no") + encode_command(b"MGET", *[b"k"] * 15),
     "an HTTP request": b"POST / HTTP/1.1\r\nHost: x\r\n\r\n",
     "letters for a count": b"*x\r\n",
     "a quote that is open": b'GET "a\r\n',
@@ -129,7 +129,7 @@ VALID = (
 
 
 @dataclass(frozen=True)
-class Heard:
+class Received:
     """The replies to one input and to the ECHO after it, and whether the connection was closed."""
 
     data: bytes
@@ -146,46 +146,48 @@ class Heard:
         return tuple(kinds)
 
 
-async def talk(address: str, port: int, data: bytes, *, like: Heard | None = None) -> Heard:
+async def talk(address: str, port: int, data: bytes, *, like: Received | None = None) -> Received:
     """Send, and listen until the outcome is clear. ``like``: the outcome on a bare server; a slow machine gets the time to
     reach the same."""
     reader, writer = await asyncio.open_connection(address, port)
-    heard = b""
+    received = b""
     try:
         writer.write(data + (b"" if TOO_LONG in data else ECHO))
-        while not heard.endswith(ECHOED):
+        while not received.endswith(ECHOED):
             waits_too = like is not None and not like.is_closed and not like.data.endswith(ECHOED)
-            is_patient = like is not None and not (waits_too and len(Heard(heard, is_closed=False).kinds) >= len(like.kinds))
+            is_patient = like is not None and not (
+                waits_too and len(Received(received, is_closed=False).kinds) >= len(like.kinds)
+            )
             more = await asyncio.wait_for(reader.read(65536), ANSWER_S if is_patient else QUIET_S)
             if not more:
-                return Heard(heard, is_closed=True)
-            heard += more
+                return Received(received, is_closed=True)
+            received += more
     except TimeoutError:
         pass
     except ConnectionError:
-        return Heard(heard, is_closed=True)
+        return Received(received, is_closed=True)
     finally:
         writer.close()
-    return Heard(heard, is_closed=False)
+    return Received(received, is_closed=False)
 
 
-def differences(bare: tuple[str, int], world: World, inputs: Mapping[str, bytes]) -> dict[str, tuple[Heard, Heard]]:
+def differences(bare: tuple[str, int], world: World, inputs: Mapping[str, bytes]) -> dict[str, tuple[Received, Received]]:
     """The inputs, by name, whose replies or ends differ between the bare server and the endpoint."""
 
-    async def compare(data: bytes) -> tuple[Heard, Heard]:
+    async def compare(data: bytes) -> tuple[Received, Received]:
         expected = await talk(*bare, data)
         return expected, await talk(world.address, world.port, data, like=expected)
 
-    async def compare_all() -> list[tuple[Heard, Heard]]:
+    async def compare_all() -> list[tuple[Received, Received]]:
         return await asyncio.gather(*(compare(data) for data in inputs.values()))
 
     found = dict(zip(inputs, asyncio.run(compare_all()), strict=True))
     return {name: (a, b) for name, (a, b) in found.items() if not is_like(b, a)}
 
 
-def is_like(heard: Heard, bare: Heard) -> bool:
+def is_like(received: Received, bare: Received) -> bool:
     """A server that detects an attack discards its earlier replies; the endpoint does not."""
-    return heard.is_closed == bare.is_closed and (heard.kinds == bare.kinds or (bare.is_closed and not bare.data))
+    return received.is_closed == bare.is_closed and (received.kinds == bare.kinds or (bare.is_closed and not bare.data))
 
 
 @contextmanager
@@ -281,10 +283,10 @@ def test_a_client_that_sends_no_more_is_still_answered(kind: ServerKind, tmp_pat
             with world.raw() as client:
                 client.sendall(data)
                 client.shutdown(socket.SHUT_WR)
-                heard = b""
+                received = b""
                 while more := client.recv(65536):
-                    heard += more
-                assert heard == expected
+                    received += more
+                assert received == expected
         wait_until(lambda: world.status().endpoints[0].connections == 0, state=world.status)
 
 

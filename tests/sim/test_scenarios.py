@@ -214,7 +214,7 @@ def test_a_start_that_never_ends_is_given_up_on_time_by_a_leader_with_another_cl
 
 
 def test_a_late_command_that_passes_an_endpoint_is_corrected() -> None:
-    """The command of an ended move arrives when the endpoint has returned: no process listened any more."""
+    """The command of an ended move arrives when the endpoint has returned: no process listened."""
     simulation = cluster()
     world = simulation.world
     endpoint = next(iter(world.checker.tables["endpoints"]))

@@ -1,7 +1,7 @@
 """The append-only file: finds its readable length, and cuts an unreadable end. No server may use the file meanwhile.
 
 Called by the agent before a start, if an operator requested it. The original file is kept; the server loads a new one. Only
-the last part is ever cut: behind earlier damage, nothing would be intact.
+the last part is ever cut: after earlier damage, nothing would be intact.
 """
 
 import mmap

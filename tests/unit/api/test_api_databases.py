@@ -226,7 +226,7 @@ def test_a_busy_database_is_not_changed(status: DatabaseStatus) -> None:
 
 
 def test_a_move_that_only_cleans_up_is_neither_busy_nor_shown() -> None:
-    """An action completes when no process of the node runs any more; its files may still wait for those of the new copy."""
+    """An action completes when the node's last process has ended; its files may still wait for those of the new copy."""
     builder = cluster(nodes=3).with_database("orders", on=((2, 1),))
     left = replace(builder.view.shards[ShardUid(2)], wanted=ShardWanted.STOPPED)
     copy = replace(left, uid=ShardUid(3), node_uid=NodeUid(3), wanted=ShardWanted.RUNNING)

@@ -68,9 +68,9 @@ class Play:
     def server(self, data: bytes) -> bytes:
         """The replies to the client after these bytes from the server."""
         self.session.backend_data(data, self.now)
-        return self.heard()
+        return self.received()
 
-    def heard(self) -> bytes:
+    def received(self) -> bytes:
         data = b"".join(self.session.to_client)
         self.session.to_client.clear()
         return data
@@ -198,16 +198,16 @@ def test_a_client_that_writes_continuously_is_told_of_its_doubt_in_time() -> Non
     play = Play()
     replies = {b"INCR": b":1\r\n", b"SPUBLISH": b":0\r\n", b"WAIT": b":0\r\n", b"INFO": GONE}
     unread: list[bytes] = []
-    heard = b""
-    while not heard and play.now < 5:
+    received = b""
+    while not received and play.now < 5:
         play.says(b"INCR n\r\n")
         unread += [word for _, word in CommandScanner().scan(play.sent())]
         assert unread.count(b"WAIT") <= ASKED_MAX
         play.now += CONFIRM_SLICE_S
         count = unread.index(b"WAIT") + 1  # the server is busy with it for the slice
-        heard = play.server(b"".join(replies[word] for word in unread[:count]))
+        received = play.server(b"".join(replies[word] for word in unread[:count]))
         del unread[:count]
-    assert heard.startswith(NOT_CONFIRMED)
+    assert received.startswith(NOT_CONFIRMED)
     assert play.now == pytest.approx(CONFIRM_MAX_S, abs=(ASKED_MAX + 2) * CONFIRM_SLICE_S)
 
 
@@ -309,7 +309,7 @@ def test_a_lost_server_leaves_confirmed_and_unconfirmed_writes() -> None:
     play.sent()
     assert play.server(b"+OK\r\n" + YES + b"+OK\r\n") == b"+OK\r\n"
     play.session.backend_lost(0.0)
-    assert play.heard() == NOT_CONFIRMED
+    assert play.received() == NOT_CONFIRMED
     play.gate.release(NEW)
     play.session.gate_changed(0.0)
     assert play.connect().sent() == b"GET b\r\n"
@@ -335,7 +335,7 @@ def test_a_subscriber_cannot_write() -> None:
     play.sent()
     assert play.server(b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n") != b""
     play.says(b"SET a 1\r\nPING\r\n")
-    assert b"strict mode" in play.heard()
+    assert b"strict mode" in play.received()
     assert play.sent() == b"PING\r\n"
 
 

@@ -162,7 +162,7 @@ def _target(shard: Shard, now: Records) -> ServerTarget:
 
 def _of_records(now: Records) -> Iterator[str]:
     if now.leader is None:
-        yield "nobody leads"
+        yield "no daemon leads"
     yield from (f"node {uid} has no daemon" for uid in now.nodes if uid not in now.daemons)
     yield from (f"action {a.name} of node {a.node_uid} is {a.status}: {a.reasons}" for a in now.live_actions())
     yield from (f"move {m.uid} is {m.state}: {m.reasons}" for m in now.moves if not m.state.is_terminal)

@@ -78,7 +78,7 @@ FAULT_GAP_S = (0.3, 3.5)
 CANCEL_SOON = 0.25
 """Share of the node actions that are cancelled soon after their request."""
 STRIKE_SOON = 0.5
-"""Part of them in the middle of which something dies or stands still: their moves last a second, their handoffs less."""
+"""Share of them in the middle of which something dies or freezes: their moves last a second, their handoffs less."""
 STRIKES = (
     *(Kind.KILL_LEADER, Kind.FREEZE_LEADER, Kind.KILL_DAEMON, Kind.KILL_ENDPOINT, Kind.FREEZE_ENDPOINT),
     *(Kind.KILL_REPLICA, Kind.FREEZE_SERVER),

@@ -57,7 +57,7 @@ class Wire:
         try:
             self._socket.sendall(data)
         except TimeoutError as e:
-            raise EndedBadly(Outcome.SILENT, "it takes no more") from e
+            raise EndedBadly(Outcome.SILENT, "it accepts no more bytes") from e
         except BrokenPipeError as e:
             # The peer's FIN arrived while this was in transit; without a FIN it would be a ConnectionResetError.
             raise EndedBadly(Outcome.CLOSED, "while sending") from e

@@ -294,7 +294,7 @@ def _label(transaction: Transaction) -> str:
 def _recovered() -> tuple[str, str]:
     seen = recoveries_seen()
     if not seen:
-        return "no handoff pending", "went on with the action"
+        return "no handoff pending", "continued the action"
     found = [f"old {r['old']}, candidate {r['new']}, endpoints {r['endpoints']}" for r in seen]
     return " → ".join(dict.fromkeys(found)), " → ".join(dict.fromkeys(str(r["does"]) for r in seen))
 

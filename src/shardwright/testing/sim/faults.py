@@ -50,7 +50,7 @@ class Faults:
             ("clock jump", self._jump, 2),
             ("disk full", self._fill_disk, 2),
             ("no memory to start", self._no_memory, 2),
-            ("sync stuck", self._stick_sync, 2),
+            ("sync hangs", self._hang_sync, 2),
             ("sync fails", self._fail_sync, 2),
             ("late answers", self._late, 3),
             ("replication lags", self._lag, 2),
@@ -303,9 +303,9 @@ class Faults:
         node.start_fails_until = self.world.loop.now + self._duration()
         return f"node {node.uid}"
 
-    def _stick_sync(self) -> str:
-        self.world.sync_stuck_until = self.world.loop.now + self._duration()
-        return f"until {self.world.sync_stuck_until:.0f}"
+    def _hang_sync(self) -> str:
+        self.world.sync_hangs_until = self.world.loop.now + self._duration()
+        return f"until {self.world.sync_hangs_until:.0f}"
 
     def _fail_sync(self) -> str:
         self.world.sync_fails_until = self.world.loop.now + self._duration()
@@ -330,7 +330,7 @@ class Faults:
         world.on_point.clear()
         self._join(sorted(world.network.cuts))
         world.network.slow_until.clear()
-        world.sync_stuck_until = world.sync_fails_until = world.late_until = 0.0
+        world.sync_hangs_until = world.sync_fails_until = world.late_until = 0.0
         world.replication_lag_s = 0.002
         for node in world.nodes.values():
             node.full_until = node.start_fails_until = 0.0
@@ -343,5 +343,5 @@ class Faults:
             self.simulation.revive_node(node.uid)
             self.simulation.restart_daemon(node.uid)
         for server in world.all_servers:
-            if not server.is_stuck_for_good:
+            if not server.is_frozen_for_good:
                 server.process.thaw(world.loop)

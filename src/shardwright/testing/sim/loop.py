@@ -202,7 +202,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                     own += 1
                     handle.context.run(handle.call, *handle.args)
                 if own >= own_last or self.steps >= last:
-                    who = "nobody's" if process is None else process.name
+                    who = "the world's" if process is None else process.name
                     self.circle = f"{own} steps of the product within {seconds:.1f} s until {until:.1f}, the last one {who}"
                     break
             self.now = max(self.now, until)

@@ -38,7 +38,7 @@ class Network:
         self.rng = rng
         self.cuts: set[tuple[int, int]] = set()
         self.slow_until: dict[int, float] = {}
-        self.on_their_way: list[Callable[[], None]] = []
+        self.in_transit: list[Callable[[], None]] = []
         """Messages that arrive only after ``let_arrive``, like a retransmission or a message in a router's queue."""
 
     def passes(self, source: int, target: int) -> bool:
@@ -55,7 +55,7 @@ class Network:
 
     def let_arrive(self) -> None:
         """Deliver the messages that were kept back."""
-        arriving, self.on_their_way = self.on_their_way, []
+        arriving, self.in_transit = self.in_transit, []
         for arrive in arriving:
             arrive()
 
@@ -118,7 +118,7 @@ class Network:
 
         if is_kept_back:
             may_be_silent()
-            self.on_their_way.append(arrive)
+            self.in_transit.append(arrive)
         elif self.passes(source, target):
             loop.at(under_way(self.latency(source, target)), arrive)
         else:

@@ -124,7 +124,7 @@ class SimNode:
         if not endpoint_process.process.is_frozen:
             self.endpoint_moved_at = now
         elif now - self.endpoint_moved_at >= ENDPOINT_STUCK_S:
-            self.world.log(f"endpoint process of node {self.uid} stands still: its agent ends it")
+            self.world.log(f"endpoint process of node {self.uid} hangs: its agent ends it")
             endpoint_process.process.kill()
 
     def _endpoint_died(self) -> None:

@@ -72,7 +72,7 @@ class SimNodeLink:
             raise Transient(Code.PROCESS_OF_ANOTHER_MACHINE, f"process {process.pid} does not run on this machine")
         server = nodes.machine.running(process)
         if server is not None and nodes.process.runs:
-            nodes.world.log(f"daemon {nodes.place} ends stuck server {server.shard_uid}")
+            nodes.world.log(f"daemon {nodes.place} ends hanging server {server.shard_uid}")
             nodes.world.checker.server_ended(server)
             server.die(planned=False)
 

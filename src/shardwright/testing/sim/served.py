@@ -70,8 +70,8 @@ class Served:
             state = EndpointState.LISTENING if self.is_listening else EndpointState.BIND_FAILED
         held = None if self.gate.hold is None else self.gate.hold.new.generation
         own = sum(w.client is None or w.client.uid < 0 for w in (*self.in_flight, *self.held))
-        on_their_way = 0 if self.passing is None else len(self.passing.packed)
-        count = own + len(self.clients) + on_their_way
+        in_transit = 0 if self.passing is None else len(self.passing.packed)
+        count = own + len(self.clients) + in_transit
         return EndpointSeen(self.gate.spec.uid, state, self.gate.generation, held, count)
 
     # -- clients -------------------------------------------------------------------------------------------------------

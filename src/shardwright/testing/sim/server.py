@@ -172,7 +172,7 @@ class SimServer:
         self.saving: Position | None = None
         self.saving_since = 0.0
         self.is_persistence_ok = True
-        self.is_stuck_for_good = False
+        self.is_frozen_for_good = False
         """It is not thawed when the faults end; it can only be ended."""
         self.relink_order = 0
         self._append()

@@ -60,7 +60,7 @@ def missing(world: "World") -> list[str]:
     tables = world.checker.tables
     found = []
     if not tables["leader"]:
-        found.append("nobody leads")
+        found.append("no daemon leads")
     found += [
         f"action {a['uid']} {a['name']} is {a['status']} without a reason"
         for a in tables["actions"].values()

@@ -138,7 +138,7 @@ class World:
         self.pace = Pace()
         self.replication_lag_s = 0.002
         self.sync_base_s = 0.3
-        self.sync_stuck_until = 0.0
+        self.sync_hangs_until = 0.0
         self.sync_fails_until = 0.0
         self.late_until = 0.0
         self.lines: list[str] | None = [] if keeps_log else None
@@ -327,14 +327,14 @@ class World:
         """Whether this command stays in transit."""
         if self.kept_back and name.startswith(self.kept_back):
             self.kept_back = ""
-            self.log(f"on its way for long: {name}")
+            self.log(f"delayed in transit: {name}")
             return True
         return False
 
     def sync_seconds(self, replica: SimServer, source: SimServer) -> float:
         """Duration of a full sync."""
-        if self.sync_stuck_until > self.loop.now:
-            return self.sync_stuck_until - self.loop.now + self.rng.random()
+        if self.sync_hangs_until > self.loop.now:
+            return self.sync_hangs_until - self.loop.now + self.rng.random()
         return self.sync_base_s * (0.5 + self.rng.random()) + source.position.keys * 0.0005
 
     def sync_fails(self, source: SimServer, replica: SimServer) -> bool:

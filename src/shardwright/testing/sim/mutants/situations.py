@@ -333,11 +333,11 @@ def clocks_that_jump_while_a_server_is_frozen(simulation: Simulation) -> None:
 
     def strike() -> None:
         groups = world.checker.tables["groups"]
-        stuck = [s for uid in sorted(groups) for s in world.servers_of(groups[uid]["uid"])
+        frozen = [s for uid in sorted(groups) for s in world.servers_of(groups[uid]["uid"])
                  if s.shard_uid == groups[uid]["primary"]][:1]  # fmt: skip
-        for server in stuck:
+        for server in frozen:
             server.process.freeze()
-            server.is_stuck_for_good = True
+            server.is_frozen_for_good = True
         world.loop.at(10.0, jump)
 
     def jump() -> None:
