@@ -228,13 +228,13 @@ def _delete_directory(path: Path) -> None:
 
 def _find_shards(directory: Path, reported: tuple[ProcessSeen, ...]) -> list[tuple[LocalShard, str]]:
     """Every shard that has a directory, a process, or a reported start; each with its program."""
-    found: dict[ShardUid, tuple[LocalShard, str]] = {}
+    shards: dict[ShardUid, tuple[LocalShard, str]] = {}
     if directory.is_dir():
         for path in sorted(directory.iterdir()):
             if path.name.isdigit() and path.is_dir() and not path.is_symlink():
-                found[ShardUid(int(path.name))] = _find_shard(path)
+                shards[ShardUid(int(path.name))] = _find_shard(path)
     for seen in reported:
-        local, executable = found.get(seen.shard_uid, (LocalShard(seen.shard_uid), ""))
+        local, executable = shards.get(seen.shard_uid, (LocalShard(seen.shard_uid), ""))
         if seen.files_are_deleted or local.incarnation >= seen.incarnation:
             continue
         if seen.state is ProcessState.RUNNING and seen.identity is not None and is_running(seen.identity):
@@ -245,8 +245,8 @@ def _find_shards(directory: Path, reported: tuple[ProcessSeen, ...]) -> list[tup
             local = LocalShard(seen.shard_uid, LocalState.GONE, seen.incarnation, text="ended, and its files have vanished")
         else:
             continue
-        found[seen.shard_uid] = (local, executable)
-    return [found[uid] for uid in sorted(found)]
+        shards[seen.shard_uid] = (local, executable)
+    return [shards[uid] for uid in sorted(shards)]
 
 
 def _find_shard(path: Path) -> tuple[LocalShard, str]:

@@ -133,14 +133,14 @@ def _addresses(options: Options) -> tuple[str, ...]:
         raise invalid(
             f"--address-base {options.address_base!r} is not an IPv4 address", remedy="for instance 127.0.0.1"
         ) from None
-    found = [ipaddress.IPv4Address(int(first) + n) for n in range(options.nodes)]
+    addresses = [ipaddress.IPv4Address(int(first) + n) for n in range(options.nodes)]
     network = ipaddress.IPv4Network("127.0.0.0/8")
-    if not all(a in network and a not in (network.network_address, network.broadcast_address) for a in found):
+    if not all(a in network and a not in (network.network_address, network.broadcast_address) for a in addresses):
         raise invalid(
             f"--address-base {first}: {options.nodes} consecutive addresses must be in 127.0.0.0/8: the nodes of a local "
             "cluster share this machine"
         )
-    return tuple(str(a) for a in found)
+    return tuple(str(a) for a in addresses)
 
 
 def _check_endpoint_address(text: str) -> None:

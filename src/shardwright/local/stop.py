@@ -100,7 +100,7 @@ def find_running(layout: Layout, *, nodes: Iterable[NodeUid] | None = None) -> R
             endpoints.add(process)
         elif programs.get(Path(process.directory)) == process.executable:
             servers.setdefault(ShardUid(int(Path(process.directory).name)), set()).add(process)
-    return Running(_sorted(daemons), _sorted(endpoints), {uid: _sorted(found) for uid, found in sorted(servers.items())})
+    return Running(_sorted(daemons), _sorted(endpoints), {uid: _sorted(own) for uid, own in sorted(servers.items())})
 
 
 async def read_recorded(layout: Layout) -> Recorded:
@@ -148,7 +148,7 @@ async def stop_everything(layout: Layout, say: Say) -> bool:
         left = await asyncio.to_thread(find_running, layout)
         if left.is_nothing:
             return True
-    for process in (*left.daemons, *left.endpoints, *(p for found in left.servers.values() for p in found)):
+    for process in (*left.daemons, *left.endpoints, *(p for processes in left.servers.values() for p in processes)):
         say(f"process {process.pid} ({process.executable}) could not be ended")
     return False
 
@@ -162,10 +162,10 @@ async def _stop_once(layout: Layout, recorded: Recorded, say: Say) -> None:
         say(f"stopping {_count(len(running.endpoints), 'endpoint process', 'endpoint processes')}")
         await asyncio.gather(*(end(p, ENDPOINT_GRACE_S) for p in running.endpoints))
     primaries = {g.primary for g in recorded.groups}
-    first = {uid: found for uid, found in running.servers.items() if uid in primaries}
-    rest = {uid: found for uid, found in running.servers.items() if uid not in primaries}
+    first = {uid: processes for uid, processes in running.servers.items() if uid in primaries}
+    rest = {uid: processes for uid, processes in running.servers.items() if uid not in primaries}
     for servers in (first, rest):
-        await asyncio.gather(*(_stop_server(uid, found, recorded, say) for uid, found in servers.items()))
+        await asyncio.gather(*(_stop_server(uid, processes, recorded, say) for uid, processes in servers.items()))
 
 
 async def stop_daemons(running: Running, say: Say) -> None:

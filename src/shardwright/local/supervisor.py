@@ -141,7 +141,7 @@ class Supervisor:
                 await kept.keeper.end()
                 del self._kept[uid]
             running = await asyncio.to_thread(find_running, self._layout, nodes=[uid])
-            servers = [p for found in running.servers.values() for p in found]
+            servers = [p for processes in running.servers.values() for p in processes]
             for process in (*running.daemons, *running.endpoints, *servers):
                 await end(process, 5.0)
             await asyncio.to_thread(purge_node, self._layout, uid)

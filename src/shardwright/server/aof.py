@@ -45,10 +45,10 @@ def readable_bytes(content: bytes | mmap.mmap) -> int:
     at, end, whole = 0, len(content), 0
     is_open = False
     while at < end:
-        found = _command(content, at)
-        if found is None:
+        command = _command(content, at)
+        if command is None:
             break
-        at, name = found
+        at, name = command
         if name == b"multi":
             is_open = True
         elif name == b"exec":
@@ -138,8 +138,8 @@ def _parts(folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     lines = (line.split() for line in manifest.splitlines())
-    found = [folder / words[1] for words in lines if len(words) >= 6 and words[5] == "i"]
-    return [path for path in found if path.exists()]
+    paths = [folder / words[1] for words in lines if len(words) >= 6 and words[5] == "i"]
+    return [path for path in paths if path.exists()]
 
 
 def _readable_of(path: Path) -> int:

@@ -99,7 +99,7 @@ def _keys(fields: dict[str, str]) -> int:
 
 def _replicas(fields: dict[str, str]) -> tuple[ReplicaSeen, ...]:
     listed = (fields.get(f"slave{number}") for number in range(_number(fields, "connected_slaves")))
-    found = (_parts(value) for value in listed if value is not None)
+    replicas = (_parts(value) for value in listed if value is not None)
     return tuple(
         ReplicaSeen(
             address=parts.get("ip", ""),
@@ -107,7 +107,7 @@ def _replicas(fields: dict[str, str]) -> tuple[ReplicaSeen, ...]:
             state=parts.get("state", ""),
             offset=int(parts.get("offset", "0")),
         )
-        for parts in found
+        for parts in replicas
     )
 
 

@@ -212,13 +212,13 @@ class Mirror:
         return [self._copy.items[key] for key in self._keys(prefix)]
 
     def _keys(self, prefix: str) -> list[str]:
-        found: list[str] = []
+        matching: list[str] = []
         order = self._copy.order
         for index in range(bisect_left(order, prefix), len(order)):
             if not order[index].startswith(prefix):
                 break
-            found.append(order[index])
-        return found
+            matching.append(order[index])
+        return matching
 
     def modified_at(self, key: str) -> int:
         """Revision of the last change of an existing key; 0 if it does not exist."""
@@ -251,8 +251,8 @@ class Mirror:
 
     def records(self, prefix: str) -> list[StoredRecord]:
         """The readable records under a prefix, in the order of their keys."""
-        found = (self.record(key) for key in self._keys(prefix))
-        return [record for record in found if record is not None]
+        decoded = (self.record(key) for key in self._keys(prefix))
+        return [record for record in decoded if record is not None]
 
     def view(self) -> ClusterView:
         """All records of ``revision``. The same object until the next change."""

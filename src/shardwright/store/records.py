@@ -17,10 +17,10 @@ _adapters: dict[type[StoredRecord], TypeAdapter[Any]] = {}
 
 
 def _adapter(kind: type[StoredRecord]) -> TypeAdapter[Any]:
-    found = _adapters.get(kind)
-    if found is None:
-        found = _adapters[kind] = TypeAdapter(kind)
-    return found
+    adapter = _adapters.get(kind)
+    if adapter is None:
+        adapter = _adapters[kind] = TypeAdapter(kind)
+    return adapter
 
 
 def encode(record: StoredRecord) -> bytes:

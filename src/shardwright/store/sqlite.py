@@ -124,11 +124,11 @@ class SqliteStore:
             while True:
                 # Cleared before the look: a change during the look sets it again.
                 wake.clear()
-                found = await self._call(self._file.history, prefix, wanted)
-                wanted = found.next_revision
-                for batch in found.batches:
+                part = await self._call(self._file.history, prefix, wanted)
+                wanted = part.next_revision
+                for batch in part.batches:
                     yield batch
-                if found.is_head:
+                if part.is_head:
                     await wake.wait()
         finally:
             self._watchers.discard(wake)

@@ -109,8 +109,8 @@ class SqliteFile:
         rows = min(max(limit, 1), RANGE_PAGE_ITEMS_MAX) + 1
 
         def read() -> RangePage:
-            found = self._execute(sql.RANGE_ITEMS, first, end, end, rows)
-            return page_of((KeyValue(*row) for row in found), revision=self._revision, limit=limit)
+            items = self._execute(sql.RANGE_ITEMS, first, end, end, rows)
+            return page_of((KeyValue(*row) for row in items), revision=self._revision, limit=limit)
 
         return self._read(read)
 

@@ -247,11 +247,11 @@ class ClusterBuilder:
 
     def with_endpoints_seen(self) -> "ClusterBuilder":
         """Every endpoint process answers and serves the endpoints bound to its node."""
-        found = {}
+        processes = {}
         for uid in self.view.nodes:
             seen = tuple(EndpointSeen(e.uid, EndpointState.LISTENING, generation=1) for e in self.view.endpoints_on(uid))
-            found[uid] = EndpointProcessSeen(uid, NOW, answers=True, endpoints=seen)
-        return ClusterBuilder(replace(self.view, endpoint_processes=found))
+            processes[uid] = EndpointProcessSeen(uid, NOW, answers=True, endpoints=seen)
+        return ClusterBuilder(replace(self.view, endpoint_processes=processes))
 
     def with_records(self, *records: Record) -> "ClusterBuilder":
         """Create or replace records."""

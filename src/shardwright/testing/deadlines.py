@@ -109,8 +109,8 @@ def until(
     watch = Stopwatch()
     while True:
         is_late = not watch.is_within(seconds, clock_s=clock_s)
-        if found := is_so():
-            return found
+        if result := is_so():
+            return result
         if is_late:
             raise AssertionError(f"{what}: not within {seconds:g} s ({watch})\n{state()}")
         time.sleep(poll_s)

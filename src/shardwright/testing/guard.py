@@ -70,8 +70,8 @@ def marked(mark: int) -> list[ProcessIdentity]:
 def end_marked(mark: int) -> None:
     """Kill all processes with the mark, and those that they start meanwhile, until none is left."""
     deadline = time.monotonic() + _SWEEP_S
-    while (found := marked(mark)) and time.monotonic() < deadline:
-        for process in found:
+    while (processes := marked(mark)) and time.monotonic() < deadline:
+        for process in processes:
             send(process, signal.SIGKILL)
         time.sleep(_POLL_S)
 

@@ -102,12 +102,12 @@ def _check(place: Place, watchers: list[Watcher]) -> dict[str, Any]:
         acked = 0
         for writer, entries in enumerate(journals):
             where = f"{work.name} writer {writer}"
-            found = compare(where, entries, _stored(work, writer), kills=place.kills_of(work))
-            acked += found.acked
-            total.acked += found.acked
-            total.in_doubt += found.in_doubt
+            findings = compare(where, entries, _stored(work, writer), kills=place.kills_of(work))
+            acked += findings.acked
+            total.acked += findings.acked
+            total.in_doubt += findings.in_doubt
             for name in ("lost", "lost_allowed", "doubled", "torn"):
-                getattr(total, name).extend(getattr(found, name))
+                getattr(total, name).extend(getattr(findings, name))
         pause_s, began = longest_pause(journals)
         databases[work.name] = {"acked": acked, "longest_pause_s": round(pause_s, 3), "longest_pause_at": round(began, 3)}
     for watcher in watchers:

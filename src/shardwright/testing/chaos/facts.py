@@ -73,8 +73,8 @@ class Records:
 
     def copies(self, group: SlotGroup) -> list[Shard]:
         """The copies of a group that are wanted running, by uid."""
-        found = [s for s in self.shards.values() if s.group_uid == group.uid and s.wanted is ShardWanted.RUNNING]
-        return sorted(found, key=lambda s: s.uid)
+        copies = [s for s in self.shards.values() if s.group_uid == group.uid and s.wanted is ShardWanted.RUNNING]
+        return sorted(copies, key=lambda s: s.uid)
 
     def is_moving(self, group: SlotGroup) -> bool:
         """Whether a role or a copy of the group is being moved."""
@@ -88,10 +88,10 @@ class Records:
 
 def read_records(layout: Layout) -> Records:
     """Read the records. Raises sqlite3.Error if the file cannot be read now."""
-    found = _read(layout.store)
+    all_records = _read(layout.store)
 
     def of(kind: type[Any]) -> list[Any]:
-        return [r for r in found if isinstance(r, kind)]
+        return [r for r in all_records if isinstance(r, kind)]
 
     seen: list[NodeSeen] = of(NodeSeen)
     shards: dict[ShardUid, Shard] = {r.uid: r for r in of(Shard)}
@@ -145,12 +145,12 @@ async def _complaints(layout: Layout) -> list[str]:
         answers = await asyncio.gather(*(servers.observe(_target(s, now)) for s in asked))
         processes = await asyncio.gather(*(local.link(n).endpoint_process.status() for n in now.nodes))
         seen = {a.shard_uid: a for a in answers}
-        found = list(_of_records(now))
+        defects = list(_of_records(now))
         for group in now.groups:
-            found += _of_group(now, group, seen)
+            defects += _of_group(now, group, seen)
         for endpoint in now.endpoints:
-            found += _of_endpoint(now, endpoint, dict(zip(now.nodes, processes, strict=True)))
-        return found + list(_of_processes(now, layout))
+            defects += _of_endpoint(now, endpoint, dict(zip(now.nodes, processes, strict=True)))
+        return defects + list(_of_processes(now, layout))
     finally:
         await servers.close()
 

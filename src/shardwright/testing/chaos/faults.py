@@ -74,8 +74,8 @@ class Faults:
             case Kind.KILL_PRIMARY:
                 return self._kill_primary(item, now)
             case Kind.FREEZE_SERVER:
-                found = rules.servers(now, _runs)
-                uid = found[item.pick % len(found)] if found else None
+                candidates = rules.servers(now, _runs)
+                uid = candidates[item.pick % len(candidates)] if candidates else None
                 return NOTHING if uid is None else self._freeze(item, now.identities[uid], self._name(now, uid))
             case Kind.KILL_SUPERVISOR:
                 return self._kill_supervisor(item)
@@ -111,11 +111,11 @@ class Faults:
         return name if send(process, signal.SIGKILL) else NOTHING
 
     def _kill_server(
-        self, item: Item, now: Records, found: list[ShardUid], is_allowed: Callable[[Records, ShardUid], bool]
+        self, item: Item, now: Records, candidates: list[ShardUid], is_allowed: Callable[[Records, ShardUid], bool]
     ) -> str:
-        if not found:
+        if not candidates:
             return NOTHING
-        uid = found[item.pick % len(found)]
+        uid = candidates[item.pick % len(candidates)]
         process = now.identities[uid]
         with self._lock:
             # A server that is resumed during the check could take the role.
@@ -132,10 +132,10 @@ class Faults:
         return NOTHING
 
     def _kill_primary(self, item: Item, now: Records) -> str:
-        found = rules.primaries(now, self._promises, _runs)
-        if not found:
+        candidates = rules.primaries(now, self._promises, _runs)
+        if not candidates:
             return NOTHING
-        uid = found[item.pick % len(found)]
+        uid = candidates[item.pick % len(candidates)]
         database = now.databases[now.shards[uid].database_uid].name
         with self._place.kills.open("a") as kills:
             kills.write(f"{database} {time.time():.6f}\n")

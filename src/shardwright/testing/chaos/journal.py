@@ -62,12 +62,12 @@ class Entry:
 
 def parse(lines: Iterable[str]) -> list[Entry]:
     """The entries of a journal, without an incomplete last line."""
-    found = []
+    entries = []
     for line in lines:
         words = line.split()
         if line.endswith("\n") and len(words) == 4:
-            found.append(Entry(int(words[0]), words[1] == "1", float(words[2]), float(words[3])))
-    return found
+            entries.append(Entry(int(words[0]), words[1] == "1", float(words[2]), float(words[3])))
+    return entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Findings:
 
 def compare(where: str, entries: Sequence[Entry], stored: Stored, *, kills: Sequence[float] = ()) -> Findings:
     """Compare. ``kills``: times at which a primary of the database was killed on purpose; empty if nothing may be lost."""
-    found = Findings(sum(e.is_acked for e in entries), sum(not e.is_acked for e in entries))
+    findings = Findings(sum(e.is_acked for e in entries), sum(not e.is_acked for e in entries))
     lists = {WriteKind.APPEND: Counter(stored.appended), WriteKind.TRANSFER: Counter(stored.transfers)}
     for entry in entries:
         if entry.kind is WriteKind.COUNT:
@@ -104,33 +104,35 @@ def compare(where: str, entries: Sequence[Entry], stored: Stored, *, kills: Sequ
         times = lists[entry.kind].pop(entry.turn, 0)
         text = f"{where}: {entry.kind.name.lower()} {entry.turn}"
         if times > 1:
-            found.doubled.append(f"{text} is stored {times} times")
+            findings.doubled.append(f"{text} is stored {times} times")
         elif not times and entry.is_acked:
-            _note_lost(found, f"{text}, acknowledged at {entry.ended:.3f}", entry, kills)
+            _note_lost(findings, f"{text}, acknowledged at {entry.ended:.3f}", entry, kills)
     for kind, rest in lists.items():
-        found.doubled += [f"{where}: {kind.name.lower()} {turn} is stored but was never written" for turn in rest]
-    _compare_counters(where, entries, stored, kills, found)
+        findings.doubled += [f"{where}: {kind.name.lower()} {turn} is stored but was never written" for turn in rest]
+    _compare_counters(where, entries, stored, kills, findings)
     if sum(stored.accounts) != 0:
-        found.torn.append(f"{where}: accounts sum to {sum(stored.accounts)}: {list(stored.accounts)}")
-    return found
+        findings.torn.append(f"{where}: accounts sum to {sum(stored.accounts)}: {list(stored.accounts)}")
+    return findings
 
 
-def _compare_counters(where: str, entries: Sequence[Entry], stored: Stored, kills: Sequence[float], found: Findings) -> None:
+def _compare_counters(
+    where: str, entries: Sequence[Entry], stored: Stored, kills: Sequence[float], findings: Findings
+) -> None:
     for number, value in enumerate(stored.counters):
         mine = [e for e in entries if e.kind is WriteKind.COUNT and counter_of(e.turn) == number]
         acked = [e for e in mine if e.is_acked]
         text = f"{where}: counter {number} is {value}, {len(acked)} acknowledged, {len(mine) - len(acked)} in doubt"
         if value > len(mine):
-            found.doubled.append(text)
+            findings.doubled.append(text)
         lacks = len(acked) - value
         if lacks <= 0:
             continue
         allowed = sum(_is_tail(e, kills) for e in acked)
-        (found.lost_allowed if lacks <= allowed else found.lost).extend([text] * lacks)
+        (findings.lost_allowed if lacks <= allowed else findings.lost).extend([text] * lacks)
 
 
-def _note_lost(found: Findings, text: str, entry: Entry, kills: Sequence[float]) -> None:
-    (found.lost_allowed if _is_tail(entry, kills) else found.lost).append(text)
+def _note_lost(findings: Findings, text: str, entry: Entry, kills: Sequence[float]) -> None:
+    (findings.lost_allowed if _is_tail(entry, kills) else findings.lost).append(text)
 
 
 def _is_tail(entry: Entry, kills: Sequence[float]) -> bool:

@@ -138,8 +138,8 @@ class Operator:
         return self._ask("PUT", f"/v1/bdbs/{database.uid}", change)
 
     def _delete(self, item: Item, now: Records) -> str:
-        found = self._scratch(now)
-        return self._ask("DELETE", f"/v1/bdbs/{found[item.pick % len(found)]}") if found else NOTHING
+        databases = self._scratch(now)
+        return self._ask("DELETE", f"/v1/bdbs/{databases[item.pick % len(databases)]}") if databases else NOTHING
 
     def _ask(self, method: str, path: str, body: Any = None) -> str:
         status, answer = self._cluster.ask(method, path, body)

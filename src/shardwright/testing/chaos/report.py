@@ -49,16 +49,16 @@ class Result:
     @property
     def noticed(self) -> list[str]:
         """Effects that no ordinary client may notice of planned actions, and actions that did not end in time."""
-        found = [
+        effects = [
             f"{name}: {c['noticed']} of {sum(c['outcomes'].values())} turns"
             for name, c in self.crowd.items()
             if c["noticed"]
         ]
         if self.found.get("in_doubt"):
-            found.append(f"writers: {self.found['in_doubt']} errors")
+            effects.append(f"writers: {self.found['in_doubt']} errors")
         if self.reconnects != 0:
-            found.append(f"writers: {self.reconnects} disconnects")
-        return found + self.too_long
+            effects.append(f"writers: {self.reconnects} disconnects")
+        return effects + self.too_long
 
 
 def show(result: Result) -> str:

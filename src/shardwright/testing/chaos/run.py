@@ -190,11 +190,11 @@ def _count(cluster: ChaosCluster, result: Result) -> None:
 
 def _defects(cluster: ChaosCluster) -> list[str]:
     """Lines that daemons and endpoint processes must never log."""
-    found = []
+    defects = []
     for path in sorted(cluster.layout.nodes.glob("*/*.log*")) + sorted(cluster.layout.nodes.glob("*/*.out*")):
         lines = path.read_text(errors="replace").splitlines()
-        found += [f"{path.parent.name}/{path.name}: {line}" for line in lines if "defect" in line or "Traceback" in line]
-    return found
+        defects += [f"{path.parent.name}/{path.name}: {line}" for line in lines if "defect" in line or "Traceback" in line]
+    return defects
 
 
 def _keep(cluster: ChaosCluster, kept: Path) -> None:

@@ -116,18 +116,18 @@ def _items(
 ) -> list[Item]:
     kinds = [kind for kind in Kind if kind in allowed]
     weights = [_WEIGHTS[kind] for kind in kinds]
-    found: list[Item] = []
+    items: list[Item] = []
     at = rng.uniform(*gap)
     while at < seconds:
         kind = rng.choices(kinds, weights)[0]
-        found.append(_item(rng, at, kind))
+        items.append(_item(rng, at, kind))
         if kind in (Kind.MAINTENANCE, Kind.REMOVE, Kind.STEP_DOWN):
             if rng.random() < CANCEL_SOON:
-                found.append(_soon(rng, at, (Kind.CANCEL_STOP, Kind.CANCEL_UNDO)))
+                items.append(_soon(rng, at, (Kind.CANCEL_STOP, Kind.CANCEL_UNDO)))
             if rng.random() < STRIKE_SOON:
-                found.append(_soon(rng, at, strikes))
+                items.append(_soon(rng, at, strikes))
         at += rng.uniform(*gap)
-    return found
+    return items
 
 
 def _item(rng: random.Random, at: float, kind: Kind) -> Item:

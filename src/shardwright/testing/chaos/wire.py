@@ -112,10 +112,10 @@ class Wire:
         return line
 
     def _exactly(self, size: int) -> bytes:
-        found = self._read(lambda: self._file.read(size))
-        if len(found) < size:
-            raise EndedBadly(Outcome.CUT, f"{len(found)} of {size} bytes")
-        return found
+        data = self._read(lambda: self._file.read(size))
+        if len(data) < size:
+            raise EndedBadly(Outcome.CUT, f"{len(data)} of {size} bytes")
+        return data
 
     def byte(self) -> bytes:
         """The next byte, read separately; empty: a FIN."""

@@ -130,12 +130,12 @@ class Checker:
             stored = server.comes_back
             if not server.is_aof_on and stored is not None:
                 others = [n.shards.values() for n in self.world.nodes.values()]
-                found = [d.files.snapshot for part in others for d in part if d.server is not None
+                snapshots = [d.files.snapshot for part in others for d in part if d.server is not None
                          and d.server.group_uid == server.group_uid]  # fmt: skip
-                heirs = [p for p in found if p is not None]
+                heirs = [p for p in snapshots if p is not None]
                 while chain.required and not all(p.holds(chain.required[-1]) for p in heirs):
                     chain.required.pop()
-                if any(p is None for p in found):
+                if any(p is None for p in snapshots):
                     chain.required.clear()
                 return
             heirs = [*([] if stored is None else [stored]), *self._stored_elsewhere(server.group_uid, wanted=("stopped",))]
@@ -247,8 +247,8 @@ class Checker:
 
     def _databases(self) -> None:
         serving = ("active", "active-change-pending")
-        found = {d["uid"]: d["port"] for d in self.tables["databases"].values() if d["status"] in serving}
-        self.world.writers.follow(found)
+        ports = {d["uid"]: d["port"] for d in self.tables["databases"].values() if d["status"] in serving}
+        self.world.writers.follow(ports)
 
     def database(self, uid: int) -> Json | None:
         """A database's record."""

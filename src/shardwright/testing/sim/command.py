@@ -40,9 +40,9 @@ def main(arguments: list[str]) -> int:
     if chosen.verb == "mutants":
         return 1 if hunt_all(chosen.seeds, chosen.jobs) else 0
     if chosen.verb == "crash-points":
-        found = all_outcomes(chosen.jobs)
-        chosen.file.write_text(table(found))
-        return 1 if any(o.failure for outcomes in found.values() for o in outcomes) else 0
+        outcomes = all_outcomes(chosen.jobs)
+        chosen.file.write_text(table(outcomes))
+        return 1 if any(o.failure for outcomes in outcomes.values() for o in outcomes) else 0
     return _many(chosen.first, chosen.n, chosen.jobs)
 
 

@@ -266,29 +266,29 @@ class Run:
 
 def _label(transaction: Transaction) -> str:
     """A short description of a commit: the records and their new states."""
-    found: list[str] = []
+    words: list[str] = []
     for operation in transaction.operations:
         name = operation.key.partition("/")[0]
         if name in ("events", "seen", "last_actions", "counters", "locks"):
             continue
         if not isinstance(operation, PutKey):
-            found.append(f"{name.removesuffix('s')} deleted")
+            words.append(f"{name.removesuffix('s')} deleted")
             continue
         record = json.loads(operation.value)
         match name:
             case "actions":
-                found.append(f"action {record['status']}")
+                words.append(f"action {record['status']}")
             case "moves":
-                found.append(f"{record['kind']} {record['state']}{' with evidence' if record['evidence'] else ''}")
+                words.append(f"{record['kind']} {record['state']}{' with evidence' if record['evidence'] else ''}")
             case "groups":
-                found.append("handoff intended" if record["handoff"] else "slot group's primary and generation")
+                words.append("handoff intended" if record["handoff"] else "slot group's primary and generation")
             case "shards":
-                found.append(f"shard {record['wanted']}")
+                words.append(f"shard {record['wanted']}")
             case "nodes":
-                found.append("node marked" if record["is_quorum_only"] or record["is_decommissioning"] else "node unmarked")
+                words.append("node marked" if record["is_quorum_only"] or record["is_decommissioning"] else "node unmarked")
             case _:
-                found.append(name.removesuffix("s"))
-    return ", ".join(dict.fromkeys(found))
+                words.append(name.removesuffix("s"))
+    return ", ".join(dict.fromkeys(words))
 
 
 def _recovered() -> tuple[str, str]:
