@@ -23,7 +23,7 @@ from shardwright.endpoint.client import EndpointClient
 from shardwright.endpoint.control import ControlSocket, SocketInUse
 from shardwright.endpoint.protocol import EndpointControl
 from shardwright.errors import Permanent
-from shardwright.machine.figures import Machine, look_at_machine
+from shardwright.machine.figures import MachineFigures, read_figures
 from shardwright.machine.files import make_private_directory
 from shardwright.machine.processes import is_running
 from shardwright.model.database import Shard
@@ -95,11 +95,11 @@ class Agent:
         self._observers = Observers(clock)
         self._watch = ServerWatch(node_uid, self._observers.observe, clock=clock, epoch=uuid4().hex)
         self._socket = None if news_socket is None else ControlSocket(str(news_socket), self._send_news)
-        self._machine: Machine | None = None
+        self._figures: MachineFigures | None = None
         self._servers: tuple[tuple[str, str], ...] = ()
         self._reported: _Report | None = None
         self._reported_at = 0.0
-        self._looked_at = 0.0
+        self._figures_read_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -110,8 +110,8 @@ class Agent:
         reported = self._mirror.view().node_seen.get(self.node_uid)
         await self._shards.load(reported.processes if reported is not None else ())
         await self._endpoint.load()
-        self._begin("agent: follow the store", self._follow_store())
-        self._begin("agent: watch the endpoint process", self._watch_endpoint())
+        self._start_task("agent: follow the store", self._follow_store())
+        self._start_task("agent: watch the endpoint process", self._watch_endpoint())
         self._open_socket()
         try:
             while True:
@@ -142,12 +142,12 @@ class Agent:
 
     async def turn(self) -> float:
         """One turn. Returns the maximum number of seconds until the next one."""
-        await self._look_at_machine()
+        await self._read_figures()
         wait_s = await self._endpoint.ensure()
         if self._endpoint.needs_configuration:
             work = self._endpoint.configure(self._mirror.view)
-            self._begin("agent: configure the endpoint process", work, is_single=True)
-        view, is_certain = await self._look_at_records()
+            self._start_task("agent: configure the endpoint process", work, is_single=True)
+        view, is_certain = await self._read_records()
         self._watch.follow(view)
         shards = view.shards_on(self.node_uid)
         for command in decide_shards(shards, self._shards.local(), is_certain=is_certain):
@@ -155,7 +155,7 @@ class Agent:
         await self._report(shards)
         return TURN_S if wait_s is None else min(TURN_S, wait_s)
 
-    async def _look_at_records(self) -> tuple[ClusterView, bool]:
+    async def _read_records(self) -> tuple[ClusterView, bool]:
         """The records, and whether a missing record is certainly deleted. Certainty costs a round trip to the store, so the
         store is asked only if this node has a shard without a record."""
         view = self._mirror.view()
@@ -172,16 +172,16 @@ class Agent:
         name = f"agent: shard {uid}"  # At most one task per shard at a time.
         match command.verb:
             case Verb.START:
-                self._begin(name, self._start(view.shards[uid], view), is_single=True)
+                self._start_task(name, self._start(view.shards[uid], view), is_single=True)
             case Verb.STOP | Verb.END:
-                self._begin(name, self._shards.end(uid, command.verb), is_single=True)
+                self._start_task(name, self._shards.end(uid, command.verb), is_single=True)
             case Verb.DELETE:
-                self._begin(name, self._shards.delete(uid), is_single=True)
+                self._start_task(name, self._shards.delete(uid), is_single=True)
             case Verb.WAIT:
                 pass
 
     async def _start(self, shard: Shard, view: ClusterView) -> None:
-        free = self._machine.memory_free_bytes if self._machine is not None else 0
+        free = self._figures.memory_free_bytes if self._figures is not None else 0
         try:
             launch = launch_of(view, shard, self._shards.path_of(shard.uid), memory_free_bytes=free)
         except Permanent as e:
@@ -239,28 +239,28 @@ class Agent:
             directory=str(self._directory),
             servers=self._servers,
         )
-        machine = self._machine
-        if machine is None:
+        figures = self._figures
+        if figures is None:
             return seen
         return replace(
             seen,
-            cores=machine.cores,
-            memory_total_bytes=machine.memory_total_bytes,
-            memory_free_bytes=machine.memory_free_bytes,
-            disk_total_bytes=machine.disk_total_bytes,
-            disk_free_bytes=machine.disk_free_bytes,
-            os_name=machine.os_name,
-            architecture=machine.architecture,
-            hostname=machine.hostname,
-            uptime_s=machine.uptime_s,
+            cores=figures.cores,
+            memory_total_bytes=figures.memory_total_bytes,
+            memory_free_bytes=figures.memory_free_bytes,
+            disk_total_bytes=figures.disk_total_bytes,
+            disk_free_bytes=figures.disk_free_bytes,
+            os_name=figures.os_name,
+            architecture=figures.architecture,
+            hostname=figures.hostname,
+            uptime_s=figures.uptime_s,
         )
 
-    async def _look_at_machine(self) -> None:
+    async def _read_figures(self) -> None:
         now = self._clock.monotonic()
-        if self._machine is not None and now - self._looked_at < FIGURES_EVERY_S:
+        if self._figures is not None and now - self._figures_read_at < FIGURES_EVERY_S:
             return
-        self._looked_at = now
-        self._machine = await asyncio.to_thread(look_at_machine, self._directory)
+        self._figures_read_at = now
+        self._figures = await asyncio.to_thread(read_figures, self._directory)
         cluster = self._mirror.view().cluster
         configured = cluster.server_path if cluster is not None else ""
         binaries = await asyncio.to_thread(all_servers, configured=configured or None)
@@ -287,7 +287,7 @@ class Agent:
         except TimeoutError:
             pass
 
-    def _begin(self, name: str, work: Coroutine[Any, Any, None], *, is_single: bool = False) -> None:
+    def _start_task(self, name: str, work: Coroutine[Any, Any, None], *, is_single: bool = False) -> None:
         """Start a task beside the turns. ``is_single``: not while a task with that name runs."""
         if is_single and any(task.get_name() == name for task in self._tasks):
             work.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineFigures:
     """The resources of a machine, and the free part of them."""
 
     cores: int
@@ -24,11 +24,11 @@ class Machine:
     uptime_s: int
 
 
-def look_at_machine(directory: Path) -> Machine:
+def read_figures(directory: Path) -> MachineFigures:
     """The present figures; the disk is the one with ``directory``."""
     memory = _memory()
     disk = os.statvfs(directory)
-    return Machine(
+    return MachineFigures(
         cores=os.cpu_count() or 1,
         memory_total_bytes=memory.get("MemTotal", 0),
         memory_free_bytes=memory.get("MemAvailable", 0),
