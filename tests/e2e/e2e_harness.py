@@ -41,8 +41,8 @@ from shardwright.model.seen import (
 )
 from shardwright.nodes.local import LocalNodes
 from shardwright.server.adapter import ServerAdapter
+from shardwright.server.connection import ServerConnection
 from shardwright.server.protocol import MANAGEMENT_USER, ServerTarget
-from shardwright.server.wire import Wire
 from shardwright.store import records
 from shardwright.testing.deadlines import Stopwatch, until
 from shardwright.testing.processes import ending_all
@@ -182,12 +182,12 @@ async def _pause(directory: Path, database: int, seconds: float) -> None:
     shard = next(r for r in found if isinstance(r, Shard) and r.uid == group.primary)
     address = next(r.address for r in found if isinstance(r, Node) and r.uid == shard.node_uid)
     secrets = next(r for r in found if isinstance(r, ServerSecrets) and r.database_uid == database)
-    wire = await Wire.connect(address, shard.port, timeout_s=2)
+    connection = await ServerConnection.connect(address, shard.port, timeout_s=2)
     try:
-        await wire.call("AUTH", MANAGEMENT_USER, secrets.management, timeout_s=2)
-        assert await wire.call("CLIENT", "PAUSE", str(round(seconds * 1000)), "WRITE", timeout_s=2) == "OK"
+        await connection.call("AUTH", MANAGEMENT_USER, secrets.management, timeout_s=2)
+        assert await connection.call("CLIENT", "PAUSE", str(round(seconds * 1000)), "WRITE", timeout_s=2) == "OK"
     finally:
-        wire.close()
+        connection.close()
         await asyncio.sleep(0)
 
 

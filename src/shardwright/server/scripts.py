@@ -6,8 +6,8 @@ server refuses that, and the only alternative would lose the server's last write
 
 import contextlib
 
+from shardwright.server.connection import CannotConnect, ErrorReply, NoAnswer, NotSent, ServerConnection
 from shardwright.server.protocol import APPLICATION_USER, ServerTarget
-from shardwright.server.wire import CannotConnect, ErrorReply, NoAnswer, NotSent, Wire
 
 TIMEOUT_S = 1.0
 _COMMANDS = (("SCRIPT", "KILL"), ("FUNCTION", "KILL"))
@@ -17,14 +17,14 @@ async def end_script(target: ServerTarget) -> bool:
     """End the server's running script or function. Returns whether the server accepted the command; it does so only when the
     script has run for ``busy-reply-threshold`` (5 s). Never raises: False if the server does not answer."""
     try:
-        wire = await Wire.connect(target.address, target.port, timeout_s=TIMEOUT_S)
+        connection = await ServerConnection.connect(target.address, target.port, timeout_s=TIMEOUT_S)
     except (TimeoutError, CannotConnect):
         return False
-    with contextlib.closing(wire), contextlib.suppress(NotSent, NoAnswer):
-        login = await wire.call("AUTH", APPLICATION_USER, target.secrets.application, timeout_s=TIMEOUT_S)
+    with contextlib.closing(connection), contextlib.suppress(NotSent, NoAnswer):
+        login = await connection.call("AUTH", APPLICATION_USER, target.secrets.application, timeout_s=TIMEOUT_S)
         if isinstance(login, ErrorReply):
             return False
         for command in _COMMANDS:
-            if not isinstance(await wire.call(*command, timeout_s=TIMEOUT_S), ErrorReply):
+            if not isinstance(await connection.call(*command, timeout_s=TIMEOUT_S), ErrorReply):
                 return True
     return False
