@@ -20,7 +20,7 @@ from shardwright.cli.session import confirm, parsed, report
 from shardwright.errors import Refusal, Rejected, ShardwrightError
 from shardwright.local import daemon as daemon_process
 from shardwright.local import supervisor as supervisor_process
-from shardwright.local.creation import Options
+from shardwright.local.creation import UpOptions
 from shardwright.local.down import Stopped, bring_down
 from shardwright.local.layout import layout_of
 from shardwright.local.supervisor import Outcome
@@ -78,7 +78,7 @@ def up(
     """
     say = _sayer(as_json)
     with _failures(as_json):
-        options = Options(
+        options = UpOptions(
             directory=_directory(directory),
             nodes=nodes,
             node_memory_bytes=parsed(parse_bytes, node_memory),

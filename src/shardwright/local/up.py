@@ -16,7 +16,7 @@ from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Refusal, Rejected
 from shardwright.local.config import read_cluster, read_nodes
-from shardwright.local.creation import PASSWORD_VARIABLE, Checked, Options, check, check_addresses, create, invalid
+from shardwright.local.creation import PASSWORD_VARIABLE, CheckedOptions, UpOptions, check, check_addresses, create, invalid
 from shardwright.local.layout import Layout, layout_of, make_run_directory, purge
 from shardwright.local.lock import try_lock
 from shardwright.local.ready import wait_ready
@@ -57,7 +57,7 @@ class Started:
     """The generated password, shown once; otherwise empty."""
 
 
-def prepare(options: Options, environment: Mapping[str, str]) -> "tuple[Started, int | None]":
+def prepare(options: UpOptions, environment: Mapping[str, str]) -> "tuple[Started, int | None]":
     """Create the cluster if necessary and take its lock. Returns the lock's descriptor, or None if a supervisor is already
     running. Raises Rejected: nothing was changed."""
     layout = layout_of(options.directory)
@@ -77,7 +77,7 @@ def prepare(options: Options, environment: Mapping[str, str]) -> "tuple[Started,
         raise
 
 
-def _create(checked: Checked, layout: Layout, environment: Mapping[str, str], made: Path | None) -> Started:
+def _create(checked: CheckedOptions, layout: Layout, environment: Mapping[str, str], made: Path | None) -> Started:
     try:
         asyncio.run(create(checked, layout, environment))
     except BaseException:
