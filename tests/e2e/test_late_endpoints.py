@@ -22,7 +22,7 @@ from tests.e2e.e2e_harness import TestCluster, own_base
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.machine.processes import send
-from shardwright.testing.chaos.wire import command
+from shardwright.testing.chaos.raw_connection import command
 
 pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 

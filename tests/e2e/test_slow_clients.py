@@ -24,8 +24,8 @@ from shardwright.machine.processes import send
 from shardwright.model.database import Endpoint
 from shardwright.testing.chaos.crowd import CLIENTS, HALVES_BYTES, Client, Crowd, Halves, Script, pattern
 from shardwright.testing.chaos.load import Work
-from shardwright.testing.chaos.verdict import Outcome
-from shardwright.testing.chaos.wire import EndedBadly, Wire, head_of_set
+from shardwright.testing.chaos.raw_connection import EndedBadly, RawConnection, head_of_set
+from shardwright.testing.chaos.verdict import TurnOutcome
 from shardwright.testing.deadlines import until
 
 pytestmark = pytest.mark.e2e
@@ -114,14 +114,14 @@ def test_a_crowd_is_served_while_everything_moves(cluster: TestCluster, database
         writers.check().assert_unnoticed()
 
 
-def sent_on(wire: Wire, value: memoryview) -> Outcome:
+def sent_on(connection: RawConnection, value: memoryview) -> TurnOutcome:
     """The reply to a SET whose second half is sent now."""
     try:
-        wire.send(value)
-        wire.send(b"\r\n")
-        reply = wire.reply()
+        connection.send(value)
+        connection.send(b"\r\n")
+        reply = connection.reply()
         print(f"the SET was answered {reply!r}")
-        return Outcome.DONE if reply == b"OK" else Outcome.REFUSED
+        return TurnOutcome.DONE if reply == b"OK" else TurnOutcome.REFUSED
     except EndedBadly as e:
         return e.outcome
 
@@ -130,13 +130,13 @@ def sent_on(wire: Wire, value: memoryview) -> Outcome:
 def test_a_large_half_sent_command_delays_no_action(cluster: TestCluster, database: dict[str, Any], sent_mib: int) -> None:
     """The endpoint leaves its node; the client sends the rest later, or is closed by a FIN."""
     value = memoryview(pattern(HALVES_BYTES))
-    with Writers(database) as writers, closing(Wire(work_of(database))) as wire:
-        wire.send(head_of_set("half", HALVES_BYTES))
-        wire.send(value[: sent_mib << 20])
+    with Writers(database) as writers, closing(RawConnection(work_of(database))) as connection:
+        connection.send(head_of_set("half", HALVES_BYTES))
+        connection.send(value[: sent_mib << 20])
         node = endpoint_of(cluster, database).nodes[0]
         cluster.completed(cluster.start(node, "enslave_node"), seconds=20)
         assert endpoint_of(cluster, database).nodes[0] != node
-        assert sent_on(wire, value[sent_mib << 20 :]) in (Outcome.DONE, Outcome.CLOSED)
+        assert sent_on(connection, value[sent_mib << 20 :]) in (TurnOutcome.DONE, TurnOutcome.CLOSED)
         writers.wait_for_progress()
         writers.check().assert_unnoticed()
 

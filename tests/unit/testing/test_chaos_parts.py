@@ -26,9 +26,8 @@ from shardwright.testing.chaos.journal import (
 )
 from shardwright.testing.chaos.report import Result
 from shardwright.testing.chaos.rules import Promise
-from shardwright.testing.chaos.schedule import FREEZES_S, UNNOTICED, Kind, schedule
-from shardwright.testing.chaos.verdict import Kind as Seen
-from shardwright.testing.chaos.verdict import Outcome, Tally
+from shardwright.testing.chaos.schedule import FREEZES_S, UNNOTICED, ItemKind, schedule
+from shardwright.testing.chaos.verdict import ClientKind, Tally, TurnOutcome
 
 # -- schedule ----------------------------------------------------------------------------------------------------------
 
@@ -45,7 +44,7 @@ def test_a_longer_run_begins_like_a_shorter_one() -> None:
 
 def test_every_kind_is_scheduled_in_order_and_within_its_bounds() -> None:
     items = schedule(1, seconds=3600)
-    assert {item.kind for item in items} == set(Kind)
+    assert {item.kind for item in items} == set(ItemKind)
     assert [item.at_s for item in items] == sorted(item.at_s for item in items)
     for item in items:
         least, most = FREEZES_S.get(item.kind, (0.0, 0.0))
@@ -144,18 +143,18 @@ def test_the_longest_pause_is_between_acknowledgements_of_any_writer() -> None:
 @pytest.mark.parametrize(
     ("kind", "outcome", "noticed"),
     [
-        (Seen.SCRIPT, Outcome.DONE, 0),
-        (Seen.SCRIPT, Outcome.REFUSED, 1),
-        (Seen.PIPELINE, Outcome.CLOSED, 1),
-        (Seen.DOWNLOAD, Outcome.CUT, 1),
-        (Seen.HALVES, Outcome.CLOSED, 0),
-        (Seen.HALVES, Outcome.REFUSED, 1),
-        (Seen.HALVES, Outcome.RESET, 1),
-        (Seen.UNREAD, Outcome.RESET, 0),
-        (Seen.UNREAD, Outcome.SILENT, 1),
+        (ClientKind.SCRIPT, TurnOutcome.DONE, 0),
+        (ClientKind.SCRIPT, TurnOutcome.REFUSED, 1),
+        (ClientKind.PIPELINE, TurnOutcome.CLOSED, 1),
+        (ClientKind.DOWNLOAD, TurnOutcome.CUT, 1),
+        (ClientKind.HALVES, TurnOutcome.CLOSED, 0),
+        (ClientKind.HALVES, TurnOutcome.REFUSED, 1),
+        (ClientKind.HALVES, TurnOutcome.RESET, 1),
+        (ClientKind.UNREAD, TurnOutcome.RESET, 0),
+        (ClientKind.UNREAD, TurnOutcome.SILENT, 1),
     ],
 )
-def test_only_slow_and_rude_clients_may_be_closed(kind: Seen, outcome: Outcome, noticed: int) -> None:
+def test_only_slow_and_rude_clients_may_be_closed(kind: ClientKind, outcome: TurnOutcome, noticed: int) -> None:
     tally = Tally(kind)
     tally.end_turn(outcome, "why")
     assert tally.noticed == noticed
@@ -165,7 +164,7 @@ def test_only_slow_and_rude_clients_may_be_closed(kind: Seen, outcome: Outcome, 
 def test_the_stored_number_lies_between_the_acknowledged_and_the_sent_one(
     stored: int | None, lost: int, doubled: int
 ) -> None:
-    tally = Tally(Seen.SCRIPT, acked=5, sent=7, stored=stored)
+    tally = Tally(ClientKind.SCRIPT, acked=5, sent=7, stored=stored)
     assert (tally.lost, tally.doubled) == (lost, doubled)
 
 

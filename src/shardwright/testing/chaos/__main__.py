@@ -15,7 +15,7 @@ import structlog
 from shardwright.demo.cluster import DemoFailed
 from shardwright.testing import guard
 from shardwright.testing.chaos import report
-from shardwright.testing.chaos.run import Options, run
+from shardwright.testing.chaos.run import RunOptions, run
 from shardwright.testing.chaos.schedule import EVERY_FAULT, UNNOTICED, schedule
 
 
@@ -46,7 +46,7 @@ def main() -> int:
         print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
     try:
-        result = run(Options(options.seed, options.seconds, options.server, options.keep, options.unnoticed), say)
+        result = run(RunOptions(options.seed, options.seconds, options.server, options.keep, options.unnoticed), say)
     except (DemoFailed, OSError) as e:
         print(f"the run could not be made: {e}")
         print(json.dumps({"chaos": {"ok": False, "reason": str(e)[:500]}}))

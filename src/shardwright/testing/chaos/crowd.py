@@ -17,8 +17,8 @@ from typing import Any
 import redis
 
 from shardwright.testing.chaos.load import Place, Work, client_of
-from shardwright.testing.chaos.verdict import Kind, Outcome, Tally
-from shardwright.testing.chaos.wire import EndedBadly, ErrorReply, Reply, Wire, command, head_of_set
+from shardwright.testing.chaos.raw_connection import EndedBadly, ErrorReply, RawConnection, Reply, command, head_of_set
+from shardwright.testing.chaos.verdict import ClientKind, Tally, TurnOutcome
 
 DATABASE = "crowd"
 HALVES_BYTES = 20 << 20
@@ -27,7 +27,7 @@ UNREAD_BYTES = 1 << 20
 UNREAD_COUNT = 40
 BYTEWISE_BYTES = 2048
 BYTEWISE_PAUSE_S = 0.001
-READ_BYTES = {Kind.BYTEWISE: BYTEWISE_BYTES, Kind.UNREAD: UNREAD_BYTES, Kind.DOWNLOAD: DOWNLOAD_BYTES}
+READ_BYTES = {ClientKind.BYTEWISE: BYTEWISE_BYTES, ClientKind.UNREAD: UNREAD_BYTES, ClientKind.DOWNLOAD: DOWNLOAD_BYTES}
 """The clients that only read, and the size of their value."""
 HALF_CLOSE_COUNT = 8
 """Number of concurrent connections."""
@@ -37,7 +37,7 @@ ATTEMPTS_MAX = 40
 ATTEMPT_PAUSE_S = 0.25
 
 
-def key(kind: Kind) -> str:
+def key(kind: ClientKind) -> str:
     """The key that a client of this kind writes or reads."""
     return f"crowd:{kind}"
 
@@ -51,7 +51,7 @@ def pattern(size: int) -> bytes:
 class Client(threading.Thread):
     """One client of the crowd. ``turn_pause_s``: minimum and maximum pause between two turns."""
 
-    kind: Kind
+    kind: ClientKind
     turn_pause_s = (0.05, 0.5)
 
     def __init__(self, work: Work, seed: int, stop: threading.Event) -> None:
@@ -60,14 +60,14 @@ class Client(threading.Thread):
         self.stop = stop
         self._work = work
         self.chance = random.Random(f"{self.kind} {seed}")
-        self._wire: Wire | None = None
+        self._connection: RawConnection | None = None
 
     def run(self) -> None:
         while not self.stop.is_set():
             began = time.monotonic()
             try:
                 self.turn()
-                self.tally.end_turn(Outcome.DONE, "")
+                self.tally.end_turn(TurnOutcome.DONE, "")
             except EndedBadly as e:
                 after_s = time.monotonic() - began
                 self.tally.end_turn(e.outcome, f"{time.strftime('%H:%M:%S')} after {after_s:.1f} s {e}")
@@ -79,22 +79,22 @@ class Client(threading.Thread):
         """One turn. Raises EndedBadly."""
         raise NotImplementedError
 
-    def wire(self) -> Wire:
+    def connection(self) -> RawConnection:
         """The connection of the previous turn, or a new one."""
-        if self._wire is None:
-            self._wire = Wire(self._work)
-        return self._wire
+        if self._connection is None:
+            self._connection = RawConnection(self._work)
+        return self._connection
 
     def leave(self) -> None:
         """Close the connection; the next turn opens a new one."""
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def expect(self, reply: Reply, is_right: Callable[[Any], bool]) -> None:
         """Note a reply that does not belong to the request. Raises EndedBadly for an error reply."""
         if isinstance(reply, ErrorReply):
-            raise EndedBadly(Outcome.REFUSED, reply)
+            raise EndedBadly(TurnOutcome.REFUSED, reply)
         if not is_right(reply):
             self.tally.wrong.append(f"{self.name}: {reply!r:.100}")
 
@@ -106,20 +106,20 @@ class Client(threading.Thread):
 class Halves(Client):
     """Sometimes the pause before its second half exceeds the limit of any action."""
 
-    kind = Kind.HALVES
+    kind = ClientKind.HALVES
 
     def turn(self) -> None:
         value = memoryview(b"%020d" % (self.tally.sent + 1) + pattern(HALVES_BYTES - 20))
-        wire = self.wire()
+        connection = self.connection()
         half = HALVES_BYTES // 2
         pause_s = self.chance.uniform(0.2, 3.0) if self.chance.random() < 0.8 else self.chance.uniform(10.0, 120.0)
-        wire.send(head_of_set(key(self.kind), HALVES_BYTES))
-        wire.send(value[:half])
-        wire.rest(pause_s, self.stop)
+        connection.send(head_of_set(key(self.kind), HALVES_BYTES))
+        connection.send(value[:half])
+        connection.rest(pause_s, self.stop)
         self.tally.sent += 1
-        wire.send(value[half:])
-        wire.send(b"\r\n")
-        self.expect(wire.reply(), lambda reply: reply == b"OK")
+        connection.send(value[half:])
+        connection.send(b"\r\n")
+        self.expect(connection.reply(), lambda reply: reply == b"OK")
         self.tally.acked = self.tally.sent
 
     def read_stored(self, client: Any) -> int:
@@ -127,92 +127,92 @@ class Halves(Client):
 
 
 class Bytewise(Client):
-    kind = Kind.BYTEWISE
+    kind = ClientKind.BYTEWISE
 
     def turn(self) -> None:
-        wire = self.wire()
-        wire.send(command("GET", key(self.kind)))
+        connection = self.connection()
+        connection.send(command("GET", key(self.kind)))
         value = pattern(BYTEWISE_BYTES)
         wanted = b"$%d\r\n%s\r\n" % (len(value), value)
         for at in range(len(wanted)):
-            byte = wire.byte()
+            byte = connection.byte()
             if not byte:
-                raise EndedBadly(Outcome.CUT if at else Outcome.CLOSED, f"after {at} bytes")
+                raise EndedBadly(TurnOutcome.CUT if at else TurnOutcome.CLOSED, f"after {at} bytes")
             if byte != wanted[at : at + 1]:
                 self.tally.wrong.append(f"{self.name}: byte {at} is {byte!r}")
-                raise EndedBadly(Outcome.REFUSED, f"byte {at} is {byte!r}")
+                raise EndedBadly(TurnOutcome.REFUSED, f"byte {at} is {byte!r}")
             time.sleep(BYTEWISE_PAUSE_S)
 
 
 class Unread(Client):
-    kind = Kind.UNREAD
+    kind = ClientKind.UNREAD
 
     def turn(self) -> None:
-        wire = self.wire()
-        wire.send(command("GET", key(self.kind)) * UNREAD_COUNT)
+        connection = self.connection()
+        connection.send(command("GET", key(self.kind)) * UNREAD_COUNT)
         self.stop.wait(self.chance.uniform(1.0, 8.0))
         if self.chance.random() < 0.5:
             self.leave()
             return
         wanted = pattern(UNREAD_BYTES)
         for _ in range(UNREAD_COUNT):
-            self.expect(wire.reply(), lambda reply: reply == wanted)
+            self.expect(connection.reply(), lambda reply: reply == wanted)
 
 
 class HalfClose(Client):
     """Opens a connection for every command, several at a time, so that some are always being opened."""
 
-    kind = Kind.HALF_CLOSE
+    kind = ClientKind.HALF_CLOSE
     turn_pause_s = (0.0, 0.05)
 
     def turn(self) -> None:
-        wires: list[Wire] = []
+        connections: list[RawConnection] = []
         try:
             for _ in range(HALF_CLOSE_COUNT):
-                wires.append(Wire(self._work))
+                connections.append(RawConnection(self._work))
                 self.tally.sent += 1
-                wires[-1].send(command("INCR", key(self.kind)))
-                wires[-1].stop_sending()
-            for wire in wires:
-                self.expect(wire.reply(), lambda reply: isinstance(reply, int))
+                connections[-1].send(command("INCR", key(self.kind)))
+                connections[-1].stop_sending()
+            for connection in connections:
+                self.expect(connection.reply(), lambda reply: isinstance(reply, int))
                 self.tally.acked += 1
         finally:
-            for wire in wires:
-                wire.close()
+            for connection in connections:
+                connection.close()
 
     def read_stored(self, client: Any) -> int:
         return int(client.get(key(self.kind)) or 0)
 
 
 class Download(Client):
-    kind = Kind.DOWNLOAD
+    kind = ClientKind.DOWNLOAD
     turn_pause_s = (0.2, 1.0)
 
     def turn(self) -> None:
-        wire = self.wire()
-        wire.send(command("GET", key(self.kind)))
+        connection = self.connection()
+        connection.send(command("GET", key(self.kind)))
         wanted = zlib.crc32(pattern(DOWNLOAD_BYTES))
-        self.expect(wire.reply(), lambda reply: isinstance(reply, bytes) and zlib.crc32(reply) == wanted)
+        self.expect(connection.reply(), lambda reply: isinstance(reply, bytes) and zlib.crc32(reply) == wanted)
 
 
 class Pipeline(Client):
-    kind = Kind.PIPELINE
+    kind = ClientKind.PIPELINE
     turn_pause_s = (0.5, 2.0)
 
     def turn(self) -> None:
-        wire = self.wire()
+        connection = self.connection()
         self.tally.sent += PIPELINE_COUNT
-        sending = wire.send_behind(command("INCR", key(self.kind)) * PIPELINE_COUNT)
+        sending = connection.send_behind(command("INCR", key(self.kind)) * PIPELINE_COUNT)
         refused = None
         for _ in range(PIPELINE_COUNT):
-            reply = wire.reply()
+            reply = connection.reply()
             if isinstance(reply, ErrorReply):
                 refused = reply
             else:
                 self.tally.acked += 1
         sending.join()
         if refused is not None:
-            raise EndedBadly(Outcome.REFUSED, refused)
+            raise EndedBadly(TurnOutcome.REFUSED, refused)
 
     def read_stored(self, client: Any) -> int:
         return int(client.get(key(self.kind)) or 0)
@@ -221,14 +221,14 @@ class Pipeline(Client):
 class Script(Client):
     """Its OK counts as an acknowledgment, so a server that refused the write must not send it."""
 
-    kind = Kind.SCRIPT
+    kind = ClientKind.SCRIPT
     turn_pause_s = (0.002, 0.01)
 
     def turn(self) -> None:
-        wire = self.wire()
+        connection = self.connection()
         self.tally.sent += 1
-        wire.send(command("EVAL", SCRIPT, "1", key(self.kind)))
-        self.expect(wire.reply(), lambda reply: reply == b"OK")
+        connection.send(command("EVAL", SCRIPT, "1", key(self.kind)))
+        self.expect(connection.reply(), lambda reply: reply == b"OK")
         self.tally.acked += 1
 
     def read_stored(self, client: Any) -> int:

@@ -22,7 +22,7 @@ from shardwright.testing.chaos.cluster import ChaosCluster
 from shardwright.testing.chaos.facts import Records, endpoint_identity
 from shardwright.testing.chaos.load import Place
 from shardwright.testing.chaos.rules import Promise
-from shardwright.testing.chaos.schedule import Item, Kind
+from shardwright.testing.chaos.schedule import Item, ItemKind
 
 NOTHING = "no allowed target now"
 UP_ATTEMPTS = 3
@@ -33,7 +33,7 @@ THAW_EVERY_S = 0.05
 class _Frozen:
     until: float
     process: ProcessIdentity
-    kind: Kind
+    kind: ItemKind
 
 
 def _runs(process: ProcessIdentity) -> bool:
@@ -66,25 +66,25 @@ class Faults:
 
     def _do(self, item: Item, now: Records) -> str:
         match item.kind:
-            case Kind.KILL_REPLICA:
+            case ItemKind.KILL_REPLICA:
                 spare: Callable[[Records, ShardUid], bool] = lambda n, uid: rules.is_spare(n, uid, is_running)  # noqa: E731
                 return self._kill_server(item, now, rules.replicas(now, is_running), spare)
-            case Kind.KILL_ONLY_COPY:
+            case ItemKind.KILL_ONLY_COPY:
                 return self._kill_server(item, now, rules.only_copies(now, self._promises, _runs), rules.is_only_copy)
-            case Kind.KILL_PRIMARY:
+            case ItemKind.KILL_PRIMARY:
                 return self._kill_primary(item, now)
-            case Kind.FREEZE_SERVER:
+            case ItemKind.FREEZE_SERVER:
                 candidates = rules.servers(now, _runs)
                 uid = candidates[item.pick % len(candidates)] if candidates else None
                 return NOTHING if uid is None else self._freeze(item, now.identities[uid], self._name(now, uid))
-            case Kind.KILL_SUPERVISOR:
+            case ItemKind.KILL_SUPERVISOR:
                 return self._kill_supervisor(item)
-            case Kind.KILL_ENDPOINT | Kind.FREEZE_ENDPOINT:
+            case ItemKind.KILL_ENDPOINT | ItemKind.FREEZE_ENDPOINT:
                 bound = sorted({n for e in now.endpoints for n in e.nodes})
                 return self._node_process(
                     item, bound, lambda n: endpoint_identity(self._cluster.layout, n), "endpoint process"
                 )
-            case Kind.KILL_LEADER | Kind.FREEZE_LEADER:
+            case ItemKind.KILL_LEADER | ItemKind.FREEZE_LEADER:
                 nodes = [] if now.leader is None else [now.leader.node_uid]
                 return self._node_process(item, nodes, self._daemon, "daemon (the leader's)")
             case _:

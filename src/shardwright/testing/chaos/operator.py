@@ -7,7 +7,7 @@ from shardwright.model.database import DatabaseStatus
 from shardwright.testing.chaos import crowd, rules
 from shardwright.testing.chaos.cluster import NO_ANSWER, ChaosCluster
 from shardwright.testing.chaos.facts import Records
-from shardwright.testing.chaos.schedule import Item, Kind
+from shardwright.testing.chaos.schedule import Item, ItemKind
 
 MB = 1 << 20
 SCRATCH = "scratch-"
@@ -52,20 +52,20 @@ class Operator:
 
     def _do(self, item: Item, now: Records) -> str:
         match item.kind:
-            case Kind.MAINTENANCE:
+            case ItemKind.MAINTENANCE:
                 return self._maintenance(item, now)
-            case Kind.STEP_DOWN:
+            case ItemKind.STEP_DOWN:
                 return self._start(self._node(item, now), "enslave_node", {})
-            case Kind.REMOVE:
+            case ItemKind.REMOVE:
                 is_spare = len(now.nodes) >= self._nodes
                 return self._start(self._node(item, now), "remove", {}) if is_spare else NOTHING
-            case Kind.CANCEL_STOP | Kind.CANCEL_UNDO:
+            case ItemKind.CANCEL_STOP | ItemKind.CANCEL_UNDO:
                 return self._cancel(item, now)
-            case Kind.TEND:
+            case ItemKind.TEND:
                 return self.tend(now)
-            case Kind.CREATE_DATABASE:
+            case ItemKind.CREATE_DATABASE:
                 return self._create(item, now)
-            case Kind.UPDATE_DATABASE:
+            case ItemKind.UPDATE_DATABASE:
                 return self._update(item, now)
             case _:
                 return self._delete(item, now)
@@ -91,7 +91,7 @@ class Operator:
         if not live:
             return NOTHING
         action = live[item.pick % len(live)]
-        mode = "undo" if item.kind is Kind.CANCEL_UNDO else "stop"
+        mode = "undo" if item.kind is ItemKind.CANCEL_UNDO else "stop"
         return self._ask("DELETE", f"/v1/nodes/{action.node_uid}/actions/{WORDS[action.name]}?mode={mode}")
 
     def tend(self, now: Records) -> str:

@@ -50,7 +50,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RunOptions:
     """The options of a run. ``kept``: directory for logs and records of a failed run; None: a new directory.
     ``is_unnoticed``: do nothing that an ordinary client may notice; then no client must notice anything."""
 
@@ -85,7 +85,7 @@ class _Helper:
         self._errors.close()
 
 
-def run(options: Options, say: Say) -> Result:
+def run(options: RunOptions, say: Say) -> Result:
     """Run. Raises DemoFailed if the cluster cannot be created."""
     result = Result(options.seed, options.seconds, options.server, options.is_unnoticed)
     with ChaosCluster(nodes=NODES, server=options.server) as cluster:
@@ -121,7 +121,7 @@ def _work(cluster: ChaosCluster, name: str) -> Work:
     return Work(name, endpoint["addr"][0], int(endpoint["port"]), WRITERS, WRITES_PER_S, may_lose_tail)
 
 
-def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Result, say: Say) -> None:
+def _disturb(cluster: ChaosCluster, place: Place, options: RunOptions, result: Result, say: Say) -> None:
     faults = Faults(cluster, place, PROMISES)
     operator = Operator(cluster, nodes=NODES, changeable=frozenset({"pair"}))
     items = schedule(options.seed, seconds=options.seconds, faults=UNNOTICED if options.is_unnoticed else EVERY_FAULT)

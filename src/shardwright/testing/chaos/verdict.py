@@ -12,7 +12,7 @@ TEXTS_MAX = 5
 """Number of examples kept per client."""
 
 
-class Kind(StrEnum):
+class ClientKind(StrEnum):
     """The behavior of a client in each turn."""
 
     HALVES = "halves"
@@ -31,7 +31,7 @@ class Kind(StrEnum):
     """A script whose OK hides whether its INCR was refused."""
 
 
-class Outcome(StrEnum):
+class TurnOutcome(StrEnum):
     """The outcome of a turn."""
 
     DONE = "done"
@@ -47,12 +47,12 @@ class Outcome(StrEnum):
     """No reply within the longest time that any client waits."""
 
 
-_GONE = frozenset({Outcome.CLOSED, Outcome.CUT, Outcome.RESET})
+_GONE = frozenset({TurnOutcome.CLOSED, TurnOutcome.CUT, TurnOutcome.RESET})
 _MAY_SEE = {
-    Kind.HALVES: frozenset({Outcome.CLOSED}),
-    Kind.BYTEWISE: frozenset({Outcome.CLOSED}),
-    Kind.UNREAD: _GONE,
-    Kind.HALF_CLOSE: _GONE,
+    ClientKind.HALVES: frozenset({TurnOutcome.CLOSED}),
+    ClientKind.BYTEWISE: frozenset({TurnOutcome.CLOSED}),
+    ClientKind.UNREAD: _GONE,
+    ClientKind.HALF_CLOSE: _GONE,
 }
 """The outcomes other than success that a client may have during a planned action; no entry: none."""
 
@@ -61,7 +61,7 @@ _MAY_SEE = {
 class Tally:
     """What a client observed. ``acked`` and ``sent`` count writes; the stored number must lie between them."""
 
-    kind: Kind
+    kind: ClientKind
     outcomes: Counter[str] = field(default_factory=Counter)
     texts: list[str] = field(default_factory=list)
     acked: int = 0
@@ -71,10 +71,10 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
     """Replies that do not belong to their request."""
 
-    def end_turn(self, outcome: Outcome, text: str) -> None:
+    def end_turn(self, outcome: TurnOutcome, text: str) -> None:
         """Count a turn; ``text`` explains a turn that was not successful."""
         self.outcomes[outcome] += 1
-        if outcome is not Outcome.DONE and len(self.texts) < TEXTS_MAX:
+        if outcome is not TurnOutcome.DONE and len(self.texts) < TEXTS_MAX:
             self.texts.append(f"{outcome}: {text}")
 
     @property
@@ -90,5 +90,5 @@ class Tally:
     @property
     def noticed(self) -> int:
         """Turns with an outcome that is forbidden while only planned actions run."""
-        may_see = _MAY_SEE.get(self.kind, frozenset()) | {Outcome.DONE}
+        may_see = _MAY_SEE.get(self.kind, frozenset()) | {TurnOutcome.DONE}
         return sum(count for outcome, count in self.outcomes.items() if outcome not in may_see)
