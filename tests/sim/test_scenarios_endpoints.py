@@ -16,7 +16,7 @@ from shardwright.testing.sim.daemon import SimDaemon
 from shardwright.testing.sim.loop import result_of
 from shardwright.testing.sim.mutants.endpoint_situations import an_endpoint_process_started_again_before_the_leader_dies
 from shardwright.testing.sim.served import Served
-from shardwright.testing.sim.server import Outcome, Position, SimServer
+from shardwright.testing.sim.server import Position, SimServer, WriteOutcome
 from shardwright.testing.sim.simulation import Simulation, quiet
 
 pytestmark = pytest.mark.usefixtures("product_log")
@@ -26,10 +26,10 @@ def _primary(simulation: Simulation) -> SimServer:
     return next(s for s in simulation.world.servers_of("1:1") if s.role is Role.PRIMARY)
 
 
-def _answers(server: SimServer, *, hides_refusal: bool) -> list[Outcome]:
-    found: list[Outcome] = []
+def _answers(server: SimServer, *, hides_refusal: bool) -> list[WriteOutcome]:
+    found: list[WriteOutcome] = []
 
-    def answer(outcome: Outcome, position: Position | None) -> None:
+    def answer(outcome: WriteOutcome, position: Position | None) -> None:
         found.append(outcome)
 
     server.write(answer, hides_refusal=hides_refusal)
@@ -43,11 +43,11 @@ def test_a_server_refuses_a_command_before_postponing_it_and_a_script_when_it_ru
     postponed = _answers(primary, hides_refusal=False)
     primary.is_fenced = True
     script = _answers(primary, hides_refusal=True)
-    assert _answers(primary, hides_refusal=False) == [Outcome.REFUSED]
+    assert _answers(primary, hides_refusal=False) == [WriteOutcome.REFUSED]
     assert postponed == script == []
     primary.end_pause()
-    assert postponed == [Outcome.REFUSED]
-    assert script == [Outcome.HIDDEN]
+    assert postponed == [WriteOutcome.REFUSED]
+    assert script == [WriteOutcome.HIDDEN]
     simulation.end()
 
 

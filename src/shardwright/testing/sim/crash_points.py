@@ -53,7 +53,7 @@ class Strike:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StrikeOutcome:
     """The result of a strike. ``settled_s``: seconds until nothing was paused, fenced, held or pending."""
 
     point: str
@@ -208,7 +208,7 @@ class Run:
             daemon.process.freeze()
             self.world.loop.at(THAW_S, daemon.process.thaw, self.world.loop)
 
-    def finish(self) -> Outcome | None:
+    def finish(self) -> StrikeOutcome | None:
         """Let the cluster come to rest. None: the strike's point was not reached."""
         strike = self.strike
         settled = -1.0
@@ -233,10 +233,10 @@ class Run:
         point = self.points[strike.index] if strike is not None and strike.index < len(self.points) else ""
         self.simulation.end()
         if strike is None:
-            return Outcome("", Strike(-1, "", ""), found, did, ended, 0.0, failure)
+            return StrikeOutcome("", Strike(-1, "", ""), found, did, ended, 0.0, failure)
         if self.struck_at is None:
             return None
-        return Outcome(point, strike, found, did, ended, settled, failure)
+        return StrikeOutcome(point, strike, found, did, ended, settled, failure)
 
     def _is_over(self) -> bool:
         actions = self.world.checker.tables["actions"].values()
@@ -319,20 +319,20 @@ def strikes_of(points: list[str]) -> list[Strike]:
     return [Strike(index, moment, way) for index in chosen for moment in MOMENTS for way in WAYS]
 
 
-def strike(scenario_name: str, chosen: Strike) -> Outcome | None:
+def strike(scenario_name: str, chosen: Strike) -> StrikeOutcome | None:
     """One run with one strike."""
     quiet()
     scenario = next(s for s in SCENARIOS if s.name == scenario_name)
     return Run(scenario, chosen).finish()
 
 
-def _strike_all(scenario_name: str, chosen: list[Strike]) -> list[Outcome]:
+def _strike_all(scenario_name: str, chosen: list[Strike]) -> list[StrikeOutcome]:
     return [outcome for one in chosen if (outcome := strike(scenario_name, one)) is not None]
 
 
-def all_outcomes(jobs: int) -> dict[str, list[Outcome]]:
+def all_outcomes(jobs: int) -> dict[str, list[StrikeOutcome]]:
     """All strikes of all scenarios."""
-    found: dict[str, list[Outcome]] = {}
+    found: dict[str, list[StrikeOutcome]] = {}
     with ProcessPoolExecutor(jobs) as pool:
         for scenario in SCENARIOS:
             strikes = strikes_of(points_of(scenario))
@@ -348,7 +348,7 @@ def all_outcomes(jobs: int) -> dict[str, list[Outcome]]:
     return found
 
 
-def table(found: dict[str, list[Outcome]]) -> str:
+def table(found: dict[str, list[StrikeOutcome]]) -> str:
     """The document."""
     total = sum(len(outcomes) for outcomes in found.values())
     good = sum(not o.failure for outcomes in found.values() for o in outcomes)
@@ -367,7 +367,7 @@ def table(found: dict[str, list[Outcome]]) -> str:
     for name, outcomes in found.items():
         head = "| point | strikes | the successor found | it did | the action ended | settled within |"
         lines += ["", f"## {name}", "", head, "|---|---|---|---|---|---|"]
-        by_point: dict[str, list[Outcome]] = {}
+        by_point: dict[str, list[StrikeOutcome]] = {}
         for outcome in outcomes:
             by_point.setdefault(outcome.point, []).append(outcome)
         for point, some in by_point.items():

@@ -19,7 +19,7 @@ from shardwright.model.database import Role
 from shardwright.model.seen import EndpointSeen, EndpointState
 from shardwright.testing.sim.clients import CALM, ENDED, HOLD, Client, cut, join
 from shardwright.testing.sim.passing import Passing
-from shardwright.testing.sim.server import Connection, Outcome, Position, SimServer
+from shardwright.testing.sim.server import Connection, Position, SimServer, WriteOutcome
 from shardwright.testing.sim.world import WriteAttempt
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Served:
             return
         chosen = server
 
-        def answer(outcome: Outcome, position: Position | None) -> None:
+        def answer(outcome: WriteOutcome, position: Position | None) -> None:
             if world.network.passes(node, own):
                 world.loop.at(
                     0.0001 + world.rng.random() * 0.0003,
@@ -133,7 +133,7 @@ class Served:
 
         def execute() -> None:
             if connection.is_ended:
-                answer(Outcome.SILENT, None)
+                answer(WriteOutcome.SILENT, None)
             else:
                 chosen.write(answer, hides_refusal=write.hides_refusal)
 
@@ -184,22 +184,22 @@ class Served:
         if self.passing is not None and write.client is not None and write.client.is_frozen:
             self.passing.check()
 
-    def _reply(self, write: WriteAttempt, outcome: Outcome, position: Position | None, connection: Connection) -> None:
+    def _reply(self, write: WriteAttempt, outcome: WriteOutcome, position: Position | None, connection: Connection) -> None:
         if write not in self.in_flight:
             return
         self.in_flight.remove(write)
         match outcome:
-            case Outcome.DONE:
+            case WriteOutcome.DONE:
                 assert position is not None
                 self.world.acknowledged(write, position, connection.server)
-            case Outcome.HIDDEN:
+            case WriteOutcome.HIDDEN:
                 self.world.hidden(write, connection.server)
-            case Outcome.REFUSED:
+            case WriteOutcome.REFUSED:
                 self._leave(write, connection)
                 self._hold_back(write)
-            case Outcome.NO_ROOM:
+            case WriteOutcome.NO_ROOM:
                 self.world.writers.answered(write, False, "no room")
-            case Outcome.SILENT:
+            case WriteOutcome.SILENT:
                 self._silent(write)
         self._came_in(write)
 

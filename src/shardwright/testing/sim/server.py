@@ -62,7 +62,7 @@ class Position:
         return self.history.keys_at(self.offset)
 
 
-class Outcome(StrEnum):
+class WriteOutcome(StrEnum):
     """The server's answer to a write."""
 
     DONE = "done"
@@ -97,7 +97,7 @@ class Files:
         return persistence is Persistence.AOF or (self.aof is not None and not has_snapshot)
 
 
-Reply = Callable[[Outcome, Position | None], None]
+Reply = Callable[[WriteOutcome, Position | None], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -110,7 +110,7 @@ class Connection:
 
 
 @dataclass(slots=True)
-class Waiting:
+class PostponedWrite:
     """A write that a paused server has read but not executed."""
 
     answer: Reply
@@ -166,7 +166,7 @@ class SimServer:
         self.acked: dict[int, int] = {}
         self.sessions: list[int] = []
         self.connections: list[Connection] = []
-        self.waiting: list[Waiting] = []
+        self.waiting: list[PostponedWrite] = []
         self.busy_until = 0.0
         self.saves = 0
         self.saving: Position | None = None
@@ -244,22 +244,22 @@ class SimServer:
         only when it runs; a plain command is refused before it can be postponed."""
         is_let_in = not self.is_loading and (hides_refusal or self.is_open)
         if is_let_in and self.loop.now < self.paused_until:
-            self.waiting.append(Waiting(answer, hides_refusal))
+            self.waiting.append(PostponedWrite(answer, hides_refusal))
             return
         self._execute(answer, hides_refusal)
 
     def _execute(self, answer: Reply, hides_refusal: bool) -> None:
         if not self.is_open or self.sync is not None:
-            answer(Outcome.HIDDEN if hides_refusal and not self.is_loading else Outcome.REFUSED, None)
+            answer(WriteOutcome.HIDDEN if hides_refusal and not self.is_loading else WriteOutcome.REFUSED, None)
             return
         if self.world.is_full(self.node_uid) and self.persistence is not Persistence.DISABLED:
-            answer(Outcome.NO_ROOM, None)
+            answer(WriteOutcome.NO_ROOM, None)
             return
         self.position = Position(self.position.history, self.position.offset + 1)
         self.primary_at = self.loop.now
         self._append()
         self._feed()
-        answer(Outcome.DONE, self.position)
+        answer(WriteOutcome.DONE, self.position)
 
     def _end_pause(self) -> None:
         if self.loop.now + 1e-9 < self.paused_until:
@@ -475,7 +475,7 @@ class SimServer:
         self.connections.clear()
         waiting, self.waiting = self.waiting, []
         for one in waiting:
-            one.answer(Outcome.SILENT, None)
+            one.answer(WriteOutcome.SILENT, None)
 
     def apply(self, persistence: Persistence) -> bool:
         """CONFIG SET of a database's settings. False: the append-only file stays enabled until a snapshot replaces it."""
