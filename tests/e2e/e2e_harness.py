@@ -55,7 +55,7 @@ BACK_S = LEASE_S + 5.0
 ENDED = ("completed", "failed", "cancelled")
 
 
-# -- what is there, asked directly -----------------------------------------------------------------------------------------
+# -- facts -----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -368,7 +368,7 @@ class TestCluster(DemoCluster):
         self.settled()
         return created
 
-    # -- for a failing test ------------------------------------------------------------------------------------------
+    # -- for the failure of a test -----------------------------------------------------------------------------------
 
     def state(self) -> str:
         """The state that explains a failure."""

@@ -342,7 +342,7 @@ class RestCluster:
             for process in processes:
                 send(process, signal.SIGCONT)
 
-    # -- looking from beneath ------------------------------------------------------------------------------------------
+    # -- files and processes -------------------------------------------------------------------------------------------
 
     def wishes(self) -> dict[str, bytes]:
         """Everything in the store that requests change, read from its file, to show that nothing was changed."""

@@ -295,7 +295,7 @@ def gather(cluster: RestCluster) -> int:
     return rich_node(cluster)
 
 
-def test_a_cancelled_maintenance_keeps_what_moved(cluster: RestCluster) -> None:
+def test_a_cancelled_maintenance_keeps_the_completed_moves(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     before = cluster.layout(*uids(cluster))
     with waiting(cluster, node) as (blocked, others):

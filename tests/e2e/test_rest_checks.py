@@ -182,7 +182,7 @@ def test_10_a_skipped_restore_deletes_the_snapshot(cluster: RestCluster) -> None
     assert cluster.node(node)["accept_servers"] is True
 
 
-def test_11_who_may_delete_which_snapshot(cluster: RestCluster) -> None:
+def test_11_permissions_to_delete_snapshots(cluster: RestCluster) -> None:
     path = "/v1/nodes/1/snapshots"
     made = cluster.ok("POST", f"{path}/mine", {})
     assert made["name"] == "mine"

@@ -179,7 +179,7 @@ class RunningApi:
             assert result.succeeded
             await self.mirror.reach(result.revision)
 
-    # -- what tests do -----------------------------------------------------------------------------------------------
+    # -- called by tests ---------------------------------------------------------------------------------------------
 
     def client(self, role: ManagementRole | None = ManagementRole.ADMIN, *, password: str = PASSWORD) -> httpx.Client:
         """A client of the user with that role; None: without credentials."""

@@ -80,7 +80,7 @@ class LocalCluster:
         said: dict[str, Any] = json.loads(done.stdout)
         return said
 
-    # -- looking -----------------------------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------------------------
 
     def supervisor(self) -> ProcessIdentity:
         found = read_identity(self.layout.supervisor)

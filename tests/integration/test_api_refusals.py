@@ -154,7 +154,7 @@ def test_versions(http: httpx.Client) -> None:
     assert int(answer.headers["cluster-state-id"]) > 0
 
 
-# -- who may -----------------------------------------------------------------------------------------------------------
+# -- permissions -------------------------------------------------------------------------------------------------------
 
 
 def test_without_credentials_there_is_no_answer(api: RunningApi) -> None:

@@ -73,7 +73,7 @@ def test_settings_at_run_time_equal_those_of_the_file(kind: ServerKind, tmp_path
 
 
 @both_servers
-def test_what_applications_may_not_do(kind: ServerKind, tmp_path: Path) -> None:
+def test_forbidden_commands_of_applications(kind: ServerKind, tmp_path: Path) -> None:
     script = "local r = redis.pcall(unpack(ARGV)); return type(r) == 'table' and r.err and 'REFUSED ' .. r.err or 'DONE'"
     library = f"#!lua name=l\nredis.register_function('f', function(keys, ARGV) {script} end)"
     with running(kind, tmp_path, is_open=True) as server, server.client("application") as client:
@@ -96,7 +96,7 @@ def test_what_applications_may_not_do(kind: ServerKind, tmp_path: Path) -> None:
 
 
 @both_servers
-def test_what_applications_may_do(kind: ServerKind, tmp_path: Path) -> None:
+def test_allowed_commands_of_applications(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path, is_open=True) as server:
         for line in [*ALLOWED, *ALLOWED_BY_KIND[kind]]:
             server.ask(*line.split(), user="application")

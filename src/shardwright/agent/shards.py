@@ -78,7 +78,7 @@ class ShardProcesses:
                 self._watch(local.shard_uid, local.identity)
                 _log.info("adopted a server", shard=local.shard_uid, incarnation=local.incarnation, pid=local.identity.pid)
 
-    # -- do ----------------------------------------------------------------------------------------------------------
+    # -- commands ----------------------------------------------------------------------------------------------------
 
     async def start(self, launch: Launch) -> None:
         """Start an incarnation, once. The result is in ``local``."""

@@ -59,7 +59,7 @@ async def both_seen(watch: ServerWatch) -> NewsMark:
         await asyncio.sleep(0)
 
 
-def test_a_new_caller_receives_everything_at_once_and_then_only_what_is_new() -> None:
+def test_a_new_caller_receives_everything_at_once_and_then_only_news() -> None:
     async def test(watch: ServerWatch, servers: Servers, view: ClusterView) -> None:
         watch.follow(view)
         mark = await both_seen(watch)

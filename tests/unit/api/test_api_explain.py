@@ -109,7 +109,7 @@ def test_a_start_with_an_outdated_plan_is_refused() -> None:
     assert error.value.code == "plan_outdated"
 
 
-# -- what would become of it -----------------------------------------------------------------------------------------
+# -- obstacles -------------------------------------------------------------------------------------------------------
 
 
 def test_a_node_with_a_dead_daemon_keeps_the_servers_that_leave() -> None:
@@ -155,7 +155,7 @@ def test_the_only_daemon_cannot_yield_the_leadership() -> None:
     assert [(r.code, r.remedy) for r in found.obstacles] == [("leadership_not_yielded", "start the daemon of another node")]
 
 
-def test_shards_that_stay_behind_make_the_action_fail() -> None:
+def test_shards_that_stay_make_the_action_fail() -> None:
     builder = cluster(3).with_database(on=((1,),)).with_database(on=((1,),), memory_bytes=9 * GB).with_endpoints_seen()
     found = previewed(builder.view)
     assert found.moves

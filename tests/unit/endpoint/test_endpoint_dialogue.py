@@ -122,7 +122,7 @@ def test_unbalanced_quotes_in_a_command_that_is_parsed_close_the_connection() ->
     assert play.session.wants_close
 
 
-# -- what the connection remembers -------------------------------------------------------------------------------------
+# -- the connection's state --------------------------------------------------------------------------------------------
 
 
 def test_only_settings_that_a_server_accepted_are_remembered() -> None:

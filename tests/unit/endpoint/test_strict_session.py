@@ -193,7 +193,7 @@ def test_a_busy_replica_is_not_awaited_indefinitely() -> None:
     assert play.server(replicas("state=online,offset=0,lag=0")) == NOT_CONFIRMED
 
 
-def test_a_client_that_writes_continuously_is_told_of_its_doubt_in_time() -> None:
+def test_a_client_that_writes_continuously_gets_its_error_in_time() -> None:
     """Its questions never end: there is always a later one."""
     play = Play()
     replies = {b"INCR": b":1\r\n", b"SPUBLISH": b":0\r\n", b"WAIT": b":0\r\n", b"INFO": GONE}

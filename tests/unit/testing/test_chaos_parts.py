@@ -137,7 +137,7 @@ def test_the_longest_pause_is_between_acknowledgements_of_any_writer() -> None:
     assert longest_pause([one, other]) == (5.0, 4.0)
 
 
-# -- what a client may see ---------------------------------------------------------------------------------------------
+# -- what a client may observe -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

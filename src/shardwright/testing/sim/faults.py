@@ -286,7 +286,7 @@ class Faults:
         daemon.store.repeats_watch = True
         return f"daemon {daemon.node.uid}"
 
-    # -- moods ---------------------------------------------------------------------------------------------------------
+    # -- conditions ----------------------------------------------------------------------------------------------------
 
     def _jump(self) -> str:
         node = self.world.rng.choice(list(self.world.nodes.values()))

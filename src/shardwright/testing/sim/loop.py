@@ -103,7 +103,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._timers: list[tuple[float, int, Handle]] = []
         self._order = 0
 
-    # -- what asyncio asks of a loop ---------------------------------------------------------------------------------
+    # -- the interface for asyncio -----------------------------------------------------------------------------------
 
     def time(self) -> float:
         return self.now
@@ -149,7 +149,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         if not self.is_over:
             self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
 
-    # -- the world's own -----------------------------------------------------------------------------------------------
+    # -- for the simulation --------------------------------------------------------------------------------------------
 
     def at(self, delay: float, call: Callable[..., object], *args: Any, process: SimProcess | None = None) -> Handle:
         """Call after ``delay`` seconds, on behalf of a process or of the simulated world (None)."""

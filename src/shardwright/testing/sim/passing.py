@@ -128,7 +128,7 @@ class Passing:
         self.source.forget_client(client)
         cut(self.source.world, client, "could not be passed on")
 
-    # -- on the way ----------------------------------------------------------------------------------------------------
+    # -- in transit ----------------------------------------------------------------------------------------------------
 
     def _pack(self, orders: Orders) -> None:
         self.packed = [self._leaving.pop(uid) for uid in orders.passes]

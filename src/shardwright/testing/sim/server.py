@@ -199,7 +199,7 @@ class SimServer:
         if self.is_aof_on:
             self.files.aof, self.files.aof_at = self.position, self.loop.now
 
-    # -- life ----------------------------------------------------------------------------------------------------------
+    # -- the process ---------------------------------------------------------------------------------------------------
 
     @property
     def is_alive(self) -> bool:

@@ -252,7 +252,7 @@ class World:
         leading = [d for d in self.daemons() if d.leader is not None]
         return max(leading, key=lambda d: d.term or 0, default=None)
 
-    # -- what happens --------------------------------------------------------------------------------------------------
+    # -- events --------------------------------------------------------------------------------------------------------
 
     def server_started(self, server: SimServer) -> None:
         """A server process runs and listens."""
@@ -313,7 +313,7 @@ class World:
         for call in list(self.on_point):
             call(daemon, point)
 
-    # -- moods of the machine ------------------------------------------------------------------------------------------
+    # -- conditions of the machine -------------------------------------------------------------------------------------
 
     def is_full(self, node: int) -> bool:
         """Whether the node's disk is full."""
