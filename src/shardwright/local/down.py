@@ -24,7 +24,7 @@ from shardwright.model.seen import ProcessIdentity
 
 HAND_OVER_S = 5.0
 """A supervisor that does not release the lock within this time is frozen and is killed, which is harmless."""
-OTHERS_S = 120.0
+OTHER_COMMAND_WAIT_S = 120.0
 """Maximum wait for another running ``up`` or ``down``."""
 
 Confirm = Callable[[Sequence[Database]], None]
@@ -91,11 +91,12 @@ async def _take_over(layout: Layout, say: Say, clock: Clock) -> int | None:
         if not has_said and clock.monotonic() - began > 1.0:
             has_said = True
             say("another `shardwright up` or `down` is running; waiting for it")
-        if clock.monotonic() - began > OTHERS_S:
+        if clock.monotonic() - began > OTHER_COMMAND_WAIT_S:
             raise Rejected(
                 Refusal.CONFLICT,
                 "busy",
-                f"another `shardwright up` or `down` has been running on {layout.directory} for {OTHERS_S:.0f} s",
+                f"another `shardwright up` or `down` has been running on {layout.directory} "
+                f"for {OTHER_COMMAND_WAIT_S:.0f} s",
                 remedy="end it, then try again",
             )
         await clock.sleep(0.1)

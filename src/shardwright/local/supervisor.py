@@ -60,7 +60,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(slots=True)
-class _Kept:
+class _KeptDaemon:
     keeper: DaemonKeeper
     task: asyncio.Task[None]
 
@@ -80,7 +80,7 @@ class Supervisor:
         self._store = store
         self._clock = clock
         self._command = command
-        self._kept: dict[NodeUid, _Kept] = {}
+        self._kept: dict[NodeUid, _KeptDaemon] = {}
         self._retiring: dict[NodeUid, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -125,7 +125,7 @@ class Supervisor:
             command=self._command(self._layout, uid),
             environment=daemon_environment,
         )
-        self._kept[uid] = _Kept(keeper, spawn(f"supervisor: keep the daemon of node {uid}", keeper.run()))
+        self._kept[uid] = _KeptDaemon(keeper, spawn(f"supervisor: keep the daemon of node {uid}", keeper.run()))
 
     async def _retire(self, uid: NodeUid, cluster: Cluster, nodes: list[Node]) -> None:
         """End all processes of a removed node and delete its directory. Does nothing while a shard is recorded on it."""

@@ -251,23 +251,23 @@ class Watch:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._descriptor: int | None = None
-        self._soon: asyncio.Handle | None = None
+        self._pending: asyncio.Handle | None = None
         try:
             descriptor = os.pidfd_open(identity.pid)
         except ProcessLookupError:
-            self._soon = self._loop.call_soon(self._end)
+            self._pending = self._loop.call_soon(self._end)
             return
         self._descriptor = descriptor
         if is_running(identity) or _is_ending(identity):
             self._loop.add_reader(descriptor, self._end)
         else:
-            self._soon = self._loop.call_soon(self._end)
+            self._pending = self._loop.call_soon(self._end)
 
     def close(self) -> None:
         """Stop watching. The process is unaffected."""
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
+        if self._pending is not None:
+            self._pending.cancel()
+            self._pending = None
         if self._descriptor is not None:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)

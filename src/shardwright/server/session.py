@@ -33,7 +33,7 @@ machine."""
 SNAPSHOT_AGE_S_MAX = 600.0
 """A snapshot up to this age can replace the append-only file; generous, because clocks of machines differ."""
 
-_PASSING = frozenset({"LOADING", "BUSY", "MASTERDOWN"})
+_TEMPORARY = frozenset({"LOADING", "BUSY", "MASTERDOWN"})
 """Refusals that mean: not executed, and temporary."""
 _SYNC_STATES = frozenset({"wait_bgsave", "send_bulk", "send_bulk_and_stream", "bg_transfer"})
 """States of a replica in its primary's list in which a full sync may occupy the only background process."""
@@ -214,7 +214,7 @@ class ServerSession:
         except NoAnswer as error:
             raise OutcomeUnknown(Code.SERVER_NO_ANSWER, f"{text}: {error}") from error
         if isinstance(reply, ErrorReply):
-            if reply.code in _PASSING:
+            if reply.code in _TEMPORARY:
                 raise Transient(Code.SERVER_BUSY, f"{text}: {reply}")
             raise Permanent(Code.SERVER_REFUSED, f"{text}: {reply}")
         return reply

@@ -59,13 +59,13 @@ class _Copy:
 
     def apply(self, batch: WatchBatch) -> list[KeyChange]:
         """Apply one revision; returns the changes that took effect."""
-        mattered = [
+        effective = [
             change
             for change in batch.changes
             if (self.delete(change.key, batch.revision) if change.current is None else self.put(change.current))
         ]
         self.revision = max(self.revision, batch.revision)
-        return mattered
+        return effective
 
 
 class Mirror:
