@@ -194,7 +194,7 @@ def test_a_handoff_after_a_rebind_holds_at_the_present_process() -> None:
     def pass_on(daemon: SimDaemon) -> None:
         other = world.endpoint_process(to_node)
         assert other is not None
-        source.owner.pass_along(source.gate.spec.uid, other)
+        source.owner.pass_endpoint(source.gate.spec.uid, other)
 
     at_point(simulation, "handoff:calm:before", record)
     at_point(simulation, "handoff:intend:before", pass_on)

@@ -121,7 +121,7 @@ class EndpointProcess:
             case "release":
                 return asdict(self._known(message).release(wire.known_target_from(message["target"])))
             case "pass_along":
-                return asdict(await self._pass_along(self._known(message), str(message["to_path"])))
+                return asdict(await self._pass_endpoint(self._known(message), str(message["to_path"])))
             case other:
                 raise ValueError(f"unknown request {other!r}")
 
@@ -164,7 +164,7 @@ class EndpointProcess:
 
     # -- passing -----------------------------------------------------------------------------------------------------
 
-    async def _pass_along(self, served: ServedEndpoint, to_path: str) -> PassResult:
+    async def _pass_endpoint(self, served: ServedEndpoint, to_path: str) -> PassResult:
         uid = served.gate.spec.uid
         known = self._passings.get(uid)
         if known is None or known[1].done() or known[0].to_path != to_path:

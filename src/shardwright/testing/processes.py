@@ -26,8 +26,8 @@ def processes_of(directory: Path) -> list[ProcessIdentity]:
 
 @contextmanager
 def ending_all(directory: Path) -> Iterator[None]:
-    """Frames an orderly end of the cluster: resumes frozen processes first, so that they can end, and kills the remaining
-    ones."""
+    """Context of an orderly end of the cluster: resumes frozen processes first, so that they can end, and kills the
+    remaining ones."""
     for process in processes_of(directory):
         send(process, signal.SIGCONT)
     yield

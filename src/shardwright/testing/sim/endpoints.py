@@ -73,7 +73,7 @@ class SimEndpointProcess:
             raise Transient(Code.ENDPOINT_PROCESS_REFUSED, f"endpoint {uid} is unknown here")
         return served
 
-    def pass_along(self, uid: EndpointUid, to: "SimEndpointProcess") -> Callable[[Answer], None]:
+    def pass_endpoint(self, uid: EndpointUid, to: "SimEndpointProcess") -> Callable[[Answer], None]:
         """Pass the listener and every quiet connection to the other process. Returns the function that sends the answer
         later."""
         served = self.known(uid)
@@ -225,12 +225,12 @@ class SimEndpointControl:
         result: ReleaseResult = await self._ask(lambda p: p.known(endpoint).release(target), name=f"release {endpoint}")
         return result
 
-    async def pass_along(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
+    async def pass_endpoint(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
         def do(process: SimEndpointProcess) -> Callable[[Answer], None]:
             other = self.world.endpoint_process(to_node)
             if other is None or not other.process.runs or not self.world.network.passes(self.node, to_node):
                 raise Transient(Code.ENDPOINT_PROCESS_REFUSED, "the other process does not accept it")
-            return process.pass_along(endpoint, other)
+            return process.pass_endpoint(endpoint, other)
 
         result: PassResult = await self._ask(do, name=f"pass {endpoint}", timeout_s=CALL_TIMEOUT_S + 0.3)
         return result

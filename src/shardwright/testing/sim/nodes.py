@@ -55,7 +55,7 @@ class SimNodeLink:
         return news
 
     async def pass_endpoint(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
-        return await self.endpoint_process.pass_along(endpoint, to_node)
+        return await self.endpoint_process.pass_endpoint(endpoint, to_node)
 
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         machine = self.nodes.machine

@@ -184,7 +184,7 @@ def a_command_to_pass_that_comes_late(simulation: Simulation) -> None:
     others = (simulation.world.endpoint_process(node) for node in simulation.world.nodes)
     other = next(process for process in others if process is not None and process is not served.owner)
     with _unharmed(simulation):
-        served.owner.pass_along(served.gate.spec.uid, other)
+        served.owner.pass_endpoint(served.gate.spec.uid, other)
         simulation.run_for(10.0)
     now = _serving(simulation, primary["database_uid"])
     if now.owner is not served.owner:
