@@ -138,7 +138,7 @@ def _read(directory: Path, *prefixes: str) -> list[Any]:
     return [records.decode(key, value) for key, value in rows if key.startswith(prefixes)]
 
 
-async def _look(directory: Path) -> Facts:
+async def _read_facts(directory: Path) -> Facts:
     layout = layout_of(directory)
     clock = SystemClock()
 
@@ -255,13 +255,13 @@ class TestCluster(DemoCluster):
 
     def facts(self) -> Facts:
         """The present facts."""
-        return asyncio.run(_look(self.directory))
+        return asyncio.run(_read_facts(self.directory))
 
     def settled(self, *, seconds: float = BACK_S) -> Facts:
         """Wait until nothing is fenced, held, or being moved."""
         last: list[str] = []
 
-        def look() -> Facts | None:
+        def current() -> Facts | None:
             facts = self.facts()
             last[:] = facts.complaints()
             return None if last else facts
@@ -269,7 +269,7 @@ class TestCluster(DemoCluster):
         def state() -> str:
             return f"{last}\n{self.state()}"
 
-        found = until("the cluster to settle", look, seconds=seconds, clock_s=LEASE_S, state=state)
+        found = until("the cluster to settle", current, seconds=seconds, clock_s=LEASE_S, state=state)
         assert found is not None
         return found
 
@@ -313,12 +313,12 @@ class TestCluster(DemoCluster):
     def leader(self) -> DaemonPresence:
         """The leader, as soon as there is one."""
 
-        def look() -> DaemonPresence | None:
+        def current() -> DaemonPresence | None:
             facts = self.facts()
             presence = None if facts.leader is None else facts.daemons.get(facts.leader.node_uid)
             return presence if presence is not None and _runs(presence) else None
 
-        found: DaemonPresence = self.until("a leader", look)
+        found: DaemonPresence = self.until("a leader", current)
         return found
 
     def supervisor(self) -> ProcessIdentity:

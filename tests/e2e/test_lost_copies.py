@@ -129,8 +129,8 @@ def test_a_database_that_waits_for_a_dead_node_names_it_and_continues_with_anoth
         preview = cluster.command("node", "remove", str(node), "--dry-run")
         assert f"--from-copy {other['uid']}" in preview.stdout, preview.stdout + preview.stderr
         action = cluster.start(node, "remove")
-        told = cluster.wait("what the removal waits for", lambda: cluster.get(f"/v1/actions/{action}").get("reasons"))
-        assert any(f"--from-copy {other['uid']}" in reason["remedy"] for reason in told), told
+        shown = cluster.wait("what the removal waits for", lambda: cluster.get(f"/v1/actions/{action}").get("reasons"))
+        assert any(f"--from-copy {other['uid']}" in reason["remedy"] for reason in shown), shown
 
         plan = cluster.command("db", "start", "orders", "--dry-run")
         assert f"redis:{other['uid']}" in plan.stdout, plan.stdout + plan.stderr
@@ -228,11 +228,11 @@ def test_when_all_files_are_damaged_the_database_names_them_and_the_damaged_end_
     (first,) = [shard for shard in shards if shard["role"] == "master"]
     kill_and_damage(cluster, *shards)
 
-    def told() -> Json | None:
+    def shown() -> Json | None:
         found = waiting(cluster, uid)
         return found if found is not None and len(found["reasons"]) == 2 else None
 
-    found = cluster.wait("the reasons", told)
+    found = cluster.wait("the reasons", shown)
     assert {r["code"] for r in found["reasons"]} == {"shard_files_damaged"}, found
     assert all("--cut-damaged-tail" in r["remedy"] and "check-aof" not in str(r) for r in found["reasons"]), found
     assert all(f"{len(ZEROS)} of its" in r["description"] for r in found["reasons"]), found

@@ -56,18 +56,18 @@ def test_a_followed_item_is_polled_repeatedly_and_at_once_when_poked() -> None:
     async def run() -> None:
         looks: list[str] = []
 
-        async def look(key: str) -> None:
+        async def poll(key: str) -> None:
             looks.append(key)
 
-        polls = Polls("test", look, lambda key: 0.001 if key == "often" else 3600.0)
+        polls = Polls("test", poll, lambda key: 0.001 if key == "often" else 3600.0)
         polls.follow(["often", "seldom"])
         await until_async("looks", lambda: looks.count("often") >= 5, seconds=20)
         assert looks.count("seldom") == 1
         polls.poke("seldom")
         polls.poke("unknown")
-        await until_async("a look", lambda: looks.count("seldom") >= 2, seconds=20)
+        await until_async("a poll", lambda: looks.count("seldom") >= 2, seconds=20)
         polls.follow(["seldom", "new"])
-        await until_async("a look", lambda: "new" in looks, seconds=20)
+        await until_async("a poll", lambda: "new" in looks, seconds=20)
         await asyncio.sleep(0)
         count = looks.count("often")
         for _ in range(100):
@@ -82,7 +82,7 @@ def test_a_begun_poll_is_completed_when_its_item_is_dropped_and_not_begun_twice_
     async def run() -> None:
         going, running, finished = asyncio.Event(), 0, 0
 
-        async def look(key: int) -> None:
+        async def poll(key: int) -> None:
             nonlocal running, finished
             running += 1
             assert running == 1
@@ -90,7 +90,7 @@ def test_a_begun_poll_is_completed_when_its_item_is_dropped_and_not_begun_twice_
             running -= 1
             finished += 1
 
-        polls: Polls[int] = Polls("test", look, lambda key: 3600.0)
+        polls: Polls[int] = Polls("test", poll, lambda key: 3600.0)
         polls.follow([1])
         await asyncio.sleep(0)
         polls.follow([])
@@ -107,10 +107,10 @@ def test_a_begun_poll_is_completed_when_its_item_is_dropped_and_not_begun_twice_
 
 def test_closing_ends_a_poll_that_does_not_end() -> None:
     async def run() -> None:
-        async def look(key: int) -> None:
+        async def poll(key: int) -> None:
             await asyncio.Event().wait()
 
-        polls: Polls[int] = Polls("test", look, lambda key: 0.0)
+        polls: Polls[int] = Polls("test", poll, lambda key: 0.0)
         polls.follow(range(3))
         await asyncio.sleep(0)
         await asyncio.wait_for(polls.close(), 5.0)

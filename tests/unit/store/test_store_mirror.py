@@ -245,21 +245,21 @@ def test_a_subscriber_is_called_for_each_change_until_it_ends() -> None:
     async def run() -> None:
         store = MemoryStore(SystemClock())
         async with mirrored(store) as mirror:
-            heard: list[tuple[str, ...]] = []
+            received: list[tuple[str, ...]] = []
             shown: list[int] = []
 
-            def hear(changed: Collection[str]) -> None:
-                heard.append(tuple(changed))
+            def record_keys(changed: Collection[str]) -> None:
+                received.append(tuple(changed))
                 shown.append(mirror.revision)
 
-            end = mirror.subscribe(hear)
+            end = mirror.subscribe(record_keys)
             first = await put(store, NODE, SHARD)
             await mirror.reach(first)
             second = await delete(store, keys.key_of(NODE))
             await mirror.reach(second)
             end()
             await mirror.reach(await put(store, NODE))
-            assert heard == [(keys.key_of(NODE), keys.key_of(SHARD)), (keys.key_of(NODE),)]
+            assert received == [(keys.key_of(NODE), keys.key_of(SHARD)), (keys.key_of(NODE),)]
             assert shown == [first, second], "it is called when the mirror shows the change"
         await store.close()
 

@@ -66,8 +66,8 @@ def test_the_last_poll_comes_after_the_limit() -> None:
     """A poll that takes longer than the limit is not the only one that counts."""
     answers = iter([False, True])
 
-    def look() -> bool:
+    def poll() -> bool:
         time.sleep(0.2)  # Longer than the limit below.
         return next(answers)
 
-    assert until("the second look", look, seconds=0.1)
+    assert until("the second poll", poll, seconds=0.1)
