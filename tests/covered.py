@@ -1,6 +1,6 @@
-"""Every module of the pure core is covered by the unit tests alone: a ratchet. ``make check`` runs it behind them.
+"""The unit tests alone cover every module of the pure core: a ratchet. ``make check`` runs it after them.
 
-The property tests do not count: what they reach differs from run to run, and to measure them costs as much again.
+The property tests do not count, because their coverage differs from run to run, and measuring it would double their time.
 """
 
 import sys

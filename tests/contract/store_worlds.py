@@ -1,6 +1,6 @@
-"""What the store's contract needs of a backend: to be opened, more than once, and to have its leases' time passed.
+"""What the store's contract suite needs from a backend: to open it, repeatedly, and to let the time of leases pass.
 
-Another backend joins the suite by a world of its own in ``WORLDS``.
+Another backend joins the suite with its own world in ``WORLDS``.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from shardwright.store.sqlite import SqliteStore
 
 
 class ManualClock:
-    """Time that passes only when it is told to; it is the boot clock as well."""
+    """Time that passes only on request; also a boot clock."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -59,7 +59,7 @@ class World(ABC):
 
     @abstractmethod
     async def open(self) -> Store:
-        """A store; every call gives access to the same data."""
+        """Open a store; all opened stores access the same data."""
 
     @abstractmethod
     def pass_time(self, seconds: float) -> None:
@@ -124,7 +124,7 @@ def run(backend: str, scenario: Callable[[World], Awaitable[None]]) -> None:
 
 
 class Watcher:
-    """Collects what a watch brings."""
+    """Collects the batches of a watch."""
 
     def __init__(self) -> None:
         self.batches: list[WatchBatch] = []
@@ -132,7 +132,7 @@ class Watcher:
         self.arrived = asyncio.Event()
 
     async def until(self, revision: int) -> list[WatchBatch]:
-        """Everything so far, once this revision has arrived."""
+        """All batches so far, as soon as this revision has arrived."""
         try:
             async with asyncio.timeout(5):
                 while not (self.batches and self.batches[-1].revision >= revision):

@@ -1,4 +1,4 @@
-"""What every store backend must do, in the words of ``store/protocol.py``."""
+"""The behavior that every store backend must have, in the terms of ``store/protocol.py``."""
 
 import asyncio
 from datetime import timedelta
@@ -39,7 +39,7 @@ async def all_keys(store: Store, prefix: str = "") -> list[str]:
     return [item.key for item in (await store.range(prefix)).items]
 
 
-def test_an_item_carries_its_history(backend: str) -> None:
+def test_an_item_has_its_history(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
         assert await store.get("a") is None
@@ -57,7 +57,7 @@ def test_an_item_carries_its_history(backend: str) -> None:
     run(backend, scenario)
 
 
-def test_what_changes_nothing_has_no_revision(backend: str) -> None:
+def test_a_transaction_without_changes_has_no_revision(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
         revision = await put(store, PutKey("a", b"1"))
@@ -95,7 +95,7 @@ def test_compare_and_set(backend: str) -> None:
     run(backend, scenario)
 
 
-def test_of_many_creators_one_wins(backend: str) -> None:
+def test_exactly_one_of_many_creators_wins(backend: str) -> None:
     async def scenario(world: World) -> None:
         stores = [await world.open() for _ in range(3)]
 
@@ -113,7 +113,7 @@ def test_of_many_creators_one_wins(backend: str) -> None:
     run(backend, scenario)
 
 
-def test_reads_see_what_another_store_wrote(backend: str) -> None:
+def test_reads_see_the_writes_of_another_store(backend: str) -> None:
     async def scenario(world: World) -> None:
         one, other = await world.open(), await world.open()
         for n in range(20):
@@ -186,7 +186,7 @@ def test_transactions_are_bounded(backend: str) -> None:
     run(backend, scenario)
 
 
-def test_a_watch_brings_everything_once_and_in_order(backend: str) -> None:
+def test_a_watch_delivers_everything_once_and_in_order(backend: str) -> None:
     async def scenario(world: World) -> None:
         store, other = await world.open(), await world.open()
         await put(store, PutKey("p/old", b"0"))
@@ -214,7 +214,7 @@ def test_a_watch_brings_everything_once_and_in_order(backend: str) -> None:
     run(backend, scenario)
 
 
-def test_a_watch_from_a_forgotten_revision_says_so(backend: str) -> None:
+def test_a_watch_from_a_compacted_revision_raises_an_error(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
         revisions = [await put(store, PutKey("a", str(n).encode())) for n in range(5)]
@@ -237,7 +237,7 @@ def test_a_watch_from_a_forgotten_revision_says_so(backend: str) -> None:
     run(backend, scenario)
 
 
-def test_keys_vanish_with_their_lease_and_watchers_see_it(backend: str) -> None:
+def test_keys_disappear_with_their_lease_and_watchers_see_it(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
         lease = await store.grant(timedelta(seconds=3))
@@ -250,7 +250,7 @@ def test_keys_vanish_with_their_lease_and_watchers_see_it(backend: str) -> None:
             await store.renew(lease)
             assert watcher.batches == []
             world.pass_time(3.1)
-            # Nobody writes: an idle store must notice by itself.
+            # No one writes: an idle store must notice by itself.
             await watcher.until(put_at + 2)
             assert watcher.keys() == [(put_at + 2, "d/1", None)]
         assert await all_keys(store) == ["d/2", "stays"]
@@ -260,7 +260,7 @@ def test_keys_vanish_with_their_lease_and_watchers_see_it(backend: str) -> None:
     run(backend, scenario)
 
 
-def test_a_frozen_holder_finds_its_lease_gone(backend: str) -> None:
+def test_a_frozen_holder_finds_that_its_lease_has_ended(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
         lease = await store.grant(timedelta(seconds=3))
@@ -289,7 +289,7 @@ def test_a_put_with_a_dead_lease_changes_nothing(backend: str) -> None:
     run(backend, scenario)
 
 
-def test_a_lease_is_never_shorter_than_the_least(backend: str) -> None:
+def test_a_lease_is_never_shorter_than_the_minimum(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
         lease = await store.grant(timedelta(milliseconds=10))

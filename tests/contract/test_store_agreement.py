@@ -1,4 +1,4 @@
-"""Memory and SQLite answer every sequence of calls in the same words, revision by revision."""
+"""Memory and SQLite give the same answers to every sequence of calls, revision by revision."""
 
 import asyncio
 import tempfile
@@ -96,7 +96,7 @@ async def answer(store: Store, call: Call) -> TransactionResult | RangePage | in
             case Range():
                 return await store.range(call.prefix, start=call.start, limit=call.limit)
             case PassTime():
-                # Both end leases at the next write; only then they must agree.
+                # Both end leases at the next write; they need to agree only then.
                 return (await store.transact(Transaction())).revision
     except StoreError as e:
         return type(e).__name__

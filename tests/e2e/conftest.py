@@ -1,12 +1,12 @@
-"""What end-to-end tests share: daemons are killed while others speak to them."""
+"""Shared by the end-to-end tests: daemons are killed while clients call them."""
 
 from pathlib import Path
 
 import pytest
 
 _RESET_SOCKET = r"ignore:Exception ignored in. <ssl\.SSLSocket:pytest.PytestUnraisableExceptionWarning"
-"""A peer that is killed between TCP's handshake and TLS's resets the connection, and ``ssl.SSLSocket._create`` of CPython
-3.11 then raises without closing what it made: nobody has the socket in hand to close it."""
+"""A peer that is killed between the handshakes of TCP and TLS resets the connection. Then ``ssl.SSLSocket._create`` of
+CPython 3.11 raises without closing its socket, and no caller can close it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

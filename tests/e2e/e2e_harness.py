@@ -1,6 +1,6 @@
-"""A whole local cluster of a test file's own, and looks behind its API.
+"""A test file's own local cluster, and its state behind the API.
 
-Used by the tests of this directory. What the servers and endpoint processes are is asked of them directly, not of the
+Used by the tests of this directory. The states of servers and endpoint processes come from their own answers, not from the
 leader under test.
 """
 
@@ -41,8 +41,8 @@ from shardwright.model.seen import (
 )
 from shardwright.nodes.local import LocalNodes
 from shardwright.server.adapter import ServerAdapter
+from shardwright.server.connection import ServerConnection
 from shardwright.server.protocol import MANAGEMENT_USER, ServerTarget
-from shardwright.server.wire import Wire
 from shardwright.store import records
 from shardwright.testing.deadlines import Stopwatch, until
 from shardwright.testing.processes import ending_all
@@ -51,16 +51,16 @@ SOURCES = Path(__file__).parents[2] / "src"
 POLL_S = 0.02
 LEASE_S = 3.0
 BACK_S = LEASE_S + 5.0
-"""Everything is as it should be this long after a daemon died. The lease passes by the clock, also on a busy machine."""
+"""Limit for the recovery after a daemon's death. The lease passes by the clock, also on a busy machine."""
 ENDED = ("completed", "failed", "cancelled")
 
 
-# -- what is there, asked directly -----------------------------------------------------------------------------------------
+# -- facts -----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Records, and what servers and endpoint processes answered at about the same time."""
+    """Records, and the answers of servers and endpoint processes at about the same time."""
 
     nodes: dict[NodeUid, Node]
     groups: list[SlotGroup]
@@ -69,7 +69,7 @@ class Facts:
     servers: dict[ShardUid, ServerSeen]
     processes: dict[NodeUid, EndpointProcessSeen]
     identities: dict[ShardUid, ProcessIdentity]
-    """Of the server processes, as the agents report them."""
+    """The identities of server processes, as the agents report them."""
     daemons: dict[NodeUid, DaemonPresence]
     leader: Leadership | None
 
@@ -89,8 +89,8 @@ class Facts:
         return next(s for s in self.copies(group) if s.uid != group.primary)
 
     def complaints(self) -> list[str]:
-        """What is not as it is when nothing goes on: one writable primary per group and replicas that follow it, nothing
-        fenced, every endpoint served by one process that forwards to the primary of now and holds nothing."""
+        """Deviations from the state at rest: one writable primary per group with replicas that follow it, nothing fenced,
+        every endpoint served by one process that forwards to the present primary and holds nothing."""
         found = [text for group in self.groups for text in self._group_complaints(group)]
         return found + [text for endpoint in self.endpoints for text in self._endpoint_complaints(endpoint)]
 
@@ -107,7 +107,7 @@ class Facts:
             elif shard.uid == primary.uid and seen.role is not Role.PRIMARY:
                 yield f"shard {shard.uid} is {seen.role} and should be primary"
             elif seen.replication_id != group.replication_id:
-                yield f"shard {shard.uid} holds {seen.replication_id}, on record is {group.replication_id}"
+                yield f"shard {shard.uid} has {seen.replication_id}, but {group.replication_id} is recorded"
             elif shard.uid != primary.uid and (
                 seen.role is not Role.REPLICA
                 or (seen.primary_address, seen.primary_port) != source
@@ -129,7 +129,7 @@ class Facts:
 
 
 def _read(directory: Path, *prefixes: str) -> list[Any]:
-    """Records of these prefixes. Only reads, so that a frozen daemon's lock is no obstacle."""
+    """The records with these prefixes. Read-only, so that a frozen daemon's lock does not matter."""
     connection = sqlite3.connect(f"file:{layout_of(directory).store}?mode=ro", uri=True, timeout=5)
     try:
         rows = connection.execute("SELECT key, value FROM items ORDER BY key").fetchall()
@@ -138,7 +138,7 @@ def _read(directory: Path, *prefixes: str) -> list[Any]:
     return [records.decode(key, value) for key, value in rows if key.startswith(prefixes)]
 
 
-async def _look(directory: Path) -> Facts:
+async def _read_facts(directory: Path) -> Facts:
     layout = layout_of(directory)
     clock = SystemClock()
 
@@ -182,12 +182,12 @@ async def _pause(directory: Path, database: int, seconds: float) -> None:
     shard = next(r for r in found if isinstance(r, Shard) and r.uid == group.primary)
     address = next(r.address for r in found if isinstance(r, Node) and r.uid == shard.node_uid)
     secrets = next(r for r in found if isinstance(r, ServerSecrets) and r.database_uid == database)
-    wire = await Wire.connect(address, shard.port, timeout_s=2)
+    connection = await ServerConnection.connect(address, shard.port, timeout_s=2)
     try:
-        await wire.call("AUTH", MANAGEMENT_USER, secrets.management, timeout_s=2)
-        assert await wire.call("CLIENT", "PAUSE", str(round(seconds * 1000)), "WRITE", timeout_s=2) == "OK"
+        await connection.call("AUTH", MANAGEMENT_USER, secrets.management, timeout_s=2)
+        assert await connection.call("CLIENT", "PAUSE", str(round(seconds * 1000)), "WRITE", timeout_s=2) == "OK"
     finally:
-        wire.close()
+        connection.close()
         await asyncio.sleep(0)
 
 
@@ -203,7 +203,7 @@ def _target(shard: Shard, nodes: dict[NodeUid, Node], secrets: dict[DatabaseUid,
 
 
 class TestCluster(DemoCluster):
-    """A cluster whose daemons can be killed and frozen at named points. Never a test class itself."""
+    """A cluster whose daemons can be killed and frozen at named points. Not a test class."""
 
     __test__ = False
 
@@ -213,7 +213,7 @@ class TestCluster(DemoCluster):
         self.faults = faults
         self.layout = layout_of(self.directory)
         self.avoided: set[int] = set()
-        """Nodes whose API is not asked: their daemon is about to die."""
+        """Nodes whose API is not called, because their daemon is about to die."""
 
     def __enter__(self) -> "TestCluster":
         super().__enter__()
@@ -225,14 +225,14 @@ class TestCluster(DemoCluster):
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def command(self, *arguments: str) -> str:
-        """The command line on this cluster; what it prints."""
+        """Run the command line on this cluster. Returns its output."""
         line = [sys.executable, "-m", "shardwright.cli.main", *arguments, "--dir", str(self.directory)]
         done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, env=self._environment)
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}\n{self.state()}"
         return done.stdout
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One request, to a node that is not to die now. Raises DemoFailed on a refusal."""
+        """Send one request to a node that is not about to die. Raises DemoFailed on a refusal."""
         assert self._http is not None
         last: Exception | None = None
         avoided = {node.address for uid, node in self.facts_nodes().items() if uid in self.avoided}
@@ -254,14 +254,14 @@ class TestCluster(DemoCluster):
         return self.facts().nodes if self.avoided else {}
 
     def facts(self) -> Facts:
-        """What is there now."""
-        return asyncio.run(_look(self.directory))
+        """The present facts."""
+        return asyncio.run(_read_facts(self.directory))
 
     def settled(self, *, seconds: float = BACK_S) -> Facts:
-        """Wait until nothing is fenced, held, or on its way."""
+        """Wait until nothing is fenced, held, or being moved."""
         last: list[str] = []
 
-        def look() -> Facts | None:
+        def current() -> Facts | None:
             facts = self.facts()
             last[:] = facts.complaints()
             return None if last else facts
@@ -269,7 +269,7 @@ class TestCluster(DemoCluster):
         def state() -> str:
             return f"{last}\n{self.state()}"
 
-        found = until("the cluster to settle", look, seconds=seconds, clock_s=LEASE_S, state=state)
+        found = until("the cluster to settle", current, seconds=seconds, clock_s=LEASE_S, state=state)
         assert found is not None
         return found
 
@@ -282,7 +282,7 @@ class TestCluster(DemoCluster):
         return next(dict(a) for a in self.call("GET", f"/v1/nodes/{node}/actions")["actions"] if a["action_uid"] == uid)
 
     def ended(self, uid: str, *, seconds: float = 40.0) -> dict[str, Any]:
-        """Wait until the action ended, however."""
+        """Wait until the action has ended in any way."""
         found: dict[str, Any] = {}
 
         def is_over() -> bool:
@@ -293,7 +293,7 @@ class TestCluster(DemoCluster):
         return found
 
     def completed(self, uid: str, *, seconds: float = 40.0) -> dict[str, Any]:
-        """Wait until the action ended, which must be well."""
+        """Wait until the action has ended, and assert that it completed."""
         found = self.ended(uid, seconds=seconds)
         assert found["status"] == "completed", f"{found}\n{self.state()}"
         return found
@@ -305,20 +305,20 @@ class TestCluster(DemoCluster):
         return {n: p for n, p in self.facts().daemons.items() if _runs(p)}
 
     def successor_of(self, leader: DaemonPresence) -> DaemonPresence | None:
-        """The daemon that leads instead of that one; None while there is none."""
+        """The daemon that leads instead of that one; None: no daemon leads yet."""
         facts = self.facts()
         presence = None if facts.leader is None else facts.daemons.get(facts.leader.node_uid)
         return presence if presence is not None and presence.pid != leader.pid and _runs(presence) else None
 
     def leader(self) -> DaemonPresence:
-        """The daemon that leads, once one does."""
+        """The leader, as soon as there is one."""
 
-        def look() -> DaemonPresence | None:
+        def current() -> DaemonPresence | None:
             facts = self.facts()
             presence = None if facts.leader is None else facts.daemons.get(facts.leader.node_uid)
             return presence if presence is not None and _runs(presence) else None
 
-        found: DaemonPresence = self.until("a leader", look)
+        found: DaemonPresence = self.until("a leader", current)
         return found
 
     def supervisor(self) -> ProcessIdentity:
@@ -327,14 +327,14 @@ class TestCluster(DemoCluster):
         return found
 
     def ready_to_die(self, *, others_min: int = 2) -> DaemonPresence:
-        """The leader, with enough others to take over. Daemons that died often are started late by their supervisor; a new
-        one, which adopts what runs, forgets that."""
+        """The leader, with enough other daemons to take over. A supervisor delays the restart of daemons that died often; a
+        new supervisor, which adopts the running ones, does not know those deaths."""
         if len(self.present()) < others_min:
             self.replace_supervisor()
         return self.leader()
 
     def replace_supervisor(self) -> float:
-        """Kill the supervisor and bring the cluster up again; seconds it took."""
+        """Kill the supervisor and start the cluster again. Returns the duration in seconds."""
         watch = Stopwatch()
         supervisor = self.supervisor()
         send(supervisor, signal.SIGKILL)
@@ -344,7 +344,7 @@ class TestCluster(DemoCluster):
 
     @contextmanager
     def unsupervised(self) -> Iterator[None]:
-        """Nobody ends a frozen daemon meanwhile."""
+        """No frozen daemon is ended meanwhile."""
         supervisor = self.supervisor()
         send(supervisor, signal.SIGSTOP)
         try:
@@ -353,25 +353,25 @@ class TestCluster(DemoCluster):
             send(supervisor, signal.SIGCONT)
 
     def arm(self, point: str, order: str = "kill") -> Path:
-        """Have the next daemon that reaches the point die or freeze there; the file that appears then."""
+        """Let the next daemon that reaches the point die or freeze there. Returns the file that appears then."""
         for old in self.faults.glob("*"):
             old.unlink()
         return arm(self.faults, point, order)
 
     def pause_writes(self, database: int, seconds: float) -> None:
-        """Let no write on the primary end for so long, as if each ran that long: a handoff's drain does not succeed."""
+        """Let no write on the primary end for this long, as if each took that time: a handoff's drain fails."""
         asyncio.run(_pause(self.directory, database, seconds))
 
     def database(self, name: str, **settings: Any) -> dict[str, Any]:
-        """A new database that serves, with its copies in sync."""
+        """A new serving database, with its copies in sync."""
         created = self.create_database(name=name, memory_size=64 << 20, **settings)
         self.settled()
         return created
 
-    # -- for a failing test ------------------------------------------------------------------------------------------
+    # -- for the failure of a test -----------------------------------------------------------------------------------
 
     def state(self) -> str:
-        """Everything that explains a failure."""
+        """The state that explains a failure."""
         facts = self.facts()
         lines = [f"complaints: {facts.complaints()}", f"leader: {facts.leader}", f"daemons: {sorted(facts.daemons)}"]
         lines += [str(x) for x in (*facts.groups, *facts.shards.values(), *facts.servers.values(), *facts.endpoints)]
@@ -400,5 +400,5 @@ def _tail(path: Path, lines: int = 25) -> str:
 
 
 def own_base(number: int) -> str:
-    """An address of this run and this file: nobody else uses it or its neighbours."""
+    """An address of this run and this file; no other test uses it or its neighbors."""
     return f"127.{200 + os.getpid() % 50}.{1 + (os.getpid() // 50 + number * 83) % 250}.1"

@@ -1,4 +1,4 @@
-"""A light load on one database, by ordinary clients that repeat nothing: knows what was acknowledged, and compares.
+"""A light load on one database by ordinary clients that repeat nothing; compares what was acknowledged with what is stored.
 
 Used by the crash tests of this directory.
 """
@@ -17,7 +17,7 @@ from shardwright.testing.deadlines import Stopwatch, until
 
 
 class _Connection(redis.Connection):
-    """Counts how often it had to connect."""
+    """Counts its connects."""
 
     connects = 0
 
@@ -44,7 +44,7 @@ def client_of(database: dict[str, Any]) -> Any:
 
 @dataclass
 class Tally:
-    """What the writers saw since the last check, and what was found of it."""
+    """What the writers observed since the last check, and the result of the comparison."""
 
     acked: int = 0
     lost: list[str] = field(default_factory=list)
@@ -53,21 +53,21 @@ class Tally:
     reconnects: int = 0
     slowest_ms: float = 0.0
 
-    def must_be_clean(self) -> "Tally":
-        """Nothing lost, nothing twice, and no client noticed."""
+    def assert_unnoticed(self) -> "Tally":
+        """Nothing is lost or doubled, and no client noticed anything."""
         noticed = self.errors or self.reconnects
         assert not noticed, self
-        return self.must_be_kept()
+        return self.assert_kept()
 
-    def must_be_kept(self) -> "Tally":
-        """Nothing lost and nothing twice; clients may have noticed."""
+    def assert_kept(self) -> "Tally":
+        """Nothing is lost or doubled; clients may have noticed something."""
         damage = self.lost or self.doubled
         assert not damage, self
         return self
 
 
 class _Writer(threading.Thread):
-    """Appends to a list and counts, in turn; knows what was acknowledged and what is in doubt."""
+    """Appends to a list and counts, in turn; records which writes were acknowledged and which are in doubt."""
 
     def __init__(self, number: int, database: dict[str, Any], rate: float) -> None:
         super().__init__(name=f"writer-{database['uid']}-{number}", daemon=True)
@@ -79,9 +79,9 @@ class _Writer(threading.Thread):
         self._pause_s = 1 / rate
         self._turn = 0
         self._connects = 0
-        self.begin_anew()
+        self.reset()
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         self.appended: list[int] = []
         self.unsure: set[int] = set()
         self.counted = 0
@@ -90,9 +90,9 @@ class _Writer(threading.Thread):
         self.slowest_s = 0.0
 
     def reconnects(self) -> int:
-        """Since asked last."""
+        """Number of reconnects since the last call."""
         pool = self._client.connection_pool
-        # One connection, which redis-py keeps and connects anew.
+        # redis-py keeps one connection, and reconnects.
         connections = list(getattr(pool, "_available_connections", []))
         now: int = sum(c.connects for c in connections)
         fresh, self._connects = now - self._connects, now
@@ -129,7 +129,7 @@ class _Writer(threading.Thread):
         self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
 
     def compare(self, client: Any, tally: Tally) -> None:
-        """With what is stored."""
+        """Compare with the stored data."""
         stored = [int(x) for x in client.lrange(self.keys[0], 0, -1)]
         count = int(client.get(self.keys[1]) or 0)
         known = set(stored)
@@ -148,7 +148,7 @@ class _Writer(threading.Thread):
 
 
 class Writers:
-    """Some writers on one database. A check parks them for a moment, so that it is exact; then they begin anew."""
+    """Some writers on one database. A check pauses them for a moment, so that it is exact; then they start again."""
 
     def __init__(self, database: dict[str, Any], *, writers: int = 2, rate: float = 100.0) -> None:
         self.database = database
@@ -170,15 +170,15 @@ class Writers:
             writer.join(timeout=10)
 
     def acked(self) -> int:
-        """Acknowledged since the last check."""
+        """Number of acknowledged writes since the last check."""
         return sum(len(w.appended) + w.counted for w in self._writers)
 
-    def write_on(self, *, seconds: float = BACK_S) -> float:
-        """Wait until each writer has had another write acknowledged; how long that took."""
+    def wait_for_progress(self, *, seconds: float = BACK_S) -> float:
+        """Wait until each writer has had another write acknowledged. Returns the duration."""
         watch = Stopwatch()
         before = {w.name: len(w.appended) + w.counted for w in self._writers}
         until(
-            "the writers to go on",
+            "the writers to continue",
             lambda: all(len(w.appended) + w.counted > before[w.name] + 1 for w in self._writers),
             seconds=seconds,
             clock_s=LEASE_S,
@@ -187,7 +187,7 @@ class Writers:
         return watch.seconds
 
     def check(self, *, forget: bool = True) -> Tally:
-        """Compare everything acknowledged since the last check with what is stored."""
+        """Compare everything acknowledged since the last check with the stored data."""
         for writer in self._writers:
             writer.may_write.clear()
         for writer in self._writers:
@@ -199,7 +199,7 @@ class Writers:
                 writer.compare(client, tally)
                 if forget:
                     client.delete(*writer.keys)
-                    writer.begin_anew()
+                    writer.reset()
         finally:
             client.close()
             for writer in self._writers:

@@ -1,6 +1,6 @@
-"""A whole local cluster for tests of actions and of the REST API: brought up by the command line, used from outside only.
+"""A local cluster for tests of actions and of the REST API: started by the command line, and used only from outside.
 
-Everything a test waits for is polled with a deadline; what is known of the cluster is part of every failure.
+Every wait polls with a deadline, and every failure shows the cluster's state.
 """
 
 import json
@@ -38,13 +38,13 @@ WISHES = (
     *("cluster", "policy", "nodes/", "removed_nodes/", "snapshots/", "databases/", "secrets/", "shards/", "endpoints/"),
     *("actions/", "moves/", "users/", "last_actions/", "locks/", "names/", "ports/", "emails/", "counters"),
 )
-"""Keys of the store that only an accepted request, or the leader serving one, changes."""
+"""Keys of the store that change only by an accepted request, or by the leader that carries it out."""
 
 Json = dict[str, Any]
 
 
 class CountedConnection(redis.Connection):
-    """Counts how often it had to connect."""
+    """Counts its connects."""
 
     connects = 0
 
@@ -54,14 +54,14 @@ class CountedConnection(redis.Connection):
 
 
 def connects_of(client: Any) -> int:
-    """How often a client of ``RestCluster.client`` has connected so far. (CLIENT ID is the server's and changes with it.)"""
+    """Number of connects of a ``RestCluster.client`` client so far. (CLIENT ID is the server's and changes with it.)"""
     connection = client.connection_pool.get_connection()
     client.connection_pool.release(connection)
     return int(connection.connects)
 
 
 class RestCluster:
-    """Use as a context manager: at its end nothing of it runs and nothing of it is left."""
+    """A context manager: at its end no process of the cluster runs and no file remains."""
 
     def __init__(self, *, nodes: int = 3, node_memory: str = "4gb", racks: str = "") -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="shardwright-e2e-"))
@@ -99,7 +99,7 @@ class RestCluster:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """The command line, on this cluster."""
+        """Run the command line on this cluster."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("SHARDWRIGHT_")}
         return subprocess.run(
             [sys.executable, "-m", "shardwright.cli.main", *arguments, "--dir", str(self.directory)],
@@ -112,7 +112,7 @@ class RestCluster:
         )
 
     def reconnect(self) -> None:
-        """Forget connections that are kept open: a daemon that was killed answers none of them."""
+        """Forget kept connections: a killed daemon does not answer on them."""
         if self._http is not None:
             self._http.close()
         self._http = httpx.Client(auth=(self.username, self.password), verify=False, timeout=15)
@@ -120,12 +120,12 @@ class RestCluster:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def url(self, node: int = 1) -> str:
-        """Where a node serves the API."""
+        """The URL of a node's API."""
         first, last = self.base.rsplit(".", 1)
         return f"https://{first}.{int(last) + node - 1}:9443"
 
     def call(self, method: str, path: str, body: Any = None, *, node: int = 0, **options: Any) -> httpx.Response:
-        """One request; to any node that answers, unless one is named."""
+        """Send one request, to any node that answers unless one is given."""
         assert self._http is not None
         if body is not None:
             options["json"] = body
@@ -136,7 +136,7 @@ class RestCluster:
             except httpx.ConnectError as e:
                 last = e
             except httpx.RemoteProtocolError as e:
-                # A daemon that has just ended: the request met a kept connection on its way out. To look again is harmless.
+                # A daemon that has just ended: the request was sent over a kept connection. Repeating a read is harmless.
                 if method != "GET" or node:
                     raise
                 last = e
@@ -152,7 +152,7 @@ class RestCluster:
         return answer.json()
 
     def refused(self, method: str, path: str, status: int, code: str, body: Any = None, **options: Any) -> str:
-        """The description of a request that must be refused with this status and machine code."""
+        """The description of a request that must be refused with this status and code."""
         answer = self.call(method, path, body, **options)
         assert answer.status_code == status, f"{method} {path} {body!r}: {answer.status_code} {answer.text}"
         said = answer.json()
@@ -161,18 +161,18 @@ class RestCluster:
         return str(said["description"])
 
     def wait(self, what: str, is_so: Callable[[], Any], *, seconds: float = 30) -> Any:
-        """Poll until the answer is true; fails with the cluster's state."""
+        """Poll until the answer is true; fail with the cluster's state."""
         return until(what, is_so, seconds=seconds, state=self.picture, poll_s=POLL_S)
 
     # -- databases -----------------------------------------------------------------------------------------------------
 
     def create(self, name: str, **settings: Any) -> Json:
-        """A new database that serves, with its copies in step."""
+        """A new serving database, with its copies in sync."""
         made = self.ok("POST", "/v1/bdbs", {"name": name, "memory_size": 50_000_000, **settings})
         return self.settled(made["uid"])
 
     def settled(self, uid: int) -> Json:
-        """Wait until a database is active and all its copies are in step."""
+        """Wait until a database is active and all its copies are in sync."""
 
         def is_so() -> Json | None:
             found: Json = self.get(f"/v1/bdbs/{uid}")
@@ -186,7 +186,7 @@ class RestCluster:
         return dict(self.wait(f"database {uid} settled", is_so))
 
     def update(self, uid: int, **settings: Any) -> Json:
-        """Change a database; wait until it is done."""
+        """Change a database, and wait until the change is completed."""
         self.ok("PUT", f"/v1/bdbs/{uid}", settings)
         return self.settled(uid)
 
@@ -216,7 +216,7 @@ class RestCluster:
         return found[0]
 
     def layout(self, *uids: int) -> dict[int, tuple[list[tuple[str, str]], int]]:
-        """Where the copies of databases at rest are, in which role, and who serves their endpoint."""
+        """The nodes and roles of the copies of databases at rest, and the nodes that serve their endpoints."""
         for uid in uids:
             self.settled(uid)
         return {
@@ -241,7 +241,7 @@ class RestCluster:
     # -- nodes and actions ---------------------------------------------------------------------------------------------
 
     def leader(self) -> int:
-        """The node whose daemon leads; 0 when none does."""
+        """The node of the leader; 0: no leader."""
         statuses: dict[str, Json] = self.get("/v1/nodes/status")
         return next((int(uid) for uid, status in statuses.items() if uid.isdigit() and status["role"] == "master"), 0)
 
@@ -255,11 +255,11 @@ class RestCluster:
         return [snapshot["name"] for snapshot in self.get(f"/v1/nodes/{node}/snapshots")]
 
     def start(self, node: int, action: str, **parameters: Any) -> str:
-        """Start an action; its uid."""
+        """Start an action. Returns its uid."""
         return str(self.ok("POST", f"/v1/nodes/{node}/actions/{action}", parameters)["action_uid"])
 
     def ended(self, uid: str, *, seconds: float = 45) -> Json:
-        """The record of an action that ends in whatever way."""
+        """The record of an action that ends in any way."""
 
         def is_so() -> Json | None:
             found: Json = self.get(f"/v1/actions/{uid}")
@@ -268,13 +268,13 @@ class RestCluster:
         return dict(self.wait(f"the end of action {uid}", is_so, seconds=seconds))
 
     def done(self, node: int, action: str, **parameters: Any) -> Json:
-        """Start an action that must complete; its record."""
+        """Start an action that must complete. Returns its record."""
         record = self.ended(self.start(node, action, **parameters))
         assert record["status"] == "completed", f"{record}\n{self.picture()}"
         return record
 
     def failed(self, node: int, action: str, code: str, **parameters: Any) -> Json:
-        """Start an action that must fail with this code; its record."""
+        """Start an action that must fail with this code. Returns its record."""
         record = self.ended(self.start(node, action, **parameters))
         assert (record["status"], record.get("error_code")) == ("failed", code), f"{record}\n{self.picture()}"
         return record
@@ -288,7 +288,7 @@ class RestCluster:
 
     @contextmanager
     def maintenance(self, node: int) -> Iterator[None]:
-        """A node that is in maintenance for a while and then is as before."""
+        """A node is in maintenance for a while, and then restored."""
         self.done(node, "maintenance_on")
         try:
             yield
@@ -296,7 +296,7 @@ class RestCluster:
             self.done(node, "maintenance_off")
 
     def add_node(self) -> int:
-        """A further node that is usable."""
+        """Add a usable node."""
         added = self.command("node", "add", "--json")
         assert added.returncode == 0, added.stdout + added.stderr
         uid = int(json.loads(added.stdout)["uid"])
@@ -304,7 +304,7 @@ class RestCluster:
         return uid
 
     def reopen(self) -> None:
-        """Let every node take shards again, whatever a test left behind."""
+        """Let every node take shards again, whatever state a test left."""
         for node in self.nodes():
             if self.snapshots(node):
                 self.done(node, "maintenance_off")
@@ -314,26 +314,26 @@ class RestCluster:
     # -- processes -----------------------------------------------------------------------------------------------------
 
     def server_of(self, shard: Json) -> ProcessIdentity:
-        """The process of a shard."""
+        """The process of a shard's server."""
         place = self.directory / "nodes" / shard["node_uid"] / "shards" / shard["uid"]
         found = [process for process in processes_of(self.directory) if process.directory == str(place)]
         assert found, (shard, self.picture())
         return min(found, key=lambda process: process.start_ticks)  # a child that saves is younger
 
     def servers_on(self, node: int) -> list[ProcessIdentity]:
-        """The server processes that run on a node."""
+        """The server processes on a node."""
         place = str(self.directory / "nodes" / str(node) / "shards") + "/"
         return [process for process in processes_of(self.directory) if process.directory.startswith(place)]
 
     def identity_in(self, path: str) -> ProcessIdentity:
-        """The process that a file of the cluster's directory names."""
+        """The process that a file in the cluster's directory names."""
         found = read_identity(self.directory / path)
         assert found is not None, path
         return found
 
     @contextmanager
     def frozen(self, *processes: ProcessIdentity) -> Iterator[None]:
-        """Processes that do nothing for a while; an action that needs them waits."""
+        """Processes that are frozen for a while; an action that needs them waits."""
         for process in processes:
             send(process, signal.SIGSTOP)
         try:
@@ -342,10 +342,10 @@ class RestCluster:
             for process in processes:
                 send(process, signal.SIGCONT)
 
-    # -- looking from beneath ------------------------------------------------------------------------------------------
+    # -- files and processes -------------------------------------------------------------------------------------------
 
     def wishes(self) -> dict[str, bytes]:
-        """Everything in the store that requests change, read from its file: to show that nothing was changed."""
+        """Everything in the store that requests change, read from its file, to show that nothing was changed."""
         connection = sqlite3.connect(f"file:{self.directory / 'store.db'}?mode=ro", uri=True)
         try:
             rows = connection.execute("SELECT key, value FROM items").fetchall()
@@ -355,7 +355,7 @@ class RestCluster:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """What happens inside changes nothing that anybody asked for. Begins when nothing of before is still being noted."""
+        """Internal activity changes nothing that a request changes. Begins when earlier changes have been recorded."""
         before = self.wishes()
 
         def is_quiet(after_s: float) -> bool:
@@ -371,20 +371,20 @@ class RestCluster:
         assert not changed, {key: (before.get(key), after.get(key)) for key in changed}
 
     def picture(self) -> str:
-        """The cluster's state for a failure."""
+        """The cluster's state, for a failure."""
         parts = []
         for path in ("/v1/nodes/status", "/v1/bdbs", "/v1/shards", "/v1/nodes/actions"):
             try:
                 found = self.call("GET", path).json()
                 if "actions" in found:
-                    found["actions"].reverse()  # the youngest says why
+                    found["actions"].reverse()  # the youngest explains the failure
                 parts.append(f"{path}: {json.dumps(_brief(found))[:9000]}")
             except (AssertionError, httpx.HTTPError, ValueError) as e:
                 parts.append(f"{path}: {e!r}")
         return "\n".join([*parts, self.logs()])
 
     def logs(self) -> str:
-        """The last lines of what its processes wrote."""
+        """The last lines of its processes' logs."""
         found = []
         for path in logs_below(self.directory):
             lines = path.read_text(errors="replace").splitlines()
@@ -393,7 +393,7 @@ class RestCluster:
 
 
 def logs_below(directory: Path) -> list[Path]:
-    """Its log files. Directories may go meanwhile."""
+    """Its log files. Directories may disappear meanwhile."""
     return sorted(Path(at) / name for at, _, names in os.walk(directory) for name in names if name.endswith(".log"))
 
 

@@ -1,4 +1,4 @@
-"""Plan first, hold the cluster to it, change one's mind: on a real cluster."""
+"""Plan first, execute exactly that plan, and undo: on a real cluster."""
 
 import signal
 import statistics
@@ -35,7 +35,7 @@ def undo(cluster: RestCluster, node: int, action: str) -> Json:
     return dict(cluster.ok("DELETE", f"/v1/nodes/{node}/actions/{action}?mode=undo"))
 
 
-def test_a_plan_is_carried_out_to_the_letter_and_an_outdated_one_refused(cluster: RestCluster) -> None:
+def test_a_plan_is_executed_exactly_and_an_outdated_one_is_refused(cluster: RestCluster) -> None:
     node = cluster.primary(1)
     path = f"/v1/nodes/{node}/actions/maintenance_on"
     with cluster.unchanged():
@@ -52,7 +52,7 @@ def test_a_plan_is_carried_out_to_the_letter_and_an_outdated_one_refused(cluster
 
 
 @pytest.mark.parametrize("action", ["maintenance_on", "remove"])
-def test_undo_in_the_middle_puts_everything_back(cluster: RestCluster, action: str) -> None:
+def test_an_undo_in_the_middle_restores_everything(cluster: RestCluster, action: str) -> None:
     node = cluster.primary(1)
     before = cluster.layout(1, 2)
     uid = cluster.start(node, action)
@@ -67,7 +67,7 @@ def test_undo_in_the_middle_puts_everything_back(cluster: RestCluster, action: s
     cluster.refused("DELETE", f"/v1/nodes/{node}/actions/{action}?mode=undo", 409, "action_ended")
 
 
-def test_an_undo_survives_the_leader(cluster: RestCluster) -> None:
+def test_an_undo_survives_the_leaders_death(cluster: RestCluster) -> None:
     node = cluster.primary(1)
     before = cluster.layout(1, 2)
     uid = cluster.start(node, "maintenance_on")
@@ -90,8 +90,8 @@ def over(cluster: RestCluster, uid: str) -> bool:
 
 
 @pytest.mark.slow
-def test_the_expected_end_is_right_after_the_first_tenth(capsys: pytest.CaptureFixture[str]) -> None:
-    """Median error of repeated maintenances of four databases of 100 MB; printed as a figure."""
+def test_the_expected_end_is_accurate_after_the_first_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    """Median error of repeated maintenance of four databases of 100 MB; printed as a figure."""
     errors: list[float] = []
     of_rest: list[float] = []
     with RestCluster(nodes=3) as cluster:
@@ -107,7 +107,7 @@ def test_the_expected_end_is_right_after_the_first_tenth(capsys: pytest.CaptureF
                 samples, took = watched(cluster, cluster.start(node, action))
                 late = [(at, eta) for at, eta in samples if eta is not None and took / 10 <= at]
                 if run == 0:
-                    continue  # nothing was measured yet
+                    continue  # no rate was measured yet
                 errors += [abs(at + eta - took) / took for at, eta in late]
                 of_rest += [abs(at + eta - took) / (took - at) for at, eta in late if took - at > 0.3]
     with capsys.disabled():
@@ -118,7 +118,7 @@ def test_the_expected_end_is_right_after_the_first_tenth(capsys: pytest.CaptureF
 
 
 def watched(cluster: RestCluster, uid: str) -> tuple[list[tuple[float, float | None]], float]:
-    """Seconds since the start with the time it said was left, and how long it took. Progress never falls."""
+    """Elapsed seconds with the expected remaining time at that moment, and the total duration. Progress never falls."""
     began = time.monotonic()
     samples: list[tuple[float, float | None]] = []
     progress: list[float] = []

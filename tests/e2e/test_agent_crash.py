@@ -1,7 +1,8 @@
-"""A daemon killed or frozen in the middle of each node action, under load: the leader's, and that of the node concerned.
+"""A daemon is killed or frozen in the middle of each node action, under load: the leader's, and that of the node of the
+action.
 
-Whichever: the action ends completed, no acknowledged write is lost or doubled, and no client notices. A frozen daemon is
-left to its supervisor, which ends it after five seconds.
+In both cases the action completes, no acknowledged write is lost or doubled, and no client notices. The supervisor ends a
+frozen daemon after five seconds.
 """
 
 import signal
@@ -19,7 +20,7 @@ from shardwright.testing.deadlines import Stopwatch
 pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 ACTIONS = ("enslave_node", "maintenance_on", "maintenance_off", "remove")
-"""The step-downs come first: they would refuse while the only copy of a database is on the node."""
+"""The step-downs come first: they would be refused while the only copy of a database is on the node."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def kept(cluster: TestCluster) -> Iterator[Writers]:
 
 @pytest.fixture(scope="module")
 def single(cluster: TestCluster) -> Iterator[Writers]:
-    """On a database with neither: its only copy must be carried."""
+    """On a database with neither: its only copy must be relocated."""
     with Writers(cluster.database("single"), writers=1) as load:
         yield load
 
@@ -71,14 +72,14 @@ def test_daemon_dies_during(
     cluster.avoided = set()
     slowest_ms = 0.0
     for load in loads:
-        load.write_on()
-        slowest_ms = max(slowest_ms, load.check().must_be_clean().slowest_ms)
+        load.wait_for_progress()
+        slowest_ms = max(slowest_ms, load.check().assert_unnoticed().slowest_ms)
     states = [f"{m['kind']} {m['state']}" for m in record["moves"]]
     print(f"{action}, {who} {order.name}: completed {ended_s:.2f} s later; slowest {slowest_ms:.0f} ms; {states}")
 
 
 def _node_for(cluster: TestCluster, loads: list[Writers], action: str, leader: DaemonPresence, *, is_agent: bool) -> NodeUid:
-    """A node with something to do; not the leader's when it is its agent that dies."""
+    """A node with work to do; not the leader's if its agent is to die."""
     facts = cluster.settled(seconds=20)
     primary, replica = facts.primary(loads[0].database["uid"]).node_uid, facts.replica(loads[0].database["uid"]).node_uid
     if action == "enslave_node":
@@ -102,7 +103,7 @@ def _hit(cluster: TestCluster, victim: DaemonPresence, order: signal.Signals) ->
 
 
 def _heal(cluster: TestCluster) -> None:
-    """Three open nodes with daemons, whatever the last test left."""
+    """Three open nodes with daemons, whatever state the last test left."""
     cluster.avoided = set()
     if set(cluster.present()) != set(cluster.facts().nodes):
         cluster.replace_supervisor()

@@ -1,4 +1,4 @@
-"""Every answer of every daemon is JSON, also of one that ends because its node is removed, and about a node that is gone."""
+"""Every answer of every daemon is JSON, even of a daemon that ends because its node is removed, and about a removed node."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ def cluster() -> Iterator[RestCluster]:
 
 
 class Hammer(threading.Thread):
-    """Asks every daemon about one node, again and again, over connections that are kept and over new ones."""
+    """Calls every daemon about one node repeatedly, over kept and over new connections."""
 
     def __init__(self, cluster: RestCluster, daemons: list[str], node: int) -> None:
         super().__init__(name="hammer")
@@ -53,7 +53,7 @@ class Hammer(threading.Thread):
         try:
             answer = http.request(method, url)
         except httpx.TransportError:
-            return  # its daemon has ended, or has not begun
+            return  # its daemon has ended, or does not listen yet
         self.statuses[answer.status_code] += 1
         try:
             json.loads(answer.content)
@@ -71,7 +71,7 @@ def test_a_removed_node_while_nodes_come_and_go(cluster: RestCluster) -> None:
         try:
             cluster.wait("answers of all", lambda: all(h.statuses[200] for h in hammers))  # noqa: B023
             cluster.done(node, "remove")
-            cluster.wait("answers about a node that is gone", lambda: all(h.statuses[404] > 20 for h in hammers))  # noqa: B023
+            cluster.wait("answers about a removed node", lambda: all(h.statuses[404] > 20 for h in hammers))  # noqa: B023
         finally:
             for hammer in hammers:
                 hammer.stop.set()

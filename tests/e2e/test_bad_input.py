@@ -1,4 +1,4 @@
-"""Bad input of every kind is refused with a machine code and changes nothing: the store is compared before and after."""
+"""Bad input of every kind is refused with a code and changes nothing: the store is compared before and after."""
 
 import socket
 import ssl
@@ -26,7 +26,7 @@ def cluster() -> Iterator[RestCluster]:
 
 @pytest.fixture(autouse=True)
 def _unchanged(cluster: RestCluster) -> Iterator[None]:
-    """Nothing that anybody could wish for is different after any of these tests."""
+    """Nothing that a request can change is different after any of these tests."""
     with cluster.unchanged():
         yield
 
@@ -120,11 +120,11 @@ def test_the_nearest_query_parameter_is_named(cluster: RestCluster) -> None:
         cluster.refused(method, path, 400, "unknown_parameter", {} if method != "DELETE" else None)
 
 
-def test_what_is_only_read_knows_no_wrong_parameters(cluster: RestCluster) -> None:
+def test_reads_ignore_unknown_parameters(cluster: RestCluster) -> None:
     assert cluster.ok("GET", "/v1/bdbs/1?nonsense=1")["uid"] == 1
 
 
-def test_unknown_keys_are_told(cluster: RestCluster) -> None:
+def test_unknown_keys_are_reported(cluster: RestCluster) -> None:
     body = {"evict_ha_replicas": False, "overwrite_snapshot": True, "node_uid": None, "action": "maintenance_on"}
     shown = cluster.ok("POST", "/v1/nodes/1/actions/maintenance_on?dry_run=true", body)
     assert shown["ignored"] == ["evict_ha_replicas", "action"]
@@ -150,7 +150,7 @@ _NOT_JSON = [
 
 
 @pytest.mark.parametrize("body", [*_NOT_OBJECTS, *_NOT_JSON], ids=lambda body: repr(body[:20]))
-def test_bodies_that_are_no_json_objects(cluster: RestCluster, body: bytes) -> None:
+def test_bodies_that_are_not_json_objects(cluster: RestCluster, body: bytes) -> None:
     for method, path in (
         *(("POST", f"/v1/nodes/1/actions/{action}") for action in ACTIONS),
         *(
@@ -176,7 +176,7 @@ def test_oversized_bodies(cluster: RestCluster) -> None:
 
 
 def test_broken_http(cluster: RestCluster) -> None:
-    """A body that never comes, a wrong length, and what is not HTTP at all: the server goes on."""
+    """A missing body, a wrong length, and input that is not HTTP: the server continues."""
     host = cluster.url().removeprefix("https://").partition(":")[0]
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -236,7 +236,7 @@ def test_no_credentials(cluster: RestCluster) -> None:
 
 
 def _no_auth(request):  # type: ignore[no-untyped-def]
-    """Keeps the header that the test gave."""
+    """Keeps the header that the test sets."""
     return request
 
 

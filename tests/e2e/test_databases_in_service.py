@@ -1,4 +1,4 @@
-"""Databases while they serve: settings that change under open connections, and sessions that notice nothing of actions."""
+"""Serving databases: settings that change under open connections, and sessions that do not notice actions."""
 
 import itertools
 import threading
@@ -21,7 +21,7 @@ def cluster() -> Iterator[RestCluster]:
 
 @pytest.fixture
 def database(cluster: RestCluster, request: pytest.FixtureRequest) -> Iterator[Json]:
-    """A database of the test's own, replicated unless the test says otherwise."""
+    """A test's own database, replicated unless the test requests otherwise."""
     settings = {"replication": True, **getattr(request, "param", {})}
     name = "".join(c for c in request.node.name.replace("_", "-") if c.isalnum() or c == "-")[:60].strip("-")
     made = cluster.create(name, **settings)
@@ -69,14 +69,14 @@ def test_persistence_and_eviction(cluster: RestCluster, database: Json) -> None:
 
 
 @pytest.mark.parametrize("database", [{"server": "valkey"}, {"server": "redis"}], ids=["valkey", "redis"], indirect=True)
-def test_keyspace_notifications_come_and_go_and_stay_through_actions(cluster: RestCluster, database: Json) -> None:
+def test_keyspace_notifications_can_be_changed_and_survive_actions(cluster: RestCluster, database: Json) -> None:
     uid = database["uid"]
     assert database["notify_keyspace_events"] == ""
     assert cluster.update(uid, notify_keyspace_events="E$x")["notify_keyspace_events"] == "E$x"
     assert events_of(cluster, database) == ["set", "expired"]
     cluster.done(cluster.primary(uid), "enslave_node")
     assert events_of(cluster, database) == ["set", "expired"]
-    cluster.done(cluster.primary(uid), "maintenance_on")  # a copy is made on another node
+    cluster.done(cluster.primary(uid), "maintenance_on")  # a copy is created on another node
     assert events_of(cluster, database) == ["set", "expired"]
     assert cluster.refused("PUT", f"/v1/bdbs/{uid}", 400, "invalid_parameter", {"notify_keyspace_events": "E"})
     cluster.update(uid, notify_keyspace_events="Eg")
@@ -86,7 +86,7 @@ def test_keyspace_notifications_come_and_go_and_stay_through_actions(cluster: Re
 
 
 def events_of(cluster: RestCluster, database: Json) -> list[str]:
-    """What a subscriber hears of when a key is written, another expires and a third is deleted."""
+    """The messages that a subscriber receives when a key is written, another expires and a third is deleted."""
     with cluster.client(database) as client, cluster.client(database) as other, other.pubsub() as subscriber:
         subscriber.psubscribe("__keyevent@*__:*")
         subscriber.subscribe("end")
@@ -115,8 +115,8 @@ def test_a_changed_password_breaks_no_connection(cluster: RestCluster, database:
             assert client.get("before") == "1"
             with cluster.client(database, password="first-secret") as stale, pytest.raises(redis.AuthenticationError):
                 stale.ping()
-            with cluster.client(database) as nobody, pytest.raises(redis.AuthenticationError):
-                nobody.ping()
+            with cluster.client(database) as anonymous, pytest.raises(redis.AuthenticationError):
+                anonymous.ping()
             with cluster.client(database, password="second-secret", protocol=3) as later:
                 assert later.get("before") == "1"
             cluster.done(cluster.primary(uid), "maintenance_on")
@@ -187,7 +187,7 @@ def test_names_and_deletion(cluster: RestCluster, database: Json) -> None:
 
 
 class Session(threading.Thread):
-    """One client that repeats a conversation until it is told to stop; counts turns, keeps its first error."""
+    """A client that repeats a conversation until it is stopped; counts turns and keeps its first error."""
 
     def __init__(self, client: Any, converse: Callable[[Any, int], None], stop: threading.Event) -> None:
         super().__init__(name=converse.__name__, daemon=True)
@@ -223,7 +223,7 @@ def transactions(client: Any, turn: int) -> None:
 
 
 def slow_transactions(client: Any, turn: int) -> None:
-    """MULTI, its commands and EXEC in packets of their own: a handoff may come between any two."""
+    """MULTI, its commands and EXEC in separate packets: a handoff may happen between any two."""
     connection = client.connection_pool.get_connection()
     try:
         for words, answer in ((("MULTI",), "OK"), (("INCR", "slow"), "QUEUED"), (("GET", "slow"), "QUEUED")):
@@ -247,7 +247,7 @@ def hashes(client: Any, turn: int) -> None:
 
 
 def selected(client: Any, turn: int) -> None:
-    """A client in another logical database: after a handoff it is still there."""
+    """A client in another logical database, in which it stays after a handoff."""
     client.set("where", turn)
     assert client.get("where") == str(turn)
     assert client.get("left") is None
@@ -276,7 +276,7 @@ def test_sessions_notice_nothing(cluster: RestCluster, database: Json, protocol:
         if database["replication"]:
             cluster.done(cluster.primary(uid), "enslave_node")
         seen = [session.turns for session in sessions]
-        cluster.wait("all go on", lambda: all(s.turns > n + 2 or s.error for s, n in zip(sessions, seen, strict=True)))
+        cluster.wait("all continue", lambda: all(s.turns > n + 2 or s.error for s, n in zip(sessions, seen, strict=True)))
     finally:
         stop.set()
         for session in sessions:
@@ -290,7 +290,7 @@ def test_sessions_notice_nothing(cluster: RestCluster, database: Json, protocol:
 
 
 def _home(cluster: RestCluster, uid: int, action: str) -> int:
-    """The node of the primary; for the way back the one in maintenance."""
+    """The node of the primary; for the way back, the node in maintenance."""
     if action == "maintenance_on":
         return cluster.primary(uid)
     return next(node for node in cluster.nodes() if cluster.in_maintenance(node))

@@ -1,6 +1,6 @@
-"""What keeps a database from serving is said everywhere, once, with what helps; and it recovers by itself.
+"""A trouble that keeps a database from serving is shown everywhere, once, with its remedy; the database recovers by itself.
 
-A port that another process holds; a disk that is full: the place of a shard's files is a small file system of its own here.
+A port that another process holds; a full disk: here a small file system is the directory of a shard's files.
 """
 
 import os
@@ -27,13 +27,13 @@ def cluster() -> Iterator[RestCluster]:
 
 
 class Disk:
-    """A small file system in place of a directory."""
+    """A small file system instead of a directory."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
 
     def mounted(self, *options: str) -> str:
-        """Mount, or change what is mounted; why it cannot be, else empty."""
+        """Mount it, or change the mounted one. Returns why that failed; empty: it succeeded."""
         line = ["mount", "-t", "tmpfs", "-o", ",".join(("mode=0700", *options)), "tmpfs", str(self.place)]
         return subprocess.run(line, capture_output=True, text=True, check=False).stderr.strip()
 
@@ -44,7 +44,7 @@ class Disk:
 
 @contextmanager
 def small_disk(place: Path) -> Iterator[Disk]:
-    """Only the kernel can make a file system; without the right to ask it for one there is no such test."""
+    """Only the kernel can create a file system; without that permission there is no such test."""
     place.mkdir(parents=True, mode=0o700, exist_ok=True)
     disk = Disk(place)
     if failure := disk.mounted(f"size={DISK_BYTES}"):
@@ -64,7 +64,7 @@ def troubles(cluster: RestCluster, uid: int) -> list[Json]:
 
 
 def events(cluster: RestCluster, uid: int) -> list[tuple[str, str]]:
-    """What the log says of a database's troubles, in its order."""
+    """The events about a database's troubles, in order."""
     found = [e for e in cluster.get("/v1/logs") if e["type"].startswith("bdb_trouble") and e.get("bdb_uid") == str(uid)]
     return [(e["type"], e["code"]) for e in found]
 
@@ -77,7 +77,7 @@ def test_a_port_that_another_process_holds(cluster: RestCluster) -> None:
         assert waited.returncode == 4
         assert named in waited.stderr
         uid = cluster.get("/v1/bdbs")[0]["uid"]
-        cluster.wait("the holder named", lambda: any(named in r["description"] for r in troubles(cluster, uid)))
+        cluster.wait("the holder to be named", lambda: any(named in r["description"] for r in troubles(cluster, uid)))
         (reason,) = troubles(cluster, uid)
         assert reason["code"] == "endpoint_cannot_listen"
         assert f"{cluster.base}:{PORT}" in reason["description"]
@@ -101,7 +101,7 @@ def test_a_port_that_another_process_holds(cluster: RestCluster) -> None:
 
 
 def refusals(cluster: RestCluster, database: Json) -> list[str]:
-    """What writes are refused with, after as many as the disk takes; empty: none was."""
+    """The errors of refused writes, after more writes than fit on the disk; empty: none was refused."""
     with cluster.client(database, socket_timeout=3) as client:
         for number in range(2 * DISK_BYTES // 8000):
             try:
@@ -113,7 +113,7 @@ def refusals(cluster: RestCluster, database: Json) -> list[str]:
 
 @contextmanager
 def primary_on_a_small_disk(cluster: RestCluster, **settings: Any) -> Iterator[tuple[Json, Disk]]:
-    """A database whose primary's files are on a small disk, and whose replica's are not."""
+    """A database whose primary's files are on a small disk, and whose replica's files are not."""
     others = [2, 3]
     assert all(shard["node_uid"] != "1" for shard in cluster.get("/v1/shards"))
     with small_disk(cluster.directory / "nodes" / "1" / "shards") as disk:
@@ -133,7 +133,7 @@ def primary_on_a_small_disk(cluster: RestCluster, **settings: Any) -> Iterator[t
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
 def test_a_full_disk(cluster: RestCluster, kind: str) -> None:
-    """The primary refuses writes: its database is not available, until there is room again."""
+    """The primary refuses writes: its database is unavailable until the disk has free space again."""
     with primary_on_a_small_disk(cluster, server=kind, data_persistence="aof") as (database, disk):
         uid = database["uid"]
         cluster.wait("refused writes", lambda: [r for r in refusals(cluster, database) if r.startswith("MISCONF")])
@@ -164,7 +164,7 @@ def test_a_step_down_helps_against_a_full_disk(cluster: RestCluster, kind: str) 
         cluster.done(1, "enslave_node")
         assert refusals(cluster, database) == []
         assert cluster.ok("GET", f"/v1/bdbs/{uid}/availability")["status"] == "available"
-        cluster.wait("only the replica is ill", lambda: "persistence_failed" in codes(troubles(cluster, uid)))
+        cluster.wait("only the replica has a trouble", lambda: "persistence_failed" in codes(troubles(cluster, uid)))
         disk.grow()
         cluster.settled(uid)
         cluster.wait("no trouble", lambda: troubles(cluster, uid) == [])
@@ -175,8 +175,8 @@ def test_a_step_down_helps_against_a_full_disk(cluster: RestCluster, kind: str) 
 
 
 def test_a_replica_whose_disk_is_full(cluster: RestCluster) -> None:
-    """Its server ends. It cannot be started again, or starts and never gets its data: the database serves, and says what it
-    lacks."""
+    """Its server ends. It cannot be started again, or it starts but never receives its data: the database serves and shows
+    what is missing."""
     with primary_on_a_small_disk(cluster, data_persistence="aof") as (database, disk):
         uid = database["uid"]
         cluster.done(1, "enslave_node")

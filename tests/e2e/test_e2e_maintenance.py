@@ -1,4 +1,4 @@
-"""Maintenance and step-down, end to end: every rule that an operator relies on, on a cluster with data and three nodes."""
+"""Maintenance and step-down, end to end: every rule that an operator relies on, on a cluster of three nodes with data."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ ALONE = ("cache", "queue")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RestCluster]:
-    """Four databases with a replica and two without, each with a little data."""
+    """Four databases with a replica and two without one, each with a little data."""
     with RestCluster() as running:
         for name in REPLICATED:
             running.create(name, replication=True, data_persistence="aof" if name == "orders" else "disabled")
@@ -27,7 +27,7 @@ def cluster() -> Iterator[RestCluster]:
 
 @pytest.fixture(autouse=True)
 def _as_before(cluster: RestCluster) -> Iterator[None]:
-    """Every test ends with open nodes, whole databases and all data."""
+    """Every test ends with open nodes, intact databases and all data."""
     yield
     cluster.reopen()
     assert all(node["accept_servers"] for node in cluster.get("/v1/nodes"))
@@ -50,24 +50,24 @@ def rich_node(cluster: RestCluster) -> int:
 
 @contextmanager
 def waiting(cluster: RestCluster, node: int) -> Iterator[tuple[int, list[int]]]:
-    """One replica of a primary on the node stands still, so that what needs it waits. Its database, and the others that have
-    their primary on the node."""
+    """One replica of a primary on the node is frozen, so that an action that needs it waits. Yields its database, and the
+    other databases with their primary on the node."""
     concerned = [uid for uid in uids(cluster, REPLICATED) if cluster.primary(uid) == node]
     assert len(concerned) >= 2, cluster.picture()
-    stuck, *others = concerned
-    replica = next(shard for shard in cluster.shards(stuck) if shard["role"] == "slave")
-    # Else it would be ended by identity after ten seconds, and nothing would wait any more.
+    blocked, *others = concerned
+    replica = next(shard for shard in cluster.shards(blocked) if shard["role"] == "slave")
+    # Otherwise it would be ended after ten seconds, and nothing would wait.
     patience = cluster.ok("GET", "/v1/cluster/policy")["stuck_server_timeout"]
     cluster.ok("PUT", "/v1/cluster/policy", {"stuck_server_timeout": 3600})
     try:
         with cluster.frozen(cluster.server_of(replica)):
-            yield stuck, others
+            yield blocked, others
     finally:
         cluster.ok("PUT", "/v1/cluster/policy", {"stuck_server_timeout": patience})
 
 
 def cancelled(cluster: RestCluster, node: int, action: str, uid: str) -> Json:
-    """Cancel a running action; its record at the end."""
+    """Cancel a running action. Returns its final record."""
     shown = cluster.ok("DELETE", f"/v1/nodes/{node}/actions/{action}")
     assert shown["status"] in ("cancelling", "cancelled")
     record = cluster.ended(uid)
@@ -94,7 +94,7 @@ def test_maintenance_empties_the_node_and_restores_everything(cluster: RestClust
         assert cluster.layout(*everything) == before
 
 
-def test_maintenance_does_not_stack(cluster: RestCluster) -> None:
+def test_a_second_maintenance_keeps_the_snapshot(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     before = cluster.layout(*uids(cluster))
     for _ in range(3):
@@ -142,7 +142,7 @@ def test_replicas_may_stay(cluster: RestCluster, parameters: Json) -> None:
     assert cluster.layout(*uids(cluster)) == before
 
 
-def test_evict_dbs_names_what_leaves_entirely(cluster: RestCluster) -> None:
+def test_evict_dbs_names_databases_that_leave_entirely(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     before = cluster.layout(*uids(cluster))
     listed, *others = (uid for uid in uids(cluster, REPLICATED) if cluster.primary(uid) == node)
@@ -154,7 +154,7 @@ def test_evict_dbs_names_what_leaves_entirely(cluster: RestCluster) -> None:
     assert stay == {*others, *replicas}
     assert not any((str(node), "master") in copies or endpoint == node for copies, endpoint in after.values())
     cluster.done(node, "maintenance_on", evict_dbs=[])
-    assert cluster.layout(*uids(cluster)) == after, "an empty list names none"
+    assert cluster.layout(*uids(cluster)) == after, "an empty list names no database"
     cluster.done(node, "maintenance_off")
     assert cluster.layout(*uids(cluster)) == before
     cluster.refused("POST", f"/v1/nodes/{node}/actions/maintenance_on", 400, "invalid_parameter", {"evict_dbs": ["777"]})
@@ -163,7 +163,7 @@ def test_evict_dbs_names_what_leaves_entirely(cluster: RestCluster) -> None:
 def test_maintenance_of_the_leader_may_yield(cluster: RestCluster) -> None:
     leader = cluster.leader()
     cluster.done(leader, "maintenance_on")
-    assert cluster.leader() == leader, "not asked for"
+    assert cluster.leader() == leader, "not requested"
     cluster.done(leader, "maintenance_on", demote_node=True, max_concurrent_actions=1)
     cluster.wait("another leader", lambda: cluster.leader() not in (0, leader))
     assert cluster.in_maintenance(leader)
@@ -192,7 +192,7 @@ def test_maintenance_off_without_a_snapshot(cluster: RestCluster) -> None:
         assert cluster.in_maintenance(3), "in maintenance if it was in maintenance"
 
 
-def test_maintenance_off_says_what_is_no_longer_there(cluster: RestCluster) -> None:
+def test_maintenance_off_names_what_no_longer_exists(cluster: RestCluster) -> None:
     extra = cluster.create("extra")
     node = cluster.primary(extra["uid"])
     cluster.done(node, "maintenance_on")
@@ -202,7 +202,7 @@ def test_maintenance_off_says_what_is_no_longer_there(cluster: RestCluster) -> N
     assert any(reason.get("bdb_uid") == extra["uid"] for reason in record["reasons"]), record["reasons"]
 
 
-def test_too_little_room_moves_what_fits(cluster: RestCluster) -> None:
+def test_with_too_little_room_everything_that_fits_moves(cluster: RestCluster) -> None:
     heavy = [cluster.create(f"heavy{number}", memory_size=3 * 2**30)["uid"] for number in range(3)]
     try:
         node = rich_node(cluster)
@@ -244,7 +244,7 @@ def test_step_down_needs_replicas(cluster: RestCluster) -> None:
     assert cluster.layout(*uids(cluster)) == before
 
 
-def test_step_down_hands_over_and_nothing_leaves(cluster: RestCluster) -> None:
+def test_step_down_hands_over_and_no_shard_leaves(cluster: RestCluster) -> None:
     homes = {cluster.primary(uid) for uid in uids(cluster, ALONE)}
     node = next(uid for uid in cluster.nodes() if uid not in homes)
     before = cluster.layout(*uids(cluster))
@@ -285,7 +285,7 @@ def test_step_down_of_the_leader_yields(cluster: RestCluster) -> None:
 
 
 def gather(cluster: RestCluster) -> int:
-    """Two primaries with replicas on one node, whatever the tests before left."""
+    """Two primaries with replicas on one node, whatever state the earlier tests left."""
     node = cluster.primary(uids(cluster, ALONE)[0])
     for uid in uids(cluster, REPLICATED):
         if sum(cluster.primary(other) == node for other in uids(cluster, REPLICATED)) >= 2:
@@ -295,14 +295,14 @@ def gather(cluster: RestCluster) -> int:
     return rich_node(cluster)
 
 
-def test_a_cancelled_maintenance_keeps_what_moved(cluster: RestCluster) -> None:
+def test_a_cancelled_maintenance_keeps_the_completed_moves(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     before = cluster.layout(*uids(cluster))
-    with waiting(cluster, node) as (stuck, others):
+    with waiting(cluster, node) as (blocked, others):
         uid = cluster.start(node, "maintenance_on")
         cluster.wait("the others have left", lambda: all(cluster.primary(other) != node for other in others))
         record = cancelled(cluster, node, "maintenance_on", uid)
-    assert cluster.primary(stuck) == node
+    assert cluster.primary(blocked) == node
     assert all(cluster.primary(other) != node for other in others), "what moved stays"
     assert cluster.in_maintenance(node), "marks stay"
     assert record["progress"] != "100"
@@ -310,36 +310,36 @@ def test_a_cancelled_maintenance_keeps_what_moved(cluster: RestCluster) -> None:
     assert cluster.layout(*uids(cluster)) == before
 
 
-def test_a_cancelled_maintenance_off_can_be_asked_for_again(cluster: RestCluster) -> None:
+def test_a_cancelled_maintenance_off_can_be_requested_again(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     before = cluster.layout(*uids(cluster))
-    stuck, *_ = (uid for uid in uids(cluster, REPLICATED) if cluster.primary(uid) == node)
+    blocked, *_ = (uid for uid in uids(cluster, REPLICATED) if cluster.primary(uid) == node)
     cluster.done(node, "maintenance_on")
     (snapshot,) = cluster.snapshots(node)
-    cluster.settled(stuck)
-    with cluster.frozen(*(cluster.server_of(shard) for shard in cluster.shards(stuck))):
+    cluster.settled(blocked)
+    with cluster.frozen(*(cluster.server_of(shard) for shard in cluster.shards(blocked))):
         uid = cluster.start(node, "maintenance_off")
-        others = [other for other in before if other != stuck and before[other][1] == node]
-        cluster.wait("the others are back", lambda: all(cluster.endpoint(other) == node for other in others))
+        others = [other for other in before if other != blocked and before[other][1] == node]
+        cluster.wait("the others have returned", lambda: all(cluster.endpoint(other) == node for other in others))
         cancelled(cluster, node, "maintenance_off", uid)
     assert cluster.snapshots(node) == [snapshot]
     cluster.done(node, "maintenance_off")
     assert cluster.layout(*uids(cluster)) == before
 
 
-def test_a_cancelled_step_down_can_be_asked_for_again(cluster: RestCluster) -> None:
+def test_a_cancelled_step_down_can_be_requested_again(cluster: RestCluster) -> None:
     node = rich_node(cluster)
     homes = {cluster.primary(uid) for uid in uids(cluster, ALONE)}
     for uid in uids(cluster, ALONE):  # a primary without a replica would be refused at once
         if cluster.primary(uid) == node:
             cluster.update(uid, replication=True)
-    with waiting(cluster, node) as (stuck, others):
+    with waiting(cluster, node) as (blocked, others):
         action = cluster.start(node, "enslave_node")
         cluster.wait("the others have stepped down", lambda: all(cluster.primary(other) != node for other in others))
         cancelled(cluster, node, "enslave_node", action)
-    assert cluster.primary(stuck) == node
+    assert cluster.primary(blocked) == node
     cluster.done(node, "enslave_node")
-    assert cluster.primary(stuck) != node
+    assert cluster.primary(blocked) != node
     for uid in uids(cluster, ALONE):
         cluster.update(uid, replication=False)
     assert homes
@@ -347,7 +347,7 @@ def test_a_cancelled_step_down_can_be_asked_for_again(cluster: RestCluster) -> N
 
 def test_a_cancelled_removal_leaves_the_node_closed(cluster: RestCluster) -> None:
     node = gather(cluster)
-    with waiting(cluster, node) as (stuck, others):
+    with waiting(cluster, node) as (blocked, others):
         uid = cluster.start(node, "remove")
         cluster.wait("the others have left", lambda: all(cluster.primary(other) != node for other in others))
         assert cluster.node(node)["status"] == "decommissioning"
@@ -355,13 +355,13 @@ def test_a_cancelled_removal_leaves_the_node_closed(cluster: RestCluster) -> Non
         cluster.refused("POST", f"/v1/nodes/{elsewhere}/actions/remove", 409, "remove_in_progress", {})
         assert cluster.node(elsewhere)["accept_servers"] is True
         cancelled(cluster, node, "remove", uid)
-    assert cluster.primary(stuck) == node
+    assert cluster.primary(blocked) == node
     shown = cluster.node(node)
     assert (shown["accept_servers"], shown["status"]) == (False, "active")
     cluster.ok("PUT", f"/v1/nodes/{node}", {"accept_servers": True})
 
 
-def test_a_result_is_forgotten_once(cluster: RestCluster) -> None:
+def test_a_result_is_deleted_once(cluster: RestCluster) -> None:
     cluster.failed(2, "maintenance_off", "snapshot_not_found")
     assert cluster.ok("DELETE", "/v1/nodes/2/actions/maintenance_off")["status"] == "failed"
     cluster.refused("DELETE", "/v1/nodes/2/actions/maintenance_off", 404, "action_not_found")

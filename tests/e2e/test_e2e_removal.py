@@ -1,4 +1,4 @@
-"""Removing nodes, end to end: persistence, the leader's node, dead nodes, previews, and nodes that come anew."""
+"""Removing nodes, end to end: persistence, the leader's node, dead nodes, previews, and nodes that are added again."""
 
 import signal
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def uid_of(cluster: RestCluster, name: str) -> int:
 
 
 def is_removed(cluster: RestCluster, node: int, record: Json) -> None:
-    """What holds after every removal: the result is readable, the node is not, and nothing of it runs."""
+    """The state after every removal: the result is readable, the node is not, and none of its processes runs."""
     cluster.refused("GET", f"/v1/nodes/{node}", 404, "node_not_found")
     assert str(node) not in cluster.get("/v1/nodes/status")
     assert node not in {int(shard["node_uid"]) for shard in cluster.get("/v1/shards")}
@@ -57,7 +57,7 @@ def is_removed(cluster: RestCluster, node: int, record: Json) -> None:
 
 
 def holding(cluster: RestCluster, *names: str) -> int:
-    """A node that holds a copy of each of these databases, bringing one there if none does."""
+    """A node with a copy of each of these databases; a copy is moved there if necessary."""
     wanted = [uid_of(cluster, name) for name in names]
     homes = [{int(shard["node_uid"]) for shard in cluster.shards(uid)} for uid in wanted]
     common = set.intersection(*homes)
@@ -107,11 +107,11 @@ def test_a_new_node_gets_a_new_uid_and_is_usable(cluster: RestCluster) -> None:
 
 
 def _number(cluster: RestCluster, uid: int) -> int:
-    """Which address after the first a node has."""
+    """The number of a node's address after the first one."""
     return int(cluster.node(uid)["addr"].rsplit(".", 1)[1]) - int(cluster.base.rsplit(".", 1)[1]) + 1
 
 
-def test_the_leaders_node_yields_before_it_goes(cluster: RestCluster) -> None:
+def test_the_leaders_node_yields_before_its_removal(cluster: RestCluster) -> None:
     cluster.add_node()
     leader = cluster.leader()
     record = cluster.done(leader, "remove")
@@ -123,7 +123,7 @@ def test_the_leaders_node_yields_before_it_goes(cluster: RestCluster) -> None:
 
 @contextmanager
 def dead(cluster: RestCluster, node: int) -> Iterator[None]:
-    """A node of which every process is ended, and stays so: the supervisor stands still."""
+    """All processes of a node are ended, and stay ended, because the supervisor is frozen."""
     supervisor = cluster.identity_in("supervisor.json")
     with cluster.frozen(supervisor):
         servers = cluster.servers_on(node)
@@ -160,12 +160,12 @@ def test_a_dead_node_with_the_only_copy(cluster: RestCluster) -> None:
         record = cluster.ended(cluster.start(node, "remove"), seconds=60)
         assert (record["status"], record["error_code"]) == ("failed", "no_live_copy"), f"{record}\n{cluster.picture()}"
         assert cluster.node(node)["accept_servers"] is False
-        cluster.wait("it is seen", lambda: cluster.node(node)["status"] == "down")
+        cluster.wait("the end is observed", lambda: cluster.node(node)["status"] == "down")
         record = cluster.ended(cluster.start(node, "remove"))
         assert (record["status"], record["error_code"], record["moves"]) == ("failed", "no_live_copy", [])
         assert f"shard {shard['uid']}" in record["error_message"]
         gone = uid_of(cluster, "cache")
-        cluster.ok("DELETE", f"/v1/bdbs/{gone}")  # ends with the node: who else could delete the files?
+        cluster.ok("DELETE", f"/v1/bdbs/{gone}")  # ends with the node, because no other process could delete the files
         record = cluster.ended(cluster.start(node, "remove"), seconds=60)
         assert record["status"] == "completed", f"{record}\n{cluster.picture()}"
         is_removed(cluster, node, record)

@@ -1,6 +1,6 @@
-"""An endpoint process that is late at a handoff, because it stands still or is busy: nothing is lost, no client sees it.
+"""An endpoint process that is late in a handoff, because it is frozen or busy: nothing is lost, and no client notices.
 
-``ROUNDS=50 make test ARGS="tests/e2e/test_late_endpoints.py"`` repeats each many times.
+``ROUNDS=50 make test ARGS="tests/e2e/test_late_endpoints.py"`` repeats each test many times.
 """
 
 import os
@@ -22,7 +22,7 @@ from tests.e2e.e2e_harness import TestCluster, own_base
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.machine.processes import send
-from shardwright.testing.chaos.wire import command
+from shardwright.testing.chaos.raw_connection import command
 
 pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
@@ -49,8 +49,8 @@ def place(cluster: TestCluster) -> tuple[str, int]:
 
 
 @contextmanager
-def standing_still(cluster: TestCluster, seconds: float) -> Iterator[None]:
-    """The endpoint process of the database is stopped for so long."""
+def frozen_for(cluster: TestCluster, seconds: float) -> Iterator[None]:
+    """The endpoint process of the database is frozen for this time."""
     (endpoint,) = cluster.settled().endpoints
     process = read_identity(cluster.layout.endpoint(endpoint.nodes[0]))
     assert process is not None
@@ -75,14 +75,14 @@ def connect(cluster: TestCluster) -> socket.socket:
 
 
 def replies(client: socket.socket, expected: bytes) -> bytes:
-    """So much of what the client is answered."""
+    """This many bytes of the client's replies."""
     found = bytearray()
     while len(found) < len(expected) and (data := client.recv(1 << 20)):
         found += data
     return bytes(found)
 
 
-def test_scripts_that_hide_a_refusal_lose_nothing_when_the_endpoint_process_stands_still(cluster: TestCluster) -> None:
+def test_scripts_that_hide_a_refusal_lose_nothing_while_the_endpoint_process_is_frozen(cluster: TestCluster) -> None:
     rng = random.Random(1)
     one = b"$2\r\nOK\r\n"
     for number in range(ROUNDS):
@@ -92,7 +92,7 @@ def test_scripts_that_hide_a_refusal_lose_nothing_when_the_endpoint_process_stan
             sender = threading.Thread(target=client.sendall, args=(pipeline,), daemon=True)
             sender.start()
             time.sleep(0.15)
-            with standing_still(cluster, rng.uniform(0.0, 3.0)):
+            with frozen_for(cluster, rng.uniform(0.0, 3.0)):
                 action = step_down(cluster)
             answered = replies(client, one * SCRIPTS)
             sender.join(60)
@@ -103,8 +103,8 @@ def test_scripts_that_hide_a_refusal_lose_nothing_when_the_endpoint_process_stan
         cluster.completed(action, seconds=60)
 
 
-def test_a_mass_insertion_is_not_noticed_when_the_machine_is_loaded(cluster: TestCluster, tmp_path: Path) -> None:
-    """As ``redis-cli --pipe`` sends it, on a machine that has four times as much to do as it can."""
+def test_a_mass_insertion_is_not_disturbed_on_a_loaded_machine(cluster: TestCluster, tmp_path: Path) -> None:
+    """Like ``redis-cli --pipe``, on a machine with four times as much work as it can do."""
     values = b"".join(command("SET", f"key:{n}", b"x" * VALUE_BYTES) for n in range(VALUES))
     with busy_loops(4 * (os.cpu_count() or 1)):
         for number in range(ROUNDS):
@@ -122,7 +122,7 @@ def test_a_mass_insertion_is_not_noticed_when_the_machine_is_loaded(cluster: Tes
 
 @contextmanager
 def busy_loops(count: int) -> Iterator[None]:
-    """Processes that want all the time they can get."""
+    """Processes that use all available CPU time."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield

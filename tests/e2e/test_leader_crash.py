@@ -1,7 +1,7 @@
-"""The leader's process killed, or frozen and thawed, at every named point of a handoff, under load.
+"""The leader's process is killed, or frozen and thawed, at every named point of a handoff, under load.
 
-Whatever the point: the action ends completed, one writable primary is left, nothing stays fenced or held, no acknowledged
-write is lost or doubled, and no client notices.
+At every point: the action completes, one writable primary is left, nothing stays fenced or held, no acknowledged write is
+lost or doubled, and no client notices.
 """
 
 import signal
@@ -56,7 +56,7 @@ ATTEMPTS_MAX = 5
 
 def _step_down(cluster: TestCluster, database: dict[str, Any], point: str, order: str) -> tuple[str, Shard]:
     """A step-down that has reached the point, and the primary before it. On a busy machine the pause may have ended before
-    the drain began: then nothing was undone, and another step-down is asked for."""
+    the drain began: then nothing was undone, and another step-down is requested."""
     for _ in range(ATTEMPTS_MAX):
         before = cluster.settled().primary(database["uid"])
         reached = cluster.arm(point, order)
@@ -86,9 +86,9 @@ def test_leader_killed(cluster: TestCluster, writers: Writers, point: str) -> No
     settled_s = died.seconds
     cluster.avoided = set()
     assert facts.primary(writers.database["uid"]).uid != before.uid
-    writers.write_on()
-    tally = writers.check().must_be_clean()
-    print(f"{point}: led again after {took_over_s:.2f} s, done after {settled_s:.2f} s; slowest {tally.slowest_ms:.0f} ms")
+    writers.wait_for_progress()
+    tally = writers.check().assert_unnoticed()
+    print(f"{point}: new leader after {took_over_s:.2f} s, done after {settled_s:.2f} s; slowest {tally.slowest_ms:.0f} ms")
 
 
 @pytest.mark.parametrize(
@@ -110,25 +110,25 @@ def test_leader_frozen_and_thawed(cluster: TestCluster, writers: Writers, point:
             assert send(frozen, signal.SIGCONT)
             _wait_until_it_follows(cluster, leader, successor)
     if not is_replaced:
-        # It froze in the middle of a write to the store, which stays locked: only its end helps, by the supervisor.
+        # It froze during a write to the store, which stays locked until the supervisor ends it.
         cluster.until("the frozen daemon to be ended", lambda: not is_running(frozen), seconds=15)
         cluster.completed(uid)
         done = cluster.settled()
         settled_s = froze.seconds
     cluster.avoided = set()
-    writers.write_on()
+    writers.wait_for_progress()
     later = cluster.settled()
     assert [(g.primary, g.generation) for g in later.groups] == [(g.primary, g.generation) for g in done.groups]
-    tally = writers.check().must_be_kept()
+    tally = writers.check().assert_kept()
     if is_replaced:
         assert is_running(frozen)
-        tally.must_be_clean()
+        tally.assert_unnoticed()
     how = "thawed" if is_replaced else "ended with the store's lock"
     print(f"{point}: {how}, done {settled_s:.2f} s after the freeze; slowest {tally.slowest_ms:.0f} ms")
 
 
 def _is_replaced(cluster: TestCluster, leader: DaemonPresence) -> bool:
-    """Whether another daemon came to lead when the lease had run out."""
+    """Whether another daemon became the leader after the lease had expired."""
     watch = Stopwatch()
     while watch.is_within(6, clock_s=LEASE_S):
         if cluster.successor_of(leader) is not None:
@@ -143,7 +143,7 @@ def _identity(presence: DaemonPresence) -> ProcessIdentity:
 
 
 def _wait_until_it_follows(cluster: TestCluster, thawed: DaemonPresence, successor: DaemonPresence) -> None:
-    """The thawed daemon answers, says that another one leads, and holds a lease again: what it was about to do it did."""
+    """The thawed daemon answers, reports another leader, and holds a lease again: it has done what it was about to do."""
 
     def follows() -> bool:
         others = {n for n in cluster.facts().nodes if n != thawed.node_uid}
@@ -155,12 +155,13 @@ def _wait_until_it_follows(cluster: TestCluster, thawed: DaemonPresence, success
     cluster.until("the thawed daemon to follow", follows, seconds=10)
 
 
-def test_primary_dies_with_the_leader_behind_the_comparison(cluster: TestCluster, writers: Writers) -> None:
-    """The old primary's process is gone when the successor looks: it goes forward, and may itself die before it promotes."""
+def test_primary_dies_with_the_leader_after_the_comparison(cluster: TestCluster, writers: Writers) -> None:
+    """The old primary's process has ended when the successor observes: it goes forward, and may itself die before it
+    promotes."""
     leader = cluster.ready_to_die(others_min=3)
     cluster.avoided = {leader.node_uid}
     frozen = _identity(leader)
-    # A leader that is killed has a successor within milliseconds: this one stands still until the primary is dead too.
+    # A killed leader has a successor within milliseconds: this leader is frozen until the primary is dead too.
     cluster.arm("handoff:compare:after", "freeze")
     second = cluster.faults / "recovery:promote:before"
     second.write_text("kill")
@@ -174,5 +175,5 @@ def test_primary_dies_with_the_leader_behind_the_comparison(cluster: TestCluster
     cluster.until("the successor's death", (cluster.faults / "recovery:promote:before.reached").exists, seconds=15)
     cluster.completed(uid)
     assert cluster.settled(seconds=20).primary(writers.database["uid"]).uid != primary.uid
-    writers.write_on()
-    writers.check().must_be_kept()
+    writers.wait_for_progress()
+    writers.check().assert_kept()

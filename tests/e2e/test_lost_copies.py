@@ -1,4 +1,4 @@
-"""Copies that cannot serve after a loss: what the database then says, and what an operator can decide."""
+"""Copies that cannot serve after a loss: what the database shows then, and what an operator can decide."""
 
 import json
 import os
@@ -44,13 +44,13 @@ def filled(cluster: RestCluster, kind: str, name: str, **settings: object) -> Js
     )
     with cluster.client(made) as client:
         client.mset({f"key:{number}": number for number in range(KEYS)})
-        # A replica confirms behind what it has written to its append-only file.
+        # A replica confirms after it has written to its append-only file.
         assert client.wait(1, WAIT_MS) == 1, cluster.picture()
     return made
 
 
 def keys_in(cluster: RestCluster, database: Json) -> int:
-    """How many keys it serves; -1 while it does not."""
+    """The number of keys; -1 while the database does not serve."""
     with cluster.client(database) as client:
         try:
             return int(client.dbsize())
@@ -60,17 +60,17 @@ def keys_in(cluster: RestCluster, database: Json) -> int:
 
 @contextmanager
 def power_cut(cluster: RestCluster, *, stays_off: int) -> Iterator[None]:
-    """Everything ends at once and is switched on again, but for one node, which stays off meanwhile."""
+    """Everything ends at once and is started again, except for one node, which stays off meanwhile."""
     for process in processes_of(cluster.directory):
         send(process, signal.SIGKILL)
-    cluster.wait("the end of all", lambda: not processes_of(cluster.directory))
+    cluster.wait("the end of all processes", lambda: not processes_of(cluster.directory))
     cluster.reconnect()
-    # A process that ends has no command line for a moment in which its files are still open.
+    # An ending process has no command line for a moment in which its files are still open.
     path = layout_of(cluster.directory).daemon_lock(NodeUid(stays_off))
     lock = cluster.wait("the lock of the node's daemon", lambda: try_lock(path))
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SHARDWRIGHT_")}
     line = [sys.executable, "-m", "shardwright.cli.main", "up", "--detach", "--dir", str(cluster.directory)]
-    # It waits for all nodes, and one does not come.
+    # `up` waits for all nodes, and one is missing.
     up = subprocess.Popen(
         line, env={**kept, "PYTHONPATH": str(SOURCES)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -91,13 +91,13 @@ def is_up(cluster: RestCluster, stays_off: int) -> bool:
 
 
 def waiting(cluster: RestCluster, uid: int) -> Json | None:
-    """What a database waits for."""
+    """The reasons for which a database waits."""
     found = cluster.get(f"/v1/bdbs/{uid}").get("waiting")
     return dict(found[0]) if found else None
 
 
 def with_way_out(cluster: RestCluster, uid: int) -> Json | None:
-    """What a database waits for, once another copy is loaded."""
+    """The reasons for which a database waits, as soon as another copy is loaded."""
     found = waiting(cluster, uid)
     return found if found is not None and "--from-copy" in found["reasons"][0]["remedy"] else None
 
@@ -106,7 +106,7 @@ def events(cluster: RestCluster, uid: int) -> list[str]:
     return [line["type"] for line in cluster.get("/v1/logs?limit=1000") if line.get("bdb_uid") in (uid, str(uid))]
 
 
-def test_a_database_that_waits_for_a_dead_node_says_so_and_goes_on_with_another_copy(
+def test_a_database_that_waits_for_a_dead_node_names_it_and_continues_with_another_copy(
     cluster: RestCluster, kind: str
 ) -> None:
     database = filled(cluster, kind, "orders")
@@ -129,12 +129,12 @@ def test_a_database_that_waits_for_a_dead_node_says_so_and_goes_on_with_another_
         preview = cluster.command("node", "remove", str(node), "--dry-run")
         assert f"--from-copy {other['uid']}" in preview.stdout, preview.stdout + preview.stderr
         action = cluster.start(node, "remove")
-        told = cluster.wait("what the removal waits for", lambda: cluster.get(f"/v1/actions/{action}").get("reasons"))
-        assert any(f"--from-copy {other['uid']}" in reason["remedy"] for reason in told), told
+        shown = cluster.wait("what the removal waits for", lambda: cluster.get(f"/v1/actions/{action}").get("reasons"))
+        assert any(f"--from-copy {other['uid']}" in reason["remedy"] for reason in shown), shown
 
         plan = cluster.command("db", "start", "orders", "--dry-run")
         assert f"redis:{other['uid']}" in plan.stdout, plan.stdout + plan.stderr
-        assert cluster.command("db", "start", "orders", "--from-copy", other["uid"]).returncode == 2, "nobody was asked"
+        assert cluster.command("db", "start", "orders", "--from-copy", other["uid"]).returncode == 2, "no operator was asked"
         done = cluster.command("db", "start", "orders", "--from-copy", other["uid"], "--yes", "--wait")
         assert done.returncode == 0, done.stdout + done.stderr
         assert cluster.wait("its keys", lambda: keys_in(cluster, database) == KEYS)
@@ -151,7 +151,7 @@ def test_in_strict_mode_the_only_replica_serves_by_itself(cluster: RestCluster, 
         cluster.add_node()
     database = filled(cluster, kind, "strict", strict=True)
     uid, node = database["uid"], cluster.primary(database["uid"])
-    cluster.wait("its file to be known as whole", lambda: is_file_whole(cluster, uid))
+    cluster.wait("its file to be recorded as complete", lambda: is_file_whole(cluster, uid))
     with power_cut(cluster, stays_off=node):
         assert cluster.wait("its keys", lambda: keys_in(cluster, database) == KEYS, seconds=40)
         assert waiting(cluster, uid) is None
@@ -163,13 +163,13 @@ def test_in_strict_mode_the_only_replica_serves_by_itself(cluster: RestCluster, 
 
 
 def is_file_whole(cluster: RestCluster, uid: int) -> bool:
-    """Whether the leader has put on record that the replica's file holds all that the primary held."""
+    """Whether the leader has recorded that the replica's file contains all data of the primary."""
     found = (json.loads(value) for key, value in cluster.wishes().items() if key.startswith("shards/"))
     return any(shard["database_uid"] == uid and shard["file_generation"] > 0 for shard in found)
 
 
 ZEROS = bytes(4096)
-"""What a power cut leaves at the end of a file whose size had reached the disk, and whose content had not."""
+"""The end of a file after a power cut that kept its size but not its content."""
 
 
 def place_of(cluster: RestCluster, shard: Json) -> Path:
@@ -186,7 +186,7 @@ def has_ended(server: ProcessIdentity) -> bool:
 
 
 def kill_and_damage(cluster: RestCluster, *shards: Json) -> None:
-    """End servers and damage their files before anybody can start them again."""
+    """End servers and damage their files before they are started again."""
     nodes = {shard["node_uid"] for shard in shards}
     with cluster.frozen(*(cluster.identity_in(f"nodes/{node}/daemon.json") for node in nodes)):
         for shard in shards:
@@ -202,7 +202,7 @@ def events_of_kind(cluster: RestCluster, uid: int, kind: str) -> list[str]:
     return [str(line) for line in lines if line.get("bdb_uid") in (uid, str(uid))]
 
 
-def test_an_old_primary_whose_file_is_damaged_comes_back_empty_and_its_file_is_kept(cluster: RestCluster, kind: str) -> None:
+def test_an_old_primary_with_a_damaged_file_returns_empty_and_its_file_is_kept(cluster: RestCluster, kind: str) -> None:
     database = filled(cluster, kind, "damaged")
     uid, node = database["uid"], cluster.primary(database["uid"])
     (old,) = [shard for shard in cluster.shards(uid) if int(shard["node_uid"]) == node]
@@ -213,14 +213,14 @@ def test_an_old_primary_whose_file_is_damaged_comes_back_empty_and_its_file_is_k
     cluster.wait("an event", lambda: events_of_kind(cluster, uid, "shard_files_put_aside"))
     (kept,) = place_of(cluster, old).glob("damaged-*/appendonlydir/*.incr.aof")
     assert kept.read_bytes().endswith(ZEROS)
-    # It holds everything again: its node can hand the role over and take it back.
+    # It has all data again, so its node can hand the role over and take it back.
     assert cluster.done(cluster.primary(uid), "enslave_node")["status"] == "completed"
     cluster.settled(uid)
     assert (cluster.primary(uid), keys_in(cluster, database)) == (node, KEYS)
     cluster.delete(uid)
 
 
-def test_when_all_files_are_damaged_the_database_says_so_and_the_damaged_end_can_be_cut(
+def test_when_all_files_are_damaged_the_database_names_them_and_the_damaged_end_can_be_cut(
     cluster: RestCluster, kind: str
 ) -> None:
     database = filled(cluster, kind, "ruined")
@@ -228,11 +228,11 @@ def test_when_all_files_are_damaged_the_database_says_so_and_the_damaged_end_can
     (first,) = [shard for shard in shards if shard["role"] == "master"]
     kill_and_damage(cluster, *shards)
 
-    def told() -> Json | None:
+    def shown() -> Json | None:
         found = waiting(cluster, uid)
         return found if found is not None and len(found["reasons"]) == 2 else None
 
-    found = cluster.wait("the reasons", told)
+    found = cluster.wait("the reasons", shown)
     assert {r["code"] for r in found["reasons"]} == {"shard_files_damaged"}, found
     assert all("--cut-damaged-tail" in r["remedy"] and "check-aof" not in str(r) for r in found["reasons"]), found
     assert all(f"{len(ZEROS)} of its" in r["description"] for r in found["reasons"]), found

@@ -1,6 +1,6 @@
-"""Nodes that die: their copies are rebuilt elsewhere, and whatever was under way ends well.
+"""Nodes that die: their copies are rebuilt on other nodes, and every action in progress ends well.
 
-A dead node here is one of which every process was killed while the supervisor stands still.
+Here, a dead node is one whose processes were all killed while the supervisor is frozen.
 """
 
 import signal
@@ -34,9 +34,9 @@ def cluster() -> Iterator[RestCluster]:
 
 @pytest.fixture(autouse=True)
 def _all_is_well_afterwards(cluster: RestCluster) -> Iterator[None]:
-    """Every test ends with all nodes back, every database whole, and nothing of it left where it is not wanted."""
+    """Every test ends with all nodes running, every database intact, and no process in the wrong place."""
     yield
-    # A node is active until its lease ends, also one whose daemon was killed a moment ago.
+    # A node is active until its lease ends, even if its daemon was just killed.
     cluster.wait("all processes", lambda: all(runs(cluster, n) for n in cluster.nodes()))
     cluster.wait("all daemons", lambda: all(cluster.node(uid)["status"] == "active" for uid in cluster.nodes()))
     cluster.reopen()
@@ -52,7 +52,7 @@ def databases(cluster: RestCluster) -> list[int]:
 
 
 def keys_in(cluster: RestCluster, uid: int) -> int:
-    """How many keys it has; 0 while its endpoint is away."""
+    """The number of keys; 0 while the endpoint does not serve."""
     with cluster.client(cluster.get(f"/v1/bdbs/{uid}")) as client:
         try:
             return int(client.dbsize())
@@ -61,14 +61,14 @@ def keys_in(cluster: RestCluster, uid: int) -> int:
 
 
 def kill(cluster: RestCluster, node: int) -> None:
-    """Every process of a node, at once."""
+    """Kill all processes of a node at once."""
     for process in [*processes(cluster, node), *cluster.servers_on(node)]:
         send(process, signal.SIGKILL)
     cluster.reconnect()
 
 
 def processes(cluster: RestCluster, node: int) -> list[ProcessIdentity]:
-    """A node's daemon and endpoint process, as far as they were ever started. They may have ended."""
+    """A node's daemon and endpoint process, if they were ever started. They may have ended."""
     found = [read_identity(cluster.directory / f"nodes/{node}/{name}.json") for name in ("daemon", "endpoint")]
     return [process for process in found if process is not None]
 
@@ -85,13 +85,13 @@ def unsupervised(cluster: RestCluster) -> Iterator[None]:
 
 
 def whole_without(cluster: RestCluster, uid: int, node: int) -> bool:
-    """Whether two copies are in step elsewhere. A record of the lost one stays until its agent can delete its files."""
+    """Whether two copies are in sync on other nodes. The lost copy's record stays until its agent can delete its files."""
     shards = [shard for shard in cluster.shards(uid) if int(shard["node_uid"]) != node]
     return len(shards) == 2 and all(s["detailed_status"] == "ok" and s["sync"]["status"] == "idle" for s in shards)
 
 
 @pytest.mark.parametrize("role", ["replica", "primary"])
-def test_lost_copies_are_rebuilt_and_what_returns_is_not_one_too_many(cluster: RestCluster, role: str) -> None:
+def test_lost_copies_are_rebuilt_and_a_returning_one_is_not_one_too_many(cluster: RestCluster, role: str) -> None:
     first = databases(cluster)[0]
     node = cluster.replica(first) if role == "replica" else cluster.primary(first)
     with unsupervised(cluster):
@@ -135,13 +135,13 @@ def test_a_node_that_dies_during_its_own_action(cluster: RestCluster, action: st
         cluster.add_node()
 
 
-def test_a_dry_run_says_what_the_action_would_wait_for(cluster: RestCluster) -> None:
-    """Servers outlive their daemon, and only a daemon ends them."""
+def test_a_dry_run_shows_what_the_action_would_wait_for(cluster: RestCluster) -> None:
+    """Servers survive their daemon, and only a daemon ends them."""
     node = cluster.primary(databases(cluster)[0])
     with unsupervised(cluster):
         send(processes(cluster, node)[0], signal.SIGKILL)
         cluster.reconnect()
-        cluster.wait("the daemon's lease over", lambda: cluster.leader() and cluster.node(node)["status"] == "down")
+        cluster.wait("the daemon's lease to end", lambda: cluster.leader() and cluster.node(node)["status"] == "down")
         plan = cluster.ok("POST", f"/v1/nodes/{node}/actions/maintenance_on?dry_run=true", {})
         assert plan["status"] == "blocked"
         expected = {(r["code"], r["remedy"]) for r in plan["reasons"]}

@@ -1,4 +1,4 @@
-"""The compatibility checks of the REST API, one test each, on a cluster that runs: curl, httpx and the typed PyPI client."""
+"""The compatibility checks of the REST API, one test each, on a running cluster: curl, httpx and the typed PyPI client."""
 
 import json
 import re
@@ -16,7 +16,7 @@ MEMBER, MEMBER_PASSWORD = "member@example.com", "Member-pass-1"
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RestCluster]:
-    """``orders`` with a replica, ``cache`` without, a user with the role db_member."""
+    """``orders`` with a replica, ``cache`` without one, and a user with the role db_member."""
     with RestCluster() as running:
         running.create("orders", replication=True, data_persistence="aof")
         running.create("cache")
@@ -35,7 +35,7 @@ def _open_again(cluster: RestCluster) -> Iterator[None]:
 
 @contextmanager
 def full(cluster: RestCluster) -> Iterator[None]:
-    """No node has room for anything of another."""
+    """No node has room for a copy of another node."""
     made = [cluster.create(f"heavy{number}", memory_size=3 * 2**30)["uid"] for number in range(3)]
     try:
         yield
@@ -46,7 +46,7 @@ def full(cluster: RestCluster) -> Iterator[None]:
 
 @contextmanager
 def busy(cluster: RestCluster) -> Iterator[int]:
-    """A node whose evacuation waits: the replica that should take over stands still. The node."""
+    """A node whose evacuation waits, because the replica that should take over is frozen."""
     replica = next(shard for shard in cluster.shards(1) if shard["role"] == "slave")
     with cluster.frozen(cluster.server_of(replica)):
         yield cluster.primary(1)
@@ -64,7 +64,7 @@ def typed(cluster: RestCluster) -> EnterpriseClient:
     return EnterpriseClient(cluster.url(), cluster.username, cluster.password, insecure=True, timeout_secs=15)
 
 
-def test_01_curl_as_on_the_page_without_a_content_type(cluster: RestCluster) -> None:
+def test_01_curl_as_documented_without_a_content_type(cluster: RestCluster) -> None:
     with full(cluster):
         url = f"{cluster.url()}/v1/nodes/1/actions/remove"
         status, answer = curl(cluster, "-X", "POST", "-d", "{}", url)
@@ -150,7 +150,7 @@ def test_08_maintenance_on_twice_leaves_one_snapshot(cluster: RestCluster) -> No
     assert re.fullmatch(r"maintenance_mode_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", first[0])
     cluster.done(node, "maintenance_on")
     assert cluster.snapshots(node) == first
-    # Names are as fine as seconds.
+    # Snapshot names have a resolution of seconds.
     cluster.wait("another second", lambda: cluster.ok("GET", "/v1/cluster") and _second() != first[0][-2:])
     cluster.done(node, "maintenance_on", overwrite_snapshot=True)
     second = cluster.snapshots(node)
@@ -182,7 +182,7 @@ def test_10_a_skipped_restore_deletes_the_snapshot(cluster: RestCluster) -> None
     assert cluster.node(node)["accept_servers"] is True
 
 
-def test_11_who_may_delete_which_snapshot(cluster: RestCluster) -> None:
+def test_11_permissions_to_delete_snapshots(cluster: RestCluster) -> None:
     path = "/v1/nodes/1/snapshots"
     made = cluster.ok("POST", f"{path}/mine", {})
     assert made["name"] == "mine"
@@ -206,7 +206,7 @@ def test_12_the_status_shows_maintenance(cluster: RestCluster) -> None:
     assert "maintenance_snapshot" not in cluster.get("/v1/nodes/1/status")
 
 
-def test_13_the_removal_of_a_node_that_is_gone(cluster: RestCluster) -> None:
+def test_13_the_removal_of_a_removed_node(cluster: RestCluster) -> None:
     node = cluster.add_node()
     uid = cluster.done(node, "remove")["action_uid"]
     cluster.refused("GET", f"/v1/nodes/{node}", 404, "node_not_found")
@@ -226,7 +226,7 @@ def test_14_a_failed_removal_leaves_the_node_closed(cluster: RestCluster) -> Non
         assert re.search(r"shard \d+", record["error_message"])
         assert cluster.node(node)["accept_servers"] is False
         assert cluster.layout(1, 2) == before
-    for number in range(3):  # more than an open node would let the others take
+    for number in range(3):  # more than the other nodes have room for
         made = cluster.create(f"after{number}", replication=True)
         assert node not in {int(shard["node_uid"]) for shard in cluster.shards(made["uid"])}
         cluster.delete(made["uid"])

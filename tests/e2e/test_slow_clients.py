@@ -1,6 +1,6 @@
-"""Planned actions beside clients that are slow, rude or large, and with an endpoint process that stands still.
+"""Planned actions beside clients that are slow, rude or large, and with a frozen endpoint process.
 
-Whatever the clients do: the action ends, ordinary clients notice nothing, nothing acknowledged is lost.
+Whatever the clients do: the action ends, ordinary clients notice nothing, and no acknowledged write is lost.
 """
 
 import signal
@@ -24,8 +24,8 @@ from shardwright.machine.processes import send
 from shardwright.model.database import Endpoint
 from shardwright.testing.chaos.crowd import CLIENTS, HALVES_BYTES, Client, Crowd, Halves, Script, pattern
 from shardwright.testing.chaos.load import Work
-from shardwright.testing.chaos.verdict import Outcome
-from shardwright.testing.chaos.wire import EndedBadly, Wire, head_of_set
+from shardwright.testing.chaos.raw_connection import EndedBadly, RawConnection, head_of_set
+from shardwright.testing.chaos.verdict import TurnOutcome
 from shardwright.testing.deadlines import until
 
 pytestmark = pytest.mark.e2e
@@ -44,7 +44,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
 
 @pytest.fixture(scope="module")
 def database(cluster: TestCluster) -> dict[str, Any]:
-    """With room for large values."""
+    """With memory for large values."""
     made = cluster.create_database(name="crowd", memory_size=MEMORY_BYTES, replication=True)
     cluster.settled()
     return made
@@ -61,7 +61,7 @@ def endpoint_of(cluster: TestCluster, database: dict[str, Any]) -> Endpoint:
 
 @contextmanager
 def crowd_of(database: dict[str, Any], *kinds: type[Client]) -> Iterator[None]:
-    """Clients that must see nothing but what their kind may."""
+    """Clients that may observe only what is allowed for their kind."""
     crowd = Crowd(work_of(database), SEED, kinds)
     try:
         yield
@@ -75,7 +75,7 @@ def crowd_of(database: dict[str, Any], *kinds: type[Client]) -> Iterator[None]:
 
 @contextmanager
 def frozen_endpoint(cluster: TestCluster, database: dict[str, Any], seconds: float) -> Iterator[None]:
-    """The database's endpoint process stands still for so long."""
+    """The database's endpoint process is frozen for this time."""
     process = read_identity(cluster.layout.endpoint(endpoint_of(cluster, database).nodes[0]))
     assert process is not None
     thaw = threading.Timer(seconds, send, (process, signal.SIGCONT))
@@ -88,18 +88,19 @@ def frozen_endpoint(cluster: TestCluster, database: dict[str, Any], seconds: flo
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 2.5])
-def test_an_endpoint_process_that_stands_still_at_a_handoff_is_not_noticed(
+def test_a_frozen_endpoint_process_in_a_handoff_is_not_noticed(
     cluster: TestCluster, database: dict[str, Any], seconds: float
 ) -> None:
-    """It is waited for, or the attempt is undone: its clients' writes are on their way to the server that is fenced."""
+    """The handoff waits for it, or the attempt is undone, because its clients' writes are in transit to the fenced
+    server."""
     with Writers(database) as writers, crowd_of(database, Script):
         before = cluster.settled().primary(database["uid"])
         with frozen_endpoint(cluster, database, seconds):
             uid = cluster.call("POST", f"/v1/nodes/{before.node_uid}/actions/enslave_node", {"shards_only": True})
         cluster.completed(uid["action_uid"])
         assert cluster.settled().primary(database["uid"]).uid != before.uid
-        writers.write_on()
-        writers.check().must_be_clean()
+        writers.wait_for_progress()
+        writers.check().assert_unnoticed()
 
 
 def test_a_crowd_is_served_while_everything_moves(cluster: TestCluster, database: dict[str, Any]) -> None:
@@ -109,41 +110,39 @@ def test_a_crowd_is_served_while_everything_moves(cluster: TestCluster, database
             for action in ("maintenance_on", "maintenance_off", "enslave_node"):
                 cluster.completed(cluster.start(node, action))
                 time.sleep(1.0)  # The crowd works between two actions.
-        writers.write_on()
-        writers.check().must_be_clean()
+        writers.wait_for_progress()
+        writers.check().assert_unnoticed()
 
 
-def sent_on(wire: Wire, value: memoryview) -> Outcome:
-    """How a SET ends whose second half is sent now."""
+def sent_on(connection: RawConnection, value: memoryview) -> TurnOutcome:
+    """The reply to a SET whose second half is sent now."""
     try:
-        wire.send(value)
-        wire.send(b"\r\n")
-        reply = wire.reply()
+        connection.send(value)
+        connection.send(b"\r\n")
+        reply = connection.reply()
         print(f"the SET was answered {reply!r}")
-        return Outcome.DONE if reply == b"OK" else Outcome.REFUSED
+        return TurnOutcome.DONE if reply == b"OK" else TurnOutcome.REFUSED
     except EndedBadly as e:
         return e.outcome
 
 
 @pytest.mark.parametrize("sent_mib", [6, 10])
-def test_a_large_command_that_is_half_sent_holds_up_no_action(
-    cluster: TestCluster, database: dict[str, Any], sent_mib: int
-) -> None:
-    """The endpoint leaves its node; the client sends the rest when it likes, or is closed by a FIN."""
+def test_a_large_half_sent_command_delays_no_action(cluster: TestCluster, database: dict[str, Any], sent_mib: int) -> None:
+    """The endpoint leaves its node; the client sends the rest later, or is closed by a FIN."""
     value = memoryview(pattern(HALVES_BYTES))
-    with Writers(database) as writers, closing(Wire(work_of(database))) as wire:
-        wire.send(head_of_set("half", HALVES_BYTES))
-        wire.send(value[: sent_mib << 20])
+    with Writers(database) as writers, closing(RawConnection(work_of(database))) as connection:
+        connection.send(head_of_set("half", HALVES_BYTES))
+        connection.send(value[: sent_mib << 20])
         node = endpoint_of(cluster, database).nodes[0]
         cluster.completed(cluster.start(node, "enslave_node"), seconds=20)
         assert endpoint_of(cluster, database).nodes[0] != node
-        assert sent_on(wire, value[sent_mib << 20 :]) in (Outcome.DONE, Outcome.CLOSED)
-        writers.write_on()
-        writers.check().must_be_clean()
+        assert sent_on(connection, value[sent_mib << 20 :]) in (TurnOutcome.DONE, TurnOutcome.CLOSED)
+        writers.wait_for_progress()
+        writers.check().assert_unnoticed()
 
 
 def is_killed(address: str, port: int) -> bool:
-    """A new client asks for it. A server says that it is busy only after five seconds."""
+    """A new client requests it. A server reports that it is busy only after five seconds."""
     try:
         with redis.Redis(host=address, port=port, socket_timeout=10, retry=NEVER) as client:
             client.script_kill()
@@ -164,7 +163,7 @@ def executes_it(address: str, port: int) -> bool:
 
 @contextmanager
 def nightly_job(database: dict[str, Any]) -> Iterator[threading.Thread]:
-    """A script that does not end before it is killed."""
+    """A script that runs until it is killed."""
     address, port = database["endpoints"][0]["addr"][0], database["endpoints"][0]["port"]
     failures: list[redis.RedisError] = []
 
@@ -192,7 +191,7 @@ def test_a_long_script_is_named_a_cancel_does_not_wait_for_it_and_a_new_client_e
     endpoint = database["endpoints"][0]
     with nightly_job(database) as job:
         until("the script to run", lambda: executes_it(endpoint["addr"][0], endpoint["port"]), seconds=10)
-        body = {"shards_only": True}  # the endpoint stays, and with it the connection of the job
+        body = {"shards_only": True}  # the endpoint stays in place, with the connection of the job
         uid = cluster.call("POST", f"/v1/nodes/{node}/actions/enslave_node", body)["action_uid"]
 
         def named() -> bool:
@@ -208,15 +207,15 @@ def test_a_long_script_is_named_a_cancel_does_not_wait_for_it_and_a_new_client_e
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.008, 0.016, 0.024, 0.032])
-def test_a_long_script_that_begins_with_a_handoff_keeps_no_cancel_waiting(
+def test_a_long_script_that_begins_with_a_handoff_delays_no_cancel(
     cluster: TestCluster, database: dict[str, Any], delay_s: float
 ) -> None:
-    """It comes between the proof and the hold: the server executes it before it can be asked for anything else."""
+    """It begins between the proof and the hold: the server executes it before any further command."""
     node = cluster.settled().primary(database["uid"]).node_uid
     path = f"/v1/nodes/{node}/actions/enslave_node"
     with ThreadPoolExecutor(1) as pool:
         started = pool.submit(cluster.call, "POST", path, {"shards_only": True})
-        time.sleep(delay_s)  # From before the proof until after the handoff, on a machine that has time.
+        time.sleep(delay_s)  # From before the proof until after the handoff, on a machine that is not busy.
         with nightly_job(database) as job:
             uid = started.result()["action_uid"]
             time.sleep(1.0)

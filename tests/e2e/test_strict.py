@@ -1,6 +1,6 @@
-"""Strict mode against the death of servers: whatever was acknowledged is there afterwards, at whatever instant one dies.
+"""Strict mode and the death of servers: every acknowledged write is stored afterwards, at whatever instant a server dies.
 
-In default mode the same may lose the last milliseconds of writes; that is not asserted, for usually nothing is lost.
+In default mode the last milliseconds of writes may be lost; that is not asserted, because usually nothing is lost.
 """
 
 import random
@@ -24,11 +24,11 @@ from shardwright.model.seen import EndpointState
 pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 KILLS = 6
-"""Of servers of each database; the third is a replica, the others are primaries."""
+"""Kills of servers per database; every third server is a replica, the others are primaries."""
 STUCK_S = 3
-"""The policy's ``stuck_server_timeout`` here."""
+"""The policy's ``stuck_server_timeout`` in these tests."""
 PAUSE_S = 0.4
-"""A server dies at most this long after the first write that was confirmed behind the last death."""
+"""Maximum delay of a server's death after the first write that was confirmed after the previous death."""
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,13 @@ def test_nothing_acknowledged_is_lost_whenever_a_server_is_killed(cluster: TestC
     began = time.monotonic()
     with Writers(database, writers=4, rate=400) as writers:
         for turn in range(KILLS):
-            # A write is confirmed: there are two copies again. From here on any instant will do.
-            writers.write_on(seconds=20)
+            # A confirmed write means that there are two copies again. From now on any instant will do.
+            writers.wait_for_progress(seconds=20)
             time.sleep(chance.uniform(0, PAUSE_S))
             facts = cluster.facts()
             victim = facts.replica(database["uid"]) if turn == 2 else facts.primary(database["uid"])
             assert send(facts.identities[victim.uid], signal.SIGKILL), f"seed {seed}, turn {turn}"
-        writers.write_on(seconds=20)
+        writers.wait_for_progress(seconds=20)
         tally = writers.check()
     after: Facts = cluster.settled(seconds=30)
     took_s = time.monotonic() - began
@@ -63,26 +63,26 @@ def test_nothing_acknowledged_is_lost_whenever_a_server_is_killed(cluster: TestC
     )
     unexpected = [text for text in tally.errors if "outcome unknown" not in text and "no primary" not in text]
     assert unexpected == [], f"seed {seed}"
-    tally.must_be_kept()
+    tally.assert_kept()
     roles = sorted((after.servers[s.uid].role for s in after.copies(after.group_of(database["uid"]))), key=str)
     assert roles == [Role.PRIMARY, Role.REPLICA]
 
 
 @pytest.fixture(scope="module")
 def database(cluster: TestCluster) -> dict[str, Any]:
-    """Without files: what its servers do not hold is gone."""
+    """Without files: data that its servers do not hold is lost."""
     return cluster.database("strict-more", replication=True, strict=True)
 
 
 def _kept(cluster: TestCluster, writers: Writers) -> None:
-    writers.write_on(seconds=30)
-    tally = writers.check().must_be_kept()
+    writers.wait_for_progress(seconds=30)
+    tally = writers.check().assert_kept()
     print(f"{tally.acked} acknowledged, {len(tally.errors)} errors, slowest {tally.slowest_ms:.0f} ms")
     cluster.settled(seconds=30)
 
 
 @pytest.mark.parametrize("is_primary", [True, False], ids=["primary", "replica"])
-def test_a_frozen_server_takes_nothing_acknowledged_with_it(
+def test_a_frozen_server_loses_no_acknowledged_write(
     cluster: TestCluster, database: dict[str, Any], is_primary: bool
 ) -> None:
     cluster.call("PUT", "/v1/cluster/policy", {"stuck_server_timeout": STUCK_S})
@@ -95,14 +95,14 @@ def test_a_frozen_server_takes_nothing_acknowledged_with_it(
         _kept(cluster, writers)
 
 
-def test_a_killed_endpoint_process_loses_nothing_acknowledged(cluster: TestCluster, database: dict[str, Any]) -> None:
+def test_a_killed_endpoint_process_loses_no_acknowledged_write(cluster: TestCluster, database: dict[str, Any]) -> None:
     with Writers(database) as writers:
         for _ in range(3):
             node = next(e.nodes[0] for e in cluster.settled(seconds=30).endpoints if e.database_uid == database["uid"])
             process = read_identity(cluster.layout.endpoint(node))
             assert process is not None
             assert send(process, signal.SIGKILL)
-            writers.write_on(seconds=20)
+            writers.wait_for_progress(seconds=20)
         _kept(cluster, writers)
 
 
@@ -132,15 +132,15 @@ def test_a_leader_that_fails_in_a_handoff_is_not_noticed(
         cluster.avoided = set()
         after = cluster.settled(seconds=30)
         assert after.primary(database["uid"]).uid != before.uid
-        writers.write_on(seconds=20)
-        writers.check().must_be_clean()
+        writers.wait_for_progress(seconds=20)
+        writers.check().assert_unnoticed()
 
 
 @pytest.mark.parametrize("point", ["handoff:hold:after", "handoff:compare:after"])
-def test_a_primary_that_dies_in_its_own_handoff_takes_nothing_along(
+def test_a_primary_that_dies_in_its_own_handoff_loses_nothing(
     cluster: TestCluster, database: dict[str, Any], point: str
 ) -> None:
-    """And the leader with it."""
+    """Together with the leader."""
     leader = cluster.ready_to_die(others_min=3)
     with Writers(database) as writers:
         cluster.avoided = {leader.node_uid}
@@ -163,8 +163,8 @@ def test_a_step_down_is_not_noticed_in_strict_mode(cluster: TestCluster) -> None
             node = cluster.settled(seconds=30).primary(database["uid"]).node_uid
             action = cluster.call("POST", f"/v1/nodes/{node}/actions/enslave_node", {"shards_only": True})
             cluster.until("the step-down", partial(_is_completed, cluster, action["action_uid"]))
-            writers.write_on()
-        writers.check().must_be_clean()
+            writers.wait_for_progress()
+        writers.check().assert_unnoticed()
 
 
 def _is_completed(cluster: TestCluster, uid: str) -> bool:
@@ -172,7 +172,7 @@ def _is_completed(cluster: TestCluster, uid: str) -> bool:
 
 
 def test_the_mode_changes_in_service(cluster: TestCluster, database: dict[str, Any]) -> None:
-    """By the command line, under writers; a change has ended when the endpoint process is in the new mode."""
+    """With the command line, under writers; a change has ended when the endpoint process is in the new mode."""
 
     def modes() -> set[bool]:
         seen = [p.endpoint(EndpointUid(f"{database['uid']}:1")) for p in cluster.facts().processes.values()]
@@ -187,5 +187,5 @@ def test_the_mode_changes_in_service(cluster: TestCluster, database: dict[str, A
             assert ["strict", "enabled" if is_strict else "disabled"] in [line.split() for line in shown.splitlines()]
         with pytest.raises(DemoFailed, match="strict_needs_replication"):
             cluster.call("PUT", f"/v1/bdbs/{database['uid']}", {"replication": False})
-        writers.write_on()
-        writers.check().must_be_clean()
+        writers.wait_for_progress()
+        writers.check().assert_unnoticed()

@@ -34,11 +34,11 @@ from shardwright.testing.deadlines import until_async
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NODE = NodeUid(1)
 SECRETS = ServerSecrets(DatabaseUid(1), "app-secret", "rep-secret", "obs-secret", "man-secret", "0123456789abcdef")
-STAND_IN = [sys.executable, "-c", "import time; time.sleep(600)  # stands in for an endpoint process"]
+STAND_IN = [sys.executable, "-c", "import time; time.sleep(600)  # stand-in for an endpoint process"]
 
 
-class ToldEndpointProcess:
-    """Remembers what it is told to serve; for tests of the agent without the data path."""
+class RecordingEndpointProcess:
+    """Records the specifications that it receives; for tests of the agent without the data path."""
 
     def __init__(self) -> None:
         self.served: list[EndpointSpec] = []
@@ -66,13 +66,13 @@ class ToldEndpointProcess:
 
 @dataclass
 class World:
-    """A directory, a store and a mirror, in which agents come and go."""
+    """A directory, a store and a mirror, in which agents start and end."""
 
     directory: Path
     store: SqliteStore
     mirror: Mirror
     address: str
-    endpoints: ToldEndpointProcess = field(default_factory=ToldEndpointProcess)
+    endpoints: RecordingEndpointProcess = field(default_factory=RecordingEndpointProcess)
 
     @property
     def node_directory(self) -> Path:
@@ -96,7 +96,7 @@ class World:
 
     @asynccontextmanager
     async def agent(self) -> AsyncIterator["WatchedAgent"]:
-        """An agent that runs, and then dies; its processes go on."""
+        """An agent that runs and then dies; its processes keep running."""
         agent = WatchedAgent(self)
         task = spawn("test: agent", agent.run())
         try:
@@ -114,11 +114,11 @@ class World:
         return next((p for p in seen.processes if p.shard_uid == uid), None) if seen else None
 
     async def until(self, is_so: Callable[[], bool], *, seconds: float = 20) -> float:
-        """Wait; how long it took. Says what was seen when it takes too long."""
+        """Wait; returns the duration. Shows the reported state if it takes too long."""
         return await until_async("what is waited for", is_so, seconds=seconds, state=lambda: f"seen: {self.seen()}")
 
     async def idle_turns(self, agent: "WatchedAgent", count: int = 3) -> None:
-        """So many turns of the agent, each begun after a change in the store that says nothing new: it begins no work."""
+        """The number of agent turns, each started by a change in the store without news: they begin no work."""
         for _ in range(count):
             begun = agent.turns_begun
             await self.put(self.mirror.view().policy)
@@ -137,7 +137,7 @@ class World:
 
 
 class WatchedAgent(Agent):
-    """The agent, and what it does: for each of its turns the work on shards that was under way when the turn ended."""
+    """The agent and its work: for each turn, the work on shards that was in progress at its end."""
 
     def __init__(self, made: World) -> None:
         super().__init__(
@@ -183,7 +183,7 @@ async def world(directory: Path) -> AsyncIterator[World]:
 
 
 async def end_all(made: World) -> None:
-    """End what the agents of a test left running: everything whose working directory is below the test's."""
+    """End the processes that the agents of a test left running: all with a working directory below the test's directory."""
     below = str(made.node_directory.resolve())
     for path in made.node_directory.glob("shards/*"):
         record = read_record(path)

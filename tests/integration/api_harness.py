@@ -1,7 +1,7 @@
-"""A real API server for tests: TLS on a loopback address of its own, a real SQLite store, records written by hand.
+"""A real API server for tests: TLS on its own loopback address, a real SQLite store, records written by hand.
 
-It runs in a thread with an event loop of its own, so that synchronous clients (httpx, curl, the typed PyPI client) can be
-used as they are. There is no leader: ``end_action`` and the like write what a leader would.
+It runs in a thread with its own event loop, so that synchronous clients (httpx, curl, the typed PyPI client) work unchanged.
+There is no leader: ``end_action`` and similar functions write what a leader would write.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ def default_view() -> ClusterView:
 
 
 def operations_of(view: ClusterView) -> list[Operation]:
-    """Every record of a view, and the keys that go with them."""
+    """All records of a view, and their other keys."""
     found: list[StoredRecord] = [view.policy, view.counters]
     found += [record for record in (view.cluster, view.leadership) if record is not None]
     for table in (
@@ -141,7 +141,7 @@ class Agent:
 
 
 class RunningApi:
-    """Use as a context manager; ``client()`` gives an HTTP client that trusts the server's certificate."""
+    """A context manager. ``client()`` returns an HTTP client that trusts the server's certificate."""
 
     def __init__(self, view: ClusterView | None = None, *, node_uid: int = 1) -> None:
         self._view = default_view() if view is None else view
@@ -165,7 +165,7 @@ class RunningApi:
         self._folder.cleanup()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run something in the server's event loop."""
+        """Run work in the server's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     async def _start(self) -> None:
@@ -204,7 +204,7 @@ class RunningApi:
             assert result.succeeded
             await self.mirror.reach(result.revision)
 
-    # -- what tests do -----------------------------------------------------------------------------------------------
+    # -- called by tests ---------------------------------------------------------------------------------------------
 
     def client(self, role: ManagementRole | None = ManagementRole.ADMIN, *, password: str = PASSWORD) -> httpx.Client:
         """A client of the user with that role; None: without credentials."""
@@ -215,7 +215,7 @@ class RunningApi:
         return httpx.Client(base_url=self.url, verify=trusted, auth=auth, timeout=15)
 
     def view(self) -> ClusterView:
-        """The records now."""
+        """The present records."""
 
         async def fresh() -> ClusterView:
             await self.mirror.fresh()
@@ -224,7 +224,7 @@ class RunningApi:
         return self.run(fresh())
 
     def everything(self) -> dict[str, tuple[bytes, int]]:
-        """Every key with its value and revision: to show that nothing was changed."""
+        """All keys with their values and revisions, to show that nothing was changed."""
 
         async def read() -> dict[str, tuple[bytes, int]]:
             await self.mirror.fresh()
@@ -238,7 +238,7 @@ class RunningApi:
         return self.mirror.bare(key)
 
     def put(self, *written: StoredRecord) -> None:
-        """Write records as another part of the cluster would."""
+        """Write records like another part of the cluster."""
         self.write(*(PutKey(keys.key_of(record), records.encode(record)) for record in written))
 
     def write(self, *operations: Operation) -> None:
@@ -246,7 +246,7 @@ class RunningApi:
         self.run(self._write(operations))
 
     def set_action(self, uid: str, status: ActionStatus, **changes: Any) -> Action:
-        """Let an action advance as the leader would; when it ends its locks go."""
+        """Let an action advance like the leader; its locks are deleted at its end."""
         action = replace(self.view().actions[ActionUid(uid)], status=status, **changes)
         self.put(action)
         if status.is_terminal:
@@ -279,7 +279,7 @@ def make_certificate(address: str, certificate: Path, key_file: Path) -> None:
 
 
 def ok(answer: httpx.Response) -> Any:
-    """The JSON of an answer with status 200 and every header that clients need."""
+    """The JSON of an answer with status 200 and all headers that clients need."""
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert int(answer.headers["content-length"]) == len(answer.content) > 0
@@ -287,7 +287,7 @@ def ok(answer: httpx.Response) -> Any:
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> str:
-    """The description in an error answer of that status and code, in the one shape of errors."""
+    """The description in an error answer with that status and code, in the common shape of errors."""
     assert answer.status_code == status, answer.text
     body = answer.json()
     assert set(body) == {"error_code", "description", "message"}

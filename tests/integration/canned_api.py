@@ -1,4 +1,4 @@
-"""A small real HTTP server that gives canned answers and remembers what it was asked; for the command line's tests."""
+"""A small real HTTP server that gives canned answers and records its requests; for tests of the command line."""
 
 import base64
 import json
@@ -13,14 +13,14 @@ from typing import Any
 
 Answer = tuple[int, object]
 Script = Mapping[str, Answer | list[Answer] | Callable[[], Answer]]
-"""``"GET /v1/nodes"`` -> an answer; a list is given one after the other, its last one for ever."""
+"""``"GET /v1/nodes"`` -> an answer. A list is answered one by one; its last answer repeats."""
 
 USER, PASSWORD = "admin@example.com", "right-password"
 
 
 @dataclass
-class Asked:
-    """One request as the server received it."""
+class ReceivedRequest:
+    """One received request."""
 
     line: str
     query: str
@@ -33,7 +33,7 @@ class CannedApi:
 
     url: str
     script: dict[str, Any]
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[ReceivedRequest] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         return [one.line for one in self.asked]
@@ -46,7 +46,7 @@ class CannedApi:
 def canned_api(
     script: Script, *, host: str = "127.0.0.1", certificate: tuple[Path, Path] | None = None
 ) -> Iterator[CannedApi]:
-    """Serve ``script`` until the block ends; with a certificate (and its key) over TLS."""
+    """Serve ``script`` until the block ends; with a certificate (and its key), over TLS."""
     api = CannedApi("", {line: list(answer) if isinstance(answer, list) else answer for line, answer in script.items()})
     server = ThreadingHTTPServer((host, 0), _handler(api))
     server.daemon_threads = False
@@ -77,12 +77,12 @@ def _handler(api: CannedApi) -> type[BaseHTTPRequestHandler]:
             path, _, query = self.path.partition("?")
             line = f"{self.command} {path}"
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
-            api.asked.append(Asked(line, query, json.loads(raw) if raw else None))
+            api.asked.append(ReceivedRequest(line, query, json.loads(raw) if raw else None))
             answer: Answer = (401, {"error_code": "unauthorized", "description": "wrong user or password"})
             if self.headers.get("authorization") == expected:
                 answer = _next(api.script, line)
             status, body = answer
-            if status == 0:  # a node that dies in mid-request
+            if status == 0:  # a node that dies during a request
                 self.close_connection = True
                 return
             sent = body if isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()

@@ -1,4 +1,5 @@
-"""A pair of real servers, endpoint processes in front of them, and handoffs by hand. For tests of the endpoint process."""
+"""A pair of real servers with endpoint processes in front of them, and manual handoffs. For tests of the endpoint
+process."""
 
 import asyncio
 import os
@@ -32,7 +33,7 @@ PASSWORD = "client-password"
 
 
 def wait_until(what: Callable[[], bool], *, timeout_s: float = 10.0, state: Callable[[], object] = lambda: "") -> None:
-    """Poll; at the deadline fail with the state."""
+    """Poll; fail with the state at the deadline."""
     until("what is waited for", what, seconds=timeout_s, state=state, poll_s=0.005)
 
 
@@ -86,7 +87,7 @@ class World:
         return self.processes[NodeUid(node)]
 
     def nodes(self, *, call_timeout_s: float = 3.0) -> LocalNodes:
-        """Patient: tests share a machine that may be busy."""
+        """With a long timeout, because tests may share a busy machine."""
         paths = {node: process.path for node, process in self.processes.items()}
         return LocalNodes(paths.get, call_timeout_s=call_timeout_s)
 
@@ -139,7 +140,7 @@ class World:
         return asyncio.run(self.control(node).release(ENDPOINT, target))
 
     def swap_roles(self, *, ends_clients: bool = True) -> None:
-        """Fence, compare, promote, demote: without a word to the endpoint. ``ends_clients``: as a leader does it."""
+        """Fence, compare, promote, demote, without a call to the endpoint. ``ends_clients``: like a leader."""
         old, new = self.primary, self.replica
         with old.client() as a, new.client() as b:
             a.execute_command("CLIENT", "PAUSE", 1000, "WRITE")
@@ -155,7 +156,7 @@ class World:
         self.primary, self.replica = new, old
 
     def hand_off(self, node: int = 1) -> ReleaseResult:
-        """The whole handoff, as a leader would do it."""
+        """The whole handoff, like a leader."""
         held = self.hold(node)
         assert (held.was_held, held.is_drained) == (True, True), held
         self.swap_roles()
@@ -168,13 +169,13 @@ class World:
         info = self.replica.info()
         if info["role"] != "slave" or info["master_link_status"] != "up":
             return False
-        primary = self.primary.info()  # a fresh link may still wait for the replica's first acknowledgement
+        primary = self.primary.info()  # a new link may still wait for the replica's first acknowledgment
         return "state=online" in primary.get("slave0", "") and info["slave_repl_offset"] == primary["master_repl_offset"]
 
 
 @contextmanager
 def endpoint_world(kind: ServerKind, directory: Path, *, password: str = PASSWORD) -> Iterator[World]:
-    """Servers linked and open, one endpoint process that serves the primary. Everything is ended behind it."""
+    """Linked and open servers, and one endpoint process that serves the primary. Everything is ended afterwards."""
     short = Path(tempfile.mkdtemp(prefix="sw-"))  # socket paths are short
     servers: list[RunningServer] = []
     world: World | None = None
@@ -201,7 +202,7 @@ def endpoint_world(kind: ServerKind, directory: Path, *, password: str = PASSWOR
 
 
 class Writers:
-    """Threads that write numbered values until told to stop, retries off, and remember what was acknowledged."""
+    """Threads that write numbered values until they are stopped, without retries, and record the acknowledged values."""
 
     def __init__(self, world: World, count: int = 4, **options: object) -> None:
         self.world = world
@@ -238,7 +239,7 @@ class Writers:
             client.close()
 
     def check(self) -> None:
-        """No error, and every last acknowledged value is there."""
+        """Assert that there was no error and that every last acknowledged value is stored."""
         assert not self.errors, self.errors
         with self.world.connect() as client:
             for name, value in self.acknowledged.items():

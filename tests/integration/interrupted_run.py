@@ -1,4 +1,4 @@
-"""A run of tests that is interrupted: asked for by name in the test of what is left of it. Starts all kinds."""
+"""A run of tests that is interrupted: started by name in the test of what remains. Starts processes of all kinds."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from shardwright.model.database import ServerKind
 LASTS_S = 60
 
 
-def test_it_is_in_the_middle_of_something(tmp_path: Path, loopback_base: Callable[[], str]) -> None:
+def test_that_is_in_progress(tmp_path: Path, loopback_base: Callable[[], str]) -> None:
     cluster = LocalCluster(tmp_path / "c", loopback_base())
     simulation = [sys.executable, "-m", "shardwright.testing.sim", "many", "-n", "100000", "--jobs", "2"]
     with ExitStack() as stack:

@@ -1,6 +1,6 @@
 """A small real daemon for tests of the local cluster: answers pings and HTTPS, holds its lease, runs an agent.
 
-``python -m local_daemon --dir DIR --node N``, in place of the product's. The first node's daemon plays the leader.
+``python -m local_daemon --dir DIR --node N``, instead of the product's daemon. The first node's daemon plays the leader.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.integration.agent_harness import STAND_IN, ToldEndpointProcess
+from tests.integration.agent_harness import STAND_IN, RecordingEndpointProcess
 
 from shardwright.agent.loop import Agent
 from shardwright.clock import SystemClock
@@ -29,7 +29,7 @@ from shardwright.store.sqlite import SqliteStore
 from shardwright.tasks import spawn
 
 LEASE_TTL = timedelta(seconds=20)
-"""Long, so that a test sees whether the supervisor revoked it."""
+"""Long, so that a test notices whether the supervisor has revoked it."""
 
 
 async def body(config: DaemonConfig) -> None:
@@ -43,7 +43,7 @@ async def body(config: DaemonConfig) -> None:
         control=config.layout.control(config.node_uid),
         clock=SystemClock(),
         endpoint_command=[*STAND_IN, "shardwright.endpoint.main", "--control", str(config.layout.control(config.node_uid))],
-        endpoint_process=ToldEndpointProcess(),
+        endpoint_process=RecordingEndpointProcess(),
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(config.layout.certificate, config.layout.key)

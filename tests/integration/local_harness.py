@@ -1,4 +1,4 @@
-"""Runs the command line on a local cluster of a test's own, and looks at what is left of it."""
+"""Runs the command line on a test's own local cluster, and checks what remains of it."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from shardwright.testing.deadlines import Stopwatch, until
 
 SOURCES = Path(__file__).parents[2] / "src"
 STAND_IN_MODULE = "local_daemon"
-"""Starts faster than the product's daemon and needs no API."""
+"""Starts faster than the product's daemon, and needs no API."""
 
 
 @dataclass
@@ -74,13 +74,13 @@ class LocalCluster:
         return self.run("down", "--dir", str(self.directory), *more)
 
     def started(self, *more: str) -> dict[str, Any]:
-        """Bring it up; what it says of itself."""
+        """Start the cluster. Returns its output."""
         done = self.up("--json", *more)
         assert done.returncode == 0, done.stderr
         said: dict[str, Any] = json.loads(done.stdout)
         return said
 
-    # -- looking -----------------------------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------------------------
 
     def supervisor(self) -> ProcessIdentity:
         found = read_identity(self.layout.supervisor)
@@ -100,7 +100,7 @@ class LocalCluster:
         return path.read_text() if path.exists() else ""
 
     def processes(self) -> list[ProcessIdentity]:
-        """Everything of it that runs, also its supervisor, whatever its files say."""
+        """All running processes of the cluster, including its supervisor, whatever its files contain."""
         place = str(self.layout.directory)
         mine = {os.getpid(), os.getppid()}
 
@@ -119,7 +119,7 @@ class LocalCluster:
         return watch.seconds
 
     def clean_up(self) -> None:
-        """End everything, whatever state the test left it in."""
+        """End everything, whatever state the test left."""
         if not self.directory.exists():
             return
         for process in self.processes():

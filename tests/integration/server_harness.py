@@ -1,6 +1,6 @@
-"""Starts real servers for tests, with the product's own configuration file, on loopback addresses of their own.
+"""Starts real servers for tests, with the product's own configuration file, on their own loopback addresses.
 
-For every test that needs a server process. Ends exactly the processes it started, by pid.
+For every test that needs a server process. Ends exactly the processes that it started, by pid.
 """
 
 import os
@@ -39,7 +39,7 @@ SECRETS = ServerSecrets(
 )
 
 both_servers = pytest.mark.parametrize("kind", list(ServerKind))
-"""Runs a test once per kind of server; ``start_server`` skips it, naming the server, when that one is missing."""
+"""Runs a test once per kind of server; ``start_server`` skips it, naming the server, if that kind is missing."""
 
 
 @dataclass
@@ -72,13 +72,13 @@ class RunningServer:
 
     @property
     def target(self) -> ServerTarget:
-        """What an adapter needs to reach it."""
+        """The target with which an adapter reaches it."""
         file = self.file
         return ServerTarget(file.shard_uid, file.incarnation, file.address, file.port, file.secrets)
 
     @contextmanager
     def client(self, user: str = "management", **options: object) -> "Iterator[redis.Redis]":
-        """A redis-py client logged in as one of the server's users, retries off."""
+        """A redis-py client that is logged in as one of the server's users, without retries."""
         arguments: dict[str, object] = {
             "username": user,
             "password": getattr(self.file.secrets, user),
@@ -96,7 +96,7 @@ class RunningServer:
             client.close()
 
     def ask(self, *command: str | int, user: str = "management") -> object:
-        """One command on a connection of its own; the answer as the server gave it."""
+        """Execute one command on its own connection. Returns the server's answer."""
         with self.client(user) as client:
             client.response_callbacks.clear()
             return client.execute_command(*command)
@@ -111,7 +111,7 @@ class RunningServer:
             return answer
 
     def unfence(self) -> None:
-        """Let it accept writes."""
+        """Lift the fence."""
         self.ask("CONFIG", "SET", "min-replicas-to-write", "0")
 
     def freeze(self) -> None:
@@ -128,7 +128,7 @@ class RunningServer:
         self.process.wait(10)
 
     def stop(self) -> None:
-        """SIGTERM and reap; SIGKILL when it takes too long."""
+        """SIGTERM and reap; SIGKILL if it takes too long."""
         if self.process.poll() is None:
             self.thaw()
             self.process.terminate()
@@ -139,12 +139,12 @@ class RunningServer:
 
 
 def loopback_address() -> str:
-    """A loopback address that no other test is likely to use."""
+    """A loopback address that another test is unlikely to use."""
     return f"127.{random.randint(64, 250)}.{random.randint(1, 250)}.{random.randint(1, 250)}"
 
 
 def free_port(address: str) -> int:
-    """A port that is free now on that address."""
+    """A port that is now free on that address."""
     with socket.socket() as probe:
         probe.bind((address, 0))
         port: int = probe.getsockname()[1]
@@ -159,7 +159,7 @@ def server_settings(
     aof_policy: AofPolicy = AofPolicy.EVERY_SECOND,
     snapshot_rules: tuple[SnapshotRule, ...] = (),
 ) -> ServerSettings:
-    """Settings of a test's server."""
+    """The settings of a test's server."""
     return ServerSettings(maxmemory_bytes, eviction_policy, persistence, aof_policy, snapshot_rules)
 
 
@@ -175,8 +175,8 @@ def start_server(
     port: int | None = None,
     is_open: bool = False,
 ) -> RunningServer:
-    """Start one and wait until it answers. ``directory`` is made if need be; the server's files go there. ``is_open``: lift
-    the fence that every server starts with. Skips the test when the machine has no such server."""
+    """Start a server and wait until it answers. ``directory`` is created if necessary; it contains the server's files.
+    ``is_open``: lift the fence with which every server starts. Skips the test if the machine has no such server."""
     try:
         binary = find_server(kind)
     except Rejected as missing:
@@ -206,8 +206,9 @@ def restart_server(
     settings: ServerSettings | None = None,
     kept: Persistence | None = None,
 ) -> RunningServer:
-    """Start a server that has ended again, with the same files; on the same port unless another is given, and with other
-    settings when the database's were changed meanwhile. ``kept``: what it was last told to keep; None: as it was started."""
+    """Start an ended server again with the same files; on the same port unless another one is given, and with other settings
+    if the database's settings were changed meanwhile. ``kept``: the persistence last applied to it; None: that of its
+    start."""
     assert server.process.poll() is not None, "it still runs"
     file = replace(
         server.file,
@@ -242,7 +243,7 @@ def _launched(file: ServerFile, path: str, *, kept: Persistence, is_open: bool) 
 
 @contextmanager
 def running(kind: ServerKind, directory: Path, **options: object) -> Iterator[RunningServer]:
-    """``start_server`` that ends the server afterwards."""
+    """``start_server``, and end the server afterwards."""
     server = start_server(kind, directory, **options)  # type: ignore[arg-type]
     try:
         yield server
@@ -251,7 +252,7 @@ def running(kind: ServerKind, directory: Path, **options: object) -> Iterator[Ru
 
 
 def attach(replica: RunningServer, primary: RunningServer, *, seconds: float = 20.0) -> None:
-    """Make one a replica of the other and wait until it holds the same data stream."""
+    """Make one server a replica of the other, and wait until it has the same replication stream."""
     replica.ask("REPLICAOF", primary.address, primary.port)
     wait_until(
         lambda: replica.info().get("master_link_status") == "up",
@@ -263,7 +264,7 @@ def attach(replica: RunningServer, primary: RunningServer, *, seconds: float = 2
 def wait_until(
     holds: Callable[[], bool], *, what: Callable[[], object] = lambda: "no detail", seconds: float = 10.0
 ) -> None:
-    """Poll until it holds; fail with ``what`` otherwise."""
+    """Poll until the condition holds; otherwise fail with ``what``."""
     until("what is waited for", holds, seconds=seconds, state=what, poll_s=0.01)
 
 

@@ -1,4 +1,4 @@
-"""Runs a test's scenario with a real adapter, and a term that the test can end."""
+"""Runs a test's scenario with a real adapter and a term that the test can end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ Seen = TypeVar("Seen")
 
 
 class Term:
-    """A leader's term that a test can end, as the store says it and as the leader believes it."""
+    """A leader's term that a test can end, in the store and in the leader's own view."""
 
     def __init__(self) -> None:
         self.is_over_in_the_store = False
@@ -33,7 +33,7 @@ def adapter(term: Term | None = None) -> ServerAdapter:
 
 
 def run(scenario: Callable[[ServerAdapter], Awaitable[None]], term: Term | None = None) -> None:
-    """Run a scenario with an adapter and close it."""
+    """Run a scenario with an adapter, and close it."""
 
     async def whole() -> None:
         servers = adapter(term)
@@ -47,7 +47,7 @@ def run(scenario: Callable[[ServerAdapter], Awaitable[None]], term: Term | None 
 
 
 async def until(observe: Callable[[], Awaitable[Seen]], holds: Callable[[Seen], bool]) -> Seen:
-    """Observe until it holds; fail with what was seen last."""
+    """Observe until the condition holds; otherwise fail with the last observation."""
     watch = Stopwatch()
     while True:
         seen = await observe()

@@ -29,7 +29,7 @@ from shardwright.tasks import spawn
 
 
 def presence(uid: int) -> DaemonPresence:
-    """A daemon's presence, as far as the election cares."""
+    """A daemon's presence, as far as the election needs it."""
     return DaemonPresence(NodeUid(uid), os.getpid(), 0, "", 0, "0", "", datetime.now(UTC))
 
 
@@ -38,7 +38,7 @@ def say(*words: object) -> None:
 
 
 async def write(path: Path) -> None:
-    """Both keys always hold the same number. Monotonic times: comparable between the processes of one machine."""
+    """Both keys always contain the same number. Monotonic times, so that the processes of one machine can compare them."""
     store = await SqliteStore.open(path)
     number = 0
     while True:
@@ -49,7 +49,7 @@ async def write(path: Path) -> None:
 
 
 async def stamp(path: Path, count: int) -> None:
-    """Writes the time of each write, with pauses."""
+    """Write the time of each write, with pauses."""
     store = await SqliteStore.open(path)
     for _ in range(count):
         await asyncio.sleep(0.02)
@@ -85,7 +85,7 @@ async def lead(path: Path, uid: int) -> None:
 
 
 if __name__ == "__main__":
-    # Standard output belongs to what the test reads.
+    # Standard output is the test's input.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     command, file = sys.argv[1], Path(sys.argv[2])
     match command:

@@ -1,4 +1,5 @@
-"""The agent with real servers of both kinds: each incarnation once, adopted by identity, ended as wanted, told at once."""
+"""The agent with real servers of both kinds: it starts each incarnation once, adopts by identity, ends as requested, and
+reports at once."""
 
 import asyncio
 import os
@@ -59,7 +60,7 @@ def any_binary() -> ServerBinary:
 
 
 async def started(made: World, binary: ServerBinary, **changes: object) -> tuple[Database, Shard]:
-    """Records of one database with one shard, written to the store."""
+    """The records of one database with one shard, written to the store."""
     kept = database(binary, **changes)
     wanted = shard(free_port(made.address))
     await made.put(kept, SECRETS, group(), wanted)
@@ -67,7 +68,7 @@ async def started(made: World, binary: ServerBinary, **changes: object) -> tuple
 
 
 def ask(made: World, wanted: Shard, *command: str) -> bytes:
-    """One command as the management user, in plain RESP."""
+    """Execute one command as the management user, in plain RESP."""
     with socket.create_connection((made.address, wanted.port), timeout=5) as connection:
         for words in (("AUTH", "management", SECRETS.management), command):
             connection.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words))
@@ -92,7 +93,7 @@ def identity_in(made: World, uid: int = 1) -> ProcessIdentity:
     return record.identity
 
 
-def test_a_shard_starts_dies_is_told_and_starts_as_a_new_incarnation(tmp_path: Path, binary: ServerBinary) -> None:
+def test_a_shard_starts_dies_is_reported_and_starts_as_a_new_incarnation(tmp_path: Path, binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
         async with made.agent() as agent:
             _, wanted = await started(made, binary)
@@ -108,10 +109,10 @@ def test_a_shard_starts_dies_is_told_and_starts_as_a_new_incarnation(tmp_path: P
             killed = Stopwatch()
             os.kill(seen.identity.pid, signal.SIGKILL)
             gone = await made.until_state(1, ProcessState.GONE)
-            assert killed.is_within(0.1), f"a death is told at once: {killed}"
+            assert killed.is_within(0.1), f"a death is reported at once: {killed}"
             assert "signal 9" in gone.text
             assert gone.ended_at is not None
-            await made.idle_turns(agent)  # The agent itself starts nothing again.
+            await made.idle_turns(agent)  # The agent itself does not start it again.
             assert made.process(1) == gone
 
             again = replace(wanted, incarnation=2, port=free_port(made.address))
@@ -122,7 +123,7 @@ def test_a_shard_starts_dies_is_told_and_starts_as_a_new_incarnation(tmp_path: P
     run(tmp_path, scenario)
 
 
-def test_a_new_agent_adopts_what_runs_and_starts_nothing_twice(tmp_path: Path, binary: ServerBinary) -> None:
+def test_a_new_agent_adopts_running_processes_and_starts_nothing_twice(tmp_path: Path, binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
         async with made.agent():
             await started(made, binary)
@@ -139,7 +140,7 @@ def test_a_new_agent_adopts_what_runs_and_starts_nothing_twice(tmp_path: Path, b
     run(tmp_path, scenario)
 
 
-def test_a_death_while_no_agent_ran_is_found(tmp_path: Path, any_binary: ServerBinary) -> None:
+def test_a_death_without_a_running_agent_is_found(tmp_path: Path, any_binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
         async with made.agent():
             await started(made, any_binary)
@@ -184,7 +185,7 @@ def test_an_agent_that_died_between_intent_and_start_does_not_start_it_twice(
         assert record is not None
         write_record(made.shard_directory(1), replace(record, stage=Stage.INTENDED, identity=None))
         async with made.agent():
-            await made.until(lambda: "died while it started it" in (made.process(1) or before).text)
+            await made.until(lambda: "died during its start" in (made.process(1) or before).text)
             seen = made.process(1)
             assert seen is not None
             assert seen.state is ProcessState.GONE
@@ -205,7 +206,7 @@ def test_lost_files_do_not_start_an_incarnation_twice(tmp_path: Path, any_binary
     run(tmp_path, scenario)
 
 
-def test_a_pid_that_belongs_to_another_is_neither_adopted_nor_ended(tmp_path: Path, any_binary: ServerBinary) -> None:
+def test_a_process_with_a_reused_pid_is_neither_adopted_nor_ended(tmp_path: Path, any_binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
         async with made.agent():
             _, wanted = await started(made, any_binary)
@@ -223,7 +224,7 @@ def test_a_pid_that_belongs_to_another_is_neither_adopted_nor_ended(tmp_path: Pa
         await made.put(replace(wanted, wanted=ShardWanted.GONE))
         async with made.agent():
             await made.until(lambda: not made.shard_directory(1).exists())
-        # That this test goes on to here is the proof.
+        # The proof is that this test still runs.
 
     run(tmp_path, scenario)
 
@@ -248,7 +249,7 @@ def test_stopped_keeps_the_files_and_gone_deletes_them(tmp_path: Path, binary: S
     run(tmp_path, scenario)
 
 
-def test_gone_before_it_was_ever_started_is_reported(tmp_path: Path, any_binary: ServerBinary) -> None:
+def test_gone_before_its_first_start_is_reported(tmp_path: Path, any_binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
         wanted = shard(free_port(made.address), wanted=ShardWanted.GONE)
         await made.put(database(any_binary), SECRETS, group(), wanted)
@@ -259,7 +260,7 @@ def test_gone_before_it_was_ever_started_is_reported(tmp_path: Path, any_binary:
     run(tmp_path, scenario)
 
 
-def test_an_orphan_is_ended_and_deleted_only_when_its_record_is_certainly_gone(
+def test_an_orphan_is_ended_and_deleted_only_if_its_record_is_certainly_deleted(
     tmp_path: Path, any_binary: ServerBinary
 ) -> None:
     async def scenario(made: World) -> None:
@@ -271,7 +272,7 @@ def test_an_orphan_is_ended_and_deleted_only_when_its_record_is_certainly_gone(
         node = made.mirror.view().nodes[NODE]
         await made.delete(node)
         async with made.agent() as agent:
-            # Without the node's own record the store says nothing about its shards.
+            # Without the node's own record, the store does not know its shards.
             await made.until(lambda: agent.is_shard_running(ShardUid(1)))
             await made.idle_turns(agent)
             assert is_running(identity)
@@ -282,7 +283,7 @@ def test_an_orphan_is_ended_and_deleted_only_when_its_record_is_certainly_gone(
     run(tmp_path, scenario)
 
 
-def test_a_port_in_use_is_a_failure_that_says_so(tmp_path: Path, any_binary: ServerBinary) -> None:
+def test_a_port_in_use_is_a_failure_with_a_reason(tmp_path: Path, any_binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
         with socket.socket() as taken:
             taken.bind((made.address, 0))
@@ -297,7 +298,7 @@ def test_a_port_in_use_is_a_failure_that_says_so(tmp_path: Path, any_binary: Ser
     run(tmp_path, scenario)
 
 
-def test_a_missing_version_is_a_failure_that_says_what_is_there(tmp_path: Path, any_binary: ServerBinary) -> None:
+def test_a_missing_version_is_a_failure_that_names_the_available_ones(tmp_path: Path, any_binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
         old = replace(database(any_binary), server_version="1.2.3")
         await made.put(old, SECRETS, group(), shard(free_port(made.address)))
@@ -323,7 +324,7 @@ def test_a_server_that_ends_right_after_its_start_has_failed(tmp_path: Path, any
     run(tmp_path, scenario)
 
 
-def test_a_server_whose_snapshot_is_none_has_failed_and_says_so(tmp_path: Path, binary: ServerBinary) -> None:
+def test_a_server_with_an_invalid_snapshot_has_failed_with_a_reason(tmp_path: Path, binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
         kept = database(binary, persistence=Persistence.SNAPSHOT, snapshot_rules=(SnapshotRule(3600, 1),))
         made.shard_directory(1).mkdir(parents=True)
@@ -337,7 +338,7 @@ def test_a_server_whose_snapshot_is_none_has_failed_and_says_so(tmp_path: Path, 
     run(tmp_path, scenario)
 
 
-def test_a_database_without_persistence_loads_no_stale_file(tmp_path: Path, binary: ServerBinary) -> None:
+def test_a_database_without_persistence_loads_no_outdated_file(tmp_path: Path, binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
         made.shard_directory(1).mkdir(parents=True)
         (made.shard_directory(1) / "dump.rdb").write_bytes(b"this is no snapshot at all")
@@ -352,9 +353,7 @@ def test_a_database_without_persistence_loads_no_stale_file(tmp_path: Path, bina
     run(tmp_path, scenario)
 
 
-def test_a_server_that_nobody_remembers_is_ended_before_the_next_one_starts(
-    tmp_path: Path, any_binary: ServerBinary
-) -> None:
+def test_a_server_without_a_record_is_ended_before_the_next_one_starts(tmp_path: Path, any_binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
         async with made.agent():
             _, wanted = await started(made, any_binary)
@@ -372,9 +371,9 @@ def test_a_server_that_nobody_remembers_is_ended_before_the_next_one_starts(
     run(tmp_path, scenario)
 
 
-def test_the_endpoint_process_is_back_at_once_and_told_what_to_serve(tmp_path: Path, any_binary: ServerBinary) -> None:
+def test_the_endpoint_process_is_restarted_and_configured_at_once(tmp_path: Path, any_binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
-        # The agent tells a new process what the records say then; what comes later is the leader's to tell.
+        # The agent sends a new process the present records; later changes come from the leader.
         kept, wanted = await started(made, any_binary, password="hush")
         serving = group(phase=GroupPhase.SERVING, primary=wanted.uid, generation=4)
         await made.put(serving, endpoint(made.address, kept.port))
@@ -404,7 +403,7 @@ def test_the_endpoint_process_is_back_at_once_and_told_what_to_serve(tmp_path: P
     run(tmp_path, scenario)
 
 
-def test_an_endpoint_process_that_stands_still_is_ended_and_another_one_started(tmp_path: Path) -> None:
+def test_a_frozen_endpoint_process_is_ended_and_another_one_started(tmp_path: Path) -> None:
     async def scenario(made: World) -> None:
         await made.put(replace(made.mirror.view().policy, stuck_server_timeout_s=1))
         async with made.agent():
@@ -418,7 +417,7 @@ def test_an_endpoint_process_that_stands_still_is_ended_and_another_one_started(
     run(tmp_path, scenario)
 
 
-def test_an_agent_with_nothing_to_do_rests(tmp_path: Path) -> None:
+def test_an_idle_agent_rests(tmp_path: Path) -> None:
     async def scenario(made: World) -> None:
         async with made.agent() as agent:
             await made.until(lambda: (seen := made.seen()) is not None and seen.endpoint_process is not None)
@@ -430,7 +429,7 @@ def test_an_agent_with_nothing_to_do_rests(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_a_removed_node_reports_no_more(tmp_path: Path) -> None:
+def test_a_removed_node_reports_nothing(tmp_path: Path) -> None:
     async def scenario(made: World) -> None:
         async with made.agent() as agent:
             await made.until(lambda: made.seen() is not None)
@@ -441,7 +440,7 @@ def test_a_removed_node_reports_no_more(tmp_path: Path) -> None:
             assert seen.servers
             await made.delete(made.mirror.view().nodes[NODE])
             await made.delete(seen)
-            await made.put(shard(free_port(made.address), wanted=ShardWanted.GONE))  # There would be something to report.
+            await made.put(shard(free_port(made.address), wanted=ShardWanted.GONE))  # There is a change to report.
             await made.idle_turns(agent)
             assert made.seen() is None
 
@@ -454,7 +453,7 @@ def fill(made: World, wanted: Shard) -> None:
 
 
 def ask_as_application(made: World, wanted: Shard, *command: str) -> bytes:
-    """One command as the application user, with the fence lifted."""
+    """Execute one command as the application user, with the fence lifted."""
     with socket.create_connection((made.address, wanted.port), timeout=5) as connection:
         answer = b""
         for words in (("AUTH", "management", SECRETS.management), ("CONFIG", "SET", "min-replicas-to-write", "0"),
@@ -465,7 +464,7 @@ def ask_as_application(made: World, wanted: Shard, *command: str) -> bytes:
 
 
 async def ended_with(made: World, wanted: Shard, spoil: Callable[[Path], None]) -> None:
-    """The server is killed and something done to its files."""
+    """Kill the server and change its files."""
     await made.until(until_answers(made, wanted))
     await asyncio.to_thread(fill, made, wanted)
     os.kill(identity_in(made).pid, signal.SIGKILL)
@@ -493,7 +492,7 @@ def lose_base(directory: Path) -> None:
     ("spoil", "damage"),
     [(append_zeros, Damage.APPEND_ONLY_FILE), (spoil_base, Damage.SNAPSHOT), (lose_base, Damage.INCOMPLETE)],
 )
-def test_a_server_that_cannot_load_its_files_is_told_with_the_cause_and_starts_without_them(
+def test_a_server_that_cannot_load_its_files_is_reported_with_the_cause_and_starts_without_them(
     tmp_path: Path, binary: ServerBinary, spoil: Callable[[Path], None], damage: Damage
 ) -> None:
     async def scenario(made: World) -> None:
@@ -532,7 +531,7 @@ def test_the_damaged_end_of_a_file_is_cut_before_a_start_and_the_file_kept(tmp_p
     run(tmp_path, scenario)
 
 
-def test_what_cannot_be_cut_is_told_and_left_as_it_was(tmp_path: Path, binary: ServerBinary) -> None:
+def test_damage_that_cannot_be_cut_is_reported_and_left_unchanged(tmp_path: Path, binary: ServerBinary) -> None:
     async def scenario(made: World) -> None:
         async with made.agent():
             _, wanted = await started(made, binary, persistence=Persistence.AOF, aof_policy=AofPolicy.ALWAYS)

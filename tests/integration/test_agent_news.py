@@ -1,4 +1,4 @@
-"""An agent tells over its socket how its servers are; whoever asks finds out at once when one stops answering."""
+"""An agent reports its servers over its socket; a caller learns at once when one stops answering."""
 
 import asyncio
 import os
@@ -33,14 +33,14 @@ def run(directory: Path, scenario: Callable[[World, LocalNodes], Awaitable[None]
 
 
 async def one_server(made: World) -> int:
-    """A server that runs; its pid."""
+    """A running server, and its pid."""
     await made.put(database(all_servers()[0]), SECRETS, group(), shard(free_port(made.address)))
     seen = await made.until_state(1, ProcessState.RUNNING)
     assert seen.identity is not None
     return seen.identity.pid
 
 
-async def until_told(link: NodeLink, health: Health, since: NewsMark | None = None) -> NodeNews:
+async def until_reported(link: NodeLink, health: Health, since: NewsMark | None = None) -> NodeNews:
     while True:
         news = await link.news(since)
         since = news.mark
@@ -48,7 +48,7 @@ async def until_told(link: NodeLink, health: Health, since: NewsMark | None = No
             return news
 
 
-def test_a_leader_hears_of_a_server_of_its_death_and_of_a_new_life_of_the_agent(tmp_path: Path) -> None:
+def test_a_leader_learns_of_a_server_of_its_death_and_of_a_restarted_agent(tmp_path: Path) -> None:
     async def scenario(made: World, nodes: LocalNodes) -> None:
         link = nodes.link(NODE)
         with pytest.raises(Transient) as silent:
@@ -56,7 +56,7 @@ def test_a_leader_hears_of_a_server_of_its_death_and_of_a_new_life_of_the_agent(
         assert silent.value.code == "agent_silent"
         async with made.agent():
             pid = await one_server(made)
-            well = await until_told(link, Health.OK)
+            well = await until_reported(link, Health.OK)
             (seen,) = well.servers
             figures = well.figures
             assert min(figures.memory_free_bytes, figures.disk_free_bytes, figures.uptime_s) > 0
@@ -64,32 +64,32 @@ def test_a_leader_hears_of_a_server_of_its_death_and_of_a_new_life_of_the_agent(
             os.kill(pid, signal.SIGSTOP)
             stopped = Stopwatch()
             try:
-                busy = await until_told(link, Health.TIMEOUT, well.mark)
+                busy = await until_reported(link, Health.TIMEOUT, well.mark)
                 assert stopped.is_within(10)
             finally:
                 os.kill(pid, signal.SIGCONT)
-            well = await until_told(link, Health.OK, busy.mark)
+            well = await until_reported(link, Health.OK, busy.mark)
         with pytest.raises(Transient):
             await link.news(well.mark)
         async with made.agent():
             await made.until(made.news_socket.exists)
-            again = await until_told(link, Health.OK, well.mark)
+            again = await until_reported(link, Health.OK, well.mark)
             assert again.mark.epoch != well.mark.epoch
 
     run(tmp_path, scenario)
 
 
-def test_a_question_that_makes_no_sense_ends_that_connection_only(tmp_path: Path) -> None:
+def test_an_invalid_request_ends_only_that_connection(tmp_path: Path) -> None:
     async def scenario(made: World, nodes: LocalNodes) -> None:
         async with made.agent():
             await one_server(made)
-            await until_told(nodes.link(NODE), Health.OK)
+            await until_reported(nodes.link(NODE), Health.OK)
             for line in (b"nonsense\n", b"[]\n", b'{"op":"news","since":"yesterday"}\n'):
                 reader, writer = await asyncio.open_unix_connection(str(made.news_socket))
                 writer.write(line)
                 assert await asyncio.wait_for(reader.read(), 20) == b""
                 writer.close()
                 await writer.wait_closed()
-            await until_told(nodes.link(NODE), Health.OK)
+            await until_reported(nodes.link(NODE), Health.OK)
 
     run(tmp_path, scenario)

@@ -32,7 +32,7 @@ def http(api: RunningApi) -> Iterator[httpx.Client]:
 # -- node actions ------------------------------------------------------------------------------------------------------
 
 
-def test_an_action_from_post_to_forgotten(api: RunningApi, http: httpx.Client) -> None:
+def test_an_action_from_post_to_deletion(api: RunningApi, http: httpx.Client) -> None:
     assert ok(http.get("/v1/nodes/1/actions")) == {"actions": []}
     started = ok(http.post("/v1/nodes/1/actions/maintenance_on"))
     assert GUID.fullmatch(started["action_uid"])
@@ -58,7 +58,7 @@ def test_an_action_from_post_to_forgotten(api: RunningApi, http: httpx.Client) -
     assert ok(http.delete("/v1/nodes/1/actions/maintenance_on"))["status"] == "failed"
     refused(http.delete("/v1/nodes/1/actions/maintenance_on"), 404, "action_not_found")
     refused(http.get("/v1/nodes/1/actions/maintenance_on"), 404, "action_not_found")
-    assert ok(http.get(f"/v1/actions/{again['action_uid']}"))["status"] == "failed", "a poller by uid meets no 404"
+    assert ok(http.get(f"/v1/actions/{again['action_uid']}"))["status"] == "failed", "a client that polls by uid gets no 404"
 
 
 def test_cancel(api: RunningApi, http: httpx.Client) -> None:
@@ -80,12 +80,12 @@ def test_cancel(api: RunningApi, http: httpx.Client) -> None:
         (b" \n", "text/plain"),
     ],
 )
-def test_bodies_that_say_nothing(http: httpx.Client, content: bytes, kind: str) -> None:
+def test_empty_bodies(http: httpx.Client, content: bytes, kind: str) -> None:
     headers = {"content-type": kind} if kind else {}
     assert ok(http.post("/v1/nodes/1/actions/remove", content=content, headers=headers))["name"] == "remove_node"
 
 
-def test_a_dry_run_says_what_would_move_and_starts_nothing(api: RunningApi, http: httpx.Client) -> None:
+def test_a_dry_run_shows_the_moves_and_starts_nothing(api: RunningApi, http: httpx.Client) -> None:
     before = api.everything()
     shown = ok(http.post("/v1/nodes/2/actions/remove?dry_run"))
     assert (shown["status"], shown["name"], shown["dry_run"]) == ("possible", "remove_node", True)
@@ -117,14 +117,14 @@ def test_a_cancellation_with_a_misspelt_mode_cancels_nothing(api: RunningApi, ht
     assert ok(http.delete("/v1/nodes/1/actions/maintenance_on?mode=undo"))["cancel_mode"] == "undo"
 
 
-def test_keys_that_an_action_does_not_know_are_told(http: httpx.Client) -> None:
+def test_unknown_keys_of_an_action_are_reported(http: httpx.Client) -> None:
     started = ok(http.post("/v1/nodes/1/actions/maintenance_on", json={"evict_ha_replicas": False, "demote_node": False}))
     assert (started["status"], started["ignored"]) == ("queued", ["evict_ha_replicas"])
     assert "ignored" not in ok(http.get("/v1/nodes/1/actions/maintenance_on"))
     assert "ignored" not in ok(http.post("/v1/nodes/2/actions/enslave_node", json={"demote_node": False}))
 
 
-def test_a_removal_closes_the_node_at_once_and_stays_so(api: RunningApi, http: httpx.Client) -> None:
+def test_a_removal_closes_the_node_at_once_and_permanently(api: RunningApi, http: httpx.Client) -> None:
     uid = ok(http.post("/v1/nodes/3/actions/remove"))["action_uid"]
     assert ok(http.get("/v1/nodes/3"))["accept_servers"] is False
     refused(http.post("/v1/nodes/2/actions/remove"), 409, "remove_in_progress")

@@ -1,4 +1,4 @@
-"""Clients that others wrote: curl as on the original's page, and the typed PyPI client ``redis-enterprise``."""
+"""Independent clients: curl as in Redis Enterprise's documentation, and the typed PyPI client ``redis-enterprise``."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def client_of(api: RunningApi, password: str = PASSWORD) -> EnterpriseClient:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_curl_as_on_the_page(api: RunningApi) -> None:
+def test_curl_as_documented(api: RunningApi) -> None:
     def curl(*arguments: str) -> dict[str, object]:
         command = ["curl", "-sS", "-k", "-u", f"admin@example.com:{PASSWORD}", *arguments]
         done = subprocess.run(command, capture_output=True, timeout=30, check=True)

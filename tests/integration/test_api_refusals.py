@@ -1,4 +1,4 @@
-"""Bad input of every kind changes nothing; who may do what."""
+"""Bad input of every kind changes nothing; permissions of the roles."""
 
 from collections.abc import Iterator
 
@@ -154,10 +154,10 @@ def test_versions(http: httpx.Client) -> None:
     assert int(answer.headers["cluster-state-id"]) > 0
 
 
-# -- who may -----------------------------------------------------------------------------------------------------------
+# -- permissions -------------------------------------------------------------------------------------------------------
 
 
-def test_no_credentials_no_answer(api: RunningApi) -> None:
+def test_without_credentials_there_is_no_answer(api: RunningApi) -> None:
     before = api.everything()
     with api.client(None) as http:
         for method, path in [
@@ -196,7 +196,7 @@ def test_roles(api: RunningApi) -> None:
     assert api.everything() == before
 
 
-def test_a_changed_password_counts_at_once(api: RunningApi, http: httpx.Client) -> None:
+def test_a_changed_password_is_valid_at_once(api: RunningApi, http: httpx.Client) -> None:
     made = ok(http.post("/v1/users", json={"email": "a@b.c", "password": "first-one", "role": "db_viewer"}))
     auth = ("a@b.c", "first-one")
     ok(http.get("/v1/nodes", auth=auth))

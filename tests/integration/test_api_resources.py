@@ -1,4 +1,4 @@
-"""Databases, snapshots, the log, and the shapes that clients rely on, over the wire."""
+"""Databases, snapshots, the log, and the formats that clients rely on, over the wire."""
 
 import json
 import re
@@ -71,7 +71,7 @@ def test_two_creators_at_once_get_two_uids_and_ports(api: RunningApi) -> None:
         with api.client() as http:
             return dict(ok(http.post("/v1/bdbs", json={"name": f"db-{number % 6}", "memory_size": 5_000_000})))
 
-    with api.client() as http:  # the slow first verification of the password is done once
+    with api.client() as http:  # The slow first verification of the password has happened.
         ok(http.get("/v1/nodes"))
     with ThreadPoolExecutor(6) as pool:
         made = list(pool.map(create, range(6)))
@@ -95,7 +95,7 @@ def test_one_of_two_simultaneous_actions_wins(api: RunningApi) -> None:
     assert len(closed) == 1
 
 
-# -- shapes ------------------------------------------------------------------------------------------------------------
+# -- formats -----------------------------------------------------------------------------------------------------------
 
 READS = [
     "/v1/actions",
@@ -163,7 +163,7 @@ def test_types_that_clients_rely_on(http: httpx.Client) -> None:
     assert ok(http.get("/v1/cluster"))["reserved_ports"] == []
 
 
-def test_snapshots_and_the_sign_of_maintenance(api: RunningApi, http: httpx.Client) -> None:
+def test_snapshots_and_the_mark_of_maintenance(api: RunningApi, http: httpx.Client) -> None:
     assert "maintenance_snapshot" not in ok(http.get("/v1/nodes/1/status"))
     assert ok(http.post("/v1/nodes/1/snapshots/mine", json={}))["node_uid"] == "1"
     refused(http.post("/v1/nodes/1/snapshots/mine", json={}), 409, "snapshot_exists")
@@ -207,7 +207,7 @@ def test_every_change_is_in_the_log(api: RunningApi, http: httpx.Client) -> None
     assert [line["type"] for line in ok(http.get("/v1/logs?order=desc&limit=1"))] == ["user_deleted"]
 
 
-def test_a_locked_store_is_said_so(api: RunningApi, http: httpx.Client) -> None:
+def test_a_locked_store_is_reported(api: RunningApi, http: httpx.Client) -> None:
     import sqlite3
     from contextlib import closing
 
@@ -220,7 +220,7 @@ def test_a_locked_store_is_said_so(api: RunningApi, http: httpx.Client) -> None:
     ok(http.post("/v1/nodes/1/actions/maintenance_on"))
 
 
-def test_without_a_live_daemon_nothing_hides_it() -> None:
+def test_the_absence_of_live_daemons_is_visible() -> None:
     view = default_view()
     with RunningApi(view) as api, api.client() as http:
         api.write(DeleteKey(keys.key_of(view.daemons[NodeUid(3)])))

@@ -1,4 +1,4 @@
-"""The HTTPS server itself: TLS versions, a taken port, stopping, slow and broken clients."""
+"""The HTTPS server itself: TLS versions, a port in use, stopping, slow and broken clients."""
 
 import asyncio
 import base64
@@ -20,7 +20,7 @@ from shardwright.testing.deadlines import Stopwatch
 
 
 def read_answer(connection: ssl.SSLSocket) -> tuple[int, str]:
-    """Status and error code of an answer, whose body must be JSON as its headers say."""
+    """Status and error code of an answer; its body must be JSON as its headers state."""
     answer = HTTPResponse(connection)
     answer.begin()
     body = answer.read()
@@ -30,13 +30,13 @@ def read_answer(connection: ssl.SSLSocket) -> tuple[int, str]:
 
 
 def secured(api: RunningApi, stack: contextlib.ExitStack) -> ssl.SSLSocket:
-    """A connection of its own."""
+    """A separate connection."""
     context = ssl.create_default_context(cafile=str(api.certificate))
     raw = stack.enter_context(socket.create_connection((api.host, api.server.port), 10))
     return stack.enter_context(context.wrap_socket(raw, server_hostname=api.host))
 
 
-def test_a_request_that_the_end_of_the_server_cuts_short_is_answered_with_json() -> None:
+def test_a_request_that_the_end_of_the_server_interrupts_is_answered_with_json() -> None:
     with contextlib.ExitStack() as stack:
         api = stack.enter_context(RunningApi())
         token = base64.b64encode(f"admin@example.com:{PASSWORD}".encode()).decode()
@@ -45,12 +45,12 @@ def test_a_request_that_the_end_of_the_server_cuts_short_is_answered_with_json()
             f"POST /v1/bdbs HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {token}\r\nContent-Length: 9\r\n\r\n{{".encode()
         )
         with api.client() as http:
-            assert http.get("/v1/nodes").status_code == 200  # the other request is under way by then
+            assert http.get("/v1/nodes").status_code == 200  # The other request is in progress by then.
         api.run(api.server.stop())
         assert read_answer(slow) == (503, "node_stopping")
 
 
-def test_a_connection_too_many_is_answered_with_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_above_the_limit_is_answered_with_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "CONNECTIONS_MAX", 2)
     with contextlib.ExitStack() as stack:
         api = stack.enter_context(RunningApi())
@@ -74,7 +74,7 @@ def test_old_tls_is_refused() -> None:
             context.wrap_socket(plain, server_hostname=api.host).close()
 
 
-def test_a_taken_port_is_an_error_and_not_an_exit(tmp_path: object) -> None:
+def test_a_port_in_use_is_an_error_but_not_an_exit(tmp_path: object) -> None:
     with RunningApi() as api:
         key_file = api.certificate.parent / "other.pem"
         make_certificate(api.host, api.certificate.parent / "other-cert.pem", key_file)
@@ -105,7 +105,7 @@ def test_stopping_with_idle_and_half_open_connections_takes_less_than_four_secon
             socket.create_connection((api.host, api.server.port), 1).close()
 
 
-def test_garbage_ends_one_connection_only() -> None:
+def test_garbage_ends_only_one_connection() -> None:
     with RunningApi() as api, api.client() as http:
         context = ssl.create_default_context(cafile=str(api.certificate))
         for garbage in (b"\x00\xff" * 100 + b"\r\n\r\n", b"GET / HTTP/nine\r\n\r\n", b"A" * 200_000):
@@ -119,7 +119,7 @@ def test_garbage_ends_one_connection_only() -> None:
         assert http.get("/v1/nodes").status_code == 200
 
 
-def test_a_body_that_breaks_off_into_garbage_is_answered_with_json() -> None:
+def test_a_body_that_turns_into_garbage_is_answered_with_json() -> None:
     with contextlib.ExitStack() as stack:
         api = stack.enter_context(RunningApi())
         connection = secured(api, stack)
@@ -128,7 +128,7 @@ def test_a_body_that_breaks_off_into_garbage_is_answered_with_json() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /v1/nodes HT", b"GET /v1/nodes HTTP/1.1\r\nHost: x\r\n"])
-def test_headers_that_do_not_come_end_the_connection(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_that_do_not_arrive_end_the_connection(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HEADERS_TIMEOUT_S", 0.3)
     with RunningApi() as api, api.client() as http:
         context = ssl.create_default_context(cafile=str(api.certificate))
@@ -150,4 +150,4 @@ def test_answers_do_not_wait_for_delayed_acknowledgements() -> None:
             begin = time.perf_counter()
             http.get("/v1/nodes")
             took.append(time.perf_counter() - begin)
-        assert min(took) < 0.03, f"40 ms are the mark of a missing TCP_NODELAY: {sorted(took)}"
+        assert min(took) < 0.03, f"40 ms indicate a missing TCP_NODELAY: {sorted(took)}"

@@ -1,4 +1,4 @@
-"""The crowd of chaos has eyes: on a right product each client is done, and each kind of damage is seen."""
+"""The crowd of the chaos runs: with an intact product each client succeeds, and each kind of damage is found."""
 
 import threading
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ from shardwright.testing.chaos.crowd import (
     key,
 )
 from shardwright.testing.chaos.load import Work
-from shardwright.testing.chaos.verdict import Kind, Outcome
-from shardwright.testing.chaos.wire import EndedBadly, Wire, command, head_of_set
+from shardwright.testing.chaos.raw_connection import EndedBadly, RawConnection, command, head_of_set
+from shardwright.testing.chaos.verdict import ClientKind, TurnOutcome
 
 pytestmark = pytest.mark.server
 
@@ -40,12 +40,12 @@ def work_of(world: World) -> Work:
     return Work("crowd", world.address, world.port, 1, 50.0, may_lose_tail=False)
 
 
-def turns(crowd: Crowd, kind: Kind) -> int:
+def turns(crowd: Crowd, kind: ClientKind) -> int:
     return next(c.tally.outcomes.total() for c in crowd.clients if c.kind is kind)
 
 
 def test_every_kind_of_client_is_in_the_crowd() -> None:
-    assert [client.kind for client in CLIENTS] == list(Kind)
+    assert [client.kind for client in CLIENTS] == list(ClientKind)
 
 
 @pytest.mark.parametrize("client", [Halves, Bytewise, Unread, Download, Pipeline, Script])
@@ -53,20 +53,20 @@ def test_nothing_is_noticed_while_nothing_happens(world: World, client: type[Cli
     crowd = Crowd(work_of(world), 3, (client,))
     wait_until(lambda: turns(crowd, client.kind) > 0, timeout_s=30)
     (tally,) = crowd.finish()
-    assert set(tally.outcomes) == {Outcome.DONE}, tally
+    assert set(tally.outcomes) == {TurnOutcome.DONE}, tally
     assert (tally.lost, tally.doubled, tally.wrong, tally.noticed) == (0, 0, [], 0)
 
 
 def test_a_half_close_is_answered_or_closed(world: World) -> None:
     crowd = Crowd(work_of(world), 3, (HalfClose,))
-    wait_until(lambda: turns(crowd, Kind.HALF_CLOSE) > 5)
+    wait_until(lambda: turns(crowd, ClientKind.HALF_CLOSE) > 5)
     (tally,) = crowd.finish()
-    assert set(tally.outcomes) <= {Outcome.DONE, Outcome.CLOSED}, tally
+    assert set(tally.outcomes) <= {TurnOutcome.DONE, TurnOutcome.CLOSED}, tally
     assert (tally.lost, tally.doubled, tally.wrong, tally.noticed) == (0, 0, [], 0)
 
 
 @pytest.mark.parametrize("client", [Script, Pipeline])
-def test_an_acknowledged_increment_that_is_gone_is_lost(world: World, client: type[Client]) -> None:
+def test_a_missing_acknowledged_increment_is_lost(world: World, client: type[Client]) -> None:
     crowd = Crowd(work_of(world), 3, (client,))
     wait_until(lambda: turns(crowd, client.kind) > 1)
     with world.connect() as other:
@@ -76,33 +76,33 @@ def test_an_acknowledged_increment_that_is_gone_is_lost(world: World, client: ty
     assert tally.doubled == 0
 
 
-def test_another_value_than_was_asked_for_is_wrong(world: World) -> None:
+def test_a_value_of_another_request_is_wrong(world: World) -> None:
     crowd = Crowd(work_of(world), 3, (Download,))
-    wait_until(lambda: turns(crowd, Kind.DOWNLOAD) > 0, timeout_s=30)
+    wait_until(lambda: turns(crowd, ClientKind.DOWNLOAD) > 0, timeout_s=30)
     with world.connect() as other:
-        other.setrange(key(Kind.DOWNLOAD), 1000, "x" * 50)
+        other.setrange(key(ClientKind.DOWNLOAD), 1000, "x" * 50)
     client = crowd.clients[0]
     wait_until(lambda: bool(client.tally.wrong), timeout_s=30)
     crowd.finish()
 
 
-def test_an_error_and_an_end_are_told_apart(world: World) -> None:
+def test_an_error_and_an_end_are_distinguished(world: World) -> None:
     crowd = Crowd(work_of(world), 3, (Script,))
-    wait_until(lambda: turns(crowd, Kind.SCRIPT) > 1)
-    wire = Wire(work_of(world))
-    wire.send(command("INCR", key(Kind.SCRIPT), "too", "many"))
-    assert str(wire.reply()).startswith("ERR wrong number of arguments")
-    wire.send(head_of_set("half", HALVES_BYTES))
+    wait_until(lambda: turns(crowd, ClientKind.SCRIPT) > 1)
+    connection = RawConnection(work_of(world))
+    connection.send(command("INCR", key(ClientKind.SCRIPT), "too", "many"))
+    assert str(connection.reply()).startswith("ERR wrong number of arguments")
+    connection.send(head_of_set("half", HALVES_BYTES))
     world.processes[NodeUid(1)].process.terminate()
     with pytest.raises(EndedBadly) as ended:
-        wire.rest(10, threading.Event())
-    assert ended.value.outcome is Outcome.CLOSED
-    wire.close()
+        connection.rest(10, threading.Event())
+    assert ended.value.outcome is TurnOutcome.CLOSED
+    connection.close()
     client = crowd.clients[0]
     wait_until(lambda: client.tally.noticed > 0)
     world.processes[NodeUid(1)].process.wait(5)
     world.start_process()
     world.serve()
     (tally,) = crowd.finish()
-    assert {Outcome.RESET, Outcome.CLOSED} & set(tally.outcomes), tally
+    assert {TurnOutcome.RESET, TurnOutcome.CLOSED} & set(tally.outcomes), tally
     assert tally.lost == 0

@@ -180,7 +180,7 @@ MOVE |= {"state": "syncing", "bytes_total": 200, "bytes_done": 50, "evidence": N
         ),
     ],
 )
-def test_options_become_the_wire_s_keys(directory: Path, command: tuple[str, ...], line: str, body: object) -> None:
+def test_options_become_the_keys_of_the_wire(directory: Path, command: tuple[str, ...], line: str, body: object) -> None:
     node = {"uid": 4, "addr": "127.0.0.4", "status": "provisioning", "accept_servers": True}
     answers: dict[str, Any] = {"GET /v1/bdbs": (200, [DATABASE])}
     answers[line] = (200, node) if line == "POST /v1/nodes" else (200, DATABASE) if "bdbs" in line else QUEUED
@@ -241,14 +241,14 @@ def test_waiting_too_long_ends_with_4(directory: Path) -> None:
     assert "it continues" in result.stderr
 
 
-def test_a_database_is_waited_for(directory: Path) -> None:
+def test_a_database_can_be_awaited(directory: Path) -> None:
     pending = DATABASE | {"status": "pending"}
     with canned_api({"POST /v1/bdbs": (200, pending), "GET /v1/bdbs/1": [(200, pending), (200, DATABASE)]}) as api:
         result = run(directory, api, "db", "create", "orders", "--memory", "1gb", "--wait")
     assert (result.exit_code, result.stdout) == (0, "created db:1 orders at 127.0.0.1:10000\n")
 
 
-def test_a_database_that_cannot_be_created_says_why(directory: Path) -> None:
+def test_a_database_that_cannot_be_created_has_a_reason(directory: Path) -> None:
     broken = DATABASE | {"status": "creation-failed", "failure_reason": "no port is free"}
     with canned_api({"POST /v1/bdbs": (200, DATABASE | {"status": "pending"}), "GET /v1/bdbs/1": (200, broken)}) as api:
         result = run(directory, api, "db", "create", "orders", "--memory", "1gb", "--wait")
@@ -256,7 +256,7 @@ def test_a_database_that_cannot_be_created_says_why(directory: Path) -> None:
     assert "no port is free" in result.stderr
 
 
-def test_a_deletion_is_waited_for(directory: Path) -> None:
+def test_a_deletion_can_be_awaited(directory: Path) -> None:
     gone = (404, {"error_code": "db_not_found", "description": "gone"})
     script: Script = {"GET /v1/bdbs": (200, [DATABASE]), "DELETE /v1/bdbs/1": (200, DATABASE), "GET /v1/bdbs/1": gone}
     with canned_api(script) as api:
@@ -264,7 +264,7 @@ def test_a_deletion_is_waited_for(directory: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, "db:1 orders: deleted\n")
 
 
-def test_nothing_is_deleted_without_a_word(directory: Path) -> None:
+def test_nothing_is_deleted_without_confirmation(directory: Path) -> None:
     with canned_api({"GET /v1/bdbs": (200, [DATABASE])}) as api:
         for command in (("db", "delete", "orders"), ("node", "remove", "3")):
             result = run(directory, api, *command)
@@ -273,7 +273,7 @@ def test_nothing_is_deleted_without_a_word(directory: Path) -> None:
         assert set(api.lines()) == {"GET /v1/bdbs"}
 
 
-def test_a_refusal_has_its_code_and_ends_with_1(directory: Path) -> None:
+def test_a_refusal_shows_its_code_and_ends_with_1(directory: Path) -> None:
     body = {
         "error_code": "action_running",
         "description": "node:3 has a running action.",
@@ -325,13 +325,13 @@ def unused_url() -> str:
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def test_an_api_that_is_not_there_ends_with_3(directory: Path) -> None:
+def test_an_unreachable_api_ends_with_3(directory: Path) -> None:
     result = run(directory, [unused_url()], "status")
     assert result.exit_code == 3
     assert "shardwright up" in result.stderr
 
 
-def test_the_next_node_is_asked_when_one_does_not_answer(directory: Path) -> None:
+def test_the_next_node_is_asked_if_one_does_not_answer(directory: Path) -> None:
     with canned_api({"GET /v1/nodes": (200, [])}) as second, canned_api({"GET /v1/nodes": (0, None)}) as dying:
         second.script["GET /v1/nodes/status"] = (200, {})
         result = run(directory, [unused_url(), dying.url, second.url], "node", "list")
@@ -340,10 +340,10 @@ def test_the_next_node_is_asked_when_one_does_not_answer(directory: Path) -> Non
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_the_next_node_is_asked_when_one_is_frozen(scheme: str) -> None:
+def test_the_next_node_is_asked_if_one_is_frozen(scheme: str) -> None:
     with socket.socket() as frozen, canned_api({"GET /v1/nodes": (200, [])}) as second:
         frozen.bind(("127.0.0.1", 0))
-        frozen.listen()  # the kernel accepts, nobody answers
+        frozen.listen()  # The kernel accepts the connection, but no process answers.
         urls = (f"{scheme}://127.0.0.1:{frozen.getsockname()[1]}", second.url)
         with ApiClient(Access(urls, USER, PASSWORD), connect_timeout_s=0.3, read_timeout_s=0.3) as client:
             assert client.get("/v1/nodes") == []
@@ -436,7 +436,7 @@ def test_an_action_shows_steps_moves_evidence_and_reasons(directory: Path) -> No
         assert part in text
 
 
-def test_cancelling_uses_the_word_of_the_path_and_never_forgets_a_result(directory: Path) -> None:
+def test_cancelling_uses_the_word_of_the_path_and_never_deletes_a_result(directory: Path) -> None:
     remove = action(name="remove_node")
     script: dict[str, Any] = {
         f"GET /v1/actions/{UID}": (200, remove),
@@ -449,14 +449,14 @@ def test_cancelling_uses_the_word_of_the_path_and_never_forgets_a_result(directo
         assert api.lines().count("DELETE /v1/nodes/3/actions/remove") == 1
 
 
-def test_a_cancel_of_what_was_cancelled_already_succeeds_unless_it_asks_for_more(directory: Path) -> None:
+def test_a_second_cancellation_succeeds_unless_it_asks_for_more(directory: Path) -> None:
     stopped = action("cancelled", moves=[{"what": "redis:1"}])
     with canned_api({f"GET /v1/actions/{UID}": (200, stopped)}) as api:
         assert "was already cancelled" in run(directory, api, "action", "cancel", UID, "--yes").stdout
         assert run(directory, api, "action", "cancel", UID, "--undo", "--yes").exit_code == 1
         api.script[f"GET /v1/actions/{UID}"] = (200, stopped | {"steps": [{"name": "undo"}]})
         assert run(directory, api, "action", "cancel", UID, "--undo", "--yes").exit_code == 0
-        assert api.lines().count(f"GET /v1/actions/{UID}") == 3, "nothing but looks"
+        assert api.lines().count(f"GET /v1/actions/{UID}") == 3, "only reads"
 
 
 def test_events_are_shown_the_newest_last(directory: Path) -> None:
@@ -506,7 +506,7 @@ def _make_certificate(where: Path) -> tuple[Path, Path]:
     return where / "cert.pem", where / "key.pem"
 
 
-def test_the_cluster_s_own_certificate_is_trusted_and_no_other(
+def test_the_clusters_own_certificate_is_trusted_and_no_other(
     directory: Path, own_certificate: tuple[Path, Path], tmp_path: Path
 ) -> None:
     script: Script = {"GET /v1/nodes": (200, []), "GET /v1/nodes/status": (200, {})}

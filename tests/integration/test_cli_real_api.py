@@ -1,4 +1,4 @@
-"""The command line against the real API on a real store: commands are understood, and print what they should."""
+"""The command line with the real API on a real store: the API understands its commands, and it prints the answers."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def password_file(tmp_path: Path) -> Path:
 
 
 class Operator:
-    """Somebody at a terminal, with the role's user."""
+    """A user at a terminal, with this role."""
 
     def __init__(self, api: RunningApi, password_file: Path, role: str) -> None:
         self._environment = {
@@ -55,7 +55,7 @@ def admin(api: RunningApi, password_file: Path) -> Operator:
     return Operator(api, password_file, "admin")
 
 
-def test_status_shows_what_there_is(admin: Operator) -> None:
+def test_status_shows_the_cluster(admin: Operator) -> None:
     text = admin.text("status")
     for part in (
         "CLUSTER NODES:",
@@ -87,7 +87,7 @@ def test_status_shows_what_there_is(admin: Operator) -> None:
         ("events", "--since", "1h", "--limit", "5"),
     ],
 )
-def test_everything_can_be_looked_at(admin: Operator, command: tuple[str, ...]) -> None:
+def test_every_resource_can_be_shown(admin: Operator, command: tuple[str, ...]) -> None:
     assert "Traceback" not in admin.text(*command)
     json.loads(admin.text(*command, "--json"))
 
@@ -148,7 +148,7 @@ def test_snapshots_are_taken_listed_and_deleted(admin: Operator) -> None:
     assert "before-patch" not in admin.text("node", "snapshots", "1")
 
 
-def test_a_viewer_may_look_but_not_act(api: RunningApi, password_file: Path) -> None:
+def test_a_viewer_may_read_but_not_change(api: RunningApi, password_file: Path) -> None:
     viewer = Operator(api, password_file, "db_viewer")
     viewer.text("status")
     refused = viewer.run("node", "maintenance", "on", "1")
@@ -156,7 +156,7 @@ def test_a_viewer_may_look_but_not_act(api: RunningApi, password_file: Path) -> 
     assert "(forbidden)" in refused.stderr
 
 
-def test_what_is_not_there_is_refused(admin: Operator) -> None:
+def test_missing_objects_are_refused(admin: Operator) -> None:
     for command in (("node", "show", "99"), ("db", "show", "nothing"), ("action", "show", "0" * 36)):
         result = admin.run(*command)
         assert result.exit_code == 1, result.output

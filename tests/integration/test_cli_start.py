@@ -1,4 +1,4 @@
-"""``shardwright db start`` and how waiting is told, against a real HTTP server with canned answers."""
+"""``shardwright db start``, and how a waiting database is shown, with a real HTTP server and canned answers."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ WAITING: dict[str, Any] = DATABASE | {
 ASKED: Script = {"GET /v1/bdbs": (200, [WAITING]), "POST /v1/bdbs/1/actions/start": (200, WAITING)}
 
 
-def test_a_dry_run_shows_why_it_waits_and_what_the_copies_hold(tmp_path: Path) -> None:
+def test_a_dry_run_shows_the_cause_and_the_data_of_the_copies(tmp_path: Path) -> None:
     with canned_api(ASKED) as api:
         result = run(tmp_path, api, "db", "start", "orders", "--dry-run")
         as_json = run(tmp_path, api, "db", "start", "orders", "--dry-run", "--json")
@@ -47,7 +47,7 @@ def test_a_dry_run_shows_why_it_waits_and_what_the_copies_hold(tmp_path: Path) -
     assert json.loads(as_json.stdout) == WAITING["waiting"]
 
 
-def test_nothing_is_decided_without_a_word_but_what_is_given_up_is_told(tmp_path: Path) -> None:
+def test_nothing_is_decided_without_confirmation_but_the_loss_is_shown(tmp_path: Path) -> None:
     with canned_api(ASKED) as api:
         result = run(tmp_path, api, "db", "start", "orders", "--from-copy", "redis:2")
         assert set(api.lines()) == {"GET /v1/bdbs"}
@@ -57,7 +57,7 @@ def test_nothing_is_decided_without_a_word_but_what_is_given_up_is_told(tmp_path
     assert "overwritten when they return" in result.stdout
 
 
-def test_the_copy_is_named_to_the_api(tmp_path: Path) -> None:
+def test_the_copy_is_sent_to_the_api(tmp_path: Path) -> None:
     with canned_api(ASKED) as api:
         result = run(tmp_path, api, "db", "start", "orders", "--from-copy", "2", "--yes")
         assert api.body_of("POST /v1/bdbs/1/actions/start") == {"from_copy": 2}
@@ -72,7 +72,7 @@ def test_the_damaged_end_of_its_file_can_be_cut(tmp_path: Path) -> None:
         assert api.body_of("POST /v1/bdbs/1/actions/start") == {"from_copy": 2, "cut_damaged_tail": True}
 
 
-def test_a_start_that_did_not_come_to_pass_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_start_that_did_not_happen_is_not_awaited(tmp_path: Path) -> None:
     away = (503, {"error_code": "bdb_unavailable", "description": "its end could not be cut"})
     failed = DATABASE | {"waiting": [WAITING["waiting"][0] | {"start_from": None}]}
     script = {**ASKED, "GET /v1/bdbs/1/availability": away, "GET /v1/bdbs/1": (200, failed)}
@@ -82,7 +82,7 @@ def test_a_start_that_did_not_come_to_pass_is_not_waited_for(tmp_path: Path) -> 
     assert "its end could not be cut" in result.stderr
 
 
-def test_it_can_be_waited_for(tmp_path: Path) -> None:
+def test_a_start_can_be_awaited(tmp_path: Path) -> None:
     away = (503, {"error_code": "bdb_unavailable", "description": "waits"})
     script: Script = {**ASKED, "GET /v1/bdbs/1/availability": [away, (200, {})], "GET /v1/bdbs/1": (200, DATABASE)}
     with canned_api(script) as api:
@@ -97,7 +97,7 @@ def test_wrong_usage_changes_nothing(tmp_path: Path) -> None:
         assert set(api.lines()) == {"GET /v1/bdbs"}
 
 
-def test_a_database_that_waits_is_shown_with_its_reason(tmp_path: Path) -> None:
+def test_a_waiting_database_is_shown_with_its_reason(tmp_path: Path) -> None:
     empty: Answer = (200, [])
     script = {"GET /v1/bdbs": (200, [WAITING]), "GET /v1/nodes": empty, "GET /v1/shards": empty}
     with canned_api({**script, "GET /v1/nodes/status": (200, {}), "GET /v1/bdbs/1/shards": empty}) as api:

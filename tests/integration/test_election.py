@@ -1,4 +1,4 @@
-"""Elections between threads and processes on one store file: one leader at a time, and a frozen one does no harm."""
+"""Elections between threads and processes on one store file: one leader at a time, and a frozen leader is harmless."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 
 
 async def until(what: Callable[[], bool], *, within_s: float, state: Callable[[], object]) -> float:
-    """Wait for a condition; how long it took, in seconds."""
+    """Wait for a condition; returns the duration in seconds."""
     return await until_async("what is waited for", what, seconds=within_s, state=state)
 
 
@@ -79,7 +79,7 @@ def run(path: Path, scenario: Callable[[Daemons], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_one_leads_and_a_stopped_one_is_followed_at_once(tmp_path: Path) -> None:
+def test_one_daemon_leads_and_a_stopped_leader_has_a_successor_at_once(tmp_path: Path) -> None:
     async def scenario(daemons: Daemons) -> None:
         for uid in (1, 2, 3):
             await daemons.start(uid)
@@ -104,7 +104,7 @@ def test_one_leads_and_a_stopped_one_is_followed_at_once(tmp_path: Path) -> None
         def gained() -> list[int]:
             return [term for what, _, term in daemons.told if what == "gained"]
 
-        await until(lambda: len(gained()) == 3, within_s=5, state=gained)  # the last one is told in the loop's next turn
+        await until(lambda: len(gained()) == 3, within_s=5, state=gained)  # the last callback runs in the loop's next turn
         assert gained() == [1, 2, 3]
         store = await daemons.open_store()
         present = [item.key for item in (await store.range(keys.DAEMONS)).items]
@@ -127,11 +127,11 @@ def test_a_presence_names_its_lease(tmp_path: Path) -> None:
     run(tmp_path / "store.db", scenario)
 
 
-def test_yielding_leaves_the_field_to_another(tmp_path: Path) -> None:
+def test_a_yielding_leader_lets_another_one_lead(tmp_path: Path) -> None:
     async def scenario(daemons: Daemons) -> None:
         one = await daemons.start(1)
         await daemons.one_leads()
-        # Alone, a daemon that yields leads again at once, in a new term.
+        # A single daemon that yields leads again at once, in a new term.
         held = one.leadership
         assert held is not None
         await one.yield_leadership()
@@ -143,13 +143,13 @@ def test_yielding_leaves_the_field_to_another(tmp_path: Path) -> None:
         assert await daemons.one_leads(but=1) < 1
         await daemons.keepers[2].yield_leadership()
         await until(lambda: not daemons.keepers[2].is_leader(), within_s=1, state=daemons.leaders)
-        # Both abstain now; in the end one of them takes over again.
+        # Both abstain now; after some time one of them takes over again.
         await daemons.one_leads(within_s=6)
 
     run(tmp_path / "store.db", scenario)
 
 
-def test_a_lease_that_vanished_ends_the_leadership_and_is_replaced(tmp_path: Path) -> None:
+def test_a_lost_lease_ends_the_leadership_and_is_replaced(tmp_path: Path) -> None:
     async def scenario(daemons: Daemons) -> None:
         keeper = await daemons.start(1)
         first = await keeper.wait_change(None)
@@ -159,7 +159,7 @@ def test_a_lease_that_vanished_ends_the_leadership_and_is_replaced(tmp_path: Pat
         leader = await store.get(keys.LEADER)
         assert leader is not None
         assert leader.lease is not None
-        # What the supervisor does for a daemon that it has reaped.
+        # As the supervisor does for a daemon that it has reaped.
         await store.revoke(leader.lease)
         second = await keeper.wait_change(first)
         if second is None:
@@ -180,7 +180,7 @@ def test_a_lease_that_vanished_ends_the_leadership_and_is_replaced(tmp_path: Pat
 
 
 class HangingClock:
-    """A clock whose time the test moves on for those who ask, while everybody's sleeping is real."""
+    """A clock that a test advances for its readers, while sleeps are real."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -195,7 +195,7 @@ class HangingClock:
         await asyncio.sleep(seconds)
 
 
-def test_nobody_believes_to_lead_after_the_lease_could_have_run_out(tmp_path: Path) -> None:
+def test_no_leader_believes_in_its_leadership_after_the_lease_may_have_expired(tmp_path: Path) -> None:
     async def scenario(daemons: Daemons) -> None:
         clock = HangingClock()
         keeper = LeaseKeeper(daemons.open_store, presence(1), clock=clock)  # type: ignore[arg-type]
@@ -203,10 +203,10 @@ def test_nobody_believes_to_lead_after_the_lease_could_have_run_out(tmp_path: Pa
         await keeper.start()
         first = await keeper.wait_change(None)
         assert first is not None
-        # Between two renewals three seconds pass: as if the thread had hung.
+        # Three seconds pass between two renewals, as if the thread had hung.
         clock.ahead_s = 3.0
         assert not keeper.is_leader()
-        # When the thread renews its lease, which nobody has ended, the old term is not taken up again.
+        # When the thread renews its lease, which has not ended, the old term does not continue.
         await until(keeper.is_leader, within_s=5, state=lambda: keeper.leadership)
         second = keeper.leadership
         assert second is not None
@@ -216,7 +216,7 @@ def test_nobody_believes_to_lead_after_the_lease_could_have_run_out(tmp_path: Pa
 
 
 class Subject:
-    """A daemon in a process of its own."""
+    """A daemon in its own process."""
 
     def __init__(self, path: Path, uid: int) -> None:
         self.process = subprocess.Popen(
@@ -228,7 +228,7 @@ class Subject:
         self.lines: list[str] = []
 
     async def line(self, beginning: str) -> str:
-        """Wait for a line that begins so."""
+        """Wait for a line with this beginning."""
         assert self.process.stdout is not None
         while True:
             async with asyncio.timeout(15):
@@ -246,7 +246,7 @@ class Subject:
 
 
 def is_writable(path: Path) -> bool:
-    """Whether nobody holds the store's lock for longer than a commit takes."""
+    """Whether no process holds the store's lock for longer than a commit takes."""
     connection = sqlite3.connect(path, timeout=0.5, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -259,25 +259,26 @@ def is_writable(path: Path) -> bool:
 
 
 def has_stopped(pid: int) -> bool:
-    """Whether every thread has: the signal alone says nothing of one that waits for the disk and then goes on a little."""
+    """Whether every thread has stopped: after the signal, a thread that waits for the disk may still continue for a
+    moment."""
     states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(state in "Tt" for state in states)
 
 
 async def freeze(process: "subprocess.Popen[str]", path: Path) -> None:
-    """Frozen in the middle of a transaction it holds the store's lock: to end it is then the supervisor's duty."""
+    """A process that is frozen during a transaction holds the store's lock; the supervisor would have to end it."""
     while True:
         process.send_signal(signal.SIGSTOP)
         await until(lambda: has_stopped(process.pid), within_s=10, state=lambda: process.pid)
         if is_writable(path):
             return
-        print("\nfrozen with the lock in its hands, once more")
+        print("\nfrozen while it held the lock; repeating")
         process.send_signal(signal.SIGCONT)
         await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-def test_a_leader_that_dies_or_freezes_is_replaced_and_does_no_harm(tmp_path: Path, sign: signal.Signals) -> None:
+def test_a_leader_that_dies_or_freezes_is_replaced_and_is_harmless(tmp_path: Path, sign: signal.Signals) -> None:
     path = tmp_path / "store.db"
 
     async def scenario(daemons: Daemons) -> None:
@@ -304,7 +305,7 @@ def test_a_leader_that_dies_or_freezes_is_replaced_and_does_no_harm(tmp_path: Pa
             before = await store.get(keys.REMOVE_LOCK)
             assert before is not None
             subject.process.send_signal(signal.SIGCONT)
-            # It finds out by its first fenced write, and knows before that from its clock.
+            # Its first fenced write fails, and it knows from its clock beforehand.
             assert await subject.line("lost") == "lost 1 LostLeadership False"
             assert await store.get(keys.REMOVE_LOCK) == before
             assert daemons.leaders() == [leader]

@@ -1,4 +1,4 @@
-"""The endpoint process before real servers: what clients see in ordinary life and in a handoff."""
+"""The endpoint process with real servers: what clients observe in normal operation and in a handoff."""
 
 import socket
 import time
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.server
 
 
 def say(connection: socket.socket, line: bytes, until: bytes) -> bytes:
-    """Send a line, read until these bytes end the answer (or the connection ends)."""
+    """Send a line, and read until these bytes end the answer, or the connection ends."""
     connection.sendall(line)
     answer = b""
     while not answer.endswith(until) or not until:
@@ -31,7 +31,7 @@ def say(connection: socket.socket, line: bytes, until: bytes) -> bytes:
 
 @both_servers
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_ordinary_commands_pass(kind: ServerKind, tmp_path: Path, protocol: int) -> None:
+def test_ordinary_commands_are_forwarded(kind: ServerKind, tmp_path: Path, protocol: int) -> None:
     with endpoint_world(kind, tmp_path) as world, world.connect(protocol=protocol, db=3, client_name="me") as client:
         assert client.ping()
         assert client.set("a", "1")
@@ -74,7 +74,7 @@ def test_a_handoff_is_not_noticed(kind: ServerKind, tmp_path: Path) -> None:
 
 
 @both_servers
-def test_an_open_transaction_moves_along(kind: ServerKind, tmp_path: Path) -> None:
+def test_an_open_transaction_survives_a_handoff(kind: ServerKind, tmp_path: Path) -> None:
     with endpoint_world(kind, tmp_path) as world, world.raw() as client:
         assert say(client, b"AUTH client-password\r\nSELECT 2\r\n", b"+OK\r\n+OK\r\n")
         assert say(client, b"MULTI\r\nINCR n\r\n", b"+QUEUED\r\n") == b"+OK\r\n+QUEUED\r\n"
@@ -87,7 +87,7 @@ def test_an_open_transaction_moves_along(kind: ServerKind, tmp_path: Path) -> No
 
 
 @both_servers
-def test_connection_state_moves_along(kind: ServerKind, tmp_path: Path) -> None:
+def test_connection_state_survives_a_handoff(kind: ServerKind, tmp_path: Path) -> None:
     with endpoint_world(kind, tmp_path) as world:
         client = world.connect(protocol=3, db=5, client_name="mover", single_connection_client=True)
         client.set("x", "1")
@@ -102,7 +102,7 @@ def test_connection_state_moves_along(kind: ServerKind, tmp_path: Path) -> None:
 
 
 @both_servers
-def test_state_that_a_transaction_sets_moves_along(kind: ServerKind, tmp_path: Path) -> None:
+def test_settings_of_a_transaction_survive_a_handoff(kind: ServerKind, tmp_path: Path) -> None:
     with endpoint_world(kind, tmp_path) as world, world.raw() as client, world.raw() as tracker:
         say(client, b"AUTH client-password\r\n", b"+OK\r\n")
         say(tracker, b"AUTH client-password\r\n", b"+OK\r\n")
@@ -111,12 +111,12 @@ def test_state_that_a_transaction_sets_moves_along(kind: ServerKind, tmp_path: P
         world.hand_off()
         after = say(client, b"CLIENT INFO\r\n", b"\n")
         assert [word for word in (b"name=mover", b"db=4") if word not in after] == []
-        assert tracker.recv(100) == b""  # it would not hear of changes any more
+        assert tracker.recv(100) == b""  # it would no longer receive notifications
 
 
 @both_servers
 def test_refused_commands_go_to_the_new_primary(kind: ServerKind, tmp_path: Path) -> None:
-    """The endpoint is not told of the hold at all: the old primary refuses, nobody sees it."""
+    """The endpoint does not know the hold: the old primary refuses, and no client notices."""
     with endpoint_world(kind, tmp_path) as world:
         with Writers(world, 3) as writers, world.raw() as pipeline:
             say(pipeline, b"AUTH client-password\r\nSET p 0\r\n", b"+OK\r\n+OK\r\n")
@@ -131,8 +131,8 @@ def test_refused_commands_go_to_the_new_primary(kind: ServerKind, tmp_path: Path
 
 
 @both_servers
-def test_during_a_hold_who_waits_is_connected_ahead(kind: ServerKind, tmp_path: Path) -> None:
-    """What the end of a hold need not wait for: the connection is there; nothing is said over it before. An undo ends it."""
+def test_a_client_that_waits_for_a_hold_is_connected_ahead(kind: ServerKind, tmp_path: Path) -> None:
+    """The connection exists before the hold ends, but nothing is sent over it earlier. An undo closes it."""
 
     def connections(world: World) -> int:
         listed = world.replica.ask("CLIENT", "LIST", "TYPE", "normal")
@@ -160,7 +160,7 @@ def test_during_a_hold_who_waits_is_connected_ahead(kind: ServerKind, tmp_path: 
 
 
 @both_servers
-def test_a_hold_is_released_by_the_endpoint_itself(kind: ServerKind, tmp_path: Path) -> None:
+def test_the_endpoint_releases_a_hold_by_itself(kind: ServerKind, tmp_path: Path) -> None:
     with endpoint_world(kind, tmp_path) as world, world.connect(single_connection_client=True) as client:
         client.set("k", 1)
         assert world.hold().is_drained
@@ -212,8 +212,8 @@ def test_a_lost_write_is_reported_once_and_never_repeated(tmp_path: Path) -> Non
         world.primary = world.replica
 
 
-def test_a_busy_command_is_named_and_holds_nobody_else_up(tmp_path: Path) -> None:
-    """The hold ends with its answer: its leader may die, and the server be too busy to be asked."""
+def test_a_busy_command_is_named_and_delays_no_other_client(tmp_path: Path) -> None:
+    """The hold ends with its answer: the leader may die, and the server may be too busy to be asked."""
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, world.raw() as client, world.raw() as other:
         say(other, b"AUTH client-password\r\n", b"+OK\r\n")
         say(client, b"AUTH client-password\r\nCLIENT SETNAME slowpoke\r\n", b"+OK\r\n+OK\r\n")
@@ -231,7 +231,7 @@ def test_a_busy_command_is_named_and_holds_nobody_else_up(tmp_path: Path) -> Non
 
 
 @both_servers
-def test_what_cannot_be_moved_is_closed_cleanly(kind: ServerKind, tmp_path: Path) -> None:
+def test_state_that_cannot_be_moved_is_closed_cleanly(kind: ServerKind, tmp_path: Path) -> None:
     with endpoint_world(kind, tmp_path) as world:
         lines = {
             "subscribed": (b"SUBSCRIBE c\r\n", b":1\r\n"),
@@ -286,7 +286,7 @@ def test_logging_in(kind: ServerKind, tmp_path: Path) -> None:
             assert say(client, b"*1000\r\n", b"none").startswith(b"-ERR Protocol error: unauthenticated multibulk")
 
 
-def test_a_slow_reader_does_not_lose_or_fill_anything(tmp_path: Path) -> None:
+def test_a_slow_reader_loses_nothing_and_fills_nothing(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, world.raw() as client:
         say(client, b"AUTH client-password\r\n", b"+OK\r\n")
         say(client, b"*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n$100000\r\n" + b"x" * 100_000 + b"\r\n", b"+OK\r\n")
@@ -318,7 +318,7 @@ def test_killed_processes_disconnect_and_terminated_ones_close_cleanly(tmp_path:
             world.processes[NodeUid(1)].process.kill()
             world.processes[NodeUid(1)].process.wait(5)
             assert client.recv(10) == b""
-        world.start_process()  # takes the place of the socket that the dead one left behind
+        world.start_process()  # replaces the socket of the dead process
         world.serve()
         wait_until(lambda: world.state() is EndpointState.LISTENING, state=world.status)
         with world.raw() as client:

@@ -1,6 +1,6 @@
-"""Connections to a server while the endpoint process stands still at the worst moment.
+"""Connections to a server while the endpoint process is frozen at the worst moment.
 
-The endpoint runs in this process, so that the test chooses the pass of its loop in which it is stopped.
+The endpoint runs in this process, so that the test can choose the pass of its loop in which it is stopped.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ async def _serve(server: RunningServer) -> ServedEndpoint:
 
 @pytest.mark.server
 @both_servers
-def test_a_process_that_stands_still_while_it_connects_goes_on(tmp_path: Path, kind: ServerKind) -> None:
+def test_a_process_that_freezes_while_it_connects_continues(tmp_path: Path, kind: ServerKind) -> None:
     async def ask(served: ServedEndpoint, still_in_pass: int) -> None:
-        """One client's first command; the loop stands still so many passes behind the start of the connection."""
+        """The first command of one client; the loop is stopped this many passes after the start of the connection."""
         reader, writer = await asyncio.open_connection(served.gate.spec.address, served.gate.spec.port)
         writer.write(b"INCR n\r\n")
         async with asyncio.timeout(5):
@@ -51,8 +51,8 @@ def test_a_process_that_stands_still_while_it_connects_goes_on(tmp_path: Path, k
                 await asyncio.sleep(0)
         for _ in range(still_in_pass):
             await asyncio.sleep(0)
-        time.sleep(CONNECT_TIMEOUT_S + 0.1)  # noqa: ASYNC251  the loop stands still
-        for _ in range(6):  # … and is slow behind it: a server answers between two passes
+        time.sleep(CONNECT_TIMEOUT_S + 0.1)  # noqa: ASYNC251  the loop is stopped
+        for _ in range(6):  # … and is slow afterwards: a server answers between two passes
             await asyncio.sleep(0)
             time.sleep(0.02)  # noqa: ASYNC251
         reply = await asyncio.wait_for(reader.readline(), HOLD_MAX_S - 1)

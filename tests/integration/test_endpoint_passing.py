@@ -1,4 +1,4 @@
-"""An endpoint that moves from one process to another takes its listener and its connections along."""
+"""An endpoint that is passed from one process to another keeps its listener and its connections."""
 
 import asyncio
 import os
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.server
 A, B = NodeUid(1), NodeUid(2)
 
 
-def pass_along(world: World, source: NodeUid, to: NodeUid) -> PassResult:
+def pass_endpoint(world: World, source: NodeUid, to: NodeUid) -> PassResult:
     return asyncio.run(world.nodes().link(source).pass_endpoint(ENDPOINT, to))
 
 
 def pass_all(world: World, source: NodeUid, to: NodeUid, *, timeout_s: float = 20.0) -> None:
     def is_done() -> bool:
         try:
-            return pass_along(world, source, to).remaining == 0
+            return pass_endpoint(world, source, to).remaining == 0
         except Transient:
             return False
 
@@ -40,7 +40,7 @@ def pass_all(world: World, source: NodeUid, to: NodeUid, *, timeout_s: float = 2
 
 def is_refused(world: World) -> bool:
     try:
-        pass_along(world, A, B)
+        pass_endpoint(world, A, B)
     except Transient:
         return True
     return False
@@ -64,7 +64,7 @@ class Newcomers:
         self._thread.join(20)
 
     def are_beyond(self, count: int) -> bool:
-        """Whether more than so many were served, or one was not."""
+        """Whether more connections than this were served, or one was not."""
         return self.count > count or bool(self.errors)
 
     def _run(self) -> None:
@@ -77,7 +77,7 @@ class Newcomers:
             self.errors.append(error)
 
 
-def test_nobody_notices_an_endpoint_that_moves(tmp_path: Path) -> None:
+def test_no_client_notices_a_passed_endpoint(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world:
         world.start_process(B)
         with Writers(world, 6, protocol=3) as writers, Newcomers(world) as newcomers:
@@ -94,7 +94,7 @@ def test_nobody_notices_an_endpoint_that_moves(tmp_path: Path) -> None:
         assert world.status(B).totals["accepted"] > 6
 
 
-def test_state_and_unread_bytes_travel(tmp_path: Path) -> None:
+def test_state_and_unread_bytes_are_passed(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, world.raw() as client, world.raw() as half:
         world.start_process(B)
         world.serve(B)
@@ -117,7 +117,7 @@ def test_state_and_unread_bytes_travel(tmp_path: Path) -> None:
         assert b"db=4" in say(client, b"CLIENT INFO\r\n", b"\r\n")
 
 
-def test_what_cannot_travel_is_closed_and_the_busy_follow(tmp_path: Path) -> None:
+def test_tied_connections_are_closed_and_busy_ones_follow(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world:
         world.start_process(B)
         names = ("subscribed", "blocked", "busy", "watching")
@@ -127,11 +127,11 @@ def test_what_cannot_travel_is_closed_and_the_busy_follow(tmp_path: Path) -> Non
         say(clients["subscribed"], b"SUBSCRIBE c\r\n", b":1\r\n")
         say(clients["watching"], b"WATCH k\r\n", b"+OK\r\n")
         clients["blocked"].sendall(b"BLPOP none 0\r\n")
-        # Only once the server blocks it: a command that has not reached the server travels like any other.
+        # Only when the server blocks it: a command that has not reached the server is passed like any other.
         wait_until(lambda: b"blocked_clients:1" in say(clients["busy"], b"INFO clients\r\nECHO end\r\n", b"end\r\n"))
         clients["busy"].sendall(b'EVAL "for i = 1, 30000000 do end return 7" 0\r\n')
         wait_until(lambda: world.status(A).totals["commands"] >= 8)
-        first = pass_along(world, A, B)
+        first = pass_endpoint(world, A, B)
         assert first.remaining >= 1
         assert say(clients["watching"], b"MULTI\r\nSET k 1\r\nEXEC\r\n", b"*1\r\n+OK\r\n")
         assert say(clients["busy"], b"", b"\n") == b":7\r\n"
@@ -144,11 +144,11 @@ def test_what_cannot_travel_is_closed_and_the_busy_follow(tmp_path: Path) -> Non
             client.close()
 
 
-def test_a_destination_that_dies_or_hangs_takes_nothing_with_it(tmp_path: Path) -> None:
+def test_a_destination_that_dies_or_hangs_loses_no_connection(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, Writers(world, 4) as writers:
         wait_until(lambda: len(writers.acknowledged) == 4)
         with pytest.raises(Transient):
-            pass_along(world, A, B)
+            pass_endpoint(world, A, B)
         process = world.start_process(B).process
         os.kill(process.pid, signal.SIGSTOP)
         count = sum(writers.acknowledged.values())
@@ -162,15 +162,15 @@ def test_a_destination_that_dies_or_hangs_takes_nothing_with_it(tmp_path: Path) 
         assert writers.errors == []
 
 
-def test_a_connection_on_its_way_is_not_overlooked(tmp_path: Path) -> None:
-    """The other process was late with taking the last one: this one said that none was left, and was told to end."""
+def test_a_connection_in_transit_is_not_overlooked(tmp_path: Path) -> None:
+    """The other process was late to adopt the last connection: this process reported that none was left, and was ended."""
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world:
         process = world.start_process(B).process
         client = world.raw()
         say(client, b"AUTH client-password\r\n", b"+OK\r\n")
         client.sendall(b'EVAL "for i = 1, 30000000 do end return 7" 0\r\n')
         wait_until(lambda: world.status(A).totals["commands"] >= 2)
-        assert pass_along(world, A, B).remaining == 1
+        assert pass_endpoint(world, A, B).remaining == 1
         os.kill(process.pid, signal.SIGSTOP)
         try:
             assert say(client, b"", b"\n") == b":7\r\n"
@@ -184,7 +184,7 @@ def test_a_connection_on_its_way_is_not_overlooked(tmp_path: Path) -> None:
         client.close()
 
 
-def test_a_taken_port_is_tried_again(tmp_path: Path) -> None:
+def test_a_port_in_use_is_retried(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world:
         world.start_process(B)
         world.serve(B)

@@ -1,4 +1,4 @@
-"""What clients send that is no proper command: the endpoint answers and closes as a bare server of the same kind does."""
+"""Input that is not a valid command: the endpoint answers and closes like a bare server of the same kind."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.server
 ECHO = encode_command(b"ECHO", b"the end")
 ECHOED = bulk(b"the end")
 QUIET_S = 0.3
-"""A bare server that says nothing for so long waits for more."""
+"""A bare server that is silent for this time waits for more input."""
 ANSWER_S = 15.0
 SEED = 20261128
 MUTANTS = 250
@@ -77,7 +77,7 @@ CASES: dict[str, bytes] = {
     "a quote that is open": b'ECHO "a\r\n',
     "an apostrophe that is open": b"ECHO 'a\r\n",
     "a quote in a word": b'ECHO a"b\r\n',
-    "a quote behind which a word goes on": b'ECHO "a"b\r\n',
+    "a quote with a word after it": b'ECHO "a"b\r\n',
     "a quoted name": b'"P\\x49NG"\r\n',
     "a name half quoted": b'PI"NG"\r\n',
     "an empty quoted name": b'"" a\r\n',
@@ -94,8 +94,8 @@ CASES: dict[str, bytes] = {
     "QUIT in a transaction": MULTI + encode_command(b"QUIT"),
     "RESET with an argument": encode_command(b"RESET", b"x"),
     "HELLO with a zero ahead": encode_command(b"HELLO", b"02"),
-    "an error behind a command": PING + b"*x\r\n" + encode_command(b"SET", b"never", b"1"),
-    "an error behind a write": encode_command(b"SET", b"k", b"1") + b"*1\r\n$x\r\n" + encode_command(b"SET", b"never", b"2"),
+    "an error after a command": PING + b"*x\r\n" + encode_command(b"SET", b"never", b"1"),
+    "an error after a write": encode_command(b"SET", b"k", b"1") + b"*1\r\n$x\r\n" + encode_command(b"SET", b"never", b"2"),
     "an error in a transaction": MULTI + encode_command(b"SET", b"never", b"1") + b"*x\r\n" + EXEC,
     "what TLS begins with": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n" + b"a" * 40,
     "a reply": b"+OK\r\n",
@@ -106,8 +106,8 @@ STRANGERS_CASES: dict[str, bytes] = {
     "eleven arguments": b"*11\r\n",
     "16 KiB": b"*1\r\n$16384\r\n",
     "more than 16 KiB": b"*1\r\n$16385\r\n",
-    "eleven arguments behind a login": encode_command(b"AUTH", PASSWORD.encode()) + encode_command(b"MGET", *[b"k"] * 15),
-    "eleven arguments behind a wrong one": encode_command(b"AUTH", b"no") + encode_command(b"MGET", *[b"k"] * 15),
+    "eleven arguments after a login": encode_command(b"AUTH", PASSWORD.encode()) + encode_command(b"MGET", *[b"k"] * 15),
+    "eleven arguments after a wrong login": encode_command(b"AUTH", b"no") + encode_command(b"MGET", *[b"k"] * 15),
     "an HTTP request": b"POST / HTTP/1.1\r\nHost: x\r\n\r\n",
     "letters for a count": b"*x\r\n",
     "a quote that is open": b'GET "a\r\n',
@@ -129,15 +129,16 @@ VALID = (
 
 
 @dataclass(frozen=True)
-class Heard:
-    """Replies to one input and to the ECHO behind it, and whether the connection was closed."""
+class Received:
+    """The replies to one input and to the ECHO after it, and whether the connection was closed."""
 
     data: bytes
     is_closed: bool
 
     @property
     def kinds(self) -> tuple[bytes, ...]:
-        """Each reply as it came; of an error only whether it is one of the protocol: the words differ between servers."""
+        """Each reply as it arrived; of an error only whether it is a protocol error, because the texts differ between
+        servers."""
         start, kinds = 0, []
         for end in ReplyScanner().scan(self.data):
             reply, start = self.data[start:end], end
@@ -145,51 +146,53 @@ class Heard:
         return tuple(kinds)
 
 
-async def talk(address: str, port: int, data: bytes, *, like: Heard | None = None) -> Heard:
-    """Send, and listen until it is clear how it ends. ``like``: what a bare server did; a slow machine gets the time to do
-    the same."""
+async def talk(address: str, port: int, data: bytes, *, like: Received | None = None) -> Received:
+    """Send, and listen until the outcome is clear. ``like``: the outcome on a bare server; a slow machine gets the time to
+    reach the same."""
     reader, writer = await asyncio.open_connection(address, port)
-    heard = b""
+    received = b""
     try:
         writer.write(data + (b"" if TOO_LONG in data else ECHO))
-        while not heard.endswith(ECHOED):
+        while not received.endswith(ECHOED):
             waits_too = like is not None and not like.is_closed and not like.data.endswith(ECHOED)
-            is_patient = like is not None and not (waits_too and len(Heard(heard, is_closed=False).kinds) >= len(like.kinds))
+            is_patient = like is not None and not (
+                waits_too and len(Received(received, is_closed=False).kinds) >= len(like.kinds)
+            )
             more = await asyncio.wait_for(reader.read(65536), ANSWER_S if is_patient else QUIET_S)
             if not more:
-                return Heard(heard, is_closed=True)
-            heard += more
+                return Received(received, is_closed=True)
+            received += more
     except TimeoutError:
         pass
     except ConnectionError:
-        return Heard(heard, is_closed=True)
+        return Received(received, is_closed=True)
     finally:
         writer.close()
-    return Heard(heard, is_closed=False)
+    return Received(received, is_closed=False)
 
 
-def differences(bare: tuple[str, int], world: World, inputs: Mapping[str, bytes]) -> dict[str, tuple[Heard, Heard]]:
-    """Inputs by name whose replies or ends differ, as heard from the bare server and from the endpoint."""
+def differences(bare: tuple[str, int], world: World, inputs: Mapping[str, bytes]) -> dict[str, tuple[Received, Received]]:
+    """The inputs, by name, whose replies or ends differ between the bare server and the endpoint."""
 
-    async def compare(data: bytes) -> tuple[Heard, Heard]:
+    async def compare(data: bytes) -> tuple[Received, Received]:
         expected = await talk(*bare, data)
         return expected, await talk(world.address, world.port, data, like=expected)
 
-    async def compare_all() -> list[tuple[Heard, Heard]]:
+    async def compare_all() -> list[tuple[Received, Received]]:
         return await asyncio.gather(*(compare(data) for data in inputs.values()))
 
     found = dict(zip(inputs, asyncio.run(compare_all()), strict=True))
     return {name: (a, b) for name, (a, b) in found.items() if not is_like(b, a)}
 
 
-def is_like(heard: Heard, bare: Heard) -> bool:
-    """A server that takes a client for an attacker throws away what it would have answered before; the endpoint does not."""
-    return heard.is_closed == bare.is_closed and (heard.kinds == bare.kinds or (bare.is_closed and not bare.data))
+def is_like(received: Received, bare: Received) -> bool:
+    """A server that detects an attack discards its earlier replies; the endpoint does not."""
+    return received.is_closed == bare.is_closed and (received.kinds == bare.kinds or (bare.is_closed and not bare.data))
 
 
 @contextmanager
 def bare_server(kind: ServerKind, directory: Path, *options: str) -> Iterator[tuple[str, int]]:
-    """A server as it comes, without anything of ours; its address and port."""
+    """A server with its default configuration, without anything of the product; its address and port."""
     try:
         path = find_server(kind).path
     except Rejected as missing:
@@ -219,7 +222,7 @@ def is_up(address: str, port: int) -> bool:
 
 
 def mutants(count: int) -> dict[str, bytes]:
-    """Valid commands, one to three, with one to three bytes changed, left out or put in."""
+    """One to three valid commands with one to three bytes changed, removed or inserted."""
     dice = random.Random(SEED)
     found: dict[str, bytes] = {}
     while len(found) < count:
@@ -232,7 +235,7 @@ def mutants(count: int) -> dict[str, bytes]:
 
 
 @both_servers
-def test_what_is_no_proper_command_ends_as_on_a_bare_server(kind: ServerKind, tmp_path: Path) -> None:
+def test_invalid_commands_end_like_on_a_bare_server(kind: ServerKind, tmp_path: Path) -> None:
     with bare_server(kind, tmp_path / "bare") as bare, endpoint_world(kind, tmp_path, password="") as world:
         assert differences(bare, world, CASES) == {}
         with world.connect() as client:
@@ -241,14 +244,14 @@ def test_what_is_no_proper_command_ends_as_on_a_bare_server(kind: ServerKind, tm
 
 
 @both_servers
-def test_strangers_are_limited_as_on_a_bare_server(kind: ServerKind, tmp_path: Path) -> None:
+def test_clients_without_a_login_are_limited_like_on_a_bare_server(kind: ServerKind, tmp_path: Path) -> None:
     guard = ("--requirepass", PASSWORD)
     with bare_server(kind, tmp_path / "bare", *guard) as bare, endpoint_world(kind, tmp_path) as world:
         assert differences(bare, world, STRANGERS_CASES) == {}
 
 
 @both_servers
-def test_damaged_commands_end_as_on_a_bare_server(kind: ServerKind, tmp_path: Path) -> None:
+def test_damaged_commands_end_like_on_a_bare_server(kind: ServerKind, tmp_path: Path) -> None:
     inputs = mutants(MUTANTS)
     if kind is ServerKind.REDIS:  # it skips two bytes wherever CR and LF belong; the endpoint is as strict as the other kind
         inputs = {name: data for name, data in inputs.items() if not re.search(rb"\r(?!\n)", data)}
@@ -257,7 +260,7 @@ def test_damaged_commands_end_as_on_a_bare_server(kind: ServerKind, tmp_path: Pa
 
 
 @both_servers
-def test_what_comes_behind_an_http_request_later_does_not_run(kind: ServerKind, tmp_path: Path) -> None:
+def test_commands_after_an_http_request_are_not_executed(kind: ServerKind, tmp_path: Path) -> None:
     with endpoint_world(kind, tmp_path, password="") as world, world.connect() as client, world.raw() as browser:
         browser.sendall(b"SET before 1\r\nPOST / HTTP/1.1\r\nHost: x\r\n")
         assert browser.recv(100) == b"+OK\r\n"
@@ -267,8 +270,8 @@ def test_what_comes_behind_an_http_request_later_does_not_run(kind: ServerKind, 
 
 
 @both_servers
-def test_who_sends_no_more_is_answered_all_the_same(kind: ServerKind, tmp_path: Path) -> None:
-    """As ``printf 'PING\\r\\n' | nc`` does. A command that waits for others ends then, as on a server."""
+def test_a_client_that_sends_no_more_is_still_answered(kind: ServerKind, tmp_path: Path) -> None:
+    """Like ``printf 'PING\r\n' | nc``. A blocking command ends then, as on a server."""
     with endpoint_world(kind, tmp_path, password="") as world:
         for data, expected in (
             (b"SET a 1\r\nGET a\r\n", b"+OK\r\n$1\r\n1\r\n"),
@@ -280,10 +283,10 @@ def test_who_sends_no_more_is_answered_all_the_same(kind: ServerKind, tmp_path: 
             with world.raw() as client:
                 client.sendall(data)
                 client.shutdown(socket.SHUT_WR)
-                heard = b""
+                received = b""
                 while more := client.recv(65536):
-                    heard += more
-                assert heard == expected
+                    received += more
+                assert received == expected
         wait_until(lambda: world.status().endpoints[0].connections == 0, state=world.status)
 
 
@@ -298,4 +301,4 @@ def test_a_server_that_closes_a_connection_on_its_own_closes_the_client(kind: Se
         client.sendall(encode_command(b"SET", b"never", b"1"))
         assert client.recv(1000) == b""
         assert other.exists("never") == 0
-        assert other.get("a") == "1"  # it had asked for nothing when its connection was closed, and notices nothing
+        assert other.get("a") == "1"  # it had no command in flight when its connection was closed, and notices nothing

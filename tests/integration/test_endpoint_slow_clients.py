@@ -15,7 +15,7 @@ import pytest
 from tests.integration.endpoint_harness import ENDPOINT, World, endpoint_world, wait_until
 from tests.integration.server_harness import both_servers
 from tests.integration.test_endpoint import say
-from tests.integration.test_endpoint_passing import A, B, pass_all, pass_along
+from tests.integration.test_endpoint_passing import A, B, pass_all, pass_endpoint
 
 from shardwright.endpoint.protocol import HOLD_TIMEOUT_S
 from shardwright.endpoint.session import HEAVY_COMMANDS
@@ -39,7 +39,7 @@ def known(world: World) -> socket.socket:
 
 
 def read(client: socket.socket, size: int) -> bytearray:
-    """So many bytes."""
+    """Read this many bytes."""
     found = bytearray()
     while len(found) < size:
         data = client.recv(min(MIB, size - len(found)))
@@ -52,7 +52,7 @@ def received(world: World, node: int) -> Callable[[], int]:
     return lambda: world.status(node).totals["bytes_in"]
 
 
-def test_a_large_command_that_is_half_sent_travels_and_is_finished_elsewhere(tmp_path: Path) -> None:
+def test_a_half_sent_large_command_is_passed_and_completed_elsewhere(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, known(world) as client, known(world) as other:
         world.start_process(B)
         value = os.urandom(20 * MIB)
@@ -70,7 +70,7 @@ def test_a_large_command_that_is_half_sent_travels_and_is_finished_elsewhere(tmp
         assert hashlib.sha256(read(other, len(expected))).digest() == hashlib.sha256(expected).digest()
 
 
-def test_a_half_sent_command_whose_client_leaves_holds_up_nothing(tmp_path: Path) -> None:
+def test_a_half_sent_command_whose_client_disconnects_delays_nothing(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world:
         world.start_process(B)
         with known(world) as client:
@@ -92,7 +92,7 @@ def test_a_half_sent_command_survives_a_handoff(kind: ServerKind, tmp_path: Path
         assert say(client, b"STRLEN big\r\n", b"\r\n:%d\r\n" % (12 * MIB)).startswith(b"+OK\r\n")
 
 
-def test_replies_that_are_not_read_travel(tmp_path: Path) -> None:
+def test_unread_replies_are_passed(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, known(world) as writer, known(world) as lazy:
         world.start_process(B)
         value = os.urandom(12 * MIB)
@@ -106,8 +106,8 @@ def test_replies_that_are_not_read_travel(tmp_path: Path) -> None:
         assert say(lazy, b"PING\r\n", b"+PONG\r\n") == b"+PONG\r\n"
 
 
-def test_what_clients_read_while_they_are_passed_to_and_fro_is_whole(tmp_path: Path) -> None:
-    """The source sends until its transport ends: what it has sent by then must not be sent again."""
+def test_replies_to_clients_that_are_passed_repeatedly_are_complete(tmp_path: Path) -> None:
+    """The source sends until its transport ends: bytes that it has sent by then must not be sent again."""
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, known(world) as writer:
         world.start_process(B)
         value = os.urandom(50 * MIB)
@@ -137,7 +137,7 @@ def test_what_clients_read_while_they_are_passed_to_and_fro_is_whole(tmp_path: P
         assert answers == [True] * len(answers)
 
 
-def test_steady_downloads_do_not_hold_up_a_move(tmp_path: Path) -> None:
+def test_steady_downloads_do_not_delay_a_move(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, known(world) as writer:
         world.start_process(B)
         value = bytes(20 * MIB)
@@ -155,7 +155,7 @@ def test_steady_downloads_do_not_hold_up_a_move(tmp_path: Path) -> None:
 
 @contextmanager
 def downloads(world: World, clients: int, size: int) -> Iterator[list[int]]:
-    """Clients that fetch the large value again and again; how often each has had it whole. Fails if one could not."""
+    """Clients that fetch the large value repeatedly; counts the complete values of each. Fails if one could not fetch it."""
     stop = threading.Event()
     done = [0] * clients
     failures: list[BaseException] = []
@@ -195,7 +195,7 @@ def test_a_long_pipeline_is_calmed_and_the_hold_finds_nothing_in_flight(kind: Se
         sender.start()
         wait_until(lambda: world.status().totals["commands"] > 5000)
         asyncio.run(world.control(A).calm(ENDPOINT))
-        assert say(other, b"SET k 1\r\n", b"\r\n") == b"+OK\r\n"  # only those with much in flight wait
+        assert say(other, b"SET k 1\r\n", b"\r\n") == b"+OK\r\n"  # only connections with much in flight wait
         world.hand_off()
         expected = len(b"$2\r\nOK\r\n") * count
         while expected:
@@ -204,7 +204,7 @@ def test_a_long_pipeline_is_calmed_and_the_hold_finds_nothing_in_flight(kind: Se
         assert say(other, b"GET n\r\n", b"\r\n%d\r\n" % count) == b"$5\r\n%d\r\n" % count
 
 
-def test_a_calm_ends_by_itself_when_no_hold_comes(tmp_path: Path) -> None:
+def test_a_calm_ends_by_itself_without_a_hold(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, known(world) as client:
         client.sendall(b'EVAL "for i = 1, 30000000 do end" 0\r\n' + b"ECHO 1\r\n" * HEAVY_COMMANDS)
         wait_until(lambda: world.status().totals["commands"] > HEAVY_COMMANDS)
@@ -214,7 +214,7 @@ def test_a_calm_ends_by_itself_when_no_hold_comes(tmp_path: Path) -> None:
         assert say(client, b"", b"+PONG\r\n") == b"$-1\r\n" + b"$1\r\n1\r\n" * HEAVY_COMMANDS + b"+PONG\r\n"
 
 
-def test_a_process_that_is_late_is_not_taken_for_ended_and_neither_holds_nor_drops_when_its_caller_has_left(
+def test_a_late_process_does_not_count_as_ended_and_ignores_holds_and_drops_of_disconnected_callers(
     tmp_path: Path,
 ) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, known(world) as client:
@@ -243,7 +243,7 @@ def test_a_process_that_is_late_is_not_taken_for_ended_and_neither_holds_nor_dro
         assert asyncio.run(control.status()).has_ended
 
 
-def test_what_never_ends_is_ended_and_named(tmp_path: Path) -> None:
+def test_commands_that_never_end_are_ended_and_named(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, known(world) as client, known(world) as other:
         world.start_process(B)
         say(client, b"CLIENT SETNAME nightly\r\n", b"+OK\r\n")
@@ -284,14 +284,14 @@ def test_a_busy_client_hardly_waits_beside_thousands_of_idle_ones(tmp_path: Path
         passing.join(60)
         stop.set()
         writer.join(10)
-        assert pass_along(world, A, B).remaining == 0
-        # Frozen behind all the idle ones it waited for half a second; the machine may be busy, too.
+        assert pass_endpoint(world, A, B).remaining == 0
+        # Frozen after all of the idle connections, it waited for half a second; the machine may be busy, too.
         assert max(waits[before:]) < 0.4, sorted(waits[before:])[-5:]
         wait_until(lambda: world.status(B).endpoint(ENDPOINT).connections == 1501, state=lambda: world.status(B))
 
 
 @both_servers
-def test_a_script_that_does_not_end_can_be_ended_by_who_comes_new(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_new_client_can_end_a_script_that_does_not_end(kind: ServerKind, tmp_path: Path) -> None:
     with endpoint_world(kind, tmp_path) as world, known(world) as endless:
         for server in (world.primary, world.replica):
             server.ask("CONFIG", "SET", "busy-reply-threshold", "200")
@@ -304,6 +304,6 @@ def test_a_script_that_does_not_end_can_be_ended_by_who_comes_new(kind: ServerKi
             aborted = say(newcomer, b"MULTI\r\nSET k 1\r\nEXEC\r\n", b"previous errors.\r\n")
             assert aborted.startswith(b"-BUSY ")
             assert say(newcomer, b"GET k\r\nSCRIPT KILL\r\n", b"+OK\r\n") == busy + b"+OK\r\n"
-            wait_until(lambda: say(newcomer, b"SET k 2\r\n", b"\r\n") == b"+OK\r\n")  # it ends at its next look
+            wait_until(lambda: say(newcomer, b"SET k 2\r\n", b"\r\n") == b"+OK\r\n")  # the script ends at its next check
             assert b"killed" in say(endless, b"", b"\r\n").lower()
             assert say(newcomer, b"GET k\r\n", b"\r\n2\r\n") == b"$1\r\n2\r\n"

@@ -1,4 +1,4 @@
-"""Strict mode before real servers: what a client hears when the replica is there, late, or gone."""
+"""Strict mode with real servers: what a client receives when the replica is present, late, or lost."""
 
 import asyncio
 import threading
@@ -56,7 +56,7 @@ def test_ordinary_commands_pass_and_every_answered_write_is_on_the_replica(kind:
 
 
 @both_servers
-def test_a_value_that_was_waited_for_is_given_once_the_replica_knows(kind: ServerKind, tmp_path: Path) -> None:
+def test_an_awaited_value_is_delivered_when_the_replica_has_it(kind: ServerKind, tmp_path: Path) -> None:
     """A blocking command writes when it is served, long after it was read from the connection."""
     with (
         endpoint_world(kind, tmp_path) as world,
@@ -80,8 +80,8 @@ def test_a_value_that_was_waited_for_is_given_once_the_replica_knows(kind: Serve
 
 
 @both_servers
-def test_no_kind_of_write_is_answered_before_the_replica_knows(kind: ServerKind, tmp_path: Path) -> None:
-    """Also one that changed nothing: what it says is so because of another write, which the replica does not know either."""
+def test_no_kind_of_write_is_answered_before_the_replica_has_it(kind: ServerKind, tmp_path: Path) -> None:
+    """This includes a write that changed nothing because of another write that the replica does not have either."""
 
     def transaction(client: "redis.Redis") -> object:
         with client.pipeline() as pipe:
@@ -121,7 +121,7 @@ def test_no_kind_of_write_is_answered_before_the_replica_knows(kind: ServerKind,
 
 
 @both_servers
-def test_a_replica_that_stands_still_keeps_answers_back(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_frozen_replica_keeps_answers_back(kind: ServerKind, tmp_path: Path) -> None:
     with endpoint_world(kind, tmp_path) as world, strict_client(world) as client, strict_client(world) as reader:
         world.serve(is_strict=True)
         client.set("a", 1)
@@ -140,14 +140,14 @@ def test_a_replica_that_stands_still_keeps_answers_back(kind: ServerKind, tmp_pa
         assert watch.seconds > CONFIRM_MAX_S - 0.1
         assert watch.is_within(CONFIRM_MAX_S + 1.0, clock_s=CONFIRM_MAX_S), watch
         watch = Stopwatch()
-        assert reader.get("a") == "3"  # what is in doubt can be read
+        assert reader.get("a") == "3"  # data in doubt can be read
         assert watch.is_within(0.3), watch
         world.replica.thaw()
         assert client.incr("a") == 4
 
 
 @both_servers
-def test_without_a_replica_writes_are_in_doubt_and_with_a_new_one_they_go_on(kind: ServerKind, tmp_path: Path) -> None:
+def test_without_a_replica_writes_are_in_doubt_and_with_a_new_one_they_resume(kind: ServerKind, tmp_path: Path) -> None:
     with endpoint_world(kind, tmp_path) as world, strict_client(world) as client:
         world.serve(is_strict=True)
         client.set("a", 1)
@@ -170,7 +170,7 @@ def test_without_a_replica_writes_are_in_doubt_and_with_a_new_one_they_go_on(kin
 
 
 def have_gone_on(writers: Writers, *, since: dict[str, int]) -> bool:
-    """Whether each of four has had another write acknowledged, or one has failed."""
+    """Whether each of the four clients has had another write acknowledged, or one has failed."""
     acknowledged = writers.acknowledged
     have_all = len(acknowledged) == 4 and all(n > since.get(name, 0) for name, n in acknowledged.items())
     return have_all or bool(writers.errors)
@@ -187,7 +187,7 @@ def test_a_handoff_is_not_noticed_in_strict_mode_either(kind: ServerKind, tmp_pa
         writers.check()
 
 
-def test_a_question_that_is_open_when_a_hold_begins_ends_within_the_drain(tmp_path: Path) -> None:
+def test_an_open_question_ends_within_the_drain_of_a_hold(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, world.raw() as client:
         world.serve(is_strict=True)
         say(client, b"AUTH client-password\r\nSET k 1\r\n", b"+OK\r\n+OK\r\n")
@@ -208,8 +208,8 @@ def test_a_question_that_is_open_when_a_hold_begins_ends_within_the_drain(tmp_pa
         assert say(client, b"INCR k\r\n", b"\n") == b":3\r\n"
 
 
-def test_a_primary_that_dies_leaves_no_answered_write_behind(tmp_path: Path) -> None:
-    """The endpoint and two servers alone: whoever was answered finds its write on the replica, again and again."""
+def test_a_primary_that_dies_loses_no_answered_write(tmp_path: Path) -> None:
+    """Only the endpoint and two servers: the replica has every answered write, repeatedly."""
     for turn in range(3):
         with endpoint_world(ServerKind.VALKEY, tmp_path / str(turn)) as world:
             world.serve(is_strict=True)
@@ -223,7 +223,7 @@ def test_a_primary_that_dies_leaves_no_answered_write_behind(tmp_path: Path) -> 
             assert all("outcome unknown" in text for text in doubted), doubted
             with strict_client(world) as client:
                 stored = {name: int(client.get(name)) for name in writers.acknowledged}
-            # What was in doubt may be there too: at most one write more of each.
+            # Writes in doubt may be stored too: at most one more per client.
             assert all(stored[name] - value in (0, 1) for name, value in writers.acknowledged.items()), (
                 stored,
                 writers.acknowledged,

@@ -1,4 +1,4 @@
-"""Nothing is left of a run of tests, whichever process of it is signalled and however it ends."""
+"""Nothing remains of a run of tests, whichever of its processes is signalled and however it ends."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ STARTED = {
     "shardwright.testing.sim": 3,
     **{f"{kind}-server": 1 for kind in found_servers()},
 }
-"""Words of command lines, and how many processes of the inner run have them once all were started."""
+"""Words of command lines, and the number of the inner run's processes with them when all have started."""
 
 
 def _lines(mark: int) -> list[str]:
@@ -42,7 +42,7 @@ def _is_in_the_middle(mark: int) -> bool:
 
 @contextmanager
 def _run_in_the_middle() -> Iterator["tuple[subprocess.Popen[bytes], ProcessIdentity, int]"]:
-    """``make test`` in a process group of its own with everything started; the first process of pytest, and its mark."""
+    """``make test`` in its own process group, with everything started; the first process of pytest, and its mark."""
     own = mark_of(os.getpid())
     make = subprocess.Popen([*MAKE, f"ARGS={INNER}"], cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
     inner: list[ProcessIdentity] = []
@@ -79,7 +79,7 @@ def _is_inner(pid: int, session: int, own: int) -> bool:
         *(pytest.param(way, marks=pytest.mark.proof) for way in ("end of make", "end of pytest", "death of pytest")),
     ],
 )
-def test_nothing_is_left_of_a_run_that_is_stopped(way: str) -> None:
+def test_nothing_remains_of_a_run_that_is_stopped(way: str) -> None:
     with _run_in_the_middle() as (make, controller, mark):
         match way:
             case "interrupt of the group":
@@ -96,5 +96,5 @@ def test_nothing_is_left_of_a_run_that_is_stopped(way: str) -> None:
 @pytest.mark.parametrize(
     ("mark", "sought", "is_of_it"), [(5, 5, True), (5 << 20 | 7, 5, True), (5, 5 << 20 | 7, False), (0, 5, False)]
 )
-def test_a_run_within_a_run_is_of_both(mark: int, sought: int, is_of_it: bool) -> None:
+def test_a_nested_run_belongs_to_both_runs(mark: int, sought: int, is_of_it: bool) -> None:
     assert carries(mark, sought) is is_of_it

@@ -1,4 +1,4 @@
-"""Values that take their time on the way to the replica: they break no link, and in strict mode they are waited for."""
+"""Values that take a long time to reach the replica: they break no link, and strict mode waits for them."""
 
 import socket
 import threading
@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 
 
 class SlowLink:
-    """Passes on what a replica and its primary say, the primary's words at a limited rate."""
+    """Forwards the traffic between a replica and its primary, with a limited rate in the primary's direction."""
 
     def __init__(self, address: str, port: int, *, bytes_per_s: int) -> None:
         self._target = (address, port)
@@ -53,7 +53,7 @@ class SlowLink:
                 if bytes_per_s:
                     time.sleep(len(data) / bytes_per_s)
         except OSError:
-            pass  # one side is gone
+            pass  # one side has ended
         for end in (source, target):
             end.close()
 
@@ -64,7 +64,7 @@ class SlowLink:
 
 @contextmanager
 def slow_world(kind: ServerKind, directory: Path, *, bytes_per_s: int) -> Iterator[World]:
-    """In strict mode, with a replica behind a slow link."""
+    """Strict mode, with a replica behind a slow link."""
     with endpoint_world(kind, directory) as world:
         link = SlowLink(world.primary.address, world.primary.port, bytes_per_s=bytes_per_s)
         try:
@@ -77,7 +77,7 @@ def slow_world(kind: ServerKind, directory: Path, *, bytes_per_s: int) -> Iterat
 
 
 @both_servers
-def test_a_transfer_that_goes_on_is_waited_for_and_so_are_small_writes_behind_it(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_transfer_in_progress_is_awaited_and_so_are_small_writes_after_it(kind: ServerKind, tmp_path: Path) -> None:
     with slow_world(kind, tmp_path, bytes_per_s=6 * MIB) as world, world.connect() as client, world.connect() as other:
         other.ping()
         began = time.monotonic()
@@ -99,7 +99,7 @@ def test_a_transfer_that_goes_on_is_waited_for_and_so_are_small_writes_behind_it
             assert (replica.strlen("large"), replica.get("small")) == (20 * MIB, "1")
 
 
-def test_a_replica_that_dies_while_it_receives_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_replica_that_dies_while_it_receives_is_not_awaited(tmp_path: Path) -> None:
     with slow_world(ServerKind.VALKEY, tmp_path, bytes_per_s=2 * MIB) as world, world.connect(socket_timeout=20) as client:
         died: list[float] = []
 
@@ -116,8 +116,8 @@ def test_a_replica_that_dies_while_it_receives_is_not_waited_for(tmp_path: Path)
 
 
 @both_servers
-def test_what_is_written_at_once_reaches_the_replica_over_the_same_link(kind: ServerKind, tmp_path: Path) -> None:
-    """A transaction of 270 MiB: more than the servers let wait for a replica by themselves, and more than half the data."""
+def test_a_large_transaction_reaches_the_replica_over_the_same_link(kind: ServerKind, tmp_path: Path) -> None:
+    """270 MiB: more than the servers buffer for a replica by default, and more than half of the data."""
     settings = server_settings(maxmemory_bytes=400 * MIB)
     with (
         running(kind, tmp_path / "a", settings=settings, is_open=True) as primary,

@@ -1,4 +1,4 @@
-"""``up``, ``down`` and the supervisor, with real processes: what a user types and what is left of it."""
+"""``up``, ``down`` and the supervisor with real processes: a user's commands and their effects."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ def recorded_nodes(cluster: LocalCluster) -> list[Node]:
 
 
 def presence_pid(cluster: LocalCluster, uid: int) -> int:
-    """Pid in the daemon's presence; 0: it has none."""
+    """The pid in the daemon's presence; 0: no presence."""
 
     async def work() -> int:
         store = await SqliteStore.open(cluster.layout.store)
@@ -127,7 +127,7 @@ def test_daemons_that_die_or_freeze_are_replaced_and_their_leases_revoked(cluste
     endpoints = set(cluster.running().endpoints)
     send(dead, signal.SIGKILL)
     send(frozen, signal.SIGSTOP)
-    # The stand-in's lease lasts 20 s: only a revocation takes it away this fast.
+    # The stand-in's lease lasts 20 s: only a revocation ends it this early.
     cluster.until(lambda: presence_pid(cluster, 1) not in (0, dead.pid), seconds=10)
     cluster.until(lambda: not is_running(frozen), seconds=15)
     cluster.until(lambda: presence_pid(cluster, 2) not in (0, frozen.pid), seconds=10)
@@ -136,7 +136,7 @@ def test_daemons_that_die_or_freeze_are_replaced_and_their_leases_revoked(cluste
     assert set(cluster.running().endpoints) == endpoints, "endpoint processes outlive daemons"
 
 
-def test_a_killed_supervisor_harms_nobody_and_the_next_one_adopts(cluster: LocalCluster) -> None:
+def test_a_killed_supervisor_is_harmless_and_the_next_one_adopts(cluster: LocalCluster) -> None:
     cluster.started()
     before = cluster.running()
     send(cluster.supervisor(), signal.SIGKILL)
@@ -164,14 +164,14 @@ def test_two_at_once_exclude_each_other(cluster: LocalCluster) -> None:
     ("options", "said"),
     [(["--node-memory", "much"], "no size"), (["--rack", "a,b,c"], "--rack"), (["--server", "postgres"], "--server")],
 )
-def test_a_refusal_says_why_and_leaves_nothing(cluster: LocalCluster, options: list[str], said: str) -> None:
+def test_a_refusal_has_a_cause_and_leaves_nothing_behind(cluster: LocalCluster, options: list[str], said: str) -> None:
     done = cluster.up(*options)
     assert done.returncode == 2
     assert said in done.stderr
     assert not cluster.directory.exists()
 
 
-def test_ports_in_use_are_refused_before_anything_is_made(cluster: LocalCluster) -> None:
+def test_ports_in_use_are_refused_before_any_change(cluster: LocalCluster) -> None:
     with socket.socket() as taken:
         taken.bind((cluster.base, 9443))
         taken.listen()
@@ -184,7 +184,7 @@ def test_ports_in_use_are_refused_before_anything_is_made(cluster: LocalCluster)
 
 @pytest.mark.parametrize("held_s", [1.0, 20.0])
 def test_a_recorded_nodes_port_may_be_in_use_for_a_moment(cluster: LocalCluster, held_s: float) -> None:
-    """As a daemon's is that was killed just now, on a busy machine."""
+    """Like the port of a daemon that was just killed, on a busy machine."""
     cluster.up()
     cluster.down()
     with socket.socket() as taken:
@@ -198,7 +198,7 @@ def test_a_recorded_nodes_port_may_be_in_use_for_a_moment(cluster: LocalCluster,
     assert (done.returncode, "in use" in done.stderr) == ((0, False) if held_s < 2 else (1, True))
 
 
-def test_a_directory_in_which_others_write_is_refused(cluster: LocalCluster) -> None:
+def test_a_directory_that_others_can_write_is_refused(cluster: LocalCluster) -> None:
     cluster.directory.mkdir()
     cluster.directory.chmod(0o777)
     done = cluster.up()
@@ -207,7 +207,7 @@ def test_a_directory_in_which_others_write_is_refused(cluster: LocalCluster) -> 
     assert list(cluster.directory.iterdir()) == []
 
 
-def test_a_given_password_is_kept_and_goes_to_no_child(cluster: LocalCluster) -> None:
+def test_a_given_password_is_kept_and_no_child_receives_it(cluster: LocalCluster) -> None:
     done = cluster.up(SHARDWRIGHT_ADMIN_PASSWORD="quite secret")
     assert done.returncode == 0, done.stderr
     assert "quite secret" not in done.stdout + done.stderr
@@ -253,7 +253,7 @@ def test_ctrl_c_stops_everything(cluster: LocalCluster) -> None:
     assert cluster.processes() == []
 
 
-def test_a_supervisor_that_is_asked_to_end_stops_everything(cluster: LocalCluster) -> None:
+def test_a_supervisor_that_is_terminated_stops_everything(cluster: LocalCluster) -> None:
     cluster.started()
     send(cluster.supervisor(), signal.SIGTERM)
     cluster.until(lambda: cluster.processes() == [])
@@ -271,7 +271,7 @@ def test_down_works_when_parts_are_frozen_or_dead(cluster: LocalCluster) -> None
     assert not cluster.directory.exists()
 
 
-def test_a_node_record_brings_a_daemon_and_its_removal_takes_it_away(cluster: LocalCluster) -> None:
+def test_a_node_record_starts_a_daemon_and_its_removal_ends_it(cluster: LocalCluster) -> None:
     cluster.started()
     first = recorded_nodes(cluster)[0]
     address = f"{cluster.base.rpartition('.')[0]}.9"
@@ -292,7 +292,7 @@ def test_a_node_record_brings_a_daemon_and_its_removal_takes_it_away(cluster: Lo
     cluster.until(lambda: url not in json.loads(cluster.layout.admin.read_text())["urls"])
 
 
-def test_down_saves_first_and_asks_about_what_cannot_be_saved(cluster: LocalCluster) -> None:
+def test_down_saves_first_and_asks_about_data_that_cannot_be_saved(cluster: LocalCluster) -> None:
     cluster.started()
     binary = all_servers()[0]
     address = recorded_nodes(cluster)[0].address
@@ -317,4 +317,4 @@ def test_down_saves_first_and_asks_about_what_cannot_be_saved(cluster: LocalClus
     directory = cluster.layout.shards(NodeUid(1))
     assert (directory / "1" / "dump.rdb").exists()
     assert not (directory / "2" / "dump.rdb").exists()
-    assert cluster.down().returncode == 0, "what is stopped has nothing to lose"
+    assert cluster.down().returncode == 0, "stopped servers have nothing to lose"

@@ -31,7 +31,7 @@ def client(cluster: LocalCluster, port: int) -> "redis.Redis":
 
 
 def until_answers(cluster: LocalCluster, port: int, *, seconds: float = 30) -> float:
-    """How long it takes until a new connection is served."""
+    """The time until a new connection is served."""
 
     def answers() -> bool:
         with suppress(redis.RedisError), client(cluster, port) as fresh:
@@ -71,7 +71,7 @@ def test_a_database_survives_its_endpoint_process_its_daemons_and_the_night(clus
     watch = Stopwatch()
     until_answers(cluster, port)
     print(f"endpoint processes were back after {watch}")
-    # Under a second on an idle machine that nothing else uses.
+    # Less than a second on an idle machine.
     assert watch.is_within(5), watch
 
     done = cluster.down()

@@ -1,4 +1,4 @@
-"""The adapter against real servers: what it sees and what it commands."""
+"""The adapter with real servers: its observations and commands."""
 
 import asyncio
 from dataclasses import replace
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.server
 
 
 @both_servers
-def test_it_sees_what_a_server_is(kind: ServerKind, tmp_path: Path) -> None:
+def test_it_observes_a_server(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path, shard_uid=7, incarnation=2, is_open=True) as server:
 
         async def scenario(servers: ServerAdapter) -> None:
@@ -45,13 +45,13 @@ def test_it_sees_what_a_server_is(kind: ServerKind, tmp_path: Path) -> None:
             connections = server.info()["total_connections_received"]
             again = await servers.observe(server.target)
             assert again.run_id == seen.run_id
-            assert int(server.info()["total_connections_received"]) == int(connections) + 1  # that of this very question
+            assert int(server.info()["total_connections_received"]) == int(connections) + 1  # that of this very query
 
         run(scenario)
 
 
-def test_a_machine_without_a_way_to_it_refuses_nothing() -> None:
-    """The kernel says so at once and sends nothing. It counted as proof of a server's end."""
+def test_a_machine_without_a_route_refuses_nothing() -> None:
+    """The kernel reports the error at once and sends nothing. It once counted as proof of a server's end."""
 
     async def scenario(servers: ServerAdapter) -> None:
         secrets = ServerSecrets(DatabaseUid(1), "a", "b", "c", "d", "e")
@@ -63,7 +63,7 @@ def test_a_machine_without_a_way_to_it_refuses_nothing() -> None:
 
 
 @both_servers
-def test_a_dead_server_is_noticed_at_once_and_a_new_one_seen(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_dead_server_is_noticed_at_once_and_a_new_one_is_observed(kind: ServerKind, tmp_path: Path) -> None:
     server = start_server(kind, tmp_path)
 
     async def scenario(servers: ServerAdapter) -> None:
@@ -88,7 +88,7 @@ def test_a_dead_server_is_noticed_at_once_and_a_new_one_seen(kind: ServerKind, t
 
 
 @both_servers
-def test_a_frozen_server_times_out_and_comes_back(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_frozen_server_times_out_and_returns(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path) as server:
 
         async def scenario(servers: ServerAdapter) -> None:
@@ -110,7 +110,7 @@ def test_a_frozen_server_times_out_and_comes_back(kind: ServerKind, tmp_path: Pa
 
 
 @both_servers
-def test_a_server_that_runs_a_long_script_counts_as_silent_not_as_gone(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_server_with_a_long_script_counts_as_silent_but_not_as_ended(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path) as server:
         server.ask("CONFIG", "SET", "busy-reply-threshold", "50")
 
@@ -132,7 +132,7 @@ def test_a_server_that_runs_a_long_script_counts_as_silent_not_as_gone(kind: Ser
 
 
 @both_servers
-def test_another_server_on_the_port_is_not_taken_for_ours(kind: ServerKind, tmp_path: Path) -> None:
+def test_another_server_on_the_port_is_not_used(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path) as server:
         secrets = ServerSecrets(server.file.secrets.database_uid, "x", "x", "x", "x", "x")
         stranger = replace(server.target, secrets=secrets)
@@ -141,7 +141,7 @@ def test_another_server_on_the_port_is_not_taken_for_ours(kind: ServerKind, tmp_
             assert (await servers.observe(stranger)).health == Health.UNREACHABLE
             with pytest.raises(Permanent, match=r"shard 1 at .*: AUTH: WRONGPASS"):
                 await servers.manage(stranger)
-            # Same database, so the login is right, but not the incarnation that is meant.
+            # Same database, so the login is valid, but not the intended incarnation.
             with pytest.raises(Transient, match="another server listens there"):
                 await servers.manage(replace(server.target, incarnation=9))
             with pytest.raises(Transient, match="another server listens there"):
@@ -151,7 +151,7 @@ def test_another_server_on_the_port_is_not_taken_for_ours(kind: ServerKind, tmp_
 
 
 @both_servers
-def test_the_progress_of_a_full_sync_shows(kind: ServerKind, tmp_path: Path) -> None:
+def test_the_progress_of_a_full_sync_is_visible(kind: ServerKind, tmp_path: Path) -> None:
     with (
         running(kind, tmp_path / "a", is_open=True) as primary,
         running(kind, tmp_path / "b", shard_uid=2) as replica,
@@ -183,7 +183,7 @@ def test_the_progress_of_a_full_sync_shows(kind: ServerKind, tmp_path: Path) -> 
 
 
 @both_servers
-def test_a_handoff_by_its_commands(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_handoff_with_its_commands(kind: ServerKind, tmp_path: Path) -> None:
     with (
         running(kind, tmp_path / "a", shard_uid=1) as old,
         running(kind, tmp_path / "b", shard_uid=2) as new,
@@ -212,14 +212,14 @@ def test_a_handoff_by_its_commands(kind: ServerKind, tmp_path: Path) -> None:
             await from_.unfence()
             linked = await until(from_.info, lambda seen: seen.is_link_up)
             assert linked.replication_id == promoted.replication_id
-            assert int(new.info()["sync_full"]) == 0  # a partial resync: nothing was copied anew
+            assert int(new.info()["sync_full"]) == 0  # a partial resync: nothing was copied again
             assert new.ask("SET", "k2", "v", user="application") == "OK"
 
         run(scenario)
 
 
 @both_servers
-def test_end_application_connections_spares_the_others(kind: ServerKind, tmp_path: Path) -> None:
+def test_end_application_connections_keeps_the_others(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path) as server:
 
         async def scenario(servers: ServerAdapter) -> None:
@@ -256,7 +256,7 @@ def test_settings_and_saves(kind: ServerKind, tmp_path: Path) -> None:
                 before = await until(session.info, lambda seen: not seen.is_persistence_busy)
                 assert before.is_aof_on is (persistence == Persistence.AOF)
                 await session.save(persistence)
-                await session.save(persistence)  # one that runs already counts
+                await session.save(persistence)  # a running save counts
                 await until(
                     session.info,
                     lambda seen, before=before: (
@@ -272,7 +272,7 @@ def test_settings_and_saves(kind: ServerKind, tmp_path: Path) -> None:
 
 
 @both_servers
-def test_the_buffer_for_replicas_grows_with_a_running_server(kind: ServerKind, tmp_path: Path) -> None:
+def test_the_replica_buffer_of_a_running_server_grows(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path, settings=server_settings(maxmemory_bytes=64 * MIB)) as server:
 
         def limit() -> int:
@@ -332,7 +332,7 @@ def test_a_save_while_a_full_sync_occupies_the_background_process(kind: ServerKi
 
 
 @both_servers
-def test_what_the_server_refuses_is_said_in_its_words_and_without_secrets(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_refusal_contains_the_servers_text_but_no_secrets(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path, shard_uid=4) as server:
 
         async def scenario(servers: ServerAdapter) -> None:
@@ -352,7 +352,7 @@ def test_what_the_server_refuses_is_said_in_its_words_and_without_secrets(kind: 
 
 @both_servers
 @pytest.mark.parametrize("script", ["EVAL", "FCALL"])
-def test_a_script_that_keeps_a_server_from_ending_is_ended(kind: ServerKind, script: str, tmp_path: Path) -> None:
+def test_a_script_that_prevents_a_servers_end_is_ended(kind: ServerKind, script: str, tmp_path: Path) -> None:
     with running(kind, tmp_path) as server:
         server.ask("CONFIG", "SET", "busy-reply-threshold", "50")
         server.ask("CONFIG", "SET", "min-replicas-to-write", "0")

@@ -1,4 +1,4 @@
-"""A server that dies while its database's persistence is being changed comes back with its newest data."""
+"""A server that dies during a change of its database's persistence returns with its newest data."""
 
 import os
 import time
@@ -68,7 +68,7 @@ def test_killed_after_the_change_to_an_append_only_file_was_recorded(kind: Serve
 
 
 @both_servers
-def test_what_comes_from_a_snapshot_says_which_history_it_was_part_of_and_what_comes_from_an_append_only_file_does_not(
+def test_data_from_a_snapshot_has_its_replication_history_and_data_from_an_append_only_file_does_not(
     kind: ServerKind, tmp_path: Path
 ) -> None:
     for persistence in (Persistence.SNAPSHOT, Persistence.AOF):
@@ -84,7 +84,7 @@ def test_what_comes_from_a_snapshot_says_which_history_it_was_part_of_and_what_c
                 _set(server, "k2")
                 wait_until(partial(_has_two_keys, replica))
                 server.kill()
-                server = restart_server(server, port=free_port(server.address))  # where the replica does not look
+                server = restart_server(server, port=free_port(server.address))  # where the replica does not search
                 after = server.info()
                 if persistence is Persistence.AOF:
                     assert after["second_repl_offset"] == "-1"
@@ -98,8 +98,8 @@ def test_what_comes_from_a_snapshot_says_which_history_it_was_part_of_and_what_c
 
 
 @both_servers
-def test_transactions_and_scripts_come_back_from_an_append_only_file(kind: ServerKind, tmp_path: Path) -> None:
-    """Redis 7.0 loads the file as the default user and leaves out each transaction that this user may not do."""
+def test_transactions_and_scripts_return_from_an_append_only_file(kind: ServerKind, tmp_path: Path) -> None:
+    """Redis 7.0 loads the file as the default user, and skips each transaction that this user may not execute."""
     settings = server_settings(Persistence.AOF, aof_policy=AofPolicy.ALWAYS)
     server = start_server(kind, tmp_path, settings=settings, is_open=True)
     try:
@@ -117,7 +117,7 @@ def test_transactions_and_scripts_come_back_from_an_append_only_file(kind: Serve
 
 
 @both_servers
-def test_an_append_only_file_of_long_ago_does_not_come_back(kind: ServerKind, tmp_path: Path) -> None:
+def test_an_outdated_append_only_file_does_not_return(kind: ServerKind, tmp_path: Path) -> None:
     server = start_server(kind, tmp_path, settings=SETTINGS[Persistence.AOF], is_open=True)
     try:
         _set(server, "old")
@@ -135,7 +135,7 @@ def test_an_append_only_file_of_long_ago_does_not_come_back(kind: ServerKind, tm
 
 
 @both_servers
-def test_killed_before_the_first_snapshot_was_there(kind: ServerKind, tmp_path: Path) -> None:
+def test_killed_before_the_first_snapshot_was_complete(kind: ServerKind, tmp_path: Path) -> None:
     server = start_server(kind, tmp_path, settings=SETTINGS[Persistence.AOF], is_open=True)
     try:
         _set(server, "k")
@@ -148,7 +148,7 @@ def test_killed_before_the_first_snapshot_was_there(kind: ServerKind, tmp_path: 
 
 @pytest.mark.parametrize("kept", [Persistence.AOF, Persistence.SNAPSHOT])
 @both_servers
-def test_killed_before_it_heard_that_nothing_is_kept_any_more(kind: ServerKind, kept: Persistence, tmp_path: Path) -> None:
+def test_killed_before_it_learned_that_persistence_is_disabled(kind: ServerKind, kept: Persistence, tmp_path: Path) -> None:
     server = start_server(kind, tmp_path, settings=SETTINGS[kept], is_open=True)
     try:
         _set(server, "k")

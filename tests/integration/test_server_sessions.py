@@ -1,4 +1,4 @@
-"""Management sessions with real servers: what they guarantee when a term ends, a server freezes or a connection breaks."""
+"""Management sessions with real servers: their guarantees when a term ends, a server freezes or a connection breaks."""
 
 import asyncio
 from dataclasses import replace
@@ -43,7 +43,7 @@ def test_one_session_per_term_and_its_term_is_checked_once(kind: ServerKind, tmp
 
 
 @both_servers
-def test_a_term_that_is_over_opens_and_sends_nothing(kind: ServerKind, tmp_path: Path) -> None:
+def test_an_ended_term_opens_and_sends_nothing(kind: ServerKind, tmp_path: Path) -> None:
     term = Term()
     with running(kind, tmp_path) as server:
 
@@ -53,7 +53,7 @@ def test_a_term_that_is_over_opens_and_sends_nothing(kind: ServerKind, tmp_path:
             term.is_over_in_the_store = True
             with pytest.raises(LostLeadership):
                 await servers.manage(server.target)
-            await kept.unfence()  # the one that leads was not disturbed
+            await kept.unfence()  # the leader's session was not disturbed
             term.is_over_in_the_store = False
             session = await servers.manage(server.target)
             term.is_believed = False
@@ -82,9 +82,11 @@ def test_a_successor_ends_the_older_session(kind: ServerKind, tmp_path: Path) ->
 
 
 @both_servers
-def test_a_late_command_of_a_thawed_manager_cannot_follow_what_the_successor_saw(kind: ServerKind, tmp_path: Path) -> None:
-    """Both talk to a server that is stopped; then it wakes. Whatever the older one had sent happens before the successor's
-    session is open, or never."""
+def test_a_late_command_of_a_thawed_manager_cannot_follow_the_successors_observation(
+    kind: ServerKind, tmp_path: Path
+) -> None:
+    """Both send to a stopped server; then it wakes. Everything that the older manager has sent is executed before the
+    successor's session is open, or never."""
     with running(kind, tmp_path, is_open=True) as server:
 
         async def scenario(servers: ServerAdapter) -> None:
@@ -108,7 +110,7 @@ def test_a_late_command_of_a_thawed_manager_cannot_follow_what_the_successor_saw
 
 
 @both_servers
-def test_no_answer_after_sending_is_unknown_and_the_session_is_done_for(kind: ServerKind, tmp_path: Path) -> None:
+def test_no_answer_after_sending_is_unknown_and_ends_the_session(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path, is_open=True) as server:
 
         async def scenario(servers: ServerAdapter) -> None:
@@ -129,7 +131,7 @@ def test_no_answer_after_sending_is_unknown_and_the_session_is_done_for(kind: Se
 
 
 @both_servers
-def test_a_call_that_is_given_up_ends_the_session(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_cancelled_call_ends_the_session(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path) as server:
 
         async def scenario(servers: ServerAdapter) -> None:
@@ -141,14 +143,14 @@ def test_a_call_that_is_given_up_ends_the_session(kind: ServerKind, tmp_path: Pa
             finally:
                 server.thaw()
             with pytest.raises(Transient):
-                await session.promote()  # else it would read the answer to INFO
+                await session.promote()  # otherwise it would read the answer to INFO
             assert not session.is_open
 
         run(scenario)
 
 
 @both_servers
-def test_a_server_that_cannot_be_reached_or_dies(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_server_that_is_unreachable_or_dies(kind: ServerKind, tmp_path: Path) -> None:
     server = start_server(kind, tmp_path)
 
     async def scenario(servers: ServerAdapter) -> None:
@@ -191,7 +193,7 @@ def test_closing_ends_every_connection(kind: ServerKind, tmp_path: Path) -> None
 
 
 def test_redis_py_would_have_reconnected(tmp_path: Path) -> None:
-    """Why the adapter has a connection of its own: this command of an ended session is silently sent again."""
+    """Why the adapter has its own connection: redis-py silently sends this command of an ended session again."""
     with running(ServerKind.VALKEY, tmp_path) as server, server.client() as old:
         assert old.ping()
         server.ask("CLIENT", "KILL", "USER", "management", "SKIPME", "yes")

@@ -1,4 +1,5 @@
-"""What servers do that a manager must know (design, section 5): each trap, and how our configuration or order answers it."""
+"""Server behavior that a manager must know: each trap, and how the product's configuration or order of commands avoids
+it."""
 
 import socket
 import threading
@@ -39,7 +40,7 @@ def _set(server: RunningServer, key: str, value: str = "v") -> None:
 
 
 @both_servers
-def test_a_server_starts_fenced_and_opens_when_told(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_server_starts_fenced_and_opens_on_command(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path) as server:
         assert _seen(server).is_fenced
         with pytest.raises(redis.exceptions.ResponseError, match="NOREPLICAS"):
@@ -54,7 +55,7 @@ _HIDES_ITS_REFUSAL = "redis.pcall('INCR', KEYS[1]) return 'OK'"
 
 @both_servers
 @pytest.mark.parametrize("ends_clients_first", [False, True])
-def test_a_postponed_script_hides_that_its_server_was_demoted_unless_its_client_has_ended(
+def test_a_postponed_script_hides_its_servers_demotion_unless_its_client_has_ended(
     kind: ServerKind, tmp_path: Path, ends_clients_first: bool
 ) -> None:
     with (
@@ -97,7 +98,7 @@ def test_a_postponed_script_hides_the_fence_under_which_the_pause_expires(kind: 
 
 
 @both_servers
-def test_the_fence_shows_on_a_replica_too(kind: ServerKind, tmp_path: Path) -> None:
+def test_the_fence_is_visible_on_a_replica_too(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path / "a", is_open=True) as primary, running(kind, tmp_path / "b", shard_uid=2) as replica:
         attach(replica, primary)
         assert (_seen(primary).is_fenced, _seen(replica).is_fenced) == (False, True)
@@ -120,7 +121,7 @@ def test_a_paused_server_that_is_demoted_applies_nothing_until_the_pause_ends(ki
         wait_until(lambda: int(paused.info()["slave_read_repl_offset"]) >= _seen(primary).offset)
         after = _seen(paused)
         assert (after.is_link_up, after.keys) == (True, 0)
-        assert after.offset < _seen(primary).offset  # our offset says what it has applied, not what it has read
+        assert after.offset < _seen(primary).offset  # the offset contains what it has applied, not what it has read
         paused.ask("CLIENT", "UNPAUSE")
         wait_until(lambda: _seen(paused).keys == 1, what=lambda: _seen(paused))
 
@@ -130,7 +131,7 @@ def test_a_lag_of_zero_silently_opens_the_fence(kind: ServerKind, tmp_path: Path
     with running(kind, tmp_path) as server:
         server.ask("CONFIG", "SET", "min-replicas-max-lag", "0")
         _set(server, "k")
-        assert not _seen(server).is_fenced  # and we see that it is open
+        assert not _seen(server).is_fenced  # and the product notices that the server is open
 
 
 @both_servers
@@ -144,19 +145,19 @@ def test_a_promoted_server_keeps_its_fence(kind: ServerKind, tmp_path: Path) -> 
 
 
 @both_servers
-def test_the_offset_moves_under_a_pause_and_a_fence(kind: ServerKind, tmp_path: Path) -> None:
+def test_the_offset_moves_despite_a_pause_and_a_fence(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path / "a", is_open=True) as primary, running(kind, tmp_path / "b", shard_uid=2) as replica:
         primary.ask("CONFIG", "SET", "repl-ping-replica-period", "1")
         attach(replica, primary)
         primary.ask("CLIENT", "PAUSE", "60000", "WRITE")
         primary.ask("CONFIG", "SET", "min-replicas-to-write", "9999")
         before = _seen(primary).offset
-        wait_until(lambda: _seen(primary).offset > before)  # its own PINGs
+        wait_until(lambda: _seen(primary).offset > before)  # the server's own PINGs
         primary.ask("CLIENT", "UNPAUSE")
 
 
 @both_servers
-def test_a_fence_of_the_moment_is_gone_after_a_restart_but_ours_is_in_the_file(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_temporary_fence_is_lost_in_a_restart_but_the_products_is_in_the_file(kind: ServerKind, tmp_path: Path) -> None:
     server = start_server(kind, tmp_path, is_open=True)
     try:
         server.ask("CONFIG", "SET", "min-replicas-to-write", "5")
@@ -182,7 +183,7 @@ def test_replicas_show_the_address_that_they_announce(kind: ServerKind, tmp_path
 
 
 @both_servers
-def test_a_primary_without_persistence_that_returns_on_its_port_empties_its_replica(
+def test_a_primary_without_persistence_that_restarts_on_its_port_empties_its_replica(
     kind: ServerKind, tmp_path: Path
 ) -> None:
     with running(kind, tmp_path / "b", shard_uid=2) as replica:
@@ -192,7 +193,7 @@ def test_a_primary_without_persistence_that_returns_on_its_port_empties_its_repl
             attach(replica, primary)
             assert _seen(replica).keys == 1
             primary.kill()
-            primary = restart_server(primary)  # fenced, and yet
+            primary = restart_server(primary)  # although it is fenced
             wait_until(lambda: _seen(replica).is_link_up and _seen(replica).keys == 0, what=lambda: _seen(replica))
         finally:
             primary.stop()
@@ -210,7 +211,7 @@ def test_on_a_new_port_it_cannot(kind: ServerKind, tmp_path: Path) -> None:
             wait_until(lambda: not _seen(replica).is_link_up)
             primary = restart_server(primary, port=free_port(primary.address))
             assert primary.port != old_port
-            # It still tries the old port, in vain; a refused attempt shows as the time since the link went down.
+            # It still tries the old port in vain; a refused attempt is visible as the time since the link went down.
             wait_until(lambda: int(replica.info()["master_link_down_since_seconds"]) >= 2)
             assert (_seen(replica).keys, _seen(replica).is_link_up) == (1, False)
             assert _seen(primary).keys == 0
@@ -224,7 +225,7 @@ def test_a_copy_without_persistence_leaves_no_file_and_loads_none(kind: ServerKi
     replica = start_server(kind, tmp_path / "b", shard_uid=2, is_open=True)
     try:
         if had_data:
-            _set(replica, "older")  # then the new stream goes by way of a file
+            _set(replica, "older")  # then the new stream is loaded from a file
         with running(kind, tmp_path / "a", is_open=True) as primary:
             _set(primary, "k")
             attach(replica, primary)
@@ -256,8 +257,8 @@ def test_a_copy_with_persistence_has_its_data_after_a_clean_stop(
         server.stop()
 
 
-def test_a_scan_goes_on_where_it_was_on_another_copy(tmp_path: Path) -> None:
-    kind = ServerKind.VALKEY  # Redis has no such setting: there a SCAN must begin anew
+def test_a_scan_continues_on_another_copy(tmp_path: Path) -> None:
+    kind = ServerKind.VALKEY  # Redis has no such setting: there a SCAN must start again
     with running(kind, tmp_path / "a", is_open=True) as primary, running(kind, tmp_path / "b", shard_uid=2) as replica:
         wanted = {f"key:{number}" for number in range(2000)}
         with primary.client("application") as client:
@@ -279,7 +280,7 @@ def test_a_scan_goes_on_where_it_was_on_another_copy(tmp_path: Path) -> None:
 
 
 @both_servers
-def test_a_loaded_script_does_not_come_along(kind: ServerKind, tmp_path: Path) -> None:
+def test_a_loaded_script_is_not_replicated(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path / "a", is_open=True) as old, running(kind, tmp_path / "b", shard_uid=2) as new:
         digest = old.ask("SCRIPT", "LOAD", "return 1", user="application")
         attach(new, old)
@@ -289,7 +290,7 @@ def test_a_loaded_script_does_not_come_along(kind: ServerKind, tmp_path: Path) -
 
 
 @both_servers
-def test_ended_connections_leave_nothing_behind_that_a_pause_had_postponed(kind: ServerKind, tmp_path: Path) -> None:
+def test_commands_of_ended_connections_that_a_pause_has_postponed_are_dropped(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path, is_open=True) as server:
         failures: list[Exception] = []
 
@@ -311,7 +312,7 @@ def test_ended_connections_leave_nothing_behind_that_a_pause_had_postponed(kind:
 
 
 @both_servers
-def test_ending_the_older_sessions_spares_the_one_that_asks(kind: ServerKind, tmp_path: Path) -> None:
+def test_ending_the_older_sessions_keeps_the_calling_one(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path) as server, _raw(server) as old, _raw(server) as new:
         new.sendall(b"CLIENT KILL USER management SKIPME yes\r\n")
         assert new.recv(100) == b":1\r\n"
@@ -323,9 +324,9 @@ def test_ending_the_older_sessions_spares_the_one_that_asks(kind: ServerKind, tm
 @both_servers
 @pytest.mark.parametrize("who_sends_first", ["new", "old"])
 def test_unread_commands_of_an_ended_session(kind: ServerKind, who_sends_first: str, tmp_path: Path) -> None:
-    """The server is stopped, both write into its socket buffers, then it wakes. It may take either first (tried: Valkey does
-    not keep their order), so the older command may still be executed; but from the answer to the ending on, nothing changes
-    any more. Hence a successor looks only after that answer."""
+    """The server is stopped, both sessions write into its socket buffers, then it wakes. It may read either one first
+    (Valkey does not keep their order), so the older command may still be executed; but after the answer to CLIENT KILL
+    nothing changes. Hence a successor observes only after that answer."""
     with running(kind, tmp_path) as server, _raw(server) as old, _raw(server) as new:
         ending = b"CLIENT KILL USER management SKIPME yes\r\n"
         server.freeze()

@@ -1,4 +1,4 @@
-"""Every configuration file we write is accepted, and every server user can do exactly what it is for."""
+"""Servers accept every configuration file of the product, and every server user can do exactly what it needs."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_the_file_is_accepted_whatever_the_directory_is_called(
 
 
 @both_servers
-def test_settings_change_at_run_time_to_what_the_file_would_have_said(kind: ServerKind, tmp_path: Path) -> None:
+def test_settings_at_run_time_equal_those_of_the_file(kind: ServerKind, tmp_path: Path) -> None:
     def stated(server: RunningServer) -> list[object]:
         names = ("save", "appendonly", "appendfsync", "maxmemory", "maxmemory-policy", "repl-backlog-size")
         return [server.ask("CONFIG", "GET", name) for name in names]
@@ -73,7 +73,7 @@ def test_settings_change_at_run_time_to_what_the_file_would_have_said(kind: Serv
 
 
 @both_servers
-def test_what_applications_may_not_do(kind: ServerKind, tmp_path: Path) -> None:
+def test_forbidden_commands_of_applications(kind: ServerKind, tmp_path: Path) -> None:
     script = "local r = redis.pcall(unpack(ARGV)); return type(r) == 'table' and r.err and 'REFUSED ' .. r.err or 'DONE'"
     library = f"#!lua name=l\nredis.register_function('f', function(keys, ARGV) {script} end)"
     with running(kind, tmp_path, is_open=True) as server, server.client("application") as client:
@@ -96,7 +96,7 @@ def test_what_applications_may_not_do(kind: ServerKind, tmp_path: Path) -> None:
 
 
 @both_servers
-def test_what_applications_may_do(kind: ServerKind, tmp_path: Path) -> None:
+def test_allowed_commands_of_applications(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path, is_open=True) as server:
         for line in [*ALLOWED, *ALLOWED_BY_KIND[kind]]:
             server.ask(*line.split(), user="application")
@@ -104,13 +104,13 @@ def test_what_applications_may_do(kind: ServerKind, tmp_path: Path) -> None:
 
 @both_servers
 @pytest.mark.parametrize("user", ["application", "replication", "observation", "management"])
-def test_debugging_is_off_for_everybody(kind: ServerKind, user: str, tmp_path: Path) -> None:
+def test_debugging_is_disabled_for_every_user(kind: ServerKind, user: str, tmp_path: Path) -> None:
     with running(kind, tmp_path) as server, pytest.raises(redis.exceptions.ResponseError, match="DEBUG command not allowed"):
         server.ask("DEBUG", "SLEEP", "0", user=user)
 
 
 @both_servers
-def test_nobody_gets_in_without_a_login(kind: ServerKind, tmp_path: Path) -> None:
+def test_there_is_no_access_without_a_login(kind: ServerKind, tmp_path: Path) -> None:
     with running(kind, tmp_path) as server:
         for credentials in ({"username": None, "password": None}, {"username": "default", "password": ""}):
             with server.client(**credentials) as client, pytest.raises(redis.exceptions.AuthenticationError):
@@ -131,7 +131,7 @@ def test_nobody_gets_in_without_a_login(kind: ServerKind, tmp_path: Path) -> Non
         ),
     ],
 )
-def test_the_other_users_do_only_what_they_are_for(kind: ServerKind, user: str, refused: list[str], tmp_path: Path) -> None:
+def test_the_other_users_can_do_only_what_they_need(kind: ServerKind, user: str, refused: list[str], tmp_path: Path) -> None:
     with running(kind, tmp_path, is_open=True) as server, server.client(user) as client:
         assert client.execute_command("PING")
         for line in refused:

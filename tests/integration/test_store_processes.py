@@ -1,4 +1,4 @@
-"""The SQLite store between processes: killed writers, and how soon a watcher learns of another process's write."""
+"""The SQLite store between processes: killed writers, and the delay until a watcher sees another process's write."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 
 @contextmanager
 def process(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A process of ours; killed and reaped at the end."""
+    """A process of the test; killed and reaped at the end."""
     command = [sys.executable, str(SCRIPT), *(str(argument) for argument in arguments)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(SOURCES)}
@@ -51,7 +51,7 @@ def test_a_writer_killed_in_the_middle_leaves_a_consistent_file(tmp_path: Path) 
 
 
 async def _number_of(path: Path) -> int:
-    """The last complete pair; asserts that both halves are of one transaction."""
+    """The last complete pair; asserts that both halves belong to one transaction."""
     store = await SqliteStore.open(path)
     try:
         left, right = await store.get("left"), await store.get("right")
@@ -64,7 +64,7 @@ async def _number_of(path: Path) -> int:
         await store.close()
 
 
-def test_another_process_s_write_is_seen_within_20_ms(tmp_path: Path) -> None:
+def test_a_write_of_another_process_is_seen_within_20_ms(tmp_path: Path) -> None:
     pauses = 60
     path = tmp_path / "store.db"
 
@@ -92,7 +92,7 @@ def test_another_process_s_write_is_seen_within_20_ms(tmp_path: Path) -> None:
     assert watch.is_within(0.02, took_s=statistics.median(taken_ms) / 1000), watch
 
 
-def test_a_look_for_changes_is_cheap(tmp_path: Path) -> None:
+def test_a_check_for_changes_is_cheap(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
 
     async def main() -> float:
@@ -102,7 +102,7 @@ def test_a_look_for_changes_is_cheap(tmp_path: Path) -> None:
         task = asyncio.ensure_future(anext(store.watch("none", from_revision=1)))
         await asyncio.sleep(0)
         began, cpu = time.monotonic(), time.process_time()
-        await asyncio.sleep(1)  # The stretch of time that is measured.
+        await asyncio.sleep(1)  # The measured period.
         used = (time.process_time() - cpu) / (time.monotonic() - began)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -1,5 +1,5 @@
-"""Laws of the actions for all clusters and all orders of outcomes: they end or name a blocker, survive crashes, and never
-go back."""
+"""Laws of the actions for all clusters and all orders of outcomes: they end or name a blocker, survive crashes, and never go
+back."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ A = "action-1"
 
 @st.composite
 def clusters(draw: st.DrawFn) -> ClusterBuilder:
-    """Clusters in which most things can be done."""
+    """Clusters in which most actions are possible."""
     nodes = draw(st.integers(2, 5))
     builder = cluster(nodes, leader=draw(st.integers(1, nodes)))
     for _ in range(draw(st.integers(0, 4))):
@@ -38,7 +38,7 @@ def clusters(draw: st.DrawFn) -> ClusterBuilder:
 
 
 def prepared(builder: ClusterBuilder, name: ActionName, node: int) -> ClusterBuilder:
-    """With the action queued as ``action-1``; a node that shall leave maintenance is put into it first."""
+    """The cluster with the action queued as ``action-1``; a node that is to leave maintenance is put into it first."""
     if name == ActionName.MAINTENANCE_OFF:
         builder = run_action(builder.with_action(ActionName.MAINTENANCE_ON, node), A, now=NOW - timedelta(hours=1))
         builder = ClusterBuilder(replace(builder.view, actions={}, moves={}))
@@ -46,7 +46,7 @@ def prepared(builder: ClusterBuilder, name: ActionName, node: int) -> ClusterBui
 
 
 def outcomes(seed: list[bool]) -> Callable[[Move], bool]:
-    """Which moves fail, by their number; after the list's end none does."""
+    """The moves that fail, by number; after the end of the list no move fails."""
 
     def fails(move: Move) -> bool:
         number = int(move.uid.rpartition("-")[2]) - 1
@@ -79,7 +79,7 @@ def check_moves(view: ClusterView) -> None:
 
 
 def check_end(view: ClusterView, action: Action) -> None:
-    """``completed`` means that nothing that had to leave is there."""
+    """``completed`` means that everything that had to leave the node has left."""
     if action.status != ActionStatus.COMPLETED:
         return
     node = action.node_uid
@@ -134,8 +134,8 @@ def test_every_action_ends_or_names_what_blocks_it(
 def test_lost_turns_and_new_leaders_lead_to_the_same_end(
     builder: ClusterBuilder, name: ActionName, number: int, crashes: list[bool]
 ) -> None:
-    """A leader that dies before its decision is committed leaves nothing behind; one that dies after it left the records.
-    Either way the next one decides from the store alone."""
+    """A leader that dies before its decision is committed leaves no trace; one that dies afterwards has left the records. In
+    both cases the next leader decides from the store alone."""
     start = prepared(builder, name, 1 + number % len(builder.view.nodes))
     undisturbed = run_action(start, A, now=NOW, turns=TURNS_MAX)
     disturbed = start

@@ -1,4 +1,5 @@
-"""Laws of the planner for all clusters: it never exceeds, never co-locates, respects racks, repeats and explains itself."""
+"""Laws of the planner for all clusters: it never exceeds limits, never co-locates copies, respects racks, is repeatable, and
+explains itself."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from shardwright.testing.builders import MB, ClusterBuilder, cluster
 
 @st.composite
 def clusters(draw: st.DrawFn) -> ClusterBuilder:
-    """Small clusters with every kind of hindrance; what is placed already may break every rule."""
+    """Small clusters with every kind of obstacle; the existing placement may break every rule."""
     nodes = draw(st.integers(1, 5))
     racks = draw(st.lists(st.sampled_from(["", "a", "b", "c"]), min_size=nodes, max_size=nodes))
     builder = cluster(nodes, racks=racks)
@@ -69,7 +70,7 @@ def new_database(view: ClusterView, *, size: int, has_replica: bool, is_rack_awa
 
 def check_usable(view: ClusterView, uid: NodeUid) -> None:
     node = view.nodes[uid]
-    assert node.accepts_placement, f"node {uid} takes nothing"
+    assert node.accepts_placement, f"node {uid} takes no shards"
     assert uid in view.daemons, f"node {uid} has no daemon"
 
 
@@ -132,7 +133,7 @@ def check_explained(found: Unplaceable) -> None:
     assert all(r.code and r.text for r in found.reasons)
     reason = found.as_reason("it")
     assert reason.grade in {r.grade for r in found.nearest}
-    assert found.passes_by_itself or reason.remedy, "a firm no names what would help"
+    assert found.passes_by_itself or reason.remedy, "a hard limit names a remedy"
 
 
 @given(clusters(), st.integers(1, 5), st.sampled_from(list(Leaves)))
@@ -177,7 +178,7 @@ def check_capacity(view: ClusterView, plan: EvacuationPlan) -> None:
 
 
 def check_complete(view: ClusterView, node: NodeUid, leaves: Leaves, plan: EvacuationPlan) -> None:
-    """Whatever has to leave is planned, waited for or named."""
+    """Everything that has to leave is planned, waited for, or named."""
     planned = {p.subject for p in plan.moves}
     named = {r.shard_uid for r in plan.waiting} | {u.shard_uid for u in plan.unplaced}
     for shard in view.shards_on(node):

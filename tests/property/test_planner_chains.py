@@ -1,4 +1,4 @@
-"""Copies that step aside: every plan can be carried out move by move, breaks no rule on the way and does not grow."""
+"""Copies that make way: every plan can be executed move by move, breaks no rule meanwhile, and does not grow."""
 
 import random
 from dataclasses import replace
@@ -18,7 +18,7 @@ TURNS_MAX = 60
 
 
 def small(seed: int) -> tuple[ClusterView, NodeUid]:
-    """A small full cluster and the node that is to be emptied."""
+    """A small full cluster, and the node that is to be emptied."""
     chance = random.Random(seed)
     nodes = chance.randint(3, 6)
     racks = chance.randint(2, nodes) if seed % 2 else 0
@@ -46,7 +46,7 @@ def carried_out(view: ClusterView, move: RelocationProposal) -> ClusterView:
 
 
 def check_room(view: ClusterView, moves: list[RelocationProposal]) -> None:
-    """All of the moves at once: the old copies are still where they were, the new ones are there too."""
+    """All of the moves at once: the old copies are still in place, and the new ones exist too."""
     coming: dict[NodeUid, list[Shard]] = {}
     for move in moves:
         shard = view.shards[move.shard_uid]
@@ -69,7 +69,7 @@ def check_apart(view: ClusterView, shard: Shard, node: Node) -> None:
 
 
 @pytest.mark.parametrize("first", range(0, 120, 20))
-def test_a_plan_is_carried_out_move_by_move_and_planned_anew_after_each(first: int) -> None:
+def test_a_plan_is_executed_move_by_move_and_planned_again_after_each(first: int) -> None:
     for seed in range(first, first + 20):
         view, leaving = small(seed)
         plan = plan_of(view, leaving)
@@ -87,19 +87,19 @@ def test_a_plan_is_carried_out_move_by_move_and_planned_anew_after_each(first: i
             view = carried_out(view, moves[0])
             transferred += moves[0].bytes_total
             plan = plan_of(view, leaving)
-            assert not plan.unplaced, f"seed {seed}: what had a place has none any more"
+            assert not plan.unplaced, f"seed {seed}: a copy has lost its place"
         assert not view.shards_on(leaving)
         assert transferred <= total, f"seed {seed}: the plan grew"
 
 
 def begins_later(move: RelocationProposal, plan: EvacuationPlan) -> bool:
-    """Whether the move waits for room; one that only waits for its own handoff does not."""
+    """Whether the move waits for room; a move that waits only for its own handoff does not."""
     return any(r.shard_uid == move.shard_uid for r in plan.waiting) or (
         move.is_later and not any(h.shard_uid == move.shard_uid for h in plan.moves if isinstance(h, HandoffProposal))
     )
 
 
-def test_every_plan_can_be_carried_out_in_its_order() -> None:
+def test_every_plan_can_be_executed_in_its_order() -> None:
     stepped_aside = 0
     for seed in range(200, 300):
         view, leaving = small(seed)
@@ -109,10 +109,10 @@ def test_every_plan_can_be_carried_out_in_its_order() -> None:
             stepped_aside += move.from_node != leaving
         left = {u.shard_uid for u in plan.unplaced}
         assert {s.uid for s in view.shards_on(leaving)} == left
-    assert stepped_aside > 5, "the clusters are full enough for the law to say something"
+    assert stepped_aside > 5, "the clusters are full enough to test the law"
 
 
-def test_several_nodes_at_once_give_nothing_to_each_other() -> None:
+def test_nodes_that_are_emptied_together_give_no_copies_to_each_other() -> None:
     for seed in range(30):
         view = make_cluster(Shape(10, 120, 5, 0.6, 0.75), seed)
         leaving = [NodeUid(1), NodeUid(4)]
@@ -124,7 +124,7 @@ def test_several_nodes_at_once_give_nothing_to_each_other() -> None:
 
 
 def test_a_third_copy_makes_room() -> None:
-    # Node 2 lacks 100 for the copy that leaves node 1; node 3 takes what is on node 2, and nothing else.
+    # Node 2 lacks 100 for the copy that leaves node 1; node 3 takes the copy on node 2, but no other.
     builder = cluster(3).with_node_changed(2, memory_bytes=500 * MIB).with_node_changed(3, memory_bytes=250 * MIB)
     builder = builder.with_database(on=((1,),), memory_bytes=400 * MIB).with_database(on=((2,),), memory_bytes=200 * MIB)
     plan = plan_of(builder.view, NodeUid(1))
@@ -132,14 +132,14 @@ def test_a_third_copy_makes_room() -> None:
     assert found == [(ShardUid(2), 2, 3, False), (ShardUid(1), 1, 2, True)]
     assert [r.shard_uid for r in plan.waiting] == [1]
     assert not plan.unplaced
-    # While the third copy is on its way nothing else is planned, and its room is not given away.
+    # While the third copy moves, nothing else is planned, and its room is not used.
     later = plan_of(builder.with_move(relocations(plan)[0].to_move(MoveUid("a-1"), None, now=NOW)).view, NodeUid(1))
     assert [r.shard_uid for r in later.waiting] == [1]
     assert not later.moves
     assert not later.unplaced
 
 
-def test_room_that_is_being_made_is_not_given_to_something_smaller() -> None:
+def test_room_for_a_copy_is_not_given_to_a_smaller_one() -> None:
     builder = cluster(3).with_node_changed(2, memory_bytes=550 * MIB).with_node_changed(3, memory_bytes=250 * MIB)
     builder = builder.with_database(on=((1,),), memory_bytes=400 * MIB).with_database(on=((2,),), memory_bytes=200 * MIB)
     builder = builder.with_database(on=((1,),), memory_bytes=50 * MIB)

@@ -1,4 +1,4 @@
-"""The planner beside an exact solver on small clusters: what has a solution is found, and with few extra bytes."""
+"""The planner compared with an exact solver on small clusters: it finds every possible plan, with few extra bytes."""
 
 from bench import exact
 from bench.planner import small_cluster, transfers

@@ -1,4 +1,4 @@
-"""A view answers from its indices what it would from its tables, whatever was written since; fast checks equal slow ones."""
+"""A view's indices agree with its tables after any writes; fast checks agree with slow ones."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def test_an_index_follows_every_write(writes: list[tuple[int, int]]) -> None:
         check_indices(before)
 
 
-def test_what_fits_has_no_obstacle_and_what_does_not_has_one() -> None:
+def test_exactly_the_copies_that_do_not_fit_have_an_obstacle() -> None:
     for seed in range(20):
         view = make_cluster(Shape(5, 15, seed % 4, shards_spare=2), seed)
         ledger = Ledger(view)

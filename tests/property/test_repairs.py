@@ -1,5 +1,5 @@
-"""Rebuilding lost copies, whatever died and whatever the operator closed: never two copies on a node, never on one that
-takes nothing, never more memory than a node has."""
+"""Rebuilding lost copies, whatever died and whatever the operator closed: never two copies on one node, never on a node that
+takes no shards, never more memory than a node has."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -68,7 +68,7 @@ def test_no_rebuild_breaks_a_rule_of_placement(builder: ClusterBuilder) -> None:
                     check(builder.view, write.record)
             builder = builder.with_writes(*decision.writes)
         else:
-            raise AssertionError(f"it does not come to rest: {decision}")
+            raise AssertionError(f"the cluster does not come to rest: {decision}")
         builder = step_moves(builder, now=at)
         new = [s for s in builder.view.shards.values() if s.in_sync_generation < 0 and s.uid in builder.view.servers]
         builder = builder.with_writes(*(Put(replace(s, in_sync_generation=1)) for s in new))

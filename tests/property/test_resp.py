@@ -1,4 +1,4 @@
-"""Laws of the scanners: boundaries do not depend on how a stream is cut, and agree with a generator that knows them."""
+"""Laws of the scanners: boundaries do not depend on how a stream is split, and agree with a generator that knows them."""
 
 from itertools import pairwise
 
@@ -56,7 +56,7 @@ def scan_replies(chunks: list[bytes]) -> list[bytes]:
 
 
 @given(st.lists(replies(), max_size=8), st.lists(st.integers(min_value=0), max_size=12))
-def test_replies_are_found_wherever_the_stream_is_cut(expected: list[bytes], places: list[int]) -> None:
+def test_replies_are_found_however_the_stream_is_split(expected: list[bytes], places: list[int]) -> None:
     assert scan_replies(cut(b"".join(expected), places)) == expected
 
 
@@ -67,7 +67,7 @@ def test_replies_are_found_byte_by_byte(expected: list[bytes]) -> None:
 
 
 @given(replies(), st.lists(st.integers(min_value=0), max_size=6))
-def test_a_reply_may_be_passed_on_while_it_comes(reply: bytes, places: list[int]) -> None:
+def test_a_reply_may_be_passed_on_while_it_arrives(reply: bytes, places: list[int]) -> None:
     scanner, tail, passed = ReplyScanner(), b"", b""
     ends = 0
     for chunk in cut(reply, places):
@@ -86,7 +86,7 @@ commands = st.lists(blobs, min_size=1, max_size=12)
 
 
 @given(st.lists(commands, max_size=6), st.lists(st.integers(min_value=0), max_size=12))
-def test_commands_are_found_wherever_the_stream_is_cut(expected: list[list[bytes]], places: list[int]) -> None:
+def test_commands_are_found_however_the_stream_is_split(expected: list[list[bytes]], places: list[int]) -> None:
     scanner, tail, found = CommandScanner(), b"", []
     for chunk in cut(b"".join(encode_command(*arguments) for arguments in expected), places):
         tail += chunk
@@ -106,7 +106,7 @@ words = st.text(alphabet="abcXYZ019:-", min_size=1, max_size=6).map(str.encode)
 
 
 @given(st.lists(st.lists(words, max_size=4), max_size=6), st.lists(st.integers(min_value=0), max_size=8))
-def test_inline_commands_are_found_wherever_the_stream_is_cut(expected: list[list[bytes]], places: list[int]) -> None:
+def test_inline_commands_are_found_however_the_stream_is_split(expected: list[list[bytes]], places: list[int]) -> None:
     stream = b"".join(b" ".join(arguments) + b"\r\n" for arguments in expected)
     scanner, tail, found = CommandScanner(), b"", []
     for chunk in cut(stream, places):
@@ -123,7 +123,7 @@ quotables = st.binary(max_size=6).map(lambda word: b'"%b"' % b"".join(b"\\x%02x"
 
 
 @given(st.lists(st.lists(st.one_of(words, quotables, words.map(lambda w: b"'%b'" % w)), min_size=1, max_size=4), max_size=4))
-def test_quoted_inline_commands_have_the_words_that_the_servers_read(expected: list[list[bytes]]) -> None:
+def test_quoted_inline_commands_have_the_same_arguments_as_on_the_servers(expected: list[list[bytes]]) -> None:
     stream = b"".join(b"\t ".join(arguments) + b"\r\n" for arguments in expected)
     start, found = 0, []
     for end, word in CommandScanner().scan(stream):
@@ -135,13 +135,13 @@ def test_quoted_inline_commands_have_the_words_that_the_servers_read(expected: l
 
 
 def plain(word: bytes) -> bytes:
-    """Without its quotes."""
+    """The text without its quotes."""
     if word[:1] != b'"':
         return word.strip(b"'")
     return bytes.fromhex(word[1:-1].replace(b"\\x", b"").decode())
 
 
-def test_inline_commands_the_servers_refuse_are_refused() -> None:
+def test_inline_commands_that_the_servers_refuse_are_refused() -> None:
     for line in (b'ECHO "a', b"ECHO 'a", b'ECHO a"b', b'"PING', b"ECHO 'a\\'", b'ECHO "a\\'):
         scanner = CommandScanner()
         assert scanner.scan(b"PING\r\n" + line + b"\r\n") == [(6, b"PING")]

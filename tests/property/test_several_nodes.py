@@ -1,4 +1,4 @@
-"""Several nodes at once: no order of requests, moves, failures and cancellations takes the quorum or the last live copy, or
+"""Several nodes at once: no order of requests, moves, failures and cancellations loses the quorum or the last live copy, or
 promises more memory than a node has."""
 
 from dataclasses import replace
@@ -21,12 +21,12 @@ from shardwright.testing.stepper import decide_once, step_move
 
 WORDS = ("maintenance_on", "maintenance_off", "remove", "enslave_node")
 COPY_BYTES = 650 * MB
-"""Six of them nearly fill a node."""
+"""Six of them almost fill a node."""
 
 
 class SeveralNodes(RuleBasedStateMachine):
-    """Requests pass the API's own checks; the actions decide; the stepper moves. Daemons stay alive: what is shown
-    is that no request takes the quorum."""
+    """Requests pass the API's own checks; the actions decide; the stepper moves. Daemons stay alive, because the law is that
+    no request loses the quorum."""
 
     @initialize(nodes=st.integers(3, 6), seed=st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=6))
     def start(self, nodes: int, seed: list[tuple[int, bool]]) -> None:
@@ -82,8 +82,8 @@ class SeveralNodes(RuleBasedStateMachine):
             self.builder = step_move(self.builder, move, now=self.at, fails=fails and step == 0)
 
     @rule(turns=st.sampled_from([3, 6, 40]))
-    def go_on(self, turns: int) -> None:
-        """Everything that is under way goes on for so many turns, mostly to its end."""
+    def proceed(self, turns: int) -> None:
+        """Let everything in progress advance for this many turns, mostly to its end."""
         for _ in range(turns):
             if not self.builder.view.live_actions():
                 return
@@ -130,13 +130,13 @@ def test_a_node_that_may_go_back_into_maintenance_counts_as_away() -> None:
     machine = SeveralNodes()
     machine.start(3, [(0, True), (1, True)])
     machine.ask(0, "maintenance_on")
-    machine.go_on(40)
+    machine.proceed(40)
     machine.ask(0, "maintenance_off")
     machine.decide(2)
     machine.ask(1, "maintenance_on")
     machine.decide(3)
     machine.cancel(0, True)
-    machine.go_on(40)
+    machine.proceed(40)
     actions = machine.builder.view.actions
     assert [(a.name, a.status) for a in actions.values()] == [
         (ActionName.MAINTENANCE_ON, ActionStatus.COMPLETED),

@@ -1,4 +1,4 @@
-"""Puts the product's log back after a simulation in this process."""
+"""Restores the product's log after a simulation in this process."""
 
 import logging
 from collections.abc import Iterator

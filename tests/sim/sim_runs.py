@@ -1,4 +1,4 @@
-"""Runs parts of the simulation in a process of its own: the order of sets of texts must be the same in each run."""
+"""Runs parts of the simulation in a separate process, because the order of sets of texts must be the same in each run."""
 
 import os
 import resource
@@ -11,14 +11,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDS_STILL_S = 300.0
-"""A run that uses no processor time for so long waits for something that never comes. One that must yield to all others gets
-a hundredth of a processor also on a busy machine."""
+"""A run that uses no CPU for this time hangs. A run with the lowest priority gets a hundredth of a CPU even on a busy
+machine."""
 LOOK_EVERY_S = 2.0
 
 
 def run(*arguments: str, cpu_s: int = 300, niceness: int = 0) -> subprocess.CompletedProcess[str]:
-    """``python -m shardwright.testing.sim …``; a niceness above 0 lets other work go first. Each of its processes may use
-    ``cpu_s`` seconds of processor time, however long they take to get it."""
+    """Run ``python -m shardwright.testing.sim …``; a niceness above 0 lets other work go first. Each of its processes may
+    use ``cpu_s`` seconds of CPU, however long it takes to get them."""
     command = ["nice", "-n", str(niceness), sys.executable, "-m", "shardwright.testing.sim", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": "0"}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
@@ -48,11 +48,11 @@ def _wait(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _ticks(pid: int) -> Iterator[int]:
-    """Processor time that a process and its children have used, each."""
+    """CPU time that a process and each of its children have used."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # It has ended.
+            continue  # The process has ended.
         if path.parent.name == str(pid) or fields[1] == str(pid):
             yield int(fields[11]) + int(fields[12])

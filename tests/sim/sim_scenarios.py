@@ -1,4 +1,4 @@
-"""What scenarios of the simulation begin with, and look at."""
+"""The initial states of the simulation's scenarios, and helpers for their checks."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from shardwright.testing.sim.simulation import Simulation, quiet
 
 
 def cluster(*, replication: bool = True, persistence: str = "aof", nodes: int = 3) -> Simulation:
-    """Nodes with one database that is written to."""
+    """Nodes with one database under writers."""
     quiet()
     simulation = Simulation(3, nodes=nodes)
     simulation.run_for(10.0)
@@ -18,7 +18,7 @@ def cluster(*, replication: bool = True, persistence: str = "aof", nodes: int = 
 
 
 def run_until(simulation: Simulation, holds: Callable[[], bool], within_s: float = 30.0) -> None:
-    """Let virtual time pass, a hundredth of a second at a time, until something holds."""
+    """Let virtual time pass, in steps of a hundredth of a second, until a condition holds."""
     deadline = simulation.world.loop.now + within_s
     while not holds():
         assert simulation.world.loop.now < deadline, f"after {within_s} s: {simulation.world.checker.tables['moves']}"

@@ -1,4 +1,4 @@
-"""The table of crash points names the points that there are; a sample of them is struck."""
+"""The table of crash points names all existing points; a sample of them is struck."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Small named scenarios: each shows a mistake that a seed once found, or a trap that must stay closed."""
+"""Small named scenarios: each shows a mistake that a seed has found, or a trap that must stay closed."""
 
 from dataclasses import replace
 
@@ -29,8 +29,8 @@ def test_a_planned_action_under_writers() -> None:
 
 
 @pytest.mark.parametrize("point", ["handoff:intend:before", "handoff:verify:after", "handoff:commit:before"])
-def test_a_store_that_is_away_fails_the_command_and_nothing_else(point: str) -> None:
-    """Once the exception ended the queue of the database and everything that waited in it."""
+def test_an_unreachable_store_fails_only_the_command(point: str) -> None:
+    """The exception once ended the database's queue and everything that waited in it."""
     simulation = cluster()
 
     def cut(daemon: SimDaemon) -> None:
@@ -67,7 +67,7 @@ def test_a_leader_that_fails_around_the_promotion(point: str, way: str) -> None:
     simulation.end()
 
 
-def test_a_primary_without_files_dies_and_its_replica_takes_over_with_everything() -> None:
+def test_the_replica_of_a_dead_primary_without_files_takes_over_with_all_data() -> None:
     simulation = cluster(persistence="disabled")
     group = simulation.world.checker.tables["groups"]["groups/1:1"]
     primary = next(s for s in simulation.world.servers_of("1:1") if s.shard_uid == group["primary"])
@@ -81,8 +81,8 @@ def test_a_primary_without_files_dies_and_its_replica_takes_over_with_everything
     simulation.end()
 
 
-def test_a_clock_that_was_ahead_puts_no_restart_off_for_an_hour() -> None:
-    """The leader that started a server again had a clock an hour ahead; its successor's is right."""
+def test_a_clock_that_was_ahead_does_not_delay_a_restart_by_an_hour() -> None:
+    """The leader that started a server again had a clock an hour ahead; its successor's clock is right."""
     simulation = cluster(replication=False)
     leader = simulation.world.leader()
     assert leader is not None
@@ -99,8 +99,8 @@ def test_a_clock_that_was_ahead_puts_no_restart_off_for_an_hour() -> None:
     simulation.end()
 
 
-def test_replication_is_not_given_up_while_the_primary_is_dead() -> None:
-    """The only live copy was deleted: the leader had not noticed the primary's death yet."""
+def test_replication_cannot_be_disabled_while_the_primary_is_dead() -> None:
+    """The only live copy was deleted, because the leader had not noticed the primary's death yet."""
     simulation = cluster(persistence="disabled")
     simulation.world.writers.is_over = True
     simulation.run_for(10.0)
@@ -116,8 +116,8 @@ def test_replication_is_not_given_up_while_the_primary_is_dead() -> None:
     simulation.end()
 
 
-def test_a_primary_that_stands_still_is_not_ended_while_no_other_copy_lives() -> None:
-    """Its replica died meanwhile; it held everything in memory, and was ended as stuck."""
+def test_a_frozen_primary_is_not_ended_while_no_other_copy_lives() -> None:
+    """Its replica died meanwhile. The primary held all data in memory, and was ended as unresponsive."""
     simulation = cluster(persistence="disabled")
     group = simulation.world.checker.tables["groups"]["groups/1:1"]
     servers = simulation.world.servers_of("1:1")
@@ -138,7 +138,7 @@ def test_a_primary_that_stands_still_is_not_ended_while_no_other_copy_lives() ->
 
 @pytest.mark.parametrize("after_s", [0.6, 0.76, 0.92, 1.08])
 def test_a_primary_that_dies_during_a_move_is_replaced_at_once(after_s: float) -> None:
-    """Its agent said so before anybody looked again; the leader noted the loss and took the note back, turn by turn."""
+    """Its agent reported the death first; the leader recorded the loss and revoked the record, turn by turn."""
     simulation = cluster()
     world = simulation.world
     before = world.checker.tables["groups"]["groups/1:1"]
@@ -153,9 +153,9 @@ def test_a_primary_that_dies_during_a_move_is_replaced_at_once(after_s: float) -
 
 
 @pytest.mark.parametrize(("persistence", "after_s"), [("aof", 0.3), ("aof", 0.9), ("snapshot", 1.5), ("disabled", 1.2)])
-def test_a_target_that_dies_for_good_during_a_move_is_replaced(persistence: str, after_s: float) -> None:
-    """Its node's daemon was waited for: two minutes in a sync, and without end behind it, where the move kept the lost copy
-    from being rebuilt."""
+def test_a_target_that_is_lost_for_good_during_a_move_is_replaced(persistence: str, after_s: float) -> None:
+    """The move waited for the daemon of its node: for two minutes during a sync, and indefinitely after it, when the move
+    prevented the rebuild of the lost copy."""
     simulation = cluster(persistence=persistence, nodes=4)
     simulation.operator.action(primary_node(simulation), "maintenance_on")
     simulation.run_for(after_s)
@@ -169,8 +169,8 @@ def test_a_target_that_dies_for_good_during_a_move_is_replaced(persistence: str,
 
 
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
-def test_a_stuck_server_is_ended_in_its_time_whatever_the_leaders_clock_does(jump_s: float) -> None:
-    """A wall clock that was set back by an hour once put the end of a stuck primary off for an hour; one that was set
+def test_a_silent_server_is_ended_on_time_whatever_the_leaders_clock_does(jump_s: float) -> None:
+    """A wall clock that was set back by an hour once delayed the end of a silent primary by an hour; one that was set
     forward ended a server that had been silent for a moment."""
     simulation = cluster()
     world = simulation.world
@@ -190,7 +190,7 @@ def test_a_stuck_server_is_ended_in_its_time_whatever_the_leaders_clock_does(jum
 
 
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
-def test_a_start_that_never_ends_is_given_up_in_its_time_by_a_leader_with_another_clock(jump_s: float) -> None:
+def test_a_start_that_never_ends_is_given_up_on_time_by_a_leader_with_another_clock(jump_s: float) -> None:
     simulation = cluster()
     world = simulation.world
     target = next(node.daemon for n, node in world.nodes.items() if n not in {s.node_uid for s in world.servers_of("1:1")})
@@ -206,15 +206,15 @@ def test_a_start_that_never_ends_is_given_up_in_its_time_by_a_leader_with_anothe
     while (successor := world.leader()) is None or successor is leader:
         simulation.run_for(0.1)
     simulation.run_for(5.0)
-    assert first_relocation(simulation)["state"] == "starting", "not cut short"
+    assert first_relocation(simulation)["state"] == "starting", "not shortened"
     simulation.run_for(20.0)
-    assert first_relocation(simulation)["state"] == "failed", "not put off"
+    assert first_relocation(simulation)["state"] == "failed", "not delayed"
     simulation.rest()
     simulation.end()
 
 
-def test_a_late_command_that_passes_an_endpoint_on_is_put_right() -> None:
-    """The command of a move long over arrives when the endpoint is back where it was: nobody listened any more."""
+def test_a_late_command_that_passes_an_endpoint_is_corrected() -> None:
+    """The command of an ended move arrives when the endpoint has returned: no process listened."""
     simulation = cluster()
     world = simulation.world
     endpoint = next(iter(world.checker.tables["endpoints"]))
@@ -237,8 +237,8 @@ def test_a_late_command_that_passes_an_endpoint_on_is_put_right() -> None:
     simulation.end()
 
 
-def test_a_copy_that_was_given_up_is_no_copy_any_more() -> None:
-    """The primary dies a moment after the replica was given up, while the replica's process still ends."""
+def test_a_copy_that_was_given_up_does_not_count() -> None:
+    """The primary dies just after the replica was given up, while the replica's process still ends."""
     simulation = cluster(persistence="disabled")
     world = simulation.world
     simulation.operator.change(1, replication=False)
@@ -250,8 +250,8 @@ def test_a_copy_that_was_given_up_is_no_copy_any_more() -> None:
     simulation.end()
 
 
-def test_an_undone_end_of_a_maintenance_leaves_the_node_in_it_also_while_a_daemon_is_away() -> None:
-    """The node goes back to where it was a moment before: that takes no vote away."""
+def test_an_undone_end_of_a_maintenance_leaves_the_node_in_maintenance_even_without_a_daemon() -> None:
+    """The node returns to its former state, which does not cost a vote."""
     simulation = cluster()
     world = simulation.world
     node = primary_node(simulation)
@@ -282,7 +282,7 @@ def homes(simulation: Simulation) -> set[int]:
 
 
 @pytest.mark.parametrize("returns_after_s", [10.0, 35.2, 36.0, 36.3, 120.0])
-def test_a_lost_copy_is_rebuilt_and_what_comes_back_is_not_one_too_many(returns_after_s: float) -> None:
+def test_a_lost_copy_is_rebuilt_and_a_returning_one_is_not_one_too_many(returns_after_s: float) -> None:
     """The node returns before, during and after the rebuild of its copy."""
     simulation = cluster(persistence="disabled")
     simulation.operator.policy(slave_ha_grace_period_s=20)
@@ -318,7 +318,7 @@ def server_of(simulation: Simulation, shard_uid: int) -> SimServer:
 
 
 @pytest.mark.parametrize(("kept", "wanted"), [("aof", "disabled"), ("aof", "snapshot"), ("snapshot", "aof")])
-def test_a_server_that_is_down_while_its_persistence_is_changed_loads_what_it_kept(kept: str, wanted: str) -> None:
+def test_a_server_that_is_down_during_a_change_of_persistence_loads_its_files(kept: str, wanted: str) -> None:
     simulation = cluster(replication=False, persistence=kept)
     server = server_of(simulation, 1)
     if kept == "snapshot":
@@ -339,8 +339,8 @@ def test_a_server_that_is_down_while_its_persistence_is_changed_loads_what_it_ke
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.02])
-def test_a_primary_that_comes_back_from_a_snapshot_gives_way_to_the_replica_that_lived_on(delay_s: float) -> None:
-    """Nobody has noted yet that the old primary follows the new one when that one dies."""
+def test_a_primary_that_returns_from_a_snapshot_gives_way_to_the_replica_that_lived_on(delay_s: float) -> None:
+    """It is not recorded yet that the old primary follows the new one when the new one dies."""
     simulation = cluster(persistence="snapshot")
     for server in simulation.world.servers_of("1:1"):
         server.save()
@@ -360,8 +360,8 @@ def test_a_primary_that_comes_back_from_a_snapshot_gives_way_to_the_replica_that
     simulation.end()
 
 
-def test_a_replica_that_died_first_does_not_take_over_from_what_was_written_without_it() -> None:
-    """The leader's last look at the replica is older than its death."""
+def test_a_replica_that_died_first_does_not_take_over_from_later_writes() -> None:
+    """The leader's last observation of the replica is older than the replica's death."""
     simulation = cluster()
     first, dead = primary_node(simulation), replica_node(simulation)
     leader = simulation.world.leader()
@@ -385,8 +385,8 @@ def test_a_replica_that_died_first_does_not_take_over_from_what_was_written_with
     simulation.end()
 
 
-def test_a_cancelled_move_does_not_give_up_the_only_copy_that_is_left() -> None:
-    """A handoff was undone by the next leader; then the primary, without files, dies, and the action is cancelled."""
+def test_a_cancelled_move_does_not_give_up_the_only_remaining_copy() -> None:
+    """The next leader undid a handoff; then the primary, which has no files, dies, and the action is cancelled."""
     simulation = cluster(replication=False, persistence="disabled")
     node = primary_node(simulation)
     holds = []
@@ -412,9 +412,9 @@ def test_a_cancelled_move_does_not_give_up_the_only_copy_that_is_left() -> None:
     simulation.end()
 
 
-def test_a_candidate_that_was_started_anew_was_never_promoted() -> None:
-    """It died when the handoff was intended, a decision of before starts it anew, and the leader dies. The next one finds a
-    fenced primary and a candidate that is a primary too, and empty."""
+def test_a_restarted_candidate_was_never_promoted() -> None:
+    """It died when the handoff was intended, an older decision restarts it, and the leader dies. The next leader finds a
+    fenced primary, and a candidate that is also a primary but empty."""
     simulation = cluster(persistence="disabled")
     node = primary_node(simulation)
     holds = []

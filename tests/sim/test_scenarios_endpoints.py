@@ -1,4 +1,4 @@
-"""Scenarios of endpoint processes: what their clients have under way while something happens to a process or its leader."""
+"""Scenarios of endpoint processes: commands of their clients are in flight when a process or its leader fails."""
 
 import pytest
 from tests.sim.sim_scenarios import at_point, cluster, ended, primary_node
@@ -14,7 +14,7 @@ from shardwright.testing.sim.daemon import SimDaemon
 from shardwright.testing.sim.loop import result_of
 from shardwright.testing.sim.mutants.endpoint_situations import an_endpoint_process_started_again_before_the_leader_dies
 from shardwright.testing.sim.served import Served
-from shardwright.testing.sim.server import Outcome, Position, SimServer
+from shardwright.testing.sim.server import Position, SimServer, WriteOutcome
 from shardwright.testing.sim.simulation import Simulation, quiet
 
 pytestmark = pytest.mark.usefixtures("product_log")
@@ -24,28 +24,28 @@ def _primary(simulation: Simulation) -> SimServer:
     return next(s for s in simulation.world.servers_of("1:1") if s.role is Role.PRIMARY)
 
 
-def _answers(server: SimServer, *, hides_refusal: bool) -> list[Outcome]:
-    found: list[Outcome] = []
+def _answers(server: SimServer, *, hides_refusal: bool) -> list[WriteOutcome]:
+    found: list[WriteOutcome] = []
 
-    def answer(outcome: Outcome, position: Position | None) -> None:
+    def answer(outcome: WriteOutcome, position: Position | None) -> None:
         found.append(outcome)
 
     server.write(answer, hides_refusal=hides_refusal)
     return found
 
 
-def test_a_server_refuses_a_command_before_it_postpones_it_and_a_script_when_it_runs() -> None:
+def test_a_server_refuses_a_command_before_postponing_it_and_a_script_when_it_runs() -> None:
     simulation = cluster()
     primary = _primary(simulation)
     primary.pause(10.0)
     postponed = _answers(primary, hides_refusal=False)
     primary.is_fenced = True
     script = _answers(primary, hides_refusal=True)
-    assert _answers(primary, hides_refusal=False) == [Outcome.REFUSED]
+    assert _answers(primary, hides_refusal=False) == [WriteOutcome.REFUSED]
     assert postponed == script == []
     primary.end_pause()
-    assert postponed == [Outcome.REFUSED]
-    assert script == [Outcome.HIDDEN]
+    assert postponed == [WriteOutcome.REFUSED]
+    assert script == [WriteOutcome.HIDDEN]
     simulation.end()
 
 
@@ -59,13 +59,13 @@ def test_a_new_connection_to_a_fenced_server_sends_nothing() -> None:
     simulation.end()
 
 
-def test_an_old_connection_to_a_fenced_server_is_told_of_writes_that_are_none() -> None:
+def test_an_old_connection_to_a_fenced_server_acknowledges_false_writes() -> None:
     simulation = cluster()
 
     def write() -> None:
         for _ in range(30):
             _primary(simulation).is_fenced = True  # The leader opens it when it sees that.
-            simulation.world.writers.hurry(1)
+            simulation.world.writers.write_soon(1)
             simulation.run_for(0.1)
 
     with pytest.raises(Violation, match=r"no_write_lost.*inside a script"):
@@ -74,8 +74,8 @@ def test_an_old_connection_to_a_fenced_server_is_told_of_writes_that_are_none() 
 
 
 def test_a_pause_that_expires_under_the_fence_runs_no_script_of_a_new_endpoint_process() -> None:
-    """The leader died between the fence and the promotion: what the process had sent, which was started behind the hold, ran
-    when the pause expired, and was acknowledged."""
+    """The leader died between the fence and the promotion. Writes that the new process, started after the hold, had sent
+    were executed when the pause expired, and were acknowledged."""
     quiet()
     simulation = Simulation(0)
     an_endpoint_process_started_again_before_the_leader_dies(simulation)
@@ -83,7 +83,7 @@ def test_a_pause_that_expires_under_the_fence_runs_no_script_of_a_new_endpoint_p
     simulation.end()
 
 
-def test_a_leader_that_dies_behind_the_fence_of_endpoints_that_hold_loses_nothing() -> None:
+def test_a_leader_that_dies_after_the_fence_with_holding_endpoints_loses_nothing() -> None:
     simulation = cluster()
 
     def strike(daemon: SimDaemon) -> None:
@@ -110,8 +110,8 @@ def _with_idle_clients(count: int) -> tuple[Simulation, list[Client]]:
     return simulation, [join(served, Client(uid)) for uid in range(count)]
 
 
-def test_a_process_that_dies_while_it_takes_connections_ends_those_that_it_has() -> None:
-    """The others go on where they were, and are passed to the next process."""
+def test_a_process_that_dies_while_it_adopts_connections_ends_only_the_adopted_ones() -> None:
+    """The other connections continue at the source, and are passed to the next process."""
     simulation, clients = _with_idle_clients(1000)
     source = _listening(simulation)
 
@@ -155,7 +155,7 @@ def test_the_busiest_connection_is_passed_first_and_waits_least() -> None:
     simulation.end()
 
 
-def test_a_calmed_pipeline_goes_on_by_itself_when_no_hold_comes() -> None:
+def test_a_calmed_pipeline_resumes_by_itself_without_a_hold() -> None:
     simulation = cluster()
     served = _listening(simulation)
     pipeline = join(served, Client(1, 0.15))
@@ -166,9 +166,9 @@ def test_a_calmed_pipeline_goes_on_by_itself_when_no_hold_comes() -> None:
     simulation.end()
 
 
-def test_a_handoff_behind_a_rebind_holds_where_the_endpoint_is_now() -> None:
-    """The process that had just been given the endpoint was not asked to hold: it had not been looked at since. What its
-    clients had sent was postponed, and ended with their connections."""
+def test_a_handoff_after_a_rebind_holds_at_the_present_process() -> None:
+    """The process that had just received the endpoint was not asked to hold, because it had not been observed since. Its
+    clients' writes were postponed, and ended with their connections."""
     simulation = cluster()
     world = simulation.world
     source = _listening(simulation)
@@ -198,7 +198,7 @@ def test_a_handoff_behind_a_rebind_holds_where_the_endpoint_is_now() -> None:
     def pass_on(daemon: SimDaemon) -> None:
         other = world.endpoint_process(to_node)
         assert other is not None
-        source.owner.pass_along(source.gate.spec.uid, other)
+        source.owner.pass_endpoint(source.gate.spec.uid, other)
 
     at_point(simulation, "handoff:calm:before", record)
     at_point(simulation, "handoff:intend:before", pass_on)

@@ -1,4 +1,4 @@
-"""Small named scenarios of nodes that never come back, and of primaries that die just behind their handoff."""
+"""Small named scenarios of nodes that never return, and of primaries that die just after their handoff."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -17,8 +17,8 @@ from shardwright.testing.sim.mutants.registry import planted
 pytestmark = pytest.mark.usefixtures("product_log")
 
 
-def test_a_creation_that_meets_a_dead_node_is_made_anew_on_the_others() -> None:
-    """It waited for that node, which never came back."""
+def test_a_creation_on_a_dead_node_is_repeated_on_the_others() -> None:
+    """It waited for that node, which never returned."""
     simulation = cluster(nodes=4)
     simulation.operator.create(60, replication=True, persistence="aof")
     placed: list[int] = []
@@ -45,7 +45,7 @@ def test_a_deletion_does_not_wait_for_a_dead_node() -> None:
     simulation.end()
 
 
-def test_a_copy_on_a_node_that_is_gone_for_good_is_rebuilt_and_the_node_removed() -> None:
+def test_a_copy_on_a_node_that_is_lost_for_good_is_rebuilt_and_the_node_removed() -> None:
     simulation = cluster(nodes=4)
     policy = simulation.world.checker.tables["policy"]["policy"]
     lost = primary_node(simulation)
@@ -63,8 +63,8 @@ def test_a_copy_on_a_node_that_is_gone_for_good_is_rebuilt_and_the_node_removed(
     simulation.end()
 
 
-def test_a_primary_that_dies_with_its_node_and_the_leader_just_behind_its_handoff_has_an_heir() -> None:
-    """Nobody had seen the old primary follow yet: the group waited for a node that never came back."""
+def test_a_primary_that_dies_with_its_node_and_the_leader_just_after_its_handoff_has_an_heir() -> None:
+    """The old primary had not been observed as a follower yet: the group waited for a node that never returned."""
     simulation = cluster(persistence="disabled")
     old = primary_node(simulation)
 
@@ -82,7 +82,7 @@ def test_a_primary_that_dies_with_its_node_and_the_leader_just_behind_its_handof
 
 
 def test_the_only_copy_dies_with_its_node_when_the_new_one_has_just_received_everything() -> None:
-    """The move waited, could not be cancelled, and nothing else could be done with the database."""
+    """The move waited and could not be cancelled, and nothing else was possible with the database."""
     simulation = cluster(replication=False, persistence="disabled")
     source = primary_node(simulation)
     simulation.operator.action(source, "maintenance_on")
@@ -95,8 +95,8 @@ def test_the_only_copy_dies_with_its_node_when_the_new_one_has_just_received_eve
     simulation.end()
 
 
-def test_a_node_that_dies_while_its_old_copies_are_ended_holds_nothing_up() -> None:
-    """Nobody asked a server any more that was to end: the action waited for it, and the endpoint stayed where it was."""
+def test_a_node_that_dies_while_its_old_copies_are_ended_delays_nothing() -> None:
+    """Servers that were to end were no longer observed: the action waited for one, and the endpoint stayed in place."""
     simulation = cluster(nodes=4)
     world = simulation.world
     source = primary_node(simulation)
@@ -115,7 +115,7 @@ def test_a_node_that_dies_while_its_old_copies_are_ended_holds_nothing_up() -> N
     simulation.end()
 
 
-def test_leadership_is_given_up_also_while_the_store_does_not_answer() -> None:
+def test_leadership_is_yielded_even_while_the_store_does_not_answer() -> None:
     simulation = cluster()
     world = simulation.world
     leader = world.leader()
@@ -132,9 +132,9 @@ def test_leadership_is_given_up_also_while_the_store_does_not_answer() -> None:
     simulation.end()
 
 
-def test_a_new_primary_that_dies_just_behind_its_handoff_takes_nothing_along() -> None:
-    """It came back empty, with the mark of one in sync; a third copy, on a node that was gone, was waited for; and meanwhile
-    the old copy, all there was, was ended."""
+def test_a_new_primary_that_dies_just_after_its_handoff_loses_nothing() -> None:
+    """It returned empty, but marked as in sync. A third copy, on a lost node, was awaited; meanwhile the old copy, the only
+    one with data, was ended."""
     simulation = cluster(persistence="snapshot", nodes=5)
     world = simulation.world
     lost = primary_node(simulation)
@@ -154,8 +154,8 @@ def test_a_new_primary_that_dies_just_behind_its_handoff_takes_nothing_along() -
     simulation.end()
 
 
-def test_a_new_primary_that_dies_before_it_has_a_file_gives_way_to_the_files_that_were_kept() -> None:
-    """The old copy, the only other one, had left; its files were kept, and nobody started it again."""
+def test_a_new_primary_that_dies_before_it_has_a_file_gives_way_to_the_kept_files() -> None:
+    """The old copy, the only other one, had left; its files were kept, but it was not started again."""
     simulation = cluster(replication=False, persistence="snapshot")
     world = simulation.world
     simulation.operator.action(primary_node(simulation), "maintenance_on")
@@ -174,9 +174,9 @@ def test_a_new_primary_that_dies_before_it_has_a_file_gives_way_to_the_files_tha
     simulation.end()
 
 
-def test_the_replica_that_has_received_most_takes_over_from_a_primary_that_no_leader_saw() -> None:
-    """The leader's node, with a replica that was noted as in sync, was cut off from the primary; a new copy, which nobody
-    could note, followed it. The old replica took over and lacked what was written meanwhile."""
+def test_the_replica_that_has_received_most_takes_over_from_an_unobserved_primary() -> None:
+    """The leader's node, with a replica that was recorded as in sync, was cut off from the primary, which a new, unobserved
+    copy followed. The old replica took over and lacked the writes of that time."""
     simulation = cluster()
     world = simulation.world
     source = primary_node(simulation)
@@ -200,8 +200,9 @@ def test_the_replica_that_has_received_most_takes_over_from_a_primary_that_no_le
     simulation.end()
 
 
-def test_a_group_whose_primary_is_gone_for_good_goes_on_with_the_copy_that_an_operator_chose() -> None:
-    """Both servers ended at once and one node never comes back: the other copy was loaded, and the group waited for ever."""
+def test_a_group_with_a_lost_primary_continues_with_the_copy_that_an_operator_chose() -> None:
+    """Both servers ended at once, and one node never returns: the other copy was loaded, and the group waited
+    indefinitely."""
     simulation = cluster()
     world = simulation.world
     lost = primary_node(simulation)
@@ -229,7 +230,7 @@ def test_a_group_whose_primary_is_gone_for_good_goes_on_with_the_copy_that_an_op
 
 
 def test_the_groups_of_a_dead_node_take_over_in_a_few_transactions() -> None:
-    """Each failover was a round trip to the store of its own."""
+    """Each failover was a separate round trip to the store."""
     simulation = cluster(nodes=3)
     world = simulation.world
     for _ in range(8):
@@ -255,13 +256,13 @@ def test_the_groups_of_a_dead_node_take_over_in_a_few_transactions() -> None:
     simulation.lose_node(dead)
     simulation.run_for(60.0)
     assert commits[-1] == len(led), commits
-    assert len(commits) - 1 <= len(led) // 2, f"how many had taken over, after each transaction that changed it: {commits}"
+    assert len(commits) - 1 <= len(led) // 2, f"groups that had taken over, after each transaction: {commits}"
     simulation.rest()
     simulation.end()
 
 
-def test_a_decision_that_fails_keeps_no_other_from_being_written() -> None:
-    """A defect in one decider: what was decided before it is committed in the turn after, each decision by itself."""
+def test_a_failing_decision_does_not_prevent_other_writes() -> None:
+    """One decider has a defect: earlier decisions are committed in the next turn, each one separately."""
     failures: list[datetime] = []
 
     def fails(view: ClusterView, now: datetime) -> Decision:

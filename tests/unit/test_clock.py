@@ -1,4 +1,4 @@
-"""A steady clock measures true durations while the wall clock is set, and comes back to it without a jump."""
+"""A steady clock measures true durations while the wall clock is set, and returns to wall time without a jump."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class SetClock:
-    """A wall clock that can be set beside a monotonic one."""
+    """A wall clock that can be set, with a monotonic clock."""
 
     def __init__(self) -> None:
         self.elapsed_s = 0.0
@@ -26,7 +26,7 @@ class SetClock:
         raise AssertionError("nothing here waits")
 
 
-def test_it_is_the_wall_clock_while_nobody_touches_it() -> None:
+def test_it_is_the_wall_clock_unless_that_is_set() -> None:
     clock = SetClock()
     steady = SteadyClock(clock)
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Documents name files that exist, and no index of packages."""
+"""Documents name existing files, and requirements name no package index."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_are_valid(document: Path) -> None:
     links = [link for link in LINK.findall(document.read_text(encoding="utf-8")) if "://" not in link]
     missing = [link for link in links if not (document.parent / link).exists()]
     assert missing == []

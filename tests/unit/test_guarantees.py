@@ -1,4 +1,4 @@
-"""The table of guarantees names tests that exist, and says so where there is none."""
+"""The table of guarantees names existing tests, or states that there is none."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ NAMED = re.compile(r"`(test_\w+\.py)::(\w+)`")
 
 
 def names_in(file_name: str) -> set[str]:
-    """Names of the tests in every file of that name."""
+    """The names of the tests in all files with that name."""
     files = list((ROOT / "tests").rglob(file_name))
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in files]
     return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
@@ -22,7 +22,7 @@ def test_every_named_test_exists() -> None:
     assert [f"{file}::{name}" for file, name in named if name not in names_in(file)] == []
 
 
-def test_every_cell_names_a_test_or_says_that_there_is_none() -> None:
+def test_every_cell_names_a_test_or_states_that_there_is_none() -> None:
     rows = [line.strip("|").split("|") for line in TEXT.splitlines() if line.startswith("| **")]
     assert len(rows) >= 12
     silent = [

@@ -17,7 +17,7 @@ LARGE_FILES = {
     "src/shardwright/testing/sim/server.py": 565,
     "tests/e2e/e2e_harness.py": 404,
     "tests/e2e/rest_harness.py": 406,
-    "tests/integration/test_agent.py": 545,
+    "tests/integration/test_agent.py": 544,
     "tests/integration/test_cli.py": 538,
     "tests/sim/test_scenarios.py": 441,
     "tests/unit/reconcile/test_group.py": 559,

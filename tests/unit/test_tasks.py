@@ -1,4 +1,4 @@
-"""A pause that can be ended early: by a word before it, by one within it, or by its time."""
+"""A pause that can be ended early: by a signal before it or during it; otherwise it ends after its time."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from shardwright.tasks import Polls, Wake
 from shardwright.testing.deadlines import until_async
 
 
-def test_a_word_before_the_pause_ends_it_at_once() -> None:
+def test_a_signal_before_the_pause_ends_it_at_once() -> None:
     async def run() -> None:
         wake = Wake()
         wake.set()
@@ -18,7 +18,7 @@ def test_a_word_before_the_pause_ends_it_at_once() -> None:
     asyncio.run(run())
 
 
-def test_a_word_within_the_pause_ends_it() -> None:
+def test_a_signal_during_the_pause_ends_it() -> None:
     async def run() -> None:
         wake = Wake()
         asyncio.get_running_loop().call_soon(wake.set)
@@ -27,7 +27,7 @@ def test_a_word_within_the_pause_ends_it() -> None:
     asyncio.run(run())
 
 
-def test_a_pause_without_a_word_ends_by_itself_and_again() -> None:
+def test_a_pause_without_a_signal_ends_by_itself_repeatedly() -> None:
     async def run() -> None:
         wake = Wake()
         await wake.wait(0.001)
@@ -38,7 +38,7 @@ def test_a_pause_without_a_word_ends_by_itself_and_again() -> None:
     asyncio.run(run())
 
 
-def test_a_cancelled_pause_leaves_nothing_behind() -> None:
+def test_a_cancelled_pause_leaves_no_task_behind() -> None:
     async def run() -> None:
         wake = Wake()
         task = asyncio.ensure_future(wake.wait(60.0))
@@ -52,22 +52,22 @@ def test_a_cancelled_pause_leaves_nothing_behind() -> None:
     asyncio.run(run())
 
 
-def test_what_is_followed_is_looked_at_again_and_again_and_at_once_when_poked() -> None:
+def test_a_followed_item_is_polled_repeatedly_and_at_once_when_poked() -> None:
     async def run() -> None:
         looks: list[str] = []
 
-        async def look(key: str) -> None:
+        async def poll(key: str) -> None:
             looks.append(key)
 
-        polls = Polls("test", look, lambda key: 0.001 if key == "often" else 3600.0)
+        polls = Polls("test", poll, lambda key: 0.001 if key == "often" else 3600.0)
         polls.follow(["often", "seldom"])
         await until_async("looks", lambda: looks.count("often") >= 5, seconds=20)
         assert looks.count("seldom") == 1
         polls.poke("seldom")
         polls.poke("unknown")
-        await until_async("a look", lambda: looks.count("seldom") >= 2, seconds=20)
+        await until_async("a poll", lambda: looks.count("seldom") >= 2, seconds=20)
         polls.follow(["seldom", "new"])
-        await until_async("a look", lambda: "new" in looks, seconds=20)
+        await until_async("a poll", lambda: "new" in looks, seconds=20)
         await asyncio.sleep(0)
         count = looks.count("often")
         for _ in range(100):
@@ -78,11 +78,11 @@ def test_what_is_followed_is_looked_at_again_and_again_and_at_once_when_poked() 
     asyncio.run(run())
 
 
-def test_a_look_that_has_begun_is_finished_when_its_thing_is_dropped_and_not_begun_twice_when_it_comes_back() -> None:
+def test_a_begun_poll_is_completed_when_its_item_is_dropped_and_not_begun_twice_when_it_returns() -> None:
     async def run() -> None:
         going, running, finished = asyncio.Event(), 0, 0
 
-        async def look(key: int) -> None:
+        async def poll(key: int) -> None:
             nonlocal running, finished
             running += 1
             assert running == 1
@@ -90,7 +90,7 @@ def test_a_look_that_has_begun_is_finished_when_its_thing_is_dropped_and_not_beg
             running -= 1
             finished += 1
 
-        polls: Polls[int] = Polls("test", look, lambda key: 3600.0)
+        polls: Polls[int] = Polls("test", poll, lambda key: 3600.0)
         polls.follow([1])
         await asyncio.sleep(0)
         polls.follow([])
@@ -105,12 +105,12 @@ def test_a_look_that_has_begun_is_finished_when_its_thing_is_dropped_and_not_beg
     asyncio.run(run())
 
 
-def test_closing_ends_a_look_that_does_not_end() -> None:
+def test_closing_ends_a_poll_that_does_not_end() -> None:
     async def run() -> None:
-        async def look(key: int) -> None:
+        async def poll(key: int) -> None:
             await asyncio.Event().wait()
 
-        polls: Polls[int] = Polls("test", look, lambda key: 0.0)
+        polls: Polls[int] = Polls("test", poll, lambda key: 0.0)
         polls.follow(range(3))
         await asyncio.sleep(0)
         await asyncio.wait_for(polls.close(), 5.0)

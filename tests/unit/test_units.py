@@ -24,7 +24,7 @@ def test_a_size_is_read(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "gb", "4g", "-1gb", "4 zb", "1e9", "four", "4gb4", "nan", "9" * 40, "99999999tb"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"size|machine"):
         parse_bytes(text)
 
@@ -46,7 +46,7 @@ def test_a_size_is_written(size: int, text: str) -> None:
 
 
 @given(st.integers(min_value=0, max_value=1 << 50))
-def test_a_written_size_reads_back_nearly_equal(size: int) -> None:
+def test_a_written_size_is_read_back_nearly_equal(size: int) -> None:
     assert parse_bytes(format_bytes(size)) == pytest.approx(size, rel=0.006)
 
 
@@ -60,7 +60,7 @@ def test_a_duration_is_read(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "m", "-5s", "ten", "5 weeks", "9" * 30])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|wait"):
         parse_duration(text)
 

@@ -1,1 +1,1 @@
-"""The agent of a node: keeps its servers and its endpoint process as the records want them."""
+"""The agent of a node: it runs the servers and the endpoint process that the records require."""

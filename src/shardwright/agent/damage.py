@@ -1,7 +1,8 @@
-"""Whether a server that ended could not load its files, read from the end of its own log. Both servers say it alike.
+"""Detects from the end of a server's log that the server could not load its files. Both kinds of server write the same
+messages.
 
-Called by ``shards.py`` when a server has ended with an error, and by ``launch.py`` when it ended at once. Must not judge
-what that means for the shard.
+Called by ``shards.py`` when a server ended with an error, and by ``launch.py`` when it ended at once. Must not judge what
+the damage means for the shard.
 """
 
 import re
@@ -12,9 +13,9 @@ from shardwright.server.aof import unreadable_end
 
 _TAIL_BYTES = 16 * 1024
 _LINES_MAX = 12
-"""A server ends within a few lines of what it says here; what it said long before is of a sync that failed."""
+"""A server ends within a few lines after such a message; an earlier message belongs to a sync that failed."""
 _START = "oO0OoO0OoO0Oo"
-"""Stands in the first line of every start, and in no other."""
+"""Occurs in the first line of every start, and in no other line."""
 _PREFIX = re.compile(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [*#.-] ")
 _BASE_MARK = ".base."
 _MARKS = (
@@ -31,7 +32,7 @@ _MARKS = (
 
 
 def damage_in_log(path: Path) -> tuple[Damage, str] | None:
-    """What the last start in a log says of damaged files, with the server's words; None: nothing, or it cannot be read."""
+    """The damage that the log reports for the last start, and the server's message; None: no damage, or no readable log."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
@@ -42,21 +43,21 @@ def damage_in_log(path: Path) -> tuple[Damage, str] | None:
     for line in lines[-_LINES_MAX:]:
         for mark, damage in _MARKS:
             if mark in line:
-                # What the server advises is a tool that is not here.
-                said = without_prefix(line).partition(": make a backup")[0].strip()
-                # A snapshot without its signature is read as if it were commands.
-                is_base = damage is Damage.APPEND_ONLY_FILE and _BASE_MARK in said
-                return Damage.SNAPSHOT if is_base else damage, said
+                # The server recommends a repair tool that is not installed here.
+                message = without_prefix(line).partition(": make a backup")[0].strip()
+                # The server reads a snapshot that lacks its signature as commands.
+                is_base = damage is Damage.APPEND_ONLY_FILE and _BASE_MARK in message
+                return Damage.SNAPSHOT if is_base else damage, message
     return None
 
 
-def with_extent(directory: Path, damage: Damage, said: str) -> str:
-    """What the server said, and how much of its append-only file cannot be read, as far as that is soon found out. Reads
-    files: call it in a thread."""
-    much = unreadable_end(directory) if damage is Damage.APPEND_ONLY_FILE else ""
-    return f"{said}: {much}" if much else said
+def with_extent(directory: Path, damage: Damage, message: str) -> str:
+    """The server's message, and the unreadable part of its append-only file if that is quick to measure. Reads files: call
+    it in a thread."""
+    extent = unreadable_end(directory) if damage is Damage.APPEND_ONLY_FILE else ""
+    return f"{message}: {extent}" if extent else message
 
 
 def without_prefix(line: str) -> str:
-    """A line of a server's log without pid, role, time and level: what says the same is the same."""
+    """A line of a server's log without pid, role, time and level, so that equal messages are equal texts."""
     return _PREFIX.sub("", line)

@@ -1,8 +1,8 @@
-"""The endpoint process of one node: adopt it, start it, start it again at once when it dies, tell it what to serve then.
+"""The endpoint process of one node: adopts it, starts it, restarts it at once when it dies, and configures it after a start.
 
-Called by the agent's loop. From then on the leader tells it what changes; a process that was just started must not wait
-for a leader. Must not end it while it works: it serves clients. One that stands still for long serves nobody, and keeps the
-port from others: it is ended.
+Called by the agent's loop. A new process must not wait for a leader, so the agent configures it; the leader sends it all
+later changes. Must not end a process that works, because it serves clients. A process that hangs serves no client and
+blocks the port, so it is ended.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ from shardwright.model.view import ClusterView
 
 MODULE = "shardwright.endpoint.main"
 BACKOFF = Backoff((0.0, 0.05, 0.1, 0.2, 0.4, 0.8))
-"""Before each start in a row of quick deaths; clients want it back in under a second, so it does not grow further."""
+"""The delay before each start in a series of quick deaths. It stays below a second, because clients wait for the process."""
 STEADY_S = 5.0
-"""A process that lived this long died for a new reason: the row begins anew."""
-TELL_EVERY_S = 0.02
-SILENT_LOOKS_MIN = 5
-"""Unanswered questions in a row before it may be ended, however long they took: this daemon may have stood still itself."""
+"""A process that lived this long died of a new cause: the backoff starts over."""
+CONFIGURE_EVERY_S = 0.02
+SILENT_PROBES_MIN = 5
+"""Unanswered probes in a row before the process may be ended, however long they took: this daemon may have been frozen."""
 OUTPUT_BYTES_MAX = 1024 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ _adapter = TypeAdapter(ProcessIdentity)
 
 
 def read_identity(path: Path) -> ProcessIdentity | None:
-    """A process identity kept in a file; None when there is none that can be read."""
+    """The process identity in a file; None if there is no readable file."""
     try:
         return _adapter.validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -63,12 +63,12 @@ def write_identity(path: Path, identity: ProcessIdentity) -> None:
 
 
 def endpoint_command(node_uid: NodeUid, control: Path, log: Path) -> list[str]:
-    """How an endpoint process is started. No secret is in it."""
+    """The command that starts an endpoint process. It contains no secrets."""
     return [sys.executable, "-m", MODULE, "--node", str(node_uid), "--control", str(control), "--log", str(log)]
 
 
-class EndpointProcess:
-    """See the module's text."""
+class EndpointProcessKeeper:
+    """See the module's docstring."""
 
     def __init__(
         self,
@@ -93,29 +93,29 @@ class EndpointProcess:
         self._started_at = 0.0
         self._quick_deaths = 0
         self._not_before = 0.0
-        self._is_told = False
-        self._moved_at = 0.0
+        self._is_configured = False
+        self._active_at = 0.0
         self._cpu_s: float | None = None
-        self._silent_looks = 0
+        self._silent_probes = 0
 
     def close(self) -> None:
-        """Stop watching. The process goes on."""
+        """Stop watching. The process keeps running."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
 
     async def load(self) -> None:
-        """Adopt the process that an earlier agent left, also when that died before it could write down whom it started."""
-        kept = read_identity(self._identity_path)
-        if kept is None or not is_running(kept):
-            found = await asyncio.to_thread(find_processes, self._is_ours)
-            kept = min(found, key=lambda p: p.start_ticks, default=None)
-        if kept is not None:
-            _log.info("adopted the endpoint process", pid=kept.pid)
-            self._adopt(kept)
+        """Adopt the process of an earlier agent, even if that agent died before it could record what it started."""
+        identity = read_identity(self._identity_path)
+        if identity is None or not is_running(identity):
+            candidates = await asyncio.to_thread(find_processes, self._is_ours)
+            identity = min(candidates, key=lambda p: p.start_ticks, default=None)
+        if identity is not None:
+            _log.info("adopted the endpoint process", pid=identity.pid)
+            self._adopt(identity)
 
     async def ensure(self) -> float | None:
-        """Start the process if it does not run. Seconds until it is worth trying again; None: it runs."""
+        """Start the process if it does not run. Returns the seconds until the next attempt; None: it runs."""
         if self.identity is not None:
             return None
         wait_s = self._not_before - self._clock.monotonic()
@@ -131,11 +131,11 @@ class EndpointProcess:
         self._adopt(identity)
         return None
 
-    async def tell(self, view: Callable[[], ClusterView]) -> None:
-        """Have a process that is new to this agent serve every endpoint bound to the node that it lacks. Ends when that is
-        done, or the process has ended."""
+    async def configure(self, view: Callable[[], ClusterView]) -> None:
+        """Make a newly adopted or started process serve every endpoint bound to the node. Returns when it does, or when the
+        process has ended."""
         identity = self.identity
-        while identity is not None and self.identity == identity and not self._is_told:
+        while identity is not None and self.identity == identity and not self._is_configured:
             seen = await self._process.status()
             if seen.answers:
                 try:
@@ -143,15 +143,15 @@ class EndpointProcess:
                         spec = spec_of(view(), endpoint)
                         if spec is not None and seen.endpoint(endpoint.uid).state is EndpointState.ABSENT:
                             await self._process.serve(spec)
-                    self._is_told = True
+                    self._is_configured = True
                     return
                 except Transient as e:
-                    _log.info("the endpoint process does not listen to us yet", reason=e.text)
-            await self._clock.sleep(TELL_EVERY_S)
+                    _log.info("the endpoint process cannot be configured yet", reason=e.text)
+            await self._clock.sleep(CONFIGURE_EVERY_S)
 
-    async def end_if_stuck(self, after_s: float) -> None:
-        """Ask it whether it is there. End it at once (SIGKILL, by identity) when it has neither answered nor used CPU for
-        ``after_s``: its clients wait for nothing, and what waits for it would wait for ever."""
+    async def end_if_hung(self, after_s: float) -> None:
+        """Probe the process. End it at once (SIGKILL, by identity) if it has neither answered nor used CPU for ``after_s``:
+        otherwise its clients, and every action that needs it, would wait indefinitely."""
         identity = self.identity
         if identity is None:
             return
@@ -159,17 +159,17 @@ class EndpointProcess:
         now = self._clock.monotonic()
         used_s = cpu_seconds(identity)
         if seen.answers or used_s != self._cpu_s:
-            self._cpu_s, self._moved_at, self._silent_looks = used_s, now, 0
+            self._cpu_s, self._active_at, self._silent_probes = used_s, now, 0
             return
-        self._silent_looks += 1
-        if self.identity == identity and self._silent_looks >= SILENT_LOOKS_MIN and now - self._moved_at >= after_s:
+        self._silent_probes += 1
+        if self.identity == identity and self._silent_probes >= SILENT_PROBES_MIN and now - self._active_at >= after_s:
             _log.error("ending the endpoint process: it neither answers nor uses CPU", pid=identity.pid, for_s=after_s)
             send(identity, signal.SIGKILL)
 
     @property
-    def needs_telling(self) -> bool:
-        """Whether ``tell`` has something to do."""
-        return self.identity is not None and not self._is_told
+    def needs_configuration(self) -> bool:
+        """Whether ``configure`` has work to do."""
+        return self.identity is not None and not self._is_configured
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -190,8 +190,8 @@ class EndpointProcess:
 
     def _adopt(self, identity: ProcessIdentity) -> None:
         self.identity = identity
-        self._is_told = False
-        self._moved_at, self._cpu_s, self._silent_looks = self._clock.monotonic(), None, 0
+        self._is_configured = False
+        self._active_at, self._cpu_s, self._silent_probes = self._clock.monotonic(), None, 0
         self._started_at = self._clock.monotonic()
         self._watch = Watch(identity, self._ended)
         self._on_change()

@@ -1,7 +1,7 @@
-"""What starting a server takes, and the start itself: files, port, program. Blocking; the agent calls it in a thread.
+"""Prepares and starts a server: its files, port and program. Blocks; the agent calls it in a thread.
 
-Owns the order that makes an incarnation start at most once: the intent is on disk before the program runs. Must not
-decide whether to start (``reconcile/shard.py`` does).
+Owns the order of steps by which an incarnation starts at most once: the intent is on disk before the program runs. Must
+not decide whether to start (``reconcile/shard.py`` does).
 """
 
 import contextlib
@@ -36,13 +36,13 @@ LOG_BYTES_MAX = 10 * 1024 * 1024
 
 
 class Stage(StrEnum):
-    """How far a start came."""
+    """The stage that a start has reached."""
 
     INTENDED = "intended"
-    """The program may have been started or not."""
+    """The program may or may not have been started."""
     STARTED = "started"
     FAILED = "failed"
-    """It certainly does not run and never answered anybody."""
+    """The program certainly does not run and never served a client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,14 @@ class StartRecord:
     identity: ProcessIdentity | None = None
     text: str = ""
     damage: Damage | None = None
-    """It ended at once because of its files; None: not for that reason."""
+    """The damage to its files because of which it ended at once; None: it did not end for that reason."""
 
 
 _adapter = TypeAdapter(StartRecord)
 
 
 def read_record(directory: Path) -> StartRecord | None:
-    """The last start in this directory; None when there was none (or its record cannot be read)."""
+    """The last start in this directory; None if there was none, or if its record is unreadable."""
     try:
         return _adapter.validate_json((directory / RECORD_NAME).read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -77,26 +77,26 @@ def write_record(directory: Path, record: StartRecord) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Everything one start needs."""
+    """Everything that one start needs."""
 
     shard_uid: ShardUid
     incarnation: int
     kind: ServerKind
     version: str
     configured: str | None
-    """Path of the program that the cluster was told to use; None: the usual places."""
+    """Path of the program that the cluster's configuration names; None: the usual places."""
     address: str
     port: int
     directory: Path
     kept: Persistence
-    """By which its data files were written."""
+    """The persistence with which its data files were written."""
     starts_with: StartWith
     file: ServerFile = field(repr=False)
-    """What its configuration is rendered from, once it is known which data it starts with."""
+    """The input of its configuration file, which is rendered when the data that it starts with is known."""
 
 
 def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_bytes: int) -> Launch:
-    """The start that the records ask for. Raises Permanent when a record that it needs is missing or unusable."""
+    """The start that the records require. Raises Permanent if a record is missing or unusable."""
     database, secrets = view.databases.get(shard.database_uid), view.secrets.get(shard.database_uid)
     node = view.nodes.get(shard.node_uid)
     if database is None or secrets is None or node is None:
@@ -134,7 +134,7 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
 
 
 def program_of(launch: Launch) -> str:
-    """Path of exactly the recorded kind and version. Raises Permanent with the line that installs it."""
+    """Path of the program with exactly the recorded kind and version. Raises Permanent with the command that installs it."""
     try:
         return find_exact(launch.kind, launch.version, configured=launch.configured).path
     except ShardwrightError as e:
@@ -143,20 +143,21 @@ def program_of(launch: Launch) -> str:
 
 
 def start(launch: Launch, program: str) -> StartRecord:
-    """Start the server; its directory must hold no process any more. What comes back is also on disk.
+    """Start the server; no process may still run in its directory. The result is also on disk.
 
-    Never raises for what an operator can meet (disk, port, program): the record's stage is then FAILED and says why.
+    Does not raise for an operational cause (disk, port, program): the result's stage is FAILED, and its text names the
+    cause.
     """
     executable = os.path.realpath(program)
     log = launch.directory / LOG_NAME
-    logged = _size_of(log)
+    log_size = _size_of(log)
     intended = StartRecord(launch.incarnation, Stage.INTENDED, executable)
     try:
-        done = _prepare(launch)
+        preparation = _prepare(launch)
         check_port(launch.address, launch.port)
         write_record(launch.directory, intended)
         identity = spawn_process(
-            # By the path that was found: Debian's redis-server is a link to redis-check-rdb, which looks at its name.
+            # By the unresolved path: Debian's redis-server is a link to redis-check-rdb, which acts by its own name.
             [program, str(launch.directory / CONFIG_NAME)],
             directory=launch.directory,
             output=launch.directory / OUTPUT_NAME,
@@ -164,12 +165,12 @@ def start(launch: Launch, program: str) -> StartRecord:
         )
     except (OSError, Permanent) as e:
         has_run = isinstance(e, ChildProcessError)
-        if has_run and _size_of(log) != logged and (damaged := damage_in_log(log)) is not None:
-            # On a busy machine a server may have ended before we have looked who it is.
-            return fail(launch, executable, with_extent(launch.directory, *damaged), damage=damaged[0])
-        said = last_line(launch.directory / OUTPUT_NAME) if has_run else ""
-        return fail(launch, executable, f"{e.text if isinstance(e, Permanent) else e}{f': {said}' if said else ''}")
-    started = replace(intended, stage=Stage.STARTED, identity=identity, text=done)
+        if has_run and _size_of(log) != log_size and (damage := damage_in_log(log)) is not None:
+            # On a busy machine a server may end before its identity has been read.
+            return fail(launch, executable, with_extent(launch.directory, *damage), damage=damage[0])
+        output = last_line(launch.directory / OUTPUT_NAME) if has_run else ""
+        return fail(launch, executable, f"{e.text if isinstance(e, Permanent) else e}{f': {output}' if output else ''}")
+    started = replace(intended, stage=Stage.STARTED, identity=identity, text=preparation)
     with contextlib.suppress(OSError):  # It runs; the next agent finds it by the intent and its directory.
         write_record(launch.directory, started)
     return started
@@ -178,7 +179,7 @@ def start(launch: Launch, program: str) -> StartRecord:
 def fail(launch: Launch, executable: str, text: str, *, damage: Damage | None = None) -> StartRecord:
     """Record that an incarnation could not be started."""
     failed = StartRecord(launch.incarnation, Stage.FAILED, executable, text=text, damage=damage)
-    with contextlib.suppress(OSError):  # A full disk may be the very reason.
+    with contextlib.suppress(OSError):  # The cause may be a full disk.
         make_private_directory(launch.directory)
         write_record(launch.directory, failed)
     return failed
@@ -192,16 +193,16 @@ def _size_of(path: Path) -> int:
 
 
 def _prepare(launch: Launch) -> str:
-    """Make the directory ready. What was done to the data files, for people; empty: nothing."""
+    """Prepare the directory. Returns a description of the changes to damaged data files, for people; empty: no change."""
     make_private_directory(launch.directory)
-    done = _prepare_damaged(launch)
+    description = _prepare_damaged(launch)
     starts_with_aof = prepare_directory(launch.directory, launch.file.settings.persistence, kept=launch.kept)
     sync_directory(launch.directory)
     rotate(launch.directory / LOG_NAME, bytes_max=LOG_BYTES_MAX)
     (launch.directory / OUTPUT_NAME).unlink(missing_ok=True)
     config = render_config(replace(launch.file, starts_with_aof=starts_with_aof))
     write_private(launch.directory / CONFIG_NAME, config.encode())
-    return done
+    return description
 
 
 def _prepare_damaged(launch: Launch) -> str:
@@ -210,18 +211,20 @@ def _prepare_damaged(launch: Launch) -> str:
             return ""
         case StartWith.NOTHING:
             put_aside(launch.directory, launch.incarnation)
-            done = ""
+            description = ""
         case StartWith.CUT_FILES:
-            done = str(cut_damaged_end(launch.directory, aside_of(launch.directory, launch.incarnation)))
+            description = str(cut_damaged_end(launch.directory, aside_of(launch.directory, launch.incarnation)))
     forget_old_asides(launch.directory)
-    return done
+    return description
 
 
 def check_port(address: str, port: int) -> None:
-    """Whether a server could listen there. Raises Permanent with the reason."""
+    """Check that a server can listen there. Raises Permanent with the cause."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # As the servers do: ended connections do not matter.
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # As the servers do: ended connections do not block the port.
         try:
             probe.bind((address, port))
             probe.listen(1)

@@ -1,7 +1,7 @@
 """The agent of one node: observe → decide → apply → report, from scratch each turn. Runs in every daemon.
 
-An event (a change in the store, a process that ended) only shortens the wait for the next turn. What to do about each
-shard is decided by ``reconcile/shard.py``; who is primary is none of its business.
+An event (a change in the store, the end of a process) only shortens the wait for the next turn. ``reconcile/shard.py``
+decides what happens to each shard. The agent does not know which shard is the primary.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from uuid import uuid4
 
 import structlog
 
-from shardwright.agent.endpoint_process import EndpointProcess
+from shardwright.agent.endpoint_process import EndpointProcessKeeper
 from shardwright.agent.launch import launch_of
 from shardwright.agent.shards import ShardProcesses
 from shardwright.agent.watch import ServerWatch
 from shardwright.clock import Clock
 from shardwright.endpoint.channel import Channel
 from shardwright.endpoint.client import EndpointClient
-from shardwright.endpoint.control import ControlSocket, InUse
+from shardwright.endpoint.control import ControlSocket, SocketInUse
 from shardwright.endpoint.protocol import EndpointControl
 from shardwright.errors import Permanent
-from shardwright.machine.figures import Machine, look_at_machine
+from shardwright.machine.figures import MachineFigures, read_figures
 from shardwright.machine.files import make_private_directory
 from shardwright.machine.processes import is_running
 from shardwright.model.database import Shard
@@ -40,7 +40,7 @@ from shardwright.store.protocol import CreatedAt, PutKey, Store, StoreUnavailabl
 from shardwright.tasks import spawn
 
 TURN_S = 1.0
-"""A full turn at least this often: losing any event is harmless."""
+"""Interval of full turns, so that the loss of any event is harmless."""
 FIGURES_EVERY_S = 10.0
 AFTER_ERROR_S = 1.0
 
@@ -48,10 +48,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Agent:
-    """See the module's text. ``directory`` is the node's own (``shards/`` and ``endpoint.json`` are in it).
+    """See the module's docstring. ``directory`` is the node's own directory, with ``shards/`` and ``endpoint.json``.
 
     ``control`` is the control socket of its endpoint process. ``endpoint_command`` None: the product's own endpoint process;
-    ``endpoint_process`` None: it is spoken to by its control socket. ``news_socket``: where leaders hear it; None: nowhere.
+    ``endpoint_process`` None: a client of that socket. ``news_socket``: the socket at which leaders ask for news; None: no
+    socket.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Agent:
         self._clock = clock
         self._wake = asyncio.Event()
         self._shards = ShardProcesses(directory / "shards", clock, self._wake.set)
-        self._endpoint = EndpointProcess(
+        self._endpoint = EndpointProcessKeeper(
             node_uid,
             directory,
             control=control,
@@ -85,22 +86,23 @@ class Agent:
         )
         self._observers = Observers(clock)
         self._watch = ServerWatch(node_uid, self._observers.observe, clock=clock, epoch=uuid4().hex)
-        self._socket = None if news_socket is None else ControlSocket(str(news_socket), self._tell_news)
-        self._machine: Machine | None = None
+        self._socket = None if news_socket is None else ControlSocket(str(news_socket), self._send_news)
+        self._figures: MachineFigures | None = None
         self._servers: tuple[tuple[str, str], ...] = ()
         self._reported: NodeSeen | None = None
-        self._looked_at = 0.0
+        self._figures_read_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Adopt what is there, then keep the node as the records want it, for ever. Processes outlive a cancellation."""
+        """Adopt the existing processes, then keep the node as the records require, indefinitely. The processes survive a
+        cancellation."""
         await self._mirror.ready()
         await asyncio.to_thread(make_private_directory, self._directory)
         reported = self._mirror.view().node_seen.get(self.node_uid)
         await self._shards.load(reported.processes if reported is not None else ())
         await self._endpoint.load()
-        self._begin("agent: follow the store", self._follow_store())
-        self._begin("agent: watch the endpoint process", self._watch_endpoint())
+        self._start_task("agent: follow the store", self._follow_store())
+        self._start_task("agent: watch the endpoint process", self._watch_endpoint())
         self._open_socket()
         try:
             while True:
@@ -130,12 +132,13 @@ class Agent:
         return AFTER_ERROR_S
 
     async def turn(self) -> float:
-        """One turn. Seconds until the next one at the latest."""
-        await self._look_at_machine()
+        """One turn. Returns the maximum number of seconds until the next one."""
+        await self._read_figures()
         wait_s = await self._endpoint.ensure()
-        if self._endpoint.needs_telling:
-            self._begin("agent: tell the endpoint process", self._endpoint.tell(self._mirror.view), is_single=True)
-        view, is_certain = await self._look_at_records()
+        if self._endpoint.needs_configuration:
+            work = self._endpoint.configure(self._mirror.view)
+            self._start_task("agent: configure the endpoint process", work, is_single=True)
+        view, is_certain = await self._read_records()
         self._watch.follow(view)
         shards = view.shards_on(self.node_uid)
         for command in decide_shards(shards, self._shards.local(), is_certain=is_certain):
@@ -143,33 +146,33 @@ class Agent:
         await self._report(shards)
         return TURN_S if wait_s is None else min(TURN_S, wait_s)
 
-    async def _look_at_records(self) -> tuple[ClusterView, bool]:
-        """The records, and whether a missing one is certainly deleted. Asking costs a trip to the store, so it is done only
-        when something is here that has no record."""
+    async def _read_records(self) -> tuple[ClusterView, bool]:
+        """The records, and whether a missing record is certainly deleted. Certainty costs a round trip to the store, so the
+        store is asked only if this node has a shard without a record."""
         view = self._mirror.view()
-        found = {local.shard_uid for local in self._shards.local()}
-        if found <= {s.uid for s in view.shards_on(self.node_uid)}:
+        local = {shard.shard_uid for shard in self._shards.local()}
+        if local <= {s.uid for s in view.shards_on(self.node_uid)}:
             return view, False
         await self._mirror.fresh()
         view = self._mirror.view()
-        # A store without the cluster or this node is not the one that these shards belong to.
+        # A store without the cluster or without this node is not the store of these shards.
         return view, view.cluster is not None and self.node_uid in view.nodes
 
     def _apply(self, command: AgentCommand, view: ClusterView) -> None:
         uid = command.shard_uid
-        name = f"agent: shard {uid}"  # One piece of work per shard at a time.
+        name = f"agent: shard {uid}"  # At most one task per shard at a time.
         match command.verb:
             case Verb.START:
-                self._begin(name, self._start(view.shards[uid], view), is_single=True)
+                self._start_task(name, self._start(view.shards[uid], view), is_single=True)
             case Verb.STOP | Verb.END:
-                self._begin(name, self._shards.end(uid, command.verb), is_single=True)
+                self._start_task(name, self._shards.end(uid, command.verb), is_single=True)
             case Verb.DELETE:
-                self._begin(name, self._shards.delete(uid), is_single=True)
+                self._start_task(name, self._shards.delete(uid), is_single=True)
             case Verb.WAIT:
                 pass
 
     async def _start(self, shard: Shard, view: ClusterView) -> None:
-        free = self._machine.memory_free_bytes if self._machine is not None else 0
+        free = self._figures.memory_free_bytes if self._figures is not None else 0
         try:
             launch = launch_of(view, shard, self._shards.path_of(shard.uid), memory_free_bytes=free)
         except Permanent as e:
@@ -183,34 +186,34 @@ class Agent:
         try:
             if self._socket is not None:
                 self._socket.open()
-        except (InUse, OSError) as e:
-            # Without it a leader asks the servers itself.
+        except (SocketInUse, OSError) as e:
+            # Without it, a leader queries the servers itself.
             _log.warning("the agent's socket cannot be opened", reason=str(e))
 
-    async def _tell_news(self, channel: Channel) -> None:
-        """Answer one caller until it leaves."""
+    async def _send_news(self, channel: Channel) -> None:
+        """Answer one caller until it disconnects."""
         try:
             while (received := await channel.receive()) is not None:
                 message, _ = received
                 await channel.send(wire.answer(await self._watch.news(wire.mark_of(message))))
         except (OSError, ValueError) as e:
-            _log.info("a caller of the agent has left", reason=str(e))
+            _log.info("a caller of the agent has disconnected", reason=str(e))
 
     # -- report ------------------------------------------------------------------------------------------------------
 
     async def _report(self, shards: Sequence[Shard]) -> None:
-        """Write what is seen, when it differs from the last report."""
+        """Write the node's state to the store if it differs from the last report."""
         seen = self._node_seen(tuple(report_of(shard, self._shards.find(shard.uid)) for shard in shards))
         if self._reported is not None and replace(self._reported, at=seen.at) == seen:
             return
         node = self._mirror.get(f"{keys.NODES}{self.node_uid:08d}")
         if node is None:
-            return  # The node was removed: its report would stay in the store for ever.
-        written = Transaction(
+            return  # The node was removed: no one reads its report, which would stay in the store indefinitely.
+        transaction = Transaction(
             (CreatedAt(node.key, node.create_revision),),
             (PutKey(keys.key_of(seen), records.encode(seen)),),
         )
-        if (await self._store.transact(written)).succeeded:
+        if (await self._store.transact(transaction)).succeeded:
             self._reported = seen
 
     def _node_seen(self, processes: tuple[ProcessSeen, ...]) -> NodeSeen:
@@ -222,30 +225,30 @@ class Agent:
             directory=str(self._directory),
             servers=self._servers,
         )
-        machine = self._machine
-        if machine is None:
+        figures = self._figures
+        if figures is None:
             return seen
         return replace(
             seen,
-            cores=machine.cores,
-            memory_total_bytes=machine.memory_total_bytes,
-            disk_total_bytes=machine.disk_total_bytes,
-            os_name=machine.os_name,
-            architecture=machine.architecture,
-            hostname=machine.hostname,
+            cores=figures.cores,
+            memory_total_bytes=figures.memory_total_bytes,
+            disk_total_bytes=figures.disk_total_bytes,
+            os_name=figures.os_name,
+            architecture=figures.architecture,
+            hostname=figures.hostname,
         )
 
-    async def _look_at_machine(self) -> None:
+    async def _read_figures(self) -> None:
         now = self._clock.monotonic()
-        if self._machine is not None and now - self._looked_at < FIGURES_EVERY_S:
+        if self._figures is not None and now - self._figures_read_at < FIGURES_EVERY_S:
             return
-        self._looked_at = now
-        self._machine = machine = await asyncio.to_thread(look_at_machine, self._directory)
-        self._watch.figures = NodeFigures(machine.memory_free_bytes, machine.disk_free_bytes, machine.uptime_s)
+        self._figures_read_at = now
+        self._figures = figures = await asyncio.to_thread(read_figures, self._directory)
+        self._watch.figures = NodeFigures(figures.memory_free_bytes, figures.disk_free_bytes, figures.uptime_s)
         cluster = self._mirror.view().cluster
         configured = cluster.server_path if cluster is not None else ""
-        found = await asyncio.to_thread(all_servers, configured=configured or None)
-        self._servers = tuple((str(b.kind), b.version) for b in found)
+        binaries = await asyncio.to_thread(all_servers, configured=configured or None)
+        self._servers = tuple((str(b.kind), b.version) for b in binaries)
         await asyncio.to_thread(self._shards.rotate_logs)
 
     # -- waiting -----------------------------------------------------------------------------------------------------
@@ -259,7 +262,7 @@ class Agent:
     async def _watch_endpoint(self) -> None:
         while True:
             await self._clock.sleep(TURN_S)
-            await self._endpoint.end_if_stuck(self._mirror.view().policy.stuck_server_timeout_s)
+            await self._endpoint.end_if_hung(self._mirror.view().policy.stuck_server_timeout_s)
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -268,8 +271,8 @@ class Agent:
         except TimeoutError:
             pass
 
-    def _begin(self, name: str, work: Coroutine[Any, Any, None], *, is_single: bool = False) -> None:
-        """Work beside the turns. ``is_single``: not while one of that name is under way."""
+    def _start_task(self, name: str, work: Coroutine[Any, Any, None], *, is_single: bool = False) -> None:
+        """Start a task beside the turns. ``is_single``: not while a task with that name runs."""
         if is_single and any(task.get_name() == name for task in self._tasks):
             work.close()
             return
@@ -282,6 +285,6 @@ class Agent:
         self._wake.set()
 
     def is_shard_running(self, uid: ShardUid) -> bool:
-        """Whether the shard's process runs, looked up now."""
+        """Whether the shard's process runs now."""
         identity = self._shards.find(uid).identity
         return identity is not None and is_running(identity)

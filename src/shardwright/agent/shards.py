@@ -1,7 +1,7 @@
-"""The shard processes of one node: adopt, start, end, delete. Called by the agent's loop, which decides.
+"""The shard processes of one node: adopts, starts, ends and deletes them. Called by the agent's loop, which decides.
 
-Everything known here can be found again from ``process.json``, ``/proc`` and the last report. Must not touch a process
-that is not the recorded one, and never starts anything by itself. Belongs to one event loop.
+Its state can be restored from ``process.json``, ``/proc`` and the last report. Must not touch a process other than the
+recorded one, and must not start a process on its own. Belongs to one event loop.
 """
 
 import asyncio
@@ -28,17 +28,17 @@ from shardwright.tasks import spawn
 
 STOP_GRACE_S = 10.0
 STOP_BUSY_GRACE_S = 300.0
-"""A server that still writes its snapshot when the grace is over is not killed as long as it works."""
+"""Additional time for a server that still writes its snapshot: while it uses CPU, it is not killed."""
 END_GRACE_S = 3.0
-"""What ends here is not needed any more: no long save."""
+"""For a server whose data is no longer needed: it gets no time for a long save."""
 EARLY_S = 2.0
-"""A server that ends with an error this soon did not start: its configuration or its files are wrong."""
+"""A server that ends with an error within this time did not start: its configuration or its files are wrong."""
 
 _log = structlog.get_logger(__name__)
 
 
 class ShardProcesses:
-    """See the module's text. ``on_change`` is called in the loop whenever ``local`` would say something else."""
+    """See the module's docstring. ``on_change`` is called in the loop after every change of ``local``."""
 
     def __init__(self, directory: Path, clock: Clock, on_change: Callable[[], None]) -> None:
         self._directory = Path(os.path.realpath(directory))
@@ -50,11 +50,11 @@ class ShardProcesses:
         self._started_at: dict[ShardUid, float] = {}
 
     def local(self) -> list[LocalShard]:
-        """All shards of which something is here."""
+        """All shards of which this node has a process, files or a record of a start."""
         return list(self._local.values())
 
     def find(self, uid: ShardUid) -> LocalShard:
-        """One shard; in state NOTHING when nothing of it is here."""
+        """One shard; in state NOTHING if this node has nothing of it."""
         return self._local.get(uid, LocalShard(uid))
 
     def path_of(self, uid: ShardUid) -> Path:
@@ -62,7 +62,7 @@ class ShardProcesses:
         return self._directory / str(uid)
 
     def close(self) -> None:
-        """Stop watching. The processes go on."""
+        """Stop watching. The processes keep running."""
         for watch in self._watches.values():
             watch.close()
         self._watches.clear()
@@ -70,18 +70,18 @@ class ShardProcesses:
     # -- adopt -------------------------------------------------------------------------------------------------------
 
     async def load(self, reported: Iterable[ProcessSeen]) -> None:
-        """Find again what an earlier agent left; ``reported`` is what it last said, for files that have vanished since."""
-        for found, executable in await asyncio.to_thread(_find_shards, self._directory, tuple(reported)):
-            self._executables[found.shard_uid] = executable
-            self._set(found)
-            if found.identity is not None and found.state is LocalState.RUNNING:
-                self._watch(found.shard_uid, found.identity)
-                _log.info("adopted a server", shard=found.shard_uid, incarnation=found.incarnation, pid=found.identity.pid)
+        """Restore the state of an earlier agent. ``reported`` is its last report, for files that have vanished since."""
+        for local, executable in await asyncio.to_thread(_find_shards, self._directory, tuple(reported)):
+            self._executables[local.shard_uid] = executable
+            self._set(local)
+            if local.identity is not None and local.state is LocalState.RUNNING:
+                self._watch(local.shard_uid, local.identity)
+                _log.info("adopted a server", shard=local.shard_uid, incarnation=local.incarnation, pid=local.identity.pid)
 
-    # -- do ----------------------------------------------------------------------------------------------------------
+    # -- commands ----------------------------------------------------------------------------------------------------
 
     async def start(self, launch: Launch) -> None:
-        """Start an incarnation, once. How it ended is in ``local``."""
+        """Start an incarnation, once. The result is in ``local``."""
         uid = launch.shard_uid
         before = self.find(uid)
         self._set(replace(before, is_busy=True))
@@ -112,11 +112,11 @@ class ShardProcesses:
         return await asyncio.to_thread(launching.start, launch, program)
 
     async def fail(self, uid: ShardUid, incarnation: int, text: str) -> None:
-        """Note that an incarnation cannot even be tried."""
+        """Note that a start of this incarnation cannot be attempted."""
         self._set(LocalShard(uid, LocalState.FAILED, incarnation, text=text))
 
     async def end(self, uid: ShardUid, verb: Verb) -> None:
-        """End a shard's process: after a clean save (STOP), or soon (END)."""
+        """End a shard's process: after it has saved its data (STOP), or soon (END)."""
         local = self.find(uid)
         if local.identity is None:
             return
@@ -129,14 +129,14 @@ class ShardProcesses:
                 has_ended = await end(local.identity, END_GRACE_S)
             if has_ended:
                 await self._end_leftovers(uid, local.identity.executable)
-                self._ended(uid, local.identity, "ended as wanted")
+                self._ended(uid, local.identity, "ended as requested")
         finally:
             self._set(replace(self.find(uid), is_busy=False))
 
     async def delete(self, uid: ShardUid) -> None:
         """Delete a shard's directory. Its process must have ended."""
         local = self.find(uid)
-        assert local.state is not LocalState.RUNNING, "files of a running server are not deleted"
+        assert local.state is not LocalState.RUNNING, "the files of a running server must not be deleted"
         self._set(replace(local, is_busy=True))
         try:
             await self._end_leftovers(uid)
@@ -150,15 +150,15 @@ class ShardProcesses:
             self._set(replace(local, is_busy=False))
 
     def rotate_logs(self) -> None:
-        """Put logs aside that have grown too large: the servers open theirs anew for each line."""
+        """Rotate logs that have grown too large. The servers open their log again for each line."""
         for uid in self._local:
             rotate(self.path_of(uid) / LOG_NAME, bytes_max=LOG_BYTES_MAX)
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
     async def _end_leftovers(self, uid: ShardUid, *executables: str) -> None:
-        """Nothing of an earlier start may run in the directory: neither a server whose record was lost, nor a child that
-        still writes an old snapshot."""
+        """End the processes of earlier starts in the directory: a server whose record was lost, and a child that still
+        writes an old snapshot."""
         known = {self._executables.get(uid, ""), *executables} - {""}
         for executable in sorted(known):
             for process in await asyncio.to_thread(find_in_directory, str(self.path_of(uid)), executable):
@@ -176,21 +176,21 @@ class ShardProcesses:
             return
         if (watch := self._watches.pop(uid, None)) is not None:
             watch.close()
-        damaged = damage_in_log(self.path_of(uid) / LOG_NAME) if status is not None and status > 0 else None
-        if damaged is not None:
-            # However long it has loaded. Until this is known the process counts as running.
+        damage = damage_in_log(self.path_of(uid) / LOG_NAME) if status is not None and status > 0 else None
+        if damage is not None:
+            # However long the server has been loading. Until the damage is measured, the process counts as running.
             ended = replace(local, ended_at=self._clock.now())
-            spawn(f"agent: damage of shard {uid}", self._note_damage(ended, *damaged))
+            spawn(f"agent: damage of shard {uid}", self._note_damage(ended, *damage))
             return
         state = LocalState.GONE
         if status is not None and status > 0 and self._clock.monotonic() - self._started_at.get(uid, -EARLY_S) < EARLY_S:
             state = LocalState.FAILED
-            said = last_line(self.path_of(uid) / LOG_NAME) or last_line(self.path_of(uid) / OUTPUT_NAME)
-            text = f"{text} right after its start: {without_prefix(said)}" if said else f"{text} right after its start"
+            line = last_line(self.path_of(uid) / LOG_NAME) or last_line(self.path_of(uid) / OUTPUT_NAME)
+            text = f"{text} right after its start: {without_prefix(line)}" if line else f"{text} right after its start"
         self._note_end(replace(local, state=state, text=text, ended_at=self._clock.now()))
 
     async def _note_damage(self, local: LocalShard, damage: Damage, text: str) -> None:
-        """Note why a server could not load its files, and how much of them, as far as that is soon found out."""
+        """Note why a server could not load its files, and their unreadable part if that is quick to measure."""
         text = await asyncio.to_thread(with_extent, self.path_of(local.shard_uid), damage, text)
         now = self.find(local.shard_uid)
         if now.identity == local.identity and now.state is LocalState.RUNNING:
@@ -217,36 +217,36 @@ def _delete_directory(path: Path) -> None:
     try:
         shutil.rmtree(path)
     except FileNotFoundError:
-        if path.exists():  # A file vanished while we deleted: look again.
+        if path.exists():  # A file vanished during the deletion: repeat it.
             shutil.rmtree(path, ignore_errors=False)
     if path.parent.is_dir():
         sync_directory(path.parent)
 
 
-# -- finding again -------------------------------------------------------------------------------------------------------
+# -- restoring the state -------------------------------------------------------------------------------------------------
 
 
 def _find_shards(directory: Path, reported: tuple[ProcessSeen, ...]) -> list[tuple[LocalShard, str]]:
-    """Every shard of which a directory, or a process, or a report of a start exists; each with its program."""
-    found: dict[ShardUid, tuple[LocalShard, str]] = {}
+    """Every shard that has a directory, a process, or a reported start; each with its program."""
+    shards: dict[ShardUid, tuple[LocalShard, str]] = {}
     if directory.is_dir():
         for path in sorted(directory.iterdir()):
             if path.name.isdigit() and path.is_dir() and not path.is_symlink():
-                found[ShardUid(int(path.name))] = _find_shard(path)
+                shards[ShardUid(int(path.name))] = _find_shard(path)
     for seen in reported:
-        local, executable = found.get(seen.shard_uid, (LocalShard(seen.shard_uid), ""))
+        local, executable = shards.get(seen.shard_uid, (LocalShard(seen.shard_uid), ""))
         if seen.files_are_deleted or local.incarnation >= seen.incarnation:
             continue
         if seen.state is ProcessState.RUNNING and seen.identity is not None and is_running(seen.identity):
             local = LocalShard(seen.shard_uid, LocalState.RUNNING, seen.incarnation, seen.identity)
             executable = seen.identity.executable
         elif seen.state in (ProcessState.RUNNING, ProcessState.GONE):
-            # It was started; that its record is lost must not start it twice.
+            # It was started; the loss of its record must not cause a second start.
             local = LocalShard(seen.shard_uid, LocalState.GONE, seen.incarnation, text="ended, and its files have vanished")
         else:
             continue
-        found[seen.shard_uid] = (local, executable)
-    return [found[uid] for uid in sorted(found)]
+        shards[seen.shard_uid] = (local, executable)
+    return [shards[uid] for uid in sorted(shards)]
 
 
 def _find_shard(path: Path) -> tuple[LocalShard, str]:
@@ -262,16 +262,14 @@ def _find_shard(path: Path) -> tuple[LocalShard, str]:
         identity = _find_intended(path, record)
     if identity is not None and is_running(identity):
         return LocalShard(uid, LocalState.RUNNING, record.incarnation, identity, record.text), record.executable
-    text = (
-        "ended while no daemon ran" if identity is not None else "the daemon died while it started it, and it does not run"
-    )
+    text = "ended while no daemon ran" if identity is not None else "its daemon died during its start, and it does not run"
     return LocalShard(uid, LocalState.GONE, record.incarnation, text=text), record.executable
 
 
 def _find_intended(path: Path, record: StartRecord) -> ProcessIdentity | None:
-    """The server whose start was intended, if it came to that: it runs our program in its own directory, and its command
-    line still names the configuration file or, once it has set its title, the incarnation. (Its children, which save or
-    sync, show another title.)"""
+    """The server of an intended start; None: it does not run. It runs the recorded program in its own directory, and its
+    command line still names the configuration file or, once the server has set its title, the incarnation. (Its children,
+    which save or sync, show another title.)"""
     marks = (str(path / launching.CONFIG_NAME), f"shard={path.name} incarnation={record.incarnation}")
     for process in find_in_directory(str(path), record.executable):
         line = " ".join(arguments_of(process.pid))

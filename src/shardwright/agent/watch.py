@@ -1,7 +1,7 @@
-"""Asks the servers of the agent's node how they are, and tells the leader what is new.
+"""Queries the servers of the agent's node, and sends the leader the news.
 
-Owns one recurring question to each server that runs on the node, and the numbering of the news. Decides nothing: a leader
-asks a server itself when a decision waits for it.
+Owns the recurring query to each server that runs on the node, and the numbering of the news. Decides nothing: if a decision
+waits for a server, the leader queries that server itself.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ ASK_EVERY_S = 1.0
 
 
 class ServerWatch:
-    """``observe`` asks one server; ``epoch`` names this life of the agent, so that a caller's older mark is recognized."""
+    """``observe`` queries one server; ``epoch`` names this run of the agent, so that older marks of callers are
+    recognized."""
 
     def __init__(
         self,
@@ -43,15 +44,15 @@ class ServerWatch:
         self._view = ClusterView()
         self._seen: dict[ShardUid, ServerSeen] = {}
         self._numbers: dict[ShardUid, int] = {}
-        """The number of the latest news of each server."""
+        """The number of each server's latest news."""
         self._number = 0
         self._decisive = 0
-        """The number of the latest news by which decisions may come out differently."""
+        """The number of the latest news that may change a decision."""
         self._changed = asyncio.Event()
         self._polls: Polls[ShardUid] = Polls(f"agent of node {node_uid}: ask server", self._ask, lambda uid: every_s)
 
     def follow(self, view: ClusterView) -> None:
-        """Ask the servers that run on the node by these records, and no others."""
+        """Query the servers that run on the node according to these records, and no others."""
         self._view = view
         running = [
             s.uid
@@ -77,7 +78,7 @@ class ServerWatch:
         return NodeNews(mark, self._clock.now(), self._clock.monotonic() - began, self.figures, tuple(new))
 
     async def close(self) -> None:
-        """Stop asking."""
+        """Stop the queries."""
         await self._polls.close()
 
     async def _ask(self, uid: ShardUid) -> None:
@@ -87,7 +88,7 @@ class ServerWatch:
         try:
             target = server_target(self._view, shard)
         except Transient:
-            return  # Its node or its secrets are about to be recorded.
+            return  # Its node or its secrets will be recorded soon.
         seen = await self._observe(target)
         before = self._seen.get(uid)
         self._number += 1

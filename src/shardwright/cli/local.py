@@ -20,11 +20,11 @@ from shardwright.cli.session import confirm, parsed, report
 from shardwright.errors import Refusal, Rejected, ShardwrightError
 from shardwright.local import daemon as daemon_process
 from shardwright.local import supervisor as supervisor_process
-from shardwright.local.creation import Options
+from shardwright.local.creation import UpOptions
 from shardwright.local.down import Stopped, bring_down
 from shardwright.local.layout import layout_of
 from shardwright.local.supervisor import Outcome
-from shardwright.local.up import DAEMON_MODULE, Started, leave_behind, prepare, run_here
+from shardwright.local.up import DAEMON_MODULE, Started, prepare, run_in_background, run_in_foreground
 from shardwright.model.database import Database
 from shardwright.model.ids import NodeUid
 from shardwright.units import parse_bytes
@@ -78,7 +78,7 @@ def up(
     """
     say = _sayer(as_json)
     with _failures(as_json):
-        options = Options(
+        options = UpOptions(
             directory=_directory(directory),
             nodes=nodes,
             node_memory_bytes=parsed(parse_bytes, node_memory),
@@ -106,13 +106,13 @@ def up(
 
         if detach:
             try:
-                leave_behind(started, lock, say=say, module=daemon_module)
+                run_in_background(started, lock, say=say, module=daemon_module)
             except KeyboardInterrupt:
                 say("The cluster continues to start in the background; `shardwright down` stops it.")
                 raise typer.Exit(Exit.INTERRUPTED) from None
             ready()
             return
-        outcome = run_here(started, lock, say=say, on_ready=ready, module=daemon_module)
+        outcome = run_in_foreground(started, lock, say=say, on_ready=ready, module=daemon_module)
         say("Everything is stopped." if outcome is Outcome.STOPPED else "Another command has taken over the cluster.")
 
 
@@ -142,7 +142,7 @@ def down(
         if as_json:
             shown = {
                 "dir": str(stopped.layout.directory),
-                "was_there": stopped.was_there,
+                "existed": stopped.existed,
                 "was_running": stopped.was_running,
                 "purged": purge,
                 "left": [str(path) for path in stopped.left],
@@ -191,7 +191,7 @@ def _say_next(started: Started, say: Callable[[str], None], *, is_detached: bool
 
 def _say_stopped(stopped: Stopped, say: Callable[[str], None], *, is_purge: bool) -> None:
     place = stopped.layout.directory
-    if not stopped.was_there:
+    if not stopped.existed:
         say(f"There is no cluster in {place}.")
     elif is_purge:
         say(f"The cluster in {place} is stopped and deleted.")

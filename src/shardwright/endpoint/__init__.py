@@ -1,1 +1,2 @@
-"""The endpoint process: what clients talk to. Holds commands during a handoff, passes its connections when it moves."""
+"""The endpoint process: it serves clients, holds their commands during a handoff, and passes their connections to another
+process during a rebind."""

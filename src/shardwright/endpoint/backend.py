@@ -1,4 +1,4 @@
-"""The socket of one server connection, for one client. Created by ``connection.py``, which decides what goes over it."""
+"""The socket of one client's server connection. Created by ``connection.py``, which decides what is sent over it."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from shardwright.endpoint.protocol import Target
 
 
 class Client(Protocol):
-    """What a server connection needs of its client."""
+    """What a server connection needs from its client."""
 
     def backend_made(self, backend: "BackendConnection") -> None:
-        """It is open."""
+        """The connection is open."""
         ...
 
     def backend_received(self, data: bytes) -> None:
@@ -20,27 +20,27 @@ class Client(Protocol):
         ...
 
     def backend_lost(self, backend: "BackendConnection") -> None:
-        """The server closed it, or it broke."""
+        """The server closed the connection, or it broke."""
         ...
 
 
 class BackendConnection(asyncio.Protocol):
-    """See the module."""
+    """See the module's docstring."""
 
     write: Callable[[bytes], None]
-    """The transport's own, once there is one: the data path has no call to spare."""
+    """The transport's own method, as soon as the transport exists: this saves a call on the data path."""
 
-    def __init__(self, owner: Client, target: Target, *, pace: Pace, is_mere_body: Callable[[int], bool]) -> None:
+    def __init__(self, owner: Client, target: Target, *, pace: Pace, is_cheap: Callable[[int], bool]) -> None:
         self.owner: Client | None = owner
         self.target = target
         self._transport: asyncio.Transport | None = None
-        self._inflow = Inflow(pace, self._take, is_mere_body=is_mere_body, reading=self._set_reading)
+        self._inflow = Inflow(pace, self._take, is_cheap=is_cheap, reading=self._set_reading)
         self._wants_reading = True
         self._is_reading = True
 
     @property
     def is_made(self) -> bool:
-        """It is open."""
+        """Whether the connection is open."""
         return self._transport is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,8 +58,8 @@ class BackendConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        for data in self._inflow.give_up():
-            self._take(data)  # these replies came before the end
+        for data in self._inflow.take_rest():
+            self._take(data)  # these replies arrived before the end
         self._inflow.close()
         self.write = _nowhere
         owner, self.owner = self.owner, None
@@ -67,7 +67,7 @@ class BackendConnection(asyncio.Protocol):
             owner.backend_lost(self)
 
     def set_reading(self, on: bool) -> None:
-        """Read from the server, or let it wait."""
+        """Begin or stop reading from the server."""
         self._wants_reading = on
         self._set_reading()
 
@@ -82,16 +82,16 @@ class BackendConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def abandon(self) -> None:
-        """End it; its client hears nothing of it any more."""
+        """Close the connection without any further call to its client."""
         self.owner = None
-        self._inflow.give_up()
+        self._inflow.take_rest()
         self.close()
 
     def close(self) -> None:
-        """End it. Nothing is in flight that anybody waits for."""
+        """Close the connection. No awaited reply may be in flight."""
         if self._transport is not None:
             self._transport.close()
 
 
 def _nowhere(_data: bytes) -> None:
-    """What is written to a connection that has ended."""
+    """Discards data for a connection that has ended."""

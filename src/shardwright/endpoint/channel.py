@@ -1,6 +1,6 @@
-"""JSON lines over a Unix socket, with open files attached (SCM_RIGHTS). Used by both sides of the control socket.
+"""JSON lines over a Unix socket, with attached open files (SCM_RIGHTS). Used by both sides of the control socket.
 
-Owns framing only. Works on any event loop: it needs readiness callbacks and nothing else.
+Owns the framing only. Works on any event loop, because it needs only readiness callbacks.
 """
 
 import array
@@ -16,13 +16,13 @@ from typing import Any, Self
 Message = dict[str, Any]
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
-"""A connection may have an open transaction (1 MiB at most), and a few connections travel together."""
+"""A connection may have an open transaction (at most 1 MiB), and one message passes several connections."""
 FILES_MAX = 32
-"""Files attached to one message: the sockets of connections that travel together, and one with their bytes."""
+"""Files attached to one message: the sockets of its connections, and one file with their bytes."""
 
 
 class Channel:
-    """One end. Not for two readers or two writers at once."""
+    """One end. Not for concurrent readers or concurrent writers."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -32,7 +32,7 @@ class Channel:
 
     @classmethod
     async def connect(cls, path: str) -> Self:
-        """Raises OSError."""
+        """Connect to the socket at a path. Raises OSError."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
@@ -51,13 +51,13 @@ class Channel:
         self.close()
 
     def close(self) -> None:
-        """Also closes files that came and were not taken."""
+        """Close the socket, and all received files that no caller has taken."""
         self._socket.close()
         while self._files:
             os.close(self._files.popleft())
 
     async def send(self, message: Message, files: tuple[int, ...] = ()) -> None:
-        """Raises OSError when the other end is gone. The files stay open here."""
+        """Send a message. The files stay open in this process. Raises OSError if the other end has closed."""
         if files:
             message = message | {"files": len(files)}
         data = memoryview(json.dumps(message, separators=(",", ":")).encode() + b"\n")
@@ -75,8 +75,8 @@ class Channel:
             data = data[sent:]
 
     async def receive(self) -> tuple[Message, list[int]] | None:
-        """The next message and its files, which are the caller's to close; None when the other end closed. Raises OSError,
-        and ValueError for what is no message."""
+        """The next message and its files, which the caller must close; None: the other end has closed. Raises OSError, and
+        ValueError if the bytes are not a message."""
         while (end := self._buffer.find(b"\n")) < 0:
             if len(self._buffer) > MESSAGE_BYTES_MAX:
                 raise ValueError("a control message is too long")
@@ -93,11 +93,11 @@ class Channel:
         del self._buffer[: end + 1]
         message = json.loads(line)
         if not isinstance(message, dict):
-            raise ValueError("a control message is no object")
+            raise ValueError("a control message is not an object")
         return message, [self._files.popleft() for _ in range(message.get("files", 0))]
 
     async def ask(self, message: Message, files: tuple[int, ...] = ()) -> Message:
-        """Send and await the answer. Raises OSError also when the other end closes instead."""
+        """Send a message and await its answer. Raises OSError, also if the other end closes instead of answering."""
         await self.send(message, files)
         received = await self.receive()
         if received is None:
@@ -107,8 +107,8 @@ class Channel:
             os.close(file)
         return answer
 
-    def has_left(self) -> bool:
-        """Whether the other end has closed, and all that it sent has been received."""
+    def is_closed_by_peer(self) -> bool:
+        """Whether the other end has closed, and all of its messages have been received."""
         if self._buffer:
             return False
         try:

@@ -1,4 +1,4 @@
-"""``EndpointClient``: speaks to one endpoint process by its control socket. A call is one short connection."""
+"""Calls one endpoint process over its control socket. Each call uses its own short connection."""
 
 import asyncio
 from datetime import datetime
@@ -24,7 +24,7 @@ from shardwright.model.seen import EndpointProcessSeen
 
 
 class EndpointClient:
-    """See ``EndpointControl``. ``path``: its control socket; None: there is none."""
+    """See ``EndpointControl``. ``path``: the control socket; None: unknown."""
 
     def __init__(
         self, node: NodeUid, path: str | None, *, clock: Clock | None = None, call_timeout_s: float = CALL_TIMEOUT_S
@@ -66,7 +66,7 @@ class EndpointClient:
         message = {"op": "release", "endpoint": endpoint, "target": wire.target_to(target)}
         return wire.release_result_from(await self._ask(message))
 
-    async def pass_along(self, endpoint: EndpointUid, to_path: str) -> PassResult:
+    async def pass_endpoint(self, endpoint: EndpointUid, to_path: str) -> PassResult:
         """Pass an endpoint to the process at another control socket of this machine: see ``NodeLink.pass_endpoint``."""
         message = {"op": "pass_along", "endpoint": endpoint, "to_path": to_path}
         return wire.pass_result_from(await self._ask(message))
@@ -80,7 +80,7 @@ class EndpointClient:
             async with asyncio.timeout(timeout_s or self._call_timeout_s), await Channel.connect(path) as channel:
                 answer = await channel.ask(message)
         except (ConnectionRefusedError, FileNotFoundError) as error:
-            text = f"the endpoint process of node {node} has ended: nothing listens at {path}"
+            text = f"the endpoint process of node {node} has ended: no process listens at {path}"
             raise EndpointProcessEnded(Code.ENDPOINT_PROCESS_ENDED, text) from error
         except (OSError, TimeoutError, ValueError) as error:
             reason = str(error) or "no answer in time"

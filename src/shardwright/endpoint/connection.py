@@ -1,7 +1,7 @@
 """The sockets of one client connection and of its server connection, on the event loop.
 
-Feeds a ``Session`` and carries out what it wants. Decides nothing about commands; owns reading and not reading, flushing,
-closing without a reset, and the pace of attempts to reach a server. Created by ``served.py``.
+Feeds a ``Session`` and carries out its wishes. Decides nothing about commands. Owns flow control, closing without a reset,
+and the retries of server connections. Created by ``served.py``.
 """
 
 import asyncio
@@ -11,28 +11,28 @@ from typing import Protocol, cast
 
 from shardwright.endpoint.backend import BackendConnection
 from shardwright.endpoint.gate import Gate, Hold, is_same_server
-from shardwright.endpoint.luggage import Luggage, pack, unpack
 from shardwright.endpoint.pace import Inflow, Pace
+from shardwright.endpoint.packed_session import PackedSession, pack, unpack
 from shardwright.endpoint.protocol import Target
 from shardwright.endpoint.session import Phase, Session
 from shardwright.model.backoff import Backoff
 from shardwright.tasks import spawn
 
 OUTPUT_BYTES_HIGH = 1024 * 1024
-"""Replies waiting for a slow client above which its server is not read …"""
+"""Limit of the replies that wait for a slow client. Above it, the server is not read …"""
 OUTPUT_BYTES_MAX = 256 * 1024 * 1024
-"""… unless the client is not read either: one that sends all before it reads anything must not be stuck. Then this."""
+"""… unless the client is not read either, because it may send everything before it reads anything: then this limit."""
 TRIM_AFTER = 64
-"""Writes to a slow client until it is looked up which of them have left."""
+"""Number of writes to a slow client after which those that the transport has sent are forgotten."""
 CONNECT_TIMEOUT_S = 1.0
 RETRY = Backoff((0.01, 0.02, 0.05, 0.1))
-"""Between attempts to reach a server; the last one repeats."""
+"""Delays between attempts to reach a server; the last one repeats."""
 KEEPALIVE_S = 300
-"""An idle client is asked after this long whether it is still there, as the servers do."""
+"""Idle time after which TCP probes a client, as the servers do."""
 LINGER_S = 1.0
-"""How long a closed client may take to close too, before the socket goes: a socket closed with unread bytes resets."""
+"""Wait for the client to close too. Closing a socket with unread bytes earlier would reset the connection."""
 READ_REST_S = 60.0
-"""How long a client that sends no more may take to read what it is owed."""
+"""Wait for a client that sends no more to read its last replies."""
 
 
 Buffer = bytes | bytearray
@@ -40,18 +40,18 @@ Buffer = bytes | bytearray
 
 @dataclass(slots=True)
 class Packed:
-    """A client connection on its way from one process to another, or back: nobody reads or writes its socket."""
+    """A client connection in transit between two processes: no process reads or writes its socket."""
 
     client: socket.socket
-    luggage: Luggage
+    session: PackedSession
     unread: list[Buffer] = field(repr=False)
-    """What the client sent and nobody has processed."""
+    """Bytes from the client that have not been processed."""
     unsent: list[Buffer] = field(repr=False)
-    """Replies that the client has not taken yet."""
+    """Bytes to the client that have not been sent."""
 
     @property
     def size(self) -> int:
-        """Bytes that travel with it."""
+        """Number of its unread and unsent bytes."""
         return sum(map(len, self.unread)) + sum(map(len, self.unsent))
 
 
@@ -65,25 +65,25 @@ class _Packing:
 
 
 class Owner(Protocol):
-    """What a connection needs of the endpoint it belongs to."""
+    """What a connection needs from its endpoint."""
 
     gate: Gate
     pace: Pace
 
     def joined(self, connection: "ClientConnection") -> None:
-        """It is open."""
+        """The connection is open."""
         ...
 
     def left(self, connection: "ClientConnection") -> None:
-        """It is gone."""
+        """The connection has ended."""
         ...
 
     def became_quiet(self, connection: "ClientConnection") -> None:
-        """It is frozen and has nothing in flight any more."""
+        """The connection is frozen, and nothing is in flight."""
         ...
 
     def wants_ticks(self, connection: "ClientConnection") -> None:
-        """Its session waits for something that time may end."""
+        """Its session waits, and the wait has a time limit."""
         ...
 
 
@@ -96,25 +96,25 @@ class ClientConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.peer = ""
         self.is_reading = True
-        """The session wants to read the client."""
+        """Whether the session wants bytes from the client."""
         self.is_slow = False
         self.active_at = 0.0
-        """When the client last sent something, by the loop's clock."""
+        """Time of the last bytes from the client, by the loop's clock."""
         self._is_eof = False
-        """The client sends no more; what it has sent is still to be answered."""
+        """The client sends no more. Its earlier commands are still answered."""
         self._loop = loop
         self._now = loop.time
         self._backend: BackendConnection | None = None
         self._spare: BackendConnection | None = None
-        """Opened during a hold to the server that will be next. Nothing is sent over it before the hold has ended."""
+        """A connection to the candidate, opened during a hold. Nothing is sent over it before the hold ends."""
         self._spared_for: Hold | None = None
-        """The hold for which one was asked for."""
-        self._inflow = Inflow(owner.pace, self._take, is_mere_body=self.session.is_mere_body, reading=self._adjust_reading)
+        """The hold for which the spare connection was requested."""
+        self._inflow = Inflow(owner.pace, self._take, is_cheap=self.session.is_inside_command, reading=self._adjust_reading)
         self._transport_reads = True
-        self._written: list[Buffer] = []  # lately: the end of it is what the transport still keeps
+        self._written: list[Buffer] = []  # the latest writes: the transport's buffer is the end of these bytes
         self._trim_at = TRIM_AFTER
         self.is_connecting = False
-        """A connection to a server is being opened."""
+        """Whether a server connection is being opened."""
         self._attempts = 0
         self._retry: asyncio.TimerHandle | None = None
         self._is_finishing = False
@@ -186,7 +186,7 @@ class ClientConnection(asyncio.Protocol):
     # -- carrying out ------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Carry out everything the session wants. Called after every event."""
+        """Carry out all wishes of the session. Called after every event."""
         session = self.session
         transport = self.transport
         if transport is None:
@@ -252,7 +252,7 @@ class ClientConnection(asyncio.Protocol):
         transport.write(data)
 
     def _trim(self, kept: int) -> None:
-        """Forget what the transport has sent."""
+        """Forget the writes that the transport has sent."""
         written = self._written
         start = len(written)
         while kept > 0:
@@ -262,7 +262,7 @@ class ClientConnection(asyncio.Protocol):
         self._trim_at = 2 * len(written) + TRIM_AFTER
 
     def _adjust_reading(self) -> None:
-        """Read the client or not: not while the session wants nothing, or has not processed what came."""
+        """Begin or stop reading the client: not while the session wants no bytes or has not processed the last ones."""
         on = self.is_reading and self._inflow.is_empty
         if on is self._transport_reads or self.transport is None or self.transport.is_closing():
             return
@@ -273,8 +273,8 @@ class ClientConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _adjust_backend(self) -> None:
-        """Read the server or not: a slow client slows it, unless that could leave both sides waiting for each other, or its
-        replies are awaited so that a handoff or a passing can go on."""
+        """Begin or stop reading the server. A slow client slows its server, unless both could then wait for each other, or a
+        handoff or a rebind waits for its replies."""
         if self._backend is None or self.transport is None:
             return
         size = self.transport.get_write_buffer_size() if self.is_slow else 0
@@ -295,7 +295,7 @@ class ClientConnection(asyncio.Protocol):
         spawn("endpoint-connect", self._open(gate.target))
 
     def _connect_ahead(self, hold: Hold) -> None:
-        """A client waits for the end of the hold: what can be done by then need not be done behind it. Tried once."""
+        """Connect a waiting client to the candidate during the hold, to save the time after it. One attempt."""
         if self._spared_for is hold or self.is_connecting or self._spare is not None:
             return
         self._spared_for = hold
@@ -303,13 +303,13 @@ class ClientConnection(asyncio.Protocol):
         spawn("endpoint-connect", self._open(hold.new))
 
     async def _open(self, target: Target) -> None:
-        backend = BackendConnection(self, target, pace=self.owner.pace, is_mere_body=self.session.is_mere_reply_body)
+        backend = BackendConnection(self, target, pace=self.owner.pace, is_cheap=self.session.is_inside_reply)
         try:
             await self._reach(backend)
         except (OSError, TimeoutError) as error:
             self.is_connecting = False
             if not self.owner.gate.is_open or not is_same_server(target, self.owner.gate.target):
-                self.settle()  # nobody waits for that server
+                self.settle()  # that server is no longer the target
                 return
             self.session.failure = f"{target.address}:{target.port} cannot be reached: {error or 'it does not answer'}"
             self._retry_later()
@@ -320,8 +320,8 @@ class ClientConnection(asyncio.Protocol):
     async def _reach(self, backend: BackendConnection) -> None:
         """Connect within the limit. Raises OSError, TimeoutError.
 
-        One that is made is never cancelled: uvloop would close its socket and call no connection_lost. After a standstill
-        the limit ends in the pass in which the connection is made.
+        An open connection is never cancelled: uvloop would close its socket without a call of connection_lost. After the
+        process was frozen, the limit and the connection may both be due in one pass of the loop.
         """
         target = backend.target
         opening = asyncio.ensure_future(self._loop.create_connection(lambda: backend, target.address, target.port))
@@ -361,7 +361,7 @@ class ClientConnection(asyncio.Protocol):
         self.settle()
 
     def _drop_backend(self) -> None:
-        """Close the server connection; another attempt, if one is wanted, comes a little later unless the last was good."""
+        """Close the server connection. After a failure, the next attempt is delayed."""
         backend, self._backend = self._backend, None
         if backend is not None:
             backend.abandon()
@@ -384,7 +384,7 @@ class ClientConnection(asyncio.Protocol):
         self.settle()
 
     def gate_changed(self) -> None:
-        """The endpoint holds, or forwards elsewhere: tell the session, and lose no time."""
+        """The endpoint holds, or forwards to another server: notify the session at once."""
         if self._retry is not None and self.owner.gate.is_open:
             self._retry.cancel()
             self._retry = None
@@ -398,7 +398,7 @@ class ClientConnection(asyncio.Protocol):
             self._drop_spare()
 
     def tick(self) -> bool:
-        """Time has passed. False: no more ticks are needed."""
+        """Let the session check its time limits. Returns whether it needs further ticks."""
         self.session.tick(self._now())
         self.settle()
         return self.session.needs_ticks and self.transport is not None
@@ -406,7 +406,7 @@ class ClientConnection(asyncio.Protocol):
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Close without a reset: all that is written goes out, then FIN; bytes still coming in are read and thrown away."""
+        """Close without a reset: send everything that is written, then FIN; read and discard what the client still sends."""
         transport = self.transport
         if transport is None or self._is_finishing:
             return
@@ -414,64 +414,64 @@ class ClientConnection(asyncio.Protocol):
         self.session.is_closing = True
         self._drop_backend()
         self._drop_spare()
-        self._inflow.give_up()
+        self._inflow.take_rest()
         self.is_reading = True
         self._adjust_reading()
         if transport.is_closing():
             return
         if self._is_eof:
-            transport.close()  # behind all that is written
-            self._linger = self._loop.call_later(READ_REST_S, self._gone)
+            transport.close()  # after everything that is written
+            self._linger = self._loop.call_later(READ_REST_S, self._abort)
             return
         if transport.can_write_eof():
             transport.write_eof()
-        self._linger = self._loop.call_later(LINGER_S, self._gone)
+        self._linger = self._loop.call_later(LINGER_S, self._abort)
 
-    def _gone(self) -> None:
+    def _abort(self) -> None:
         if self.transport is not None:
             self.transport.abort()
 
     # -- stopping and passing ----------------------------------------------------------------------------------------
 
     def calm(self) -> None:
-        """Let what is in flight come in and send nothing new, because a hold is near."""
+        """Wait for the replies in flight and send nothing new, because a hold is imminent."""
         self.session.calm()
         self._adjust_backend()
 
     def end_calm(self) -> None:
-        """The hold has ended, or does not come."""
+        """The hold has ended, or was not begun."""
         self.session.end_calm(self._now())
         self._adjust_backend()
         self.settle()
 
     def freeze(self) -> None:
-        """Let what is in flight come in and begin nothing new, so that it can be passed on; the owner is told when."""
+        """Wait for the replies in flight and begin nothing new, in order to be passed. Notifies the owner when quiet."""
         self.session.freeze()
         self.settle()
 
     def thaw(self) -> None:
-        """Go on (here after all, or here from now on)."""
+        """Resume processing in this process."""
         self.session.thaw(self._now())
         self.settle()
 
     def cut(self) -> None:
-        """End it now: what is unanswered gets an error, then the client is told FIN."""
+        """End the connection now: answer everything unanswered with an error, then send FIN."""
         self.session.cut()
         self.settle()
 
     def pack(self) -> "asyncio.Future[Packed] | None":
-        """Take the client's socket, and all that belongs to it, from this process's loop. Only while it is frozen and quiet.
-        None: the client has left.
+        """Remove the client's socket and state from this process's loop. The connection must be frozen and quiet. None: the
+        client has disconnected.
 
-        From here on nothing of it may be read or written here: two who read one socket would each get half of what is sent.
-        The socket itself lives on in the copy. What the client has not taken is known only when the transport ends, in the
-        loop's next turn: until then it goes on sending.
+        Afterwards this process must not read or write the socket: two readers of one socket would each receive half of the
+        bytes. The copy keeps the socket open. The unsent bytes are known only when the transport ends, in the loop's next
+        pass: it keeps sending until then.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
             return None
         client = socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno()))
-        unread: list[Buffer] = [*self.session.unread, *self._inflow.give_up()]
+        unread: list[Buffer] = [*self.session.unread, *self._inflow.take_rest()]
         self._packing = _Packing(transport, Packed(client, pack(self.session), unread, []), self._loop.create_future())
         self.transport = None
         self._is_finishing = True
@@ -482,7 +482,7 @@ class ClientConnection(asyncio.Protocol):
         return self._packing.done
 
     def _packed(self, packing: "_Packing") -> None:
-        """The transport is about to close its socket; nothing is sent any more. What it keeps are the last bytes written."""
+        """The transport is about to close its socket and sends nothing more: its buffer is the end of the written bytes."""
         size = packing.transport.get_write_buffer_size()
         parts = packing.packed.unsent
         while size > 0:
@@ -492,15 +492,15 @@ class ClientConnection(asyncio.Protocol):
         parts.reverse()
         packing.done.set_result(packing.packed)
 
-    def unpack(self, luggage: Luggage) -> None:
-        """Become, frozen, the connection that another process packed. Before it has a transport."""
+    def unpack(self, session: PackedSession) -> None:
+        """Take over, frozen, the state that another process packed. Called before the connection has a transport."""
         self.session.freeze()
-        unpack(luggage, self.session)
+        unpack(session, self.session)
 
-    def give_unread(self, data: bytes) -> None:
-        """What the other process had not processed, in pieces."""
+    def add_unread(self, data: bytes) -> None:
+        """Process bytes that the other process has not processed. Called for each piece."""
         self.session.client_data(data, self._now())
 
-    def give_unsent(self, data: bytes) -> None:
-        """What the other process had not sent, in pieces, before anything else is written."""
+    def add_unsent(self, data: bytes) -> None:
+        """Send bytes that the other process has not sent, before any other reply. Called for each piece."""
         self._send(data)

@@ -1,4 +1,4 @@
-"""The control socket's listener: a Unix socket (mode 0600) at a path that a dead process may have left behind."""
+"""The control socket's listener: a Unix socket (mode 0600). Replaces the socket of a dead process at the same path."""
 
 import asyncio
 import os
@@ -9,24 +9,24 @@ from shardwright.endpoint.channel import Channel
 from shardwright.tasks import spawn
 
 
-class InUse(Exception):
-    """Another process answers at the path."""
+class SocketInUse(Exception):
+    """Another process listens at the path."""
 
 
 class ControlSocket:
-    """Accepts callers and lets ``talk`` answer each."""
+    """Accepts callers; ``serve`` answers each of them."""
 
-    def __init__(self, path: str, talk: Callable[[Channel], Awaitable[None]]) -> None:
+    def __init__(self, path: str, serve: Callable[[Channel], Awaitable[None]]) -> None:
         self._path = path
-        self._talk = talk
+        self._serve_caller = serve
         self._socket: socket.socket | None = None
         self._inode = 0
         self._callers: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Listen. Raises InUse, or OSError when the path cannot be used."""
-        if _is_answered(self._path):
-            raise InUse(f"another endpoint process answers at {self._path}")
+        """Listen. Raises SocketInUse, and OSError if the path is unusable."""
+        if _has_listener(self._path):
+            raise SocketInUse(f"another process listens at {self._path}")
         beside = f"{self._path}.{os.getpid()}"
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -34,7 +34,7 @@ class ControlSocket:
             listener.bind(beside)
             os.chmod(beside, 0o600)
             listener.listen(64)
-            os.replace(beside, self._path)  # takes the place of what a dead process left, in one step
+            os.replace(beside, self._path)  # replaces the socket of a dead process atomically
         except OSError:
             listener.close()
             raise
@@ -54,12 +54,12 @@ class ControlSocket:
 
     async def _serve(self, channel: Channel) -> None:
         try:
-            await self._talk(channel)
+            await self._serve_caller(channel)
         finally:
             channel.close()
 
     async def close(self) -> None:
-        """Stop; removes the path unless another process has taken it over."""
+        """Stop listening. Removes the path unless another process has replaced it."""
         if self._socket is None:
             return
         asyncio.get_running_loop().remove_reader(self._socket)
@@ -76,7 +76,7 @@ class ControlSocket:
         await asyncio.gather(*callers, return_exceptions=True)
 
 
-def _is_answered(path: str) -> bool:
+def _has_listener(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

@@ -1,8 +1,8 @@
-"""Which connection of a departing endpoint is passed on next, and what becomes of those that cannot be.
+"""Decides which connections of a departing endpoint are passed next, and which ones must be ended.
 
-Pure. ``passing.py`` tells it what is seen and carries out what it orders. The rules: the busiest go first, a few at a time;
-a connection is frozen only while its own turn lasts, and never for longer than its limit; what cannot be passed within the
-grace time is ended, so that a departure ends whatever clients do.
+Pure. ``passing.py`` supplies the observations and carries out the orders. The rules: the busiest connections go first, a few
+at a time; a connection is frozen only during its own attempt, and never for longer than the attempt's limit; a connection
+that cannot be passed within the grace time is ended, so that every departure ends, whatever its clients do.
 """
 
 import heapq
@@ -13,42 +13,43 @@ from dataclasses import dataclass
 from shardwright.model.backoff import Backoff
 
 BATCH = 16
-"""Frozen at once: so many are packed, offered and taken in a few milliseconds."""
+"""Connections frozen at the same time: this many are packed and adopted within a few milliseconds."""
 FREEZE = Backoff((0.1, 0.2, 0.4, 0.8))
-"""How long what is in flight may take to come in, at the first attempt and the next; the last one repeats."""
+"""Limit of each attempt's wait for the replies in flight; the last one repeats."""
 RETRY = Backoff((0.05, 0.1, 0.2, 0.4))
-"""Until the next attempt."""
+"""Delays between attempts; the last one repeats."""
 TIED_GRACE_S = 1.0
-"""How long a connection may go on with what cannot be passed (WATCH, a blocking command) before it is ended."""
+"""Grace time of a connection with state that cannot be passed (WATCH, a blocking command)."""
 GRACE_S = 8.0
-"""The same for one whose command does not end."""
-LOOK_S = 0.05
-"""Between looks at a tied connection."""
+"""Grace time of a connection whose command does not end."""
+CHECK_S = 0.05
+"""Interval between checks of a tied connection."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What is to be known of one connection."""
+class ConnectionStatus:
+    """The observations of one connection."""
 
     is_quiet: bool
     """It is frozen, and nothing is in flight."""
     is_tied: bool
-    """Has state that another process cannot be given."""
+    """It has state that cannot be passed to another process."""
 
 
 @dataclass(slots=True)
 class Orders:
-    """What to do now with which connections, by uid. ``look_at``: when to ask again if nothing happens before."""
+    """The connections, by uid, to freeze, thaw, pass and end now. ``wake_at``: time of the next call if nothing happens
+    earlier."""
 
     freeze: list[int]
     thaw: list[int]
     passes: list[int]
     end: list[int]
-    look_at: float | None = None
+    wake_at: float | None = None
 
 
 class Departures:
-    """One endpoint's departure. ``order``: the uids of its connections, the busiest first."""
+    """The departure of one endpoint. ``order``: the uids of its connections, the busiest first."""
 
     def __init__(self, order: Iterable[int], *, now: float) -> None:
         self._waiting = deque(order)
@@ -60,26 +61,27 @@ class Departures:
 
     @property
     def is_over(self) -> bool:
-        """Every connection has gone, or has been ended."""
+        """Whether every connection was passed or has ended."""
         return not (self._waiting or self._later or self._frozen)
 
-    def next(self, now: float, standing: Callable[[int], Standing | None]) -> Orders:
-        """What to do now. ``standing`` of one that has gone is None. What is passed or ended is not asked for again."""
+    def next(self, now: float, status: Callable[[int], ConnectionStatus | None]) -> Orders:
+        """The orders for now. ``status`` returns None for a connection that has ended, and is not called for a connection
+        that was ordered to be passed or ended."""
         orders = Orders([], [], [], [])
-        self._look_at_frozen(now, standing, orders)
-        while len(self._frozen) + len(orders.passes) < BATCH and (uid := self._candidate(now)) is not None:
-            seen = standing(uid)
+        self._check_frozen(now, status, orders)
+        while len(self._frozen) + len(orders.passes) < BATCH and (uid := self._next_due(now)) is not None:
+            seen = status(uid)
             if seen is not None:
                 self._begin(uid, seen, now, orders)
         times = list(self._frozen.values())
         if self._later and len(self._frozen) < BATCH:
             times.append(self._later[0][0])
-        orders.look_at = min(times, default=None)
+        orders.wake_at = min(times, default=None)
         return orders
 
-    def _look_at_frozen(self, now: float, standing: Callable[[int], Standing | None], orders: Orders) -> None:
+    def _check_frozen(self, now: float, status: Callable[[int], ConnectionStatus | None], orders: Orders) -> None:
         for uid, until in list(self._frozen.items()):
-            seen = standing(uid)
+            seen = status(uid)
             if seen is None:
                 del self._frozen[uid]
             elif seen.is_quiet:
@@ -90,23 +92,23 @@ class Departures:
                 tries = self._tries.get(uid, 0)
                 self._tries[uid] = tries + 1
                 orders.thaw.append(uid)
-                self._put_off(uid, now + RETRY.delay_s(tries))
+                self._postpone(uid, now + RETRY.delay_s(tries))
 
-    def _candidate(self, now: float) -> int | None:
+    def _next_due(self, now: float) -> int | None:
         if self._waiting:
             return self._waiting.popleft()
         return heapq.heappop(self._later)[1] if self._later and self._later[0][0] <= now else None
 
-    def _begin(self, uid: int, seen: Standing, now: float, orders: Orders) -> None:
+    def _begin(self, uid: int, seen: ConnectionStatus, now: float, orders: Orders) -> None:
         tries = self._tries.get(uid, 0)
-        is_tried = seen.is_tied or tries > 0  # one whose turn comes late has had no chance yet
+        is_tried = seen.is_tied or tries > 0  # the grace time may end before the first attempt
         if is_tried and now >= (self._tied_until if seen.is_tied else self._until):
             orders.end.append(uid)
         elif seen.is_tied:
-            self._put_off(uid, now + LOOK_S)
+            self._postpone(uid, now + CHECK_S)
         else:
             orders.freeze.append(uid)
             self._frozen[uid] = now + FREEZE.delay_s(tries)
 
-    def _put_off(self, uid: int, at: float) -> None:
+    def _postpone(self, uid: int, at: float) -> None:
         heapq.heappush(self._later, (at, uid))

@@ -1,7 +1,7 @@
-"""What each command of a client means to the endpoint: forwarded, answered, watched, refused, or not yet.
+"""Processes each command of a client: forwards it, answers it, watches it, refuses it, or postpones it.
 
-Pure. The base of ``Session``, which adds the two connections. A command is processed once, in order; one that cannot be
-processed yet has had no effect.
+Pure. The base of ``Session``, which adds the two connections. Each command is processed once, in order; a postponed command
+has had no effect.
 """
 
 from collections import deque
@@ -36,46 +36,46 @@ class Dialogue:
         self.ledger = Ledger(self.to_client)
         self.assurance = Assurance(self.ledger, gate.counts)
         self.ready: deque[tuple[bytes, bytes]] = deque()
-        """Complete commands that wait, as (first word, bytes)."""
+        """Complete commands that wait to be processed, as (first word, bytes)."""
         self.is_closing = False
         self._scanner = CommandScanner()
-        self._scanner.is_stranger = not self.is_authenticated
+        self._scanner.is_unauthenticated = not self.is_authenticated
         self.transaction: Transaction | None = None
         """An open MULTI."""
         self._is_watching = False
         self._is_tracking = False
-        self._is_raw = False  # has subscribed: replies are not counted any more
-        self._is_streaming = False  # a reply has been passed on in part
+        self._is_raw = False  # the client has subscribed: replies can no longer be counted
+        self._is_streaming = False  # a part of a reply has been passed on
 
     @property
     def can_send(self) -> bool:
-        """A server is there and commands may go to it."""
+        """Whether commands may be sent to a server now."""
         raise NotImplementedError
 
     @property
     def has_backend(self) -> bool:
-        """A server connection that has been checked is there, whether or not commands may be sent now."""
+        """Whether a verified server connection exists, even if no command may be sent now."""
         raise NotImplementedError
 
     def drop_backend(self) -> None:
-        """Leave the server; a new connection is made when it is needed."""
+        """Close the server connection. A new one is opened when it is needed."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """End the connection once the client has its bytes."""
+        """Close the client connection after its last bytes."""
         raise NotImplementedError
 
     # -- one command -------------------------------------------------------------------------------------------------
 
     def process(self, word: bytes, raw: bytes, now: float) -> bool:
-        """Do what a command asks. False: not now."""
+        """Process a command. False: postponed."""
         rule = RULES.get(word)
-        if rule is Rule.NOTHING:
+        if rule is Rule.EMPTY:
             if not split_arguments(raw):
                 return True
             rule = None
-        if rule is Rule.ATTACK:
-            return self._close_behind_answers()
+        if rule is Rule.HTTP:
+            return self._close_after_replies()
         if not self.is_authenticated and rule not in (Rule.AUTH, Rule.HELLO, Rule.RESET, Rule.QUIT):
             return self.refuse(login.NOAUTH)
         if rule is None:
@@ -92,27 +92,27 @@ class Dialogue:
             return self.fail_protocol(str(error))
 
     def refuse(self, reply: bytes) -> bool:
-        """Answer with an error of our own."""
+        """Answer with an error of the endpoint's own."""
         self.gate.counts.errors += 1
         self.ledger.answer_locally(reply)
         return True
 
     def fail_protocol(self, text: str) -> bool:
-        """Answer that the bytes make no sense, and close."""
+        """Answer with a protocol error, and close."""
         if not self._is_at_barrier:
             return False
         self.refuse(f"-ERR Protocol error: {text}\r\n".encode("latin-1"))
         self.close()
         return True
 
-    def _close_behind_answers(self) -> bool:
+    def _close_after_replies(self) -> bool:
         if self._is_at_barrier:
             self.close()
         return self.is_closing
 
     @property
     def _is_at_barrier(self) -> bool:
-        """Everything before the current command has been answered."""
+        """Whether everything before the current command has been answered."""
         return self.ledger.is_idle and not self._is_streaming
 
     def _process_watched(self, rule: Rule, word: bytes, raw: bytes, now: float) -> bool:
@@ -155,7 +155,7 @@ class Dialogue:
             self.to_backend.append(raw)
             return True
         if kind is Kind.BLOCKING and self.assurance.is_pending:
-            return False  # a question behind it would not be answered before it ends
+            return False  # a question after it would be answered only when it ends
         self.to_backend.append(raw)
         entry = Entry(kind if transaction is None else Kind.MEMBER, raw, now, word=word)
         entry.effect = effect
@@ -169,7 +169,7 @@ class Dialogue:
         return True
 
     def _effect_of(self, word: bytes, raw: bytes) -> login.Effect | None:
-        """What a success of this command changes here; None: nothing."""
+        """The effect that a success of this command has on the endpoint's state; None: no effect."""
         if word == b"SELECT":
             return partial(self._selected, raw)
         if word != b"CLIENT":
@@ -233,18 +233,19 @@ class Dialogue:
         self._is_watching = False
 
     def _effect_of_all(self, transaction: Transaction) -> login.Effect | None:
-        """What an EXEC changes here; None: nothing."""
+        """The effect of an EXEC on the endpoint's state; None: no effect."""
         queued = [member for member in transaction.members[1:] if member.word not in NEVER_QUEUED]
         effects = [self._effect_of(member.word, member.raw) for member in queued]
         return partial(self._executed, effects) if any(effects) else None
 
     def _executed(self, effects: list[login.Effect | None], reply: bytes) -> None:
-        """Each member's own reply says whether it succeeded. A null says that nothing ran."""
+        """Apply the effects of the members that succeeded according to their own replies. A null reply: none was
+        executed."""
         if reply[:1] != b"*" or reply[:2] == b"*-":
             return
         replies = elements_of(reply)
         if len(replies) != len(effects):
-            self.close()  # which one belongs to which member, and so the connection's state, is not known
+            self.close()  # the replies cannot be assigned to members, so the connection's state is unknown
             return
         for effect, own in zip(effects, replies, strict=True):
             if effect is not None:
@@ -258,7 +259,7 @@ class Dialogue:
     def break_off(self, word: bytes, raw: bytes, now: float, reply: bytes = NO_PRIMARY) -> None:
         """Answer a command that has waited too long, or cannot be executed now, with an error."""
         if self.transaction is not None:
-            self.transaction.is_broken = True  # the rest of it must not run without this part
+            self.transaction.is_broken = True  # the rest must not be executed without this member
         if self.process(word, raw, now):
             return
         if word == b"MULTI":
@@ -293,7 +294,7 @@ class Dialogue:
 
     def _authenticate(self) -> None:
         self.is_authenticated = True
-        self._scanner.is_stranger = False
+        self._scanner.is_unauthenticated = False
 
     def _quit(self) -> bool:
         if not self._is_at_barrier:
@@ -308,7 +309,7 @@ class Dialogue:
         self.drop_backend()
         self.state = ConnectionState()
         self.is_authenticated = not self.gate.spec.password
-        self._scanner.is_stranger = not self.is_authenticated
+        self._scanner.is_unauthenticated = not self.is_authenticated
         self._leave_transaction()
         self._is_tracking = self._is_raw = False
         self.ledger.use_protocol(2)
@@ -320,7 +321,7 @@ class Dialogue:
         if isinstance(request, bytes):
             return self.refuse(request)
         if request.user is not None:
-            if not login.is_right(request.user, request.password, self.gate.spec.password):
+            if not login.is_valid_login(request.user, request.password, self.gate.spec.password):
                 return self.refuse(login.WRONGPASS)
             self._authenticate()
         elif not self.is_authenticated:
@@ -330,7 +331,7 @@ class Dialogue:
             named = () if request.name is None else (b"SETNAME", request.name)
             command = encode_command(b"HELLO", b"%d" % protocol, *named)
             return self._forward(Kind.STATE, word, command, now, effect=partial(self._greeted, protocol, request.name))
-        self._greeted(protocol, request.name, b"+")  # a new server connection begins with it
+        self._greeted(protocol, request.name, b"+")  # the next server connection begins with this HELLO
         known = self.gate.hellos.get(protocol)
         if known is None or not self._is_at_barrier:
             return False
@@ -346,11 +347,11 @@ class Dialogue:
             self.state.settings["SETNAME"] = encode_command(b"CLIENT", b"SETNAME", name)
 
     def _client(self, word: bytes, arguments: list[bytes], raw: bytes, now: float) -> bool:
-        what = arguments[1].upper() if len(arguments) > 1 else b""
+        subcommand = arguments[1].upper() if len(arguments) > 1 else b""
         refusal = b""
-        if what == b"REPLY" and arguments[2:3] and arguments[2].upper() != b"ON":
+        if subcommand == b"REPLY" and arguments[2:3] and arguments[2].upper() != b"ON":
             refusal = _REPLY_MODE
-        elif what == b"MAINT_NOTIFICATIONS":
+        elif subcommand == b"MAINT_NOTIFICATIONS":
             refusal = b"-ERR unknown subcommand '%b'. Try CLIENT HELP.\r\n" % arguments[1]
         if refusal:
             if self.transaction is not None:

@@ -1,6 +1,6 @@
-"""What all connections of one endpoint share: where commands go, whether they may go now, passwords, limits and counts.
+"""The state that all connections of one endpoint share: target, hold, settings, limits and counts.
 
-Pure. The process changes it and then tells every session; sessions only read it, except for the counts and the budget.
+Pure. The process changes it and then notifies every session. Sessions only read it, except for the counts and the budget.
 """
 
 from collections.abc import Container
@@ -13,7 +13,7 @@ from shardwright.endpoint.words import NOT_PLAIN, NOT_PLAIN_WHEN_STRICT
 
 @dataclass(slots=True)
 class Budget:
-    """Bytes of commands that all connections of the process keep (held, in flight, incomplete)."""
+    """Bytes of the commands that all connections of the process keep (held, in flight, incomplete)."""
 
     limit: int = 256 * 1024 * 1024
     used: int = 0
@@ -24,22 +24,22 @@ class Limits:
     """Bounds of one connection, in bytes."""
 
     kept: int = 8 * 1024 * 1024
-    """Commands held or in flight: above it the client is not read."""
+    """Commands held or in flight. Above this limit the client is not read."""
     kept_when_scarce: int = 64 * 1024
-    """The same while the process's budget is used up."""
+    """The same limit while the process's budget is exhausted."""
     transaction: int = 1024 * 1024
-    """An open MULTI above it cannot be moved."""
+    """An open MULTI. A larger one cannot be passed to another server or process."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """Since the process started."""
+    """Counts since the start of the process."""
 
     accepted: int = 0
     commands: int = 0
     held: int = 0
     errors: int = 0
-    """Error replies of our own making."""
+    """The endpoint's own error replies."""
     bytes_in: int = 0
     bytes_out: int = 0
     passed: int = 0
@@ -56,19 +56,19 @@ class Hold:
 
 
 class Change(Enum):
-    """What a request did to the gate."""
+    """The effect of a request on the gate."""
 
     NONE = auto()
-    """Stale, or nothing new."""
+    """The request is stale or changes nothing."""
     HELD = auto()
     MOVED = auto()
-    """Forwards to another server, or again to the old one after a hold."""
+    """The endpoint forwards to another server, or to the old one again after a hold."""
 
 
 @dataclass(slots=True)
 class Gate:
-    """One endpoint's state. The rule: a target moves to a higher generation only, or back to the old one by a release of its
-    hold. What is late or stale changes nothing."""
+    """The state of one endpoint. The rule: its target changes only to a higher generation, or back to the old target by a
+    release of the hold. Late or stale requests change nothing."""
 
     spec: EndpointSpec
     limits: Limits = field(default_factory=Limits)
@@ -77,31 +77,32 @@ class Gate:
     target: Target | None = None
     hold: Hold | None = None
     flow: int = 0
-    """Changes whenever commands have to wait or to go elsewhere. Who was told under another number asks again before it
-    sends, so that a hold need not touch each of thousands of connections to take effect."""
+    """A number that changes when commands must wait or go to another server. A session compares it with the number that it
+    last saw before it sends, so that a hold takes effect without a call to each of thousands of connections."""
     hellos: dict[int, bytes] = field(default_factory=dict)
-    """The server's own replies to HELLO by protocol, as first seen."""
+    """The server's latest replies to HELLO, by protocol."""
     not_plain: Container[bytes] = field(init=False)
-    """Words that keep a chunk of commands from being forwarded whole. The data path asks for nothing else of the mode."""
+    """Words of commands that must be processed one by one: a chunk that contains one is not forwarded whole. The data path
+    depends on strict mode only through this set."""
 
     def __post_init__(self) -> None:
         self.target = self.spec.target
-        self.take_settings(self.spec)
+        self.apply_settings(self.spec)
 
     @property
     def is_open(self) -> bool:
-        """Commands may be forwarded."""
+        """Whether commands may be forwarded."""
         return self.hold is None and self.target is not None
 
     @property
     def generation(self) -> int:
-        """Of the target; -1: none yet."""
+        """The target's generation; -1: no target yet."""
         return -1 if self.target is None else self.target.generation
 
     def serve(self, spec: EndpointSpec) -> Change:
-        """Take a new specification. No target in it takes none away: the checks on each new connection protect better than
-        the word of a caller that may be late."""
-        self.take_settings(spec)
+        """Apply a new specification. A specification without a target keeps the present target: its caller may be late, and
+        the checks of each new server connection are safer."""
+        self.apply_settings(spec)
         target = spec.target
         if target is None or target == self.target:
             return Change.NONE
@@ -111,13 +112,13 @@ class Gate:
             return Change.NONE
         return self._move(target)
 
-    def take_settings(self, spec: EndpointSpec) -> None:
-        """Take all of a specification but its target. Holds for every command that is processed from now on."""
+    def apply_settings(self, spec: EndpointSpec) -> None:
+        """Apply a specification except for its target. Affects all commands that are processed afterwards."""
         self.spec = spec
         self.not_plain = NOT_PLAIN_WHEN_STRICT if spec.is_strict else NOT_PLAIN
 
     def begin_hold(self, old: Target, new: Target, now: float) -> Change:
-        """Hold for ``new``; repeating it changes nothing, and a hold that is over does not come back."""
+        """Begin a hold for ``new``. A repetition changes nothing, and does not begin an ended hold again."""
         hold = self.hold
         if new.generation <= (self.generation if hold is None else hold.new.generation):
             return Change.NONE
@@ -126,7 +127,7 @@ class Gate:
         return Change.HELD
 
     def release(self, target: Target) -> Change:
-        """Forward to ``target``: the new one, the old one (an undo), or without a hold one of a higher generation."""
+        """Forward to ``target``: the new one, or the old one (an undo); without a hold, only one of a higher generation."""
         hold = self.hold
         if hold is None:
             return self._move(target) if target.generation > self.generation else Change.NONE
@@ -135,8 +136,8 @@ class Gate:
             return self._move(target)
         return Change.NONE
 
-    def is_behind_hold(self, target: Target) -> bool:
-        """Whether it is what the hold leads away from: another process that does not know better says so."""
+    def precedes_hold(self, target: Target) -> bool:
+        """Whether the target is older than the hold's new target, as reported by a process that does not know the hold."""
         return self.hold is not None and target.generation < self.hold.new.generation
 
     def _move(self, target: Target) -> Change:
@@ -147,7 +148,7 @@ class Gate:
 
 
 def is_same_server(a: Target | None, b: Target | None) -> bool:
-    """A connection to ``a`` need not be left when the target is now ``b``."""
+    """Whether a connection to ``a`` can stay when the target becomes ``b``."""
     if a is None or b is None:
         return a is b
     return (a.address, a.port) == (b.address, b.port) and (not a.run_id or not b.run_id or a.run_id == b.run_id)

@@ -1,6 +1,6 @@
-"""Who holds a port that an endpoint shall listen on, as far as it can be seen: Linux, and processes that we may read.
+"""Finds the process that occupies an endpoint's port, if this user may see it. Linux only.
 
-Called by ``served.py`` in a thread, because it reads all of ``/proc``. Only looks.
+Called by ``served.py`` in a thread, because it reads all of ``/proc``. Changes nothing.
 """
 
 import ipaddress
@@ -14,31 +14,31 @@ _LISTEN, _TIME_WAIT = "0A", "06"
 
 
 def holder_of(address: str, port: int) -> str:
-    """``process 4242 (nginx)``; empty when it cannot be seen. Its name only: arguments may be secret."""
+    """For instance ``process 4242 (nginx)``; empty if it is not visible. Without its arguments: they may be secret."""
     inodes = [inode for name in ("tcp", "tcp6") for inode in sockets_at(_text(PROC / "net" / name), address, port)]
     wanted = {f"socket:[{inode}]" for inode in inodes}
     if not wanted:
         return ""
     pids = sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
-    found = next((pid for pid in pids if not wanted.isdisjoint(_links(PROC / str(pid) / "fd"))), None)
-    return "" if found is None else f"process {found} ({_text(PROC / str(found) / 'comm').strip() or 'unnamed'})"
+    holder = next((pid for pid in pids if not wanted.isdisjoint(_links(PROC / str(pid) / "fd"))), None)
+    return "" if holder is None else f"process {holder} ({_text(PROC / str(holder) / 'comm').strip() or 'unnamed'})"
 
 
 def sockets_at(table: str, address: str, port: int) -> list[str]:
-    """Inodes of the sockets of ``/proc/net/tcp`` or ``tcp6`` that stand in the way of a listener there: of listening ones,
-    if there are any, else of connections."""
+    """Inodes of the sockets in ``/proc/net/tcp`` or ``tcp6`` that prevent a listener at this address: of listening sockets
+    if there are any, otherwise of connections."""
     listening: list[str] = []
     others: list[str] = []
     for line in table.splitlines()[1:]:
         fields = line.split()
         local, _, local_port = fields[1].partition(":")
-        if int(local_port, 16) != port or fields[3] == _TIME_WAIT or not _is_in_the_way(local, address):
+        if int(local_port, 16) != port or fields[3] == _TIME_WAIT or not _conflicts(local, address):
             continue
         (listening if fields[3] == _LISTEN else others).append(fields[9])
     return listening or others
 
 
-def _is_in_the_way(local: str, address: str) -> bool:
+def _conflicts(local: str, address: str) -> bool:
     theirs, ours = _address(local), ipaddress.ip_address(address)
     if isinstance(theirs, ipaddress.IPv6Address) and theirs.ipv4_mapped is not None:
         theirs = theirs.ipv4_mapped
@@ -46,7 +46,7 @@ def _is_in_the_way(local: str, address: str) -> bool:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The kernel writes addresses as words in the machine's order."""
+    """The kernel writes addresses as words in the machine's byte order."""
     words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
     return ipaddress.ip_address(b"".join(struct.pack("=I", word) for word in words))
 
@@ -54,7 +54,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 def _links(directory: Path) -> Iterator[str]:
     try:
         names = os.listdir(directory)
-    except OSError:  # It has ended, or is another user's.
+    except OSError:  # The process has ended, or belongs to another user.
         return
     for name in names:
         try:

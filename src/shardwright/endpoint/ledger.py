@@ -1,9 +1,9 @@
-"""What one connection has sent to its server and owes its client: the replies in order, and what may be sent again.
+"""The unanswered commands of one connection: keeps the order of the replies, and decides which commands are sent again.
 
-Pure; owned by the session. Normally ("straight") replies pass through as they come and only counts are kept. When a command
-was refused or its server was lost, the ledger is "tangled": every unanswered command has a state of its own, replies wait
-for those before them, and what was certainly not executed, or changes nothing, is sent again. A write that may have been
-executed is never sent again.
+Pure; owned by the session. Normally the ledger is "straight": replies pass through as they arrive, and only counts are
+kept. When a command was refused or its server was lost, the ledger is "tangled": every unanswered command has its own state,
+each reply waits for the replies before it, and commands that were certainly not executed or that change nothing are sent
+again. A write that may have been executed is never sent again.
 """
 
 from collections import deque
@@ -16,8 +16,8 @@ from shardwright.endpoint.words import READS, UNBLOCKED, is_aborted_by_refusal, 
 OK = b"+OK\r\n"
 QUEUED = b"+QUEUED\r\n"
 OUTCOME_UNKNOWN = (
-    b"-ERR shardwright: outcome unknown: the server went away before it answered this command, it may have been executed; "
-    b"it was not sent again\r\n"
+    b"-ERR shardwright: outcome unknown: the connection to the server ended before it answered this command, which may have "
+    b"been executed; it was not sent again\r\n"
 )
 NOT_CONFIRMED = (
     b"-ERR shardwright: outcome unknown: this command was executed, but no replica has confirmed it, so it may be lost; "
@@ -29,20 +29,20 @@ DISCARD = b"*1\r\n$7\r\nDISCARD\r\n"
 
 
 class Kind(Enum):
-    """What an entry stands for."""
+    """The kind of an entry."""
 
     PLAIN = auto()
-    """One or several commands, one reply each."""
+    """One or more commands with one reply each."""
     LOCAL = auto()
-    """A reply of our own that waits for those before it."""
+    """The endpoint's own reply, which waits for the replies before it."""
     DROP = auto()
-    """A command of our own; its reply is for nobody."""
+    """The endpoint's own command; its reply is discarded."""
     MEMBER = auto()
-    """MULTI, and what is queued behind it."""
+    """MULTI, or a command that is queued after it."""
     EXEC = auto()
     DISCARD = auto()
     STATE = auto()
-    """Changes the connection only (SELECT, CLIENT SETNAME …): may be repeated."""
+    """Changes only the connection (SELECT, CLIENT SETNAME …): may be repeated."""
     BLOCKING = auto()
 
 
@@ -59,30 +59,30 @@ class Entry:
         self.raw = raw
         self.sent_at = sent_at
         self.word = word
-        """Of a batch: its first."""
+        """The command's first word; of a batch: that of its first command."""
         self.count = count
         self.left = count
-        """Replies still to come."""
+        """Number of missing replies."""
         self.reply: bytes | None = None
         """Kept while replies before it are missing."""
         self.is_done = False
         self.is_guarded = False
-        """Strict mode: may write, so its success is told only when a replica has it. Never one of a batch."""
+        """Strict mode: the command may write, so its success is reported only when a replica has it. Never a batch."""
         self.is_unconfirmed = False
-        """The reply is there, a replica's word is not."""
+        """The reply has arrived, but no replica has confirmed the write."""
         self.transaction: Transaction | None = None
         self.effect: Callable[[bytes], None] | None = None
-        """Told the reply, once it is final."""
+        """Called with the final reply."""
 
     @property
     def may_stream(self) -> bool:
-        """A long reply may be passed on as it comes: no more of it must be known than its beginning."""
+        """Whether a long reply may be passed on as it arrives, because only its beginning must be known."""
         return self.kind in (Kind.PLAIN, Kind.BLOCKING) or (self.kind is Kind.EXEC and self.effect is None)
 
 
 class Transaction:
-    """A MULTI and everything behind it, kept until EXEC is answered: as nothing of it runs before that, all of it can be
-    repeated elsewhere."""
+    """A MULTI and all commands after it, kept until EXEC is answered. None of them is executed before that, so all can be
+    repeated on another server."""
 
     __slots__ = ("bytes_kept", "exec_sent", "is_broken", "is_refused", "is_watched", "members")
 
@@ -91,14 +91,14 @@ class Transaction:
         self.bytes_kept = 0
         self.exec_sent = False
         self.is_refused = False
-        """A member met a server that does not accept it: EXEC will be aborted, and all repeated."""
+        """A server refused a member: EXEC will be aborted, and the transaction is repeated."""
         self.is_broken = False
-        """A member was answered with an error of our own: EXEC must abort."""
+        """A member was answered with the endpoint's own error: EXEC must abort."""
         self.is_watched = is_watched
-        """Began under WATCH: cannot be repeated on another server, but may fail as if a watched key had changed."""
+        """It began under WATCH: it cannot be repeated on another server, but may fail as if a watched key had changed."""
 
     def add_done(self, word: bytes, raw: bytes) -> None:
-        """A member that the client has the reply of."""
+        """Add a member whose reply the client has received."""
         entry = Entry(Kind.MEMBER, raw, 0.0, word=word)
         entry.transaction = self
         entry.is_done = True
@@ -114,38 +114,38 @@ class Ledger:
     def __init__(self, out: list[bytes]) -> None:
         self._out = out  # the session's bytes to the client
         self.flight: deque[Entry] = deque()
-        """Sent and unanswered, in the order of sending."""
+        """Sent and unanswered entries, in the order of sending."""
         self.order: deque[Entry] | None = None
-        """While tangled: everything the client waits for, in its order."""
+        """While tangled: all entries that the client waits for, in its order."""
         self.is_recovering = False
-        """Something was refused: send nothing more, let the rest of the flight come in, then go to the right server."""
+        """A command was refused: send nothing more, wait for the other replies in flight, then use the right server."""
         self.is_unblocked = False
-        """A blocking command was ended because its server is no longer the primary: close, so that the client asks again."""
+        """A server that lost its role ended a blocking command: close, so that the client repeats the command."""
         self.kept = 0
-        """Bytes of commands kept for sending again, and of replies that no replica has confirmed."""
+        """Bytes of commands that may be sent again, and of replies that no replica has confirmed."""
         self.unconfirmed = 0
-        """How many replies wait for a replica's word."""
+        """Number of replies that wait for a replica's confirmation."""
         self.null = b"*-1\r\n"
-        """The reply of an EXEC that failed because a watched key changed, in the client's protocol."""
+        """The reply to an EXEC that failed because a watched key changed, in the client's protocol."""
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is in flight, and nothing waits."""
+        """Whether nothing is in flight and nothing waits."""
         return not self.flight and self.order is None
 
     @property
     def has_waiting(self) -> bool:
-        """Something is to be sent again."""
+        """Whether commands wait to be sent again."""
         return not self.flight and self.order is not None and any(not entry.is_done for entry in self.order)
 
     def use_protocol(self, protocol: int) -> None:
-        """The client speaks RESP2 or RESP3 from now on."""
+        """Answer in RESP2 or RESP3 from now on."""
         self.null = b"_\r\n" if protocol == 3 else b"*-1\r\n"
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def add(self, entry: Entry) -> None:
-        """An entry was sent."""
+        """Add an entry that was sent."""
         if entry.is_guarded and self.order is None:
             self._tangle()
             self.order = self.order or deque()
@@ -155,7 +155,7 @@ class Ledger:
             self.order.append(entry)
 
     def answer_locally(self, reply: bytes) -> None:
-        """A reply of our own, behind all that is unanswered."""
+        """Answer with the endpoint's own reply, after all missing replies."""
         if self.order is None and not self.flight:
             self._out.append(reply)
             return
@@ -167,8 +167,8 @@ class Ledger:
     # -- replies -----------------------------------------------------------------------------------------------------
 
     def settle_plain(self, count: int, replies: bytes) -> bool:
-        """Pass on ``count`` replies that are no errors, if all of them answer plain commands of a straight ledger. False:
-        nothing was done, they must be settled one by one."""
+        """Pass on ``count`` replies that are not errors, if all of them answer plain commands of a straight ledger. False:
+        nothing was done; the replies must be settled one by one."""
         flight = self.flight
         if self.order is not None or not flight:
             return False
@@ -202,7 +202,7 @@ class Ledger:
         return True
 
     def settle(self, reply: bytes) -> None:
-        """One reply of the server. Raises IndexError when nothing was asked."""
+        """Process one reply of the server. Raises IndexError if no command is in flight."""
         entry = self.flight[0]
         if entry.kind is Kind.BLOCKING and reply.startswith(UNBLOCKED):
             self.is_unblocked = True
@@ -214,12 +214,12 @@ class Ledger:
                 self._refuse()
                 return
         elif self.is_recovering and entry.kind is Kind.PLAIN and entry.word in READS:
-            self.flight.popleft()  # what it read may be older than the refused write before it
+            self.flight.popleft()  # its result may be older than the refused write before it
             return
         self._finish(entry, reply)
 
     def settle_streamed(self, first: bytes) -> None:
-        """The head's reply, which began with ``first``, has been passed on as it came. Only in a straight ledger."""
+        """The first entry's reply, which began with ``first``, has been streamed. Only in a straight ledger."""
         entry = self.flight[0]
         if entry.left > 1:
             entry.left -= 1
@@ -229,7 +229,7 @@ class Ledger:
         self._flush_local()
 
     def _finish(self, entry: Entry, reply: bytes) -> None:
-        if entry.left > 1:  # a batch: only a straight ledger has them
+        if entry.left > 1:  # a batch: only a straight ledger contains batches
             entry.left -= 1
             self._out.append(reply)
             return
@@ -244,7 +244,7 @@ class Ledger:
         else:
             self._done(entry, reply)
             entry.reply = reply
-            if entry.is_guarded and not _says_nothing_done(entry, reply):
+            if entry.is_guarded and not _changed_nothing(entry, reply):
                 entry.is_unconfirmed = True
                 self.unconfirmed += 1
                 self.kept += len(reply)
@@ -256,10 +256,10 @@ class Ledger:
         if entry.effect is not None:
             entry.effect(reply)
         if entry.transaction is not None and entry.kind in (Kind.EXEC, Kind.DISCARD):
-            entry.transaction.members = []  # they refer to it: nothing is left to the garbage collector
+            entry.transaction.members = []  # breaks the reference cycle, which only the garbage collector would free
 
     def _settle_discarded(self, transaction: Transaction) -> None:
-        """What was to be sent again with a transaction that is discarded meanwhile needs no server any more."""
+        """Answer the members that waited to be sent again: a discarded transaction needs no server."""
         for member in transaction.members:
             if not member.is_done:
                 member.reply = QUEUED
@@ -276,7 +276,7 @@ class Ledger:
         return True
 
     def _refuse(self) -> None:
-        """The head of the flight was not executed: it is to be sent again elsewhere."""
+        """The first entry in flight was not executed: send it again to another server."""
         self._tangle()
         entry = self.flight.popleft()
         self.is_recovering = True
@@ -298,11 +298,11 @@ class Ledger:
     # -- strict mode -------------------------------------------------------------------------------------------------
 
     def confirm(self) -> None:
-        """A replica has everything that has been answered so far."""
+        """A replica has all writes that the server has answered so far."""
         self._settle_unconfirmed(None)
 
-    def doubt(self) -> int:
-        """No replica is known to have what waits for one: answer it with an error; how many."""
+    def fail_unconfirmed(self) -> int:
+        """No replica has confirmed the waiting writes: answer them with an error. Returns their number."""
         return self._settle_unconfirmed(NOT_CONFIRMED)
 
     def _settle_unconfirmed(self, error: bytes | None) -> int:
@@ -319,7 +319,7 @@ class Ledger:
     # -- tangled -----------------------------------------------------------------------------------------------------
 
     def _tangle(self) -> None:
-        """Give every unanswered command a row and a state of its own."""
+        """Give every unanswered command its own row and state."""
         if self.order is not None:
             return
         rows: list[Entry] = []
@@ -333,11 +333,11 @@ class Ledger:
         self.order = deque(entry for entry in rows if entry.kind is not Kind.DROP) or None
         self.flight = deque(entry for entry in rows if entry.kind is not Kind.LOCAL)
 
-    def lose(self) -> None:
-        """The server is gone with all that is in flight: decide for each command whether it is repeated or answered."""
+    def lose_server(self) -> None:
+        """The server connection has ended: decide for each command in flight whether it is repeated or answered."""
         self._tangle()
         self.is_recovering = False
-        self.doubt()
+        self.fail_unconfirmed()
         for entry in self.flight:
             if entry.kind is Kind.DROP:
                 self.kept -= len(entry.raw)
@@ -347,8 +347,8 @@ class Ledger:
         self.flight.clear()
         self._flush_order()
 
-    def give_up(self, reply: bytes) -> int:
-        """Answer everything that waits to be sent again with an error; how many."""
+    def fail_waiting(self, reply: bytes) -> int:
+        """Answer all commands that wait to be sent again with an error. Returns their number."""
         count = 0
         if not self.has_waiting:
             return count
@@ -363,7 +363,7 @@ class Ledger:
         return count
 
     def send_again(self, opened: Transaction | None, now: float) -> list[bytes]:
-        """A server accepts commands: what to send first. ``opened``: the client's open MULTI, of which nothing has run."""
+        """The commands to send first to a new server. ``opened``: the client's open MULTI, of which nothing was executed."""
         self.is_recovering = False
         out: list[bytes] = []
         repeated: list[Transaction] = []
@@ -386,7 +386,7 @@ class Ledger:
         transaction.is_refused = False
         for member in transaction.members:
             out.append(member.raw)
-            if member.is_done:  # the client has its +QUEUED already
+            if member.is_done:  # the client has received its +QUEUED
                 self.flight.append(Entry(Kind.DROP, member.raw, now))
                 self.kept += len(member.raw)
             else:
@@ -394,7 +394,7 @@ class Ledger:
 
 
 def _reply_when_lost(entry: Entry) -> bytes | None:
-    """What a command in flight is answered when its server is gone; None: it is sent again."""
+    """The reply to a command in flight whose server was lost; None: the command is sent again."""
     transaction = entry.transaction
     if transaction is not None:
         if not transaction.exec_sent:
@@ -411,13 +411,13 @@ def _reply_when_lost(entry: Entry) -> bytes | None:
     return OUTCOME_UNKNOWN
 
 
-def _says_nothing_done(entry: Entry, reply: bytes) -> bool:
-    """No success that a replica must confirm: an error, or an EXEC that a watched key kept from running."""
+def _changed_nothing(entry: Entry, reply: bytes) -> bool:
+    """Whether no replica must confirm this reply: an error, or an EXEC that a changed key prevented."""
     return reply[0] == ERROR or (entry.kind is Kind.EXEC and reply in (b"*-1\r\n", b"_\r\n"))
 
 
 def _split(batch: Entry) -> list[Entry]:
-    """A batch as single entries, without those that were answered."""
+    """The unanswered commands of a batch as single entries."""
     rows: list[Entry] = []
     start = 0
     for end, word in CommandScanner().scan(batch.raw):

@@ -1,4 +1,4 @@
-"""The words of AUTH, HELLO and CLIENT that the endpoint understands itself, with the servers' own error texts. Pure."""
+"""The parts of AUTH, HELLO and CLIENT that the endpoint processes itself, with the servers' own error texts. Pure."""
 
 import hmac
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Effect = Callable[[bytes], None]
-"""Told a command's final reply."""
+"""Called with a command's final reply."""
 
 NOAUTH = b"-NOAUTH Authentication required.\r\n"
 HELLO_NOAUTH = (
@@ -34,21 +34,21 @@ class HelloRequest:
     name: bytes | None = None
 
 
-def is_right(user: bytes, given: bytes, password: str) -> bool:
-    """Whether the pair logs in. Takes as long for a wrong one as for the right one."""
+def is_valid_login(user: bytes, given: bytes, password: str) -> bool:
+    """Whether user and password are valid. Takes the same time for a wrong password as for the right one."""
     is_same = hmac.compare_digest(given, password.encode())
     return user == USER and (is_same or not password)
 
 
 def answer_auth(arguments: list[bytes], password: str) -> bytes:
-    """The reply to AUTH; ``OK`` when it succeeds."""
+    """The reply to AUTH; ``OK`` if it succeeds."""
     match arguments[1:]:
         case [given]:
             if not password:
                 return NO_PASSWORD_SET
-            return OK if is_right(USER, given, password) else WRONGPASS
+            return OK if is_valid_login(USER, given, password) else WRONGPASS
         case [user, given]:
-            return OK if is_right(user, given, password) else WRONGPASS
+            return OK if is_valid_login(user, given, password) else WRONGPASS
         case []:
             return wrong_number("auth")
         case _:
@@ -56,7 +56,7 @@ def answer_auth(arguments: list[bytes], password: str) -> bytes:
 
 
 def parse_hello(arguments: list[bytes]) -> HelloRequest | bytes:
-    """What a HELLO asks for, or the error reply."""
+    """The request of a HELLO, or the error reply."""
     if len(arguments) < 2:
         return HelloRequest(None)
     if not _INTEGER.fullmatch(arguments[1]):
@@ -84,23 +84,23 @@ def parse_hello(arguments: list[bytes]) -> HelloRequest | bytes:
 
 
 def wrong_number(command: str) -> bytes:
-    """The error of a command with too few or too many arguments."""
+    """The error reply to a command with too few or too many arguments."""
     return f"-ERR wrong number of arguments for '{command}' command\r\n".encode()
 
 
 def is_name(name: bytes) -> bool:
-    """A client name that the servers accept."""
+    """Whether the servers accept this client name."""
     return all(33 <= char <= 126 for char in name)
 
 
 def setting_of(arguments: list[bytes]) -> str | None:
-    """Which remembered setting a CLIENT command changes; None: none."""
+    """The connection setting that a CLIENT command changes; None: it changes no setting."""
     match [argument.upper() for argument in arguments[1:3]]:
         case [b"SETNAME", _]:
             return "SETNAME"
-        case [b"SETINFO", what] if len(arguments) == 4:
-            return "SETINFO " + what.decode("latin-1")
-        case [b"NO-TOUCH" | b"NO-EVICT" as what, _]:
-            return what.decode()
+        case [b"SETINFO", attribute] if len(arguments) == 4:
+            return "SETINFO " + attribute.decode("latin-1")
+        case [b"NO-TOUCH" | b"NO-EVICT" as setting, _]:
+            return setting.decode()
         case _:
             return None

@@ -1,7 +1,7 @@
 """``python -m shardwright.endpoint.main --node N --control PATH --log FILE``: the endpoint process of one node.
 
-Started by the node's agent, in a session of its own; outlives it. No secret is in its arguments or environment: what to
-serve comes over the control socket. SIGTERM ends it: every client gets its last reply and a clean close.
+Started by the node's agent in its own session, and outlives it. Its arguments and environment contain no secrets: the
+specifications of its endpoints come over the control socket. On SIGTERM, every client gets its last reply and a clean close.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from shardwright.endpoint.control import ControlSocket, InUse
+from shardwright.endpoint.control import ControlSocket, SocketInUse
 from shardwright.endpoint.process import EndpointProcess
 from shardwright.log import configure_logging
 from shardwright.model.ids import NodeUid
@@ -24,17 +24,17 @@ _log = structlog.get_logger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 after SIGTERM, 1 when it could not start."""
+    """Returns the exit status: 0 after SIGTERM, 1 if the process could not start."""
     parser = argparse.ArgumentParser(prog="python -m shardwright.endpoint.main", description=__doc__.splitlines()[0])
-    parser.add_argument("--node", type=int, required=True, help="uid of the node it serves")
+    parser.add_argument("--node", type=int, required=True, help="uid of its node")
     parser.add_argument("--control", required=True, help="path of its control socket")
-    parser.add_argument("--log", required=True, help="file to log to")
+    parser.add_argument("--log", required=True, help="path of its log file")
     options = parser.parse_args(arguments)
     configure_logging(Path(options.log))
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))  # two for each client
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))  # two files per client
     gc.freeze()
-    # Almost all garbage goes by reference counts. A collection stops the loop: keep each small, and whole ones very rare.
+    # Reference counts free almost all garbage. A collection stops the loop: keep each small, and full ones very rare.
     gc.set_threshold(10_000, 10, 1000)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(NodeUid(options.node), options.control))
@@ -46,17 +46,17 @@ async def _serve(node_uid: NodeUid, path: str) -> int:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, ended.set)
     process = EndpointProcess(node_uid)
-    control = ControlSocket(path, process.talk)
+    control = ControlSocket(path, process.serve_caller)
     try:
         control.open()
-    except (InUse, OSError) as error:
-        _log.error("cannot open the control socket", path=path, reason=str(error))
+    except (SocketInUse, OSError) as error:
+        _log.error("the control socket cannot be opened", path=path, reason=str(error))
         return 1
     _log.info("the endpoint process serves", node=node_uid, control=path)
     await ended.wait()
     await process.close()
     await control.close()
-    _log.info("the endpoint process ended", node=node_uid)
+    _log.info("the endpoint process has ended", node=node_uid)
     return 0
 
 

@@ -1,8 +1,8 @@
-"""Shares the event loop among connections, so that a word of the leader, and every client, is heard within milliseconds.
+"""Shares the event loop among connections, so that the leader and every client are served within milliseconds.
 
-One pass of the loop works off whatever is ready, and that may be megabytes of small commands of each of a thousand clients.
-``Pace`` says when a pass has worked long enough; ``Inflow`` keeps what a socket delivers beyond that, stops reading the
-socket, and goes on in later passes, in turns and in small pieces. Knows nothing of commands.
+One pass of the loop processes everything that is ready, which may be megabytes of small commands from each of a thousand
+clients. ``Pace`` decides when a pass has worked long enough. ``Inflow`` then keeps the received bytes, stops reading the
+socket, and continues in later passes, in turn with other connections and in small pieces. Does not know commands.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Callable
 
 SLICE_S = 0.004
-"""How long one pass works for clients before everything else gets its turn."""
+"""Time that one pass spends on waiting clients before all other work gets its turn."""
 DIRECT_SLICE_S = SLICE_S / 2
-"""The same for what is processed as it comes, of which a pass may have two."""
+"""The same for bytes that are processed as they arrive. A pass may have two of these slices."""
 SLICE_BYTES = 32 * 1024
-"""What is processed in one piece: some thousand of the smallest commands, two to four milliseconds."""
+"""Bytes processed in one piece: some thousand of the smallest commands, two to four milliseconds."""
 
 
 class Pace:
@@ -32,11 +32,11 @@ class Pace:
         self._is_due = False
 
     def has_time(self) -> bool:
-        """Whether this pass may go on working for clients.
+        """Whether this pass may continue to work for clients.
 
-        No clock tells one pass from the next, but a callback does: it runs in the pass behind the one that asked for it. One
-        is asked for only when a slice is over, which keeps a quiet loop free of them; so a pass works for two slices at
-        most: the rest of one that an earlier pass began, and one of its own."""
+        A clock cannot distinguish one pass from the next, but a callback can: it runs in the pass after the one that
+        scheduled it. A callback is scheduled only at the end of a slice, so that a quiet loop has none. So a pass works for
+        at most two slices: the rest of a slice that an earlier pass began, and one of its own."""
         now = self._now()
         if now < self._until:
             return True
@@ -50,9 +50,9 @@ class Pace:
     def _next_pass(self) -> None:
         self._is_marked = False
 
-    def later(self, go_on: Callable[[], None]) -> None:
-        """Call ``go_on`` in its turn in a later pass."""
-        self._waiting.append(go_on)
+    def later(self, resume: Callable[[], None]) -> None:
+        """Call ``resume`` in its turn in a later pass."""
+        self._waiting.append(resume)
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._work)
@@ -68,36 +68,36 @@ class Pace:
 
 
 class Inflow:
-    """What one socket delivers. While something is kept here the socket is not read: ``is_empty`` says so."""
+    """The received bytes of one socket. While bytes are kept here (``is_empty`` is False), the socket is not read."""
 
-    __slots__ = ("_at", "_is_mere_body", "_pace", "_parts", "_reading", "_take", "is_empty")
+    __slots__ = ("_at", "_is_cheap", "_pace", "_parts", "_reading", "_take", "is_empty")
 
     def __init__(
-        self, pace: Pace, take: Callable[[bytes], None], *, is_mere_body: Callable[[int], bool], reading: Callable[[], None]
+        self, pace: Pace, take: Callable[[bytes], None], *, is_cheap: Callable[[int], bool], reading: Callable[[], None]
     ) -> None:
-        """``take`` processes a piece; ``is_mere_body`` says of the next so many bytes that they cost nothing; ``reading`` is
-        told when ``is_empty`` has changed."""
+        """``take`` processes a piece. ``is_cheap``: whether the next bytes, in this number, cost almost no time.
+        ``reading`` is called when ``is_empty`` has changed."""
         self._pace = pace
         self._take = take
-        self._is_mere_body = is_mere_body
+        self._is_cheap = is_cheap
         self._reading = reading
         self._parts: deque[bytes] = deque()
-        self._at = 0  # of the first part: what has been processed
+        self._at = 0  # number of processed bytes of the first part
         self.is_empty = True
 
     def put(self, data: bytes) -> None:
-        """Bytes have come: process them now, or keep them for their turn."""
-        if self.is_empty and self._pace.has_time() and (len(data) <= SLICE_BYTES or self._is_mere_body(len(data))):
+        """Process received bytes now, or keep them for their turn."""
+        if self.is_empty and self._pace.has_time() and (len(data) <= SLICE_BYTES or self._is_cheap(len(data))):
             self._take(data)
             return
         self._parts.append(data)
         if self.is_empty:
             self.is_empty = False
             self._reading()
-            self._pace.later(self._go_on)
+            self._pace.later(self._resume)
 
-    def give_up(self) -> list[bytes]:
-        """What is kept here and will not be processed any more."""
+    def take_rest(self) -> list[bytes]:
+        """Remove and return the kept bytes, which are then not processed here."""
         parts = list(self._parts)
         if parts:
             parts[0] = parts[0][self._at :]
@@ -107,20 +107,20 @@ class Inflow:
         return parts
 
     def close(self) -> None:
-        """Nothing comes any more. Forgets its owner: without cycles an ended connection needs no garbage collection, which
-        would stop the loop for as long as it looks at thousands of them."""
-        self.give_up()
+        """Called when the socket has ended. Forgets its owner: an ended connection without reference cycles needs no garbage
+        collection, which would stop the loop while it examines thousands of connections."""
+        self.take_rest()
         self._take = _nothing
-        self._is_mere_body = _no_body
-        self._reading = _nothing_to_say
+        self._is_cheap = _never_cheap
+        self._reading = _no_change
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         if self.is_empty:
-            return  # given up meanwhile
+            return  # taken meanwhile
         first = self._parts[0]
         at = self._at
         left = len(first) - at
-        size = left if left <= SLICE_BYTES or self._is_mere_body(left) else SLICE_BYTES
+        size = left if left <= SLICE_BYTES or self._is_cheap(left) else SLICE_BYTES
         if size == left:
             self._parts.popleft()
             self._at = 0
@@ -132,14 +132,14 @@ class Inflow:
         if is_last:
             self._reading()
         elif not self.is_empty:
-            self._pace.later(self._go_on)
+            self._pace.later(self._resume)
 
 
 def _nothing(_data: bytes) -> None: ...
 
 
-def _no_body(_size: int) -> bool:
+def _never_cheap(_size: int) -> bool:
     return False
 
 
-def _nothing_to_say() -> None: ...
+def _no_change() -> None: ...

@@ -1,8 +1,8 @@
 """Passes an endpoint from this process to another one: first the listener, then every connection in its turn.
 
-``departures.py`` decides whose turn it is; this carries it out. Safe at every instant: this process forgets a listener or a
-connection only after the other one has it, and the other one touches a connection only after it was told to begin. If the
-other process dies midway, everything it has not begun goes on here. Owned by ``process.py``.
+Carries out the orders of ``departures.py``. Safe at every instant: this process forgets a listener or a connection only when
+the other process has it, and the other process touches a connection only after the message ``begin``. If the other process
+dies in between, this process continues all connections that were not begun there. Owned by ``process.py``.
 """
 
 import asyncio
@@ -14,22 +14,22 @@ from shardwright.clock import Clock
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel
 from shardwright.endpoint.connection import ClientConnection, Packed
-from shardwright.endpoint.departures import Departures, Standing
+from shardwright.endpoint.departures import ConnectionStatus, Departures
 from shardwright.endpoint.served import ServedEndpoint, pieces
 
 ANSWER_TIMEOUT_S = 1.0
 ALONE_FROM_BYTES = 1024 * 1024
-"""A connection with more on its way travels by itself: the others need not wait while it is copied."""
+"""A connection with at least this many bytes has its own message, so that the others need not wait for its copy."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Refused(Exception):
-    """The other process does not take it."""
+class PassRefused(Exception):
+    """The other process does not accept the listener or the connections."""
 
 
 class Passing:
-    """One endpoint on its way."""
+    """Passes one endpoint to another process."""
 
     def __init__(self, served: ServedEndpoint, to_path: str, *, clock: Clock) -> None:
         self._now = clock.monotonic
@@ -41,18 +41,16 @@ class Passing:
         self._something_became_quiet = asyncio.Event()
 
     async def run(self) -> None:
-        """Pass everything; ends when nothing is left or the other process fails."""
+        """Pass everything. Returns when nothing is left, or when the other process fails."""
         served = self._served
         served.on_quiet = self._something_became_quiet.set
         try:
             async with await Channel.connect(self.to_path) as channel:
                 await self._pass_listener(channel)
                 await self._pass_connections(channel)
-        except (OSError, TimeoutError, ValueError, Refused) as error:
+        except (OSError, TimeoutError, ValueError, PassRefused) as error:
             self.failure = str(error) or type(error).__name__
-            _log.warning(
-                "passing an endpoint on stopped", endpoint=served.gate.spec.uid, to=self.to_path, reason=self.failure
-            )
+            _log.warning("an endpoint was not passed", endpoint=served.gate.spec.uid, to=self.to_path, reason=self.failure)
         finally:
             served.on_quiet = None
             for connection in list(served.connections):
@@ -62,7 +60,7 @@ class Passing:
     async def _ask(self, channel: Channel, message: wire.Json, files: tuple[int, ...] = ()) -> None:
         answer = await asyncio.wait_for(channel.ask(message, files), ANSWER_TIMEOUT_S)
         if "error" in answer:
-            raise Refused(answer["error"])
+            raise PassRefused(answer["error"])
 
     async def _pass_listener(self, channel: Channel) -> None:
         served = self._served
@@ -90,7 +88,7 @@ class Passing:
         departures = Departures(self._leaving, now=self._now())
         while not departures.is_over:
             self._something_became_quiet.clear()
-            orders = departures.next(self._now(), self._standing)
+            orders = departures.next(self._now(), self._status_of)
             for uid in orders.end:
                 self._end(self._leaving.pop(uid))
             for uid in orders.thaw:
@@ -100,20 +98,21 @@ class Passing:
             for uid in orders.freeze:
                 self._leaving[uid].freeze()
             if not orders.passes and not self._something_became_quiet.is_set():
-                await self._look_again(orders.look_at)
+                await self._wait_until(orders.wake_at)
 
-    def _standing(self, uid: int) -> Standing | None:
+    def _status_of(self, uid: int) -> ConnectionStatus | None:
         connection = self._leaving[uid]
         session = connection.session
         if connection.transport is None or session.is_closing:
             del self._leaving[uid]
             return None
-        return Standing(is_quiet=session.is_frozen and session.is_quiet, is_tied=session.is_tied and not session.is_frozen)
+        is_quiet = session.is_frozen and session.is_quiet
+        return ConnectionStatus(is_quiet=is_quiet, is_tied=session.is_tied and not session.is_frozen)
 
     def _end(self, connection: ClientConnection) -> None:
         busy = self._served.describe(connection)
         _log.warning(
-            "ended a client's connection that could not be passed on",
+            "ended a client connection that could not be passed",
             endpoint=self._served.gate.spec.uid,
             client=busy.client,
             command=busy.command,
@@ -121,7 +120,7 @@ class Passing:
         self._served.ended.append(f"{busy.client} {busy.command}".strip())
         connection.cut()
 
-    async def _look_again(self, at: float | None) -> None:
+    async def _wait_until(self, at: float | None) -> None:
         try:
             async with asyncio.timeout(None if at is None else max(0.0, at - self._now())):
                 await self._something_became_quiet.wait()
@@ -129,17 +128,17 @@ class Passing:
             pass
 
     async def _pass(self, connections: list[ClientConnection], channel: Channel) -> None:
-        begun = [packing for connection in connections if (packing := connection.pack()) is not None]
-        if not begun:
+        packings = [packing for connection in connections if (packing := connection.pack()) is not None]
+        if not packings:
             return
-        self._served.on_their_way += len(begun)
+        self._served.in_transit += len(packings)
         try:
-            await asyncio.wait(begun)
+            await asyncio.wait(packings)
         except BaseException:
-            await asyncio.wait(begun)
-            await self._take_back([packing.result() for packing in begun])
+            await asyncio.wait(packings)
+            await self._take_back([packing.result() for packing in packings])
             raise
-        packed = [packing.result() for packing in begun]
+        packed = [packing.result() for packing in packings]
         batches = [[one] for one in packed if one.size >= ALONE_FROM_BYTES]
         if together := [one for one in packed if one.size < ALONE_FROM_BYTES]:
             batches.append(together)
@@ -151,25 +150,25 @@ class Passing:
                 raise
 
     async def _offer(self, batch: list[Packed], channel: Channel) -> None:
-        """Give them to the other process, or take them all back."""
+        """Transfer a batch to the other process, or take all of it back."""
         served = self._served
         try:
-            await self._give(batch, channel)
+            await self._transfer(batch, channel)
         except BaseException:
             await self._take_back(batch)
             raise
         for packed in batch:
             packed.client.close()
-        served.on_their_way -= len(batch)
+        served.in_transit -= len(batch)
         served.gate.counts.passed += len(batch)
         self.passed += len(batch)
 
     async def _take_back(self, batch: list[Packed]) -> None:
         for packed in batch:
             await self._served.adopt_connection(packed)
-            self._served.on_their_way -= 1
+            self._served.in_transit -= 1
 
-    async def _give(self, batch: list[Packed], channel: Channel) -> None:
+    async def _transfer(self, batch: list[Packed], channel: Channel) -> None:
         message = {
             "op": "adopt_connections",
             "endpoint": self._served.gate.spec.uid,
@@ -179,12 +178,12 @@ class Passing:
         if not any(packed.size for packed in batch):
             await self._ask(channel, message, files)
         else:
-            on_its_way = os.memfd_create("shardwright-on-its-way", os.MFD_CLOEXEC)
+            content = os.memfd_create("shardwright-in-transit", os.MFD_CLOEXEC)
             try:
-                await _write_all(on_its_way, batch)
-                await self._ask(channel, message, (*files, on_its_way))
+                await _write_all(content, batch)
+                await self._ask(channel, message, (*files, content))
             finally:
-                os.close(on_its_way)
+                os.close(content)
         await channel.send({"op": "begin"})
 
 

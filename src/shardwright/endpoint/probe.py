@@ -1,4 +1,4 @@
-"""Asks one server directly whether it is an open primary. Used when a hold lasts too long; sends nothing of a client's."""
+"""Asks one server directly whether it is an open primary. Used when a hold lasts too long. Sends no client's command."""
 
 import asyncio
 
@@ -6,24 +6,24 @@ from shardwright.endpoint.protocol import Target
 from shardwright.endpoint.resp import ProtocolError, ReplyScanner
 from shardwright.endpoint.setup import ConnectionState, Setup
 
-LOOK_TIMEOUT_S = 0.3
+PROBE_TIMEOUT_S = 0.3
 
 
-async def look(target: Target, secret: str) -> str:
-    """Why commands must not go to this server; empty when they may. Never raises for a server's trouble."""
+async def probe(target: Target, secret: str) -> str:
+    """Why commands must not go to this server; empty if they may. Never raises for a failure of the server."""
     try:
-        return await asyncio.wait_for(_look(target, secret), LOOK_TIMEOUT_S)
+        return await asyncio.wait_for(_probe(target, secret), PROBE_TIMEOUT_S)
     except (OSError, TimeoutError, ProtocolError) as error:
         return f"{target.address}:{target.port} does not answer: {error}"
 
 
-async def _look(target: Target, secret: str) -> str:
+async def _probe(target: Target, secret: str) -> str:
     reader, writer = await asyncio.open_connection(target.address, target.port)
     try:
         answers = Answers(target, secret)
-        writer.write(answers.asked)
+        writer.write(answers.request)
         while data := await reader.read(65536):
-            if (verdict := answers.hear(data)) is not None:
+            if (verdict := answers.feed(data)) is not None:
                 return verdict
         return "the server closed the connection"
     finally:
@@ -31,7 +31,7 @@ async def _look(target: Target, secret: str) -> str:
 
 
 class Answers:
-    """What one server says of itself, as its bytes come in. Pure."""
+    """Evaluates the answers of one server as its bytes arrive. Pure."""
 
     def __init__(self, target: Target, secret: str) -> None:
         self._setup = Setup(secret, ConnectionState(), run_id=target.run_id)
@@ -39,12 +39,12 @@ class Answers:
         self._buffer = b""
 
     @property
-    def asked(self) -> bytes:
-        """What is to be sent."""
+    def request(self) -> bytes:
+        """The bytes to send."""
         return self._setup.sent
 
-    def hear(self, data: bytes) -> str | None:
-        """Why commands must not go to it, empty when they may; None: not known yet. Raises ProtocolError."""
+    def feed(self, data: bytes) -> str | None:
+        """Why commands must not go to this server; empty if they may; None: unknown yet. Raises ProtocolError."""
         setup = self._setup
         self._buffer += data
         start = 0

@@ -1,6 +1,7 @@
-"""The endpoint process: all endpoints of one node, and what may be asked of them over the control socket.
+"""The endpoint process: all endpoints of one node, and the requests to them over the control socket.
 
-Keeps nothing on disk: whoever starts it tells it what to serve. Lives on when the daemon dies and answers the next one.
+Keeps nothing on disk: the agent that starts it sends the specifications of its endpoints. It survives the death of its
+daemon and answers the next one.
 """
 
 import asyncio
@@ -24,26 +25,26 @@ from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.tasks import spawn
 
 PASS_ANSWER_S = 0.06
-"""How long ``pass_along`` waits for the end before it answers how far it is; less than callers wait."""
+"""Time after which ``pass_along`` answers with its progress if it has not finished; shorter than the callers' timeout."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """Connections that another process offers and has not let go of yet. Nothing may be read from them."""
+    """Connections that another process offers and still owns. This process must not read them yet."""
 
     served: ServedEndpoint
     connections: list[Packed]
 
     def decline(self) -> None:
-        """Never told to begin: they are still the other process's."""
+        """Close the copies of the sockets: without ``begin``, the connections still belong to the other process."""
         for packed in self.connections:
             packed.client.close()
 
 
 class EndpointProcess:
-    """See the module."""
+    """See the module's docstring."""
 
     def __init__(self, node_uid: NodeUid, *, clock: Clock | None = None) -> None:
         self.node_uid = node_uid
@@ -54,8 +55,8 @@ class EndpointProcess:
         self._pace = Pace(asyncio.get_running_loop())
         self._passings: dict[EndpointUid, tuple[Passing, asyncio.Task[None]]] = {}
 
-    async def talk(self, channel: Channel) -> None:
-        """Answer one caller until it leaves."""
+    async def serve_caller(self, channel: Channel) -> None:
+        """Answer one caller until it disconnects."""
         offered: Offered | None = None
         try:
             while (received := await channel.receive()) is not None:
@@ -63,19 +64,19 @@ class EndpointProcess:
                 match message.get("op"):
                     case "begin":
                         if offered is not None:
-                            beginning, offered = offered, None
-                            await self._begin(beginning)
+                            begun, offered = offered, None
+                            await self._begin(begun)
                     case "adopt_connections":
                         if offered is not None:
-                            offered.decline()  # taken back before they were begun
+                            offered.decline()  # its caller took it back before it was begun
                         offered, answer = await self._take_offer(message, files)
                         await channel.send(answer)
-                    case "hold" | "drop" as late if channel.has_left():
-                        _log.info("not done: its caller has left, and things may have changed", request=late)
+                    case "hold" | "drop" as late if channel.is_closed_by_peer():
+                        _log.info("ignored a late request whose caller has disconnected", request=late)
                     case _:
                         await channel.send(await self._answer(message, files))
         except (OSError, ValueError) as error:
-            _log.info("a caller of the control socket left", reason=str(error))
+            _log.info("a caller of the control socket has disconnected", reason=str(error))
         finally:
             if offered is not None:
                 offered.decline()
@@ -86,7 +87,7 @@ class EndpointProcess:
             try:
                 await offered.served.adopt_connection(packed)
             except OSError as error:
-                _log.info("a connection that was passed on had ended", reason=str(error))
+                _log.info("a passed connection has already ended", reason=str(error))
                 packed.client.close()
 
     async def _answer(self, message: Message, files: list[int]) -> Message:
@@ -95,7 +96,7 @@ class EndpointProcess:
                 return {"ok": await self._adopt_listener(message, files)}
             return {"ok": await self._do(message)}
         except (KeyError, TypeError, ValueError) as error:
-            return {"error": f"not understood: {error!r}"}
+            return {"error": f"invalid request: {error!r}"}
         finally:
             for file in files:
                 with contextlib.suppress(OSError):
@@ -120,7 +121,7 @@ class EndpointProcess:
             case "release":
                 return asdict(self._known(message).release(wire.known_target_from(message["target"])))
             case "pass_along":
-                return asdict(await self._pass_along(self._known(message), str(message["to_path"])))
+                return asdict(await self._pass_endpoint(self._known(message), str(message["to_path"])))
             case other:
                 raise ValueError(f"unknown request {other!r}")
 
@@ -128,7 +129,7 @@ class EndpointProcess:
         return self.endpoints[EndpointUid(message["endpoint"])]
 
     def status(self) -> Message:
-        """What it does, and its counts since it started."""
+        """The process's endpoints, and its counts since its start."""
         return {
             "pid": os.getpid(),
             "node": self.node_uid,
@@ -154,7 +155,7 @@ class EndpointProcess:
             spawn("endpoint-drop", served.end())
 
     async def close(self) -> None:
-        """End everything: every client gets its last reply and FIN."""
+        """End all endpoints: every client gets its last reply and FIN."""
         for uid in list(self._passings):
             self._stop_passing(uid)
         served = list(self.endpoints.values())
@@ -163,7 +164,7 @@ class EndpointProcess:
 
     # -- passing -----------------------------------------------------------------------------------------------------
 
-    async def _pass_along(self, served: ServedEndpoint, to_path: str) -> PassResult:
+    async def _pass_endpoint(self, served: ServedEndpoint, to_path: str) -> PassResult:
         uid = served.gate.spec.uid
         known = self._passings.get(uid)
         if known is None or known[1].done() or known[0].to_path != to_path:
@@ -173,7 +174,7 @@ class EndpointProcess:
         passing, task = known
         await asyncio.wait({task}, timeout=PASS_ANSWER_S)
         if passing.failure:
-            raise ValueError(f"the other process does not take it: {passing.failure}")
+            raise ValueError(f"the other process does not accept it: {passing.failure}")
         return PassResult(passing.passed, served.connections_left)
 
     def _stop_passing(self, uid: EndpointUid) -> None:
@@ -186,10 +187,10 @@ class EndpointProcess:
         served = self.endpoints.get(spec.uid)
         if served is None:
             served = self.endpoints[spec.uid] = self._new(spec)
-        served.gate.take_settings(spec)
+        served.gate.apply_settings(spec)
         target = wire.target_from(message["target"])
-        if target is not None and not served.gate.is_behind_hold(target):
-            served.release(target)  # moves to a higher generation only
+        if target is not None and not served.gate.precedes_hold(target):
+            served.release(target)  # only to a higher generation
         if files:
             await served.adopt_listener(socket.socket(fileno=files.pop(0)))
         else:
@@ -205,35 +206,36 @@ class EndpointProcess:
         try:
             served = self._known(message)
             offers = [
-                (wire.luggage_from(c["luggage"]), c["unread_bytes"], c["unsent_bytes"]) for c in message["connections"]
+                (wire.packed_session_from(c["luggage"]), c["unread_bytes"], c["unsent_bytes"])
+                for c in message["connections"]
             ]
             clients = [socket.socket(fileno=files.pop(0)) for _ in offers]
             connections: list[Packed] = []
             at = 0
-            for client, (luggage, unread_bytes, unsent_bytes) in zip(clients, offers, strict=True):
+            for client, (session, unread_bytes, unsent_bytes) in zip(clients, offers, strict=True):
                 client.setblocking(False)
                 unread = await _read(files, at, unread_bytes)
                 unsent = await _read(files, at + unread_bytes, unsent_bytes)
                 at += unread_bytes + unsent_bytes
-                connections.append(Packed(client, luggage, unread, unsent))
+                connections.append(Packed(client, session, unread, unsent))
             return Offered(served, connections), {"ok": {}}
         except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
-            return None, {"error": f"not understood: {error!r}"}
+            return None, {"error": f"invalid request: {error!r}"}
         finally:
             for file in files:
                 os.close(file)
 
 
 async def _read(files: list[int], at: int, size: int) -> list[Buffer]:
-    """Bytes that travel in the file behind the sockets, in pieces. Raises ValueError when they are not all there."""
-    found: list[Buffer] = []
+    """A connection's bytes from the file that accompanies the sockets, in pieces. Raises ValueError if bytes are missing."""
+    content: list[Buffer] = []
     while size:
         piece = os.pread(files[0], min(size, PIECE_BYTES), at)
         if not piece:
             raise ValueError("bytes of a connection are missing")
-        found.append(piece)
+        content.append(piece)
         at += len(piece)
         size -= len(piece)
         if size:
             await asyncio.sleep(0)
-    return found
+    return content

@@ -1,24 +1,24 @@
 """Finds the boundaries of commands and replies in bytes, RESP2 and RESP3, without building objects.
 
-Pure. Called by the session for every chunk of either direction, so it is written for speed: both scanners remember how far
-they got, nothing is looked at twice, and the body of a bulk is jumped over. They never copy or keep bytes: the caller keeps
-what a scan left over, appends to it, and scans again once ``at`` bytes are there. Must not know what commands mean.
+Pure. Called by the session for every chunk of either direction, so it is written for speed: both scanners remember their
+position, examine nothing twice, and skip the bodies of bulk strings. They never copy or keep bytes: the caller keeps the
+rest of a scan, appends to it, and scans again when ``at`` bytes have arrived. Must not know the meaning of commands.
 """
 
 import re
 
 ARGUMENTS_MAX = 2**31 - 1
-"""Arguments of one command; the servers' own limit. What bounds the memory is COMMAND_BYTES_MAX."""
+"""Arguments of one command; the servers' own limit. COMMAND_BYTES_MAX bounds the memory."""
 BULK_BYTES_MAX = 512 * 1024 * 1024
 """One argument; the servers' default ``proto-max-bulk-len``."""
 COMMAND_BYTES_MAX = BULK_BYTES_MAX + 1024 * 1024
-"""One whole command: it is kept until it is complete, so it must be bounded."""
+"""One whole command. It is kept until it is complete, so its size must be bounded."""
 LINE_BYTES_MAX = 64 * 1024
-"""An inline command or a header line. The servers refuse a longer one too, except that some let one pass which they could
-read at once."""
-STRANGER_ARGUMENTS_MAX = 10
-STRANGER_BULK_BYTES_MAX = 16384
-"""What a client may send before it has authenticated, as the servers limit it."""
+"""An inline command or a header line. The servers also refuse a longer line, but some accept it if they receive it at
+once."""
+UNAUTHENTICATED_ARGUMENTS_MAX = 10
+UNAUTHENTICATED_BULK_BYTES_MAX = 16384
+"""The servers' own limits for a client that has not authenticated."""
 
 PUSH = ord(">")
 ERROR = ord("-")
@@ -48,40 +48,42 @@ _ATTRIBUTE = ord("|")
 
 
 class ProtocolError(Exception):
-    """The bytes are no RESP, or exceed a limit. The text is what the servers answer behind ``Protocol error:``."""
+    """The bytes are not RESP, or exceed a limit. The text is the servers' own text after ``Protocol error:``."""
 
 
 class CommandScanner:
-    """Cuts what a client sends into commands, inline ones included."""
+    """Splits a client's bytes into commands, including inline commands."""
 
-    __slots__ = ("_left", "_word", "at", "error", "is_stranger")
+    __slots__ = ("_left", "_word", "at", "error", "is_unauthenticated")
 
     def __init__(self) -> None:
         self.at = 0
-        """Where the scan of an incomplete command goes on, counted from its first byte; may lie beyond what is there."""
-        self.is_stranger = False
-        """The client has not authenticated: tighter limits."""
+        """Position at which the scan of an incomplete command continues, counted from its first byte; may be beyond the
+        received bytes."""
+        self.is_unauthenticated = False
+        """The client has not authenticated: its limits are tighter."""
         self.error = ""
-        """Set once the bytes were no RESP: the scanner is of no use afterwards."""
-        self._left = -1  # arguments still to come; -1: at a command's beginning
+        """Set if the bytes were not RESP: the scanner is unusable afterwards."""
+        self._left = -1  # number of missing arguments; -1: at a command's beginning
         self._word: bytes | None = None
 
     @property
     def is_inside(self) -> bool:
-        """An incomplete command's header has been read."""
+        """Whether the header of an incomplete command has been read."""
         return self._left >= 0
 
     def scan(self, buffer: bytes) -> list[tuple[int, bytes]]:
-        """End and first word (upper case; empty for an empty command) of each complete command. ``buffer`` begins where
-        the last scan's last end was. Sets ``error`` at the first byte that is no RESP; what was before it is returned."""
-        found: list[tuple[int, bytes]] = []
+        """End and first word (upper case; empty for an empty command) of each complete command. ``buffer`` begins at the
+        last end of the previous scan. Sets ``error`` at the first byte that is not RESP, and returns the commands before
+        it."""
+        cuts: list[tuple[int, bytes]] = []
         try:
-            self._scan(buffer, found)
+            self._scan(buffer, cuts)
         except ProtocolError as error:
             self.error = str(error)
-        return found
+        return cuts
 
-    def _scan(self, buffer: bytes, found: list[tuple[int, bytes]]) -> None:
+    def _scan(self, buffer: bytes, cuts: list[tuple[int, bytes]]) -> None:
         size = len(buffer)
         find = buffer.find
         at = self.at
@@ -100,7 +102,7 @@ class CommandScanner:
                         break
                     word = _inline_word(buffer[at:end])
                     base = at = end + 1
-                    found.append((at, word))
+                    cuts.append((at, word))
                     continue
                 else:
                     end = find(b"\r\n", at)
@@ -111,7 +113,7 @@ class CommandScanner:
                     at = end + 2
                     if count <= 0:
                         base = at
-                        found.append((at, b""))
+                        cuts.append((at, b""))
                         continue
                 left = count
                 word = None
@@ -138,13 +140,13 @@ class CommandScanner:
                 if at - base > COMMAND_BYTES_MAX:
                     raise ProtocolError("too big command")
                 if left == 0 and at <= size:
-                    found.append((at, word or b""))
+                    cuts.append((at, word or b""))
                     base = at
                     left = -1
                     continue
             break
-        if left == 0 and at <= size:  # the last byte of a long bulk has come
-            found.append((at, word or b""))
+        if left == 0 and at <= size:  # the last byte of a long bulk string has arrived
+            cuts.append((at, word or b""))
             base = at
             left = -1
         self.at = at - base
@@ -156,7 +158,7 @@ class CommandScanner:
             return -1
         if not _DIGITS.fullmatch(digits) or (count := int(digits)) > ARGUMENTS_MAX:
             raise ProtocolError("invalid multibulk length")
-        if self.is_stranger and count > STRANGER_ARGUMENTS_MAX:
+        if self.is_unauthenticated and count > UNAUTHENTICATED_ARGUMENTS_MAX:
             raise ProtocolError("unauthenticated multibulk length")
         return count
 
@@ -166,34 +168,35 @@ class CommandScanner:
         digits = header[1:]
         if not _DIGITS.fullmatch(digits) or (length := int(digits)) > BULK_BYTES_MAX:
             raise ProtocolError("invalid bulk length")
-        if self.is_stranger and length > STRANGER_BULK_BYTES_MAX:
+        if self.is_unauthenticated and length > UNAUTHENTICATED_BULK_BYTES_MAX:
             raise ProtocolError("unauthenticated bulk length")
         return length
 
 
 class ReplyScanner:
-    """Counts the replies in what a server sends. One number is enough to know a nested reply's end: how many elements are
-    still to come, whatever their depth."""
+    """Finds the replies in a server's bytes. One number is enough to find the end of a nested reply: the number of missing
+    elements, at any depth."""
 
     __slots__ = ("_inside", "_todo", "_top", "at", "has_oddity")
 
     def __init__(self) -> None:
         self.at = 0
-        """Where the scan of an incomplete reply goes on, counted from the buffer's beginning; may lie beyond its end."""
+        """Position at which the scan of an incomplete reply continues, counted from the buffer's beginning; may be beyond
+        its end."""
         self.has_oddity = False
-        """The last scan found an error or a push among the complete replies."""
+        """Whether the last scan's complete replies contain an error or a push."""
         self._todo = 0
         self._inside = False
         self._top = 0
 
     @property
     def is_inside(self) -> bool:
-        """A reply has begun and is not complete."""
+        """Whether a reply is incomplete."""
         return self._inside
 
     def scan(self, buffer: bytes | bytearray) -> list[int]:
-        """Ends of the complete replies and pushes in ``buffer``, which begins where the last scan left off: at the last
-        end it returned, or wherever ``skip`` was told. Raises ProtocolError."""
+        """Ends of the complete replies and pushes in ``buffer``. It begins at the last end that the previous scan returned,
+        or at the position after ``skip``. Raises ProtocolError."""
         ends: list[int] = []
         size = len(buffer)
         find = buffer.find
@@ -235,7 +238,7 @@ class ReplyScanner:
                 elif kind == _MAP:
                     todo += 2 * max(count, 0) - 1
                 elif kind == _ATTRIBUTE:
-                    todo += 2 * max(count, 0)  # the value it precedes is still to come
+                    todo += 2 * max(count, 0)  # the value follows the attribute
                 else:
                     raise ProtocolError(f"unknown type {chr(kind)!r} in a reply")
         self.at = at - ends[-1] if ends else at
@@ -246,18 +249,18 @@ class ReplyScanner:
         return ends
 
     def skip(self, count: int) -> None:
-        """The caller passed on ``count`` bytes of the incomplete reply and will not show them again."""
+        """The caller has passed on ``count`` bytes of the incomplete reply and removed them from the buffer."""
         self.at -= count
 
 
 def elements_of(reply: bytes) -> list[bytes]:
     """The elements of one complete array."""
     body = reply[reply.index(b"\r\n") + 2 :]
-    start, found = 0, []
+    start, elements = 0, []
     for end in ReplyScanner().scan(body):
-        found.append(body[start:end])
+        elements.append(body[start:end])
         start = end
-    return found
+    return elements
 
 
 def _number(digits: bytes | bytearray) -> int:
@@ -273,7 +276,7 @@ def _check_line(length: int, text: str) -> None:
 
 
 def _inline_end(buffer: bytes, at: int) -> int:
-    """Where an inline command's line feed is; -1: not there. The servers never see the one behind a NUL."""
+    """Position of an inline command's line feed; -1: none. The servers do not find a line feed after a NUL."""
     end = buffer.find(b"\n", at)
     return -1 if buffer.find(b"\0", at, max(end, at)) >= 0 else end
 
@@ -284,8 +287,8 @@ def _inline_word(line: bytes) -> bytes:
 
 
 def split_inline(line: bytes) -> list[bytes]:
-    """The arguments of an inline command. A closed quote within a word is accepted as newer servers do it; an older one that
-    refuses the command closes the connection itself. Raises ProtocolError for unbalanced quotes."""
+    """The arguments of an inline command. Like newer servers, it accepts a closed quote within a word; an older server
+    refuses the command and closes the connection itself. Raises ProtocolError for unbalanced quotes."""
     words: list[bytes] = []
     at = 0
     while (at := _skip_spaces(line, at)) < len(line):
@@ -298,8 +301,8 @@ def split_inline(line: bytes) -> list[bytes]:
 
 
 def _skip_spaces(line: bytes, at: int) -> int:
-    found = _SPACES.match(line, at)
-    return found.end() if found else at
+    spaces = _SPACES.match(line, at)
+    return spaces.end() if spaces else at
 
 
 def _unquoted(piece: re.Match[bytes]) -> bytes:
@@ -315,7 +318,7 @@ def _unescaped(escape: re.Match[bytes]) -> bytes:
 
 
 def split_arguments(command: bytes) -> list[bytes]:
-    """The arguments of one complete command, inline or not, its first word included. Raises ProtocolError for unbalanced
+    """The arguments of one complete command, inline or not, including its first word. Raises ProtocolError for unbalanced
     quotes."""
     if command[:1] != b"*":
         return split_inline(command)
@@ -331,7 +334,7 @@ def split_arguments(command: bytes) -> list[bytes]:
 
 
 def second_word(command: bytes) -> bytes:
-    """The second word of one complete command, upper case; empty when there is none, or it cannot be told."""
+    """The second word of one complete command, upper case; empty if there is none, or if the command is invalid."""
     try:
         arguments = split_arguments(command)
     except ProtocolError:
@@ -340,10 +343,10 @@ def second_word(command: bytes) -> bytes:
 
 
 def encode_command(*arguments: bytes) -> bytes:
-    """A command as the servers read it."""
+    """A command in RESP."""
     return b"*%d\r\n" % len(arguments) + b"".join(b"$%d\r\n%b\r\n" % (len(a), a) for a in arguments)
 
 
 def bulk(text: bytes) -> bytes:
-    """A bulk string."""
+    """A bulk string in RESP."""
     return b"$%d\r\n%b\r\n" % (len(text), text)

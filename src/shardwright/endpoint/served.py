@@ -1,7 +1,7 @@
 """One endpoint of this process: its listener, its connections, its holds.
 
-Owned by ``process.py``. Decides with ``gate.py``; gives time to those who wait; asks both servers itself when a hold lasts
-too long.
+Owned by ``process.py``. Decides with ``gate.py``, calls the timers of waiting connections, and asks both servers itself when
+a hold lasts too long.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from shardwright.endpoint.connection import Buffer, ClientConnection, Packed
 from shardwright.endpoint.gate import Budget, Change, Counts, Gate, Hold
 from shardwright.endpoint.holder import holder_of
 from shardwright.endpoint.pace import Pace
-from shardwright.endpoint.probe import look
+from shardwright.endpoint.probe import probe
 from shardwright.endpoint.protocol import (
     CALM_MAX_S,
     CALM_S,
@@ -35,31 +35,32 @@ from shardwright.tasks import spawn
 
 BIND_RETRY_S = 0.1
 HOLDER_EVERY_S = 2.0
-"""How often it is looked up who holds the port: all processes of the machine are read for it."""
+"""Interval of the search for the process that occupies the port; long, because it reads all processes of the machine."""
 BACKLOG = 1024
-"""Connections the kernel keeps for us while we are busy."""
+"""Connections that the kernel queues while this process is busy."""
 TICK_S = 0.05
 SELF_RELEASE_RETRY_S = 0.1
 DRAIN_POLL_S = 0.0005
-"""Between looks at what is in flight: a drain is part of the write pause."""
+"""Interval of a drain's checks; short, because a drain is part of the write pause."""
 CALM_POLL_S = 0.01
-"""Between looks at which connections have much in flight."""
+"""Interval of the checks for connections with much in flight."""
 BUSY_AFTER_S = 1.0
+"""The status names commands that are in flight for longer than this …"""
 BUSY_NAMED_MAX = 3
-"""Commands in flight for longer than this are named in the status, so many of them."""
+"""… at most this number of them."""
 ENDED_NAMED_MAX = 5
-TELL_AT_ONCE = 32
-"""Connections told of a move before others get their turn."""
+NOTIFY_BATCH = 32
+"""Connections notified of a new target before other work gets its turn."""
 PIECE_BYTES = 256 * 1024
-"""Of what travels with a connection, taken in at once."""
+"""Maximum size of the pieces in which the bytes of a passed connection are processed."""
 DROP_GRACE_S = 0.1
-"""How long a dropped endpoint waits for replies in flight."""
+"""Maximum wait of a dropped endpoint for replies in flight."""
 
 _log = structlog.get_logger(__name__)
 
 
 class ServedEndpoint:
-    """See the module."""
+    """See the module's docstring."""
 
     def __init__(self, spec: EndpointSpec, *, budget: Budget, counts: Counts, pace: Pace, clock: Clock) -> None:
         self._clock = clock
@@ -67,16 +68,16 @@ class ServedEndpoint:
         self.gate = Gate(spec, budget=budget, counts=counts)
         self.connections: set[ClientConnection] = set()
         self.is_draining = False
-        """The listener was passed on."""
-        self.on_their_way = 0
-        """Connections that were packed, and that the other process has not been told to begin with. They are still ours."""
+        """Whether the listener was passed to another process."""
+        self.in_transit = 0
+        """Number of packed connections that the other process has not been told to begin. They still belong to this one."""
         self.bind_error = ""
         self.on_quiet: Callable[[], None] | None = None
-        """Told when a frozen connection can be passed."""
+        """Called when a frozen connection can be passed."""
         self.ended: deque[str] = deque(maxlen=ENDED_NAMED_MAX)
-        """Clients whose connection could not be passed on."""
+        """Clients whose connection could not be passed."""
         self._holder = ""
-        """Who was last seen to hold the port."""
+        """The process that last occupied the port."""
         self._loop = asyncio.get_running_loop()
         self._wall_offset = clock.now() - timedelta(seconds=self._loop.time())
         self._listener: asyncio.Server | None = None
@@ -93,10 +94,10 @@ class ServedEndpoint:
 
     @property
     def connections_left(self) -> int:
-        """How many another process has not taken."""
-        return len(self.connections) + self.on_their_way
+        """Number of connections that another process has not taken over."""
+        return len(self.connections) + self.in_transit
 
-    # -- what connections ask ----------------------------------------------------------------------------------------
+    # -- called by connections ---------------------------------------------------------------------------------------
 
     def joined(self, connection: ClientConnection) -> None:
         self.connections.add(connection)
@@ -131,7 +132,7 @@ class ServedEndpoint:
         return ClientConnection(self, self._loop, uid=counts.accepted)
 
     async def listen(self) -> None:
-        """Listen where the specification says; goes on trying in the background when the port is taken."""
+        """Listen at the specified address and port. If the port is in use, retry in the background."""
         wanted = (self.gate.spec.address, self.gate.spec.port)
         self.is_draining = False
         if self._listener is not None and self._bound == wanted:
@@ -141,12 +142,12 @@ class ServedEndpoint:
             self._binding = spawn("endpoint-bind", self._keep_binding())
 
     async def _keep_binding(self) -> None:
-        look_at = self._loop.time()
+        search_at = self._loop.time()
         try:
             while not self._is_ended and not self.is_draining and self._listener is None:
-                if self._loop.time() >= look_at:
+                if self._loop.time() >= search_at:
                     self._holder = await asyncio.to_thread(holder_of, self.gate.spec.address, self.gate.spec.port)
-                    look_at = self._loop.time() + HOLDER_EVERY_S
+                    search_at = self._loop.time() + HOLDER_EVERY_S
                 await asyncio.sleep(BIND_RETRY_S)
                 if self._listener is None and await self._bind():
                     break
@@ -171,7 +172,7 @@ class ServedEndpoint:
         return True
 
     async def adopt_listener(self, listener: socket.socket) -> None:
-        """Accept connections from a socket that listens already. Another one of the same endpoint makes this one surplus."""
+        """Accept connections from a listening socket. It is closed if the endpoint already has a listener."""
         if self._listener is not None:
             listener.close()
             return
@@ -182,43 +183,43 @@ class ServedEndpoint:
         self._listener = await self._loop.create_server(self._new_connection, sock=listener, backlog=BACKLOG)
 
     def stop_listening(self) -> None:
-        """Close this process's hold on the listening socket; another process may have one of its own."""
+        """Close this process's listening socket; another process may have a copy of it."""
         if self._listener is not None:
             self._listener.close()
         self._listener = self._socket = self._bound = None
 
     def listening_socket(self) -> socket.socket | None:
-        """A copy of the listening socket to pass on; None: it does not listen."""
+        """A copy of the listening socket, to pass to another process; None: the endpoint does not listen."""
         return None if self._socket is None else socket.socket(fileno=socket.dup(self._socket.fileno()))
 
     async def adopt_connection(self, packed: Packed) -> None:
-        """Go on with a client connection that another process served, or this one until it was packed. Not before the other
-        one has let go of it: uvloop begins to read at once, whatever is asked of it."""
+        """Continue a client connection that another process served, or this one until it was packed. Only when the other
+        process no longer reads it, because uvloop begins to read at once and cannot be prevented from it."""
         counts = self.gate.counts
         counts.accepted += 1
         connection = ClientConnection(self, self._loop, uid=counts.accepted)
-        connection.unpack(packed.luggage)
+        connection.unpack(packed.session)
         for piece in pieces(packed.unread):
-            connection.give_unread(piece)
+            connection.add_unread(piece)
             if packed.size > PIECE_BYTES:
                 await asyncio.sleep(0)
         await self._loop.connect_accepted_socket(lambda: connection, packed.client)
         for piece in pieces(packed.unsent):
-            connection.give_unsent(piece)
+            connection.add_unsent(piece)
         connection.thaw()
         if self._is_ended:
-            connection.finish()  # dropped meanwhile: nothing here would ever tell it of another server
+            connection.finish()  # the endpoint was dropped meanwhile: no one would notify it of another server
 
-    # -- what the leader asks ----------------------------------------------------------------------------------------
+    # -- requests of the leader --------------------------------------------------------------------------------------
 
     async def serve(self, spec: EndpointSpec) -> None:
-        """Bring it to this specification."""
+        """Apply a specification."""
         if self.gate.serve(spec) is Change.MOVED:
             self._moved()
         await self.listen()
 
     async def calm(self) -> None:
-        """See ``Endpoints.calm``."""
+        """See ``EndpointControl.calm``."""
         deadline = self._loop.time() + CALM_S
         while self.gate.hold is None:
             for connection in self.connections:
@@ -241,7 +242,7 @@ class ServedEndpoint:
             connection.end_calm()
 
     async def hold(self, old: Target, new: Target) -> HoldResult:
-        """See ``Endpoints.hold``."""
+        """See ``EndpointControl.hold``."""
         loop = self._loop
         is_new = self.gate.begin_hold(old, new, self._clock.monotonic()) is Change.HELD
         busy = [c for c in self.connections if not c.session.is_drained]
@@ -257,13 +258,13 @@ class ServedEndpoint:
             busy = [c for c in busy if c in self.connections and not c.session.is_drained]
         was_held = self.gate.hold is hold is not None
         if was_held and busy:
-            # No leader fences behind this answer. It may have died, and the server may be too busy to be asked: a client
-            # that is held now could not even end the script that keeps it busy.
+            # After this answer no leader fences the server. The leader may be dead, and the server may be too busy for a
+            # probe: during a hold, a client could not even end the script that occupies the server.
             self.release(old)
         return HoldResult(was_held, was_held and not busy, tuple(self.describe(c) for c in busy[:10]))
 
     def describe(self, connection: ClientConnection) -> BusyCommand:
-        """Who it is, and what it waits for."""
+        """The client of a connection, and the command that it waits for."""
         session = connection.session
         client = f"{connection.peer} {session.name}".strip()
         oldest = session.oldest
@@ -273,17 +274,17 @@ class ServedEndpoint:
         return BusyCommand(client, oldest.word[:32].decode("ascii", "replace"), since)
 
     def _busy(self) -> tuple[BusyCommand, ...]:
-        """The commands that have been in flight for long."""
+        """The commands that have been in flight for a long time."""
         before = self._loop.time() - BUSY_AFTER_S
         busy = [
             (oldest.sent_at, c)
             for c in self.connections
             if (oldest := c.session.oldest) is not None and oldest.sent_at < before and not c.session.is_blocking
         ]
-        return tuple(self.describe(c) for _, c in sorted(busy, key=lambda found: found[0])[:BUSY_NAMED_MAX])
+        return tuple(self.describe(c) for _, c in sorted(busy, key=lambda item: item[0])[:BUSY_NAMED_MAX])
 
     def release(self, target: Target) -> ReleaseResult:
-        """See ``Endpoints.release``."""
+        """See ``EndpointControl.release``."""
         hold = self.gate.hold
         held = sum(len(c.session.ready) for c in self._waiting | self._calmed)
         if self.gate.release(target) is not Change.MOVED:
@@ -293,8 +294,8 @@ class ServedEndpoint:
         return ReleaseResult(round(pause_s * 1000, 3), held, self.gate.generation)
 
     def _moved(self) -> None:
-        """Tell every connection: at once those for which something is under way, the others in turns. One that is not told
-        yet sends nothing to the server that was left."""
+        """Notify every connection of the new target: active ones at once, idle ones in batches. A connection that has not
+        been notified yet sends nothing to the former server."""
         self._end_calm()
         idle = []
         for connection in list(self.connections):
@@ -303,38 +304,39 @@ class ServedEndpoint:
             else:
                 connection.gate_changed()
         if idle:
-            spawn("endpoint-tell", self._tell(idle))
+            spawn("endpoint-notify", self._notify(idle))
 
-    async def _tell(self, connections: list[ClientConnection]) -> None:
-        for start in range(0, len(connections), TELL_AT_ONCE):
-            for connection in connections[start : start + TELL_AT_ONCE]:
+    async def _notify(self, connections: list[ClientConnection]) -> None:
+        for start in range(0, len(connections), NOTIFY_BATCH):
+            for connection in connections[start : start + NOTIFY_BATCH]:
                 if connection in self.connections:
                     connection.gate_changed()
             await asyncio.sleep(0)
 
     async def _release_in_time(self) -> None:
-        """A hold that lasts too long: its leader may be gone. Ask both servers, go to the writable primary."""
+        """End a hold that lasts too long, because its leader may be dead: ask both servers, and release to the writable
+        primary."""
         try:
             while (hold := self.gate.hold) is not None:
                 wait_s = hold.since + SELF_RELEASE_S - self._clock.monotonic()
                 if wait_s > 0:
                     await asyncio.sleep(wait_s)
                     continue
-                if not await self._release_by_looking(hold):
+                if not await self._release_by_probing(hold):
                     await asyncio.sleep(SELF_RELEASE_RETRY_S)
         finally:
             self._releasing = None
 
-    async def _release_by_looking(self, hold: Hold) -> bool:
+    async def _release_by_probing(self, hold: Hold) -> bool:
         secret = self.gate.spec.application_secret
-        new, old = await asyncio.gather(look(hold.new, secret), look(hold.old, secret))
+        new, old = await asyncio.gather(probe(hold.new, secret), probe(hold.old, secret))
         if self.gate.hold is not hold:
             return True
         for failure, target in ((new, hold.new), (old, hold.old)):
             if not failure:
                 self.release(target)
                 _log.warning(
-                    "a hold was not released in time; went to the server that is a writable primary",
+                    "a hold was not released in time; the endpoint has released it to the writable primary",
                     endpoint=self.gate.spec.uid,
                     shard=target.shard_uid,
                     generation=target.generation,
@@ -343,13 +345,13 @@ class ServedEndpoint:
         return False
 
     def take_over_hold(self, old: Target, new: Target, age_s: float) -> None:
-        """Another process passed this endpoint on while it was holding."""
+        """Continue the hold of another process that has passed this endpoint."""
         if self.gate.begin_hold(old, new, self._clock.monotonic() - age_s) is Change.HELD and self._releasing is None:
             self._moved()
             self._releasing = spawn("endpoint-self-release", self._release_in_time())
 
     def seen(self) -> EndpointSeen:
-        """For the status."""
+        """The endpoint's state, for the status."""
         if self.is_draining:
             state = EndpointState.DRAINING
         else:
@@ -373,7 +375,7 @@ class ServedEndpoint:
         )
 
     async def end(self) -> None:
-        """Stop listening, end every connection behind its last reply."""
+        """Stop listening, and end every connection after its last reply."""
         self._is_ended = True
         self.gate.hold = None
         self.stop_listening()
@@ -391,7 +393,7 @@ class ServedEndpoint:
 
 
 def pieces(parts: list[Buffer]) -> Iterator[bytes]:
-    """Buffers as pieces of a bounded size, copied one by one."""
+    """The buffers in pieces of bounded size; each piece is a copy."""
     for part in parts:
         view = memoryview(part)
         for start in range(0, len(part), PIECE_BYTES):

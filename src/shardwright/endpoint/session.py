@@ -1,8 +1,8 @@
 """One client connection and its server connection, as a state machine: bytes and events in, bytes and wishes out.
 
-Pure: no sockets, no clock. ``connection.py`` feeds it and carries out what it wants (``to_client``, ``to_backend``,
-``needs_backend``, ``wants_drop``, ``wants_close``, ``is_full``). Commands are processed strictly in order: what cannot be
-processed now (a hold, no server, a barrier) waits as raw bytes, and nothing of it has had any effect.
+Pure: no sockets, no clock. ``connection.py`` feeds it and carries out its wishes (``to_client``, ``to_backend``,
+``needs_backend``, ``wants_drop``, ``wants_close``, ``is_full``). Commands are processed strictly in order: a command that
+cannot be processed now (a hold, no server, a barrier) waits as raw bytes and has had no effect.
 """
 
 from enum import Enum, auto
@@ -16,12 +16,12 @@ from shardwright.endpoint.setup import ConnectionState, Setup
 from shardwright.endpoint.words import BUSY_MAY_RUN
 
 LEAVE_S = 0.5
-"""How long replies of a server that is no longer the target are awaited."""
+"""Maximum wait for the replies of a server that is no longer the target."""
 STREAM_FROM_BYTES = 16 * 1024
-"""An incomplete reply of this size is passed on as it comes."""
+"""An incomplete reply of at least this size is passed on as it arrives."""
 HEAVY_BYTES = 64 * 1024
 HEAVY_COMMANDS = 100
-"""In flight at once: what may take longer than a drain to come in, though each command is quick."""
+"""Amounts in flight whose replies may take longer than a drain, although each command is quick."""
 
 
 class Phase(Enum):
@@ -29,52 +29,52 @@ class Phase(Enum):
 
     NONE = auto()
     SETUP = auto()
-    """Open, being checked: nothing of the client's has been sent."""
+    """Open and being verified: no client's command has been sent."""
     READY = auto()
     BUSY = auto()
-    """The server is busy with a script: it could not be checked, and does nothing but end that script."""
+    """The server is busy with a script: it could not be verified, and accepts only commands that end the script."""
 
 
 class Session(Dialogue):
-    """See the module. Times are monotonic seconds."""
+    """See the module's docstring. Times are monotonic seconds."""
 
     def __init__(self, gate: Gate, *, uid: int) -> None:
         super().__init__(gate, uid=uid)
         self.wants_drop = False
-        """The server connection is to be closed; the session has already forgotten it."""
+        """Close the server connection; the session has already forgotten it."""
         self.wants_close = False
-        """The client is to be told FIN once it has all its bytes."""
+        """Close the client connection after its last bytes."""
         self.is_full = False
-        """The client is not to be read."""
+        """Do not read the client."""
         self.phase = Phase.NONE
         self.failure = ""
         """Why the last server connection was not used."""
         self.blocked_since: float | None = None
-        """Since when commands wait for a server or for the end of a hold."""
+        """Start of the commands' wait for a server or for the end of a hold; None: no command waits."""
         self.is_frozen = False
-        """Nothing new is processed: the connection is about to be passed on."""
+        """Nothing new is processed: the connection is about to be passed to another process."""
         self.is_calmed = False
-        """Nothing new is processed: a hold is near, and much is in flight."""
+        """Nothing new is processed: a hold is imminent, and much is in flight."""
         self._ready_bytes = 0
         self._tail = bytearray()
         self._target: Target | None = None
         self._setup: Setup | None = None
         self._replies = ReplyScanner()
         self._reply_tail = bytearray()
-        self._first = b""  # of the reply that streams
+        self._first = b""  # beginning of the reply that streams
         self._leaving_since: float | None = None
         self._closed_by: Target | None = None
-        """The server that closed its connection while it owed replies. If it is alive it meant this client."""
-        self._said_protocol_error = False
+        """The server that closed its connection before it had sent all replies. If it runs, it meant this client."""
+        self._had_protocol_error = False
         self._charged = 0
-        self._told_at = gate.flow  # the gate's number when it was last followed
-        self._flowing_at = -1  # … for which a chunk of plain commands goes straight to the server
+        self._seen_flow = gate.flow  # the gate's number when this session last followed it
+        self._direct_flow = -1  # the number for which a chunk of plain commands goes directly to the server
 
-    # -- questions ---------------------------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------------------------
 
     @property
     def needs_backend(self) -> bool:
-        """A server connection is wanted, as soon as the gate is open."""
+        """Whether a server connection is needed as soon as the gate is open."""
         return self.phase is Phase.NONE and self.blocked_since is not None and not self.is_closing
 
     @property
@@ -93,12 +93,12 @@ class Session(Dialogue):
 
     @property
     def is_stopped(self) -> bool:
-        """What is in flight comes in, nothing new is processed."""
+        """Whether replies in flight are awaited, but nothing new is processed."""
         return self.is_frozen or self.is_calmed
 
     @property
     def is_heavy(self) -> bool:
-        """So much is in flight, in either direction, that it may not come in within a drain."""
+        """Whether so much is in flight, in either direction, that it may take longer than a drain."""
         ledger = self.ledger
         if self.is_drained:
             return False
@@ -107,60 +107,60 @@ class Session(Dialogue):
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is in flight and nothing waits: a change of the gate can be told later."""
+        """Whether nothing is in flight and nothing waits, so that a notification of a gate change may come late."""
         return self.blocked_since is None and not self.ledger.flight and not self._is_streaming and not self.ready
 
     @property
     def is_tied(self) -> bool:
-        """Has state that cannot be moved to another server or process."""
+        """Whether the session has state that cannot be passed to another server or process."""
         transaction = self.transaction
         is_large = transaction is not None and transaction.bytes_kept > self.gate.limits.transaction
         return self._is_watching or self._is_tracking or self._is_raw or is_large or self.is_blocking
 
     @property
     def is_blocking(self) -> bool:
-        """What is in flight is a command that waits for others."""
+        """Whether a blocking command is in flight."""
         flight = self.ledger.flight
         return bool(flight) and flight[0].kind is Kind.BLOCKING
 
     @property
     def is_drained(self) -> bool:
-        """Nothing is in flight that would end by itself."""
+        """Whether nothing is in flight except for a blocking command, which does not end by itself."""
         return not self.ledger.flight or self.is_blocking
 
     @property
     def owes_nothing(self) -> bool:
-        """A client that sends no more has nothing to wait for but what others do."""
+        """Whether a client that sends no more waits only for actions of other clients."""
         return self._is_raw or self.is_blocking or (not self.ready and self._is_at_barrier)
 
     @property
     def is_quiet(self) -> bool:
-        """Can be passed to another process: nothing is in flight or half passed on, no state is tied to the server."""
+        """Whether it can be passed to another process: no reply is missing or incomplete, no state is tied to the server."""
         return self._is_at_barrier and not self.is_tied and not self.is_closing
 
     @property
     def oldest(self) -> Entry | None:
-        """The command that has been in flight longest."""
+        """The command that has been in flight for the longest time."""
         return self.ledger.flight[0] if self.ledger.flight else None
 
     @property
     def name(self) -> str:
-        """What the client called itself."""
+        """The name that the client has given itself."""
         command = self.state.settings.get("SETNAME")
         return split_arguments(command)[-1].decode("utf-8", "replace") if command else ""
 
     @property
     def unread(self) -> list[bytes | bytearray]:
-        """What the client sent and nobody has processed. The parts are the session's own: copy none of them, they may be
-        large, and change nothing behind it."""
+        """Unprocessed bytes from the client. The parts belong to the session: do not change them, and do not copy them,
+        because they may be large."""
         return [*(raw for _, raw in self.ready), self._tail]
 
-    def is_mere_body(self, size: int) -> bool:
-        """The next ``size`` bytes from the client are the middle of a command: they cost next to nothing."""
+    def is_inside_command(self, size: int) -> bool:
+        """Whether the next ``size`` bytes from the client lie within a command, so that they cost almost no time."""
         return bool(self._tail) and len(self._tail) + size < self._scanner.at
 
-    def is_mere_reply_body(self, size: int) -> bool:
-        """The same of bytes from the server."""
+    def is_inside_reply(self, size: int) -> bool:
+        """The same for bytes from the server."""
         return len(self._reply_tail) + size < self._replies.at
 
     # -- events from the client --------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class Session(Dialogue):
                 self._charge()
                 return
             data = bytes(tail)
-        was_stranger = scanner.is_stranger
+        was_unauthenticated = scanner.is_unauthenticated
         cuts = scanner.scan(data)
         end = cuts[-1][0] if cuts else 0
         if end != len(data):
@@ -190,7 +190,7 @@ class Session(Dialogue):
         if cuts:
             self._take(data if end == len(data) else data[:end], cuts, now)
         if error:
-            if was_stranger and self.is_authenticated:  # AUTH came in the same chunk: the wider limits hold behind it
+            if was_unauthenticated and self.is_authenticated:  # AUTH was in the same chunk: the wider limits hold after it
                 self._scanner = CommandScanner()
                 rest, self._tail = bytes(self._tail), bytearray()
                 self.gate.counts.bytes_in -= len(rest)
@@ -203,7 +203,7 @@ class Session(Dialogue):
     def _take(self, block: bytes, cuts: list[tuple[int, bytes]], now: float) -> None:
         count = len(cuts)
         self.gate.counts.commands += count
-        if self._flowing_at == self.gate.flow and not self.ready:
+        if self._direct_flow == self.gate.flow and not self.ready:
             not_plain = self.gate.not_plain
             for _, word in cuts:
                 if word in not_plain:
@@ -220,8 +220,8 @@ class Session(Dialogue):
         self.pump(now)
 
     def pump(self, now: float) -> None:
-        """Process what waits, as far as possible."""
-        if self._told_at != self.gate.flow:
+        """Process the waiting commands as far as possible."""
+        if self._seen_flow != self.gate.flow:
             self._follow_gate(now)
         while self.ready and not self.is_closing and not self.is_stopped:
             word, raw = self.ready[0]
@@ -232,14 +232,14 @@ class Session(Dialogue):
         if self.assurance.may_ask and self.phase is Phase.READY and self.transaction is None:
             self.to_backend += self.assurance.ask(now)
         if self._scanner.error and not self.ready and not self.is_closing:
-            if self._said_protocol_error:
-                self.close()  # one such error is told, the first
+            if self._had_protocol_error:
+                self.close()  # only the first protocol error is reported
             else:
                 self.fail_protocol(self._scanner.error)
         self._note(now)
 
     def _note(self, now: float) -> None:
-        """Bring what follows from the rest up to date."""
+        """Update the state that depends on the rest."""
         can_send = self.can_send
         ledger = self.ledger
         is_blocked = not can_send and (ledger.has_waiting or (bool(self.ready) and not self.is_stopped))
@@ -256,10 +256,10 @@ class Session(Dialogue):
             and ledger.order is None
             and not self._scanner.error
         )
-        self._flowing_at = self.gate.flow if can_send and is_plain else -1
+        self._direct_flow = self.gate.flow if can_send and is_plain else -1
 
     def _charge(self) -> None:
-        """Account for the bytes kept, and say whether the client is to be read."""
+        """Account for the kept bytes, and decide whether the client is read."""
         waiting = self.ledger.kept + self._ready_bytes
         kept = waiting + len(self._tail)
         gate = self.gate
@@ -272,10 +272,10 @@ class Session(Dialogue):
     # -- events of the server connection -----------------------------------------------------------------------------
 
     def backend_opened(self, target: Target) -> None:
-        """A connection to ``target`` is open: log in and look."""
+        """A connection to ``target`` is open: log in and verify the server."""
         self.phase = Phase.SETUP
         self._target = target
-        self._said_protocol_error = False
+        self._had_protocol_error = False
         self._replies = ReplyScanner()
         self._reply_tail = bytearray()
         self._setup = Setup(self.gate.spec.application_secret, self.state, run_id=target.run_id)
@@ -295,17 +295,17 @@ class Session(Dialogue):
             ends = scanner.scan(tail or data)
             if tail:
                 if not ends and not self._may_stream(tail):
-                    return  # kept whole, and not copied for each piece that comes
+                    return  # the tail is kept, and not copied for each piece
                 data = bytes(tail)
             if ends:
                 self._receive(data, ends, now)
         except (ProtocolError, IndexError):
-            self.failure = "the server sent something that is no reply"
+            self.failure = "the server sent bytes that are not a reply"
             self.wants_drop = True
             self.backend_lost(now)
             return
         if self.phase is Phase.NONE:
-            return  # left while its last replies were looked at
+            return  # the server was left while its last replies were processed
         end = ends[-1] if ends else 0
         rest = data[end:] if end else data
         if rest and (len(rest) >= STREAM_FROM_BYTES or self._is_raw):
@@ -314,7 +314,7 @@ class Session(Dialogue):
             self._reply_tail = bytearray(rest)
 
     def _stream(self, rest: bytes) -> None:
-        """Pass on what has come of an incomplete reply, unless its kind must be known first."""
+        """Pass on the received part of an incomplete reply, unless the whole reply is needed."""
         scanner = self._replies
         if not self._may_stream(rest):
             self._reply_tail = bytearray(rest)
@@ -350,12 +350,12 @@ class Session(Dialogue):
             if not is_simple or not self.ledger.settle_plain(len(ends), data if end == len(data) else data[:end]):
                 self._settle(data, ends)
         ledger = self.ledger
-        if self.ready or self._flowing_at != self.gate.flow or ledger.is_recovering or ledger.is_unblocked:
+        if self.ready or self._direct_flow != self.gate.flow or ledger.is_recovering or ledger.is_unblocked:
             self._after_replies(now)
         self._charge()
 
     def _settle(self, data: bytes, ends: list[int]) -> None:
-        """One reply after the other."""
+        """Process replies one by one."""
         start = 0
         for end in ends:
             reply = data[start:end]
@@ -367,7 +367,7 @@ class Session(Dialogue):
             elif reply[0] == PUSH:
                 self._emit(reply)
             else:
-                self._said_protocol_error = reply.startswith(b"-ERR Protocol error: ")
+                self._had_protocol_error = reply.startswith(b"-ERR Protocol error: ")
                 self.ledger.settle(reply)
 
     def _after_replies(self, now: float) -> None:
@@ -402,7 +402,7 @@ class Session(Dialogue):
             return
         self._setup = None
         if setup.busy:
-            self._meet_busy(setup, now)
+            self._handle_busy(setup, now)
             return
         if self._is_shut_out():
             self.close()
@@ -415,9 +415,9 @@ class Session(Dialogue):
         self.pump(now)
         self._charge()
 
-    def _meet_busy(self, setup: Setup, now: float) -> None:
-        """Answer what waits as the busy server itself would; what can end its script goes to it. The next command finds out
-        anew."""
+    def _handle_busy(self, setup: Setup, now: float) -> None:
+        """Answer the waiting commands like the busy server, but send it those that can end its script. The next command
+        causes a new check."""
         self.phase = Phase.BUSY
         self.failure = "the server is busy: " + setup.busy[1:160].decode("utf-8", "replace").strip()
         self.gate.hellos[self.state.protocol] = setup.hello
@@ -435,7 +435,7 @@ class Session(Dialogue):
         self._charge()
 
     def backend_lost(self, now: float) -> None:
-        """The server connection ended, or could not be opened."""
+        """The server connection has ended, or could not be opened."""
         was_ready = self.phase in (Phase.READY, Phase.BUSY)
         if was_ready and self.ledger.flight and not self.wants_drop and self._leaving_since is None:
             self._closed_by = self._target
@@ -443,22 +443,22 @@ class Session(Dialogue):
         if not was_ready:
             self._note(now)
             return
-        if self._said_protocol_error:
-            self.close()  # nothing behind it has been executed or answered
+        if self._had_protocol_error:
+            self.close()  # no command after it was executed or answered
             return
-        is_planned = self.gate.hold is not None  # then nothing that blocks has been served: FIN, and the client asks again
+        is_planned = self.gate.hold is not None  # then no blocking command was served: the client repeats it after FIN
         if self._is_streaming or self._is_raw or (self.is_blocking and is_planned):
-            self.close()  # an error in the middle of a reply would be taken for a part of it
+            self.close()  # an error in the middle of a reply would become a part of it
         else:
-            self.ledger.lose()
+            self.ledger.lose_server()
             if self._is_tracking or self._is_watching:
                 self.close()
         self.pump(now)
         self._charge()
 
     def _is_shut_out(self) -> bool:
-        """The same process serves as before and closed its connection on its own. It had a reason, such as a protocol error:
-        what the client sent behind must not run as if nothing had been."""
+        """Whether the same server process closed its former connection on its own. It had a cause, such as a protocol error,
+        so later commands of this client must not be executed as if nothing had happened."""
         closed_by, self._closed_by = self._closed_by, None
         return closed_by is not None and closed_by == self._target and bool(closed_by.run_id)
 
@@ -479,17 +479,17 @@ class Session(Dialogue):
     # -- events of the endpoint --------------------------------------------------------------------------------------
 
     def gate_changed(self, now: float) -> None:
-        """The endpoint began to hold, or forwards to another server, or again. May come late: nothing is sent before."""
+        """The endpoint holds, or forwards to another server, or forwards again. May come late: nothing is sent before it."""
         self.pump(now)
         self._charge()
 
     def _follow_gate(self, now: float) -> None:
-        self._told_at = self.gate.flow
+        self._seen_flow = self.gate.flow
         if self.gate.is_open and self.phase is not Phase.NONE and not is_same_server(self._target, self.gate.target):
             self._leave(now)
 
     def _leave(self, now: float) -> None:
-        """The connection is to a server that is no longer the target."""
+        """Leave a server that is no longer the target."""
         if self.phase is Phase.SETUP:
             self.drop_backend()
         elif self.is_blocking or self._is_raw:
@@ -501,16 +501,16 @@ class Session(Dialogue):
             self._move_on(now)
 
     def _move_on(self, now: float) -> None:
-        """Nothing is in flight: leave this server, with all that can be taken along."""
+        """Leave the server now, because nothing is in flight. The portable state is kept."""
         if self.is_tied:
             self.close()
-        self.assurance.give_up()
+        self.assurance.fail_unconfirmed()
         self.ledger.is_recovering = False
         self.drop_backend()
         self._note(now)
 
     def tick(self, now: float) -> None:
-        """Called now and then while commands wait or a server is being left."""
+        """Check the time limits. Called regularly while commands wait or a server is being left."""
         if self._leaving_since is not None and now - self._leaving_since >= LEAVE_S:
             self.wants_drop = True
             self.backend_lost(now)
@@ -518,7 +518,7 @@ class Session(Dialogue):
             self._expire(now)
 
     def _expire(self, now: float) -> None:
-        self.gate.counts.errors += self.ledger.give_up(NO_PRIMARY)
+        self.gate.counts.errors += self.ledger.fail_waiting(NO_PRIMARY)
         while self.ready and not self.is_closing:
             word, raw = self.ready.popleft()
             self._ready_bytes -= len(raw)
@@ -529,16 +529,16 @@ class Session(Dialogue):
 
     @property
     def needs_ticks(self) -> bool:
-        """``tick`` is to be called."""
+        """Whether ``tick`` must be called."""
         return self._leaving_since is not None or self.blocked_since is not None
 
     def close(self) -> None:
         self.is_closing = True
         self.wants_close = True
-        self._flowing_at = -1
+        self._direct_flow = -1
 
     def ended(self) -> None:
-        """The client is gone: give back what was kept for it."""
+        """The client connection has ended: return its bytes to the budget."""
         self.is_closing = True
         self.gate.budget.used -= self._charged
         self._charged = 0
@@ -546,42 +546,42 @@ class Session(Dialogue):
     # -- stopping ----------------------------------------------------------------------------------------------------
 
     def calm(self) -> None:
-        """Process nothing new until ``end_calm``: what is in flight comes in."""
+        """Process nothing new until ``end_calm``; replies in flight are awaited."""
         self.is_calmed = True
         self._stop()
 
     def end_calm(self, now: float) -> None:
-        """Go on, unless something else stops it."""
+        """Resume, unless the session is also frozen."""
         self.is_calmed = False
         self.pump(now)
 
     def freeze(self) -> None:
-        """Process nothing new: what is in flight comes in, then the connection is quiet."""
+        """Process nothing new; replies in flight are awaited, then the connection is quiet."""
         self.is_frozen = True
         self._stop()
 
     def thaw(self, now: float) -> None:
-        """Go on after all."""
+        """Resume."""
         self.is_frozen = False
         self.pump(now)
 
     def _stop(self) -> None:
-        self._flowing_at = -1
+        self._direct_flow = -1
         self.blocked_since = None
 
     def cut(self) -> None:
-        """End now: what is unanswered gets an error, unless a reply has been passed on in part."""
+        """End now: answer unanswered commands with an error, unless a reply has been partly passed on."""
         if not (self._is_streaming or self._is_raw or self.is_drained):
             self.gate.counts.errors += 1
-            self.ledger.lose()
-            self.ledger.give_up(NO_PRIMARY)
+            self.ledger.lose_server()
+            self.ledger.fail_waiting(NO_PRIMARY)
         self.drop_backend()
         self.close()
 
     def resume(self, state: ConnectionState, transaction: Transaction | None, *, is_authenticated: bool) -> None:
-        """A new session becomes the one that another process served: before it has seen a byte."""
+        """Continue the session of another process. Called before the first byte."""
         self.is_authenticated = is_authenticated
-        self._scanner.is_stranger = not is_authenticated
+        self._scanner.is_unauthenticated = not is_authenticated
         self.state = state
         self.ledger.use_protocol(state.protocol)
         self.transaction = transaction

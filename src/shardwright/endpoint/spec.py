@@ -1,4 +1,4 @@
-"""What an endpoint process shall serve, built from the records. Pure. Called by the leader and the agents."""
+"""Builds the specifications of endpoints from the records. Pure. Called by the leader and the agents."""
 
 from shardwright.endpoint.protocol import EndpointSpec, Target
 from shardwright.model.database import Endpoint, GroupPhase
@@ -7,7 +7,7 @@ from shardwright.model.view import ClusterView
 
 
 def spec_of(view: ClusterView, endpoint: Endpoint) -> EndpointSpec | None:
-    """The specification of an endpoint; None when its database is recorded no more."""
+    """The specification of an endpoint; None if its database is no longer recorded."""
     database, secrets = view.databases.get(endpoint.database_uid), view.secrets.get(endpoint.database_uid)
     if database is None or secrets is None:
         return None
@@ -26,7 +26,7 @@ def spec_of(view: ClusterView, endpoint: Endpoint) -> EndpointSpec | None:
 
 
 def target_of(view: ClusterView, group_uid: GroupUid) -> Target | None:
-    """Where a slot group's commands go; None while no primary is open."""
+    """The target of a slot group's commands; None while no primary is open."""
     group = view.groups.get(group_uid)
     if group is None or group.phase is not GroupPhase.SERVING or group.primary is None:
         return None

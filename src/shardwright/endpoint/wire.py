@@ -1,6 +1,7 @@
-"""The records of the control socket as JSON and back. Pure. Used by both of its sides, so that one place knows the names.
+"""Converts the records of the control socket to JSON and back. Pure. Used by both sides, so that only this module knows the
+keys.
 
-Bytes travel as base64. Raises KeyError, TypeError or ValueError for what is no such record.
+Bytes are encoded as base64. Raises KeyError, TypeError or ValueError for invalid data.
 """
 
 from base64 import b64decode, b64encode
@@ -10,7 +11,7 @@ from typing import Any
 
 from shardwright.endpoint.connection import Packed
 from shardwright.endpoint.gate import Hold
-from shardwright.endpoint.luggage import Luggage
+from shardwright.endpoint.packed_session import PackedSession
 from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
 from shardwright.endpoint.setup import ConnectionState
 from shardwright.model.ids import EndpointUid
@@ -28,7 +29,7 @@ def target_from(data: Json | None) -> Target | None:
 
 
 def known_target_from(data: Json) -> Target:
-    """A target that must be there."""
+    """A target that must exist."""
     return Target(**data)
 
 
@@ -79,21 +80,21 @@ def seen_from(data: Json) -> EndpointSeen:
     return EndpointSeen(**(data | {"endpoint_uid": uid, "state": state, "busy": busy, "ended": ended}))
 
 
-def luggage_to(luggage: Luggage) -> Json:
-    state = luggage.state
+def packed_session_to(packed: PackedSession) -> Json:
+    state = packed.state
     return {
-        "is_authenticated": luggage.is_authenticated,
+        "is_authenticated": packed.is_authenticated,
         "protocol": state.protocol,
         "database": state.database,
         "settings": {name: _text(command) for name, command in state.settings.items()},
-        "transaction": None if luggage.transaction is None else [[_text(w), _text(raw)] for w, raw in luggage.transaction],
-        "is_transaction_broken": luggage.is_transaction_broken,
+        "transaction": None if packed.transaction is None else [[_text(w), _text(raw)] for w, raw in packed.transaction],
+        "is_transaction_broken": packed.is_transaction_broken,
     }
 
 
-def luggage_from(data: Json) -> Luggage:
+def packed_session_from(data: Json) -> PackedSession:
     members = data["transaction"]
-    return Luggage(
+    return PackedSession(
         is_authenticated=data["is_authenticated"],
         state=ConnectionState(
             data["protocol"], data["database"], {name: b64decode(command) for name, command in data["settings"].items()}
@@ -104,9 +105,10 @@ def luggage_from(data: Json) -> Luggage:
 
 
 def packed_to(packed: Packed) -> Json:
-    """What stands in the message of a connection; its bytes travel in a file beside it."""
+    """A connection in a message; an attached file contains its bytes."""
     return {
-        "luggage": luggage_to(packed.luggage),
+        # The key's name stays: the two processes may run adjacent versions.
+        "luggage": packed_session_to(packed.session),
         "unread_bytes": sum(map(len, packed.unread)),
         "unsent_bytes": sum(map(len, packed.unsent)),
     }

@@ -1,6 +1,6 @@
-"""What the endpoint knows of commands: the few it answers, watches or refuses, and those that may be sent twice.
+"""The endpoint's tables of commands: those that it answers, watches or refuses, and those that it may repeat.
 
-Pure tables. Every word that is not named here passes, counts as one reply, and counts as a write.
+Pure. A command that is not in a table is forwarded, has one reply, and counts as a write.
 """
 
 from collections.abc import Container
@@ -8,12 +8,13 @@ from enum import Enum, auto
 
 
 class Rule(Enum):
-    """How a command that is not simply forwarded is treated."""
+    """The treatment of a command that is not simply forwarded."""
 
-    NOTHING = auto()
-    """An empty line, which has no reply; or a command with an empty name, which has one."""
-    ATTACK = auto()
-    """First words of an HTTP request: the servers close, so that no web page can make a browser send them commands."""
+    EMPTY = auto()
+    """An empty line, which has no reply, or a command with an empty name, which has a reply."""
+    HTTP = auto()
+    """First word of an HTTP request. Like the servers, the endpoint closes the connection, so that no web page can make a
+    browser send commands."""
     AUTH = auto()
     HELLO = auto()
     RESET = auto()
@@ -26,19 +27,19 @@ class Rule(Enum):
     WATCH = auto()
     UNWATCH = auto()
     SUBSCRIBE = auto()
-    """Replies can no longer be counted: the connection is tied to its server."""
+    """Its replies cannot be counted: it ties the connection to its server."""
     BLOCKING = auto()
-    """Waits for others; never drains by itself."""
+    """Waits for other clients; its reply cannot be drained."""
     STREAM_READ = auto()
-    """Blocks if it says so."""
+    """Blocks if it has the argument BLOCK."""
     REFUSED = auto()
-    """Would leave the pattern of one reply per command; the application user may not use it either."""
+    """Does not have one reply per command; the application user may not use it either."""
 
 
 RULES: dict[bytes, Rule] = {
-    b"": Rule.NOTHING,
-    b"POST": Rule.ATTACK,
-    b"HOST:": Rule.ATTACK,
+    b"": Rule.EMPTY,
+    b"POST": Rule.HTTP,
+    b"HOST:": Rule.HTTP,
     b"AUTH": Rule.AUTH,
     b"HELLO": Rule.HELLO,
     b"RESET": Rule.RESET,
@@ -79,7 +80,7 @@ READS: frozenset[bytes] = frozenset(
     )
     for word in line.split()
 )
-"""May be sent again when their reply was lost: they change nothing."""
+"""Commands that may be sent again when their reply was lost, because they change nothing."""
 
 STORES_NOTHING = READS | frozenset(
     word.encode()
@@ -89,27 +90,27 @@ STORES_NOTHING = READS | frozenset(
     )
     for word in line.split()
 )
-"""Strict mode: what cannot have written anything that a replica would have to have. MULTI and EXEC are none of them."""
+"""Strict mode: commands that cannot write data that a replica must have. Does not contain MULTI and EXEC."""
 
 
 NEVER_QUEUED = frozenset((b"MULTI", b"WATCH"))
-"""Answered at once within a transaction, with an error; some servers let its EXEC run all the same, without them."""
+"""Commands that are answered with an error at once within a transaction. Some servers still execute the rest at EXEC."""
 
 
 class _NotPlainWhenStrict:
-    """The words that strict mode looks at one by one."""
+    """The words of commands that strict mode processes one by one."""
 
     def __contains__(self, word: object) -> bool:
         return word not in STORES_NOTHING or word in RULES
 
 
 NOT_PLAIN: Container[bytes] = RULES
-"""What a chunk of commands that is forwarded whole must not contain."""
+"""Words that a chunk of commands must not contain if it is forwarded whole."""
 NOT_PLAIN_WHEN_STRICT: Container[bytes] = _NotPlainWhenStrict()
 
 BUSY_MAY_RUN = ((b"SCRIPT", b"KILL"), (b"FUNCTION", b"KILL"), (b"FUNCTION", b"STATS"))
-"""What a server that is busy with a script or function still does, and must be asked for by new connections too: it changes
-no key, whichever server it reaches."""
+"""Commands that a server accepts while it is busy with a script or function. New connections must be able to send them. They
+change no key, whichever server they reach."""
 
 REFUSALS = (
     b"-READONLY You can't write",
@@ -118,23 +119,23 @@ REFUSALS = (
     b"-MASTERDOWN Link with",
     b"-LOADING ",
 )
-"""Errors that mean: not executed, and elsewhere or later it would be. With the servers' own words, so that a script that
-makes up an error of its own is not run twice."""
+"""Errors that mean: not executed, but another server would execute it, or this one later. They contain the servers' own
+texts, so that a script with an error of its own is not executed twice."""
 ABORT_CAUSES = (b"READONLY You can't write", b"NOREPLICAS Not enough", b"MASTERDOWN Link with", b"LOADING ")
-"""The same behind ``-EXECABORT Transaction discarded because of:``."""
+"""The same after ``-EXECABORT Transaction discarded because of:``."""
 
 
 UNBLOCKED = (b"-UNBLOCKED force", b"-REDIRECT ")
-"""What a blocking command is answered when its server loses its role."""
+"""Replies to a blocking command whose server loses its role."""
 
 
 def is_refusal(reply: bytes) -> bool:
-    """A reply that says: not executed here and now."""
+    """Whether a reply means: not executed here and now."""
     return reply.startswith(REFUSALS)
 
 
 def is_aborted_by_refusal(reply: bytes) -> bool:
-    """A reply to EXEC that says: not executed here and now."""
+    """Whether a reply to EXEC means: not executed here and now."""
     if reply.startswith(b"-EXECABORT "):
         return any(cause in reply[:160] for cause in ABORT_CAUSES)
     return is_refusal(reply)

@@ -1,5 +1,5 @@
-"""The settings that a daemon needs before it can read anything else. The daemon's entry point reads them from the
-directory's store."""
+"""The settings that a daemon needs before it reads the other records. Its entry point reads them from the directory's
+store."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +48,15 @@ async def read_config(store: Store, layout: Layout, node_uid: NodeUid) -> Daemon
 
 async def read_cluster(store: Store) -> Cluster | None:
     """The cluster's record; None if the store does not contain a cluster."""
-    found = await store.get(keys.CLUSTER)
-    record = records.decode(found.key, found.value) if found is not None else None
+    item = await store.get(keys.CLUSTER)
+    record = records.decode(item.key, item.value) if item is not None else None
     return record if isinstance(record, Cluster) else None
 
 
 async def read_node(store: Store, uid: NodeUid) -> Node | None:
     """A node's record."""
-    found = await store.get(f"{keys.NODES}{uid:08d}")
-    record = records.decode(found.key, found.value) if found is not None else None
+    item = await store.get(f"{keys.NODES}{uid:08d}")
+    record = records.decode(item.key, item.value) if item is not None else None
     return record if isinstance(record, Node) else None
 
 
@@ -67,11 +67,11 @@ async def read_nodes(store: Store) -> list[Node]:
 
 async def read_all(store: Store, prefix: str) -> list[keys.StoredRecord | str]:
     """All records under a prefix, in the order of their keys."""
-    found: list[keys.StoredRecord | str] = []
+    decoded: list[keys.StoredRecord | str] = []
     start: str | None = None
     while True:
         page = await store.range(prefix, start=start)
-        found.extend(records.decode(item.key, item.value) for item in page.items)
+        decoded.extend(records.decode(item.key, item.value) for item in page.items)
         start = page.next_start
         if start is None:
-            return found
+            return decoded

@@ -39,7 +39,7 @@ _EMAIL = re.compile(r"[^@\s:]+@[^@\s:]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class UpOptions:
     """The options of ``up``. If the cluster exists, only ``directory`` has an effect."""
 
     directory: Path
@@ -55,10 +55,10 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedOptions:
     """Options that have passed all checks."""
 
-    options: Options
+    options: UpOptions
     addresses: tuple[str, ...]
     server: ServerBinary
     server_path: str
@@ -72,7 +72,7 @@ def invalid(text: str, *, remedy: str = "") -> Rejected:
     return Rejected(Refusal.INVALID, "invalid_option", text, remedy=remedy)
 
 
-def check(options: Options, layout: Layout, environment: Mapping[str, str]) -> Checked:
+def check(options: UpOptions, layout: Layout, environment: Mapping[str, str]) -> CheckedOptions:
     """All checks, before the first change. Raises Rejected."""
     if not 1 <= options.nodes <= NODES_MAX:
         raise invalid(f"--nodes {options.nodes}: a local cluster has 1 to {NODES_MAX} nodes")
@@ -92,7 +92,7 @@ def check(options: Options, layout: Layout, environment: Mapping[str, str]) -> C
     password, is_generated = _password(environment)
     check_addresses(addresses, options.api_port)
     _check_endpoint_address(options.endpoint_address)
-    return Checked(options, addresses, server, server_path, password, is_generated)
+    return CheckedOptions(options, addresses, server, server_path, password, is_generated)
 
 
 def check_addresses(addresses: tuple[str, ...], api_port: int) -> None:
@@ -126,21 +126,21 @@ def _check_directory(layout: Layout) -> None:
         )
 
 
-def _addresses(options: Options) -> tuple[str, ...]:
+def _addresses(options: UpOptions) -> tuple[str, ...]:
     try:
         first = ipaddress.IPv4Address(options.address_base)
     except ValueError:
         raise invalid(
             f"--address-base {options.address_base!r} is not an IPv4 address", remedy="for instance 127.0.0.1"
         ) from None
-    found = [ipaddress.IPv4Address(int(first) + n) for n in range(options.nodes)]
+    addresses = [ipaddress.IPv4Address(int(first) + n) for n in range(options.nodes)]
     network = ipaddress.IPv4Network("127.0.0.0/8")
-    if not all(a in network and a not in (network.network_address, network.broadcast_address) for a in found):
+    if not all(a in network and a not in (network.network_address, network.broadcast_address) for a in addresses):
         raise invalid(
             f"--address-base {first}: {options.nodes} consecutive addresses must be in 127.0.0.0/8: the nodes of a local "
             "cluster share this machine"
         )
-    return tuple(str(a) for a in found)
+    return tuple(str(a) for a in addresses)
 
 
 def _check_endpoint_address(text: str) -> None:
@@ -179,10 +179,10 @@ def _password(environment: Mapping[str, str]) -> tuple[str, bool]:
     return given, False
 
 
-# -- making ----------------------------------------------------------------------------------------------------------------
+# -- creation --------------------------------------------------------------------------------------------------------------
 
 
-async def create(checked: Checked, layout: Layout, environment: Mapping[str, str]) -> None:
+async def create(checked: CheckedOptions, layout: Layout, environment: Mapping[str, str]) -> None:
     """Create the cluster. The directory exists and its lock is held. Raises Rejected, OSError, StoreUnavailable; the caller
     then deletes everything that was created."""
     options = checked.options
@@ -204,7 +204,7 @@ async def create(checked: Checked, layout: Layout, environment: Mapping[str, str
         raise Rejected(Refusal.CONFLICT, "cluster_exists", f"{layout.directory} already holds a cluster")
 
 
-def _first_transaction(checked: Checked, now: datetime) -> Transaction:
+def _first_transaction(checked: CheckedOptions, now: datetime) -> Transaction:
     options = checked.options
     cluster = Cluster(
         CLUSTER_NAME,

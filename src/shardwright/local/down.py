@@ -1,4 +1,4 @@
-"""``shardwright down``: stop all of a local cluster after a clean save; with a purge, delete everything.
+"""``shardwright down``: stops a local cluster after a clean save; with a purge, deletes it.
 
 Works after crashes and without a supervisor; may be repeated. Takes the cluster over from its supervisor first, so that
 nothing is restarted during the stop.
@@ -23,8 +23,8 @@ from shardwright.model.database import Database
 from shardwright.model.seen import ProcessIdentity
 
 HAND_OVER_S = 5.0
-"""A supervisor that does not release the lock within this time is frozen, and is killed: that is harmless."""
-OTHERS_S = 120.0
+"""A supervisor that does not release the lock within this time is frozen and is killed, which is harmless."""
+OTHER_COMMAND_WAIT_S = 120.0
 """Maximum wait for another running ``up`` or ``down``."""
 
 Confirm = Callable[[Sequence[Database]], None]
@@ -36,7 +36,7 @@ class Stopped:
     """The result of ``down``."""
 
     layout: Layout
-    was_there: bool
+    existed: bool
     """Whether the directory contained a cluster."""
     was_running: bool
     left: tuple[Path, ...] = ()
@@ -47,15 +47,15 @@ async def bring_down(directory: Path, *, is_purge: bool, confirm: Confirm, say: 
     """Stop the cluster. Raises the exception of ``confirm`` (nothing was stopped then), Rejected if another command keeps
     the lock, Permanent if a process could not be ended."""
     layout = layout_of(directory)
-    if not _is_there(layout):
-        return Stopped(layout, was_there=False, was_running=False)
+    if not _has_cluster_files(layout):
+        return Stopped(layout, existed=False, was_running=False)
     running = await asyncio.to_thread(find_running, layout)
     at_risk = databases_at_risk(await read_recorded(layout), running)
     if at_risk:
         confirm(at_risk)
     lock = await _take_over(layout, say, SystemClock())
     if lock is None:  # The directory was deleted during the wait.
-        return Stopped(layout, was_there=True, was_running=False)
+        return Stopped(layout, existed=True, was_running=False)
     try:
         if not await stop_everything(layout, say):
             raise Permanent(Code.NOT_STOPPED, f"not everything could be stopped; nothing was deleted in {layout.directory}")
@@ -63,11 +63,11 @@ async def bring_down(directory: Path, *, is_purge: bool, confirm: Confirm, say: 
         left = await asyncio.to_thread(purge, layout) if is_purge else []
     finally:
         os.close(lock)
-    return Stopped(layout, was_there=True, was_running=not running.is_nothing, left=tuple(left))
+    return Stopped(layout, existed=True, was_running=not running.is_nothing, left=tuple(left))
 
 
-def _is_there(layout: Layout) -> bool:
-    """Whether the directory contains anything of a cluster."""
+def _has_cluster_files(layout: Layout) -> bool:
+    """Whether the directory contains files of a cluster, even an incomplete one."""
     ours = (layout.store, layout.lock, layout.nodes, layout.tls, layout.admin)
     return any(path.exists() for path in ours)
 
@@ -91,18 +91,19 @@ async def _take_over(layout: Layout, say: Say, clock: Clock) -> int | None:
         if not has_said and clock.monotonic() - began > 1.0:
             has_said = True
             say("another `shardwright up` or `down` is running; waiting for it")
-        if clock.monotonic() - began > OTHERS_S:
+        if clock.monotonic() - began > OTHER_COMMAND_WAIT_S:
             raise Rejected(
                 Refusal.CONFLICT,
                 "busy",
-                f"another `shardwright up` or `down` has been running on {layout.directory} for {OTHERS_S:.0f} s",
+                f"another `shardwright up` or `down` has been running on {layout.directory} "
+                f"for {OTHER_COMMAND_WAIT_S:.0f} s",
                 remedy="end it, then try again",
             )
         await clock.sleep(0.1)
 
 
 async def _dismiss(supervisor: ProcessIdentity, clock: Clock) -> None:
-    """Make a supervisor end and leave everything running."""
+    """Make a supervisor end without stopping the cluster."""
     send(supervisor, signal.SIGUSR1)
     deadline = clock.monotonic() + HAND_OVER_S
     while is_running(supervisor):

@@ -93,23 +93,23 @@ class DaemonKeeper:
     async def _one_life(self) -> None:
         """Adopt or start a daemon, and watch it until it has ended."""
         began = self._clock.monotonic()
-        kept = read_identity(self._layout.daemon(self.node_uid))
-        is_adopted = kept is not None and is_running(kept)
-        if kept is None or not is_adopted:
-            kept = await asyncio.to_thread(self._start)
-        self.identity = kept
-        self._log.info("adopted the daemon" if is_adopted else "started the daemon", pid=kept.pid)
-        status = await self._stay_with(kept, grace_s=0 if is_adopted else FIRST_ANSWER_MAX_S)
+        identity = read_identity(self._layout.daemon(self.node_uid))
+        is_adopted = identity is not None and is_running(identity)
+        if identity is None or not is_adopted:
+            identity = await asyncio.to_thread(self._start)
+        self.identity = identity
+        self._log.info("adopted the daemon" if is_adopted else "started the daemon", pid=identity.pid)
+        status = await self._watch_until_end(identity, grace_s=0 if is_adopted else FIRST_ANSWER_MAX_S)
         self.identity = None
-        spawn(f"supervisor: revoke the lease of node {self.node_uid}", self._revoke(kept))
+        spawn(f"supervisor: revoke the lease of node {self.node_uid}", self._revoke(identity))
         lived_s = self._clock.monotonic() - began
         if status == EXIT_TAKEN:
             # Another daemon of this node is running and has not written its identity yet: the next turn adopts it.
             self._quick_deaths = 1
             return
         self._quick_deaths = 0 if lived_s >= STEADY_S else self._quick_deaths + 1
-        said = await asyncio.to_thread(last_line, self._layout.daemon_output(self.node_uid))
-        self._log.warning("the daemon has ended", pid=kept.pid, status=status, lived_s=round(lived_s, 1), said=said)
+        output = await asyncio.to_thread(last_line, self._layout.daemon_output(self.node_uid))
+        self._log.warning("the daemon has ended", pid=identity.pid, status=status, lived_s=round(lived_s, 1), output=output)
 
     def _start(self) -> ProcessIdentity:
         directory: Path = self._layout.node(self.node_uid)
@@ -118,8 +118,8 @@ class DaemonKeeper:
         rotate(output, bytes_max=OUTPUT_BYTES_MAX)
         return spawn_process(self._command, directory=directory, output=output, environment=self._environment())
 
-    async def _stay_with(self, identity: ProcessIdentity, *, grace_s: float) -> int | None:
-        """Watch the daemon until it has ended; its exit status if it was a child process. Kills it if it stops
+    async def _watch_until_end(self, identity: ProcessIdentity, *, grace_s: float) -> int | None:
+        """Watch the daemon until it has ended. Returns its exit status if it was a child process. Kills it if it stops
         answering."""
         ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         watch = Watch(identity, ended.set_result)
@@ -139,7 +139,7 @@ class DaemonKeeper:
                     silent_since, silent_pings, grace_s = None, 0, 0.0
                     continue
                 if answer is Answer.SILENT and grace_s:
-                    # It listened, and then hung: from now on the silence counts.
+                    # It has started to listen, and hangs: from now on the silence counts.
                     silent_since, silent_pings, grace_s = asked_at, 0, 0.0
                 silent_pings += 1
                 now = self._clock.monotonic()
@@ -163,8 +163,8 @@ class DaemonKeeper:
                 self._log.warning("the lease of a dead daemon could not be revoked", reason=e.text)
 
     async def _presence(self) -> DaemonPresence | None:
-        found = await self._store.get(f"{keys.DAEMONS}{self.node_uid:08d}")
-        record = records.decode(found.key, found.value) if found is not None else None
+        item = await self._store.get(f"{keys.DAEMONS}{self.node_uid:08d}")
+        record = records.decode(item.key, item.value) if item is not None else None
         return record if isinstance(record, DaemonPresence) else None
 
 

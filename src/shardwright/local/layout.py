@@ -181,8 +181,8 @@ def _outside(layout: Layout, environment: Mapping[str, str]) -> Path:
 
 def _check_private(path: Path) -> None:
     """Check the owner: another user may have created a directory with that name in ``/tmp`` first."""
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise Rejected(
             Refusal.CONFLICT,
             "run_directory_unsafe",

@@ -55,7 +55,7 @@ class Answer(StrEnum):
     ANSWERED = "answered"
     SILENT = "silent"
     """A process listens, but does not answer."""
-    NOBODY = "nobody"
+    NO_LISTENER = "no_listener"
     """No process listens (yet)."""
 
 
@@ -66,7 +66,7 @@ async def ping(path: Path, timeout: float) -> Answer:
             try:
                 reader, writer = await asyncio.open_unix_connection(path)
             except OSError:
-                return Answer.NOBODY
+                return Answer.NO_LISTENER
             try:
                 writer.write(_ASK)
                 return Answer.ANSWERED if await reader.readline() == _ANSWER else Answer.SILENT

@@ -21,7 +21,7 @@ from shardwright.store.protocol import Store, StoreUnavailable
 
 READY_TIMEOUT_S = 90.0
 ASK_TIMEOUT_S = 5.0
-LOOK_EVERY_S = 0.1
+CHECK_EVERY_S = 0.1
 
 
 async def wait_ready(layout: Layout, store: Store, *, clock: Clock, on_node: Callable[[Node], None]) -> None:
@@ -47,14 +47,14 @@ async def wait_ready(layout: Layout, store: Store, *, clock: Clock, on_node: Cal
         if not waiting and not absent and supervisor is not None and is_running(supervisor):
             return
         if clock.monotonic() > deadline:
-            said = _missing(layout, waiting) if waiting else absent or "the daemons have no supervisor"
-            raise Permanent(Code.NOT_READY, f"{said} after {READY_TIMEOUT_S:.0f} s; check {layout.directory}")
+            missing = _silent_nodes(layout, waiting) if waiting else absent or "the daemons have no supervisor"
+            raise Permanent(Code.NOT_READY, f"{missing} after {READY_TIMEOUT_S:.0f} s; check {layout.directory}")
         if supervisor is not None and not is_running(supervisor):
-            said = last_line(layout.supervisor_output)
+            output = last_line(layout.supervisor_output)
             raise Permanent(
-                Code.SUPERVISOR_ENDED, f"the supervisor has ended; check {layout.logs}" + (f": {said}" if said else "")
+                Code.SUPERVISOR_ENDED, f"the supervisor has ended; check {layout.logs}" + (f": {output}" if output else "")
             )
-        await clock.sleep(LOOK_EVERY_S)
+        await clock.sleep(CHECK_EVERY_S)
 
 
 async def api_answers(address: str, port: int, certificate: Path) -> bool:
@@ -77,8 +77,7 @@ async def api_answers(address: str, port: int, certificate: Path) -> bool:
 
 async def _absent(store: Store, nodes: list[Node], present: set[str]) -> str:
     """The missing parts once every API answers: a leader, or daemons that hold their lease; empty if nothing is missing.
-    ``present`` collects the daemons observed so far: if daemons die now and then, they may never all be present in one
-    look."""
+    ``present`` collects the daemons observed so far: if daemons die occasionally, they may never all be present at once."""
     try:
         present |= {item.key for item in (await store.range(keys.DAEMONS)).items}
         if await store.get(keys.LEADER) is None:
@@ -89,9 +88,9 @@ async def _absent(store: Store, nodes: list[Node], present: set[str]) -> str:
     return f"the daemons of nodes {', '.join(missing)} do not hold their lease" if missing else ""
 
 
-def _missing(layout: Layout, waiting: dict[NodeUid, Node]) -> str:
-    said = []
+def _silent_nodes(layout: Layout, waiting: dict[NodeUid, Node]) -> str:
+    texts = []
     for uid, node in sorted(waiting.items()):
-        last = last_line(layout.daemon_output(node.uid))
-        said.append(f"node {uid} at {node.address} does not answer" + (f" ({last})" if last else ""))
-    return "; ".join(said)
+        output = last_line(layout.daemon_output(node.uid))
+        texts.append(f"node {uid} at {node.address} does not answer" + (f" ({output})" if output else ""))
+    return "; ".join(texts)

@@ -1,5 +1,5 @@
-"""Stops all processes of a local cluster in the order that loses no data. Called by ``down``, and by the supervisor when it
-is told to end. The caller holds the cluster's lock.
+"""Stops all processes of a local cluster in the order that loses no data. Called by ``down``, and by the supervisor when
+a signal ends it. The caller holds the cluster's lock.
 
 Finds processes by their identity files, and by their command line or directory if they died before they wrote one. Every
 step may be repeated.
@@ -69,7 +69,7 @@ class Recorded:
     secrets: tuple[ServerSecrets, ...] = ()
 
     def target_of(self, uid: ShardUid) -> ServerTarget | None:
-        """How to reach a shard's server; None if that is not recorded."""
+        """The target of a shard's server; None if its records are missing."""
         shard = next((s for s in self.shards if s.uid == uid), None)
         if shard is None:
             return None
@@ -100,7 +100,7 @@ def find_running(layout: Layout, *, nodes: Iterable[NodeUid] | None = None) -> R
             endpoints.add(process)
         elif programs.get(Path(process.directory)) == process.executable:
             servers.setdefault(ShardUid(int(Path(process.directory).name)), set()).add(process)
-    return Running(_sorted(daemons), _sorted(endpoints), {uid: _sorted(found) for uid, found in sorted(servers.items())})
+    return Running(_sorted(daemons), _sorted(endpoints), {uid: _sorted(own) for uid, own in sorted(servers.items())})
 
 
 async def read_recorded(layout: Layout) -> Recorded:
@@ -148,7 +148,7 @@ async def stop_everything(layout: Layout, say: Say) -> bool:
         left = await asyncio.to_thread(find_running, layout)
         if left.is_nothing:
             return True
-    for process in (*left.daemons, *left.endpoints, *(p for found in left.servers.values() for p in found)):
+    for process in (*left.daemons, *left.endpoints, *(p for processes in left.servers.values() for p in processes)):
         say(f"process {process.pid} ({process.executable}) could not be ended")
     return False
 
@@ -162,10 +162,10 @@ async def _stop_once(layout: Layout, recorded: Recorded, say: Say) -> None:
         say(f"stopping {_count(len(running.endpoints), 'endpoint process', 'endpoint processes')}")
         await asyncio.gather(*(end(p, ENDPOINT_GRACE_S) for p in running.endpoints))
     primaries = {g.primary for g in recorded.groups}
-    first = {uid: found for uid, found in running.servers.items() if uid in primaries}
-    rest = {uid: found for uid, found in running.servers.items() if uid not in primaries}
+    first = {uid: processes for uid, processes in running.servers.items() if uid in primaries}
+    rest = {uid: processes for uid, processes in running.servers.items() if uid not in primaries}
     for servers in (first, rest):
-        await asyncio.gather(*(_stop_server(uid, found, recorded, say) for uid, found in servers.items()))
+        await asyncio.gather(*(_stop_server(uid, processes, recorded, say) for uid, processes in servers.items()))
 
 
 async def stop_daemons(running: Running, say: Say) -> None:
@@ -184,7 +184,7 @@ async def _stop_server(uid: ShardUid, processes: tuple[ProcessIdentity, ...], re
     def killed() -> None:
         say(f"{name} did not end on request and was killed" + ("; its last writes may not be on disk" if keeps else ""))
 
-    # First the server, then the children that save its data: it ends them itself.
+    # The server first: it ends the children that save its data.
     for process in sorted(processes, key=lambda p: p.start_ticks):
         is_child = len(pids) > 1 and process.start_ticks != min(p.start_ticks for p in processes)
         if is_child:
@@ -200,7 +200,7 @@ async def _stop_server(uid: ShardUid, processes: tuple[ProcessIdentity, ...], re
 
 
 async def _end_scripts(name: str, target: ServerTarget | None, say: Say) -> None:
-    """A server that executes a script ends only behind it, and the client that could end the script is gone."""
+    """End the scripts of a stopping server: it ends only after a running script, whose client can no longer end it."""
     while target is not None:
         await asyncio.sleep(SCRIPT_CHECK_S)
         if await end_script(target):

@@ -43,7 +43,7 @@ from shardwright.tasks import spawn
 NODES_EVERY_S = 0.5
 """Interval between reads of the recorded nodes."""
 REMOVED_LINGER_S = 3.0
-"""The daemon of a removed node answers this much longer, for clients that poll the removal there."""
+"""The daemon of a removed node answers for this additional time, because clients poll the removal there."""
 TEST_FAULTS_VARIABLE = "SHARDWRIGHT_TEST_FAULTS"
 """The only Shardwright variable in the daemons' environment: it names a directory, never a secret (``faults.py``)."""
 
@@ -60,7 +60,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(slots=True)
-class _Kept:
+class _KeptDaemon:
     keeper: DaemonKeeper
     task: asyncio.Task[None]
 
@@ -80,11 +80,11 @@ class Supervisor:
         self._store = store
         self._clock = clock
         self._command = command
-        self._kept: dict[NodeUid, _Kept] = {}
+        self._kept: dict[NodeUid, _KeptDaemon] = {}
         self._retiring: dict[NodeUid, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Keep the recorded nodes' daemons, indefinitely. Daemons outlive a cancellation."""
+        """Keep the recorded nodes' daemons alive, indefinitely. Daemons outlive a cancellation."""
         try:
             while True:
                 try:
@@ -107,7 +107,7 @@ class Supervisor:
             return  # Not the store of a cluster: do nothing.
         wanted = {n.uid: n for n in nodes}
         if any(uid not in self._kept for uid in wanted):
-            await asyncio.to_thread(welcome, self._layout, cluster, nodes)
+            await asyncio.to_thread(write_access_files, self._layout, cluster, nodes)
         for uid in wanted:
             if uid not in self._kept and uid not in self._retiring:
                 self._keep(uid)
@@ -125,7 +125,7 @@ class Supervisor:
             command=self._command(self._layout, uid),
             environment=daemon_environment,
         )
-        self._kept[uid] = _Kept(keeper, spawn(f"supervisor: keep the daemon of node {uid}", keeper.run()))
+        self._kept[uid] = _KeptDaemon(keeper, spawn(f"supervisor: keep the daemon of node {uid}", keeper.run()))
 
     async def _retire(self, uid: NodeUid, cluster: Cluster, nodes: list[Node]) -> None:
         """End all processes of a removed node and delete its directory. Does nothing while a shard is recorded on it."""
@@ -141,7 +141,7 @@ class Supervisor:
                 await kept.keeper.end()
                 del self._kept[uid]
             running = await asyncio.to_thread(find_running, self._layout, nodes=[uid])
-            servers = [p for found in running.servers.values() for p in found]
+            servers = [p for processes in running.servers.values() for p in processes]
             for process in (*running.daemons, *running.endpoints, *servers):
                 await end(process, 5.0)
             await asyncio.to_thread(purge_node, self._layout, uid)
@@ -155,7 +155,7 @@ class Supervisor:
             self._retiring.pop(uid, None)
 
 
-def welcome(layout: Layout, cluster: Cluster, nodes: list[Node]) -> None:
+def write_access_files(layout: Layout, cluster: Cluster, nodes: list[Node]) -> None:
     """Write a certificate and an ``admin.json`` that name all nodes."""
     ensure_certificate(layout.tls, [n.address for n in nodes], datetime.now(UTC))
     write_urls(layout, cluster, nodes)
@@ -175,10 +175,10 @@ def write_urls(layout: Layout, cluster: Cluster, nodes: list[Node]) -> None:
 
 def daemon_environment() -> dict[str, str]:
     """The environment of daemons."""
-    kept = python_environment()
+    environment = python_environment()
     if (faults := os.environ.get(TEST_FAULTS_VARIABLE)) is not None:
-        kept[TEST_FAULTS_VARIABLE] = faults
-    return kept
+        environment[TEST_FAULTS_VARIABLE] = faults
+    return environment
 
 
 # -- the process -----------------------------------------------------------------------------------------------------------
@@ -194,15 +194,15 @@ async def supervise(
     """Run as the supervisor until a signal. The caller holds the cluster's lock. ``on_running`` may start a parallel
     task."""
     loop = asyncio.get_running_loop()
-    asked: asyncio.Future[Outcome] = loop.create_future()
+    requested: asyncio.Future[Outcome] = loop.create_future()
 
-    def ask(outcome: Outcome) -> None:
-        if not asked.done():
-            asked.set_result(outcome)
+    def request(outcome: Outcome) -> None:
+        if not requested.done():
+            requested.set_result(outcome)
 
     signals = {n: Outcome.STOPPED for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     for number, outcome in {**signals, signal.SIGUSR1: Outcome.HANDED_OVER}.items():
-        loop.add_signal_handler(number, ask, outcome)
+        loop.add_signal_handler(number, request, outcome)
     me = identity_of(os.getpid())
     assert me is not None
     await asyncio.to_thread(write_identity, layout.supervisor, me)
@@ -210,11 +210,10 @@ async def supervise(
     work = spawn("supervisor", Supervisor(layout, store, clock=SystemClock(), command=command).run())
     beside = on_running() if on_running is not None else None
     try:
-        either: set[asyncio.Future[Any]] = {asked, work}
+        either: set[asyncio.Future[Any]] = {requested, work}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        # Without a signal, only an internal error ends this process: then it is better to leave everything running than to
-        # stop it.
-        outcome = asked.result() if asked.done() else Outcome.HANDED_OVER
+        # Without a signal, only an internal error ends this process. Then everything is left running.
+        outcome = requested.result() if requested.done() else Outcome.HANDED_OVER
     finally:
         for task in (work, beside):
             if task is not None:

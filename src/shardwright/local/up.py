@@ -1,4 +1,4 @@
-"""``shardwright up``: create a local cluster or start a recorded one, and leave a supervisor running.
+"""``shardwright up``: creates a local cluster or starts an existing one, and leaves a supervisor running.
 
 The cluster's lock, which passes to the supervisor, excludes a second one. Every refusal comes before the first change, or
 reverses the changes.
@@ -16,7 +16,7 @@ from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Refusal, Rejected
 from shardwright.local.config import read_cluster, read_nodes
-from shardwright.local.creation import PASSWORD_VARIABLE, Checked, Options, check, check_addresses, create, invalid
+from shardwright.local.creation import PASSWORD_VARIABLE, CheckedOptions, UpOptions, check, check_addresses, create, invalid
 from shardwright.local.layout import Layout, layout_of, make_run_directory, purge
 from shardwright.local.lock import try_lock
 from shardwright.local.ready import wait_ready
@@ -27,7 +27,7 @@ from shardwright.local.supervisor import (
     daemon_environment,
     supervise,
     supervisor_command,
-    welcome,
+    write_access_files,
 )
 from shardwright.log import configure_logging
 from shardwright.machine.files import make_private_directory, rotate
@@ -57,7 +57,7 @@ class Started:
     """The generated password, shown once; otherwise empty."""
 
 
-def prepare(options: Options, environment: Mapping[str, str]) -> "tuple[Started, int | None]":
+def prepare(options: UpOptions, environment: Mapping[str, str]) -> "tuple[Started, int | None]":
     """Create the cluster if necessary and take its lock. Returns the lock's descriptor, or None if a supervisor is already
     running. Raises Rejected: nothing was changed."""
     layout = layout_of(options.directory)
@@ -77,7 +77,7 @@ def prepare(options: Options, environment: Mapping[str, str]) -> "tuple[Started,
         raise
 
 
-def _create(checked: Checked, layout: Layout, environment: Mapping[str, str], made: Path | None) -> Started:
+def _create(checked: CheckedOptions, layout: Layout, environment: Mapping[str, str], made: Path | None) -> Started:
     try:
         asyncio.run(create(checked, layout, environment))
     except BaseException:
@@ -107,12 +107,12 @@ def _recorded(layout: Layout) -> tuple[Cluster | None, list[Node]]:
 
 
 def _check_recorded(layout: Layout) -> None:
-    """Check that the recorded nodes without a daemon can listen; create lost files again."""
+    """Check that the recorded nodes without a daemon can listen. Restores lost files."""
     cluster, nodes = _recorded(layout)
     assert cluster is not None
     for node in nodes:
         _wait_for_port(layout, node, cluster.api_port)
-    welcome(layout, cluster, nodes)
+    write_access_files(layout, cluster, nodes)
 
 
 def _wait_for_port(layout: Layout, node: Node, port: int) -> None:
@@ -192,14 +192,16 @@ def _remove_made(directory: Path, top: Path | None) -> None:
 # -- running ---------------------------------------------------------------------------------------------------------------
 
 
-def run_here(started: Started, lock: int, *, say: Say, on_ready: Callable[[], None], module: str = DAEMON_MODULE) -> Outcome:
+def run_in_foreground(
+    started: Started, lock: int, *, say: Say, on_ready: Callable[[], None], module: str = DAEMON_MODULE
+) -> Outcome:
     """Run as the supervisor until Ctrl-C, which stops everything cleanly."""
     os.environ.pop(PASSWORD_VARIABLE, None)
     configure_logging(started.layout.supervisor_log)
     os.umask(0o077)
     clock = SystemClock()
 
-    async def tell() -> None:
+    async def wait() -> None:
         try:
             await _wait(started.layout, say, clock)
         except Exception as e:  # The cluster may still become ready; the user decides.
@@ -208,7 +210,7 @@ def run_here(started: Started, lock: int, *, say: Say, on_ready: Callable[[], No
             on_ready()
 
     def begin() -> asyncio.Task[None]:
-        return spawn("up: wait until it serves", tell())
+        return spawn("up: wait until it serves", wait())
 
     try:
         return asyncio.run(supervise(started.layout, say=say, command=command_with(module), on_running=begin))
@@ -216,7 +218,7 @@ def run_here(started: Started, lock: int, *, say: Say, on_ready: Callable[[], No
         os.close(lock)
 
 
-def leave_behind(started: Started, lock: int, *, say: Say, module: str = DAEMON_MODULE) -> None:
+def run_in_background(started: Started, lock: int, *, say: Say, module: str = DAEMON_MODULE) -> None:
     """Start the supervisor in the background and wait until the cluster serves. Raises Permanent if it does not."""
     os.environ.pop(PASSWORD_VARIABLE, None)
     layout = started.layout

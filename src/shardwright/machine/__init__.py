@@ -1,1 +1,1 @@
-"""What this machine can do: its processes, files and figures. Shared by the agent and the local cluster."""
+"""This machine's processes, files and figures. Used by the agent and the local cluster."""

@@ -1,4 +1,4 @@
-"""Figures of the machine, for reports. Reads ``/proc`` and the file system; owns nothing."""
+"""Figures of the machine, for reports. Reads ``/proc`` and the file system."""
 
 import os
 import platform
@@ -9,13 +9,13 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """What a node's machine has, and how much of it is free."""
+class MachineFigures:
+    """The resources of a machine, and the free part of them."""
 
     cores: int
     memory_total_bytes: int
     memory_free_bytes: int
-    """What new processes can have without swapping."""
+    """Memory that new processes can use without swapping."""
     disk_total_bytes: int
     disk_free_bytes: int
     os_name: str
@@ -24,11 +24,11 @@ class Machine:
     uptime_s: int
 
 
-def look_at_machine(directory: Path) -> Machine:
-    """The figures now; the disk is the one that holds ``directory``."""
+def read_figures(directory: Path) -> MachineFigures:
+    """The present figures; the disk is the one with ``directory``."""
     memory = _memory()
     disk = os.statvfs(directory)
-    return Machine(
+    return MachineFigures(
         cores=os.cpu_count() or 1,
         memory_total_bytes=memory.get("MemTotal", 0),
         memory_free_bytes=memory.get("MemAvailable", 0),
@@ -42,13 +42,13 @@ def look_at_machine(directory: Path) -> Machine:
 
 
 def _memory() -> dict[str, int]:
-    found = {}
+    sizes = {}
     for line in Path("/proc/meminfo").read_text().splitlines():
         name, _, rest = line.partition(":")
         words = rest.split()
         if len(words) == 2 and words[1] == "kB":
-            found[name] = int(words[0]) * 1024
-    return found
+            sizes[name] = int(words[0]) * 1024
+    return sizes
 
 
 @cache

@@ -1,6 +1,6 @@
-"""Small files that must survive a crash: written whole or not at all, readable by their owner alone.
+"""Small files that must survive a crash: written completely or not at all, readable only by their owner.
 
-Used by the agent and by the local cluster. Blocks (it waits for the disk): call it in a thread from a loop.
+Used by the agent and the local cluster. Waits for the disk: in an event loop, call it in a thread.
 """
 
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace a file's content (mode 0600); after the return it survives a power cut. Raises OSError."""
+    """Replace a file's content (mode 0600). After the return it survives a power cut. Raises OSError."""
     temporary = path.with_name(f"{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -22,7 +22,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make names that were added to or taken from a directory survive a power cut."""
+    """Make added and removed names of a directory survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -39,7 +39,7 @@ def make_private_directory(path: Path) -> None:
 
 
 def last_line(path: Path, *, bytes_max: int = 4096) -> str:
-    """The last line of a file that says something; empty when there is none."""
+    """The last line of a file that is not blank; empty if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - bytes_max))
@@ -50,8 +50,8 @@ def last_line(path: Path, *, bytes_max: int = 4096) -> str:
 
 
 def rotate(path: Path, *, bytes_max: int) -> None:
-    """Put a file that has grown too large aside as ``<name>.1``, whose former content goes. For logs whose writer opens
-    them anew for each line (the servers do), or before a writer starts."""
+    """Rename a file that has grown too large to ``<name>.1``, and replace an older file of that name. Only for logs that
+    their writer opens again for each line, as the servers do, or before the writer starts."""
     try:
         if path.stat().st_size > bytes_max:
             os.replace(path, path.with_name(f"{path.name}.1"))

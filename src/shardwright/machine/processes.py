@@ -1,7 +1,7 @@
-"""Processes by identity: who is it, does it run, tell me when it ends, end it. Linux ``/proc`` and pid file descriptors.
+"""Processes by identity: identifies, watches, ends and starts them. Uses Linux's ``/proc`` and pid file descriptors.
 
-Called by the agent, the supervisor, ``down`` and (on its own machine) the leader. A pid alone names nobody: boot id,
-start ticks, executable and directory must match. Must never look for a process by its name.
+Called by the agent, the supervisor, ``down`` and (on its own machine) the leader. A pid alone does not identify a process:
+boot id, start ticks, executable and directory must match. Must never search for a process by its name.
 """
 
 import asyncio
@@ -18,22 +18,22 @@ from pathlib import Path
 from shardwright.model.seen import ProcessIdentity
 
 _DELETED = " (deleted)"
-"""The kernel appends this to a link whose file is gone (an upgraded binary, a deleted directory)."""
+"""The kernel appends this to a link whose target was deleted (an upgraded binary, a removed directory)."""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _KILL_WAIT_S = 10.0
-"""A killed process that is still there after this sits in the kernel; the caller looks again later."""
+"""A killed process that still exists after this time is held by the kernel; the caller checks it again later."""
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 
 
 @cache
 def boot_id() -> str:
-    """This boot of the machine."""
+    """Identifies this boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @cache
 def machine_id() -> str:
-    """This machine, over its boots; empty: it has no ``/etc/machine-id``, as in some containers."""
+    """Identifies this machine across boots; empty: it has no ``/etc/machine-id``, like some containers."""
     try:
         return Path("/etc/machine-id").read_text().strip()
     except OSError:
@@ -49,17 +49,17 @@ class _Stat:
 
 
 def _stat(pid: int) -> _Stat | None:
-    """None: there is no such process."""
+    """None: no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text.rpartition(")")[2].split()  # The name before it may hold spaces and parentheses.
+    fields = text.rpartition(")")[2].split()  # The name before it may contain spaces and parentheses.
     return _Stat(fields[0], int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[19]))
 
 
 def _link(pid: int, name: str) -> str | None:
-    """Target of a link; None: gone, a zombie, or another user's."""
+    """Target of a link; None: the process has ended, is a zombie, or belongs to another user."""
     try:
         return os.readlink(f"/proc/{pid}/{name}").removesuffix(_DELETED)
     except OSError:
@@ -67,7 +67,7 @@ def _link(pid: int, name: str) -> str | None:
 
 
 def identity_of(pid: int) -> ProcessIdentity | None:
-    """Who has this pid now. None: nobody, a zombie (it has ended), or a process of another user."""
+    """The process with this pid now. None: no process, a zombie (it has ended), or a process of another user."""
     before = _stat(pid)
     executable, directory = _link(pid, "exe"), _link(pid, "cwd")
     after = _stat(pid)
@@ -87,12 +87,12 @@ def is_of_this_machine(identity: ProcessIdentity) -> bool:
 
 
 def is_running(identity: ProcessIdentity) -> bool:
-    """Whether exactly this process still runs (a stopped one runs, a zombie does not)."""
+    """Whether exactly this process still runs. A stopped process runs; a zombie does not."""
     return identity_of(identity.pid) == identity
 
 
 def _is_ending(identity: ProcessIdentity) -> bool:
-    """Whether it has ended, but for threads that still do: its status is not there before they have."""
+    """Whether it is ending: its exit status is available only when all of its threads have ended."""
     stat = _stat(identity.pid)
     if stat is None or identity.boot_id != boot_id():
         return False
@@ -100,14 +100,14 @@ def _is_ending(identity: ProcessIdentity) -> bool:
 
 
 def is_frozen(identity: ProcessIdentity) -> bool:
-    """Whether it runs, but was stopped by a signal (or a debugger)."""
+    """Whether a signal or a debugger has stopped it."""
     stat = _stat(identity.pid)
     return stat is not None and stat.state in "Tt" and is_running(identity)
 
 
 def cpu_seconds(identity: ProcessIdentity) -> float | None:
-    """Processor time that its main thread has used so far; None: it does not run. To the nanosecond where the kernel counts
-    so: a server that answers a question a second uses less than a tick of the clock in many seconds."""
+    """CPU time that its main thread has used so far; None: it does not run. In nanosecond resolution if the kernel provides
+    it: a server that answers one query per second uses less than a clock tick in many seconds."""
     stat = _stat(identity.pid)
     if stat is None or not is_running(identity):
         return None
@@ -118,27 +118,22 @@ def cpu_seconds(identity: ProcessIdentity) -> float | None:
 
 
 def arguments_of(pid: int) -> list[str]:
-    """Its command line, as it shows it now (servers rewrite theirs); empty: gone."""
+    """Its present command line (servers rewrite theirs); empty: it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:
         return []
 
 
-def find_processes(is_it: Callable[[ProcessIdentity], bool]) -> list[ProcessIdentity]:
-    """All processes of this user for which ``is_it`` says so. Reads all of ``/proc`` (some ms): call it in a thread."""
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            identity = identity_of(int(entry.name))
-            if identity is not None and is_it(identity):
-                found.append(identity)
-    return found
+def find_processes(matches: Callable[[ProcessIdentity], bool]) -> list[ProcessIdentity]:
+    """All processes of this user that match. Reads all of ``/proc`` (some ms): call it in a thread."""
+    identities = (identity_of(int(entry.name)) for entry in os.scandir("/proc") if entry.name.isdigit())
+    return [identity for identity in identities if identity is not None and matches(identity)]
 
 
 def find_in_directory(directory: str, executable: str) -> list[ProcessIdentity]:
-    """Processes of that executable whose working directory is exactly that one: a server and the children it saves with.
-    An operator's shell in that directory is not among them."""
+    """Processes with that executable and exactly that working directory: a server, and its children that save. Excludes an
+    operator's shell in that directory."""
     return find_processes(lambda p: p.directory == directory and p.executable == executable)
 
 
@@ -153,14 +148,14 @@ def parent_of(identity: ProcessIdentity) -> int:
 
 @contextlib.contextmanager
 def _pinned(identity: ProcessIdentity) -> Iterator[int | None]:
-    """A pid file descriptor of exactly this process; None: it has ended. No signal through it can hit another one."""
+    """A pid file descriptor of exactly this process; None: it has ended. Its signals cannot reach another process."""
     try:
         descriptor = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         yield None
         return
     try:
-        # Looked at after the descriptor was opened: from here on the pid cannot come to mean another process for us.
+        # Checked after the descriptor was opened, because the descriptor keeps its meaning when the pid is reused.
         yield descriptor if is_running(identity) else None
     finally:
         os.close(descriptor)
@@ -186,9 +181,9 @@ async def end(
     thaws: bool = False,
     on_kill: Callable[[], None] | None = None,
 ) -> bool:
-    """Ask a process to end; kill it after ``term_grace_s``, or up to ``busy_grace_s`` later while it uses processor time (it
-    saves). A frozen one cannot listen: it is killed at once, or with ``thaws`` continued, so that it can end by itself.
-    ``on_kill`` hears that it did not. True: it is certainly gone. False: killed, but the kernel still holds it."""
+    """Ask a process to end (SIGTERM). Kill it after ``term_grace_s``, or up to ``busy_grace_s`` later while it uses CPU (it
+    saves). A frozen process cannot react: it is killed at once or, with ``thaws``, continued so that it can end itself.
+    ``on_kill`` is called before a kill. True: it has certainly ended. False: killed, but the kernel still holds it."""
     with _pinned(identity) as descriptor:
         if descriptor is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -224,7 +219,7 @@ async def _ended_within(descriptor: int, seconds: float) -> bool:
     """Whether the process of a pid file descriptor ends in time."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    watched = os.dup(descriptor)  # A descriptor can have one reader only; this one is ours alone.
+    watched = os.dup(descriptor)  # A descriptor can have only one reader; this copy has no other.
     loop.add_reader(watched, ended.set)
     try:
         async with asyncio.timeout(seconds):
@@ -238,41 +233,41 @@ async def _ended_within(descriptor: int, seconds: float) -> bool:
 
 
 def reap(pid: int) -> int | None:
-    """Take the status of an ended child, so that no zombie stays. None: it is no child of ours, or has not ended.
-    Negative: ended by that signal."""
+    """Read the exit status of an ended child, so that no zombie remains. Negative: the signal that ended it. None: it is not
+    a child of this process, or has not ended."""
     try:
-        found, status = os.waitpid(pid, os.WNOHANG)
+        ended, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
         return None
-    return os.waitstatus_to_exitcode(status) if found == pid else None
+    return os.waitstatus_to_exitcode(status) if ended == pid else None
 
 
 class Watch:
-    """Calls ``on_end(exit status or None)`` once, in the event loop, as soon as a process has ended; also when it had ended
-    before. Works for processes that are not our children; reaps those that are."""
+    """Calls ``on_end(exit status or None)`` once, in the event loop, when a process has ended, even if it ended earlier. The
+    process need not be a child; a child is reaped."""
 
     def __init__(self, identity: ProcessIdentity, on_end: Callable[[int | None], None]) -> None:
         self.identity = identity
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._descriptor: int | None = None
-        self._soon: asyncio.Handle | None = None
+        self._pending: asyncio.Handle | None = None
         try:
             descriptor = os.pidfd_open(identity.pid)
         except ProcessLookupError:
-            self._soon = self._loop.call_soon(self._end)
+            self._pending = self._loop.call_soon(self._end)
             return
         self._descriptor = descriptor
         if is_running(identity) or _is_ending(identity):
             self._loop.add_reader(descriptor, self._end)
         else:
-            self._soon = self._loop.call_soon(self._end)
+            self._pending = self._loop.call_soon(self._end)
 
     def close(self) -> None:
-        """Stop watching; the process is left alone."""
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
+        """Stop watching. The process is unaffected."""
+        if self._pending is not None:
+            self._pending.cancel()
+            self._pending = None
         if self._descriptor is not None:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
@@ -294,9 +289,9 @@ def spawn_process(
     environment: Mapping[str, str],
     pass_descriptors: Sequence[int] = (),
 ) -> ProcessIdentity:
-    """Start a program in a session of its own that outlives us, with nothing on standard input and its output appended to
-    a file (mode 0600). Returns after the program was executed. Raises OSError when that failed, or when it ended at once.
-    Blocks for some ms: call it in a thread."""
+    """Start a program in its own session, so that it outlives this process, with empty standard input and its output
+    appended to a file (mode 0600). Returns when the program is executing. Raises OSError if it cannot be executed, or if
+    it ended at once. Blocks for some ms: call it in a thread."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         process = subprocess.Popen(
@@ -315,20 +310,20 @@ def spawn_process(
     if identity is None:
         status = process.wait()
         raise OSError(errno.ECHILD, f"it ended at once with status {status}: {arguments[0]}")
-    # It is known by its identity from here on, and reaped by pid; the object would complain that it still runs.
+    # The process is reaped by pid. Without a return code, the object would warn that its process still runs.
     process.returncode = 0
     return identity
 
 
 def server_environment() -> dict[str, str]:
-    """Environment of servers: what a program needs, and nothing of ours."""
+    """Environment of servers: what any program needs, without Shardwright's variables."""
     return {k: v for k, v in os.environ.items() if k in _KEPT_VARIABLES}
 
 
 def python_environment() -> dict[str, str]:
-    """Environment of our own processes: all but our variables, which may hold a password. They run elsewhere, so relative
-    places of modules become absolute."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("SHARDWRIGHT_")}
-    if places := kept.get("PYTHONPATH"):
-        kept["PYTHONPATH"] = os.pathsep.join(os.path.abspath(p) for p in places.split(os.pathsep) if p)
-    return kept
+    """Environment of Shardwright's own processes: everything except its variables, which may contain a password. The
+    processes run in other directories, so relative module paths become absolute."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SHARDWRIGHT_")}
+    if paths := environment.get("PYTHONPATH"):
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(p) for p in paths.split(os.pathsep) if p)
+    return environment

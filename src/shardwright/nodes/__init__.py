@@ -1,1 +1,1 @@
-"""The one way to a node: its processes and its endpoint process, wherever the node is."""
+"""The only access to a node's processes and its endpoint process, on this machine or another one."""

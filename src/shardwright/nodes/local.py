@@ -1,4 +1,5 @@
-"""Nodes of this machine: their endpoint processes by Unix socket, their processes in this machine's own table."""
+"""The nodes of this machine: reaches their agents and endpoint processes by Unix socket, and finds their processes in
+``/proc``."""
 
 import asyncio
 import signal
@@ -19,23 +20,23 @@ from shardwright.nodes import wire
 from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeLink, NodeNews, ProcessLook
 
 NEWS_TIMEOUT_S = 3.0
-"""An agent keeps a caller waiting for a second when there is nothing new."""
+"""An agent without news keeps a caller waiting for a second."""
 PathOf = Callable[[NodeUid], str | None]
-"""The control socket of a node's endpoint process; None: no such node is known."""
+"""Path of a node's socket; None: the node is unknown."""
 
 
 def control_path(run_directory: Path, node_uid: NodeUid) -> Path:
-    """Unix socket of a node's endpoint process."""
+    """Control socket of a node's endpoint process."""
     return run_directory / f"endpoint-{node_uid}.sock"
 
 
 def agent_path(run_directory: Path, node_uid: NodeUid) -> Path:
-    """Unix socket of a node's agent."""
+    """Socket of a node's agent."""
     return run_directory / f"agent-{node_uid}.sock"
 
 
 class LocalNode:
-    """See ``NodeLink``. ``agent``: the socket of the node's agent; None: there is none."""
+    """See ``NodeLink``. ``agent``: the socket of the node's agent; None: it has no socket."""
 
     def __init__(self, node: NodeUid, endpoint_process: EndpointClient, *, path_of: PathOf, agent: str | None) -> None:
         self._node = node
@@ -45,7 +46,7 @@ class LocalNode:
         self._channel: Channel | None = None
 
     async def news(self, since: NewsMark | None) -> NodeNews:
-        """See ``NodeLink``. One connection is kept; not for two callers at once."""
+        """See ``NodeLink``. Uses one lasting connection: not for concurrent callers."""
         try:
             async with asyncio.timeout(NEWS_TIMEOUT_S):
                 if self._channel is None:
@@ -56,11 +57,11 @@ class LocalNode:
             reason = str(e) or "no answer in time"
             raise Transient(Code.AGENT_SILENT, f"the agent of node {self._node} sends no news: {reason}") from e
         except asyncio.CancelledError:
-            self.close()  # The answer to this question would be taken for that to the next.
+            self.close()  # The next question would receive the answer to this one.
             raise
 
     def close(self) -> None:
-        """End the connection to the agent."""
+        """Close the connection to the agent."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -75,7 +76,7 @@ class LocalNode:
         path = self._path_of(to_node)
         if not path:
             raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, f"no endpoint process of node {to_node} is known")
-        return await self._endpoint_process.pass_along(endpoint, path)
+        return await self._endpoint_process.pass_endpoint(endpoint, path)
 
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         """See ``NodeLink``."""
@@ -93,7 +94,8 @@ class LocalNode:
 
 
 class LocalNodes:
-    """See ``Nodes``. ``agent_of``: the socket of a node's agent; None: agents are not asked."""
+    """See ``Nodes``. ``path_of``: the control socket of a node's endpoint process. ``agent_of``: the socket of its agent;
+    None: no agent is asked."""
 
     def __init__(
         self,
@@ -111,7 +113,7 @@ class LocalNodes:
 
     @classmethod
     def of(cls, run_directory: Path, *, clock: Clock | None = None) -> Self:
-        """The nodes of the local cluster whose sockets are in this directory."""
+        """The nodes of a local cluster with its sockets in this directory."""
         return cls(
             lambda uid: str(control_path(run_directory, uid)),
             agent_of=lambda uid: str(agent_path(run_directory, uid)),

@@ -1,6 +1,7 @@
-"""What a leader may ask of a node. Owns the seam: ``local.py`` is a node of this machine, a simulation has another.
+"""The interface to nodes. Owns the seam: ``local.py`` implements it for this machine, and the simulation has another
+implementation.
 
-Servers are not in it: they are asked over the network, wherever they are (``server/protocol.py``).
+Does not contain servers: the leader reaches them over the network (``server/protocol.py``).
 """
 
 from dataclasses import dataclass
@@ -14,19 +15,19 @@ from shardwright.model.seen import NodeFigures, ProcessIdentity, ServerSeen, Sig
 
 @dataclass(frozen=True, slots=True)
 class ProcessLook:
-    """What the machine of a process says of it. ``cpu_s``: CPU time used so far; None: not known."""
+    """A sighting with its details. ``cpu_s``: CPU time used so far; None: unknown."""
 
     sighting: Sighting = Sighting.NONE
     cpu_s: float | None = None
 
 
 NOT_SEEN = ProcessLook()
-"""The machine cannot be asked."""
+"""The machine of the process cannot be asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewsMark:
-    """Up to where a caller knows an agent's news. ``epoch`` names one life of the agent."""
+    """The latest news of an agent that a caller knows. ``epoch`` names one run of the agent."""
 
     epoch: str
     number: int
@@ -34,24 +35,25 @@ class NewsMark:
 
 @dataclass(frozen=True, slots=True)
 class NodeNews:
-    """The figures of an agent's node, and what the agent has seen of its servers since the caller's mark."""
+    """The figures of an agent's node, and the agent's observations of its servers since the caller's mark."""
 
     mark: NewsMark
     at: datetime
-    """When it answered, by its own clock, which is also that of ``servers``. No other clock may be compared with it."""
+    """Time of the answer, by the agent's clock, which also gave the times in ``servers``. Do not compare it with another
+    clock."""
     waited_s: float
-    """How long it kept the caller waiting for news."""
+    """How long the agent kept the caller waiting for news."""
     figures: NodeFigures
     servers: tuple[ServerSeen, ...]
-    """Those that are new to the caller; all of them when it knew nothing of this life of the agent."""
+    """The servers whose observation is new to the caller; all servers if its mark is not of this run of the agent."""
 
 
 class NodeLink(Protocol):
-    """One node, as one leader reaches it."""
+    """One leader's access to one node."""
 
     async def news(self, since: NewsMark | None) -> NodeNews:
-        """What the node's agent sees of its servers. Waits until decisions may come out differently by it, or until its
-        servers were asked once more. Raises Transient when the agent does not answer."""
+        """The observations of the node's agent. Waits for news that may change a decision, at most until the agent has
+        queried its servers once more. Raises Transient if the agent does not answer."""
         ...
 
     @property
@@ -60,28 +62,28 @@ class NodeLink(Protocol):
         ...
 
     async def pass_endpoint(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
-        """Pass the listener and every quiet connection of an endpoint to another node's process; the rest follow as they
-        become quiet. Repeating it continues. Raises Transient as ``EndpointControl`` does."""
+        """Pass an endpoint's listener and quiet connections to another node's process; the other connections follow when
+        they become quiet. A repeated call continues. Raises Transient like ``EndpointControl``."""
         ...
 
     async def look(self, process: ProcessIdentity) -> ProcessLook:
-        """Look for a process that its agent has reported. Never raises: ``NOT_SEEN`` says that the machine does not answer,
-        or is another one than the process ran on."""
+        """Look for a process that its agent has reported. Never raises. ``NOT_SEEN``: the machine does not answer, or the
+        process belonged to another machine."""
         ...
 
     async def end(self, process: ProcessIdentity) -> None:
-        """End exactly this process at once (SIGKILL). Nothing happens when it has ended. Raises Transient when its machine
-        cannot be reached."""
+        """End exactly this process at once (SIGKILL). Without effect if it has ended. Raises Transient if its machine is
+        unreachable."""
         ...
 
 
 class Nodes(Protocol):
-    """All nodes, as one leader reaches them."""
+    """One leader's access to all nodes."""
 
     def link(self, node: NodeUid) -> NodeLink:
-        """The way to a node. Never fails: what is asked over it may."""
+        """The link to a node. Never fails; calls over the link may."""
         ...
 
     def close(self) -> None:
-        """End all connections that are kept."""
+        """Close all connections."""
         ...

@@ -1,4 +1,4 @@
-"""What passes over an agent's socket: one question a line, one answer a line, as JSON."""
+"""The messages on an agent's socket: one question or answer per line, as JSON."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ _news: TypeAdapter[NodeNews] = TypeAdapter(NodeNews)
 
 
 def question(since: NewsMark | None) -> dict[str, Any]:
-    """The question for news."""
+    """The request for news."""
     return {"op": "news", "since": _marks.dump_python(since, mode="json")}
 
 
 def mark_of(message: dict[str, Any]) -> NewsMark | None:
-    """The mark in a question. Raises ValueError."""
+    """The mark in a request. Raises ValueError."""
     return _marks.validate_python(message.get("since"))
 
 
 def answer(news: NodeNews) -> dict[str, Any]:
-    """The answer with these news."""
+    """The answer with this news."""
     return {"ok": _news.dump_python(news, mode="json")}
 
 

@@ -12,7 +12,7 @@ from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ServerSeen
 from shardwright.server.observe import Observers
 from shardwright.server.protocol import ServerTarget
-from shardwright.server.session import Session
+from shardwright.server.session import ServerSession
 
 
 class ServerAdapter:
@@ -31,8 +31,8 @@ class ServerAdapter:
         """Query a server's state. Never raises for a failure of the server: the result's ``health`` reports it."""
         return await self._observers.observe(target)
 
-    async def manage(self, target: ServerTarget) -> Session:
-        """This term's session with a server; a broken one is replaced. Raises like ``Session.open``."""
+    async def manage(self, target: ServerTarget) -> ServerSession:
+        """This term's session with a server; a broken one is replaced. Raises like ``ServerSession.open``."""
         manager = self._managers.get(target.shard_uid)
         if manager is None or manager.target != target:
             if manager is not None:
@@ -56,7 +56,7 @@ class _Manager:
     def __init__(self, target: ServerTarget) -> None:
         self.target = target
         self._opening = asyncio.Lock()
-        self._session: Session | None = None
+        self._session: ServerSession | None = None
         self._is_closed = False
 
     @property
@@ -66,12 +66,12 @@ class _Manager:
 
     async def session(
         self, check_term: Callable[[], Awaitable[None]], is_leader: Callable[[], bool], clock: Clock
-    ) -> Session:
+    ) -> ServerSession:
         async with self._opening:
             if self._session is not None and self._session.is_open:
                 return self._session
             self._drop()
-            opened = await Session.open(self.target, check_term=check_term, is_leader=is_leader, clock=clock)
+            opened = await ServerSession.open(self.target, check_term=check_term, is_leader=is_leader, clock=clock)
             if self._is_closed:
                 # Closed during the wait: without this call the new session would stay open.
                 opened.close()

@@ -1,7 +1,7 @@
 """The append-only file: finds its readable length, and cuts an unreadable end. No server may use the file meanwhile.
 
 Called by the agent before a start, if an operator requested it. The original file is kept; the server loads a new one. Only
-the last part is ever cut: behind earlier damage, nothing would be intact.
+the last part is ever cut: after earlier damage, nothing would be intact.
 """
 
 import mmap
@@ -45,10 +45,10 @@ def readable_bytes(content: bytes | mmap.mmap) -> int:
     at, end, whole = 0, len(content), 0
     is_open = False
     while at < end:
-        found = _command(content, at)
-        if found is None:
+        command = _command(content, at)
+        if command is None:
             break
-        at, name = found
+        at, name = command
         if name == b"multi":
             is_open = True
         elif name == b"exec":
@@ -138,8 +138,8 @@ def _parts(folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     lines = (line.split() for line in manifest.splitlines())
-    found = [folder / words[1] for words in lines if len(words) >= 6 and words[5] == "i"]
-    return [path for path in found if path.exists()]
+    paths = [folder / words[1] for words in lines if len(words) >= 6 and words[5] == "i"]
+    return [path for path in paths if path.exists()]
 
 
 def _readable_of(path: Path) -> int:

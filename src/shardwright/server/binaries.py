@@ -49,9 +49,9 @@ def find_server(kind: ServerKind | None = None, *, configured: str | None = None
     if configured:
         return _configured(configured, kind)
     for path in _places(kind or ServerKind.VALKEY):
-        found = identify(path)
-        if found is not None and found.kind == (kind or ServerKind.VALKEY):
-            return found
+        binary = identify(path)
+        if binary is not None and binary.kind == (kind or ServerKind.VALKEY):
+            return binary
     wanted = kind or ServerKind.VALKEY
     raise _missing(f"{wanted}-server is not installed on this machine", wanted)
 
@@ -61,11 +61,11 @@ def find_exact(kind: ServerKind, version: str, *, configured: str | None = None)
 
     Raises Rejected ``server_binary_missing`` if it is not on this machine.
     """
-    found = [b for b in all_servers(configured=configured) if b.kind == kind]
-    for binary in found:
+    binaries = [b for b in all_servers(configured=configured) if b.kind == kind]
+    for binary in binaries:
         if binary.version == version:
             return binary
-    others = ", ".join(f"{b.version} at {b.path}" for b in found) or "none"
+    others = ", ".join(f"{b.version} at {b.path}" for b in binaries) or "none"
     raise _missing(f"{kind}-server {version} is not on this machine; found: {others}", kind)
 
 
@@ -110,22 +110,22 @@ def _identified(path: str, _changed_ns: int) -> ServerBinary | None:
 
 
 def _configured(path: str, kind: ServerKind | None) -> ServerBinary:
-    found = identify(path)
-    if found is None:
+    binary = identify(path)
+    if binary is None:
         raise Rejected(
             Refusal.INVALID,
             "server_binary_unusable",
             f"{path} is not a valkey-server or redis-server that runs on this machine",
             remedy="give the path of a server program, or omit it",
         )
-    if kind is not None and found.kind != kind:
+    if kind is not None and binary.kind != kind:
         raise Rejected(
             Refusal.INVALID,
             "server_binary_unusable",
-            f"{path} is {found.kind} {found.version}, but {kind} was requested",
+            f"{path} is {binary.kind} {binary.version}, but {kind} was requested",
             remedy=f"give the path of a {kind}-server, or omit it",
         )
-    return found
+    return binary
 
 
 def _places(kind: ServerKind) -> Iterator[str]:

@@ -31,7 +31,7 @@ indefinitely."""
 VALUE_BYTES_MAX = 512 * MIB
 """The servers' ``proto-max-bulk-len``: no client can write a larger value with one argument."""
 REPLICA_BUFFER_BYTES_BESIDES = 64 * MIB
-"""Room for writes of other clients while a large value is on its way to the replica."""
+"""Room for writes of other clients while a large value is being sent to the replica."""
 SHUTDOWN_TIMEOUT_S = 3
 """A stopping primary waits this long for its replicas, which acknowledge once per second."""
 MAXCLIENTS = 10_000

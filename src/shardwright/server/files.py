@@ -60,8 +60,8 @@ def put_aside(directory: Path, incarnation: int) -> None:
 
 def forget_old_asides(directory: Path) -> None:
     """Delete old damaged files. Raises OSError."""
-    found = [p for p in directory.glob(f"{ASIDE_PREFIX}*") if p.name.removeprefix(ASIDE_PREFIX).isdigit()]
-    for old in sorted(found, key=lambda p: int(p.name.removeprefix(ASIDE_PREFIX)))[:-ASIDE_MAX]:
+    asides = [p for p in directory.glob(f"{ASIDE_PREFIX}*") if p.name.removeprefix(ASIDE_PREFIX).isdigit()]
+    for old in sorted(asides, key=lambda p: int(p.name.removeprefix(ASIDE_PREFIX)))[:-ASIDE_MAX]:
         shutil.rmtree(old)
 
 
@@ -81,8 +81,8 @@ def _snapshot_began_at(path: Path) -> float | None:
             header = file.read(_RDB_HEADER_BYTES)
     except FileNotFoundError:
         return None
-    _, found, rest = header.partition(_CREATED_FIELD)
-    return float(int.from_bytes(rest[:4], "little")) if found else 0.0
+    _, field, rest = header.partition(_CREATED_FIELD)
+    return float(int.from_bytes(rest[:4], "little")) if field else 0.0
 
 
 def _aof_written_at(directory: Path) -> float | None:

@@ -1,4 +1,4 @@
-"""Asks servers how they are, each over a lasting connection. Used by a leader and by every agent.
+"""Observes servers, each over a lasting connection. Used by the leader and by every agent.
 
 Decides nothing. Observations may be repeated and reconnect automatically.
 """
@@ -11,9 +11,9 @@ import structlog
 from shardwright.clock import Clock
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import Health, ServerSeen
+from shardwright.server.connection import CannotConnect, ErrorReply, NoAnswer, NotSent, ServerConnection
 from shardwright.server.parse import parse_info
 from shardwright.server.protocol import OBSERVATION_USER, ServerTarget
-from shardwright.server.wire import CannotConnect, ErrorReply, NoAnswer, NotSent, Wire
 
 OBSERVE_TIMEOUT_S = 1.0
 """Total timeout for connection, login and query."""
@@ -59,7 +59,7 @@ class _Observer:
         self.target = target
         self.used_at = clock.monotonic()
         self._clock = clock
-        self._wire: Wire | None = None
+        self._connection: ServerConnection | None = None
         self._asking = asyncio.Lock()
         self._unanswered_since: datetime | None = None
         self._replication_id = ""
@@ -86,37 +86,37 @@ class _Observer:
             return seen
 
     def close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     async def _ask(self) -> ServerSeen:
         """Query over the existing connection. If it has ended, a new one shows whether the server still exists."""
-        if self._wire is not None and self._wire.is_open:
+        if self._connection is not None and self._connection.is_open:
             try:
-                return await self._info(self._wire)
+                return await self._info(self._connection)
             except (NotSent, NoAnswer) as error:
                 if isinstance(error, NoAnswer) and error.is_timeout:
                     raise
         self.close()
-        self._wire = await self._connected()
-        return await self._info(self._wire)
+        self._connection = await self._connected()
+        return await self._info(self._connection)
 
-    async def _connected(self) -> Wire:
+    async def _connected(self) -> ServerConnection:
         target = self.target
-        wire = await Wire.connect(target.address, target.port, timeout_s=OBSERVE_TIMEOUT_S)
+        connection = await ServerConnection.connect(target.address, target.port, timeout_s=OBSERVE_TIMEOUT_S)
         try:
-            reply = await wire.call("AUTH", OBSERVATION_USER, target.secrets.observation, timeout_s=OBSERVE_TIMEOUT_S)
+            reply = await connection.call("AUTH", OBSERVATION_USER, target.secrets.observation, timeout_s=OBSERVE_TIMEOUT_S)
         except BaseException:
-            wire.close()
+            connection.close()
             raise
         if isinstance(reply, ErrorReply):
-            wire.close()
+            connection.close()
             raise _Unusable(f"it refuses the management login: {reply}")
-        return wire
+        return connection
 
-    async def _info(self, wire: Wire) -> ServerSeen:
-        reply = await wire.call("INFO", timeout_s=OBSERVE_TIMEOUT_S)
+    async def _info(self, connection: ServerConnection) -> ServerSeen:
+        reply = await connection.call("INFO", timeout_s=OBSERVE_TIMEOUT_S)
         if isinstance(reply, ErrorReply) and reply.code == "BUSY":
             # A script has been running for seconds. It is the right server, but cannot answer queries now.
             raise _Busy(reply)

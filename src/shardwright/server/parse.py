@@ -12,7 +12,7 @@ from shardwright.model.seen import Health, ReplicaSeen, ServerSeen, ServerTroubl
 
 DATABASES = 16
 """``databases`` of every server: the default value."""
-SHORT_SHARE = 0.95
+NEARLY_FULL_SHARE = 0.95
 """Share of a limit above which it counts as nearly reached."""
 _NO_ID = "0" * 40
 
@@ -99,7 +99,7 @@ def _keys(fields: dict[str, str]) -> int:
 
 def _replicas(fields: dict[str, str]) -> tuple[ReplicaSeen, ...]:
     listed = (fields.get(f"slave{number}") for number in range(_number(fields, "connected_slaves")))
-    found = (_parts(value) for value in listed if value is not None)
+    replicas = (_parts(value) for value in listed if value is not None)
     return tuple(
         ReplicaSeen(
             address=parts.get("ip", ""),
@@ -107,7 +107,7 @@ def _replicas(fields: dict[str, str]) -> tuple[ReplicaSeen, ...]:
             state=parts.get("state", ""),
             offset=int(parts.get("offset", "0")),
         )
-        for parts in found
+        for parts in replicas
     )
 
 
@@ -136,12 +136,12 @@ def _troubles(fields: dict[str, str]) -> Iterator[ServerTrouble]:
     limit = _number(fields, "maxmemory")
     # Data that is still to be sent to replicas does not count against the limit.
     counted = _number(fields, "used_memory") - _number(fields, "mem_not_counted_for_evict")
-    if limit > 0 and counted >= SHORT_SHARE * limit and not _may_evict(fields):
+    if limit > 0 and counted >= NEARLY_FULL_SHARE * limit and not _may_evict(fields):
         yield ServerTrouble.MEMORY_FULL if counted >= limit else ServerTrouble.MEMORY_SHORT
     # Connected clients do not include replicas; the limit counts all.
     names = ("connected_clients", "connected_slaves", "cluster_connections")
     connected, most = sum(_number(fields, name) for name in names), _number(fields, "maxclients")
-    if most > 0 and connected >= SHORT_SHARE * most:
+    if most > 0 and connected >= NEARLY_FULL_SHARE * most:
         yield ServerTrouble.CLIENTS_FULL if connected >= most else ServerTrouble.CLIENTS_SHORT
 
 

@@ -1,30 +1,30 @@
-"""Ends a script or function that keeps a server from doing anything else, such as ending in good order.
+"""Ends a script or function that occupies a server, so that the server can shut down.
 
-Used where clients are gone already; while they are there, the script is theirs to end. Must not stop a script that has
-written: the server refuses that, and only losing the server's last writes would help.
+Used when no clients are left; before that, only they may end their script. Must not end a script that has written data: the
+server refuses that, and the only alternative would lose the server's last writes.
 """
 
 import contextlib
 
+from shardwright.server.connection import CannotConnect, ErrorReply, NoAnswer, NotSent, ServerConnection
 from shardwright.server.protocol import APPLICATION_USER, ServerTarget
-from shardwright.server.wire import CannotConnect, ErrorReply, NoAnswer, NotSent, Wire
 
 TIMEOUT_S = 1.0
 _COMMANDS = (("SCRIPT", "KILL"), ("FUNCTION", "KILL"))
 
 
 async def end_script(target: ServerTarget) -> bool:
-    """Whether the server executed a script or function and was told to end it. A server answers this only when the script
-    has run for ``busy-reply-threshold`` (5 s). Never raises: a server that does not answer was told nothing."""
+    """End the server's running script or function. Returns whether the server accepted the command; it does so only when the
+    script has run for ``busy-reply-threshold`` (5 s). Never raises: False if the server does not answer."""
     try:
-        wire = await Wire.connect(target.address, target.port, timeout_s=TIMEOUT_S)
+        connection = await ServerConnection.connect(target.address, target.port, timeout_s=TIMEOUT_S)
     except (TimeoutError, CannotConnect):
         return False
-    with contextlib.closing(wire), contextlib.suppress(NotSent, NoAnswer):
-        login = await wire.call("AUTH", APPLICATION_USER, target.secrets.application, timeout_s=TIMEOUT_S)
+    with contextlib.closing(connection), contextlib.suppress(NotSent, NoAnswer):
+        login = await connection.call("AUTH", APPLICATION_USER, target.secrets.application, timeout_s=TIMEOUT_S)
         if isinstance(login, ErrorReply):
             return False
         for command in _COMMANDS:
-            if not isinstance(await wire.call(*command, timeout_s=TIMEOUT_S), ErrorReply):
+            if not isinstance(await connection.call(*command, timeout_s=TIMEOUT_S), ErrorReply):
                 return True
     return False

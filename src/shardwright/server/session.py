@@ -12,6 +12,7 @@ from shardwright.model.codes import Code
 from shardwright.model.database import Persistence
 from shardwright.model.seen import ServerSeen
 from shardwright.server.config import marker, replica_buffer_command, settings_commands
+from shardwright.server.connection import CannotConnect, ErrorReply, NoAnswer, NotSent, Reply, ServerConnection
 from shardwright.server.parse import info_fields, parse_info
 from shardwright.server.protocol import (
     APPLICATION_USER,
@@ -21,7 +22,6 @@ from shardwright.server.protocol import (
     ServerSettings,
     ServerTarget,
 )
-from shardwright.server.wire import CannotConnect, ErrorReply, NoAnswer, NotSent, Reply, Wire
 
 CONNECT_TIMEOUT_S = 1.0
 CALL_TIMEOUT_S = 2.0
@@ -33,19 +33,21 @@ machine."""
 SNAPSHOT_AGE_S_MAX = 600.0
 """A snapshot up to this age can replace the append-only file; generous, because clocks of machines differ."""
 
-_PASSING = frozenset({"LOADING", "BUSY", "MASTERDOWN"})
+_TEMPORARY = frozenset({"LOADING", "BUSY", "MASTERDOWN"})
 """Refusals that mean: not executed, and temporary."""
 _SYNC_STATES = frozenset({"wait_bgsave", "send_bulk", "send_bulk_and_stream", "bg_transfer"})
 """States of a replica in its primary's list in which a full sync may occupy the only background process."""
 
 
-class Session:
+class ServerSession:
     """Implements ``ManagementSession``. Commands of concurrent callers are executed in the order in which the calls
     began."""
 
-    def __init__(self, target: ServerTarget, wire: Wire, *, is_leader: Callable[[], bool], clock: Clock) -> None:
+    def __init__(
+        self, target: ServerTarget, connection: ServerConnection, *, is_leader: Callable[[], bool], clock: Clock
+    ) -> None:
         self._target = target
-        self._wire = wire
+        self._connection = connection
         self._is_leader = is_leader
         self._clock = clock
 
@@ -57,7 +59,7 @@ class Session:
         check_term: Callable[[], Awaitable[None]],
         is_leader: Callable[[], bool],
         clock: Clock,
-    ) -> "Session":
+    ) -> "ServerSession":
         """Log in, check the term, close every older management session on this server, verify the server's identity.
 
         Why this order is safe: a successor commits its term before it opens any session. If an older manager's login was
@@ -69,26 +71,26 @@ class Session:
         reached the server earlier may already have been executed (a paused server that resumes reads its connections in any
         order). So observe only after this method has returned: older sessions can no longer change the observed state.
         """
-        wire = await _connected(target)
-        session = cls(target, wire, is_leader=is_leader, clock=clock)
+        connection = await _connected(target)
+        session = cls(target, connection, is_leader=is_leader, clock=clock)
         try:
             await session._log_in()
             await check_term()
             await session._call("CLIENT", "KILL", "USER", MANAGEMENT_USER, "SKIPME", "yes")
             await session._verify_identity()
         except BaseException:
-            wire.close()
+            connection.close()
             raise
         return session
 
     @property
     def is_open(self) -> bool:
         """Whether it is still usable."""
-        return self._wire.is_open
+        return self._connection.is_open
 
     def close(self) -> None:
         """Close it at once."""
-        self._wire.close()
+        self._connection.close()
 
     async def info(self) -> ServerSeen:
         """The server's INFO, queried now."""
@@ -206,21 +208,21 @@ class Session:
         if not self._is_leader():
             raise LostLeadership
         try:
-            reply = await self._wire.call(*command, timeout_s=timeout_s)
+            reply = await self._connection.call(*command, timeout_s=timeout_s)
         except NotSent as error:
             raise Transient(Code.SERVER_SESSION_ENDED, f"{text}: {error}") from error
         except NoAnswer as error:
             raise OutcomeUnknown(Code.SERVER_NO_ANSWER, f"{text}: {error}") from error
         if isinstance(reply, ErrorReply):
-            if reply.code in _PASSING:
+            if reply.code in _TEMPORARY:
                 raise Transient(Code.SERVER_BUSY, f"{text}: {reply}")
             raise Permanent(Code.SERVER_REFUSED, f"{text}: {reply}")
         return reply
 
 
-async def _connected(target: ServerTarget) -> Wire:
+async def _connected(target: ServerTarget) -> ServerConnection:
     try:
-        return await Wire.connect(target.address, target.port, timeout_s=CONNECT_TIMEOUT_S)
+        return await ServerConnection.connect(target.address, target.port, timeout_s=CONNECT_TIMEOUT_S)
     except TimeoutError as error:
         raise Transient(
             Code.SERVER_UNREACHABLE, f"{_where(target)}: no connection within {CONNECT_TIMEOUT_S:g} s"

@@ -1,4 +1,4 @@
-"""How to reach the server of a shard. Pure look-up in a view."""
+"""The address and login of a shard's server, from a view. Pure."""
 
 from shardwright.errors import Transient
 from shardwright.model.codes import Code
@@ -8,9 +8,9 @@ from shardwright.server.protocol import ServerTarget
 
 
 def server_target(view: ClusterView, shard: Shard) -> ServerTarget:
-    """How to reach a shard's current incarnation. Raises Transient when its node or its secrets are not recorded."""
+    """The target of a shard's current incarnation. Raises Transient if its node or its secrets are not recorded."""
     node = view.nodes.get(shard.node_uid)
     secrets = view.secrets.get(shard.database_uid)
     if node is None or secrets is None:
-        raise Transient(Code.SHARD_UNKNOWN, f"shard {shard.uid} has no node or no secrets on record")
+        raise Transient(Code.SHARD_UNKNOWN, f"the node or the secrets of shard {shard.uid} are not recorded")
     return ServerTarget(shard.uid, shard.incarnation, node.address, shard.port, secrets)

@@ -180,10 +180,10 @@ class MemoryStore:
     async def renew(self, lease: LeaseId) -> None:
         self._check_open()
         self._end_expired()
-        found = self._leases.get(lease)
-        if found is None:
+        current = self._leases.get(lease)
+        if current is None:
             raise lease_lost(lease)
-        found.ends_at = self._clock.monotonic() + found.ttl_s
+        current.ends_at = self._clock.monotonic() + current.ttl_s
 
     async def revoke(self, lease: LeaseId) -> None:
         self._check_open()

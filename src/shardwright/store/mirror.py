@@ -59,13 +59,13 @@ class _Copy:
 
     def apply(self, batch: WatchBatch) -> list[KeyChange]:
         """Apply one revision; returns the changes that took effect."""
-        mattered = [
+        effective = [
             change
             for change in batch.changes
             if (self.delete(change.key, batch.revision) if change.current is None else self.put(change.current))
         ]
         self.revision = max(self.revision, batch.revision)
-        return mattered
+        return effective
 
 
 class Mirror:
@@ -95,14 +95,14 @@ class Mirror:
             reason = "the watch ended"
             try:
                 if not self._is_ready:
-                    await self._read_anew()
+                    await self._read_all()
                 await self._follow()
             except Compacted:
                 _log.info(
                     "the mirror fell behind the store's history and reads everything again", revision=self._copy.revision
                 )
                 try:
-                    await self._read_anew()
+                    await self._read_all()
                     continue
                 except (Compacted, StoreUnavailable) as e:
                     reason = e.text
@@ -116,7 +116,7 @@ class Mirror:
         async for batch in self._store.watch("", from_revision=self._copy.revision + 1):
             self._take(self._copy.apply(batch))
 
-    async def _read_anew(self) -> None:
+    async def _read_all(self) -> None:
         """Read all pages, then watch from the first page's revision to the last page's: the result is one revision."""
         page = await self._store.range("")
         copy = _Copy(page.revision)
@@ -212,13 +212,13 @@ class Mirror:
         return [self._copy.items[key] for key in self._keys(prefix)]
 
     def _keys(self, prefix: str) -> list[str]:
-        found: list[str] = []
+        matching: list[str] = []
         order = self._copy.order
         for index in range(bisect_left(order, prefix), len(order)):
             if not order[index].startswith(prefix):
                 break
-            found.append(order[index])
-        return found
+            matching.append(order[index])
+        return matching
 
     def modified_at(self, key: str) -> int:
         """Revision of the last change of an existing key; 0 if it does not exist."""
@@ -251,8 +251,8 @@ class Mirror:
 
     def records(self, prefix: str) -> list[StoredRecord]:
         """The readable records under a prefix, in the order of their keys."""
-        found = (self.record(key) for key in self._keys(prefix))
-        return [record for record in found if record is not None]
+        decoded = (self.record(key) for key in self._keys(prefix))
+        return [record for record in decoded if record is not None]
 
     def view(self) -> ClusterView:
         """All records of ``revision``. The same object until the next change."""

@@ -20,11 +20,11 @@ _adapters: dict[RecordType, TypeAdapter[Any]] = {}
 
 
 def _adapter(kind: RecordType) -> TypeAdapter[Any]:
-    found = _adapters.get(kind)
-    if found is None:
+    adapter = _adapters.get(kind)
+    if adapter is None:
         form: Any = Annotated[kind, Discriminator("kind")] if isinstance(kind, UnionType) else kind
-        found = _adapters[kind] = TypeAdapter(form)
-    return found
+        adapter = _adapters[kind] = TypeAdapter(form)
+    return adapter
 
 
 def encode(record: StoredRecord) -> bytes:

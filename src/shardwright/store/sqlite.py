@@ -59,7 +59,7 @@ class SqliteStore:
         self._data_version = 0
         self._poll_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
-        self._tender = spawn("sqlite store: end leases", self._end_leases())
+        self._lease_task = spawn("sqlite store: end leases", self._end_leases())
 
     @classmethod
     async def open(cls, path: Path, *, boot: BootClock | None = None, poll_s: float = POLL_S) -> "SqliteStore":
@@ -124,11 +124,11 @@ class SqliteStore:
             while True:
                 # Cleared before the look: a change during the look sets it again.
                 wake.clear()
-                found = await self._call(self._file.history, prefix, wanted)
-                wanted = found.next_revision
-                for batch in found.batches:
+                part = await self._call(self._file.history, prefix, wanted)
+                wanted = part.next_revision
+                for batch in part.batches:
                     yield batch
-                if found.is_head:
+                if part.is_head:
                     await wake.wait()
         finally:
             self._watchers.discard(wake)
@@ -186,10 +186,10 @@ class SqliteStore:
         self._is_closed = True
         if self._poll_timer is not None:
             self._poll_timer.cancel()
-        self._tender.cancel()
+        self._lease_task.cancel()
         self._wake_watchers()
         with suppress(asyncio.CancelledError):
-            await self._tender
+            await self._lease_task
         self._poll_connection.close()
         await self._loop.run_in_executor(self._executor, self._file.close)
         self._executor.shutdown(wait=True)

@@ -80,7 +80,7 @@ class SqliteFile:
                 self._connection = connect(path)
             try:
                 for setting in sql.SETTINGS:
-                    self._patiently(lambda setting=setting: self._execute(setting).fetchall())  # type: ignore[misc]
+                    self._retry_while_locked(lambda setting=setting: self._execute(setting).fetchall())  # type: ignore[misc]
                 self._migrate()
             except BaseException:
                 self._connection.close()
@@ -109,8 +109,8 @@ class SqliteFile:
         rows = min(max(limit, 1), RANGE_PAGE_ITEMS_MAX) + 1
 
         def read() -> RangePage:
-            found = self._execute(sql.RANGE_ITEMS, first, end, end, rows)
-            return page_of((KeyValue(*row) for row in found), revision=self._revision, limit=limit)
+            items = self._execute(sql.RANGE_ITEMS, first, end, end, rows)
+            return page_of((KeyValue(*row) for row in items), revision=self._revision, limit=limit)
 
         return self._read(read)
 
@@ -186,7 +186,7 @@ class SqliteFile:
             self._execute(sql.FORGET_HISTORY, revision)
             self._compacted = revision
 
-    def _forget_some(self) -> None:
+    def _compact_excess(self) -> None:
         """Automatic compaction, in slices, so that no single writer bears the whole cost."""
         excess = self._revision - self._compacted - self._history_max
         if excess >= HISTORY_SLICE_REVISIONS:
@@ -254,7 +254,7 @@ class SqliteFile:
         try:
             self._execute(sql.BEGIN_READ)
             try:
-                self._patiently(self._load_state)
+                self._retry_while_locked(self._load_state)
                 return work()
             finally:
                 self._execute(sql.COMMIT)
@@ -269,7 +269,7 @@ class SqliteFile:
         ``work`` raises LeaseLost before it changes anything: leases ended by then are still committed.
         """
         try:
-            self._patiently(lambda: self._execute(sql.BEGIN_WRITE))
+            self._retry_while_locked(lambda: self._execute(sql.BEGIN_WRITE))
             self._load_state()
             before = (self._revision, self._compacted)
             for lease in self._expired():
@@ -278,7 +278,7 @@ class SqliteFile:
                 result: _T | LeaseLost = work()
             except LeaseLost as e:
                 result = e
-            self._forget_some()
+            self._compact_excess()
             if (self._revision, self._compacted) != before:
                 self._execute(sql.SET_STATE, self._revision, self._compacted)
             self._execute(sql.COMMIT)
@@ -300,7 +300,7 @@ class SqliteFile:
             if self._connection.in_transaction:
                 self._execute(sql.ROLLBACK)
 
-    def _patiently(self, call: Callable[[], _T]) -> _T:
+    def _retry_while_locked(self, call: Callable[[], _T]) -> _T:
         """Repeat a call that finds the file locked, for up to BUSY_TIMEOUT_S."""
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         steps = 0
@@ -315,7 +315,7 @@ class SqliteFile:
             steps += 1
 
     def _migrate(self) -> None:
-        self._patiently(lambda: self._execute(sql.BEGIN_WRITE))
+        self._retry_while_locked(lambda: self._execute(sql.BEGIN_WRITE))
         try:
             self._execute(sql.CREATE_SCHEMA_VERSION)
             row = self._execute(sql.GET_SCHEMA_VERSION).fetchone()

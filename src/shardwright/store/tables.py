@@ -98,10 +98,10 @@ class Tables:
 
 def _processes(shards: dict[ShardUid, Shard], node_seen: dict[NodeUid, NodeSeen]) -> dict[ShardUid, ProcessSeen]:
     """The report of each shard's own node on its current incarnation."""
-    found: dict[ShardUid, ProcessSeen] = {}
+    processes: dict[ShardUid, ProcessSeen] = {}
     for _, seen in sorted(node_seen.items()):
         for process in seen.processes:
             shard = shards.get(process.shard_uid)
             if shard is not None and shard.node_uid == seen.node_uid and shard.incarnation == process.incarnation:
-                found[shard.uid] = process
-    return found
+                processes[shard.uid] = process
+    return processes

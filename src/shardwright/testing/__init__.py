@@ -1,1 +1,1 @@
-"""TODO"""
+"""What tests, the simulation and the chaos runs share. The product does not import it."""

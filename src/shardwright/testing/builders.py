@@ -1,8 +1,8 @@
 """Builders of cluster views for tests: ``cluster(nodes=3).with_database("orders").view``.
 
-Everything is healthy unless said otherwise: daemons live, processes run, replicas are in sync, all of it seen at ``NOW``.
-A builder is a value: each ``with_…`` returns a new one, so that tests can branch. Used by unit and property tests of the
-pure core; the product does not import it.
+By default everything is healthy: daemons live, processes run, replicas are in sync, and all of it was observed at ``NOW``. A
+builder is a value: each ``with_…`` returns a new one, so that tests can branch. Used by unit and property tests of the pure
+core; the product does not import it.
 """
 
 from collections.abc import Sequence
@@ -61,12 +61,12 @@ _DEFAULT_PARAMETERS: dict[ActionName, ActionParameters] = {
 
 @dataclass(frozen=True, slots=True)
 class ClusterBuilder:
-    """A view under construction; ``view`` is the result so far."""
+    """A view under construction. ``view`` is the result so far."""
 
     view: ClusterView
 
     def with_node(self, **changes: Any) -> "ClusterBuilder":
-        """One more node (``Node`` fields may be given)."""
+        """Add a node. ``changes`` are ``Node`` fields."""
         uid = self.view.counters.next_node
         counters = replace(self.view.counters, next_node=uid + 1)
         node = Node(NodeUid(uid), f"127.0.0.{uid}", NOW, memory_bytes=4 * GB)
@@ -83,8 +83,9 @@ class ClusterBuilder:
         used_bytes: int = 50 * MB,
         **changes: Any,
     ) -> "ClusterBuilder":
-        """A serving database. ``on``: per slot group the nodes of its copies, the primary's first; replication follows from
-        their number. ``endpoint_on`` None: on the node of the first primary. ``changes`` are ``Database`` fields."""
+        """Add a serving database. ``on``: per slot group, the nodes of its copies, the primary's first; their number
+        determines the replication. ``endpoint_on`` None: the node of the first primary. ``changes`` are ``Database``
+        fields."""
         uid = DatabaseUid(self.view.counters.next_database)
         database = Database(
             uid,
@@ -128,7 +129,7 @@ class ClusterBuilder:
         return builder
 
     def with_healthy_shard(self, shard_uid: int, *, used_bytes: int = 50 * MB) -> "ClusterBuilder":
-        """The shard's process runs and its server is what the records want: primary, or replica in sync."""
+        """The shard's process runs, and its server has the role on record: primary, or replica in sync."""
         shard = self.view.shards[ShardUid(shard_uid)]
         group = self.view.groups[shard.group_uid]
         is_primary = group.primary == shard.uid
@@ -158,19 +159,19 @@ class ClusterBuilder:
         )
 
     def with_server(self, shard_uid: int, **changes: Any) -> "ClusterBuilder":
-        """Change what is seen of a server (``ServerSeen`` fields), or see it for the first time."""
+        """Change the observation of a server (``ServerSeen`` fields), or add it."""
         uid = ShardUid(shard_uid)
         unseen = ServerSeen(uid, self.view.shards[uid].incarnation, NOW, Health.UNKNOWN)
         seen = replace(self.view.servers.get(uid, unseen), **changes)
         return ClusterBuilder(replace(self.view, servers={**self.view.servers, uid: seen}))
 
     def without_server(self, shard_uid: int) -> "ClusterBuilder":
-        """Nothing was observed of the server yet."""
+        """The server has not been observed."""
         servers = {uid: seen for uid, seen in self.view.servers.items() if uid != shard_uid}
         return ClusterBuilder(replace(self.view, servers=servers))
 
     def with_process(self, shard_uid: int, state: ProcessState) -> "ClusterBuilder":
-        """Change what is known of a shard's process."""
+        """Change the report of a shard's process."""
         uid = ShardUid(shard_uid)
         shard = self.view.shards[uid]
         seen = ProcessSeen(uid, shard.incarnation, state, _identity(uid) if state == ProcessState.RUNNING else None)
@@ -194,19 +195,19 @@ class ClusterBuilder:
         )
 
     def without_daemon(self, node_uid: int) -> "ClusterBuilder":
-        """The node's daemon is gone; its shards may go on serving."""
+        """The node's daemon has ended; its shards may still serve."""
         daemons = {uid: daemon for uid, daemon in self.view.daemons.items() if uid != node_uid}
         return ClusterBuilder(replace(self.view, daemons=daemons))
 
     def with_dead_node(self, node_uid: int) -> "ClusterBuilder":
-        """The node's daemon is gone and so are all of its shard processes."""
+        """The node's daemon and all of its shard processes have ended."""
         builder = self.without_daemon(node_uid)
         for shard in self.view.shards_on(NodeUid(node_uid)):
             builder = builder.with_dead_shard(shard.uid)
         return builder
 
     def with_free_memory(self, node_uid: int, free_bytes: int) -> "ClusterBuilder":
-        """What the node's agent reports as free memory."""
+        """Change the free memory that the node's agent reports."""
         uid = NodeUid(node_uid)
         figures = NodeFigures(memory_free_bytes=free_bytes)
         return ClusterBuilder(replace(self.view, figures={**self.view.figures, uid: figures}))
@@ -224,13 +225,13 @@ class ClusterBuilder:
         return self.with_writes(Put(replace(self.view.policy, **changes)))
 
     def with_leader(self, node_uid: int, *, term: int = 1) -> "ClusterBuilder":
-        """Say whose daemon leads."""
+        """Change the leader."""
         return ClusterBuilder(replace(self.view, leadership=Leadership(NodeUid(node_uid), term)))
 
     def with_action(
         self, name: ActionName, node_uid: int, parameters: ActionParameters | None = None, **changes: Any
     ) -> "ClusterBuilder":
-        """A queued action with uid ``action-<n>``. A removal also closes the node, as the API does."""
+        """Add a queued action with uid ``action-<n>``. A removal also closes the node, as the API does."""
         uid = ActionUid(f"action-{len(self.view.actions) + 1}")
         chosen = _DEFAULT_PARAMETERS[name] if parameters is None else parameters
         action = Action(uid, name, NodeUid(node_uid), chosen, ActionStatus.QUEUED, NOW, "admin@example.com")
@@ -246,15 +247,15 @@ class ClusterBuilder:
         return self.with_writes(Put(snapshot))
 
     def with_endpoints_seen(self) -> "ClusterBuilder":
-        """Every endpoint process answers and serves what is bound to its node."""
-        found = {}
+        """Every endpoint process answers and serves the endpoints bound to its node."""
+        processes = {}
         for uid in self.view.nodes:
             seen = tuple(EndpointSeen(e.uid, EndpointState.LISTENING, generation=1) for e in self.view.endpoints_on(uid))
-            found[uid] = EndpointProcessSeen(uid, NOW, answers=True, endpoints=seen)
-        return ClusterBuilder(replace(self.view, endpoint_processes=found))
+            processes[uid] = EndpointProcessSeen(uid, NOW, answers=True, endpoints=seen)
+        return ClusterBuilder(replace(self.view, endpoint_processes=processes))
 
     def with_records(self, *records: Record) -> "ClusterBuilder":
-        """Create or replace any records."""
+        """Create or replace records."""
         return self.with_writes(*(Put(record) for record in records))
 
     def with_writes(self, *writes: Write) -> "ClusterBuilder":

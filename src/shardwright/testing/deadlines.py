@@ -1,8 +1,8 @@
-"""Time limits that grow with how late the machine is: a test must fail for a slow product, not for a busy machine.
+"""Time limits that grow with the lateness of the machine: a test must fail for a slow product, not for a busy machine.
 
-A thread measures the lateness: how many processes want each processor, and how much later than asked it wakes up. *Fair*
-time passes slower than the clock by this factor, but never more than ``LATENESS_MAX`` times, so that what hangs still fails.
-Every poll of the tests goes through here. What passes by the clock, such as a lease, is not stretched: ``clock_s``.
+A thread measures the lateness: the number of runnable processes per processor, and how late the thread wakes up. *Fair* time
+passes more slowly than the clock by this factor, but by at most ``LATENESS_MAX``, so that a hanging test still fails. Every
+poll of the tests uses this module. Times that the clock decides, such as a lease, do not grow: ``clock_s``.
 """
 
 import asyncio
@@ -20,24 +20,25 @@ T = TypeVar("T")
 
 
 def lateness(slept_s: float, wanting: int, processors: int) -> float:
-    """How many times later than on an idle machine things happen; ``wanting``: processes that run or could, this one too."""
+    """How many times later than on an idle machine things happen. ``wanting``: number of runnable processes, including this
+    one."""
     return min(LATENESS_MAX, max(1.0, slept_s / _SAMPLE_S, wanting / processors))
 
 
 def allowed(seconds: float, clock_s: float, factor: float) -> float:
-    """What a limit is by the clock; ``clock_s`` of it is not stretched."""
+    """A time limit by the clock. Its part ``clock_s`` does not grow."""
     return clock_s + (seconds - clock_s) * factor
 
 
 class _FairClock(threading.Thread):
-    """Fair time of this process, in seconds from any beginning."""
+    """Fair time of this process, in seconds from an arbitrary beginning."""
 
     def __init__(self) -> None:
         super().__init__(name="lateness", daemon=True)
         self.pid = os.getpid()
         self._processors = len(os.sched_getaffinity(0))
         self._last = (time.monotonic(), 0.0, 1.0)
-        """When it was measured, fair time then, and the lateness."""
+        """Time of the last measurement, fair time at that moment, and the lateness."""
         self.start()
 
     def run(self) -> None:
@@ -68,7 +69,7 @@ def _fair_now() -> float:
 
 
 class Stopwatch:
-    """Measures how long something takes, and how late the machine is meanwhile."""
+    """Measures a duration, and the machine's lateness meanwhile."""
 
     def __init__(self) -> None:
         self._fair_began = _fair_now()
@@ -76,18 +77,18 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """By the clock."""
+        """Seconds by the clock."""
         return time.monotonic() - self._began
 
     @property
     def lateness(self) -> float:
-        """Of the machine since the beginning, in the mean."""
+        """The machine's mean lateness since the beginning."""
         fair = _fair_now() - self._fair_began
         return min(LATENESS_MAX, max(1.0, self.seconds / fair)) if fair > 0 else 1.0
 
     def is_within(self, seconds: float, *, clock_s: float = 0.0, took_s: float | None = None) -> bool:
-        """Whether it took no longer than so many seconds of an idle machine, ``clock_s`` of which are the clock's.
-        ``took_s``: what it took; None: until now."""
+        """Whether it took at most this many seconds of an idle machine, of which ``clock_s`` are the clock's. ``took_s``:
+        the duration to judge; None: until now."""
         return (self.seconds if took_s is None else took_s) <= allowed(seconds, clock_s, self.lateness)
 
     def __str__(self) -> str:
@@ -103,12 +104,13 @@ def until(
     state: Callable[[], object] = str,
     poll_s: float = 0.02,
 ) -> T:
-    """Poll until it is so; what it then was. Raises AssertionError with state and lateness when it takes too long."""
+    """Poll until ``is_so`` returns a true value; returns it. Raises AssertionError with state and lateness if it takes too
+    long."""
     watch = Stopwatch()
     while True:
         is_late = not watch.is_within(seconds, clock_s=clock_s)
-        if found := is_so():
-            return found
+        if result := is_so():
+            return result
         if is_late:
             raise AssertionError(f"{what}: not within {seconds:g} s ({watch})\n{state()}")
         time.sleep(poll_s)
@@ -117,7 +119,7 @@ def until(
 async def until_async(
     what: str, is_so: Callable[[], Any], *, seconds: float, state: Callable[[], object] = str, poll_s: float = 0.002
 ) -> float:
-    """The same in an event loop; the seconds that it took."""
+    """The same in an event loop; returns the seconds that it took."""
     watch = Stopwatch()
     while not is_so():
         assert watch.is_within(seconds), f"{what}: not within {seconds:g} s ({watch})\n{state()}"

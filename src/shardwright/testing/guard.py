@@ -1,9 +1,9 @@
-"""Sees to it that a run (of tests, chaos, the demonstration, many seeds) leaves no process behind, however it ends.
+"""Ensures that a run (of tests, chaos, the demonstration, many seeds) leaves no process behind, however it ends.
 
-Processes carry the mark of their run: the soft limit of file locks, which Linux hands down to every descendant and enforces
-no more. They are known by it in a session of their own, without their parent, with a clean environment and with a title that
-was written over it, as servers do. A guard in a session of its own waits for the end of the run's first process and kills
-what carries the mark, by identity. A run within a run has a mark that begins with the outer one's.
+Processes carry the mark of their run: the soft limit of file locks, which Linux passes on to all descendants and no longer
+enforces. The mark survives a new session, the parent's death, a clean environment and a rewritten title (as of servers). A
+guard in its own session waits for the end of the run's first process and then kills all processes with the mark, by
+identity. The mark of a nested run begins with the mark of the outer run.
 """
 
 import os
@@ -19,18 +19,18 @@ from shardwright.machine.processes import find_processes, send, spawn_process
 from shardwright.model.seen import ProcessIdentity
 
 _LIMIT = 10
-"""RLIMIT_LOCKS of Linux, which ``resource`` does not name."""
+"""Linux's RLIMIT_LOCKS, which ``resource`` does not define."""
 _DIGIT_BITS = 20
 _DIGITS_MAX = 3
-"""So many runs within one another fit into a limit."""
+"""Maximum depth of nested runs whose marks fit into a limit."""
 _SWEEP_S = 30.0
-"""A process that is still there after so long sits in the kernel."""
+"""A process that still exists after this time is held by the kernel."""
 _POLL_S = 0.02
 
 
 def begin() -> None:
-    """Mark this process and all that it starts from now on; when it has ended, they are ended. Call it once, before anything
-    is started. Deeper than marks reach, the outer runs' guards do it."""
+    """Mark this process and all processes that it will start; they are ended after its end. Call it once, before any other
+    process is started. In runs nested more deeply than marks allow, the guards of the outer runs do it."""
     outer, hard = _limits(os.getpid())
     if outer >> _DIGIT_BITS * (_DIGITS_MAX - 1):
         return
@@ -45,7 +45,7 @@ def begin() -> None:
 
 
 def mark_of(pid: int) -> int:
-    """The mark of a process; 0: it has none, has ended, or is another user's."""
+    """The mark of a process; 0: it has no mark, has ended, or belongs to another user."""
     try:
         return _limits(pid)[0]
     except OSError:
@@ -58,29 +58,29 @@ def _limits(pid: int) -> tuple[int, int]:
 
 
 def carries(mark: int, sought: int) -> bool:
-    """Whether the mark is this one or that of a run within it."""
+    """Whether the mark is the sought one, or belongs to a run nested within it."""
     return any(mark >> _DIGIT_BITS * digits == sought for digits in range(_DIGITS_MAX))
 
 
 def marked(mark: int) -> list[ProcessIdentity]:
-    """What runs and carries the mark."""
+    """The running processes with the mark."""
     return find_processes(lambda process: carries(mark_of(process.pid), mark))
 
 
 def end_marked(mark: int) -> None:
-    """Kill what carries the mark, and what that may have started meanwhile, until nothing does."""
+    """Kill all processes with the mark, and those that they start meanwhile, until none is left."""
     deadline = time.monotonic() + _SWEEP_S
-    while (found := marked(mark)) and time.monotonic() < deadline:
-        for process in found:
+    while (processes := marked(mark)) and time.monotonic() < deadline:
+        for process in processes:
             send(process, signal.SIGKILL)
         time.sleep(_POLL_S)
 
 
 def main() -> None:
-    """The guard: wait for the end of our parent, the run's first process."""
+    """The guard: wait for the end of the parent, the run's first process."""
     mark, parent = int(sys.argv[1]), int(sys.argv[2])
     descriptor = os.pidfd_open(os.getppid())
-    # Another parent: the run had ended before the descriptor was opened.
+    # With another parent, the run had ended before the descriptor was opened.
     if os.getppid() == parent:
         select.select([descriptor], [], [])
     end_marked(mark)

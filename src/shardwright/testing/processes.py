@@ -1,4 +1,4 @@
-"""The processes of a test's cluster, found by what they are and not by what its files say. Ends them; starts none."""
+"""The processes of a test's cluster, found by their identity instead of the cluster's files. Ends processes; starts none."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from shardwright.model.seen import ProcessIdentity
 
 
 def processes_of(directory: Path) -> list[ProcessIdentity]:
-    """Everything that runs in a cluster's directory or names it."""
+    """All processes that run in a cluster's directory or name it on their command line."""
     place = str(directory)
 
     def is_of_it(process: ProcessIdentity) -> bool:
@@ -26,7 +26,8 @@ def processes_of(directory: Path) -> list[ProcessIdentity]:
 
 @contextmanager
 def ending_all(directory: Path) -> Iterator[None]:
-    """Around an orderly end of the cluster: what is frozen goes on, so that it can end; what is left behind is killed."""
+    """Context of an orderly end of the cluster: resumes frozen processes first, so that they can end, and kills the
+    remaining ones."""
     for process in processes_of(directory):
         send(process, signal.SIGCONT)
     yield

@@ -1,7 +1,7 @@
-"""A pure stand-in for what happens to moves: advances each live move by one state and changes the view accordingly.
+"""A pure stand-in for the execution of moves: advances each live move by one state and changes the view accordingly.
 
-For tests of actions: no servers, no time that passes by itself. It keeps to the same legal transitions as the product,
-so that what an action sees is what it may see; it is not the product's own state machine (``moves``).
+For tests of actions, without servers or passing time. It obeys the product's table of legal transitions, so that an action
+sees only possible states, but it is not the product's state machine (``moves``).
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from shardwright.model.view import ClusterView, Delete, Put
 from shardwright.testing.builders import ClusterBuilder
 
 Fails = Callable[[Move], bool]
-"""Whether a move shall fail at its next step."""
+"""Whether a move fails at its next step."""
 
 
 def never(_: Move) -> bool:
@@ -31,7 +31,7 @@ def never(_: Move) -> bool:
 def run_action(
     builder: ClusterBuilder, uid: str, *, now: datetime, turns: int = 200, fails: Fails = never, steps_moves: bool = True
 ) -> ClusterBuilder:
-    """Decide and let moves happen, a second per turn, until the action ends or the turns are over."""
+    """Decide and advance moves, one second per turn, until the action has ended or the turns are used up."""
     for number in range(turns):
         at = now + timedelta(seconds=number)
         action = builder.view.actions[ActionUid(uid)]
@@ -44,7 +44,7 @@ def run_action(
 
 
 def decide_once(builder: ClusterBuilder, action: Action, *, now: datetime) -> ClusterBuilder:
-    """One decision of the action, committed. A leader that is told to yield does: the next live daemon leads."""
+    """One committed decision of the action. A leader that must yield is replaced by the next live daemon."""
     decision = decide_action(action, builder.view, now)
     builder = builder.with_writes(*decision.writes)
     if decision.commands and builder.view.leadership is not None:
@@ -55,14 +55,15 @@ def decide_once(builder: ClusterBuilder, action: Action, *, now: datetime) -> Cl
 
 
 def step_moves(builder: ClusterBuilder, *, now: datetime, fails: Fails = never) -> ClusterBuilder:
-    """Every live move goes one state on."""
+    """Advance every live move by one state."""
     for move in builder.view.live_moves():
         builder = step_move(builder, move, now=now, fails=fails(move))
     return builder
 
 
 def step_move(builder: ClusterBuilder, move: Move, *, now: datetime, fails: bool = False) -> ClusterBuilder:
-    """One state on; ``fails``, a cancel wish or a target without a daemon lead back while there is a way back."""
+    """Advance a move by one state. ``fails``, a wish to cancel, or a target without a daemon lead back, as long as that is
+    possible."""
     is_target_down = move.to_node not in builder.view.daemons
     wants_back = fails or move.is_cancel_wanted or is_target_down
     match move:
@@ -153,7 +154,7 @@ def _undo(builder: ClusterBuilder, move: Relocation, now: datetime) -> ClusterBu
 
 
 def _pass_role(builder: ClusterBuilder, move: GroupMove) -> ClusterBuilder:
-    """The group's primary is ``new_shard_uid`` from now on; all its copies are in sync."""
+    """The group's primary becomes ``new_shard_uid``; all its copies are in sync."""
     group = builder.view.groups[move.group_uid]
     builder = builder.with_writes(Put(replace(group, primary=move.new_shard_uid, generation=group.generation + 1)))
     for shard in builder.view.shards_of_group(group.uid):

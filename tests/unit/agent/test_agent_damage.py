@@ -1,4 +1,4 @@
-"""What a server's log says of damaged files; the lines are those of Valkey 9.1 and Redis 7.0."""
+"""What a server's log reports about damaged files; the lines are from Valkey 9.1 and Redis 7.0."""
 
 from pathlib import Path
 
@@ -33,31 +33,31 @@ def said(path: Path, text: str) -> tuple[Damage, str] | None:
         ("Fatal error: the truncated file is not the last file", Damage.INCOMPLETE),
     ],
 )
-def test_why_a_load_failed(tmp_path: Path, line: str, damage: Damage) -> None:
+def test_the_cause_of_a_failed_load(tmp_path: Path, line: str, damage: Damage) -> None:
     assert said(tmp_path, f"{BEGIN}{AT}# {line}\n{AT}# Fatal error loading the DB, check server logs. Exiting.\n") == (
         damage,
         line,
     )
 
 
-def test_the_advice_of_a_tool_that_is_not_here_is_left_out(tmp_path: Path) -> None:
+def test_the_advice_to_use_a_missing_tool_is_removed(tmp_path: Path) -> None:
     assert said(tmp_path, f"{BEGIN}{AT}# {BAD}{ADVICE}") == (Damage.APPEND_ONLY_FILE, BAD)
 
 
-def test_what_an_earlier_start_said_is_not_of_this_one(tmp_path: Path) -> None:
+def test_messages_of_an_earlier_start_do_not_count(tmp_path: Path) -> None:
     assert said(tmp_path, f"{BEGIN}{AT}# {BAD}{ADVICE}{BEGIN}{AT}# Out of memory\n") is None
 
 
-def test_what_a_sync_said_long_before_the_end_is_not_why_it_ended(tmp_path: Path) -> None:
+def test_a_sync_failure_long_before_the_end_is_not_its_cause(tmp_path: Path) -> None:
     later = "".join(f"{AT}* line {n}\n" for n in range(12))
     assert said(tmp_path, f"{BEGIN}{AT}# Internal error in RDB reading offset 0\n{later}") is None
 
 
-def test_a_log_that_is_not_there_says_nothing(tmp_path: Path) -> None:
+def test_without_a_log_there_is_no_damage(tmp_path: Path) -> None:
     assert damage_in_log(tmp_path / "server.log") is None
 
 
-def test_the_same_words_at_another_time_are_the_same() -> None:
+def test_equal_messages_at_different_times_are_equal() -> None:
     assert without_prefix(f"{AT}# Out of memory") == without_prefix("7:S 1 Jan 2027 00:00:00.000 # Out of memory")
 
 
@@ -67,14 +67,14 @@ def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
     assert said(tmp_path, f"{BEGIN}{AT}# {BAD}\n{other}") is None
 
 
-def test_the_first_cause_of_a_start_counts_and_bytes_that_are_no_text_hinder_nothing(tmp_path: Path) -> None:
+def test_the_first_cause_counts_and_invalid_text_is_tolerated(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     two = f"{BEGIN}{AT}# Wrong RDB checksum expected: (1) but got (2)\n{AT}# {BAD}\n".encode()
     log.write_bytes(b"\xff\xfe" + two + b"\xff")
     assert damage_in_log(log) == (Damage.SNAPSHOT, "Wrong RDB checksum expected: (1) but got (2)")
 
 
-def test_how_much_is_lost_is_added_where_it_can_be_found_out(tmp_path: Path) -> None:
+def test_the_extent_of_the_damage_is_added_if_it_can_be_measured(tmp_path: Path) -> None:
     folder = tmp_path / "appendonlydir"
     folder.mkdir()
     (folder / "appendonly.aof.manifest").write_text("file a.incr.aof seq 1 type i\n")
@@ -85,5 +85,5 @@ def test_how_much_is_lost_is_added_where_it_can_be_found_out(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("line", ["", "no prefix", "12 of its bytes", "7:S 1 Jan"])
-def test_a_line_without_a_prefix_stays_as_it_is(line: str) -> None:
+def test_a_line_without_a_prefix_is_unchanged(line: str) -> None:
     assert without_prefix(line) == line

@@ -1,4 +1,4 @@
-"""How an endpoint process is started and known again."""
+"""How an endpoint process is started and recognized."""
 
 import sys
 from pathlib import Path
@@ -13,19 +13,19 @@ from shardwright.model.seen import ProcessIdentity
 IDENTITY = ProcessIdentity(77, "boot", 5, "/usr/bin/python3", "/data/node-1", "machine")
 
 
-def test_a_process_is_started_by_this_python_for_one_node_with_paths_and_nothing_else() -> None:
+def test_the_command_has_this_python_one_node_and_paths_only() -> None:
     command = endpoint_command(NodeUid(3), Path("/run/e.sock"), Path("/data/e.log"))
     assert command[:3] == [sys.executable, "-m", endpoint_main.__name__]
     assert command[3:] == ["--node", "3", "--control", "/run/e.sock", "--log", "/data/e.log"]
 
 
-def test_the_command_names_its_node_so_that_processes_of_two_are_never_taken_for_each_other() -> None:
+def test_the_command_names_its_node_so_that_processes_are_not_confused() -> None:
     paths = Path("/run/e.sock"), Path("/data/e.log")
     assert endpoint_command(NodeUid(3), *paths)[1:] != endpoint_command(NodeUid(4), *paths)[1:]
 
 
 @pytest.mark.parametrize("left_out", ["--node", "--control", "--log"])
-def test_the_process_asks_for_all_that_it_is_started_with(left_out: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_process_accepts_all_of_its_arguments(left_out: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = endpoint_command(NodeUid(3), Path("/run/e.sock"), Path("/data/e.log"))[3:]
     at = arguments.index(left_out)
     with pytest.raises(SystemExit):
@@ -33,7 +33,7 @@ def test_the_process_asks_for_all_that_it_is_started_with(left_out: str, capsys:
     assert left_out in capsys.readouterr().err
 
 
-def test_an_identity_is_read_as_it_was_written_and_what_is_none_is_none(tmp_path: Path) -> None:
+def test_an_identity_is_read_as_written_and_invalid_ones_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "endpoint.json"
     assert read_identity(path) is None
     write_identity(path, IDENTITY)
@@ -48,7 +48,7 @@ def test_an_identity_is_read_as_it_was_written_and_what_is_none_is_none(tmp_path
     assert read_identity(tmp_path) is None, "a directory"
 
 
-def test_a_process_that_dies_again_and_again_is_back_within_a_second() -> None:
+def test_a_process_that_dies_repeatedly_is_restarted_within_a_second() -> None:
     delays = [BACKOFF.delay_s(deaths) for deaths in range(20)]
     assert delays[0] == 0.0
     assert delays == sorted(delays)

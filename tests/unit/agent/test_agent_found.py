@@ -1,4 +1,4 @@
-"""What a new agent finds of the shards of the one before it: from their files, the processes and its last report."""
+"""How a new agent restores its predecessor's shards from files, processes and the last report."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ def me() -> ProcessIdentity:
 
 
 def record(directory: Path, stage: Stage, identity: ProcessIdentity | None = None, **changes: object) -> StartRecord:
-    """Of incarnation 2, in the shard's directory."""
+    """Write the record of incarnation 2 in the shard's directory."""
     made = StartRecord(2, stage, "/usr/bin/valkey-server", identity, **changes)  # type: ignore[arg-type]
     (directory / "1").mkdir()
     write_record(directory / "1", made)
@@ -47,11 +47,11 @@ def found(directory: Path, reported: Sequence[ProcessSeen] = ()) -> list[LocalSh
     return asyncio.run(run())
 
 
-def test_without_files_and_reports_nothing_is_here(tmp_path: Path) -> None:
+def test_without_files_and_reports_there_are_no_shards(tmp_path: Path) -> None:
     assert found(tmp_path / "none") == found(tmp_path) == []
 
 
-def test_only_directories_that_a_shard_can_have_are_looked_at(tmp_path: Path) -> None:
+def test_only_directories_of_shards_are_read(tmp_path: Path) -> None:
     for name in ("1", "x", "lost+found"):
         (tmp_path / name).mkdir()
     (tmp_path / "2").write_text("a file")
@@ -59,27 +59,27 @@ def test_only_directories_that_a_shard_can_have_are_looked_at(tmp_path: Path) ->
     assert found(tmp_path) == [LocalShard(ONE, LocalState.FILES)]
 
 
-def test_a_server_that_runs_is_adopted_with_what_was_said_of_its_start(tmp_path: Path) -> None:
+def test_a_running_server_is_adopted_with_the_text_of_its_start(tmp_path: Path) -> None:
     record(tmp_path, Stage.STARTED, me(), text="cut 5 bytes")
     assert found(tmp_path) == [LocalShard(ONE, LocalState.RUNNING, 2, me(), "cut 5 bytes")]
 
 
 @pytest.mark.parametrize("changes", [{"start_ticks": 1}, {"boot_id": "x"}, {"executable": "/x"}, {"directory": "/x"}])
-def test_a_process_that_only_has_the_pid_is_not_adopted(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_a_process_with_only_the_same_pid_is_not_adopted(tmp_path: Path, changes: dict[str, object]) -> None:
     record(tmp_path, Stage.STARTED, replace(me(), **changes))  # type: ignore[arg-type]
     assert found(tmp_path) == [LocalShard(ONE, LocalState.GONE, 2, text="ended while no daemon ran")]
 
 
-def test_a_start_that_failed_has_failed_for_good(tmp_path: Path) -> None:
+def test_a_failed_start_stays_failed(tmp_path: Path) -> None:
     record(tmp_path, Stage.FAILED, text="no room", damage=Damage.SNAPSHOT)
     assert found(tmp_path) == [LocalShard(ONE, LocalState.FAILED, 2, text="no room", damage=Damage.SNAPSHOT)]
 
 
-def test_a_start_that_was_intended_and_did_not_happen_is_not_made_again(tmp_path: Path) -> None:
+def test_an_intended_start_that_did_not_happen_is_not_repeated(tmp_path: Path) -> None:
     record(tmp_path, Stage.INTENDED)
     (local,) = found(tmp_path)
     assert (local.state, local.incarnation) == (LocalState.GONE, 2)
-    assert "died while it started it" in local.text
+    assert "died during its start" in local.text
 
 
 def reported(state: ProcessState, incarnation: int = 3, **changes: object) -> ProcessSeen:
@@ -88,14 +88,14 @@ def reported(state: ProcessState, incarnation: int = 3, **changes: object) -> Pr
 
 @pytest.mark.parametrize("has_files", [False, True])
 @pytest.mark.parametrize("state", [ProcessState.RUNNING, ProcessState.GONE])
-def test_a_start_whose_record_was_lost_is_not_made_again(tmp_path: Path, state: ProcessState, has_files: bool) -> None:
+def test_a_start_whose_record_was_lost_is_not_repeated(tmp_path: Path, state: ProcessState, has_files: bool) -> None:
     if has_files:
         (tmp_path / "1").mkdir()
     (local,) = found(tmp_path, [reported(state)])
     assert (local.state, local.incarnation, local.identity) == (LocalState.GONE, 3, None)
 
 
-def test_a_server_that_runs_though_its_files_are_lost_is_adopted(tmp_path: Path) -> None:
+def test_a_running_server_without_files_is_adopted(tmp_path: Path) -> None:
     assert found(tmp_path, [reported(ProcessState.RUNNING, identity=me())]) == [LocalShard(ONE, LocalState.RUNNING, 3, me())]
 
 
@@ -108,7 +108,7 @@ def test_a_server_that_runs_though_its_files_are_lost_is_adopted(tmp_path: Path)
         reported(ProcessState.UNKNOWN),
     ],
 )
-def test_a_report_of_what_never_ran_or_is_deleted_says_nothing(tmp_path: Path, seen: ProcessSeen) -> None:
+def test_a_report_of_a_shard_that_never_ran_or_is_deleted_has_no_effect(tmp_path: Path, seen: ProcessSeen) -> None:
     assert found(tmp_path, [seen]) == []
 
 

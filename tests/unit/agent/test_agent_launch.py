@@ -1,4 +1,4 @@
-"""What a start takes from the records, and what is on disk before, behind and without a server that runs."""
+"""What a start takes from the records, and what is on disk before a start, after it, and if it fails."""
 
 import asyncio
 import socket
@@ -46,7 +46,7 @@ def launched(directory: Path = Path("/data/1"), **changes: object) -> Launch:
 # -- from the records --------------------------------------------------------------------------------------------------
 
 
-def test_a_start_is_what_the_records_say() -> None:
+def test_a_start_follows_the_records() -> None:
     launch = launched()
     assert (launch.shard_uid, launch.incarnation, launch.address, launch.port) == (1, 4, "127.0.0.2", 20_001)
     assert (launch.kind, launch.version, launch.configured) == ("valkey", "9.1.2", None)
@@ -57,7 +57,7 @@ def test_a_start_is_what_the_records_say() -> None:
     assert "app-secret" not in repr(launch)
 
 
-def test_a_server_is_told_what_its_files_were_written_by_and_not_what_they_shall_be_written_by() -> None:
+def test_a_start_knows_the_persistence_of_its_files_beside_the_configured_one() -> None:
     before = replace(ONE.view.databases[DatabaseUid(1)], persistence=Persistence.DISABLED)
     shard = replace(SHARD, settings=before.settings_fingerprint, starts_with=StartWith.NOTHING)
     launch = launch_of(ONE.view, shard, Path("/data/1"), memory_free_bytes=0)
@@ -65,7 +65,7 @@ def test_a_server_is_told_what_its_files_were_written_by_and_not_what_they_shall
     assert launch.starts_with is StartWith.NOTHING
 
 
-def test_the_cluster_may_name_the_program() -> None:
+def test_the_cluster_may_configure_the_program() -> None:
     assert ONE.view.cluster is not None
     for path, configured in (("/opt/valkey-server", "/opt/valkey-server"), ("", None)):
         builder = ONE.with_records(replace(ONE.view.cluster, options={"server_path": path}))
@@ -73,13 +73,13 @@ def test_the_cluster_may_name_the_program() -> None:
 
 
 @pytest.mark.parametrize("missing", ["databases", "secrets", "nodes"])
-def test_without_its_records_nothing_is_started(missing: str) -> None:
+def test_nothing_starts_without_its_records(missing: str) -> None:
     view = replace(ONE.view, **{missing: {}})  # type: ignore[arg-type]
     with pytest.raises(Permanent, match="the records of database 1 are incomplete"):
         launch_of(view, SHARD, Path("/data/1"), memory_free_bytes=0)
 
 
-def test_a_configuration_that_cannot_be_written_safely_starts_nothing() -> None:
+def test_an_unsafe_configuration_starts_nothing() -> None:
     with pytest.raises(Permanent, match="the server's configuration cannot be written"):
         launch_of(ONE.view, SHARD, Path("/data/1\nmaxmemory 0"), memory_free_bytes=0)
     unsafe = ONE.with_node_changed(2, address="127.0.0.2\nsave 1 1")
@@ -87,7 +87,7 @@ def test_a_configuration_that_cannot_be_written_safely_starts_nothing() -> None:
         launch_of(unsafe.view, SHARD, Path("/data/1"), memory_free_bytes=0)
 
 
-def test_a_version_that_is_not_here_is_named_with_what_would_help() -> None:
+def test_a_missing_version_is_named_with_its_remedy() -> None:
     with pytest.raises(Permanent, match=r"1\.2\.3 is not on this machine") as failed:
         program_of(launched(version="1.2.3"))
     assert "; remedy: " in failed.value.text
@@ -104,26 +104,26 @@ def test_a_version_that_is_not_here_is_named_with_what_would_help() -> None:
         StartRecord(3, Stage.FAILED, "", text="port 1 is in use", damage=Damage.SNAPSHOT),
     ],
 )
-def test_a_record_is_read_as_it_was_written(tmp_path: Path, record: StartRecord) -> None:
+def test_a_record_is_read_as_written(tmp_path: Path, record: StartRecord) -> None:
     write_record(tmp_path, record)
     found = read_record(tmp_path)
     assert found == record
     assert found is not None
     if record.identity is not None:
         assert found.identity is not None
-        assert found.identity.machine_id == "machine", "it is no part of the comparison, and is kept all the same"
+        assert found.identity.machine_id == "machine", "the comparison ignores it, but it is kept"
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"incarnation": 1}', b'{"incarnation": 1, "stage": "x", "executable": ""}']
 )
-def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_record_is_ignored(tmp_path: Path, content: bytes) -> None:
     assert read_record(tmp_path) is None
     (tmp_path / RECORD_NAME).write_bytes(content)
     assert read_record(tmp_path) is None
 
 
-def test_a_failure_is_recorded_with_its_cause_also_where_there_was_no_directory(tmp_path: Path) -> None:
+def test_a_failure_is_recorded_with_its_cause_even_without_a_directory(tmp_path: Path) -> None:
     launch = launched(tmp_path / "shards" / "1")
     failed = launching.fail(launch, "/usr/bin/valkey-server", "it did not", damage=Damage.INCOMPLETE)
     assert (failed.stage, failed.incarnation, failed.text, failed.damage) == (
@@ -136,7 +136,7 @@ def test_a_failure_is_recorded_with_its_cause_also_where_there_was_no_directory(
     assert launch.directory.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_failure_that_cannot_be_recorded_is_a_failure_all_the_same(tmp_path: Path) -> None:
+def test_a_failure_that_cannot_be_recorded_is_still_reported(tmp_path: Path) -> None:
     (tmp_path / "shards").write_text("a file where the directory should be")
     assert launching.fail(launched(tmp_path / "shards" / "1"), "", "no room").text == "no room"
 
@@ -155,7 +155,7 @@ def started(launch: Launch, program: Path) -> Iterator[StartRecord]:
 
 
 def stand_in(directory: Path, *lines: str) -> Path:
-    """A program that does this and then stays, in place of a server."""
+    """A program that executes this and then waits, in place of a server."""
     program = directory / "valkey-server"
     program.write_text("\n".join((f"#!{sys.executable}", "import os, sys, time", *lines, "time.sleep(60)", "")))
     program.chmod(0o700)
@@ -164,17 +164,17 @@ def stand_in(directory: Path, *lines: str) -> Path:
 
 @pytest.fixture
 def launch(tmp_path: Path, loopback_base: Callable[[], str]) -> Launch:
-    """With an address of its own."""
+    """A launch at an address of its own."""
     address = loopback_base()
     builder = ONE.with_node_changed(2, address=address)
     return launch_of(builder.view, SHARD, tmp_path / "shards" / "1", memory_free_bytes=0)
 
 
-def test_a_record_is_on_disk_whenever_the_program_runs_and_says_in_the_end_who_it_is(tmp_path: Path, launch: Launch) -> None:
+def test_the_record_exists_while_the_program_runs_and_finally_has_its_identity(tmp_path: Path, launch: Launch) -> None:
     program = stand_in(tmp_path, f"seen = open({RECORD_NAME!r}).read() + sys.argv[1]", "open('new', 'w').write(seen)",
                        "os.rename('new', 'seen')")  # fmt: skip
     with started(launch, program) as record:
-        until("the program has looked", (launch.directory / "seen").exists, seconds=20)
+        until("the program has read the record", (launch.directory / "seen").exists, seconds=20)
         seen = (launch.directory / "seen").read_text()
         assert '"incarnation": 4' in seen
         assert seen.endswith(f"}}{launch.directory / CONFIG_NAME}")
@@ -184,7 +184,7 @@ def test_a_record_is_on_disk_whenever_the_program_runs_and_says_in_the_end_who_i
         assert is_running(record.identity)
 
 
-def test_what_holds_secrets_is_its_owners_alone(tmp_path: Path, launch: Launch) -> None:
+def test_files_with_secrets_are_private(tmp_path: Path, launch: Launch) -> None:
     with started(launch, stand_in(tmp_path)):
         assert launch.directory.stat().st_mode & 0o777 == 0o700
         for name in (CONFIG_NAME, RECORD_NAME, OUTPUT_NAME):
@@ -192,7 +192,7 @@ def test_what_holds_secrets_is_its_owners_alone(tmp_path: Path, launch: Launch) 
         assert "app-secret" not in (launch.directory / RECORD_NAME).read_text()
 
 
-def test_a_port_that_is_taken_fails_before_the_program_runs(tmp_path: Path, launch: Launch) -> None:
+def test_a_port_in_use_fails_before_the_program_runs(tmp_path: Path, launch: Launch) -> None:
     with socket.create_server((launch.address, launch.port)):
         record = launching.start(launch, str(stand_in(tmp_path, "open('ran', 'w')")))
     assert (record.stage, record.identity) == (Stage.FAILED, None)
@@ -201,18 +201,18 @@ def test_a_port_that_is_taken_fails_before_the_program_runs(tmp_path: Path, laun
     assert read_record(launch.directory) == record
 
 
-def test_an_address_that_is_not_this_machines_is_named() -> None:
+def test_an_address_of_another_machine_is_named() -> None:
     with pytest.raises(Permanent, match=r"192\.0\.2\.1:20001 cannot be used: "):
         launching.check_port("192.0.2.1", 20_001)
 
 
-def test_a_program_that_is_not_there_is_a_failure_that_says_so(tmp_path: Path, launch: Launch) -> None:
+def test_a_missing_program_is_reported_as_a_failure(tmp_path: Path, launch: Launch) -> None:
     record = launching.start(launch, str(tmp_path / "none"))
     assert record.stage is Stage.FAILED
     assert "none" in record.text
 
 
-def test_what_a_shard_has_kept_is_put_aside_when_it_starts_with_nothing(tmp_path: Path, launch: Launch) -> None:
+def test_old_files_are_put_aside_for_a_start_without_data(tmp_path: Path, launch: Launch) -> None:
     launch.directory.mkdir(parents=True)
     (launch.directory / "dump.rdb").write_bytes(b"kept")
     with started(replace(launch, starts_with=StartWith.NOTHING), stand_in(tmp_path)) as record:
@@ -221,7 +221,7 @@ def test_what_a_shard_has_kept_is_put_aside_when_it_starts_with_nothing(tmp_path
     assert not (launch.directory / "dump.rdb").exists()
 
 
-def test_a_log_that_has_grown_too_large_begins_anew(tmp_path: Path, launch: Launch) -> None:
+def test_a_log_that_has_grown_too_large_is_rotated(tmp_path: Path, launch: Launch) -> None:
     launch.directory.mkdir(parents=True)
     log = launch.directory / LOG_NAME
     with log.open("wb") as file:
@@ -231,6 +231,6 @@ def test_a_log_that_has_grown_too_large_begins_anew(tmp_path: Path, launch: Laun
         assert log.with_name(f"{LOG_NAME}.1").exists()
 
 
-def test_the_node_of_a_start_is_the_shards_own() -> None:
+def test_a_start_uses_the_shards_own_node() -> None:
     moved = replace(SHARD, node_uid=NodeUid(3))
     assert launch_of(ONE.view, moved, Path("/data/1"), memory_free_bytes=0).address == "127.0.0.3"

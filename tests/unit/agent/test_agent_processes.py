@@ -43,7 +43,7 @@ def sleeper(directory: Path, *command: str) -> Iterator[ProcessIdentity]:
         asyncio.run(end(identity, 0))
 
 
-def test_an_identity_says_who_it_is(tmp_path: Path) -> None:
+def test_an_identity_identifies_its_process(tmp_path: Path) -> None:
     with sleeper(tmp_path) as identity:
         assert identity.executable == SLEEP
         assert identity.directory == str(tmp_path.resolve())
@@ -55,7 +55,7 @@ def test_an_identity_says_who_it_is(tmp_path: Path) -> None:
     assert cpu_seconds(identity) is None
 
 
-def test_a_pid_that_was_reused_is_not_trusted(tmp_path: Path) -> None:
+def test_a_reused_pid_is_not_trusted(tmp_path: Path) -> None:
     with sleeper(tmp_path) as identity:
         others = [
             replace(identity, start_ticks=identity.start_ticks - 1),
@@ -66,11 +66,11 @@ def test_a_pid_that_was_reused_is_not_trusted(tmp_path: Path) -> None:
         for other in others:
             assert not is_running(other)
             assert not send(other, signal.SIGKILL)
-            assert asyncio.run(end(other, 0)), "for us it is gone"
+            assert asyncio.run(end(other, 0)), "it counts as ended"
         assert is_running(identity)
 
 
-def test_a_machine_knows_its_own_processes_only(tmp_path: Path) -> None:
+def test_a_machine_knows_only_its_own_processes(tmp_path: Path) -> None:
     with sleeper(tmp_path) as identity:
         assert is_of_this_machine(identity)
         assert is_of_this_machine(replace(identity, machine_id="")), "written before machines had names"
@@ -82,7 +82,7 @@ def test_a_machine_knows_its_own_processes_only(tmp_path: Path) -> None:
         assert replace(identity, machine_id="") == identity, "an identity kept by an earlier version is still the same"
 
 
-def test_a_zombie_is_gone() -> None:
+def test_a_zombie_has_ended() -> None:
     child = subprocess.Popen([SLEEP, "60"])
     identity = identity_of(child.pid)
     assert identity is not None
@@ -94,7 +94,7 @@ def test_a_zombie_is_gone() -> None:
     child.wait()
 
 
-def test_end_asks_first_and_kills_what_does_not_listen(tmp_path: Path) -> None:
+def test_end_asks_first_and_kills_a_process_that_does_not_react(tmp_path: Path) -> None:
     stubborn = (
         "import signal,time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)"
     )
@@ -105,7 +105,7 @@ def test_end_asks_first_and_kills_what_does_not_listen(tmp_path: Path) -> None:
         assert not Path(f"/proc/{identity.pid}").exists(), "an ended child is reaped"
 
 
-def test_a_frozen_process_is_killed_at_once_or_woken_to_end(tmp_path: Path) -> None:
+def test_a_frozen_process_is_killed_or_thawed(tmp_path: Path) -> None:
     polite = "import signal,sys,time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(open('done', 'w').close()))\n"
     polite += "print('ready', flush=True)\ntime.sleep(60)"
     for thaws in (False, True):
@@ -120,7 +120,7 @@ def test_a_frozen_process_is_killed_at_once_or_woken_to_end(tmp_path: Path) -> N
             assert (tmp_path / "done").exists() == thaws
 
 
-def test_a_process_that_works_is_given_time(tmp_path: Path) -> None:
+def test_a_busy_process_is_given_time(tmp_path: Path) -> None:
     busy = (
         "import signal,time\n"
         "def work(*_):\n"
@@ -137,7 +137,7 @@ def test_a_process_that_works_is_given_time(tmp_path: Path) -> None:
         assert (tmp_path / "done").exists()
 
 
-def test_a_watch_tells_at_once_also_of_the_past(tmp_path: Path) -> None:
+def test_a_watch_reports_at_once_even_an_earlier_end(tmp_path: Path) -> None:
     async def scenario() -> tuple[bool, int | None, int | None]:
         loop = asyncio.get_running_loop()
         with_status: asyncio.Future[int | None] = loop.create_future()
@@ -164,12 +164,12 @@ def test_processes_are_found_by_directory_and_program(tmp_path: Path) -> None:
         assert find_in_directory(str(tmp_path.parent.resolve()), SLEEP) == []
 
 
-def test_a_program_that_cannot_run_says_so(tmp_path: Path) -> None:
+def test_a_program_that_cannot_run_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         spawn_process([str(tmp_path / "none")], directory=tmp_path, output=tmp_path / "out", environment={})
 
 
-def test_environments_hold_nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_environments_contain_no_variables_of_shardwright(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SHARDWRIGHT_ADMIN_PASSWORD", "hush")
     monkeypatch.setenv("SOMETHING_ELSE", "1")
     assert "SHARDWRIGHT_ADMIN_PASSWORD" not in python_environment()
@@ -195,8 +195,8 @@ ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0) 
 """
 
 
-def test_a_process_whose_threads_are_still_ending_is_told_with_its_status(tmp_path: Path) -> None:
-    """As a server that fails while it starts: its main thread has ended before the others."""
+def test_a_process_with_ending_threads_is_reported_with_its_status(tmp_path: Path) -> None:
+    """Like a server that fails during its start: its main thread ends before the other threads."""
 
     async def watch(identity: ProcessIdentity) -> int | None:
         ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()

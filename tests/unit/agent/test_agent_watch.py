@@ -1,4 +1,4 @@
-"""What an agent tells a leader of its servers: everything once, then what is new, and what is decisive at once."""
+"""An agent's news for a leader: everything at first, then only what is new; decisive news at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,7 +25,7 @@ def two_on_one_node() -> ClusterBuilder:
 
 
 class Servers:
-    """What the servers of the node would say."""
+    """The answers of the node's servers."""
 
     def __init__(self) -> None:
         self.health = Health.OK
@@ -59,7 +59,7 @@ async def both_seen(watch: ServerWatch) -> NewsMark:
         await asyncio.sleep(0)
 
 
-def test_a_caller_that_knows_nothing_is_told_everything_at_once_and_then_what_is_new() -> None:
+def test_a_new_caller_receives_everything_at_once_and_then_only_news() -> None:
     async def test(watch: ServerWatch, servers: Servers, view: ClusterView) -> None:
         watch.follow(view)
         mark = await both_seen(watch)
@@ -72,7 +72,7 @@ def test_a_caller_that_knows_nothing_is_told_everything_at_once_and_then_what_is
     run(test)
 
 
-def test_only_servers_of_the_node_that_run_are_asked() -> None:
+def test_only_running_servers_of_the_node_are_queried() -> None:
     async def test(watch: ServerWatch, servers: Servers, view: ClusterView) -> None:
         watch.follow(view)
         await both_seen(watch)
@@ -85,7 +85,7 @@ def test_only_servers_of_the_node_that_run_are_asked() -> None:
     run(test)
 
 
-def test_what_is_decisive_is_told_at_once_and_figures_only_with_the_next_round() -> None:
+def test_decisive_news_is_sent_at_once_and_figures_with_the_next_round() -> None:
     async def test(watch: ServerWatch, servers: Servers, view: ClusterView) -> None:
         watch.follow(view)
         mark = await both_seen(watch)

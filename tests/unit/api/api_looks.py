@@ -1,4 +1,4 @@
-"""Looks for pure tests of the services: a view, keys beside it, one moment, one user."""
+"""Looks for pure tests of the services: a view, other keys, one moment, one user."""
 
 from dataclasses import replace
 from typing import TypeVar
@@ -24,7 +24,7 @@ def view_with_servers(builder: ClusterBuilder) -> ClusterView:
 
 
 def look_at(view: ClusterView | None = None, **held: str) -> Look:
-    """A look; ``held`` are bare keys with ``/`` written as ``__``. Names, ports and locks of the view are held, too."""
+    """A look. ``held`` are bare keys, with ``/`` written as ``__``. Names, ports and locks of the view are held too."""
     seen = view if view is not None else view_with_servers(cluster(nodes=3))
     bare = {key.replace("__", "/"): value for key, value in held.items()}
     for database in seen.databases.values():
@@ -42,5 +42,5 @@ def user(uid: int = 1, role: ManagementRole = ManagementRole.ADMIN) -> User:
 
 
 def events_of(intent: Intent[Answer]) -> list[Event]:
-    """The audit lines that an intent writes."""
+    """The audit events that an intent writes."""
     return [w.record for w in intent.writes if isinstance(w, Put) and isinstance(w.record, Event)]

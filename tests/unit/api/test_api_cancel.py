@@ -1,4 +1,4 @@
-"""DELETE on an action: stop, undo, forget."""
+"""DELETE on an action: stop, undo, delete the result."""
 
 import pytest
 from tests.unit.api.api_looks import look_at
@@ -30,7 +30,7 @@ def test_modes(mode: str | None, undoes: bool) -> None:
     assert after.actions[ActionUid("action-1")].is_undo_wanted is undoes
 
 
-def test_asking_twice_changes_nothing_a_stop_may_become_an_undo_and_never_back() -> None:
+def test_a_repeated_request_changes_nothing_and_a_stop_may_become_an_undo_but_not_the_reverse() -> None:
     _, stopped = cancelled(live(), "stop")
     assert cancelled(stopped, "stop")[1] == stopped
     _, undone = cancelled(stopped, "undo")

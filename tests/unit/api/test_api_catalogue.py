@@ -1,4 +1,4 @@
-"""Codes, statuses, generated pages and OpenAPI: nothing used that is not in the catalogue, nothing out of date."""
+"""Codes, statuses, generated pages and OpenAPI: only catalogued codes are used, and every page is current."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""Databases as intents: what can be had, what is refused, what is written."""
+"""Databases as intents: what is available, what is refused, what is written."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -111,7 +111,7 @@ def test_a_dry_run_writes_nothing() -> None:
         ({"notify_keyspace_events": "Ag$"}, Refusal.INVALID, "invalid_parameter"),
     ],
 )
-def test_what_cannot_be_had(body: dict[str, Any], refusal: Refusal, code: str) -> None:
+def test_unavailable_settings_are_refused(body: dict[str, Any], refusal: Refusal, code: str) -> None:
     with pytest.raises(Rejected) as refused:
         create(**body)
     assert (refused.value.refusal, refused.value.code) == (refusal, code)
@@ -149,7 +149,7 @@ def test_the_recorded_version_counts_until_a_node_has_reported() -> None:
         create(look_at(fresh), server="valkey")
 
 
-def test_names_and_ports_are_taken_once() -> None:
+def test_names_and_ports_are_used_only_once() -> None:
     view = view_with_servers(cluster(nodes=3).with_database("orders"))
     with pytest.raises(Rejected, match="name") as refused:
         create(look_at(view), name="ORDERS")
@@ -165,7 +165,7 @@ def test_the_lowest_free_port_is_chosen_and_one_stays_free() -> None:
     assert create(look_at(None, **held)).answer.port == 10_051
 
 
-def test_a_given_port_is_shown_and_an_automatic_one_is_not() -> None:
+def test_a_chosen_port_is_shown_and_an_automatic_one_is_not() -> None:
     look = look_at()
     cases: tuple[tuple[dict[str, Any], int], ...] = (({}, 0), ({"port": 12_345}, 12_345))
     for body, given in cases:
@@ -176,7 +176,7 @@ def test_a_given_port_is_shown_and_an_automatic_one_is_not() -> None:
         assert "authentication_redis_pass" not in answer
 
 
-def test_a_wished_uid_is_new_or_refused() -> None:
+def test_a_requested_uid_is_new_or_refused() -> None:
     view = view_with_servers(cluster(nodes=3).with_database("orders"))
     assert create(look_at(view), name="b", uid=7).answer.uid == 7
     with pytest.raises(Rejected) as refused:
@@ -194,7 +194,7 @@ def test_a_change_waits_for_the_leader() -> None:
     assert "persistence" in event.text
 
 
-def test_a_change_to_what_is_there_changes_nothing() -> None:
+def test_a_change_to_the_present_values_changes_nothing() -> None:
     view = view_with_servers(cluster(nodes=3).with_database("orders"))
     answer = database(view.databases[DatabaseUid(1)], view, shows_password=True)
     whole: dict[str, Any] = {key: value for key, value in answer.items() if key in DatabaseBody.model_fields}
@@ -210,7 +210,7 @@ def test_the_password_is_in_no_event() -> None:
     assert "very secret" not in str(events_of(intent)) + repr(intent)
 
 
-def test_a_new_name_takes_the_place_of_the_old_one() -> None:
+def test_a_new_name_replaces_the_old_one() -> None:
     seen = look_at(view_with_servers(cluster(nodes=3).with_database("orders")))
     intent = change(seen, name="invoices")
     assert intent.compares == (ModifiedAt("names/invoices", 0),)
@@ -226,8 +226,8 @@ def test_a_busy_database_is_not_changed(status: DatabaseStatus) -> None:
     assert (refused.value.refusal, refused.value.code) == (Refusal.CONFLICT, "db_busy")
 
 
-def test_what_only_tidies_up_is_neither_busy_nor_shown() -> None:
-    """An action completes when nothing of the node's runs any more; files may still wait for the new copy's own."""
+def test_a_move_that_only_cleans_up_is_neither_busy_nor_shown() -> None:
+    """An action completes when the node's last process has ended; its files may still wait for those of the new copy."""
     builder = cluster(nodes=3).with_database("orders", on=((2, 1),))
     left = replace(builder.view.shards[ShardUid(2)], wanted=ShardWanted.STOPPED)
     copy = replace(left, uid=ShardUid(3), node_uid=NodeUid(3), wanted=ShardWanted.RUNNING)
@@ -255,7 +255,7 @@ def test_what_only_tidies_up_is_neither_busy_nor_shown() -> None:
         ({"shards_count": 3}, "invalid_sharding"),
     ],
 )
-def test_what_a_change_cannot_have(body: dict[str, Any], code: str) -> None:
+def test_unavailable_changes_are_refused(body: dict[str, Any], code: str) -> None:
     seen = look_at(view_with_servers(cluster(nodes=3).with_database("orders")))
     with pytest.raises(Rejected) as refused:
         change(seen, **body)
@@ -279,7 +279,7 @@ def test_a_change_cannot_make_memory_too_small() -> None:
     assert change(alone, memory_size=8_000_000, replication=True).writes
 
 
-def test_a_database_that_is_too_small_already_can_be_changed() -> None:
+def test_a_database_that_is_already_too_small_can_be_changed() -> None:
     small = look_at(view_with_servers(cluster(nodes=3).with_database("orders", on=((1,),), memory_bytes=2_000_000)))
     assert change(small, memory_size=2_000_000, eviction_policy="noeviction").writes
     assert change(small, memory_size=0).writes
@@ -310,7 +310,7 @@ def test_rack_awareness_needs_copies_in_different_racks() -> None:
     assert change(look_at(apart), rack_aware=True).answer.is_rack_aware
 
 
-def test_strict_mode_and_replication_come_and_go_in_order() -> None:
+def test_strict_mode_and_replication_are_changed_in_order() -> None:
     assert create(strict=True, replication=True).answer.is_strict
     alone = view_with_servers(cluster(nodes=3).with_database("orders", on=((1,),)))
     pair = view_with_servers(cluster(nodes=3).with_database("orders", on=((1, 2),)))
@@ -336,7 +336,7 @@ def test_delete(status: DatabaseStatus) -> None:
     view = view_with_servers(cluster(nodes=3).with_database("orders", status=status))
     intent = service.delete(look_at(view), DatabaseUid(1), action_uid=UID)
     assert intent.answer.status is DatabaseStatus.DELETE_PENDING
-    assert not intent.operations, "names and ports stay held until nothing of it is left"
+    assert not intent.operations, "names and ports stay reserved until the database is gone"
     again = service.delete(look_at(view.with_writes([Put(intent.answer)])), DatabaseUid(1), action_uid=ActionUid("x"))
     assert again.answer == intent.answer
     assert not again.writes
@@ -364,7 +364,9 @@ def test_state_machines_follow_from_the_log() -> None:
     for status, expected in ((DatabaseStatus.ACTIVE, "completed"), (DatabaseStatus.CREATION_FAILED, "failed")):
         later = view.with_writes([Put(replace(made, status=status, failure="no room"))])
         assert state_machines(events, later, NOW)[0]["status"] == expected
-    assert state_machines(events, look.view, NOW)[0]["status"] == "completed", "gone means that the deletion is done"
+    assert state_machines(events, look.view, NOW)[0]["status"] == "completed", (
+        "a missing database means that the deletion is completed"
+    )
 
 
 def test_all_settings_reach_the_record() -> None:
@@ -381,8 +383,8 @@ def test_all_settings_reach_the_record() -> None:
     assert made.options == {"slave_ha": False}
 
 
-def test_a_database_that_is_moved_is_deleted_only_when_it_cannot_be_served() -> None:
-    """A move may wait for a node that never comes back; to delete the database is then the only way on."""
+def test_a_moving_database_is_deleted_only_if_it_cannot_be_served() -> None:
+    """A move may wait for a node that never returns; then deletion is the only way out."""
     move = relocation(state=MoveState.SYNCING, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
     builder = cluster(nodes=3).with_database("orders", on=((1, 2),)).with_move(move)
     with pytest.raises(Rejected, match="is being moved"):

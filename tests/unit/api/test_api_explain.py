@@ -43,7 +43,7 @@ def pair() -> ClusterBuilder:
 # -- the plan ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_plan_says_time_pause_copies_and_memory() -> None:
+def test_the_plan_contains_time_pause_copies_and_memory() -> None:
     found = preview_json(previewed(pair().view))
     assert found["status"] == "possible"
     assert [m["order"] for m in found["moves"]] == list(range(1, len(found["moves"]) + 1))
@@ -55,7 +55,7 @@ def test_the_plan_says_time_pause_copies_and_memory() -> None:
     assert {w["code"] for w in found["warnings"]} >= {"single_copy", "scripts_not_passed_on"}
 
 
-def test_old_servers_are_warned_about() -> None:
+def test_a_plan_warns_about_old_servers() -> None:
     builder = cluster(3).with_database(on=((1,),), server_kind=ServerKind.REDIS, server_version="7.0.15")
     codes = {w.code for w in previewed(builder.view).forecast.warnings}
     assert codes >= {"scan_cursors", "sync_buffers_at_primary"}
@@ -71,13 +71,13 @@ def test_replicas_that_stay_do_not_count_while_the_node_is_off() -> None:
     assert found.action.status is ActionStatus.COMPLETED
 
 
-def test_the_plan_id_is_that_of_the_plan_and_of_what_it_rests_on() -> None:
+def test_the_plan_id_identifies_the_plan_and_its_premises() -> None:
     view = pair().view
     plan_uid = previewed(view).plan_uid
     assert previewed(view).plan_uid == plan_uid
     later = replace(look_at(view), now=NOW + timedelta(minutes=1))
     intent = node_actions.start(later, N1, "maintenance_on", b"", uid=ActionUid("b"))
-    assert preview(intent.answer, view, intent.writes, later.now).plan_uid == plan_uid, "time alone changes no plan"
+    assert preview(intent.answer, view, intent.writes, later.now).plan_uid == plan_uid, "time alone does not change a plan"
     busier = ClusterBuilder(view).with_server(1, used_memory_bytes=60 * MB).view
     assert previewed(busier).plan_uid == plan_uid, "sizes change all the time"
     assert previewed(view, "remove").plan_uid != plan_uid
@@ -85,7 +85,7 @@ def test_the_plan_id_is_that_of_the_plan_and_of_what_it_rests_on() -> None:
     assert previewed(drifted).plan_uid != plan_uid
 
 
-def test_a_start_with_the_plan_follows_it_to_the_letter() -> None:
+def test_a_start_with_a_plan_id_follows_the_plan_exactly() -> None:
     view = pair().view
     found = previewed(view)
     intent = node_actions.start_planned(
@@ -93,7 +93,7 @@ def test_a_start_with_the_plan_follows_it_to_the_letter() -> None:
     )
     assert intent.answer.plan_uid == found.plan_uid
     builder = ClusterBuilder(view.with_writes(intent.writes))
-    # What would draw a fresh plan elsewhere: the planned targets have become the fuller ones.
+    # A new plan would choose other targets: the planned targets are now the fuller ones.
     planned = {m.subject: m.to_node for m in found.moves if m.kind is MoveKind.RELOCATE}
     fuller = {uid: replace(n, memory_bytes=n.memory_bytes // 2) for uid, n in view.nodes.items() if uid in planned.values()}
     builder = run_action(builder.with_records(*fuller.values()), "a", now=NOW)
@@ -110,10 +110,10 @@ def test_a_start_with_an_outdated_plan_is_refused() -> None:
     assert error.value.code == "plan_outdated"
 
 
-# -- what would become of it -----------------------------------------------------------------------------------------
+# -- obstacles -------------------------------------------------------------------------------------------------------
 
 
-def test_a_node_whose_daemon_is_dead_keeps_the_servers_that_leave() -> None:
+def test_a_node_with_a_dead_daemon_keeps_the_servers_that_leave() -> None:
     found = previewed(pair().without_daemon(1).view, "remove")
     assert found.moves
     assert found.outcome is Outcome.BLOCKED
@@ -125,8 +125,8 @@ def test_a_node_whose_daemon_is_dead_keeps_the_servers_that_leave() -> None:
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_the_node_of_a_replica_that_is_dead_as_a_whole(is_known: bool) -> None:
-    """Its agent reports no death any more: whether its server has ended is what the leader has seen."""
+def test_the_plan_for_a_dead_node_with_a_replica(is_known: bool) -> None:
+    """Its agent no longer reports deaths: only the leader's observations show whether its server has ended."""
     builder = cluster(4).with_database(on=((2, 1),)).with_endpoints_seen().without_daemon(1)
     builder = builder.with_server(2, health=Health.REFUSED, is_link_up=False)
     if is_known:
@@ -136,7 +136,7 @@ def test_the_node_of_a_replica_that_is_dead_as_a_whole(is_known: bool) -> None:
     assert found.outcome is (Outcome.POSSIBLE if is_known else Outcome.BLOCKED)
 
 
-def test_a_group_that_waits_for_what_the_dead_node_has_kept() -> None:
+def test_a_group_that_waits_for_the_data_of_a_dead_node() -> None:
     builder = cluster(4).with_database(on=((1, 2),)).with_endpoints_seen().with_dead_node(1)
     group = builder.view.groups[GroupUid("1:1")]
     found = previewed(builder.with_records(replace(group, phase=GroupPhase.STARTING)).view, "remove")
@@ -146,7 +146,7 @@ def test_a_group_that_waits_for_what_the_dead_node_has_kept() -> None:
     assert "waits for the data of shard 1" in waited[0].text
 
 
-def test_a_node_that_leads_alone_cannot_give_the_leadership_away() -> None:
+def test_the_only_daemon_cannot_yield_the_leadership() -> None:
     seen = look_at(cluster(3).with_database(on=((1, 2),)).with_endpoints_seen().without_daemon(2).without_daemon(3).view)
     body = b'{"demote_node": true, "shards_only": true}'
     intent = node_actions.start(seen, N1, "enslave_node", body, uid=ActionUid("a"))
@@ -156,14 +156,14 @@ def test_a_node_that_leads_alone_cannot_give_the_leadership_away() -> None:
     assert [(r.code, r.remedy) for r in found.obstacles] == [("leadership_not_yielded", "start the daemon of another node")]
 
 
-def test_what_stays_behind_makes_it_end_failed() -> None:
+def test_shards_that_stay_make_the_action_fail() -> None:
     builder = cluster(3).with_database(on=((1,),)).with_database(on=((1,),), memory_bytes=9 * GB).with_endpoints_seen()
     found = previewed(builder.view)
     assert found.moves
     assert found.outcome is Outcome.PARTLY
 
 
-def test_what_passes_by_itself_does_not_block_what_moves() -> None:
+def test_temporary_reasons_do_not_block_a_plan() -> None:
     assert previewed(pair().view).outcome is Outcome.POSSIBLE
     assert previewed(cluster(3).view).outcome is Outcome.COMPLETED
     assert previewed(pair().view, "enslave_node").outcome is Outcome.FAILED
@@ -172,7 +172,7 @@ def test_what_passes_by_itself_does_not_block_what_moves() -> None:
 # -- the explanation ---------------------------------------------------------------------------------------------------
 
 
-def test_yes() -> None:
+def test_a_feasible_action() -> None:
     found = explained(pair().view)
     assert (found.verdict, found.blocks, found.remedy) == (Verdict.YES, (), "")
     assert explanation_json(found)["possible"] is True
@@ -182,7 +182,7 @@ def test_nothing_to_do() -> None:
     assert explained(cluster(3).view).verdict is Verdict.NOTHING_TO_DO
 
 
-def test_a_live_action_is_a_reason_and_no_error() -> None:
+def test_a_live_action_is_a_reason_but_not_an_error() -> None:
     builder = pair().with_action(ActionName.MAINTENANCE_ON, 1, status=ActionStatus.RUNNING)
     codes = [b.code for b in explained(builder.view, "remove").blocks]
     assert "node_action_in_progress" in codes
@@ -195,7 +195,7 @@ def test_a_missing_replica_is_named_with_its_remedy() -> None:
     assert "enable replication of database 2" in found.remedy
 
 
-def test_missing_room_is_added_up_and_names_the_racks_that_do_not_help() -> None:
+def test_missing_memory_is_added_up_and_unsuitable_racks_are_named() -> None:
     builder = cluster(0)
     for rack in ("a", "b", "a"):
         builder = builder.with_node(rack=rack, memory_bytes=4 * GB)
@@ -208,7 +208,7 @@ def test_missing_room_is_added_up_and_names_the_racks_that_do_not_help() -> None
     assert found.remedy.startswith("add 3.0 GB outside rack b"), found.remedy
 
 
-def test_a_quorum_that_would_be_lost_names_who_is_away() -> None:
+def test_a_lost_quorum_names_the_absent_nodes() -> None:
     found = explained(pair().without_daemon(3).without_daemon(4).view)
     assert found.verdict is Verdict.NO
     assert "start the daemon of node 3" in found.remedy
@@ -216,7 +216,7 @@ def test_a_quorum_that_would_be_lost_names_who_is_away() -> None:
 
 
 @pytest.mark.parametrize("word", [None, "explode"])
-def test_it_needs_an_action(word: str | None) -> None:
+def test_an_action_is_required(word: str | None) -> None:
     with pytest.raises(Rejected) as error:
         explain(look_at(), N1, word)
     assert error.value.code == "invalid_action"

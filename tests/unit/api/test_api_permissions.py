@@ -1,4 +1,4 @@
-"""The permission table: its counts and its telling cells."""
+"""The permission table: its counts and its important cells."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_number_of_permissions(role: R) -> None:
 
 
 @pytest.mark.parametrize("permission", CELLS)
-def test_who_may(permission: str) -> None:
+def test_permissions_of_roles(permission: str) -> None:
     assert {role for role in R if may(role, permission)} == CELLS[permission]
 
 

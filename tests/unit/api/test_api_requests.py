@@ -26,7 +26,7 @@ ON, OFF, REMOVE, STEP = (
 )
 
 
-def test_keys_that_an_action_does_not_know() -> None:
+def test_unknown_keys_of_an_action_are_refused() -> None:
     assert ignored_keys(ON, b'{"evict_ha_replicas":false,"evict_ha_replica":false,"node_uid":null}') == ["evict_ha_replicas"]
     assert ignored_keys(REMOVE, b'{"keep_slave_shards":true,"wait_for_persistence":true}') == ["keep_slave_shards"]
     assert ignored_keys(OFF, b"") == ignored_keys(STEP, b"null") == []
@@ -35,7 +35,7 @@ def test_keys_that_an_action_does_not_know() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"  \r\n", b"null", b"{}", b' { "x" : null } '])
-def test_nothing_said(raw: bytes) -> None:
+def test_empty_bodies(raw: bytes) -> None:
     assert json_object(raw) == {}
 
 
@@ -59,7 +59,7 @@ def test_nothing_said(raw: bytes) -> None:
         b"{} {}",
     ],
 )
-def test_what_is_no_object_is_refused(raw: bytes) -> None:
+def test_a_body_that_is_not_an_object_is_refused(raw: bytes) -> None:
     with pytest.raises(Rejected) as refused:
         json_object(raw)
     assert refused.value.refusal is Refusal.INVALID
@@ -158,7 +158,7 @@ def test_bad_parameters(name: ActionName, raw: bytes, code: str) -> None:
     assert (refused.value.refusal, refused.value.code) == (Refusal.INVALID, code)
 
 
-def test_parameters_in_the_wires_words() -> None:
+def test_parameters_in_the_words_of_the_wire() -> None:
     assert parameters_json(RemoveParameters()) == {}
     assert parameters_json(MaintenanceOnParameters(evict_databases=(7,)))["evict_dbs"] == ["7"]  # type: ignore[arg-type]
     assert parameters_json(MaintenanceOffParameters(snapshot_name="s"))["snapshot_name"] == "s"

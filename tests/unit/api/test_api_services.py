@@ -41,7 +41,7 @@ def test_an_action_locks_its_node() -> None:
     assert intent.answer.status is ActionStatus.QUEUED
     assert intent.answer.requested_by == "admin@example.com"
     assert ModifiedAt("locks/nodes/00000001", 0) in intent.compares
-    assert ModifiedAt("nodes/00000001", 5) in intent.compares, "the node must still be there"
+    assert ModifiedAt("nodes/00000001", 5) in intent.compares, "the node must still exist"
     assert intent.operations == (
         PutKey("locks/nodes/00000001", UID.encode()),
         PutKey("last_actions/00000001/maintenance_on", UID.encode()),
@@ -72,7 +72,7 @@ def test_a_removal_closes_the_node_and_locks_the_cluster(word: str) -> None:
         (1, "remove", b'{"wait_for_persistence":0}', (Refusal.INVALID, "invalid_parameter")),
     ],
 )
-def test_what_does_not_start(node: int, word: str, raw: bytes, expected: object) -> None:
+def test_actions_that_do_not_start(node: int, word: str, raw: bytes, expected: object) -> None:
     assert refusal(lambda: node_actions.start(look_at(), NodeUid(node), word, raw, uid=UID)) == expected
 
 
@@ -87,7 +87,7 @@ def test_one_live_action_per_node_and_one_removal_per_cluster() -> None:
     node_actions.start(removing, NodeUid(2), "maintenance_on", b"", uid=UID)
 
 
-def test_cancel_is_a_wish_and_said_once() -> None:
+def test_a_cancellation_is_a_wish_and_is_recorded_once() -> None:
     look = look_at(cluster(nodes=3).with_action(ActionName.REMOVE, 1, status=ActionStatus.RUNNING).view)
     intent = node_actions.cancel_or_forget(look, ONE, "remove")
     assert intent.answer.status is ActionStatus.CANCELLING
@@ -100,7 +100,7 @@ def test_cancel_is_a_wish_and_said_once() -> None:
 
 
 @pytest.mark.parametrize("status", [s for s in ActionStatus if s.is_terminal])
-def test_a_result_is_forgotten_but_the_record_stays(status: ActionStatus) -> None:
+def test_a_result_is_deleted_but_the_record_stays(status: ActionStatus) -> None:
     look = look_at(cluster(nodes=3).with_action(ActionName.STEP_DOWN, 2, status=status).view)
     intent = node_actions.cancel_or_forget(look, NodeUid(2), "enslave_node")
     assert intent.answer.status is status

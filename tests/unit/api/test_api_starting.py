@@ -1,4 +1,4 @@
-"""A database that waits: what the API says of it, and the decision to go on with one copy."""
+"""A waiting database: what the API reports about it, and the decision to continue with one copy."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -26,7 +26,7 @@ REASON = Reason(Code.COPY_OUT_OF_REACH, "shard 1 does not run", remedy="start th
 
 
 def waiting(**changes: Any) -> ClusterBuilder:
-    """Shard 1, the primary, is on a dead node; shard 2 is loaded; database 2 is well."""
+    """Shard 1, the primary, is on a dead node; shard 2 is loaded; database 2 is healthy."""
     builder = cluster(nodes=3).with_database("orders", on=((1, 2),), persistence=Persistence.AOF)
     builder = builder.with_database("other", on=((2, 3),)).with_dead_node(1)
     group = replace(builder.view.groups[GROUP], phase=GroupPhase.STARTING, starting_since=NOW, waits_for=(REASON,))
@@ -40,7 +40,7 @@ def start(builder: ClusterBuilder, copy: int | None = 2, uid: int = 1) -> Any:
     return service.start(look_at(builder.view), DatabaseUid(uid), StartBody(from_copy=copy))
 
 
-def test_the_database_says_what_it_waits_for_and_what_its_copies_hold() -> None:
+def test_the_database_shows_what_it_waits_for_and_the_data_of_its_copies() -> None:
     view = waiting().view
     (told,) = shown(view.databases[UID], view, shows_password=False)["waiting"]
     assert [r["code"] for r in told["reasons"]] == ["copy_out_of_reach"]
@@ -59,20 +59,20 @@ def test_the_database_says_what_it_waits_for_and_what_its_copies_hold() -> None:
         ({"persistence": Persistence.DISABLED}, "keeps no file"),
     ],
 )
-def test_what_a_copy_may_lack_follows_from_what_it_keeps(changes: dict[str, Any], said: str) -> None:
+def test_the_data_that_a_copy_may_lack_follows_from_its_persistence(changes: dict[str, Any], said: str) -> None:
     view = waiting().with_database_changed(1, **changes).view
     (told,) = shown(view.databases[UID], view, shows_password=False)["waiting"]
     assert said in told["copies"][1]["may_lack"]
 
 
-def test_of_a_copy_that_was_not_in_sync_nobody_knows_how_much_it_lacks() -> None:
+def test_the_loss_of_a_copy_that_was_not_in_sync_is_unknown() -> None:
     builder = waiting()
     builder = builder.with_records(replace(builder.view.shards[ShardUid(2)], in_sync_generation=-1))
     (told,) = shown(builder.view.databases[UID], builder.view, shows_password=False)["waiting"]
     assert "is unknown" in told["copies"][1]["may_lack"]
 
 
-def test_the_availability_says_why_with_the_remedy() -> None:
+def test_the_availability_shows_the_cause_with_its_remedy() -> None:
     view = waiting().view
     with pytest.raises(Unavailable) as refused:
         check_database(view, view.databases[UID])
@@ -81,7 +81,7 @@ def test_the_availability_says_why_with_the_remedy() -> None:
     assert refused.value.extra["remedy"] == REASON.remedy
 
 
-def test_the_decision_is_written_with_who_and_what_may_be_missing() -> None:
+def test_the_decision_is_recorded_with_the_user_and_the_possible_loss() -> None:
     intent = start(waiting())
     (group,) = [w.record for w in intent.writes if isinstance(w.record, SlotGroup)]
     assert (group.start_from, group.phase) == (2, GroupPhase.STARTING)
@@ -90,7 +90,7 @@ def test_the_decision_is_written_with_who_and_what_may_be_missing() -> None:
     assert "200 bytes behind" in event.text
 
 
-def test_the_second_time_changes_nothing() -> None:
+def test_a_repetition_changes_nothing() -> None:
     assert not start(waiting(start_from=ShardUid(2))).writes
     served = waiting(phase=GroupPhase.SERVING, primary=ShardUid(2), waits_for=())
     assert not start(served).writes
@@ -125,7 +125,7 @@ def test_the_damaged_end_of_a_copy_can_be_cut() -> None:
     assert not cut(damaged(start_from=ShardUid(2), start_cuts=True)).writes
 
 
-def test_it_can_be_asked_for_after_an_attempt_without() -> None:
+def test_the_cut_can_be_requested_after_a_failed_attempt() -> None:
     assert cut(damaged(start_from=ShardUid(2))).writes
 
 
@@ -136,7 +136,7 @@ def test_only_the_damaged_end_of_an_append_only_file_can_be_cut(builder: Cluster
     assert (refused.value.refusal, refused.value.code) == (Refusal.CONFLICT, "copy_not_damaged")
 
 
-def test_a_damaged_copy_is_not_gone_on_with_as_it_is() -> None:
+def test_a_damaged_copy_is_not_used_as_it_is() -> None:
     with pytest.raises(Rejected) as refused:
         start(damaged())
     assert refused.value.code == "copy_not_loaded"
@@ -157,7 +157,7 @@ def test_a_damaged_copy_is_not_gone_on_with_as_it_is() -> None:
         (waiting().with_database_changed(1, status=DatabaseStatus.DELETE_PENDING), 2, 1, Refusal.CONFLICT, "db_busy"),
     ],
 )
-def test_what_is_refused(builder: ClusterBuilder, copy: int | None, uid: int, refusal: Refusal, code: str) -> None:
+def test_refusals(builder: ClusterBuilder, copy: int | None, uid: int, refusal: Refusal, code: str) -> None:
     with pytest.raises(Rejected) as refused:
         start(builder, copy, uid)
     assert (refused.value.refusal, refused.value.code) == (refusal, code)

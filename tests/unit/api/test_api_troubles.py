@@ -1,4 +1,4 @@
-"""A database that is in trouble, as the API tells it: availability, the database, its shards, the node's own answer."""
+"""A database in trouble, as the API shows it: availability, the database, its shards, the node's own answer."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ ONE = DatabaseUid(1)
 
 
 def troubled(*codes: Code) -> ClusterView:
-    """A database that serves, and what is noted about it and its primary."""
+    """A serving database, with recorded troubles of the database and its primary."""
     builder = cluster().with_database(on=((1, 2),))
     reasons = tuple(
         Reason(
@@ -63,7 +63,7 @@ def test_availability(code: Code) -> None:
         assert answer_of(refused.value).status_code == 503
 
 
-def test_a_database_and_its_shards_show_why() -> None:
+def test_a_database_and_its_shards_show_the_cause() -> None:
     view = troubled(Code.WRITES_REFUSED)
     shown = wire.database(view.databases[ONE], view, shows_password=False)
     assert [(r["code"], r["remedy"]) for r in shown["reasons"]] == [("writes_refused", "mend it")]
@@ -72,13 +72,13 @@ def test_a_database_and_its_shards_show_why() -> None:
     assert (replica["detailed_status"], replica["reasons"]) == ("ok", [])
 
 
-def test_a_healthy_database_shows_none() -> None:
+def test_a_healthy_database_shows_no_trouble() -> None:
     view = troubled()
     assert wire.database(view.databases[ONE], view, shows_password=False)["reasons"] == []
     assert shard(view.shards[ShardUid(1)], view)["detailed_status"] == "ok"
 
 
-def test_what_is_noted_is_read_back_as_it_was_written() -> None:
+def test_recorded_troubles_are_read_back_as_written() -> None:
     noted = troubled(Code.MEMORY_FULL).troubles[ONE]
     key = keys.key_of(noted)
     assert records.decode(key, records.encode(noted)) == noted

@@ -1,4 +1,4 @@
-"""What the parts make of what they measured."""
+"""How the parts evaluate their measurements."""
 
 from array import array
 
@@ -16,7 +16,7 @@ from shardwright.server.config import ServerFile, render_config
 from shardwright.server.protocol import ServerSettings
 
 
-def test_a_bare_server_is_the_products_with_an_open_default_user() -> None:
+def test_a_bare_server_is_the_products_server_with_an_open_default_user() -> None:
     settings = ServerSettings(1 << 20, "noeviction", Persistence.DISABLED, AofPolicy.EVERY_SECOND, ())
     secrets = ServerSecrets(DatabaseUid(1), "a", "b", "c", "d", "e")
     file = ServerFile(
@@ -83,7 +83,7 @@ def test_lost_writes_errors_and_disconnects_are_troubles() -> None:
     assert troubles == ["writer 1: list lacks 7", "writer 1 set: TimeoutError", "1 lost writes", "2 errors", "1 disconnects"]
 
 
-def test_what_a_peer_loses_is_said_and_is_no_trouble_of_ours() -> None:
+def test_losses_of_a_peer_are_reported_but_are_no_trouble_of_the_product() -> None:
     peer = _run(600.0)
     peer.outcome.lost.append("bare-writer-1: list lacks 7")
     part = handoff.report(_run(6.0), _run(3.0), peer)
@@ -117,14 +117,14 @@ def test_an_evacuation_is_a_share_of_the_bare_rate() -> None:
     assert share.goal.is_met
 
 
-def test_the_report_says_what_the_next_goal_needs() -> None:
+def test_the_report_states_what_the_next_goal_needs() -> None:
     part = evacuation.report([_pair(2.0, 1.2)], [_pair(2.0, 1.2)], total_bytes=1_000_000_000)
     assert "may take 1.50 s: 0.50 s less than the 2.00 s" in part.notes[1]
     part = evacuation.report([_pair(2.0, 1.8)], [_pair(2.0, 1.8)], total_bytes=1_000_000_000)
     assert part.notes[1] == "0.80 of the bare rate is reached"
 
 
-def test_the_foretold_end_counts_after_the_first_tenth_and_not_in_the_first_action() -> None:
+def test_the_predicted_end_counts_after_the_first_tenth_and_not_in_the_first_action() -> None:
     pairs = [_pair(2.0, 1.2), _pair(2.0, 1.2)]
     pairs[0].moved.foretold = [(1.0, 9.0)]
     pairs[1].moved.foretold = [(0.1, 9.0), (0.5, 1.7), (1.0, 0.8), (1.5, 0.5)]
@@ -141,7 +141,7 @@ def test_phases_last_from_one_state_to_the_next() -> None:
     assert found == pytest.approx({"planned": 0.1, "starting": 0.3, "syncing": 1.0, "handoff": 0.1, "cleaning": 0.3})
 
 
-def test_a_move_that_was_seen_once_has_no_phases() -> None:
+def test_a_move_that_was_observed_once_has_no_phases() -> None:
     assert evacuation.phases([evacuation.Moved(1.0, {"m-1": {"done": 0.9}})]) == {}
 
 
@@ -157,7 +157,7 @@ def test_the_endpoint_is_compared_with_a_direct_connection() -> None:
     assert both.ours == pytest.approx(35.0)
 
 
-def test_the_busy_clients_wait_has_a_goal_for_the_median_of_the_moves() -> None:
+def test_the_wait_of_busy_clients_has_a_goal_for_the_median_of_the_moves() -> None:
     part = passing.report([20.0, 30.0, 90.0], [5.0, 6.0, 7.0], [1.0, 2.0, 3.0], idle=8_000)
     assert [(f.ours, f.floor) for f in part.figures[:2]] == [(30.0, 6.0), (90.0, 7.0)]
     assert part.figures[0].goal is not None

@@ -16,7 +16,7 @@ def _printed(part: PartResult) -> str:
     return console.file.getvalue()
 
 
-def test_a_table_shows_ours_the_peer_the_floor_and_the_goal() -> None:
+def test_a_table_shows_the_product_the_peer_the_floor_and_the_goal() -> None:
     text = _printed(PartResult("handoff", [SLOW], notes=["[8 writers]"], seconds=12.0))
     for part in (
         "handoff (12 s)",
@@ -35,7 +35,7 @@ def test_troubles_are_shown_even_without_figures() -> None:
     assert "TROUBLE: could not run" in _printed(PartResult("endpoint", troubles=["could not run"]))
 
 
-def test_a_slow_figure_is_no_failure_and_a_trouble_is_one() -> None:
+def test_a_slow_figure_is_not_a_failure_but_a_trouble_is_one() -> None:
     assert is_good([PartResult("handoff", [SLOW])])
     assert not is_good([PartResult("handoff", [SLOW]), PartResult("endpoint", troubles=["1 lost writes"])])
     assert not is_good([])

@@ -49,11 +49,11 @@ def test_a_node_of_the_cluster_can_be_named(cluster: Path) -> None:
     assert access.password == "secret"
 
 
-def test_the_password_of_a_local_cluster_goes_to_nobody_else(cluster: Path) -> None:
+def test_the_password_of_a_local_cluster_is_sent_to_no_other_address(cluster: Path) -> None:
     assert "no user" in refused(directory=cluster, url="https://198.51.100.1:9443").text
 
 
-def test_another_user_brings_a_password(cluster: Path, password_file: Path) -> None:
+def test_another_user_supplies_a_password(cluster: Path, password_file: Path) -> None:
     assert "no password" in refused(directory=cluster, user="else@example.com").text
     access = load_access(Wanted(directory=cluster, user="else@example.com", password_file=password_file), {})
     assert (access.username, access.password) == ("else@example.com", "other")
@@ -69,7 +69,7 @@ def test_the_password_is_not_shown(cluster: Path) -> None:
     assert "secret" not in repr(load_access(Wanted(directory=cluster), {}))
 
 
-def test_clear_text_leaves_this_machine_never(password_file: Path) -> None:
+def test_clear_text_never_leaves_this_machine(password_file: Path) -> None:
     assert "clear text" in refused(url="http://198.51.100.1", user="a@b.c", password_file=password_file).text
     assert load_access(Wanted(url="http://127.0.0.9", user="a", password_file=password_file), {}).urls == (
         "http://127.0.0.9:8080",
@@ -77,7 +77,7 @@ def test_clear_text_leaves_this_machine_never(password_file: Path) -> None:
 
 
 @pytest.mark.parametrize("url", [" ", "a b", "ftp://x", "https://", "https://x:port", "https://me:secret@x", "https://[::1"])
-def test_what_is_no_address_is_refused(url: str, password_file: Path) -> None:
+def test_invalid_addresses_are_refused(url: str, password_file: Path) -> None:
     refused(url=url, user="a", password_file=password_file)
 
 
@@ -87,7 +87,7 @@ def test_a_broken_admin_file_is_named(text: str, tmp_path: Path) -> None:
     assert "admin.json" in refused(directory=tmp_path).text
 
 
-def test_no_cluster_names_the_remedy(tmp_path: Path) -> None:
+def test_a_missing_cluster_has_a_remedy(tmp_path: Path) -> None:
     assert "shardwright up" in refused(directory=tmp_path).remedy
 
 

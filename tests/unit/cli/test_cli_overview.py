@@ -59,7 +59,7 @@ def database(uid: int = 1, **changes: object) -> dict[str, Any]:
     } | changes
 
 
-def test_nodes_say_who_leads_and_how_full_they_are() -> None:
+def test_nodes_show_their_role_and_memory() -> None:
     text = nodes_table([node(1), node(2, shard_count=0)], {"1": status("master"), "2": status()}, title="CLUSTER NODES")
     assert text.splitlines() == [
         "CLUSTER NODES:",
@@ -86,11 +86,11 @@ def test_a_rack_has_a_column_when_there_is_one() -> None:
         ({"status": "down", "in_maintenance": True, "accept_servers": False}, "DOWN, in maintenance"),
     ],
 )
-def test_how_a_node_is(changes: dict[str, Any], words: str) -> None:
+def test_the_status_of_a_node(changes: dict[str, Any], words: str) -> None:
     assert node_status(node(**changes)) == words
 
 
-def test_a_node_that_takes_no_shards_has_room_for_none() -> None:
+def test_a_node_that_takes_no_shards_has_no_free_slots() -> None:
     assert " 2/0 " in nodes_table([node(accept_servers=False)], {})
 
 
@@ -102,7 +102,7 @@ def test_databases() -> None:
     ]
 
 
-def test_what_is_wrong_with_databases() -> None:
+def test_troubles_of_databases() -> None:
     assert troubles_text([database()]) == ""
     reasons = [{"code": "writes_refused", "description": "shard 1 refuses writes", "remedy": "free disk space"}]
     assert troubles_text([database(), database(2, name="cache", reasons=reasons)]).splitlines() == [
@@ -153,7 +153,7 @@ def test_shards_are_primary_or_replica_and_in_order() -> None:
         ({}, "N/A"),
     ],
 )
-def test_how_a_shard_is(shard: dict[str, Any], text: str) -> None:
+def test_the_status_of_a_shard(shard: dict[str, Any], text: str) -> None:
     assert shard_status(shard) == text
 
 

@@ -38,7 +38,7 @@ def test_a_plan_reads_from_top_to_bottom_and_ends_with_the_command() -> None:
     assert text.endswith("To execute exactly this plan:\n  shardwright node maintenance on 2 --plan abc123")
 
 
-def test_a_plan_that_would_fail_says_why_and_offers_no_command() -> None:
+def test_a_plan_that_would_fail_shows_the_cause_and_no_command() -> None:
     failed = {"name": "remove", "node_uid": "2", "status": "failed", "error_code": "no_quorum", "error_message": "too few"}
     text = plan_text(failed, start_with="shardwright node remove 2")
     assert "would be refused" in text
@@ -62,7 +62,7 @@ def test_durations() -> None:
     assert [duration(s) for s in (0.34, 9.96, 42, 185, None)] == ["0.3s", "10.0s", "42s", "3m 05s", "-"]
 
 
-def test_the_pace_says_what_is_known() -> None:
+def test_the_pace_shows_what_is_known() -> None:
     assert pace({"status": "completed", "condition": "ended"}) == ""
     action = {"status": "running", "condition": "moving", "bytes_total": 1 << 20, "bytes_done": 1 << 19, "eta_seconds": 12.2}
     assert pace(action) == "moving, 512KB of 1MB, about 12s left"

@@ -43,7 +43,7 @@ def action(*moves: dict[str, Any], **changes: object) -> dict[str, Any]:
     } | changes
 
 
-def test_a_rate_is_what_successive_answers_say() -> None:
+def test_a_rate_follows_from_successive_answers() -> None:
     rates = Rates()
     rates.note(action(move(bytes_done=0)), 10.0)
     assert rates.of(move()) is None
@@ -72,7 +72,7 @@ def test_a_handoff_moves_no_bytes() -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [("40", 40), (12.5, 12.5), (None, 0), ("much", 0), (250, 100), (-1, 0)])
-def test_progress_is_a_number_whatever_the_version_writes(value: object, expected: float) -> None:
+def test_progress_is_a_number_in_every_version(value: object, expected: float) -> None:
     assert progress_of({"progress": value}) == expected
 
 
@@ -83,7 +83,7 @@ def test_the_end(status: str, expected: bool) -> None:
     assert has_ended({"status": status}) is expected
 
 
-def test_lines_tell_only_what_changed() -> None:
+def test_lines_show_only_changes() -> None:
     changes, rates = Changes(), Rates()
     assert list(changes.lines(action(move()), rates)) == [
         "maintenance_on node:3: 40% running",
@@ -97,14 +97,14 @@ def test_lines_tell_only_what_changed() -> None:
     ]
 
 
-def test_lines_tell_once_what_is_waited_for() -> None:
+def test_lines_show_a_reason_once() -> None:
     changes, rates = Changes(), Rates()
     waits = action(reasons=[{"code": "busy", "description": "a command runs", "remedy": "end it"}])
     assert "  waits: a command runs (busy); remedy: end it" in list(changes.lines(waits, rates))
     assert list(changes.lines(waits, rates)) == []
 
 
-def test_the_end_says_why() -> None:
+def test_the_end_shows_the_cause() -> None:
     failed = action(
         status="failed", error_code="insufficient_resources", error_message="no room", reasons=[{"description": "redis:4"}]
     )
@@ -119,7 +119,7 @@ def test_a_reason_without_a_sentence_is_its_code() -> None:
     assert reason_text({"code": "quorum"}) == "quorum"
 
 
-def test_evidence_says_who_finished() -> None:
+def test_evidence_names_the_leader_that_finished() -> None:
     evidence = {
         "from_shard": "1",
         "to_shard": "2",

@@ -1,4 +1,4 @@
-"""The control socket's framing, and that an offered connection is not touched before it is begun."""
+"""The control socket's framing; an offered connection is not touched before it is begun."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ import uvloop
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel
 from shardwright.endpoint.connection import Packed
-from shardwright.endpoint.luggage import Luggage
+from shardwright.endpoint.packed_session import PackedSession
 from shardwright.endpoint.process import EndpointProcess
 from shardwright.endpoint.protocol import EndpointSpec
 from shardwright.endpoint.setup import ConnectionState
@@ -19,7 +19,7 @@ from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
 from shardwright.tasks import spawn
 
 
-def test_messages_and_files_travel() -> None:
+def test_messages_arrive_with_their_files() -> None:
     async def run() -> None:
         near, far = socket.socketpair()
         async with Channel(near) as a, Channel(far) as b:
@@ -65,14 +65,16 @@ def test_an_offered_connection_is_not_read_before_it_begins() -> None:
             client = socket.create_connection(listener.getsockname())
             passed, _ = listener.accept()
             near, far = socket.socketpair()
-            talking = spawn("test: talk", process.talk(Channel(far)))
+            talking = spawn("test: talk", process.serve_caller(Channel(far)))
             client.setblocking(False)
             client.send(b"\r\n")
             with passed, client:
                 async with Channel(near) as channel:
                     adopt = {"op": "adopt_listener", "spec": wire.spec_to(spec), "target": None, "hold": None}
                     assert "ok" in await channel.ask(adopt, (listener.fileno(),))
-                    packed = Packed(passed, Luggage(False, ConnectionState(), None, False), [b"AUTH p"], [b"+PO", b"NG\r\n"])
+                    packed = Packed(
+                        passed, PackedSession(False, ConnectionState(), None, False), [b"AUTH p"], [b"+PO", b"NG\r\n"]
+                    )
                     offer = {"op": "adopt_connections", "endpoint": spec.uid, "connections": [wire.packed_to(packed)]}
                     with tempfile.TemporaryFile() as on_its_way:
                         on_its_way.write(b"AUTH p+PONG\r\n")

@@ -1,4 +1,4 @@
-"""What single commands mean to the endpoint: transcripts of what it answers itself, watches, refuses or keeps back."""
+"""How the endpoint processes single commands: transcripts of what it answers itself, watches, refuses or postpones."""
 
 import pytest
 from tests.unit.endpoint.test_endpoint_session import NEW, OLD, PREVIOUS, Play, opened
@@ -22,7 +22,7 @@ def subscribed() -> Play:
 # -- logging in --------------------------------------------------------------------------------------------------------
 
 
-def test_a_stranger_is_answered_here_and_its_commands_reach_no_server() -> None:
+def test_a_client_without_a_login_is_answered_locally_and_its_commands_reach_no_server() -> None:
     play = Play(password="p").client(b"GET a\r\nMULTI\r\nSUBSCRIBE c\r\nMONITOR\r\nCLIENT ID\r\n")
     assert play.to_client() == login.NOAUTH * 5
     assert not play.session.needs_backend
@@ -32,13 +32,13 @@ def test_a_stranger_is_answered_here_and_its_commands_reach_no_server() -> None:
     assert play.to_backend() == b"GET a\r\n"
 
 
-def test_a_wrong_login_does_not_end_one_that_was_right() -> None:
+def test_a_wrong_login_does_not_end_a_valid_one() -> None:
     play = Play(password="p").client(b"AUTH p\r\nAUTH x\r\nGET a\r\n")
     assert play.to_client() == b"+OK\r\n" + login.WRONGPASS
     assert play.session.needs_backend
 
 
-def test_a_hello_logs_in_and_the_first_one_waits_for_a_servers_own_words() -> None:
+def test_a_hello_logs_in_and_the_first_one_waits_for_a_servers_reply() -> None:
     play = Play(password="p").client(b"HELLO 3\r\n")
     assert play.to_client() == login.HELLO_NOAUTH
     play.client(b"HELLO 3 AUTH default x\r\n")
@@ -47,11 +47,11 @@ def test_a_hello_logs_in_and_the_first_one_waits_for_a_servers_own_words() -> No
     assert play.to_client() == b""
     play.connect(hello=b"%1\r\n$2\r\nid\r\n:9\r\n")
     assert (play.session.state.protocol, play.session.name) == (3, "me")
-    # It has a server connection by now, which is told what the client asked.
+    # It has a server connection now, so the HELLO goes to the server.
     assert play.to_backend() == encode_command(b"HELLO", b"3", b"SETNAME", b"me")
 
 
-def test_a_hello_is_answered_from_what_another_connection_has_heard() -> None:
+def test_a_hello_is_answered_with_the_reply_to_another_connection() -> None:
     play = opened()
     second = Play()
     second.gate.hellos.update(play.gate.hellos)
@@ -70,7 +70,7 @@ def test_a_hello_that_a_server_refuses_changes_nothing() -> None:
 # -- commands of the endpoint itself -----------------------------------------------------------------------------------
 
 
-def test_quit_is_answered_behind_all_that_was_asked_before() -> None:
+def test_quit_is_answered_after_all_earlier_commands() -> None:
     play = opened().client(b"GET a\r\nQUIT\r\nGET b\r\n")
     assert (play.to_backend(), play.session.wants_close) == (b"GET a\r\n", False)
     play.server(b"$1\r\n1\r\n")
@@ -78,7 +78,7 @@ def test_quit_is_answered_behind_all_that_was_asked_before() -> None:
     assert play.to_backend() == b""
 
 
-def test_a_reset_forgets_all_that_the_client_had_set_and_its_login() -> None:
+def test_a_reset_forgets_the_clients_state_and_its_login() -> None:
     play = Play(password="p").client(b"AUTH p\r\nSELECT 3\r\nCLIENT SETNAME me\r\nMULTI\r\n").connect()
     play.server(b"+OK\r\n+OK\r\n+OK\r\n").client(b"RESET\r\n")
     assert play.to_client().endswith(b"+RESET\r\n")
@@ -89,7 +89,7 @@ def test_a_reset_forgets_all_that_the_client_had_set_and_its_login() -> None:
     assert play.client(b"RESET now\r\n").to_client() == login.wrong_number("reset")
 
 
-def test_a_reset_waits_for_its_turn_and_ends_a_subscription() -> None:
+def test_a_reset_waits_for_earlier_replies_and_ends_a_subscription() -> None:
     play = opened().client(b"GET a\r\nRESET\r\n")
     assert play.to_client() == b""
     assert play.server(b"$-1\r\n").to_client() == b"$-1\r\n+RESET\r\n"
@@ -108,7 +108,7 @@ def test_a_reset_waits_for_its_turn_and_ends_a_subscription() -> None:
         (b"PSYNC ? -1\r\n", b"-NOPERM this endpoint does not allow the 'psync' command"),
     ],
 )
-def test_what_would_break_one_reply_per_command_is_refused_and_counted(line: bytes, refusal: bytes) -> None:
+def test_commands_without_exactly_one_reply_are_refused_and_counted(line: bytes, refusal: bytes) -> None:
     play = opened()
     errors = play.gate.counts.errors
     assert play.client(line).to_client().startswith(refusal)
@@ -116,16 +116,16 @@ def test_what_would_break_one_reply_per_command_is_refused_and_counted(line: byt
     assert play.client(b"CLIENT REPLY ON\r\n").to_backend() == b"CLIENT REPLY ON\r\n"
 
 
-def test_unbalanced_quotes_in_a_command_that_is_read_here_close_the_connection() -> None:
+def test_unbalanced_quotes_in_a_command_that_is_parsed_close_the_connection() -> None:
     play = Play(password="p").client(b'AUTH "p\r\n')
     assert play.to_client() == b"-ERR Protocol error: unbalanced quotes in request\r\n"
     assert play.session.wants_close
 
 
-# -- what the connection remembers -------------------------------------------------------------------------------------
+# -- the connection's state --------------------------------------------------------------------------------------------
 
 
-def test_only_what_a_server_accepted_is_remembered() -> None:
+def test_only_settings_that_a_server_accepted_are_remembered() -> None:
     play = opened().client(b"SELECT 99\r\nCLIENT SETNAME a\r\nCLIENT TRACKING ON\r\n").server(b"-ERR out of range\r\n" * 3)
     assert (play.session.state.database, play.session.name, play.session.is_tied) == (0, "", False)
     play.client(b"SELECT 4\r\nCLIENT SETNAME a\r\nCLIENT SETNAME b\r\n").server(b"+OK\r\n" * 3)
@@ -144,7 +144,7 @@ def test_a_watch_ties_the_connection_until_its_transaction_or_its_end() -> None:
         assert not play.session.is_tied, end
 
 
-def test_only_a_read_that_says_so_blocks() -> None:
+def test_only_a_read_with_block_blocks() -> None:
     for line, blocks in (
         (b"XREAD COUNT 1 STREAMS s 0\r\n", False),
         (b"XREAD block 0 STREAMS s $\r\n", True),
@@ -158,7 +158,7 @@ def test_only_a_read_that_says_so_blocks() -> None:
 
 
 @pytest.mark.parametrize("line", [b"SUBSCRIBE c\r\n", b"MONITOR\r\n", b"AUTH p\r\n", b"HELLO 3\r\n"])
-def test_what_has_no_place_in_a_transaction_keeps_it_from_running(line: bytes) -> None:
+def test_a_command_that_is_refused_in_a_transaction_aborts_it(line: bytes) -> None:
     play = opened().client(b"MULTI\r\n").server(b"+OK\r\n")
     play.to_client()
     play.to_backend()
@@ -169,7 +169,7 @@ def test_what_has_no_place_in_a_transaction_keeps_it_from_running(line: bytes) -
     assert play.to_client().endswith(PREVIOUS + b"$-1\r\n")
 
 
-def test_a_broken_transaction_that_is_discarded_is_over() -> None:
+def test_a_broken_transaction_that_is_discarded_has_ended() -> None:
     play = opened().client(b"MULTI\r\n").server(b"+OK\r\n").client(b"MONITOR\r\nDISCARD\r\n")
     play.server(b"+OK\r\n")
     assert play.to_client() == b"+OK\r\n" + IN_TRANSACTION + b"+OK\r\n"
@@ -177,13 +177,13 @@ def test_a_broken_transaction_that_is_discarded_is_over() -> None:
     assert play.session.ledger.is_idle
 
 
-def test_exec_and_discard_without_multi_are_the_servers_to_answer() -> None:
+def test_exec_and_discard_without_multi_are_answered_by_the_server() -> None:
     play = opened().client(b"EXEC\r\nDISCARD\r\n")
     assert play.to_backend() == b"EXEC\r\nDISCARD\r\n"
     assert play.server(b"-ERR EXEC without MULTI\r\n" * 2).to_client() == b"-ERR EXEC without MULTI\r\n" * 2
 
 
-def test_a_discard_under_way_when_the_server_is_lost_has_happened() -> None:
+def test_a_discard_in_flight_when_the_server_is_lost_has_happened() -> None:
     play = opened().client(b"MULTI\r\nSET a 1\r\nDISCARD\r\n")
     play.lose()
     assert play.to_client() == b"+OK\r\n+QUEUED\r\n+OK\r\n"
@@ -193,7 +193,7 @@ def test_a_discard_under_way_when_the_server_is_lost_has_happened() -> None:
 # -- subscriptions -----------------------------------------------------------------------------------------------------
 
 
-def test_a_subscription_begins_behind_all_that_was_asked_before() -> None:
+def test_a_subscription_begins_after_all_earlier_replies() -> None:
     play = opened().client(b"GET a\r\nSUBSCRIBE c\r\n")
     assert play.to_backend() == b"GET a\r\n"
     assert play.server(b"$-1\r\n").to_backend() == b"SUBSCRIBE c\r\n"
@@ -201,18 +201,18 @@ def test_a_subscription_begins_behind_all_that_was_asked_before() -> None:
     assert play.session.owes_nothing
 
 
-def test_what_comes_of_a_subscription_is_passed_on_whatever_it_is() -> None:
+def test_messages_of_a_subscription_are_passed_on_unchanged() -> None:
     play = subscribed()
     message = b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n"
     assert play.server(message + message[:9]).to_client() == message
     assert play.server(message[9:] + b"-ERR x\r\n").to_client() == message + b"-ERR x\r\n"
     long = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$90\r\n"
-    assert play.server(long).to_client() == long, "of an older protocol's message what has come"
+    assert play.server(long).to_client() == long, "the received part of a message in RESP2"
     assert play.server(b"x" * 90 + b"\r\n").to_client() == b"x" * 90 + b"\r\n"
     assert play.client(b"PING\r\nUNSUBSCRIBE c\r\n").to_backend() == b"PING\r\nUNSUBSCRIBE c\r\n"
 
 
-def test_who_has_subscribed_cannot_log_in_anew() -> None:
+def test_a_subscriber_cannot_log_in_again() -> None:
     play = subscribed().client(b"AUTH p\r\nHELLO 3\r\n")
     assert play.to_client() == b"-ERR Command not allowed on a connection that has subscribed\r\n" * 2
 

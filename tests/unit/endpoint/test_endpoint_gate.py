@@ -1,4 +1,4 @@
-"""Where the commands of an endpoint go, and whether they may go now: every request can be late or repeated."""
+"""The target and the holds of an endpoint; every request may be late or repeated."""
 
 import itertools
 from dataclasses import replace
@@ -23,7 +23,7 @@ def held(old: Target = B, new: Target = C) -> Gate:
     return made
 
 
-def test_a_gate_without_a_target_is_closed_until_it_is_given_one() -> None:
+def test_a_gate_without_a_target_is_closed_until_it_gets_one() -> None:
     closed = gate(None)
     assert (closed.is_open, closed.generation) == (False, -1)
     assert closed.serve(replace(closed.spec, target=A)) is Change.MOVED
@@ -31,7 +31,7 @@ def test_a_gate_without_a_target_is_closed_until_it_is_given_one() -> None:
 
 
 @pytest.mark.parametrize(("target", "change"), [(None, Change.NONE), (A, Change.NONE), (B, Change.NONE), (C, Change.MOVED)])
-def test_a_specification_moves_an_open_gate_forward_only(target: Target | None, change: Change) -> None:
+def test_a_specification_moves_an_open_gate_only_forward(target: Target | None, change: Change) -> None:
     made = gate()
     flow = made.flow
     assert made.serve(replace(made.spec, target=target)) is change
@@ -39,7 +39,7 @@ def test_a_specification_moves_an_open_gate_forward_only(target: Target | None, 
     assert (made.flow != flow) == (change is Change.MOVED)
 
 
-def test_a_process_that_was_started_anew_under_the_same_generation_is_followed() -> None:
+def test_a_restarted_process_of_the_same_generation_is_followed() -> None:
     made = gate()
     restarted = replace(B, run_id="another")
     assert made.serve(replace(made.spec, target=restarted)) is Change.MOVED
@@ -47,20 +47,20 @@ def test_a_process_that_was_started_anew_under_the_same_generation_is_followed()
 
 
 @pytest.mark.parametrize(("target", "change"), [(A, Change.NONE), (replace(B, port=9), Change.NONE), (C, Change.MOVED)])
-def test_a_specification_ends_a_hold_only_by_where_it_leads(target: Target, change: Change) -> None:
+def test_a_specification_ends_a_hold_only_by_its_target(target: Target, change: Change) -> None:
     made = held()
     assert made.serve(replace(made.spec, target=target)) is change
     assert made.is_open == (change is Change.MOVED)
 
 
-def test_settings_hold_whatever_becomes_of_the_target() -> None:
+def test_settings_apply_whatever_happens_to_the_target() -> None:
     made = held()
     assert made.not_plain is NOT_PLAIN
     assert made.serve(replace(made.spec, target=A, password="new", is_strict=True)) is Change.NONE
     assert (made.spec.password, made.not_plain) == ("new", NOT_PLAIN_WHEN_STRICT)
 
 
-def test_a_hold_that_is_begun_again_counts_from_its_beginning_and_a_later_one_too() -> None:
+def test_a_repeated_or_later_hold_counts_from_the_first_beginning() -> None:
     made = held()
     flow = made.flow
     assert made.begin_hold(B, C, 6.0) is Change.NONE
@@ -72,7 +72,7 @@ def test_a_hold_that_is_begun_again_counts_from_its_beginning_and_a_later_one_to
     assert made.begin_hold(B, C, 8.0) is Change.NONE, "an older one"
 
 
-def test_a_hold_that_is_over_does_not_come_back() -> None:
+def test_an_ended_hold_does_not_return() -> None:
     made = held()
     made.release(C)
     assert made.begin_hold(B, C, 6.0) is Change.NONE
@@ -92,14 +92,14 @@ def test_a_hold_that_is_over_does_not_come_back() -> None:
         (replace(A, generation=2), Change.NONE),
     ],
 )
-def test_a_hold_ends_forward_or_by_an_undo_and_by_nothing_older(target: Target, change: Change) -> None:
+def test_a_hold_ends_forward_or_by_an_undo_but_by_nothing_older(target: Target, change: Change) -> None:
     made = held()
     assert made.release(target) is change
     assert made.target == (target if change is Change.MOVED else B)
     assert made.is_open == (change is Change.MOVED)
 
 
-def test_a_release_without_a_hold_moves_to_a_higher_generation_only() -> None:
+def test_a_release_without_a_hold_moves_only_to_a_higher_generation() -> None:
     made = gate()
     assert made.release(replace(A, generation=2)) is Change.NONE
     assert made.release(C) is Change.MOVED
@@ -118,18 +118,18 @@ def test_a_release_without_a_hold_moves_to_a_higher_generation_only() -> None:
         ({"address": "127.0.0.9"}, False),
     ],
 )
-def test_a_connection_stays_where_the_same_process_answers(changes: dict[str, object], is_same: bool) -> None:
+def test_a_connection_stays_if_the_same_process_answers(changes: dict[str, object], is_same: bool) -> None:
     other = replace(B, **changes)  # type: ignore[arg-type]
     assert is_same_server(B, other) is is_same_server(other, B) is is_same
 
 
-def test_no_target_is_the_same_as_none_only() -> None:
+def test_no_target_equals_only_no_target() -> None:
     assert is_same_server(None, None)
     assert not is_same_server(None, A)
     assert not is_same_server(A, None)
 
 
-def test_whatever_is_asked_in_whatever_order_no_generation_is_given_back_but_by_an_undo() -> None:
+def test_no_order_of_requests_lowers_the_generation_except_an_undo() -> None:
     requests = [(name, target) for name in ("serve", "hold", "release") for target in (A, B, C)]
     for order in itertools.product(requests, repeat=3):
         made = gate(A)

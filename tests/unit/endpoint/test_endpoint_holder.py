@@ -1,4 +1,4 @@
-"""Which sockets of the kernel's tables stand in the way of a listener, and who holds one of this very process."""
+"""Which sockets in the kernel's tables prevent a listener, and which process holds one."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ def line(local: str, state: str, inode: int) -> str:
         ("0100007F:2EE1", "0A", False),
     ],
 )
-def test_what_stands_in_the_way(local: str, state: str, is_held: bool) -> None:
+def test_conflicting_sockets(local: str, state: str, is_held: bool) -> None:
     assert sockets_at(HEAD + line(local, state, 77), "127.0.0.1", 12000) == (["77"] if is_held else [])
 
 

@@ -1,9 +1,9 @@
-"""AUTH, HELLO and CLIENT as the servers answer them."""
+"""AUTH, HELLO and CLIENT, answered like the servers."""
 
 import pytest
 
 from shardwright.endpoint import login
-from shardwright.endpoint.login import HelloRequest, answer_auth, is_name, is_right, parse_hello, setting_of
+from shardwright.endpoint.login import HelloRequest, answer_auth, is_name, is_valid_login, parse_hello, setting_of
 
 
 def words(line: str) -> list[bytes]:
@@ -23,14 +23,14 @@ def words(line: str) -> list[bytes]:
         (b"default", "pässword".encode(), "pässword", True),
     ],
 )
-def test_one_user_logs_in_with_the_databases_password_or_any_when_there_is_none(
+def test_one_user_logs_in_with_the_databases_password_or_any_without_one(
     user: bytes, given: bytes, password: str, is_in: bool
 ) -> None:
-    assert is_right(user, given, password) is is_in
+    assert is_valid_login(user, given, password) is is_in
     assert answer_auth([b"AUTH", user, given], password) == (login.OK if is_in else login.WRONGPASS)
 
 
-def test_the_servers_own_user_does_not_log_in_through_the_endpoint() -> None:
+def test_the_servers_own_user_cannot_log_in_through_the_endpoint() -> None:
     for user in (b"management", b"application", b"replication", b"observation"):
         assert answer_auth([b"AUTH", user, b"secret"], "secret") == login.WRONGPASS
 
@@ -60,7 +60,7 @@ def test_the_short_form_of_auth(line: str, password: str, reply: bytes) -> None:
         ("HELLO 3 AUTH u p AUTH v q", HelloRequest(3, b"v", b"q")),
     ],
 )
-def test_a_hello_asks_for_what_it_names(line: str, request_: HelloRequest) -> None:
+def test_the_request_of_a_hello(line: str, request_: HelloRequest) -> None:
     assert parse_hello(words(line)) == request_
 
 
@@ -79,14 +79,14 @@ def test_a_hello_asks_for_what_it_names(line: str, request_: HelloRequest) -> No
         ("HELLO 3 SETNAME me more", b"-ERR Syntax error in HELLO option 'more'"),
     ],
 )
-def test_a_hello_that_makes_no_sense_is_answered_as_the_servers_do(line: str, error: bytes) -> None:
+def test_an_invalid_hello_is_answered_like_the_servers(line: str, error: bytes) -> None:
     reply = parse_hello(words(line))
     assert isinstance(reply, bytes)
     assert reply.startswith(error)
     assert reply.endswith(b"\r\n")
 
 
-def test_an_error_never_carries_the_clients_line_ends() -> None:
+def test_an_error_never_contains_the_clients_line_ends() -> None:
     reply = parse_hello([b"HELLO", b"3", b"a\r\n+OK\r\nb"])
     assert isinstance(reply, bytes)
     assert reply.count(b"\r\n") == 1
@@ -116,5 +116,5 @@ def test_names_have_no_spaces_or_line_ends(name: bytes, is_good: bool) -> None:
         ("CLIENT", None),
     ],
 )
-def test_the_settings_that_a_new_server_connection_is_given(line: str, setting: str | None) -> None:
+def test_the_settings_that_a_new_server_connection_gets(line: str, setting: str | None) -> None:
     assert setting_of(words(line)) == setting

@@ -1,4 +1,4 @@
-"""Whether a server that is asked directly may be given commands, however its answers are cut."""
+"""Whether a probed server may receive commands, however its answers are split."""
 
 from dataclasses import replace
 
@@ -19,10 +19,10 @@ def info(*, run_id: str = "abc", role: str = "master", more: str = "") -> bytes:
 
 
 def verdict(data: bytes, *, target: Target = TARGET, piece: int = 1 << 20) -> str | None:
-    """Behind the first piece that settles it; what comes later is not looked at."""
+    """The verdict after the first piece that decides it; later pieces are not processed."""
     answers = Answers(target, "secret")
     for start in range(0, len(data), piece):
-        if (found := answers.hear(data[start : start + piece])) is not None:
+        if (found := answers.feed(data[start : start + piece])) is not None:
             return found
     return None
 
@@ -35,30 +35,30 @@ def verdict(data: bytes, *, target: Target = TARGET, piece: int = 1 << 20) -> st
         (HELLO + info() + b"+OK\r\n-ERR unknown subcommand\r\n", ""),
         (HELLO + info(role="slave"), "the server is a replica"),
         (HELLO + info(more="min_slaves_good_slaves:0\r\n"), "the server is fenced"),
-        (HELLO + info(run_id="other"), "another server process answers there"),
-        (b"-WRONGPASS no\r\n", "the server refuses our login: WRONGPASS no"),
+        (HELLO + info(run_id="other"), "another server process answers at its address"),
+        (b"-WRONGPASS no\r\n", "the server refuses the endpoint's login: WRONGPASS no"),
         (HELLO + BUSY * 3, "-BUSY Valkey is busy running a script"),
     ],
 )
-def test_what_is_said_counts_however_it_is_cut(said: bytes, why: str, piece: int) -> None:
+def test_the_verdict_does_not_depend_on_the_split(said: bytes, why: str, piece: int) -> None:
     assert verdict(said, piece=piece) == why
 
 
-def test_nothing_is_known_before_the_last_answer() -> None:
+def test_there_is_no_verdict_before_the_last_answer() -> None:
     for said in (b"", HELLO, HELLO + info(), HELLO + info() + b"+OK\r\n", HELLO + BUSY * 2, (HELLO + info())[:-1]):
         assert verdict(said) is None
 
 
-def test_a_process_that_nobody_has_seen_yet_is_not_asked_who_it_is() -> None:
+def test_an_unknown_run_id_is_not_checked() -> None:
     assert verdict(HELLO + info(run_id="other") + b"+OK\r\n" * 2, target=replace(TARGET, run_id="")) == ""
 
 
-def test_what_is_no_reply_is_an_error_of_the_protocol() -> None:
+def test_bytes_that_are_not_a_reply_are_a_protocol_error() -> None:
     with pytest.raises(ProtocolError):
         verdict(b"SSH-2.0-OpenSSH_9.2\r\n")
 
 
-def test_no_clients_state_is_given_to_a_server_that_is_only_asked() -> None:
-    asked = Answers(TARGET, "secret").asked
-    assert asked.count(b"CLIENT") == 1
-    assert b"SELECT\r\n$1\r\n0\r\n" in asked
+def test_a_probe_sends_no_clients_state() -> None:
+    request = Answers(TARGET, "secret").request
+    assert request.count(b"CLIENT") == 1
+    assert b"SELECT\r\n$1\r\n0\r\n" in request

@@ -1,4 +1,4 @@
-"""The limits of the scanners, each on both of its sides, and the words of what they refuse."""
+"""The limits of the scanners, each on both of its sides, and their error texts."""
 
 import pytest
 
@@ -16,10 +16,10 @@ from shardwright.endpoint.resp import (
 )
 
 
-def refusal(data: bytes, *, is_stranger: bool = False) -> str:
-    """Of commands; empty when they are taken, or may become some."""
+def refusal(data: bytes, *, is_unauthenticated: bool = False) -> str:
+    """The error for a command; empty if it is complete or may become complete."""
     scanner = CommandScanner()
-    scanner.is_stranger = is_stranger
+    scanner.is_unauthenticated = is_unauthenticated
     scanner.scan(data)
     return scanner.error
 
@@ -41,7 +41,7 @@ def refusal(data: bytes, *, is_stranger: bool = False) -> str:
         (b"*1\r\n\r\n", "expected '$', got ' '"),
     ],
 )
-def test_headers_are_read_as_the_servers_read_them(data: bytes, error: str) -> None:
+def test_headers_are_read_like_the_servers(data: bytes, error: str) -> None:
     assert refusal(data) == error
 
 
@@ -59,36 +59,36 @@ def test_a_line_without_an_end_is_bounded(beginning: bytes, error: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "size", "error"),
     [
-        (resp.STRANGER_ARGUMENTS_MAX, 1, ""),
-        (resp.STRANGER_ARGUMENTS_MAX + 1, 1, "unauthenticated multibulk length"),
-        (2, resp.STRANGER_BULK_BYTES_MAX, ""),
-        (2, resp.STRANGER_BULK_BYTES_MAX + 1, "unauthenticated bulk length"),
+        (resp.UNAUTHENTICATED_ARGUMENTS_MAX, 1, ""),
+        (resp.UNAUTHENTICATED_ARGUMENTS_MAX + 1, 1, "unauthenticated multibulk length"),
+        (2, resp.UNAUTHENTICATED_BULK_BYTES_MAX, ""),
+        (2, resp.UNAUTHENTICATED_BULK_BYTES_MAX + 1, "unauthenticated bulk length"),
     ],
 )
-def test_who_has_not_logged_in_may_send_little(arguments: int, size: int, error: str) -> None:
+def test_a_client_without_a_login_has_tighter_limits(arguments: int, size: int, error: str) -> None:
     command = encode_command(*[b"x" * size] * arguments)
-    assert refusal(command, is_stranger=True) == error
+    assert refusal(command, is_unauthenticated=True) == error
     assert refusal(command) == ""
 
 
-def test_what_came_before_an_error_is_found_and_nothing_behind_it() -> None:
+def test_commands_before_an_error_are_found_and_none_after_it() -> None:
     scanner = CommandScanner()
     assert scanner.scan(b"PING\r\n*1\r\n$3\r\nGET\r\n*x\r\nPING\r\n") == [(6, b"PING"), (19, b"GET")]
     assert scanner.error == "invalid multibulk length"
 
 
 @pytest.mark.parametrize("empty", [b"*0\r\n", b"*-1\r\n", b"\r\n", b"   \r\n"])
-def test_what_has_no_argument_is_an_empty_command(empty: bytes) -> None:
+def test_an_array_without_arguments_is_an_empty_command(empty: bytes) -> None:
     assert CommandScanner().scan(empty + b"get a\n") == [(len(empty), b""), (len(empty) + 6, b"GET")]
 
 
-def test_an_inline_command_behind_a_nul_byte_never_ends_as_the_servers_never_see_it() -> None:
+def test_an_inline_command_with_a_nul_byte_never_ends_as_on_the_servers() -> None:
     scanner = CommandScanner()
     assert scanner.scan(b"GET a\0b\r\n") == []
     assert not scanner.error
 
 
-def test_the_body_of_a_long_argument_is_jumped_over() -> None:
+def test_the_body_of_a_long_argument_is_skipped() -> None:
     scanner = CommandScanner()
     head = b"*2\r\n$3\r\nGET\r\n$1000\r\n"
     assert scanner.scan(head) == []
@@ -101,7 +101,7 @@ def test_the_body_of_a_long_argument_is_jumped_over() -> None:
 
 
 @pytest.mark.parametrize("data", [b"?1\r\n", b"$x\r\n", b"*x\r\n", b"%x\r\n", b"*2\r\n+a\r\nb\r\n", b"OK\r\n"])
-def test_what_no_server_says_is_an_error(data: bytes) -> None:
+def test_bytes_that_no_server_sends_are_an_error(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         ReplyScanner().scan(data)
 
@@ -118,13 +118,13 @@ def test_what_no_server_says_is_an_error(data: bytes) -> None:
         (b"+OK\r\n-ERR", False),
     ],
 )
-def test_errors_and_pushes_among_whole_replies_are_noticed_and_nested_ones_are_not(data: bytes, is_odd: bool) -> None:
+def test_errors_and_pushes_among_complete_replies_are_noticed_but_nested_ones_are_not(data: bytes, is_odd: bool) -> None:
     scanner = ReplyScanner()
     scanner.scan(data)
     assert scanner.has_oddity is is_odd
 
 
-def test_that_something_was_odd_is_said_of_the_last_scan_only() -> None:
+def test_an_oddity_belongs_to_the_last_scan_only() -> None:
     scanner = ReplyScanner()
     scanner.scan(b"-ERR x\r\n")
     assert scanner.has_oddity
@@ -132,12 +132,12 @@ def test_that_something_was_odd_is_said_of_the_last_scan_only() -> None:
     assert not scanner.has_oddity
 
 
-def test_an_attribute_belongs_to_the_value_behind_it() -> None:
+def test_an_attribute_belongs_to_the_value_after_it() -> None:
     data = b"|1\r\n+ttl\r\n:5\r\n*1\r\n+a\r\n:7\r\n"
     assert ReplyScanner().scan(data) == [len(data) - 4, len(data)]
 
 
-def test_the_elements_of_an_array_are_its_own_whatever_they_hold() -> None:
+def test_the_elements_of_an_array_may_be_nested() -> None:
     parts = [b"+OK\r\n", b"*2\r\n:1\r\n:2\r\n", b"$-1\r\n", bulk(b"*1\r\n"), b"%1\r\n+a\r\n:1\r\n", b"-ERR x\r\n"]
     assert elements_of(b"*%d\r\n" % len(parts) + b"".join(parts)) == parts
     assert elements_of(b"*0\r\n") == []
@@ -162,7 +162,7 @@ def test_inline_arguments_are_unquoted(line: bytes, arguments: list[bytes]) -> N
     assert split_inline(line) == split_arguments(line + b"\r\n") == arguments
 
 
-def test_the_second_word_is_told_when_it_can_be() -> None:
+def test_the_second_word_of_a_command() -> None:
     assert second_word(encode_command(b"script", b"kill")) == b"KILL"
     assert second_word(b"script flush\r\n") == b"FLUSH"
     assert second_word(b"PING\r\n") == second_word(b'SCRIPT "x\r\n') == b""

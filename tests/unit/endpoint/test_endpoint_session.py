@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from shardwright.endpoint.gate import Change, Gate
 from shardwright.endpoint.ledger import NO_PRIMARY, OUTCOME_UNKNOWN
-from shardwright.endpoint.luggage import pack, unpack
+from shardwright.endpoint.packed_session import pack, unpack
 from shardwright.endpoint.protocol import EndpointSpec, Target
 from shardwright.endpoint.resp import CommandScanner, bulk, encode_command
 from shardwright.endpoint.session import Phase, Session
-from shardwright.endpoint.wire import luggage_from, luggage_to
+from shardwright.endpoint.wire import packed_session_from, packed_session_to
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
 
 OLD = Target(ShardUid(1), 1, "127.0.0.1", 1001, "aaa")
@@ -19,7 +19,7 @@ PREVIOUS = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 
 
 class Play:
-    """A session, its gate, and a hand on the clock."""
+    """A session, its gate, and a manual clock."""
 
     def __init__(self, *, password: str = "", target: Target | None = OLD) -> None:
         spec = EndpointSpec(EndpointUid("1:1"), DatabaseUid(1), "d", "127.0.0.1", 1, target, password, "secret")
@@ -55,7 +55,7 @@ class Play:
         return self
 
     def lose(self) -> "Play":
-        """The server dies, and another process is to be the primary."""
+        """The server dies, and another process is to become the primary."""
         self.to_backend()
         self.session.backend_lost(self.now)
         target = self.gate.target
@@ -85,7 +85,7 @@ def opened() -> Play:
     return play
 
 
-def test_a_server_that_is_not_the_one_gets_nothing() -> None:
+def test_an_unsuitable_server_gets_no_command() -> None:
     for info, failure in (
         ("min_slaves_good_slaves:0\r\n", "the server is fenced"),
         ("loading:1\r\n", "the server is loading"),
@@ -97,7 +97,7 @@ def test_a_server_that_is_not_the_one_gets_nothing() -> None:
         assert play.session.needs_backend
 
 
-def test_a_hold_keeps_commands_back_and_an_undo_lets_them_go() -> None:
+def test_a_hold_keeps_commands_back_and_an_undo_releases_them() -> None:
     play = opened().client(b"SET a 1\r\n").hold().client(b"SET b 2\r\nGE")
     assert play.to_backend() == b"SET a 1\r\n"
     assert not play.session.is_drained
@@ -124,7 +124,7 @@ def test_refused_commands_are_sent_again_in_order_and_executed_ones_are_not() ->
     assert play.session.ledger.kept == 0
 
 
-def test_a_refused_transaction_is_repeated_whole() -> None:
+def test_a_refused_transaction_is_repeated_completely() -> None:
     play = opened().client(b"MULTI\r\nSET a 1\r\n")
     play.server(b"+OK\r\n" + NOREPLICAS)
     assert play.to_client() == b"+OK\r\n"
@@ -154,12 +154,12 @@ def test_a_watched_transaction_that_was_refused_fails_as_if_a_key_had_changed() 
 
 
 def sets(play: Play, *commands: str, replies: bytes) -> Play:
-    """A transaction of these commands, executed with these replies."""
+    """A transaction of these commands with these replies."""
     play.client(b"MULTI\r\n" + b"".join(f"{command}\r\n".encode() for command in commands) + b"EXEC\r\n")
     return play.server(b"+OK\r\n" + b"+QUEUED\r\n" * len(commands) + replies)
 
 
-def test_what_a_transaction_sets_is_remembered_as_far_as_it_succeeded() -> None:
+def test_settings_of_a_transaction_are_remembered_if_they_succeeded() -> None:
     commands = (
         "CLIENT SETNAME me",
         "LRANGE l 0 -1",
@@ -176,7 +176,7 @@ def test_what_a_transaction_sets_is_remembered_as_far_as_it_succeeded() -> None:
     assert not play.session.is_tied
 
 
-def test_a_transaction_that_switches_tracking_on_ties_the_connection() -> None:
+def test_a_transaction_that_enables_tracking_ties_the_connection() -> None:
     assert not sets(opened(), "CLIENT TRACKING ON", replies=b"*1\r\n-ERR no\r\n").session.is_tied
     assert not sets(opened(), "CLIENT TRACKING ON", replies=b"*-1\r\n").session.is_tied
     play = sets(opened(), "CLIENT TRACKING ON", replies=b"*1\r\n+OK\r\n")
@@ -184,7 +184,7 @@ def test_a_transaction_that_switches_tracking_on_ties_the_connection() -> None:
     assert not sets(play, "CLIENT TRACKING OFF", replies=b"*1\r\n+OK\r\n").session.is_tied
 
 
-def test_a_transaction_that_goes_to_another_process_sets_what_it_sets_there() -> None:
+def test_a_passed_transaction_applies_its_settings_in_the_other_process() -> None:
     play = opened().client(b"MULTI\r\nCLIENT SETNAME me\r\n").server(b"+OK\r\n+QUEUED\r\n")
     play.session.freeze()
     moved = Play()
@@ -193,14 +193,14 @@ def test_a_transaction_that_goes_to_another_process_sets_what_it_sets_there() ->
     assert (moved.session.name, moved.to_client()) == ("me", b"*1\r\n+OK\r\n")
 
 
-def test_what_is_never_queued_has_no_reply_of_its_own() -> None:
+def test_a_command_that_is_never_queued_has_no_reply_of_its_own() -> None:
     play = opened().client(b"MULTI\r\nMULTI\r\nWATCH a\r\nSELECT 3\r\nEXEC\r\n")
     play.server(b"+OK\r\n-ERR nested\r\n-ERR inside\r\n+QUEUED\r\n*1\r\n+OK\r\n")
     assert (play.session.state.database, play.session.wants_close) == (3, False)
     assert sets(play, "SELECT 4", replies=b"*2\r\n+OK\r\n+OK\r\n").session.wants_close
 
 
-def test_a_long_reply_to_exec_is_kept_whole_only_if_it_must_be_read() -> None:
+def test_a_long_reply_to_exec_is_kept_only_if_it_must_be_read() -> None:
     long = b"$40000\r\n" + b"x" * 40_000 + b"\r\n"
     play = sets(opened(), "GET a", "SET b 1", replies=b"*2\r\n" + long[:30_000])
     assert len(play.to_client()) > 30_000
@@ -212,7 +212,7 @@ def test_a_long_reply_to_exec_is_kept_whole_only_if_it_must_be_read() -> None:
     assert play.session.state.database == 3
 
 
-def test_what_is_refused_in_a_transaction_keeps_it_from_running() -> None:
+def test_a_refused_command_in_a_transaction_aborts_it() -> None:
     play = opened().client(b"MULTI\r\nCLIENT REPLY OFF\r\nSET a 1\r\nEXEC\r\n").server(b"+OK\r\n")
     assert b"SET" not in play.to_backend()
     assert play.server(b"+OK\r\n").to_client().endswith(PREVIOUS)
@@ -252,7 +252,7 @@ def test_waiting_ends_after_four_seconds_and_no_part_of_a_transaction_runs() -> 
     assert play.to_backend() == b"GET a\r\n"
 
 
-def test_an_old_server_that_never_answers_is_given_up() -> None:
+def test_an_old_server_that_never_answers_is_left() -> None:
     play = opened().client(b"INCR n\r\nGET n\r\n").hold().release(NEW)
     play.to_backend()
     assert not play.dropped()
@@ -280,7 +280,7 @@ def test_kept_bytes_are_bounded_and_given_back() -> None:
     assert play.gate.budget.used == 0
 
 
-def test_pushes_are_no_replies_and_long_replies_are_passed_on_as_they_come() -> None:
+def test_pushes_are_not_replies_and_long_replies_stream() -> None:
     play = opened().client(b"GET a\r\nGET b\r\n")
     play.server(b">2\r\n$1\r\nx\r\n_\r\n$100000\r\n" + b"y" * 50_000)
     assert len(play.to_client()) > 50_000
@@ -297,8 +297,8 @@ def test_a_connection_is_packed_and_unpacked() -> None:
     play.client(b"EXEC\r\nGET")
     assert play.session.is_quiet
     other = Play(password="p")
-    luggage = luggage_from(luggage_to(pack(play.session)))
-    unpack(luggage, other.session)
+    packed = packed_session_from(packed_session_to(pack(play.session)))
+    unpack(packed, other.session)
     other.client(b"".join(play.session.unread)).client(b" n\r\n")
     other.connect()
     assert other.session.name == "me"
@@ -307,7 +307,7 @@ def test_a_connection_is_packed_and_unpacked() -> None:
     assert other.to_client() == b"*1\r\n:1\r\n$1\r\n1\r\n"
 
 
-def test_a_target_only_moves_to_a_higher_generation() -> None:
+def test_a_target_moves_only_to_a_higher_generation() -> None:
     gate = Play().gate
     assert gate.begin_hold(OLD, replace(NEW, generation=1), 0.0) is Change.NONE
     assert gate.begin_hold(OLD, NEW, 1.0) is Change.HELD
@@ -325,7 +325,7 @@ def test_a_target_only_moves_to_a_higher_generation() -> None:
     assert (gate.target, gate.is_open) == (NEW, True)
 
 
-def test_a_server_that_lives_and_closes_its_connection_means_this_client() -> None:
+def test_a_live_server_that_closes_its_connection_means_this_client() -> None:
     play = opened().client(b"GET a\r\nSET a 1\r\n")
     play.to_backend()
     play.session.backend_lost(play.now)
@@ -341,16 +341,16 @@ def test_a_server_that_closes_an_idle_connection_is_not_noticed() -> None:
     assert not play.session.wants_close
 
 
-def test_a_protocol_error_that_the_server_finds_closes_the_client() -> None:
+def test_a_protocol_error_from_the_server_closes_the_client() -> None:
     play = opened().client(b"*1\r\n$4\r\nPINGXX")
     play.server(b"-ERR Protocol error: invalid CRLF in request\r\n")
-    assert not play.session.wants_close  # a script may have said so
+    assert not play.session.wants_close  # a script may return the same text
     play.session.backend_lost(play.now)
     assert play.session.wants_close
     assert play.to_client() == b"-ERR Protocol error: invalid CRLF in request\r\n"
 
 
-def test_the_first_words_of_an_http_request_close_behind_what_was_asked_before() -> None:
+def test_the_first_word_of_an_http_request_closes_after_the_earlier_replies() -> None:
     for word in (b"POST / HTTP/1.1\r\n", b"hOsT: x\r\n", encode_command(b"post", b"/"), b'"\\x50OST"\r\n'):
         play = opened().client(b"SET a 1\r\n" + word + b"SET b 1\r\n")
         assert (play.to_backend(), play.session.wants_close) == (b"SET a 1\r\n", False)
@@ -359,27 +359,27 @@ def test_the_first_words_of_an_http_request_close_behind_what_was_asked_before()
         assert Play(password="p").client(word).session.wants_close
 
 
-def test_a_protocol_error_is_told_behind_the_answers_ahead_of_it() -> None:
+def test_a_protocol_error_is_reported_after_the_earlier_replies() -> None:
     play = opened().client(b"GET a\r\n*x\r\nGET b\r\n").server(b"$1\r\n1\r\n")
     assert play.to_client() == b"$1\r\n1\r\n-ERR Protocol error: invalid multibulk length\r\n"
     assert (play.to_backend(), play.session.wants_close) == (b"GET a\r\n", True)
 
 
-def test_a_command_with_an_empty_name_has_an_answer_and_an_empty_line_has_none() -> None:
+def test_a_command_with_an_empty_name_has_a_reply_and_an_empty_line_has_none() -> None:
     play = opened().client(b"\r\n*0\r\n*-7\r\n  \r\n")
     assert play.to_backend() == b""
     for empty in (encode_command(b""), encode_command(b"", b"a"), b'""\r\n'):
         assert play.client(empty).to_backend() == empty
 
 
-def test_what_the_server_says_out_of_turn_ends_its_connection() -> None:
+def test_an_unexpected_reply_ends_the_server_connection() -> None:
     play = opened().server(b"+what\r\n")
     assert play.dropped()
     assert play.session.phase is Phase.NONE
     assert play.to_client() == b""
 
 
-def test_the_limits_of_strangers_end_with_their_login_even_in_one_chunk() -> None:
+def test_the_limits_before_a_login_end_with_it_even_within_one_chunk() -> None:
     wide = encode_command(b"MSET", *[b"k"] * 20)
     assert b"Protocol error" in Play(password="p").client(wide).to_client()
     play = Play(password="p").client(b"AUTH p\r\n" + wide).connect()

@@ -1,4 +1,4 @@
-"""What an endpoint process is told to serve, from the records."""
+"""The specification of an endpoint, from the records."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ PAIR = cluster(3).with_database("orders", on=((2, 1),), password="hush", is_stri
 TARGET = Target(ShardUid(1), 1, "127.0.0.2", 20_001, "run-1")
 
 
-def test_everything_that_clients_and_servers_are_asked_for_is_in_it() -> None:
+def test_a_specification_contains_the_passwords_of_clients_and_servers() -> None:
     spec = spec_of(PAIR.view, PAIR.view.endpoints[EndpointUid("1:1")])
     assert spec is not None
     assert (spec.uid, spec.database_uid, spec.database_name) == ("1:1", 1, "orders")
@@ -26,7 +26,7 @@ def test_everything_that_clients_and_servers_are_asked_for_is_in_it() -> None:
     assert spec.target == TARGET
 
 
-def test_no_secret_is_shown_when_it_is_printed() -> None:
+def test_a_printed_specification_shows_no_secret() -> None:
     spec = spec_of(PAIR.view, PAIR.view.endpoints[EndpointUid("1:1")])
     assert "hush" not in repr(spec)
     assert "app" not in repr(spec)
@@ -49,7 +49,7 @@ def test_without_its_database_or_its_secrets_an_endpoint_has_no_specification() 
         {"groups": {GROUP: replace(PAIR.view.groups[GROUP], primary=None)}},
     ],
 )
-def test_no_target_while_no_primary_is_open(changes: dict[str, object]) -> None:
+def test_there_is_no_target_while_no_primary_is_open(changes: dict[str, object]) -> None:
     view: ClusterView = replace(PAIR.view, **changes)  # type: ignore[arg-type]
     assert target_of(view, GROUP) is None
 
@@ -59,10 +59,10 @@ def test_a_target_follows_the_groups_primary_and_generation() -> None:
     moved = replace(PAIR.view.groups[GROUP], primary=ShardUid(2), generation=7)
     assert target_of(PAIR.with_records(moved).view, GROUP) == Target(ShardUid(2), 7, "127.0.0.1", 20_002, "run-2")
     unseen = target_of(PAIR.without_server(1).view, GROUP)
-    assert unseen == replace(TARGET, run_id=""), "a run id that nobody saw is not checked"
+    assert unseen == replace(TARGET, run_id=""), "an unknown run id is not checked"
 
 
-def test_the_node_of_a_target_is_the_shards_own() -> None:
+def test_the_address_of_a_target_is_that_of_the_shards_node() -> None:
     moved = replace(PAIR.view.shards[ShardUid(1)], node_uid=NodeUid(3), port=5)
     found = target_of(PAIR.with_records(moved).view, GROUP)
     assert found is not None

@@ -1,4 +1,4 @@
-"""When a session keeps its client back, is passed on, or ends: calm, freeze, cut, and what a departing server still owes."""
+"""When a session stops its client, is passed, or ends: calm, freeze, cut, and the last replies of a server that is left."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 from tests.unit.endpoint.test_endpoint_session import NEW, OLD, READONLY, Play, opened
 
 from shardwright.endpoint.ledger import NO_PRIMARY, OUTCOME_UNKNOWN
-from shardwright.endpoint.luggage import pack
+from shardwright.endpoint.packed_session import pack
 from shardwright.endpoint.resp import encode_command
 from shardwright.endpoint.session import HEAVY_BYTES, HEAVY_COMMANDS, LEAVE_S, STREAM_FROM_BYTES, Phase
 
@@ -27,7 +27,7 @@ def test_a_calmed_client_gets_its_replies_and_sends_nothing_new() -> None:
     assert play.to_backend() == b"GET b\r\n"
 
 
-def test_the_end_of_a_calm_does_not_end_a_freeze_nor_the_other_way_round() -> None:
+def test_the_end_of_a_calm_does_not_end_a_freeze_and_vice_versa() -> None:
     play = opened()
     play.session.calm()
     play.session.freeze()
@@ -82,7 +82,7 @@ def test_a_transaction_above_the_limit_ties_its_connection() -> None:
     assert play.client(encode_command(b"SET", b"a", b"x" * 50)).server(b"+QUEUED\r\n").session.is_tied
 
 
-def test_what_was_read_and_not_processed_goes_along() -> None:
+def test_unprocessed_bytes_are_passed_with_the_connection() -> None:
     play = opened()
     play.session.freeze()
     play.client(b"SET a 1\r\nGET a\r\nGE").client(b"T")
@@ -93,7 +93,7 @@ def test_what_was_read_and_not_processed_goes_along() -> None:
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_cut_answers_what_is_unanswered_unless_a_reply_has_begun() -> None:
+def test_a_cut_answers_unanswered_commands_unless_a_reply_has_begun() -> None:
     play = opened().client(b"SET a 1\r\nGET a\r\n")
     play.session.cut()
     assert (play.to_client(), play.session.wants_close, play.dropped()) == (OUTCOME_UNKNOWN + NO_PRIMARY, True, True)
@@ -106,7 +106,7 @@ def test_a_cut_answers_what_is_unanswered_unless_a_reply_has_begun() -> None:
     assert (blocked.to_client(), blocked.session.wants_close) == (b"", True)
 
 
-def test_nothing_is_read_behind_the_end_and_all_that_was_kept_is_given_back() -> None:
+def test_nothing_is_read_after_the_end_and_the_budget_is_returned() -> None:
     play = opened().hold().client(b"SET a 1\r\n")
     assert play.gate.budget.used > 0
     play.session.ended()
@@ -119,7 +119,7 @@ def test_nothing_is_read_behind_the_end_and_all_that_was_kept_is_given_back() ->
 # -- leaving a server --------------------------------------------------------------------------------------------------
 
 
-def test_replies_of_a_server_that_is_left_are_awaited_for_a_while() -> None:
+def test_replies_of_a_server_that_is_left_are_awaited_for_a_limited_time() -> None:
     play = opened().client(b"SET a 1\r\n")
     play.to_backend()
     play.release(NEW).client(b"GET a\r\n")
@@ -142,21 +142,21 @@ def test_an_idle_connection_leaves_at_once_and_one_to_the_same_server_stays() ->
     assert play.dropped(), "another process at the same address"
 
 
-def test_a_blocked_client_is_closed_when_its_server_is_left_so_that_it_asks_again() -> None:
+def test_a_blocked_client_is_closed_when_its_server_is_left_so_that_it_repeats_its_command() -> None:
     play = opened().client(b"BLPOP q 0\r\n").release(NEW)
     assert (play.session.wants_close, play.to_client()) == (True, b"")
     play = opened().client(b"BLPOP q 0\r\n").server(b"-UNBLOCKED force unblock from blocking operation\r\n")
     assert (play.session.wants_close, play.to_client()) == (True, b"")
 
 
-def test_a_tied_client_whose_command_was_refused_is_closed_once_the_rest_has_come_in() -> None:
+def test_a_tied_client_with_a_refused_command_is_closed_after_the_other_replies() -> None:
     play = opened().client(b"CLIENT TRACKING ON\r\n").server(b"+OK\r\n").client(b"SET a 1\r\nGET a\r\n")
     play.to_client()
     assert not play.server(READONLY).session.wants_close
     assert play.server(b"$-1\r\n").session.wants_close
 
 
-def test_a_connection_that_is_open_for_another_server_meanwhile_is_dropped() -> None:
+def test_a_connection_to_a_former_target_is_dropped() -> None:
     play = Play().client(b"GET a\r\n")
     play.session.backend_opened(OLD)
     assert play.session.phase is Phase.SETUP
@@ -166,11 +166,11 @@ def test_a_connection_that_is_open_for_another_server_meanwhile_is_dropped() -> 
     assert play.to_backend() == b"GET a\r\n"
 
 
-def test_what_is_no_reply_ends_the_server_connection_and_says_so() -> None:
+def test_bytes_that_are_not_a_reply_end_the_server_connection_with_a_cause() -> None:
     play = opened().client(b"GET a\r\nSET a 1\r\n").server(b"?\r\n")
-    assert play.session.failure == "the server sent something that is no reply"
+    assert play.session.failure == "the server sent bytes that are not a reply"
     assert (play.dropped(), play.session.phase) == (True, Phase.NONE)
-    assert play.to_client() == b"", "the read is asked again, the write is answered behind it"
+    assert play.to_client() == b"", "the read is repeated, and the write is answered after it"
 
 
 # -- a server that is busy with a script -------------------------------------------------------------------------------
@@ -182,14 +182,14 @@ def busy_server(play: Play) -> Play:
     return play.server(b"*0\r\n" + BUSY * 3)
 
 
-def test_who_connects_to_a_busy_server_hears_what_it_says() -> None:
+def test_a_client_of_a_busy_server_gets_its_error() -> None:
     play = busy_server(Play().client(b"GET a\r\nSET a 1\r\n"))
     assert play.to_client() == BUSY * 2
     assert (play.dropped(), play.session.phase) == (True, Phase.NONE)
     assert play.session.failure.startswith("the server is busy: BUSY")
 
 
-def test_what_ends_a_script_reaches_the_busy_server() -> None:
+def test_commands_that_end_a_script_reach_the_busy_server() -> None:
     play = busy_server(Play().client(b"SCRIPT KILL\r\n"))
     assert (play.to_backend(), play.session.phase) == (b"SCRIPT KILL\r\n", Phase.BUSY)
     play.server(b"+OK\r\n")
@@ -200,15 +200,15 @@ def test_what_ends_a_script_reaches_the_busy_server() -> None:
 # -- the cost of long commands -----------------------------------------------------------------------------------------
 
 
-def test_the_middle_of_a_long_command_or_reply_is_known_as_such() -> None:
+def test_the_middle_of_a_long_command_or_reply_is_recognized() -> None:
     play = opened()
-    assert not play.session.is_mere_body(1)
+    assert not play.session.is_inside_command(1)
     play.client(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1000\r\n" + b"x" * 100)
-    assert play.session.is_mere_body(100)
-    assert not play.session.is_mere_body(902)
+    assert play.session.is_inside_command(100)
+    assert not play.session.is_inside_command(902)
     play.client(b"x" * 900 + b"\r\n").server(b"$1000\r\n" + b"y" * 10)
-    assert play.session.is_mere_reply_body(100)
-    assert not play.session.is_mere_reply_body(992)
+    assert play.session.is_inside_reply(100)
+    assert not play.session.is_inside_reply(992)
 
 
 def test_the_oldest_command_in_flight_is_known_with_its_time() -> None:

@@ -1,4 +1,4 @@
-"""The records of the control socket survive JSON, and what is none of them is refused."""
+"""The records of the control socket survive JSON, and invalid data is refused."""
 
 import json
 import socket
@@ -10,7 +10,7 @@ import pytest
 from shardwright.endpoint import wire
 from shardwright.endpoint.connection import Packed
 from shardwright.endpoint.gate import Hold
-from shardwright.endpoint.luggage import Luggage
+from shardwright.endpoint.packed_session import PackedSession
 from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
 from shardwright.endpoint.setup import ConnectionState
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
@@ -43,9 +43,9 @@ def test_a_target() -> None:
 
 
 @pytest.mark.parametrize("seen", [SEEN, EndpointSeen(EndpointUid("1:1"), EndpointState.ABSENT)])
-def test_what_is_seen_of_an_endpoint(seen: EndpointSeen) -> None:
+def test_the_observation_of_an_endpoint(seen: EndpointSeen) -> None:
     assert wire.seen_from(through_json(wire.seen_to(seen))) == seen
-    # Every field of the record travels, also one that is new.
+    # Every field of the record is sent, including new ones.
     assert set(wire.seen_to(seen)) == {field.name for field in fields(EndpointSeen)}
 
 
@@ -59,14 +59,14 @@ def test_other_results() -> None:
     assert wire.pass_result_from({"passed": 1, "remaining": 2}) == PassResult(1, 2)
 
 
-def test_a_hold_travels_with_its_age_since_clocks_differ() -> None:
+def test_a_hold_is_sent_with_its_age_because_clocks_differ() -> None:
     assert wire.hold_to(None, 9.0) is None
     data = wire.hold_to(Hold(OLD, NEW, 5.0), 9.0)
     assert data is not None
     assert (wire.known_target_from(data["old"]), wire.known_target_from(data["new"]), data["age_s"]) == (OLD, NEW, 4.0)
 
 
-LUGGAGE = Luggage(
+SESSION = PackedSession(
     is_authenticated=True,
     state=ConnectionState(3, 5, {"SETNAME": b"CLIENT SETNAME me\r\n", "SETINFO LIB-NAME": bytes(range(256))}),
     transaction=((b"MULTI", b"MULTI\r\n"), (b"SET", b"*3\r\n\xff\x00")),
@@ -75,21 +75,21 @@ LUGGAGE = Luggage(
 
 
 @pytest.mark.parametrize(
-    "luggage", [LUGGAGE, Luggage(False, ConnectionState(), None, False), replace(LUGGAGE, transaction=())]
+    "packed", [SESSION, PackedSession(False, ConnectionState(), None, False), replace(SESSION, transaction=())]
 )
-def test_what_travels_with_a_connection_with_all_its_bytes(luggage: Luggage) -> None:
-    assert wire.luggage_from(through_json(wire.luggage_to(luggage))) == luggage
+def test_a_packed_session_with_all_its_bytes(packed: PackedSession) -> None:
+    assert wire.packed_session_from(through_json(wire.packed_session_to(packed))) == packed
 
 
-def test_the_bytes_of_a_connection_travel_beside_its_message() -> None:
+def test_the_bytes_of_a_connection_are_sent_beside_its_message() -> None:
     with socket.socket() as client:
-        packed = Packed(client, LUGGAGE, [b"abc", bytearray(b"de")], [b"f"])
+        packed = Packed(client, SESSION, [b"abc", bytearray(b"de")], [b"f"])
         data = through_json(wire.packed_to(packed))
     assert (data["unread_bytes"], data["unsent_bytes"], packed.size) == (5, 1, 6)
-    assert wire.luggage_from(data["luggage"]) == LUGGAGE
+    assert wire.packed_session_from(data["luggage"]) == SESSION
 
 
-def test_what_is_no_such_record_is_refused() -> None:
+def test_invalid_records_are_refused() -> None:
     spec = through_json(wire.spec_to(SPEC))
     for wrong in ({}, {k: v for k, v in spec.items() if k != "port"}, spec | {"more": 1}, spec | {"target": {"port": 1}}):
         with pytest.raises((KeyError, TypeError)):
@@ -97,4 +97,4 @@ def test_what_is_no_such_record_is_refused() -> None:
     with pytest.raises(ValueError, match="nonsense"):
         wire.seen_from(through_json(wire.seen_to(SEEN)) | {"state": "nonsense"})
     with pytest.raises(ValueError, match=r"base64|padding"):
-        wire.luggage_from(through_json(wire.luggage_to(LUGGAGE)) | {"settings": {"SETNAME": "x"}})
+        wire.packed_session_from(through_json(wire.packed_session_to(SESSION)) | {"settings": {"SETNAME": "x"}})

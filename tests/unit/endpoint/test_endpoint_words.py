@@ -1,4 +1,4 @@
-"""The tables of commands agree with each other, and only the servers' own words mean that nothing was executed."""
+"""The command tables agree with each other, and only the servers' own texts mean that nothing was executed."""
 
 import pytest
 
@@ -15,18 +15,18 @@ from shardwright.endpoint.words import (
 )
 
 
-def test_every_word_is_upper_case_as_the_scanner_gives_them() -> None:
+def test_every_word_is_upper_case_like_the_scanners_words() -> None:
     for word in (*RULES, *READS, *STORES_NOTHING, *NEVER_QUEUED, *(w for pair in BUSY_MAY_RUN for w in pair)):
         assert word == word.upper()
 
 
-def test_every_rule_has_a_word_and_nothing_that_has_one_is_plain() -> None:
+def test_every_rule_has_a_word_and_no_word_with_a_rule_is_plain() -> None:
     assert set(RULES.values()) == set(Rule)
     assert all(word in NOT_PLAIN for word in RULES)
     assert b"GET" not in NOT_PLAIN
 
 
-def test_what_takes_something_away_may_block_and_is_never_sent_twice() -> None:
+def test_commands_that_remove_elements_may_block_and_are_never_repeated() -> None:
     takes = {w for w, rule in RULES.items() if rule is Rule.BLOCKING} - {b"WAIT", b"WAITAOF"}
     assert len(takes) == 8
     assert not takes & STORES_NOTHING
@@ -34,7 +34,7 @@ def test_what_takes_something_away_may_block_and_is_never_sent_twice() -> None:
     assert b"XREAD" in READS
 
 
-def test_what_ends_or_begins_a_transaction_may_have_written() -> None:
+def test_commands_that_begin_or_end_a_transaction_may_write() -> None:
     assert not {b"MULTI", b"EXEC"} & STORES_NOTHING
 
 
@@ -55,12 +55,12 @@ def test_what_ends_or_begins_a_transaction_may_have_written() -> None:
         (b"-BUSY Valkey is busy running a script\r\n", False),
     ],
 )
-def test_which_replies_say_that_it_would_be_executed_elsewhere(reply: bytes, refused: bool) -> None:
+def test_which_replies_mean_that_another_server_would_execute_the_command(reply: bytes, refused: bool) -> None:
     assert is_refusal(reply) is refused
     assert is_aborted_by_refusal(reply) is refused
 
 
-def test_an_exec_tells_the_cause_of_its_abort() -> None:
+def test_an_exec_names_the_cause_of_its_abort() -> None:
     cause = b"-EXECABORT Transaction discarded because of: %b\r\n"
     assert is_aborted_by_refusal(cause % b"READONLY You can't write against a read only replica.")
     assert is_aborted_by_refusal(cause % b"LOADING Redis is loading the dataset in memory")

@@ -1,4 +1,4 @@
-"""Sharing the loop: what comes beyond a slice waits its turn, in order, and its socket is not read meanwhile."""
+"""Sharing the loop: bytes beyond a slice wait their turn, in order, and their socket is not read meanwhile."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from shardwright.endpoint.pace import DIRECT_SLICE_S, SLICE_BYTES, Inflow, Pace
 
 
 class Taker:
-    """Takes bytes, notes them, and says whether its socket would be read."""
+    """Takes bytes, records them, and shows whether its socket would be read."""
 
-    def __init__(self, pace: Pace, *, is_mere_body: Callable[[int], bool] = lambda size: False) -> None:
+    def __init__(self, pace: Pace, *, is_cheap: Callable[[int], bool] = lambda size: False) -> None:
         self.taken: list[bytes] = []
         self.reads: list[bool] = []
-        self.inflow = Inflow(pace, self.taken.append, is_mere_body=is_mere_body, reading=self._reading)
+        self.inflow = Inflow(pace, self.taken.append, is_cheap=is_cheap, reading=self._reading)
 
     def _reading(self) -> None:
         self.reads.append(self.inflow.is_empty)
@@ -30,7 +30,7 @@ def _run(test: Callable[[Pace], None]) -> None:
     uvloop.run(run())
 
 
-def test_little_is_taken_at_once() -> None:
+def test_few_bytes_are_taken_at_once() -> None:
     def test(pace: Pace) -> None:
         taker = Taker(pace)
         taker.inflow.put(b"abc")
@@ -39,7 +39,7 @@ def test_little_is_taken_at_once() -> None:
     _run(test)
 
 
-def test_much_is_taken_in_slices_and_in_order() -> None:
+def test_many_bytes_are_taken_in_slices_and_in_order() -> None:
     takers: list[Taker] = []
     data = bytes(range(256)) * 1024
 
@@ -55,27 +55,27 @@ def test_much_is_taken_in_slices_and_in_order() -> None:
     assert takers[0].reads == [False, True]
 
 
-def test_the_middle_of_a_large_value_is_not_cut() -> None:
+def test_the_middle_of_a_large_value_is_not_split() -> None:
     def test(pace: Pace) -> None:
-        taker = Taker(pace, is_mere_body=lambda size: True)
+        taker = Taker(pace, is_cheap=lambda size: True)
         taker.inflow.put(bytes(10 * SLICE_BYTES))
         assert len(taker.taken) == 1
 
     _run(test)
 
 
-def test_what_is_given_up_is_what_was_not_taken() -> None:
+def test_the_rest_is_what_was_not_taken() -> None:
     def test(pace: Pace) -> None:
         taker = Taker(pace)
         taker.inflow.put(b"a" * (SLICE_BYTES + 1))
-        taker.inflow._go_on()
-        assert b"".join(taker.inflow.give_up()) == b"a"
+        taker.inflow._resume()
+        assert b"".join(taker.inflow.take_rest()) == b"a"
         assert taker.inflow.is_empty
 
     _run(test)
 
 
-def test_a_pass_works_for_two_slices_at_most_and_the_next_one_again() -> None:
+def test_a_pass_works_for_at_most_two_slices_and_the_next_one_again() -> None:
     clock = iter(count())
     slices: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Transcripts of sessions in strict mode: no success is told before a replica's word."""
+"""Transcripts of sessions in strict mode: no success is reported before a replica's confirmation."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from shardwright.endpoint.protocol import (
 )
 from shardwright.endpoint.resp import CommandScanner, bulk
 from shardwright.endpoint.session import Session
-from shardwright.endpoint.strict import ASKED_MAX, LOOK, MARK, QUESTION, patience_s
+from shardwright.endpoint.strict import ASKED_MAX, MARK, QUESTION, REPLICATION_INFO, patience_s
 from shardwright.endpoint.wire import spec_from, spec_to
 from shardwright.endpoint.words import NOT_PLAIN_WHEN_STRICT, READS, RULES, STORES_NOTHING
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
@@ -27,7 +27,7 @@ NEW = Target(ShardUid(2), 2, "127.0.0.1", 1002, "bbb")
 ASKED = MARK + QUESTION
 YES = b":0\r\n:1\r\n"
 NO = b":0\r\n:0\r\n"
-"""To the mark, and to the question; asked again, the mark is left out."""
+"""The replies to the mark and to the question; a repeated question has no mark."""
 YES_AGAIN = b":1\r\n"
 NO_AGAIN = b":0\r\n"
 GONE = bulk(b"# Replication\r\nrole:master\r\nconnected_slaves:0\r\nmaster_repl_offset:100\r\n")
@@ -60,17 +60,17 @@ class Play:
         return self
 
     def sent(self) -> bytes:
-        """To the server."""
+        """The bytes to the server."""
         data = b"".join(self.session.to_backend)
         self.session.to_backend.clear()
         return data
 
     def server(self, data: bytes) -> bytes:
-        """What the client hears when the server says this."""
+        """The replies to the client after these bytes from the server."""
         self.session.backend_data(data, self.now)
-        return self.heard()
+        return self.received()
 
-    def heard(self) -> bytes:
+    def received(self) -> bytes:
         data = b"".join(self.session.to_client)
         self.session.to_client.clear()
         return data
@@ -81,7 +81,7 @@ class Play:
         return ledger.is_idle and not ledger.kept and not ledger.unconfirmed and not self.session.assurance.is_pending
 
 
-def test_a_write_is_answered_behind_a_replicas_word_and_one_question_covers_a_chunk() -> None:
+def test_a_write_is_answered_after_a_confirmation_and_one_question_covers_a_chunk() -> None:
     play = Play().says(b"SET a 1\r\nINCR n\r\nGET a\r\n")
     assert play.sent() == b"SET a 1\r\nINCR n\r\nGET a\r\n" + ASKED
     assert play.server(b"+OK\r\n:1\r\n$1\r\n1\r\n") == b""
@@ -90,7 +90,7 @@ def test_a_write_is_answered_behind_a_replicas_word_and_one_question_covers_a_ch
     assert play.at_rest()
 
 
-def test_reads_alone_ask_nothing_but_wait_behind_a_write() -> None:
+def test_reads_alone_cause_no_question_but_wait_after_a_write() -> None:
     play = Play().says(b"GET a\r\nHGETALL h\r\nPUBLISH c x\r\n")
     assert play.sent() == b"GET a\r\nHGETALL h\r\nPUBLISH c x\r\n"
     assert play.server(b"$-1\r\n*0\r\n:0\r\n") == b"$-1\r\n*0\r\n:0\r\n"
@@ -120,7 +120,7 @@ def test_without_a_replica_the_question_is_repeated_and_then_the_write_is_in_dou
         asked += 1
         play.now += CONFIRM_SLICE_S
         assert play.server(NO_AGAIN) == b""
-    assert asking == LOOK + QUESTION
+    assert asking == REPLICATION_INFO + QUESTION
     assert play.server(GONE) == NOT_CONFIRMED + b"$1\r\n1\r\n-WRONGTYPE wrong\r\n"
     assert play.server(NO_AGAIN) == play.sent() == b""
     assert asked == pytest.approx(CONFIRM_MAX_S / CONFIRM_SLICE_S, abs=1)
@@ -133,7 +133,7 @@ def replicas(*lines: str, written: int = 0) -> bytes:
     return bulk(f"# Replication\r\nrole:master\r\n{text}master_repl_offset:{written}\r\n".encode())
 
 
-def test_a_replica_that_receives_is_waited_for() -> None:
+def test_a_write_waits_for_a_replica_that_is_receiving() -> None:
     big = 320 * 1024 * 1024
     for info, patience in (
         (GONE, 0),
@@ -155,22 +155,22 @@ def test_a_write_waits_while_a_replica_receives_and_no_longer() -> None:
     at_work, silent = (replicas(f"state=online,offset=0,lag={lag}", written=100) for lag in (1, 2))
     looks_at: list[float] = []
     for _ in range(round(8 / CONFIRM_SLICE_S)):
-        looks = play.sent().startswith(LOOK)
+        looks = play.sent().startswith(REPLICATION_INFO)
         looks_at += [play.now] if looks else []
         play.now += CONFIRM_SLICE_S
         assert play.server((at_work if looks else b"") + NO_AGAIN) == b""
     assert looks_at[0] == pytest.approx(CONFIRM_MAX_S, abs=CONFIRM_SLICE_S)
-    assert play.sent() == LOOK + QUESTION
-    assert play.server(silent) == b"", "it was heard of a moment ago"
+    assert play.sent() == REPLICATION_INFO + QUESTION
+    assert play.server(silent) == b"", "it has just reported"
     play.now += CONFIRM_MAX_S
     play.server(NO_AGAIN)
-    assert play.sent() == LOOK + QUESTION
+    assert play.sent() == REPLICATION_INFO + QUESTION
     assert play.server(silent) == NOT_CONFIRMED
     assert play.server(NO_AGAIN) == play.sent() == b""
     assert play.at_rest()
 
 
-def test_a_replica_that_is_gone_is_not_waited_for_even_if_it_was_heard_of_a_moment_ago() -> None:
+def test_a_lost_replica_is_not_awaited_even_if_it_has_just_reported() -> None:
     play = Play().says(b"SET a 1\r\n")
     play.server(b"+OK\r\n" + NO)
     play.now += CONFIRM_MAX_S
@@ -180,38 +180,38 @@ def test_a_replica_that_is_gone_is_not_waited_for_even_if_it_was_heard_of_a_mome
     assert play.server(GONE) == NOT_CONFIRMED
 
 
-def test_a_busy_replica_is_not_waited_for_for_ever() -> None:
+def test_a_busy_replica_is_not_awaited_indefinitely() -> None:
     play = Play().says(b"SET a 1\r\n")
     play.server(b"+OK\r\n" + NO)
     play.now += CONFIRM_MAX_S
     play.server(NO_AGAIN)
     play.server(NO_AGAIN)
-    assert play.sent().endswith(LOOK + QUESTION)
+    assert play.sent().endswith(REPLICATION_INFO + QUESTION)
     play.now += CONFIRM_LONGEST_S
     assert play.server(replicas("state=online,offset=0,lag=0") + NO_AGAIN) == b""
-    assert play.sent() == LOOK + QUESTION
+    assert play.sent() == REPLICATION_INFO + QUESTION
     assert play.server(replicas("state=online,offset=0,lag=0")) == NOT_CONFIRMED
 
 
-def test_a_client_that_writes_on_and_on_hears_of_its_doubt_in_time() -> None:
-    """Its questions never end: there is always one behind."""
+def test_a_client_that_writes_continuously_gets_its_error_in_time() -> None:
+    """Its questions never end: there is always a later one."""
     play = Play()
     replies = {b"INCR": b":1\r\n", b"SPUBLISH": b":0\r\n", b"WAIT": b":0\r\n", b"INFO": GONE}
     unread: list[bytes] = []
-    heard = b""
-    while not heard and play.now < 5:
+    received = b""
+    while not received and play.now < 5:
         play.says(b"INCR n\r\n")
         unread += [word for _, word in CommandScanner().scan(play.sent())]
         assert unread.count(b"WAIT") <= ASKED_MAX
         play.now += CONFIRM_SLICE_S
         count = unread.index(b"WAIT") + 1  # the server is busy with it for the slice
-        heard = play.server(b"".join(replies[word] for word in unread[:count]))
+        received = play.server(b"".join(replies[word] for word in unread[:count]))
         del unread[:count]
-    assert heard.startswith(NOT_CONFIRMED)
+    assert received.startswith(NOT_CONFIRMED)
     assert play.now == pytest.approx(CONFIRM_MAX_S, abs=(ASKED_MAX + 2) * CONFIRM_SLICE_S)
 
 
-def test_few_questions_are_on_their_way_at_once_and_the_next_stands_for_the_rest() -> None:
+def test_few_questions_are_unanswered_at_once_and_the_next_one_covers_the_rest() -> None:
     play = Play()
     for _ in range(10):
         play.says(b"INCR n\r\n")
@@ -231,7 +231,7 @@ def test_a_later_answer_covers_an_earlier_question() -> None:
     assert play.at_rest()
 
 
-def test_what_was_sent_behind_the_question_is_not_covered_by_it() -> None:
+def test_a_question_does_not_cover_later_commands() -> None:
     play = Play().says(b"SET a 1\r\n").says(b"SET b 1\r\n")
     assert play.server(b"+OK\r\n" + YES + b"+OK\r\n") == b"+OK\r\n"
     assert play.server(NO) == b""
@@ -239,7 +239,7 @@ def test_what_was_sent_behind_the_question_is_not_covered_by_it() -> None:
     assert play.server(YES_AGAIN) == b"+OK\r\n"
 
 
-def test_a_transaction_is_guarded_by_its_exec_alone() -> None:
+def test_a_transaction_is_guarded_only_by_its_exec() -> None:
     play = Play().says(b"SET a 1\r\nMULTI\r\nINCR n\r\n")
     assert play.sent() == b"SET a 1\r\n" + ASKED
     assert play.server(b"+OK\r\n" + YES) == b"+OK\r\n"
@@ -269,7 +269,7 @@ def test_a_blocking_command_waits_until_the_writes_before_it_are_confirmed() -> 
     assert play.at_rest()
 
 
-def test_the_clients_own_wait_is_its_own() -> None:
+def test_the_clients_own_wait_is_passed_on() -> None:
     play = Play().says(b"SET a 1\r\nWAIT 2 0\r\n")
     assert play.sent() == b"SET a 1\r\n" + ASKED
     assert play.server(b"+OK\r\n" + YES) == b"+OK\r\n"
@@ -291,8 +291,8 @@ def test_a_question_ends_within_the_drain_and_is_repeated_while_held() -> None:
     assert play.session.is_drained
 
 
-def test_who_must_leave_a_server_does_not_take_a_success_along() -> None:
-    """The other server may or may not have it: nobody knows here."""
+def test_a_session_that_leaves_its_server_does_not_keep_a_success() -> None:
+    """It is unknown here whether the other server has the writes."""
     play = Play().says(b"SET a 1\r\nGET a\r\n")
     play.sent()
     assert play.server(b"+OK\r\n$1\r\n1\r\n") == b""
@@ -309,7 +309,7 @@ def test_a_lost_server_leaves_confirmed_and_unconfirmed_writes() -> None:
     play.sent()
     assert play.server(b"+OK\r\n" + YES + b"+OK\r\n") == b"+OK\r\n"
     play.session.backend_lost(0.0)
-    assert play.heard() == NOT_CONFIRMED
+    assert play.received() == NOT_CONFIRMED
     play.gate.release(NEW)
     play.session.gate_changed(0.0)
     assert play.connect().sent() == b"GET b\r\n"
@@ -330,16 +330,16 @@ def test_a_refused_write_is_repeated_and_guarded_again() -> None:
     assert play.at_rest()
 
 
-def test_who_has_subscribed_cannot_write() -> None:
+def test_a_subscriber_cannot_write() -> None:
     play = Play().says(b"SUBSCRIBE c\r\n")
     play.sent()
     assert play.server(b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n") != b""
     play.says(b"SET a 1\r\nPING\r\n")
-    assert b"strict mode" in play.heard()
+    assert b"strict mode" in play.received()
     assert play.sent() == b"PING\r\n"
 
 
-def test_a_large_reply_of_a_write_is_not_passed_on_before_it_is_confirmed() -> None:
+def test_a_large_reply_of_a_write_is_not_passed_on_before_its_confirmation() -> None:
     play = Play().says(b"GETDEL big\r\n")
     play.sent()
     reply = b"$100000\r\n" + b"x" * 100_000 + b"\r\n"
@@ -366,7 +366,7 @@ def test_the_mode_changes_between_two_commands() -> None:
     assert spec_from(spec_to(replace(play.gate.spec, is_strict=True))).is_strict
 
 
-def test_nothing_that_may_write_is_taken_for_a_read() -> None:
+def test_no_command_that_may_write_counts_as_a_read() -> None:
     writes = (
         b"SET DEL INCR EVAL EVALSHA FCALL FUNCTION EXEC MULTI GETEX GETDEL SORT GEORADIUS XREADGROUP BLPOP PFMERGE BITFIELD"
     )

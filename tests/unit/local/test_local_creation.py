@@ -1,4 +1,4 @@
-"""What ``up`` refuses, before anything is made; and that what fails midway is taken back."""
+"""What ``up`` refuses before any change; a failure in the middle is reversed."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ import pytest
 from shardwright.errors import Rejected
 from shardwright.local import up
 from shardwright.local.config import read_all, read_cluster, read_nodes
-from shardwright.local.creation import PASSWORD_VARIABLE, Checked, Options, check, create
+from shardwright.local.creation import PASSWORD_VARIABLE, CheckedOptions, UpOptions, check, create
 from shardwright.local.layout import layout_of, purge
 from shardwright.local.up import prepare
 from shardwright.model.account import ManagementRole, User
@@ -23,13 +23,13 @@ from shardwright.passwords import verify_password
 from shardwright.store import keys, records
 from shardwright.store.sqlite import SqliteStore
 
-pytestmark = pytest.mark.server  # A cluster is created for a server program, so one must be here.
+pytestmark = pytest.mark.server  # A cluster needs a server program, so this machine must have one.
 
 
 @pytest.fixture
-def options(tmp_path: Path, loopback_base: Callable[[], str]) -> Options:
+def options(tmp_path: Path, loopback_base: Callable[[], str]) -> UpOptions:
     base = loopback_base()
-    return Options(tmp_path / "c", nodes=2, endpoint_address=base, address_base=base)
+    return UpOptions(tmp_path / "c", nodes=2, endpoint_address=base, address_base=base)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def options(tmp_path: Path, loopback_base: Callable[[], str]) -> Options:
         ({"directory": Path("/etc/passwd/cluster")}, "--dir"),
     ],
 )
-def test_a_refusal_says_why_and_leaves_nothing(options: Options, changes: dict[str, object], said: str) -> None:
+def test_a_refusal_has_a_cause_and_leaves_nothing_behind(options: UpOptions, changes: dict[str, object], said: str) -> None:
     with pytest.raises(Rejected) as refused:
         prepare(replace(options, **changes), {})  # type: ignore[arg-type]
     assert said in refused.value.text
@@ -64,13 +64,13 @@ def test_a_refusal_says_why_and_leaves_nothing(options: Options, changes: dict[s
 
 
 @pytest.mark.parametrize("password", ["", "two\nlines"])
-def test_a_password_that_cannot_be_typed_is_refused(options: Options, password: str) -> None:
+def test_an_unprintable_password_is_refused(options: UpOptions, password: str) -> None:
     with pytest.raises(Rejected, match=PASSWORD_VARIABLE):
         prepare(options, {PASSWORD_VARIABLE: password})
     assert not options.directory.exists()
 
 
-def test_a_port_in_use_is_refused(options: Options) -> None:
+def test_a_port_in_use_is_refused(options: UpOptions) -> None:
     second = options.address_base.rpartition(".")[0] + ".2"
     with socket.socket() as taken:
         taken.bind((second, options.api_port))
@@ -80,8 +80,8 @@ def test_a_port_in_use_is_refused(options: Options) -> None:
     assert not options.directory.exists()
 
 
-def test_what_fails_midway_is_taken_back(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def create_and_fail(checked: Checked, *rest: Any) -> None:
+def test_a_failure_in_the_middle_is_reversed(options: UpOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def create_and_fail(checked: CheckedOptions, *rest: Any) -> None:
         await create(checked, *rest)
         raise OSError("the disk is full")
 
@@ -97,7 +97,7 @@ def test_what_fails_midway_is_taken_back(options: Options, monkeypatch: pytest.M
     assert [p.name for p in options.directory.iterdir()] == ["notes.txt"]
 
 
-def test_what_a_cluster_is_made_of(options: Options) -> None:
+def test_the_records_of_a_new_cluster(options: UpOptions) -> None:
     started, lock = prepare(replace(options, racks=("a", "b")), {PASSWORD_VARIABLE: "given"})
     assert lock is not None
     os.close(lock)
@@ -142,7 +142,7 @@ def test_what_a_cluster_is_made_of(options: Options) -> None:
     assert not options.directory.exists()
 
 
-def test_a_generated_password_is_strong(options: Options) -> None:
+def test_a_generated_password_is_strong(options: UpOptions) -> None:
     checked = check(options, layout_of(options.directory), {})
     assert checked.is_generated
     assert len(checked.password) >= 20

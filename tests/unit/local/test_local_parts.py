@@ -66,7 +66,7 @@ def test_sockets_are_elsewhere_when_it_is_long(tmp_path: Path, has_runtime_direc
         base.rmdir()
 
 
-def test_a_purge_follows_no_links_and_leaves_what_is_not_ours(layout: Layout, tmp_path: Path) -> None:
+def test_a_purge_follows_no_links_and_leaves_other_files(layout: Layout, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "dump.rdb").write_text("precious")
@@ -87,7 +87,7 @@ def test_a_purge_follows_no_links_and_leaves_what_is_not_ours(layout: Layout, tm
 # -- lock ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_lock_is_held_by_one_and_ends_with_it(tmp_path: Path) -> None:
+def test_a_lock_has_one_holder_and_ends_with_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     first = try_lock(path)
     assert first is not None
@@ -97,12 +97,12 @@ def test_a_lock_is_held_by_one_and_ends_with_it(tmp_path: Path) -> None:
     assert second is not None
     path.unlink()
     third = try_lock(path)
-    assert third is not None, "a deleted file locks nobody out"
+    assert third is not None, "a deleted file excludes no other process"
     os.close(second)
     os.close(third)
 
 
-def test_a_child_does_not_hold_it_unless_told(tmp_path: Path) -> None:
+def test_a_child_does_not_hold_the_lock_unless_it_inherits_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     lock = try_lock(path)
     assert lock is not None
@@ -123,11 +123,11 @@ def leaf(layout: Layout) -> x509.Certificate:
     return x509.load_pem_x509_certificate(layout.certificate.read_bytes())
 
 
-def test_one_certificate_is_good_for_all_nodes_and_trusted_by_its_file(layout: Layout) -> None:
+def test_one_certificate_covers_all_nodes_and_its_file_is_enough_to_trust_it(layout: Layout) -> None:
     ensure_certificate(layout.tls, ["127.0.0.1", "127.0.0.2"], NOW)
     before = leaf(layout)
     ensure_certificate(layout.tls, ["127.0.0.2"], NOW)
-    assert leaf(layout) == before, "what covers the addresses stays"
+    assert leaf(layout) == before, "a certificate that covers the addresses stays"
     key = layout.key.read_bytes()
     ensure_certificate(layout.tls, ["127.0.0.1", "127.0.0.2", "127.0.0.3"], NOW)
     assert leaf(layout) != before
@@ -139,7 +139,7 @@ def test_one_certificate_is_good_for_all_nodes_and_trusted_by_its_file(layout: L
     assert not shakes_hands(layout, before, "127.0.0.3")
 
 
-def test_the_operators_own_certificate_is_left_alone(layout: Layout) -> None:
+def test_the_operators_own_certificate_is_not_changed(layout: Layout) -> None:
     ensure_certificate(layout.tls, ["127.0.0.1"], NOW)
     own = layout.directory / "own"
     ensure_certificate(own, ["127.0.0.9"], NOW)
@@ -180,17 +180,17 @@ def shakes_hands(layout: Layout, served: x509.Certificate, name: str) -> bool:
 # -- ping ----------------------------------------------------------------------------------------------------------------
 
 
-def test_pings_tell_silence_from_absence(tmp_path: Path) -> None:
+def test_pings_distinguish_silence_from_absence(tmp_path: Path) -> None:
     path = tmp_path / "ping.sock"
 
     async def scenario() -> None:
-        assert await ping(path, 0.5) is Answer.NOBODY
-        path.write_text("left by somebody who crashed")
+        assert await ping(path, 0.5) is Answer.NO_LISTENER
+        path.write_text("left by a crashed process")
         server = await PingServer.start(path)
         assert oct(path.stat().st_mode)[-3:] == "600"
         assert [await ping(path, 2) for _ in range(3)] == [Answer.ANSWERED] * 3
         await server.close()
-        assert await ping(path, 0.5) is Answer.NOBODY
+        assert await ping(path, 0.5) is Answer.NO_LISTENER
 
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()

@@ -1,4 +1,4 @@
-"""What ``up`` waits for."""
+"""When ``up`` considers a cluster ready."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ NODE = Node(NodeUid(1), "127.0.0.1", NOW)
 
 
 class _Clock(SystemClock):
-    """Time passes by sleeping only; the first sleep does something besides."""
+    """Time passes only by sleeping; the first sleep has a side effect."""
 
     def __init__(self) -> None:
         self.slept = 0.0
@@ -58,7 +58,7 @@ async def _wait(directory: Path, *, is_removed_meanwhile: bool) -> float:
     return clock.slept
 
 
-def test_a_node_that_is_removed_meanwhile_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_node_that_is_removed_meanwhile_is_not_awaited(tmp_path: Path) -> None:
     assert asyncio.run(_wait(tmp_path, is_removed_meanwhile=True)) < READY_TIMEOUT_S
 
 

@@ -1,4 +1,4 @@
-"""How far an append-only file can be read, and cutting off its end."""
+"""The readable length of an append-only file, and cutting off its end."""
 
 from pathlib import Path
 
@@ -40,14 +40,12 @@ MULTI, EXEC = command(b"MULTI"), command(b"EXEC")
         (command(b"SET", b"k", b""), len(command(b"SET", b"k", b""))),
     ],
 )
-def test_it_is_whole_up_to_the_last_command_outside_an_open_transaction(content: bytes, whole: int) -> None:
+def test_a_file_is_intact_up_to_the_last_command_outside_an_open_transaction(content: bytes, whole: int) -> None:
     assert readable_bytes(content) == whole
 
 
 @given(st.lists(st.lists(st.binary(max_size=20), min_size=1, max_size=4), max_size=8), st.data())
-def test_wherever_a_file_breaks_off_whole_commands_are_kept_and_no_more(
-    words: list[list[bytes]], data: st.DataObject
-) -> None:
+def test_exactly_the_complete_commands_of_a_broken_off_file_are_kept(words: list[list[bytes]], data: st.DataObject) -> None:
     names = [[b"X" + w[0], *w[1:]] for w in words]  # no MULTI among them
     ends = [0]
     for one in names:
@@ -74,7 +72,7 @@ def last(directory: Path) -> Path:
     return directory / "appendonlydir/appendonly.aof.2.incr.aof"
 
 
-def test_the_end_of_the_last_part_is_cut_and_the_file_kept_as_it_was(directory: Path) -> None:
+def test_the_end_of_the_last_part_is_cut_and_the_original_file_is_kept(directory: Path) -> None:
     cut = cut_damaged_end(directory, directory / "damaged-3")
     assert (cut.file, cut.offset, cut.bytes_cut) == (last(directory).name, len(SET), 100)
     assert last(directory).read_bytes() == SET
@@ -84,18 +82,18 @@ def test_the_end_of_the_last_part_is_cut_and_the_file_kept_as_it_was(directory: 
     assert f"offset {len(SET)}" in str(cut)
 
 
-def test_it_may_be_repeated_after_a_crash_at_any_moment(directory: Path) -> None:
+def test_a_cut_may_be_repeated_after_a_crash_at_any_moment(directory: Path) -> None:
     aside = directory / "damaged-3"
-    # Behind the link, before anything was cut.
+    # After the link, before the cut.
     aside.mkdir()
     (aside / last(directory).name).hardlink_to(last(directory))
     assert cut_damaged_end(directory, aside).bytes_cut == 100
-    # Behind the cut, before the server was started.
+    # After the cut, before the start of the server.
     assert cut_damaged_end(directory, aside).bytes_cut == 100
     assert (aside / last(directory).name).read_bytes() == SET + bytes(100)
 
 
-def test_how_much_would_be_cut_is_told_before(directory: Path) -> None:
+def test_the_amount_of_a_cut_is_known_beforehand(directory: Path) -> None:
     size = len(SET) + 100
     assert unreadable_end(directory) == f"100 of its {size} bytes cannot be read, from offset {len(SET)}"
     cut_damaged_end(directory, directory / "damaged-3")
@@ -103,20 +101,20 @@ def test_how_much_would_be_cut_is_told_before(directory: Path) -> None:
     assert unreadable_end(directory / "nowhere") == ""
 
 
-def test_a_file_that_takes_long_to_read_is_not_measured(directory: Path) -> None:
+def test_a_large_file_is_not_measured(directory: Path) -> None:
     with last(directory).open("r+b") as file:
         file.truncate(MEASURED_BYTES_MAX + 1)
     assert unreadable_end(directory) == ""
 
 
-def test_a_file_that_is_whole_is_left_alone(directory: Path) -> None:
+def test_an_intact_file_is_not_changed(directory: Path) -> None:
     last(directory).write_bytes(SET)
     with pytest.raises(Permanent, match="can be read to its end"):
         cut_damaged_end(directory, directory / "damaged-3")
     assert not (directory / "damaged-3").exists()
 
 
-def test_damage_that_others_follow_is_not_cut(directory: Path) -> None:
+def test_damage_before_the_last_part_is_not_cut(directory: Path) -> None:
     first = directory / "appendonlydir/appendonly.aof.1.incr.aof"
     first.write_bytes(SET + bytes(3))
     with pytest.raises(Permanent, match="is not the last part"):

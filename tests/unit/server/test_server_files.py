@@ -87,7 +87,7 @@ def test_an_append_only_file_without_a_manifest_counts_as_none(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("persistence", list(Persistence))
-def test_files_of_a_server_that_kept_none_are_of_long_ago(persistence: Persistence, tmp_path: Path) -> None:
+def test_files_of_a_server_without_persistence_are_outdated(persistence: Persistence, tmp_path: Path) -> None:
     _snapshot(tmp_path, NOW)
     _aof(tmp_path, NOW + 1)
     starts_with_aof = prepare_directory(tmp_path, persistence, kept=Persistence.DISABLED)
@@ -96,7 +96,7 @@ def test_files_of_a_server_that_kept_none_are_of_long_ago(persistence: Persisten
 
 
 @pytest.mark.parametrize(("kept", "starts_with_aof"), [(Persistence.AOF, True), (Persistence.SNAPSHOT, False)])
-def test_what_was_kept_is_loaded_although_nothing_shall_be_kept_from_now_on(
+def test_kept_files_are_loaded_although_persistence_is_now_disabled(
     kept: Persistence, starts_with_aof: bool, tmp_path: Path
 ) -> None:
     _snapshot(tmp_path, NOW)
@@ -107,7 +107,7 @@ def test_what_was_kept_is_loaded_although_nothing_shall_be_kept_from_now_on(
     assert _files(tmp_path) == before
 
 
-def test_damaged_files_are_put_aside_and_the_server_starts_with_nothing(tmp_path: Path) -> None:
+def test_damaged_files_are_put_aside_and_the_server_starts_without_data(tmp_path: Path) -> None:
     _snapshot(tmp_path, NOW)
     _aof(tmp_path, NOW)
     (tmp_path / "server.log").touch()
@@ -118,7 +118,7 @@ def test_damaged_files_are_put_aside_and_the_server_starts_with_nothing(tmp_path
     assert _files(tmp_path) == sorted(name if name == "server.log" else f"damaged-7/{name}" for name in before)
 
 
-def test_nothing_is_put_aside_when_there_is_nothing(tmp_path: Path) -> None:
+def test_nothing_is_put_aside_without_files(tmp_path: Path) -> None:
     put_aside(tmp_path, 7)
     assert list(tmp_path.iterdir()) == []
 

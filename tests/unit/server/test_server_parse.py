@@ -68,19 +68,19 @@ def test_a_primary() -> None:
     assert seen.unanswered_since is None
 
 
-def test_a_replica_counts_what_it_has_applied() -> None:
+def test_a_replica_counts_its_applied_offset() -> None:
     seen = _seen(REPLICA)
     assert (seen.role, seen.offset, seen.is_link_up) == (Role.REPLICA, 90, True)
     assert (seen.primary_address, seen.primary_port) == ("127.0.0.2", 7000)
 
 
-def test_the_fence_shows_as_its_line() -> None:
+def test_the_fence_is_visible_as_its_line() -> None:
     assert not _seen(PRIMARY).is_fenced
     assert _seen(PRIMARY + "min_slaves_good_slaves:0\r\n").is_fenced
     assert _seen(REPLICA + "min_slaves_good_slaves:0\r\n").is_fenced
 
 
-def test_valkey_is_known_by_its_own_version() -> None:
+def test_valkey_is_recognized_by_its_own_version() -> None:
     seen = _seen(PRIMARY + "server_name:valkey\r\nvalkey_version:9.1.2\r\n")
     assert (seen.kind, seen.version) == ("valkey", "9.1.2")
 
@@ -94,13 +94,13 @@ def test_valkey_is_known_by_its_own_version() -> None:
         ("", 0, 0),
     ],
 )
-def test_progress_of_a_sync(lines: str, total: int, done: int) -> None:
+def test_the_progress_of_a_sync(lines: str, total: int, done: int) -> None:
     text = REPLICA.replace("master_sync_in_progress:0", "master_sync_in_progress:1").replace("status:up", "status:down")
     seen = _seen(text + lines)
     assert (seen.is_syncing, seen.sync_total_bytes, seen.sync_done_bytes) == (True, total, done)
 
 
-def test_loading_of_another_kind_is_no_sync() -> None:
+def test_loading_of_another_kind_is_not_a_sync() -> None:
     seen = _seen(REPLICA + "loading_loaded_bytes:300\r\n")
     assert (seen.is_syncing, seen.sync_done_bytes) == (False, 0)
 
@@ -125,13 +125,13 @@ def test_failed_persistence(name: str) -> None:
     assert not _seen(PRIMARY.replace(f"{name}:ok", f"{name}:err")).is_persistence_ok
 
 
-def test_after_a_promotion_the_second_id_shows() -> None:
+def test_the_second_id_is_visible_after_a_promotion() -> None:
     seen = _seen(PRIMARY.replace("0" * 40, "c" * 40).replace("second_repl_offset:-1", "second_repl_offset:51"))
     assert (seen.second_replication_id, seen.second_offset) == ("c" * 40, 51)
 
 
 @pytest.mark.parametrize("text", ["", "# Server\r\n", "role:master\r\n", "nonsense"])
-def test_what_is_not_info(text: str) -> None:
+def test_a_text_that_is_not_info(text: str) -> None:
     with pytest.raises(ValueError, match="INFO"):
         _seen(text)
 
@@ -152,7 +152,7 @@ def _troubles(*changes: tuple[str, str], text: str = PRIMARY + LIMITS) -> tuple[
 ROOM = ("used_memory:1000", "used_memory:500")
 
 
-def test_nothing_is_wrong_with_a_healthy_server() -> None:
+def test_a_healthy_server_has_no_trouble() -> None:
     assert _troubles(ROOM) == ()
     assert _seen(PRIMARY).troubles == ()  # a server that prints no limits has none
 
@@ -169,7 +169,7 @@ def test_files_that_cannot_be_written(line: str, trouble: ServerTrouble) -> None
     assert _troubles(ROOM, (f"{line}:ok", f"{line}:err")) == (trouble,)
 
 
-def test_an_append_only_file_that_is_off_fails_nothing() -> None:
+def test_a_disabled_append_only_file_causes_no_trouble() -> None:
     off = ("aof_enabled:1", "aof_enabled:0")
     assert _troubles(ROOM, off, ("aof_last_write_status:ok", "aof_last_write_status:err")) == ()
 
@@ -191,8 +191,8 @@ def test_full_memory(changes: tuple[tuple[str, str], ...], expected: tuple[Serve
     assert _troubles(*changes) == expected
 
 
-def test_every_connection_is_taken() -> None:
+def test_every_connection_is_in_use() -> None:
     assert _troubles(ROOM, ("connected_clients:3", "connected_clients:9999")) == (ServerTrouble.CLIENTS_FULL,)
-    # The replica is one more.
+    # The replica is one more connection.
     assert _troubles(ROOM, ("connected_clients:3", "connected_clients:9998")) == (ServerTrouble.CLIENTS_SHORT,)
     assert _troubles(ROOM, ("connected_clients:3", "connected_clients:9000")) == ()

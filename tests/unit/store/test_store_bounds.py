@@ -1,4 +1,4 @@
-"""The bounds that backends share."""
+"""The limits that all backends share."""
 
 import pytest
 from hypothesis import given
@@ -17,13 +17,13 @@ def test_the_end_of_a_prefix(prefix: str, end: str | None) -> None:
 
 
 @given(st.text(max_size=3), st.text(max_size=5))
-def test_a_key_lies_before_the_end_of_its_prefix_and_no_other_does(prefix: str, key: str) -> None:
+def test_exactly_the_keys_of_a_prefix_are_before_its_end(prefix: str, key: str) -> None:
     end = prefix_end(prefix)
     lies_within = prefix <= key and (end is None or key < end)
     assert lies_within == key.startswith(prefix)
 
 
-def test_a_page_that_is_exactly_full_is_the_last() -> None:
+def test_an_exactly_full_page_is_the_last() -> None:
     items = [KeyValue(str(n), b"", 1, 1) for n in range(3)]
     assert page_of(items, revision=1, limit=3).next_start is None
     assert page_of(items, revision=1, limit=2).next_start == "2"

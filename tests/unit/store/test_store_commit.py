@@ -1,4 +1,4 @@
-"""A commit happens as a whole, on what was seen, under the leadership that decided it."""
+"""A commit is atomic, depends on the records that were read, and belongs to the leadership that decided it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -67,7 +67,7 @@ def test_records_events_and_extra_keys_in_one_revision() -> None:
 def test_a_record_that_another_writer_changed_is_a_conflict() -> None:
     async def scenario(store: MemoryStore, mirror: Mirror) -> None:
         await commit(store, mirror, [Put(NODE)], fence=None, random_text=word)
-        # The mirror has had no turn of the loop since this write.
+        # The loop has not run since this write, so the mirror does not show it.
         other = await put(store, KEY, records.encode(replace(NODE, rack="other")))
         other_node = Node(NodeUid(2), "127.0.0.2", NOW)
         with pytest.raises(Conflict):

@@ -1,4 +1,4 @@
-"""The mirror converges, survives what stores do, and shows records as a view."""
+"""The mirror converges, survives the failures of stores, and shows the records as a view."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -35,7 +35,7 @@ SHARD = Shard(ShardUid(7), DatabaseUid(1), GroupUid("1:1"), NodeUid(1), 20000, N
 
 
 class RestlessStore(MemoryStore):
-    """Between two pages somebody writes; and the first watches fail as they are told to."""
+    """Another writer writes between two pages, and the first watches fail as requested."""
 
     def __init__(self) -> None:
         super().__init__(SystemClock())
@@ -79,7 +79,7 @@ async def mirrored(store: MemoryStore) -> AsyncIterator[Mirror]:
     await store.close()
 
 
-def test_it_converges_when_others_write_between_its_pages() -> None:
+def test_it_converges_while_others_write_between_its_pages() -> None:
     async def main() -> None:
         store = RestlessStore()
         await store.transact(Transaction(operations=tuple(PutKey(f"k/{n}", b"0") for n in range(8))))
@@ -112,7 +112,7 @@ def test_it_converges_when_others_write_between_its_pages() -> None:
     asyncio.run(main())
 
 
-def test_it_reads_anew_after_a_compaction_and_notices_what_vanished() -> None:
+def test_it_reads_everything_after_a_compaction_and_notices_deletions() -> None:
     async def main() -> None:
         store = RestlessStore()
         other = replace(NODE, uid=NodeUid(2))
@@ -160,7 +160,7 @@ def test_a_view_is_of_one_revision_and_never_changes() -> None:
     asyncio.run(main())
 
 
-def test_what_was_seen_of_another_incarnation_is_not_shown() -> None:
+def test_observations_of_another_incarnation_are_not_shown() -> None:
     async def main() -> None:
         store = RestlessStore()
 
@@ -212,7 +212,7 @@ def test_an_unreadable_record_is_skipped() -> None:
     asyncio.run(main())
 
 
-def test_it_tells_revisions_and_waits_for_changes() -> None:
+def test_it_reports_revisions_and_waits_for_changes() -> None:
     async def main() -> None:
         store = RestlessStore()
         created = await put(store, NODE)
@@ -241,26 +241,26 @@ def test_daemons_are_in_the_view() -> None:
     asyncio.run(main())
 
 
-def test_a_subscriber_hears_of_each_change_until_it_ends() -> None:
+def test_a_subscriber_is_called_for_each_change_until_it_ends() -> None:
     async def run() -> None:
         store = MemoryStore(SystemClock())
         async with mirrored(store) as mirror:
-            heard: list[tuple[str, ...]] = []
+            received: list[tuple[str, ...]] = []
             shown: list[int] = []
 
-            def hear(changed: Collection[str]) -> None:
-                heard.append(tuple(changed))
+            def record_keys(changed: Collection[str]) -> None:
+                received.append(tuple(changed))
                 shown.append(mirror.revision)
 
-            end = mirror.subscribe(hear)
+            end = mirror.subscribe(record_keys)
             first = await put(store, NODE, SHARD)
             await mirror.reach(first)
             second = await delete(store, keys.key_of(NODE))
             await mirror.reach(second)
             end()
             await mirror.reach(await put(store, NODE))
-            assert heard == [(keys.key_of(NODE), keys.key_of(SHARD)), (keys.key_of(NODE),)]
-            assert shown == [first, second], "it is told when the mirror shows it"
+            assert received == [(keys.key_of(NODE), keys.key_of(SHARD)), (keys.key_of(NODE),)]
+            assert shown == [first, second], "it is called when the mirror shows the change"
         await store.close()
 
     asyncio.run(run())

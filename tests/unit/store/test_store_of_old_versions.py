@@ -1,4 +1,4 @@
-"""A store that an earlier version wrote opens in this one, and every record of it is understood."""
+"""A store of an earlier version opens in this version, and all of its records are readable."""
 
 import asyncio
 import json

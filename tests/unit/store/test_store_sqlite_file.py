@@ -1,4 +1,4 @@
-"""What only the SQLite backend has: a file with a mode, a schema version, automatic compaction, boots."""
+"""Behavior of the SQLite backend only: its file's mode, schema version, automatic compaction, boots."""
 
 import asyncio
 import sqlite3
@@ -21,7 +21,7 @@ def put(file: SqliteFile, key: str, value: bytes = b"") -> int:
     return file.transact(Transaction(operations=(PutKey(key, value),))).revision
 
 
-def test_the_file_and_its_companions_belong_to_their_owner_only(tmp_path: Path) -> None:
+def test_the_file_and_its_companions_are_private(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     file = SqliteFile(path, ManualClock())
     put(file, "a")
@@ -33,7 +33,7 @@ def test_the_file_and_its_companions_belong_to_their_owner_only(tmp_path: Path) 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_data_and_revisions_outlive_the_process(tmp_path: Path) -> None:
+def test_data_and_revisions_survive_the_process(tmp_path: Path) -> None:
     file = SqliteFile(tmp_path / "store.db", ManualClock())
     revision = put(file, "a", b"1")
     file.close()
@@ -55,12 +55,12 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         SqliteFile(path, ManualClock())
 
 
-def test_no_directory_is_a_store_that_is_unavailable(tmp_path: Path) -> None:
+def test_a_missing_directory_makes_the_store_unavailable(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):
         asyncio.run(SqliteStore.open(tmp_path / "none" / "store.db"))
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store.db").write_bytes(b"something else entirely" * 100)
     with pytest.raises(StoreUnavailable):
         SqliteFile(tmp_path / "store.db", ManualClock())
@@ -96,7 +96,7 @@ def test_a_lease_of_another_boot_has_ended(tmp_path: Path) -> None:
     file = SqliteFile(tmp_path / "store.db", clock)
     lease = file.grant(timedelta(seconds=3))
     file.transact(Transaction(operations=(PutKey("leader", b"", lease),)))
-    # The boot clock begins anew, so by its time alone the lease would live for long.
+    # The boot clock starts again; by its time alone the lease would live for long.
     clock.boot, clock.seconds = "second", 1.0
     assert file.end_expired()
     assert file.get("leader") is None
@@ -105,7 +105,7 @@ def test_a_lease_of_another_boot_has_ended(tmp_path: Path) -> None:
     file.close()
 
 
-def test_a_held_write_lock_is_waited_for(tmp_path: Path) -> None:
+def test_a_write_lock_is_awaited(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     file = SqliteFile(path, ManualClock())
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -122,7 +122,7 @@ def test_a_held_write_lock_is_waited_for(tmp_path: Path) -> None:
     assert watch.is_within(2, took_s=waited_s), watch
 
 
-def test_a_lock_that_stays_makes_the_store_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permanent_lock_makes_the_store_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.05)
     path = tmp_path / "store.db"
     file = SqliteFile(path, ManualClock())
@@ -130,7 +130,7 @@ def test_a_lock_that_stays_makes_the_store_unavailable(tmp_path: Path, monkeypat
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable):
         put(file, "a")
-    # Reading goes on.
+    # Reads still work.
     assert file.get("a") is None
     other.close()
     put(file, "a")

@@ -1,4 +1,4 @@
-"""What decides about a run of chaos: the schedule, the comparison, and what may be hit."""
+"""The decisions of a chaos run: the schedule, the comparison, and the rules for targets."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -14,12 +14,21 @@ from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.builders import NOW, ClusterBuilder, cluster
 from shardwright.testing.chaos import rules
 from shardwright.testing.chaos.facts import Records
-from shardwright.testing.chaos.journal import ACCOUNTS, KEYS, Entry, Stored, What, compare, counter_of, longest_pause, parse
+from shardwright.testing.chaos.journal import (
+    ACCOUNTS,
+    KEYS,
+    Entry,
+    Stored,
+    WriteKind,
+    compare,
+    counter_of,
+    longest_pause,
+    parse,
+)
 from shardwright.testing.chaos.report import Result
 from shardwright.testing.chaos.rules import Promise
-from shardwright.testing.chaos.schedule import FREEZES_S, UNNOTICED, Kind, schedule
-from shardwright.testing.chaos.verdict import Kind as Seen
-from shardwright.testing.chaos.verdict import Outcome, Tally
+from shardwright.testing.chaos.schedule import FREEZES_S, UNNOTICED, ItemKind, schedule
+from shardwright.testing.chaos.verdict import ClientKind, Tally, TurnOutcome
 from shardwright.testing.moves import relocation
 
 # -- schedule ----------------------------------------------------------------------------------------------------------
@@ -30,21 +39,21 @@ def test_a_seed_decides_everything() -> None:
     assert schedule(7, seconds=60) != schedule(8, seconds=60)
 
 
-def test_a_longer_run_begins_as_the_shorter_one() -> None:
+def test_a_longer_run_begins_like_a_shorter_one() -> None:
     short = schedule(7, seconds=30)
     assert [i for i in schedule(7, seconds=60) if i in short] == list(short)
 
 
-def test_every_kind_comes_in_order_and_within_its_bounds() -> None:
+def test_every_kind_is_scheduled_in_order_and_within_its_bounds() -> None:
     items = schedule(1, seconds=3600)
-    assert {item.kind for item in items} == set(Kind)
+    assert {item.kind for item in items} == set(ItemKind)
     assert [item.at_s for item in items] == sorted(item.at_s for item in items)
     for item in items:
         least, most = FREEZES_S.get(item.kind, (0.0, 0.0))
         assert least <= item.lasts_s <= most
 
 
-def test_a_run_that_nobody_may_notice_has_the_same_requests_and_fewer_faults() -> None:
+def test_an_unnoticeable_run_has_the_same_requests_and_fewer_faults() -> None:
     every, unnoticed = schedule(7, seconds=300), schedule(7, seconds=300, faults=UNNOTICED)
     assert {item.kind for item in unnoticed if item.kind.is_fault} == UNNOTICED
     first = next(i for i in every if not i.kind.is_fault)
@@ -62,42 +71,42 @@ def everything(written: list[Entry], *, without: tuple[int, ...] = ()) -> Stored
     kept = [e for e in written if e.turn not in without]
     counters = [0] * KEYS
     for entry in kept:
-        if entry.what is What.COUNT:
+        if entry.kind is WriteKind.COUNT:
             counters[counter_of(entry.turn)] += 1
     return Stored(
         counters,
-        [e.turn for e in kept if e.what is What.APPEND],
-        [e.turn for e in kept if e.what is What.TRANSFER],
+        [e.turn for e in kept if e.kind is WriteKind.APPEND],
+        [e.turn for e in kept if e.kind is WriteKind.TRANSFER],
         [0] * ACCOUNTS,
     )
 
 
-def first(what: What) -> int:
-    return next(e.turn for e in entries(9) if e.what is what)
+def first(kind: WriteKind) -> int:
+    return next(e.turn for e in entries(9) if e.kind is kind)
 
 
-def test_what_is_all_there_is_clean() -> None:
+def test_a_complete_database_has_no_finding() -> None:
     found = compare("db", entries(90), everything(entries(90)))
     assert (found.acked, found.lost, found.doubled, found.torn) == (90, [], [], [])
 
 
-@pytest.mark.parametrize("what", list(What))
-def test_an_acknowledged_write_that_is_missing_is_lost(what: What) -> None:
-    found = compare("db", entries(90), everything(entries(90), without=(first(what),)))
+@pytest.mark.parametrize("kind", list(WriteKind))
+def test_an_acknowledged_write_that_is_missing_is_lost(kind: WriteKind) -> None:
+    found = compare("db", entries(90), everything(entries(90), without=(first(kind),)))
     assert len(found.lost) == 1
     assert found.lost_allowed == []
 
 
-@pytest.mark.parametrize("what", list(What))
-def test_a_write_in_doubt_may_be_there_or_not(what: What) -> None:
-    turn = first(what)
+@pytest.mark.parametrize("kind", list(WriteKind))
+def test_a_write_in_doubt_may_be_stored_or_not(kind: WriteKind) -> None:
+    turn = first(kind)
     for without in ((), (turn,)):
         found = compare("db", entries(90, in_doubt=(turn,)), everything(entries(90), without=without))
         assert (found.in_doubt, found.lost, found.doubled) == (1, [], [])
 
 
-def test_a_write_that_is_stored_twice_is_doubled_even_when_in_doubt() -> None:
-    turn = first(What.APPEND)
+def test_a_write_that_is_stored_twice_is_doubled_even_if_in_doubt() -> None:
+    turn = first(WriteKind.APPEND)
     stored = everything(entries(30))
     twice = replace(stored, appended=[*stored.appended, turn])
     assert len(compare("db", entries(30, in_doubt=(turn,)), twice).doubled) == 1
@@ -107,20 +116,20 @@ def test_a_write_that_is_stored_twice_is_doubled_even_when_in_doubt() -> None:
     assert len(compare("db", entries(30), unknown).doubled) == 1
 
 
-def test_accounts_that_do_not_sum_to_nothing_are_torn() -> None:
+def test_accounts_with_a_sum_other_than_zero_are_torn() -> None:
     stored = replace(everything(entries(30)), accounts=[1] + [0] * (ACCOUNTS - 1))
     assert len(compare("db", entries(30), stored).torn) == 1
 
 
-@pytest.mark.parametrize("what", list(What))
-def test_only_the_last_moment_before_a_kill_may_be_lost(what: What) -> None:
-    turn = first(what)
+@pytest.mark.parametrize("kind", list(WriteKind))
+def test_only_the_last_moment_before_a_kill_may_be_lost(kind: WriteKind) -> None:
+    turn = first(kind)
     stored = everything(entries(90), without=(turn,))
     assert len(compare("db", entries(90), stored, kills=[turn + 1.0]).lost_allowed) == 1
     assert len(compare("db", entries(90), stored, kills=[turn + 30.0]).lost) == 1
 
 
-def test_a_journal_that_was_cut_off_is_read_up_to_there() -> None:
+def test_an_incomplete_journal_is_read_as_far_as_possible() -> None:
     lines = [e.line() for e in entries(3)]
     assert parse([*lines, "4 1 17.0"]) == entries(3)
 
@@ -130,34 +139,34 @@ def test_the_longest_pause_is_between_acknowledgements_of_any_writer() -> None:
     assert longest_pause([one, other]) == (5.0, 4.0)
 
 
-# -- what a client may see ---------------------------------------------------------------------------------------------
+# -- what a client may observe -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("kind", "outcome", "noticed"),
     [
-        (Seen.SCRIPT, Outcome.DONE, 0),
-        (Seen.SCRIPT, Outcome.REFUSED, 1),
-        (Seen.PIPELINE, Outcome.CLOSED, 1),
-        (Seen.DOWNLOAD, Outcome.CUT, 1),
-        (Seen.HALVES, Outcome.CLOSED, 0),
-        (Seen.HALVES, Outcome.REFUSED, 1),
-        (Seen.HALVES, Outcome.RESET, 1),
-        (Seen.UNREAD, Outcome.RESET, 0),
-        (Seen.UNREAD, Outcome.SILENT, 1),
+        (ClientKind.SCRIPT, TurnOutcome.DONE, 0),
+        (ClientKind.SCRIPT, TurnOutcome.REFUSED, 1),
+        (ClientKind.PIPELINE, TurnOutcome.CLOSED, 1),
+        (ClientKind.DOWNLOAD, TurnOutcome.CUT, 1),
+        (ClientKind.HALVES, TurnOutcome.CLOSED, 0),
+        (ClientKind.HALVES, TurnOutcome.REFUSED, 1),
+        (ClientKind.HALVES, TurnOutcome.RESET, 1),
+        (ClientKind.UNREAD, TurnOutcome.RESET, 0),
+        (ClientKind.UNREAD, TurnOutcome.SILENT, 1),
     ],
 )
-def test_only_slow_and_rude_clients_may_be_closed(kind: Seen, outcome: Outcome, noticed: int) -> None:
+def test_only_slow_and_rude_clients_may_be_closed(kind: ClientKind, outcome: TurnOutcome, noticed: int) -> None:
     tally = Tally(kind)
     tally.end_turn(outcome, "why")
     assert tally.noticed == noticed
 
 
 @pytest.mark.parametrize(("stored", "lost", "doubled"), [(4, 1, 0), (5, 0, 0), (7, 0, 0), (8, 0, 1), (None, 0, 0)])
-def test_what_is_stored_lies_between_what_was_acknowledged_and_what_was_sent(
+def test_the_stored_number_lies_between_the_acknowledged_and_the_sent_one(
     stored: int | None, lost: int, doubled: int
 ) -> None:
-    tally = Tally(Seen.SCRIPT, acked=5, sent=7, stored=stored)
+    tally = Tally(ClientKind.SCRIPT, acked=5, sent=7, stored=stored)
     assert (tally.lost, tally.doubled) == (lost, doubled)
 
 
@@ -177,14 +186,14 @@ def result(**changes: Any) -> Result:
         {"crowd": {"script": {"outcomes": {"done": 9}, "lost": 0, "doubled": 0, "wrong": [], "noticed": 1, "texts": []}}},
     ],
 )
-def test_what_may_be_noticed_of_faults_may_not_be_of_planned_actions(changes: dict[str, Any]) -> None:
+def test_effects_that_are_allowed_for_faults_are_forbidden_for_planned_actions(changes: dict[str, Any]) -> None:
     assert result(**changes).is_good
     assert not result(**changes, is_unnoticed=True).is_good
     assert result(is_unnoticed=True).is_good
 
 
 @pytest.mark.parametrize("damage", [{"lost": 1}, {"doubled": 1}, {"wrong": ["another value"]}])
-def test_damage_of_the_crowd_is_damage(damage: dict[str, Any]) -> None:
+def test_damage_that_the_crowd_finds_is_damage(damage: dict[str, Any]) -> None:
     crowd = {"script": {**result().crowd["script"], **damage}}
     assert not result(crowd=crowd).is_good
 
@@ -195,7 +204,7 @@ PROMISES = {"db1": Promise.REPLICAS_MAY_DIE, "db2": Promise.ONLY_COPY_MAY_DIE, "
 
 
 def databases() -> ClusterBuilder:
-    """Shards 1 and 2 of db1, 3 of db2, 4 and 5 of db3; the first of each is the primary."""
+    """Shards 1 and 2 of db1, 3 of db2, 4 and 5 of db3; the first one of each is the primary."""
     return cluster(nodes=3).with_database(on=((1, 2),)).with_database(on=((1,),)).with_database(on=((2, 3),))
 
 
@@ -253,7 +262,7 @@ def test_an_action_that_took_too_long_is_named() -> None:
     assert rules.too_long(now, 80) == []
 
 
-def test_no_server_dies_as_a_replica_while_a_role_passes() -> None:
+def test_no_server_dies_as_a_replica_while_a_role_moves() -> None:
     builder = databases()
     group = builder.view.groups[GroupUid("1:1")]
     handing = replace(group, handoff=Handoff(ShardUid(1), ShardUid(2), 2, 1, NOW))
@@ -265,7 +274,7 @@ def test_an_only_copy_dies_only_while_nothing_of_it_moves() -> None:
     assert rules.only_copies(records(databases(), moving("2:1")), PROMISES, runs) == []
 
 
-def test_a_primary_dies_only_where_that_is_counted_apart_and_an_heir_is_in_sync() -> None:
+def test_a_primary_dies_only_if_it_is_counted_separately_and_an_heir_is_in_sync() -> None:
     builder = databases()
     assert rules.primaries(records(builder), PROMISES, runs) == [4]
     assert rules.primaries(records(builder), PROMISES, all_but(5)) == []

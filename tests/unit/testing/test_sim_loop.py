@@ -19,7 +19,7 @@ def test_time_is_virtual_and_ordered() -> None:
     assert loop.time() == 10.0
 
 
-def test_a_killed_process_does_nothing_more_not_even_in_the_end() -> None:
+def test_a_killed_process_does_nothing_more_even_at_the_end() -> None:
     loop, process = sim_loop(), SimProcess("daemon")
     seen: list[str] = []
 
@@ -37,7 +37,7 @@ def test_a_killed_process_does_nothing_more_not_even_in_the_end() -> None:
     loop.end()
 
 
-def test_a_frozen_process_goes_on_where_it_was() -> None:
+def test_a_thawed_process_continues_where_it_was() -> None:
     loop, process = sim_loop(), SimProcess("daemon")
     seen: list[float] = []
 
@@ -56,7 +56,7 @@ def test_a_frozen_process_goes_on_where_it_was() -> None:
     loop.end()
 
 
-def test_a_loop_that_lets_no_time_pass_is_noticed() -> None:
+def test_a_loop_without_passing_time_is_noticed() -> None:
     loop = sim_loop()
 
     async def circle() -> None:
@@ -69,7 +69,7 @@ def test_a_loop_that_lets_no_time_pass_is_noticed() -> None:
     loop.end()
 
 
-def test_many_clients_that_try_again_are_no_circle_but_a_model_that_lets_no_time_pass_is() -> None:
+def test_many_retrying_clients_are_tolerated_but_not_a_model_without_passing_time() -> None:
     busy = sim_loop()
     for number in range(10_000):
         busy.at(number * 0.0001, lambda: None)

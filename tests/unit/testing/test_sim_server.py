@@ -1,9 +1,9 @@
-"""The modelled server behaves as the real ones were measured to."""
+"""The simulated server behaves as measured on real servers."""
 
 from shardwright.testing.sim.server import History, Position
 
 
-def test_a_copy_holds_what_lies_on_its_way() -> None:
+def test_a_copy_holds_everything_on_its_path() -> None:
     first = History("a")
     second = History("b", base=10, parent=first, parent_offset=10, keys_before=10)
     here = Position(second, 12)
@@ -14,7 +14,7 @@ def test_a_copy_holds_what_lies_on_its_way() -> None:
     assert here.keys == 12
 
 
-def test_a_server_that_came_back_from_its_file_holds_what_the_file_held() -> None:
+def test_a_server_that_returns_from_its_file_has_the_files_data() -> None:
     first = History("a")
     again = History("b", base=0, parent=first, parent_offset=7, keys_before=7)
     assert Position(again, 0).holds(Position(first, 7))

@@ -1,1 +1,1 @@
-"""Real chaos: real processes under writers, disturbed by a seed, then compared with what was acknowledged."""
+"""Chaos runs: a real cluster under writers, disturbed by faults from a seed, then compared with what was acknowledged."""

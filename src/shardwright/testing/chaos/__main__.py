@@ -1,5 +1,5 @@
-"""``python -m shardwright.testing.chaos --seed N --for SECONDS``: exit status 0 when nothing was lost, doubled or torn and
-everything came to rest; else 1 (130: interrupted)."""
+"""``python -m shardwright.testing.chaos --seed N --for SECONDS``: exit status 0 if nothing was lost, doubled or torn and
+everything came to rest; otherwise 1 (130: interrupted)."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ import structlog
 from shardwright.demo.cluster import DemoFailed
 from shardwright.testing import guard
 from shardwright.testing.chaos import report
-from shardwright.testing.chaos.run import Options, run
+from shardwright.testing.chaos.run import RunOptions, run
 from shardwright.testing.chaos.schedule import EVERY_FAULT, UNNOTICED, schedule
 
 
@@ -24,14 +24,14 @@ def _interrupted(signal_number: int, frame: FrameType | None) -> None:
 
 
 def main() -> int:
-    """One run."""
+    """Run once."""
     parser = argparse.ArgumentParser(prog="shardwright.testing.chaos", description="A real cluster, disturbed by a seed.")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--for", dest="seconds", type=float, default=300.0, help="how long it is disturbed, in seconds")
+    parser.add_argument("--for", dest="seconds", type=float, default=300.0, help="duration of the disturbance, in seconds")
     parser.add_argument("--server", default="auto", help="valkey, redis, auto, or the path of a server binary")
-    parser.add_argument("--keep", type=Path, help="where logs and records of a failed run go")
-    parser.add_argument("--plan", action="store_true", help="only print what would happen when")
-    unnoticed = "only requests, and endpoint processes that stand still: no ordinary client may notice anything"
+    parser.add_argument("--keep", type=Path, help="directory for logs and records of a failed run")
+    parser.add_argument("--plan", action="store_true", help="only print the schedule")
+    unnoticed = "only requests and frozen endpoint processes: no ordinary client may notice anything"
     parser.add_argument("--unnoticed", action="store_true", help=unnoticed)
     options = parser.parse_args()
     if options.plan:
@@ -46,7 +46,7 @@ def main() -> int:
         print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
     try:
-        result = run(Options(options.seed, options.seconds, options.server, options.keep, options.unnoticed), say)
+        result = run(RunOptions(options.seed, options.seconds, options.server, options.keep, options.unnoticed), say)
     except (DemoFailed, OSError) as e:
         print(f"the run could not be made: {e}")
         print(json.dumps({"chaos": {"ok": False, "reason": str(e)[:500]}}))

@@ -1,8 +1,8 @@
 """The checker's process: ``python -m shardwright.testing.chaos.checker DIR``.
 
-While the run goes on it reads accounts and counters: a transaction must never show in part, and a counter never goes back
-where nothing may be lost. When its input ends it compares everything acknowledged with everything stored, and prints one
-JSON object.
+During the run it reads accounts and counters: a transaction must never be partly visible, and a counter must never decrease
+if nothing may be lost. When its input ends, it compares everything acknowledged with everything stored, and prints one JSON
+object.
 """
 
 import json
@@ -32,7 +32,7 @@ SHOWN_MAX = 20
 
 
 class Watcher(threading.Thread):
-    """Looks at one database again and again."""
+    """Reads one database repeatedly."""
 
     def __init__(self, work: Work, stop: threading.Event) -> None:
         super().__init__(name=f"watch-{work.name}", daemon=True)
@@ -61,17 +61,17 @@ class Watcher(threading.Thread):
         self.looks += 1
         values = [int(x or 0) for x in accounts]
         if sum(values) != 0:
-            self.torn.append(f"{self._work.name} writer {writer}: accounts were seen to sum to {sum(values)}: {values}")
+            self.torn.append(f"{self._work.name} writer {writer}: the sum of the accounts was {sum(values)}: {values}")
         for key, value in zip(counter_keys(writer), (int(x or 0) for x in counters), strict=True):
             last = self._last.get(key, 0)
             if value < last and not self._work.may_lose_tail:
                 at = f"{time.time():.3f}"
-                self.went_back.append(f"{self._work.name} {key} was seen to be {last}, then {value}, at {at}")
+                self.went_back.append(f"{self._work.name} {key} was {last}, then {value}, at {at}")
             self._last[key] = value
 
 
 def read_stored(client: Any, writer: int) -> Stored:
-    """What a database holds of a writer. Raises RedisError."""
+    """The data that a database holds of a writer. Raises RedisError."""
     return Stored(
         counters=[int(x or 0) for x in client.mget(counter_keys(writer))],
         appended=[int(x) for x in client.lrange(list_key(writer), 0, -1)],
@@ -102,12 +102,12 @@ def _check(place: Place, watchers: list[Watcher]) -> dict[str, Any]:
         acked = 0
         for writer, entries in enumerate(journals):
             where = f"{work.name} writer {writer}"
-            found = compare(where, entries, _stored(work, writer), kills=place.kills_of(work))
-            acked += found.acked
-            total.acked += found.acked
-            total.in_doubt += found.in_doubt
+            findings = compare(where, entries, _stored(work, writer), kills=place.kills_of(work))
+            acked += findings.acked
+            total.acked += findings.acked
+            total.in_doubt += findings.in_doubt
             for name in ("lost", "lost_allowed", "doubled", "torn"):
-                getattr(total, name).extend(getattr(found, name))
+                getattr(total, name).extend(getattr(findings, name))
         pause_s, began = longest_pause(journals)
         databases[work.name] = {"acked": acked, "longest_pause_s": round(pause_s, 3), "longest_pause_at": round(began, 3)}
     for watcher in watchers:

@@ -1,4 +1,4 @@
-"""The cluster under chaos: a local one of real processes, at addresses of its own, of which any daemon may be away."""
+"""The cluster of a chaos run: a local cluster of real processes at its own addresses; any of its daemons may be down."""
 
 import json
 import os
@@ -17,12 +17,12 @@ NO_ANSWER = 0
 
 
 def own_base() -> str:
-    """Addresses that hardly anybody else uses: one run's own."""
+    """Addresses that are unlikely to be used by another run."""
     return f"127.{160 + os.getpid() % 40}.{1 + os.getpid() // 40 % 250}.1"
 
 
 class ChaosCluster(DemoCluster):
-    """Use as a context manager: at its end nothing is left running and nothing is left behind."""
+    """A context manager: at its end no process runs and no file remains."""
 
     def __init__(self, *, nodes: int, server: str = "auto", base: str | None = None) -> None:
         super().__init__(server=server, nodes=nodes, node_memory="1gb", address_base=base or own_base())
@@ -37,16 +37,16 @@ class ChaosCluster(DemoCluster):
             self.close()
 
     def up(self) -> None:
-        """Bring it up again. Raises DemoFailed."""
+        """Start the cluster again. Raises DemoFailed."""
         self._command("up", "--detach")
 
     def records(self) -> Records:
-        """What the store says now. Raises sqlite3.Error."""
+        """The store's present records. Raises sqlite3.Error."""
         return read_records(self.layout)
 
     def ask(self, method: str, path: str, body: Any = None, *, seconds: float = 10.0) -> tuple[int, Any]:
-        """One request, of whichever node answers first; a request that may have been accepted is not repeated. The status
-        is NO_ANSWER when nobody answered."""
+        """Send one request to the first node that answers. A request that may have been accepted is not repeated. The status
+        is NO_ANSWER if no node answered."""
         until = time.monotonic() + seconds
         admin = json.loads((self.directory / "admin.json").read_text())
         auth = (admin["username"], admin["password"])
@@ -61,7 +61,7 @@ class ChaosCluster(DemoCluster):
                     return NO_ANSWER, f"{type(e).__name__}"
                 return answer.status_code, _json(answer)
             time.sleep(0.1)
-        return NO_ANSWER, "no node can be reached"
+        return NO_ANSWER, "no node is reachable"
 
 
 def _json(answer: httpx.Response) -> Any:

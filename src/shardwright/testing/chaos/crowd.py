@@ -1,7 +1,7 @@
 """The crowd's process: ``python -m shardwright.testing.chaos.crowd DIR SEED``. Slow, rude and large clients of one database.
 
-They go on until its input ends; then what was acknowledged is compared with what is stored, and one JSON object is printed.
-What a client does in which turn is decided by the seed. Memory is bounded: each keeps one value at a time.
+They run until its input ends. Then the process compares what was acknowledged with what is stored, and prints one JSON
+object. The seed decides the behavior of each client in each turn. Memory is bounded: each client keeps one value at a time.
 """
 
 import json
@@ -17,8 +17,8 @@ from typing import Any
 import redis
 
 from shardwright.testing.chaos.load import Place, Work, client_of
-from shardwright.testing.chaos.verdict import Kind, Outcome, Tally
-from shardwright.testing.chaos.wire import EndedBadly, ErrorReply, Reply, Wire, command, head_of_set
+from shardwright.testing.chaos.raw_connection import EndedBadly, ErrorReply, RawConnection, Reply, command, head_of_set
+from shardwright.testing.chaos.verdict import ClientKind, Tally, TurnOutcome
 
 DATABASE = "crowd"
 HALVES_BYTES = 20 << 20
@@ -27,31 +27,31 @@ UNREAD_BYTES = 1 << 20
 UNREAD_COUNT = 40
 BYTEWISE_BYTES = 2048
 BYTEWISE_PAUSE_S = 0.001
-READ_BYTES = {Kind.BYTEWISE: BYTEWISE_BYTES, Kind.UNREAD: UNREAD_BYTES, Kind.DOWNLOAD: DOWNLOAD_BYTES}
-"""Who only reads, and how large a value."""
+READ_BYTES = {ClientKind.BYTEWISE: BYTEWISE_BYTES, ClientKind.UNREAD: UNREAD_BYTES, ClientKind.DOWNLOAD: DOWNLOAD_BYTES}
+"""The clients that only read, and the size of their value."""
 HALF_CLOSE_COUNT = 8
-"""Connections at a time."""
+"""Number of concurrent connections."""
 PIPELINE_COUNT = 20_000
 SCRIPT = "redis.pcall('INCR', KEYS[1]); return redis.status_reply('OK')"
 ATTEMPTS_MAX = 40
 ATTEMPT_PAUSE_S = 0.25
 
 
-def key(kind: Kind) -> str:
-    """What a client of this kind writes or reads."""
+def key(kind: ClientKind) -> str:
+    """The key that a client of this kind writes or reads."""
     return f"crowd:{kind}"
 
 
 def pattern(size: int) -> bytes:
-    """A value that is not all alike, of so many bytes."""
+    """A value of this size that is not uniform."""
     block = random.Random(size).randbytes(1 << 16)
     return (block * (size // len(block) + 1))[:size]
 
 
 class Client(threading.Thread):
-    """One of the crowd. ``turn_pause_s``: least and most between two turns."""
+    """One client of the crowd. ``turn_pause_s``: minimum and maximum pause between two turns."""
 
-    kind: Kind
+    kind: ClientKind
     turn_pause_s = (0.05, 0.5)
 
     def __init__(self, work: Work, seed: int, stop: threading.Event) -> None:
@@ -60,14 +60,14 @@ class Client(threading.Thread):
         self.stop = stop
         self._work = work
         self.chance = random.Random(f"{self.kind} {seed}")
-        self._wire: Wire | None = None
+        self._connection: RawConnection | None = None
 
     def run(self) -> None:
         while not self.stop.is_set():
             began = time.monotonic()
             try:
                 self.turn()
-                self.tally.end_turn(Outcome.DONE, "")
+                self.tally.end_turn(TurnOutcome.DONE, "")
             except EndedBadly as e:
                 after_s = time.monotonic() - began
                 self.tally.end_turn(e.outcome, f"{time.strftime('%H:%M:%S')} after {after_s:.1f} s {e}")
@@ -76,50 +76,50 @@ class Client(threading.Thread):
         self.leave()
 
     def turn(self) -> None:
-        """Raises EndedBadly."""
+        """One turn. Raises EndedBadly."""
         raise NotImplementedError
 
-    def wire(self) -> Wire:
-        """The connection of the turn before, or a new one."""
-        if self._wire is None:
-            self._wire = Wire(self._work)
-        return self._wire
+    def connection(self) -> RawConnection:
+        """The connection of the previous turn, or a new one."""
+        if self._connection is None:
+            self._connection = RawConnection(self._work)
+        return self._connection
 
     def leave(self) -> None:
-        """Be gone; the next turn connects."""
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+        """Close the connection; the next turn opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def expect(self, reply: Reply, is_right: Callable[[Any], bool]) -> None:
-        """Note a reply that is not the one to what was asked. Raises EndedBadly when it is an error."""
+        """Note a reply that does not belong to the request. Raises EndedBadly for an error reply."""
         if isinstance(reply, ErrorReply):
-            raise EndedBadly(Outcome.REFUSED, reply)
+            raise EndedBadly(TurnOutcome.REFUSED, reply)
         if not is_right(reply):
             self.tally.wrong.append(f"{self.name}: {reply!r:.100}")
 
     def read_stored(self, client: Any) -> int | None:
-        """How much of what it wrote is there; None: it writes nothing. Raises RedisError."""
+        """The stored part of its writes; None: it writes nothing. Raises RedisError."""
         return None
 
 
 class Halves(Client):
-    """Now and then it waits longer for its second half than any action may last."""
+    """Sometimes the pause before its second half exceeds the limit of any action."""
 
-    kind = Kind.HALVES
+    kind = ClientKind.HALVES
 
     def turn(self) -> None:
         value = memoryview(b"%020d" % (self.tally.sent + 1) + pattern(HALVES_BYTES - 20))
-        wire = self.wire()
+        connection = self.connection()
         half = HALVES_BYTES // 2
         pause_s = self.chance.uniform(0.2, 3.0) if self.chance.random() < 0.8 else self.chance.uniform(10.0, 120.0)
-        wire.send(head_of_set(key(self.kind), HALVES_BYTES))
-        wire.send(value[:half])
-        wire.rest(pause_s, self.stop)
+        connection.send(head_of_set(key(self.kind), HALVES_BYTES))
+        connection.send(value[:half])
+        connection.rest(pause_s, self.stop)
         self.tally.sent += 1
-        wire.send(value[half:])
-        wire.send(b"\r\n")
-        self.expect(wire.reply(), lambda reply: reply == b"OK")
+        connection.send(value[half:])
+        connection.send(b"\r\n")
+        self.expect(connection.reply(), lambda reply: reply == b"OK")
         self.tally.acked = self.tally.sent
 
     def read_stored(self, client: Any) -> int:
@@ -127,108 +127,108 @@ class Halves(Client):
 
 
 class Bytewise(Client):
-    kind = Kind.BYTEWISE
+    kind = ClientKind.BYTEWISE
 
     def turn(self) -> None:
-        wire = self.wire()
-        wire.send(command("GET", key(self.kind)))
+        connection = self.connection()
+        connection.send(command("GET", key(self.kind)))
         value = pattern(BYTEWISE_BYTES)
         wanted = b"$%d\r\n%s\r\n" % (len(value), value)
         for at in range(len(wanted)):
-            byte = wire.byte()
+            byte = connection.byte()
             if not byte:
-                raise EndedBadly(Outcome.CUT if at else Outcome.CLOSED, f"after {at} bytes")
+                raise EndedBadly(TurnOutcome.CUT if at else TurnOutcome.CLOSED, f"after {at} bytes")
             if byte != wanted[at : at + 1]:
                 self.tally.wrong.append(f"{self.name}: byte {at} is {byte!r}")
-                raise EndedBadly(Outcome.REFUSED, f"byte {at} is {byte!r}")
+                raise EndedBadly(TurnOutcome.REFUSED, f"byte {at} is {byte!r}")
             time.sleep(BYTEWISE_PAUSE_S)
 
 
 class Unread(Client):
-    kind = Kind.UNREAD
+    kind = ClientKind.UNREAD
 
     def turn(self) -> None:
-        wire = self.wire()
-        wire.send(command("GET", key(self.kind)) * UNREAD_COUNT)
+        connection = self.connection()
+        connection.send(command("GET", key(self.kind)) * UNREAD_COUNT)
         self.stop.wait(self.chance.uniform(1.0, 8.0))
         if self.chance.random() < 0.5:
             self.leave()
             return
         wanted = pattern(UNREAD_BYTES)
         for _ in range(UNREAD_COUNT):
-            self.expect(wire.reply(), lambda reply: reply == wanted)
+            self.expect(connection.reply(), lambda reply: reply == wanted)
 
 
 class HalfClose(Client):
-    """Connects for every command, several at a time: some are always just being opened."""
+    """Opens a connection for every command, several at a time, so that some are always being opened."""
 
-    kind = Kind.HALF_CLOSE
+    kind = ClientKind.HALF_CLOSE
     turn_pause_s = (0.0, 0.05)
 
     def turn(self) -> None:
-        wires: list[Wire] = []
+        connections: list[RawConnection] = []
         try:
             for _ in range(HALF_CLOSE_COUNT):
-                wires.append(Wire(self._work))
+                connections.append(RawConnection(self._work))
                 self.tally.sent += 1
-                wires[-1].send(command("INCR", key(self.kind)))
-                wires[-1].stop_sending()
-            for wire in wires:
-                self.expect(wire.reply(), lambda reply: isinstance(reply, int))
+                connections[-1].send(command("INCR", key(self.kind)))
+                connections[-1].stop_sending()
+            for connection in connections:
+                self.expect(connection.reply(), lambda reply: isinstance(reply, int))
                 self.tally.acked += 1
         finally:
-            for wire in wires:
-                wire.close()
+            for connection in connections:
+                connection.close()
 
     def read_stored(self, client: Any) -> int:
         return int(client.get(key(self.kind)) or 0)
 
 
 class Download(Client):
-    kind = Kind.DOWNLOAD
+    kind = ClientKind.DOWNLOAD
     turn_pause_s = (0.2, 1.0)
 
     def turn(self) -> None:
-        wire = self.wire()
-        wire.send(command("GET", key(self.kind)))
+        connection = self.connection()
+        connection.send(command("GET", key(self.kind)))
         wanted = zlib.crc32(pattern(DOWNLOAD_BYTES))
-        self.expect(wire.reply(), lambda reply: isinstance(reply, bytes) and zlib.crc32(reply) == wanted)
+        self.expect(connection.reply(), lambda reply: isinstance(reply, bytes) and zlib.crc32(reply) == wanted)
 
 
 class Pipeline(Client):
-    kind = Kind.PIPELINE
+    kind = ClientKind.PIPELINE
     turn_pause_s = (0.5, 2.0)
 
     def turn(self) -> None:
-        wire = self.wire()
+        connection = self.connection()
         self.tally.sent += PIPELINE_COUNT
-        sending = wire.send_behind(command("INCR", key(self.kind)) * PIPELINE_COUNT)
+        sending = connection.send_behind(command("INCR", key(self.kind)) * PIPELINE_COUNT)
         refused = None
         for _ in range(PIPELINE_COUNT):
-            reply = wire.reply()
+            reply = connection.reply()
             if isinstance(reply, ErrorReply):
                 refused = reply
             else:
                 self.tally.acked += 1
         sending.join()
         if refused is not None:
-            raise EndedBadly(Outcome.REFUSED, refused)
+            raise EndedBadly(TurnOutcome.REFUSED, refused)
 
     def read_stored(self, client: Any) -> int:
         return int(client.get(key(self.kind)) or 0)
 
 
 class Script(Client):
-    """Its OK counts as an acknowledgement: it must not be one when the server refused the write."""
+    """Its OK counts as an acknowledgment, so a server that refused the write must not send it."""
 
-    kind = Kind.SCRIPT
+    kind = ClientKind.SCRIPT
     turn_pause_s = (0.002, 0.01)
 
     def turn(self) -> None:
-        wire = self.wire()
+        connection = self.connection()
         self.tally.sent += 1
-        wire.send(command("EVAL", SCRIPT, "1", key(self.kind)))
-        self.expect(wire.reply(), lambda reply: reply == b"OK")
+        connection.send(command("EVAL", SCRIPT, "1", key(self.kind)))
+        self.expect(connection.reply(), lambda reply: reply == b"OK")
         self.tally.acked += 1
 
     def read_stored(self, client: Any) -> int:
@@ -239,7 +239,7 @@ CLIENTS: tuple[type[Client], ...] = (Halves, Bytewise, Unread, HalfClose, Downlo
 
 
 def attempt(work: Work, do: Callable[[Any], Any]) -> Any:
-    """What ``do`` makes of an ordinary client, tried for a while. Raises RedisError."""
+    """The result of ``do`` with an ordinary client, retried for a limited time. Raises RedisError."""
     for turn in range(ATTEMPTS_MAX):
         client = client_of(work)
         try:
@@ -254,12 +254,12 @@ def attempt(work: Work, do: Callable[[Any], Any]) -> Any:
 
 
 class Crowd:
-    """The clients on one database: started when made, compared when finished."""
+    """The clients of one database, started by the constructor and checked by ``finish``."""
 
     def __init__(self, work: Work, seed: int, kinds: tuple[type[Client], ...] = CLIENTS) -> None:
         self._work = work
         self._stop = threading.Event()
-        attempt(work, lambda client: client.delete(*(key(one.kind) for one in kinds)))  # an earlier crowd's counts
+        attempt(work, lambda client: client.delete(*(key(one.kind) for one in kinds)))  # the counts of an earlier crowd
         values = {key(kind): pattern(size) for kind, size in READ_BYTES.items() if any(c.kind is kind for c in kinds)}
         if values:
             attempt(work, lambda client: client.mset(values))
@@ -268,7 +268,7 @@ class Crowd:
             client.start()
 
     def finish(self) -> list[Tally]:
-        """Stop them and compare. Raises RedisError when the database cannot be read."""
+        """Stop the clients and read the stored values. Raises RedisError if the database cannot be read."""
         self._stop.set()
         for client in self.clients:
             client.join(timeout=60)
@@ -277,7 +277,7 @@ class Crowd:
 
 
 def shown(tally: Tally) -> dict[str, Any]:
-    """For the result of a run."""
+    """A tally for the result of a run."""
     figures = {
         name: getattr(tally, name) for name in ("acked", "sent", "stored", "lost", "doubled", "noticed", "wrong", "texts")
     }
@@ -285,7 +285,7 @@ def shown(tally: Tally) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Until standard input ends."""
+    """Run until standard input ends."""
     place, seed = Place(Path(sys.argv[1])), int(sys.argv[2])
     crowd = Crowd(next(w for w in place.read_works() if w.name == DATABASE), seed)
     sys.stdin.read()

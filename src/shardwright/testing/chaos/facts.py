@@ -1,6 +1,7 @@
-"""What is there, asked directly: records from the store's file, servers and endpoint processes by their own answers.
+"""The cluster's actual state, read directly: records from the store's file, and the answers of servers and endpoint
+processes.
 
-Only reads. Not the leader's eyes: a leader under test must not vouch for itself.
+Read-only. Independent of the leader, because a leader under test must not vouch for itself.
 """
 
 import asyncio
@@ -61,38 +62,38 @@ class Records:
     endpoints: list[Endpoint]
     secrets: dict[DatabaseUid, ServerSecrets]
     identities: dict[ShardUid, ProcessIdentity]
-    """Of running servers, as the agents report them."""
+    """The identities of running servers, as the agents report them."""
     daemons: dict[NodeUid, DaemonPresence]
     leader: Leadership | None
     actions: list[Action]
     moves: list[Move]
 
     def group_named(self, name: str) -> SlotGroup | None:
-        """The slot group of a database; None while there is none."""
+        """The slot group of a database; None if there is none."""
         uid = next((d.uid for d in self.databases.values() if d.name == name), None)
         return next((g for g in self.groups if g.database_uid == uid), None)
 
     def copies(self, group: SlotGroup) -> list[Shard]:
-        """Copies of a group that are wanted running, by uid."""
-        found = [s for s in self.shards.values() if s.group_uid == group.uid and s.wanted is ShardWanted.RUNNING]
-        return sorted(found, key=lambda s: s.uid)
+        """The copies of a group that are wanted running, by uid."""
+        copies = [s for s in self.shards.values() if s.group_uid == group.uid and s.wanted is ShardWanted.RUNNING]
+        return sorted(copies, key=lambda s: s.uid)
 
     def is_moving(self, group: SlotGroup) -> bool:
-        """Whether a role of the group, or a copy, is on its way."""
+        """Whether a role or a copy of the group is being moved."""
         is_live = any(isinstance(m, GroupMove) and m.group_uid == group.uid and not m.state.is_terminal for m in self.moves)
         return is_live or group.handoff is not None or group.phase is not GroupPhase.SERVING
 
     def live_actions(self) -> list[Action]:
-        """Actions that have not ended, oldest first."""
+        """The actions that have not ended, oldest first."""
         return sorted((a for a in self.actions if not a.status.is_terminal), key=lambda a: (a.created_at, a.uid))
 
 
 def read_records(layout: Layout) -> Records:
-    """Raises sqlite3.Error when the file cannot be read now."""
-    found = _read(layout.store)
+    """Read the records. Raises sqlite3.Error if the file cannot be read now."""
+    all_records = _read(layout.store)
 
     def of(kind: type[Any] | UnionType) -> list[Any]:
-        return [r for r in found if isinstance(r, kind)]
+        return [r for r in all_records if isinstance(r, kind)]
 
     seen: list[NodeSeen] = of(NodeSeen)
     shards: dict[ShardUid, Shard] = {r.uid: r for r in of(Shard)}
@@ -130,7 +131,7 @@ def _read(store: Path) -> list[Any]:
 
 
 def complaints(layout: Layout) -> list[str]:
-    """What is not as it should be in a cluster to which nothing is done any more; empty when it has come to rest."""
+    """The defects of a cluster that is no longer disturbed; empty if it has come to rest."""
     return asyncio.run(_complaints(layout))
 
 
@@ -146,12 +147,12 @@ async def _complaints(layout: Layout) -> list[str]:
         answers = await asyncio.gather(*(servers.observe(_target(s, now)) for s in asked))
         processes = await asyncio.gather(*(local.link(n).endpoint_process.status() for n in now.nodes))
         seen = {a.shard_uid: a for a in answers}
-        found = list(_of_records(now))
+        defects = list(_of_records(now))
         for group in now.groups:
-            found += _of_group(now, group, seen)
+            defects += _of_group(now, group, seen)
         for endpoint in now.endpoints:
-            found += _of_endpoint(now, endpoint, dict(zip(now.nodes, processes, strict=True)))
-        return found + list(_of_processes(now, layout))
+            defects += _of_endpoint(now, endpoint, dict(zip(now.nodes, processes, strict=True)))
+        return defects + list(_of_processes(now, layout))
     finally:
         await servers.close()
 
@@ -163,7 +164,7 @@ def _target(shard: Shard, now: Records) -> ServerTarget:
 
 def _of_records(now: Records) -> Iterator[str]:
     if now.leader is None:
-        yield "nobody leads"
+        yield "no daemon leads"
     yield from (f"node {uid} has no daemon" for uid in now.nodes if uid not in now.daemons)
     yield from (f"action {a.name} of node {a.node_uid} is {a.status}: {a.reasons}" for a in now.live_actions())
     yield from (f"move {m.uid} is {m.state}: {m.reasons}" for m in now.moves if not m.state.is_terminal)
@@ -215,16 +216,16 @@ def _of_endpoint(now: Records, endpoint: Endpoint, processes: dict[NodeUid, Endp
 
 
 def _of_processes(now: Records, layout: Layout) -> Iterator[str]:
-    """Servers that nobody wants any more."""
+    """Servers that are no longer wanted."""
     place = str(layout.nodes)
     for process in find_processes(lambda p: p.directory.startswith(place) and "/shards/" in p.directory):
         uid = ShardUid(int(Path(process.directory).name))
         known = now.identities.get(uid)
         is_child = known is not None and parent_of(process) == known.pid  # A server forks to save its data.
         if known != process and not is_child and is_running(process):
-            yield f"process {process.pid} in {process.directory} is not the one that is recorded"
+            yield f"process {process.pid} in {process.directory} is not the recorded one"
 
 
 def endpoint_identity(layout: Layout, node: NodeUid) -> ProcessIdentity | None:
-    """The endpoint process of a node; None: it has none."""
+    """The endpoint process of a node; None if there is none."""
     return read_identity(layout.endpoint(node))

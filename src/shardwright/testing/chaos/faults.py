@@ -1,8 +1,7 @@
-"""Does the faults of a schedule to the real processes: by identity, each chosen among what the rules allow now.
+"""Applies the faults of a schedule to the real processes: by identity, each to a target that the rules allow now.
 
-A server is killed in two steps: it is stopped, looked at again, and killed only when the rules still allow it; else it goes
-on. What stands still is set going again when its time is over, however late the schedule is by then: a thread of its own
-sees to that.
+A server is killed in two steps: it is stopped, checked again, and killed only if the rules still allow it; otherwise it is
+resumed. A separate thread resumes frozen processes on time, however late the schedule is.
 """
 
 import signal
@@ -23,9 +22,9 @@ from shardwright.testing.chaos.cluster import ChaosCluster
 from shardwright.testing.chaos.facts import Records, endpoint_identity
 from shardwright.testing.chaos.load import Place
 from shardwright.testing.chaos.rules import Promise
-from shardwright.testing.chaos.schedule import Item, Kind
+from shardwright.testing.chaos.schedule import Item, ItemKind
 
-NOTHING = "nothing that may be hit now"
+NOTHING = "no allowed target now"
 UP_ATTEMPTS = 3
 THAW_EVERY_S = 0.05
 
@@ -34,7 +33,7 @@ THAW_EVERY_S = 0.05
 class _Frozen:
     until: float
     process: ProcessIdentity
-    kind: Kind
+    kind: ItemKind
 
 
 def _runs(process: ProcessIdentity) -> bool:
@@ -42,7 +41,7 @@ def _runs(process: ProcessIdentity) -> bool:
 
 
 class Faults:
-    """See the module's text. Its own ``do`` and ``heal`` are called by one thread."""
+    """See the module's docstring. One thread calls ``do`` and ``heal``."""
 
     def __init__(self, cluster: ChaosCluster, place: Place, promises: Mapping[str, Promise]) -> None:
         self._cluster = cluster
@@ -50,16 +49,16 @@ class Faults:
         self._promises = promises
         self._frozen: list[_Frozen] = []
         self._lock = threading.Lock()
-        """Over what stands still, and whether a process goes on or is killed."""
+        """Guards the frozen processes: whether a process is resumed or killed."""
         self._thaws = threading.Event()
         self._thaw = threading.Thread(target=self._thaw_in_time, name="thaw", daemon=True)
         self._thaw.start()
         self._up: threading.Thread | None = None
         self.failures: list[str] = []
-        """What ought to have worked: bringing the cluster up again."""
+        """Errors of steps that should have succeeded: starting the cluster again."""
 
     def do(self, item: Item) -> str:
-        """Do it; what was hit, or that nothing was."""
+        """Apply a fault. Returns its target, or that there was none."""
         try:
             return self._do(item, self._cluster.records())
         except sqlite3.Error as e:
@@ -67,25 +66,25 @@ class Faults:
 
     def _do(self, item: Item, now: Records) -> str:
         match item.kind:
-            case Kind.KILL_REPLICA:
+            case ItemKind.KILL_REPLICA:
                 spare: Callable[[Records, ShardUid], bool] = lambda n, uid: rules.is_spare(n, uid, is_running)  # noqa: E731
                 return self._kill_server(item, now, rules.replicas(now, is_running), spare)
-            case Kind.KILL_ONLY_COPY:
+            case ItemKind.KILL_ONLY_COPY:
                 return self._kill_server(item, now, rules.only_copies(now, self._promises, _runs), rules.is_only_copy)
-            case Kind.KILL_PRIMARY:
+            case ItemKind.KILL_PRIMARY:
                 return self._kill_primary(item, now)
-            case Kind.FREEZE_SERVER:
-                found = rules.servers(now, _runs)
-                uid = found[item.pick % len(found)] if found else None
+            case ItemKind.FREEZE_SERVER:
+                candidates = rules.servers(now, _runs)
+                uid = candidates[item.pick % len(candidates)] if candidates else None
                 return NOTHING if uid is None else self._freeze(item, now.identities[uid], self._name(now, uid))
-            case Kind.KILL_SUPERVISOR:
+            case ItemKind.KILL_SUPERVISOR:
                 return self._kill_supervisor(item)
-            case Kind.KILL_ENDPOINT | Kind.FREEZE_ENDPOINT:
+            case ItemKind.KILL_ENDPOINT | ItemKind.FREEZE_ENDPOINT:
                 bound = sorted({n for e in now.endpoints for n in e.nodes})
                 return self._node_process(
                     item, bound, lambda n: endpoint_identity(self._cluster.layout, n), "endpoint process"
                 )
-            case Kind.KILL_LEADER | Kind.FREEZE_LEADER:
+            case ItemKind.KILL_LEADER | ItemKind.FREEZE_LEADER:
                 nodes = [] if now.leader is None else [now.leader.node_uid]
                 return self._node_process(item, nodes, self._daemon, "daemon (the leader's)")
             case _:
@@ -105,21 +104,21 @@ class Faults:
             return NOTHING
         name = f"{what} of node {node}, pid {process.pid}"
         if item.lasts_s:
-            # Of the daemons one stands still at a time: what is left to see must be able to go on.
+            # At most one daemon is frozen at a time: the other ones must be able to continue.
             if any(f.kind is item.kind for f in self._frozen):
                 return NOTHING
             return self._freeze(item, process, name)
         return name if send(process, signal.SIGKILL) else NOTHING
 
     def _kill_server(
-        self, item: Item, now: Records, found: list[ShardUid], is_allowed: Callable[[Records, ShardUid], bool]
+        self, item: Item, now: Records, candidates: list[ShardUid], is_allowed: Callable[[Records, ShardUid], bool]
     ) -> str:
-        if not found:
+        if not candidates:
             return NOTHING
-        uid = found[item.pick % len(found)]
+        uid = candidates[item.pick % len(candidates)]
         process = now.identities[uid]
         with self._lock:
-            # One that is set going again while it is looked at could take the role.
+            # A server that is resumed during the check could take the role.
             if any(f.process == process for f in self._frozen) or not send(process, signal.SIGSTOP):
                 return NOTHING
         try:
@@ -133,10 +132,10 @@ class Faults:
         return NOTHING
 
     def _kill_primary(self, item: Item, now: Records) -> str:
-        found = rules.primaries(now, self._promises, _runs)
-        if not found:
+        candidates = rules.primaries(now, self._promises, _runs)
+        if not candidates:
             return NOTHING
-        uid = found[item.pick % len(found)]
+        uid = candidates[item.pick % len(candidates)]
         database = now.databases[now.shards[uid].database_uid].name
         with self._place.kills.open("a") as kills:
             kills.write(f"{database} {time.time():.6f}\n")
@@ -188,7 +187,7 @@ class Faults:
                 self._frozen.remove(frozen)
 
     def heal(self) -> None:
-        """Set everything going again and see to it that there is a supervisor. Nothing may be done after it."""
+        """Resume all processes and ensure that a supervisor runs. Nothing may be done after it."""
         self._thaws.set()
         self._thaw.join()
         self._thaw_until(float("inf"))

@@ -1,4 +1,4 @@
-"""The writers' and the checker's place: what is written to which database, and where its journal lies."""
+"""The files that writers and checker share: the work for each database, and the journals."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,8 +17,8 @@ TIMEOUT_S = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the load does to one database. ``may_lose_tail``: its primary is killed too, and the default mode promises
-    nothing about the last moment before."""
+    """The load on one database. ``may_lose_tail``: its primary may be killed, and in default mode the last moment before may
+    be lost."""
 
     name: str
     address: str
@@ -30,7 +30,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Files that the processes of a run share."""
+    """The files that the processes of a run share."""
 
     directory: Path
 
@@ -40,29 +40,29 @@ class Place:
 
     @property
     def kills(self) -> Path:
-        """Lines ``<database> <time>``: a primary is about to be killed."""
+        """Lines ``<database> <time>``, written just before a primary is killed."""
         return self.directory / "kills"
 
     def journal(self, work: Work, writer: int) -> Path:
         return self.directory / f"{work.name}-{writer}.journal"
 
     def write_works(self, works: list[Work]) -> None:
-        """Tell the other processes what to do."""
+        """Write the work for the other processes."""
         self.works.write_text(json.dumps([asdict(w) for w in works]))
         self.kills.touch()
 
     def read_works(self) -> list[Work]:
-        """What they were told."""
+        """The work that was written."""
         return [Work(**w) for w in json.loads(self.works.read_text())]
 
     def kills_of(self, work: Work) -> list[float]:
-        """When primaries of the database were killed; empty where nothing may be lost."""
+        """The times at which primaries of the database were killed; empty if nothing may be lost."""
         lines = [line.split() for line in self.kills.read_text().splitlines()]
         return [float(at) for name, at in lines if name == work.name and work.may_lose_tail]
 
 
 class _Connection(redis.Connection):
-    """Counts how often it had to connect."""
+    """Counts its connects."""
 
     connects = 0
 
@@ -72,7 +72,7 @@ class _Connection(redis.Connection):
 
 
 def connects_of(client: Any) -> int:
-    """How often a client of ``client_of`` has connected: its one connection is kept, and connects again when it was lost."""
+    """Number of connects of a ``client_of`` client: it keeps one connection, and reconnects when it was lost."""
     return sum(c.connects for c in getattr(client.connection_pool, "_available_connections", []))
 
 
@@ -92,30 +92,30 @@ def client_of(work: Work) -> Any:
 
 
 def counter_key(writer: int, number: int) -> str:
-    """One of a writer's counters."""
+    """A counter of a writer."""
     return f"count:{{{writer}}}:{number}"
 
 
 def account_key(writer: int, number: int) -> str:
-    """One of a writer's accounts."""
+    """An account of a writer."""
     return f"account:{{{writer}}}:{number}"
 
 
 def counter_keys(writer: int) -> list[str]:
-    """All of them."""
+    """All counters of a writer."""
     return [counter_key(writer, n) for n in range(KEYS)]
 
 
 def account_keys(writer: int) -> list[str]:
-    """All of them."""
+    """All accounts of a writer."""
     return [account_key(writer, n) for n in range(ACCOUNTS)]
 
 
 def list_key(writer: int) -> str:
-    """What a writer appended."""
+    """The list to which a writer appends."""
     return f"list:{{{writer}}}"
 
 
 def transfers_key(writer: int) -> str:
-    """What a writer transferred."""
+    """The list of a writer's transfers."""
     return f"transfers:{{{writer}}}"

@@ -1,4 +1,4 @@
-"""Does the requests of a schedule over the REST API, as an operator does who has no patience."""
+"""Sends the requests of a schedule over the REST API, like an impatient operator."""
 
 import sqlite3
 from typing import Any
@@ -7,11 +7,11 @@ from shardwright.model.database import DatabaseStatus
 from shardwright.testing.chaos import crowd, rules
 from shardwright.testing.chaos.cluster import NO_ANSWER, ChaosCluster
 from shardwright.testing.chaos.facts import Records
-from shardwright.testing.chaos.schedule import Item, Kind
+from shardwright.testing.chaos.schedule import Item, ItemKind
 
 MB = 1 << 20
 SCRATCH = "scratch-"
-"""Databases that come and go; nobody writes to them."""
+"""Databases that are created and deleted; no client writes to them."""
 SCRATCH_MAX = 2
 WORDS = {
     "maintenance_on": "maintenance_on",
@@ -31,11 +31,11 @@ PERSISTENCE: tuple[dict[str, Any], ...] = (
     {"data_persistence": "aof"},
     {"data_persistence": "snapshot", "snapshot_policy": [{"secs": 60, "writes": 1}]},
 )
-NOTHING = "nothing to ask for now"
+NOTHING = "nothing to request now"
 
 
 class Operator:
-    """See the module's text. ``changeable``: databases whose persistence may be changed under writers."""
+    """See the module's docstring. ``changeable``: databases whose persistence may be changed under writers."""
 
     def __init__(self, cluster: ChaosCluster, *, nodes: int, changeable: frozenset[str]) -> None:
         self._cluster = cluster
@@ -44,7 +44,7 @@ class Operator:
         self._created = 0
 
     def do(self, item: Item) -> str:
-        """Ask for it; what was asked and answered."""
+        """Send the request. Returns it with its answer."""
         try:
             return self._do(item, self._cluster.records())
         except sqlite3.Error as e:
@@ -52,20 +52,20 @@ class Operator:
 
     def _do(self, item: Item, now: Records) -> str:
         match item.kind:
-            case Kind.MAINTENANCE:
+            case ItemKind.MAINTENANCE:
                 return self._maintenance(item, now)
-            case Kind.STEP_DOWN:
+            case ItemKind.STEP_DOWN:
                 return self._start(self._node(item, now), "enslave_node", {})
-            case Kind.REMOVE:
+            case ItemKind.REMOVE:
                 is_spare = len(now.nodes) >= self._nodes
                 return self._start(self._node(item, now), "remove", {}) if is_spare else NOTHING
-            case Kind.CANCEL_STOP | Kind.CANCEL_UNDO:
+            case ItemKind.CANCEL_STOP | ItemKind.CANCEL_UNDO:
                 return self._cancel(item, now)
-            case Kind.TEND:
+            case ItemKind.TEND:
                 return self.tend(now)
-            case Kind.CREATE_DATABASE:
+            case ItemKind.CREATE_DATABASE:
                 return self._create(item, now)
-            case Kind.UPDATE_DATABASE:
+            case ItemKind.UPDATE_DATABASE:
                 return self._update(item, now)
             case _:
                 return self._delete(item, now)
@@ -80,7 +80,7 @@ class Operator:
             way = {"skip_shards_restore": True} if item.pick % 5 == 0 else {}
             return self._start(marked[item.pick % len(marked)], "maintenance_off", way)
         if any(n.is_quorum_only for n in now.nodes.values()) and item.pick % 4:
-            return NOTHING  # Nearly always one too many for the quorum; asked for now and then all the same.
+            return NOTHING  # Almost always one node too many for the quorum; still requested occasionally.
         return self._start(self._node(item, now), "maintenance_on", ON_WAYS[item.pick // 64 % len(ON_WAYS)])
 
     def _start(self, node: int, word: str, parameters: dict[str, Any]) -> str:
@@ -91,18 +91,18 @@ class Operator:
         if not live:
             return NOTHING
         action = live[item.pick % len(live)]
-        mode = "undo" if item.kind is Kind.CANCEL_UNDO else "stop"
+        mode = "undo" if item.kind is ItemKind.CANCEL_UNDO else "stop"
         return self._ask("DELETE", f"/v1/nodes/{action.node_uid}/actions/{WORDS[action.name]}?mode={mode}")
 
     def tend(self, now: Records) -> str:
-        """Reopen one closed node, or add one in place of a removed one."""
+        """Reopen one closed node, or add a node in place of a removed one."""
         closed = [n.uid for n in rules.open_nodes(now) if n.is_closed]
         if closed:
             return self._ask("PUT", f"/v1/nodes/{closed[0]}", {"accept_servers": True})
         return self._ask("POST", "/v1/nodes", {}) if len(now.nodes) < self._nodes else NOTHING
 
     def tidy(self, now: Records) -> None:
-        """Leave nothing that keeps the cluster from coming to rest: no node closed or in maintenance."""
+        """Remove what prevents the cluster from coming to rest: closed nodes and nodes in maintenance."""
         for node in rules.open_nodes(now):
             if node.is_quorum_only:
                 self._start(node.uid, "maintenance_off", {})
@@ -128,7 +128,7 @@ class Operator:
             return NOTHING
         database = databases[item.pick % len(databases)]
         is_scratch = database.name.startswith(SCRATCH)
-        # Never less than what it was made with: writes that its servers refuse for want of memory would be our own fault.
+        # Never less than at its creation: a write refused for lack of memory would be this run's own fault.
         made_with = 32 if is_scratch else 512 if database.name == crowd.DATABASE else 64
         change: dict[str, Any] = {"memory_size": (made_with + (0, 16, 32)[item.pick // 16 % 3]) * MB}
         if is_scratch and item.pick // 48 % 2:
@@ -138,8 +138,8 @@ class Operator:
         return self._ask("PUT", f"/v1/bdbs/{database.uid}", change)
 
     def _delete(self, item: Item, now: Records) -> str:
-        found = self._scratch(now)
-        return self._ask("DELETE", f"/v1/bdbs/{found[item.pick % len(found)]}") if found else NOTHING
+        databases = self._scratch(now)
+        return self._ask("DELETE", f"/v1/bdbs/{databases[item.pick % len(databases)]}") if databases else NOTHING
 
     def _ask(self, method: str, path: str, body: Any = None) -> str:
         status, answer = self._cluster.ask(method, path, body)

@@ -1,4 +1,4 @@
-"""What a run found: for people, and as one line of JSON."""
+"""The findings of a run, for people and as one line of JSON."""
 
 import json
 import time
@@ -8,25 +8,25 @@ from typing import Any
 
 @dataclass(slots=True)
 class Result:
-    """How a run ended."""
+    """The result of a run."""
 
     seed: int
     seconds: float
     server: str
     is_unnoticed: bool = False
-    """Nothing was done that an ordinary client may notice."""
+    """Whether the run did nothing that an ordinary client may notice."""
     found: dict[str, Any] = field(default_factory=dict)
     """The checker's findings."""
     crowd: dict[str, Any] = field(default_factory=dict)
-    """What each of the slow, rude and large clients saw."""
+    """What each of the slow, rude and large clients observed."""
     reconnects: int | None = None
-    """Of the writers. None: they did not say."""
+    """Disconnects of the writers; None: they did not report."""
     too_long: list[str] = field(default_factory=list)
-    """Actions that took longer than one may that nothing holds up."""
+    """Actions that exceeded the limit for undisturbed actions."""
     faults: dict[str, int] = field(default_factory=dict)
-    """By kind, those that hit something."""
+    """Faults that had a target, by kind."""
     requests: dict[str, int] = field(default_factory=dict)
-    """By kind, those that were made."""
+    """Requests that were sent, by kind."""
     actions: dict[str, int] = field(default_factory=dict)
     """By name, outcome and error code."""
     handoffs: int = 0
@@ -34,13 +34,13 @@ class Result:
     converged_s: float | None = None
     """None: not in time."""
     complaints: list[str] = field(default_factory=list)
-    """What was not at rest in the end."""
+    """What was not at rest at the end."""
     defects: list[str] = field(default_factory=list)
-    """What ought to have worked, and lines of the daemons' logs that name a defect."""
+    """Errors of steps that should have succeeded, and lines in the daemons' logs that name a defect."""
 
     @property
     def is_good(self) -> bool:
-        """Nothing lost, nothing twice, nothing torn, everything at rest; and nothing noticed that may not be."""
+        """Whether nothing was lost, doubled or torn, everything is at rest, and no forbidden effect was noticed."""
         damage = sum(int(self.found.get(name, 1)) for name in ("lost", "doubled", "torn"))
         damage += sum(c["lost"] + c["doubled"] + len(c["wrong"]) for c in self.crowd.values())
         is_whole = damage == 0 and self.converged_s is not None and not self.defects
@@ -48,17 +48,17 @@ class Result:
 
     @property
     def noticed(self) -> list[str]:
-        """What no ordinary client may see of planned actions, and actions that did not end in time."""
-        found = [
+        """Effects that no ordinary client may notice of planned actions, and actions that did not end in time."""
+        effects = [
             f"{name}: {c['noticed']} of {sum(c['outcomes'].values())} turns"
             for name, c in self.crowd.items()
             if c["noticed"]
         ]
         if self.found.get("in_doubt"):
-            found.append(f"writers: {self.found['in_doubt']} errors")
+            effects.append(f"writers: {self.found['in_doubt']} errors")
         if self.reconnects != 0:
-            found.append(f"writers: {self.reconnects} disconnects")
-        return found + self.too_long
+            effects.append(f"writers: {self.reconnects} disconnects")
+        return effects + self.too_long
 
 
 def show(result: Result) -> str:
@@ -70,13 +70,13 @@ def show(result: Result) -> str:
     }
     lines = [
         f"seed {result.seed}, {result.seconds:.0f} s, {result.server}",
-        f"acknowledged writes: {found.get('acked')}; in doubt: {found.get('in_doubt')}; looks: {found.get('looks')}",
+        f"acknowledged writes: {found.get('acked')}; in doubt: {found.get('in_doubt')}; reads: {found.get('looks')}",
         f"faults: {sum(result.faults.values())}: {_counts(result.faults)}",
         f"requests: {sum(result.requests.values())}: {_counts(result.requests)}",
         f"actions: {_counts(result.actions)}",
         f"handoffs: {result.handoffs}; copies rebuilt: {result.rebuilds}",
         f"lost: {found.get('lost')}; doubled: {found.get('doubled')}; torn: {found.get('torn')}",
-        f"lost where the default mode allows it (the last moment before a primary was killed): {found.get('lost_allowed')}",
+        f"lost as the default mode allows (in the last moment before a primary was killed): {found.get('lost_allowed')}",
         *(f"crowd, {name}: {_crowd(c)}" for name, c in result.crowd.items()),
         f"noticed{'' if result.is_unnoticed else ', as may be'}: {'; '.join(result.noticed) or 'nothing'}",
         f"longest pause, seconds: {_counts(pauses)}",

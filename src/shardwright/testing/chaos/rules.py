@@ -1,7 +1,7 @@
-"""What may be hit: never more at once than the promises allow (docs/how-to/chaos.md says them in words).
+"""The rules for targets of faults: never more at once than the guarantees allow (docs/how-to/chaos.md states them).
 
-Pure: records and what runs come in, candidates go out, in a fixed order, so that an item's number chooses the same one from
-the same situation.
+Pure: takes records and running processes, returns candidates in a fixed order, so that an item's number chooses the same one
+in the same situation.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,29 +14,29 @@ from shardwright.model.seen import ProcessIdentity
 from shardwright.testing.chaos.facts import Records
 
 Runs = Callable[[ProcessIdentity], bool]
-"""Whether exactly this process runs and does not stand still."""
+"""Whether exactly this process runs and is not frozen."""
 
 
 class Promise(StrEnum):
-    """What is promised of a database's acknowledged writes when a server of it is killed."""
+    """The guarantee for acknowledged writes of a database when one of its servers is killed."""
 
     REPLICAS_MAY_DIE = "replicas may die"
     """Nothing is lost; its primary is only ever frozen."""
     ONLY_COPY_MAY_DIE = "only copy may die"
-    """Nothing is lost: it has one copy, whose append-only file is written before each reply. Not killed while it moves: the
-    new copy, which takes over then, need not have the last writes."""
+    """Nothing is lost: it has one copy, whose append-only file is written before each reply. It is not killed while it
+    moves: the new copy, which then takes over, may lack the last writes."""
     PRIMARY_MAY_DIE = "primary may die"
-    """The default mode may lose what reached no replica in the last moment; counted apart."""
+    """In default mode, writes of the last moment that reached no replica may be lost; counted separately."""
 
 
 def replicas(now: Records, runs: Runs) -> list[ShardUid]:
-    """Copies without which everything that was acknowledged is still there: their primary runs, and no role is passing."""
+    """Copies that are not needed for acknowledged writes: their primary runs, and no role is being moved."""
     return [shard.uid for group in _groups(now) for shard in now.copies(group) if is_spare(now, shard.uid, runs)]
 
 
 def is_spare(now: Records, uid: ShardUid, runs: Runs) -> bool:
-    """Whether this copy is surely not the one that holds the last acknowledged write. Asked again when it stands still: a
-    server that stands still takes no role."""
+    """Whether this copy certainly does not hold the last acknowledged write alone. Checked again when it is stopped: a
+    stopped server takes no role."""
     shard = now.shards.get(uid)
     group = None if shard is None else next((g for g in now.groups if g.uid == shard.group_uid), None)
     if shard is None or group is None or group.handoff is not None or group.primary in (None, uid):
@@ -52,13 +52,13 @@ def only_copies(now: Records, promises: Mapping[str, Promise], runs: Runs) -> li
 
 
 def is_only_copy(now: Records, uid: ShardUid) -> bool:
-    """Whether it is all there is of its slot group, and stays so."""
+    """Whether it is the only copy of its slot group, and remains so."""
     group = _group_of(now, uid)
     return group is not None and not now.is_moving(group) and [s.uid for s in now.copies(group)] == [uid]
 
 
 def primaries(now: Records, promises: Mapping[str, Promise], runs: Runs) -> list[ShardUid]:
-    """Primaries of databases of which the last moment may be lost, while a replica is there to take over."""
+    """Primaries of databases whose last moment may be lost, while a replica can take over."""
     groups = _of_promise(now, promises, Promise.PRIMARY_MAY_DIE)
     return [g.primary for g in groups if g.primary is not None and has_heir(now, g.primary, runs)]
 
@@ -73,7 +73,7 @@ def has_heir(now: Records, uid: ShardUid, runs: Runs) -> bool:
 
 
 def servers(now: Records, runs: Runs) -> list[ShardUid]:
-    """Servers that may stand still for a while: all that run."""
+    """Servers that may be frozen for a while: all that run."""
     return [s.uid for g in _groups(now) for s in now.copies(g) if _runs(now, s, runs)]
 
 
@@ -84,7 +84,7 @@ def open_nodes(now: Records) -> list[Node]:
 
 
 def too_long(now: Records, seconds: float) -> list[str]:
-    """Actions that have ended and took longer."""
+    """Actions that have ended and exceeded the limit."""
     took = [(a, (a.ended_at - a.created_at).total_seconds()) for a in now.actions if a.ended_at is not None]
     return [f"{a.name} of node {a.node_uid} took {s:.1f} s, {a.status}" for a, s in sorted(took, key=str) if s > seconds]
 

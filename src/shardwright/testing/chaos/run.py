@@ -1,4 +1,5 @@
-"""One run: cluster, writers and checker come up, the schedule is done, everything is healed and must come to rest."""
+"""One run: starts cluster, writers and checker, executes the schedule, heals everything, and waits until it comes to
+rest."""
 
 import json
 import sqlite3
@@ -33,9 +34,9 @@ WRITERS = 3
 WRITES_PER_S = 50.0
 CONVERGE_S = 120.0
 ACTION_MAX_S = 60.0
-"""An action that no fault holds up has ended by then on a machine that is not busy, whatever clients do."""
+"""Time limit for an undisturbed action on a machine that is not busy, whatever clients do."""
 GRACE_S = 10
-"""The policy's ``slave_ha_grace_period`` here: a server that was killed again and again is rebuilt elsewhere."""
+"""The policy's ``slave_ha_grace_period`` in chaos runs: a server that is killed repeatedly is rebuilt on another node."""
 DATABASES: dict[str, tuple[Promise, dict[str, Any]]] = {
     "pair": (Promise.REPLICAS_MAY_DIE, {"replication": True}),
     "journal": (Promise.REPLICAS_MAY_DIE, {"replication": True, "data_persistence": "aof"}),
@@ -49,9 +50,9 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What a run is asked for. ``kept``: where logs and records go when it fails; None: to a new directory.
-    ``is_unnoticed``: nothing that an ordinary client may notice; then none must."""
+class RunOptions:
+    """The options of a run. ``kept``: directory for logs and records of a failed run; None: a new directory.
+    ``is_unnoticed``: do nothing that an ordinary client may notice; then no client must notice anything."""
 
     seed: int
     seconds: float
@@ -61,7 +62,7 @@ class Options:
 
 
 class _Helper:
-    """A process of the run's own that works until its input ends."""
+    """A process of the run that works until its input ends."""
 
     def __init__(self, module: str, directory: Path, *arguments: str) -> None:
         self._errors = (directory / f"{module}.err").open("w")
@@ -71,7 +72,7 @@ class _Helper:
         )
 
     def finish(self, *, timeout_s: float) -> str:
-        """End its input; what it printed."""
+        """End its input; returns its output."""
         try:
             return self._process.communicate("", timeout=timeout_s)[0]
         finally:
@@ -84,8 +85,8 @@ class _Helper:
         self._errors.close()
 
 
-def run(options: Options, say: Say) -> Result:
-    """Raises DemoFailed when the cluster cannot even be made."""
+def run(options: RunOptions, say: Say) -> Result:
+    """Run. Raises DemoFailed if the cluster cannot be created."""
     result = Result(options.seed, options.seconds, options.server, options.is_unnoticed)
     with ChaosCluster(nodes=NODES, server=options.server) as cluster:
         cluster.call("PUT", "/v1/cluster/policy", {"slave_ha_grace_period": GRACE_S})
@@ -120,7 +121,7 @@ def _work(cluster: ChaosCluster, name: str) -> Work:
     return Work(name, endpoint["addr"][0], int(endpoint["port"]), WRITERS, WRITES_PER_S, may_lose_tail)
 
 
-def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Result, say: Say) -> None:
+def _disturb(cluster: ChaosCluster, place: Place, options: RunOptions, result: Result, say: Say) -> None:
     faults = Faults(cluster, place, PROMISES)
     operator = Operator(cluster, nodes=NODES, changeable=frozenset({"pair"}))
     items = schedule(options.seed, seconds=options.seconds, faults=UNNOTICED if options.is_unnoticed else EVERY_FAULT)
@@ -156,13 +157,12 @@ def _disturb(cluster: ChaosCluster, place: Place, options: Options, result: Resu
 
 
 def _wait_until(moment: float) -> None:
-    """By the monotonic clock."""
+    """Wait by the monotonic clock."""
     time.sleep(max(0.0, moment - time.monotonic()))
 
 
 def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result, *, since: Stopwatch) -> None:
-    """Nodes are opened again as soon as they can be: an operator does that when trouble is over. ``since``: the end of the
-    last fault."""
+    """Reopen nodes as soon as possible, as an operator does after a disturbance. ``since``: the end of the last fault."""
     while since.is_within(CONVERGE_S):
         try:
             now = cluster.records()
@@ -174,7 +174,7 @@ def _come_to_rest(cluster: ChaosCluster, operator: Operator, result: Result, *, 
                 result.converged_s = round(since.seconds, 1)
                 return
         except (sqlite3.Error, ShardwrightError, KeyError) as e:
-            result.complaints = [f"cannot be looked at: {e!r}"]
+            result.complaints = [f"cannot be checked: {e!r}"]
         time.sleep(0.5)
 
 
@@ -189,12 +189,12 @@ def _count(cluster: ChaosCluster, result: Result) -> None:
 
 
 def _defects(cluster: ChaosCluster) -> list[str]:
-    """What daemons and endpoint processes logged that must never happen."""
-    found = []
+    """Lines that daemons and endpoint processes must never log."""
+    defects = []
     for path in sorted(cluster.layout.nodes.glob("*/*.log*")) + sorted(cluster.layout.nodes.glob("*/*.out*")):
         lines = path.read_text(errors="replace").splitlines()
-        found += [f"{path.parent.name}/{path.name}: {line}" for line in lines if "defect" in line or "Traceback" in line]
-    return found
+        defects += [f"{path.parent.name}/{path.name}: {line}" for line in lines if "defect" in line or "Traceback" in line]
+    return defects
 
 
 def _keep(cluster: ChaosCluster, kept: Path) -> None:

@@ -1,7 +1,8 @@
-"""What happens when: the whole run of a seed, decided before it begins.
+"""The schedule of a run, decided by the seed before the run begins.
 
-Pure. The same seed and length give the same items at the same times. An item names no process, which nobody can know
-beforehand, but draws a number by which one is chosen among those that the rules allow (``rules.py``) when its time comes.
+Pure. The same seed and length give the same items at the same times. An item does not name a process, because the processes
+are unknown beforehand. It contains a random number that chooses one of the candidates that the rules allow (``rules.py``) at
+its time.
 """
 
 import random
@@ -10,17 +11,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
-    """What an item does."""
+class ItemKind(StrEnum):
+    """The kind of an item."""
 
     MAINTENANCE = "maintenance"
-    """``maintenance_off`` of a node in maintenance, if there is one; else ``maintenance_on``."""
+    """``maintenance_off`` of a node in maintenance, if there is one; otherwise ``maintenance_on``."""
     STEP_DOWN = "step_down"
     REMOVE = "remove"
     CANCEL_STOP = "cancel_stop"
     CANCEL_UNDO = "cancel_undo"
     TEND = "tend"
-    """Reopen what a removal left closed; add a node in place of a removed one."""
+    """Reopen a node that a removal left closed; add a node in place of a removed one."""
     CREATE_DATABASE = "create_database"
     UPDATE_DATABASE = "update_database"
     DELETE_DATABASE = "delete_database"
@@ -38,62 +39,62 @@ class Kind(StrEnum):
 
     @property
     def is_fault(self) -> bool:
-        """Whether it is done to processes; the others are requests to the API."""
+        """Whether it affects processes; the other kinds are requests to the API."""
         return self.startswith(("kill_", "freeze_"))
 
 
 _WEIGHTS = {
-    Kind.MAINTENANCE: 6,
-    Kind.STEP_DOWN: 3,
-    Kind.REMOVE: 2,
-    Kind.CANCEL_STOP: 1,
-    Kind.CANCEL_UNDO: 2,
-    Kind.TEND: 3,
-    Kind.CREATE_DATABASE: 2,
-    Kind.UPDATE_DATABASE: 2,
-    Kind.DELETE_DATABASE: 1,
-    Kind.KILL_DAEMON: 3,
-    Kind.FREEZE_DAEMON: 2,
-    Kind.KILL_LEADER: 2,
-    Kind.FREEZE_LEADER: 1,
-    Kind.KILL_ENDPOINT: 2,
-    Kind.FREEZE_ENDPOINT: 1,
-    Kind.KILL_REPLICA: 3,
-    Kind.FREEZE_SERVER: 3,
-    Kind.KILL_ONLY_COPY: 2,
-    Kind.KILL_PRIMARY: 2,
-    Kind.KILL_SUPERVISOR: 1,
+    ItemKind.MAINTENANCE: 6,
+    ItemKind.STEP_DOWN: 3,
+    ItemKind.REMOVE: 2,
+    ItemKind.CANCEL_STOP: 1,
+    ItemKind.CANCEL_UNDO: 2,
+    ItemKind.TEND: 3,
+    ItemKind.CREATE_DATABASE: 2,
+    ItemKind.UPDATE_DATABASE: 2,
+    ItemKind.DELETE_DATABASE: 1,
+    ItemKind.KILL_DAEMON: 3,
+    ItemKind.FREEZE_DAEMON: 2,
+    ItemKind.KILL_LEADER: 2,
+    ItemKind.FREEZE_LEADER: 1,
+    ItemKind.KILL_ENDPOINT: 2,
+    ItemKind.FREEZE_ENDPOINT: 1,
+    ItemKind.KILL_REPLICA: 3,
+    ItemKind.FREEZE_SERVER: 3,
+    ItemKind.KILL_ONLY_COPY: 2,
+    ItemKind.KILL_PRIMARY: 2,
+    ItemKind.KILL_SUPERVISOR: 1,
 }
 FREEZES_S = {
-    Kind.FREEZE_DAEMON: (0.3, 8.0),
-    Kind.FREEZE_LEADER: (0.3, 8.0),
-    Kind.FREEZE_ENDPOINT: (0.2, 3.0),
-    Kind.FREEZE_SERVER: (0.1, 4.0),
-    Kind.KILL_SUPERVISOR: (0.2, 3.0),
+    ItemKind.FREEZE_DAEMON: (0.3, 8.0),
+    ItemKind.FREEZE_LEADER: (0.3, 8.0),
+    ItemKind.FREEZE_ENDPOINT: (0.2, 3.0),
+    ItemKind.FREEZE_SERVER: (0.1, 4.0),
+    ItemKind.KILL_SUPERVISOR: (0.2, 3.0),
 }
-"""How long something stands still, or is away, at least and at most; a server never as long as the policy allows it to."""
+"""Minimum and maximum time for which something is frozen or down; for a server always less than the policy's limit."""
 REQUEST_GAP_S = (0.3, 4.0)
 FAULT_GAP_S = (0.3, 3.5)
 CANCEL_SOON = 0.25
-"""Part of the node actions that are cancelled soon after their request."""
+"""Share of the node actions that are cancelled soon after their request."""
 STRIKE_SOON = 0.5
-"""Part of them in the middle of which something dies or stands still: their moves last a second, their handoffs less."""
+"""Share of them in the middle of which something dies or freezes: their moves last a second, their handoffs less."""
 STRIKES = (
-    *(Kind.KILL_LEADER, Kind.FREEZE_LEADER, Kind.KILL_DAEMON, Kind.KILL_ENDPOINT, Kind.FREEZE_ENDPOINT),
-    *(Kind.KILL_REPLICA, Kind.FREEZE_SERVER),
+    *(ItemKind.KILL_LEADER, ItemKind.FREEZE_LEADER, ItemKind.KILL_DAEMON, ItemKind.KILL_ENDPOINT, ItemKind.FREEZE_ENDPOINT),
+    *(ItemKind.KILL_REPLICA, ItemKind.FREEZE_SERVER),
 )
 SOON_S = (0.05, 0.3, 1.0)
-EVERY_FAULT = frozenset(kind for kind in Kind if kind.is_fault)
-UNNOTICED = frozenset({Kind.FREEZE_ENDPOINT})
+EVERY_FAULT = frozenset(kind for kind in ItemKind if kind.is_fault)
+UNNOTICED = frozenset({ItemKind.FREEZE_ENDPOINT})
 """Faults during planned actions of which an ordinary client sees no error and no disconnect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing that happens. ``pick`` chooses among what is allowed; ``lasts_s`` counts for what comes back."""
+    """One item. ``pick`` chooses among the allowed targets; ``lasts_s`` is the duration of a temporary fault."""
 
     at_s: float
-    kind: Kind
+    kind: ItemKind
     pick: int
     lasts_s: float = 0.0
 
@@ -102,37 +103,37 @@ class Item:
         return f"{self.at_s:7.2f} {self.kind}#{self.pick}{lasts}"
 
 
-def schedule(seed: int, *, seconds: float, faults: frozenset[Kind] = EVERY_FAULT) -> tuple[Item, ...]:
-    """Everything that happens within so many seconds, by time. ``faults``: which there may be."""
+def schedule(seed: int, *, seconds: float, faults: frozenset[ItemKind] = EVERY_FAULT) -> tuple[Item, ...]:
+    """All items within this time, by time. ``faults``: the allowed kinds."""
     strikes = [kind for kind in STRIKES if kind in faults]
-    asked = _items(random.Random(f"requests {seed}"), REQUEST_GAP_S, seconds, frozenset(Kind) - EVERY_FAULT, strikes)
+    asked = _items(random.Random(f"requests {seed}"), REQUEST_GAP_S, seconds, frozenset(ItemKind) - EVERY_FAULT, strikes)
     hit = _items(random.Random(f"faults {seed}"), FAULT_GAP_S, seconds, faults, strikes)
     return tuple(sorted([*asked, *hit], key=lambda item: item.at_s))
 
 
 def _items(
-    rng: random.Random, gap: tuple[float, float], seconds: float, allowed: frozenset[Kind], strikes: Sequence[Kind]
+    rng: random.Random, gap: tuple[float, float], seconds: float, allowed: frozenset[ItemKind], strikes: Sequence[ItemKind]
 ) -> list[Item]:
-    kinds = [kind for kind in Kind if kind in allowed]
+    kinds = [kind for kind in ItemKind if kind in allowed]
     weights = [_WEIGHTS[kind] for kind in kinds]
-    found: list[Item] = []
+    items: list[Item] = []
     at = rng.uniform(*gap)
     while at < seconds:
         kind = rng.choices(kinds, weights)[0]
-        found.append(_item(rng, at, kind))
-        if kind in (Kind.MAINTENANCE, Kind.REMOVE, Kind.STEP_DOWN):
+        items.append(_item(rng, at, kind))
+        if kind in (ItemKind.MAINTENANCE, ItemKind.REMOVE, ItemKind.STEP_DOWN):
             if rng.random() < CANCEL_SOON:
-                found.append(_soon(rng, at, (Kind.CANCEL_STOP, Kind.CANCEL_UNDO)))
+                items.append(_soon(rng, at, (ItemKind.CANCEL_STOP, ItemKind.CANCEL_UNDO)))
             if rng.random() < STRIKE_SOON:
-                found.append(_soon(rng, at, strikes))
+                items.append(_soon(rng, at, strikes))
         at += rng.uniform(*gap)
-    return found
+    return items
 
 
-def _item(rng: random.Random, at: float, kind: Kind) -> Item:
+def _item(rng: random.Random, at: float, kind: ItemKind) -> Item:
     lasts = rng.uniform(*FREEZES_S[kind]) if kind in FREEZES_S else 0.0
     return Item(at, kind, rng.randrange(1 << 16), lasts)
 
 
-def _soon(rng: random.Random, at: float, kinds: Sequence[Kind]) -> Item:
+def _soon(rng: random.Random, at: float, kinds: Sequence[ItemKind]) -> Item:
     return _item(rng, at + rng.choice(SOON_S) * rng.random(), rng.choice(kinds))

@@ -1,7 +1,7 @@
-"""The kinds of clients of the crowd, how their turns end, and what of that they may see. Pure.
+"""The kinds of clients in the crowd, the outcomes of their turns, and what they may observe. Pure.
 
-The ordinary ones must notice nothing of a planned action. The slow and rude ones may be closed, but never be told something
-wrong, and nothing that was acknowledged may be lost whoever wrote it.
+Ordinary clients must notice nothing of a planned action. Slow and rude clients may be disconnected, but must never receive a
+wrong reply, and no acknowledged write of any client may be lost.
 """
 
 from collections import Counter
@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 TEXTS_MAX = 5
-"""So many examples are kept for each client."""
+"""Number of examples kept per client."""
 
 
-class Kind(StrEnum):
-    """What a client does, turn by turn."""
+class ClientKind(StrEnum):
+    """The behavior of a client in each turn."""
 
     HALVES = "halves"
     """SET of a large value: one half, a pause, the rest."""
     BYTEWISE = "bytewise"
     """Reads a reply one byte at a time."""
     UNREAD = "unread"
-    """Asks for much and does not read for a while; then it reads everything, or is gone."""
+    """Requests much and does not read for a while; then it reads everything, or disconnects."""
     HALF_CLOSE = "half_close"
-    """INCR, closes its side, and reads the reply; several at a time."""
+    """INCR, closes its side, and reads the reply; several connections at a time."""
     DOWNLOAD = "download"
     """GET of a very large value."""
     PIPELINE = "pipeline"
@@ -31,37 +31,37 @@ class Kind(StrEnum):
     """A script whose OK hides whether its INCR was refused."""
 
 
-class Outcome(StrEnum):
-    """How a turn ended."""
+class TurnOutcome(StrEnum):
+    """The outcome of a turn."""
 
     DONE = "done"
     CLOSED = "closed"
-    """By a FIN where a reply could have begun."""
+    """Closed by a FIN where a reply could have begun."""
     CUT = "cut"
-    """By a FIN in the middle of a reply."""
+    """Closed by a FIN in the middle of a reply."""
     RESET = "reset"
-    """Or not even accepted."""
+    """Or the connection was not accepted."""
     REFUSED = "refused"
-    """An error in place of the reply."""
+    """An error instead of the reply."""
     SILENT = "silent"
-    """No reply within the time that any client waits."""
+    """No reply within the longest time that any client waits."""
 
 
-_GONE = frozenset({Outcome.CLOSED, Outcome.CUT, Outcome.RESET})
+_GONE = frozenset({TurnOutcome.CLOSED, TurnOutcome.CUT, TurnOutcome.RESET})
 _MAY_SEE = {
-    Kind.HALVES: frozenset({Outcome.CLOSED}),
-    Kind.BYTEWISE: frozenset({Outcome.CLOSED}),
-    Kind.UNREAD: _GONE,
-    Kind.HALF_CLOSE: _GONE,
+    ClientKind.HALVES: frozenset({TurnOutcome.CLOSED}),
+    ClientKind.BYTEWISE: frozenset({TurnOutcome.CLOSED}),
+    ClientKind.UNREAD: _GONE,
+    ClientKind.HALF_CLOSE: _GONE,
 }
-"""What a client may see of a planned action beside a turn that is done; the others: nothing."""
+"""The outcomes other than success that a client may have during a planned action; no entry: none."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What a client saw. ``acked`` and ``sent`` count writes; what is stored must lie between."""
+    """What a client observed. ``acked`` and ``sent`` count writes; the stored number must lie between them."""
 
-    kind: Kind
+    kind: ClientKind
     outcomes: Counter[str] = field(default_factory=Counter)
     texts: list[str] = field(default_factory=list)
     acked: int = 0
@@ -69,12 +69,12 @@ class Tally:
     stored: int | None = None
     """None: this client writes nothing."""
     wrong: list[str] = field(default_factory=list)
-    """Replies to something else."""
+    """Replies that do not belong to their request."""
 
-    def end_turn(self, outcome: Outcome, text: str) -> None:
-        """One more turn; ``text`` explains one that was not done."""
+    def end_turn(self, outcome: TurnOutcome, text: str) -> None:
+        """Count a turn; ``text`` explains a turn that was not successful."""
         self.outcomes[outcome] += 1
-        if outcome is not Outcome.DONE and len(self.texts) < TEXTS_MAX:
+        if outcome is not TurnOutcome.DONE and len(self.texts) < TEXTS_MAX:
             self.texts.append(f"{outcome}: {text}")
 
     @property
@@ -89,6 +89,6 @@ class Tally:
 
     @property
     def noticed(self) -> int:
-        """Turns that ended as they must not while nothing but planned actions goes on."""
-        may_see = _MAY_SEE.get(self.kind, frozenset()) | {Outcome.DONE}
+        """Turns with an outcome that is forbidden while only planned actions run."""
+        may_see = _MAY_SEE.get(self.kind, frozenset()) | {TurnOutcome.DONE}
         return sum(count for outcome, count in self.outcomes.items() if outcome not in may_see)

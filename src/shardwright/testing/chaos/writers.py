@@ -1,6 +1,6 @@
 """The writers' process: ``python -m shardwright.testing.chaos.writers DIR``. Writes until its input ends.
 
-Every reply goes to the writer's journal before the next write begins. Prints in the end how often they were disconnected.
+Each reply is in the writer's journal before the next write begins. At the end, the process prints the number of disconnects.
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from shardwright.testing.chaos.journal import ACCOUNTS, Entry, What, counter_of, what_of
+from shardwright.testing.chaos.journal import ACCOUNTS, Entry, WriteKind, counter_of, kind_of
 from shardwright.testing.chaos.load import (
     Place,
     Work,
@@ -58,12 +58,12 @@ class _Writer(threading.Thread):
 
     def _write(self, client: Any, turn: int) -> None:
         me = self._number
-        match what_of(turn):
-            case What.COUNT:
+        match kind_of(turn):
+            case WriteKind.COUNT:
                 client.incr(counter_key(me, counter_of(turn)))
-            case What.APPEND:
+            case WriteKind.APPEND:
                 client.rpush(list_key(me), turn)
-            case What.TRANSFER:
+            case WriteKind.TRANSFER:
                 amount, source = 1 + turn % 7, turn % ACCOUNTS
                 pipe = client.pipeline(transaction=True)
                 pipe.decrby(account_key(me, source), amount)

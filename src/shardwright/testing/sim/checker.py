@@ -1,6 +1,7 @@
-"""What must hold at every moment of a simulation, checked by code that shares nothing with the product's decisions.
+"""The invariants of a simulation, checked by code that shares nothing with the product's decisions.
 
-Reads commits as JSON and looks at the modelled servers directly. A violation ends the run; it names the invariant first.
+Reads commits as JSON and examines the simulated servers directly. A violation ends the run; its text begins with the
+invariant's name.
 """
 
 import json
@@ -45,13 +46,13 @@ TABLES = (
     "snapshots",
 )
 NOTICE_S = 1.5
-"""A death so short ago may be unknown to whoever gives up another copy: as if it came just afterwards."""
+"""A decision that gives up another copy may not know of a death within this time: it counts as a later death."""
 
 Json = dict[str, Any]
 
 
 class Violation(Exception):
-    """An invariant does not hold. ``name`` is the invariant's."""
+    """An invariant does not hold. ``name``: the invariant."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(f"{name}: {text}")
@@ -60,17 +61,17 @@ class Violation(Exception):
 
 @dataclass(slots=True)
 class Chain:
-    """The acknowledged writes of a slot group that may not be lost, oldest first."""
+    """The acknowledged writes of a slot group that must not be lost, oldest first."""
 
     required: list[Position] = field(default_factory=list)
     excused: list[tuple[Position, list[Position]]] = field(default_factory=list)
-    """What a dead server held, and what its heirs did."""
+    """The data of a dead server, and the writes of its heirs."""
     died_at: float = -1e9
-    """When a server of the group last died unplanned."""
+    """Time of the last unplanned death of one of the group's servers."""
 
 
 class Checker:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -80,7 +81,7 @@ class Checker:
         self.transitions: Counter[str] = Counter()
         self._busy: dict[int, bool] = {}
         self._ended: set[str] = set()
-        """Actions whose status changes in the revision that is looked at."""
+        """Actions whose status changes in the examined revision."""
         self._commanded: dict[str, int] = {}
         world.store.on_lead = self.led
 
@@ -95,7 +96,7 @@ class Checker:
         """A write was acknowledged: it must continue everything that was acknowledged before."""
         chain = self.chains.setdefault(server.group_uid, Chain())
         if _is_excused(chain, position):
-            return  # Its answer came late: only a server that has died meanwhile held it.
+            return  # The answer came late: only a server that has died meanwhile held the write.
         if chain.required and not position.holds(chain.required[-1]):
             if chain.required[-1].holds(position):
                 return
@@ -109,7 +110,7 @@ class Checker:
             del chain.required[:300]
 
     def acknowledged_unwritten(self, number: int, server: SimServer) -> None:
-        """A script was refused while it ran, and its client was told that it has written."""
+        """A script was refused while it ran, but its client received a success."""
         self.fail(
             "no_write_lost",
             f"shard {server.shard_uid} ({server.role}, fenced {server.is_fenced}) refused write {number} inside a script, "
@@ -117,24 +118,24 @@ class Checker:
         )
 
     def server_died(self, server: SimServer, *, planned: bool) -> None:
-        """What only a server that died unplanned held may be lost."""
+        """Data that only a server with an unplanned death held may be lost."""
         chain = self.chains.get(server.group_uid)
         if chain is None or planned:
             return
         chain.died_at = self.world.loop.now
-        # Whoever was in sync, or serves now, keeps what it holds; what was given up before is no copy any more.
+        # A server that was in sync or serves now keeps its data; a copy that was given up does not count.
         heirs = [s.position for s in self.world.servers_of(server.group_uid) if s.is_synced_copy and self._is_wanted(s)]
         chain.excused.append((server.position, heirs))
         if not heirs:
             stored = server.comes_back
             if not server.is_aof_on and stored is not None:
                 others = [n.shards.values() for n in self.world.nodes.values()]
-                found = [d.files.snapshot for part in others for d in part if d.server is not None
+                snapshots = [d.files.snapshot for part in others for d in part if d.server is not None
                          and d.server.group_uid == server.group_uid]  # fmt: skip
-                heirs = [p for p in found if p is not None]
+                heirs = [p for p in snapshots if p is not None]
                 while chain.required and not all(p.holds(chain.required[-1]) for p in heirs):
                     chain.required.pop()
-                if any(p is None for p in found):
+                if any(p is None for p in snapshots):
                     chain.required.clear()
                 return
             heirs = [*([] if stored is None else [stored]), *self._stored_elsewhere(server.group_uid, wanted=("stopped",))]
@@ -142,7 +143,7 @@ class Checker:
             chain.required.pop()
 
     def node_lost(self, uid: int) -> None:
-        """A machine will not come back: what only its servers and its disk held may be lost."""
+        """A machine is lost for good: data that only its servers and its disk held may be lost."""
         groups = {s["group_uid"] for s in self.tables["shards"].values() if s["node_uid"] == uid}
         for group_uid in sorted(groups & self.chains.keys()):
             chain = self.chains[group_uid]
@@ -152,8 +153,8 @@ class Checker:
                 chain.required.pop()
 
     def _stored_elsewhere(self, group_uid: str, wanted: tuple[str, ...] = ("running", "stopped")) -> list[Position]:
-        """What dead servers of a group come back with, on machines that are left. One that is wanted stopped has left, and
-        its files stay until another copy has its own."""
+        """The data that dead servers of a group have when they return on other machines. A server that is wanted stopped has
+        left, but its files stay until another copy has files of its own."""
         dead = [
             d.server
             for node in self.world.nodes.values()
@@ -164,8 +165,7 @@ class Checker:
         return [s.comes_back for s in dead if s.comes_back is not None and self._wanted(s) in wanted]
 
     def server_ended(self, server: SimServer) -> None:
-        """The product ends one that stands still, and would have gone on. What a replica had not received yet may go with
-        it, but not all that there is."""
+        """The product ends a frozen server: data that no replica has received may be lost with it, but not the only copy."""
         chain = self.chains.get(server.group_uid)
         if chain is None or not chain.required or server.is_aof_on or not server.position.holds(chain.required[-1]):
             return
@@ -173,10 +173,10 @@ class Checker:
             return
         others = [s for s in self.world.servers_of(server.group_uid) if s is not server and s.is_alive]
         if not any(s.is_synced_copy and self._is_wanted(s) for s in others):
-            self.fail("live_copy", f"shard {server.shard_uid} stands still and is ended, and no other copy is in sync")
+            self.fail("live_copy", f"shard {server.shard_uid} is frozen and is ended, but no other copy is in sync")
 
     def _is_being_deleted(self, server: SimServer) -> bool:
-        """With its whole database: nobody asks for what it holds."""
+        """Whether the copy is deleted together with its database, so that its data is no longer needed."""
         database = self.database(database_of(GroupUid(server.group_uid)))
         return database is None or bool(database["status"] == "delete-pending")
 
@@ -190,13 +190,13 @@ class Checker:
     # -- terms ---------------------------------------------------------------------------------------------------------
 
     def led(self, term: int) -> None:
-        """A leader's transaction happened: no later term may have begun."""
+        """A leader's transaction was committed: no later term may have begun."""
         leader = self.tables["leader"].get("leader")
         if leader is None or leader["term"] != term:
             self.fail("term_fences_the_store", f"term {term} writes while {leader and leader['term']} leads")
 
     def commanded(self, server: SimServer, term: int, name: str) -> None:
-        """A command is executed: once a later term has a session with the server, older ones do nothing there."""
+        """A command is executed: when a later term has a session with the server, commands of older terms have no effect."""
         last = self._commanded.get(server.run_id, 0)
         if term < last:
             self.fail("sessions_fence_the_servers", f"{name} of term {term} at shard {server.shard_uid} after term {last}")
@@ -205,7 +205,7 @@ class Checker:
     # -- commits -------------------------------------------------------------------------------------------------------
 
     def committed(self, changes: tuple[KeyChange, ...]) -> None:
-        """A revision of the store."""
+        """A revision was committed."""
         touched: list[tuple[str, Json | None, Json | None]] = []
         for change in changes:
             name = change.key.partition("/")[0]
@@ -247,15 +247,15 @@ class Checker:
 
     def _databases(self) -> None:
         serving = ("active", "active-change-pending")
-        found = {d["uid"]: d["port"] for d in self.tables["databases"].values() if d["status"] in serving}
-        self.world.writers.follow(found)
+        ports = {d["uid"]: d["port"] for d in self.tables["databases"].values() if d["status"] in serving}
+        self.world.writers.follow(ports)
 
     def database(self, uid: int) -> Json | None:
         """A database's record."""
         return self.tables["databases"].get(f"databases/{uid:08d}")
 
     def is_busy(self, uid: int) -> bool:
-        """Whether a handoff of this database is under way."""
+        """Whether a handoff of this database is in progress."""
         return self._busy.get(uid, False)
 
     def _shard(self, before: Json | None, after: Json | None) -> None:
@@ -271,12 +271,12 @@ class Checker:
     def _placed(self, shard: Json) -> None:
         node = self.tables["nodes"].get(f"nodes/{shard['node_uid']:08d}")
         if node is None:
-            self.fail("placement", f"shard {shard['uid']} on node {shard['node_uid']}, which is no member")
+            self.fail("placement", f"shard {shard['uid']} on node {shard['node_uid']}, which is not a member")
             return
         is_undo = any(m.get("new_shard_uid") == shard["uid"] and m["is_undo"] for m in self.tables["moves"].values())
         if (node["is_quorum_only"] and not is_undo) or node["is_decommissioning"]:
-            # An undo brings back what a node in maintenance held before.
-            self.fail("placement", f"shard {shard['uid']} on node {node['uid']}, which takes none")
+            # An undo restores the former shards of a node in maintenance.
+            self.fail("placement", f"shard {shard['uid']} on node {node['uid']}, which takes no shards")
         beside = [s for s in self.tables["shards"].values() if s["node_uid"] == node["uid"] and s["wanted"] == "running"]
         if sum(s["group_uid"] == shard["group_uid"] for s in beside) > 1:
             self.fail("anti_affinity", f"two copies of {shard['group_uid']} on node {node['uid']}")
@@ -285,7 +285,7 @@ class Checker:
             self.fail("capacity", f"node {node['uid']} is provisioned with {used} of {node['memory_bytes']} bytes")
 
     def has_room(self, node: Json, shard: Json) -> bool:
-        """Whether a copy like this one fits on the node, by provisioned memory."""
+        """Whether this copy fits on the node, by provisioned memory."""
         beside = [s for s in self.tables["shards"].values() if s["node_uid"] == node["uid"]]
         return bool(sum(self._memory(s) for s in (*beside, shard)) <= node["memory_bytes"])
 
@@ -297,7 +297,7 @@ class Checker:
         return int(database["memory_bytes"]) // (copies * int(database["shards_count"]))
 
     def _given_up(self, shard: Json) -> None:
-        """A copy is given up on purpose: what it holds must live on elsewhere."""
+        """A copy is given up on purpose: another copy must hold its data."""
         database = self.database(shard["database_uid"])
         chain = self.chains.get(shard["group_uid"])
         if database is None or database["status"] == "delete-pending" or chain is None or not chain.required:
@@ -308,7 +308,7 @@ class Checker:
         last = chain.required[-1]
         if any(s.shard_uid == shard["uid"] and s.position.holds(last) for s in living):
             others = [s for s in living if s.shard_uid != shard["uid"]]
-            # What is on its way to a linked replica arrives: its primary lives.
+            # A linked replica receives the writes in transit, because its primary lives.
             if not any(s.position.holds(last) or (s.is_link_up and s.source_server is not None) for s in others):
                 self.fail("live_copy", f"shard {shard['uid']} is given up, and no other live copy holds {last.offset}")
 
@@ -350,7 +350,7 @@ class Checker:
         uid = after["database_uid"]
         self._busy[uid] = after["handoff"] is not None
         if after["handoff"] is not None and before["handoff"] is None:
-            self.world.writers.hurry(uid)
+            self.world.writers.write_soon(uid)
         if after["generation"] < before["generation"]:
             self.fail("generation", f"slot group {after['uid']}: {before['generation']} -> {after['generation']}")
         if after["primary"] != before["primary"]:
@@ -378,7 +378,7 @@ class Checker:
             self._completed(after)
 
     def _completed(self, action: Json) -> None:
-        """``completed`` means: nothing that had to leave is on the node."""
+        """``completed`` means that everything that had to leave the node has left."""
         parameters = action["parameters"]
         node = action["node_uid"]
         self._clients_have_left(action)
@@ -401,8 +401,8 @@ class Checker:
                 )
 
     def _clients_have_left(self, action: Json) -> None:
-        """No client is still connected through an endpoint process that the endpoint was taken from; unless another action's
-        move, which is under way, takes them."""
+        """No client is still connected through an endpoint process that no longer serves the endpoint, unless a live move of
+        another action will take the clients."""
         node = action["node_uid"]
         process = self.world.endpoint_process(node)
         if process is None or action["name"] == "maintenance_off" or f"daemons/{node:08d}" not in self.tables["daemons"]:
@@ -413,7 +413,7 @@ class Checker:
         for uid, served in process.endpoints.items():
             left = served.seen().connections
             if uid not in bound and served.is_draining and left:
-                self.fail("completed", f"{action['name']} of node {node} completed and {left} clients of {uid} are there")
+                self.fail("completed", f"{action['name']} of node {node} completed and {left} clients of {uid} remain")
 
     def _is_recorded(self, server: SimServer) -> bool:
         shard = self.tables["shards"].get(f"shards/{server.shard_uid:08d}")

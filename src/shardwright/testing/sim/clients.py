@@ -1,7 +1,7 @@
-"""Clients' connections to endpoints, as far as what stops and moves connections has to do with them.
+"""Clients' connections to endpoints, as far as stopping and passing connections depends on them.
 
-A connection is stopped (sends nothing new) while a hold, a calming or a passing has it so. What it has in flight then takes
-``drain_s`` to come in. The writes of ``writers.py`` are connections of their own; a passing finds them by themselves.
+A connection is stopped (sends nothing new) during a hold, a calm or a passing. Its commands in flight then take ``drain_s``
+to finish. The writes of ``writers.py`` have connections of their own, which a passing finds separately.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from shardwright.testing.sim.served import Served
 
 HOLD, CALM, PASSING = "hold", "calm", "passing"
-"""Why a connection is stopped."""
+"""The reason why a connection is stopped."""
 ENDED = "the endpoint ended"
 CONNECT_S = 0.5
-"""A client without a connection tries again so often."""
+"""Interval at which a client without a connection retries."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,13 +27,13 @@ class Client:
 
     uid: int
     drain_s: float = 0.0
-    """How long what it has in flight takes to come in, when it sends nothing new. 0: it is idle, or its writes say it.
-    Infinite: half a command, a command that does not end, a reply that is not read."""
+    """Time until its commands in flight finish when it sends nothing new. 0: it is idle, or its writes determine the time.
+    Infinite: half a command, a command that does not end, or a reply that is not read."""
     is_tied: bool = False
-    """Has state that another process cannot be given."""
+    """It has state that cannot be passed to another process."""
     active_at: float = 0.0
     writes: list[WriteAttempt] = field(default_factory=list)
-    """Sent over it, and not answered yet."""
+    """Writes that were sent over it and not answered yet."""
     served: "Served | None" = None
     is_gone: bool = False
     on_cut: Callable[[], None] | None = None
@@ -41,39 +41,39 @@ class Client:
     _stops: set[str] = field(default_factory=set)
 
     def stop(self, why: str, now: float) -> None:
-        """It sends nothing new from now on."""
+        """Send nothing new from now on."""
         if not self._stops:
             self.stopped_at = now
         self._stops.add(why)
 
-    def go_on(self, why: str) -> None:
-        """That does not stop it any more."""
+    def resume(self, why: str) -> None:
+        """Remove one reason for being stopped."""
         self._stops.discard(why)
         if not self._stops:
             self.stopped_at = inf
 
     def is_stopped_by(self, why: str) -> bool:
-        """Whether this is one of the reasons."""
+        """Whether it is stopped for one of these reasons."""
         return why in self._stops
 
     @property
     def is_frozen(self) -> bool:
-        """Its turn to be passed on has come: what arrives from it is not read."""
+        """Whether it is being passed, so that its bytes are not read."""
         return PASSING in self._stops
 
     @property
     def drained_at(self) -> float:
-        """When nothing is in flight any more, its writes apart; infinite: never, or nothing has stopped it."""
+        """When nothing is in flight, except for its writes; infinite: never, or it is not stopped."""
         return self.stopped_at + self.drain_s if self.drain_s else -inf
 
     def answered(self, write: WriteAttempt) -> None:
-        """One of its writes is over."""
+        """One of its writes has ended."""
         if write in self.writes:
             self.writes.remove(write)
 
 
 def cut(world: World, client: Client, why: str) -> None:
-    """Its connection has ended without its doing. ``why`` is counted."""
+    """Its connection was ended. ``why`` is counted."""
     if client.is_gone:
         return
     client.is_gone = True
@@ -86,15 +86,15 @@ def cut(world: World, client: Client, why: str) -> None:
 
 
 def leave(client: Client) -> None:
-    """It closes its connection."""
+    """Close the connection."""
     client.is_gone = True
     if client.served is not None:
         client.served.forget_client(client)
 
 
 class Pipeline:
-    """A client of a database that never waits for a reply: so much is in flight that a drain alone is not enough. Connects
-    again when its connection ends."""
+    """A client that never waits for a reply: so much is in flight that a drain alone is not enough. It reconnects when its
+    connection ends."""
 
     def __init__(self, world: World, uid: int, port: int, *, drain_s: float) -> None:
         self.world = world
@@ -118,7 +118,7 @@ class Pipeline:
 
 
 class Talker(Client):
-    """A client that writes, waits for the answer, and writes again. Its longest wait has a limit."""
+    """A client that writes, waits for the reply, and writes again. Its longest wait has a limit."""
 
     __slots__ = ("_number", "database_uid", "pause_s", "wait_max_s", "world")
 
@@ -131,7 +131,7 @@ class Talker(Client):
         self._number = 0
 
     def begin(self) -> None:
-        """Write from now on."""
+        """Start to write."""
         self.world.loop.at(self.pause_s, self._send)
 
     def _send(self) -> None:
@@ -159,7 +159,7 @@ class Talker(Client):
 
 
 def join(served: "Served", client: Client) -> Client:
-    """It connects."""
+    """Connect."""
     client.served = served
     served.clients[client.uid] = client
     if served.gate.hold is not None:

@@ -1,4 +1,4 @@
-"""The command line of the simulation. Output is for people and for CI's exit status."""
+"""The command line of the simulation. Its output is for people; CI uses the exit status."""
 
 import argparse
 import os
@@ -13,23 +13,23 @@ from shardwright.testing.sim.simulation import quiet, replay
 
 
 def main(arguments: list[str]) -> int:
-    """Run; 0 when everything held."""
+    """Run. Returns 0 if everything held."""
     if os.environ.get("PYTHONHASHSEED") != "0":
-        # Sets of texts are walked in the order of their hashes.
+        # Sets of texts are iterated in the order of their hashes.
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "shardwright.testing.sim", *arguments])
     parser = argparse.ArgumentParser(prog="python -m shardwright.testing.sim", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    one = verbs.add_parser("replay", help="one seed, a line for each event")
+    one = verbs.add_parser("replay", help="run one seed, and print a line for each event")
     one.add_argument("seed", type=int)
-    many = verbs.add_parser("many", help="many seeds on all cores, and a report")
+    many = verbs.add_parser("many", help="run many seeds on all cores, and print a report")
     many.add_argument("-n", type=int, default=1000)
     many.add_argument("--first", type=int, default=0)
     many.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    mutants = verbs.add_parser("mutants", help="plant mistakes, and see that each is noticed")
+    mutants = verbs.add_parser("mutants", help="plant mistakes, and check that each is noticed")
     mutants.add_argument("--seeds", type=int, default=60)
     mutants.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    crash = verbs.add_parser("crash-points", help="fail at every commit and command, and write the table")
+    crash = verbs.add_parser("crash-points", help="let the leader fail at every commit and command, and write the table")
     crash.add_argument("file", type=Path)
     crash.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args(arguments)
@@ -40,9 +40,9 @@ def main(arguments: list[str]) -> int:
     if chosen.verb == "mutants":
         return 1 if hunt_all(chosen.seeds, chosen.jobs) else 0
     if chosen.verb == "crash-points":
-        found = all_outcomes(chosen.jobs)
-        chosen.file.write_text(table(found))
-        return 1 if any(o.failure for outcomes in found.values() for o in outcomes) else 0
+        outcomes = all_outcomes(chosen.jobs)
+        chosen.file.write_text(table(outcomes))
+        return 1 if any(o.failure for outcomes in outcomes.values() for o in outcomes) else 0
     return _many(chosen.first, chosen.n, chosen.jobs)
 
 

@@ -1,6 +1,6 @@
 """Every commit and every command of every action: the leader dies or freezes there, and its successor must finish or undo.
 
-A scenario is run once to list its points, then once for each point, moment and way to fail. Generates
+A scenario is run once to list its points, and then once for each point, moment and kind of failure. Generates
 ``docs/reference/crash-points.md``.
 """
 
@@ -21,12 +21,12 @@ from shardwright.testing.sim.settled import missing
 from shardwright.testing.sim.simulation import Simulation, quiet, recoveries_seen
 
 MOMENTS = ("before", "sent", "after")
-"""Before it is sent; while it is on its way; after its reply."""
+"""Before it is sent, while it is in transit, after its reply."""
 WAYS = ("kill", "freeze")
 SETTLED_S = LEASE_TTL.total_seconds() + 5.0
-"""From the strike until nothing is paused, fenced or held, and no handoff is pending."""
+"""Limit from the strike until nothing is paused, fenced or held, and no handoff is pending."""
 ENDED_S = 90.0
-"""Until the action has ended and the cluster is at rest: a sync or a retry may lie in between."""
+"""Limit until the action has ended and the cluster is at rest; it includes a sync or a retry."""
 THAW_S = 6.0
 PACE = Pace()
 TIMES = LeaseTimes()
@@ -35,7 +35,7 @@ SEED = 7
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """An action on a fresh cluster. ``prepare`` brings the cluster to where it begins, ``begin`` asks for it."""
+    """An action on a fresh cluster. ``prepare`` creates the initial state, ``begin`` requests the action."""
 
     name: str
     nodes: int
@@ -45,7 +45,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """Where and how the leader fails: at the n-th point of the scenario."""
+    """The failure of the leader: where and how. ``index``: the n-th point of the scenario."""
 
     index: int
     moment: str
@@ -53,8 +53,8 @@ class Strike:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of it. ``settled_s``: until nothing was paused, fenced, held or pending."""
+class StrikeOutcome:
+    """The result of a strike. ``settled_s``: seconds until nothing was paused, fenced, held or pending."""
 
     point: str
     strike: Strike
@@ -208,8 +208,8 @@ class Run:
             daemon.process.freeze()
             self.world.loop.at(THAW_S, daemon.process.thaw, self.world.loop)
 
-    def finish(self) -> Outcome | None:
-        """Let it come to rest. None when the strike's point was not reached."""
+    def finish(self) -> StrikeOutcome | None:
+        """Let the cluster come to rest. None: the strike's point was not reached."""
         strike = self.strike
         settled = -1.0
         failure = ""
@@ -233,10 +233,10 @@ class Run:
         point = self.points[strike.index] if strike is not None and strike.index < len(self.points) else ""
         self.simulation.end()
         if strike is None:
-            return Outcome("", Strike(-1, "", ""), found, did, ended, 0.0, failure)
+            return StrikeOutcome("", Strike(-1, "", ""), found, did, ended, 0.0, failure)
         if self.struck_at is None:
             return None
-        return Outcome(point, strike, found, did, ended, settled, failure)
+        return StrikeOutcome(point, strike, found, did, ended, settled, failure)
 
     def _is_over(self) -> bool:
         actions = self.world.checker.tables["actions"].values()
@@ -245,7 +245,7 @@ class Run:
         return is_late_enough and is_ended and not missing(self.world)
 
     def _measure(self, settled: float) -> float:
-        """The last moment at which something was still held up by the strike, in seconds after it."""
+        """The last moment at which the strike still delayed anything, in seconds after it."""
         assert self.struck_at is not None
         world = self.world
         is_pending = any(g["handoff"] is not None for g in world.checker.tables["groups"].values())
@@ -265,42 +265,42 @@ class Run:
 
 
 def _label(transaction: Transaction) -> str:
-    """A commit in a few words: what it says of whom."""
-    found: list[str] = []
+    """A short description of a commit: the records and their new states."""
+    words: list[str] = []
     for operation in transaction.operations:
         name = operation.key.partition("/")[0]
         if name in ("events", "seen", "last_actions", "counters", "locks"):
             continue
         if not isinstance(operation, PutKey):
-            found.append(f"{name.removesuffix('s')} deleted")
+            words.append(f"{name.removesuffix('s')} deleted")
             continue
         record = json.loads(operation.value)
         match name:
             case "actions":
-                found.append(f"action {record['status']}")
+                words.append(f"action {record['status']}")
             case "moves":
-                found.append(f"{record['kind']} {record['state']}{' with evidence' if record.get('evidence') else ''}")
+                words.append(f"{record['kind']} {record['state']}{' with evidence' if record.get('evidence') else ''}")
             case "groups":
-                found.append("handoff intended" if record["handoff"] else "slot group's primary and generation")
+                words.append("handoff intended" if record["handoff"] else "slot group's primary and generation")
             case "shards":
-                found.append(f"shard {record['wanted']}")
+                words.append(f"shard {record['wanted']}")
             case "nodes":
-                found.append("node marked" if record["is_quorum_only"] or record["is_decommissioning"] else "node unmarked")
+                words.append("node marked" if record["is_quorum_only"] or record["is_decommissioning"] else "node unmarked")
             case _:
-                found.append(name.removesuffix("s"))
-    return ", ".join(dict.fromkeys(found))
+                words.append(name.removesuffix("s"))
+    return ", ".join(dict.fromkeys(words))
 
 
 def _recovered() -> tuple[str, str]:
     seen = recoveries_seen()
     if not seen:
-        return "no handoff pending", "went on with the action"
+        return "no handoff pending", "continued the action"
     found = [f"old {r['old']}, candidate {r['new']}, endpoints {r['endpoints']}" for r in seen]
     return " → ".join(dict.fromkeys(found)), " → ".join(dict.fromkeys(str(r["does"]) for r in seen))
 
 
 def points_of(scenario: Scenario) -> list[str]:
-    """The points of a scenario in their order, by an undisturbed run. Raises AssertionError when that does not end well."""
+    """The points of a scenario in order, from an undisturbed run. Raises AssertionError if that run does not end well."""
     run = Run(scenario, None)
     outcome = run.finish()
     assert outcome is not None
@@ -309,7 +309,7 @@ def points_of(scenario: Scenario) -> list[str]:
 
 
 def strikes_of(points: list[str]) -> list[Strike]:
-    """Every strike; of a point that comes again and again with nothing between, the first two."""
+    """All strikes of a scenario; for a point that is repeated without another point in between, only the first two."""
     chosen = []
     seen: dict[str, int] = {}
     for index, label in enumerate(points):
@@ -319,20 +319,20 @@ def strikes_of(points: list[str]) -> list[Strike]:
     return [Strike(index, moment, way) for index in chosen for moment in MOMENTS for way in WAYS]
 
 
-def strike(scenario_name: str, chosen: Strike) -> Outcome | None:
+def strike(scenario_name: str, chosen: Strike) -> StrikeOutcome | None:
     """One run with one strike."""
     quiet()
     scenario = next(s for s in SCENARIOS if s.name == scenario_name)
     return Run(scenario, chosen).finish()
 
 
-def _strike_all(scenario_name: str, chosen: list[Strike]) -> list[Outcome]:
+def _strike_all(scenario_name: str, chosen: list[Strike]) -> list[StrikeOutcome]:
     return [outcome for one in chosen if (outcome := strike(scenario_name, one)) is not None]
 
 
-def all_outcomes(jobs: int) -> dict[str, list[Outcome]]:
-    """Every strike of every scenario."""
-    found: dict[str, list[Outcome]] = {}
+def all_outcomes(jobs: int) -> dict[str, list[StrikeOutcome]]:
+    """All strikes of all scenarios."""
+    found: dict[str, list[StrikeOutcome]] = {}
     with ProcessPoolExecutor(jobs) as pool:
         for scenario in SCENARIOS:
             strikes = strikes_of(points_of(scenario))
@@ -348,7 +348,7 @@ def all_outcomes(jobs: int) -> dict[str, list[Outcome]]:
     return found
 
 
-def table(found: dict[str, list[Outcome]]) -> str:
+def table(found: dict[str, list[StrikeOutcome]]) -> str:
     """The document."""
     total = sum(len(outcomes) for outcomes in found.values())
     good = sum(not o.failure for outcomes in found.values() for o in outcomes)
@@ -367,7 +367,7 @@ def table(found: dict[str, list[Outcome]]) -> str:
     for name, outcomes in found.items():
         head = "| point | strikes | the successor found | it did | the action ended | settled within |"
         lines += ["", f"## {name}", "", head, "|---|---|---|---|---|---|"]
-        by_point: dict[str, list[Outcome]] = {}
+        by_point: dict[str, list[StrikeOutcome]] = {}
         for outcome in outcomes:
             by_point.setdefault(outcome.point, []).append(outcome)
         for point, some in by_point.items():

@@ -1,6 +1,6 @@
 """A node's daemon in a simulation: mirror, candidacy, leadership and agent, as tasks of one simulated process.
 
-Everything that decides is the product's; only starting and ending modelled processes is done here.
+All decisions are the product's; this module only starts and ends simulated processes.
 """
 
 import asyncio
@@ -51,27 +51,27 @@ class SimClock:
 
 
 class Keeper:
-    """What the leadership runner and the API ask of the election."""
+    """The part of the election that the leadership runner and the API use."""
 
     def __init__(self) -> None:
         self.held: Held | None = None
         self._changed = asyncio.Event()
 
     def change(self, held: Held | None) -> None:
-        """The candidate's word."""
+        """The candidate reports its leadership."""
         self.held = held
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     async def wait_other(self, term: int | None) -> Held | None:
-        """Wait until the leadership held is not that of ``term`` (None: none)."""
+        """Wait until the leadership is not that of ``term`` (None: until there is one)."""
         while (None if self.held is None else self.held.term) == term:
             await self._changed.wait()
         return self.held
 
 
 class SimDaemon:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, world: World, node: SimNode) -> None:
         self.world = world
@@ -135,7 +135,7 @@ class SimDaemon:
     # -- leading -------------------------------------------------------------------------------------------------------
 
     async def _lead(self) -> None:
-        """As ``wiring.LeadershipRunner``."""
+        """Like ``wiring.LeadershipRunner``."""
         held = await self.keeper.wait_other(None)
         while True:
             if held is None:
@@ -189,7 +189,7 @@ class SimDaemon:
     # -- the agent -----------------------------------------------------------------------------------------------------
 
     def wake_agent(self) -> None:
-        """A process of the node has ended or begun."""
+        """A process of the node has started or ended."""
         if self.process.is_alive:
             self._wake.set()
 
@@ -204,7 +204,7 @@ class SimDaemon:
                 await self._wake.wait(1.0)
 
     def _changed(self, changed: Collection[str]) -> None:
-        """The mirror shows something new: look when it is about this node."""
+        """The mirror has changed: wake the agent if the change is about this node."""
         uid = self.node.uid
         for key in changed:
             if key.startswith("shards/"):
@@ -217,7 +217,7 @@ class SimDaemon:
     async def _agent_turn(self) -> None:
         self.node.ensure_endpoint_process()
         view = self.world.view_of(self.mirror)
-        self._tell(view)
+        self._configure(view)
         self.watch.follow(view)
         local = self.node.local(self.busy)
         shards = view.shards_on(NodeUid(self.node.uid))
@@ -231,8 +231,8 @@ class SimDaemon:
             self._apply(command)
         await self._report()
 
-    def _tell(self, view: ClusterView) -> None:
-        """As the agent does: a new endpoint process is told what to serve without waiting for a leader."""
+    def _configure(self, view: ClusterView) -> None:
+        """Like the agent: send a new endpoint process its specifications without waiting for a leader."""
         found = self.world.endpoint_process(self.node.uid)
         if found is None or found is self._told or not found.process.runs:
             return

@@ -1,6 +1,6 @@
-"""Modelled endpoint processes, and the ``EndpointControl`` through which a simulated leader speaks to one.
+"""Simulated endpoint processes, and the ``EndpointControl`` with which a simulated leader calls one.
 
-What one does with an endpoint is in ``served.py``; what it is asked over its control socket is here.
+``served.py`` models an endpoint within a process; this module models the requests over the control socket.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from shardwright.testing.sim.world import World
 
 
 class SimEndpointProcess:
-    """One node's endpoint process."""
+    """The endpoint process of one node."""
 
     def __init__(self, world: World, node_uid: int) -> None:
         self.world = world
@@ -46,7 +46,7 @@ class SimEndpointProcess:
         self.process.on_death.append(self._ended)
         self.endpoints: dict[EndpointUid, Served] = {}
         self.late_s = 0.0
-        """How late it is with what its control socket is asked, while it serves clients as ever."""
+        """How late it answers its control socket, while it serves clients normally."""
 
     def _ended(self) -> None:
         for served in self.endpoints.values():
@@ -67,14 +67,15 @@ class SimEndpointProcess:
             served.end()
 
     def known(self, uid: EndpointUid) -> Served:
-        """Raises Transient for one that it does not serve."""
+        """Raises Transient for an endpoint that it does not serve."""
         served = self.endpoints.get(uid)
         if served is None:
             raise Transient(Code.ENDPOINT_PROCESS_REFUSED, f"endpoint {uid} is unknown here")
         return served
 
-    def pass_along(self, uid: EndpointUid, to: "SimEndpointProcess") -> Callable[[Answer], None]:
-        """The listener and every quiet connection go to the other process; what gives the answer when it is time."""
+    def pass_endpoint(self, uid: EndpointUid, to: "SimEndpointProcess") -> Callable[[Answer], None]:
+        """Pass the listener and every quiet connection to the other process. Returns the function that sends the answer
+        later."""
         served = self.known(uid)
         passing = served.passing
         if passing is None or passing.is_over or passing.to is not to:
@@ -99,10 +100,10 @@ class SimEndpointProcess:
 
 
 class SimEndpointControl:
-    """``EndpointControl`` of one node's process, for one leader."""
+    """The ``EndpointControl`` of one node's process, for one leader."""
 
     notices_who_has_left = True
-    """A process that is late with a hold looks whether its caller still waits for it."""
+    """Whether a process that is late with a hold checks that its caller still waits."""
 
     def __init__(self, world: World, node: NodeUid, *, process: SimProcess, place: int, clock: Clock) -> None:
         self.world = world
@@ -179,15 +180,15 @@ class SimEndpointControl:
             served = process.known(endpoint)
             deadline = self.world.loop.now + CALM_S
 
-            def come_down(answer: Answer) -> None:
+            def drain_calmed(answer: Answer) -> None:
                 if served.gate.hold is None:
                     served.calm()
                 if served.gate.hold is not None or served.is_drained(CALM) or self.world.loop.now >= deadline:
                     answer(None)
                 else:
-                    self.world.loop.at(0.01, come_down, answer, process=process.process)
+                    self.world.loop.at(0.01, drain_calmed, answer, process=process.process)
 
-            return come_down
+            return drain_calmed
 
         await self._ask(do, name=f"calm {endpoint}", timeout_s=CALM_S + HOLD_TIMEOUT_S)
 
@@ -196,7 +197,7 @@ class SimEndpointControl:
 
         def do(process: SimEndpointProcess) -> Any:
             if has_left and self.notices_who_has_left:
-                return lambda answer: None  # a hold whose caller has left is not begun
+                return lambda answer: None  # a hold whose caller has disconnected is not begun
             served = process.known(endpoint)
             served.begin_hold(old, new)
             deadline = self.world.loop.now + DRAIN_S
@@ -224,12 +225,12 @@ class SimEndpointControl:
         result: ReleaseResult = await self._ask(lambda p: p.known(endpoint).release(target), name=f"release {endpoint}")
         return result
 
-    async def pass_along(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
+    async def pass_endpoint(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
         def do(process: SimEndpointProcess) -> Callable[[Answer], None]:
             other = self.world.endpoint_process(to_node)
             if other is None or not other.process.runs or not self.world.network.passes(self.node, to_node):
-                raise Transient(Code.ENDPOINT_PROCESS_REFUSED, "the other process does not take it")
-            return process.pass_along(endpoint, other)
+                raise Transient(Code.ENDPOINT_PROCESS_REFUSED, "the other process does not accept it")
+            return process.pass_endpoint(endpoint, other)
 
         result: PassResult = await self._ask(do, name=f"pass {endpoint}", timeout_s=CALL_TIMEOUT_S + 0.3)
         return result

@@ -1,4 +1,4 @@
-"""What goes wrong in a simulation, drawn from its seed; and the end of it all."""
+"""The faults of a simulation, drawn from its seed, and their end."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,14 +19,14 @@ COMMANDS = ("attach", "promote", "unfence", "end_sessions", "serve", "release", 
 
 
 class Faults:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, world: World, simulation: "Simulation") -> None:
         self.world = world
         self.simulation = simulation
         self.is_over = False
         self.last_at = 0.0
-        """When something went wrong last."""
+        """Time of the last fault."""
         self.kinds: tuple[tuple[str, Callable[[], str | None], int], ...] = (
             ("daemon killed", self._kill_daemon, 3),
             ("daemon frozen", self._freeze_daemon, 3),
@@ -50,14 +50,14 @@ class Faults:
             ("clock jump", self._jump, 2),
             ("disk full", self._fill_disk, 2),
             ("no memory to start", self._no_memory, 2),
-            ("sync stuck", self._stick_sync, 2),
+            ("sync hangs", self._hang_sync, 2),
             ("sync fails", self._fail_sync, 2),
             ("late answers", self._late, 3),
             ("replication lags", self._lag, 2),
         )
 
-    def something(self) -> None:
-        """A random fault now (or armed for the next time its point is reached)."""
+    def inject(self) -> None:
+        """Inject a random fault now, or arm it for the next time its point is reached."""
         if self.is_over:
             return
         rng = self.world.rng
@@ -69,7 +69,7 @@ class Faults:
             self.world.log(f"fault: {name}: {what}")
 
     def strike_step(self) -> None:
-        """Be ready for the leader at a random step of a handoff."""
+        """Arm a failure of the leader at a random step of a handoff."""
         if not self.is_over:
             self.world.log(f"fault: strike in a handoff: {self._arm_step()}")
 
@@ -218,8 +218,8 @@ class Faults:
         return f"node {node.uid}"
 
     def _lose_node(self) -> str | None:
-        """One in each seed at most: the others are a majority. None where every node is a machine of its own: what ran on it
-        cannot be known to have ended, and nothing is promoted on silence."""
+        """Lose at most one node per seed, so that the others are a majority. Not if every node has its own machine: then the
+        end of its processes cannot be known, and nothing is promoted because of silence."""
         if self.world.has_machines:
             return None
         nodes = [n for n in self.world.nodes.values() if not n.is_down and n.daemon is not None]
@@ -286,7 +286,7 @@ class Faults:
         daemon.store.repeats_watch = True
         return f"daemon {daemon.node.uid}"
 
-    # -- moods ---------------------------------------------------------------------------------------------------------
+    # -- conditions ----------------------------------------------------------------------------------------------------
 
     def _jump(self) -> str:
         node = self.world.rng.choice(list(self.world.nodes.values()))
@@ -303,9 +303,9 @@ class Faults:
         node.start_fails_until = self.world.loop.now + self._duration()
         return f"node {node.uid}"
 
-    def _stick_sync(self) -> str:
-        self.world.sync_stuck_until = self.world.loop.now + self._duration()
-        return f"until {self.world.sync_stuck_until:.0f}"
+    def _hang_sync(self) -> str:
+        self.world.sync_hangs_until = self.world.loop.now + self._duration()
+        return f"until {self.world.sync_hangs_until:.0f}"
 
     def _fail_sync(self) -> str:
         self.world.sync_fails_until = self.world.loop.now + self._duration()
@@ -324,13 +324,13 @@ class Faults:
         self.world.replication_lag_s = 0.002
 
     def end(self) -> None:
-        """Nothing goes wrong any more."""
+        """End all faults."""
         world = self.world
         self.is_over = True
         world.on_point.clear()
         self._join(sorted(world.network.cuts))
         world.network.slow_until.clear()
-        world.sync_stuck_until = world.sync_fails_until = world.late_until = 0.0
+        world.sync_hangs_until = world.sync_fails_until = world.late_until = 0.0
         world.replication_lag_s = 0.002
         for node in world.nodes.values():
             node.full_until = node.start_fails_until = 0.0
@@ -343,5 +343,5 @@ class Faults:
             self.simulation.revive_node(node.uid)
             self.simulation.restart_daemon(node.uid)
         for server in world.all_servers:
-            if not server.is_stuck_for_good:
+            if not server.is_frozen_for_good:
                 server.process.thaw(world.loop)

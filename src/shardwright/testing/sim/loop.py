@@ -1,7 +1,7 @@
 """A deterministic event loop in virtual time, whose callbacks belong to simulated processes.
 
-Owns time. A process that was killed runs nothing more, whatever it was about to do; what a frozen one was to run is kept
-until it is thawed. Knows nothing of clusters.
+Owns time. A killed process runs nothing more, whatever was scheduled; callbacks of a frozen process are kept until it is
+thawed. Does not know clusters.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ PROCESS: ContextVar["SimProcess | None"] = ContextVar("simulated process", defau
 
 
 STEPS_MAX = 3_000
-"""Steps of the product's own code in one second of virtual time: more of them are somebody who turns in circles, without end
-or until something else ends it. Six hundred seeds needed 777 at most."""
+"""Limit of the product's steps in one second of virtual time. More steps mean that code runs in circles. The maximum in six
+hundred seeds was 777."""
 MODEL_STEPS_MAX = 40 * STEPS_MAX
-"""Steps of what is modelled. Clients that wait for a server are many, and each tries again ten times a second; only a model
-that goes round without time passing needs more."""
+"""Limit of the model's steps. Many clients that wait for a server retry ten times a second; only a model that runs in
+circles without passing time needs more."""
 
 
 class SimProcess:
-    """Something that can be killed and frozen on its own."""
+    """A process that can be killed and frozen separately."""
 
     __slots__ = ("is_alive", "is_frozen", "name", "on_death", "on_thaw", "parked", "tasks")
 
@@ -39,11 +39,11 @@ class SimProcess:
 
     @property
     def runs(self) -> bool:
-        """It lives and is not frozen."""
+        """Whether it lives and is not frozen."""
         return self.is_alive and not self.is_frozen
 
     def kill(self) -> None:
-        """End it at once, also while it is frozen."""
+        """End it at once, even if it is frozen."""
         if self.is_alive:
             self.is_alive = False
             for call in self.on_death:
@@ -54,7 +54,7 @@ class SimProcess:
         self.is_frozen = self.is_alive
 
     def thaw(self, loop: "SimLoop") -> None:
-        """Let it go on (SIGCONT)."""
+        """Resume it (SIGCONT)."""
         if self.is_alive and self.is_frozen:
             self.is_frozen = False
             parked, self.parked = self.parked, []
@@ -77,17 +77,17 @@ class Handle:
         self.process = process
 
     def cancel(self) -> None:
-        """Never run it."""
+        """Do not run it."""
         self.call = None
         self.args = ()
 
     def cancelled(self) -> bool:
-        """As asyncio asks."""
+        """Required by asyncio."""
         return self.call is None
 
 
 class SimLoop(asyncio.AbstractEventLoop):
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -95,15 +95,15 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.steps = 0
         self.failures: list[str] = []
         self.circle = ""
-        """Who asked for more steps than a second has; empty while nobody did."""
+        """The callback that exceeded the limit of steps; empty: none."""
         self.tasks: list[asyncio.Task[Any]] = []
         self.stopped: list[SimProcess] = []
         self.is_over = False
-        """Teardown: whatever is left runs to its end, in all processes."""
+        """Teardown: the remaining callbacks of all processes run to the end."""
         self._timers: list[tuple[float, int, Handle]] = []
         self._order = 0
 
-    # -- what asyncio asks of a loop ---------------------------------------------------------------------------------
+    # -- the interface for asyncio -----------------------------------------------------------------------------------
 
     def time(self) -> float:
         return self.now
@@ -149,10 +149,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         if not self.is_over:
             self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
 
-    # -- the world's own -----------------------------------------------------------------------------------------------
+    # -- for the simulation --------------------------------------------------------------------------------------------
 
     def at(self, delay: float, call: Callable[..., object], *args: Any, process: SimProcess | None = None) -> Handle:
-        """Call after ``delay`` seconds, on behalf of a process or of the world itself (None)."""
+        """Call after ``delay`` seconds, on behalf of a process or of the simulated world (None)."""
         handle = Handle(call, args, None, process)
         self._order += 1
         heappush(self._timers, (self.now + delay, self._order, handle))
@@ -171,7 +171,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             self.failures.append(f"{task.get_name()} failed: {error!r}")
 
     def run_until(self, until: float) -> None:
-        """Run everything that is due until that time, and let the clock show it."""
+        """Run everything that is due until that time, and advance the clock to it."""
         previous = events._get_running_loop()
         events._set_running_loop(self)
         ready, timers = self.ready, self._timers
@@ -188,7 +188,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                         self.now = when
                 else:
                     break
-                # As ``_run``; this is where half a million steps of a few seeds go through.
+                # Like ``_run``, but inlined: half a million steps of a few seeds run here.
                 process = handle.process
                 if handle.call is None:
                     continue
@@ -202,7 +202,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                     own += 1
                     handle.context.run(handle.call, *handle.args)
                 if own >= own_last or self.steps >= last:
-                    who = "nobody's" if process is None else process.name
+                    who = "the world's" if process is None else process.name
                     self.circle = f"{own} steps of the product within {seconds:.1f} s until {until:.1f}, the last one {who}"
                     break
             self.now = max(self.now, until)
@@ -215,7 +215,8 @@ class SimLoop(asyncio.AbstractEventLoop):
             return
         process = handle.process
         if process is not None and (process.is_frozen or not process.is_alive) and not self.is_over:
-            # Of a dead one too: what waits for this step can be cancelled in the end only if it is kept.
+            # Kept for a dead process too, because a waiter of this step can only be cancelled at the end if the step is
+            # kept.
             if not process.parked:
                 self.stopped.append(process)
             process.parked.append(handle)
@@ -228,7 +229,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             context.run(call, *handle.args)
 
     def end(self) -> None:
-        """Cancel what is left, so that nothing of this loop outlives it."""
+        """Cancel the remaining tasks, so that nothing outlives this loop."""
         self.is_over = True
         for process in self.stopped:
             self.ready.extend(h for h in process.parked if h.context is not None)
@@ -256,7 +257,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
 
 def result_of(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that awaits nothing."""
+    """Run a coroutine that awaits nothing, and return its result."""
     try:
         work.send(None)
     except StopIteration as done:

@@ -1,4 +1,4 @@
-"""Many seeds on all cores, and what they covered."""
+"""Many seeds on all cores, and a summary of what they covered."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ TELL_EVERY_S = 10.0
 
 @dataclass(slots=True)
 class Summary:
-    """What a row of seeds did."""
+    """The summary of a series of seeds."""
 
     results: int = 0
     failures: list[tuple[int, str]] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Summary:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, result: Result, counts: dict[str, Counter[str]]) -> None:
-        """One more seed."""
+        """Add one seed."""
         self.results += 1
         if result.failure:
             self.failures.append((result.seed, result.failure))
@@ -44,7 +44,7 @@ class Summary:
             self.counts.setdefault(name, Counter()).update(counter)
 
     def merge(self, other: "Summary") -> None:
-        """Take in what another process found."""
+        """Add the summary of another process."""
         self.results += other.results
         self.failures += other.failures
         self.cpu_s += other.cpu_s
@@ -62,7 +62,7 @@ class Summary:
 
 
 def run_batch(seeds: Iterable[int]) -> Summary:
-    """Some seeds in this process."""
+    """Run some seeds in this process."""
     quiet()
     summary = Summary()
     began = time.process_time()
@@ -86,7 +86,7 @@ def run_batch(seeds: Iterable[int]) -> Summary:
 
 
 def run_many(first: int, count: int, jobs: int) -> Summary:
-    """Seeds ``first`` to ``first + count - 1`` on ``jobs`` processes. Tells on the way what failed and how far it is."""
+    """Run the seeds ``first`` to ``first + count - 1`` in ``jobs`` processes. Prints failures and progress."""
     batches = [range(at, min(at + BATCH, first + count)) for at in range(first, first + count, BATCH)]
     total = Summary()
     told_at = time.monotonic()
@@ -108,8 +108,8 @@ def report(total: Summary, wall_s: float) -> str:
     """The summary for people."""
     lines = [
         f"{total.results} seeds in {wall_s:.0f} s: {total.results / max(wall_s, 1e-9):.1f} seeds/s, "
-        f"{total.cpu_s / max(total.results, 1):.3f} s CPU a seed; {total.virtual_s / 3600:.0f} virtual hours",
-        f"{total.actions} requests accepted, {total.faults} faults; the poorest seed: {total.poorest[0]:.0f} virtual s, "
+        f"{total.cpu_s / max(total.results, 1):.3f} s CPU per seed; {total.virtual_s / 3600:.0f} virtual hours",
+        f"{total.actions} requests accepted, {total.faults} faults; the least active: {total.poorest[0]:.0f} virtual s, "
         f"{total.poorest[1]} requests, {total.poorest[2]} faults",
     ]
     for name, counter in sorted(total.counts.items()):
@@ -121,7 +121,7 @@ def report(total: Summary, wall_s: float) -> str:
 
 
 def hunt_all(seeds: int, jobs: int) -> int:
-    """Try every mutant; how many were not noticed."""
+    """Try every mutant. Returns the number of mutants that were not noticed."""
     from shardwright.testing.sim.mutants import MUTANTS
 
     missed = 0

@@ -1,7 +1,7 @@
-"""Requests between simulated processes: they take time, get lost, and reach a receiver whose sender has died meanwhile.
+"""Requests between simulated processes: they take time, get lost, and may reach a receiver after their sender has died.
 
-A *place* is a node, or the store. Partitions are between places, in one direction each. What a frozen receiver was sent
-waits in its socket; what was sent before the sender froze is on its way.
+A *place* is a node, or the store. A partition separates two places, in one direction. A frozen receiver finds requests in
+its socket when it is thawed; requests that were sent before the sender froze are still in transit.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ from typing import Any
 from shardwright.testing.sim.loop import PROCESS, Handle, SimLoop, SimProcess
 
 STORE = 0
-"""The store's place; nodes have their uids."""
+"""The store's place; the place of a node is its uid."""
 NORMAL_S = 0.0005
 Answer = Callable[[Any], None]
-"""What gives a request its reply."""
+"""Sends the reply to a request."""
 
 
 class NoReply(Exception):
-    """Nothing came back in time. ``was_sent`` False: it certainly was not executed."""
+    """No reply arrived in time. ``was_sent`` False: the request was certainly not executed."""
 
     def __init__(self, *, was_sent: bool) -> None:
         super().__init__("no reply")
@@ -27,26 +27,26 @@ class NoReply(Exception):
 
 
 class Refused(Exception):
-    """Nobody listens there."""
+    """No process listens there."""
 
 
 class Network:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, loop: SimLoop, rng: random.Random) -> None:
         self.loop = loop
         self.rng = rng
         self.cuts: set[tuple[int, int]] = set()
         self.slow_until: dict[int, float] = {}
-        self.on_their_way: list[Callable[[], None]] = []
-        """Messages that arrive only when ``let_arrive`` says so: a retransmission, a router's queue."""
+        self.in_transit: list[Callable[[], None]] = []
+        """Messages that arrive only after ``let_arrive``, like a retransmission or a message in a router's queue."""
 
     def passes(self, source: int, target: int) -> bool:
-        """Whether what ``source`` sends reaches ``target``. A place always reaches itself."""
+        """Whether a message from ``source`` reaches ``target``. A place always reaches itself."""
         return source == target or (source, target) not in self.cuts
 
     def latency(self, source: int, target: int) -> float:
-        """Seconds one way."""
+        """One-way latency in seconds."""
         base = NORMAL_S * (0.5 + self.rng.random())
         now = self.loop.now
         if self.slow_until and max(self.slow_until.get(source, 0.0), self.slow_until.get(target, 0.0)) > now:
@@ -54,8 +54,8 @@ class Network:
         return base
 
     def let_arrive(self) -> None:
-        """What was kept back on its way arrives now."""
-        arriving, self.on_their_way = self.on_their_way, []
+        """Deliver the messages that were kept back."""
+        arriving, self.in_transit = self.in_transit, []
         for arrive in arriving:
             arrive()
 
@@ -71,14 +71,14 @@ class Network:
     ) -> Any:
         """Send a request and wait for its reply.
 
-        ``receiver`` finds who listens when the request arrives (None: nobody, Refused); ``execute`` runs there and calls its
-        argument with the reply, now or later, or never. Raises NoReply, Refused, and whatever exception the reply is.
+        ``receiver`` finds the listener when the request arrives (None: no listener, Refused). ``execute`` runs there and
+        calls its argument with the reply, now, later, or never. Raises NoReply, Refused, or the exception that is the reply.
         """
         loop = self.loop
         future: asyncio.Future[Any] = loop.create_future()
         caller = PROCESS.get()
         if caller is not None and not caller.runs:
-            # It died or froze between two awaits: it goes no further, or only when it is thawed.
+            # It died or froze between two awaits: it goes no further, or only after it is thawed.
             await asyncio.sleep(0)
 
         deadline = loop.now + timeout_s
@@ -86,7 +86,7 @@ class Network:
         has_answered = False
 
         def may_be_silent() -> None:
-            # Most calls are answered in time, and a timer that nobody needs is a tenth of a call's cost.
+            # Most calls are answered in time, and an unnecessary timer is a tenth of a call's cost.
             nonlocal timer
             if timer is None:
                 timer = loop.at(max(0.0, deadline - loop.now), _time_out, future, process=caller)
@@ -118,7 +118,7 @@ class Network:
 
         if is_kept_back:
             may_be_silent()
-            self.on_their_way.append(arrive)
+            self.in_transit.append(arrive)
         elif self.passes(source, target):
             loop.at(under_way(self.latency(source, target)), arrive)
         else:

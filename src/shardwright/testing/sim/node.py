@@ -1,4 +1,5 @@
-"""A simulated node: what survives its daemon. Shard processes and their files, the endpoint process, the clock's error."""
+"""A simulated node: everything that survives its daemon, that is, shard processes and files, the endpoint process, the
+clock's error."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,11 +31,11 @@ class DiskShard:
     identity: ProcessIdentity | None = None
     failure: str = ""
     ended_at: datetime | None = None
-    """When the agent saw the process end."""
+    """When the agent observed the end of the process."""
 
 
 class SimNode:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, world: "World", uid: int) -> None:
         self.world = world
@@ -43,7 +44,7 @@ class SimNode:
         self.skew_s = 0.0
         self.is_down = False
         self.is_lost = False
-        """It is down for good."""
+        """The node is down for good."""
         self.shards: dict[ShardUid, DiskShard] = {}
         self.daemon: SimDaemon | None = None
         self.endpoint_process: SimEndpointProcess | None = None
@@ -54,11 +55,11 @@ class SimNode:
 
     @property
     def machine(self) -> "SimMachine":
-        """What it runs on."""
+        """The machine of the node."""
         return self.world.machine_of(self.uid)
 
     def local(self, busy: set[int]) -> list[LocalShard]:
-        """All shards of which something is here, as an agent finds them."""
+        """All shards of which the node has a process or files, like an agent finds them."""
         found = []
         for uid, shard in sorted(self.shards.items()):
             server = shard.server
@@ -106,10 +107,10 @@ class SimNode:
         self.world.server_started(disk.server)
 
     def ensure_endpoint_process(self) -> None:
-        """As the agent does: start it when it does not run."""
+        """Like the agent: start the endpoint process if it does not run."""
         current = self.endpoint_process
         if current is not None and current.process.is_alive:
-            self._end_if_stuck(current)
+            self._end_if_hung(current)
             return
         if self.world.loop.now - self.endpoint_dies_at < ENDPOINT_RESTART_S:
             self.world.loop.at(ENDPOINT_RESTART_S, self._wake)
@@ -118,12 +119,12 @@ class SimNode:
         self.endpoint_moved_at = self.world.loop.now
         self.endpoint_process.process.on_death.append(self._endpoint_died)
 
-    def _end_if_stuck(self, endpoint_process: "SimEndpointProcess") -> None:
+    def _end_if_hung(self, endpoint_process: "SimEndpointProcess") -> None:
         now = self.world.loop.now
         if not endpoint_process.process.is_frozen:
             self.endpoint_moved_at = now
         elif now - self.endpoint_moved_at >= ENDPOINT_STUCK_S:
-            self.world.log(f"endpoint process of node {self.uid} stands still: its agent ends it")
+            self.world.log(f"endpoint process of node {self.uid} hangs: its agent ends it")
             endpoint_process.process.kill()
 
     def _endpoint_died(self) -> None:
@@ -135,7 +136,7 @@ class SimNode:
             self.world.loop.at(0.01, self.daemon.wake_agent, process=self.daemon.process)
 
     def server_died(self, server: SimServer) -> None:
-        """A server process of the node ended: its agent notices, if there is one."""
+        """A server process of the node has ended: its agent, if it has one, notices."""
         shard = self.shards.get(ShardUid(server.shard_uid))
         if shard is not None and shard.server is server and self.daemon is not None and self.daemon.process.runs:
             shard.ended_at = self.daemon.clock.now()

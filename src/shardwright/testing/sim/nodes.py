@@ -1,6 +1,6 @@
-"""The ``Nodes`` of a simulated leader, and the machines that its nodes run on.
+"""The ``Nodes`` of a simulated leader, and the machines of its nodes.
 
-A machine has a table of processes, an id and a boot of its own. A leader looks into its own machine only.
+A machine has its own process table, id and boot. A leader can examine only its own machine.
 """
 
 from shardwright.clock import Clock
@@ -16,7 +16,7 @@ from shardwright.testing.sim.network import Answer, NoReply, Refused
 from shardwright.testing.sim.world import SimMachine, World
 
 NEWS_PATIENCE_S = 2.0
-"""How much longer than an agent may keep it waiting a leader waits for news."""
+"""Additional time that a leader waits for news, beyond the agent's own delay."""
 
 
 class SimNodeLink:
@@ -55,7 +55,7 @@ class SimNodeLink:
         return news
 
     async def pass_endpoint(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
-        return await self.endpoint_process.pass_along(endpoint, to_node)
+        return await self.endpoint_process.pass_endpoint(endpoint, to_node)
 
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         machine = self.nodes.machine
@@ -72,13 +72,13 @@ class SimNodeLink:
             raise Transient(Code.PROCESS_OF_ANOTHER_MACHINE, f"process {process.pid} does not run on this machine")
         server = nodes.machine.running(process)
         if server is not None and nodes.process.runs:
-            nodes.world.log(f"daemon {nodes.place} ends stuck server {server.shard_uid}")
+            nodes.world.log(f"daemon {nodes.place} ends hanging server {server.shard_uid}")
             nodes.world.checker.server_ended(server)
             server.die(planned=False)
 
 
 class SimNodes:
-    """``Nodes`` of one leader."""
+    """The ``Nodes`` of one leader."""
 
     def __init__(self, world: World, *, process: SimProcess, place: int, clock: Clock) -> None:
         self.world = world
@@ -89,7 +89,7 @@ class SimNodes:
 
     @property
     def machine(self) -> SimMachine:
-        """The machine that the leader runs on."""
+        """The machine on which the leader runs."""
         return self.world.machine_of(self.place)
 
     def link(self, node: NodeUid) -> NodeLink:

@@ -1,4 +1,5 @@
-"""The operator of a simulated cluster: random requests, through the product's own API services on a random living daemon."""
+"""The operator of a simulated cluster: sends random requests through the product's own API services on a random living
+daemon."""
 
 import json
 from collections.abc import Callable
@@ -29,18 +30,18 @@ WORDS = (
 
 
 class Operator:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.accepted = 0
         self.may_remove = True
         self._deleted: set[int] = set()
-        """Databases whose deletion was asked for: one that serves must be left for the writers."""
+        """Databases whose deletion was requested: at least one serving database must remain for the writers."""
         self._number = 0
 
     def ask(self, text: str, decide: Callable[[Look], Intent[Any]]) -> None:
-        """Send a request to some daemon that runs."""
+        """Send a request to a running daemon."""
         world = self.world
         daemons = [d for d in world.daemons() if d.process.runs and d.mirror.revision > 0]
         if not daemons:
@@ -77,7 +78,7 @@ class Operator:
         return f"00000000-0000-4000-8000-{self._number:012d}"
 
     def action(self, node: int, word: str, parameters: dict[str, Any] | None = None) -> None:
-        """Ask for a node action."""
+        """Request a node action."""
         uid = ActionUid(self._uid())
         raw = json.dumps(parameters or {}).encode()
         self.ask(
@@ -86,14 +87,14 @@ class Operator:
         )
 
     def cancel(self, node: int, word: str, *, mode: str = "stop") -> None:
-        """Stop an action, or undo it; forget the result of one that has ended."""
+        """Stop or undo an action, or delete the result of an action that has ended."""
         self.ask(
             f"cancel {word} of node {node} ({mode})",
             lambda seen: node_actions.cancel_or_forget(seen, NodeUid(node), word, mode=mode),
         )
 
     def create(self, memory_mb: int, *, replication: bool, persistence: str) -> None:
-        """Ask for a database."""
+        """Request a database."""
         number = self.world.new_id("db")
         rules = [SnapshotRuleBody(secs=60, writes=1)] if persistence == "snapshot" else None
         body = DatabaseBody(
@@ -111,7 +112,7 @@ class Operator:
         )
 
     def change(self, database: int, **settings: Any) -> None:
-        """Change a database."""
+        """Request a change of a database."""
         body = DatabaseBody(**settings)
         uid = ActionUid(self._uid())
         self.ask(
@@ -119,13 +120,13 @@ class Operator:
         )
 
     def delete(self, database: int) -> None:
-        """Delete a database."""
+        """Request the deletion of a database."""
         self._deleted.add(database)
         uid = ActionUid(self._uid())
         self.ask(f"delete {database}", lambda seen: databases.delete(seen, DatabaseUid(database), action_uid=uid))
 
     def start(self, database: int, from_copy: int) -> None:
-        """Go on with one copy of a database that waits."""
+        """Continue a waiting database with one copy."""
         body = StartBody(from_copy=from_copy)
         self.ask(f"start {database} from {from_copy}", lambda seen: starting.start(seen, DatabaseUid(database), body))
 
@@ -136,7 +137,7 @@ class Operator:
         self.ask(f"policy {changes}", lambda seen: Intent(None, (Put(replace(seen.view.policy, **changes)),)))
 
     def reopen(self, node: int) -> None:
-        """PUT accept_servers on a node that a removal left closed."""
+        """PUT accept_servers for a node that a removal left closed."""
         from dataclasses import replace
 
         def decide(seen: Look) -> Intent[None]:
@@ -147,8 +148,8 @@ class Operator:
 
         self.ask(f"reopen node {node}", decide)
 
-    def something(self) -> None:
-        """A random request."""
+    def request(self) -> None:
+        """Send a random request."""
         world, rng = self.world, self.world.rng
         nodes = sorted(n["uid"] for n in world.checker.tables["nodes"].values())
         known = sorted(d["uid"] for d in world.checker.tables["databases"].values())
@@ -222,7 +223,7 @@ class Operator:
         return found
 
     def create_any(self, *, safe: bool = False) -> None:
-        """A random database."""
+        """Request a random database."""
         rng = self.world.rng
         self.create(
             rng.choice((60, 100, 200)),
@@ -236,7 +237,7 @@ def _word_of(name: str) -> str:
 
 
 def persistence_of(word: str) -> dict[str, Any]:
-    """Settings that ask for this persistence."""
+    """Settings with this persistence."""
     if word != "snapshot":
         return {"data_persistence": word}
     return {"data_persistence": word, "snapshot_policy": [SnapshotRuleBody(secs=60, writes=1)]}

@@ -1,13 +1,13 @@
-"""Passes an endpoint from one modelled process to another, as ``endpoint/passing.py`` does with sockets.
+"""Passes an endpoint from one simulated process to another, as ``endpoint/passing.py`` does with sockets.
 
-Whose turn it is says the product's own ``endpoint/departures.py``. What is packed is at neither process for as long as that
-takes; it is taken back when the other process does not take it in time.
+The product's own ``endpoint/departures.py`` decides the order. A packed connection is at neither process until it is
+adopted; it is taken back if the other process does not accept it in time.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from shardwright.endpoint.departures import Departures, Orders, Standing
+from shardwright.endpoint.departures import ConnectionStatus, Departures, Orders
 from shardwright.endpoint.gate import Change
 from shardwright.testing.sim.clients import ENDED, HOLD, PASSING, Client, cut
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from shardwright.testing.sim.served import Served
 
 PASS_S = 0.0003
-"""To pack, offer and take one connection."""
+"""Time to pack, offer and adopt one connection."""
 ANSWER_TIMEOUT_S = 1.0
 
 
 class Passing:
-    """One endpoint on its way."""
+    """Passes one endpoint."""
 
     def __init__(self, source: "Served", to: "SimEndpointProcess", other: "Served") -> None:
         self.source = source
@@ -37,26 +37,26 @@ class Passing:
         self._looks = 0
 
     def begin(self) -> None:
-        """The listener goes at once, and a hold with it; then every connection in its turn."""
+        """Pass the listener at once, with a hold; then every connection in its turn."""
         source, other = self.source, self.other
         target, hold = source.gate.target, source.gate.hold
-        if target is not None and not other.gate.is_behind_hold(target):
+        if target is not None and not other.gate.precedes_hold(target):
             other.release(target)
         if source.is_listening or not source.world.holders_of(source.gate.spec.port):
             other.is_listening = True
         other.is_draining = False
         if hold is not None and other.gate.begin_hold(hold.old, hold.new, hold.since) is Change.HELD:
             other.stop_clients()
-            other.ask_in_time()
+            other.schedule_self_release()
         source.is_listening = False
         source.is_draining = True
         clients = sorted(source.all_clients(), key=lambda c: c.active_at, reverse=True)
         self._leaving = {c.uid: c for c in clients}
         self._departures = Departures(self._leaving, now=source.world.loop.now)
-        self.look()
+        self.check()
 
     def stop(self, failure: str = "") -> None:
-        """Go on here with what has not gone."""
+        """Continue the remaining connections in this process."""
         self.is_over = True
         self.failure = failure
         for client in list(self._frozen.values()):
@@ -64,7 +64,7 @@ class Passing:
         self.source.flush()
 
     def ended(self) -> None:
-        """The source has ended, and what is on its way with it."""
+        """The source has ended, and the connections in transit with it."""
         self.is_over = True
         for client in self.packed:
             cut(self.source.world, client, ENDED)
@@ -72,8 +72,8 @@ class Passing:
     def _at(self, delay: float, call: Callable[..., object], *args: object) -> None:
         self.source.world.loop.at(delay, call, *args, process=self.source.owner.process)
 
-    def look(self) -> None:
-        """Something may be quiet now, or due."""
+    def check(self) -> None:
+        """Check whether a connection is quiet or due."""
         self._looks += 1
         if self.is_over or self.packed:
             return
@@ -81,7 +81,7 @@ class Passing:
             self.is_over = True
             return
         now = self.source.world.loop.now
-        orders = self._departures.next(now, self._standing)
+        orders = self._departures.next(now, self._status_of)
         for uid in orders.end:
             self._end(self._leaving.pop(uid))
         for uid in orders.thaw:
@@ -95,13 +95,13 @@ class Passing:
         due = [c.drained_at for c in self._frozen.values() if c.drained_at > now]
         if any(self._is_quiet(c) for c in self._frozen.values()):
             due.append(now)
-        if orders.look_at is not None:
-            due.append(orders.look_at)
-        self._at(max(0.0, min(due, default=now) - now), self._look_if_last, self._looks)
+        if orders.wake_at is not None:
+            due.append(orders.wake_at)
+        self._at(max(0.0, min(due, default=now) - now), self._check_if_last, self._looks)
 
-    def _look_if_last(self, looks: int) -> None:
+    def _check_if_last(self, looks: int) -> None:
         if looks == self._looks:
-            self.look()
+            self.check()
 
     def _freeze(self, orders: Orders) -> None:
         for uid in orders.freeze:
@@ -110,15 +110,15 @@ class Passing:
 
     def _thaw(self, client: Client) -> None:
         self._frozen.pop(client.uid, None)
-        client.go_on(PASSING)
+        client.resume(PASSING)
 
-    def _standing(self, uid: int) -> Standing | None:
+    def _status_of(self, uid: int) -> ConnectionStatus | None:
         client = self._leaving[uid]
         if client.is_gone or (uid < 0 and not client.writes):
             del self._leaving[uid]
             self._frozen.pop(uid, None)
             return None
-        return Standing(is_quiet=self._is_quiet(client), is_tied=client.is_tied and not client.is_frozen)
+        return ConnectionStatus(is_quiet=self._is_quiet(client), is_tied=client.is_tied and not client.is_frozen)
 
     def _is_quiet(self, client: Client) -> bool:
         is_in = not any(w in self.source.in_flight for w in client.writes)
@@ -128,7 +128,7 @@ class Passing:
         self.source.forget_client(client)
         cut(self.source.world, client, "could not be passed on")
 
-    # -- on the way ----------------------------------------------------------------------------------------------------
+    # -- in transit ----------------------------------------------------------------------------------------------------
 
     def _pack(self, orders: Orders) -> None:
         self.packed = [self._leaving.pop(uid) for uid in orders.passes]
@@ -150,12 +150,12 @@ class Passing:
         self._adopt(packed, self.other)
         self.passed += len(packed)
         self._freeze(orders)
-        self.look()
+        self.check()
 
     def _adopt(self, packed: list[Client], served: "Served") -> None:
         for client in packed:
             if client.is_gone:
                 continue
-            client.go_on(HOLD)
-            client.go_on(PASSING)
+            client.resume(HOLD)
+            client.resume(PASSING)
             served.adopt(client)

@@ -1,7 +1,7 @@
-"""One endpoint in one modelled endpoint process: its listener, its clients' commands, its holds.
+"""One endpoint in one simulated endpoint process: its listener, its clients' commands, its holds.
 
-What a hold, a release and a specification do is the product's own ``endpoint/gate.py``; the sockets and the clients'
-commands around it are modelled here, with the limits of ``endpoint/protocol.py``.
+The product's own ``endpoint/gate.py`` decides the effect of a hold, a release and a specification. This module models the
+sockets and the clients' commands around it, with the limits of ``endpoint/protocol.py``.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from shardwright.model.database import Role
 from shardwright.model.seen import EndpointSeen, EndpointState
 from shardwright.testing.sim.clients import CALM, ENDED, HOLD, Client, cut, join
 from shardwright.testing.sim.passing import Passing
-from shardwright.testing.sim.server import Connection, Outcome, Position, SimServer
+from shardwright.testing.sim.server import Connection, Position, SimServer, WriteOutcome
 from shardwright.testing.sim.world import WriteAttempt
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Served:
         self.is_draining = False
         self.is_ended = False
         self.clients: dict[int, Client] = {}
-        """Connections that last; each write of ``writers.py`` is another one."""
+        """Lasting connections; each write of ``writers.py`` has a connection of its own."""
         self.passing: Passing | None = None
         self.calm_ends_at = 0.0
         self.held: list[WriteAttempt] = []
@@ -48,12 +48,13 @@ class Served:
         self.retry_is_due = False
         self.asks = False
         self.connections: dict[bool, tuple[Target, Connection]] = {}
-        """To the server, one for scripts and one for other writes: a plain refusal makes its own connection leave."""
+        """The server connections, one for scripts and one for other writes, because a plain refusal makes its own connection
+        leave."""
 
     # -- the listener --------------------------------------------------------------------------------------------------
 
     def listen(self) -> None:
-        """Bind, if no other process holds the address."""
+        """Bind, unless another process holds the address."""
         self.is_draining = False
         port = self.gate.spec.port
         holders = self.world.holders_of(port)
@@ -69,8 +70,8 @@ class Served:
             state = EndpointState.LISTENING if self.is_listening else EndpointState.BIND_FAILED
         held = None if self.gate.hold is None else self.gate.hold.new.generation
         own = sum(w.client is None or w.client.uid < 0 for w in (*self.in_flight, *self.held))
-        on_their_way = 0 if self.passing is None else len(self.passing.packed)
-        count = own + len(self.clients) + on_their_way
+        in_transit = 0 if self.passing is None else len(self.passing.packed)
+        count = own + len(self.clients) + in_transit
         return EndpointSeen(self.gate.spec.uid, state, self.gate.generation, held, count)
 
     # -- clients -------------------------------------------------------------------------------------------------------
@@ -89,14 +90,14 @@ class Served:
             self._hold_back(write)
             return
         if not write.is_answered:
-            self.in_flight.append(write)  # Else its client has closed the connection: what was read is sent all the same.
+            self.in_flight.append(write)  # Otherwise its client has left; the command was read and is still sent.
         world = self.world
         node = world.node_at(target.address)
         delay = 0.0001 + world.rng.random() * 0.0003
         world.loop.at(delay, self._arrive, write, target, node, self._connection(write, target))
 
     def _connection(self, write: WriteAttempt, target: Target) -> Connection | None:
-        """The one that leads there; None: it must be opened."""
+        """The connection to that server; None: it must be opened."""
         leads_to, connection = self.connections.get(write.hides_refusal, (None, None))
         if connection is None or connection.is_ended or not is_same_server(leads_to, target):
             self.connections.pop(write.hides_refusal, None)
@@ -118,7 +119,7 @@ class Served:
             return
         chosen = server
 
-        def answer(outcome: Outcome, position: Position | None) -> None:
+        def answer(outcome: WriteOutcome, position: Position | None) -> None:
             if world.network.passes(node, own):
                 world.loop.at(
                     0.0001 + world.rng.random() * 0.0003,
@@ -132,7 +133,7 @@ class Served:
 
         def execute() -> None:
             if connection.is_ended:
-                answer(Outcome.SILENT, None)
+                answer(WriteOutcome.SILENT, None)
             else:
                 chosen.write(answer, hides_refusal=write.hides_refusal)
 
@@ -142,8 +143,8 @@ class Served:
             execute()
 
     def _set_up(self, write: WriteAttempt, target: Target, server: SimServer) -> None:
-        """A new connection is checked before anything is sent on it. What the checks saw is one way back and one way there
-        old when the write arrives; older when this process stands still meanwhile."""
+        """A new connection is checked before anything is sent on it. The checked state is one round trip old when the write
+        arrives, or older if this process is frozen meanwhile."""
         world = self.world
         if not server.is_open or self.is_ended or not world.network.passes(server.node_uid, self.owner.node_uid):
             self._lost(write, None)
@@ -154,7 +155,7 @@ class Served:
         world.loop.at(delay, self._checked, write, target, connection, process=self.owner.process)
 
     def _checked(self, write: WriteAttempt, target: Target, connection: Connection) -> None:
-        """The checks have passed: now the write itself."""
+        """The checks have passed: send the write."""
         world = self.world
         delay = 0.0001 + world.rng.random() * 0.0003
         if self.gate.is_open and self.gate.target == target:
@@ -163,12 +164,12 @@ class Served:
             self._refused(write)
 
     def _lost(self, write: WriteAttempt, connection: Connection | None) -> None:
-        """It did not arrive at a server."""
+        """The write did not arrive at a server."""
         self._leave(write, connection)
         self.world.loop.at(0.0001, self._refused, write, process=self.owner.process)
 
     def _leave(self, write: WriteAttempt, connection: Connection | None) -> None:
-        """Open another connection for what comes next."""
+        """Open another connection for the next writes."""
         if connection is not None and self.connections.get(write.hides_refusal, (None, None))[1] is connection:
             del self.connections[write.hides_refusal]
 
@@ -179,31 +180,31 @@ class Served:
             self._came_in(write)
 
     def _came_in(self, write: WriteAttempt) -> None:
-        """It is not in flight any more: a passing may wait for that."""
+        """The write is no longer in flight; a passing may wait for that."""
         if self.passing is not None and write.client is not None and write.client.is_frozen:
-            self.passing.look()
+            self.passing.check()
 
-    def _reply(self, write: WriteAttempt, outcome: Outcome, position: Position | None, connection: Connection) -> None:
+    def _reply(self, write: WriteAttempt, outcome: WriteOutcome, position: Position | None, connection: Connection) -> None:
         if write not in self.in_flight:
             return
         self.in_flight.remove(write)
         match outcome:
-            case Outcome.DONE:
+            case WriteOutcome.DONE:
                 assert position is not None
                 self.world.acknowledged(write, position, connection.server)
-            case Outcome.HIDDEN:
+            case WriteOutcome.HIDDEN:
                 self.world.hidden(write, connection.server)
-            case Outcome.REFUSED:
+            case WriteOutcome.REFUSED:
                 self._leave(write, connection)
                 self._hold_back(write)
-            case Outcome.NO_ROOM:
+            case WriteOutcome.NO_ROOM:
                 self.world.writers.answered(write, False, "no room")
-            case Outcome.SILENT:
+            case WriteOutcome.SILENT:
                 self._silent(write)
         self._came_in(write)
 
     def _silent(self, write: WriteAttempt) -> None:
-        """The server closed the connection and lives: it meant this client."""
+        """The server closed the connection and lives, so it meant this client."""
         client = write.client
         if client is None:
             self.world.writers.answered(write, None, "the server closed the connection")
@@ -212,7 +213,7 @@ class Served:
             cut(self.world, client, "the server closed the connection")
 
     def _hold_back(self, write: WriteAttempt) -> None:
-        """It certainly was not executed: keep it for a server that will."""
+        """The write was certainly not executed: keep it for a server that accepts it."""
         if write.is_answered:
             return
         now = self.world.loop.now
@@ -231,7 +232,7 @@ class Served:
         self.flush()
 
     def flush(self) -> None:
-        """Send on what is held, as far as it may go."""
+        """Send the held writes as far as possible."""
         held, self.held = self.held, []
         for write in held:
             if self.gate.is_open:
@@ -240,7 +241,7 @@ class Served:
                 self._hold_back(write)
 
     def forget(self, write: WriteAttempt) -> None:
-        """Its client has closed the connection."""
+        """The client has closed the connection."""
         if write in self.in_flight:
             self.in_flight.remove(write)
         if write in self.held:
@@ -249,7 +250,7 @@ class Served:
     # -- connections ---------------------------------------------------------------------------------------------------
 
     def all_clients(self) -> list[Client]:
-        """All connections, with those of single writes."""
+        """All connections, including those of single writes."""
         found = list(self.clients.values())
         for write in (*self.held, *self.in_flight):
             if write.client is None:
@@ -259,13 +260,13 @@ class Served:
         return found
 
     def forget_client(self, client: Client) -> None:
-        """Its connection goes, or ends."""
+        """The client's connection is passed, or ends."""
         self.clients.pop(client.uid, None)
         for write in client.writes:
             self.forget(write)
 
     def adopt(self, client: Client) -> None:
-        """A connection that another process served, or this one until it was packed."""
+        """Adopt a connection that another process served, or this process until it was packed."""
         if self.is_ended:
             cut(self.world, client, ENDED)
             return
@@ -277,17 +278,17 @@ class Served:
             self._forward(write)
 
     def stop_clients(self) -> None:
-        """A hold has begun: nobody sends anything new."""
+        """A hold has begun: no client sends anything new."""
         for client in self.clients.values():
             client.stop(HOLD, self.world.loop.now)
 
     def _let_go_on(self) -> None:
         for client in self.clients.values():
-            client.go_on(HOLD)
-            client.go_on(CALM)
+            client.resume(HOLD)
+            client.resume(CALM)
 
     def is_drained(self, why: str) -> bool:
-        """Whether nothing that would end by itself is in flight, of whom this has stopped."""
+        """Whether nothing is in flight that ends by itself, among the clients that this reason has stopped."""
         now = self.world.loop.now
         found = [c for c in self.clients.values() if c.is_stopped_by(why) and not c.is_tied]
         return all(c.drained_at <= now for c in found) and (why == CALM or not self.in_flight)
@@ -303,33 +304,33 @@ class Served:
     def _end_calm(self) -> None:
         if self.world.loop.now >= self.calm_ends_at - 1e-6:
             for client in self.clients.values():
-                client.go_on(CALM)
+                client.resume(CALM)
 
     # -- the leader ----------------------------------------------------------------------------------------------------
 
     def begin_hold(self, old: Target, new: Target) -> None:
-        """Hold; at its time look for the writable primary."""
+        """Hold; after the time limit, search for the writable primary."""
         now = self.world.loop.now
         if self.gate.begin_hold(old, new, now) is Change.HELD:
             self.stop_clients()
             self.world.log(f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: holds for generation {new.generation}")
-        self.ask_in_time()
+        self.schedule_self_release()
 
-    def ask_in_time(self) -> None:
-        """A hold of whose leader nothing is heard is ended by looking."""
+    def schedule_self_release(self) -> None:
+        """Schedule the self-release of a hold whose leader is silent."""
         if self.gate.hold is not None and not self.asks:
             self.asks = True
             wait = max(0.0, self.gate.hold.since + SELF_RELEASE_S - self.world.loop.now)
-            self.world.loop.at(wait, self._look, process=self.owner.process)
+            self.world.loop.at(wait, self._self_release, process=self.owner.process)
 
-    def _look(self) -> None:
+    def _self_release(self) -> None:
         self.asks = False
         hold = self.gate.hold
         if hold is None or self.is_ended:
             return
         wait = hold.since + SELF_RELEASE_S - self.world.loop.now
         if wait > 1e-6:
-            self.ask_in_time()
+            self.schedule_self_release()
             return
         for target in (hold.new, hold.old):
             if self._is_writable(target):
@@ -339,7 +340,7 @@ class Served:
                 self.release(target)
                 return
         self.asks = True
-        self.world.loop.at(LOOK_AGAIN_S, self._look, process=self.owner.process)
+        self.world.loop.at(LOOK_AGAIN_S, self._self_release, process=self.owner.process)
 
     def _is_writable(self, target: Target) -> bool:
         server = self.world.listener(target.address, target.port)
@@ -362,7 +363,7 @@ class Served:
         return ReleaseResult(round(pause_s * 1000, 3), held, self.gate.generation)
 
     def moved(self) -> None:
-        """It forwards to another server, or again to the old one: tell every connection."""
+        """The endpoint forwards to another server, or to the old one again: notify every connection."""
         self._let_go_on()
         self.flush()
 

@@ -1,7 +1,7 @@
-"""A modelled server: one process of Redis or Valkey with its replication history, links, fences, pause and files.
+"""A simulated server: one process of Redis or Valkey with its replication history, links, fences, pause and files.
 
-Data is a position in a tree of histories: what a server holds is everything on the way from the root to its position, so
-that a copy costs nothing and "does it hold this write" is a question of position. Behaves as measured on the real ones.
+Data is a position in a tree of histories. A server holds everything on the path from the root to its position, so a copy
+costs nothing, and whether a server holds a write depends only on the positions. Behaves as measured on real servers.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from shardwright.testing.sim.world import World
 
 BACKLOG = 400
-"""Writes that a partial sync may lie behind."""
+"""Maximum number of writes that a partial sync can transfer."""
 SNAPSHOT_AGE_S_MAX = 600.0
-"""A snapshot that old does not take the place of an append-only file."""
+"""An older snapshot does not replace an append-only file."""
 RELINK_S = 1.0
-"""A replica tries its primary again so often."""
+"""Interval at which a replica retries its primary."""
 
 
 @dataclass(slots=True, eq=False)
 class History:
-    """One replication history (a replication id). ``base``: the offset with which it begins."""
+    """One replication history (a replication id). ``base``: its first offset."""
 
     uid: str
     base: int = 0
@@ -35,19 +35,19 @@ class History:
     keys_before: int = 0
 
     def keys_at(self, offset: int) -> int:
-        """How many writes a copy at this offset holds."""
+        """Number of writes that a copy at this offset holds."""
         return self.keys_before + offset - self.base
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in the tree of histories."""
+    """A position in the tree of histories."""
 
     history: History
     offset: int
 
     def holds(self, other: "Position") -> bool:
-        """Whether a copy at this position holds the write that led to the other one."""
+        """Whether a copy at this position holds the write at the other position."""
         history: History | None = self.history
         limit = self.offset
         while history is not None:
@@ -58,37 +58,37 @@ class Position:
 
     @property
     def keys(self) -> int:
-        """How many writes it holds."""
+        """Number of writes at this position."""
         return self.history.keys_at(self.offset)
 
 
-class Outcome(StrEnum):
-    """What a server says to a write."""
+class WriteOutcome(StrEnum):
+    """The server's answer to a write."""
 
     DONE = "done"
     REFUSED = "refused"
     """Not executed: read-only, fenced, loading, out of memory."""
     HIDDEN = "hidden"
-    """Not executed either, and answered as if it were: a script that catches its errors."""
+    """Not executed, but answered as a success: a script that catches its errors."""
     NO_ROOM = "no_room"
-    """Not executed, and no other server will: an error for the client."""
+    """Not executed, and no other server will execute it: an error for the client."""
     SILENT = "silent"
-    """Sent, and no answer will come."""
+    """Sent, and no answer will arrive."""
 
 
 @dataclass(slots=True)
 class Files:
-    """What a shard's directory holds; survives the process."""
+    """The files in a shard's directory; they survive the process."""
 
     aof: Position | None = None
     aof_at: float = 0.0
-    """When it was last appended to."""
+    """Time of the last append."""
     snapshot: Position | None = None
     snapshot_at: float = 0.0
-    """When it was begun."""
+    """Time at which it was begun."""
 
     def prepare(self, persistence: Persistence, *, kept: Persistence) -> bool:
-        """As an agent before a start. Returns whether the server starts with the append-only file."""
+        """Like the agent before a start. Returns whether the server starts with the append-only file."""
         if kept is Persistence.DISABLED:
             self.aof = self.snapshot = None
         has_snapshot = self.snapshot is not None and (self.aof is None or self.snapshot_at > self.aof_at)
@@ -97,28 +97,28 @@ class Files:
         return persistence is Persistence.AOF or (self.aof is not None and not has_snapshot)
 
 
-Reply = Callable[[Outcome, Position | None], None]
+Reply = Callable[[WriteOutcome, Position | None], None]
 
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """A client's connection to a server, behind the checks that come first on each. ``server``: whom it led to."""
+    """A client's connection to a server, after the checks. ``server``: the checked server."""
 
     server: "SimServer"
     is_ended: bool = False
-    """The server has closed it: what was sent on it is not read any more."""
+    """The server has closed it: later bytes on it are not read."""
 
 
 @dataclass(slots=True)
-class Waiting:
-    """A write that a paused server has read and not yet executed."""
+class PostponedWrite:
+    """A write that a paused server has read but not executed."""
 
     answer: Reply
     hides_refusal: bool
 
 
 class SimServer:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(
         self,
@@ -166,14 +166,14 @@ class SimServer:
         self.acked: dict[int, int] = {}
         self.sessions: list[int] = []
         self.connections: list[Connection] = []
-        self.waiting: list[Waiting] = []
+        self.waiting: list[PostponedWrite] = []
         self.busy_until = 0.0
         self.saves = 0
         self.saving: Position | None = None
         self.saving_since = 0.0
         self.is_persistence_ok = True
-        self.is_stuck_for_good = False
-        """No end of the faults wakes it: only its own end helps."""
+        self.is_frozen_for_good = False
+        """It is not thawed when the faults end; it can only be ended."""
         self.relink_order = 0
         self._append()
 
@@ -184,13 +184,13 @@ class SimServer:
             return Position(History(new), 0)
         if self.is_aof_on:
             return Position(History(new, 0, stored.history, stored.offset, stored.keys), 0)
-        # Only a snapshot names the history that it is part of, and how far.
+        # Only a snapshot names its history and offset.
         self.second_history, self.second_offset = stored.history, stored.offset + 1
         return Position(History(new, stored.offset, stored.history, stored.offset, stored.keys), stored.offset)
 
     @property
     def comes_back(self) -> Position | None:
-        """What it would hold if it died now and were started again."""
+        """The data that it would have if it died now and were started again."""
         if self.is_aof_on:
             return self.files.aof
         return self.files.snapshot if self.persistence is Persistence.SNAPSHOT else None
@@ -199,7 +199,7 @@ class SimServer:
         if self.is_aof_on:
             self.files.aof, self.files.aof_at = self.position, self.loop.now
 
-    # -- life ----------------------------------------------------------------------------------------------------------
+    # -- the process ---------------------------------------------------------------------------------------------------
 
     @property
     def is_alive(self) -> bool:
@@ -208,11 +208,11 @@ class SimServer:
 
     @property
     def is_loading(self) -> bool:
-        """It answers INFO and refuses the rest."""
+        """It answers INFO and refuses all other commands."""
         return self.loop.now < self.loading_until
 
     def die(self, *, planned: bool) -> None:
-        """The process ends. ``planned``: as the cluster wanted, after a save."""
+        """The process ends. ``planned``: requested by the cluster, after a save."""
         if not self.is_alive:
             return
         if planned and self.persistence is Persistence.SNAPSHOT:
@@ -230,7 +230,7 @@ class SimServer:
 
     @property
     def is_open(self) -> bool:
-        """What a client's new connection is checked for: an open primary."""
+        """The check of a client's new connection: an open primary."""
         return not self.is_loading and self.role is Role.PRIMARY and not self.is_fenced
 
     def connect(self) -> Connection:
@@ -240,26 +240,26 @@ class SimServer:
         return connection
 
     def write(self, answer: Reply, *, hides_refusal: bool = False) -> None:
-        """Execute a write, or say why not. A script is let in whatever the server's role and fence are, and meets them when
-        it runs; a plain command meets them, and is refused, before it could be postponed."""
+        """Execute a write, or return why not. A script is accepted whatever the server's role and fence are, and is refused
+        only when it runs; a plain command is refused before it can be postponed."""
         is_let_in = not self.is_loading and (hides_refusal or self.is_open)
         if is_let_in and self.loop.now < self.paused_until:
-            self.waiting.append(Waiting(answer, hides_refusal))
+            self.waiting.append(PostponedWrite(answer, hides_refusal))
             return
         self._execute(answer, hides_refusal)
 
     def _execute(self, answer: Reply, hides_refusal: bool) -> None:
         if not self.is_open or self.sync is not None:
-            answer(Outcome.HIDDEN if hides_refusal and not self.is_loading else Outcome.REFUSED, None)
+            answer(WriteOutcome.HIDDEN if hides_refusal and not self.is_loading else WriteOutcome.REFUSED, None)
             return
         if self.world.is_full(self.node_uid) and self.persistence is not Persistence.DISABLED:
-            answer(Outcome.NO_ROOM, None)
+            answer(WriteOutcome.NO_ROOM, None)
             return
         self.position = Position(self.position.history, self.position.offset + 1)
         self.primary_at = self.loop.now
         self._append()
         self._feed()
-        answer(Outcome.DONE, self.position)
+        answer(WriteOutcome.DONE, self.position)
 
     def _end_pause(self) -> None:
         if self.loop.now + 1e-9 < self.paused_until:
@@ -278,7 +278,7 @@ class SimServer:
                 self.loop.at(lag, replica.deliver, self, self.position, process=replica.process)
 
     def deliver(self, source: "SimServer", upto: Position) -> None:
-        """What the primary wrote has arrived."""
+        """The primary's writes have arrived."""
         self.is_delivering = False
         if self.source_server is not source or not self.is_link_up or self.role is not Role.REPLICA:
             return
@@ -338,13 +338,13 @@ class SimServer:
             self.link_down_since = self.loop.now
         self.is_link_up = False
         if self.sync is not None and self.sync.has_loaded:
-            # The old data went when the new began to load.
+            # The old data was deleted when the new data began to load.
             self.position = Position(History(self.world.new_id("replication")), 0)
             self._append()
         self.sync = None
 
     def link_lost(self) -> None:
-        """The primary is gone, or the way to it."""
+        """The primary, or the connection to it, was lost."""
         self._unlink()
         if self.role is Role.REPLICA and self.is_alive:
             self._try_link_later(RELINK_S)
@@ -379,7 +379,7 @@ class SimServer:
         self.source_server = source
 
     def _continues(self, source: "SimServer") -> bool:
-        """PSYNC: our history is its history, or the one that it continues."""
+        """PSYNC: this history is the primary's, or the one that it continues."""
         here = self.position
         if here.history is source.position.history:
             return here.offset <= source.position.offset and source.position.offset - here.offset <= BACKLOG
@@ -395,7 +395,7 @@ class SimServer:
             self._try_link_later(RELINK_S)
             return
         if self.loop.now < self.paused_until:
-            # Its link shows as up; it applies nothing until the pause ends.
+            # Its link is up, but it applies nothing until the pause ends.
             self.loop.at(self.paused_until - self.loop.now, self._linked, source, order, process=self.process)
             return
         self.source_server = source
@@ -452,7 +452,7 @@ class SimServer:
     # -- management ----------------------------------------------------------------------------------------------------
 
     def pause(self, seconds: float) -> None:
-        """CLIENT PAUSE … WRITE; the later end counts."""
+        """CLIENT PAUSE … WRITE; the later end applies."""
         self.paused_until = max(self.paused_until, self.loop.now + seconds)
         self.loop.at(self.paused_until - self.loop.now, self._end_pause, process=self.process)
 
@@ -464,21 +464,21 @@ class SimServer:
             self._try_link_later(0.01)
 
     def unfence(self) -> None:
-        """The hard fence is lifted, and a pause ends."""
+        """Lift the hard fence, and end a pause."""
         self.is_fenced = False
         self.end_pause()
 
     def end_clients(self) -> None:
-        """CLIENT KILL USER application: what waits is dropped, and so is what arrives on these connections."""
+        """CLIENT KILL USER application: drop waiting commands, and all later bytes on these connections."""
         for connection in self.connections:
             connection.is_ended = True
         self.connections.clear()
         waiting, self.waiting = self.waiting, []
         for one in waiting:
-            one.answer(Outcome.SILENT, None)
+            one.answer(WriteOutcome.SILENT, None)
 
     def apply(self, persistence: Persistence) -> bool:
-        """CONFIG SET of a database's settings. False: the append-only file stays on until a snapshot takes its place."""
+        """CONFIG SET of a database's settings. False: the append-only file stays enabled until a snapshot replaces it."""
         kept_none = self.persistence is not Persistence.SNAPSHOT
         self.persistence = persistence
         has_fresh = self.files.snapshot is not None and self.loop.now - self.files.snapshot_at < SNAPSHOT_AGE_S_MAX
@@ -492,7 +492,7 @@ class SimServer:
         return True
 
     def begin_save(self) -> bool:
-        """As an operator's save; False while a sync occupies the only background process."""
+        """Like an operator's save; False while a sync occupies the only background process."""
         if self.sync is not None:
             return False
         self.save()
@@ -518,7 +518,7 @@ class SimServer:
 
     @property
     def is_synced_copy(self) -> bool:
-        """It was a linked replica, or the primary that wrote, within the last minute."""
+        """It was a linked replica, or the writing primary, within the last minute."""
         if self.sync is not None:
             return False
         if self.is_link_up:
@@ -528,7 +528,7 @@ class SimServer:
         return was_linked or self.primary_at > limit
 
     def info(self) -> dict[str, Any]:
-        """What INFO says, as fields of ``ServerSeen``."""
+        """The answer to INFO, as fields of ``ServerSeen``."""
         now = self.loop.now
         is_replica = self.role is Role.REPLICA
         link_shows_up = self.is_link_up or (is_replica and now < self.paused_until and self.sync is None)
@@ -559,7 +559,7 @@ class SimServer:
 
 @dataclass(slots=True, eq=False)
 class Sync:
-    """A full sync under way."""
+    """A full sync in progress."""
 
     source: SimServer
     has_loaded: bool = False

@@ -1,8 +1,7 @@
-"""The ``Servers`` of a simulated leader: sessions and questions over the simulated network.
+"""The ``Servers`` of a simulated leader: sessions and queries over the simulated network.
 
-A session opens as the real one does (``server/session.py``): log in, check the term, end every older management session,
-make sure who it is. Commands that an ended session had on their way are dropped by the server; those that
-arrived before are not.
+A session opens like a real one (``server/session.py``): log in, check the term, end every older management session, verify
+the server's identity. The server drops commands that an ended session had in transit, but not commands that arrived earlier.
 """
 
 import asyncio
@@ -37,7 +36,7 @@ class SimSession:
         self._turn = asyncio.Lock()
 
     async def call(self, name: str, do: Callable[[SimServer], Any]) -> Any:
-        """One command. Raises as ``ManagementSession`` says."""
+        """Execute one command. Raises like ``ManagementSession``."""
         servers = self.servers
         world = servers.world
         async with self._turn:
@@ -117,7 +116,7 @@ class SimSession:
 
 
 class SimServers:
-    """``Servers`` of one term."""
+    """The ``Servers`` of one term."""
 
     def __init__(
         self,
@@ -214,7 +213,7 @@ class SimServers:
         try:
             await world.network.call(self.place, node, receiver, log_in, timeout_s=CALL_TIMEOUT_S)
         except (NoReply, Refused) as e:
-            raise Transient(Code.SERVER_UNREACHABLE, f"shard {target.shard_uid} cannot be reached") from e
+            raise Transient(Code.SERVER_UNREACHABLE, f"shard {target.shard_uid} is unreachable") from e
         session = SimSession(self, target, found[-1], uid)
         await self.check_term()
         await session.call("end_sessions", lambda s: s.sessions.__setitem__(slice(None), [uid]))

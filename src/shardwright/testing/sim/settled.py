@@ -1,4 +1,4 @@
-"""Whether a cluster without faults has reached what is wanted of it, looked at from outside. Says what is missing."""
+"""Whether a cluster without faults has reached its desired state, judged from outside. Names what is missing."""
 
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from shardwright.testing.sim.world import World
 
 AWAITED_S = 120.0
-"""A grace period up to this long must have led to new copies when everything is at rest."""
+"""Copies that are lost for longer than a grace period up to this must be rebuilt when everything is at rest."""
 
 
 def is_out_of_reach(world: "World", database_uid: int) -> bool:
-    """Whether a database cannot be served because a machine is gone for good: its disk may hold what nobody else has, there
-    is no other copy, or no other node may serve the endpoint."""
+    """Whether a database cannot be served because a machine is lost for good: its disk may hold data that no other copy has,
+    there is no other copy, or no other node may serve the endpoint."""
     tables = world.checker.tables
     gone = lost_nodes(world)
     copies = [s for s in tables["shards"].values() if s["database_uid"] == database_uid and s["wanted"] == "running"]
@@ -44,7 +44,7 @@ def _waits_for_a_lost_node(world: "World", database_uid: int) -> bool:
 
 
 def lost_nodes(world: "World") -> set[int]:
-    """Members whose machine is gone for good."""
+    """Members whose machine is lost for good."""
     return {n["uid"] for n in world.checker.tables["nodes"].values() if world.nodes[n["uid"]].is_lost}
 
 
@@ -56,11 +56,11 @@ def _open_nodes(world: "World") -> list[Json]:
 
 
 def missing(world: "World") -> list[str]:
-    """What is not yet as it should be; empty when the cluster is at rest."""
+    """What is not in its desired state; empty if the cluster is at rest."""
     tables = world.checker.tables
     found = []
     if not tables["leader"]:
-        found.append("nobody leads")
+        found.append("no daemon leads")
     found += [
         f"action {a['uid']} {a['name']} is {a['status']} without a reason"
         for a in tables["actions"].values()
@@ -137,7 +137,7 @@ def _endpoints(world: "World", group: Json) -> list[str]:
 
 
 def _strays(world: "World", kept: set[int]) -> list[str]:
-    """``kept`` are old copies whose files a move keeps, because the new ones are out of reach."""
+    """``kept``: old copies whose files a move keeps, because the new copies are out of reach."""
     recorded = world.checker.tables["shards"]
     members = world.checker.tables["nodes"]
     found = []
@@ -149,11 +149,11 @@ def _strays(world: "World", kept: set[int]) -> list[str]:
     unwanted = [
         s for s in recorded.values() if s["wanted"] != "running" and s["node_uid"] not in gone and s["uid"] not in kept
     ]
-    return found + [f"shard {s['uid']} is wanted {s['wanted']} for ever" for s in unwanted]
+    return found + [f"shard {s['uid']} stays wanted {s['wanted']}" for s in unwanted]
 
 
 def _is_to_be_rebuilt(world: "World", shard: Json, copies: list[Json]) -> bool:
-    """Whether the policy wants a new copy by now, and some node has room for it."""
+    """Whether the policy requires a new copy by now, and a node has room for it."""
     tables = world.checker.tables
     policy = tables["policy"]["policy"]
     if not policy["slave_ha"] or policy["slave_ha_grace_period_s"] > AWAITED_S:
@@ -163,7 +163,7 @@ def _is_to_be_rebuilt(world: "World", shard: Json, copies: list[Json]) -> bool:
 
 
 def lost(world: "World") -> list[str]:
-    """Acknowledged writes that no primary holds in the end."""
+    """Acknowledged writes that no primary holds at the end."""
     found = []
     for uid, chain in world.checker.chains.items():
         database = world.checker.database(database_of(GroupUid(uid)))

@@ -1,4 +1,4 @@
-"""One seed: a cluster is made, used, disturbed, left alone, and must then come to rest."""
+"""One seed: a cluster is created, used, disturbed and then left alone, and must come to rest."""
 
 import gc
 import logging
@@ -30,26 +30,26 @@ from shardwright.testing.sim.writers import Writers
 MB = 1 << 20
 DISTURBED_S = 480.0
 REST_S = 600.0
-"""A seed lasts at least so long."""
+"""Minimum duration of a seed."""
 CONVERGE_S = 420.0
-"""After the faults end, everything must be at rest within this time."""
+"""Limit after the end of the faults until everything is at rest."""
 UNSERVED_MAX_S = 60.0
-"""For so long may the writes to a database fail while nothing new goes wrong. A fault lasts 26 s at most; 31 s were the most
-in a thousand seeds."""
+"""Limit for failing writes to a database without a new fault. A fault lasts at most 26 s; the maximum in a thousand seeds
+was 31 s."""
 SIM_TIMES = LeaseTimes(timedelta(seconds=9), 5.0, 20.0)
 SIM_PACE = Pace(turn_s=15.0, busy_turn_s=1.0, idle_poll_s=12.0, hot_poll_s=0.4)
-"""Longer than in production when nothing happens: a virtual minute shall cost little."""
+"""Longer than in production while nothing happens, so that a virtual minute costs little."""
 MACHINES_EVERY = 4
-"""One seed in so many has every node on a machine of its own; in the others one machine has them all."""
+"""One seed in this many has a machine for every node; in the others all nodes share one machine."""
 GRACE_PERIODS_S = (10, 60, 600)
-"""After which lost copies are rebuilt, by seed: while the faults go on, afterwards, or not within the seed."""
+"""Grace period until lost copies are rebuilt, by seed: during the faults, afterwards, or not within the seed."""
 ACTIONS_MIN = 3
 FAULTS_MIN = 5
 WRITES_MIN = 50
 
 
 class _Log:
-    """Swallows the product's log, but for what it calls a defect."""
+    """Discards the product's log, except for defects."""
 
     def __init__(self) -> None:
         self.defects: list[str] = []
@@ -83,7 +83,7 @@ _LOG = _Log()
 
 
 def recoveries_seen() -> list[dict[str, Any]]:
-    """What successors found of handoffs since the last simulation began."""
+    """The states of handoffs that successors found since the last simulation began."""
     return list(_LOG.recoveries)
 
 
@@ -92,22 +92,22 @@ def _bind(logger: Any, processors: Any, context: Any) -> _Log:
 
 
 def quiet() -> None:
-    """Let the product's log lead into the simulation."""
+    """Redirect the product's log into the simulation."""
     logging.disable(logging.CRITICAL)
     wrapper: Any = _bind
     structlog.configure(wrapper_class=wrapper, processors=[], cache_logger_on_first_use=True)
-    # What was imported stays; looking through it after each seed would cost a fifth of the seed.
+    # Imported objects stay; a garbage collection over them after each seed would cost a fifth of the seed.
     gc.collect()
     gc.freeze()
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a seed ended."""
+    """The result of a seed."""
 
     seed: int
     failure: str
-    """Empty: everything held."""
+    """Empty if everything held."""
     invariant: str
     digest: str
     virtual_s: float
@@ -118,7 +118,7 @@ class Result:
 
 
 class Simulation:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class Simulation:
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
     def restart_daemon(self, uid: int) -> None:
-        """As the supervisor does."""
+        """Like the supervisor."""
         node = self.world.nodes[uid]
         if node.is_down or (node.daemon is not None and node.daemon.process.is_alive):
             return
@@ -182,7 +182,7 @@ class Simulation:
                 shard.server.die(planned=False)
 
     def lose_node(self, uid: int) -> None:
-        """The machine is gone for good, with everything on its disk."""
+        """The machine and its disk are lost for good."""
         self.world.nodes[uid].is_lost = True
         self.kill_node(uid)
         self.world.checker.node_lost(uid)
@@ -194,7 +194,7 @@ class Simulation:
                 self.world.loop.at(REMOVED_LINGER_S, self._retire, int(change.key.removeprefix(keys.NODES)))
 
     def _retire(self, uid: int) -> None:
-        """As the supervisor does: end what runs of a removed node, but not while a shard is recorded on it."""
+        """Like the supervisor: end the processes of a removed node, but not while a shard is recorded on it."""
         if any(s["node_uid"] == uid for s in self.world.checker.tables["shards"].values()):
             self.world.loop.at(REMOVED_LINGER_S, self._retire, uid)
             return
@@ -206,7 +206,7 @@ class Simulation:
         node.is_lost = True
 
     def _serve_somebody(self) -> None:
-        """When the machine has taken every database along, the writers need another one."""
+        """If every database was lost with the machine, create another one for the writers."""
         uids = [d["uid"] for d in self.world.checker.tables["databases"].values()]
         if all(is_out_of_reach(self.world, uid) for uid in uids):
             self.operator.create(60, replication=False, persistence="aof")
@@ -223,7 +223,7 @@ class Simulation:
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def run_for(self, seconds: float) -> None:
-        """Let virtual time pass. Raises Violation at the first invariant that does not hold."""
+        """Let virtual time pass. Raises Violation for the first invariant that does not hold."""
         world = self.world
         until = world.loop.now + seconds
         while world.loop.now < until:
@@ -231,7 +231,7 @@ class Simulation:
             self.check()
 
     def check(self) -> None:
-        """Raises Violation when something does not hold."""
+        """Raises Violation if an invariant does not hold."""
         world = self.world
         if world.checker.violations:
             raise world.checker.violations[0]
@@ -246,11 +246,11 @@ class Simulation:
                 raise Violation("unserved", f"writes to database {uid} fail since {since:.1f}, and nothing new went wrong")
 
     def rest(self, seconds: float = CONVERGE_S) -> None:
-        """End the faults; raises Violation unless the cluster comes to rest in time."""
+        """End the faults. Raises Violation unless the cluster comes to rest in time."""
         world = self.world
         self.faults.end()
         until = world.loop.now + seconds
-        wrong = ["nothing was looked at"]
+        wrong = ["nothing was checked"]
         while wrong and world.loop.now < until:
             self.run_for(5.0)
             wrong = missing(world)
@@ -272,24 +272,24 @@ class Simulation:
         for _ in range(rng.randint(4, 7)):
             at = rng.random() * (DISTURBED_S - begin - 60.0)
             for _ in range(rng.choice((1, 1, 1, 2, 3))):
-                loop.at(at + rng.random() * 0.2, self.operator.something)
+                loop.at(at + rng.random() * 0.2, self.operator.request)
             for _ in range(rng.choice((0, 1, 1, 2))):
-                loop.at(max(0.0, at + rng.choice((-20.0, -0.5, 0.0, 0.2, 1.0, 6.0)) * rng.random()), self.faults.something)
+                loop.at(max(0.0, at + rng.choice((-20.0, -0.5, 0.0, 0.2, 1.0, 6.0)) * rng.random()), self.faults.inject)
         for _ in range(rng.randint(3, 6)):
-            loop.at(rng.random() * (DISTURBED_S - begin), self.faults.something)
+            loop.at(rng.random() * (DISTURBED_S - begin), self.faults.inject)
         self.run_for(DISTURBED_S - begin)
         while sum(world.tally.faults.values()) < FAULTS_MIN:
-            self.faults.something()
+            self.faults.inject()
             self.run_for(5.0)
         while self.operator.accepted < ACTIONS_MIN and loop.now < DISTURBED_S + 60.0:
-            self.operator.something()
+            self.operator.request()
             self.run_for(5.0)
 
     def _create_first(self, number: int) -> None:
         self.operator.create_any(safe=number == 0)
 
     def press(self, rounds: int = 8) -> None:
-        """Role changes one after the other, each with something going wrong in the middle of it."""
+        """A series of role changes, each with a fault in the middle."""
         world, rng, operator = self.world, self.world.rng, self.operator
         world.writers.has_pipelines = True
         self.run_for(3.0)
@@ -305,12 +305,12 @@ class Simulation:
                 operator.action(rng.choice(nodes), rng.choice(("enslave_node", "maintenance_on", "maintenance_on")))
             if rng.random() < 0.3:
                 operator.action(rng.choice(nodes), rng.choice(("maintenance_on", "enslave_node")))
-            for strike in rng.choices((self.faults.strike_step, self.faults.something, self.faults.strike_server), k=2):
+            for strike in rng.choices((self.faults.strike_step, self.faults.inject, self.faults.strike_server), k=2):
                 world.loop.at(rng.random() * 0.5, strike)
             self.run_for(rng.choice((4.0, 15.0, 30.0)))
 
     def run(self) -> None:
-        """The whole seed. Raises Violation."""
+        """Run the whole seed. Raises Violation."""
         self.disturb()
         self.rest()
         if self.world.tally.writes["acknowledged"] < WRITES_MIN:
@@ -327,13 +327,13 @@ class Simulation:
         self._rich()
 
     def _rich(self) -> None:
-        """A seed in which next to nothing happened proves nothing."""
+        """A seed in which almost nothing happened proves nothing."""
         faults, writes = sum(self.world.tally.faults.values()), self.world.tally.writes["acknowledged"]
         if self.operator.accepted < ACTIONS_MIN or faults < FAULTS_MIN or writes < WRITES_MIN:
             raise Violation("rich", f"{self.operator.accepted} requests, {faults} faults, {writes} acknowledged writes")
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """Release everything."""
         self.world.loop.end()
         _LOG.defects.clear()
 
@@ -346,7 +346,7 @@ def run_seed(seed: int) -> Result:
 
 
 def replay(seed: int, *, keeps_log: bool = True) -> tuple[Simulation, Result]:
-    """Run one seed and keep what it logged."""
+    """Run one seed and keep its log."""
     gc.disable()
     simulation = Simulation(
         seed,

@@ -1,6 +1,6 @@
 """The store of a simulation: the product's own ``MemoryStore`` behind a network, with a client for each process.
 
-Owns delays, lost answers and broken watches; what a transaction means is the product's.
+Owns delays, lost answers and broken watches; transactions are the product's.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ TIMEOUT_S = 1.5
 
 
 class CentralStore(MemoryStore):
-    """All committed state. ``on_batch`` sees every revision at once, before anybody else."""
+    """All committed state. ``on_batch`` is called with every revision at once, before any client sees it."""
 
     def __init__(self, clock: Clock, loop: SimLoop) -> None:
         super().__init__(clock)
@@ -79,7 +79,7 @@ class CentralStore(MemoryStore):
 
 
 class Watcher:
-    """One watch of one client: learns of revisions after a delay, sees some twice, breaks now and then."""
+    """One watch of one client: sees revisions after a delay, sees some twice, and breaks occasionally."""
 
     def __init__(self, client: "StoreClient", prefix: str, revision: int) -> None:
         self.client = client
@@ -93,12 +93,12 @@ class Watcher:
         self.announce()
 
     def cares(self, batch: WatchBatch) -> bool:
-        """Whether something of it is watched."""
+        """Whether a changed key is watched."""
         prefix = self.prefix
         return not prefix or any(change.key.startswith(prefix) for change in batch.changes)
 
     def announce(self) -> None:
-        """The store has something new: the client hears of it later."""
+        """The store has a new revision: the client sees it later."""
         client = self.client
         if self.is_announced or not client.process.is_alive or not client.network.passes(STORE, client.place):
             return
@@ -114,14 +114,14 @@ class Watcher:
         self.wake()
 
     def wake(self) -> None:
-        """Let the reader look."""
+        """Wake the reader."""
         future, self.future = self.future, None
         if future is not None and not future.done():
             future.set_result(None)
 
 
 class StoreClient:
-    """``Store`` for one process at one place."""
+    """The ``Store`` of one process at one place."""
 
     def __init__(self, store: CentralStore, network: Network, process: SimProcess, place: int) -> None:
         self.store = store
@@ -134,7 +134,7 @@ class StoreClient:
         self.on_transact: Callable[[Transaction, str], None] | None = None
 
     async def ask(self, work: Callable[[], Any]) -> Any:
-        """Do something at the store. Raises StoreUnavailable, and what ``work`` raises."""
+        """Execute ``work`` at the store. Raises StoreUnavailable, and the exceptions of ``work``."""
 
         def execute(answer: Answer) -> None:
             try:
@@ -190,7 +190,7 @@ class StoreClient:
         return None
 
     def break_watches(self) -> None:
-        """The connection of every watch ends: their readers begin anew."""
+        """End the connection of every watch: their readers start again."""
         for watcher in self.store.watchers:
             if watcher.client is self:
                 watcher.is_broken = True
@@ -224,7 +224,7 @@ class StoreClient:
 
 
 class LeaderStore:
-    """The store as a leader writes to it: each transaction that succeeds is told to ``on_lead`` with the leader's term."""
+    """The store of a leader: calls ``on_lead`` with the leader's term for each transaction that succeeds."""
 
     def __init__(self, client: StoreClient, term: int) -> None:
         self._client = client

@@ -1,7 +1,7 @@
-"""Everything there is in a simulation, and what the parts ask of it. Owns the seed, the log and the look-ups.
+"""All state of a simulation, and the parts' access to it. Owns the seed, the log and the look-ups.
 
-Parts tell the world what happens (``server_died``, ``acknowledged``, ``command``); it tells the checker, and
-whoever is armed to strike at that point.
+The parts report events to the world (``server_died``, ``acknowledged``, ``command``), which reports them to the checker and
+to armed faults.
 """
 
 import hashlib
@@ -48,13 +48,13 @@ class WriteAttempt:
     is_answered: bool = False
     sent_at: float = 0.0
     client: "Client | None" = None
-    """Whose connection it came over; None: one of its own."""
+    """The connection that sent it; None: a connection of its own."""
     hides_refusal: bool = False
     """A script that catches its errors: refused while it runs, it answers as if it had written."""
 
 
 class SimMachine:
-    """What nodes run on: an id, a boot, and a table of processes in which a number means a process of this machine only."""
+    """The machine of nodes: an id, a boot, and a process table whose pids belong to this machine only."""
 
     def __init__(self, world: "World", name: str) -> None:
         self._world = world
@@ -63,25 +63,25 @@ class SimMachine:
         self._processes: dict[int, SimServer | None] = {}
 
     def new_pid(self, server: "SimServer | None" = None) -> int:
-        """The number of a new process; never used twice on this machine."""
+        """The pid of a new process; never used twice on this machine."""
         pid = 1000 + len(self._processes)
         self._processes[pid] = server
         return pid
 
     def identity(self, pid: int, executable: str, directory: str) -> ProcessIdentity:
-        """Who has this number."""
+        """The identity of the process with this pid."""
         return ProcessIdentity(pid, self.boot_id, 1, executable, directory, self.machine_id)
 
     def is_home_of(self, process: ProcessIdentity) -> bool:
-        """Whether it ran here."""
+        """Whether the process ran on this machine."""
         return process.machine_id == self.machine_id or not self._world.has_machines
 
     def running(self, process: ProcessIdentity) -> "SimServer | None":
-        """The server that is this process, while it runs. It must have run here."""
+        """The server of this process while it runs. It must have run on this machine."""
         return self._world.machines[process.machine_id].has_here(process)
 
     def has_here(self, process: ProcessIdentity) -> "SimServer | None":
-        """The living server with this number in this machine's own table, whatever machine the process ran on."""
+        """The living server with this pid in this machine's own table, whatever machine the process ran on."""
         server = self._processes.get(process.pid)
         return server if server is not None and server.is_alive else None
 
@@ -104,7 +104,7 @@ class StoreClock:
 
 @dataclass(slots=True)
 class Tally:
-    """What happened, for the report."""
+    """Events, for the report."""
 
     faults: Counter[str] = field(default_factory=Counter)
     actions: Counter[str] = field(default_factory=Counter)
@@ -112,12 +112,12 @@ class Tally:
     struck: Counter[str] = field(default_factory=Counter)
     writes: Counter[str] = field(default_factory=Counter)
     clients: Counter[str] = field(default_factory=Counter)
-    """What clients saw of it: errors and ends of connections, by cause."""
+    """Errors and ended connections that clients observed, by cause."""
     transitions: Counter[str] = field(default_factory=Counter)
 
 
 class World:
-    """See the module's text."""
+    """See the module's docstring."""
 
     checker: "Checker"
     writers: "Writers"
@@ -133,12 +133,12 @@ class World:
         self.nodes: dict[int, SimNode] = {}
         self.servers: dict[tuple[str, int], SimServer] = {}
         self.all_servers: list[SimServer] = []
-        """Every server that ever ran, in the order of their starts."""
+        """Every server that ever ran, in the order of starts."""
         self.times = LeaseTimes()
         self.pace = Pace()
         self.replication_lag_s = 0.002
         self.sync_base_s = 0.3
-        self.sync_stuck_until = 0.0
+        self.sync_hangs_until = 0.0
         self.sync_fails_until = 0.0
         self.late_until = 0.0
         self.lines: list[str] | None = [] if keeps_log else None
@@ -146,20 +146,21 @@ class World:
         self._numbers: Counter[str] = Counter()
         self._session = 0
         self.machines: dict[str, SimMachine] = {}
-        """By their ids."""
+        """By id."""
         self._decoded: dict[tuple[str, int], StoredRecord | None] = {}
         self._views: dict[int, ClusterView] = {}
         self.has_machines = False
-        """Every node is a machine of its own; else all are on one."""
+        """Whether every node has its own machine; otherwise all share one."""
         self.kept_back = ""
-        """The next command of this name stays on its way until the network lets it arrive."""
+        """The next command with this name stays in transit until the network lets it arrive."""
         self.on_point: list[Callable[[SimDaemon | None, str], None]] = []
         self.on_command: list[Callable[[SimDaemon | None, str, str], None]] = []
 
     # -- names, log ----------------------------------------------------------------------------------------------------
 
     def log(self, text: str, *, quiet: bool = False) -> None:
-        """One line of the log; its digest tells whether two runs were the same. ``quiet`` lines count, but are not shown."""
+        """Add a line to the log. Its digest shows whether two runs were the same. ``quiet`` lines count but are not
+        shown."""
         line = f"{self.loop.now:11.4f} {text}"
         self._digest.update(line.encode())
         if self.lines is not None and not quiet:
@@ -167,21 +168,21 @@ class World:
 
     @property
     def digest(self) -> str:
-        """Of everything that happened so far."""
+        """Digest of all events so far."""
         return self._digest.hexdigest()[:16]
 
     def new_id(self, kind: str) -> str:
-        """A name that nothing else has."""
+        """A name that is unique in this simulation."""
         self._numbers[kind] += 1
         return f"{kind}-{self._numbers[kind]}"
 
     def next_session(self) -> int:
-        """A management session's number."""
+        """The number of the next management session."""
         self._session += 1
         return self._session
 
     def random_text(self) -> str:
-        """As secrets.token_hex(4)."""
+        """Like secrets.token_hex(4)."""
         return f"{self.rng.getrandbits(32):08x}"
 
     def decode(self, item: KeyValue) -> StoredRecord | None:
@@ -192,7 +193,7 @@ class World:
         return self._decoded[key]
 
     def view_of(self, mirror: Mirror) -> ClusterView:
-        """``mirror.view()``, made once for all mirrors that show the same revision."""
+        """``mirror.view()``, created once for all mirrors with the same revision."""
         view = self._views.get(mirror.revision)
         if view is None:
             view = self._views[mirror.revision] = mirror.view()
@@ -203,11 +204,11 @@ class World:
     # -- look-ups ------------------------------------------------------------------------------------------------------
 
     def listener(self, address: str, port: int) -> SimServer | None:
-        """The server that listens there."""
+        """The server that listens at this address and port."""
         return self.servers.get((address, port))
 
     def machine_of(self, node: int) -> SimMachine:
-        """The machine that a node is on."""
+        """The machine of a node."""
         found = SimMachine(self, str(node) if self.has_machines else "all")
         return self.machines.setdefault(found.machine_id, found)
 
@@ -216,12 +217,12 @@ class World:
         return int(address.rpartition(".")[2])
 
     def endpoint_process(self, node: int) -> "SimEndpointProcess | None":
-        """The endpoint process that runs on a node."""
+        """The running endpoint process of a node."""
         found = self.nodes[node].endpoint_process if node in self.nodes else None
         return found if found is not None and found.process.is_alive else None
 
     def holders_of(self, port: int) -> "list[Served]":
-        """Who listens on an endpoint's port."""
+        """The processes that listen on an endpoint's port."""
         return [
             served
             for node in self.nodes.values()
@@ -231,7 +232,7 @@ class World:
         ]
 
     def new_endpoint_process(self, node: int) -> "SimEndpointProcess":
-        """A fresh endpoint process."""
+        """A new endpoint process."""
         from shardwright.testing.sim.endpoints import SimEndpointProcess
 
         self.log(f"endpoint process of node {node} starts")
@@ -242,16 +243,16 @@ class World:
         return [s for s in self.all_servers if s.group_uid == group_uid and s.is_alive]
 
     def daemons(self) -> "list[SimDaemon]":
-        """Those that live, frozen or not."""
+        """The living daemons, frozen or not."""
         found = (n.daemon for n in self.nodes.values())
         return [d for d in found if d is not None and d.process.is_alive]
 
     def leader(self) -> "SimDaemon | None":
-        """The daemon that leads, as it sees it itself."""
+        """The daemon that considers itself the leader."""
         leading = [d for d in self.daemons() if d.leader is not None]
         return max(leading, key=lambda d: d.term or 0, default=None)
 
-    # -- what happens --------------------------------------------------------------------------------------------------
+    # -- events --------------------------------------------------------------------------------------------------------
 
     def server_started(self, server: SimServer) -> None:
         """A server process runs and listens."""
@@ -276,7 +277,7 @@ class World:
         self.log(f"server {server.shard_uid} is a primary of {server.group_uid} at {server.position.offset}")
 
     def acknowledged(self, write: WriteAttempt, position: Position, server: SimServer) -> None:
-        """A client has its answer."""
+        """A client has received a success."""
         if write.is_answered:
             return
         self.log(f"write {write.number} acknowledged by {server.shard_uid} at {position.offset}", quiet=True)
@@ -284,13 +285,13 @@ class World:
         self.checker.acknowledged(position, server)
 
     def hidden(self, write: WriteAttempt, server: SimServer) -> None:
-        """A client has an answer that is not true."""
+        """A client has received a false success."""
         if not write.is_answered:
             self.writers.answered(write, True)
             self.checker.acknowledged_unwritten(write.number, server)
 
     def command(self, owner: Any, server: SimServer | None, name: str, when: str) -> None:
-        """A leader is about to send a command, or has its reply."""
+        """A leader is about to send a command, or has received its reply."""
         if name == "info" or not (self.on_point or self.on_command):
             return
         for call in self.on_command:
@@ -312,30 +313,30 @@ class World:
         for call in list(self.on_point):
             call(daemon, point)
 
-    # -- moods of the machine ------------------------------------------------------------------------------------------
+    # -- conditions of the machine -------------------------------------------------------------------------------------
 
     def is_full(self, node: int) -> bool:
         """Whether the node's disk is full."""
         return self.nodes[node].full_until > self.loop.now
 
     def answers_late(self, name: str) -> bool:
-        """Whether the answer to a command gets lost, though it was executed."""
+        """Whether the answer to a command gets lost although it was executed."""
         return self.late_until > self.loop.now and self.rng.random() < 0.3
 
     def keeps_back(self, name: str) -> bool:
-        """Whether this command stays on its way."""
+        """Whether this command stays in transit."""
         if self.kept_back and name.startswith(self.kept_back):
             self.kept_back = ""
-            self.log(f"on its way for long: {name}")
+            self.log(f"delayed in transit: {name}")
             return True
         return False
 
     def sync_seconds(self, replica: SimServer, source: SimServer) -> float:
-        """How long a full sync takes."""
-        if self.sync_stuck_until > self.loop.now:
-            return self.sync_stuck_until - self.loop.now + self.rng.random()
+        """Duration of a full sync."""
+        if self.sync_hangs_until > self.loop.now:
+            return self.sync_hangs_until - self.loop.now + self.rng.random()
         return self.sync_base_s * (0.5 + self.rng.random()) + source.position.keys * 0.0005
 
     def sync_fails(self, source: SimServer, replica: SimServer) -> bool:
-        """Whether the fork of a full sync fails, or the replica has no room for it."""
+        """Whether the fork of a full sync fails, or the replica has no memory for it."""
         return self.sync_fails_until > self.loop.now and self.rng.random() < 0.7

@@ -1,4 +1,4 @@
-"""Clients that write through the endpoints, sparsely, and more often while something is going on."""
+"""Clients that write through the endpoints: rarely, but more often during disturbances."""
 
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 6.0
 SCRIPT_EACH = 3
-"""One of so many writes is a script that catches its errors."""
+"""One write in this many is a script that catches its errors."""
 
 PIPELINE_DRAIN_S = 0.15
-"""Longer than a drain: a handoff needs the pipeline calmed."""
+"""Longer than a drain: a handoff must calm the pipeline."""
 PIPELINE_UID = 1000
 
 
 class Writers:
-    """One client for each database's port."""
+    """One client per database."""
 
     def __init__(self, world: World, *, calm_s: float = 3.0, busy_s: float = 0.05) -> None:
         self.world = world
@@ -26,7 +26,7 @@ class Writers:
         self.busy_s = busy_s
         self.is_over = False
         self.has_pipelines = False
-        """Beside the writer of every second database there is a client with a long pipeline."""
+        """Every second database also has a client with a long pipeline."""
         self._pipelines: dict[int, Pipeline] = {}
         self.failing_since: dict[int, float] = {}
         self._number = 0
@@ -34,7 +34,7 @@ class Writers:
         self._chains: dict[int, int] = {}
 
     def follow(self, ports: dict[int, int]) -> None:
-        """Databases by uid with their ports. A new one gets a client."""
+        """Follow the databases, by uid, with their ports. A new database gets a client."""
         for uid in sorted(ports.keys() - self._ports.keys()):
             self._chains[uid] = 0
             self.world.loop.at(0.5, self._write, uid, 0)
@@ -46,7 +46,7 @@ class Writers:
                 self._pipelines.pop(uid).is_over = True
         self._ports = dict(ports)
 
-    def hurry(self, uid: int) -> None:
+    def write_soon(self, uid: int) -> None:
         """Something begins in this database: write now."""
         if uid in self._ports:
             self._chains[uid] += 1
@@ -86,7 +86,7 @@ class Writers:
             self.answered(write, None, "no answer in time")
 
     def answered(self, write: WriteAttempt, outcome: bool | None, why: str = "") -> None:
-        """Acknowledged, refused (False), or nobody knows (None). ``why`` is counted."""
+        """Acknowledged, refused (False), or unknown (None). ``why`` is counted."""
         if write.is_answered:
             return
         write.is_answered = True
@@ -97,5 +97,5 @@ class Writers:
         self.world.tally.writes["acknowledged" if outcome else "refused" if outcome is False else "unknown"] += 1
         if outcome:
             self.failing_since.pop(write.database_uid, None)
-        elif write.database_uid in self._ports:  # An answer may come behind the database's end.
+        elif write.database_uid in self._ports:  # An answer may arrive after the database's deletion.
             self.failing_since.setdefault(write.database_uid, self.world.loop.now)

@@ -1,7 +1,7 @@
-"""Traps of clients' connections: nothing fails, and no client may notice more than a short wait.
+"""Traps with client connections: nothing fails, and no client may notice more than a short wait.
 
-Each makes a database, has a node step down (a handoff, then the endpoint is passed to another node) and raises Violation
-when a client had an error, lost its connection without deserving it, waited for too long, or the action did not end.
+Each creates a database and lets a node step down (a handoff, then the endpoint is passed to another node). It raises
+Violation if a client had an error, lost its connection without cause or waited too long, or if the action did not end.
 """
 
 from collections import Counter
@@ -20,9 +20,9 @@ from shardwright.testing.sim.writers import PIPELINE_DRAIN_S
 
 STUCK, WATCHER, PIPELINE, TALKER, IDLE = 1, 2, 3, 4, 100
 WAIT_MAX_S = 0.5
-"""For a command while an action runs and nothing fails."""
+"""Limit for a command while an action runs and nothing fails."""
 SCRIPT_S = 8.0
-"""Below the time after which a server that answers nothing counts as stuck."""
+"""Less than the policy's timeout for a silent server."""
 DESERVED = "disconnected: could not be passed on"
 
 
@@ -35,7 +35,7 @@ def _serving(simulation: Simulation, database: int) -> Served:
 
 @contextmanager
 def _unharmed(simulation: Simulation, *, ended: int = 0) -> Iterator[None]:
-    """Raises Violation at the end. ``ended``: so many connections may have been ended, and must have been."""
+    """Raises Violation at the end. ``ended``: the number of connections that may, and must, have been ended."""
     tally = simulation.world.tally
     before = Counter(tally.clients)
     yield
@@ -72,7 +72,7 @@ def _talker(simulation: Simulation, database: int, served: Served) -> Talker:
 
 
 def clients_that_never_come_in(simulation: Simulation) -> None:
-    """When the endpoint is passed on, one has sent half a command, and one waits between WATCH and EXEC."""
+    """When the endpoint is passed, one client has sent half a command, and one waits between WATCH and EXEC."""
 
     def prepare(primary: Json, served: Served) -> None:
         def connect(daemon: Any) -> None:
@@ -87,7 +87,7 @@ def clients_that_never_come_in(simulation: Simulation) -> None:
 
 
 def a_busy_client_among_thousands(simulation: Simulation) -> None:
-    """Which are idle."""
+    """The others are idle."""
 
     def prepare(primary: Json, served: Served) -> None:
         for uid in range(IDLE, IDLE + 3000):
@@ -98,7 +98,7 @@ def a_busy_client_among_thousands(simulation: Simulation) -> None:
 
 
 def a_long_pipeline(simulation: Simulation) -> None:
-    """More is in flight, all the time, than comes in within a drain."""
+    """More is always in flight than a drain can wait for."""
 
     def prepare(primary: Json, served: Served) -> None:
         join(served, Client(PIPELINE, PIPELINE_DRAIN_S))
@@ -108,7 +108,8 @@ def a_long_pipeline(simulation: Simulation) -> None:
 
 
 def a_script_that_begins_with_the_handoff(simulation: Simulation) -> None:
-    """The primary executes a script of one client and answers nothing else. A cancel does not wait for the script's end."""
+    """The primary executes a script of one client and answers nothing else. A cancellation does not wait for the script's
+    end."""
     world = simulation.world
     primary = primary_of_a_new_database(simulation, replication=True)
     served = _serving(simulation, primary["database_uid"])
@@ -129,13 +130,13 @@ def a_script_that_begins_with_the_handoff(simulation: Simulation) -> None:
     simulation.check()
     for action in world.checker.tables["actions"].values():
         if action["status"] not in ENDED_STATUS:
-            raise Violation("actions_end", f"{action['name']} is {action['status']}: its cancel waits for a script")
+            raise Violation("actions_end", f"{action['name']} is {action['status']}: its cancellation waits for a script")
     simulation.run_for(SCRIPT_S)
     leave(script)
 
 
 def an_endpoint_process_that_is_late(simulation: Simulation) -> None:
-    """For some seconds it answers what it is asked only when nobody waits any more; its clients are served as ever."""
+    """For some seconds it answers its requests only when no caller waits for the answer; it serves its clients normally."""
 
     def prepare(primary: Json, served: Served) -> None:
         served.owner.late_s = 1.2
@@ -146,7 +147,7 @@ def an_endpoint_process_that_is_late(simulation: Simulation) -> None:
 
 
 def an_endpoint_process_that_stands_still_while_it_is_passed_on(simulation: Simulation) -> None:
-    """Not for so long that its agent ends it. Most of its clients are still there; they wait, and keep their connections."""
+    """For less time than its agent tolerates. Most of its clients are still there; they wait, and keep their connections."""
     asleep_s = 8.0
 
     def prepare(primary: Json, served: Served) -> None:
@@ -161,8 +162,8 @@ def an_endpoint_process_that_stands_still_while_it_is_passed_on(simulation: Simu
     _step_down(simulation, prepare)
 
 
-def an_endpoint_process_that_is_told_to_listen_again_while_it_passes(simulation: Simulation) -> None:
-    """By a leader that had seen it hold and ends that, or by one that came before. Most of its clients are still there."""
+def an_endpoint_process_that_must_listen_again_while_it_passes(simulation: Simulation) -> None:
+    """By a leader that saw it hold and ends the hold, or by a former leader. Most of its clients are still there."""
 
     def prepare(primary: Json, served: Served) -> None:
         for uid in range(IDLE, IDLE + 1000):
@@ -173,7 +174,7 @@ def an_endpoint_process_that_is_told_to_listen_again_while_it_passes(simulation:
 
 
 def a_command_to_pass_that_comes_late(simulation: Simulation) -> None:
-    """The move was cancelled in the moment in which its endpoint was passed on: the bound process does not have it."""
+    """The move was cancelled just when its endpoint was passed: the bound process does not have it."""
     primary = primary_of_a_new_database(simulation, replication=True)
     served = _serving(simulation, primary["database_uid"])
     for uid in range(IDLE, IDLE + 40):
@@ -183,7 +184,7 @@ def a_command_to_pass_that_comes_late(simulation: Simulation) -> None:
     others = (simulation.world.endpoint_process(node) for node in simulation.world.nodes)
     other = next(process for process in others if process is not None and process is not served.owner)
     with _unharmed(simulation):
-        served.owner.pass_along(served.gate.spec.uid, other)
+        served.owner.pass_endpoint(served.gate.spec.uid, other)
         simulation.run_for(10.0)
     now = _serving(simulation, primary["database_uid"])
     if now.owner is not served.owner:

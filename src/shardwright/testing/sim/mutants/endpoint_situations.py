@@ -1,4 +1,4 @@
-"""Traps around an endpoint process that dies in a handoff."""
+"""Traps with an endpoint process that dies in a handoff."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from shardwright.testing.sim.network import STORE
 from shardwright.testing.sim.simulation import Simulation
 
 
-def an_endpoint_process_started_again_behind_the_hold(simulation: Simulation) -> None:
-    """It was asked to hold while there was none; then its clients write through the new one, while the fence is on its way:
-    what they have sent is postponed by the pause. A third of it are scripts that catch their errors."""
+def an_endpoint_process_started_again_after_the_hold(simulation: Simulation) -> None:
+    """It did not run when it was asked to hold. Then its clients write through the new process while the fence is in
+    transit: the pause postpones these writes. A third of them are scripts that catch their errors."""
     world = simulation.world
     primary = primary_of_a_new_database(simulation, replication=True)
 
@@ -27,7 +27,7 @@ def an_endpoint_process_started_again_behind_the_hold(simulation: Simulation) ->
             if node.daemon is not None:
                 node.daemon.wake_agent()
         world.writers.busy_s = 0.002
-        world.writers.hurry(primary["database_uid"])
+        world.writers.write_soon(primary["database_uid"])
 
     when(simulation, "handoff:hold:before", end)
     when(simulation, "handoff:hold:after", start)
@@ -37,8 +37,8 @@ def an_endpoint_process_started_again_behind_the_hold(simulation: Simulation) ->
 
 
 def an_endpoint_process_started_again_before_the_leader_dies(simulation: Simulation) -> None:
-    """The same, and between the fence and the promotion the leader is killed while the store is away: the pause expires
-    under the fence, before another leader can come."""
+    """The same, but between the fence and the promotion the leader is killed while the store is unreachable: the pause
+    expires under the fence before another leader can act."""
     network, loop = simulation.world.network, simulation.world.loop
     pairs = {pair for node in simulation.world.nodes for pair in ((node, STORE), (STORE, node))}
 
@@ -48,5 +48,5 @@ def an_endpoint_process_started_again_before_the_leader_dies(simulation: Simulat
         simulation.faults._kill(daemon)
 
     when(simulation, "handoff:promote:before", strike)
-    an_endpoint_process_started_again_behind_the_hold(simulation)
+    an_endpoint_process_started_again_after_the_hold(simulation)
     simulation.run_for(PAUSE_S)

@@ -1,4 +1,4 @@
-"""Mistakes about endpoint processes and what their clients have under way."""
+"""Mistakes with endpoint processes and the commands of their clients."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ from shardwright.testing.sim.mutants.client_situations import (
     a_command_to_pass_that_comes_late,
     a_long_pipeline,
     an_endpoint_process_that_is_late,
-    an_endpoint_process_that_is_told_to_listen_again_while_it_passes,
+    an_endpoint_process_that_must_listen_again_while_it_passes,
     an_endpoint_process_that_stands_still_while_it_is_passed_on,
     clients_that_never_come_in,
 )
 from shardwright.testing.sim.mutants.endpoint_situations import (
+    an_endpoint_process_started_again_after_the_hold,
     an_endpoint_process_started_again_before_the_leader_dies,
-    an_endpoint_process_started_again_behind_the_hold,
 )
 from shardwright.testing.sim.mutants.registry import Patch, mutant_in
 
 
-@mutant_in(an_endpoint_process_started_again_behind_the_hold)
+@mutant_in(an_endpoint_process_started_again_after_the_hold)
 def ends_the_pause_before_the_clients() -> Sequence[Patch]:
     async def demote(self: Any, attempt: Any, old: Any) -> None:
         try:
@@ -46,7 +46,7 @@ def ends_the_pause_before_the_clients() -> Sequence[Patch]:
 
 
 @mutant_in(an_endpoint_process_started_again_before_the_leader_dies)
-def leaves_to_the_pause_what_a_new_endpoint_process_has_sent() -> Sequence[Patch]:
+def leaves_writes_of_a_new_endpoint_process_to_the_pause() -> Sequence[Patch]:
     return [(handoff, "_cut_off", lambda attempt, old: ())]
 
 
@@ -74,7 +74,7 @@ def holds_without_calming() -> Sequence[Patch]:
 
 
 @mutant_in(an_endpoint_process_that_is_late)
-def goes_on_without_the_hold_of_a_late_process() -> Sequence[Patch]:
+def continues_without_the_hold_of_a_late_process() -> Sequence[Patch]:
     async def ask_serving(self: Any, attempt: Any, ask: Any) -> Any:
         async def one(endpoint: Any, node: Any) -> Any:
             try:
@@ -88,12 +88,12 @@ def goes_on_without_the_hold_of_a_late_process() -> Sequence[Patch]:
 
 
 @mutant_in(an_endpoint_process_that_is_late)
-def begins_a_hold_whose_caller_has_left() -> Sequence[Patch]:
+def begins_a_hold_whose_caller_has_disconnected() -> Sequence[Patch]:
     return [(SimEndpointControl, "notices_who_has_left", False)]
 
 
 @mutant_in(an_endpoint_process_that_stands_still_while_it_is_passed_on)
-def takes_a_silent_endpoint_process_for_ended() -> Sequence[Patch]:
+def treats_a_silent_endpoint_process_as_ended() -> Sequence[Patch]:
     right = rebind.decide_rebind
 
     def rebinding(chosen: Any, view: Any, now: Any) -> Any:
@@ -103,8 +103,8 @@ def takes_a_silent_endpoint_process_for_ended() -> Sequence[Patch]:
     return [(decide, "decide_rebind", rebinding)]
 
 
-@mutant_in(an_endpoint_process_that_is_told_to_listen_again_while_it_passes)
-def takes_one_that_cannot_listen_for_empty() -> Sequence[Patch]:
+@mutant_in(an_endpoint_process_that_must_listen_again_while_it_passes)
+def treats_a_process_that_cannot_listen_as_empty() -> Sequence[Patch]:
     right = rebind.source_state
 
     def source_state(process: Any, uid: Any) -> rebind.Source:

@@ -12,8 +12,8 @@ from shardwright.testing.sim.mutants.client_situations import a_script_that_begi
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
     a_leader_killed_before_the_promotion,
+    a_leader_that_freezes_before_the_fence_and_dies_after_it,
     a_leader_that_sleeps_for_longer_than_the_pause,
-    a_leader_that_stands_still_before_the_fence_and_dies_behind_it,
     an_endpoint_process_that_dies_before_the_release,
     replicas_that_lag,
 )
@@ -38,7 +38,7 @@ def forgets_the_hard_fence() -> Sequence[Patch]:
         attempt.candidate = await self._wait_offset(new, attempt.fenced.offset, Code.REPLICA_LAGS_FENCED, "lags")
         self.probe("handoff:compare:after")
 
-    # A pause of which the end can be waited for: of one that lasts longer than a lease the rest would be the same.
+    # The end of this pause can be awaited; with a pause longer than a lease, the rest would be the same.
     return [(handoff.Handoffs, "_fence", fence), (handoff, "PAUSE_S", 3.0)]
 
 
@@ -129,6 +129,6 @@ def _lead_without_opening() -> Callable[..., list[Any]]:
     return lead
 
 
-@mutant_in(a_leader_that_stands_still_before_the_fence_and_dies_behind_it)
+@mutant_in(a_leader_that_freezes_before_the_fence_and_dies_after_it)
 def pauses_for_less_than_the_next_leader_needs() -> Sequence[Patch]:
     return [(handoff, "PAUSE_S", 3.0)]

@@ -16,7 +16,7 @@ from shardwright.moves import cleaning, life, relocation
 from shardwright.plan import ledger, quorum
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
-    a_leader_that_is_to_yield_and_nobody_else_is_there,
+    a_leader_that_must_yield_when_no_other_daemon_runs,
     an_only_copy_that_is_lost_when_its_new_one_is_complete,
     databases_that_barely_fit,
     requests_that_are_undone,
@@ -140,8 +140,8 @@ def gives_up_a_new_copy_that_has_taken_over() -> Sequence[Patch]:
     return [(relocation, "_NEXT_OF_HEIR", {})]
 
 
-@mutant_in(a_leader_that_is_to_yield_and_nobody_else_is_there)
-def yields_when_nobody_else_is_there() -> Sequence[Patch]:
+@mutant_in(a_leader_that_must_yield_when_no_other_daemon_runs)
+def yields_although_no_other_daemon_runs() -> Sequence[Patch]:
     right = turn.Turn.yields
 
     def yields(self: Any) -> bool:

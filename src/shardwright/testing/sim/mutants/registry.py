@@ -1,4 +1,4 @@
-"""The list of planted mistakes, and how one is planted and hunted. The mistakes themselves are in the modules beside it."""
+"""The list of planted mistakes, and the functions that plant and hunt one. The mistakes are in the other modules."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +17,8 @@ Situation = Callable[[Simulation], None]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A mistake: what it replaces, by what. ``situation`` sets the trap that it walks into, where chance sets it too seldom;
-    the right product walks through it unharmed (``tests/sim/test_mutants.py``)."""
+    """A mistake: the parts that it replaces, and their replacements. ``situation`` sets the trap for it if chance sets it
+    too rarely; the unchanged product passes the situation (``tests/sim/test_mutants.py``)."""
 
     name: str
     patches: Make
@@ -29,7 +29,7 @@ MUTANTS: list[Mutant] = []
 
 
 def mutant(make: Make) -> Make:
-    """Register a mistake under its function's name."""
+    """Register a mistake under the name of its function."""
     MUTANTS.append(Mutant(make.__name__, make))
     return make
 
@@ -46,7 +46,7 @@ def mutant_in(situation: Situation) -> Callable[[Make], Make]:
 
 @contextmanager
 def planted(chosen: Mutant) -> Iterator[None]:
-    """The product with this mistake."""
+    """Run the product with this mistake."""
     patches = [(owner, name, owner.__dict__[name], wrong) for owner, name, wrong in chosen.patches()]
     try:
         for owner, name, _, wrong in patches:
@@ -58,8 +58,8 @@ def planted(chosen: Mutant) -> Iterator[None]:
 
 
 def hunt(chosen: Mutant, seeds: range) -> tuple[int, Violation] | None:
-    """The first seed that notices the mistake, and how; None when none does. Raises AssertionError when the mistake was
-    written for other code: then it breaks the product instead of being a mistake."""
+    """The first seed that notices the mistake, and how; None: no seed. Raises AssertionError if the mistake no longer fits
+    the product's code, because it then only breaks the product."""
     for seed in seeds:
         with planted(chosen):
             simulation = Simulation(seed)
@@ -70,7 +70,7 @@ def hunt(chosen: Mutant, seeds: range) -> tuple[int, Violation] | None:
                 simulation.rest()
             except Violation as e:
                 if e.name == "defect":
-                    raise AssertionError(f"{chosen.name} fits the product no more: {e}") from e
+                    raise AssertionError(f"{chosen.name} no longer fits the product: {e}") from e
                 return seed, e
             finally:
                 simulation.end()

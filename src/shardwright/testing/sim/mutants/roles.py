@@ -1,4 +1,4 @@
-"""Mistakes about who is primary and where clients are sent."""
+"""Mistakes about which copy is primary and where clients are directed."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,9 +23,9 @@ from shardwright.testing.sim.mutants.situations import (
     a_primary_that_dies_long_after_its_link,
     an_only_copy_that_dies_while_its_new_one_is_empty,
     an_only_copy_whose_new_one_dies_before_it_has_a_file,
-    machines_of_their_own_of_which_one_is_cut_off,
     primaries_that_die_during_a_move,
-    primaries_that_stand_still_without_a_replica,
+    primaries_that_freeze_without_a_replica,
+    separate_machines_of_which_one_is_cut_off,
 )
 from shardwright.testing.sim.nodes import SimNodeLink
 
@@ -82,7 +82,7 @@ def forgets_that_a_dead_node_keeps_files() -> Sequence[Patch]:
 
 
 @mutant
-def replaces_a_primary_that_only_does_not_answer() -> Sequence[Patch]:
+def replaces_a_primary_that_is_only_silent() -> Sequence[Patch]:
     right = Copy.has_ended
 
     def has_ended(self: Any) -> bool:
@@ -92,8 +92,8 @@ def replaces_a_primary_that_only_does_not_answer() -> Sequence[Patch]:
     return [(Copy, "has_ended", property(has_ended))]
 
 
-@mutant_in(primaries_that_stand_still_without_a_replica)
-def ends_a_stuck_server_that_is_all_there_is() -> Sequence[Patch]:
+@mutant_in(primaries_that_freeze_without_a_replica)
+def ends_a_frozen_server_that_is_the_only_copy() -> Sequence[Patch]:
     return [(groups, "is_dispensable", lambda shard, view, *, since: True)]
 
 
@@ -139,7 +139,7 @@ def _restart_all(database: Any, copies: Any, view: Any, now: datetime) -> Decisi
     return Decision(writes=writes, wake_at=wake_at)
 
 
-@mutant_in(machines_of_their_own_of_which_one_is_cut_off)
+@mutant_in(separate_machines_of_which_one_is_cut_off)
 def judges_a_process_of_another_machine_by_its_own_table() -> Sequence[Patch]:
     async def look(self: SimNodeLink, process: ProcessIdentity) -> ProcessLook:
         server = self.nodes.machine.has_here(process)
@@ -148,7 +148,7 @@ def judges_a_process_of_another_machine_by_its_own_table() -> Sequence[Patch]:
     return [(SimNodeLink, "look", look)]
 
 
-@mutant_in(machines_of_their_own_of_which_one_is_cut_off)
-def takes_unreachable_for_ended() -> Sequence[Patch]:
+@mutant_in(separate_machines_of_which_one_is_cut_off)
+def treats_unreachable_as_ended() -> Sequence[Patch]:
     table = {facts: Proof.SEEN if facts[2] is Health.UNREACHABLE else verdict for facts, verdict in liveness.TABLE.items()}
     return [(liveness, "TABLE", table)]

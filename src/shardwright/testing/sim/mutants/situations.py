@@ -1,4 +1,4 @@
-"""Traps that chance sets too seldom: a planted mistake walks into one of them, the right product walks through all."""
+"""Traps that chance sets too rarely: a planted mistake fails in one of them, the unchanged product passes all of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ def when(simulation: Simulation, point: str, do: Callable[[Any], object]) -> Non
 
 
 def _cut_all(simulation: Simulation, *, at: float) -> set[tuple[int, int]]:
-    """No node reaches another from that time on; the cuts, for whoever mends them."""
+    """From that time on no node reaches another. Returns the cuts, so that they can be mended."""
     world = simulation.world
     pairs = {(a, b) for a in world.nodes for b in world.nodes if a != b}
 
@@ -34,7 +34,7 @@ def _cut_all(simulation: Simulation, *, at: float) -> set[tuple[int, int]]:
 
 
 def a_leader_killed_before_the_promotion(simulation: Simulation) -> None:
-    """Again and again."""
+    """Repeatedly."""
 
     def kill(daemon: Any) -> None:
         simulation.faults._kill(daemon)
@@ -43,8 +43,8 @@ def a_leader_killed_before_the_promotion(simulation: Simulation) -> None:
     when(simulation, "handoff:promote:before", kill)
 
 
-def a_leader_killed_behind_the_promotion(simulation: Simulation) -> None:
-    """Again and again."""
+def a_leader_killed_after_the_promotion(simulation: Simulation) -> None:
+    """Repeatedly."""
 
     def kill(daemon: Any) -> None:
         simulation.faults._kill(daemon)
@@ -54,8 +54,8 @@ def a_leader_killed_behind_the_promotion(simulation: Simulation) -> None:
 
 
 def a_leader_killed_before_the_fence(simulation: Simulation) -> None:
-    """The clients of the old primary write without rest, and the candidate is hardly behind: whoever promotes it now lacks
-    nothing but the fence."""
+    """The clients of the old primary write continuously, and the candidate lags only slightly: a successor that promotes it
+    now lacks only the fence."""
     world = simulation.world
     primary = primary_of_a_new_database(simulation, replication=True)
     world.replication_lag_s = 0.0
@@ -66,7 +66,7 @@ def a_leader_killed_before_the_fence(simulation: Simulation) -> None:
 
 
 def a_leader_that_sleeps_for_longer_than_the_pause(simulation: Simulation) -> None:
-    """Between the fence and the promotion, again and again; its lease outlasts that, and no endpoint holds for so long."""
+    """Between the fence and the promotion, repeatedly. Its lease lasts longer, but no endpoint holds that long."""
 
     def sleep(daemon: Any) -> None:
         daemon.process.freeze()
@@ -91,8 +91,8 @@ def an_endpoint_process_that_dies_before_the_release(simulation: Simulation) -> 
     when(simulation, "handoff:demote:before", simulation.faults._freeze)
 
 
-def a_promotion_on_its_way_for_long(simulation: Simulation) -> None:
-    """The leader freezes behind it; it arrives when the next one has begun to act."""
+def a_promotion_that_is_delayed_in_transit(simulation: Simulation) -> None:
+    """The leader freezes after it is sent; it arrives when the next leader has begun to act."""
     world = simulation.world
 
     def hold(daemon: Any) -> None:
@@ -111,7 +111,7 @@ def a_promotion_on_its_way_for_long(simulation: Simulation) -> None:
 
 
 def databases_that_barely_fit(simulation: Simulation) -> None:
-    """Large ones, on few nodes."""
+    """Large databases on few nodes."""
     for number in range(4):
         simulation.world.loop.at(
             8.0 + number, lambda: simulation.operator.create(400, replication=True, persistence="disabled")
@@ -119,7 +119,7 @@ def databases_that_barely_fit(simulation: Simulation) -> None:
 
 
 def requests_that_are_undone(simulation: Simulation) -> None:
-    """While a slow sync runs."""
+    """During a slow sync."""
     world = simulation.world
     world.sync_base_s = 4.0
 
@@ -132,8 +132,8 @@ def requests_that_are_undone(simulation: Simulation) -> None:
     world.loop.at(25.0, cancel)
 
 
-def a_leader_that_does_not_know_that_it_is_none(simulation: Simulation) -> None:
-    """Its lease is revoked; it believes in it for seconds, and does not hear of the next leader."""
+def a_leader_that_does_not_know_its_loss(simulation: Simulation) -> None:
+    """Its lease is revoked, but it relies on the lease for seconds, and does not learn of the next leader."""
     world = simulation.world
 
     def revoke(daemon: Any) -> None:
@@ -154,7 +154,7 @@ def a_leader_that_does_not_know_that_it_is_none(simulation: Simulation) -> None:
 
 
 def replicas_that_lag(simulation: Simulation) -> None:
-    """Six tenths of a second behind, all the time."""
+    """Always six tenths of a second behind."""
     world = simulation.world
 
     def lag() -> None:
@@ -166,7 +166,7 @@ def replicas_that_lag(simulation: Simulation) -> None:
 
 
 def a_primary_that_dies_long_after_its_link(simulation: Simulation) -> None:
-    """No node reaches another for more than a minute; then the primaries die, whose files hold what no replica has."""
+    """For more than a minute no node reaches another. Then the primaries die; their files hold data that no replica has."""
     world = simulation.world
     pairs = _cut_all(simulation, at=22.0)
 
@@ -181,7 +181,8 @@ def a_primary_that_dies_long_after_its_link(simulation: Simulation) -> None:
 
 
 def a_node_that_dies_long_after_its_links_and_comes_back(simulation: Simulation) -> None:
-    """With the files of primaries that hold what no replica has: they went on for more than a minute without a link."""
+    """With the files of primaries that have data that no replica has, because they served without a link for more than a
+    minute."""
     world = simulation.world
     pairs = _cut_all(simulation, at=22.0)
 
@@ -198,7 +199,7 @@ def a_node_that_dies_long_after_its_links_and_comes_back(simulation: Simulation)
 
 
 def primary_of_a_new_database(simulation: Simulation, *, replication: bool, persistence: str = "aof") -> Json:
-    """The record of the primary of the first database, which lets clients in. Time passes."""
+    """The record of the first database's primary, which accepts clients. Time passes."""
     simulation.run_for(1.0)
     simulation.operator.create(60, replication=replication, persistence=persistence)
     simulation.run_for(5.0)
@@ -214,7 +215,7 @@ def _while_an_only_copy_moves(
     *,
     persistence: str = "aof",
 ) -> None:
-    """Strike at an only copy, on a node that is emptied, once it is time for its new one."""
+    """Strike an only copy on a node that is being emptied, when its new copy has reached this stage."""
     world = simulation.world
     only = primary_of_a_new_database(simulation, replication=False, persistence=persistence)
     simulation.operator.action(only["node_uid"], "maintenance_on")
@@ -230,12 +231,12 @@ def _while_an_only_copy_moves(
 
 
 def an_only_copy_that_is_lost_when_its_new_one_is_complete(simulation: Simulation) -> None:
-    """And that nobody has noted yet."""
+    """And no observation has recorded it yet."""
     _while_an_only_copy_moves(simulation, lambda s: s.is_link_up, lambda only: simulation.lose_node(only["node_uid"]))
 
 
 def an_only_copy_that_dies_while_its_new_one_is_empty(simulation: Simulation) -> None:
-    """The dead one's file holds everything; the new one holds nothing and answers first."""
+    """The file of the dead copy holds all data; the new copy is empty and answers first."""
 
     def strike(only: Json) -> None:
         for server in simulation.world.servers_of(only["group_uid"]):
@@ -246,7 +247,7 @@ def an_only_copy_that_dies_while_its_new_one_is_empty(simulation: Simulation) ->
 
 
 def an_only_copy_whose_new_one_dies_before_it_has_a_file(simulation: Simulation) -> None:
-    """The old one has ended, and its files wait for the new one's own."""
+    """The old copy has ended, and its files are kept until the new copy has files of its own."""
 
     def is_alone(server: SimServer) -> bool:
         shards = simulation.world.checker.tables["shards"].values()
@@ -260,8 +261,8 @@ def an_only_copy_whose_new_one_dies_before_it_has_a_file(simulation: Simulation)
     _while_an_only_copy_moves(simulation, is_alone, strike, persistence="snapshot")
 
 
-def a_leader_that_is_to_yield_and_nobody_else_is_there(simulation: Simulation) -> None:
-    """The other daemons are away for longer than their leases."""
+def a_leader_that_must_yield_when_no_other_daemon_runs(simulation: Simulation) -> None:
+    """The other daemons are down for longer than their leases."""
     world = simulation.world
 
     def strike() -> None:
@@ -277,7 +278,7 @@ def a_leader_that_is_to_yield_and_nobody_else_is_there(simulation: Simulation) -
 
 
 def primaries_that_die_during_a_move(simulation: Simulation) -> None:
-    """While a new copy syncs, and the leader looks often."""
+    """While a new copy syncs, and the leader observes frequently."""
     world = simulation.world
 
     def begin() -> None:
@@ -295,8 +296,8 @@ def primaries_that_die_during_a_move(simulation: Simulation) -> None:
     world.loop.at(22.0, begin)
 
 
-def primaries_that_stand_still_without_a_replica(simulation: Simulation) -> None:
-    """For longer than a stuck server is given, while their replicas die; then they go on."""
+def primaries_that_freeze_without_a_replica(simulation: Simulation) -> None:
+    """For longer than the policy's timeout for a silent server, while their replicas die; then they resume."""
     world = simulation.world
     asleep: list[Any] = []
 
@@ -319,17 +320,17 @@ def primaries_that_stand_still_without_a_replica(simulation: Simulation) -> None
     world.loop.at(22.0, strike)
 
 
-def clocks_that_jump_while_a_server_is_stuck(simulation: Simulation) -> None:
-    """A primary never answers again; just before its time is over, every clock is set back by an hour."""
+def clocks_that_jump_while_a_server_is_frozen(simulation: Simulation) -> None:
+    """A primary never answers again; just before its timeout, every clock is set back by an hour."""
     world = simulation.world
 
     def strike() -> None:
         groups = world.checker.tables["groups"]
-        stuck = [s for uid in sorted(groups) for s in world.servers_of(groups[uid]["uid"])
+        frozen = [s for uid in sorted(groups) for s in world.servers_of(groups[uid]["uid"])
                  if s.shard_uid == groups[uid]["primary"]][:1]  # fmt: skip
-        for server in stuck:
+        for server in frozen:
             server.process.freeze()
-            server.is_stuck_for_good = True
+            server.is_frozen_for_good = True
         world.loop.at(10.0, jump)
 
     def jump() -> None:
@@ -339,8 +340,9 @@ def clocks_that_jump_while_a_server_is_stuck(simulation: Simulation) -> None:
     world.loop.at(22.0, strike)
 
 
-def machines_of_their_own_of_which_one_is_cut_off(simulation: Simulation) -> None:
-    """With its daemon dead. Its clients are on it and go on writing to their primary, which no leader can ask or see."""
+def separate_machines_of_which_one_is_cut_off(simulation: Simulation) -> None:
+    """Its daemon is dead. Its clients are on it and continue to write to their primary, which no leader can ask or
+    observe."""
     world = simulation.world
     world.has_machines = True
     primary = primary_of_a_new_database(simulation, replication=True)
@@ -352,13 +354,13 @@ def machines_of_their_own_of_which_one_is_cut_off(simulation: Simulation) -> Non
     simulation.run_for(40.0)
     world.network.cuts -= pairs
     simulation.run_for(40.0)
-    # Chance loses machines for good behind this: then nothing takes over while every node is a machine of its own.
+    # Chance may lose machines for good afterwards: then nothing takes over while every node has its own machine.
     world.has_machines = False
     simulation.run_for(20.0)
 
 
-def a_leader_that_stands_still_before_the_fence_and_dies_behind_it(simulation: Simulation) -> None:
-    """Its endpoints have let go by themselves: scripts of their clients are postponed by its pause."""
+def a_leader_that_freezes_before_the_fence_and_dies_after_it(simulation: Simulation) -> None:
+    """Its endpoints have released themselves: its pause postpones scripts of their clients."""
     world = simulation.world
     primary = primary_of_a_new_database(simulation, replication=True)
     world.writers.busy_s = 0.001

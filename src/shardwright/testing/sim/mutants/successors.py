@@ -1,4 +1,4 @@
-"""Mistakes of a leader that follows another, or does not know that it is none."""
+"""Mistakes of a leader that follows another one, or does not know that it has lost the leadership."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,15 @@ from shardwright.store import commit as commits
 from shardwright.testing.sim import daemon, servers
 from shardwright.testing.sim.mutants.registry import Patch, mutant, mutant_in
 from shardwright.testing.sim.mutants.situations import (
+    a_leader_killed_after_the_promotion,
     a_leader_killed_before_the_fence,
-    a_leader_killed_behind_the_promotion,
-    a_leader_that_does_not_know_that_it_is_none,
-    a_promotion_on_its_way_for_long,
-    clocks_that_jump_while_a_server_is_stuck,
+    a_leader_that_does_not_know_its_loss,
+    a_promotion_that_is_delayed_in_transit,
+    clocks_that_jump_while_a_server_is_frozen,
 )
 
 
-@mutant_in(a_leader_killed_behind_the_promotion)
+@mutant_in(a_leader_killed_after_the_promotion)
 def trusts_a_stale_role() -> Sequence[Patch]:
     right = recoveries.Recoveries.__init__
     published: dict[int, Any] = {}
@@ -36,14 +36,14 @@ def trusts_a_stale_role() -> Sequence[Patch]:
             session = await self._handoffs.servers.manage(server_target(view, shard))
         except (Transient, OutcomeUnknown, Permanent):
             return None, None
-        # What the leader before this one published is there at once.
+        # The observations that the previous leader published are present at once.
         seen = published[id(self)].get(shard.uid)
         return session, seen if seen is not None else await session.info()
 
     return [(recoveries.Recoveries, "__init__", begin), (recoveries.Recoveries, "_look", look)]
 
 
-@mutant_in(a_promotion_on_its_way_for_long)
+@mutant_in(a_promotion_that_is_delayed_in_transit)
 def looks_before_older_sessions_are_ended() -> Sequence[Patch]:
     async def look(self: Any, view: Any, shard: Any, *, has_ended: bool) -> Any:
         if has_ended:
@@ -60,7 +60,7 @@ def looks_before_older_sessions_are_ended() -> Sequence[Patch]:
     return [(recoveries.Recoveries, "_look", look)]
 
 
-@mutant_in(a_leader_that_does_not_know_that_it_is_none)
+@mutant_in(a_leader_that_does_not_know_its_loss)
 def drops_the_term_check() -> Sequence[Patch]:
     async def check(store: Any, held: Any) -> None:
         return None
@@ -77,7 +77,7 @@ def drops_the_term_check() -> Sequence[Patch]:
     return [(daemon, "check_term", check), (servers.SimSession, "call", call)]
 
 
-@mutant_in(a_promotion_on_its_way_for_long)
+@mutant_in(a_promotion_that_is_delayed_in_transit)
 def does_not_end_older_sessions() -> Sequence[Patch]:
     right = servers.SimSession.call
 
@@ -126,7 +126,7 @@ def never_recovers_a_handoff() -> Sequence[Patch]:
     return [(recoveries.Recoveries, "recover", recover)]
 
 
-@mutant_in(a_leader_that_does_not_know_that_it_is_none)
+@mutant_in(a_leader_that_does_not_know_its_loss)
 def does_not_check_the_lease() -> Sequence[Patch]:
     right = commits.commit
 
@@ -146,7 +146,7 @@ def does_not_check_the_lease() -> Sequence[Patch]:
     return [(loop, "commit", commit), (daemon, "check_term", check), (daemon.Keeper, "wait_other", wait_other)]
 
 
-@mutant_in(clocks_that_jump_while_a_server_is_stuck)
+@mutant_in(clocks_that_jump_while_a_server_is_frozen)
 def measures_with_the_wall_clock() -> Sequence[Patch]:
     return [
         (daemon, "SteadyClock", lambda clock: clock),

@@ -49,7 +49,7 @@ Reply = str | int | None | list["Reply"]
 """An ``ErrorReply`` is a ``str`` too."""
 
 
-class Wire:
+class ServerConnection:
     """A connection. Concurrent calls are sent immediately, in the order in which they began, and share the round trip.
     After any failure, or the cancellation of a call, it is closed permanently."""
 
@@ -61,7 +61,7 @@ class Wire:
         self._budget = 0
 
     @classmethod
-    async def connect(cls, address: str, port: int, *, timeout_s: float) -> "Wire":
+    async def connect(cls, address: str, port: int, *, timeout_s: float) -> "ServerConnection":
         """Connect. Raises CannotConnect with the cause; TimeoutError without an answer in time."""
         try:
             async with asyncio.timeout(timeout_s):

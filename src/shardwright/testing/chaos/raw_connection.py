@@ -1,4 +1,5 @@
-"""A bare RESP connection that does what no client library would: sends halves, reads late. For the crowd's clients."""
+"""A bare RESP connection that can misbehave as no client library does: it sends halves and reads late. For the crowd's
+clients."""
 
 import select
 import socket
@@ -8,24 +9,24 @@ from collections.abc import Callable
 from typing import BinaryIO, cast
 
 from shardwright.testing.chaos.load import Work
-from shardwright.testing.chaos.verdict import Outcome
+from shardwright.testing.chaos.verdict import TurnOutcome
 
 SILENCE_S = 20.0
-"""Longer than an endpoint holds a command, with room for a busy machine and a large value."""
+"""Longer than an endpoint holds a command, with reserve for a busy machine and a large value."""
 LOOK_EVERY_S = 0.1
 _BUFFER_BYTES = 1 << 18
 
 
 class EndedBadly(Exception):
-    """A turn cannot be done; how it ended, and what was seen."""
+    """A turn failed: its outcome, and what was observed."""
 
-    def __init__(self, outcome: Outcome, text: str = "") -> None:
+    def __init__(self, outcome: TurnOutcome, text: str = "") -> None:
         super().__init__(text)
         self.outcome = outcome
 
 
 class ErrorReply(str):
-    """An error in place of a reply."""
+    """An error instead of a reply."""
 
 
 Reply = bytes | int | ErrorReply | None
@@ -38,43 +39,43 @@ def command(*words: str | bytes) -> bytes:
 
 
 def head_of_set(key: str, size: int) -> bytes:
-    """All of a SET but its value of so many bytes, and the line end behind that."""
+    """A SET up to its value of this size, without the value and the final line end."""
     return command("SET", key, b"").removesuffix(b"$0\r\n\r\n") + b"$%d\r\n" % size
 
 
-class Wire:
-    """One connection. Everything raises EndedBadly."""
+class RawConnection:
+    """One connection. All methods raise EndedBadly."""
 
     def __init__(self, work: Work) -> None:
         try:
             self._socket = socket.create_connection((work.address, work.port), timeout=SILENCE_S)
         except OSError as e:
-            raise EndedBadly(Outcome.RESET, f"no connection: {e}") from e
+            raise EndedBadly(TurnOutcome.RESET, f"no connection: {e}") from e
         self._file = cast(BinaryIO, self._socket.makefile("rb", _BUFFER_BYTES))
 
     def send(self, data: bytes | memoryview) -> None:
         try:
             self._socket.sendall(data)
         except TimeoutError as e:
-            raise EndedBadly(Outcome.SILENT, "it takes no more") from e
+            raise EndedBadly(TurnOutcome.SILENT, "it accepts no more bytes") from e
         except BrokenPipeError as e:
-            # A FIN came while this was on its way; without one it would be a ConnectionResetError.
-            raise EndedBadly(Outcome.CLOSED, "while sending") from e
+            # The peer's FIN arrived while this was in transit; without a FIN it would be a ConnectionResetError.
+            raise EndedBadly(TurnOutcome.CLOSED, "while sending") from e
         except OSError as e:
-            raise EndedBadly(Outcome.RESET, f"while sending: {e}") from e
+            raise EndedBadly(TurnOutcome.RESET, f"while sending: {e}") from e
 
     def rest(self, seconds: float, stop: threading.Event) -> None:
-        """Send nothing for a while; a FIN or a reset that comes meanwhile ends it."""
+        """Send nothing for a while. Ends early with the peer's FIN or reset."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not stop.is_set():
             if select.select([self._socket], [], [], LOOK_EVERY_S)[0] and not self._read(self._peek):
-                raise EndedBadly(Outcome.CLOSED)
+                raise EndedBadly(TurnOutcome.CLOSED)
 
     def _peek(self) -> bytes:
         return self._socket.recv(1, socket.MSG_PEEK)
 
     def send_behind(self, data: bytes) -> threading.Thread:
-        """Send while the caller reads. An end is seen by the one who reads."""
+        """Send while the caller reads. The reader notices an end of the connection."""
         thread = threading.Thread(target=self._send_quietly, args=(data,), daemon=True)
         thread.start()
         return thread
@@ -86,11 +87,11 @@ class Wire:
             return
 
     def stop_sending(self) -> None:
-        """Close our side."""
+        """Close this side for sending."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as e:
-            raise EndedBadly(Outcome.RESET, str(e)) from e
+            raise EndedBadly(TurnOutcome.RESET, str(e)) from e
 
     def reply(self) -> Reply:
         """The next reply."""
@@ -105,28 +106,28 @@ class Wire:
     def _line(self) -> bytes:
         line = self._read(lambda: self._file.readline())
         if not line:
-            raise EndedBadly(Outcome.CLOSED)
+            raise EndedBadly(TurnOutcome.CLOSED)
         if not line.endswith(b"\r\n"):
-            raise EndedBadly(Outcome.CUT, repr(line[:60]))
+            raise EndedBadly(TurnOutcome.CUT, repr(line[:60]))
         return line
 
     def _exactly(self, size: int) -> bytes:
-        found = self._read(lambda: self._file.read(size))
-        if len(found) < size:
-            raise EndedBadly(Outcome.CUT, f"{len(found)} of {size} bytes")
-        return found
+        data = self._read(lambda: self._file.read(size))
+        if len(data) < size:
+            raise EndedBadly(TurnOutcome.CUT, f"{len(data)} of {size} bytes")
+        return data
 
     def byte(self) -> bytes:
-        """The next byte, read alone; empty: a FIN."""
+        """The next byte, read separately; empty: a FIN."""
         return self._read(lambda: self._socket.recv(1))
 
     def _read(self, read: Callable[[], bytes]) -> bytes:
         try:
             return read()
         except TimeoutError as e:
-            raise EndedBadly(Outcome.SILENT, f"no reply for {SILENCE_S:g} s") from e
+            raise EndedBadly(TurnOutcome.SILENT, f"no reply for {SILENCE_S:g} s") from e
         except OSError as e:
-            raise EndedBadly(Outcome.RESET, f"while reading: {e}") from e
+            raise EndedBadly(TurnOutcome.RESET, f"while reading: {e}") from e
 
     def close(self) -> None:
         self._file.close()

@@ -1,17 +1,27 @@
-"""The connection against peers that answer well, badly, late or not at all: real sockets, no server."""
+"""The connection to peers that answer correctly, wrongly, late or not at all: real sockets, no server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from shardwright.server.wire import REPLY_BYTES_MAX, CannotConnect, ErrorReply, NoAnswer, NotSent, Reply, Wire
+from shardwright.server.connection import (
+    REPLY_BYTES_MAX,
+    CannotConnect,
+    ErrorReply,
+    NoAnswer,
+    NotSent,
+    Reply,
+    ServerConnection,
+)
 
 ADDRESS = "127.0.0.1"
 
 
-def against(answers: list[bytes], scenario: Callable[[Wire], Awaitable[None]], *, ends: bool = False) -> list[bytes]:
-    """Run a scenario against a peer that gives one answer per chunk it reads; returns what it read."""
+def against(
+    answers: list[bytes], scenario: Callable[[ServerConnection], Awaitable[None]], *, ends: bool = False
+) -> list[bytes]:
+    """Run a scenario with a peer that gives one answer for each chunk that it reads. Returns the peer's input."""
     read: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -30,11 +40,11 @@ def against(answers: list[bytes], scenario: Callable[[Wire], Awaitable[None]], *
     async def whole() -> None:
         server = await asyncio.start_server(serve, ADDRESS, 0)
         async with server:
-            wire = await Wire.connect(ADDRESS, server.sockets[0].getsockname()[1], timeout_s=5)
+            connection = await ServerConnection.connect(ADDRESS, server.sockets[0].getsockname()[1], timeout_s=5)
             try:
-                await scenario(wire)
+                await scenario(connection)
             finally:
-                wire.close()
+                connection.close()
                 await asyncio.sleep(0)
 
     asyncio.run(whole())
@@ -55,26 +65,26 @@ def against(answers: list[bytes], scenario: Callable[[Wire], Awaitable[None]], *
     ],
 )
 def test_answers(answer: bytes, reply: Reply) -> None:
-    async def scenario(wire: Wire) -> None:
-        assert await wire.call("X", timeout_s=5) == reply
-        assert wire.is_open
+    async def scenario(connection: ServerConnection) -> None:
+        assert await connection.call("X", timeout_s=5) == reply
+        assert connection.is_open
 
     against([answer], scenario)
 
 
 def test_commands_are_sent_with_their_lengths_in_bytes() -> None:
-    async def scenario(wire: Wire) -> None:
-        await wire.call("SET", "é", "", timeout_s=5)
+    async def scenario(connection: ServerConnection) -> None:
+        await connection.call("SET", "é", "", timeout_s=5)
 
     assert against([b"+OK\r\n"], scenario) == [b"*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xa9\r\n$0\r\n\r\n"]
 
 
 def test_an_error_is_an_answer() -> None:
-    async def scenario(wire: Wire) -> None:
-        reply = await wire.call("X", timeout_s=5)
+    async def scenario(connection: ServerConnection) -> None:
+        reply = await connection.call("X", timeout_s=5)
         assert isinstance(reply, ErrorReply)
         assert (reply, reply.code) == ("NOPERM no", "NOPERM")
-        assert wire.is_open
+        assert connection.is_open
 
     against([b"-NOPERM no\r\n"], scenario)
 
@@ -90,90 +100,93 @@ def test_an_error_is_an_answer() -> None:
         b"*1\r\n" * 20,
     ],
 )
-def test_what_is_no_answer_ends_the_connection(answer: bytes) -> None:
-    async def scenario(wire: Wire) -> None:
+def test_an_invalid_answer_ends_the_connection(answer: bytes) -> None:
+    async def scenario(connection: ServerConnection) -> None:
         with pytest.raises(NoAnswer) as caught:
-            await wire.call("X", timeout_s=5)
+            await connection.call("X", timeout_s=5)
         assert not caught.value.is_timeout
         with pytest.raises(NotSent):
-            await wire.call("X", timeout_s=5)
+            await connection.call("X", timeout_s=5)
 
     against([answer], scenario)
 
 
 def test_silence_ends_the_connection() -> None:
-    async def scenario(wire: Wire) -> None:
+    async def scenario(connection: ServerConnection) -> None:
         with pytest.raises(NoAnswer, match=r"no answer within 0\.05 s") as caught:
-            await wire.call("X", timeout_s=0.05)
+            await connection.call("X", timeout_s=0.05)
         assert caught.value.is_timeout
-        assert not wire.is_open
+        assert not connection.is_open
 
     against([b"+OK"], scenario)
 
 
-def test_an_answer_that_breaks_off() -> None:
-    async def scenario(wire: Wire) -> None:
+def test_an_incomplete_answer() -> None:
+    async def scenario(connection: ServerConnection) -> None:
         with pytest.raises(NoAnswer, match="the connection broke") as caught:
-            await wire.call("X", timeout_s=5)
+            await connection.call("X", timeout_s=5)
         assert not caught.value.is_timeout
 
     against([b"$10\r\nabc"], scenario, ends=True)
 
 
 def test_an_end_between_calls_is_noticed_and_nothing_is_sent() -> None:
-    async def scenario(wire: Wire) -> None:
-        assert await wire.call("X", timeout_s=5) == "OK"
+    async def scenario(connection: ServerConnection) -> None:
+        assert await connection.call("X", timeout_s=5) == "OK"
         async with asyncio.timeout(5):
-            while wire.is_open:  # noqa: ASYNC110 - only the event loop's own turn brings the end
+            while connection.is_open:  # noqa: ASYNC110 - only the event loop's own turn brings the end
                 await asyncio.sleep(0)
         with pytest.raises(NotSent):
-            await wire.call("Y", timeout_s=5)
+            await connection.call("Y", timeout_s=5)
 
     assert len(against([b"+OK\r\n"], scenario, ends=True)) == 1
 
 
-def test_concurrent_calls_share_a_way_and_keep_their_order() -> None:
-    async def scenario(wire: Wire) -> None:
-        found = await asyncio.gather(*(wire.call(name, timeout_s=5) for name in "ABC"))
+def test_concurrent_calls_share_the_round_trip_and_keep_their_order() -> None:
+    async def scenario(connection: ServerConnection) -> None:
+        found = await asyncio.gather(*(connection.call(name, timeout_s=5) for name in "ABC"))
         assert found == ["a", 2, "c"]
 
     read = against([b"+a\r\n:2\r\n+c\r\n"], scenario)
     assert read == [b"".join(b"*1\r\n$1\r\n%c\r\n" % name for name in b"ABC")]
 
 
-def test_a_silent_command_takes_those_behind_it_along() -> None:
-    async def scenario(wire: Wire) -> None:
-        calls = [asyncio.ensure_future(wire.call("A", timeout_s=0.05)), asyncio.ensure_future(wire.call("B", timeout_s=5))]
+def test_an_unanswered_command_also_ends_the_later_ones() -> None:
+    async def scenario(connection: ServerConnection) -> None:
+        calls = [
+            asyncio.ensure_future(connection.call("A", timeout_s=0.05)),
+            asyncio.ensure_future(connection.call("B", timeout_s=5)),
+        ]
         found = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(one) for one in found] == [NoAnswer, NoAnswer]
         assert [one.is_timeout for one in found if isinstance(one, NoAnswer)] == [True, False]
         with pytest.raises(NotSent):
-            await wire.call("C", timeout_s=5)
+            await connection.call("C", timeout_s=5)
 
-    # An answer too few: it must not be taken for the second command's.
+    # One answer is missing: the other must not be taken for the second command's.
     against([b"+half"], scenario)
 
 
-def test_a_call_that_is_cancelled_ends_the_connection() -> None:
-    async def scenario(wire: Wire) -> None:
-        call = asyncio.ensure_future(wire.call("X", timeout_s=5))
+def test_a_cancelled_call_ends_the_connection() -> None:
+    async def scenario(connection: ServerConnection) -> None:
+        call = asyncio.ensure_future(connection.call("X", timeout_s=5))
         await asyncio.sleep(0)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         with pytest.raises(NotSent):
-            await wire.call("Y", timeout_s=5)
+            await connection.call("Y", timeout_s=5)
 
     against([b""], scenario)
 
 
-def test_nobody_listens() -> None:
+def test_no_process_listens() -> None:
     async def whole() -> None:
         server = await asyncio.start_server(lambda _reader, writer: writer.close(), ADDRESS, 0)
         port = server.sockets[0].getsockname()[1]
         server.close()
         await server.wait_closed()
         with pytest.raises(CannotConnect, match="refused"):
-            await Wire.connect(ADDRESS, port, timeout_s=5)
+            await ServerConnection.connect(ADDRESS, port, timeout_s=5)
 
     asyncio.run(whole())
