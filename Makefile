@@ -29,15 +29,15 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## three nodes under live writes; every node action; a report (SERVER=redis for Redis)
-	@exec $(BIN)/python -m shardwright.demo $(if $(SERVER),--server $(SERVER)) $(ARGS)
+	@exec $(BIN)/python -m demo $(if $(SERVER),--server $(SERVER)) $(ARGS)
 
 test: $(VENV)/.dev ## what people use, tested: every part, whole clusters, 300 simulated seeds; does not disturb a running cluster
 	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 proof: $(VENV)/.dev ## everything long: crashes at every step, 1,700 more seeds, planted mistakes, crash points, the other server
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'proof and not slow' $(ARGS)
-	@$(BIN)/python -m shardwright.testing.sim mutants
-	@exec $(BIN)/python -m shardwright.testing.sim crash-points $(VENV)/crash-points.md
+	@$(BIN)/python -m sim mutants
+	@exec $(BIN)/python -m sim crash-points $(VENV)/crash-points.md
 
 check: $(VENV)/.dev ## format, lint, types, import rules, unit tests and what they cover, property tests; under a minute
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted as it should be: run make format" >&2; exit 1; }
@@ -53,19 +53,19 @@ bench: $(VENV)/.dev ## handoff pause, evacuation, endpoint, reaction, passing, s
 	@exec $(BIN)/python -m bench $(ARGS)
 
 sim: $(VENV)/.dev ## the whole cluster simulated: one seed, a line for each event (SEED=1)
-	@exec $(BIN)/python -m shardwright.testing.sim replay $(SEED)
+	@exec $(BIN)/python -m sim replay $(SEED)
 
 sim-many: $(VENV)/.dev ## N seeds from FROM on, on all cores, and a report (N=1000 FROM=0)
-	@exec $(BIN)/python -m shardwright.testing.sim many -n $(N) --first $(FROM) $(ARGS)
+	@exec $(BIN)/python -m sim many -n $(N) --first $(FROM) $(ARGS)
 
 sim-mutants: $(VENV)/.dev ## plant known mistakes one by one: the simulation must notice each
-	@exec $(BIN)/python -m shardwright.testing.sim mutants $(ARGS)
+	@exec $(BIN)/python -m sim mutants $(ARGS)
 
 crash-points: $(VENV)/.dev ## the leader fails at every commit and command of every action; writes docs/reference/crash-points.md
-	@exec $(BIN)/python -m shardwright.testing.sim crash-points docs/reference/crash-points.md $(ARGS)
+	@exec $(BIN)/python -m sim crash-points docs/reference/crash-points.md $(ARGS)
 
 chaos: $(VENV)/.dev ## a real cluster under writers and random actions; processes are killed and frozen (SEED=1 FOR=300)
-	@exec $(BIN)/python -m shardwright.testing.chaos --seed $(SEED) --for $(FOR) $(ARGS)
+	@exec $(BIN)/python -m chaos --seed $(SEED) --for $(FOR) $(ARGS)
 
 format: $(VENV)/.dev ## format and repair what ruff can repair
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -22,11 +22,11 @@ from bench.clients import ClientFailed
 from bench.context import HANDOFFS, Context
 from bench.figures import PartResult
 from bench.wire import ServerError
-from shardwright.demo.cluster import DemoFailed
+from demo.cluster import DemoFailed
 from shardwright.errors import Rejected
 from shardwright.model.database import ServerKind
 from shardwright.server.binaries import ServerBinary, find_server
-from shardwright.testing import guard
+from testkit import guard
 
 PARTS: dict[str, Callable[[Context], PartResult]] = {
     handoff.NAME: handoff.measure,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from shardwright.demo.cluster import DemoCluster
+from demo.cluster import DemoCluster
 from shardwright.server.binaries import ServerBinary
 
 API_PORT = 9443

@@ -14,7 +14,7 @@ from bench.context import Context, free_address, primary_node
 from bench.figures import Figure, PartResult, median, tidy
 from bench.machine import cpu_seconds
 from bench.wire import Connection
-from shardwright.demo.cluster import DemoCluster
+from demo.cluster import DemoCluster
 
 NAME = "endpoint"
 MEMORY_BYTES = 256 << 20

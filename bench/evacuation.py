@@ -15,7 +15,7 @@ from bench.bare import BareFailed, BareServer, BareServers
 from bench.context import Context, free_address
 from bench.figures import Figure, PartResult, at_least, at_most, median, tidy
 from bench.wire import fill
-from shardwright.demo.cluster import DemoCluster, DemoFailed
+from demo.cluster import DemoCluster, DemoFailed
 
 NAME = "evacuation"
 SHARDS = 4

@@ -14,8 +14,8 @@ from bench.bare import BareFailed, BareServer, BareServers, wait_for
 from bench.context import Context, free_address, primary_node
 from bench.figures import Figure, Goal, PartResult, Spread, at_most, spread
 from bench.writers import BareLoad, BareWork
-from shardwright.demo.cluster import DemoCluster, DemoFailed
-from shardwright.demo.load import Calls, Load, Outcome, Work, longest_overlapping
+from demo.cluster import DemoCluster, DemoFailed
+from demo.load import Calls, Load, Outcome, Work, longest_overlapping
 
 NAME = "handoff"
 DATABASE_BYTES = 256 << 20

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.context import Context
 from bench.figures import Figure, PartResult, at_most, spread
-from shardwright.demo.cluster import DemoCluster
+from demo.cluster import DemoCluster
 
 NAME = "passing"
 IDLE = 8_000

@@ -5,7 +5,7 @@ import time
 from bench.context import Context
 from bench.figures import Figure, PartResult, at_most, spread
 from bench.handoff import Run, step_down
-from shardwright.demo.cluster import DemoCluster
+from demo.cluster import DemoCluster
 
 NAME = "reaction"
 REQUESTS = 50

@@ -19,7 +19,7 @@ from bench.clients import ClientFailed
 from bench.context import Context, free_address
 from bench.figures import Figure, PartResult, median, spread, tidy
 from bench.wire import encode
-from shardwright.demo.cluster import DemoCluster
+from demo.cluster import DemoCluster
 
 NAME = "strict"
 MEMORY_BYTES = 256 << 20

@@ -16,7 +16,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from shardwright.demo.load import Calls, Outcome
+from demo.load import Calls, Outcome
 
 KEYS_PER_WRITER = 500
 VALUE = "x" * 16

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from shardwright.testing import guard
+from testkit import guard
 
 SERVER_KINDS = ("valkey", "redis")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shardwright.testing.deadlines import LATENESS_MAX
+from testkit.deadlines import LATENESS_MAX
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
     "options", [pytest.param([], id="faults"), pytest.param(["--unnoticed"], id="unnoticed", marks=pytest.mark.proof)]
 )
 def test_a_short_run_loses_nothing_and_comes_to_rest(tmp_path: Path, options: list[str]) -> None:
-    command = [sys.executable, "-m", "shardwright.testing.chaos", "--seed", "5", "--for", "20", "--keep", str(tmp_path)]
+    command = [sys.executable, "-m", "chaos", "--seed", "5", "--for", "20", "--keep", str(tmp_path)]
     command += options
     done = subprocess.run(
         command,

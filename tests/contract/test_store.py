@@ -4,7 +4,6 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from tests.contract.store_worlds import WORLDS, World, run, watching
 
 from shardwright.store.protocol import (
     RANGE_PAGE_BYTES_MAX,
@@ -25,6 +24,7 @@ from shardwright.store.protocol import (
     TooLarge,
     Transaction,
 )
+from tests.contract.store_worlds import WORLDS, World, run, watching
 
 pytestmark = pytest.mark.parametrize("backend", sorted(WORLDS))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.contract.store_worlds import ManualClock, WallManualClock
 
 from shardwright.model.ids import LeaseId
 from shardwright.store.memory import MemoryStore
@@ -25,6 +24,7 @@ from shardwright.store.protocol import (
     WatchBatch,
 )
 from shardwright.store.sqlite import SqliteStore
+from tests.contract.store_worlds import ManualClock, WallManualClock
 
 
 @dataclass(frozen=True)

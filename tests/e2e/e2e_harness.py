@@ -22,9 +22,9 @@ from typing import Any
 
 import httpx
 
+from demo.cluster import DemoCluster, DemoFailed
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import SystemClock
-from shardwright.demo.cluster import DemoCluster, DemoFailed
 from shardwright.faults import VARIABLE, arm
 from shardwright.local.layout import layout_of
 from shardwright.machine.processes import is_running, send
@@ -44,8 +44,8 @@ from shardwright.server.adapter import ServerAdapter
 from shardwright.server.connection import ServerConnection
 from shardwright.server.protocol import MANAGEMENT_USER, ServerTarget
 from shardwright.store import records
-from shardwright.testing.deadlines import Stopwatch, until
-from shardwright.testing.processes import ending_all
+from testkit.deadlines import Stopwatch, until
+from testkit.processes import ending_all
 
 SOURCES = Path(__file__).parents[2] / "src"
 POLL_S = 0.02

@@ -11,9 +11,9 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from tests.e2e.e2e_harness import BACK_S, LEASE_S
 
-from shardwright.testing.deadlines import Stopwatch, until
+from testkit.deadlines import Stopwatch, until
+from tests.e2e.e2e_harness import BACK_S, LEASE_S
 
 
 class _Connection(redis.Connection):

@@ -28,8 +28,8 @@ from redis.retry import Retry
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.machine.processes import send
 from shardwright.model.seen import ProcessIdentity
-from shardwright.testing.deadlines import until
-from shardwright.testing.processes import ending_all, processes_of
+from testkit.deadlines import until
+from testkit.processes import ending_all, processes_of
 
 SOURCES = Path(__file__).parents[2] / "src"
 POLL_S = 0.03

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from tests.e2e.rest_harness import TERMINAL, Json, RestCluster
 
 from shardwright.machine.processes import send
+from tests.e2e.rest_harness import TERMINAL, Json, RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]
 

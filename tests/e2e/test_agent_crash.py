@@ -9,13 +9,13 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.e2e_harness import TestCluster, own_base
-from tests.e2e.e2e_load import Writers
 
 from shardwright.machine.processes import identity_of, send
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import NodeUid
-from shardwright.testing.deadlines import Stopwatch
+from testkit.deadlines import Stopwatch
+from tests.e2e.e2e_harness import TestCluster, own_base
+from tests.e2e.e2e_load import Writers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+
 from tests.e2e.rest_harness import RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
+
 from tests.e2e.rest_harness import Json, RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]

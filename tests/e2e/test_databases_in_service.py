@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+
 from tests.e2e.rest_harness import Json, RestCluster, connects_of
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]

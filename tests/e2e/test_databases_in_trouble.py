@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import redis
+
 from tests.e2e.rest_harness import Json, RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e, pytest.mark.proof]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
 from tests.e2e.rest_harness import Json, RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]

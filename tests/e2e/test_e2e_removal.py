@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from tests.e2e.rest_harness import Json, RestCluster
 
 from shardwright.machine.processes import is_running, send
+from tests.e2e.rest_harness import Json, RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]
 DATABASES: dict[str, Json] = {

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import found_servers
-from tests.e2e.e2e_harness import TestCluster, own_base
 
+from chaos.raw_connection import command
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.machine.processes import send
-from shardwright.testing.chaos.raw_connection import command
+from tests.conftest import found_servers
+from tests.e2e.e2e_harness import TestCluster, own_base
 
 pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 

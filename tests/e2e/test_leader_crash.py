@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.e2e_harness import BACK_S, ENDED, LEASE_S, TestCluster, own_base
-from tests.e2e.e2e_load import Writers
 
 from shardwright.machine.processes import identity_of, is_running, send
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.database import Shard
 from shardwright.model.seen import ProcessIdentity
-from shardwright.testing.deadlines import Stopwatch
+from testkit.deadlines import Stopwatch
+from tests.e2e.e2e_harness import BACK_S, ENDED, LEASE_S, TestCluster, own_base
+from tests.e2e.e2e_load import Writers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 

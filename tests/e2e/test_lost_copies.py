@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.e2e.rest_harness import SOURCES, Json, RestCluster
 
 from shardwright.local.layout import layout_of
 from shardwright.local.lock import try_lock
 from shardwright.machine.processes import is_running, send
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import ProcessIdentity
-from shardwright.testing.processes import processes_of
+from testkit.processes import processes_of
+from tests.e2e.rest_harness import SOURCES, Json, RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e, pytest.mark.proof]
 KEYS = 300

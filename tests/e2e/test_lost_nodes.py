@@ -10,11 +10,11 @@ from functools import partial
 
 import pytest
 import redis
-from tests.e2e.rest_harness import Json, RestCluster
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.machine.processes import is_running, send
 from shardwright.model.seen import ProcessIdentity
+from tests.e2e.rest_harness import Json, RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e, pytest.mark.proof]
 GRACE_S = 3

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from redis_enterprise import EnterpriseClient
+
 from tests.e2e.rest_harness import Json, RestCluster
 
 pytestmark = [pytest.mark.server, pytest.mark.e2e]

@@ -16,17 +16,17 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from tests.e2e.e2e_harness import TestCluster, own_base
-from tests.e2e.e2e_load import Writers
 
+from chaos.crowd import CLIENTS, HALVES_BYTES, Client, Crowd, Halves, Script, pattern
+from chaos.load import Work
+from chaos.raw_connection import EndedBadly, RawConnection, head_of_set
+from chaos.verdict import TurnOutcome
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.machine.processes import send
 from shardwright.model.database import Endpoint
-from shardwright.testing.chaos.crowd import CLIENTS, HALVES_BYTES, Client, Crowd, Halves, Script, pattern
-from shardwright.testing.chaos.load import Work
-from shardwright.testing.chaos.raw_connection import EndedBadly, RawConnection, head_of_set
-from shardwright.testing.chaos.verdict import TurnOutcome
-from shardwright.testing.deadlines import until
+from testkit.deadlines import until
+from tests.e2e.e2e_harness import TestCluster, own_base
+from tests.e2e.e2e_load import Writers
 
 pytestmark = pytest.mark.e2e
 

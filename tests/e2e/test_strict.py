@@ -11,15 +11,15 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.e2e.e2e_harness import Facts, TestCluster, own_base
-from tests.e2e.e2e_load import Writers
 
+from demo.cluster import DemoFailed
 from shardwright.agent.endpoint_process import read_identity
-from shardwright.demo.cluster import DemoFailed
 from shardwright.machine.processes import is_running, send
 from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid
 from shardwright.model.seen import EndpointState
+from tests.e2e.e2e_harness import Facts, TestCluster, own_base
+from tests.e2e.e2e_load import Writers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 

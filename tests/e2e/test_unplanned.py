@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import redis
-from tests.e2e.e2e_harness import LEASE_S, Facts, TestCluster, own_base
-from tests.e2e.e2e_load import Writers, client_of
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.machine.processes import identity_of, is_running, send
 from shardwright.model.database import Role
 from shardwright.model.seen import ProcessIdentity
-from shardwright.testing.deadlines import Stopwatch, until
+from testkit.deadlines import Stopwatch, until
+from tests.e2e.e2e_harness import LEASE_S, Facts, TestCluster, own_base
+from tests.e2e.e2e_load import Writers, client_of
 
 pytestmark = pytest.mark.e2e
 

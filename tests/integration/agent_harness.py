@@ -29,7 +29,7 @@ from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import DeleteKey, PutKey, Transaction
 from shardwright.store.sqlite import SqliteStore
 from shardwright.tasks import spawn
-from shardwright.testing.deadlines import until_async
+from testkit.deadlines import until_async
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NODE = NodeUid(1)

@@ -42,7 +42,7 @@ from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import DeleteKey, Operation, PutKey, Transaction
 from shardwright.store.sqlite import SqliteStore
 from shardwright.tasks import spawn
-from shardwright.testing.builders import cluster
+from testkit.builders import cluster
 
 PASSWORD = "correct horse battery"
 Result = TypeVar("Result")

@@ -18,14 +18,14 @@ from pathlib import Path
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from tests.integration.server_harness import SECRETS, RunningServer, free_port, loopback_address, start_server
 
 from shardwright.endpoint.protocol import EndpointControl, EndpointSpec, HoldResult, ReleaseResult, Target
 from shardwright.model.database import ServerKind
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
 from shardwright.model.seen import EndpointProcessSeen, EndpointState
 from shardwright.nodes.local import LocalNodes
-from shardwright.testing.deadlines import until
+from testkit.deadlines import until
+from tests.integration.server_harness import SECRETS, RunningServer, free_port, loopback_address, start_server
 
 SOURCE = Path(__file__).parents[2] / "src"
 ENDPOINT = EndpointUid("1:1")

@@ -12,8 +12,6 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.integration.agent_harness import STAND_IN, RecordingEndpointProcess
-
 from shardwright.agent.loop import Agent
 from shardwright.clock import SystemClock
 from shardwright.local import daemon
@@ -27,6 +25,7 @@ from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import PutKey, Store, Transaction
 from shardwright.store.sqlite import SqliteStore
 from shardwright.tasks import spawn
+from tests.integration.agent_harness import STAND_IN, RecordingEndpointProcess
 
 LEASE_TTL = timedelta(seconds=20)
 """Long, so that a test notices whether the supervisor has revoked it."""

@@ -16,7 +16,7 @@ from shardwright.local.stop import Running, find_running
 from shardwright.machine.processes import find_processes, identity_of, is_running, send
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import ProcessIdentity
-from shardwright.testing.deadlines import Stopwatch, until
+from testkit.deadlines import Stopwatch, until
 
 SOURCES = Path(__file__).parents[2] / "src"
 STAND_IN_MODULE = "local_daemon"

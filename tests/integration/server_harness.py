@@ -25,7 +25,7 @@ from shardwright.server.binaries import find_server
 from shardwright.server.config import ServerFile, render_config
 from shardwright.server.files import prepare_directory
 from shardwright.server.protocol import ServerSettings, ServerTarget
-from shardwright.testing.deadlines import until
+from testkit.deadlines import until
 
 START_TIMEOUT_S = 20.0
 

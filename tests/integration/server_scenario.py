@@ -8,7 +8,7 @@ from shardwright.clock import SystemClock
 from shardwright.errors import LostLeadership
 from shardwright.server.adapter import ServerAdapter
 from shardwright.server.protocol import Servers
-from shardwright.testing.deadlines import Stopwatch
+from testkit.deadlines import Stopwatch
 
 Seen = TypeVar("Seen")
 

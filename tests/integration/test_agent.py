@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.integration.agent_harness import NODE, SECRETS, World, database, endpoint, free_port, group, shard, world
 
 from shardwright.agent.launch import RECORD_NAME, Stage, read_record, write_record
 from shardwright.machine.processes import arguments_of, identity_of, is_running
@@ -30,7 +29,8 @@ from shardwright.model.database import (
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity, ProcessState
 from shardwright.server.binaries import ServerBinary, all_servers
-from shardwright.testing.deadlines import Stopwatch
+from testkit.deadlines import Stopwatch
+from tests.integration.agent_harness import NODE, SECRETS, World, database, endpoint, free_port, group, shard, world
 
 pytestmark = pytest.mark.server
 

@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.integration.agent_harness import NODE, SECRETS, World, database, free_port, group, shard, world
 
 from shardwright.errors import Transient
 from shardwright.model.seen import Health, ProcessState
 from shardwright.nodes.local import LocalNodes
 from shardwright.nodes.protocol import NewsMark, NodeLink, NodeNews
 from shardwright.server.binaries import all_servers
-from shardwright.testing.deadlines import Stopwatch
+from testkit.deadlines import Stopwatch
+from tests.integration.agent_harness import NODE, SECRETS, World, database, free_port, group, shard, world
 
 pytestmark = pytest.mark.server
 

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from tests.integration.api_harness import RunningApi, ok, refused
 
 from shardwright.model.action import ActionStatus
 from shardwright.model.cluster import RemovedNode
 from shardwright.model.ids import NodeUid
 from shardwright.store import keys
 from shardwright.store.protocol import DeleteKey
+from tests.integration.api_harness import RunningApi, ok, refused
 
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

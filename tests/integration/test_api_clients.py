@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from redis_enterprise import EnterpriseClient
-from tests.integration.api_harness import PASSWORD, RunningApi
 
 from shardwright.model.action import ActionStatus
+from tests.integration.api_harness import PASSWORD, RunningApi
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from tests.integration.api_harness import PASSWORD, RunningApi, ok, refused
 
 from shardwright.model.account import ManagementRole
+from tests.integration.api_harness import PASSWORD, RunningApi, ok, refused
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.api_harness import RunningApi, default_view, ok, refused
 
 from shardwright.model.cluster import Snapshot
 from shardwright.model.database import DatabaseStatus
 from shardwright.model.ids import DatabaseUid, NodeUid
 from shardwright.store import keys
 from shardwright.store.protocol import DeleteKey
+from tests.integration.api_harness import RunningApi, default_view, ok, refused
 
 
 @pytest.fixture

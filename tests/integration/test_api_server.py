@@ -11,12 +11,12 @@ import warnings
 from http.client import HTTPResponse
 
 import pytest
-from tests.integration.api_harness import PASSWORD, RunningApi, make_certificate
 
 from shardwright.api import server
 from shardwright.api.server import serve
 from shardwright.errors import Permanent
-from shardwright.testing.deadlines import Stopwatch
+from testkit.deadlines import Stopwatch
+from tests.integration.api_harness import PASSWORD, RunningApi, make_certificate
 
 
 def read_answer(connection: ssl.SSLSocket) -> tuple[int, str]:

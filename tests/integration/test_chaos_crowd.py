@@ -5,11 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.endpoint_harness import World, endpoint_world, wait_until
 
-from shardwright.model.database import ServerKind
-from shardwright.model.ids import NodeUid
-from shardwright.testing.chaos.crowd import (
+from chaos.crowd import (
     CLIENTS,
     HALVES_BYTES,
     Bytewise,
@@ -23,9 +20,12 @@ from shardwright.testing.chaos.crowd import (
     Unread,
     key,
 )
-from shardwright.testing.chaos.load import Work
-from shardwright.testing.chaos.raw_connection import EndedBadly, RawConnection, command, head_of_set
-from shardwright.testing.chaos.verdict import ClientKind, TurnOutcome
+from chaos.load import Work
+from chaos.raw_connection import EndedBadly, RawConnection, command, head_of_set
+from chaos.verdict import ClientKind, TurnOutcome
+from shardwright.model.database import ServerKind
+from shardwright.model.ids import NodeUid
+from tests.integration.endpoint_harness import World, endpoint_world, wait_until
 
 pytestmark = pytest.mark.server
 

@@ -15,12 +15,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from tests.integration.canned_api import PASSWORD, USER, Answer, CannedApi, Script, canned_api
 from typer.testing import CliRunner, Result
 
 from shardwright.cli.access import Access
 from shardwright.cli.client import ApiClient
 from shardwright.cli.main import build
+from tests.integration.canned_api import PASSWORD, USER, Answer, CannedApi, Script, canned_api
 
 UID = "7b0d0000-0000-4000-8000-000000000001"
 DATABASE = {

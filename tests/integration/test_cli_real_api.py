@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.api_harness import PASSWORD, RunningApi
 from typer.testing import CliRunner, Result
 
 from shardwright.cli.main import build
 from shardwright.model.action import ActionStatus
+from tests.integration.api_harness import PASSWORD, RunningApi
 
 
 @pytest.fixture(scope="module")

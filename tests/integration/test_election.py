@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.integration.store_process import presence
 
 from shardwright.errors import LostLeadership
 from shardwright.leader.election import Held, LeaseKeeper, check_term
 from shardwright.store import keys, records
 from shardwright.store.protocol import CreatedAt, PutKey, Transaction
 from shardwright.store.sqlite import POLL_SELDOM_S, SqliteStore
-from shardwright.testing.deadlines import Stopwatch, until_async
+from testkit.deadlines import Stopwatch, until_async
+from tests.integration.store_process import presence
 
 SCRIPT = Path(__file__).with_name("store_process.py")
 SOURCES = Path(__file__).parents[2] / "src"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.integration.endpoint_harness import ENDPOINT, World, Writers, endpoint_world, wait_until
-from tests.integration.server_harness import both_servers
 
 from shardwright.model.database import ServerKind
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import EndpointState
-from shardwright.testing.deadlines import Stopwatch
+from testkit.deadlines import Stopwatch
+from tests.integration.endpoint_harness import ENDPOINT, World, Writers, endpoint_world, wait_until
+from tests.integration.server_harness import both_servers
 
 pytestmark = pytest.mark.server
 

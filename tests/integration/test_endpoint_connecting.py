@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from tests.integration.server_harness import SECRETS, RunningServer, both_servers, free_port, loopback_address, start_server
 
 from shardwright.clock import SystemClock
 from shardwright.endpoint.connection import CONNECT_TIMEOUT_S
@@ -19,6 +18,7 @@ from shardwright.endpoint.protocol import HOLD_MAX_S, EndpointSpec, Target
 from shardwright.endpoint.served import ServedEndpoint
 from shardwright.model.database import ServerKind
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
+from tests.integration.server_harness import SECRETS, RunningServer, both_servers, free_port, loopback_address, start_server
 
 
 async def _serve(server: RunningServer) -> ServedEndpoint:

@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.integration.endpoint_harness import ENDPOINT, World, Writers, endpoint_world, wait_until
-from tests.integration.test_endpoint import say
 
 from shardwright.endpoint.protocol import PassResult
 from shardwright.errors import Transient
 from shardwright.model.database import ServerKind
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import EndpointState
+from tests.integration.endpoint_harness import ENDPOINT, World, Writers, endpoint_world, wait_until
+from tests.integration.test_endpoint import say
 
 pytestmark = pytest.mark.server
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.integration.endpoint_harness import PASSWORD, World, endpoint_world, wait_until
-from tests.integration.server_harness import both_servers, free_port, loopback_address
 
 from shardwright.endpoint.ledger import OUTCOME_UNKNOWN
 from shardwright.endpoint.resp import ReplyScanner, bulk, encode_command
 from shardwright.errors import Rejected
 from shardwright.model.database import ServerKind
 from shardwright.server.binaries import find_server
+from tests.integration.endpoint_harness import PASSWORD, World, endpoint_world, wait_until
+from tests.integration.server_harness import both_servers, free_port, loopback_address
 
 pytestmark = pytest.mark.server
 

@@ -12,16 +12,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from tests.integration.endpoint_harness import ENDPOINT, World, endpoint_world, wait_until
-from tests.integration.server_harness import both_servers
-from tests.integration.test_endpoint import say
-from tests.integration.test_endpoint_passing import A, B, pass_all, pass_endpoint
 
 from shardwright.endpoint.protocol import HOLD_TIMEOUT_S
 from shardwright.endpoint.session import HEAVY_COMMANDS
 from shardwright.errors import Transient
 from shardwright.model.database import ServerKind
 from shardwright.model.seen import EndpointState
+from tests.integration.endpoint_harness import ENDPOINT, World, endpoint_world, wait_until
+from tests.integration.server_harness import both_servers
+from tests.integration.test_endpoint import say
+from tests.integration.test_endpoint_passing import A, B, pass_all, pass_endpoint
 
 pytestmark = pytest.mark.server
 

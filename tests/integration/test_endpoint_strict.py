@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.integration.endpoint_harness import ENDPOINT, World, Writers, endpoint_world, wait_until
-from tests.integration.server_harness import both_servers
-from tests.integration.test_endpoint import say
 
 from shardwright.endpoint.protocol import CONFIRM_MAX_S, HoldResult
 from shardwright.model.database import ServerKind
-from shardwright.testing.deadlines import Stopwatch
+from testkit.deadlines import Stopwatch
+from tests.integration.endpoint_harness import ENDPOINT, World, Writers, endpoint_world, wait_until
+from tests.integration.server_harness import both_servers
+from tests.integration.test_endpoint import say
 
 pytestmark = pytest.mark.server
 

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.conftest import found_servers
-from tests.integration.server_harness import wait_until
 
 from shardwright.machine.processes import arguments_of, find_processes, send
 from shardwright.model.seen import ProcessIdentity
-from shardwright.testing.guard import carries, end_marked, mark_of, marked
+from testkit.guard import carries, end_marked, mark_of, marked
+from tests.conftest import found_servers
+from tests.integration.server_harness import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -25,7 +25,7 @@ INNER = "tests/integration/interrupted_run.py"
 STARTED = {
     "shardwright.local.supervisor": 1,
     "local_daemon": 3,
-    "shardwright.testing.sim": 3,
+    "sim": 3,
     **{f"{kind}-server": 1 for kind in found_servers()},
 }
 """Words of command lines, and the number of the inner run's processes with them when all have started."""

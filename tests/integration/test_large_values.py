@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.integration.endpoint_harness import World, endpoint_world, wait_until
-from tests.integration.server_harness import attach, both_servers, loopback_address, running, server_settings
 
 from shardwright.endpoint.protocol import CONFIRM_MAX_S
 from shardwright.model.database import ServerKind
+from tests.integration.endpoint_harness import World, endpoint_world, wait_until
+from tests.integration.server_harness import attach, both_servers, loopback_address, running, server_settings
 
 pytestmark = pytest.mark.server
 

@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.integration.agent_harness import SECRETS, database, free_port, group, shard
-from tests.integration.local_harness import LocalCluster, is_running, send
 
 from shardwright.agent.launch import check_port
 from shardwright.local.config import read_nodes
@@ -26,6 +24,8 @@ from shardwright.store import keys, records
 from shardwright.store.keys import StoredRecord
 from shardwright.store.protocol import DeleteKey, Operation, PutKey, Transaction
 from shardwright.store.sqlite import SqliteStore
+from tests.integration.agent_harness import SECRETS, database, free_port, group, shard
+from tests.integration.local_harness import LocalCluster, is_running, send
 
 pytestmark = pytest.mark.server
 

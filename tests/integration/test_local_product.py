@@ -10,10 +10,10 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from tests.integration.local_harness import LocalCluster, send
 
 from shardwright.local.up import DAEMON_MODULE
-from shardwright.testing.deadlines import Stopwatch, until
+from testkit.deadlines import Stopwatch, until
+from tests.integration.local_harness import LocalCluster, send
 
 pytestmark = pytest.mark.e2e
 

@@ -6,14 +6,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.integration.server_harness import (
-    both_servers,
-    restart_server,
-    running,
-    server_settings,
-    start_server,
-)
-from tests.integration.server_scenario import run, until
 
 from shardwright.errors import Permanent, Transient
 from shardwright.model.database import Persistence, Role, ServerKind, ServerSecrets, SnapshotRule
@@ -24,7 +16,15 @@ from shardwright.server.config import MIB
 from shardwright.server.observe import OBSERVE_TIMEOUT_S
 from shardwright.server.protocol import ServerTarget
 from shardwright.server.scripts import end_script
-from shardwright.testing.deadlines import Stopwatch
+from testkit.deadlines import Stopwatch
+from tests.integration.server_harness import (
+    both_servers,
+    restart_server,
+    running,
+    server_settings,
+    start_server,
+)
+from tests.integration.server_scenario import run, until
 
 pytestmark = pytest.mark.server
 

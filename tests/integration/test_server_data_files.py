@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
+from shardwright.model.database import AofPolicy, Persistence, ServerKind, SnapshotRule
 from tests.integration.server_harness import (
     RunningServer,
     attach,
@@ -17,8 +19,6 @@ from tests.integration.server_harness import (
     start_server,
     wait_until,
 )
-
-from shardwright.model.database import AofPolicy, Persistence, ServerKind, SnapshotRule
 
 pytestmark = pytest.mark.server
 

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 import redis
+
+from shardwright.errors import LostLeadership, OutcomeUnknown, Transient
+from shardwright.model.database import Role, ServerKind
+from shardwright.server.adapter import ServerAdapter
 from tests.integration.server_harness import (
     RunningServer,
     both_servers,
@@ -15,10 +19,6 @@ from tests.integration.server_harness import (
     wait_until,
 )
 from tests.integration.server_scenario import Term, adapter, run
-
-from shardwright.errors import LostLeadership, OutcomeUnknown, Transient
-from shardwright.model.database import Role, ServerKind
-from shardwright.server.adapter import ServerAdapter
 
 pytestmark = pytest.mark.server
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 import redis
+
+from shardwright.model.database import Persistence, ServerKind
+from shardwright.model.seen import ServerSeen
+from shardwright.server.parse import parse_info
 from tests.integration.server_harness import (
     RunningServer,
     attach,
@@ -18,10 +22,6 @@ from tests.integration.server_harness import (
     start_server,
     wait_until,
 )
-
-from shardwright.model.database import Persistence, ServerKind
-from shardwright.model.seen import ServerSeen
-from shardwright.server.parse import parse_info
 
 pytestmark = pytest.mark.server
 

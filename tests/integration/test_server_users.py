@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.integration.server_harness import RunningServer, attach, both_servers, running, server_settings
 
 from shardwright.model.database import Persistence, ServerKind, SnapshotRule
 from shardwright.server.config import MIB, settings_commands
+from tests.integration.server_harness import RunningServer, attach, both_servers, running, server_settings
 
 pytestmark = pytest.mark.server
 

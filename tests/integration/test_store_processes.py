@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shardwright.store.protocol import PutKey, Transaction
 from shardwright.store.sqlite import SqliteStore
-from shardwright.testing.deadlines import Stopwatch
+from testkit.deadlines import Stopwatch
 
 SCRIPT = Path(__file__).with_name("store_process.py")
 SOURCES = Path(__file__).parents[2] / "src"

@@ -14,8 +14,8 @@ from shardwright.model.database import ShardWanted
 from shardwright.model.ids import NodeUid
 from shardwright.model.move import GroupMove, Move, MoveState, Rebind
 from shardwright.model.view import ClusterView
-from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
-from shardwright.testing.stepper import action_of, decide_once, run_action, step_move, step_moves
+from testkit.builders import MB, NOW, ClusterBuilder, cluster
+from testkit.stepper import action_of, decide_once, run_action, step_move, step_moves
 
 TURNS_MAX = 400
 A = "action-1"

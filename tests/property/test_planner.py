@@ -16,7 +16,7 @@ from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, p
 from shardwright.plan.explain import Unplaceable
 from shardwright.plan.placement import Placed, place_database
 from shardwright.plan.proposal import RelocationProposal
-from shardwright.testing.builders import MB, ClusterBuilder, cluster
+from testkit.builders import MB, ClusterBuilder, cluster
 
 
 @st.composite

@@ -4,15 +4,15 @@ import random
 from dataclasses import replace
 
 import pytest
-from bench.clusters import MIB, Shape, make_cluster
 
+from bench.clusters import MIB, Shape, make_cluster
 from shardwright.model.cluster import Node
 from shardwright.model.database import Shard
 from shardwright.model.ids import MoveUid, NodeUid, ShardUid
 from shardwright.model.view import ClusterView
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation, plan_evacuations
 from shardwright.plan.proposal import HandoffProposal, RelocationProposal
-from shardwright.testing.builders import NOW, cluster
+from testkit.builders import NOW, cluster
 
 TURNS_MAX = 60
 

@@ -2,7 +2,6 @@
 
 from bench import exact
 from bench.planner import small_cluster, transfers
-
 from shardwright.model.ids import NodeUid
 from shardwright.plan.evacuate import EvacuationScope, plan_evacuation
 

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from bench.clusters import Shape, make_cluster
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.clusters import Shape, make_cluster
 from shardwright.model.ids import GroupUid, NodeUid, ShardUid
 from shardwright.model.view import ClusterView, Delete, Put
 from shardwright.plan.ledger import Ledger

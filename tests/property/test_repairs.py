@@ -11,8 +11,8 @@ from shardwright.model.database import Shard, ShardWanted
 from shardwright.model.move import Relocation
 from shardwright.model.view import ClusterView, Put
 from shardwright.reconcile.repair import decide_repair
-from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
-from shardwright.testing.stepper import step_moves
+from testkit.builders import GB, MB, NOW, ClusterBuilder, cluster
+from testkit.stepper import step_moves
 
 MARKS = st.sampled_from(["", "", "", "is_quorum_only", "is_closed", "is_decommissioning"])
 RACKS = st.sampled_from(["a", "b", "c"])

@@ -16,8 +16,8 @@ from shardwright.model.database import ShardWanted
 from shardwright.model.ids import ActionUid, NodeUid
 from shardwright.model.move import GroupMove, MoveState
 from shardwright.store import keys
-from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
-from shardwright.testing.stepper import decide_once, step_move
+from testkit.builders import MB, NOW, ClusterBuilder, cluster
+from testkit.stepper import decide_once, step_move
 
 WORDS = ("maintenance_on", "maintenance_off", "remove", "enslave_node")
 COPY_BYTES = 650 * MB

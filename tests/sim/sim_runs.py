@@ -17,9 +17,9 @@ LOOK_EVERY_S = 2.0
 
 
 def run(*arguments: str, cpu_s: int = 300, niceness: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m shardwright.testing.sim …``; a niceness above 0 lets other work go first. Each of its processes may
+    """Run ``python -m sim …``; a niceness above 0 lets other work go first. Each of its processes may
     use ``cpu_s`` seconds of CPU, however long it takes to get them."""
-    command = ["nice", "-n", str(niceness), sys.executable, "-m", "shardwright.testing.sim", *arguments]
+    command = ["nice", "-n", str(niceness), sys.executable, "-m", "sim", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": "0"}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
         process = subprocess.Popen(command, stdout=out, stderr=error, cwd=ROOT, env=environment)

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from shardwright.testing.sim.daemon import SimDaemon
-from shardwright.testing.sim.simulation import Simulation, quiet
+from sim.daemon import SimDaemon
+from sim.simulation import Simulation, quiet
 
 
 def cluster(*, replication: bool = True, persistence: str = "aof", nodes: int = 3) -> Simulation:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from shardwright.testing.sim.crash_points import SCENARIOS, Scenario, Strike, points_of, strike, strikes_of
-from shardwright.testing.sim.simulation import quiet
+from sim.crash_points import SCENARIOS, Scenario, Strike, points_of, strike, strikes_of
+from sim.simulation import quiet
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "crash-points.md"
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.testing.sim.mutants import MUTANTS, RIGHT, SITUATIONS, Mutant, Situation, hunt
-from shardwright.testing.sim.simulation import quiet
+from sim.mutants import MUTANTS, RIGHT, SITUATIONS, Mutant, Situation, hunt
+from sim.simulation import quiet
 
 pytestmark = pytest.mark.usefixtures("product_log")
 QUICK = (

@@ -3,16 +3,16 @@
 from dataclasses import replace
 
 import pytest
-from tests.sim.sim_scenarios import at_point, cluster, ended, first_relocation, primary_node
 
 from shardwright.model.database import Role
 from shardwright.store import keys, records
 from shardwright.store.protocol import PutKey, Transaction
-from shardwright.testing.sim.daemon import SimDaemon
-from shardwright.testing.sim.loop import result_of
-from shardwright.testing.sim.operator import persistence_of
-from shardwright.testing.sim.server import SimServer
-from shardwright.testing.sim.simulation import Simulation
+from sim.daemon import SimDaemon
+from sim.loop import result_of
+from sim.operator import persistence_of
+from sim.server import SimServer
+from sim.simulation import Simulation
+from tests.sim.sim_scenarios import at_point, cluster, ended, first_relocation, primary_node
 
 pytestmark = pytest.mark.usefixtures("product_log")
 

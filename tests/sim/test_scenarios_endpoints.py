@@ -1,21 +1,21 @@
 """Scenarios of endpoint processes: commands of their clients are in flight when a process or its leader fails."""
 
 import pytest
-from tests.sim.sim_scenarios import at_point, cluster, ended, primary_node
 
 from shardwright.model.database import Role
 from shardwright.model.ids import MoveUid, NodeUid
 from shardwright.model.move import MoveState, Rebind
 from shardwright.store import keys, records
 from shardwright.store.protocol import PutKey, Transaction
-from shardwright.testing.sim.checker import Violation
-from shardwright.testing.sim.clients import Client, Talker, join
-from shardwright.testing.sim.daemon import SimDaemon
-from shardwright.testing.sim.loop import result_of
-from shardwright.testing.sim.mutants.endpoint_situations import an_endpoint_process_started_again_before_the_leader_dies
-from shardwright.testing.sim.served import Served
-from shardwright.testing.sim.server import Position, SimServer, WriteOutcome
-from shardwright.testing.sim.simulation import Simulation, quiet
+from sim.checker import Violation
+from sim.clients import Client, Talker, join
+from sim.daemon import SimDaemon
+from sim.loop import result_of
+from sim.mutants.endpoint_situations import an_endpoint_process_started_again_before_the_leader_dies
+from sim.served import Served
+from sim.server import Position, SimServer, WriteOutcome
+from sim.simulation import Simulation, quiet
+from tests.sim.sim_scenarios import at_point, cluster, ended, primary_node
 
 pytestmark = pytest.mark.usefixtures("product_log")
 

@@ -4,15 +4,15 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from tests.sim.sim_scenarios import at_point, cluster, ended, first_relocation, primary_node, run_until
 
 from shardwright.leader import loop as leader_loop
 from shardwright.model.decision import Decision
 from shardwright.model.view import ClusterView
-from shardwright.testing.sim.checker import Violation
-from shardwright.testing.sim.daemon import SimDaemon
-from shardwright.testing.sim.mutants import RIGHT
-from shardwright.testing.sim.mutants.registry import planted
+from sim.checker import Violation
+from sim.daemon import SimDaemon
+from sim.mutants import RIGHT
+from sim.mutants.registry import planted
+from tests.sim.sim_scenarios import at_point, cluster, ended, first_relocation, primary_node, run_until
 
 pytestmark = pytest.mark.usefixtures("product_log")
 

@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+
 from tests.sim.sim_runs import run
 
 SHARE = 100

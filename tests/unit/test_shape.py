@@ -13,8 +13,8 @@ LARGE_FILES = {
     "src/shardwright/endpoint/connection.py": 506,
     "src/shardwright/endpoint/ledger.py": 426,
     "src/shardwright/endpoint/session.py": 587,
-    "src/shardwright/testing/sim/checker.py": 449,
-    "src/shardwright/testing/sim/server.py": 565,
+    "sim/checker.py": 449,
+    "sim/server.py": 565,
     "tests/e2e/e2e_harness.py": 404,
     "tests/e2e/rest_harness.py": 406,
     "tests/integration/test_agent.py": 544,
@@ -25,7 +25,7 @@ LARGE_FILES = {
 
 
 def _files() -> Iterator[tuple[str, str]]:
-    for root in ("src", "tests", "bench", "docs"):
+    for root in ("src", "tests", "testkit", "sim", "chaos", "demo", "bench", "docs"):
         for path in sorted((ROOT / root).rglob("*.py")):
             yield str(path.relative_to(ROOT)), path.read_text()
 

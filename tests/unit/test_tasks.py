@@ -3,7 +3,7 @@
 import asyncio
 
 from shardwright.tasks import Polls, Wake
-from shardwright.testing.deadlines import until_async
+from testkit.deadlines import until_async
 
 
 def test_a_signal_before_the_pause_ends_it_at_once() -> None:

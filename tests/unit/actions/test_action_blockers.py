@@ -11,9 +11,9 @@ from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.move import Move, MoveState, Relocation
 from shardwright.model.reason import Grade
 from shardwright.model.seen import EndpointProcessSeen, Health, ProcessState
-from shardwright.testing import moves
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.stepper import action_of, decide_once, run_action
+from testkit import moves
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.stepper import action_of, decide_once, run_action
 
 A = "action-1"
 LATER = NOW + timedelta(minutes=1)

@@ -14,8 +14,8 @@ from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid
 from shardwright.model.move import Move, MoveKind, MoveState
 from shardwright.model.view import Put
-from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
-from shardwright.testing.stepper import action_of, decide_once, never, run_action, step_moves
+from testkit.builders import MB, NOW, ClusterBuilder, cluster
+from testkit.stepper import action_of, decide_once, never, run_action, step_moves
 
 A = "action-1"
 PAIR = cluster(3).with_database(on=((1, 2),))

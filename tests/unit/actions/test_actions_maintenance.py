@@ -19,8 +19,8 @@ from shardwright.model.database import Role
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.model.move import MoveKind
 from shardwright.model.view import Delete
-from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
-from shardwright.testing.stepper import action_of, run_action
+from testkit.builders import MB, NOW, ClusterBuilder, cluster
+from testkit.stepper import action_of, run_action
 
 N1 = NodeUid(1)
 NAME = "maintenance_mode_2026-01-02_03-04-06"

@@ -12,9 +12,9 @@ from shardwright.model.database import ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.move import Move, MoveState, Rebind
 from shardwright.model.seen import ProcessState
-from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
-from shardwright.testing.moves import relocation
-from shardwright.testing.stepper import action_of, decide_once, run_action, step_moves
+from testkit.builders import MB, NOW, ClusterBuilder, cluster
+from testkit.moves import relocation
+from testkit.stepper import action_of, decide_once, run_action, step_moves
 
 A = "action-1"
 N1 = NodeUid(1)

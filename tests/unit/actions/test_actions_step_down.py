@@ -7,8 +7,8 @@ from shardwright.model.action import ActionName, ActionStatus, StepDownParameter
 from shardwright.model.commands import YieldLeadership
 from shardwright.model.ids import NodeUid
 from shardwright.model.move import MoveKind
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.stepper import action_of, run_action
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.stepper import action_of, run_action
 
 A = "action-1"
 N1 = NodeUid(1)

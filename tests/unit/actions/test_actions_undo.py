@@ -11,8 +11,8 @@ from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.database import ShardWanted
 from shardwright.model.move import MoveState
 from shardwright.model.view import ClusterView
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.stepper import action_of, run_action, step_moves
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.stepper import action_of, run_action, step_moves
 
 A = "action-1"
 

@@ -12,8 +12,8 @@ from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.move import MoveState
 from shardwright.model.seen import EndpointSeen, EndpointState, ProcessSeen, ProcessState
 from shardwright.moves.decide import decide_move
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.stepper import action_of, decide_once
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.stepper import action_of, decide_once
 
 N1 = NodeUid(1)
 

@@ -12,7 +12,7 @@ from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.moves import handoff_recovery as records
 from shardwright.moves.handoff_rules import Held
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 GROUP = GroupUid("1:1")
 OLD, NEW = ShardUid(1), ShardUid(2)

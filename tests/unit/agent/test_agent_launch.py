@@ -30,8 +30,8 @@ from shardwright.machine.processes import end, is_running
 from shardwright.model.database import Damage, Persistence, ServerSecrets, StartWith
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.model.seen import ProcessIdentity
-from shardwright.testing.builders import cluster
-from shardwright.testing.deadlines import until
+from testkit.builders import cluster
+from testkit.deadlines import until
 
 SECRETS = ServerSecrets(DatabaseUid(1), "app-secret", "rep-secret", "obs-secret", "man-secret", "0123456789abcdef")
 ONE = cluster(3).with_database(on=((2,),), persistence=Persistence.AOF).with_records(SECRETS)

@@ -28,7 +28,7 @@ from shardwright.machine.processes import (
     spawn_process,
 )
 from shardwright.model.seen import ProcessIdentity
-from shardwright.testing.deadlines import Stopwatch, until
+from testkit.deadlines import Stopwatch, until
 
 SLEEP = os.path.realpath("/bin/sleep")
 

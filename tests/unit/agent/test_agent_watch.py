@@ -12,7 +12,7 @@ from shardwright.model.seen import Health, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.nodes.protocol import NewsMark
 from shardwright.server.protocol import ServerTarget
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 NODE = NodeUid(1)
 

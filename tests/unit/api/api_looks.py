@@ -10,7 +10,7 @@ from shardwright.model.event import Event
 from shardwright.model.ids import UserUid
 from shardwright.model.view import ClusterView, Put
 from shardwright.store import keys
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 Answer = TypeVar("Answer")
 SECRETS = FreshSecrets("a" * 40, "b" * 40, "c" * 40, "d" * 40, "e" * 16)

@@ -1,7 +1,6 @@
 """DELETE on an action: stop, undo, delete the result."""
 
 import pytest
-from tests.unit.api.api_looks import look_at
 
 from shardwright.api.services import node_actions
 from shardwright.errors import Rejected
@@ -9,7 +8,8 @@ from shardwright.model.action import Action, ActionName, ActionStatus
 from shardwright.model.cluster import Node
 from shardwright.model.ids import ActionUid, NodeUid
 from shardwright.model.view import ClusterView, Put
-from shardwright.testing.builders import cluster
+from testkit.builders import cluster
+from tests.unit.api.api_looks import look_at
 
 N1 = NodeUid(1)
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.api.api_looks import SECRETS, events_of, look_at, view_with_servers
 
 from shardwright.api.schemas.v1 import nodes
 from shardwright.api.schemas.v1.databases import database, state_machines
@@ -30,8 +29,9 @@ from shardwright.model.move import MoveState
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import Put
 from shardwright.store.protocol import DeleteKey, ModifiedAt, PutKey
-from shardwright.testing.builders import GB, MB, NOW, cluster
-from shardwright.testing.moves import relocation
+from testkit.builders import GB, MB, NOW, cluster
+from testkit.moves import relocation
+from tests.unit.api.api_looks import SECRETS, events_of, look_at, view_with_servers
 
 UID = ActionUid("7b0d1c9e-0000-4000-8000-000000000001")
 

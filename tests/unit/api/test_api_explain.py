@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.unit.api.api_looks import look_at
 
 from shardwright.api.schemas.v1.plans import explanation_json, preview_json
 from shardwright.api.services import node_actions
@@ -20,8 +19,9 @@ from shardwright.model.move import MoveKind
 from shardwright.model.reason import Grade
 from shardwright.model.seen import Health, Sighting
 from shardwright.model.view import ClusterView
-from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
-from shardwright.testing.stepper import action_of, run_action
+from testkit.builders import GB, MB, NOW, ClusterBuilder, cluster
+from testkit.stepper import action_of, run_action
+from tests.unit.api.api_looks import look_at
 
 N1 = NodeUid(1)
 

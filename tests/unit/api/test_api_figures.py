@@ -11,7 +11,7 @@ from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import Health, NodeFigures, ServerSeen, with_figures
 from shardwright.nodes.protocol import NewsMark, NodeLink, NodeNews
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 ONE, TWO = NodeUid(1), NodeUid(2)
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.unit.api.api_looks import events_of, look_at, user, view_with_servers
 
 from shardwright.api.auth import basic_credentials
 from shardwright.api.schemas.v1.requests import NewNodeBody, NodeBody, UserBody
@@ -21,7 +20,8 @@ from shardwright.model.ids import ActionUid, NodeUid, UserUid
 from shardwright.model.view import Put
 from shardwright.store.keys import REMOVE_LOCK
 from shardwright.store.protocol import DeleteKey, ModifiedAt, PutKey
-from shardwright.testing.builders import GB, NOW, cluster
+from testkit.builders import GB, NOW, cluster
+from tests.unit.api.api_looks import events_of, look_at, user, view_with_servers
 
 UID = ActionUid("7b0d1c9e-0000-4000-8000-000000000001")
 ONE = NodeUid(1)

@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.unit.api.api_looks import events_of, look_at
 
 from shardwright.api.errors import Unavailable
 from shardwright.api.schemas.v1.databases import database as shown
@@ -19,7 +18,8 @@ from shardwright.model.event import Severity
 from shardwright.model.ids import DatabaseUid, GroupUid, ShardUid
 from shardwright.model.reason import Reason
 from shardwright.model.seen import Health
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
+from tests.unit.api.api_looks import events_of, look_at
 
 GROUP, UID = GroupUid("1:1"), DatabaseUid(1)
 REASON = Reason(Code.COPY_OUT_OF_REACH, "shard 1 does not run", remedy="start the daemon of node 1", node_uid=None)

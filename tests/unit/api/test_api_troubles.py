@@ -17,7 +17,7 @@ from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.troubles import STOPPING, TROUBLES
 from shardwright.store import keys, records
-from shardwright.testing.builders import cluster
+from testkit.builders import cluster
 
 ONE = DatabaseUid(1)
 

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+
 from bench.figures import Figure, PartResult, at_least, at_most, percentile, spread, tidy
 
 

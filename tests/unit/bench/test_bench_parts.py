@@ -3,13 +3,13 @@
 from array import array
 
 import pytest
+
 from bench import endpoint, evacuation, handoff, passing, reaction, strict
 from bench.bare import BareFailed, opened
 from bench.clients import rates_of
 from bench.handoff import Run, Window, stamp
 from bench.wire import VALUE_BYTES, _batches, encode
-
-from shardwright.demo.load import Calls, Outcome
+from demo.load import Calls, Outcome
 from shardwright.model.database import AofPolicy, Persistence, ServerKind, ServerSecrets
 from shardwright.model.ids import DatabaseUid, ShardUid
 from shardwright.server.config import ServerFile, render_config

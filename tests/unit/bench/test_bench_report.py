@@ -2,9 +2,10 @@ import io
 import json
 import math
 
+from rich.console import Console
+
 from bench.figures import Figure, PartResult, at_most
 from bench.report import is_good, number, results, show, summary
-from rich.console import Console
 
 SLOW = Figure("pause p50", "ms", 30.0, 600.0, "FAILOVER", 3.0, "by hand", at_most(30.0, 20, "ms"))
 

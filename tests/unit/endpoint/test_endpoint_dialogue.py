@@ -1,12 +1,12 @@
 """How the endpoint processes single commands: transcripts of what it answers itself, watches, refuses or postpones."""
 
 import pytest
-from tests.unit.endpoint.test_endpoint_session import NEW, OLD, PREVIOUS, Play, opened
 
 from shardwright.endpoint import login
 from shardwright.endpoint.ledger import NO_PRIMARY
 from shardwright.endpoint.resp import encode_command
 from shardwright.endpoint.session import Phase
+from tests.unit.endpoint.test_endpoint_session import NEW, OLD, PREVIOUS, Play, opened
 
 IN_TRANSACTION = b"-ERR Command not allowed inside a transaction\r\n"
 SUBSCRIBED = b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"

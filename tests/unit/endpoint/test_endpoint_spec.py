@@ -9,7 +9,7 @@ from shardwright.endpoint.spec import spec_of, target_of
 from shardwright.model.database import GroupPhase, ServerSecrets
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.view import ClusterView
-from shardwright.testing.builders import cluster
+from testkit.builders import cluster
 
 GROUP = GroupUid("1:1")
 SECRETS = ServerSecrets(DatabaseUid(1), "app", "rep", "obs", "man", "0" * 16)

@@ -31,8 +31,8 @@ from shardwright.model.seen import (
 from shardwright.model.view import ClusterView, Put
 from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeNews, ProcessLook
 from shardwright.server.protocol import ServerSettings, ServerTarget
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.moves import handoff_move
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.moves import handoff_move
 
 GROUP, DATABASE, ENDPOINT = GroupUid("1:1"), DatabaseUid(1), EndpointUid("1:1")
 OLD, NEW = ShardUid(1), ShardUid(2)

@@ -8,8 +8,8 @@ from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store.memory import MemoryStore
 from shardwright.store.protocol import KeyValue, RangePage, StoreUnavailable, Transaction, TransactionResult, WatchBatch
-from shardwright.testing.builders import NOW
-from shardwright.testing.sim.loop import SimLoop
+from sim.loop import SimLoop
+from testkit.builders import NOW
 
 
 class VirtualClock:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from tests.unit.leader.leader_fakes import DATABASE, ENDPOINT, GROUP, NEW, OLD, FakeNodes, Gate, World, intended, ready
 
 from shardwright.clock import SystemClock
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
@@ -31,6 +30,7 @@ from shardwright.model.commands import (
 from shardwright.model.database import ServerSecrets
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.store.protocol import StoreUnavailable
+from tests.unit.leader.leader_fakes import DATABASE, ENDPOINT, GROUP, NEW, OLD, FakeNodes, Gate, World, intended, ready
 
 ONE, THREE = NodeUid(1), NodeUid(3)
 

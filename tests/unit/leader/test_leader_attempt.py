@@ -25,7 +25,7 @@ from shardwright.model.database import GroupPhase, Handoff, Role
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
 from shardwright.model.view import Delete
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 GROUP = GroupUid("1:1")
 OLD, NEW = ShardUid(1), ShardUid(2)

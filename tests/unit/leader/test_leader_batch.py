@@ -11,7 +11,7 @@ from shardwright.model.view import Delete, Put
 from shardwright.store import keys, records
 from shardwright.store.bounds import check_transaction
 from shardwright.store.protocol import CreatedAt, DeleteKey, ModifiedAt, Operation, PutKey, Transaction
-from shardwright.testing.builders import NOW, cluster
+from testkit.builders import NOW, cluster
 
 VIEW = cluster(nodes=3).with_database(on=((1, 2),)).view
 

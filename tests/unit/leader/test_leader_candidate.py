@@ -4,7 +4,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from tests.unit.leader.leader_store import Client, VirtualClock
 
 from shardwright.errors import LostLeadership
 from shardwright.leader.candidate import Candidate, Held, check_term
@@ -12,8 +11,9 @@ from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import LeaseId, NodeUid
 from shardwright.store import keys
 from shardwright.store.memory import MemoryStore
-from shardwright.testing.builders import NOW
-from shardwright.testing.sim.loop import SimLoop, SimProcess
+from sim.loop import SimLoop, SimProcess
+from testkit.builders import NOW
+from tests.unit.leader.leader_store import Client, VirtualClock
 
 
 class Daemon:

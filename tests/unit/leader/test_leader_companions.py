@@ -11,7 +11,7 @@ from shardwright.model.ids import ActionUid, DatabaseUid, ShardUid
 from shardwright.model.view import Delete, Put, Write
 from shardwright.store import keys
 from shardwright.store.protocol import DeleteKey
-from shardwright.testing.builders import cluster
+from testkit.builders import cluster
 
 PAIR = cluster(3).with_database("orders", on=((1, 2),))
 

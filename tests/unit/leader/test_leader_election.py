@@ -15,7 +15,7 @@ from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.store.memory import MemoryStore
 from shardwright.store.protocol import StoreUnavailable
-from shardwright.testing.builders import NOW
+from testkit.builders import NOW
 
 PRESENCE = DaemonPresence(NodeUid(1), 101, 1, "boot", 0, "0.1.0", "https://127.0.0.1:9443", NOW)
 

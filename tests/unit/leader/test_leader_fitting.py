@@ -26,7 +26,7 @@ from shardwright.model.database import GroupPhase, Handoff, ServerSecrets
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.seen import EndpointSeen, EndpointState, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 GROUP, DATABASE, ENDPOINT = GroupUid("1:1"), DatabaseUid(1), EndpointUid("1:1")
 PRIMARY, REPLICA, NODE = ShardUid(1), ShardUid(2), NodeUid(1)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from tests.unit.leader.leader_fakes import ENDPOINT, GROUP, MOVE, NEW, OLD, World, ready
 
 from shardwright.endpoint.protocol import SELF_RELEASE_S
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
@@ -15,7 +14,8 @@ from shardwright.model.ids import MoveUid, NodeUid
 from shardwright.model.move import MoveState
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
 from shardwright.model.view import Put
-from shardwright.testing.moves import rebind
+from testkit.moves import rebind
+from tests.unit.leader.leader_fakes import ENDPOINT, GROUP, MOVE, NEW, OLD, World, ready
 
 UNKNOWN = OutcomeUnknown(Code.SERVER_NO_ANSWER, "no answer")
 LET_GO = ["node 1:release to 1", "commit: SlotGroup, Move"]

@@ -9,7 +9,7 @@ from shardwright.leader.publish import with_last_service
 from shardwright.model.database import GroupPhase, Role
 from shardwright.model.ids import GroupUid, ShardUid
 from shardwright.model.seen import Health, ServerSeen
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 PAIR = cluster(nodes=3).with_database(on=((1, 2),))
 

@@ -11,7 +11,7 @@ from shardwright.model.cluster import DaemonPresence, Leadership
 from shardwright.model.ids import LeaseId, NodeUid
 from shardwright.store import keys, records
 from shardwright.store.protocol import CreatedAt, DeleteKey, KeyValue, ModifiedAt, PutKey
-from shardwright.testing.builders import NOW
+from testkit.builders import NOW
 
 LEASE, OTHER_LEASE = LeaseId(5), LeaseId(6)
 NODE = NodeUid(1)

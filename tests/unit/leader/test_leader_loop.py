@@ -6,8 +6,6 @@ from itertools import count
 from typing import Any
 
 import pytest
-from tests.unit.leader.leader_fakes import DATABASE, GROUP, NEW, OLD, FakeNodes, World
-from tests.unit.leader.leader_store import Client, VirtualClock
 
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.leader.pace import RETENTION_EVERY
@@ -23,8 +21,10 @@ from shardwright.store.commit import Fence
 from shardwright.store.memory import MemoryStore
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import DeleteKey, Operation, PutKey, Transaction
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.sim.loop import SimLoop, SimProcess, result_of
+from sim.loop import SimLoop, SimProcess, result_of
+from testkit.builders import NOW, ClusterBuilder, cluster
+from tests.unit.leader.leader_fakes import DATABASE, GROUP, NEW, OLD, FakeNodes, World
+from tests.unit.leader.leader_store import Client, VirtualClock
 
 
 def settled() -> ClusterBuilder:

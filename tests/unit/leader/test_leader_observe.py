@@ -26,9 +26,9 @@ from shardwright.model.seen import (
 from shardwright.model.view import ClusterView, Put
 from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
 from shardwright.server.protocol import ServerTarget
-from shardwright.testing import moves
-from shardwright.testing.builders import NOW, cluster
-from shardwright.testing.deadlines import until_async
+from testkit import moves
+from testkit.builders import NOW, cluster
+from testkit.deadlines import until_async
 
 SHARD = ShardUid(1)
 

@@ -25,8 +25,8 @@ from shardwright.model.ids import GroupUid, ShardUid
 from shardwright.model.move import MoveState
 from shardwright.model.seen import ProcessState
 from shardwright.store import keys
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.moves import rebind, relocation
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.moves import rebind, relocation
 
 GROUP = GroupUid("1:1")
 PRIMARY, REPLICA = ShardUid(1), ShardUid(2)

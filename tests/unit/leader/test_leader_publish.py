@@ -14,7 +14,7 @@ from shardwright.store.commit import Fence
 from shardwright.store.memory import MemoryStore
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import CreatedAt, PutKey, Transaction
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 TWO = ShardUid(2)
 

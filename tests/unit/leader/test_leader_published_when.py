@@ -17,7 +17,7 @@ from shardwright.store.memory import MemoryStore
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import CreatedAt, PutKey, Transaction
 from shardwright.tasks import spawn
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 PAIR = cluster(3).with_database(on=((1, 2),))
 SOON, LATER = NOW + PERIOD / 2, NOW + PERIOD

@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from tests.unit.leader.leader_fakes import GROUP, NEW, OLD, World, intended, ready
 
 from shardwright.errors import OutcomeUnknown, Transient
 from shardwright.leader.recovery import Recoveries
@@ -12,7 +11,8 @@ from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Role
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import Delete
-from shardwright.testing.builders import ClusterBuilder
+from testkit.builders import ClusterBuilder
+from tests.unit.leader.leader_fakes import GROUP, NEW, OLD, World, intended, ready
 
 FORWARD = [
     "node 1:release to 2",

@@ -10,8 +10,8 @@ from shardwright.model.cluster import RemovedNode
 from shardwright.model.ids import ActionUid, MoveUid, NodeUid
 from shardwright.model.move import Move, MoveState
 from shardwright.model.view import Delete
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.moves import handoff_move
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.moves import handoff_move
 
 KEPT = timedelta(days=7)
 BARE = cluster(3).with_policy(action_retention_s=int(KEPT.total_seconds()))

@@ -9,8 +9,8 @@ from shardwright.model.action import ActionName
 from shardwright.model.ids import ActionUid, MoveUid
 from shardwright.model.move import Move, MoveState, Relocation
 from shardwright.model.view import ClusterView, Put
-from shardwright.testing.builders import NOW, cluster
-from shardwright.testing.moves import relocation
+from testkit.builders import NOW, cluster
+from testkit.moves import relocation
 
 LONG = timedelta(hours=1)
 

@@ -11,7 +11,7 @@ from shardwright.leader.targets import endpoint_target
 from shardwright.model.database import ServerSecrets
 from shardwright.model.ids import DatabaseUid, GroupUid, ShardUid
 from shardwright.server.targets import server_target
-from shardwright.testing.builders import cluster
+from testkit.builders import cluster
 
 SECRETS = ServerSecrets(DatabaseUid(1), "app", "rep", "obs", "man", "0" * 16)
 PAIR = cluster(3).with_database(on=((2, 1),)).with_records(SECRETS)

@@ -12,7 +12,7 @@ from shardwright.model.commands import Command, HandOff, Open, Promote
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.ids import DatabaseUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.view import ClusterView, Put, Write
-from shardwright.testing.builders import NOW, cluster
+from testkit.builders import NOW, cluster
 
 LATER = NOW + timedelta(seconds=1)
 

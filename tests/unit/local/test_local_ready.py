@@ -17,7 +17,7 @@ from shardwright.model.ids import NodeUid
 from shardwright.store import keys, records
 from shardwright.store.memory import MemoryStore
 from shardwright.store.protocol import DeleteKey, PutKey, Transaction
-from shardwright.testing.builders import NOW
+from testkit.builders import NOW
 
 NODE = Node(NodeUid(1), "127.0.0.1", NOW)
 

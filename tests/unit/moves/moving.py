@@ -9,8 +9,8 @@ from shardwright.model.decision import Decision
 from shardwright.model.ids import GroupUid, NodeUid, ShardUid
 from shardwright.model.move import HandoffMove, Move, MoveState, Rebind, Relocation
 from shardwright.moves.decide import decide_move
-from shardwright.testing import moves
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit import moves
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 GROUP = GroupUid("1:1")
 

@@ -3,15 +3,6 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from tests.unit.moves.moving import (
-    GROUP,
-    decide,
-    handoff,
-    move_after,
-    replicated,
-    with_new_copy,
-)
-
 from shardwright.model.codes import Code
 from shardwright.model.commands import HandOff
 from shardwright.model.database import Handoff, Role
@@ -21,7 +12,15 @@ from shardwright.model.move import MoveState
 from shardwright.model.reason import Reason
 from shardwright.moves.handoff import HANDOFF_ATTEMPTS_MAX
 from shardwright.moves.handoff_rules import BUSY_CODE
-from shardwright.testing.builders import NOW
+from testkit.builders import NOW
+from tests.unit.moves.moving import (
+    GROUP,
+    decide,
+    handoff,
+    move_after,
+    replicated,
+    with_new_copy,
+)
 
 
 def test_while_a_handoff_is_pending_nothing_else_is_decided() -> None:

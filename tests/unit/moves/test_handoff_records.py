@@ -16,8 +16,8 @@ from shardwright.model.move import Evidence, HandoffMove, MoveState
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.moves import handoff_records as records
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.moves import handoff_move
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.moves import handoff_move
 
 Kind = TypeVar("Kind")
 GROUP = GroupUid("1:1")

@@ -11,8 +11,8 @@ from shardwright.model.move import MoveState
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
 from shardwright.moves import handoff_rules as rules
 from shardwright.moves.handoff_rules import Candidate, Held, OldPrimary, Recovery, recovery
-from shardwright.testing import moves
-from shardwright.testing.builders import NOW, cluster
+from testkit import moves
+from testkit.builders import NOW, cluster
 
 ALL = list(itertools.product(OldPrimary, Candidate, Held))
 

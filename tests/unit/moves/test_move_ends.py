@@ -5,6 +5,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
+from shardwright.model.database import GroupPhase, Role, Shard, ShardWanted
+from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.move import MOVE_TRANSITIONS, Move, MoveState, Relocation
+from shardwright.model.reason import Reason
+from shardwright.model.seen import Health, ProcessSeen, ProcessState
+from shardwright.model.view import Delete
+from shardwright.moves.decide import decide_move
+from shardwright.moves.handoff import HANDOFF_ATTEMPTS_MAX
+from shardwright.moves.relocation import LAG_READY_BYTES, START_LIMIT, SYNC_SILENCE_LIMIT
+from testkit.builders import NOW, ClusterBuilder
 from tests.unit.moves.moving import (
     GROUP,
     decide,
@@ -16,17 +27,6 @@ from tests.unit.moves.moving import (
     shard_after,
     with_new_copy,
 )
-
-from shardwright.model.database import GroupPhase, Role, Shard, ShardWanted
-from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.move import MOVE_TRANSITIONS, Move, MoveState, Relocation
-from shardwright.model.reason import Reason
-from shardwright.model.seen import Health, ProcessSeen, ProcessState
-from shardwright.model.view import Delete
-from shardwright.moves.decide import decide_move
-from shardwright.moves.handoff import HANDOFF_ATTEMPTS_MAX
-from shardwright.moves.relocation import LAG_READY_BYTES, START_LIMIT, SYNC_SILENCE_LIMIT
-from shardwright.testing.builders import NOW, ClusterBuilder
 
 
 def without_database(builder: ClusterBuilder) -> ClusterBuilder:

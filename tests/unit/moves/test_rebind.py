@@ -6,12 +6,6 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from tests.unit.moves.moving import (
-    decide,
-    move_after,
-    rebind,
-    replicated,
-)
 
 from shardwright.model.commands import PassEndpoint
 from shardwright.model.database import Endpoint
@@ -21,7 +15,13 @@ from shardwright.model.move import MoveState
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState
 from shardwright.model.view import Put
 from shardwright.moves.rebind import RULES, Rule, Situation, Source, Step, Target, source_state, step_of
-from shardwright.testing.builders import NOW, ClusterBuilder
+from testkit.builders import NOW, ClusterBuilder
+from tests.unit.moves.moving import (
+    decide,
+    move_after,
+    rebind,
+    replicated,
+)
 
 
 def with_endpoint_states(builder: ClusterBuilder, states: dict[int, EndpointState]) -> ClusterBuilder:

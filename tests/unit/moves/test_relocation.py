@@ -4,16 +4,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.unit.moves.moving import (
-    GROUP,
-    decide,
-    move_after,
-    move_after_or_none,
-    relocation,
-    replicated,
-    shard_after,
-    with_new_copy,
-)
 
 from shardwright.model.commands import Attach, HandOff, SaveNow
 from shardwright.model.database import GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
@@ -24,7 +14,17 @@ from shardwright.model.view import Delete
 from shardwright.moves.cleaning import is_persisted
 from shardwright.moves.decide import decide_move
 from shardwright.reconcile.group import decide_group
-from shardwright.testing.builders import NOW, cluster
+from testkit.builders import NOW, cluster
+from tests.unit.moves.moving import (
+    GROUP,
+    decide,
+    move_after,
+    move_after_or_none,
+    relocation,
+    replicated,
+    shard_after,
+    with_new_copy,
+)
 
 LONG_AGO = NOW - timedelta(seconds=5)
 

@@ -11,8 +11,8 @@ from shardwright.model.move import MoveState, Relocation
 from shardwright.model.seen import Health
 from shardwright.plan.assignment import LEAVERS_MAX, RESIDENTS_MAX, ROOMS_MAX
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
-from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
-from shardwright.testing.moves import relocation
+from testkit.builders import MB, NOW, ClusterBuilder, cluster
+from testkit.moves import relocation
 
 SMALL, LARGE = 70 * MB, 150 * MB
 

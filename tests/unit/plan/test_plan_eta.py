@@ -9,8 +9,8 @@ from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, MoveUid, N
 from shardwright.model.move import MoveState, Relocation
 from shardwright.plan.eta import DEFAULTS, Rates, Schedule, expected_end, measured
 from shardwright.plan.proposal import HandoffProposal, RebindProposal, RelocationProposal
-from shardwright.testing import moves
-from shardwright.testing.builders import MB, NOW
+from testkit import moves
+from testkit.builders import MB, NOW
 
 RATES = Rates(bytes_per_s=100 * MB, launch_s=0.25, start_s=1.0, leave_s=0.5, handoff_s=0.25, rebind_s=0.25)
 

@@ -14,7 +14,7 @@ from shardwright.model.reason import Reason
 from shardwright.model.seen import BusyCommand, Health, ProcessState
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
 from shardwright.plan.proposal import MoveProposal, RelocationProposal
-from shardwright.testing.builders import MB, NOW, ClusterBuilder, cluster
+from testkit.builders import MB, NOW, ClusterBuilder, cluster
 
 PAIR = cluster(3).with_database(on=((1, 2),))
 SINGLE = cluster(3).with_database(on=((1,),))

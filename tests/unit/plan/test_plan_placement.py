@@ -11,8 +11,8 @@ from shardwright.model.move import MoveState, Relocation
 from shardwright.model.reason import Grade
 from shardwright.model.seen import ProcessState
 from shardwright.plan.placement import Placed, Unplaceable, place_copy, place_database, place_endpoint
-from shardwright.testing.builders import GB, MB, ClusterBuilder, cluster
-from shardwright.testing.moves import relocation
+from testkit.builders import GB, MB, ClusterBuilder, cluster
+from testkit.moves import relocation
 
 G1 = GroupUid("1:1")
 

@@ -7,7 +7,7 @@ import pytest
 from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.ids import ActionUid
 from shardwright.plan.quorum import quorum_refusals
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 
 def refused(builder: ClusterBuilder, uid: str = "action-1") -> list[str]:

@@ -10,7 +10,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.proposal import Unplaced
 from shardwright.plan.remedy import distinct, room_remedy
-from shardwright.testing.builders import GB, MB, NOW, cluster
+from testkit.builders import GB, MB, NOW, cluster
 
 
 def lacking(code: Code = Code.INSUFFICIENT_MEMORY, uid: int = 1) -> Unplaced:

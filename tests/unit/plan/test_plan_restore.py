@@ -13,8 +13,8 @@ from shardwright.model.seen import Health
 from shardwright.model.view import Delete
 from shardwright.plan.proposal import MoveProposal, RelocationProposal, ReturnPlan
 from shardwright.plan.restore import plan_restore
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.moves import rebind, relocation
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.moves import rebind, relocation
 
 PAIR = cluster(3).with_database(on=((1, 2),))
 LATER = NOW + timedelta(hours=1)

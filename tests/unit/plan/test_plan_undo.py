@@ -11,8 +11,8 @@ from shardwright.model.move import Move, MoveState, Rebind, Relocation
 from shardwright.model.view import Delete
 from shardwright.plan.proposal import ReturnPlan
 from shardwright.plan.undo import plan_undo
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.moves import handoff_move, rebind, relocation
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.moves import handoff_move, rebind, relocation
 
 GROUP = GroupUid("1:1")
 PAIR = cluster(4).with_database(on=((2, 3),), endpoint_on=2)

@@ -13,7 +13,7 @@ from shardwright.model.seen import Health, ProcessSeen, ProcessState
 from shardwright.model.view import Put
 from shardwright.reconcile.group import decide_group
 from shardwright.reconcile.restarts import DAMAGED
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 GROUP = GroupUid("1:1")
 SAID = "Bad file format reading the append only file appendonly.aof.1.incr.aof"

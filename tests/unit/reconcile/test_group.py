@@ -14,8 +14,8 @@ from shardwright.model.move import MoveState
 from shardwright.model.seen import Health, ProcessSeen, ProcessState
 from shardwright.model.view import Delete, Put
 from shardwright.reconcile.group import decide_group, decide_unwanted
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.moves import handoff_move, relocation
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.moves import handoff_move, relocation
 
 GROUP = GroupUid("1:1")
 

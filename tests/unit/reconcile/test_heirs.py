@@ -4,12 +4,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.unit.reconcile.test_group import decide, group_after, replicated
 
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.view import Put
-from shardwright.testing.builders import NOW, ClusterBuilder
+from testkit.builders import NOW, ClusterBuilder
+from tests.unit.reconcile.test_group import decide, group_after, replicated
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from shardwright.model.move import MoveState, Rebind
 from shardwright.model.view import Put
 from shardwright.reconcile.rebinding import BEGUN_AT_ONCE, decide_rebinding
 from shardwright.reconcile.repair import RETRY
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 SOON = NOW + timedelta(seconds=1)
 

@@ -13,8 +13,8 @@ from shardwright.model.move import Move, MoveState
 from shardwright.model.seen import ProcessSeen, ProcessState
 from shardwright.model.view import Delete, Put
 from shardwright.reconcile.database import decide_database
-from shardwright.testing.builders import GB, NOW, ClusterBuilder, cluster
-from shardwright.testing.moves import relocation
+from testkit.builders import GB, NOW, ClusterBuilder, cluster
+from testkit.moves import relocation
 
 ONE = DatabaseUid(1)
 CHANGING = DatabaseStatus.ACTIVE_CHANGE_PENDING

@@ -11,7 +11,7 @@ from shardwright.model.seen import EndpointState
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.database import unsettled
 from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
-from shardwright.testing.builders import NOW, cluster
+from testkit.builders import NOW, cluster
 
 ENDPOINT = EndpointUid("1:1")
 SECRETS = ServerSecrets(DatabaseUid(1), "application", "replication", "observation", "management", "0" * 16)

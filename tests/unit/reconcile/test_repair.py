@@ -16,8 +16,8 @@ from shardwright.model.view import ClusterView
 from shardwright.moves.decide import decide_move
 from shardwright.reconcile.database import decide_database, unsettled
 from shardwright.reconcile.repair import RETRY, decide_repair, is_missing
-from shardwright.testing.builders import GB, MB, NOW, ClusterBuilder, cluster
-from shardwright.testing.stepper import step_move
+from testkit.builders import GB, MB, NOW, ClusterBuilder, cluster
+from testkit.stepper import step_move
 
 GRACE = timedelta(seconds=600)
 LATER = NOW + GRACE + timedelta(seconds=1)

@@ -12,7 +12,7 @@ from shardwright.model.reason import Grade
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import Put
 from shardwright.reconcile.group import decide_group
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 GROUP = GroupUid("1:1")
 LONG_AGO = NOW - timedelta(minutes=1)

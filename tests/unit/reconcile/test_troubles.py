@@ -20,8 +20,8 @@ from shardwright.model.seen import (
 )
 from shardwright.model.view import Delete, Put
 from shardwright.reconcile.troubles import AWAY_MAX, LINK_DOWN_MAX_S, SYNC_LONG, decide_troubles
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.moves import rebind
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.moves import rebind
 
 ONE = DatabaseUid(1)
 HELD = "cannot listen on 127.0.0.1:10001: Address already in use, the port is held by process 7 (nc)"

@@ -8,13 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.contract.store_worlds import ManualClock
 
 from shardwright.store import sqlite_file
 from shardwright.store.protocol import Compacted, LeaseLost, PutKey, StoreUnavailable, Transaction
 from shardwright.store.sqlite import SqliteStore
 from shardwright.store.sqlite_file import SqliteFile
-from shardwright.testing.deadlines import Stopwatch
+from testkit.deadlines import Stopwatch
+from tests.contract.store_worlds import ManualClock
 
 
 def put(file: SqliteFile, key: str, value: bytes = b"") -> int:

@@ -6,15 +6,9 @@ from typing import Any
 
 import pytest
 
-from shardwright.model.action import Action, ActionName, ActionStatus, StepDownParameters
-from shardwright.model.database import Handoff
-from shardwright.model.ids import ActionUid, GroupUid, NodeUid, ShardUid
-from shardwright.model.move import Move, MoveState
-from shardwright.model.seen import ProcessIdentity
-from shardwright.testing.builders import NOW, ClusterBuilder, cluster
-from shardwright.testing.chaos import rules
-from shardwright.testing.chaos.facts import Records
-from shardwright.testing.chaos.journal import (
+from chaos import rules
+from chaos.facts import Records
+from chaos.journal import (
     ACCOUNTS,
     KEYS,
     Entry,
@@ -25,11 +19,17 @@ from shardwright.testing.chaos.journal import (
     longest_pause,
     parse,
 )
-from shardwright.testing.chaos.report import Result
-from shardwright.testing.chaos.rules import Promise
-from shardwright.testing.chaos.schedule import FREEZES_S, UNNOTICED, ItemKind, schedule
-from shardwright.testing.chaos.verdict import ClientKind, Tally, TurnOutcome
-from shardwright.testing.moves import relocation
+from chaos.report import Result
+from chaos.rules import Promise
+from chaos.schedule import FREEZES_S, UNNOTICED, ItemKind, schedule
+from chaos.verdict import ClientKind, Tally, TurnOutcome
+from shardwright.model.action import Action, ActionName, ActionStatus, StepDownParameters
+from shardwright.model.database import Handoff
+from shardwright.model.ids import ActionUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import Move, MoveState
+from shardwright.model.seen import ProcessIdentity
+from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.moves import relocation
 
 # -- schedule ----------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shardwright.testing.deadlines import LATENESS_MAX, Stopwatch, allowed, lateness, until
+from testkit.deadlines import LATENESS_MAX, Stopwatch, allowed, lateness, until
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shardwright.testing.sim.loop import SimLoop, SimProcess
+from sim.loop import SimLoop, SimProcess
 
 
 def sim_loop() -> SimLoop:

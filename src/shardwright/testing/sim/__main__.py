@@ -1,8 +1,0 @@
-"""``python -m shardwright.testing.sim replay|many|mutants``: see ``docs/simulation.md``."""
-
-import sys
-
-from shardwright.testing.sim.command import main
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
