@@ -23,6 +23,7 @@ from shardwright.model.database import (
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, ShardUid, uid_of_endpoint, uid_of_group
+from shardwright.model.move import Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointState, Health, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put, Write
@@ -146,7 +147,7 @@ def _change(database: Database, view: ClusterView, now: datetime) -> Decision:
         return NOTHING
     for group in view.groups_of(database.uid):
         copies = [s for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
-        if len(copies) == database.copies:
+        if len(copies) == database.copies and not _is_replaced(copies, group, view):
             continue
         if group.handoff is not None or view.live_move_of_group(group.uid) is not None:
             text = f"slot group {group.uid} waits for the end of another change"
@@ -159,6 +160,13 @@ def _change(database: Database, view: ClusterView, now: datetime) -> Decision:
     if unwanted:
         return Decision(writes=tuple(Delete(s) for s in unwanted))
     return _settle(database, view, now)
+
+
+def _is_replaced(copies: list[Shard], group: SlotGroup, view: ClusterView) -> bool:
+    """Whether two of the copies count as one: a relocation may have begun when the change was requested, and one of its two
+    copies goes when it ends."""
+    move = view.live_move_of_group(group.uid)
+    return isinstance(move, Relocation) and {move.shard_uid, move.new_shard_uid} <= {s.uid for s in copies}
 
 
 def _drop_copy(database: Database, group: SlotGroup, copies: list[Shard], view: ClusterView, now: datetime) -> Decision:

@@ -97,6 +97,21 @@ def test_a_change_of_copies_waits_for_a_move_that_tidies_up_and_does_not_end_bef
     assert decide(done).writes != ()
 
 
+@pytest.mark.parametrize("state", [MoveState.SYNCING, MoveState.READY, MoveState.HANDOFF])
+def test_a_copy_and_the_one_that_replaces_it_count_as_one(state: MoveState) -> None:
+    """The relocation began in the moment in which the replica was requested."""
+    builder = cluster(3).with_database(on=((1, 2),)).with_endpoints_seen()
+    builder = with_settings(builder.with_database_changed(1, has_replica=True, status=CHANGING))
+    move = relocation(state=state, shard_uid=ShardUid(1), new_shard_uid=ShardUid(2))
+    moving = builder.with_move(move)
+    assert [r.code for r in decide(moving).reasons] == ["group_busy"]
+    assert decide(moving).writes == ()
+    left = replace(builder.view.shards[ShardUid(1)], wanted=ShardWanted.GONE)
+    moved = moving.with_records(left).with_move(replace(move, state=MoveState.DONE))
+    (added, _) = (w.record for w in decide(moved).writes)
+    assert isinstance(added, Shard)
+
+
 def test_a_change_that_needs_no_other_copies_does_not_wait_for_a_move() -> None:
     builder = cluster(3).with_database(on=((1, 2),)).with_endpoints_seen()
     builder = with_settings(builder.with_database_changed(1, status=CHANGING)).with_move(cleaning(9, 1))
