@@ -23,16 +23,17 @@ def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
     if any(g.handoff is not None for g in groups):
         return Decision()
     generation = max((g.generation for g in groups if g.phase is GroupPhase.SERVING), default=-1)
-    is_moving = _is_moving(endpoint.uid, view)
+    moving = _nodes_of_rebinds(endpoint.uid, view)
     commands: list[Command] = []
     serving = {node: process.endpoint(endpoint.uid) for node, process in view.endpoint_processes.items() if process.answers}
-    surplus = {} if is_moving else {node: seen for node, seen in serving.items() if node not in endpoint.nodes}
+    # A rebind sees to its own two nodes only. What an earlier one left on a third node may hold the port that both wait for.
+    surplus = {node: seen for node, seen in serving.items() if node not in endpoint.nodes and node not in moving}
     is_elsewhere = any(seen.state is EndpointState.LISTENING for seen in surplus.values())
     for node, seen in sorted(serving.items()):
         if node in endpoint.nodes:
             # No move is under way, and yet the endpoint was passed on: a command was late, or the move was cancelled at
             # that moment.
-            was_passed = not is_moving and seen.state is EndpointState.DRAINING and not is_elsewhere
+            was_passed = not moving and seen.state is EndpointState.DRAINING and not is_elsewhere
             is_old = is_access_old(seen, endpoint, view) or is_mode_old(seen, endpoint, view)
             if was_passed or is_old or _differs(seen, generation):
                 commands.append(ServeEndpoint(node, endpoint.uid))
@@ -87,5 +88,7 @@ def _differs(seen: EndpointSeen, generation: int) -> bool:
     return seen.generation < generation
 
 
-def _is_moving(uid: EndpointUid, view: ClusterView) -> bool:
-    return any(isinstance(m, Rebind) and m.endpoint_uid == uid for m in view.live_moves())
+def _nodes_of_rebinds(uid: EndpointUid, view: ClusterView) -> frozenset[NodeUid]:
+    """The nodes between which live rebinds pass the endpoint on."""
+    rebinds = [m for m in view.live_moves() if isinstance(m, Rebind) and m.endpoint_uid == uid]
+    return frozenset(node for m in rebinds for node in (m.from_node, m.to_node))

@@ -7,11 +7,13 @@ import pytest
 from shardwright.model.commands import DropEndpoint, PassEndpoint, ServeEndpoint
 from shardwright.model.database import Handoff, ServerSecrets, access_fingerprint
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import MoveState
 from shardwright.model.seen import EndpointState
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.database import unsettled
 from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
 from testkit.builders import NOW, cluster
+from testkit.moves import rebind
 
 ENDPOINT = EndpointUid("1:1")
 SECRETS = ServerSecrets(DatabaseUid(1), "application", "replication", "observation", "management", "0" * 16)
@@ -126,3 +128,20 @@ def test_what_an_unbound_process_serves_goes_to_the_bound_one_with_its_clients()
     old = replace(other, endpoints=(replace(seen, generation=seen.generation - 1),))
     late = replace(view, endpoint_processes={NodeUid(1): silent, NodeUid(2): old})
     assert decide_endpoint(endpoint, late).commands == (ServeEndpoint(NodeUid(2), ENDPOINT),)
+
+
+@pytest.mark.parametrize("source", [EndpointState.BIND_FAILED, EndpointState.LISTENING])
+def test_a_listener_that_neither_node_of_a_rebind_has_goes_to_the_bound_one(source: EndpointState) -> None:
+    """An earlier rebind left it on a third node; the source cannot listen beside it, and the target waits for the source."""
+    view = told(recorded="", known="")
+    bound = view.endpoint_processes[NodeUid(1)]
+    (seen,) = bound.endpoints
+    processes = {
+        NodeUid(1): replace(bound, endpoints=(replace(seen, state=source),)),
+        NodeUid(2): replace(bound, node_uid=NodeUid(2), endpoints=(seen,)),
+        NodeUid(3): replace(bound, node_uid=NodeUid(3), endpoints=(replace(seen, connections=3),)),
+    }
+    move = rebind(state=MoveState.HANDOFF, from_node=NodeUid(1), to_node=NodeUid(2))
+    moving = replace(view, endpoint_processes=processes, moves={move.uid: move})
+    found = decide_endpoint(view.endpoints[ENDPOINT], moving).commands
+    assert found == (PassEndpoint(ENDPOINT, DatabaseUid(1), NodeUid(3), NodeUid(1)),)
