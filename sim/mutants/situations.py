@@ -321,23 +321,18 @@ def primaries_that_freeze_without_a_replica(simulation: Simulation) -> None:
 
 
 def clocks_that_jump_while_a_server_is_frozen(simulation: Simulation) -> None:
-    """A primary never answers again; just before its timeout, every clock is set back by an hour."""
+    """A primary with a replica never answers again; just before its timeout, every clock is set back by an hour."""
     world = simulation.world
-
-    def strike() -> None:
-        groups = world.checker.tables["groups"]
-        frozen = [s for uid in sorted(groups) for s in world.servers_of(groups[uid]["uid"])
-                 if s.shard_uid == groups[uid]["primary"]][:1]  # fmt: skip
-        for server in frozen:
-            server.process.freeze()
-            server.is_frozen_for_good = True
-        world.loop.at(10.0, jump)
+    primary = primary_of_a_new_database(simulation, replication=True)
+    (server,) = (s for s in world.servers_of(primary["group_uid"]) if s.shard_uid == primary["uid"])
 
     def jump() -> None:
         for node in world.nodes.values():
             node.skew_s -= 3600.0
 
-    world.loop.at(22.0, strike)
+    server.process.freeze()
+    server.is_frozen_for_good = True
+    world.loop.at(10.0, jump)
 
 
 def separate_machines_of_which_one_is_cut_off(simulation: Simulation) -> None:

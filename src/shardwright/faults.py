@@ -1,12 +1,13 @@
-"""A listener on the leader's named points that kills or freezes its own process there, once.
+"""A listener on the leader's named points that kills, freezes or delays its own process there, once.
 
-Armed by a file ``<directory>/<point>`` whose text is ``kill`` or ``freeze``. The first daemon to reach the point takes the
-file away and does it to itself, so that its successor passes. Used by tests on real processes only; a daemon listens only
-when it was started with SHARDWRIGHT_TEST_FAULTS naming the directory.
+Armed by a file ``<directory>/<point>`` whose text is ``kill``, ``freeze`` or ``sleep <seconds>``. The first daemon to reach the
+point takes the file away and does it to itself, so that its successor passes. Used by tests on real processes only; a daemon
+listens only when it was started with SHARDWRIGHT_TEST_FAULTS naming the directory.
 """
 
 import os
 import signal
+import time
 from pathlib import Path
 
 VARIABLE = "SHARDWRIGHT_TEST_FAULTS"
@@ -19,7 +20,7 @@ class Faults:
         self._directory = directory
 
     def __call__(self, point: str) -> None:
-        """Reach a point: die or freeze there when it is armed."""
+        """Reach a point: die, freeze or stand still there when it is armed."""
         armed = self._directory / point
         taken = self._directory / f"{point}.reached"
         try:
@@ -27,7 +28,10 @@ class Faults:
             os.rename(armed, taken)
         except OSError:
             return
-        os.kill(os.getpid(), signal.SIGSTOP if order == "freeze" else signal.SIGKILL)
+        if order.startswith("sleep "):
+            time.sleep(float(order.removeprefix("sleep ")))
+        else:
+            os.kill(os.getpid(), signal.SIGSTOP if order == "freeze" else signal.SIGKILL)
 
 
 def arm(directory: Path, point: str, order: str = "kill") -> Path:

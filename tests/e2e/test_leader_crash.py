@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from shardwright.endpoint.protocol import SELF_RELEASE_S
+from shardwright.faults import arm
 from shardwright.machine.processes import identity_of, is_running, send
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.database import Shard
@@ -51,6 +53,9 @@ def writers(cluster: TestCluster) -> Iterator[Writers]:
 
 
 PAUSE_S = 1.5
+"""How long a write takes that is in flight: the hold fails, and the server was asked nothing yet."""
+LATE_S = SELF_RELEASE_S + 0.2
+"""How long the leader stands still behind the hold: the fence comes too late, and is lifted."""
 ATTEMPTS_MAX = 5
 
 
@@ -60,7 +65,9 @@ def _step_down(cluster: TestCluster, database: dict[str, Any], point: str, order
     for _ in range(ATTEMPTS_MAX):
         before = cluster.settled().primary(database["uid"])
         reached = cluster.arm(point, order)
-        if point in UNDO_POINTS:
+        if ":undo_fence:" in point:
+            arm(cluster.faults, "handoff:hold:after", f"sleep {LATE_S}")
+        elif point in UNDO_POINTS:
             cluster.pause_writes(database["uid"], PAUSE_S)
         uid = cluster.start(before.node_uid, "enslave_node")
 
