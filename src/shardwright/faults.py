@@ -1,8 +1,8 @@
 """A listener on the leader's named points that kills, freezes or delays its own process there, once.
 
-Armed by a file ``<directory>/<point>`` whose text is ``kill``, ``freeze`` or ``sleep <seconds>``. The first daemon to reach the
-point takes the file away and does it to itself, so that its successor passes. Used by tests on real processes only; a daemon
-listens only when it was started with SHARDWRIGHT_TEST_FAULTS naming the directory.
+Armed by a file ``<directory>/<point>`` whose text is ``kill``, ``freeze`` or ``sleep <seconds>``. The first daemon to reach
+the point takes the file away and does it to itself, so that its successor passes. Used by tests on real processes only; a
+daemon listens only when it was started with SHARDWRIGHT_TEST_FAULTS naming the directory.
 """
 
 import os
