@@ -268,7 +268,8 @@ class Leader:
             await self._commit(decision.writes, view)
         surplus = surplus_events([item.key for item in self._parts.mirror.range(keys.EVENTS)])
         if surplus:
-            # A lost leadership shows at the next commit; until then the same events would be deleted by its successor.
+            # A lost leadership shows at the next commit.
             compares = (CreatedAt(keys.LEADER, self._fence.revision_created),)
             await self._parts.store.transact(Transaction(compares, tuple(DeleteKey(key) for key in surplus)))
-            self._retained_at = None if len(surplus) == DELETIONS_AT_ONCE else now
+            if len(surplus) == DELETIONS_AT_ONCE:
+                self._retained_at = None  # More may be left: the next turn continues.
