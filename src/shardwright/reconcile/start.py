@@ -44,6 +44,8 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
     if hollow and chosen is not None and _came_too_late(chosen, copies, view):
         chosen, reasons = None, ()
     told = next((c for c in copies if c.shard.uid == group.start_from and c.answers), None)
+    if told is not None and _is_cut_unreported(told):
+        return Decision(reasons=(not_yet(told),))
     survivor = heir_of_a_dead_node(group, copies, view) if chosen is None else None
     strict_heir = _strict_heir(group, database, copies, view) if chosen is None else None
     facts = StartFacts(
@@ -75,6 +77,12 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
 
 def _committed(group: SlotGroup, copies: list[Copy]) -> Copy | None:
     return next((c for c in copies if c.shard.uid == group.primary), None)
+
+
+def _is_cut_unreported(told: Copy) -> bool:
+    """Its server answers before its agent has reported the start, and with it the amount that was cut from its file. The
+    event that tells an operator what was lost waits for this report, but not for an agent that has died."""
+    return told.shard.starts_with is StartWith.CUT_FILES and told.process is not ProcessState.RUNNING and told.has_agent
 
 
 def _compared(chosen: Shard | None, told: Copy | None) -> Chosen:

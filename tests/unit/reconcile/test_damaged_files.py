@@ -176,6 +176,24 @@ def test_what_was_cut_is_told_when_the_copy_leads() -> None:
     assert event.text.endswith("12 bytes were cut")
 
 
+def cut_but_not_reported() -> ClusterBuilder:
+    """The server of the chosen copy answers; its agent has not yet reported the start."""
+    builder = ruined(start_from=ShardUid(1)).with_healthy_shard(1).with_process(1, ProcessState.ABSENT)
+    return builder.with_records(replace(builder.view.shards[ShardUid(1)], starts_with=StartWith.CUT_FILES))
+
+
+def test_a_copy_that_was_cut_leads_only_when_its_agent_has_reported_what_was_cut() -> None:
+    decision = decide(cut_but_not_reported())
+    assert not decision.writes
+    assert decision.reasons
+
+
+def test_a_copy_that_was_cut_does_not_wait_for_the_report_of_a_dead_agent() -> None:
+    group = group_in(decide(cut_but_not_reported().without_daemon(1)))
+    assert group is not None
+    assert (group.phase, group.primary) == (GroupPhase.SERVING, 1)
+
+
 def test_when_cutting_does_not_help_the_wish_is_over_and_says_so() -> None:
     builder = ruined(start_from=ShardUid(1))
     cut = replace(builder.view.shards[ShardUid(1)], starts_with=StartWith.CUT_FILES)
