@@ -50,7 +50,7 @@ def openapi_document() -> dict[str, Any]:
     app = FastAPI(title="Shardwright", version="1")
     for module in MODULES:
         app.include_router(module.router)
-    return describe(app)
+    return describe(app, *(module.router for module in MODULES))
 
 
 def _paths(document: dict[str, Any]) -> str:

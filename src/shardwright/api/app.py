@@ -51,7 +51,7 @@ def create_app(context: ApiContext) -> FastAPI:
     app.add_middleware(Gate, context=context, allowed=allowed_methods)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    app.openapi = lambda: describe(app, *(module.router for module in MODULES))  # type: ignore[method-assign]
     return app
 
 

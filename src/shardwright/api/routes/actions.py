@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from starlette.responses import JSONResponse
 from typing_extensions import TypedDict
 
 from shardwright.api.codes import not_found
 from shardwright.api.deps import ApiContext, Caller, Context, require
+from shardwright.api.openapi import Routes
 from shardwright.api.schemas.v1.actions import ActionV2Answer, TaskAnswer, action_v2, task
 from shardwright.api.schemas.v1.databases import StateMachineAnswer, state_machine_v2, state_machines
 from shardwright.api.services.databases import database_of
@@ -17,7 +18,7 @@ from shardwright.model.event import Event
 from shardwright.model.ids import ActionUid, DatabaseUid
 from shardwright.store.keys import EVENTS
 
-router = APIRouter(tags=["actions"])
+router = Routes(tags=["actions"])
 MayView = Annotated[Caller, Depends(require("view_status_of_cluster_action"))]
 
 ActionsAnswer = TypedDict("ActionsAnswer", {"actions": list[TaskAnswer], "state-machines": list[StateMachineAnswer]})

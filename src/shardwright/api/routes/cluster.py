@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from starlette.responses import JSONResponse
 
 from shardwright.api.codes import not_acceptable
 from shardwright.api.deps import Caller, Context, RawBody, flag, get_caller, require
-from shardwright.api.openapi import object_body, query_of
+from shardwright.api.openapi import Routes, object_body, query_of
 from shardwright.api.schemas.v1 import cluster as wire
 from shardwright.api.schemas.v1.common import Json
 from shardwright.api.schemas.v1.events import event
@@ -17,7 +17,7 @@ from shardwright.api.services.intent import look, submit
 from shardwright.model.event import Event
 from shardwright.store.keys import EVENTS
 
-router = APIRouter(tags=["cluster"])
+router = Routes(tags=["cluster"])
 MayView = Annotated[Caller, Depends(require("view_cluster_info"))]
 MayUpdate = Annotated[Caller, Depends(require("update_cluster"))]
 

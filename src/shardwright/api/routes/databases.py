@@ -3,12 +3,12 @@
 import secrets
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from starlette.responses import JSONResponse
 
 from shardwright.api.codes import invalid
 from shardwright.api.deps import Caller, Context, RawBody, flag, require
-from shardwright.api.openapi import body_of, query_of
+from shardwright.api.openapi import Routes, body_of, query_of
 from shardwright.api.schemas.v1 import databases as wire
 from shardwright.api.schemas.v1.requests import DatabaseBody, StartBody, read_body
 from shardwright.api.schemas.v1.shards import ShardAnswer, shard, shown
@@ -19,7 +19,7 @@ from shardwright.model.database import Database
 from shardwright.model.ids import ActionUid, DatabaseUid
 from shardwright.model.view import ClusterView, Put
 
-router = APIRouter(tags=["databases"])
+router = Routes(tags=["databases"])
 MayView = Annotated[Caller, Depends(require("view_bdb_info"))]
 
 

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from starlette.responses import JSONResponse
 
 from shardwright.api.deps import Caller, Context, RawBody, flag, require
-from shardwright.api.openapi import body_of, query_of
+from shardwright.api.openapi import Routes, body_of, query_of
 from shardwright.api.schemas.v1.actions import NodeActionAnswer, NodeActionsAnswer, node_action
 from shardwright.api.schemas.v1.parameters import ignored_keys
 from shardwright.api.schemas.v1.plans import ExplanationAnswer, PreviewAnswer, explanation_json, preview_json
@@ -18,7 +18,7 @@ from shardwright.api.services.preview import preview
 from shardwright.model.action import Action
 from shardwright.model.ids import ActionUid, NodeUid
 
-router = APIRouter(tags=["node actions"])
+router = Routes(tags=["node actions"])
 
 
 @router.get("/v1/nodes/actions", response_model=NodeActionsAnswer)

@@ -2,18 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from starlette.responses import JSONResponse
 
 from shardwright.api.deps import Caller, Context, RawBody, require
-from shardwright.api.openapi import body_of
+from shardwright.api.openapi import Routes, body_of
 from shardwright.api.schemas.v1 import nodes as wire
 from shardwright.api.schemas.v1.requests import NewNodeBody, NodeBody, json_object, read_body
 from shardwright.api.services import nodes as service
 from shardwright.api.services.intent import look, submit
 from shardwright.model.ids import NodeUid
 
-router = APIRouter(tags=["nodes"])
+router = Routes(tags=["nodes"])
 MayView = Annotated[Caller, Depends(require("view_node_info"))]
 MayUpdate = Annotated[Caller, Depends(require("update_node"))]
 

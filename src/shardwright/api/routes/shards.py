@@ -2,17 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from starlette.responses import JSONResponse
 
 from shardwright.api.codes import not_found
 from shardwright.api.deps import Caller, Context, require
-from shardwright.api.openapi import query_of
+from shardwright.api.openapi import Routes, query_of
 from shardwright.api.schemas.v1.shards import ShardAnswer, shard, shown
 from shardwright.api.services.intent import look
 from shardwright.model.ids import ShardUid
 
-router = APIRouter(tags=["shards"])
+router = Routes(tags=["shards"])
 
 
 @router.get("/v1/shards", response_model=list[ShardAnswer], openapi_extra=query_of("extra_info_keys"))

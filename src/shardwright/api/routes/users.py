@@ -3,13 +3,13 @@
 import asyncio
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from starlette.responses import JSONResponse
 
 from shardwright.api.auth import Authenticator
 from shardwright.api.codes import forbidden, invalid, not_found
 from shardwright.api.deps import Caller, Context, RawBody, flag, get_caller, require
-from shardwright.api.openapi import body_of, query_of
+from shardwright.api.openapi import Routes, body_of, query_of
 from shardwright.api.permissions import PERMISSIONS
 from shardwright.api.schemas.v1 import users as wire
 from shardwright.api.schemas.v1.common import Json
@@ -21,7 +21,7 @@ from shardwright.model.account import ManagementRole
 from shardwright.model.ids import UserUid
 from shardwright.passwords import hash_password
 
-router = APIRouter(tags=["users"])
+router = Routes(tags=["users"])
 Anyone = Annotated[Caller, Depends(get_caller)]
 
 
