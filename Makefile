@@ -8,6 +8,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 # Somebody else's packages must not leak into ours.
 unexport PYTHONPATH PYTHONHOME
+# The tests start hundreds of processes: each would compile the whole product.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
 # make demo SERVER=redis; make test ARGS="tests/unit -k table"

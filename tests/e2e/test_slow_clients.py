@@ -87,7 +87,9 @@ def frozen_endpoint(cluster: TestCluster, database: dict[str, Any], seconds: flo
         thaw.join()
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0.3, marks=pytest.mark.proof), 1.0, pytest.param(2.5, marks=pytest.mark.proof)]
+)
 def test_a_frozen_endpoint_process_in_a_handoff_is_not_noticed(
     cluster: TestCluster, database: dict[str, Any], seconds: float
 ) -> None:
@@ -206,7 +208,7 @@ def test_a_long_script_is_named_a_cancel_does_not_wait_for_it_and_a_new_client_e
     cluster.settled()
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.008, 0.016, 0.024, 0.032])
+@pytest.mark.parametrize("delay_s", [0.016, *(pytest.param(s, marks=pytest.mark.proof) for s in (0.0, 0.008, 0.024, 0.032))])
 def test_a_long_script_that_begins_with_a_handoff_delays_no_cancel(
     cluster: TestCluster, database: dict[str, Any], delay_s: float
 ) -> None:
