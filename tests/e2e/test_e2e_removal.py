@@ -137,6 +137,7 @@ def dead(cluster: RestCluster, node: int) -> Iterator[None]:
         assert not any(is_running(process) for process in (endpoint, *servers))
 
 
+@pytest.mark.proof
 def test_a_dead_node_with_live_copies_elsewhere(cluster: RestCluster) -> None:
     for name in ("cache", "diary"):
         cluster.update(uid_of(cluster, name), replication=True)
@@ -151,6 +152,7 @@ def test_a_dead_node_with_live_copies_elsewhere(cluster: RestCluster) -> None:
     cluster.wait("a leader", cluster.leader)
 
 
+@pytest.mark.proof
 def test_a_dead_node_with_the_only_copy(cluster: RestCluster) -> None:
     cluster.update(uid_of(cluster, "cache"), replication=False)
     cluster.add_node()
