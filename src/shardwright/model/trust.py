@@ -36,7 +36,7 @@ class IssuedCertificate:
     """A certificate that the cluster's authority has signed. It may be forgotten when it has expired."""
 
     serial: str
-    """In hexadecimal, because the number has up to 160 bits."""
+    """In hexadecimal, because the number has up to 159 bits."""
     node_uid: NodeUid
     role: CertificateRole
     issued_at: datetime

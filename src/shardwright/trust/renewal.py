@@ -86,7 +86,8 @@ def check_renewal(request: RenewalRequest, peer: Member, members: frozenset[Node
     if peer.role is not CertificateRole.NODE:
         found.append(_reason(Code.PEER_ROLE_WRONG, f"a certificate of role {peer.role} may not renew certificates"))
     if peer.node_uid not in members:
-        found.append(_reason(Code.NODE_GONE, f"node {peer.node_uid} is not a member of the cluster"))
+        text = f"node {peer.node_uid} is not a member of the cluster"
+        found.append(Reason(Code.NODE_GONE, text, Grade.CONFIGURATION, remedy="join as a new node (`node token`)"))
     found.append(check_request(request.request))
     return tuple(reason for reason in found if reason is not None)
 

@@ -31,7 +31,7 @@ _NO_HASH: Final = "0" * 64
 
 
 def make_token(randomness: bytes, now: datetime) -> tuple[str, JoinToken]:
-    """The text to show once, and its record. ``randomness``: RANDOM_BYTES bytes that nobody can guess."""
+    """The text to show once, and its record. ``randomness``: RANDOM_BYTES bytes that cannot be guessed."""
     assert len(randomness) == RANDOM_BYTES, "the length decides how hard the token is to guess"
     uid, secret = (base64.b32encode(part).decode().lower() for part in (randomness[:_UID_BYTES], randomness[_UID_BYTES:]))
     text = f"{uid}.{secret}"

@@ -1,10 +1,12 @@
 """When a certificate is renewed, and who may have one renewed: tables of times."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from shardwright.errors import Permanent
 from shardwright.model.codes import Code
@@ -23,6 +25,7 @@ from shardwright.trust.renewal import (
     decide_renewal,
     renewal_time,
 )
+from shardwright.trust.tokens import RANDOM_BYTES, make_token, used
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NODE, API = CertificateRole.NODE, CertificateRole.API
@@ -112,7 +115,14 @@ def test_who_may_have_a_certificate_renewed() -> None:
         Code.NODE_GONE,
         Code.CERTIFICATE_REQUEST_INVALID,
     ]
-    assert all(reason.text for reason in found)
+    assert all(reason.text and reason.remedy for reason in found)
+
+
+def test_what_the_store_keeps_is_read_as_it_was_written() -> None:
+    token = used(make_token(bytes(range(RANDOM_BYTES)), NOW)[1], NodeUid(3))
+    for record in (token, replace(token, used_by=None), *revoke_node([issued(3, (1 << 159) - 1)], NodeUid(3), NOW)):
+        adapter = TypeAdapter(type(record))
+        assert adapter.validate_json(adapter.dump_json(record)) == record
 
 
 # -- revocation ----------------------------------------------------------------------------------------------------------
