@@ -236,13 +236,14 @@ def test_a_listener_goes_on_with_its_certificate_if_the_new_one_is_unfit(tmp_pat
     asyncio.run(scenario())
 
 
-def test_a_pair_that_does_not_match_leaves_the_context_as_it_was() -> None:
+@pytest.mark.parametrize("shown", [ONE, CLUSTER.member(1, "127.0.0.1")], ids=["another key", "another certificate"])
+def test_a_pair_that_does_not_match_leaves_the_context_as_it_was(shown: Credentials) -> None:
     context = server_context(ONE)
-    mixed = Credentials(ONE.member, ONE.certificate, TWO.key, ONE.authority)
+    key = TWO.key if shown is ONE else ONE.key
     with pytest.raises(Permanent) as refused:
-        renew(context, mixed)
+        renew(context, Credentials(ONE.member, shown.certificate, key, ONE.authority))
     assert refused.value.code is Code.CREDENTIALS_UNUSABLE
-    assert exchange(context, TWO).server == "node 2"
+    assert exchange(context, TWO) == Outcome("node 2", "node 2")
 
 
 def der(credentials: Credentials) -> bytes:
