@@ -203,6 +203,101 @@ class Code(Catalogue):
     CONFLICT = "conflict", "Another writer changed one of the records first."
     LOST_LEADERSHIP = "lost_leadership", "The daemon is no longer the leader."
 
+    # -- errors: trust between machines ------------------------------------------------------------------------------
+
+    AUTHORITY_UNFIT = (
+        "authority_unfit",
+        "The certificate or the key of the authority cannot be used.",
+        "give the PEM files of an authority with a key on the curve P-256 or P-384",
+    )
+    AUTHORITY_KEY_ABSENT = (
+        "authority_key_absent",
+        "The node does not hold the key of the cluster's authority.",
+        "ask a node that holds it, or sign with the operator's authority",
+    )
+    AUTHORITY_MISMATCH = (
+        "authority_mismatch",
+        "The node that answers does not belong to the expected authority.",
+        "check the address, and take a new join line from the cluster (`node token`)",
+    )
+    API_UNREACHABLE = (
+        "api_unreachable",
+        "The API of the named node does not answer.",
+        "check the address, the daemon there and the firewall (port 9443)",
+    )
+    CERTIFICATE_REQUEST_INVALID = (
+        "certificate_request_invalid",
+        "The certificate request is unreadable, not signed by its key, or for an unfit key.",
+        "make a request with a new key on the curve P-256",
+    )
+    CERTIFICATE_EXPIRED = (
+        "certificate_expired",
+        "The certificate of the node has expired.",
+        "join again in its own place (`join … --replace`)",
+    )
+    CERTIFICATE_REVOKED = (
+        "certificate_revoked",
+        "The certificate was revoked: its node was removed or replaced.",
+        "join as a new node (`node token`)",
+    )
+    CREDENTIALS_UNUSABLE = (
+        "credentials_unusable",
+        "The node's certificate, its key and the authority are missing or do not fit together.",
+        "restore the files, or join again in the node's place (`join … --replace`)",
+    )
+    PEER_UNKNOWN = (
+        "peer_unknown",
+        "The peer has shown no certificate that names a member.",
+        "connect from a node of the cluster",
+    )
+    PEER_ROLE_WRONG = (
+        "peer_role_wrong",
+        "The peer's certificate has another role than the one needed here.",
+        "use the certificate of the right role",
+    )
+    PEER_IS_ANOTHER = (
+        "peer_is_another",
+        "Another node answers at the address of the node.",
+        "check the addresses of both nodes",
+    )
+    CLOCK_OFF = (
+        "clock_off",
+        "The clock of the machine is more than five minutes off.",
+        "synchronize it, for instance with chrony",
+    )
+    JOIN_REQUEST_INVALID = "join_request_invalid", "The request to join is incomplete or contradictory.", "see the text"
+    JOIN_TOKEN_UNKNOWN = (
+        "join_token_unknown",
+        "The join token is not one of this cluster.",
+        "copy the whole join line, or make a new one (`node token`)",
+    )
+    JOIN_TOKEN_USED = (
+        "join_token_used",
+        "The join token was used: it is good for one node.",
+        "make another one (`node token`)",
+    )
+    JOIN_TOKEN_EXPIRED = "join_token_expired", "The join token is older than 24 hours.", "make another one (`node token`)"
+    MACHINE_IS_MEMBER = (
+        "machine_is_member",
+        "The machine is a node of the cluster already.",
+        "take that node's place (`join … --replace`)",
+    )
+    ADDRESS_IN_USE = (
+        "address_in_use",
+        "An address of the newcomer belongs to another node.",
+        "give another address, or take that node's place (`join … --replace`)",
+    )
+    NEWCOMER_TOO_NEW = (
+        "newcomer_too_new",
+        "The newcomer's Shardwright is newer than the cluster's.",
+        "install the cluster's version on the new machine, or upgrade the cluster first",
+    )
+    REPLACED_NODE_NEEDED = (
+        "replaced_node_needed",
+        "The node that is to be replaced runs, or may hold copies that are needed.",
+        "switch it off and declare it off, or wait until its copies are elsewhere",
+    )
+
     # -- errors: a daemon and a local cluster ------------------------------------------------------------------------
 
     API_NOT_STARTED = "api_not_started", "The daemon's API did not start.", "check the log of its node"

@@ -16,6 +16,8 @@ MoveUid = NewType("MoveUid", str)
 """``"<owner>-<number>"``: the owner's uid and a number from 1, so that a decision can name a new move without a
 generator."""
 LeaseId = NewType("LeaseId", int)
+JoinTokenUid = NewType("JoinTokenUid", str)
+"""The first part of a join token, which is not secret."""
 
 
 def uid_of_group(database: DatabaseUid, number: int) -> GroupUid:

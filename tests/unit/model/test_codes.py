@@ -10,7 +10,7 @@ from shardwright.model.codes import Code
 from shardwright.model.event import EventKind
 
 SOURCE = Path(__file__).parents[3] / "src" / "shardwright"
-ELSEWHERE = {Code.NODE_ACTION_IN_PROGRESS, Code.REMOVE_IN_PROGRESS, Code.SERVER_BINARY_MISSING, Code.SERVER_BINARY_UNUSABLE}
+ELSEWHERE = {Code.NODE_ACTION_IN_PROGRESS, Code.REMOVE_IN_PROGRESS, Code.SERVER_BINARY_UNUSABLE}
 """Raised as a rejection, which names its code by its text."""
 
 

@@ -1,0 +1,279 @@
+"""The exchange of a join as values: what a newcomer sends, what forbids it, and what it is given. Pure.
+
+Called by the API of a node that holds the authority's key. The API commits the node's record and the used token in one
+transaction. Whether the new machine can be reached is not judged here.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from cryptography import x509
+
+from shardwright.model.codes import Code
+from shardwright.model.database import ServerKind
+from shardwright.model.ids import JoinTokenUid, NodeUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.trust import CertificateRole, JoinToken
+from shardwright.trust.authority import Signer, certificate_text, names_of
+from shardwright.trust.certificates import Grant, sign_request
+from shardwright.trust.renewal import check_clock, check_request
+from shardwright.trust.tokens import check_token
+
+PROTOCOL: Final = 1
+"""The version of this exchange. A daemon refuses a later one, which it cannot understand."""
+ADDRESSES_MAX: Final = 16
+"""More than a machine has networks for a cluster; each one lengthens every handshake."""
+TEXT_MAX: Final = 256
+"""Characters of a rack or a machine id: both are stored and shown."""
+_VERSION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})*)")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerVersion:
+    """A kind of server in exactly one version."""
+
+    kind: ServerKind
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest:
+    """What a newcomer sends, after it has recognized the authority."""
+
+    token: str = field(repr=False)
+    request: bytes
+    """A signing request, PEM."""
+    machine_id: str
+    addresses: tuple[str, ...]
+    """The first one becomes the node's address."""
+    memory_bytes: int
+    rack: str
+    """Empty: no rack."""
+    version: str
+    """Of the newcomer's Shardwright."""
+    servers: tuple[ServerVersion, ...]
+    """The server programs that the newcomer has."""
+    at: datetime
+    """The newcomer's time."""
+    protocol: int = PROTOCOL
+    replaces: NodeUid | None = None
+    """The node whose place the newcomer takes (``--replace``). None: it becomes a new node."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberNode:
+    """What matters of a node that is a member already."""
+
+    uid: NodeUid
+    machine_id: str
+    """Empty: not known."""
+    addresses: tuple[str, ...]
+    is_replaceable: bool
+    """It is certainly gone, or is away and holds no copy that somebody needs. Judged by its liveness, not here."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinView:
+    """What a join is checked against, at one revision of the store."""
+
+    tokens: Mapping[JoinTokenUid, JoinToken]
+    members: tuple[MemberNode, ...]
+    servers: tuple[ServerVersion, ...]
+    """What the databases of the cluster run on, and new ones will."""
+    version: str
+    """The latest version of all daemons."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealingKey:
+    """The key under which the store's secrets are sealed."""
+
+    key_id: str
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinResponse:
+    """What a newcomer is given. It has everything to start its daemon."""
+
+    uid: NodeUid
+    certificates: Mapping[CertificateRole, bytes]
+    """PEM, each followed by the authority's."""
+    authority: bytes
+    """PEM."""
+    store_endpoints: tuple[str, ...]
+    sealing_keys: tuple[SealingKey, ...]
+    """The key in use first; older ones while something is sealed under them."""
+
+
+def check_join(request: JoinRequest, view: JoinView, now: datetime) -> tuple[Reason, ...]:
+    """Everything that forbids the join; empty: it may be committed.
+
+    Without a valid token the answer names only that: a stranger learns nothing about the cluster."""
+    if request.protocol > PROTOCOL:
+        return (_too_new(f"the newcomer speaks version {request.protocol} of the join protocol, the cluster {PROTOCOL}"),)
+    token = check_token(view.tokens, request.token, now)
+    if isinstance(token, Reason):
+        return (token,)
+    checks = (
+        check_clock(request.at, now),
+        check_request(request.request),
+        _check_form(request),
+        _check_version(request.version, view.version),
+        *_check_servers(request, view),
+        _check_machine(request, view.members),
+        *_check_addresses(request, view.members),
+        _check_replaced(request.replaces, view.members),
+    )
+    return tuple(reason for reason in checks if reason is not None)
+
+
+def answer_join(
+    signer: Signer,
+    request: JoinRequest,
+    uid: NodeUid,
+    *,
+    addresses: Mapping[CertificateRole, Sequence[str]],
+    serials: Mapping[CertificateRole, int],
+    store_endpoints: Sequence[str],
+    sealing_keys: Sequence[SealingKey],
+    now: datetime,
+) -> tuple[JoinResponse, tuple[x509.Certificate, ...]]:
+    """The answer to an accepted newcomer, and the certificates in it, to be recorded with the node.
+
+    ``addresses``: what each certificate names; a role without an entry gets none. ``serials``: fresh random numbers, one for
+    each of these roles."""
+    signed = {
+        role: sign_request(signer, request.request, Grant(role, uid, tuple(named)), serial=serials[role], now=now)
+        for role, named in addresses.items()
+    }
+    authority = signer.authority
+    response = JoinResponse(
+        uid=uid,
+        certificates={role: certificate_text(leaf, authority.certificate) for role, leaf in signed.items()},
+        authority=authority.text,
+        store_endpoints=tuple(store_endpoints),
+        sealing_keys=tuple(sealing_keys),
+    )
+    return response, tuple(signed.values())
+
+
+def _check_form(request: JoinRequest) -> Reason | None:
+    """What the records of a node cannot hold."""
+    wrong = ""
+    if not 1 <= len(request.addresses) <= ADDRESSES_MAX or len(set(map(_plain, request.addresses))) != len(
+        request.addresses
+    ):
+        wrong = f"a newcomer names 1 to {ADDRESSES_MAX} different addresses"
+    elif not request.machine_id.strip() or len(request.machine_id) > TEXT_MAX:
+        wrong = "the newcomer has no machine id"
+    elif len(request.rack) > TEXT_MAX:
+        wrong = f"the name of a rack has at most {TEXT_MAX} characters"
+    elif request.memory_bytes <= 0:
+        wrong = "the newcomer offers no memory"
+    else:
+        wrong = next((cause for cause in map(_wrong_in, request.addresses) if cause), "")
+    return _reason(Code.JOIN_REQUEST_INVALID, wrong) if wrong else None
+
+
+def _wrong_in(address: str) -> str:
+    """Why no node can be reached there; empty: it may be."""
+    try:
+        names_of((address,))
+    except ValueError as e:
+        return str(e)
+    found = _plain(address)
+    is_one = isinstance(found, str) or not (found.is_unspecified or found.is_multicast)
+    return "" if is_one else f"{address} is not the address of one machine"
+
+
+def _plain(address: str) -> IPv4Address | IPv6Address | str:
+    """Equal for two spellings of one address."""
+    try:
+        return ip_address(address)
+    except ValueError:
+        return address.lower()
+
+
+def _check_version(theirs: str, ours: str) -> Reason | None:
+    release = _release(theirs)
+    if release is None or len(theirs) > TEXT_MAX:
+        return _reason(Code.JOIN_REQUEST_INVALID, f"{theirs[:TEXT_MAX]!r} is not a version")
+    if release > (_release(ours) or ()):
+        return _too_new(f"the newcomer has version {theirs}, the cluster {ours}")
+    return None
+
+
+def _check_servers(request: JoinRequest, view: JoinView) -> Iterable[Reason]:
+    """A copy never runs on another version than its database's, so a node without that version could hold no copy."""
+    for needed in view.servers:
+        if needed not in request.servers:
+            has = ", ".join(str(server) for server in request.servers) or "none"
+            text = f"the cluster's databases run on {needed}; the newcomer has {has}"
+            yield _reason(Code.SERVER_BINARY_MISSING, text, remedy=f"install {needed} on the new machine")
+
+
+def _check_machine(request: JoinRequest, members: Sequence[MemberNode]) -> Reason | None:
+    """One machine is one node: two would share its failures, and copies on both would be lost together."""
+    for member in members:
+        if member.machine_id == request.machine_id and member.uid != request.replaces:
+            return _reason(
+                Code.MACHINE_IS_MEMBER,
+                f"this machine is node {member.uid} already",
+                remedy=f"add --replace {member.uid} to take its place",
+                node_uid=member.uid,
+            )
+    return None
+
+
+def _check_addresses(request: JoinRequest, members: Sequence[MemberNode]) -> Iterable[Reason]:
+    for member in members:
+        held = {_plain(address) for address in member.addresses}
+        shared = [address for address in request.addresses if _plain(address) in held]
+        if shared and member.uid != request.replaces:
+            yield _reason(
+                Code.ADDRESS_IN_USE,
+                f"{', '.join(shared)} belongs to node {member.uid}",
+                remedy=f"give another address, or add --replace {member.uid} to take its place",
+                node_uid=member.uid,
+            )
+
+
+def _check_replaced(replaces: NodeUid | None, members: Sequence[MemberNode]) -> Reason | None:
+    if replaces is None:
+        return None
+    found = next((member for member in members if member.uid == replaces), None)
+    if found is None:
+        text, remedy = f"node {replaces} is not a member of the cluster", "leave out --replace to join as a new node"
+        return _reason(Code.NODE_GONE, text, remedy=remedy, node_uid=replaces)
+    if not found.is_replaceable:
+        return _reason(
+            Code.REPLACED_NODE_NEEDED, f"node {replaces} runs, or may hold copies that are needed", node_uid=replaces
+        )
+    return None
+
+
+def _release(version: str) -> tuple[int, ...] | None:
+    """The numbers of a version, without zeros at the end: 1.2 and 1.2.0 are equal. None: it has none."""
+    match = _VERSION.match(version)
+    if match is None:
+        return None
+    numbers = [int(part) for part in match[1].split(".")]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _too_new(text: str) -> Reason:
+    return _reason(Code.NEWCOMER_TOO_NEW, text)
+
+
+def _reason(code: Code, text: str, *, remedy: str = "", node_uid: NodeUid | None = None) -> Reason:
+    return Reason(code, text, Grade.CONFIGURATION, remedy=remedy or code.remedy, node_uid=node_uid)

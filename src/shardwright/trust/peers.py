@@ -1,0 +1,78 @@
+"""Who is at the other end: called after a handshake and before anything is sent or taken. Pure.
+
+The handshake has proved that the authority signed the peer's certificate, that it is valid now and, for a client, that the
+address is in it. Role, node and revocation are judged here.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+
+from shardwright.errors import Permanent
+from shardwright.model.codes import Code
+from shardwright.model.ids import NodeUid
+from shardwright.model.trust import CertificateRole, IssuedCertificate
+from shardwright.trust.certificates import CLOCK_OFF_MAX, Member, member_of, serial_text
+
+NOTHING_REVOKED: Final[frozenset[str]] = frozenset()
+
+
+def admit(
+    certificate: bytes | None,
+    roles: Collection[CertificateRole],
+    *,
+    revoked: Collection[str],
+    node_uid: NodeUid | None = None,
+) -> Member:
+    """The peer with this certificate (DER, from the handshake), if it may speak here.
+
+    ``revoked``: serials as ``serial_text`` writes them. ``node_uid``: the only node that is accepted, for a connection to a
+    certain node; None: any.
+
+    Raises Permanent: ``peer_unknown`` without a certificate or with one that names no member, ``certificate_revoked``,
+    ``peer_role_wrong``, ``peer_is_another``."""
+    if certificate is None:
+        raise Permanent(Code.PEER_UNKNOWN, "the peer has shown no certificate")
+    try:
+        found = x509.load_der_x509_certificate(certificate)
+        serial = serial_text(found.serial_number)
+    except ValueError as e:
+        raise Permanent(Code.PEER_UNKNOWN, f"the peer's certificate cannot be read: {e}") from e
+    member = member_of(found)
+    if serial in revoked:
+        raise Permanent(Code.CERTIFICATE_REVOKED, f"the certificate {serial} of node {member.node_uid} is revoked")
+    if member.role not in roles:
+        wanted = " or ".join(sorted(roles))
+        raise Permanent(
+            Code.PEER_ROLE_WRONG, f"the certificate of node {member.node_uid} has the role {member.role}, not {wanted}"
+        )
+    if node_uid is not None and member.node_uid != node_uid:
+        raise Permanent(Code.PEER_IS_ANOTHER, f"node {member.node_uid} answers at the address of node {node_uid}")
+    return member
+
+
+def revoked_serials(issued: Iterable[IssuedCertificate]) -> frozenset[str]:
+    """The serials that ``admit`` refuses."""
+    return frozenset(one.serial for one in issued if one.revoked_at is not None)
+
+
+def revoke_node(issued: Iterable[IssuedCertificate], node_uid: NodeUid, now: datetime) -> tuple[IssuedCertificate, ...]:
+    """The records to write when a node is removed or replaced: its certificates that a peer may still accept, revoked."""
+    return tuple(
+        replace(one, revoked_at=now)
+        for one in issued
+        if one.node_uid == node_uid and one.revoked_at is None and not _has_ended(one, now)
+    )
+
+
+def forgettable(issued: Iterable[IssuedCertificate], now: datetime) -> tuple[IssuedCertificate, ...]:
+    """The records to delete: no peer accepts their certificates any more."""
+    return tuple(one for one in issued if _has_ended(one, now))
+
+
+def _has_ended(one: IssuedCertificate, now: datetime) -> bool:
+    """Also by the slowest accepted clock."""
+    return one.expires_at + CLOCK_OFF_MAX < now

@@ -1,0 +1,120 @@
+"""When a node's certificate is renewed, and what a request for renewal must satisfy. Pure.
+
+The agent asks ``decide_renewal`` on every look at its certificate. The API of a node that holds the authority's key asks
+``check_renewal`` before it signs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from cryptography import x509
+
+from shardwright.errors import Permanent
+from shardwright.model.codes import Code
+from shardwright.model.ids import NodeUid
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.trust import CertificateRole
+from shardwright.trust.authority import Authority, covers
+from shardwright.trust.certificates import CLOCK_OFF_MAX, Member, key_of_request
+
+
+class Cause(StrEnum):
+    """Why a certificate must be renewed now."""
+
+    AGE = "age"
+    """Two thirds of its lifetime have passed."""
+    ADDRESSES = "addresses"
+    """The node has an address that the certificate does not name."""
+    AUTHORITY = "authority"
+    """Another authority signed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """``cause`` None: not now. ``at``: the time at which it is, or has become, due by its age."""
+
+    cause: Cause | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalRequest:
+    """What a node sends to have one certificate renewed. The connection tells who it is."""
+
+    role: CertificateRole
+    request: bytes
+    """A signing request, PEM."""
+    at: datetime
+    """The node's time."""
+
+
+def renewal_time(certificate: x509.Certificate) -> datetime:
+    """After two thirds of the lifetime: 60 of 90 days. Earlier if the authority ends, because its certificates then end
+    with it."""
+    began = certificate.not_valid_before_utc + CLOCK_OFF_MAX
+    return began + (certificate.not_valid_after_utc - began) * 2 / 3
+
+
+def decide_renewal(certificate: x509.Certificate, authority: Authority, addresses: Sequence[str], now: datetime) -> Renewal:
+    """Whether the certificate must be renewed now.
+
+    Raises Permanent: ``clock_off`` if this machine's clock is before the certificate's beginning, ``certificate_expired`` if
+    the certificate has ended and no peer accepts it any more."""
+    if now < certificate.not_valid_before_utc:
+        begins = certificate.not_valid_before_utc
+        raise Permanent(
+            Code.CLOCK_OFF,
+            f"this machine's clock ({_time(now)}) is before the beginning of its certificate ({_time(begins)})",
+        )
+    if now > certificate.not_valid_after_utc:
+        text = f"the certificate ended at {_time(certificate.not_valid_after_utc)}; it is {_time(now)}"
+        raise Permanent(Code.CERTIFICATE_EXPIRED, text)
+    at = renewal_time(certificate)
+    if not authority.has_issued(certificate):
+        return Renewal(Cause.AUTHORITY, at)
+    if not covers(certificate, addresses):
+        return Renewal(Cause.ADDRESSES, at)
+    return Renewal(Cause.AGE if now >= at else None, at)
+
+
+def check_renewal(request: RenewalRequest, peer: Member, members: frozenset[NodeUid], now: datetime) -> tuple[Reason, ...]:
+    """Everything that forbids the renewal; empty: sign it for ``peer.node_uid`` and for the addresses on that node's record.
+    ``peer``: from the connection's certificate, which ``peers.admit`` has accepted."""
+    found = [check_clock(request.at, now)]
+    if peer.role is not CertificateRole.NODE:
+        found.append(_reason(Code.PEER_ROLE_WRONG, f"a certificate of role {peer.role} may not renew certificates"))
+    if peer.node_uid not in members:
+        text = f"node {peer.node_uid} is not a member of the cluster"
+        found.append(Reason(Code.NODE_GONE, text, Grade.CONFIGURATION, remedy="join as a new node (`node token`)"))
+    found.append(check_request(request.request))
+    return tuple(reason for reason in found if reason is not None)
+
+
+def check_clock(theirs: datetime, ours: datetime) -> Reason | None:
+    """A machine whose clock is more than five minutes off can neither judge certificates nor be given one. None: close
+    enough."""
+    off = theirs - ours
+    if abs(off) <= CLOCK_OFF_MAX:
+        return None
+    direction = "ahead of" if off > CLOCK_OFF_MAX else "behind"
+    text = f"the machine's clock is {abs(off).total_seconds():.0f} s {direction} the cluster's; at most "
+    return _reason(Code.CLOCK_OFF, f"{text}{CLOCK_OFF_MAX.total_seconds():.0f} s are accepted")
+
+
+def check_request(request: bytes) -> Reason | None:
+    """None: the signing request is valid."""
+    try:
+        key_of_request(request)
+    except Permanent as e:
+        return _reason(e.code, e.text)
+    return None
+
+
+def _reason(code: Code, text: str) -> Reason:
+    return Reason(code, text, Grade.CONFIGURATION, remedy=code.remedy)
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
