@@ -1,6 +1,7 @@
 """Sealed values: what is sealed, what opens, and what the errors do not say."""
 
 import itertools
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from types import UnionType
@@ -14,7 +15,7 @@ from shardwright.errors import Permanent
 from shardwright.model.account import User
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, ServerSecrets
-from shardwright.store import keys
+from shardwright.store import keys, records
 from shardwright.store.protocol import KeyValue
 from shardwright.store.seal import (
     IN_CLEAR,
@@ -216,3 +217,21 @@ def test_the_form_of_a_sealed_value_is_stable() -> None:
         "b88e736f381563f15b24d39a9d323a548cb3a740b8451c3adbf1637738"
     )
     assert sealing(NEW).open(PLACE, stored) == SECRET
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"uid": 1, "name": "hunter2"}',
+        b'{"database_uid": 1, "application": ["hunter2"], "replication": 2}',
+        b'"hunter2"',
+        b"hunter2",
+        b'{"hunter2',
+    ],
+)
+def test_an_unreadable_secret_is_not_quoted_by_its_error(value: bytes) -> None:
+    with pytest.raises(Permanent) as refused:
+        records.decode(PLACE, value)
+    assert refused.value.code == Code.STORE_RECORD_UNREADABLE
+    assert PLACE in refused.value.text
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value)), "not in the traceback of a log either"
