@@ -26,7 +26,7 @@ def view_of(*versions: int | None, cluster_version: int = 1, removed: int | None
     return ClusterView(
         cluster=replace(CLUSTER, cluster_version=cluster_version),
         nodes={uid: Node(uid, f"127.0.0.{uid}", NOW) for uid in uids},
-        daemons={uid: DaemonPresence(uid, 1, 1, "b", 1, "0", "", NOW, v) for uid, v in present.items()},
+        daemons={uid: DaemonPresence(uid, 1, 1, "b", 1, "0", "", NOW, cluster_version=v) for uid, v in present.items()},
     )
 
 
