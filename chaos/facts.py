@@ -5,7 +5,6 @@ Read-only. Independent of the leader, because a leader under test must not vouch
 """
 
 import asyncio
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +43,7 @@ from shardwright.nodes.local import LocalNodes
 from shardwright.server.adapter import ServerAdapter
 from shardwright.server.protocol import ServerTarget
 from shardwright.store import records
+from testkit.stored import stored
 
 _PREFIXES = (
     *("nodes/", "databases/", "shards/", "secrets/", "groups/", "endpoints/", "seen/nodes/", "daemons/", "leader"),
@@ -90,7 +90,7 @@ class Records:
 
 def read_records(layout: Layout) -> Records:
     """Read the records. Raises sqlite3.Error if the file cannot be read now."""
-    all_records = _read(layout.store)
+    all_records = [records.decode(key, value) for key, value in stored(layout.directory, _PREFIXES).items()]
 
     def of(kind: type[Any] | UnionType) -> list[Any]:
         return [r for r in all_records if isinstance(r, kind)]
@@ -116,15 +116,6 @@ def read_records(layout: Layout) -> Records:
 def _is_current(process: Any, shards: dict[ShardUid, Shard]) -> bool:
     shard = shards.get(process.shard_uid)
     return shard is not None and shard.incarnation == process.incarnation
-
-
-def _read(store: Path) -> list[Any]:
-    connection = sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=5)
-    try:
-        rows = connection.execute("SELECT key, value FROM items ORDER BY key").fetchall()
-    finally:
-        connection.close()
-    return [records.decode(key, value) for key, value in rows if key.startswith(_PREFIXES)]
 
 
 # -- whether it has come to rest -----------------------------------------------------------------------------------------

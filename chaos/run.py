@@ -198,11 +198,11 @@ def _defects(cluster: ChaosCluster) -> list[str]:
 
 
 def _keep(cluster: ChaosCluster, kept: Path) -> None:
-    """Copy what explains a failure: logs, journals and the store's file."""
+    """Copy what explains a failure: logs, journals, the store's file and the key that opens it."""
     paths = [*cluster.layout.nodes.glob("*/*.log*"), *cluster.layout.nodes.glob("*/*.out*")]
     paths += cluster.layout.store.parent.glob(f"{cluster.layout.store.name}*")
     paths += [*cluster.layout.nodes.glob("*/shards/*/server.log*"), cluster.layout.supervisor_log]
-    paths += [*(cluster.directory / "chaos").glob("*")]
+    paths += [cluster.layout.cluster_key, *(cluster.directory / "chaos").glob("*")]
     for path in paths:
         target = kept / path.relative_to(cluster.layout.directory)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -26,10 +26,12 @@ from shardwright.leader.probe import Probe, silent
 from shardwright.local.config import DaemonConfig
 from shardwright.machine import processes
 from shardwright.model.cluster import DaemonPresence
+from shardwright.model.version import CLUSTER_VERSION
 from shardwright.nodes.local import LocalNodes, agent_path, control_path
 from shardwright.server.adapter import ServerAdapter
 from shardwright.store.mirror import Mirror
-from shardwright.store.sqlite import POLL_SELDOM_S, SqliteStore
+from shardwright.store.open import for_election, open_store
+from shardwright.store.protocol import Store
 from shardwright.tasks import spawn
 
 _log = structlog.get_logger(__name__)
@@ -41,7 +43,7 @@ class LeadershipRunner:
     def __init__(
         self,
         keeper: LeaseKeeper,
-        store: SqliteStore,
+        store: Store,
         mirror: Mirror,
         *,
         run_directory: Path,
@@ -98,25 +100,30 @@ class LeadershipRunner:
 
 async def run_daemon(config: DaemonConfig) -> None:
     """Run a node's daemon until it is cancelled. Shards and the endpoint process outlive it. Raises RuntimeError when one of
-    its eternal tasks ends: the daemon ends with it, and the supervisor starts it anew."""
+    its eternal tasks ends: the daemon ends with it, and the supervisor starts it anew. Raises Permanent when the store
+    contains what this daemon must not go on with."""
     clock = SystemClock()
-    store = await SqliteStore.open(config.layout.store)
-    mirror = Mirror(store, clock=clock)
+    store = await open_store(config.store)
+    mirror = Mirror(store, clock=clock, sealing=config.sealing)
     mirroring = spawn("mirror", mirror.run())
+    serving = spawn("serve", _serve(config, store, mirror=mirror, clock=clock))
     try:
-        await mirror.ready()
-        await mirror.fresh()
-        await _serve(config, store, mirror=mirror, clock=clock)
+        ended, _ = await asyncio.wait((mirroring, serving), return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+        raise RuntimeError(f"{', '.join(t.get_name() for t in ended)} ended by itself")
     finally:
-        mirroring.cancel()
-        await asyncio.gather(mirroring, return_exceptions=True)
+        # What serves needs the mirror until its own end.
+        for task in (serving, mirroring):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await store.close()
 
 
-async def _serve(config: DaemonConfig, store: SqliteStore, *, mirror: Mirror, clock: Clock) -> None:
-    keeper = LeaseKeeper(
-        partial(SqliteStore.open, config.layout.store, poll_s=POLL_SELDOM_S), _presence(config, clock), clock=clock
-    )
+async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: Clock) -> None:
+    await mirror.ready()
+    await mirror.fresh()
+    keeper = LeaseKeeper(partial(open_store, for_election(config.store)), _presence(config, clock), clock=clock)
     context = ApiContext(
         store=store,
         mirror=mirror,
@@ -168,6 +175,7 @@ def _presence(config: DaemonConfig, clock: Clock) -> DaemonPresence:
         version=__version__,
         api_url=config.api_url,
         started_at=clock.now(),
+        cluster_version=CLUSTER_VERSION,
     )
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -46,6 +45,7 @@ from shardwright.server.protocol import MANAGEMENT_USER, ServerTarget
 from shardwright.store import records
 from testkit.deadlines import Stopwatch, until
 from testkit.processes import ending_all
+from testkit.stored import stored
 
 SOURCES = Path(__file__).parents[2] / "src"
 POLL_S = 0.02
@@ -130,12 +130,7 @@ class Facts:
 
 def _read(directory: Path, *prefixes: str) -> list[Any]:
     """The records with these prefixes. Read-only, so that a frozen daemon's lock does not matter."""
-    connection = sqlite3.connect(f"file:{layout_of(directory).store}?mode=ro", uri=True, timeout=5)
-    try:
-        rows = connection.execute("SELECT key, value FROM items ORDER BY key").fetchall()
-    finally:
-        connection.close()
-    return [records.decode(key, value) for key, value in rows if key.startswith(prefixes)]
+    return [records.decode(key, value) for key, value in stored(directory, prefixes).items()]
 
 
 async def _read_facts(directory: Path) -> Facts:

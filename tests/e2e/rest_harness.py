@@ -9,7 +9,6 @@ import re
 import secrets
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from shardwright.machine.processes import send
 from shardwright.model.seen import ProcessIdentity
 from testkit.deadlines import until
 from testkit.processes import ending_all, processes_of
+from testkit.stored import stored
 
 SOURCES = Path(__file__).parents[2] / "src"
 POLL_S = 0.03
@@ -346,12 +346,7 @@ class RestCluster:
 
     def wishes(self) -> dict[str, bytes]:
         """Everything in the store that requests change, read from its file, to show that nothing was changed."""
-        connection = sqlite3.connect(f"file:{self.directory / 'store.db'}?mode=ro", uri=True)
-        try:
-            rows = connection.execute("SELECT key, value FROM items").fetchall()
-        finally:
-            connection.close()
-        return {key: value for key, value in rows if key.startswith(WISHES)}
+        return stored(self.directory, WISHES)
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:

@@ -22,8 +22,8 @@ from shardwright.model.cluster import DaemonPresence, Leadership
 from shardwright.model.ids import LeaseId, NodeUid
 from shardwright.store import keys, records
 from shardwright.store.mirror import Mirror
+from shardwright.store.open import open_store
 from shardwright.store.protocol import PutKey, Store, Transaction
-from shardwright.store.sqlite import SqliteStore
 from shardwright.tasks import spawn
 from tests.integration.agent_harness import STAND_IN, RecordingEndpointProcess
 
@@ -32,8 +32,8 @@ LEASE_TTL = timedelta(seconds=20)
 
 
 async def body(config: DaemonConfig) -> None:
-    store = await SqliteStore.open(config.layout.store)
-    mirror = Mirror(store)
+    store = await open_store(config.store)
+    mirror = Mirror(store, sealing=config.sealing)
     agent = Agent(
         config.node_uid,
         store,

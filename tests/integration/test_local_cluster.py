@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,14 +17,17 @@ import pytest
 
 from shardwright.agent.launch import check_port
 from shardwright.local.config import read_nodes
-from shardwright.model.cluster import DaemonPresence, Node
+from shardwright.model.cluster import Cluster, DaemonPresence, Node
+from shardwright.model.codes import Code
 from shardwright.model.database import Persistence, SnapshotRule
 from shardwright.model.ids import DatabaseUid, NodeUid
+from shardwright.model.version import CLUSTER_VERSION
 from shardwright.server.binaries import all_servers
 from shardwright.store import keys, records
 from shardwright.store.keys import StoredRecord
 from shardwright.store.protocol import DeleteKey, Operation, PutKey, Transaction
 from shardwright.store.sqlite import SqliteStore
+from testkit.stored import stored
 from tests.integration.agent_harness import SECRETS, database, free_port, group, shard
 from tests.integration.local_harness import LocalCluster, is_running, send
 
@@ -84,7 +88,8 @@ def test_from_creation_to_purge(cluster: LocalCluster) -> None:
     admin = json.loads(cluster.layout.admin.read_text())
     assert admin == {k: said[k] for k in ("url", "urls", "username", "password")}
     assert [(n.rack, n.memory_bytes) for n in recorded_nodes(cluster)] == [("a", 1 << 30), ("b", 1 << 30)]
-    for private in (cluster.layout.admin, cluster.layout.store, cluster.layout.key, cluster.layout.tls / "ca-key.pem"):
+    layout = cluster.layout
+    for private in (layout.admin, layout.store, layout.key, layout.tls / "ca-key.pem", layout.cluster_key):
         assert oct(private.stat().st_mode)[-3:] == "600", private
     assert oct(cluster.directory.stat().st_mode)[-3:] == "700"
 
@@ -108,6 +113,50 @@ def test_from_creation_to_purge(cluster: LocalCluster) -> None:
     assert "notes.txt" in done.stdout or "nodes" in done.stdout
     left = sorted(str(p.relative_to(cluster.directory)) for p in cluster.directory.rglob("*"))
     assert left == ["nodes", "nodes/1", "nodes/1/notes.txt", "notes.txt"]
+
+
+def daemon_alone(cluster: LocalCluster) -> "subprocess.CompletedProcess[str]":
+    """The product's daemon of the first node, started without a supervisor."""
+    command = [sys.executable, "-m", "shardwright.local.daemon", "--dir", str(cluster.directory), "--node", "1"]
+    return subprocess.run(command, env=cluster.environment(), capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_store_of_a_newer_version_is_refused(cluster: LocalCluster) -> None:
+    cluster.started()
+    assert cluster.down().returncode == 0
+    found = stored(cluster.directory)
+    record = records.decode(keys.CLUSTER, found[keys.CLUSTER])
+    assert isinstance(record, Cluster)
+    assert record.cluster_version == CLUSTER_VERSION
+    put(cluster, replace(record, cluster_version=CLUSTER_VERSION + 1))
+    for done in (cluster.up(), daemon_alone(cluster)):
+        assert done.returncode == 1
+        assert f"version {CLUSTER_VERSION + 1}" in done.stderr
+        assert Code.STORE_SCHEMA_TOO_NEW.remedy in done.stderr
+    assert cluster.processes() == []
+    put(cluster, record)
+    assert cluster.up().returncode == 0
+
+
+def test_secrets_are_sealed_and_a_lost_key_stops_only_the_start(cluster: LocalCluster) -> None:
+    cluster.started()
+    assert cluster.down().returncode == 0
+    raw = b"".join(path.read_bytes() for path in cluster.directory.glob("store.db*"))
+    assert b"$argon2id$" not in raw
+    assert b"$argon2id$" in stored(cluster.directory)["users/00000001"]
+    key = cluster.layout.cluster_key.read_text()
+    cluster.layout.cluster_key.unlink()
+    for done in (cluster.up(), daemon_alone(cluster)):
+        assert done.returncode == 1
+        assert "users/00000001" in done.stderr
+        assert "cluster.key" in done.stderr
+        assert "argon2id" not in done.stderr
+    assert cluster.down().returncode == 0
+    cluster.layout.cluster_key.write_text(key)
+    cluster.layout.cluster_key.chmod(0o600)
+    assert cluster.up().returncode == 0
+    everything = b"".join(path.read_bytes() for path in cluster.directory.rglob("*") if path.suffix in (".log", ".out"))
+    assert key.split()[-1].encode() not in everything
 
 
 def test_a_purge_deletes_the_directory_and_frees_the_ports(cluster: LocalCluster) -> None:

@@ -16,7 +16,7 @@ from shardwright.store.protocol import TRANSACTION_BYTES_MAX, TRANSACTION_OPERAT
 OPERATIONS_MAX = TRANSACTION_OPERATIONS_MAX - 8
 """The difference is reserved for the compare of the leadership and for additions of the store."""
 BYTES_MAX = TRANSACTION_BYTES_MAX * 3 // 4
-"""The difference is reserved for keys and compares."""
+"""The difference is reserved for keys, compares and seals."""
 
 
 class Batch:

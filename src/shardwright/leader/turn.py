@@ -23,6 +23,7 @@ from shardwright.reconcile.group import decide_group, decide_unwanted
 from shardwright.reconcile.rebinding import decide_rebinding
 from shardwright.reconcile.repair import decide_repair
 from shardwright.reconcile.troubles import decide_troubles
+from shardwright.reconcile.version import decide_version
 
 Uid = TypeVar("Uid")
 Decide = Callable[[ClusterView, datetime], Decision]
@@ -113,5 +114,7 @@ DECIDERS: Deciders = (
     lambda view: _each(decide_troubles, sorted(view.databases.keys() | view.troubles.keys())),
     lambda view: _each(_move, [m.uid for m in view.live_moves()]),
     lambda view: _each(_action, [a.uid for a in view.live_actions()]),
+    lambda view: [decide_version],
 )
-"""Roles first, then endpoints and databases, then moves, then actions. Each decision sees the writes of those before it."""
+"""Roles first, then endpoints and databases, then moves, then actions, then the version. Each decision sees the writes
+of those before it."""

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardwright.errors import Refusal, Rejected
+from shardwright.local.access import sealing_of, store_settings
 from shardwright.local.layout import Layout
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.ids import NodeUid
 from shardwright.store import keys, records
+from shardwright.store.admission import check_store
+from shardwright.store.open import StoreSettings
 from shardwright.store.protocol import Store
+from shardwright.store.seal import IN_CLEAR, Sealing
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,8 @@ class DaemonConfig:
     endpoint_address: str
     layout: Layout
     run_directory: Path
+    store: StoreSettings
+    sealing: Sealing
 
     @property
     def api_url(self) -> str:
@@ -31,7 +37,10 @@ class DaemonConfig:
 
 
 async def read_config(store: Store, layout: Layout, node_uid: NodeUid) -> DaemonConfig:
-    """The configuration of one node's daemon. Raises Rejected if the cluster or the node has no record."""
+    """The configuration of one node's daemon. Raises Rejected if the cluster or the node has no record, Permanent if the
+    daemon must not work on this store."""
+    sealing = sealing_of(layout)
+    await check_store(store, sealing)
     cluster, node = await read_cluster(store), await read_node(store, node_uid)
     if cluster is None or node is None:
         missing = "no cluster" if cluster is None else f"no node {node_uid}"
@@ -43,6 +52,8 @@ async def read_config(store: Store, layout: Layout, node_uid: NodeUid) -> Daemon
         endpoint_address=cluster.endpoint_address,
         layout=layout,
         run_directory=layout.run_directory(),
+        store=store_settings(layout),
+        sealing=sealing,
     )
 
 
@@ -65,13 +76,13 @@ async def read_nodes(store: Store) -> list[Node]:
     return [r for r in await read_all(store, keys.NODES) if isinstance(r, Node)]
 
 
-async def read_all(store: Store, prefix: str) -> list[keys.StoredRecord | str]:
-    """All records under a prefix, in the order of their keys."""
+async def read_all(store: Store, prefix: str, sealing: Sealing = IN_CLEAR) -> list[keys.StoredRecord | str]:
+    """All records under a prefix, in the order of their keys. Raises Permanent if one cannot be read or opened."""
     decoded: list[keys.StoredRecord | str] = []
     start: str | None = None
     while True:
         page = await store.range(prefix, start=start)
-        decoded.extend(records.decode(item.key, item.value) for item in page.items)
+        decoded.extend(records.decode(item.key, sealing.open(item.key, item.value)) for item in page.items)
         start = page.next_start
         if start is None:
             return decoded

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from shardwright.agent.launch import check_port
 from shardwright.errors import Permanent, Refusal, Rejected
+from shardwright.local.access import ensure_key, store_settings
 from shardwright.local.layout import Layout, make_run_directory
 from shardwright.local.tls import ensure_certificate
 from shardwright.machine.files import make_private_directory, write_private
@@ -24,11 +25,13 @@ from shardwright.model.cluster import Cluster, Counters, Node, Policy
 from shardwright.model.database import ServerKind
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, UserUid
+from shardwright.model.version import CLUSTER_VERSION
 from shardwright.passwords import hash_password
 from shardwright.server.binaries import ServerBinary, find_server
 from shardwright.store import keys, records
+from shardwright.store.open import open_store
 from shardwright.store.protocol import ModifiedAt, PutKey, Transaction
-from shardwright.store.sqlite import SqliteStore
+from shardwright.store.seal import Sealing
 
 PASSWORD_VARIABLE = "SHARDWRIGHT_ADMIN_PASSWORD"
 CLUSTER_NAME = "shardwright.local"
@@ -183,8 +186,8 @@ def _password(environment: Mapping[str, str]) -> tuple[str, bool]:
 
 
 async def create(checked: CheckedOptions, layout: Layout, environment: Mapping[str, str]) -> None:
-    """Create the cluster. The directory exists and its lock is held. Raises Rejected, OSError, StoreUnavailable; the caller
-    then deletes everything that was created."""
+    """Create the cluster. The directory exists and its lock is held. Raises Rejected, Permanent, OSError, StoreUnavailable;
+    the caller then deletes everything that was created."""
     options = checked.options
     now = datetime.now(UTC)
     make_run_directory(layout, environment)
@@ -195,16 +198,17 @@ async def create(checked: CheckedOptions, layout: Layout, environment: Mapping[s
     admin = {"url": urls[0], "urls": urls, "username": options.admin_email, "password": checked.password}
     # Before the cluster exists: a crash in between must not leave a cluster with an unknown password.
     write_private(layout.admin, (json.dumps(admin, indent=2) + "\n").encode())
-    store = await SqliteStore.open(layout.store)
+    sealing = ensure_key(layout)
+    store = await open_store(store_settings(layout))
     try:
-        result = await store.transact(_first_transaction(checked, now))
+        result = await store.transact(_first_transaction(checked, now, sealing))
     finally:
         await store.close()
     if not result.succeeded:
         raise Rejected(Refusal.CONFLICT, "cluster_exists", f"{layout.directory} already holds a cluster")
 
 
-def _first_transaction(checked: CheckedOptions, now: datetime) -> Transaction:
+def _first_transaction(checked: CheckedOptions, now: datetime, sealing: Sealing) -> Transaction:
     options = checked.options
     cluster = Cluster(
         CLUSTER_NAME,
@@ -216,6 +220,7 @@ def _first_transaction(checked: CheckedOptions, now: datetime) -> Transaction:
             "server_version": checked.server.version,
             "server_path": checked.server_path,
         },
+        cluster_version=CLUSTER_VERSION,
     )
     nodes = [
         Node(
@@ -241,7 +246,7 @@ def _first_transaction(checked: CheckedOptions, now: datetime) -> Transaction:
     return Transaction(
         (ModifiedAt(keys.CLUSTER, 0),),
         (
-            *(PutKey(keys.key_of(record), records.encode(record)) for record in made),
+            *(PutKey(key := keys.key_of(record), sealing.seal(key, records.encode(record))) for record in made),
             PutKey(keys.email_key(user.email), str(user.uid).encode()),
             PutKey(keys.event_key(event, secrets.token_hex(4)), records.encode(event)),
         ),

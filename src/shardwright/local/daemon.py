@@ -19,6 +19,7 @@ import structlog
 
 from shardwright.agent.endpoint_process import write_identity
 from shardwright.errors import Rejected, ShardwrightError
+from shardwright.local.access import store_settings
 from shardwright.local.config import DaemonConfig, read_config
 from shardwright.local.layout import Layout, layout_of
 from shardwright.local.lock import try_lock
@@ -27,7 +28,7 @@ from shardwright.log import configure_logging
 from shardwright.machine.files import make_private_directory
 from shardwright.machine.processes import identity_of
 from shardwright.model.ids import NodeUid
-from shardwright.store.sqlite import SqliteStore
+from shardwright.store.open import open_store
 
 EXIT_TAKEN = 3
 """Another daemon of this node is running."""
@@ -99,7 +100,7 @@ async def _serve(layout: Layout, node_uid: NodeUid, body: Body) -> None:
     server = await PingServer.start(layout.ping(node_uid))
     _log.info("the daemon runs", pid=os.getpid())
     try:
-        store = await SqliteStore.open(layout.store)
+        store = await open_store(store_settings(layout))
         try:
             config = await read_config(store, layout, node_uid)
         finally:

@@ -1,7 +1,7 @@
 """The paths of a local cluster's files and sockets. The only module that builds these paths.
 
 DIR (0700)
-  store.db              admin.json (0600)      lock          supervisor.json
+  store.db              admin.json (0600)      lock          supervisor.json      cluster.key (0600)
   tls/cert.pem  key.pem  ca.pem  ca-key.pem    logs/supervisor.log
   run/                  Unix sockets; elsewhere when DIR's path is too long for them: run.path then contains the path
   nodes/<n>/            daemon.json  daemon.lock  daemon.log  endpoint.json  endpoint.log  shards/<uid>/
@@ -45,6 +45,11 @@ class Layout:
     def admin(self) -> Path:
         """``{url, urls, username, password}`` of the first user, mode 0600."""
         return self.directory / "admin.json"
+
+    @property
+    def cluster_key(self) -> Path:
+        """The key that seals the secrets in the store, mode 0600. A cluster without this file has them in clear."""
+        return self.directory / "cluster.key"
 
     @property
     def lock(self) -> Path:
@@ -207,7 +212,7 @@ def purge(layout: Layout) -> list[Path]:
     _remove_if_empty(layout.tls)
     _delete_patterns(layout.logs, ("supervisor.log*", "supervisor.out*"))
     _remove_if_empty(layout.logs)
-    _delete_patterns(layout.directory, ("store.db*", "admin.json*", "supervisor.json*", "run.path*"))
+    _delete_patterns(layout.directory, ("store.db*", "admin.json*", "supervisor.json*", "run.path*", "cluster.key*"))
     layout.lock.unlink(missing_ok=True)
     _remove_if_empty(layout.directory)
     return sorted(layout.directory.iterdir()) if layout.directory.is_dir() else []

@@ -16,6 +16,7 @@ from shardwright.agent.endpoint_process import MODULE as ENDPOINT_MODULE
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.launch import read_record
 from shardwright.errors import Permanent
+from shardwright.local.access import sealing_of, store_settings
 from shardwright.local.config import read_all, read_nodes
 from shardwright.local.layout import Layout
 from shardwright.machine.processes import arguments_of, end, find_processes, is_running
@@ -25,8 +26,9 @@ from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.server.protocol import ServerTarget
 from shardwright.server.scripts import end_script
-from shardwright.store.protocol import StoreUnavailable
-from shardwright.store.sqlite import SqliteStore
+from shardwright.store.keys import StoredRecord
+from shardwright.store.open import open_store
+from shardwright.store.protocol import Store, StoreUnavailable
 from shardwright.tasks import spawn
 
 ROUNDS_MAX = 3
@@ -104,27 +106,37 @@ def find_running(layout: Layout, *, nodes: Iterable[NodeUid] | None = None) -> R
 
 
 async def read_recorded(layout: Layout) -> Recorded:
-    """Databases, groups, shards, nodes and secrets, as far as the store is readable."""
+    """Databases, groups, shards, nodes and secrets, as far as the store is readable. Without the cluster key, databases and
+    secrets are missing."""
     if not layout.store.exists():
         return Recorded()
     try:
-        store = await SqliteStore.open(layout.store)
+        store = await open_store(store_settings(layout))
     except StoreUnavailable as e:
         _log.warning("the store cannot be opened", reason=e.text)
         return Recorded()
     try:
         return Recorded(
-            tuple(r for r in await read_all(store, "databases/") if isinstance(r, Database)),
+            tuple(r for r in await _read_sealed(store, "databases/", layout) if isinstance(r, Database)),
             tuple(r for r in await read_all(store, "groups/") if isinstance(r, SlotGroup)),
             tuple(r for r in await read_all(store, "shards/") if isinstance(r, Shard)),
             tuple(await read_nodes(store)),
-            tuple(r for r in await read_all(store, "secrets/") if isinstance(r, ServerSecrets)),
+            tuple(r for r in await _read_sealed(store, "secrets/", layout) if isinstance(r, ServerSecrets)),
         )
     except (StoreUnavailable, Permanent) as e:
         _log.warning("the store cannot be read", reason=e.text)
         return Recorded()
     finally:
         await store.close()
+
+
+async def _read_sealed(store: Store, prefix: str, layout: Layout) -> list[StoredRecord | str]:
+    """A lost or wrong key must not prevent that everything is stopped in the right order."""
+    try:
+        return await read_all(store, prefix, sealing_of(layout))
+    except Permanent as e:
+        _log.warning("records cannot be read", prefix=prefix, reason=e.text)
+        return []
 
 
 def databases_at_risk(recorded: Recorded, running: Running) -> list[Database]:

@@ -23,6 +23,7 @@ import structlog
 from shardwright.agent.endpoint_process import write_identity
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Permanent
+from shardwright.local.access import store_settings
 from shardwright.local.config import read_all, read_cluster, read_nodes
 from shardwright.local.daemon import daemon_command
 from shardwright.local.keeper import DaemonKeeper
@@ -36,8 +37,8 @@ from shardwright.machine.processes import end, identity_of, python_environment
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid
+from shardwright.store.open import open_store
 from shardwright.store.protocol import Store, StoreUnavailable
-from shardwright.store.sqlite import SqliteStore
 from shardwright.tasks import spawn
 
 NODES_EVERY_S = 0.5
@@ -206,7 +207,7 @@ async def supervise(
     me = identity_of(os.getpid())
     assert me is not None
     await asyncio.to_thread(write_identity, layout.supervisor, me)
-    store = await SqliteStore.open(layout.store)
+    store = await open_store(store_settings(layout))
     work = spawn("supervisor", Supervisor(layout, store, clock=SystemClock(), command=command).run())
     beside = on_running() if on_running is not None else None
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Refusal, Rejected
+from shardwright.local.access import sealing_of, store_settings
 from shardwright.local.config import read_cluster, read_nodes
 from shardwright.local.creation import PASSWORD_VARIABLE, CheckedOptions, UpOptions, check, check_addresses, create, invalid
 from shardwright.local.layout import Layout, layout_of, make_run_directory, purge
@@ -34,7 +35,8 @@ from shardwright.machine.files import make_private_directory, rotate
 from shardwright.machine.processes import is_running, spawn_process
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.ids import NodeUid
-from shardwright.store.sqlite import SqliteStore
+from shardwright.store.admission import check_store
+from shardwright.store.open import open_store
 from shardwright.tasks import spawn
 
 LOCK_WAIT_S = 3.0
@@ -59,7 +61,7 @@ class Started:
 
 def prepare(options: UpOptions, environment: Mapping[str, str]) -> "tuple[Started, int | None]":
     """Create the cluster if necessary and take its lock. Returns the lock's descriptor, or None if a supervisor is already
-    running. Raises Rejected: nothing was changed."""
+    running. Raises Rejected or Permanent (this version, or this key file, does not fit the store): nothing was changed."""
     layout = layout_of(options.directory)
     checked = None if _holds_cluster(layout) else check(options, layout, environment)
     made = _make_directories(layout.directory) if checked is not None else None
@@ -97,8 +99,10 @@ def _holds_cluster(layout: Layout) -> bool:
 
 def _recorded(layout: Layout) -> tuple[Cluster | None, list[Node]]:
     async def read() -> tuple[Cluster | None, list[Node]]:
-        store = await SqliteStore.open(layout.store)
+        store = await open_store(store_settings(layout))
         try:
+            # Before the wait for daemons that would refuse to start.
+            await check_store(store, sealing_of(layout))
             return await read_cluster(store), await read_nodes(store)
         finally:
             await store.close()
@@ -239,7 +243,7 @@ def run_in_background(started: Started, lock: int, *, say: Say, module: str = DA
 
 
 async def _wait(layout: Layout, say: Say, clock: Clock) -> None:
-    store = await SqliteStore.open(layout.store)
+    store = await open_store(store_settings(layout))
     try:
         cluster = await read_cluster(store)
         port = cluster.api_port if cluster is not None else 0

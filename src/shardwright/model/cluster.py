@@ -5,6 +5,7 @@ from datetime import datetime
 
 from shardwright.model.database import Role
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.version import FIRST_CLUSTER_VERSION
 
 MAINTENANCE_SNAPSHOT_PREFIX = "maintenance_mode_"
 """Maintenance snapshots have this prefix, followed by ``YYYY-MM-DD_HH-MM-SS`` in UTC. The wire defines the format."""
@@ -22,6 +23,8 @@ class Cluster:
     options: dict[str, object] = field(default_factory=dict)
     """Options of ``PUT /v1/cluster`` that the operator has changed, as given; missing options have their defaults. Decisions
     read the properties below."""
+    cluster_version: int = FIRST_CLUSTER_VERSION
+    """The version of the records that every daemon can read and write (``version.py``). Only ever raised."""
 
     @property
     def server_kind(self) -> str:
@@ -169,3 +172,5 @@ class DaemonPresence:
     version: str
     api_url: str
     started_at: datetime
+    cluster_version: int = FIRST_CLUSTER_VERSION
+    """The highest cluster version with which it can work."""

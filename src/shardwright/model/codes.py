@@ -198,8 +198,33 @@ class Code(Catalogue):
     STORE_COMPACTED = "store_compacted", "The requested part of the store's history has been compacted."
     STORE_LEASE_LOST = "store_lease_lost", "The lease has ended."
     STORE_SCHEMA_TOO_NEW = "store_schema_too_new", "A newer version wrote the store.", "install that version"
+    STORE_INCOMPLETE = (
+        "store_incomplete",
+        "The store holds an incomplete copy of a cluster's records.",
+        "copy the records again (`cluster move-store`)",
+    )
+    STORE_COPY_DIFFERS = (
+        "store_copy_differs",
+        "The copied records differ from the original ones.",
+        "stop everything that writes to either store, then copy again",
+    )
     STORE_RECORD_UNREADABLE = "store_record_unreadable", "A record of the store is unreadable."
     STORE_TRANSACTION_TOO_LARGE = "store_transaction_too_large", "The write does not fit into one transaction."
+    SECRET_KEY_MISSING = (
+        "secret_key_missing",
+        "A secret in the store is sealed with a cluster key that this node does not have.",
+        "restore the file of the cluster key (`cluster.key`)",
+    )
+    SECRET_DAMAGED = (
+        "secret_damaged",
+        "A sealed value of the store cannot be opened.",
+        "write the record again, or restore the store from a backup",
+    )
+    CLUSTER_KEY_UNUSABLE = (
+        "cluster_key_unusable",
+        "The file of the cluster key cannot be used.",
+        "restore it; only its owner may read it (mode 0600)",
+    )
     CONFLICT = "conflict", "Another writer changed one of the records first."
     LOST_LEADERSHIP = "lost_leadership", "The daemon is no longer the leader."
 

@@ -75,6 +75,7 @@ class EventKind(Catalogue):
     ENDPOINT_REBIND = "endpoint_rebind", "An endpoint of a dead node moves to another node."
     CLIENTS_ENDED = "clients_ended", "Client connections that could not be passed on were closed."
     CLUSTER_CREATED = "cluster_created", "The cluster was created."
+    CLUSTER_VERSION_RAISED = "cluster_version_raised", "All daemons are of a newer version, and the records may use it."
     CLUSTER_OPTIONS_CHANGED = "cluster_options_changed", "Options of the cluster were changed."
     CLUSTER_POLICY_CHANGED = "cluster_policy_changed", "The policy was changed."
     USER_CREATED = "user_created", "A user was created."

@@ -5,6 +5,7 @@ Called by the backends only. Must do no I/O.
 
 from collections.abc import Iterable
 
+from shardwright.errors import ClusterError
 from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store.protocol import (
@@ -46,6 +47,16 @@ def check_transaction(transaction: Transaction) -> None:
         )
     if len({operation.key for operation in operations}) != len(operations):
         raise AssertionError("a key occurs in two operations of one transaction")
+
+
+def check_version(what: str, found: int, supported: int, error: type[ClusterError]) -> None:
+    """Refuse what a newer version of Shardwright wrote: the tables of a store's file, or a cluster's records. Raises
+    ``error``. ``what`` is the beginning of its sentence."""
+    if found > supported:
+        text = (
+            f"{what} version {found}; this version of Shardwright supports {supported}: {Code.STORE_SCHEMA_TOO_NEW.remedy}"
+        )
+        raise error(Code.STORE_SCHEMA_TOO_NEW, text)
 
 
 def page_of(items: Iterable[KeyValue], *, revision: int, limit: int) -> RangePage:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from shardwright.errors import LostLeadership, Transient
 from shardwright.model.codes import Code
 from shardwright.model.event import Event
+from shardwright.model.version import Feature, fields_too_new, may_write
 from shardwright.model.view import Delete, Put, Write
 from shardwright.store import keys, records
+from shardwright.store.keys import StoredRecord
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import (
     Compare,
@@ -102,10 +104,18 @@ def _parts(
         compares[key] = ModifiedAt(key, mirror.modified_at(key))
         match write:
             case Put():
-                operations[key] = PutKey(key, records.encode(record))
+                operations[key] = PutKey(key, _value(key, record, mirror))
             case Delete():
                 operations[key] = DeleteKey(key)
     return list(operations.values()), list(compares.values())
+
+
+def _value(key: str, record: StoredRecord, mirror: Mirror) -> bytes:
+    version = mirror.cluster_version
+    if too_new := fields_too_new(record, version):
+        raise AssertionError(f"{', '.join(too_new)} of {key} must not be written at cluster version {version}")
+    value = records.encode(record)
+    return mirror.sealing.seal(key, value) if may_write(Feature.SEALED_VALUES, version) else value
 
 
 def _names(compares: Sequence[Compare]) -> str:

@@ -12,6 +12,7 @@
     names/<database name>  ports/<port> uid of the database that holds it
     emails/<address>                    uid of the user who holds it
     term                                last term given; grows only
+    incomplete_copy                     exists while the records are being copied from another store
 
 Numbers are padded with zeros so that ranges come in their order.
 """
@@ -32,6 +33,8 @@ POLICY = "policy"
 COUNTERS = "counters"
 LEADER = "leader"
 TERM = "term"
+INCOMPLETE_COPY = "incomplete_copy"
+"""No daemon may work on a store with this key. Holds which cluster is being copied."""
 EVENTS = "events/"
 NODES = "nodes/"
 DAEMONS = "daemons/"

@@ -7,17 +7,22 @@ Every daemon has one; the leader, the agent and the API decide from it. It may l
 import asyncio
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Permanent
+from shardwright.model.cluster import Cluster
+from shardwright.model.version import FIRST_CLUSTER_VERSION
 from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
+from shardwright.store.admission import check_item
 from shardwright.store.keys import StoredRecord
 from shardwright.store.protocol import Compacted, KeyChange, KeyValue, Store, StoreUnavailable, WatchBatch
+from shardwright.store.seal import IN_CLEAR, Sealing
 from shardwright.store.tables import Tables
 
 BACKOFF_FIRST_S = 0.05
@@ -71,12 +76,16 @@ class _Copy:
 class Mirror:
     """The whole store in memory, as of one revision."""
 
-    def __init__(self, store: Store, *, clock: Clock | None = None, decode: Decode | None = None) -> None:
-        """``decode`` reads one item; None: ``decode_item``."""
+    def __init__(
+        self, store: Store, *, clock: Clock | None = None, decode: Decode | None = None, sealing: Sealing = IN_CLEAR
+    ) -> None:
+        """``decode`` reads one item; None: ``decode_item``. ``sealing`` opens sealed values."""
+        self.sealing = sealing
+        """A commit seals with it too."""
         self._store = store
         self._clock: Clock = clock or SystemClock()
         self._copy = _Copy(0)
-        self._decode = decode or decode_item
+        self._decode = decode or partial(decode_item, sealing=sealing)
         self._is_ready = False
         self._subscribers: list[Callable[[Collection[str]], None]] = []
         self._advanced = asyncio.Event()
@@ -88,7 +97,11 @@ class Mirror:
     # -- upkeep ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep the mirror up to date, indefinitely. An unreachable store is retried; the data read so far stays."""
+        """Keep the mirror up to date, indefinitely. An unreachable store is retried; the data read so far stays.
+
+        Raises Permanent when the store contains what this daemon must not go on with (``admission.py``). The mirror then
+        stays at the revision before it, and the daemon must end.
+        """
         backoff_s = BACKOFF_FIRST_S
         while True:
             before = self._copy.revision
@@ -114,7 +127,13 @@ class Mirror:
 
     async def _follow(self) -> None:
         async for batch in self._store.watch("", from_revision=self._copy.revision + 1):
+            self._admit(change.current for change in batch.changes)
             self._take(self._copy.apply(batch))
+
+    def _admit(self, items: Iterable[KeyValue | None]) -> None:
+        for item in items:
+            if item is not None:
+                check_item(item, self.sealing)
 
     async def _read_all(self) -> None:
         """Read all pages, then watch from the first page's revision to the last page's: the result is one revision."""
@@ -134,6 +153,7 @@ class Mirror:
                     copy.apply(batch)
                     if copy.revision >= last_revision:
                         break
+        self._admit(copy.items.values())
         self._replace(copy)
 
     def _replace(self, copy: _Copy) -> None:
@@ -254,6 +274,12 @@ class Mirror:
         decoded = (self.record(key) for key in self._keys(prefix))
         return [record for record in decoded if record is not None]
 
+    @property
+    def cluster_version(self) -> int:
+        """The version of the records that every daemon can read."""
+        cluster = self.record(keys.CLUSTER)
+        return cluster.cluster_version if isinstance(cluster, Cluster) else FIRST_CLUSTER_VERSION
+
     def view(self) -> ClusterView:
         """All records of ``revision``. The same object until the next change."""
         if self._tables.view().revision != self.revision:
@@ -274,14 +300,15 @@ async def _watching(store: Store, *, from_revision: int) -> AsyncIterator[AsyncI
             await batches.aclose()
 
 
-def decode_item(item: KeyValue) -> StoredRecord | None:
+def decode_item(item: KeyValue, sealing: Sealing = IN_CLEAR) -> StoredRecord | None:
     """The record of an item; None if it has none, or an unreadable one (which is logged)."""
     if keys.type_of(item.key) is None:
         return None
     try:
-        record = records.decode(item.key, item.value)
-    except Permanent:
-        # The error's text quotes the value, which may contain a secret.
-        _log.error("a record cannot be read and is skipped", key=item.key, revision=item.modify_revision)
+        record = records.decode(item.key, sealing.open(item.key, item.value))
+    except Permanent as e:
+        _log.error(
+            "a record cannot be read and is skipped", key=item.key, revision=item.modify_revision, code=e.code, reason=e.text
+        )
         return None
     return None if isinstance(record, str) else record

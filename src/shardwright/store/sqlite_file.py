@@ -20,7 +20,7 @@ from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store import sqlite_sql as sql
 from shardwright.store.boot import BootClock
-from shardwright.store.bounds import HISTORY_REVISIONS_MAX, check_transaction, lease_lost, page_of, prefix_end
+from shardwright.store.bounds import HISTORY_REVISIONS_MAX, check_transaction, check_version, lease_lost, page_of, prefix_end
 from shardwright.store.protocol import (
     LEASE_TTL_MIN,
     RANGE_PAGE_BYTES_MAX,
@@ -320,11 +320,7 @@ class SqliteFile:
             self._execute(sql.CREATE_SCHEMA_VERSION)
             row = self._execute(sql.GET_SCHEMA_VERSION).fetchone()
             version = 0 if row is None else int(row[0])
-            if version > len(sql.MIGRATIONS):
-                text = (
-                    f"{self._path} has schema version {version}; this version of Shardwright supports {len(sql.MIGRATIONS)}"
-                )
-                raise StoreUnavailable(Code.STORE_SCHEMA_TOO_NEW, text)
+            check_version(f"{self._path} has schema", version, len(sql.MIGRATIONS), StoreUnavailable)
             for statements in sql.MIGRATIONS[version:]:
                 for statement in statements:
                     self._execute(statement)

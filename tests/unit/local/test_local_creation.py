@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +14,18 @@ import pytest
 
 from shardwright.errors import Rejected
 from shardwright.local import up
+from shardwright.local.access import sealing_of, store_settings
 from shardwright.local.config import read_all, read_cluster, read_nodes
 from shardwright.local.creation import PASSWORD_VARIABLE, CheckedOptions, UpOptions, check, create
 from shardwright.local.layout import layout_of, purge
 from shardwright.local.up import prepare
 from shardwright.model.account import ManagementRole, User
 from shardwright.model.cluster import Cluster, Counters, Node
+from shardwright.model.version import CLUSTER_VERSION
 from shardwright.passwords import verify_password
 from shardwright.store import keys, records
-from shardwright.store.sqlite import SqliteStore
+from shardwright.store.open import open_store
+from shardwright.store.seal import is_sealed, keys_of
 
 pytestmark = pytest.mark.server  # A cluster needs a server program, so this machine must have one.
 
@@ -106,7 +110,7 @@ def test_the_records_of_a_new_cluster(options: UpOptions) -> None:
     layout = layout_of(options.directory)
 
     async def read() -> tuple[Cluster | None, list[Node], list[object], Counters]:
-        store = await SqliteStore.open(layout.store)
+        store = await open_store(store_settings(layout))
         try:
             counters = await store.get(keys.COUNTERS)
             email = await store.get(keys.email_key(options.admin_email))
@@ -115,12 +119,19 @@ def test_the_records_of_a_new_cluster(options: UpOptions) -> None:
             assert email.value == b"1"
             decoded = records.decode(counters.key, counters.value)
             assert isinstance(decoded, Counters)
-            return await read_cluster(store), await read_nodes(store), list(await read_all(store, "users/")), decoded
+            user = await store.get("users/00000001")
+            assert user is not None
+            assert is_sealed(user.value)
+            users = await read_all(store, "users/", sealing_of(layout))
+            return await read_cluster(store), await read_nodes(store), list(users), decoded
         finally:
             await store.close()
 
     cluster, nodes, users, counters = asyncio.run(read())
     assert cluster is not None
+    assert cluster.cluster_version == CLUSTER_VERSION
+    assert stat.S_IMODE(layout.cluster_key.stat().st_mode) == 0o600
+    assert len(keys_of(layout.cluster_key.read_text())) == 1
     assert cluster.options["server_kind"] in ("valkey", "redis")
     assert cluster.options["server_version"]
     assert [(n.uid, n.rack) for n in nodes] == [(1, "a"), (2, "b")]

@@ -4,20 +4,25 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
 from shardwright.clock import SystemClock
 from shardwright.errors import LostLeadership
-from shardwright.model.cluster import Node
+from shardwright.model.cluster import Cluster, Node
+from shardwright.model.database import ServerSecrets
 from shardwright.model.event import Event, EventKind, Severity
-from shardwright.model.ids import NodeUid
+from shardwright.model.ids import DatabaseUid, NodeUid
+from shardwright.model.version import fields_too_new
 from shardwright.model.view import Delete, Put
+from shardwright.store import commit as store_commit_module
 from shardwright.store import keys, records
 from shardwright.store.commit import Conflict, Fence, commit
 from shardwright.store.memory import MemoryStore
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import DeleteKey, ModifiedAt, PutKey, Transaction
+from shardwright.store.seal import IN_CLEAR, KEY_BYTES, ClusterKey, Sealing, is_sealed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NODE = Node(NodeUid(1), "127.0.0.1", NOW)
@@ -28,10 +33,10 @@ def word() -> str:
     return "abc"
 
 
-def run(scenario: Callable[[MemoryStore, Mirror], Awaitable[None]]) -> None:
+def run(scenario: Callable[[MemoryStore, Mirror], Awaitable[None]], *, sealing: Sealing = IN_CLEAR) -> None:
     async def main() -> None:
         store = MemoryStore(SystemClock())
-        mirror = Mirror(store)
+        mirror = Mirror(store, sealing=sealing)
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             task = group.create_task(mirror.run())
             await mirror.ready()
@@ -111,5 +116,39 @@ def test_without_the_leadership_nothing_is_written() -> None:
             await commit(store, mirror, [], fence=fence, random_text=word)
         await mirror.fresh()
         assert mirror.view().nodes == {NODE.uid: NODE}
+
+    run(scenario)
+
+
+SECRETS = ServerSecrets(DatabaseUid(1), "app", "rep", "obs", "man", "seed")
+CLUSTER = Cluster("c", NOW, "127.0.0.1", 9443)
+
+
+@pytest.mark.parametrize(("cluster_version", "seals"), [(1, False), (2, True)])
+def test_secrets_are_sealed_when_every_daemon_can_open_them(cluster_version: int, seals: bool) -> None:
+    async def scenario(store: MemoryStore, mirror: Mirror) -> None:
+        await put(store, keys.CLUSTER, records.encode(replace(CLUSTER, cluster_version=cluster_version)))
+        await mirror.fresh()
+        await commit(store, mirror, [Put(NODE), Put(SECRETS)], fence=None, random_text=word)
+        stored, node = await store.get(keys.key_of(SECRETS)), await store.get(KEY)
+        assert stored is not None
+        assert node is not None
+        assert is_sealed(stored.value) == seals
+        assert not is_sealed(node.value)
+        assert (mirror.view().secrets, mirror.view().nodes) == ({SECRETS.database_uid: SECRETS}, {NODE.uid: NODE})
+
+    run(scenario, sealing=Sealing([ClusterKey.of(bytes(KEY_BYTES))], bytes))
+
+
+def test_a_field_that_is_too_new_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_commit_module, "fields_too_new", partial(fields_too_new, since={("Node", "rack"): 2}))
+
+    async def scenario(store: MemoryStore, mirror: Mirror) -> None:
+        await commit(store, mirror, [Put(NODE)], fence=None, random_text=word)
+        with pytest.raises(AssertionError, match="rack"):
+            await commit(store, mirror, [Put(replace(NODE, rack="b"))], fence=None, random_text=word)
+        await put(store, keys.CLUSTER, records.encode(replace(CLUSTER, cluster_version=2)))
+        await mirror.fresh()
+        await commit(store, mirror, [Put(replace(NODE, rack="b"))], fence=None, random_text=word)
 
     run(scenario)

@@ -11,8 +11,10 @@ from shardwright.errors import Permanent
 from shardwright.model.database import DatabaseStatus, GroupPhase
 from shardwright.model.event import Event, EventKind
 from shardwright.model.move import HandoffMove, Move, MoveState, Rebind, Relocation
+from shardwright.model.version import FIRST_CLUSTER_VERSION
 from shardwright.store import keys, records
 from shardwright.store.mirror import Mirror
+from shardwright.store.seal import IN_CLEAR, KEY_BYTES, ClusterKey, Sealing
 from shardwright.store.sqlite import SqliteStore
 
 DATA = Path(__file__).parents[2] / "data"
@@ -57,19 +59,23 @@ def test_a_move_that_cannot_be_is_unreadable(fields: dict[str, object]) -> None:
         records.decode("moves/a-1", json.dumps({**OLD_MOVE, **fields}).encode())
 
 
-def test_a_store_of_november_2026(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sealing", [IN_CLEAR, Sealing([ClusterKey.of(bytes(KEY_BYTES))], bytes)], ids=["no key", "a key"])
+def test_a_store_of_november_2026(tmp_path: Path, sealing: Sealing) -> None:
     """Three nodes, one in maintenance; a replicated database and one in memory; two actions with their moves."""
 
     async def scenario() -> None:
         path = tmp_path / "store.db"
         shutil.copy(DATA / "store-2026-11-28.db", path)
         store = await SqliteStore.open(path)
-        mirror = Mirror(store)
+        mirror = Mirror(store, sealing=sealing)
         task = asyncio.ensure_future(mirror.run())
         try:
             await mirror.ready()
             view = mirror.view()
             assert sorted(view.nodes) == [1, 2, 3]
+            assert view.cluster is not None
+            assert view.cluster.cluster_version == FIRST_CLUSTER_VERSION
+            assert all(d.application for d in view.secrets.values()), "secrets in clear are read"
             assert {d.name: d.status for d in view.databases.values()} == dict.fromkeys(
                 ("orders", "cache"), DatabaseStatus.ACTIVE
             )
