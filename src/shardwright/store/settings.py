@@ -1,0 +1,56 @@
+"""Where the cluster's etcd is, and how to prove to it who asks. Values only; ``etcd.py`` and ``etcd_wire.py`` use them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+CLIENT_PORT = 2379
+"""etcd's own port for clients, when an endpoint names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One member of the etcd, as its clients reach it."""
+
+    host: str
+    port: int
+    is_encrypted: bool
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_encrypted else 'http'}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdSettings:
+    """``endpoints``: addresses of members, ``https://host:port`` or (only where no one else can reach them)
+    ``http://host:port``; the first is asked until it does not answer. ``ca``: the authority that signed the members'
+    certificates. ``cert`` and ``key``: what this client shows. All three belong to https; None: http."""
+
+    endpoints: tuple[str, ...]
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def parsed(self) -> tuple[Endpoint, ...]:
+        """The endpoints, in their order. Raises ValueError if they cannot be used."""
+        found = tuple(_endpoint(text) for text in self.endpoints)
+        if not found:
+            raise ValueError("no endpoint is given")
+        if len({endpoint.is_encrypted for endpoint in found}) != 1:
+            raise ValueError("either all endpoints are https or none is")
+        given = [path is not None for path in (self.ca, self.cert, self.key)]
+        if found[0].is_encrypted and not all(given):
+            raise ValueError("https endpoints need the authority's certificate, a certificate and its key")
+        if not found[0].is_encrypted and any(given):
+            raise ValueError("certificates are given, but the endpoints are http")
+        return found
+
+
+def _endpoint(text: str) -> Endpoint:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        raise ValueError(f"an endpoint is https://host:port, not {text!r}")
+    if parts.username is not None:
+        raise ValueError("an endpoint has no user: the certificate is the permission")
+    return Endpoint(parts.hostname, parts.port or CLIENT_PORT, parts.scheme == "https")
