@@ -112,7 +112,10 @@ class EtcdCluster:
             self.authority = TestAuthority(self.directory / "certificates")
             self.client = self.authority.issue("client")
             for member in self.members:
-                member.certificate = self.authority.issue(member.name, addresses=[own_address()], usages=self.member_usages)
+                # A member connects to its peers from the second address, and they compare it with the certificate.
+                member.certificate = self.authority.issue(
+                    member.name, addresses=[own_address(), "127.0.0.1"], usages=self.member_usages
+                )
 
     async def __aenter__(self) -> "EtcdCluster":
         require_etcd()
@@ -203,6 +206,14 @@ class EtcdCluster:
         except httpx.HTTPError:
             return {}
 
+    def answers(self, member: Member) -> bool:
+        """Whether its gateway answers at all, also with an error."""
+        try:
+            context = trust(self.settings()) if self.tls else True
+            return httpx.get(f"{member.client_url}/version", timeout=1.0, verify=context).status_code > 0
+        except httpx.HTTPError:
+            return False
+
     def leader(self) -> Member:
         """The member that leads, as the first answering one sees it."""
         deadline = time.monotonic() + START_S
@@ -214,6 +225,12 @@ class EtcdCluster:
                     return member
             time.sleep(0.05)
         raise AssertionError(f"no member leads\n{self.logs()}")
+
+    def restore(self, member: Member, snapshot: Path) -> None:
+        """Make a member's data from a snapshot, as a new etcd of this member alone. It must not be started."""
+        arguments = [str(snapshot), f"--name={member.name}", f"--data-dir={member.directory}"]
+        arguments += [f"--initial-cluster={member.name}={member.peer_url}", "--initial-cluster-token=restored"]
+        self.control("snapshot", "restore", *arguments, f"--initial-advertise-peer-urls={member.peer_url}")
 
     def control(self, *arguments: str) -> str:
         """Run ``etcdctl`` against the first member; returns what it says. Raises CalledProcessError."""
