@@ -153,12 +153,14 @@ class Connection(asyncio.Protocol):
 async def connect(endpoint: Endpoint, settings: EtcdSettings, moves: int) -> Connection:
     """A new connection. Raises StoreUnavailable: nothing was sent."""
     try:
+        context = trust(settings) if endpoint.is_encrypted else None
+    except OSError as e:
+        text = f"{settings.ca}, {settings.cert} and {settings.key} cannot be used: {e.strerror or e}"
+        raise StoreUnavailable(Code.STORE_CERTIFICATE_UNUSABLE, text) from e
+    try:
         async with asyncio.timeout(CONNECT_S):
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(endpoint, moves),
-                endpoint.host,
-                endpoint.port,
-                ssl=trust(settings) if endpoint.is_encrypted else None,
+                lambda: Connection(endpoint, moves), endpoint.host, endpoint.port, ssl=context
             )
     except (OSError, TimeoutError) as e:
         raise error_of_transport(endpoint, e) from e

@@ -32,6 +32,8 @@ PAUSE_LAST_S = 0.2
 """Between two attempts, doubled each time: members that refuse at once must not be asked in a loop without a pause."""
 CONNECTIONS_MAX = 16
 """Requests under way at once, besides watches. More would wait inside etcd instead."""
+LOG_PAUSE_S = 5.0
+"""Between two lines about moves: without a quorum, the traffic moves many times a second."""
 CLOSE_S = 1.0
 """Limit of the wait for aborted connections."""
 
@@ -51,6 +53,7 @@ class EtcdWire:
         self._identity = identity
         self._moves = 0
         """How often the traffic has moved. A connection belongs to the number at which it was opened."""
+        self._log_again_at = 0.0
         self._idle: list[Connection] = []
         self._streams: set[Connection] = set()
         self._open: set[Connection] = set()
@@ -200,7 +203,9 @@ class EtcdWire:
             return
         self._moves += 1
         left, taken = (self._endpoints[n % len(self._endpoints)] for n in (moves, self._moves))
-        if left != taken:
+        now = time.monotonic()
+        if left != taken and now >= self._log_again_at:
+            self._log_again_at = now + LOG_PAUSE_S
             _log.warning("another member of the etcd is asked", left=str(left), taken=str(taken), reason=reason)
         error = StoreUnavailable(Code.STORE_UNAVAILABLE, f"etcd at {left} was left: {reason}")
         for connection in [*self._idle, *self._streams]:
