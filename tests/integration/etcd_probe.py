@@ -143,7 +143,7 @@ class Probe:
 
 
 @asynccontextmanager
-async def probing(settings: EtcdSettings, *, lease: timedelta = timedelta(seconds=6)) -> AsyncIterator[Probe]:
+async def probing(settings: EtcdSettings, *, lease: timedelta = timedelta(seconds=12)) -> AsyncIterator[Probe]:
     """A probe that is at work; everything has succeeded once."""
     stores = [await EtcdStore.open(settings) for _ in range(3)]
     probe = Probe(*stores)

@@ -20,14 +20,17 @@ from shardwright.store.etcd import EtcdStore
 from shardwright.store.etcd_errors import StoreFull, StoreReplaced
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Compacted, DeleteKey, LeaseLost, PutKey, StoreUnavailable, Transaction
+from shardwright.store.settings import EtcdLimits
 from shardwright.tasks import spawn
 from testkit.certificates import SERVER, TestAuthority
 from testkit.deadlines import Stopwatch, until_async
-from testkit.etcd import EtcdCluster
+from testkit.etcd import PATIENT, EtcdCluster
 from tests.integration.etcd_probe import Probe, probing
 
-ELECTION_S = 1.5
-"""What the death of etcd's leader takes by etcd's clock: one to two election times."""
+IMPATIENT = EtcdLimits()
+"""As in a daemon."""
+ONE_ATTEMPT = EtcdLimits(connect_s=5, attempt_s=5, ask_s=0)
+"""The first error is reported, however slow the machine is."""
 
 
 def on_three(tmp_path: Path, scenario: Callable[[EtcdCluster], Awaitable[None]]) -> None:
@@ -49,8 +52,8 @@ def on_one(tmp_path: Path, scenario: Callable[[EtcdCluster], Awaitable[None]], *
 
 
 @asynccontextmanager
-async def opened(etcd: EtcdCluster, first: int = 0) -> AsyncIterator[EtcdStore]:
-    store = await EtcdStore.open(etcd.settings(first))
+async def opened(etcd: EtcdCluster, first: int = 0, *, limits: EtcdLimits = PATIENT) -> AsyncIterator[EtcdStore]:
+    store = await EtcdStore.open(etcd.settings(first, limits=limits))
     try:
         yield store
     finally:
@@ -58,10 +61,10 @@ async def opened(etcd: EtcdCluster, first: int = 0) -> AsyncIterator[EtcdStore]:
 
 
 def within(since: Stopwatch, probe: Probe, /, **bars: float) -> None:
-    """Each kind's longest gap is within its bar, of which one election is etcd's clock."""
+    """Each kind's longest gap is within its bar."""
     print(f"\n{since}: {probe}")
     for kind, bar in bars.items():
-        assert since.is_within(bar, clock_s=min(bar, ELECTION_S), took_s=probe.gaps[kind]), f"{kind}: {since}: {probe}"
+        assert since.is_within(bar, took_s=probe.gaps[kind]), f"{kind}: {since}: {probe}"
 
 
 def put(key: str, value: bytes = b"") -> Transaction:
@@ -76,15 +79,15 @@ def test_the_leader_of_etcd_is_killed(tmp_path: Path) -> None:
         leader = etcd.leader()
         # The client asks a member that survives: what it sees is the election.
         survivor = next(n for n, member in enumerate(etcd.members) if member is not leader)
-        async with probing(etcd.settings(survivor)) as probe:
+        async with probing(etcd.settings(survivor, limits=IMPATIENT)) as probe:
             watch = Stopwatch()
             leader.kill()
             await probe.succeed()
             within(watch, probe, transaction=4.0, read=4.0, watch=4.5, renewal=4.0)
             assert probe.leases_lost == 0
-            await etcd.start(leader)
             probe.forget_gaps()
             watch = Stopwatch()
+            await etcd.start(leader)
             await probe.succeed()
             # Its return disturbs nothing: members ask before they stand for election.
             within(watch, probe, transaction=1.0, read=1.0, watch=1.0)
@@ -96,13 +99,12 @@ def test_the_leader_of_etcd_is_killed(tmp_path: Path) -> None:
 def test_the_member_that_is_asked_is_killed(tmp_path: Path) -> None:
     async def scenario(etcd: EtcdCluster) -> None:
         asked = next(n for n, member in enumerate(etcd.members) if member is not etcd.leader())
-        async with probing(etcd.settings(asked)) as probe:
+        async with probing(etcd.settings(asked, limits=IMPATIENT)) as probe:
             watch = Stopwatch()
             etcd.members[asked].kill()
             await probe.succeed()
             within(watch, probe, transaction=1.0, read=1.0, watch=1.0, renewal=2.0)
             assert probe.leases_lost == 0
-            assert len(probe.errors) <= 1
             await probe.check()
 
     on_three(tmp_path, scenario)
@@ -114,7 +116,7 @@ def test_the_member_that_is_asked_freezes(tmp_path: Path) -> None:
 
     async def scenario(etcd: EtcdCluster) -> None:
         asked = next(n for n, member in enumerate(etcd.members) if member is not etcd.leader())
-        async with probing(etcd.settings(asked)) as probe:
+        async with probing(etcd.settings(asked, limits=IMPATIENT)) as probe:
             watch = Stopwatch()
             etcd.members[asked].freeze()
             await probe.succeed()
@@ -128,7 +130,7 @@ def test_the_member_that_is_asked_freezes(tmp_path: Path) -> None:
 def test_a_watch_that_nothing_else_accompanies_leaves_a_frozen_member(tmp_path: Path) -> None:
     async def scenario(etcd: EtcdCluster) -> None:
         asked = next(n for n, member in enumerate(etcd.members) if member is not etcd.leader())
-        async with opened(etcd, asked) as idle, opened(etcd, asked + 1) as writer:
+        async with opened(etcd, asked, limits=IMPATIENT) as idle, opened(etcd, asked + 1) as writer:
             mirror = Mirror(idle)
             task = spawn("mirror", mirror.run())
             await mirror.ready()
@@ -137,7 +139,7 @@ def test_a_watch_that_nothing_else_accompanies_leaves_a_frozen_member(tmp_path: 
             revision = (await writer.transact(put("a"))).revision
             await until_async("the mirror sees it", lambda: mirror.revision >= revision, seconds=10)
             # A second of silence, an attempt, and the start at another member.
-            assert watch.is_within(4.0, clock_s=1.7), watch
+            assert watch.is_within(4.0), watch
             etcd.members[asked].thaw()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -153,12 +155,11 @@ def test_the_leader_of_etcd_freezes_and_its_waking_may_end_all_leases(tmp_path: 
     async def scenario(etcd: EtcdCluster) -> None:
         leader = etcd.leader()
         survivor = next(n for n, member in enumerate(etcd.members) if member is not leader)
-        async with probing(etcd.settings(survivor), lease=timedelta(seconds=3)) as probe:
+        async with probing(etcd.settings(survivor, limits=IMPATIENT), lease=timedelta(seconds=3)) as probe:
             watch = Stopwatch()
             leader.freeze()
             await asyncio.sleep(7)  # Longer than the lease's time and its lateness: the frozen leader holds it for ended.
             within(watch, probe, transaction=4.0, read=4.0, watch=4.5)
-            assert probe.leases_lost == 0
             leader.thaw()
             await probe.succeed()
             await asyncio.sleep(2)  # The old leader's revocations come within a second.
@@ -173,7 +174,7 @@ def test_the_leader_of_etcd_freezes_and_its_waking_may_end_all_leases(tmp_path: 
 def test_without_a_quorum_nothing_is_promised(tmp_path: Path) -> None:
     async def scenario(etcd: EtcdCluster) -> None:
         left, *others = etcd.members
-        async with probing(etcd.settings(0)) as probe:
+        async with probing(etcd.settings(0, limits=IMPATIENT)) as probe:
             for member in others:
                 member.kill()
             answered = len(probe.acknowledged)
@@ -183,7 +184,7 @@ def test_without_a_quorum_nothing_is_promised(tmp_path: Path) -> None:
             assert probe.errors
             watch = Stopwatch()
             with pytest.raises(StoreUnavailable):
-                await EtcdStore.open(etcd.settings(0))
+                await EtcdStore.open(etcd.settings(0, limits=IMPATIENT))
             assert watch.is_within(6.0, clock_s=2.1), watch
             await etcd.start(*others)
             await probe.succeed()
@@ -296,7 +297,7 @@ def test_a_restored_etcd_is_another_one(tmp_path: Path) -> None:
             with pytest.raises(StoreReplaced):
                 await store.get("a")
             with pytest.raises(StoreReplaced):
-                await asyncio.wait_for(task, 10)
+                await asyncio.wait_for(task, 30)
         async with opened(etcd) as fresh:
             item = await fresh.get("a")
             assert item is not None
@@ -324,7 +325,7 @@ def test_an_etcd_of_another_program_is_refused(tmp_path: Path) -> None:
             etcd.control("put", "/registry/later", "x")
             watch = Stopwatch()
             await mirror.fresh()
-            assert watch.is_within(6.0, clock_s=3.0), watch
+            assert watch.is_within(6.0), watch
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
@@ -334,7 +335,7 @@ def test_an_etcd_of_another_program_is_refused(tmp_path: Path) -> None:
 def test_certificates_must_fit(tmp_path: Path) -> None:
     async def scenario(etcd: EtcdCluster) -> None:
         assert etcd.authority is not None
-        good = etcd.settings()
+        good = etcd.settings(limits=ONE_ATTEMPT)
         server_only = etcd.authority.issue("server-only", usages=[SERVER])
         stranger = TestAuthority(tmp_path / "strangers", "stranger").issue("client")
         for settings in (
@@ -362,7 +363,7 @@ def test_a_member_needs_the_client_usage_too(tmp_path: Path) -> None:
             await etcd.start(*etcd.members, waits=False)
             await until_async("the member listens", lambda: etcd.answers(etcd.members[0]), seconds=20, state=etcd.logs)
             with pytest.raises(StoreUnavailable) as refused:
-                await EtcdStore.open(etcd.settings())
+                await EtcdStore.open(etcd.settings(limits=ONE_ATTEMPT))
             assert refused.value.code is Code.STORE_CERTIFICATE_UNUSABLE, refused.value.text
             assert "client usage" in refused.value.text
         finally:

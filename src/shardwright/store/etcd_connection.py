@@ -18,8 +18,6 @@ from shardwright.store.etcd_json import Json
 from shardwright.store.protocol import StoreUnavailable
 from shardwright.store.settings import Endpoint, EtcdSettings
 
-CONNECT_S = 0.5
-"""TCP and TLS together."""
 BUFFERED_BYTES_MAX = 4 * 1024 * 1024
 """Received, but not read yet: a slow reader of a watch holds the member back instead of filling the memory."""
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 2), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 2))
@@ -158,11 +156,14 @@ async def connect(endpoint: Endpoint, settings: EtcdSettings, moves: int) -> Con
         text = f"{settings.ca}, {settings.cert} and {settings.key} cannot be used: {e.strerror or e}"
         raise StoreUnavailable(Code.STORE_CERTIFICATE_UNUSABLE, text) from e
     try:
-        async with asyncio.timeout(CONNECT_S):
+        async with asyncio.timeout(settings.limits.connect_s):
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: Connection(endpoint, moves), endpoint.host, endpoint.port, ssl=context
             )
-    except (OSError, TimeoutError) as e:
+    except TimeoutError as e:
+        text = f"etcd at {endpoint}: no connection within {settings.limits.connect_s:g} s"
+        raise StoreUnavailable(Code.STORE_UNAVAILABLE, str(e) or text) from e
+    except OSError as e:
         raise error_of_transport(endpoint, e) from e
     return connection
 
@@ -183,8 +184,5 @@ def error_of_transport(endpoint: Endpoint, error: Exception | None) -> StoreUnav
         return StoreUnavailable(
             Code.STORE_CERTIFICATE_UNUSABLE, f"etcd at {endpoint}: a certificate is not accepted: {text}"
         )
-    if isinstance(error, TimeoutError) and not error.args:
-        why = f"no connection within {CONNECT_S:g} s"
-    else:
-        why = str(error) if error is not None and str(error) else "it has closed the connection"
+    why = str(error) if error is not None and str(error) else "it has closed the connection"
     return StoreUnavailable(Code.STORE_UNAVAILABLE, f"etcd at {endpoint}: {why}")

@@ -23,10 +23,6 @@ from shardwright.store.etcd_json import Json
 from shardwright.store.protocol import StoreUnavailable
 from shardwright.store.settings import EtcdSettings
 
-ATTEMPT_S = 0.7
-"""From a request to its answer. A healthy answer takes milliseconds, an election of etcd 1.2 to 1.5 s."""
-ASK_S = 2.1
-"""All attempts of a request that may be repeated: one at each of three members, or an election."""
 PAUSE_FIRST_S = 0.01
 PAUSE_LAST_S = 0.2
 """Between two attempts, doubled each time: members that refuse at once must not be asked in a loop without a pause."""
@@ -105,7 +101,7 @@ class EtcdWire:
 
     async def _repeat(self, attempt: Callable[[int], Awaitable[_T]]) -> _T:
         number, pause_s = 0, PAUSE_FIRST_S
-        ends_at = time.monotonic() + ASK_S
+        ends_at = time.monotonic() + self._settings.limits.ask_s
         while True:
             self._check_open()
             try:
@@ -143,12 +139,13 @@ class EtcdWire:
     @asynccontextmanager
     async def _limit(self, connection: Connection) -> AsyncIterator[None]:
         """Context of one attempt. A member that does not answer in time, or ends the connection, loses all traffic."""
+        attempt_s = self._settings.limits.attempt_s
         try:
-            async with asyncio.timeout(ATTEMPT_S):
+            async with asyncio.timeout(attempt_s):
                 yield
         except TimeoutError as e:
             error = StoreUnavailable(
-                Code.STORE_UNAVAILABLE, f"etcd at {connection.endpoint} did not answer within {ATTEMPT_S:g} s"
+                Code.STORE_UNAVAILABLE, f"etcd at {connection.endpoint} did not answer within {attempt_s:g} s"
             )
             self._move(connection.moves, error.text)
             raise error from e

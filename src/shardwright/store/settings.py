@@ -22,15 +22,29 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class EtcdLimits:
+    """How long the client waits, in seconds. A healthy answer takes milliseconds, an election of etcd 1.2 to 1.5 s."""
+
+    connect_s: float = 0.5
+    """TCP and TLS together."""
+    attempt_s: float = 0.7
+    """From a request to its answer. Then the traffic moves to the next member."""
+    ask_s: float = 2.1
+    """All attempts of a request that may be repeated: one at each of three members, or an election."""
+
+
+@dataclass(frozen=True, slots=True)
 class EtcdSettings:
     """``endpoints``: addresses of members, ``https://host:port`` or (only where no one else can reach them)
     ``http://host:port``; the first is asked until it does not answer. ``ca``: the authority that signed the members'
-    certificates. ``cert`` and ``key``: what this client shows. All three belong to https; None: http."""
+    certificates. ``cert`` and ``key``: what this client shows. All three belong to https; None: http. Tests in which
+    no member fails have longer limits."""
 
     endpoints: tuple[str, ...]
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+    limits: EtcdLimits = EtcdLimits()
 
     def parsed(self) -> tuple[Endpoint, ...]:
         """The endpoints, in their order. Raises ValueError if they cannot be used."""
