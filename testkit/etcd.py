@@ -29,6 +29,8 @@ from testkit.deadlines import until_async
 
 REQUIRE = "SHARDWRIGHT_REQUIRE_ETCD"
 """Environment variable; 1: a test that finds no etcd fails instead of being skipped."""
+PROGRAMS = {"etcd": "etcd-server", "etcdctl": "etcd-client"}
+"""What the tests run, with the packages of Debian."""
 START_S = 20.0
 PATIENT = EtcdLimits(connect_s=10, attempt_s=10, ask_s=20)
 """For tests in which no member fails: a busy machine must not look like one."""
@@ -39,9 +41,10 @@ _ports = itertools.count(12379)
 
 def require_etcd() -> None:
     """Skip the test if no etcd is installed; fail it where one must be. Call it before anything else."""
-    if shutil.which("etcd") is not None:
+    missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
+    if not missing:
         return
-    why = "etcd was not found (apt-get install etcd-server)"
+    why = f"etcd was not found (apt-get install {' '.join(missing)})"
     if os.environ.get(REQUIRE) == "1":
         pytest.fail(f"{why}, and {REQUIRE}=1", pytrace=False)
     pytest.skip(why)

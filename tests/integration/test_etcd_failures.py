@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import uvloop
 
 from shardwright.errors import Permanent
 from shardwright.model.codes import Code
+from shardwright.model.ids import LeaseId
 from shardwright.store.etcd import EtcdStore
 from shardwright.store.etcd_errors import StoreFull, StoreReplaced
 from shardwright.store.mirror import Mirror
@@ -65,6 +67,41 @@ def within(since: Stopwatch, probe: Probe, /, **bars: float) -> None:
     print(f"\n{since}: {probe}")
     for kind, bar in bars.items():
         assert since.is_within(bar, took_s=probe.gaps[kind]), f"{kind}: {since}: {probe}"
+
+
+@dataclass
+class Holder:
+    """Of a lease with a key."""
+
+    key: str
+    lease: LeaseId
+    is_lost: bool = False
+
+
+@asynccontextmanager
+async def holding(store: EtcdStore, *, count: int) -> AsyncIterator[list[Holder]]:
+    """Leases of 3 s, renewed all the time until one is told as lost."""
+    holders = [Holder(f"held/{n}", await store.grant(timedelta(seconds=3))) for n in range(count)]
+    for holder in holders:
+        await store.transact(Transaction(operations=(PutKey(holder.key, b"", holder.lease),)))
+
+    async def hold(holder: Holder) -> None:
+        while not holder.is_lost:
+            try:
+                await store.renew(holder.lease)
+            except LeaseLost:
+                holder.is_lost = True
+            except StoreUnavailable:
+                continue
+            await asyncio.sleep(0.3)
+
+    tasks = [spawn(f"hold {holder.key}", hold(holder)) for holder in holders]
+    try:
+        yield holders
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def put(key: str, value: bytes = b"") -> Transaction:
@@ -148,10 +185,7 @@ def test_a_watch_that_nothing_else_accompanies_leaves_a_frozen_member(tmp_path: 
 
 
 @pytest.mark.proof
-def test_the_leader_of_etcd_freezes_and_its_waking_may_end_all_leases(tmp_path: Path) -> None:
-    """Debian's etcd ends leases when a frozen leader wakes, although they were renewed at the others all the while. The
-    client must report it as what it is, and go on with a new lease."""
-
+def test_the_leader_of_etcd_freezes_and_wakes(tmp_path: Path) -> None:
     async def scenario(etcd: EtcdCluster) -> None:
         leader = etcd.leader()
         survivor = next(n for n, member in enumerate(etcd.members) if member is not leader)
@@ -162,12 +196,45 @@ def test_the_leader_of_etcd_freezes_and_its_waking_may_end_all_leases(tmp_path: 
             within(watch, probe, transaction=4.0, read=4.0, watch=4.5)
             leader.thaw()
             await probe.succeed()
-            await asyncio.sleep(2)  # The old leader's revocations come within a second.
-            await probe.succeed()
-            print(f"\nleases lost when the leader woke: {probe.leases_lost}")
             await probe.check()
 
     on_three(tmp_path, scenario)
+
+
+@pytest.mark.proof
+def test_leases_that_a_waking_leader_of_etcd_ends_are_told_as_lost(tmp_path: Path) -> None:
+    """etcd 3.4 may end all leases when its frozen leader wakes, although they were renewed at the others all the while. The
+    holders must learn it, the watch must show it, and new leases must hold."""
+
+    async def scenario(etcd: EtcdCluster) -> None:
+        leader = etcd.leader()
+        survivor = next(n for n, member in enumerate(etcd.members) if member is not leader)
+        async with opened(etcd, survivor) as store, holding(store, count=5) as holders:
+            await asyncio.sleep(2)  # The leader has seen renewals.
+            leader.freeze()
+            await asyncio.sleep(7)  # Longer than the leases' time and its lateness: the frozen leader takes them for ended.
+            leader.thaw()
+            await asyncio.sleep(3)  # Its revocations come within a second; each holder has renewed since.
+            lost = [holder for holder in holders if holder.is_lost]
+            print(f"\nleases that the waking leader has ended: {len(lost)} of {len(holders)}")
+            for holder in holders:
+                assert ((await store.get(holder.key)) is None) == holder.is_lost
+            batches = store.watch("", from_revision=2)
+            async with asyncio.timeout(30):
+                gone: set[str] = set()
+                while len(gone) < len(lost):
+                    gone |= {change.key for change in (await anext(batches)).changes if change.current is None}
+            assert gone == {holder.key for holder in lost}
+            again = await store.grant(timedelta(seconds=3))
+            await store.transact(Transaction(operations=(PutKey("again", b"", again),)))
+            await store.renew(again)
+
+    async def main() -> None:
+        # Without certificates, as it was seen; with them it is rarer.
+        async with asyncio.timeout(120), EtcdCluster(tmp_path / "etcd", count=3) as etcd:
+            await scenario(etcd)
+
+    uvloop.run(main())
 
 
 @pytest.mark.proof

@@ -117,10 +117,21 @@ def test_a_renewal_is_repeated_and_tells_whether_the_lease_lives() -> None:
         second.reply = but(keepalive, answer({"result": {"header": HEADER, "ID": "7"}}))
         with pytest.raises(LeaseLost):
             await store.renew(LeaseId(7))
-        second.reply = but(keepalive, answer({"error": {"grpc_code": 14, "message": "etcdserver: no leader"}}))
-        first.reply = second.reply
-        with pytest.raises(StoreUnavailable):
-            await store.renew(LeaseId(7))
+
+    on_two(scenario)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_a_member_that_cannot_renew_is_left(status: int) -> None:
+    """The errors of etcd's streams have a form of their own, before and after their beginning."""
+    keepalive = "/v3/lease/keepalive"
+
+    async def scenario(store: EtcdStore, first: CannedGateway, second: CannedGateway) -> None:
+        error = {"grpc_code": 14, "http_code": 503, "message": "etcdserver: request timed out"}
+        first.reply = but(keepalive, answer({"error": error}, status))
+        second.reply = but(keepalive, answer({"result": {"header": HEADER, "ID": "7", "TTL": "3"}}))
+        await store.renew(LeaseId(7))
+        assert (first.received[keepalive], second.received[keepalive]) == (1, 1)
 
     on_two(scenario)
 
@@ -216,9 +227,17 @@ def test_closing_ends_calls_and_watches() -> None:
 # -- watches -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_watch_needs_a_member_that_knows_a_leader() -> None:
+@pytest.mark.parametrize(
+    "no_leader",
+    [
+        refusal(14, "etcdserver: no leader"),
+        answer({"error": {"grpc_code": 14, "http_code": 503, "message": "etcdserver: no leader"}}, 503),
+        stream({"error": {"grpc_code": 14, "http_code": 503, "message": "etcdserver: no leader"}}),
+    ],
+)
+def test_a_watch_needs_a_member_that_knows_a_leader(no_leader: bytes) -> None:
     async def scenario(store: EtcdStore, first: CannedGateway, second: CannedGateway) -> None:
-        first.reply = but(WATCH, refusal(14, "etcdserver: no leader"))
+        first.reply = but(WATCH, no_leader)
         event = {"kv": {"key": "c2hhcmR3cmlnaHQvYQ==", "create_revision": "6", "mod_revision": "6", "value": "MQ=="}}
         created = {"result": {"header": HEADER, "created": True}}
         second.reply = but(WATCH, stream(created, {"result": {"header": HEADER, "events": [event]}}))

@@ -101,9 +101,17 @@ class Connection(asyncio.Protocol):
 
     async def answer(self) -> Answer:
         """The whole answer to the request."""
+        return await self.rest_of(await self.head())
+
+    async def head(self) -> Head:
+        """The beginning of the answer to the request."""
         head = await self.part()
         if not isinstance(head, Head):
             raise self._lost("its answer has no head")
+        return head
+
+    async def rest_of(self, head: Head) -> Answer:
+        """The whole answer that has begun with this head."""
         chunks: list[bytes] = []
         while isinstance(part := await self.part(), Body):
             chunks.append(part.data)

@@ -17,7 +17,7 @@ import structlog
 from shardwright.model.codes import Code
 from shardwright.store.etcd_connection import Answer, Connection, connect
 from shardwright.store.etcd_errors import Refused, error_of, is_of_the_member
-from shardwright.store.etcd_http import Body, Head
+from shardwright.store.etcd_http import Body
 from shardwright.store.etcd_identity import EtcdIdentity
 from shardwright.store.etcd_json import Json
 from shardwright.store.protocol import StoreUnavailable
@@ -256,9 +256,9 @@ class Stream:
 
     async def begin(self) -> None:
         """Wait for the first message, which remains to be read."""
-        head = await self._connection.part()
-        if not isinstance(head, Head) or head.status != 200:
-            raise StoreUnavailable(Code.STORE_UNAVAILABLE, f"etcd at {self._connection.endpoint} does not begin a stream")
+        head = await self._connection.head()
+        if head.status != 200:
+            raise error_of(_refused(await self._connection.rest_of(head)))
         self._messages.append(await self.next())
 
     async def next(self) -> Json:
@@ -288,17 +288,29 @@ class Stream:
 
 def message_of(answer: Answer) -> Json:
     """The message of a complete answer. Raises Refused: etcd answered with an error; StoreUnavailable: it has none."""
-    found = _decoded(answer.body)
     if answer.status != 200:
-        raise Refused(int(found.get("code", 2)), str(found.get("message") or found.get("error") or answer.status))
-    return unpacked(found)
+        raise _refused(answer)
+    return unpacked(_decoded(answer.body))
+
+
+def _refused(answer: Answer) -> Refused:
+    """The error that an answer with another status than 200 states: in one of two forms, the second for streams."""
+    found = _decoded(answer.body)
+    error = found.get("error")
+    if isinstance(error, dict):
+        return _refused_by_stream(error)
+    return Refused(int(found.get("code", 2)), str(found.get("message") or error or answer.status))
+
+
+def _refused_by_stream(error: Json) -> Refused:
+    return Refused(int(error.get("grpc_code", 2)), str(error.get("message", "no text")))
 
 
 def unpacked(message: Json) -> Json:
     """A message without the envelope that answers of streams have. Raises Refused."""
     error = message.get("error")
     if isinstance(error, dict):
-        raise Refused(int(error.get("grpc_code", 2)), str(error.get("message", "no text")))
+        raise _refused_by_stream(error)
     result = message.get("result", message)
     assert isinstance(result, dict)
     return result
