@@ -60,6 +60,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     found = found_servers()
     lines = [f"{kind}-server: {_version(found[kind])} at {found[kind]}" for kind in SERVER_KINDS if kind in found]
     lines += [f"{kind}-server: not found; tests that need it are skipped" for kind in SERVER_KINDS if kind not in found]
+    etcd = shutil.which("etcd")
+    lines.append(
+        f"etcd: {etcd}" if etcd else "etcd: not found; tests that need it are skipped, or fail where it is required"
+    )
     return lines
 
 

@@ -4,6 +4,7 @@ Another backend joins the suite with its own world in ``WORLDS``.
 """
 
 import asyncio
+import itertools
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,9 +12,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
+from shardwright.store.etcd import EtcdStore
 from shardwright.store.memory import MemoryStore
 from shardwright.store.protocol import Store, WatchBatch
 from shardwright.store.sqlite import SqliteStore
+from testkit.etcd import EtcdCluster, require_etcd
 
 
 class ManualClock:
@@ -62,8 +67,8 @@ class World(ABC):
         """Open a store; all opened stores access the same data."""
 
     @abstractmethod
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass for leases."""
+    async def pass_time(self, seconds: float, *, ends_leases: bool = False) -> None:
+        """Let time pass for leases. ``ends_leases``: those that are due have ended afterwards."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -79,7 +84,7 @@ class MemoryWorld(World):
     async def open(self) -> Store:
         return self._store
 
-    def pass_time(self, seconds: float) -> None:
+    async def pass_time(self, seconds: float, *, ends_leases: bool = False) -> None:
         self._clock.advance(seconds)
 
     async def close(self) -> None:
@@ -97,7 +102,7 @@ class SqliteWorld(World):
         self._stores.append(store)
         return store
 
-    def pass_time(self, seconds: float) -> None:
+    async def pass_time(self, seconds: float, *, ends_leases: bool = False) -> None:
         self._clock.advance(seconds)
 
     async def close(self) -> None:
@@ -105,7 +110,65 @@ class SqliteWorld(World):
             await store.close()
 
 
-WORLDS: dict[str, Callable[[Path], World]] = {"memory": MemoryWorld, "sqlite": SqliteWorld}
+LEASE_LATENESS_S = 1.0
+"""etcd looks for ended leases every half a second."""
+
+
+class EtcdWorld(World):
+    """One member; its time cannot be turned forward."""
+
+    members = 1
+    is_encrypted = False
+
+    def __init__(self, directory: Path) -> None:
+        require_etcd()
+        self._etcd = EtcdCluster(directory / "etcd", count=self.members, tls=self.is_encrypted)
+        self._stores: list[EtcdStore] = []
+        self._first = itertools.count()
+
+    async def open(self) -> Store:
+        if not self._stores:
+            await self._etcd.start(*self._etcd.members)
+        store = await EtcdStore.open(self._etcd.settings(first=next(self._first)))
+        self._stores.append(store)
+        return store
+
+    async def pass_time(self, seconds: float, *, ends_leases: bool = False) -> None:
+        await asyncio.sleep(seconds + (LEASE_LATENESS_S if ends_leases else 0.0))
+
+    async def close(self) -> None:
+        for store in self._stores:
+            await store.close()
+        await self._etcd.stop(*self._etcd.members)
+
+
+class EtcdOfThreeWorld(EtcdWorld):
+    """Three members, with certificates; each store that is opened asks another one."""
+
+    members = 3
+    is_encrypted = True
+
+
+WORLDS: dict[str, Callable[[Path], World]] = {
+    "memory": MemoryWorld,
+    "sqlite": SqliteWorld,
+    "etcd": EtcdWorld,
+    "etcd-of-three": EtcdOfThreeWorld,
+}
+
+
+def on_every_backend(*, takes_time: bool = False) -> pytest.MarkDecorator:
+    """Runs a test once for each backend. ``takes_time``: it lets time pass for leases, which is real time on etcd."""
+
+    def marks(name: str) -> list[pytest.MarkDecorator]:
+        is_long = name == "etcd-of-three" or (name == "etcd" and takes_time)
+        return [pytest.mark.proof] if is_long else []
+
+    return pytest.mark.parametrize("backend", [pytest.param(name, marks=marks(name)) for name in sorted(WORLDS)])
+
+
+SCENARIO_S = 60.0
+"""With the start of an etcd, and with real time for its leases."""
 
 
 def run(backend: str, scenario: Callable[[World], Awaitable[None]]) -> None:
@@ -115,7 +178,7 @@ def run(backend: str, scenario: Callable[[World], Awaitable[None]]) -> None:
         with tempfile.TemporaryDirectory() as directory:
             world = WORLDS[backend](Path(directory))
             try:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(SCENARIO_S):
                     await scenario(world)
             finally:
                 await world.close()

@@ -24,9 +24,7 @@ from shardwright.store.protocol import (
     TooLarge,
     Transaction,
 )
-from tests.contract.store_worlds import WORLDS, World, run, watching
-
-pytestmark = pytest.mark.parametrize("backend", sorted(WORLDS))
+from tests.contract.store_worlds import World, on_every_backend, run, watching
 
 
 async def put(store: Store, *operations: Operation) -> int:
@@ -39,6 +37,7 @@ async def all_keys(store: Store, prefix: str = "") -> list[str]:
     return [item.key for item in (await store.range(prefix)).items]
 
 
+@on_every_backend()
 def test_an_item_has_its_history(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
@@ -57,6 +56,7 @@ def test_an_item_has_its_history(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend()
 def test_a_transaction_without_changes_has_no_revision(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
@@ -70,6 +70,7 @@ def test_a_transaction_without_changes_has_no_revision(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend()
 def test_compare_and_set(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
@@ -95,6 +96,7 @@ def test_compare_and_set(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend()
 def test_exactly_one_of_many_creators_wins(backend: str) -> None:
     async def scenario(world: World) -> None:
         stores = [await world.open() for _ in range(3)]
@@ -113,6 +115,7 @@ def test_exactly_one_of_many_creators_wins(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend()
 def test_reads_see_the_writes_of_another_store(backend: str) -> None:
     async def scenario(world: World) -> None:
         one, other = await world.open(), await world.open()
@@ -126,6 +129,7 @@ def test_reads_see_the_writes_of_another_store(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend()
 def test_ranges_come_in_pages(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
@@ -152,6 +156,7 @@ def test_ranges_come_in_pages(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend()
 def test_pages_are_bounded_in_bytes(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
@@ -165,6 +170,7 @@ def test_pages_are_bounded_in_bytes(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend()
 def test_transactions_are_bounded(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
@@ -186,6 +192,7 @@ def test_transactions_are_bounded(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend()
 def test_a_watch_delivers_everything_once_and_in_order(backend: str) -> None:
     async def scenario(world: World) -> None:
         store, other = await world.open(), await world.open()
@@ -214,6 +221,7 @@ def test_a_watch_delivers_everything_once_and_in_order(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend()
 def test_a_watch_from_a_compacted_revision_raises_an_error(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
@@ -237,6 +245,7 @@ def test_a_watch_from_a_compacted_revision_raises_an_error(backend: str) -> None
     run(backend, scenario)
 
 
+@on_every_backend(takes_time=True)
 def test_keys_disappear_with_their_lease_and_watchers_see_it(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
@@ -244,12 +253,12 @@ def test_keys_disappear_with_their_lease_and_watchers_see_it(backend: str) -> No
         put_at = await put(store, PutKey("d/1", b"", lease), PutKey("d/2", b"", lease), PutKey("stays", b""))
         await put(store, PutKey("d/2", b"without"))
         async with watching(store, "", put_at + 2) as watcher:
-            world.pass_time(2.5)
+            await world.pass_time(2.5)
             await store.renew(lease)
-            world.pass_time(2.5)
+            await world.pass_time(2.5)
             await store.renew(lease)
             assert watcher.batches == []
-            world.pass_time(3.1)
+            await world.pass_time(3.1)
             # No one writes: an idle store must notice by itself.
             await watcher.until(put_at + 2)
             assert watcher.keys() == [(put_at + 2, "d/1", None)]
@@ -260,12 +269,13 @@ def test_keys_disappear_with_their_lease_and_watchers_see_it(backend: str) -> No
     run(backend, scenario)
 
 
+@on_every_backend(takes_time=True)
 def test_a_frozen_holder_finds_that_its_lease_has_ended(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
         lease = await store.grant(timedelta(seconds=3))
         created = await put(store, PutKey("leader", b"", lease))
-        world.pass_time(10)
+        await world.pass_time(10, ends_leases=True)
         fenced = await store.transact(Transaction((CreatedAt("leader", created),), (PutKey("a", b""),)))
         assert (fenced.succeeded, fenced.revision) == (False, created + 1)
         assert await all_keys(store) == []
@@ -273,11 +283,12 @@ def test_a_frozen_holder_finds_that_its_lease_has_ended(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend(takes_time=True)
 def test_a_put_with_a_dead_lease_changes_nothing(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
         lease = await store.grant(timedelta(seconds=3))
-        world.pass_time(3.1)
+        await world.pass_time(3.1, ends_leases=True)
         revision = await put(store, PutKey("a", b""))
         with pytest.raises(LeaseLost):
             await store.transact(Transaction(operations=(PutKey("b", b""), PutKey("c", b"", lease))))
@@ -289,20 +300,22 @@ def test_a_put_with_a_dead_lease_changes_nothing(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend(takes_time=True)
 def test_a_lease_is_never_shorter_than_the_minimum(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()
         lease = await store.grant(timedelta(milliseconds=10))
         await put(store, PutKey("a", b"", lease))
-        world.pass_time(1.9)
+        await world.pass_time(1.9)
         await store.renew(lease)
-        world.pass_time(1.9)
+        await world.pass_time(1.9)
         await put(store, PutKey("b", b""))
         assert await all_keys(store) == ["a", "b"]
 
     run(backend, scenario)
 
 
+@on_every_backend()
 def test_a_revoked_lease_ends_at_once(backend: str) -> None:
     async def scenario(world: World) -> None:
         store, other = await world.open(), await world.open()
@@ -322,6 +335,7 @@ def test_a_revoked_lease_ends_at_once(backend: str) -> None:
     run(backend, scenario)
 
 
+@on_every_backend()
 def test_a_closed_store_is_unavailable_and_ends_its_watches(backend: str) -> None:
     async def scenario(world: World) -> None:
         store = await world.open()

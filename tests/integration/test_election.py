@@ -16,7 +16,8 @@ from shardwright.errors import LostLeadership
 from shardwright.leader.election import Held, LeaseKeeper, check_term
 from shardwright.store import keys, records
 from shardwright.store.protocol import CreatedAt, PutKey, Transaction
-from shardwright.store.sqlite import POLL_SELDOM_S, SqliteStore
+from shardwright.store.settings import POLL_SELDOM_S
+from shardwright.store.sqlite import SqliteStore
 from testkit.deadlines import Stopwatch, until_async
 from tests.integration.store_process import presence
 

@@ -12,8 +12,8 @@ from shardwright.errors import Permanent
 from shardwright.local.layout import Layout
 from shardwright.machine.files import write_private
 from shardwright.model.codes import Code
-from shardwright.store.open import SqliteSettings, StoreSettings
 from shardwright.store.seal import IN_CLEAR, KEY_BYTES, ClusterKey, Sealing, keys_of, text_of
+from shardwright.store.settings import SqliteSettings, StoreSettings
 
 
 def store_settings(layout: Layout) -> StoreSettings:

@@ -11,9 +11,9 @@ from shardwright.model.cluster import Cluster, Node
 from shardwright.model.ids import NodeUid
 from shardwright.store import keys, records
 from shardwright.store.admission import check_store
-from shardwright.store.open import StoreSettings
 from shardwright.store.protocol import Store
 from shardwright.store.seal import IN_CLEAR, Sealing
+from shardwright.store.settings import StoreSettings
 
 
 @dataclass(frozen=True, slots=True)

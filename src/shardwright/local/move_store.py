@@ -14,7 +14,8 @@ from shardwright.local.layout import layout_of
 from shardwright.local.lock import try_lock
 from shardwright.local.stop import find_running
 from shardwright.store.move import Copied, OnProgress, copy_store
-from shardwright.store.open import StoreSettings, open_store
+from shardwright.store.open import open_store
+from shardwright.store.settings import StoreSettings
 
 
 async def move_store(directory: Path, target: StoreSettings, target_key: Path, on_progress: OnProgress) -> Copied:

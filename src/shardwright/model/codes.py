@@ -225,6 +225,28 @@ class Code(Catalogue):
         "The file of the cluster key cannot be used.",
         "restore it; only its owner may read it (mode 0600)",
     )
+    STORE_FULL = (
+        "store_full",
+        "The database of the store's etcd has reached its quota; it takes no writes.",
+        "compact and defragment every member (`etcdctl compaction`, `etcdctl defrag`), then `etcdctl alarm disarm`",
+    )
+    STORE_REPLACED = (
+        "store_replaced",
+        "The store's etcd was restored or replaced while a daemon used it.",
+        "start the daemon again",
+    )
+    STORE_SHARED = "store_shared", "Another program keeps its keys in the etcd.", "give the cluster an etcd of its own"
+    STORE_VERSION_UNSUITABLE = (
+        "store_version_unsuitable",
+        "This version of etcd cannot be the store.",
+        "install etcd 3.4.23 or newer of 3.4, or 3.5.3 or newer of 3.5",
+    )
+    STORE_CERTIFICATE_UNUSABLE = (
+        "store_certificate_unusable",
+        "A certificate between this daemon and the store's etcd is not accepted.",
+        "check its authority, names, usages and dates; etcd's own needs the usages server and client",
+    )
+    STORE_SETTINGS_INVALID = "store_settings_invalid", "The settings of the store are invalid.", "see the text"
     CONFLICT = "conflict", "Another writer changed one of the records first."
     LOST_LEADERSHIP = "lost_leadership", "The daemon is no longer the leader."
 

@@ -28,14 +28,10 @@ from shardwright.store.protocol import (
     TransactionResult,
     WatchBatch,
 )
+from shardwright.store.settings import POLL_S
 from shardwright.store.sqlite_file import SqliteFile, connect
 from shardwright.tasks import spawn
 
-POLL_S = 0.005
-"""Interval of the check for other processes' commits while a watcher exists. One check reads shared memory only; all checks
-together take 2 to 3 % of a core."""
-POLL_SELDOM_S = 0.02
-"""The interval for a store whose watchers can wait that long (an election)."""
 LEASE_CHECK_S = 0.25
 """Interval at which an idle store checks for expired leases; a lease may end half a second late."""
 

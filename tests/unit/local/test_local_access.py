@@ -21,8 +21,9 @@ from shardwright.local.up import prepare
 from shardwright.model.account import User
 from shardwright.model.codes import Code
 from shardwright.store.admission import check_store
-from shardwright.store.open import SqliteSettings, StoreSettings, open_store
+from shardwright.store.open import open_store
 from shardwright.store.seal import IN_CLEAR, Sealing
+from shardwright.store.settings import SqliteSettings, StoreSettings
 
 
 @pytest.fixture

@@ -22,9 +22,10 @@ from shardwright.store import keys, records
 from shardwright.store.admission import check_store
 from shardwright.store.memory import MemoryStore
 from shardwright.store.mirror import Mirror
-from shardwright.store.open import SqliteSettings, open_store
+from shardwright.store.open import open_store
 from shardwright.store.protocol import DeleteKey, Operation, PutKey, Store, Transaction
 from shardwright.store.seal import IN_CLEAR, KEY_BYTES, ClusterKey, Sealing
+from shardwright.store.settings import SqliteSettings
 from shardwright.wiring import run_daemon
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -22,7 +22,7 @@ from shardwright.store.admission import check_store
 from shardwright.store.keys import StoredRecord
 from shardwright.store.memory import MemoryStore
 from shardwright.store.move import Copied, batches, copy_store
-from shardwright.store.open import SqliteSettings, open_store
+from shardwright.store.open import open_store
 from shardwright.store.protocol import (
     DeleteKey,
     KeyValue,
@@ -34,6 +34,7 @@ from shardwright.store.protocol import (
     TransactionResult,
 )
 from shardwright.store.seal import IN_CLEAR, KEY_BYTES, ClusterKey, Sealing, is_sealed, to_seal_again
+from shardwright.store.settings import SqliteSettings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CLUSTER = Cluster("c", NOW, "127.0.0.1", 9443, cluster_version=CLUSTER_VERSION)

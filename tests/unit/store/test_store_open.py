@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import shardwright
-from shardwright.store.open import SqliteSettings, for_election, open_store
+from shardwright.store.open import for_election, open_store
 from shardwright.store.protocol import PutKey, Transaction
-from shardwright.store.sqlite import POLL_S, POLL_SELDOM_S, SqliteStore
+from shardwright.store.settings import POLL_S, POLL_SELDOM_S, EtcdSettings, SqliteSettings
+from shardwright.store.sqlite import SqliteStore
 
 SOURCE = Path(shardwright.__file__).parent
 BACKENDS = {
@@ -17,6 +18,8 @@ BACKENDS = {
     "shardwright.store.sqlite_file",
     "shardwright.store.sqlite_sql",
     "shardwright.store.memory",
+    "shardwright.store.etcd",
+    "shardwright.store.etcd_wire",
 }
 
 
@@ -67,3 +70,8 @@ def test_the_interval_of_the_settings_is_the_stores(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(scenario())
+
+
+def test_an_election_uses_the_same_etcd() -> None:
+    settings = EtcdSettings(("http://127.0.0.1:2379",))
+    assert for_election(settings) == settings
