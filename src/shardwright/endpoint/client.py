@@ -57,11 +57,11 @@ class UnixCaller:
             raise silence(node, message, error) from error
 
 
-def silence(node: NodeUid, message: Message, error: BaseException) -> Transient:
+def silence(node: NodeUid, message: Message, error: BaseException, code: Code = Code.ENDPOINT_PROCESS_SILENT) -> Transient:
     """What is said of a request without an answer. That is no proof of anything."""
     reason = str(error) or "no answer in time"
     text = f"the endpoint process of node {node} did not answer {message['op']}: {reason}"
-    return Transient(Code.ENDPOINT_PROCESS_SILENT, text)
+    return Transient(code, text)
 
 
 class EndpointClient:

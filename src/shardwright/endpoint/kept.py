@@ -112,6 +112,11 @@ class KeptConnection:
         """Whether a request can be sent now."""
         return self._open is not None
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the last connection ended or could not be opened; None: it is open, or none has failed yet."""
+        return self._failure
+
     def open_ahead(self) -> None:
         """Begin to open the connection, unless it is open or being opened."""
         if not self._is_closed and self._open is None and self._opening is None:

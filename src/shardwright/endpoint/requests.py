@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 async def serve_requests(channel: Channel, answer: Callable[[Message], Awaitable[Message]], *, name: str) -> None:
     """Answer one caller until it disconnects. What has begun by then is finished, but not answered. The requests begin in
-    the order in which they came."""
+    the order in which they came. A cancellation ends them."""
     working: set[asyncio.Task[None]] = set()
 
     async def work(number: object, message: Message) -> None:
@@ -47,6 +47,10 @@ async def serve_requests(channel: Channel, answer: Callable[[Message], Awaitable
             task.add_done_callback(working.discard)
     except (OSError, ValueError) as error:
         _log.info("a caller has disconnected", what=name, reason=str(error))
+    except asyncio.CancelledError:
+        for task in working:
+            task.cancel()
+        raise
     finally:
         channel.close()
         if working:

@@ -82,7 +82,7 @@ class RemoteCaller:
             text = f"{request} was not sent to the endpoint process of node {self._node}: {error}"
             raise Transient(_code_of(error, Code.ENDPOINT_PROCESS_NOT_CONNECTED), text) from error
         except (OSError, TimeoutError, ValueError) as error:
-            raise silence(self._node, message, error) from error
+            raise silence(self._node, message, error, _code_of(error, Code.ENDPOINT_PROCESS_SILENT)) from error
 
 
 class RemoteNode:
