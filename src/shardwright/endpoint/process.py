@@ -72,7 +72,7 @@ class EndpointProcess:
                             offered.decline()  # its caller took it back before it was begun
                         offered, answer = await self._take_offer(message, files)
                         await channel.send(answer)
-                    case late if late in VOID_IF_LATE and channel.is_closed_by_peer():
+                    case str(late) if late in VOID_IF_LATE and channel.is_closed_by_peer():
                         _log.info("ignored a late request whose caller has disconnected", request=late)
                     case _:
                         await channel.send(await self._answer(message, files))
@@ -87,7 +87,7 @@ class EndpointProcess:
         """Answer one caller from another machine until it disconnects."""
 
         async def answer(message: Message) -> Message:
-            request = message.get("op")
+            request = str(message.get("op"))
             if request not in REMOTE_REQUESTS:
                 return {"error": f"the request {request!r} is only for this machine"}
             if request in VOID_IF_LATE and channel.is_closed_by_peer():
