@@ -65,9 +65,11 @@ def write_identity(path: Path, identity: ProcessIdentity) -> None:
     write_private(path, _adapter.dump_json(identity, indent=1))
 
 
-def endpoint_command(node_uid: NodeUid, control: Path, log: Path) -> list[str]:
-    """The command that starts an endpoint process. It contains no secrets."""
-    return [sys.executable, "-m", MODULE, "--node", str(node_uid), "--control", str(control), "--log", str(log)]
+def endpoint_command(node_uid: NodeUid, control: Path, log: Path, config: Path | None = None) -> list[str]:
+    """The command that starts an endpoint process. It contains no secrets. ``config``: its configuration file
+    (``endpoint/config.py``); None: only callers of this machine are accepted."""
+    command = [sys.executable, "-m", MODULE, "--node", str(node_uid), "--control", str(control), "--log", str(log)]
+    return command if config is None else [*command, "--config", str(config)]
 
 
 class EndpointProcessKeeper:
