@@ -52,8 +52,11 @@ class UnixTransport:
 
     message_bytes_max = MESSAGE_BYTES_MAX
 
+    __slots__ = ("_socket",)
+
     def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
+        if connection.gettimeout() != 0.0:
+            connection.setblocking(False)
         self._socket = connection
 
     async def send(self, data: bytes, files: tuple[int, ...]) -> None:
@@ -114,9 +117,8 @@ class Channel:
     @classmethod
     async def connect(cls, path: str) -> Self:
         """Connect to the Unix socket at a path. Raises OSError."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            connection.setblocking(False)
             connection.connect(path)  # a Unix socket connects at once or not at all
         except OSError:
             connection.close()
