@@ -15,6 +15,7 @@ from shardwright.agent.launch import read_record
 from shardwright.agent.loop import Agent
 from shardwright.clock import SystemClock
 from shardwright.endpoint.protocol import EndpointSpec, HoldResult, ReleaseResult, Target
+from shardwright.endpoint.tls import TlsAddress
 from shardwright.errors import Transient
 from shardwright.machine.processes import end, find_processes
 from shardwright.model.cluster import Cluster, Node
@@ -73,6 +74,8 @@ class World:
     mirror: Mirror
     address: str
     endpoints: RecordingEndpointProcess = field(default_factory=RecordingEndpointProcess)
+    remote: TlsAddress | None = None
+    """Where its agents answer other machines."""
 
     @property
     def node_directory(self) -> Path:
@@ -150,6 +153,7 @@ class WatchedAgent(Agent):
             endpoint_command=STAND_IN,
             endpoint_process=made.endpoints,
             news_socket=made.news_socket,
+            remote=made.remote,
         )
         self.turns_begun = 0
         self.turns: list[frozenset[str]] = []

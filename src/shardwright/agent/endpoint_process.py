@@ -16,6 +16,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from shardwright.clock import Clock
+from shardwright.endpoint.control import has_no_listener
 from shardwright.endpoint.protocol import EndpointControl
 from shardwright.endpoint.spec import spec_of
 from shardwright.errors import Transient
@@ -32,8 +33,10 @@ from shardwright.machine.processes import (
 )
 from shardwright.model.backoff import Backoff
 from shardwright.model.ids import NodeUid
-from shardwright.model.seen import EndpointState, ProcessIdentity
+from shardwright.model.seen import EndpointState, ProcessIdentity, Sighting
 from shardwright.model.view import ClusterView
+from shardwright.nodes import here
+from shardwright.nodes.protocol import NOT_SEEN, ProcessLook
 
 MODULE = "shardwright.endpoint.main"
 BACKOFF = Backoff((0.0, 0.05, 0.1, 0.2, 0.4, 0.8))
@@ -62,9 +65,11 @@ def write_identity(path: Path, identity: ProcessIdentity) -> None:
     write_private(path, _adapter.dump_json(identity, indent=1))
 
 
-def endpoint_command(node_uid: NodeUid, control: Path, log: Path) -> list[str]:
-    """The command that starts an endpoint process. It contains no secrets."""
-    return [sys.executable, "-m", MODULE, "--node", str(node_uid), "--control", str(control), "--log", str(log)]
+def endpoint_command(node_uid: NodeUid, control: Path, log: Path, config: Path | None = None) -> list[str]:
+    """The command that starts an endpoint process. It contains no secrets. ``config``: its configuration file
+    (``endpoint/config.py``); None: only callers of this machine are accepted."""
+    command = [sys.executable, "-m", MODULE, "--node", str(node_uid), "--control", str(control), "--log", str(log)]
+    return command if config is None else [*command, "--config", str(config)]
 
 
 class EndpointProcessKeeper:
@@ -90,6 +95,8 @@ class EndpointProcessKeeper:
         self._command = list(command or endpoint_command(node_uid, control, directory / "endpoint.log"))
         self.identity: ProcessIdentity | None = None
         self._watch: Watch | None = None
+        self._is_loaded = False
+        self._is_starting = False
         self._started_at = 0.0
         self._quick_deaths = 0
         self._not_before = 0.0
@@ -113,6 +120,7 @@ class EndpointProcessKeeper:
         if identity is not None:
             _log.info("adopted the endpoint process", pid=identity.pid)
             self._adopt(identity)
+        self._is_loaded = True
 
     async def ensure(self) -> float | None:
         """Start the process if it does not run. Returns the seconds until the next attempt; None: it runs."""
@@ -121,9 +129,11 @@ class EndpointProcessKeeper:
         wait_s = self._not_before - self._clock.monotonic()
         if wait_s > 0:
             return wait_s
+        self._is_starting = True
         try:
             identity = await asyncio.to_thread(self._start)
         except OSError as e:
+            self._is_starting = False
             self._note_death()
             _log.error("the endpoint process could not be started", reason=str(e))
             return BACKOFF.longest.total_seconds()
@@ -171,6 +181,15 @@ class EndpointProcessKeeper:
         """Whether ``configure`` has work to do."""
         return self.identity is not None and not self._is_configured
 
+    def look(self) -> ProcessLook:
+        """Whether the process runs. ENDED is certain: none is known or being started, and none listens at the control
+        socket, such as one that was started but could not be recorded."""
+        if self.identity is not None:
+            return here.look(self.identity)
+        if not self._is_loaded or self._is_starting or not has_no_listener(str(self.control)):
+            return NOT_SEEN
+        return ProcessLook(Sighting.ENDED)
+
     # -- parts -------------------------------------------------------------------------------------------------------
 
     @property
@@ -190,6 +209,7 @@ class EndpointProcessKeeper:
 
     def _adopt(self, identity: ProcessIdentity) -> None:
         self.identity = identity
+        self._is_starting = False
         self._is_configured = False
         self._active_at, self._cpu_s, self._silent_probes = self._clock.monotonic(), None, 0
         self._started_at = self._clock.monotonic()

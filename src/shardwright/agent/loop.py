@@ -5,6 +5,7 @@ decides what happens to each shard. The agent does not know which shard is the p
 """
 
 import asyncio
+import os
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,24 +14,25 @@ from uuid import uuid4
 
 import structlog
 
+from shardwright.agent.answers import AgentAnswers
 from shardwright.agent.endpoint_process import EndpointProcessKeeper
 from shardwright.agent.launch import launch_of
 from shardwright.agent.shards import ShardProcesses
 from shardwright.agent.watch import ServerWatch
 from shardwright.clock import Clock
-from shardwright.endpoint.channel import Channel
-from shardwright.endpoint.client import EndpointClient
+from shardwright.endpoint.client import EndpointClient, UnixCaller
 from shardwright.endpoint.control import ControlSocket, SocketInUse
 from shardwright.endpoint.protocol import EndpointControl
+from shardwright.endpoint.tls import TlsAddress, TlsListener
 from shardwright.errors import Permanent
 from shardwright.machine.figures import MachineFigures, read_figures
 from shardwright.machine.files import make_private_directory
 from shardwright.machine.processes import is_running
+from shardwright.model.cluster import Leadership
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.seen import NodeFigures, NodeSeen, ProcessSeen
+from shardwright.model.seen import NodeFigures, NodeSeen, ProcessIdentity, ProcessSeen
 from shardwright.model.view import ClusterView
-from shardwright.nodes import wire
 from shardwright.reconcile.shard import AgentCommand, Verb, decide_shards, report_of
 from shardwright.server.binaries import all_servers
 from shardwright.server.observe import Observers
@@ -52,7 +54,7 @@ class Agent:
 
     ``control`` is the control socket of its endpoint process. ``endpoint_command`` None: the product's own endpoint process;
     ``endpoint_process`` None: a client of that socket. ``news_socket``: the socket at which leaders ask for news; None: no
-    socket.
+    socket. ``remote``: where leaders on other machines ask; None: nowhere.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Agent:
         endpoint_command: Sequence[str] | None = None,
         endpoint_process: EndpointControl | None = None,
         news_socket: Path | None = None,
+        remote: TlsAddress | None = None,
     ) -> None:
         self.node_uid = node_uid
         self._store = store
@@ -79,14 +82,21 @@ class Agent:
             node_uid,
             directory,
             control=control,
-            process=endpoint_process or EndpointClient(node_uid, str(control), clock=clock),
+            process=endpoint_process or EndpointClient(node_uid, UnixCaller(node_uid, str(control)), clock=clock),
             clock=clock,
             on_change=self._wake.set,
             command=endpoint_command,
         )
         self._observers = Observers(clock)
         self._watch = ServerWatch(node_uid, self._observers.observe, clock=clock, epoch=uuid4().hex)
-        self._socket = None if news_socket is None else ControlSocket(str(news_socket), self._send_news)
+        answers = AgentAnswers(
+            news=self._watch.news,
+            is_current_term=self._is_current_term,
+            is_own=self._is_own,
+            endpoint_process=self._endpoint.look,
+        )
+        self._socket = None if news_socket is None else ControlSocket(str(news_socket), answers.serve_local)
+        self._listener = None if remote is None else TlsListener(remote, answers.serve_remote, name="agent")
         self._figures: MachineFigures | None = None
         self._servers: tuple[tuple[str, str], ...] = ()
         self._reported: NodeSeen | None = None
@@ -104,6 +114,8 @@ class Agent:
         self._start_task("agent: follow the store", self._follow_store())
         self._start_task("agent: watch the endpoint process", self._watch_endpoint())
         self._open_socket()
+        if self._listener is not None:
+            self._start_task("agent: answer other machines", self._listener.run())
         try:
             while True:
                 self._wake.clear()
@@ -180,7 +192,7 @@ class Agent:
             return
         await self._shards.start(launch)
 
-    # -- news --------------------------------------------------------------------------------------------------------
+    # -- answers --------------------------------------------------------------------------------------------------------
 
     def _open_socket(self) -> None:
         try:
@@ -190,14 +202,17 @@ class Agent:
             # Without it, a leader queries the servers itself.
             _log.warning("the agent's socket cannot be opened", reason=str(e))
 
-    async def _send_news(self, channel: Channel) -> None:
-        """Answer one caller until it disconnects."""
-        try:
-            while (received := await channel.receive()) is not None:
-                message, _ = received
-                await channel.send(wire.answer(await self._watch.news(wire.mark_of(message))))
-        except (OSError, ValueError) as e:
-            _log.info("a caller of the agent has disconnected", reason=str(e))
+    async def _is_current_term(self, term: int) -> bool:
+        """See ``IsCurrentTerm``. Asks the store, because the mirror may be behind."""
+        leader = await self._store.get(keys.LEADER)
+        if leader is None:
+            return False
+        record = records.decode(leader.key, leader.value)
+        return isinstance(record, Leadership) and record.term == term
+
+    def _is_own(self, process: ProcessIdentity) -> bool:
+        """Whether the process is of this node: all of them have a working directory in the node's directory."""
+        return Path(process.directory).is_relative_to(os.path.realpath(self._directory))
 
     # -- report ------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
-"""Calls one endpoint process over its control socket. Each call uses its own short connection."""
+"""Calls one endpoint process. How its requests get there is a parameter: ``UnixCaller`` here, ``nodes/remote.py`` for other
+machines."""
 
 import asyncio
 from datetime import datetime
+from typing import Protocol
 
 from shardwright.clock import Clock, SystemClock
 from shardwright.endpoint import wire
@@ -23,14 +25,53 @@ from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import EndpointProcessSeen
 
 
-class EndpointClient:
-    """See ``EndpointControl``. ``path``: the control socket; None: unknown."""
+class Caller(Protocol):
+    """The way to one endpoint process."""
 
-    def __init__(
-        self, node: NodeUid, path: str | None, *, clock: Clock | None = None, call_timeout_s: float = CALL_TIMEOUT_S
-    ) -> None:
+    async def ask(self, message: Message, timeout_s: float) -> Message:
+        """The answer to a request. Raises EndpointProcessEnded if the process has certainly ended, and Transient without an
+        answer in time."""
+        ...
+
+
+class UnixCaller:
+    """Over the control socket at a path, on this machine; None: unknown. Each request uses its own short connection, so that
+    no request waits for another one, and a process that wakes late ignores the request of a caller that has left."""
+
+    def __init__(self, node: NodeUid, path: str | None) -> None:
         self._node = node
         self._path = path
+
+    async def ask(self, message: Message, timeout_s: float) -> Message:
+        """See ``Caller``. That no process listens on a socket of this machine proves its end."""
+        node, path = self._node, self._path
+        if not path:
+            raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, f"no endpoint process of node {node} is known")
+        try:
+            async with asyncio.timeout(timeout_s), await Channel.connect(path) as channel:
+                return await channel.ask(message)
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            text = f"the endpoint process of node {node} has ended: no process listens at {path}"
+            raise EndpointProcessEnded(Code.ENDPOINT_PROCESS_ENDED, text) from error
+        except (OSError, TimeoutError, ValueError) as error:
+            raise silence(node, message, error) from error
+
+
+def silence(node: NodeUid, message: Message, error: BaseException, code: Code = Code.ENDPOINT_PROCESS_SILENT) -> Transient:
+    """What is said of a request without an answer. That is no proof of anything."""
+    reason = str(error) or "no answer in time"
+    text = f"the endpoint process of node {node} did not answer {message['op']}: {reason}"
+    return Transient(code, text)
+
+
+class EndpointClient:
+    """See ``EndpointControl``."""
+
+    def __init__(
+        self, node: NodeUid, caller: Caller, *, clock: Clock | None = None, call_timeout_s: float = CALL_TIMEOUT_S
+    ) -> None:
+        self._node = node
+        self._caller = caller
         self._clock = clock or SystemClock()
         self._call_timeout_s = call_timeout_s
 
@@ -72,20 +113,8 @@ class EndpointClient:
         return wire.pass_result_from(await self._ask(message))
 
     async def _ask(self, message: Message, *, timeout_s: float | None = None) -> Message:
-        node, path = self._node, self._path
-        if not path:
-            raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, f"no endpoint process of node {node} is known")
-        request = message["op"]
-        try:
-            async with asyncio.timeout(timeout_s or self._call_timeout_s), await Channel.connect(path) as channel:
-                answer = await channel.ask(message)
-        except (ConnectionRefusedError, FileNotFoundError) as error:
-            text = f"the endpoint process of node {node} has ended: no process listens at {path}"
-            raise EndpointProcessEnded(Code.ENDPOINT_PROCESS_ENDED, text) from error
-        except (OSError, TimeoutError, ValueError) as error:
-            reason = str(error) or "no answer in time"
-            text = f"the endpoint process of node {node} did not answer {request}: {reason}"
-            raise Transient(Code.ENDPOINT_PROCESS_SILENT, text) from error
+        node, request = self._node, message["op"]
+        answer = await self._caller.ask(message, timeout_s or self._call_timeout_s)
         if "error" in answer:
             raise Transient(
                 Code.ENDPOINT_PROCESS_REFUSED, f"the endpoint process of node {node}: {request}: {answer['error']}"

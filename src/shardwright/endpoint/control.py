@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 
-from shardwright.endpoint.channel import Channel
+from shardwright.endpoint.channel import Channel, UnixTransport
 from shardwright.tasks import spawn
 
 
@@ -48,7 +48,7 @@ class ControlSocket:
             connection, _ = self._socket.accept()
         except OSError:
             return
-        caller = spawn("endpoint-caller", self._serve(Channel(connection)))
+        caller = spawn("endpoint-caller", self._serve(Channel(UnixTransport(connection))))
         self._callers.add(caller)
         caller.add_done_callback(self._callers.discard)
 
@@ -74,6 +74,19 @@ class ControlSocket:
         for caller in callers:
             caller.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
+
+
+def has_no_listener(path: str) -> bool:
+    """Whether certainly no process listens at the path. A process that is frozen or busy still listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        except OSError:
+            return False
+        return False
 
 
 def _has_listener(path: str) -> bool:

@@ -1,7 +1,9 @@
-"""``python -m shardwright.endpoint.main --node N --control PATH --log FILE``: the endpoint process of one node.
+"""``python -m shardwright.endpoint.main --node N --control PATH --log FILE [--config FILE]``: the endpoint process of one
+node.
 
 Started by the node's agent in its own session, and outlives it. Its arguments and environment contain no secrets: the
-specifications of its endpoints come over the control socket. On SIGTERM, every client gets its last reply and a clean close.
+specifications of its endpoints come over the control socket, and the configuration names files. Without one, it accepts only
+callers of this machine. On SIGTERM, every client gets its last reply and a clean close.
 """
 
 import argparse
@@ -15,10 +17,14 @@ from pathlib import Path
 import structlog
 import uvloop
 
+from shardwright.endpoint.config import ControlConfig, read_config
 from shardwright.endpoint.control import ControlSocket, SocketInUse
+from shardwright.endpoint.credentials import Credentials, subject_peer
 from shardwright.endpoint.process import EndpointProcess
+from shardwright.endpoint.tls import TlsAddress, TlsListener
 from shardwright.log import configure_logging
 from shardwright.model.ids import NodeUid
+from shardwright.tasks import spawn
 
 _log = structlog.get_logger(__name__)
 
@@ -29,18 +35,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--node", type=int, required=True, help="uid of its node")
     parser.add_argument("--control", required=True, help="path of its control socket")
     parser.add_argument("--log", required=True, help="path of its log file")
+    parser.add_argument("--config", type=Path, help="TOML file: how callers from other machines reach it")
     options = parser.parse_args(arguments)
     configure_logging(Path(options.log))
+    try:
+        remote = None if options.config is None else read_config(options.config)
+    except ValueError as error:
+        _log.error("the configuration cannot be used", path=str(options.config), reason=str(error))
+        print(f"{options.config}: {error}", file=sys.stderr)
+        return 1
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))  # two files per client
     gc.freeze()
     # Reference counts free almost all garbage. A collection stops the loop: keep each small, and full ones very rare.
     gc.set_threshold(10_000, 10, 1000)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(NodeUid(options.node), options.control))
+        return runner.run(_serve(NodeUid(options.node), options.control, remote))
 
 
-async def _serve(node_uid: NodeUid, path: str) -> int:
+async def _serve(node_uid: NodeUid, path: str, remote: ControlConfig | None) -> int:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -52,12 +65,22 @@ async def _serve(node_uid: NodeUid, path: str) -> int:
     except (SocketInUse, OSError) as error:
         _log.error("the control socket cannot be opened", path=path, reason=str(error))
         return 1
+    accepting = None if remote is None else spawn("control port", _accept_remote(process, remote))
     _log.info("the endpoint process serves", node=node_uid, control=path)
     await ended.wait()
     await process.close()
     await control.close()
+    if accepting is not None:
+        accepting.cancel()
+        await asyncio.gather(accepting, return_exceptions=True)
     _log.info("the endpoint process has ended", node=node_uid)
     return 0
+
+
+async def _accept_remote(process: EndpointProcess, remote: ControlConfig) -> None:
+    """Until cancelled. A port that is still in use does not keep the process from serving clients."""
+    at = TlsAddress(remote.address, remote.port, Credentials(remote.files).server, subject_peer)
+    await TlsListener(at, process.serve_remote, name="control port").run()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from shardwright.endpoint.connection import Buffer, Packed
 from shardwright.endpoint.gate import Budget, Counts
 from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.passing import Passing
-from shardwright.endpoint.protocol import EndpointSpec, PassResult
+from shardwright.endpoint.protocol import REMOTE_REQUESTS, VOID_IF_LATE, EndpointSpec, PassResult
+from shardwright.endpoint.requests import serve_requests
 from shardwright.endpoint.served import PIECE_BYTES, ServedEndpoint
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.tasks import spawn
@@ -71,7 +72,7 @@ class EndpointProcess:
                             offered.decline()  # its caller took it back before it was begun
                         offered, answer = await self._take_offer(message, files)
                         await channel.send(answer)
-                    case "hold" | "drop" as late if channel.is_closed_by_peer():
+                    case str(late) if late in VOID_IF_LATE and channel.is_closed_by_peer():
                         _log.info("ignored a late request whose caller has disconnected", request=late)
                     case _:
                         await channel.send(await self._answer(message, files))
@@ -81,6 +82,20 @@ class EndpointProcess:
             if offered is not None:
                 offered.decline()
             channel.close()
+
+    async def serve_remote(self, channel: Channel) -> None:
+        """Answer one caller from another machine until it disconnects."""
+
+        async def answer(message: Message) -> Message:
+            request = str(message.get("op"))
+            if request not in REMOTE_REQUESTS:
+                return {"error": f"the request {request!r} is only for this machine"}
+            if request in VOID_IF_LATE and channel.is_closed_by_peer():
+                _log.info("ignored a late request whose caller has disconnected", request=request)
+                return {"error": "too late"}
+            return await self._answer(message, [])
+
+        await serve_requests(channel, answer, name="endpoint process")
 
     async def _begin(self, offered: Offered) -> None:
         for packed in offered.connections:

@@ -1,8 +1,8 @@
 """The interface to endpoint processes: the requests of their control socket. Shared by the process and its callers.
 
-The control socket is a Unix socket (mode 0600) with one JSON object per line in both directions. Every request is
-idempotent. An endpoint's target changes only to a higher generation, except by a release of a hold: late or stale requests
-change nothing.
+The control socket is a Unix socket (mode 0600) with one JSON object per line in both directions. Leaders on other machines
+ask the same over TLS. Every request is idempotent. An endpoint's target changes only to a higher generation, except by a
+release of a hold: late or stale requests change nothing.
 """
 
 from dataclasses import dataclass, field
@@ -12,8 +12,16 @@ from shardwright.errors import Transient
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen
 
+CONTROL_PORT = 9445
+"""Port at which an endpoint process accepts the leaders of other machines."""
 CALL_TIMEOUT_S = 0.1
 """Timeout of most requests; short, because the next turn repeats them."""
+REMOTE_CALL_TIMEOUT_S = 0.3
+"""The same for a process of another machine: a lost packet is sent again after 0.2 s."""
+REMOTE_REQUESTS = frozenset({"status", "serve", "drop", "calm", "hold", "release"})
+"""What other machines may ask. The others pass open files, or name paths of this machine."""
+VOID_IF_LATE = frozenset({"hold", "drop"})
+"""Requests that a process ignores when it reads them after their caller has disconnected."""
 HOLD_TIMEOUT_S = 1.0
 """Timeout of a hold. A process that is merely late answers in time. A process that does not answer may still serve clients,
 so it is not skipped: the attempt is undone and repeated."""

@@ -1,11 +1,13 @@
 """Converts the records of the control socket to JSON and back. Pure. Used by both sides, so that only this module knows the
 keys.
 
-Bytes are encoded as base64. Raises KeyError, TypeError or ValueError for invalid data.
+Bytes are encoded as base64. Raises KeyError, TypeError or ValueError for invalid data. Unknown keys are ignored: the other
+side may run a newer version.
 """
 
 from base64 import b64decode, b64encode
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
@@ -20,17 +22,27 @@ from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
 Json = dict[str, Any]
 
 
+_KEYS = {
+    kind: frozenset(f.name for f in fields(kind)) for kind in (EndpointSeen, EndpointSpec, PassResult, ReleaseResult, Target)
+}
+
+
+def _known(kind: type[Any], data: Mapping[str, Any]) -> Json:
+    """What this version knows of the data for a record."""
+    return {key: data[key] for key in _KEYS[kind] & data.keys()}
+
+
 def target_to(target: Target | None) -> Json | None:
     return None if target is None else asdict(target)
 
 
 def target_from(data: Json | None) -> Target | None:
-    return None if data is None else Target(**data)
+    return None if data is None else known_target_from(data)
 
 
 def known_target_from(data: Json) -> Target:
     """A target that must exist."""
-    return Target(**data)
+    return Target(**_known(Target, data))
 
 
 def spec_to(spec: EndpointSpec) -> Json:
@@ -38,7 +50,7 @@ def spec_to(spec: EndpointSpec) -> Json:
 
 
 def spec_from(data: Json) -> EndpointSpec:
-    return EndpointSpec(**(data | {"target": target_from(data["target"])}))
+    return EndpointSpec(**(_known(EndpointSpec, data) | {"target": target_from(data["target"])}))
 
 
 def hold_to(hold: Hold | None, now: float) -> Json | None:
@@ -63,11 +75,11 @@ def hold_result_from(data: Json) -> HoldResult:
 
 
 def release_result_from(data: Json) -> ReleaseResult:
-    return ReleaseResult(**data)
+    return ReleaseResult(**_known(ReleaseResult, data))
 
 
 def pass_result_from(data: Json) -> PassResult:
-    return PassResult(**data)
+    return PassResult(**_known(PassResult, data))
 
 
 def seen_to(seen: EndpointSeen) -> Json:
@@ -77,7 +89,8 @@ def seen_to(seen: EndpointSeen) -> Json:
 def seen_from(data: Json) -> EndpointSeen:
     uid, state = EndpointUid(data["endpoint_uid"]), EndpointState(data["state"])
     busy, ended = tuple(busy_from(busy) for busy in data["busy"]), tuple(data["ended"])
-    return EndpointSeen(**(data | {"endpoint_uid": uid, "state": state, "busy": busy, "ended": ended}))
+    known = _known(EndpointSeen, data)
+    return EndpointSeen(**(known | {"endpoint_uid": uid, "state": state, "busy": busy, "ended": ended}))
 
 
 def packed_session_to(packed: PackedSession) -> Json:

@@ -180,9 +180,25 @@ class Code(Catalogue):
     SHARD_UNKNOWN = "shard_unknown", "The shard's node or secrets are not on record."
     ENDPOINT_PROCESS_UNKNOWN = "endpoint_process_unknown", "The node has no known endpoint process.", "start its daemon"
     AGENT_SILENT = "agent_silent", "The node's agent does not answer."
+    AGENT_REFUSED = "agent_refused", "The node's agent refused a request.", "check the log of its node"
+    NODE_CERTIFICATE_REFUSED = (
+        "node_certificate_refused",
+        "A node's certificate is not accepted; the text says why.",
+        "renew the certificate of the node that the text names",
+    )
     PROCESS_OF_ANOTHER_MACHINE = "process_of_another_machine", "The process runs on another machine."
     ENDPOINT_PROCESS_ENDED = "endpoint_process_ended", "The node's endpoint process has ended."
     ENDPOINT_PROCESS_SILENT = "endpoint_process_silent", "The node's endpoint process did not answer in time."
+    ENDPOINT_PROCESS_NOT_CONNECTED = (
+        "endpoint_process_not_connected",
+        "The leader has no connection to the node's endpoint process.",
+        "check the node and its port 9445",
+    )
+    ENDPOINT_ON_OTHER_MACHINE = (
+        "endpoint_on_other_machine",
+        "Client connections cannot be passed to another machine.",
+        "let the clients connect to a node of the other machine",
+    )
     ENDPOINT_PROCESS_REFUSED = "endpoint_process_refused", "The node's endpoint process refused a request."
     SERVER_BINARY_MISSING = "server_binary_missing", "The node does not have a server program of that version.", "install it"
     SERVER_BINARY_UNUSABLE = "server_binary_unusable", "The server program cannot be executed.", "see the text"

@@ -2,22 +2,20 @@
 ``/proc``."""
 
 import asyncio
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from shardwright.clock import Clock
 from shardwright.endpoint.channel import Channel
-from shardwright.endpoint.client import EndpointClient
+from shardwright.endpoint.client import EndpointClient, UnixCaller
 from shardwright.endpoint.protocol import CALL_TIMEOUT_S, EndpointControl, PassResult
 from shardwright.errors import Transient
-from shardwright.machine import processes
 from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
-from shardwright.model.seen import ProcessIdentity, Sighting
-from shardwright.nodes import wire
-from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeLink, NodeNews, ProcessLook
+from shardwright.model.seen import ProcessIdentity
+from shardwright.nodes import here, wire
+from shardwright.nodes.protocol import NewsMark, NodeLink, NodeNews, ProcessLook
 
 NEWS_TIMEOUT_S = 3.0
 """An agent without news keeps a caller waiting for a second."""
@@ -80,17 +78,11 @@ class LocalNode:
 
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         """See ``NodeLink``."""
-        if not processes.is_of_this_machine(process):
-            return NOT_SEEN
-        if not processes.is_running(process):
-            return ProcessLook(Sighting.ENDED)
-        return ProcessLook(Sighting.RUNS, processes.cpu_seconds(process))
+        return here.look(process)
 
     async def end(self, process: ProcessIdentity) -> None:
         """See ``NodeLink``."""
-        if not processes.is_of_this_machine(process):
-            raise Transient(Code.PROCESS_OF_ANOTHER_MACHINE, f"process {process.pid} does not run on this machine")
-        processes.send(process, signal.SIGKILL)
+        here.end(process)
 
 
 class LocalNodes:
@@ -123,7 +115,8 @@ class LocalNodes:
     def link(self, node: NodeUid) -> NodeLink:
         """See ``Nodes``."""
         if node not in self._links:
-            client = EndpointClient(node, self._path_of(node), clock=self._clock, call_timeout_s=self._call_timeout_s)
+            caller = UnixCaller(node, self._path_of(node))
+            client = EndpointClient(node, caller, clock=self._clock, call_timeout_s=self._call_timeout_s)
             self._links[node] = LocalNode(node, client, path_of=self._path_of, agent=self._agent_of(node))
         return self._links[node]
 

@@ -12,6 +12,9 @@ from shardwright.endpoint.protocol import EndpointControl, PassResult
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import NodeFigures, ProcessIdentity, ServerSeen, Sighting
 
+AGENT_PORT = 9444
+"""Port at which an agent accepts the daemons of other machines."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessLook:
@@ -63,7 +66,8 @@ class NodeLink(Protocol):
 
     async def pass_endpoint(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
         """Pass an endpoint's listener and quiet connections to another node's process; the other connections follow when
-        they become quiet. A repeated call continues. Raises Transient like ``EndpointControl``."""
+        they become quiet. A repeated call continues. Raises Transient like ``EndpointControl``, and Permanent if the other
+        node is on another machine than this one."""
         ...
 
     async def look(self, process: ProcessIdentity) -> ProcessLook:
@@ -73,7 +77,7 @@ class NodeLink(Protocol):
 
     async def end(self, process: ProcessIdentity) -> None:
         """End exactly this process at once (SIGKILL). Without effect if it has ended. Raises Transient if its machine is
-        unreachable."""
+        unreachable, and LostLeadership if another daemon leads."""
         ...
 
 

@@ -1,14 +1,29 @@
 """How an endpoint process is started and recognized."""
 
+import asyncio
+import os
+import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from shardwright.agent.endpoint_process import BACKOFF, endpoint_command, read_identity, write_identity
+from shardwright.agent.endpoint_process import (
+    BACKOFF,
+    EndpointProcessKeeper,
+    endpoint_command,
+    read_identity,
+    write_identity,
+)
+from shardwright.clock import SystemClock
 from shardwright.endpoint import main as endpoint_main
+from shardwright.endpoint.client import EndpointClient, UnixCaller
 from shardwright.model.ids import NodeUid
-from shardwright.model.seen import ProcessIdentity
+from shardwright.model.seen import ProcessIdentity, Sighting
+from shardwright.nodes.protocol import NOT_SEEN
+from shardwright.tasks import spawn
+from testkit.deadlines import until_async
 
 IDENTITY = ProcessIdentity(77, "boot", 5, "/usr/bin/python3", "/data/node-1", "machine")
 
@@ -17,6 +32,8 @@ def test_the_command_has_this_python_one_node_and_paths_only() -> None:
     command = endpoint_command(NodeUid(3), Path("/run/e.sock"), Path("/data/e.log"))
     assert command[:3] == [sys.executable, "-m", endpoint_main.__name__]
     assert command[3:] == ["--node", "3", "--control", "/run/e.sock", "--log", "/data/e.log"]
+    configured = endpoint_command(NodeUid(3), Path("/run/e.sock"), Path("/data/e.log"), Path("/etc/e.toml"))
+    assert configured == [*command, "--config", "/etc/e.toml"]
 
 
 def test_the_command_names_its_node_so_that_processes_are_not_confused() -> None:
@@ -53,3 +70,45 @@ def test_a_process_that_dies_repeatedly_is_restarted_within_a_second() -> None:
     assert delays[0] == 0.0
     assert delays == sorted(delays)
     assert max(delays) < 1.0
+
+
+def test_only_a_process_that_certainly_does_not_run_has_ended(tmp_path: Path) -> None:
+    """What the agent says to leaders on other machines."""
+
+    async def scenario() -> None:
+        control = tmp_path / "e.sock"
+        clock = SystemClock()
+        keeper = EndpointProcessKeeper(
+            NodeUid(3),
+            tmp_path,
+            control=control,
+            process=EndpointClient(NodeUid(3), UnixCaller(NodeUid(3), str(control))),
+            clock=clock,
+            on_change=lambda: None,
+            command=[sys.executable, "-c", f"import time; time.sleep(600)  # {tmp_path}"],
+        )
+        assert keeper.look() == NOT_SEEN, "it has not looked for the process of an earlier agent yet"
+        await keeper.load()
+        assert keeper.look().sighting is Sighting.ENDED
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(control))
+            assert keeper.look().sighting is Sighting.ENDED, "the path of a process that has ended"
+            listener.listen()
+            assert keeper.look() == NOT_SEEN, "an unknown process listens"
+        starting = spawn("test: start", ensure(keeper))
+        await asyncio.sleep(0)
+        assert keeper.look() == NOT_SEEN, "it may have begun to run"
+        await starting
+        assert keeper.identity is not None
+        try:
+            assert keeper.look().sighting is Sighting.RUNS
+        finally:
+            os.kill(keeper.identity.pid, signal.SIGKILL)
+        await until_async("the end is noticed", lambda: keeper.identity is None, seconds=10)
+        assert keeper.look().sighting is Sighting.ENDED
+
+    asyncio.run(scenario())
+
+
+async def ensure(keeper: EndpointProcessKeeper) -> None:
+    await keeper.ensure()

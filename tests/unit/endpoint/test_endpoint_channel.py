@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from shardwright.endpoint import wire
-from shardwright.endpoint.channel import Channel
+from shardwright.endpoint.channel import Channel, UnixTransport
 from shardwright.endpoint.connection import Packed
 from shardwright.endpoint.packed_session import PackedSession
 from shardwright.endpoint.process import EndpointProcess
@@ -22,7 +22,7 @@ from shardwright.tasks import spawn
 def test_messages_arrive_with_their_files() -> None:
     async def run() -> None:
         near, far = socket.socketpair()
-        async with Channel(near) as a, Channel(far) as b:
+        async with Channel(UnixTransport(near)) as a, Channel(UnixTransport(far)) as b:
             with socket.socket() as one, socket.socket() as two:
                 big = {"text": "x" * 1_000_000}
 
@@ -65,11 +65,11 @@ def test_an_offered_connection_is_not_read_before_it_begins() -> None:
             client = socket.create_connection(listener.getsockname())
             passed, _ = listener.accept()
             near, far = socket.socketpair()
-            talking = spawn("test: talk", process.serve_caller(Channel(far)))
+            talking = spawn("test: talk", process.serve_caller(Channel(UnixTransport(far))))
             client.setblocking(False)
             client.send(b"\r\n")
             with passed, client:
-                async with Channel(near) as channel:
+                async with Channel(UnixTransport(near)) as channel:
                     adopt = {"op": "adopt_listener", "spec": wire.spec_to(spec), "target": None, "hold": None}
                     assert "ok" in await channel.ask(adopt, (listener.fileno(),))
                     packed = Packed(

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.model.seen import Health, NodeFigures, ServerSeen
+from shardwright.model.seen import Health, NodeFigures, ProcessIdentity, ServerSeen, Sighting
 from shardwright.nodes import wire
-from shardwright.nodes.protocol import NewsMark, NodeNews
+from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeNews, ProcessLook
 from testkit.builders import NOW, cluster
 
 MARK = NewsMark("life", 7)
 SERVERS = tuple(cluster(2).with_database(on=((1, 2),)).view.servers.values())
+PROCESS = ProcessIdentity(77, "boot", 5, "/usr/bin/valkey-server", "/data/1", "machine")
 NEWS = NodeNews(MARK, NOW, 0.25, NodeFigures(1, 2, 3), SERVERS)
 
 
@@ -54,3 +55,32 @@ def test_an_unreadable_answer_is_refused(message: dict[str, object], text: str) 
 def test_an_unreadable_mark_is_refused(since: object) -> None:
     with pytest.raises(ValueError, match="validation error"):
         wire.mark_of({"op": "news", "since": since})
+
+
+@pytest.mark.parametrize("look", [NOT_SEEN, ProcessLook(Sighting.RUNS, 1.25), ProcessLook(Sighting.ENDED)])
+def test_a_look_arrives_as_it_was_sent(look: ProcessLook) -> None:
+    question = sent(wire.look_question(PROCESS))
+    assert (wire.process_of(question), wire.process_of(question).machine_id) == (PROCESS, "machine")
+    assert wire.look_of(sent(wire.look_answer(look))) == look
+
+
+def test_the_request_to_end_a_process_carries_the_term() -> None:
+    question = sent(wire.end_question(PROCESS, 7))
+    assert (wire.process_of(question), wire.term_of(question)) == (PROCESS, 7)
+    for term in (None, "7", True, 7.5):
+        with pytest.raises(ValueError, match="term"):
+            wire.term_of(question | {"term": term})
+    with pytest.raises(ValueError, match="validation error"):
+        wire.process_of({"op": "end", "term": 7})
+
+
+def test_what_a_newer_version_adds_is_ignored() -> None:
+    new = {"new": [1]}
+    news = sent(wire.answer(NEWS))["ok"]
+    assert isinstance(news, dict)
+    news |= new | {"servers": [server | new for server in news["servers"]], "mark": news["mark"] | new}
+    assert wire.news_of({"ok": news} | new) == NEWS
+    assert wire.look_of({"ok": {"sighting": "ended"} | new}).sighting is Sighting.ENDED
+    assert wire.mark_of({"since": {"epoch": "life", "number": 7} | new}) == MARK
+    question = wire.end_question(PROCESS, 7) | new
+    assert wire.process_of(question | {"process": question["process"] | new}) == PROCESS

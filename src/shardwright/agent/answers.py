@@ -1,0 +1,93 @@
+"""What an agent answers on its sockets: the news of its servers, and, for leaders on other machines, what this machine says
+of a process, and the end of one.
+
+Owned by the agent's loop. Must not end a process for a daemon that no longer leads, nor one that is not of the agent's node.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from shardwright.endpoint.channel import Channel, Message
+from shardwright.endpoint.requests import serve_requests
+from shardwright.errors import ClusterError
+from shardwright.model.codes import Code
+from shardwright.model.seen import ProcessIdentity
+from shardwright.nodes import here, wire
+from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
+
+News = Callable[[NewsMark | None], Awaitable[NodeNews]]
+IsCurrentTerm = Callable[[int], Awaitable[bool]]
+"""Whether the store has a leader of this term now. Raises ClusterError if the store cannot say."""
+
+_log = structlog.get_logger(__name__)
+
+
+class AgentAnswers:
+    """See the module's docstring. ``is_own``: the process is one of the agent's node. ``endpoint_process``: a look at the
+    node's endpoint process."""
+
+    def __init__(
+        self,
+        *,
+        news: News,
+        is_current_term: IsCurrentTerm,
+        is_own: Callable[[ProcessIdentity], bool],
+        endpoint_process: Callable[[], ProcessLook],
+    ) -> None:
+        self._news = news
+        self._is_current_term = is_current_term
+        self._is_own = is_own
+        self._endpoint_process = endpoint_process
+
+    async def serve_local(self, channel: Channel) -> None:
+        """Answer one caller of this machine until it disconnects. It asks for news only."""
+        try:
+            while (received := await channel.receive()) is not None:
+                message, _ = received
+                await channel.send(wire.answer(await self._news(wire.mark_of(message))))
+        except (OSError, ValueError) as e:
+            _log.info("a caller of the agent has disconnected", reason=str(e))
+
+    async def serve_remote(self, channel: Channel) -> None:
+        """Answer one caller of another machine until it disconnects."""
+
+        async def answer(message: Message) -> Message:
+            if message.get("op") == "end" and channel.is_closed_by_peer():
+                return _no("its caller has disconnected")
+            return await self.answer(message)
+
+        await serve_requests(channel, answer, name="agent")
+
+    async def answer(self, message: Message) -> Message:
+        """The answer to one request."""
+        try:
+            match message.get("op"):
+                case "news":
+                    return wire.answer(await self._news(wire.mark_of(message)))
+                case "look":
+                    return wire.look_answer(here.look(wire.process_of(message)))
+                case "endpoint_process":
+                    return wire.look_answer(self._endpoint_process())
+                case "end":
+                    return await self._end(wire.process_of(message), wire.term_of(message))
+                case other:
+                    return _no(f"unknown request {other!r}")
+        except ValueError as e:
+            return _no(f"invalid request: {e}")
+
+    async def _end(self, process: ProcessIdentity, term: int) -> Message:
+        if not self._is_own(process):
+            return _no(f"process {process.pid} is not one of this node")
+        try:
+            if not await self._is_current_term(term):
+                return _no(f"term {term} is over", Code.LOST_LEADERSHIP)
+            _log.warning("ending a process, as the leader of another machine asks", pid=process.pid, term=term)
+            here.end(process)
+        except ClusterError as e:
+            return _no(e.text, e.code)
+        return {"ok": {}}
+
+
+def _no(text: str, code: Code = Code.AGENT_REFUSED) -> Message:
+    return {"error": text, "code": str(code)}

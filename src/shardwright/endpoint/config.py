@@ -1,0 +1,58 @@
+"""The configuration file of an endpoint process: where callers from other machines reach it, and with which certificate.
+
+    [control]
+    address = "10.0.0.1"
+    port = 9445
+    certificate = "/etc/shardwright/node.pem"
+    key = "/etc/shardwright/node-key.pem"
+    authority = "/etc/shardwright/ca.pem"
+
+Contains paths and no secret. Keys that this version does not know are ignored.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shardwright.endpoint.credentials import TlsFiles
+from shardwright.endpoint.protocol import CONTROL_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class ControlConfig:
+    """The section ``[control]``."""
+
+    address: str
+    files: TlsFiles
+    port: int = CONTROL_PORT
+
+
+def read_config(path: Path) -> ControlConfig | None:
+    """The configuration in a file; None: it has no section ``[control]``, and only callers of this machine are accepted.
+    Raises ValueError, which says what is wrong."""
+    try:
+        return config_of(path.read_text())
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+
+
+def config_of(text: str) -> ControlConfig | None:
+    """See ``read_config``."""
+    section = tomllib.loads(text).get("control")
+    if section is None:
+        return None
+    if not isinstance(section, dict):
+        raise ValueError("control is not a section")
+    port = section.get("port", CONTROL_PORT)
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
+        raise ValueError("control.port is not a port")
+    files = TlsFiles(*(Path(_text(section, name)) for name in ("certificate", "key", "authority")))
+    return ControlConfig(_text(section, "address"), files, port)
+
+
+def _text(section: dict[str, Any], name: str) -> str:
+    value = section.get(name)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"control.{name} is missing")
+    return value
