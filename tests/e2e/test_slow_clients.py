@@ -228,6 +228,7 @@ def test_a_long_script_that_begins_with_a_handoff_delays_no_cancel(
     cluster.settled()
 
 
+@pytest.mark.proof
 def test_a_cluster_with_a_script_that_does_not_end_is_brought_down(tmp_path: Path) -> None:
     with TestCluster(own_base(6), tmp_path) as own:
         database = own.create_database(name="busy", memory_size=MEMORY_BYTES)

@@ -26,8 +26,8 @@ from shardwright.nodes.remote import NodeAddress, RemoteNodes
 from shardwright.server.binaries import all_servers
 from shardwright.store import keys
 from shardwright.store.protocol import DeleteKey, Transaction
-from testkit.node_certificates import TestAuthority
 from testkit.deadlines import Stopwatch
+from testkit.node_certificates import TestAuthority
 from tests.integration.agent_harness import NODE, SECRETS, World, database, free_port, group, shard, world
 
 pytestmark = [

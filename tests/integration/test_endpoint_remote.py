@@ -28,8 +28,8 @@ from shardwright.model.seen import EndpointProcessSeen, EndpointState
 from shardwright.nodes.local import LocalNodes
 from shardwright.nodes.protocol import NodeLink
 from shardwright.nodes.remote import NodeAddress, RemoteNodes
-from testkit.node_certificates import TestAuthority
 from testkit.deadlines import Stopwatch, until
+from testkit.node_certificates import TestAuthority
 from tests.integration.endpoint_harness import SOURCE
 from tests.integration.server_harness import free_port, loopback_address
 

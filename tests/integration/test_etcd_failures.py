@@ -24,6 +24,8 @@ from testkit.etcd import EtcdCluster
 from tests.integration.etcd_harness import IMPATIENT, on_three, opened, put
 from tests.integration.etcd_probe import Probe, probing
 
+pytestmark = pytest.mark.proof
+
 
 def within(since: Stopwatch, probe: Probe, /, **bars: float) -> None:
     """Each kind's longest gap is within its bar."""
@@ -143,7 +145,6 @@ def test_a_watch_that_nothing_else_accompanies_leaves_a_frozen_member(tmp_path: 
     on_three(tmp_path, scenario)
 
 
-@pytest.mark.proof
 def test_the_leader_of_etcd_freezes_and_wakes(tmp_path: Path) -> None:
     async def scenario(etcd: EtcdCluster) -> None:
         leader = etcd.leader()
@@ -160,7 +161,6 @@ def test_the_leader_of_etcd_freezes_and_wakes(tmp_path: Path) -> None:
     on_three(tmp_path, scenario)
 
 
-@pytest.mark.proof
 def test_leases_that_a_waking_leader_of_etcd_ends_are_told_as_lost(tmp_path: Path) -> None:
     """etcd 3.4 may end all leases when its frozen leader wakes, although they were renewed at the others all the while. The
     holders must learn it, the watch must show it, and new leases must hold."""
@@ -196,7 +196,6 @@ def test_leases_that_a_waking_leader_of_etcd_ends_are_told_as_lost(tmp_path: Pat
     uvloop.run(main())
 
 
-@pytest.mark.proof
 def test_without_a_quorum_nothing_is_promised(tmp_path: Path) -> None:
     async def scenario(etcd: EtcdCluster) -> None:
         left, *others = etcd.members

@@ -21,6 +21,8 @@ from testkit.deadlines import Stopwatch, until_async
 from testkit.etcd import EtcdCluster
 from tests.integration.etcd_harness import on_one, on_three, opened, put
 
+pytestmark = pytest.mark.proof
+
 ONE_ATTEMPT = EtcdLimits(connect_s=5, attempt_s=5, ask_s=0)
 """The first error is reported, however slow the machine is."""
 

@@ -170,6 +170,7 @@ def test_a_purge_deletes_the_directory_and_frees_the_ports(cluster: LocalCluster
     assert "no cluster" in gone.stdout
 
 
+@pytest.mark.proof
 def test_daemons_that_die_or_freeze_are_replaced_and_their_leases_revoked(cluster: LocalCluster) -> None:
     cluster.started()
     dead, frozen = cluster.daemon(1), cluster.daemon(2)
@@ -231,7 +232,7 @@ def test_ports_in_use_are_refused_before_any_change(cluster: LocalCluster) -> No
     assert not cluster.directory.exists()
 
 
-@pytest.mark.parametrize("held_s", [1.0, 20.0])
+@pytest.mark.parametrize("held_s", [1.0, pytest.param(20.0, marks=pytest.mark.proof)])
 def test_a_recorded_nodes_port_may_be_in_use_for_a_moment(cluster: LocalCluster, held_s: float) -> None:
     """Like the port of a daemon that was just killed, on a busy machine."""
     cluster.up()
@@ -308,6 +309,7 @@ def test_a_supervisor_that_is_terminated_stops_everything(cluster: LocalCluster)
     cluster.until(lambda: cluster.processes() == [])
 
 
+@pytest.mark.proof
 def test_down_works_when_parts_are_frozen_or_dead(cluster: LocalCluster) -> None:
     cluster.started()
     send(cluster.supervisor(), signal.SIGSTOP)

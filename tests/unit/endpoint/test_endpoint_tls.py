@@ -14,8 +14,8 @@ from shardwright.endpoint.credentials import Credentials, TlsFiles, subject_peer
 from shardwright.endpoint.tls import PeerRefused, TlsAddress, TlsListener, connect_tls
 from shardwright.model.ids import NodeUid
 from shardwright.tasks import spawn
-from testkit.node_certificates import TestAuthority
 from testkit.deadlines import until_async
+from testkit.node_certificates import TestAuthority
 
 HERE = "127.0.0.1"
 Scenario = Callable[[TlsListener], Awaitable[None]]

@@ -25,8 +25,8 @@ from shardwright.nodes.local import LocalNodes
 from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeLink, NodeNews, ProcessLook
 from shardwright.nodes.remote import NodeAddress, RemoteNodes
 from testkit.builders import NOW
-from testkit.node_certificates import TestAuthority
 from testkit.deadlines import Stopwatch, until_async
+from testkit.node_certificates import TestAuthority
 
 pytestmark = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 Loop = Callable[[], asyncio.AbstractEventLoop]
