@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -126,12 +127,17 @@ class EtcdCluster:
                 )
 
     def certificate(
-        self, name: str, node: int, *addresses: str, usages: Sequence[ObjectIdentifier] | None = None
+        self,
+        name: str,
+        node: int,
+        *addresses: str,
+        usages: Sequence[ObjectIdentifier] | None = None,
+        at: datetime | None = None,
     ) -> MemberFiles:
-        """A certificate of the store's role."""
+        """A certificate of the store's role; see ``Members.files``."""
         assert self.authority is not None
         directory = self.directory / "certificates"
-        return self.authority.files(directory, node, *addresses, role=CertificateRole.STORE, usages=usages, name=name)
+        return self.authority.files(directory, node, *addresses, role=CertificateRole.STORE, at=at, usages=usages, name=name)
 
     async def __aenter__(self) -> "EtcdCluster":
         require_etcd()

@@ -17,7 +17,7 @@ from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Compacted, DeleteKey, LeaseLost, PutKey, StoreUnavailable, Transaction
 from shardwright.store.settings import EtcdLimits
 from shardwright.tasks import spawn
-from testkit.certificates import SERVER, members
+from testkit.certificates import LONG_AGO, SERVER, members
 from testkit.deadlines import Stopwatch, until_async
 from testkit.etcd import EtcdCluster
 from tests.integration.etcd_harness import on_one, on_three, opened, put
@@ -167,9 +167,11 @@ def test_certificates_must_fit(tmp_path: Path) -> None:
     async def scenario(etcd: EtcdCluster) -> None:
         good = etcd.settings(limits=ONE_ATTEMPT)
         server_only = etcd.certificate("server-only", 7, usages=[SERVER])
+        expired = etcd.certificate("expired", 7, at=LONG_AGO)
         stranger = members().files(tmp_path / "strangers", 7, role=CertificateRole.STORE)
         for settings in (
             dataclasses.replace(good, cert=server_only.certificate, key=server_only.key),
+            dataclasses.replace(good, cert=expired.certificate, key=expired.key),
             dataclasses.replace(good, cert=stranger.certificate, key=stranger.key),
             dataclasses.replace(good, ca=stranger.authority),
             dataclasses.replace(good, key=tmp_path / "missing.pem"),
