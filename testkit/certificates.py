@@ -1,82 +1,99 @@
-"""An authority and certificates for tests, with the usages and dates that a test asks for. Not for production."""
+"""Certificates for tests: an authority and what it issues, made by the code that issues them in a cluster.
 
-import datetime
-import ipaddress
+``members()`` makes an authority. ``member`` gives credentials that it has signed, ``files`` writes such credentials. OpenSSL
+judges certificates by the machine's clock, so they are issued now unless a test says otherwise. ``usages`` and ``subject``
+make certificates that no cluster issues.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from shardwright.model.ids import NodeUid
+from shardwright.model.trust import CertificateRole
+from shardwright.trust.authority import Leaf, Signer, certificate_text, issue, make_authority
+from shardwright.trust.certificates import LIFETIME, USAGES, Grant, make_request, sign_request
+from shardwright.trust.contexts import Credentials, read_credentials
+from shardwright.trust.files import MemberFiles
+from shardwright.trust.keys import key_text, new_key, read_key
+
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
+LONG_AGO = datetime.now(UTC) - LIFETIME - timedelta(minutes=1)
+"""What was issued then has expired."""
 
 
-@dataclass(frozen=True)
-class CertificateFiles:
-    """What one party shows, and whom it believes."""
+@dataclass(frozen=True, slots=True)
+class Members:
+    """An authority and those whom it certifies."""
 
-    ca: Path
-    cert: Path
-    key: Path
+    signer: Signer
 
+    def member(
+        self,
+        node: int,
+        *addresses: str,
+        role: CertificateRole = CertificateRole.NODE,
+        at: datetime | None = None,
+        key: bytes | None = None,
+    ) -> Credentials:
+        """Credentials of a node. ``at``: when they are issued; None: now. ``key``: the node's key (PEM); None: a new one."""
+        own = new_key() if key is None else read_key(key)
+        leaf = self._leaf(own, Grant(role, NodeUid(node), addresses or (f"127.0.0.{node}",)), at or datetime.now(UTC))
+        return read_credentials(certificate_text(leaf), key_text(own), self.signer.authority.text)
 
-class TestAuthority:
-    """Signs certificates and writes them, with their keys, below a directory."""
+    def files(
+        self,
+        directory: Path,
+        node: int,
+        *addresses: str,
+        role: CertificateRole = CertificateRole.NODE,
+        at: datetime | None = None,
+        usages: Sequence[x509.ObjectIdentifier] | None = None,
+        subject: str | None = None,
+        name: str = "",
+    ) -> MemberFiles:
+        """The files of a node with a new key, over earlier ones of this ``name``; empty: one that tells role and node.
 
-    __test__ = False
-
-    def __init__(self, directory: Path, name: str = "authority") -> None:
+        ``usages``: None: those of the role. ``subject``: a common name that stands alone; None: the subject of a member."""
+        stem = name or f"{role}-{node}"
         directory.mkdir(parents=True, exist_ok=True)
-        self._directory = directory
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name(name)
-        self.ca = directory / f"{name}.pem"
-        self.ca.write_bytes(_pem(self._sign(self._name, self._key, [x509.BasicConstraints(ca=True, path_length=0)])))
-
-    def issue(
-        self, name: str, *, addresses: Sequence[str] = (), usages: Sequence[x509.ObjectIdentifier] = (SERVER, CLIENT)
-    ) -> CertificateFiles:
-        """A certificate for these IP addresses."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        extensions: list[x509.ExtensionType] = [
-            x509.BasicConstraints(ca=False, path_length=None),
-            x509.ExtendedKeyUsage(usages),
-        ]
-        if addresses:
-            extensions.append(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(a)) for a in addresses]))
-        files = CertificateFiles(self.ca, self._directory / f"{name}.pem", self._directory / f"{name}-key.pem")
-        files.cert.write_bytes(_pem(self._sign(_name(name), key, extensions)))
+        grant, own = Grant(role, NodeUid(node), addresses or (f"127.0.0.{node}",)), new_key()
+        leaf = self._leaf(own, grant, at or datetime.now(UTC))
+        if usages is not None or subject is not None:
+            leaf = self._unusual(leaf, grant, usages, subject)
+        authority = self.signer.authority
+        files = MemberFiles(directory / f"{stem}.pem", directory / f"{stem}-key.pem", directory / "ca.pem")
+        files.authority.write_bytes(authority.text)
+        files.certificate.write_bytes(certificate_text(leaf, authority.certificate))
         files.key.touch(0o600)
-        files.key.write_bytes(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
+        files.key.write_bytes(key_text(own))
         return files
 
-    def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, extensions: Sequence[x509.ExtensionType]
+    def _leaf(self, key: ec.EllipticCurvePrivateKey, grant: Grant, now: datetime) -> x509.Certificate:
+        return sign_request(self.signer, make_request(key), grant, serial=x509.random_serial_number(), now=now)
+
+    def _unusual(
+        self, usual: x509.Certificate, grant: Grant, usages: Sequence[x509.ObjectIdentifier] | None, subject: str | None
     ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=2))
+        named = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]) if subject is not None else usual.subject
+        leaf = Leaf(
+            subject=named,
+            addresses=grant.addresses,
+            usages=USAGES[grant.role] if usages is None else tuple(usages),
+            valid_from=usual.not_valid_before_utc,
+            valid_until=usual.not_valid_after_utc,
         )
-        for extension in extensions:
-            builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
-        return builder.sign(self._key, hashes.SHA256())
+        key = usual.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        return issue(self.signer, key, leaf, serial=usual.serial_number)
 
 
-def _name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
+def members(at: datetime | None = None) -> Members:
+    """A new authority. ``at``: when it was made; None: now."""
+    return Members(make_authority(new_key(), serial=x509.random_serial_number(), now=at or datetime.now(UTC)))

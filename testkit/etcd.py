@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from cryptography.x509 import ObjectIdentifier
 
 from shardwright.machine.processes import end, is_running, send, server_environment, spawn_process
 from shardwright.model.seen import ProcessIdentity
+from shardwright.model.trust import CertificateRole
 from shardwright.store.etcd_connection import trust
 from shardwright.store.settings import EtcdLimits, EtcdSettings
-from testkit.certificates import CLIENT, SERVER, CertificateFiles, TestAuthority
+from shardwright.trust.files import MemberFiles
+from testkit.certificates import Members, members
 from testkit.deadlines import until_async
 
 REQUIRE = "SHARDWRIGHT_REQUIRE_ETCD"
@@ -65,7 +68,7 @@ class Member:
     client_url: str
     peer_url: str
     process: ProcessIdentity | None = None
-    certificate: CertificateFiles | None = None
+    certificate: MemberFiles | None = None
 
     @property
     def log(self) -> Path:
@@ -103,10 +106,11 @@ class EtcdCluster:
     count: int = 1
     tls: bool = False
     quota_bytes: int = QUOTA_BYTES
-    member_usages: Sequence[ObjectIdentifier] = (SERVER, CLIENT)
+    member_usages: Sequence[ObjectIdentifier] | None = None
+    """None: those of the store's certificates."""
     members: list[Member] = field(default_factory=list)
-    authority: TestAuthority | None = None
-    client: CertificateFiles | None = None
+    authority: Members | None = None
+    client: MemberFiles | None = None
 
     def __post_init__(self) -> None:
         scheme = "https" if self.tls else "http"
@@ -114,13 +118,26 @@ class EtcdCluster:
             url = f"{scheme}://{own_address()}"
             self.members.append(Member(f"m{n}", self.directory / f"m{n}", f"{url}:{next(_ports)}", f"{url}:{next(_ports)}"))
         if self.tls:
-            self.authority = TestAuthority(self.directory / "certificates")
-            self.client = self.authority.issue("client")
-            for member in self.members:
+            self.authority = members()
+            self.client = self.certificate("client", self.count + 1)
+            for number, member in enumerate(self.members, 1):
                 # A member connects to its peers from the second address, and they compare it with the certificate.
-                member.certificate = self.authority.issue(
-                    member.name, addresses=[own_address(), "127.0.0.1"], usages=self.member_usages
+                member.certificate = self.certificate(
+                    member.name, number, own_address(), "127.0.0.1", usages=self.member_usages
                 )
+
+    def certificate(
+        self,
+        name: str,
+        node: int,
+        *addresses: str,
+        usages: Sequence[ObjectIdentifier] | None = None,
+        at: datetime | None = None,
+    ) -> MemberFiles:
+        """A certificate of the store's role; see ``Members.files``."""
+        assert self.authority is not None
+        directory = self.directory / "certificates"
+        return self.authority.files(directory, node, *addresses, role=CertificateRole.STORE, at=at, usages=usages, name=name)
 
     async def __aenter__(self) -> "EtcdCluster":
         require_etcd()
@@ -140,7 +157,7 @@ class EtcdCluster:
         endpoints = tuple(urls[first % self.count :] + urls[: first % self.count])
         if self.client is None:
             return EtcdSettings(endpoints, limits=limits)
-        return EtcdSettings(endpoints, self.client.ca, self.client.cert, self.client.key, limits)
+        return EtcdSettings(endpoints, self.client.authority, self.client.certificate, self.client.key, limits)
 
     # -- start and end -----------------------------------------------------------------------------------------------
 
@@ -196,8 +213,8 @@ class EtcdCluster:
         if member.certificate is not None:
             shown = member.certificate
             for kind in ("", "peer-"):
-                flags |= {f"{kind}cert-file": str(shown.cert), f"{kind}key-file": str(shown.key)}
-                flags |= {f"{kind}trusted-ca-file": str(shown.ca), f"{kind}client-cert-auth": "true"}
+                flags |= {f"{kind}cert-file": str(shown.certificate), f"{kind}key-file": str(shown.key)}
+                flags |= {f"{kind}trusted-ca-file": str(shown.authority), f"{kind}client-cert-auth": "true"}
         return [f"--{name}={value}" for name, value in flags.items()]
 
     # -- what it says of itself --------------------------------------------------------------------------------------
@@ -241,7 +258,7 @@ class EtcdCluster:
         """Run ``etcdctl`` against the first member; returns what it says. Raises CalledProcessError."""
         command = ["etcdctl", f"--endpoints={self.members[0].client_url}"]
         if self.client is not None:
-            command += [f"--cacert={self.client.ca}", f"--cert={self.client.cert}", f"--key={self.client.key}"]
+            command += [f"--cacert={self.client.authority}", f"--cert={self.client.certificate}", f"--key={self.client.key}"]
         environment = {**server_environment(), "ETCDCTL_API": "3"}
         done = subprocess.run(
             [*command, *arguments], env=environment, capture_output=True, text=True, timeout=30, check=True

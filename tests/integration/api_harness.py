@@ -105,6 +105,8 @@ def operations_of(view: ClusterView) -> list[Operation]:
         view.actions,
         view.moves,
         view.users,
+        view.join_tokens,
+        view.issued_certificates,
         view.daemons,
         view.node_seen,
         view.servers,

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from shardwright.endpoint.credentials import subject_peer
 from shardwright.endpoint.tls import TlsAddress
 from shardwright.errors import LostLeadership, Transient
 from shardwright.machine.processes import identity_of, is_running
@@ -26,8 +25,9 @@ from shardwright.nodes.remote import NodeAddress, RemoteNodes
 from shardwright.server.binaries import all_servers
 from shardwright.store import keys
 from shardwright.store.protocol import DeleteKey, Transaction
+from shardwright.trust.contexts import client_context, server_context
+from testkit.certificates import members
 from testkit.deadlines import Stopwatch
-from testkit.node_certificates import TestAuthority
 from tests.integration.agent_harness import NODE, SECRETS, World, database, free_port, group, shard, world
 
 pytestmark = [
@@ -42,7 +42,7 @@ LinkOf = Callable[[int], NodeLink]
 
 def run(loop: Loop, directory: Path, scenario: Callable[[World, LinkOf], Awaitable[None]]) -> None:
     async def whole() -> None:
-        async with world(directory / "world") as made, links(made, directory) as link_of, asyncio.timeout(120):
+        async with world(directory / "world") as made, links(made) as link_of, asyncio.timeout(120):
             await made.put(Leadership(NodeUid(2), TERM))
             await scenario(made, link_of)
 
@@ -52,16 +52,16 @@ def run(loop: Loop, directory: Path, scenario: Callable[[World, LinkOf], Awaitab
 
 
 @asynccontextmanager
-async def links(made: World, directory: Path) -> AsyncIterator[LinkOf]:
-    authority = TestAuthority(directory / "ca")
+async def links(made: World) -> AsyncIterator[LinkOf]:
+    authority = members()
+    own, leaders = server_context(authority.member(NODE, made.address)), client_context(authority.member(2))
     port = free_port(made.address)
-    made.remote = TlsAddress(made.address, port, authority.credentials(NODE).server, subject_peer)
+    made.remote = TlsAddress(made.address, port, lambda: own)
     address = NodeAddress(made.address, agent_port=port)
-    context = authority.credentials(2).client
     opened: list[RemoteNodes] = []
 
     def link_of(term: int) -> NodeLink:
-        opened.append(RemoteNodes(lambda uid: address, context=context, identify=subject_peer, term=term))
+        opened.append(RemoteNodes(lambda uid: address, context=lambda: leaders, term=term))
         return opened[-1].link(NODE)
 
     try:

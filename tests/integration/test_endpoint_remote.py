@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,18 +19,22 @@ import uvloop
 from shardwright.endpoint import main as endpoint_main
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel, Message
-from shardwright.endpoint.credentials import Credentials, TlsFiles, subject_peer
 from shardwright.endpoint.protocol import EndpointProcessEnded, EndpointSpec, Target
-from shardwright.endpoint.tls import PeerRefused, connect_tls
+from shardwright.endpoint.tls import PeerRefused, Revoked, connect_tls, nothing_revoked
 from shardwright.errors import Transient
 from shardwright.model.codes import Code
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
 from shardwright.model.seen import EndpointProcessSeen, EndpointState
+from shardwright.model.trust import CertificateRole
 from shardwright.nodes.local import LocalNodes
 from shardwright.nodes.protocol import NodeLink
 from shardwright.nodes.remote import NodeAddress, RemoteNodes
+from shardwright.trust.certificates import serial_text
+from shardwright.trust.contexts import Credentials, client_context
+from shardwright.trust.files import MemberFiles, load_credentials
+from testkit.certificates import Members, members
 from testkit.deadlines import Stopwatch, until
-from testkit.node_certificates import TestAuthority
+from testkit.handshakes import showing
 from tests.integration.endpoint_harness import SOURCE
 from tests.integration.server_harness import free_port, loopback_address
 
@@ -46,10 +51,10 @@ class World:
     """One endpoint process with a certificate of its node, and a leader on "another machine"."""
 
     directory: Path
-    authority: TestAuthority
+    authority: Members
     address: str
     port: int
-    files: TlsFiles
+    files: MemberFiles
     nodes: RemoteNodes
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
@@ -102,8 +107,13 @@ class World:
             self.process.wait(20)
             self.process = None
 
-    async def connect(self, credentials: Credentials) -> Channel:
-        return await connect_tls(self.address, self.port, context=credentials.client, identify=subject_peer, node=NODE)
+    def issue(self, node: NodeUid = NODE) -> None:
+        """Write the certificate that the process shows, over an earlier one."""
+        self.authority.files(self.directory, node, self.address, name="own")
+
+    async def connect(self, shown: Credentials | ssl.SSLContext, revoked: Revoked = nothing_revoked) -> Channel:
+        context = client_context(shown) if isinstance(shown, Credentials) else shown
+        return await connect_tls(self.address, self.port, context=lambda: context, node=NODE, revoked=revoked)
 
 
 async def status_of(asked: Awaitable[EndpointProcessSeen]) -> EndpointProcessSeen | None:
@@ -125,17 +135,18 @@ async def repeated(ask: Asks, world: World) -> EndpointProcessSeen:
 
 
 @asynccontextmanager
-async def world_in(directory: Path) -> AsyncIterator[World]:
-    authority = TestAuthority(directory / "ca")
+async def world_in() -> AsyncIterator[World]:
+    authority = members()
+    leaders = client_context(authority.member(1))
     address = loopback_address()
     port = free_port(address)
     nodes = RemoteNodes(
         lambda uid: NodeAddress(address, control_port=port) if uid == NODE else None,
-        context=authority.credentials(1).client,
-        identify=subject_peer,
+        context=lambda: leaders,
     )
     with tempfile.TemporaryDirectory(prefix="sw-") as short:  # socket paths are short
-        world = World(Path(short), authority, address, port, authority.issue(NODE), nodes)
+        files = authority.files(Path(short), NODE, address, name="own")
+        world = World(Path(short), authority, address, port, files, nodes)
         try:
             async with asyncio.timeout(120):
                 yield world
@@ -144,9 +155,9 @@ async def world_in(directory: Path) -> AsyncIterator[World]:
             world.kill()
 
 
-def run(loop: Loop, directory: Path, scenario: Callable[[World], Awaitable[None]]) -> None:
+def run(loop: Loop, scenario: Callable[[World], Awaitable[None]]) -> None:
     async def whole() -> None:
-        async with world_in(directory) as world:
+        async with world_in() as world:
             await scenario(world)
 
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -165,7 +176,7 @@ async def failure(call: Awaitable[object]) -> Transient:
 
 
 @both_loops
-def test_a_leader_on_another_machine_holds_and_releases(loop: Loop, tmp_path: Path) -> None:
+def test_a_leader_on_another_machine_holds_and_releases(loop: Loop) -> None:
     async def scenario(world: World) -> None:
         await world.start("--config", str(world.configure()))
         await world.reached()
@@ -183,11 +194,11 @@ def test_a_leader_on_another_machine_holds_and_releases(loop: Loop, tmp_path: Pa
         await process.drop(ENDPOINT)
         assert (await process.status()).endpoints == ()
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
 @both_loops
-def test_a_frozen_process_costs_a_bounded_time_and_ignores_the_late_hold(loop: Loop, tmp_path: Path) -> None:
+def test_a_frozen_process_costs_a_bounded_time_and_ignores_the_late_hold(loop: Loop) -> None:
     async def scenario(world: World) -> None:
         await world.start("--config", str(world.configure()))
         await world.reached()
@@ -214,11 +225,11 @@ def test_a_frozen_process_costs_a_bounded_time_and_ignores_the_late_hold(loop: L
         assert (seen.state, seen.held_generation) == (EndpointState.LISTENING, None)
         assert (await process.hold(ENDPOINT, OLD, NEW)).was_held
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
 @both_loops
-def test_after_a_restart_the_process_is_reached_again(loop: Loop, tmp_path: Path) -> None:
+def test_after_a_restart_the_process_is_reached_again(loop: Loop) -> None:
     async def scenario(world: World) -> None:
         config = str(world.configure())
         await world.start("--config", config)
@@ -235,40 +246,39 @@ def test_after_a_restart_the_process_is_reached_again(loop: Loop, tmp_path: Path
         await process.serve(spec(world))
         assert (await process.hold(ENDPOINT, OLD, NEW)).was_held
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
 @both_loops
-def test_who_is_not_a_node_of_the_cluster_gets_no_answer(loop: Loop, tmp_path: Path) -> None:
+def test_who_is_not_a_node_of_the_cluster_gets_no_answer(loop: Loop) -> None:
     async def scenario(world: World) -> None:
         await world.start("--config", str(world.configure()))
         await world.reached()
-        other = TestAuthority(tmp_path / "other").issue(1)
-        strangers = {
-            "role": world.authority.credentials(1, role="api"),
-            "authority": Credentials(TlsFiles(other.certificate, other.key, world.authority.path)),
+        other, node = members().member(1), world.authority.member(1)
+        strangers: dict[str, Credentials | ssl.SSLContext] = {
+            "role": world.authority.member(1, role=CertificateRole.STORE),
+            "authority": showing(other, node),
         }
-        for what, credentials in strangers.items():
+        for what, shown in strangers.items():
             try:
-                async with await world.connect(credentials) as channel:
+                async with await world.connect(shown) as channel:
                     await channel.send({"op": "status", "id": 1})
                     received = await channel.receive()
-                assert received is None or set(received[0]) == {"refused"}, what
+                assert received is None or set(received[0]) == {"refused", "code"}, what
             except OSError:
                 assert what == "authority"
         with socket.create_connection((world.address, world.port), timeout=10) as plain:
             plain.sendall(b'{"op":"status"}\n')
             assert b"pid" not in plain.recv(1000)
-        mine = Credentials(TlsFiles(other.certificate, other.key, other.authority))
         with pytest.raises(PeerRefused):
-            await world.connect(mine)
+            await world.connect(other)
         assert (await world.reached()).answers, "the process serves on"
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
 @both_loops
-def test_what_passes_files_or_names_paths_is_refused_over_tls(loop: Loop, tmp_path: Path) -> None:
+def test_what_passes_files_or_names_paths_is_refused_over_tls(loop: Loop) -> None:
     async def scenario(world: World) -> None:
         await world.start("--config", str(world.configure()))
         await world.reached()
@@ -281,7 +291,7 @@ def test_what_passes_files_or_names_paths_is_refused_over_tls(loop: Loop, tmp_pa
             {"op": ["hold"]},
             {},
         ]
-        async with await world.connect(world.authority.credentials(2)) as channel:
+        async with await world.connect(world.authority.member(2)) as channel:
             for number, request in enumerate(requests):
                 answer = await channel.ask(request | {"id": number})
                 assert (answer["id"], "error" in answer) == (number, True), answer
@@ -289,22 +299,28 @@ def test_what_passes_files_or_names_paths_is_refused_over_tls(loop: Loop, tmp_pa
             assert await channel.receive() is None
         assert (await world.reached()).endpoint(ENDPOINT).state is EndpointState.LISTENING
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
-def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
+def test_a_renewed_certificate_is_shown_without_a_restart() -> None:
     async def scenario(world: World) -> None:
         await world.start("--config", str(world.configure()))
         await world.reached()
-        world.authority.issue(4, name=f"node-{NODE}")
-        with pytest.raises(PeerRefused, match="node 4 instead of node 3"):
-            await world.connect(world.authority.credentials(2))
+        first = serial_text(load_credentials(world.files).certificate.serial_number)
+        with pytest.raises(PeerRefused, match="revoked"):
+            await world.connect(world.authority.member(2), lambda: {first})
+        world.issue()
+        async with await world.connect(world.authority.member(2), lambda: {first}) as channel:
+            assert "ok" in await channel.ask({"op": "status"})
+        world.issue(NodeUid(4))
+        async with await world.connect(world.authority.member(2), lambda: {first}) as channel:
+            assert "ok" in await channel.ask({"op": "status"}), "the process of a node does not become another one"
         assert (await world.reached()).answers, "the open connection stays"
 
-    run(asyncio.new_event_loop, tmp_path, scenario)
+    run(asyncio.new_event_loop, scenario)
 
 
-def test_a_process_without_its_port_serves_clients_and_takes_the_port_later(tmp_path: Path) -> None:
+def test_a_process_without_its_port_serves_clients_and_takes_the_port_later() -> None:
     async def scenario(world: World) -> None:
         with socket.socket() as taken:
             taken.bind((world.address, world.port))
@@ -313,16 +329,16 @@ def test_a_process_without_its_port_serves_clients_and_takes_the_port_later(tmp_
             until("it says so", lambda: "cannot listen for other machines" in world.log, state=lambda: world.log)
         await world.reached()
 
-    run(asyncio.new_event_loop, tmp_path, scenario)
+    run(asyncio.new_event_loop, scenario)
 
 
-def test_without_a_section_it_serves_its_own_machine_only(tmp_path: Path) -> None:
+def test_without_a_section_it_serves_its_own_machine_only() -> None:
     async def scenario(world: World) -> None:
         await world.start("--config", str(world.configure("# nothing yet\n")))
         with socket.socket() as probe:
             assert probe.connect_ex((world.address, world.port)) != 0
 
-    run(asyncio.new_event_loop, tmp_path, scenario)
+    run(asyncio.new_event_loop, scenario)
 
 
 @pytest.mark.parametrize(

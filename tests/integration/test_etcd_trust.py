@@ -10,13 +10,14 @@ import uvloop
 
 from shardwright.errors import Permanent
 from shardwright.model.codes import Code
+from shardwright.model.trust import CertificateRole
 from shardwright.store.etcd import EtcdStore
 from shardwright.store.etcd_errors import StoreFull, StoreReplaced
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Compacted, DeleteKey, LeaseLost, PutKey, StoreUnavailable, Transaction
 from shardwright.store.settings import EtcdLimits
 from shardwright.tasks import spawn
-from testkit.certificates import SERVER, TestAuthority
+from testkit.certificates import LONG_AGO, SERVER, members
 from testkit.deadlines import Stopwatch, until_async
 from testkit.etcd import EtcdCluster
 from tests.integration.etcd_harness import on_one, on_three, opened, put
@@ -166,14 +167,15 @@ def test_an_etcd_of_another_program_is_refused(tmp_path: Path) -> None:
 
 def test_certificates_must_fit(tmp_path: Path) -> None:
     async def scenario(etcd: EtcdCluster) -> None:
-        assert etcd.authority is not None
         good = etcd.settings(limits=ONE_ATTEMPT)
-        server_only = etcd.authority.issue("server-only", usages=[SERVER])
-        stranger = TestAuthority(tmp_path / "strangers", "stranger").issue("client")
+        server_only = etcd.certificate("server-only", 7, usages=[SERVER])
+        expired = etcd.certificate("expired", 7, at=LONG_AGO)
+        stranger = members().files(tmp_path / "strangers", 7, role=CertificateRole.STORE)
         for settings in (
-            dataclasses.replace(good, cert=server_only.cert, key=server_only.key),
-            dataclasses.replace(good, cert=stranger.cert, key=stranger.key),
-            dataclasses.replace(good, ca=stranger.ca),
+            dataclasses.replace(good, cert=server_only.certificate, key=server_only.key),
+            dataclasses.replace(good, cert=expired.certificate, key=expired.key),
+            dataclasses.replace(good, cert=stranger.certificate, key=stranger.key),
+            dataclasses.replace(good, ca=stranger.authority),
             dataclasses.replace(good, key=tmp_path / "missing.pem"),
             dataclasses.replace(good, key=stranger.key),
         ):

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shardwright.endpoint.credentials import TlsFiles
 from shardwright.endpoint.protocol import CONTROL_PORT
+from shardwright.trust.files import MemberFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class ControlConfig:
     """The section ``[control]``."""
 
     address: str
-    files: TlsFiles
+    files: MemberFiles
     port: int = CONTROL_PORT
 
 
@@ -47,7 +47,7 @@ def config_of(text: str) -> ControlConfig | None:
     port = section.get("port", CONTROL_PORT)
     if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
         raise ValueError("control.port is not a port")
-    files = TlsFiles(*(Path(_text(section, name)) for name in ("certificate", "key", "authority")))
+    files = MemberFiles(*(Path(_text(section, name)) for name in ("certificate", "key", "authority")))
     return ControlConfig(_text(section, "address"), files, port)
 
 

@@ -1,90 +1,72 @@
-"""The certificate, the key and the authority of this machine, read from files. A renewed file is used for the next
-connection; open connections stay.
+"""What this machine shows to the others, read from files. A renewed certificate is used for the next connection; open
+connections stay.
 
-Used by processes that get the paths of these files. Must not write them.
+Used by processes that get the paths of these files. Must not write them, and must not judge certificates: ``trust`` does.
 """
 
 import ssl
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
-from shardwright.endpoint.tls import Peer, PeerRefused
-from shardwright.model.ids import NodeUid
+from shardwright.endpoint.tls import OwnCertificateUnusable
+from shardwright.errors import Permanent
+from shardwright.trust.contexts import Credentials, LiveContext, client_context, server_context
+from shardwright.trust.files import MemberFiles, load_credentials
 
 _log = structlog.get_logger(__name__)
-_Mark = tuple[tuple[int, int, int], ...]
-_NODE_NAME = "node-"
+_Mark = tuple[tuple[int, int, int] | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """Paths of PEM files. ``authority`` may contain several certificates, as during a change of the authority."""
+class OwnCertificate:
+    """The contexts made of the files as they are now. ``load`` reads them."""
 
-    certificate: Path
-    key: Path
-    authority: Path
-
-
-class Credentials:
-    """The contexts made of the files as they are now."""
-
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: MemberFiles, load: Callable[[MemberFiles], Credentials] = load_credentials) -> None:
         self._files = files
+        self._load = load
         self._mark: _Mark | None = None
         """Of the files that were read last, also if they could not be used."""
-        self._contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
+        self._contexts: tuple[LiveContext, LiveContext] | None = None
+        """For accepting and for connecting."""
 
     def server(self) -> ssl.SSLContext:
-        """For accepting. Raises OSError if there has been no usable set of files yet."""
-        return self._current()[0]
+        """For accepting. Raises OwnCertificateUnusable if there has been no usable set of files yet."""
+        return self._current()[0].context
 
     def client(self) -> ssl.SSLContext:
-        """For connecting. Raises OSError like ``server``."""
-        return self._current()[1]
+        """For connecting. Raises OwnCertificateUnusable like ``server``."""
+        return self._current()[1].context
 
-    def _current(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    def _current(self) -> tuple[LiveContext, LiveContext]:
+        # Taken first: what is written while the files are read makes another mark.
+        mark = tuple(_mark_of(p) for p in (self._files.certificate, self._files.key, self._files.authority))
+        if self._contexts is not None and mark == self._mark:
+            return self._contexts
+        self._mark = mark
         try:
-            mark = tuple(_mark_of(p) for p in (self._files.certificate, self._files.key, self._files.authority))
-            if mark != self._mark or self._contexts is None:
-                self._mark = mark
-                self._contexts = _contexts_of(self._files)
-        except (OSError, ValueError) as error:
+            self._contexts = self._renewed()
+        except Permanent as error:
             # Between the replacement of a certificate and that of its key, they do not belong together.
             if self._contexts is None:
-                raise OSError(f"the certificate of this machine cannot be used: {error}") from error
-            _log.warning("a renewed certificate cannot be used; the earlier one stays", reason=str(error))
+                text = f"the certificate of this machine cannot be used: {error.text}"
+                raise OwnCertificateUnusable(text, error.code) from error
+            _log.warning("a renewed certificate cannot be used; the earlier one stays", code=error.code, reason=error.text)
+        return self._contexts
+
+    def _renewed(self) -> tuple[LiveContext, LiveContext]:
+        # Read once for both contexts, so that they never show different certificates.
+        self._found = self._load(self._files)
+        if self._contexts is None:
+            return LiveContext(server_context, lambda: self._found), LiveContext(client_context, lambda: self._found)
+        for context in self._contexts:
+            context.reload()
         return self._contexts
 
 
-def subject_peer(shown: ssl.SSLObject) -> Peer:
-    """Who a certificate is for, by its subject: the role is its organizational unit, the node its common name, ``node-3``.
-    Raises PeerRefused if there is no certificate."""
-    certificate = shown.getpeercert()
-    if not certificate:
-        raise PeerRefused("it has shown no certificate")
-    # A subject is a tuple of sets, each of which holds one pair as a rule.
-    subject = {pair[0]: pair[1] for part in certificate.get("subject", ()) for pair in part}
-    name, number = str(subject.get("commonName", "")), ""
-    if name.startswith(_NODE_NAME):
-        number = name.removeprefix(_NODE_NAME)
-    return Peer(str(subject.get("organizationalUnitName", "")), NodeUid(int(number)) if number.isdecimal() else None)
-
-
-def _mark_of(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
+def _mark_of(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _contexts_of(files: TlsFiles) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Whose certificate it is counts, not under which name the machine was reached.
-    client.check_hostname = False
-    for context in (server, client):
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(files.authority)
-        # A key with a password would ask for it at the terminal.
-        context.load_cert_chain(files.certificate, files.key, password="")
-    return server, client

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from shardwright.endpoint.channel import Channel, Message
-from shardwright.endpoint.tls import PeerRefused
+from shardwright.endpoint.tls import refusal_of
 from shardwright.tasks import spawn
 
 OPEN_AGAIN_S = 0.2
@@ -74,8 +74,8 @@ class _Conversation:
             while (received := await self._channel.receive()) is not None:
                 message, _ = received
                 self._unheard_since = None
-                if "refused" in message:
-                    error = PeerRefused(f"it does not accept the certificate of this machine: {message['refused']}")
+                if (refused := refusal_of(message)) is not None:
+                    error = refused
                     break
                 answer = self._waiting.get(message.pop("id", 0))
                 if answer is not None and not answer.done():

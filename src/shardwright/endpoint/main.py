@@ -19,7 +19,7 @@ import uvloop
 
 from shardwright.endpoint.config import ControlConfig, read_config
 from shardwright.endpoint.control import ControlSocket, SocketInUse
-from shardwright.endpoint.credentials import Credentials, subject_peer
+from shardwright.endpoint.credentials import OwnCertificate
 from shardwright.endpoint.process import EndpointProcess
 from shardwright.endpoint.tls import TlsAddress, TlsListener
 from shardwright.log import configure_logging
@@ -79,7 +79,7 @@ async def _serve(node_uid: NodeUid, path: str, remote: ControlConfig | None) -> 
 
 async def _accept_remote(process: EndpointProcess, remote: ControlConfig) -> None:
     """Until cancelled. A port that is still in use does not keep the process from serving clients."""
-    at = TlsAddress(remote.address, remote.port, Credentials(remote.files).server, subject_peer)
+    at = TlsAddress(remote.address, remote.port, OwnCertificate(remote.files).server)
     await TlsListener(at, process.serve_remote, name="control port").run()
 
 

@@ -1,25 +1,29 @@
 """TLS streams between the machines of a cluster: both ends prove who they are by certificate.
 
-Owns connecting, accepting and the check of the other end. What a certificate says is decided by the function ``Identify``,
-and certificates, keys and authorities come as ready contexts: this module reads no file. Passes no open files, because they
-stay within a machine.
+Owns connecting and accepting. Whom a certificate names and whether it may speak here is decided by ``trust.peers``;
+certificates, keys and authorities come as ready contexts: this module reads no file. Passes no open files, because they stay
+within a machine.
 """
 
 import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 import structlog
 
-from shardwright.endpoint.channel import Channel
+from shardwright.endpoint.channel import Channel, Message
+from shardwright.errors import Permanent
+from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
+from shardwright.model.trust import CertificateRole
 from shardwright.tasks import spawn
+from shardwright.trust.peers import NOTHING_REVOKED, admit
 
-NODE_ROLE = "node"
-"""The role of the certificates that daemons and endpoint processes have. Only they may use these streams."""
+ROLES = frozenset({CertificateRole.NODE})
+"""Of the certificates that daemons and endpoint processes have. Only they may use these streams."""
 CONNECT_TIMEOUT_S = 1.0
 """For the connection and the handshake: two or three round trips within a cluster's network."""
 HANDSHAKE_TIMEOUT_S = 3.0
@@ -48,23 +52,33 @@ _TCP_ESTABLISHED = 1
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who the other end is. ``node_uid`` None: its certificate names no node."""
+class CertificateProblem(ConnectionError):
+    """There is no connection because of a certificate. ``code`` and the text say which, and why."""
 
-    role: str
-    node_uid: NodeUid | None
+    def __init__(self, text: str, code: Code) -> None:
+        super().__init__(text)
+        self.code = code
 
 
-class PeerRefused(ConnectionError):
-    """The certificate of one end is not accepted by the other. The text says why."""
+class PeerRefused(CertificateProblem):
+    """The certificate of one end is not accepted by the other. The code is that of ``trust.peers.admit`` at the end that
+    refused, or ``node_certificate_refused`` if the handshake itself has failed."""
+
+
+class OwnCertificateUnusable(CertificateProblem):
+    """This machine has no certificate that it could show."""
 
 
 Context = Callable[[], ssl.SSLContext]
-"""The context for the next connection, so that a renewed certificate is used. Raises OSError if there is none."""
-Identify = Callable[[ssl.SSLObject], Peer]
-"""Says whose certificate the other end has shown; the handshake has verified it. Raises PeerRefused, for example for a
-certificate that was revoked."""
+"""The context for the next connection, so that a renewed certificate is used. Raises OSError if there is none, for example
+OwnCertificateUnusable."""
+Revoked = Callable[[], Collection[str]]
+"""The serials that are revoked by now, as ``trust.certificates.serial_text`` writes them."""
+
+
+def nothing_revoked() -> Collection[str]:
+    """No certificate is revoked."""
+    return NOTHING_REVOKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +88,7 @@ class TlsAddress:
     address: str
     port: int
     context: Context
-    identify: Identify
-
-
-def check_node(peer: Peer, *, node: NodeUid | None = None) -> None:
-    """Raises PeerRefused unless the other end is a node, and exactly this one; None: any node."""
-    if peer.role != NODE_ROLE:
-        raise PeerRefused(f"its certificate has the role {peer.role or 'of nothing'!r} instead of {NODE_ROLE!r}")
-    if node is not None and peer.node_uid != node:
-        raise PeerRefused(f"its certificate is of node {peer.node_uid} instead of node {node}")
+    revoked: Revoked = nothing_revoked
 
 
 class TlsTransport:
@@ -109,7 +115,8 @@ class TlsTransport:
             return await self._reader.read(_BUFFER_BYTES), ()
         except ssl.SSLError as error:
             if "ALERT" in (error.reason or ""):
-                raise PeerRefused(f"it does not accept the certificate of this machine: {error.reason}") from error
+                text = f"it does not accept the certificate of this machine: {error.reason}"
+                raise PeerRefused(text, Code.NODE_CERTIFICATE_REFUSED) from error
             raise
 
     def is_closed_by_peer(self) -> bool:
@@ -126,17 +133,22 @@ class TlsTransport:
         # Not by an exchange of farewells: the other end may be frozen.
         self._writer.transport.abort()
 
-    def identify(self, identify: Identify) -> Peer:
-        """Who the other end is. Raises PeerRefused."""
+    def admit(self, revoked: Collection[str], node: NodeUid | None = None) -> None:
+        """Raises PeerRefused unless the other end is a node, and exactly this one; None: any node."""
         found = self._writer.get_extra_info("ssl_object")
         if found is None:
-            raise PeerRefused("it has closed the connection")
-        return identify(found)
+            raise PeerRefused("it has closed the connection", Code.NODE_CERTIFICATE_REFUSED)
+        try:
+            admit(found.getpeercert(binary_form=True), ROLES, revoked=revoked, node_uid=node)
+        except Permanent as refused:
+            raise PeerRefused(refused.text, refused.code) from refused
 
 
-async def connect_tls(address: str, port: int, *, context: Context, identify: Identify, node: NodeUid) -> Channel:
-    """Connect to a process of this node. Raises OSError, in particular ConnectionRefusedError and PeerRefused, and
-    TimeoutError after CONNECT_TIMEOUT_S."""
+async def connect_tls(
+    address: str, port: int, *, context: Context, node: NodeUid, revoked: Revoked = nothing_revoked
+) -> Channel:
+    """Connect to a process of this node. Its certificate must name the address. Raises OSError, in particular
+    ConnectionRefusedError and CertificateProblem, and TimeoutError after CONNECT_TIMEOUT_S."""
     made = context()
     connection = socket.socket(_family(address), socket.SOCK_STREAM)
     try:
@@ -153,14 +165,24 @@ async def connect_tls(address: str, port: int, *, context: Context, identify: Id
                 sock=connection, ssl=made, server_hostname=address, limit=_BUFFER_BYTES
             )
     except ssl.SSLCertVerificationError as error:
-        raise PeerRefused(f"its certificate is not accepted: {error.verify_message}") from error
+        text = f"its certificate is not accepted: {error.verify_message}"
+        raise PeerRefused(text, Code.NODE_CERTIFICATE_REFUSED) from error
     transport = TlsTransport(reader, writer)
     try:
-        check_node(transport.identify(identify), node=node)
+        transport.admit(revoked(), node)
     except BaseException:
         transport.close()
         raise
     return Channel(transport)
+
+
+def refusal_of(message: Message) -> PeerRefused | None:
+    """What a listener has said to a caller whose certificate it does not accept; None: the message is something else."""
+    if "refused" not in message:
+        return None
+    said = message.get("code")
+    code = next((c for c in Code if c == said), Code.NODE_CERTIFICATE_REFUSED)  # A later version may have others.
+    return PeerRefused(f"it does not accept the certificate of this machine: {message['refused']}", code)
 
 
 class TlsListener:
@@ -256,9 +278,9 @@ class TlsListener:
         channel = Channel(transport)
         try:
             try:
-                check_node(transport.identify(self._at.identify))
+                transport.admit(self._at.revoked())
             except PeerRefused as refused:
-                await self._refuse(channel, str(refused))
+                await self._refuse(channel, refused)
                 return
             await self._serve_caller(channel)
         finally:
@@ -280,11 +302,11 @@ class TlsListener:
         )
         return TlsTransport(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
-    async def _refuse(self, channel: Channel, reason: str) -> None:
-        _log.warning("refused a caller from another machine", what=self._name, reason=reason)
+    async def _refuse(self, channel: Channel, refused: PeerRefused) -> None:
+        _log.warning("refused a caller from another machine", what=self._name, code=refused.code, reason=str(refused))
         with contextlib.suppress(OSError, TimeoutError, ValueError):
             async with asyncio.timeout(_REFUSAL_READ_S):
-                await channel.send({"refused": reason})
+                await channel.send({"refused": str(refused), "code": refused.code})
                 await channel.receive()  # A close now could discard what was just sent.
 
 

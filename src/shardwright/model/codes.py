@@ -183,7 +183,7 @@ class Code(Catalogue):
     AGENT_REFUSED = "agent_refused", "The node's agent refused a request.", "check the log of its node"
     NODE_CERTIFICATE_REFUSED = (
         "node_certificate_refused",
-        "A node's certificate is not accepted; the text says why.",
+        "A handshake with a node has failed over a certificate; the text says why.",
         "renew the certificate of the node that the text names",
     )
     PROCESS_OF_ANOTHER_MACHINE = "process_of_another_machine", "The process runs on another machine."

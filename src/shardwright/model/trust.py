@@ -1,4 +1,5 @@
-"""What the store keeps about trust between machines: join tokens and issued certificates. Holds no secret."""
+"""What the store keeps about trust between machines: join tokens and issued certificates. Holds no token
+and no key."""
 
 from dataclasses import dataclass, field
 from datetime import datetime

@@ -27,6 +27,7 @@ from shardwright.model.ids import (
     DatabaseUid,
     EndpointUid,
     GroupUid,
+    JoinTokenUid,
     MoveUid,
     NodeUid,
     ShardUid,
@@ -44,6 +45,7 @@ from shardwright.model.seen import (
     ServerSeen,
     Sighting,
 )
+from shardwright.model.trust import IssuedCertificate, JoinToken
 
 Record = (
     Cluster
@@ -61,6 +63,8 @@ Record = (
     | Action
     | Move
     | User
+    | JoinToken
+    | IssuedCertificate
     | Event
     | NodeSeen
 )
@@ -105,6 +109,9 @@ class ClusterView:
     actions: dict[ActionUid, Action] = field(default_factory=dict)
     moves: dict[MoveUid, Move] = field(default_factory=dict)
     users: dict[UserUid, User] = field(default_factory=dict, repr=False)
+    join_tokens: dict[JoinTokenUid, JoinToken] = field(default_factory=dict)
+    issued_certificates: dict[str, IssuedCertificate] = field(default_factory=dict)
+    """By serial."""
     daemons: dict[NodeUid, DaemonPresence] = field(default_factory=dict)
     """Daemons that hold their lease. A missing daemon does not prove a dead node."""
     node_seen: dict[NodeUid, NodeSeen] = field(default_factory=dict)
@@ -341,6 +348,10 @@ def place_of(record: Record | DaemonPresence) -> tuple[str, object]:
             return "moves", record.uid
         case User():
             return "users", record.uid
+        case JoinToken():
+            return "join_tokens", record.uid
+        case IssuedCertificate():
+            return "issued_certificates", record.serial
         case NodeSeen():
             # Written by the node's agent; deleted with the node.
             return "node_seen", record.node_uid

@@ -20,7 +20,7 @@ from shardwright.endpoint.protocol import (
     EndpointProcessEnded,
     PassResult,
 )
-from shardwright.endpoint.tls import Context, Identify, PeerRefused, connect_tls
+from shardwright.endpoint.tls import CertificateProblem, Context, Revoked, connect_tls, nothing_revoked
 from shardwright.errors import LostLeadership, Permanent, Transient
 from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
@@ -89,12 +89,12 @@ class RemoteNode:
     """See ``NodeLink``. ``term``: of the leader that uses it; 0: not a leader, which may not end processes."""
 
     def __init__(
-        self, node: NodeUid, *, address_of: AddressOf, context: Context, identify: Identify, clock: Clock | None, term: int
+        self, node: NodeUid, *, address_of: AddressOf, context: Context, revoked: Revoked, clock: Clock | None, term: int
     ) -> None:
         self._node = node
         self._address_of = address_of
         self._context = context
-        self._identify = identify
+        self._revoked = revoked
         self._term = term
         name = f"node {node}"
         self._agent = KeptConnection(
@@ -112,7 +112,7 @@ class RemoteNode:
         at = self._address_of(self._node)
         if at is None:
             raise OSError(f"no address of node {self._node} is known")
-        return await connect_tls(at.address, port_of(at), context=self._context, identify=self._identify, node=self._node)
+        return await connect_tls(at.address, port_of(at), context=self._context, revoked=self._revoked, node=self._node)
 
     @property
     def endpoint_process(self) -> EndpointControl:
@@ -169,21 +169,21 @@ class RemoteNode:
 
 
 class RemoteNodes:
-    """See ``Nodes``. ``context``: for the next connection, with this machine's certificate. For one leadership: ``term``
-    is checked by agents before they end a process."""
+    """See ``Nodes``. ``context``: for the next connection, with this machine's certificate. ``revoked``: the serials
+    that no node may show. For one leadership: ``term`` is checked by agents before they end a process."""
 
     def __init__(
         self,
         address_of: AddressOf,
         *,
         context: Context,
-        identify: Identify,
+        revoked: Revoked = nothing_revoked,
         clock: Clock | None = None,
         term: int = 0,
     ) -> None:
         self._address_of = address_of
         self._context = context
-        self._identify = identify
+        self._revoked = revoked
         self._clock = clock
         self._term = term
         self._links: dict[NodeUid, RemoteNode] = {}
@@ -195,7 +195,7 @@ class RemoteNodes:
                 node,
                 address_of=self._address_of,
                 context=self._context,
-                identify=self._identify,
+                revoked=self._revoked,
                 clock=self._clock,
                 term=self._term,
             )
@@ -216,4 +216,4 @@ def cannot_pass(endpoint: EndpointUid, to_node: NodeUid) -> Permanent:
 
 def _code_of(error: BaseException, otherwise: Code) -> Code:
     cause = error.cause if isinstance(error, NotConnected) else error
-    return Code.NODE_CERTIFICATE_REFUSED if isinstance(cause, PeerRefused) else otherwise
+    return cause.code if isinstance(cause, CertificateProblem) else otherwise

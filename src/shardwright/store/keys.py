@@ -4,6 +4,7 @@
     nodes/<uid>  removed_nodes/<uid>  snapshots/<node>/<name>
     databases/<uid>  troubles/<database>  secrets/<database>  groups/<uid>  shards/<uid>  endpoints/<uid>
     actions/<uid>  moves/<uid>  users/<uid>  events/<time>-<random>
+    join_tokens/<uid>  issued_certificates/<serial>
     daemons/<node>                      presence, bound to the daemon's lease
     seen/nodes/<node>                   report of the node's agent
     seen/servers/<shard>                the leader's observation of a server, for the API
@@ -27,6 +28,7 @@ from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.move import HandoffMove, Move, Rebind, Relocation
 from shardwright.model.seen import NodeSeen, ServerSeen
+from shardwright.model.trust import IssuedCertificate, JoinToken
 
 CLUSTER = "cluster"
 POLICY = "policy"
@@ -58,6 +60,8 @@ StoredRecord = (
     | Action
     | Move
     | User
+    | JoinToken
+    | IssuedCertificate
     | Event
     | DaemonPresence
     | NodeSeen
@@ -84,6 +88,8 @@ _TYPES: dict[str, RecordType] = {
     "actions/": Action,
     "moves/": Move,
     "users/": User,
+    "join_tokens/": JoinToken,
+    "issued_certificates/": IssuedCertificate,
     EVENTS: Event,
     DAEMONS: DaemonPresence,
     SEEN_NODES: NodeSeen,
@@ -136,6 +142,10 @@ def key_of(record: StoredRecord) -> str:
             return f"moves/{record.uid}"
         case User():
             return f"users/{record.uid:08d}"
+        case JoinToken():
+            return f"join_tokens/{record.uid}"
+        case IssuedCertificate():
+            return f"issued_certificates/{record.serial}"
         case DaemonPresence():
             return f"{DAEMONS}{record.node_uid:08d}"
         case NodeSeen():

@@ -28,6 +28,7 @@ SEALED: Final = {
     "secrets/": "the generated passwords of a database's servers, and the hash seed that protects its hash tables",
     "databases/": "the password that applications give to AUTH, which the endpoint compares and must know in clear",
     "users/": "hashes of users' passwords: a weak password can be guessed from its hash without asking the API",
+    "join_tokens/": "hashes of join tokens: they cannot be guessed, but only a daemon needs them",
 }
 """Prefixes of the keys whose values are sealed, each with the secret in it.
 

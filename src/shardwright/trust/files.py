@@ -22,6 +22,16 @@ from shardwright.trust.keys import key_text, new_key, read_key
 
 
 @dataclass(frozen=True, slots=True)
+class MemberFiles:
+    """Paths of what a member shows and whom it trusts, in PEM."""
+
+    certificate: Path
+    """May be followed by the authority's."""
+    key: Path
+    authority: Path
+
+
+@dataclass(frozen=True, slots=True)
 class TrustFiles:
     """Where they are."""
 
@@ -45,6 +55,10 @@ class TrustFiles:
     def certificate(self, role: CertificateRole) -> Path:
         """The node's certificate in this role, followed by the authority's."""
         return self.directory / f"{role}.pem"
+
+    def member(self, role: CertificateRole) -> MemberFiles:
+        """The files of the node in this role."""
+        return MemberFiles(self.certificate(role), self.key, self.authority)
 
 
 def own_key(files: TrustFiles) -> ec.EllipticCurvePrivateKey:
@@ -87,12 +101,11 @@ def write_credentials(files: TrustFiles, authority: bytes, certificates: Mapping
         write_private(files.certificate(role), chain)
 
 
-def load_credentials(files: TrustFiles, role: CertificateRole) -> Credentials:
-    """The node's credentials in this role. Raises Permanent ``credentials_unusable`` if a file is missing or they do not fit
-    together."""
+def load_credentials(files: MemberFiles) -> Credentials:
+    """The credentials in these files. Raises Permanent ``credentials_unusable`` if one is missing or they do not fit
+    together, ``peer_unknown`` if the certificate names no member."""
     try:
-        chain, key = files.certificate(role).read_bytes(), files.key.read_bytes()
-        authority = files.authority.read_bytes()
+        chain, key, authority = (path.read_bytes() for path in (files.certificate, files.key, files.authority))
     except OSError as e:
         raise Permanent(Code.CREDENTIALS_UNUSABLE, f"{e.filename}: {e.strerror}") from e
     try:

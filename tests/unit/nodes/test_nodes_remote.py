@@ -1,161 +1,42 @@
 """The link to a node of another machine, over real TLS: what may wait, what never does, and what is a proof."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import uvloop
 
-from shardwright.endpoint import wire as endpoint_wire
-from shardwright.endpoint.channel import Channel, Message
-from shardwright.endpoint.credentials import subject_peer
-from shardwright.endpoint.protocol import EndpointProcessEnded, HoldResult, ReleaseResult, Target
-from shardwright.endpoint.requests import serve_requests
-from shardwright.endpoint.tls import TlsAddress, TlsListener
+from shardwright.endpoint.channel import Message
+from shardwright.endpoint.protocol import EndpointProcessEnded, HoldResult, ReleaseResult
 from shardwright.errors import LostLeadership, Permanent, Transient
 from shardwright.model.codes import Code
-from shardwright.model.ids import EndpointUid, NodeUid, ShardUid
-from shardwright.model.seen import NodeFigures, ProcessIdentity, Sighting
-from shardwright.nodes import wire
+from shardwright.model.ids import NodeUid
+from shardwright.model.seen import Sighting
 from shardwright.nodes.joined import JoinedNodes
 from shardwright.nodes.local import LocalNodes
-from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeLink, NodeNews, ProcessLook
-from shardwright.nodes.remote import NodeAddress, RemoteNodes
-from testkit.builders import NOW
+from shardwright.nodes.protocol import NOT_SEEN, ProcessLook
 from testkit.deadlines import Stopwatch, until_async
-from testkit.node_certificates import TestAuthority
+from tests.unit.nodes.remote_machine import (
+    ENDPOINT,
+    NEW,
+    NEWS,
+    NODE,
+    OLD,
+    PROCESS,
+    Loop,
+    Machine,
+    failure,
+    repeated,
+    run,
+)
 
 pytestmark = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-Loop = Callable[[], asyncio.AbstractEventLoop]
-
-HERE = "127.0.0.1"
-NODE = NodeUid(2)
-ENDPOINT = EndpointUid("1:1")
-OLD, NEW = Target(ShardUid(1), 1, HERE, 1001), Target(ShardUid(2), 2, HERE, 1002)
-PROCESS = ProcessIdentity(77, "boot", 5, "/usr/bin/valkey-server", "/data/1", "machine")
-NEWS = NodeNews(NewsMark("life", 7), NOW, 0.25, NodeFigures(1, 2, 3), ())
-
-
-@dataclass
-class Machine:
-    """A node of another machine: listeners that answer as told, and the leader's nodes."""
-
-    authority: TestAuthority
-    nodes: RemoteNodes
-    address: NodeAddress = field(default_factory=lambda: NodeAddress(HERE, 1, 1))
-    is_known: bool = True
-    asked: list[str] = field(default_factory=list)
-    look: ProcessLook = NOT_SEEN
-    end_answer: Message = field(default_factory=lambda: {"ok": {}})
-    is_slow: bool = False
-    listeners: dict[str, TlsListener] = field(default_factory=dict)
-
-    @property
-    def link(self) -> NodeLink:
-        return self.nodes.link(NODE)
-
-    async def start(self, what: str, *, role: str = "node") -> None:
-        serve = {"agent": self._agent, "process": self._process}[what]
-        port = {"agent": self.address.agent_port, "process": self.address.control_port}[what]
-        at = TlsAddress(HERE, port if port > 1 else 0, self.authority.credentials(NODE, role=role).server, subject_peer)
-        listener = self.listeners[what] = TlsListener(at, serve, name=f"test: {what}")
-        listener.open()
-        if what == "agent":
-            self.address = replace(self.address, agent_port=listener.port)
-        else:
-            self.address = replace(self.address, control_port=listener.port)
-
-    async def stop(self, what: str) -> None:
-        await self.listeners.pop(what).close()
-
-    async def connect(self) -> None:
-        """Have a connection to the endpoint process."""
-        assert (await self.link.endpoint_process.status()).answers
-
-    async def _process(self, channel: Channel) -> None:
-        await serve_requests(channel, self._answer_for_process, name="test: process")
-
-    async def _agent(self, channel: Channel) -> None:
-        await serve_requests(channel, self._answer_for_agent, name="test: agent")
-
-    async def _answer_for_process(self, message: Message) -> Message:
-        self.asked.append(message["op"])
-        match message["op"]:
-            case "status":
-                if self.is_slow:
-                    await asyncio.sleep(20)
-                return {"ok": {"pid": 7, "endpoints": [], "totals": {}}}
-            case "hold":
-                return {"ok": endpoint_wire.hold_result_to(HoldResult(True, True))}
-            case "release":
-                return {"ok": {"pause_ms": 1.0, "held_commands": 2, "generation": 3}}
-            case "calm":
-                await asyncio.sleep(20)
-        return {"error": "unknown"}
-
-    async def _answer_for_agent(self, message: Message) -> Message:
-        self.asked.append(f"agent {message['op']}")
-        match message["op"]:
-            case "news":
-                return wire.answer(NEWS)
-            case "look" | "endpoint_process":
-                return wire.look_answer(self.look)
-            case "end":
-                return self.end_answer
-        return {"error": "unknown"}
-
-
-@asynccontextmanager
-async def machine_of(directory: Path, *, role: str = "node") -> AsyncIterator[Machine]:
-    authority = TestAuthority(directory / "ca")
-    own = authority.credentials(1, role=role)
-    machine: Machine
-    nodes = RemoteNodes(
-        lambda uid: machine.address if machine.is_known and uid == NODE else None,
-        context=own.client,
-        identify=subject_peer,
-        term=7,
-    )
-    machine = Machine(authority, nodes)
-    try:
-        async with asyncio.timeout(60):
-            yield machine
-    finally:
-        nodes.close()
-        for what in list(machine.listeners):
-            await machine.stop(what)
-
-
-def run(loop: Loop, directory: Path, scenario: Callable[[Machine], Awaitable[None]], *, role: str = "node") -> None:
-    async def whole() -> None:
-        async with machine_of(directory, role=role) as machine:
-            await scenario(machine)
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(whole())
-
-
-async def repeated(is_so: Callable[[], Awaitable[bool]]) -> None:
-    """Ask until it is so."""
-    watch = Stopwatch()
-    while not await is_so():
-        assert watch.is_within(10), str(watch)
-        await asyncio.sleep(0.005)
-
-
-async def failure(call: Awaitable[object]) -> Transient:
-    with pytest.raises(Transient) as found:
-        await call
-    return found.value
 
 
 # -- endpoint processes ------------------------------------------------------------------------------------------------
 
 
-def test_hold_and_release_use_the_connection_that_status_has_opened(loop: Loop, tmp_path: Path) -> None:
+def test_hold_and_release_use_the_connection_that_status_has_opened(loop: Loop) -> None:
     async def scenario(machine: Machine) -> None:
         await machine.start("process")
         process = machine.link.endpoint_process
@@ -166,10 +47,10 @@ def test_hold_and_release_use_the_connection_that_status_has_opened(loop: Loop, 
         assert await process.release(ENDPOINT, NEW) == ReleaseResult(1.0, 2, 3)
         assert (await failure(process.drop(ENDPOINT))).code == Code.ENDPOINT_PROCESS_REFUSED
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
-def test_a_hold_without_a_connection_asks_nothing_and_has_it_opened(loop: Loop, tmp_path: Path) -> None:
+def test_a_hold_without_a_connection_asks_nothing_and_has_it_opened(loop: Loop) -> None:
     async def scenario(machine: Machine) -> None:
         await machine.start("process")
         process = machine.link.endpoint_process
@@ -188,10 +69,10 @@ def test_a_hold_without_a_connection_asks_nothing_and_has_it_opened(loop: Loop, 
         await repeated(holds)
         assert machine.asked == ["hold"], "what was refused before is not sent later"
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
-def test_a_slow_status_and_a_long_calm_do_not_delay_a_hold(loop: Loop, tmp_path: Path) -> None:
+def test_a_slow_status_and_a_long_calm_do_not_delay_a_hold(loop: Loop) -> None:
     async def scenario(machine: Machine) -> None:
         await machine.start("process")
         process = machine.link.endpoint_process
@@ -210,10 +91,10 @@ def test_a_slow_status_and_a_long_calm_do_not_delay_a_hold(loop: Loop, tmp_path:
         calming.cancel()
         await asyncio.gather(calming, return_exceptions=True)
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
-def test_a_refused_connection_is_silence_unless_the_agent_says_more(loop: Loop, tmp_path: Path) -> None:
+def test_a_refused_connection_is_silence_unless_the_agent_says_more(loop: Loop) -> None:
     async def scenario(machine: Machine) -> None:
         await machine.start("process")
         await machine.start("agent")
@@ -233,10 +114,10 @@ def test_a_refused_connection_is_silence_unless_the_agent_says_more(loop: Loop, 
         assert not (await process.status()).has_ended, "what the agent has said before is no proof of now"
         assert type(await failure(process.hold(ENDPOINT, OLD, NEW))) is Transient
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
-def test_a_process_that_has_returned_is_reached_again(loop: Loop, tmp_path: Path) -> None:
+def test_a_process_that_has_returned_is_reached_again(loop: Loop) -> None:
     async def scenario(machine: Machine) -> None:
         await machine.start("process")
         process = machine.link.endpoint_process
@@ -251,26 +132,10 @@ def test_a_process_that_has_returned_is_reached_again(loop: Loop, tmp_path: Path
         await repeated(answers)
         assert (await process.hold(ENDPOINT, OLD, NEW)).was_held
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
-@pytest.mark.parametrize("is_own", [True, False])
-def test_a_certificate_that_is_not_accepted_is_named(loop: Loop, tmp_path: Path, is_own: bool) -> None:
-    async def scenario(machine: Machine) -> None:
-        await machine.start("process", role="node" if is_own else "api")
-        await machine.start("agent", role="node" if is_own else "api")
-        process, link = machine.link.endpoint_process, machine.link
-        assert not (await process.status()).answers
-        error = await failure(process.drop(ENDPOINT))
-        assert (error.code, "role" in error.text) == (Code.NODE_CERTIFICATE_REFUSED, True)
-        assert (await failure(link.news(None))).code == Code.NODE_CERTIFICATE_REFUSED
-        assert await link.look(PROCESS) == NOT_SEEN
-        assert machine.asked == []
-
-    run(loop, tmp_path, scenario, role="api" if is_own else "node")
-
-
-def test_an_unknown_node_is_silent(loop: Loop, tmp_path: Path) -> None:
+def test_an_unknown_node_is_silent(loop: Loop) -> None:
     async def scenario(machine: Machine) -> None:
         machine.is_known = False
         seen = await machine.link.endpoint_process.status()
@@ -279,13 +144,13 @@ def test_an_unknown_node_is_silent(loop: Loop, tmp_path: Path) -> None:
         assert (error.code, "no address of node 2" in error.text) == (Code.AGENT_SILENT, True)
         assert await machine.link.look(PROCESS) == NOT_SEEN
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
 # -- agents ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_agent_is_asked_for_news_and_for_processes(loop: Loop, tmp_path: Path) -> None:
+def test_an_agent_is_asked_for_news_and_for_processes(loop: Loop) -> None:
     async def scenario(machine: Machine) -> None:
         await machine.start("agent")
         link = machine.link
@@ -295,7 +160,7 @@ def test_an_agent_is_asked_for_news_and_for_processes(loop: Loop, tmp_path: Path
         await link.end(PROCESS)
         assert sorted(machine.asked) == ["agent end", "agent look", "agent news"]
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +173,7 @@ def test_an_agent_is_asked_for_news_and_for_processes(loop: Loop, tmp_path: Path
     ],
 )
 def test_a_process_is_not_ended_without_the_agents_word(
-    loop: Loop, tmp_path: Path, answer: Message, kind: type[Exception], code: Code
+    loop: Loop, answer: Message, kind: type[Exception], code: Code
 ) -> None:
     async def scenario(machine: Machine) -> None:
         await machine.start("agent")
@@ -317,10 +182,10 @@ def test_a_process_is_not_ended_without_the_agents_word(
             await machine.link.end(PROCESS)
         assert found.value.code == code  # type: ignore[attr-defined]
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
-def test_an_agent_that_ends_is_noticed_at_once(loop: Loop, tmp_path: Path) -> None:
+def test_an_agent_that_ends_is_noticed_at_once(loop: Loop) -> None:
     async def scenario(machine: Machine) -> None:
         await machine.start("agent")
         assert await machine.link.news(None) == NEWS
@@ -331,13 +196,13 @@ def test_an_agent_that_ends_is_noticed_at_once(loop: Loop, tmp_path: Path) -> No
         assert (await failure(machine.link.end(PROCESS))).code == Code.AGENT_SILENT
         assert watch.is_within(2.0)
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
 # -- machines ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_endpoint_is_not_passed_to_another_machine(loop: Loop, tmp_path: Path) -> None:
+def test_an_endpoint_is_not_passed_to_another_machine(loop: Loop) -> None:
     async def scenario(machine: Machine) -> None:
         passed: list[NodeUid] = []
 
@@ -355,7 +220,7 @@ def test_an_endpoint_is_not_passed_to_another_machine(loop: Loop, tmp_path: Path
             await nodes.link(NodeUid(1)).pass_endpoint(ENDPOINT, NodeUid(3))
         assert passed == [3], "within the machine it is tried"
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)
 
 
 def test_each_node_is_reached_in_its_own_way(loop: Loop, tmp_path: Path) -> None:
@@ -374,4 +239,4 @@ def test_each_node_is_reached_in_its_own_way(loop: Loop, tmp_path: Path) -> None
         assert (await failure(own.end(PROCESS))).code == Code.PROCESS_OF_ANOTHER_MACHINE
         nodes.close()
 
-    run(loop, tmp_path, scenario)
+    run(loop, scenario)

@@ -15,6 +15,7 @@ from shardwright.errors import Permanent
 from shardwright.model.account import User
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, ServerSecrets
+from shardwright.model.trust import JoinToken
 from shardwright.store import keys, records
 from shardwright.store.protocol import KeyValue
 from shardwright.store.seal import (
@@ -145,9 +146,10 @@ def test_every_record_with_a_hidden_field_is_sealed() -> None:
     assert set().union(*hidden.values()) == {
         "Database.password",
         "User.password_hash",
+        "JoinToken.hash",
         *(f"ServerSecrets.{f.name}" for f in fields(ServerSecrets) if f.name != "database_uid"),
     }
-    assert {keys._TYPES[key] for key in SEALED} == {Database, ServerSecrets, User}
+    assert {keys._TYPES[key] for key in SEALED} == {Database, ServerSecrets, User, JoinToken}
     assert isinstance(keys._TYPES["moves/"], UnionType), "unions are looked into"
 
 

@@ -291,7 +291,7 @@ def test_a_nodes_files_are_private_and_are_read_as_they_were_written(tmp_path: P
     assert trust_files.own_key(files).private_numbers() == key.private_numbers(), "made once"
     chain = certificate_text(signed(request=make_request(key)), SIGNER.authority.certificate)
     trust_files.write_credentials(files, SIGNER.authority.text, {NODE: chain})
-    found = trust_files.load_credentials(files, NODE)
+    found = trust_files.load_credentials(files.member(NODE))
     assert (found.member, found.chain, found.authority) == (Member(NODE, NodeUid(3)), chain, SIGNER.authority)
     assert {path.name: oct(path.stat().st_mode)[-3:] for path in files.directory.iterdir()} == {
         "ca.pem": "600",
@@ -305,7 +305,7 @@ def test_a_nodes_files_are_private_and_are_read_as_they_were_written(tmp_path: P
 
 def test_files_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
     files = TrustFiles(tmp_path)
-    error = refusal(lambda: trust_files.load_credentials(files, NODE))
+    error = refusal(lambda: trust_files.load_credentials(files.member(NODE)))
     assert (error.code, "node.pem" in error.text) == (Code.CREDENTIALS_UNUSABLE, True)
     files.key.write_bytes(b"no key")
     assert refusal(lambda: trust_files.own_key(files)).code == Code.CREDENTIALS_UNUSABLE
@@ -313,13 +313,13 @@ def test_files_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
     trust_files.write_credentials(files, SIGNER.authority.text, {NODE: chain})
     for key, cause in ((b"no key", "cannot be read"), (key_text(new_key()), "does not belong")):
         files.key.write_bytes(key)
-        error = refusal(lambda: trust_files.load_credentials(files, NODE))
+        error = refusal(lambda: trust_files.load_credentials(files.member(NODE)))
         assert (error.code, cause in error.text) == (Code.CREDENTIALS_UNUSABLE, True)
     files.key.write_bytes(key_text(NODE_KEY))
     files.authority.write_bytes(b"none")
-    error = refusal(lambda: trust_files.load_credentials(files, NODE))
+    error = refusal(lambda: trust_files.load_credentials(files.member(NODE)))
     assert (error.code, "ca.pem" in error.text) == (Code.CREDENTIALS_UNUSABLE, True)
     other: Authority = make_authority(new_key(), serial=1, now=NOW).authority
     files.authority.write_bytes(other.text)
-    assert "not one of this authority" in refusal(lambda: trust_files.load_credentials(files, NODE)).text
+    assert "not one of this authority" in refusal(lambda: trust_files.load_credentials(files.member(NODE))).text
     assert read_key(files.key.read_bytes()).private_numbers() == NODE_KEY.private_numbers()

@@ -15,7 +15,7 @@ from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole
 from shardwright.trust.authority import Authority, Signer, certificate_text
-from shardwright.trust.certificates import CLOCK_OFF_MAX, LIFETIME, Grant, certify, issued_record, serial_text
+from shardwright.trust.certificates import CLOCK_OFF_MAX, Grant, certify, issued_record, serial_text
 from shardwright.trust.contexts import (
     Credentials,
     LiveContext,
@@ -29,7 +29,8 @@ from shardwright.trust.contexts import (
 from shardwright.trust.files import TrustFiles, load_credentials, write_credentials
 from shardwright.trust.keys import key_text, new_key
 from shardwright.trust.peers import NOTHING_REVOKED, admit, revoke_node, revoked_serials
-from testkit.trust import NODES_ONLY, Members, Outcome, ask, call, certificate_of, exchange, listening, members
+from testkit.certificates import LONG_AGO, Members, members
+from testkit.handshakes import NODES_ONLY, Outcome, ask, call, certificate_of, exchange, listening, showing
 
 NODE, STORE, API = CertificateRole.NODE, CertificateRole.STORE, CertificateRole.API
 CLUSTER = members()
@@ -38,14 +39,6 @@ TWO = CLUSTER.member(2, "127.0.0.2")
 FOREIGN = {"unable to get local issuer certificate", "self-signed certificate in certificate chain"}
 PURPOSE = {"unsuitable certificate purpose", "unsupported certificate purpose"}
 """Versions of OpenSSL word it differently."""
-LONG_AGO = datetime.now(UTC) - LIFETIME - timedelta(minutes=1)
-
-
-def showing(shown: Credentials, trusting: Credentials) -> ssl.SSLContext:
-    """A client that shows one certificate and trusts the authority of another."""
-    context = client_context(trusting)
-    renew(context, shown)
-    return context
 
 
 def test_two_nodes_recognize_each_other() -> None:
@@ -177,7 +170,7 @@ def test_a_listener_shows_a_renewed_certificate_and_open_connections_stay(tmp_pa
     renewed = CLUSTER.member(1, "127.0.0.1", key=ONE.key)
 
     async def scenario() -> None:
-        live = LiveContext(server_context, lambda: load_credentials(files, NODE))
+        live = LiveContext(server_context, lambda: load_credentials(files.member(NODE)))
         client = client_context(TWO)
         async with listening(live.context, "127.0.0.1") as listener:
             reader, writer = await asyncio.open_connection(listener.address, listener.port, ssl=client)
@@ -216,7 +209,7 @@ def test_a_listener_goes_on_with_its_certificate_if_the_new_one_is_unfit(tmp_pat
     files = stored(tmp_path, ONE)
 
     async def scenario() -> None:
-        live = LiveContext(server_context, lambda: load_credentials(files, NODE))
+        live = LiveContext(server_context, lambda: load_credentials(files.member(NODE)))
         async with listening(live.context, "127.0.0.1") as listener:
             files.key.write_bytes(written.key)
             files.certificate(NODE).write_bytes(written.chain)

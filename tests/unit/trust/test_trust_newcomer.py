@@ -21,7 +21,8 @@ from shardwright.trust.authority import certificate_text
 from shardwright.trust.contexts import api_context, trusting_context
 from shardwright.trust.keys import hash_of_key
 from shardwright.trust.newcomer import CHAIN_MAX, fetch_authority, recognize
-from testkit.trust import READ_TIMEOUT_S, members
+from testkit.certificates import members
+from testkit.handshakes import READ_TIMEOUT_S
 
 CLUSTER, STRANGER = members(), members()
 API = CLUSTER.member(1, "127.0.0.1", role=CertificateRole.API)

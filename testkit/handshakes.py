@@ -1,8 +1,4 @@
-"""Members of a test cluster with real certificates, and real handshakes between them on loopback.
-
-``members()`` makes an authority; ``member(...)`` gives credentials that it has signed. OpenSSL judges certificates by the
-machine's clock, so they are issued now unless a test says otherwise.
-"""
+"""Real handshakes on loopback between members with real certificates, which come from ``testkit.certificates``."""
 
 import asyncio
 import socket
@@ -11,49 +7,15 @@ from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-
-from cryptography import x509
 
 from shardwright.errors import Permanent
-from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole
-from shardwright.trust.authority import Signer, certificate_text, make_authority
-from shardwright.trust.certificates import Grant, make_request, sign_request
-from shardwright.trust.contexts import Credentials, client_context, read_credentials, server_context
-from shardwright.trust.keys import key_text, new_key, read_key
+from shardwright.trust.contexts import Credentials, client_context, renew, server_context
 from shardwright.trust.peers import NOTHING_REVOKED, admit
 
 NODES_ONLY = frozenset({CertificateRole.NODE})
 READ_TIMEOUT_S = 20.0
 """Only a test that fails waits this long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Members:
-    """An authority and those whom it certifies."""
-
-    signer: Signer
-
-    def member(
-        self,
-        node: int,
-        *addresses: str,
-        role: CertificateRole = CertificateRole.NODE,
-        at: datetime | None = None,
-        key: bytes | None = None,
-    ) -> Credentials:
-        """Credentials of a node. ``at``: when they are issued; None: now. ``key``: the node's key (PEM); None: a new one."""
-        own = new_key() if key is None else read_key(key)
-        grant = Grant(role, NodeUid(node), addresses or (f"127.0.0.{node}",))
-        serial, now = x509.random_serial_number(), at or datetime.now(UTC)
-        leaf = sign_request(self.signer, make_request(own), grant, serial=serial, now=now)
-        return read_credentials(certificate_text(leaf), key_text(own), self.signer.authority.text)
-
-
-def members(at: datetime | None = None) -> Members:
-    """A new authority. ``at``: when it was made; None: now."""
-    return Members(make_authority(new_key(), serial=x509.random_serial_number(), now=at or datetime.now(UTC)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +86,13 @@ async def call(listener: Listener, context: ssl.SSLContext) -> str:
         return "closed"
     finally:
         writer.close()
+
+
+def showing(shown: Credentials, trusting: Credentials) -> ssl.SSLContext:
+    """A client that shows one certificate and trusts the authority of another."""
+    context = client_context(trusting)
+    renew(context, shown)
+    return context
 
 
 @dataclass(frozen=True, slots=True)
