@@ -5,6 +5,7 @@ decides what happens to each shard. The agent does not know which shard is the p
 """
 
 import asyncio
+import os
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from shardwright.endpoint.protocol import EndpointControl
 from shardwright.errors import Permanent
 from shardwright.machine.figures import MachineFigures, read_figures
 from shardwright.machine.files import make_private_directory
-from shardwright.machine.processes import is_running
+from shardwright.machine.processes import identity_of, is_running
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import NodeFigures, NodeSeen, ProcessSeen
@@ -86,6 +87,7 @@ class Agent:
         )
         self._observers = Observers(clock)
         self._watch = ServerWatch(node_uid, self._observers.observe, clock=clock, epoch=uuid4().hex)
+        self._watch.daemon = identity_of(os.getpid())
         self._socket = None if news_socket is None else ControlSocket(str(news_socket), self._send_news)
         self._figures: MachineFigures | None = None
         self._servers: tuple[tuple[str, str], ...] = ()
@@ -203,7 +205,9 @@ class Agent:
 
     async def _report(self, shards: Sequence[Shard]) -> None:
         """Write the node's state to the store if it differs from the last report."""
-        seen = self._node_seen(tuple(report_of(shard, self._shards.find(shard.uid)) for shard in shards))
+        processes = tuple(report_of(shard, self._shards.find(shard.uid)) for shard in shards)
+        self._watch.report(processes)
+        seen = self._node_seen(processes)
         if self._reported is not None and replace(self._reported, at=seen.at) == seen:
             return
         node = self._mirror.get(f"{keys.NODES}{self.node_uid:08d}")
@@ -224,6 +228,7 @@ class Agent:
             self._endpoint.identity,
             directory=str(self._directory),
             servers=self._servers,
+            daemon=self._watch.daemon,
         )
         figures = self._figures
         if figures is None:

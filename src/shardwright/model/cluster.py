@@ -169,3 +169,5 @@ class DaemonPresence:
     version: str
     api_url: str
     started_at: datetime
+    machine_id: str = ""
+    """The machine on which it runs, as in ``ProcessIdentity``; empty: a daemon of an older version."""
