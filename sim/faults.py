@@ -348,6 +348,7 @@ class Faults:
         world.on_point.clear()
         self._join(sorted(world.network.cuts))
         world.network.filters.clear()
+        world.network.rejects.clear()
         for machine in world.machines.all:
             boot(self, machine)
         world.network.slow_until.clear()

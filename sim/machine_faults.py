@@ -30,6 +30,7 @@ class MachineFaults:
             ("replicas do not reach primaries", self._filter_replication, 3),
             ("store does not answer a machine", self._cut_store, 3),
             ("presence storm", self._storm, 3),
+            ("firewall refuses the leader", self._refuse, 3),
         )
 
     def _any(self) -> SimMachine:
@@ -99,6 +100,18 @@ class MachineFaults:
         self.world.loop.at(self.faults.duration(), network.filters.difference_update, filters)
         return str(sorted(filters))
 
+    def _refuse(self) -> str | None:
+        """In the name of a machine that serves."""
+        leader = self.world.leader()
+        if leader is None:
+            return None
+        own, network, machine = leader.node.uid, self.world.network, self._any()
+        kinds = self.world.rng.choice(((SERVER,), (SERVER, AGENT)))
+        refused = {(own, uid, k) for uid in machine.nodes for k in kinds if not self.world.share_machine(own, uid)}
+        network.rejects |= refused
+        self.world.loop.at(self.faults.duration(), network.rejects.difference_update, refused)
+        return str(sorted(refused))
+
     def _storm(self) -> str:
         ended = revoke_all(self.faults)
         return f"{ended} leases"
@@ -142,10 +155,11 @@ def freeze(faults: "Faults", machine: SimMachine, seconds: float) -> None:
         faults.time_out_links(server)
 
 
-def revoke_all(faults: "Faults") -> int:
-    """The store loses every lease at once, as a woken etcd leader does. Returns how many."""
+def revoke_all(faults: "Faults", *, but: int | None = None) -> int:
+    """The store loses every lease at once, as a store does whose frozen leader wakes. Returns how many. ``but``: it keeps
+    this one."""
     store = faults.world.store
-    leases = list(store._leases)
+    leases = [lease for lease in store._leases if lease != but]
     for lease in leases:
         store._end(lease)
     return len(leases)

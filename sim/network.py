@@ -42,6 +42,8 @@ class Network:
         self.cuts: set[tuple[int, int]] = set()
         self.filters: set[tuple[int, int, str]] = set()
         """Cuts for one kind of traffic."""
+        self.rejects: set[tuple[int, int, str]] = set()
+        """Where a firewall refuses one kind of traffic in the name of the receiver."""
         self.off: set[int] = set()
         """Nodes whose machine is off: nothing there answers or refuses."""
         self.slow_until: dict[int, float] = {}
@@ -86,6 +88,22 @@ class Network:
         ``receiver`` finds the listener when the request arrives (None: no listener, Refused). ``execute`` runs there and
         calls its argument with the reply, now, later, or never. Raises NoReply, Refused, or the exception that is the reply.
         """
+        if (source, target, kind) in self.rejects:
+            await asyncio.sleep(self.latency(source, target))
+            raise Refused
+        return await self._send(source, target, receiver, execute, timeout_s=timeout_s, kind=kind, is_kept_back=is_kept_back)
+
+    async def _send(
+        self,
+        source: int,
+        target: int,
+        receiver: Callable[[], SimProcess | None],
+        execute: Callable[[Answer], None],
+        *,
+        timeout_s: float,
+        kind: str,
+        is_kept_back: bool,
+    ) -> Any:
         loop = self.loop
         future: asyncio.Future[Any] = loop.create_future()
         caller = PROCESS.get()

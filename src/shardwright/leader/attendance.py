@@ -67,7 +67,7 @@ class Attendance:
 
     def follow(self, view: ClusterView) -> None:
         """Hear the agents of these records, and judge who is away."""
-        vanished = self._presence.present - view.daemons.keys()
+        vanished = (self._presence.present or frozenset()) - view.daemons.keys()
         self._view = view
         self._agents.follow(view.nodes)
         for uid in vanished:
@@ -107,8 +107,9 @@ class Attendance:
         return found is not None and found[1] is not Sighting.NONE
 
     def storm(self) -> Presence | None:
-        """The memory of the presence keys if a storm lasts."""
-        return self._presence if self._presence.has_storm(self._clock.monotonic()) else None
+        """The memory of the presence keys if a storm lasts that this leader has seen."""
+        lasts = self._presence.has_storm(self._clock.monotonic()) and bool(self._presence.storm_of)
+        return self._presence if lasts else None
 
     def is_to_yield(self, yielded_at: float | None) -> bool:
         """See ``presence.is_to_yield``."""

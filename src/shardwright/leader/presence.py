@@ -29,7 +29,8 @@ YIELD_EVERY_S = 60.0
 class Presence:
     """What a leader remembers of the presence keys. Times are by its monotonic clock."""
 
-    present: Set[NodeUid] = frozenset()
+    present: Set[NodeUid] | None = None
+    """None: this leader has not looked yet."""
     absent_since: Mapping[NodeUid, float] = field(default_factory=dict)
     """Of members without a key: since when, as far as this leader has watched."""
     vanished: tuple[tuple[float, NodeUid], ...] = ()
@@ -37,7 +38,7 @@ class Presence:
     storm_at: float | None = None
     """When the last storm began."""
     storm_of: tuple[NodeUid, ...] = ()
-    """The nodes whose keys it took."""
+    """The nodes whose keys it took; empty: it may have been before this leader's first look."""
 
     def has_storm(self, now: float) -> bool:
         """Whether all nodes stay as they were."""
@@ -48,6 +49,10 @@ def noted(before: Presence, *, present: Set[NodeUid], members: Set[NodeUid], end
     """The memory after a look at the keys. ``ended``: nodes whose daemon has certainly ended; their keys vanish for a known
     cause and count for no storm."""
     absent = sorted(members - present)
+    if before.present is None:
+        # How long the missing ones have been missing is not known: most of them may have vanished a moment ago.
+        is_storm = 2 * len(members - present - ended) > len(members)
+        return Presence(present, dict.fromkeys(absent, now), storm_at=now if is_storm else None)
     gone = [(now, uid) for uid in sorted(before.present - present)]
     vanished = tuple((at, uid) for at, uid in (*before.vanished, *gone) if now - at < STORM_WINDOW_S and uid in members)
     together = {uid for _, uid in vanished} - ended

@@ -66,6 +66,16 @@ def test_a_new_leader_counts_from_its_own_first_look() -> None:
     assert not memory.has_storm(50.0), "it has seen no key vanish"
 
 
+def test_a_new_leader_that_finds_most_keys_missing_waits_as_in_a_storm() -> None:
+    """They may have vanished a moment ago, together with the last leader's."""
+    memory = noted(Presence(), present=nodes(1), members=nodes(1, 2, 3), ended=NONE, now=50.0)
+    assert memory.storm_of == (), "nothing to tell: it has seen no key vanish"
+    assert away(memory, answering=NONE, ended=NONE, now=50.0 + STORM_S - 0.01) == set()
+    assert away(memory, answering=NONE, ended=NONE, now=50.0 + STORM_S + 0.01) == {2, 3}
+    known = noted(Presence(), present=nodes(1), members=nodes(1, 2, 3), ended=nodes(2), now=50.0)
+    assert away(known, answering=NONE, ended=nodes(2), now=50.0 + AWAY_AFTER_S) == {2, 3}
+
+
 def test_this_machine_proves_the_end_of_a_daemon_at_once() -> None:
     watch = Watch()
     watch.look(10.0, nodes(2, 3, 4, 5), ended=nodes(1))
