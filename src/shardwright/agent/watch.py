@@ -11,7 +11,15 @@ from shardwright.clock import Clock
 from shardwright.errors import Transient
 from shardwright.model.database import ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.seen import NodeFigures, ProcessIdentity, ProcessSeen, ProcessState, ServerSeen, decisive
+from shardwright.model.seen import (
+    ENDED_STATES,
+    NodeFigures,
+    ProcessIdentity,
+    ProcessSeen,
+    ProcessState,
+    ServerSeen,
+    decisive,
+)
 from shardwright.model.view import ClusterView
 from shardwright.nodes.protocol import NewsMark, NodeNews
 from shardwright.server.protocol import ServerTarget
@@ -43,7 +51,7 @@ class ServerWatch:
         """Of the node's machine; the agent sets them when it has read them."""
         self.daemon: ProcessIdentity | None = None
         """The daemon of this agent."""
-        self._processes: tuple[ProcessSeen, ...] = ()
+        self._ended: tuple[ProcessSeen, ...] = ()
         self._view = ClusterView()
         self._seen: dict[ShardUid, ServerSeen] = {}
         self._numbers: dict[ShardUid, int] = {}
@@ -67,10 +75,11 @@ class ServerWatch:
             del self._seen[uid], self._numbers[uid]
 
     def report(self, processes: tuple[ProcessSeen, ...]) -> None:
-        """The agent's report of its node's shards: leaders that wait for news hear of a change at once, also while the store
+        """The agent's report of its node's shards. Leaders that wait for news hear of an end at once, also while the store
         is out of reach."""
-        if processes != self._processes:
-            self._processes = processes
+        ended = tuple(seen for seen in processes if seen.state in ENDED_STATES)
+        if ended != self._ended:
+            self._ended = ended
             self._number += 1
             self._tell()
 
@@ -87,7 +96,7 @@ class ServerWatch:
         new = [self._seen[uid] for uid, number in self._numbers.items() if known is None or number > known]
         mark = NewsMark(self._epoch, self._number)
         waited_s = self._clock.monotonic() - began
-        return NodeNews(mark, self._clock.now(), waited_s, self.figures, tuple(new), self.daemon, self._processes)
+        return NodeNews(mark, self._clock.now(), waited_s, self.figures, tuple(new), self.daemon, self._ended)
 
     async def close(self) -> None:
         """Stop the queries."""

@@ -13,7 +13,15 @@ from shardwright.errors import Transient
 from shardwright.leader import presence
 from shardwright.leader.presence import Presence
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.seen import NodeFigures, ProcessIdentity, ProcessSeen, ProcessState, ServerSeen, Sighting
+from shardwright.model.seen import (
+    ENDED_STATES,
+    NodeFigures,
+    ProcessIdentity,
+    ProcessSeen,
+    ProcessState,
+    ServerSeen,
+    Sighting,
+)
 from shardwright.model.view import ClusterView
 from shardwright.nodes.protocol import NewsMark, NodeNews, Nodes
 from shardwright.tasks import Polls
@@ -22,7 +30,6 @@ SILENT_AFTER = 3
 """An agent that has sent no news for this many idle pauses is silent: the leader asks its servers itself."""
 LOOK_S = 0.5
 """How often the presence is judged while time alone may change the judgment."""
-_ENDED = frozenset({ProcessState.GONE, ProcessState.FAILED})
 
 
 class Attendance:
@@ -145,7 +152,7 @@ class Attendance:
             self._take(node_uid, replace(seen, at=answered_at - max(timedelta(0), news.at - seen.at)))
 
     def _note(self, node_uid: NodeUid, news: NodeNews) -> None:
-        told = tuple(seen for seen in news.processes if seen.state in _ENDED)
+        told = tuple(seen for seen in news.ended if seen.state in ENDED_STATES)
         has_ends, has_figures = self._told.get(node_uid, ()) != told, self._figures.get(node_uid) != news.figures
         self._figures[node_uid], self._told[node_uid] = news.figures, told
         if has_ends or has_figures:
@@ -212,4 +219,4 @@ def _is_news(seen: ProcessSeen, node_uid: NodeUid, view: ClusterView) -> bool:
     shard, known = view.shards.get(seen.shard_uid), view.processes.get(seen.shard_uid)
     if shard is None or shard.node_uid != node_uid or shard.incarnation != seen.incarnation:
         return False
-    return known is None or known.state not in _ENDED
+    return known is None or known.state not in ENDED_STATES

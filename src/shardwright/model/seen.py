@@ -37,6 +37,10 @@ class ProcessState(StrEnum):
     """It could not be started."""
 
 
+ENDED_STATES = frozenset({ProcessState.GONE, ProcessState.FAILED})
+"""Final for an incarnation: it starts at most once."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessSeen:
     """A shard's process, as observed by its node's agent."""

@@ -48,8 +48,9 @@ class NodeNews:
     """The servers whose observation is new to the caller; all servers if its mark is not of this run of the agent."""
     daemon: ProcessIdentity | None = None
     """The daemon that answers, with its machine and boot: it runs now. None: it is of an older version."""
-    processes: tuple[ProcessSeen, ...] = ()
-    """The agent's latest report of its node's shards. The store may not have it yet, or be out of the agent's reach."""
+    ended: tuple[ProcessSeen, ...] = ()
+    """The processes of its node's shards that have ended or failed, as the agent last reported. The store may not have that
+    report yet, or be out of the agent's reach."""
 
 
 class NodeLink(Protocol):

@@ -54,7 +54,7 @@ class Net:
 
     def __init__(self) -> None:
         self.daemon: ProcessIdentity | None = None
-        self.processes: tuple[ProcessSeen, ...] = ()
+        self.ended: tuple[ProcessSeen, ...] = ()
         self.answers = True
         self.health = Health.TIMEOUT
         self.asked = asyncio.Event()
@@ -74,9 +74,7 @@ class Net:
             raise Transient(Code.AGENT_SILENT, "it is cut off")
         await asyncio.sleep(0.001)
         self.number += 1
-        return NodeNews(
-            NewsMark("run", self.number), NOW, 0.0, NodeFigures(), (), daemon=self.daemon, processes=self.processes
-        )
+        return NodeNews(NewsMark("run", self.number), NOW, 0.0, NodeFigures(), (), daemon=self.daemon, ended=self.ended)
 
     @property
     def endpoint_process(self) -> Any:
@@ -166,11 +164,11 @@ def test_an_end_that_an_agent_tells_is_known_before_the_store_has_it() -> None:
         net.daemon = daemon(THERE, "boot 1")
         view = of_boot("boot 1")
         looking.follow(view, hot=frozenset())
-        net.processes = (ProcessSeen(SHARD, 1, ProcessState.GONE, ended_at=NOW),)
+        net.ended = (ProcessSeen(SHARD, 1, ProcessState.GONE, ended_at=NOW),)
         await until(looking, view, Ended(Proof.REPORTED, NOW))
-        net.processes = (ProcessSeen(SHARD, 2, ProcessState.GONE),)
+        net.ended = (ProcessSeen(SHARD, 2, ProcessState.GONE),)
         await until(looking, view, Silent(Silence.NO_ANSWER, NOW))
-        net.processes = (ProcessSeen(SHARD, 1, ProcessState.ABSENT),)
+        net.ended = (ProcessSeen(SHARD, 1, ProcessState.ABSENT),)
         await heard(net, 10)
         assert liveness(looking, view) == Silent(Silence.NO_ANSWER, NOW), "only an end is final"
 
