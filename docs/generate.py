@@ -121,8 +121,11 @@ def _liveness() -> str:
         _NOTE,
         "# Whether a process lives\n\n",
         "One table decides (`model/liveness.py`). Only an *ended* cell permits anything destructive: a promotion, a ",
-        "deletion, giving a copy up. The columns are what the server answers; *look* is what this machine's own table of ",
-        "processes says, of its own processes only.\n\n",
+        "deletion, giving a copy up. The columns are what the server answers; *look* is what the machine of the process ",
+        "says: this machine's own table of its own processes, or a daemon of another machine, asked after the process was ",
+        "on record. *Daemon there* is no if the node is away: its daemon has held no lease for a while and does not ",
+        "answer. ",
+        "Silence and a lost lease prove nothing.\n\n",
         f"| its agent says | daemon there | look | {' | '.join(Health)} |\n",
         f"| --- | --- | --- |{' --- |' * len(Health)}\n",
     ]

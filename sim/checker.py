@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from shardwright.model.ids import GroupUid, database_of
 from shardwright.store.protocol import KeyChange
-from sim.server import Position, SimServer
+from sim.fencing import Fencing
+from sim.history import Position
+from sim.server import SimServer
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -82,8 +84,8 @@ class Checker:
         self._busy: dict[int, bool] = {}
         self._ended: set[str] = set()
         """Actions whose status changes in the examined revision."""
-        self._commanded: dict[str, int] = {}
-        world.store.on_lead = self.led
+        self.fencing = Fencing(self)
+        world.store.on_lead = self.fencing.led
 
     def fail(self, name: str, text: str) -> None:
         """Note a violation. The run ends after the current step."""
@@ -94,6 +96,7 @@ class Checker:
 
     def acknowledged(self, position: Position, server: SimServer) -> None:
         """A write was acknowledged: it must continue everything that was acknowledged before."""
+        self.fencing.acknowledged(server, server.executed_at(position))
         chain = self.chains.setdefault(server.group_uid, Chain())
         if _is_excused(chain, position):
             return  # The answer came late: only a server that has died meanwhile held the write.
@@ -187,21 +190,6 @@ class Checker:
         shard = self.tables["shards"].get(f"shards/{server.shard_uid:08d}")
         return "" if shard is None else str(shard["wanted"])
 
-    # -- terms ---------------------------------------------------------------------------------------------------------
-
-    def led(self, term: int) -> None:
-        """A leader's transaction was committed: no later term may have begun."""
-        leader = self.tables["leader"].get("leader")
-        if leader is None or leader["term"] != term:
-            self.fail("term_fences_the_store", f"term {term} writes while {leader and leader['term']} leads")
-
-    def commanded(self, server: SimServer, term: int, name: str) -> None:
-        """A command is executed: when a later term has a session with the server, commands of older terms have no effect."""
-        last = self._commanded.get(server.run_id, 0)
-        if term < last:
-            self.fail("sessions_fence_the_servers", f"{name} of term {term} at shard {server.shard_uid} after term {last}")
-        self._commanded[server.run_id] = max(last, term)
-
     # -- commits -------------------------------------------------------------------------------------------------------
 
     def committed(self, changes: tuple[KeyChange, ...]) -> None:
@@ -260,6 +248,8 @@ class Checker:
 
     def _shard(self, before: Json | None, after: Json | None) -> None:
         if after is None:
+            if before is not None:
+                self.fencing.deleted(before)
             return
         if before is None:
             self.world.log(f"shard {after['uid']} of {after['group_uid']} shall be on node {after['node_uid']}")
@@ -349,6 +339,7 @@ class Checker:
             return
         uid = after["database_uid"]
         self._busy[uid] = after["handoff"] is not None
+        self.fencing.group(before, after)
         if after["handoff"] is not None and before["handoff"] is None:
             self.world.writers.write_soon(uid)
         if after["generation"] < before["generation"]:

@@ -13,6 +13,7 @@ from shardwright.clock import SteadyClock
 from shardwright.endpoint.spec import spec_of
 from shardwright.leader.candidate import Candidate, Held, check_term
 from shardwright.leader.loop import Leader, LeaderParts
+from shardwright.leader.presence import Yields
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
@@ -81,6 +82,7 @@ class SimDaemon:
         self.store = StoreClient(world.store, world.network, self.process, node.uid)
         self.mirror = Mirror(self.store, clock=self.clock, decode=world.decode)
         self.keeper = Keeper()
+        self.yields = Yields()
         self.leader: Leader | None = None
         self.term: int | None = None
         self.busy: set[int] = set()
@@ -97,6 +99,9 @@ class SimDaemon:
             every_s=world.pace.idle_poll_s,
         )
         self.watch.figures = NodeFigures(memory_free_bytes=4 << 30)
+        machine = node.machine
+        self.identity = machine.identity(machine.new_pid(self.process), "/usr/bin/python3", f"/nodes/{node.uid}")
+        self.watch.daemon = self.identity
         self._run("mirror", self.mirror.run())
         self._run("daemon", self._main())
 
@@ -118,8 +123,9 @@ class SimDaemon:
 
     async def _main(self) -> None:
         await self.mirror.ready()
-        machine, url = self.node.machine, f"https://{self.node.address}:9443"
-        presence = DaemonPresence(NodeUid(self.node.uid), machine.new_pid(), 1, machine.boot_id, 0, "0.1.0", url, START)
+        own, url = self.identity, f"https://{self.node.address}:9443"
+        uid = NodeUid(self.node.uid)
+        presence = DaemonPresence(uid, own.pid, 1, own.boot_id, 0, "0.1.0", url, START, machine_id=own.machine_id)
         self.candidate = Candidate(
             self.store,
             presence,
@@ -180,6 +186,7 @@ class SimDaemon:
             probe=lambda point: self.world.probed(self, point),
             random_text=self.world.random_text,
             yield_leadership=self._yield,
+            yields=self.yields,
         )
         return Leader(parts, term=held.term, fence=held.fence, pace=self.world.pace)
 
@@ -287,6 +294,7 @@ class SimDaemon:
         local = {found.shard_uid: found for found in self.node.local(self.busy)}
         shards = view.shards_on(NodeUid(self.node.uid))
         processes = tuple(report_of(s, local.get(s.uid, LocalShard(s.uid))) for s in shards)
+        self.watch.report(processes)
         endpoint_process = self.node.endpoint_process
         report = (processes, 0 if endpoint_process is None else endpoint_process.pid)
         if report == self._reported:
@@ -301,6 +309,7 @@ class SimDaemon:
             cores=2,
             memory_total_bytes=8 << 30,
             servers=(("valkey", "9.1.2"),),
+            daemon=self.identity,
         )
         written = Transaction(
             (CreatedAt(record.key, record.create_revision),), (PutKey(keys.key_of(seen), records.encode(seen)),)

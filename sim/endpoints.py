@@ -29,7 +29,7 @@ from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen
 from sim.clients import CALM, HOLD
 from sim.loop import SimProcess
-from sim.network import Answer, NoReply, Refused
+from sim.network import CONTROL, Answer, NoReply, Refused
 from sim.passing import Passing
 from sim.served import Served
 from sim.world import World
@@ -41,8 +41,8 @@ class SimEndpointProcess:
     def __init__(self, world: World, node_uid: int) -> None:
         self.world = world
         self.node_uid = node_uid
-        self.pid = world.machine_of(node_uid).new_pid()
         self.process = SimProcess(f"endpoint process {node_uid}")
+        self.pid = world.machine_of(node_uid).new_pid(self.process)
         self.process.on_death.append(self._ended)
         self.endpoints: dict[EndpointUid, Served] = {}
         self.late_s = 0.0
@@ -146,6 +146,7 @@ class SimEndpointControl:
                 receiver,
                 execute,
                 timeout_s=timeout_s,
+                kind=CONTROL,
                 is_kept_back=name != "status" and self.world.keeps_back(name),
             )
         except Refused as e:
@@ -228,7 +229,8 @@ class SimEndpointControl:
     async def pass_endpoint(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
         def do(process: SimEndpointProcess) -> Callable[[Answer], None]:
             other = self.world.endpoint_process(to_node)
-            if other is None or not other.process.runs or not self.world.network.passes(self.node, to_node):
+            is_near = self.world.share_machine(self.node, to_node)  # Sockets pass through a Unix socket.
+            if other is None or not other.process.runs or not is_near or not self.world.network.passes(self.node, to_node):
                 raise Transient(Code.ENDPOINT_PROCESS_REFUSED, "the other process does not accept it")
             return process.pass_endpoint(endpoint, other)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sim.machine_faults import boot
 from sim.world import World
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ STEPS = (
 COMMANDS = ("attach", "promote", "unfence", "end_sessions", "serve", "release", "pass", "drop", "apply", "save", "fence")
 
 
+Kind = tuple[str, Callable[[], str | None], int]
+"""Name, strike, and weight. A strike returns what it did; None: nothing."""
+
+
 class Faults:
     """See the module's docstring."""
 
@@ -27,7 +32,7 @@ class Faults:
         self.is_over = False
         self.last_at = 0.0
         """Time of the last fault."""
-        self.kinds: tuple[tuple[str, Callable[[], str | None], int], ...] = (
+        self.kinds: tuple[Kind, ...] = (
             ("daemon killed", self._kill_daemon, 3),
             ("daemon frozen", self._freeze_daemon, 3),
             ("leader killed", self._kill_leader, 3),
@@ -56,6 +61,10 @@ class Faults:
             ("replication lags", self._lag, 2),
         )
 
+    def add(self, kinds: tuple[Kind, ...]) -> None:
+        """More kinds of faults."""
+        self.kinds += kinds
+
     def inject(self) -> None:
         """Inject a random fault now, or arm it for the next time its point is reached."""
         if self.is_over:
@@ -80,7 +89,8 @@ class Faults:
             self.last_at = self.world.loop.now
             self.world.log(f"fault: server: {what}")
 
-    def _duration(self) -> float:
+    def duration(self) -> float:
+        """A random duration of a fault, in seconds."""
         return self.world.rng.choice((0.3, 1.0, 2.5, 5.0, 8.0, 14.0, 25.0))
 
     # -- daemons -------------------------------------------------------------------------------------------------------
@@ -107,12 +117,12 @@ class Faults:
     def _kill(self, daemon: "SimDaemon") -> str:
         daemon.process.kill()
         node = daemon.node
-        self.world.loop.at(self._duration(), self.simulation.restart_daemon, node.uid)
+        self.world.loop.at(self.duration(), self.simulation.restart_daemon, node.uid)
         return f"daemon {node.uid}"
 
     def _freeze(self, daemon: "SimDaemon") -> str:
         daemon.process.freeze()
-        seconds = self._duration()
+        seconds = self.duration()
         self.world.loop.at(seconds, daemon.process.thaw, self.world.loop)
         return f"daemon {daemon.node.uid} for {seconds} s"
 
@@ -163,7 +173,7 @@ class Faults:
             return None
         chosen = self.world.rng.choice(found)
         chosen.process.freeze()
-        seconds = self._duration()
+        seconds = self.duration()
         self.world.loop.at(seconds, chosen.process.thaw, self.world.loop)
         return f"node {chosen.node_uid} for {seconds} s"
 
@@ -173,7 +183,7 @@ class Faults:
             return None
         chosen = self.world.rng.choice(found)
         chosen.late_s = self.world.rng.choice((0.05, 0.15, 0.5, 0.9, 1.1, 1.5))
-        seconds = self._duration()
+        seconds = self.duration()
         self.world.loop.at(seconds, setattr, chosen, "late_s", 0.0)
         return f"node {chosen.node_uid}, by {chosen.late_s} s for {seconds} s"
 
@@ -194,11 +204,15 @@ class Faults:
             return None
         server = self.world.rng.choice(found)
         server.process.freeze()
-        for replica in list(server.replicas):
-            self.world.loop.at(5.0, self._link_times_out, server, replica)
-        seconds = self._duration()
+        self.time_out_links(server)
+        seconds = self.duration()
         self.world.loop.at(seconds, server.process.thaw, self.world.loop)
         return f"shard {server.shard_uid} for {seconds} s"
+
+    def time_out_links(self, server: "SimServer") -> None:
+        """The replicas of a frozen server notice it after a while."""
+        for replica in list(server.replicas):
+            self.world.loop.at(5.0, self._link_times_out, server, replica)
 
     def _link_times_out(self, server: object, replica: object) -> None:
         from sim.server import SimServer
@@ -214,13 +228,13 @@ class Faults:
             return None
         node = self.world.rng.choice(nodes)
         self.simulation.kill_node(node.uid)
-        self.world.loop.at(self._duration() + 1.0, self.simulation.revive_node, node.uid)
+        self.world.loop.at(self.duration() + 1.0, self.simulation.revive_node, node.uid)
         return f"node {node.uid}"
 
     def _lose_node(self) -> str | None:
-        """Lose at most one node per seed, so that the others are a majority. Not if every node has its own machine: then the
-        end of its processes cannot be known, and nothing is promoted because of silence."""
-        if self.world.has_machines:
+        """Lose at most one node per seed, so that the others are a majority. Not if there are several machines: then the end
+        of its processes cannot be known, and nothing is promoted because of silence."""
+        if self.world.machines.are_several:
             return None
         nodes = [n for n in self.world.nodes.values() if not n.is_down and n.daemon is not None]
         if not nodes or any(n.is_lost for n in self.world.nodes.values()):
@@ -231,14 +245,18 @@ class Faults:
 
     # -- network and store ---------------------------------------------------------------------------------------------
 
-    def _cut(self, pairs: list[tuple[int, int]]) -> str:
-        network = self.world.network
-        network.cuts.update(pairs)
+    def cut(self, pairs: list[tuple[int, int]]) -> str:
+        """Drop what is sent between these places for a while."""
+        self.world.network.cuts.update(pairs)
+        self.check_links()
+        self.world.loop.at(self.duration(), self._join, pairs)
+        return str(pairs)
+
+    def check_links(self) -> None:
+        """Break the replication links that no longer pass."""
         for server in self.world.all_servers:
             if server.is_alive:
                 server.check_link()
-        self.world.loop.at(self._duration(), self._join, pairs)
-        return str(pairs)
 
     def _join(self, pairs: list[tuple[int, int]]) -> None:
         self.world.network.cuts.difference_update(pairs)
@@ -252,14 +270,14 @@ class Faults:
 
     def _partition(self) -> str:
         first, second = self._two()
-        return self._cut([(first, second), (second, first)])
+        return self.cut([(first, second), (second, first)])
 
     def _one_way(self) -> str:
-        return self._cut([self._two()])
+        return self.cut([self._two()])
 
     def _slow(self) -> str:
         place = self.world.rng.choice([0, *sorted(self.world.nodes)])
-        self.world.network.slow_until[place] = self.world.loop.now + self._duration()
+        self.world.network.slow_until[place] = self.world.loop.now + self.duration()
         return f"place {place}"
 
     def _stall_watch(self) -> str | None:
@@ -267,7 +285,7 @@ class Faults:
         if not living:
             return None
         daemon = self.world.rng.choice(living)
-        daemon.store.watch_stalls_until = self.world.loop.now + min(4.0, self._duration())
+        daemon.store.watch_stalls_until = self.world.loop.now + min(4.0, self.duration())
         return f"daemon {daemon.node.uid}"
 
     def _break_watch(self) -> str | None:
@@ -295,29 +313,29 @@ class Faults:
 
     def _fill_disk(self) -> str:
         node = self.world.rng.choice(list(self.world.nodes.values()))
-        node.full_until = self.world.loop.now + self._duration()
+        node.full_until = self.world.loop.now + self.duration()
         return f"node {node.uid}"
 
     def _no_memory(self) -> str:
         node = self.world.rng.choice(list(self.world.nodes.values()))
-        node.start_fails_until = self.world.loop.now + self._duration()
+        node.start_fails_until = self.world.loop.now + self.duration()
         return f"node {node.uid}"
 
     def _hang_sync(self) -> str:
-        self.world.sync_hangs_until = self.world.loop.now + self._duration()
+        self.world.sync_hangs_until = self.world.loop.now + self.duration()
         return f"until {self.world.sync_hangs_until:.0f}"
 
     def _fail_sync(self) -> str:
-        self.world.sync_fails_until = self.world.loop.now + self._duration()
+        self.world.sync_fails_until = self.world.loop.now + self.duration()
         return f"until {self.world.sync_fails_until:.0f}"
 
     def _late(self) -> str:
-        self.world.late_until = self.world.loop.now + self._duration()
+        self.world.late_until = self.world.loop.now + self.duration()
         return f"until {self.world.late_until:.0f}"
 
     def _lag(self) -> str:
         self.world.replication_lag_s = self.world.rng.choice((0.05, 0.3, 1.2))
-        self.world.loop.at(self._duration(), self._no_lag)
+        self.world.loop.at(self.duration(), self._no_lag)
         return f"{self.world.replication_lag_s} s"
 
     def _no_lag(self) -> None:
@@ -329,6 +347,10 @@ class Faults:
         self.is_over = True
         world.on_point.clear()
         self._join(sorted(world.network.cuts))
+        world.network.filters.clear()
+        world.network.rejects.clear()
+        for machine in world.machines.all:
+            boot(self, machine)
         world.network.slow_until.clear()
         world.sync_hangs_until = world.sync_fails_until = world.late_until = 0.0
         world.replication_lag_s = 0.002

@@ -14,6 +14,9 @@ from sim.loop import PROCESS, Handle, SimLoop, SimProcess
 STORE = 0
 """The store's place; the place of a node is its uid."""
 NORMAL_S = 0.0005
+AGENT, CONTROL, SERVER, REPLICATION = "agent", "control", "server", "replication"
+"""Kinds of traffic that a firewall may drop alone: to agents, to endpoint processes, from leaders to servers, from replicas
+to their primaries."""
 Answer = Callable[[Any], None]
 """Sends the reply to a request."""
 
@@ -37,13 +40,23 @@ class Network:
         self.loop = loop
         self.rng = rng
         self.cuts: set[tuple[int, int]] = set()
+        self.filters: set[tuple[int, int, str]] = set()
+        """Cuts for one kind of traffic."""
+        self.rejects: set[tuple[int, int, str]] = set()
+        """Where a firewall refuses one kind of traffic in the name of the receiver."""
+        self.off: set[int] = set()
+        """Nodes whose machine is off: nothing there answers or refuses."""
         self.slow_until: dict[int, float] = {}
         self.in_transit: list[Callable[[], None]] = []
         """Messages that arrive only after ``let_arrive``, like a retransmission or a message in a router's queue."""
 
-    def passes(self, source: int, target: int) -> bool:
-        """Whether a message from ``source`` reaches ``target``. A place always reaches itself."""
-        return source == target or (source, target) not in self.cuts
+    def passes(self, source: int, target: int, kind: str = "") -> bool:
+        """Whether a message of this kind from ``source`` reaches ``target``. A place always reaches itself."""
+        if source == target:
+            return True
+        if (source, target) in self.cuts or (self.off and (target in self.off or source in self.off)):
+            return False
+        return not self.filters or (source, target, kind) not in self.filters
 
     def latency(self, source: int, target: int) -> float:
         """One-way latency in seconds."""
@@ -67,6 +80,7 @@ class Network:
         execute: Callable[[Answer], None],
         *,
         timeout_s: float,
+        kind: str = "",
         is_kept_back: bool = False,
     ) -> Any:
         """Send a request and wait for its reply.
@@ -74,6 +88,22 @@ class Network:
         ``receiver`` finds the listener when the request arrives (None: no listener, Refused). ``execute`` runs there and
         calls its argument with the reply, now, later, or never. Raises NoReply, Refused, or the exception that is the reply.
         """
+        if (source, target, kind) in self.rejects:
+            await asyncio.sleep(self.latency(source, target))
+            raise Refused
+        return await self._send(source, target, receiver, execute, timeout_s=timeout_s, kind=kind, is_kept_back=is_kept_back)
+
+    async def _send(
+        self,
+        source: int,
+        target: int,
+        receiver: Callable[[], SimProcess | None],
+        execute: Callable[[Answer], None],
+        *,
+        timeout_s: float,
+        kind: str,
+        is_kept_back: bool,
+    ) -> Any:
         loop = self.loop
         future: asyncio.Future[Any] = loop.create_future()
         caller = PROCESS.get()
@@ -99,7 +129,7 @@ class Network:
         def answer(value: Any) -> None:
             nonlocal has_answered
             has_answered = True
-            if self.passes(target, source):
+            if self.passes(target, source, kind):
                 loop.at(under_way(self.latency(target, source)), _settle, future, value, process=caller)
             else:
                 may_be_silent()
@@ -119,7 +149,7 @@ class Network:
         if is_kept_back:
             may_be_silent()
             self.in_transit.append(arrive)
-        elif self.passes(source, target):
+        elif self.passes(source, target, kind):
             loop.at(under_way(self.latency(source, target)), arrive)
         else:
             may_be_silent()

@@ -14,7 +14,8 @@ from sim.server import Files, SimServer
 if TYPE_CHECKING:
     from sim.daemon import SimDaemon
     from sim.endpoints import SimEndpointProcess
-    from sim.world import SimMachine, World
+    from sim.machines import SimMachine
+    from sim.world import World
 
 ENDPOINT_RESTART_S = 0.5
 ENDPOINT_STUCK_S = 10.0
@@ -103,7 +104,9 @@ class SimNode:
             starts_with_aof=starts_with_aof,
         )
         machine = self.machine
-        disk.identity = machine.identity(machine.new_pid(disk.server), "/usr/bin/valkey-server", f"/shards/{shard.uid}")
+        disk.identity = machine.identity(
+            machine.new_pid(disk.server.process, disk.server), "/usr/bin/valkey-server", f"/shards/{shard.uid}"
+        )
         self.world.server_started(disk.server)
 
     def ensure_endpoint_process(self) -> None:

@@ -12,8 +12,9 @@ from shardwright.model.seen import ProcessIdentity, Sighting
 from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeLink, NodeNews, ProcessLook
 from sim.endpoints import SimEndpointControl
 from sim.loop import SimProcess
-from sim.network import Answer, NoReply, Refused
-from sim.world import SimMachine, World
+from sim.machines import SimMachine
+from sim.network import AGENT, Answer, NoReply, Refused
+from sim.world import World
 
 NEWS_PATIENCE_S = 2.0
 """Additional time that a leader waits for news, beyond the agent's own delay."""
@@ -48,7 +49,7 @@ class SimNodeLink:
 
         try:
             news: NodeNews = await world.network.call(
-                nodes.place, node, receiver, execute, timeout_s=world.pace.idle_poll_s + NEWS_PATIENCE_S
+                nodes.place, node, receiver, execute, timeout_s=world.pace.idle_poll_s + NEWS_PATIENCE_S, kind=AGENT
             )
         except (NoReply, Refused) as e:
             raise Transient(Code.AGENT_SILENT, f"the agent of node {node} sends no news") from e
@@ -61,16 +62,17 @@ class SimNodeLink:
         machine = self.nodes.machine
         if not machine.is_home_of(process):
             return NOT_SEEN
-        server = machine.running(process)
-        if server is None:
+        if process.boot_id != machine.boot_id:
+            return ProcessLook(Sighting.REBOOTED)
+        if not machine.has_here(process):
             return ProcessLook(Sighting.ENDED)
-        return ProcessLook(Sighting.RUNS, 1.0 if server.process.is_frozen else self.nodes.world.loop.now)
+        return ProcessLook(Sighting.RUNS, 1.0 if machine.is_frozen(process) else self.nodes.world.loop.now)
 
     async def end(self, process: ProcessIdentity) -> None:
         nodes = self.nodes
         if not nodes.machine.is_home_of(process):
             raise Transient(Code.PROCESS_OF_ANOTHER_MACHINE, f"process {process.pid} does not run on this machine")
-        server = nodes.machine.running(process)
+        server = nodes.machine.server_of(process)
         if server is not None and nodes.process.runs:
             nodes.world.log(f"daemon {nodes.place} ends hanging server {server.shard_uid}")
             nodes.world.checker.server_ended(server)

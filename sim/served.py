@@ -18,8 +18,9 @@ from shardwright.endpoint.protocol import (
 from shardwright.model.database import Role
 from shardwright.model.seen import EndpointSeen, EndpointState
 from sim.clients import CALM, ENDED, HOLD, Client, cut, join
+from sim.history import Position
 from sim.passing import Passing
-from sim.server import Connection, Position, SimServer, WriteOutcome
+from sim.server import Connection, SimServer, WriteOutcome
 from sim.world import WriteAttempt
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Served:
         """Bind, unless another process holds the address."""
         self.is_draining = False
         port = self.gate.spec.port
-        holders = self.world.holders_of(port)
+        holders = [h for h in self.world.holders_of(port) if self.world.share_machine(h.owner.node_uid, self.owner.node_uid)]
         if not self.is_listening and not holders:
             self.is_listening = True
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from shardwright.model.database import Persistence, Role
 from shardwright.model.ids import GroupUid, database_of
+from sim.history import History, Position
 from sim.loop import SimProcess
+from sim.network import REPLICATION
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -22,44 +24,6 @@ SNAPSHOT_AGE_S_MAX = 600.0
 """An older snapshot does not replace an append-only file."""
 RELINK_S = 1.0
 """Interval at which a replica retries its primary."""
-
-
-@dataclass(slots=True, eq=False)
-class History:
-    """One replication history (a replication id). ``base``: its first offset."""
-
-    uid: str
-    base: int = 0
-    parent: "History | None" = None
-    parent_offset: int = 0
-    keys_before: int = 0
-
-    def keys_at(self, offset: int) -> int:
-        """Number of writes that a copy at this offset holds."""
-        return self.keys_before + offset - self.base
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A position in the tree of histories."""
-
-    history: History
-    offset: int
-
-    def holds(self, other: "Position") -> bool:
-        """Whether a copy at this position holds the write at the other position."""
-        history: History | None = self.history
-        limit = self.offset
-        while history is not None:
-            if history is other.history:
-                return other.offset <= limit
-            limit, history = history.parent_offset, history.parent
-        return False
-
-    @property
-    def keys(self) -> int:
-        """Number of writes at this position."""
-        return self.history.keys_at(self.offset)
 
 
 class WriteOutcome(StrEnum):
@@ -160,6 +124,9 @@ class SimServer:
         self.link_down_since = 0.0
         self.linked_at = -1e9
         self.primary_at = -1e9
+        self.primary_since = self.loop.now
+        """Since when it has been a primary, fenced or not."""
+        self._executed: dict[int, float] = {}
         self.sync: Sync | None = None
         self.replicas: list[SimServer] = []
         self.is_delivering = False
@@ -256,10 +223,14 @@ class SimServer:
             answer(WriteOutcome.NO_ROOM, None)
             return
         self.position = Position(self.position.history, self.position.offset + 1)
-        self.primary_at = self.loop.now
+        self.primary_at = self._executed[self.position.offset] = self.loop.now
         self._append()
         self._feed()
         answer(WriteOutcome.DONE, self.position)
+
+    def executed_at(self, position: Position) -> float:
+        """When it executed the write at this position as a primary."""
+        return self._executed.get(position.offset, self.loop.now)
 
     def _end_pause(self) -> None:
         if self.loop.now + 1e-9 < self.paused_until:
@@ -287,7 +258,7 @@ class SimServer:
             self.is_delivering = True
             self.loop.at(self.paused_until - self.loop.now, self.deliver, source, upto, process=self.process)
             return
-        if not self.world.network.passes(source.node_uid, self.node_uid):
+        if not self.world.network.passes(source.node_uid, self.node_uid, REPLICATION):
             return
         self._advance(upto)
         if source.is_alive and source.position.offset > self.position.offset:
@@ -320,6 +291,7 @@ class SimServer:
             return
         self._unlink()
         self.role = Role.PRIMARY
+        self.primary_since = self.loop.now
         self.source = None
         self.sync = None
         here = self.position
@@ -363,8 +335,8 @@ class SimServer:
             and source is not self
             and source.process.runs
             and not source.is_loading
-            and network.passes(self.node_uid, source.node_uid)
-            and network.passes(source.node_uid, self.node_uid)
+            and network.passes(self.node_uid, source.node_uid, REPLICATION)
+            and network.passes(source.node_uid, self.node_uid, REPLICATION)
             and database_of(GroupUid(source.group_uid)) == database_of(GroupUid(self.group_uid))
         )
         if source is None or not reachable or (source.role is Role.REPLICA and not source.is_link_up):
@@ -414,7 +386,9 @@ class SimServer:
             return
         source = sync.source
         network = self.world.network
-        is_fed = network.passes(source.node_uid, self.node_uid) and network.passes(self.node_uid, source.node_uid)
+        is_fed = network.passes(source.node_uid, self.node_uid, REPLICATION) and network.passes(
+            self.node_uid, source.node_uid, REPLICATION
+        )
         if not source.process.runs or not is_fed or self.world.sync_fails(source, self):
             self.sync = None
             self.source_server = None
@@ -446,7 +420,9 @@ class SimServer:
         if source is None or self.role is not Role.REPLICA:
             return
         network = self.world.network
-        if not network.passes(source.node_uid, self.node_uid) or not network.passes(self.node_uid, source.node_uid):
+        if not network.passes(source.node_uid, self.node_uid, REPLICATION) or not network.passes(
+            self.node_uid, source.node_uid, REPLICATION
+        ):
             self.link_lost()
 
     # -- management ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from shardwright.model.database import Persistence
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import Health, ServerSeen
 from shardwright.server.protocol import ServerSettings, ServerTarget
-from sim.network import Answer, NoReply, Refused
+from sim.network import SERVER, Answer, NoReply, Refused
 from sim.server import SimServer
 from sim.world import World
 
@@ -50,7 +50,7 @@ class SimSession:
             def execute(answer: Answer) -> None:
                 if self.uid not in server.sessions:
                     return
-                world.checker.commanded(server, servers.term, name)
+                world.checker.fencing.commanded(server, servers.term, name)
                 if server.is_loading and name != "info":
                     answer(Transient(Code.SERVER_BUSY, "loading"))
                     return
@@ -66,6 +66,7 @@ class SimSession:
                     lambda: server.process,
                     execute,
                     timeout_s=CALL_TIMEOUT_S,
+                    kind=SERVER,
                     is_kept_back=world.keeps_back(name),
                 )
             except NoReply as e:
@@ -163,10 +164,13 @@ class SimServers:
                 answer((found[-1].is_loading, found[-1].info()))
 
         node = self.world.node_at(target.address)
-        is_cut = not (self.world.network.passes(self.place, node) and self.world.network.passes(node, self.place))
+        passes = self.world.network.passes
+        is_cut = not (passes(self.place, node, SERVER) and passes(node, self.place, SERVER))
         health = Health.UNREACHABLE if is_cut else Health.TIMEOUT
         try:
-            answer = await self.world.network.call(self.place, node, receiver, execute, timeout_s=OBSERVE_TIMEOUT_S)
+            answer = await self.world.network.call(
+                self.place, node, receiver, execute, timeout_s=OBSERVE_TIMEOUT_S, kind=SERVER
+            )
             self._unanswered.pop(key, None)
             return self.seen(target, answer)
         except NoReply:
@@ -211,7 +215,7 @@ class SimServers:
             raise LostLeadership
         node = world.node_at(target.address)
         try:
-            await world.network.call(self.place, node, receiver, log_in, timeout_s=CALL_TIMEOUT_S)
+            await world.network.call(self.place, node, receiver, log_in, timeout_s=CALL_TIMEOUT_S, kind=SERVER)
         except (NoReply, Refused) as e:
             raise Transient(Code.SERVER_UNREACHABLE, f"shard {target.shard_uid} is unreachable") from e
         session = SimSession(self, target, found[-1], uid)

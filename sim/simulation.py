@@ -21,6 +21,8 @@ from sim.checker import Checker, Violation
 from sim.daemon import SimDaemon
 from sim.faults import Faults
 from sim.loop import result_of
+from sim.machine_faults import MachineFaults
+from sim.machines import Layout, at_random
 from sim.node import SimNode
 from sim.operator import Operator
 from sim.settled import is_out_of_reach, lost, missing
@@ -39,8 +41,8 @@ was 31 s."""
 SIM_TIMES = LeaseTimes(timedelta(seconds=9), 5.0, 20.0)
 SIM_PACE = Pace(turn_s=15.0, busy_turn_s=1.0, idle_poll_s=12.0, hot_poll_s=0.4)
 """Longer than in production while nothing happens, so that a virtual minute costs little."""
-MACHINES_EVERY = 4
-"""One seed in this many has a machine for every node; in the others all nodes share one machine."""
+MACHINES_EVERY = 2
+"""One seed in this many has several machines; in the others all nodes share one machine."""
 GRACE_PERIODS_S = (10, 60, 600)
 """Grace period until lost copies are rebuilt, by seed: during the faults, afterwards, or not within the seed."""
 ACTIONS_MIN = 3
@@ -127,19 +129,22 @@ class Simulation:
         nodes: int | None = None,
         keeps_log: bool = False,
         grace_period_s: int = GRACE_PERIODS_S[-1],
-        has_machines: bool = False,
+        layout: Layout | None = None,
     ) -> None:
         _LOG.defects.clear()
         _LOG.recoveries.clear()
         self.world = world = World(seed, keeps_log=keeps_log)
-        world.has_machines = has_machines
         world.times, world.pace = SIM_TIMES, SIM_PACE
         world.checker = Checker(world)
         world.writers = Writers(world)
         self.operator = Operator(world)
         self.faults = Faults(world, self)
         world.store.on_batch.append(self._node_removed)
-        self._make(nodes or world.rng.choice((3, 3, 4, 4, 5)), grace_period_s)
+        count = nodes or world.rng.choice((3, 3, 4, 4, 5))
+        if layout is not None:
+            world.machines.names = layout(seed, count)
+            self.faults.add(MachineFaults(self.faults).kinds)
+        self._make(count, grace_period_s)
 
     def _make(self, count: int, grace_period_s: int) -> None:
         world = self.world
@@ -216,7 +221,7 @@ class Simulation:
     def revive_node(self, uid: int) -> None:
         """The machine is on again."""
         node = self.world.nodes[uid]
-        if node.is_down and not node.is_lost:
+        if node.is_down and not node.is_lost and uid not in self.world.network.off:
             node.is_down = False
             self.restart_daemon(uid)
 
@@ -352,7 +357,7 @@ def replay(seed: int, *, keeps_log: bool = True) -> tuple[Simulation, Result]:
         seed,
         keeps_log=keeps_log,
         grace_period_s=GRACE_PERIODS_S[seed % len(GRACE_PERIODS_S)],
-        has_machines=seed % MACHINES_EVERY == 0,
+        layout=at_random if seed % MACHINES_EVERY == 0 else None,
     )
     world = simulation.world
     failure = invariant = ""

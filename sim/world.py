@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from shardwright.leader.candidate import LeaseTimes
 from shardwright.leader.loop import Pace
-from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView
 from shardwright.store.keys import StoredRecord
 from shardwright.store.mirror import Mirror, decode_item
 from shardwright.store.protocol import KeyValue
+from sim.history import Position
 from sim.loop import SimLoop
+from sim.machines import Machines, SimMachine
 from sim.network import Network
 from sim.node import SimNode
-from sim.server import Position, SimServer
+from sim.server import SimServer
 from sim.store import CentralStore
 
 if TYPE_CHECKING:
@@ -51,39 +52,6 @@ class WriteAttempt:
     """The connection that sent it; None: a connection of its own."""
     hides_refusal: bool = False
     """A script that catches its errors: refused while it runs, it answers as if it had written."""
-
-
-class SimMachine:
-    """The machine of nodes: an id, a boot, and a process table whose pids belong to this machine only."""
-
-    def __init__(self, world: "World", name: str) -> None:
-        self._world = world
-        self.machine_id = f"machine-{name}"
-        self.boot_id = f"boot-{name}"
-        self._processes: dict[int, SimServer | None] = {}
-
-    def new_pid(self, server: "SimServer | None" = None) -> int:
-        """The pid of a new process; never used twice on this machine."""
-        pid = 1000 + len(self._processes)
-        self._processes[pid] = server
-        return pid
-
-    def identity(self, pid: int, executable: str, directory: str) -> ProcessIdentity:
-        """The identity of the process with this pid."""
-        return ProcessIdentity(pid, self.boot_id, 1, executable, directory, self.machine_id)
-
-    def is_home_of(self, process: ProcessIdentity) -> bool:
-        """Whether the process ran on this machine."""
-        return process.machine_id == self.machine_id or not self._world.has_machines
-
-    def running(self, process: ProcessIdentity) -> "SimServer | None":
-        """The server of this process while it runs. It must have run on this machine."""
-        return self._world.machines[process.machine_id].has_here(process)
-
-    def has_here(self, process: ProcessIdentity) -> "SimServer | None":
-        """The living server with this pid in this machine's own table, whatever machine the process ran on."""
-        server = self._processes.get(process.pid)
-        return server if server is not None and server.is_alive else None
 
 
 class StoreClock:
@@ -145,12 +113,9 @@ class World:
         self._digest = hashlib.sha256()
         self._numbers: Counter[str] = Counter()
         self._session = 0
-        self.machines: dict[str, SimMachine] = {}
-        """By id."""
+        self.machines = Machines()
         self._decoded: dict[tuple[str, int], StoredRecord | None] = {}
         self._views: dict[int, ClusterView] = {}
-        self.has_machines = False
-        """Whether every node has its own machine; otherwise all share one."""
         self.kept_back = ""
         """The next command with this name stays in transit until the network lets it arrive."""
         self.on_point: list[Callable[[SimDaemon | None, str], None]] = []
@@ -209,8 +174,11 @@ class World:
 
     def machine_of(self, node: int) -> SimMachine:
         """The machine of a node."""
-        found = SimMachine(self, str(node) if self.has_machines else "all")
-        return self.machines.setdefault(found.machine_id, found)
+        return self.machines.of(node)
+
+    def share_machine(self, node: int, other: int) -> bool:
+        """Whether two nodes are on one machine."""
+        return self.machines.of(node) is self.machines.of(other)
 
     def node_at(self, address: str) -> int:
         """The node with this address."""

@@ -44,6 +44,7 @@ from shardwright.model.seen import (
     ProcessSeen,
     ProcessState,
     ServerSeen,
+    Sighting,
 )
 from shardwright.model.view import ClusterView, Put, Record, Write
 
@@ -176,6 +177,15 @@ class ClusterBuilder:
         shard = self.view.shards[uid]
         seen = ProcessSeen(uid, shard.incarnation, state, _identity(uid) if state == ProcessState.RUNNING else None)
         return ClusterBuilder(replace(self.view, processes={**self.view.processes, uid: seen}))
+
+    def with_sighting(self, shard_uid: int, sighting: Sighting) -> "ClusterBuilder":
+        """Change what the machine of the shard's process says."""
+        return ClusterBuilder(replace(self.view, sightings={**self.view.sightings, ShardUid(shard_uid): sighting}))
+
+    def with_silent_server(self, shard_uid: int, since: datetime) -> "ClusterBuilder":
+        """A server of this machine has not answered since then; its process runs."""
+        builder = self.with_sighting(shard_uid, Sighting.RUNS)
+        return builder.with_server(shard_uid, health=Health.TIMEOUT, unanswered_since=since)
 
     def with_dead_shard(self, shard_uid: int) -> "ClusterBuilder":
         """The shard's process has certainly ended."""

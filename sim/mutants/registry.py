@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.checker import Violation
+from sim.machines import Layout
 from sim.simulation import Simulation
 
 Patch = tuple[Any, str, Any]
@@ -13,6 +14,18 @@ Patch = tuple[Any, str, Any]
 
 Make = Callable[[], Sequence[Patch]]
 Situation = Callable[[Simulation], None]
+LAYOUTS: dict[Situation, Layout] = {}
+"""The machines of situations that need several."""
+
+
+def on_machines(layout: Layout) -> Callable[[Situation], Situation]:
+    """Mark a situation that needs these machines."""
+
+    def mark(situation: Situation) -> Situation:
+        LAYOUTS[situation] = layout
+        return situation
+
+    return mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +75,7 @@ def hunt(chosen: Mutant, seeds: range) -> tuple[int, Violation] | None:
     the product's code, because it then only breaks the product."""
     for seed in seeds:
         with planted(chosen):
-            simulation = Simulation(seed)
+            simulation = Simulation(seed, layout=None if chosen.situation is None else LAYOUTS.get(chosen.situation))
             try:
                 if chosen.situation is not None:
                     chosen.situation(simulation)

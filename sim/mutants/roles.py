@@ -142,8 +142,7 @@ def _restart_all(database: Any, copies: Any, view: Any, now: datetime) -> Decisi
 @mutant_in(separate_machines_of_which_one_is_cut_off)
 def judges_a_process_of_another_machine_by_its_own_table() -> Sequence[Patch]:
     async def look(self: SimNodeLink, process: ProcessIdentity) -> ProcessLook:
-        server = self.nodes.machine.has_here(process)
-        return ProcessLook(Sighting.ENDED if server is None else Sighting.RUNS)
+        return ProcessLook(Sighting.RUNS if self.nodes.machine.has_here(process) else Sighting.ENDED)
 
     return [(SimNodeLink, "look", look)]
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from sim.checker import Json
+from sim.machines import one_each
+from sim.mutants.registry import on_machines
 from sim.network import STORE
 from sim.server import SimServer
 from sim.simulation import Simulation
@@ -335,11 +337,11 @@ def clocks_that_jump_while_a_server_is_frozen(simulation: Simulation) -> None:
     world.loop.at(10.0, jump)
 
 
+@on_machines(one_each)
 def separate_machines_of_which_one_is_cut_off(simulation: Simulation) -> None:
     """Its daemon is dead. Its clients are on it and continue to write to their primary, which no leader can ask or
     observe."""
     world = simulation.world
-    world.has_machines = True
     primary = primary_of_a_new_database(simulation, replication=True)
     uid = primary["node_uid"]
     if (daemon := world.nodes[uid].daemon) is not None:
@@ -349,8 +351,6 @@ def separate_machines_of_which_one_is_cut_off(simulation: Simulation) -> None:
     simulation.run_for(40.0)
     world.network.cuts -= pairs
     simulation.run_for(40.0)
-    # Chance may lose machines for good afterwards: then nothing takes over while every node has its own machine.
-    world.has_machines = False
     simulation.run_for(20.0)
 
 

@@ -22,6 +22,7 @@ from shardwright.clock import Clock, SteadyClock, SystemClock
 from shardwright.faults import VARIABLE, Faults
 from shardwright.leader.election import Held, LeaseKeeper, check_term
 from shardwright.leader.loop import Leader, LeaderParts
+from shardwright.leader.presence import Yields
 from shardwright.leader.probe import Probe, silent
 from shardwright.local.config import DaemonConfig
 from shardwright.machine import processes
@@ -56,6 +57,7 @@ class LeadershipRunner:
         self._run_directory = run_directory
         self._clock = clock
         self._probe = probe
+        self._yields = Yields()
 
     async def run(self) -> None:
         """For ever. Leaves nothing of an ended leadership running."""
@@ -94,6 +96,7 @@ class LeadershipRunner:
             probe=self._probe,
             random_text=_random_text,
             yield_leadership=yield_leadership,
+            yields=self._yields,
         )
         return Leader(parts, term=held.term, fence=held.fence)
 
@@ -176,6 +179,7 @@ def _presence(config: DaemonConfig, clock: Clock) -> DaemonPresence:
         api_url=config.api_url,
         started_at=clock.now(),
         cluster_version=CLUSTER_VERSION,
+        machine_id=identity.machine_id,
     )
 
 

@@ -10,10 +10,11 @@ from shardwright.store.protocol import PutKey, Transaction
 from sim.checker import Violation
 from sim.clients import Client, Talker, join
 from sim.daemon import SimDaemon
+from sim.history import Position
 from sim.loop import result_of
 from sim.mutants.endpoint_situations import an_endpoint_process_started_again_before_the_leader_dies
 from sim.served import Served
-from sim.server import Position, SimServer, WriteOutcome
+from sim.server import SimServer, WriteOutcome
 from sim.simulation import Simulation, quiet
 from tests.sim.sim_scenarios import at_point, cluster, ended, primary_node
 

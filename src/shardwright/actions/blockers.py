@@ -13,7 +13,7 @@ from shardwright.model.database import reason_about
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.move import HandoffMove, Move, MoveState, Rebind, Relocation, reason_of_move, shard_of
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import Health
+from shardwright.model.seen import Health, Sighting
 from shardwright.model.view import ClusterView
 from shardwright.moves.handoff_rules import late_reason
 from shardwright.plan.standing import busy_reason, is_busy, is_dispensable
@@ -78,7 +78,7 @@ def _has_started(view: ClusterView, move: Relocation) -> bool:
 
 def _missing_daemon(view: ClusterView, move: Move) -> Reason | None:
     """Only the node's daemon can start a server or an endpoint process: without a daemon, neither will appear."""
-    if isinstance(move, HandoffMove) or move.to_node in view.daemons or not _needs_daemon(view, move):
+    if isinstance(move, HandoffMove) or not view.is_away(move.to_node) or not _needs_daemon(view, move):
         return None
     start = "start a process to serve endpoint" if isinstance(move, Rebind) else "start the new copy of shard"
     text = f"node {move.to_node} has no running daemon that could {start} {move.subject}"
@@ -120,6 +120,10 @@ def _silent(view: ClusterView, uid: ShardUid, now: datetime) -> Reason | None:
     text = f"the server of shard {uid} on node {shard.node_uid} does not answer"
     if now - seen.unanswered_since < JUDGED_AFTER:
         return reason_about(shard, Code.SERVER_STUCK, text, Grade.SOFT_LIMIT)
+    if view.sightings.get(uid) is not Sighting.RUNS:
+        text += ", and its machine does not say whether its process runs"
+        remedy = f"check node {shard.node_uid}, its network and its daemon"
+        return reason_about(shard, Code.SERVER_STUCK, text, remedy=remedy)
     text += " and uses no CPU"
     if not is_dispensable(shard, view, since=seen.unanswered_since):
         text += "; it is not killed, because no other copy holds all acknowledged writes"
@@ -145,7 +149,7 @@ def _passing(view: ClusterView, move: Rebind) -> Reason:
 
 def _cleaning(view: ClusterView, move: Relocation) -> Reason:
     node_uid = move.from_node
-    has_daemon = node_uid in view.daemons
+    has_daemon = not view.is_away(node_uid)
     text = f"shard {move.shard_uid} is being cleaned up on node {node_uid}"
     if not has_daemon:
         text = f"shard {move.shard_uid} cannot be cleaned up: node {node_uid} has no running daemon"

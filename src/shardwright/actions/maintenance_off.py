@@ -32,7 +32,7 @@ def decide(turn: Turn) -> None:
 
 def _preflight(turn: Turn, parameters: MaintenanceOffParameters) -> None:
     stays = f"node {turn.node_uid} was left unchanged"
-    if turn.node_uid not in turn.view.daemons:
+    if turn.view.is_away(turn.node_uid):
         turn.fail(Code.NODE_DOWN, stays, reasons=[_node_down(turn)])
         return
     snapshot = _chosen_snapshot(turn, parameters)
@@ -86,7 +86,7 @@ def _restore(turn: Turn, parameters: MaintenanceOffParameters) -> None:
     left = advance(turn, plan, moves_max=parameters.moves_max)
     if left.is_under_way:
         return
-    if left.left and turn.node_uid not in turn.view.daemons:
+    if left.left and turn.view.is_away(turn.node_uid):
         # A daemon that dies restarts within seconds; the action names this wait, and an operator can cancel it.
         turn.blocked((_node_down(turn), *left.left))
     elif left.left:

@@ -16,7 +16,7 @@ from shardwright.model.liveness import has_ended
 from shardwright.model.move import Move, MoveState, Relocation, reason_of_move, shard_of
 from shardwright.model.reason import Grade, Reason
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
-from shardwright.plan.quorum import quorum_refusals
+from shardwright.plan.quorum import quorum_refusals, voters_of
 
 YIELDING = "yielding"
 EVACUATING = "evacuating"
@@ -59,7 +59,7 @@ def _preflight(turn: Turn) -> None:
         reason = Reason(Code.NO_OTHER_LEADER, text, Grade.HARD_LIMIT, remedy="start the daemon of another node")
         turn.fail(Code.NO_OTHER_LEADER, stays, reasons=[replace(reason, node_uid=turn.node_uid)])
         return
-    refusals = quorum_refusals(turn.view, turn.action)
+    refusals = quorum_refusals(turn.view, turn.action, voters_of(turn.view))
     if refusals:
         turn.fail(Code.NO_QUORUM, f"{stays}, because the cluster would lose its quorum", reasons=refusals)
         return

@@ -27,7 +27,7 @@ from shardwright.endpoint.tls import TlsAddress, TlsListener
 from shardwright.errors import Permanent
 from shardwright.machine.figures import MachineFigures, read_figures
 from shardwright.machine.files import make_private_directory
-from shardwright.machine.processes import is_running
+from shardwright.machine.processes import identity_of, is_running
 from shardwright.model.cluster import Leadership
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
@@ -89,6 +89,7 @@ class Agent:
         )
         self._observers = Observers(clock)
         self._watch = ServerWatch(node_uid, self._observers.observe, clock=clock, epoch=uuid4().hex)
+        self._watch.daemon = identity_of(os.getpid())
         answers = AgentAnswers(
             news=self._watch.news,
             is_current_term=self._is_current_term,
@@ -218,7 +219,9 @@ class Agent:
 
     async def _report(self, shards: Sequence[Shard]) -> None:
         """Write the node's state to the store if it differs from the last report."""
-        seen = self._node_seen(tuple(report_of(shard, self._shards.find(shard.uid)) for shard in shards))
+        processes = tuple(report_of(shard, self._shards.find(shard.uid)) for shard in shards)
+        self._watch.report(processes)
+        seen = self._node_seen(processes)
         if self._reported is not None and replace(self._reported, at=seen.at) == seen:
             return
         node = self._mirror.get(f"{keys.NODES}{self.node_uid:08d}")
@@ -239,6 +242,7 @@ class Agent:
             self._endpoint.identity,
             directory=str(self._directory),
             servers=self._servers,
+            daemon=self._watch.daemon,
         )
         figures = self._figures
         if figures is None:

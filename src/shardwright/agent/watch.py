@@ -11,7 +11,15 @@ from shardwright.clock import Clock
 from shardwright.errors import Transient
 from shardwright.model.database import ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.seen import NodeFigures, ProcessState, ServerSeen, decisive
+from shardwright.model.seen import (
+    ENDED_STATES,
+    NodeFigures,
+    ProcessIdentity,
+    ProcessSeen,
+    ProcessState,
+    ServerSeen,
+    decisive,
+)
 from shardwright.model.view import ClusterView
 from shardwright.nodes.protocol import NewsMark, NodeNews
 from shardwright.server.protocol import ServerTarget
@@ -41,6 +49,9 @@ class ServerWatch:
         self._every_s = every_s
         self.figures = NodeFigures()
         """Of the node's machine; the agent sets them when it has read them."""
+        self.daemon: ProcessIdentity | None = None
+        """The daemon of this agent."""
+        self._ended: tuple[ProcessSeen, ...] = ()
         self._view = ClusterView()
         self._seen: dict[ShardUid, ServerSeen] = {}
         self._numbers: dict[ShardUid, int] = {}
@@ -63,6 +74,15 @@ class ServerWatch:
         for uid in self._seen.keys() - set(running):
             del self._seen[uid], self._numbers[uid]
 
+    def report(self, processes: tuple[ProcessSeen, ...]) -> None:
+        """The agent's report of its node's shards. Leaders that wait for news hear of an end at once, also while the store
+        is out of reach."""
+        ended = tuple(seen for seen in processes if seen.state in ENDED_STATES)
+        if ended != self._ended:
+            self._ended = ended
+            self._number += 1
+            self._tell()
+
     async def news(self, since: NewsMark | None) -> NodeNews:
         """See ``NodeLink.news``."""
         began = self._clock.monotonic()
@@ -75,7 +95,8 @@ class ServerWatch:
                 pass
         new = [self._seen[uid] for uid, number in self._numbers.items() if known is None or number > known]
         mark = NewsMark(self._epoch, self._number)
-        return NodeNews(mark, self._clock.now(), self._clock.monotonic() - began, self.figures, tuple(new))
+        waited_s = self._clock.monotonic() - began
+        return NodeNews(mark, self._clock.now(), waited_s, self.figures, tuple(new), self.daemon, self._ended)
 
     async def close(self) -> None:
         """Stop the queries."""
@@ -94,6 +115,10 @@ class ServerWatch:
         self._number += 1
         self._seen[uid], self._numbers[uid] = seen, self._number
         if before is None or decisive(before) != decisive(seen):
-            self._decisive = self._number
-            changed, self._changed = self._changed, asyncio.Event()
-            changed.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        """End the wait of every caller: the latest news may change a decision."""
+        self._decisive = self._number
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -5,7 +5,7 @@ store; it rebuilds everything else from there. An event only shortens the sleep 
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
@@ -28,6 +28,7 @@ from shardwright.leader.pace import (
     look_again_at,
     sleep_s,
 )
+from shardwright.leader.presence import Yields, storm_event
 from shardwright.leader.probe import Probe
 from shardwright.leader.publish import Publisher
 from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention, surplus_events
@@ -35,7 +36,7 @@ from shardwright.leader.takeover import decide_takeover
 from shardwright.leader.turn import DECIDERS, Outcome, decide_turn
 from shardwright.model.codes import Code
 from shardwright.model.ids import ActionUid, ShardUid
-from shardwright.model.view import ClusterView, Write
+from shardwright.model.view import ClusterView, Put, Write
 from shardwright.nodes.protocol import Nodes
 from shardwright.server.protocol import Servers
 from shardwright.store import keys
@@ -65,6 +66,8 @@ class LeaderParts:
     probe: Probe
     random_text: Callable[[], str]
     yield_leadership: Callable[[], None]
+    yields: Yields = field(default_factory=Yields)
+    """The daemon's own, for all of its leaderships."""
 
 
 class Leader:
@@ -82,6 +85,8 @@ class Leader:
         self._retained_at: datetime | None = None
         self._began_at: datetime | None = None
         self._has_taken_over = False
+        self._storm_at: float | None = None
+        """The last storm of the presence keys whose event is written."""
         self._commits_singly = False
         """After a failed turn, each decision is committed separately. A record that another writer changes repeatedly, or a
         decision that fails, then does not prevent the commit of the others."""
@@ -195,6 +200,7 @@ class Leader:
         still = self._is_still()
         self._observer.follow(recorded, hot=frozenset() if still else hot)
         await self._take_over(now)
+        await self._attend(now)
         found = await self._decide(now)
         view = found.view
         self._applier.submit(found.commands, view)
@@ -229,6 +235,18 @@ class Leader:
             if decision.writes:
                 await self._commit(decision.writes, view)
             self._has_taken_over = not decision.writes
+
+    async def _attend(self, now: datetime) -> None:
+        """Record a storm of the presence keys; yield if this leader is the one that is cut off."""
+        attendance = self._observer.attendance
+        storm = attendance.storm()
+        if storm is not None and storm.storm_at != self._storm_at:
+            await self._commit((Put(storm_event(storm, now)),), self._current())
+            self._storm_at = storm.storm_at
+        if attendance.is_to_yield(self._parts.yields.at):
+            self._parts.yields.at = self._parts.clock.monotonic()
+            _log.warning("this leader reaches fewer than half of the agents: it yields")
+            self._parts.yield_leadership()
 
     async def _commit(self, writes: Sequence[Write], view: ClusterView) -> None:
         extra = companions(writes, view, self._parts.mirror.bare)

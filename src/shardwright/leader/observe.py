@@ -1,17 +1,18 @@
 """What the leader sees of servers, endpoint processes and processes that no agent reports of, beside the records.
 
 Owns what is asked and how often. Steady servers are asked by the agents of their nodes, which report what is new; the leader
-asks those itself that a decision waits for, that do not answer, or whose agent is silent. Wakes the leader when something
-that decisions depend on has changed. Must not decide and must not write. Lives as long as one leadership.
+asks those itself that a decision waits for, that do not answer, or whose agent is silent. ``attendance.py`` hears agents.
+Wakes the leader when something that decisions depend on has changed. Must not decide and must not write. Lives as long as
+one leadership.
 """
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 
 from shardwright.clock import Clock
 from shardwright.errors import Transient
+from shardwright.leader.attendance import Attendance
 from shardwright.model.database import Shard, ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.move import Rebind
@@ -20,7 +21,6 @@ from shardwright.model.seen import (
     EndpointSeen,
     EndpointState,
     Health,
-    NodeFigures,
     ProcessIdentity,
     ProcessState,
     ServerSeen,
@@ -29,7 +29,7 @@ from shardwright.model.seen import (
     decisive,
 )
 from shardwright.model.view import ClusterView
-from shardwright.nodes.protocol import NewsMark, Nodes
+from shardwright.nodes.protocol import Nodes
 from shardwright.server.protocol import Servers
 from shardwright.server.targets import server_target
 from shardwright.tasks import Polls
@@ -37,11 +37,9 @@ from shardwright.tasks import Polls
 IDLE_S = 1.0
 HOT_S = 0.05
 """While a move, a start or a change of the database waits for what is seen."""
-SILENT_AFTER = 3
-"""An agent that has sent no news for this many idle pauses is silent: the leader asks its servers itself."""
 
-Sighted = tuple[ProcessIdentity, Sighting]
-"""A process that was looked for, and what its machine says of it."""
+Sighted = tuple[ProcessIdentity | None, Sighting]
+"""A process that was looked for, and what its machine says of it. None: no process is on record."""
 
 
 class Observer:
@@ -69,9 +67,6 @@ class Observer:
         self._sightings: dict[ShardUid, Sighted] = {}
         """Of servers that did not answer when they were last asked: what their machine says of that process."""
         self._cpu: dict[ShardUid, float] = {}
-        self._marks: dict[NodeUid, NewsMark] = {}
-        self._heard_at: dict[NodeUid, float] = {}
-        self._figures: dict[NodeUid, NodeFigures] = {}
         self._hot: frozenset[ShardUid] = frozenset()
         self._hot_nodes: frozenset[NodeUid] = frozenset()
         self._asked: Polls[ShardUid] = Polls("ask server", self._ask, lambda uid: hot_s if uid in self._hot else idle_s)
@@ -80,8 +75,8 @@ class Observer:
             self._ask_endpoint_process,
             lambda uid: hot_s if uid in self._hot_nodes else idle_s,
         )
-        self._agents: Polls[NodeUid] = Polls(
-            "hear agent of node", self._hear, lambda uid: 0.0 if uid in self._marks else idle_s
+        self.attendance = Attendance(
+            nodes, clock=clock, changed=self._changed, take=self._take, ask=self.poke, idle_s=idle_s
         )
         self._augmented: tuple[ClusterView, ClusterView] | None = None
         """The last answer of ``augment`` with what it was made from."""
@@ -94,7 +89,7 @@ class Observer:
         hot_nodes = _nodes_of_endpoints(view, hot)
         became_hot_nodes = hot_nodes - self._hot_nodes
         self._hot, self._hot_nodes = hot, hot_nodes
-        self._agents.follow(view.nodes)
+        self.attendance.follow(view)
         self._endpoints.follow(view.nodes)
         self._asked.follow([s.uid for s in view.shards.values() if self._is_to_be_asked(s)])
         for uid in became_hot:
@@ -117,29 +112,38 @@ class Observer:
             return self._augmented[1]
         servers = {uid: seen for uid, seen in self._seen.items() if _is_of(seen, view)}
         sightings = {
-            uid: sighting
-            for uid, (identity, sighting) in self._sightings.items()
-            if (process := view.processes.get(uid)) is not None and process.identity == identity
+            uid: sighting for uid, (identity, sighting) in self._sightings.items() if _identity_of(uid, view) == identity
         }
-        figures = {uid: found for uid, found in self._figures.items() if uid in view.nodes}
-        processes = dict(self._processes)
-        found = view.changed(servers=servers, sightings=sightings, endpoint_processes=processes, figures=figures)
+        found = view.changed(
+            servers=servers,
+            sightings=sightings,
+            endpoint_processes=dict(self._processes),
+            figures=self.attendance.figures_of(view),
+            processes=self.attendance.processes_of(view),
+            away=self.attendance.away,
+        )
         self._augmented = (view, found)
         return found
 
     async def close(self) -> None:
         """End all questions."""
-        await asyncio.gather(self._asked.close(), self._endpoints.close(), self._agents.close())
+        await asyncio.gather(self._asked.close(), self._endpoints.close(), self.attendance.close())
+
+    def _changed(self, matters: bool) -> None:
+        """What the agents say, or which nodes are away, has changed. ``matters``: a decision may come out differently."""
+        self._augmented = None
+        if matters:
+            self._wake()
 
     # -- servers -------------------------------------------------------------------------------------------------------
 
     def _is_to_be_asked(self, shard: Shard) -> bool:
         """Whether the leader asks it itself. Where no daemon is, no agent says that what was to end has ended."""
-        if shard.wanted is not ShardWanted.RUNNING and shard.node_uid in self._view.daemons:
+        if shard.wanted is not ShardWanted.RUNNING and self._view.has_agent(shard.node_uid):
             return False
         seen = self._seen.get(shard.uid)
         is_known = seen is not None and seen.incarnation == shard.incarnation and answers(seen)
-        return not is_known or shard.uid in self._hot or not self._is_heard(shard.node_uid)
+        return not is_known or shard.uid in self._hot or not self.attendance.is_heard(shard.node_uid)
 
     async def _ask(self, uid: ShardUid) -> None:
         shard = self._view.shards.get(uid)
@@ -181,9 +185,14 @@ class Observer:
             # Known from its agent: this leader has not asked it before.
             seen = replace(seen, replication_id_lately=before.replication_id or before.replication_id_lately)
         shard, process = self._view.shards.get(uid), self._view.processes.get(uid)
-        if shard is None or process is None or process.identity is None or process.state is not ProcessState.RUNNING:
+        if shard is None:
             return seen, None
+        if process is None or process.identity is None or process.state is not ProcessState.RUNNING:
+            is_here = process is None and await self.attendance.is_here(shard.node_uid)
+            return seen, (None, Sighting.HERE) if is_here else None
         identity = process.identity
+        if self.attendance.has_rebooted(uid, identity):
+            return seen, (identity, Sighting.REBOOTED)
         look = await self._nodes.link(shard.node_uid).look(identity)
         sighted = None if look.sighting is Sighting.NONE else (identity, look.sighting)
         if look.cpu_s is None or seen.health is not Health.TIMEOUT:
@@ -194,31 +203,6 @@ class Observer:
         return replace(seen, cpu_active_at=seen.at if last is not None and look.cpu_s > last else active_at), sighted
 
     # -- agents --------------------------------------------------------------------------------------------------------
-
-    def _is_heard(self, node_uid: NodeUid) -> bool:
-        heard_at = self._heard_at.get(node_uid)
-        return heard_at is not None and self._clock.monotonic() - heard_at < SILENT_AFTER * self._idle_s
-
-    async def _hear(self, node_uid: NodeUid) -> None:
-        asked_at = self._clock.now()
-        try:
-            news = await self._nodes.link(node_uid).news(self._marks.get(node_uid))
-        except Transient:
-            self._marks.pop(node_uid, None)
-            if self._heard_at.pop(node_uid, None) is not None:
-                # Its node may be gone. Its servers are asked now, not after a silence.
-                for shard in self._view.shards_on(node_uid):
-                    self.poke(shard.uid)
-            return
-        self._marks[node_uid] = news.mark
-        self._heard_at[node_uid] = self._clock.monotonic()
-        if self._figures.get(node_uid) != news.figures:
-            self._figures[node_uid] = news.figures
-            self._augmented = None
-        answered_at = asked_at + timedelta(seconds=news.waited_s)
-        for seen in news.servers:
-            # By this leader's clock, and rather too early: the way there and back counts as age.
-            self._take(node_uid, replace(seen, at=answered_at - max(timedelta(0), news.at - seen.at)))
 
     def _take(self, node_uid: NodeUid, seen: ServerSeen) -> None:
         """What an agent says of a server, unless this leader knows better. Silence is for the leader itself to look into."""
@@ -243,6 +227,11 @@ class Observer:
         self._augmented = None
         if before is None or _endpoints_that_matter(before) != _endpoints_that_matter(seen):
             self._wake()
+
+
+def _identity_of(uid: ShardUid, view: ClusterView) -> ProcessIdentity | None:
+    process = view.processes.get(uid)
+    return None if process is None else process.identity
 
 
 def _is_of(seen: ServerSeen, view: ClusterView) -> bool:
@@ -270,7 +259,7 @@ def is_worth_asking(view: ClusterView, shard: Shard) -> bool:
 def is_unreported(view: ClusterView, shard: Shard) -> bool:
     """Whether nobody will say what became of the shard's current incarnation: its node's daemon is gone and has not reported
     it. That nothing listens on its port is then all that can be known; a removal of the node waits for it."""
-    return shard.node_uid not in view.daemons and view.process_state(shard.uid) is ProcessState.UNKNOWN
+    return not view.has_agent(shard.node_uid) and view.process_state(shard.uid) is ProcessState.UNKNOWN
 
 
 def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:

@@ -81,7 +81,7 @@ def with_last_service(seen: ServerSeen, before: object, view: ClusterView) -> Se
 
 def _period(uid: ShardUid, view: ClusterView) -> timedelta:
     shard = view.shards.get(uid)
-    return PERIOD if shard is not None and shard.node_uid in view.daemons else PERIOD_WITHOUT_AGENT
+    return PERIOD if shard is not None and view.has_agent(shard.node_uid) else PERIOD_WITHOUT_AGENT
 
 
 def _serves(seen: ServerSeen, group: SlotGroup) -> bool:

@@ -22,6 +22,8 @@ _DELETED = " (deleted)"
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _KILL_WAIT_S = 10.0
 """A killed process that still exists after this time is held by the kernel; the caller checks it again later."""
+_FIRST_NAMESPACE = "pid:[4026531836]"
+"""The kernel's fixed name of the namespace in which a machine's first process runs."""
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 
 
@@ -33,11 +35,21 @@ def boot_id() -> str:
 
 @cache
 def machine_id() -> str:
-    """Identifies this machine across boots; empty: it has no ``/etc/machine-id``, like some containers."""
+    """Identifies this machine's process table, across boots if the machine has a name (``/etc/machine-id``)."""
     try:
-        return Path("/etc/machine-id").read_text().strip()
+        name = Path("/etc/machine-id").read_text().strip()
     except OSError:
-        return ""
+        name = ""
+    return machine_named(name, boot_id(), namespace=_link("self", "ns/pid") or "")
+
+
+def machine_named(name: str, boot: str, *, namespace: str) -> str:
+    """The id of the machine with this name, boot and namespace of pids. Containers of one host share its boot, and those of
+    one image share a name, on all hosts; each has pids of its own. So a container, like a machine without a name, is
+    identified for one boot only: that it was started again proves nothing about the processes of another with its name."""
+    if namespace == _FIRST_NAMESPACE:
+        return name or boot
+    return f"{name}/{boot}/{namespace}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,7 @@ def _stat(pid: int) -> _Stat | None:
     return _Stat(fields[0], int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[19]))
 
 
-def _link(pid: int, name: str) -> str | None:
+def _link(pid: int | str, name: str) -> str | None:
     """Target of a link; None: the process has ended, is a zombie, or belongs to another user."""
     try:
         return os.readlink(f"/proc/{pid}/{name}").removesuffix(_DELETED)
@@ -80,9 +92,8 @@ def identity_of(pid: int) -> ProcessIdentity | None:
 
 def is_of_this_machine(identity: ProcessIdentity) -> bool:
     """Whether the process belongs to this machine, in this or an earlier boot, so that ``is_running`` is certain."""
-    own = machine_id()
-    if own and identity.machine_id:
-        return identity.machine_id == own
+    if identity.machine_id:
+        return identity.machine_id == machine_id()
     return identity.boot_id == boot_id()
 
 

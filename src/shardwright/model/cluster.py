@@ -174,3 +174,5 @@ class DaemonPresence:
     started_at: datetime
     cluster_version: int = FIRST_CLUSTER_VERSION
     """The highest cluster version with which it can work."""
+    machine_id: str = ""
+    """The machine on which it runs, as in ``ProcessIdentity``; empty: a daemon of an older version."""

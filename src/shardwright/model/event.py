@@ -74,6 +74,10 @@ class EventKind(Catalogue):
     REPLICA_REBUILD_WITHDRAWN = "replica_rebuild_withdrawn", "A rebuild is no longer needed."
     ENDPOINT_REBIND = "endpoint_rebind", "An endpoint of a dead node moves to another node."
     CLIENTS_ENDED = "clients_ended", "Client connections that could not be passed on were closed."
+    PRESENCE_STORM = (
+        "presence_storm",
+        "Most daemons lost their leases at the same time; no node counts as away because of it.",
+    )
     CLUSTER_CREATED = "cluster_created", "The cluster was created."
     CLUSTER_VERSION_RAISED = "cluster_version_raised", "All daemons are of a newer version, and the records may use it."
     CLUSTER_OPTIONS_CHANGED = "cluster_options_changed", "Options of the cluster were changed."

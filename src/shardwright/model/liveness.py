@@ -2,6 +2,10 @@
 
 Pure. ``TABLE`` is total; ``docs/reference/liveness.md`` is generated from it. Every decision that promotes another copy,
 deletes or gives up a copy, or stops waiting for one, asks here. Does not know groups, moves or actions.
+
+Silence is never a proof, and neither is a refused connection to another machine: its host or a firewall before it may have
+refused, the address may have moved to another host, and a daemon there that reaches neither the store nor the leader may be
+about to start the process.
 """
 
 from dataclasses import dataclass
@@ -20,7 +24,7 @@ class Silence(StrEnum):
     STARTING = "starting"
     """It refuses connections, and its node's agent has not reported it: its start or the report may be imminent."""
     REFUSED = "refused"
-    """Its machine refuses connections to its port, but the agent reported it running, and has not reported its end."""
+    """Connections to its port are refused, but the agent reported it running, and has not reported its end."""
     UNREACHABLE = "unreachable"
     """Its machine has no route, or the connection broke. That proves nothing about the process."""
     NO_ANSWER = "no_answer"
@@ -38,8 +42,11 @@ class Proof(StrEnum):
     """Its node's agent observed its end."""
     SEEN = "seen"
     """It belonged to this machine, and this machine no longer has such a process."""
+    REBOOTED = "rebooted"
+    """Its machine has booted since it was reported running."""
     PORT_CLOSED = "port_closed"
-    """Its machine refuses connections to its port, and no agent ever reported it running; its node has no daemon now."""
+    """Its node is on this machine, which refuses connections to its port; no agent ever reported it running, and its node
+    has no daemon now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +78,21 @@ _SAID = {
     Proof.START_FAILED: "it could not be started",
     Proof.REPORTED: "its agent observed its end",
     Proof.SEEN: "its machine has no such process",
+    Proof.REBOOTED: "its machine has booted since",
     Proof.PORT_CLOSED: "its port is closed and no daemon has reported it",
 }
 Liveness = Alive | Silent | Ended
 Verdict = Silence | Proof | None
 """None: alive."""
 Facts = tuple[ProcessState, bool, Health, Sighting]
-"""The agent's report, whether the node has a daemon now, the server's answer, and this machine's own process table."""
+"""The agent's report, whether the node has a daemon (False: it is away), the server's answer, and what the machine of the
+process says."""
 
 
 def _verdict(report: ProcessState, has_daemon: bool, health: Health, sighting: Sighting) -> Verdict:
     """One cell of the table. An agent's report of an ended process overrides an earlier answer of the server; an answer
-    overrides a sighting, which is older."""
+    overrides a sighting, which is older. An incarnation starts at most once, so a report of its end is final, whichever boot
+    it is from."""
     match report:
         case ProcessState.ABSENT:
             return Proof.NOT_STARTED
@@ -92,8 +102,8 @@ def _verdict(report: ProcessState, has_daemon: bool, health: Health, sighting: S
             return Proof.REPORTED
     if health in (Health.OK, Health.LOADING):
         return None
-    if report is ProcessState.RUNNING and sighting is Sighting.ENDED:
-        return Proof.SEEN
+    if report is ProcessState.RUNNING and sighting in _SIGHTED:
+        return _SIGHTED[sighting]
     match health:
         case Health.TIMEOUT:
             return Silence.NO_ANSWER
@@ -101,11 +111,14 @@ def _verdict(report: ProcessState, has_daemon: bool, health: Health, sighting: S
             return Silence.UNREACHABLE
         case Health.REFUSED if report is ProcessState.RUNNING:
             return Silence.REFUSED
+        case Health.REFUSED if sighting is Sighting.HERE and not has_daemon:
+            return Proof.PORT_CLOSED
         case Health.REFUSED:
-            return Silence.STARTING if has_daemon else Proof.PORT_CLOSED
+            return Silence.STARTING
     return Silence.NOT_ASKED
 
 
+_SIGHTED = {Sighting.ENDED: Proof.SEEN, Sighting.REBOOTED: Proof.REBOOTED}
 TABLE: dict[Facts, Verdict] = {facts: _verdict(*facts) for facts in product(ProcessState, (True, False), Health, Sighting)}
 
 _ALIVE = Alive()

@@ -37,6 +37,10 @@ class ProcessState(StrEnum):
     """It could not be started."""
 
 
+ENDED_STATES = frozenset({ProcessState.GONE, ProcessState.FAILED})
+"""Final for an incarnation: it starts at most once."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessSeen:
     """A shard's process, as observed by its node's agent."""
@@ -84,16 +88,22 @@ class NodeSeen:
     directory: str = ""
     servers: tuple[tuple[str, str], ...] = ()
     """Kind and version of each server program on the node."""
+    daemon: ProcessIdentity | None = None
+    """The daemon that reports, with its machine and boot; None: it is of an older version."""
 
 
 class Sighting(StrEnum):
-    """The entry for a process in the machine's own process table."""
+    """What the machine of a process says about it: this machine's own process table, or the answer of a daemon there."""
 
     NONE = "none"
-    """Not checked: the process is not on this machine, or its server answers."""
+    """Not checked, or its machine cannot be asked, or its server answers."""
     RUNS = "runs"
     ENDED = "ended"
-    """The process no longer exists."""
+    """The process no longer exists in this machine's own table."""
+    HERE = "here"
+    """No agent has reported a process that could be looked for, and its node is on this machine."""
+    REBOOTED = "rebooted"
+    """Its machine has booted since: a daemon there, asked after the process was on record, names another boot."""
 
 
 class ServerTrouble(StrEnum):

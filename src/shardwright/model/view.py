@@ -113,7 +113,12 @@ class ClusterView:
     issued_certificates: dict[str, IssuedCertificate] = field(default_factory=dict)
     """By serial."""
     daemons: dict[NodeUid, DaemonPresence] = field(default_factory=dict)
-    """Daemons that hold their lease. A missing daemon does not prove a dead node."""
+    """Daemons that hold their lease. A missing daemon does not prove a dead node; ``is_away`` judges it."""
+    away: frozenset[NodeUid] | None = None
+    """Nodes that the leader judges to be away (``leader/presence.py``); None: nobody has judged, as in the view of a daemon
+    that does not lead, and every absence counts."""
+    store_members: frozenset[NodeUid] = frozenset()
+    """Nodes that carry a member of the store and vote in it; empty: the store is a file, and the daemons vote."""
     node_seen: dict[NodeUid, NodeSeen] = field(default_factory=dict)
     figures: dict[NodeUid, NodeFigures] = field(default_factory=dict)
     """Of nodes whose agent was asked and answered."""
@@ -122,7 +127,7 @@ class ClusterView:
     servers: dict[ShardUid, ServerSeen] = field(default_factory=dict)
     """Of the current incarnation only."""
     sightings: dict[ShardUid, Sighting] = field(default_factory=dict)
-    """Entries in this machine's own process table, if it was checked; of the current incarnation only."""
+    """What the machines of the processes say, if they were asked; of the current incarnation only."""
     endpoint_processes: dict[NodeUid, EndpointProcessSeen] = field(default_factory=dict)
     _indices: dict[str, tuple[object, dict[Any, list[Any]]]] = field(default_factory=dict, repr=False, compare=False)
     """Cached answers to the queries below, each with its source table: valid for every view that shares that table."""
@@ -180,14 +185,28 @@ class ClusterView:
     def liveness(self, shard: Shard) -> Liveness:
         """The liveness of the current incarnation's process, as far as it is known."""
         uid = shard.uid
-        has_daemon = shard.node_uid in self.daemons
+        has_daemon = not self.is_away(shard.node_uid)
         return liveness_of(
             self.processes.get(uid), self.servers.get(uid), self.sightings.get(uid, Sighting.NONE), has_daemon=has_daemon
         )
 
+    def has_agent(self, uid: NodeUid) -> bool:
+        """Whether the node has an agent now: its daemon holds its lease."""
+        return uid in self.daemons
+
+    def is_away(self, uid: NodeUid) -> bool:
+        """Whether the node is away: its daemon holds no lease, and not just for a moment. Its servers may live: this permits
+        going on without the node, and never proves an end."""
+        return uid not in self.daemons and (self.away is None or uid in self.away or uid not in self.nodes)
+
+    def are_far(self, uid: NodeUid, other: NodeUid) -> bool:
+        """Whether two nodes are on different machines, by the ids that their daemons reported. False: unknown."""
+        one, two = (None if (seen := self.node_seen.get(n)) is None else seen.daemon for n in (uid, other))
+        return one is not None and two is not None and one.machine_id != two.machine_id
+
     def is_lost(self, shard: Shard) -> bool:
-        """Whether nothing of the shard runs, with certainty, and its node has no daemon that could start it."""
-        return shard.node_uid not in self.daemons and has_ended(self.liveness(shard))
+        """Whether nothing of the shard runs, with certainty, and its node is away, so that no daemon could start it."""
+        return self.is_away(shard.node_uid) and has_ended(self.liveness(shard))
 
     def snapshots_of(self, uid: NodeUid) -> list[Snapshot]:
         """Snapshots of a node, oldest first."""

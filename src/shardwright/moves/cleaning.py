@@ -33,8 +33,8 @@ def clean(
         return Decision(wake_at=now + timedelta(seconds=1))
     if old.wanted is ShardWanted.STOPPED:
         return _persist(move, old, new, database, view, now)
-    if (process is not None and process.files_are_deleted) or old.node_uid not in view.daemons:
-        # If the node's daemon is absent, the shard stays recorded as unwanted: its agent deletes the files when it returns.
+    if (process is not None and process.files_are_deleted) or view.is_away(old.node_uid):
+        # If the node is away, the shard stays recorded as unwanted: its agent deletes the files when it returns.
         deleted: tuple[Write, ...] = (Delete(old),) if process is not None and process.files_are_deleted else ()
         return Decision(writes=(*deleted, Put(enter(move, MoveState.DONE, now, reasons=()))))
     return Decision(wake_at=now + timedelta(seconds=1))

@@ -1,7 +1,8 @@
 """A rebind's next step: the endpoint process of another node takes over an endpoint with its clients. Pure.
 
 One total table says what to do with the processes of both nodes as they are seen. The source passes connections on; the
-target is bound on record when it serves the endpoint, or when the source has nothing to pass on.
+target is bound on record when it serves the endpoint, or when the source has nothing to pass on. Between two machines no
+connection is passed: the target serves at an address of its own, then the source closes.
 """
 
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from shardwright.model.codes import Code
-from shardwright.model.commands import PassEndpoint
+from shardwright.model.commands import DropEndpoint, PassEndpoint
 from shardwright.model.database import Endpoint
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, EventKind, Severity
@@ -56,6 +57,8 @@ class Step(StrEnum):
     """Record that the target serves the endpoint."""
     PASS = "pass"
     """Tell the source to pass its connections on."""
+    CLOSE = "close"
+    """Tell the source to close its connections: its clients reach the target, on another machine."""
     WAIT = "wait"
     DONE = "done"
     CANCEL = "cancel"
@@ -75,6 +78,8 @@ class Situation:
     """The record names the target."""
     is_source_member: bool
     is_cancel_wanted: bool
+    is_far: bool = False
+    """The two nodes are on different machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class Rule:
     why: str
     is_source_member: bool | None = None
     is_cancel_wanted: bool | None = None
+    is_far: bool | None = None
 
     def matches(self, found: Situation) -> bool:
         """Whether the row applies, if none before it does."""
@@ -97,6 +103,7 @@ class Rule:
             and self.is_bound in (None, found.is_bound)
             and self.is_source_member in (None, found.is_source_member)
             and self.is_cancel_wanted in (None, found.is_cancel_wanted)
+            and self.is_far in (None, found.is_far)
         )
 
 
@@ -109,6 +116,10 @@ RULES: tuple[Rule, ...] = (
          "no client is connected through the source"),
     Rule(None, (Target.SERVES,), True, Step.DONE,
          "nothing on a removed node is waited for", is_source_member=False),
+    Rule((Source.SILENT,), (Target.SERVES,), True, Step.DONE,
+         "nothing is passed between machines; what it may still serve there ends when it answers", is_far=True),
+    Rule((Source.SILENT,), (Target.COMING,), False, Step.BIND,
+         "the target listens at another machine's address, whatever the source does", is_far=True),
     Rule((Source.ENDED, Source.SILENT), (Target.LOST,), None, Step.GIVE_UP,
          "neither node can serve the endpoint: another one is chosen"),
     Rule((Source.ENDED, Source.SILENT), None, None, Step.WAIT,
@@ -119,6 +130,12 @@ RULES: tuple[Rule, ...] = (
          "the record still names the source"),
     Rule(None, (Target.LOST,), True, Step.GIVE_BACK,
          "the source serves it again; connections held by a target that was merely paused return when it continues"),
+    Rule((Source.SERVES, Source.PASSES, Source.BARRED), (Target.COMING,), False, Step.BIND,
+         "each machine has addresses of its own: the target listens beside the source", is_far=True),
+    Rule((Source.SERVES, Source.PASSES), (Target.SERVES,), True, Step.CLOSE,
+         "nothing is passed between machines: the clients connect to the target", is_far=True),
+    Rule((Source.SERVES, Source.PASSES), None, None, Step.WAIT,
+         "the source serves its clients until the target serves", is_far=True),
     Rule((Source.SERVES, Source.PASSES), None, None, Step.PASS,
          "the source has the listener or connections"),
     Rule(None, None, None, Step.WAIT,
@@ -150,6 +167,10 @@ def decide_rebind(move: Rebind, view: ClusterView, now: datetime) -> Decision:
         case Step.PASS:
             command = PassEndpoint(endpoint.uid, endpoint.database_uid, move.from_node, move.to_node)
             return Decision(commands=(command,), wake_at=now + timedelta(milliseconds=100))
+        case Step.CLOSE:
+            return Decision(
+                commands=(DropEndpoint(move.from_node, endpoint.uid),), wake_at=now + timedelta(milliseconds=100)
+            )
         case Step.WAIT:
             return Decision(wake_at=now + timedelta(seconds=1))
         case Step.DONE:
@@ -172,6 +193,7 @@ def situation_of(move: Rebind, endpoint: Endpoint, view: ClusterView, now: datet
         is_bound=endpoint.nodes == (move.to_node,),
         is_source_member=move.from_node in view.nodes,
         is_cancel_wanted=move.is_cancel_wanted,
+        is_far=view.are_far(move.from_node, move.to_node),
     )
 
 
@@ -198,7 +220,7 @@ def _target_state(move: Rebind, view: ClusterView, now: datetime) -> Target:
     if process is not None and process.answers:
         is_served = process.endpoint(move.endpoint_uid).state is EndpointState.LISTENING
         return Target.SERVES if is_served else Target.COMING
-    if move.to_node in view.daemons:
+    if not view.is_away(move.to_node):
         return Target.COMING
     return Target.LOST if age(move, now) > AGENT_ABSENT_LIMIT else Target.AWAY
 

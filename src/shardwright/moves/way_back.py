@@ -52,7 +52,7 @@ def undo(move: Relocation, new: Shard | None, view: ClusterView, now: datetime) 
     if process is not None and process.files_are_deleted:
         ended = end(move, now)
         return Decision(writes=(Delete(new), *ended.writes))
-    if new.node_uid not in view.daemons:
+    if view.is_away(new.node_uid):
         # It never served. Its record stays as unwanted, and its agent ends it and deletes its files when the agent returns.
         return end(move, now)
     return Decision(wake_at=now + timedelta(seconds=1))
@@ -62,7 +62,7 @@ def is_stranded(move: Relocation, new: Shard, view: ClusterView, now: datetime) 
     """Whether the new server does not run and its node has had no daemon for a long time."""
     seen = view.servers.get(new.uid)
     answers = seen is not None and seen.health in (Health.OK, Health.LOADING)
-    is_agent_away = new.node_uid not in view.daemons and view.process_state(new.uid) is not ProcessState.RUNNING
+    is_agent_away = view.is_away(new.node_uid) and view.process_state(new.uid) is not ProcessState.RUNNING
     return is_agent_away and not answers and age(move, now) > AGENT_ABSENT_LIMIT
 
 

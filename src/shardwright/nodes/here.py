@@ -14,6 +14,8 @@ def look(process: ProcessIdentity) -> ProcessLook:
     """See ``NodeLink.look``."""
     if not processes.is_of_this_machine(process):
         return NOT_SEEN
+    if process.boot_id != processes.boot_id():
+        return ProcessLook(Sighting.REBOOTED)
     if not processes.is_running(process):
         return ProcessLook(Sighting.ENDED)
     return ProcessLook(Sighting.RUNS, processes.cpu_seconds(process))

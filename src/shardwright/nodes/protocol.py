@@ -10,7 +10,7 @@ from typing import Protocol
 
 from shardwright.endpoint.protocol import EndpointControl, PassResult
 from shardwright.model.ids import EndpointUid, NodeUid
-from shardwright.model.seen import NodeFigures, ProcessIdentity, ServerSeen, Sighting
+from shardwright.model.seen import NodeFigures, ProcessIdentity, ProcessSeen, ServerSeen, Sighting
 
 AGENT_PORT = 9444
 """Port at which an agent accepts the daemons of other machines."""
@@ -49,6 +49,11 @@ class NodeNews:
     figures: NodeFigures
     servers: tuple[ServerSeen, ...]
     """The servers whose observation is new to the caller; all servers if its mark is not of this run of the agent."""
+    daemon: ProcessIdentity | None = None
+    """The daemon that answers, with its machine and boot: it runs now. None: it is of an older version."""
+    ended: tuple[ProcessSeen, ...] = ()
+    """The processes of its node's shards that have ended or failed, as the agent last reported. The store may not have that
+    report yet, or be out of the agent's reach."""
 
 
 class NodeLink(Protocol):
@@ -72,7 +77,7 @@ class NodeLink(Protocol):
 
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         """Look for a process that its agent has reported. Never raises. ``NOT_SEEN``: the machine does not answer, or the
-        process belonged to another machine."""
+        process belonged to another machine, by its ids."""
         ...
 
     async def end(self, process: ProcessIdentity) -> None:

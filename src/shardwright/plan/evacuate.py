@@ -166,7 +166,7 @@ class _Evacuation:
         """A copy that is to be deleted: there is nothing to plan, but the node is not empty while its process runs."""
         if has_ended(self.view.liveness(shard)):
             return
-        has_daemon = shard.node_uid in self.view.daemons
+        has_daemon = not self.view.is_away(shard.node_uid)
         text = "is being stopped" if has_daemon else f"cannot be stopped: node {shard.node_uid} has no running daemon"
         remedy = "" if has_daemon else f"start the daemon of node {shard.node_uid}"
         self._wait(shard, Code.STOPPING, text, remedy=remedy)
@@ -206,15 +206,15 @@ class _Evacuation:
             self.draft.waiting.append(busy_reason(self.view, shard))
         elif standing.coming or standing.proven:
             self._wait_for_failover(shard, group)
-        elif shard.node_uid in self.view.daemons and not shard.failure:
+        elif not self.view.is_away(shard.node_uid) and not shard.failure:
             self._wait(shard, Code.FAILOVER_PENDING, f"the only copy of slot group {group.uid} is being restarted")
         else:
-            remedy = f"start the daemon of node {shard.node_uid}" if shard.node_uid not in self.view.daemons else ""
+            remedy = f"start the daemon of node {shard.node_uid}" if self.view.is_away(shard.node_uid) else ""
             self._refuse(shard, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy", remedy=remedy)
 
     def _wait_for_failover(self, shard: Shard, group: SlotGroup) -> None:
         text, remedy = f"slot group {group.uid} waits for a failover", ""
-        if group.phase is GroupPhase.STARTING and shard.node_uid not in self.view.daemons:
+        if group.phase is GroupPhase.STARTING and self.view.is_away(shard.node_uid):
             text = f"slot group {group.uid} waits for the data of shard {shard.uid} on node {shard.node_uid}"
             remedy = f"start the daemon of node {shard.node_uid}, or discard the data: delete database {shard.database_uid}"
         if group.waits_for:
@@ -236,7 +236,7 @@ class _Evacuation:
             self.draft.waiting.append(busy_reason(self.view, primary))
             return
         is_alive = answers(self.view, shard) is not False or bool(standing.coming or standing.proven)
-        if is_alive or primary.node_uid in self.view.daemons:
+        if is_alive or not self.view.is_away(primary.node_uid):
             text, remedy = told(group, f"slot group {group.uid} waits for its primary, shard {primary.uid}")
             self._wait(shard, Code.FAILOVER_PENDING, text, remedy=remedy)
         else:

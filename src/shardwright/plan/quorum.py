@@ -1,8 +1,12 @@
-"""The quorum rule before a node leaves: a majority of nodes must remain without it and without all absent nodes.
+"""The quorum rule before a node leaves: a majority of voters must remain without it and without all absent ones.
 
-Called once, in the pre-flights of ``maintenance_on`` and ``remove``. Unlike Redis Enterprise, it also counts nodes that are
-down, in maintenance, about to leave, or not yet back from maintenance as absent.
+Called once, in the pre-flights of ``maintenance_on`` and ``remove``. The voters are the nodes that carry a member of the
+store; if the store is a file, every daemon votes. Unlike Redis Enterprise, it also counts nodes that are down, in
+maintenance, about to leave, or not yet back from maintenance as absent. A node whose presence is merely missing at this
+moment counts as absent here, because that refuses more; but it is not let go as one that is down already.
 """
+
+from dataclasses import dataclass
 
 from shardwright.model.action import Action, ActionName, ActionStatus
 from shardwright.model.codes import Code
@@ -13,23 +17,39 @@ from shardwright.model.view import ClusterView
 _GOING = frozenset({ActionName.MAINTENANCE_ON, ActionName.REMOVE})
 
 
-def quorum_refusals(view: ClusterView, action: Action) -> tuple[Reason, ...]:
-    """Why the action's node may not leave; empty if a majority remains without it."""
-    away = _away(view, action)
+@dataclass(frozen=True, slots=True)
+class Voters:
+    """The members that vote. The store works while more than half of them do."""
+
+    uids: frozenset[NodeUid]
+    what: str = "nodes"
+    """For people."""
+
+
+def voters_of(view: ClusterView) -> Voters:
+    """The nodes with a member of the store, or all nodes if the store is a file."""
+    members = view.store_members & view.nodes.keys()
+    return Voters(frozenset(members), "members of the store") if members else Voters(frozenset(view.nodes))
+
+
+def quorum_refusals(view: ClusterView, action: Action, voters: Voters) -> tuple[Reason, ...]:
+    """Why the action's node may not leave; empty if it does not vote, or a majority remains without it."""
+    if action.node_uid not in voters.uids:
+        return ()
+    away = {uid: why for uid, why in _away(view, action).items() if uid in voters.uids}
     gone = len(set(away) | {action.node_uid})
-    remaining = len(view.nodes) - gone
+    remaining = len(voters.uids) - gone
     # A removed node is no longer a member, so the majority is counted without it.
-    members = len(view.nodes) - (action.name == ActionName.REMOVE)
+    members = len(voters.uids) - (action.name == ActionName.REMOVE)
     needed = members // 2 + 1
     if remaining >= needed or (action.name == ActionName.REMOVE and _is_away(view, action)):
         return ()
     if action.name == ActionName.REMOVE:
         return _removal_refusals(action, away, remaining=remaining, members=members)
-    text = f"without node {action.node_uid}, {remaining} of {members} nodes would remain; a majority needs {needed}"
+    text = f"without node {action.node_uid}, {remaining} of {members} {voters.what} would remain; a majority needs {needed}"
     if members < 3:
-        return (
-            Reason(Code.NO_QUORUM, f"{text}; maintenance needs at least three nodes", Grade.HARD_LIMIT, remedy="add a node"),
-        )
+        text = f"{text}; maintenance needs at least three {voters.what}"
+        return (Reason(Code.NO_QUORUM, text, Grade.HARD_LIMIT, remedy="add a node"),)
     causes = tuple(
         Reason(Code.NODE_AWAY, f"node {uid} {why}", Grade.CONFIGURATION, remedy=remedy, node_uid=uid)
         for uid, (why, remedy) in sorted(away.items())
@@ -57,7 +77,7 @@ def _removal_refusals(
 def _is_away(view: ClusterView, action: Action) -> bool:
     """Whether the action's node is down or quorum-only. Removing a node that is already down costs no vote."""
     node = view.nodes.get(action.node_uid)
-    return action.node_uid not in view.daemons or (node is not None and node.is_quorum_only)
+    return view.is_away(action.node_uid) or (node is not None and node.is_quorum_only)
 
 
 def _away(view: ClusterView, action: Action) -> dict[NodeUid, tuple[str, str]]:
@@ -66,7 +86,7 @@ def _away(view: ClusterView, action: Action) -> dict[NodeUid, tuple[str, str]]:
     for uid, node in view.nodes.items():
         if uid == action.node_uid:
             continue
-        if uid not in view.daemons:
+        if not view.has_agent(uid):
             away[uid] = ("has no running daemon", f"start the daemon of node {uid}")
         elif node.is_quorum_only:
             away[uid] = ("is in maintenance", f"end the maintenance of node {uid} (maintenance_off)")

@@ -81,7 +81,7 @@ def group_standing(
 
     def rank(shard: Shard) -> tuple[bool, int, int]:
         seen = view.servers.get(shard.uid)
-        return shard.node_uid not in view.daemons, -(0 if seen is None else seen.offset), shard.uid
+        return not view.has_agent(shard.node_uid), -(0 if seen is None else seen.offset), shard.uid
 
     return GroupStanding(
         primary,

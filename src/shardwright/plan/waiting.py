@@ -112,7 +112,7 @@ def copy_state(view: ClusterView, shard: Shard) -> CopyState:
         return CopyState.LOADED
     if not is_over and seen is not None and seen.health is Health.LOADING:
         return CopyState.LOADING
-    if shard.node_uid not in view.daemons:
+    if view.is_away(shard.node_uid):
         return CopyState.OUT_OF_REACH
     if damage_of(view, shard) is not None:
         return CopyState.DAMAGED

@@ -24,7 +24,7 @@ class Copy:
     liveness: Liveness
     seen: ServerSeen | None
     has_agent: bool = True
-    """Its node has a daemon that can start it."""
+    """Its node has a daemon that can start it, as far as is known: the node is not away."""
     text: str = ""
     """How its process ended, why it could not be started, or how its files were changed before its start."""
     reported_at: datetime | None = None
@@ -64,7 +64,7 @@ def _copy(shard: Shard, view: ClusterView) -> Copy:
         view.process_state(shard.uid),
         view.liveness(shard),
         view.servers.get(shard.uid),
-        has_agent=shard.node_uid in view.daemons,
+        has_agent=not view.is_away(shard.node_uid),
         text="" if process is None else process.text,
         reported_at=None if node is None else node.at,
         damage=shard.damage if process is None else process.damage or shard.damage,

@@ -54,7 +54,7 @@ def decide_database(database: Database, view: ClusterView, now: datetime) -> Dec
 
 
 def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
-    ending = [s for s in _shards(database, view) if s.node_uid in view.daemons]
+    ending = [s for s in _shards(database, view) if not view.is_away(s.node_uid)]
     if ending:
         # They belong to an attempt that a dead node ended. Until their records are deleted, they occupy room.
         reasons = tuple(Reason(Code.SHARD_ENDING, f"shard {s.uid} must end first", shard_uid=s.uid) for s in ending)
@@ -103,7 +103,7 @@ def _go_on_creating(database: Database, view: ClusterView, now: datetime) -> Dec
 def _is_stranded(shard: Shard, view: ClusterView, now: datetime) -> bool:
     """Whether its node has had no daemon for a long time."""
     since = shard.missing_since
-    return since is not None and shard.node_uid not in view.daemons and now - since > BIRTH_LIMIT
+    return since is not None and view.is_away(shard.node_uid) and now - since > BIRTH_LIMIT
 
 
 def _new_group(

@@ -41,17 +41,20 @@ def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
             if seen.held_generation is not None or seen.generation < generation:
                 commands.append(ServeEndpoint(node, endpoint.uid))
             if node in surplus:
-                commands += _end_surplus(node, seen, endpoint, serving)
+                commands += _end_surplus(node, seen, endpoint, serving, view)
     return Decision(commands=tuple(commands))
 
 
 def _end_surplus(
-    node: NodeUid, seen: EndpointSeen, endpoint: Endpoint, serving: Mapping[NodeUid, EndpointSeen]
+    node: NodeUid, seen: EndpointSeen, endpoint: Endpoint, serving: Mapping[NodeUid, EndpointSeen], view: ClusterView
 ) -> Sequence[Command]:
-    """Clients of an unbound process without a move: pass them to the bound process, as in a move."""
+    """Clients of an unbound process without a move: pass them to the bound process, as in a move. From another machine they
+    cannot be passed: they connect anew."""
     if seen.state is not EndpointState.LISTENING and seen.connections == 0:
         return (DropEndpoint(node, endpoint.uid),)
     bound = next((b for b in endpoint.nodes if b in serving), None)
+    if bound is not None and view.are_far(node, bound):
+        return (DropEndpoint(node, endpoint.uid),) if serving[bound].state is EndpointState.LISTENING else ()
     return () if bound is None else (PassEndpoint(endpoint.uid, endpoint.database_uid, node, bound),)
 
 

@@ -16,7 +16,7 @@ from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ShardUid
 from shardwright.model.move import GroupMove, MoveState
 from shardwright.model.reason import Reason
-from shardwright.model.seen import Health, ProcessState, ServerSeen
+from shardwright.model.seen import Health, ProcessState, ServerSeen, Sighting
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.standing import is_dispensable
 from shardwright.reconcile.copies import Copy, copies_of, merit, not_yet
@@ -103,7 +103,7 @@ def _replace_primary(
     live = sorted((c for c in in_sync if c.has_role(Role.REPLICA)), key=merit, reverse=True)
     # A copy that answers in another role was restarted. It follows no primary, and waiting for it is useless.
     silent = [c for c in in_sync if not c.has_ended and not c.answers]
-    is_node_dead = primary is not None and primary.shard.node_uid not in view.daemons
+    is_node_dead = primary is not None and view.is_away(primary.shard.node_uid)
     heirs, unsure = live, tuple[Reason, ...]()
     if database.is_strict:
         heirs, unsure = strict_heirs(group, primary, live, copies, silent)
@@ -251,7 +251,8 @@ def _has_lost_sync(primary: ServerSeen, replica: ServerSeen) -> bool:
 
 def _end_stuck(copies: list[Copy], view: ClusterView) -> tuple[Command, ...]:
     """End servers that have neither answered nor used CPU for the time in the policy. Exceptions: a server that was not
-    queried at the end of that time, and a server that may hold data that no other copy has. Such a server may recover."""
+    queried at the end of that time, one whose machine does not say whether it uses CPU, and one that may hold data that no
+    other copy has. Such a server may recover."""
     return tuple(EndStuckServer(c.shard.uid) for c in copies if _is_stuck(c, view))
 
 
@@ -259,7 +260,7 @@ def _is_stuck(copy: Copy, view: ClusterView) -> bool:
     seen = copy.seen
     if copy.process is not ProcessState.RUNNING or copy.has_ended or seen is None or seen.health is not Health.TIMEOUT:
         return False
-    if seen.unanswered_since is None:
+    if seen.unanswered_since is None or view.sightings.get(copy.shard.uid) is not Sighting.RUNS:
         return False
     since = max(seen.unanswered_since, seen.cpu_active_at or seen.unanswered_since)
     until = since + timedelta(seconds=view.policy.stuck_server_timeout_s)

@@ -97,7 +97,7 @@ def heir_of_a_dead_node(group: SlotGroup, copies: list[Copy], view: ClusterView)
     """While a group starts: the replica that survived, if the committed primary's node has no daemon that could restart it.
     None while another copy is merely silent: that copy may hold more data."""
     committed = next((c for c in copies if c.shard.uid == group.primary), None)
-    if committed is None or committed.answers or committed.shard.node_uid in view.daemons:
+    if committed is None or committed.answers or not view.is_away(committed.shard.node_uid):
         return None
     if any(not c.answers and not c.has_ended for c in copies if c is not committed):
         return None

@@ -67,7 +67,7 @@ def _stranded(view: ClusterView) -> list[Endpoint]:
     """Unserved endpoints without a move or a process that could recover; at most as many as may begin at once. A node that
     has not been observed since a change of leader does not count as dead."""
     silent = {uid for uid, process in view.endpoint_processes.items() if not process.answers}
-    dead = (silent & view.nodes.keys()) - view.daemons.keys() - nodes_being_emptied(view)
+    dead = {uid for uid in silent & view.nodes.keys() if view.is_away(uid)} - nodes_being_emptied(view)
     if not dead:
         return []
     moving = {m.endpoint_uid for m in view.live_moves() if isinstance(m, Rebind)}

@@ -64,14 +64,14 @@ def decide_repair(view: ClusterView, now: datetime) -> Decision:
 
 def is_missing(view: ClusterView, shard: Shard) -> bool:
     """Whether the copy does not serve and will not recover by itself: its process has certainly ended or repeatedly fails
-    to start, or its node has no daemon and nothing answers. A copy that has not been observed yet is not missing."""
+    to start, or its node is away and nothing answers. A copy that has not been observed yet is not missing."""
     liveness = view.liveness(shard)
     if has_ended_after_start(liveness):
         return True  # Its observation is older than its loss.
     seen = view.servers.get(shard.uid)
     if seen is not None and seen.health in (Health.OK, Health.LOADING):
         return False
-    if shard.node_uid not in view.daemons:
+    if view.is_away(shard.node_uid):
         return has_ended(liveness) or (seen is not None and seen.health in _SILENT)
     return shard.restarts >= MANY_RESTARTS
 

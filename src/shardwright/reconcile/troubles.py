@@ -179,7 +179,7 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
         return
     why = shard.failure or ("" if process is None else process.text)
     remedy = f"check the server's log on node {shard.node_uid}"
-    if shard.node_uid not in view.daemons:
+    if view.is_away(shard.node_uid):
         why, remedy = "the node has no running daemon", f"start the daemon of node {shard.node_uid}"
     elif not why and before:
         yield from before  # The result of the current attempt is not known yet.

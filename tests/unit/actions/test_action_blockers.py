@@ -10,7 +10,7 @@ from shardwright.api.services.standing import Condition, standing
 from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.move import Move, MoveState, Relocation
 from shardwright.model.reason import Grade
-from shardwright.model.seen import EndpointProcessSeen, Health, ProcessState
+from shardwright.model.seen import EndpointProcessSeen, Health, ProcessState, Sighting
 from testkit import moves
 from testkit.builders import NOW, ClusterBuilder, cluster
 from testkit.stepper import action_of, decide_once, run_action
@@ -66,7 +66,7 @@ def test_a_server_that_has_ended_where_nobody_can_start_it_is_not_called_stuck()
     assert primary is not None
     node = builder.view.shards[primary].node_uid
     dead = builder.without_daemon(node).with_process(primary, ProcessState.UNKNOWN)
-    dead = dead.with_server(primary, health=Health.REFUSED, unanswered_since=LATER)
+    dead = dead.with_server(primary, health=Health.REFUSED, unanswered_since=LATER).with_sighting(primary, Sighting.HERE)
     (reason,) = blockers_of(dead.view, [move], SOON)
     assert (reason.code, reason.remedy) == ("node_down", f"start the daemon of node {node}")
 
@@ -104,9 +104,13 @@ def test_busy_and_stuck_servers_are_told_apart(is_active: bool, code: str) -> No
 
 def test_a_server_is_called_idle_only_when_its_cpu_time_has_been_read_twice() -> None:
     builder, move = moving(MoveState.SYNCING)
-    silent = builder.with_server(move.shard_uid, health=Health.TIMEOUT, unanswered_since=LATER).view
+    elsewhere = builder.with_server(move.shard_uid, health=Health.TIMEOUT, unanswered_since=LATER)
+    silent = elsewhere.with_sighting(move.shard_uid, Sighting.RUNS).view
     assert [r.text.endswith(" does not answer") for r in blockers_of(silent, [move], SOON)] == [True]
     assert ["uses no CPU" in r.text for r in blockers_of(silent, [move], JUDGED)] == [True]
+    (reason,) = blockers_of(elsewhere.view, [move], JUDGED)
+    assert "does not say" in reason.text, "its CPU time cannot be read"
+    assert reason.remedy == "check node 1, its network and its daemon"
 
 
 def test_a_stuck_server_that_is_not_ended_says_what_to_do() -> None:
@@ -115,6 +119,7 @@ def test_a_stuck_server_that_is_not_ended_says_what_to_do() -> None:
     assert primary is not None
     builder = builder.with_records(replace(builder.view.shards[primary], settings="1|noeviction|disabled||"))
     silent = builder.with_server(primary, health=Health.TIMEOUT, unanswered_since=LATER)
+    silent = silent.with_sighting(primary, Sighting.RUNS)
     others = [s.uid for s in silent.view.shards_of_group(builder.view.shards[primary].group_uid) if s.uid != primary]
     for uid in others:
         silent = silent.with_records(replace(silent.view.shards[uid], in_sync_generation=-1))

@@ -10,6 +10,7 @@ from shardwright.model.liveness import (
     TABLE,
     Alive,
     Ended,
+    Facts,
     Proof,
     Silence,
     Silent,
@@ -28,6 +29,7 @@ WORDS = {
 }
 SERVING = {Health.OK, Health.LOADING}
 DAEMON, NO_DAEMON = True, False
+SILENT_LOOKS = (Sighting.NONE, Sighting.RUNS, Sighting.HERE)
 
 
 def test_there_is_an_answer_to_everything() -> None:
@@ -40,37 +42,48 @@ def test_an_agents_word_that_nothing_runs_needs_nothing_else(report: ProcessStat
     assert cells == {WORDS[report]}
 
 
-def test_without_that_word_only_two_things_prove_an_end() -> None:
-    """A look into this machine's own processes, and a closed port where nobody is who could start or report it."""
-    proofs = {facts: v for facts, v in TABLE.items() if facts[0] not in WORDS and isinstance(v, Proof)}
-    for (report, has_daemon, health, sighting), proof in proofs.items():
-        if proof is Proof.SEEN:
-            assert report is ProcessState.RUNNING
-            assert sighting is Sighting.ENDED
-            assert health not in SERVING
-        else:
-            assert proof is Proof.PORT_CLOSED
-            assert (report, has_daemon, health) == (ProcessState.UNKNOWN, NO_DAEMON, Health.REFUSED)
-    seen = {f for f, v in proofs.items() if v is Proof.SEEN}
-    assert seen == {
-        (ProcessState.RUNNING, has_daemon, health, Sighting.ENDED)
+def _proofs() -> dict[Facts, Proof]:
+    """The cells that permit something destructive without an agent's word."""
+    return {facts: v for facts, v in TABLE.items() if facts[0] not in WORDS and isinstance(v, Proof)}
+
+
+@pytest.mark.parametrize(("sighting", "proof"), [(Sighting.ENDED, Proof.SEEN), (Sighting.REBOOTED, Proof.REBOOTED)])
+def test_the_machine_of_a_process_proves_its_end_unless_its_server_answers(sighting: Sighting, proof: Proof) -> None:
+    assert {f for f, v in _proofs().items() if v is proof} == {
+        (ProcessState.RUNNING, has_daemon, health, sighting)
         for has_daemon in (True, False)
         for health in set(Health) - SERVING
     }
-    closed = {f for f, v in proofs.items() if v is Proof.PORT_CLOSED}
-    assert closed == {(ProcessState.UNKNOWN, NO_DAEMON, Health.REFUSED, sighting) for sighting in Sighting}
+
+
+def test_a_closed_port_proves_an_end_only_on_this_machine_where_nobody_could_start_it() -> None:
+    """On another machine its host, a firewall, or a host that took the address over may have refused the connection, and a
+    daemon that reaches nobody may be about to start the process."""
+    closed = {f for f, v in _proofs().items() if v is Proof.PORT_CLOSED}
+    assert closed == {(ProcessState.UNKNOWN, NO_DAEMON, Health.REFUSED, Sighting.HERE)}
+
+
+def test_nothing_else_proves_an_end() -> None:
+    assert set(_proofs().values()) == {Proof.SEEN, Proof.REBOOTED, Proof.PORT_CLOSED}
+
+
+def test_an_absent_presence_proves_nothing_by_itself() -> None:
+    """Without it, no cell but that of the closed port on this machine becomes a proof."""
+    for (report, has_daemon, health, sighting), verdict in TABLE.items():
+        if has_daemon == NO_DAEMON and verdict is not Proof.PORT_CLOSED:
+            assert verdict is TABLE[report, DAEMON, health, sighting]
 
 
 @pytest.mark.parametrize("health", [Health.UNREACHABLE, Health.TIMEOUT, Health.UNKNOWN])
 @pytest.mark.parametrize("report", [ProcessState.UNKNOWN, ProcessState.RUNNING])
 def test_silence_proves_nothing(report: ProcessState, health: Health) -> None:
-    for has_daemon, sighting in product((True, False), (Sighting.NONE, Sighting.RUNS)):
+    for has_daemon, sighting in product((True, False), SILENT_LOOKS):
         assert isinstance(TABLE[report, has_daemon, health, sighting], Silence)
 
 
 def test_a_refusal_proves_nothing_of_a_process_that_was_reported_to_run() -> None:
     """It may be that its machine was started again, or that another address answers; its agent or a look will say."""
-    for has_daemon, sighting in product((True, False), (Sighting.NONE, Sighting.RUNS)):
+    for has_daemon, sighting in product((True, False), SILENT_LOOKS):
         assert TABLE[ProcessState.RUNNING, has_daemon, Health.REFUSED, sighting] is Silence.REFUSED
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from shardwright.model.commands import PassEndpoint
+from shardwright.model.commands import DropEndpoint, PassEndpoint
 from shardwright.model.database import Endpoint
 from shardwright.model.event import Event
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.move import MoveState
-from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState
+from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, ProcessIdentity
 from shardwright.model.view import Put
 from shardwright.moves.rebind import RULES, Rule, Situation, Source, Step, Target, source_state, step_of
 from testkit.builders import NOW, ClusterBuilder
@@ -156,7 +156,7 @@ def test_an_endpoint_whose_target_dies_is_the_sources_again(at_source: EndpointS
 
 def situations() -> Iterator[Situation]:
     for source, target in product(Source, Target):
-        for marks in product((False, True), repeat=3):
+        for marks in product((False, True), repeat=4):
             yield Situation(source, target, *marks)
 
 
@@ -176,6 +176,7 @@ def row(rule: Rule) -> str:
     source = "any" if rule.source is None else " or ".join(rule.source)
     source += "; its node was removed" if rule.is_source_member is False else ""
     source += "; cancelled" if rule.is_cancel_wanted else ""
+    source += "; on another machine" if rule.is_far else ""
     target = "any" if rule.target is None else " or ".join(rule.target)
     bound = "any" if rule.is_bound is None else "target" if rule.is_bound else "source"
     return f"| {source} | {target} | {bound} | {rule.step.replace('_', ' ')} | {rule.why} |"
@@ -184,6 +185,8 @@ def row(rule: Rule) -> str:
 def test_a_source_that_may_have_connections_is_never_passed_over() -> None:
     """The endpoint is recorded at its target only when clients reach it there, or when none is left at its source."""
     for found in situations():
+        if found.is_far:
+            continue
         step, _ = step_of(found)
         has_nothing = found.source in (Source.OUT, Source.ENDED)
         if step is Step.BIND:
@@ -225,3 +228,43 @@ def test_a_source_is_what_its_process_says() -> None:
     for (state, connections), source in expected.items():
         seen = EndpointSeen(uid, state, 1, connections=connections)
         assert source_state(replace(silent, answers=True, endpoints=(seen,)), uid) is source
+
+
+# -- between machines ----------------------------------------------------------------------------------------------------
+
+
+def on_machines(builder: ClusterBuilder, **machines: str) -> ClusterBuilder:
+    """Nodes whose daemons reported these machines, by ``node1`` and so on."""
+    seen = dict(builder.view.node_seen)
+    for name, machine in machines.items():
+        uid = NodeUid(int(name.removeprefix("node")))
+        seen[uid] = replace(seen[uid], daemon=ProcessIdentity(1, "boot", 1, "python3", "/", machine))
+    return ClusterBuilder(replace(builder.view, node_seen=seen))
+
+
+def test_between_machines_the_target_serves_beside_the_source_which_then_closes() -> None:
+    listening = EndpointState.LISTENING
+    far = {"node1": "one", "node3": "two"}
+    move = rebind(MoveState.HANDOFF)
+    began = on_machines(with_endpoint_states(replicated(), {1: listening, 3: EndpointState.ABSENT}), **far)
+    (bound,) = decide(began, move).writes
+    assert isinstance(bound.record, Endpoint)
+    assert bound.record.nodes == (3,)
+    recorded = began.with_records(bound.record)
+    assert decide(recorded, move).commands == (), "the source serves its clients until the target does"
+    both = on_machines(with_endpoint_states(recorded, {1: listening, 3: listening}), **far)
+    assert decide(both, move).commands == (DropEndpoint(NodeUid(1), EndpointUid("1:1")),)
+    closed = on_machines(with_endpoint_states(recorded, {1: EndpointState.ABSENT, 3: listening}), **far)
+    assert move_after(decide(closed, move)).state is MoveState.DONE
+
+
+def test_on_one_machine_and_where_the_machine_is_not_known_the_connections_are_passed() -> None:
+    began = with_endpoint_states(replicated(), {1: EndpointState.LISTENING, 3: EndpointState.ABSENT})
+    for near in (began, on_machines(began, node1="one"), on_machines(began, node1="one", node3="one")):
+        assert [type(c) for c in decide(near, rebind(MoveState.HANDOFF)).commands] == [PassEndpoint]
+
+
+def test_nothing_is_passed_between_machines() -> None:
+    for found in situations():
+        if found.is_far:
+            assert step_of(found)[0] is not Step.PASS

@@ -9,7 +9,7 @@ from shardwright.model.commands import Attach, HandOff, SaveNow
 from shardwright.model.database import GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.ids import GroupUid, MoveUid, ShardUid
 from shardwright.model.move import MoveState
-from shardwright.model.seen import Health, ProcessSeen, ProcessState
+from shardwright.model.seen import Health, ProcessSeen, ProcessState, Sighting
 from shardwright.model.view import Delete
 from shardwright.moves.cleaning import is_persisted
 from shardwright.moves.decide import decide_move
@@ -145,7 +145,7 @@ def test_a_snapshot_is_asked_for_before_the_old_files_go() -> None:
 def test_a_target_whose_daemon_stays_away_is_given_up_before_the_start_limit() -> None:
     starting = relocation(MoveState.STARTING, new_shard_uid=ShardUid(3))
     builder = with_new_copy(replicated(), role=None, health=Health.REFUSED).without_daemon(3)
-    away = builder.with_process(3, ProcessState.UNKNOWN)
+    away = builder.with_process(3, ProcessState.UNKNOWN).with_sighting(3, Sighting.HERE)
     assert decide(away, starting, later_s=9).writes == ()
     given_up = move_after(decide(away, starting, later_s=11))
     assert (given_up.state, given_up.reasons[0].code) == (MoveState.UNDOING, "node_down")

@@ -11,7 +11,7 @@ from shardwright.model.database import DatabaseStatus, GroupPhase, Handoff, Shar
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.move import MoveKind, MoveState, Relocation
 from shardwright.model.reason import Reason
-from shardwright.model.seen import BusyCommand, Health, ProcessState
+from shardwright.model.seen import BusyCommand, Health, ProcessState, Sighting
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, Leaves, plan_evacuation
 from shardwright.plan.proposal import MoveProposal, RelocationProposal
 from testkit.builders import MB, NOW, ClusterBuilder, cluster
@@ -203,7 +203,8 @@ def test_a_process_on_a_node_without_a_daemon_names_what_would_help() -> None:
     builder = PAIR.with_records(replace(PAIR.view.shards[ShardUid(2)], wanted=ShardWanted.GONE)).without_daemon(2)
     assert plan(builder, 2).waiting[0].remedy == "start the daemon of node 2"
     silent = builder.with_process(2, ProcessState.UNKNOWN).with_server(2, health=Health.REFUSED)
-    assert plan(silent, 2).is_empty
+    assert plan(silent, 2).waiting[0].remedy == "start the daemon of node 2", "another machine may have refused"
+    assert plan(silent.with_sighting(2, Sighting.HERE), 2).is_empty
 
 
 def test_a_dead_node_can_be_emptied_when_live_copies_exist() -> None:

@@ -5,13 +5,13 @@ from datetime import timedelta
 import pytest
 
 from shardwright.model.action import ActionName, ActionStatus
-from shardwright.model.ids import ActionUid
-from shardwright.plan.quorum import quorum_refusals
+from shardwright.model.ids import ActionUid, NodeUid
+from shardwright.plan.quorum import Voters, quorum_refusals, voters_of
 from testkit.builders import NOW, ClusterBuilder, cluster
 
 
 def refused(builder: ClusterBuilder, uid: str = "action-1") -> list[str]:
-    return [r.code for r in quorum_refusals(builder.view, builder.view.actions[ActionUid(uid)])]
+    return [r.code for r in quorum_refusals(builder.view, builder.view.actions[ActionUid(uid)], voters_of(builder.view))]
 
 
 @pytest.mark.parametrize(("nodes", "is_allowed"), [(1, False), (2, False), (3, True), (4, True), (5, True)])
@@ -22,7 +22,7 @@ def test_one_node_may_go_when_a_majority_of_all_members_remains(nodes: int, is_a
 
 def test_a_small_cluster_is_told_what_it_takes() -> None:
     builder = cluster(2).with_action(ActionName.MAINTENANCE_ON, 1)
-    reason = quorum_refusals(builder.view, builder.view.actions[ActionUid("action-1")])[0]
+    reason = quorum_refusals(builder.view, builder.view.actions[ActionUid("action-1")], voters_of(builder.view))[0]
     assert "at least three nodes" in reason.text
     assert reason.remedy == "add a node"
 
@@ -64,7 +64,7 @@ def test_a_removal_must_leave_a_majority_of_those_who_are_members_behind_it() ->
     assert refused(builder) == []
     assert refused(builder.without_daemon(2)) == []
     two_away = builder.without_daemon(2).with_node_changed(3, is_quorum_only=True)
-    reasons = quorum_refusals(two_away.view, two_away.view.actions[ActionUid("action-1")])
+    reasons = quorum_refusals(two_away.view, two_away.view.actions[ActionUid("action-1")], voters_of(two_away.view))
     assert [(r.code, r.node_uid) for r in reasons] == [("no_quorum", None), ("node_away", 2), ("node_away", 3)]
     assert "1 of 3 members would be available; a majority needs 2" in reasons[0].text
     assert reasons[0].remedy == "start the daemon of node 2"
@@ -90,3 +90,51 @@ def test_a_node_that_may_go_back_into_maintenance_counts_as_absent() -> None:
             ActionName.MAINTENANCE_OFF, 2, status=ActionStatus.RUNNING, was_quorum_only=was_quorum_only
         )
         assert refused(running) == found
+
+
+# -- members of the store vote -------------------------------------------------------------------------------------------
+
+MEMBERS = Voters(frozenset({NodeUid(1), NodeUid(2), NodeUid(3)}), "members of the store")
+
+
+def of_members(builder: ClusterBuilder, voters: Voters = MEMBERS) -> list[str]:
+    return [r.code for r in quorum_refusals(builder.view, builder.view.actions[ActionUid("action-1")], voters)]
+
+
+@pytest.mark.parametrize("name", [ActionName.MAINTENANCE_ON, ActionName.REMOVE])
+def test_a_member_may_go_while_a_majority_of_the_members_remains(name: ActionName) -> None:
+    builder = cluster(5).with_action(name, 1)
+    assert of_members(builder) == []
+    assert of_members(builder.without_daemon(2)) == ["no_quorum", "node_away"]
+    assert of_members(builder.without_daemon(4).without_daemon(5)) == [], "they do not vote"
+
+
+@pytest.mark.parametrize("name", [ActionName.MAINTENANCE_ON, ActionName.REMOVE])
+def test_a_node_without_a_member_costs_no_vote(name: ActionName) -> None:
+    builder = cluster(5).with_action(name, 4).without_daemon(2).without_daemon(5)
+    assert of_members(builder) == []
+    assert refused(builder) == ["no_quorum", "node_away", "node_away"], "in a store that is a file, it votes"
+
+
+def test_a_store_with_fewer_than_three_members_is_told_what_it_takes() -> None:
+    builder = cluster(5).with_action(ActionName.MAINTENANCE_ON, 1)
+    only = Voters(frozenset({NodeUid(1)}), "members of the store")
+    (reason,) = quorum_refusals(builder.view, builder.view.actions[ActionUid("action-1")], only)
+    assert "at least three members of the store" in reason.text
+
+
+def test_the_voters_of_a_view() -> None:
+    view = cluster(3).view
+    assert voters_of(view) == Voters(frozenset(view.nodes))
+    two = view.changed(store_members=frozenset({NodeUid(1), NodeUid(2), NodeUid(9)}))
+    assert voters_of(two) == Voters(frozenset({NodeUid(1), NodeUid(2)}), "members of the store"), "9 is no member"
+
+
+def test_a_node_whose_presence_is_missing_for_a_moment_counts_as_absent_and_is_not_let_go_as_down() -> None:
+    """The leader does not judge it to be away yet."""
+    builder = cluster(3).with_action(ActionName.REMOVE, 1).without_daemon(1).without_daemon(2)
+    action = builder.view.actions[ActionUid("action-1")]
+    unsure = builder.view.changed(away=frozenset())
+    assert [r.code for r in quorum_refusals(unsure, action, voters_of(unsure))] == ["no_quorum", "node_away"]
+    sure = builder.view.changed(away=frozenset({NodeUid(1)}))
+    assert quorum_refusals(sure, action, voters_of(sure)) == ()

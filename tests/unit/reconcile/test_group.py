@@ -355,7 +355,7 @@ def test_a_pending_handoff_is_left_to_its_recovery() -> None:
 
 def test_a_stuck_server_is_ended_and_a_busy_one_is_not() -> None:
     since = NOW - timedelta(seconds=11)
-    stuck = replicated().with_server(1, health=Health.TIMEOUT, unanswered_since=since)
+    stuck = replicated().with_silent_server(1, since)
     assert EndStuckServer(ShardUid(1)) in decide(stuck).commands
     busy = stuck.with_server(1, cpu_active_at=NOW - timedelta(seconds=1))
     assert EndStuckServer(ShardUid(1)) not in decide(busy).commands
@@ -364,7 +364,7 @@ def test_a_stuck_server_is_ended_and_a_busy_one_is_not() -> None:
 
 
 def test_a_stuck_server_that_may_hold_what_no_other_copy_has_is_not_ended() -> None:
-    stuck = replicated().with_server(1, health=Health.TIMEOUT, unanswered_since=NOW - timedelta(seconds=11))
+    stuck = replicated().with_silent_server(1, NOW - timedelta(seconds=11))
     end = EndStuckServer(ShardUid(1))
     group = stuck.view.groups[GROUP]
     shards = stuck.view.shards
@@ -382,9 +382,9 @@ def test_a_stuck_server_that_may_hold_what_no_other_copy_has_is_not_ended() -> N
     assert end not in decide(unmarked).commands
     seen_before = stuck.with_server(2, at=NOW - timedelta(seconds=3))
     assert end not in decide(seen_before).commands
-    both = stuck.with_server(2, health=Health.TIMEOUT, unanswered_since=NOW - timedelta(seconds=11))
+    both = stuck.with_silent_server(2, NOW - timedelta(seconds=11))
     assert end not in decide(both).commands
-    replica = replicated().with_server(2, health=Health.TIMEOUT, unanswered_since=NOW - timedelta(seconds=11))
+    replica = replicated().with_silent_server(2, NOW - timedelta(seconds=11))
     assert EndStuckServer(ShardUid(2)) in decide(replica).commands
     assert end not in decide(starting(stuck)).commands
 

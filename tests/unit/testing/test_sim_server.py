@@ -1,6 +1,6 @@
 """The simulated server behaves as measured on real servers."""
 
-from sim.server import History, Position
+from sim.history import History, Position
 
 
 def test_a_copy_holds_everything_on_its_path() -> None:
