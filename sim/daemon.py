@@ -11,9 +11,10 @@ from typing import Any
 from shardwright.agent.watch import ServerWatch
 from shardwright.clock import SteadyClock
 from shardwright.endpoint.spec import spec_of
+from shardwright.leader.attendance import remember
 from shardwright.leader.candidate import Candidate, Held, check_term
 from shardwright.leader.loop import Leader, LeaderParts
-from shardwright.leader.presence import Yields
+from shardwright.leader.presence import Lasting
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
@@ -82,7 +83,8 @@ class SimDaemon:
         self.store = StoreClient(world.store, world.network, self.process, node.uid)
         self.mirror = Mirror(self.store, clock=self.clock, decode=world.decode)
         self.keeper = Keeper()
-        self.yields = Yields()
+        self.lasting = Lasting()
+        remember(self.lasting, self.mirror, self.clock)
         self.leader: Leader | None = None
         self.term: int | None = None
         self.busy: set[int] = set()
@@ -186,7 +188,7 @@ class SimDaemon:
             probe=lambda point: self.world.probed(self, point),
             random_text=self.world.random_text,
             yield_leadership=self._yield,
-            yields=self.yields,
+            lasting=self.lasting,
         )
         return Leader(parts, term=held.term, fence=held.fence, pace=self.world.pace)
 

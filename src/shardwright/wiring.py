@@ -20,9 +20,10 @@ from shardwright.api.server import ApiServer, serve
 from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock, SteadyClock, SystemClock
 from shardwright.faults import VARIABLE, Faults
+from shardwright.leader.attendance import remember
 from shardwright.leader.election import Held, LeaseKeeper, check_term
 from shardwright.leader.loop import Leader, LeaderParts
-from shardwright.leader.presence import Yields
+from shardwright.leader.presence import Lasting
 from shardwright.leader.probe import Probe, silent
 from shardwright.local.config import DaemonConfig
 from shardwright.machine import processes
@@ -57,7 +58,8 @@ class LeadershipRunner:
         self._run_directory = run_directory
         self._clock = clock
         self._probe = probe
-        self._yields = Yields()
+        self._lasting = Lasting()
+        remember(self._lasting, mirror, clock)
 
     async def run(self) -> None:
         """For ever. Leaves nothing of an ended leadership running."""
@@ -96,7 +98,7 @@ class LeadershipRunner:
             probe=self._probe,
             random_text=_random_text,
             yield_leadership=yield_leadership,
-            yields=self._yields,
+            lasting=self._lasting,
         )
         return Leader(parts, term=held.term, fence=held.fence)
 

@@ -4,14 +4,14 @@ Owns the connections for news and the memory of the presence keys; ``presence.py
 Must not decide about shards and must not write.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
 from shardwright.clock import Clock
 from shardwright.errors import Transient
 from shardwright.leader import presence
-from shardwright.leader.presence import Presence
+from shardwright.leader.presence import Lasting, Presence
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import (
     ENDED_STATES,
@@ -24,6 +24,8 @@ from shardwright.model.seen import (
 )
 from shardwright.model.view import ClusterView
 from shardwright.nodes.protocol import NewsMark, NodeNews, Nodes
+from shardwright.store import keys
+from shardwright.store.mirror import Mirror
 from shardwright.tasks import Polls
 
 SILENT_AFTER = 3
@@ -32,9 +34,23 @@ LOOK_S = 0.5
 """How often the presence is judged while time alone may change the judgment."""
 
 
+def remember(lasting: Lasting, mirror: Mirror, clock: Clock) -> None:
+    """Keep a daemon's memory of the presence keys up to date, for as long as its mirror lives."""
+
+    def changed(names: Collection[str]) -> None:
+        if any(name.startswith(keys.DAEMONS) for name in names):
+            view = mirror.view()
+            present, members = view.daemons.keys() & view.nodes.keys(), view.nodes.keys()
+            now = clock.monotonic()
+            lasting.presence = presence.noted(lasting.presence, present=present, members=members, ended=frozenset(), now=now)
+
+    mirror.subscribe(changed)
+
+
 class Attendance:
     """See the module's docstring. ``changed`` is called when views must be made anew, with whether a decision may come out
-    differently. ``take`` receives what an agent says of a server, with the node; ``ask`` has a server asked now."""
+    differently. ``take`` receives what an agent says of a server, with the node; ``ask`` has a server asked now. ``known``:
+    what this daemon remembers of the presence keys from before it led."""
 
     def __init__(
         self,
@@ -45,6 +61,7 @@ class Attendance:
         take: Callable[[NodeUid, ServerSeen], None],
         ask: Callable[[ShardUid], None],
         idle_s: float,
+        known: Presence | None = None,
     ) -> None:
         self._nodes = nodes
         self._clock = clock
@@ -55,6 +72,8 @@ class Attendance:
         self._view = ClusterView()
         self._marks: dict[NodeUid, NewsMark] = {}
         self._heard_at: dict[NodeUid, float] = {}
+        self._tried: set[NodeUid] = set()
+        """Agents that have answered or failed to: of the others nothing is known yet."""
         self._figures: dict[NodeUid, NodeFigures] = {}
         self._told: dict[NodeUid, tuple[ProcessSeen, ...]] = {}
         """Ended processes in the agents' own words."""
@@ -62,7 +81,7 @@ class Attendance:
         """The daemons that reported, as their machine sees them; only of agents that do not answer."""
         self._rebooted: dict[ShardUid, ProcessIdentity] = {}
         """Processes of earlier boots."""
-        self._presence = Presence()
+        self._presence = known or Presence()
         self._few_since: float | None = None
         self._was_cut_off = False
         self.away: frozenset[NodeUid] = frozenset()
@@ -129,6 +148,7 @@ class Attendance:
         try:
             news = await self._nodes.link(node_uid).news(self._marks.get(node_uid))
         except Transient:
+            self._tried.add(node_uid)
             self._marks.pop(node_uid, None)
             if self._heard_at.pop(node_uid, None) is not None:
                 # Its node may be gone. Its servers are asked now, not after a silence.
@@ -138,6 +158,7 @@ class Attendance:
             self._judge()
             return
         before = self._marks.get(node_uid)
+        self._tried.add(node_uid)
         self._marks[node_uid] = news.mark
         is_new = node_uid not in self._heard_at
         self._heard_at[node_uid] = self._clock.monotonic()
@@ -195,7 +216,7 @@ class Attendance:
         before = self._presence
         self._presence = presence.noted(before, present=present, members=view.nodes.keys(), ended=ended, now=now)
         answering = {uid for uid in view.nodes if self.is_heard(uid)}
-        away = presence.away(self._presence, answering=answering, ended=ended, now=now)
+        away = presence.away(self._presence, answering=answering | (view.nodes.keys() - self._tried), ended=ended, now=now)
         own = None if view.leadership is None else view.leadership.node_uid
         few = presence.reaches_few(own=own, present=present, answering=answering)
         self._few_since = (now if self._few_since is None else self._few_since) if few else None

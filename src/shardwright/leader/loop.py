@@ -28,7 +28,7 @@ from shardwright.leader.pace import (
     look_again_at,
     sleep_s,
 )
-from shardwright.leader.presence import Yields, storm_event
+from shardwright.leader.presence import Lasting, storm_event
 from shardwright.leader.probe import Probe
 from shardwright.leader.publish import Publisher
 from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention, surplus_events
@@ -66,7 +66,7 @@ class LeaderParts:
     probe: Probe
     random_text: Callable[[], str]
     yield_leadership: Callable[[], None]
-    yields: Yields = field(default_factory=Yields)
+    lasting: Lasting = field(default_factory=Lasting)
     """The daemon's own, for all of its leaderships."""
 
 
@@ -100,6 +100,7 @@ class Leader:
             wake=self._stir,
             idle_s=pace.idle_poll_s,
             hot_s=pace.hot_poll_s,
+            known=parts.lasting.presence,
         )
         handoffs = Handoffs(
             parts.servers,
@@ -243,8 +244,8 @@ class Leader:
         if storm is not None and storm.storm_at != self._storm_at:
             await self._commit((Put(storm_event(storm, now)),), self._current())
             self._storm_at = storm.storm_at
-        if attendance.is_to_yield(self._parts.yields.at):
-            self._parts.yields.at = self._parts.clock.monotonic()
+        if attendance.is_to_yield(self._parts.lasting.yielded_at):
+            self._parts.lasting.yielded_at = self._parts.clock.monotonic()
             _log.warning("this leader reaches fewer than half of the agents: it yields")
             self._parts.yield_leadership()
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from shardwright.clock import Clock
 from shardwright.errors import Transient
 from shardwright.leader.attendance import Attendance
+from shardwright.leader.presence import Presence
 from shardwright.model.database import Shard, ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.move import Rebind
@@ -55,6 +56,7 @@ class Observer:
         wake: Callable[[], None],
         idle_s: float = IDLE_S,
         hot_s: float = HOT_S,
+        known: Presence | None = None,
     ) -> None:
         self._idle_s = idle_s
         self._servers = servers
@@ -76,7 +78,7 @@ class Observer:
             lambda uid: hot_s if uid in self._hot_nodes else idle_s,
         )
         self.attendance = Attendance(
-            nodes, clock=clock, changed=self._changed, take=self._take, ask=self.poke, idle_s=idle_s
+            nodes, clock=clock, changed=self._changed, take=self._take, ask=self.poke, idle_s=idle_s, known=known
         )
         self._augmented: tuple[ClusterView, ClusterView] | None = None
         """The last answer of ``augment`` with what it was made from."""

@@ -101,7 +101,11 @@ def is_to_yield(few_since: float | None, yielded_at: float | None, now: float) -
 
 
 @dataclass(slots=True)
-class Yields:
-    """When this daemon last yielded because it reached few agents; None: never. It outlives a leadership."""
+class Lasting:
+    """What a daemon remembers beyond its leaderships. A storm takes the leader's own lease too: the next leader must know of
+    it."""
 
-    at: float | None = None
+    presence: Presence = field(default_factory=Presence)
+    """Of the keys as this daemon's mirror shows them, whoever leads."""
+    yielded_at: float | None = None
+    """When it last yielded because it reached few agents; None: never."""

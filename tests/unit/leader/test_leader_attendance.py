@@ -7,7 +7,9 @@ from typing import Any
 
 from shardwright.clock import SystemClock
 from shardwright.errors import Transient
+from shardwright.leader.attendance import remember
 from shardwright.leader.observe import Observer
+from shardwright.leader.presence import Lasting, Presence
 from shardwright.model.codes import Code
 from shardwright.model.database import ServerSecrets
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
@@ -207,3 +209,49 @@ def test_a_node_without_presence_whose_agent_answers_is_not_away() -> None:
         assert not looking.augment(view).is_away(NODE)
 
     run(Net, check)
+
+
+def test_an_agent_that_was_not_asked_yet_makes_no_node_away() -> None:
+    """This daemon remembers that the key is missing for long; whether the agent answers, it learns only when it leads."""
+
+    async def check(looking: Observer, net: Net) -> None:
+        net.may_answer.clear()
+        view = of_boot("boot 1", has_presence=False)
+        long_ago = dict.fromkeys([NODE], SystemClock().monotonic() - 100.0)
+        looking.attendance._presence = Presence(frozenset({NodeUid(2), NodeUid(3)}), long_ago)
+        looking.follow(view, hot=frozenset())
+        await net.asked.wait()
+        assert not looking.augment(view).is_away(NODE)
+        net.answers = False
+        net.may_answer.set()
+        await until_async("node 1 is away", lambda: looking.augment(view).is_away(NODE), seconds=10)
+
+    run(Net, check)
+
+
+def test_a_daemon_remembers_a_storm_for_the_leadership_that_follows() -> None:
+    """The storm took the former leader's lease too."""
+
+    class Records:
+        """A mirror whose records are set."""
+
+        def __init__(self) -> None:
+            self.now = of_boot("boot 1")
+            self.calls: list[Callable[[list[str]], None]] = []
+
+        def view(self) -> ClusterView:
+            return self.now
+
+        def subscribe(self, call: Callable[[list[str]], None]) -> None:
+            self.calls.append(call)
+
+        def change(self, view: ClusterView) -> None:
+            self.now = view
+            self.calls[0](["daemons/00000001"])
+
+    records, lasting = Records(), Lasting()
+    remember(lasting, records, SystemClock())  # type: ignore[arg-type]
+    records.change(records.now)
+    records.change(records.now.changed(daemons={}))
+    assert lasting.presence.storm_of == (1, 2, 3)
+    assert lasting.presence.has_storm(SystemClock().monotonic())
