@@ -1,8 +1,8 @@
 """What the environment of the package needs and holds, for its control file. Called by build-deb only.
 
-    inventory.py python        the dependency on the Python that the environment is bound to
-    inventory.py libc VENV     the dependency on the C library, from the symbols that its binaries use
-    inventory.py bundled VENV  the Python packages inside, with their licenses
+inventory.py python        the dependency on the Python that the environment is bound to
+inventory.py libc VENV     the dependency on the C library, from the symbols that its binaries use
+inventory.py bundled VENV  the Python packages inside, with their licenses
 """
 
 import re
