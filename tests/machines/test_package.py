@@ -50,8 +50,10 @@ cd /
 
 @functools.cache
 def build() -> Path:
-    """The package from these sources. Uses the network when build/deb/wheels lacks a wheel."""
+    """The package from these sources. Needs the network while wheels are missing; without it, the test is skipped."""
     ran = subprocess.run([ROOT / "packaging/build-deb"], capture_output=True, text=True, timeout=BUILD_S, check=False)
+    if ran.returncode == os.EX_TEMPFAIL:
+        pytest.skip(ran.stderr.splitlines()[-1])
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ROOT / ran.stdout.splitlines()[-1]
 
