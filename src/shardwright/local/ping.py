@@ -1,12 +1,16 @@
 """Pings of a daemon's main loop: one line in, one line out, over a Unix socket.
 
-The daemon serves them in its main loop, so a missing answer means that the loop hangs; the supervisor asks.
+The daemon serves them in its main loop and only while it is healthy, so a missing answer means that the loop hangs or that
+the daemon is ill; the supervisor asks. The sign is the one that ``machine.notify.show_life`` gives to a service manager.
 """
 
 import asyncio
 import contextlib
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
+
+from shardwright.machine.notify import Ailment, no_ailment
 
 _ASK = b"ping\n"
 _ANSWER = b"pong\n"
@@ -23,10 +27,11 @@ class PingServer:
         self._path = path
 
     @classmethod
-    async def start(cls, path: Path) -> "PingServer":
-        """Listen at ``path`` (mode 0600); a socket left by a dead daemon is replaced. Raises OSError."""
+    async def start(cls, path: Path, ailment: Ailment = no_ailment) -> "PingServer":
+        """Listen at ``path`` (mode 0600); a socket left by a dead daemon is replaced. Pings stay unanswered while
+        ``ailment`` names one. Raises OSError."""
         await asyncio.to_thread(path.unlink, missing_ok=True)
-        server = await asyncio.start_unix_server(_answer, path, limit=_LINE_BYTES_MAX)
+        server = await asyncio.start_unix_server(partial(_answer, ailment), path, limit=_LINE_BYTES_MAX)
         await asyncio.to_thread(path.chmod, 0o600)
         return cls(server, path)
 
@@ -38,10 +43,10 @@ class PingServer:
             self._path.unlink()
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _answer(ailment: Ailment, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError, TimeoutError, ValueError):
         async with asyncio.timeout(_IDLE_S):
-            if await reader.readline() == _ASK:
+            if await reader.readline() == _ASK and not ailment():
                 writer.write(_ANSWER)
                 await writer.drain()
     writer.close()

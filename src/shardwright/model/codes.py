@@ -369,6 +369,21 @@ class Code(Catalogue):
         "The API's port is in use.",
         "end the process that uses it, or choose another port",
     )
+    NODE_SETTINGS_ABSENT = (
+        "node_settings_absent",
+        "This machine has no settings of a node.",
+        "create a cluster here, or join one",
+    )
+    NODE_SETTINGS_INVALID = (
+        "node_settings_invalid",
+        "The settings of the node (node.toml) cannot be used.",
+        "correct the line that the text names",
+    )
+    SECRET_EXPOSED = (
+        "secret_exposed",
+        "A file that holds a secret, or that decides whom the node believes, is open to other users.",
+        "restrict the file as the text says",
+    )
     NOT_READY = "not_ready", "The cluster did not become ready in time.", "check the logs of its nodes"
     NOT_STOPPED = "not_stopped", "The cluster did not end in time.", "check the logs of its nodes"
     SUPERVISOR_ENDED = "supervisor_ended", "The process that starts the daemons has ended.", "check its log"
