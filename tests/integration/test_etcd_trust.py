@@ -11,9 +11,17 @@ import uvloop
 from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.store.etcd import EtcdStore
-from shardwright.store.etcd_errors import StoreFull, StoreReplaced
 from shardwright.store.mirror import Mirror
-from shardwright.store.protocol import Compacted, DeleteKey, LeaseLost, PutKey, StoreUnavailable, Transaction
+from shardwright.store.protocol import (
+    Compacted,
+    DeleteKey,
+    LeaseLost,
+    PutKey,
+    StoreFull,
+    StoreReplaced,
+    StoreUnavailable,
+    Transaction,
+)
 from shardwright.store.settings import EtcdLimits
 from shardwright.tasks import spawn
 from testkit.certificates import SERVER, TestAuthority
