@@ -1,0 +1,240 @@
+"""A local cluster whose records are in a real etcd: moved there by the command, then used while members of the etcd fail."""
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.cluster import DemoCluster, DemoFailed
+from shardwright.local.access import sealing_of, store_settings
+from shardwright.local.config import read_all
+from shardwright.local.layout import layout_of
+from shardwright.store.keys import StoredRecord
+from shardwright.store.open import open_store
+from testkit.deadlines import Stopwatch, until
+from testkit.etcd import EtcdCluster
+from testkit.processes import ending_all
+from tests.e2e.e2e_harness import own_base
+from tests.e2e.e2e_load import Writers, client_of
+
+pytestmark = pytest.mark.e2e
+
+SOURCES = Path(__file__).parents[2] / "src"
+FROZEN_S = 15.0
+"""How long all members of the etcd stand still."""
+KEYS = 200
+
+
+class Cluster(DemoCluster):
+    """A cluster that is stopped, moved and started again, or not yet created."""
+
+    def __init__(self, base: str) -> None:
+        super().__init__(address_base=base, environment={"PYTHONPATH": str(SOURCES)})
+        self.layout = layout_of(self.directory)
+
+    def __enter__(self) -> "Cluster":
+        super().__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with ending_all(self.layout.directory):
+            self.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def down(self, *more: str) -> None:
+        self._command("down", *more)
+
+    def up(self) -> None:
+        self._command("up", "--detach")
+
+    def move(self, etcd: EtcdCluster) -> None:
+        settings = etcd.settings()
+        options = [f"--endpoint={url}" for url in settings.endpoints]
+        if settings.ca is not None:
+            options += [f"--ca={settings.ca}", f"--cert={settings.cert}", f"--key={settings.key}"]
+        self._command("cluster", "move-store", *options)
+
+    def state(self) -> str:
+        paths = [self.layout.supervisor_log, *(self.layout.daemon_log(uid) for uid in self.layout.node_uids())]
+        return "\n".join(f"{path}:\n{path.read_text()[-3000:]}" for path in paths if path.exists())
+
+    def records(self) -> list[StoredRecord | str]:
+        """All records in the store."""
+
+        async def read() -> list[StoredRecord | str]:
+            store = await open_store(store_settings(self.layout))
+            try:
+                return await read_all(store, "", sealing_of(self.layout))
+            finally:
+                await store.close()
+
+        return asyncio.run(read())
+
+    def primary(self, database: dict[str, Any]) -> int:
+        """The node of its primary."""
+        shards = self.call("GET", "/v1/shards")
+        return next(
+            int(s["node_uid"]) for s in shards if int(s["bdb_uid"]) == int(database["uid"]) and s["role"] == "master"
+        )
+
+    def attempt(self, call: Callable[[], Any]) -> Any:
+        """The result of a call that the API refuses for a while only because the store is unavailable."""
+        last: list[str] = []
+
+        def again() -> Any:
+            try:
+                return call() or "nothing"
+            except DemoFailed as e:
+                if "store_unavailable" not in str(e):
+                    raise
+                last[:] = [str(e)]
+                return None
+
+        return until("the API to answer", again, seconds=40, state=lambda: f"{last}\n{self.state()}")
+
+    def act(self, node: int, action: str) -> dict[str, Any]:
+        """Carry out an action; the whole record."""
+        uid = str(self.attempt(lambda: self.start(node, action)))
+        return self.finished(uid)
+
+    def finished(self, uid: str) -> dict[str, Any]:
+        """Wait for an action that completes; the whole record."""
+
+        def record() -> dict[str, Any] | None:
+            return self.finish(uid, timeout_s=60)
+
+        found: dict[str, Any] = self.attempt(record)
+        return found
+
+
+def pauses(record: dict[str, Any]) -> list[float]:
+    """The pauses of its handoffs in milliseconds."""
+    found = [move["evidence"] for move in record["moves"] if move["evidence"] is not None]
+    return [round(evidence["pause_ms"], 1) for evidence in found if evidence["pause_ms"] is not None]
+
+
+# -- one member ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_moves_serves_and_is_purged(tmp_path: Path, loopback_base: Callable[[], str]) -> None:
+    etcd = EtcdCluster(tmp_path / "etcd")
+    with Cluster(loopback_base()) as cluster:
+        cluster.down()
+        before = cluster.records()
+        asyncio.run(etcd.__aenter__())
+        try:
+            cluster.move(etcd)
+            assert cluster.records() == before
+            assert not cluster.layout.store.exists()
+            assert json.loads(cluster.layout.store_place.read_text())["endpoints"] == [etcd.members[0].client_url]
+            with pytest.raises(DemoFailed, match="already_moved"):
+                cluster.move(etcd)
+            cluster.up()
+            database = cluster.create_database(name="orders", memory_size=64 << 20, replication=True)
+            primary = cluster.primary(database)
+            record = cluster.act(primary, "enslave_node")
+            print(f"step-down: pauses {pauses(record)} ms")
+            assert cluster.primary(database) != primary
+            cluster.down("--purge")
+            assert not cluster.directory.exists()
+            assert etcd.control("get", "", "--prefix", "--keys-only").strip() == ""
+        finally:
+            asyncio.run(etcd.stop(*etcd.members))
+
+
+# -- three members ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
+    made = EtcdCluster(tmp_path_factory.mktemp("etcd") / "etcd", count=3, tls=True)
+    asyncio.run(made.__aenter__())
+    yield made
+    for member in made.members:
+        if member.process is not None:
+            member.thaw()
+    asyncio.run(made.stop(*made.members))
+
+
+@pytest.fixture(scope="module")
+def moved(etcd: EtcdCluster) -> Iterator[tuple[Cluster, dict[str, Any]]]:
+    """A cluster that runs on the etcd, and its database, which was filled before the move."""
+    with Cluster(own_base(40)) as cluster:
+        database = cluster.create_database(name="orders", memory_size=64 << 20, replication=True, data_persistence="aof")
+        client = client_of(database)
+        for n in range(KEYS):
+            assert client.set(f"key:{n}", n)
+        client.close()
+        on_file = [pauses(cluster.finish(cluster.start(cluster.primary(database), "enslave_node"))) for _ in range(5)]
+        print(f"pauses of step-downs on a file: {on_file} ms")
+        cluster.down()
+        before = cluster.records()
+        cluster.move(etcd)
+        assert cluster.records() == before
+        cluster.up()
+        yield cluster, database
+
+
+@pytest.mark.proof
+def test_data_and_records_are_there(moved: tuple[Cluster, dict[str, Any]]) -> None:
+    cluster, database = moved
+    with client_of(database) as client:
+        assert [client.get(f"key:{n}") for n in range(KEYS)] == [str(n) for n in range(KEYS)]
+    assert [b["name"] for b in cluster.call("GET", "/v1/bdbs")] == ["orders"]
+    assert not cluster.layout.store.exists()
+
+
+@pytest.mark.proof
+def test_clients_notice_no_action(moved: tuple[Cluster, dict[str, Any]]) -> None:
+    cluster, database = moved
+    with Writers(database) as writers:
+        found = [pauses(cluster.act(cluster.primary(database), "enslave_node")) for _ in range(5)]
+        node = cluster.primary(database)
+        found += [pauses(cluster.act(node, action)) for action in ("maintenance_on", "maintenance_off")]
+        tally = writers.check().assert_unnoticed()
+    print(f"pauses of five step-downs and a maintenance on etcd: {found} ms; slowest write {tally.slowest_ms:.0f} ms")
+
+
+@pytest.mark.proof
+def test_clients_do_not_notice_the_end_of_the_etcds_leader(moved: tuple[Cluster, dict[str, Any]], etcd: EtcdCluster) -> None:
+    cluster, database = moved
+    with Writers(database) as writers:
+        leader = etcd.leader()
+        uid = cluster.start(cluster.primary(database), "maintenance_on")
+        watch = Stopwatch()
+        leader.kill()
+        record = cluster.finished(uid)
+        print(f"maintenance_on, with the end of the etcd's leader: {watch}; pauses {pauses(record)} ms")
+        asyncio.run(etcd.start(leader))
+        cluster.act(int(record["node_uid"]), "maintenance_off")
+        writers.check().assert_unnoticed()
+
+
+@pytest.mark.proof
+def test_a_database_serves_without_its_etcd_and_actions_wait(
+    moved: tuple[Cluster, dict[str, Any]], etcd: EtcdCluster
+) -> None:
+    cluster, database = moved
+    with Writers(database) as writers:
+        before = cluster.primary(database)
+        for member in etcd.members:
+            member.freeze()
+        ends_at = time.monotonic() + FROZEN_S
+        with pytest.raises(DemoFailed, match=r"503.*store_unavailable"):
+            cluster.start(before, "enslave_node")
+        while time.monotonic() < ends_at:
+            writers.wait_for_progress()
+        writers.check().assert_unnoticed()
+        for member in etcd.members:
+            member.thaw()
+        watch = Stopwatch()
+        record = cluster.act(before, "enslave_node")
+        print(f"first action {watch} after the etcd was back; pauses {pauses(record)} ms")
+        assert cluster.primary(database) != before
+        writers.check().assert_unnoticed()
+    assert all("replaced" not in line for line in cluster.state().splitlines())
