@@ -21,7 +21,7 @@ async def erase_records(layout: Layout) -> str:
         store = await open_store(store_settings(layout))
         try:
             await check_store(store, sealing_of(layout))
-            await _erase(store)
+            await erase(store)
         finally:
             await store.close()
     except (StoreError, Permanent) as e:
@@ -29,7 +29,8 @@ async def erase_records(layout: Layout) -> str:
     return ""
 
 
-async def _erase(store: Store) -> None:
+async def erase(store: Store) -> None:
+    """Delete all records. Raises StoreError."""
     # First: no daemon starts on what is left if this is interrupted.
     await store.transact(Transaction((), (DeleteKey(keys.CLUSTER),)))
     while True:
