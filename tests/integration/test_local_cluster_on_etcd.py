@@ -2,18 +2,24 @@
 
 import asyncio
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from demo.cluster import DemoCluster, DemoFailed
 from shardwright.local.access import sealing_of, store_settings
 from shardwright.local.config import read_all
+from shardwright.local.creation import UpOptions
 from shardwright.local.layout import layout_of
+from shardwright.local.stop import find_running
+from shardwright.local.up import prepare
 from shardwright.store.keys import StoredRecord
 from shardwright.store.open import open_store
 from testkit.deadlines import Stopwatch, until
@@ -33,13 +39,31 @@ KEYS = 200
 class Cluster(DemoCluster):
     """A cluster that is stopped, moved and started again, or not yet created."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, *, born_on: EtcdCluster | None = None) -> None:
+        """``born_on``: the etcd to which it moves before its first start; None: it begins on its file."""
         super().__init__(address_base=base, environment={"PYTHONPATH": str(SOURCES)})
         self.layout = layout_of(self.directory)
+        self._base = base
+        self._born_on = born_on
 
     def __enter__(self) -> "Cluster":
+        try:
+            if self._born_on is not None:
+                self._create_on(self._born_on)
+        except BaseException:
+            self.__exit__()
+            raise
         super().__enter__()
         return self
+
+    def _create_on(self, etcd: EtcdCluster) -> None:
+        options = UpOptions(self.directory, nodes=3, address_base=self._base, endpoint_address=self._base)
+        _, lock = prepare(options, {})
+        assert lock is not None
+        os.close(lock)
+        before = self.records()
+        self.move(etcd)
+        assert self.records() == before
 
     def __exit__(self, *_: object) -> None:
         with ending_all(self.layout.directory):
@@ -58,6 +82,9 @@ class Cluster(DemoCluster):
         if settings.ca is not None:
             options += [f"--ca={settings.ca}", f"--cert={settings.cert}", f"--key={settings.key}"]
         self._command("cluster", "move-store", *options)
+
+    def daemon_logs(self) -> list[str]:
+        return [self.layout.daemon_log(uid).read_text() for uid in self.layout.node_uids()]
 
     def state(self) -> str:
         paths = [self.layout.supervisor_log, *(self.layout.daemon_log(uid) for uid in self.layout.node_uids())]
@@ -82,15 +109,19 @@ class Cluster(DemoCluster):
             int(s["node_uid"]) for s in shards if int(s["bdb_uid"]) == int(database["uid"]) and s["role"] == "master"
         )
 
+    def primary_patiently(self, database: dict[str, Any]) -> int:
+        """The same, while daemons begin."""
+        return int(self.attempt(lambda: self.primary(database)))
+
     def attempt(self, call: Callable[[], Any]) -> Any:
-        """The result of a call that the API refuses for a while only because the store is unavailable."""
+        """The result of a call that fails for a while only because the store, or every API, is unavailable."""
         last: list[str] = []
 
         def again() -> Any:
             try:
                 return call() or "nothing"
             except DemoFailed as e:
-                if "store_unavailable" not in str(e):
+                if "store_unavailable" not in str(e) and "no node answers" not in str(e):
                     raise
                 last[:] = [str(e)]
                 return None
@@ -112,6 +143,13 @@ class Cluster(DemoCluster):
         return found
 
 
+def answers(database: dict[str, Any]) -> bool:
+    """Whether a new connection is served."""
+    with suppress(redis.RedisError), client_of(database) as client:
+        return bool(client.ping())
+    return False
+
+
 def pauses(record: dict[str, Any]) -> list[float]:
     """The pauses of its handoffs in milliseconds."""
     found = [move["evidence"] for move in record["moves"] if move["evidence"] is not None]
@@ -121,30 +159,59 @@ def pauses(record: dict[str, Any]) -> list[float]:
 # -- one member ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_cluster_moves_serves_and_is_purged(tmp_path: Path, loopback_base: Callable[[], str]) -> None:
-    etcd = EtcdCluster(tmp_path / "etcd")
-    with Cluster(loopback_base()) as cluster:
-        cluster.down()
-        before = cluster.records()
-        asyncio.run(etcd.__aenter__())
-        try:
-            cluster.move(etcd)
-            assert cluster.records() == before
-            assert not cluster.layout.store.exists()
-            assert json.loads(cluster.layout.store_place.read_text())["endpoints"] == [etcd.members[0].client_url]
-            with pytest.raises(DemoFailed, match="already_moved"):
-                cluster.move(etcd)
-            cluster.up()
-            database = cluster.create_database(name="orders", memory_size=64 << 20, replication=True)
-            primary = cluster.primary(database)
-            record = cluster.act(primary, "enslave_node")
-            print(f"step-down: pauses {pauses(record)} ms")
-            assert cluster.primary(database) != primary
-            cluster.down("--purge")
-            assert not cluster.directory.exists()
-            assert etcd.control("get", "", "--prefix", "--keys-only").strip() == ""
-        finally:
-            asyncio.run(etcd.stop(*etcd.members))
+@pytest.fixture
+def single(tmp_path: Path) -> Iterator[EtcdCluster]:
+    made = EtcdCluster(tmp_path / "etcd")
+    asyncio.run(made.__aenter__())
+    yield made
+    asyncio.run(made.stop(*made.members))
+
+
+def test_a_cluster_moves_serves_and_is_purged(single: EtcdCluster, loopback_base: Callable[[], str]) -> None:
+    with Cluster(loopback_base(), born_on=single) as cluster:
+        assert not cluster.layout.store.exists()
+        assert json.loads(cluster.layout.store_place.read_text())["endpoints"] == [single.members[0].client_url]
+        with pytest.raises(DemoFailed, match="busy"):
+            cluster.move(single)
+        database = cluster.create_database(name="orders", memory_size=64 << 20, replication=True)
+        primary = cluster.primary(database)
+        record = cluster.act(primary, "enslave_node")
+        print(f"step-down: pauses {pauses(record)} ms")
+        assert cluster.primary(database) != primary
+        cluster.down("--purge")
+        assert not cluster.directory.exists()
+        assert single.control("get", "", "--prefix", "--keys-only").strip() == ""
+
+
+@pytest.mark.proof
+def test_daemons_of_a_restored_etcd_end_and_begin_again(
+    single: EtcdCluster, loopback_base: Callable[[], str], tmp_path: Path
+) -> None:
+    (member,) = single.members
+    with Cluster(loopback_base(), born_on=single) as cluster:
+        database = cluster.create_database(name="orders", memory_size=64 << 20, replication=True)
+        with Writers(database) as writers:
+            single.control("snapshot", "save", str(tmp_path / "snapshot"))
+            asyncio.run(single.stop(member))
+            member.directory.rename(tmp_path / "old")
+            single.restore(member, tmp_path / "snapshot")
+            asyncio.run(single.start(member))
+            words = "the daemon ends, because its store was replaced"
+            until("all daemons to end", lambda: all(words in log for log in cluster.daemon_logs()), state=cluster.state)
+            assert all("store_replaced" in log for log in cluster.daemon_logs())
+            # Again: the API of a daemon that is about to end answers too.
+            until(
+                "all daemons to begin",
+                lambda: all("the daemon runs" in log.rpartition(words)[2] for log in cluster.daemon_logs()),
+                state=cluster.state,
+            )
+            until(
+                "the supervisor to open the store again",
+                lambda: "is opened again" in cluster.layout.supervisor_log.read_text(),
+                state=cluster.state,
+            )
+            cluster.act(cluster.primary_patiently(database), "enslave_node")
+            writers.check().assert_unnoticed()
 
 
 # -- three members ---------------------------------------------------------------------------------------------------------
@@ -177,6 +244,7 @@ def moved(etcd: EtcdCluster) -> Iterator[tuple[Cluster, dict[str, Any]]]:
         cluster.move(etcd)
         assert cluster.records() == before
         cluster.up()
+        until("the database to serve", lambda: answers(database), state=cluster.state)
         yield cluster, database
 
 
@@ -222,19 +290,25 @@ def test_a_database_serves_without_its_etcd_and_actions_wait(
     cluster, database = moved
     with Writers(database) as writers:
         before = cluster.primary(database)
+        running = find_running(cluster.layout)
+        begun = cluster.start(before, "maintenance_on")
         for member in etcd.members:
             member.freeze()
         ends_at = time.monotonic() + FROZEN_S
+        with pytest.raises(DemoFailed, match=r"503.*store_unavailable"):
+            cluster.call("GET", f"/v1/actions/{begun}")
         with pytest.raises(DemoFailed, match=r"503.*store_unavailable"):
             cluster.start(before, "enslave_node")
         while time.monotonic() < ends_at:
             writers.wait_for_progress()
         writers.check().assert_unnoticed()
+        assert find_running(cluster.layout).daemons == running.daemons, "no daemon ends because its store is away"
         for member in etcd.members:
             member.thaw()
         watch = Stopwatch()
-        record = cluster.act(before, "enslave_node")
-        print(f"first action {watch} after the etcd was back; pauses {pauses(record)} ms")
+        record = cluster.finished(begun)
+        print(f"the action ended {watch} after the etcd was back; pauses {pauses(record)} ms")
         assert cluster.primary(database) != before
-        writers.check().assert_unnoticed()
-    assert all("replaced" not in line for line in cluster.state().splitlines())
+        cluster.act(before, "maintenance_off")
+        tally = writers.check().assert_unnoticed()
+    print(f"slowest write {tally.slowest_ms:.0f} ms")

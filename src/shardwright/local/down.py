@@ -54,7 +54,10 @@ async def bring_down(directory: Path, *, is_purge: bool, confirm: Confirm, say: 
     if not _has_cluster_files(layout):
         return Stopped(layout, existed=False, was_running=False)
     running = await asyncio.to_thread(find_running, layout)
-    at_risk = databases_at_risk(await read_recorded(layout), running)
+    recorded = await read_recorded(layout)
+    if recorded.problem and running.servers:
+        say(f"the records cannot be read, so databases without persistence are not named: {recorded.problem}")
+    at_risk = databases_at_risk(recorded, running)
     if at_risk:
         confirm(at_risk)
     lock = await _take_over(layout, say, SystemClock())

@@ -69,6 +69,8 @@ class Recorded:
     shards: tuple[Shard, ...] = ()
     nodes: tuple[Node, ...] = ()
     secrets: tuple[ServerSecrets, ...] = ()
+    problem: str = ""
+    """Why the store cannot be read; empty if it was read."""
 
     def target_of(self, uid: ShardUid) -> ServerTarget | None:
         """The target of a shard's server; None if its records are missing."""
@@ -114,7 +116,7 @@ async def read_recorded(layout: Layout) -> Recorded:
         store = await open_store(store_settings(layout))
     except (StoreUnavailable, Permanent) as e:
         _log.warning("the store cannot be opened", reason=e.text)
-        return Recorded()
+        return Recorded(problem=e.text)
     try:
         return Recorded(
             tuple(r for r in await _read_sealed(store, "databases/", layout) if isinstance(r, Database)),
@@ -125,7 +127,7 @@ async def read_recorded(layout: Layout) -> Recorded:
         )
     except (StoreUnavailable, Permanent) as e:
         _log.warning("the store cannot be read", reason=e.text)
-        return Recorded()
+        return Recorded(problem=e.text)
     finally:
         await store.close()
 
