@@ -178,6 +178,10 @@ def test_a_cluster_moves_serves_and_is_purged(single: EtcdCluster, loopback_base
         record = cluster.act(primary, "enslave_node")
         print(f"step-down: pauses {pauses(record)} ms")
         assert cluster.primary(database) != primary
+        leases = single.control("lease", "list").split()[3:]
+        granted = [single.control("lease", "timetolive", lease) for lease in leases]
+        assert len(granted) == 3, granted
+        assert all("TTL(6s)" in line for line in granted), granted
         cluster.down("--purge")
         assert not cluster.directory.exists()
         assert single.control("get", "", "--prefix", "--keys-only").strip() == ""
