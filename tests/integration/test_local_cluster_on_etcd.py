@@ -33,6 +33,10 @@ pytestmark = pytest.mark.e2e
 SOURCES = Path(__file__).parents[2] / "src"
 FROZEN_S = 15.0
 """How long all members of the etcd stand still."""
+LEASE_PASSED_S = 8.0
+INSTANTS = 6
+INSTANT_S = 0.04
+"""Distance of the instants after the start of a step-down at which the etcd stops."""
 KEYS = 200
 
 
@@ -316,3 +320,25 @@ def test_a_database_serves_without_its_etcd_and_actions_wait(
         cluster.act(before, "maintenance_off")
         tally = writers.check().assert_unnoticed()
     print(f"slowest write {tally.slowest_ms:.0f} ms")
+
+
+@pytest.mark.proof
+def test_an_etcd_that_stops_during_a_step_down_is_not_noticed(
+    moved: tuple[Cluster, dict[str, Any]], etcd: EtcdCluster
+) -> None:
+    cluster, database = moved
+    with Writers(database) as writers:
+        for round_ in range(INSTANTS):
+            before = cluster.primary_patiently(database)
+            uid = cluster.start(before, "enslave_node")
+            time.sleep(round_ * INSTANT_S)
+            for member in etcd.members:
+                member.freeze()
+            # Longer than the lease: the leadership ends meanwhile.
+            time.sleep(LEASE_PASSED_S)
+            for member in etcd.members:
+                member.thaw()
+            record = cluster.finished(uid)
+            tally = writers.check().assert_unnoticed()
+            print(f"stopped after {round_ * INSTANT_S * 1000:.0f} ms: pauses {pauses(record)}, {tally.slowest_ms:.0f} ms")
+            assert cluster.primary_patiently(database) != before
