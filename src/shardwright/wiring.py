@@ -9,6 +9,7 @@ import secrets
 import uuid
 from functools import partial
 from pathlib import Path
+from typing import assert_never
 
 import structlog
 
@@ -22,6 +23,7 @@ from shardwright.clock import Clock, SteadyClock, SystemClock
 from shardwright.faults import VARIABLE, Faults
 from shardwright.leader.attendance import remember
 from shardwright.leader.election import Held, LeaseKeeper, check_term
+from shardwright.leader.lease import ETCD_TIMES, NORMAL_TIMES, LeaseTimes
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.leader.presence import Lasting
 from shardwright.leader.probe import Probe, silent
@@ -34,6 +36,7 @@ from shardwright.server.adapter import ServerAdapter
 from shardwright.store.mirror import Mirror
 from shardwright.store.open import for_election, open_store
 from shardwright.store.protocol import Store
+from shardwright.store.settings import EtcdSettings, SqliteSettings, StoreSettings
 from shardwright.tasks import spawn
 
 _log = structlog.get_logger(__name__)
@@ -106,7 +109,7 @@ class LeadershipRunner:
 async def run_daemon(config: DaemonConfig) -> None:
     """Run a node's daemon until it is cancelled. Shards and the endpoint process outlive it. Raises RuntimeError when one of
     its eternal tasks ends: the daemon ends with it, and the supervisor starts it anew. Raises Permanent when the store
-    contains what this daemon must not go on with."""
+    contains what this daemon must not go on with, StoreReplaced when another store answers than before."""
     clock = SystemClock()
     store = await open_store(config.store)
     mirror = Mirror(store, clock=clock, sealing=config.sealing)
@@ -128,7 +131,8 @@ async def run_daemon(config: DaemonConfig) -> None:
 async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: Clock) -> None:
     await mirror.ready()
     await mirror.fresh()
-    keeper = LeaseKeeper(partial(open_store, for_election(config.store)), _presence(config, clock), clock=clock)
+    opened = partial(open_store, for_election(config.store))
+    keeper = LeaseKeeper(opened, _presence(config, clock), clock=clock, times=lease_times(config.store))
     context = ApiContext(
         store=store,
         mirror=mirror,
@@ -156,8 +160,10 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
     try:
         api = await serve(create_app(context), config.address, config.api_port, layout.certificate, layout.key)
         await keeper.start()
-        tasks += [spawn("leadership", runner.run()), spawn("api", api.ended())]
+        tasks += [spawn("leadership", runner.run()), spawn("lease", keeper.ended()), spawn("api", api.ended())]
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
         raise RuntimeError(f"{', '.join(t.get_name() for t in ended)} ended by itself")
     finally:
         for task in tasks:
@@ -166,6 +172,17 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         await keeper.stop()
         if api is not None:
             await api.stop()
+
+
+def lease_times(settings: StoreSettings) -> LeaseTimes:
+    """The times that fit this kind of store."""
+    match settings:
+        case SqliteSettings():
+            return NORMAL_TIMES
+        case EtcdSettings():
+            return ETCD_TIMES
+        case _:
+            assert_never(settings)
 
 
 def _presence(config: DaemonConfig, clock: Clock) -> DaemonPresence:

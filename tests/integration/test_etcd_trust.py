@@ -12,9 +12,17 @@ from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.model.trust import CertificateRole
 from shardwright.store.etcd import EtcdStore
-from shardwright.store.etcd_errors import StoreFull, StoreReplaced
 from shardwright.store.mirror import Mirror
-from shardwright.store.protocol import Compacted, DeleteKey, LeaseLost, PutKey, StoreUnavailable, Transaction
+from shardwright.store.protocol import (
+    Compacted,
+    DeleteKey,
+    LeaseLost,
+    PutKey,
+    StoreFull,
+    StoreReplaced,
+    StoreUnavailable,
+    Transaction,
+)
 from shardwright.store.settings import EtcdLimits
 from shardwright.tasks import spawn
 from testkit.certificates import LONG_AGO, SERVER, members

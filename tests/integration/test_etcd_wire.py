@@ -13,13 +13,14 @@ from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store.etcd import EtcdStore
-from shardwright.store.etcd_errors import StoreFull, StoreReplaced
 from shardwright.store.protocol import (
     Compacted,
     KeyValue,
     LeaseLost,
     PutKey,
     StoreError,
+    StoreFull,
+    StoreReplaced,
     StoreUnavailable,
     Transaction,
     WatchBatch,

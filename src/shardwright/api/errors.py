@@ -6,7 +6,7 @@ from typing import Final
 from starlette.responses import JSONResponse
 
 from shardwright.errors import Refusal, Rejected, ShardwrightError, Transient
-from shardwright.store.protocol import StoreUnavailable, TooLarge
+from shardwright.store.protocol import StoreFull, StoreReplaced, StoreUnavailable, TooLarge
 
 STATUS_OF: Final[dict[Refusal, int]] = {
     Refusal.INVALID: 400,
@@ -70,6 +70,8 @@ def answer_of(error: Exception) -> JSONResponse:
             text = f"{error.text} {error.remedy}".strip()
             headers = {"WWW-Authenticate": 'Basic realm="Shardwright"'} if error.refusal is Refusal.UNAUTHENTICATED else None
             return error_answer(STATUS_OF[error.refusal], error.code, text, headers=headers)
+        case StoreFull() | StoreReplaced():
+            return coded("store_unavailable", f"{error.text}. Remedy: {error.code.remedy}.")
         case StoreUnavailable():
             return coded("store_unavailable", "The store cannot be reached or is locked. Try again.")
         case TooLarge():

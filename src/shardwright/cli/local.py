@@ -76,10 +76,10 @@ def up(
     Options other than --dir and --detach only apply to a new cluster; an existing one starts with its recorded settings.
     The administrator's password comes from SHARDWRIGHT_ADMIN_PASSWORD or is generated, and is kept in DIR/admin.json.
     """
-    say = _sayer(as_json)
-    with _failures(as_json):
+    say = sayer(as_json)
+    with failures(as_json):
         options = UpOptions(
-            directory=_directory(directory),
+            directory=directory_of(directory),
             nodes=nodes,
             node_memory_bytes=parsed(parse_bytes, node_memory),
             racks=tuple(name.strip() for name in rack.split(",")) if rack is not None else (),
@@ -127,7 +127,7 @@ def down(
 
     Databases without persistence lose their data: the command names them and asks for confirmation.
     """
-    say = _sayer(as_json)
+    say = sayer(as_json)
 
     def ask(databases: Sequence[Database]) -> None:
         names = ", ".join(d.name for d in databases)
@@ -136,8 +136,8 @@ def down(
             say(text)
         confirm(f"{text} Stop anyway?", is_confirmed=yes or purge)
 
-    with _failures(as_json):
-        stopped = asyncio.run(bring_down(_directory(directory), is_purge=purge, confirm=ask, say=say))
+    with failures(as_json):
+        stopped = asyncio.run(bring_down(directory_of(directory), is_purge=purge, confirm=ask, say=say))
         _say_stopped(stopped, say, is_purge=purge)
         if as_json:
             shown = {
@@ -146,6 +146,7 @@ def down(
                 "was_running": stopped.was_running,
                 "purged": purge,
                 "left": [str(path) for path in stopped.left],
+                "kept_in_etcd": stopped.kept_in_etcd,
             }
             print(json.dumps(shown, indent=2))
 
@@ -168,11 +169,11 @@ def supervise(*, directory: Annotated[Path, typer.Option("--dir")]) -> None:
 # -- messages ------------------------------------------------------------------------------------------------------------
 
 
-def _directory(given: Path | None) -> Path:
+def directory_of(given: Path | None) -> Path:
     return given if given is not None else default_directory(os.environ)
 
 
-def _sayer(as_json: bool) -> Callable[[str], None]:
+def sayer(as_json: bool) -> Callable[[str], None]:
     """Progress messages: to standard output, or to standard error if standard output is reserved for JSON."""
     return lambda text: print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
 
@@ -197,6 +198,11 @@ def _say_stopped(stopped: Stopped, say: Callable[[str], None], *, is_purge: bool
         say(f"The cluster in {place} is stopped and deleted.")
         if stopped.left:
             say("Not deleted, because Shardwright did not create it: " + ", ".join(str(path) for path in stopped.left))
+        if stopped.kept_in_etcd:
+            say(
+                f"Its records may still be in its etcd, which could not be emptied: {stopped.kept_in_etcd}. "
+                "To delete them: etcdctl del --prefix shardwright/"
+            )
     else:
         say(f"The cluster in {place} is stopped." if stopped.was_running else f"The cluster in {place} was not running.")
 
@@ -221,7 +227,7 @@ def _show_up(started: Started, as_json: bool) -> None:
 
 
 @contextmanager
-def _failures(as_json: bool) -> Iterator[None]:
+def failures(as_json: bool) -> Iterator[None]:
     """Report errors of the user and of the environment in two lines with an exit code, never as a traceback."""
     try:
         yield

@@ -1,12 +1,12 @@
-"""The ``shardwright`` command: combines the command groups. All but ``up``, ``down`` and the processes that they start use
-the public API only."""
+"""The ``shardwright`` command: combines the command groups. All but ``up``, ``down``, ``cluster`` and the processes that
+they start use the public API only."""
 
 from typing import Annotated
 
 import typer
 
 from shardwright import __version__
-from shardwright.cli import action, database, local, node, status
+from shardwright.cli import action, cluster, database, local, node, status
 
 _HELP = """An open, self-hosted cluster manager for Redis and Valkey.
 
@@ -28,6 +28,7 @@ def build() -> typer.Typer:
     )
     app.callback()(_top)
     local.register(app)
+    cluster.register(app)
     for group in (status, database, node, action):
         group.register(app)
     return app

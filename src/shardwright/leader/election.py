@@ -12,9 +12,9 @@ from contextlib import suppress
 import structlog
 
 from shardwright.clock import Clock, SystemClock
-from shardwright.leader.candidate import Candidate, Held, check_term
+from shardwright.leader.candidate import NORMAL_TIMES, Candidate, Held, LeaseTimes, check_term
 from shardwright.model.cluster import DaemonPresence
-from shardwright.store.protocol import Store, StoreUnavailable
+from shardwright.store.protocol import Store, StoreError, StoreReplaced
 from shardwright.tasks import spawn
 
 __all__ = ["Held", "LeaseKeeper", "check_term"]
@@ -40,12 +40,14 @@ class LeaseKeeper:
         presence: DaemonPresence,
         *,
         clock: Clock | None = None,
+        times: LeaseTimes = NORMAL_TIMES,
         on_gained: Callable[[Held], None] | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._open_store = open_store
         self._presence = presence
         self._clock: Clock = clock or SystemClock()
+        self._times = times
         self._on_gained = on_gained
         self._on_lost = on_lost
         self._held: Held | None = None
@@ -56,6 +58,7 @@ class LeaseKeeper:
         self._main_loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
         self._is_present = asyncio.Event()
+        self._replaced: asyncio.Future[StoreReplaced] | None = None
         self._thread = threading.Thread(target=self._run_thread, name="lease-keeper", daemon=True)
         self._teller: asyncio.Task[None] | None = None
 
@@ -76,9 +79,16 @@ class LeaseKeeper:
     async def start(self) -> None:
         """Start the thread. Returns when the daemon holds its lease and its presence is stored. Call it once only."""
         self._main_loop = asyncio.get_running_loop()
+        self._replaced = self._main_loop.create_future()
         self._teller = spawn("lease keeper: tell", self._tell())
         self._thread.start()
         await self._is_present.wait()
+
+    async def ended(self) -> None:
+        """Wait, indefinitely if all is well. Raises StoreReplaced when another store answers than before: this daemon then
+        has neither lease nor leadership, and must end."""
+        assert self._replaced is not None
+        raise await asyncio.shield(self._replaced)
 
     async def wait_change(self, known: Held | None) -> Held | None:
         """Wait until the leadership differs from ``known`` (gained, lost, or another term), and return it."""
@@ -151,7 +161,12 @@ class LeaseKeeper:
         while True:
             try:
                 await self._session()
-            except Exception:
+            except Exception as e:
+                if (replaced := _replaced_in(e)) is not None:
+                    # A lease in the new store would let this daemon lead with the old one's records.
+                    self._publish(None)
+                    self._call_main(lambda: self._note_replaced(replaced))
+                    return
                 _log.exception("the lease keeper failed and starts again")
             self._publish(None)
             await self._clock.sleep(RESTART_S)
@@ -162,6 +177,7 @@ class LeaseKeeper:
             store,
             self._presence,
             clock=self._clock,
+            times=self._times,
             on_change=self._publish,
             on_present=lambda: self._call_main(self._is_present.set),
         )
@@ -172,7 +188,7 @@ class LeaseKeeper:
             self._candidate = None
             try:
                 await candidate.leave()
-            except StoreUnavailable as e:
+            except StoreError as e:
                 _log.warning("the lease could not be ended; it will expire", reason=e.text)
             await store.close()
 
@@ -181,10 +197,21 @@ class LeaseKeeper:
         if _key(before) != _key(held):
             self._call_main(self._wake)
 
+    def _note_replaced(self, replaced: StoreReplaced) -> None:
+        if self._replaced is not None and not self._replaced.done():
+            self._replaced.set_result(replaced)
+
     def _call_main(self, call: Callable[[], None]) -> None:
         if self._main_loop is not None:
             with suppress(RuntimeError):  # The main loop has ended.
                 self._main_loop.call_soon_threadsafe(call)
+
+
+def _replaced_in(error: Exception) -> StoreReplaced | None:
+    """The cause, if it is that the store was replaced. The candidate's tasks fail as a group."""
+    if isinstance(error, ExceptionGroup):
+        return next((found for e in error.exceptions if (found := _replaced_in(e)) is not None), None)
+    return error if isinstance(error, StoreReplaced) else None
 
 
 def _key(held: Held | None) -> int | None:

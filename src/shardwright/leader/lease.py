@@ -17,6 +17,9 @@ from shardwright.store.commit import Fence
 from shardwright.store.protocol import CreatedAt, DeleteKey, KeyValue, ModifiedAt, PutKey, Transaction
 
 LEASE_TTL = timedelta(seconds=3)
+ETCD_LEASE_TTL = timedelta(seconds=6)
+"""An election of etcd takes 1.5 s, and a first attempt in vain 0.7 s more: a shorter lease would sometimes end when a member
+fails."""
 RENEW_S = 1.0
 LOOK_S = 1.0
 """Interval of reading the ``leader`` key without any event: the loss of every event is harmless."""
@@ -29,11 +32,16 @@ class LeaseTimes:
     """Duration of a lease, and the intervals of its renewal and of reading the ``leader`` key."""
 
     ttl: timedelta = LEASE_TTL
+    trusted_share: float = 1.0
+    """The part of the duration for which the holder relies on its lease. Less than 1: the store counts by a clock of its
+    own, which may be faster than the holder's."""
     renew_s: float = RENEW_S
     look_s: float = LOOK_S
 
 
 NORMAL_TIMES = LeaseTimes()
+"""For a store that counts by this machine's clock."""
+ETCD_TIMES = LeaseTimes(ttl=ETCD_LEASE_TTL, trusted_share=0.98)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class Held:
 def valid_until(asked_at: float, times: LeaseTimes) -> float:
     """When a lease may expire. It is counted from before the request: the store counts from a later time, so this count ends
     first."""
-    return asked_at + times.ttl.total_seconds()
+    return asked_at + times.trusted_share * times.ttl.total_seconds()
 
 
 class KeyState(StrEnum):

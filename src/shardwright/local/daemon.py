@@ -29,11 +29,14 @@ from shardwright.machine.files import make_private_directory
 from shardwright.machine.processes import identity_of
 from shardwright.model.ids import NodeUid
 from shardwright.store.open import open_store
+from shardwright.store.protocol import StoreReplaced, StoreUnavailable
 
 EXIT_TAKEN = 3
 """Another daemon of this node is running."""
 EXIT_REFUSED = 4
 """The cluster or the node does not exist."""
+OPEN_AGAIN_S = 0.5
+"""Pause before another attempt to reach the store."""
 
 Body = Callable[[DaemonConfig], Awaitable[None]]
 
@@ -61,6 +64,10 @@ def run(layout: Layout, node_uid: NodeUid, body: Body | None = None) -> int:
         _log.error("the daemon cannot run", code=e.code, reason=e.text)
         print(e.text, file=sys.stderr)
         return EXIT_REFUSED
+    except StoreReplaced as e:
+        _log.error("the daemon ends, because its store was replaced", code=e.code, reason=e.text, remedy=e.code.remedy)
+        print(e.text, file=sys.stderr)
+        return 1
     except ShardwrightError as e:
         _log.exception("the daemon has failed", code=e.code)
         print(e.text, file=sys.stderr)
@@ -100,12 +107,7 @@ async def _serve(layout: Layout, node_uid: NodeUid, body: Body) -> None:
     server = await PingServer.start(layout.ping(node_uid))
     _log.info("the daemon runs", pid=os.getpid())
     try:
-        store = await open_store(store_settings(layout))
-        try:
-            config = await read_config(store, layout, node_uid)
-        finally:
-            await store.close()
-        await body(config)
+        await body(await _config(layout, node_uid))
         raise RuntimeError("a daemon's work ended by itself")
     except asyncio.CancelledError:
         if not is_asked:
@@ -114,6 +116,20 @@ async def _serve(layout: Layout, node_uid: NodeUid, body: Body) -> None:
     finally:
         with contextlib.suppress(OSError):
             await server.close()
+
+
+async def _config(layout: Layout, node_uid: NodeUid) -> DaemonConfig:
+    """The configuration, as soon as the store can be reached. Raises as ``read_config``."""
+    while True:
+        try:
+            store = await open_store(store_settings(layout))
+            try:
+                return await read_config(store, layout, node_uid)
+            finally:
+                await store.close()
+        except StoreUnavailable as e:
+            _log.warning("the daemon waits for the store", code=e.code, reason=e.text)
+        await asyncio.sleep(OPEN_AGAIN_S)
 
 
 def daemon_command(layout: Layout, node_uid: NodeUid) -> list[str]:

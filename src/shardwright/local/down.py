@@ -14,6 +14,8 @@ from pathlib import Path
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Permanent, Refusal, Rejected
+from shardwright.local.access import has_cluster
+from shardwright.local.erase import erase_records
 from shardwright.local.layout import Layout, layout_of, purge
 from shardwright.local.lock import try_lock
 from shardwright.local.stop import Say, databases_at_risk, find_running, read_recorded, stop_everything
@@ -41,6 +43,8 @@ class Stopped:
     was_running: bool
     left: tuple[Path, ...] = ()
     """After a purge: files in the directory that Shardwright did not create."""
+    kept_in_etcd: str = ""
+    """After a purge: why records of the cluster may be left in its etcd; empty: none is."""
 
 
 async def bring_down(directory: Path, *, is_purge: bool, confirm: Confirm, say: Say) -> Stopped:
@@ -50,7 +54,10 @@ async def bring_down(directory: Path, *, is_purge: bool, confirm: Confirm, say: 
     if not _has_cluster_files(layout):
         return Stopped(layout, existed=False, was_running=False)
     running = await asyncio.to_thread(find_running, layout)
-    at_risk = databases_at_risk(await read_recorded(layout), running)
+    recorded = await read_recorded(layout)
+    if recorded.problem and running.servers:
+        say(f"the records cannot be read, so databases without persistence are not named: {recorded.problem}")
+    at_risk = databases_at_risk(recorded, running)
     if at_risk:
         confirm(at_risk)
     lock = await _take_over(layout, say, SystemClock())
@@ -60,16 +67,17 @@ async def bring_down(directory: Path, *, is_purge: bool, confirm: Confirm, say: 
         if not await stop_everything(layout, say):
             raise Permanent(Code.NOT_STOPPED, f"not everything could be stopped; nothing was deleted in {layout.directory}")
         layout.supervisor.unlink(missing_ok=True)
+        kept = await erase_records(layout) if is_purge else ""
         left = await asyncio.to_thread(purge, layout) if is_purge else []
     finally:
         os.close(lock)
-    return Stopped(layout, existed=True, was_running=not running.is_nothing, left=tuple(left))
+    return Stopped(layout, existed=True, was_running=not running.is_nothing, left=tuple(left), kept_in_etcd=kept)
 
 
 def _has_cluster_files(layout: Layout) -> bool:
     """Whether the directory contains files of a cluster, even an incomplete one."""
-    ours = (layout.store, layout.lock, layout.nodes, layout.tls, layout.admin)
-    return any(path.exists() for path in ours)
+    ours = (layout.lock, layout.nodes, layout.tls, layout.admin)
+    return has_cluster(layout) or any(path.exists() for path in ours)
 
 
 async def _take_over(layout: Layout, say: Say, clock: Clock) -> int | None:

@@ -22,7 +22,7 @@ from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import LeaseId, NodeUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.store import keys, records
-from shardwright.store.protocol import Store, StoreUnavailable
+from shardwright.store.protocol import Store, StoreError
 from shardwright.tasks import spawn
 
 PING_EVERY_S = 0.5
@@ -159,7 +159,7 @@ class DaemonKeeper:
                     await self._store.revoke(LeaseId(presence.lease_id))
                     self._log.info("revoked the lease of the dead daemon", pid=identity.pid)
                 return
-            except (StoreUnavailable, Permanent) as e:
+            except (StoreError, Permanent) as e:
                 self._log.warning("the lease of a dead daemon could not be revoked", reason=e.text)
 
     async def _presence(self) -> DaemonPresence | None:

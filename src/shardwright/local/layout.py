@@ -2,6 +2,7 @@
 
 DIR (0700)
   store.db              admin.json (0600)      lock          supervisor.json      cluster.key (0600)
+  store.json (0600)     if the records are in etcd: where; the former file is store.db.moved then
   tls/cert.pem  key.pem  ca.pem  ca-key.pem    logs/supervisor.log
   run/                  Unix sockets; elsewhere when DIR's path is too long for them: run.path then contains the path
   nodes/<n>/            daemon.json  daemon.lock  daemon.log  endpoint.json  endpoint.log  shards/<uid>/
@@ -40,6 +41,11 @@ class Layout:
     @property
     def store(self) -> Path:
         return self.directory / "store.db"
+
+    @property
+    def store_place(self) -> Path:
+        """Where the cluster's etcd is and how to reach it, mode 0600. Without this file, the records are in ``store``."""
+        return self.directory / "store.json"
 
     @property
     def admin(self) -> Path:
@@ -212,7 +218,9 @@ def purge(layout: Layout) -> list[Path]:
     _remove_if_empty(layout.tls)
     _delete_patterns(layout.logs, ("supervisor.log*", "supervisor.out*"))
     _remove_if_empty(layout.logs)
-    _delete_patterns(layout.directory, ("store.db*", "admin.json*", "supervisor.json*", "run.path*", "cluster.key*"))
+    _delete_patterns(
+        layout.directory, ("store.db*", "store.json*", "admin.json*", "supervisor.json*", "run.path*", "cluster.key*")
+    )
     layout.lock.unlink(missing_ok=True)
     _remove_if_empty(layout.directory)
     return sorted(layout.directory.iterdir()) if layout.directory.is_dir() else []

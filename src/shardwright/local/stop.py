@@ -16,7 +16,7 @@ from shardwright.agent.endpoint_process import MODULE as ENDPOINT_MODULE
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.launch import read_record
 from shardwright.errors import Permanent
-from shardwright.local.access import sealing_of, store_settings
+from shardwright.local.access import has_cluster, sealing_of, store_settings
 from shardwright.local.config import read_all, read_nodes
 from shardwright.local.layout import Layout
 from shardwright.machine.processes import arguments_of, end, find_processes, is_running
@@ -69,6 +69,8 @@ class Recorded:
     shards: tuple[Shard, ...] = ()
     nodes: tuple[Node, ...] = ()
     secrets: tuple[ServerSecrets, ...] = ()
+    problem: str = ""
+    """Why the store cannot be read; empty if it was read."""
 
     def target_of(self, uid: ShardUid) -> ServerTarget | None:
         """The target of a shard's server; None if its records are missing."""
@@ -108,13 +110,13 @@ def find_running(layout: Layout, *, nodes: Iterable[NodeUid] | None = None) -> R
 async def read_recorded(layout: Layout) -> Recorded:
     """Databases, groups, shards, nodes and secrets, as far as the store is readable. Without the cluster key, databases and
     secrets are missing."""
-    if not layout.store.exists():
+    if not has_cluster(layout):
         return Recorded()
     try:
         store = await open_store(store_settings(layout))
-    except StoreUnavailable as e:
+    except (StoreUnavailable, Permanent) as e:
         _log.warning("the store cannot be opened", reason=e.text)
-        return Recorded()
+        return Recorded(problem=e.text)
     try:
         return Recorded(
             tuple(r for r in await _read_sealed(store, "databases/", layout) if isinstance(r, Database)),
@@ -125,7 +127,7 @@ async def read_recorded(layout: Layout) -> Recorded:
         )
     except (StoreUnavailable, Permanent) as e:
         _log.warning("the store cannot be read", reason=e.text)
-        return Recorded()
+        return Recorded(problem=e.text)
     finally:
         await store.close()
 

@@ -38,11 +38,13 @@ from shardwright.model.cluster import Cluster, Node
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid
 from shardwright.store.open import open_store
-from shardwright.store.protocol import Store, StoreUnavailable
+from shardwright.store.protocol import Store, StoreReplaced, StoreUnavailable
 from shardwright.tasks import spawn
 
 NODES_EVERY_S = 0.5
 """Interval between reads of the recorded nodes."""
+OPEN_AGAIN_S = 1.0
+"""Pause before another attempt to open a store that cannot be reached."""
 REMOVED_LINGER_S = 3.0
 """The daemon of a removed node answers for this additional time, because clients poll the removal there."""
 TEST_FAULTS_VARIABLE = "SHARDWRIGHT_TEST_FAULTS"
@@ -85,7 +87,8 @@ class Supervisor:
         self._retiring: dict[NodeUid, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Keep the recorded nodes' daemons alive, indefinitely. Daemons outlive a cancellation."""
+        """Keep the recorded nodes' daemons alive, indefinitely. Daemons outlive a cancellation. Raises StoreReplaced: the
+        store must be opened again."""
         try:
             while True:
                 try:
@@ -207,8 +210,7 @@ async def supervise(
     me = identity_of(os.getpid())
     assert me is not None
     await asyncio.to_thread(write_identity, layout.supervisor, me)
-    store = await open_store(store_settings(layout))
-    work = spawn("supervisor", Supervisor(layout, store, clock=SystemClock(), command=command).run())
+    work = spawn("supervisor", _keep_daemons(layout, command))
     beside = on_running() if on_running is not None else None
     try:
         either: set[asyncio.Future[Any]] = {requested, work}
@@ -221,12 +223,29 @@ async def supervise(
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await task
-        await store.close()
     _log.info("the supervisor ends", outcome=outcome)
     if outcome is Outcome.STOPPED:
         await stop_everything(layout, say)
     layout.supervisor.unlink(missing_ok=True)
     return outcome
+
+
+async def _keep_daemons(layout: Layout, command: Callable[[Layout, NodeUid], list[str]]) -> None:
+    """Run ``Supervisor``s, one after another: a new one, which adopts all daemons, when the store was replaced."""
+    clock = SystemClock()
+    while True:
+        try:
+            store = await open_store(store_settings(layout))
+        except StoreUnavailable as e:
+            _log.warning("the store cannot be opened yet", reason=e.text)
+            await clock.sleep(OPEN_AGAIN_S)
+            continue
+        try:
+            await Supervisor(layout, store, clock=clock, command=command).run()
+        except StoreReplaced as e:
+            _log.warning("the store was replaced and is opened again", reason=e.text)
+        finally:
+            await store.close()
 
 
 def supervisor_command(layout: Layout, lock: int, daemon_module: str) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Refusal, Rejected
-from shardwright.local.access import sealing_of, store_settings
+from shardwright.local.access import has_cluster, is_on_etcd, sealing_of, set_file_aside, store_settings
 from shardwright.local.config import read_cluster, read_nodes
 from shardwright.local.creation import PASSWORD_VARIABLE, CheckedOptions, UpOptions, check, check_addresses, create, invalid
 from shardwright.local.layout import Layout, layout_of, make_run_directory, purge
@@ -71,6 +71,7 @@ def prepare(options: UpOptions, environment: Mapping[str, str]) -> "tuple[Starte
     try:
         if checked is not None and not _holds_cluster(layout):
             return _create(checked, layout, environment, made), lock
+        set_file_aside(layout)
         _check_recorded(layout)
         make_run_directory(layout, environment)
         return Started(layout, is_new=False, was_running=False), lock
@@ -92,9 +93,14 @@ def _create(checked: CheckedOptions, layout: Layout, environment: Mapping[str, s
 
 def _holds_cluster(layout: Layout) -> bool:
     """Whether the directory contains a complete cluster (a crash during the creation leaves a store without one)."""
-    if not layout.store.exists():
+    if not has_cluster(layout):
         return False
-    return _recorded(layout)[0] is not None
+    cluster, _ = _recorded(layout)
+    if cluster is None and is_on_etcd(layout):
+        # Not a reason to create a cluster: the directory belongs to one.
+        text = f"the etcd that {layout.store_place} names has no records of the cluster"
+        raise Rejected(Refusal.NOT_FOUND, "no_cluster", text, remedy="restore that etcd, or `shardwright down --purge`")
+    return cluster is not None
 
 
 def _recorded(layout: Layout) -> tuple[Cluster | None, list[Node]]:

@@ -7,7 +7,7 @@ code for two causes.
 from enum import IntEnum
 
 from shardwright.model.codes import Code
-from shardwright.store.protocol import StoreError, StoreUnavailable, TooLarge
+from shardwright.store.protocol import StoreError, StoreFull, StoreUnavailable, TooLarge
 
 
 class EtcdCode(IntEnum):
@@ -30,14 +30,6 @@ class Refused(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
-
-
-class StoreFull(StoreUnavailable):
-    """etcd's database has reached its quota. A transaction at that moment may have happened nevertheless."""
-
-
-class StoreReplaced(StoreError):
-    """Another etcd answers than before: restored from a snapshot, or another one. What is known of the store is wrong."""
 
 
 def is_of_the_member(code: int, text: str) -> bool:

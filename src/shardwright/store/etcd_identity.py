@@ -8,9 +8,8 @@ daemon knows of it holds, and its transactions must not reach it.
 import re
 
 from shardwright.model.codes import Code
-from shardwright.store.etcd_errors import StoreReplaced
 from shardwright.store.etcd_json import Json
-from shardwright.store.protocol import StoreUnavailable
+from shardwright.store.protocol import StoreReplaced, StoreUnavailable
 
 PATCH_MIN = {(3, 4): 23, (3, 5): 3}
 """The releases that can be the store, with their first patch. 3.5.0 to 3.5.2 lose transactions that they have committed."""

@@ -123,6 +123,15 @@ class StoreUnavailable(StoreError):
     """The store is unreachable or locked; the outcome of a transaction is unknown."""
 
 
+class StoreFull(StoreUnavailable):
+    """The store has no room. A transaction at that moment may have happened nevertheless."""
+
+
+class StoreReplaced(StoreError):
+    """Another store answers than before: restored from a copy, or another one. What is known of the store is wrong, so its
+    user must end or open it again."""
+
+
 class TooLarge(StoreError):
     """A limit above is exceeded; nothing happened."""
 

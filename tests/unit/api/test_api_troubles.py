@@ -17,6 +17,7 @@ from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.troubles import STOPPING, TROUBLES
 from shardwright.store import keys, records
+from shardwright.store.protocol import StoreError, StoreFull, StoreReplaced, StoreUnavailable
 from testkit.builders import cluster
 
 ONE = DatabaseUid(1)
@@ -84,3 +85,18 @@ def test_recorded_troubles_are_read_back_as_written() -> None:
     assert records.decode(key, records.encode(noted)) == noted
     seen = troubled().servers[ShardUid(1)]
     assert records.decode(keys.key_of(seen), records.encode(seen)) == seen
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (StoreUnavailable(Code.STORE_UNAVAILABLE, "secret detail"), "Try again"),
+        (StoreFull(Code.STORE_FULL, "the quota is reached"), "the quota is reached. Remedy: compact and defragment"),
+        (StoreReplaced(Code.STORE_REPLACED, "another id"), "another id. Remedy: start the daemon again"),
+    ],
+)
+def test_a_store_in_trouble_is_no_bug_of_the_api(error: StoreError, said: str) -> None:
+    answer = answer_of(error)
+    assert answer.status_code == 503
+    assert b'"error_code":"store_unavailable"' in answer.body
+    assert said.encode() in answer.body

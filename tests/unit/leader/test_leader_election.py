@@ -12,9 +12,9 @@ from shardwright.leader.candidate import LEASE_TTL
 from shardwright.leader.election import Held, LeaseKeeper
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.codes import Code
-from shardwright.model.ids import NodeUid
+from shardwright.model.ids import LeaseId, NodeUid
 from shardwright.store.memory import MemoryStore
-from shardwright.store.protocol import StoreUnavailable
+from shardwright.store.protocol import StoreReplaced, StoreUnavailable
 from testkit.builders import NOW
 
 PRESENCE = DaemonPresence(NodeUid(1), 101, 1, "boot", 0, "0.1.0", "https://127.0.0.1:9443", NOW)
@@ -33,6 +33,22 @@ class HangingClock(SystemClock):
         await super().sleep(min(seconds, 0.001))
 
 
+class ReplaceableStore(MemoryStore):
+    """Answers, once it is told to, that another store is in its place."""
+
+    is_replaced = False
+
+    async def renew(self, lease: LeaseId) -> None:
+        if self.is_replaced:
+            raise StoreReplaced(Code.STORE_REPLACED, "another id")
+        await super().renew(lease)
+
+    async def revoke(self, lease: LeaseId) -> None:
+        if self.is_replaced:
+            raise StoreReplaced(Code.STORE_REPLACED, "another id")
+        await super().revoke(lease)
+
+
 class Told:
     """A keeper in its first daemon, and what the main loop heard."""
 
@@ -40,6 +56,7 @@ class Told:
         self.words: list[str] = []
         self.stores = 0
         self.fails = 0
+        self.opened = ReplaceableStore(SystemClock())
         self.keeper = LeaseKeeper(
             self.open_store,
             PRESENCE,
@@ -52,7 +69,8 @@ class Told:
         self.stores += 1
         if self.stores <= self.fails:
             raise StoreUnavailable(Code.STORE_CLOSED, "not yet")
-        return MemoryStore(SystemClock())
+        self.opened = ReplaceableStore(SystemClock())
+        return self.opened
 
 
 def run(scenario: Callable[[Told, HangingClock], Awaitable[None]]) -> Told:
@@ -126,3 +144,16 @@ def test_a_keeper_that_fails_begins_again(failures: int) -> None:
         assert told.stores == failures + 1
 
     run(scenario)
+
+
+def test_a_replaced_store_ends_the_leadership_and_gets_no_new_lease() -> None:
+    async def scenario(told: Told, clock: HangingClock) -> None:
+        await told.keeper.start()
+        await gained(told)
+        told.opened.is_replaced = True
+        with pytest.raises(StoreReplaced, match="another id"):
+            await told.keeper.ended()
+        assert told.keeper.leadership is None
+        assert told.stores == 1, "opening it again would begin a lease in the other store"
+
+    assert run(scenario).words == ["gained 1", "lost"]

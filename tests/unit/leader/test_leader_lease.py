@@ -45,6 +45,7 @@ def test_what_a_look_at_the_leader_key_means(
 
 def test_a_lease_lasts_from_before_it_was_asked_for() -> None:
     assert rules.valid_until(100.0, LeaseTimes(ttl=timedelta(seconds=3))) == 103.0
+    assert rules.valid_until(100.0, rules.ETCD_TIMES) == pytest.approx(105.88)
 
 
 def test_a_leadership_is_extended_while_it_lasts_and_never_revived() -> None:
@@ -58,8 +59,8 @@ def test_writes_are_fenced_with_the_key_that_the_leadership_created() -> None:
     assert HELD.fence.revision_created == 40
 
 
-def test_a_lease_is_renewed_and_the_key_looked_at_several_times_before_it_ends() -> None:
-    times = rules.NORMAL_TIMES
+@pytest.mark.parametrize("times", [rules.NORMAL_TIMES, rules.ETCD_TIMES], ids=["this_machine", "etcd"])
+def test_a_lease_is_renewed_and_the_key_looked_at_several_times_before_it_ends(times: LeaseTimes) -> None:
     assert times.renew_s * 2 < times.ttl.total_seconds()
     assert times.look_s < times.ttl.total_seconds()
 

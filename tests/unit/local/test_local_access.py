@@ -1,4 +1,4 @@
-"""The cluster key of a local cluster: made once, private, and missed with a clear error."""
+"""How a local cluster reaches its records: its key, and the move from its file into an etcd."""
 
 import asyncio
 import os
@@ -8,22 +8,31 @@ from pathlib import Path
 
 import pytest
 
-from shardwright.errors import Permanent, Rejected
+from shardwright.errors import Permanent, Refusal, Rejected
 from shardwright.local import creation
-from shardwright.local.access import ensure_key, sealing_of, store_settings
+from shardwright.local.access import (
+    ensure_key,
+    etcd_settings,
+    has_cluster,
+    record_place,
+    sealing_of,
+    set_file_aside,
+    store_settings,
+)
 from shardwright.local.config import read_all
 from shardwright.local.creation import UpOptions
 from shardwright.local.layout import Layout, layout_of, purge
 from shardwright.local.lock import try_lock
-from shardwright.local.move_store import move_store
+from shardwright.local.move_store import Moved, move_store
 from shardwright.local.stop import read_recorded
 from shardwright.local.up import prepare
 from shardwright.model.account import User
 from shardwright.model.codes import Code
 from shardwright.store.admission import check_store
 from shardwright.store.open import open_store
+from shardwright.store.protocol import StoreUnavailable
 from shardwright.store.seal import IN_CLEAR, Sealing
-from shardwright.store.settings import SqliteSettings, StoreSettings
+from shardwright.store.settings import EtcdSettings, SqliteSettings, StoreSettings
 
 
 @pytest.fixture
@@ -132,30 +141,115 @@ def test_a_purge_deletes_the_key(layout: Layout) -> None:
 # -- moving the store ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.server
-def test_a_stopped_cluster_moves_to_another_store_and_key(layout: Layout, tmp_path: Path) -> None:
-    target = SqliteSettings(tmp_path / "target.db")
-    other = layout_of(tmp_path)
-    ensure_key(other)
-    done = asyncio.run(move_store(layout.directory, target, other.cluster_key, lambda p: None))
-    assert done.records == done.records_total > 0
-    assert users(target, sealing_of(other)) == users(store_settings(layout), sealing_of(layout))
-    with pytest.raises(Permanent):
-        users(target, sealing_of(layout))
-    start_again(layout)
+ETCD = EtcdSettings(("http://127.0.0.1:1",))
+
+
+def moved(layout: Layout, target: EtcdSettings = ETCD) -> Moved:
+    return asyncio.run(move_store(layout.directory, target, lambda p: None))
 
 
 @pytest.mark.server
 def test_a_cluster_that_somebody_works_on_is_not_moved(layout: Layout, tmp_path: Path) -> None:
-    target = SqliteSettings(tmp_path / "target.db")
     lock = try_lock(layout.lock)
     assert lock is not None
     try:
         with pytest.raises(Rejected) as refused:
-            asyncio.run(move_store(layout.directory, target, layout.cluster_key, lambda p: None))
+            moved(layout)
     finally:
         os.close(lock)
     assert refused.value.code == "busy"
-    assert not target.path.exists()
     with pytest.raises(Rejected, match="no cluster"):
-        asyncio.run(move_store(tmp_path / "none", target, layout.cluster_key, lambda p: None))
+        moved(layout_of(tmp_path / "none"))
+
+
+@pytest.mark.server
+def test_a_move_to_an_etcd_that_does_not_answer_changes_nothing(layout: Layout) -> None:
+    with pytest.raises(StoreUnavailable):
+        moved(layout)
+    assert not layout.store_place.exists()
+    assert layout.store.exists()
+    start_again(layout)
+
+
+def test_an_interrupted_move_is_completed_and_not_repeated(tmp_path: Path) -> None:
+    made = layout_of(tmp_path)
+    for end in ("", "-wal"):
+        made.store.with_name(f"store.db{end}").write_text(end)
+    record_place(made, ETCD)
+    assert has_cluster(made)
+    assert moved(made).records is None
+    assert not made.store.exists()
+    assert (tmp_path / "store.db.moved-wal").read_text() == "-wal"
+    with pytest.raises(Rejected) as refused:
+        moved(made)
+    assert refused.value.code == "already_moved"
+    assert str(made.store_place) in refused.value.text
+    made.store.touch()
+    with pytest.raises(Rejected, match="already"):
+        moved(made, EtcdSettings(("http://127.0.0.1:2",)))
+    assert made.store.exists(), "not this etcd: the refusal changes nothing"
+    assert set_file_aside(made)
+    assert not set_file_aside(made)
+
+
+def test_a_file_is_not_set_aside_without_an_etcd(tmp_path: Path) -> None:
+    made = layout_of(tmp_path)
+    made.store.touch()
+    assert not set_file_aside(made)
+    assert made.store.exists()
+    assert store_settings(made) == SqliteSettings(made.store)
+
+
+def test_the_place_of_the_etcd_is_kept_and_private(tmp_path: Path) -> None:
+    made = layout_of(tmp_path)
+    assert not has_cluster(made)
+    settings = EtcdSettings(("https://a:1", "https://b:2"), tmp_path / "ca", tmp_path / "cert", tmp_path / "key")
+    record_place(made, settings)
+    assert store_settings(made) == settings
+    assert made.store_place.stat().st_mode & 0o777 == 0o600
+    record_place(made, ETCD)
+    assert store_settings(made) == ETCD
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"endpoints": []}',
+        b'{"endpoints": [1]}',
+        b'{"endpoints": ["ftp://a"]}',
+        b'{"endpoints": ["https://a:1"]}',
+        b'{"endpoints": ["http://a:1"], "ca": 1}',
+        b'{"endpoints": ["http://a:x"]}',
+    ],
+)
+def test_an_unusable_place_is_named_and_is_not_taken_for_none(tmp_path: Path, content: bytes) -> None:
+    made = layout_of(tmp_path)
+    made.store_place.write_bytes(content)
+    with pytest.raises(Permanent) as refused:
+        store_settings(made)
+    assert refused.value.code == Code.STORE_SETTINGS_INVALID
+    assert str(made.store_place) in refused.value.text
+    assert asyncio.run(read_recorded(made)).nodes == (), "it must be possible to stop the cluster"
+
+
+def test_options_become_settings_or_a_refusal(tmp_path: Path) -> None:
+    for name in ("ca", "cert", "key"):
+        (tmp_path / name).touch()
+    ca, cert, key = (tmp_path / name for name in ("ca", "cert", "key"))
+    assert etcd_settings(["https://a:1"], ca, cert, key) == EtcdSettings(("https://a:1",), ca, cert, key)
+    relative = Path(os.path.relpath(ca))
+    assert etcd_settings(["https://a:1"], relative, cert, key).ca == ca
+    for endpoints, authority in (
+        ([], ca),
+        (["a"], ca),
+        (["http://a"], ca),
+        (["https://a"], None),
+        (["https://a"], tmp_path),
+    ):
+        with pytest.raises(Rejected) as refused:
+            etcd_settings(endpoints, authority, cert, key)
+        assert refused.value.refusal is Refusal.INVALID

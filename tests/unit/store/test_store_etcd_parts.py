@@ -9,7 +9,7 @@ import pytest
 from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store import etcd_json
-from shardwright.store.etcd_errors import Refused, StoreFull, StoreReplaced, error_of, is_of_the_member
+from shardwright.store.etcd_errors import Refused, error_of, is_of_the_member
 from shardwright.store.etcd_identity import EtcdIdentity, is_suitable
 from shardwright.store.etcd_watch import WatchMessages
 from shardwright.store.protocol import (
@@ -20,6 +20,8 @@ from shardwright.store.protocol import (
     KeyValue,
     ModifiedAt,
     PutKey,
+    StoreFull,
+    StoreReplaced,
     StoreUnavailable,
     TooLarge,
     Transaction,
