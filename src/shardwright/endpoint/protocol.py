@@ -23,6 +23,10 @@ CALM_S = 2.0
 """Maximum wait for connections with much in flight, until a drain can wait for the rest."""
 CALM_MAX_S = 1.5
 """Calmed connections resume by themselves this long after the last check if no hold begins: the leader may be dead."""
+RETIRE_IDLE_S = 1.0
+"""A retiring endpoint waits this long for the next command of an idle connection, to close it behind a reply …"""
+RETIRE_S = 5.0
+"""… and this long for commands in flight. Then it closes what is left."""
 SELF_RELEASE_S = 1.5
 """Time after which a held endpoint asks both servers itself and releases to the writable primary."""
 HOLD_MAX_S = 4.0
@@ -114,6 +118,11 @@ class EndpointControl(Protocol):
     async def drop(self, endpoint: EndpointUid) -> None:
         """End an endpoint and its connections. The timeout is HOLD_TIMEOUT_S; ignored if the caller has disconnected
         before."""
+        ...
+
+    async def retire(self, endpoint: EndpointUid) -> None:
+        """Accept no more connections of an endpoint, and close each one behind a reply: idle ones last, the others within
+        RETIRE_S. Answers at once. ``serve`` ends it: the connections that are left then stay."""
         ...
 
     async def calm(self, endpoint: EndpointUid) -> None:

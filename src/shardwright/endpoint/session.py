@@ -111,6 +111,13 @@ class Session(Dialogue):
         return self.blocked_since is None and not self.ledger.flight and not self._is_streaming and not self.ready
 
     @property
+    def is_between_commands(self) -> bool:
+        """Whether everything received is answered, and the client has no transaction open."""
+        return (
+            not (self._is_watching or self._is_raw or self.ready or self._tail or self.transaction) and self._is_at_barrier
+        )
+
+    @property
     def is_tied(self) -> bool:
         """Whether the session has state that cannot be passed to another server or process."""
         transaction = self.transaction
@@ -249,13 +256,8 @@ class Session(Dialogue):
             self.blocked_since = now
             if not self.gate.is_open or self.failure:
                 self.gate.counts.held += max(1, len(self.ready))
-        is_plain = (
-            self.is_authenticated
-            and self.transaction is None
-            and not self._is_raw
-            and ledger.order is None
-            and not self._scanner.error
-        )
+        is_odd = self._is_raw or ledger.order is not None or bool(self._scanner.error) or self.gate.is_retiring
+        is_plain = self.is_authenticated and self.transaction is None and not is_odd
         self._direct_flow = self.gate.flow if can_send and is_plain else -1
 
     def _charge(self) -> None:
@@ -371,7 +373,7 @@ class Session(Dialogue):
                 self.ledger.settle(reply)
 
     def _after_replies(self, now: float) -> None:
-        if self.ledger.is_unblocked:
+        if self.ledger.is_unblocked or (self.gate.is_retiring and self.is_between_commands):
             self.close()
             return
         if self.ledger.is_recovering and not self.ledger.flight:
