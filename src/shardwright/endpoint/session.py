@@ -113,9 +113,8 @@ class Session(Dialogue):
     @property
     def is_between_commands(self) -> bool:
         """Whether everything received is answered, and the client has no transaction open."""
-        return (
-            not (self._is_watching or self._is_raw or self.ready or self._tail or self.transaction) and self._is_at_barrier
-        )
+        has_begun = self._is_watching or self._is_raw or self.ready or self._tail or self.transaction
+        return not has_begun and self._is_at_barrier
 
     @property
     def is_tied(self) -> bool:
@@ -248,17 +247,16 @@ class Session(Dialogue):
     def _note(self, now: float) -> None:
         """Update the state that depends on the rest."""
         can_send = self.can_send
-        ledger = self.ledger
-        is_blocked = not can_send and (ledger.has_waiting or (bool(self.ready) and not self.is_stopped))
+        is_blocked = not can_send and (self.ledger.has_waiting or (bool(self.ready) and not self.is_stopped))
         if not is_blocked:
             self.blocked_since = None
         elif self.blocked_since is None:
             self.blocked_since = now
             if not self.gate.is_open or self.failure:
                 self.gate.counts.held += max(1, len(self.ready))
-        is_odd = self._is_raw or ledger.order is not None or bool(self._scanner.error) or self.gate.is_retiring
-        is_plain = self.is_authenticated and self.transaction is None and not is_odd
-        self._direct_flow = self.gate.flow if can_send and is_plain else -1
+        is_odd = self._is_raw or self.ledger.order is not None or bool(self._scanner.error) or self.gate.is_retiring
+        is_plain = can_send and self.is_authenticated and self.transaction is None and not is_odd
+        self._direct_flow = self.gate.flow if is_plain else -1
 
     def _charge(self) -> None:
         """Account for the kept bytes, and decide whether the client is read."""

@@ -55,7 +55,8 @@ def _is_served_elsewhere(view: ClusterView, database: Database, reason: Reason) 
     noted = view.troubles.get(database.uid)
     reasons = () if noted is None else noted.reasons
     failed = {r.node_uid for r in reasons if r.code == Code.ENDPOINT_CANNOT_LISTEN}
-    return any(not failed >= set(endpoint.bound_nodes) for endpoint in view.endpoints_of(database.uid))
+    bound = [endpoint.bound_nodes for endpoint in view.endpoints_of(database.uid)]
+    return any(len(nodes) > 1 and not failed >= set(nodes) for nodes in bound)
 
 
 def _check_group(view: ClusterView, group: SlotGroup, *, with_replicas: bool) -> None:
@@ -78,11 +79,11 @@ def check_local_endpoint(view: ClusterView, database: Database, node_uid: NodeUi
         )
     if not _has_endpoint_process(view, node_uid):
         raise Unavailable("bdb_endpoint_unavailable", f"The endpoint process of node {node_uid} is not running.")
+    check_database(view, database)
     noted = view.troubles.get(database.uid)
     for reason in () if noted is None else noted.reasons:
         if reason.code == Code.ENDPOINT_CANNOT_LISTEN and reason.node_uid == node_uid:
             raise Unavailable("bdb_endpoint_unavailable", f"{reason.text[:1].upper()}{reason.text[1:]}.")
-    check_database(view, database)
 
 
 def _has_endpoint_process(view: ClusterView, uid: NodeUid) -> bool:
