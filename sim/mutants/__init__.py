@@ -1,11 +1,11 @@
 """Plausible mistakes, planted one by one: the simulation must notice each of them within a few seeds.
 
 Each mutant temporarily replaces a part of the product with wrong code, as an author might have written it who did not know
-the trap: see ``handoffs``, ``endpoints``, ``successors``, ``roles`` and ``plans``. ``situations`` and ``client_situations``
-contain the situations that some of them need.
+the trap: see ``handoffs``, ``endpoints``, ``successors``, ``roles``, ``plans`` and ``shared``. ``situations`` and
+``client_situations`` contain the situations that some of them need.
 """
 
-from sim.mutants import endpoints, handoffs, plans, roles, successors
+from sim.mutants import endpoints, handoffs, plans, roles, shared, successors
 from sim.mutants.registry import MUTANTS, Mutant, Situation, hunt
 
 RIGHT = Mutant("the_right_product", lambda: ())
@@ -23,5 +23,6 @@ __all__ = [
     "hunt",
     "plans",
     "roles",
+    "shared",
     "successors",
 ]

@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,18 +56,28 @@ def hand_off_all(world: World) -> float:
     return pause_ms
 
 
+def progress(writers: Writers) -> int:
+    return sum(writers.acknowledged.values())
+
+
+def have_passed(writers: tuple[Writers, ...], before: tuple[int, ...]) -> bool:
+    return all(progress(one) > was for one, was in zip(writers, before, strict=True))
+
+
 @pytest.mark.parametrize("kind", list(ServerKind))
 def test_writers_of_both_processes_notice_no_handoff(kind: ServerKind, tmp_path: Path) -> None:
     with endpoint_world(kind, tmp_path) as world:
         other = serve_twice(world)
-        with Writers(world, count=2) as at_a, Writers(other, count=2) as at_b:
+        with Writers(world, count=2) as at_a, Writers(other, count=2, db=1) as at_b:
             for _ in range(HANDOFFS):
-                seen = len(at_a.acknowledged) and sum(at_a.acknowledged.values()) + sum(at_b.acknowledged.values())
+                done = progress(at_a), progress(at_b)
                 hand_off_all(world)
-                wait_until(lambda seen=seen: sum(at_a.acknowledged.values()) + sum(at_b.acknowledged.values()) > seen)
-        at_b.world = at_a.world
+                wait_until(partial(have_passed, (at_a, at_b), done), state=lambda: (at_a.errors, at_b.errors))
         assert not at_b.errors, at_b.errors
         at_a.check()
+        with other.connect(db=1) as client:
+            stored = {name: int(client.get(name)) for name in at_b.acknowledged}
+        assert stored == at_b.acknowledged
         assert world.generation == 1 + HANDOFFS
 
 

@@ -5,6 +5,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ class Writer(threading.Thread):
         self.client.close()
 
 
+def have_passed(writers: list[Writer], before: list[int]) -> bool:
+    """Whether each writer has written since, or can write no more."""
+    return all(bool(one.errors) or one.count > was for one, was in zip(writers, before, strict=True))
+
+
 def command(cluster: LocalCluster, *arguments: str) -> str:
     done = cluster.run(*arguments, "--dir", str(cluster.directory))
     assert done.returncode == 0, (arguments, done.stdout, done.stderr)
@@ -109,7 +115,7 @@ def test_writers_at_two_nodes_notice_no_handoff(cluster: LocalCluster) -> None:
         command(cluster, "node", "step-down", str(primary_node(cluster)), "--wait", "--timeout", "60s")
         until(
             "both write on",
-            lambda before=before: all(w.errors or w.count > b for w, b in zip(writers, before, strict=True)),
+            partial(have_passed, writers, before),
             seconds=20,
             state=lambda: [(w.count, w.errors) for w in writers],
         )
