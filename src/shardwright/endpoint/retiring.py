@@ -31,5 +31,7 @@ async def close_connections(gate: Gate, connections: Set[ClientConnection]) -> N
 
 
 def is_waiting(connection: ClientConnection) -> bool:
-    """Whether nothing is on its way to this client, or only what other clients cause, and it has no transaction open."""
-    return connection.session.owes_nothing and connection.session.transaction is None
+    """Whether nothing is on its way to this client, or only what other clients cause, and it has begun neither a command nor
+    a transaction."""
+    session = connection.session
+    return session.owes_nothing and not any(session.unread) and session.transaction is None
