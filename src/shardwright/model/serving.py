@@ -51,15 +51,15 @@ def _is_active(node: Node, bound: tuple[NodeUid, ...]) -> bool:
 
 
 def _one_of(database: Database, bound: tuple[NodeUid, ...], view: ClusterView) -> tuple[NodeUid, ...]:
-    """The one node that keeps the endpoint when the policy becomes ``single``: the node that listens at its address already,
-    because two cannot, then an active one, then one with a primary."""
+    """The one node that keeps the endpoint when the policy becomes ``single``: one that is not dead, then the node that
+    listens at its address already, because two cannot, then an active one, then one with a primary."""
     if len(bound) <= 1:
         return bound
     primaries, address = primary_nodes(database, view), endpoint_address(view)
 
-    def rank(uid: NodeUid) -> tuple[bool, bool, bool, NodeUid]:
+    def rank(uid: NodeUid) -> tuple[bool, bool, bool, bool, NodeUid]:
         node = view.nodes[uid]
-        return own_address(node) != address, not _is_active(node, bound), uid not in primaries, uid
+        return uid not in view.daemons, own_address(node) != address, not _is_active(node, bound), uid not in primaries, uid
 
     return (min(bound, key=rank),)
 

@@ -15,7 +15,7 @@ from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.ids import NodeUid
 from shardwright.model.move import Rebind
 from shardwright.model.seen import EndpointProcessSeen, EndpointState
-from shardwright.model.serving import serving_nodes
+from shardwright.model.serving import listening_address, serving_nodes
 from shardwright.model.view import ClusterView, Put
 from shardwright.moves.life import AGENT_ABSENT_LIMIT
 
@@ -66,13 +66,20 @@ def _next_of(
         return None if _has_left(endpoint, uid, process, way_out, view, now) else way_out
     until = way_out.since + timedelta(seconds=view.policy.drain_clients_s)
     is_over = now >= until or _is_unused(endpoint, process)
-    if is_over and any(_serves(endpoint, view.endpoint_processes.get(other)) for other in wanted):
+    if is_over and any(_takes_over(endpoint, other, uid, view) for other in wanted):
         return LeavingNode(uid, now, is_closing=True)
     return way_out
 
 
-def _serves(endpoint: Endpoint, process: EndpointProcessSeen | None) -> bool:
-    return process is not None and process.answers and process.endpoint(endpoint.uid).state is EndpointState.LISTENING
+def _takes_over(endpoint: Endpoint, uid: NodeUid, leaving: NodeUid, view: ClusterView) -> bool:
+    """Whether clients of the leaving node are served by this one: it listens, or only the leaving node keeps its address
+    occupied."""
+    process = view.endpoint_processes.get(uid)
+    if process is None or not process.answers:
+        return False
+    state = process.endpoint(endpoint.uid).state
+    is_barred = listening_address(endpoint, uid, view) == listening_address(endpoint, leaving, view)
+    return state is EndpointState.LISTENING or (state is EndpointState.BIND_FAILED and is_barred)
 
 
 def _is_unused(endpoint: Endpoint, process: EndpointProcessSeen | None) -> bool:

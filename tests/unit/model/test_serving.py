@@ -61,6 +61,7 @@ def test_one_node_keeps_an_endpoint_that_becomes_single() -> None:
     assert wanted(builder.view, N1, N2, N3) == (N1,), "it listens at the address already"
     assert wanted(builder.view, N2, N3) == (N2,), "it holds the primary"
     assert wanted(builder.with_node_changed(2, is_quorum_only=True).view, N2, N3) == (N3,)
+    assert wanted(builder.without_daemon(1).view, N1, N2, N3) == (N2,), "node 1 may be dead"
     assert wanted(builder.view, NodeUid(9)) == ()
 
 

@@ -122,6 +122,17 @@ def test_the_last_process_that_serves_does_not_close() -> None:
     assert record(after(alone, NOW + 2 * DRAIN)).leaving == (LeavingNode(N3, NOW),)
 
 
+def test_a_process_that_occupies_the_address_of_its_successor_closes() -> None:
+    """The policy became ``single``, and node 1, whose own address is the endpoint's, has no daemon."""
+    builder = with_clients(after(shared(ProxyPolicy.SINGLE).without_daemon(1)), state=EndpointState.LISTENING)
+    process = builder.view.endpoint_processes[N2]
+    assert [one.node_uid for one in record(builder).leaving] == [N1, N3]
+    barred = replace(process, endpoints=tuple(replace(e, state=EndpointState.BIND_FAILED) for e in process.endpoints))
+    builder = ClusterBuilder(replace(builder.view, endpoint_processes={**builder.view.endpoint_processes, N2: barred}))
+    over = record(after(builder, NOW + DRAIN)).leaving
+    assert [(one.node_uid, one.is_closing) for one in over] == [(N1, True), (N3, False)]
+
+
 def test_a_node_leaves_the_record_when_no_client_is_connected_through_it() -> None:
     busy = with_clients(closing(), state=EndpointState.DRAINING)
     assert record(after(busy)).nodes == (N1, N2, N3)
