@@ -247,7 +247,8 @@ class SimDaemon:
             return
         self._told = found
         for endpoint in view.endpoints_on(NodeUid(self.node.uid)):
-            spec = spec_of(view, endpoint)
+            node_uid = NodeUid(self.node.uid)
+            spec = spec_of(view, endpoint, node_uid) if node_uid in endpoint.bound_nodes else None
             if spec is not None and endpoint.uid not in found.endpoints:
                 found.serve(spec)
 

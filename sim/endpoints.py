@@ -31,6 +31,7 @@ from sim.clients import CALM, HOLD
 from sim.loop import SimProcess
 from sim.network import CONTROL, Answer, NoReply, Refused
 from sim.passing import Passing
+from sim.retiring import retire
 from sim.served import Served
 from sim.world import World
 
@@ -65,6 +66,11 @@ class SimEndpointProcess:
         served = self.endpoints.pop(uid, None)
         if served is not None:
             served.end()
+
+    def retire(self, uid: EndpointUid) -> None:
+        served = self.endpoints.get(uid)
+        if served is not None:
+            retire(served)
 
     def known(self, uid: EndpointUid) -> Served:
         """Raises Transient for an endpoint that it does not serve."""
@@ -175,6 +181,9 @@ class SimEndpointControl:
 
     async def drop(self, endpoint: EndpointUid) -> None:
         await self._ask(lambda p: p.drop(endpoint), name=f"drop {endpoint}")
+
+    async def retire(self, endpoint: EndpointUid) -> None:
+        await self._ask(lambda p: p.retire(endpoint), name=f"retire {endpoint}")
 
     async def calm(self, endpoint: EndpointUid) -> None:
         def do(process: SimEndpointProcess) -> Any:

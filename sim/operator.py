@@ -15,6 +15,7 @@ from shardwright.model.database import DatabaseStatus
 from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid
 from shardwright.model.view import Put
 from sim.nodes import SimNodes
+from sim.policies import ProxyPolicies
 from sim.world import World
 
 MB = 1 << 20
@@ -32,8 +33,9 @@ WORDS = (
 class Operator:
     """See the module's docstring."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, policies: ProxyPolicies) -> None:
         self.world = world
+        self.policies = policies
         self.accepted = 0
         self.may_remove = True
         self._deleted: set[int] = set()
@@ -93,7 +95,7 @@ class Operator:
             lambda seen: node_actions.cancel_or_forget(seen, NodeUid(node), word, mode=mode),
         )
 
-    def create(self, memory_mb: int, *, replication: bool, persistence: str) -> None:
+    def create(self, memory_mb: int, *, replication: bool, persistence: str, proxy_policy: str = "single") -> None:
         """Request a database."""
         number = self.world.new_id("db")
         rules = [SnapshotRuleBody(secs=60, writes=1)] if persistence == "snapshot" else None
@@ -103,11 +105,12 @@ class Operator:
             replication=replication,
             data_persistence=persistence,
             snapshot_policy=rules,
+            proxy_policy=proxy_policy,
         )
         secrets = databases.FreshSecrets("application", "replication", "observation", "management", "0" * 16)
         uid = ActionUid(self._uid())
         self.ask(
-            f"create {number} {memory_mb} MB replication={replication} {persistence}",
+            f"create {number} {memory_mb} MB replication={replication} {persistence} {proxy_policy}",
             lambda seen: databases.create(seen, body, action_uid=uid, secrets=secrets),
         )
 
@@ -154,6 +157,8 @@ class Operator:
         nodes = sorted(n["uid"] for n in world.checker.tables["nodes"].values())
         known = sorted(d["uid"] for d in world.checker.tables["databases"].values())
         kind = rng.random()
+        if (changed := self.policies.chosen(known)) is not None:
+            self.change(changed, proxy_policy=self.policies.draw())
         lost = sorted(n for n in nodes if self.world.nodes[n].is_lost)
         if lost and rng.random() < 0.2:
             self.action(lost[0], rng.choice(("remove", "remove", "maintenance_on")))
@@ -229,6 +234,7 @@ class Operator:
             rng.choice((60, 100, 200)),
             replication=safe or rng.random() < 0.8,
             persistence=rng.choice(("aof", "disabled", "snapshot", "aof")),
+            proxy_policy=self.policies.draw(),
         )
 
 

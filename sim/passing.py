@@ -42,7 +42,7 @@ class Passing:
         target, hold = source.gate.target, source.gate.hold
         if target is not None and not other.gate.precedes_hold(target):
             other.release(target)
-        if source.is_listening or not source.world.holders_of(source.gate.spec.port):
+        if source.is_listening or not source.world.holders_of(other.gate.spec.port, other.gate.spec.address):
             other.is_listening = True
         other.is_draining = False
         if hold is not None and other.gate.begin_hold(hold.old, hold.new, hold.since) is Change.HELD:

@@ -38,6 +38,8 @@ class Served:
         self.world = owner.world
         self.gate = Gate(spec)
         self.is_listening = False
+        self.bound_address = spec.address
+        """Where it listens, or listened last."""
         self.is_draining = False
         self.is_ended = False
         self.clients: dict[int, Client] = {}
@@ -56,9 +58,12 @@ class Served:
 
     def listen(self) -> None:
         """Bind, unless another process holds the address."""
-        self.is_draining = False
-        port = self.gate.spec.port
-        holders = [h for h in self.world.holders_of(port) if self.world.share_machine(h.owner.node_uid, self.owner.node_uid)]
+        self.is_draining = self.gate.is_retiring = False
+        spec = self.gate.spec
+        if self.bound_address != spec.address:
+            self.is_listening, self.bound_address = False, spec.address
+        found = self.world.holders_of(spec.port, spec.address)
+        holders = [h for h in found if self.world.share_machine(h.owner.node_uid, self.owner.node_uid)]
         if not self.is_listening and not holders:
             self.is_listening = True
 
@@ -73,7 +78,7 @@ class Served:
         own = sum(w.client is None or w.client.uid < 0 for w in (*self.in_flight, *self.held))
         in_transit = 0 if self.passing is None else len(self.passing.packed)
         count = own + len(self.clients) + in_transit
-        return EndpointSeen(self.gate.spec.uid, state, self.gate.generation, held, count)
+        return EndpointSeen(self.gate.spec.uid, state, self.gate.generation, held, count, address=self.gate.spec.address)
 
     # -- clients -------------------------------------------------------------------------------------------------------
 

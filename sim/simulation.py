@@ -25,6 +25,7 @@ from sim.machine_faults import MachineFaults
 from sim.machines import Layout, at_random
 from sim.node import SimNode
 from sim.operator import Operator
+from sim.policies import ProxyPolicies
 from sim.settled import is_out_of_reach, lost, missing
 from sim.world import START, World
 from sim.writers import Writers
@@ -137,7 +138,8 @@ class Simulation:
         world.times, world.pace = SIM_TIMES, SIM_PACE
         world.checker = Checker(world)
         world.writers = Writers(world)
-        self.operator = Operator(world)
+        self.policies = ProxyPolicies(seed)
+        self.operator = Operator(world, self.policies)
         self.faults = Faults(world, self)
         world.store.on_batch.append(self._node_removed)
         count = nodes or world.rng.choice((3, 3, 4, 4, 5))
@@ -151,7 +153,7 @@ class Simulation:
         memory = world.rng.choice((400, 500, 800)) * MB
         made = [
             Cluster("sim.local", START, "127.0.0.1", 9443, options={"server_kind": "valkey", "server_version": "9.1.2"}),
-            Policy(slave_ha_grace_period_s=grace_period_s),
+            Policy(slave_ha_grace_period_s=grace_period_s, drain_clients_s=self.policies.drain_s()),
             Counters(next_node=count + 1, next_user=2),
             *(Node(NodeUid(n), f"127.0.0.{n}", START, memory_bytes=memory) for n in range(1, count + 1)),
         ]
@@ -298,8 +300,10 @@ class Simulation:
         world, rng, operator = self.world, self.world.rng, self.operator
         world.writers.has_pipelines = True
         self.run_for(3.0)
-        operator.create(60, replication=True, persistence=rng.choice(("aof", "disabled")))
-        operator.create(60, replication=rng.random() < 0.7, persistence=rng.choice(("aof", "disabled")))
+        draw = self.policies.draw
+        operator.create(60, replication=True, persistence=rng.choice(("aof", "disabled")), proxy_policy=draw())
+        replication, persistence = rng.random() < 0.7, rng.choice(("aof", "disabled"))
+        operator.create(60, replication=replication, persistence=persistence, proxy_policy=draw())
         self.run_for(20.0)
         for _ in range(rounds):
             nodes = sorted(n["uid"] for n in world.checker.tables["nodes"].values())

@@ -189,14 +189,14 @@ class World:
         found = self.nodes[node].endpoint_process if node in self.nodes else None
         return found if found is not None and found.process.is_alive else None
 
-    def holders_of(self, port: int) -> "list[Served]":
-        """The processes that listen on an endpoint's port."""
+    def holders_of(self, port: int, address: str = "") -> "list[Served]":
+        """The processes that listen on an endpoint's port, at this address or at any."""
         return [
             served
             for node in self.nodes.values()
             if node.endpoint_process is not None and node.endpoint_process.process.is_alive
             for served in node.endpoint_process.endpoints.values()
-            if served.gate.spec.port == port and served.is_listening
+            if served.gate.spec.port == port and served.is_listening and address in ("", served.bound_address)
         ]
 
     def new_endpoint_process(self, node: int) -> "SimEndpointProcess":

@@ -70,7 +70,7 @@ class Writers:
         if not holders:
             self.answered(write, False, "nothing listens")
             return
-        served: Served = holders[0] if len(holders) == 1 else world.rng.choice(holders)
+        served: Served = holders[self._number % len(holders)]
         write.served = served
         world.loop.at(0.0002, self._arrive, write, process=served.owner.process)
         world.loop.at(TIMEOUT_S, self._give_up, write)

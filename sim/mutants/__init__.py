@@ -1,11 +1,11 @@
 """Plausible mistakes, planted one by one: the simulation must notice each of them within a few seeds.
 
 Each mutant temporarily replaces a part of the product with wrong code, as an author might have written it who did not know
-the trap: see ``handoffs``, ``endpoints``, ``successors``, ``roles``, ``machines`` and ``plans``. The other modules contain
-the situations that some of them need.
+the trap: see ``handoffs``, ``endpoints``, ``successors``, ``roles``, ``machines``, ``plans`` and ``shared``. The other
+modules contain the situations that some of them need.
 """
 
-from sim.mutants import endpoints, handoffs, machines, plans, roles, successors
+from sim.mutants import endpoints, handoffs, machines, plans, roles, shared, successors
 from sim.mutants.registry import MUTANTS, Mutant, Situation, hunt
 
 RIGHT = Mutant("the_right_product", lambda: ())
@@ -24,5 +24,6 @@ __all__ = [
     "machines",
     "plans",
     "roles",
+    "shared",
     "successors",
 ]

@@ -34,7 +34,7 @@ def _serving(simulation: Simulation, database: int) -> Served:
 
 
 @contextmanager
-def _unharmed(simulation: Simulation, *, ended: int = 0) -> Iterator[None]:
+def unharmed(simulation: Simulation, *, ended: int = 0) -> Iterator[None]:
     """Raises Violation at the end. ``ended``: the number of connections that may, and must, have been ended."""
     tally = simulation.world.tally
     before = Counter(tally.clients)
@@ -54,7 +54,7 @@ def _step_down(
     primary = primary_of_a_new_database(simulation, replication=True)
     prepare(primary, _serving(simulation, primary["database_uid"]))
     simulation.run_for(1.0)
-    with _unharmed(simulation, ended=ended):
+    with unharmed(simulation, ended=ended):
         simulation.operator.action(primary["node_uid"], "enslave_node")
         simulation.run_for(seconds)
     for node in simulation.world.nodes:
@@ -64,8 +64,8 @@ def _step_down(
                 leave(client)
 
 
-def _talker(simulation: Simulation, database: int, served: Served) -> Talker:
-    talker = Talker(simulation.world, TALKER, database, pause_s=0.005, wait_max_s=WAIT_MAX_S)
+def talker_at(simulation: Simulation, database: int, served: Served, *, number: int = 0) -> Talker:
+    talker = Talker(simulation.world, TALKER + number, database, pause_s=0.005, wait_max_s=WAIT_MAX_S)
     join(served, talker)
     talker.begin()
     return talker
@@ -92,7 +92,7 @@ def a_busy_client_among_thousands(simulation: Simulation) -> None:
     def prepare(primary: Json, served: Served) -> None:
         for uid in range(IDLE, IDLE + 3000):
             join(served, Client(uid))
-        _talker(simulation, primary["database_uid"], served)
+        talker_at(simulation, primary["database_uid"], served)
 
     _step_down(simulation, prepare, seconds=8.0)
 
@@ -102,7 +102,7 @@ def a_long_pipeline(simulation: Simulation) -> None:
 
     def prepare(primary: Json, served: Served) -> None:
         join(served, Client(PIPELINE, PIPELINE_DRAIN_S))
-        _talker(simulation, primary["database_uid"], served)
+        talker_at(simulation, primary["database_uid"], served)
 
     _step_down(simulation, prepare)
 
@@ -141,7 +141,7 @@ def an_endpoint_process_that_is_late(simulation: Simulation) -> None:
     def prepare(primary: Json, served: Served) -> None:
         served.owner.late_s = 1.2
         simulation.world.loop.at(6.0, setattr, served.owner, "late_s", 0.0)
-        _talker(simulation, primary["database_uid"], served)
+        talker_at(simulation, primary["database_uid"], served)
 
     _step_down(simulation, prepare)
 
@@ -179,11 +179,11 @@ def a_command_to_pass_that_comes_late(simulation: Simulation) -> None:
     served = _serving(simulation, primary["database_uid"])
     for uid in range(IDLE, IDLE + 40):
         join(served, Client(uid))
-    _talker(simulation, primary["database_uid"], served)
+    talker_at(simulation, primary["database_uid"], served)
     simulation.run_for(1.0)
     others = (simulation.world.endpoint_process(node) for node in simulation.world.nodes)
     other = next(process for process in others if process is not None and process is not served.owner)
-    with _unharmed(simulation):
+    with unharmed(simulation):
         served.owner.pass_endpoint(served.gate.spec.uid, other)
         simulation.run_for(10.0)
     now = _serving(simulation, primary["database_uid"])

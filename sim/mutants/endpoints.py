@@ -113,10 +113,10 @@ def treats_a_process_that_cannot_listen_as_empty() -> Sequence[Patch]:
 
     return [
         (rebind, "source_state", source_state),
-        (endpoint, "_end_surplus", lambda node, seen, chosen, serving, view: (DropEndpoint(node, chosen.uid),)),
+        (endpoint, "_end_surplus", lambda node, seen, chosen, *rest: (DropEndpoint(node, chosen.uid),)),
     ]
 
 
 @mutant_in(a_command_to_pass_that_comes_late)
 def drops_what_was_passed_to_an_unbound_process() -> Sequence[Patch]:
-    return [(endpoint, "_end_surplus", lambda node, seen, chosen, serving, view: (DropEndpoint(node, chosen.uid),))]
+    return [(endpoint, "_end_surplus", lambda node, seen, chosen, *rest: (DropEndpoint(node, chosen.uid),))]

@@ -128,7 +128,7 @@ def completes_while_something_is_left() -> Sequence[Patch]:
 def lets_the_progress_fall() -> Sequence[Patch]:
     right = progress.progress
 
-    def falling(action: Any, moves: Any, pending: Any) -> Any:
+    def falling(action: Any, moves: Any, pending: Any, *drains: Any) -> Any:
         found = list(moves)
         return max(0.0, right(action, found, pending) - 30.0 * sum(m.state.is_terminal for m in found))
 

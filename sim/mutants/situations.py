@@ -200,10 +200,12 @@ def a_node_that_dies_long_after_its_links_and_comes_back(simulation: Simulation)
     simulation.operator.create(60, replication=True, persistence="aof")
 
 
-def primary_of_a_new_database(simulation: Simulation, *, replication: bool, persistence: str = "aof") -> Json:
+def primary_of_a_new_database(
+    simulation: Simulation, *, replication: bool, persistence: str = "aof", proxy_policy: str = "single"
+) -> Json:
     """The record of the first database's primary, which accepts clients. Time passes."""
     simulation.run_for(1.0)
-    simulation.operator.create(60, replication=replication, persistence=persistence)
+    simulation.operator.create(60, replication=replication, persistence=persistence, proxy_policy=proxy_policy)
     simulation.run_for(5.0)
     tables = simulation.world.checker.tables
     (group,) = tables["groups"].values()

@@ -280,7 +280,6 @@ _BAD_DATABASES: list[tuple[int, str, Json]] = [
     (400, "eviction_policy_violation", {**DB, "eviction_policy": "random"}),
     (406, "invalid_sharding", {**DB, "shards_count": 2}),
     (406, "invalid_sharding", {**DB, "sharding": True}),
-    (406, "invalid_proxy_policy", {**DB, "proxy_policy": "all-nodes"}),
     (400, "invalid_proxy_policy", {**DB, "proxy_policy": "none"}),
     (406, "invalid_oss_cluster_configuration", {**DB, "oss_cluster": True}),
     (406, "missing_module", {**DB, "module_list": [{"module_name": "search"}]}),

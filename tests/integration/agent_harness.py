@@ -55,6 +55,9 @@ class RecordingEndpointProcess:
     async def drop(self, endpoint: EndpointUid) -> None:
         raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 
+    async def retire(self, endpoint: EndpointUid) -> None:
+        raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
+
     async def calm(self, endpoint: EndpointUid) -> None:
         raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 

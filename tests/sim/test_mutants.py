@@ -15,6 +15,8 @@ QUICK = (
     "ends_the_pause_before_the_clients",
     "passes_connections_without_a_deadline",
     "continues_without_the_hold_of_a_late_process",
+    "holds_only_one_process",
+    "releases_only_one_process",
 )
 
 

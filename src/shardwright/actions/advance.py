@@ -22,11 +22,14 @@ from shardwright.model.move import HandoffMove, Move, MoveKind, MoveState, Reloc
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.plan.eta import expected_end, measured
+from shardwright.plan.leaving import drained_shares
 from shardwright.plan.proposal import MoveProposal, RebindProposal, Unplaced
 
 RETRY = Backoff((2.0, 5.0))
 """Delay before the second and each further attempt: long enough for the restart of a server or an agent."""
 ATTEMPTS_MAX = 3
+DRAIN_STEP = "drain_clients"
+"""The step in which an action waits for the clients of endpoints that several nodes serve."""
 STARTED_AHEAD = 1
 """Waiting servers started ahead for each allowed full sync, so that the next sync begins as soon as one ends."""
 
@@ -110,7 +113,8 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     moves = own_moves(turn)
     pending = [p for p in plan.moves if p not in starter.started and p.subject not in starter.stuck]
     turn.change(
-        work_total_bytes=work_total_bytes(turn.action, moves, pending), progress=progress(turn.action, moves, pending)
+        work_total_bytes=work_total_bytes(turn.action, moves, pending),
+        progress=progress(turn.action, moves, pending, drained_shares(turn.view, turn.node_uid, turn.now)),
     )
     _expect_end(turn, [*moves, *plan.in_flight], pending)
     is_over = rule.until is not None and turn.now >= rule.until
@@ -119,7 +123,10 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     held = [m for m in (*moves, *plan.in_flight) if holds(turn.view, m)]
     # Moves that may start only after a move that is cleaning up are still to come.
     has_more = any(p.is_later for p in plan.moves) and bool(plan.in_flight)
-    is_under_way = bool(held or waiting or starter.started or starter.deferred or has_more)
+    is_moving = bool(held or starter.started or starter.deferred or has_more)
+    is_under_way = is_moving or bool(waiting)
+    if waiting and not is_moving and all(r.code == Code.CLIENTS_LEAVING for r in waiting):
+        _note_draining(turn)
     # A wait in the action's own queue is not a blocker; a wait for another action's move is.
     hidden = {Code.MOVE_LIMIT, Code.SYNC_LIMIT} if held else set()
     deferred = [r for r in starter.deferred.values() if r.code not in hidden]
@@ -128,6 +135,13 @@ def advance(turn: Turn, plan: Plan, *, moves_max: int | None, retry: RetryRule |
     if is_under_way and rule.until is not None and not is_over:
         turn.wake_at(rule.until)
     return Advance(is_under_way, (*starter.stuck.values(), *given_up), tuple(unplaced))
+
+
+def _note_draining(turn: Turn) -> None:
+    """Only clients of endpoints that other nodes serve too are left on the node."""
+    if not turn.action.steps or turn.action.steps[-1].name != DRAIN_STEP:
+        time_s = turn.view.policy.drain_clients_s
+        turn.begin_step(DRAIN_STEP, f"clients have {time_s} s to leave, then each connection is closed behind a reply")
 
 
 def _expect_end(turn: Turn, moves: Sequence[Move], pending: Sequence[MoveProposal]) -> None:

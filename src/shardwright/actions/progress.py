@@ -3,7 +3,7 @@
 Called by ``turn`` on every turn. Writes nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from shardwright.model.action import Action
 from shardwright.model.move import Move, MoveState, Relocation
@@ -31,12 +31,14 @@ def work_total_bytes(action: Action, moves: Iterable[Move], pending: Iterable[Mo
     return max(action.work_total_bytes, known)
 
 
-def progress(action: Action, moves: Iterable[Move], pending: Iterable[MoveProposal]) -> float:
-    """0 to 99, with one decimal place; never less than the action has already shown."""
+def progress(action: Action, moves: Iterable[Move], pending: Iterable[MoveProposal], drains: Sequence[float] = ()) -> float:
+    """0 to 99, with one decimal place; never less than the action has already shown. ``drains``: for each endpoint whose
+    clients are leaving the node, the share of their time that has passed."""
     counted = [m for m in moves if _counts(m)]
     waiting = list(pending)
     total = sum(_weight(_bytes(m)[0]) for m in counted) + sum(_weight(p.bytes_total) for p in waiting)
-    done = sum(_done_weight(m) for m in counted)
+    total += STEP_BYTES * len(drains)
+    done = sum(_done_weight(m) for m in counted) + STEP_BYTES * sum(drains)
     if total == 0:
         return action.progress
     return max(action.progress, round(min(PROGRESS_RUNNING_MAX, 100.0 * done / total), 1))

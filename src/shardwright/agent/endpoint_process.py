@@ -150,7 +150,8 @@ class EndpointProcessKeeper:
             if seen.answers:
                 try:
                     for endpoint in view().endpoints_on(self._node_uid):
-                        spec = spec_of(view(), endpoint)
+                        is_bound = self._node_uid in endpoint.bound_nodes
+                        spec = spec_of(view(), endpoint, self._node_uid) if is_bound else None
                         if spec is not None and seen.endpoint(endpoint.uid).state is EndpointState.ABSENT:
                             await self._process.serve(spec)
                     self._is_configured = True

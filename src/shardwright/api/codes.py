@@ -60,7 +60,7 @@ CODES: Final[dict[str, str]] = {
     "eviction_policy_violation": "The eviction policy is not available.",
     "invalid_sharding": "Only databases with one shard (and its replica) can be created.",
     "invalid_oss_cluster_configuration": "The cluster protocol is not available.",
-    "invalid_proxy_policy": "Only the proxy policy single is available.",
+    "invalid_proxy_policy": "The proxy policy must be single, all-nodes or all-master-shards.",
     "invalid_version": "No node has a server program of that kind and version.",
     "invalid_configuration": "The combination of settings is not available.",
     "missing_module": "Modules are not available.",

@@ -46,6 +46,10 @@ Strict = Annotated[
     bool | None,
     typer.Option("--strict/--no-strict", help="Answer a write only once the replica has it; needs --replication."),
 ]
+ProxyPolicy = Annotated[
+    str | None,
+    typer.Option("--proxy-policy", metavar="POLICY", help="Who serves the endpoint: single, all-nodes, all-master-shards."),
+]
 Notifications = Annotated[
     str | None,
     typer.Option(
@@ -111,11 +115,9 @@ def _create(
     database_password_file: PasswordOf = None,
     rack_aware: RackAware = None,
     strict: Strict = None,
+    proxy_policy: ProxyPolicy = None,
     notify_keyspace_events: Notifications = None,
     shards: Annotated[int | None, typer.Option("--shards", min=1, help="Number of slot groups.")] = None,
-    proxy_policy: Annotated[
-        str | None, typer.Option("--proxy-policy", metavar="POLICY", help="Placement of the endpoint.")
-    ] = None,
     server: Annotated[str | None, typer.Option("--server", metavar="valkey|redis", help="Server program.")] = None,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
@@ -131,9 +133,10 @@ def _create(
         password_file=database_password_file,
         rack_aware=rack_aware,
         strict=strict,
+        proxy_policy=proxy_policy,
         notify_keyspace_events=notify_keyspace_events,
     )
-    given = {"name": name, "port": port, "shards_count": shards, "proxy_policy": proxy_policy, "server": server}
+    given = {"name": name, "port": port, "shards_count": shards, "server": server}
     database = session.api.post("/v1/bdbs", changed | {key: value for key, value in given.items() if value is not None})
     if is_waited_for:
         database = _wait_active(session, database["uid"], timeout)
@@ -172,6 +175,7 @@ def _update(
     database_password_file: PasswordOf = None,
     rack_aware: RackAware = None,
     strict: Strict = None,
+    proxy_policy: ProxyPolicy = None,
     notify_keyspace_events: Notifications = None,
     is_waited_for: Wait = False,
     timeout: Timeout = None,
@@ -187,6 +191,7 @@ def _update(
         password_file=database_password_file,
         rack_aware=rack_aware,
         strict=strict,
+        proxy_policy=proxy_policy,
         notify_keyspace_events=notify_keyspace_events,
     )
     if not changed:
@@ -297,6 +302,7 @@ def _settings(
     password_file: Path | None,
     rack_aware: bool | None,
     strict: bool | None,
+    proxy_policy: str | None,
     notify_keyspace_events: str | None,
 ) -> dict[str, object]:
     wanted: dict[str, object | None] = {
@@ -309,6 +315,7 @@ def _settings(
         "authentication_redis_pass": _first_line(password_file),
         "rack_aware": rack_aware,
         "strict": strict,
+        "proxy_policy": proxy_policy,
         "notify_keyspace_events": notify_keyspace_events,
     }
     return {key: value for key, value in wanted.items() if value is not None}
@@ -385,6 +392,7 @@ def _described(database: dict[str, Any]) -> str:
             ("password", "required" if database.get("authentication_redis_pass") else "none, or hidden from this user"),
             ("rack aware", bool(database.get("rack_aware"))),
             ("strict", bool(database.get("strict"))),
+            ("proxy policy", database.get("proxy_policy")),
             ("created", database.get("created_time")),
         ]
     )

@@ -93,7 +93,7 @@ def told(reason: Json) -> str:
 
 
 def endpoints_table(databases: Sequence[Json], *, title: str = "") -> str:
-    """The table ENDPOINTS. NODE is the node whose endpoint process currently serves the endpoint."""
+    """The table ENDPOINTS. NODE lists the nodes whose endpoint process accepts clients of the endpoint."""
     rows = [
         [
             f"db:{database['uid']}",
@@ -146,10 +146,11 @@ def server_of(database: Json) -> str:
 
 
 def address_of(endpoint: Json) -> str:
-    """``127.0.0.1:10000``."""
-    addresses = endpoint.get("addr") or [endpoint.get("dns_name") or UNKNOWN]
-    host = str(addresses[0])
-    return f"[{host}]:{endpoint.get('port')}" if ":" in host else f"{host}:{endpoint.get('port')}"
+    """``127.0.0.1:10000``; each address of an endpoint that several nodes serve."""
+    hosts = [str(host) for host in endpoint.get("addr") or [endpoint.get("dns_name") or UNKNOWN]]
+    return ", ".join(
+        f"[{host}]:{endpoint.get('port')}" if ":" in host else f"{host}:{endpoint.get('port')}" for host in hosts
+    )
 
 
 def _part(free: object, total: object) -> str:

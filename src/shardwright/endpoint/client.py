@@ -93,6 +93,10 @@ class EndpointClient:
         """See ``EndpointControl``."""
         await self._ask({"op": "drop", "endpoint": endpoint}, timeout_s=HOLD_TIMEOUT_S)
 
+    async def retire(self, endpoint: EndpointUid) -> None:
+        """See ``EndpointControl``."""
+        await self._ask({"op": "retire", "endpoint": endpoint})
+
     async def calm(self, endpoint: EndpointUid) -> None:
         """See ``EndpointControl``."""
         await self._ask({"op": "calm", "endpoint": endpoint}, timeout_s=CALM_S + HOLD_TIMEOUT_S)

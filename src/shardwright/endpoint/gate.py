@@ -79,6 +79,8 @@ class Gate:
     flow: int = 0
     """A number that changes when commands must wait or go to another server. A session compares it with the number that it
     last saw before it sends, so that a hold takes effect without a call to each of thousands of connections."""
+    is_retiring: bool = False
+    """The endpoint accepts no more clients here. Each connection ends behind the reply after which nothing is unanswered."""
     hellos: dict[int, bytes] = field(default_factory=dict)
     """The server's latest replies to HELLO, by protocol."""
     not_plain: Container[bytes] = field(init=False)
@@ -116,6 +118,11 @@ class Gate:
         """Apply a specification except for its target. Affects all commands that are processed afterwards."""
         self.spec = spec
         self.not_plain = NOT_PLAIN_WHEN_STRICT if spec.is_strict else NOT_PLAIN
+
+    def retire(self) -> None:
+        """Begin to retire. Ended by ``is_retiring = False``."""
+        self.is_retiring = True
+        self.flow += 1  # connections with a direct way to the server look at the gate again
 
     def begin_hold(self, old: Target, new: Target, now: float) -> Change:
         """Begin a hold for ``new``. A repetition changes nothing, and does not begin an ended hold again."""

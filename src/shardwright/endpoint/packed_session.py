@@ -1,10 +1,14 @@
 """The state of a client session that is passed from one endpoint process to another with its bytes. Pure."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from shardwright.endpoint.ledger import Transaction
 from shardwright.endpoint.session import Session
 from shardwright.endpoint.setup import ConnectionState
+
+PIECE_BYTES = 256 * 1024
+"""Maximum size of the pieces in which the bytes of a passed connection are processed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +42,11 @@ def unpack(packed: PackedSession, session: Session) -> None:
         for word, raw in packed.transaction:
             transaction.add_done(word, raw)
     session.resume(packed.state, transaction, is_authenticated=packed.is_authenticated)
+
+
+def pieces(parts: Iterable[bytes | bytearray]) -> Iterator[bytes]:
+    """The buffers in pieces of bounded size; each piece is a copy."""
+    for part in parts:
+        view = memoryview(part)
+        for start in range(0, len(part), PIECE_BYTES):
+            yield bytes(view[start : start + PIECE_BYTES])

@@ -15,7 +15,8 @@ from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel
 from shardwright.endpoint.connection import ClientConnection, Packed
 from shardwright.endpoint.departures import ConnectionStatus, Departures
-from shardwright.endpoint.served import ServedEndpoint, pieces
+from shardwright.endpoint.packed_session import pieces
+from shardwright.endpoint.served import ServedEndpoint
 
 ANSWER_TIMEOUT_S = 1.0
 ALONE_FROM_BYTES = 1024 * 1024

@@ -18,10 +18,11 @@ from shardwright.endpoint.channel import Channel, Message
 from shardwright.endpoint.connection import Buffer, Packed
 from shardwright.endpoint.gate import Budget, Counts
 from shardwright.endpoint.pace import Pace
+from shardwright.endpoint.packed_session import PIECE_BYTES
 from shardwright.endpoint.passing import Passing
 from shardwright.endpoint.protocol import REMOTE_REQUESTS, VOID_IF_LATE, EndpointSpec, PassResult
 from shardwright.endpoint.requests import serve_requests
-from shardwright.endpoint.served import PIECE_BYTES, ServedEndpoint
+from shardwright.endpoint.served import ServedEndpoint
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.tasks import spawn
 
@@ -127,6 +128,9 @@ class EndpointProcess:
             case "drop":
                 await self._drop(EndpointUid(message["endpoint"]))
                 return {}
+            case "retire":
+                await self._retire(EndpointUid(message["endpoint"]))
+                return {}
             case "calm":
                 await self._known(message).calm()
                 return {}
@@ -161,6 +165,13 @@ class EndpointProcess:
 
     def _new(self, spec: EndpointSpec) -> ServedEndpoint:
         return ServedEndpoint(spec, budget=self._budget, counts=self._counts, pace=self._pace, clock=self._clock)
+
+    async def _retire(self, uid: EndpointUid) -> None:
+        """An endpoint that is not known here has no connections."""
+        self._stop_passing(uid)
+        served = self.endpoints.get(uid)
+        if served is not None:
+            served.retire()
 
     async def _drop(self, uid: EndpointUid) -> None:
         self._stop_passing(uid)

@@ -18,7 +18,7 @@ CALL_TIMEOUT_S = 0.1
 """Timeout of most requests; short, because the next turn repeats them."""
 REMOTE_CALL_TIMEOUT_S = 0.3
 """The same for a process of another machine: a lost packet is sent again after 0.2 s."""
-REMOTE_REQUESTS = frozenset({"status", "serve", "drop", "calm", "hold", "release"})
+REMOTE_REQUESTS = frozenset({"status", "serve", "drop", "retire", "calm", "hold", "release"})
 """What other machines may ask. The others pass open files, or name paths of this machine."""
 VOID_IF_LATE = frozenset({"hold", "drop"})
 """Requests that a process ignores when it reads them after their caller has disconnected."""
@@ -31,6 +31,10 @@ CALM_S = 2.0
 """Maximum wait for connections with much in flight, until a drain can wait for the rest."""
 CALM_MAX_S = 1.5
 """Calmed connections resume by themselves this long after the last check if no hold begins: the leader may be dead."""
+RETIRE_IDLE_S = 1.0
+"""A retiring endpoint waits this long for the next command of an idle connection, to close it behind a reply …"""
+RETIRE_S = 5.0
+"""… and this long for commands in flight. Then it closes what is left."""
 SELF_RELEASE_S = 1.5
 """Time after which a held endpoint asks both servers itself and releases to the writable primary."""
 HOLD_MAX_S = 4.0
@@ -122,6 +126,11 @@ class EndpointControl(Protocol):
     async def drop(self, endpoint: EndpointUid) -> None:
         """End an endpoint and its connections. The timeout is HOLD_TIMEOUT_S; ignored if the caller has disconnected
         before."""
+        ...
+
+    async def retire(self, endpoint: EndpointUid) -> None:
+        """Accept no more connections of an endpoint, and close each one behind a reply: idle ones last, the others within
+        RETIRE_S. Answers at once. ``serve`` ends it: the connections that are left then stay."""
         ...
 
     async def calm(self, endpoint: EndpointUid) -> None:

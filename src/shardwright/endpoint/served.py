@@ -8,16 +8,17 @@ import asyncio
 import errno
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
 
 from shardwright.clock import Clock
-from shardwright.endpoint.connection import Buffer, ClientConnection, Packed
+from shardwright.endpoint.connection import ClientConnection, Packed
 from shardwright.endpoint.gate import Budget, Change, Counts, Gate, Hold
 from shardwright.endpoint.holder import holder_of
 from shardwright.endpoint.pace import Pace
+from shardwright.endpoint.packed_session import PIECE_BYTES, pieces
 from shardwright.endpoint.probe import probe
 from shardwright.endpoint.protocol import (
     CALM_MAX_S,
@@ -29,6 +30,7 @@ from shardwright.endpoint.protocol import (
     ReleaseResult,
     Target,
 )
+from shardwright.endpoint.retiring import close_connections
 from shardwright.model.database import access_fingerprint
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
 from shardwright.tasks import spawn
@@ -51,8 +53,6 @@ BUSY_NAMED_MAX = 3
 ENDED_NAMED_MAX = 5
 NOTIFY_BATCH = 32
 """Connections notified of a new target before other work gets its turn."""
-PIECE_BYTES = 256 * 1024
-"""Maximum size of the pieces in which the bytes of a passed connection are processed."""
 DROP_GRACE_S = 0.1
 """Maximum wait of a dropped endpoint for replies in flight."""
 
@@ -68,7 +68,7 @@ class ServedEndpoint:
         self.gate = Gate(spec, budget=budget, counts=counts)
         self.connections: set[ClientConnection] = set()
         self.is_draining = False
-        """Whether the listener was passed to another process."""
+        """Whether the listener was passed to another process, or was closed because the endpoint retires."""
         self.in_transit = 0
         """Number of packed connections that the other process has not been told to begin. They still belong to this one."""
         self.bind_error = ""
@@ -133,9 +133,8 @@ class ServedEndpoint:
 
     async def listen(self) -> None:
         """Listen at the specified address and port. If the port is in use, retry in the background."""
-        wanted = (self.gate.spec.address, self.gate.spec.port)
-        self.is_draining = False
-        if self._listener is not None and self._bound == wanted:
+        self.is_draining = self.gate.is_retiring = False
+        if self._listener is not None and self._bound == (self.gate.spec.address, self.gate.spec.port):
             return
         self.stop_listening()
         if self._binding is None and not await self._bind():
@@ -179,7 +178,7 @@ class ServedEndpoint:
         self._socket = listener
         self._bound = (self.gate.spec.address, self.gate.spec.port)
         self.bind_error = self._holder = ""
-        self.is_draining = False
+        self.is_draining = self.gate.is_retiring = False
         self._listener = await self._loop.create_server(self._new_connection, sock=listener, backlog=BACKLOG)
 
     def stop_listening(self) -> None:
@@ -217,6 +216,14 @@ class ServedEndpoint:
         if self.gate.serve(spec) is Change.MOVED:
             self._moved()
         await self.listen()
+
+    def retire(self) -> None:
+        """See ``EndpointControl.retire``."""
+        self.stop_listening()
+        self.is_draining = True
+        if not self.gate.is_retiring:
+            self.gate.retire()
+            spawn("endpoint-retire", close_connections(self.gate, self.connections))
 
     async def calm(self) -> None:
         """See ``EndpointControl.calm``."""
@@ -372,6 +379,7 @@ class ServedEndpoint:
             is_strict=gate.spec.is_strict,
             busy=self._busy(),
             ended=tuple(self.ended),
+            address=gate.spec.address,
         )
 
     async def end(self) -> None:
@@ -390,11 +398,3 @@ class ServedEndpoint:
             if is_over:
                 return
             await asyncio.sleep(DRAIN_POLL_S * 10)
-
-
-def pieces(parts: list[Buffer]) -> Iterator[bytes]:
-    """The buffers in pieces of bounded size; each piece is a copy."""
-    for part in parts:
-        view = memoryview(part)
-        for start in range(0, len(part), PIECE_BYTES):
-            yield bytes(view[start : start + PIECE_BYTES])

@@ -111,6 +111,12 @@ class Session(Dialogue):
         return self.blocked_since is None and not self.ledger.flight and not self._is_streaming and not self.ready
 
     @property
+    def is_between_commands(self) -> bool:
+        """Whether everything received is answered, and the client has no transaction open."""
+        has_begun = self._is_watching or self._is_raw or self.ready or self._tail or self.transaction
+        return not has_begun and self._is_at_barrier
+
+    @property
     def is_tied(self) -> bool:
         """Whether the session has state that cannot be passed to another server or process."""
         transaction = self.transaction
@@ -241,22 +247,16 @@ class Session(Dialogue):
     def _note(self, now: float) -> None:
         """Update the state that depends on the rest."""
         can_send = self.can_send
-        ledger = self.ledger
-        is_blocked = not can_send and (ledger.has_waiting or (bool(self.ready) and not self.is_stopped))
+        is_blocked = not can_send and (self.ledger.has_waiting or (bool(self.ready) and not self.is_stopped))
         if not is_blocked:
             self.blocked_since = None
         elif self.blocked_since is None:
             self.blocked_since = now
             if not self.gate.is_open or self.failure:
                 self.gate.counts.held += max(1, len(self.ready))
-        is_plain = (
-            self.is_authenticated
-            and self.transaction is None
-            and not self._is_raw
-            and ledger.order is None
-            and not self._scanner.error
-        )
-        self._direct_flow = self.gate.flow if can_send and is_plain else -1
+        is_odd = self._is_raw or self.ledger.order is not None or bool(self._scanner.error) or self.gate.is_retiring
+        is_plain = can_send and self.is_authenticated and self.transaction is None and not is_odd
+        self._direct_flow = self.gate.flow if is_plain else -1
 
     def _charge(self) -> None:
         """Account for the kept bytes, and decide whether the client is read."""
@@ -371,7 +371,7 @@ class Session(Dialogue):
                 self.ledger.settle(reply)
 
     def _after_replies(self, now: float) -> None:
-        if self.ledger.is_unblocked:
+        if self.ledger.is_unblocked or (self.gate.is_retiring and self.is_between_commands):
             self.close()
             return
         if self.ledger.is_recovering and not self.ledger.flight:

@@ -2,12 +2,13 @@
 
 from shardwright.endpoint.protocol import EndpointSpec, Target
 from shardwright.model.database import Endpoint, GroupPhase
-from shardwright.model.ids import GroupUid
+from shardwright.model.ids import GroupUid, NodeUid
+from shardwright.model.serving import listening_address
 from shardwright.model.view import ClusterView
 
 
-def spec_of(view: ClusterView, endpoint: Endpoint) -> EndpointSpec | None:
-    """The specification of an endpoint; None if its database is no longer recorded."""
+def spec_of(view: ClusterView, endpoint: Endpoint, node_uid: NodeUid) -> EndpointSpec | None:
+    """The specification of an endpoint for the process of this node; None if its database is no longer recorded."""
     database, secrets = view.databases.get(endpoint.database_uid), view.secrets.get(endpoint.database_uid)
     if database is None or secrets is None:
         return None
@@ -16,7 +17,7 @@ def spec_of(view: ClusterView, endpoint: Endpoint) -> EndpointSpec | None:
         uid=endpoint.uid,
         database_uid=endpoint.database_uid,
         database_name=database.name,
-        address=endpoint.address,
+        address=listening_address(endpoint, node_uid, view),
         port=endpoint.port,
         target=target_of(view, groups[0].uid) if groups else None,
         password=database.password,

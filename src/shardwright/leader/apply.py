@@ -31,6 +31,7 @@ from shardwright.model.commands import (
     PassEndpoint,
     Promote,
     RecoverHandoff,
+    RetireEndpoint,
     SaveNow,
     ServeEndpoint,
     YieldLeadership,
@@ -159,6 +160,10 @@ class Applier:
                 await self._end_stuck(command)
             case ServeEndpoint():
                 await self._serve(command)
+            case RetireEndpoint():
+                if fitting.to_retire(command, self._current()):
+                    await self._process_of(command.node_uid).retire(command.endpoint_uid)
+                    self._observer.poke_node(command.node_uid)
             case DropEndpoint():
                 await self._process_of(command.node_uid).drop(command.endpoint_uid)
                 self._observer.poke_node(command.node_uid)
@@ -249,7 +254,7 @@ class Applier:
             return
         process = self._process_of(command.node_uid)
         seen = (await process.status()).endpoint(spec.uid)
-        is_bound = command.node_uid in view.endpoints[spec.uid].nodes
+        is_bound = command.node_uid in view.endpoints[spec.uid].bound_nodes
         match fitting.serving(spec, seen, is_bound=is_bound):
             case Serving.RELEASE:
                 assert spec.target is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from shardwright.endpoint.protocol import SELF_RELEASE_S, ReleaseResult, Target
-from shardwright.leader.targets import endpoint_target, serving_nodes
+from shardwright.leader.targets import endpoint_target, processes_to_hold
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Handoff, Role, Shard, SlotGroup
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
@@ -43,8 +43,12 @@ class Attempt:
     handoff: Handoff
     endpoints: Serving
     releases: list[ReleaseResult] = field(default_factory=list)
+    held: tuple[NodeUid, ...] = ()
+    """Nodes whose endpoint process held."""
     not_held: tuple[NodeUid, ...] = ()
     """Nodes whose endpoint process did not hold: it had ended, or it no longer serves this endpoint."""
+    not_released: tuple[NodeUid, ...] = ()
+    """Nodes whose endpoint process did not answer the last release: it asks the servers itself."""
     before: ServerSeen | None = None
     fenced: ServerSeen | None = None
     candidate: ServerSeen | None = None
@@ -79,7 +83,7 @@ def attempt_of(view: ClusterView, group: SlotGroup, intent: Handoff) -> Attempt:
         old_target=endpoint_target(view, old_shard, generation=intent.generation - 1),
         new_target=endpoint_target(view, new_shard, generation=intent.generation),
         handoff=intent,
-        endpoints=serving_nodes(view, group),
+        endpoints=processes_to_hold(view, group),
     )
 
 
@@ -143,5 +147,7 @@ def evidence_of(attempt: Attempt, after: ServerSeen, finished_by: str) -> Eviden
         finished_by=finished_by,
         began_at=attempt.began_at,
         released_at=attempt.released_at,
+        held_nodes=attempt.held,
         not_held_nodes=attempt.not_held,
+        not_released_nodes=attempt.not_released,
     )

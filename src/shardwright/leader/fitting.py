@@ -21,6 +21,7 @@ from shardwright.model.commands import (
     PassEndpoint,
     Promote,
     RecoverHandoff,
+    RetireEndpoint,
     SaveNow,
     ServeEndpoint,
     YieldLeadership,
@@ -42,7 +43,7 @@ def queue_of(command: Command, view: ClusterView) -> DatabaseUid:
             return NO_DATABASE if shard is None else shard.database_uid
         case HandOff() | RecoverHandoff():
             return database_of(command.group_uid)
-        case ServeEndpoint() | DropEndpoint() | PassEndpoint():
+        case ServeEndpoint() | RetireEndpoint() | DropEndpoint() | PassEndpoint():
             return database_of(command.endpoint_uid)
         case YieldLeadership():
             return NO_DATABASE
@@ -144,7 +145,13 @@ def to_serve(command: ServeEndpoint, view: ClusterView) -> EndpointSpec | None:
     endpoint = view.endpoints.get(command.endpoint_uid)
     if endpoint is None or any(g.handoff is not None for g in view.groups_of(endpoint.database_uid)):
         return None
-    return spec_of(view, endpoint)
+    return spec_of(view, endpoint, command.node_uid)
+
+
+def to_retire(command: RetireEndpoint, view: ClusterView) -> bool:
+    """Whether the process must close its connections: the records do not bind the endpoint to its node."""
+    endpoint = view.endpoints.get(command.endpoint_uid)
+    return endpoint is not None and command.node_uid not in endpoint.bound_nodes
 
 
 def serving(spec: EndpointSpec, seen: EndpointSeen, *, is_bound: bool) -> Serving:

@@ -28,6 +28,7 @@ from shardwright.leader.attempt import (
     with_passed_on,
 )
 from shardwright.leader.probe import Probe, step
+from shardwright.leader.targets import processes_to_hold
 from shardwright.model.codes import Code
 from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
@@ -158,6 +159,8 @@ class Handoffs:
     async def _intend(self, attempt: Attempt) -> None:
         async with step(self.probe, "handoff:intend"):
             await self.commit(lambda view: records.intended(view, attempt.handoff, attempt.group.uid))
+        # From now on no node is added: the record of each endpoint that several nodes serve was a part of the commit.
+        attempt.endpoints = processes_to_hold(self.current(), attempt.group)
 
     async def _fence(self, attempt: Attempt, old: ManagementSession, new: ManagementSession) -> None:
         """Fence the old primary, and wait until the candidate reaches the offset that was read after the fence."""
@@ -180,6 +183,7 @@ class Handoffs:
         old, new = attempt.old_target, attempt.new_target
         await self._find_passed_on(attempt)
         answers = await self._ask_serving(attempt, lambda endpoint, node: self.process_of(node).hold(endpoint, old, new))
+        attempt.held = tuple(node for node, answer in answers if answer is not None and answer.was_held)
         attempt.not_held = tuple(node for node, answer in answers if answer is None or not answer.was_held)
         if reason := rules.busy_reason([b for _, answer in answers if answer is not None for b in answer.busy]):
             raise _NotNow(reason)
@@ -261,19 +265,22 @@ class Handoffs:
             await self._commit_done(attempt, after, finished_by)
 
     async def _release(self, attempt: Attempt, target: Target) -> None:
-        async def one(endpoint: EndpointUid, node: NodeUid) -> ReleaseResult | None:
+        """Tell every process in parallel, whether it held or not: each one has clients of its own."""
+
+        async def one(endpoint: EndpointUid, node: NodeUid) -> tuple[NodeUid, ReleaseResult | None]:
             try:
-                return await self.process_of(node).release(endpoint, target)
+                return node, await self.process_of(node).release(endpoint, target)
             except Transient as e:
                 _log.warning(
                     "an endpoint process did not answer a release; it will query the servers itself",
                     node=node,
                     reason=e.text,
                 )
-                return None
+                return node, None
 
         found = await asyncio.gather(*(one(uid, node) for uid, nodes in attempt.endpoints for node in nodes))
-        attempt.releases.extend(r for r in found if r is not None)
+        attempt.releases.extend(r for _, r in found if r is not None)
+        attempt.not_released = tuple(node for node, r in found if r is None and node not in attempt.not_held)
 
     async def _demote(self, attempt: Attempt, old: ManagementSession) -> None:
         """Demote the old primary. If a step fails, the slot group's reconciliation repairs it: the new primary already

@@ -270,7 +270,16 @@ def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:
         seen.has_ended,
         seen.pid,
         tuple(
-            (e.endpoint_uid, e.state, e.generation, e.held_generation, e.access, e.connections == 0, _bind_error(e))
+            (
+                e.endpoint_uid,
+                e.state,
+                e.generation,
+                e.held_generation,
+                e.access,
+                e.address,
+                e.connections == 0,
+                _bind_error(e),
+            )
             for e in seen.endpoints
         ),
     )

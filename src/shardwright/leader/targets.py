@@ -19,7 +19,7 @@ def endpoint_target(view: ClusterView, shard: Shard, *, generation: int) -> Targ
     )
 
 
-def serving_nodes(view: ClusterView, group: SlotGroup) -> tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]:
+def processes_to_hold(view: ClusterView, group: SlotGroup) -> tuple[tuple[EndpointUid, tuple[NodeUid, ...]], ...]:
     """For each endpoint of the database, the nodes whose endpoint processes may forward to the old primary."""
     found = []
     for endpoint in view.endpoints_of(group.database_uid):

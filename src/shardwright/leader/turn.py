@@ -22,6 +22,7 @@ from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
 from shardwright.reconcile.group import decide_group, decide_unwanted
 from shardwright.reconcile.rebinding import decide_rebinding
 from shardwright.reconcile.repair import decide_repair
+from shardwright.reconcile.serving import decide_serving
 from shardwright.reconcile.troubles import decide_troubles
 from shardwright.reconcile.version import decide_version
 
@@ -76,6 +77,11 @@ def _endpoint(uid: EndpointUid, view: ClusterView, now: datetime) -> Decision:
     return NOTHING if endpoint is None else decide_endpoint(endpoint, view)
 
 
+def _serving(uid: EndpointUid, view: ClusterView, now: datetime) -> Decision:
+    endpoint = view.endpoints.get(uid)
+    return NOTHING if endpoint is None else decide_serving(endpoint, view, now)
+
+
 def _strays(view: ClusterView, now: datetime) -> Decision:
     return decide_strays(view)
 
@@ -105,6 +111,7 @@ def _each(decide: Callable[[Uid, ClusterView, datetime], Decision], uids: Iterab
 
 DECIDERS: Deciders = (
     lambda view: _each(_group, sorted(view.groups)),
+    lambda view: _each(_serving, sorted(view.endpoints)),
     lambda view: _each(_endpoint, sorted(view.endpoints)),
     lambda view: [_strays],
     lambda view: _each(_database, sorted(view.databases)),

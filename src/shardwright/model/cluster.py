@@ -70,6 +70,8 @@ class Policy:
     stuck_server_timeout_s: int = 10
     """A server that neither answers nor uses CPU for this long is killed by its process identity, unless it may be the only
     copy left."""
+    drain_clients_s: int = 30
+    """A node that is to serve an endpoint of several nodes no longer waits this long for its clients to leave."""
     action_retention_s: int = 86_400
     """A finished action stays readable by its uid for this long."""
     extra: dict[str, object] = field(default_factory=dict)

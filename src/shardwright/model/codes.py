@@ -83,6 +83,11 @@ class Code(Catalogue):
     NODE_GONE = "node_gone", "The node is no longer a member."
     ROLES_CHANGED = "roles_changed", "The roles of the copies have changed."
     ENDPOINT_PASSING = "endpoint_passing", "The endpoint's connections are being passed on; the text names the obstacle."
+    CLIENTS_LEAVING = (
+        "clients_leaving",
+        "The node still has clients of an endpoint that several nodes serve; they are disconnected when the time is over.",
+        "let the clients connect to another address, or lower drain_clients of the policy",
+    )
     ENDPOINT_GONE = "endpoint_gone", "The endpoint no longer has a record."
     ENDPOINT_NOT_READY = "endpoint_not_ready", "The endpoint does not serve according to its record yet."
 

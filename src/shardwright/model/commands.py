@@ -78,6 +78,15 @@ class ServeEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class RetireEndpoint:
+    """Tell a node's endpoint process to accept no more clients of an endpoint and to close each connection behind a
+    reply."""
+
+    node_uid: NodeUid
+    endpoint_uid: EndpointUid
+
+
+@dataclass(frozen=True, slots=True)
 class DropEndpoint:
     """Tell a node's endpoint process to end an endpoint that is bound elsewhere or deleted."""
 
@@ -110,6 +119,7 @@ Command = (
     | RecoverHandoff
     | EndStuckServer
     | ServeEndpoint
+    | RetireEndpoint
     | DropEndpoint
     | PassEndpoint
     | YieldLeadership

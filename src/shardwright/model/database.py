@@ -41,6 +41,22 @@ class AofPolicy(StrEnum):
     ALWAYS = "appendfsync-always"
 
 
+class ProxyPolicy(StrEnum):
+    """The nodes that serve the endpoint of a database; the values are also the wire's."""
+
+    SINGLE = "single"
+    """One node. Another one takes over with the clients' connections when it leaves."""
+    ALL_NODES = "all-nodes"
+    """Every active node, each at an address of its own."""
+    ALL_MASTER_SHARDS = "all-master-shards"
+    """The nodes that hold a primary of the database, each at an address of its own."""
+
+    @property
+    def is_single(self) -> bool:
+        """Whether one node serves at one address. Only such an endpoint is passed from one process to another."""
+        return self is ProxyPolicy.SINGLE
+
+
 class DatabaseStatus(StrEnum):
     """Life cycle of a database; the values are also the wire's."""
 
@@ -126,6 +142,7 @@ class Database:
     """The password that applications give to AUTH; empty: no password is required."""
     is_rack_aware: bool = False
     is_strict: bool = False
+    proxy_policy: ProxyPolicy = ProxyPolicy.SINGLE
     action_uid: ActionUid | None = None
     """The current creation, change or deletion."""
     port_was_given: bool = False
@@ -303,15 +320,40 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
+class LeavingNode:
+    """A node that is to serve an endpoint no longer. It serves until its clients have left or the policy's time is over."""
+
+    node_uid: NodeUid
+    since: datetime
+    is_closing: bool = False
+    """It no longer accepts connections, and its process closes each connection behind a reply."""
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The address of a database, which stays the same when another node takes over."""
+    """The address of a database, which stays the same when another node takes over. With a proxy policy other than
+    ``single``, each node serves it at an address of its own (``model/serving.py``)."""
 
     uid: EndpointUid
     database_uid: DatabaseUid
     address: str
+    """Its address with proxy policy ``single``."""
     port: int
     nodes: tuple[NodeUid, ...]
-    """Nodes whose endpoint process serves it; exactly one with proxy policy ``single``."""
+    """Nodes whose endpoint process may have clients of it, in ascending order; exactly one with proxy policy ``single``. A
+    handoff holds all of them."""
+    leaving: tuple[LeavingNode, ...] = ()
+    """Those of ``nodes`` that are on their way out."""
+
+    @property
+    def bound_nodes(self) -> tuple[NodeUid, ...]:
+        """Nodes whose process accepts connections: all of ``nodes`` except those that are closing."""
+        closing = {one.node_uid for one in self.leaving if one.is_closing}
+        return tuple(uid for uid in self.nodes if uid not in closing) if closing else self.nodes
+
+    def leaving_of(self, uid: NodeUid) -> LeavingNode | None:
+        """The node's way out; None: it stays."""
+        return next((one for one in self.leaving if one.node_uid == uid), None)
 
 
 def access_fingerprint(*, application_secret: str, password: str) -> str:

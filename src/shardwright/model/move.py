@@ -105,8 +105,12 @@ class Evidence:
     """When the endpoints were told to hold; None if a new leader finished the handoff."""
     released_at: datetime | None = None
     """When the endpoints were told to continue."""
+    held_nodes: tuple[NodeUid, ...] = ()
+    """Nodes whose endpoint process held the clients' commands; empty if a new leader finished the handoff."""
     not_held_nodes: tuple[NodeUid, ...] = ()
     """Nodes whose endpoint process was not held because it had ended."""
+    not_released_nodes: tuple[NodeUid, ...] = ()
+    """Nodes whose endpoint process did not answer the release. It asked the servers itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -242,7 +242,7 @@ class EndpointState(StrEnum):
     LISTENING = "listening"
     BIND_FAILED = "bind_failed"
     DRAINING = "draining"
-    """It has passed the listener on, but still has some connections."""
+    """It accepts no more connections, because it has passed the listener on or retires, but still has some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +281,8 @@ class EndpointSeen:
     """Commands in flight for more than a second, the longest first; at most a few."""
     ended: tuple[str, ...] = ()
     """Clients whose connections could not be passed on and were closed, as (address, name and command); only the latest."""
+    address: str = ""
+    """The address at which it serves or is to serve; empty: not reported."""
 
 
 @lru_cache(maxsize=4096)

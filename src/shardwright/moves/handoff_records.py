@@ -15,6 +15,7 @@ from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import GroupUid
 from shardwright.model.move import Evidence, GroupMove, MoveState
 from shardwright.model.reason import Reason
+from shardwright.model.serving import policy_of
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.moves.handoff_rules import RETRY
 
@@ -30,8 +31,10 @@ def intended(view: ClusterView, intent: Handoff, group_uid: GroupUid) -> Sequenc
     if move is None or not _still_wants(move, intent):
         # Proving can take seconds if a server hangs: the move may have been cancelled meanwhile.
         raise Transient(Code.HANDOFF_UNWANTED, "the move that asked for the handoff was cancelled meanwhile")
-    # The move is written too: a cancel request at this moment becomes a conflict and is not overlooked.
-    return (Put(replace(group, handoff=intent)), Put(move))
+    # The move is written too: a cancel request at this moment becomes a conflict and is not overlooked. So does a node that
+    # is added to an endpoint: its process would have clients that this handoff does not hold.
+    shared = (e for e in view.endpoints_of(group.database_uid) if not policy_of(e, view).is_single)
+    return (Put(replace(group, handoff=intent)), Put(move), *map(Put, shared))
 
 
 def failed(

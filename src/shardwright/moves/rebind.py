@@ -18,6 +18,7 @@ from shardwright.model.ids import EndpointUid
 from shardwright.model.move import MoveState, Rebind
 from shardwright.model.reason import Reason
 from shardwright.model.seen import EndpointProcessSeen, EndpointState
+from shardwright.model.serving import policy_of
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.moves.life import AGENT_ABSENT_LIMIT, age, end, enter, reason
 
@@ -156,6 +157,9 @@ def decide_rebind(move: Rebind, view: ClusterView, now: datetime) -> Decision:
     endpoint = view.endpoints.get(move.endpoint_uid)
     if endpoint is None:
         return end(move, now, reason(move, Code.DATABASE_DELETED, "the endpoint has been deleted"))
+    if not policy_of(endpoint, view).is_single:
+        # The proxy policy changed when the move began: several nodes serve, and nothing is passed between them.
+        return end(move, now)
     if move.state is MoveState.PLANNED:
         if move.is_cancel_wanted:
             return end(move, now)
@@ -163,7 +167,7 @@ def decide_rebind(move: Rebind, view: ClusterView, now: datetime) -> Decision:
     step, _ = step_of(situation_of(move, endpoint, view, now))
     match step:
         case Step.BIND:
-            return Decision(writes=(Put(replace(endpoint, nodes=(move.to_node,))),))
+            return Decision(writes=(Put(replace(endpoint, nodes=(move.to_node,), leaving=())),))
         case Step.PASS:
             command = PassEndpoint(endpoint.uid, endpoint.database_uid, move.from_node, move.to_node)
             return Decision(commands=(command,), wake_at=now + timedelta(milliseconds=100))
@@ -181,7 +185,7 @@ def decide_rebind(move: Rebind, view: ClusterView, now: datetime) -> Decision:
         case Step.GIVE_UP:
             return end(move, now, _target_lost(move))
         case Step.GIVE_BACK:
-            back = Put(replace(endpoint, nodes=(move.from_node,)))
+            back = Put(replace(endpoint, nodes=(move.from_node,), leaving=()))
             return Decision(writes=(back, *end(move, now, _target_lost(move)).writes))
 
 

@@ -16,11 +16,13 @@ from shardwright.model.ids import DatabaseUid, MoveUid, NodeUid
 from shardwright.model.liveness import has_ended
 from shardwright.model.move import Move, Relocation
 from shardwright.model.reason import Grade, Reason
+from shardwright.model.serving import policy_of
 from shardwright.model.view import ClusterView
 from shardwright.plan.assignment import ENDING, Assignment, Failures, Leaver, assign
 from shardwright.plan.chains import Budget
-from shardwright.plan.explain import Unplaceable
-from shardwright.plan.ledger import Ledger
+from shardwright.plan.explain import Unplaceable, unplaceable
+from shardwright.plan.leaving import clients_leaving, is_alone
+from shardwright.plan.ledger import Ledger, sorted_nodes
 from shardwright.plan.placement import choose_endpoint, copy_request
 from shardwright.plan.proposal import Draft, MoveProposal, Unplaced
 from shardwright.plan.standing import GroupStanding, answers, busy_reason, group_standing, is_busy
@@ -291,6 +293,9 @@ class _Evacuation:
     # -- endpoints -------------------------------------------------------------------------------------------------------
 
     def _plan_endpoint(self, endpoint: Endpoint) -> None:
+        if endpoint.leaving_of(self.node_uid) is not None or not policy_of(endpoint, self.view).is_single:
+            self._plan_shared_endpoint(endpoint)
+            return
         move = self.ledger.rebinds_of.get(endpoint.uid)
         if move is not None:
             self.in_flight[move.uid] = move
@@ -304,6 +309,18 @@ class _Evacuation:
             return
         self.ledger.place_endpoint(found)
         self.draft.rebind(endpoint, self.node_uid, found)
+
+    def _plan_shared_endpoint(self, endpoint: Endpoint) -> None:
+        """The other nodes serve it already. This node leaves by itself when its mark says so, and the plan waits for its
+        clients; the plan of a node that only loses its roles does not."""
+        if self.scope.default not in (Leaves.ALL, Leaves.PRIMARIES):
+            return
+        if is_alone(endpoint, self.node_uid, self.view):
+            nodes = [n for n in sorted_nodes(self.view) if n.uid != self.node_uid]
+            found = unplaceable((0, tuple(self.ledger.endpoint_obstacles(n))) for n in nodes)
+            self.draft.refuse_endpoint(found, endpoint)
+        else:
+            self.draft.waiting.append(clients_leaving(endpoint, self.node_uid, self.view))
 
     def _future_primaries(self, endpoint: Endpoint) -> set[NodeUid]:
         proposed: tuple[MoveProposal, ...] = (*self.draft.handoffs, *self.draft.relocations)

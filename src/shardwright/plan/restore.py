@@ -10,8 +10,10 @@ from shardwright.model.database import Database, DatabaseStatus, Role, Shard, Sh
 from shardwright.model.ids import EndpointUid
 from shardwright.model.move import GroupMove, Move
 from shardwright.model.reason import Grade, Reason
+from shardwright.model.serving import policy_of
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import unplaceable
+from shardwright.plan.leaving import not_serving
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import copy_request
 from shardwright.plan.proposal import Draft, MoveProposal, ReturnPlan
@@ -132,6 +134,9 @@ class _Restoration:
         if endpoint is None:
             text = f"endpoint {uid} no longer exists"
             self.differences.append(Reason(Code.ENDPOINT_GONE, text, Grade.SOFT_LIMIT, node_uid=self.node.uid))
+            return
+        if not policy_of(endpoint, self.view).is_single:
+            self.draft.waiting.extend(not_serving(endpoint, self.node.uid, self.view))
             return
         move = self.ledger.rebinds_of.get(uid)
         if move is not None and move.to_node == self.node.uid:

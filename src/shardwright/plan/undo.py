@@ -13,6 +13,7 @@ from shardwright.model.database import Database, DatabaseStatus, Shard, ShardWan
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid
 from shardwright.model.move import GroupMove, Move, MoveState, Rebind, Relocation
 from shardwright.model.reason import Grade, Reason
+from shardwright.model.serving import policy_of
 from shardwright.model.view import ClusterView
 from shardwright.plan.explain import unplaceable
 from shardwright.plan.ledger import Ledger
@@ -126,6 +127,8 @@ class _Undo:
         was = next((m.from_node for m in self.rebinds if m.endpoint_uid == uid), None)
         if endpoint is None or was is None or was in endpoint.nodes or not endpoint.nodes:
             return
+        if not policy_of(endpoint, self.view).is_single:
+            return  # the proxy policy has changed: the record follows the marks of the nodes
         node = self.view.nodes.get(was)
         move = self.ledger.rebinds_of.get(uid)
         if move is not None:

@@ -26,6 +26,7 @@ from shardwright.model.ids import NodeUid, ShardUid, uid_of_endpoint, uid_of_gro
 from shardwright.model.move import Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointState, Health, ProcessState
+from shardwright.model.serving import endpoint_address, serving_nodes
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.placement import Unplaceable, place_copy, place_database
 from shardwright.plan.ports import shard_port
@@ -75,9 +76,9 @@ def _create(database: Database, view: ClusterView, now: datetime) -> Decision:
     endpoint = Endpoint(
         uid=uid_of_endpoint(database.uid),
         database_uid=database.uid,
-        address=view.cluster.endpoint_address if view.cluster is not None else "127.0.0.1",
+        address=endpoint_address(view),
         port=database.port,
-        nodes=(placed.endpoint_node,),
+        nodes=serving_nodes(database, view, (placed.endpoint_node,)),
     )
     return Decision(writes=(*writes, Put(endpoint), Put(view.counters)))
 
@@ -219,7 +220,7 @@ def unsettled(database: Database, view: ClusterView) -> tuple[Reason, ...]:
             if (text := _shard_unsettled(database, group, shard, view))
         )
     for endpoint in view.endpoints_of(database.uid):
-        for node in endpoint.nodes:
+        for node in _nodes_to_wait_for(endpoint, view):
             process = view.endpoint_processes.get(node)
             seen = process.endpoint(endpoint.uid) if process is not None else None
             if seen is None or seen.state is not EndpointState.LISTENING or seen.generation < 0:
@@ -232,6 +233,13 @@ def unsettled(database: Database, view: ClusterView) -> tuple[Reason, ...]:
                 text = f"endpoint {endpoint.uid} on node {node} has not received the strict mode setting yet"
                 reasons.append(Reason(Code.ENDPOINT_NOT_READY, text, database_uid=database.uid, node_uid=node))
     return tuple(reasons)
+
+
+def _nodes_to_wait_for(endpoint: Endpoint, view: ClusterView) -> tuple[NodeUid, ...]:
+    """Of several nodes that serve, those without a daemon are not waited for, nor those on their way out: clients use the
+    others."""
+    staying = tuple(uid for uid in endpoint.nodes if endpoint.leaving_of(uid) is None)
+    return tuple(uid for uid in staying if uid in view.daemons) or staying
 
 
 def _shard_unsettled(database: Database, group: SlotGroup, shard: Shard, view: ClusterView) -> str:

@@ -7,12 +7,13 @@ answers in another mode.
 
 from collections.abc import Mapping, Sequence
 
-from shardwright.model.commands import Command, DropEndpoint, PassEndpoint, ServeEndpoint
+from shardwright.model.commands import Command, DropEndpoint, PassEndpoint, RetireEndpoint, ServeEndpoint
 from shardwright.model.database import Endpoint, GroupPhase, access_fingerprint
 from shardwright.model.decision import Decision
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.move import Rebind
 from shardwright.model.seen import EndpointSeen, EndpointState
+from shardwright.model.serving import listening_address, policy_of
 from shardwright.model.view import ClusterView
 
 
@@ -27,14 +28,16 @@ def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
     commands: list[Command] = []
     serving = {node: process.endpoint(endpoint.uid) for node, process in view.endpoint_processes.items() if process.answers}
     # A rebind sees to its own two nodes only. What an earlier one left on a third node may hold the port that both wait for.
-    surplus = {node: seen for node, seen in serving.items() if node not in endpoint.nodes and node not in moving}
-    is_elsewhere = any(seen.state is EndpointState.LISTENING for seen in surplus.values())
+    surplus = {node: seen for node, seen in serving.items() if node not in endpoint.bound_nodes and node not in moving}
+    is_single = policy_of(endpoint, view).is_single
+    is_elsewhere = is_single and any(seen.state is EndpointState.LISTENING for seen in surplus.values())
     for node, seen in sorted(serving.items()):
-        if node in endpoint.nodes:
+        if node in endpoint.bound_nodes:
             # No move is under way, and yet the endpoint was passed on: a command was late, or the move was cancelled at
             # that moment.
             was_passed = not moving and seen.state is EndpointState.DRAINING and not is_elsewhere
             is_old = is_access_old(seen, endpoint, view) or is_mode_old(seen, endpoint, view)
+            is_old = is_old or is_address_old(seen, endpoint, node, view)
             if was_passed or is_old or _differs(seen, generation):
                 commands.append(ServeEndpoint(node, endpoint.uid))
         elif seen.state is not EndpointState.ABSENT:
@@ -49,10 +52,13 @@ def _end_surplus(
     node: NodeUid, seen: EndpointSeen, endpoint: Endpoint, serving: Mapping[NodeUid, EndpointSeen], view: ClusterView
 ) -> Sequence[Command]:
     """Clients of an unbound process without a move: pass them to the bound process, as in a move. From another machine they
-    cannot be passed: they connect anew."""
+    cannot be passed: they connect again. With several addresses the process closes their connections instead, and they
+    connect to another address."""
     if seen.state is not EndpointState.LISTENING and seen.connections == 0:
         return (DropEndpoint(node, endpoint.uid),)
-    bound = next((b for b in endpoint.nodes if b in serving), None)
+    if node in endpoint.nodes or not policy_of(endpoint, view).is_single:
+        return (RetireEndpoint(node, endpoint.uid),)
+    bound = next((b for b in endpoint.bound_nodes if b in serving), None)
     if bound is not None and view.are_far(node, bound):
         return (DropEndpoint(node, endpoint.uid),) if serving[bound].state is EndpointState.LISTENING else ()
     return () if bound is None else (PassEndpoint(endpoint.uid, endpoint.database_uid, node, bound),)
@@ -83,6 +89,12 @@ def is_mode_old(seen: EndpointSeen, endpoint: Endpoint, view: ClusterView) -> bo
     """Whether the process answers writes earlier or later than the database's mode demands."""
     database = view.databases.get(endpoint.database_uid)
     return database is not None and seen.state is not EndpointState.ABSENT and seen.is_strict is not database.is_strict
+
+
+def is_address_old(seen: EndpointSeen, endpoint: Endpoint, node_uid: NodeUid, view: ClusterView) -> bool:
+    """Whether the process serves at an address that is no longer its own: the proxy policy or the node has changed."""
+    is_known = seen.state is not EndpointState.ABSENT and bool(seen.address)
+    return is_known and seen.address != listening_address(endpoint, node_uid, view)
 
 
 def _differs(seen: EndpointSeen, generation: int) -> bool:

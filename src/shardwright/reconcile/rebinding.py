@@ -3,7 +3,7 @@
 Called by the leader each turn. If a node has no daemon and its endpoint process does not answer, the endpoint is unserved,
 and nothing on the node will restart that process. A daemon that returns in time restarts it itself: the end of the lease
 and the move's wait for a silent process give it that time. A process that was merely paused passes the endpoint on with its
-connections when it resumes. An endpoint on several nodes is left alone: the other nodes serve it.
+connections when it resumes. Only endpoints with proxy policy ``single`` move: of the others, the other nodes serve them.
 """
 
 from collections import Counter
@@ -16,6 +16,7 @@ from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, uid_of_move
 from shardwright.model.move import MoveState, Rebind
 from shardwright.model.reason import Reason
+from shardwright.model.serving import policy_of
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.plan.ledger import Ledger
 from shardwright.plan.placement import Unplaceable, choose_endpoint
@@ -72,10 +73,12 @@ def _stranded(view: ClusterView) -> list[Endpoint]:
         return []
     moving = {m.endpoint_uid for m in view.live_moves() if isinstance(m, Rebind)}
     bound = (e for uid in sorted(dead) for e in view.endpoints_on(uid))
-    return [e for e in bound if e.uid not in moving and len(e.nodes) == 1 and _is_kept(e, view)][:BEGUN_AT_ONCE]
+    return [e for e in bound if e.uid not in moving and _is_movable(e, view)][:BEGUN_AT_ONCE]
 
 
-def _is_kept(endpoint: Endpoint, view: ClusterView) -> bool:
+def _is_movable(endpoint: Endpoint, view: ClusterView) -> bool:
+    if len(endpoint.nodes) != 1 or not policy_of(endpoint, view).is_single:
+        return False
     database = view.databases.get(endpoint.database_uid)
     has_served = any(g.generation > 0 for g in view.groups_of(endpoint.database_uid))
     return database is not None and has_served and database.status not in _ENDING

@@ -28,6 +28,7 @@ from shardwright.model.ids import DatabaseUid, NodeUid
 from shardwright.model.move import Rebind
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointState, Health, ProcessState, ServerSeen, ServerTrouble
+from shardwright.model.serving import listening_address
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.standing import Standing, is_candidate, standing_of
 
@@ -96,7 +97,7 @@ def _subject(reason: Reason) -> tuple[object, ...]:
 def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...], now: datetime) -> Iterator[Reason]:
     for endpoint in view.endpoints_of(database.uid):
         if not any(isinstance(m, Rebind) and m.endpoint_uid == endpoint.uid for m in view.live_moves()):
-            for node_uid in endpoint.nodes:
+            for node_uid in endpoint.bound_nodes:
                 yield from _of_endpoint(endpoint, node_uid, view, before)
     for group in view.groups_of(database.uid):
         for shard in view.shards_of_group(group.uid):
@@ -119,7 +120,8 @@ def _of_endpoint(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView, befor
     seen = process.endpoint(endpoint.uid)
     if seen.state is EndpointState.BIND_FAILED:
         text = f"the endpoint process of node {node_uid} {seen.text or f'cannot listen on port {endpoint.port}'}"
-        remedy = f"end the process that uses {endpoint.address}:{endpoint.port}; the endpoint then listens within a second"
+        address = listening_address(endpoint, node_uid, view)
+        remedy = f"end the process that uses {address}:{endpoint.port}; the endpoint then listens within a second"
         yield Reason(
             Code.ENDPOINT_CANNOT_LISTEN,
             text,

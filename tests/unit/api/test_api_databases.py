@@ -88,7 +88,6 @@ def test_a_dry_run_writes_nothing() -> None:
         ({"shards_count": 2}, Refusal.NOT_ACCEPTABLE, "invalid_sharding"),
         ({"sharding": True}, Refusal.NOT_ACCEPTABLE, "invalid_sharding"),
         ({"oss_cluster": True}, Refusal.NOT_ACCEPTABLE, "invalid_oss_cluster_configuration"),
-        ({"proxy_policy": "all-nodes"}, Refusal.NOT_ACCEPTABLE, "invalid_proxy_policy"),
         ({"proxy_policy": "some"}, Refusal.INVALID, "invalid_proxy_policy"),
         ({"type": "memcached"}, Refusal.NOT_ACCEPTABLE, "invalid_configuration"),
         ({"tls_mode": "enabled"}, Refusal.NOT_ACCEPTABLE, "invalid_configuration"),

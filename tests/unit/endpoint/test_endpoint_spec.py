@@ -18,7 +18,7 @@ TARGET = Target(ShardUid(1), 1, "127.0.0.2", 20_001, "run-1")
 
 
 def test_a_specification_contains_the_passwords_of_clients_and_servers() -> None:
-    spec = spec_of(PAIR.view, PAIR.view.endpoints[EndpointUid("1:1")])
+    spec = spec_of(PAIR.view, PAIR.view.endpoints[EndpointUid("1:1")], NodeUid(1))
     assert spec is not None
     assert (spec.uid, spec.database_uid, spec.database_name) == ("1:1", 1, "orders")
     assert (spec.address, spec.port) == ("127.0.0.1", 10_001)
@@ -27,16 +27,16 @@ def test_a_specification_contains_the_passwords_of_clients_and_servers() -> None
 
 
 def test_a_printed_specification_shows_no_secret() -> None:
-    spec = spec_of(PAIR.view, PAIR.view.endpoints[EndpointUid("1:1")])
+    spec = spec_of(PAIR.view, PAIR.view.endpoints[EndpointUid("1:1")], NodeUid(1))
     assert "hush" not in repr(spec)
     assert "app" not in repr(spec)
 
 
 def test_without_its_database_or_its_secrets_an_endpoint_has_no_specification() -> None:
     endpoint = PAIR.view.endpoints[EndpointUid("1:1")]
-    assert spec_of(replace(PAIR.view, databases={}), endpoint) is None
-    assert spec_of(replace(PAIR.view, secrets={}), endpoint) is None
-    assert spec_of(replace(PAIR.view, groups={}), endpoint) is not None
+    assert spec_of(replace(PAIR.view, databases={}), endpoint, NodeUid(1)) is None
+    assert spec_of(replace(PAIR.view, secrets={}), endpoint, NodeUid(1)) is None
+    assert spec_of(replace(PAIR.view, groups={}), endpoint, NodeUid(1)) is not None
 
 
 @pytest.mark.parametrize(

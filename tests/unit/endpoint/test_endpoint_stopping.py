@@ -90,6 +90,25 @@ def test_unprocessed_bytes_are_passed_with_the_connection() -> None:
     assert pack(play.session).transaction is None
 
 
+def test_a_retiring_endpoint_closes_a_connection_behind_the_last_reply() -> None:
+    play = opened().client(b"SET a 1\r\nGET a\r\n")
+    play.gate.retire()
+    assert not play.server(b"+OK\r\n").session.wants_close
+    assert play.server(b"$1\r\n1\r\n").session.wants_close
+    assert play.to_client() == b"+OK\r\n$1\r\n1\r\n"
+
+
+def test_a_retiring_endpoint_waits_for_half_a_command_and_for_a_transaction() -> None:
+    play = opened().client(b"SET a 1\r\nGE")
+    play.gate.retire()
+    assert not play.server(b"+OK\r\n").session.wants_close
+    assert play.client(b"T a\r\n").server(b"$1\r\n1\r\n").session.wants_close
+    play = opened().client(b"MULTI\r\nSET a 1\r\n")
+    play.gate.retire()
+    assert not play.server(b"+OK\r\n+QUEUED\r\n").session.wants_close
+    assert play.client(b"EXEC\r\n").server(b"*1\r\n+OK\r\n").session.wants_close
+
+
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 

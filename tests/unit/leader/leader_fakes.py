@@ -166,6 +166,9 @@ class FakeEndpoints:
     async def serve(self, spec: EndpointSpec) -> None:
         self._do("serve", spec.uid)
 
+    async def retire(self, endpoint: EndpointUid) -> None:
+        self._do("retire", endpoint, lambda: None)
+
     async def drop(self, endpoint: EndpointUid) -> None:
         self._do("drop", endpoint, lambda: self.endpoints.__delitem__(endpoint))
 

@@ -18,11 +18,12 @@ from shardwright.model.commands import (
     PassEndpoint,
     Promote,
     RecoverHandoff,
+    RetireEndpoint,
     SaveNow,
     ServeEndpoint,
     YieldLeadership,
 )
-from shardwright.model.database import GroupPhase, Handoff, ServerSecrets
+from shardwright.model.database import GroupPhase, Handoff, LeavingNode, ServerSecrets
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.seen import EndpointSeen, EndpointState, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put
@@ -179,3 +180,14 @@ def test_what_an_endpoint_process_is_asked(is_open: bool, is_bound: bool, held: 
     assert spec is not None
     seen = EndpointSeen(ENDPOINT, EndpointState.LISTENING, held_generation=held)
     assert fitting.serving(spec, seen, is_bound=is_bound) is asked
+
+
+def test_a_process_retires_only_an_endpoint_that_is_not_bound_to_its_node() -> None:
+    view = ready().view
+    assert not fitting.to_retire(RetireEndpoint(NODE, ENDPOINT), view)
+    assert not fitting.to_retire(RetireEndpoint(NODE, EndpointUid("9:1")), view)
+    endpoint = view.endpoints[ENDPOINT]
+    closing = replace(endpoint, leaving=(LeavingNode(NODE, NOW, is_closing=True),))
+    assert fitting.to_retire(RetireEndpoint(NODE, ENDPOINT), ready().with_records(closing).view)
+    leaving = replace(endpoint, leaving=(LeavingNode(NODE, NOW),))
+    assert not fitting.to_retire(RetireEndpoint(NODE, ENDPOINT), ready().with_records(leaving).view)

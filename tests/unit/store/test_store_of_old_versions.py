@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shardwright.errors import Permanent
-from shardwright.model.database import DatabaseStatus, GroupPhase
+from shardwright.model.database import DatabaseStatus, GroupPhase, ProxyPolicy
 from shardwright.model.event import Event, EventKind
 from shardwright.model.move import HandoffMove, Move, MoveState, Rebind, Relocation
 from shardwright.model.version import FIRST_CLUSTER_VERSION
@@ -79,6 +79,8 @@ def test_a_store_of_november_2026(tmp_path: Path, sealing: Sealing) -> None:
             assert {d.name: d.status for d in view.databases.values()} == dict.fromkeys(
                 ("orders", "cache"), DatabaseStatus.ACTIVE
             )
+            assert {d.proxy_policy for d in view.databases.values()} == {ProxyPolicy.SINGLE}
+            assert [e.bound_nodes for e in view.endpoints.values()] == [e.nodes for e in view.endpoints.values()]
             assert all(g.phase is GroupPhase.SERVING and g.primary in view.shards for g in view.groups.values())
             assert sorted(a.name for a in view.actions.values()) == ["maintenance_on", "step_down"]
             assert all(m.state.is_terminal for m in view.moves.values())

@@ -6,6 +6,7 @@ from shardwright.model.codes import Code
 from shardwright.model.database import Database, GroupPhase, SlotGroup
 from shardwright.model.ids import NodeUid
 from shardwright.model.liveness import has_ended
+from shardwright.model.reason import Reason
 from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView
 from shardwright.plan.standing import has_left
@@ -28,7 +29,10 @@ def check_database(view: ClusterView, database: Database, *, with_replicas: bool
     for group in groups:
         _check_group(view, group, with_replicas=with_replicas)
     serving = [
-        node for endpoint in view.endpoints_of(database.uid) for node in endpoint.nodes if _has_endpoint_process(view, node)
+        node
+        for endpoint in view.endpoints_of(database.uid)
+        for node in endpoint.bound_nodes
+        if _has_endpoint_process(view, node)
     ]
     if not serving:
         raise Unavailable("bdb_unavailable_port_unbound", f"No node serves the endpoint of database {database.uid}.")
@@ -37,11 +41,22 @@ def check_database(view: ClusterView, database: Database, *, with_replicas: bool
 def _check_troubles(view: ClusterView, database: Database) -> None:
     noted = view.troubles.get(database.uid)
     for reason in () if noted is None else noted.reasons:
-        if reason.code in STOPPING:
+        if reason.code in STOPPING and not _is_served_elsewhere(view, database, reason):
             is_port = reason.code == Code.ENDPOINT_CANNOT_LISTEN
             text = reason.text[:1].upper() + reason.text[1:]
             code = "bdb_unavailable_port_unbound" if is_port else "bdb_unavailable"
             raise Unavailable(code, f"{text}. Remedy: {reason.remedy}.")
+
+
+def _is_served_elsewhere(view: ClusterView, database: Database, reason: Reason) -> bool:
+    """Whether a node cannot listen, but other nodes serve the endpoint too."""
+    if reason.code != Code.ENDPOINT_CANNOT_LISTEN:
+        return False
+    noted = view.troubles.get(database.uid)
+    reasons = () if noted is None else noted.reasons
+    failed = {r.node_uid for r in reasons if r.code == Code.ENDPOINT_CANNOT_LISTEN}
+    bound = [endpoint.bound_nodes for endpoint in view.endpoints_of(database.uid)]
+    return any(len(nodes) > 1 and not failed >= set(nodes) for nodes in bound)
 
 
 def _check_group(view: ClusterView, group: SlotGroup, *, with_replicas: bool) -> None:
@@ -58,13 +73,17 @@ def _check_group(view: ClusterView, group: SlotGroup, *, with_replicas: bool) ->
 
 def check_local_endpoint(view: ClusterView, database: Database, node_uid: NodeUid) -> None:
     """Raises Unavailable unless this node serves the database's endpoint and the database serves."""
-    if not any(node_uid in endpoint.nodes for endpoint in view.endpoints_of(database.uid)):
+    if not any(node_uid in endpoint.bound_nodes for endpoint in view.endpoints_of(database.uid)):
         raise Unavailable(
             "bdb_endpoint_unavailable", f"Node {node_uid} does not serve the endpoint of database {database.uid}."
         )
     if not _has_endpoint_process(view, node_uid):
         raise Unavailable("bdb_endpoint_unavailable", f"The endpoint process of node {node_uid} is not running.")
     check_database(view, database)
+    noted = view.troubles.get(database.uid)
+    for reason in () if noted is None else noted.reasons:
+        if reason.code == Code.ENDPOINT_CANNOT_LISTEN and reason.node_uid == node_uid:
+            raise Unavailable("bdb_endpoint_unavailable", f"{reason.text[:1].upper()}{reason.text[1:]}.")
 
 
 def _has_endpoint_process(view: ClusterView, uid: NodeUid) -> bool:

@@ -8,7 +8,7 @@ from typing import Final
 from shardwright.api.codes import conflict, invalid, not_acceptable
 from shardwright.api.schemas.v1.requests import DatabaseBody
 from shardwright.api.services.intent import Look
-from shardwright.model.database import AofPolicy, Database, Persistence, ServerKind, SnapshotRule
+from shardwright.model.database import AofPolicy, Database, Persistence, ProxyPolicy, ServerKind, SnapshotRule
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView, Put
 from shardwright.plan.explain import Unplaceable, megabytes
@@ -55,6 +55,7 @@ class Settings:
     password: str = field(repr=False)
     is_rack_aware: bool
     is_strict: bool
+    proxy_policy: ProxyPolicy
     notify_keyspace_events: str
     options: dict[str, object]
 
@@ -65,13 +66,6 @@ def refuse_unavailable(body: DatabaseBody) -> None:
         raise not_acceptable("invalid_sharding", "Databases with more than one slot group cannot be created yet.")
     if body.oss_cluster or body.oss_sharding:
         raise not_acceptable("invalid_oss_cluster_configuration", "The cluster protocol is not available yet.")
-    match body.proxy_policy:
-        case None | "single":
-            pass
-        case "all-master-shards" | "all-nodes":
-            raise not_acceptable("invalid_proxy_policy", "Only the proxy policy single is available yet.")
-        case _:
-            raise invalid("invalid_proxy_policy", f"proxy_policy: {body.proxy_policy!r} is not a proxy policy.")
     if body.module_list:
         raise not_acceptable("missing_module", "Modules are not available.")
     for is_wished, what in (
@@ -129,9 +123,22 @@ def checked_settings(view: ClusterView, body: DatabaseBody, old: Database | None
         _password(body, old),
         is_rack_aware,
         is_strict,
+        _proxy_policy(view, body, old),
         _notifications(body, old),
         _options(view, {} if old is None else old.options, stored),
     )
+
+
+def _proxy_policy(view: ClusterView, body: DatabaseBody, old: Database | None) -> ProxyPolicy:
+    """As given, as before, or for a new database as the cluster's policy says."""
+    wished = body.proxy_policy
+    if wished is None:
+        if old is not None:
+            return old.proxy_policy
+        wished = str(view.policy.extra.get("default_non_sharded_proxy_policy") or ProxyPolicy.SINGLE)
+    if wished not in set(ProxyPolicy):
+        raise invalid("invalid_proxy_policy", f"proxy_policy: must be one of {', '.join(ProxyPolicy)}.")
+    return ProxyPolicy(wished)
 
 
 def _options(view: ClusterView, old: dict[str, object], given: dict[str, object]) -> dict[str, object]:

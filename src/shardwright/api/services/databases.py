@@ -70,6 +70,7 @@ def create(
         password=settings.password,
         is_rack_aware=settings.is_rack_aware,
         is_strict=settings.is_strict,
+        proxy_policy=settings.proxy_policy,
         notify_keyspace_events=settings.notify_keyspace_events,
         action_uid=action_uid,
         port_was_given=bool(body.port),
@@ -135,6 +136,7 @@ def change(
         password=settings.password,
         is_rack_aware=settings.is_rack_aware,
         is_strict=settings.is_strict,
+        proxy_policy=settings.proxy_policy,
         notify_keyspace_events=settings.notify_keyspace_events,
         options=settings.options,
     )
@@ -176,6 +178,7 @@ _FIELDS_OF_CHANGE = (
     "password",
     "is_rack_aware",
     "is_strict",
+    "proxy_policy",
     "notify_keyspace_events",
     "options",
 )

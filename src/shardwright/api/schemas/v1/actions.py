@@ -51,7 +51,9 @@ class EvidenceAnswer(TypedDict):
     fence_ms: float
     pause_ms: float | None
     held_commands: int
+    held_nodes: list[int]
     not_held_nodes: list[int]
+    not_released_nodes: list[int]
     finished_by: str
     began_at: str | None
     released_at: str | None
@@ -323,7 +325,9 @@ def _evidence(evidence: Evidence) -> EvidenceAnswer:
         "fence_ms": evidence.fence_ms,
         "pause_ms": evidence.pause_ms,
         "held_commands": evidence.held_commands,
+        "held_nodes": list(evidence.held_nodes),
         "not_held_nodes": list(evidence.not_held_nodes),
+        "not_released_nodes": list(evidence.not_released_nodes),
         "finished_by": evidence.finished_by,
         "began_at": None if evidence.began_at is None else iso_exact(evidence.began_at),
         "released_at": None if evidence.released_at is None else iso_exact(evidence.released_at),

@@ -140,8 +140,9 @@ POLICY_FIELDS: Final[dict[str, str]] = {
     "max_slave_full_syncs": "max_slave_full_syncs",
     "stuck_server_timeout": "stuck_server_timeout_s",
     "action_retention": "action_retention_s",
+    "drain_clients": "drain_clients_s",
 }
-"""Wire key to field of ``Policy``, for the keys with an effect. The last two are extensions, in seconds."""
+"""Wire key to field of ``Policy``, for the keys with an effect. The last three are extensions, in seconds."""
 
 POLICY_EXTRAS: Final[dict[str, object]] = {
     "acl_pubsub_default": "resetchannels",
@@ -193,7 +194,8 @@ POLICY_EXTRAS: Final[dict[str, object]] = {
     "slow_log_max_len": 1024,
     "witness_disk_update_frequency_divisor": 3,
 }
-"""Policy keys that are stored and shown but have no effect, with their defaults."""
+"""Policy keys that are stored and shown, with their defaults. Only ``default_non_sharded_proxy_policy`` has an effect: it
+applies to new databases that name no proxy policy."""
 
 _ONE_OF: Final[dict[str, tuple[str, ...]]] = {
     "failure_detection_sensitivity": ("high", "low"),

@@ -1,6 +1,6 @@
 """Databases on the wire (``/v1/bdbs``) and the state machines that change them. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NotRequired
 
@@ -10,9 +10,10 @@ from shardwright.api.schemas.v1.actions import ActionV2Answer, ReasonAnswer, rea
 from shardwright.api.schemas.v1.common import Json, iso
 from shardwright.api.schemas.v1.shards import shown
 from shardwright.api.schemas.v1.waiting import WaitingAnswer, waiting_json
-from shardwright.model.database import Database, DatabaseStatus, Endpoint, Persistence
+from shardwright.model.database import Database, DatabaseStatus, Endpoint, Persistence, ProxyPolicy
 from shardwright.model.event import Event, EventKind
 from shardwright.model.ids import ActionUid, DatabaseUid
+from shardwright.model.serving import accepting_nodes, addresses_of, own_address, policy_of, serving_nodes
 from shardwright.model.view import ClusterView
 from shardwright.plan.waiting import waiting_of
 
@@ -63,7 +64,6 @@ class IdleKeys(TypedDict):
     oss_cluster_api_preferred_endpoint_type: str
     oss_sharding: bool
     hash_slots_policy: str
-    proxy_policy: str
     default_user: bool
     tls_mode: str
     ssl: bool
@@ -131,6 +131,7 @@ class DatabaseAnswer(IdleKeys):
     shards_placement: str
     rack_aware: bool
     strict: bool
+    proxy_policy: str
     data_persistence: str
     aof_policy: str
     snapshot_policy: list[SnapshotRuleAnswer]
@@ -174,7 +175,6 @@ _IDLE: Final[IdleKeys] = {
     "oss_cluster_api_preferred_endpoint_type": "ip",
     "oss_sharding": False,
     "hash_slots_policy": "16k",
-    "proxy_policy": "single",
     "default_user": True,
     "tls_mode": "disabled",
     "ssl": False,
@@ -242,6 +242,7 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         "shards_placement": str(record.options.get("shards_placement", "dense")),
         "rack_aware": record.is_rack_aware,
         "strict": record.is_strict,
+        "proxy_policy": record.proxy_policy.value,
         "data_persistence": record.persistence.value,
         "aof_policy": record.aof_policy.value,
         "snapshot_policy": [{"secs": r.seconds, "writes": r.writes} for r in record.snapshot_rules]
@@ -252,7 +253,7 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         "slave_ha": view.policy.slave_ha if record.is_rebuilt is None else record.is_rebuilt,
         "slave_ha_priority": record.rebuild_priority,
         "reasons": [reason_json(r) for r in troubles.reasons] if (troubles := view.troubles.get(record.uid)) else [],
-        "endpoints": [_endpoint(e) for e in view.endpoints_of(record.uid)] or [_expected_endpoint(record, view)],
+        "endpoints": [_endpoint(e, view) for e in view.endpoints_of(record.uid)] or [_expected_endpoint(record, view)],
         **_IDLE,  # type: ignore[typeddict-item]  # it has none of the keys that are not required
     }
     if shows_password:
@@ -266,24 +267,30 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
     return answer
 
 
-def _endpoint(endpoint: Endpoint) -> EndpointAnswer:
-    return _endpoint_json(endpoint.uid, endpoint.address, endpoint.port, list(endpoint.nodes))
+def _endpoint(endpoint: Endpoint, view: ClusterView) -> EndpointAnswer:
+    """``node_uids`` are in the order of ``addr``. A node that is about to disconnect its last clients is in neither."""
+    addresses = addresses_of(endpoint, view)
+    return _endpoint_json(endpoint.uid, addresses, endpoint.port, accepting_nodes(endpoint), policy_of(endpoint, view))
 
 
 def _expected_endpoint(record: Database, view: ClusterView) -> EndpointAnswer:
     """The endpoint that the leader will create: clients read the address from the answer to their POST."""
-    address = "" if view.cluster is None else view.cluster.endpoint_address
-    return _endpoint_json(f"{record.uid}:1", address, record.port, [])
+    addresses = ["" if view.cluster is None else view.cluster.endpoint_address]
+    if record.proxy_policy is ProxyPolicy.ALL_NODES:
+        addresses = [own_address(view.nodes[uid]) for uid in serving_nodes(record, view)] or addresses
+    return _endpoint_json(f"{record.uid}:1", addresses, record.port, [], record.proxy_policy)
 
 
-def _endpoint_json(uid: str, address: str, port: int, nodes: Iterable[int]) -> EndpointAnswer:
+def _endpoint_json(
+    uid: str, addresses: Sequence[str], port: int, nodes: Iterable[int], policy: ProxyPolicy
+) -> EndpointAnswer:
     return {
         "uid": uid,
-        "dns_name": address,  # an address resolves everywhere; Shardwright has no names of its own yet
+        "dns_name": addresses[0],  # an address resolves everywhere; Shardwright has no names of its own yet
         "port": port,
-        "addr": [address],
+        "addr": list(addresses),
         "addr_type": "external",
-        "proxy_policy": "single",
+        "proxy_policy": policy.value,
         "oss_cluster_api_preferred_ip_type": "internal",
         "oss_cluster_api_preferred_endpoint_type": "ip",
         "exclude_proxies": [],
