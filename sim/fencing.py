@@ -33,8 +33,8 @@ class Fencing:
         self._commanded: dict[str, int] = {}
 
     def acknowledged(self, server: SimServer, executed_at: float) -> None:
-        """A client has received a success. If another server executed an acknowledged write while this one was a primary all
-        the time, both were primaries."""
+        """A client has received a success. If another server executed an acknowledged write while this one was an open
+        primary all the time, both were."""
         last = self._last.get(server.group_uid)
         if last is None or executed_at >= last.executed_at:
             self._last[server.group_uid] = _Acknowledged(server, executed_at)
@@ -43,10 +43,10 @@ class Fencing:
         older, newer = sorted(
             ((last.server, last.executed_at), (server, executed_at)), key=lambda pair: (pair[1], pair[0].shard_uid)
         )
-        if newer[0].primary_since < older[1]:
+        if newer[0].open_since < older[1]:
             self.checker.fail(
                 "two_primaries",
-                f"shard {newer[0].shard_uid} has been a primary since {newer[0].primary_since:.3f} and acknowledges a write "
+                f"shard {newer[0].shard_uid} has been open since {newer[0].open_since:.3f} and acknowledges a write "
                 f"of {newer[1]:.3f}; shard {older[0].shard_uid} acknowledged one of {older[1]:.3f}",
             )
 

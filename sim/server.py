@@ -124,8 +124,8 @@ class SimServer:
         self.link_down_since = 0.0
         self.linked_at = -1e9
         self.primary_at = -1e9
-        self.primary_since = self.loop.now
-        """Since when it has been a primary, fenced or not."""
+        self.open_since = self.loop.now
+        """When it was last promoted or opened: since then it may have executed writes, whatever other servers did."""
         self._executed: dict[int, float] = {}
         self.sync: Sync | None = None
         self.replicas: list[SimServer] = []
@@ -291,7 +291,7 @@ class SimServer:
             return
         self._unlink()
         self.role = Role.PRIMARY
-        self.primary_since = self.loop.now
+        self.open_since = self.loop.now
         self.source = None
         self.sync = None
         here = self.position
@@ -441,7 +441,8 @@ class SimServer:
 
     def unfence(self) -> None:
         """Lift the hard fence, and end a pause."""
-        self.is_fenced = False
+        if self.is_fenced:
+            self.is_fenced, self.open_since = False, self.loop.now
         self.end_pause()
 
     def end_clients(self) -> None:

@@ -39,7 +39,7 @@ CONVERGE_S = 420.0
 UNSERVED_MAX_S = 60.0
 """Limit for failing writes to a database without a new fault. A fault lasts at most 26 s; the maximum in a thousand seeds
 was 31 s."""
-SIM_TIMES = LeaseTimes(timedelta(seconds=9), 5.0, 20.0)
+SIM_TIMES = LeaseTimes(ttl=timedelta(seconds=9), renew_s=5.0, look_s=20.0)
 SIM_PACE = Pace(turn_s=15.0, busy_turn_s=1.0, idle_poll_s=12.0, hot_poll_s=0.4)
 """Longer than in production while nothing happens, so that a virtual minute costs little."""
 MACHINES_EVERY = 2

@@ -14,7 +14,7 @@ LARGE_FILES = {
     "src/shardwright/endpoint/ledger.py": 426,
     "src/shardwright/endpoint/session.py": 587,
     "sim/checker.py": 440,
-    "sim/server.py": 541,
+    "sim/server.py": 542,
     "tests/e2e/rest_harness.py": 401,
     "tests/integration/test_agent.py": 544,
     "tests/integration/test_cli.py": 538,

@@ -27,7 +27,7 @@ ABSTAIN = timedelta(seconds=3)
 """How long a daemon that has yielded leadership does not campaign."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTimes:
     """Duration of a lease, and the intervals of its renewal and of reading the ``leader`` key."""
 
