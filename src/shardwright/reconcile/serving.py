@@ -65,7 +65,7 @@ def _next_of(
     if way_out.is_closing:
         return None if _has_left(endpoint, uid, process, way_out, view, now) else way_out
     until = way_out.since + timedelta(seconds=view.policy.drain_clients_s)
-    is_over = now >= until or _is_unused(endpoint, process)
+    is_over = now >= until or _is_unused(endpoint, process, way_out)
     if is_over and any(_takes_over(endpoint, other, uid, view) for other in wanted):
         return LeavingNode(uid, now, is_closing=True)
     return way_out
@@ -82,11 +82,12 @@ def _takes_over(endpoint: Endpoint, uid: NodeUid, leaving: NodeUid, view: Cluste
     return state is EndpointState.LISTENING or (state is EndpointState.BIND_FAILED and is_barred)
 
 
-def _is_unused(endpoint: Endpoint, process: EndpointProcessSeen | None) -> bool:
-    """Whether no client is connected through the process."""
+def _is_unused(endpoint: Endpoint, process: EndpointProcessSeen | None, way_out: LeavingNode) -> bool:
+    """Whether no client is connected through the process. An answer from before the node began to leave says nothing:
+    clients may have connected since."""
     if process is None or not process.answers:
         return process is not None and process.has_ended
-    return process.endpoint(endpoint.uid).connections == 0
+    return process.at > way_out.since and process.endpoint(endpoint.uid).connections == 0
 
 
 def _has_left(
@@ -100,7 +101,7 @@ def _has_left(
     """Whether no client can be connected through the process any more: it accepts none and has none. A silent process of a
     node without a daemon is given up after a while; if it returns, it is told to close its connections."""
     if process is None or not process.answers:
-        is_dead = uid not in view.daemons and now - way_out.since >= AGENT_ABSENT_LIMIT
+        is_dead = view.is_away(uid) and now - way_out.since >= AGENT_ABSENT_LIMIT
         return is_dead or (process is not None and process.has_ended)
     seen = process.endpoint(endpoint.uid)
     return seen.state is not EndpointState.LISTENING and seen.connections == 0

@@ -106,8 +106,12 @@ def test_a_node_in_maintenance_serves_until_the_time_is_over() -> None:
 
 
 def test_a_node_whose_clients_have_left_does_not_wait() -> None:
-    unused = with_clients(in_maintenance(), connections=0)
-    assert record(after(after(unused))).leaving == (LeavingNode(N3, NOW, is_closing=True),)
+    second = timedelta(seconds=1)
+    leaving = after(with_clients(in_maintenance(), connections=0))
+    assert record(after(leaving, NOW + second)).leaving == (LeavingNode(N3, NOW),), "seen before it began to leave"
+    process = replace(leaving.view.endpoint_processes[N3], at=NOW + second)
+    unused = ClusterBuilder(replace(leaving.view, endpoint_processes={**leaving.view.endpoint_processes, N3: process}))
+    assert record(after(unused, NOW + second)).leaving == (LeavingNode(N3, NOW + second, is_closing=True),)
     process = replace(in_maintenance().view.endpoint_processes[N3], answers=False, has_ended=True)
     processes = {**in_maintenance().view.endpoint_processes, N3: process}
     ended = ClusterBuilder(replace(in_maintenance().view, endpoint_processes=processes))
