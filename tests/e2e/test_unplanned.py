@@ -220,7 +220,8 @@ def test_endpoint_process_killed(cluster: TestCluster, memory_pair: dict[str, An
     _fill(cluster, memory_pair)
     times = []
     for _ in range(2):
-        node = cluster.settled(seconds=20).endpoints[0].nodes[0]
+        (endpoint,) = (e for e in cluster.settled(seconds=20).endpoints if e.database_uid == memory_pair["uid"])
+        (node,) = endpoint.nodes
         process = read_identity(cluster.layout.endpoint(node))
         assert process is not None
         client = client_of(memory_pair)
