@@ -286,7 +286,8 @@ class SimDaemon:
         view = self.world.view_of(self.mirror)
         local = {found.shard_uid: found for found in self.node.local(self.busy)}
         shards = view.shards_on(NodeUid(self.node.uid))
-        processes = tuple(report_of(s, local.get(s.uid, LocalShard(s.uid))) for s in shards)
+        nothing = {s.uid: LocalShard(s.uid, is_busy=s.uid in self.busy) for s in shards}
+        processes = tuple(report_of(s, local.get(s.uid, nothing[s.uid])) for s in shards)
         endpoint_process = self.node.endpoint_process
         report = (processes, 0 if endpoint_process is None else endpoint_process.pid)
         if report == self._reported:

@@ -157,7 +157,9 @@ def decide_shard(shard: Shard | None, local: LocalShard, *, is_certain: bool) ->
 
 def report_of(shard: Shard, local: LocalShard) -> ProcessSeen:
     """The agent's report on a recorded shard. An older incarnation proves only that the current one was certainly not
-    started."""
+    started; while the agent works on it, not even that: its start may be under way."""
+    if local.is_busy and (local.incarnation < shard.incarnation or local.state in (LocalState.NOTHING, LocalState.FILES)):
+        return ProcessSeen(shard.uid, shard.incarnation, ProcessState.UNKNOWN)
     match local.state:
         case LocalState.NOTHING:
             if shard.wanted is ShardWanted.GONE:

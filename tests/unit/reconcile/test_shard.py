@@ -128,6 +128,17 @@ def test_commands_come_in_the_order_of_uids() -> None:
     assert [(c.shard_uid, c.verb) for c in commands] == [(2, Verb.START), (5, Verb.END), (9, Verb.START)]
 
 
+@pytest.mark.parametrize("wanted", [ShardWanted.RUNNING, ShardWanted.GONE])
+@pytest.mark.parametrize(
+    "local", [LocalShard(UID), LocalShard(UID, LocalState.FILES), LocalShard(UID, LocalState.GONE, 2, text="killed")]
+)
+def test_a_start_that_may_be_under_way_is_not_reported_as_absent(wanted: ShardWanted, local: LocalShard) -> None:
+    shard = replace(SHARD, wanted=wanted)
+    seen = report_of(shard, replace(local, is_busy=True))
+    assert (seen.state, seen.incarnation, seen.files_are_deleted) == (ProcessState.UNKNOWN, SHARD.incarnation, False)
+    assert report_of(shard, local).state is not ProcessState.UNKNOWN
+
+
 @given(shards.filter(lambda s: s is not None), locals_())
 def test_reports_name_the_incarnation_they_speak_of(shard: Shard, local: LocalShard) -> None:
     seen = report_of(shard, local)
