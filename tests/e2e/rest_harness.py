@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -382,8 +382,8 @@ class RestCluster:
         """The last lines of its processes' logs."""
         found = []
         for path in logs_below(self.directory):
-            lines = path.read_text(errors="replace").splitlines()
-            found.append("\n".join([f"--- {path.relative_to(self.directory)}", *lines[-12:]]))
+            with suppress(FileNotFoundError):  # It was rotated, or its node was removed.
+                found += [f"--- {path.relative_to(self.directory)}", *path.read_text(errors="replace").splitlines()[-12:]]
         return "\n".join(found)
 
 

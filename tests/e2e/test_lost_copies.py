@@ -38,7 +38,8 @@ def cluster(kind: str) -> Iterator[RestCluster]:
 
 
 def filled(cluster: RestCluster, kind: str, name: str, **settings: object) -> Json:
-    """A database with an append-only file, on two nodes, with keys that every copy has."""
+    """A database with an append-only file, on two nodes, with keys that the file of every copy has. A replica rewrites its
+    file after a full sync; until then, the file lacks what the replica has confirmed."""
     made = cluster.create(
         name, server=kind, replication=True, data_persistence="aof", aof_policy="appendfsync-always", **settings
     )
@@ -46,6 +47,7 @@ def filled(cluster: RestCluster, kind: str, name: str, **settings: object) -> Js
         client.mset({f"key:{number}": number for number in range(KEYS)})
         # A replica confirms after it has written to its append-only file.
         assert client.wait(1, WAIT_MS) == 1, cluster.picture()
+    cluster.wait("the replica's file to be recorded as complete", lambda: is_file_whole(cluster, made["uid"]))
     return made
 
 
@@ -151,7 +153,6 @@ def test_in_strict_mode_the_only_replica_serves_by_itself(cluster: RestCluster, 
         cluster.add_node()
     database = filled(cluster, kind, "strict", strict=True)
     uid, node = database["uid"], cluster.primary(database["uid"])
-    cluster.wait("its file to be recorded as complete", lambda: is_file_whole(cluster, uid))
     with power_cut(cluster, stays_off=node):
         assert cluster.wait("its keys", lambda: keys_in(cluster, database) == KEYS, seconds=40)
         assert waiting(cluster, uid) is None

@@ -19,7 +19,7 @@ LARGE_FILES = {
     "tests/integration/test_agent.py": 544,
     "tests/integration/test_cli.py": 538,
     "tests/sim/test_scenarios.py": 441,
-    "tests/unit/reconcile/test_group.py": 559,
+    "tests/unit/reconcile/test_group.py": 490,
 }
 
 

@@ -46,6 +46,7 @@ class Code(Catalogue):
     HEIR_NOT_KNOWN = "heir_not_known", "It is not known yet which replica may be promoted."
     SHARD_LOADING = "shard_loading", "The server is loading its data."
     SHARD_NOT_STARTED = "shard_not_started", "The server does not answer yet."
+    START_NOT_REPORTED = "start_not_reported", "The agent has not reported the start of the server yet."
     SHARD_STARTING = "shard_starting", "The new copy's server does not answer yet."
     SHARD_NOT_READY = "shard_not_ready", "The server does not match the database's settings yet."
     SHARD_START_FAILED = (

@@ -94,6 +94,12 @@ def not_yet(copy: Copy) -> Reason:
     return _about(copy, Code.SHARD_NOT_STARTED, text, Grade.SOFT_LIMIT)
 
 
+def report_awaited(copy: Copy) -> Reason:
+    """Why a copy that answers cannot be the primary yet: its agent has not reported its start."""
+    text = f"the agent of node {copy.shard.node_uid} has not reported the start of shard {copy.shard.uid} yet"
+    return _about(copy, Code.START_NOT_REPORTED, text, Grade.SOFT_LIMIT)
+
+
 def _damaged(copy: Copy) -> Reason:
     shard = copy.shard
     assert copy.damage is not None

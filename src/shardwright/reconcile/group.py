@@ -14,6 +14,7 @@ from shardwright.model.database import Database, GroupPhase, Persistence, Role, 
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ShardUid
+from shardwright.model.liveness import Silence, Silent
 from shardwright.model.move import GroupMove, MoveState
 from shardwright.model.reason import Reason
 from shardwright.model.seen import Health, ProcessState, ServerSeen, Sighting
@@ -76,7 +77,7 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
         commands.extend(_lead(primary, others))
     commands.extend(_settle(database, copies))
     sync_writes = _note_sync(group, primary, others, now) + _note_history(group, primary)
-    gone = [_out_of_sync(c) for c in others if c.has_ended]
+    gone = [] if _is_unjudged(primary) else [_out_of_sync(c) for c in others if c.has_ended]
     restart_writes, wake_at = decide_restarts(gone, view, now, is_served=primary.has_role(Role.PRIMARY))
     return Decision(
         writes=(*sync_writes, *restart_writes, *forget_restarts(copies, now)),
@@ -84,6 +85,17 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
         wake_at=wake_at,
         reasons=tuple(not_yet(c) for c in copies if not c.answers),
     )
+
+
+def _is_unjudged(primary: Copy) -> bool:
+    """Whether a new leader or agent has yet to look at the primary. It may have ended before its replicas did: after a power
+    cut, a replica that is restarted too early loses its in-sync mark although it holds all data."""
+    match primary.liveness:
+        case Silent(how=Silence.NOT_ASKED):
+            return True
+        case Silent(how=Silence.STARTING):
+            return primary.has_agent
+    return False
 
 
 def _out_of_sync(copy: Copy) -> Copy:

@@ -15,7 +15,7 @@ from shardwright.model.move import Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Put, Write
-from shardwright.reconcile.copies import DAMAGED_CODE, Copy, merit, not_yet
+from shardwright.reconcile.copies import DAMAGED_CODE, Copy, merit, not_yet, report_awaited
 from shardwright.reconcile.heirs import fail_over, heir_of_a_dead_node
 from shardwright.reconcile.restarts import decide_restarts
 from shardwright.reconcile.succession import (
@@ -44,8 +44,6 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
     if hollow and chosen is not None and _came_too_late(chosen, copies, view):
         chosen, reasons = None, ()
     told = next((c for c in copies if c.shard.uid == group.start_from and c.answers), None)
-    if told is not None and _is_cut_unreported(told):
-        return Decision(reasons=(not_yet(told),))
     survivor = heir_of_a_dead_node(group, copies, view) if chosen is None else None
     strict_heir = _strict_heir(group, database, copies, view) if chosen is None else None
     facts = StartFacts(
@@ -53,6 +51,7 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
         chosen=_compared(chosen, told),
         has_survivor=survivor is not None,
         is_told=told is not None,
+        is_cut_reported=told is None or _is_cut_reported(told),
         has_strict_heir=strict_heir is not None,
     )
     match START.rule(facts).does:
@@ -61,6 +60,9 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
         case Start.FAIL_OVER:
             assert survivor is not None
             return Decision(writes=fail_over(group, survivor, _committed(group, copies), now))
+        case Start.AWAIT_REPORT:
+            assert told is not None
+            return Decision(reasons=(report_awaited(told),))
         case Start.OBEY:
             assert told is not None
             return _go_on_with(told, group, now)
@@ -79,10 +81,9 @@ def _committed(group: SlotGroup, copies: list[Copy]) -> Copy | None:
     return next((c for c in copies if c.shard.uid == group.primary), None)
 
 
-def _is_cut_unreported(told: Copy) -> bool:
-    """Its server answers before its agent has reported the start, and with it the amount that was cut from its file. The
-    event that tells an operator what was lost waits for this report, but not for an agent that has died."""
-    return told.shard.starts_with is StartWith.CUT_FILES and told.process is not ProcessState.RUNNING and told.has_agent
+def _is_cut_reported(told: Copy) -> bool:
+    """Its server may answer before its agent has reported the start, and with it what was cut from its file."""
+    return told.shard.starts_with is not StartWith.CUT_FILES or told.process is ProcessState.RUNNING or not told.has_agent
 
 
 def _compared(chosen: Shard | None, told: Copy | None) -> Chosen:

@@ -207,6 +207,7 @@ class Start(StrEnum):
     TAKE_BACK = "start the copies that were set aside"
     FAIL_OVER = "promote the surviving replica"
     OBEY = "continue with the operator's copy"
+    AWAIT_REPORT = "wait for the report of what was cut"
     FAIL_OVER_STRICT = "promote the replica with the complete file"
     WAIT = "wait"
     OPEN = "open the chosen copy"
@@ -223,18 +224,26 @@ class StartFacts:
     """The committed primary's node is dead, and a live replica holds its data set. No other copy is silent."""
     is_told: bool | None = None
     """An operator has chosen a copy, and it answers."""
+    is_cut_reported: bool | None = None
+    """The agent of the operator's copy has reported what was cut from its file. Also true if nothing was to be cut, and if
+    the agent is dead."""
     has_strict_heir: bool | None = None
     """In strict mode: the primary does not come back, and the only replica's file holds every acknowledged write."""
 
 
 START = Table(
     "A slot group starts",
-    ("copies set aside", "compared: chosen", "surviving replica", "operator's copy answers", "strict mode: complete file"),
+    ("copies set aside", "compared: chosen", "surviving replica", "operator's copy answers", "its cut is reported",
+     "strict mode: complete file"),
     (
         Rule(StartFacts(has_kept=True), Start.TAKE_BACK,
              "their files may be the only ones: they are compared too"),
         Rule(StartFacts(chosen=Chosen.NONE, has_survivor=True), Start.FAIL_OVER,
              "no agent can restart the primary, and the replica holds its data set"),
+        Rule(StartFacts(chosen=Chosen.NONE, is_told=True, is_cut_reported=False), Start.AWAIT_REPORT,
+             "the event of the start names what was cut, and the agent is about to report it"),
+        Rule(StartFacts(chosen=Chosen.TOLD, is_told=True, is_cut_reported=False), Start.AWAIT_REPORT,
+             "the same, although the comparison agrees with the operator"),
         Rule(StartFacts(chosen=Chosen.NONE, is_told=True), Start.OBEY,
              "an operator has decided to continue without the missing copies"),
         Rule(StartFacts(chosen=Chosen.TOLD, is_told=True), Start.OBEY,

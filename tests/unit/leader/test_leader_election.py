@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from shardwright.model.ids import LeaseId, NodeUid
 from shardwright.store.memory import MemoryStore
 from shardwright.store.protocol import StoreReplaced, StoreUnavailable
 from testkit.builders import NOW
+from testkit.deadlines import until_async
 
 PRESENCE = DaemonPresence(NodeUid(1), 101, 1, "boot", 0, "0.1.0", "https://127.0.0.1:9443", NOW)
 
@@ -91,7 +93,10 @@ async def gained(told: Told, known: Held | None = None) -> Held:
     while True:
         held = await told.keeper.wait_change(known)
         if held is not None:
-            return held
+            # The keeper tells the latest state only: what ends before it was told is not told at all.
+            is_told = partial(told.words.__contains__, f"gained {held.term}")
+            await until_async("the gain is told", is_told, seconds=20, state=lambda: str(told.words))
+            return told.keeper.leadership or held  # It may have been renewed meanwhile.
         known = None
 
 

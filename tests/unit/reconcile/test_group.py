@@ -6,56 +6,17 @@ from datetime import timedelta
 import pytest
 
 from shardwright.model.commands import ApplySettings, Attach, EndStuckServer, Open, Promote, RecoverHandoff
-from shardwright.model.database import GroupPhase, Handoff, Persistence, Role, Shard, ShardWanted, SlotGroup
+from shardwright.model.database import GroupPhase, Handoff, Persistence, Role, Shard, ShardWanted
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event
-from shardwright.model.ids import GroupUid, NodeUid, ShardUid
+from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.move import MoveState
 from shardwright.model.seen import Health, ProcessSeen, ProcessState
-from shardwright.model.view import Delete, Put
+from shardwright.model.view import Delete
 from shardwright.reconcile.group import decide_group, decide_unwanted
 from testkit.builders import NOW, ClusterBuilder, cluster
+from testkit.groups import GROUP, decide, group_after, noted, replicated, shards_after, starting
 from testkit.moves import handoff_move, relocation
-
-GROUP = GroupUid("1:1")
-
-
-def replicated() -> ClusterBuilder:
-    """A database with its primary, shard 1, on node 1 and a replica in sync, shard 2, on node 2."""
-    builder = cluster(nodes=3).with_database(on=((1, 2),))
-    database = next(iter(builder.view.databases.values()))
-    return builder.with_records(*(replace(s, settings=database.settings_fingerprint) for s in builder.view.shards.values()))
-
-
-def starting(builder: ClusterBuilder, *, primary: int | None = 1) -> ClusterBuilder:
-    group = replace(
-        builder.view.groups[GROUP],
-        phase=GroupPhase.STARTING,
-        primary=None if primary is None else ShardUid(primary),
-    )
-    return builder.with_records(group)
-
-
-def decide(builder: ClusterBuilder) -> Decision:
-    """With the end of a primary noted a while ago: everybody was looked at since."""
-    return decide_group(builder.view.groups[GROUP], noted(builder).view, NOW)
-
-
-def noted(builder: ClusterBuilder, *, ago_s: float = 1.0) -> ClusterBuilder:
-    primary = builder.view.shards.get(builder.view.groups[GROUP].primary or ShardUid(0))
-    if primary is None or builder.view.process_state(primary.uid) is not ProcessState.GONE:
-        return builder
-    return builder.with_records(replace(primary, missing_since=NOW - timedelta(seconds=ago_s)))
-
-
-def group_after(decision: Decision) -> SlotGroup | None:
-    """The group's new record, unless it only notes what the group waits for."""
-    found = (w.record for w in decision.writes if isinstance(w.record, SlotGroup))
-    return next((group for group in found if not group.waits_for), None)
-
-
-def shards_after(decision: Decision) -> dict[int, Shard]:
-    return {w.record.uid: w.record for w in decision.writes if isinstance(w, Put) and isinstance(w.record, Shard)}
 
 
 def test_a_settled_group_needs_nothing() -> None:
@@ -285,23 +246,6 @@ def test_a_dead_primary_does_not_wait_for_a_replica_that_was_started_anew() -> N
     assert (after.primary, after.phase) == (1, GroupPhase.STARTING)
 
 
-def test_a_replica_started_anew_beside_a_living_primary_is_no_heir_until_it_has_caught_up() -> None:
-    builder = replicated().with_dead_shard(2)
-    again = decide(builder)
-    assert shards_after(again)[2].in_sync_generation == -1
-    back = builder.with_writes(*again.writes).with_healthy_shard(2).with_records(shards_after(again)[2])
-    attached = back.with_server(2, is_link_up=False).with_dead_shard(1)
-    after = group_after(decide(attached))
-    assert after is not None
-    assert (after.primary, after.phase) == (1, GroupPhase.STARTING)
-
-
-def test_a_copy_started_anew_because_all_were_gone_stays_what_it_was() -> None:
-    builder = starting(replicated()).with_dead_shard(1).with_dead_shard(2)
-    marks = {s.uid: s.in_sync_generation for s in builder.view.shards.values()}
-    assert {uid: s.in_sync_generation for uid, s in shards_after(decide(builder)).items()} == marks
-
-
 def test_the_promoted_heir_is_promoted_then_opened() -> None:
     builder = replicated().with_dead_shard(1)
     heir = replace(builder.view.groups[GROUP], primary=ShardUid(2))
@@ -314,19 +258,6 @@ def test_the_promoted_heir_is_promoted_then_opened() -> None:
 def test_a_primary_is_not_opened_beside_another_writable_one() -> None:
     builder = replicated().with_server(1, is_fenced=True).with_server(2, role=Role.PRIMARY, is_fenced=False)
     assert decide(builder).commands == (Attach(ShardUid(2), ShardUid(1)),)
-
-
-def test_a_dead_replica_is_started_anew_on_another_port_and_spaced_out() -> None:
-    builder = replicated().with_dead_shard(2)
-    old = builder.view.shards[ShardUid(2)]
-    restarted = shards_after(decide(builder))[2]
-    assert restarted.incarnation == old.incarnation + 1
-    assert restarted.port != old.port
-    assert restarted.kept is builder.view.databases[old.database_uid].persistence
-    again = builder.with_records(replace(old, restarts=4, restart_not_before=NOW + timedelta(seconds=3)))
-    waiting = decide(again)
-    assert shards_after(waiting) == {}
-    assert waiting.wake_at == NOW + timedelta(seconds=3)
 
 
 def test_a_started_copy_is_attached_and_opened_once_linked() -> None:

@@ -9,7 +9,7 @@ from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.view import Put
 from testkit.builders import NOW, ClusterBuilder
-from tests.unit.reconcile.test_group import decide, group_after, replicated
+from testkit.groups import decide, group_after, replicated
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The tables of the succession: total, without a row that nothing reaches, and safe."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import StrEnum
 from itertools import product
 from types import NoneType
@@ -117,9 +118,17 @@ def test_copies_that_were_set_aside_are_compared_before_anything_is_opened() -> 
 
 def test_a_surviving_replica_comes_before_an_operators_choice_and_that_before_the_strict_rule() -> None:
     def does(**facts: bool) -> Start:
-        return START.rule(StartFacts(has_kept=False, chosen=Chosen.NONE, **facts)).does
+        return START.rule(StartFacts(has_kept=False, chosen=Chosen.NONE, is_cut_reported=True, **facts)).does
 
     assert does(has_survivor=True, is_told=True, has_strict_heir=True) is Start.FAIL_OVER
     assert does(has_survivor=False, is_told=True, has_strict_heir=True) is Start.OBEY
     assert does(has_survivor=False, is_told=False, has_strict_heir=True) is Start.FAIL_OVER_STRICT
     assert does(has_survivor=False, is_told=False, has_strict_heir=False) is Start.WAIT
+
+
+def test_an_operators_choice_waits_only_for_the_report_of_a_cut() -> None:
+    for facts in every(StartFacts):
+        if START.rule(facts).does is Start.AWAIT_REPORT:
+            assert facts.is_told
+            assert not facts.is_cut_reported
+            assert START.rule(replace(facts, is_cut_reported=True)).does is Start.OBEY
