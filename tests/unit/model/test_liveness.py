@@ -22,7 +22,6 @@ from shardwright.model.seen import Health, ProcessSeen, ProcessState, ServerSeen
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 UID = ShardUid(1)
 WORDS = {
-    ProcessState.ABSENT: Proof.NOT_STARTED,
     ProcessState.FAILED: Proof.START_FAILED,
     ProcessState.GONE: Proof.REPORTED,
 }
@@ -40,9 +39,18 @@ def test_an_agents_word_that_nothing_runs_needs_nothing_else(report: ProcessStat
     assert cells == {WORDS[report]}
 
 
+def test_a_report_of_before_the_start_is_proof_while_its_agent_lives_and_the_server_is_silent() -> None:
+    """An agent that dies between the start and its next report leaves that report behind."""
+    for health, sighting in product(Health, Sighting):
+        living, dead = (TABLE[ProcessState.ABSENT, has_daemon, health, sighting] for has_daemon in (DAEMON, NO_DAEMON))
+        assert living is (None if health in SERVING else Proof.NOT_STARTED)
+        assert dead is TABLE[ProcessState.UNKNOWN, NO_DAEMON, health, sighting]
+
+
 def test_without_that_word_only_two_things_prove_an_end() -> None:
     """A look into this machine's own processes, and a closed port where nobody is who could start or report it."""
-    proofs = {facts: v for facts, v in TABLE.items() if facts[0] not in WORDS and isinstance(v, Proof)}
+    unsaid = set(ProcessState) - set(WORDS) - {ProcessState.ABSENT}
+    proofs = {facts: v for facts, v in TABLE.items() if facts[0] in unsaid and isinstance(v, Proof)}
     for (report, has_daemon, health, sighting), proof in proofs.items():
         if proof is Proof.SEEN:
             assert report is ProcessState.RUNNING
