@@ -20,7 +20,8 @@ from tests.integration.server_harness import wait_until
 pytestmark = pytest.mark.server
 
 ROOT = Path(__file__).parents[2]
-MAKE = ["make", "-o", ".venv/.dev", f"BIN={Path(sys.executable).parent}", "test"]
+# A shell without job control lets its background processes ignore the interrupt, and so do all their children.
+MAKE = ["env", "--default-signal=INT", "make", "-o", ".venv/.dev", f"BIN={Path(sys.executable).parent}", "test"]
 INNER = "tests/integration/interrupted_run.py"
 STARTED = {
     "shardwright.local.supervisor": 1,

@@ -259,9 +259,10 @@ def is_worth_asking(view: ClusterView, shard: Shard) -> bool:
 
 
 def is_unreported(view: ClusterView, shard: Shard) -> bool:
-    """Whether nobody will say what became of the shard's current incarnation: its node's daemon is gone and has not reported
-    it. That nothing listens on its port is then all that can be known; a removal of the node waits for it."""
-    return not view.has_agent(shard.node_uid) and view.process_state(shard.uid) is ProcessState.UNKNOWN
+    """Whether only its server can tell what became of the shard's current incarnation: its node's daemon is gone and has not
+    reported a start. It may have ended between a start and its report. A removal of the node waits for the answer."""
+    is_start_unreported = view.process_state(shard.uid) in (ProcessState.UNKNOWN, ProcessState.ABSENT)
+    return not view.has_agent(shard.node_uid) and is_start_unreported
 
 
 def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:

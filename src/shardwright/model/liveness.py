@@ -92,15 +92,17 @@ process says."""
 def _verdict(report: ProcessState, has_daemon: bool, health: Health, sighting: Sighting) -> Verdict:
     """One cell of the table. An agent's report of an ended process overrides an earlier answer of the server; an answer
     overrides a sighting, which is older. An incarnation starts at most once, so a report of its end is final, whichever boot
-    it is from."""
+    it is from. The report that a process was not started yet proves nothing if the server answers or the agent is away: an
+    agent that dies between the start and its next report leaves that report behind."""
+    is_answering = health in (Health.OK, Health.LOADING)
     match report:
-        case ProcessState.ABSENT:
+        case ProcessState.ABSENT if has_daemon and not is_answering:
             return Proof.NOT_STARTED
         case ProcessState.FAILED:
             return Proof.START_FAILED
         case ProcessState.GONE:
             return Proof.REPORTED
-    if health in (Health.OK, Health.LOADING):
+    if is_answering:
         return None
     if report is ProcessState.RUNNING and sighting in _SIGHTED:
         return _SIGHTED[sighting]
@@ -135,6 +137,11 @@ def liveness_of(process: ProcessSeen | None, server: ServerSeen | None, sighting
     if isinstance(verdict, Proof):
         return Ended(verdict, None if process is None else process.ended_at)
     return Silent(verdict, None if server is None else server.unanswered_since)
+
+
+def is_alive(liveness: Liveness) -> bool:
+    """Whether its server answers. The agent may not have reported its start: it may have died before."""
+    return isinstance(liveness, Alive)
 
 
 def has_ended(liveness: Liveness) -> bool:

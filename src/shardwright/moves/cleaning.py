@@ -7,10 +7,10 @@ from shardwright.model.codes import Code
 from shardwright.model.commands import SaveNow
 from shardwright.model.database import Database, GroupPhase, Persistence, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision
-from shardwright.model.liveness import has_ended
+from shardwright.model.liveness import has_ended, is_alive
 from shardwright.model.move import MoveState, Relocation
 from shardwright.model.reason import Grade
-from shardwright.model.seen import Health, ProcessState, ServerSeen
+from shardwright.model.seen import Health, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.moves.life import enter, reason, starting_over, wait
 from shardwright.moves.way_back import give_up, is_stranded, stranded
@@ -63,9 +63,8 @@ def _stands(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
     may be a primary that died and came back empty, and the old copy may hold the only data."""
     seen = view.servers.get(new.uid)
     answers = seen is not None and seen.health is Health.OK
-    is_running = view.process_state(new.uid) is ProcessState.RUNNING
     is_marked = new.in_sync_generation == group.generation and group.phase is GroupPhase.SERVING
-    return answers and is_running and is_marked and group.handoff is None
+    return answers and is_alive(view.liveness(new)) and is_marked and group.handoff is None
 
 
 def _persist(

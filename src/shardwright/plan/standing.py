@@ -12,9 +12,9 @@ from enum import StrEnum
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup, reason_about
 from shardwright.model.ids import NodeUid, ShardUid
-from shardwright.model.liveness import has_ended, has_ended_after_start
+from shardwright.model.liveness import has_ended, has_ended_after_start, is_alive
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import Health, ProcessState, ServerSeen
+from shardwright.model.seen import Health, ServerSeen
 from shardwright.model.view import ClusterView
 
 SEEN_LATELY = timedelta(seconds=1)
@@ -61,8 +61,7 @@ def standing_of(view: ClusterView, shard: Shard, primary: Shard) -> Standing:
         return Standing.COMING if shard.in_sync_generation < 0 else Standing.BROKEN
     above = view.servers.get(primary.uid)
     is_same_history = above is not None and bool(seen.replication_id) and seen.replication_id == above.replication_id
-    is_running = view.process_state(shard.uid) is ProcessState.RUNNING
-    is_proven = is_running and seen.is_link_up and not seen.is_syncing and is_same_history
+    is_proven = is_alive(liveness) and seen.is_link_up and not seen.is_syncing and is_same_history
     return Standing.PROVEN if is_proven else Standing.COMING
 
 
@@ -138,10 +137,10 @@ def primary_lives(group: SlotGroup, view: ClusterView, now: datetime) -> bool:
     the only one left."""
     if group.primary is None or group.phase is not GroupPhase.SERVING:
         return False
-    seen = view.servers.get(group.primary)
-    is_running = view.process_state(group.primary) is ProcessState.RUNNING
+    shard, seen = view.shards.get(group.primary), view.servers.get(group.primary)
     is_serving = seen is not None and seen.health is Health.OK and seen.role is Role.PRIMARY
-    return is_running and is_serving and seen is not None and abs(now - seen.at) <= SEEN_LATELY
+    is_recent = seen is not None and abs(now - seen.at) <= SEEN_LATELY
+    return is_serving and is_recent and shard is not None and is_alive(view.liveness(shard))
 
 
 def is_dispensable(shard: Shard, view: ClusterView, *, since: datetime) -> bool:
@@ -159,5 +158,5 @@ def is_dispensable(shard: Shard, view: ClusterView, *, since: datetime) -> bool:
 def _has_it_all(shard: Shard, group: SlotGroup, view: ClusterView) -> bool:
     seen = view.servers.get(shard.uid)
     is_marked = shard.uid == group.primary or shard.in_sync_generation == group.generation
-    is_alive = seen is not None and seen.health is Health.OK and not has_ended_after_start(view.liveness(shard))
-    return is_marked and is_alive
+    answers = seen is not None and seen.health is Health.OK and not has_ended_after_start(view.liveness(shard))
+    return is_marked and answers

@@ -41,7 +41,7 @@ def test_a_running_server_is_asked_whether_its_daemon_lives_or_not() -> None:
 
 
 def test_what_an_agent_reported_as_ended_is_not_asked() -> None:
-    for state in (ProcessState.GONE, ProcessState.ABSENT, ProcessState.FAILED):
+    for state in (ProcessState.GONE, ProcessState.FAILED):
         view = cluster(nodes=3).with_database(on=((1, 2),)).with_process(1, state).without_daemon(1).view
         assert not is_worth_asking(view, view.shards[SHARD])
 
@@ -55,6 +55,13 @@ def test_an_incarnation_that_no_agent_will_report_is_asked_also_when_it_is_unwan
     assert is_worth_asking(dead, shard)
     alive = replace(builder.with_records(shard).view, processes={})
     assert not is_worth_asking(alive, shard)
+
+
+def test_a_server_is_asked_whose_agent_died_before_it_could_report_the_start() -> None:
+    builder = cluster(nodes=3).with_database(on=((1, 2),)).with_process(1, ProcessState.ABSENT)
+    assert not is_worth_asking(builder.view, builder.view.shards[SHARD])
+    dead = builder.without_daemon(1).view
+    assert is_worth_asking(dead, dead.shards[SHARD])
 
 
 class Machine:

@@ -23,10 +23,10 @@ from shardwright.model.seen import Health, ProcessSeen, ProcessState, ServerSeen
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 UID = ShardUid(1)
 WORDS = {
-    ProcessState.ABSENT: Proof.NOT_STARTED,
     ProcessState.FAILED: Proof.START_FAILED,
     ProcessState.GONE: Proof.REPORTED,
 }
+UNSAID = set(ProcessState) - set(WORDS) - {ProcessState.ABSENT}
 SERVING = {Health.OK, Health.LOADING}
 DAEMON, NO_DAEMON = True, False
 SILENT_LOOKS = (Sighting.NONE, Sighting.RUNS, Sighting.HERE)
@@ -42,9 +42,17 @@ def test_an_agents_word_that_nothing_runs_needs_nothing_else(report: ProcessStat
     assert cells == {WORDS[report]}
 
 
+def test_a_report_of_before_the_start_is_proof_while_its_agent_lives_and_the_server_is_silent() -> None:
+    """An agent that dies between the start and its next report leaves that report behind."""
+    for health, sighting in product(Health, Sighting):
+        living, dead = (TABLE[ProcessState.ABSENT, has_daemon, health, sighting] for has_daemon in (DAEMON, NO_DAEMON))
+        assert living is (None if health in SERVING else Proof.NOT_STARTED)
+        assert dead is TABLE[ProcessState.UNKNOWN, NO_DAEMON, health, sighting]
+
+
 def _proofs() -> dict[Facts, Proof]:
     """The cells that permit something destructive without an agent's word."""
-    return {facts: v for facts, v in TABLE.items() if facts[0] not in WORDS and isinstance(v, Proof)}
+    return {facts: v for facts, v in TABLE.items() if facts[0] in UNSAID and isinstance(v, Proof)}
 
 
 @pytest.mark.parametrize(("sighting", "proof"), [(Sighting.ENDED, Proof.SEEN), (Sighting.REBOOTED, Proof.REBOOTED)])
@@ -70,7 +78,7 @@ def test_nothing_else_proves_an_end() -> None:
 def test_an_absent_presence_proves_nothing_by_itself() -> None:
     """Without it, no cell but that of the closed port on this machine becomes a proof."""
     for (report, has_daemon, health, sighting), verdict in TABLE.items():
-        if has_daemon == NO_DAEMON and verdict is not Proof.PORT_CLOSED:
+        if has_daemon == NO_DAEMON and verdict is not Proof.PORT_CLOSED and report is not ProcessState.ABSENT:
             assert verdict is TABLE[report, DAEMON, health, sighting]
 
 

@@ -165,6 +165,14 @@ def test_an_old_copy_stays_while_the_new_one_is_not_in_sync_just_now() -> None:
     assert (waiting.writes, [r.code for r in waiting.reasons]) == ((), ["new_copy_not_in_sync"])
 
 
+@pytest.mark.parametrize("reported", [ProcessState.UNKNOWN, ProcessState.ABSENT])
+def test_a_new_copy_that_answers_is_enough_when_its_agent_died_before_it_reported_the_start(reported: ProcessState) -> None:
+    builder = with_new_copy(replicated()).with_process(3, reported).without_daemon(3)
+    assert shard_after(decide(builder, cleaning()), 2).wanted is ShardWanted.STOPPED
+    refused = builder.with_server(3, health=Health.REFUSED)
+    assert [r.code for r in decide(refused, cleaning()).reasons] == ["new_copy_not_in_sync"]
+
+
 def undoing(**changes: Any) -> Relocation:
     return relocation(MoveState.UNDOING, new_shard_uid=ShardUid(3), **changes)
 

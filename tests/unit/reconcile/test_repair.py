@@ -63,7 +63,8 @@ def test_a_copy_whose_process_is_gone_is_noted_and_forgotten_when_it_is_sound() 
         (Health.REFUSED, ProcessState.UNKNOWN, False, 0, True),
         (Health.TIMEOUT, ProcessState.RUNNING, False, 0, True),
         (Health.UNKNOWN, ProcessState.UNKNOWN, False, 0, False),  # not looked at yet
-        (Health.UNKNOWN, ProcessState.ABSENT, False, 0, True),
+        (Health.UNKNOWN, ProcessState.ABSENT, False, 0, False),  # its agent may have died after the start
+        (Health.REFUSED, ProcessState.ABSENT, False, 0, True),
         (Health.UNKNOWN, ProcessState.ABSENT, True, 1, False),  # it is being started
         (Health.TIMEOUT, ProcessState.RUNNING, True, 0, False),  # busy, or about to be ended
         (Health.REFUSED, ProcessState.RUNNING, True, 3, True),  # again and again
