@@ -50,7 +50,8 @@ _log = structlog.get_logger(__name__)
 
 
 class Agent:
-    """See the module's docstring. ``directory`` is the node's own directory, with ``shards/`` and ``endpoint.json``.
+    """See the module's docstring. ``directory`` is the node's own directory, with ``shards/``. ``endpoint_directory``: for
+    the files of the endpoint process, below the node's; None: the node's own.
 
     ``control`` is the control socket of its endpoint process. ``endpoint_command`` None: the product's own endpoint process;
     ``endpoint_process`` None: a client of that socket. ``news_socket``: the socket at which leaders ask for news; None: no
@@ -66,6 +67,7 @@ class Agent:
         directory: Path,
         control: Path,
         clock: Clock,
+        endpoint_directory: Path | None = None,
         endpoint_command: Sequence[str] | None = None,
         endpoint_process: EndpointControl | None = None,
         news_socket: Path | None = None,
@@ -80,7 +82,7 @@ class Agent:
         self._shards = ShardProcesses(directory / "shards", clock, self._wake.set)
         self._endpoint = EndpointProcessKeeper(
             node_uid,
-            directory,
+            endpoint_directory or directory,
             control=control,
             process=endpoint_process or EndpointClient(node_uid, UnixCaller(node_uid, str(control)), clock=clock),
             clock=clock,

@@ -10,6 +10,7 @@
 Contains paths and no secret. Keys that this version does not know are ignored.
 """
 
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,15 @@ def config_of(text: str) -> ControlConfig | None:
         raise ValueError("control.port is not a port")
     files = MemberFiles(*(Path(_text(section, name)) for name in ("certificate", "key", "authority")))
     return ControlConfig(_text(section, "address"), files, port)
+
+
+def text_of(config: ControlConfig) -> str:
+    """The text of a file with this configuration; ``config_of`` reads it back."""
+    files = config.files
+    named = {"address": config.address, "certificate": files.certificate, "key": files.key, "authority": files.authority}
+    # Paths and addresses are printable text, for which JSON and TOML agree.
+    lines = [f"{name} = {json.dumps(str(value), ensure_ascii=False)}" for name, value in named.items()]
+    return "\n".join(["[control]", f"port = {config.port}", *lines, ""])
 
 
 def _text(section: dict[str, Any], name: str) -> str:

@@ -1,0 +1,88 @@
+"""The parts of a daemon that a local cluster and a cluster of machines have in different kinds: made from the configuration.
+
+Called by ``wiring.py`` only. Decides nothing: ``DaemonConfig`` says which kind it is.
+"""
+
+from collections.abc import Collection
+from typing import assert_never
+
+from shardwright.agent.endpoint_process import endpoint_command
+from shardwright.clock import Clock
+from shardwright.daemon_config import DaemonConfig
+from shardwright.endpoint.config import ControlConfig, text_of
+from shardwright.endpoint.credentials import OwnCertificate
+from shardwright.endpoint.tls import TlsAddress
+from shardwright.leader.lease import ETCD_TIMES, NORMAL_TIMES, LeaseTimes
+from shardwright.machine.files import make_private_directory, write_private
+from shardwright.model.ids import NodeUid
+from shardwright.model.trust import CertificateRole
+from shardwright.nodes.joined import JoinedNodes
+from shardwright.nodes.local import LocalNodes, control_path
+from shardwright.nodes.protocol import Nodes
+from shardwright.nodes.remote import NodeAddress, RemoteNodes
+from shardwright.store.mirror import Mirror
+from shardwright.store.settings import EtcdSettings, SqliteSettings, StoreSettings
+from shardwright.trust.peers import revoked_serials
+
+ENDPOINT_CONFIG = "endpoint.toml"
+"""In the directory of the endpoint process."""
+
+
+class NodeAccess:
+    """How the nodes of a cluster reach each other: over TLS with the certificates of this node, or by Unix sockets alone."""
+
+    def __init__(self, config: DaemonConfig, mirror: Mirror) -> None:
+        self._config = config
+        self._mirror = mirror
+        self._own = None if config.trust is None else OwnCertificate(config.trust.files.member(CertificateRole.NODE))
+
+    def nodes(self, clock: Clock, *, term: int = 0) -> Nodes:
+        """All nodes, for one user of them. ``term``: of the leadership that uses them; 0: not a leader."""
+        here = LocalNodes.of(self._config.run_directory, clock=clock)
+        if self._own is None:
+            return here
+        elsewhere = RemoteNodes(self.address_of, context=self._own.client, revoked=self.revoked, clock=clock, term=term)
+        return JoinedNodes(here, elsewhere, is_here=lambda uid: uid == self._config.node_uid)
+
+    def agent_place(self) -> TlsAddress | None:
+        """Where the agent accepts daemons of other machines; None: nowhere."""
+        trust = self._config.trust
+        if trust is None or self._own is None:
+            return None
+        return TlsAddress(trust.address, trust.agent_port, self._own.server, self.revoked)
+
+    def endpoint_command(self) -> list[str]:
+        """The command of the endpoint process. Writes its configuration, if it needs one. Waits for the disk. Raises
+        OSError."""
+        config = self._config
+        control, directory = control_path(config.run_directory, config.node_uid), config.endpoint_directory
+        log = directory / "endpoint.log"
+        if config.trust is None:
+            return endpoint_command(config.node_uid, control, log)
+        make_private_directory(directory)
+        files = config.trust.files.member(CertificateRole.NODE)
+        text = text_of(ControlConfig(config.trust.address, files, config.trust.control_port))
+        write_private(directory / ENDPOINT_CONFIG, text.encode())
+        return endpoint_command(config.node_uid, control, log, directory / ENDPOINT_CONFIG)
+
+    def address_of(self, uid: NodeUid) -> NodeAddress | None:
+        """Where the processes of a node accept others, by its record; None: it has none."""
+        node, trust = self._mirror.view().nodes.get(uid), self._config.trust
+        if node is None or trust is None:
+            return None
+        return NodeAddress(node.address, trust.agent_port, trust.control_port)
+
+    def revoked(self) -> Collection[str]:
+        """The serials that no peer may show any more, as the store says."""
+        return revoked_serials(self._mirror.view().issued_certificates.values())
+
+
+def lease_times(settings: StoreSettings) -> LeaseTimes:
+    """The times that fit this kind of store."""
+    match settings:
+        case SqliteSettings():
+            return NORMAL_TIMES
+        case EtcdSettings():
+            return ETCD_TIMES
+        case _:
+            assert_never(settings)
