@@ -3,26 +3,33 @@
 Called by ``wiring.py`` only. Decides nothing: ``DaemonConfig`` says which kind it is.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import assert_never
 
 from shardwright.agent.endpoint_process import endpoint_command
+from shardwright.agent.renewal import CertificateFiles, Renewals
+from shardwright.agent.signing import Signing
 from shardwright.clock import Clock
 from shardwright.daemon_config import DaemonConfig
 from shardwright.endpoint.config import ControlConfig, text_of
 from shardwright.endpoint.credentials import OwnCertificate
 from shardwright.endpoint.tls import TlsAddress
+from shardwright.errors import Transient
 from shardwright.leader.lease import ETCD_TIMES, NORMAL_TIMES, LeaseTimes
 from shardwright.machine.files import make_private_directory, write_private
+from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole
 from shardwright.nodes.joined import JoinedNodes
 from shardwright.nodes.local import LocalNodes, control_path
 from shardwright.nodes.protocol import Nodes
 from shardwright.nodes.remote import NodeAddress, RemoteNodes
+from shardwright.nodes.renewal import ask_for_certificate
 from shardwright.store.mirror import Mirror
+from shardwright.store.protocol import Store
 from shardwright.store.settings import EtcdSettings, SqliteSettings, StoreSettings
 from shardwright.trust.peers import revoked_serials
+from shardwright.trust.renewal import RenewalRequest
 
 ENDPOINT_CONFIG = "endpoint.toml"
 """In the directory of the endpoint process."""
@@ -44,12 +51,34 @@ class NodeAccess:
         elsewhere = RemoteNodes(self.address_of, context=self._own.client, revoked=self.revoked, clock=clock, term=term)
         return JoinedNodes(here, elsewhere, is_here=lambda uid: uid == self._config.node_uid)
 
+    def signing(self, store: Store, *, clock: Clock, random_text: Callable[[], str]) -> Signing | None:
+        """What renews the certificates of nodes, if this one holds the authority's key; None: a local cluster."""
+        trust = self._config.trust
+        if trust is None:
+            return None
+        return Signing(trust.files, store, mirror=self._mirror, clock=clock, random_text=random_text)
+
     def agent_place(self) -> TlsAddress | None:
         """Where the agent accepts daemons of other machines; None: nowhere."""
         trust = self._config.trust
         if trust is None or self._own is None:
             return None
         return TlsAddress(trust.address, trust.agent_port, self._own.server, self.revoked)
+
+    def renewals(self, signing: Signing, *, clock: Clock) -> Renewals | None:
+        """What keeps the certificates of this node valid; None: nothing renews those of a local cluster."""
+        trust, own = self._config.trust, self._own
+        if trust is None or own is None:
+            return None
+
+        async def ask(uid: NodeUid, request: RenewalRequest) -> bytes:
+            at = self.address_of(uid)
+            if at is None:
+                raise Transient(Code.AGENT_SILENT, f"no address of node {uid} is known")
+            return await ask_for_certificate(uid, at, request, context=own.client, revoked=self.revoked)
+
+        files = CertificateFiles(self._config.node_uid, trust.files)
+        return Renewals(files, mirror=self._mirror, signing=signing, ask=ask, clock=clock)
 
     def endpoint_command(self) -> list[str]:
         """The command of the endpoint process. Writes its configuration, if it needs one. Waits for the disk. Raises

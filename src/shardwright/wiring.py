@@ -144,6 +144,7 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         random_text=_random_text,
         figures=Figures(access.nodes(clock), clock=clock),
     )
+    signing = access.signing(store, clock=clock, random_text=_random_text)
     agent = Agent(
         config.node_uid,
         store,
@@ -155,11 +156,14 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         endpoint_directory=config.endpoint_directory,
         endpoint_command=await asyncio.to_thread(access.endpoint_command),
         remote=access.agent_place(),
+        sign=None if signing is None else signing.sign,
     )
     runner = LeadershipRunner(keeper, store, mirror, access=access, clock=clock, probe=_probe())
     shown = ApiCertificate(config.api_certificate, config.api_key)
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
     tasks = [spawn("agent", agent.run())]
+    if signing is not None and (renewals := access.renewals(signing, clock=clock)) is not None:
+        tasks.append(spawn("certificates", renewals.run()))
     api: ApiServer | None = None
     try:
         await asyncio.to_thread(shown.load)

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import structlog
 
-from shardwright.agent.answers import AgentAnswers
+from shardwright.agent.answers import AgentAnswers, Sign
 from shardwright.agent.endpoint_process import EndpointProcessKeeper
 from shardwright.agent.launch import launch_of
 from shardwright.agent.shards import ShardProcesses
@@ -55,7 +55,7 @@ class Agent:
 
     ``control`` is the control socket of its endpoint process. ``endpoint_command`` None: the product's own endpoint process;
     ``endpoint_process`` None: a client of that socket. ``news_socket``: the socket at which leaders ask for news; None: no
-    socket. ``remote``: where leaders on other machines ask; None: nowhere.
+    socket. ``remote``: where leaders on other machines ask; None: nowhere. ``sign``: see ``AgentAnswers``.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Agent:
         endpoint_process: EndpointControl | None = None,
         news_socket: Path | None = None,
         remote: TlsAddress | None = None,
+        sign: Sign | None = None,
     ) -> None:
         self.node_uid = node_uid
         self._store = store
@@ -97,6 +98,7 @@ class Agent:
             is_current_term=self._is_current_term,
             is_own=self._is_own,
             endpoint_process=self._endpoint.look,
+            sign=sign,
         )
         self._socket = None if news_socket is None else ControlSocket(str(news_socket), answers.serve_local)
         self._listener = None if remote is None else TlsListener(remote, answers.serve_remote, name="agent")

@@ -21,6 +21,7 @@ import structlog
 
 from shardwright import __version__
 from shardwright.agent.endpoint_process import write_identity
+from shardwright.api.certificate import ApiCertificate
 from shardwright.daemon_config import DaemonConfig
 from shardwright.errors import Permanent, Rejected, ShardwrightError
 from shardwright.key_file import read_sealing
@@ -63,8 +64,8 @@ def load(path: Path) -> Loaded:
     """Settings, keys and certificates, checked. Raises Rejected, Permanent."""
     settings = load_settings(path)
     files = trust_files(settings.directories)
-    for role in (CertificateRole.NODE, CertificateRole.API):
-        load_credentials(files.member(role))
+    load_credentials(files.member(CertificateRole.NODE))
+    ApiCertificate(files.certificate(CertificateRole.API), files.key).load()
     return Loaded(settings, read_sealing(settings.directories.cluster_key))
 
 
