@@ -3,6 +3,7 @@
 Called by ``wiring.py`` only. Decides nothing: ``DaemonConfig`` says which kind it is.
 """
 
+import asyncio
 from collections.abc import Callable, Collection
 from typing import assert_never
 
@@ -32,7 +33,10 @@ from shardwright.trust.peers import revoked_serials
 from shardwright.trust.renewal import RenewalRequest
 
 ENDPOINT_CONFIG = "endpoint.toml"
-"""In the directory of the endpoint process."""
+"""In the directory of the endpoint process, like the next one."""
+REVOKED = "revoked"
+REMOVED_LOOK_S = 5.0
+"""Interval of the look whether a removed node is empty: files go without a change in the store."""
 
 
 class NodeAccess:
@@ -80,6 +84,28 @@ class NodeAccess:
         files = CertificateFiles(self._config.node_uid, trust.files)
         return Renewals(files, mirror=self._mirror, signing=signing, ask=ask, clock=clock)
 
+    async def publish_revoked(self) -> None:
+        """Eternal task of a cluster of machines: tell the endpoint process, which knows no store, which serials are revoked
+        by now."""
+        path = self._config.endpoint_directory / REVOKED
+        written: list[str] | None = None
+        revision = 0
+        while True:
+            revision = await self._mirror.wait_change(revision)
+            if (found := sorted(self.revoked())) != written:
+                await asyncio.to_thread(write_private, path, "".join(f"{serial}\n" for serial in found).encode())
+                written = found
+
+    async def until_removed(self, has_shards: Callable[[], bool]) -> None:
+        """Return when the node has no record any more and nothing of a shard is left on it. ``has_shards``: whether
+        something is."""
+        revision = 0
+        while True:
+            revision = await self._mirror.wait_change(revision, REMOVED_LOOK_S)
+            view = self._mirror.view()
+            if view.cluster is not None and self._config.node_uid not in view.nodes and not has_shards():
+                return
+
     def endpoint_command(self) -> list[str]:
         """The command of the endpoint process. Writes its configuration, if it needs one. Waits for the disk. Raises
         OSError."""
@@ -90,7 +116,8 @@ class NodeAccess:
             return endpoint_command(config.node_uid, control, log)
         make_private_directory(directory)
         files = config.trust.files.member(CertificateRole.NODE)
-        text = text_of(ControlConfig(config.trust.address, files, config.trust.control_port))
+        place = ControlConfig(config.trust.address, files, config.trust.control_port, directory / REVOKED)
+        text = text_of(place)
         write_private(directory / ENDPOINT_CONFIG, text.encode())
         return endpoint_command(config.node_uid, control, log, directory / ENDPOINT_CONFIG)
 

@@ -15,6 +15,7 @@ import structlog
 
 from shardwright import __version__
 from shardwright.agent.loop import Agent
+from shardwright.agent.signing import Signing
 from shardwright.api.app import create_app
 from shardwright.api.certificate import ApiCertificate
 from shardwright.api.deps import ApiContext
@@ -23,6 +24,7 @@ from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock, SteadyClock, SystemClock
 from shardwright.composition import NodeAccess, lease_times
 from shardwright.daemon_config import DaemonConfig
+from shardwright.errors import Permanent
 from shardwright.faults import VARIABLE, Faults
 from shardwright.leader.attendance import remember
 from shardwright.leader.election import Held, LeaseKeeper, check_term
@@ -31,6 +33,7 @@ from shardwright.leader.presence import Lasting
 from shardwright.leader.probe import Probe, silent
 from shardwright.machine import processes
 from shardwright.model.cluster import DaemonPresence
+from shardwright.model.codes import Code
 from shardwright.model.version import CLUSTER_VERSION
 from shardwright.nodes.local import agent_path, control_path
 from shardwright.server.adapter import ServerAdapter
@@ -134,6 +137,7 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
     opened = partial(open_store, for_election(config.store))
     keeper = LeaseKeeper(opened, _presence(config, clock), clock=clock, times=lease_times(config.store))
     access = NodeAccess(config, mirror)
+    nodes = access.nodes(clock)
     context = ApiContext(
         store=store,
         mirror=mirror,
@@ -142,7 +146,7 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         is_leader=keeper.is_leader,
         new_uid=lambda: str(uuid.uuid4()),
         random_text=_random_text,
-        figures=Figures(access.nodes(clock), clock=clock),
+        figures=Figures(nodes, clock=clock),
     )
     signing = access.signing(store, clock=clock, random_text=_random_text)
     agent = Agent(
@@ -162,8 +166,7 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
     shown = ApiCertificate(config.api_certificate, config.api_key)
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
     tasks = [spawn("agent", agent.run())]
-    if signing is not None and (renewals := access.renewals(signing, clock=clock)) is not None:
-        tasks.append(spawn("certificates", renewals.run()))
+    tasks += _among_machines(access, agent, signing, clock=clock)
     api: ApiServer | None = None
     try:
         await asyncio.to_thread(shown.load)
@@ -182,6 +185,28 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         await keeper.stop()
         if api is not None:
             await api.stop()
+        nodes.close()
+
+
+def _among_machines(
+    access: NodeAccess, agent: Agent, signing: Signing | None, *, clock: Clock
+) -> list["asyncio.Task[None]"]:
+    """The tasks that only a node among other machines has."""
+    if signing is None or (renewals := access.renewals(signing, clock=clock)) is None:
+        return []
+    return [
+        spawn("certificates", renewals.run()),
+        spawn("revoked certificates", access.publish_revoked()),
+        spawn("membership", _removed(access, agent)),
+    ]
+
+
+async def _removed(access: NodeAccess, agent: Agent) -> None:
+    """Raises Permanent ``node_not_recorded`` when the node has been removed and is empty."""
+    await access.until_removed(lambda: agent.has_shards)
+    # It serves nothing any more, and nothing would end it once the daemon waits for a record.
+    await agent.retire()
+    raise Permanent(Code.NODE_NOT_RECORDED, "the node was removed from the cluster")
 
 
 def _presence(config: DaemonConfig, clock: Clock) -> DaemonPresence:

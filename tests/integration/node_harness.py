@@ -26,6 +26,7 @@ import pytest
 from cryptography import x509
 
 from shardwright.key_file import ensure_sealing
+from shardwright.machine.processes import arguments_of, find_processes
 from shardwright.model.account import ManagementRole, User
 from shardwright.model.cluster import Cluster, Counters, Leadership, Node, Policy
 from shardwright.model.event import Event, EventKind, Severity
@@ -36,6 +37,7 @@ from shardwright.node.daemon_settings import founding_file, trust_files
 from shardwright.node.founding_file import write_founding
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
 from shardwright.node.settings_file import write_settings
+from shardwright.nodes.local import control_path
 from shardwright.passwords import hash_password
 from shardwright.server.binaries import all_servers
 from shardwright.store import keys, records
@@ -142,6 +144,13 @@ class Machine:
         if self.daemon is not None:
             self.daemon.wait(20)
         self.init = self.daemon = None
+
+    def endpoint_process(self) -> int:
+        """The host's pid of the endpoint process."""
+        control = str(control_path(self.settings.directories.run, self.settings.node_uid))
+        found = find_processes(lambda process: control in arguments_of(process.pid))
+        assert len(found) == 1, found
+        return found[0].pid
 
     def report(self) -> str:
         def tail(path: Path) -> str:

@@ -1,14 +1,23 @@
 """Three machines: real ``shardwright-node`` processes, each with pids of its own, over TLS, on a real etcd."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from cryptography import x509
 
+from shardwright.agent.renewal import CertificateFiles
 from shardwright.model.database import Shard
+from shardwright.model.ids import NodeUid
+from shardwright.model.trust import CertificateRole, IssuedCertificate
+from shardwright.node.daemon_settings import trust_files
+from shardwright.trust.certificates import LIFETIME, serial_text
 from tests.integration.node_harness import Json, Machine, MachineCluster, node_record
 
 pytestmark = [pytest.mark.proof, pytest.mark.server]
@@ -65,6 +74,94 @@ def test_three_machines_serve_a_database_through_maintenance_and_the_death_of_th
     run(tmp_path, loopback_base(), scenario)
 
 
+def test_a_certificate_that_is_about_to_end_is_renewed_by_the_node_with_the_authoritys_key(
+    tmp_path: Path, loopback_base: Callable[[], str]
+) -> None:
+    async def scenario(cluster: MachineCluster) -> None:
+        first, second = cluster.machines
+        files = trust_files(second.settings.directories)
+        soon = datetime.now(UTC) - LIFETIME + timedelta(minutes=10)
+        old = {serial_text(one.serial_number) for one in await asyncio.to_thread(cluster.certify, second.settings, at=soon)}
+        await started(cluster)
+        # It shows them in the API, at both ports for other machines, and to the store, without a restart.
+        await cluster.until("the API shows a new certificate", lambda: shown(second, files.authority) not in old)
+        held = await asyncio.to_thread(CertificateFiles(NodeUid(2), files).held)
+        found = {role: serial_text(credentials.certificate.serial_number) for role, credentials in held.items()}
+        assert found.keys() == set(CertificateRole)
+        assert not old & set(found.values())
+        issued = [record for record in await cluster.stored("issued_certificates/") if isinstance(record, IssuedCertificate)]
+        assert set(found.values()) <= {one.serial for one in issued if one.node_uid == 2}
+        lines = (await cluster.ask(first, "GET", "/v1/logs")).json()
+        assert [line["type"] for line in lines].count("certificate_renewed") == len(CertificateRole)
+        # The leader on the other machine reaches it with what both show now.
+        await database(cluster, first)
+        write(second, "1", "one")
+        for machine in cluster.machines:
+            assert machine.end() == 0, cluster.report()
+
+    run(tmp_path, loopback_base(), scenario, count=2)
+
+
+def shown(machine: Machine, authority: Path) -> str:
+    """Serial of the certificate that a machine's API shows; empty: it does not answer."""
+    context = ssl.create_default_context(cafile=str(authority))
+    try:
+        with (
+            socket.create_connection((machine.address, machine.settings.ports.api), 5) as plain,
+            context.wrap_socket(plain, server_hostname=machine.address) as secured,
+        ):
+            certificate = secured.getpeercert(binary_form=True)
+    except OSError:
+        return ""
+    assert certificate is not None
+    return serial_text(x509.load_der_x509_certificate(certificate).serial_number)
+
+
+def test_a_machine_is_emptied_before_it_shuts_down_if_the_policy_says_so(
+    tmp_path: Path, loopback_base: Callable[[], str]
+) -> None:
+    async def scenario(cluster: MachineCluster) -> None:
+        await started(cluster)
+        await database(cluster, cluster.machines[0])
+        busy = await one_with_a_shard(cluster)
+        other = cluster.machines[busy.uid % 3]
+        nothing = await asyncio.to_thread(busy.run, "--drain")
+        assert (nothing.returncode, "policy" in nothing.stdout) == (0, True), nothing
+        assert (await cluster.ask(other, "PUT", "/v1/cluster/policy", {"drain_at_shutdown": True})).status_code == 200
+        emptied = await asyncio.to_thread(busy.run, "--drain")
+        assert emptied.returncode == 0, f"{emptied}\n{cluster.report()}"
+        assert "completed" in emptied.stdout
+        assert busy.uid not in await nodes_with_shards(cluster)
+        again = await asyncio.to_thread(busy.run, "--drain")
+        assert (again.returncode, "in maintenance already" in again.stdout) == (0, True), again
+        write(other, "1", "one")
+
+    run(tmp_path, loopback_base(), scenario)
+
+
+def test_a_removed_machine_serves_nothing_and_waits_for_its_operator(
+    tmp_path: Path, loopback_base: Callable[[], str]
+) -> None:
+    async def scenario(cluster: MachineCluster) -> None:
+        first, _, third = cluster.machines
+        await started(cluster)
+        uid = await database(cluster, first)
+        write(third, "1", "one")
+        process = await asyncio.to_thread(third.endpoint_process)
+        await done(cluster, first, third, "remove")
+        await cluster.until("it waits", lambda: "the cluster has no record of node 3" in third.report())
+        assert not is_there(process), f"its endpoint process lives\n{cluster.report()}"
+        await cluster.reached(first, f"/v1/bdbs/{uid}", lambda found: sorted(serving(found)) == [1, 2])
+        assert read(first, "1") == "one"
+        assert third.end() == 0, cluster.report()
+
+    run(tmp_path, loopback_base(), scenario)
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 async def started(cluster: MachineCluster) -> None:
     """The first machine founds the cluster; the others are recorded by hand."""
     first, *others = cluster.machines
@@ -79,9 +176,10 @@ async def started(cluster: MachineCluster) -> None:
 
 
 async def all_present(cluster: MachineCluster, asked: Machine) -> None:
-    await cluster.reached(
-        asked, "/v1/nodes", lambda found: len(found) == 3 and all(n["status"] == "active" for n in found), seconds=90
-    )
+    def is_so(found: Any) -> bool:
+        return len(found) == len(cluster.machines) and all(node["status"] == "active" for node in found)
+
+    await cluster.reached(asked, "/v1/nodes", is_so, seconds=90)
 
 
 async def database(cluster: MachineCluster, machine: Machine) -> int:
@@ -96,7 +194,7 @@ async def database(cluster: MachineCluster, machine: Machine) -> int:
     assert made.status_code == 200, made.text
     uid = int(made.json()["uid"])
     await cluster.reached(machine, f"/v1/bdbs/{uid}", lambda found: found["status"] == "active", seconds=90)
-    await cluster.reached(machine, f"/v1/bdbs/{uid}", lambda found: len(serving(found)) == 3, seconds=60)
+    await cluster.reached(machine, f"/v1/bdbs/{uid}", lambda found: len(serving(found)) == len(cluster.machines), seconds=60)
     return uid
 
 

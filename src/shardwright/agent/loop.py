@@ -307,6 +307,15 @@ class Agent:
         self._tasks.discard(task)
         self._wake.set()
 
+    @property
+    def has_shards(self) -> bool:
+        """Whether this node has a process, files or a record of a start of any shard."""
+        return bool(self._shards.local())
+
+    async def retire(self) -> None:
+        """End the endpoint process of a node that was removed, and start no other one."""
+        await self._endpoint.retire()
+
     def is_shard_running(self, uid: ShardUid) -> bool:
         """Whether the shard's process runs now."""
         identity = self._shards.find(uid).identity

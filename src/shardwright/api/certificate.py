@@ -11,9 +11,11 @@ import structlog
 
 from shardwright.errors import Permanent
 from shardwright.model.codes import Code
+from shardwright.trust.contexts import load_texts
 
 FOLLOW_EVERY_S = 5.0
 """Interval of the look at the files: two calls to the file system."""
+_Texts = tuple[bytes, bytes]
 _Mark = tuple[tuple[int, int, int] | None, ...]
 
 _log = structlog.get_logger(__name__)
@@ -37,40 +39,48 @@ class ApiCertificate:
     def load(self) -> bool:
         """Read the files if they have changed. False: they have not. Raises Permanent ``credentials_unusable`` if they
         cannot be used; the context then remains as it was."""
-        # Taken first: what is written while the files are read makes another mark.
-        mark = tuple(_mark_of(path) for path in self._files)
-        if mark == self._mark:
-            return False
-        self._mark = mark
-        # A context whose certificate and key do not match is left without a key, so they are tried elsewhere first.
-        fresh = self._read(_new())
-        if self._context is None:
-            self._context = fresh
-        else:
-            self._read(self._context)
-        return True
+        found = self._read()
+        if found is not None:
+            self._show(found)
+        return found is not None
 
     async def follow(self, every_s: float = FOLLOW_EVERY_S) -> None:
         """Eternal task: show what the files contain."""
         while True:
             await asyncio.sleep(every_s)
             try:
-                if await asyncio.to_thread(self.load):
-                    _log.info("the API shows a new certificate", path=str(self._files[0]))
+                found = await asyncio.to_thread(self._read)
             except Permanent as e:
                 # Between the replacement of a certificate and that of its key, they do not belong together.
-                _log.warning(
-                    "a new certificate of the API cannot be used; the earlier one stays", code=e.code, reason=e.text
-                )
+                _log.warning("a new certificate cannot be used; the earlier one stays", code=e.code, reason=e.text)
+                continue
+            if found is not None:
+                # Not in the thread: a handshake in between would find a certificate without its key.
+                self._show(found)
+                _log.info("the API shows a new certificate", path=str(self._files[0]))
 
-    def _read(self, context: ssl.SSLContext) -> ssl.SSLContext:
+    def _read(self) -> _Texts | None:
+        """What the files contain, if they have changed and can be used."""
+        # Taken first: what is written while the files are read makes another mark.
+        mark = tuple(_mark_of(path) for path in self._files)
+        if mark == self._mark:
+            return None
+        self._mark = mark
         certificate, key = self._files
         try:
-            context.load_cert_chain(certificate, key)
-        except (OSError, ssl.SSLError) as e:
-            reason = e.reason if isinstance(e, ssl.SSLError) else e.strerror
-            raise Permanent(Code.CREDENTIALS_UNUSABLE, f"{certificate} with {key} cannot be used: {reason}") from e
-        return context
+            found = certificate.read_bytes(), key.read_bytes()
+        except OSError as e:
+            raise Permanent(Code.CREDENTIALS_UNUSABLE, f"{e.filename}: {e.strerror}") from e
+        try:
+            # A context whose certificate and key do not match is left without a key, so they are tried elsewhere first.
+            load_texts(_new(), *found)
+        except Permanent as e:
+            raise Permanent(e.code, f"{certificate} with {key}: {e.text}") from e
+        return found
+
+    def _show(self, found: _Texts) -> None:
+        self._context = _new() if self._context is None else self._context
+        load_texts(self._context, *found)
 
 
 def _new() -> ssl.SSLContext:

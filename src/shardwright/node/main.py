@@ -30,6 +30,7 @@ from shardwright.machine.files import make_private_directory
 from shardwright.machine.lock import try_lock
 from shardwright.machine.notify import Notifier, show_life
 from shardwright.machine.processes import identity_of
+from shardwright.model.codes import Code
 from shardwright.model.trust import CertificateRole
 from shardwright.node.daemon_settings import daemon_config, daemon_file, daemon_lock, daemon_log, trust_files
 from shardwright.node.drain import drain
@@ -60,13 +61,24 @@ class Loaded:
     sealing: Sealing
 
 
+class _Unfit(Exception):
+    """This daemon must not work on what the store contains; only a person can help."""
+
+    def __init__(self, cause: Permanent) -> None:
+        super().__init__(cause.text)
+        self.cause = cause
+
+
 def load(path: Path) -> Loaded:
     """Settings, keys and certificates, checked. Raises Rejected, Permanent."""
     settings = load_settings(path)
     files = trust_files(settings.directories)
     load_credentials(files.member(CertificateRole.NODE))
     ApiCertificate(files.certificate(CertificateRole.API), files.key).load()
-    return Loaded(settings, read_sealing(settings.directories.cluster_key))
+    sealing = read_sealing(key := settings.directories.cluster_key)
+    if sealing.uid is None:
+        raise Permanent(Code.CLUSTER_KEY_UNUSABLE, f"{key} does not exist")
+    return Loaded(settings, sealing)
 
 
 def run(path: Path, body: Body | None = None) -> int:
@@ -87,6 +99,10 @@ def run(path: Path, body: Body | None = None) -> int:
     faulthandler.enable()
     try:
         asyncio.run(_serve(loaded, notifier, body or _product))
+    except _Unfit as e:
+        cause = e.cause
+        _log.error("the daemon cannot work on this store", code=cause.code, reason=cause.text, remedy=cause.code.remedy)
+        return _failed(notifier, cause.text, EXIT_SETTINGS)
     except StoreReplaced as e:
         _log.error("the daemon ends, because its store was replaced", code=e.code, reason=e.text, remedy=e.code.remedy)
         return _failed(notifier, e.text, 1)
@@ -165,10 +181,8 @@ async def _serve(loaded: Loaded, notifier: Notifier, body: Body) -> None:
     notifier.ready("waits for the store")
     life = spawn("signs of life", show_life(notifier))
     try:
-        await wait_for_store(loaded.settings, loaded.sealing, say=notifier.status)
-        notifier.status("serves")
-        await body(daemon_config(loaded.settings, loaded.sealing))
-        raise RuntimeError("a daemon's work ended by itself")
+        while True:
+            await _work(loaded, notifier, body)
     except asyncio.CancelledError:
         if not is_asked:
             raise
@@ -177,6 +191,23 @@ async def _serve(loaded: Loaded, notifier: Notifier, body: Body) -> None:
         life.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await life
+
+
+async def _work(loaded: Loaded, notifier: Notifier, body: Body) -> None:
+    """Until cancelled, or until the node is removed: then it waits for a record again, and an operator to take it away."""
+    try:
+        await wait_for_store(loaded.settings, loaded.sealing, say=notifier.status)
+    except Permanent as e:
+        raise _Unfit(e) from e
+    notifier.status("serves")
+    try:
+        await body(daemon_config(loaded.settings, loaded.sealing))
+    except Permanent as e:
+        if e.code is not Code.NODE_NOT_RECORDED:
+            raise
+        _log.warning("the daemon serves no longer", code=e.code, reason=e.text, remedy=e.code.remedy)
+        return
+    raise RuntimeError("a daemon's work ended by itself")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
