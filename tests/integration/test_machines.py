@@ -13,10 +13,13 @@ import redis
 from cryptography import x509
 
 from shardwright.agent.renewal import CertificateFiles
+from shardwright.machine.files import write_private
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole, IssuedCertificate
-from shardwright.node.daemon_settings import trust_files
+from shardwright.node.daemon_settings import founding_file, trust_files
+from shardwright.node.founding_file import write_founding
+from shardwright.node.main import EXIT_SETTINGS
 from shardwright.trust.certificates import LIFETIME, serial_text
 from tests.integration.node_harness import Json, Machine, MachineCluster, node_record
 
@@ -156,6 +159,36 @@ def test_a_removed_machine_serves_nothing_and_waits_for_its_operator(
         assert third.end() == 0, cluster.report()
 
     run(tmp_path, loopback_base(), scenario)
+
+
+def test_a_cluster_is_founded_once_and_another_one_is_refused(tmp_path: Path, loopback_base: Callable[[], str]) -> None:
+    async def scenario(cluster: MachineCluster) -> None:
+        (first,) = cluster.machines
+        path = founding_file(first.settings.directories)
+        kept = await asyncio.to_thread(path.read_bytes)
+        first.start()
+        await cluster.reached(first, "/v1/nodes", lambda found: len(found) == 1)
+        assert first.end() == 0, cluster.report()
+        # The daemon had died before it could delete the file.
+        write_private(path, kept)
+        first.start()
+        await cluster.reached(first, "/v1/nodes", lambda found: len(found) == 1)
+        assert "had been founded" in first.report()
+        assert not is_at(path)
+        assert first.end() == 0, cluster.report()
+        # Another cluster is founded on this machine, but its store has one.
+        write_founding(path, cluster.first_records(), cluster.sealing)
+        first.start()
+        assert first.daemon is not None
+        assert await asyncio.to_thread(first.daemon.wait, 60) == EXIT_SETTINGS
+        assert "not the one that was founded here" in first.report()
+        assert is_at(path)
+
+    run(tmp_path, loopback_base(), scenario, count=1)
+
+
+def is_at(path: Path) -> bool:
+    return path.exists()
 
 
 def is_there(pid: int) -> bool:

@@ -110,6 +110,9 @@ class Renewals:
             code, text = (e.code, e.text) if isinstance(e, ClusterError) else ("", str(e))
             _log.error("the certificates of this node cannot be renewed", code=code, reason=text)
             return False
+        except Exception:
+            _log.exception("the look at the certificates of this node failed")
+            return False
 
     async def look(self) -> Mapping[CertificateRole, str]:
         """Renew what is due. Returns what stays due, each with the reason. Raises Permanent if this node's certificate or

@@ -14,20 +14,17 @@ from shardwright.errors import Permanent, Rejected
 from shardwright.model.cluster import Node
 from shardwright.model.codes import Code
 from shardwright.model.event import Event, EventKind, Severity
-from shardwright.model.view import Delete, Put, Write
+from shardwright.model.view import Put, Write
 from shardwright.store.commit import Conflict, commit
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Store
 from shardwright.trust.authority import Signer, certificate_text
 from shardwright.trust.certificates import Grant, Member, issued_record, member_of, sign_request
 from shardwright.trust.files import TrustFiles, load_signer
-from shardwright.trust.peers import forgettable
 from shardwright.trust.renewal import RenewalRequest, check_renewal, names_to_grant
 
 ATTEMPTS = 5
 """To record the certificate while others write too."""
-FORGOTTEN_MAX = 50
-"""Records of ended certificates that go in one transaction."""
 
 
 class Signing:
@@ -76,8 +73,7 @@ class Signing:
         record = issued_record(certificate)
         text = f"node {peer.node_uid} got a new certificate of role {request.role}, valid until {record.expires_at:%Y-%m-%d}"
         event = Event(now, EventKind.CERTIFICATE_RENEWED, Severity.INFO, text, node_uid=peer.node_uid)
-        ended = forgettable(view.issued_certificates.values(), now)[:FORGOTTEN_MAX]
-        return certificate, [Put(record), Put(event), *(Delete(one) for one in ended)]
+        return certificate, [Put(record), Put(event)]
 
 
 def addresses_of(node: Node) -> tuple[str, ...]:
