@@ -1,6 +1,7 @@
 """The daemon's composition root: the one place that knows which parts there are and hands each what it needs.
 
-``run_daemon`` is what a daemon's process runs. No part reaches for another by itself.
+``run_daemon`` is what a daemon's process runs, in a local cluster as in one of machines: ``DaemonConfig`` says what differs.
+No part reaches for another by itself.
 """
 
 import asyncio
@@ -9,34 +10,36 @@ import secrets
 import uuid
 from functools import partial
 from pathlib import Path
-from typing import assert_never
 
 import structlog
 
 from shardwright import __version__
 from shardwright.agent.loop import Agent
+from shardwright.agent.signing import Signing
 from shardwright.api.app import create_app
+from shardwright.api.certificate import ApiCertificate
 from shardwright.api.deps import ApiContext
 from shardwright.api.server import ApiServer, serve
 from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock, SteadyClock, SystemClock
+from shardwright.composition import NodeAccess, lease_times
+from shardwright.daemon_config import DaemonConfig
+from shardwright.errors import Permanent
 from shardwright.faults import VARIABLE, Faults
 from shardwright.leader.attendance import remember
 from shardwright.leader.election import Held, LeaseKeeper, check_term
-from shardwright.leader.lease import ETCD_TIMES, NORMAL_TIMES, LeaseTimes
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.leader.presence import Lasting
 from shardwright.leader.probe import Probe, silent
-from shardwright.local.config import DaemonConfig
 from shardwright.machine import processes
 from shardwright.model.cluster import DaemonPresence
+from shardwright.model.codes import Code
 from shardwright.model.version import CLUSTER_VERSION
-from shardwright.nodes.local import LocalNodes, agent_path, control_path
+from shardwright.nodes.local import agent_path, control_path
 from shardwright.server.adapter import ServerAdapter
 from shardwright.store.mirror import Mirror
 from shardwright.store.open import for_election, open_store
 from shardwright.store.protocol import Store
-from shardwright.store.settings import EtcdSettings, SqliteSettings, StoreSettings
 from shardwright.tasks import spawn
 
 _log = structlog.get_logger(__name__)
@@ -51,14 +54,14 @@ class LeadershipRunner:
         store: Store,
         mirror: Mirror,
         *,
-        run_directory: Path,
+        access: NodeAccess,
         clock: Clock,
         probe: Probe,
     ) -> None:
         self._keeper = keeper
         self._store = store
         self._mirror = mirror
-        self._run_directory = run_directory
+        self._access = access
         self._clock = clock
         self._probe = probe
         self._lasting = Lasting()
@@ -96,7 +99,7 @@ class LeadershipRunner:
             store=self._store,
             mirror=self._mirror,
             servers=ServerAdapter(check_term=check, is_leader=is_leader, clock=clock),
-            nodes=LocalNodes.of(self._run_directory, clock=clock),
+            nodes=self._access.nodes(clock, term=held.term),
             clock=clock,
             probe=self._probe,
             random_text=_random_text,
@@ -133,6 +136,8 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
     await mirror.fresh()
     opened = partial(open_store, for_election(config.store))
     keeper = LeaseKeeper(opened, _presence(config, clock), clock=clock, times=lease_times(config.store))
+    access = NodeAccess(config, mirror)
+    nodes = access.nodes(clock)
     context = ApiContext(
         store=store,
         mirror=mirror,
@@ -141,24 +146,32 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         is_leader=keeper.is_leader,
         new_uid=lambda: str(uuid.uuid4()),
         random_text=_random_text,
-        figures=Figures(LocalNodes.of(config.run_directory, clock=clock), clock=clock),
+        figures=Figures(nodes, clock=clock),
     )
+    signing = access.signing(store, clock=clock, random_text=_random_text)
     agent = Agent(
         config.node_uid,
         store,
         mirror=mirror,
-        directory=config.layout.node(config.node_uid),
+        directory=config.directory,
         control=control_path(config.run_directory, config.node_uid),
         news_socket=agent_path(config.run_directory, config.node_uid),
         clock=clock,
+        endpoint_directory=config.endpoint_directory,
+        endpoint_command=await asyncio.to_thread(access.endpoint_command),
+        remote=access.agent_place(),
+        sign=None if signing is None else signing.sign,
     )
-    runner = LeadershipRunner(keeper, store, mirror, run_directory=config.run_directory, clock=clock, probe=_probe())
-    layout = config.layout
+    runner = LeadershipRunner(keeper, store, mirror, access=access, clock=clock, probe=_probe())
+    shown = ApiCertificate(config.api_certificate, config.api_key)
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
     tasks = [spawn("agent", agent.run())]
+    tasks += _among_machines(access, agent, signing, clock=clock)
     api: ApiServer | None = None
     try:
-        api = await serve(create_app(context), config.address, config.api_port, layout.certificate, layout.key)
+        await asyncio.to_thread(shown.load)
+        api = await serve(create_app(context), config.addresses, config.api_port, shown.context)
+        tasks.append(spawn("api certificate", shown.follow()))
         await keeper.start()
         tasks += [spawn("leadership", runner.run()), spawn("lease", keeper.ended()), spawn("api", api.ended())]
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -172,17 +185,28 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         await keeper.stop()
         if api is not None:
             await api.stop()
+        nodes.close()
 
 
-def lease_times(settings: StoreSettings) -> LeaseTimes:
-    """The times that fit this kind of store."""
-    match settings:
-        case SqliteSettings():
-            return NORMAL_TIMES
-        case EtcdSettings():
-            return ETCD_TIMES
-        case _:
-            assert_never(settings)
+def _among_machines(
+    access: NodeAccess, agent: Agent, signing: Signing | None, *, clock: Clock
+) -> list["asyncio.Task[None]"]:
+    """The tasks that only a node among other machines has."""
+    if signing is None or (renewals := access.renewals(signing, clock=clock)) is None:
+        return []
+    return [
+        spawn("certificates", renewals.run()),
+        spawn("revoked certificates", access.publish_revoked()),
+        spawn("membership", _removed(access, agent)),
+    ]
+
+
+async def _removed(access: NodeAccess, agent: Agent) -> None:
+    """Raises Permanent ``node_not_recorded`` when the node has been removed and is empty."""
+    await access.until_removed(lambda: agent.has_shards)
+    # It serves nothing any more, and nothing would end it once the daemon waits for a record.
+    await agent.retire()
+    raise Permanent(Code.NODE_NOT_RECORDED, "the node was removed from the cluster")
 
 
 def _presence(config: DaemonConfig, clock: Clock) -> DaemonPresence:

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from shardwright.local.layout import layout_of
-from shardwright.local.lock import try_lock
+from shardwright.machine.lock import try_lock
 from shardwright.machine.processes import is_running, send
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import ProcessIdentity

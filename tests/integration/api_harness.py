@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from shardwright.api.app import create_app
+from shardwright.api.certificate import ApiCertificate
 from shardwright.api.deps import ApiContext
 from shardwright.api.server import ApiServer, serve
 from shardwright.api.services.figures import Figures
@@ -190,7 +191,9 @@ class RunningApi:
             figures=Figures(Agents(self._view), clock=SystemClock()),
         )
         self.app = create_app(context)
-        self.server: ApiServer = await serve(self.app, self.host, 0, self.certificate, key_file)
+        self.shown = ApiCertificate(self.certificate, key_file)
+        self.shown.load()
+        self.server: ApiServer = await serve(self.app, [self.host], 0, self.shown.context)
         self.url = f"https://{self.host}:{self.server.port}"
 
     async def _stop(self) -> None:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from shardwright.agent.loop import Agent
 from shardwright.clock import SystemClock
+from shardwright.daemon_config import DaemonConfig
 from shardwright.local import daemon
-from shardwright.local.config import DaemonConfig
 from shardwright.local.layout import layout_of
 from shardwright.machine.processes import identity_of
 from shardwright.model.cluster import DaemonPresence, Leadership
 from shardwright.model.ids import LeaseId, NodeUid
+from shardwright.nodes.local import control_path
 from shardwright.store import keys, records
 from shardwright.store.mirror import Mirror
 from shardwright.store.open import open_store
@@ -34,19 +35,20 @@ LEASE_TTL = timedelta(seconds=20)
 async def body(config: DaemonConfig) -> None:
     store = await open_store(config.store)
     mirror = Mirror(store, sealing=config.sealing)
+    control = control_path(config.run_directory, config.node_uid)
     agent = Agent(
         config.node_uid,
         store,
         mirror=mirror,
-        directory=config.layout.node(config.node_uid),
-        control=config.layout.control(config.node_uid),
+        directory=config.directory,
+        control=control,
         clock=SystemClock(),
-        endpoint_command=[*STAND_IN, "shardwright.endpoint.main", "--control", str(config.layout.control(config.node_uid))],
+        endpoint_command=[*STAND_IN, "shardwright.endpoint.main", "--control", str(control)],
         endpoint_process=RecordingEndpointProcess(),
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(config.layout.certificate, config.layout.key)
-    server = await asyncio.start_server(answer, config.address, config.api_port, ssl=context)
+    context.load_cert_chain(config.api_certificate, config.api_key)
+    server = await asyncio.start_server(answer, config.addresses[0], config.api_port, ssl=context)
     tasks = [spawn("mirror", mirror.run()), spawn("agent", agent.run())]
     try:
         lease = await store.grant(LEASE_TTL)

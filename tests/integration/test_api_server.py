@@ -16,7 +16,7 @@ from shardwright.api import server
 from shardwright.api.server import serve
 from shardwright.errors import Permanent
 from testkit.deadlines import Stopwatch
-from tests.integration.api_harness import PASSWORD, RunningApi, make_certificate
+from tests.integration.api_harness import PASSWORD, RunningApi
 
 
 def read_answer(connection: ssl.SSLSocket) -> tuple[int, str]:
@@ -76,11 +76,9 @@ def test_old_tls_is_refused() -> None:
 
 def test_a_port_in_use_is_an_error_but_not_an_exit(tmp_path: object) -> None:
     with RunningApi() as api:
-        key_file = api.certificate.parent / "other.pem"
-        make_certificate(api.host, api.certificate.parent / "other-cert.pem", key_file)
 
         async def second() -> None:
-            await serve(api.app, api.host, api.server.port, api.certificate.parent / "other-cert.pem", key_file)
+            await serve(api.app, [api.host], api.server.port, api.shown.context)
 
         with pytest.raises(Permanent, match="cannot listen") as failed:
             asyncio.run(second())

@@ -22,6 +22,7 @@ from shardwright.endpoint.channel import Channel, Message
 from shardwright.endpoint.protocol import EndpointProcessEnded, EndpointSpec, Target
 from shardwright.endpoint.tls import PeerRefused, Revoked, connect_tls, nothing_revoked
 from shardwright.errors import Transient
+from shardwright.machine.files import write_private
 from shardwright.model.codes import Code
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
 from shardwright.model.seen import EndpointProcessSeen, EndpointState
@@ -320,6 +321,26 @@ def test_a_renewed_certificate_is_shown_without_a_restart() -> None:
         assert (await world.reached()).answers, "the open connection stays"
 
     run(asyncio.new_event_loop, scenario)
+
+
+def test_a_node_whose_certificate_was_revoked_gets_no_answer() -> None:
+    async def scenario(world: World) -> None:
+        listed = world.directory / "revoked"
+        config = world.configure()
+        write_private(config, config.read_bytes() + f'revoked = "{listed}"\n'.encode())
+        await world.start("--config", str(config))
+        await world.reached()
+        removed, member = world.authority.member(8), world.authority.member(9)
+        async with await world.connect(removed) as channel:
+            assert "error" not in await channel.ask({"op": "status"})
+        write_private(listed, f"abc\n{serial_text(removed.certificate.serial_number)}\n".encode())
+        async with await world.connect(removed) as channel:
+            said = await channel.ask({"op": "status"})
+            assert said["code"] == Code.CERTIFICATE_REVOKED
+        async with await world.connect(member) as channel:
+            assert "error" not in await channel.ask({"op": "status"})
+
+    run(uvloop.new_event_loop, scenario)
 
 
 def test_a_process_without_its_port_serves_clients_and_takes_the_port_later() -> None:

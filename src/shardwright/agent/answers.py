@@ -1,5 +1,5 @@
-"""What an agent answers on its sockets: the news of its servers, and, for leaders on other machines, what this machine says
-of a process, and the end of one.
+"""What an agent answers on its sockets: the news of its servers, and, for other machines, what this machine says of a
+process, the end of one, and a renewed certificate.
 
 Owned by the agent's loop. Must not end a process for a daemon that no longer leads, nor one that is not of the agent's node.
 """
@@ -15,17 +15,20 @@ from shardwright.model.codes import Code
 from shardwright.model.seen import ProcessIdentity
 from shardwright.nodes import here, wire
 from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
+from shardwright.trust.renewal import RenewalRequest
 
 News = Callable[[NewsMark | None], Awaitable[NodeNews]]
 IsCurrentTerm = Callable[[int], Awaitable[bool]]
 """Whether the store has a leader of this term now. Raises ClusterError if the store cannot say."""
+Sign = Callable[[RenewalRequest, bytes], Awaitable[bytes]]
+"""Signs for the node that has shown a certificate (DER). Raises ClusterError; see ``signing.py``."""
 
 _log = structlog.get_logger(__name__)
 
 
 class AgentAnswers:
     """See the module's docstring. ``is_own``: the process is one of the agent's node. ``endpoint_process``: a look at the
-    node's endpoint process."""
+    node's endpoint process. ``sign``: renews the certificate of a caller; None: nothing is signed here."""
 
     def __init__(
         self,
@@ -34,11 +37,13 @@ class AgentAnswers:
         is_current_term: IsCurrentTerm,
         is_own: Callable[[ProcessIdentity], bool],
         endpoint_process: Callable[[], ProcessLook],
+        sign: Sign | None = None,
     ) -> None:
         self._news = news
         self._is_current_term = is_current_term
         self._is_own = is_own
         self._endpoint_process = endpoint_process
+        self._sign = sign
 
     async def serve_local(self, channel: Channel) -> None:
         """Answer one caller of this machine until it disconnects. It asks for news only."""
@@ -55,6 +60,8 @@ class AgentAnswers:
         async def answer(message: Message) -> Message:
             if message.get("op") == "end" and channel.is_closed_by_peer():
                 return _no("its caller has disconnected")
+            if message.get("op") == "renew":
+                return await self.renewed(message, channel.peer_certificate)
             return await self.answer(message)
 
         await serve_requests(channel, answer, name="agent")
@@ -75,6 +82,17 @@ class AgentAnswers:
                     return _no(f"unknown request {other!r}")
         except ValueError as e:
             return _no(f"invalid request: {e}")
+
+    async def renewed(self, message: Message, shown: bytes | None) -> Message:
+        """The answer to a request for a renewed certificate. ``shown``: the caller's certificate, which was accepted."""
+        if self._sign is None or shown is None:
+            return _no("this node signs nothing", Code.AUTHORITY_KEY_ABSENT)
+        try:
+            return wire.renewed_answer(await self._sign(wire.renewal_of(message), shown))
+        except ValueError as e:
+            return _no(f"invalid request: {e}")
+        except ClusterError as e:
+            return _no(e.text, e.code)
 
     async def _end(self, process: ProcessIdentity, term: int) -> Message:
         if not self._is_own(process):

@@ -25,6 +25,7 @@ from shardwright.machine.processes import (
     Watch,
     arguments_of,
     cpu_seconds,
+    end,
     find_processes,
     is_running,
     python_environment,
@@ -46,6 +47,8 @@ STEADY_S = 5.0
 CONFIGURE_EVERY_S = 0.02
 SILENT_PROBES_MIN = 5
 """Unanswered probes in a row before the process may be ended, however long they took: this daemon may have been frozen."""
+RETIRE_GRACE_S = 10.0
+"""For the last replies to clients."""
 OUTPUT_BYTES_MAX = 1024 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -97,6 +100,7 @@ class EndpointProcessKeeper:
         self._watch: Watch | None = None
         self._is_loaded = False
         self._is_starting = False
+        self._is_retired = False
         self._started_at = 0.0
         self._quick_deaths = 0
         self._not_before = 0.0
@@ -124,7 +128,7 @@ class EndpointProcessKeeper:
 
     async def ensure(self) -> float | None:
         """Start the process if it does not run. Returns the seconds until the next attempt; None: it runs."""
-        if self.identity is not None:
+        if self.identity is not None or self._is_retired:
             return None
         wait_s = self._not_before - self._clock.monotonic()
         if wait_s > 0:
@@ -176,6 +180,13 @@ class EndpointProcessKeeper:
         if self.identity == identity and self._silent_probes >= SILENT_PROBES_MIN and now - self._active_at >= after_s:
             _log.error("ending the endpoint process: it neither answers nor uses CPU", pid=identity.pid, for_s=after_s)
             send(identity, signal.SIGKILL)
+
+    async def retire(self) -> None:
+        """End the process, and start no other one: its clients get their last replies. For a node that was removed."""
+        self._is_retired = True
+        if self.identity is not None:
+            _log.info("ending the endpoint process", pid=self.identity.pid)
+            await end(self.identity, RETIRE_GRACE_S)
 
     @property
     def needs_configuration(self) -> bool:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import structlog
 
-from shardwright.agent.answers import AgentAnswers
+from shardwright.agent.answers import AgentAnswers, Sign
 from shardwright.agent.endpoint_process import EndpointProcessKeeper
 from shardwright.agent.launch import launch_of
 from shardwright.agent.shards import ShardProcesses
@@ -50,11 +50,12 @@ _log = structlog.get_logger(__name__)
 
 
 class Agent:
-    """See the module's docstring. ``directory`` is the node's own directory, with ``shards/`` and ``endpoint.json``.
+    """See the module's docstring. ``directory`` is the node's own directory, with ``shards/``. ``endpoint_directory``: for
+    the files of the endpoint process, below the node's; None: the node's own.
 
     ``control`` is the control socket of its endpoint process. ``endpoint_command`` None: the product's own endpoint process;
     ``endpoint_process`` None: a client of that socket. ``news_socket``: the socket at which leaders ask for news; None: no
-    socket. ``remote``: where leaders on other machines ask; None: nowhere.
+    socket. ``remote``: where leaders on other machines ask; None: nowhere. ``sign``: see ``AgentAnswers``.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class Agent:
         directory: Path,
         control: Path,
         clock: Clock,
+        endpoint_directory: Path | None = None,
         endpoint_command: Sequence[str] | None = None,
         endpoint_process: EndpointControl | None = None,
         news_socket: Path | None = None,
         remote: TlsAddress | None = None,
+        sign: Sign | None = None,
     ) -> None:
         self.node_uid = node_uid
         self._store = store
@@ -80,7 +83,7 @@ class Agent:
         self._shards = ShardProcesses(directory / "shards", clock, self._wake.set)
         self._endpoint = EndpointProcessKeeper(
             node_uid,
-            directory,
+            endpoint_directory or directory,
             control=control,
             process=endpoint_process or EndpointClient(node_uid, UnixCaller(node_uid, str(control)), clock=clock),
             clock=clock,
@@ -95,6 +98,7 @@ class Agent:
             is_current_term=self._is_current_term,
             is_own=self._is_own,
             endpoint_process=self._endpoint.look,
+            sign=sign,
         )
         self._socket = None if news_socket is None else ControlSocket(str(news_socket), answers.serve_local)
         self._listener = None if remote is None else TlsListener(remote, answers.serve_remote, name="agent")
@@ -302,6 +306,15 @@ class Agent:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._wake.set()
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether this node has a process, files or a record of a start of any shard."""
+        return bool(self._shards.local())
+
+    async def retire(self) -> None:
+        """End the endpoint process of a node that was removed, and start no other one."""
+        await self._endpoint.retire()
 
     def is_shard_running(self, uid: ShardUid) -> bool:
         """Whether the shard's process runs now."""

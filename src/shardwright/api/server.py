@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import h11
@@ -114,23 +113,25 @@ class ApiServer:
         await asyncio.shield(self._task)
 
 
-async def serve(app: ASGIApp, host: str, port: int, certfile: Path, keyfile: Path) -> ApiServer:
-    """Start to serve over TLS 1.2 or later; returns when it accepts connections. Raises Permanent if the address is
-    unavailable."""
-    listener = _listen(host, port)
+async def serve(app: ASGIApp, hosts: Sequence[str], port: int, context: ssl.SSLContext) -> ApiServer:
+    """Start to serve at these addresses; returns when it accepts connections. ``context``: for every connection, so that it
+    may be given a renewed certificate. Raises Permanent if one of the addresses is unavailable."""
+    listeners: list[socket.socket] = []
     try:
-        config = _config(app, certfile, keyfile)
-        server = _Quiet(config)
-        task = spawn(f"api {host}:{listener.getsockname()[1]}", server.serve(sockets=[listener]))
+        for host in hosts:
+            listeners.append(_listen(host, port))  # noqa: PERF401 (those that were opened are closed if one fails)
+        server = _Quiet(_config(app, context))
+        task = spawn(f"api {hosts[0]}:{listeners[0].getsockname()[1]}", server.serve(sockets=listeners))
         while not server.started:
             if task.done():
                 await task
-                raise Permanent(Code.API_NOT_STARTED, f"the API on {host}:{port} ended before it accepted connections")
+                raise Permanent(Code.API_NOT_STARTED, f"the API on {hosts[0]}:{port} ended before it accepted connections")
             await asyncio.sleep(POLL_S)
     except BaseException:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         raise
-    return ApiServer(server, task, int(listener.getsockname()[1]))
+    return ApiServer(server, task, int(listeners[0].getsockname()[1]))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -149,7 +150,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _config(app: ASGIApp, certfile: Path, keyfile: Path) -> uvicorn.Config:
+def _config(app: ASGIApp, context: ssl.SSLContext) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         loop="none",
@@ -164,10 +165,7 @@ def _config(app: ASGIApp, certfile: Path, keyfile: Path) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_TIMEOUT_S,
         h11_max_incomplete_event_size=HEADER_BYTES_MAX,
-        ssl_certfile=certfile,
-        ssl_keyfile=keyfile,
     )
     config.load()
-    assert config.ssl is not None
-    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    config.ssl = context
     return config

@@ -29,6 +29,8 @@ class Transport(Protocol):
     """The bytes of one end of a channel. Not for concurrent readers."""
 
     message_bytes_max: int
+    peer_certificate: bytes | None
+    """What the other end has shown and this end has accepted, DER; None: nothing, as on a Unix socket."""
 
     async def send(self, data: bytes, files: tuple[int, ...]) -> None:
         """Send all bytes, the files with the first of them. Raises OSError if the other end has closed."""
@@ -52,9 +54,10 @@ class UnixTransport:
 
     message_bytes_max = MESSAGE_BYTES_MAX
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_socket", "peer_certificate")
 
     def __init__(self, connection: socket.socket) -> None:
+        self.peer_certificate: bytes | None = None
         if connection.gettimeout() != 0.0:
             connection.setblocking(False)
         self._socket = connection
@@ -181,6 +184,11 @@ class Channel:
         for file in files_received:
             os.close(file)
         return answer
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The certificate of the other end: see ``Transport``."""
+        return self._transport.peer_certificate
 
     def is_closed_by_peer(self) -> bool:
         """Whether the other end has closed: see ``Transport``."""

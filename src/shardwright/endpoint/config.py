@@ -6,10 +6,12 @@
     certificate = "/etc/shardwright/node.pem"
     key = "/etc/shardwright/node-key.pem"
     authority = "/etc/shardwright/ca.pem"
+    revoked = "/var/lib/shardwright/endpoint/revoked"
 
 Contains paths and no secret. Keys that this version does not know are ignored.
 """
 
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ class ControlConfig:
     address: str
     files: MemberFiles
     port: int = CONTROL_PORT
+    revoked: Path | None = None
+    """The serials that are revoked by now, one a line; None: nobody tells."""
 
 
 def read_config(path: Path) -> ControlConfig | None:
@@ -48,7 +52,19 @@ def config_of(text: str) -> ControlConfig | None:
     if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
         raise ValueError("control.port is not a port")
     files = MemberFiles(*(Path(_text(section, name)) for name in ("certificate", "key", "authority")))
-    return ControlConfig(_text(section, "address"), files, port)
+    revoked = Path(_text(section, "revoked")) if "revoked" in section else None
+    return ControlConfig(_text(section, "address"), files, port, revoked)
+
+
+def text_of(config: ControlConfig) -> str:
+    """The text of a file with this configuration; ``config_of`` reads it back."""
+    files = config.files
+    named = {"address": config.address, "certificate": files.certificate, "key": files.key, "authority": files.authority}
+    if config.revoked is not None:
+        named["revoked"] = config.revoked
+    # Paths and addresses are printable text, for which JSON and TOML agree.
+    lines = [f"{name} = {json.dumps(str(value), ensure_ascii=False)}" for name, value in named.items()]
+    return "\n".join(["[control]", f"port = {config.port}", *lines, ""])
 
 
 def _text(section: dict[str, Any], name: str) -> str:

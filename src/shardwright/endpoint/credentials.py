@@ -5,7 +5,7 @@ Used by processes that get the paths of these files. Must not write them, and mu
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import structlog
@@ -62,6 +62,26 @@ class OwnCertificate:
         for context in self._contexts:
             context.reload()
         return self._contexts
+
+
+class RevokedSerials:
+    """The serials in a file, one a line, as they are now. A file that does not exist, or cannot be read, changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mark: tuple[int, int, int] | None = None
+        self._serials: frozenset[str] = frozenset()
+
+    def __call__(self) -> Collection[str]:
+        """See ``Revoked``."""
+        mark = _mark_of(self._path)
+        if mark is not None and mark != self._mark:
+            try:
+                self._serials = frozenset(self._path.read_text().split())
+                self._mark = mark
+            except (OSError, UnicodeDecodeError) as error:
+                _log.warning("the revoked serials cannot be read; the earlier ones stay", reason=str(error))
+        return self._serials
 
 
 def _mark_of(path: Path) -> tuple[int, int, int] | None:

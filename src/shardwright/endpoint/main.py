@@ -19,9 +19,9 @@ import uvloop
 
 from shardwright.endpoint.config import ControlConfig, read_config
 from shardwright.endpoint.control import ControlSocket, SocketInUse
-from shardwright.endpoint.credentials import OwnCertificate
+from shardwright.endpoint.credentials import OwnCertificate, RevokedSerials
 from shardwright.endpoint.process import EndpointProcess
-from shardwright.endpoint.tls import TlsAddress, TlsListener
+from shardwright.endpoint.tls import TlsAddress, TlsListener, nothing_revoked
 from shardwright.log import configure_logging
 from shardwright.model.ids import NodeUid
 from shardwright.tasks import spawn
@@ -79,7 +79,8 @@ async def _serve(node_uid: NodeUid, path: str, remote: ControlConfig | None) -> 
 
 async def _accept_remote(process: EndpointProcess, remote: ControlConfig) -> None:
     """Until cancelled. A port that is still in use does not keep the process from serving clients."""
-    at = TlsAddress(remote.address, remote.port, OwnCertificate(remote.files).server)
+    revoked = nothing_revoked if remote.revoked is None else RevokedSerials(remote.revoked)
+    at = TlsAddress(remote.address, remote.port, OwnCertificate(remote.files).server, revoked)
     await TlsListener(at, process.serve_remote, name="control port").run()
 
 

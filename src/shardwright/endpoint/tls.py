@@ -101,6 +101,7 @@ class TlsTransport:
         self._reader = reader
         self._writer = writer
         self._socket = writer.get_extra_info("socket")
+        self.peer_certificate: bytes | None = None
 
     async def send(self, data: bytes, files: tuple[int, ...]) -> None:
         if files:
@@ -138,10 +139,12 @@ class TlsTransport:
         found = self._writer.get_extra_info("ssl_object")
         if found is None:
             raise PeerRefused("it has closed the connection", Code.NODE_CERTIFICATE_REFUSED)
+        shown = found.getpeercert(binary_form=True)
         try:
-            admit(found.getpeercert(binary_form=True), ROLES, revoked=revoked, node_uid=node)
+            admit(shown, ROLES, revoked=revoked, node_uid=node)
         except Permanent as refused:
             raise PeerRefused(refused.text, refused.code) from refused
+        self.peer_certificate = shown
 
 
 async def connect_tls(

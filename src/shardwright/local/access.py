@@ -6,16 +6,15 @@ file ``store.db``. The key file is created with the cluster; a cluster without o
 
 import json
 import os
-import secrets
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from shardwright.errors import Permanent, Refusal, Rejected
+from shardwright.key_file import ensure_sealing, read_sealing
 from shardwright.local.layout import Layout
 from shardwright.machine.files import sync_directory, write_private
 from shardwright.model.codes import Code
-from shardwright.store.seal import IN_CLEAR, KEY_BYTES, ClusterKey, Sealing, keys_of, text_of
+from shardwright.store.seal import Sealing
 from shardwright.store.settings import EtcdSettings, SqliteSettings, StoreSettings
 
 _SQLITE_FILES = ("", "-wal", "-shm")
@@ -116,28 +115,6 @@ def sealing_of(layout: Layout) -> Sealing:
     return read_sealing(layout.cluster_key)
 
 
-def read_sealing(path: Path) -> Sealing:
-    """The sealing with the keys of a key file; in clear if there is no such file. Raises Permanent if it cannot be used."""
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        text = path.read_text(encoding="ascii")
-    except FileNotFoundError:
-        return IN_CLEAR
-    except (OSError, UnicodeDecodeError) as e:
-        # The cause of a decoding error quotes the file.
-        reason = e.strerror if isinstance(e, OSError) else "it is not a text file"
-        raise Permanent(Code.CLUSTER_KEY_UNUSABLE, f"{path} cannot be read: {reason}") from None
-    if mode & 0o077:
-        raise Permanent(Code.CLUSTER_KEY_UNUSABLE, f"{path} is open to other users: chmod 600 {path}")
-    try:
-        return Sealing(keys_of(text), secrets.token_bytes)
-    except Permanent as e:
-        raise Permanent(Code.CLUSTER_KEY_UNUSABLE, f"{path}: {e.text}") from None
-
-
 def ensure_key(layout: Layout) -> Sealing:
     """The cluster's sealing; its key file is created if it does not exist. Raises Permanent, OSError."""
-    if not layout.cluster_key.exists():
-        key = ClusterKey.of(secrets.token_bytes(KEY_BYTES))
-        write_private(layout.cluster_key, text_of((key,)).encode())
-    return sealing_of(layout)
+    return ensure_sealing(layout.cluster_key)

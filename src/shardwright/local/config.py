@@ -1,9 +1,6 @@
-"""The settings that a daemon needs before it reads the other records. Its entry point reads them from the directory's
-store."""
+"""The settings of a local cluster's daemons, and the records that its tools read from the directory's store."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
+from shardwright.daemon_config import DaemonConfig
 from shardwright.errors import Refusal, Rejected
 from shardwright.local.access import sealing_of, store_settings
 from shardwright.local.layout import Layout
@@ -13,27 +10,6 @@ from shardwright.store import keys, records
 from shardwright.store.admission import check_store
 from shardwright.store.protocol import Store
 from shardwright.store.seal import IN_CLEAR, Sealing
-from shardwright.store.settings import StoreSettings
-
-
-@dataclass(frozen=True, slots=True)
-class DaemonConfig:
-    """The settings of one daemon of a local cluster."""
-
-    node_uid: NodeUid
-    address: str
-    """The listen address of its API."""
-    api_port: int
-    endpoint_address: str
-    layout: Layout
-    run_directory: Path
-    store: StoreSettings
-    sealing: Sealing
-
-    @property
-    def api_url(self) -> str:
-        """The URL of this node's API."""
-        return f"https://{self.address}:{self.api_port}"
 
 
 async def read_config(store: Store, layout: Layout, node_uid: NodeUid) -> DaemonConfig:
@@ -47,13 +23,15 @@ async def read_config(store: Store, layout: Layout, node_uid: NodeUid) -> Daemon
         raise Rejected(Refusal.NOT_FOUND, "node_not_found", f"there is {missing} in {layout.directory}")
     return DaemonConfig(
         node_uid=node_uid,
-        address=node.address,
+        addresses=(node.address,),
         api_port=cluster.api_port,
-        endpoint_address=cluster.endpoint_address,
-        layout=layout,
-        run_directory=layout.run_directory(),
+        api_certificate=layout.certificate,
+        api_key=layout.key,
         store=store_settings(layout),
         sealing=sealing,
+        directory=layout.node(node_uid),
+        endpoint_directory=layout.node(node_uid),
+        run_directory=layout.run_directory(),
     )
 
 

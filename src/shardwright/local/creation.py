@@ -12,6 +12,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from shardwright.agent.launch import check_port
@@ -28,9 +29,10 @@ from shardwright.model.ids import NodeUid, UserUid
 from shardwright.model.version import CLUSTER_VERSION
 from shardwright.passwords import hash_password
 from shardwright.server.binaries import ServerBinary, find_server
-from shardwright.store import keys, records
+from shardwright.store.founding import first_transaction, founding_items
+from shardwright.store.keys import StoredRecord
 from shardwright.store.open import open_store
-from shardwright.store.protocol import ModifiedAt, PutKey, Transaction
+from shardwright.store.protocol import Transaction
 from shardwright.store.seal import Sealing
 
 PASSWORD_VARIABLE = "SHARDWRIGHT_ADMIN_PASSWORD"
@@ -242,12 +244,5 @@ def _first_transaction(checked: CheckedOptions, now: datetime, sealing: Sealing)
         password_changed_at=now,
     )
     event = Event(now, EventKind.CLUSTER_CREATED, Severity.INFO, f"a local cluster of {len(nodes)} nodes was created")
-    made: list[keys.StoredRecord] = [cluster, Policy(), Counters(next_node=len(nodes) + 1, next_user=2), *nodes, user]
-    return Transaction(
-        (ModifiedAt(keys.CLUSTER, 0),),
-        (
-            *(PutKey(key := keys.key_of(record), sealing.seal(key, records.encode(record))) for record in made),
-            PutKey(keys.email_key(user.email), str(user.uid).encode()),
-            PutKey(keys.event_key(event, secrets.token_hex(4)), records.encode(event)),
-        ),
-    )
+    made: list[StoredRecord] = [cluster, Policy(), Counters(next_node=len(nodes) + 1, next_user=2), *nodes, user, event]
+    return first_transaction(founding_items(made, sealing, random_text=partial(secrets.token_hex, 4)))

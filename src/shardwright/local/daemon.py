@@ -18,14 +18,15 @@ from pathlib import Path
 import structlog
 
 from shardwright.agent.endpoint_process import write_identity
+from shardwright.daemon_config import DaemonConfig
 from shardwright.errors import Rejected, ShardwrightError
 from shardwright.local.access import store_settings
-from shardwright.local.config import DaemonConfig, read_config
+from shardwright.local.config import read_config
 from shardwright.local.layout import Layout, layout_of
-from shardwright.local.lock import try_lock
 from shardwright.local.ping import PingServer
 from shardwright.log import configure_logging
 from shardwright.machine.files import make_private_directory
+from shardwright.machine.lock import try_lock
 from shardwright.machine.processes import identity_of
 from shardwright.model.ids import NodeUid
 from shardwright.store.open import open_store

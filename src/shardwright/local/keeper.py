@@ -18,10 +18,9 @@ from shardwright.local.ping import Answer, ping
 from shardwright.machine.files import last_line, make_private_directory, rotate
 from shardwright.machine.processes import Watch, end, is_running, spawn_process
 from shardwright.model.backoff import Backoff
-from shardwright.model.cluster import DaemonPresence
-from shardwright.model.ids import LeaseId, NodeUid
+from shardwright.model.ids import NodeUid
 from shardwright.model.seen import ProcessIdentity
-from shardwright.store import keys, records
+from shardwright.store.ended import revoke_lease_of
 from shardwright.store.protocol import Store, StoreError
 from shardwright.tasks import spawn
 
@@ -154,20 +153,8 @@ class DaemonKeeper:
         """Revoke the lease of a daemon that has certainly ended, so that the next leader need not wait for its expiry."""
         for _ in range(REVOKE_TRIES):
             try:
-                presence = await self._presence()
-                if presence is not None and _is_of(presence, identity):
-                    await self._store.revoke(LeaseId(presence.lease_id))
+                if await revoke_lease_of(self._store, self.node_uid, identity):
                     self._log.info("revoked the lease of the dead daemon", pid=identity.pid)
                 return
             except (StoreError, Permanent) as e:
                 self._log.warning("the lease of a dead daemon could not be revoked", reason=e.text)
-
-    async def _presence(self) -> DaemonPresence | None:
-        item = await self._store.get(f"{keys.DAEMONS}{self.node_uid:08d}")
-        record = records.decode(item.key, item.value) if item is not None else None
-        return record if isinstance(record, DaemonPresence) else None
-
-
-def _is_of(presence: DaemonPresence, identity: ProcessIdentity) -> bool:
-    ours = (identity.pid, identity.start_ticks, identity.boot_id)
-    return (presence.pid, presence.start_ticks, presence.boot_id) == ours

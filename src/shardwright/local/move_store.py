@@ -22,8 +22,8 @@ from shardwright.local.access import (
     store_settings,
 )
 from shardwright.local.layout import Layout, layout_of
-from shardwright.local.lock import try_lock
 from shardwright.local.stop import find_running
+from shardwright.machine.lock import try_lock
 from shardwright.store.move import Copied, OnProgress, copy_store
 from shardwright.store.open import open_store
 from shardwright.store.settings import EtcdSettings

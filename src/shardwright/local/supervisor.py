@@ -28,11 +28,11 @@ from shardwright.local.config import read_all, read_cluster, read_nodes
 from shardwright.local.daemon import daemon_command
 from shardwright.local.keeper import DaemonKeeper
 from shardwright.local.layout import Layout, layout_of, purge_node
-from shardwright.local.lock import try_lock
 from shardwright.local.stop import Say, find_running, stop_everything
 from shardwright.local.tls import ensure_certificate
 from shardwright.log import configure_logging
 from shardwright.machine.files import write_private
+from shardwright.machine.lock import try_lock
 from shardwright.machine.processes import end, identity_of, python_environment
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.database import Shard

@@ -19,7 +19,6 @@ from shardwright.local.access import has_cluster, is_on_etcd, sealing_of, set_fi
 from shardwright.local.config import read_cluster, read_nodes
 from shardwright.local.creation import PASSWORD_VARIABLE, CheckedOptions, UpOptions, check, check_addresses, create, invalid
 from shardwright.local.layout import Layout, layout_of, make_run_directory, purge
-from shardwright.local.lock import try_lock
 from shardwright.local.ready import wait_ready
 from shardwright.local.stop import Say
 from shardwright.local.supervisor import (
@@ -32,6 +31,7 @@ from shardwright.local.supervisor import (
 )
 from shardwright.log import configure_logging
 from shardwright.machine.files import make_private_directory, rotate
+from shardwright.machine.lock import try_lock
 from shardwright.machine.processes import is_running, spawn_process
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.ids import NodeUid

@@ -74,6 +74,9 @@ class Policy:
     """A node that is to serve an endpoint of several nodes no longer waits this long for its clients to leave."""
     action_retention_s: int = 86_400
     """A finished action stays readable by its uid for this long."""
+    drain_at_shutdown: bool = False
+    """Whether a node is emptied by ``maintenance_on`` before its machine shuts down. It then stays in maintenance until an
+    operator ends that. In a local cluster without effect."""
     extra: dict[str, object] = field(default_factory=dict)
     """Policy keys that are stored and shown but have no effect."""
 

@@ -367,6 +367,29 @@ class Code(Catalogue):
         "switch it off and declare it off, or wait until its copies are elsewhere",
     )
 
+    # -- errors: a node of a cluster of machines ---------------------------------------------------------------------
+
+    FOUNDING_FILE_UNUSABLE = (
+        "founding_file_unusable",
+        "The file with the first records of the cluster (founding.json) cannot be used.",
+        "delete it and run `shardwright init` again",
+    )
+    STORE_HOLDS_ANOTHER_CLUSTER = (
+        "store_holds_another_cluster",
+        "The store contains another cluster than the one that was founded on this machine.",
+        "name the store of this cluster in node.toml, or delete founding.json and join the other cluster",
+    )
+    NODE_NOT_RECORDED = (
+        "node_not_recorded",
+        "The cluster has no record of this node: it was removed, or node.toml names another cluster's store.",
+        "run `shardwright node leave` here, or correct node.toml",
+    )
+    DRAIN_FAILED = (
+        "drain_failed",
+        "The node could not be emptied before the shutdown of its machine.",
+        "its databases fail over when it is off; see the action (`node action`)",
+    )
+
     # -- errors: a daemon and a local cluster ------------------------------------------------------------------------
 
     API_NOT_STARTED = "api_not_started", "The daemon's API did not start.", "check the log of its node"

@@ -79,6 +79,7 @@ class EventKind(Catalogue):
         "Most daemons lost their leases at the same time; no node counts as away because of it.",
     )
     CLUSTER_CREATED = "cluster_created", "The cluster was created."
+    CERTIFICATE_RENEWED = "certificate_renewed", "The cluster's authority signed a new certificate for a node."
     CLUSTER_VERSION_RAISED = "cluster_version_raised", "All daemons are of a newer version, and the records may use it."
     CLUSTER_OPTIONS_CHANGED = "cluster_options_changed", "Options of the cluster were changed."
     CLUSTER_POLICY_CHANGED = "cluster_policy_changed", "The policy was changed."

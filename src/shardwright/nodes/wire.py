@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from shardwright.model.seen import ProcessIdentity
 from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
+from shardwright.trust.renewal import RenewalRequest
 
 Json = dict[str, Any]
 Read = TypeVar("Read")
@@ -14,6 +15,7 @@ Read = TypeVar("Read")
 _marks: TypeAdapter[NewsMark | None] = TypeAdapter(NewsMark | None)
 _news: TypeAdapter[NodeNews] = TypeAdapter(NodeNews)
 _processes: TypeAdapter[ProcessIdentity] = TypeAdapter(ProcessIdentity)
+_renewals: TypeAdapter[RenewalRequest] = TypeAdapter(RenewalRequest)
 _looks: TypeAdapter[ProcessLook] = TypeAdapter(ProcessLook)
 
 
@@ -60,6 +62,29 @@ def look_of(message: Json) -> ProcessLook:
 def end_question(process: ProcessIdentity, term: int) -> Json:
     """The request of the leader of this term to end a process."""
     return {"op": "end", "process": _processes.dump_python(process, mode="json"), "term": term}
+
+
+def renew_question(request: RenewalRequest) -> Json:
+    """The request to sign a renewed certificate for the node that asks."""
+    return {"op": "renew", "renewal": _renewals.dump_python(request, mode="json")}
+
+
+def renewal_of(message: Json) -> RenewalRequest:
+    """The renewal in a request. Raises ValueError."""
+    return _renewals.validate_python(message.get("renewal"))
+
+
+def renewed_answer(chain: bytes) -> Json:
+    """The answer with the renewed certificate, followed by the authority's, PEM."""
+    return {"ok": chain.decode()}
+
+
+def chain_of(message: Json) -> bytes:
+    """The certificates in an answer. Raises ValueError."""
+    chain = message.get("ok")
+    if not isinstance(chain, str):
+        raise ValueError("an answer without a certificate")
+    return chain.encode()
 
 
 def process_of(message: Json) -> ProcessIdentity:

@@ -181,6 +181,17 @@ def covers(certificate: x509.Certificate, addresses: Sequence[str]) -> bool:
     return set(named) >= set(names_of(addresses))
 
 
+def named_in(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The addresses that a certificate names, as ``names_of`` takes them. Raises ValueError if it cannot be read."""
+    try:
+        named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    except x509.DuplicateExtension as e:
+        raise ValueError(str(e)) from e
+    return tuple(str(name.value) for name in named if isinstance(name, x509.IPAddress | x509.DNSName))
+
+
 def _name_of(address: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(address))

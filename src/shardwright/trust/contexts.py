@@ -139,11 +139,17 @@ def _trust(context: ssl.SSLContext, authority: Authority) -> None:
 
 
 def _load(context: ssl.SSLContext, credentials: Credentials) -> None:
-    """The module ``ssl`` reads keys from files only. A file in memory makes certificate and key one consistent piece."""
+    load_texts(context, credentials.chain, credentials.key)
+
+
+def load_texts(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
+    """Show this certificate, PEM like its key. Raises Permanent ``credentials_unusable``; the context is then useless.
+
+    The module ``ssl`` reads keys from files only. A file in memory makes certificate and key one consistent piece."""
     descriptor = os.memfd_create("credentials", os.MFD_CLOEXEC)
     try:
         with open(descriptor, "wb", closefd=False) as file:
-            file.write(credentials.chain + credentials.key)
+            file.write(chain + b"\n" + key)
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     except ssl.SSLError as e:
         raise Permanent(Code.CREDENTIALS_UNUSABLE, f"the certificate and its key cannot be used: {e.reason}") from e

@@ -1,13 +1,14 @@
-"""When a node's certificate is renewed, and what a request for renewal must satisfy. Pure.
+"""When a node's certificates are renewed, what a request for renewal must satisfy, and what is granted. Pure.
 
-The agent asks ``decide_renewal`` on every look at its certificate. The API of a node that holds the authority's key asks
-``check_renewal`` before it signs.
+A node asks ``due`` on every look at its certificates. The agent of a node that holds the authority's key asks
+``check_renewal`` and ``names_to_grant`` before it signs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from cryptography import x509
 
@@ -16,8 +17,11 @@ from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.trust import CertificateRole
-from shardwright.trust.authority import Authority, covers
-from shardwright.trust.certificates import CLOCK_OFF_MAX, Member, key_of_request
+from shardwright.trust.authority import Authority, covers, named_in
+from shardwright.trust.certificates import CLOCK_OFF_MAX, Member, key_of_request, member_of
+
+CURRENT_BYTES_MAX: Final = 64 * 1024
+"""A certificate and its authority's have some 2 KiB. A longer text is not parsed."""
 
 
 class Cause(StrEnum):
@@ -29,6 +33,8 @@ class Cause(StrEnum):
     """The node has an address that the certificate does not name."""
     AUTHORITY = "authority"
     """Another authority signed it."""
+    EXPIRED = "expired"
+    """It has ended. The node's certificate of role ``node``, which is still valid, vouches for the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,9 @@ class RenewalRequest:
     """A signing request, PEM."""
     at: datetime
     """The node's time."""
+    current: bytes = b""
+    """The certificate that is to be renewed, PEM, possibly expired: the names in it were granted before. Empty: there is
+    none."""
 
 
 def renewal_time(certificate: x509.Certificate) -> datetime:
@@ -77,6 +86,43 @@ def decide_renewal(certificate: x509.Certificate, authority: Authority, addresse
     if not covers(certificate, addresses):
         return Renewal(Cause.ADDRESSES, at)
     return Renewal(Cause.AGE if now >= at else None, at)
+
+
+def due(
+    held: Mapping[CertificateRole, x509.Certificate], authority: Authority, addresses: Sequence[str], now: datetime
+) -> dict[CertificateRole, Cause]:
+    """The certificates of a node that must be renewed now, each with its cause. The one of role ``node`` comes last: it
+    vouches for the others.
+
+    Raises Permanent as ``decide_renewal`` about the one of role ``node``: without it, no peer answers."""
+    found: dict[CertificateRole, Cause] = {}
+    for role in sorted(held, key=lambda r: (r is CertificateRole.NODE, r)):
+        try:
+            cause = decide_renewal(held[role], authority, addresses, now).cause
+        except Permanent as e:
+            if role is CertificateRole.NODE or e.code is not Code.CERTIFICATE_EXPIRED:
+                raise
+            cause = Cause.EXPIRED
+        if cause is not None:
+            found[role] = cause
+    return found
+
+
+def names_to_grant(request: RenewalRequest, peer: Member, authority: Authority, recorded: Sequence[str]) -> tuple[str, ...]:
+    """The addresses that the new certificate names: those on the node's record, and those that this authority has certified
+    for this node in this role before, such as names that the record does not have."""
+    return tuple(dict.fromkeys((*recorded, *_granted_before(request, peer, authority))))
+
+
+def _granted_before(request: RenewalRequest, peer: Member, authority: Authority) -> tuple[str, ...]:
+    if not request.current or len(request.current) > CURRENT_BYTES_MAX:
+        return ()
+    try:
+        current = x509.load_pem_x509_certificate(request.current)
+        is_theirs = authority.has_issued(current) and member_of(current) == Member(request.role, peer.node_uid)
+    except (ValueError, Permanent):
+        return ()
+    return named_in(current) if is_theirs else ()
 
 
 def check_renewal(request: RenewalRequest, peer: Member, members: frozenset[NodeUid], now: datetime) -> tuple[Reason, ...]:

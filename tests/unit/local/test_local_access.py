@@ -22,10 +22,10 @@ from shardwright.local.access import (
 from shardwright.local.config import read_all
 from shardwright.local.creation import UpOptions
 from shardwright.local.layout import Layout, layout_of, purge
-from shardwright.local.lock import try_lock
 from shardwright.local.move_store import Moved, move_store
 from shardwright.local.stop import read_recorded
 from shardwright.local.up import prepare
+from shardwright.machine.lock import try_lock
 from shardwright.model.account import User
 from shardwright.model.codes import Code
 from shardwright.store.admission import check_store

@@ -17,9 +17,9 @@ from cryptography import x509
 from shardwright import log
 from shardwright.errors import Rejected
 from shardwright.local.layout import SOCKET_PATH_MAX, Layout, layout_of, make_run_directory, purge
-from shardwright.local.lock import try_lock
 from shardwright.local.ping import Answer, PingServer, ping
 from shardwright.local.tls import ensure_certificate
+from shardwright.machine.lock import try_lock
 from shardwright.model.ids import NodeUid
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from shardwright.clock import SystemClock
+from shardwright.daemon_config import DaemonConfig
 from shardwright.errors import Permanent
-from shardwright.local.config import DaemonConfig
-from shardwright.local.layout import layout_of
 from shardwright.model.cluster import Cluster
 from shardwright.model.codes import Code
 from shardwright.model.database import ServerSecrets
@@ -146,7 +145,16 @@ def test_the_daemon_ends_with_the_reason(what: str, tmp_path: Path) -> None:
             await write(store, bad)
         await store.close()
         config = DaemonConfig(
-            NodeUid(1), "127.0.0.1", 1, "127.0.0.1", layout_of(tmp_path), tmp_path / "run", store=settings, sealing=MINE
+            node_uid=NodeUid(1),
+            addresses=("127.0.0.1",),
+            api_port=1,
+            api_certificate=tmp_path / "cert.pem",
+            api_key=tmp_path / "key.pem",
+            store=settings,
+            sealing=MINE,
+            directory=tmp_path,
+            endpoint_directory=tmp_path,
+            run_directory=tmp_path / "run",
         )
         async with asyncio.timeout(20):
             with pytest.raises(Permanent) as refused:

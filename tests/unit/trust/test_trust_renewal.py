@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
@@ -12,7 +13,7 @@ from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole, IssuedCertificate
-from shardwright.trust.authority import make_authority
+from shardwright.trust.authority import certificate_text, make_authority
 from shardwright.trust.certificates import CLOCK_OFF_MAX, LIFETIME, Grant, Member, certify, issued_record, make_request
 from shardwright.trust.keys import new_key
 from shardwright.trust.peers import admit, forgettable, revoke_node, revoked_serials
@@ -23,12 +24,14 @@ from shardwright.trust.renewal import (
     check_clock,
     check_renewal,
     decide_renewal,
+    due,
+    names_to_grant,
     renewal_time,
 )
 from shardwright.trust.tokens import RANDOM_BYTES, make_token, used
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-NODE, API = CertificateRole.NODE, CertificateRole.API
+NODE, API, STORE = CertificateRole.NODE, CertificateRole.API, CertificateRole.STORE
 KEY = new_key()
 SIGNER = make_authority(new_key(), serial=1, now=NOW)
 OTHER = make_authority(new_key(), serial=1, now=NOW)
@@ -36,6 +39,7 @@ ADDRESSES = ("10.0.0.3",)
 LEAF = certify(SIGNER, KEY.public_key(), Grant(NODE, NodeUid(3), ADDRESSES), serial=9, now=NOW)
 DUE = NOW + timedelta(days=60)
 SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,53 @@ SECOND = timedelta(seconds=1)
 )
 def test_it_is_due_after_sixty_of_ninety_days(now: datetime, cause: Cause | None) -> None:
     assert decide_renewal(LEAF, SIGNER.authority, ADDRESSES, now) == Renewal(cause, DUE)
+
+
+def leaf(role: CertificateRole, at: datetime, *names: str) -> x509.Certificate:
+    return certify(SIGNER, KEY.public_key(), Grant(role, NodeUid(3), names or ADDRESSES), serial=9, now=at)
+
+
+def test_the_certificate_that_vouches_for_the_others_is_renewed_last() -> None:
+    held = {NODE: LEAF, API: leaf(API, NOW), STORE: leaf(STORE, NOW + 4 * MINUTE)}
+    assert due(held, SIGNER.authority, ADDRESSES, NOW) == {}
+    found = due(held, SIGNER.authority, ADDRESSES, DUE)
+    assert list(found.items()) == [(API, Cause.AGE), (NODE, Cause.AGE)]
+    found = due(held, SIGNER.authority, (*ADDRESSES, "10.0.1.3"), NOW)
+    assert list(found) == [API, STORE, NODE]
+    assert set(found.values()) == {Cause.ADDRESSES}
+
+
+def test_only_the_nodes_own_certificate_must_not_have_ended() -> None:
+    later = NOW + LIFETIME + SECOND
+    fresh, ended = leaf(NODE, later), leaf(API, NOW)
+    assert due({NODE: fresh, API: ended}, SIGNER.authority, ADDRESSES, later) == {API: Cause.EXPIRED}
+    with pytest.raises(Permanent) as refused:
+        due({NODE: LEAF, API: leaf(API, later)}, SIGNER.authority, ADDRESSES, later)
+    assert refused.value.code is Code.CERTIFICATE_EXPIRED
+    with pytest.raises(Permanent) as refused:
+        due({NODE: LEAF, API: leaf(API, NOW + timedelta(days=1))}, SIGNER.authority, ADDRESSES, NOW)
+    assert refused.value.code is Code.CLOCK_OFF, "a certificate from the future says that the clock is wrong"
+
+
+@pytest.mark.parametrize(
+    ("current", "granted"),
+    [
+        (b"", ADDRESSES),
+        (b"no certificate", ADDRESSES),
+        (certificate_text(leaf(API, NOW)) * 200, ADDRESSES),
+        (certificate_text(leaf(API, NOW, "api.example.com", "10.0.0.3")), (*ADDRESSES, "api.example.com")),
+        (certificate_text(leaf(API, NOW - 2 * LIFETIME, "api.example.com")), (*ADDRESSES, "api.example.com")),
+        (certificate_text(leaf(NODE, NOW, "another.role")), ADDRESSES),
+        (certificate_text(certify(OTHER, KEY.public_key(), Grant(API, NodeUid(3), ("x.y",)), serial=1, now=NOW)), ADDRESSES),
+        (
+            certificate_text(certify(SIGNER, KEY.public_key(), Grant(API, NodeUid(4), ("x.y",)), serial=1, now=NOW)),
+            ADDRESSES,
+        ),
+    ],
+)
+def test_names_are_granted_that_the_record_has_or_that_were_granted_before(current: bytes, granted: tuple[str, ...]) -> None:
+    request = RenewalRequest(API, make_request(KEY), NOW, current)
+    assert names_to_grant(request, Member(NODE, NodeUid(3)), SIGNER.authority, ADDRESSES) == granted
 
 
 def test_new_addresses_and_a_new_authority_do_not_wait() -> None:

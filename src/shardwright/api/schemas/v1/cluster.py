@@ -141,8 +141,9 @@ POLICY_FIELDS: Final[dict[str, str]] = {
     "stuck_server_timeout": "stuck_server_timeout_s",
     "action_retention": "action_retention_s",
     "drain_clients": "drain_clients_s",
+    "drain_at_shutdown": "drain_at_shutdown",
 }
-"""Wire key to field of ``Policy``, for the keys with an effect. The last three are extensions, in seconds."""
+"""Wire key to field of ``Policy``, for the keys with an effect. The last four are extensions, their times in seconds."""
 
 POLICY_EXTRAS: Final[dict[str, object]] = {
     "acl_pubsub_default": "resetchannels",

@@ -1,0 +1,55 @@
+"""What differs between the daemons of a local cluster and those of a cluster of machines, as values.
+
+Built by the entry points (``local/daemon.py``, ``node/main.py``), read by ``wiring.py``. Contains no secret but the sealing.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardwright.endpoint.protocol import CONTROL_PORT
+from shardwright.model.ids import NodeUid
+from shardwright.nodes.protocol import AGENT_PORT
+from shardwright.store.seal import Sealing
+from shardwright.store.settings import StoreSettings
+from shardwright.trust.files import TrustFiles
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTrust:
+    """How a node of a cluster of machines proves to the others who it is, and where they reach it."""
+
+    files: TrustFiles
+    address: str
+    """Where its agent and its endpoint process accept the others."""
+    agent_port: int = AGENT_PORT
+    """The same on all nodes, like the next one."""
+    control_port: int = CONTROL_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """The settings of one daemon."""
+
+    node_uid: NodeUid
+    addresses: tuple[str, ...]
+    """Where its API listens; the first one is in its URL."""
+    api_port: int
+    api_certificate: Path
+    """The API's certificate, followed by the authority's; PEM. It is read again when it changes."""
+    api_key: Path
+    store: StoreSettings
+    sealing: Sealing
+    directory: Path
+    """The node's own: the parent of ``shards/``, and of nothing of another node."""
+    endpoint_directory: Path
+    """Identity, log and configuration of the endpoint process; below ``directory``, or the same."""
+    run_directory: Path
+    """Sockets."""
+    trust: NodeTrust | None = None
+    """None: all nodes are on this machine, and reach each other by Unix sockets."""
+
+    @property
+    def api_url(self) -> str:
+        """The URL of this node's API."""
+        host = f"[{self.addresses[0]}]" if ":" in self.addresses[0] else self.addresses[0]
+        return f"https://{host}:{self.api_port}"

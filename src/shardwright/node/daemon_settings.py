@@ -1,0 +1,59 @@
+"""From the settings of a node to what its daemon is made of: the store, the certificates, the directories. No I/O."""
+
+from pathlib import Path
+
+from shardwright.daemon_config import DaemonConfig, NodeTrust
+from shardwright.model.trust import CertificateRole
+from shardwright.node.founding_file import NAME
+from shardwright.node.settings import Directories, NodeSettings, StorePlace
+from shardwright.store.seal import Sealing
+from shardwright.store.settings import EtcdSettings
+from shardwright.trust.files import TrustFiles
+
+
+def store_settings(place: StorePlace) -> EtcdSettings:
+    """How the store is reached."""
+    return EtcdSettings(place.endpoints, place.authority, place.certificate, place.key)
+
+
+def trust_files(directories: Directories) -> TrustFiles:
+    """The node's certificates and keys."""
+    return TrustFiles(directories.configuration)
+
+
+def founding_file(directories: Directories) -> Path:
+    """Where ``init`` leaves the first records of the cluster."""
+    return directories.configuration / NAME
+
+
+def daemon_file(directories: Directories) -> Path:
+    """Identity of the node's daemon, written by the daemon itself."""
+    return directories.state / "daemon.json"
+
+
+def daemon_lock(directories: Directories) -> Path:
+    """Locked by the node's daemon for its lifetime: a second one cannot run."""
+    return directories.state / "daemon.lock"
+
+
+def daemon_log(directories: Directories) -> Path:
+    """The daemon's log."""
+    return directories.log / "daemon.log"
+
+
+def daemon_config(settings: NodeSettings, sealing: Sealing) -> DaemonConfig:
+    """What the composition needs."""
+    directories, files = settings.directories, trust_files(settings.directories)
+    return DaemonConfig(
+        node_uid=settings.node_uid,
+        addresses=tuple(map(str, settings.addresses)),
+        api_port=settings.ports.api,
+        api_certificate=files.certificate(CertificateRole.API),
+        api_key=files.key,
+        store=store_settings(settings.store),
+        sealing=sealing,
+        directory=directories.state,
+        endpoint_directory=directories.endpoint,
+        run_directory=directories.run,
+        trust=NodeTrust(files, str(settings.address), settings.ports.agent, settings.ports.control),
+    )

@@ -1,0 +1,83 @@
+"""The daemon's wait for the store, and the foundation of the cluster on its first machine.
+
+Called before the composition starts. Must not start, stop or change anything of the node: what should run here is
+known from the store's records only.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from shardwright.errors import ClusterError, Permanent
+from shardwright.model.codes import Code
+from shardwright.node.daemon_settings import founding_file, store_settings
+from shardwright.node.founding_file import Outcome, found_cluster
+from shardwright.node.settings import NodeSettings
+from shardwright.store import keys
+from shardwright.store.admission import check_store
+from shardwright.store.open import open_store
+from shardwright.store.protocol import Store, StoreError
+from shardwright.store.seal import Sealing
+
+AGAIN_S = 0.5
+"""Pause before another attempt to reach the store."""
+REMIND_EVERY_S = 30.0
+"""A reason that stays is logged again after this time."""
+
+Say = Callable[[str], None]
+
+_log = structlog.get_logger(__name__)
+
+
+async def wait_for_store(settings: NodeSettings, sealing: Sealing, *, say: Say) -> None:
+    """Return when the store contains the cluster and this node's record. ``say``: tells the operator what is waited for.
+
+    Raises Permanent if the daemon must not work on this store: another cluster than the one founded here, a newer version, a
+    missing key."""
+    loop = asyncio.get_running_loop()
+    told, told_at = "", 0.0
+    while True:
+        try:
+            await _look(settings, sealing)
+            if told:
+                _log.info("the store answers")
+            return
+        except (StoreError, _NotYet) as e:
+            if e.text != told or loop.time() - told_at >= REMIND_EVERY_S:
+                told, told_at = e.text, loop.time()
+                _log.warning("the daemon waits for the store", code=e.code, reason=e.text, remedy=e.code.remedy)
+                say(f"waits for the store: {e.text}")
+        await asyncio.sleep(AGAIN_S)
+
+
+class _NotYet(ClusterError):
+    """The store answers, but this node has no place in it yet, or any more."""
+
+
+async def _look(settings: NodeSettings, sealing: Sealing) -> None:
+    store = await open_store(store_settings(settings.store))
+    try:
+        await _found(settings, store)
+        await check_store(store, sealing)
+        if await store.get(keys.CLUSTER) is None:
+            raise _NotYet(Code.NODE_NOT_RECORDED, "the store contains no cluster")
+        if await store.get(f"{keys.NODES}{settings.node_uid:08d}") is None:
+            raise _NotYet(Code.NODE_NOT_RECORDED, f"the cluster has no record of node {settings.node_uid}")
+    finally:
+        await store.close()
+
+
+async def _found(settings: NodeSettings, store: Store) -> None:
+    path = founding_file(settings.directories)
+    try:
+        outcome = await found_cluster(path, store)
+    except OSError as e:
+        raise Permanent(Code.FOUNDING_FILE_UNUSABLE, f"{path}: {e.strerror}") from e
+    match outcome:
+        case None:
+            pass
+        case Outcome.COMMITTED:
+            _log.info("the cluster was founded")
+        case Outcome.WAS_COMMITTED:
+            _log.info("the cluster had been founded by an earlier start")
