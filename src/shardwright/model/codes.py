@@ -269,6 +269,13 @@ class Code(Catalogue):
         "check its authority, names, usages and dates; etcd's own needs the usages server and client",
     )
     STORE_SETTINGS_INVALID = "store_settings_invalid", "The settings of the store are invalid.", "see the text"
+    STORE_LEARNER_PENDING = "store_learner_pending", "A new member of the store catches up.", "repeat in a few seconds"
+    STORE_MEMBER_GONE = "store_member_gone", "The store has no such member any more."
+    STORE_MEMBERS_UNREADY = (
+        "store_members_unready",
+        "Too few members of the store run.",
+        "start them; repeat in a few seconds",
+    )
     CONFLICT = "conflict", "Another writer changed one of the records first."
     LOST_LEADERSHIP = "lost_leadership", "The daemon is no longer the leader."
 
@@ -365,6 +372,29 @@ class Code(Catalogue):
         "replaced_node_needed",
         "The node that is to be replaced runs, or may hold copies that are needed.",
         "switch it off and declare it off, or wait until its copies are elsewhere",
+    )
+
+    # -- errors: a node of a cluster of machines ---------------------------------------------------------------------
+
+    FOUNDING_FILE_UNUSABLE = (
+        "founding_file_unusable",
+        "The file with the first records of the cluster (founding.json) cannot be used.",
+        "delete it and run `shardwright init` again",
+    )
+    STORE_HOLDS_ANOTHER_CLUSTER = (
+        "store_holds_another_cluster",
+        "The store contains another cluster than the one that was founded on this machine.",
+        "name the store of this cluster in node.toml, or delete founding.json and join the other cluster",
+    )
+    NODE_NOT_RECORDED = (
+        "node_not_recorded",
+        "The cluster has no record of this node: it was removed, or node.toml names another cluster's store.",
+        "run `shardwright node leave` here, or correct node.toml",
+    )
+    DRAIN_FAILED = (
+        "drain_failed",
+        "The node could not be emptied before the shutdown of its machine.",
+        "its databases fail over when it is off; see the action (`node action`)",
     )
 
     # -- errors: a daemon and a local cluster ------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The key of each record in the store. Owns the layout; the only module that builds or parses keys.
 
-    cluster  policy  counters  leader
+    cluster  cluster_id  policy  counters  leader
     nodes/<uid>  removed_nodes/<uid>  snapshots/<node>/<name>
     databases/<uid>  troubles/<database>  secrets/<database>  groups/<uid>  shards/<uid>  endpoints/<uid>
     actions/<uid>  moves/<uid>  users/<uid>  events/<time>-<random>
@@ -31,6 +31,8 @@ from shardwright.model.seen import NodeSeen, ServerSeen
 from shardwright.model.trust import IssuedCertificate, JoinToken
 
 CLUSTER = "cluster"
+CLUSTER_ID = "cluster_id"
+"""Random text that tells a cluster from every other one; given when a cluster of machines is founded, never changed."""
 POLICY = "policy"
 COUNTERS = "counters"
 LEADER = "leader"
