@@ -1,8 +1,8 @@
 """The first records of a cluster of machines, between ``init`` and the first start of the daemon (``founding.json``).
 
 ``init`` writes the file: the store does not run yet. The daemon of the first machine commits it in one transaction and then
-deletes it. Both may be interrupted at any point and repeated: the cluster's id tells whether the records in the store came from
-this file. The values are sealed as in the store, and the file is readable by its owner only.
+deletes it. Both may be interrupted at any point and repeated: the cluster's id tells whether the records in the store came
+from this file. The values are sealed as in the store, and only its owner can read the file.
 
     {"cluster_id": "…", "items": [{"key": "cluster", "value": "<base64>"}, …]}
 """
@@ -50,8 +50,8 @@ class Outcome(StrEnum):
 
 
 def write_founding(path: Path, records: Sequence[StoredRecord], sealing: Sealing) -> str:
-    """Write the records (with the cluster's, its policy, counters, nodes, users, issued certificates, events) for the daemon's
-    first start. Returns the new cluster's id. Raises OSError."""
+    """Write the records (with the cluster's, its policy, counters, nodes, users, issued certificates, events) for the
+    daemon's first start. Returns the new cluster's id. Raises OSError."""
     cluster_id = secrets.token_hex(CLUSTER_ID_BYTES)
     items = founding_items(records, sealing, random_text=partial(secrets.token_hex, 4), cluster_id=cluster_id)
     write_private(path, text_of(Founding(cluster_id, items)).encode())
@@ -65,7 +65,7 @@ def read_founding(path: Path) -> Founding | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as e:
-        raise _unusable(path, e.strerror if isinstance(e, OSError) else "it is not a text file") from None
+        raise _unusable(path, str(e.strerror) if isinstance(e, OSError) else "it is not a text file") from None
     try:
         return founding_of(text)
     except ValueError as e:

@@ -110,7 +110,7 @@ def test_a_clock_that_is_off_is_refused(off: timedelta) -> None:
 def test_a_machine_joins_once_and_is_told_how_to_take_its_place() -> None:
     again = replace(REQUEST, machine_id="machine-2")
     assert codes(again) == [Code.MACHINE_IS_MEMBER]
-    assert "--replace 2" in remedies(again)[0]
+    assert "node remove 2" in remedies(again)[0]
     assert codes(replace(again, replaces=NodeUid(2))) == []
     assert codes(replace(again, replaces=NodeUid(3))) == [Code.MACHINE_IS_MEMBER], "it is another node's machine"
 
@@ -119,7 +119,7 @@ def test_an_address_belongs_to_one_node_in_any_spelling() -> None:
     taken = replace(REQUEST, addresses=("10.0.0.4", "10.0.0.2", "FD00:0:0::1"))
     assert codes(taken) == [Code.ADDRESS_IN_USE, Code.ADDRESS_IN_USE]
     assert [reason.node_uid for reason in check_join(taken, VIEW, NOW)] == [1, 2]
-    assert "--replace 2" in remedies(taken)[1]
+    assert "node remove 2" in remedies(taken)[1]
     assert codes(replace(REQUEST, addresses=("10.0.0.2",), replaces=NodeUid(2))) == [], "it takes that place"
 
 

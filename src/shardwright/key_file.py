@@ -1,7 +1,7 @@
-"""The file with the cluster key: read and made. The only module of ``store/`` that touches this file.
+"""The file with the cluster key: read and made.
 
-Called by the entry points of daemons and by what creates or joins a cluster. Waits for the disk. Must never put a key into an
-error or a log.
+Called by the entry points of daemons and by what creates or joins a cluster. Waits for the disk. Must never put a key into
+an error or a log.
 """
 
 import secrets
