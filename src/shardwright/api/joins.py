@@ -6,6 +6,7 @@ which a repeated request adds.
 """
 
 import asyncio
+import os
 import secrets
 from collections.abc import Sequence
 from typing import Final
@@ -20,6 +21,7 @@ from shardwright.api.services.intent import look, submit
 from shardwright.api.services.joining import Admission, StorePart
 from shardwright.errors import ClusterError, Permanent
 from shardwright.model.codes import Code
+from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.store_member import StoreMember
 from shardwright.model.trust import CertificateRole, JoinToken
@@ -78,7 +80,7 @@ async def _prepare(
     joining.check(seen, request, is_admin=is_admin)
     signer = await _signer(machines, seen.view, context)
     part = await _store_part(machines, request)
-    await _check_route_back(machines, request)
+    await _check_route_back(machines, request, context.node_uid)
     return signer, part
 
 
@@ -120,7 +122,7 @@ def _peer_url(machines: Machines, request: JoinRequest) -> str:
 # -- the way back ------------------------------------------------------------------------------------------------------
 
 
-async def _check_route_back(machines: Machines, request: JoinRequest) -> None:
+async def _check_route_back(machines: Machines, request: JoinRequest, own: NodeUid) -> None:
     """Connect to every port at which the nodes will reach the newcomer. Raises RefusedForReasons ``no_route_back``."""
     ports = [machines.ports.agent, machines.ports.control]
     if request.has_store_program and machines.members is not None:
@@ -129,7 +131,7 @@ async def _check_route_back(machines: Machines, request: JoinRequest) -> None:
     causes = await asyncio.gather(*(_unreached(address, port, request.probe) for port in ports))
     closed = [f"{port} ({cause})" for port, cause in zip(ports, causes, strict=True) if cause]
     if closed:
-        text = f"this node cannot connect to the newcomer at {address}, port {', '.join(closed)}"
+        text = f"node {own} cannot connect to the newcomer at {address}, port {', '.join(closed)}"
         raise joining.refused([Reason(Code.NO_ROUTE_BACK, text, Grade.CONFIGURATION, remedy=Code.NO_ROUTE_BACK.remedy)])
 
 
@@ -143,7 +145,8 @@ async def _unreached(address: str, port: int, probe: str) -> str:
     except TimeoutError:
         return "no answer"
     except OSError as e:
-        return (e.strerror or str(e)).lower()
+        # asyncio tells the address again.
+        return os.strerror(e.errno).lower() if e.errno else str(e)
     finally:
         if writer is not None:
             writer.close()

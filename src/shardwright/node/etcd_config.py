@@ -80,6 +80,8 @@ def render_etcd(settings: NodeSettings, files: TrustFiles, *, initial_cluster: M
         "listen-metrics-urls": metrics_url(settings),
         "initial-cluster": ",".join(f"{name}={url}" for name, url in sorted(initial_cluster.items())),
         "initial-cluster-state": "new" if is_new else "existing",
+        # On by default on the command line, and off with a file.
+        "enable-grpc-gateway": True,
         "heartbeat-interval": HEARTBEAT_MS,
         "election-timeout": ELECTION_MS,
         # Without it, the end of a network cut costs the store an election.
