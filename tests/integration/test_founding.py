@@ -1,9 +1,12 @@
 """A cluster of machines comes into being: real files, a real etcd, a real API over TLS, and newcomers that join it."""
 
 import asyncio
+import base64
 import os
 import socket
+import ssl
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -31,7 +34,7 @@ from shardwright.trust.certificates import Grant, certify
 from shardwright.trust.contexts import read_credentials
 from shardwright.trust.files import TrustFiles, load_credentials, load_signer, own_key
 from testkit.deadlines import until
-from testkit.etcd import require_etcd
+from testkit.etcd import EtcdCluster, require_etcd
 from tests.integration.founding_harness import (
     ADMIN,
     Etcds,
@@ -40,6 +43,7 @@ from tests.integration.founding_harness import (
     commit,
     found_in,
     join_in,
+    place_in,
     store_of,
 )
 
@@ -63,12 +67,12 @@ class First:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[First]:
+def first() -> Iterator[First]:
     require_etcd()
-    folder = tmp_path_factory.mktemp("founding")
     number = os.getpid()
-    with Etcds() as etcds:
-        yield First(folder, f"127.{32 + number // 250 % 32}.{1 + number % 250}.1", etcds)
+    # A short path: those of sockets are limited.
+    with tempfile.TemporaryDirectory(prefix="node-") as folder, Etcds() as etcds:
+        yield First(Path(folder), f"127.{32 + number // 250 % 32}.{1 + number % 250}.1", etcds)
 
 
 @pytest.fixture
@@ -284,7 +288,7 @@ def test_a_clock_that_is_off_and_a_second_identity_are_refused_together(
     request = joining._request
 
     def wrong(*given: object) -> object:
-        return replace(request(*given[:-1], later), machine_id="machine-1", version="99.0")  # type: ignore[arg-type]
+        return replace(request(*given[:-1], later), machine_id="machine-1", version="99.0")  # type: ignore[arg-type, call-arg]
 
     monkeypatch.setattr(joining, "_request", wrong)
     with pytest.raises(Rejected) as refused:
@@ -375,6 +379,32 @@ def test_the_store_of_a_cluster_takes_no_second_one(first: First, loopback_base:
         )
     assert refused.value.code == Code.STORE_HOLDS_ANOTHER_CLUSTER
     assert not (first.folder / "second cluster").exists()
+
+
+def test_an_etcd_that_another_program_uses_is_refused(tmp_path: Path, loopback_base: Callable[[], str]) -> None:
+    async def scenario() -> None:
+        async with EtcdCluster(tmp_path / "etcd", tls=True) as etcd:
+            assert etcd.client is not None
+            context = ssl.create_default_context(cafile=str(etcd.client.authority))
+            context.load_cert_chain(etcd.client.certificate, etcd.client.key)
+            url = etcd.members[0].client_url
+            async with httpx.AsyncClient(verify=context, trust_env=False) as http:
+                key = base64.b64encode(b"patroni/leader").decode()
+                answer = await http.post(f"{url}/v3/kv/put", json={"key": key, "value": key})
+            assert answer.is_success
+            files = (etcd.client.authority, etcd.client.certificate, etcd.client.key)
+            with pytest.raises(Permanent) as refused:
+                await asyncio.to_thread(
+                    found_in, tmp_path / "one", loopback_base(), store=(url,), store_files=files, place=place
+                )
+            assert refused.value.code is Code.STORE_SHARED
+            assert "patroni/leader" in refused.value.text
+
+    require_etcd()
+    place = place_in(tmp_path / "one", loopback_base())
+    place = replace(place, directories=replace(place.directories, run=Path("/tmp/never made")))
+    asyncio.run(scenario())
+    assert not (tmp_path / "one").exists()
 
 
 def test_the_answer_brings_what_opens_an_operators_etcd(first: First, loopback_base: Callable[[], str]) -> None:
