@@ -5,10 +5,12 @@ No daemon runs: ``commit`` writes what the first daemon would write. Every progr
 """
 
 import asyncio
+import os
 import secrets
+import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -39,15 +41,17 @@ from shardwright.node.init import Founded, InitOptions, found
 from shardwright.node.join import Joined, JoinOptions, join
 from shardwright.node.preflight import Machine, PlaceOptions, look_at_machine
 from shardwright.node.settings import Directories, NodeSettings
+from shardwright.store import keys
 from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
 from shardwright.store.open import open_store
+from shardwright.store.protocol import DeleteKey, Transaction
 from shardwright.store.settings import EtcdSettings
 from shardwright.tasks import spawn
 from shardwright.trust.contexts import trusting_context
 from shardwright.trust.files import TrustFiles
 from shardwright.trust.tokens import read_address
-from testkit.etcd import PATIENT
+from testkit.etcd import PATIENT, require_etcd
 from tests.integration.api_harness import Agents
 
 ADMIN, PASSWORD = "admin@example.com", "correct horse battery"
@@ -268,3 +272,40 @@ class NodeApi:
             answer = http.post("/v1/nodes/tokens")
         assert answer.status_code == 200, answer.text
         return str(answer.json()["join_line"])
+
+
+class First:
+    """The first node of a cluster. Its store runs."""
+
+    def __init__(self, folder: Path, address: str, etcds: Etcds) -> None:
+        self.folder = folder
+        self.etcds = etcds
+        self.network = address.rpartition(".")[0]
+        self.founded = found_in(folder / "one", address)
+        self.settings = self.founded.settings
+        etcds.start(self.settings)
+        assert asyncio.run(commit(self.settings)) is Outcome.COMMITTED
+
+    def address(self, number: int) -> str:
+        return f"{self.network}.{number}"
+
+
+@contextmanager
+def running_first() -> Iterator[First]:
+    """A cluster of one node, with an address that no other process of tests has."""
+    require_etcd()
+    number = os.getpid()
+    # A short path: those of sockets are limited.
+    with tempfile.TemporaryDirectory(prefix="node-") as folder, Etcds() as etcds:
+        yield First(Path(folder), f"127.{32 + number // 250 % 32}.{1 + number % 250}.1", etcds)
+
+
+@contextmanager
+def running_api(first: First) -> Iterator[NodeApi]:
+    """Its API. Afterwards the cluster has one node and no token again."""
+    with NodeApi(first.settings) as running:
+        yield running
+        view = running.view()
+        gone = [node for uid, node in view.nodes.items() if uid != 1] + [*view.join_tokens.values()]
+        operations = tuple(DeleteKey(keys.key_of(record)) for record in gone)
+        running.run(running.store.transact(Transaction((), operations)))

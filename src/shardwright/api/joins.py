@@ -59,7 +59,7 @@ async def join(context: ApiContext, request: JoinRequest, *, by: str) -> JoinRes
         machines.store_endpoints,
         machines.store_files,
     )
-    response = await submit(context, by, lambda seen: joining.admit(seen, request, admission, is_admin=is_admin))
+    response = await submit(context, by, lambda seen: joining.admit(seen, request, admission, is_admin=is_admin, part=part))
     if machines.members is None:
         return response
     peer_url = _peer_url(machines, request)

@@ -34,6 +34,7 @@ SINCE: Mapping[Feature, int] = {Feature.SEALED_VALUES: 2}
 FIELDS_SINCE: Mapping[tuple[str, str], int] = {
     ("Cluster", "kind"): 2,
     ("Node", "server_address"): 2,
+    ("Node", "store_role"): 2,
     ("Node", "machine_id"): 2,
     ("Node", "key_hash"): 2,
     ("Node", "is_signer"): 2,

@@ -14,6 +14,7 @@ from shardwright.model.cluster import Cluster, ClusterKind, Counters, Node, Poli
 from shardwright.model.database import ServerKind
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, UserUid
+from shardwright.model.store_member import StoreRole
 from shardwright.model.trust import CertificateRole, IssuedCertificate
 from shardwright.model.version import CLUSTER_VERSION
 from shardwright.node.etcd_config import client_url
@@ -114,10 +115,12 @@ def first_records(
     server: ServerChoice,
     admin: str,
     password_hash: str,
+    runs_member: bool,
     certificates: Sequence[IssuedCertificate],
     now: datetime,
 ) -> list[StoredRecord]:
-    """All records of a cluster that was just founded. ``admin``: the e-mail address of its first user."""
+    """All records of a cluster that was just founded. ``admin``: the e-mail address of its first user.
+    ``runs_member``: whether the node runs the store."""
     address = str(settings.address)
     cluster = Cluster(
         name,
@@ -139,6 +142,7 @@ def first_records(
         machine_id=node.machine_id,
         key_hash=node.key_hash,
         is_signer=True,
+        store_role=StoreRole.VOTER if runs_member else StoreRole.NONE,
     )
     user = User(UserUid(1), admin, "administrator", ManagementRole.ADMIN, password_hash, now, now)
     text = f"the cluster {name} was founded on node {first.uid} at {address}"

@@ -266,6 +266,7 @@ def _write(checked: Checked, owner: files.Owner | None, credentials: Path, now: 
         server=checked.server,
         admin=options.admin_email,
         password_hash=hash_password(checked.password),
+        runs_member=checked.store is None,
         certificates=[issued_record(leaf) for leaf in certificates.values()],
         now=now,
     )

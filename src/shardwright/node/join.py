@@ -7,6 +7,7 @@ repeated.
 """
 
 import secrets
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,7 +85,9 @@ def join(options: JoinOptions, machine: Machine, *, say: Say, now: Callable[[], 
     preflight.check_directories(directories)
     preflight.check_ports(place, with_store=machine.has_store_program)
     # Before the first change here: a wrong address or hash must leave nothing behind.
-    authority = fetch_authority(options.host, options.port, options.ca_hash)
+    say(f"looking for the cluster at {options.host}:{options.port}")
+    target = (resolved(options.host), options.port)
+    authority = fetch_authority(*target, options.ca_hash)
     owner = files.service_owner()
     files.make_directories(directories, owner)
     with files.locked(directories):
@@ -97,10 +100,10 @@ def join(options: JoinOptions, machine: Machine, *, say: Say, now: Callable[[], 
         def request() -> JoinRequest:
             return _request(options, place, machine, memory, own, probe, now())
 
-        say(f"asking {options.host}:{options.port} to admit this machine at {place.addresses[0]}")
+        say(f"asking it to admit this machine at {place.addresses[0]}")
         ports = list(preflight.ports_of(place, with_store=machine.has_store_program))
         with answering(str(place.addresses[0]), ports, probe):
-            response = ask((options.host, options.port), authority, request, say=say)
+            response = ask(target, authority, request, say=say)
         return _write(response, place, authority, trust, owner)
 
 
@@ -166,6 +169,14 @@ def ask(target: tuple[str, int], authority: Authority, request: Callable[[], Joi
             raise refusal_of(answer.status_code, body, target)
 
 
+def resolved(host: str) -> str:
+    """The IP address of a host: certificates of nodes name no hosts. Raises Transient ``api_unreachable``."""
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as e:
+        raise Transient(Code.API_UNREACHABLE, f"the name {host} cannot be resolved: {e.strerror}") from e
+
+
 def refusal_of(status: int, body: dict[str, Any], target: tuple[str, int]) -> Exception:
     """The error for an answer that is not a success."""
     where = f"{target[0]}:{target[1]}"
@@ -190,11 +201,9 @@ def _post(client: httpx.Client, target: tuple[str, int], body: dict[str, object]
         text = str(e) or type(e).__name__
         if "CERTIFICATE_VERIFY_FAILED" in text:
             why = text.rpartition("certificate verify failed: ")[2].partition(" (_ssl")[0]
-            raise Permanent(
-                Code.NODE_CERTIFICATE_REFUSED,
-                f"the certificate of the node at {target[0]}:{target[1]} is not accepted ({why}); renew it, or correct "
-                "this machine's clock",
-            ) from e
+            clock = "; is this machine's clock right?" if "expired" in why or "not yet valid" in why else ""
+            said = f"the certificate of the node at {target[0]}:{target[1]} is not accepted: {why}{clock}"
+            raise Permanent(Code.NODE_CERTIFICATE_REFUSED, said) from e
         raise Transient(
             Code.API_UNREACHABLE, f"the API at {target[0]}:{target[1]} did not answer the request to join: {text}"
         ) from e

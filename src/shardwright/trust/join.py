@@ -183,10 +183,12 @@ def names_by_role(addresses: Sequence[str], external: str = "") -> Mapping[Certi
     # A machine reaches loopback addresses from 127.0.0.1, and a member of the store compares a peer's address with its
     # certificate.
     is_loopback = not isinstance(first := _plain(addresses[0]), str) and first.is_loopback
+    named = tuple(dict.fromkeys((*addresses, *((external,) if external else ()))))
+    source = ("127.0.0.1",) if is_loopback else ()
     return {
-        CertificateRole.NODE: tuple(addresses),
-        CertificateRole.STORE: tuple(dict.fromkeys((*addresses, *(("127.0.0.1",) if is_loopback else ())))),
-        CertificateRole.API: tuple(dict.fromkeys((*addresses, *((external,) if external else ())))),
+        CertificateRole.NODE: named,
+        CertificateRole.STORE: tuple(dict.fromkeys((*named, *source))),
+        CertificateRole.API: named,
     }
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from shardwright.cli.access import Wanted, credentials_file, load_access
 from shardwright.cli.failure import Exit
 from shardwright.cli.main import build
-from shardwright.errors import Rejected
+from shardwright.errors import Permanent, Rejected
 from shardwright.machine.files import make_private_directory
 from shardwright.model.ids import NodeUid
 from shardwright.node import services
@@ -24,6 +24,7 @@ from shardwright.node.founding import Place, members_store, settings_of
 from shardwright.node.leave import move_aside, take_out
 from shardwright.node.settings import Directories, NodeSettings
 from shardwright.node.settings_file import write_settings
+from tests.integration.canned_api import PASSWORD, USER, CannedApi, Script, canned_api
 
 HASH = "sha256:" + "0" * 64
 
@@ -176,6 +177,79 @@ def test_the_settings_go_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "replace", replace)
     move_aside(settings, datetime.now(UTC))
     assert moved[-1] == "node.toml"
+
+
+NODE_GONE = (404, {"error_code": "node_not_found", "description": "Node 3 does not exist."})
+ACTION = {
+    "action_uid": "a1",
+    "task_id": "a1",
+    "name": "remove_node",
+    "node_uid": "3",
+    "progress": "100",
+    "creation_time": "1",
+}
+
+
+def leave(folder: Path, api: CannedApi, *more: str) -> Result:
+    path = credentials_file({"HOME": str(folder)})
+    make_private_directory(path.parent)
+    path.write_text(json.dumps({"url": api.url, "username": USER, "password": PASSWORD}))
+    return run("node", "leave", "--config", str(folder / "etc" / "node.toml"), *more, home=folder)
+
+
+def test_leave_empties_the_node_before_it_stops_it(folder: Path, loopback_base: Callable[[], str]) -> None:
+    node_in(folder, loopback_base())
+    script: Script = {
+        "GET /v1/nodes/3": (200, {"uid": 3}),
+        "POST /v1/nodes/3/actions/remove": (200, ACTION | {"status": "queued"}),
+        "GET /v1/actions/a1": [(200, ACTION | {"status": "running"}), (200, ACTION | {"status": "completed"})],
+    }
+    with canned_api(script) as api:
+        unconfirmed = leave(folder, api)
+        assert unconfirmed.exit_code == Exit.USAGE
+        assert "--yes" in unconfirmed.stderr
+        assert "POST /v1/nodes/3/actions/remove" not in api.lines()
+        assert (folder / "etc" / "node.toml").exists()
+        left = leave(folder, api, "--yes", "--json")
+    assert left.exit_code == 0, left.output
+    assert json.loads(left.stdout)["node_uid"] == 3
+    assert not (folder / "etc" / "node.toml").exists()
+
+
+def test_leave_stops_nothing_while_the_removal_has_failed(folder: Path, loopback_base: Callable[[], str]) -> None:
+    node_in(folder, loopback_base())
+    failed = ACTION | {"status": "failed", "error_code": "last_node", "error_message": "The node is the last one."}
+    script: Script = {
+        "GET /v1/nodes/3": (200, {"uid": 3}),
+        "POST /v1/nodes/3/actions/remove": (200, ACTION | {"status": "queued"}),
+        "GET /v1/actions/a1": (200, failed),
+    }
+    with canned_api(script) as api:
+        result = leave(folder, api, "--yes")
+    assert result.exit_code == Exit.FAILED
+    assert "last_node" in result.stderr
+    assert (folder / "etc" / "node.toml").exists()
+
+
+def test_an_interrupted_leave_continues_without_a_record(folder: Path, loopback_base: Callable[[], str]) -> None:
+    node_in(folder, loopback_base())
+    with canned_api({"GET /v1/nodes/3": NODE_GONE}) as api:
+        result = leave(folder, api, "--yes")
+    assert result.exit_code == 0, result.output
+    assert "node:3 has left" in result.stdout
+
+
+def test_systemd_is_told_to_start_at_each_boot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = folder / "systemctl"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\n[ "$2" != stop ] || {{ echo no such unit >&2; exit 5; }}\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    services.start_units()
+    lines = (folder / "asked").read_text().splitlines()
+    assert [line.split()[1] for line in lines] == ["enable", "start"]
+    assert all("shardwright-node.service" in line for line in lines)
+    with pytest.raises(Permanent, match="no such unit"):
+        services.stop_units()
 
 
 def test_leave_without_a_node_names_the_remedy(tmp_path: Path) -> None:

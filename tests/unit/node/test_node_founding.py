@@ -9,6 +9,7 @@ from shardwright.model.cluster import Cluster, ClusterKind, Counters, Node, Poli
 from shardwright.model.database import ServerKind
 from shardwright.model.event import Event, EventKind
 from shardwright.model.ids import NodeUid
+from shardwright.model.store_member import StoreRole
 from shardwright.model.trust import CertificateRole, IssuedCertificate
 from shardwright.model.version import CLUSTER_VERSION, fields_too_new
 from shardwright.node.founding import (
@@ -36,6 +37,7 @@ def test_the_first_records_are_those_of_one_node_and_one_administrator() -> None
         server=ServerChoice(ServerKind.VALKEY, "9.1.2", ""),
         admin="admin@example.com",
         password_hash="hash",
+        runs_member=True,
         certificates=[ISSUED],
         now=NOW,
     )
@@ -56,6 +58,7 @@ def test_the_first_records_are_those_of_one_node_and_one_administrator() -> None
         *("a", 4 * GB, "machine-1", "sha256:k"),
         True,
     )
+    assert node.store_role is StoreRole.VOTER
     assert isinstance(user, User)
     assert (user.uid, user.email, user.role) == (1, "admin@example.com", ManagementRole.ADMIN)
     assert by_type[Counters] == Counters(next_node=2, next_user=2)

@@ -1,5 +1,6 @@
 """``/v1/bootstrap…``: how a machine becomes a node. A newcomer joins here, admitted by its token."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -42,7 +43,7 @@ async def make_token(
     node = signing_node(view, context.node_uid) or view.nodes.get(context.node_uid)
     if node is None or view.cluster is None:
         return coded("not_ready", "The cluster's records are not complete yet. Try again.")
-    ca_hash = read_authority(context.machines.trust.authority.read_bytes()).key_hash
+    ca_hash = read_authority(await asyncio.to_thread(context.machines.trust.authority.read_bytes)).key_hash
     text, record = await joins.make_token(context, caller.user.email)
     answer = wire.token_json(text, record, ca_hash=ca_hash, address=node.address, port=view.cluster.api_port)
     return JSONResponse(answer)

@@ -15,7 +15,7 @@ from shardwright.model.database import ServerKind
 from shardwright.model.event import EventKind
 from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Reason
-from shardwright.model.store_member import StoreMember
+from shardwright.model.store_member import StoreMember, StoreRole
 from shardwright.model.trust import CertificateRole, JoinToken
 from shardwright.model.view import ClusterView, Delete, Put
 from shardwright.trust import keys
@@ -131,7 +131,9 @@ def refused(reasons: Sequence[Reason]) -> RefusedForReasons:
     return RefusedForReasons(REFUSALS[reasons[0].code], reasons[0].code, text, tuple(reasons))
 
 
-def admit(seen: Look, request: JoinRequest, admission: Admission, *, is_admin: bool) -> Intent[JoinResponse]:
+def admit(
+    seen: Look, request: JoinRequest, admission: Admission, *, is_admin: bool, part: StorePart = StorePart.CLIENT
+) -> Intent[JoinResponse]:
     """Node record, used token, issued certificates and event in one transaction. A newcomer whose earlier request was
     committed, and whose answer was lost, stays the node that it became. Raises RefusedForReasons."""
     check(seen, request, is_admin=is_admin)
@@ -149,7 +151,7 @@ def admit(seen: Look, request: JoinRequest, admission: Admission, *, is_admin: b
         store_files=admission.store_files,
         now=seen.now,
     )
-    writes = [Put(_node(seen, request, uid)), *(Put(issued_record(certificate)) for certificate in certificates)]
+    writes = [Put(_node(seen, request, uid, part)), *(Put(issued_record(certificate)) for certificate in certificates)]
     token = view.join_tokens.get(uid_of_token(request.token))
     if token is not None and token.used_by is None and not is_admin:
         writes.append(Put(used(token, uid)))
@@ -191,7 +193,7 @@ def peer_url_of(address: str, port: int) -> str:
     return f"https://{f'[{address}]' if is_long else address}:{port}"
 
 
-def _node(seen: Look, request: JoinRequest, uid: NodeUid) -> Node:
+def _node(seen: Look, request: JoinRequest, uid: NodeUid, part: StorePart) -> Node:
     first = request.addresses[0]
     new = Node(
         uid,
@@ -201,6 +203,7 @@ def _node(seen: Look, request: JoinRequest, uid: NodeUid) -> Node:
         memory_bytes=request.memory_bytes,
         external_addresses=(request.external_address,) if request.external_address else (),
         server_address=request.server_address if request.server_address != first else "",
+        store_role=StoreRole.LEARNER if part is StorePart.MEMBER else StoreRole.NONE,
         machine_id=request.machine_id,
         key_hash=keys.hash_of_key(key_of_request(request.request)),
     )
