@@ -7,6 +7,7 @@ No daemon runs: ``commit`` writes what the first daemon would write. Every progr
 import asyncio
 import os
 import secrets
+import ssl
 import tempfile
 import threading
 import uuid
@@ -48,6 +49,7 @@ from shardwright.store.open import open_store
 from shardwright.store.protocol import DeleteKey, Transaction
 from shardwright.store.settings import EtcdSettings
 from shardwright.tasks import spawn
+from shardwright.trust.authority import read_authority
 from shardwright.trust.contexts import trusting_context
 from shardwright.trust.files import TrustFiles
 from shardwright.trust.tokens import read_address
@@ -145,8 +147,6 @@ class MembersByGateway:
     pending: bool = False
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        import ssl
-
         place = self.settings.store
         context = ssl.create_default_context(cafile=str(place.authority))
         assert place.certificate is not None
@@ -251,8 +251,6 @@ class NodeApi:
 
     @contextmanager
     def client(self, *, is_admin: bool = True) -> Any:
-        from shardwright.trust.authority import read_authority
-
         authority = read_authority(TrustFiles(self.settings.directories.configuration).authority.read_bytes())
         auth = (ADMIN, PASSWORD) if is_admin else None
         url = f"https://{self.settings.address}:{self.settings.ports.api}"

@@ -18,11 +18,15 @@ from shardwright.model.ids import NodeUid
 from shardwright.model.seen import NodeSeen
 from shardwright.model.trust import CertificateRole
 from shardwright.node import join as joining
+from shardwright.node.probe import answering
 from shardwright.store import keys, records
 from shardwright.store.protocol import DeleteKey, PutKey, Transaction
-from shardwright.trust.certificates import Grant, certify
+from shardwright.trust.authority import certificate_text
+from shardwright.trust.certificates import Grant, certify, make_request
 from shardwright.trust.contexts import read_credentials
 from shardwright.trust.files import TrustFiles, load_credentials, load_signer, own_key
+from shardwright.trust.join import StoreFiles
+from shardwright.trust.keys import new_key
 from testkit.deadlines import until
 from tests.integration.founding_harness import (
     First,
@@ -175,8 +179,6 @@ def test_wrong_tokens_are_limited(first: First, api: NodeApi) -> None:
 def test_a_newcomer_without_a_way_back_is_refused_with_the_port(
     first: First, api: NodeApi, monkeypatch: pytest.MonkeyPatch, loopback_base: Callable[[], str]
 ) -> None:
-    from shardwright.node.probe import answering
-
     line = api.token()
     with monkeypatch.context() as patched:
         patched.setattr(joining, "answering", lambda address, ports, text: answering(address, [9443, 9444], text))
@@ -232,9 +234,6 @@ def test_a_node_without_the_authoritys_key_names_the_one_that_has_it(
 
 
 def _body(token: str, address: str) -> dict[str, object]:
-    from shardwright.trust.certificates import make_request
-    from shardwright.trust.keys import new_key
-
     return {
         "token": token,
         "request": make_request(new_key()).decode(),
@@ -267,8 +266,6 @@ def test_an_expired_certificate_of_the_api_is_named(first: First) -> None:
     grant = Grant(CertificateRole.API, NodeUid(1), (str(first.settings.address),))
     then = datetime.now(UTC) - timedelta(days=100)
     expired = certify(signer, key.public_key(), grant, serial=x509.random_serial_number(), now=then)
-    from shardwright.trust.authority import certificate_text
-
     with NodeApi(first.settings) as api:
         line = api.token()
     path.write_bytes(certificate_text(expired, signer.authority.certificate))
@@ -288,8 +285,6 @@ def test_the_answer_brings_what_opens_an_operators_etcd(first: First, loopback_b
     assert place.key is not None
 
     def operators(given: Machines) -> Machines:
-        from shardwright.trust.join import StoreFiles
-
         assert place.authority is not None
         assert place.certificate is not None
         assert place.key is not None
