@@ -22,7 +22,7 @@ from shardwright.node.settings import NodeSettings
 from shardwright.node.settings_file import SETTINGS_FILE
 
 GRACE_S: Final = 10.0
-"""For the endpoint process, which serves nothing any more."""
+"""For the daemon and the endpoint process, which serve nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,12 @@ def take_out(settings: NodeSettings, *, say: Say, now: datetime) -> Left:
         if services.is_managed(directories):
             say("stopping the node's services")
             services.stop_units()
-        _check_stopped(settings)
-        for path in (directories.endpoint / "endpoint.json", directories.state / "endpoint.json"):
+        # A daemon whose node was removed waits for its end. The endpoint process outlives it.
+        for path in (directories.state / "daemon.json", directories.endpoint / "endpoint.json"):
             identity = read_identity(path)
             if identity is not None and is_running(identity):
                 asyncio.run(end(identity, GRACE_S))
+        _check_stopped(settings)
         return Left(move_aside(settings, now))
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from shardwright.agent.endpoint_process import write_identity
 from shardwright.cli.access import Wanted, credentials_file, load_access
 from shardwright.cli.failure import Exit
 from shardwright.cli.main import build
 from shardwright.errors import Permanent, Rejected
 from shardwright.machine.files import make_private_directory
+from shardwright.machine.processes import is_running, server_environment, spawn_process
 from shardwright.model.ids import NodeUid
 from shardwright.node import services
 from shardwright.node.files import Owner
@@ -154,6 +156,21 @@ def test_a_machine_that_leaves_keeps_its_files_aside(folder: Path, loopback_base
     assert {path.name for path in configuration.iterdir()} == {"ca.pem", "node.toml"}
     assert {path.name for path in settings.directories.configuration.iterdir()} == {"lock", configuration.name}
     assert not settings.directories.etcd.exists()
+
+
+def test_the_daemon_and_the_endpoint_process_of_a_removed_node_are_ended(
+    folder: Path, loopback_base: Callable[[], str]
+) -> None:
+    settings = node_in(folder, loopback_base())
+    places = (settings.directories.state / "daemon.json", settings.directories.endpoint / "endpoint.json")
+    make_private_directory(settings.directories.endpoint)
+    running = []
+    for path in places:
+        identity = spawn_process(["sleep", "60"], directory=folder, output=folder / "out", environment=server_environment())
+        write_identity(path, identity)
+        running.append(identity)
+    take_out(settings, say=lambda _: None, now=datetime.now(UTC))
+    assert [is_running(identity) for identity in running] == [False, False]
 
 
 def test_a_machine_whose_node_runs_does_not_leave(folder: Path, loopback_base: Callable[[], str]) -> None:
