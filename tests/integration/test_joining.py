@@ -199,7 +199,7 @@ def test_a_clock_that_is_off_and_a_second_identity_are_refused_together(
     first: First, api: NodeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = api.token()
-    later = datetime.now(UTC) + timedelta(minutes=6)
+    later = datetime.now(UTC) + timedelta(minutes=30)
     request = joining._request
 
     def wrong(*given: object) -> object:
@@ -210,7 +210,7 @@ def test_a_clock_that_is_off_and_a_second_identity_are_refused_together(
         join_in(first.folder / "off", first.address(5), line)
     assert refused.value.code == Code.CLOCK_OFF
     said = refused.value.text + refused.value.remedy
-    assert all(part in said for part in ("360 s ahead", "already", "version 99.0", "chrony", "node remove 1"))
+    assert all(part in said for part in ("s ahead of the cluster's", "already", "version 99.0", "chrony", "node remove 1"))
     assert len(api.view().nodes) == 1
 
 
