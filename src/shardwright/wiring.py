@@ -147,6 +147,7 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         new_uid=lambda: str(uuid.uuid4()),
         random_text=_random_text,
         figures=Figures(nodes, clock=clock),
+        machines=config.machines,
     )
     signing = access.signing(store, clock=clock, random_text=_random_text)
     agent = Agent(

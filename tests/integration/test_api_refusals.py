@@ -94,6 +94,11 @@ BAD: list[tuple[str, str, bytes, int, str]] = [
     ("PUT", "/v1/license", b'{"license":"x"}', 406, "license_not_needed"),
     ("GET", "/v1/logs?order=up", b"", 400, "invalid_parameter"),
     ("PATCH", "/v1/nodes/1", b"", 405, "method_not_allowed"),
+    ("GET", "/v1/bootstrap/join", b"", 405, "method_not_allowed"),
+    ("POST", "/v1/bootstrap/join", b"{}", 409, "local_cluster"),
+    ("POST", "/v1/nodes/tokens", b"", 409, "local_cluster"),
+    ("POST", "/v1/bootstrap/create_cluster", b"{}", 409, "already_bootstrapped"),
+    ("POST", "/v1/bootstrap/join_cluster", b"{}", 409, "already_bootstrapped"),
     ("DELETE", "/v1/actions/x", b"", 405, "method_not_allowed"),
 ]
 ABSENT = [
@@ -105,7 +110,6 @@ ABSENT = [
     "/v1/license/usage",
     "/v1/roles/builtin",
     "/v1/nodes/1/endpoints",
-    "/v1/bootstrap/join",
     "/docs",
     "/",
     "/v1/nodes/",

@@ -11,13 +11,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from shardwright import __version__
+from shardwright.api.attempts import Attempts
 from shardwright.api.deps import ApiContext, refuse_unknown_query
 from shardwright.api.errors import coded, error_answer
 from shardwright.api.gate import Gate
 from shardwright.api.openapi import describe
-from shardwright.api.routes import actions, cluster, databases, node_actions, nodes, shards, users
+from shardwright.api.routes import actions, bootstrap, cluster, databases, node_actions, nodes, shards, users
 
-MODULES: Final = (node_actions, nodes, databases, shards, actions, cluster, users)
+MODULES: Final = (node_actions, nodes, databases, shards, actions, cluster, bootstrap, users)
 
 HINTS: Final = (
     (
@@ -46,9 +47,10 @@ def create_app(context: ApiContext) -> FastAPI:
         redirect_slashes=False,  # clients would read a redirect as "not the primary node"
     )
     app.state.context = context
+    app.state.attempts = Attempts(context.clock)
     for module in MODULES:
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)])
-    app.add_middleware(Gate, context=context, allowed=allowed_methods)
+    app.add_middleware(Gate, context=context, allowed=allowed_methods, admitted_by_token=bootstrap.OPEN)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.openapi = lambda: describe(app, *(module.router for module in MODULES))  # type: ignore[method-assign]

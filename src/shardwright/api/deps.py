@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 
 from shardwright.api.codes import forbidden, invalid
+from shardwright.api.machines import Machines
 from shardwright.api.permissions import may
 from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock
@@ -37,6 +38,8 @@ class ApiContext:
     random_text: Callable[[], str]
     """A few random characters for the keys of events."""
     figures: Figures
+    machines: Machines | None = None
+    """None: a local cluster."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Final
 from starlette.responses import JSONResponse
 
 from shardwright.errors import Refusal, Rejected, ShardwrightError, Transient
+from shardwright.model.reason import Reason
 from shardwright.store.protocol import StoreFull, StoreReplaced, StoreUnavailable, TooLarge
 
 STATUS_OF: Final[dict[Refusal, int]] = {
@@ -30,12 +31,23 @@ _STATUS_BY_CODE: Final[dict[str, int]] = {
     "node_stopping": 503,
     "too_many_connections": 503,
     "malformed_http": 400,
+    "authority_key_absent": 503,
+    "store_learner_pending": 503,
+    "too_many_attempts": 429,
     "bdb_unavailable": 503,
     "bdb_unavailable_shard_unreachable": 503,
     "bdb_unavailable_port_unbound": 503,
     "bdb_endpoint_unavailable": 503,
 }
 """Statuses without a refusal of their own."""
+
+
+class RefusedForReasons(Rejected):
+    """A refusal with all its reasons, which the answer lists."""
+
+    def __init__(self, refusal: Refusal, code: str, text: str, reasons: tuple[Reason, ...]) -> None:
+        super().__init__(refusal, code, text, remedy="; ".join(dict.fromkeys(r.remedy for r in reasons if r.remedy)))
+        self.reasons = reasons
 
 
 class Unavailable(ShardwrightError):
@@ -66,6 +78,10 @@ def error_answer(
 def answer_of(error: Exception) -> JSONResponse:
     """The answer to an error that ended a request. An unknown error is a bug: 500, without details."""
     match error:
+        case RefusedForReasons():
+            reasons = [{"code": r.code, "description": r.text, "remedy": r.remedy} for r in error.reasons]
+            extra = {"reasons": reasons, "remedy": error.remedy}
+            return error_answer(STATUS_OF[error.refusal], error.code, error.text, extra=extra)
         case Rejected():
             text = f"{error.text} {error.remedy}".strip()
             headers = {"WWW-Authenticate": 'Basic realm="Shardwright"'} if error.refusal is Refusal.UNAUTHENTICATED else None

@@ -6,7 +6,7 @@ way of sending it. Does not know any route.
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
@@ -20,6 +20,8 @@ from shardwright.api.services.intent import look
 from shardwright.errors import ShardwrightError
 
 BODY_BYTES_MAX: Final = 1024 * 1024
+STRANGERS_BODY_BYTES_MAX: Final = 64 * 1024
+"""Of a request that a token admits: nothing is known of its sender before the body is read."""
 BODY_TIMEOUT_S: Final = 20.0
 DISCARDED_BYTES_MAX: Final = 8 * 1024 * 1024
 """Read and discarded after a refusal: a client that is still sending reads the answer only afterwards."""
@@ -41,10 +43,19 @@ class _Refused(Exception):
 class Gate:
     """The middleware. Admits or refuses each request before the routes."""
 
-    def __init__(self, app: ASGIApp, *, context: ApiContext, allowed: Callable[[str], set[str]]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        context: ApiContext,
+        allowed: Callable[[str], set[str]],
+        admitted_by_token: Collection[tuple[str, str]] = (),
+    ) -> None:
+        """``admitted_by_token``: methods and paths that check a token instead of credentials, in a cluster of machines."""
         self._app = app
         self._context = context
         self._allowed = allowed
+        self._open = admitted_by_token if context.machines is not None else ()
         self._authenticator = Authenticator(context.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +97,7 @@ class Gate:
         except (ShardwrightError, _Refused):
             await _discard(receive)
             raise
-        body = await _read_body(receive)
+        body = await _read_body(receive, BODY_BYTES_MAX if "caller" in scope else STRANGERS_BODY_BYTES_MAX)
         await self._app(scope, _replay(body, receive), send)
 
     async def _admit(self, scope: Scope) -> None:
@@ -101,6 +112,8 @@ class Gate:
             raise _Refused(coded("unsupported_api_version", "Supported versions: 1 and 2."))
         seen = await look(self._context)
         authorization = headers.get(b"authorization", b"").decode("latin-1")
+        if not authorization and (scope["method"], scope["path"]) in self._open:
+            return
         user = await self._authenticator.authenticate(authorization, seen.view)
         scope["caller"] = Caller(user)
         scope["authenticator"] = self._authenticator
@@ -108,7 +121,7 @@ class Gate:
             raise _Refused(JSONResponse({}, headers={"Allow": ", ".join(sorted(methods))}))
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive, bytes_max: int) -> bytes:
     """The whole body. Raises _Refused if it is too large or too slow."""
     chunks: list[bytes] = []
     size = 0
@@ -120,10 +133,10 @@ async def _read_body(receive: Receive) -> bytes:
                     raise _Refused(coded("request_timeout", "The client closed the connection."))
                 chunk = message.get("body", b"")
                 size += len(chunk)
-                if size > BODY_BYTES_MAX:
+                if size > bytes_max:
                     if message.get("more_body", False):
                         await _discard(receive)
-                    raise _Refused(_too_large())
+                    raise _Refused(_too_large(bytes_max))
                 chunks.append(chunk)
                 if not message.get("more_body", False):
                     return b"".join(chunks)
@@ -134,8 +147,8 @@ async def _read_body(receive: Receive) -> bytes:
 _CLOSE = {"Connection": "close"}
 
 
-def _too_large() -> Response:
-    return coded("body_too_large", f"The body is larger than {BODY_BYTES_MAX} bytes.", headers=_CLOSE)
+def _too_large(bytes_max: int) -> Response:
+    return coded("body_too_large", f"The body is larger than {bytes_max} bytes.", headers=_CLOSE)
 
 
 async def _discard(receive: Receive) -> None:

@@ -1,6 +1,7 @@
-"""The API's address and the user: from options, the environment, or the files that ``up`` wrote to the cluster's directory.
+"""The API's address and the user: from options, the environment, or the files that ``up`` wrote to the cluster's directory
+and ``init`` to the user's configuration. A local cluster's file comes first.
 
-The password in ``admin.json`` is only sent to the addresses in that file. Passwords are never read from the command line or
+The password in such a file is only sent to the addresses in that file. Passwords are never read from the command line or
 the environment, where other users of the machine could see them.
 """
 
@@ -47,10 +48,21 @@ def default_directory(environment: Mapping[str, str]) -> Path:
     return Path(base) / "shardwright"
 
 
+def credentials_file(environment: Mapping[str, str]) -> Path:
+    """Where ``init`` keeps how its user reaches the cluster as its administrator."""
+    base = environment.get("XDG_CONFIG_HOME") or str(Path(environment.get("HOME") or "/") / ".config")
+    return Path(base) / "shardwright" / "cluster.json"
+
+
 def load_access(wanted: Wanted, environment: Mapping[str, str]) -> Access:
     """Combine the values. Raises Failure (usage), which names the missing value and the way to give it."""
     directory = wanted.directory or default_directory(environment)
-    kept = _read_admin(directory / "admin.json", is_required=wanted.url is None)
+    own = directory / "tls" / "cert.pem"
+    admin = directory / "admin.json"
+    if wanted.directory is None and not admin.exists() and credentials_file(environment).exists():
+        admin = credentials_file(environment)
+    kept = _read_admin(admin, is_required=wanted.url is None)
+    own = Path(str(kept["certificate"])) if "certificate" in kept else own
     urls = (_normal(wanted.url),) if wanted.url else tuple(_normal(url) for url in kept.get("urls") or [kept["url"]])
     if not _is_known(urls[0], kept):
         kept = {}
@@ -66,7 +78,6 @@ def load_access(wanted: Wanted, environment: Mapping[str, str]) -> Access:
             f"no password given for {user}",
             remedy="--password-file FILE (or SHARDWRIGHT_PASSWORD_FILE); - reads it from standard input",
         )
-    own = directory / "tls" / "cert.pem"
     certificate = wanted.certificate or (own if kept and own.exists() else None)
     if certificate is not None and not certificate.is_file():
         raise usage(f"no certificate at {certificate}")
@@ -80,7 +91,8 @@ def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
         if not is_required:
             return {}
         raise usage(
-            f"no cluster found in {path.parent}", remedy="--dir DIR, --url URL, or start one: shardwright up --detach"
+            f"no cluster found in {path.parent}",
+            remedy="--dir DIR, --url URL, or start one: shardwright up --detach (on several machines: shardwright init)",
         ) from None
     except PermissionError:
         if not is_required:
@@ -89,7 +101,7 @@ def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise usage(f"{path} cannot be read: {error}") from error
     if not isinstance(kept, dict) or not all(isinstance(kept.get(key), str) for key in ("url", "username", "password")):
-        raise usage(f"{path} is not a file that `shardwright up` wrote")
+        raise usage(f"{path} is not a file that `shardwright up` or `init` wrote")
     return kept
 
 

@@ -17,7 +17,7 @@ import typer
 from shardwright.cli.access import default_directory
 from shardwright.cli.failure import Exit, Failure
 from shardwright.cli.session import confirm, parsed, report
-from shardwright.errors import Refusal, Rejected, ShardwrightError
+from shardwright.errors import ClusterError, Refusal, Rejected, ShardwrightError
 from shardwright.local import daemon as daemon_process
 from shardwright.local import supervisor as supervisor_process
 from shardwright.local.creation import UpOptions
@@ -236,12 +236,20 @@ def failures(as_json: bool) -> Iterator[None]:
     except Rejected as e:
         code = Exit.USAGE if e.refusal is Refusal.INVALID else Exit.FAILED
         raise _told(Failure(code, e.code, e.text, remedy=e.remedy), as_json) from None
+    except ClusterError as e:
+        raise _told(Failure(Exit.FAILED, e.code, e.text, remedy=_remedy(e)), as_json) from None
     except ShardwrightError as e:
         raise _told(Failure(Exit.FAILED, e.code, e.text), as_json) from None
     except OSError as e:
         raise _told(Failure(Exit.FAILED, "system_error", str(e)), as_json) from None
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _remedy(error: ClusterError) -> str:
+    """The catalogue's remedy, unless the text says it."""
+    remedy = error.code.remedy
+    return "" if remedy == "see the text" or remedy in error.text else remedy
 
 
 def _told(failure: Failure, as_json: bool) -> typer.Exit:

@@ -1,17 +1,18 @@
-"""The ``shardwright`` command: combines the command groups. All but ``up``, ``down``, ``cluster`` and the processes that
-they start use the public API only."""
+"""The ``shardwright`` command: combines the command groups. All but ``up``, ``down``, ``cluster``, ``init``, ``join``,
+``node leave`` and the processes that they start use the public API only."""
 
 from typing import Annotated
 
 import typer
 
 from shardwright import __version__
-from shardwright.cli import action, cluster, database, local, node, status
+from shardwright.cli import action, cluster, database, local, machines, node, status
 
 _HELP = """An open, self-hosted cluster manager for Redis and Valkey.
 
---dir DIR (or SHARDWRIGHT_DIR) selects a local cluster; --url, --user and --password-file, or the environment variables
-SHARDWRIGHT_URL, SHARDWRIGHT_USER and SHARDWRIGHT_PASSWORD_FILE, select any other cluster.
+`up` starts a local cluster, `init` founds one of several machines. --dir DIR (or SHARDWRIGHT_DIR) selects a local cluster;
+the user who ran `init` needs no option on that machine; --url, --user, --password-file and --certificate, or the environment
+variables SHARDWRIGHT_URL, SHARDWRIGHT_USER, SHARDWRIGHT_PASSWORD_FILE and SHARDWRIGHT_CERTIFICATE, select any other cluster.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the API cannot be reached, 4 --timeout has passed."""
 
@@ -29,6 +30,7 @@ def build() -> typer.Typer:
     app.callback()(_top)
     local.register(app)
     cluster.register(app)
+    machines.register(app)
     for group in (status, database, node, action):
         group.register(app)
     return app

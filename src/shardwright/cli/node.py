@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from shardwright.cli import membership
 from shardwright.cli.database import find
 from shardwright.cli.failure import usage
 from shardwright.cli.overview import NODE_ROLES, node_status, nodes_table, shards_table
@@ -57,6 +58,7 @@ def register(app: typer.Typer) -> None:
     command(group, "snapshots", examples="shardwright node snapshots 3\nshardwright node snapshots 3 --create before-patch")(
         _snapshots
     )
+    membership.register(group)
     maintenance = typer.Typer(no_args_is_help=True, help="Empty a node so that it can be switched off, and bring it back.")
     group.add_typer(maintenance, name="maintenance")
     command(
@@ -104,7 +106,7 @@ def _add(
     is_waited_for: Wait = False,
     timeout: Timeout = None,
 ) -> None:
-    """Add a node to a running local cluster."""
+    """Add a node to a running local cluster (other clusters: `node token`)."""
     given = {"memory": parsed(parse_bytes, memory), "rack_id": rack, "addr": address}
     node = session.api.post("/v1/nodes", {key: value for key, value in given.items() if value is not None})
     uid = node["uid"]

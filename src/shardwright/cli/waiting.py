@@ -46,14 +46,16 @@ _MOVES_SHOWN = 12
 T = TypeVar("T")
 
 
-def wait_for_action(session: Session, uid: str, *, timeout: str | None) -> Json:
-    """Show an action until it ends. Raises Failure if it fails, is cancelled, or outlasts ``timeout``."""
+def wait_for_action(session: Session, uid: str, *, timeout: str | None, is_shown: bool = True) -> Json:
+    """Show an action until it ends, and its end (with ``is_shown``). Raises Failure if it fails, is cancelled, or outlasts
+    ``timeout``."""
     try:
         action = _watch(session, uid, deadline(timeout))
     except KeyboardInterrupt:
         print(f"The action continues. Watch it again: shardwright action watch {uid}", file=sys.stderr)
         raise
-    session.show(action, lambda: ending(action))
+    if is_shown:
+        session.show(action, lambda: ending(action))
     if action.get("status") == "completed":
         return action
     code = str(action.get("error_code") or action.get("status"))

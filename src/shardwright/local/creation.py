@@ -6,7 +6,6 @@ Called by ``up`` on a directory without a cluster; the lock is held from the fir
 import ipaddress
 import json
 import os
-import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -21,26 +20,25 @@ from shardwright.local.access import ensure_key, store_settings
 from shardwright.local.layout import Layout, make_run_directory
 from shardwright.local.tls import ensure_certificate
 from shardwright.machine.files import make_private_directory, write_private
-from shardwright.model.account import ManagementRole, User
+from shardwright.model.account import ManagementRole, User, is_email
 from shardwright.model.cluster import Cluster, Counters, Node, Policy
-from shardwright.model.database import ServerKind
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, UserUid
 from shardwright.model.version import CLUSTER_VERSION
-from shardwright.passwords import hash_password
-from shardwright.server.binaries import ServerBinary, find_server
+from shardwright.passwords import PASSWORD_VARIABLE, first_password, hash_password
+from shardwright.server.binaries import ServerBinary, choose_server
 from shardwright.store.founding import first_transaction, founding_items
 from shardwright.store.keys import StoredRecord
 from shardwright.store.open import open_store
 from shardwright.store.protocol import Transaction
 from shardwright.store.seal import Sealing
 
-PASSWORD_VARIABLE = "SHARDWRIGHT_ADMIN_PASSWORD"
+__all__ = ["PASSWORD_VARIABLE", "CheckedOptions", "UpOptions", "check", "check_addresses", "create", "invalid"]
+
 CLUSTER_NAME = "shardwright.local"
 NODES_MAX = 32
 """Each node is a separate Python process on this machine."""
 NODE_MEMORY_MIN = 16 * 1024 * 1024
-_EMAIL = re.compile(r"[^@\s:]+@[^@\s:]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +87,12 @@ def check(options: UpOptions, layout: Layout, environment: Mapping[str, str]) ->
         )
     if not 1 <= options.api_port <= 65535:
         raise invalid(f"--api-port {options.api_port} is not a port")
-    if not _EMAIL.fullmatch(options.admin_email):
+    if not is_email(options.admin_email):
         raise invalid(f"--admin-email {options.admin_email!r} is not an e-mail address")
     _check_directory(layout)
     addresses = _addresses(options)
-    server, server_path = _server(options.server)
-    password, is_generated = _password(environment)
+    server, server_path = choose_server(options.server)
+    password, is_generated = first_password(environment)
     check_addresses(addresses, options.api_port)
     _check_endpoint_address(options.endpoint_address)
     return CheckedOptions(options, addresses, server, server_path, password, is_generated)
@@ -159,29 +157,6 @@ def _check_endpoint_address(text: str) -> None:
         check_port(text, 0)
     except Permanent as e:
         raise invalid(f"--endpoint-address {text}: this machine does not have this address") from e
-
-
-def _server(asked: str) -> tuple[ServerBinary, str]:
-    if asked == "auto":
-        return find_server(), ""
-    if asked in tuple(ServerKind):
-        return find_server(ServerKind(asked)), ""
-    if os.sep not in asked:
-        raise invalid(f"--server {asked!r} is not auto, valkey, redis or the path of a server program")
-    path = os.path.abspath(os.path.expanduser(asked))
-    return find_server(configured=path), path
-
-
-def _password(environment: Mapping[str, str]) -> tuple[str, bool]:
-    given = environment.get(PASSWORD_VARIABLE)
-    if given is None:
-        return secrets.token_urlsafe(18), True
-    if not given or not given.isprintable():
-        raise invalid(
-            f"{PASSWORD_VARIABLE} is empty or contains unprintable characters",
-            remedy="set another password, or unset the variable",
-        )
-    return given, False
 
 
 # -- creation --------------------------------------------------------------------------------------------------------------

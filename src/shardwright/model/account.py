@@ -1,10 +1,18 @@
 """Users and management roles."""
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from shardwright.model.ids import UserUid
+
+_EMAIL = re.compile(r"[^@\s:]+@[^@\s:]+")
+
+
+def is_email(text: str) -> bool:
+    """Whether the text can be a login name. A colon would end the name in a request's credentials."""
+    return _EMAIL.fullmatch(text) is not None
 
 
 class ManagementRole(StrEnum):

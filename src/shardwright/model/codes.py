@@ -269,6 +269,13 @@ class Code(Catalogue):
         "check its authority, names, usages and dates; etcd's own needs the usages server and client",
     )
     STORE_SETTINGS_INVALID = "store_settings_invalid", "The settings of the store are invalid.", "see the text"
+    STORE_LEARNER_PENDING = "store_learner_pending", "A new member of the store catches up.", "repeat in a few seconds"
+    STORE_MEMBER_GONE = "store_member_gone", "The store has no such member any more."
+    STORE_MEMBERS_UNREADY = (
+        "store_members_unready",
+        "Too few members of the store run.",
+        "start them; repeat in a few seconds",
+    )
     CONFLICT = "conflict", "Another writer changed one of the records first."
     LOST_LEADERSHIP = "lost_leadership", "The daemon is no longer the leader."
 
@@ -302,7 +309,7 @@ class Code(Catalogue):
     CERTIFICATE_EXPIRED = (
         "certificate_expired",
         "The certificate of the node has expired.",
-        "join again in its own place (`join … --replace`)",
+        "remove the node (`node remove`), then join as a new one (`node token`)",
     )
     CERTIFICATE_REVOKED = (
         "certificate_revoked",
@@ -312,7 +319,7 @@ class Code(Catalogue):
     CREDENTIALS_UNUSABLE = (
         "credentials_unusable",
         "The node's certificate, its key and the authority are missing or do not fit together.",
-        "restore the files, or join again in the node's place (`join … --replace`)",
+        "restore the files, or remove the node and join as a new one (`node remove`, `node token`)",
     )
     PEER_UNKNOWN = (
         "peer_unknown",
@@ -349,17 +356,32 @@ class Code(Catalogue):
     MACHINE_IS_MEMBER = (
         "machine_is_member",
         "The machine is a node of the cluster already.",
-        "take that node's place (`join … --replace`)",
+        "remove that node first (`node remove`)",
     )
     ADDRESS_IN_USE = (
         "address_in_use",
         "An address of the newcomer belongs to another node.",
-        "give another address, or take that node's place (`join … --replace`)",
+        "give another address, or remove that node first (`node remove`)",
     )
     NEWCOMER_TOO_NEW = (
         "newcomer_too_new",
         "The newcomer's Shardwright is newer than the cluster's.",
         "install the cluster's version on the new machine, or upgrade the cluster first",
+    )
+    NO_ROUTE_BACK = (
+        "no_route_back",
+        "The cluster cannot connect to a port of the newcomer.",
+        "open the port for the cluster's nodes in every firewall between them, and check the newcomer's address",
+    )
+    STORE_UNFIT = (
+        "store_unfit",
+        "No member of the store can run on this machine.",
+        "install etcd (`apt-get install etcd-server`), or name an etcd of your own (`--store`)",
+    )
+    NODE_EXISTS = (
+        "node_exists",
+        "This machine is a node of a cluster already, or has the files of one.",
+        "take it out first (`shardwright node leave`)",
     )
     REPLACED_NODE_NEEDED = (
         "replaced_node_needed",

@@ -21,6 +21,8 @@ class EventKind(Catalogue):
     are Shardwright's own. A kind is stable once released: stored events contain it."""
 
     NODE_ADD_REQUEST = "node_add_request", "The addition of a node was requested."
+    JOIN_TOKEN_CREATED = "join_token_created", "A token that admits a new machine was made."
+    CLUSTER_NODE_JOINED = "cluster_node_joined", "A machine joined the cluster as a node."
     NODE_CHANGE_REQUEST = "node_change_request", "A node's settings were changed."
     NODE_SNAPSHOT_CREATED = "node_snapshot_created", "A snapshot of a node was taken."
     NODE_SNAPSHOT_DELETED = "node_snapshot_deleted", "A snapshot of a node was deleted."

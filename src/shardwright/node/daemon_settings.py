@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from shardwright.api.machines import Machines
 from shardwright.daemon_config import DaemonConfig, NodeTrust
 from shardwright.model.trust import CertificateRole
 from shardwright.node.founding_file import NAME
@@ -41,7 +42,7 @@ def daemon_log(directories: Directories) -> Path:
     return directories.log / "daemon.log"
 
 
-def daemon_config(settings: NodeSettings, sealing: Sealing) -> DaemonConfig:
+def daemon_config(settings: NodeSettings, sealing: Sealing, machines: Machines) -> DaemonConfig:
     """What the composition needs."""
     directories, files = settings.directories, trust_files(settings.directories)
     return DaemonConfig(
@@ -56,4 +57,5 @@ def daemon_config(settings: NodeSettings, sealing: Sealing) -> DaemonConfig:
         endpoint_directory=directories.endpoint,
         run_directory=directories.run,
         trust=NodeTrust(files, str(settings.address), settings.ports.agent, settings.ports.control),
+        machines=machines,
     )

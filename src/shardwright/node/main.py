@@ -32,6 +32,7 @@ from shardwright.machine.notify import Notifier, show_life
 from shardwright.machine.processes import identity_of
 from shardwright.model.codes import Code
 from shardwright.model.trust import CertificateRole
+from shardwright.node.admitting import machines_of
 from shardwright.node.daemon_settings import daemon_config, daemon_file, daemon_lock, daemon_log, trust_files
 from shardwright.node.drain import drain
 from shardwright.node.ended import revoke_ended
@@ -196,12 +197,13 @@ async def _serve(loaded: Loaded, notifier: Notifier, body: Body) -> None:
 async def _work(loaded: Loaded, notifier: Notifier, body: Body) -> None:
     """Until cancelled, or until the node is removed: then it waits for a record again, and an operator to take it away."""
     try:
+        machines = await asyncio.to_thread(machines_of, loaded.settings)
         await wait_for_store(loaded.settings, loaded.sealing, say=notifier.status)
     except Permanent as e:
         raise _Unfit(e) from e
     notifier.status("serves")
     try:
-        await body(daemon_config(loaded.settings, loaded.sealing))
+        await body(daemon_config(loaded.settings, loaded.sealing, machines))
     except Permanent as e:
         if e.code is not Code.NODE_NOT_RECORDED:
             raise

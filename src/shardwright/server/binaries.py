@@ -6,6 +6,7 @@ substitutes another version, and never prefers Redis without a request.
 
 import functools
 import importlib.util
+import os
 import platform
 import re
 import shutil
@@ -54,6 +55,20 @@ def find_server(kind: ServerKind | None = None, *, configured: str | None = None
             return binary
     wanted = kind or ServerKind.VALKEY
     raise _missing(f"{wanted}-server is not installed on this machine", wanted)
+
+
+def choose_server(asked: str) -> tuple[ServerBinary, str]:
+    """The program for the databases of a new cluster, as its operator asked: ``auto``, ``valkey``, ``redis`` or a path. Also
+    the path, if one was given; otherwise empty: every node then finds the program itself. Raises Rejected."""
+    if asked == "auto":
+        return find_server(), ""
+    if asked in tuple(ServerKind):
+        return find_server(ServerKind(asked)), ""
+    if os.sep not in asked:
+        text = f"--server {asked!r} is not auto, valkey, redis or the path of a server program"
+        raise Rejected(Refusal.INVALID, "invalid_option", text)
+    path = os.path.abspath(os.path.expanduser(asked))
+    return find_server(configured=path), path
 
 
 def find_exact(kind: ServerKind, version: str, *, configured: str | None = None) -> ServerBinary:

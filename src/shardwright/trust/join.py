@@ -13,15 +13,17 @@ from typing import Final
 
 from cryptography import x509
 
+from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.model.database import ServerKind
 from shardwright.model.ids import JoinTokenUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.trust import CertificateRole, JoinToken
+from shardwright.trust import keys
 from shardwright.trust.authority import Signer, certificate_text, names_of
-from shardwright.trust.certificates import Grant, sign_request
+from shardwright.trust.certificates import Grant, key_of_request, sign_request
 from shardwright.trust.renewal import check_clock, check_request
-from shardwright.trust.tokens import check_token
+from shardwright.trust.tokens import check_token, uid_of_token
 
 PROTOCOL: Final = 1
 """The version of this exchange. A daemon refuses a later one, which it cannot understand."""
@@ -64,7 +66,15 @@ class JoinRequest:
     """The newcomer's time."""
     protocol: int = PROTOCOL
     replaces: NodeUid | None = None
-    """The node whose place the newcomer takes (``--replace``). None: it becomes a new node."""
+    """The node whose place the newcomer takes. None: it becomes a new node."""
+    external_address: str = ""
+    """Told to clients that come from outside; empty: the first address."""
+    server_address: str = ""
+    """Of the node's servers, one of the addresses; empty: the first one."""
+    has_store_program: bool = False
+    """Whether it can run a member of the store."""
+    probe: str = ""
+    """What the newcomer says to everybody who connects to its ports during the join."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,10 @@ class MemberNode:
     addresses: tuple[str, ...]
     is_replaceable: bool
     """It is certainly gone, or is away and holds no copy that somebody needs. Judged by its liveness, not here."""
+    key_hash: str = ""
+    """Names the key for which its certificates are issued; empty: not known."""
+    has_run: bool = True
+    """Whether its daemon has been seen. False: its join may have been interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,15 @@ class SealingKey:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreFiles:
+    """With what a node proves itself to an etcd that the operator runs: the content of the files, PEM."""
+
+    authority: bytes
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class JoinResponse:
     """What a newcomer is given. It has everything to start its daemon."""
 
@@ -111,28 +134,73 @@ class JoinResponse:
     store_endpoints: tuple[str, ...]
     sealing_keys: tuple[SealingKey, ...]
     """The key in use first; older ones while something is sealed under them."""
+    initial_cluster: Mapping[str, str] = field(default_factory=dict)
+    """The other members of the store, by name, with the addresses of their peers. The newcomer has been added to them, and
+    runs a member. Empty: it runs none."""
+    store_files: StoreFiles | None = None
+    """None: the certificate of role ``store`` opens the store."""
 
 
-def check_join(request: JoinRequest, view: JoinView, now: datetime) -> tuple[Reason, ...]:
-    """Everything that forbids the join; empty: it may be committed.
+def check_join(request: JoinRequest, view: JoinView, now: datetime, *, is_admin: bool = False) -> tuple[Reason, ...]:
+    """Everything that forbids the join; empty: it may be committed. ``is_admin``: an administrator asks, who needs no token.
 
     Without a valid token the answer names only that: a stranger learns nothing about the cluster."""
     if request.protocol > PROTOCOL:
         return (_too_new(f"the newcomer speaks version {request.protocol} of the join protocol, the cluster {PROTOCOL}"),)
-    token = check_token(view.tokens, request.token, now)
-    if isinstance(token, Reason):
-        return (token,)
+    own = earlier_node(request, view.members)
+    refused = None if is_admin else _check_token(request, view, own, now)
+    if refused is not None:
+        return (refused,)
+    others = tuple(member for member in view.members if member is not own)
     checks = (
         check_clock(request.at, now),
         check_request(request.request),
         _check_form(request),
         _check_version(request.version, view.version),
         *_check_servers(request, view),
-        _check_machine(request, view.members),
-        *_check_addresses(request, view.members),
-        _check_replaced(request.replaces, view.members),
+        _check_machine(request, others),
+        *_check_addresses(request, others),
+        _check_replaced(request.replaces, others),
     )
     return tuple(reason for reason in checks if reason is not None)
+
+
+def earlier_node(request: JoinRequest, members: Sequence[MemberNode]) -> MemberNode | None:
+    """The node that this newcomer became by an earlier request whose answer was lost: the same machine, which has the same
+    key, and whose daemon has not run. None: it is new."""
+    try:
+        shown = keys.hash_of_key(key_of_request(request.request))
+    except Permanent:
+        return None
+    return next(
+        (m for m in members if m.machine_id == request.machine_id and m.key_hash == shown and not m.has_run),
+        None,
+    )
+
+
+def names_by_role(addresses: Sequence[str], external: str = "") -> Mapping[CertificateRole, tuple[str, ...]]:
+    """What the certificates of a node with these addresses name. ``external``: see ``JoinRequest.external_address``."""
+    # A machine reaches loopback addresses from 127.0.0.1, and a member of the store compares a peer's address with its
+    # certificate.
+    is_loopback = not isinstance(first := _plain(addresses[0]), str) and first.is_loopback
+    named = tuple(dict.fromkeys((*addresses, *((external,) if external else ()))))
+    source = ("127.0.0.1",) if is_loopback else ()
+    return {
+        CertificateRole.NODE: named,
+        CertificateRole.STORE: tuple(dict.fromkeys((*named, *source))),
+        CertificateRole.API: named,
+    }
+
+
+def _check_token(request: JoinRequest, view: JoinView, own: MemberNode | None, now: datetime) -> Reason | None:
+    """A token is good for one node; that node may use it again until its daemon runs."""
+    found = check_token(view.tokens, request.token, now)
+    if not isinstance(found, Reason):
+        return None
+    if found.code is not Code.JOIN_TOKEN_USED or own is None:
+        return found
+    record = view.tokens[uid_of_token(request.token)]
+    return None if record.used_by == own.uid and now < record.expires_at else found
 
 
 def answer_join(
@@ -144,6 +212,7 @@ def answer_join(
     serials: Mapping[CertificateRole, int],
     store_endpoints: Sequence[str],
     sealing_keys: Sequence[SealingKey],
+    store_files: StoreFiles | None = None,
     now: datetime,
 ) -> tuple[JoinResponse, tuple[x509.Certificate, ...]]:
     """The answer to an accepted newcomer, and the certificates in it, to be recorded with the node.
@@ -161,6 +230,7 @@ def answer_join(
         authority=authority.text,
         store_endpoints=tuple(store_endpoints),
         sealing_keys=tuple(sealing_keys),
+        store_files=store_files,
     )
     return response, tuple(signed.values())
 
@@ -178,8 +248,11 @@ def _check_form(request: JoinRequest) -> Reason | None:
         wrong = f"the name of a rack has at most {TEXT_MAX} characters"
     elif request.memory_bytes <= 0:
         wrong = "the newcomer offers no memory"
+    elif request.server_address and request.server_address not in request.addresses:
+        wrong = f"the address of the servers, {request.server_address[:TEXT_MAX]}, is not one of the newcomer's addresses"
     else:
-        wrong = next((cause for cause in map(_wrong_in, request.addresses) if cause), "")
+        named = (*request.addresses, *((request.external_address,) if request.external_address else ()))
+        wrong = next((cause for cause in map(_wrong_in, named) if cause), "")
     return _reason(Code.JOIN_REQUEST_INVALID, wrong) if wrong else None
 
 
@@ -227,7 +300,7 @@ def _check_machine(request: JoinRequest, members: Sequence[MemberNode]) -> Reaso
             return _reason(
                 Code.MACHINE_IS_MEMBER,
                 f"this machine is node {member.uid} already",
-                remedy=f"add --replace {member.uid} to take its place",
+                remedy=f"remove it first: shardwright node remove {member.uid}",
                 node_uid=member.uid,
             )
     return None
@@ -241,7 +314,7 @@ def _check_addresses(request: JoinRequest, members: Sequence[MemberNode]) -> Ite
             yield _reason(
                 Code.ADDRESS_IN_USE,
                 f"{', '.join(shared)} belongs to node {member.uid}",
-                remedy=f"give another address, or add --replace {member.uid} to take its place",
+                remedy=f"give another address, or remove that node first: shardwright node remove {member.uid}",
                 node_uid=member.uid,
             )
 
@@ -251,7 +324,7 @@ def _check_replaced(replaces: NodeUid | None, members: Sequence[MemberNode]) -> 
         return None
     found = next((member for member in members if member.uid == replaces), None)
     if found is None:
-        text, remedy = f"node {replaces} is not a member of the cluster", "leave out --replace to join as a new node"
+        text, remedy = f"node {replaces} is not a member of the cluster", "join as a new node"
         return _reason(Code.NODE_GONE, text, remedy=remedy, node_uid=replaces)
     if not found.is_replaceable:
         return _reason(

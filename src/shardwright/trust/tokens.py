@@ -41,8 +41,7 @@ def make_token(randomness: bytes, now: datetime) -> tuple[str, JoinToken]:
 def check_token(tokens: Mapping[JoinTokenUid, JoinToken], text: str, now: datetime) -> JoinToken | Reason:
     """The record of a token that may be used now, or why it may not be. Only a caller who knows the secret learns that the
     token was used or has expired."""
-    uid = JoinTokenUid(text.partition(".")[0]) if _FORM.fullmatch(text) else JoinTokenUid("")
-    token = tokens.get(uid)
+    token = tokens.get(uid_of_token(text))
     is_same = hmac.compare_digest(_hash(text), token.hash if token is not None else _NO_HASH)
     if token is None or not is_same:
         return _reason(Code.JOIN_TOKEN_UNKNOWN, "the join token is not one of this cluster")
@@ -51,6 +50,11 @@ def check_token(tokens: Mapping[JoinTokenUid, JoinToken], text: str, now: dateti
     if now >= token.expires_at:
         return _reason(Code.JOIN_TOKEN_EXPIRED, f"the join token expired at {token.expires_at:%Y-%m-%d %H:%M} UTC")
     return token
+
+
+def uid_of_token(text: str) -> JoinTokenUid:
+    """The uid of its record; empty: the text is no token."""
+    return JoinTokenUid(text.partition(".")[0]) if _FORM.fullmatch(text) else JoinTokenUid("")
 
 
 def used(token: JoinToken, node_uid: NodeUid) -> JoinToken:

@@ -26,8 +26,10 @@ from shardwright.trust.join import (
     ServerVersion,
     answer_join,
     check_join,
+    earlier_node,
+    names_by_role,
 )
-from shardwright.trust.keys import key_text, new_key
+from shardwright.trust.keys import hash_of_key, key_text, new_key
 from shardwright.trust.tokens import RANDOM_BYTES, check_token, join_line, make_token, read_address, read_ca_hash, used
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -74,6 +76,34 @@ def test_a_newcomer_with_everything_in_order_may_join() -> None:
     assert codes(replace(REQUEST, at=NOW + timedelta(minutes=5), rack="", machine_id="x")) == []
 
 
+def test_what_the_certificates_of_a_node_name() -> None:
+    named = names_by_role(("10.0.0.4", "four.example"), "203.0.113.4")
+    assert set(named) == set(CertificateRole)
+    assert set(named.values()) == {("10.0.0.4", "four.example", "203.0.113.4")}
+    local = names_by_role(("127.1.2.3",))
+    assert local[CertificateRole.STORE] == ("127.1.2.3", "127.0.0.1"), "a member connects from there"
+    assert local[CertificateRole.NODE] == ("127.1.2.3",)
+    assert names_by_role(("four.example",))[CertificateRole.STORE] == ("four.example",)
+
+
+def test_a_machine_that_joined_and_never_ran_is_recognized_by_its_key() -> None:
+    own = MemberNode(NodeUid(4), "machine-4", ("10.0.0.4",), False, key_hash=hash_of_key(KEY.public_key()), has_run=False)
+    assert earlier_node(REQUEST, (*VIEW.members, own)) is own
+    for other in (replace(own, has_run=True), replace(own, machine_id="machine-5"), replace(own, key_hash="")):
+        assert earlier_node(REQUEST, (other,)) is None
+    assert earlier_node(replace(REQUEST, request=b"no request"), (own,)) is None
+    with_own = replace(VIEW, members=(*VIEW.members, own), tokens={RECORD.uid: used(RECORD, own.uid)})
+    assert codes(REQUEST, with_own) == []
+    of_another = replace(with_own, tokens={RECORD.uid: used(RECORD, NodeUid(2))})
+    assert codes(REQUEST, of_another) == [Code.JOIN_TOKEN_USED]
+
+
+def test_the_address_of_the_servers_is_one_of_the_newcomers() -> None:
+    assert codes(replace(REQUEST, server_address="10.0.0.4")) == []
+    assert codes(replace(REQUEST, server_address="10.0.0.9")) == [Code.JOIN_REQUEST_INVALID]
+    assert codes(replace(REQUEST, external_address="a b")) == [Code.JOIN_REQUEST_INVALID]
+
+
 def test_a_bad_token_is_all_that_a_stranger_learns() -> None:
     wrong = replace(REQUEST, machine_id="machine-1", addresses=("10.0.0.1",), at=NOW + timedelta(days=2), servers=())
     assert codes(replace(wrong, token="x")) == [Code.JOIN_TOKEN_UNKNOWN]
@@ -110,7 +140,7 @@ def test_a_clock_that_is_off_is_refused(off: timedelta) -> None:
 def test_a_machine_joins_once_and_is_told_how_to_take_its_place() -> None:
     again = replace(REQUEST, machine_id="machine-2")
     assert codes(again) == [Code.MACHINE_IS_MEMBER]
-    assert "--replace 2" in remedies(again)[0]
+    assert "node remove 2" in remedies(again)[0]
     assert codes(replace(again, replaces=NodeUid(2))) == []
     assert codes(replace(again, replaces=NodeUid(3))) == [Code.MACHINE_IS_MEMBER], "it is another node's machine"
 
@@ -119,7 +149,7 @@ def test_an_address_belongs_to_one_node_in_any_spelling() -> None:
     taken = replace(REQUEST, addresses=("10.0.0.4", "10.0.0.2", "FD00:0:0::1"))
     assert codes(taken) == [Code.ADDRESS_IN_USE, Code.ADDRESS_IN_USE]
     assert [reason.node_uid for reason in check_join(taken, VIEW, NOW)] == [1, 2]
-    assert "--replace 2" in remedies(taken)[1]
+    assert "node remove 2" in remedies(taken)[1]
     assert codes(replace(REQUEST, addresses=("10.0.0.2",), replaces=NodeUid(2))) == [], "it takes that place"
 
 

@@ -1,4 +1,4 @@
-"""The cluster itself: options, policy, license, log, bootstrap state, and small read-only resources."""
+"""The cluster itself: options, policy, license, log, and small read-only resources."""
 
 from typing import Annotated
 
@@ -92,12 +92,6 @@ async def get_logs(
     await look(context)
     events = (record for record in context.mirror.records(EVENTS) if isinstance(record, Event))
     return JSONResponse([event(line) for line in service.log_lines(events, query)])
-
-
-@router.get("/v1/bootstrap", response_model=Json)
-async def get_bootstrap(context: Context, _: Annotated[Caller, Depends(get_caller)]) -> JSONResponse:
-    """Get the bootstrap state of the answering node."""
-    return JSONResponse(wire.bootstrap((await look(context)).view, context.node_uid))
 
 
 @router.get("/v1/local/node/master_healthcheck", response_model=Json)

@@ -6,6 +6,7 @@ from fastapi import Depends
 from starlette.responses import JSONResponse
 
 from shardwright.api.deps import Caller, Context, RawBody, require
+from shardwright.api.errors import coded
 from shardwright.api.openapi import Routes, body_of
 from shardwright.api.schemas.v1 import nodes as wire
 from shardwright.api.schemas.v1.requests import NewNodeBody, NodeBody, json_object, read_body
@@ -30,6 +31,9 @@ async def add_node(
     context: Context, body: RawBody, caller: Annotated[Caller, Depends(require("update_cluster"))]
 ) -> JSONResponse:
     """Extension: add a node to a local cluster; its daemon starts on the next loopback address."""
+    if context.machines is not None:
+        text = "A node joins from its own machine: run there the line that `shardwright node token` prints."
+        return coded("method_not_allowed", text, headers={"Allow": "GET, OPTIONS"})
     wish = read_body(NewNodeBody, body)
     node = await submit(context, caller.user.email, lambda seen: service.add(seen, wish))
     return JSONResponse(wire.node(node, context.mirror.view()))

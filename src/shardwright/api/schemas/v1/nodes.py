@@ -1,6 +1,7 @@
 """Nodes, their status and their snapshots on the wire. Pure."""
 
 import re
+from ipaddress import ip_address
 from typing import NotRequired
 
 from typing_extensions import TypedDict
@@ -239,10 +240,20 @@ def local_node_info(record: Node, view: ClusterView) -> Json:
         "short_hostname": seen.hostname.partition(".")[0],
         "supported_bigstore_drivers": [],
         "supported_database_versions": shown["supported_database_versions"],
-        "available_addresses": [{"address": record.address, "format": "ipv4", "if_name": "lo", "private": True}],
+        "available_addresses": [_available(address) for address in (record.address, *record.external_addresses)],
         "bridge_interfaces": [],
         "fips_enabled": False,
     }
+
+
+def _available(text: str) -> Json:
+    """An address of the node; an external one may be a host name."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return {"address": text, "format": "ipv4", "if_name": "", "private": False}
+    if_name = "lo" if address.is_loopback else ""
+    return {"address": text, "format": f"ipv{address.version}", "if_name": if_name, "private": address.is_private}
 
 
 def _seen(view: ClusterView, uid: NodeUid) -> NodeSeen:

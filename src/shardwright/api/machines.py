@@ -1,0 +1,37 @@
+"""What the API of a cluster of machines needs besides a local cluster's: the parts with which a newcomer is admitted.
+
+Values that the daemon's wiring gives. Decides nothing.
+"""
+
+from dataclasses import dataclass, field
+
+from shardwright.store.members import Members
+from shardwright.trust.files import TrustFiles
+from shardwright.trust.join import SealingKey, StoreFiles
+
+
+@dataclass(frozen=True, slots=True)
+class NodePorts:
+    """The ports at which the other nodes reach a node, the same on all nodes."""
+
+    agent: int = 9444
+    control: int = 9445
+    store_clients: int = 2379
+    store_members: int = 2380
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """The parts."""
+
+    trust: TrustFiles
+    """Of the answering node. Only a node with the authority's key can admit a newcomer."""
+    sealing_keys: tuple[SealingKey, ...] = field(repr=False)
+    """Those of the cluster, the one in use first."""
+    store_endpoints: tuple[str, ...]
+    """Where this node reaches the store."""
+    store_files: StoreFiles | None = field(default=None, repr=False)
+    """What every node shows to an etcd that the operator runs; None: the store runs on the cluster's nodes."""
+    members: Members | None = None
+    """The members of the store, to which a newcomer's is added; None: the operator runs the store."""
+    ports: NodePorts = NodePorts()

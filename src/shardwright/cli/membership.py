@@ -1,0 +1,68 @@
+"""``node token`` and ``node leave``: a machine that comes to a cluster of machines, and one that goes."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shardwright.cli.failure import Failure
+from shardwright.cli.local import failures
+from shardwright.cli.session import Session, Timeout, Yes, command, confirm
+from shardwright.cli.waiting import wait_for_action
+from shardwright.node.files import service_owner
+from shardwright.node.leave import take_out
+from shardwright.node.settings_file import SETTINGS_FILE, load_settings
+
+
+def register(group: typer.Typer) -> None:
+    """Add the commands to the group ``node``."""
+    command(group, "token", examples="shardwright node token\nshardwright node token --json")(_token)
+    command(group, "leave", examples="shardwright node leave\nshardwright node leave --yes")(_leave)
+
+
+def _token(session: Session) -> None:
+    """Make a join token and print the line to run on the new machine. It admits one machine and expires after 24 hours."""
+    made = session.api.post("/v1/nodes/tokens")
+    session.show(made, lambda: f"{made['join_line']}\n(good for one machine until {made['expires_at']})")
+
+
+def _leave(
+    session: Session,
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The settings of this machine's node.")] = (
+        SETTINGS_FILE
+    ),
+    yes: Yes = False,
+    timeout: Timeout = None,
+) -> None:
+    """Take this machine out of its cluster: empty its node, remove it, stop its services, and move its files aside.
+
+    Data in the moved files is not deleted. After an interruption, the same command continues.
+    """
+    with failures(session.as_json):
+        owner = service_owner()
+        settings = load_settings(config, user=None if owner is None else owner.user)
+    uid = settings.node_uid
+    if _is_recorded(session, uid):
+        confirm(f"Remove node:{uid} from the cluster and stop it on this machine?", is_confirmed=yes)
+        answer = session.api.post(f"/v1/nodes/{uid}/actions/remove")
+        action = str(answer.get("action_uid") or answer.get("task_id"))
+        session.say(f"remove node:{uid}: action {action}")
+        wait_for_action(session, action, timeout=timeout, is_shown=False)
+    else:
+        confirm(f"The cluster has no node:{uid} any more. Stop it on this machine?", is_confirmed=yes)
+    with failures(session.as_json):
+        left = take_out(settings, say=session.say, now=datetime.now(UTC))
+    places = [str(path) for path in left.moved_to]
+    session.show({"node_uid": uid, "moved_to": places}, lambda: f"node:{uid} has left; its files are in {', '.join(places)}")
+
+
+def _is_recorded(session: Session, uid: int) -> bool:
+    """Whether the cluster still has the node: an interrupted leave may have removed it."""
+    try:
+        session.api.get(f"/v1/nodes/{uid}")
+    except Failure as failure:
+        if failure.code == "node_not_found":
+            return False
+        raise
+    return True

