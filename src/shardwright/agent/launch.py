@@ -25,7 +25,7 @@ from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView
 from shardwright.server.aof import cut_damaged_end
 from shardwright.server.binaries import find_exact
-from shardwright.server.config import ServerFile, render_config, settings_of
+from shardwright.server.config import LINK_ON_ONE_MACHINE, LINK_OVER_NETWORK, ServerFile, render_config, settings_of
 from shardwright.server.files import aside_of, forget_old_asides, prepare_directory, put_aside
 
 RECORD_NAME = "process.json"
@@ -106,13 +106,14 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
         version=database.server_version,
         shard_uid=shard.uid,
         incarnation=shard.incarnation,
-        address=node.address,
+        address=node.servers_at,
         port=shard.port,
         directory=str(directory),
         log_file=str(directory / LOG_NAME),
         settings=settings_of(database),
         secrets=secrets,
         memory_free_bytes=memory_free_bytes,
+        link=LINK_OVER_NETWORK if view.cluster is not None and view.cluster.is_of_machines else LINK_ON_ONE_MACHINE,
     )
     try:
         render_config(file)
@@ -124,7 +125,7 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
         kind=database.server_kind,
         version=database.server_version,
         configured=(view.cluster.server_path or None) if view.cluster is not None else None,
-        address=node.address,
+        address=node.servers_at,
         port=shard.port,
         directory=directory,
         kept=shard.kept or database.persistence,

@@ -13,7 +13,7 @@ def endpoint_target(view: ClusterView, shard: Shard, *, generation: int) -> Targ
     return Target(
         shard_uid=shard.uid,
         generation=generation,
-        address=view.nodes[shard.node_uid].address,
+        address=view.nodes[shard.node_uid].servers_at,
         port=shard.port,
         run_id="" if seen is None else seen.run_id,
     )

@@ -2,13 +2,23 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
-from shardwright.model.database import Role
+from shardwright.model.database import ProxyPolicy, Role
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.version import FIRST_CLUSTER_VERSION
 
 MAINTENANCE_SNAPSHOT_PREFIX = "maintenance_mode_"
 """Maintenance snapshots have this prefix, followed by ``YYYY-MM-DD_HH-MM-SS`` in UTC. The wire defines the format."""
+
+
+class ClusterKind(StrEnum):
+    """Where the nodes of a cluster run."""
+
+    LOCAL = "local"
+    """All on one machine, at loopback addresses."""
+    MACHINES = "machines"
+    """Each on a machine of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,19 @@ class Cluster:
     read the properties below."""
     cluster_version: int = FIRST_CLUSTER_VERSION
     """The version of the records that every daemon can read and write (``version.py``). Only ever raised."""
+    kind: ClusterKind = ClusterKind.LOCAL
+    """Chosen when the cluster was created."""
+
+    @property
+    def is_of_machines(self) -> bool:
+        """Whether the nodes reach each other over a network."""
+        return self.kind is ClusterKind.MACHINES
+
+    @property
+    def proxy_policy(self) -> ProxyPolicy:
+        """The proxy policy of new databases, unless the request or the policy names one: on one machine, a second listener
+        adds nothing; on several, a client finds its database at every node that lives."""
+        return ProxyPolicy.ALL_NODES if self.is_of_machines else ProxyPolicy.SINGLE
 
     @property
     def server_kind(self) -> str:
@@ -100,6 +123,13 @@ class Node:
     external_addresses: tuple[str, ...] = ()
     options: dict[str, object] = field(default_factory=dict)
     """Editable keys of ``PUT /v1/nodes/{uid}`` that are stored and shown but have no effect."""
+    server_address: str = ""
+    """Address in the network that carries the traffic of the servers; empty: ``address``."""
+
+    @property
+    def servers_at(self) -> str:
+        """The address of the node's servers: for replication, for the leader and for endpoint processes."""
+        return self.server_address or self.address
 
     @property
     def accepts_placement(self) -> bool:

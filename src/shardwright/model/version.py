@@ -31,7 +31,10 @@ class Feature(StrEnum):
 SINCE: Mapping[Feature, int] = {Feature.SEALED_VALUES: 2}
 """Total: a test checks every member."""
 
-FIELDS_SINCE: Mapping[tuple[str, str], int] = {}
+FIELDS_SINCE: Mapping[tuple[str, str], int] = {
+    ("Cluster", "kind"): 2,
+    ("Node", "server_address"): 2,
+}
 """The version since which a field of a record, by the names of both, may differ from its default."""
 
 

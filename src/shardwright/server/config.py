@@ -70,6 +70,22 @@ _MANAGEMENT_COMMANDS = (
 
 
 @dataclass(frozen=True, slots=True)
+class LinkTimes:
+    """How soon a server notices that the other end of a replication link is silent."""
+
+    ping_s: int
+    """Interval of a primary's pings to its replicas."""
+    timeout_s: int
+    """Silence after which either end gives the link up."""
+
+
+LINK_ON_ONE_MACHINE = LinkTimes(ping_s=10, timeout_s=60)
+"""A dead process closes its connections at once; only a frozen one is silent."""
+LINK_OVER_NETWORK = LinkTimes(ping_s=1, timeout_s=10)
+"""Across a cut nothing closes, and a replica shows its link as up until the timeout."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerFile:
     """All settings in one server's configuration file."""
 
@@ -78,7 +94,7 @@ class ServerFile:
     shard_uid: ShardUid
     incarnation: int
     address: str
-    """The node's address: the server's only listen address, which it also announces to its primary."""
+    """The node's address for servers: the server's only listen address, which it also announces to its primary."""
     port: int
     directory: str
     log_file: str
@@ -86,6 +102,7 @@ class ServerFile:
     secrets: ServerSecrets = field(repr=False)
     memory_free_bytes: int = 0
     """Free memory on the node at the server's start, the basis of buffer sizes; 0: unknown."""
+    link: LinkTimes = LINK_ON_ONE_MACHINE
     starts_with_aof: bool = False
     """Load the append-only file although the settings disable it (``files.prepare_directory``)."""
 
@@ -308,8 +325,8 @@ def _replication(file: ServerFile) -> list[tuple[str, ...]]:
         ("repl-backlog-size", str(backlog_bytes(maxmemory))),
         # Never released: so every former primary can continue from its last offset.
         ("repl-backlog-ttl", "0"),
-        ("repl-timeout", "60"),
-        ("repl-ping-replica-period", "10"),
+        ("repl-timeout", str(file.link.timeout_s)),
+        ("repl-ping-replica-period", str(file.link.ping_s)),
         ("repl-disable-tcp-nodelay", "no"),
         ("client-output-buffer-limit", "replica", buffer, "0", "0"),
         ("replica-serve-stale-data", "yes"),

@@ -13,4 +13,4 @@ def server_target(view: ClusterView, shard: Shard) -> ServerTarget:
     secrets = view.secrets.get(shard.database_uid)
     if node is None or secrets is None:
         raise Transient(Code.SHARD_UNKNOWN, f"the node or the secrets of shard {shard.uid} are not recorded")
-    return ServerTarget(shard.uid, shard.incarnation, node.address, shard.port, secrets)
+    return ServerTarget(shard.uid, shard.incarnation, node.servers_at, shard.port, secrets)

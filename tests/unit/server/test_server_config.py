@@ -57,6 +57,13 @@ def test_a_server_listens_only_on_its_node_and_announces_it() -> None:
     assert lines["port"] == lines["replica-announce-port"] == "21000"
 
 
+def test_a_replication_link_over_a_network_ends_soon_when_the_other_end_is_silent() -> None:
+    names = ("repl-ping-replica-period", "repl-timeout")
+    assert [_lines()[name] for name in names] == ["10", "60"]
+    over_network = _lines(replace(FILE, link=config.LINK_OVER_NETWORK))
+    assert [over_network[name] for name in names] == ["1", "10"]
+
+
 def test_secrets_of_users_are_hashed_and_default_is_off() -> None:
     text = render_config(FILE)
     for secret in ("app-secret", "obs-secret", "man-secret"):

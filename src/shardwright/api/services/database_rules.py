@@ -130,12 +130,13 @@ def checked_settings(view: ClusterView, body: DatabaseBody, old: Database | None
 
 
 def _proxy_policy(view: ClusterView, body: DatabaseBody, old: Database | None) -> ProxyPolicy:
-    """As given, as before, or for a new database as the cluster's policy says."""
+    """As given, as before, or for a new database as the policy or else the kind of the cluster says."""
     wished = body.proxy_policy
     if wished is None:
         if old is not None:
             return old.proxy_policy
-        wished = str(view.policy.extra.get("default_non_sharded_proxy_policy") or ProxyPolicy.SINGLE)
+        usual = ProxyPolicy.SINGLE if view.cluster is None else view.cluster.proxy_policy
+        wished = str(view.policy.extra.get("default_non_sharded_proxy_policy") or usual)
     if wished not in set(ProxyPolicy):
         raise invalid("invalid_proxy_policy", f"proxy_policy: must be one of {', '.join(ProxyPolicy)}.")
     return ProxyPolicy(wished)
