@@ -18,6 +18,7 @@ from shardwright.agent.loop import Agent
 from shardwright.api.app import create_app
 from shardwright.api.deps import ApiContext
 from shardwright.api.server import ApiServer, serve
+from shardwright.api.services.check import Checks
 from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock, SteadyClock, SystemClock
 from shardwright.faults import VARIABLE, Faults
@@ -142,6 +143,7 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         new_uid=lambda: str(uuid.uuid4()),
         random_text=_random_text,
         figures=Figures(LocalNodes.of(config.run_directory, clock=clock), clock=clock),
+        checks=Checks(LocalNodes.of(config.run_directory, clock=clock), clock=clock),
     )
     agent = Agent(
         config.node_uid,

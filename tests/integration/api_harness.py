@@ -27,6 +27,7 @@ from cryptography.x509.oid import NameOID
 from shardwright.api.app import create_app
 from shardwright.api.deps import ApiContext
 from shardwright.api.server import ApiServer, serve
+from shardwright.api.services.check import Checks
 from shardwright.api.services.figures import Figures
 from shardwright.clock import SystemClock
 from shardwright.model.account import ManagementRole, User
@@ -188,6 +189,7 @@ class RunningApi:
             new_uid=lambda: str(uuid.uuid4()),
             random_text=lambda: secrets.token_hex(4),
             figures=Figures(Agents(self._view), clock=SystemClock()),
+            checks=Checks(Agents(self._view), clock=SystemClock()),
         )
         self.app = create_app(context)
         self.server: ApiServer = await serve(self.app, self.host, 0, self.certificate, key_file)

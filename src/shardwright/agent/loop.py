@@ -15,6 +15,7 @@ from uuid import uuid4
 import structlog
 
 from shardwright.agent.answers import AgentAnswers
+from shardwright.agent.check import CheckedHere, NodeChecks
 from shardwright.agent.endpoint_process import EndpointProcessKeeper
 from shardwright.agent.launch import launch_of
 from shardwright.agent.shards import ShardProcesses
@@ -54,7 +55,8 @@ class Agent:
 
     ``control`` is the control socket of its endpoint process. ``endpoint_command`` None: the product's own endpoint process;
     ``endpoint_process`` None: a client of that socket. ``news_socket``: the socket at which leaders ask for news; None: no
-    socket. ``remote``: where leaders on other machines ask; None: nowhere.
+    socket. ``remote``: where leaders on other machines ask; None: nowhere. ``checked``: what a check of the nodes looks at;
+    None: what it does in a local cluster.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Agent:
         endpoint_process: EndpointControl | None = None,
         news_socket: Path | None = None,
         remote: TlsAddress | None = None,
+        checked: CheckedHere | None = None,
     ) -> None:
         self.node_uid = node_uid
         self._store = store
@@ -90,11 +93,13 @@ class Agent:
         self._observers = Observers(clock)
         self._watch = ServerWatch(node_uid, self._observers.observe, clock=clock, epoch=uuid4().hex)
         self._watch.daemon = identity_of(os.getpid())
+        self._checks = NodeChecks(node_uid, directory, checked or CheckedHere(), view=mirror.view, clock=clock)
         answers = AgentAnswers(
             news=self._watch.news,
             is_current_term=self._is_current_term,
             is_own=self._is_own,
             endpoint_process=self._endpoint.look,
+            checks=self._checks,
         )
         self._socket = None if news_socket is None else ControlSocket(str(news_socket), answers.serve_local)
         self._listener = None if remote is None else TlsListener(remote, answers.serve_remote, name="agent")
@@ -129,6 +134,7 @@ class Agent:
             if self._socket is not None:
                 await self._socket.close()
             await self._watch.close()
+            self._checks.close()
             self._observers.close()
             self._shards.close()
             self._endpoint.close()
