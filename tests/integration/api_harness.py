@@ -32,6 +32,7 @@ from shardwright.api.services.figures import Figures
 from shardwright.clock import SystemClock
 from shardwright.model.account import ManagementRole, User
 from shardwright.model.action import Action, ActionName, ActionStatus
+from shardwright.model.check import NodeFacts
 from shardwright.model.ids import ActionUid, NodeUid, UserUid
 from shardwright.model.seen import NodeFigures, NodeSeen
 from shardwright.model.view import ClusterView
@@ -141,6 +142,9 @@ class Agent:
 
     async def news(self, since: NewsMark | None) -> NodeNews:
         return NodeNews(NewsMark("life", 1), datetime.now(UTC), 0.0, self.figures, ())
+
+    async def check(self) -> NodeFacts:
+        return NodeFacts(datetime.now(UTC), 0.0, "0.1.0", (("valkey", "9.1.2"),), 20_000, 1 << 40, 1 << 39)
 
 
 class RunningApi:
