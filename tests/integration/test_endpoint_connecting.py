@@ -11,10 +11,10 @@ import pytest
 import uvloop
 
 from shardwright.clock import SystemClock
-from shardwright.endpoint.connection import CONNECT_TIMEOUT_S
 from shardwright.endpoint.gate import Budget, Counts
 from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.protocol import HOLD_MAX_S, EndpointSpec, Target
+from shardwright.endpoint.reach import CONNECT_TIMEOUT_S
 from shardwright.endpoint.served import ServedEndpoint
 from shardwright.model.database import ServerKind
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid

@@ -12,7 +12,7 @@ from shardwright.cli.table import table
 def check(
     session: Session,
     nodes: Annotated[
-        list[str] | None, typer.Argument(metavar="[NODE]...", help="Numbers of nodes, such as 3 or node:3; default: all.")
+        list[str] | None, typer.Argument(metavar="NODE", help="Numbers of nodes, such as 3 or node:3; default: all.")
     ] = None,
 ) -> None:
     """Check nodes: ports in both directions, clocks, disk, versions, limits and certificates.

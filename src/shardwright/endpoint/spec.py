@@ -42,4 +42,5 @@ def target_of(view: ClusterView, group_uid: GroupUid) -> Target | None:
         address=node.servers_at,
         port=shard.port,
         run_id=seen.run_id if seen is not None else "",
+        uses_tls=group.database_uid in view.databases and view.databases[group.database_uid].uses_tls,
     )

@@ -173,7 +173,11 @@ class CheckCode(Catalogue):
         "This version of etcd cannot be the store.",
         "install etcd 3.4.23 or newer of 3.4, or 3.5.3 or newer of 3.5",
     )
-    FILES_FEW = "files_few", "A process of the node may open too few files.", "raise LimitNOFILE of its unit"
+    FILES_FEW = (
+        "files_few",
+        "A process of the node may open too few files.",
+        "raise LimitNOFILE of its unit (`ulimit -Hn`)",
+    )
     CERTIFICATE_ENDS = (
         "certificate_ends",
         "A certificate ends soon.",

@@ -33,6 +33,7 @@ SINCE: Mapping[Feature, int] = {Feature.SEALED_VALUES: 2}
 
 FIELDS_SINCE: Mapping[tuple[str, str], int] = {
     ("Cluster", "kind"): 2,
+    ("Database", "uses_tls"): 2,
     ("Node", "server_address"): 2,
 }
 """The version since which a field of a record, by the names of both, may differ from its default."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from shardwright.model.database import AofPolicy, Database, Persistence, ServerKind, ServerSecrets
 from shardwright.model.ids import ShardUid
+from shardwright.server.network import LINK_ON_ONE_MACHINE, LinkTimes, TlsFiles, tls_lines
 from shardwright.server.protocol import (
     APPLICATION_USER,
     FENCE_LAG_S,
@@ -70,22 +71,6 @@ _MANAGEMENT_COMMANDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class LinkTimes:
-    """How soon a server notices that the other end of a replication link is silent."""
-
-    ping_s: int
-    """Interval of a primary's pings to its replicas."""
-    timeout_s: int
-    """Silence after which either end gives the link up."""
-
-
-LINK_ON_ONE_MACHINE = LinkTimes(ping_s=10, timeout_s=60)
-"""A dead process closes its connections at once; only a frozen one is silent."""
-LINK_OVER_NETWORK = LinkTimes(ping_s=1, timeout_s=10)
-"""Across a cut nothing closes, and a replica shows its link as up until the timeout."""
-
-
-@dataclass(frozen=True, slots=True)
 class ServerFile:
     """All settings in one server's configuration file."""
 
@@ -103,6 +88,8 @@ class ServerFile:
     memory_free_bytes: int = 0
     """Free memory on the node at the server's start, the basis of buffer sizes; 0: unknown."""
     link: LinkTimes = LINK_ON_ONE_MACHINE
+    tls: TlsFiles | None = None
+    """With them, it accepts and makes only encrypted connections. None: connections are in clear."""
     starts_with_aof: bool = False
     """Load the append-only file although the settings disable it (``files.prepare_directory``)."""
 
@@ -231,7 +218,7 @@ def _identity(file: ServerFile) -> list[tuple[str, ...]]:
     address = str(ipaddress.ip_address(file.address))
     return [
         ("bind", address),
-        ("port", str(file.port)),
+        *_listening(file),
         ("protected-mode", "yes"),
         ("daemonize", "no"),
         ("dir", file.directory),
@@ -244,6 +231,19 @@ def _identity(file: ServerFile) -> list[tuple[str, ...]]:
         ("enable-debug-command", "no"),
         ("enable-module-command", "no"),
         ("enable-protected-configs", "no"),
+    ]
+
+
+def _listening(file: ServerFile) -> list[tuple[str, ...]]:
+    if file.tls is None:
+        return [("port", str(file.port))]
+    return [
+        ("port", "0"),
+        ("tls-port", str(file.port)),
+        *tls_lines(file.tls),
+        ("tls-auth-clients", "yes"),
+        ("tls-replication", "yes"),
+        ("tls-protocols", "TLSv1.3"),
     ]
 
 

@@ -31,7 +31,7 @@ from shardwright.model.cluster import ClusterKind
 from shardwright.model.database import Damage, Persistence, ServerSecrets, StartWith
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.model.seen import ProcessIdentity
-from shardwright.server.config import LINK_ON_ONE_MACHINE, LINK_OVER_NETWORK
+from shardwright.server.network import LINK_ON_ONE_MACHINE, LINK_OVER_NETWORK
 from testkit.builders import cluster
 from testkit.deadlines import until
 

@@ -8,6 +8,7 @@ from shardwright.model.database import AofPolicy, Database, Persistence, ServerK
 from shardwright.model.ids import DatabaseUid, ShardUid
 from shardwright.server import config
 from shardwright.server.config import MIB, ServerFile, render_config, settings_commands, settings_of
+from shardwright.server.network import LINK_OVER_NETWORK
 from shardwright.server.protocol import ServerSettings
 
 SECRETS = ServerSecrets(DatabaseUid(1), "app-secret", "repl-secret", "obs-secret", "man-secret", "seed")
@@ -60,7 +61,7 @@ def test_a_server_listens_only_on_its_node_and_announces_it() -> None:
 def test_a_replication_link_over_a_network_ends_soon_when_the_other_end_is_silent() -> None:
     names = ("repl-ping-replica-period", "repl-timeout")
     assert [_lines()[name] for name in names] == ["10", "60"]
-    over_network = _lines(replace(FILE, link=config.LINK_OVER_NETWORK))
+    over_network = _lines(replace(FILE, link=LINK_OVER_NETWORK))
     assert [over_network[name] for name in names] == ["1", "10"]
 
 

@@ -249,6 +249,16 @@ def chosen_server(view: ClusterView, body: DatabaseBody) -> tuple[ServerKind, st
     return kind, max(fitting, key=_numbers)
 
 
+def encrypts(view: ClusterView, kind: ServerKind, version: str) -> bool:
+    """Whether the servers of a new database encrypt their connections: in a cluster of machines, if every node that has this
+    version can. On one machine, nothing leaves it."""
+    if view.cluster is None or not view.cluster.is_of_machines:
+        return False
+    wanted = (kind.value, version)
+    having = [seen for uid, seen in view.node_seen.items() if uid in view.nodes and wanted in seen.servers]
+    return bool(having) and all(wanted in seen.tls_servers for seen in having)
+
+
 def _is_version(version: str, wished: str | None) -> bool:
     return not wished or version == wished or version.startswith(f"{wished}.")
 
