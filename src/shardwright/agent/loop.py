@@ -18,6 +18,7 @@ from shardwright.agent.answers import AgentAnswers
 from shardwright.agent.check import CheckedHere, NodeChecks
 from shardwright.agent.endpoint_process import EndpointProcessKeeper
 from shardwright.agent.launch import launch_of, tls_files
+from shardwright.agent.server_certificates import ServerCertificates
 from shardwright.agent.shards import ShardProcesses
 from shardwright.agent.watch import ServerWatch
 from shardwright.clock import Clock
@@ -38,6 +39,8 @@ from shardwright.model.view import ClusterView
 from shardwright.reconcile.shard import AgentCommand, Verb, decide_shards, report_of
 from shardwright.server.binaries import all_servers, has_tls
 from shardwright.server.observe import Observers
+from shardwright.server.protocol import ServerTarget
+from shardwright.server.targets import server_target
 from shardwright.store import keys, records
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import CreatedAt, PutKey, Store, StoreUnavailable, Transaction
@@ -94,9 +97,10 @@ class Agent:
             on_change=self._wake.set,
             command=endpoint_command,
         )
-        own = None if certificate is None else OwnCertificate(certificate)
-        self._tls = None if certificate is None else tls_files(certificate)
-        self._observers = Observers(clock, None if own is None else own.client)
+        self._certificates: ServerCertificates | None = None
+        if certificate is not None:
+            self._certificates = ServerCertificates(tls_files(certificate), OwnCertificate(certificate).client)
+        self._observers = Observers(clock, None if self._certificates is None else self._certificates.context)
         self._watch = ServerWatch(node_uid, self._observers.observe, clock=clock, epoch=uuid4().hex)
         self._watch.daemon = identity_of(os.getpid())
         self._checks = NodeChecks(node_uid, directory, checked or CheckedHere(), view=mirror.view, clock=clock)
@@ -199,8 +203,9 @@ class Agent:
 
     async def _start(self, shard: Shard, view: ClusterView) -> None:
         free = self._figures.memory_free_bytes if self._figures is not None else 0
+        tls = None if self._certificates is None else self._certificates.files
         try:
-            launch = launch_of(view, shard, self._shards.path_of(shard.uid), memory_free_bytes=free, tls=self._tls)
+            launch = launch_of(view, shard, self._shards.path_of(shard.uid), memory_free_bytes=free, tls=tls)
         except Permanent as e:
             await self._shards.fail(shard.uid, shard.incarnation, e.text)
             return
@@ -282,10 +287,18 @@ class Agent:
         configured = cluster.server_path if cluster is not None else ""
         binaries = await asyncio.to_thread(all_servers, configured=configured or None)
         self._servers = tuple((str(b.kind), b.version) for b in binaries)
-        if self._tls is not None:
+        if self._certificates is not None:
             able = await asyncio.to_thread(lambda: tuple(has_tls(b.path) for b in binaries))
             self._tls_servers = tuple(pair for pair, is_able in zip(self._servers, able, strict=True) if is_able)
         await asyncio.to_thread(self._shards.rotate_logs)
+        if self._certificates is not None:
+            work = self._certificates.renew(self._running_servers())
+            self._start_task("agent: certificates of the servers", work, is_single=True)
+
+    def _running_servers(self) -> list[ServerTarget]:
+        view = self._mirror.view()
+        shards = [shard for shard in view.shards_on(self.node_uid) if self.is_shard_running(shard.uid)]
+        return [server_target(view, shard) for shard in shards if shard.database_uid in view.secrets]
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 

@@ -62,3 +62,14 @@ def test_everything_that_speaks_to_a_server_uses_the_network_of_the_servers() ->
     assert attach in decide_group(view.groups[GroupUid("1:1")], moved, now).commands
     assert shown(view.shards[ShardUid(1)], view)["addr"] == "10.0.0.2"
     assert own_address(view.nodes[NodeUid(2)]) == "192.0.2.2", "clients do not use it"
+
+
+def test_every_target_of_a_server_says_whether_it_encrypts() -> None:
+    for uses_tls in (False, True):
+        view = PAIR.with_database_changed(1, uses_tls=uses_tls).view
+        found = target_of(view, GroupUid("1:1"))
+        assert found is not None
+        assert found == endpoint_target(view, SHARD, generation=1)
+        assert (server_target(view, SHARD).uses_tls, found.uses_tls) == (uses_tls, uses_tls)
+    gone = replace(PAIR.view, databases={})
+    assert (server_target(gone, SHARD).uses_tls, endpoint_target(gone, SHARD, generation=1).uses_tls) == (False, False)
