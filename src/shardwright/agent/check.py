@@ -36,7 +36,7 @@ SYNC_TIME_S = 1.0
 """A slow disk is recognized with fewer writes."""
 CONNECT_TIMEOUT_S = 1.5
 """A lost first packet is sent again after a second."""
-CONNECTING_MAX = 256
+CONNECTING_MAX = 1024
 """Attempts at the same time."""
 LISTEN_S = 8.0
 """How long the ports that were opened for a check stay open: until the other nodes have tried them."""

@@ -12,6 +12,8 @@ from shardwright.model.seen import ProcessIdentity
 from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
 
 Json = dict[str, Any]
+PORTS_MAX = 4096
+"""Of one request: seven of each of some hundred nodes."""
 Read = TypeVar("Read")
 
 _marks: TypeAdapter[NewsMark | None] = TypeAdapter(NewsMark | None)
@@ -104,7 +106,10 @@ def ports_question(ports: Sequence[tuple[NodeUid, PortOffer]]) -> Json:
 
 def ports_of(message: Json) -> _Ports:
     """The ports in a request. Raises ValueError."""
-    return _ports.validate_python(message.get("ports"))
+    ports = _ports.validate_python(message.get("ports"))
+    if len(ports) > PORTS_MAX:
+        raise ValueError(f"more than {PORTS_MAX} ports")
+    return ports
 
 
 def ports_answer(looks: tuple[PortLook, ...]) -> Json:

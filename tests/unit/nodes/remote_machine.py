@@ -131,7 +131,11 @@ class Machine:
             case "check" if self.knows_checks:
                 return wire.check_answer(FACTS)
             case "try_ports" if self.knows_checks:
-                return wire.ports_answer(tuple(PortLook(uid, offer, Reach.OPEN) for uid, offer in wire.ports_of(message)))
+                try:
+                    ports = wire.ports_of(message)
+                except ValueError as e:
+                    return {"error": str(e)}
+                return wire.ports_answer(tuple(PortLook(uid, offer, Reach.OPEN) for uid, offer in ports))
         return {"error": "unknown"}
 
 

@@ -12,6 +12,7 @@ from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole
 from shardwright.nodes.joined import JoinedNodes
 from shardwright.nodes.local import LocalNodes
+from shardwright.nodes.wire import PORTS_MAX
 from testkit.certificates import members
 from tests.unit.nodes.remote_machine import FACTS, HERE, NODE, Loop, Machine, failure, run
 
@@ -25,6 +26,15 @@ def test_facts_and_looks_cross_the_network_as_they_are(loop: Loop) -> None:
         for link in (machine.link, JoinedNodes(machine.nodes, machine.nodes, is_here=lambda uid: True).link(NODE)):
             assert await link.check() == FACTS
             assert await link.try_ports(PORTS) == tuple(PortLook(uid, offer, Reach.OPEN) for uid, offer in PORTS)
+
+    run(loop, scenario)
+
+
+def test_a_request_for_very_many_ports_is_refused(loop: Loop) -> None:
+    async def scenario(machine: Machine) -> None:
+        await machine.start("agent")
+        refused = await failure(machine.link.try_ports(PORTS * PORTS_MAX))
+        assert (refused.code, "more than" in refused.text) == (Code.AGENT_REFUSED, True)
 
     run(loop, scenario)
 
