@@ -14,9 +14,8 @@ from shardwright.endpoint.gate import Gate, Hold, is_same_server
 from shardwright.endpoint.pace import Inflow, Pace
 from shardwright.endpoint.packed_session import PackedSession, pack, unpack
 from shardwright.endpoint.protocol import Target
-from shardwright.endpoint.reach import reach
+from shardwright.endpoint.reach import ServerAccess, reach
 from shardwright.endpoint.session import Phase, Session
-from shardwright.endpoint.tls import Context
 from shardwright.model.backoff import Backoff
 from shardwright.tasks import spawn
 
@@ -70,8 +69,7 @@ class Owner(Protocol):
 
     gate: Gate
     pace: Pace
-    context: Context | None
-    """For servers that accept only encrypted connections; None: there are none."""
+    access: ServerAccess
 
     def joined(self, connection: "ClientConnection") -> None:
         """The connection is open."""
@@ -308,7 +306,7 @@ class ClientConnection(asyncio.Protocol):
     async def _open(self, target: Target) -> None:
         backend = BackendConnection(self, target, pace=self.owner.pace, is_cheap=self.session.is_inside_reply)
         try:
-            await reach(backend, self._loop, self.owner.context)
+            await reach(backend, self._loop, self.owner.access)
         except (OSError, TimeoutError) as error:
             self.is_connecting = False
             if not self.owner.gate.is_open or not is_same_server(target, self.owner.gate.target):

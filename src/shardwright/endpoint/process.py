@@ -21,6 +21,7 @@ from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.packed_session import PIECE_BYTES
 from shardwright.endpoint.passing import Passing
 from shardwright.endpoint.protocol import REMOTE_REQUESTS, VOID_IF_LATE, EndpointSpec, PassResult
+from shardwright.endpoint.reach import ServerAccess
 from shardwright.endpoint.requests import serve_requests
 from shardwright.endpoint.served import ServedEndpoint
 from shardwright.endpoint.tls import Context
@@ -52,7 +53,7 @@ class EndpointProcess:
     def __init__(self, node_uid: NodeUid, *, clock: Clock | None = None, context: Context | None = None) -> None:
         """``context``: for servers that accept only encrypted connections; None: there are none."""
         self.node_uid = node_uid
-        self._context = context
+        self._access = ServerAccess(context)
         self._clock = clock or SystemClock()
         self.endpoints: dict[EndpointUid, ServedEndpoint] = {}
         self._budget = Budget()
@@ -168,7 +169,7 @@ class EndpointProcess:
 
     def _new(self, spec: EndpointSpec) -> ServedEndpoint:
         return ServedEndpoint(
-            spec, budget=self._budget, counts=self._counts, pace=self._pace, clock=self._clock, context=self._context
+            spec, budget=self._budget, counts=self._counts, pace=self._pace, clock=self._clock, access=self._access
         )
 
     async def _retire(self, uid: EndpointUid) -> None:

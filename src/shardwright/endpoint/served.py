@@ -30,8 +30,8 @@ from shardwright.endpoint.protocol import (
     ReleaseResult,
     Target,
 )
+from shardwright.endpoint.reach import ServerAccess
 from shardwright.endpoint.retiring import close_connections
-from shardwright.endpoint.tls import Context
 from shardwright.model.database import access_fingerprint
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
 from shardwright.tasks import spawn
@@ -64,10 +64,10 @@ class ServedEndpoint:
     """See the module's docstring."""
 
     def __init__(
-        self, spec: EndpointSpec, *, budget: Budget, counts: Counts, pace: Pace, clock: Clock, context: Context | None = None
+        self, spec: EndpointSpec, *, budget: Budget, counts: Counts, pace: Pace, clock: Clock, access: ServerAccess
     ) -> None:
         self._clock = clock
-        self.context = context
+        self.access = access
         self.pace = pace
         self.gate = Gate(spec, budget=budget, counts=counts)
         self.connections: set[ClientConnection] = set()
@@ -340,7 +340,7 @@ class ServedEndpoint:
 
     async def _release_by_probing(self, hold: Hold) -> bool:
         secret, targets = self.gate.spec.application_secret, (hold.new, hold.old)
-        failures = await asyncio.gather(*(probe(target, secret, self.context) for target in targets))
+        failures = await asyncio.gather(*(probe(target, secret, self.access) for target in targets))
         if self.gate.hold is not hold:
             return True
         for failure, target in zip(failures, targets, strict=True):
