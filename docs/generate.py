@@ -20,6 +20,7 @@ from shardwright.api.codes import CODES
 from shardwright.api.openapi import describe
 from shardwright.api.permissions import ALL_PERMISSIONS, PERMISSIONS
 from shardwright.model.account import ManagementRole
+from shardwright.model.check import CheckCode
 from shardwright.model.codes import Code
 from shardwright.model.event import EventKind
 from shardwright.model.liveness import TABLE, Proof, Silence, Verdict
@@ -42,6 +43,7 @@ def pages() -> dict[str, str]:
         "succession.md": _succession(),
         "codes.md": _reasons(),
         "events.md": _events(),
+        "checks.md": _checks(),
     }
 
 
@@ -100,6 +102,19 @@ def _reasons() -> str:
         "| code | meaning | remedy |\n",
         "| --- | --- | --- |\n",
         *(f"| `{code}` | {code.meaning} | {code.remedy} |\n" for code in Code),
+    ]
+    return "".join(lines)
+
+
+def _checks() -> str:
+    lines = [
+        _NOTE,
+        "# Findings of `node check`\n\n",
+        "What `shardwright node check`, `GET /v1/nodes/{uid}/check` and `GET /v1/cluster/check` may find. Only findings of ",
+        "grade `failed` make the result false.\n\n",
+        "| code | meaning | remedy |\n",
+        "| --- | --- | --- |\n",
+        *(f"| `{code}` | {code.meaning} | {code.remedy} |\n" for code in CheckCode),
     ]
     return "".join(lines)
 

@@ -3,9 +3,12 @@
 A machine has its own process table, id and boot. A leader can examine only its own machine.
 """
 
+from collections.abc import Sequence
+
 from shardwright.clock import Clock
 from shardwright.endpoint.protocol import PassResult
 from shardwright.errors import Transient
+from shardwright.model.check import NodeFacts, PortLook, PortOffer
 from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import ProcessIdentity, Sighting
@@ -77,6 +80,12 @@ class SimNodeLink:
             nodes.world.log(f"daemon {nodes.place} ends hanging server {server.shard_uid}")
             nodes.world.checker.server_ended(server)
             server.die(planned=False)
+
+    async def check(self) -> NodeFacts:
+        raise Transient(Code.AGENT_SILENT, "the simulated agents take part in no check")
+
+    async def try_ports(self, ports: Sequence[tuple[NodeUid, PortOffer]]) -> tuple[PortLook, ...]:
+        raise Transient(Code.AGENT_SILENT, "the simulated agents take part in no check")
 
 
 class SimNodes:

@@ -8,6 +8,7 @@ from typing import Any
 from shardwright.api.deps import ApiContext
 from shardwright.api.schemas.v1.requests import DatabaseBody, SnapshotRuleBody, StartBody
 from shardwright.api.services import databases, node_actions, starting
+from shardwright.api.services.check import Checks
 from shardwright.api.services.figures import Figures
 from shardwright.api.services.intent import Intent, Look, submit
 from shardwright.errors import Rejected, ShardwrightError
@@ -49,6 +50,7 @@ class Operator:
         if not daemons:
             return
         daemon = world.rng.choice(daemons)
+        nodes = SimNodes(world, process=daemon.process, place=daemon.node.uid, clock=daemon.clock)
         context = ApiContext(
             store=daemon.store,
             mirror=daemon.mirror,
@@ -57,9 +59,8 @@ class Operator:
             is_leader=lambda: daemon.leader is not None,
             new_uid=lambda: world.new_id("uid"),
             random_text=world.random_text,
-            figures=Figures(
-                SimNodes(world, process=daemon.process, place=daemon.node.uid, clock=daemon.clock), clock=daemon.clock
-            ),
+            figures=Figures(nodes, clock=daemon.clock),
+            checks=Checks(nodes, clock=daemon.clock),
         )
 
         async def work() -> None:

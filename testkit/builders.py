@@ -144,7 +144,7 @@ class ClusterBuilder:
             role=Role.PRIMARY if is_primary else Role.REPLICA,
             replication_id=f"replication-{group.uid}",
             offset=1000,
-            primary_address="" if is_primary or primary is None else self.view.nodes[primary.node_uid].address,
+            primary_address="" if is_primary or primary is None else self.view.nodes[primary.node_uid].servers_at,
             primary_port=0 if is_primary or primary is None else primary.port,
             is_link_up=not is_primary,
             keys=100,

@@ -14,7 +14,7 @@ from shardwright.clock import Clock
 from shardwright.daemon_config import DaemonConfig
 from shardwright.endpoint.config import ControlConfig, text_of
 from shardwright.endpoint.credentials import OwnCertificate
-from shardwright.endpoint.tls import TlsAddress
+from shardwright.endpoint.tls import Context, TlsAddress
 from shardwright.errors import Transient
 from shardwright.leader.lease import ETCD_TIMES, NORMAL_TIMES, LeaseTimes
 from shardwright.machine.files import make_private_directory, write_private
@@ -29,6 +29,7 @@ from shardwright.nodes.renewal import ask_for_certificate
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Store
 from shardwright.store.settings import EtcdSettings, SqliteSettings, StoreSettings
+from shardwright.trust.files import MemberFiles
 from shardwright.trust.peers import revoked_serials
 from shardwright.trust.renewal import RenewalRequest
 
@@ -46,6 +47,16 @@ class NodeAccess:
         self._config = config
         self._mirror = mirror
         self._own = None if config.trust is None else OwnCertificate(config.trust.files.member(CertificateRole.NODE))
+
+    @property
+    def member_files(self) -> MemberFiles | None:
+        """The files with which servers prove themselves to each other; None: their connections are in clear."""
+        return None if self._config.trust is None else self._config.trust.files.member(CertificateRole.NODE)
+
+    @property
+    def server_context(self) -> Context | None:
+        """For connections to servers that encrypt; None: none does."""
+        return None if self._own is None else self._own.client
 
     def nodes(self, clock: Clock, *, term: int = 0) -> Nodes:
         """All nodes, for one user of them. ``term``: of the leadership that uses them; 0: not a leader."""

@@ -6,6 +6,7 @@ Built by the entry points (``local/daemon.py``, ``node/main.py``), read by ``wir
 from dataclasses import dataclass
 from pathlib import Path
 
+from shardwright.agent.check import CheckedHere
 from shardwright.api.machines import Machines
 from shardwright.endpoint.protocol import CONTROL_PORT
 from shardwright.model.ids import NodeUid
@@ -48,6 +49,8 @@ class DaemonConfig:
     """Sockets."""
     trust: NodeTrust | None = None
     """None: all nodes are on this machine, and reach each other by Unix sockets."""
+    checked: CheckedHere | None = None
+    """What a check of the nodes looks at here; None: what it does in a local cluster."""
     machines: Machines | None = None
     """What the API needs to admit newcomers; None: a local cluster, to which machines cannot be added."""
 

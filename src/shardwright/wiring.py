@@ -20,6 +20,7 @@ from shardwright.api.app import create_app
 from shardwright.api.certificate import ApiCertificate
 from shardwright.api.deps import ApiContext
 from shardwright.api.server import ApiServer, serve
+from shardwright.api.services.check import Checks
 from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock, SteadyClock, SystemClock
 from shardwright.composition import NodeAccess, lease_times
@@ -98,7 +99,7 @@ class LeadershipRunner:
         parts = LeaderParts(
             store=self._store,
             mirror=self._mirror,
-            servers=ServerAdapter(check_term=check, is_leader=is_leader, clock=clock),
+            servers=ServerAdapter(check_term=check, is_leader=is_leader, clock=clock, context=self._access.server_context),
             nodes=self._access.nodes(clock, term=held.term),
             clock=clock,
             probe=self._probe,
@@ -147,6 +148,7 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         new_uid=lambda: str(uuid.uuid4()),
         random_text=_random_text,
         figures=Figures(nodes, clock=clock),
+        checks=Checks(nodes, clock=clock),
         machines=config.machines,
     )
     signing = access.signing(store, clock=clock, random_text=_random_text)
@@ -162,6 +164,8 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         endpoint_command=await asyncio.to_thread(access.endpoint_command),
         remote=access.agent_place(),
         sign=None if signing is None else signing.sign,
+        checked=config.checked,
+        certificate=access.member_files,
     )
     runner = LeadershipRunner(keeper, store, mirror, access=access, clock=clock, probe=_probe())
     shown = ApiCertificate(config.api_certificate, config.api_key)

@@ -30,6 +30,7 @@ from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import DeleteKey, PutKey, Transaction
 from shardwright.store.sqlite import SqliteStore
 from shardwright.tasks import spawn
+from shardwright.trust.files import MemberFiles
 from testkit.deadlines import until_async
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -79,6 +80,8 @@ class World:
     endpoints: RecordingEndpointProcess = field(default_factory=RecordingEndpointProcess)
     remote: TlsAddress | None = None
     """Where its agents answer other machines."""
+    certificate: MemberFiles | None = None
+    """Of its agents and servers."""
 
     @property
     def node_directory(self) -> Path:
@@ -157,6 +160,7 @@ class WatchedAgent(Agent):
             endpoint_process=made.endpoints,
             news_socket=made.news_socket,
             remote=made.remote,
+            certificate=made.certificate,
         )
         self.turns_begun = 0
         self.turns: list[frozenset[str]] = []

@@ -28,10 +28,12 @@ from shardwright.api.app import create_app
 from shardwright.api.certificate import ApiCertificate
 from shardwright.api.deps import ApiContext
 from shardwright.api.server import ApiServer, serve
+from shardwright.api.services.check import Checks
 from shardwright.api.services.figures import Figures
 from shardwright.clock import SystemClock
 from shardwright.model.account import ManagementRole, User
 from shardwright.model.action import Action, ActionName, ActionStatus
+from shardwright.model.check import NodeFacts
 from shardwright.model.ids import ActionUid, NodeUid, UserUid
 from shardwright.model.seen import NodeFigures, NodeSeen
 from shardwright.model.view import ClusterView
@@ -142,6 +144,9 @@ class Agent:
     async def news(self, since: NewsMark | None) -> NodeNews:
         return NodeNews(NewsMark("life", 1), datetime.now(UTC), 0.0, self.figures, ())
 
+    async def check(self) -> NodeFacts:
+        return NodeFacts(datetime.now(UTC), 0.0, "0.1.0", (("valkey", "9.1.2"),), 20_000, 1 << 40, 1 << 39)
+
 
 class RunningApi:
     """A context manager. ``client()`` returns an HTTP client that trusts the server's certificate."""
@@ -189,6 +194,7 @@ class RunningApi:
             new_uid=lambda: str(uuid.uuid4()),
             random_text=lambda: secrets.token_hex(4),
             figures=Figures(Agents(self._view), clock=SystemClock()),
+            checks=Checks(Agents(self._view), clock=SystemClock()),
         )
         self.app = create_app(context)
         self.shown = ApiCertificate(self.certificate, key_file)

@@ -19,11 +19,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from shardwright.agent.launch import tls_files
 from shardwright.endpoint.protocol import EndpointControl, EndpointSpec, HoldResult, ReleaseResult, Target
 from shardwright.model.database import ServerKind
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
 from shardwright.model.seen import EndpointProcessSeen, EndpointState
 from shardwright.nodes.local import LocalNodes
+from shardwright.trust.files import MemberFiles
+from testkit.certificates import Members
 from testkit.deadlines import until
 from tests.integration.server_harness import SECRETS, RunningServer, free_port, loopback_address, start_server
 
@@ -60,9 +63,12 @@ class World:
     generation: int = 1
     spec: EndpointSpec | None = None
     password: str = PASSWORD
+    certificate: MemberFiles | None = None
+    """Of its endpoint processes; None: they have none."""
 
     def target(self, server: RunningServer, generation: int) -> Target:
-        return Target(ShardUid(server.file.shard_uid), generation, server.address, server.port, str(server.info()["run_id"]))
+        file, run_id = server.file, str(server.info()["run_id"])
+        return Target(ShardUid(file.shard_uid), generation, file.address, file.port, run_id, file.tls is not None)
 
     # -- endpoint processes ----------------------------------------------------------------------------------------------
 
@@ -80,11 +86,20 @@ class World:
             "--log",
             str(log),
         ]
+        if self.certificate is not None:
+            command += ["--config", str(self._configured(self.certificate))]
         environment = os.environ | {"PYTHONPATH": str(SOURCE)}
         process = subprocess.Popen(command, env=environment, start_new_session=True)
         self.processes[NodeUid(node)] = Process(NodeUid(node), path, log, process)
         wait_until(lambda: self.status(node).answers, state=lambda: log.read_text() if log.exists() else "no log")
         return self.processes[NodeUid(node)]
+
+    def _configured(self, files: MemberFiles) -> Path:
+        path = self.directory / "endpoint.toml"
+        where = f'address = "{self.address}"\nport = {free_port(self.address)}\n'
+        shown = f'certificate = "{files.certificate}"\nkey = "{files.key}"\nauthority = "{files.authority}"\n'
+        path.write_text(f"[control]\n{where}{shown}")
+        return path
 
     def nodes(self, *, call_timeout_s: float = 3.0) -> LocalNodes:
         """With a long timeout, because tests may share a busy machine."""
@@ -174,18 +189,24 @@ class World:
 
 
 @contextmanager
-def endpoint_world(kind: ServerKind, directory: Path, *, password: str = PASSWORD) -> Iterator[World]:
-    """Linked and open servers, and one endpoint process that serves the primary. Everything is ended afterwards."""
+def endpoint_world(
+    kind: ServerKind, directory: Path, *, password: str = PASSWORD, authority: Members | None = None
+) -> Iterator[World]:
+    """Linked and open servers, and one endpoint process that serves the primary. Everything is ended afterwards.
+    ``authority``: all of them have its certificates and connect encrypted; None: in clear."""
     short = Path(tempfile.mkdtemp(prefix="sw-"))  # socket paths are short
     servers: list[RunningServer] = []
     world: World | None = None
     try:
-        servers.append(start_server(kind, directory / "a", shard_uid=1, is_open=True))
-        servers.append(start_server(kind, directory / "b", shard_uid=2, is_open=True))
+        for uid, name in ((1, "a"), (2, "b")):
+            at = loopback_address()
+            tls = None if authority is None else tls_files(authority.files(directory / f"trust-{name}", uid, at))
+            servers.append(start_server(kind, directory / name, shard_uid=uid, is_open=True, address=at, tls=tls))
         primary, replica = servers
         replica.ask("REPLICAOF", primary.address, primary.port)
         address = loopback_address()
-        world = World(short, address, free_port(address), primary, replica, password=password)
+        own = None if authority is None else authority.files(directory / "trust", 3, address)
+        world = World(short, address, free_port(address), primary, replica, password=password, certificate=own)
         wait_until(world.is_linked, timeout_s=20)
         world.start_process()
         world.serve()

@@ -26,6 +26,7 @@ from shardwright.api.certificate import ApiCertificate
 from shardwright.api.deps import ApiContext
 from shardwright.api.machines import Machines
 from shardwright.api.server import ApiServer, serve
+from shardwright.api.services.check import Checks
 from shardwright.api.services.figures import Figures
 from shardwright.clock import SystemClock
 from shardwright.key_file import read_sealing
@@ -235,6 +236,7 @@ class NodeApi:
             new_uid=lambda: str(uuid.uuid4()),
             random_text=lambda: secrets.token_hex(4),
             figures=Figures(Agents(self.mirror.view()), clock=SystemClock()),
+            checks=Checks(Agents(self.mirror.view()), clock=SystemClock()),
             machines=self.change(machines_of(self.settings, self.members)),
         )
         files = TrustFiles(configuration)

@@ -24,6 +24,7 @@ from shardwright.model.ids import DatabaseUid, ShardUid
 from shardwright.server.binaries import find_server
 from shardwright.server.config import ServerFile, render_config
 from shardwright.server.files import prepare_directory
+from shardwright.server.network import TlsFiles
 from shardwright.server.protocol import ServerSettings, ServerTarget
 from testkit.deadlines import until
 
@@ -74,7 +75,8 @@ class RunningServer:
     def target(self) -> ServerTarget:
         """The target with which an adapter reaches it."""
         file = self.file
-        return ServerTarget(file.shard_uid, file.incarnation, file.address, file.port, file.secrets)
+        uses_tls = file.tls is not None
+        return ServerTarget(file.shard_uid, file.incarnation, file.address, file.port, file.secrets, uses_tls)
 
     @contextmanager
     def client(self, user: str = "management", **options: object) -> "Iterator[redis.Redis]":
@@ -87,6 +89,7 @@ class RunningServer:
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
             "driver_info": None,
+            **_with_certificate(self.file.tls),
             **options,
         }
         client = redis.Redis(host=self.address, port=self.port, **arguments)  # type: ignore[arg-type]
@@ -138,6 +141,13 @@ class RunningServer:
                 self.kill()
 
 
+def _with_certificate(files: TlsFiles | None) -> dict[str, object]:
+    if files is None:
+        return {}
+    shown = {"ssl_certfile": files.certificate, "ssl_keyfile": files.key, "ssl_ca_certs": files.authority}
+    return {"ssl": True, "ssl_check_hostname": False, **shown}
+
+
 def loopback_address() -> str:
     """A loopback address that another test is unlikely to use."""
     return f"127.{random.randint(64, 250)}.{random.randint(1, 250)}.{random.randint(1, 250)}"
@@ -174,6 +184,7 @@ def start_server(
     address: str | None = None,
     port: int | None = None,
     is_open: bool = False,
+    tls: TlsFiles | None = None,
 ) -> RunningServer:
     """Start a server and wait until it answers. ``directory`` is created if necessary; it contains the server's files.
     ``is_open``: lift the fence with which every server starts. Skips the test if the machine has no such server."""
@@ -194,6 +205,7 @@ def start_server(
         log_file=str(directory / "server.log"),
         settings=settings or server_settings(),
         secrets=secrets,
+        tls=tls,
     )
     return _launched(file, binary.path, kept=file.settings.persistence, is_open=is_open)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shardwright.errors import Transient
+from shardwright.model.check import PortOffer, PortUse, Reach
 from shardwright.model.seen import Health, ProcessState
 from shardwright.nodes.local import LocalNodes
 from shardwright.nodes.protocol import NewsMark, NodeLink, NodeNews
@@ -91,5 +92,24 @@ def test_an_invalid_request_ends_only_that_connection(tmp_path: Path) -> None:
                 writer.close()
                 await writer.wait_closed()
             await until_reported(nodes.link(NODE), Health.OK)
+
+    run(tmp_path, scenario)
+
+
+def test_a_check_does_not_keep_news_waiting(tmp_path: Path) -> None:
+    async def scenario(made: World, nodes: LocalNodes) -> None:
+        link = nodes.link(NODE)
+        async with made.agent():
+            pid = await one_server(made)
+            assert pid
+            await until_reported(link, Health.OK)
+            facts, news = await asyncio.gather(link.check(), link.news(None))
+            assert news.servers
+            assert (facts.offers, facts.etcd) == ((), None), "nodes of one machine need no open ports"
+            assert facts.disk_free_bytes > 0
+            port = free_port(made.address)
+            offer = PortOffer(PortUse.AGENT, made.address, port)
+            (tried,) = await link.try_ports(((NODE, offer),))
+            assert (tried.offer, tried.reach) == (offer, Reach.REFUSED)
 
     run(tmp_path, scenario)

@@ -16,6 +16,7 @@ import uvloop
 from shardwright.endpoint.tls import TlsAddress
 from shardwright.errors import LostLeadership, Transient
 from shardwright.machine.processes import identity_of, is_running
+from shardwright.model.check import PortOffer, PortUse, Reach
 from shardwright.model.cluster import Leadership
 from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
@@ -167,3 +168,17 @@ def stranger() -> "subprocess.Popen[bytes]":
 
 def elsewhere(process: ProcessIdentity) -> ProcessIdentity:
     return replace(process, machine_id="another", boot_id="another")
+
+
+def test_facts_for_a_check_over_the_network(loop: Loop, tmp_path: Path) -> None:
+    async def scenario(made: World, link_of: LinkOf) -> None:
+        link = link_of(0)
+        async with made.agent():
+            await made.until(lambda: made.seen() is not None)
+            facts = await link.check()
+            assert facts.servers == tuple((str(b.kind), b.version) for b in all_servers())
+            offer = PortOffer(PortUse.AGENT, made.address, free_port(made.address))
+            (tried,) = await link.try_ports(((NODE, offer),))
+            assert (tried.node_uid, tried.reach) == (NODE, Reach.REFUSED)
+
+    run(loop, tmp_path, scenario)

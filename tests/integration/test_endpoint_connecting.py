@@ -11,10 +11,10 @@ import pytest
 import uvloop
 
 from shardwright.clock import SystemClock
-from shardwright.endpoint.connection import CONNECT_TIMEOUT_S
 from shardwright.endpoint.gate import Budget, Counts
 from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.protocol import HOLD_MAX_S, EndpointSpec, Target
+from shardwright.endpoint.reach import CONNECT_TIMEOUT_S, ServerAccess
 from shardwright.endpoint.served import ServedEndpoint
 from shardwright.model.database import ServerKind
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
@@ -34,7 +34,9 @@ async def _serve(server: RunningServer) -> ServedEndpoint:
         application_secret=SECRETS.application,
     )
     loop = asyncio.get_running_loop()
-    served = ServedEndpoint(spec, budget=Budget(), counts=Counts(), pace=Pace(loop), clock=SystemClock())
+    served = ServedEndpoint(
+        spec, budget=Budget(), counts=Counts(), pace=Pace(loop), clock=SystemClock(), access=ServerAccess()
+    )
     await served.serve(spec)
     return served
 

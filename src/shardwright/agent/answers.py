@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from shardwright.agent.check import NodeChecks
 from shardwright.endpoint.channel import Channel, Message
 from shardwright.endpoint.requests import serve_requests
 from shardwright.errors import ClusterError
@@ -28,7 +29,8 @@ _log = structlog.get_logger(__name__)
 
 class AgentAnswers:
     """See the module's docstring. ``is_own``: the process is one of the agent's node. ``endpoint_process``: a look at the
-    node's endpoint process. ``sign``: renews the certificate of a caller; None: nothing is signed here."""
+    node's endpoint process. ``checks``: for checks of the nodes. ``sign``: renews the certificate of a caller; None: nothing
+    is signed here."""
 
     def __init__(
         self,
@@ -37,20 +39,26 @@ class AgentAnswers:
         is_current_term: IsCurrentTerm,
         is_own: Callable[[ProcessIdentity], bool],
         endpoint_process: Callable[[], ProcessLook],
+        checks: NodeChecks,
         sign: Sign | None = None,
     ) -> None:
         self._news = news
         self._is_current_term = is_current_term
         self._is_own = is_own
         self._endpoint_process = endpoint_process
+        self._checks = checks
         self._sign = sign
 
     async def serve_local(self, channel: Channel) -> None:
-        """Answer one caller of this machine until it disconnects. It asks for news only."""
+        """Answer one caller of this machine until it disconnects, one request after another. It may ask for news and for a
+        check: the rest it can see itself."""
         try:
             while (received := await channel.receive()) is not None:
                 message, _ = received
-                await channel.send(wire.answer(await self._news(wire.mark_of(message))))
+                if message.get("op") in ("check", "try_ports"):
+                    await channel.send(await self.answer(message))
+                else:
+                    await channel.send(wire.answer(await self._news(wire.mark_of(message))))
         except (OSError, ValueError) as e:
             _log.info("a caller of the agent has disconnected", reason=str(e))
 
@@ -78,6 +86,10 @@ class AgentAnswers:
                     return wire.look_answer(self._endpoint_process())
                 case "end":
                     return await self._end(wire.process_of(message), wire.term_of(message))
+                case "check":
+                    return wire.check_answer(await self._checks.facts())
+                case "try_ports":
+                    return wire.ports_answer(await self._checks.try_ports(wire.ports_of(message)))
                 case other:
                     return _no(f"unknown request {other!r}")
         except ValueError as e:

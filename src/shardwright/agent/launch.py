@@ -27,6 +27,8 @@ from shardwright.server.aof import cut_damaged_end
 from shardwright.server.binaries import find_exact
 from shardwright.server.config import ServerFile, render_config, settings_of
 from shardwright.server.files import aside_of, forget_old_asides, prepare_directory, put_aside
+from shardwright.server.network import LINK_ON_ONE_MACHINE, LINK_OVER_NETWORK, TlsFiles
+from shardwright.trust.files import MemberFiles
 
 RECORD_NAME = "process.json"
 CONFIG_NAME = "server.conf"
@@ -91,28 +93,36 @@ class Launch:
     kept: Persistence
     """The persistence with which its data files were written."""
     starts_with: StartWith
+    uses_tls: bool
     file: ServerFile = field(repr=False)
     """The input of its configuration file, which is rendered when the data that it starts with is known."""
 
 
-def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_bytes: int) -> Launch:
-    """The start that the records require. Raises Permanent if a record is missing or unusable."""
+def launch_of(
+    view: ClusterView, shard: Shard, directory: Path, *, memory_free_bytes: int, tls: TlsFiles | None = None
+) -> Launch:
+    """The start that the records require. ``tls``: the node's files for encrypted connections; None: it has none. Raises
+    Permanent if a record is missing or unusable, or if the files are needed and missing."""
     database, secrets = view.databases.get(shard.database_uid), view.secrets.get(shard.database_uid)
     node = view.nodes.get(shard.node_uid)
     if database is None or secrets is None or node is None:
         raise Permanent(Code.SHARD_START_FAILED, f"the records of database {shard.database_uid} are incomplete")
+    if database.uses_tls and tls is None:
+        raise Permanent(Code.SHARD_START_FAILED, "the server needs a certificate, and this node has none")
     file = ServerFile(
         kind=database.server_kind,
         version=database.server_version,
         shard_uid=shard.uid,
         incarnation=shard.incarnation,
-        address=node.address,
+        address=node.servers_at,
         port=shard.port,
         directory=str(directory),
         log_file=str(directory / LOG_NAME),
         settings=settings_of(database),
         secrets=secrets,
         memory_free_bytes=memory_free_bytes,
+        link=LINK_OVER_NETWORK if view.cluster is not None and view.cluster.is_of_machines else LINK_ON_ONE_MACHINE,
+        tls=tls if database.uses_tls else None,
     )
     try:
         render_config(file)
@@ -124,19 +134,25 @@ def launch_of(view: ClusterView, shard: Shard, directory: Path, *, memory_free_b
         kind=database.server_kind,
         version=database.server_version,
         configured=(view.cluster.server_path or None) if view.cluster is not None else None,
-        address=node.address,
+        address=node.servers_at,
         port=shard.port,
         directory=directory,
         kept=shard.kept or database.persistence,
         starts_with=shard.starts_with,
+        uses_tls=database.uses_tls,
         file=file,
     )
+
+
+def tls_files(files: MemberFiles) -> TlsFiles:
+    """What the node's servers show and trust: what its daemon does."""
+    return TlsFiles(str(files.certificate), str(files.key), str(files.authority))
 
 
 def program_of(launch: Launch) -> str:
     """Path of the program with exactly the recorded kind and version. Raises Permanent with the command that installs it."""
     try:
-        return find_exact(launch.kind, launch.version, configured=launch.configured).path
+        return find_exact(launch.kind, launch.version, configured=launch.configured, needs_tls=launch.uses_tls).path
     except ShardwrightError as e:
         remedy = getattr(e, "remedy", "")
         raise Permanent(Code.of(e.code), f"{e.text}; remedy: {remedy}" if remedy else e.text) from e

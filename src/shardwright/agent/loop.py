@@ -15,13 +15,16 @@ from uuid import uuid4
 import structlog
 
 from shardwright.agent.answers import AgentAnswers, Sign
+from shardwright.agent.check import CheckedHere, NodeChecks
 from shardwright.agent.endpoint_process import EndpointProcessKeeper
-from shardwright.agent.launch import launch_of
+from shardwright.agent.launch import launch_of, tls_files
+from shardwright.agent.server_certificates import ServerCertificates
 from shardwright.agent.shards import ShardProcesses
 from shardwright.agent.watch import ServerWatch
 from shardwright.clock import Clock
 from shardwright.endpoint.client import EndpointClient, UnixCaller
 from shardwright.endpoint.control import ControlSocket, SocketInUse
+from shardwright.endpoint.credentials import OwnCertificate
 from shardwright.endpoint.protocol import EndpointControl
 from shardwright.endpoint.tls import TlsAddress, TlsListener
 from shardwright.errors import Permanent
@@ -34,12 +37,15 @@ from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import NodeFigures, NodeSeen, ProcessIdentity, ProcessSeen
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.shard import AgentCommand, Verb, decide_shards, report_of
-from shardwright.server.binaries import all_servers
+from shardwright.server.binaries import all_servers, has_tls
 from shardwright.server.observe import Observers
+from shardwright.server.protocol import ServerTarget
+from shardwright.server.targets import server_target
 from shardwright.store import keys, records
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import CreatedAt, PutKey, Store, StoreUnavailable, Transaction
 from shardwright.tasks import spawn
+from shardwright.trust.files import MemberFiles
 
 TURN_S = 1.0
 """Interval of full turns, so that the loss of any event is harmless."""
@@ -55,7 +61,9 @@ class Agent:
 
     ``control`` is the control socket of its endpoint process. ``endpoint_command`` None: the product's own endpoint process;
     ``endpoint_process`` None: a client of that socket. ``news_socket``: the socket at which leaders ask for news; None: no
-    socket. ``remote``: where leaders on other machines ask; None: nowhere. ``sign``: see ``AgentAnswers``.
+    socket. ``remote``: where leaders on other machines ask; None: nowhere. ``sign``: see ``AgentAnswers``. ``checked``: what
+    a check of the nodes looks at; None: what it does in a local cluster. ``certificate``: the node's files for connections
+    between servers, which then may be encrypted; None: they are in clear.
     """
 
     def __init__(
@@ -73,6 +81,8 @@ class Agent:
         news_socket: Path | None = None,
         remote: TlsAddress | None = None,
         sign: Sign | None = None,
+        checked: CheckedHere | None = None,
+        certificate: MemberFiles | None = None,
     ) -> None:
         self.node_uid = node_uid
         self._store = store
@@ -90,20 +100,26 @@ class Agent:
             on_change=self._wake.set,
             command=endpoint_command,
         )
-        self._observers = Observers(clock)
+        self._certificates: ServerCertificates | None = None
+        if certificate is not None:
+            self._certificates = ServerCertificates(tls_files(certificate), OwnCertificate(certificate).client)
+        self._observers = Observers(clock, None if self._certificates is None else self._certificates.context)
         self._watch = ServerWatch(node_uid, self._observers.observe, clock=clock, epoch=uuid4().hex)
         self._watch.daemon = identity_of(os.getpid())
+        self._checks = NodeChecks(node_uid, directory, checked or CheckedHere(), view=mirror.view, clock=clock)
         answers = AgentAnswers(
             news=self._watch.news,
             is_current_term=self._is_current_term,
             is_own=self._is_own,
             endpoint_process=self._endpoint.look,
+            checks=self._checks,
             sign=sign,
         )
         self._socket = None if news_socket is None else ControlSocket(str(news_socket), answers.serve_local)
         self._listener = None if remote is None else TlsListener(remote, answers.serve_remote, name="agent")
         self._figures: MachineFigures | None = None
         self._servers: tuple[tuple[str, str], ...] = ()
+        self._tls_servers: tuple[tuple[str, str], ...] = ()
         self._reported: NodeSeen | None = None
         self._figures_read_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,6 +149,7 @@ class Agent:
             if self._socket is not None:
                 await self._socket.close()
             await self._watch.close()
+            self._checks.close()
             self._observers.close()
             self._shards.close()
             self._endpoint.close()
@@ -190,8 +207,9 @@ class Agent:
 
     async def _start(self, shard: Shard, view: ClusterView) -> None:
         free = self._figures.memory_free_bytes if self._figures is not None else 0
+        tls = None if self._certificates is None else self._certificates.files
         try:
-            launch = launch_of(view, shard, self._shards.path_of(shard.uid), memory_free_bytes=free)
+            launch = launch_of(view, shard, self._shards.path_of(shard.uid), memory_free_bytes=free, tls=tls)
         except Permanent as e:
             await self._shards.fail(shard.uid, shard.incarnation, e.text)
             return
@@ -247,6 +265,7 @@ class Agent:
             directory=str(self._directory),
             servers=self._servers,
             daemon=self._watch.daemon,
+            tls_servers=self._tls_servers,
         )
         figures = self._figures
         if figures is None:
@@ -272,7 +291,18 @@ class Agent:
         configured = cluster.server_path if cluster is not None else ""
         binaries = await asyncio.to_thread(all_servers, configured=configured or None)
         self._servers = tuple((str(b.kind), b.version) for b in binaries)
+        if self._certificates is not None:
+            able = await asyncio.to_thread(lambda: tuple(has_tls(b.path) for b in binaries))
+            self._tls_servers = tuple(pair for pair, is_able in zip(self._servers, able, strict=True) if is_able)
         await asyncio.to_thread(self._shards.rotate_logs)
+        if self._certificates is not None:
+            work = self._certificates.renew(self._running_servers())
+            self._start_task("agent: certificates of the servers", work, is_single=True)
+
+    def _running_servers(self) -> list[ServerTarget]:
+        view = self._mirror.view()
+        shards = [shard for shard in view.shards_on(self.node_uid) if self.is_shard_running(shard.uid)]
+        return [server_target(view, shard) for shard in shards if shard.database_uid in view.secrets]
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 

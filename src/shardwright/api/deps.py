@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from shardwright.api.codes import forbidden, invalid
 from shardwright.api.machines import Machines
 from shardwright.api.permissions import may
+from shardwright.api.services.check import Checks
 from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock
 from shardwright.model.account import User
@@ -38,6 +39,7 @@ class ApiContext:
     random_text: Callable[[], str]
     """A few random characters for the keys of events."""
     figures: Figures
+    checks: Checks
     machines: Machines | None = None
     """None: a local cluster."""
 

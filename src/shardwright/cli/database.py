@@ -392,6 +392,7 @@ def _described(database: dict[str, Any]) -> str:
             ("password", "required" if database.get("authentication_redis_pass") else "none, or hidden from this user"),
             ("rack aware", bool(database.get("rack_aware"))),
             ("strict", bool(database.get("strict"))),
+            ("connections of servers", "encrypted" if database.get("server_tls") else "in clear"),
             ("proxy policy", database.get("proxy_policy")),
             ("created", database.get("created_time")),
         ]

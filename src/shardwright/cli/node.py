@@ -1,4 +1,4 @@
-"""``shardwright node``: list, show, add and remove nodes, maintenance, step-down, snapshots."""
+"""``shardwright node``: list, show, check, add and remove nodes, maintenance, step-down, snapshots."""
 
 import shlex
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from shardwright.cli import membership
+from shardwright.cli.check import check
 from shardwright.cli.database import find
 from shardwright.cli.failure import usage
 from shardwright.cli.overview import NODE_ROLES, node_status, nodes_table, shards_table
@@ -36,11 +37,14 @@ ACTIONS = {"remove": "remove", "maintenance-on": "maintenance_on", "maintenance-
 
 def register(app: typer.Typer) -> None:
     """Add the command group ``node``."""
-    group = typer.Typer(no_args_is_help=True, help="List, show, add and remove nodes; maintenance, step-down, snapshots.")
+    group = typer.Typer(
+        no_args_is_help=True, help="List, show, check, add and remove nodes; maintenance, step-down, snapshots."
+    )
     app.add_typer(group, name="node")
     command(group, "list")(_list)
     command(group, "show", examples="shardwright node show 3")(_show)
     command(group, "add", examples="shardwright node add --wait\nshardwright node add --memory 8gb --rack b")(_add)
+    command(group, "check", examples="shardwright node check\nshardwright node check 2 3 --json")(check)
     command(
         group, "remove", examples="shardwright node remove 3 --wait\nshardwright node remove 3 --wait-for-persistence --yes"
     )(_remove)

@@ -14,6 +14,7 @@ from shardwright.endpoint.gate import Gate, Hold, is_same_server
 from shardwright.endpoint.pace import Inflow, Pace
 from shardwright.endpoint.packed_session import PackedSession, pack, unpack
 from shardwright.endpoint.protocol import Target
+from shardwright.endpoint.reach import ServerAccess, reach
 from shardwright.endpoint.session import Phase, Session
 from shardwright.model.backoff import Backoff
 from shardwright.tasks import spawn
@@ -24,7 +25,6 @@ OUTPUT_BYTES_MAX = 256 * 1024 * 1024
 """… unless the client is not read either, because it may send everything before it reads anything: then this limit."""
 TRIM_AFTER = 64
 """Number of writes to a slow client after which those that the transport has sent are forgotten."""
-CONNECT_TIMEOUT_S = 1.0
 RETRY = Backoff((0.01, 0.02, 0.05, 0.1))
 """Delays between attempts to reach a server; the last one repeats."""
 KEEPALIVE_S = 300
@@ -69,6 +69,7 @@ class Owner(Protocol):
 
     gate: Gate
     pace: Pace
+    access: ServerAccess
 
     def joined(self, connection: "ClientConnection") -> None:
         """The connection is open."""
@@ -305,7 +306,7 @@ class ClientConnection(asyncio.Protocol):
     async def _open(self, target: Target) -> None:
         backend = BackendConnection(self, target, pace=self.owner.pace, is_cheap=self.session.is_inside_reply)
         try:
-            await self._reach(backend)
+            await reach(backend, self._loop, self.owner.access)
         except (OSError, TimeoutError) as error:
             self.is_connecting = False
             if not self.owner.gate.is_open or not is_same_server(target, self.owner.gate.target):
@@ -316,21 +317,6 @@ class ClientConnection(asyncio.Protocol):
             return
         self.is_connecting = False
         self.settle()
-
-    async def _reach(self, backend: BackendConnection) -> None:
-        """Connect within the limit. Raises OSError, TimeoutError.
-
-        An open connection is never cancelled: uvloop would close its socket without a call of connection_lost. After the
-        process was frozen, the limit and the connection may both be due in one pass of the loop.
-        """
-        target = backend.target
-        opening = asyncio.ensure_future(self._loop.create_connection(lambda: backend, target.address, target.port))
-        await asyncio.wait({opening}, timeout=CONNECT_TIMEOUT_S)
-        if not (opening.done() or backend.is_made):
-            backend.abandon()
-            opening.cancel()
-            raise TimeoutError
-        await opening
 
     def backend_made(self, backend: BackendConnection) -> None:
         """A server connection is open."""

@@ -58,14 +58,19 @@ async def _serve(node_uid: NodeUid, path: str, remote: ControlConfig | None) -> 
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, ended.set)
-    process = EndpointProcess(node_uid)
+    own = None if remote is None else OwnCertificate(remote.files)
+    process = EndpointProcess(node_uid, context=None if own is None else own.client)
     control = ControlSocket(path, process.serve_caller)
     try:
         control.open()
     except (SocketInUse, OSError) as error:
         _log.error("the control socket cannot be opened", path=path, reason=str(error))
         return 1
-    accepting = None if remote is None else spawn("control port", _accept_remote(process, remote))
+    accepting = None
+    if remote is not None and own is not None:
+        revoked = nothing_revoked if remote.revoked is None else RevokedSerials(remote.revoked)
+        at = TlsAddress(remote.address, remote.port, own.server, revoked)
+        accepting = spawn("control port", TlsListener(at, process.serve_remote, name="control port").run())
     _log.info("the endpoint process serves", node=node_uid, control=path)
     await ended.wait()
     await process.close()
@@ -75,13 +80,6 @@ async def _serve(node_uid: NodeUid, path: str, remote: ControlConfig | None) -> 
         await asyncio.gather(accepting, return_exceptions=True)
     _log.info("the endpoint process has ended", node=node_uid)
     return 0
-
-
-async def _accept_remote(process: EndpointProcess, remote: ControlConfig) -> None:
-    """Until cancelled. A port that is still in use does not keep the process from serving clients."""
-    revoked = nothing_revoked if remote.revoked is None else RevokedSerials(remote.revoked)
-    at = TlsAddress(remote.address, remote.port, OwnCertificate(remote.files).server, revoked)
-    await TlsListener(at, process.serve_remote, name="control port").run()
 
 
 if __name__ == "__main__":

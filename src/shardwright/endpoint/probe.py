@@ -3,22 +3,25 @@
 import asyncio
 
 from shardwright.endpoint.protocol import Target
+from shardwright.endpoint.reach import ServerAccess
 from shardwright.endpoint.resp import ProtocolError, ReplyScanner
 from shardwright.endpoint.setup import ConnectionState, Setup
 
 PROBE_TIMEOUT_S = 0.3
 
 
-async def probe(target: Target, secret: str) -> str:
+async def probe(target: Target, secret: str, access: ServerAccess) -> str:
     """Why commands must not go to this server; empty if they may. Never raises for a failure of the server."""
     try:
-        return await asyncio.wait_for(_probe(target, secret), PROBE_TIMEOUT_S)
+        return await asyncio.wait_for(_probe(target, secret, access), PROBE_TIMEOUT_S)
     except (OSError, TimeoutError, ProtocolError) as error:
         return f"{target.address}:{target.port} does not answer: {error}"
 
 
-async def _probe(target: Target, secret: str) -> str:
-    reader, writer = await asyncio.open_connection(target.address, target.port)
+async def _probe(target: Target, secret: str, access: ServerAccess) -> str:
+    encrypted = access.encryption(target)
+    name = None if encrypted is None else target.address
+    reader, writer = await asyncio.open_connection(target.address, target.port, ssl=encrypted, server_hostname=name)
     try:
         answers = Answers(target, secret)
         writer.write(answers.request)

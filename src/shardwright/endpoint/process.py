@@ -21,8 +21,10 @@ from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.packed_session import PIECE_BYTES
 from shardwright.endpoint.passing import Passing
 from shardwright.endpoint.protocol import REMOTE_REQUESTS, VOID_IF_LATE, EndpointSpec, PassResult
+from shardwright.endpoint.reach import ServerAccess
 from shardwright.endpoint.requests import serve_requests
 from shardwright.endpoint.served import ServedEndpoint
+from shardwright.endpoint.tls import Context
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.tasks import spawn
 
@@ -48,8 +50,10 @@ class Offered:
 class EndpointProcess:
     """See the module's docstring."""
 
-    def __init__(self, node_uid: NodeUid, *, clock: Clock | None = None) -> None:
+    def __init__(self, node_uid: NodeUid, *, clock: Clock | None = None, context: Context | None = None) -> None:
+        """``context``: for servers that accept only encrypted connections; None: there are none."""
         self.node_uid = node_uid
+        self._access = ServerAccess(context)
         self._clock = clock or SystemClock()
         self.endpoints: dict[EndpointUid, ServedEndpoint] = {}
         self._budget = Budget()
@@ -164,7 +168,9 @@ class EndpointProcess:
         await served.serve(spec)
 
     def _new(self, spec: EndpointSpec) -> ServedEndpoint:
-        return ServedEndpoint(spec, budget=self._budget, counts=self._counts, pace=self._pace, clock=self._clock)
+        return ServedEndpoint(
+            spec, budget=self._budget, counts=self._counts, pace=self._pace, clock=self._clock, access=self._access
+        )
 
     async def _retire(self, uid: EndpointUid) -> None:
         """An endpoint that is not known here has no connections."""

@@ -59,6 +59,8 @@ class Target:
     address: str
     port: int
     run_id: str = ""
+    uses_tls: bool = False
+    """Whether the server accepts only encrypted connections."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from shardwright.endpoint.protocol import (
     ReleaseResult,
     Target,
 )
+from shardwright.endpoint.reach import ServerAccess
 from shardwright.endpoint.retiring import close_connections
 from shardwright.model.database import access_fingerprint
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
@@ -62,8 +63,11 @@ _log = structlog.get_logger(__name__)
 class ServedEndpoint:
     """See the module's docstring."""
 
-    def __init__(self, spec: EndpointSpec, *, budget: Budget, counts: Counts, pace: Pace, clock: Clock) -> None:
+    def __init__(
+        self, spec: EndpointSpec, *, budget: Budget, counts: Counts, pace: Pace, clock: Clock, access: ServerAccess
+    ) -> None:
         self._clock = clock
+        self.access = access
         self.pace = pace
         self.gate = Gate(spec, budget=budget, counts=counts)
         self.connections: set[ClientConnection] = set()
@@ -335,19 +339,15 @@ class ServedEndpoint:
             self._releasing = None
 
     async def _release_by_probing(self, hold: Hold) -> bool:
-        secret = self.gate.spec.application_secret
-        new, old = await asyncio.gather(probe(hold.new, secret), probe(hold.old, secret))
+        secret, targets = self.gate.spec.application_secret, (hold.new, hold.old)
+        failures = await asyncio.gather(*(probe(target, secret, self.access) for target in targets))
         if self.gate.hold is not hold:
             return True
-        for failure, target in ((new, hold.new), (old, hold.old)):
+        for failure, target in zip(failures, targets, strict=True):
             if not failure:
                 self.release(target)
-                _log.warning(
-                    "a hold was not released in time; the endpoint has released it to the writable primary",
-                    endpoint=self.gate.spec.uid,
-                    shard=target.shard_uid,
-                    generation=target.generation,
-                )
+                text = "a hold was not released in time; the endpoint has released it to the writable primary"
+                _log.warning(text, endpoint=self.gate.spec.uid, shard=target.shard_uid, generation=target.generation)
                 return True
         return False
 

@@ -39,7 +39,8 @@ def target_of(view: ClusterView, group_uid: GroupUid) -> Target | None:
     return Target(
         shard_uid=shard.uid,
         generation=group.generation,
-        address=node.address,
+        address=node.servers_at,
         port=shard.port,
         run_id=seen.run_id if seen is not None else "",
+        uses_tls=group.database_uid in view.databases and view.databases[group.database_uid].uses_tls,
     )

@@ -69,7 +69,7 @@ def attachment(command: Attach, view: ClusterView) -> Attachment | None:
     if view.groups[shard.group_uid].primary != command.primary_uid:
         return None
     primary = view.shards[command.primary_uid]
-    return Attachment(shard, view.nodes[primary.node_uid].address, primary.port)
+    return Attachment(shard, view.nodes[primary.node_uid].servers_at, primary.port)
 
 
 def to_promote(command: Promote, view: ClusterView) -> Shard | None:

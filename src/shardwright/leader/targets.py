@@ -9,13 +9,14 @@ from shardwright.moves import handoff_rules as rules
 
 def endpoint_target(view: ClusterView, shard: Shard, *, generation: int) -> Target:
     """The shard as the target of an endpoint. The run id is the last one observed; empty: none."""
-    seen = view.servers.get(shard.uid)
+    seen, database = view.servers.get(shard.uid), view.databases.get(shard.database_uid)
     return Target(
         shard_uid=shard.uid,
         generation=generation,
-        address=view.nodes[shard.node_uid].address,
+        address=view.nodes[shard.node_uid].servers_at,
         port=shard.port,
         run_id="" if seen is None else seen.run_id,
+        uses_tls=database is not None and database.uses_tls,
     )
 
 

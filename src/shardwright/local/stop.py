@@ -81,7 +81,7 @@ class Recorded:
         secrets = next((s for s in self.secrets if s.database_uid == shard.database_uid), None)
         if node is None or secrets is None:
             return None
-        return ServerTarget(uid, shard.incarnation, node.address, shard.port, secrets)
+        return ServerTarget(uid, shard.incarnation, node.servers_at, shard.port, secrets)
 
     def database_of(self, uid: ShardUid) -> Database | None:
         """The database of a shard."""

@@ -149,6 +149,8 @@ class Database:
     """Whether the operator chose the port; otherwise the wire reports 0."""
     failure: str = ""
     """Why the creation failed; otherwise empty."""
+    uses_tls: bool = False
+    """Whether its servers accept only encrypted connections. Decided at its creation: the copies must agree."""
     notify_keyspace_events: str = ""
     """Keyspace events that the servers publish, in the letters of their directive; empty: none."""
     options: dict[str, object] = field(default_factory=dict)

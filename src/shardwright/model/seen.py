@@ -90,6 +90,8 @@ class NodeSeen:
     """Kind and version of each server program on the node."""
     daemon: ProcessIdentity | None = None
     """The daemon that reports, with its machine and boot; None: it is of an older version."""
+    tls_servers: tuple[tuple[str, str], ...] = ()
+    """Those of ``servers`` that can encrypt their connections."""
 
 
 class Sighting(StrEnum):

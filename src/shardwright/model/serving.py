@@ -65,7 +65,7 @@ def _one_of(database: Database, bound: tuple[NodeUid, ...], view: ClusterView) -
 
 
 def endpoint_address(view: ClusterView) -> str:
-    """The one address of all endpoints with proxy policy ``single``."""
+    """The one address of all endpoints with proxy policy ``single`` in a local cluster."""
     return LOCAL_ADDRESS if view.cluster is None else view.cluster.endpoint_address
 
 
@@ -75,11 +75,17 @@ def own_address(node: Node) -> str:
 
 
 def listening_address(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView) -> str:
-    """The address at which this node's endpoint process must serve the endpoint. A node that is leaving keeps its own."""
+    """The address at which this node's endpoint process must serve the endpoint. A node that is leaving keeps its own.
+    Several machines have no common address, so that each node uses its own."""
     node = view.nodes.get(node_uid)
-    if node is None or (policy_of(endpoint, view).is_single and endpoint.leaving_of(node_uid) is None):
+    if node is None:
         return endpoint.address
-    return own_address(node)
+    is_single = policy_of(endpoint, view).is_single and endpoint.leaving_of(node_uid) is None
+    return endpoint.address if is_single and not _is_of_machines(view) else own_address(node)
+
+
+def _is_of_machines(view: ClusterView) -> bool:
+    return view.cluster is not None and view.cluster.is_of_machines
 
 
 def accepting_nodes(endpoint: Endpoint) -> tuple[NodeUid, ...]:

@@ -1,11 +1,15 @@
-"""From the settings of a node to what its daemon is made of: the store, the certificates, the directories. No I/O."""
+"""From the settings of a node to what its daemon is made of: the store, the certificates, the directories. No I/O, except
+in a check of the nodes."""
 
 from pathlib import Path
 
+from shardwright.agent.check import CheckedHere
 from shardwright.api.machines import Machines
 from shardwright.daemon_config import DaemonConfig, NodeTrust
 from shardwright.model.trust import CertificateRole
+from shardwright.node import etcd_config
 from shardwright.node.founding_file import NAME
+from shardwright.node.offers import offers_of
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
 from shardwright.store.seal import Sealing
 from shardwright.store.settings import EtcdSettings
@@ -42,6 +46,16 @@ def daemon_log(directories: Directories) -> Path:
     return directories.log / "daemon.log"
 
 
+def checked_here(settings: NodeSettings) -> CheckedHere:
+    """What a check of the nodes looks at on this one, at the time of the check."""
+    directories, files = settings.directories, trust_files(settings.directories)
+    certificates = {str(role): files.certificate(role) for role in CertificateRole}
+    return CheckedHere(
+        offers=lambda: offers_of(settings, runs_member=(directories.configuration / etcd_config.NAME).exists()),
+        certificates={**certificates, "authority": files.authority},
+    )
+
+
 def daemon_config(settings: NodeSettings, sealing: Sealing, machines: Machines) -> DaemonConfig:
     """What the composition needs."""
     directories, files = settings.directories, trust_files(settings.directories)
@@ -57,5 +71,6 @@ def daemon_config(settings: NodeSettings, sealing: Sealing, machines: Machines) 
         endpoint_directory=directories.endpoint,
         run_directory=directories.run,
         trust=NodeTrust(files, str(settings.address), settings.ports.agent, settings.ports.control),
+        checked=checked_here(settings),
         machines=machines,
     )

@@ -13,6 +13,7 @@ import structlog
 
 from shardwright.api.deps import ApiContext
 from shardwright.api.services import node_actions
+from shardwright.api.services.check import Checks
 from shardwright.api.services.figures import Figures
 from shardwright.api.services.intent import Intent, Look, submit
 from shardwright.clock import SystemClock
@@ -93,6 +94,7 @@ async def _start(settings: NodeSettings, store: Store, mirror: Mirror) -> Action
         new_uid=lambda: str(uuid.uuid4()),
         random_text=lambda: secrets.token_hex(4),
         figures=Figures(nodes, clock=clock),
+        checks=Checks(nodes, clock=clock),
     )
     uid = ActionUid(context.new_uid())
 

@@ -1,8 +1,9 @@
 """All nodes of a cluster of several machines: those of this machine by Unix socket, all others over TLS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from shardwright.endpoint.protocol import EndpointControl, PassResult
+from shardwright.model.check import NodeFacts, PortLook, PortOffer
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.nodes.protocol import NewsMark, NodeLink, NodeNews, Nodes, ProcessLook
@@ -41,6 +42,14 @@ class _NodeHere:
     async def end(self, process: ProcessIdentity) -> None:
         """See ``NodeLink``."""
         await self._link.end(process)
+
+    async def check(self) -> NodeFacts:
+        """See ``NodeLink``."""
+        return await self._link.check()
+
+    async def try_ports(self, ports: Sequence[tuple[NodeUid, PortOffer]]) -> tuple[PortLook, ...]:
+        """See ``NodeLink``."""
+        return await self._link.try_ports(ports)
 
 
 class JoinedNodes:

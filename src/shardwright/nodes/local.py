@@ -2,20 +2,21 @@
 ``/proc``."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
 from shardwright.clock import Clock
-from shardwright.endpoint.channel import Channel
+from shardwright.endpoint.channel import Channel, Message
 from shardwright.endpoint.client import EndpointClient, UnixCaller
 from shardwright.endpoint.protocol import CALL_TIMEOUT_S, EndpointControl, PassResult
 from shardwright.errors import Transient
+from shardwright.model.check import NodeFacts, PortLook, PortOffer
 from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.nodes import here, wire
-from shardwright.nodes.protocol import NewsMark, NodeLink, NodeNews, ProcessLook
+from shardwright.nodes.protocol import CHECK_TIMEOUT_S, TRY_PORTS_TIMEOUT_S, NewsMark, NodeLink, NodeNews, ProcessLook
 
 NEWS_TIMEOUT_S = 3.0
 """An agent without news keeps a caller waiting for a second."""
@@ -83,6 +84,33 @@ class LocalNode:
     async def end(self, process: ProcessIdentity) -> None:
         """See ``NodeLink``."""
         here.end(process)
+
+    async def check(self) -> NodeFacts:
+        """See ``NodeLink``."""
+        try:
+            return wire.facts_of(await self._ask_once(wire.check_question(), CHECK_TIMEOUT_S))
+        except ValueError as e:
+            raise _no_facts(self._node, e) from e
+
+    async def try_ports(self, ports: Sequence[tuple[NodeUid, PortOffer]]) -> tuple[PortLook, ...]:
+        """See ``NodeLink``."""
+        try:
+            return wire.port_looks_of(await self._ask_once(wire.ports_question(ports), TRY_PORTS_TIMEOUT_S))
+        except ValueError as e:
+            raise _no_facts(self._node, e) from e
+
+    async def _ask_once(self, message: Message, timeout_s: float) -> Message:
+        """Over a connection of its own, because the answer takes long. Raises Transient, ValueError."""
+        try:
+            async with asyncio.timeout(timeout_s), await Channel.connect(self._agent or "") as channel:
+                return await channel.ask(message)
+        except (OSError, TimeoutError) as e:
+            raise _no_facts(self._node, e) from e
+
+
+def _no_facts(node: NodeUid, error: BaseException) -> Transient:
+    text = f"the agent of node {node} gives no facts for a check: {str(error) or 'no answer in time'}"
+    return Transient(Code.AGENT_SILENT, text)
 
 
 class LocalNodes:

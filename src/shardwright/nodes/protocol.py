@@ -4,16 +4,22 @@ implementation.
 Does not contain servers: the leader reaches them over the network (``server/protocol.py``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from shardwright.endpoint.protocol import EndpointControl, PassResult
+from shardwright.model.check import NodeFacts, PortLook, PortOffer
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import NodeFigures, ProcessIdentity, ProcessSeen, ServerSeen, Sighting
 
 AGENT_PORT = 9444
 """Port at which an agent accepts the daemons of other machines."""
+CHECK_TIMEOUT_S = 4.0
+"""An agent measures its disk for a second at most; all agents of a local cluster may do that at the same time."""
+TRY_PORTS_TIMEOUT_S = 3.5
+"""An agent waits a good second for the other nodes. Both together are less than a client of the API waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,16 @@ class NodeLink(Protocol):
     async def end(self, process: ProcessIdentity) -> None:
         """End exactly this process at once (SIGKILL). Without effect if it has ended. Raises Transient if its machine is
         unreachable, and LostLeadership if another daemon leads."""
+        ...
+
+    async def check(self) -> NodeFacts:
+        """What the agent says of its machine for a check of the nodes. Takes seconds; some ports are open for other nodes
+        afterwards, for ``try_ports``. Raises Transient."""
+        ...
+
+    async def try_ports(self, ports: Sequence[tuple[NodeUid, PortOffer]]) -> tuple[PortLook, ...]:
+        """What becomes of the agent's attempts to connect to these ports of other nodes, in the same order. Takes seconds.
+        Raises Transient."""
         ...
 
 

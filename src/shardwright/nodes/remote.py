@@ -5,7 +5,8 @@ opened in the background; what happens during a write pause only uses those that
 anything about a process: only the agent of its machine does.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from shardwright.clock import Clock
@@ -20,13 +21,23 @@ from shardwright.endpoint.protocol import (
     EndpointProcessEnded,
     PassResult,
 )
-from shardwright.endpoint.tls import CertificateProblem, Context, Revoked, connect_tls, nothing_revoked
+from shardwright.endpoint.tls import CertificateProblem, Context, Revoked, connect_tls, nothing_revoked, refusal_of
 from shardwright.errors import LostLeadership, Permanent, Transient
+from shardwright.model.check import NodeFacts, PortLook, PortOffer
 from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import ProcessIdentity, Sighting
 from shardwright.nodes import wire
-from shardwright.nodes.protocol import AGENT_PORT, NOT_SEEN, NewsMark, NodeLink, NodeNews, ProcessLook
+from shardwright.nodes.protocol import (
+    AGENT_PORT,
+    CHECK_TIMEOUT_S,
+    NOT_SEEN,
+    TRY_PORTS_TIMEOUT_S,
+    NewsMark,
+    NodeLink,
+    NodeNews,
+    ProcessLook,
+)
 
 NEWS_TIMEOUT_S = 3.0
 """An agent without news keeps a caller waiting for a second."""
@@ -143,6 +154,33 @@ class RemoteNode:
         if answer.get("code") == Code.LOST_LEADERSHIP:
             raise LostLeadership(text)
         raise Transient(Code.AGENT_REFUSED, text)
+
+    async def check(self) -> NodeFacts:
+        """See ``NodeLink``."""
+        try:
+            return wire.facts_of(await self._ask_once(wire.check_question(), CHECK_TIMEOUT_S))
+        except ValueError as e:
+            raise Transient(Code.AGENT_REFUSED, f"the agent of node {self._node} gives no facts for a check: {e}") from e
+
+    async def try_ports(self, ports: Sequence[tuple[NodeUid, PortOffer]]) -> tuple[PortLook, ...]:
+        """See ``NodeLink``."""
+        try:
+            return wire.port_looks_of(await self._ask_once(wire.ports_question(ports), TRY_PORTS_TIMEOUT_S))
+        except ValueError as e:
+            raise Transient(Code.AGENT_REFUSED, f"the agent of node {self._node} tries no ports: {e}") from e
+
+    async def _ask_once(self, message: Message, timeout_s: float) -> Message:
+        """Over a connection of its own: the kept one takes an agent for silent that answers nothing for so long. Raises
+        Transient, ValueError."""
+        try:
+            async with asyncio.timeout(timeout_s), await self._connect(lambda at: at.agent_port) as channel:
+                answer = await channel.ask(message)
+        except (OSError, TimeoutError) as e:
+            text = f"the agent of node {self._node} did not answer {message['op']}: {str(e) or 'no answer in time'}"
+            raise Transient(_code_of(e, Code.AGENT_SILENT), text) from e
+        if (refused := refusal_of(answer)) is not None:
+            raise Transient(refused.code, f"the agent of node {self._node}: {refused}")
+        return answer
 
     def close(self) -> None:
         """Close the connections, and open no others."""

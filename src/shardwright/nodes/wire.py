@@ -1,15 +1,20 @@
 """The messages on an agent's socket: one question or answer per line, as JSON. Unknown keys are ignored: the other side may
 run a newer version."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from shardwright.model.check import NodeFacts, PortLook, PortOffer
+from shardwright.model.ids import NodeUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
 from shardwright.trust.renewal import RenewalRequest
 
 Json = dict[str, Any]
+PORTS_MAX = 4096
+"""Of one request: seven of each of some hundred nodes."""
 Read = TypeVar("Read")
 
 _marks: TypeAdapter[NewsMark | None] = TypeAdapter(NewsMark | None)
@@ -17,6 +22,10 @@ _news: TypeAdapter[NodeNews] = TypeAdapter(NodeNews)
 _processes: TypeAdapter[ProcessIdentity] = TypeAdapter(ProcessIdentity)
 _renewals: TypeAdapter[RenewalRequest] = TypeAdapter(RenewalRequest)
 _looks: TypeAdapter[ProcessLook] = TypeAdapter(ProcessLook)
+_facts: TypeAdapter[NodeFacts] = TypeAdapter(NodeFacts)
+_Ports = tuple[tuple[NodeUid, PortOffer], ...]
+_ports: TypeAdapter[_Ports] = TypeAdapter(_Ports)
+_port_looks: TypeAdapter[tuple[PortLook, ...]] = TypeAdapter(tuple[PortLook, ...])
 
 
 def question(since: NewsMark | None) -> Json:
@@ -98,6 +107,44 @@ def term_of(message: Json) -> int:
     if not isinstance(term, int) or isinstance(term, bool):
         raise ValueError("a request without the leader's term")
     return term
+
+
+def check_question() -> Json:
+    """The request for the facts of a check."""
+    return {"op": "check"}
+
+
+def check_answer(facts: NodeFacts) -> Json:
+    """The answer with these facts."""
+    return {"ok": _facts.dump_python(facts, mode="json")}
+
+
+def facts_of(message: Json) -> NodeFacts:
+    """The facts in an answer. Raises ValueError."""
+    return _read(_facts, message, "facts")
+
+
+def ports_question(ports: Sequence[tuple[NodeUid, PortOffer]]) -> Json:
+    """The request to connect to these ports."""
+    return {"op": "try_ports", "ports": _ports.dump_python(tuple(ports), mode="json")}
+
+
+def ports_of(message: Json) -> _Ports:
+    """The ports in a request. Raises ValueError."""
+    ports = _ports.validate_python(message.get("ports"))
+    if len(ports) > PORTS_MAX:
+        raise ValueError(f"more than {PORTS_MAX} ports")
+    return ports
+
+
+def ports_answer(looks: tuple[PortLook, ...]) -> Json:
+    """The answer with these looks."""
+    return {"ok": _port_looks.dump_python(looks, mode="json")}
+
+
+def port_looks_of(message: Json) -> tuple[PortLook, ...]:
+    """The looks at ports in an answer. Raises ValueError."""
+    return _read(_port_looks, message, "looks")
 
 
 def _read(adapter: TypeAdapter[Read], message: Json, what: str) -> Read:

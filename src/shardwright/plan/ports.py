@@ -11,8 +11,10 @@ SHARD_PORTS = 10_000
 def shard_port(view: ClusterView, node_uid: NodeUid, shard_uid: ShardUid, incarnation: int) -> int:
     """A port on the node's address that no recorded shard uses, and a different one for every incarnation: a replica that
     still follows the old port must not reach a new, empty server."""
-    address = view.nodes[node_uid].address
-    used = {s.port for s in view.shards.values() if s.node_uid in view.nodes and view.nodes[s.node_uid].address == address}
+    address = view.nodes[node_uid].servers_at
+    used = {
+        s.port for s in view.shards.values() if s.node_uid in view.nodes and view.nodes[s.node_uid].servers_at == address
+    }
     start = shard_uid * 101 + incarnation - 1
     for step in range(SHARD_PORTS):
         port = SHARD_PORT_FIRST + (start + step) % SHARD_PORTS

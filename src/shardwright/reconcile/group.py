@@ -72,7 +72,7 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
     commands: list[Command] = []
     if primary.answers:
         waiting = _started_ahead(group, view)
-        address = view.nodes[primary.shard.node_uid].address
+        address = view.nodes[primary.shard.node_uid].servers_at
         commands.extend(_follow(primary, [c for c in others if c.shard.uid != waiting], address))
         commands.extend(_lead(primary, others))
     commands.extend(_settle(database, copies))

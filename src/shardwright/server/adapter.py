@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from shardwright.clock import Clock
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ServerSeen
+from shardwright.server.connection import Context
 from shardwright.server.observe import Observers
 from shardwright.server.protocol import ServerTarget
 from shardwright.server.session import ServerSession
@@ -18,13 +19,22 @@ from shardwright.server.session import ServerSession
 class ServerAdapter:
     """Implements ``Servers``."""
 
-    def __init__(self, *, check_term: Callable[[], Awaitable[None]], is_leader: Callable[[], bool], clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        check_term: Callable[[], Awaitable[None]],
+        is_leader: Callable[[], bool],
+        clock: Clock,
+        context: Context | None = None,
+    ) -> None:
         """``check_term`` asks the store and raises LostLeadership if the term is over; ``is_leader`` is the local,
-        immediate answer to the same question, called before every send."""
+        immediate answer to the same question, called before every send. ``context``: for servers that accept only encrypted
+        connections; None: there are none."""
         self._check_term = check_term
         self._is_leader = is_leader
         self._clock = clock
-        self._observers = Observers(clock)
+        self._context = context
+        self._observers = Observers(clock, context)
         self._managers: dict[ShardUid, _Manager] = {}
 
     async def observe(self, target: ServerTarget) -> ServerSeen:
@@ -38,7 +48,7 @@ class ServerAdapter:
             if manager is not None:
                 manager.close()
             self._managers = {uid: m for uid, m in self._managers.items() if not m.has_ended}
-            manager = self._managers[target.shard_uid] = _Manager(target)
+            manager = self._managers[target.shard_uid] = _Manager(target, self._context)
         return await manager.session(self._check_term, self._is_leader, self._clock)
 
     async def close(self) -> None:
@@ -53,8 +63,9 @@ class ServerAdapter:
 class _Manager:
     """The only session with one incarnation."""
 
-    def __init__(self, target: ServerTarget) -> None:
+    def __init__(self, target: ServerTarget, context: Context | None) -> None:
         self.target = target
+        self._context = context
         self._opening = asyncio.Lock()
         self._session: ServerSession | None = None
         self._is_closed = False
@@ -71,7 +82,9 @@ class _Manager:
             if self._session is not None and self._session.is_open:
                 return self._session
             self._drop()
-            opened = await ServerSession.open(self.target, check_term=check_term, is_leader=is_leader, clock=clock)
+            opened = await ServerSession.open(
+                self.target, check_term=check_term, is_leader=is_leader, clock=clock, context=self._context
+            )
             if self._is_closed:
                 # Closed during the wait: without this call the new session would stay open.
                 opened.close()

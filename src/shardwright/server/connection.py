@@ -6,11 +6,19 @@ libraries do both on their own; a management session must not, because it is als
 
 import asyncio
 import os
+import ssl
+from collections.abc import Callable
+
+from shardwright.server.protocol import ServerTarget
 
 REPLY_BYTES_MAX = 1024 * 1024
 """Answers to management commands are much smaller; a larger one means that the peer is not the expected server."""
 _LINE_BYTES_MAX = 64 * 1024
 _DEPTH_MAX = 8
+
+
+Context = Callable[[], ssl.SSLContext]
+"""The context for the next encrypted connection, with the certificate of this node. Raises OSError if there is none."""
 
 
 class CannotConnect(Exception):
@@ -61,13 +69,22 @@ class ServerConnection:
         self._budget = 0
 
     @classmethod
-    async def connect(cls, address: str, port: int, *, timeout_s: float) -> "ServerConnection":
-        """Connect. Raises CannotConnect with the cause; TimeoutError without an answer in time."""
+    async def connect(
+        cls, address: str, port: int, *, timeout_s: float, encrypted: ssl.SSLContext | None = None
+    ) -> "ServerConnection":
+        """Connect. ``encrypted`` None: in clear. Raises CannotConnect with the cause; TimeoutError without an answer in
+        time."""
+        name = None if encrypted is None else address
         try:
             async with asyncio.timeout(timeout_s):
-                reader, writer = await asyncio.open_connection(address, port, limit=_LINE_BYTES_MAX)
+                reader, writer = await asyncio.open_connection(
+                    address, port, limit=_LINE_BYTES_MAX, ssl=encrypted, server_hostname=name
+                )
         except TimeoutError:
             raise
+        except ssl.SSLError as error:
+            text = f"no encrypted connection: {getattr(error, 'verify_message', '') or error.reason}"
+            raise CannotConnect(text, is_refused=False) from error
         except OSError as error:
             text = os.strerror(error.errno).lower() if error.errno else str(error)
             raise CannotConnect(text, is_refused=isinstance(error, ConnectionRefusedError)) from error
@@ -137,6 +154,20 @@ class ServerConnection:
         self._budget -= size
         if self._budget < 0:
             raise ValueError(f"the answer is longer than {REPLY_BYTES_MAX} bytes")
+
+
+async def connect_to(target: ServerTarget, context: Context | None, *, timeout_s: float) -> ServerConnection:
+    """Connect to a server in its way. ``context`` None: this process has no certificate, and reaches no server that accepts
+    only encrypted connections. Raises like ``ServerConnection.connect``."""
+    if not target.uses_tls:
+        return await ServerConnection.connect(target.address, target.port, timeout_s=timeout_s)
+    if context is None:
+        raise CannotConnect("it accepts only encrypted connections, and there is no certificate here", is_refused=False)
+    try:
+        encrypted = context()
+    except OSError as error:
+        raise CannotConnect(str(error), is_refused=False) from error
+    return await ServerConnection.connect(target.address, target.port, timeout_s=timeout_s, encrypted=encrypted)
 
 
 def _encoded(command: tuple[str, ...]) -> bytes:

@@ -11,7 +11,7 @@ import structlog
 from shardwright.clock import Clock
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import Health, ServerSeen
-from shardwright.server.connection import CannotConnect, ErrorReply, NoAnswer, NotSent, ServerConnection
+from shardwright.server.connection import CannotConnect, Context, ErrorReply, NoAnswer, NotSent, ServerConnection, connect_to
 from shardwright.server.parse import parse_info
 from shardwright.server.protocol import OBSERVATION_USER, ServerTarget
 
@@ -26,8 +26,10 @@ _log = structlog.get_logger(__name__)
 class Observers:
     """One lasting connection to each server."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, context: Context | None = None) -> None:
+        """``context``: for servers that accept only encrypted connections; None: there are none."""
         self._clock = clock
+        self._context = context
         self._observers: dict[ShardUid, _Observer] = {}
 
     async def observe(self, target: ServerTarget) -> ServerSeen:
@@ -37,7 +39,7 @@ class Observers:
             if observer is not None:
                 observer.close()
             self._forget_idle()
-            observer = self._observers[target.shard_uid] = _Observer(target, self._clock)
+            observer = self._observers[target.shard_uid] = _Observer(target, self._clock, self._context)
         return await observer.observe()
 
     def close(self) -> None:
@@ -55,8 +57,9 @@ class Observers:
 class _Observer:
     """The lasting connection to one incarnation, and the start of its silence."""
 
-    def __init__(self, target: ServerTarget, clock: Clock) -> None:
+    def __init__(self, target: ServerTarget, clock: Clock, context: Context | None) -> None:
         self.target = target
+        self._context = context
         self.used_at = clock.monotonic()
         self._clock = clock
         self._connection: ServerConnection | None = None
@@ -104,7 +107,7 @@ class _Observer:
 
     async def _connected(self) -> ServerConnection:
         target = self.target
-        connection = await ServerConnection.connect(target.address, target.port, timeout_s=OBSERVE_TIMEOUT_S)
+        connection = await connect_to(target, self._context, timeout_s=OBSERVE_TIMEOUT_S)
         try:
             reply = await connection.call("AUTH", OBSERVATION_USER, target.secrets.observation, timeout_s=OBSERVE_TIMEOUT_S)
         except BaseException:

@@ -31,6 +31,8 @@ class ServerTarget:
     address: str
     port: int
     secrets: ServerSecrets = field(repr=False)
+    uses_tls: bool = False
+    """Whether it accepts only encrypted connections."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,19 @@ server refuses that, and the only alternative would lose the server's last write
 
 import contextlib
 
-from shardwright.server.connection import CannotConnect, ErrorReply, NoAnswer, NotSent, ServerConnection
+from shardwright.server.connection import CannotConnect, Context, ErrorReply, NoAnswer, NotSent, connect_to
 from shardwright.server.protocol import APPLICATION_USER, ServerTarget
 
 TIMEOUT_S = 1.0
 _COMMANDS = (("SCRIPT", "KILL"), ("FUNCTION", "KILL"))
 
 
-async def end_script(target: ServerTarget) -> bool:
+async def end_script(target: ServerTarget, context: Context | None = None) -> bool:
     """End the server's running script or function. Returns whether the server accepted the command; it does so only when the
-    script has run for ``busy-reply-threshold`` (5 s). Never raises: False if the server does not answer."""
+    script has run for ``busy-reply-threshold`` (5 s). ``context``: see ``connect_to``. Never raises: False if the
+    server does not answer."""
     try:
-        connection = await ServerConnection.connect(target.address, target.port, timeout_s=TIMEOUT_S)
+        connection = await connect_to(target, context, timeout_s=TIMEOUT_S)
     except (TimeoutError, CannotConnect):
         return False
     with contextlib.closing(connection), contextlib.suppress(NotSent, NoAnswer):

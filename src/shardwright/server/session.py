@@ -12,7 +12,16 @@ from shardwright.model.codes import Code
 from shardwright.model.database import Persistence
 from shardwright.model.seen import ServerSeen
 from shardwright.server.config import marker, replica_buffer_command, settings_commands
-from shardwright.server.connection import CannotConnect, ErrorReply, NoAnswer, NotSent, Reply, ServerConnection
+from shardwright.server.connection import (
+    CannotConnect,
+    Context,
+    ErrorReply,
+    NoAnswer,
+    NotSent,
+    Reply,
+    ServerConnection,
+    connect_to,
+)
 from shardwright.server.parse import info_fields, parse_info
 from shardwright.server.protocol import (
     APPLICATION_USER,
@@ -59,6 +68,7 @@ class ServerSession:
         check_term: Callable[[], Awaitable[None]],
         is_leader: Callable[[], bool],
         clock: Clock,
+        context: Context | None = None,
     ) -> "ServerSession":
         """Log in, check the term, close every older management session on this server, verify the server's identity.
 
@@ -71,7 +81,7 @@ class ServerSession:
         reached the server earlier may already have been executed (a paused server that resumes reads its connections in any
         order). So observe only after this method has returned: older sessions can no longer change the observed state.
         """
-        connection = await _connected(target)
+        connection = await _connected(target, context)
         session = cls(target, connection, is_leader=is_leader, clock=clock)
         try:
             await session._log_in()
@@ -220,9 +230,9 @@ class ServerSession:
         return reply
 
 
-async def _connected(target: ServerTarget) -> ServerConnection:
+async def _connected(target: ServerTarget, context: Context | None) -> ServerConnection:
     try:
-        return await ServerConnection.connect(target.address, target.port, timeout_s=CONNECT_TIMEOUT_S)
+        return await connect_to(target, context, timeout_s=CONNECT_TIMEOUT_S)
     except TimeoutError as error:
         raise Transient(
             Code.SERVER_UNREACHABLE, f"{_where(target)}: no connection within {CONNECT_TIMEOUT_S:g} s"

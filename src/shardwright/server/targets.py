@@ -13,4 +13,6 @@ def server_target(view: ClusterView, shard: Shard) -> ServerTarget:
     secrets = view.secrets.get(shard.database_uid)
     if node is None or secrets is None:
         raise Transient(Code.SHARD_UNKNOWN, f"the node or the secrets of shard {shard.uid} are not recorded")
-    return ServerTarget(shard.uid, shard.incarnation, node.address, shard.port, secrets)
+    database = view.databases.get(shard.database_uid)
+    uses_tls = database is not None and database.uses_tls
+    return ServerTarget(shard.uid, shard.incarnation, node.servers_at, shard.port, secrets, uses_tls)

@@ -27,9 +27,11 @@ from shardwright.agent.launch import (
 )
 from shardwright.errors import Permanent
 from shardwright.machine.processes import end, is_running
+from shardwright.model.cluster import ClusterKind
 from shardwright.model.database import Damage, Persistence, ServerSecrets, StartWith
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.model.seen import ProcessIdentity
+from shardwright.server.network import LINK_ON_ONE_MACHINE, LINK_OVER_NETWORK, TlsFiles
 from testkit.builders import cluster
 from testkit.deadlines import until
 
@@ -70,6 +72,29 @@ def test_the_cluster_may_configure_the_program() -> None:
     for path, configured in (("/opt/valkey-server", "/opt/valkey-server"), ("", None)):
         builder = ONE.with_records(replace(ONE.view.cluster, options={"server_path": path}))
         assert launch_of(builder.view, SHARD, Path("/data/1"), memory_free_bytes=0).configured == configured
+
+
+def test_servers_of_several_machines_use_their_own_network_and_notice_its_cuts_soon() -> None:
+    assert ONE.view.cluster is not None
+    file = launched().file
+    assert (file.address, file.link) == ("127.0.0.2", LINK_ON_ONE_MACHINE)
+    machines = ONE.with_records(replace(ONE.view.cluster, kind=ClusterKind.MACHINES))
+    view = machines.with_node_changed(2, address="192.0.2.2", server_address="10.0.0.2").view
+    launch = launch_of(view, SHARD, Path("/data/1"), memory_free_bytes=7)
+    assert (launch.address, launch.file.address, launch.file.link) == ("10.0.0.2", "10.0.0.2", LINK_OVER_NETWORK)
+
+
+def test_a_server_that_encrypts_needs_the_files_of_its_node_and_a_program_that_can() -> None:
+    files = TlsFiles("/etc/s/node.pem", "/etc/s/node-key.pem", "/etc/s/ca.pem")
+    clear = launch_of(ONE.view, SHARD, Path("/data/1"), memory_free_bytes=0, tls=files)
+    assert (clear.uses_tls, clear.file.tls) == (False, None), "the copies of a database agree"
+    view = ONE.with_database_changed(1, uses_tls=True).view
+    launch = launch_of(view, SHARD, Path("/data/1"), memory_free_bytes=0, tls=files)
+    assert (launch.uses_tls, launch.file.tls) == (True, files)
+    with pytest.raises(Permanent, match="needs a certificate, and this node has none"):
+        launch_of(view, SHARD, Path("/data/1"), memory_free_bytes=0)
+    with pytest.raises(Permanent, match="with TLS is not on this machine"):
+        program_of(replace(launch, version="9.1.2"))
 
 
 @pytest.mark.parametrize("missing", ["databases", "secrets", "nodes"])

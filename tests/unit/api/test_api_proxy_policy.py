@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from shardwright.api.errors import Unavailable
+from shardwright.api.schemas.v1.cluster import policy
 from shardwright.api.schemas.v1.databases import database
 from shardwright.api.services.availability import check_database, check_local_endpoint
 from shardwright.errors import Rejected
+from shardwright.model.cluster import ClusterKind
 from shardwright.model.codes import Code
 from shardwright.model.database import DatabaseStatus, DatabaseTroubles, LeavingNode, ProxyPolicy
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
@@ -43,6 +45,22 @@ def test_a_database_has_the_policy_that_was_asked_for_or_the_cluster_s() -> None
     seen = look_at(replace(view, policy=replace(view.policy, extra=extra)))
     assert create(seen).answer.proxy_policy is ProxyPolicy.ALL_MASTER_SHARDS
     assert create(seen, proxy_policy="single").answer.proxy_policy is ProxyPolicy.SINGLE
+
+
+def test_new_databases_of_several_machines_are_served_by_all_nodes_unless_the_policy_says_otherwise() -> None:
+    view = view_with_servers(cluster(3))
+    assert view.cluster is not None
+    machines = replace(view, cluster=replace(view.cluster, kind=ClusterKind.MACHINES))
+    assert create(look_at(machines)).answer.proxy_policy is ProxyPolicy.ALL_NODES
+    assert create(look_at(machines), proxy_policy="single").answer.proxy_policy is ProxyPolicy.SINGLE
+    extra: dict[str, object] = {"default_non_sharded_proxy_policy": "single"}
+    chosen = replace(machines, policy=replace(view.policy, extra=extra))
+    assert create(look_at(chosen)).answer.proxy_policy is ProxyPolicy.SINGLE
+    shown = {
+        name: policy(one.policy, one.cluster)["default_non_sharded_proxy_policy"]
+        for name, one in (("local", view), ("machines", machines), ("chosen", chosen))
+    }
+    assert shown == {"local": "single", "machines": "all-nodes", "chosen": "single"}
 
 
 def test_the_policy_changes_and_an_unknown_one_is_refused() -> None:

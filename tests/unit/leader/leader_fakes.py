@@ -15,6 +15,7 @@ from shardwright.endpoint.protocol import EndpointProcessEnded, EndpointSpec, Ho
 from shardwright.errors import Transient
 from shardwright.leader.handoff import Build, Handoffs
 from shardwright.leader.probe import silent
+from shardwright.model.check import NodeFacts, PortLook, PortOffer
 from shardwright.model.codes import Code
 from shardwright.model.database import Handoff, Persistence, Role, ServerSecrets, Shard
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
@@ -171,6 +172,12 @@ class FakeEndpoints:
 
     async def drop(self, endpoint: EndpointUid) -> None:
         self._do("drop", endpoint, lambda: self.endpoints.__delitem__(endpoint))
+
+    async def check(self) -> NodeFacts:
+        raise NotImplementedError
+
+    async def try_ports(self, ports: Sequence[tuple[NodeUid, PortOffer]]) -> tuple[PortLook, ...]:
+        raise NotImplementedError
 
     async def calm(self, endpoint: EndpointUid) -> None:
         self._do("calm", endpoint)

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from shardwright.model.cluster import ClusterKind
 from shardwright.model.database import Endpoint, LeavingNode, ProxyPolicy
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
 from shardwright.model.serving import accepting_nodes, addresses_of, listening_address, policy_of, serving_nodes
@@ -88,3 +89,14 @@ def test_a_node_that_leaves_a_single_endpoint_keeps_its_own_address() -> None:
     view = made(ProxyPolicy.SINGLE).view
     endpoint = shown(view, nodes=(N1, N3), leaving=(LeavingNode(N3, NOW),))
     assert [listening_address(endpoint, uid, view) for uid in (N1, N3)] == ["127.0.0.1", "127.0.0.3"]
+
+
+def test_the_nodes_of_several_machines_have_no_common_address() -> None:
+    builder = made(ProxyPolicy.SINGLE).with_node_changed(3, external_addresses=("203.0.113.3",))
+    assert builder.view.cluster is not None
+    machines = builder.with_records(replace(builder.view.cluster, kind=ClusterKind.MACHINES)).view
+    for node, local, own in ((N2, "127.0.0.1", "127.0.0.2"), (N3, "127.0.0.1", "203.0.113.3")):
+        assert listening_address(shown(builder.view), node, builder.view) == local
+        assert listening_address(shown(machines), node, machines) == own
+    assert addresses_of(shown(machines, nodes=(N3,)), machines) == ("203.0.113.3",)
+    assert listening_address(shown(machines), NodeUid(9), machines) == "127.0.0.1", "no record of the node"

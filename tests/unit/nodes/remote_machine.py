@@ -13,6 +13,7 @@ from shardwright.endpoint.protocol import HoldResult, Target
 from shardwright.endpoint.requests import serve_requests
 from shardwright.endpoint.tls import TlsAddress, TlsListener
 from shardwright.errors import Transient
+from shardwright.model.check import CertificateEnd, EtcdFacts, NodeFacts, PortLook, PortOffer, PortUse, Reach
 from shardwright.model.ids import EndpointUid, NodeUid, ShardUid
 from shardwright.model.seen import NodeFigures, ProcessIdentity
 from shardwright.model.trust import CertificateRole
@@ -36,6 +37,24 @@ PROCESS = ProcessIdentity(77, "boot", 5, "/usr/bin/valkey-server", "/data/1", "m
 NEWS = NodeNews(NewsMark("life", 7), NOW, 0.25, NodeFigures(1, 2, 3), ())
 
 
+FACTS = NodeFacts(
+    NOW,
+    1.5,
+    "0.1.0",
+    (("valkey", "9.1.2"),),
+    1024,
+    10,
+    5,
+    sync_p99_ms=0.5,
+    local_ports=(32_768, 60_999),
+    reserved_ports=((10_000, 29_999),),
+    certificates=(CertificateEnd("node", NOW),),
+    etcd=EtcdFacts("3.4.23", True),
+    offers=(PortOffer(PortUse.AGENT, HERE, 9444),),
+    unusable=((PortOffer(PortUse.SERVERS, HERE, 0), "in use"),),
+)
+
+
 @dataclass
 class Machine:
     """A node of another machine: listeners that answer as told, and the leader's nodes."""
@@ -48,6 +67,7 @@ class Machine:
     look: ProcessLook = NOT_SEEN
     end_answer: Message = field(default_factory=lambda: {"ok": {}})
     is_slow: bool = False
+    knows_checks: bool = True
     listeners: dict[str, TlsListener] = field(default_factory=dict)
     serials: list[str] = field(default_factory=list)
     """Of the certificates that its listeners have shown."""
@@ -108,6 +128,14 @@ class Machine:
                 return wire.look_answer(self.look)
             case "end":
                 return self.end_answer
+            case "check" if self.knows_checks:
+                return wire.check_answer(FACTS)
+            case "try_ports" if self.knows_checks:
+                try:
+                    ports = wire.ports_of(message)
+                except ValueError as e:
+                    return {"error": str(e)}
+                return wire.ports_answer(tuple(PortLook(uid, offer, Reach.OPEN) for uid, offer in ports))
         return {"error": "unknown"}
 
 

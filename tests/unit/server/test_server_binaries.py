@@ -111,3 +111,25 @@ def test_a_replaced_program_is_asked_again(tmp_path: Path) -> None:
     _valkey(tmp_path, "8.1.0")
     os.utime(path, ns=(1, 1))
     assert binaries.find_server(configured=path).version == "8.1.0"
+
+
+def test_only_a_server_that_misses_its_certificate_has_tls(only: Path, tmp_path: Path) -> None:
+    answers = {
+        "able": ("1:M 29 Nov 2026 02:28:03.847 # No tls-cert-file configured!", 1),
+        "without": ("1:M 29 Nov 2026 02:28:03.678 # Failed finding TLS support.", 1),
+        "older": (">>> 'tls-port 1'", 1),
+        "odd": ("No tls-cert-file configured!", 0),
+    }
+    for name, (text, status) in answers.items():
+        path = tmp_path / name
+        path.write_text(f'#!/bin/sh\n/bin/cat > "$0.in"\necho "{text}"\nexit {status}\n')
+        path.chmod(0o755)
+    assert [name for name in answers if binaries.has_tls(str(tmp_path / name))] == ["able"]
+    assert "tls-port 1" in (tmp_path / "able.in").read_text()
+    assert not binaries.has_tls(str(tmp_path / "absent"))
+
+
+def test_a_database_that_encrypts_is_started_only_with_a_program_that_can(only: Path) -> None:
+    _valkey(only)
+    with pytest.raises(Rejected, match=r"valkey-server 8\.1\.0 with TLS is not on this machine; found: 8\.1\.0 at"):
+        binaries.find_exact(ServerKind.VALKEY, "8.1.0", needs_tls=True)

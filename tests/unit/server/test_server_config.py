@@ -8,6 +8,7 @@ from shardwright.model.database import AofPolicy, Database, Persistence, ServerK
 from shardwright.model.ids import DatabaseUid, ShardUid
 from shardwright.server import config
 from shardwright.server.config import MIB, ServerFile, render_config, settings_commands, settings_of
+from shardwright.server.network import LINK_OVER_NETWORK, TlsFiles
 from shardwright.server.protocol import ServerSettings
 
 SECRETS = ServerSecrets(DatabaseUid(1), "app-secret", "repl-secret", "obs-secret", "man-secret", "seed")
@@ -55,6 +56,22 @@ def test_a_server_listens_only_on_its_node_and_announces_it() -> None:
     lines = _lines()
     assert lines["bind"] == lines["replica-announce-ip"] == "127.0.0.2"
     assert lines["port"] == lines["replica-announce-port"] == "21000"
+
+
+def test_a_replication_link_over_a_network_ends_soon_when_the_other_end_is_silent() -> None:
+    names = ("repl-ping-replica-period", "repl-timeout")
+    assert [_lines()[name] for name in names] == ["10", "60"]
+    over_network = _lines(replace(FILE, link=LINK_OVER_NETWORK))
+    assert [over_network[name] for name in names] == ["1", "10"]
+
+
+def test_a_server_with_certificates_has_no_port_in_clear() -> None:
+    lines = _lines(replace(FILE, tls=TlsFiles("/etc/s/node.pem", "/etc/s/node-key.pem", "/etc/s/ca.pem")))
+    assert (lines["port"], lines["tls-port"], lines["replica-announce-port"]) == ("0", "21000", "21000")
+    assert (lines["tls-auth-clients"], lines["tls-replication"], lines["tls-protocols"]) == ("yes", "yes", "TLSv1.3")
+    files = [lines[name] for name in ("tls-cert-file", "tls-key-file", "tls-ca-cert-file")]
+    assert files == ["/etc/s/node.pem", "/etc/s/node-key.pem", "/etc/s/ca.pem"]
+    assert not [name for name in _lines() if name.startswith("tls")]
 
 
 def test_secrets_of_users_are_hashed_and_default_is_off() -> None:

@@ -43,7 +43,8 @@ async def change_cluster(request: Request, context: Context, body: RawBody, call
 @router.get("/v1/cluster/policy", response_model=Json)
 async def get_policy(context: Context, _: MayView) -> JSONResponse:
     """Get the cluster-wide policy."""
-    return JSONResponse(wire.policy((await look(context)).view.policy))
+    view = (await look(context)).view
+    return JSONResponse(wire.policy(view.policy, view.cluster))
 
 
 @router.put("/v1/cluster/policy", response_model=Json, openapi_extra=object_body("Rules to change."))
@@ -51,7 +52,7 @@ async def change_policy(context: Context, body: RawBody, caller: MayUpdate) -> J
     """Change keys of the policy."""
     given = json_object(body)
     policy = await submit(context, caller.user.email, lambda seen: service.change_policy(seen, given))
-    return JSONResponse(wire.policy(policy))
+    return JSONResponse(wire.policy(policy, context.mirror.view().cluster))
 
 
 @router.get("/v1/cluster/stats", response_model=Json)

@@ -68,6 +68,23 @@ async def get_status(uid: int, context: Context, _: MayView) -> JSONResponse:
     return JSONResponse(wire.status(service.node_of(view, NodeUid(uid)), view))
 
 
+@router.get("/v1/nodes/check/{uid:int}", response_model=wire.NodeCheckAnswer)
+@router.get("/v1/nodes/{uid:int}/check", response_model=wire.NodeCheckAnswer)
+async def check_node(uid: int, context: Context, _: Annotated[Caller, Depends(require("view_node_check"))]) -> JSONResponse:
+    """Check a node and its connections to and from all others. Takes seconds."""
+    view = (await look(context)).view
+    (found,) = await context.checks.check(view, (service.node_of(view, NodeUid(uid)).uid,))
+    return JSONResponse(wire.check(found))
+
+
+@router.get("/v1/cluster/check", response_model=wire.ClusterCheckAnswer)
+async def check_all(context: Context, _: Annotated[Caller, Depends(require("view_all_nodes_checks"))]) -> JSONResponse:
+    """Check all nodes and their connections to each other. Takes seconds."""
+    view = (await look(context)).view
+    found = [wire.check(one) for one in await context.checks.check(view, tuple(view.nodes))]
+    return JSONResponse({"cluster_test_result": all(one["result"] for one in found), "nodes": found})
+
+
 @router.get("/v1/nodes/{uid:int}/snapshots", response_model=list[wire.SnapshotAnswer])
 async def get_snapshots(uid: int, context: Context, _: MayView) -> JSONResponse:
     """List the node's snapshots, oldest first."""

@@ -65,7 +65,7 @@ def _checked_alerts(value: object) -> dict[str, object]:
 def change_policy(seen: Look, given: dict[str, object]) -> Intent[Policy]:
     """Change some keys of the policy; unknown keys are ignored. Raises Rejected."""
     old = seen.view.policy
-    defaults = wire.policy(Policy())
+    defaults = wire.policy(Policy(), seen.view.cluster)
     new = old
     for key, value in given.items():
         if key not in defaults:

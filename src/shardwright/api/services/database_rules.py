@@ -130,12 +130,13 @@ def checked_settings(view: ClusterView, body: DatabaseBody, old: Database | None
 
 
 def _proxy_policy(view: ClusterView, body: DatabaseBody, old: Database | None) -> ProxyPolicy:
-    """As given, as before, or for a new database as the cluster's policy says."""
+    """As given, as before, or for a new database as the policy or else the kind of the cluster says."""
     wished = body.proxy_policy
     if wished is None:
         if old is not None:
             return old.proxy_policy
-        wished = str(view.policy.extra.get("default_non_sharded_proxy_policy") or ProxyPolicy.SINGLE)
+        usual = ProxyPolicy.SINGLE if view.cluster is None else view.cluster.proxy_policy
+        wished = str(view.policy.extra.get("default_non_sharded_proxy_policy") or usual)
     if wished not in set(ProxyPolicy):
         raise invalid("invalid_proxy_policy", f"proxy_policy: must be one of {', '.join(ProxyPolicy)}.")
     return ProxyPolicy(wished)
@@ -246,6 +247,16 @@ def chosen_server(view: ClusterView, body: DatabaseBody) -> tuple[ServerKind, st
         have = ", ".join(sorted({f"{k} {v}" for s in view.node_seen.values() for k, v in s.servers})) or "none"
         raise not_acceptable("invalid_version", f"No node has the server program {wished}. Available: {have}.")
     return kind, max(fitting, key=_numbers)
+
+
+def encrypts(view: ClusterView, kind: ServerKind, version: str) -> bool:
+    """Whether the servers of a new database encrypt their connections: in a cluster of machines, if every node that has this
+    version can. On one machine, nothing leaves it."""
+    if view.cluster is None or not view.cluster.is_of_machines:
+        return False
+    wanted = (kind.value, version)
+    having = [seen for uid, seen in view.node_seen.items() if uid in view.nodes and wanted in seen.servers]
+    return bool(having) and all(wanted in seen.tls_servers for seen in having)
 
 
 def _is_version(version: str, wished: str | None) -> bool:

@@ -62,6 +62,7 @@ def create(
         changed_at=seen.now,
         server_kind=kind,
         server_version=version,
+        uses_tls=rules.encrypts(seen.view, kind, version),
         has_replica=settings.has_replica,
         persistence=settings.persistence,
         aof_policy=settings.aof_policy,

@@ -196,8 +196,9 @@ POLICY_EXTRAS: Final[dict[str, object]] = {
     "witness_disk_update_frequency_divisor": 3,
 }
 """Policy keys that are stored and shown, with their defaults. Only ``default_non_sharded_proxy_policy`` has an effect: it
-applies to new databases that name no proxy policy."""
+applies to new databases that name no proxy policy; in a cluster of machines its default is ``all-nodes``."""
 
+_PROXY_POLICIES: Final = ("default_non_sharded_proxy_policy", "default_sharded_proxy_policy")
 _ONE_OF: Final[dict[str, tuple[str, ...]]] = {
     "failure_detection_sensitivity": ("high", "low"),
     "default_shards_placement": ("dense", "sparse"),
@@ -273,10 +274,11 @@ def _leader(view: ClusterView) -> Json | None:
     }
 
 
-def policy(record: Policy) -> Json:
-    """The policy object."""
+def policy(record: Policy, cluster: Cluster | None) -> Json:
+    """The policy object. ``cluster``: its kind has a default of its own."""
     own = {key: getattr(record, field) for key, field in POLICY_FIELDS.items()}
-    return {**POLICY_EXTRAS, **{k: v for k, v in record.extra.items() if k in POLICY_EXTRAS}, **own}
+    usual = {} if cluster is None else dict.fromkeys(_PROXY_POLICIES, cluster.proxy_policy.value)
+    return {**POLICY_EXTRAS, **usual, **{k: v for k, v in record.extra.items() if k in POLICY_EXTRAS}, **own}
 
 
 def license_object(view: ClusterView, now: datetime) -> Json:

@@ -112,8 +112,8 @@ class IdleKeys(TypedDict):
 
 
 class DatabaseAnswer(IdleKeys):
-    """A database. Extensions: ``server``, ``strict``, ``notify_keyspace_events``, ``failure_reason``, ``waiting``,
-    ``reasons`` (faults of the database)."""
+    """A database. Extensions: ``server``, ``strict``, ``server_tls`` (whether its servers encrypt their connections),
+    ``notify_keyspace_events``, ``failure_reason``, ``waiting``, ``reasons`` (faults of the database)."""
 
     uid: int
     name: str
@@ -131,6 +131,7 @@ class DatabaseAnswer(IdleKeys):
     shards_placement: str
     rack_aware: bool
     strict: bool
+    server_tls: bool
     proxy_policy: str
     data_persistence: str
     aof_policy: str
@@ -242,6 +243,7 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         "shards_placement": str(record.options.get("shards_placement", "dense")),
         "rack_aware": record.is_rack_aware,
         "strict": record.is_strict,
+        "server_tls": record.uses_tls,
         "proxy_policy": record.proxy_policy.value,
         "data_persistence": record.persistence.value,
         "aof_policy": record.aof_policy.value,

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 from shardwright import __version__
 from shardwright.api.schemas.v1.common import Json, snapshot_time
 from shardwright.api.schemas.v1.shards import shown
+from shardwright.api.services.check import NodeResult
 from shardwright.model.cluster import Node, Snapshot
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import NodeFigures, NodeSeen
@@ -23,6 +24,33 @@ class SupportedVersion(TypedDict):
     redis_version: str
     major: bool
     server: str
+
+
+class FindingAnswer(TypedDict):
+    """A finding of a check. ``from_node_uid``: the node from which a connection comes; null: one node is concerned."""
+
+    code: str
+    grade: str
+    description: str
+    remedy: str
+    node_uid: int
+    from_node_uid: int | None
+
+
+class NodeCheckAnswer(TypedDict):
+    """The result of a check. ``error``: the first failure, absent without one. ``findings`` is an extension."""
+
+    node_uid: int
+    result: bool
+    error: NotRequired[str]
+    findings: list[FindingAnswer]
+
+
+class ClusterCheckAnswer(TypedDict):
+    """The results of a check of all nodes."""
+
+    cluster_test_result: bool
+    nodes: list[NodeCheckAnswer]
 
 
 class NodeAnswer(TypedDict):
@@ -179,6 +207,26 @@ def status(record: Node, view: ClusterView) -> NodeStatusAnswer:
     if (taken := view.maintenance_snapshot(record.uid)) is not None:
         answer["maintenance_snapshot"] = snapshot(taken)
     return answer
+
+
+def check(found: NodeResult) -> NodeCheckAnswer:
+    """The result of a check of one node."""
+    answer: NodeCheckAnswer = {
+        "node_uid": found.uid,
+        "result": not found.error,
+        "findings": [
+            {
+                "code": one.code.value,
+                "grade": one.grade.value,
+                "description": one.text,
+                "remedy": one.remedy,
+                "node_uid": one.node_uid,
+                "from_node_uid": one.from_uid,
+            }
+            for one in found.findings
+        ],
+    }
+    return answer | {"error": found.error} if found.error else answer
 
 
 def snapshot(record: Snapshot) -> SnapshotAnswer:

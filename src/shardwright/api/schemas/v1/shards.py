@@ -76,7 +76,7 @@ def shard(record: Shard, view: ClusterView, *, info_keys: Collection[str] = ()) 
         "redis_info": _info(seen, info_keys),
         "report_timestamp": iso(record.created_at if seen is None else seen.at),
         "bigstore_ram_weight": 0.0,
-        "addr": "" if node is None else node.address,
+        "addr": "" if node is None else node.servers_at,
         "port": record.port,
         "incarnation": record.incarnation,
         "generation": 0 if group is None else group.generation,
