@@ -269,6 +269,13 @@ class Code(Catalogue):
         "check its authority, names, usages and dates; etcd's own needs the usages server and client",
     )
     STORE_SETTINGS_INVALID = "store_settings_invalid", "The settings of the store are invalid.", "see the text"
+    STORE_LEARNER_PENDING = "store_learner_pending", "A new member of the store catches up.", "repeat in a few seconds"
+    STORE_MEMBER_GONE = "store_member_gone", "The store has no such member any more."
+    STORE_MEMBERS_UNREADY = (
+        "store_members_unready",
+        "Too few members of the store run.",
+        "start them; repeat in a few seconds",
+    )
     CONFLICT = "conflict", "Another writer changed one of the records first."
     LOST_LEADERSHIP = "lost_leadership", "The daemon is no longer the leader."
 
