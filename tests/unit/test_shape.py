@@ -22,6 +22,9 @@ LARGE_FILES = {
     "tests/unit/reconcile/test_group.py": 490,
 }
 
+TABLES = frozenset({"src/shardwright/model/codes.py"})
+"""Entry after entry, and nothing else: the members of an enumeration cannot be spread over files."""
+
 
 def _files() -> Iterator[tuple[str, str]]:
     for root in ("src", "tests", "testkit", "sim", "chaos", "demo", "bench", "docs"):
@@ -36,7 +39,7 @@ def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def test_files_have_one_owner_each() -> None:
-    found = {name: text.count("\n") for name, text in _files() if text.count("\n") > FILE_LINES}
+    found = {name: text.count("\n") for name, text in _files() if text.count("\n") > FILE_LINES and name not in TABLES}
     grown = {name: size for name, size in found.items() if size > LARGE_FILES.get(name, FILE_LINES)}
     assert grown == {}, "split them: a large file has two owners"
     shrunk = {name: found.get(name, 0) for name, size in LARGE_FILES.items() if found.get(name, 0) < size}

@@ -1,6 +1,7 @@
 """``remove``: empty a node and take it out of the cluster. The API closed the node when it accepted the request.
 
-Called by ``base``. Phases: none yet (pre-flight), ``yielding``, ``evacuating``. After a failure or a cancellation the node
+Called by ``base``. Phases: none yet (pre-flight), ``yielding``, ``evacuating``, ``leaving_store`` (only a node with a member
+of the store). After a failure or a cancellation the node
 is still a member and still closed; ``PUT accept_servers: true`` reopens it.
 """
 
@@ -15,8 +16,10 @@ from shardwright.model.codes import Code
 from shardwright.model.liveness import has_ended
 from shardwright.model.move import Move, MoveState, Relocation, reason_of_move, shard_of
 from shardwright.model.reason import Grade, Reason
+from shardwright.model.store_member import StoreRole
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
 from shardwright.plan.quorum import quorum_refusals, voters_of
+from shardwright.plan.store_members import LEAVING_STORE
 
 YIELDING = "yielding"
 EVACUATING = "evacuating"
@@ -94,8 +97,23 @@ def _evacuate(turn: Turn, parameters: RemoveParameters) -> None:
     blockers = [*_unpersisted(turn, parameters), *_still_here(turn)]
     if blockers:
         turn.blocked(blockers)
-    elif not turn.yields():
+    elif not turn.yields() and not _is_in_store(turn):
         _take_out(turn)
+
+
+def _is_in_store(turn: Turn) -> bool:
+    """Wait until the leader has removed the node's member of the store: the machine may be switched off as soon as the node
+    is no member of the cluster, and must not cost the store its majority then."""
+    if turn.node.store_role is StoreRole.NONE:
+        return False
+    if turn.action.phase != LEAVING_STORE:
+        turn.change(phase=LEAVING_STORE)
+        turn.begin_step("leave_store")
+    refusals = quorum_refusals(turn.view, turn.action, voters_of(turn.view))
+    text = f"the store's member of node {turn.node_uid} is being removed"
+    leaving = Reason(Code.STORE_MEMBER_LEAVING, text, Grade.SOFT_LIMIT, node_uid=turn.node_uid)
+    turn.blocked(refusals or [leaving])
+    return True
 
 
 def _unpersisted(turn: Turn, parameters: RemoveParameters) -> list[Reason]:

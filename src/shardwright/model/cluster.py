@@ -5,6 +5,7 @@ from datetime import datetime
 
 from shardwright.model.database import Role
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.store_member import StoreRole
 from shardwright.model.version import FIRST_CLUSTER_VERSION
 
 MAINTENANCE_SNAPSHOT_PREFIX = "maintenance_mode_"
@@ -100,6 +101,9 @@ class Node:
     external_addresses: tuple[str, ...] = ()
     options: dict[str, object] = field(default_factory=dict)
     """Editable keys of ``PUT /v1/nodes/{uid}`` that are stored and shown but have no effect."""
+    store_role: StoreRole = StoreRole.NONE
+    """Whether the node runs a member of the store. The leader keeps it in agreement with the store, in clusters whose first
+    record has a role: only those run the store themselves."""
 
     @property
     def accepts_placement(self) -> bool:

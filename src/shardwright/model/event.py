@@ -78,6 +78,9 @@ class EventKind(Catalogue):
         "presence_storm",
         "Most daemons lost their leases at the same time; no node counts as away because of it.",
     )
+    STORE_MEMBER_ADDED = "store_member_added", "A node runs a new member of the store, which does not vote yet."
+    STORE_MEMBER_PROMOTED = "store_member_promoted", "A node's member of the store votes."
+    STORE_MEMBER_REMOVED = "store_member_removed", "A node's member of the store was removed."
     CLUSTER_CREATED = "cluster_created", "The cluster was created."
     CLUSTER_VERSION_RAISED = "cluster_version_raised", "All daemons are of a newer version, and the records may use it."
     CLUSTER_OPTIONS_CHANGED = "cluster_options_changed", "Options of the cluster were changed."

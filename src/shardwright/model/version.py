@@ -31,7 +31,9 @@ class Feature(StrEnum):
 SINCE: Mapping[Feature, int] = {Feature.SEALED_VALUES: 2}
 """Total: a test checks every member."""
 
-FIELDS_SINCE: Mapping[tuple[str, str], int] = {}
+FIELDS_SINCE: Mapping[tuple[str, str], int] = {
+    ("Node", "store_role"): 2,
+}
 """The version since which a field of a record, by the names of both, may differ from its default."""
 
 

@@ -117,8 +117,8 @@ class ClusterView:
     away: frozenset[NodeUid] | None = None
     """Nodes that the leader judges to be away (``leader/presence.py``); None: nobody has judged, as in the view of a daemon
     that does not lead, and every absence counts."""
-    store_members: frozenset[NodeUid] = frozenset()
-    """Nodes that carry a member of the store and vote in it; empty: the store is a file, and the daemons vote."""
+    silent_members: frozenset[NodeUid] = frozenset()
+    """Nodes whose voting member of the store did not answer the leader last time; empty also where nobody asked."""
     node_seen: dict[NodeUid, NodeSeen] = field(default_factory=dict)
     figures: dict[NodeUid, NodeFigures] = field(default_factory=dict)
     """Of nodes whose agent was asked and answered."""

@@ -7,11 +7,14 @@ import pytest
 
 from shardwright.actions.base import decide_action
 from shardwright.model.action import ActionName, ActionStatus, RemoveParameters
+from shardwright.model.codes import Code
 from shardwright.model.commands import YieldLeadership
 from shardwright.model.database import ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.move import Move, MoveState, Rebind
 from shardwright.model.seen import ProcessState
+from shardwright.model.store_member import StoreRole
+from shardwright.plan.store_members import LEAVING_STORE
 from testkit.builders import MB, NOW, ClusterBuilder, cluster
 from testkit.moves import relocation
 from testkit.stepper import action_of, decide_once, run_action, step_moves
@@ -101,6 +104,40 @@ def test_leadership_that_came_back_is_yielded_again_before_the_node_goes() -> No
     assert result(builder) == ("completed", "")
     assert builder.view.leadership is not None
     assert builder.view.leadership.node_uid != 1
+
+
+def with_members(builder: ClusterBuilder, *voters: int) -> ClusterBuilder:
+    for uid in voters:
+        builder = builder.with_node_changed(uid, store_role=StoreRole.VOTER)
+    return builder
+
+
+def test_an_empty_node_with_a_member_of_the_store_stays_until_the_member_is_gone() -> None:
+    """Its machine may be switched off as soon as it is no member of the cluster."""
+    waiting = remove(with_members(PAIR, 1, 2, 3))
+    action = action_of(waiting.view, A)
+    assert (action.status, action.phase) == (ActionStatus.RUNNING, LEAVING_STORE)
+    assert [r.code for r in action.reasons] == [Code.STORE_MEMBER_LEAVING]
+    assert N1 in waiting.view.nodes
+    done = run_action(waiting.with_node_changed(1, store_role=StoreRole.NONE), A, now=NOW)
+    assert result(done) == ("completed", "")
+    assert N1 not in done.view.nodes
+    steps = [step.name for step in action_of(done.view, A).steps]
+    assert steps.index("evacuate") < steps.index("leave_store") < steps.index("take_out")
+
+
+def test_a_member_that_the_majority_needs_says_whom_it_waits_for() -> None:
+    waiting = remove(with_members(PAIR, 1, 2, 3))
+    silent = ClusterBuilder(waiting.view.changed(silent_members=frozenset({NodeUid(3)})))
+    action = action_of(run_action(silent, A, now=NOW, turns=1).view, A)
+    assert action.status is ActionStatus.RUNNING
+    assert [(r.code, r.node_uid) for r in action.reasons] == [(Code.NO_QUORUM, None), (Code.NODE_AWAY, 3)]
+
+
+def test_the_node_with_the_only_member_of_the_store_stays() -> None:
+    builder = remove(with_members(PAIR, 1))
+    assert result(builder) == ("failed", "no_quorum")
+    assert "only member of the store" in action_of(builder.view, A).error_message
 
 
 def test_nobody_else_could_lead() -> None:

@@ -18,6 +18,7 @@ from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
 from shardwright.store.commit import Fence
+from shardwright.store.members import Members
 from shardwright.store.memory import MemoryStore
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import DeleteKey, Operation, PutKey, Transaction
@@ -50,7 +51,7 @@ def stored(view: ClusterView) -> list[PutKey]:
 class Leading:
     """A leader in its world, and what it has written."""
 
-    def __init__(self, view: ClusterView) -> None:
+    def __init__(self, view: ClusterView, *, members: Members | None = None) -> None:
         self.loop = SimLoop()  # type: ignore[abstract]  # it has what the product uses of a loop, and no more
         self.clock = VirtualClock(self.loop)
         self.store = MemoryStore(self.clock)
@@ -72,6 +73,7 @@ class Leading:
                 probe=silent,
                 random_text=lambda: f"{next(numbers):08x}",
                 yield_leadership=lambda: None,
+                members=members,
             ),
             term=1,
             fence=Fence(leader_key.create_revision),
