@@ -17,6 +17,7 @@ from shardwright.model.liveness import has_ended
 from shardwright.model.move import Move, MoveState, Relocation, reason_of_move, shard_of
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.store_member import StoreRole
+from shardwright.model.trust import revoke_node
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
 from shardwright.plan.quorum import quorum_refusals, voters_of
 from shardwright.plan.store_members import LEAVING_STORE
@@ -160,7 +161,7 @@ def _has_left(turn: Turn, shard_uid: int) -> bool:
 
 
 def _take_out(turn: Turn) -> None:
-    """Delete the node and all of its records. Moves that only clean up on the node end with it."""
+    """Delete the node and all of its records; revoke its certificates. Moves that only clean up on the node end with it."""
     node = turn.node
     for shard in turn.view.shards_on(node.uid):
         turn.delete(shard)
@@ -172,6 +173,8 @@ def _take_out(turn: Turn) -> None:
     seen = turn.view.node_seen.get(node.uid)
     if seen is not None:
         turn.delete(seen)
+    for certificate in revoke_node(turn.view.issued_certificates.values(), node.uid, turn.now):
+        turn.put(certificate)
     turn.delete(node)
     retained_until = turn.now + timedelta(seconds=turn.view.policy.action_retention_s)
     turn.put(RemovedNode(node.uid, turn.now, retained_until))

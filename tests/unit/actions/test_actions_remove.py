@@ -14,6 +14,7 @@ from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, Shard
 from shardwright.model.move import Move, MoveState, Rebind
 from shardwright.model.seen import ProcessState
 from shardwright.model.store_member import StoreRole
+from shardwright.model.trust import CertificateRole, IssuedCertificate
 from shardwright.plan.store_members import LEAVING_STORE
 from testkit.builders import MB, NOW, ClusterBuilder, cluster
 from testkit.moves import relocation
@@ -64,6 +65,15 @@ def test_it_is_marked_while_it_runs() -> None:
     builder = remove(PAIR, turns=3)
     assert builder.view.nodes[N1].is_decommissioning
     assert builder.view.nodes[N1].is_closed
+
+
+def test_its_certificates_are_revoked_with_it() -> None:
+    issued = IssuedCertificate("01", N1, CertificateRole.NODE, NOW, NOW + timedelta(days=90))
+    builder = PAIR.with_records(issued, replace(issued, serial="02", node_uid=NodeUid(2)))
+    found = remove(builder).view.issued_certificates
+    assert {serial: one.revoked_at is not None for serial, one in found.items()} == {"01": True, "02": False}
+    stays = remove(builder, turns=2).view.issued_certificates
+    assert [one.revoked_at for one in stays.values()] == [None, None]
 
 
 def test_snapshots_go_with_the_node() -> None:
