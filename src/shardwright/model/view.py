@@ -34,6 +34,7 @@ from shardwright.model.ids import (
     UserUid,
     number_of_move,
 )
+from shardwright.model.leader_change import LeaderChange
 from shardwright.model.liveness import Liveness, has_ended, liveness_of
 from shardwright.model.move import GroupMove, HandoffMove, Move, Rebind, Relocation
 from shardwright.model.seen import (
@@ -62,6 +63,7 @@ Record = (
     | Endpoint
     | Action
     | Move
+    | LeaderChange
     | User
     | JoinToken
     | IssuedCertificate
@@ -97,6 +99,7 @@ class ClusterView:
     policy: Policy = field(default_factory=Policy)
     counters: Counters = field(default_factory=Counters)
     leadership: Leadership | None = None
+    leader_change: LeaderChange | None = None
     nodes: dict[NodeUid, Node] = field(default_factory=dict)
     removed_nodes: dict[NodeUid, RemovedNode] = field(default_factory=dict)
     snapshots: dict[tuple[NodeUid, str], Snapshot] = field(default_factory=dict)
@@ -243,6 +246,8 @@ class ClusterView:
             return self.changed(policy=record)
         if isinstance(record, Counters):
             return self.changed(counters=record)
+        if isinstance(record, LeaderChange):
+            return self.changed(leader_change=record if isinstance(write, Put) else None)
         table_name, key = place_of(record)
         table = dict(getattr(self, table_name))
         if isinstance(write, Put):

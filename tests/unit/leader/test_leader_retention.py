@@ -9,6 +9,7 @@ from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention, su
 from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.cluster import RemovedNode
 from shardwright.model.ids import ActionUid, JoinTokenUid, MoveUid, NodeUid
+from shardwright.model.leader_change import LeaderChange
 from shardwright.model.move import Move, MoveState
 from shardwright.model.trust import CLOCK_OFF_MAX, CertificateRole, IssuedCertificate, JoinToken
 from shardwright.model.view import Delete
@@ -68,6 +69,16 @@ def test_a_move_of_no_action_is_forgotten_when_it_has_ended_long_ago() -> None:
     builder = builder.with_move(move("r-3", action=None, ended_at=NOW + timedelta(seconds=1)))
     builder = builder.with_move(move("r-4", action=None, ended_at=None, state=MoveState.CANCELLED))
     assert forgotten(builder) == ["r-1", "r-4"]
+
+
+def test_the_result_of_a_change_of_the_leader_is_forgotten_like_an_action() -> None:
+    change = LeaderChange(NodeUid(1), 1, NOW, "admin@example.com")
+    assert decide_retention(BARE.with_records(change).view, NOW + 10 * KEPT, last_actions=NONE).writes == ()
+    ended = BARE.with_records(replace(change, status=ActionStatus.COMPLETED, ended_at=NOW))
+    assert decide_retention(ended.view, NOW + KEPT - timedelta(seconds=1), last_actions=NONE).writes == ()
+    (write,) = decide_retention(ended.view, NOW + KEPT, last_actions=NONE).writes
+    assert isinstance(write, Delete)
+    assert ended.view.with_writes([write]).leader_change is None
 
 
 def test_an_expired_token_is_forgotten_whether_it_was_used_or_not() -> None:
