@@ -7,6 +7,7 @@ import asyncio
 import os
 import secrets
 import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import assert_never
@@ -33,8 +34,9 @@ from shardwright.model.cluster import DaemonPresence
 from shardwright.model.version import CLUSTER_VERSION
 from shardwright.nodes.local import LocalNodes, agent_path, control_path
 from shardwright.server.adapter import ServerAdapter
+from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
-from shardwright.store.open import for_election, open_store
+from shardwright.store.open import for_election, open_members, open_store
 from shardwright.store.protocol import Store
 from shardwright.store.settings import EtcdSettings, SqliteSettings, StoreSettings
 from shardwright.tasks import spawn
@@ -54,6 +56,7 @@ class LeadershipRunner:
         run_directory: Path,
         clock: Clock,
         probe: Probe,
+        members: Callable[[], Members | None],
     ) -> None:
         self._keeper = keeper
         self._store = store
@@ -61,6 +64,7 @@ class LeadershipRunner:
         self._run_directory = run_directory
         self._clock = clock
         self._probe = probe
+        self._members = members
         self._lasting = Lasting()
         remember(self._lasting, mirror, clock)
 
@@ -102,6 +106,7 @@ class LeadershipRunner:
             random_text=_random_text,
             yield_leadership=yield_leadership,
             lasting=self._lasting,
+            members=self._members(),
         )
         return Leader(parts, term=held.term, fence=held.fence)
 
@@ -132,6 +137,8 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
     await mirror.ready()
     await mirror.fresh()
     opened = partial(open_store, for_election(config.store))
+    members = partial(open_members, config.store)
+    shown_members = members()
     keeper = LeaseKeeper(opened, _presence(config, clock), clock=clock, times=lease_times(config.store))
     context = ApiContext(
         store=store,
@@ -142,6 +149,8 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         new_uid=lambda: str(uuid.uuid4()),
         random_text=_random_text,
         figures=Figures(LocalNodes.of(config.run_directory, clock=clock), clock=clock),
+        members=shown_members,
+        api_certificate=config.layout.certificate.read_bytes,
     )
     agent = Agent(
         config.node_uid,
@@ -152,7 +161,9 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         news_socket=agent_path(config.run_directory, config.node_uid),
         clock=clock,
     )
-    runner = LeadershipRunner(keeper, store, mirror, run_directory=config.run_directory, clock=clock, probe=_probe())
+    runner = LeadershipRunner(
+        keeper, store, mirror, run_directory=config.run_directory, clock=clock, probe=_probe(), members=members
+    )
     layout = config.layout
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
     tasks = [spawn("agent", agent.run())]
@@ -172,6 +183,8 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         await keeper.stop()
         if api is not None:
             await api.stop()
+        if shown_members is not None:
+            await shown_members.close()
 
 
 def lease_times(settings: StoreSettings) -> LeaseTimes:

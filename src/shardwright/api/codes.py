@@ -84,6 +84,7 @@ CODES: Final[dict[str, str]] = {
     "new_password_same_as_current": "The new password equals the current one.",
     "wrong_password": "The current password is wrong.",
     "change_last_admin_role_not_allowed": "The change would leave the cluster without an admin.",
+    "certificates_not_replaceable": "The cluster issues and renews its certificates itself.",
     "license_not_needed": "Shardwright is free software: it does not need a license.",
 }
 """All codes, in the order of the documentation page."""

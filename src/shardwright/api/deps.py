@@ -17,6 +17,7 @@ from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock
 from shardwright.model.account import User
 from shardwright.model.ids import NodeUid
+from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Store
 
@@ -37,6 +38,10 @@ class ApiContext:
     random_text: Callable[[], str]
     """A few random characters for the keys of events."""
     figures: Figures
+    members: Members | None = None
+    """Of the store; None: it is a file."""
+    api_certificate: Callable[[], bytes] | None = None
+    """Reads the file of the certificate that this node's API shows. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True)
