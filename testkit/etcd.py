@@ -69,6 +69,9 @@ class Member:
     peer_url: str
     process: ProcessIdentity | None = None
     certificate: MemberFiles | None = None
+    joins: str | None = None
+    """The members that it finds when it starts for the first time, as etcd's ``initial-cluster``; None: it founds the
+    cluster together with the others."""
 
     @property
     def log(self) -> Path:
@@ -122,9 +125,21 @@ class EtcdCluster:
             self.client = self.certificate("client", self.count + 1)
             for number, member in enumerate(self.members, 1):
                 # A member connects to its peers from the second address, and they compare it with the certificate.
-                member.certificate = self.certificate(
-                    member.name, number, own_address(), "127.0.0.1", usages=self.member_usages
-                )
+                member.certificate = self._shown_by(member, number)
+
+    def _shown_by(self, member: Member, number: int) -> MemberFiles:
+        return self.certificate(member.name, number, own_address(), "127.0.0.1", usages=self.member_usages)
+
+    def newcomer(self, name: str) -> Member:
+        """A further member: not started, and not added to the etcd. ``stop`` and the context's end know it."""
+        scheme = "https" if self.tls else "http"
+        url = f"{scheme}://{own_address()}"
+        member = Member(name, self.directory / name, f"{url}:{next(_ports)}", f"{url}:{next(_ports)}")
+        member.joins = ",".join(f"{m.name}={m.peer_url}" for m in [*self.members, member])
+        if self.tls:
+            member.certificate = self._shown_by(member, len(self.members) + 2)
+        self.members.append(member)
+        return member
 
     def certificate(
         self,
@@ -190,7 +205,7 @@ class EtcdCluster:
                 member.process = None
 
     def _flags(self, member: Member) -> list[str]:
-        peers = ",".join(f"{m.name}={m.peer_url}" for m in self.members)
+        peers = member.joins or ",".join(f"{m.name}={m.peer_url}" for m in self.members if m.joins is None)
         flags = {
             "name": member.name,
             "data-dir": str(member.directory),
@@ -199,6 +214,7 @@ class EtcdCluster:
             "listen-peer-urls": member.peer_url,
             "initial-advertise-peer-urls": member.peer_url,
             "initial-cluster": peers,
+            "initial-cluster-state": "new" if member.joins is None else "existing",
             "initial-cluster-token": "test",
             "heartbeat-interval": "100",
             "election-timeout": "1000",

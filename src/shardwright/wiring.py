@@ -8,6 +8,7 @@ import asyncio
 import os
 import secrets
 import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -38,8 +39,9 @@ from shardwright.model.codes import Code
 from shardwright.model.version import CLUSTER_VERSION
 from shardwright.nodes.local import agent_path, control_path
 from shardwright.server.adapter import ServerAdapter
+from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
-from shardwright.store.open import for_election, open_store
+from shardwright.store.open import for_election, open_members, open_store
 from shardwright.store.protocol import Store
 from shardwright.tasks import spawn
 
@@ -58,6 +60,7 @@ class LeadershipRunner:
         access: NodeAccess,
         clock: Clock,
         probe: Probe,
+        members: Callable[[], Members | None],
     ) -> None:
         self._keeper = keeper
         self._store = store
@@ -65,6 +68,7 @@ class LeadershipRunner:
         self._access = access
         self._clock = clock
         self._probe = probe
+        self._members = members
         self._lasting = Lasting()
         remember(self._lasting, mirror, clock)
 
@@ -106,6 +110,7 @@ class LeadershipRunner:
             random_text=_random_text,
             yield_leadership=yield_leadership,
             lasting=self._lasting,
+            members=self._members(),
         )
         return Leader(parts, term=held.term, fence=held.fence)
 
@@ -136,6 +141,8 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
     await mirror.ready()
     await mirror.fresh()
     opened = partial(open_store, for_election(config.store))
+    members = partial(open_members, config.store)
+    shown_members = members()
     keeper = LeaseKeeper(opened, _presence(config, clock), clock=clock, times=lease_times(config.store))
     access = NodeAccess(config, mirror)
     nodes = access.nodes(clock)
@@ -149,7 +156,9 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         random_text=_random_text,
         figures=Figures(nodes, clock=clock),
         checks=Checks(nodes, clock=clock),
-        machines=config.machines,
+        machines=None if config.machines is None else config.machines.with_members(shown_members),
+        members=shown_members,
+        api_certificate=config.api_certificate.read_bytes,
     )
     signing = access.signing(store, clock=clock, random_text=_random_text)
     agent = Agent(
@@ -167,7 +176,7 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         checked=config.checked,
         certificate=access.member_files,
     )
-    runner = LeadershipRunner(keeper, store, mirror, access=access, clock=clock, probe=_probe())
+    runner = LeadershipRunner(keeper, store, mirror, access=access, clock=clock, probe=_probe(), members=members)
     shown = ApiCertificate(config.api_certificate, config.api_key)
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
     tasks = [spawn("agent", agent.run())]
@@ -191,6 +200,8 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         if api is not None:
             await api.stop()
         nodes.close()
+        if shown_members is not None:
+            await shown_members.close()
 
 
 def _among_machines(

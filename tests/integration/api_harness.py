@@ -41,6 +41,7 @@ from shardwright.nodes.protocol import NewsMark, NodeLink, NodeNews
 from shardwright.passwords import hash_password
 from shardwright.store import keys, records
 from shardwright.store.keys import StoredRecord
+from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import DeleteKey, Operation, PutKey, Transaction
 from shardwright.store.sqlite import SqliteStore
@@ -151,9 +152,13 @@ class Agent:
 class RunningApi:
     """A context manager. ``client()`` returns an HTTP client that trusts the server's certificate."""
 
-    def __init__(self, view: ClusterView | None = None, *, node_uid: int = 1) -> None:
+    def __init__(
+        self, view: ClusterView | None = None, *, node_uid: int = 1, leads: bool = True, members: Members | None = None
+    ) -> None:
         self._view = default_view() if view is None else view
         self._node_uid = NodeUid(node_uid)
+        self._leads = leads
+        self._members = members
         self._folder = tempfile.TemporaryDirectory(prefix="api-")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="api-under-test")
@@ -190,11 +195,13 @@ class RunningApi:
             mirror=self.mirror,
             clock=SystemClock(),
             node_uid=self._node_uid,
-            is_leader=lambda: True,
+            is_leader=lambda: self._leads,
             new_uid=lambda: str(uuid.uuid4()),
             random_text=lambda: secrets.token_hex(4),
             figures=Figures(Agents(self._view), clock=SystemClock()),
             checks=Checks(Agents(self._view), clock=SystemClock()),
+            members=self._members,
+            api_certificate=self.certificate.read_bytes,
         )
         self.app = create_app(context)
         self.shown = ApiCertificate(self.certificate, key_file)

@@ -83,6 +83,7 @@ def test_status_shows_the_cluster(admin: Operator) -> None:
         ("node", "show", "1"),
         ("node", "snapshots", "1"),
         ("action", "list"),
+        ("cluster", "members"),
         ("events",),
         ("events", "--since", "1h", "--limit", "5"),
     ],
@@ -139,6 +140,12 @@ def test_a_node_is_added_and_reopened(api: RunningApi, admin: Operator) -> None:
     assert "added node:4" in admin.text("node", "add", "--memory", "2gb", "--rack", "")
     assert api.view().nodes[next(uid for uid in api.view().nodes if uid == 4)].memory_bytes == 2 << 30
     assert "accepts new shards" in admin.text("node", "reopen", "2")
+
+
+def test_a_leader_is_chosen(admin: Operator) -> None:
+    assert "node:1 leads the cluster" in admin.text("cluster", "change-leader", "1", "--wait")
+    assert admin.answer("cluster", "change-leader", "node:2")["status"] == "queued"
+    assert admin.run("cluster", "change-leader", "77").exit_code == 1
 
 
 def test_snapshots_are_taken_listed_and_deleted(admin: Operator) -> None:

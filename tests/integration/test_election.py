@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from shardwright.errors import LostLeadership
 from shardwright.leader.election import Held, LeaseKeeper, check_term
+from shardwright.model.ids import NodeUid
+from shardwright.model.leader_change import LeaderChange
 from shardwright.store import keys, records
 from shardwright.store.protocol import CreatedAt, PutKey, Transaction
 from shardwright.store.settings import POLL_SELDOM_S
@@ -146,6 +149,26 @@ def test_a_yielding_leader_lets_another_one_lead(tmp_path: Path) -> None:
         await until(lambda: not daemons.keepers[2].is_leader(), within_s=1, state=daemons.leaders)
         # Both abstain now; after some time one of them takes over again.
         await daemons.one_leads(within_s=6)
+
+    run(tmp_path / "store.db", scenario)
+
+
+def test_the_daemon_that_an_operator_wants_leads_after_the_leader_has_yielded(tmp_path: Path) -> None:
+    async def scenario(daemons: Daemons) -> None:
+        one = await daemons.start(1)
+        await daemons.one_leads()
+        for uid in (2, 3, 4):
+            await daemons.start(uid)
+        store = await daemons.open_store()
+        for wanted in (4, 2, 3):
+            (leader,) = daemons.leaders()
+            change = LeaderChange(NodeUid(wanted), 0, datetime.now(UTC), "admin@example.com")
+            await store.transact(Transaction(operations=(PutKey(keys.LEADER_CHANGE, records.encode(change)),)))
+            await daemons.keepers[leader].yield_leadership()
+            await daemons.one_leads(but=leader)
+            assert daemons.leaders() == [wanted]
+        assert not one.is_leader()
+        await store.close()
 
     run(tmp_path / "store.db", scenario)
 

@@ -1,6 +1,7 @@
 """``remove``: empty a node and take it out of the cluster. The API closed the node when it accepted the request.
 
-Called by ``base``. Phases: none yet (pre-flight), ``yielding``, ``evacuating``. After a failure or a cancellation the node
+Called by ``base``. Phases: none yet (pre-flight), ``yielding``, ``evacuating``, ``leaving_store`` (only a node with a member
+of the store). After a failure or a cancellation the node
 is still a member and still closed; ``PUT accept_servers: true`` reopens it.
 """
 
@@ -15,8 +16,11 @@ from shardwright.model.codes import Code
 from shardwright.model.liveness import has_ended
 from shardwright.model.move import Move, MoveState, Relocation, reason_of_move, shard_of
 from shardwright.model.reason import Grade, Reason
+from shardwright.model.store_member import StoreRole
+from shardwright.model.trust import revoke_node
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
 from shardwright.plan.quorum import quorum_refusals, voters_of
+from shardwright.plan.store_members import LEAVING_STORE
 
 YIELDING = "yielding"
 EVACUATING = "evacuating"
@@ -94,8 +98,23 @@ def _evacuate(turn: Turn, parameters: RemoveParameters) -> None:
     blockers = [*_unpersisted(turn, parameters), *_still_here(turn)]
     if blockers:
         turn.blocked(blockers)
-    elif not turn.yields():
+    elif not turn.yields() and not _is_in_store(turn):
         _take_out(turn)
+
+
+def _is_in_store(turn: Turn) -> bool:
+    """Wait until the leader has removed the node's member of the store: the machine may be switched off as soon as the node
+    is no member of the cluster, and must not cost the store its majority then."""
+    if turn.node.store_role is StoreRole.NONE:
+        return False
+    if turn.action.phase != LEAVING_STORE:
+        turn.change(phase=LEAVING_STORE)
+        turn.begin_step("leave_store")
+    refusals = quorum_refusals(turn.view, turn.action, voters_of(turn.view))
+    text = f"the store's member of node {turn.node_uid} is being removed"
+    leaving = Reason(Code.STORE_MEMBER_LEAVING, text, Grade.SOFT_LIMIT, node_uid=turn.node_uid)
+    turn.blocked(refusals or [leaving])
+    return True
 
 
 def _unpersisted(turn: Turn, parameters: RemoveParameters) -> list[Reason]:
@@ -142,7 +161,7 @@ def _has_left(turn: Turn, shard_uid: int) -> bool:
 
 
 def _take_out(turn: Turn) -> None:
-    """Delete the node and all of its records. Moves that only clean up on the node end with it."""
+    """Delete the node and all of its records; revoke its certificates. Moves that only clean up on the node end with it."""
     node = turn.node
     for shard in turn.view.shards_on(node.uid):
         turn.delete(shard)
@@ -154,6 +173,8 @@ def _take_out(turn: Turn) -> None:
     seen = turn.view.node_seen.get(node.uid)
     if seen is not None:
         turn.delete(seen)
+    for certificate in revoke_node(turn.view.issued_certificates.values(), node.uid, turn.now):
+        turn.put(certificate)
     turn.delete(node)
     retained_until = turn.now + timedelta(seconds=turn.view.policy.action_retention_s)
     turn.put(RemovedNode(node.uid, turn.now, retained_until))

@@ -16,9 +16,33 @@ from shardwright.api.deps import ApiContext, refuse_unknown_query
 from shardwright.api.errors import coded, error_answer
 from shardwright.api.gate import Gate
 from shardwright.api.openapi import describe
-from shardwright.api.routes import actions, bootstrap, cluster, databases, node_actions, nodes, shards, users
+from shardwright.api.routes import (
+    actions,
+    bootstrap,
+    certificates,
+    cluster,
+    cluster_actions,
+    databases,
+    node_actions,
+    nodes,
+    shards,
+    store_members,
+    users,
+)
 
-MODULES: Final = (node_actions, nodes, databases, shards, actions, cluster, bootstrap, users)
+MODULES: Final = (
+    node_actions,
+    nodes,
+    databases,
+    shards,
+    actions,
+    cluster,
+    cluster_actions,
+    certificates,
+    store_members,
+    bootstrap,
+    users,
+)
 
 HINTS: Final = (
     (

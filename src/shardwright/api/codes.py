@@ -10,7 +10,7 @@ from shardwright.errors import Refusal, Rejected
 
 CODES: Final[dict[str, str]] = {
     "invalid_request": "The request is invalid: bad JSON, a wrong type, a value out of its range.",
-    "invalid_action": "A node action with that name does not exist.",
+    "invalid_action": "An action with that name does not exist.",
     "invalid_parameter": "A parameter has a wrong type or value.",
     "unknown_parameter": "A request that would change something has an unknown query parameter; nothing was changed.",
     "conflicting_parameters": "Mutually exclusive parameters were given together.",
@@ -41,6 +41,8 @@ CODES: Final[dict[str, str]] = {
     "node_not_offline": "The address of a running node cannot change.",
     "node_already_has_rack_id": "The rack of a node cannot change while it holds shards.",
     "invalid_address": "The address is not a free loopback address.",
+    "leader_not_available": "The node cannot lead: it has no running daemon, or it is being removed.",
+    "leader_not_changed": "The requested daemon did not become the leader; the message says why.",
     "snapshot_not_found": "The node has no such snapshot.",
     "snapshot_exists": "A snapshot with that name already exists.",
     "maintenance_snapshot": "A maintenance snapshot cannot be deleted manually; maintenance_off deletes it.",
@@ -99,6 +101,7 @@ CODES: Final[dict[str, str]] = {
     "new_password_same_as_current": "The new password equals the current one.",
     "wrong_password": "The current password is wrong.",
     "change_last_admin_role_not_allowed": "The change would leave the cluster without an admin.",
+    "certificates_not_replaceable": "The cluster issues and renews its certificates itself.",
     "license_not_needed": "Shardwright is free software: it does not need a license.",
 }
 """All codes, in the order of the documentation page."""

@@ -19,6 +19,7 @@ from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock
 from shardwright.model.account import User
 from shardwright.model.ids import NodeUid
+from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Store
 
@@ -42,6 +43,10 @@ class ApiContext:
     checks: Checks
     machines: Machines | None = None
     """None: a local cluster."""
+    members: Members | None = None
+    """Of the store; None: it is a file."""
+    api_certificate: Callable[[], bytes] | None = None
+    """Reads the file of the certificate that this node's API shows. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ _STATUS_BY_CODE: Final[dict[str, int]] = {
     "unsupported_api_version": 505,
     "method_not_allowed": 405,
     "internal_error": 500,
+    "certificates_not_replaceable": 501,
     "store_unavailable": 503,
     "not_ready": 503,
     "node_stopping": 503,

@@ -3,7 +3,7 @@
 Values that the daemon's wiring gives. Decides nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shardwright.store.members import Members
 from shardwright.trust.files import TrustFiles
@@ -35,3 +35,7 @@ class Machines:
     members: Members | None = None
     """The members of the store, to which a newcomer's is added; None: the operator runs the store."""
     ports: NodePorts = NodePorts()
+
+    def with_members(self, members: Members | None) -> "Machines":
+        """The same, with the members of the store; without them if the operator runs the store."""
+        return self if self.store_files is not None else replace(self, members=members)

@@ -1,6 +1,8 @@
-"""``shardwright cluster``: moves a stopped local cluster's records into an etcd.
+"""``shardwright cluster``: the members of the store, the leader, and the move of a stopped local cluster's records into an
+etcd.
 
-Uses ``shardwright.local``, because a stopped cluster has no API. Owns the dialog with the user, not the operation.
+The move uses ``shardwright.local``, because a stopped cluster has no API; the rest is in ``leadership.py``. Owns the dialog
+with the user, not the operation.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from shardwright.cli import leadership
 from shardwright.cli.local import AsJson, Directory, directory_of, failures, sayer
 from shardwright.local.access import etcd_settings
 from shardwright.local.move_store import Copied, Moved, OnProgress, move_store
@@ -28,15 +31,10 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command group ``cluster``."""
-    group = typer.Typer(no_args_is_help=True, help="Move the records of the cluster on this machine into an etcd.")
+    group = typer.Typer(no_args_is_help=True, help="Show the members of the store, choose the leader, move the records.")
     app.add_typer(group, name="cluster")
-    # Without a callback, a group of one command would be that command.
-    group.callback()(_group)
+    leadership.register(group)
     group.command("move-store", epilog=_EXAMPLES)(_move_store)
-
-
-def _group() -> None:
-    pass
 
 
 def _move_store(

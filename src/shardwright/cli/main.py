@@ -1,5 +1,5 @@
-"""The ``shardwright`` command: combines the command groups. All but ``up``, ``down``, ``cluster``, ``init``, ``join``,
-``node leave`` and the processes that they start use the public API only."""
+"""The ``shardwright`` command: combines the command groups. All but ``up``, ``down``, ``cluster move-store``, ``init``,
+``join``, ``node leave`` and the processes that they start use the public API only."""
 
 from typing import Annotated
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from shardwright.model.action import Action
 from shardwright.model.cluster import Cluster, Counters, Policy
 from shardwright.model.event import Event
+from shardwright.model.leader_change import LeaderChange
 from shardwright.model.view import ClusterView, Delete, Put, Write, place_of
 from shardwright.store import records
 from shardwright.store.protocol import TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX
@@ -52,7 +53,8 @@ class Batch:
 
 def _place_of(write: Write) -> object:
     """The record that is written; None: its states need not be stored one by one."""
-    return None if isinstance(write.record, Event | Cluster | Policy | Counters) else place_of(write.record)
+    is_single = isinstance(write.record, Event | Cluster | Policy | Counters | LeaderChange)
+    return None if is_single else place_of(write.record)
 
 
 def _operations_of(writes: Sequence[Write]) -> int:

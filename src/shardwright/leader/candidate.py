@@ -25,6 +25,7 @@ from shardwright.leader.lease import (
     presence_with,
     stand,
     valid_until,
+    way_for,
 )
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import LeaseId
@@ -71,6 +72,8 @@ class Candidate:
         self._valid_until = 0.0
         self._held: Held | None = None
         self._abstains_until = 0.0
+        self._makes_way: tuple[int, float] = (0, 0.0)
+        """The last wish for another leader, by its revision, and until when this daemon lets that one go first."""
         # Reading the leader key and yielding must not interleave: the reader would act on a key that is being deleted.
         self._key_lock = asyncio.Lock()
         self._look_now = Wake()
@@ -207,7 +210,8 @@ class Candidate:
             # A leadership on a lease that may have expired would end immediately.
             self._renew_now.set()
             return RETRY_S
-        if await self._abstains():
+        # Both times run from now on, not one after the other.
+        if await self._lets_another_go_first() or await self._abstains():
             return RETRY_S
         return self._times.look_s if await self._stand(lease) else 0.0
 
@@ -216,6 +220,18 @@ class Candidate:
             return False
         page = await self._store.range(keys.DAEMONS)
         return has_other(page.items, self._presence)
+
+    async def _lets_another_go_first(self) -> bool:
+        """Whether an operator wants another daemon to lead, it is there, and it has not had its time yet. That time counts
+        from when this daemon first saw, without a leader, this wish."""
+        change = await self._store.get(keys.LEADER_CHANGE)
+        wanted = way_for(change, self._presence.node_uid)
+        if change is None or wanted is None:
+            return False
+        now = self._clock.monotonic()
+        if self._makes_way[0] != change.modify_revision:
+            self._makes_way = (change.modify_revision, now + ABSTAIN.total_seconds())
+        return now < self._makes_way[1] and await self._store.get(keys.daemon_key(wanted)) is not None
 
     async def _stand(self, lease: LeaseId) -> bool:
         """Try to become leader; False: another daemon was faster."""

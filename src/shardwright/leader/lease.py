@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 
+from shardwright.errors import Permanent
 from shardwright.model.cluster import DaemonPresence, Leadership
 from shardwright.model.ids import LeaseId, NodeUid
+from shardwright.model.leader_change import LeaderChange
 from shardwright.store import keys, records
 from shardwright.store.commit import Fence
 from shardwright.store.protocol import CreatedAt, DeleteKey, KeyValue, ModifiedAt, PutKey, Transaction
@@ -24,7 +26,7 @@ RENEW_S = 1.0
 LOOK_S = 1.0
 """Interval of reading the ``leader`` key without any event: the loss of every event is harmless."""
 ABSTAIN = timedelta(seconds=3)
-"""How long a daemon that has yielded leadership does not campaign."""
+"""How long a daemon that has yielded leadership does not campaign, and how long one lets another go first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,20 @@ def stand(node: NodeUid, lease: LeaseId, last: KeyValue | None) -> Transaction:
         (ModifiedAt(keys.LEADER, 0), ModifiedAt(keys.TERM, 0 if last is None else last.modify_revision)),
         (PutKey(keys.LEADER, records.encode(Leadership(node, term)), lease), PutKey(keys.TERM, str(term).encode())),
     )
+
+
+def way_for(change: KeyValue | None, own: NodeUid) -> NodeUid | None:
+    """Another daemon that an operator wants to lead, so that this one lets it go first for ABSTAIN. ``change``: the record
+    of the wish, as stored now; one that cannot be read is none."""
+    if change is None:
+        return None
+    try:
+        found = records.decode(change.key, change.value)
+    except Permanent:
+        return None
+    if not isinstance(found, LeaderChange) or found.status.is_terminal or found.node_uid == own:
+        return None
+    return found.node_uid
 
 
 def delete_leader(revision_created: int) -> Transaction:

@@ -15,6 +15,7 @@ from shardwright.errors import LostLeadership, ShardwrightError
 from shardwright.leader.apply import Applier
 from shardwright.leader.companions import companions
 from shardwright.leader.handoff import Build, Handoffs
+from shardwright.leader.members import Membership
 from shardwright.leader.observe import Observer
 from shardwright.leader.pace import (
     NORMAL_PACE,
@@ -41,6 +42,7 @@ from shardwright.nodes.protocol import Nodes
 from shardwright.server.protocol import Servers
 from shardwright.store import keys
 from shardwright.store.commit import Conflict, Fence, commit
+from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import CreatedAt, DeleteKey, Store, StoreError, Transaction
 from shardwright.tasks import Wake
@@ -68,6 +70,8 @@ class LeaderParts:
     yield_leadership: Callable[[], None]
     lasting: Lasting = field(default_factory=Lasting)
     """The daemon's own, for all of its leaderships."""
+    members: Members | None = None
+    """Of the store; None: it has none. The leader closes it."""
 
 
 class Leader:
@@ -123,13 +127,28 @@ class Leader:
             on_lost=self._lose,
             wake=self._wake.set,
         )
+        self._members = None if parts.members is None else self._membership(parts.members)
         self._publisher = Publisher(parts.store, parts.mirror, self._fence, clock=parts.clock)
+
+    def _membership(self, members: Members) -> Membership:
+        parts = self._parts
+        return Membership(
+            members,
+            parts.store,
+            fence=self._fence,
+            commit=self._commit_built,
+            current=self._current,
+            clock=parts.clock,
+            on_lost=self._lose,
+        )
 
     async def run(self) -> None:
         """Lead until the leadership is lost (returns) or the task is cancelled. Leaves no task running."""
         unsubscribe = self._parts.mirror.subscribe(self._changed)
         try:
             await self._parts.mirror.fresh()
+            if self._members is not None:
+                self._members.start()
             while not self._is_lost:
                 await self._guarded_turn()
                 await self._sleep()
@@ -139,6 +158,8 @@ class Leader:
             unsubscribe()
             await self._applier.close()
             await self._observer.close()
+            if self._members is not None:
+                await self._members.close()
             await self._parts.servers.close()
             self._parts.nodes.close()
 
@@ -190,7 +211,9 @@ class Leader:
     # -- a turn --------------------------------------------------------------------------------------------------------
 
     def _current(self) -> ClusterView:
-        return self._observer.augment(self._parts.mirror.view())
+        view = self._observer.augment(self._parts.mirror.view())
+        silent = frozenset() if self._members is None else self._members.silent
+        return view.changed(silent_members=silent) if silent else view
 
     async def _turn(self) -> None:
         now = self._parts.clock.now()

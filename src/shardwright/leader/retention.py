@@ -1,4 +1,5 @@
-"""Deletes expired records: ended actions and their moves, removed nodes, and the oldest events. Pure.
+"""Deletes expired records: ended actions and their moves, removed nodes, join tokens, issued certificates, and the oldest
+events. Pure.
 
 Called by the leader every few minutes. An action that the API still shows for a node stays, regardless of its age.
 """
@@ -8,6 +9,7 @@ from datetime import datetime, timedelta
 
 from shardwright.model.decision import Decision
 from shardwright.model.ids import ActionUid
+from shardwright.model.trust import has_ended, is_forgettable
 from shardwright.model.view import ClusterView, Delete, Write
 
 EVENTS_MAX = 20_000
@@ -40,4 +42,9 @@ def decide_retention(view: ClusterView, now: datetime, *, last_actions: frozense
         if m.state.is_terminal and m.action_uid is None and now - (m.ended_at or m.created_at) >= limit
     )
     doomed.extend(Delete(n) for n in view.removed_nodes.values() if n.retained_until <= now)
+    change = view.leader_change
+    if change is not None and change.ended_at is not None and now - change.ended_at >= limit:
+        doomed.append(Delete(change))
+    doomed.extend(Delete(t) for t in view.join_tokens.values() if is_forgettable(t, now))
+    doomed.extend(Delete(c) for c in view.issued_certificates.values() if has_ended(c, now))
     return Decision(writes=tuple(doomed[:DELETIONS_AT_ONCE]))

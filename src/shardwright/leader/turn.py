@@ -10,6 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from shardwright.actions.base import decide_action
+from shardwright.actions.leader_change import decide_leader_change
 from shardwright.leader.batch import Batch
 from shardwright.leader.pace import earlier
 from shardwright.model.commands import Command
@@ -122,6 +123,8 @@ DECIDERS: Deciders = (
     lambda view: _each(_move, [m.uid for m in view.live_moves()]),
     lambda view: _each(_action, [a.uid for a in view.live_actions()]),
     lambda view: [decide_version],
+    lambda view: [decide_leader_change],
 )
-"""Roles first, then endpoints and databases, then moves, then actions, then the version. Each decision sees the writes
+"""Roles first, then endpoints and databases, then moves, then actions, then the version, and
+who is to lead. Each decision sees the writes
 of those before it."""

@@ -80,6 +80,12 @@ class EventKind(Catalogue):
         "presence_storm",
         "Most daemons lost their leases at the same time; no node counts as away because of it.",
     )
+    STORE_MEMBER_ADDED = "store_member_added", "A node runs a new member of the store, which does not vote yet."
+    STORE_MEMBER_PROMOTED = "store_member_promoted", "A node's member of the store votes."
+    STORE_MEMBER_REMOVED = "store_member_removed", "A node's member of the store was removed."
+    LEADER_CHANGE_REQUEST = "leader_change_request", "Another leader was requested, or the request was withdrawn."
+    LEADER_CHANGED = "leader_changed", "The requested daemon leads."
+    LEADER_CHANGE_FAILED = "leader_change_failed", "The requested daemon did not become the leader."
     CLUSTER_CREATED = "cluster_created", "The cluster was created."
     CERTIFICATE_RENEWED = "certificate_renewed", "The cluster's authority signed a new certificate for a node."
     CLUSTER_VERSION_RAISED = "cluster_version_raised", "All daemons are of a newer version, and the records may use it."

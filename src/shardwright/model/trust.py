@@ -1,11 +1,17 @@
-"""What the store keeps about trust between machines: join tokens and issued certificates. Holds no token
-and no key."""
+"""What the store keeps about trust between machines: join tokens and issued certificates, and when they may be forgotten.
+Holds no token and no key."""
 
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from shardwright.model.ids import JoinTokenUid, NodeUid
+
+CLOCK_OFF_MAX: Final = timedelta(minutes=5)
+"""Clocks of two machines may differ by this much. Certificates begin this long before they are signed, so that the slowest
+accepted clock accepts them at once."""
 
 
 class CertificateRole(StrEnum):
@@ -44,3 +50,23 @@ class IssuedCertificate:
     expires_at: datetime
     revoked_at: datetime | None = None
     """None: not revoked."""
+
+
+def is_forgettable(token: JoinToken, now: datetime) -> bool:
+    """Whether the record may be deleted: the token has expired, so it is refused with or without a record."""
+    return now >= token.expires_at
+
+
+def has_ended(certificate: IssuedCertificate, now: datetime) -> bool:
+    """Whether no peer accepts the certificate any more, also by the slowest accepted clock. Then its record may be deleted,
+    a revocation included."""
+    return certificate.expires_at + CLOCK_OFF_MAX < now
+
+
+def revoke_node(issued: Iterable[IssuedCertificate], node_uid: NodeUid, now: datetime) -> tuple[IssuedCertificate, ...]:
+    """The records to write when a node is removed or replaced: its certificates that a peer may still accept, revoked."""
+    return tuple(
+        replace(one, revoked_at=now)
+        for one in issued
+        if one.node_uid == node_uid and one.revoked_at is None and not has_ended(one, now)
+    )

@@ -34,6 +34,7 @@ from shardwright.model.ids import (
     UserUid,
     number_of_move,
 )
+from shardwright.model.leader_change import LeaderChange
 from shardwright.model.liveness import Liveness, has_ended, liveness_of
 from shardwright.model.move import GroupMove, HandoffMove, Move, Rebind, Relocation
 from shardwright.model.seen import (
@@ -62,6 +63,7 @@ Record = (
     | Endpoint
     | Action
     | Move
+    | LeaderChange
     | User
     | JoinToken
     | IssuedCertificate
@@ -97,6 +99,7 @@ class ClusterView:
     policy: Policy = field(default_factory=Policy)
     counters: Counters = field(default_factory=Counters)
     leadership: Leadership | None = None
+    leader_change: LeaderChange | None = None
     nodes: dict[NodeUid, Node] = field(default_factory=dict)
     removed_nodes: dict[NodeUid, RemovedNode] = field(default_factory=dict)
     snapshots: dict[tuple[NodeUid, str], Snapshot] = field(default_factory=dict)
@@ -117,8 +120,8 @@ class ClusterView:
     away: frozenset[NodeUid] | None = None
     """Nodes that the leader judges to be away (``leader/presence.py``); None: nobody has judged, as in the view of a daemon
     that does not lead, and every absence counts."""
-    store_members: frozenset[NodeUid] = frozenset()
-    """Nodes that carry a member of the store and vote in it; empty: the store is a file, and the daemons vote."""
+    silent_members: frozenset[NodeUid] = frozenset()
+    """Nodes whose voting member of the store did not answer the leader last time; empty also where nobody asked."""
     node_seen: dict[NodeUid, NodeSeen] = field(default_factory=dict)
     figures: dict[NodeUid, NodeFigures] = field(default_factory=dict)
     """Of nodes whose agent was asked and answered."""
@@ -243,6 +246,8 @@ class ClusterView:
             return self.changed(policy=record)
         if isinstance(record, Counters):
             return self.changed(counters=record)
+        if isinstance(record, LeaderChange):
+            return self.changed(leader_change=record if isinstance(write, Put) else None)
         table_name, key = place_of(record)
         table = dict(getattr(self, table_name))
         if isinstance(write, Put):

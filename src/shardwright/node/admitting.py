@@ -8,15 +8,14 @@ from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.node.init import STORE_FILES
 from shardwright.node.settings import NodeSettings
-from shardwright.store.members import Members
 from shardwright.store.seal import keys_of
 from shardwright.trust.files import TrustFiles
 from shardwright.trust.join import SealingKey, StoreFiles
 
 
-def machines_of(settings: NodeSettings, members: Members | None = None) -> Machines:
-    """The parts of the API of this node. ``members``: of the store at the settings' endpoints; not used if the operator runs
-    it; None: not connected yet. Raises Permanent ``cluster_key_unusable`` or ``credentials_unusable``."""
+def machines_of(settings: NodeSettings) -> Machines:
+    """The parts of the API of this node, without the members of the store. Raises Permanent ``cluster_key_unusable`` or
+    ``credentials_unusable``."""
     directory, ports = settings.directories.configuration, settings.ports
     is_operators = settings.store.key == directory / STORE_FILES[2]
     try:
@@ -28,7 +27,6 @@ def machines_of(settings: NodeSettings, members: Members | None = None) -> Machi
         sealing_keys=tuple(SealingKey(key.uid, key.secret) for key in keys_of(text)),
         store_endpoints=settings.store.endpoints,
         store_files=_store_files(settings) if is_operators else None,
-        members=None if is_operators else members,
         ports=NodePorts(ports.agent, ports.control, ports.store_clients, ports.store_members),
     )
 

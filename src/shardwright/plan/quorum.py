@@ -1,9 +1,10 @@
 """The quorum rule before a node leaves: a majority of voters must remain without it and without all absent ones.
 
-Called once, in the pre-flights of ``maintenance_on`` and ``remove``. The voters are the nodes that carry a member of the
-store; if the store is a file, every daemon votes. Unlike Redis Enterprise, it also counts nodes that are down, in
-maintenance, about to leave, or not yet back from maintenance as absent. A node whose presence is merely missing at this
-moment counts as absent here, because that refuses more; but it is not let go as one that is down already.
+Called in the pre-flights of ``maintenance_on`` and ``remove``, and before a removed node's member leaves the store. The
+voters are the nodes that carry a member of the store; if no node does, every daemon votes. Unlike Redis Enterprise, it also
+counts nodes that are down, in maintenance, about to leave, or not yet back from maintenance as absent. A node whose presence
+is merely missing at this moment counts as absent here, because that refuses more; but it is not let go as one that is down
+already.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from shardwright.model.action import Action, ActionName, ActionStatus
 from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Grade, Reason
+from shardwright.model.store_member import StoreRole
 from shardwright.model.view import ClusterView
 
 _GOING = frozenset({ActionName.MAINTENANCE_ON, ActionName.REMOVE})
@@ -24,25 +26,30 @@ class Voters:
     uids: frozenset[NodeUid]
     what: str = "nodes"
     """For people."""
+    are_members: bool = False
+    """Whether they are members of the store, and not daemons."""
 
 
 def voters_of(view: ClusterView) -> Voters:
-    """The nodes with a member of the store, or all nodes if the store is a file."""
-    members = view.store_members & view.nodes.keys()
-    return Voters(frozenset(members), "members of the store") if members else Voters(frozenset(view.nodes))
+    """The nodes whose member of the store votes; if there is none, all nodes."""
+    members = frozenset(uid for uid, node in view.nodes.items() if node.store_role is StoreRole.VOTER)
+    return Voters(members, "members of the store", are_members=True) if members else Voters(frozenset(view.nodes))
 
 
 def quorum_refusals(view: ClusterView, action: Action, voters: Voters) -> tuple[Reason, ...]:
     """Why the action's node may not leave; empty if it does not vote, or a majority remains without it."""
     if action.node_uid not in voters.uids:
         return ()
-    away = {uid: why for uid, why in _away(view, action).items() if uid in voters.uids}
+    if action.name == ActionName.REMOVE and voters.are_members and voters.uids == {action.node_uid}:
+        text = f"node {action.node_uid} runs the only member of the store that votes"
+        return (Reason(Code.NO_QUORUM, text, Grade.HARD_LIMIT, remedy="add a node that runs a member of the store"),)
+    away = {uid: why for uid, why in _away(view, action, voters).items() if uid in voters.uids}
     gone = len(set(away) | {action.node_uid})
     remaining = len(voters.uids) - gone
     # A removed node is no longer a member, so the majority is counted without it.
     members = len(voters.uids) - (action.name == ActionName.REMOVE)
     needed = members // 2 + 1
-    if remaining >= needed or (action.name == ActionName.REMOVE and _is_away(view, action)):
+    if remaining >= needed or (action.name == ActionName.REMOVE and _is_away(view, action, voters)):
         return ()
     if action.name == ActionName.REMOVE:
         return _removal_refusals(action, away, remaining=remaining, members=members)
@@ -74,13 +81,16 @@ def _removal_refusals(
     )
 
 
-def _is_away(view: ClusterView, action: Action) -> bool:
-    """Whether the action's node is down or quorum-only. Removing a node that is already down costs no vote."""
+def _is_away(view: ClusterView, action: Action, voters: Voters) -> bool:
+    """Whether the action's node is down or quorum-only. Removing a node that is already down costs no vote. A quorum-only
+    node's member of the store still votes, so its removal may cost one."""
     node = view.nodes.get(action.node_uid)
-    return view.is_away(action.node_uid) or (node is not None and node.is_quorum_only)
+    if view.is_away(action.node_uid):
+        return True
+    return not voters.are_members and node is not None and node.is_quorum_only
 
 
-def _away(view: ClusterView, action: Action) -> dict[NodeUid, tuple[str, str]]:
+def _away(view: ClusterView, action: Action, voters: Voters) -> dict[NodeUid, tuple[str, str]]:
     """Other nodes that count as absent, each with the cause and the remedy."""
     away: dict[NodeUid, tuple[str, str]] = {}
     for uid, node in view.nodes.items():
@@ -88,6 +98,8 @@ def _away(view: ClusterView, action: Action) -> dict[NodeUid, tuple[str, str]]:
             continue
         if not view.has_agent(uid):
             away[uid] = ("has no running daemon", f"start the daemon of node {uid}")
+        elif voters.are_members and uid in view.silent_members:
+            away[uid] = ("has a member of the store that does not answer", f"start the store's member on node {uid}")
         elif node.is_quorum_only:
             away[uid] = ("is in maintenance", f"end the maintenance of node {uid} (maintenance_off)")
     for other in view.live_actions():

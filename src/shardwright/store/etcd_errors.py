@@ -34,6 +34,8 @@ class Refused(Exception):
 
 def is_of_the_member(code: int, text: str) -> bool:
     """Whether another member may answer better."""
+    if "unhealthy cluster" in text:
+        return False  # Said of all members, when one is to be added or removed.
     if code == EtcdCode.RESOURCE_EXHAUSTED:
         return not _is_full(text)
     return code in (EtcdCode.UNAVAILABLE, EtcdCode.DEADLINE_EXCEEDED)

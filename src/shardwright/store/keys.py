@@ -1,6 +1,6 @@
 """The key of each record in the store. Owns the layout; the only module that builds or parses keys.
 
-    cluster  cluster_id  policy  counters  leader
+    cluster  cluster_id  policy  counters  leader  leader_change
     nodes/<uid>  removed_nodes/<uid>  snapshots/<node>/<name>
     databases/<uid>  troubles/<database>  secrets/<database>  groups/<uid>  shards/<uid>  endpoints/<uid>
     actions/<uid>  moves/<uid>  users/<uid>  events/<time>-<random>
@@ -26,6 +26,7 @@ from shardwright.model.cluster import Cluster, Counters, DaemonPresence, Leaders
 from shardwright.model.database import Database, DatabaseTroubles, Endpoint, ServerSecrets, Shard, SlotGroup
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.leader_change import LeaderChange
 from shardwright.model.move import HandoffMove, Move, Rebind, Relocation
 from shardwright.model.seen import NodeSeen, ServerSeen
 from shardwright.model.trust import IssuedCertificate, JoinToken
@@ -36,6 +37,7 @@ CLUSTER_ID = "cluster_id"
 POLICY = "policy"
 COUNTERS = "counters"
 LEADER = "leader"
+LEADER_CHANGE = "leader_change"
 TERM = "term"
 INCOMPLETE_COPY = "incomplete_copy"
 """No daemon may work on a store with this key. Holds which cluster is being copied."""
@@ -50,6 +52,7 @@ StoredRecord = (
     | Policy
     | Counters
     | Leadership
+    | LeaderChange
     | Node
     | RemovedNode
     | Snapshot
@@ -78,6 +81,7 @@ _TYPES: dict[str, RecordType] = {
     POLICY: Policy,
     COUNTERS: Counters,
     LEADER: Leadership,
+    LEADER_CHANGE: LeaderChange,
     NODES: Node,
     "removed_nodes/": RemovedNode,
     "snapshots/": Snapshot,
@@ -120,6 +124,8 @@ def key_of(record: StoredRecord) -> str:
             return COUNTERS
         case Leadership():
             return LEADER
+        case LeaderChange():
+            return LEADER_CHANGE
         case Node():
             return f"{NODES}{record.uid:08d}"
         case RemovedNode():
@@ -149,7 +155,7 @@ def key_of(record: StoredRecord) -> str:
         case IssuedCertificate():
             return f"issued_certificates/{record.serial}"
         case DaemonPresence():
-            return f"{DAEMONS}{record.node_uid:08d}"
+            return daemon_key(record.node_uid)
         case NodeSeen():
             return f"{SEEN_NODES}{record.node_uid:08d}"
         case ServerSeen():
@@ -161,6 +167,11 @@ def key_of(record: StoredRecord) -> str:
 def event_key(event: Event, random_text: str) -> str:
     """The key of an event; sorts by time."""
     return f"{EVENTS}{event.at:%Y%m%dT%H%M%S.%f}-{random_text}"
+
+
+def daemon_key(uid: NodeUid) -> str:
+    """Exists while the node's daemon holds its lease."""
+    return f"{DAEMONS}{uid:08d}"
 
 
 def seen_server_key(uid: ShardUid) -> str:

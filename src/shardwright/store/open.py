@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import assert_never
 
 from shardwright.store.etcd import EtcdStore
+from shardwright.store.etcd_members import EtcdMembers
+from shardwright.store.members import Members
 from shardwright.store.protocol import Store
 from shardwright.store.settings import POLL_SELDOM_S, EtcdSettings, SqliteSettings, StoreSettings
 from shardwright.store.sqlite import SqliteStore
@@ -22,6 +24,18 @@ async def open_store(settings: StoreSettings) -> Store:
             return await SqliteStore.open(settings.path, poll_s=settings.poll_s)
         case EtcdSettings():
             return await EtcdStore.open(settings)
+        case _:
+            assert_never(settings)
+
+
+def open_members(settings: StoreSettings) -> Members | None:
+    """The members of the store, to list and change them; None: this kind of store has none. Connects to nothing yet. Raises
+    Permanent ``store_settings_invalid``. The caller closes it."""
+    match settings:
+        case SqliteSettings():
+            return None
+        case EtcdSettings():
+            return EtcdMembers(settings)
         case _:
             assert_never(settings)
 

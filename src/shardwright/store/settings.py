@@ -62,7 +62,7 @@ class EtcdSettings:
 
     def parsed(self) -> tuple[Endpoint, ...]:
         """The endpoints, in their order. Raises ValueError if they cannot be used."""
-        found = tuple(_endpoint(text) for text in self.endpoints)
+        found = tuple(parsed_endpoint(text) for text in self.endpoints)
         if not found:
             raise ValueError("no endpoint is given")
         if len({endpoint.is_encrypted for endpoint in found}) != 1:
@@ -75,7 +75,8 @@ class EtcdSettings:
         return found
 
 
-def _endpoint(text: str) -> Endpoint:
+def parsed_endpoint(text: str) -> Endpoint:
+    """One endpoint. Raises ValueError if it cannot be used."""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
         raise ValueError(f"an endpoint is https://host:port, not {text!r}")

@@ -10,6 +10,7 @@ from shardwright.model.cluster import Cluster, Counters, Leadership, Policy
 from shardwright.model.database import Shard
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.leader_change import LeaderChange
 from shardwright.model.seen import NodeSeen, ProcessSeen, ServerSeen
 from shardwright.model.view import ClusterView, place_of
 from shardwright.store.keys import StoredRecord
@@ -67,6 +68,8 @@ class Tables:
                 tables["counters"] = record
             case Leadership():
                 tables["leadership"] = record
+            case LeaderChange():
+                tables["leader_change"] = record
             case ServerSeen():
                 self._servers[record.shard_uid] = record
                 tables.setdefault("servers", {})
@@ -86,6 +89,8 @@ class Tables:
                 tables["counters"] = Counters()
             case Leadership():
                 tables["leadership"] = None
+            case LeaderChange():
+                tables["leader_change"] = None
             case ServerSeen():
                 self._servers.pop(record.shard_uid, None)
                 tables.setdefault("servers", {})

@@ -18,14 +18,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
+from shardwright.model.trust import CLOCK_OFF_MAX as CLOCK_OFF_MAX
 from shardwright.model.trust import CertificateRole, IssuedCertificate
 from shardwright.trust import keys
 from shardwright.trust.authority import Leaf, Signer, issue
 
 LIFETIME: Final = timedelta(days=90)
-CLOCK_OFF_MAX: Final = timedelta(minutes=5)
-"""Clocks of two machines may differ by this much. Certificates begin this long before they are signed, so that the slowest
-accepted clock accepts them at once."""
 REQUEST_BYTES_MAX: Final = 16 * 1024
 """A request for one key has less than 1 KiB. A longer text is not parsed."""
 

@@ -5,7 +5,6 @@ address is in it. Role, node and revocation are judged here.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -14,8 +13,9 @@ from cryptography import x509
 from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
-from shardwright.model.trust import CertificateRole, IssuedCertificate
-from shardwright.trust.certificates import CLOCK_OFF_MAX, Member, member_of, serial_text
+from shardwright.model.trust import CertificateRole, IssuedCertificate, has_ended
+from shardwright.model.trust import revoke_node as revoke_node
+from shardwright.trust.certificates import Member, member_of, serial_text
 
 NOTHING_REVOKED: Final[frozenset[str]] = frozenset()
 
@@ -59,20 +59,6 @@ def revoked_serials(issued: Iterable[IssuedCertificate]) -> frozenset[str]:
     return frozenset(one.serial for one in issued if one.revoked_at is not None)
 
 
-def revoke_node(issued: Iterable[IssuedCertificate], node_uid: NodeUid, now: datetime) -> tuple[IssuedCertificate, ...]:
-    """The records to write when a node is removed or replaced: its certificates that a peer may still accept, revoked."""
-    return tuple(
-        replace(one, revoked_at=now)
-        for one in issued
-        if one.node_uid == node_uid and one.revoked_at is None and not _has_ended(one, now)
-    )
-
-
 def forgettable(issued: Iterable[IssuedCertificate], now: datetime) -> tuple[IssuedCertificate, ...]:
     """The records to delete: no peer accepts their certificates any more."""
-    return tuple(one for one in issued if _has_ended(one, now))
-
-
-def _has_ended(one: IssuedCertificate, now: datetime) -> bool:
-    """Also by the slowest accepted clock."""
-    return one.expires_at + CLOCK_OFF_MAX < now
+    return tuple(one for one in issued if has_ended(one, now))

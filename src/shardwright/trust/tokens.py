@@ -18,6 +18,7 @@ from shardwright.model.codes import Code
 from shardwright.model.ids import JoinTokenUid, NodeUid
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.trust import JoinToken
+from shardwright.model.trust import is_forgettable as is_forgettable
 from shardwright.trust import keys
 
 TOKEN_LIFETIME: Final = timedelta(hours=24)
@@ -61,11 +62,6 @@ def used(token: JoinToken, node_uid: NodeUid) -> JoinToken:
     """The record to write together with the node's. Its expected revision makes the token good for one node only."""
     assert token.used_by is None, "check_token accepts no used token"
     return replace(token, used_by=node_uid)
-
-
-def is_forgettable(token: JoinToken, now: datetime) -> bool:
-    """Whether the record may be deleted: the token has expired, so it is refused with or without a record."""
-    return now >= token.expires_at
 
 
 def join_line(address: str, port: int, token: str, ca_hash: str) -> str:

@@ -7,11 +7,15 @@ import pytest
 
 from shardwright.actions.base import decide_action
 from shardwright.model.action import ActionName, ActionStatus, RemoveParameters
+from shardwright.model.codes import Code
 from shardwright.model.commands import YieldLeadership
 from shardwright.model.database import ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, MoveUid, NodeUid, ShardUid
 from shardwright.model.move import Move, MoveState, Rebind
 from shardwright.model.seen import ProcessState
+from shardwright.model.store_member import StoreRole
+from shardwright.model.trust import CertificateRole, IssuedCertificate
+from shardwright.plan.store_members import LEAVING_STORE
 from testkit.builders import MB, NOW, ClusterBuilder, cluster
 from testkit.moves import relocation
 from testkit.stepper import action_of, decide_once, run_action, step_moves
@@ -63,6 +67,15 @@ def test_it_is_marked_while_it_runs() -> None:
     assert builder.view.nodes[N1].is_closed
 
 
+def test_its_certificates_are_revoked_with_it() -> None:
+    issued = IssuedCertificate("01", N1, CertificateRole.NODE, NOW, NOW + timedelta(days=90))
+    builder = PAIR.with_records(issued, replace(issued, serial="02", node_uid=NodeUid(2)))
+    found = remove(builder).view.issued_certificates
+    assert {serial: one.revoked_at is not None for serial, one in found.items()} == {"01": True, "02": False}
+    stays = remove(builder, turns=2).view.issued_certificates
+    assert [one.revoked_at for one in stays.values()] == [None, None]
+
+
 def test_snapshots_go_with_the_node() -> None:
     builder = run_action(PAIR.with_action(ActionName.MAINTENANCE_ON, 1), A, now=NOW)
     assert builder.view.snapshots
@@ -101,6 +114,40 @@ def test_leadership_that_came_back_is_yielded_again_before_the_node_goes() -> No
     assert result(builder) == ("completed", "")
     assert builder.view.leadership is not None
     assert builder.view.leadership.node_uid != 1
+
+
+def with_members(builder: ClusterBuilder, *voters: int) -> ClusterBuilder:
+    for uid in voters:
+        builder = builder.with_node_changed(uid, store_role=StoreRole.VOTER)
+    return builder
+
+
+def test_an_empty_node_with_a_member_of_the_store_stays_until_the_member_is_gone() -> None:
+    """Its machine may be switched off as soon as it is no member of the cluster."""
+    waiting = remove(with_members(PAIR, 1, 2, 3))
+    action = action_of(waiting.view, A)
+    assert (action.status, action.phase) == (ActionStatus.RUNNING, LEAVING_STORE)
+    assert [r.code for r in action.reasons] == [Code.STORE_MEMBER_LEAVING]
+    assert N1 in waiting.view.nodes
+    done = run_action(waiting.with_node_changed(1, store_role=StoreRole.NONE), A, now=NOW)
+    assert result(done) == ("completed", "")
+    assert N1 not in done.view.nodes
+    steps = [step.name for step in action_of(done.view, A).steps]
+    assert steps.index("evacuate") < steps.index("leave_store") < steps.index("take_out")
+
+
+def test_a_member_that_the_majority_needs_says_whom_it_waits_for() -> None:
+    waiting = remove(with_members(PAIR, 1, 2, 3))
+    silent = ClusterBuilder(waiting.view.changed(silent_members=frozenset({NodeUid(3)})))
+    action = action_of(run_action(silent, A, now=NOW, turns=1).view, A)
+    assert action.status is ActionStatus.RUNNING
+    assert [(r.code, r.node_uid) for r in action.reasons] == [(Code.NO_QUORUM, None), (Code.NODE_AWAY, 3)]
+
+
+def test_the_node_with_the_only_member_of_the_store_stays() -> None:
+    builder = remove(with_members(PAIR, 1))
+    assert result(builder) == ("failed", "no_quorum")
+    assert "only member of the store" in action_of(builder.view, A).error_message
 
 
 def test_nobody_else_could_lead() -> None:

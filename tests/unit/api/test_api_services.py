@@ -164,13 +164,41 @@ def test_only_an_empty_node_can_be_closed() -> None:
 
 def test_node_changes() -> None:
     look = look_at(cluster(nodes=3).with_database("a", on=((1,),)).view)
-    changed = nodes.change(look, NodeUid(2), NodeBody(max_listeners=5, rack_id="r", max_redis_forks=2, external_addr=["a"]))
+    changed = nodes.change(
+        look, NodeUid(2), NodeBody(max_listeners=5, rack_id="r", max_redis_forks=2, external_addr=["a.example.com"])
+    )
     assert (changed.answer.endpoints_max, changed.answer.rack) == (5, "r")
     assert changed.answer.options == {"max_redis_forks": 2}
-    assert changed.answer.external_addresses == ("a",)
+    assert changed.answer.external_addresses == ("a.example.com",)
     assert not nodes.change(look, NodeUid(2), NodeBody()).writes
     assert refusal(lambda: nodes.change(look, ONE, NodeBody(rack_id="r")))[1] == "node_already_has_rack_id"
     assert refusal(lambda: nodes.change(look, ONE, NodeBody(addr="127.0.0.9")))[1] == "node_not_offline"
+
+
+@pytest.mark.parametrize(
+    ("address", "is_accepted"),
+    [
+        ("203.0.113.7", True),
+        ("fd00::7", True),
+        ("a.example.com", True),
+        ("host", True),
+        ("203.0.113.700", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("224.0.0.1", False),
+        ("a b", False),
+        ("-a.example.com", False),
+        ("a..b", False),
+        ("", False),
+        ("https://203.0.113.7", False),
+    ],
+)
+def test_an_external_address_is_one_that_a_client_can_use(address: str, is_accepted: bool) -> None:
+    look, body = look_at(cluster(nodes=3).view), NodeBody(external_addr=["203.0.113.9", address])
+    if is_accepted:
+        assert nodes.change(look, ONE, body).answer.external_addresses == ("203.0.113.9", address)
+    else:
+        assert refusal(lambda: nodes.change(look, ONE, body)) == (Refusal.INVALID, "invalid_parameter")
 
 
 def test_snapshots() -> None:

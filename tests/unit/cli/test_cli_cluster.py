@@ -1,4 +1,4 @@
-"""``shardwright cluster``: its help and its refusals. The move itself is tested with a real etcd."""
+"""``shardwright cluster move-store``: its help and its refusals. The move itself is tested with a real etcd."""
 
 import json
 from pathlib import Path

@@ -7,10 +7,13 @@ import pytest
 
 from shardwright.errors import LostLeadership
 from shardwright.leader.candidate import Candidate, Held, check_term
+from shardwright.model.action import ActionStatus
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import LeaseId, NodeUid
-from shardwright.store import keys
+from shardwright.model.leader_change import LeaderChange
+from shardwright.store import keys, records
 from shardwright.store.memory import MemoryStore
+from shardwright.store.protocol import PutKey, Transaction
 from sim.loop import SimLoop, SimProcess
 from testkit.builders import NOW
 from tests.unit.leader.leader_store import Client, VirtualClock
@@ -196,6 +199,64 @@ def test_a_daemon_that_yielded_leads_again_when_the_other_one_fails(world: World
     second.process.freeze()
     world.run_for(6.0)
     assert (world.leaders(), first.terms) == ([1], [1, 3])
+
+
+def wish(world: World, uid: int, *, term: int = 1, status: ActionStatus = ActionStatus.QUEUED) -> None:
+    """An operator wants this daemon to lead."""
+    change = LeaderChange(NodeUid(uid), term, NOW, "admin@example.com", status)
+    world.do(world.store.transact(Transaction(operations=(PutKey(keys.LEADER_CHANGE, records.encode(change)),))))
+
+
+@pytest.mark.parametrize("wanted", [2, 3, 4])
+def test_the_wanted_daemon_leads_after_a_yield_whoever_looks_first(world: World, wanted: int) -> None:
+    first = world.start(1)
+    world.run_for(0.5)
+    for uid in (2, 3, 4):
+        world.start(uid)
+    world.run_for(1.0)
+    wish(world, wanted)
+    world.do(first.candidate.yield_leadership())
+    world.run_for(0.3)
+    assert world.leaders() == [wanted]
+    world.run_for(10.0)
+    assert (world.leaders(), world.daemons[wanted].terms) == ([wanted], [2])
+
+
+def test_a_wanted_daemon_that_does_not_take_over_is_waited_for_three_seconds_and_no_longer(world: World) -> None:
+    first, second = world.start(1), world.start(2)
+    world.run_for(1.0)
+    present = DaemonPresence(NodeUid(9), 109, 1, "boot", 0, "0.1.0", "https://127.0.0.9:9443", NOW)
+    world.do(world.store.transact(Transaction(operations=(PutKey(keys.key_of(present), records.encode(present)),))))
+    wish(world, 9)
+    world.do(first.candidate.yield_leadership())
+    world.run_for(2.9)
+    assert world.leaders() == []
+    world.run_for(0.5)
+    (leader,) = world.leaders()
+    # The same wish holds up no further election.
+    world.do(world.daemons[leader].candidate.yield_leadership())
+    world.run_for(0.2)
+    assert world.leaders() == [3 - leader]
+    assert sorted(first.terms + second.terms) == [1, 2, 3]
+
+
+def test_a_wish_for_a_daemon_that_is_gone_or_that_has_ended_or_is_unreadable_delays_nothing(world: World) -> None:
+    first, second = world.start(1), world.start(2)
+    world.run_for(1.0)
+    wish(world, 7)
+    world.do(first.candidate.yield_leadership())
+    world.run_for(0.2)
+    assert world.leaders() == [2]
+    world.run_for(3.0)
+    wish(world, 2, status=ActionStatus.FAILED)
+    world.do(second.candidate.yield_leadership())
+    world.run_for(0.2)
+    assert world.leaders() == [1]
+    world.run_for(3.0)
+    world.do(world.store.transact(Transaction(operations=(PutKey(keys.LEADER_CHANGE, b"{"),))))
+    world.do(first.candidate.yield_leadership())
+    world.run_for(0.2)
+    assert world.leaders() == [2]
 
 
 def test_a_daemon_that_does_not_lead_yields_nothing(world: World) -> None:

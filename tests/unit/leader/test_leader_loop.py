@@ -11,13 +11,16 @@ from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.leader.pace import RETENTION_EVERY
 from shardwright.leader.probe import silent
 from shardwright.leader.retention import DELETIONS_AT_ONCE, EVENTS_MAX
+from shardwright.model.action import ActionStatus
 from shardwright.model.cluster import RemovedNode
 from shardwright.model.database import ServerSecrets, SlotGroup
 from shardwright.model.ids import NodeUid
+from shardwright.model.leader_change import LeaderChange
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
 from shardwright.store.commit import Fence
+from shardwright.store.members import Members
 from shardwright.store.memory import MemoryStore
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import DeleteKey, Operation, PutKey, Transaction
@@ -50,7 +53,7 @@ def stored(view: ClusterView) -> list[PutKey]:
 class Leading:
     """A leader in its world, and what it has written."""
 
-    def __init__(self, view: ClusterView) -> None:
+    def __init__(self, view: ClusterView, *, members: Members | None = None) -> None:
         self.loop = SimLoop()  # type: ignore[abstract]  # it has what the product uses of a loop, and no more
         self.clock = VirtualClock(self.loop)
         self.store = MemoryStore(self.clock)
@@ -72,6 +75,7 @@ class Leading:
                 probe=silent,
                 random_text=lambda: f"{next(numbers):08x}",
                 yield_leadership=lambda: None,
+                members=members,
             ),
             term=1,
             fence=Fence(leader_key.create_revision),
@@ -130,6 +134,22 @@ def test_a_dead_primary_is_replaced_and_its_heir_promoted_within_a_second(leadin
     assert "2:promote" in leading.world.commands()
     events = [records.decode(i.key, i.value) for i in leading.mirror.range(keys.EVENTS)]
     assert "failover" in [e.kind for e in events]  # type: ignore[union-attr]
+
+
+def test_a_leader_yields_to_the_wanted_daemon_and_that_one_notes_that_it_leads(leading: Leading) -> None:
+    yielded: list[bool] = []
+    leading.leader._applier._yield_leadership = lambda: yielded.append(True)
+    term, own = leading.mirror.view().leadership, NodeUid(1)
+    assert term is not None
+    assert term.node_uid == own
+    for wanted, status, is_yielded in ((2, ActionStatus.QUEUED, True), (1, ActionStatus.COMPLETED, False)):
+        yielded.clear()
+        wish = LeaderChange(NodeUid(wanted), term.term, NOW, "admin@example.com")
+        leading.change(PutKey(keys.key_of(wish), records.encode(wish)))
+        leading.run_for(2.0)
+        found = leading.mirror.view().leader_change
+        assert found is not None
+        assert (found.node_uid, found.status, bool(yielded)) == (wanted, status, is_yielded)
 
 
 def test_a_leader_that_has_lost_its_term_writes_nothing_and_ends(leading: Leading) -> None:

@@ -1,5 +1,6 @@
 """What is forgotten, and what stays although it is old."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention, surplus_events
 from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.cluster import RemovedNode
-from shardwright.model.ids import ActionUid, MoveUid, NodeUid
+from shardwright.model.ids import ActionUid, JoinTokenUid, MoveUid, NodeUid
+from shardwright.model.leader_change import LeaderChange
 from shardwright.model.move import Move, MoveState
+from shardwright.model.trust import CLOCK_OFF_MAX, CertificateRole, IssuedCertificate, JoinToken
 from shardwright.model.view import Delete
 from testkit.builders import NOW, ClusterBuilder, cluster
 from testkit.moves import handoff_move
@@ -66,6 +69,35 @@ def test_a_move_of_no_action_is_forgotten_when_it_has_ended_long_ago() -> None:
     builder = builder.with_move(move("r-3", action=None, ended_at=NOW + timedelta(seconds=1)))
     builder = builder.with_move(move("r-4", action=None, ended_at=None, state=MoveState.CANCELLED))
     assert forgotten(builder) == ["r-1", "r-4"]
+
+
+def test_the_result_of_a_change_of_the_leader_is_forgotten_like_an_action() -> None:
+    change = LeaderChange(NodeUid(1), 1, NOW, "admin@example.com")
+    assert decide_retention(BARE.with_records(change).view, NOW + 10 * KEPT, last_actions=NONE).writes == ()
+    ended = BARE.with_records(replace(change, status=ActionStatus.COMPLETED, ended_at=NOW))
+    assert decide_retention(ended.view, NOW + KEPT - timedelta(seconds=1), last_actions=NONE).writes == ()
+    (write,) = decide_retention(ended.view, NOW + KEPT, last_actions=NONE).writes
+    assert isinstance(write, Delete)
+    assert ended.view.with_writes([write]).leader_change is None
+
+
+def test_an_expired_token_is_forgotten_whether_it_was_used_or_not() -> None:
+    expires_at = NOW + timedelta(hours=24)
+    token = JoinToken(JoinTokenUid("aaaaaaaa"), "hash", NOW, expires_at)
+    builder = BARE.with_records(token, replace(token, uid=JoinTokenUid("bbbbbbbb"), used_by=NodeUid(2)))
+    assert forgotten(builder, after=timedelta(hours=24) - timedelta(seconds=1)) == []
+    assert forgotten(builder, after=timedelta(hours=24)) == ["aaaaaaaa", "bbbbbbbb"]
+
+
+def test_a_certificate_is_forgotten_when_no_clock_accepts_it_any_more_also_a_revoked_one() -> None:
+    """Before that, a deleted revocation would be a certificate that is valid again."""
+    lifetime = timedelta(days=90)
+    issued = IssuedCertificate("01", NodeUid(1), CertificateRole.NODE, NOW, NOW + lifetime)
+    builder = BARE.with_records(issued, replace(issued, serial="02", revoked_at=NOW))
+    late = lifetime + CLOCK_OFF_MAX
+    assert decide_retention(builder.view, NOW + late, last_actions=NONE).writes == ()
+    writes = decide_retention(builder.view, NOW + late + timedelta(seconds=1), last_actions=NONE).writes
+    assert [w.record.serial for w in writes if isinstance(w.record, IssuedCertificate)] == ["01", "02"]
 
 
 def test_a_bounded_number_is_forgotten_at_once_and_the_rest_later() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.ids import ActionUid, NodeUid
+from shardwright.model.store_member import StoreRole
 from shardwright.plan.quorum import Voters, quorum_refusals, voters_of
 from testkit.builders import NOW, ClusterBuilder, cluster
 
@@ -94,40 +95,68 @@ def test_a_node_that_may_go_back_into_maintenance_counts_as_absent() -> None:
 
 # -- members of the store vote -------------------------------------------------------------------------------------------
 
-MEMBERS = Voters(frozenset({NodeUid(1), NodeUid(2), NodeUid(3)}), "members of the store")
 
-
-def of_members(builder: ClusterBuilder, voters: Voters = MEMBERS) -> list[str]:
-    return [r.code for r in quorum_refusals(builder.view, builder.view.actions[ActionUid("action-1")], voters)]
+def members(nodes: int, *voters: int) -> ClusterBuilder:
+    """Nodes of which some run a member of the store that votes."""
+    builder = cluster(nodes)
+    for uid in voters:
+        builder = builder.with_node_changed(uid, store_role=StoreRole.VOTER)
+    return builder
 
 
 @pytest.mark.parametrize("name", [ActionName.MAINTENANCE_ON, ActionName.REMOVE])
 def test_a_member_may_go_while_a_majority_of_the_members_remains(name: ActionName) -> None:
-    builder = cluster(5).with_action(name, 1)
-    assert of_members(builder) == []
-    assert of_members(builder.without_daemon(2)) == ["no_quorum", "node_away"]
-    assert of_members(builder.without_daemon(4).without_daemon(5)) == [], "they do not vote"
+    builder = members(5, 1, 2, 3).with_action(name, 1)
+    assert refused(builder) == []
+    assert refused(builder.without_daemon(2)) == ["no_quorum", "node_away"]
+    assert refused(builder.without_daemon(4).without_daemon(5)) == [], "they do not vote"
 
 
 @pytest.mark.parametrize("name", [ActionName.MAINTENANCE_ON, ActionName.REMOVE])
 def test_a_node_without_a_member_costs_no_vote(name: ActionName) -> None:
     builder = cluster(5).with_action(name, 4).without_daemon(2).without_daemon(5)
-    assert of_members(builder) == []
     assert refused(builder) == ["no_quorum", "node_away", "node_away"], "in a store that is a file, it votes"
+    builder = members(5, 1, 2, 3).with_action(name, 4).without_daemon(2).without_daemon(5)
+    assert refused(builder) == []
+    assert refused(builder.with_node_changed(4, store_role=StoreRole.LEARNER)) == [], "a learner does not vote"
+
+
+@pytest.mark.parametrize("name", [ActionName.MAINTENANCE_ON, ActionName.REMOVE])
+def test_a_member_that_does_not_answer_counts_as_absent_although_its_node_is_there(name: ActionName) -> None:
+    builder = members(5, 1, 2, 3).with_action(name, 1)
+    silent = ClusterBuilder(builder.view.changed(silent_members=frozenset({NodeUid(3)})))
+    reasons = quorum_refusals(silent.view, silent.view.actions[ActionUid("action-1")], voters_of(silent.view))
+    assert [(r.code, r.node_uid) for r in reasons] == [("no_quorum", None), ("node_away", 3)]
+    assert "does not answer" in reasons[1].text
+    in_maintenance = silent.with_node_changed(3, is_quorum_only=True)
+    assert refused(in_maintenance) == ["no_quorum", "node_away"], "it counts once"
 
 
 def test_a_store_with_fewer_than_three_members_is_told_what_it_takes() -> None:
-    builder = cluster(5).with_action(ActionName.MAINTENANCE_ON, 1)
-    only = Voters(frozenset({NodeUid(1)}), "members of the store")
-    (reason,) = quorum_refusals(builder.view, builder.view.actions[ActionUid("action-1")], only)
+    builder = members(5, 1).with_action(ActionName.MAINTENANCE_ON, 1)
+    (reason,) = quorum_refusals(builder.view, builder.view.actions[ActionUid("action-1")], voters_of(builder.view))
     assert "at least three members of the store" in reason.text
+
+
+@pytest.mark.parametrize("is_down", [True, False])
+def test_the_only_member_never_goes(is_down: bool) -> None:
+    builder = members(3, 1).with_action(ActionName.REMOVE, 1)
+    builder = builder.without_daemon(1) if is_down else builder.with_node_changed(1, is_quorum_only=True)
+    assert refused(builder) == ["no_quorum"]
+
+
+def test_a_member_in_maintenance_still_votes_so_its_removal_costs_a_vote() -> None:
+    builder = members(5, 1, 2, 3).with_action(ActionName.REMOVE, 1).with_node_changed(1, is_quorum_only=True)
+    assert refused(builder) == []
+    assert refused(builder.without_daemon(2)) == ["no_quorum", "node_away"]
+    assert refused(builder.without_daemon(2).without_daemon(1)) == [], "it is away: it casts no vote that could be lost"
 
 
 def test_the_voters_of_a_view() -> None:
     view = cluster(3).view
     assert voters_of(view) == Voters(frozenset(view.nodes))
-    two = view.changed(store_members=frozenset({NodeUid(1), NodeUid(2), NodeUid(9)}))
-    assert voters_of(two) == Voters(frozenset({NodeUid(1), NodeUid(2)}), "members of the store"), "9 is no member"
+    two = members(3, 1, 2).with_node_changed(3, store_role=StoreRole.LEARNER).view
+    assert voters_of(two) == Voters(frozenset({NodeUid(1), NodeUid(2)}), "members of the store", are_members=True)
 
 
 def test_a_node_whose_presence_is_missing_for_a_moment_counts_as_absent_and_is_not_let_go_as_down() -> None:

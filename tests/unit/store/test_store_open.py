@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import shardwright
-from shardwright.store.open import for_election, open_store
+from shardwright.errors import Permanent
+from shardwright.model.codes import Code
+from shardwright.store.etcd_members import EtcdMembers
+from shardwright.store.open import for_election, open_members, open_store
 from shardwright.store.protocol import PutKey, Transaction
 from shardwright.store.settings import POLL_S, POLL_SELDOM_S, EtcdSettings, SqliteSettings
 from shardwright.store.sqlite import SqliteStore
@@ -19,6 +24,7 @@ BACKENDS = {
     "shardwright.store.sqlite_sql",
     "shardwright.store.memory",
     "shardwright.store.etcd",
+    "shardwright.store.etcd_members",
     "shardwright.store.etcd_wire",
 }
 
@@ -75,3 +81,11 @@ def test_the_interval_of_the_settings_is_the_stores(tmp_path: Path) -> None:
 def test_an_election_uses_the_same_etcd() -> None:
     settings = EtcdSettings(("http://127.0.0.1:2379",))
     assert for_election(settings) == settings
+
+
+def test_only_an_etcd_has_members() -> None:
+    assert open_members(SqliteSettings(Path("store.db"))) is None
+    assert isinstance(open_members(EtcdSettings(("http://127.0.0.1:2379",))), EtcdMembers)
+    with pytest.raises(Permanent) as refused:
+        open_members(EtcdSettings(("ftp://127.0.0.1",)))
+    assert refused.value.code is Code.STORE_SETTINGS_INVALID

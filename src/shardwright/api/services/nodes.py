@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, ip_address
 
 from shardwright.actions.maintenance_on import take_snapshot as snapshot_now
 from shardwright.api.codes import conflict, forbidden, invalid, not_acceptable, not_found
@@ -17,6 +17,9 @@ from shardwright.store import keys
 from shardwright.store.protocol import ModifiedAt
 
 _SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_NUMBERS = re.compile(r"[0-9.]+")
 _STORED_OPTIONS = ("max_redis_forks", "max_slave_full_syncs", "second_rack_id", "recovery_path")
 
 
@@ -76,6 +79,9 @@ def _addresses(view: ClusterView) -> set[str]:
 def change(seen: Look, uid: NodeUid, body: NodeBody) -> Intent[Node]:
     """Change the editable keys. Raises Rejected."""
     node = node_of(seen.view, uid)
+    for address in body.external_addr or ():
+        if not _is_address(address):
+            raise invalid("invalid_parameter", f"external_addr: {address!r} is neither an IP address nor a host name.")
     changed = _with_limits(node, body)
     if body.addr is not None and body.addr != node.address:
         raise not_acceptable("node_not_offline", "The address of a node that is a member cannot change.")
@@ -89,6 +95,14 @@ def change(seen: Look, uid: NodeUid, body: NodeBody) -> Intent[Node]:
     what = ", ".join(sorted(key for key, value in body.model_dump().items() if value is not None))
     event = audit(seen, EventKind.NODE_CHANGE_REQUEST, f"node {uid} was changed: {what}", node_uid=uid)
     return Intent(changed, (Put(changed), event))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        found = ip_address(text)
+    except ValueError:
+        return _HOST.fullmatch(text) is not None and not _NUMBERS.fullmatch(text)
+    return not (found.is_unspecified or found.is_multicast)
 
 
 def _with_limits(node: Node, body: NodeBody) -> Node:

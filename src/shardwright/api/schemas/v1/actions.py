@@ -9,6 +9,7 @@ from shardwright.api.schemas.v1.common import Json, action_name, iso, iso_exact,
 from shardwright.api.schemas.v1.parameters import parameters_json
 from shardwright.api.services.standing import standing
 from shardwright.model.action import Action, ActionStatus, Step
+from shardwright.model.leader_change import LeaderChange
 from shardwright.model.move import Evidence, Move, Rebind, Relocation
 from shardwright.model.reason import Reason
 from shardwright.model.view import ClusterView
@@ -33,6 +34,25 @@ class ReasonAnswer(TypedDict):
     shard_uid: NotRequired[str]
     bdb_uid: NotRequired[int]
     node_uid: NotRequired[str]
+
+
+class ClusterActionAnswer(TypedDict):
+    """The cluster's action ``change_master``. All but name, status and progress are extensions."""
+
+    name: str
+    status: str
+    progress: float
+    node_uid: str
+    requested: str
+    ended: str | None
+    error_code: NotRequired[str]
+    error_message: NotRequired[str]
+
+
+class ClusterActionsAnswer(TypedDict):
+    """The latest actions of the cluster."""
+
+    actions: list[ClusterActionAnswer]
 
 
 class EvidenceAnswer(TypedDict):
@@ -251,6 +271,22 @@ def action_v2(action: Action) -> ActionV2Answer:
         "status": _V2_STATUS[action.status],
         "additional_info": info,
     }
+
+
+def cluster_action(name: str, change: LeaderChange) -> ClusterActionAnswer:
+    """The cluster's action on the wire."""
+    answer: ClusterActionAnswer = {
+        "name": name,
+        "status": change.status.value,
+        "progress": 100.0 if change.status is ActionStatus.COMPLETED else 0.0,
+        "node_uid": str(change.node_uid),
+        "requested": iso(change.requested_at),
+        "ended": iso_or_none(change.ended_at),
+    }
+    if change.status is ActionStatus.FAILED:
+        answer["error_code"] = "leader_not_changed"
+        answer["error_message"] = change.error_message
+    return answer
 
 
 def reason_json(reason: Reason) -> ReasonAnswer:

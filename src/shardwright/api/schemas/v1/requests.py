@@ -60,6 +60,12 @@ class StepDownBody(Body):
     retry_timeout_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
 
 
+class ChangeLeaderBody(Body):
+    """``change_master``."""
+
+    node_uid: Annotated[int, Field(ge=1, le=99_999_999)] | Text | None = None
+
+
 class SnapshotRuleBody(Body):
     """One rule of ``snapshot_policy``."""
 
