@@ -18,8 +18,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.machines.control_groups import ControlGroup
-from tests.machines.unit_files import Command, Unit, settings_of
+from testkit.machines.control_groups import ControlGroup
+from testkit.machines.unit_files import Command, Unit, settings_of
 
 _CREDENTIALS = struct.Struct("3i")
 _LOOK_S = 0.05
