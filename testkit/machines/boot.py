@@ -66,15 +66,22 @@ def name_it(spec: MachineSpec, root: Path) -> None:
         text = (etc / file).read_text()
         if not any(entry.startswith(f"{USER}:") for entry in text.splitlines()):
             (etc / file).write_text(f"{text.rstrip()}\n{line or f'{USER}:x:{USER_ID}:'}\n")
-    user, group = _id_in(etc / "passwd"), _id_in(etc / "group")
-    for key, name in KEPT.items():
-        os.chown(root / name, 0 if key == "configuration" else user, group)
-        (root / name).chmod(0o770 if key == "configuration" else 0o700)
 
 
-def _id_in(file: Path) -> int:
-    """The user's number in a file whose lines are ``name:password:number:...``."""
-    return next(int(line.split(":")[2]) for line in file.read_text().splitlines() if line.startswith(f"{USER}:"))
+def _make_directories(root: Path) -> None:
+    """Those of the package."""
+    for line in (UNITS.parent / "snippets" / "tmpfiles.conf").read_text().splitlines():
+        match line.split():
+            case ["d", path, mode, user, group, *_]:
+                directory = root / path.lstrip("/")
+                directory.mkdir(parents=True, exist_ok=True)
+                os.chown(directory, _id_in(root / "etc/passwd", user), _id_in(root / "etc/group", group))
+                directory.chmod(int(mode, 8))
+
+
+def _id_in(file: Path, name: str) -> int:
+    """The number of a user or group in a file whose lines are ``name:password:number:...``."""
+    return next(int(line.split(":")[2]) for line in file.read_text().splitlines() if line.startswith(f"{name}:"))
 
 
 def install(spec: MachineSpec, root: Path) -> None:
@@ -88,6 +95,7 @@ def install(spec: MachineSpec, root: Path) -> None:
     shutil.copy(UNITS.parent / "drain-at-shutdown", root / "usr/lib/shardwright/drain-at-shutdown")
     for unit in UNITS.iterdir():
         shutil.copy(unit, root / "lib/systemd/system" / unit.name)
+    _make_directories(root)
     (root / "run/systemd/system").mkdir(parents=True)
     systemctl = root / "usr/bin/systemctl"
     systemctl.unlink(missing_ok=True)

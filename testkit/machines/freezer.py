@@ -42,6 +42,11 @@ class Freezer:
         except OSError:
             self.parent = None
 
+    def entrance(self, name: str) -> str:
+        """The file that takes a process into a machine's group; empty: there is none."""
+        group = self._group(name)
+        return "" if group is None else str(group / "cgroup.procs")
+
     def freeze(self, name: str, *, is_frozen: bool) -> None:
         """Returns when it is so. Raises MachinesFailed."""
         group = self._group(name)

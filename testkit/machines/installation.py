@@ -1,4 +1,4 @@
-"""The environment that machines have at the package's place: the locked requirements, and the wheel built from these sources.
+"""The environment that machines have at the package's place: the locked requirements, and the wheel of these sources.
 
 The requirements are installed once into ``build/machines``, and again when the lock file or the interpreter is another one.
 Needs the network, or pip's cache, for that first time only. Must not change the sources: a build happens in a copy.
@@ -40,12 +40,10 @@ def install(directory: Path) -> Path:
     # Links take no time and no space; pip replaces files, and does not change them.
     shutil.copytree(requirements, venv, symlinks=True, copy_function=os.link)
     wheel = build_wheel(directory)
-    _pip(venv, "--no-index", "--no-deps", "--no-compile", str(wheel))
+    _pip(venv, "--no-index", "--no-deps", str(wheel))
     for program in (venv / "bin").glob("shardwright*"):
         lines = program.read_bytes().split(b"\n", 1)
         program.write_bytes(b"\n".join([f"#!{VENV}/bin/python3".encode(), lines[1]]))
-    # The machines mount it read-only, so that no daemon can keep what it has compiled.
-    check([str(venv / "bin" / "python3"), "-m", "compileall", "-q", str(venv / "lib")])
     return venv
 
 
@@ -79,14 +77,14 @@ def _requirements(python: str) -> Path:
     unfinished = parent / f"{key}.unfinished"
     check([python, "-m", "venv", "--without-pip", "--symlinks", str(unfinished)])
     _pip(unfinished, "--require-hashes", "--only-binary", ":all:", "-r", str(locked))
-    check([str(unfinished / "bin" / "python3"), "-m", "compileall", "-q", str(unfinished / "lib")])
     unfinished.rename(made)
     return made
 
 
 def _pip(venv: Path, *arguments: str) -> None:
-    options = ["-q", "--no-input", "--disable-pip-version-check", "--no-warn-script-location"]
-    words = [sys.executable, "-m", "pip", *options, "--python", str(venv / "bin" / "python3"), "install", *arguments]
+    options = ["-q", "--no-input", "--disable-pip-version-check"]
+    python = ["--python", str(venv / "bin" / "python3")]
+    words = [sys.executable, "-m", "pip", *options, *python, "install", "--no-warn-script-location", *arguments]
     done = subprocess.run(words, capture_output=True, text=True, timeout=_INSTALL_S, check=False)
     if done.returncode != 0:
         raise MachinesFailed(f"the environment of the machines could not be installed: {done.stderr.strip()[-2000:]}")

@@ -20,7 +20,7 @@ from uuid import uuid4
 from testkit.machines.calls import call
 from testkit.machines.commands import MachinesFailed, Ran, run
 from testkit.machines.freezer import Freezer
-from testkit.machines.spec import INTERFACE, KEPT, ROOT, RUNTIME, SOCKET, SPEC, MachineSpec
+from testkit.machines.spec import INSIDE, INTERFACE, KEPT, ROOT, RUNTIME, SOCKET, SPEC, MachineSpec
 from testkit.machines.switch import Switch
 
 BOOT_S = 60.0
@@ -169,9 +169,11 @@ class Machine:
     def inside(self, words: Sequence[str], *, user: str | None = None) -> list[str]:
         """The command, for a process outside, that runs a command inside; ``user``: None is root."""
         assert self._pid, f"{self.name} is off"
+        # The cgroup first: in it, the command is frozen and ended with the machine.
+        join = ["/bin/sh", "-c", '[ -z "$0" ] || echo $$ >"$0"; exec "$@"', self.freezer.entrance(self.name)]
         enter = ["nsenter", f"--target={self._pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
         become = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
-        return [*enter, *become, *words]
+        return [*join, *enter, *become, *words]
 
     def run(self, *words: str, user: str | None = None, timeout_s: float = 60.0, given: str | None = None) -> Ran:
         """Run a command to its end. Raises MachinesFailed when it takes too long."""
@@ -189,6 +191,15 @@ class Machine:
         if ran.status != 0:
             raise MachinesFailed(f"{self.name}: {' '.join(words)} ended with {ran.status}: {ran.output}{ran.errors}")
         return ran.output
+
+    def spawn(self, name: str, *words: str, user: str | None = None) -> Process:
+        """Start a program that goes on running; its output is the log ``name``. Raises MachinesFailed."""
+        script = 'setsid "$@" </dev/null >>"$0" 2>&1 & echo $!'
+        pid = int(self.check("sh", "-c", script, f"{INSIDE}/{name}.log", *words, user=user))
+        found = next((process for process in self.processes() if process.pid == pid), None)
+        if found is None:
+            raise MachinesFailed(f"{words[0]} has ended at once: {self.logs()}")
+        return found
 
     @contextmanager
     def network(self) -> Iterator[None]:

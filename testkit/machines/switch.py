@@ -82,7 +82,10 @@ class Switch:
         before go on. Raises MachinesFailed."""
         port = self._port(name)
         with self._lock:
-            self._ip("link", "add", "name", port, "type", "veth", "peer", "name", interface, "netns", str(pid))
+            # A machine keeps its hardware address: the others remember it.
+            hardware = "02:00:" + ":".join(f"{byte:02x}" for byte in self.addresses[name].packed)
+            peer = ["peer", "name", interface, "address", hardware, "netns", str(pid)]
+            self._ip("link", "add", "name", port, "type", "veth", *peer)
             self._ip("link", "set", port, "master", "switch", "up")
             self._check("tc", "qdisc", "add", "dev", port, "clsact")
             self._ports.add(name)
