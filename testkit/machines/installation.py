@@ -4,11 +4,14 @@ The requirements are installed once into ``build/machines``, and again when the 
 Needs the network, or pip's cache, for that first time only. Must not change the sources: a build happens in a copy.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from testkit.machines.commands import MachinesFailed, check
@@ -32,9 +35,18 @@ def interpreter() -> str:
     return sys.executable
 
 
-def install(directory: Path) -> Path:
-    """An environment in the directory with the product as it is now; returns it. Its programs name ``VENV``. Raises
+@contextlib.contextmanager
+def installed() -> Iterator[Path]:
+    """An environment with the product as it is now, for as long as the context lasts. Its programs name ``VENV``. Raises
     MachinesFailed."""
+    # Beside the requirements, because files are linked; a run that was killed leaves it, and ``make clean`` removes it.
+    parent = ROOT / "build"
+    parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="machines-", dir=parent) as directory:
+        yield _install(Path(directory))
+
+
+def _install(directory: Path) -> Path:
     requirements = _requirements(interpreter())
     venv = directory / "venv"
     # Links take no time and no space; pip replaces files, and does not change them.
