@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from testkit.machines.spec import ROOT
+
 COMMAND_S = 60.0
 TOOLS = {
     "ip": "iproute2", "tc": "iproute2", "unshare": "util-linux", "nsenter": "util-linux", "mount": "util-linux",
@@ -77,3 +79,33 @@ def check(words: Sequence[str], *, given: str | None = None) -> str:
     if ran.status != 0:
         raise MachinesFailed(f"{' '.join(words)} ended with {ran.status}: {ran.output}{ran.errors}")
     return ran.output
+
+
+class Held:
+    """A program that runs until it is closed, or until its input ends: that is when this process ends, however it ends."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        """Returns when it has said ``ready``. Raises MachinesFailed when it has not."""
+        self._process = subprocess.Popen(
+            list(words),
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != b"ready\n":
+            self.close()
+            raise MachinesFailed(f"{' '.join(words)} has ended with {self._process.returncode}")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def close(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()

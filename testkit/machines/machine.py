@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from testkit.machines.calls import call
 from testkit.machines.commands import MachinesFailed, Ran, run
+from testkit.machines.delay import send_plain
 from testkit.machines.freezer import Freezer
 from testkit.machines.spec import INSIDE, INTERFACE, KEPT, ROOT, RUNTIME, SOCKET, SPEC, MachineSpec
 from testkit.machines.switch import Switch
@@ -163,6 +164,12 @@ class Machine:
     def thaw(self) -> None:
         """Let it go on."""
         self.freezer.freeze(self.name, is_frozen=False)
+
+    def delay(self, seconds: float | None) -> None:
+        """Let what passes to and from it arrive later, by so much in each direction; None: at once again."""
+        with self.network():
+            send_plain(INTERFACE)
+        self.switch.delay(self.name, seconds)
 
     # -- inside ------------------------------------------------------------------------------------------------------------
 

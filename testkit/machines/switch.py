@@ -5,13 +5,13 @@ A fault is a program of the kernel's packet filter at the port where frames come
 as behind a switch that drops, and not a link that is down.
 """
 
-import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from testkit.machines.commands import MachinesFailed, check, run
+from testkit.machines.commands import Held, check, run
 
 _DROP, _NEXT = 2, 0xFFFFFFFF
 """What a program answers: to drop the frame, to ask the next program."""
@@ -47,21 +47,14 @@ class Switch:
     _drops: dict[tuple[str, str], bool] = field(default_factory=dict)
     """From, to, and whether ARP is dropped as well."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _holder: "subprocess.Popen[bytes] | None" = None
+    _relays: dict[str, Held] = field(default_factory=dict)
+    """The processes that delay, by machine."""
+    _holder: Held | None = None
 
     def __enter__(self) -> "Switch":
         # The shell's words come when the bridge is there; then it waits for the end of its input, which is its owner's end.
         script = "ip link add switch type bridge forward_delay 0 && ip link set switch up && echo ready && exec cat"
-        self._holder = subprocess.Popen(
-            ["unshare", "--net", "/bin/sh", "-c", script],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert self._holder.stdout is not None
-        if self._holder.stdout.readline() != b"ready\n":
-            self.close()
-            raise MachinesFailed("no bridge could be made")
+        self._holder = Held(["unshare", "--net", "/bin/sh", "-c", script])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -69,13 +62,9 @@ class Switch:
 
     def close(self) -> None:
         """End it; what was plugged in is without a network then."""
-        if self._holder is not None:
-            self._holder.kill()
-            self._holder.wait()
-            for pipe in (self._holder.stdin, self._holder.stdout):
-                if pipe is not None:
-                    pipe.close()
-            self._holder = None
+        for held in (*self._relays.values(), *([] if self._holder is None else [self._holder])):
+            held.close()
+        self._relays, self._holder = {}, None
 
     def plug(self, name: str, pid: int, interface: str) -> None:
         """Connect the network namespace of a process; the cable ends there as ``interface``. Faults that were made
@@ -96,6 +85,7 @@ class Switch:
         with self._lock:
             if name in self._ports:
                 self._ports.remove(name)
+                self.delay(name, None)
                 # The cable of a machine that has ended by itself ended with it.
                 run(self._inside("ip", "link", "del", self._port(name)))
 
@@ -128,6 +118,26 @@ class Switch:
         limits = ["rate", f"{bytes_per_s * 8}bit", "burst", "128kb", "latency", "200ms"]
         self._check("tc", "qdisc", "replace", "dev", port, "root", "tbf", *limits)
 
+    def delay(self, name: str, seconds: float | None) -> None:
+        """Let what passes to and from a machine arrive later, by so much in each direction; None: at once. The machine
+        itself must send plain frames (``Machine.delay``). Some frames are lost at the change. Raises MachinesFailed."""
+        port, inner, outer = (f"{kind}-{name}" for kind in ("port", "in", "out"))
+        with self._lock:
+            if (relay := self._relays.pop(name, None)) is not None:
+                relay.close()
+                # The other end goes with it. That of the machine may be gone already.
+                run(self._inside("ip", "link", "del", outer))
+                run(self._inside("ip", "link", "set", port, "master", "switch"))
+            if seconds is not None:
+                self._ip("link", "set", port, "nomaster")
+                self._ip("link", "add", "name", outer, "type", "veth", "peer", "name", inner)
+                self._ip("link", "set", inner, "up")
+                self._ip("link", "set", outer, "master", "switch", "up")
+                self._check("tc", "qdisc", "add", "dev", outer, "clsact")
+                words = [sys.executable, "-m", "testkit.machines.delay", port, inner, outer, str(seconds)]
+                self._relays[name] = Held(self._inside(*words))
+            self._filter(name)
+
     def heal(self, *names: str) -> None:
         """End all faults that ``drop`` and ``cut`` have made; with names: those from and to them."""
         with self._lock:
@@ -141,7 +151,8 @@ class Switch:
         """Make the programs at a port as they should be. A fault of a machine that is off begins when it is plugged in."""
         if source not in self._ports:
             return
-        port = self._port(source)
+        # With a relay, frames come to the bridge by another way: the relay would pass on what its own port drops.
+        port = f"out-{source}" if source in self._relays else self._port(source)
         self._check("tc", "filter", "del", "dev", port, "ingress")
         for number, ((_, target), with_arp) in enumerate(sorted(p for p in self._drops.items() if p[0][0] == source), 1):
             program = drop_program(self.addresses[target], with_arp=with_arp)

@@ -188,6 +188,38 @@ def test_a_link_can_be_slow(machines: Machines) -> None:
     assert time.monotonic() - began > 0.6 * size / per_s
 
 
+def test_a_link_can_be_late(machines: Machines) -> None:
+    one, two = machines["m1"], machines["m2"]
+    late_s = 0.1
+    with listening(two) as listener:
+        one.delay(late_s)
+        try:
+            began = time.monotonic()
+            with one.network():
+                sender = socket.create_connection((two.address, PORT), timeout=30)
+            # There and back; ARP perhaps as well.
+            assert time.monotonic() - began >= 2 * late_s
+            with sender, listener.accept()[0] as receiver:
+                # More than a packet in each direction: no frame is too large, and none has a wrong checksum.
+                for source, target in ((sender, receiver), (receiver, sender)):
+                    sending = threading.Thread(target=source.sendall, args=(bytes(200_000),))
+                    sending.start()
+                    target.settimeout(30)
+                    got = 0
+                    while got < 200_000:
+                        got += len(target.recv(65536))
+                    sending.join()
+            machines.switch.cut("m1", "m2")
+            assert connection_error(one, two) is TimeoutError
+            machines.switch.heal()
+            assert connection_error(one, two) is None
+        finally:
+            one.delay(None)
+        began = time.monotonic()
+        assert connection_error(one, two) is None
+        assert time.monotonic() - began < 2 * late_s
+
+
 # -- power -------------------------------------------------------------------------------------------------------------
 
 
