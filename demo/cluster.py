@@ -29,6 +29,8 @@ class Cluster:
 
     database_settings: Mapping[str, Any] = MappingProxyType({})
     """Added to those of new databases."""
+    may_reconnect = False
+    """Whether a client whose node is emptied goes to another node's address."""
     has_store_members = False
     """Whether the store runs on the nodes."""
 

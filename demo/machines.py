@@ -47,6 +47,7 @@ class MachinesCluster(Cluster):
 
     database_settings: Mapping[str, Any] = MappingProxyType({"proxy_policy": "all-nodes"})
     """A node that is emptied must not take the only address with it."""
+    may_reconnect = True
     has_store_members = True
 
     def __init__(self, say: Say, *, server: str = "auto", node_memory: str = "4gb") -> None:

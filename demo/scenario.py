@@ -49,6 +49,8 @@ class DemoResult:
     outcome: Outcome
     recovery_s: float
     """From the kill of the leader's daemon until another daemon led."""
+    may_reconnect: bool = False
+    """Whether a client whose node was emptied had to go to another address. It must not have seen an error."""
     store_recovery_s: float | None = None
     """From the kill of the store's leading member until another one led; None: the store has no members."""
 
@@ -71,7 +73,7 @@ def run(cluster: Cluster, say: Any) -> DemoResult:
         report.handoffs = _handoffs(report, outcome, databases)
     server = cluster.call("GET", "/v1/bdbs")[0]
     name = f"{server.get('server', '')} {server.get('version', '')}".strip()
-    return DemoResult(name, reports, outcome, recovery_s, store_recovery_s)
+    return DemoResult(name, reports, outcome, recovery_s, cluster.may_reconnect, store_recovery_s)
 
 
 def _create(cluster: Cluster, say: Any) -> dict[str, dict[str, Any]]:
