@@ -25,13 +25,16 @@ FROM := 0
 # seconds of chaos
 FOR := 300
 
-.PHONY: help demo test proof check bench clean deb format lock sim sim-many sim-mutants crash-points chaos
+.PHONY: help demo demo-machines test proof check bench clean deb format lock sim sim-many sim-mutants crash-points chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## three nodes under live writes; every node action; a report (SERVER=redis for Redis)
 	@exec $(BIN)/python -m demo $(if $(SERVER),--server $(SERVER)) $(ARGS)
+
+demo-machines: $(VENV)/.run ## the same on three machines of network namespaces; the store's leader is killed too (needs root, iproute2)
+	@exec $(BIN)/python -m demo.machines $(if $(SERVER),--server $(SERVER)) $(ARGS)
 
 test: $(VENV)/.dev ## what people use, tested: every part, whole clusters, 300 simulated seeds; does not disturb a running cluster
 	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)

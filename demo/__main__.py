@@ -15,7 +15,8 @@ from demo.scenario import run
 from testkit import guard
 
 
-def _interrupted(signal_number: int, frame: FrameType | None) -> None:
+def interrupted(signal_number: int, frame: FrameType | None) -> None:
+    """A handler of SIGTERM: the clean end of an interruption."""
     raise KeyboardInterrupt
 
 
@@ -26,7 +27,7 @@ def main() -> int:
     parser.add_argument("--address-base", default=ADDRESS_BASE, help="first of the consecutive loopback addresses to use")
     parser.add_argument("--api-port", type=int, default=9443)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupted)
+    signal.signal(signal.SIGTERM, interrupted)
     guard.begin()
     console = Console(width=140 if not sys.stdout.isatty() else None)
     began = time.monotonic()

@@ -1,14 +1,17 @@
-"""A local cluster for a demonstration or a benchmark: started by the command line, used over the REST API, then gone."""
+"""A cluster for a demonstration or a benchmark: used over the REST API. The local one is started by the command line, then
+gone; ``machines.py`` has the one of several machines."""
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -21,8 +24,85 @@ class DemoFailed(Exception):
     """The demonstration cannot go on; the text says why."""
 
 
-class DemoCluster:
-    """See the module's text. Use as a context manager: at its end nothing is left running and nothing is left behind."""
+class Cluster:
+    """What a demonstration does with a cluster that runs: requests, waits, and faults."""
+
+    database_settings: Mapping[str, Any] = MappingProxyType({})
+    """Added to those of new databases."""
+    may_reconnect = False
+    """Whether a client whose node is emptied goes to another node's address."""
+    has_store_members = False
+    """Whether the store runs on the nodes."""
+
+    def __init__(self) -> None:
+        self._http: httpx.Client | None = None
+        self._urls: list[str] = []
+
+    def kill_leader(self, leader: Mapping[str, Any]) -> None:
+        """Kill the leader's daemon. ``leader``: as the API shows it."""
+        raise NotImplementedError
+
+    def kill_store_leader(self) -> float:
+        """Kill the store's leading member; returns the seconds until another one led. Only with members."""
+        raise NotImplementedError
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """One request; another node is asked when one does not answer. Raises DemoFailed on a refusal."""
+        assert self._http is not None
+        last: Exception | None = None
+        for url in [*self._urls, *self._urls]:
+            try:
+                answer = self._http.request(method, url + path, json=body)
+            except httpx.TransportError as e:
+                last = e
+                time.sleep(POLL_S)
+                continue
+            if answer.status_code >= 400:
+                raise DemoFailed(f"{method} {path}: {answer.status_code} {answer.text}")
+            return answer.json()
+        raise DemoFailed(f"no node answers: {last}")
+
+    def wait(self, what: str, path: str, is_done: Any, *, timeout_s: float = 60.0) -> Any:
+        """Poll until ``is_done(answer)``; raises DemoFailed with the last answer otherwise."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            answer = self.call("GET", path)
+            if is_done(answer):
+                return answer
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"{what}: not within {timeout_s:.0f} s; last: {json.dumps(answer)[:2000]}")
+            time.sleep(POLL_S)
+
+    def create_database(self, **settings: Any) -> dict[str, Any]:
+        """Create a database and wait until it serves."""
+        created = self.call("POST", "/v1/bdbs", {**self.database_settings, **settings})
+        path = f"/v1/bdbs/{created['uid']}"
+        ended = self.wait(f"database {settings['name']}", path, lambda b: b["status"] in ("active", "creation-failed"))
+        if ended["status"] != "active":
+            raise DemoFailed(f"database {settings['name']} could not be created: {ended}")
+        return dict(ended)
+
+    def start(self, node: int, action: str, **parameters: Any) -> str:
+        """Start an action on a node; its uid."""
+        return str(self.call("POST", f"/v1/nodes/{node}/actions/{action}", parameters)["action_uid"])
+
+    def finish(self, uid: str, *, timeout_s: float = 120.0) -> dict[str, Any]:
+        """Wait for an action; the whole record. Raises DemoFailed when it did not complete."""
+        ended = ("completed", "failed", "cancelled")
+        node = int(self.call("GET", f"/v1/actions/{uid}")["node_uid"])
+        path = f"/v1/nodes/{node}/actions"
+
+        def mine(answer: Any) -> dict[str, Any]:
+            return next((dict(a) for a in answer["actions"] if a["action_uid"] == uid), {"status": "forgotten"})
+
+        record = mine(self.wait("an action", path, lambda a: mine(a)["status"] in ended, timeout_s=timeout_s))
+        if record["status"] != "completed":
+            raise DemoFailed(f"{record['name']} of node {node} ended {record['status']}: {record.get('error_message')}")
+        return record
+
+
+class DemoCluster(Cluster):
+    """A local cluster. Use as a context manager: at its end nothing is left running and nothing is left behind."""
 
     def __init__(
         self,
@@ -34,6 +114,7 @@ class DemoCluster:
         api_port: int = 9443,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="shardwright-demo-"))
         self._environment = {**os.environ, **(environment or {})}
         self._options = [
@@ -44,8 +125,6 @@ class DemoCluster:
             f"--api-port={api_port}",
             f"--server={server}",
         ]
-        self._http: httpx.Client | None = None
-        self._urls: list[str] = []
 
     def __enter__(self) -> "DemoCluster":
         try:
@@ -80,56 +159,6 @@ class DemoCluster:
         if done.returncode != 0:
             raise DemoFailed(f"shardwright {arguments[0]} failed:\n{done.stdout}{done.stderr}")
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One request; another node is asked when one does not answer. Raises DemoFailed on a refusal."""
-        assert self._http is not None
-        last: Exception | None = None
-        for url in [*self._urls, *self._urls]:
-            try:
-                answer = self._http.request(method, url + path, json=body)
-            except httpx.TransportError as e:
-                last = e
-                time.sleep(POLL_S)
-                continue
-            if answer.status_code >= 400:
-                raise DemoFailed(f"{method} {path}: {answer.status_code} {answer.text}")
-            return answer.json()
-        raise DemoFailed(f"no node answers: {last}")
-
-    def wait(self, what: str, path: str, is_done: Any, *, timeout_s: float = 60.0) -> Any:
-        """Poll until ``is_done(answer)``; raises DemoFailed with the last answer otherwise."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            answer = self.call("GET", path)
-            if is_done(answer):
-                return answer
-            if time.monotonic() > deadline:
-                raise DemoFailed(f"{what}: not within {timeout_s:.0f} s; last: {json.dumps(answer)[:2000]}")
-            time.sleep(POLL_S)
-
-    def create_database(self, **settings: Any) -> dict[str, Any]:
-        """Create a database and wait until it serves."""
-        created = self.call("POST", "/v1/bdbs", settings)
-        path = f"/v1/bdbs/{created['uid']}"
-        ended = self.wait(f"database {settings['name']}", path, lambda b: b["status"] in ("active", "creation-failed"))
-        if ended["status"] != "active":
-            raise DemoFailed(f"database {settings['name']} could not be created: {ended}")
-        return dict(ended)
-
-    def start(self, node: int, action: str, **parameters: Any) -> str:
-        """Start an action on a node; its uid."""
-        return str(self.call("POST", f"/v1/nodes/{node}/actions/{action}", parameters)["action_uid"])
-
-    def finish(self, uid: str, *, timeout_s: float = 120.0) -> dict[str, Any]:
-        """Wait for an action; the whole record. Raises DemoFailed when it did not complete."""
-        ended = ("completed", "failed", "cancelled")
-        node = int(self.call("GET", f"/v1/actions/{uid}")["node_uid"])
-        path = f"/v1/nodes/{node}/actions"
-
-        def mine(answer: Any) -> dict[str, Any]:
-            return next((dict(a) for a in answer["actions"] if a["action_uid"] == uid), {"status": "forgotten"})
-
-        record = mine(self.wait("an action", path, lambda a: mine(a)["status"] in ended, timeout_s=timeout_s))
-        if record["status"] != "completed":
-            raise DemoFailed(f"{record['name']} of node {node} ended {record['status']}: {record.get('error_message')}")
-        return record
+    def kill_leader(self, leader: Mapping[str, Any]) -> None:
+        """See ``Cluster``."""
+        os.kill(int(leader["pid"]), signal.SIGKILL)

@@ -11,6 +11,7 @@ import threading
 import time
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, ClassVar
@@ -34,6 +35,8 @@ class Work:
     readers: int
     writes_per_s: float
     value_bytes: int = 16
+    others: tuple[str, ...] = ()
+    """Further addresses that serve the database."""
 
 
 @dataclass(slots=True)
@@ -60,20 +63,34 @@ class Outcome:
 
 
 class _CountingConnection(redis.Connection):
-    """Counts how often a client had to connect."""
+    """Counts how often a client had to connect. Takes the first address that accepts it, as for a name with several."""
 
     connects: ClassVar[Counter[str]] = Counter()
 
+    def __init__(self, *, addresses: Sequence[str], **options: Any) -> None:
+        super().__init__(host=addresses[0], **options)  # type: ignore[no-untyped-call]
+        self.addresses = addresses
+
     def _connect(self) -> Any:
         _CountingConnection.connects[threading.current_thread().name] += 1
-        return super()._connect()  # type: ignore[no-untyped-call]
+        for number, address in enumerate(self.addresses):
+            self.host = address
+            try:
+                return super()._connect()  # type: ignore[no-untyped-call]
+            except OSError:
+                if number == len(self.addresses) - 1:
+                    raise
+        return None
 
 
-def client_of(work: Work) -> Any:
-    """One client with one connection that repeats nothing."""
+def client_of(work: Work, number: int = 0) -> Any:
+    """One client with one connection that repeats nothing. ``number``: clients with different ones prefer different
+    addresses."""
+    addresses = (work.address, *work.others)
+    first = number % len(addresses)
     pool = redis.ConnectionPool(
         connection_class=_CountingConnection,
-        host=work.address,
+        addresses=(*addresses[first:], *addresses[:first]),
         port=work.port,
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
@@ -115,7 +132,7 @@ class _Writer(_Client):
         self.latest: dict[str, int] = {}
 
     def run(self) -> None:
-        client = client_of(self.work)
+        client = client_of(self.work, self.number)
         turn, due = 0, time.monotonic()
         filler = "x" * max(0, self.work.value_bytes - 12)
         while not self.stop.is_set():
@@ -186,12 +203,13 @@ class _Reader(_Client):
 
     def __init__(self, number: int, work: Work, writers: list[_Writer], stop: threading.Event) -> None:
         super().__init__(f"{work.name}-reader-{number}", work, stop)
+        self.number = number
         self.writers = writers
         self.reads = 0
         self.stale = 0
 
     def run(self) -> None:
-        client = client_of(self.work)
+        client = client_of(self.work, self.number)
         while not self.stop.is_set():
             writer = self.writers[self.reads % len(self.writers)]
             known = writer.counted

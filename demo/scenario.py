@@ -1,15 +1,15 @@
 """What the demonstration does, step by step, and what it measures of each."""
 
 import os
-import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import redis
 
-from demo.cluster import DemoCluster, DemoFailed
+from demo.cluster import Cluster, DemoFailed
 from demo.load import Load, Outcome, Work, client_of, longest_overlapping
 
 FILL_BYTES = 220_000_000
@@ -49,9 +49,13 @@ class DemoResult:
     outcome: Outcome
     recovery_s: float
     """From the kill of the leader's daemon until another daemon led."""
+    may_reconnect: bool = False
+    """Whether a client whose node was emptied had to go to another address. It must not have seen an error."""
+    store_recovery_s: float | None = None
+    """From the kill of the store's leading member until another one led; None: the store has no members."""
 
 
-def run(cluster: DemoCluster, say: Any) -> DemoResult:
+def run(cluster: Cluster, say: Any) -> DemoResult:
     """The whole demonstration on a started cluster. Raises DemoFailed."""
     databases = _create(cluster, say)
     works = _works(databases)
@@ -60,7 +64,7 @@ def run(cluster: DemoCluster, say: Any) -> DemoResult:
     load = Load(works)
     try:
         _wait_for_load(load)
-        reports, recovery_s = _actions(cluster, databases, load, say)
+        reports, recovery_s, store_recovery_s = _actions(cluster, databases, load, say)
         say("stopping the writers and reading back every acknowledged write")
         outcome = load.finish()
     finally:
@@ -68,10 +72,11 @@ def run(cluster: DemoCluster, say: Any) -> DemoResult:
     for report in reports:
         report.handoffs = _handoffs(report, outcome, databases)
     server = cluster.call("GET", "/v1/bdbs")[0]
-    return DemoResult(f"{server.get('server', '')} {server.get('version', '')}".strip(), reports, outcome, recovery_s)
+    name = f"{server.get('server', '')} {server.get('version', '')}".strip()
+    return DemoResult(name, reports, outcome, recovery_s, cluster.may_reconnect, store_recovery_s)
 
 
-def _create(cluster: DemoCluster, say: Any) -> dict[str, dict[str, Any]]:
+def _create(cluster: Cluster, say: Any) -> dict[str, dict[str, Any]]:
     say("creating databases orders, cache and sessions")
     return {
         "orders": cluster.create_database(name="orders", memory_size=512 << 20, replication=True, data_persistence="aof"),
@@ -85,7 +90,8 @@ def _works(databases: dict[str, dict[str, Any]]) -> list[Work]:
     works = []
     for name, (writers, readers, rate) in plan.items():
         endpoint = databases[name]["endpoints"][0]
-        works.append(Work(name, endpoint["addr"][0], endpoint["port"], writers, readers, rate, 100))
+        address, *others = endpoint["addr"]
+        works.append(Work(name, address, endpoint["port"], writers, readers, rate, 100, tuple(others)))
     return works
 
 
@@ -110,8 +116,8 @@ def _wait_for_load(load: Load) -> None:
 
 
 def _actions(
-    cluster: DemoCluster, databases: dict[str, dict[str, Any]], load: Load, say: Any
-) -> tuple[list[ActionReport], float]:
+    cluster: Cluster, databases: dict[str, dict[str, Any]], load: Load, say: Any
+) -> tuple[list[ActionReport], float, float | None]:
     reports: list[ActionReport] = []
 
     def act(title: str, node: int, action: str) -> None:
@@ -128,41 +134,55 @@ def _actions(
     stepping = _node_to_step_down(cluster, databases["cache"]["uid"])
     act(f"step-down of node {stepping}", stepping, "enslave_node")
     busiest = _node_of(cluster, databases["sessions"]["uid"])
-    killed, recovery_s = _with_killed_leader(cluster, busiest, load, say)
+    title = f"maintenance on node {busiest}, the leader's daemon killed meanwhile"
+    killed, recovery_s = _with_fault(cluster, busiest, load, say, title=title, fault=lambda: _kill_leader(cluster))
     reports.append(killed)
     act(f"maintenance off node {busiest}", busiest, "maintenance_off")
+    store_recovery_s = None
+    if cluster.has_store_members:
+        busiest = _node_of(cluster, databases["sessions"]["uid"])
+        title = f"maintenance on node {busiest}, the store's leader killed meanwhile"
+        killed, store_recovery_s = _with_fault(cluster, busiest, load, say, title=title, fault=cluster.kill_store_leader)
+        reports.append(killed)
+        act(f"maintenance off node {busiest}", busiest, "maintenance_off")
     act("removal of node 2", 2, "remove")
-    return reports, recovery_s
+    return reports, recovery_s, store_recovery_s
 
 
-def _with_killed_leader(cluster: DemoCluster, node: int, load: Load, say: Any) -> tuple[ActionReport, float]:
-    title = f"maintenance on node {node}, the leader's daemon killed meanwhile"
+def _with_fault(
+    cluster: Cluster, node: int, load: Load, say: Any, *, title: str, fault: Callable[[], float]
+) -> tuple[ActionReport, float]:
+    """Maintenance on a node, and a fault while it moves; ``fault`` returns the seconds until its effect was over."""
     say(title)
     time.sleep(BREATH_S)
     began, acked = time.monotonic(), load.acked()
     uid = cluster.start(node, "maintenance_on")
     path = f"/v1/nodes/{node}/actions/maintenance_on"
     cluster.wait("moves", path, lambda a: any(m["state"] in ("starting", "syncing") for m in a.get("moves", [])))
-    leader = cluster.call("GET", "/v1/cluster")["leader"]
-    killed_at = time.monotonic()
-    os.kill(int(leader["pid"]), signal.SIGKILL)
-    cluster.wait("a new leader", "/v1/cluster", lambda c: (c.get("leader") or leader)["term"] > leader["term"])
-    recovery_s = time.monotonic() - killed_at
+    recovery_s = fault()
     record = cluster.finish(uid)
     seconds = time.monotonic() - began
     return ActionReport(title, seconds, (load.acked() - acked) / seconds, record), recovery_s
 
 
-def _shards(cluster: DemoCluster) -> list[dict[str, Any]]:
+def _kill_leader(cluster: Cluster) -> float:
+    leader = cluster.call("GET", "/v1/cluster")["leader"]
+    killed_at = time.monotonic()
+    cluster.kill_leader(leader)
+    cluster.wait("a new leader", "/v1/cluster", lambda c: (c.get("leader") or leader)["term"] > leader["term"])
+    return time.monotonic() - killed_at
+
+
+def _shards(cluster: Cluster) -> list[dict[str, Any]]:
     return list(cluster.call("GET", "/v1/shards"))
 
 
-def _node_of(cluster: DemoCluster, database: int) -> int:
+def _node_of(cluster: Cluster, database: int) -> int:
     """The node with the database's primary."""
     return next(int(s["node_uid"]) for s in _shards(cluster) if s["bdb_uid"] == database and s["role"] == "master")
 
 
-def _node_to_step_down(cluster: DemoCluster, unreplicated: int) -> int:
+def _node_to_step_down(cluster: Cluster, unreplicated: int) -> int:
     """A node with primaries, all of which have a replica; made to have one if there is none."""
     shards = _shards(cluster)
     blocked = {int(s["node_uid"]) for s in shards if s["bdb_uid"] == unreplicated}

@@ -17,9 +17,9 @@ import pytest
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.machine.processes import is_running, send
 from testkit.deadlines import until
-from tests.machines.control_groups import ControlGroup, find_parent
-from tests.machines.systemd_like import Service
-from tests.machines.unit_files import load_unit
+from testkit.machines.control_groups import ControlGroup, find_parent
+from testkit.machines.systemd_like import Service
+from testkit.machines.unit_files import load_unit
 
 PROGRAM = "/usr/lib/shardwright/venv/bin/shardwright-node"
 STAND_IN = [sys.executable, "-m", "tests.machines.stand_in_daemon"]

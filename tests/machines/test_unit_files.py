@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shardwright.node.settings import RESERVED_PORTS
-from tests.machines.unit_files import UNITS, Command, load_unit, parse_unit, seconds, settings_of
+from testkit.machines.unit_files import UNITS, Command, load_unit, parse_unit, seconds, settings_of
 
 PACKAGING = UNITS.parent
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))

@@ -1,8 +1,9 @@
 """Runs the daemon of a unit file as systemd would, for the settings on which servers' lives depend.
 
 Honored: Type=notify (with the sender's identity), watchdog, Restart and RestartSec, KillMode, OOMPolicy, RuntimeDirectory
-and its Preserve, ExecStopPost, the time limits. It is a stand-in for machines without systemd: it shows what these settings
-mean for our processes, not that systemd accepts the file (``systemd-analyze verify`` does that).
+and its Preserve, ExecStopPost, the time limits; where it is wanted also User, Group, UMask and the other directories. It is
+a stand-in for machines without systemd: it shows what these settings mean for our processes, not that systemd accepts the
+file (``systemd-analyze verify`` does that).
 """
 
 import contextlib
@@ -18,8 +19,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.machines.control_groups import ControlGroup
-from tests.machines.unit_files import Command, Unit, settings_of
+from testkit.machines.accounts import Account, account_of, make_directories
+from testkit.machines.control_groups import ControlGroup
+from testkit.machines.unit_files import Command, Unit, settings_of
 
 _CREDENTIALS = struct.Struct("3i")
 _LOOK_S = 0.05
@@ -40,9 +42,13 @@ class Service:
         programs: Mapping[str, Sequence[str]],
         group: ControlGroup | None = None,
         environment: Mapping[str, str] | None = None,
+        output: Path | None = None,
+        has_users: bool = False,
     ) -> None:
         """``directory`` stands for the file system's root, in arguments too. ``programs``: what runs instead of the programs
-        of a unit. ``group``: the cgroup of the service; None: its process group takes its place."""
+        of a unit. ``group``: the cgroup of the service; None: its process group takes its place. ``output``: the file to
+        which it writes; None: where this process writes. ``has_users``: whether the unit's user, group, umask and
+        directories are honored, for which this process must be root."""
         self.settings = settings_of(unit)
         self.directory = directory
         self.group = group
@@ -56,6 +62,8 @@ class Service:
         self.main_pid = 0
         """0: no main process."""
         self._programs = programs
+        self._output = output
+        self._account = account_of(unit) if has_users else Account()
         self._environment = dict(os.environ if environment is None else environment)
         self._result = "success"
         self._alive_at = 0.0
@@ -64,8 +72,10 @@ class Service:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._socket.setblocking(False)
-        self._address = str(directory / "notify")
+        self._address = str(directory / (f"run/{unit.name}.notify" if has_users else "notify"))
         self._socket.bind(self._address)
+        if self._account.user is not None:
+            shutil.chown(self._address, self._account.user)
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "Service":
@@ -103,6 +113,11 @@ class Service:
             self.group.kill()
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it was not started, or has ended and will not start again by itself."""
+        return self._thread is None or not self._thread.is_alive()
+
+    @property
     def runtime_directories(self) -> list[Path]:
         """Where they are under ``directory``."""
         return [self.directory / "run" / name for name in self.settings.runtime_directories]
@@ -133,6 +148,7 @@ class Service:
         """One life of the main process; returns its exit status, as the shell would."""
         for path in self.runtime_directories:
             path.mkdir(parents=True, exist_ok=True, mode=0o755)
+        make_directories(self._account, self.directory)
         self.state, self.status, self._result = "activating", "", "success"
         main = self._spawn(self.settings.start)
         self.main_pid, self.starts = main.pid, self.starts + 1
@@ -161,16 +177,24 @@ class Service:
         if self.runtime_directories:
             environment["RUNTIME_DIRECTORY"] = ":".join(map(str, self.runtime_directories))
         procs = "" if self.group is None else str(self.group.path / "cgroup.procs")
-        return subprocess.Popen(
-            ["/bin/sh", "-c", _ENTER, procs, *line],
-            cwd=self.directory,
-            env={"WATCHDOG_USEC": "", **environment},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        account = self._account
+        with contextlib.nullcontext() if self._output is None else self._output.open("ab") as output:
+            return subprocess.Popen(
+                ["/bin/sh", "-c", _ENTER, procs, *line],
+                cwd=self.directory,
+                env={"WATCHDOG_USEC": "", **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                user=account.user,
+                group=account.group,
+                extra_groups=None if account.user is None else [],
+                umask=account.umask,
+            )
 
     def _under_directory(self, argument: str) -> str:
-        return f"{self.directory}{argument}" if argument.startswith("/") else argument
+        return str(self.directory / argument.lstrip("/")) if argument.startswith("/") else argument
 
     def _after(self, status: int) -> None:
         """What follows the end of the main process, whatever ended it."""
