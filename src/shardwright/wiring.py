@@ -161,21 +161,7 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         api_certificate=config.api_certificate.read_bytes,
     )
     signing = access.signing(store, clock=clock, random_text=_random_text)
-    agent = Agent(
-        config.node_uid,
-        store,
-        mirror=mirror,
-        directory=config.directory,
-        control=control_path(config.run_directory, config.node_uid),
-        news_socket=agent_path(config.run_directory, config.node_uid),
-        clock=clock,
-        endpoint_directory=config.endpoint_directory,
-        endpoint_command=await asyncio.to_thread(access.endpoint_command),
-        remote=access.agent_place(),
-        sign=None if signing is None else signing.sign,
-        checked=config.checked,
-        certificate=access.member_files,
-    )
+    agent = await _agent(config, store, mirror=mirror, access=access, signing=signing, clock=clock)
     runner = LeadershipRunner(keeper, store, mirror, access=access, clock=clock, probe=_probe(), members=members)
     shown = ApiCertificate(config.api_certificate, config.api_key)
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
@@ -202,6 +188,26 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
         nodes.close()
         if shown_members is not None:
             await shown_members.close()
+
+
+async def _agent(
+    config: DaemonConfig, store: Store, *, mirror: Mirror, access: NodeAccess, signing: Signing | None, clock: Clock
+) -> Agent:
+    return Agent(
+        config.node_uid,
+        store,
+        mirror=mirror,
+        directory=config.directory,
+        control=control_path(config.run_directory, config.node_uid),
+        news_socket=agent_path(config.run_directory, config.node_uid),
+        clock=clock,
+        endpoint_directory=config.endpoint_directory,
+        endpoint_command=await asyncio.to_thread(access.endpoint_command),
+        remote=access.agent_place(),
+        sign=None if signing is None else signing.sign,
+        checked=config.checked,
+        certificate=access.member_files,
+    )
 
 
 def _among_machines(

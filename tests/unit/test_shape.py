@@ -13,7 +13,6 @@ LARGE_FILES = {
     "src/shardwright/endpoint/connection.py": 492,
     "src/shardwright/endpoint/ledger.py": 426,
     "src/shardwright/endpoint/session.py": 587,
-    "src/shardwright/model/codes.py": 440,
     "sim/checker.py": 440,
     "sim/server.py": 542,
     "tests/e2e/rest_harness.py": 401,
