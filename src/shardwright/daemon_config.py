@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardwright.agent.check import CheckedHere
+from shardwright.agent.store_endpoints import Learning
 from shardwright.api.machines import Machines
 from shardwright.endpoint.protocol import CONTROL_PORT
 from shardwright.model.ids import NodeUid
@@ -51,6 +52,8 @@ class DaemonConfig:
     """None: all nodes are on this machine, and reach each other by Unix sockets."""
     checked: CheckedHere | None = None
     """What a check of the nodes looks at here; None: what it does in a local cluster."""
+    learning: Learning | None = None
+    """How it follows the members of the store; None: ``store`` holds as it is."""
     machines: Machines | None = None
     """What the API needs to admit newcomers; None: a local cluster, to which machines cannot be added."""
 

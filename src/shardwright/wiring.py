@@ -17,6 +17,7 @@ import structlog
 from shardwright import __version__
 from shardwright.agent.loop import Agent
 from shardwright.agent.signing import Signing
+from shardwright.agent.store_endpoints import StoreEndpoints
 from shardwright.api.app import create_app
 from shardwright.api.certificate import ApiCertificate
 from shardwright.api.deps import ApiContext
@@ -39,9 +40,10 @@ from shardwright.model.codes import Code
 from shardwright.model.version import CLUSTER_VERSION
 from shardwright.nodes.local import agent_path, control_path
 from shardwright.server.adapter import ServerAdapter
+from shardwright.store.endpoints import EndpointBook
 from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
-from shardwright.store.open import for_election, open_members, open_store
+from shardwright.store.open import book_of, for_election, open_members, open_store
 from shardwright.store.protocol import Store
 from shardwright.tasks import spawn
 
@@ -120,10 +122,11 @@ async def run_daemon(config: DaemonConfig) -> None:
     its eternal tasks ends: the daemon ends with it, and the supervisor starts it anew. Raises Permanent when the store
     contains what this daemon must not go on with, StoreReplaced when another store answers than before."""
     clock = SystemClock()
-    store = await open_store(config.store)
+    book = book_of(config.store)
+    store = await open_store(config.store, book)
     mirror = Mirror(store, clock=clock, sealing=config.sealing)
     mirroring = spawn("mirror", mirror.run())
-    serving = spawn("serve", _serve(config, store, mirror=mirror, clock=clock))
+    serving = spawn("serve", _serve(config, store, book, mirror=mirror, clock=clock))
     try:
         ended, _ = await asyncio.wait((mirroring, serving), return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
@@ -137,11 +140,11 @@ async def run_daemon(config: DaemonConfig) -> None:
         await store.close()
 
 
-async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: Clock) -> None:
+async def _serve(config: DaemonConfig, store: Store, book: EndpointBook | None, *, mirror: Mirror, clock: Clock) -> None:
     await mirror.ready()
     await mirror.fresh()
-    opened = partial(open_store, for_election(config.store))
-    members = partial(open_members, config.store)
+    opened = partial(open_store, for_election(config.store), book)
+    members = partial(open_members, config.store, book)
     shown_members = members()
     keeper = LeaseKeeper(opened, _presence(config, clock), clock=clock, times=lease_times(config.store))
     access = NodeAccess(config, mirror)
@@ -167,6 +170,9 @@ async def _serve(config: DaemonConfig, store: Store, *, mirror: Mirror, clock: C
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
     tasks = [spawn("agent", agent.run())]
     tasks += _among_machines(access, agent, signing, clock=clock)
+    if config.learning is not None and shown_members is not None and book is not None:
+        followed = StoreEndpoints(config.learning, shown_members, book, mirror=mirror)
+        tasks.append(spawn("store endpoints", followed.run()))
     api: ApiServer | None = None
     try:
         await asyncio.to_thread(shown.load)

@@ -4,6 +4,7 @@ in a check of the nodes."""
 from pathlib import Path
 
 from shardwright.agent.check import CheckedHere
+from shardwright.agent.store_endpoints import Learning
 from shardwright.api.machines import Machines
 from shardwright.daemon_config import DaemonConfig, NodeTrust
 from shardwright.model.trust import CertificateRole
@@ -17,7 +18,7 @@ from shardwright.trust.files import TrustFiles
 
 
 def store_settings(place: StorePlace) -> EtcdSettings:
-    """How the store is reached."""
+    """How the store is reached, by the settings alone."""
     return EtcdSettings(place.endpoints, place.authority, place.certificate, place.key)
 
 
@@ -56,8 +57,10 @@ def checked_here(settings: NodeSettings) -> CheckedHere:
     )
 
 
-def daemon_config(settings: NodeSettings, sealing: Sealing, machines: Machines) -> DaemonConfig:
-    """What the composition needs."""
+def daemon_config(
+    settings: NodeSettings, sealing: Sealing, machines: Machines, *, store: EtcdSettings, learning: Learning | None
+) -> DaemonConfig:
+    """What the composition needs. ``store``, ``learning``: see ``known_store.py``."""
     directories, files = settings.directories, trust_files(settings.directories)
     return DaemonConfig(
         node_uid=settings.node_uid,
@@ -65,12 +68,13 @@ def daemon_config(settings: NodeSettings, sealing: Sealing, machines: Machines) 
         api_port=settings.ports.api,
         api_certificate=files.certificate(CertificateRole.API),
         api_key=files.key,
-        store=store_settings(settings.store),
+        store=store,
         sealing=sealing,
         directory=directories.state,
         endpoint_directory=directories.endpoint,
         run_directory=directories.run,
         trust=NodeTrust(files, str(settings.address), settings.ports.agent, settings.ports.control),
         checked=checked_here(settings),
+        learning=learning,
         machines=machines,
     )

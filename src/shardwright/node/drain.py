@@ -22,7 +22,7 @@ from shardwright.model.action import Action, ActionName, ActionStatus
 from shardwright.model.codes import Code
 from shardwright.model.ids import ActionUid, NodeUid
 from shardwright.model.view import ClusterView
-from shardwright.node.daemon_settings import store_settings
+from shardwright.node.known_store import known_store
 from shardwright.node.settings import NodeSettings
 from shardwright.nodes.local import LocalNodes
 from shardwright.store.mirror import Mirror
@@ -62,7 +62,7 @@ def running(view: ClusterView, node_uid: NodeUid) -> Action | None:
 async def drain(settings: NodeSettings, sealing: Sealing, *, say: Say) -> bool:
     """Empty the node, and return when it is empty or need not be. False: the action has not completed. Raises Permanent
     ``drain_failed`` if the store does not answer or refuses the action; StoreError."""
-    store = await open_store(store_settings(settings.store))
+    store = await open_store(await asyncio.to_thread(known_store, settings))
     mirror = Mirror(store, sealing=sealing)
     mirroring = spawn("mirror", mirror.run())
     try:

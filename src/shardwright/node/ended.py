@@ -10,7 +10,8 @@ import structlog
 
 from shardwright.agent.endpoint_process import read_identity
 from shardwright.machine.processes import is_of_this_machine, is_running
-from shardwright.node.daemon_settings import daemon_file, store_settings
+from shardwright.node.daemon_settings import daemon_file
+from shardwright.node.known_store import known_store
 from shardwright.node.settings import NodeSettings
 from shardwright.store.ended import revoke_lease_of
 from shardwright.store.open import open_store
@@ -30,7 +31,7 @@ async def revoke_ended(settings: NodeSettings) -> bool:
         return True
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            store = await open_store(store_settings(settings.store))
+            store = await open_store(await asyncio.to_thread(known_store, settings))
             try:
                 if await revoke_lease_of(store, settings.node_uid, identity):
                     _log.info("revoked the lease of the daemon that has ended", pid=identity.pid)

@@ -78,7 +78,8 @@ def _is_free(settings: NodeSettings, port: int) -> bool:
 def move_aside(settings: NodeSettings, now: datetime) -> tuple[Path, ...]:
     """Move the node's files into new directories beside them. Returns these. Raises OSError."""
     directories, name = settings.directories, f"retired-{now:%Y%m%d-%H%M%S}"
-    state = [path for path in (directories.etcd, directories.shards, directories.endpoint) if path.exists()]
+    kept = (directories.etcd, directories.shards, directories.endpoint, directories.store_endpoints)
+    state = [path for path in kept if path.exists()]
     configuration = directories.configuration
     toml = configuration / SETTINGS_FILE.name
     own = [path for path in files.all_in(configuration) if path.parent == configuration]

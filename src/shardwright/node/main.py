@@ -36,6 +36,7 @@ from shardwright.node.admitting import machines_of
 from shardwright.node.daemon_settings import daemon_config, daemon_file, daemon_lock, daemon_log, trust_files
 from shardwright.node.drain import drain
 from shardwright.node.ended import revoke_ended
+from shardwright.node.known_store import learning_of
 from shardwright.node.settings import NodeSettings
 from shardwright.node.settings_file import SETTINGS_FILE, load_settings
 from shardwright.node.store_wait import wait_for_store
@@ -198,12 +199,13 @@ async def _work(loaded: Loaded, notifier: Notifier, body: Body) -> None:
     """Until cancelled, or until the node is removed: then it waits for a record again, and an operator to take it away."""
     try:
         machines = await asyncio.to_thread(machines_of, loaded.settings)
-        await wait_for_store(loaded.settings, loaded.sealing, say=notifier.status)
+        store = await wait_for_store(loaded.settings, loaded.sealing, say=notifier.status)
     except Permanent as e:
         raise _Unfit(e) from e
     notifier.status("serves")
     try:
-        await body(daemon_config(loaded.settings, loaded.sealing, machines))
+        learning = learning_of(loaded.settings)
+        await body(daemon_config(loaded.settings, loaded.sealing, machines, store=store, learning=learning))
     except Permanent as e:
         if e.code is not Code.NODE_NOT_RECORDED:
             raise

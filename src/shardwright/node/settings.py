@@ -85,6 +85,11 @@ class Directories:
         return self.state / "endpoint"
 
     @property
+    def store_endpoints(self) -> Path:
+        """What the daemon has learned of the members of the store, for its next start."""
+        return self.state / "store-endpoints.json"
+
+    @property
     def backups(self) -> Path:
         """Copies of the cluster's state."""
         return self.state / "backups"

@@ -11,14 +11,16 @@ import structlog
 
 from shardwright.errors import ClusterError, Permanent
 from shardwright.model.codes import Code
-from shardwright.node.daemon_settings import founding_file, store_settings
+from shardwright.node.daemon_settings import founding_file
 from shardwright.node.founding_file import Outcome, found_cluster
+from shardwright.node.known_store import forget_learned, known_store
 from shardwright.node.settings import NodeSettings
 from shardwright.store import keys
 from shardwright.store.admission import check_store
 from shardwright.store.open import open_store
-from shardwright.store.protocol import Store, StoreError
+from shardwright.store.protocol import Store, StoreError, StoreReplaced
 from shardwright.store.seal import Sealing
+from shardwright.store.settings import EtcdSettings
 
 AGAIN_S = 0.5
 """Pause before another attempt to reach the store."""
@@ -30,24 +32,28 @@ Say = Callable[[str], None]
 _log = structlog.get_logger(__name__)
 
 
-async def wait_for_store(settings: NodeSettings, sealing: Sealing, *, say: Say) -> None:
+async def wait_for_store(settings: NodeSettings, sealing: Sealing, *, say: Say) -> EtcdSettings:
     """Return when the store contains the cluster and this node's record. ``say``: tells the operator what is waited for.
+    Returns how the store was reached.
 
     Raises Permanent if the daemon must not work on this store: another cluster than the one founded here, a newer version, a
     missing key."""
     loop = asyncio.get_running_loop()
     told, told_at = "", 0.0
     while True:
+        place = await asyncio.to_thread(known_store, settings)
         try:
-            await _look(settings, sealing)
+            await _look(settings, sealing, place)
             if told:
                 _log.info("the store answers")
-            return
+            return place
         except (StoreError, _NotYet) as e:
             if e.text != told or loop.time() - told_at >= REMIND_EVERY_S:
                 told, told_at = e.text, loop.time()
                 _log.warning("the daemon waits for the store", code=e.code, reason=e.text, remedy=e.code.remedy)
                 say(f"waits for the store: {e.text}")
+            if isinstance(e, StoreReplaced) and place.cluster_id:
+                await _forget(settings)
         await asyncio.sleep(AGAIN_S)
 
 
@@ -55,8 +61,19 @@ class _NotYet(ClusterError):
     """The store answers, but this node has no place in it yet, or any more."""
 
 
-async def _look(settings: NodeSettings, sealing: Sealing) -> None:
-    store = await open_store(store_settings(settings.store))
+async def _forget(settings: NodeSettings) -> None:
+    """Another etcd answers than the one whose members were learned: it was restored from a copy, for example. They are not
+    believed any more; only what the settings say counts, as at the first start."""
+    try:
+        await asyncio.to_thread(forget_learned, settings)
+    except OSError as e:
+        _log.warning("what was learned of the store's members cannot be removed", path=e.filename, reason=e.strerror)
+    else:
+        _log.warning("what was learned of the store's members is forgotten: another etcd answers there")
+
+
+async def _look(settings: NodeSettings, sealing: Sealing, place: EtcdSettings) -> None:
+    store = await open_store(place)
     try:
         await _found(settings, store)
         await check_store(store, sealing)

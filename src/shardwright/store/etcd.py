@@ -14,8 +14,8 @@ from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store import etcd_json
 from shardwright.store.bounds import FIRST_REVISION, check_transaction, lease_lost, page_of
+from shardwright.store.endpoints import EndpointBook
 from shardwright.store.etcd_errors import EtcdCode, Refused, error_of
-from shardwright.store.etcd_identity import EtcdIdentity
 from shardwright.store.etcd_json import Json, number
 from shardwright.store.etcd_watch import WatchMessages
 from shardwright.store.etcd_wire import EtcdWire
@@ -49,21 +49,19 @@ class EtcdStore:
     """Implements ``protocol.Store``. Belongs to the event loop in which it was opened. All calls raise StoreReplaced when
     another etcd answers than before; StoreFull is a StoreUnavailable."""
 
-    def __init__(self, wire: EtcdWire, identity: EtcdIdentity) -> None:
+    def __init__(self, wire: EtcdWire, book: EndpointBook) -> None:
         """Private; call ``open``."""
         self._wire = wire
-        self._identity = identity
+        self._identity = book.identity
 
     @classmethod
-    async def open(cls, settings: EtcdSettings) -> "EtcdStore":
-        """Open the store. Raises Permanent (the settings, the version or foreign keys make this etcd unusable),
-        StoreUnavailable."""
-        identity = EtcdIdentity()
-        try:
-            wire = EtcdWire(settings, identity)
-        except ValueError as e:
-            raise Permanent(Code.STORE_SETTINGS_INVALID, f"the settings of the store are invalid: {e}") from e
-        store = cls(wire, identity)
+    async def open(cls, settings: EtcdSettings, book: EndpointBook | None = None) -> "EtcdStore":
+        """Open the store. ``book``: what the clients of this etcd share; None: this one shares nothing. Raises Permanent
+        (the settings, the version or foreign keys make this etcd unusable), StoreUnavailable, StoreReplaced (it is not the
+        etcd to be believed)."""
+        book = book or EndpointBook(settings)
+        wire = EtcdWire(settings, book)
+        store = cls(wire, book)
         try:
             await store._check_is_ours()
         except BaseException as e:

@@ -28,10 +28,10 @@ def is_suitable(version: str) -> bool:
 
 
 class EtcdIdentity:
-    """The etcd of one client: the first one that answered."""
+    """The etcd of the clients that share this: the one with the given id, or the first one that answered."""
 
-    def __init__(self) -> None:
-        self.cluster_id = ""
+    def __init__(self, cluster_id: str = "") -> None:
+        self.cluster_id = cluster_id
         """Decimal; empty before the first answer."""
 
     def check_member(self, status: Json) -> None:

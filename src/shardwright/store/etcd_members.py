@@ -9,9 +9,9 @@ import asyncio
 from shardwright.errors import ClusterError, Permanent, Transient
 from shardwright.model.codes import Code
 from shardwright.model.store_member import MemberState, StoreMember
+from shardwright.store.endpoints import EndpointBook
 from shardwright.store.etcd_connection import connect
 from shardwright.store.etcd_errors import EtcdCode, Refused, error_of
-from shardwright.store.etcd_identity import EtcdIdentity
 from shardwright.store.etcd_json import Json, number
 from shardwright.store.etcd_wire import EtcdWire, message_of
 from shardwright.store.protocol import StoreUnavailable
@@ -27,14 +27,10 @@ _STATUS = "/v3/maintenance/status"
 class EtcdMembers:
     """See ``members.Members``."""
 
-    def __init__(self, settings: EtcdSettings) -> None:
-        """Connects to nothing yet. Raises Permanent ``store_settings_invalid``."""
-        self._identity = EtcdIdentity()
+    def __init__(self, settings: EtcdSettings, book: EndpointBook | None = None) -> None:
+        """Connects to nothing yet. ``book``: see ``EtcdStore.open``. Raises Permanent ``store_settings_invalid``."""
         self._settings = settings
-        try:
-            self._wire = EtcdWire(settings, self._identity)
-        except ValueError as e:
-            raise Permanent(Code.STORE_SETTINGS_INVALID, f"the settings of the store are invalid: {e}") from e
+        self._wire = EtcdWire(settings, book or EndpointBook(settings))
 
     async def members(self) -> tuple[StoreMember, ...]:
         """See ``Members``."""

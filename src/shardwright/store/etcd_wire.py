@@ -15,10 +15,10 @@ from typing import TypeVar
 import structlog
 
 from shardwright.model.codes import Code
+from shardwright.store.endpoints import EndpointBook, next_endpoint
 from shardwright.store.etcd_connection import Answer, Connection, connect
 from shardwright.store.etcd_errors import Refused, error_of, is_of_the_member
 from shardwright.store.etcd_http import Body
-from shardwright.store.etcd_identity import EtcdIdentity
 from shardwright.store.etcd_json import Json
 from shardwright.store.protocol import StoreUnavailable
 from shardwright.store.settings import EtcdSettings
@@ -42,11 +42,13 @@ _log = structlog.get_logger(__name__)
 class EtcdWire:
     """Belongs to one event loop. Calls raise StoreUnavailable, StoreReplaced, and Refused if etcd answered with an error."""
 
-    def __init__(self, settings: EtcdSettings, identity: EtcdIdentity) -> None:
-        """Raises ValueError: the settings are unusable."""
-        self._endpoints = settings.parsed()
+    def __init__(self, settings: EtcdSettings, book: EndpointBook) -> None:
+        """``book``: where the members are, now and later, and which etcd is believed."""
+        self._book = book
         self._settings = settings
-        self._identity = identity
+        self._identity = book.identity
+        self._present = next_endpoint(book.endpoints, None)
+        """The member that serves all traffic."""
         self._moves = 0
         """How often the traffic has moved. A connection belongs to the number at which it was opened."""
         self._log_again_at = 0.0
@@ -71,7 +73,7 @@ class EtcdWire:
     async def tell(self, path: str, body: Json) -> Json:
         """A request that is sent once. Without an answer its outcome is unknown. Connecting is tried at every member."""
         async with self._slots:
-            for _ in self._endpoints[1:]:
+            for _ in self._book.endpoints[1:]:
                 try:
                     connection = await self._take()
                     break
@@ -158,6 +160,7 @@ class EtcdWire:
     async def _take(self) -> Connection:
         """A connection for one request, to the present member. Raises StoreUnavailable: nothing was sent."""
         self._check_open()
+        self._leave_unknown()
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable:
@@ -168,9 +171,10 @@ class EtcdWire:
     async def _connect(self) -> Connection:
         """A new connection to the present member, whose version and identity are known. A connection cannot come to belong
         to another etcd, so no transaction ever reaches one that took the place of the first."""
+        self._leave_unknown()
         moves = self._moves
         try:
-            connection = await connect(self._endpoints[moves % len(self._endpoints)], self._settings, moves)
+            connection = await connect(self._present, self._settings, moves)
         except StoreUnavailable as e:
             self._move(moves, e.text)
             raise
@@ -199,7 +203,8 @@ class EtcdWire:
         if moves != self._moves or self._is_closed:
             return
         self._moves += 1
-        left, taken = (self._endpoints[n % len(self._endpoints)] for n in (moves, self._moves))
+        left, taken = self._present, next_endpoint(self._book.endpoints, self._present)
+        self._present = taken
         now = time.monotonic()
         if left != taken and now >= self._log_again_at:
             self._log_again_at = now + LOG_PAUSE_S
@@ -209,6 +214,11 @@ class EtcdWire:
             connection.fail(error)
             self._drop(connection)
         self._idle.clear()
+
+    def _leave_unknown(self) -> None:
+        """A member that is not to be asked any more loses all traffic."""
+        if self._present not in self._book.endpoints:
+            self._move(self._moves, "it is not a member any more")
 
     def _ended(self, connection: Connection, reason: str | None) -> None:
         """A stream has ended; with a reason: because of its member."""

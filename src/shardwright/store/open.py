@@ -8,6 +8,7 @@ one case in each function below.
 from dataclasses import replace
 from typing import assert_never
 
+from shardwright.store.endpoints import EndpointBook
 from shardwright.store.etcd import EtcdStore
 from shardwright.store.etcd_members import EtcdMembers
 from shardwright.store.members import Members
@@ -16,26 +17,39 @@ from shardwright.store.settings import POLL_SELDOM_S, EtcdSettings, SqliteSettin
 from shardwright.store.sqlite import SqliteStore
 
 
-async def open_store(settings: StoreSettings) -> Store:
-    """Open the store; a missing file is created. Raises StoreUnavailable, and Permanent if it is unsuitable or not ours. The
-    caller closes it. It belongs to the event loop in which it was opened."""
-    match settings:
-        case SqliteSettings():
-            return await SqliteStore.open(settings.path, poll_s=settings.poll_s)
-        case EtcdSettings():
-            return await EtcdStore.open(settings)
-        case _:
-            assert_never(settings)
-
-
-def open_members(settings: StoreSettings) -> Members | None:
-    """The members of the store, to list and change them; None: this kind of store has none. Connects to nothing yet. Raises
-    Permanent ``store_settings_invalid``. The caller closes it."""
+def book_of(settings: StoreSettings) -> EndpointBook | None:
+    """What all clients of this store in one process share; None: clients of this kind of store share nothing. Raises
+    Permanent ``store_settings_invalid``."""
     match settings:
         case SqliteSettings():
             return None
         case EtcdSettings():
-            return EtcdMembers(settings)
+            return EndpointBook(settings)
+        case _:
+            assert_never(settings)
+
+
+async def open_store(settings: StoreSettings, book: EndpointBook | None = None) -> Store:
+    """Open the store; a missing file is created. ``book``: of the settings; None: this client shares nothing with others.
+    Raises StoreUnavailable, StoreReplaced, and Permanent if it is unsuitable or not ours. The caller closes it. It belongs
+    to the event loop in which it was opened."""
+    match settings:
+        case SqliteSettings():
+            return await SqliteStore.open(settings.path, poll_s=settings.poll_s)
+        case EtcdSettings():
+            return await EtcdStore.open(settings, book)
+        case _:
+            assert_never(settings)
+
+
+def open_members(settings: StoreSettings, book: EndpointBook | None = None) -> Members | None:
+    """The members of the store, to list and change them; None: this kind of store has none. Connects to nothing yet.
+    ``book``: see ``open_store``. Raises Permanent ``store_settings_invalid``. The caller closes it."""
+    match settings:
+        case SqliteSettings():
+            return None
+        case EtcdSettings():
+            return EtcdMembers(settings, book)
         case _:
             assert_never(settings)
 

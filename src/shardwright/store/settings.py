@@ -52,13 +52,15 @@ class EtcdSettings:
     """``endpoints``: addresses of members, ``https://host:port`` or (only where no one else can reach them)
     ``http://host:port``; the first is asked until it does not answer. ``ca``: the authority that signed the members'
     certificates. ``cert`` and ``key``: what this client shows. All three belong to https; None: http. Tests in which
-    no member fails have longer limits."""
+    no member fails have longer limits. ``cluster_id``: only the etcd with this id is believed (decimal); empty: the first
+    one that answers."""
 
     endpoints: tuple[str, ...]
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
     limits: EtcdLimits = EtcdLimits()
+    cluster_id: str = ""
 
     def parsed(self) -> tuple[Endpoint, ...]:
         """The endpoints, in their order. Raises ValueError if they cannot be used."""
