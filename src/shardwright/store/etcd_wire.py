@@ -1,8 +1,8 @@
 """The way to etcd: kept connections to its JSON gateway, their limits of time, and the choice of the member that is asked.
 
-Called by ``etcd.py`` only. One member serves all traffic of a client, watches included. When it does not answer in time, all
-traffic moves to the next one: a watch at a dead or cut-off member would stay silent. Must not know the store's terms, and
-must send nothing twice unless the caller allows it.
+Called by ``etcd.py`` and ``etcd_members.py``. One member serves all traffic of a client, watches included. When it does not
+answer in time, or is not to be asked any more, all traffic moves to the next one: a watch at a dead or cut-off member would
+stay silent. Must not know the store's terms, and must send nothing twice unless the caller allows it.
 """
 
 import asyncio
