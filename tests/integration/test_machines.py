@@ -13,6 +13,7 @@ import redis
 from cryptography import x509
 
 from shardwright.agent.renewal import CertificateFiles
+from shardwright.agent.store_endpoints import LearnedFile
 from shardwright.machine.files import write_private
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid
@@ -168,6 +169,11 @@ def test_a_cluster_is_founded_once_and_another_one_is_refused(tmp_path: Path, lo
         kept = await asyncio.to_thread(path.read_bytes)
         first.start()
         await cluster.reached(first, "/v1/nodes", lambda found: len(found) == 1)
+        kept_store = LearnedFile(first.settings.directories.store_endpoints)
+        await cluster.until("it remembers where the store is", lambda: is_at(kept_store.path))
+        learned = kept_store.read()
+        assert learned is not None
+        assert learned.endpoints == (cluster.etcd.members[0].client_url,)
         assert first.end() == 0, cluster.report()
         # The daemon had died before it could delete the file.
         write_private(path, kept)
