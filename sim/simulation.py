@@ -141,6 +141,8 @@ class Simulation:
         self.policies = ProxyPolicies(seed)
         self.operator = Operator(world, self.policies)
         self.faults = Faults(world, self)
+        self._out_of_reach_at: dict[int, float] = {}
+        """When a database whose writes fail was last seen to wait for a lost machine: a change may end that wait."""
         world.store.on_batch.append(self._node_removed)
         count = nodes or world.rng.choice((3, 3, 4, 4, 5))
         if layout is not None:
@@ -249,7 +251,10 @@ class Simulation:
         if world.loop.circle:
             raise Violation("turns_in_circles", world.loop.circle)
         for uid, since in world.writers.failing_since.items():
-            if world.loop.now - max(since, self.faults.last_at) > UNSERVED_MAX_S and not is_out_of_reach(world, uid):
+            if is_out_of_reach(world, uid):
+                self._out_of_reach_at[uid] = world.loop.now
+            began = max(since, self.faults.last_at, self._out_of_reach_at.get(uid, 0.0))
+            if world.loop.now - began > UNSERVED_MAX_S:
                 raise Violation("unserved", f"writes to database {uid} fail since {since:.1f}, and nothing new went wrong")
 
     def rest(self, seconds: float = CONVERGE_S) -> None:

@@ -61,7 +61,7 @@ def standing_of(view: ClusterView, shard: Shard, primary: Shard) -> Standing:
         return Standing.COMING if shard.in_sync_generation < 0 else Standing.BROKEN
     above = view.servers.get(primary.uid)
     is_same_history = above is not None and bool(seen.replication_id) and seen.replication_id == above.replication_id
-    is_proven = is_alive(liveness) and seen.is_link_up and not seen.is_syncing and is_same_history
+    is_proven = seen.is_link_up and not seen.is_syncing and is_same_history
     return Standing.PROVEN if is_proven else Standing.COMING
 
 
