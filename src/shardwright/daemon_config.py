@@ -1,6 +1,6 @@
 """What differs between the daemons of a local cluster and those of a cluster of machines, as values.
 
-Built by the entry points (``local/daemon.py``, ``node/main.py``), read by ``wiring.py``. Contains no secret but the sealing.
+Built by ``local/daemon.py`` and ``node/daemon.py``, read by ``wiring.py``. Contains no secret but the sealing.
 """
 
 from dataclasses import dataclass

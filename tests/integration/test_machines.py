@@ -18,8 +18,8 @@ from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole, IssuedCertificate
 from shardwright.node.daemon_settings import founding_file, trust_files
+from shardwright.node.exits import EXIT_SETTINGS
 from shardwright.node.founding_file import write_founding
-from shardwright.node.main import EXIT_SETTINGS
 from shardwright.trust.certificates import LIFETIME, serial_text
 from tests.integration.node_harness import Json, Machine, MachineCluster, node_record
 

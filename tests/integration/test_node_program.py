@@ -19,8 +19,9 @@ from shardwright.key_file import ensure_sealing
 from shardwright.machine.notify import ADDRESS_VARIABLE, WATCHDOG_VARIABLE
 from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole
-from shardwright.node.daemon_settings import daemon_log, founding_file, trust_files
-from shardwright.node.main import EXIT_SETTINGS, EXIT_TAKEN
+from shardwright.node.daemon_settings import founding_file, trust_files
+from shardwright.node.exits import EXIT_SETTINGS, EXIT_TAKEN
+from shardwright.node.places import daemon_log
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
 from shardwright.node.settings_file import write_settings
 from shardwright.trust.authority import certificate_text

@@ -10,15 +10,10 @@ from shardwright.model.trust import CertificateRole
 from shardwright.node import etcd_config
 from shardwright.node.founding_file import NAME
 from shardwright.node.offers import offers_of
-from shardwright.node.settings import Directories, NodeSettings, StorePlace
+from shardwright.node.places import store_settings
+from shardwright.node.settings import Directories, NodeSettings
 from shardwright.store.seal import Sealing
-from shardwright.store.settings import EtcdSettings
 from shardwright.trust.files import TrustFiles
-
-
-def store_settings(place: StorePlace) -> EtcdSettings:
-    """How the store is reached."""
-    return EtcdSettings(place.endpoints, place.authority, place.certificate, place.key)
 
 
 def trust_files(directories: Directories) -> TrustFiles:
@@ -29,21 +24,6 @@ def trust_files(directories: Directories) -> TrustFiles:
 def founding_file(directories: Directories) -> Path:
     """Where ``init`` leaves the first records of the cluster."""
     return directories.configuration / NAME
-
-
-def daemon_file(directories: Directories) -> Path:
-    """Identity of the node's daemon, written by the daemon itself."""
-    return directories.state / "daemon.json"
-
-
-def daemon_lock(directories: Directories) -> Path:
-    """Locked by the node's daemon for its lifetime: a second one cannot run."""
-    return directories.state / "daemon.lock"
-
-
-def daemon_log(directories: Directories) -> Path:
-    """The daemon's log."""
-    return directories.log / "daemon.log"
 
 
 def checked_here(settings: NodeSettings) -> CheckedHere:

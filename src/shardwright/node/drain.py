@@ -22,7 +22,7 @@ from shardwright.model.action import Action, ActionName, ActionStatus
 from shardwright.model.codes import Code
 from shardwright.model.ids import ActionUid, NodeUid
 from shardwright.model.view import ClusterView
-from shardwright.node.daemon_settings import store_settings
+from shardwright.node.places import store_settings
 from shardwright.node.settings import NodeSettings
 from shardwright.nodes.local import LocalNodes
 from shardwright.store.mirror import Mirror

@@ -11,8 +11,9 @@ import structlog
 
 from shardwright.errors import ClusterError, Permanent
 from shardwright.model.codes import Code
-from shardwright.node.daemon_settings import founding_file, store_settings
+from shardwright.node.daemon_settings import founding_file
 from shardwright.node.founding_file import Outcome, found_cluster
+from shardwright.node.places import store_settings
 from shardwright.node.settings import NodeSettings
 from shardwright.store import keys
 from shardwright.store.admission import check_store
