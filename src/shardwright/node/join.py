@@ -29,6 +29,7 @@ from shardwright.node.founding import FIRST, Place, members_store, settings_of
 from shardwright.node.init import STORE_FILES, existing_node
 from shardwright.node.preflight import Machine, PlaceOptions
 from shardwright.node.probe import answering
+from shardwright.node.progress import saying
 from shardwright.node.services import SAY_EVERY_S, Say
 from shardwright.node.settings import NodeSettings, StorePlace
 from shardwright.node.settings_file import SETTINGS_FILE, write_settings
@@ -87,7 +88,8 @@ def join(options: JoinOptions, machine: Machine, *, say: Say, now: Callable[[], 
     # Before the first change here: a wrong address or hash must leave nothing behind.
     say(f"looking for the cluster at {options.host}:{options.port}")
     target = (resolved(options.host), options.port)
-    authority = fetch_authority(*target, options.ca_hash)
+    with saying(f"waiting for the handshake with {target[0]}:{target[1]}", say):
+        authority = fetch_authority(*target, options.ca_hash)
     owner = files.service_owner()
     files.make_directories(directories, owner)
     with files.locked(directories):
@@ -149,7 +151,10 @@ def ask(target: tuple[str, int], authority: Authority, request: Callable[[], Joi
     asked = {target}
     with httpx.Client(verify=trusting_context(authority), trust_env=False, timeout=ANSWER_TIMEOUT_S) as client:
         while True:
-            answer = _post(client, target, body_of_request(request()))
+            with saying(
+                f"waiting for the answer of {target[0]}:{target[1]}, which connects back to this machine first", say
+            ):
+                answer = _post(client, target, body_of_request(request()))
             if answer.is_success:
                 return _decoded(answer, target)
             body = _body(answer)
