@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from shardwright.cli.failure import usage
 from shardwright.errors import Rejected
 from shardwright.node.files import service_owner
+from shardwright.node.settings import NodeSettings
 from shardwright.node.settings_file import SETTINGS_FILE, load_settings
 
 _GIVE_USER = (
@@ -75,11 +76,12 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
     admin = directory / "admin.json"
     if wanted.directory is None and not admin.exists() and credentials_file(environment).exists():
         admin = credentials_file(environment)
+    others: tuple[str, ...] = ()
     if wanted.directory is None and wanted.url is None and not admin.exists() and os.path.exists(node_settings):
-        wanted = _at_own_node(wanted, node_settings)
+        wanted, others = _at_own_node(wanted, node_settings)
     kept = _read_admin(admin, is_required=wanted.url is None)
     own = Path(str(kept["certificate"])) if "certificate" in kept else own
-    urls = (_normal(wanted.url),) if wanted.url else tuple(_normal(url) for url in kept.get("urls") or [kept["url"]])
+    urls = (_normal(wanted.url), *others) if wanted.url else tuple(_normal(url) for url in kept.get("urls") or [kept["url"]])
     if not _is_known(urls[0], kept):
         kept = {}
     user = wanted.user or kept.get("username")
@@ -100,8 +102,17 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
     return Access(urls=urls, username=user, password=password, certificate=certificate)
 
 
-def _at_own_node(wanted: Wanted, path: Path) -> Wanted:
-    """The same with the address of this machine's node. Only the user who ran ``init`` has the credentials in a file."""
+def urls_of(settings: NodeSettings) -> tuple[str, ...]:
+    """Addresses of the API: this node's, and those that others have if they run members of the store. Every node of a
+    cluster has the same ports. An etcd of the operator's own runs elsewhere: then the further addresses do not answer."""
+    hosts = [str(settings.address), *(str(urlsplit(endpoint).hostname) for endpoint in settings.store.endpoints)]
+    shown = [f"[{host}]" if ":" in host else host for host in dict.fromkeys(hosts)]
+    return tuple(f"https://{host}:{settings.ports.api}" for host in shown)
+
+
+def _at_own_node(wanted: Wanted, path: Path) -> tuple[Wanted, tuple[str, ...]]:
+    """The same with the address of this machine's node, and further addresses. Only the user who ran ``init`` has the
+    credentials in a file."""
     try:
         owner = service_owner()
         settings = load_settings(path, user=None if owner is None else owner.user)
@@ -109,12 +120,11 @@ def _at_own_node(wanted: Wanted, path: Path) -> Wanted:
         raise usage(
             f"this machine is a node of a cluster, but its settings cannot be used: {e.text}", remedy=_GIVE_ALL
         ) from None
-    host = f"[{settings.address}]" if settings.address.version == 6 else str(settings.address)
-    url = f"https://{host}:{settings.ports.api}"
+    url, *others = urls_of(settings)
     if wanted.user is None:
         raise usage(f"no credentials here for the cluster of this machine's node ({url})", remedy=_GIVE_USER)
     authority = settings.directories.configuration / "ca.pem"
-    return replace(wanted, url=url, certificate=wanted.certificate or authority)
+    return replace(wanted, url=url, certificate=wanted.certificate or authority), tuple(others)
 
 
 def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:

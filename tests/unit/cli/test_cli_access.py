@@ -117,7 +117,8 @@ def node(tmp_path: Path) -> Path:
     directories = Directories(*(tmp_path / name for name in ("etc", "state", "run", "log")))
     directories.configuration.mkdir()
     (directories.configuration / "ca.pem").write_text("x")
-    store = StorePlace(("http://127.0.0.1:2379",))
+    files = (tmp_path / name for name in ("ca.pem", "store.pem", "key.pem"))
+    store = StorePlace(("https://10.0.0.1:2379", "https://[fd00::3]:2379", "https://10.0.0.2:2379"), *files)
     settings = NodeSettings(NodeUid(2), (ip_address("10.0.0.2"),), store, directories=directories)
     path = directories.configuration / "node.toml"
     write_settings(path, settings)
@@ -135,7 +136,8 @@ def test_a_machine_that_joined_says_whose_credentials_are_missing(node: Path) ->
 def test_a_user_on_a_machine_that_joined_reaches_its_node(node: Path, password_file: Path) -> None:
     wanted = Wanted(user="a@b.c", password_file=password_file)
     access = load_access(wanted, {"HOME": "/nonexistent"}, node_settings=node)
-    assert (access.urls, access.username, access.password) == (("https://10.0.0.2:9443",), "a@b.c", "other")
+    assert (access.username, access.password) == ("a@b.c", "other")
+    assert access.urls == ("https://10.0.0.2:9443", "https://10.0.0.1:9443", "https://[fd00::3]:9443")
     assert access.certificate == node.with_name("ca.pem")
 
 
