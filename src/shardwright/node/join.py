@@ -44,8 +44,13 @@ from shardwright.trust.newcomer import fetch_authority
 
 ANSWER_TIMEOUT_S: Final = 30.0
 """The cluster connects back to several ports and commits; each may take seconds."""
-LEARNER_TIMEOUT_S: Final = 60.0
-"""For another new member of the store to catch up."""
+STORE_TIMEOUT_S: Final = 60.0
+"""For another new member of the store to catch up, or for an election: a store of two members elects when one is late."""
+_PASSES: Final = {
+    str(Code.STORE_LEARNER_PENDING): "another new member of the store is catching up",
+    str(Code.STORE_UNAVAILABLE): "the store of the cluster does not answer",
+}
+"""Refusals that pass by themselves. The same request again is harmless: it gets the same answer if it was committed."""
 _PAUSE_S: Final = 2.0
 _PROBE_BYTES: Final = 16
 
@@ -145,8 +150,8 @@ def _request(
 
 
 def ask(target: tuple[str, int], authority: Authority, request: Callable[[], JoinRequest], *, say: Say) -> JoinResponse:
-    """Ask to be admitted; at the node that holds the authority's key, if the first one does not; again while the store takes
-    no further member. Raises Rejected, Permanent, Transient."""
+    """Ask to be admitted; at the node that holds the authority's key, if the first one does not; again while the store does
+    not answer or takes no further member. Raises Rejected, Permanent, Transient."""
     began = said_at = time.monotonic()
     asked = {target}
     with httpx.Client(verify=trusting_context(authority), trust_env=False, timeout=ANSWER_TIMEOUT_S) as client:
@@ -165,10 +170,10 @@ def ask(target: tuple[str, int], authority: Authority, request: Callable[[], Joi
                 asked.add(target)
                 say(f"{body.get('description')} Asking there.")
                 continue
-            if code == Code.STORE_LEARNER_PENDING and time.monotonic() - began < LEARNER_TIMEOUT_S:
+            if (why := _PASSES.get(code)) and time.monotonic() - began < STORE_TIMEOUT_S:
                 if time.monotonic() - said_at >= SAY_EVERY_S:
                     said_at = time.monotonic()
-                    say("waiting: another new member of the store is catching up")
+                    say(f"waiting: {why}")
                 time.sleep(_PAUSE_S)
                 continue
             raise refusal_of(answer.status_code, body, target)
