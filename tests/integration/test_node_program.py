@@ -139,7 +139,11 @@ def test_settings_that_cannot_be_used_end_it_for_good_with_one_line(
     settings: NodeSettings, harm: Callable[[NodeSettings], None], said: str
 ) -> None:
     harm(settings)
-    for arguments in ((), ("--ended",), ("--drain",)):
+    # The short command after a daemon's end reads the settings only: what it does not need must not delay the next leader.
+    is_needed_by_all = harm in (break_toml, remove_toml, expose_key)
+    if not is_needed_by_all:
+        assert run(settings, "--ended").returncode == 0
+    for arguments in ((), ("--drain",), *([("--ended",)] if is_needed_by_all else [])):
         ended = run(settings, *arguments)
         assert ended.returncode == EXIT_SETTINGS, ended
         assert said in ended.stderr
