@@ -11,9 +11,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import SystemClock
 from shardwright.local.layout import Layout
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import find_processes, is_running, parent_of
 from shardwright.model.action import Action
 from shardwright.model.cluster import DaemonPresence, Leadership, Node

@@ -19,7 +19,7 @@ from chaos.load import Place
 from chaos.rules import Promise
 from chaos.schedule import Item, ItemKind
 from demo.cluster import DemoFailed
-from shardwright.agent.endpoint_process import read_identity
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import is_frozen, is_running, send
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import ProcessIdentity

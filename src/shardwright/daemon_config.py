@@ -1,15 +1,15 @@
 """What differs between the daemons of a local cluster and those of a cluster of machines, as values.
 
-Built by the entry points (``local/daemon.py``, ``node/main.py``), read by ``wiring.py``. Contains no secret but the sealing.
+Built by ``local/daemon.py`` and ``node/daemon.py``, read by ``wiring.py``. Contains no secret but the sealing.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from shardwright.agent.check import CheckedHere
-from shardwright.agent.store_endpoints import Learning
 from shardwright.api.machines import Machines
 from shardwright.endpoint.protocol import CONTROL_PORT
+from shardwright.learned_file import Learning
 from shardwright.model.ids import NodeUid
 from shardwright.nodes.protocol import AGENT_PORT
 from shardwright.store.seal import Sealing

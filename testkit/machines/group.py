@@ -19,7 +19,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from uuid import uuid4
 
-from shardwright.agent.endpoint_process import read_identity, write_identity
+from shardwright.machine.identity_file import read_identity, write_identity
 from shardwright.machine.processes import identity_of, is_running
 from testkit.machines import freezer
 from testkit.machines.commands import MachinesFailed, missing

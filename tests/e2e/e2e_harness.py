@@ -22,10 +22,10 @@ from typing import Any
 import httpx
 
 from demo.cluster import DemoCluster, DemoFailed
-from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import SystemClock
 from shardwright.faults import VARIABLE, arm
 from shardwright.local.layout import layout_of
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import is_running, send
 from shardwright.model.cluster import DaemonPresence, Leadership, Node
 from shardwright.model.database import Endpoint, GroupPhase, Role, ServerSecrets, Shard, ShardWanted, SlotGroup

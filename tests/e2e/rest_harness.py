@@ -24,7 +24,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from shardwright.agent.endpoint_process import read_identity
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import send
 from shardwright.model.seen import ProcessIdentity
 from testkit.deadlines import until

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from chaos.raw_connection import command
-from shardwright.agent.endpoint_process import read_identity
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import send
 from tests.conftest import found_servers
 from tests.e2e.e2e_harness import TestCluster, own_base

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import redis
 
-from shardwright.agent.endpoint_process import read_identity
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import is_running, send
 from shardwright.model.seen import ProcessIdentity
 from tests.e2e.rest_harness import Json, RestCluster

@@ -21,7 +21,7 @@ from chaos.crowd import CLIENTS, HALVES_BYTES, Client, Crowd, Halves, Script, pa
 from chaos.load import Work
 from chaos.raw_connection import EndedBadly, RawConnection, head_of_set
 from chaos.verdict import TurnOutcome
-from shardwright.agent.endpoint_process import read_identity
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import send
 from shardwright.model.database import Endpoint
 from testkit.deadlines import until

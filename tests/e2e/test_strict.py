@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from demo.cluster import DemoFailed
-from shardwright.agent.endpoint_process import read_identity
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import is_running, send
 from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from shardwright.agent.endpoint_process import read_identity
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import identity_of, is_running, send
 from shardwright.model.database import Role
 from shardwright.model.seen import ProcessIdentity

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.launch import read_record
 from shardwright.agent.loop import Agent
 from shardwright.clock import SystemClock
 from shardwright.endpoint.protocol import EndpointSpec, HoldResult, ReleaseResult, Target
 from shardwright.endpoint.tls import TlsAddress
 from shardwright.errors import Transient
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import end, find_processes
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.codes import Code

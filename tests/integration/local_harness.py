@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardwright.agent.endpoint_process import read_identity
 from shardwright.local.layout import Layout, layout_of
 from shardwright.local.stop import Running, find_running
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import find_processes, identity_of, is_running, send
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import ProcessIdentity

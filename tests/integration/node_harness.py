@@ -33,8 +33,9 @@ from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, UserUid
 from shardwright.model.trust import CertificateRole
 from shardwright.model.version import CLUSTER_VERSION
-from shardwright.node.daemon_settings import founding_file, trust_files
+from shardwright.node.daemon_settings import founding_file
 from shardwright.node.founding_file import write_founding
+from shardwright.node.places import trust_files
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
 from shardwright.node.settings_file import write_settings
 from shardwright.nodes.local import control_path

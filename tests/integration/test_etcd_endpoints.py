@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from shardwright.agent.store_endpoints import Learning, StoreEndpoints
+from shardwright.agent.store_endpoints import StoreEndpoints
 from shardwright.key_file import ensure_sealing
+from shardwright.learned_file import Learning
 from shardwright.machine.files import make_private_directory
 from shardwright.model.cluster import Node
 from shardwright.model.ids import NodeUid

@@ -89,11 +89,11 @@ def test_a_newcomer_joins_and_its_member_follows_the_store(first: First) -> None
 
 
 def _join_without_patience(folder: Path, address: str, line: str) -> None:
-    before, joining.LEARNER_TIMEOUT_S = joining.LEARNER_TIMEOUT_S, 0.0  # type: ignore[misc]
+    before, joining.STORE_TIMEOUT_S = joining.STORE_TIMEOUT_S, 0.0  # type: ignore[misc]
     try:
         join_in(folder, address, line)
     finally:
-        joining.LEARNER_TIMEOUT_S = before  # type: ignore[misc]
+        joining.STORE_TIMEOUT_S = before  # type: ignore[misc]
 
 
 async def _remove(members: MembersByGateway, name: str) -> None:

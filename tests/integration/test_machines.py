@@ -13,14 +13,15 @@ import redis
 from cryptography import x509
 
 from shardwright.agent.renewal import CertificateFiles
-from shardwright.agent.store_endpoints import LearnedFile
+from shardwright.learned_file import LearnedFile
 from shardwright.machine.files import write_private
 from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole, IssuedCertificate
-from shardwright.node.daemon_settings import founding_file, trust_files
+from shardwright.node.daemon_settings import founding_file
+from shardwright.node.exits import EXIT_SETTINGS
 from shardwright.node.founding_file import write_founding
-from shardwright.node.main import EXIT_SETTINGS
+from shardwright.node.places import trust_files
 from shardwright.trust.certificates import LIFETIME, serial_text
 from tests.integration.node_harness import Json, Machine, MachineCluster, node_record
 
@@ -51,7 +52,8 @@ def test_three_machines_serve_a_database_through_maintenance_and_the_death_of_th
         busy = await one_with_a_shard(cluster)
         asked = cluster.machines[busy.uid % 3]
         await done(cluster, asked, busy, "maintenance_on")
-        assert busy.uid not in await nodes_with_shards(cluster)
+        left = await cluster.stored("shards/")
+        assert busy.uid not in await nodes_with_shards(cluster), f"{left}\n{cluster.report()}"
         write(asked, "2", "two")
         await done(cluster, asked, busy, "maintenance_off")
         assert busy.uid in await nodes_with_shards(cluster)
@@ -154,7 +156,8 @@ def test_a_removed_machine_serves_nothing_and_waits_for_its_operator(
         process = await asyncio.to_thread(third.endpoint_process)
         await done(cluster, first, third, "remove")
         await cluster.until("it waits", lambda: "the cluster has no record of node 3" in third.report())
-        assert not is_there(process), f"its endpoint process lives\n{cluster.report()}"
+        # It has waited before too, until it was recorded: only the end of the process shows that it waits again.
+        await cluster.until("its endpoint process ends", lambda: not is_there(process))
         await cluster.reached(first, f"/v1/bdbs/{uid}", lambda found: sorted(serving(found)) == [1, 2])
         assert read(first, "1") == "one"
         assert third.end() == 0, cluster.report()

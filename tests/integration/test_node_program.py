@@ -19,8 +19,9 @@ from shardwright.key_file import ensure_sealing
 from shardwright.machine.notify import ADDRESS_VARIABLE, WATCHDOG_VARIABLE
 from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole
-from shardwright.node.daemon_settings import daemon_log, founding_file, trust_files
-from shardwright.node.main import EXIT_SETTINGS, EXIT_TAKEN
+from shardwright.node.daemon_settings import founding_file
+from shardwright.node.exits import EXIT_SETTINGS, EXIT_TAKEN
+from shardwright.node.places import daemon_log, trust_files
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
 from shardwright.node.settings_file import write_settings
 from shardwright.trust.authority import certificate_text
@@ -138,7 +139,11 @@ def test_settings_that_cannot_be_used_end_it_for_good_with_one_line(
     settings: NodeSettings, harm: Callable[[NodeSettings], None], said: str
 ) -> None:
     harm(settings)
-    for arguments in ((), ("--ended",), ("--drain",)):
+    # The short command after a daemon's end reads the settings only: what it does not need must not delay the next leader.
+    is_needed_by_all = harm in (break_toml, remove_toml, expose_key)
+    if not is_needed_by_all:
+        assert run(settings, "--ended").returncode == 0
+    for arguments in ((), ("--drain",), *([("--ended",)] if is_needed_by_all else [])):
         ended = run(settings, *arguments)
         assert ended.returncode == EXIT_SETTINGS, ended
         assert said in ended.stderr

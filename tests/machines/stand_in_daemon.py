@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from shardwright.agent.endpoint_process import read_identity, write_identity
+from shardwright.machine.identity_file import read_identity, write_identity
 from shardwright.machine.notify import Notifier, show_life
 from shardwright.machine.processes import is_running, python_environment, spawn_process
 from shardwright.tasks import spawn

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from shardwright.agent.endpoint_process import read_identity
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import is_running, send
 from testkit.deadlines import until
 from testkit.machines.control_groups import ControlGroup, find_parent

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
 
 from shardwright.clock import Clock
 from shardwright.endpoint.control import has_no_listener
 from shardwright.endpoint.protocol import EndpointControl
 from shardwright.endpoint.spec import spec_of
 from shardwright.errors import Transient
-from shardwright.machine.files import make_private_directory, rotate, write_private
+from shardwright.machine.files import make_private_directory, rotate
+from shardwright.machine.identity_file import read_identity, write_identity
 from shardwright.machine.processes import (
     Watch,
     arguments_of,
@@ -52,20 +52,6 @@ RETIRE_GRACE_S = 10.0
 OUTPUT_BYTES_MAX = 1024 * 1024
 
 _log = structlog.get_logger(__name__)
-_adapter = TypeAdapter(ProcessIdentity)
-
-
-def read_identity(path: Path) -> ProcessIdentity | None:
-    """The process identity in a file; None if there is no readable file."""
-    try:
-        return _adapter.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def write_identity(path: Path, identity: ProcessIdentity) -> None:
-    """Keep a process identity in a file. Raises OSError."""
-    write_private(path, _adapter.dump_json(identity, indent=1))
 
 
 def endpoint_command(node_uid: NodeUid, control: Path, log: Path, config: Path | None = None) -> list[str]:

@@ -7,64 +7,23 @@ own in the directory of the state. Must change no member.
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
 from shardwright.errors import ShardwrightError
-from shardwright.machine.files import write_private
+from shardwright.learned_file import Learning
 from shardwright.model.ids import NodeUid
 from shardwright.model.store_member import StoreRole
 from shardwright.store import keys
-from shardwright.store.endpoints import EndpointBook, Learned, asked, learned_text, member_urls, read_learned
+from shardwright.store.endpoints import EndpointBook, Learned, asked, member_urls
 from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
 from shardwright.tasks import Wake
 
 LOOK_S = 30.0
 """Between two looks. A change of the members' roles on the nodes' records causes one too."""
-FILE_BYTES_MAX = 64 * 1024
-"""What was written here is much smaller."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LearnedFile:
-    """What was learned of the members, on the disk. All calls wait for it."""
-
-    path: Path
-
-    def read(self) -> Learned | None:
-        """None: there is nothing, or nothing that can be believed (which is logged)."""
-        try:
-            with self.path.open("rb") as file:
-                return read_learned(file.read(FILE_BYTES_MAX))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as e:
-            _log.warning("what was learned of the store's members is ignored", path=str(self.path), reason=str(e))
-            return None
-
-    def write(self, learned: Learned) -> None:
-        """Replace it as a whole. Raises OSError."""
-        write_private(self.path, learned_text(learned))
-
-    def forget(self) -> None:
-        """Remove it. Raises OSError."""
-        self.path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Learning:
-    """What a daemon needs to follow the members of its store."""
-
-    file: LearnedFile
-    own: tuple[str, ...]
-    """The addresses at which this node's own member would serve clients, if it runs one."""
-    configured: tuple[str, ...]
-    """The endpoints in the node's settings."""
 
 
 class StoreEndpoints:

@@ -1,5 +1,6 @@
 """The API's address and the user: from options, the environment, or the files that ``up`` wrote to the cluster's directory
-and ``init`` to the user's configuration. A local cluster's file comes first.
+and ``init`` to the user's configuration. A local cluster's file comes first. On a machine that is a node, and without such a
+file, the address is the node's own.
 
 The password in such a file is only sent to the addresses in that file. Passwords are never read from the command line or
 the environment, where other users of the machine could see them.
@@ -7,16 +8,29 @@ the environment, where other users of the machine could see them.
 
 import ipaddress
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from shardwright.cli.failure import usage
+from shardwright.errors import Rejected
+from shardwright.node.files import service_owner
+from shardwright.node.settings import NodeSettings
+from shardwright.node.settings_file import SETTINGS_FILE, load_settings
 
+_GIVE_USER = (
+    "--user E-MAIL --password-file FILE (or SHARDWRIGHT_USER and SHARDWRIGHT_PASSWORD_FILE); or run the command on the "
+    "machine of `shardwright init`, as the user who ran that"
+)
+_GIVE_ALL = (
+    "--url https://NODE:9443 --user E-MAIL --password-file FILE --certificate CA.PEM (or SHARDWRIGHT_URL, SHARDWRIGHT_USER, "
+    "SHARDWRIGHT_PASSWORD_FILE and SHARDWRIGHT_CERTIFICATE)"
+)
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+", re.ASCII)
 
 
@@ -54,16 +68,20 @@ def credentials_file(environment: Mapping[str, str]) -> Path:
     return Path(base) / "shardwright" / "cluster.json"
 
 
-def load_access(wanted: Wanted, environment: Mapping[str, str]) -> Access:
-    """Combine the values. Raises Failure (usage), which names the missing value and the way to give it."""
+def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings: Path = SETTINGS_FILE) -> Access:
+    """Combine the values. ``node_settings``: exists if this machine is a node of a cluster of machines. Raises Failure
+    (usage), which names the missing value and the way to give it."""
     directory = wanted.directory or default_directory(environment)
     own = directory / "tls" / "cert.pem"
     admin = directory / "admin.json"
     if wanted.directory is None and not admin.exists() and credentials_file(environment).exists():
         admin = credentials_file(environment)
+    others: tuple[str, ...] = ()
+    if wanted.directory is None and wanted.url is None and not admin.exists() and os.path.exists(node_settings):
+        wanted, others = _at_own_node(wanted, node_settings)
     kept = _read_admin(admin, is_required=wanted.url is None)
     own = Path(str(kept["certificate"])) if "certificate" in kept else own
-    urls = (_normal(wanted.url),) if wanted.url else tuple(_normal(url) for url in kept.get("urls") or [kept["url"]])
+    urls = (_normal(wanted.url), *others) if wanted.url else tuple(_normal(url) for url in kept.get("urls") or [kept["url"]])
     if not _is_known(urls[0], kept):
         kept = {}
     user = wanted.user or kept.get("username")
@@ -84,6 +102,31 @@ def load_access(wanted: Wanted, environment: Mapping[str, str]) -> Access:
     return Access(urls=urls, username=user, password=password, certificate=certificate)
 
 
+def urls_of(settings: NodeSettings) -> tuple[str, ...]:
+    """Addresses of the API: this node's, and those that others have if they run members of the store. Every node of a
+    cluster has the same ports. An etcd of the operator's own runs elsewhere: then the further addresses do not answer."""
+    hosts = [str(settings.address), *(str(urlsplit(endpoint).hostname) for endpoint in settings.store.endpoints)]
+    shown = [f"[{host}]" if ":" in host else host for host in dict.fromkeys(hosts)]
+    return tuple(f"https://{host}:{settings.ports.api}" for host in shown)
+
+
+def _at_own_node(wanted: Wanted, path: Path) -> tuple[Wanted, tuple[str, ...]]:
+    """The same with the address of this machine's node, and further addresses. Only the user who ran ``init`` has the
+    credentials in a file."""
+    try:
+        owner = service_owner()
+        settings = load_settings(path, user=None if owner is None else owner.user)
+    except Rejected as e:
+        raise usage(
+            f"this machine is a node of a cluster, but its settings cannot be used: {e.text}", remedy=_GIVE_ALL
+        ) from None
+    url, *others = urls_of(settings)
+    if wanted.user is None:
+        raise usage(f"no credentials here for the cluster of this machine's node ({url})", remedy=_GIVE_USER)
+    authority = settings.directories.configuration / "ca.pem"
+    return replace(wanted, url=url, certificate=wanted.certificate or authority), tuple(others)
+
+
 def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -92,7 +135,8 @@ def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
             return {}
         raise usage(
             f"no cluster found in {path.parent}",
-            remedy="--dir DIR, --url URL, or start one: shardwright up --detach (on several machines: shardwright init)",
+            remedy=f"{_GIVE_ALL}; --dir DIR for a local cluster; or start one: shardwright up --detach "
+            "(on several machines: shardwright init)",
         ) from None
     except PermissionError:
         if not is_required:

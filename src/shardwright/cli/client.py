@@ -4,7 +4,7 @@ Every command uses it. It repeats only requests that were certainly not received
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,6 +43,10 @@ class ApiClient:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._http.close()
+
+    def also_ask(self, urls: Iterable[str]) -> None:
+        """Further addresses of the same cluster, for when those before them do not answer."""
+        self._urls.extend(url for url in dict.fromkeys(urls) if url not in self._urls)
 
     def get(self, path: str, *, query: Mapping[str, str | int] | None = None) -> Any:
         """The answer's decoded JSON. Raises Failure, like all of these methods."""
@@ -117,7 +121,6 @@ def _trust(certificate: Path | None) -> ssl.SSLContext:
         raise Failure(Exit.USAGE, "bad_certificate", f"{certificate} is unusable: {error}") from error
     # Only this certificate (and those that it signed) is trusted, so its name adds nothing; it does not contain the
     # addresses of nodes added later.
-    # added later are not in it.
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from shardwright.cli.access import urls_of
 from shardwright.cli.failure import Failure
 from shardwright.cli.local import failures
 from shardwright.cli.session import Session, Timeout, Yes, command, confirm
@@ -43,6 +44,8 @@ def _leave(
         owner = service_owner()
         settings = load_settings(config, user=None if owner is None else owner.user)
     uid = settings.node_uid
+    # A removed node's own API ends, perhaps before it has told the end of the removal.
+    session.api.also_ask(urls_of(settings))
     if _is_recorded(session, uid):
         confirm(f"Remove node:{uid} from the cluster and stop it on this machine?", is_confirmed=yes)
         answer = session.api.post(f"/v1/nodes/{uid}/actions/remove")

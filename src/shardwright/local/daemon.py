@@ -17,7 +17,6 @@ from pathlib import Path
 
 import structlog
 
-from shardwright.agent.endpoint_process import write_identity
 from shardwright.daemon_config import DaemonConfig
 from shardwright.errors import Rejected, ShardwrightError
 from shardwright.local.access import store_settings
@@ -26,6 +25,7 @@ from shardwright.local.layout import Layout, layout_of
 from shardwright.local.ping import PingServer
 from shardwright.log import configure_logging
 from shardwright.machine.files import make_private_directory
+from shardwright.machine.identity_file import write_identity
 from shardwright.machine.lock import try_lock
 from shardwright.machine.processes import identity_of
 from shardwright.model.ids import NodeUid

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Permanent, Refusal, Rejected
 from shardwright.local.access import has_cluster
 from shardwright.local.erase import erase_records
 from shardwright.local.layout import Layout, layout_of, purge
 from shardwright.local.stop import Say, databases_at_risk, find_running, read_recorded, stop_everything
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.lock import try_lock
 from shardwright.machine.processes import end, is_running, send
 from shardwright.model.codes import Code

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import structlog
 
-from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import Clock
 from shardwright.errors import Permanent
 from shardwright.local.daemon import EXIT_TAKEN
 from shardwright.local.layout import Layout
 from shardwright.local.ping import Answer, ping
 from shardwright.machine.files import last_line, make_private_directory, rotate
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import Watch, end, is_running, spawn_process
 from shardwright.model.backoff import Backoff
 from shardwright.model.ids import NodeUid

@@ -6,12 +6,12 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import Clock
 from shardwright.errors import Permanent
 from shardwright.local.config import read_cluster, read_nodes
 from shardwright.local.layout import Layout
 from shardwright.machine.files import last_line
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import is_running
 from shardwright.model.cluster import Node
 from shardwright.model.codes import Code

@@ -13,12 +13,12 @@ from pathlib import Path
 import structlog
 
 from shardwright.agent.endpoint_process import MODULE as ENDPOINT_MODULE
-from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.launch import read_record
 from shardwright.errors import Permanent
 from shardwright.local.access import has_cluster, sealing_of, store_settings
 from shardwright.local.config import read_all, read_nodes
 from shardwright.local.layout import Layout
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import arguments_of, end, find_processes, is_running
 from shardwright.model.cluster import Node
 from shardwright.model.database import Database, DatabaseStatus, Persistence, ServerSecrets, Shard, SlotGroup

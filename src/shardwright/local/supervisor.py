@@ -20,7 +20,6 @@ from typing import Any
 
 import structlog
 
-from shardwright.agent.endpoint_process import write_identity
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Permanent
 from shardwright.local.access import store_settings
@@ -32,6 +31,7 @@ from shardwright.local.stop import Say, find_running, stop_everything
 from shardwright.local.tls import ensure_certificate
 from shardwright.log import configure_logging
 from shardwright.machine.files import write_private
+from shardwright.machine.identity_file import write_identity
 from shardwright.machine.lock import try_lock
 from shardwright.machine.processes import end, identity_of, python_environment
 from shardwright.model.cluster import Cluster, Node

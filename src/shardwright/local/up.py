@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shardwright.agent.endpoint_process import read_identity
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Refusal, Rejected
 from shardwright.local.access import has_cluster, is_on_etcd, sealing_of, set_file_aside, store_settings
@@ -31,6 +30,7 @@ from shardwright.local.supervisor import (
 )
 from shardwright.log import configure_logging
 from shardwright.machine.files import make_private_directory, rotate
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.lock import try_lock
 from shardwright.machine.processes import is_running, spawn_process
 from shardwright.model.cluster import Cluster, Node

@@ -4,47 +4,22 @@ in a check of the nodes."""
 from pathlib import Path
 
 from shardwright.agent.check import CheckedHere
-from shardwright.agent.store_endpoints import Learning
 from shardwright.api.machines import Machines
 from shardwright.daemon_config import DaemonConfig, NodeTrust
+from shardwright.learned_file import Learning
 from shardwright.model.trust import CertificateRole
 from shardwright.node import etcd_config
 from shardwright.node.founding_file import NAME
 from shardwright.node.offers import offers_of
-from shardwright.node.settings import Directories, NodeSettings, StorePlace
+from shardwright.node.places import trust_files
+from shardwright.node.settings import Directories, NodeSettings
 from shardwright.store.seal import Sealing
 from shardwright.store.settings import EtcdSettings
-from shardwright.trust.files import TrustFiles
-
-
-def store_settings(place: StorePlace) -> EtcdSettings:
-    """How the store is reached, by the settings alone."""
-    return EtcdSettings(place.endpoints, place.authority, place.certificate, place.key)
-
-
-def trust_files(directories: Directories) -> TrustFiles:
-    """The node's certificates and keys."""
-    return TrustFiles(directories.configuration)
 
 
 def founding_file(directories: Directories) -> Path:
     """Where ``init`` leaves the first records of the cluster."""
     return directories.configuration / NAME
-
-
-def daemon_file(directories: Directories) -> Path:
-    """Identity of the node's daemon, written by the daemon itself."""
-    return directories.state / "daemon.json"
-
-
-def daemon_lock(directories: Directories) -> Path:
-    """Locked by the node's daemon for its lifetime: a second one cannot run."""
-    return directories.state / "daemon.lock"
-
-
-def daemon_log(directories: Directories) -> Path:
-    """The daemon's log."""
-    return directories.log / "daemon.log"
 
 
 def checked_here(settings: NodeSettings) -> CheckedHere:

@@ -8,10 +8,10 @@ import asyncio
 
 import structlog
 
-from shardwright.agent.endpoint_process import read_identity
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import is_of_this_machine, is_running
-from shardwright.node.daemon_settings import daemon_file
 from shardwright.node.known_store import known_store
+from shardwright.node.places import daemon_file
 from shardwright.node.settings import NodeSettings
 from shardwright.store.ended import revoke_lease_of
 from shardwright.store.open import open_store

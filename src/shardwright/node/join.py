@@ -29,6 +29,7 @@ from shardwright.node.founding import FIRST, Place, members_store, settings_of
 from shardwright.node.init import STORE_FILES, existing_node
 from shardwright.node.preflight import Machine, PlaceOptions
 from shardwright.node.probe import answering
+from shardwright.node.progress import saying
 from shardwright.node.services import SAY_EVERY_S, Say
 from shardwright.node.settings import NodeSettings, StorePlace
 from shardwright.node.settings_file import SETTINGS_FILE, write_settings
@@ -43,8 +44,13 @@ from shardwright.trust.newcomer import fetch_authority
 
 ANSWER_TIMEOUT_S: Final = 30.0
 """The cluster connects back to several ports and commits; each may take seconds."""
-LEARNER_TIMEOUT_S: Final = 60.0
-"""For another new member of the store to catch up."""
+STORE_TIMEOUT_S: Final = 60.0
+"""For another new member of the store to catch up, or for an election: a store of two members elects when one is late."""
+_PASSES: Final = {
+    str(Code.STORE_LEARNER_PENDING): "another new member of the store is catching up",
+    str(Code.STORE_UNAVAILABLE): "the store of the cluster does not answer",
+}
+"""Refusals that pass by themselves. The same request again is harmless: it gets the same answer if it was committed."""
 _PAUSE_S: Final = 2.0
 _PROBE_BYTES: Final = 16
 
@@ -87,7 +93,8 @@ def join(options: JoinOptions, machine: Machine, *, say: Say, now: Callable[[], 
     # Before the first change here: a wrong address or hash must leave nothing behind.
     say(f"looking for the cluster at {options.host}:{options.port}")
     target = (resolved(options.host), options.port)
-    authority = fetch_authority(*target, options.ca_hash)
+    with saying(f"waiting for the handshake with {target[0]}:{target[1]}", say):
+        authority = fetch_authority(*target, options.ca_hash)
     owner = files.service_owner()
     files.make_directories(directories, owner)
     with files.locked(directories):
@@ -143,13 +150,16 @@ def _request(
 
 
 def ask(target: tuple[str, int], authority: Authority, request: Callable[[], JoinRequest], *, say: Say) -> JoinResponse:
-    """Ask to be admitted; at the node that holds the authority's key, if the first one does not; again while the store takes
-    no further member. Raises Rejected, Permanent, Transient."""
+    """Ask to be admitted; at the node that holds the authority's key, if the first one does not; again while the store does
+    not answer or takes no further member. Raises Rejected, Permanent, Transient."""
     began = said_at = time.monotonic()
     asked = {target}
     with httpx.Client(verify=trusting_context(authority), trust_env=False, timeout=ANSWER_TIMEOUT_S) as client:
         while True:
-            answer = _post(client, target, body_of_request(request()))
+            with saying(
+                f"waiting for the answer of {target[0]}:{target[1]}, which connects back to this machine first", say
+            ):
+                answer = _post(client, target, body_of_request(request()))
             if answer.is_success:
                 return _decoded(answer, target)
             body = _body(answer)
@@ -160,10 +170,10 @@ def ask(target: tuple[str, int], authority: Authority, request: Callable[[], Joi
                 asked.add(target)
                 say(f"{body.get('description')} Asking there.")
                 continue
-            if code == Code.STORE_LEARNER_PENDING and time.monotonic() - began < LEARNER_TIMEOUT_S:
+            if (why := _PASSES.get(code)) and time.monotonic() - began < STORE_TIMEOUT_S:
                 if time.monotonic() - said_at >= SAY_EVERY_S:
                     said_at = time.monotonic()
-                    say("waiting: another new member of the store is catching up")
+                    say(f"waiting: {why}")
                 time.sleep(_PAUSE_S)
                 continue
             raise refusal_of(answer.status_code, body, target)

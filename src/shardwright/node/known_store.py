@@ -4,10 +4,10 @@ Used by the daemon and by the short commands of its units. An etcd that an opera
 nowhere else. Reads and removes one file.
 """
 
-from shardwright.agent.store_endpoints import LearnedFile, Learning
+from shardwright.learned_file import LearnedFile, Learning
 from shardwright.model.trust import CertificateRole
-from shardwright.node.daemon_settings import store_settings, trust_files
 from shardwright.node.etcd_config import client_url
+from shardwright.node.places import store_settings, trust_files
 from shardwright.node.settings import NodeSettings
 from shardwright.store.endpoints import with_learned
 from shardwright.store.settings import EtcdSettings

@@ -11,10 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from shardwright.agent.endpoint_process import read_identity
 from shardwright.agent.launch import check_port
 from shardwright.errors import Permanent, Refusal, Rejected
 from shardwright.machine.files import make_private_directory, sync_directory
+from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import end, is_running
 from shardwright.node import files, services
 from shardwright.node.services import Say

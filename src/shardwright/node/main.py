@@ -1,217 +1,19 @@
-"""``shardwright-node``: the daemon of a node of a cluster of machines. Its service manager starts it and keeps it alive.
+"""``shardwright-node``: the daemon of a node of a cluster of machines, and the short commands of its units.
 
-Owns what every daemon needs first: usable settings, one process per node (a lock), its identity on disk, the log, what the
-service manager is told, the wait for the store, and a clean end on SIGTERM. ``wiring.py`` owns the composition of a daemon.
-``--ended`` and ``--drain`` are short commands of the same units (``ended.py``, ``drain.py``).
+Reads the command line and calls ``daemon.py``, ``ended.py`` or ``drain.py``. Each is imported only when it is asked for: the
+next leader waits for ``--ended``, and importing all parts of a daemon takes seconds on a busy machine.
 """
 
 import argparse
 import asyncio
-import contextlib
-import faulthandler
-import importlib
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import structlog
-
-from shardwright import __version__
-from shardwright.agent.endpoint_process import write_identity
-from shardwright.api.certificate import ApiCertificate
-from shardwright.daemon_config import DaemonConfig
 from shardwright.errors import Permanent, Rejected, ShardwrightError
-from shardwright.key_file import read_sealing
-from shardwright.log import configure_logging
-from shardwright.machine.files import make_private_directory
-from shardwright.machine.lock import try_lock
-from shardwright.machine.notify import Notifier, show_life
-from shardwright.machine.processes import identity_of
-from shardwright.model.codes import Code
-from shardwright.model.trust import CertificateRole
-from shardwright.node.admitting import machines_of
-from shardwright.node.daemon_settings import daemon_config, daemon_file, daemon_lock, daemon_log, trust_files
-from shardwright.node.drain import drain
-from shardwright.node.ended import revoke_ended
-from shardwright.node.known_store import learning_of
-from shardwright.node.settings import NodeSettings
+from shardwright.node.exits import EXIT_SETTINGS, refusal_line, say_failure
 from shardwright.node.settings_file import SETTINGS_FILE, load_settings
-from shardwright.node.store_wait import wait_for_store
-from shardwright.store.protocol import StoreReplaced
-from shardwright.store.seal import Sealing
-from shardwright.tasks import spawn
-from shardwright.trust.files import load_credentials
-
-EXIT_TAKEN = 3
-"""Another daemon of this node is running."""
-EXIT_SETTINGS = 78
-"""EX_CONFIG: only a person can help, so the service manager does not start it again."""
-
-Body = Callable[[DaemonConfig], Awaitable[None]]
-
-_log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a daemon has read before it asks the store."""
-
-    settings: NodeSettings
-    sealing: Sealing
-
-
-class _Unfit(Exception):
-    """This daemon must not work on what the store contains; only a person can help."""
-
-    def __init__(self, cause: Permanent) -> None:
-        super().__init__(cause.text)
-        self.cause = cause
-
-
-def load(path: Path) -> Loaded:
-    """Settings, keys and certificates, checked. Raises Rejected, Permanent."""
-    settings = load_settings(path)
-    files = trust_files(settings.directories)
-    load_credentials(files.member(CertificateRole.NODE))
-    ApiCertificate(files.certificate(CertificateRole.API), files.key).load()
-    sealing = read_sealing(key := settings.directories.cluster_key)
-    if sealing.uid is None:
-        raise Permanent(Code.CLUSTER_KEY_UNUSABLE, f"{key} does not exist")
-    return Loaded(settings, sealing)
-
-
-def run(path: Path, body: Body | None = None) -> int:
-    """Run the daemon until SIGTERM; returns its exit status. ``body`` None: the product's own, ``wiring.run_daemon``."""
-    notifier = Notifier.take()
-    loaded = _loaded(path, notifier)
-    if loaded is None:
-        return EXIT_SETTINGS
-    directories, node_uid = loaded.settings.directories, loaded.settings.node_uid
-    try:
-        lock = _prepare(loaded.settings)
-        if lock is None:
-            return _failed(notifier, f"another daemon of node {node_uid} is already running", EXIT_TAKEN)
-    except OSError as e:
-        return _failed(notifier, f"{e.filename}: {e.strerror}", 1)
-    configure_logging(daemon_log(directories))
-    structlog.contextvars.bind_contextvars(node=node_uid)
-    faulthandler.enable()
-    try:
-        asyncio.run(_serve(loaded, notifier, body or _product))
-    except _Unfit as e:
-        cause = e.cause
-        _log.error("the daemon cannot work on this store", code=cause.code, reason=cause.text, remedy=cause.code.remedy)
-        return _failed(notifier, cause.text, EXIT_SETTINGS)
-    except StoreReplaced as e:
-        _log.error("the daemon ends, because its store was replaced", code=e.code, reason=e.text, remedy=e.code.remedy)
-        return _failed(notifier, e.text, 1)
-    except ShardwrightError as e:
-        _log.exception("the daemon has failed", code=e.code)
-        return _failed(notifier, e.text, 1)
-    except Exception as e:
-        _log.exception("the daemon has failed")
-        return _failed(notifier, f"{type(e).__name__}: {e}", 1)
-    finally:
-        notifier.close()
-        os.close(lock)
-    return 0
-
-
-def _loaded(path: Path, notifier: Notifier) -> Loaded | None:
-    """None: the settings cannot be used, and the one line that says why was printed."""
-    try:
-        return load(path)
-    except Rejected as e:
-        text, remedy = e.text, e.remedy
-    except Permanent as e:
-        text, remedy = e.text, e.code.remedy
-    _failed(notifier, " ".join(f"{text}: {remedy}".split()) if remedy else text, EXIT_SETTINGS)
-    return None
-
-
-def _failed(notifier: Notifier, text: str, status: int) -> int:
-    notifier.status(text)
-    print(f"shardwright-node: {text}", file=sys.stderr)
-    return status
-
-
-def _prepare(settings: NodeSettings) -> int | None:
-    """Directories, lock, identity. None: another daemon of this node runs. Raises OSError."""
-    directories = settings.directories
-    for directory in (directories.state, directories.run, directories.log, directories.shards, directories.endpoint):
-        make_private_directory(directory)
-    lock = try_lock(daemon_lock(directories))
-    if lock is None:
-        return None
-    # Processes that outlive the daemon are recognized by their working directory, so it must be unique.
-    os.chdir(directories.state)
-    me = identity_of(os.getpid())
-    assert me is not None
-    write_identity(daemon_file(directories), me)
-    return lock
-
-
-async def _product(config: DaemonConfig) -> None:
-    # Imported late: the composition root imports everything, and this module must be importable without it.
-    wiring = importlib.import_module("shardwright.wiring")
-    await wiring.run_daemon(config)
-
-
-async def _serve(loaded: Loaded, notifier: Notifier, body: Body) -> None:
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
-    is_asked = False
-
-    def stop() -> None:
-        nonlocal is_asked
-        if not is_asked:  # A second signal must not interrupt the clean end.
-            is_asked = True
-            notifier.stopping("ends as requested")
-            task.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    if body is _product:
-        # The import takes seconds on a busy machine; a daemon that is ready must show that its loop turns.
-        importlib.import_module("shardwright.wiring")
-    _log.info("the daemon runs", pid=os.getpid(), version=__version__)
-    # Without the store: a member of the store may need those of other nodes, whose start may wait for this one's.
-    notifier.ready("waits for the store")
-    life = spawn("signs of life", show_life(notifier))
-    try:
-        while True:
-            await _work(loaded, notifier, body)
-    except asyncio.CancelledError:
-        if not is_asked:
-            raise
-        _log.info("the daemon ends as requested")
-    finally:
-        life.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await life
-
-
-async def _work(loaded: Loaded, notifier: Notifier, body: Body) -> None:
-    """Until cancelled, or until the node is removed: then it waits for a record again, and an operator to take it away."""
-    try:
-        machines = await asyncio.to_thread(machines_of, loaded.settings)
-        store = await wait_for_store(loaded.settings, loaded.sealing, say=notifier.status)
-    except Permanent as e:
-        raise _Unfit(e) from e
-    notifier.status("serves")
-    try:
-        learning = learning_of(loaded.settings)
-        await body(daemon_config(loaded.settings, loaded.sealing, machines, store=store, learning=learning))
-    except Permanent as e:
-        if e.code is not Code.NODE_NOT_RECORDED:
-            raise
-        _log.warning("the daemon serves no longer", code=e.code, reason=e.text, remedy=e.code.remedy)
-        return
-    raise RuntimeError("a daemon's work ended by itself")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,18 +25,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what.add_argument("--drain", action="store_true", help="empty the node if the policy wants that at a shutdown")
     given = parser.parse_args(arguments)
     os.umask(0o077)
-    if not (given.ended or given.drain):
-        return run(given.config)
-    loaded = _loaded(given.config, Notifier.take())
-    if loaded is None:
-        return EXIT_SETTINGS
-    configure_logging(None)
     try:
-        work = revoke_ended(loaded.settings) if given.ended else drain(loaded.settings, loaded.sealing, say=print)
-        return 0 if asyncio.run(work) else 1
+        if given.ended:
+            return _ended(given.config)
+        return _drain(given.config) if given.drain else _daemon(given.config)
     except ShardwrightError as e:
-        print(f"shardwright-node: {e.text}", file=sys.stderr)
-        return 1
+        return say_failure(e.text, 1)
+
+
+def _ended(path: Path) -> int:
+    try:
+        # Without a look at keys and certificates: the store's client reads those that it needs.
+        settings = load_settings(path)
+    except (Rejected, Permanent) as e:
+        return say_failure(refusal_line(e), EXIT_SETTINGS)
+    from shardwright.log import configure_logging
+    from shardwright.node.ended import revoke_ended
+
+    configure_logging(None)
+    return 0 if asyncio.run(revoke_ended(settings)) else 1
+
+
+def _drain(path: Path) -> int:
+    from shardwright.log import configure_logging
+    from shardwright.node.daemon import load
+    from shardwright.node.drain import drain
+
+    try:
+        loaded = load(path)
+    except (Rejected, Permanent) as e:
+        return say_failure(refusal_line(e), EXIT_SETTINGS)
+    configure_logging(None)
+    return 0 if asyncio.run(drain(loaded.settings, loaded.sealing, say=print)) else 1
+
+
+def _daemon(path: Path) -> int:
+    from shardwright.node.daemon import run
+
+    return run(path)
 
 
 if __name__ == "__main__":

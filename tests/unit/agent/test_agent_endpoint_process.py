@@ -13,12 +13,11 @@ from shardwright.agent.endpoint_process import (
     BACKOFF,
     EndpointProcessKeeper,
     endpoint_command,
-    read_identity,
-    write_identity,
 )
 from shardwright.clock import SystemClock
 from shardwright.endpoint import main as endpoint_main
 from shardwright.endpoint.client import EndpointClient, UnixCaller
+from shardwright.machine.identity_file import read_identity, write_identity
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import ProcessIdentity, Sighting
 from shardwright.nodes.protocol import NOT_SEEN

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shardwright.agent.store_endpoints import FILE_BYTES_MAX, LearnedFile, Learning, StoreEndpoints
+from shardwright.agent.store_endpoints import StoreEndpoints
 from shardwright.clock import SystemClock
+from shardwright.learned_file import FILE_BYTES_MAX, LearnedFile, Learning
 from shardwright.model.cluster import Node
 from shardwright.model.ids import NodeUid
 from shardwright.model.store_member import StoreMember, StoreRole

@@ -1,4 +1,7 @@
 import json
+import tempfile
+from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +9,9 @@ import pytest
 
 from shardwright.cli.access import Wanted, default_directory, load_access
 from shardwright.cli.failure import Exit, Failure
+from shardwright.model.ids import NodeUid
+from shardwright.node.settings import Directories, NodeSettings, StorePlace
+from shardwright.node.settings_file import write_settings
 
 
 @pytest.fixture
@@ -105,3 +111,53 @@ def test_a_missing_certificate_is_named(password_file: Path, tmp_path: Path) -> 
 def test_the_default_directory() -> None:
     assert default_directory({"XDG_DATA_HOME": "/x"}) == Path("/x/shardwright")
     assert default_directory({"HOME": "/h"}) == Path("/h/.local/share/shardwright")
+
+
+@pytest.fixture
+def node() -> Iterator[Path]:
+    """The settings of a node on this machine. Its directories are short enough for the paths of sockets."""
+    with tempfile.TemporaryDirectory(prefix="node-") as made:
+        yield _node_in(Path(made))
+
+
+def _node_in(directory: Path) -> Path:
+    directories = Directories(*(directory / name for name in ("etc", "state", "run", "log")))
+    directories.configuration.mkdir()
+    (directories.configuration / "ca.pem").write_text("x")
+    files = (directory / name for name in ("ca.pem", "store.pem", "key.pem"))
+    store = StorePlace(("https://10.0.0.1:2379", "https://[fd00::3]:2379", "https://10.0.0.2:2379"), *files)
+    settings = NodeSettings(NodeUid(2), (ip_address("10.0.0.2"),), store, directories=directories)
+    path = directories.configuration / "node.toml"
+    write_settings(path, settings)
+    return path
+
+
+def test_a_machine_that_joined_says_whose_credentials_are_missing(node: Path) -> None:
+    with pytest.raises(Failure) as caught:
+        load_access(Wanted(), {"HOME": "/nonexistent"}, node_settings=node)
+    assert "https://10.0.0.2:9443" in caught.value.text
+    for word in ("--user", "--password-file", "SHARDWRIGHT_USER", "SHARDWRIGHT_PASSWORD_FILE", "shardwright init"):
+        assert word in caught.value.remedy
+
+
+def test_a_user_on_a_machine_that_joined_reaches_its_node(node: Path, password_file: Path) -> None:
+    wanted = Wanted(user="a@b.c", password_file=password_file)
+    access = load_access(wanted, {"HOME": "/nonexistent"}, node_settings=node)
+    assert (access.username, access.password) == ("a@b.c", "other")
+    assert access.urls == ("https://10.0.0.2:9443", "https://10.0.0.1:9443", "https://[fd00::3]:9443")
+    assert access.certificate == node.with_name("ca.pem")
+
+
+def test_what_is_given_or_kept_counts_before_the_machines_node(node: Path, cluster: Path) -> None:
+    assert load_access(Wanted(directory=cluster), {}, node_settings=node).urls[0] == "https://127.0.0.1:9443"
+    with pytest.raises(Failure, match="no cluster found in"):
+        load_access(Wanted(directory=cluster / "other"), {}, node_settings=node)
+    with pytest.raises(Failure, match=r"no user given for https://127\.0\.0\.5:9443"):
+        load_access(Wanted(url="127.0.0.5"), {"HOME": "/nonexistent"}, node_settings=node)
+
+
+def test_settings_of_the_machines_node_that_cannot_be_used_are_named(node: Path) -> None:
+    node.write_text("[node]\n")
+    with pytest.raises(Failure, match="its settings cannot be used") as caught:
+        load_access(Wanted(), {"HOME": "/nonexistent"}, node_settings=node)
+    assert "SHARDWRIGHT_URL" in caught.value.remedy

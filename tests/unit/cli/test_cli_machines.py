@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from shardwright.agent.endpoint_process import write_identity
 from shardwright.cli.access import Wanted, credentials_file, load_access
 from shardwright.cli.failure import Exit
 from shardwright.cli.main import build
 from shardwright.errors import Permanent, Rejected
 from shardwright.machine.files import make_private_directory
+from shardwright.machine.identity_file import write_identity
 from shardwright.machine.processes import is_running, server_environment, spawn_process
 from shardwright.model.ids import NodeUid
 from shardwright.node import services

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from shardwright.agent.endpoint_process import write_identity
 from shardwright.clock import SystemClock
 from shardwright.errors import Permanent
 from shardwright.local.layout import layout_of
 from shardwright.local.ready import READY_TIMEOUT_S, wait_ready
+from shardwright.machine.identity_file import write_identity
 from shardwright.machine.processes import identity_of
 from shardwright.model.cluster import Cluster, Leadership, Node
 from shardwright.model.ids import NodeUid

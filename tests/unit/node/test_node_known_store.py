@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from shardwright.model.ids import NodeUid
-from shardwright.node.daemon_settings import store_settings
 from shardwright.node.founding import Place, members_store, settings_of
 from shardwright.node.init import STORE_FILES
 from shardwright.node.known_store import forget_learned, known_store, learning_of
+from shardwright.node.places import store_settings
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
 from shardwright.store.endpoints import Learned
 
