@@ -16,7 +16,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from bench import endpoint, evacuation, handoff, machine, passing, planner, reaction, report, strict
+from bench import endpoint, evacuation, handoff, machine, passing, planner, reaction, report, store, strict
 from bench.bare import BareFailed
 from bench.clients import ClientFailed
 from bench.context import HANDOFFS, Context
@@ -35,10 +35,11 @@ PARTS: dict[str, Callable[[Context], PartResult]] = {
     reaction.NAME: reaction.measure,
     passing.NAME: passing.measure,
     strict.NAME: strict.measure,
+    store.NAME: store.measure,
     planner.NAME: planner.measure,
 }
-DEFAULT_PARTS = tuple(name for name in PARTS if name != planner.NAME)
-"""The planner's largest clusters alone take minutes to make: ``python -m bench planner`` asks for them."""
+DEFAULT_PARTS = tuple(name for name in PARTS if name not in (planner.NAME, store.NAME))
+"""The planner's largest clusters alone take minutes to make, and the store's part needs etcd: name them to measure them."""
 RESULTS = Path(__file__).parent / "results"
 EXPECTED = (DemoFailed, BareFailed, ClientFailed, ServerError, OSError, EOFError)
 """How a part says that it cannot go on."""
@@ -86,7 +87,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description="What the product costs, beside its peers and floors.")
-    parts = f"of {', '.join(PARTS)}; without any: all but planner"
+    parts = f"of {', '.join(PARTS)}; without any: all but planner and store"
     parser.add_argument("parts", nargs="*", metavar="part", help=parts, type=_part)
     parser.add_argument("--quick", action="store_true", help="small and short: shows that everything runs, no more")
     parser.add_argument("--handoffs", type=int, default=HANDOFFS, help="how many (default %(default)s)")

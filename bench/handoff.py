@@ -118,7 +118,7 @@ def report(ours: Run, by_hand: Run, failover: Run) -> PartResult:
     ]
     if ours.unmeasured:
         part.notes.append(f"{ours.unmeasured} handoffs were finished by a successor and have no times")
-    part.troubles = _troubles(ours.outcome)
+    part.troubles = troubles_of(ours.outcome)
     if len(by_hand.outcome.lost) or len(failover.outcome.lost):
         part.notes.append(f"lost by hand: {len(by_hand.outcome.lost)}; lost by FAILOVER: {len(failover.outcome.lost)}")
     return part
@@ -146,7 +146,8 @@ def _details(run: Run) -> dict[str, Any]:
     return found
 
 
-def _troubles(outcome: Outcome) -> list[str]:
+def troubles_of(outcome: Outcome) -> list[str]:
+    """What must not happen to any writer."""
     found = [*outcome.lost[:5], *outcome.doubled[:5], *outcome.error_texts[:5]]
     for what, number in (
         ("lost writes", len(outcome.lost)),
@@ -170,7 +171,7 @@ def _product(context: Context, count: int) -> Run:
         address = str(endpoint["addr"][0])
         load = Load([Work("bench", address, endpoint["port"], context.writers, 0, context.writes_per_s)])
         try:
-            _warm_up(load)
+            warm_up(load)
             for _ in range(count):
                 step_down(cluster, database["uid"], run)
                 time.sleep(REST_S)
@@ -206,7 +207,8 @@ def stamp(text: str) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
-def _warm_up(load: Load | BareLoad) -> None:
+def warm_up(load: Load | BareLoad) -> None:
+    """Wait until the writers write. Raises DemoFailed."""
     deadline = time.monotonic() + 20
     while load.acked() < 500:
         if time.monotonic() > deadline:
@@ -229,7 +231,7 @@ def _bare(context: Context, count: int, pass_role: Passing) -> Run:
         addresses = ((old.address, old.port), (new.address, new.port))
         load = BareLoad(BareWork(addresses, context.writers, context.writes_per_s))
         try:
-            _warm_up(load)
+            warm_up(load)
             for _ in range(count):
                 began, ended = pass_role(old, new)
                 run.windows.append(Window(began, began, ended))

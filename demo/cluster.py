@@ -16,6 +16,8 @@ from typing import Any
 
 import httpx
 
+from shardwright.store.settings import EtcdSettings
+
 POLL_S = 0.1
 ADDRESS_BASE = "127.0.0.1"
 
@@ -152,6 +154,21 @@ class DemoCluster(Cluster):
             timeout=60,
         )
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def up(self) -> None:
+        """Start the cluster that was stopped."""
+        self._command("up", "--detach")
+
+    def down(self, *more: str) -> None:
+        """Stop the cluster; its data stays. ``more``: further arguments of the command."""
+        self._command("down", *more)
+
+    def move(self, store: EtcdSettings) -> None:
+        """Move the records of the stopped cluster into an etcd."""
+        options = [f"--endpoint={url}" for url in store.endpoints]
+        if store.ca is not None:
+            options += [f"--ca={store.ca}", f"--cert={store.cert}", f"--key={store.key}"]
+        self._command("cluster", "move-store", *options)
 
     def _command(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "shardwright.cli.main", *arguments, "--dir", str(self.directory)]

@@ -66,26 +66,13 @@ class Cluster(DemoCluster):
         assert lock is not None
         os.close(lock)
         before = self.records()
-        self.move(etcd)
+        self.move(etcd.settings())
         assert self.records() == before
 
     def __exit__(self, *_: object) -> None:
         with ending_all(self.layout.directory):
             self.close()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def down(self, *more: str) -> None:
-        self._command("down", *more)
-
-    def up(self) -> None:
-        self._command("up", "--detach")
-
-    def move(self, etcd: EtcdCluster) -> None:
-        settings = etcd.settings()
-        options = [f"--endpoint={url}" for url in settings.endpoints]
-        if settings.ca is not None:
-            options += [f"--ca={settings.ca}", f"--cert={settings.cert}", f"--key={settings.key}"]
-        self._command("cluster", "move-store", *options)
 
     def daemon_logs(self) -> list[str]:
         return [self.layout.daemon_log(uid).read_text() for uid in self.layout.node_uids()]
@@ -176,7 +163,7 @@ def test_a_cluster_moves_serves_and_is_purged(single: EtcdCluster, loopback_base
         assert not cluster.layout.store.exists()
         assert json.loads(cluster.layout.store_place.read_text())["endpoints"] == [single.members[0].client_url]
         with pytest.raises(DemoFailed, match="busy"):
-            cluster.move(single)
+            cluster.move(single.settings())
         database = cluster.create_database(name="orders", memory_size=64 << 20, replication=True)
         primary = cluster.primary(database)
         record = cluster.act(primary, "enslave_node")
@@ -249,7 +236,7 @@ def moved(etcd: EtcdCluster) -> Iterator[tuple[Cluster, dict[str, Any]]]:
         print(f"pauses of step-downs on a file: {on_file} ms")
         cluster.down()
         before = cluster.records()
-        cluster.move(etcd)
+        cluster.move(etcd.settings())
         assert cluster.records() == before
         cluster.up()
         until("the database to serve", lambda: answers(database), state=cluster.state)
