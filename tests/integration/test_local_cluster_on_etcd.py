@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -34,6 +35,10 @@ SOURCES = Path(__file__).parents[2] / "src"
 FROZEN_S = 15.0
 """How long all members of the etcd stand still."""
 LEASE_PASSED_S = 8.0
+KILLED_EVERY_S = 5.0
+DOWN_S = 1.0
+"""How long a killed member stays away."""
+KILLS = 8
 INSTANTS = 6
 INSTANT_S = 0.04
 """Distance of the instants after the start of a step-down at which the etcd stops."""
@@ -43,11 +48,12 @@ KEYS = 200
 class Cluster(DemoCluster):
     """A cluster that is stopped, moved and started again, or not yet created."""
 
-    def __init__(self, base: str, *, born_on: EtcdCluster | None = None) -> None:
+    def __init__(self, base: str, *, nodes: int = 3, born_on: EtcdCluster | None = None) -> None:
         """``born_on``: the etcd to which it moves before its first start; None: it begins on its file."""
-        super().__init__(address_base=base, environment={"PYTHONPATH": str(SOURCES)})
+        super().__init__(nodes=nodes, address_base=base, environment={"PYTHONPATH": str(SOURCES)})
         self.layout = layout_of(self.directory)
         self._base = base
+        self._nodes = nodes
         self._born_on = born_on
 
     def __enter__(self) -> "Cluster":
@@ -61,7 +67,7 @@ class Cluster(DemoCluster):
         return self
 
     def _create_on(self, etcd: EtcdCluster) -> None:
-        options = UpOptions(self.directory, nodes=3, address_base=self._base, endpoint_address=self._base)
+        options = UpOptions(self.directory, nodes=self._nodes, address_base=self._base, endpoint_address=self._base)
         _, lock = prepare(options, {})
         assert lock is not None
         os.close(lock)
@@ -276,6 +282,56 @@ def test_clients_do_not_notice_the_end_of_the_etcds_leader(moved: tuple[Cluster,
         asyncio.run(etcd.start(leader))
         cluster.act(int(record["node_uid"]), "maintenance_off")
         writers.check().assert_unnoticed()
+
+
+class LeaderKiller(threading.Thread):
+    """Kills the member that leads an etcd, again and again, and starts it again. Use it as a context."""
+
+    def __init__(self, etcd: EtcdCluster) -> None:
+        super().__init__(name="kills leaders of etcd")
+        self.kills = 0
+        self._etcd = etcd
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> "LeaderKiller":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def run(self) -> None:
+        try:
+            while not self._stop.wait(KILLED_EVERY_S - DOWN_S):
+                leader = self._etcd.leader()
+                leader.kill()
+                self.kills += 1
+                time.sleep(DOWN_S)
+                asyncio.run(self._etcd.start(leader))
+        except BaseException as e:
+            self._failure = e
+
+
+@pytest.mark.proof
+def test_clients_do_not_notice_that_the_etcds_leader_is_killed_every_five_seconds(etcd: EtcdCluster) -> None:
+    with Cluster(own_base(41), nodes=4) as cluster:
+        cluster.down()
+        cluster.move(etcd.settings())
+        cluster.up()
+        database = cluster.create_database(name="orders", memory_size=64 << 20, replication=True)
+        with Writers(database) as writers, LeaderKiller(etcd) as killer:
+            while killer.kills < KILLS:
+                cluster.act(cluster.primary_patiently(database), "enslave_node")
+                node = cluster.primary_patiently(database)
+                for action in ("maintenance_on", "maintenance_off"):
+                    cluster.act(node, action)
+            cluster.act(cluster.primary_patiently(database), "remove")
+            tally = writers.check().assert_unnoticed()
+    print(f"{killer.kills} leaders killed; slowest write {tally.slowest_ms:.0f} ms")
 
 
 @pytest.mark.proof
