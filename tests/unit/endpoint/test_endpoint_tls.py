@@ -227,6 +227,27 @@ def test_a_caller_that_has_left_is_recognized_before_its_last_message_is_read(lo
     run(loop, cluster.own(1), scenario, serve)
 
 
+def test_the_other_end_knows_of_a_close_before_the_loop_turns(loop: Loop, cluster: Cluster) -> None:
+    """It may read a request from the closed connection at that very instant."""
+    accepted: list[Channel] = []
+    ends = asyncio.Event()
+
+    async def serve(channel: Channel) -> None:
+        accepted.append(channel)
+        await ends.wait()
+
+    async def scenario(listener: TlsListener) -> None:
+        channel = await connect(listener, cluster.own(2))
+        await channel.send({"op": "hold"})
+        await until_async("it is served", lambda: accepted, seconds=10)
+        assert not accepted[0].is_closed_by_peer()
+        channel.close()
+        assert accepted[0].is_closed_by_peer()
+        ends.set()
+
+    run(loop, cluster.own(1), scenario, serve)
+
+
 def test_a_listener_waits_for_its_port(loop: Loop, cluster: Cluster) -> None:
     async def whole() -> None:
         with socket.socket() as taken:
