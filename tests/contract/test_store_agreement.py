@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -221,6 +222,7 @@ async def compare_with_etcd(calls: list[Transaction | Compact | Range], etcd: Et
         await real.close()
 
 
+@pytest.mark.proof
 def test_memory_and_etcd_agree(tmp_path: Path) -> None:
     require_etcd()
     etcd = EtcdCluster(tmp_path / "etcd")

@@ -31,9 +31,13 @@ from testkit.certificates import members
 from testkit.deadlines import Stopwatch
 from tests.integration.agent_harness import NODE, SECRETS, World, database, free_port, group, shard, world
 
+LOOPS = (
+    pytest.param(asyncio.new_event_loop, id="asyncio", marks=pytest.mark.proof),
+    pytest.param(uvloop.new_event_loop, id="uvloop"),
+)
 pytestmark = [
     pytest.mark.server,
-    pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]),
+    pytest.mark.parametrize("loop", LOOPS),
 ]
 Loop = Callable[[], asyncio.AbstractEventLoop]
 TERM = 7

@@ -43,7 +43,11 @@ NODE = NodeUid(3)
 ENDPOINT = EndpointUid("1:1")
 OLD, NEW = Target(ShardUid(1), 1, "127.0.0.1", 1, "a"), Target(ShardUid(2), 2, "127.0.0.1", 2, "b")
 
-both_loops = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+LOOPS = (
+    pytest.param(asyncio.new_event_loop, id="asyncio", marks=pytest.mark.proof),
+    pytest.param(uvloop.new_event_loop, id="uvloop"),
+)
+both_loops = pytest.mark.parametrize("loop", LOOPS)
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 

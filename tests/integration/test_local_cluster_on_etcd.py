@@ -29,7 +29,7 @@ from testkit.processes import ending_all
 from tests.e2e.e2e_harness import own_base
 from tests.e2e.e2e_load import Writers, client_of
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 SOURCES = Path(__file__).parents[2] / "src"
 FROZEN_S = 15.0
@@ -184,7 +184,6 @@ def test_a_cluster_moves_serves_and_is_purged(single: EtcdCluster, loopback_base
         assert single.control("get", "", "--prefix", "--keys-only").strip() == ""
 
 
-@pytest.mark.proof
 def test_daemons_of_a_restored_etcd_end_and_begin_again(
     single: EtcdCluster, loopback_base: Callable[[], str], tmp_path: Path
 ) -> None:
@@ -249,7 +248,6 @@ def moved(etcd: EtcdCluster) -> Iterator[tuple[Cluster, dict[str, Any]]]:
         yield cluster, database
 
 
-@pytest.mark.proof
 def test_data_and_records_are_there(moved: tuple[Cluster, dict[str, Any]]) -> None:
     cluster, database = moved
     with client_of(database) as client:
@@ -258,7 +256,6 @@ def test_data_and_records_are_there(moved: tuple[Cluster, dict[str, Any]]) -> No
     assert not cluster.layout.store.exists()
 
 
-@pytest.mark.proof
 def test_clients_notice_no_action(moved: tuple[Cluster, dict[str, Any]]) -> None:
     cluster, database = moved
     with Writers(database) as writers:
@@ -269,7 +266,6 @@ def test_clients_notice_no_action(moved: tuple[Cluster, dict[str, Any]]) -> None
     print(f"pauses of five step-downs and a maintenance on etcd: {found} ms; slowest write {tally.slowest_ms:.0f} ms")
 
 
-@pytest.mark.proof
 def test_clients_do_not_notice_the_end_of_the_etcds_leader(moved: tuple[Cluster, dict[str, Any]], etcd: EtcdCluster) -> None:
     cluster, database = moved
     with Writers(database) as writers:
@@ -316,7 +312,6 @@ class LeaderKiller(threading.Thread):
             self._failure = e
 
 
-@pytest.mark.proof
 def test_clients_do_not_notice_that_the_etcds_leader_is_killed_every_five_seconds(etcd: EtcdCluster) -> None:
     with Cluster(own_base(41), nodes=4) as cluster:
         cluster.down()
@@ -334,7 +329,6 @@ def test_clients_do_not_notice_that_the_etcds_leader_is_killed_every_five_second
     print(f"{killer.kills} leaders killed; slowest write {tally.slowest_ms:.0f} ms")
 
 
-@pytest.mark.proof
 def test_a_database_serves_without_its_etcd_and_actions_wait(
     moved: tuple[Cluster, dict[str, Any]], etcd: EtcdCluster
 ) -> None:
@@ -365,7 +359,6 @@ def test_a_database_serves_without_its_etcd_and_actions_wait(
     print(f"slowest write {tally.slowest_ms:.0f} ms")
 
 
-@pytest.mark.proof
 def test_an_etcd_that_stops_during_a_step_down_is_not_noticed(
     moved: tuple[Cluster, dict[str, Any]], etcd: EtcdCluster
 ) -> None:

@@ -129,10 +129,10 @@ def break_cluster_key(settings: NodeSettings) -> None:
         (break_toml, "node"),
         (remove_toml, "does not exist"),
         (expose_key, "chmod 600"),
-        (remove_certificate, "node.pem"),
-        (remove_api_certificate, "api.pem"),
-        (break_cluster_key, "cluster.key"),
-        (remove_cluster_key, "cluster.key"),
+        pytest.param(remove_certificate, "node.pem", marks=pytest.mark.proof),
+        pytest.param(remove_api_certificate, "api.pem", marks=pytest.mark.proof),
+        pytest.param(break_cluster_key, "cluster.key", marks=pytest.mark.proof),
+        pytest.param(remove_cluster_key, "cluster.key", marks=pytest.mark.proof),
     ],
 )
 def test_settings_that_cannot_be_used_end_it_for_good_with_one_line(
@@ -171,6 +171,7 @@ def test_it_is_ready_without_the_store_and_shows_that_it_lives(settings: NodeSet
             until("STOPPING", lambda: has_said("STOPPING=1"), state=lambda: said)
 
 
+@pytest.mark.proof
 def test_a_second_daemon_of_the_node_does_not_run(settings: NodeSettings) -> None:
     with daemon(settings) as process:
         until("it waits", lambda: waits(settings))

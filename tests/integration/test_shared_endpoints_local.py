@@ -19,7 +19,7 @@ from shardwright.local.up import DAEMON_MODULE
 from testkit.deadlines import until
 from tests.integration.local_harness import LocalCluster
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 NODES = 3
 DRAIN_S = 2

@@ -21,6 +21,8 @@ from testkit.machines.control_groups import ControlGroup, find_parent
 from testkit.machines.systemd_like import Service
 from testkit.machines.unit_files import load_unit
 
+pytestmark = pytest.mark.proof
+
 PROGRAM = "/usr/lib/shardwright/venv/bin/shardwright-node"
 STAND_IN = [sys.executable, "-m", "tests.machines.stand_in_daemon"]
 QUICK = "[Service]\nRestartSec=50ms\n"
