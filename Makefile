@@ -36,10 +36,10 @@ demo: $(VENV)/.run ## three nodes under live writes; every node action; a report
 demo-machines: $(VENV)/.run ## the same on three machines of network namespaces; the store's leader is killed too (needs root, iproute2)
 	@exec $(BIN)/python -m demo.machines $(if $(SERVER),--server $(SERVER)) $(ARGS)
 
-test: $(VENV)/.dev ## what people use, tested: every part, whole clusters, 200 simulated seeds; does not disturb a running cluster
+test: $(VENV)/.dev ## what people use, tested: every part, whole clusters, 100 simulated seeds; does not disturb a running cluster
 	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-proof: $(VENV)/.dev ## everything long: crashes at every step, 1,800 more seeds, planted mistakes, crash points, the other server
+proof: $(VENV)/.dev ## everything long: crashes at every step, 1,900 more seeds, planted mistakes, crash points, the other server
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'proof and not slow' $(ARGS)
 	@$(BIN)/python -m sim mutants
 	@exec $(BIN)/python -m sim crash-points $(VENV)/crash-points.md

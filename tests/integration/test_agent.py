@@ -403,6 +403,7 @@ def test_the_endpoint_process_is_restarted_and_configured_at_once(tmp_path: Path
     run(tmp_path, scenario)
 
 
+@pytest.mark.proof
 def test_a_frozen_endpoint_process_is_ended_and_another_one_started(tmp_path: Path) -> None:
     async def scenario(made: World) -> None:
         await made.put(replace(made.mirror.view().policy, stuck_server_timeout_s=1))

@@ -48,6 +48,7 @@ def test_every_kind_of_client_is_in_the_crowd() -> None:
     assert [client.kind for client in CLIENTS] == list(ClientKind)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("client", [Halves, Bytewise, Unread, Download, Pipeline, Script])
 def test_nothing_is_noticed_while_nothing_happens(world: World, client: type[Client]) -> None:
     crowd = Crowd(work_of(world), 3, (client,))

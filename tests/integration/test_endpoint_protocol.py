@@ -244,6 +244,7 @@ def test_invalid_commands_end_like_on_a_bare_server(kind: ServerKind, tmp_path: 
 
 
 @both_servers
+@pytest.mark.proof
 def test_clients_without_a_login_are_limited_like_on_a_bare_server(kind: ServerKind, tmp_path: Path) -> None:
     guard = ("--requirepass", PASSWORD)
     with bare_server(kind, tmp_path / "bare", *guard) as bare, endpoint_world(kind, tmp_path) as world:

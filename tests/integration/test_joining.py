@@ -214,6 +214,7 @@ def test_a_clock_that_is_off_and_a_second_identity_are_refused_together(
     assert len(api.view().nodes) == 1
 
 
+@pytest.mark.proof
 def test_a_node_without_the_authoritys_key_names_the_one_that_has_it(
     first: First, api: NodeApi, loopback_base: Callable[[], str]
 ) -> None:
@@ -278,6 +279,7 @@ def test_an_expired_certificate_of_the_api_is_named(first: First) -> None:
     assert "certificate has expired; is this machine's clock right?" in refused.value.text
 
 
+@pytest.mark.proof
 def test_the_answer_brings_what_opens_an_operators_etcd(first: First, loopback_base: Callable[[], str]) -> None:
     place = first.settings.store
     assert place.authority is not None

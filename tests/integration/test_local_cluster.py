@@ -121,6 +121,7 @@ def daemon_alone(cluster: LocalCluster) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=cluster.environment(), capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.proof
 def test_a_store_of_a_newer_version_is_refused(cluster: LocalCluster) -> None:
     cluster.started()
     assert cluster.down().returncode == 0
@@ -138,6 +139,7 @@ def test_a_store_of_a_newer_version_is_refused(cluster: LocalCluster) -> None:
     assert cluster.up().returncode == 0
 
 
+@pytest.mark.proof
 def test_secrets_are_sealed_and_a_lost_key_stops_only_the_start(cluster: LocalCluster) -> None:
     cluster.started()
     assert cluster.down().returncode == 0
@@ -159,6 +161,7 @@ def test_secrets_are_sealed_and_a_lost_key_stops_only_the_start(cluster: LocalCl
     assert key.split()[-1].encode() not in everything
 
 
+@pytest.mark.proof
 def test_a_purge_deletes_the_directory_and_frees_the_ports(cluster: LocalCluster) -> None:
     cluster.started()
     assert cluster.down("--purge").returncode == 0
@@ -343,6 +346,7 @@ def test_a_node_record_starts_a_daemon_and_its_removal_ends_it(cluster: LocalClu
     cluster.until(lambda: url not in json.loads(cluster.layout.admin.read_text())["urls"])
 
 
+@pytest.mark.proof
 def test_down_saves_first_and_asks_about_data_that_cannot_be_saved(cluster: LocalCluster) -> None:
     cluster.started()
     binary = all_servers()[0]

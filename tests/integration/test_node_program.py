@@ -187,6 +187,7 @@ def test_a_second_daemon_of_the_node_does_not_run(settings: NodeSettings) -> Non
     assert "expires" in ended.stderr
 
 
+@pytest.mark.proof
 def test_the_founding_file_stays_until_the_store_has_it(settings: NodeSettings) -> None:
     path = founding_file(settings.directories)
     path.write_text("{}")

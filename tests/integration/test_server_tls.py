@@ -202,6 +202,7 @@ def test_clients_are_served_from_encrypted_servers_through_handoffs(tmp_path: Pa
         writers.check()
 
 
+@pytest.mark.proof
 def test_a_hold_that_nobody_releases_ends_by_asking_the_encrypted_servers(tmp_path: Path) -> None:
     with endpoint_world(KIND, tmp_path, authority=members()) as world:
         assert world.hold().was_held
@@ -212,6 +213,7 @@ def test_a_hold_that_nobody_releases_ends_by_asking_the_encrypted_servers(tmp_pa
         assert world.primary.ask("GET", "key", user="application") == "value"
 
 
+@pytest.mark.proof
 def test_a_renewed_certificate_of_the_endpoint_process_is_used_for_new_connections(tmp_path: Path) -> None:
     authority = members()
     with endpoint_world(KIND, tmp_path, authority=authority) as world:

@@ -20,6 +20,7 @@ def test_the_table_names_every_point(scenario: Scenario) -> None:
     assert set(points_of(scenario)) - listed == set(), "run make crash-points"
 
 
+@pytest.mark.proof
 @pytest.mark.usefixtures("product_log")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
 def test_a_sample_of_strikes_ends_well(scenario: Scenario) -> None:

@@ -74,6 +74,7 @@ def test_an_old_connection_to_a_fenced_server_acknowledges_false_writes() -> Non
     simulation.end()
 
 
+@pytest.mark.proof
 def test_a_pause_that_expires_under_the_fence_runs_no_script_of_a_new_endpoint_process() -> None:
     """The leader died between the fence and the promotion. Writes that the new process, started after the hold, had sent
     were executed when the pause expired, and were acknowledged."""
@@ -167,6 +168,7 @@ def test_a_calmed_pipeline_resumes_by_itself_without_a_hold() -> None:
     simulation.end()
 
 
+@pytest.mark.proof
 def test_a_handoff_after_a_rebind_holds_at_the_present_process() -> None:
     """The process that had just received the endpoint was not asked to hold, because it had not been observed since. Its
     clients' writes were postponed, and ended with their connections."""

@@ -7,7 +7,7 @@ import pytest
 from tests.sim.sim_runs import run
 
 SHARE = 100
-SEEDS = [*range(0, 200, SHARE), *(pytest.param(first, marks=pytest.mark.proof) for first in range(200, 2000, SHARE))]
+SEEDS = [*range(0, 100, SHARE), *(pytest.param(first, marks=pytest.mark.proof) for first in range(100, 2000, SHARE))]
 
 
 @pytest.mark.begins_first
