@@ -287,7 +287,7 @@ class LeaderKiller(threading.Thread):
         super().__init__(name="kills leaders of etcd")
         self.kills = 0
         self._etcd = etcd
-        self._stop = threading.Event()
+        self._ends = threading.Event()
         self._failure: BaseException | None = None
 
     def __enter__(self) -> "LeaderKiller":
@@ -295,14 +295,14 @@ class LeaderKiller(threading.Thread):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._ends.set()
         self.join()
         if self._failure is not None:
             raise self._failure
 
     def run(self) -> None:
         try:
-            while not self._stop.wait(KILLED_EVERY_S - DOWN_S):
+            while not self._ends.wait(KILLED_EVERY_S - DOWN_S):
                 leader = self._etcd.leader()
                 leader.kill()
                 self.kills += 1
