@@ -4,7 +4,7 @@ import asyncio
 import random
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -232,3 +232,23 @@ def endpoint(address: str, port: int) -> Endpoint:
 
 
 __all__ = ["NODE", "SECRETS", "Persistence", "World", "database", "endpoint", "free_port", "group", "shard", "world"]
+
+
+Scenario = Callable[[World], Awaitable[None]]
+
+
+def run(directory: Path, scenario: Scenario) -> None:
+    async def whole() -> None:
+        async with world(directory) as made:
+            async with asyncio.timeout(90):
+                await scenario(made)
+
+    asyncio.run(whole())
+
+
+async def started(made: World, binary: ServerBinary, **changes: object) -> tuple[Database, Shard]:
+    """The records of one database with one shard, written to the store."""
+    kept = database(binary, **changes)
+    wanted = shard(free_port(made.address))
+    await made.put(kept, SECRETS, group(), wanted)
+    return kept, wanted

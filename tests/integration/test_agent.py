@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +17,6 @@ from shardwright.machine.processes import arguments_of, identity_of, is_running
 from shardwright.model.database import (
     AofPolicy,
     Damage,
-    Database,
-    GroupPhase,
     Persistence,
     ServerKind,
     Shard,
@@ -30,20 +28,9 @@ from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity, ProcessState
 from shardwright.server.binaries import ServerBinary, all_servers
 from testkit.deadlines import Stopwatch
-from tests.integration.agent_harness import NODE, SECRETS, World, database, endpoint, free_port, group, shard, world
+from tests.integration.agent_harness import NODE, SECRETS, World, database, free_port, group, run, shard, started
 
 pytestmark = pytest.mark.server
-
-Scenario = Callable[[World], Awaitable[None]]
-
-
-def run(directory: Path, scenario: Scenario) -> None:
-    async def whole() -> None:
-        async with world(directory) as made:
-            async with asyncio.timeout(90):
-                await scenario(made)
-
-    asyncio.run(whole())
 
 
 @pytest.fixture(params=list(ServerKind))
@@ -57,14 +44,6 @@ def binary(request: pytest.FixtureRequest) -> ServerBinary:
 @pytest.fixture
 def any_binary() -> ServerBinary:
     return all_servers()[0]
-
-
-async def started(made: World, binary: ServerBinary, **changes: object) -> tuple[Database, Shard]:
-    """The records of one database with one shard, written to the store."""
-    kept = database(binary, **changes)
-    wanted = shard(free_port(made.address))
-    await made.put(kept, SECRETS, group(), wanted)
-    return kept, wanted
 
 
 def ask(made: World, wanted: Shard, *command: str) -> bytes:
@@ -367,53 +346,6 @@ def test_a_server_without_a_record_is_ended_before_the_next_one_starts(tmp_path:
         async with made.agent():
             await made.until_state(1, ProcessState.RUNNING, incarnation=2)
             assert not is_running(identity)
-
-    run(tmp_path, scenario)
-
-
-def test_the_endpoint_process_is_restarted_and_configured_at_once(tmp_path: Path, any_binary: ServerBinary) -> None:
-    async def scenario(made: World) -> None:
-        # The agent sends a new process the present records; later changes come from the leader.
-        kept, wanted = await started(made, any_binary, password="hush")
-        serving = group(phase=GroupPhase.SERVING, primary=wanted.uid, generation=4)
-        await made.put(serving, endpoint(made.address, kept.port))
-        async with made.agent():
-            await made.until(lambda: made.endpoints.served != [])
-            await made.until(lambda: (seen := made.seen()) is not None and seen.endpoint_process is not None)
-            first = made.mirror.view().node_seen[NODE].endpoint_process
-            assert first is not None
-            made.endpoints.served.clear()
-            killed = Stopwatch()
-            os.kill(first.pid, signal.SIGKILL)
-            await made.until(lambda: made.endpoints.served != [])
-            assert killed.is_within(1.0), killed
-            spec = made.endpoints.served[0]
-            assert spec.target is not None
-            assert (spec.target.generation, spec.target.port, spec.password) == (4, wanted.port, "hush")
-            assert spec.application_secret == SECRETS.application
-            await made.until(lambda: made.mirror.view().node_seen[NODE].endpoint_process not in (None, first))
-            second = made.mirror.view().node_seen[NODE].endpoint_process
-        assert second is not None
-        assert is_running(second), "endpoints outlive the agent"
-        async with made.agent() as agent:
-            await made.until(lambda: made.endpoints.served != [])
-            await made.idle_turns(agent)
-            assert made.mirror.view().node_seen[NODE].endpoint_process == second
-
-    run(tmp_path, scenario)
-
-
-@pytest.mark.proof
-def test_a_frozen_endpoint_process_is_ended_and_another_one_started(tmp_path: Path) -> None:
-    async def scenario(made: World) -> None:
-        await made.put(replace(made.mirror.view().policy, stuck_server_timeout_s=1))
-        async with made.agent():
-            await made.until(lambda: (seen := made.seen()) is not None and seen.endpoint_process is not None)
-            first = made.mirror.view().node_seen[NODE].endpoint_process
-            made.endpoints.answers = False
-            await made.until(lambda: made.mirror.view().node_seen[NODE].endpoint_process not in (None, first))
-        assert first is not None
-        assert not is_running(first)
 
     run(tmp_path, scenario)
 
