@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,18 @@ from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity, ProcessState
 from shardwright.server.binaries import ServerBinary, all_servers
 from testkit.deadlines import Stopwatch
-from tests.integration.agent_harness import NODE, SECRETS, World, database, free_port, group, run, shard, started
+from tests.integration.agent_harness import (
+    NODE,
+    SECRETS,
+    WatchedAgent,
+    World,
+    database,
+    free_port,
+    group,
+    run,
+    shard,
+    started,
+)
 
 pytestmark = pytest.mark.server
 
@@ -350,14 +362,21 @@ def test_a_server_without_a_record_is_ended_before_the_next_one_starts(tmp_path:
     run(tmp_path, scenario)
 
 
+def has_turned(agent: WatchedAgent, turns: int) -> bool:
+    return agent.turns_begun >= turns
+
+
 def test_an_idle_agent_rests(tmp_path: Path) -> None:
     async def scenario(made: World) -> None:
         async with made.agent() as agent:
             await made.until(lambda: (seen := made.seen()) is not None and seen.endpoint_process is not None)
-            turns = agent.turns_begun
-            began = time.monotonic()
-            await made.until(lambda: agent.turns_begun >= turns + 3)
-            assert time.monotonic() - began > 1.0
+            lasted: list[float] = []
+            # What the start has reported may still come back and call for a turn.
+            while not lasted or lasted[-1] <= 1.0:
+                assert len(lasted) < 10, f"three turns each: {lasted} s"
+                began = time.monotonic()
+                await made.until(partial(has_turned, agent, agent.turns_begun + 3))
+                lasted.append(time.monotonic() - began)
 
     run(tmp_path, scenario)
 

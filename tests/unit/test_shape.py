@@ -16,7 +16,7 @@ LARGE_FILES = {
     "sim/checker.py": 440,
     "sim/server.py": 542,
     "tests/e2e/rest_harness.py": 401,
-    "tests/integration/test_agent.py": 477,
+    "tests/integration/test_agent.py": 496,
     "tests/integration/test_cli.py": 538,
     "tests/sim/test_scenarios.py": 441,
     "tests/unit/reconcile/test_group.py": 490,
