@@ -47,6 +47,8 @@ from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import CreatedAt, DeleteKey, Store, StoreError, Transaction
 from shardwright.tasks import Wake
 
+HANDOFF_WAITS_S = 0.05
+"""How long a turn waits for the end of a pause of clients. Longer than most pauses; nothing else may wait for long."""
 CONFLICTS_MAX = 20
 """Limit of attempts of one commit while other writers change its records. After it the command fails, and the next turn
 decides again."""
@@ -106,7 +108,7 @@ class Leader:
             hot_s=pace.hot_poll_s,
             known=parts.lasting.presence,
         )
-        handoffs = Handoffs(
+        self._handoffs = Handoffs(
             parts.servers,
             parts.nodes,
             commit=self._commit_built,
@@ -118,7 +120,7 @@ class Leader:
         self._applier = Applier(
             parts.servers,
             parts.nodes,
-            handoffs=handoffs,
+            handoffs=self._handoffs,
             observer=self._observer,
             commit=self._commit_built,
             current=self._current,
@@ -186,6 +188,7 @@ class Leader:
         """Sleep until an event, or until the next turn is due."""
         await self._wake.wait(sleep_s(self._busy_until, self._parts.clock.now(), self._pace))
         self._wake.clear()
+        await self._handoffs.undisturbed(HANDOFF_WAITS_S)
 
     def _changed(self, changed: Collection[str]) -> None:
         """The mirror reports changed records."""
