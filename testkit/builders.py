@@ -185,7 +185,7 @@ class ClusterBuilder:
     def with_silent_server(self, shard_uid: int, since: datetime) -> "ClusterBuilder":
         """A server of this machine has not answered since then; its process runs."""
         builder = self.with_sighting(shard_uid, Sighting.RUNS)
-        return builder.with_server(shard_uid, health=Health.TIMEOUT, unanswered_since=since)
+        return builder.with_server(shard_uid, health=Health.TIMEOUT, unanswered_since=since, machine_heard_since=since)
 
     def with_dead_shard(self, shard_uid: int) -> "ClusterBuilder":
         """The shard's process has certainly ended."""

@@ -39,7 +39,7 @@ def noted(builder: ClusterBuilder, *, ago_s: float = 1.0) -> ClusterBuilder:
     primary = builder.view.shards.get(builder.view.groups[GROUP].primary or ShardUid(0))
     if primary is None or builder.view.process_state(primary.uid) is not ProcessState.GONE:
         return builder
-    return builder.with_records(replace(primary, missing_since=NOW - timedelta(seconds=ago_s)))
+    return builder.with_records(replace(primary, missing_since=(at := NOW - timedelta(seconds=ago_s)), ended_since=at))
 
 
 def group_after(decision: Decision) -> SlotGroup | None:

@@ -85,7 +85,7 @@ def takes_the_snapshot_after_marking() -> Sequence[Patch]:
 
 @mutant
 def counts_nodes_in_maintenance_for_the_quorum() -> Sequence[Patch]:
-    return [(quorum, "_away", lambda view, action: {})]
+    return [(quorum, "_away", lambda view, action, voters: {})]
 
 
 @mutant

@@ -186,6 +186,8 @@ class Observer:
         if before is not None and before.incarnation == seen.incarnation and not seen.replication_id_lately:
             # Known from its agent: this leader has not asked it before.
             seen = replace(seen, replication_id_lately=before.replication_id or before.replication_id_lately)
+        if before is not None and before.incarnation == seen.incarnation and not answers(before):
+            seen = replace(seen, machine_heard_since=before.machine_heard_since)
         shard, process = self._view.shards.get(uid), self._view.processes.get(uid)
         if shard is None:
             return seen, None
@@ -196,13 +198,17 @@ class Observer:
         if self.attendance.has_rebooted(uid, identity):
             return seen, (identity, Sighting.REBOOTED)
         look = await self._nodes.link(shard.node_uid).look(identity)
-        sighted = None if look.sighting is Sighting.NONE else (identity, look.sighting)
+        if look.sighting is Sighting.NONE:
+            return replace(seen, machine_heard_since=None), None
+        sighted = (identity, look.sighting)
+        seen = replace(seen, machine_heard_since=seen.machine_heard_since or seen.at)
         if look.cpu_s is None or seen.health is not Health.TIMEOUT:
             return seen, sighted
-        was_silent = before is not None and before.health is Health.TIMEOUT and before.incarnation == seen.incarnation
-        last, self._cpu[uid] = self._cpu.get(uid) if was_silent else None, look.cpu_s
-        active_at = before.cpu_active_at if before is not None and was_silent else None
-        return replace(seen, cpu_active_at=seen.at if last is not None and look.cpu_s > last else active_at), sighted
+        last, self._cpu[uid] = self._cpu.get(uid), look.cpu_s
+        if before is None or before.health is not Health.TIMEOUT or before.incarnation != seen.incarnation:
+            return seen, sighted
+        is_active = last is not None and look.cpu_s > last
+        return replace(seen, cpu_active_at=seen.at if is_active else before.cpu_active_at), sighted
 
     # -- agents --------------------------------------------------------------------------------------------------------
 

@@ -308,6 +308,9 @@ class Shard:
     missing_since: datetime | None = None
     """Since when the copy has not served without a prospect of recovery; None while it works as intended. After the
     policy's grace period it is rebuilt elsewhere."""
+    ended_since: datetime | None = None
+    """Of a slot group's primary: since when it is recorded that its process has certainly ended; None: there was no proof
+    yet, or the copy works as intended again. May be later than ``missing_since``: a silent server may serve until then."""
 
     @property
     def kept(self) -> Persistence | None:

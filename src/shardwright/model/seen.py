@@ -197,6 +197,9 @@ class ServerSeen:
     """First failed probe in a row; None if the last probe was answered."""
     cpu_active_at: datetime | None = None
     """When its process was last observed using CPU during that time; None: not at all."""
+    machine_heard_since: datetime | None = None
+    """Since when every look at the silent server's machine was answered; None: the last one was not. What the server did
+    before is unknown: the network may have been cut while it served."""
     served_at: datetime | None = None
     """Only in the published record: when the shard was last observed to hold its serving group's data, possibly in an
     earlier incarnation; None: unknown. Shows people which writes a copy may lack."""

@@ -269,12 +269,16 @@ def _end_stuck(copies: list[Copy], view: ClusterView) -> tuple[Command, ...]:
 
 
 def _is_stuck(copy: Copy, view: ClusterView) -> bool:
+    """Whether it has neither answered nor used CPU for the policy's time, while its machine was heard all the time: after a
+    cut of the network, its silence says nothing about it."""
     seen = copy.seen
     if copy.process is not ProcessState.RUNNING or copy.has_ended or seen is None or seen.health is not Health.TIMEOUT:
         return False
-    if seen.unanswered_since is None or view.sightings.get(copy.shard.uid) is not Sighting.RUNS:
+    if seen.unanswered_since is None or seen.machine_heard_since is None:
         return False
-    since = max(seen.unanswered_since, seen.cpu_active_at or seen.unanswered_since)
+    if view.sightings.get(copy.shard.uid) is not Sighting.RUNS:
+        return False
+    since = max(seen.unanswered_since, seen.machine_heard_since, seen.cpu_active_at or seen.unanswered_since)
     until = since + timedelta(seconds=view.policy.stuck_server_timeout_s)
     return seen.at >= until and is_dispensable(copy.shard, view, since=until)
 

@@ -13,6 +13,7 @@ from shardwright.model.database import GroupPhase, Role, Shard, SlotGroup
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.liveness import Ended
 from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.reconcile.copies import Copy, merit
 
@@ -54,10 +55,10 @@ def fail_over(group: SlotGroup, heir: Shard, primary: Copy | None, now: datetime
 
 
 def not_seen_since(primary: Copy | None, copies: list[Copy]) -> list[Copy]:
-    """Replicas that were last observed alive before the primary's end was recorded (``Shard.missing_since``)."""
+    """Replicas that were last observed alive before the primary's end was recorded (``Shard.ended_since``)."""
     if primary is None:
         return []
-    noted_at = primary.shard.missing_since
+    noted_at = primary.shard.ended_since
     replicas = (c for c in copies if c is not primary and c.seen is not None and c.has_role(Role.REPLICA))
     return [c for c in replicas if noted_at is None or (c.seen is not None and c.seen.at <= noted_at)]
 
@@ -65,10 +66,10 @@ def not_seen_since(primary: Copy | None, copies: list[Copy]) -> list[Copy]:
 def lost_link_before(copy: Copy, primary: Copy | None, limit: timedelta = LINK_LOST_AFTER) -> bool:
     """Whether its link had been down for long when the primary ended. Its in-sync mark may be outdated if no leader could
     observe both."""
-    if primary is None or primary.shard.missing_since is None or copy.seen is None:
+    if primary is None or primary.shard.ended_since is None or copy.seen is None:
         return False
     down = timedelta(seconds=copy.seen.link_down_s)
-    if down - (copy.seen.at - primary.shard.missing_since) >= limit:
+    if down - (copy.seen.at - primary.shard.ended_since) >= limit:
         return True
     ended_at = _seen_to_end(primary, copy.seen.at)
     return ended_at is not None and down - (copy.seen.at - ended_at) >= LINK_LOST_BEFORE_END
@@ -76,15 +77,21 @@ def lost_link_before(copy: Copy, primary: Copy | None, limit: timedelta = LINK_L
 
 def _seen_to_end(primary: Copy, now: datetime) -> datetime | None:
     """The time at which the primary's agent observed its end. None if that time proves nothing: the end was recorded
-    earlier, the agent's clock differs from the leader's (agents report every few seconds), or the primary had not answered
-    for a while. In the last case it may have hung, so its replicas lost the link long before its end and lack nothing."""
+    earlier, the agent's clock differs from the leader's (agents report every few seconds), or the primary had hung."""
     ended_at = primary.liveness.at if isinstance(primary.liveness, Ended) else None
-    noted_at, reported_at = primary.shard.missing_since, primary.reported_at
+    noted_at, reported_at = primary.shard.ended_since, primary.reported_at
     if ended_at is None or noted_at is None or reported_at is None or primary.seen is None or ended_at > noted_at:
         return None
-    silent_since = primary.seen.unanswered_since
-    was_silent = silent_since is not None and silent_since < ended_at - ANSWERED_BEFORE
-    return None if was_silent or abs(now - reported_at) > REPORT_AGE_MAX else ended_at
+    return None if _had_hung(primary.seen, ended_at) or abs(now - reported_at) > REPORT_AGE_MAX else ended_at
+
+
+def _had_hung(seen: ServerSeen, ended_at: datetime) -> bool:
+    """Whether it had not answered for a while although its machine did. Its replicas then lost the link long before its end
+    and lack nothing. If its machine was silent too, it may have served behind a cut of the network."""
+    silent_since, heard_since = seen.unanswered_since, seen.machine_heard_since
+    if silent_since is None or heard_since is None:
+        return False
+    return silent_since < ended_at - ANSWERED_BEFORE and heard_since <= silent_since + ANSWERED_BEFORE
 
 
 def not_looked_at(copy: Copy) -> Reason:
@@ -94,10 +101,10 @@ def not_looked_at(copy: Copy) -> Reason:
 
 
 def heir_of_a_dead_node(group: SlotGroup, copies: list[Copy], view: ClusterView) -> Shard | None:
-    """While a group starts: the replica that survived, if the committed primary's node has no daemon that could restart it.
-    None while another copy is merely silent: that copy may hold more data."""
+    """While a group starts: the replica that survived, if the committed primary has ended and its node has no daemon that
+    could restart it. None while any other copy is merely silent: that copy may hold more data."""
     committed = next((c for c in copies if c.shard.uid == group.primary), None)
-    if committed is None or committed.answers or not view.is_away(committed.shard.node_uid):
+    if committed is None or committed.answers or not view.is_lost(committed.shard):
         return None
     if any(not c.answers and not c.has_ended for c in copies if c is not committed):
         return None

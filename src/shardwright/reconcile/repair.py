@@ -99,10 +99,13 @@ def _note_missing(view: ClusterView, now: datetime) -> tuple[Write, ...]:
         if shard.wanted is not ShardWanted.RUNNING or group is None:
             continue
         since = shard.missing_since
+        has_proof = group.primary == shard.uid and has_ended_after_start(view.liveness(shard))
         if since is None and is_missing(view, shard):
-            writes.append(Put(replace(shard, missing_since=now)))
+            writes.append(Put(replace(shard, missing_since=now, ended_since=now if has_proof else None)))
         elif since is not None and is_sound(view, group, shard):
-            writes.append(Put(replace(shard, missing_since=None)))
+            writes.append(Put(replace(shard, missing_since=None, ended_since=None)))
+        elif since is not None and has_proof and shard.ended_since is None:
+            writes.append(Put(replace(shard, ended_since=now)))
         elif since is not None and since > now + LOOK_AGAIN:
             # The record was written by a clock ahead of this one: the grace period begins now.
             writes.append(Put(replace(shard, missing_since=now)))

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from shardwright.clock import SystemClock
@@ -24,7 +24,7 @@ from shardwright.model.seen import (
     Sighting,
 )
 from shardwright.model.view import ClusterView, Put
-from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
+from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeNews, ProcessLook
 from shardwright.server.protocol import ServerTarget
 from testkit import moves
 from testkit.builders import NOW, cluster
@@ -69,7 +69,9 @@ class Machine:
 
     def __init__(self) -> None:
         self.has_ended = False
+        self.is_cut_off = False
         self.cpu_s = 1.0
+        self.at = NOW
 
     def link(self, node: NodeUid) -> Any:
         return self
@@ -87,10 +89,12 @@ class Machine:
         return EndpointProcessSeen(NodeUid(1), NOW, answers=False)
 
     async def look(self, process: ProcessIdentity) -> ProcessLook:
+        if self.is_cut_off:
+            return NOT_SEEN
         return ProcessLook(Sighting.ENDED) if self.has_ended else ProcessLook(Sighting.RUNS, self.cpu_s)
 
     async def observe(self, target: ServerTarget) -> ServerSeen:
-        return ServerSeen(target.shard_uid, target.incarnation, NOW, Health.TIMEOUT, unanswered_since=NOW)
+        return ServerSeen(target.shard_uid, target.incarnation, self.at, Health.TIMEOUT, unanswered_since=NOW)
 
 
 def observer(machine: Machine) -> Observer:
@@ -129,6 +133,30 @@ def test_the_process_of_a_silent_server_is_looked_at_each_time() -> None:
         assert now.liveness(shard) == Ended(Proof.SEEN)
         restarted = now.with_writes((Put(replace(shard, incarnation=shard.incarnation + 1)),))
         assert SHARD not in looking.augment(restarted).sightings
+        await looking.close()
+
+    asyncio.run(run())
+
+
+def test_a_cut_of_the_network_ends_a_series_of_looks() -> None:
+    """What a server did while its machine was not heard is unknown."""
+    machine = Machine()
+    looking = observer(machine)
+    secrets = ServerSecrets(DatabaseUid(1), "a", "b", "c", "d", "e")
+    view = cluster(nodes=3).with_database(on=((1, 2),)).with_records(secrets).view
+    shard = view.shards[SHARD]
+
+    async def watched_since(second: int, *, is_cut_off: bool = False) -> datetime | None:
+        machine.at, machine.is_cut_off = NOW + timedelta(seconds=second), is_cut_off
+        await looking.ask(shard)
+        return looking.augment(view).servers[SHARD].machine_heard_since
+
+    async def run() -> None:
+        looking.follow(view, hot=frozenset())
+        assert await watched_since(0) == NOW
+        assert await watched_since(1) == NOW
+        assert await watched_since(12, is_cut_off=True) is None
+        assert await watched_since(13) == NOW + timedelta(seconds=13)
         await looking.close()
 
     asyncio.run(run())

@@ -139,7 +139,8 @@ def test_a_record_that_was_deleted_earlier_in_the_turn_is_skipped() -> None:
 def test_a_failover_is_decided_and_its_commands_wait_for_the_next_turn() -> None:
     """Roles come first; the heir is promoted once the record of its role is committed and its server was seen again."""
     builder = cluster(3).with_database(on=((1, 2),)).with_endpoints_seen().with_dead_shard(1)
-    dead = replace(builder.view.shards[ShardUid(1)], missing_since=NOW - timedelta(seconds=1))
+    since = NOW - timedelta(seconds=1)
+    dead = replace(builder.view.shards[ShardUid(1)], missing_since=since, ended_since=since)
     deciding = decide_turn(builder.with_records(dead).view, NOW, DECIDERS, singly=False)
     batch = next(deciding)
     assert batch.view.groups[GroupUid("1:1")].primary == 2

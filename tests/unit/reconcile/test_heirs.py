@@ -31,10 +31,13 @@ def test_an_agent_that_saw_the_end_says_how_long_before_it_the_link_was_lost(
     after = group_after(decision)
     assert after is not None
     assert after.primary == (2 if takes_over else 1)
-    stood_still = replace(seen, unanswered_since=NOW - timedelta(seconds=20))
-    after = group_after(decide(ClusterBuilder(view.changed(servers={**view.servers, ShardUid(1): stood_still}))))
-    assert after is not None
-    assert after.primary == 2, "its replica lost it when it stood still, not when it ended"
+    long_ago = NOW - timedelta(seconds=20)
+    for heard_since, is_heir in ((long_ago, True), (None, takes_over), (NOW - timedelta(seconds=8), takes_over)):
+        silent = replace(seen, unanswered_since=long_ago, machine_heard_since=heard_since)
+        after = group_after(decide(ClusterBuilder(view.changed(servers={**view.servers, ShardUid(1): silent}))))
+        assert after is not None
+        told = "its replica lost it when it stood still, not when it ended, unless its machine was silent too"
+        assert after.primary == (2 if is_heir else 1), told
     if takes_over:
         (event,) = [w.record for w in decision.writes if isinstance(w, Put) and isinstance(w.record, Event)]
         assert "whose process has ended (its agent observed its end at" in event.text

@@ -13,7 +13,7 @@ from shardwright.model.liveness import Ended, Proof
 from shardwright.model.seen import Health, Sighting
 from shardwright.model.view import Put
 from shardwright.reconcile.group import decide_group
-from shardwright.reconcile.repair import is_missing
+from shardwright.reconcile.repair import decide_repair, is_missing
 from testkit.builders import NOW, ClusterBuilder, cluster
 
 GROUP, PRIMARY, REPLICA = GroupUid("1:1"), ShardUid(1), ShardUid(2)
@@ -43,13 +43,49 @@ def test_a_silent_primary_of_a_node_that_is_away_is_not_replaced(health: Health,
     assert decide(silent(health, sighting)).writes == ()
 
 
+def proven(sighting: Sighting, *, link_down_s: int = 2) -> ClusterBuilder:
+    """The same, and a second ago its machine has proven its end, which is recorded."""
+    builder = silent(sighting=sighting)
+    primary = replace(builder.view.shards[PRIMARY], ended_since=NOW - timedelta(seconds=1))
+    return builder.with_records(primary).with_server(REPLICA, is_link_up=False, link_down_s=link_down_s)
+
+
 @pytest.mark.parametrize("sighting", [Sighting.ENDED, Sighting.REBOOTED])
 def test_it_is_replaced_when_its_machine_proves_its_end(sighting: Sighting) -> None:
-    assert promoted(decide(silent(sighting=sighting))) == [REPLICA]
+    builder = silent(sighting=sighting)
+    noted = [w.record for w in decide_repair(builder.view, NOW).writes]
+    assert noted == [replace(builder.view.shards[PRIMARY], ended_since=NOW)]
+    assert promoted(decide(builder)) == [], "the record of its end comes first"
+    assert promoted(decide(proven(sighting))) == [REPLICA]
+
+
+@pytest.mark.parametrize("sighting", [Sighting.ENDED, Sighting.REBOOTED])
+def test_a_replica_that_was_cut_off_from_it_does_not_replace_it(sighting: Sighting) -> None:
+    """It served behind the cut for nine minutes, and its files have all of that."""
+    decision = decide(proven(sighting, link_down_s=600))
+    assert promoted(decision) == []
+    phases = [w.record.phase for w in decision.writes if isinstance(w.record, SlotGroup)]
+    assert phases == [GroupPhase.STARTING], "all copies are compared"
+
+
+@pytest.mark.parametrize("sighting", [Sighting.NONE, Sighting.HERE, Sighting.RUNS])
+def test_a_silent_primary_of_a_group_that_starts_is_not_replaced(sighting: Sighting) -> None:
+    builder = silent(sighting=sighting)
+    group = replace(builder.view.groups[GROUP], phase=GroupPhase.STARTING)
+    assert promoted(decide(builder.with_records(group))) == []
+    ended = silent(sighting=Sighting.ENDED).with_records(group)
+    assert promoted(decide(ended)) == [REPLICA]
+
+
+def test_a_server_is_not_ended_as_stuck_when_a_cut_has_just_healed() -> None:
+    builder = cluster(nodes=3).with_database(on=((1, 2),)).with_silent_server(PRIMARY, NOW - timedelta(seconds=11))
+    assert EndStuckServer(PRIMARY) in decide(builder).commands
+    for heard_since in (None, NOW, NOW - timedelta(seconds=9)):
+        assert EndStuckServer(PRIMARY) not in decide(builder.with_server(PRIMARY, machine_heard_since=heard_since)).commands
 
 
 def test_the_event_names_the_proof() -> None:
-    writes = decide(silent(sighting=Sighting.REBOOTED)).writes
+    writes = decide(proven(Sighting.REBOOTED)).writes
     assert any("its machine has booted since" in str(w.record) for w in writes)
 
 
