@@ -1,6 +1,8 @@
 """Mistakes about other machines: what is taken for the end of a process, or of a node."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from shardwright.leader.observe import Observer
@@ -9,11 +11,14 @@ from shardwright.model import liveness
 from shardwright.model.liveness import Alive, Ended, Proof
 from shardwright.model.seen import Health, ProcessState, Sighting, answers
 from shardwright.model.view import ClusterView
+from shardwright.reconcile import group, heirs
+from shardwright.reconcile.copies import Copy
 from sim.mutants.machine_situations import (
     a_firewall_that_refuses_the_leaders,
     a_machine_that_is_cut_off_with_its_daemon,
     a_machine_that_sleeps,
     a_machine_whose_daemon_alone_is_cut_off,
+    a_primary_that_ends_behind_a_cut,
     a_record_of_an_older_boot_that_arrives_late,
     a_store_that_loses_most_leases,
 )
@@ -48,6 +53,23 @@ def takes_a_node_that_is_away_for_ended() -> Sequence[Patch]:
 def takes_long_silence_for_an_end() -> Sequence[Patch]:
     table = {facts: Proof.SEEN if facts[2] in _SILENT else verdict for facts, verdict in liveness.TABLE.items()}
     return [(liveness, "TABLE", table)]
+
+
+@mutant_in(a_primary_that_ends_behind_a_cut)
+def takes_the_beginning_of_a_silence_for_the_time_of_the_end() -> Sequence[Patch]:
+    """A replica that was cut off from a serving primary then seems to have lost its link by the primary's end."""
+    right = heirs.lost_link_before
+
+    def lost_link_before(copy: Copy, primary: Copy | None, limit: timedelta = heirs.LINK_LOST_AFTER) -> bool:
+        if primary is not None:
+            primary = replace(primary, shard=replace(primary.shard, ended_since=primary.shard.missing_since))
+        return right(copy, primary, limit)
+
+    return [
+        (heirs, "lost_link_before", lost_link_before),
+        (group, "lost_link_before", lost_link_before),
+        (heirs, "_seen_to_end", lambda primary, now: None),
+    ]
 
 
 @mutant_in(a_firewall_that_refuses_the_leaders)
