@@ -178,6 +178,7 @@ def a_primary_that_dies_long_after_its_link(simulation: Simulation) -> None:
                 if server.shard_uid == group["primary"]:
                     server.die(planned=False)
         world.network.cuts -= pairs
+        simulation.faults.last_at = world.loop.now  # until now the cut kept databases from their clients
 
     world.loop.at(90.0, strike)
 
@@ -195,6 +196,7 @@ def a_node_that_dies_long_after_its_links_and_comes_back(simulation: Simulation)
             simulation.kill_node(uid)
             world.loop.at(40.0, simulation.revive_node, uid)
         world.network.cuts -= pairs
+        simulation.faults.last_at = world.loop.now  # until now the cut kept databases from their clients
 
     world.loop.at(90.0, strike)
     simulation.operator.create(60, replication=True, persistence="aof")
