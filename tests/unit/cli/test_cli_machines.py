@@ -72,7 +72,7 @@ def test_a_cluster_that_does_not_answer(folder: Path, loopback_base: Callable[[]
     address = loopback_base()
     words = ["join", f"{address}:9443", "--token", "x", "--ca-hash", HASH, "--address", address]
     result = run(*words, *directories(folder), home=folder)
-    assert result.exit_code == Exit.FAILED
+    assert result.exit_code == Exit.UNREACHABLE
     assert "api_unreachable" in result.stderr
     assert "remedy: check the address" in result.stderr
     assert not (folder / "etc").exists()
