@@ -27,13 +27,23 @@ class LearnedFile:
     def read(self) -> Learned | None:
         """None: there is nothing, or nothing that can be believed (which is logged)."""
         try:
-            with self.path.open("rb") as file:
-                return read_learned(file.read(FILE_BYTES_MAX))
+            return self._content()
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as e:
             _log.warning("what was learned of the store's members is ignored", path=str(self.path), reason=str(e))
             return None
+
+    def look(self) -> Learned | None:
+        """The same without a log: for commands, which users run who may not read it."""
+        try:
+            return self._content()
+        except (OSError, ValueError):
+            return None
+
+    def _content(self) -> Learned:
+        with self.path.open("rb") as file:
+            return read_learned(file.read(FILE_BYTES_MAX))
 
     def write(self, learned: Learned) -> None:
         """Replace it as a whole. Raises OSError."""

@@ -173,7 +173,9 @@ def test_nothing_but_data_remains_after_a_purge(machine: Machine) -> None:
     said = machine.run(
         """
         dpkg -i /tmp/package.deb >/dev/null 2>&1
-        cd /etc/shardwright; touch node.toml node-key.pem ca-key.pem cluster.key; cd /
+        cd /etc/shardwright; touch node.toml node-key.pem ca-key.pem cluster.key
+        for of in retired-1 retired-2; do mkdir $of; touch $of/node.toml $of/node-key.pem; done
+        touch retired-1/ca-key.pem retired-1/cluster.key; cd /
         mkdir /var/lib/shardwright/shards/7 /var/lib/shardwright/shards/8
         touch /var/lib/shardwright/shards/7/dump.rdb /var/log/shardwright/daemon.log
         chown -R shardwright: /var/lib/shardwright
@@ -188,6 +190,8 @@ def test_nothing_but_data_remains_after_a_purge(machine: Machine) -> None:
     assert found == {
         "etc/shardwright/ca-key.pem",
         "etc/shardwright/cluster.key",
+        "etc/shardwright/retired-1/ca-key.pem",
+        "etc/shardwright/retired-1/cluster.key",
         "var/lib/shardwright/shards/7/dump.rdb",
     }
     assert "shardwright" in (machine.directory / "changes/etc/passwd").read_text(), "the files keep their owner"

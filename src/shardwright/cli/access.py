@@ -2,8 +2,9 @@
 and ``init`` to the user's configuration. A local cluster's file comes first. On a machine that is a node, and without such a
 file, the address is the node's own.
 
-The password in such a file is only sent to the addresses in that file. Passwords are never read from the command line or
-the environment, where other users of the machine could see them.
+The password in such a file is only sent to the addresses in that file, and to the further nodes of that cluster that this
+machine's node knows. Passwords are never read from the command line or the environment, where other users of the machine
+could see them.
 """
 
 import ipaddress
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 from shardwright.cli.failure import usage
 from shardwright.errors import Rejected
 from shardwright.node.files import service_owner
+from shardwright.node.known_store import known_endpoints, learning_of
 from shardwright.node.settings import NodeSettings
 from shardwright.node.settings_file import SETTINGS_FILE, load_settings
 
@@ -31,6 +33,13 @@ _GIVE_ALL = (
     "--url https://NODE:9443 --user E-MAIL --password-file FILE --certificate CA.PEM (or SHARDWRIGHT_URL, SHARDWRIGHT_USER, "
     "SHARDWRIGHT_PASSWORD_FILE and SHARDWRIGHT_CERTIFICATE)"
 )
+START_LOCAL = "start the cluster: shardwright up --detach; or give another address: --url URL or --dir DIR"
+START_NODE = (
+    "on the machine of each node: systemctl status shardwright-node shardwright-etcd; or ask another node: "
+    "--url https://OTHER:9443"
+)
+CHECK_ADDRESS = "check the address and whether that node runs; or ask another node of the cluster: --url URL"
+"""What helps if no node answers: of a local cluster, of a cluster of machines, of a cluster that only an address names."""
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+", re.ASCII)
 
 
@@ -43,6 +52,8 @@ class Access:
     username: str
     password: str = field(repr=False)
     certificate: Path | None = None
+    remedy: str = CHECK_ADDRESS
+    """What helps if no node answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +87,23 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
     admin = directory / "admin.json"
     if wanted.directory is None and not admin.exists() and credentials_file(environment).exists():
         admin = credentials_file(environment)
+    remedy = START_LOCAL if wanted.url is None else CHECK_ADDRESS
     others: tuple[str, ...] = ()
     if wanted.directory is None and wanted.url is None and not admin.exists() and os.path.exists(node_settings):
         wanted, others = _at_own_node(wanted, node_settings)
+        remedy = START_NODE
     kept = _read_admin(admin, is_required=wanted.url is None)
-    own = Path(str(kept["certificate"])) if "certificate" in kept else own
-    urls = (_normal(wanted.url), *others) if wanted.url else tuple(_normal(url) for url in kept.get("urls") or [kept["url"]])
+    if "certificate" in kept:  # Only ``init`` writes it.
+        own = Path(str(kept["certificate"]))
+        kept["urls"] = [*(kept.get("urls") or [kept["url"]]), *_further_urls(own, node_settings)]
+    if wanted.url:
+        urls: tuple[str, ...] = (_normal(wanted.url), *others)
+    else:
+        urls = tuple(dict.fromkeys(_normal(url) for url in kept.get("urls") or [kept["url"]]))
     if not _is_known(urls[0], kept):
         kept = {}
+    elif "certificate" in kept:
+        remedy = START_NODE
     user = wanted.user or kept.get("username")
     if not user:
         raise usage(f"no user given for {urls[0]}", remedy="--user E-MAIL (or SHARDWRIGHT_USER)")
@@ -99,15 +119,29 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
     certificate = wanted.certificate or (own if kept and own.exists() else None)
     if certificate is not None and not certificate.is_file():
         raise usage(f"no certificate at {certificate}")
-    return Access(urls=urls, username=user, password=password, certificate=certificate)
+    return Access(urls=urls, username=user, password=password, certificate=certificate, remedy=remedy)
 
 
 def urls_of(settings: NodeSettings) -> tuple[str, ...]:
     """Addresses of the API: this node's, and those that others have if they run members of the store. Every node of a
     cluster has the same ports. An etcd of the operator's own runs elsewhere: then the further addresses do not answer."""
-    hosts = [str(settings.address), *(str(urlsplit(endpoint).hostname) for endpoint in settings.store.endpoints)]
+    hosts = [str(settings.address), *(str(urlsplit(endpoint).hostname) for endpoint in known_endpoints(settings))]
     shown = [f"[{host}]" if ":" in host else host for host in dict.fromkeys(hosts)]
     return tuple(f"https://{host}:{settings.ports.api}" for host in shown)
+
+
+def _further_urls(certificate: Path, path: Path) -> tuple[str, ...]:
+    """Addresses of the nodes that this machine's node knows, if it belongs to the cluster with this authority. Empty if that
+    cannot be read, and if an operator runs the store, whose members are no nodes: the address that ``init`` wrote counts
+    then."""
+    try:
+        owner = service_owner()
+        settings = load_settings(path, user=None if owner is None else owner.user)
+        if (settings.directories.configuration / "ca.pem").read_bytes() != certificate.read_bytes():
+            return ()
+    except (Rejected, OSError):
+        return ()
+    return urls_of(settings) if learning_of(settings) is not None else ()
 
 
 def _at_own_node(wanted: Wanted, path: Path) -> tuple[Wanted, tuple[str, ...]]:

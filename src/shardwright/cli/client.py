@@ -29,6 +29,7 @@ class ApiClient:
         self, access: Access, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, read_timeout_s: float = READ_TIMEOUT_S
     ) -> None:
         self._urls = list(access.urls)
+        self._remedy = access.remedy
         self._reading = httpx.Timeout(read_timeout_s, connect=connect_timeout_s)
         self._changing = httpx.Timeout(ANSWER_TIMEOUT_S, connect=connect_timeout_s)
         self._http = httpx.Client(
@@ -103,7 +104,7 @@ class ApiClient:
             Exit.UNREACHABLE,
             "unreachable",
             "no node of the cluster answers:\n  " + "\n  ".join(why),
-            remedy="start the cluster: shardwright up --detach; or give another address: --url URL or --dir DIR",
+            remedy=self._remedy,
         )
 
     def _prefer(self, url: str) -> None:
@@ -170,7 +171,10 @@ def _usual_remedy(status: int) -> str:
 def _reason(error: httpx.TransportError) -> str:
     text = str(error) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return "its certificate is not trusted; give the cluster's certificate: --certificate FILE (DIR/tls/cert.pem)"
+        return (
+            "its certificate is not trusted; give the cluster's: --certificate FILE (of a local cluster, DIR/tls/cert.pem; "
+            "on several machines, a copy of /etc/shardwright/ca.pem)"
+        )
     match error:
         case httpx.ConnectTimeout():
             return "connection timed out"

@@ -11,10 +11,11 @@ class Exit(IntEnum):
     """The API refused, or the action ended failed or cancelled."""
     USAGE = 2
     UNREACHABLE = 3
-    """No node of the cluster gave a usable answer."""
+    """No node of the cluster gave a usable answer, or the store gave none."""
     TIMEOUT = 4
     """``--timeout`` has passed; the operation continues."""
     INTERRUPTED = 130
+    """By Ctrl-C; an action that was started continues."""
 
 
 class Failure(Exception):

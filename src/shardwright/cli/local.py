@@ -25,8 +25,10 @@ from shardwright.local.down import Stopped, bring_down
 from shardwright.local.layout import layout_of
 from shardwright.local.supervisor import Outcome
 from shardwright.local.up import DAEMON_MODULE, Started, prepare, run_in_background, run_in_foreground
+from shardwright.model.codes import Code
 from shardwright.model.database import Database
 from shardwright.model.ids import NodeUid
+from shardwright.node.settings_file import SETTINGS_FILE
 from shardwright.units import parse_bytes
 
 Directory = Annotated[
@@ -35,6 +37,8 @@ Directory = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of text.")]
 
+_UNREACHABLE = (Code.API_UNREACHABLE, Code.STORE_UNAVAILABLE)
+"""They end a command of the API with the same exit code."""
 _UP_EXAMPLES = """\b
 Examples:
   shardwright up --detach
@@ -88,6 +92,7 @@ def up(
             address_base=address_base,
             server=server,
             admin_email=admin_email,
+            node_settings=SETTINGS_FILE,
         )
         started, lock = prepare(options, os.environ)
         if lock is None:
@@ -233,17 +238,25 @@ def failures(as_json: bool) -> Iterator[None]:
         yield
     except Failure as failure:
         raise _told(failure, as_json) from None
-    except Rejected as e:
-        code = Exit.USAGE if e.refusal is Refusal.INVALID else Exit.FAILED
-        raise _told(Failure(code, e.code, e.text, remedy=e.remedy), as_json) from None
-    except ClusterError as e:
-        raise _told(Failure(Exit.FAILED, e.code, e.text, remedy=_remedy(e)), as_json) from None
     except ShardwrightError as e:
-        raise _told(Failure(Exit.FAILED, e.code, e.text), as_json) from None
+        raise _told(failure_of(e), as_json) from None
     except OSError as e:
         raise _told(Failure(Exit.FAILED, "system_error", str(e)), as_json) from None
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def failure_of(error: ShardwrightError) -> Failure:
+    """The end of a command with this error."""
+    match error:
+        case Rejected():
+            code = Exit.USAGE if error.refusal is Refusal.INVALID else Exit.FAILED
+            return Failure(code, error.code, error.text, remedy=error.remedy)
+        case ClusterError():
+            code = Exit.UNREACHABLE if error.code in _UNREACHABLE else Exit.FAILED
+            return Failure(code, error.code, error.text, remedy=_remedy(error))
+        case _:
+            return Failure(Exit.FAILED, error.code, error.text)
 
 
 def _remedy(error: ClusterError) -> str:

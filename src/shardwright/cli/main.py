@@ -14,7 +14,8 @@ _HELP = """An open, self-hosted cluster manager for Redis and Valkey.
 the user who ran `init` needs no option on that machine; --url, --user, --password-file and --certificate, or the environment
 variables SHARDWRIGHT_URL, SHARDWRIGHT_USER, SHARDWRIGHT_PASSWORD_FILE and SHARDWRIGHT_CERTIFICATE, select any other cluster.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the API cannot be reached, 4 --timeout has passed."""
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the API or the store cannot be reached, 4 --timeout has
+passed, 130 interrupted."""
 
 
 def build() -> typer.Typer:

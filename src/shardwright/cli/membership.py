@@ -2,24 +2,35 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from shardwright.cli.access import urls_of
 from shardwright.cli.failure import Failure
-from shardwright.cli.local import failures
-from shardwright.cli.session import Session, Timeout, Yes, command, confirm
+from shardwright.cli.local import failure_of, failures
+from shardwright.cli.progress import has_ended
+from shardwright.cli.session import Session, Yes, command, confirm
 from shardwright.cli.waiting import wait_for_action
+from shardwright.errors import Rejected
 from shardwright.node.files import service_owner
 from shardwright.node.leave import take_out
+from shardwright.node.settings import NodeSettings
 from shardwright.node.settings_file import SETTINGS_FILE, load_settings
+
+Timeout = Annotated[
+    str | None,
+    typer.Option(
+        "--timeout", metavar="TIME", help="Stop waiting for the removal after this time, such as 10m; it continues."
+    ),
+]
 
 
 def register(group: typer.Typer) -> None:
     """Add the commands to the group ``node``."""
     command(group, "token", examples="shardwright node token\nshardwright node token --json")(_token)
-    command(group, "leave", examples="shardwright node leave\nshardwright node leave --yes")(_leave)
+    leaving = command(group, "leave", examples="shardwright node leave\nshardwright node leave --yes", before=_check_is_node)
+    leaving(_leave)
 
 
 def _token(session: Session) -> None:
@@ -40,16 +51,13 @@ def _leave(
 
     Data in the moved files is not deleted. After an interruption, the same command continues.
     """
-    with failures(session.as_json):
-        owner = service_owner()
-        settings = load_settings(config, user=None if owner is None else owner.user)
+    settings = _settings(config)
     uid = settings.node_uid
     # A removed node's own API ends, perhaps before it has told the end of the removal.
     session.api.also_ask(urls_of(settings))
     if _is_recorded(session, uid):
         confirm(f"Remove node:{uid} from the cluster and stop it on this machine?", is_confirmed=yes)
-        answer = session.api.post(f"/v1/nodes/{uid}/actions/remove")
-        action = str(answer.get("action_uid") or answer.get("task_id"))
+        action = _removal(session, uid)
         session.say(f"remove node:{uid}: action {action}")
         wait_for_action(session, action, timeout=timeout, is_shown=False)
     else:
@@ -58,6 +66,41 @@ def _leave(
         left = take_out(settings, say=session.say, now=datetime.now(UTC))
     places = [str(path) for path in left.moved_to]
     session.show({"node_uid": uid, "moved_to": places}, lambda: f"node:{uid} has left; its files are in {', '.join(places)}")
+
+
+def _check_is_node(config: Path, **_: Any) -> None:
+    """A machine that is no node has no cluster to ask, so this comes first."""
+    _settings(config)
+
+
+def _settings(config: Path) -> NodeSettings:
+    owner = service_owner()
+    try:
+        return load_settings(config, user=None if owner is None else owner.user)
+    except Rejected as e:
+        raise failure_of(e) from None
+
+
+def _removal(session: Session, uid: int) -> str:
+    """The uid of the node's removal: a new one, or the one that is under way, which an interrupted leave has left or someone
+    else has started. Raises Failure."""
+    try:
+        answer = session.api.post(f"/v1/nodes/{uid}/actions/remove")
+    except Failure as failure:
+        if failure.code != "node_action_in_progress":
+            raise
+        live = live_removal(session.api.get(f"/v1/nodes/{uid}/actions"))
+        if live is None:
+            raise  # Another action, such as maintenance.
+        return live
+    return str(answer.get("action_uid") or answer.get("task_id"))
+
+
+def live_removal(answer: object) -> str | None:
+    """The uid of the removal that runs, among the latest actions of a node; None: there is none."""
+    found = answer.get("actions") if isinstance(answer, dict) else None
+    removals = [action for action in found or () if action.get("name") in ("remove", "remove_node")]
+    return next((str(action["action_uid"]) for action in removals if not has_ended(action)), None)
 
 
 def _is_recorded(session: Session, uid: int) -> bool:

@@ -69,8 +69,11 @@ class Session:
             print(text, flush=True)
 
 
-def command(app: typer.Typer, name: str, *, examples: str = "") -> Callable[[Body], Body]:
-    """Register a function as the command ``name``. Its docstring is the help text, followed by ``examples``."""
+def command(
+    app: typer.Typer, name: str, *, examples: str = "", before: Callable[..., None] | None = None
+) -> Callable[[Body], Body]:
+    """Register a function as the command ``name``. Its docstring is the help text, followed by ``examples``. ``before`` gets
+    the command's own options before the cluster is looked for, and may refuse them; it raises Failure."""
 
     def register(body: Body) -> Body:
         own = tuple(inspect.signature(body, eval_str=True).parameters.values())[1:]
@@ -79,6 +82,8 @@ def command(app: typer.Typer, name: str, *, examples: str = "") -> Callable[[Bod
             shared = {parameter.name: given.pop(parameter.name) for parameter in _SHARED}
             as_json = bool(shared.pop("as_json"))
             try:
+                if before is not None:
+                    before(**given)
                 with ApiClient(load_access(Wanted(**shared), os.environ)) as api:
                     body(Session(api, as_json), **given)
             except Failure as failure:

@@ -55,6 +55,8 @@ class UpOptions:
     server: str = "auto"
     """``auto``, ``valkey``, ``redis`` or the path of a server program."""
     admin_email: str = "admin@shardwright.local"
+    node_settings: Path | None = None
+    """Where this machine's settings are if it is a node of a cluster of machines; None: not checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ def invalid(text: str, *, remedy: str = "") -> Rejected:
 
 def check(options: UpOptions, layout: Layout, environment: Mapping[str, str]) -> CheckedOptions:
     """All checks, before the first change. Raises Rejected."""
+    _check_is_no_node(options.node_settings)
     if not 1 <= options.nodes <= NODES_MAX:
         raise invalid(f"--nodes {options.nodes}: a local cluster has 1 to {NODES_MAX} nodes")
     if options.node_memory_bytes < NODE_MEMORY_MIN:
@@ -110,6 +113,16 @@ def check_addresses(addresses: tuple[str, ...], api_port: int) -> None:
             if api_port < 1024 and os.getuid() != 0:
                 remedy = "choose an --api-port above 1023"
             raise Rejected(Refusal.CONFLICT, e.code, f"the API cannot listen: {e.text}", remedy=remedy) from e
+
+
+def _check_is_no_node(settings: Path | None) -> None:
+    """A local cluster would take the ports of this machine's node, and its user's commands would go to the local cluster."""
+    if settings is not None and os.path.exists(settings):
+        text = f"this machine is a node of a cluster of machines ({settings}): `up` creates no local cluster here"
+        remedy = (
+            "to start the node: systemctl start shardwright.target; to take it out of its cluster: shardwright node leave"
+        )
+        raise Rejected(Refusal.CONFLICT, "machine_is_node", text, remedy=remedy)
 
 
 def _check_directory(layout: Layout) -> None:

@@ -9,7 +9,7 @@ from shardwright.model.trust import CertificateRole
 from shardwright.node.etcd_config import client_url
 from shardwright.node.places import store_settings, trust_files
 from shardwright.node.settings import NodeSettings
-from shardwright.store.endpoints import with_learned
+from shardwright.store.endpoints import asked, with_learned
 from shardwright.store.settings import EtcdSettings
 
 
@@ -27,6 +27,13 @@ def known_store(settings: NodeSettings) -> EtcdSettings:
     """How the store is reached, with what was learned. Waits for the disk."""
     learning, configured = learning_of(settings), store_settings(settings.store)
     return configured if learning is None else with_learned(configured, learning.file.read())
+
+
+def known_endpoints(settings: NodeSettings) -> tuple[str, ...]:
+    """Where members of the store are, for a command: what was learned, if its user may read that, then the settings."""
+    learning, configured = learning_of(settings), settings.store.endpoints
+    learned = None if learning is None else learning.file.look()
+    return configured if learned is None else asked(learned.endpoints, configured)
 
 
 def forget_learned(settings: NodeSettings) -> None:

@@ -1,15 +1,25 @@
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shardwright.cli.access import Wanted, default_directory, load_access
+from shardwright.cli.access import (
+    CHECK_ADDRESS,
+    START_LOCAL,
+    START_NODE,
+    Wanted,
+    credentials_file,
+    default_directory,
+    load_access,
+)
 from shardwright.cli.failure import Exit, Failure
 from shardwright.model.ids import NodeUid
+from shardwright.node.founding import Place, members_store, settings_of
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
 from shardwright.node.settings_file import write_settings
 
@@ -161,3 +171,83 @@ def test_settings_of_the_machines_node_that_cannot_be_used_are_named(node: Path)
     with pytest.raises(Failure, match="its settings cannot be used") as caught:
         load_access(Wanted(), {"HOME": "/nonexistent"}, node_settings=node)
     assert "SHARDWRIGHT_URL" in caught.value.remedy
+
+
+# -- the machine of init -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def founder() -> Iterator[Path]:
+    """The settings of the first node, which has learned of the second's member of the store."""
+    with tempfile.TemporaryDirectory(prefix="node-") as made:
+        directory = Path(made)
+        place = Place(
+            (ip_address("10.0.0.1"),), directories=Directories(*(directory / n for n in ("etc", "state", "run", "log")))
+        )
+        settings = settings_of(NodeUid(1), place, members_store(place, ("https://10.0.0.1:2379",)))
+        for path in (settings.directories.configuration, settings.directories.state):
+            path.mkdir()
+        (settings.directories.configuration / "ca.pem").write_text("authority")
+        learned = {"cluster_id": "7", "endpoints": ["https://10.0.0.1:2379", "https://10.0.0.2:2379"]}
+        settings.directories.store_endpoints.write_text(json.dumps(learned))
+        path = settings.directories.configuration / "node.toml"
+        write_settings(path, settings)
+        yield path
+
+
+def of_init(home: Path, authority: str) -> dict[str, str]:
+    """The environment of the user who ran ``init``."""
+    environment = {"HOME": str(home)}
+    path = credentials_file(environment)
+    path.parent.mkdir(parents=True)
+    certificate = path.with_name("ca.pem")
+    certificate.write_text(authority)
+    url = "https://10.0.0.1:9443"
+    content = {"url": url, "urls": [url], "username": "a@b.c", "password": "far", "certificate": str(certificate)}
+    path.write_text(json.dumps(content))
+    return environment
+
+
+def test_the_user_of_init_also_reaches_the_nodes_that_joined(founder: Path, tmp_path: Path) -> None:
+    environment = of_init(tmp_path, "authority")
+    access = load_access(Wanted(), environment, node_settings=founder)
+    assert access.urls == ("https://10.0.0.1:9443", "https://10.0.0.2:9443")
+    assert access.password == "far"
+    named = load_access(Wanted(url="https://10.0.0.2:9443"), environment, node_settings=founder)
+    assert (named.urls, named.password) == (("https://10.0.0.2:9443",), "far")
+    with pytest.raises(Failure, match="no user given"):
+        load_access(Wanted(url="https://10.0.0.3:9443"), environment, node_settings=founder)
+
+
+def test_a_node_of_another_cluster_adds_no_address(founder: Path, tmp_path: Path) -> None:
+    environment = of_init(tmp_path, "another authority")
+    assert load_access(Wanted(), environment, node_settings=founder).urls == ("https://10.0.0.1:9443",)
+    founder.unlink()
+    assert load_access(Wanted(), environment, node_settings=founder).urls == ("https://10.0.0.1:9443",)
+
+
+def test_the_members_of_an_operators_store_are_no_nodes(node: Path, tmp_path: Path) -> None:
+    node.with_name("ca.pem").write_text("authority")
+    environment = of_init(tmp_path, "authority")
+    assert load_access(Wanted(), environment, node_settings=node).urls == ("https://10.0.0.1:9443",)
+
+
+def test_what_was_learned_counts_only_if_it_can_be_read(
+    founder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (founder.parents[1] / "state" / "store-endpoints.json").write_text("damaged")
+    assert load_access(Wanted(), of_init(tmp_path, "authority"), node_settings=founder).urls == ("https://10.0.0.1:9443",)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_helps_if_no_node_answers(
+    cluster: Path, node: Path, founder: Path, password_file: Path, tmp_path: Path
+) -> None:
+    given = Wanted(user="a@b.c", password_file=password_file)
+    assert load_access(Wanted(directory=cluster), {}).remedy == START_LOCAL
+    assert load_access(replace(given, url="https://node"), {"HOME": "/nonexistent"}).remedy == CHECK_ADDRESS
+    assert load_access(given, {"HOME": "/nonexistent"}, node_settings=node).remedy == START_NODE
+    environment = of_init(tmp_path, "authority")
+    assert load_access(Wanted(), environment, node_settings=founder).remedy == START_NODE
+    assert load_access(Wanted(url="https://10.0.0.1:9443"), environment, node_settings=founder).remedy == START_NODE
+    assert "shardwright up" not in START_NODE

@@ -72,7 +72,7 @@ def test_a_cluster_that_does_not_answer(folder: Path, loopback_base: Callable[[]
     address = loopback_base()
     words = ["join", f"{address}:9443", "--token", "x", "--ca-hash", HASH, "--address", address]
     result = run(*words, *directories(folder), home=folder)
-    assert result.exit_code == Exit.FAILED
+    assert result.exit_code == Exit.UNREACHABLE
     assert "api_unreachable" in result.stderr
     assert "remedy: check the address" in result.stderr
     assert not (folder / "etc").exists()
@@ -248,6 +248,40 @@ def test_leave_stops_nothing_while_the_removal_has_failed(folder: Path, loopback
     assert (folder / "etc" / "node.toml").exists()
 
 
+IN_PROGRESS = (409, {"error_code": "node_action_in_progress", "description": "Node 3 has a live action."})
+
+
+def test_leave_waits_for_the_removal_that_is_under_way(folder: Path, loopback_base: Callable[[], str]) -> None:
+    node_in(folder, loopback_base())
+    earlier = ACTION | {"action_uid": "a0", "name": "maintenance_on", "status": "completed"}
+    script: Script = {
+        "GET /v1/nodes/3": (200, {"uid": 3}),
+        "POST /v1/nodes/3/actions/remove": IN_PROGRESS,
+        "GET /v1/nodes/3/actions": (200, {"actions": [earlier, ACTION | {"status": "running"}]}),
+        "GET /v1/actions/a1": (200, ACTION | {"status": "completed"}),
+    }
+    with canned_api(script) as api:
+        result = leave(folder, api, "--yes")
+    assert result.exit_code == 0, result.output
+    assert "remove node:3: action a1" in result.stdout
+    assert not (folder / "etc" / "node.toml").exists()
+
+
+def test_leave_names_another_action_that_is_under_way(folder: Path, loopback_base: Callable[[], str]) -> None:
+    node_in(folder, loopback_base())
+    others = [ACTION | {"status": "cancelled"}, ACTION | {"action_uid": "a2", "name": "maintenance_on", "status": "running"}]
+    script: Script = {
+        "GET /v1/nodes/3": (200, {"uid": 3}),
+        "POST /v1/nodes/3/actions/remove": IN_PROGRESS,
+        "GET /v1/nodes/3/actions": (200, {"actions": others}),
+    }
+    with canned_api(script) as api:
+        result = leave(folder, api, "--yes")
+    assert result.exit_code == Exit.FAILED
+    assert "node_action_in_progress" in result.stderr
+    assert (folder / "etc" / "node.toml").exists()
+
+
 def test_an_interrupted_leave_continues_without_a_record(folder: Path, loopback_base: Callable[[], str]) -> None:
     node_in(folder, loopback_base())
     with canned_api({"GET /v1/nodes/3": NODE_GONE}) as api:
@@ -270,9 +304,12 @@ def test_systemd_is_told_to_start_at_each_boot(folder: Path, monkeypatch: pytest
 
 
 def test_leave_without_a_node_names_the_remedy(tmp_path: Path) -> None:
-    path = credentials_file({"HOME": str(tmp_path)})
-    make_private_directory(path.parent)
-    path.write_text(json.dumps({"url": "https://127.0.0.1:1", "username": "a@b.c", "password": "p"}))
     result = run("node", "leave", "--config", str(tmp_path / "node.toml"), home=tmp_path)
     assert result.exit_code == Exit.FAILED
     assert "node_settings_absent" in result.stderr
+    assert "create a cluster on this machine, or join one" in result.stderr
+    assert "shardwright up" not in result.stderr, "without a cluster here, the settings are still looked for first"
+
+
+def test_the_help_of_leave_names_no_option_that_it_has_not() -> None:
+    assert "--wait" not in run("node", "leave", "--help").stdout

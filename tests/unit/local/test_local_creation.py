@@ -36,6 +36,29 @@ def options(tmp_path: Path, loopback_base: Callable[[], str]) -> UpOptions:
     return UpOptions(tmp_path / "c", nodes=2, endpoint_address=base, address_base=base)
 
 
+def test_a_node_of_a_cluster_of_machines_gets_no_local_cluster(options: UpOptions, tmp_path: Path) -> None:
+    settings = tmp_path / "node.toml"
+    assert check(replace(options, node_settings=settings), layout_of(options.directory), {}).addresses
+    settings.touch()
+    with pytest.raises(Rejected) as caught:
+        prepare(replace(options, node_settings=settings), {})
+    assert caught.value.code == "machine_is_node"
+    assert "systemctl start shardwright.target" in caught.value.remedy
+    assert not options.directory.exists()
+
+
+def test_a_local_cluster_that_exists_starts_on_such_a_machine_too(options: UpOptions, tmp_path: Path) -> None:
+    settings = tmp_path / "node.toml"
+    settings.touch()
+    started, lock = prepare(options, {})
+    assert lock is not None
+    os.close(lock)
+    again, lock = prepare(replace(options, node_settings=settings), {})
+    assert lock is not None
+    os.close(lock)
+    assert (started.is_new, again.is_new) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
