@@ -86,6 +86,9 @@ class Machine:
     async def status(self) -> EndpointProcessSeen:
         return EndpointProcessSeen(NodeUid(1), NOW, answers=False)
 
+    def is_here(self, process: ProcessIdentity) -> bool:
+        return True
+
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         return ProcessLook(Sighting.ENDED) if self.has_ended else ProcessLook(Sighting.RUNS, self.cpu_s)
 
