@@ -61,6 +61,9 @@ class SimNodeLink:
     async def pass_endpoint(self, endpoint: EndpointUid, to_node: NodeUid) -> PassResult:
         return await self.endpoint_process.pass_endpoint(endpoint, to_node)
 
+    def is_here(self, process: ProcessIdentity) -> bool:
+        return self.nodes.machine.is_home_of(process)
+
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         machine = self.nodes.machine
         if not machine.is_home_of(process):

@@ -36,7 +36,7 @@ from shardwright.model.database import Shard
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.seen import NodeFigures, NodeSeen, ProcessIdentity, ProcessSeen
 from shardwright.model.view import ClusterView
-from shardwright.reconcile.shard import AgentCommand, Verb, decide_shards, report_of
+from shardwright.reconcile.shard import AgentCommand, Verb, decide_shards, reports_of
 from shardwright.server.binaries import all_servers, has_tls
 from shardwright.server.observe import Observers
 from shardwright.server.protocol import ServerTarget
@@ -175,9 +175,10 @@ class Agent:
         view, is_certain = await self._read_records()
         self._watch.follow(view)
         shards = view.shards_on(self.node_uid)
-        for command in decide_shards(shards, self._shards.local(), is_certain=is_certain):
+        commands = decide_shards(shards, self._shards.local(), is_certain=is_certain)
+        for command in commands:
             self._apply(command, view)
-        await self._report(shards)
+        await self._report(reports_of(shards, self._shards.local(), commands))
         return TURN_S if wait_s is None else min(TURN_S, wait_s)
 
     async def _read_records(self) -> tuple[ClusterView, bool]:
@@ -239,9 +240,8 @@ class Agent:
 
     # -- report ------------------------------------------------------------------------------------------------------
 
-    async def _report(self, shards: Sequence[Shard]) -> None:
+    async def _report(self, processes: tuple[ProcessSeen, ...]) -> None:
         """Write the node's state to the store if it differs from the last report."""
-        processes = tuple(report_of(shard, self._shards.find(shard.uid)) for shard in shards)
         self._watch.report(processes)
         seen = self._node_seen(processes)
         if self._reported is not None and replace(self._reported, at=seen.at) == seen:

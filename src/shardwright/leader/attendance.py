@@ -78,7 +78,7 @@ class Attendance:
         self._told: dict[NodeUid, tuple[ProcessSeen, ...]] = {}
         """Ended processes in the agents' own words."""
         self._daemons: dict[NodeUid, tuple[ProcessIdentity, Sighting]] = {}
-        """The daemons that reported, as their machine sees them; only of agents that do not answer."""
+        """The daemons that reported, as this machine sees them; only of its own agents that do not answer."""
         self._rebooted: dict[ShardUid, ProcessIdentity] = {}
         """Processes of earlier boots."""
         self._presence = known or Presence()
@@ -126,11 +126,10 @@ class Attendance:
         """Whether the machine of this process of a shard has booted since."""
         return self._rebooted.get(uid) == identity
 
-    async def is_here(self, node_uid: NodeUid) -> bool:
-        """Whether the node is on this machine, by the ids in its daemon's last report."""
-        await self._look_for_daemon(node_uid)
-        found = self._daemons.get(node_uid)
-        return found is not None and found[1] is not Sighting.NONE
+    def is_here(self, node_uid: NodeUid) -> bool:
+        """Whether the node is on this machine, by the ids in its daemon's last report. False: unknown."""
+        seen = self._view.node_seen.get(node_uid)
+        return seen is not None and seen.daemon is not None and self._nodes.link(node_uid).is_here(seen.daemon)
 
     def storm(self) -> Presence | None:
         """The memory of the presence keys if a storm lasts that this leader has seen."""
@@ -197,9 +196,11 @@ class Attendance:
                 self._ask(uid)
 
     async def _look_for_daemon(self, node_uid: NodeUid) -> None:
-        """Of an agent that does not answer: whether this machine is its machine, and has its process."""
+        """Of an agent that does not answer: whether this machine has its process. Another machine is not asked: if anything
+        answers there, it is the next daemon."""
         seen = self._view.node_seen.get(node_uid)
-        if seen is None or seen.daemon is None:
+        if seen is None or seen.daemon is None or not self.is_here(node_uid):
+            self._daemons.pop(node_uid, None)
             return
         look = await self._nodes.link(node_uid).look(seen.daemon)
         self._daemons[node_uid] = (seen.daemon, look.sighting)

@@ -192,8 +192,9 @@ class Observer:
         if shard is None:
             return seen, None
         if process is None or process.identity is None or process.state is not ProcessState.RUNNING:
-            is_here = process is None and await self.attendance.is_here(shard.node_uid)
-            return seen, (None, Sighting.HERE) if is_here else None
+            # Only of a node that is away: a refusal from before that may be older than the start.
+            is_lost = is_unreported(self._view, shard) and shard.node_uid in self.attendance.away
+            return seen, (None, Sighting.HERE) if is_lost and self.attendance.is_here(shard.node_uid) else None
         identity = process.identity
         if self.attendance.has_rebooted(uid, identity):
             return seen, (identity, Sighting.REBOOTED)

@@ -16,11 +16,18 @@ WRITES_MAX = 60
 
 
 def decide_takeover(view: ClusterView, now: datetime, *, began_at: datetime) -> Decision:
-    """Restart the time in state of live moves whose recorded time lies outside this leadership, and correct start times of
-    actions that lie in the future. Writes a limited number of records; call it again until it writes nothing."""
-    writes: list[Write] = [
-        Put(replace(move, state_since=now)) for move in view.live_moves() if not began_at <= move.state_since <= now
-    ]
+    """Restart the time in state of live moves, and the time of nodes that leave an endpoint, where the recorded time lies
+    outside this leadership. Correct start times of actions that lie in the future. Writes a limited number of records; call
+    it again until it writes nothing."""
+
+    def is_own(at: datetime) -> bool:
+        return began_at <= at <= now
+
+    writes: list[Write] = [Put(replace(move, state_since=now)) for move in view.live_moves() if not is_own(move.state_since)]
+    for endpoint in sorted(view.endpoints.values(), key=lambda e: e.uid):
+        leaving = tuple(one if is_own(one.since) else replace(one, since=now) for one in endpoint.leaving)
+        if leaving != endpoint.leaving:
+            writes.append(Put(replace(endpoint, leaving=leaving)))
     writes += [Put(replace(action, started_at=now)) for action in view.live_actions() if _is_ahead(action.started_at, now)]
     return Decision(writes=tuple(writes[:WRITES_MAX]))
 

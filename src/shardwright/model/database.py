@@ -330,6 +330,7 @@ class LeavingNode:
 
     node_uid: NodeUid
     since: datetime
+    """When it began to leave, or to close; by the clock of the leader that decides, which corrects the time of another."""
     is_closing: bool = False
     """It no longer accepts connections, and its process closes each connection behind a reply."""
 

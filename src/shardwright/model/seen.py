@@ -103,7 +103,7 @@ class Sighting(StrEnum):
     ENDED = "ended"
     """The process no longer exists in this machine's own table."""
     HERE = "here"
-    """No agent has reported a process that could be looked for, and its node is on this machine."""
+    """No agent has reported a process that could be looked for, and its node is on this machine and away."""
     REBOOTED = "rebooted"
     """Its machine has booted since: a daemon there, asked after the process was on record, names another boot."""
 

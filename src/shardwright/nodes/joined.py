@@ -35,6 +35,10 @@ class _NodeHere:
             raise cannot_pass(endpoint, to_node)
         return await self._link.pass_endpoint(endpoint, to_node)
 
+    def is_here(self, process: ProcessIdentity) -> bool:
+        """See ``NodeLink``."""
+        return self._link.is_here(process)
+
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         """See ``NodeLink``."""
         return await self._link.look(process)

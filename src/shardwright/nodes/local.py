@@ -11,6 +11,7 @@ from shardwright.endpoint.channel import Channel, Message
 from shardwright.endpoint.client import EndpointClient, UnixCaller
 from shardwright.endpoint.protocol import CALL_TIMEOUT_S, EndpointControl, PassResult
 from shardwright.errors import Transient
+from shardwright.machine.processes import is_of_this_machine
 from shardwright.model.check import NodeFacts, PortLook, PortOffer
 from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
@@ -76,6 +77,10 @@ class LocalNode:
         if not path:
             raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, f"no endpoint process of node {to_node} is known")
         return await self._endpoint_process.pass_endpoint(endpoint, path)
+
+    def is_here(self, process: ProcessIdentity) -> bool:
+        """See ``NodeLink``."""
+        return is_of_this_machine(process)
 
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         """See ``NodeLink``."""

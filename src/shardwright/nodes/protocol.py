@@ -81,6 +81,11 @@ class NodeLink(Protocol):
         node is on another machine than this one."""
         ...
 
+    def is_here(self, process: ProcessIdentity) -> bool:
+        """Whether a process of this node belongs to the caller's own machine, in this or an earlier boot, by its ids. Asks
+        no one: ``look`` may have its answer from another machine."""
+        ...
+
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         """Look for a process that its agent has reported. Never raises. ``NOT_SEEN``: the machine does not answer, or the
         process belonged to another machine, by its ids."""

@@ -141,6 +141,10 @@ class RemoteNode:
         """See ``NodeLink``. Always refused."""
         raise cannot_pass(endpoint, to_node)
 
+    def is_here(self, process: ProcessIdentity) -> bool:
+        """See ``NodeLink``. Never: what is here is reached by Unix socket."""
+        return False
+
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         """See ``NodeLink``."""
         return await self._look(wire.look_question(process), may_open=True)

@@ -5,7 +5,7 @@ record has certainly been deleted. Does not know processes or files: the agent r
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -153,6 +153,20 @@ def decide_shard(shard: Shard | None, local: LocalShard, *, is_certain: bool) ->
         assert shard is not None
         return AgentCommand(verb, shard.uid, shard.incarnation)
     return AgentCommand(verb, local.shard_uid, local.incarnation)
+
+
+def reports_of(
+    shards: Iterable[Shard], local: Iterable[LocalShard], begun: Iterable[AgentCommand]
+) -> tuple[ProcessSeen, ...]:
+    """The agent's reports at the end of a turn. ``begun``: the turn's commands. Their work is under way, although ``local``
+    may not show it yet: the report of an absent process is a proof that none runs, and stays until the next report."""
+    found = {s.shard_uid: s for s in local}
+    busy = {command.shard_uid for command in begun}
+    reports = []
+    for shard in shards:
+        own = found.get(shard.uid, LocalShard(shard.uid))
+        reports.append(report_of(shard, replace(own, is_busy=True) if shard.uid in busy else own))
+    return tuple(reports)
 
 
 def report_of(shard: Shard, local: LocalShard) -> ProcessSeen:

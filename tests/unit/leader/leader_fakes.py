@@ -200,6 +200,9 @@ class FakeEndpoints:
         self._do(f"pass to {to_node}", endpoint)
         return PassResult(1, 0)
 
+    def is_here(self, process: ProcessIdentity) -> bool:
+        return False
+
     async def look(self, process: ProcessIdentity) -> ProcessLook:
         return NOT_SEEN
 

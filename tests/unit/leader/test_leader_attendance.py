@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from shardwright.clock import SystemClock
 from shardwright.errors import Transient
 from shardwright.leader.attendance import remember
@@ -13,7 +15,7 @@ from shardwright.leader.presence import Lasting, Presence
 from shardwright.model.codes import Code
 from shardwright.model.database import ServerSecrets
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
-from shardwright.model.liveness import Ended, Proof, Silence, Silent
+from shardwright.model.liveness import Ended, Liveness, Proof, Silence, Silent
 from shardwright.model.seen import (
     EndpointProcessSeen,
     Health,
@@ -26,16 +28,17 @@ from shardwright.model.seen import (
     Sighting,
 )
 from shardwright.model.view import ClusterView
-from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeNews, ProcessLook
+from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
 from shardwright.server.protocol import ServerTarget
 from testkit.builders import NOW, cluster
 from testkit.deadlines import until_async
 
 SHARD, NODE = ShardUid(1), NodeUid(1)
 HERE, THERE = "this machine", "another machine"
+DAEMON_PID = 5
 
 
-def daemon(machine: str, boot: str, pid: int = 5) -> ProcessIdentity:
+def daemon(machine: str, boot: str, pid: int = DAEMON_PID) -> ProcessIdentity:
     return ProcessIdentity(pid, boot, 1, "python3", "/", machine)
 
 
@@ -63,6 +66,7 @@ class Net:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.number = 0
+        self.probes = 0
 
     def link(self, node: NodeUid) -> Any:
         return self
@@ -85,11 +89,17 @@ class Net:
     async def status(self) -> EndpointProcessSeen:
         return EndpointProcessSeen(NODE, NOW, answers=False)
 
+    def is_here(self, process: ProcessIdentity) -> bool:
+        return process.machine_id == HERE
+
     async def look(self, process: ProcessIdentity) -> ProcessLook:
-        """Like this machine, whose table has no such process."""
-        return ProcessLook(Sighting.ENDED) if process.machine_id == HERE else NOT_SEEN
+        """This machine has neither the daemon nor the server. On another machine the next daemon answers already: the one
+        before has ended, and the server runs."""
+        is_gone = process.machine_id == HERE or process.pid == DAEMON_PID
+        return ProcessLook(Sighting.ENDED if is_gone else Sighting.RUNS)
 
     async def observe(self, target: ServerTarget) -> ServerSeen:
+        self.probes += 1
         return ServerSeen(target.shard_uid, target.incarnation, NOW, self.health, unanswered_since=NOW)
 
 
@@ -112,6 +122,12 @@ def liveness(looking: Observer, view: ClusterView) -> object:
 
 async def until(looking: Observer, view: ClusterView, expected: object) -> None:
     await until_async(f"the server is {expected}", lambda: liveness(looking, view) == expected, seconds=10)
+
+
+async def probed(net: Net, times: int) -> None:
+    """Wait until the server has been asked this often."""
+    last = net.probes + times
+    await until_async("the server is asked", lambda: net.probes >= last, seconds=10)
 
 
 async def heard(net: Net, times: int) -> None:
@@ -177,25 +193,62 @@ def test_an_end_that_an_agent_tells_is_known_before_the_store_has_it() -> None:
     run(Net, check)
 
 
-def test_a_node_on_this_machine_is_away_as_soon_as_its_daemon_has_no_process() -> None:
+@pytest.mark.parametrize(("machine", "is_away"), [(HERE, True), (THERE, False)])
+def test_a_node_on_this_machine_is_away_as_soon_as_its_daemon_has_no_process(machine: str, is_away: bool) -> None:
+    """On another machine the next daemon says so of the one before: it will soon be present again."""
+
     async def check(looking: Observer, net: Net) -> None:
         net.answers = False
-        for machine, is_away in ((HERE, True), (THERE, False)):
-            view = of_boot("boot 1", machine=machine, has_presence=False)
-            looking.follow(view, hot=frozenset())
-            await until(looking, view, Silent(Silence.NO_ANSWER, NOW) if machine == THERE else Ended(Proof.SEEN))
-            assert looking.augment(view).is_away(NODE) is is_away
+        view = of_boot("boot 1", machine=machine, has_presence=False)
+        looking.follow(view, hot=frozenset())
+        await until(looking, view, Silent(Silence.NO_ANSWER, NOW) if machine == THERE else Ended(Proof.SEEN))
+        await probed(net, 3)
+        assert looking.augment(view).is_away(NODE) is is_away
 
     run(Net, check)
 
 
-def test_a_closed_port_of_an_unreported_process_proves_its_end_on_this_machine_only() -> None:
+@pytest.mark.parametrize(("machine", "expected"), [(HERE, Ended(Proof.PORT_CLOSED)), (THERE, Silent(Silence.STARTING, NOW))])
+def test_a_closed_port_of_an_unreported_process_proves_its_end_on_this_machine_only(
+    machine: str, expected: Liveness
+) -> None:
     async def check(looking: Observer, net: Net) -> None:
         net.answers, net.health = False, Health.REFUSED
-        for machine, expected in ((HERE, Ended(Proof.PORT_CLOSED)), (THERE, Silent(Silence.STARTING, NOW))):
-            view = replace(of_boot("boot 1", machine=machine, has_presence=False), processes={})
-            looking.follow(view, hot=frozenset({SHARD}))
-            await until(looking, view, expected)
+        view = replace(of_boot("boot 1", machine=machine, has_presence=False), processes={})
+        looking.follow(view, hot=frozenset({SHARD}))
+        await until(looking, view, expected)
+        await probed(net, 10)
+        assert liveness(looking, view) == expected
+
+    run(Net, check)
+
+
+@pytest.mark.parametrize("report", [ProcessState.ABSENT, ProcessState.UNKNOWN])
+def test_a_closed_port_proves_the_end_of_a_process_whose_agent_died_between_its_start_and_the_report(
+    report: ProcessState,
+) -> None:
+    """Its last word is from before the start, or that a start is under way. Both name no process to look for."""
+
+    async def check(looking: Observer, net: Net) -> None:
+        net.answers, net.health = False, Health.REFUSED
+        view = of_boot("boot 1", machine=HERE, has_presence=False)
+        view = replace(view, processes={SHARD: ProcessSeen(SHARD, 1, report)})
+        looking.follow(view, hot=frozenset())
+        await until(looking, view, Ended(Proof.PORT_CLOSED))
+
+    run(Net, check)
+
+
+def test_a_refusal_while_the_agent_answers_is_no_part_of_a_proof() -> None:
+    """The agent may start the process after the question, and die before the next one."""
+
+    async def check(looking: Observer, net: Net) -> None:
+        net.health = Health.REFUSED
+        view = replace(of_boot("boot 1", machine=HERE, has_presence=False), processes={})
+        looking.follow(view, hot=frozenset({SHARD}))
+        await heard(net, 1)
+        await probed(net, 5)
+        assert SHARD not in looking.augment(view).sightings
 
     run(Net, check)
 

@@ -4,19 +4,31 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from shardwright.leader.takeover import WRITES_MAX, decide_takeover
 from shardwright.model.action import ActionName
-from shardwright.model.ids import ActionUid, MoveUid
+from shardwright.model.database import Endpoint, LeavingNode, ProxyPolicy
+from shardwright.model.ids import ActionUid, EndpointUid, MoveUid, NodeUid
 from shardwright.model.move import Move, MoveState, Relocation
 from shardwright.model.view import ClusterView, Put
-from testkit.builders import NOW, cluster
+from shardwright.reconcile.serving import decide_serving
+from testkit.builders import NOW, ClusterBuilder, cluster
 from testkit.moves import relocation
 
 LONG = timedelta(hours=1)
+ENDPOINT = EndpointUid("1:1")
 
 
 def view_with(move: Move) -> ClusterView:
     return cluster(nodes=3).with_database(on=((1, 2),)).with_records(move).view
+
+
+def leaving(*nodes: LeavingNode) -> ClusterView:
+    """Every node serves the endpoint, and these are on their way out."""
+    view = cluster(nodes=3).with_database(on=((1, 2),), proxy_policy=ProxyPolicy.ALL_NODES).view
+    endpoint = replace(view.endpoints[ENDPOINT], nodes=(NodeUid(1), NodeUid(2), NodeUid(3)), leaving=nodes)
+    return view.with_writes([Put(endpoint)])
 
 
 def moving(**changes: Any) -> Relocation:
@@ -54,6 +66,40 @@ def test_what_a_predecessor_began_is_counted_anew_though_its_clock_was_right() -
     for since, is_mended in ((began - timedelta(seconds=1), True), (began, False), (NOW - timedelta(seconds=3), False)):
         decision = decide_takeover(view_with(moving(state_since=since)), NOW, began_at=began)
         assert bool(decision.writes) == is_mended
+
+
+@pytest.mark.parametrize("is_closing", [False, True])
+def test_a_node_that_leaves_an_endpoint_gets_its_time_anew_by_this_clock(is_closing: bool) -> None:
+    """By a clock that was behind, its clients would be cut short; by one that was ahead, an endpoint without a client would
+    wait for the difference."""
+    began = NOW - timedelta(seconds=10)
+    mine = LeavingNode(NodeUid(2), began + timedelta(seconds=1))
+    for since in (NOW - LONG, began - timedelta(seconds=1), NOW + LONG):
+        view = leaving(LeavingNode(NodeUid(1), since, is_closing), mine)
+        (write,) = decide_takeover(view, NOW, began_at=began).writes
+        endpoint = view.endpoints[ENDPOINT]
+        assert write == Put(replace(endpoint, leaving=(LeavingNode(NodeUid(1), NOW, is_closing), mine)))
+        assert decide_takeover(view.with_writes([write]), NOW + timedelta(seconds=1), began_at=began).writes == ()
+
+
+def test_a_drain_that_began_in_this_leadership_goes_on() -> None:
+    for since in (NOW, NOW - timedelta(seconds=10)):
+        view = leaving(LeavingNode(NodeUid(1), since))
+        assert decide_takeover(view, NOW, began_at=NOW - timedelta(seconds=10)).writes == ()
+
+
+def test_after_a_takeover_an_endpoint_process_without_clients_closes_as_soon_as_it_answers() -> None:
+    """The former leader's clock was ahead: no answer would be of after the time that it wrote."""
+    later = NOW + timedelta(seconds=1)
+    view = leaving(LeavingNode(NodeUid(3), NOW + LONG))
+    view = view.with_writes([Put(replace(view.nodes[NodeUid(3)], is_quorum_only=True))])
+    view = view.with_writes(decide_takeover(view, NOW, began_at=NOW).writes)
+    seen = ClusterBuilder(view).with_endpoints_seen().view.endpoint_processes
+    idle = {uid: replace(process, at=later) for uid, process in seen.items()}
+    view = view.changed(endpoint_processes=idle)
+    (write,) = decide_serving(view.endpoints[ENDPOINT], view, later).writes
+    assert isinstance(write.record, Endpoint)
+    assert write.record.leaving == (LeavingNode(NodeUid(3), later, is_closing=True),)
 
 
 def test_a_bounded_number_is_written_at_once_and_the_rest_in_the_next_turn() -> None:

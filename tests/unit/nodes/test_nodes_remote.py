@@ -1,6 +1,7 @@
 """The link to a node of another machine, over real TLS: what may wait, what never does, and what is a proof."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import uvloop
 from shardwright.endpoint.channel import Message
 from shardwright.endpoint.protocol import EndpointProcessEnded, HoldResult, ReleaseResult
 from shardwright.errors import LostLeadership, Permanent, Transient
+from shardwright.machine.processes import identity_of
 from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import Sighting
@@ -244,6 +246,11 @@ def test_each_node_is_reached_in_its_own_way(loop: Loop, tmp_path: Path) -> None
         assert (await own.endpoint_process.status()).has_ended, "a refused socket of this machine is a proof"
         assert (await failure(own.news(None))).code == Code.AGENT_SILENT
         assert await own.look(PROCESS) == NOT_SEEN
+        of_this_machine = identity_of(os.getpid())
+        assert of_this_machine is not None
+        assert own.is_here(of_this_machine)
+        assert not own.is_here(PROCESS)
+        assert not nodes.link(NODE).is_here(of_this_machine), "a node of another machine is not here, whatever its ids"
         assert (await failure(own.end(PROCESS))).code == Code.PROCESS_OF_ANOTHER_MACHINE
         nodes.close()
 

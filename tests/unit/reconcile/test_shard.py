@@ -22,6 +22,7 @@ from shardwright.reconcile.shard import (
     decide_shard,
     decide_shards,
     report_of,
+    reports_of,
 )
 
 UID = ShardUid(7)
@@ -137,6 +138,32 @@ def test_a_start_that_may_be_under_way_is_not_reported_as_absent(wanted: ShardWa
     seen = report_of(shard, replace(local, is_busy=True))
     assert (seen.state, seen.incarnation, seen.files_are_deleted) == (ProcessState.UNKNOWN, SHARD.incarnation, False)
     assert report_of(shard, local).state is not ProcessState.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "local",
+    [
+        LocalShard(UID),
+        LocalShard(UID, LocalState.FILES),
+        LocalShard(UID, LocalState.RUNNING, 2, IDENTITY),
+        LocalShard(UID, LocalState.GONE, 2),
+        LocalShard(UID, LocalState.FAILED, 2),
+    ],
+)
+def test_the_report_of_the_turn_in_which_a_start_begins_does_not_say_absent(local: LocalShard) -> None:
+    """The task of the start may not have run when the report is made, and the server runs long before the next one."""
+    commands = decide_shards([SHARD], [local], is_certain=False)
+    assert [c.shard_uid for c in commands] == [UID]
+    (seen,) = reports_of([SHARD], [local], commands)
+    assert (seen.state, seen.incarnation) == (ProcessState.UNKNOWN, SHARD.incarnation)
+
+
+def test_what_begins_for_one_shard_changes_no_report_of_another() -> None:
+    other = replace(SHARD, uid=ShardUid(8), wanted=ShardWanted.STOPPED)
+    commands = decide_shards([SHARD, other], [], is_certain=False)
+    assert [seen.state for seen in reports_of([SHARD, other], [], commands)] == [ProcessState.UNKNOWN, ProcessState.ABSENT]
+    running = LocalShard(UID, LocalState.RUNNING, SHARD.incarnation, IDENTITY)
+    assert reports_of([SHARD], [running], ()) == (report_of(SHARD, running),)
 
 
 @given(shards.filter(lambda s: s is not None), locals_())
