@@ -223,7 +223,7 @@ class Leader:
     def _current(self) -> ClusterView:
         view = self._observer.augment(self._parts.mirror.view())
         silent = frozenset() if self._members is None else self._members.silent
-        return view.changed(silent_members=silent) if silent else view
+        return view if silent == view.silent_members else view.changed(silent_members=silent)
 
     async def _turn(self) -> None:
         now = self._parts.clock.now()
