@@ -170,7 +170,7 @@ class EtcdWire:
 
     async def _connect(self) -> Connection:
         """A new connection to the present member, whose version and identity are known. A connection cannot come to belong
-        to another etcd, so no transaction ever reaches one that took the place of the first."""
+        to another etcd, so no transaction ever reaches one that took the place of the first. Raises StoreUnavailable."""
         self._leave_unknown()
         moves = self._moves
         try:
@@ -196,6 +196,11 @@ class EtcdWire:
         except BaseException:
             self._drop(connection)
             raise
+        if moves != self._moves:
+            # Nothing would end a watch at the member that was left meanwhile.
+            self._drop(connection)
+            text = f"etcd at {connection.endpoint} was left while a connection to it was opened"
+            raise StoreUnavailable(Code.STORE_UNAVAILABLE, text)
         return connection
 
     def _move(self, moves: int, reason: str) -> None:
