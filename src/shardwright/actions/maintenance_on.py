@@ -16,7 +16,7 @@ from shardwright.model.database import Role, ShardWanted
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView
 from shardwright.plan.evacuate import EvacuationScope, Leaves, plan_evacuation
-from shardwright.plan.quorum import quorum_refusals, voters_of
+from shardwright.plan.quorum import quorum_refusals, unknown_voters, voters_of
 
 YIELDING = "yielding"
 EVICTING = "evicting"
@@ -62,10 +62,15 @@ def maintenance_snapshot_name(now: datetime) -> str:
 
 def _preflight(turn: Turn, parameters: MaintenanceOnParameters) -> None:
     """Nothing changes unless a majority remains without the node."""
-    refusals = quorum_refusals(turn.view, turn.action, voters_of(turn.view))
+    voters = voters_of(turn.view)
+    refusals = quorum_refusals(turn.view, turn.action, voters)
     if refusals:
         text = f"node {turn.node_uid} was left unchanged, because the cluster would lose its quorum"
         turn.fail(Code.NO_QUORUM, text, reasons=refusals)
+        return
+    unknown = unknown_voters(turn.view, turn.action, voters)
+    turn.blocked(unknown)
+    if unknown:
         return
     turn.note_step("check", "a majority remains without the node")
     _snapshot(turn, overwrites=parameters.overwrite_snapshot)

@@ -19,7 +19,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.store_member import StoreRole
 from shardwright.model.trust import revoke_node
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
-from shardwright.plan.quorum import quorum_refusals, voters_of
+from shardwright.plan.quorum import quorum_refusals, unknown_voters, voters_of
 from shardwright.plan.store_members import LEAVING_STORE
 
 YIELDING = "yielding"
@@ -63,14 +63,15 @@ def _preflight(turn: Turn) -> None:
         reason = Reason(Code.NO_OTHER_LEADER, text, Grade.HARD_LIMIT, remedy="start the daemon of another node")
         turn.fail(Code.NO_OTHER_LEADER, stays, reasons=[replace(reason, node_uid=turn.node_uid)])
         return
-    refusals = quorum_refusals(turn.view, turn.action, voters_of(turn.view))
+    voters = voters_of(turn.view)
+    refusals = quorum_refusals(turn.view, turn.action, voters)
     if refusals:
         turn.fail(Code.NO_QUORUM, f"{stays}, because the cluster would lose its quorum", reasons=refusals)
         return
     plan = _plan(turn)
-    unseen = [r for r in plan.waiting if r.code == Code.NOT_OBSERVED]
+    unseen = [*unknown_voters(turn.view, turn.action, voters), *(r for r in plan.waiting if r.code == Code.NOT_OBSERVED)]
     if unseen:
-        # A verdict from a partial observation would be wrong either way; all servers are observed within a turn or two.
+        # A verdict from a partial observation would be wrong either way; all is observed within a turn or two.
         turn.blocked(unseen)
         return
     if plan.unplaced:

@@ -28,6 +28,7 @@ from shardwright.leader.lease import (
     way_for,
 )
 from shardwright.model.cluster import DaemonPresence
+from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store import keys
 from shardwright.store.protocol import Compacted, LeaseLost, Store, StoreUnavailable
@@ -133,8 +134,12 @@ class Candidate:
             await self._pause(self._renew_now, pause_s - (self._clock.monotonic() - asked_at))
 
     async def _begin_lease(self) -> LeaseId:
+        """Raises StoreUnavailable. A lease that was granted in vain expires."""
+        last = await self._store.get(keys.key_of(self._presence))
         lease = await self._store.grant(self._times.ttl)
-        await self._store.transact(presence_with(lease, self._presence))
+        result = await self._store.transact(presence_with(lease, self._presence, last))
+        if not result.succeeded:
+            raise StoreUnavailable(Code.CONFLICT, "the daemon's presence was recorded with another lease meanwhile")
         return lease
 
     def _extend(self, asked_at: float) -> None:

@@ -107,10 +107,13 @@ def has_other(daemons: Iterable[KeyValue], own: DaemonPresence) -> bool:
     return any(item.key != keys.key_of(own) for item in daemons)
 
 
-def presence_with(lease: LeaseId, presence: DaemonPresence) -> Transaction:
-    """Record this daemon's presence, bound to its lease."""
+def presence_with(lease: LeaseId, presence: DaemonPresence, last: KeyValue | None) -> Transaction:
+    """Record this daemon's presence, bound to its lease. ``last``: the presence, as stored now. Fails if it has changed: an
+    attempt without an answer may be executed late, and would bind the presence to a lease that is not renewed."""
     present = replace(presence, lease_id=lease)
-    return Transaction(operations=(PutKey(keys.key_of(present), records.encode(present), lease),))
+    key = keys.key_of(present)
+    unchanged = ModifiedAt(key, 0 if last is None else last.modify_revision)
+    return Transaction((unchanged,), (PutKey(key, records.encode(present), lease),))
 
 
 def next_term(last: KeyValue | None) -> int:

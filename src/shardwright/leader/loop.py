@@ -44,7 +44,7 @@ from shardwright.store import keys
 from shardwright.store.commit import Conflict, Fence, commit
 from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
-from shardwright.store.protocol import CreatedAt, DeleteKey, Store, StoreError, Transaction
+from shardwright.store.protocol import CreatedAt, DeleteKey, Store, StoreError, StoreUnavailable, Transaction
 from shardwright.tasks import Wake
 
 HANDOFF_WAITS_S = 0.05
@@ -148,7 +148,7 @@ class Leader:
         """Lead until the leadership is lost (returns) or the task is cancelled. Leaves no task running."""
         unsubscribe = self._parts.mirror.subscribe(self._changed)
         try:
-            await self._parts.mirror.fresh()
+            await self._begin()
             if self._members is not None:
                 self._members.start()
             while not self._is_lost:
@@ -164,6 +164,16 @@ class Leader:
                 await self._members.close()
             await self._parts.servers.close()
             self._parts.nodes.close()
+
+    async def _begin(self) -> None:
+        """Wait until the mirror shows what earlier leaders wrote. The leadership may outlast an interruption of the store,
+        and no other daemon leads meanwhile: ask until an answer comes, or until the task is cancelled."""
+        while True:
+            try:
+                return await self._parts.mirror.fresh()
+            except StoreUnavailable as e:
+                _log.warning("the leader cannot begin", code=e.code, reason=e.text)
+            await self._parts.clock.sleep(self._pace.busy_turn_s)
 
     def _lose(self) -> None:
         self._is_lost = True
@@ -216,7 +226,7 @@ class Leader:
     def _current(self) -> ClusterView:
         view = self._observer.augment(self._parts.mirror.view())
         silent = frozenset() if self._members is None else self._members.silent
-        return view.changed(silent_members=silent) if silent else view
+        return view if silent == view.silent_members else view.changed(silent_members=silent)
 
     async def _turn(self) -> None:
         now = self._parts.clock.now()

@@ -51,8 +51,8 @@ class Membership:
         clock: Clock,
         on_lost: Callable[[], None],
     ) -> None:
-        self.silent: frozenset[NodeUid] = frozenset()
-        """Nodes whose voting member did not answer at the last look."""
+        self.silent: frozenset[NodeUid] | None = None
+        """Nodes whose voting member did not answer at the last look; None: there was none yet, or it reached no member."""
         self._members = members
         self._store = store
         self._fence = fence
@@ -85,7 +85,7 @@ class Membership:
                 return
             except ShardwrightError as e:
                 if isinstance(e, StoreError):
-                    self.silent = frozenset()
+                    self.silent = None
                 _log.warning("the members of the store cannot be kept", code=e.code, reason=e.text)
             except Exception:
                 _log.exception("a look at the members of the store failed; a defect")

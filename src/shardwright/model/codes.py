@@ -276,6 +276,7 @@ class Code(Catalogue):
         "Too few members of the store run.",
         "start them; repeat in a few seconds",
     )
+    STORE_MEMBERS_UNKNOWN = "store_members_unknown", "It is not known yet which members of the store answer."
     STORE_MEMBER_LEAVING = "store_member_leaving", "The node's member of the store is being removed."
     CONFLICT = "conflict", "Another writer changed one of the records first."
     LOST_LEADERSHIP = "lost_leadership", "The daemon is no longer the leader."

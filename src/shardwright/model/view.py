@@ -120,8 +120,9 @@ class ClusterView:
     away: frozenset[NodeUid] | None = None
     """Nodes that the leader judges to be away (``leader/presence.py``); None: nobody has judged, as in the view of a daemon
     that does not lead, and every absence counts."""
-    silent_members: frozenset[NodeUid] = frozenset()
-    """Nodes whose voting member of the store did not answer the leader last time; empty also where nobody asked."""
+    silent_members: frozenset[NodeUid] | None = frozenset()
+    """Nodes whose voting member of the store did not answer the leader last time; None: the leader has no answer yet. Empty
+    also in the view of a daemon that does not lead, which does not ask."""
     node_seen: dict[NodeUid, NodeSeen] = field(default_factory=dict)
     figures: dict[NodeUid, NodeFigures] = field(default_factory=dict)
     """Of nodes whose agent was asked and answered."""

@@ -65,6 +65,20 @@ def quorum_refusals(view: ClusterView, action: Action, voters: Voters) -> tuple[
     return (Reason(Code.NO_QUORUM, text, Grade.HARD_LIMIT, remedy=first), *causes)
 
 
+def unknown_voters(view: ClusterView, action: Action, voters: Voters) -> tuple[Reason, ...]:
+    """Why the answer of ``quorum_refusals`` may be too favorable: the leader has not heard yet which members answer. Until
+    then a refusal holds, and a permission does not."""
+    is_known = view.silent_members is not None or not voters.are_members
+    if (
+        is_known
+        or action.node_uid not in voters.uids
+        or (action.name == ActionName.REMOVE and _is_away(view, action, voters))
+    ):
+        return ()
+    text = "the leader does not know yet which members of the store answer"
+    return (Reason(Code.STORE_MEMBERS_UNKNOWN, text, Grade.SOFT_LIMIT, node_uid=action.node_uid),)
+
+
 def _removal_refusals(
     action: Action, away: dict[NodeUid, tuple[str, str]], *, remaining: int, members: int
 ) -> tuple[Reason, ...]:
@@ -98,7 +112,7 @@ def _away(view: ClusterView, action: Action, voters: Voters) -> dict[NodeUid, tu
             continue
         if not view.has_agent(uid):
             away[uid] = ("has no running daemon", f"start the daemon of node {uid}")
-        elif voters.are_members and uid in view.silent_members:
+        elif voters.are_members and uid in (view.silent_members or ()):
             away[uid] = ("has a member of the store that does not answer", f"start the store's member on node {uid}")
         elif node.is_quorum_only:
             away[uid] = ("is in maintenance", f"end the maintenance of node {uid} (maintenance_off)")

@@ -12,7 +12,7 @@ from shardwright.model.store_member import MemberState, StoreMember
 from shardwright.store.endpoints import EndpointBook
 from shardwright.store.etcd_connection import connect
 from shardwright.store.etcd_errors import EtcdCode, Refused, error_of
-from shardwright.store.etcd_json import Json, number
+from shardwright.store.etcd_json import Json, number, revision_request
 from shardwright.store.etcd_wire import EtcdWire, message_of
 from shardwright.store.protocol import StoreUnavailable
 from shardwright.store.settings import EtcdSettings, parsed_endpoint
@@ -21,7 +21,7 @@ __all__ = ["EtcdMembers", "StoreMember"]
 
 _LIST, _ADD = "/v3/cluster/member/list", "/v3/cluster/member/add"
 _PROMOTE, _REMOVE = "/v3/cluster/member/promote", "/v3/cluster/member/remove"
-_STATUS = "/v3/maintenance/status"
+_RANGE, _STATUS = "/v3/kv/range", "/v3/maintenance/status"
 
 
 class EtcdMembers:
@@ -34,7 +34,8 @@ class EtcdMembers:
 
     async def members(self) -> tuple[StoreMember, ...]:
         """See ``Members``."""
-        answer = await self._ask(_LIST, {})
+        # A member lists what it knows itself. One that has just read linearizably has a leader, and knows all changes.
+        answer = await self._wire.ask(_LIST, {}, first=(_RANGE, revision_request()))
         return tuple(sorted(map(member_of, answer.get("members", ())), key=lambda member: member.id))
 
     async def states(self) -> tuple[MemberState, ...]:

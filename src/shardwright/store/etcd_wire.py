@@ -36,6 +36,8 @@ CLOSE_S = 1.0
 _STATUS = "/v3/maintenance/status"
 
 _T = TypeVar("_T")
+Request = tuple[str, Json]
+"""Path and body."""
 _log = structlog.get_logger(__name__)
 
 
@@ -61,12 +63,14 @@ class EtcdWire:
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
-    async def ask(self, path: str, *bodies: Json) -> Json:
-        """A request that may be repeated, also at other members. Attempt n sends body n; later attempts send the last."""
+    async def ask(self, path: str, *bodies: Json, first: Request | None = None) -> Json:
+        """A request that may be repeated, also at other members. Attempt n sends body n; later attempts send the last.
+        ``first``: a request that the same member must have answered without an error before."""
+        before = () if first is None else (first,)
 
         async def attempt(number: int) -> Json:
             async with self._slots:
-                return await self._exchange(await self._take(), path, bodies[min(number, len(bodies) - 1)])
+                return await self._exchange(await self._take(), *before, (path, bodies[min(number, len(bodies) - 1)]))
 
         return await self._repeat(attempt)
 
@@ -81,7 +85,7 @@ class EtcdWire:
                     self._check_open()
             else:
                 connection = await self._take()
-            return await self._exchange(connection, path, body)
+            return await self._exchange(connection, (path, body))
 
     async def stream(self, path: str, body: Json) -> "Stream":
         """A request with an endless answer, at a member that knows a leader. Returns when the first message is there."""
@@ -114,14 +118,16 @@ class EtcdWire:
             await asyncio.sleep(pause_s)
             number, pause_s = number + 1, min(2 * pause_s, PAUSE_LAST_S)
 
-    async def _exchange(self, connection: Connection, path: str, body: Json) -> Json:
-        """Send, and wait for the answer. The connection is kept for the next request if it is in step afterwards."""
+    async def _exchange(self, connection: Connection, *requests: Request) -> Json:
+        """Send one after the other, each when the one before is answered, and return the last answer. The connection is kept
+        for the next request if it is in step afterwards."""
+        found: Json = {}
         try:
             async with self._limit(connection):
-                connection.send(path, body)
-                answer = await connection.answer()
-            found = message_of(answer)
-            self._identity.check_answer(found)
+                for path, body in requests:
+                    connection.send(path, body)
+                    found = message_of(await connection.answer())
+                    self._identity.check_answer(found)
             return found
         except Refused as e:
             raise self._judged(e, connection) from e
@@ -170,7 +176,7 @@ class EtcdWire:
 
     async def _connect(self) -> Connection:
         """A new connection to the present member, whose version and identity are known. A connection cannot come to belong
-        to another etcd, so no transaction ever reaches one that took the place of the first."""
+        to another etcd, so no transaction ever reaches one that took the place of the first. Raises StoreUnavailable."""
         self._leave_unknown()
         moves = self._moves
         try:
@@ -196,6 +202,11 @@ class EtcdWire:
         except BaseException:
             self._drop(connection)
             raise
+        if moves != self._moves:
+            # Nothing would end a watch at the member that was left meanwhile.
+            self._drop(connection)
+            text = f"etcd at {connection.endpoint} was left while a connection to it was opened"
+            raise StoreUnavailable(Code.STORE_UNAVAILABLE, text)
         return connection
 
     def _move(self, moves: int, reason: str) -> None:

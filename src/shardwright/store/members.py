@@ -15,7 +15,7 @@ class Members(Protocol):
     ``store_members_unready``: too few members run, or not long enough, so that the change could cost the quorum."""
 
     async def members(self) -> tuple[StoreMember, ...]:
-        """The members, by id. An answer may be a little old."""
+        """The members, by id, after every change that ended before the call."""
         ...
 
     async def states(self) -> tuple[MemberState, ...]:

@@ -14,10 +14,12 @@ from shardwright.model.action import (
     MaintenanceOnParameters,
 )
 from shardwright.model.cluster import Snapshot, SnapshotShard
+from shardwright.model.codes import Code
 from shardwright.model.commands import YieldLeadership
 from shardwright.model.database import Role
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.model.move import MoveKind
+from shardwright.model.store_member import StoreRole
 from shardwright.model.view import Delete
 from testkit.builders import MB, NOW, ClusterBuilder, cluster
 from testkit.stepper import action_of, run_action
@@ -38,8 +40,8 @@ def run(
     return run_action(builder, f"action-{number}", now=now, **options)  # type: ignore[arg-type]
 
 
-def on(builder: ClusterBuilder, **parameters: object) -> ClusterBuilder:
-    return run(builder, ActionName.MAINTENANCE_ON, MaintenanceOnParameters(**parameters))  # type: ignore[arg-type]
+def on(builder: ClusterBuilder, *, turns: int = 200, **parameters: object) -> ClusterBuilder:
+    return run(builder, ActionName.MAINTENANCE_ON, MaintenanceOnParameters(**parameters), turns=turns)  # type: ignore[arg-type]
 
 
 def off(builder: ClusterBuilder, **parameters: object) -> ClusterBuilder:
@@ -79,6 +81,21 @@ def test_without_a_majority_nothing_changes() -> None:
     builder = on(before)
     assert result(builder) == ("failed", "no_quorum")
     assert (builder.view.nodes, builder.view.snapshots, builder.view.moves) == (before.view.nodes, {}, {})
+
+
+def test_a_majority_is_not_judged_before_the_members_of_the_store_were_asked() -> None:
+    before = PAIR
+    for uid in (1, 2, 3):
+        before = before.with_node_changed(uid, store_role=StoreRole.VOTER)
+    waiting = on(ClusterBuilder(before.view.changed(silent_members=None)), turns=5)
+    action = action_of(waiting.view, "action-1")
+    assert (action.status, [r.code for r in action.reasons]) == (ActionStatus.STARTING, [Code.STORE_MEMBERS_UNKNOWN])
+    assert (waiting.view.nodes, waiting.view.snapshots) == (before.view.nodes, {})
+    silent = ClusterBuilder(waiting.view.changed(silent_members=frozenset({NodeUid(3)})))
+    assert result(run_action(silent, "action-1", now=NOW)) == ("failed", "no_quorum")
+    asked = run_action(ClusterBuilder(waiting.view.changed(silent_members=frozenset())), "action-1", now=NOW)
+    assert result(asked) == ("completed", "")
+    assert action_of(asked.view, "action-1").reasons == ()
 
 
 def test_the_preflight_is_not_repeated() -> None:

@@ -144,6 +144,14 @@ def test_a_member_that_the_majority_needs_says_whom_it_waits_for() -> None:
     assert [(r.code, r.node_uid) for r in action.reasons] == [(Code.NO_QUORUM, None), (Code.NODE_AWAY, 3)]
 
 
+def test_a_majority_is_not_judged_before_the_members_of_the_store_were_asked() -> None:
+    waiting = remove(ClusterBuilder(with_members(PAIR, 1, 2, 3).view.changed(silent_members=None)), turns=5)
+    action = action_of(waiting.view, A)
+    assert (action.status, [r.code for r in action.reasons]) == (ActionStatus.STARTING, [Code.STORE_MEMBERS_UNKNOWN])
+    asked = run_action(ClusterBuilder(waiting.view.changed(silent_members=frozenset())), A, now=NOW)
+    assert action_of(asked.view, A).phase == LEAVING_STORE
+
+
 def test_the_node_with_the_only_member_of_the_store_stays() -> None:
     builder = remove(with_members(PAIR, 1))
     assert result(builder) == ("failed", "no_quorum")

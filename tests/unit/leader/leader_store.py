@@ -37,6 +37,11 @@ class Client:
         self.is_cut = False
         self.loses_answer_to = ""
         """Key of the next transaction that is executed without an answer."""
+        self.delays = ""
+        """Key of the next transaction that stays on its way: no answer comes, and ``delayed`` may be executed later."""
+        self.delayed = Transaction()
+        self.overtaken_by_delayed = ""
+        """Key of the next transaction before which the delayed one is executed."""
         self.next_renewal_late_s = 0.0
 
     def _reach(self) -> None:
@@ -57,6 +62,12 @@ class Client:
 
     async def transact(self, transaction: Transaction) -> TransactionResult:
         self._reach()
+        if self.delays and any(o.key == self.delays for o in transaction.operations):
+            self.delays, self.delayed = "", transaction
+            raise StoreUnavailable(Code.STORE_CLOSED, "no answer")
+        if self.overtaken_by_delayed and any(o.key == self.overtaken_by_delayed for o in transaction.operations):
+            self.overtaken_by_delayed = ""
+            await self.store.transact(self.delayed)
         result = await self.store.transact(transaction)
         if self.loses_answer_to and any(o.key == self.loses_answer_to for o in transaction.operations):
             self.loses_answer_to = ""

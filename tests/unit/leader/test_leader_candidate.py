@@ -173,6 +173,27 @@ def test_a_leadership_whose_answer_was_lost_is_never_claimed(world: World) -> No
     assert world.value(keys.TERM) == b"2"
 
 
+def test_a_presence_that_arrives_late_does_not_replace_that_of_the_present_lease(world: World) -> None:
+    """The lease of the late one is not renewed, so the presence would end with it."""
+    daemon, key = world.start(1), keys.daemon_key(NodeUid(1))
+    daemon.client.delays = key
+    world.run_for(1.0)
+    assert daemon.leases == 1
+    assert world.do(world.store.get(key)).lease == 2
+    assert not world.do(world.store.transact(daemon.client.delayed)).succeeded
+    world.run_for(10.0)
+    assert world.do(world.store.get(key)).lease == 2
+
+
+def test_a_presence_that_arrives_between_the_look_and_the_next_one_is_replaced(world: World) -> None:
+    """Whichever is executed last belongs to a lease that is renewed."""
+    daemon, key = world.start(1), keys.daemon_key(NodeUid(1))
+    daemon.client.delays = daemon.client.overtaken_by_delayed = key
+    world.run_for(10.0)
+    assert world.do(world.store.get(key)).lease == daemon.candidate._lease
+    assert daemon.terms == [1]
+
+
 def test_after_a_yield_another_daemon_leads(world: World) -> None:
     first, second = world.start(1), world.start(2)
     world.run_for(1.0)

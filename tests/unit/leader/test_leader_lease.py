@@ -74,10 +74,16 @@ def test_only_another_daemon_is_one_to_leave_the_field_to() -> None:
 
 
 def test_a_presence_names_its_lease_and_ends_with_it() -> None:
-    (put,) = rules.presence_with(LEASE, PRESENCE).operations
+    (put,) = rules.presence_with(LEASE, PRESENCE, None).operations
     assert isinstance(put, PutKey)
     assert put.lease == LEASE
     assert records.decode(put.key, put.value) == replace(PRESENCE, lease_id=LEASE)
+
+
+@pytest.mark.parametrize(("last", "revision"), [(None, 0), (KeyValue(keys.key_of(PRESENCE), b"", 2, 9, OTHER_LEASE), 9)])
+def test_a_presence_is_recorded_only_if_it_is_still_the_one_that_was_read(last: KeyValue | None, revision: int) -> None:
+    transaction = rules.presence_with(LEASE, PRESENCE, last)
+    assert transaction.compares == (ModifiedAt(keys.key_of(PRESENCE), revision),)
 
 
 def test_the_first_term_is_one_and_each_later_one_follows_the_last() -> None:

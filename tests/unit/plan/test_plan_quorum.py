@@ -7,7 +7,7 @@ import pytest
 from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.ids import ActionUid, NodeUid
 from shardwright.model.store_member import StoreRole
-from shardwright.plan.quorum import Voters, quorum_refusals, voters_of
+from shardwright.plan.quorum import Voters, quorum_refusals, unknown_voters, voters_of
 from testkit.builders import NOW, ClusterBuilder, cluster
 
 
@@ -130,6 +130,28 @@ def test_a_member_that_does_not_answer_counts_as_absent_although_its_node_is_the
     assert "does not answer" in reasons[1].text
     in_maintenance = silent.with_node_changed(3, is_quorum_only=True)
     assert refused(in_maintenance) == ["no_quorum", "node_away"], "it counts once"
+
+
+def unknown(builder: ClusterBuilder, uid: str = "action-1") -> list[str]:
+    view = builder.view
+    return [r.code for r in unknown_voters(view, view.actions[ActionUid(uid)], voters_of(view))]
+
+
+@pytest.mark.parametrize("name", [ActionName.MAINTENANCE_ON, ActionName.REMOVE])
+def test_before_the_members_were_asked_nothing_is_said_about_their_majority(name: ActionName) -> None:
+    builder = members(5, 1, 2, 3).with_action(name, 1)
+    unasked = ClusterBuilder(builder.view.changed(silent_members=None))
+    assert (refused(unasked), unknown(unasked)) == ([], ["store_members_unknown"])
+    assert unknown(builder) == [], "all of them have answered"
+    assert refused(unasked.without_daemon(2)) == ["no_quorum", "node_away"], "whatever they will answer"
+
+
+def test_the_members_need_not_be_asked_where_they_do_not_count() -> None:
+    unasked = ClusterBuilder(members(5, 1, 2, 3).view.changed(silent_members=None))
+    assert unknown(unasked.with_action(ActionName.MAINTENANCE_ON, 4)) == [], "it does not vote"
+    assert unknown(unasked.with_action(ActionName.REMOVE, 1).without_daemon(1)) == [], "it casts no vote"
+    file = ClusterBuilder(cluster(3).view.changed(silent_members=None))
+    assert unknown(file.with_action(ActionName.MAINTENANCE_ON, 1)) == []
 
 
 def test_a_store_with_fewer_than_three_members_is_told_what_it_takes() -> None:
