@@ -151,7 +151,8 @@ class NodeAccess:
 
     def revoked(self) -> Collection[str]:
         """The serials that no peer may show any more, as the store says."""
-        return revoked_serials(self._mirror.view().issued_certificates.values())
+        view = self._mirror.view()
+        return revoked_serials(view.issued_certificates.values(), None if view.cluster is None else view.nodes.keys())
 
 
 def lease_times(settings: StoreSettings) -> LeaseTimes:
