@@ -10,7 +10,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -89,7 +89,8 @@ def join(options: JoinOptions, machine: Machine, *, say: Say, now: Callable[[], 
     preflight.check_place(place)
     memory = preflight.memory_of(options.place, machine.memory_bytes)
     preflight.check_directories(directories)
-    preflight.check_ports(place, with_store=machine.has_store_program)
+    preflight.check_ports(place, with_store=False)
+    machine = without_member(place, machine, say)
     # Before the first change here: a wrong address or hash must leave nothing behind.
     say(f"looking for the cluster at {options.host}:{options.port}")
     target = (resolved(options.host), options.port)
@@ -112,6 +113,14 @@ def join(options: JoinOptions, machine: Machine, *, say: Say, now: Callable[[], 
         with answering(str(place.addresses[0]), ports, probe):
             response = ask(target, authority, request, say=say)
         return _write(response, place, authority, trust, owner)
+
+
+def without_member(place: Place, machine: Machine, say: Say) -> Machine:
+    """The machine as the cluster is told of it: one whose ports of the store are taken runs no member."""
+    if not machine.has_store_program or not (why := preflight.why_no_member(place)):
+        return machine
+    say(f"this machine will run no member of the cluster's store: {why}")
+    return replace(machine, store_version="")
 
 
 def _existing(options: JoinOptions) -> Joined | None:

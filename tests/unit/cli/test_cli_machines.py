@@ -182,6 +182,17 @@ def test_a_machine_whose_node_runs_does_not_leave(folder: Path, loopback_base: C
     assert (settings.directories.configuration / "node.toml").exists()
 
 
+def test_an_etcd_of_the_operators_on_the_same_machine_may_go_on(folder: Path, loopback_base: Callable[[], str]) -> None:
+    address = loopback_base()
+    settings = node_in(folder, address)
+    with socket.create_server((address, 2379)):
+        (settings.directories.configuration / "etcd.yaml").write_text("name: node-3")
+        with pytest.raises(Rejected, match="etcd of this node still runs"):
+            take_out(settings, say=lambda _: None, now=datetime.now(UTC))
+        (settings.directories.configuration / "etcd.yaml").unlink()
+        take_out(settings, say=lambda _: None, now=datetime.now(UTC))
+
+
 def test_the_settings_go_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = node_in(folder, "127.0.0.1")
     moved: list[str] = []
