@@ -182,7 +182,7 @@ def ask(target: tuple[str, int], authority: Authority, request: Callable[[], Joi
             if (why := _PASSES.get(code)) and time.monotonic() - began < STORE_TIMEOUT_S:
                 if time.monotonic() - said_at >= SAY_EVERY_S:
                     said_at = time.monotonic()
-                    say(f"waiting: {why}")
+                    say(f"waiting: {body.get('description') or why}")
                 time.sleep(_PAUSE_S)
                 continue
             raise refusal_of(answer.status_code, body, target)
