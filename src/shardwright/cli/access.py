@@ -10,6 +10,7 @@ import ipaddress
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -96,10 +97,24 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
             f"no password given for {user}",
             remedy="--password-file FILE (or SHARDWRIGHT_PASSWORD_FILE); - reads it from standard input",
         )
-    certificate = wanted.certificate or (own if kept and own.exists() else None)
-    if certificate is not None and not certificate.is_file():
+    certificate = wanted.certificate or (own if kept and _certificate_at(own) else None)
+    if certificate is not None and not _certificate_at(certificate):
         raise usage(f"no certificate at {certificate}")
     return Access(urls=urls, username=user, password=password, certificate=certificate)
+
+
+def _certificate_at(path: Path) -> bool:
+    """Whether there is a file. Raises Failure (usage) if this user may not read it."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        path.open("rb").close()
+    except PermissionError:
+        remedy = f"copy it to a place that this user can read: sudo cat {path} > ca.pem; then --certificate ca.pem"
+        raise usage(f"this user may not read the certificate {path}", remedy=remedy) from None
+    except OSError:
+        return False
+    return True
 
 
 def urls_of(settings: NodeSettings) -> tuple[str, ...]:

@@ -1,6 +1,9 @@
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -106,6 +109,40 @@ def test_an_empty_or_missing_password_file_is_named(tmp_path: Path) -> None:
 def test_a_missing_certificate_is_named(password_file: Path, tmp_path: Path) -> None:
     missing = tmp_path / "none.pem"
     assert "no certificate" in refused(url="https://x", user="a", password_file=password_file, certificate=missing).text
+
+
+def test_a_certificate_in_another_users_directory_is_named(password_file: Path, tmp_path: Path) -> None:
+    """As it is with ``/etc/shardwright/ca.pem`` for a user who is not root."""
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "ca.pem").write_text("x")
+    private.chmod(0)
+    password = password_file.read_text()
+    (public := Path(tempfile.mkdtemp(prefix="certificate-"))).chmod(0o755)
+    (public / "password").write_text(password)
+    try:
+        with as_a_user():
+            failure = refused(
+                url="127.0.0.1", user="a@b.c", password_file=public / "password", certificate=private / "ca.pem"
+            )
+    finally:
+        private.chmod(0o700)
+        shutil.rmtree(public)
+    assert f"may not read the certificate {private / 'ca.pem'}" in failure.text
+    assert "--certificate" in failure.remedy
+
+
+@contextmanager
+def as_a_user() -> Iterator[None]:
+    """Not as root, for whom every file is readable."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def test_the_default_directory() -> None:
