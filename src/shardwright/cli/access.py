@@ -125,6 +125,33 @@ def urls_of(settings: NodeSettings) -> tuple[str, ...]:
     return tuple(f"https://{host}:{settings.ports.api}" for host in shown)
 
 
+def access_of_own(wanted: Wanted, environment: Mapping[str, str], settings: NodeSettings) -> Access:
+    """For a command that changes this machine's node: its own cluster, even if other commands speak to another one. The
+    authority proves that; an address that was given only comes last, and not if it brings an authority of its own. The
+    credentials are those that were given, or of ``init`` for this authority. Raises Failure (usage)."""
+    authority = settings.directories.configuration / "ca.pem"
+    certificate = wanted.certificate or authority
+    for path in dict.fromkeys((authority, certificate)):
+        if not _certificate_at(path):
+            raise usage(f"no certificate at {path}")
+    urls = urls_of(settings)
+    if wanted.url and certificate.read_bytes() == authority.read_bytes() and _normal(wanted.url).startswith("https://"):
+        urls = tuple(dict.fromkeys((*urls, _normal(wanted.url))))
+    path = credentials_file(environment)
+    kept = _read_admin(path, is_required=False) if path.exists() else {}
+    of_init = Path(str(kept.get("certificate", "")))
+    if not kept or not of_init.is_file() or of_init.read_bytes() != authority.read_bytes():
+        kept = {}
+    user = wanted.user or kept.get("username")
+    if not user:
+        raise usage(f"no credentials here for the cluster of this machine's node ({urls[0]})", remedy=_GIVE_USER)
+    if wanted.password_file is not None:
+        return Access(urls, user, _read_password(wanted.password_file), certificate)
+    if user != kept.get("username"):
+        raise usage(f"no password given for {user}", remedy=_GIVE_USER)
+    return Access(urls, user, str(kept["password"]), certificate)
+
+
 def _at_own_node(wanted: Wanted, path: Path) -> tuple[Wanted, tuple[str, ...]]:
     """The same with the address of this machine's node, and further addresses. Only the user who ran ``init`` has the
     credentials in a file."""

@@ -4,7 +4,7 @@ Every command uses it. It repeats only requests that were certainly not received
 """
 
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,10 +43,6 @@ class ApiClient:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._http.close()
-
-    def also_ask(self, urls: Iterable[str]) -> None:
-        """Further addresses of the same cluster, for when those before them do not answer."""
-        self._urls.extend(url for url in dict.fromkeys(urls) if url not in self._urls)
 
     def get(self, path: str, *, query: Mapping[str, str | int] | None = None) -> Any:
         """The answer's decoded JSON. Raises Failure, like all of these methods."""

@@ -1,25 +1,30 @@
 """``node token`` and ``node leave``: a machine that comes to a cluster of machines, and one that goes."""
 
+import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from shardwright.cli.access import urls_of
-from shardwright.cli.failure import Failure
+from shardwright.cli.access import Access, Wanted, access_of_own
+from shardwright.cli.failure import Exit, Failure
 from shardwright.cli.local import failures
 from shardwright.cli.session import Session, Timeout, Yes, command, confirm
 from shardwright.cli.waiting import wait_for_action
+from shardwright.errors import Rejected
 from shardwright.node.files import service_owner
 from shardwright.node.leave import take_out
+from shardwright.node.settings import NodeSettings
 from shardwright.node.settings_file import SETTINGS_FILE, load_settings
 
 
 def register(group: typer.Typer) -> None:
     """Add the commands to the group ``node``."""
     command(group, "token", examples="shardwright node token\nshardwright node token --json")(_token)
-    command(group, "leave", examples="shardwright node leave\nshardwright node leave --yes")(_leave)
+    examples = "shardwright node leave\nshardwright node leave --yes"
+    command(group, "leave", examples=examples, find=_own_cluster)(_leave)
 
 
 def _token(session: Session) -> None:
@@ -40,12 +45,8 @@ def _leave(
 
     Data in the moved files is not deleted. After an interruption, the same command continues.
     """
-    with failures(session.as_json):
-        owner = service_owner()
-        settings = load_settings(config, user=None if owner is None else owner.user)
+    settings = _settings(config)
     uid = settings.node_uid
-    # A removed node's own API ends, perhaps before it has told the end of the removal.
-    session.api.also_ask(urls_of(settings))
     if _is_recorded(session, uid):
         confirm(f"Remove node:{uid} from the cluster and stop it on this machine?", is_confirmed=yes)
         answer = session.api.post(f"/v1/nodes/{uid}/actions/remove")
@@ -58,6 +59,19 @@ def _leave(
         left = take_out(settings, say=session.say, now=datetime.now(UTC))
     places = [str(path) for path in left.moved_to]
     session.show({"node_uid": uid, "moved_to": places}, lambda: f"node:{uid} has left; its files are in {', '.join(places)}")
+
+
+def _own_cluster(wanted: Wanted, own: Mapping[str, Any]) -> Access:
+    """The uid of this machine's node means something in its own cluster only."""
+    return access_of_own(wanted, os.environ, _settings(own["config"]))
+
+
+def _settings(path: Path) -> NodeSettings:
+    owner = service_owner()
+    try:
+        return load_settings(path, user=None if owner is None else owner.user)
+    except Rejected as e:
+        raise Failure(Exit.FAILED, e.code, e.text, remedy=e.remedy) from None
 
 
 def _is_recorded(session: Session, uid: int) -> bool:
