@@ -118,9 +118,13 @@ def _certificate_at(path: Path) -> bool:
 
 
 def urls_of(settings: NodeSettings) -> tuple[str, ...]:
-    """Addresses of the API: this node's, and those that others have if they run members of the store. Every node of a
-    cluster has the same ports. An etcd of the operator's own runs elsewhere: then the further addresses do not answer."""
-    hosts = [str(settings.address), *(str(urlsplit(endpoint).hostname) for endpoint in settings.store.endpoints)]
+    """Addresses of the API: this node's, and those that others have if they run members of the store, by what the daemon
+    learned and by the settings. Every node of a cluster has the same ports. An etcd of the operator's own runs elsewhere:
+    then the further addresses do not answer. Waits for the disk."""
+    # Most commands do not need it.
+    from shardwright.node.known_store import known_endpoints
+
+    hosts = [str(settings.address), *(str(urlsplit(endpoint).hostname) for endpoint in known_endpoints(settings))]
     shown = [f"[{host}]" if ":" in host else host for host in dict.fromkeys(hosts)]
     return tuple(f"https://{host}:{settings.ports.api}" for host in shown)
 

@@ -9,7 +9,7 @@ from shardwright.model.trust import CertificateRole
 from shardwright.node.etcd_config import client_url
 from shardwright.node.places import store_settings, trust_files
 from shardwright.node.settings import NodeSettings
-from shardwright.store.endpoints import with_learned
+from shardwright.store.endpoints import asked, read_learned, with_learned
 from shardwright.store.settings import EtcdSettings
 
 
@@ -27,6 +27,19 @@ def known_store(settings: NodeSettings) -> EtcdSettings:
     """How the store is reached, with what was learned. Waits for the disk."""
     learning, configured = learning_of(settings), store_settings(settings.store)
     return configured if learning is None else with_learned(configured, learning.file.read())
+
+
+def known_endpoints(settings: NodeSettings) -> tuple[str, ...]:
+    """The addresses alone, for the commands of any user: what this user may not read, or cannot, adds nothing and is not
+    logged. Waits for the disk."""
+    learning, configured = learning_of(settings), settings.store.endpoints
+    if learning is None:
+        return configured
+    try:
+        learned = read_learned(learning.file.path.read_bytes())
+    except (OSError, ValueError):
+        return configured
+    return asked(learned.endpoints, configured)
 
 
 def forget_learned(settings: NodeSettings) -> None:

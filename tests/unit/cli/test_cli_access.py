@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from shardwright.cli.access import Wanted, default_directory, load_access
+from shardwright.cli.access import Wanted, default_directory, load_access, urls_of
 from shardwright.cli.failure import Exit, Failure
 from shardwright.model.ids import NodeUid
+from shardwright.node.founding import Place, members_store
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
 from shardwright.node.settings_file import write_settings
+from shardwright.store.endpoints import Learned, learned_text
 
 
 @pytest.fixture
@@ -183,6 +185,21 @@ def test_a_user_on_a_machine_that_joined_reaches_its_node(node: Path, password_f
     assert (access.username, access.password) == ("a@b.c", "other")
     assert access.urls == ("https://10.0.0.2:9443", "https://10.0.0.1:9443", "https://[fd00::3]:9443")
     assert access.certificate == node.with_name("ca.pem")
+
+
+def test_the_founding_machine_knows_the_other_nodes_from_what_its_daemon_learned(node: Path) -> None:
+    """A removed node's own API ends: to repeat a command, another node must be asked."""
+    directory = node.parent
+    place = members_store(Place((ip_address("10.0.0.1"),), directories=Directories(directory)), ("https://10.0.0.1:2379",))
+    directories = Directories(directory, node.parents[1] / "state")
+    directories.state.mkdir()
+    founder = NodeSettings(NodeUid(1), (ip_address("10.0.0.1"),), place, directories=directories)
+    assert urls_of(founder) == ("https://10.0.0.1:9443",)
+    learned = Learned("7", ("https://10.0.0.1:2379", "https://10.0.0.3:2379", "https://[fd00::2]:2379"))
+    directories.store_endpoints.write_bytes(learned_text(learned))
+    assert urls_of(founder) == ("https://10.0.0.1:9443", "https://10.0.0.3:9443", "https://[fd00::2]:9443")
+    directories.store_endpoints.write_text("{")
+    assert urls_of(founder) == ("https://10.0.0.1:9443",)
 
 
 def test_what_is_given_or_kept_counts_before_the_machines_node(node: Path, cluster: Path) -> None:
