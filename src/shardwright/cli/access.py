@@ -44,6 +44,9 @@ class Access:
     username: str
     password: str = field(repr=False)
     certificate: Path | None = None
+    is_named: bool = False
+    """Whether the certificate of each node names its addresses: an authority issues them. What answers there with
+    another certificate of the authority is refused then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,9 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
     if wanted.directory is None and not admin.exists() and credentials_file(environment).exists():
         admin = credentials_file(environment)
     others: tuple[str, ...] = ()
+    is_own = False
     if wanted.directory is None and wanted.url is None and not admin.exists() and os.path.exists(node_settings):
+        is_own = wanted.certificate is None
         wanted, others = _at_own_node(wanted, node_settings)
     kept = _read_admin(admin, is_required=wanted.url is None)
     own = Path(str(kept["certificate"])) if "certificate" in kept else own
@@ -100,7 +105,8 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
     certificate = wanted.certificate or (own if kept and _certificate_at(own) else None)
     if certificate is not None and not _certificate_at(certificate):
         raise usage(f"no certificate at {certificate}")
-    return Access(urls=urls, username=user, password=password, certificate=certificate)
+    is_named = is_own or (wanted.certificate is None and certificate is not None and "certificate" in kept)
+    return Access(urls=urls, username=user, password=password, certificate=certificate, is_named=is_named)
 
 
 def _certificate_at(path: Path) -> bool:
@@ -138,7 +144,7 @@ def access_of_own(wanted: Wanted, environment: Mapping[str, str], settings: Node
     for path in dict.fromkeys((authority, certificate)):
         if not _certificate_at(path):
             raise usage(f"no certificate at {path}")
-    urls = urls_of(settings)
+    urls, is_named = urls_of(settings), wanted.certificate is None
     if wanted.url and certificate.read_bytes() == authority.read_bytes() and _normal(wanted.url).startswith("https://"):
         urls = tuple(dict.fromkeys((*urls, _normal(wanted.url))))
     path = credentials_file(environment)
@@ -150,10 +156,10 @@ def access_of_own(wanted: Wanted, environment: Mapping[str, str], settings: Node
     if not user:
         raise usage(f"no credentials here for the cluster of this machine's node ({urls[0]})", remedy=_GIVE_USER)
     if wanted.password_file is not None:
-        return Access(urls, user, _read_password(wanted.password_file), certificate)
+        return Access(urls, user, _read_password(wanted.password_file), certificate, is_named)
     if user != kept.get("username"):
         raise usage(f"no password given for {user}", remedy=_GIVE_USER)
-    return Access(urls, user, str(kept["password"]), certificate)
+    return Access(urls, user, str(kept["password"]), certificate, is_named)
 
 
 def _at_own_node(wanted: Wanted, path: Path) -> tuple[Wanted, tuple[str, ...]]:

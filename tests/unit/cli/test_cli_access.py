@@ -4,18 +4,19 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shardwright.cli.access import Wanted, default_directory, load_access, urls_of
+from shardwright.cli.access import Wanted, access_of_own, credentials_file, default_directory, load_access, urls_of
 from shardwright.cli.failure import Exit, Failure
 from shardwright.model.ids import NodeUid
 from shardwright.node.founding import Place, members_store
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
-from shardwright.node.settings_file import write_settings
+from shardwright.node.settings_file import load_settings, write_settings
 from shardwright.store.endpoints import Learned, learned_text
 
 
@@ -200,6 +201,25 @@ def test_the_founding_machine_knows_the_other_nodes_from_what_its_daemon_learned
     assert urls_of(founder) == ("https://10.0.0.1:9443", "https://10.0.0.3:9443", "https://[fd00::2]:9443")
     directories.store_endpoints.write_text("{")
     assert urls_of(founder) == ("https://10.0.0.1:9443",)
+
+
+def test_where_an_authority_issues_certificates_their_addresses_count(
+    node: Path, cluster: Path, password_file: Path, tmp_path: Path
+) -> None:
+    nowhere = {"HOME": "/nonexistent"}
+    given = Wanted(user="a@b.c", password_file=password_file)
+    assert load_access(given, nowhere, node_settings=node).is_named
+    assert access_of_own(given, nowhere, load_settings(node)).is_named
+    home = tmp_path / "home"
+    kept = {"url": "https://10.0.0.1:9443", "username": "a@b.c", "password": "p", "certificate": str(home / "ca.pem")}
+    path = credentials_file({"HOME": str(home)})
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(kept))
+    (home / "ca.pem").write_text("x")
+    of_init = load_access(Wanted(), {"HOME": str(home)}, node_settings=node)
+    assert (of_init.certificate, of_init.is_named) == (home / "ca.pem", True)
+    assert not load_access(Wanted(directory=cluster), {}).is_named, "a local cluster has one certificate"
+    assert not load_access(replace(given, certificate=home / "ca.pem"), nowhere, node_settings=node).is_named
 
 
 def test_what_is_given_or_kept_counts_before_the_machines_node(node: Path, cluster: Path) -> None:

@@ -322,6 +322,18 @@ def test_leave_asks_no_other_cluster_than_this_machines(
     assert world.api.lines() == ["GET /v1/nodes/3"]
 
 
+def test_a_certificate_of_another_address_is_refused(folder: Path, loopback_base: Callable[[], str]) -> None:
+    """As that of another node, or of a machine of which the authority knows other things."""
+    host, other = loopback_base(), loopback_base()
+    files = members().files(folder / "issued", 1, other, role=CertificateRole.API)
+    with canned_api({}, host=host, certificate=(files.certificate, files.key)) as api:
+        keep_credentials(folder, api.url, files.authority)
+        result = run("node", "list", home=folder)
+    assert result.exit_code == Exit.UNREACHABLE
+    assert "its certificate is not of this address" in result.stderr
+    assert api.lines() == []
+
+
 def test_systemd_is_told_to_start_at_each_boot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = folder / "systemctl"
     program.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\n[ "$2" != stop ] || {{ echo no such unit >&2; exit 5; }}\n')
