@@ -58,7 +58,15 @@ def _leave(
     with failures(session.as_json):
         left = take_out(settings, say=session.say, now=datetime.now(UTC))
     places = [str(path) for path in left.moved_to]
-    session.show({"node_uid": uid, "moved_to": places}, lambda: f"node:{uid} has left; its files are in {', '.join(places)}")
+    session.show({"node_uid": uid, "moved_to": places}, lambda: _farewell(uid, places))
+
+
+def _farewell(uid: int, places: list[str]) -> str:
+    return (
+        f"node:{uid} has left; its files are in {', '.join(places)}\n"
+        "The node's certificates and keys are among them. The cluster's store accepts these until they expire, for up to\n"
+        "90 days: with them, every record can be read and changed. Destroy the files as soon as you do not need the data."
+    )
 
 
 def _own_cluster(wanted: Wanted, own: Mapping[str, Any]) -> Access:

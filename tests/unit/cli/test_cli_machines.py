@@ -290,6 +290,7 @@ def test_an_interrupted_leave_continues_without_a_record(folder: Path, loopback_
         result = world.leave("--yes")
     assert result.exit_code == 0, result.output
     assert "node:3 has left" in result.stdout
+    assert "Destroy the files" in result.stdout, "they still open the store"
 
 
 def test_leave_asks_no_other_cluster_than_this_machines(
