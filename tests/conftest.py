@@ -130,3 +130,8 @@ def loopback_base() -> Callable[[], str]:
             return address
 
     return base
+
+
+def pytest_unconfigure() -> None:
+    for claim in _claims:
+        claim.close()

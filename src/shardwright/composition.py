@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from typing import assert_never
 
 from shardwright.agent.endpoint_process import endpoint_command
+from shardwright.agent.key_holder import KeyHolder
 from shardwright.agent.renewal import CertificateFiles, Renewals
 from shardwright.agent.signing import Signing
 from shardwright.clock import Clock
@@ -72,6 +73,15 @@ class NodeAccess:
         if trust is None:
             return None
         return Signing(trust.files, store, mirror=self._mirror, clock=clock, random_text=random_text)
+
+    def key_holder(self, store: Store, *, clock: Clock, random_text: Callable[[], str]) -> KeyHolder | None:
+        """What records whether this node holds the authority's key; None: a local cluster."""
+        trust = self._config.trust
+        if trust is None:
+            return None
+        return KeyHolder(
+            self._config.node_uid, trust.files, store, mirror=self._mirror, clock=clock, random_text=random_text
+        )
 
     def agent_place(self) -> TlsAddress | None:
         """Where the agent accepts daemons of other machines; None: nowhere."""
@@ -141,7 +151,8 @@ class NodeAccess:
 
     def revoked(self) -> Collection[str]:
         """The serials that no peer may show any more, as the store says."""
-        return revoked_serials(self._mirror.view().issued_certificates.values())
+        view = self._mirror.view()
+        return revoked_serials(view.issued_certificates.values(), None if view.cluster is None else view.nodes.keys())
 
 
 def lease_times(settings: StoreSettings) -> LeaseTimes:

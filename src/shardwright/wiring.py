@@ -184,6 +184,8 @@ async def _serve(config: DaemonConfig, store: Store, book: EndpointBook | None, 
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
     tasks = [spawn("agent", agent.run())]
     tasks += _among_machines(access, agent, signing, clock=clock)
+    if (holder := access.key_holder(store, clock=clock, random_text=_random_text)) is not None:
+        tasks.append(spawn("authority's key", holder.run()))
     if config.learning is not None and shown_members is not None and book is not None:
         followed = StoreEndpoints(config.learning, shown_members, book, mirror=mirror)
         tasks.append(spawn("store endpoints", followed.run()))

@@ -132,6 +132,18 @@ def test_a_join_may_be_interrupted_at_every_step(
         join_in(first.folder / f"other-{step}", loopback_base(), line, name="another machine")
 
 
+def test_a_removed_machine_is_told_so_when_it_joins_again(
+    first: First, api: NodeApi, loopback_base: Callable[[], str]
+) -> None:
+    line, folder, address = api.token(), first.folder / "removed", loopback_base()
+    joined = join_in(folder, address, line)
+    assert join_in(folder, address, api.token()).is_sure
+    node = api.view().nodes[joined.settings.node_uid]
+    api.run(api.store.transact(Transaction((), (DeleteKey(keys.key_of(node)),))))
+    with pytest.raises(Rejected, match=f"has the files of node {node.uid}, which was removed"):
+        join_in(folder, address, api.token())
+
+
 def test_a_token_is_good_for_its_own_machine_only_until_the_daemon_has_run(
     first: First, api: NodeApi, loopback_base: Callable[[], str]
 ) -> None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from shardwright.actions.advance import advance, error_code_of, failures_of, own_moves
 from shardwright.actions.turn import Turn
 from shardwright.model.action import ActionStatus, RemoveParameters
-from shardwright.model.cluster import RemovedNode
+from shardwright.model.cluster import ClusterKind, RemovedNode
 from shardwright.model.codes import Code
 from shardwright.model.liveness import has_ended
 from shardwright.model.move import Move, MoveState, Relocation, reason_of_move, shard_of
@@ -63,6 +63,9 @@ def _preflight(turn: Turn) -> None:
         reason = Reason(Code.NO_OTHER_LEADER, text, Grade.HARD_LIMIT, remedy="start the daemon of another node")
         turn.fail(Code.NO_OTHER_LEADER, stays, reasons=[replace(reason, node_uid=turn.node_uid)])
         return
+    if (key_stays := _only_signer(turn)) is not None:
+        turn.fail(Code.LAST_SIGNER, stays, reasons=[key_stays])
+        return
     voters = voters_of(turn.view)
     refusals = quorum_refusals(turn.view, turn.action, voters)
     if refusals:
@@ -85,6 +88,18 @@ def _preflight(turn: Turn) -> None:
     turn.become(ActionStatus.RUNNING)
     turn.change(phase=YIELDING if turn.is_leading else EVACUATING, reasons=())
     turn.begin_step("yield_leadership" if turn.is_leading else "evacuate")
+
+
+def _only_signer(turn: Turn) -> Reason | None:
+    """Why the node stays: without the authority's key, no machine could join any more, and no certificate be renewed."""
+    node, cluster = turn.node, turn.view.cluster
+    if cluster is None or cluster.kind is not ClusterKind.MACHINES or not node.is_signer:
+        return None
+    # Two that leave at the same time must not rely on each other.
+    if any(n.is_signer and not n.is_decommissioning for n in turn.view.nodes.values() if n.uid != node.uid):
+        return None
+    text = f"only node {node.uid} holds the key of the cluster's authority"
+    return Reason(Code.LAST_SIGNER, text, Grade.HARD_LIMIT, remedy=Code.LAST_SIGNER.remedy, node_uid=node.uid)
 
 
 def _evacuate(turn: Turn, parameters: RemoveParameters) -> None:

@@ -84,7 +84,7 @@ CODES: Final[dict[str, str]] = {
     "server_binary_missing": "The newcomer lacks a server program that the cluster's databases need.",
     "no_route_back": "The answering node cannot connect to a port of the newcomer; the description names it.",
     "authority_key_absent": "The answering node cannot sign certificates; the answer names the node that can.",
-    "store_learner_pending": "Another new member of the store is catching up; try again.",
+    "store_learner_pending": "Another new member of the store is catching up or has not started; the answer names its node.",
     "too_many_attempts": "The client has sent too many wrong join tokens; wait a minute.",
     "too_many_tokens": "There are too many unused join tokens; they expire after 24 hours.",
     "shard_not_exist": "The shard does not exist.",

@@ -79,7 +79,7 @@ async def _prepare(
     seen = await look(context)
     joining.check(seen, request, is_admin=is_admin)
     signer = await _signer(machines, seen.view, context)
-    part = await _store_part(machines, request)
+    part = await _store_part(machines, seen.view, request)
     await _check_route_back(machines, request, context.node_uid)
     return signer, part
 
@@ -104,14 +104,13 @@ async def _signer(machines: Machines, view: ClusterView, context: ApiContext) ->
         raise Unavailable("authority_key_absent", text, extra=extra) from e
 
 
-async def _store_part(machines: Machines, request: JoinRequest) -> StorePart:
+async def _store_part(machines: Machines, view: ClusterView, request: JoinRequest) -> StorePart:
     if machines.members is None:
         return StorePart.CLIENT
     members: Sequence[StoreMember] = await machines.members.members()
     part = joining.store_part(members, _peer_url(machines, request), has_program=request.has_store_program)
     if part is StorePart.LATER:
-        text = "Another new member of the store is catching up. Repeat in a few seconds."
-        raise Unavailable("store_learner_pending", text)
+        raise Unavailable("store_learner_pending", joining.why_later(view, members))
     return part
 
 

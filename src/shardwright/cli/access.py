@@ -11,6 +11,7 @@ import ipaddress
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,9 @@ class Access:
     username: str
     password: str = field(repr=False)
     certificate: Path | None = None
+    is_named: bool = False
+    """Whether the certificate of each node names its addresses: an authority issues them. What answers there with
+    another certificate of the authority is refused then."""
     remedy: str = CHECK_ADDRESS
     """What helps if no node answers."""
 
@@ -89,7 +93,9 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
         admin = credentials_file(environment)
     remedy = START_LOCAL if wanted.url is None else CHECK_ADDRESS
     others: tuple[str, ...] = ()
+    is_own = False
     if wanted.directory is None and wanted.url is None and not admin.exists() and os.path.exists(node_settings):
+        is_own = wanted.certificate is None
         wanted, others = _at_own_node(wanted, node_settings)
         remedy = START_NODE
     kept = _read_admin(admin, is_required=wanted.url is None)
@@ -116,18 +122,61 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
             f"no password given for {user}",
             remedy="--password-file FILE (or SHARDWRIGHT_PASSWORD_FILE); - reads it from standard input",
         )
-    certificate = wanted.certificate or (own if kept and own.exists() else None)
-    if certificate is not None and not certificate.is_file():
+    certificate = wanted.certificate or (own if kept and _certificate_at(own) else None)
+    if certificate is not None and not _certificate_at(certificate):
         raise usage(f"no certificate at {certificate}")
-    return Access(urls=urls, username=user, password=password, certificate=certificate, remedy=remedy)
+    is_named = is_own or (wanted.certificate is None and certificate is not None and "certificate" in kept)
+    return Access(urls, user, password, certificate, is_named, remedy)
+
+
+def _certificate_at(path: Path) -> bool:
+    """Whether there is a file. Raises Failure (usage) if this user may not read it."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        path.open("rb").close()
+    except PermissionError:
+        remedy = f"copy it to a place that this user can read: sudo cat {path} > ca.pem; then --certificate ca.pem"
+        raise usage(f"this user may not read the certificate {path}", remedy=remedy) from None
+    except OSError:
+        return False
+    return True
 
 
 def urls_of(settings: NodeSettings) -> tuple[str, ...]:
-    """Addresses of the API: this node's, and those that others have if they run members of the store. Every node of a
-    cluster has the same ports. An etcd of the operator's own runs elsewhere: then the further addresses do not answer."""
+    """Addresses of the API: this node's, and those that others have if they run members of the store, by what the daemon
+    learned and by the settings. Every node of a cluster has the same ports. An etcd of the operator's own runs elsewhere:
+    then the further addresses do not answer. Waits for the disk."""
     hosts = [str(settings.address), *(str(urlsplit(endpoint).hostname) for endpoint in known_endpoints(settings))]
     shown = [f"[{host}]" if ":" in host else host for host in dict.fromkeys(hosts)]
     return tuple(f"https://{host}:{settings.ports.api}" for host in shown)
+
+
+def access_of_own(wanted: Wanted, environment: Mapping[str, str], settings: NodeSettings) -> Access:
+    """For a command that changes this machine's node: its own cluster, even if other commands speak to another one. The
+    authority proves that; an address that was given only comes last, and not if it brings an authority of its own. The
+    credentials are those that were given, or of ``init`` for this authority. Raises Failure (usage)."""
+    authority = settings.directories.configuration / "ca.pem"
+    certificate = wanted.certificate or authority
+    for path in dict.fromkeys((authority, certificate)):
+        if not _certificate_at(path):
+            raise usage(f"no certificate at {path}")
+    urls, is_named = urls_of(settings), wanted.certificate is None
+    if wanted.url and certificate.read_bytes() == authority.read_bytes() and _normal(wanted.url).startswith("https://"):
+        urls = tuple(dict.fromkeys((*urls, _normal(wanted.url))))
+    path = credentials_file(environment)
+    kept = _read_admin(path, is_required=False) if path.exists() else {}
+    of_init = Path(str(kept.get("certificate", "")))
+    if not kept or not of_init.is_file() or of_init.read_bytes() != authority.read_bytes():
+        kept = {}
+    user = wanted.user or kept.get("username")
+    if not user:
+        raise usage(f"no credentials here for the cluster of this machine's node ({urls[0]})", remedy=_GIVE_USER)
+    if wanted.password_file is not None:
+        return Access(urls, user, _read_password(wanted.password_file), certificate, is_named, START_NODE)
+    if user != kept.get("username"):
+        raise usage(f"no password given for {user}", remedy=_GIVE_USER)
+    return Access(urls, user, str(kept["password"]), certificate, is_named, START_NODE)
 
 
 def _further_urls(certificate: Path, path: Path) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Every command uses it. It repeats only requests that were certainly not received
 """
 
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,7 +34,7 @@ class ApiClient:
         self._changing = httpx.Timeout(ANSWER_TIMEOUT_S, connect=connect_timeout_s)
         self._http = httpx.Client(
             auth=httpx.BasicAuth(access.username, access.password),
-            verify=_trust(access.certificate),
+            verify=_trust(access.certificate, is_named=access.is_named),
             headers={"accept": "application/json"},
             trust_env=False,  # a proxy from the environment must not stand between an operator and a cluster
         )
@@ -44,10 +44,6 @@ class ApiClient:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._http.close()
-
-    def also_ask(self, urls: Iterable[str]) -> None:
-        """Further addresses of the same cluster, for when those before them do not answer."""
-        self._urls.extend(url for url in dict.fromkeys(urls) if url not in self._urls)
 
     def get(self, path: str, *, query: Mapping[str, str | int] | None = None) -> Any:
         """The answer's decoded JSON. Raises Failure, like all of these methods."""
@@ -113,16 +109,16 @@ class ApiClient:
             self._urls.insert(0, url)
 
 
-def _trust(certificate: Path | None) -> ssl.SSLContext:
+def _trust(certificate: Path | None, *, is_named: bool) -> ssl.SSLContext:
     if certificate is None:
         return ssl.create_default_context()
     try:
         context = ssl.create_default_context(cafile=str(certificate))
     except (ssl.SSLError, OSError) as error:
         raise Failure(Exit.USAGE, "bad_certificate", f"{certificate} is unusable: {error}") from error
-    # Only this certificate (and those that it signed) is trusted, so its name adds nothing; it does not contain the
-    # addresses of nodes added later.
-    context.check_hostname = False
+    # A local cluster has one certificate, which does not contain the addresses of nodes added later. It alone is trusted, so
+    # its name adds nothing. A certificate from the user may be such a one.
+    context.check_hostname = is_named
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 
@@ -170,6 +166,8 @@ def _usual_remedy(status: int) -> str:
 
 def _reason(error: httpx.TransportError) -> str:
     text = str(error) or type(error).__name__
+    if "mismatch" in text and "CERTIFICATE_VERIFY_FAILED" in text:
+        return "its certificate is not of this address"
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return (
             "its certificate is not trusted; give the cluster's: --certificate FILE (of a local cluster, DIR/tls/cert.pem; "

@@ -165,7 +165,10 @@ def join_command(
         options = JoinOptions(host, port, token.strip(), read_ca_hash(ca_hash), place)
         joined = join(options, look_at_machine(), say=say, now=lambda: datetime.now(UTC))
         uid = joined.settings.node_uid
-        if joined.was_member:
+        if joined.was_member and not joined.is_sure:
+            text = f"This machine has the files of node {uid} of the cluster; nothing was changed."
+            say(f"{text}\n  If the node was removed from the cluster: shardwright node leave")
+        elif joined.was_member:
             say(f"This machine is node {uid} of the cluster already; nothing was changed.")
         else:
             say(f"This machine is node {uid} of the cluster.")

@@ -1,12 +1,14 @@
 """``node token`` and ``node leave``: a machine that comes to a cluster of machines, and one that goes."""
 
+import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from shardwright.cli.access import urls_of
+from shardwright.cli.access import Access, Wanted, access_of_own
 from shardwright.cli.failure import Failure
 from shardwright.cli.local import failure_of, failures
 from shardwright.cli.progress import has_ended
@@ -29,8 +31,8 @@ Timeout = Annotated[
 def register(group: typer.Typer) -> None:
     """Add the commands to the group ``node``."""
     command(group, "token", examples="shardwright node token\nshardwright node token --json")(_token)
-    leaving = command(group, "leave", examples="shardwright node leave\nshardwright node leave --yes", before=_check_is_node)
-    leaving(_leave)
+    examples = "shardwright node leave\nshardwright node leave --yes"
+    command(group, "leave", examples=examples, find=_own_cluster)(_leave)
 
 
 def _token(session: Session) -> None:
@@ -53,8 +55,6 @@ def _leave(
     """
     settings = _settings(config)
     uid = settings.node_uid
-    # A removed node's own API ends, perhaps before it has told the end of the removal.
-    session.api.also_ask(urls_of(settings))
     if _is_recorded(session, uid):
         confirm(f"Remove node:{uid} from the cluster and stop it on this machine?", is_confirmed=yes)
         action = _removal(session, uid)
@@ -65,12 +65,20 @@ def _leave(
     with failures(session.as_json):
         left = take_out(settings, say=session.say, now=datetime.now(UTC))
     places = [str(path) for path in left.moved_to]
-    session.show({"node_uid": uid, "moved_to": places}, lambda: f"node:{uid} has left; its files are in {', '.join(places)}")
+    session.show({"node_uid": uid, "moved_to": places}, lambda: _farewell(uid, places))
 
 
-def _check_is_node(config: Path, **_: Any) -> None:
-    """A machine that is no node has no cluster to ask, so this comes first."""
-    _settings(config)
+def _farewell(uid: int, places: list[str]) -> str:
+    return (
+        f"node:{uid} has left; its files are in {', '.join(places)}\n"
+        "The node's certificates and keys are among them. The cluster's store accepts these until they expire, for up to\n"
+        "90 days: with them, every record can be read and changed. Destroy the files as soon as you do not need the data."
+    )
+
+
+def _own_cluster(wanted: Wanted, own: Mapping[str, Any]) -> Access:
+    """The uid of this machine's node means something in its own cluster only."""
+    return access_of_own(wanted, os.environ, _settings(own["config"]))
 
 
 def _settings(config: Path) -> NodeSettings:

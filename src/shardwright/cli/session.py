@@ -8,19 +8,25 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from shardwright.cli.access import Wanted, load_access
+from shardwright.cli.access import Access, Wanted, load_access
 from shardwright.cli.client import ApiClient
 from shardwright.cli.failure import Exit, Failure, usage
 
 Body = Callable[..., None]
 """A function of a Session and the command's own options."""
+Find = Callable[[Wanted, Mapping[str, Any]], Access]
+"""Finds the cluster by the common options and the command's own. Raises Failure."""
+
+
+def _usual(wanted: Wanted, own: Mapping[str, Any]) -> Access:
+    return load_access(wanted, os.environ)
 
 
 def _common(
@@ -69,11 +75,9 @@ class Session:
             print(text, flush=True)
 
 
-def command(
-    app: typer.Typer, name: str, *, examples: str = "", before: Callable[..., None] | None = None
-) -> Callable[[Body], Body]:
-    """Register a function as the command ``name``. Its docstring is the help text, followed by ``examples``. ``before`` gets
-    the command's own options before the cluster is looked for, and may refuse them; it raises Failure."""
+def command(app: typer.Typer, name: str, *, examples: str = "", find: Find = _usual) -> Callable[[Body], Body]:
+    """Register a function as the command ``name``. Its docstring is the help text, followed by ``examples``. ``find``: says
+    which cluster it speaks to."""
 
     def register(body: Body) -> Body:
         own = tuple(inspect.signature(body, eval_str=True).parameters.values())[1:]
@@ -82,9 +86,7 @@ def command(
             shared = {parameter.name: given.pop(parameter.name) for parameter in _SHARED}
             as_json = bool(shared.pop("as_json"))
             try:
-                if before is not None:
-                    before(**given)
-                with ApiClient(load_access(Wanted(**shared), os.environ)) as api:
+                with ApiClient(find(Wanted(**shared), given)) as api:
                     body(Session(api, as_json), **given)
             except Failure as failure:
                 report(failure, as_json=as_json)

@@ -128,6 +128,11 @@ class Code(Catalogue):
         "The node leads, and no other daemon is running.",
         "start the daemon of another node",
     )
+    LAST_SIGNER = (
+        "last_signer",
+        "No other node holds the key of the cluster's authority.",
+        "copy ca-key.pem of this node to /etc/shardwright of another node, and wait a minute",
+    )
     LEADERSHIP_NOT_YIELDED = "leadership_not_yielded", "No other daemon has taken the leadership yet."
     SNAPSHOT_NOT_FOUND = "snapshot_not_found", "The node has no such snapshot.", "`node snapshots` lists them"
     NOT_RESTORABLE = "not_restorable", "A change of the action cannot be reversed completely."

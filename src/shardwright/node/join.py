@@ -6,11 +6,12 @@ and whose answer was lost, and gives the same answer again. ``node.toml`` is wri
 repeated.
 """
 
+import asyncio
 import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,10 +27,11 @@ from shardwright.node import files, preflight
 from shardwright.node.etcd_config import NAME as ETCD_NAME
 from shardwright.node.etcd_config import client_url, member_name, peer_url, render_etcd
 from shardwright.node.founding import FIRST, Place, members_store, settings_of
-from shardwright.node.init import STORE_FILES, existing_node
+from shardwright.node.init import STORE_FILES, Founded, existing_node
 from shardwright.node.preflight import Machine, PlaceOptions
 from shardwright.node.probe import answering
 from shardwright.node.progress import saying
+from shardwright.node.recorded import is_recorded
 from shardwright.node.services import SAY_EVERY_S, Say
 from shardwright.node.settings import NodeSettings, StorePlace
 from shardwright.node.settings_file import SETTINGS_FILE, write_settings
@@ -77,6 +79,8 @@ class Joined:
     """This machine was a node of that cluster before; nothing was changed."""
     has_member: bool
     """Whether the node runs a member of the store."""
+    is_sure: bool = True
+    """False: the store did not answer, so the cluster may have removed the node."""
 
 
 def join(options: JoinOptions, machine: Machine, *, say: Say, now: Callable[[], datetime]) -> Joined:
@@ -89,7 +93,8 @@ def join(options: JoinOptions, machine: Machine, *, say: Say, now: Callable[[], 
     preflight.check_place(place)
     memory = preflight.memory_of(options.place, machine.memory_bytes)
     preflight.check_directories(directories)
-    preflight.check_ports(place, with_store=machine.has_store_program)
+    preflight.check_ports(place, with_store=False)
+    machine = without_member(place, machine, say)
     # Before the first change here: a wrong address or hash must leave nothing behind.
     say(f"looking for the cluster at {options.host}:{options.port}")
     target = (resolved(options.host), options.port)
@@ -114,6 +119,14 @@ def join(options: JoinOptions, machine: Machine, *, say: Say, now: Callable[[], 
         return _write(response, place, authority, trust, owner)
 
 
+def without_member(place: Place, machine: Machine, say: Say) -> Machine:
+    """The machine as the cluster is told of it: one whose ports of the store are taken runs no member."""
+    if not machine.has_store_program or not (why := preflight.why_no_member(place)):
+        return machine
+    say(f"this machine will run no member of the cluster's store: {why}")
+    return replace(machine, store_version="")
+
+
 def _existing(options: JoinOptions) -> Joined | None:
     found = existing_node(options.place.directories.configuration)
     if found is None:
@@ -122,7 +135,18 @@ def _existing(options: JoinOptions) -> Joined | None:
         code = Code.NODE_EXISTS
         text = f"this machine is node {found.settings.node_uid} of another cluster ({found.authority.key_hash})"
         raise Rejected(Refusal.CONFLICT, code, text, remedy=code.remedy)
-    return Joined(found.settings, found.authority, was_member=True, has_member=found.has_member)
+    return judged(found, asyncio.run(is_recorded(found.settings)))
+
+
+def judged(found: Founded, recorded: bool | None) -> Joined:
+    """What a machine with a node's files is, by what the store says of the node; None: nothing. Raises Rejected if the node
+    was removed: its files must go before the machine can join as another one."""
+    if recorded is False:
+        code = Code.NODE_NOT_RECORDED
+        text = f"this machine has the files of node {found.settings.node_uid}, which was removed from the cluster"
+        raise Rejected(Refusal.CONFLICT, code, text, remedy="shardwright node leave; then join again")
+    is_sure = recorded is True
+    return Joined(found.settings, found.authority, was_member=True, has_member=found.has_member, is_sure=is_sure)
 
 
 def _request(
@@ -173,7 +197,7 @@ def ask(target: tuple[str, int], authority: Authority, request: Callable[[], Joi
             if (why := _PASSES.get(code)) and time.monotonic() - began < STORE_TIMEOUT_S:
                 if time.monotonic() - said_at >= SAY_EVERY_S:
                     said_at = time.monotonic()
-                    say(f"waiting: {why}")
+                    say(f"waiting: {body.get('description') or why}")
                 time.sleep(_PAUSE_S)
                 continue
             raise refusal_of(answer.status_code, body, target)

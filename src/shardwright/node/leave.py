@@ -17,6 +17,7 @@ from shardwright.machine.files import make_private_directory, sync_directory
 from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import end, is_running
 from shardwright.node import files, services
+from shardwright.node.etcd_config import NAME as ETCD_NAME
 from shardwright.node.services import Say
 from shardwright.node.settings import NodeSettings
 from shardwright.node.settings_file import SETTINGS_FILE
@@ -52,7 +53,10 @@ def take_out(settings: NodeSettings, *, say: Say, now: datetime) -> Left:
 def _check_stopped(settings: NodeSettings) -> None:
     """Without a service manager, the operator must stop what the operator started."""
     ports = settings.ports
-    watched = {ports.api: "shardwright-node", ports.store_clients: "etcd"}
+    watched = {ports.api: "shardwright-node"}
+    # Without this file the node has no member of the store, and an etcd at that port is the operator's own.
+    if (settings.directories.configuration / ETCD_NAME).exists():
+        watched[ports.store_clients] = "etcd"
     runs = [program for port, program in watched.items() if not _is_free(settings, port)]
     if runs:
         text = f"{' and '.join(runs)} of this node still runs"

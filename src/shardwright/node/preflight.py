@@ -188,12 +188,32 @@ def ports_of(place: Place, *, with_store: bool) -> dict[int, str]:
 
 def check_ports(place: Place, *, with_store: bool) -> None:
     """Whether they are free. Looks at the machine. Raises Rejected ``port_in_use``."""
+    _check_free(_listeners(place, with_store=with_store))
+
+
+def why_no_member(place: Place) -> str:
+    """Why this machine can run no member of the cluster's store: something has one of its ports, perhaps an etcd of the
+    operator's own. Empty: they are free. Looks at the machine."""
+    others = _listeners(place, with_store=False)
+    try:
+        _check_free([one for one in _listeners(place, with_store=True) if one not in others])
+    except Rejected as e:
+        return e.text
+    return ""
+
+
+def _listeners(place: Place, *, with_store: bool) -> list[tuple[str, int, str]]:
+    """Address, port and purpose."""
     address = str(place.addresses[0])
-    wanted = [(address, port, what) for port, what in ports_of(place, with_store=with_store).items()]
+    found = [(address, port, what) for port, what in ports_of(place, with_store=with_store).items()]
     if with_store:
         settings = settings_of(NodeUid(1), place, members_store(place, ()))
         local = address if place.addresses[0].is_loopback else "127.0.0.1"
-        wanted.append((local, metrics_port(settings), "the store's figures"))
+        found.append((local, metrics_port(settings), "the store's figures"))
+    return found
+
+
+def _check_free(wanted: Sequence[tuple[str, int, str]]) -> None:
     for at, port, what in wanted:
         try:
             check_port(at, port)

@@ -14,6 +14,7 @@ from shardwright.model.codes import Code
 from shardwright.node.daemon_settings import founding_file
 from shardwright.node.founding_file import Outcome, found_cluster
 from shardwright.node.known_store import forget_learned, known_store
+from shardwright.node.recorded import record_key
 from shardwright.node.settings import NodeSettings
 from shardwright.store import keys
 from shardwright.store.admission import check_store
@@ -79,7 +80,7 @@ async def _look(settings: NodeSettings, sealing: Sealing, place: EtcdSettings) -
         await check_store(store, sealing)
         if await store.get(keys.CLUSTER) is None:
             raise _NotYet(Code.NODE_NOT_RECORDED, "the store contains no cluster")
-        if await store.get(f"{keys.NODES}{settings.node_uid:08d}") is None:
+        if await store.get(record_key(settings.node_uid)) is None:
             raise _NotYet(Code.NODE_NOT_RECORDED, f"the cluster has no record of node {settings.node_uid}")
     finally:
         await store.close()

@@ -54,9 +54,12 @@ def admit(
     return member
 
 
-def revoked_serials(issued: Iterable[IssuedCertificate]) -> frozenset[str]:
-    """The serials that ``admit`` refuses."""
-    return frozenset(one.serial for one in issued if one.revoked_at is not None)
+def revoked_serials(issued: Iterable[IssuedCertificate], nodes: Collection[NodeUid] | None = None) -> frozenset[str]:
+    """The serials that ``admit`` refuses. ``nodes``: the members; certificates of others count as revoked, because a renewal
+    that was under way during a removal is recorded after it. None: the members are not known."""
+    return frozenset(
+        one.serial for one in issued if one.revoked_at is not None or (nodes is not None and one.node_uid not in nodes)
+    )
 
 
 def forgettable(issued: Iterable[IssuedCertificate], now: datetime) -> tuple[IssuedCertificate, ...]:

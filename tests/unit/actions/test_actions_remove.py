@@ -7,6 +7,7 @@ import pytest
 
 from shardwright.actions.base import decide_action
 from shardwright.model.action import ActionName, ActionStatus, RemoveParameters
+from shardwright.model.cluster import ClusterKind
 from shardwright.model.codes import Code
 from shardwright.model.commands import YieldLeadership
 from shardwright.model.database import ShardWanted
@@ -59,6 +60,32 @@ def test_the_node_vanishes_with_all_that_is_recorded_about_it() -> None:
     assert N1 not in view.node_seen
     assert view.removed_nodes[N1].retained_until - view.removed_nodes[N1].removed_at == timedelta(days=1)
     assert action_of(view, A).node_uid == 1, "the result stays readable"
+
+
+def of_machines(*signers: int, leaving: int | None = None) -> ClusterBuilder:
+    """Three machines. ``signers`` hold the authority's key."""
+    view = PAIR.view
+    assert view.cluster is not None
+    nodes = [
+        replace(node, is_signer=uid in signers, is_decommissioning=uid == leaving)
+        for uid, node in sorted(view.nodes.items())
+    ]
+    return PAIR.with_records(replace(view.cluster, kind=ClusterKind.MACHINES), *nodes)
+
+
+def test_the_only_node_with_the_authoritys_key_stays() -> None:
+    builder = remove(of_machines(1))
+    assert result(builder) == ("failed", "last_signer")
+    assert not builder.view.nodes[N1].is_decommissioning
+    (reason,) = action_of(builder.view, A).reasons
+    assert (reason.node_uid, "ca-key.pem" in reason.remedy) == (1, True)
+    assert result(remove(of_machines(1, 3, leaving=3))) == ("failed", "last_signer"), "the other one is about to leave"
+
+
+def test_the_authoritys_key_keeps_no_node_if_another_has_it() -> None:
+    assert result(remove(of_machines(1, 3))) == ("completed", "")
+    assert result(remove(of_machines(3))) == ("completed", "")
+    assert result(remove(of_machines())) == ("completed", "")
 
 
 def test_it_is_marked_while_it_runs() -> None:

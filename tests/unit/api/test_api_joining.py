@@ -198,6 +198,18 @@ def test_who_runs_a_member(members: list[StoreMember], has_program: bool, expect
     assert joining.store_part(members, NEW, has_program=has_program) is expected
 
 
+def test_a_newcomer_that_waits_for_another_is_told_what_helps() -> None:
+    view = cluster(nodes=2).view
+    view = replace(view, nodes={uid: replace(node, address=f"10.0.0.{uid}") for uid, node in view.nodes.items()})
+    dead = [member(1), member(2, is_learner=True, has_started=False)]
+    said = joining.why_later(view, dead)
+    assert "node 2 has not started" in said
+    assert "node remove 2" in said
+    assert Code.STORE_LEARNER_PENDING.remedy in said, "it is not told twice"
+    assert "belongs to no node" in joining.why_later(view, [member(1), member(7, is_learner=True, has_started=False)])
+    assert "catching up" in joining.why_later(view, [member(1), member(2, is_learner=True)])
+
+
 def test_a_newcomer_learns_the_members_that_run() -> None:
     response = admit(seen()).answer
     members = [member(1), member(2), member(4, is_learner=True, has_started=False)]

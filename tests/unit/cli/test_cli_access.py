@@ -1,6 +1,9 @@
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,15 +16,18 @@ from shardwright.cli.access import (
     START_LOCAL,
     START_NODE,
     Wanted,
+    access_of_own,
     credentials_file,
     default_directory,
     load_access,
+    urls_of,
 )
 from shardwright.cli.failure import Exit, Failure
 from shardwright.model.ids import NodeUid
 from shardwright.node.founding import Place, members_store, settings_of
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
-from shardwright.node.settings_file import write_settings
+from shardwright.node.settings_file import load_settings, write_settings
+from shardwright.store.endpoints import Learned, learned_text
 
 
 @pytest.fixture
@@ -118,6 +124,40 @@ def test_a_missing_certificate_is_named(password_file: Path, tmp_path: Path) -> 
     assert "no certificate" in refused(url="https://x", user="a", password_file=password_file, certificate=missing).text
 
 
+def test_a_certificate_in_another_users_directory_is_named(password_file: Path, tmp_path: Path) -> None:
+    """As it is with ``/etc/shardwright/ca.pem`` for a user who is not root."""
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "ca.pem").write_text("x")
+    private.chmod(0)
+    password = password_file.read_text()
+    (public := Path(tempfile.mkdtemp(prefix="certificate-"))).chmod(0o755)
+    (public / "password").write_text(password)
+    try:
+        with as_a_user():
+            failure = refused(
+                url="127.0.0.1", user="a@b.c", password_file=public / "password", certificate=private / "ca.pem"
+            )
+    finally:
+        private.chmod(0o700)
+        shutil.rmtree(public)
+    assert f"may not read the certificate {private / 'ca.pem'}" in failure.text
+    assert "--certificate" in failure.remedy
+
+
+@contextmanager
+def as_a_user() -> Iterator[None]:
+    """Not as root, for whom every file is readable."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 def test_the_default_directory() -> None:
     assert default_directory({"XDG_DATA_HOME": "/x"}) == Path("/x/shardwright")
     assert default_directory({"HOME": "/h"}) == Path("/h/.local/share/shardwright")
@@ -156,6 +196,40 @@ def test_a_user_on_a_machine_that_joined_reaches_its_node(node: Path, password_f
     assert (access.username, access.password) == ("a@b.c", "other")
     assert access.urls == ("https://10.0.0.2:9443", "https://10.0.0.1:9443", "https://[fd00::3]:9443")
     assert access.certificate == node.with_name("ca.pem")
+
+
+def test_the_founding_machine_knows_the_other_nodes_from_what_its_daemon_learned(node: Path) -> None:
+    """A removed node's own API ends: to repeat a command, another node must be asked."""
+    directory = node.parent
+    place = members_store(Place((ip_address("10.0.0.1"),), directories=Directories(directory)), ("https://10.0.0.1:2379",))
+    directories = Directories(directory, node.parents[1] / "state")
+    directories.state.mkdir()
+    founder = NodeSettings(NodeUid(1), (ip_address("10.0.0.1"),), place, directories=directories)
+    assert urls_of(founder) == ("https://10.0.0.1:9443",)
+    learned = Learned("7", ("https://10.0.0.1:2379", "https://10.0.0.3:2379", "https://[fd00::2]:2379"))
+    directories.store_endpoints.write_bytes(learned_text(learned))
+    assert urls_of(founder) == ("https://10.0.0.1:9443", "https://10.0.0.3:9443", "https://[fd00::2]:9443")
+    directories.store_endpoints.write_text("{")
+    assert urls_of(founder) == ("https://10.0.0.1:9443",)
+
+
+def test_where_an_authority_issues_certificates_their_addresses_count(
+    node: Path, cluster: Path, password_file: Path, tmp_path: Path
+) -> None:
+    nowhere = {"HOME": "/nonexistent"}
+    given = Wanted(user="a@b.c", password_file=password_file)
+    assert load_access(given, nowhere, node_settings=node).is_named
+    assert access_of_own(given, nowhere, load_settings(node)).is_named
+    home = tmp_path / "home"
+    kept = {"url": "https://10.0.0.1:9443", "username": "a@b.c", "password": "p", "certificate": str(home / "ca.pem")}
+    path = credentials_file({"HOME": str(home)})
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(kept))
+    (home / "ca.pem").write_text("x")
+    of_init = load_access(Wanted(), {"HOME": str(home)}, node_settings=node)
+    assert (of_init.certificate, of_init.is_named) == (home / "ca.pem", True)
+    assert not load_access(Wanted(directory=cluster), {}).is_named, "a local cluster has one certificate"
+    assert not load_access(replace(given, certificate=home / "ca.pem"), nowhere, node_settings=node).is_named
 
 
 def test_what_is_given_or_kept_counts_before_the_machines_node(node: Path, cluster: Path) -> None:

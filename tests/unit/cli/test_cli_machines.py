@@ -5,6 +5,8 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,12 +22,14 @@ from shardwright.machine.files import make_private_directory
 from shardwright.machine.identity_file import write_identity
 from shardwright.machine.processes import is_running, server_environment, spawn_process
 from shardwright.model.ids import NodeUid
+from shardwright.model.trust import CertificateRole
 from shardwright.node import services
 from shardwright.node.files import Owner
 from shardwright.node.founding import Place, members_store, settings_of
 from shardwright.node.leave import move_aside, take_out
-from shardwright.node.settings import Directories, NodeSettings
+from shardwright.node.settings import Directories, NodeSettings, Ports
 from shardwright.node.settings_file import write_settings
+from testkit.certificates import members
 from tests.integration.canned_api import PASSWORD, USER, CannedApi, Script, canned_api
 
 HASH = "sha256:" + "0" * 64
@@ -135,11 +139,11 @@ def test_the_service_manager_starts_a_node_in_the_usual_places_only(tmp_path: Pa
 # -- leaving -----------------------------------------------------------------------------------------------------------
 
 
-def node_in(folder: Path, address: str) -> NodeSettings:
-    place = Place(
-        (ip_address(address),), directories=Directories(folder / "etc", folder / "state", folder / "run", folder / "log")
-    )
-    settings = settings_of(NodeUid(3), place, members_store(place, ("https://10.0.0.1:2379",)))
+def node_in(folder: Path, address: str, *, first: str = "10.0.0.1", api_port: int = 9443) -> NodeSettings:
+    """Node 3. ``first``: the address of the node that runs the store."""
+    directories = Directories(folder / "etc", folder / "state", folder / "run", folder / "log")
+    place = Place((ip_address(address),), ports=Ports(api=api_port), directories=directories)
+    settings = settings_of(NodeUid(3), place, members_store(place, (f"https://{first}:2379",)))
     for path in (settings.directories.configuration, settings.directories.etcd, settings.directories.shards):
         make_private_directory(path)
     (settings.directories.etcd / "wal").write_text("data")
@@ -182,6 +186,17 @@ def test_a_machine_whose_node_runs_does_not_leave(folder: Path, loopback_base: C
     assert (settings.directories.configuration / "node.toml").exists()
 
 
+def test_an_etcd_of_the_operators_on_the_same_machine_may_go_on(folder: Path, loopback_base: Callable[[], str]) -> None:
+    address = loopback_base()
+    settings = node_in(folder, address)
+    with socket.create_server((address, 2379)):
+        (settings.directories.configuration / "etcd.yaml").write_text("name: node-3")
+        with pytest.raises(Rejected, match="etcd of this node still runs"):
+            take_out(settings, say=lambda _: None, now=datetime.now(UTC))
+        (settings.directories.configuration / "etcd.yaml").unlink()
+        take_out(settings, say=lambda _: None, now=datetime.now(UTC))
+
+
 def test_the_settings_go_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = node_in(folder, "127.0.0.1")
     moved: list[str] = []
@@ -207,42 +222,64 @@ ACTION = {
 }
 
 
-def leave(folder: Path, api: CannedApi, *more: str) -> Result:
+@dataclass
+class Leaving:
+    """A machine that is node 3 of a cluster, whose node 1 answers; node 3 does not."""
+
+    folder: Path
+    api: CannedApi
+    settings: NodeSettings
+
+    def leave(self, *more: str) -> Result:
+        return run("node", "leave", "--config", str(self.folder / "etc" / "node.toml"), *more, home=self.folder)
+
+
+@contextmanager
+def leaving(folder: Path, loopback_base: Callable[[], str], script: Script) -> Iterator[Leaving]:
+    host = loopback_base()
+    files = members().files(folder / "issued", 1, host, role=CertificateRole.API)
+    with canned_api(script, host=host, certificate=(files.certificate, files.key)) as api:
+        settings = node_in(folder, loopback_base(), first=host, api_port=int(api.url.rpartition(":")[2]))
+        (settings.directories.configuration / "ca.pem").write_bytes(files.authority.read_bytes())
+        keep_credentials(folder, api.url, files.authority)
+        yield Leaving(folder, api, settings)
+
+
+def keep_credentials(folder: Path, url: str, authority: Path) -> None:
+    """As ``init`` does."""
     path = credentials_file({"HOME": str(folder)})
     make_private_directory(path.parent)
-    path.write_text(json.dumps({"url": api.url, "username": USER, "password": PASSWORD}))
-    return run("node", "leave", "--config", str(folder / "etc" / "node.toml"), *more, home=folder)
+    content = {"url": url, "username": USER, "password": PASSWORD, "certificate": str(authority)}
+    path.write_text(json.dumps(content))
 
 
 def test_leave_empties_the_node_before_it_stops_it(folder: Path, loopback_base: Callable[[], str]) -> None:
-    node_in(folder, loopback_base())
     script: Script = {
         "GET /v1/nodes/3": (200, {"uid": 3}),
         "POST /v1/nodes/3/actions/remove": (200, ACTION | {"status": "queued"}),
         "GET /v1/actions/a1": [(200, ACTION | {"status": "running"}), (200, ACTION | {"status": "completed"})],
     }
-    with canned_api(script) as api:
-        unconfirmed = leave(folder, api)
+    with leaving(folder, loopback_base, script) as world:
+        unconfirmed = world.leave()
         assert unconfirmed.exit_code == Exit.USAGE
         assert "--yes" in unconfirmed.stderr
-        assert "POST /v1/nodes/3/actions/remove" not in api.lines()
+        assert "POST /v1/nodes/3/actions/remove" not in world.api.lines()
         assert (folder / "etc" / "node.toml").exists()
-        left = leave(folder, api, "--yes", "--json")
+        left = world.leave("--yes", "--json")
     assert left.exit_code == 0, left.output
     assert json.loads(left.stdout)["node_uid"] == 3
     assert not (folder / "etc" / "node.toml").exists()
 
 
 def test_leave_stops_nothing_while_the_removal_has_failed(folder: Path, loopback_base: Callable[[], str]) -> None:
-    node_in(folder, loopback_base())
     failed = ACTION | {"status": "failed", "error_code": "last_node", "error_message": "The node is the last one."}
     script: Script = {
         "GET /v1/nodes/3": (200, {"uid": 3}),
         "POST /v1/nodes/3/actions/remove": (200, ACTION | {"status": "queued"}),
         "GET /v1/actions/a1": (200, failed),
     }
-    with canned_api(script) as api:
-        result = leave(folder, api, "--yes")
+    with leaving(folder, loopback_base, script) as world:
+        result = world.leave("--yes")
     assert result.exit_code == Exit.FAILED
     assert "last_node" in result.stderr
     assert (folder / "etc" / "node.toml").exists()
@@ -252,7 +289,6 @@ IN_PROGRESS = (409, {"error_code": "node_action_in_progress", "description": "No
 
 
 def test_leave_waits_for_the_removal_that_is_under_way(folder: Path, loopback_base: Callable[[], str]) -> None:
-    node_in(folder, loopback_base())
     earlier = ACTION | {"action_uid": "a0", "name": "maintenance_on", "status": "completed"}
     script: Script = {
         "GET /v1/nodes/3": (200, {"uid": 3}),
@@ -260,34 +296,75 @@ def test_leave_waits_for_the_removal_that_is_under_way(folder: Path, loopback_ba
         "GET /v1/nodes/3/actions": (200, {"actions": [earlier, ACTION | {"status": "running"}]}),
         "GET /v1/actions/a1": (200, ACTION | {"status": "completed"}),
     }
-    with canned_api(script) as api:
-        result = leave(folder, api, "--yes")
+    with leaving(folder, loopback_base, script) as world:
+        result = world.leave("--yes")
     assert result.exit_code == 0, result.output
     assert "remove node:3: action a1" in result.stdout
     assert not (folder / "etc" / "node.toml").exists()
 
 
 def test_leave_names_another_action_that_is_under_way(folder: Path, loopback_base: Callable[[], str]) -> None:
-    node_in(folder, loopback_base())
     others = [ACTION | {"status": "cancelled"}, ACTION | {"action_uid": "a2", "name": "maintenance_on", "status": "running"}]
     script: Script = {
         "GET /v1/nodes/3": (200, {"uid": 3}),
         "POST /v1/nodes/3/actions/remove": IN_PROGRESS,
         "GET /v1/nodes/3/actions": (200, {"actions": others}),
     }
-    with canned_api(script) as api:
-        result = leave(folder, api, "--yes")
+    with leaving(folder, loopback_base, script) as world:
+        result = world.leave("--yes")
     assert result.exit_code == Exit.FAILED
     assert "node_action_in_progress" in result.stderr
     assert (folder / "etc" / "node.toml").exists()
 
 
 def test_an_interrupted_leave_continues_without_a_record(folder: Path, loopback_base: Callable[[], str]) -> None:
-    node_in(folder, loopback_base())
-    with canned_api({"GET /v1/nodes/3": NODE_GONE}) as api:
-        result = leave(folder, api, "--yes")
+    with leaving(folder, loopback_base, {"GET /v1/nodes/3": NODE_GONE}) as world:
+        result = world.leave("--yes")
     assert result.exit_code == 0, result.output
     assert "node:3 has left" in result.stdout
+    assert "Destroy the files" in result.stdout, "they still open the store"
+
+
+def test_leave_asks_no_other_cluster_than_this_machines(
+    folder: Path, loopback_base: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one, which has a node 3 too, is what other commands of this user speak to."""
+    other = members().files(folder / "other", 1, "127.0.0.1", role=CertificateRole.API)
+    local = folder / ".local" / "share" / "shardwright"
+    local.mkdir(parents=True)
+    password = folder / "password"
+    password.write_text(PASSWORD)
+    with (
+        leaving(folder, loopback_base, {"GET /v1/nodes/3": NODE_GONE}) as world,
+        canned_api({}, certificate=(other.certificate, other.key)) as far,
+        canned_api({}) as near,
+    ):
+        (local / "admin.json").write_text(json.dumps({"url": near.url, "username": USER, "password": PASSWORD}))
+        monkeypatch.setenv("SHARDWRIGHT_URL", far.url)
+        keep_credentials(folder, far.url, other.authority)
+        refused = world.leave("--yes")
+        assert refused.exit_code == Exit.USAGE
+        assert "no credentials here for the cluster of this machine's node" in refused.stderr
+        given = ["--user", USER, "--password-file", str(password)]
+        elsewhere = world.leave("--yes", *given, "--certificate", str(other.authority))
+        assert elsewhere.exit_code == Exit.UNREACHABLE
+        assert (folder / "etc" / "node.toml").exists()
+        result = world.leave("--yes", *given)
+        assert result.exit_code == 0, result.output
+    assert (far.lines(), near.lines()) == ([], [])
+    assert world.api.lines() == ["GET /v1/nodes/3"]
+
+
+def test_a_certificate_of_another_address_is_refused(folder: Path, loopback_base: Callable[[], str]) -> None:
+    """As that of another node, or of a machine of which the authority knows other things."""
+    host, other = loopback_base(), loopback_base()
+    files = members().files(folder / "issued", 1, other, role=CertificateRole.API)
+    with canned_api({}, host=host, certificate=(files.certificate, files.key)) as api:
+        keep_credentials(folder, api.url, files.authority)
+        result = run("node", "list", home=folder)
+    assert result.exit_code == Exit.UNREACHABLE
+    assert "its certificate is not of this address" in result.stderr
+    assert api.lines() == []
 
 
 def test_systemd_is_told_to_start_at_each_boot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from shardwright.errors import Rejected
 from shardwright.machine.addresses import _ipv4, _ipv6, is_own_address, own_addresses
 from shardwright.model.codes import Code
 from shardwright.node import preflight
+from shardwright.node.join import without_member
 from shardwright.node.preflight import Machine, PlaceOptions
 from shardwright.node.settings import Directories
 
@@ -90,6 +91,20 @@ def test_a_taken_port_is_named_with_what_needs_it(port: int, what: str, loopback
     assert caught.value.code == Code.PORT_IN_USE
     assert what in caught.value.text
     assert str(port) in caught.value.text
+
+
+@pytest.mark.parametrize("port", [2379, 2380, 2381])
+def test_a_machine_with_another_etcd_joins_without_a_member(port: int, loopback_base: Callable[[], str]) -> None:
+    address = loopback_base()
+    place = preflight.place_of(PlaceOptions(address=address), OWN)
+    machine = Machine("m", OWN, 1, (), "3.4.30")
+    said: list[str] = []
+    assert without_member(place, machine, said.append) == machine
+    with socket.create_server((address, port)):
+        told = without_member(place, machine, said.append)
+        assert without_member(place, told, said.append) == told
+    assert (told.has_store_program, len(said)) == (False, 1)
+    assert str(port) in said[0]
 
 
 def test_directories(tmp_path: Path) -> None:

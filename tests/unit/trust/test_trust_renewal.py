@@ -198,6 +198,13 @@ def test_all_certificates_of_a_node_are_revoked_together() -> None:
     assert revoke_node(written, NodeUid(3), NOW + SECOND) == (), "the first time stays"
 
 
+def test_a_certificate_of_no_member_counts_as_revoked() -> None:
+    """A renewal that was under way during the removal of node 3 is recorded after it, and nothing would revoke it."""
+    late = [issued(3, 0xA), issued(4, 0xD)]
+    assert revoked_serials(late, {NodeUid(4)}) == {"a"}
+    assert revoked_serials(late, {NodeUid(3), NodeUid(4)}) == frozenset()
+
+
 def test_a_revoked_certificate_is_on_the_list_for_as_long_as_any_clock_accepts_it() -> None:
     one = issued(3, 0xA)
     end = one.expires_at + CLOCK_OFF_MAX

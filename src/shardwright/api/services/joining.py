@@ -1,6 +1,6 @@
 """The join of a newcomer as an intent, and the tokens that admit it. Pure; ``api/joins.py`` is the shell around it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
@@ -18,6 +18,7 @@ from shardwright.model.reason import Reason
 from shardwright.model.store_member import StoreMember, StoreRole
 from shardwright.model.trust import CertificateRole, JoinToken
 from shardwright.model.view import ClusterView, Delete, Put
+from shardwright.plan.store_members import node_of
 from shardwright.trust import keys
 from shardwright.trust.authority import Signer
 from shardwright.trust.certificates import issued_record, key_of_request
@@ -169,6 +170,19 @@ def store_part(members: Sequence[StoreMember], peer_url: str, *, has_program: bo
     if not has_program or len(members) >= STORE_MEMBERS_MAX:
         return StorePart.CLIENT
     return StorePart.LATER if any(member.is_learner for member in members) else StorePart.MEMBER
+
+
+def why_later(view: ClusterView, members: Iterable[StoreMember]) -> str:
+    """What a newcomer is told that must wait for another new member. One that has not started, perhaps because its machine
+    died after its join, would keep every newcomer waiting: it is named with what helps."""
+    waiting = [member for member in members if member.is_learner and not member.name]
+    uid = node_of(waiting[0], view) if waiting else None
+    if uid is not None:
+        text = f"The new member of the store on node {uid} has not started."
+        return f"{text} Start the node, or remove it: shardwright node remove {uid}. Then repeat in a few seconds."
+    if waiting:
+        return "A new member of the store that belongs to no node is being removed. Repeat in a minute."
+    return "Another new member of the store is catching up. Repeat in a few seconds."
 
 
 def with_store(response: JoinResponse, part: StorePart, members: Sequence[StoreMember], peer_url: str) -> JoinResponse:
