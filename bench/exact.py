@@ -1,6 +1,6 @@
 """The planner beside an exact solver (HiGHS, through scipy) on small clusters: what it misses, what it moves too much.
 
-The solver is told the rules anew, from the records, and shares no code with the planner. First it looks for any final
+The solver has the rules of its own, from the records, and shares no code with the planner. First it looks for any final
 placement that obeys the rules: none means that no plan exists, and the least transfer of one is a lower bound. Where the
 planner finds nothing although a placement exists, the solver looks for the moves themselves, step by step. scipy is a
 development dependency only.

@@ -92,7 +92,7 @@ def fill(address: str, port: int, *, total_bytes: int, seed: int) -> None:
 
 
 def _batches(keys: int, seed: int) -> Iterator[bytes]:
-    """Commands that set so many keys. Values are windows of a random pool: making each anew would take too long."""
+    """Commands that set so many keys. Values are windows of a random pool: making each one would take too long."""
     chance = random.Random(seed)
     pool = chance.randbytes(_POOL_BYTES)
     for first in range(0, keys, BATCH_KEYS):

@@ -71,5 +71,5 @@ class OutcomeUnknown(ClusterError):
 class LostLeadership(ClusterError):
     """The term is over."""
 
-    def __init__(self, text: str = "another daemon leads, or nobody does") -> None:
+    def __init__(self, text: str = "another daemon leads, or none does") -> None:
         super().__init__(Code.LOST_LEADERSHIP, text)

@@ -133,7 +133,7 @@ class LeadershipRunner:
 
 async def run_daemon(config: DaemonConfig) -> None:
     """Run a node's daemon until it is cancelled. Shards and the endpoint process outlive it. Raises RuntimeError when one of
-    its eternal tasks ends: the daemon ends with it, and the supervisor starts it anew. Raises Permanent when the store
+    its eternal tasks ends: the daemon ends with it, and the supervisor starts it again. Raises Permanent when the store
     contains what this daemon must not go on with, StoreReplaced when another store answers than before."""
     clock = SystemClock()
     book = book_of(config.store)

@@ -29,7 +29,7 @@ class ControlConfig:
     files: MemberFiles
     port: int = CONTROL_PORT
     revoked: Path | None = None
-    """The serials that are revoked by now, one a line; None: nobody tells."""
+    """The serials that are revoked by now, one a line; None: unknown."""
 
 
 def read_config(path: Path) -> ControlConfig | None:

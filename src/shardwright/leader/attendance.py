@@ -48,7 +48,7 @@ def remember(lasting: Lasting, mirror: Mirror, clock: Clock) -> None:
 
 
 class Attendance:
-    """See the module's docstring. ``changed`` is called when views must be made anew, with whether a decision may come out
+    """See the module's docstring. ``changed`` is called when views must be made again, with whether a decision may come out
     differently. ``take`` receives what an agent says of a server, with the node; ``ask`` has a server asked now. ``known``:
     what this daemon remembers of the presence keys from before it led."""
 

@@ -106,6 +106,6 @@ class Lasting:
     it."""
 
     presence: Presence = field(default_factory=Presence)
-    """Of the keys as this daemon's mirror shows them, whoever leads."""
+    """Of the keys as this daemon's mirror shows them, whichever daemon leads."""
     yielded_at: float | None = None
     """When it last yielded because it reached few agents; None: never."""

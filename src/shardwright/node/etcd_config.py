@@ -1,6 +1,6 @@
 """The configuration of a node's member of the store: the text of ``etcd.yaml``.
 
-Pure. Called by what creates or joins a cluster. The member listens at the node's address only, and takes nobody without a
+Pure. Called by what creates or joins a cluster. The member listens at the node's address only, and refuses callers without a
 certificate of the cluster's authority.
 """
 

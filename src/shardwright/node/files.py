@@ -34,7 +34,7 @@ class Owner:
 
 
 def service_owner() -> Owner | None:
-    """The daemon's user, if this process may give files to it. None: the files belong to whoever runs this."""
+    """The daemon's user, if this process may give files to it. None: the files belong to the user who runs this."""
     if os.geteuid() != 0:
         return None
     try:

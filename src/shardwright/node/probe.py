@@ -1,4 +1,4 @@
-"""The ports of a newcomer while it joins: whoever connects is told one text, so that the cluster knows that it has reached
+"""The ports of a newcomer while it joins: each caller is told one text, so that the cluster knows that it has reached
 this machine and no other.
 
 Called by ``join``, which must close it before the node's own programs listen there.
