@@ -35,7 +35,7 @@ class Context:
 
 
 def free_address() -> str:
-    """A loopback address that, like those behind it, no other program is likely to use. Raises OSError when none can be had."""
+    """A loopback address that, like those behind it, no other program is likely to use. Raises OSError if there is none."""
     chance = random.SystemRandom()
     for _ in range(20):
         address = f"127.{chance.randrange(64, 250)}.{chance.randrange(1, 250)}.1"

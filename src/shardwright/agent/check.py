@@ -152,7 +152,7 @@ class NodeChecks:
 
 
 def listener_in(ports: Sequence[int], address: str, taken: Collection[int]) -> socket.socket:
-    """A listener on one of the first free ports. It accepts no caller; the kernel completes the handshakes. Raises OSError."""
+    """A listener on one of the first free ports. It accepts none; the kernel completes the handshakes. Raises OSError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     free = (port for port in ports if port not in taken)
     for _, port in zip(range(PORT_TRIES), free, strict=False):

@@ -118,8 +118,8 @@ class ClusterView:
     daemons: dict[NodeUid, DaemonPresence] = field(default_factory=dict)
     """Daemons that hold their lease. A missing daemon does not prove a dead node; ``is_away`` judges it."""
     away: frozenset[NodeUid] | None = None
-    """Nodes that the leader judges to be away (``leader/presence.py``); None: no leader has judged, as in the view of a daemon
-    that does not lead, and every absence counts."""
+    """Nodes that the leader judges to be away (``leader/presence.py``); None: no judgment, as in the view of a daemon that
+    does not lead, and every absence counts."""
     silent_members: frozenset[NodeUid] | None = frozenset()
     """Nodes whose voting member of the store did not answer the leader last time; None: the leader has no answer yet. Empty
     also in the view of a daemon that does not lead, which does not ask."""
