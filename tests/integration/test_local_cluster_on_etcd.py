@@ -32,7 +32,7 @@ from tests.e2e.e2e_load import Writers, client_of
 pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 SOURCES = Path(__file__).parents[2] / "src"
-FROZEN_S = 15.0
+FROZEN_S = 60.0
 """How long all members of the etcd stand still."""
 LEASE_PASSED_S = 8.0
 KILLED_EVERY_S = 5.0
