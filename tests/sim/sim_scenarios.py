@@ -25,6 +25,18 @@ def run_until(simulation: Simulation, holds: Callable[[], bool], within_s: float
         simulation.run_for(0.01)
 
 
+def lead_from(simulation: Simulation, uid: int) -> None:
+    """Have the daemon of this node lead: leaders yield until it does."""
+    for _ in range(20):
+        leader = simulation.world.leader()
+        if leader is not None and leader.node.uid == uid:
+            return
+        if leader is not None:
+            leader._yield()
+        simulation.run_for(10.0)
+    raise AssertionError(f"node {uid} does not lead")
+
+
 def primary_node(simulation: Simulation) -> int:
     tables = simulation.world.checker.tables
     primary = tables["groups"]["groups/1:1"]["primary"]

@@ -12,7 +12,7 @@ from sim.loop import result_of
 from sim.operator import persistence_of
 from sim.server import SimServer
 from sim.simulation import Simulation
-from tests.sim.sim_scenarios import at_point, cluster, ended, first_relocation, primary_node
+from tests.sim.sim_scenarios import at_point, cluster, ended, first_relocation, lead_from, primary_node
 
 pytestmark = pytest.mark.usefixtures("product_log")
 
@@ -388,7 +388,7 @@ def test_a_replica_that_died_first_does_not_take_over_from_later_writes() -> Non
 def test_a_cancelled_move_does_not_give_up_the_only_remaining_copy() -> None:
     """The next leader undid a handoff; then the primary, which has no files, dies, and the action is cancelled."""
     simulation = cluster(replication=False, persistence="disabled")
-    node = primary_node(simulation)
+    lead_from(simulation, (node := primary_node(simulation)) + 1)
     holds = []
 
     def freeze(daemon: SimDaemon) -> None:

@@ -12,7 +12,7 @@ from sim.checker import Violation
 from sim.daemon import SimDaemon
 from sim.mutants import RIGHT
 from sim.mutants.registry import planted
-from tests.sim.sim_scenarios import at_point, cluster, ended, first_relocation, primary_node, run_until
+from tests.sim.sim_scenarios import at_point, cluster, ended, first_relocation, lead_from, primary_node, run_until
 
 pytestmark = pytest.mark.usefixtures("product_log")
 
@@ -181,9 +181,7 @@ def test_the_replica_that_has_received_most_takes_over_from_an_unobserved_primar
     world = simulation.world
     source = primary_node(simulation)
     primary, cut_off = sorted(world.servers_of("1:1"), key=lambda s: s.node_uid != source)
-    leader = world.leader()
-    assert leader is not None
-    assert leader.node.uid == cut_off.node_uid != source
+    lead_from(simulation, cut_off.node_uid)
     pairs = {(source, cut_off.node_uid), (cut_off.node_uid, source)}
     world.network.cuts |= pairs
     simulation.operator.action(cut_off.node_uid, "maintenance_on")
@@ -207,6 +205,7 @@ def test_a_group_with_a_lost_primary_continues_with_the_copy_that_an_operator_ch
     world = simulation.world
     lost = primary_node(simulation)
     (replica,) = [s for s in world.servers_of("1:1") if s.node_uid != lost]
+    lead_from(simulation, replica.node_uid)
     replica.die(planned=False)
     simulation.lose_node(lost)
     simulation.operator.action(lost, "remove")
