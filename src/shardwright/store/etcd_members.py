@@ -64,7 +64,8 @@ class EtcdMembers:
             await self._ask(_PROMOTE, {"ID": str(member_id)})
         except Refused as e:
             if "in sync with leader" in e.text:
-                return False
+                # etcd compares the logs before it asks whether the member votes already.
+                return member_id in [member.id for member in await self.members() if not member.is_learner]
             if "can only promote a learner" in e.text:
                 return True
             if e.code == EtcdCode.NOT_FOUND:
