@@ -312,13 +312,21 @@ class LeaderKiller(threading.Thread):
             self._failure = e
 
 
-def test_clients_do_not_notice_that_the_etcds_leader_is_killed_every_five_seconds(etcd: EtcdCluster) -> None:
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[EtcdCluster]:
+    made = EtcdCluster(tmp_path / "etcd", count=3, tls=True)
+    asyncio.run(made.__aenter__())
+    yield made
+    asyncio.run(made.stop(*made.members))
+
+
+def test_clients_do_not_notice_that_the_etcds_leader_is_killed_every_five_seconds(busy: EtcdCluster) -> None:
     with Cluster(own_base(41), nodes=4) as cluster:
         cluster.down()
-        cluster.move(etcd.settings())
+        cluster.move(busy.settings())
         cluster.up()
         database = cluster.create_database(name="orders", memory_size=64 << 20, replication=True)
-        with Writers(database) as writers, LeaderKiller(etcd) as killer:
+        with Writers(database) as writers, LeaderKiller(busy) as killer:
             while killer.kills < KILLS:
                 cluster.act(cluster.primary_patiently(database), "enslave_node")
                 node = cluster.primary_patiently(database)

@@ -21,7 +21,7 @@ from shardwright.model.view import ClusterView
 from shardwright.plan.assignment import ENDING, Assignment, Failures, Leaver, assign
 from shardwright.plan.chains import Budget
 from shardwright.plan.explain import Unplaceable, unplaceable
-from shardwright.plan.leaving import clients_leaving, is_alone
+from shardwright.plan.leaving import clients_leaving, clients_left_behind, is_alone
 from shardwright.plan.ledger import Ledger, sorted_nodes
 from shardwright.plan.placement import choose_endpoint, copy_request
 from shardwright.plan.proposal import Draft, MoveProposal, Unplaced
@@ -129,6 +129,7 @@ class _Evacuation:
         if self.scope.includes_endpoints:
             for endpoint in self.view.endpoints_on(self.node_uid):
                 self._plan_endpoint(endpoint)
+            self.draft.waiting.extend(clients_left_behind(self.node_uid, self.view))
         draft = self.draft
         moves: tuple[MoveProposal, ...] = (*draft.handoffs, *draft.relocations, *draft.rebinds)
         return EvacuationPlan(moves, tuple(draft.waiting), tuple(draft.unplaced), tuple(self.in_flight.values()))

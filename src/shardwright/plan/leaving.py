@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from shardwright.model.codes import Code
 from shardwright.model.database import Endpoint
 from shardwright.model.ids import NodeUid
+from shardwright.model.move import Rebind
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointState
 from shardwright.model.serving import primary_nodes, serving_nodes
@@ -31,14 +32,28 @@ def clients_leaving(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView) ->
     process, way_out = view.endpoint_processes.get(node_uid), endpoint.leaving_of(node_uid)
     count = 0 if process is None else process.endpoint(endpoint.uid).connections
     what = f"node {node_uid} still serves endpoint {endpoint.uid}: {count} connections"
-    if way_out is None:
+    if way_out is None and node_uid in endpoint.nodes:
         text = f"{what}; another node must serve it first"
-    elif way_out.is_closing:
+    elif way_out is None or way_out.is_closing:
         text = f"{what}, which are closed behind a reply"
     else:
         until = way_out.since + timedelta(seconds=view.policy.drain_clients_s)
         text = f"{what}, which have time until {until:%H:%M:%S} UTC"
     return Reason(Code.CLIENTS_LEAVING, text, Grade.SOFT_LIMIT, database_uid=endpoint.database_uid, node_uid=node_uid)
+
+
+def clients_left_behind(node_uid: NodeUid, view: ClusterView) -> Iterator[Reason]:
+    """What the evacuation waits for although no record binds the endpoint to the node: the process was silent for so long
+    that the endpoint left without it. Now it answers, and closes its connections."""
+    process = view.endpoint_processes.get(node_uid)
+    if process is None or not process.answers:
+        return
+    bound = {endpoint.uid for endpoint in view.endpoints_on(node_uid)}
+    passing = {m.endpoint_uid for m in view.live_moves() if isinstance(m, Rebind)}
+    for seen in process.endpoints:
+        endpoint = view.endpoints.get(seen.endpoint_uid)
+        if seen.connections and seen.state is EndpointState.DRAINING and endpoint and endpoint.uid not in bound | passing:
+            yield clients_leaving(endpoint, node_uid, view)
 
 
 def drained_shares(view: ClusterView, node_uid: NodeUid, now: datetime) -> list[float]:

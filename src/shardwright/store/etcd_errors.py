@@ -36,6 +36,8 @@ def is_of_the_member(code: int, text: str) -> bool:
     """Whether another member may answer better."""
     if "unhealthy cluster" in text:
         return False  # Said of all members, when one is to be added or removed.
+    if "raft: stopped" in text:
+        return True  # It is ending, for example because it was removed; the code says nothing of that.
     if code == EtcdCode.RESOURCE_EXHAUSTED:
         return not _is_full(text)
     return code in (EtcdCode.UNAVAILABLE, EtcdCode.DEADLINE_EXCEEDED)

@@ -42,6 +42,23 @@ def test_the_plan_waits_for_the_clients_and_moves_no_endpoint() -> None:
         assert text in reason.text
 
 
+def test_clients_of_a_process_that_was_given_up_and_answers_again_are_waited_for() -> None:
+    """The endpoint left without it while its machine was cut off."""
+    builder = shared()
+    seen = builder.view.endpoint_processes[N3]
+    gone = builder.with_records(replace(builder.view.endpoints[ENDPOINT], nodes=(N1, N2))).view
+    for answers, state, connections, waits in (
+        (True, EndpointState.DRAINING, 1, [Code.CLIENTS_LEAVING]),
+        (True, EndpointState.DRAINING, 0, []),
+        (False, EndpointState.DRAINING, 1, []),
+        (True, EndpointState.ABSENT, 0, []),
+    ):
+        endpoints = tuple(replace(e, state=state, connections=connections) for e in seen.endpoints)
+        process = replace(seen, answers=answers, endpoints=endpoints)
+        view = gone.changed(endpoint_processes={**gone.endpoint_processes, N3: process})
+        assert [r.code for r in plan_evacuation(view, N3, EvacuationScope()).waiting] == waits
+
+
 def test_a_node_that_loses_only_its_roles_keeps_its_clients() -> None:
     for leaves in (Leaves.ROLES, Leaves.NOTHING):
         assert plan_evacuation(shared().view, N3, EvacuationScope(leaves)).is_empty
