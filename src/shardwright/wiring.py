@@ -35,8 +35,13 @@ from shardwright.tasks import spawn
 _log = structlog.get_logger(__name__)
 
 
+FAILED_PAUSE_S = 1.0
+"""From the failure of a leader to the end of its leadership: a daemon that is alone leads again immediately."""
+
+
 class LeadershipRunner:
-    """Runs a ``Leader`` for as long as this daemon holds the leadership, one after another."""
+    """Runs a ``Leader`` for as long as this daemon holds the leadership, one after another. Gives up a leadership whose
+    leader has failed: its lease is renewed all the same, so it would last, and no daemon would lead."""
 
     def __init__(
         self,
@@ -62,13 +67,25 @@ class LeadershipRunner:
             if held is None:
                 held = await self._keeper.wait_change(None)
                 continue
-            leading = spawn(f"lead term {held.term}", self._leader(held).run())
+            leading = spawn(f"lead term {held.term}", self._lead(self._leader(held)))
             _log.info("this daemon leads", term=held.term)
             try:
                 held = await self._keeper.wait_change(held)
             finally:
                 leading.cancel()
                 await asyncio.gather(leading, return_exceptions=True)
+
+    async def _lead(self, leader: Leader) -> None:
+        try:
+            await leader.run()
+        except Exception:
+            _log.exception("the leader failed; a defect")
+            await self._clock.sleep(FAILED_PAUSE_S)
+            self._yield_leadership()
+
+    def _yield_leadership(self) -> None:
+        # In a task of its own: the leader's is cancelled at once.
+        spawn("yield leadership", self._keeper.yield_leadership())
 
     def _leader(self, held: Held) -> Leader:
         def is_leader() -> bool:
@@ -77,9 +94,6 @@ class LeadershipRunner:
 
         async def check() -> None:
             await check_term(self._store, held)
-
-        def yield_leadership() -> None:
-            spawn("yield leadership", self._keeper.yield_leadership())
 
         # What is seen of servers and what is decided from it must go by one clock.
         clock = SteadyClock(self._clock)
@@ -91,7 +105,7 @@ class LeadershipRunner:
             clock=clock,
             probe=self._probe,
             random_text=_random_text,
-            yield_leadership=yield_leadership,
+            yield_leadership=self._yield_leadership,
         )
         return Leader(parts, term=held.term, fence=held.fence)
 

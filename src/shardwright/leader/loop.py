@@ -41,7 +41,7 @@ from shardwright.server.protocol import Servers
 from shardwright.store import keys
 from shardwright.store.commit import Conflict, Fence, commit
 from shardwright.store.mirror import Mirror
-from shardwright.store.protocol import CreatedAt, DeleteKey, Store, StoreError, Transaction
+from shardwright.store.protocol import CreatedAt, DeleteKey, Store, StoreError, StoreUnavailable, Transaction
 from shardwright.tasks import Wake
 
 CONFLICTS_MAX = 20
@@ -123,7 +123,7 @@ class Leader:
         """Lead until the leadership is lost (returns) or the task is cancelled. Leaves no task running."""
         unsubscribe = self._parts.mirror.subscribe(self._changed)
         try:
-            await self._parts.mirror.fresh()
+            await self._begin()
             while not self._is_lost:
                 await self._guarded_turn()
                 await self._sleep()
@@ -135,6 +135,16 @@ class Leader:
             await self._observer.close()
             await self._parts.servers.close()
             self._parts.nodes.close()
+
+    async def _begin(self) -> None:
+        """Wait until the mirror shows what earlier leaders wrote. The leadership may outlast an interruption of the store,
+        and no other daemon leads meanwhile: ask until an answer comes, or until the task is cancelled."""
+        while True:
+            try:
+                return await self._parts.mirror.fresh()
+            except StoreUnavailable as e:
+                _log.warning("the leader cannot begin", code=e.code, reason=e.text)
+            await self._parts.clock.sleep(self._pace.busy_turn_s)
 
     def _lose(self) -> None:
         self._is_lost = True

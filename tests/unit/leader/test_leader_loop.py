@@ -152,6 +152,22 @@ def test_a_leader_without_a_store_goes_on_when_it_is_back(leading: Leading) -> N
     assert leading.group.primary == NEW
 
 
+def test_a_leader_that_cannot_reach_the_store_when_it_begins_begins_when_it_can() -> None:
+    """The leadership may outlast the interruption, so no other leader would begin."""
+    leading = Leading(settled().view)
+    store: Any = leading.client
+    leading.mirror._store = store
+    leading.client.is_cut = True
+    leading.run_for(3.0)
+    assert not leading.run.done()
+    leading.client.is_cut = False
+    leading.run_for(2.0)
+    kill_primary(leading)
+    leading.run_for(2.0)
+    assert leading.group.primary == NEW
+    leading.end()
+
+
 def test_a_lost_answer_to_a_commit_does_no_harm(leading: Leading) -> None:
     """The next turn sees that the commit was executed."""
     leading.client.loses_answer_to = f"groups/{GROUP}"
