@@ -3,9 +3,11 @@
 The header of every run names the servers that were found; tests marked ``server`` are skipped by name without one.
 """
 
+import errno
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -99,12 +101,33 @@ _RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 _bases = itertools.count(_RUN * 1024 + _WORKER, 16)
 
 
+_CLAIM_PORT = 61999
+_claims: list[socket.socket] = []
+
+
 @pytest.fixture
 def loopback_base() -> Callable[[], str]:
-    """Returns an address 127.x.y.1; no other test of this run gets it or its neighbors up to .254."""
+    """Returns an address 127.x.y.1; no other test gets it or its neighbors up to .254."""
 
     def base() -> str:
-        number = next(_bases)
-        return f"127.{64 + number // 250 % 128}.{1 + number % 250}.1"
+        while True:
+            number = next(_bases)
+            address = f"127.{64 + number // 250 % 128}.{1 + number % 250}.1"
+            # Other runs count too, also those that tests start, and the numbers repeat: what counts is held until the end.
+            claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                claim.bind((address, _CLAIM_PORT))
+            except OSError as e:
+                claim.close()
+                if e.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            _claims.append(claim)
+            return address
 
     return base
+
+
+def pytest_unconfigure() -> None:
+    for claim in _claims:
+        claim.close()
