@@ -33,7 +33,7 @@ from shardwright.model.codes import Code
 from shardwright.model.database import Role
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import ServerSeen
+from shardwright.model.seen import ServerSeen, Sighting
 from shardwright.model.view import ClusterView, Write
 from shardwright.moves import handoff_records as records
 from shardwright.moves import handoff_rules as rules
@@ -283,9 +283,24 @@ class Handoffs:
         if old is not None:
             await self._demote(attempt, old)
         async with step(self.probe, "handoff:verify"):
-            after = await new.info()
+            after = await self._verified(attempt, new, seen)
         async with step(self.probe, "handoff:commit"):
             await self._commit_done(attempt, after, finished_by)
+
+    async def _verified(self, attempt: Attempt, new: ManagementSession, seen: ServerSeen) -> ServerSeen:
+        """The state of the new primary, whose clients have come. One of them may keep it busy for hours: if the same process
+        still runs, what it said after its promotion holds."""
+        try:
+            return await new.info()
+        except (Transient, OutcomeUnknown) as e:
+            process = self.current().processes.get(attempt.new_shard.uid)
+            if process is None or process.identity is None:
+                raise
+            look = await self._nodes.link(attempt.new_shard.node_uid).look(process.identity)
+            if look.sighting is not Sighting.RUNS:
+                raise
+            _log.warning("the new primary runs and does not answer", shard=attempt.new_shard.uid, reason=e.text)
+            return seen
 
     async def _release(self, attempt: Attempt, target: Target) -> None:
         """Tell every process in parallel, whether it held or not: each one has clients of its own."""

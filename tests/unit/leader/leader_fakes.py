@@ -142,6 +142,8 @@ class FakeEndpoints:
         self.answers = True
         self.has_ended = False
         self.busy: tuple[BusyCommand, ...] = ()
+        self.sees = NOT_SEEN
+        """The answer to a look for any process."""
         self.endpoints: dict[EndpointUid, EndpointSeen] = {}
         for endpoint in world.view.endpoints_on(node):
             self.endpoints[endpoint.uid] = EndpointSeen(endpoint.uid, EndpointState.LISTENING, generation=1)
@@ -204,7 +206,7 @@ class FakeEndpoints:
         return False
 
     async def look(self, process: ProcessIdentity) -> ProcessLook:
-        return NOT_SEEN
+        return self.sees
 
     async def end(self, process: ProcessIdentity) -> None:
         self._do(f"end {process.pid}", None)

@@ -12,8 +12,9 @@ from shardwright.model.codes import Code
 from shardwright.model.database import ProxyPolicy, Role
 from shardwright.model.ids import MoveUid, NodeUid
 from shardwright.model.move import MoveState
-from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
+from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState, Sighting
 from shardwright.model.view import Put
+from shardwright.nodes.protocol import ProcessLook
 from testkit.moves import rebind
 from tests.unit.leader.leader_fakes import ENDPOINT, GROUP, MOVE, NEW, OLD, World, ready
 
@@ -306,6 +307,21 @@ def test_a_demotion_that_fails_is_left_to_the_reconciliation(step: str) -> None:
     made.fails[step] = UNKNOWN
     assert hand_off(made)[-2:] == [f"{step} failed", "commit: SlotGroup, Shard, Move, Event"]
     assert made.view.groups[GROUP].primary == NEW
+
+
+@pytest.mark.parametrize("sighting", [Sighting.RUNS, Sighting.ENDED, Sighting.NONE])
+def test_a_new_primary_that_a_client_occupies_at_once_does_not_delay_the_end(sighting: Sighting) -> None:
+    """Unless its process may have ended: then the promotion may have been in vain."""
+    made = world()
+    made.nodes[made.view.shards[NEW].node_uid].sees = ProcessLook(sighting)
+    made.on_step["1:unfence"] = lambda: made.fails.update({"2:info": UNKNOWN})
+    if sighting is Sighting.RUNS:
+        assert hand_off(made)[-1] == "commit: SlotGroup, Shard, Move, Event"
+        assert (made.view.groups[GROUP].primary, made.view.groups[GROUP].handoff) == (NEW, None)
+    else:
+        with pytest.raises(OutcomeUnknown):
+            hand_off(made)
+        assert made.view.groups[GROUP].handoff is not None
 
 
 def test_the_clients_of_the_old_primary_end_while_it_still_pauses() -> None:
