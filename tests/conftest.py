@@ -117,7 +117,7 @@ def loopback_base() -> Callable[[], str]:
         while True:
             number = next(_bases)
             address = f"127.{64 + number // 250 % 128}.{1 + number % 250}.1"
-            # Other runs count too, also those that tests start, and the numbers repeat: what counts is held until the end.
+            # Runs that tests start have such addresses too, and the numbers repeat. A bound socket keeps others off.
             claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             try:
                 claim.bind((address, _CLAIM_PORT))
