@@ -309,6 +309,7 @@ with Machines(("m1", "m2")) as made:
 
 
 def test_a_killed_run_leaves_no_process_and_the_next_one_sweeps_the_rest() -> None:
+    sweep()  # what earlier runs left
     before = outside()
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
@@ -319,19 +320,31 @@ def test_a_killed_run_leaves_no_process_and_the_next_one_sweeps_the_rest() -> No
         assert directory.exists(), "what is used must not be swept"
         owner.send_signal(signal.SIGKILL)
     # The frozen machine waits for the sweep; the other one has ended with its owner.
-    until("the machine has ended", lambda: not [p for p in processes_of(directory) if "/m1/" in p])
+    until("the machine has ended", lambda: not processes_of(directory / "m1"), state=lambda: states_of(directory))
     sweep()
-    until("all have ended", lambda: not processes_of(directory), state=lambda: processes_of(directory))
+    until("all have ended", lambda: not processes_of(directory), state=lambda: states_of(directory))
     assert not directory.exists()
     assert outside() == before
 
 
-def processes_of(directory: Path) -> list[str]:
-    """Command lines that name the directory of a run."""
-    found = []
+def processes_of(directory: Path) -> dict[int, str]:
+    """Command lines that name a directory, by process."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                found += [line] if str(directory) in line else []
+                if f"{directory}/" in line:
+                    found[int(entry.name)] = line
     return found
+
+
+def states_of(directory: Path) -> str:
+    """What the kernel says of them: state, what they wait in, and what they hold open."""
+    lines = []
+    for pid, line in processes_of(directory).items():
+        entry = Path("/proc") / str(pid)
+        with contextlib.suppress(OSError):
+            lines += [f"{pid}: {line}", (entry / "wchan").read_text(), (entry / "status").read_text()]
+            lines += [f"{fd.name} -> {fd.readlink()}" for fd in (entry / "fd").iterdir()]
+    return "\n".join(lines)
