@@ -23,7 +23,8 @@ from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole
 from shardwright.nodes.joined import JoinedNodes
-from shardwright.nodes.local import LocalNodes, control_path
+from shardwright.nodes.local import LocalNodes
+from shardwright.nodes.paths import control_path
 from shardwright.nodes.protocol import Nodes
 from shardwright.nodes.remote import NodeAddress, RemoteNodes
 from shardwright.nodes.renewal import ask_for_certificate

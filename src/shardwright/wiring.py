@@ -38,7 +38,7 @@ from shardwright.machine import processes
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.codes import Code
 from shardwright.model.version import CLUSTER_VERSION
-from shardwright.nodes.local import agent_path, control_path
+from shardwright.nodes.paths import agent_path, control_path
 from shardwright.server.adapter import ServerAdapter
 from shardwright.store.endpoints import EndpointBook
 from shardwright.store.members import Members

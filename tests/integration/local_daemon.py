@@ -20,7 +20,7 @@ from shardwright.local.layout import layout_of
 from shardwright.machine.processes import identity_of
 from shardwright.model.cluster import DaemonPresence, Leadership
 from shardwright.model.ids import LeaseId, NodeUid
-from shardwright.nodes.local import control_path
+from shardwright.nodes.paths import control_path
 from shardwright.store import keys, records
 from shardwright.store.mirror import Mirror
 from shardwright.store.open import open_store

@@ -38,7 +38,7 @@ from shardwright.node.founding_file import write_founding
 from shardwright.node.places import trust_files
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
 from shardwright.node.settings_file import write_settings
-from shardwright.nodes.local import control_path
+from shardwright.nodes.paths import control_path
 from shardwright.passwords import hash_password
 from shardwright.server.binaries import all_servers
 from shardwright.store import keys, records

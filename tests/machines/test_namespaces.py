@@ -111,7 +111,7 @@ def test_nothing_of_this_machine_changes() -> None:
         made.switch.cut("m1")
     assert outside() == before
     assert not directory.exists()
-    assert processes_of(directory) == []
+    assert processes_of(directory) == {}
 
 
 def test_an_exception_ends_them() -> None:
@@ -119,7 +119,7 @@ def test_an_exception_ends_them() -> None:
     made = Machines(("m1",))
     with pytest.raises(ZeroDivisionError), made:
         raise ZeroDivisionError
-    assert (outside(), made.directory.exists(), processes_of(made.directory)) == (before, False, [])
+    assert (outside(), made.directory.exists(), processes_of(made.directory)) == (before, False, {})
 
 
 # -- faults of the network ---------------------------------------------------------------------------------------------

@@ -14,23 +14,19 @@ import re
 import stat
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from shardwright.cli.failure import usage
-from shardwright.errors import Rejected
-from shardwright.node.files import service_owner
-from shardwright.node.known_store import known_endpoints, learning_of
-from shardwright.node.settings import NodeSettings
-from shardwright.node.settings_file import SETTINGS_FILE, load_settings
+from shardwright.node.settings import SETTINGS_FILE
 
-_GIVE_USER = (
+GIVE_USER = (
     "--user E-MAIL --password-file FILE (or SHARDWRIGHT_USER and SHARDWRIGHT_PASSWORD_FILE); or run the command on the "
     "machine of `shardwright init`, as the user who ran that"
 )
-_GIVE_ALL = (
+GIVE_ALL = (
     "--url https://NODE:9443 --user E-MAIL --password-file FILE --certificate CA.PEM (or SHARDWRIGHT_URL, SHARDWRIGHT_USER, "
     "SHARDWRIGHT_PASSWORD_FILE and SHARDWRIGHT_CERTIFICATE)"
 )
@@ -95,17 +91,19 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
     others: tuple[str, ...] = ()
     is_own = False
     if wanted.directory is None and wanted.url is None and not admin.exists() and os.path.exists(node_settings):
+        from shardwright.cli.own_node import at_own_node
+
         is_own = wanted.certificate is None
-        wanted, others = _at_own_node(wanted, node_settings)
+        wanted, others = at_own_node(wanted, node_settings)
         remedy = START_NODE
-    kept = _read_admin(admin, is_required=wanted.url is None)
+    kept = read_admin(admin, is_required=wanted.url is None)
     if "certificate" in kept:  # Only ``init`` writes it.
         own = Path(str(kept["certificate"]))
         kept["urls"] = [*(kept.get("urls") or [kept["url"]]), *_further_urls(own, node_settings)]
     if wanted.url:
-        urls: tuple[str, ...] = (_normal(wanted.url), *others)
+        urls: tuple[str, ...] = (normal_url(wanted.url), *others)
     else:
-        urls = tuple(dict.fromkeys(_normal(url) for url in kept.get("urls") or [kept["url"]]))
+        urls = tuple(dict.fromkeys(normal_url(url) for url in kept.get("urls") or [kept["url"]]))
     if not _is_known(urls[0], kept):
         kept = {}
     elif "certificate" in kept:
@@ -114,7 +112,7 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
     if not user:
         raise usage(f"no user given for {urls[0]}", remedy="--user E-MAIL (or SHARDWRIGHT_USER)")
     if wanted.password_file is not None:
-        password = _read_password(wanted.password_file)
+        password = read_password(wanted.password_file)
     elif kept and user == kept.get("username"):
         password = str(kept["password"])
     else:
@@ -122,14 +120,23 @@ def load_access(wanted: Wanted, environment: Mapping[str, str], *, node_settings
             f"no password given for {user}",
             remedy="--password-file FILE (or SHARDWRIGHT_PASSWORD_FILE); - reads it from standard input",
         )
-    certificate = wanted.certificate or (own if kept and _certificate_at(own) else None)
-    if certificate is not None and not _certificate_at(certificate):
+    certificate = wanted.certificate or (own if kept and certificate_at(own) else None)
+    if certificate is not None and not certificate_at(certificate):
         raise usage(f"no certificate at {certificate}")
     is_named = is_own or (wanted.certificate is None and certificate is not None and "certificate" in kept)
     return Access(urls, user, password, certificate, is_named, remedy)
 
 
-def _certificate_at(path: Path) -> bool:
+def _further_urls(certificate: Path, node_settings: Path) -> tuple[str, ...]:
+    """Addresses of the nodes that this machine's node knows, if it belongs to the cluster with this authority."""
+    if not os.path.exists(node_settings):
+        return ()
+    from shardwright.cli.own_node import further_urls
+
+    return further_urls(certificate, node_settings)
+
+
+def certificate_at(path: Path) -> bool:
     """Whether there is a file. Raises Failure (usage) if this user may not read it."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -143,74 +150,7 @@ def _certificate_at(path: Path) -> bool:
     return True
 
 
-def urls_of(settings: NodeSettings) -> tuple[str, ...]:
-    """Addresses of the API: this node's, and those that others have if they run members of the store, by what the daemon
-    learned and by the settings. Every node of a cluster has the same ports. An etcd of the operator's own runs elsewhere:
-    then the further addresses do not answer. Waits for the disk."""
-    hosts = [str(settings.address), *(str(urlsplit(endpoint).hostname) for endpoint in known_endpoints(settings))]
-    shown = [f"[{host}]" if ":" in host else host for host in dict.fromkeys(hosts)]
-    return tuple(f"https://{host}:{settings.ports.api}" for host in shown)
-
-
-def access_of_own(wanted: Wanted, environment: Mapping[str, str], settings: NodeSettings) -> Access:
-    """For a command that changes this machine's node: its own cluster, even if other commands speak to another one. The
-    authority proves that; an address that was given only comes last, and not if it brings an authority of its own. The
-    credentials are those that were given, or of ``init`` for this authority. Raises Failure (usage)."""
-    authority = settings.directories.configuration / "ca.pem"
-    certificate = wanted.certificate or authority
-    for path in dict.fromkeys((authority, certificate)):
-        if not _certificate_at(path):
-            raise usage(f"no certificate at {path}")
-    urls, is_named = urls_of(settings), wanted.certificate is None
-    if wanted.url and certificate.read_bytes() == authority.read_bytes() and _normal(wanted.url).startswith("https://"):
-        urls = tuple(dict.fromkeys((*urls, _normal(wanted.url))))
-    path = credentials_file(environment)
-    kept = _read_admin(path, is_required=False) if path.exists() else {}
-    of_init = Path(str(kept.get("certificate", "")))
-    if not kept or not of_init.is_file() or of_init.read_bytes() != authority.read_bytes():
-        kept = {}
-    user = wanted.user or kept.get("username")
-    if not user:
-        raise usage(f"no credentials here for the cluster of this machine's node ({urls[0]})", remedy=_GIVE_USER)
-    if wanted.password_file is not None:
-        return Access(urls, user, _read_password(wanted.password_file), certificate, is_named, START_NODE)
-    if user != kept.get("username"):
-        raise usage(f"no password given for {user}", remedy=_GIVE_USER)
-    return Access(urls, user, str(kept["password"]), certificate, is_named, START_NODE)
-
-
-def _further_urls(certificate: Path, path: Path) -> tuple[str, ...]:
-    """Addresses of the nodes that this machine's node knows, if it belongs to the cluster with this authority. Empty if that
-    cannot be read, and if an operator runs the store, whose members are no nodes: the address that ``init`` wrote counts
-    then."""
-    try:
-        owner = service_owner()
-        settings = load_settings(path, user=None if owner is None else owner.user)
-        if (settings.directories.configuration / "ca.pem").read_bytes() != certificate.read_bytes():
-            return ()
-    except (Rejected, OSError):
-        return ()
-    return urls_of(settings) if learning_of(settings) is not None else ()
-
-
-def _at_own_node(wanted: Wanted, path: Path) -> tuple[Wanted, tuple[str, ...]]:
-    """The same with the address of this machine's node, and further addresses. Only the user who ran ``init`` has the
-    credentials in a file."""
-    try:
-        owner = service_owner()
-        settings = load_settings(path, user=None if owner is None else owner.user)
-    except Rejected as e:
-        raise usage(
-            f"this machine is a node of a cluster, but its settings cannot be used: {e.text}", remedy=_GIVE_ALL
-        ) from None
-    url, *others = urls_of(settings)
-    if wanted.user is None:
-        raise usage(f"no credentials here for the cluster of this machine's node ({url})", remedy=_GIVE_USER)
-    authority = settings.directories.configuration / "ca.pem"
-    return replace(wanted, url=url, certificate=wanted.certificate or authority), tuple(others)
-
-
-def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
+def read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -218,7 +158,7 @@ def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
             return {}
         raise usage(
             f"no cluster found in {path.parent}",
-            remedy=f"{_GIVE_ALL}; --dir DIR for a local cluster; or start one: shardwright up --detach "
+            remedy=f"{GIVE_ALL}; --dir DIR for a local cluster; or start one: shardwright up --detach "
             "(on several machines: shardwright init)",
         ) from None
     except PermissionError:
@@ -232,7 +172,7 @@ def _read_admin(path: Path, *, is_required: bool) -> dict[str, Any]:
     return kept
 
 
-def _read_password(path: Path) -> str:
+def read_password(path: Path) -> str:
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -243,7 +183,7 @@ def _read_password(path: Path) -> str:
     return password
 
 
-def _normal(url: str) -> str:
+def normal_url(url: str) -> str:
     """``https://host:port`` without a path. Clear text is accepted only for addresses of this machine."""
     with_scheme = url if "://" in url else f"https://{url}"
     try:
@@ -267,4 +207,4 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _is_known(url: str, kept: Mapping[str, Any]) -> bool:
-    return bool(kept) and url in {_normal(known) for known in (kept["url"], *(kept.get("urls") or []))}
+    return bool(kept) and url in {normal_url(known) for known in (kept["url"], *(kept.get("urls") or []))}

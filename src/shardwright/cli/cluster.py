@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from shardwright.cli import leadership
-from shardwright.cli.local import AsJson, Directory, directory_of, failures, sayer
+from shardwright.cli.direct import AsJson, Directory, directory_of, failures, sayer
 from shardwright.local.access import etcd_settings
 from shardwright.local.move_store import Copied, Moved, OnProgress, move_store
 

@@ -7,38 +7,26 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from shardwright.cli.access import default_directory
-from shardwright.cli.failure import Exit, Failure
-from shardwright.cli.session import confirm, parsed, report
-from shardwright.errors import ClusterError, Refusal, Rejected, ShardwrightError
-from shardwright.local import daemon as daemon_process
-from shardwright.local import supervisor as supervisor_process
+from shardwright.cli.direct import AsJson, Directory, directory_of, failures, sayer
+from shardwright.cli.failure import Exit
+from shardwright.cli.session import confirm, parsed
 from shardwright.local.creation import UpOptions
 from shardwright.local.down import Stopped, bring_down
 from shardwright.local.layout import layout_of
 from shardwright.local.supervisor import Outcome
 from shardwright.local.up import DAEMON_MODULE, Started, prepare, run_in_background, run_in_foreground
-from shardwright.model.codes import Code
 from shardwright.model.database import Database
 from shardwright.model.ids import NodeUid
-from shardwright.node.settings_file import SETTINGS_FILE
+from shardwright.node.settings import SETTINGS_FILE
 from shardwright.units import parse_bytes
 
-Directory = Annotated[
-    Path | None,
-    typer.Option("--dir", envvar="SHARDWRIGHT_DIR", help="Directory of the cluster [default: in your data directory]."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of text.")]
-
-_UNREACHABLE = (Code.API_UNREACHABLE, Code.STORE_UNAVAILABLE)
-"""They end a command of the API with the same exit code."""
 _UP_EXAMPLES = """\b
 Examples:
   shardwright up --detach
@@ -162,25 +150,20 @@ def daemon(
     node: Annotated[int, typer.Option()],
 ) -> None:
     """One node's daemon. The supervisor starts it."""
+    from shardwright.local import daemon as daemon_process
+
     raise typer.Exit(daemon_process.run(layout_of(directory), NodeUid(node)))
 
 
 def supervise(*, directory: Annotated[Path, typer.Option("--dir")]) -> None:
     """The supervisor of an existing cluster. `up` starts it."""
+    from shardwright.local import supervisor as supervisor_process
+
     sys.argv = ["shardwright supervise", "--dir", str(directory)]
     raise typer.Exit(supervisor_process.main())
 
 
 # -- messages ------------------------------------------------------------------------------------------------------------
-
-
-def directory_of(given: Path | None) -> Path:
-    return given if given is not None else default_directory(os.environ)
-
-
-def sayer(as_json: bool) -> Callable[[str], None]:
-    """Progress messages: to standard output, or to standard error if standard output is reserved for JSON."""
-    return lambda text: print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
 
 
 def _say_next(started: Started, say: Callable[[str], None], *, is_detached: bool) -> None:
@@ -229,42 +212,3 @@ def _show_up(started: Started, as_json: bool) -> None:
     if started.password:
         shown["password"] = started.password
     print(json.dumps(shown, indent=2), flush=True)
-
-
-@contextmanager
-def failures(as_json: bool) -> Iterator[None]:
-    """Report errors of the user and of the environment in two lines with an exit code, never as a traceback."""
-    try:
-        yield
-    except Failure as failure:
-        raise _told(failure, as_json) from None
-    except ShardwrightError as e:
-        raise _told(failure_of(e), as_json) from None
-    except OSError as e:
-        raise _told(Failure(Exit.FAILED, "system_error", str(e)), as_json) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(Exit.INTERRUPTED) from None
-
-
-def failure_of(error: ShardwrightError) -> Failure:
-    """The end of a command with this error."""
-    match error:
-        case Rejected():
-            code = Exit.USAGE if error.refusal is Refusal.INVALID else Exit.FAILED
-            return Failure(code, error.code, error.text, remedy=error.remedy)
-        case ClusterError():
-            code = Exit.UNREACHABLE if error.code in _UNREACHABLE else Exit.FAILED
-            return Failure(code, error.code, error.text, remedy=_remedy(error))
-        case _:
-            return Failure(Exit.FAILED, error.code, error.text)
-
-
-def _remedy(error: ClusterError) -> str:
-    """The catalogue's remedy, unless the text says it."""
-    remedy = error.code.remedy
-    return "" if remedy == "see the text" or remedy in error.text else remedy
-
-
-def _told(failure: Failure, as_json: bool) -> typer.Exit:
-    report(failure, as_json=as_json)
-    return typer.Exit(failure.exit_code)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from shardwright.cli.access import credentials_file
-from shardwright.cli.local import AsJson, failures, sayer
+from shardwright.cli.direct import AsJson, failures, sayer
 from shardwright.cli.session import parsed
 from shardwright.node import services
 from shardwright.node.files import service_owner

@@ -1,12 +1,14 @@
 """The ``shardwright`` command: combines the command groups. All but ``up``, ``down``, ``cluster move-store``, ``init``,
 ``join``, ``node leave`` and the processes that they start use the public API only."""
 
+import importlib
+import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from shardwright import __version__
-from shardwright.cli import action, cluster, database, local, machines, node, status
 
 _HELP = """An open, self-hosted cluster manager for Redis and Valkey.
 
@@ -17,9 +19,21 @@ variables SHARDWRIGHT_URL, SHARDWRIGHT_USER, SHARDWRIGHT_PASSWORD_FILE and SHARD
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the API or the store cannot be reached, 4 --timeout has
 passed, 130 interrupted."""
 
+_PACKAGE = "shardwright.cli."
+_COMMANDS = {
+    "local": ("up", "down", "daemon", "supervise"),
+    "cluster": ("cluster",),
+    "machines": ("init", "join"),
+    "status": ("status",),
+    "database": ("db",),
+    "node": ("node",),
+    "action": ("action", "events"),
+}
+"""The commands that each module registers, in the order of the help text."""
 
-def build() -> typer.Typer:
-    """The complete command line."""
+
+def build(words: Sequence[str] = ()) -> typer.Typer:
+    """The command line, complete or as far as these words need it: to import all of it takes half a second."""
     app = typer.Typer(
         name="shardwright",
         help=_HELP,
@@ -29,12 +43,15 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_top)
-    local.register(app)
-    cluster.register(app)
-    machines.register(app)
-    for group in (status, database, node, action):
-        group.register(app)
+    for module in _modules(words):
+        importlib.import_module(_PACKAGE + module).register(app)
     return app
+
+
+def _modules(words: Sequence[str]) -> list[str]:
+    """Those that register the first word. All, if none does: then the help text or the error names every command."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    return [module for module, commands in _COMMANDS.items() if command in commands] or list(_COMMANDS)
 
 
 def _print_version(is_asked: bool) -> None:
@@ -53,7 +70,7 @@ def _top(
 
 def main() -> None:
     """Entry point of the installed command."""
-    build()()
+    build(sys.argv[1:])()
 
 
 if __name__ == "__main__":

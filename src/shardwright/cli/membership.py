@@ -1,4 +1,7 @@
-"""``node token`` and ``node leave``: a machine that comes to a cluster of machines, and one that goes."""
+"""``node token`` and ``node leave``: a machine that comes to a cluster of machines, and one that goes.
+
+What ``node leave`` needs is imported when it runs: most commands for nodes only ask the API.
+"""
 
 import os
 from collections.abc import Mapping
@@ -8,17 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from shardwright.cli.access import Access, Wanted, access_of_own
+from shardwright.cli.access import Access, Wanted
+from shardwright.cli.direct import failure_of, failures
 from shardwright.cli.failure import Failure
-from shardwright.cli.local import failure_of, failures
 from shardwright.cli.progress import has_ended
 from shardwright.cli.session import Session, Yes, command, confirm
 from shardwright.cli.waiting import wait_for_action
 from shardwright.errors import Rejected
-from shardwright.node.files import service_owner
-from shardwright.node.leave import take_out
-from shardwright.node.settings import NodeSettings
-from shardwright.node.settings_file import SETTINGS_FILE, load_settings
+from shardwright.node.settings import SETTINGS_FILE, NodeSettings
 
 Timeout = Annotated[
     str | None,
@@ -53,6 +53,8 @@ def _leave(
 
     Data in the moved files is not deleted. After an interruption, the same command continues.
     """
+    from shardwright.node.leave import take_out
+
     settings = _settings(config)
     uid = settings.node_uid
     if _is_recorded(session, uid):
@@ -78,13 +80,16 @@ def _farewell(uid: int, places: list[str]) -> str:
 
 def _own_cluster(wanted: Wanted, own: Mapping[str, Any]) -> Access:
     """The uid of this machine's node means something in its own cluster only."""
+    from shardwright.cli.own_node import access_of_own
+
     return access_of_own(wanted, os.environ, _settings(own["config"]))
 
 
 def _settings(config: Path) -> NodeSettings:
-    owner = service_owner()
+    from shardwright.cli.own_node import settings_of_own
+
     try:
-        return load_settings(config, user=None if owner is None else owner.user)
+        return settings_of_own(config)
     except Rejected as e:
         raise failure_of(e) from None
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from shardwright.errors import Refusal, Rejected
 from shardwright.machine.files import make_private_directory, write_private
 from shardwright.model.ids import NodeUid
-from shardwright.nodes.local import agent_path, control_path
+from shardwright.nodes.paths import agent_path, control_path
 
 SOCKET_PATH_MAX = 107
 """Bytes in the address of a Unix socket (108 with the closing NUL)."""

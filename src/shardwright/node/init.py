@@ -31,8 +31,8 @@ from shardwright.node.founding import FIRST, FirstNode, OwnStore, Place, ServerC
 from shardwright.node.founding_file import NAME as FOUNDING_NAME
 from shardwright.node.founding_file import write_founding
 from shardwright.node.preflight import Machine, PlaceOptions, invalid
-from shardwright.node.settings import NodeSettings
-from shardwright.node.settings_file import SETTINGS_FILE, load_settings, write_settings
+from shardwright.node.settings import SETTINGS_FILE, NodeSettings
+from shardwright.node.settings_file import load_settings, write_settings
 from shardwright.passwords import first_password, hash_password
 from shardwright.server.binaries import choose_server
 from shardwright.store import keys, records

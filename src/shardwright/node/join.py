@@ -33,8 +33,8 @@ from shardwright.node.probe import answering
 from shardwright.node.progress import saying
 from shardwright.node.recorded import is_recorded
 from shardwright.node.services import SAY_EVERY_S, Say
-from shardwright.node.settings import NodeSettings, StorePlace
-from shardwright.node.settings_file import SETTINGS_FILE, write_settings
+from shardwright.node.settings import SETTINGS_FILE, NodeSettings, StorePlace
+from shardwright.node.settings_file import write_settings
 from shardwright.store.seal import ClusterKey, text_of
 from shardwright.trust.authority import Authority, read_authority
 from shardwright.trust.certificates import make_request

@@ -19,8 +19,7 @@ from shardwright.machine.processes import end, is_running
 from shardwright.node import files, services
 from shardwright.node.etcd_config import NAME as ETCD_NAME
 from shardwright.node.services import Say
-from shardwright.node.settings import NodeSettings
-from shardwright.node.settings_file import SETTINGS_FILE
+from shardwright.node.settings import SETTINGS_FILE, NodeSettings
 
 GRACE_S: Final = 10.0
 """For the daemon and the endpoint process, which serve nothing any more."""

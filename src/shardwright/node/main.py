@@ -13,7 +13,8 @@ from pathlib import Path
 
 from shardwright.errors import Permanent, Rejected, ShardwrightError
 from shardwright.node.exits import EXIT_SETTINGS, refusal_line, say_failure
-from shardwright.node.settings_file import SETTINGS_FILE, load_settings
+from shardwright.node.settings import SETTINGS_FILE
+from shardwright.node.settings_file import load_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,8 +18,7 @@ from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.node.etcd_config import NAME
 from shardwright.node.files import USER, Owner
-from shardwright.node.settings import Directories, NodeSettings
-from shardwright.node.settings_file import SETTINGS_FILE
+from shardwright.node.settings import SETTINGS_FILE, Directories, NodeSettings
 from shardwright.trust.authority import Authority
 from shardwright.trust.contexts import trusting_context
 

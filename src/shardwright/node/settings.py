@@ -17,6 +17,7 @@ from shardwright.model.ids import NodeUid
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+SETTINGS_FILE = Path("/etc/shardwright/node.toml")
 RESERVED_PORTS = range(10_000, 30_000)
 """Databases have the lower half, servers the upper one."""
 RUN_DIRECTORY_BYTES_MAX = 66

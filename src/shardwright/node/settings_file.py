@@ -14,7 +14,6 @@ from shardwright.model.codes import Code
 from shardwright.node.settings import NodeSettings
 from shardwright.node.settings_text import parse, render
 
-SETTINGS_FILE = Path("/etc/shardwright/node.toml")
 FILE_MODE = 0o640
 """Written by root, read by the daemon's group. It holds no secret, but it decides which store the node believes."""
 _BYTES_MAX = 64 * 1024

@@ -17,22 +17,13 @@ from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.nodes import here, wire
+from shardwright.nodes.paths import agent_path, control_path
 from shardwright.nodes.protocol import CHECK_TIMEOUT_S, TRY_PORTS_TIMEOUT_S, NewsMark, NodeLink, NodeNews, ProcessLook
 
 NEWS_TIMEOUT_S = 3.0
 """An agent without news keeps a caller waiting for a second."""
 PathOf = Callable[[NodeUid], str | None]
 """Path of a node's socket; None: the node is unknown."""
-
-
-def control_path(run_directory: Path, node_uid: NodeUid) -> Path:
-    """Control socket of a node's endpoint process."""
-    return run_directory / f"endpoint-{node_uid}.sock"
-
-
-def agent_path(run_directory: Path, node_uid: NodeUid) -> Path:
-    """Socket of a node's agent."""
-    return run_directory / f"agent-{node_uid}.sock"
 
 
 class LocalNode:

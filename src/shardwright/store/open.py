@@ -2,15 +2,13 @@
 
 Called by ``wiring.py`` and ``local/``. Callers know the settings and ``protocol.Store``, never a
 backend's own module. A further kind of store is one class of settings, one member of ``StoreSettings`` (``settings.py``) and
-one case in each function below.
+one case in each function below. What an etcd needs is imported only where there is one.
 """
 
 from dataclasses import replace
 from typing import assert_never
 
 from shardwright.store.endpoints import EndpointBook
-from shardwright.store.etcd import EtcdStore
-from shardwright.store.etcd_members import EtcdMembers
 from shardwright.store.members import Members
 from shardwright.store.protocol import Store
 from shardwright.store.settings import POLL_SELDOM_S, EtcdSettings, SqliteSettings, StoreSettings
@@ -37,6 +35,8 @@ async def open_store(settings: StoreSettings, book: EndpointBook | None = None) 
         case SqliteSettings():
             return await SqliteStore.open(settings.path, poll_s=settings.poll_s)
         case EtcdSettings():
+            from shardwright.store.etcd import EtcdStore
+
             return await EtcdStore.open(settings, book)
         case _:
             assert_never(settings)
@@ -49,6 +49,8 @@ def open_members(settings: StoreSettings, book: EndpointBook | None = None) -> M
         case SqliteSettings():
             return None
         case EtcdSettings():
+            from shardwright.store.etcd_members import EtcdMembers
+
             return EtcdMembers(settings, book)
         case _:
             assert_never(settings)

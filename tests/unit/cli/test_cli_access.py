@@ -16,13 +16,12 @@ from shardwright.cli.access import (
     START_LOCAL,
     START_NODE,
     Wanted,
-    access_of_own,
     credentials_file,
     default_directory,
     load_access,
-    urls_of,
 )
 from shardwright.cli.failure import Exit, Failure
+from shardwright.cli.own_node import access_of_own, urls_of
 from shardwright.model.ids import NodeUid
 from shardwright.node.founding import Place, members_store, settings_of
 from shardwright.node.settings import Directories, NodeSettings, StorePlace
