@@ -138,7 +138,7 @@ class _Writer(asyncio.Protocol):
         self.should_stop = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from it
         self._send()
 
     def data_received(self, data: bytes) -> None:

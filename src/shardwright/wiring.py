@@ -56,7 +56,7 @@ FAILED_PAUSE_S = 1.0
 
 class LeadershipRunner:
     """Runs a ``Leader`` for as long as this daemon holds the leadership, one after another. Gives up a leadership whose
-    leader has failed: its lease is renewed all the same, so it would last, and no daemon would lead."""
+    leader has failed: otherwise the keeper would go on to renew its lease, and no daemon would lead."""
 
     def __init__(
         self,

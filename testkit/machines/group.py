@@ -135,7 +135,7 @@ def sweep() -> None:
     parent = freezer.find_parent()
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         owner = read_identity(directory / OWNER)
-        # Without the file, the directory was made a moment ago, or is none of ours.
+        # Without the file, the directory was made a moment ago, or is not ours.
         if owner is None or is_running(owner):
             continue
         for group in [] if parent is None else parent.glob(f"{directory.name}-*"):

@@ -29,8 +29,8 @@ class Unit:
 
 
 def parse_unit(name: str, *texts: str) -> Unit:
-    """A unit file and its drop-ins. An empty assignment forgets the earlier ones, as with systemd. Raises ValueError for a
-    line that is none."""
+    """A unit file and its drop-ins. An empty assignment forgets the earlier ones, as with systemd. Raises ValueError for
+    an invalid line."""
     values: dict[tuple[str, str], list[str]] = {}
     for text in texts:
         section = ""

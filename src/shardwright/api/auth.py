@@ -66,7 +66,7 @@ class Authenticator:
 
     async def _decoy_hash(self) -> str:
         if not self._decoy:
-            self._decoy = await asyncio.to_thread(hash_password, "nobody's password")
+            self._decoy = await asyncio.to_thread(hash_password, "the password of no user")
         return self._decoy
 
     def _is_remembered(self, key: tuple[str, bytes]) -> bool:

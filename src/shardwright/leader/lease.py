@@ -132,7 +132,7 @@ def stand(node: NodeUid, lease: LeaseId, last: KeyValue | None) -> Transaction:
 
 def way_for(change: KeyValue | None, own: NodeUid) -> NodeUid | None:
     """Another daemon that an operator wants to lead, so that this one lets it go first for ABSTAIN. ``change``: the record
-    of the wish, as stored now; one that cannot be read is none."""
+    of the wish, as stored now. An unreadable record is ignored."""
     if change is None:
         return None
     try:

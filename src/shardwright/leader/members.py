@@ -1,8 +1,8 @@
 """Keeps the members of the store in agreement with the cluster's nodes: looks every few seconds, takes at most one step.
 
 Part of a leadership, in a task of its own, because a change of the members may take seconds. ``plan/store_members.py``
-decides. etcd knows no terms, so the leadership is checked before each change. A late change is harmless all the same: it was
-safe when it was decided, and etcd refuses what would cost the quorum.
+decides. etcd knows no terms, so the leadership is checked before each change. A late change is harmless: it was safe when
+it was decided, and etcd refuses what would cost the quorum.
 """
 
 import asyncio

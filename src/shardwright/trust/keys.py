@@ -24,7 +24,8 @@ def key_text(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def read_key(text: bytes) -> ec.EllipticCurvePrivateKey:
-    """The private key in a PEM text. Raises ValueError if it is none, is encrypted, or is not on an accepted curve."""
+    """The private key in a PEM text. Raises ValueError if the text is not a key, is encrypted, or is not on an accepted
+    curve."""
     try:
         key = serialization.load_pem_private_key(text, None)
     except TypeError as e:
