@@ -17,5 +17,5 @@ def test_the_next_leader_does_not_wait_for_imports_that_the_end_of_a_daemon_does
     program = "import sys, shardwright.node.main, shardwright.log, shardwright.node.ended; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     imported = ran.stdout.split()
-    assert "shardwright.store.etcd" in imported
+    assert "shardwright.store.open" in imported
     assert [name for name in imported if name.startswith(HEAVY)] == []
