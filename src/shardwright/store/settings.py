@@ -5,10 +5,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 POLL_S = 0.005
-"""Interval of a SQLite store's check for other processes' commits while a watcher exists. One check reads shared memory
-only; all checks together take 2 to 3 % of a core."""
+"""Interval of a SQLite store's check for other processes' commits while a watcher exists. It reads shared memory only. Where
+the kernel tells of writes, the first checks after one follow sooner, and all others later."""
 POLL_SELDOM_S = 0.02
 """The interval for a store whose watchers can wait that long (an election)."""
+POLL_QUIET_S = 0.1
+"""The longest interval where the kernel tells of writes: the delay if it misses one."""
 CLIENT_PORT = 2379
 """etcd's own port for clients, when an endpoint names none."""
 
@@ -19,7 +21,7 @@ class SqliteSettings:
 
     path: Path
     poll_s: float = POLL_S
-    """Maximum delay, in seconds, until a watcher sees a write of another process."""
+    """Usual delay, in seconds, until a watcher sees a write of another process."""
 
 
 @dataclass(frozen=True, slots=True)

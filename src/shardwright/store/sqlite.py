@@ -1,7 +1,8 @@
 """The store in a SQLite file: the default, for all daemons of one machine.
 
 Owns the worker thread that executes every call (so that no event loop ever waits for a disk or a lock), the watchers, and
-the one poller that wakes them. ``sqlite_file.py`` executes transactions.
+the one poller that wakes them: often after a write to the file, seldom while there is none. ``sqlite_file.py`` executes
+transactions.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from shardwright.model.codes import Code
 from shardwright.model.ids import LeaseId
 from shardwright.store import sqlite_sql as sql
 from shardwright.store.boot import BootClock, SystemBootClock
+from shardwright.store.file_events import FileEvents
 from shardwright.store.protocol import (
     RANGE_PAGE_ITEMS_MAX,
     KeyValue,
@@ -28,12 +30,15 @@ from shardwright.store.protocol import (
     TransactionResult,
     WatchBatch,
 )
-from shardwright.store.settings import POLL_S
+from shardwright.store.settings import POLL_QUIET_S, POLL_S
 from shardwright.store.sqlite_file import SqliteFile, connect
 from shardwright.tasks import spawn
 
 LEASE_CHECK_S = 0.25
 """Interval at which an idle store checks for expired leases; a lease may end half a second late."""
+
+_SOON = 0.2
+"""The first check after a write, in intervals."""
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
@@ -43,13 +48,24 @@ class SqliteStore:
     """Implements ``protocol.Store``. Belongs to the event loop in which it was opened; one or more processes may have the
     same file open several times."""
 
-    def __init__(self, file: SqliteFile, executor: ThreadPoolExecutor, poll: sqlite3.Connection, *, poll_s: float) -> None:
+    def __init__(
+        self,
+        file: SqliteFile,
+        executor: ThreadPoolExecutor,
+        poll: sqlite3.Connection,
+        *,
+        poll_s: float,
+        events: FileEvents | None,
+    ) -> None:
         """Private; call ``open``."""
         self._file = file
         self._executor = executor
         self._poll_connection = poll
         self._poll_s = poll_s
         self._loop = asyncio.get_running_loop()
+        self._events = events
+        """Of the write-ahead log, to which each commit writes; None: the kernel gives none."""
+        self._written_at = self._loop.time()
         self._watchers: set[asyncio.Event] = set()
         self._revision_seen = 0
         self._data_version = 0
@@ -61,7 +77,7 @@ class SqliteStore:
     async def open(cls, path: Path, *, boot: BootClock | None = None, poll_s: float = POLL_S) -> "SqliteStore":
         """Open the file; create it (mode 0600) or migrate its schema if necessary. Raises StoreUnavailable.
 
-        ``poll_s``: maximum delay until a watcher sees another process's write.
+        ``poll_s``: usual delay until a watcher sees another process's write.
         """
         executor = ThreadPoolExecutor(1, thread_name_prefix="sqlite-store")
         clock = boot or SystemBootClock()
@@ -72,7 +88,7 @@ class SqliteStore:
         except BaseException:
             executor.shutdown(wait=False)
             raise
-        return cls(file, executor, poll, poll_s=poll_s)
+        return cls(file, executor, poll, poll_s=poll_s, events=FileEvents.of(path.with_name(f"{path.name}-wal")))
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
@@ -141,13 +157,42 @@ class SqliteStore:
 
     def _start_polling(self) -> None:
         if self._poll_timer is None and not self._is_closed:
-            self._poll_timer = self._loop.call_later(self._poll_s, self._poll)
+            if self._events is not None:
+                self._loop.add_reader(self._events.descriptor, self._notice_write)
+            self._poll_after(self._pause_s())
+
+    def _stop_polling(self) -> None:
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+            self._poll_timer = None
+            if self._events is not None:
+                self._loop.remove_reader(self._events.descriptor)
+
+    def _poll_after(self, delay_s: float) -> None:
+        self._poll_timer = self._loop.call_later(delay_s, self._poll)
+
+    def _notice_write(self) -> None:
+        """A write is seen before its commit is: the log is synced in between. So the checks begin soon, and go on."""
+        assert self._events is not None
+        self._events.take()
+        was_quiet = self._pause_s() > self._poll_s
+        self._written_at = self._loop.time()
+        if was_quiet and self._poll_timer is not None:
+            self._poll_timer.cancel()
+            self._poll_after(self._pause_s())
+
+    def _pause_s(self) -> float:
+        """Until the next check: the longer ago the last write, the longer. A commit that takes long after its write is seen
+        after at most twice that time."""
+        if self._events is None:
+            return self._poll_s
+        return min(POLL_QUIET_S, max(self._poll_s * _SOON, self._loop.time() - self._written_at))
 
     def _poll(self) -> None:
         """Check for commits of other connections. Runs in the event loop: it takes about four microseconds, while a round
         trip to the worker takes twenty times as long. Its connection never waits for a lock."""
-        self._poll_timer = None
         if not self._watchers:
+            self._stop_polling()
             return
         try:
             (version,) = self._poll_connection.execute(sql.DATA_VERSION).fetchone()
@@ -157,7 +202,7 @@ class SqliteStore:
         if version != self._data_version:
             self._data_version = version
             self._wake_watchers()
-        self._start_polling()
+        self._poll_after(self._pause_s())
 
     # -- the worker --------------------------------------------------------------------------------------------------
 
@@ -180,8 +225,9 @@ class SqliteStore:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._poll_timer is not None:
-            self._poll_timer.cancel()
+        self._stop_polling()
+        if self._events is not None:
+            self._events.close()
         self._lease_task.cancel()
         self._wake_watchers()
         with suppress(asyncio.CancelledError):
