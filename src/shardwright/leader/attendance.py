@@ -86,6 +86,8 @@ class Attendance:
         self._was_cut_off = False
         self.away: frozenset[NodeUid] = frozenset()
         """Nodes that are away."""
+        self.returning: frozenset[NodeUid] = frozenset()
+        """Those of them whose daemon ended a moment ago."""
         self._agents: Polls[NodeUid] = Polls(
             "hear agent of node", self._hear, lambda uid: 0.0 if uid in self._marks else idle_s
         )
@@ -221,11 +223,12 @@ class Attendance:
         own = None if view.leadership is None else view.leadership.node_uid
         few = presence.reaches_few(own=own, present=present, answering=answering)
         self._few_since = (now if self._few_since is None else self._few_since) if few else None
-        is_unsure = few or any(uid not in away for uid in self._presence.absent_since)
+        returning = presence.returning(self._presence, away, now)
+        is_unsure = few or bool(returning) or any(uid not in away for uid in self._presence.absent_since)
         self._judged.follow(["presence"] if is_unsure else [])
         was_cut_off, self._was_cut_off = self._was_cut_off, self.is_to_yield(None)
-        has_changed = away != self.away or self._presence.storm_at != before.storm_at
-        self.away = away
+        has_changed = (away, returning) != (self.away, self.returning) or self._presence.storm_at != before.storm_at
+        self.away, self.returning = away, returning
         if has_changed or (self._was_cut_off and not was_cut_off):
             self._changed(True)
 

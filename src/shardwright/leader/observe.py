@@ -123,6 +123,7 @@ class Observer:
             figures=self.attendance.figures_of(view),
             processes=self.attendance.processes_of(view),
             away=self.attendance.away,
+            returning=self.attendance.returning,
         )
         self._augmented = (view, found)
         return found

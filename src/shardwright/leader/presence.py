@@ -15,6 +15,9 @@ from shardwright.model.ids import NodeUid
 
 AWAY_AFTER_S = 3.0
 """How long a key must have been absent. A daemon that lost its lease takes a new one within a second or two."""
+RETURN_S = 15.0
+"""How long a daemon that has ended is awaited: what watches over it starts it again at once, which takes seconds on a busy
+machine. No action fails meanwhile because the node is away."""
 STORM_WINDOW_S = 1.0
 """Keys that vanish within this time vanish together."""
 STORM_S = 10.0
@@ -67,6 +70,11 @@ def away(memory: Presence, *, answering: Set[NodeUid], ended: Set[NodeUid], now:
     certainly ended."""
     silent = {uid: since for uid, since in memory.absent_since.items() if uid not in answering}
     return frozenset(uid for uid, since in silent.items() if uid in ended or _is_long(memory, since, now))
+
+
+def returning(memory: Presence, away: Set[NodeUid], now: float) -> frozenset[NodeUid]:
+    """Those of the nodes that are away whose key vanished a moment ago."""
+    return frozenset(uid for uid in away if now - memory.absent_since.get(uid, now) < RETURN_S)
 
 
 def _is_long(memory: Presence, since: float, now: float) -> bool:

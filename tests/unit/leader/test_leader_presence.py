@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from shardwright.leader.presence import (
     AWAY_AFTER_S,
     CUT_OFF_AFTER_S,
+    RETURN_S,
     STORM_S,
     STORM_WINDOW_S,
     YIELD_EVERY_S,
@@ -13,6 +14,7 @@ from shardwright.leader.presence import (
     is_to_yield,
     noted,
     reaches_few,
+    returning,
     storm_event,
 )
 from shardwright.model.event import EventKind
@@ -48,6 +50,14 @@ def test_a_node_is_away_when_its_key_is_absent_for_a_while_and_its_agent_does_no
     assert watch.away(10.0 + AWAY_AFTER_S - 0.01) == set()
     assert watch.away(10.0 + AWAY_AFTER_S) == {1}
     assert watch.away(100.0, answering=nodes(1)) == set(), "it is only cut from the store"
+
+
+def test_a_daemon_that_has_just_ended_is_awaited_for_a_while() -> None:
+    watch = Watch()
+    watch.look(10.0, nodes(2, 3, 4, 5))
+    for now, expected in ((10.5, {1}), (10.0 + RETURN_S - 0.1, {1}), (10.0 + RETURN_S, set())):
+        assert returning(watch.memory, nodes(1), now) == expected
+    assert returning(watch.memory, nodes(), 10.5) == set(), "it is not away"
 
 
 def test_a_key_that_returns_begins_anew() -> None:

@@ -105,6 +105,15 @@ def test_a_node_that_takes_nothing_is_named_with_what_would_open_it() -> None:
     assert "node 5 has no running daemon" in reason.text
 
 
+def test_a_node_whose_daemon_has_just_ended_is_waited_for() -> None:
+    builder = cluster(3).with_database(on=((1, 2),)).without_daemon(3)
+    found = refusal(copy_for_shard_1(ClusterBuilder(builder.view.changed(returning=frozenset({NodeUid(3)})))))
+    assert grades(found)[3, Code.NODE_DOWN] == Grade.SOFT_LIMIT
+    assert found.passes_by_itself
+    back = builder.with_daemon(3)
+    assert copy_for_shard_1(ClusterBuilder(back.view.changed(returning=frozenset({NodeUid(3)})))) == 3
+
+
 def test_a_cluster_without_another_node_says_so() -> None:
     found = refusal(copy_for_shard_1(cluster(1).with_database(on=((1,),))))
     assert [(r.code, r.remedy) for r in found.reasons] == [(Code.NO_OTHER_NODE, "add a node")]
