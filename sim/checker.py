@@ -393,17 +393,17 @@ class Checker:
 
     def _clients_have_left(self, action: Json) -> None:
         """No client is still connected through an endpoint process that no longer serves the endpoint, unless a live move of
-        another action will take the clients."""
+        another action will take the clients, or the endpoint has no record any more: then a deletion ends them."""
         node = action["node_uid"]
         process = self.world.endpoint_process(node)
         if process is None or action["name"] == "maintenance_off" or f"daemons/{node:08d}" not in self.tables["daemons"]:
             return
-        bound = {e["uid"] for e in self.tables["endpoints"].values() if node in e["nodes"]}
+        bound = {e["uid"]: node in e["nodes"] for e in self.tables["endpoints"].values()}
         live = [m for m in self.tables["moves"].values() if m["state"] not in ENDED_STATES and m["from_node"] == node]
-        bound |= {m.get("endpoint_uid") for m in live if m["action_uid"] != action["uid"]}
+        taken = {m.get("endpoint_uid") for m in live if m["action_uid"] != action["uid"]}
         for uid, served in process.endpoints.items():
             left = served.seen().connections
-            if uid not in bound and served.is_draining and left:
+            if bound.get(uid) is False and uid not in taken and served.is_draining and left:
                 self.fail("completed", f"{action['name']} of node {node} completed and {left} clients of {uid} remain")
 
     def _is_recorded(self, server: SimServer) -> bool:
