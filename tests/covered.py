@@ -1,6 +1,7 @@
-"""The unit tests alone cover every module of the pure core: a ratchet. ``make check`` runs it after them.
+"""The unit tests of the pure core and of the API cover every module of the core: a ratchet. ``make check`` runs it.
 
-The property tests do not count, because their coverage differs from run to run, and measuring it would double their time.
+The other unit tests do not count, because measuring them would double their time. Neither do the property tests, whose
+coverage differs from run to run.
 """
 
 import sys
