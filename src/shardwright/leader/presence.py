@@ -17,7 +17,7 @@ AWAY_AFTER_S = 3.0
 """How long a key must have been absent. A daemon that lost its lease takes a new one within a second or two."""
 RETURN_S = 15.0
 """How long a daemon that has ended is awaited: what watches over it starts it again at once, which takes seconds on a busy
-machine. No action fails meanwhile because the node is away."""
+machine. Until then a copy or an endpoint that has no other place waits for the node, and no action fails for lack of it."""
 STORM_WINDOW_S = 1.0
 """Keys that vanish within this time vanish together."""
 STORM_S = 10.0

@@ -121,8 +121,8 @@ class ClusterView:
     """Nodes that the leader judges to be away (``leader/presence.py``); None: no judgment, as in the view of a daemon that
     does not lead, and every absence counts."""
     returning: frozenset[NodeUid] = frozenset()
-    """Those of the nodes that are away whose daemon ended a moment ago: it is about to be started again, so no action fails
-    because of it. Empty in the view of a daemon that does not lead."""
+    """Those of the nodes that are away whose daemon ended a moment ago: it is about to be started again, so what has no
+    other place waits for the node. Empty in the view of a daemon that does not lead."""
     silent_members: frozenset[NodeUid] | None = frozenset()
     """Nodes whose voting member of the store did not answer the leader last time; None: the leader has no answer yet. Empty
     also in the view of a daemon that does not lead, which does not ask."""

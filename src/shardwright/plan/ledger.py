@@ -332,9 +332,11 @@ class Ledger:
             yield about_node(node, Code.NODE_CLOSED, "{} is closed for new shards", grade=Grade.CONFIGURATION, remedy=remedy)
         elif uid in (self.leaving_nodes if needs_primary else self.removed_soon):
             yield about_node(node, Code.NODE_IS_LEAVING, "an action is emptying {}", grade=Grade.SOFT_LIMIT)
-        if uid in self.view.returning and self.view.is_away(uid):
+        if not self.view.is_away(uid):
+            return
+        if uid in self.view.returning:
             yield about_node(node, Code.NODE_DOWN, "the daemon of {} has just ended", grade=Grade.SOFT_LIMIT)
-        elif self.view.is_away(uid):
+        else:
             remedy = f"start the daemon of node {uid}"
             yield about_node(node, Code.NODE_DOWN, "{} has no running daemon", grade=Grade.HARD_LIMIT, remedy=remedy)
 
