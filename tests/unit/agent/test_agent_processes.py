@@ -188,8 +188,10 @@ def wait_until(is_so: object, *, seconds: float = 10) -> None:
     until("it", is_so, seconds=seconds, poll_s=0.01)
 
 
+# It begins to end only when it is known: an end before that is reported as a failed start.
 ENDS_BY_PARTS = """
 import ctypes, os, platform, threading, time
+while not os.path.exists("known"): time.sleep(0.005)
 threading.Thread(target=lambda: (time.sleep(0.5), os._exit(3))).start()
 ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # exit: the main thread alone
 """
@@ -205,5 +207,6 @@ def test_a_process_with_ending_threads_is_reported_with_its_status(tmp_path: Pat
             return await ended
 
     with sleeper(tmp_path, sys.executable, "-c", ENDS_BY_PARTS) as identity:
+        (tmp_path / "known").touch()
         until("its main thread has ended", lambda: not is_running(identity), seconds=10, poll_s=0.005)
         assert asyncio.run(watch(identity)) == 3
