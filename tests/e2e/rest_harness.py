@@ -32,7 +32,6 @@ from testkit.processes import ending_all, processes_of
 from testkit.stored import stored
 
 SOURCES = Path(__file__).parents[2] / "src"
-POLL_S = 0.03
 TERMINAL = ("completed", "failed", "cancelled")
 WISHES = (
     *("cluster", "policy", "nodes/", "removed_nodes/", "snapshots/", "databases/", "secrets/", "shards/", "endpoints/"),
@@ -162,7 +161,7 @@ class RestCluster:
 
     def wait(self, what: str, is_so: Callable[[], Any], *, seconds: float = 30) -> Any:
         """Poll until the answer is true; fail with the cluster's state."""
-        return until(what, is_so, seconds=seconds, state=self.picture, poll_s=POLL_S)
+        return until(what, is_so, seconds=seconds, state=self.picture)
 
     # -- databases -----------------------------------------------------------------------------------------------------
 

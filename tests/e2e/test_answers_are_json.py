@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.rest_harness import RestCluster
 
-pytestmark = [pytest.mark.server, pytest.mark.e2e]
+pytestmark = [pytest.mark.server, pytest.mark.e2e, pytest.mark.proof]
 ROUNDS = 2
 HAMMERS = 2
 

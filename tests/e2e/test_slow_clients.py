@@ -28,7 +28,7 @@ from testkit.deadlines import until
 from tests.e2e.e2e_harness import TestCluster, own_base
 from tests.e2e.e2e_load import Writers
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 SEED = 1
 MEMORY_BYTES = 512 << 20

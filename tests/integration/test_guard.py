@@ -73,13 +73,8 @@ def _is_inner(pid: int, session: int, own: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        "interrupt of the group",
-        *(pytest.param(way, marks=pytest.mark.proof) for way in ("end of make", "end of pytest", "death of pytest")),
-    ],
-)
+@pytest.mark.proof
+@pytest.mark.parametrize("way", ["interrupt of the group", "end of make", "end of pytest", "death of pytest"])
 def test_nothing_remains_of_a_run_that_is_stopped(way: str) -> None:
     with _run_in_the_middle() as (make, controller, mark):
         match way:

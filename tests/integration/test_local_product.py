@@ -15,7 +15,7 @@ from shardwright.local.up import DAEMON_MODULE
 from testkit.deadlines import Stopwatch, until
 from tests.integration.local_harness import LocalCluster, send
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 
 @pytest.fixture

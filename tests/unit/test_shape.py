@@ -15,7 +15,6 @@ LARGE_FILES = {
     "src/shardwright/endpoint/session.py": 587,
     "sim/checker.py": 440,
     "sim/server.py": 542,
-    "tests/e2e/rest_harness.py": 401,
     "tests/integration/test_agent.py": 496,
     "tests/integration/test_cli.py": 538,
     "tests/sim/test_scenarios.py": 441,
