@@ -97,8 +97,8 @@ class Stopwatch:
 
 
 def growing_pause(waited_s: float) -> float:
-    """The pause before the next poll. It makes a wait longer by a fifteenth at most. With a poll every 20 ms, the answers were
-    a quarter of what the daemons of ``test_e2e_maintenance.py`` did."""
+    """The pause before the next poll. It makes a wait longer by a fifteenth at most. With a poll every 20 ms, the answers
+    were a quarter of what the daemons of ``test_e2e_maintenance.py`` did."""
     return min(_PAUSE_MAX_S, max(_PAUSE_MIN_S, waited_s / 15))
 
 
@@ -111,8 +111,8 @@ def until(
     state: Callable[[], object] = str,
     poll_s: float | None = None,
 ) -> T:
-    """Poll until ``is_so`` returns a true value; returns it. ``poll_s``: the pause between two polls; None: it grows with the
-    time waited so far. Raises AssertionError with state and lateness if it takes too long."""
+    """Poll until ``is_so`` returns a true value; returns it. ``poll_s``: the pause between two polls; None: it grows with
+    the time waited so far. Raises AssertionError with state and lateness if it takes too long."""
     watch = Stopwatch()
     while True:
         is_late = not watch.is_within(seconds, clock_s=clock_s)
