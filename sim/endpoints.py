@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from shardwright.endpoint.protocol import (
 from shardwright.errors import Transient
 from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
-from shardwright.model.seen import BusyCommand, EndpointProcessSeen
+from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen
 from sim.clients import CALM, HOLD
 from sim.loop import SimProcess
 from sim.network import CONTROL, Answer, NoReply, Refused
@@ -53,6 +53,12 @@ class SimEndpointProcess:
         for served in self.endpoints.values():
             served.end()
         self.endpoints.clear()
+
+    def status(self, suspects: Collection[EndpointUid]) -> tuple[int, tuple[EndpointSeen, ...]]:
+        for uid in suspects:
+            if uid in self.endpoints:
+                self.endpoints[uid].suspicion.suspect()
+        return self.pid, tuple(served.seen() for _, served in sorted(self.endpoints.items()))
 
     def serve(self, spec: EndpointSpec) -> None:
         served = self.endpoints.get(spec.uid)
@@ -165,11 +171,9 @@ class SimEndpointControl:
                 await asyncio.sleep(0)
         return reply
 
-    async def status(self) -> EndpointProcessSeen:
+    async def status(self, suspects: Collection[EndpointUid] = ()) -> EndpointProcessSeen:
         try:
-            found = await self._ask(
-                lambda p: (p.pid, tuple(s.seen() for _, s in sorted(p.endpoints.items()))), name="status"
-            )
+            found = await self._ask(lambda p: p.status(suspects), name="status")
         except EndpointProcessEnded:
             return EndpointProcessSeen(self.node, self.clock.now(), answers=False, has_ended=True)
         except Transient:

@@ -57,8 +57,11 @@ class Fencing:
             return
         if not self._is_wanted(after["database_uid"]):
             return
-        for server in self.checker.world.servers_of(after["uid"]):
-            if server.shard_uid == before["primary"] and server.role is Role.PRIMARY and not server.is_fenced:
+        world = self.checker.world
+        for server in world.servers_of(after["uid"]):
+            is_harmless = world.is_strict(after["uid"]) and not server.replicas  # No write to it is answered any more.
+            is_open = server.role is Role.PRIMARY and not server.is_fenced
+            if server.shard_uid == before["primary"] and is_open and not is_harmless:
                 self.checker.fail(
                     "replaced_without_proof",
                     f"slot group {after['uid']}: shard {server.shard_uid} is an open primary and is replaced by "

@@ -9,7 +9,8 @@ from shardwright.model.database import Database, Shard
 from shardwright.model.ids import ShardUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.reconcile.shard import LocalShard, LocalState
-from sim.server import Files, SimServer
+from sim.files import Files
+from sim.server import SimServer
 
 if TYPE_CHECKING:
     from sim.daemon import SimDaemon

@@ -17,6 +17,7 @@ from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid
 from shardwright.model.view import Put
 from sim.nodes import SimNodes
 from sim.policies import ProxyPolicies
+from sim.strict import StrictDraws
 from sim.world import World
 
 MB = 1 << 20
@@ -37,6 +38,7 @@ class Operator:
     def __init__(self, world: World, policies: ProxyPolicies) -> None:
         self.world = world
         self.policies = policies
+        self.strict = StrictDraws(world.seed)
         self.accepted = 0
         self.may_remove = True
         self._deleted: set[int] = set()
@@ -96,7 +98,15 @@ class Operator:
             lambda seen: node_actions.cancel_or_forget(seen, NodeUid(node), word, mode=mode),
         )
 
-    def create(self, memory_mb: int, *, replication: bool, persistence: str, proxy_policy: str = "single") -> None:
+    def create(
+        self,
+        memory_mb: int,
+        *,
+        replication: bool,
+        persistence: str,
+        proxy_policy: str = "single",
+        strict: bool = False,
+    ) -> None:
         """Request a database."""
         number = self.world.new_id("db")
         rules = [SnapshotRuleBody(secs=60, writes=1)] if persistence == "snapshot" else None
@@ -107,11 +117,12 @@ class Operator:
             data_persistence=persistence,
             snapshot_policy=rules,
             proxy_policy=proxy_policy,
+            strict=strict or None,
         )
         secrets = databases.FreshSecrets("application", "replication", "observation", "management", "0" * 16)
         uid = ActionUid(self._uid())
         self.ask(
-            f"create {number} {memory_mb} MB replication={replication} {persistence} {proxy_policy}",
+            f"create {number} {memory_mb} MB replication={replication} {persistence} {proxy_policy}{' strict' * strict}",
             lambda seen: databases.create(seen, body, action_uid=uid, secrets=secrets),
         )
 
@@ -231,11 +242,13 @@ class Operator:
     def create_any(self, *, safe: bool = False) -> None:
         """Request a random database."""
         rng = self.world.rng
+        memory_mb, replication = rng.choice((60, 100, 200)), safe or rng.random() < 0.8
         self.create(
-            rng.choice((60, 100, 200)),
-            replication=safe or rng.random() < 0.8,
+            memory_mb,
+            replication=replication,
             persistence=rng.choice(("aof", "disabled", "snapshot", "aof")),
             proxy_policy=self.policies.draw(),
+            strict=self.strict.draw(replication=replication),
         )
 
 

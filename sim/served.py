@@ -21,6 +21,8 @@ from sim.clients import CALM, ENDED, HOLD, Client, cut, join
 from sim.history import Position
 from sim.passing import Passing
 from sim.server import Connection, SimServer, WriteOutcome
+from sim.strict import confirm
+from sim.suspicion import Suspicion
 from sim.world import WriteAttempt
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class Served:
         self.clients: dict[int, Client] = {}
         """Lasting connections; each write of ``writers.py`` has a connection of its own."""
         self.passing: Passing | None = None
+        self.suspicion = Suspicion(self)
         self.calm_ends_at = 0.0
         self.held: list[WriteAttempt] = []
         self.in_flight: list[WriteAttempt] = []
@@ -78,7 +81,12 @@ class Served:
         own = sum(w.client is None or w.client.uid < 0 for w in (*self.in_flight, *self.held))
         in_transit = 0 if self.passing is None else len(self.passing.packed)
         count = own + len(self.clients) + in_transit
-        return EndpointSeen(self.gate.spec.uid, state, self.gate.generation, held, count, address=self.gate.spec.address)
+        return EndpointSeen(
+            *(self.gate.spec.uid, state, self.gate.generation, held, count),
+            address=self.gate.spec.address,
+            is_strict=self.gate.spec.is_strict,
+            server_silent_s=self.suspicion.silent_s,
+        )
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
@@ -183,9 +191,9 @@ class Served:
         if write in self.in_flight:
             self.in_flight.remove(write)
             self._hold_back(write)
-            self._came_in(write)
+            self.came_in(write)
 
-    def _came_in(self, write: WriteAttempt) -> None:
+    def came_in(self, write: WriteAttempt) -> None:
         """The write is no longer in flight; a passing may wait for that."""
         if self.passing is not None and write.client is not None and write.client.is_frozen:
             self.passing.check()
@@ -197,6 +205,10 @@ class Served:
         match outcome:
             case WriteOutcome.DONE:
                 assert position is not None
+                if self.gate.spec.is_strict:
+                    self.in_flight.append(write)
+                    confirm(self, write, position, connection.server)
+                    return
                 self.world.acknowledged(write, position, connection.server)
             case WriteOutcome.HIDDEN:
                 self.world.hidden(write, connection.server)
@@ -207,7 +219,7 @@ class Served:
                 self.world.writers.answered(write, False, "no room")
             case WriteOutcome.SILENT:
                 self._silent(write)
-        self._came_in(write)
+        self.came_in(write)
 
     def _silent(self, write: WriteAttempt) -> None:
         """The server closed the connection and lives, so it meant this client."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from shardwright.model.database import Persistence, Role
 from shardwright.model.ids import GroupUid, database_of
+from sim.confirmations import Confirmations
+from sim.files import Files
 from sim.history import History, Position
 from sim.loop import SimProcess
 from sim.network import REPLICATION
@@ -38,27 +40,6 @@ class WriteOutcome(StrEnum):
     """Not executed, and no other server will execute it: an error for the client."""
     SILENT = "silent"
     """Sent, and no answer will arrive."""
-
-
-@dataclass(slots=True)
-class Files:
-    """The files in a shard's directory; they survive the process."""
-
-    aof: Position | None = None
-    aof_at: float = 0.0
-    """Time of the last append."""
-    snapshot: Position | None = None
-    snapshot_at: float = 0.0
-    """Time at which it was begun."""
-
-    def prepare(self, persistence: Persistence, *, kept: Persistence) -> bool:
-        """Like the agent before a start. Returns whether the server starts with the append-only file."""
-        if kept is Persistence.DISABLED:
-            self.aof = self.snapshot = None
-        has_snapshot = self.snapshot is not None and (self.aof is None or self.snapshot_at > self.aof_at)
-        if persistence is Persistence.AOF and has_snapshot:
-            self.aof, self.aof_at = self.snapshot, self.snapshot_at
-        return persistence is Persistence.AOF or (self.aof is not None and not has_snapshot)
 
 
 Reply = Callable[[WriteOutcome, Position | None], None]
@@ -130,7 +111,7 @@ class SimServer:
         self.sync: Sync | None = None
         self.replicas: list[SimServer] = []
         self.is_delivering = False
-        self.acked: dict[int, int] = {}
+        self.confirmations = Confirmations(self)
         self.sessions: list[int] = []
         self.connections: list[Connection] = []
         self.waiting: list[PostponedWrite] = []
@@ -261,6 +242,7 @@ class SimServer:
         if not self.world.network.passes(source.node_uid, self.node_uid, REPLICATION):
             return
         self._advance(upto)
+        self.confirmations.send(source)
         if source.is_alive and source.position.offset > self.position.offset:
             source._feed()
 
@@ -305,6 +287,7 @@ class SimServer:
     def _unlink(self) -> None:
         if self.source_server is not None and self in self.source_server.replicas:
             self.source_server.replicas.remove(self)
+            self.source_server.confirmations.forget(self)
         self.source_server = None
         if self.is_link_up:
             self.link_down_since = self.loop.now
@@ -380,6 +363,7 @@ class SimServer:
             self.second_history, self.second_offset = self.position.history, self.position.offset + 1
             self.position = Position(here.history, self.position.offset)
         self._advance(Position(here.history, here.offset))
+        self.confirmations.send(source)
 
     def _load_sync(self, sync: "Sync", seconds: float) -> None:
         if self.sync is not sync:
@@ -413,6 +397,7 @@ class SimServer:
         self.linked_at = self.loop.now
         if self not in source.replicas:
             source.replicas.append(self)
+        self.confirmations.send(source)
 
     def check_link(self) -> None:
         """A partition has begun: links across it break."""
@@ -521,6 +506,7 @@ class SimServer:
             "primary_port": 0 if self.source is None else self.source[1],
             "is_link_up": is_replica and link_shows_up,
             "link_down_s": 0 if not is_replica or link_shows_up else int(now - self.link_down_since),
+            "heard_primary_s": self.confirmations.heard_primary_s(),
             "is_syncing": self.sync is not None,
             "keys": 0 if self.sync is not None and self.sync.has_loaded else position.keys,
             "used_memory_bytes": 1_000_000 + position.keys * 1000,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from shardwright.model.database import Role
 from shardwright.model.ids import GroupUid, database_of
 from sim.checker import ENDED_STATES, ENDED_STATUS, Json
+from sim.strict import lacks_replica
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -87,8 +88,8 @@ def _group(world: "World", group: Json) -> list[str]:
     database = world.checker.database(group["database_uid"])
     if database is None or database["status"] != "active" or is_out_of_reach(world, database["uid"]):
         return []
-    if group["phase"] != "serving" or group["handoff"] is not None:
-        return [f"slot group {uid} is {group['phase']}, handoff {group['handoff']}"]
+    if group["phase"] != "serving" or group["handoff"] is not None or group["parking"] is not None:
+        return [f"slot group {uid} is {group['phase']}, handoff {group['handoff']}, parking {group['parking']}"]
     shards = [s for s in world.checker.tables["shards"].values() if s["group_uid"] == uid and s["wanted"] == "running"]
     servers = {s.shard_uid: s for s in world.servers_of(uid)}
     primary = servers.get(group["primary"])
@@ -133,7 +134,7 @@ def _endpoints(world: "World", group: Json) -> list[str]:
                 found.append(f"endpoint {endpoint['uid']} still holds")
             elif target is None or target.shard_uid != group["primary"] or target.generation != group["generation"]:
                 found.append(f"endpoint {endpoint['uid']} forwards to {target}")
-    if group["database_uid"] in world.writers.failing_since:
+    if group["database_uid"] in world.writers.failing_since and not lacks_replica(world, group["database_uid"]):
         found.append(f"writes to database {group['database_uid']} fail")
     return found
 

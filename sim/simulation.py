@@ -27,6 +27,7 @@ from sim.node import SimNode
 from sim.operator import Operator
 from sim.policies import ProxyPolicies
 from sim.settled import is_out_of_reach, lost, missing
+from sim.strict import lacks_replica
 from sim.world import START, World
 from sim.writers import Writers
 
@@ -251,7 +252,7 @@ class Simulation:
         if world.loop.circle:
             raise Violation("turns_in_circles", world.loop.circle)
         for uid, since in world.writers.failing_since.items():
-            if is_out_of_reach(world, uid):
+            if is_out_of_reach(world, uid) or lacks_replica(world, uid):
                 self._out_of_reach_at[uid] = world.loop.now
             began = max(since, self.faults.last_at, self._out_of_reach_at.get(uid, 0.0))
             if world.loop.now - began > UNSERVED_MAX_S:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardwright.leader.candidate import LeaseTimes
 from shardwright.leader.loop import Pace
+from shardwright.model.ids import GroupUid, database_of
 from shardwright.model.view import ClusterView
 from shardwright.store.keys import StoredRecord
 from shardwright.store.mirror import Mirror, decode_item
@@ -205,6 +206,11 @@ class World:
 
         self.log(f"endpoint process of node {node} starts")
         return SimEndpointProcess(self, node)
+
+    def is_strict(self, group_uid: str) -> bool:
+        """Whether the database of a slot group answers a write only once a replica has it."""
+        database = self.checker.database(database_of(GroupUid(group_uid)))
+        return database is not None and bool(database["is_strict"])
 
     def servers_of(self, group_uid: str) -> list[SimServer]:
         """The living servers of a slot group, oldest first."""

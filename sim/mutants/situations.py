@@ -203,11 +203,18 @@ def a_node_that_dies_long_after_its_links_and_comes_back(simulation: Simulation)
 
 
 def primary_of_a_new_database(
-    simulation: Simulation, *, replication: bool, persistence: str = "aof", proxy_policy: str = "single"
+    simulation: Simulation,
+    *,
+    replication: bool,
+    persistence: str = "aof",
+    proxy_policy: str = "single",
+    strict: bool = False,
 ) -> Json:
     """The record of the first database's primary, which accepts clients. Time passes."""
     simulation.run_for(1.0)
-    simulation.operator.create(60, replication=replication, persistence=persistence, proxy_policy=proxy_policy)
+    simulation.operator.create(
+        60, replication=replication, persistence=persistence, proxy_policy=proxy_policy, strict=strict
+    )
     simulation.run_for(5.0)
     tables = simulation.world.checker.tables
     (group,) = tables["groups"].values()

@@ -4,7 +4,7 @@ import asyncio
 import random
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -46,7 +46,7 @@ class RecordingEndpointProcess:
         self.served: list[EndpointSpec] = []
         self.answers = True
 
-    async def status(self) -> EndpointProcessSeen:
+    async def status(self, suspects: Collection[EndpointUid] = ()) -> EndpointProcessSeen:
         seen = tuple(EndpointSeen(s.uid, EndpointState.LISTENING) for s in self.served)
         return EndpointProcessSeen(NODE, datetime.now(UTC), self.answers, endpoints=seen)
 

@@ -2,6 +2,7 @@
 machines."""
 
 import asyncio
+from collections.abc import Collection
 from datetime import datetime
 from typing import Protocol
 
@@ -75,10 +76,10 @@ class EndpointClient:
         self._clock = clock or SystemClock()
         self._call_timeout_s = call_timeout_s
 
-    async def status(self) -> EndpointProcessSeen:
+    async def status(self, suspects: Collection[EndpointUid] = ()) -> EndpointProcessSeen:
         """See ``EndpointControl``."""
         try:
-            answer = await self._ask({"op": "status"})
+            answer = await self._ask({"op": "status", "suspects": sorted(suspects)})
             return _process_seen(self._node, self._clock.now(), answer)
         except EndpointProcessEnded:
             return EndpointProcessSeen(self._node, self._clock.now(), answers=False, has_ended=True)

@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 
 import structlog
 
@@ -24,8 +25,10 @@ from shardwright.endpoint.protocol import REMOTE_REQUESTS, VOID_IF_LATE, Endpoin
 from shardwright.endpoint.reach import ServerAccess
 from shardwright.endpoint.requests import serve_requests
 from shardwright.endpoint.served import ServedEndpoint
+from shardwright.endpoint.suspicion import Suspicion
 from shardwright.endpoint.tls import Context
 from shardwright.model.ids import EndpointUid, NodeUid
+from shardwright.model.seen import EndpointSeen
 from shardwright.tasks import spawn
 
 PASS_ANSWER_S = 0.06
@@ -56,6 +59,7 @@ class EndpointProcess:
         self._access = ServerAccess(context)
         self._clock = clock or SystemClock()
         self.endpoints: dict[EndpointUid, ServedEndpoint] = {}
+        self._suspicions: dict[EndpointUid, Suspicion] = {}
         self._budget = Budget()
         self._counts = Counts()
         self._pace = Pace(asyncio.get_running_loop())
@@ -125,7 +129,7 @@ class EndpointProcess:
     async def _do(self, message: Message) -> Message:
         match message["op"]:
             case "status":
-                return self.status()
+                return self.status(message.get("suspects", ()))
             case "serve":
                 await self._serve(message)
                 return {}
@@ -151,14 +155,22 @@ class EndpointProcess:
     def _known(self, message: Message) -> ServedEndpoint:
         return self.endpoints[EndpointUid(message["endpoint"])]
 
-    def status(self) -> Message:
-        """The process's endpoints, and its counts since its start."""
+    def status(self, suspects: Iterable[str] = ()) -> Message:
+        """The process's endpoints, and its counts since its start. See ``EndpointControl.status``."""
+        for uid in map(EndpointUid, suspects):
+            if (served := self.endpoints.get(uid)) is not None:
+                suspicion = self._suspicions.setdefault(uid, Suspicion(self._clock, self._access))
+                suspicion.suspect(served.gate.target)
         return {
             "pid": os.getpid(),
             "node": self.node_uid,
-            "endpoints": [wire.seen_to(served.seen()) for served in self.endpoints.values()],
+            "endpoints": [wire.seen_to(self._seen(uid, served)) for uid, served in self.endpoints.items()],
             "totals": asdict(self._counts) | {"kept_bytes": self._budget.used},
         }
+
+    def _seen(self, uid: EndpointUid, served: ServedEndpoint) -> EndpointSeen:
+        suspicion = self._suspicions.get(uid)
+        return served.seen() if suspicion is None else replace(served.seen(), server_silent_s=suspicion.silent_s)
 
     async def _serve(self, message: Message) -> None:
         spec = wire.spec_from(message["spec"])
@@ -182,6 +194,8 @@ class EndpointProcess:
     async def _drop(self, uid: EndpointUid) -> None:
         self._stop_passing(uid)
         served = self.endpoints.pop(uid, None)
+        if (suspicion := self._suspicions.pop(uid, None)) is not None:
+            suspicion.end()
         if served is not None:
             served.stop_listening()
             spawn("endpoint-drop", served.end())
@@ -190,6 +204,8 @@ class EndpointProcess:
         """End all endpoints: every client gets its last reply and FIN."""
         for uid in list(self._passings):
             self._stop_passing(uid)
+        for suspicion in self._suspicions.values():
+            suspicion.end()
         served = list(self.endpoints.values())
         self.endpoints.clear()
         await asyncio.gather(*(endpoint.end() for endpoint in served))

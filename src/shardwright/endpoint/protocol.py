@@ -5,6 +5,7 @@ ask the same over TLS. Every request is idempotent. An endpoint's target changes
 release of a hold: late or stale requests change nothing.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -117,8 +118,10 @@ class EndpointControl(Protocol):
     """One endpoint process. Methods raise Transient if the process does not answer in time; the request may then have been
     carried out, and may be repeated. They raise EndpointProcessEnded, a subclass, if the process certainly does not run."""
 
-    async def status(self) -> EndpointProcessSeen:
-        """The state of the process. Never raises: ``answers`` is False if the process does not answer."""
+    async def status(self, suspects: Collection[EndpointUid] = ()) -> EndpointProcessSeen:
+        """The state of the process. Never raises: ``answers`` is False if the process does not answer. ``suspects``:
+        endpoints whose server does not answer the leader. The process asks those servers itself from now on, for as long as
+        it is asked about them, and says in ``server_silent_s`` what it finds out."""
         ...
 
     async def serve(self, spec: EndpointSpec) -> None:

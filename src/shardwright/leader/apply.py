@@ -20,6 +20,7 @@ from shardwright.leader.fitting import Serving
 from shardwright.leader.handoff import Commit, Handoffs
 from shardwright.leader.observe import Observer
 from shardwright.leader.recovery import Recoveries
+from shardwright.model.codes import Code
 from shardwright.model.commands import (
     ApplySettings,
     Attach,
@@ -28,6 +29,7 @@ from shardwright.model.commands import (
     EndStuckServer,
     HandOff,
     Open,
+    Park,
     PassEndpoint,
     Promote,
     RecoverHandoff,
@@ -141,12 +143,8 @@ class Applier:
 
     async def _perform(self, command: Command) -> None:
         match command:
-            case Attach():
-                await self._attach(command)
-            case Promote():
-                await self._promote(command)
-            case Open():
-                await self._open(command)
+            case Attach() | Promote() | Park() | Open():
+                await self._change_role(command)
             case ApplySettings():
                 await self._apply_settings(command)
             case SaveNow():
@@ -185,6 +183,17 @@ class Applier:
         for uid in shards:
             self._observer.poke(uid)
 
+    async def _change_role(self, command: Attach | Promote | Park | Open) -> None:
+        match command:
+            case Attach():
+                await self._attach(command)
+            case Promote():
+                await self._promote(command)
+            case Park():
+                await self._park(command)
+            case Open():
+                await self._open(command)
+
     async def _attach(self, command: Attach) -> None:
         view = self._current()
         found = fitting.attachment(command, view)
@@ -204,6 +213,22 @@ class Applier:
         session = await self._session(view, shard)
         await session.promote()
         self._poke(shard.uid)
+
+    async def _park(self, command: Park) -> None:
+        view = self._current()
+        found = fitting.to_park(command, view)
+        if found is None or view.leadership is None:
+            return
+        # This term's session ends those of earlier leaders: none of them can attach the copy again.
+        session = await self._session(view, found.shard)
+        before = await session.info()
+        await session.attach(found.address, found.port)
+        after = await session.info()
+        if not fitting.is_parked(after):
+            raise Transient(Code.SERVER_BUSY, f"shard {found.shard.uid} still follows its primary")
+        term = view.leadership.term
+        await self._commit(lambda view: fitting.parked(view, found.shard, term, before, after))
+        self._poke(found.shard.uid)
 
     async def _open(self, command: Open) -> None:
         view = self._current()

@@ -62,10 +62,10 @@ class Attempt:
 def new_intent(
     view: ClusterView, group_uid: GroupUid, old: ShardUid, new: ShardUid, *, term: int, now: datetime
 ) -> Handoff | None:
-    """The intent of a handoff between these shards. None if it must not begin: the group does not serve, has another primary
-    or a pending handoff, or a shard has no record."""
+    """The intent of a handoff between these shards. None if it must not begin: the group does not serve, has another
+    primary, or is changing roles already, or a shard has no record."""
     group = view.groups.get(group_uid)
-    if group is None or group.handoff is not None or group.phase is not GroupPhase.SERVING or group.primary != old:
+    if group is None or group.is_changing_roles or group.phase is not GroupPhase.SERVING or group.primary != old:
         return None
     if old not in view.shards or new not in view.shards:
         return None

@@ -18,6 +18,7 @@ from shardwright.model.commands import (
     EndStuckServer,
     HandOff,
     Open,
+    Park,
     PassEndpoint,
     Promote,
     RecoverHandoff,
@@ -26,9 +27,10 @@ from shardwright.model.commands import (
     ServeEndpoint,
     YieldLeadership,
 )
-from shardwright.model.database import Database, GroupPhase, Shard
+from shardwright.model.database import Database, GroupPhase, Role, Shard
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid, database_of
-from shardwright.model.seen import EndpointSeen, ProcessIdentity
+from shardwright.model.parking import Parked
+from shardwright.model.seen import EndpointSeen, ProcessIdentity, ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
 
 NO_DATABASE = DatabaseUid(0)
@@ -38,7 +40,7 @@ NO_DATABASE = DatabaseUid(0)
 def queue_of(command: Command, view: ClusterView) -> DatabaseUid:
     """The database in whose queue the command waits."""
     match command:
-        case Attach() | Promote() | Open() | ApplySettings() | SaveNow() | EndStuckServer():
+        case Attach() | Promote() | Park() | Open() | ApplySettings() | SaveNow() | EndStuckServer():
             shard = view.shards.get(command.shard_uid)
             return NO_DATABASE if shard is None else shard.database_uid
         case HandOff() | RecoverHandoff():
@@ -78,16 +80,50 @@ def to_promote(command: Promote, view: ClusterView) -> Shard | None:
     return shard if shard is not None and view.groups[shard.group_uid].primary == shard.uid else None
 
 
+UNUSED_PORT = 1
+"""A parked copy follows this port of its own address, where no server ever listens: shards have ports from 20000 on."""
+
+
+def to_park(command: Park, view: ClusterView) -> Attachment | None:
+    """The shard, wanted or not, and where it then follows no one. None: its group is not parking, or it is the primary."""
+    shard = view.shards.get(command.shard_uid)
+    group = view.groups.get(shard.group_uid) if shard is not None else None
+    node = view.nodes.get(shard.node_uid) if shard is not None else None
+    if shard is None or node is None or group is None or group.parking is None or group.phase is not GroupPhase.SERVING:
+        return None
+    return None if group.parking.from_shard == shard.uid else Attachment(shard, node.servers_at, UNUSED_PORT)
+
+
+def is_parked(seen: ServerSeen) -> bool:
+    """Whether a server's own answer says that it follows no one."""
+    return seen.role is Role.REPLICA and seen.primary_port == UNUSED_PORT and not seen.is_link_up
+
+
+def parked(view: ClusterView, shard: Shard, term: int, before: ServerSeen, after: ServerSeen) -> Sequence[Write]:
+    """Record that a copy is parked, and what it holds. ``before``: how it was; an unfinished sync, or a server that followed
+    no one, holds nothing that counts. Empty: the group's parking has ended, is of another term, or the shard was
+    restarted."""
+    now, group = view.shards.get(shard.uid), view.groups.get(shard.group_uid)
+    if now is None or now.incarnation != shard.incarnation or group is None or group.parking is None:
+        return ()
+    if group.parking.term != term:
+        return ()
+    is_whole = before.role is Role.REPLICA and not before.is_syncing and before.replication_id == after.replication_id
+    mine = Parked(shard.uid, shard.incarnation, after.replication_id, after.offset if is_whole else -1)
+    others = tuple(p for p in group.parking.parked if p.shard_uid != shard.uid)
+    return (Put(replace(group, parking=replace(group.parking, parked=(*others, mine)))),)
+
+
 def to_open(command: Open, view: ClusterView) -> Shard | None:
     """The shard, a primary or a replica."""
     return _of_serving_group(command.shard_uid, view)
 
 
 def _of_serving_group(uid: ShardUid, view: ClusterView) -> Shard | None:
-    """The shard's current record; None if a handoff of its group is pending or the group does not serve."""
+    """The shard's current record; None if its group is changing roles or does not serve."""
     shard = view.shards.get(uid)
     group = view.groups.get(shard.group_uid) if shard is not None else None
-    if group is None or group.handoff is not None or group.phase is not GroupPhase.SERVING:
+    if group is None or group.is_changing_roles or group.phase is not GroupPhase.SERVING:
         return None
     return shard
 

@@ -15,7 +15,7 @@ from shardwright.errors import Transient
 from shardwright.leader.attendance import Attendance
 from shardwright.leader.presence import Presence
 from shardwright.model.database import Shard, ShardWanted
-from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.ids import EndpointUid, NodeUid, ShardUid
 from shardwright.model.move import Rebind
 from shardwright.model.seen import (
     EndpointProcessSeen,
@@ -230,8 +230,20 @@ class Observer:
 
     # -- endpoint processes --------------------------------------------------------------------------------------------
 
+    def _suspects(self, node_uid: NodeUid) -> tuple[EndpointUid, ...]:
+        """The endpoints of a node whose primary is silent, and may be cut off: its process asks their servers too."""
+        view = self._view
+        silent = {
+            group.database_uid
+            for group in view.groups.values()
+            if group.primary in self._seen
+            and self._seen[group.primary].unanswered_since is not None
+            and self._seen[group.primary].machine_heard_since is None
+        }
+        return tuple(e.uid for uid in sorted(silent) for e in view.endpoints_of(uid) if node_uid in e.nodes)
+
     async def _ask_endpoint_process(self, uid: NodeUid) -> None:
-        seen = await self._nodes.link(uid).endpoint_process.status()
+        seen = await self._nodes.link(uid).endpoint_process.status(self._suspects(uid))
         before = self._processes.get(uid)
         self._processes[uid] = seen
         self._augmented = None

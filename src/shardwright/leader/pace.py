@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from shardwright.leader.observe import HOT_S, IDLE_S
 from shardwright.model.database import DatabaseStatus, GroupPhase, ShardWanted, SlotGroup
+from shardwright.model.decision import earlier
 from shardwright.model.ids import ShardUid
 from shardwright.model.move import GroupMove
 from shardwright.model.seen import ProcessState
@@ -73,8 +74,8 @@ def hot_shards(view: ClusterView) -> frozenset[ShardUid]:
     """Shards whose next answer a decision waits for."""
     unsettled = {d.uid for d in view.databases.values() if d.status is not DatabaseStatus.ACTIVE}
     moving = {m.group_uid for m in view.live_moves() if isinstance(m, GroupMove)}
-    starting = {g.uid for g in view.groups.values() if g.phase is not GroupPhase.SERVING or g.handoff is not None}
-    behind = {g.uid for g in view.groups.values() if _is_behind(g, view)}
+    starting = {g.uid for g in view.groups.values() if g.phase is not GroupPhase.SERVING or g.is_changing_roles}
+    behind = {g.uid for g in view.groups.values() if _is_behind(g, view) or _has_silent_primary(g, view)}
     return frozenset(
         s.uid
         for s in view.shards.values()
@@ -91,6 +92,12 @@ def _is_behind(group: SlotGroup, view: ClusterView) -> bool:
         and view.process_state(s.uid) is ProcessState.RUNNING
         for s in view.shards_of_group(group.uid)
     )
+
+
+def _has_silent_primary(group: SlotGroup, view: ClusterView) -> bool:
+    """Whether its replicas are about to be asked if they still hear of their primary."""
+    seen = None if group.primary is None else view.servers.get(group.primary)
+    return seen is not None and seen.unanswered_since is not None
 
 
 def is_busy(view: ClusterView) -> bool:
@@ -113,10 +120,3 @@ def sleep_s(look_again: datetime | None, now: datetime, pace: Pace) -> float:
 def is_retention_due(retained_at: datetime | None, now: datetime) -> bool:
     """Whether to delete expired records now."""
     return retained_at is None or now - retained_at >= RETENTION_EVERY
-
-
-def earlier(a: datetime | None, b: datetime | None) -> datetime | None:
-    """The earlier of two times; None: never."""
-    if a is None or b is None:
-        return a or b
-    return min(a, b)

@@ -12,9 +12,8 @@ from typing import TypeVar
 from shardwright.actions.base import decide_action
 from shardwright.actions.leader_change import decide_leader_change
 from shardwright.leader.batch import Batch
-from shardwright.leader.pace import earlier
 from shardwright.model.commands import Command
-from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.decision import NOTHING, Decision, earlier
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, MoveUid
 from shardwright.model.view import ClusterView
 from shardwright.moves.decide import decide_move

@@ -44,6 +44,11 @@ class Code(Catalogue):
     GROUP_STARTING = "group_starting", "The slot group is starting and has no primary yet."
     FAILOVER_PENDING = "failover_pending", "The slot group waits for a failover or a restart."
     HEIR_NOT_KNOWN = "heir_not_known", "It is not known yet which replica may be promoted."
+    PRIMARY_OUT_OF_REACH = (
+        "primary_out_of_reach",
+        "The primary's machine does not answer, and no other copy can take over yet.",
+        "repair the machine or its network",
+    )
     SHARD_LOADING = "shard_loading", "The server is loading its data."
     SHARD_NOT_STARTED = "shard_not_started", "The server does not answer yet."
     START_NOT_REPORTED = "start_not_reported", "The agent has not reported the start of the server yet."

@@ -25,6 +25,14 @@ class Promote:
 
 
 @dataclass(frozen=True, slots=True)
+class Park:
+    """Detach a copy from its primary without promoting it, and record what it holds (``SlotGroup.parking``). It confirms no
+    write from then on."""
+
+    shard_uid: ShardUid
+
+
+@dataclass(frozen=True, slots=True)
 class Open:
     """Lift the fence of a server: the committed primary, or a replica in sync."""
 
@@ -112,6 +120,7 @@ class YieldLeadership:
 Command = (
     Attach
     | Promote
+    | Park
     | Open
     | ApplySettings
     | SaveNow

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from shardwright.model.codes import Code
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.parking import Parking
 from shardwright.model.reason import Grade, Reason
 
 SLOTS = 16384
@@ -248,6 +249,13 @@ class SlotGroup:
     """While it starts: the copy that an operator has chosen to continue with, regardless of the others; None: no choice."""
     start_cuts: bool = False
     """The damaged end of that copy's append-only file must be cut first."""
+    parking: Parking | None = None
+    """The primary is out of reach, and another copy is about to take over; None: no."""
+
+    @property
+    def is_changing_roles(self) -> bool:
+        """Whether a handoff or a takeover is pending: no other decision changes the group until it has ended."""
+        return self.handoff is not None or self.parking is not None
 
     def led_by(self, primary: ShardUid | None, generation: int, phase: GroupPhase) -> "SlotGroup":
         """The group under a new primary without a handoff: its replication id is not known yet."""
@@ -263,6 +271,7 @@ class SlotGroup:
             waits_for=(),
             start_from=None,
             start_cuts=False,
+            parking=None,
         )
 
 

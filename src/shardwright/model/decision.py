@@ -21,3 +21,10 @@ class Decision:
 
 
 NOTHING = Decision()
+
+
+def earlier(a: datetime | None, b: datetime | None) -> datetime | None:
+    """The earlier of two times; None: never."""
+    if a is None or b is None:
+        return a or b
+    return min(a, b)

@@ -64,7 +64,12 @@ class EventKind(Catalogue):
         "A primary role was handed over, but the evidence does not prove that nothing was lost.",
     )
     HANDOFF_RECOVERY = "handoff_recovery", "A new leader finished or undid a former leader's handoff."
-    FAILOVER = "failover", "A replica took over from a primary whose process had ended."
+    FAILOVER = "failover", "A replica took over from a primary that had ended or was out of reach."
+    FAILOVER_BEGUN = (
+        "failover_begun",
+        "The primary of a strict database is out of reach; its other copies are detached from it.",
+    )
+    FAILOVER_WITHDRAWN = "failover_withdrawn", "The primary answered again before another copy had taken over."
     GROUP_WAITS = "group_waits", "A starting slot group waits for something that does not pass by itself."
     GROUP_STARTED_FROM_COPY = "group_started_from_copy", "A slot group continues with the copy that an operator chose."
     GROUP_START_FAILED = "group_start_failed", "The chosen copy cannot be started."

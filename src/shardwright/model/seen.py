@@ -172,6 +172,8 @@ class ServerSeen:
     is_link_up: bool = False
     link_down_s: int = 0
     """Time since the link to the primary went down; 0 while it is up."""
+    heard_primary_s: int = 0
+    """Time since it last received anything from its primary; 0 while the link is down, and of a primary."""
     is_syncing: bool = False
     sync_total_bytes: int = 0
     """0 if the server does not know it: a diskless sync does not announce its size."""
@@ -288,6 +290,9 @@ class EndpointSeen:
     """Clients whose connections could not be passed on and were closed, as (address, name and command); only the latest."""
     address: str = ""
     """The address at which it serves or is to serve; empty: not reported."""
+    server_silent_s: float | None = None
+    """For how long every question of the process to the endpoint's server has had no answer; 0: the last one had. None: it
+    was not asked to find out lately."""
 
 
 @lru_cache(maxsize=4096)
@@ -325,4 +330,13 @@ def with_figures(known: ServerSeen, latest: ServerSeen) -> ServerSeen:
     return replace(known, **{name: getattr(latest, name) for name in _FIGURES})
 
 
-_FIGURES = ("offset", "keys", "used_memory_bytes", "link_down_s", "sync_total_bytes", "sync_done_bytes", "replicas")
+_FIGURES = (
+    "offset",
+    "keys",
+    "used_memory_bytes",
+    "link_down_s",
+    "heard_primary_s",
+    "sync_total_bytes",
+    "sync_done_bytes",
+    "replicas",
+)

@@ -64,7 +64,7 @@ def _stands(group: SlotGroup, new: Shard, view: ClusterView) -> bool:
     seen = view.servers.get(new.uid)
     answers = seen is not None and seen.health is Health.OK
     is_marked = new.in_sync_generation == group.generation and group.phase is GroupPhase.SERVING
-    return answers and is_alive(view.liveness(new)) and is_marked and group.handoff is None
+    return answers and is_alive(view.liveness(new)) and is_marked and not group.is_changing_roles
 
 
 def _persist(

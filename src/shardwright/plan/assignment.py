@@ -193,7 +193,7 @@ class _Problem:
         group, database = view.groups.get(shard.group_uid), view.databases.get(shard.database_uid)
         if shard.wanted != ShardWanted.RUNNING or group is None or database is None or database.status in ENDING:
             return False
-        if group.phase != GroupPhase.SERVING or group.handoff is not None:
+        if group.phase != GroupPhase.SERVING or group.is_changing_roles:
             return False
         if group.uid in ledger.moves_of or group.uid in ledger.planned:
             return False

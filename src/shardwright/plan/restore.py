@@ -67,7 +67,7 @@ class _Restoration:
                 return
         if here is not None:
             self._plan_role(wanted, group, here, copies)
-        elif move is not None or group.handoff is not None:
+        elif move is not None or group.is_changing_roles:
             self._wait(wanted, Code.GROUP_BUSY, f"slot group {group.uid} waits for the end of another change")
         else:
             self._plan_copy(wanted, database, group, copies)
@@ -120,7 +120,7 @@ class _Restoration:
         is_coming = any(isinstance(m, GroupMove) and m.group_uid == group.uid for m in self.in_flight)
         if primary is not None and is_coming:
             self.draft.handoff(group, primary, here, is_later=True)
-        elif primary is None or group.handoff is not None or group.uid in self.ledger.moves_of:
+        elif primary is None or group.is_changing_roles or group.uid in self.ledger.moves_of:
             self._wait(wanted, Code.GROUP_BUSY, f"slot group {group.uid} waits for the end of another change")
         elif standing_of(self.view, here, primary) == Standing.PROVEN:
             self.draft.handoff(group, primary, here)

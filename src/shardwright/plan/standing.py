@@ -70,7 +70,7 @@ def group_standing(
 ) -> GroupStanding:
     """The state of a group. ``shards`` are its recorded copies; ``unwanted`` are nodes that must not get a primary."""
     primary = None if group.primary is None else view.shards.get(group.primary)
-    is_ready = group.phase == GroupPhase.SERVING and group.handoff is None
+    is_ready = group.phase == GroupPhase.SERVING and not group.is_changing_roles
     if primary is None:
         return GroupStanding(None, is_ready=False, primary_answers=None, proven=(), coming=())
     found: dict[Standing, list[Shard]] = {standing: [] for standing in Standing}

@@ -73,7 +73,7 @@ class _Undo:
         move = self.ledger.moves_of.get(uid)
         if is_role_back and not away:
             return
-        if move is not None or group.handoff is not None or primary is None:
+        if move is not None or group.is_changing_roles or primary is None:
             # A move of ours that is only cleaning up no longer delays completion; moves queued behind it still do.
             if move is None or not move.is_undo or move.state == MoveState.CLEANING:
                 self._wait(group, Code.GROUP_BUSY, "waits for the end of another change")

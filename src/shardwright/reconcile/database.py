@@ -150,7 +150,7 @@ def _change(database: Database, view: ClusterView, now: datetime) -> Decision:
         copies = [s for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
         if len(copies) == database.copies and not _is_replaced(copies, group, view):
             continue
-        if group.handoff is not None or view.live_move_of_group(group.uid) is not None:
+        if group.is_changing_roles or view.live_move_of_group(group.uid) is not None:
             text = f"slot group {group.uid} waits for the end of another change"
             reason = Reason(Code.GROUP_BUSY, text, Grade.SOFT_LIMIT, database_uid=database.uid)
             return Decision(wake_at=now + timedelta(seconds=1), reasons=(reason,))
@@ -206,7 +206,7 @@ def unsettled(database: Database, view: ClusterView) -> tuple[Reason, ...]:
     """Everything that does not match the desired state yet; empty if the database serves."""
     reasons: list[Reason] = []
     for group in view.groups_of(database.uid):
-        if group.phase is not GroupPhase.SERVING or group.handoff is not None:
+        if group.phase is not GroupPhase.SERVING or group.is_changing_roles:
             reasons.append(Reason(Code.GROUP_STARTING, f"slot group {group.uid} is starting", database_uid=database.uid))
             continue
         running = [s for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
@@ -261,9 +261,9 @@ def _delete(database: Database, view: ClusterView, now: datetime) -> Decision:
     doomed = tuple(Put(replace(s, wanted=ShardWanted.GONE)) for s in shards if s.wanted is not ShardWanted.GONE)
     endpoints = tuple(Delete(e) for e in view.endpoints_of(database.uid))
     groups = tuple(
-        Put(replace(g, handoff=None, phase=GroupPhase.STARTING))
+        Put(replace(g, handoff=None, parking=None, phase=GroupPhase.STARTING))
         for g in view.groups_of(database.uid)
-        if g.handoff is not None or g.phase is not GroupPhase.STARTING
+        if g.is_changing_roles or g.phase is not GroupPhase.STARTING
     )
     if doomed or endpoints or groups:
         return Decision(writes=(*groups, *doomed, *endpoints))

@@ -1,9 +1,10 @@
 """Slot groups: the primary, its replicas, and write access. Owns *Unplanned failover*.
 
 Called by the leader each turn for every slot group. While a handoff is pending, only that handoff is recovered. ``start.py``
-owns a group without an open primary. ``succession.py`` decides whether a dead primary is replaced, and ``heirs.py`` ranks
-its possible successors. The invariants: a primary is replaced only if its process has certainly ended; no copy is opened
-while another copy of the group may be writable.
+owns a group without an open primary. ``succession.py`` decides whether a dead primary is replaced, ``heirs.py`` ranks its
+possible successors, and ``parking.py`` replaces one that is out of reach. The invariants: a primary is replaced only if its
+process has certainly ended, or if no replica can confirm its writes; no copy is opened while another one that answers may be
+writable.
 """
 
 from dataclasses import replace
@@ -11,7 +12,7 @@ from datetime import datetime, timedelta
 
 from shardwright.model.commands import ApplySettings, Attach, Command, EndStuckServer, Open, Promote, RecoverHandoff
 from shardwright.model.database import Database, GroupPhase, Persistence, Role, Shard, ShardWanted, SlotGroup
-from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.decision import NOTHING, Decision, earlier
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ShardUid
 from shardwright.model.liveness import Silence, Silent
@@ -31,6 +32,7 @@ from shardwright.reconcile.heirs import (
     strict_heirs,
     unnoted_heirs,
 )
+from shardwright.reconcile.parking import begin_parking, continue_parking
 from shardwright.reconcile.restarts import decide_restarts, forget_restarts
 from shardwright.reconcile.start import decide_start
 from shardwright.reconcile.succession import FAILOVER, Failover, FailoverFacts, Heir
@@ -68,6 +70,11 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
     primary = next((c for c in copies if c.shard.uid == group.primary), None)
     if primary is None or primary.has_ended:
         return _replace_primary(group, database, primary, copies, view, now)
+    if group.parking is not None:
+        return continue_parking(group, primary, view, now)
+    begun = NOTHING if primary.answers else begin_parking(group, database, primary, view, now)
+    if begun.writes:
+        return begun
     others = [c for c in copies if c.shard.uid != group.primary]
     commands: list[Command] = []
     if primary.answers:
@@ -82,8 +89,8 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
     return Decision(
         writes=(*sync_writes, *restart_writes, *forget_restarts(copies, now)),
         commands=tuple(commands),
-        wake_at=wake_at,
-        reasons=tuple(not_yet(c) for c in copies if not c.answers),
+        wake_at=earlier(wake_at, begun.wake_at),
+        reasons=(*begun.reasons, *(not_yet(c) for c in copies if not c.answers)),
     )
 
 
@@ -147,7 +154,7 @@ def _start_over(group: SlotGroup, now: datetime) -> tuple[Write, ...]:
         f"the primary of slot group {group.uid} has ended, no live replica is in sync; its copies are started and compared"
     )
     event = Event(now, EventKind.GROUP_START_OVER, Severity.ERROR, text, database_uid=group.database_uid)
-    return (Put(replace(group, phase=GroupPhase.STARTING, starting_since=now)), Put(event))
+    return (Put(replace(group, phase=GroupPhase.STARTING, starting_since=now, parking=None)), Put(event))
 
 
 def _started_ahead(group: SlotGroup, view: ClusterView) -> ShardUid | None:

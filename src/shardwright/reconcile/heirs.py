@@ -43,9 +43,14 @@ def furthest(heir: Copy, primary: Copy | None, copies: list[Copy]) -> Copy:
 
 def fail_over(group: SlotGroup, heir: Shard, primary: Copy | None, now: datetime) -> tuple[Write, ...]:
     """Promote the heir; the event records the proof of the old primary's end (None: it no longer has a record)."""
-    generation = group.generation + 1
     ended = None if primary is None or not isinstance(primary.liveness, Ended) else primary.liveness
     proof = "which no longer has a record" if ended is None else f"whose process has ended ({ended})"
+    return take_over(group, heir, proof, now)
+
+
+def take_over(group: SlotGroup, heir: Shard, proof: str, now: datetime) -> tuple[Write, ...]:
+    """Make the heir the primary. ``proof``: why the old primary cannot acknowledge a write any more, for the event."""
+    generation = group.generation + 1
     text = f"shard {heir.uid} on node {heir.node_uid} takes over from shard {group.primary}, {proof}"
     return (
         Put(group.led_by(heir.uid, generation, GroupPhase.SERVING)),
@@ -116,7 +121,7 @@ def unnoted_heirs(group: SlotGroup, primary: Copy, copies: list[Copy]) -> list[C
     with the node, or the node died before the next observation, for instance just after a handoff. As far as is known,
     their link must have lasted until the end. While the node is alive, the primary is restarted instead, and all copies are
     compared."""
-    history = _history(group, primary)
+    history = history_of(group, primary)
     return sorted(
         (
             c
@@ -132,8 +137,8 @@ def unnoted_heirs(group: SlotGroup, primary: Copy, copies: list[Copy]) -> list[C
     )
 
 
-def _history(group: SlotGroup, primary: Copy | None) -> str:
-    """The dead primary's last known replication id; empty: unknown."""
+def history_of(group: SlotGroup, primary: Copy | None) -> str:
+    """The replication id of a primary that ended or does not answer, as last known; empty: unknown."""
     seen = None if primary is None else primary.seen
     return group.replication_id or ("" if seen is None else seen.replication_id or seen.replication_id_lately)
 
@@ -146,7 +151,7 @@ def strict_heirs(
     Every acknowledged write is on at least one replica, possibly on one that attached so recently that it has no mark yet,
     or on the new copy of a move. Among copies of one history, the highest offset has all writes; offsets are final once the
     link to the dead primary is observed to be down."""
-    history = _history(group, primary)
+    history = history_of(group, primary)
     heirs = live + [c for c in copies if c not in live and c is not primary and history and _continues(history, c)]
     unsure = silent + [c for c in heirs if c.seen is not None and c.seen.is_link_up]
     if unsure and len(heirs) + len(silent) > 1:

@@ -15,7 +15,7 @@ from typing import TypeGuard
 from shardwright.model.action import Action, ActionName, ActionParameters, ActionStatus, MaintenanceOnParameters
 from shardwright.model.backoff import Backoff
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Role, Shard, ShardWanted, SlotGroup
-from shardwright.model.decision import Decision
+from shardwright.model.decision import Decision, earlier
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, number_of_move, uid_of_move
 from shardwright.model.liveness import has_ended, has_ended_after_start
@@ -29,6 +29,8 @@ MANY_RESTARTS = 3
 """A copy that restarted this often in a row without running for a minute is unsound, regardless of its present state."""
 RETRY = Backoff((5.0, 30.0, 300.0))
 """Delay before a failed rebuild is retried; the last value repeats."""
+STRICT_GRACE_S = 5
+"""Limit of the grace period in strict mode: without a replica, no write is answered. A restart takes less."""
 LOOK_AGAIN = timedelta(seconds=5)
 """Retry interval while a lost copy has no place."""
 NOTED_AT_ONCE = 40
@@ -196,7 +198,7 @@ def _rebuild(view: ClusterView, now: datetime) -> Decision:
             reasons.extend(target.reasons)
             continue
         return Decision(writes=_begin(one, target, view, now), wake_at=wake_at)
-    return Decision(reasons=tuple(reasons), wake_at=_earlier(wake_at, now + LOOK_AGAIN))
+    return Decision(reasons=tuple(reasons), wake_at=earlier(wake_at, now + LOOK_AGAIN))
 
 
 def _begin(one: _Lost, target: NodeUid, view: ClusterView, now: datetime) -> tuple[Write, ...]:
@@ -223,12 +225,16 @@ def _begin(one: _Lost, target: NodeUid, view: ClusterView, now: datetime) -> tup
     return (Put(move), Put(event))
 
 
+def _grace(database: Database, view: ClusterView) -> timedelta:
+    seconds = view.policy.slave_ha_grace_period_s
+    return timedelta(seconds=min(seconds, STRICT_GRACE_S) if database.is_strict else seconds)
+
+
 def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | None]:
     """Copies that are due, the most urgent first, and the time at which the next one will be due."""
     missing = [s for s in view.shards.values() if s.missing_since is not None and s.wanted is ShardWanted.RUNNING]
     if not missing:
         return [], None
-    grace = timedelta(seconds=view.policy.slave_ha_grace_period_s)
     found: list[_Lost] = []
     wake_at: datetime | None = None
     for shard in missing:
@@ -238,9 +244,9 @@ def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | Non
         if _is_left_to_an_action(shard, view):
             continue  # The rebuild names its own blockers.
         moves = [m for m in view.moves.values() if is_rebuild(m) and m.shard_uid == shard.uid]
-        due = max((shard.missing_since or now) + grace, retry_at(moves, now))
+        due = max((shard.missing_since or now) + _grace(database, view), retry_at(moves, now))
         if now < due:
-            wake_at = _earlier(wake_at, due)
+            wake_at = earlier(wake_at, due)
             continue
         failures = Counter(m.to_node for m in moves if m.state is MoveState.FAILED)
         found.append(_Lost(shard, group, database, failures, 1 + max((number_of(m) for m in moves), default=0)))
@@ -252,7 +258,7 @@ def _is_to_rebuild(shard: Shard, group: SlotGroup, database: Database, view: Clu
     policy = view.policy.slave_ha
     is_wanted = database.has_replica and (policy if database.is_rebuilt is None else database.is_rebuilt)
     is_kept = database.status not in (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED)
-    if not (is_wanted and is_kept) or group.phase is not GroupPhase.SERVING or group.handoff is not None:
+    if not (is_wanted and is_kept) or group.phase is not GroupPhase.SERVING or group.is_changing_roles:
         return False
     if group.primary in (None, shard.uid) or view.live_move_of_group(group.uid) is not None:
         return False
@@ -285,7 +291,3 @@ def _syncs_left(view: ClusterView) -> int | None:
 def number_of(move: Move) -> int:
     """Number of the cluster's own moves for the same shard or endpoint, including this one."""
     return number_of_move(move.uid)
-
-
-def _earlier(a: datetime | None, b: datetime | None) -> datetime | None:
-    return min((t for t in (a, b) if t is not None), default=None)

@@ -261,7 +261,9 @@ def _failed_files(shard: Shard, seen: ServerSeen) -> str:
 
 
 def _has_lost_its_link(group: SlotGroup, seen: ServerSeen, view: ClusterView) -> bool:
-    is_still = group.phase is GroupPhase.SERVING and group.handoff is None and view.live_move_of_group(group.uid) is None
+    is_still = (
+        group.phase is GroupPhase.SERVING and not group.is_changing_roles and view.live_move_of_group(group.uid) is None
+    )
     is_down = seen.role is Role.REPLICA and not seen.is_link_up and not seen.is_syncing
     return is_still and is_down and seen.link_down_s >= LINK_DOWN_MAX_S
 

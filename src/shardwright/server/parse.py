@@ -42,6 +42,7 @@ def parse_info(text: str, *, shard_uid: ShardUid, incarnation: int, at: datetime
         primary_port=_number(fields, "master_port"),
         is_link_up=fields.get("master_link_status") == "up",
         link_down_s=max(0, _number(fields, "master_link_down_since_seconds")),
+        heard_primary_s=max(0, _number(fields, "master_last_io_seconds_ago")),
         is_syncing=is_syncing,
         sync_total_bytes=total,
         sync_done_bytes=done,

@@ -6,13 +6,14 @@ planned in ``fails`` is raised instead, ``fails_after`` when it was done. Nothin
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from shardwright.endpoint.protocol import EndpointProcessEnded, EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
 from shardwright.errors import Transient
+from shardwright.leader.fitting import UNUSED_PORT
 from shardwright.leader.handoff import Build, Handoffs
 from shardwright.leader.probe import silent
 from shardwright.model.check import NodeFacts, PortLook, PortOffer
@@ -96,7 +97,7 @@ class FakeServer:
         return found
 
     async def attach(self, address: str, port: int) -> None:
-        self._do("attach", role=Role.REPLICA, primary_address=address, primary_port=port, is_link_up=True)
+        self._do("attach", role=Role.REPLICA, primary_address=address, primary_port=port, is_link_up=port != UNUSED_PORT)
 
     async def promote(self) -> None:
         before = self.seen
@@ -159,7 +160,7 @@ class FakeEndpoints:
             raise Transient(Code.ENDPOINT_PROCESS_SILENT, f"the endpoint process of node {self.node} does not answer")
         self.world.step(f"node {self.node}:{name}", change)
 
-    async def status(self) -> EndpointProcessSeen:
+    async def status(self, suspects: Collection[EndpointUid] = ()) -> EndpointProcessSeen:
         answers = self.answers and not self.has_ended
         found = tuple(self.endpoints.values()) if answers else ()
         return EndpointProcessSeen(

@@ -20,6 +20,7 @@ from shardwright.model.commands import (
     EndStuckServer,
     HandOff,
     Open,
+    Park,
     PassEndpoint,
     Promote,
     RecoverHandoff,
@@ -29,7 +30,9 @@ from shardwright.model.commands import (
 )
 from shardwright.model.database import ServerSecrets
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+from shardwright.model.parking import Parked, Parking
 from shardwright.store.protocol import StoreUnavailable
+from testkit.builders import NOW
 from tests.unit.leader.leader_fakes import DATABASE, ENDPOINT, GROUP, NEW, OLD, FakeNodes, Gate, World, intended, ready
 
 ONE, THREE = NodeUid(1), NodeUid(3)
@@ -129,9 +132,31 @@ def test_a_handoff_is_performed_and_a_pending_one_recovered() -> None:
     assert world.view.groups[GROUP].handoff is None
 
 
+def parking_world() -> World:
+    group = replace(ready().view.groups[GROUP], parking=Parking(OLD, 1, NOW))
+    return World(ready().with_records(group).view)
+
+
+def test_a_copy_is_parked_by_its_own_session_and_what_it_holds_is_recorded() -> None:
+    world = parking_world()
+    assert submitted(world, Park(NEW)) == ["2:attach", "commit: SlotGroup"]
+    seen = world.servers[NEW].seen
+    assert (seen.primary_address, seen.primary_port, seen.is_link_up) == ("127.0.0.2", 1, False)
+    parking = world.view.groups[GROUP].parking
+    assert parking is not None
+    assert parking.parked == (Parked(NEW, 1, seen.replication_id, seen.offset),)
+
+
+def test_a_copy_that_does_not_do_as_it_is_told_is_not_recorded_as_parked() -> None:
+    world = parking_world()
+    world.servers[NEW].ignores = "attach"
+    assert submitted(world, Park(NEW)) == ["2:attach"]
+
+
 UNFIT: tuple[Command, ...] = (
     Attach(NEW, OLD),
     Promote(OLD),
+    Park(NEW),
     Open(NEW),
     HandOff(GROUP, OLD, NEW),
     ServeEndpoint(ONE, ENDPOINT),

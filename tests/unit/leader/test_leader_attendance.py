@@ -1,7 +1,7 @@
 """What a leader hears from agents: which nodes are away, which boots are over, and ends that the store does not have yet."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from shardwright.leader.observe import Observer
 from shardwright.leader.presence import Lasting, Presence
 from shardwright.model.codes import Code
 from shardwright.model.database import ServerSecrets
-from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
 from shardwright.model.liveness import Ended, Liveness, Proof, Silence, Silent
 from shardwright.model.seen import (
     EndpointProcessSeen,
@@ -86,7 +86,7 @@ class Net:
     def endpoint_process(self) -> Any:
         return self
 
-    async def status(self) -> EndpointProcessSeen:
+    async def status(self, suspects: Collection[EndpointUid] = ()) -> EndpointProcessSeen:
         return EndpointProcessSeen(NODE, NOW, answers=False)
 
     def is_here(self, process: ProcessIdentity) -> bool:

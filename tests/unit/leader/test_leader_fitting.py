@@ -15,6 +15,7 @@ from shardwright.model.commands import (
     EndStuckServer,
     HandOff,
     Open,
+    Park,
     PassEndpoint,
     Promote,
     RecoverHandoff,
@@ -23,9 +24,10 @@ from shardwright.model.commands import (
     ServeEndpoint,
     YieldLeadership,
 )
-from shardwright.model.database import GroupPhase, Handoff, LeavingNode, ServerSecrets
+from shardwright.model.database import GroupPhase, Handoff, LeavingNode, Role, ServerSecrets, ShardWanted, SlotGroup
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
-from shardwright.model.seen import EndpointSeen, EndpointState, ProcessState
+from shardwright.model.parking import Parked, Parking
+from shardwright.model.seen import EndpointSeen, EndpointState, ProcessState, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put
 from testkit.builders import NOW, ClusterBuilder, cluster
 
@@ -45,6 +47,11 @@ def starting() -> ClusterBuilder:
     return ready().with_records(replace(ready().view.groups[GROUP], phase=GroupPhase.STARTING))
 
 
+def parking(*, term: int = 1) -> ClusterBuilder:
+    group = replace(ready().view.groups[GROUP], parking=Parking(PRIMARY, term, NOW))
+    return ready().with_records(group)
+
+
 def without_database() -> ClusterBuilder:
     return ready().with_writes(Delete(ready().view.databases[DATABASE]))
 
@@ -52,6 +59,7 @@ def without_database() -> ClusterBuilder:
 OF_ONE_DATABASE: tuple[Command, ...] = (
     Attach(REPLICA, PRIMARY),
     Promote(PRIMARY),
+    Park(REPLICA),
     Open(PRIMARY),
     ApplySettings(PRIMARY, ""),
     SaveNow(PRIMARY),
@@ -106,12 +114,79 @@ ROLES: dict[str, Callable[[ClusterView], object]] = {
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_roles_are_left_alone_during_a_handoff_and_while_the_group_starts(role: str) -> None:
+def test_roles_are_left_alone_while_others_change_them_and_while_the_group_starts(role: str) -> None:
     ask = ROLES[role]
     assert ask(ready().view) is not None
-    for builder in (in_handoff(), starting()):
+    for builder in (in_handoff(), starting(), parking()):
         assert ask(builder.view) is None
     assert ask(ready().view.with_writes((Delete(ready().view.groups[GROUP]),))) is None
+
+
+# -- parking -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_parked_at_a_port_of_its_own_address_where_nothing_listens() -> None:
+    found = fitting.to_park(Park(REPLICA), parking().view)
+    assert found is not None
+    assert (found.shard.uid, found.address, found.port) == (REPLICA, "127.0.0.2", 1)
+
+
+def test_a_copy_that_is_to_go_is_parked_too() -> None:
+    leaving = replace(parking().view.shards[REPLICA], wanted=ShardWanted.GONE)
+    assert fitting.to_park(Park(REPLICA), parking().with_records(leaving).view) is not None
+
+
+def test_nothing_is_parked_without_the_intent_and_never_the_primary() -> None:
+    assert fitting.to_park(Park(PRIMARY), parking().view) is None
+    for builder in (ready(), in_handoff(), starting()):
+        assert fitting.to_park(Park(REPLICA), builder.view) is None
+    assert fitting.to_park(Park(ShardUid(9)), parking().view) is None
+
+
+FOLLOWING = ready().view.servers[REPLICA]
+DETACHED = replace(FOLLOWING, primary_address="127.0.0.2", primary_port=1, is_link_up=False, offset=1234)
+
+
+def test_what_a_copy_held_is_recorded_with_its_parking() -> None:
+    view = parking().view
+    (write,) = fitting.parked(view, view.shards[REPLICA], 1, FOLLOWING, DETACHED)
+    assert isinstance(write, Put)
+    mine = Parked(REPLICA, 1, "replication-1:1", 1234)
+    assert write.record == replace(view.groups[GROUP], parking=Parking(PRIMARY, 1, NOW, (mine,)))
+    again = view.with_writes((write,))
+    (write,) = fitting.parked(again, again.shards[REPLICA], 1, DETACHED, replace(DETACHED, offset=1235))
+    assert isinstance(write, Put)
+    assert write.record == replace(view.groups[GROUP], parking=Parking(PRIMARY, 1, NOW, (replace(mine, offset=1235),)))
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        replace(FOLLOWING, is_syncing=True),
+        replace(FOLLOWING, role=Role.PRIMARY),
+        replace(FOLLOWING, replication_id="another"),
+    ],
+    ids=["in a full sync", "followed no one", "its history changed meanwhile"],
+)
+def test_a_copy_without_a_whole_data_set_cannot_take_over(before: ServerSeen) -> None:
+    view = parking().view
+    (write,) = fitting.parked(view, view.shards[REPLICA], 1, before, DETACHED)
+    assert isinstance(write, Put)
+    assert isinstance(write.record, SlotGroup)
+    assert write.record.parking is not None
+    assert [p.offset for p in write.record.parking.parked] == [-1]
+
+
+def test_a_parking_that_has_ended_or_is_of_another_term_records_nothing() -> None:
+    shard = ready().view.shards[REPLICA]
+    for builder in (ready(), parking(term=2), parking().with_records(replace(shard, incarnation=2))):
+        assert fitting.parked(builder.view, shard, 1, FOLLOWING, DETACHED) == ()
+
+
+@pytest.mark.parametrize("still", [{"is_link_up": True}, {"primary_port": 20_001}, {"role": Role.PRIMARY}])
+def test_only_a_server_that_follows_no_one_is_parked(still: dict[str, object]) -> None:
+    assert fitting.is_parked(DETACHED)
+    assert not fitting.is_parked(replace(DETACHED, **still))  # type: ignore[arg-type]
 
 
 def test_settings_are_applied_while_they_are_those_of_the_database_also_during_a_handoff() -> None:

@@ -1,7 +1,7 @@
 """Which servers the leader asks."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -72,6 +72,7 @@ class Machine:
         self.is_cut_off = False
         self.cpu_s = 1.0
         self.at = NOW
+        self.suspects: tuple[EndpointUid, ...] = ()
 
     def link(self, node: NodeUid) -> Any:
         return self
@@ -85,7 +86,8 @@ class Machine:
     def endpoint_process(self) -> Any:
         return self
 
-    async def status(self) -> EndpointProcessSeen:
+    async def status(self, suspects: Collection[EndpointUid] = ()) -> EndpointProcessSeen:
+        self.suspects = tuple(suspects)
         return EndpointProcessSeen(NodeUid(1), NOW, answers=False)
 
     def is_here(self, process: ProcessIdentity) -> bool:
@@ -110,6 +112,28 @@ def test_a_view_is_made_anew_only_when_something_has_changed() -> None:
     view = cluster(nodes=3).view
     assert looking.augment(view) is looking.augment(view)
     assert looking.augment(replace(view, revision=view.revision + 1)).revision == view.revision + 1
+
+
+def test_endpoint_processes_are_asked_about_a_primary_whose_machine_is_silent() -> None:
+    machine = Machine()
+    looking = observer(machine)
+    secrets = ServerSecrets(DatabaseUid(1), "a", "b", "c", "d", "e")
+    view = cluster(nodes=3).with_database(on=((1, 2),)).with_records(secrets).view
+
+    async def suspects_after(shard: ShardUid) -> tuple[EndpointUid, ...]:
+        await looking.ask(view.shards[shard])
+        await looking._ask_endpoint_process(NodeUid(1))
+        return machine.suspects
+
+    async def run() -> None:
+        looking.follow(view, hot=frozenset())
+        assert await suspects_after(SHARD) == (), "its machine answers"
+        machine.is_cut_off = True
+        assert await suspects_after(ShardUid(2)) == (), "a replica serves no clients"
+        assert await suspects_after(SHARD) == (EndpointUid("1:1"),)
+        await looking.close()
+
+    asyncio.run(run())
 
 
 def test_the_process_of_a_silent_server_is_looked_at_each_time() -> None:

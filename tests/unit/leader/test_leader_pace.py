@@ -12,7 +12,6 @@ from shardwright.leader.pace import (
     STILL_AFTER_S,
     Call,
     call_of,
-    earlier,
     hot_shards,
     is_busy,
     is_retention_due,
@@ -23,7 +22,8 @@ from shardwright.leader.pace import (
 from shardwright.model.database import DatabaseStatus, GroupPhase, Handoff, ShardWanted
 from shardwright.model.ids import GroupUid, ShardUid
 from shardwright.model.move import MoveState
-from shardwright.model.seen import ProcessState
+from shardwright.model.parking import Parking
+from shardwright.model.seen import Health, ProcessState
 from shardwright.store import keys
 from testkit.builders import NOW, ClusterBuilder, cluster
 from testkit.moves import rebind, relocation
@@ -54,6 +54,8 @@ HOT: dict[str, Callable[[ClusterBuilder], ClusterBuilder]] = {
     "the group starts": lambda b: group(b, phase=GroupPhase.STARTING),
     "a handoff is pending": lambda b: group(b, handoff=Handoff(PRIMARY, REPLICA, 2, 1, NOW)),
     "a replica has yet to be seen in sync": lambda b: shard(b, REPLICA, in_sync_generation=0),
+    "a copy is about to take over": lambda b: group(b, parking=Parking(PRIMARY, 1, NOW)),
+    "the primary does not answer": lambda b: b.with_server(PRIMARY, health=Health.TIMEOUT, unanswered_since=NOW),
     "the primary is missing": lambda b: shard(b, PRIMARY, missing_since=NOW),
 }
 
@@ -145,8 +147,3 @@ def test_what_has_been_kept_long_enough_is_looked_for_now_and_then() -> None:
     assert is_retention_due(None, NOW)
     assert not is_retention_due(NOW, NOW + RETENTION_EVERY - timedelta(seconds=1))
     assert is_retention_due(NOW, NOW + RETENTION_EVERY)
-
-
-def test_the_earlier_of_two_times_and_never() -> None:
-    assert earlier(None, None) is None
-    assert earlier(NOW, None) == earlier(None, NOW) == earlier(NOW, LATER) == earlier(LATER, NOW) == NOW

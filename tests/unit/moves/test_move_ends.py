@@ -9,6 +9,7 @@ import pytest
 from shardwright.model.database import GroupPhase, Role, Shard, ShardWanted
 from shardwright.model.ids import NodeUid, ShardUid
 from shardwright.model.move import MOVE_TRANSITIONS, Move, MoveState, Relocation
+from shardwright.model.parking import Parking
 from shardwright.model.reason import Reason
 from shardwright.model.seen import Health, ProcessSeen, ProcessState
 from shardwright.model.view import Delete
@@ -203,3 +204,24 @@ def test_every_live_state_has_a_way_out_and_terminal_ones_have_none() -> None:
         for state, following in transitions.items():
             assert bool(following) is not state.is_terminal
             assert following <= transitions.keys()
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        handoff(MoveState.PLANNED),
+        handoff(),
+        relocation(MoveState.SYNCING, new_shard_uid=ShardUid(3)),
+        relocation(MoveState.CLEANING, new_shard_uid=ShardUid(3), is_cancel_wanted=True),
+    ],
+    ids=lambda move: f"{move.kind} {move.state}",
+)
+def test_while_a_copy_takes_over_from_a_primary_out_of_reach_moves_wait(move: Move) -> None:
+    builder = with_new_copy(replicated())
+    group = replace(builder.view.groups[GROUP], parking=Parking(ShardUid(1), 1, NOW))
+    decision = decide(builder.with_records(group), move)
+    waiting = move_after(decision)
+    assert (waiting.state, codes(waiting)) == (move.state, ["primary_out_of_reach"])
+    assert "node 1" in waiting.reasons[0].text
+    assert decision.commands == ()
+    assert decide(builder.with_records(group), waiting).writes == (), "it is said once"

@@ -1,0 +1,57 @@
+"""What a simulated replica and its primary hear of each other, beside the data: confirmations, and signs of life.
+
+Owned by ``server.py``. A replica confirms what it has applied (``REPLCONF ACK``), and ``WAIT`` counts that; a primary sends
+something every second.
+"""
+
+from typing import TYPE_CHECKING
+
+from sim.history import Position
+from sim.network import REPLICATION
+
+if TYPE_CHECKING:
+    from sim.server import SimServer
+
+CONFIRMATION_S = 0.0005
+"""Time in which a replica's confirmation reaches its primary."""
+
+
+class Confirmations:
+    """Of one server, as a primary and as a replica."""
+
+    def __init__(self, server: "SimServer") -> None:
+        self.server = server
+        self._said: dict[int, Position] = {}
+        """What each linked replica holds by its own word, by shard; only of strict databases."""
+        self._heard_at = 0.0
+
+    def send(self, source: "SimServer") -> None:
+        """Tell the primary what is here."""
+        server = self.server
+        passes = server.world.network.passes(server.node_uid, source.node_uid, REPLICATION)
+        if passes and server.world.is_strict(server.group_uid):
+            server.loop.at(CONFIRMATION_S, source.confirmations.hear, server, server.position, process=source.process)
+
+    def hear(self, replica: "SimServer", position: Position) -> None:
+        """A replica says what it holds; of one that has left, nothing counts."""
+        if replica in self.server.replicas:
+            self._said[replica.shard_uid] = position
+
+    def forget(self, replica: "SimServer") -> None:
+        """A replica has left."""
+        self._said.pop(replica.shard_uid, None)
+
+    def has(self, position: Position) -> bool:
+        """``WAIT 1``: a linked replica has said that it holds this write."""
+        said = (self._said.get(replica.shard_uid) for replica in self.server.replicas)
+        return any(s is not None and s.history is position.history and s.offset >= position.offset for s in said)
+
+    def heard_primary_s(self) -> int:
+        """Seconds since this replica last heard of its primary; 0 without a link."""
+        server, now = self.server, self.server.loop.now
+        source = server.source_server
+        if not server.is_link_up or source is None:
+            return 0
+        if source.process.runs:
+            self._heard_at = now
+        return int(now - self._heard_at)

@@ -1,0 +1,218 @@
+"""Failover without a proof of the primary's end: the machine of a strict database's primary died, or is cut off.
+
+Called by ``group.py``. Owns when such a failover begins, each step of it, and its withdrawal. No clock decides about data:
+every copy but the unreachable primary is *parked*, which means that it follows no server any more. From then on no replica
+confirms a write to the old primary, so no endpoint process answers one, wherever it runs. What was answered before is on a
+parked copy, and the copy with the highest offset of that history has all of it (``docs/decisions/0021-parking.md``).
+
+The invariant: a copy takes over only when every other copy on record is parked by a session of this term, or has certainly
+ended. The primary may write until then, and also afterwards: it only gets no confirmation.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from shardwright.model.codes import Code
+from shardwright.model.commands import Park
+from shardwright.model.database import Database, Role, Shard, ShardWanted, SlotGroup, reason_about
+from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.event import Event, EventKind, Severity
+from shardwright.model.ids import ShardUid
+from shardwright.model.liveness import Silence, Silent, has_ended
+from shardwright.model.parking import Parked, Parking
+from shardwright.model.reason import Grade, Reason
+from shardwright.model.seen import Health
+from shardwright.model.view import ClusterView, Put
+from shardwright.reconcile.copies import Copy, copies_of, merit
+from shardwright.reconcile.heirs import history_of, take_over
+
+CUT_OFF_AFTER = timedelta(seconds=3)
+"""So long must the primary be silent for the leader, for every replica that answers, and for every endpoint process that
+answers. Shorter, and a lost packet that is sent again would move roles; no data depends on it."""
+HEARD_TOLERANCE = timedelta(seconds=1)
+"""Servers report the age of what they last heard in whole seconds."""
+LOOK_AGAIN = timedelta(seconds=0.1)
+"""Delay of the next decision while copies are being parked, or a witness is awaited."""
+
+
+# -- the beginning -----------------------------------------------------------------------------------------------------
+
+
+def begin_parking(group: SlotGroup, database: Database, primary: Copy, view: ClusterView, now: datetime) -> Decision:
+    """Begin a failover if the primary's machine is out of everyone's reach. Otherwise nothing, with the reason."""
+    silent_since = _cut_off_since(primary)
+    if not database.is_strict or silent_since is None or view.leadership is None:
+        return NOTHING
+    if now < silent_since + CUT_OFF_AFTER:
+        return Decision(wake_at=silent_since + CUT_OFF_AFTER)
+    if reason := _witness(group, primary, silent_since, view) or _without_heir(group, primary, view):
+        return Decision(reasons=(reason,), wake_at=now + LOOK_AGAIN)
+    text = (
+        f"the primary of slot group {group.uid}, shard {primary.shard.uid} on node {primary.shard.node_uid}, "
+        "is out of reach: its other copies are detached, then the most up-to-date one takes over"
+    )
+    event = Event(
+        now,
+        EventKind.FAILOVER_BEGUN,
+        Severity.WARNING,
+        text,
+        node_uid=primary.shard.node_uid,
+        database_uid=group.database_uid,
+    )
+    parking = Parking(primary.shard.uid, view.leadership.term, now)
+    return Decision(writes=(Put(replace(group, parking=parking)), Put(event)), wake_at=now)
+
+
+def _cut_off_since(primary: Copy) -> datetime | None:
+    """Since when neither the server nor its machine's agent answers; None: one of them does, or was not asked yet. A server
+    that is merely busy or hangs, on a machine that answers, is not cut off."""
+    seen = primary.seen
+    if seen is None or seen.machine_heard_since is not None:
+        return None
+    match primary.liveness:
+        case Silent(how=Silence.NO_ANSWER | Silence.UNREACHABLE | Silence.REFUSED):
+            return seen.unanswered_since
+    return None
+
+
+def _witness(group: SlotGroup, primary: Copy, silent_since: datetime, view: ClusterView) -> Reason | None:
+    """Who still hears the primary, or has not said yet whether it does; None: no one who answers hears it."""
+    for copy in copies_of(group, view):
+        if copy.shard.uid != primary.shard.uid and _hears(copy, primary, silent_since, view):
+            return _reachable(
+                primary, f"its replica, shard {copy.shard.uid}, has heard of it since {silent_since:%H:%M:%S} UTC"
+            )
+    for endpoint in view.endpoints_of(group.database_uid):
+        for node_uid in endpoint.nodes:
+            process = view.endpoint_processes.get(node_uid)
+            if process is None or not process.answers:
+                continue
+            silent_s = process.endpoint(endpoint.uid).server_silent_s
+            if silent_s is None or timedelta(seconds=silent_s) < CUT_OFF_AFTER - HEARD_TOLERANCE:
+                return _reachable(primary, f"the endpoint process of node {node_uid} has reached it lately, or is asking")
+    return None
+
+
+def _hears(copy: Copy, primary: Copy, silent_since: datetime, view: ClusterView) -> bool:
+    """Whether a replica that answers may have heard of the primary since then. A look at it from before proves nothing."""
+    seen = copy.seen
+    if seen is None or not copy.has_role(Role.REPLICA):
+        return False
+    node = view.nodes.get(primary.shard.node_uid)
+    if node is None or (seen.primary_address, seen.primary_port) != (node.servers_at, primary.shard.port):
+        return False
+    heard_s = seen.heard_primary_s if seen.is_link_up else seen.link_down_s
+    return seen.at - timedelta(seconds=heard_s) > silent_since + HEARD_TOLERANCE or seen.at < silent_since + CUT_OFF_AFTER
+
+
+def _without_heir(group: SlotGroup, primary: Copy, view: ClusterView) -> Reason | None:
+    """Why a failover would end with no primary at all; None: a copy may be able to take over."""
+    history = history_of(group, primary) or "unknown"
+    for copy in copies_of(group, view):
+        is_other = copy.shard.uid != primary.shard.uid and copy.has_role(Role.REPLICA)
+        if is_other and copy.seen is not None and history == copy.seen.replication_id and not copy.seen.is_syncing:
+            return None
+    return reason_about(
+        primary.shard,
+        Code.PRIMARY_OUT_OF_REACH,
+        f"{_where(primary.shard)}, and no other copy has its data",
+        Grade.HARD_LIMIT,
+    )
+
+
+# -- while it lasts ----------------------------------------------------------------------------------------------------
+
+
+def continue_parking(group: SlotGroup, primary: Copy, view: ClusterView, now: datetime) -> Decision:
+    """The next step: park what is not parked, withdraw if the primary answers again, or let the best copy take over."""
+    parking = group.parking
+    assert parking is not None
+    if view.leadership is None:
+        return NOTHING
+    if primary.answers:
+        return _withdraw(group, primary, now)
+    if parking.term != view.leadership.term:
+        return Decision(writes=(Put(replace(group, parking=Parking(parking.from_shard, view.leadership.term, now))),))
+    missing = [shard for shard in _to_park(group, view) if not _is_parked(shard, parking)]
+    if missing:
+        return Decision(
+            commands=tuple(Park(shard.uid) for shard in missing if _answers(shard, view)),
+            reasons=tuple(_blocks(shard, primary) for shard in missing if not _answers(shard, view)),
+            wake_at=now + LOOK_AGAIN,
+        )
+    history = history_of(group, primary)
+    copies = {copy.shard.uid: copy for copy in copies_of(group, view)}
+    heirs = [
+        (parked.offset, merit(copies[parked.shard_uid]), copies[parked.shard_uid])
+        for parked in parking.parked
+        if history and parked.replication_id == history and parked.offset >= 0 and _may_lead(parked, copies)
+    ]
+    if not heirs:
+        text = f"{_where(primary.shard)}, and no detached copy has its data"
+        reason = reason_about(primary.shard, Code.PRIMARY_OUT_OF_REACH, text, Grade.HARD_LIMIT, remedy=_remedy(primary))
+        return Decision(reasons=(reason,), wake_at=now + timedelta(seconds=1))
+    heir = max(heirs)[2]
+    proof = "which is out of reach; every other copy was detached from it first"
+    return Decision(writes=take_over(group, heir.shard, proof, now))
+
+
+def _to_park(group: SlotGroup, view: ClusterView) -> list[Shard]:
+    """Every copy on record that may follow the primary and confirm writes, wanted or not: the old copy of a move too."""
+    assert group.parking is not None
+    return [
+        shard
+        for shard in view.shards_of_group(group.uid)
+        if shard.uid != group.parking.from_shard and shard.node_uid in view.nodes and not has_ended(view.liveness(shard))
+    ]
+
+
+def _is_parked(shard: Shard, parking: Parking) -> bool:
+    return any(p.shard_uid == shard.uid and p.incarnation == shard.incarnation for p in parking.parked)
+
+
+def _may_lead(parked: Parked, copies: dict[ShardUid, Copy]) -> bool:
+    copy = copies.get(parked.shard_uid)
+    is_same = copy is not None and copy.shard.incarnation == parked.incarnation
+    return is_same and copy is not None and copy.shard.wanted is ShardWanted.RUNNING and copy.answers
+
+
+def _answers(shard: Shard, view: ClusterView) -> bool:
+    seen = view.servers.get(shard.uid)
+    return seen is not None and seen.health is Health.OK
+
+
+def _withdraw(group: SlotGroup, primary: Copy, now: datetime) -> Decision:
+    """The primary answers, and no copy has taken over: the others are attached again by the next turns."""
+    text = f"shard {primary.shard.uid} on node {primary.shard.node_uid} answers again and stays the primary"
+    event = Event(
+        now,
+        EventKind.FAILOVER_WITHDRAWN,
+        Severity.INFO,
+        text,
+        node_uid=primary.shard.node_uid,
+        database_uid=group.database_uid,
+    )
+    return Decision(writes=(Put(replace(group, parking=None)), Put(event)))
+
+
+# -- reasons -----------------------------------------------------------------------------------------------------------
+
+
+def _where(shard: Shard) -> str:
+    return f"the primary, shard {shard.uid} on node {shard.node_uid}, is out of reach"
+
+
+def _reachable(primary: Copy, text: str) -> Reason:
+    said = f"shard {primary.shard.uid} does not answer the leader, but {text}"
+    return reason_about(primary.shard, Code.PRIMARY_OUT_OF_REACH, said, Grade.SOFT_LIMIT)
+
+
+def _remedy(primary: Copy) -> str:
+    return f"repair node {primary.shard.node_uid} or its network"
+
+
+def _blocks(shard: Shard, primary: Copy) -> Reason:
+    text = f"{_where(primary.shard)}; so is shard {shard.uid} on node {shard.node_uid}, which may still confirm its writes"
+    nodes = sorted({primary.shard.node_uid, shard.node_uid})
+    remedy = f"bring back node {' or '.join(str(uid) for uid in nodes)}"
+    return reason_about(shard, Code.PRIMARY_OUT_OF_REACH, text, Grade.HARD_LIMIT, remedy=remedy)
