@@ -34,9 +34,10 @@ def _park_all(*replicas: RunningServer) -> list[int]:
     return offsets
 
 
-def _confirmed(client: "redis.Redis", key: str) -> int:
+def _confirmed(client: "redis.Redis", key: str, *, replicas: int = 1) -> int:
+    """How many replicas have a new write, after waiting for so many."""
     client.set(key, "x")
-    return int(client.execute_command("WAIT", 1, 200))
+    return int(client.execute_command("WAIT", replicas, 200))
 
 
 @both_servers
@@ -47,7 +48,7 @@ def test_a_primary_whose_copies_are_parked_gets_no_confirmation(kind: ServerKind
         attach(first, primary)
         attach(second, primary)
         with primary.client("application") as client:
-            wait_until(lambda: _confirmed(client, "before") == 1)
+            wait_until(lambda: _confirmed(client, "before", replicas=2) == 2)
             _park_all(first)
             assert _confirmed(client, "while one follows") == 1
             offsets = _park_all(first, second)
@@ -67,7 +68,7 @@ def test_the_copy_that_takes_over_feeds_the_others_without_a_full_copy(kind: Ser
         attach(first, primary)
         attach(second, primary)
         with primary.client("application") as client:
-            wait_until(lambda: _confirmed(client, "before") == 1)
+            wait_until(lambda: _confirmed(client, "before", replicas=2) == 2)
             _park_all(first, second)
             _confirmed(client, "unconfirmed")
         second.ask("REPLICAOF", "NO", "ONE")
