@@ -33,7 +33,7 @@ def parks_the_copies_of_any_database() -> Sequence[Patch]:
     right = parking.begin_parking
 
     def begin(group: Any, database: Any, *rest: Any) -> Any:
-        return right(group, replace(database, is_strict=True), *rest)
+        return right(group, replace(database, is_strict=True, is_strict_everywhere=True), *rest)
 
     return [(group_module, "begin_parking", begin)]
 

@@ -154,6 +154,8 @@ class Database:
     """Whether its servers accept only encrypted connections. Decided at its creation: the copies must agree."""
     notify_keyspace_events: str = ""
     """Keyspace events that the servers publish, in the letters of their directive; empty: none."""
+    is_strict_everywhere: bool = False
+    """Every endpoint process that may have clients has shown that it is strict, since the mode was switched on."""
     options: dict[str, object] = field(default_factory=dict)
     """Other accepted keys of the wire, stored and shown as given. Decisions read the two properties below."""
 

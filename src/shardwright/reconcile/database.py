@@ -32,6 +32,7 @@ from shardwright.plan.placement import Unplaceable, place_copy, place_database
 from shardwright.plan.ports import shard_port
 from shardwright.plan.standing import primary_lives
 from shardwright.reconcile.endpoint import is_access_old, is_mode_old
+from shardwright.reconcile.strictness import decide_strictness
 
 BIRTH_LIMIT = timedelta(seconds=10)
 """A new shard whose node has had no daemon for this long is created elsewhere. A daemon that has only crashed returns
@@ -44,7 +45,8 @@ def decide_database(database: Database, view: ClusterView, now: datetime) -> Dec
         case DatabaseStatus.PENDING:
             return _go_on_creating(database, view, now) if view.groups_of(database.uid) else _create(database, view, now)
         case DatabaseStatus.ACTIVE_CHANGE_PENDING | DatabaseStatus.ACTIVE:
-            return _change(database, view, now)
+            noted = decide_strictness(database, view)
+            return noted if noted.writes else _change(database, view, now)
         case DatabaseStatus.DELETE_PENDING:
             return _delete(database, view, now)
         case DatabaseStatus.CREATION_FAILED:

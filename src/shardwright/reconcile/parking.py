@@ -21,7 +21,7 @@ from shardwright.model.ids import ShardUid
 from shardwright.model.liveness import Silence, Silent, has_ended
 from shardwright.model.parking import Parked, Parking
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import Health
+from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView, Put
 from shardwright.reconcile.copies import Copy, copies_of, merit
 from shardwright.reconcile.heirs import history_of, take_over
@@ -41,7 +41,8 @@ LOOK_AGAIN = timedelta(seconds=0.1)
 def begin_parking(group: SlotGroup, database: Database, primary: Copy, view: ClusterView, now: datetime) -> Decision:
     """Begin a failover if the primary's machine is out of everyone's reach. Otherwise nothing, with the reason."""
     silent_since = _cut_off_since(primary)
-    if not database.is_strict or silent_since is None or view.leadership is None:
+    is_strict = database.is_strict and database.is_strict_everywhere
+    if not is_strict or silent_since is None or view.leadership is None:
         return NOTHING
     if now < silent_since + CUT_OFF_AFTER:
         return Decision(wake_at=silent_since + CUT_OFF_AFTER)
@@ -67,8 +68,8 @@ def _cut_off_since(primary: Copy) -> datetime | None:
     """Since when neither the server nor its machine's agent answers; None: one of them does, or was not asked yet. A server
     that is merely busy or hangs, on a machine that answers, is not cut off."""
     seen = primary.seen
-    if seen is None or seen.machine_heard_since is not None:
-        return None
+    if seen is None or seen.machine_heard_since is not None or primary.process is not ProcessState.RUNNING:
+        return None  # A process that no agent has reported is not looked for on its machine.
     match primary.liveness:
         case Silent(how=Silence.NO_ANSWER | Silence.UNREACHABLE | Silence.REFUSED):
             return seen.unanswered_since

@@ -31,6 +31,8 @@ from shardwright.model.seen import EndpointState, Health, ProcessState, ServerSe
 from shardwright.model.serving import listening_address
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.standing import Standing, is_candidate, standing_of
+from shardwright.reconcile.copies import copies_of
+from shardwright.reconcile.parking import continue_parking
 
 LINK_DOWN_MAX_S = 10
 """A replica whose link has been down this long has more than a brief interruption."""
@@ -49,10 +51,11 @@ TROUBLES = frozenset(
         Code.CLIENTS_FULL,
         Code.REPLICA_NOT_FOLLOWING,
         Code.COPY_NOT_RUNNING,
+        Code.PRIMARY_OUT_OF_REACH,
     }
 )
 """Codes that are recorded for databases."""
-STOPPING = frozenset({Code.ENDPOINT_CANNOT_LISTEN, Code.WRITES_REFUSED})
+STOPPING = frozenset({Code.ENDPOINT_CANNOT_LISTEN, Code.WRITES_REFUSED, Code.PRIMARY_OUT_OF_REACH})
 """With one of these, the database does not serve. With the others, reads and most writes still work, or the limit is
 intended."""
 
@@ -100,6 +103,7 @@ def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...],
             for node_uid in endpoint.bound_nodes:
                 yield from _of_endpoint(endpoint, node_uid, view, before)
     for group in view.groups_of(database.uid):
+        yield from _of_takeover(group, view, now)
         for shard in view.shards_of_group(group.uid):
             if shard.wanted is ShardWanted.RUNNING:
                 earlier = [r for r in before if r.shard_uid == shard.uid]
@@ -130,6 +134,19 @@ def _of_endpoint(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView, befor
             database_uid=endpoint.database_uid,
             node_uid=node_uid,
         )
+
+
+# -- slot groups ---------------------------------------------------------------------------------------------------------
+
+
+def _of_takeover(group: SlotGroup, view: ClusterView, now: datetime) -> Iterator[Reason]:
+    """What a failover without a proof has been waiting for, for longer than it takes."""
+    if group.parking is None or now - group.parking.began_at < AWAY_MAX:
+        return
+    primary = next((copy for copy in copies_of(group, view) if copy.shard.uid == group.parking.from_shard), None)
+    if primary is not None and not primary.has_ended:
+        decision = continue_parking(group, primary, view, now)
+        yield from (reason for reason in decision.reasons if reason.grade is Grade.HARD_LIMIT)
 
 
 # -- servers -------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from shardwright.model.event import Event, EventKind
 from shardwright.model.ids import DatabaseUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.parking import Parked, Parking
 from shardwright.model.reason import Grade
-from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, Sighting
+from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, Health, ProcessState, Sighting
 from shardwright.model.view import ClusterView
 from shardwright.reconcile.group import decide_group
 from testkit.builders import NOW, ClusterBuilder, cluster
@@ -28,7 +28,9 @@ TERM = 1
 def cut_off(*, copies: int = 2, is_strict: bool = True, silent_since: datetime = SILENT_SINCE) -> ClusterBuilder:
     """The primary's machine, node 1, answers no one. Its replicas have not heard of it, and neither have the endpoint
     processes of the other nodes."""
-    builder = cluster(nodes=4, leader=2).with_database(on=(tuple(range(1, copies + 1)),), is_strict=is_strict)
+    builder = cluster(nodes=4, leader=2).with_database(
+        on=(tuple(range(1, copies + 1)),), is_strict=is_strict, is_strict_everywhere=is_strict
+    )
     settings = builder.view.databases[DatabaseUid(1)].settings_fingerprint
     builder = builder.with_records(*(replace(s, settings=settings) for s in builder.view.shards.values()))
     endpoint = next(iter(builder.view.endpoints.values()))
@@ -95,6 +97,11 @@ def test_not_in_default_mode() -> None:
     assert group_after(decide(cut_off(is_strict=False))) is None
 
 
+def test_not_while_an_endpoint_process_may_not_know_of_the_mode() -> None:
+    """It was switched on while that process did not answer."""
+    assert group_after(decide(cut_off().with_database_changed(1, is_strict_everywhere=False))) is None
+
+
 def test_not_before_it_has_been_silent_for_three_seconds() -> None:
     since = NOW - timedelta(seconds=2.9)
     decision = decide(cut_off(silent_since=since))
@@ -105,6 +112,11 @@ def test_not_before_it_has_been_silent_for_three_seconds() -> None:
 def test_not_while_its_machine_answers() -> None:
     """It hangs, or executes a long script: that is no cut."""
     assert group_after(decide(cut_off().with_server(PRIMARY, machine_heard_since=SILENT_SINCE))) is None
+
+
+@pytest.mark.parametrize("state", [ProcessState.UNKNOWN, ProcessState.ABSENT])
+def test_not_without_a_process_that_could_be_looked_for(state: ProcessState) -> None:
+    assert group_after(decide(cut_off().with_process(PRIMARY, state))) is None
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from shardwright.model.codes import Code
 from shardwright.model.database import DatabaseStatus, DatabaseTroubles, GroupPhase, Role, Shard
 from shardwright.model.event import Event, Severity
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.move import MoveState
+from shardwright.model.parking import Parking
 from shardwright.model.reason import Reason
 from shardwright.model.seen import (
     EndpointProcessSeen,
@@ -237,3 +239,17 @@ def test_a_copy_that_is_back_and_whose_full_sync_does_not_end_is_named(mark: str
     generation = back.view.groups[GroupUid("1:1")].generation
     in_sync = with_shard(between.with_server(2, is_link_up=True), 2, in_sync_generation=generation, **{mark: None})
     assert [e.kind for e in events(in_sync)] == ["bdb_trouble_ended"]
+
+
+def test_a_takeover_that_waits_for_a_copy_out_of_reach_is_named() -> None:
+    builder = cluster(nodes=4).with_database(on=((1, 2, 3),), is_strict=True).with_endpoints_seen()
+    for uid in (1, 3):
+        builder = builder.with_server(uid, health=Health.TIMEOUT, unanswered_since=NOW)
+    group = builder.view.groups[GroupUid("1:1")]
+    began = replace(group, parking=Parking(ShardUid(1), 1, NOW - AWAY_MAX))
+    (reason,) = told(builder.with_records(began))
+    assert (reason.code, reason.shard_uid, reason.remedy) == (Code.PRIMARY_OUT_OF_REACH, 3, "bring back node 1 or 3")
+    (event,) = events(builder.with_records(began))
+    assert event.severity is Severity.ERROR, "the database does not serve"
+    short = replace(group, parking=Parking(ShardUid(1), 1, NOW))
+    assert told(builder.with_records(short)) == [], "it takes a moment"
