@@ -169,8 +169,7 @@ class Operator:
         nodes = sorted(n["uid"] for n in world.checker.tables["nodes"].values())
         known = sorted(d["uid"] for d in world.checker.tables["databases"].values())
         kind = rng.random()
-        if (changed := self.policies.chosen(known)) is not None:
-            self.change(changed, proxy_policy=self.policies.draw())
+        self._change_modes(known)
         lost = sorted(n for n in nodes if self.world.nodes[n].is_lost)
         if lost and rng.random() < 0.2:
             self.action(lost[0], rng.choice(("remove", "remove", "maintenance_on")))
@@ -209,6 +208,15 @@ class Operator:
             self.policy(
                 max_slave_full_syncs=rng.choice((0, 1, 2)), default_concurrent_restore_actions=rng.choice((0, 1, 10))
             )
+
+    def _change_modes(self, known: list[int]) -> None:
+        """Sometimes another proxy policy, or another answer to the question when a write is acknowledged."""
+        if (changed := self.policies.chosen(known)) is not None:
+            self.change(changed, proxy_policy=self.policies.draw())
+        databases = self.world.checker.tables["databases"].values()
+        modes = {int(d["uid"]): bool(d["is_strict"]) for d in databases if d["has_replica"]}
+        if (changed := self.strict.changed(sorted(modes))) is not None:
+            self.change(changed, strict=not modes[changed])
 
     def _serving(self) -> set[int]:
         databases = self.world.checker.tables["databases"].values()

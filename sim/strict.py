@@ -19,6 +19,8 @@ ASK_EVERY_S = 0.1
 """Interval of the questions for one write; longer than in the product, because each costs an event."""
 SHARE = 0.4
 """Of databases with a replica that are strict from the beginning."""
+CHANGE_SHARE = 0.1
+"""Share of the operator's requests after which a database changes its mode."""
 
 
 class StrictDraws:
@@ -26,6 +28,11 @@ class StrictDraws:
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(f"strict databases of {seed}")
+
+    def changed(self, databases: list[int]) -> int | None:
+        """The database that changes its mode now; None: usually none does."""
+        wants = self._rng.random() < CHANGE_SHARE
+        return self._rng.choice(databases) if wants and databases else None
 
     def draw(self, *, replication: bool) -> bool:
         """Whether the next database is strict."""
