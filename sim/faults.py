@@ -245,11 +245,11 @@ class Faults:
 
     # -- network and store ---------------------------------------------------------------------------------------------
 
-    def cut(self, pairs: list[tuple[int, int]]) -> str:
+    def cut(self, pairs: list[tuple[int, int]], *, seconds: float | None = None) -> str:
         """Drop what is sent between these places for a while."""
         self.world.network.cuts.update(pairs)
         self.check_links()
-        self.world.loop.at(self.duration(), self._join, pairs)
+        self.world.loop.at(self.duration() if seconds is None else seconds, self._join, pairs)
         return str(pairs)
 
     def check_links(self) -> None:

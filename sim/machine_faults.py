@@ -31,6 +31,7 @@ class MachineFaults:
             ("store does not answer a machine", self._cut_store, 3),
             ("presence storm", self._storm, 3),
             ("firewall refuses the leader", self._refuse, 3),
+            ("machine of a strict primary", self._strike_a_strict_primary, 8),
         )
 
     def _any(self) -> SimMachine:
@@ -54,6 +55,24 @@ class MachineFaults:
         seconds = self.faults.duration()
         freeze(self.faults, machine, seconds)
         return f"{machine.machine_id} with nodes {machine.nodes} for {seconds} s"
+
+    def _strike_a_strict_primary(self) -> str | None:
+        """It is cut off, alone or with another machine, or sleeps: mostly for long enough that another copy takes over."""
+        world, rng = self.world, self.world.rng
+        groups = [g for g in world.checker.tables["groups"].values() if g["primary"] and world.is_strict(g["uid"])]
+        if not groups:
+            return None
+        shard = world.checker.tables["shards"][f"shards/{rng.choice(groups)['primary']:08d}"]
+        machine, seconds = world.machine_of(shard["node_uid"]), rng.choice((3.5, 5.0, 8.0, 14.0, 25.0))
+        way = rng.choice(("frozen", "cut off", "cut off", "cut off with another"))
+        if way == "frozen":
+            freeze(self.faults, machine, seconds)
+        else:
+            side = list(machine.nodes)
+            if way == "cut off with another":
+                side += self._any().nodes
+            self.faults.cut(pairs_around(side, [p for p in self._others(machine) if p not in side]), seconds=seconds)
+        return f"{machine.machine_id} with nodes {machine.nodes} {way} for {seconds} s"
 
     # -- between them --------------------------------------------------------------------------------------------------
 
