@@ -133,7 +133,7 @@ def continue_parking(group: SlotGroup, primary: Copy, view: ClusterView, now: da
     if primary.answers:
         return _withdraw(group, primary, now)
     if parking.term != view.leadership.term:
-        return Decision(writes=(Put(replace(group, parking=Parking(parking.from_shard, view.leadership.term, now))),))
+        return Decision(writes=(Put(replace(group, parking=replace(parking, term=view.leadership.term, parked=()))),))
     missing = [shard for shard in _to_park(group, view) if not _is_parked(shard, parking)]
     if missing:
         return Decision(
