@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CONFIRMATION_S = 0.0005
 """Time in which a replica's confirmation reaches its primary."""
+REPL_TIMEOUT_S = 10.0
 
 
 class Confirmations:
@@ -47,11 +48,13 @@ class Confirmations:
         return any(s is not None and s.history is position.history and s.offset >= position.offset for s in said)
 
     def heard_primary_s(self) -> int:
-        """Seconds since this replica last heard of its primary; 0 without a link."""
+        """Seconds since this replica last heard of its primary; 0 without a link. After ``repl-timeout`` the link ends."""
         server, now = self.server, self.server.loop.now
         source = server.source_server
         if not server.is_link_up or source is None:
             return 0
         if source.process.runs:
             self._heard_at = now
+        if now - self._heard_at > REPL_TIMEOUT_S:
+            server.link_lost()
         return int(now - self._heard_at)

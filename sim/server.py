@@ -491,7 +491,7 @@ class SimServer:
 
     def info(self) -> dict[str, Any]:
         """The answer to INFO, as fields of ``ServerSeen``."""
-        now = self.loop.now
+        now, heard_primary_s = self.loop.now, self.confirmations.heard_primary_s()
         is_replica = self.role is Role.REPLICA
         link_shows_up = self.is_link_up or (is_replica and now < self.paused_until and self.sync is None)
         position = self.position
@@ -506,7 +506,7 @@ class SimServer:
             "primary_port": 0 if self.source is None else self.source[1],
             "is_link_up": is_replica and link_shows_up,
             "link_down_s": 0 if not is_replica or link_shows_up else int(now - self.link_down_since),
-            "heard_primary_s": self.confirmations.heard_primary_s(),
+            "heard_primary_s": heard_primary_s,
             "is_syncing": self.sync is not None,
             "keys": 0 if self.sync is not None and self.sync.has_loaded else position.keys,
             "used_memory_bytes": 1_000_000 + position.keys * 1000,

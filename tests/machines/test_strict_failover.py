@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ class Writer(threading.Thread):
     acknowledged: list[int] = field(default_factory=list)
     acknowledged_at: float = 0.0
     refused: int = 0
+    last_error: str = ""
     is_over: bool = False
 
     def __post_init__(self) -> None:
@@ -65,8 +67,9 @@ class Writer(threading.Thread):
                 client.rpush(self.key, number)
                 self.acknowledged.append(number)
                 self.acknowledged_at = time.monotonic()
-            except redis.RedisError:
+            except redis.RedisError as e:
                 self.refused += 1
+                self.last_error = f"{type(e).__name__}: {e}"
                 time.sleep(0.05)
             time.sleep(0.005)
         client.close()
@@ -87,14 +90,29 @@ def shards(cluster: MachinesCluster) -> list[dict[str, Any]]:
     return [dict(shard) for shard in cluster.call("GET", "/v1/shards")]
 
 
-def primary_node(cluster: MachinesCluster) -> int:
-    return next(int(shard["node_uid"]) for shard in shards(cluster) if shard["role"] == "master")
+def primary_node(cluster: MachinesCluster, database: int) -> int:
+    mine = (shard for shard in shards(cluster) if int(shard["bdb_uid"]) == database)
+    return next(int(shard["node_uid"]) for shard in mine if shard["role"] == "master")
 
 
 def machine_of(cluster: MachinesCluster, node: int) -> Machine:
     assert cluster.machines is not None
     address = cluster.call("GET", f"/v1/nodes/{node}")["addr"]
     return next(cluster.machines[name] for name in NODES if cluster.machines[name].address == address)
+
+
+def said(writers: list[Writer]) -> str:
+    return "\n".join(
+        f"{w.address}: {len(w.acknowledged)} acknowledged, {w.refused} refused: {w.last_error}" for w in writers
+    )
+
+
+def have_written(writers: list[Writer], count: int) -> bool:
+    return all(len(writer.acknowledged) >= count for writer in writers)
+
+
+def all_write_since(writers: list[Writer], at: float) -> bool:
+    return all(writer.acknowledged_at > at for writer in writers)
 
 
 def cut_off(cluster: MachinesCluster, machine: Machine) -> Callable[[], None]:
@@ -118,14 +136,15 @@ def test_a_strict_database_loses_nothing_when_its_primarys_machine_is_cut_off(
     name = f"db-{strike.__name__}".replace("_", "-")
     made = cluster.create_database(name=name, memory_size=100_000_000, replication=True, data_persistence="aof")
     cluster.call("PUT", f"/v1/bdbs/{made['uid']}", {"strict": True})
-    path, port = f"/v1/bdbs/{made['uid']}", int(made["port"])
+    path, port = f"/v1/bdbs/{made['uid']}", int(made["endpoints"][0]["port"])
     cluster.wait("strict mode", path, lambda b: b["status"] == "active" and b["strict"])
-    node = primary_node(cluster)
+    node = primary_node(cluster, made["uid"])
     writers = [Writer(cluster.machines[each].address, port) for each in NODES]
     for writer in writers:
         writer.start()
     try:
-        until("all write", lambda: all(writer.acknowledged for writer in writers), seconds=20)
+        wrote = partial(have_written, writers, 200)
+        until("all write", wrote, seconds=30, state=lambda: said(writers))
         machine = machine_of(cluster, node)
         struck_at = time.monotonic()
         undo = strike(cluster, machine)
@@ -133,7 +152,7 @@ def test_a_strict_database_loses_nothing_when_its_primarys_machine_is_cut_off(
             cluster._urls.sort(key=lambda url: machine.address in url)
             until(
                 "another copy leads",
-                lambda: primary_node(cluster) != node,
+                lambda: primary_node(cluster, made["uid"]) != node,
                 seconds=TAKEOVER_S,
                 state=lambda: f"{shards(cluster)}\n{cluster.machines and cluster.machines.logs()}",
                 poll_s=0.1,
@@ -144,7 +163,8 @@ def test_a_strict_database_loses_nothing_when_its_primarys_machine_is_cut_off(
             undo()
         cluster.wait("both copies", path, lambda b: not b["reasons"], timeout_s=BACK_S)
         healed_at = time.monotonic()
-        until("all write again", lambda: all(w.acknowledged_at > healed_at for w in writers), seconds=BACK_S)
+        is_back = partial(all_write_since, writers, healed_at)
+        until("all write again", is_back, seconds=BACK_S, state=lambda: said(writers))
     finally:
         for writer in writers:
             writer.is_over = True
@@ -153,4 +173,3 @@ def test_a_strict_database_loses_nothing_when_its_primarys_machine_is_cut_off(
     with redis.Redis(cluster.machines[NODES[0]].address, port) as client:
         assert {writer.key: writer.lost(client) for writer in writers} == {writer.key: [] for writer in writers}
     print({writer.key: (len(writer.acknowledged), writer.refused) for writer in writers})
-    cluster.call("DELETE", path)

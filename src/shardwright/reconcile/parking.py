@@ -29,8 +29,8 @@ from shardwright.reconcile.heirs import history_of, take_over
 CUT_OFF_AFTER = timedelta(seconds=3)
 """So long must the primary be silent for the leader, for every replica that answers, and for every endpoint process that
 answers. Shorter, and a lost packet that is sent again would move roles; no data depends on it."""
-HEARD_TOLERANCE = timedelta(seconds=1)
-"""Servers report the age of what they last heard in whole seconds."""
+ASKED_FOR = timedelta(seconds=2)
+"""So long must an endpoint process have asked the primary without an answer. It begins to ask when the leader does."""
 LOOK_AGAIN = timedelta(seconds=0.1)
 """Delay of the next decision while copies are being parked, or a witness is awaited."""
 
@@ -80,22 +80,21 @@ def _witness(group: SlotGroup, primary: Copy, silent_since: datetime, view: Clus
     """Who still hears the primary, or has not said yet whether it does; None: no one who answers hears it."""
     for copy in copies_of(group, view):
         if copy.shard.uid != primary.shard.uid and _hears(copy, primary, silent_since, view):
-            return _reachable(
-                primary, f"its replica, shard {copy.shard.uid}, has heard of it since {silent_since:%H:%M:%S} UTC"
-            )
+            return _reachable(primary, f"its replica, shard {copy.shard.uid}, has heard of it in the last seconds")
     for endpoint in view.endpoints_of(group.database_uid):
         for node_uid in endpoint.nodes:
             process = view.endpoint_processes.get(node_uid)
             if process is None or not process.answers:
                 continue
             silent_s = process.endpoint(endpoint.uid).server_silent_s
-            if silent_s is None or timedelta(seconds=silent_s) < CUT_OFF_AFTER - HEARD_TOLERANCE:
+            if silent_s is None or timedelta(seconds=silent_s) < ASKED_FOR:
                 return _reachable(primary, f"the endpoint process of node {node_uid} has reached it lately, or is asking")
     return None
 
 
 def _hears(copy: Copy, primary: Copy, silent_since: datetime, view: ClusterView) -> bool:
-    """Whether a replica that answers may have heard of the primary since then. A look at it from before proves nothing."""
+    """Whether a replica that answers has heard of the primary in the last seconds. A link that is down was up until then: a
+    server notices the silence of the other end only after ``repl-timeout``."""
     seen = copy.seen
     if seen is None or not copy.has_role(Role.REPLICA):
         return False
@@ -103,7 +102,7 @@ def _hears(copy: Copy, primary: Copy, silent_since: datetime, view: ClusterView)
     if node is None or (seen.primary_address, seen.primary_port) != (node.servers_at, primary.shard.port):
         return False
     heard_s = seen.heard_primary_s if seen.is_link_up else seen.link_down_s
-    return seen.at - timedelta(seconds=heard_s) > silent_since + HEARD_TOLERANCE or seen.at < silent_since + CUT_OFF_AFTER
+    return timedelta(seconds=heard_s) < CUT_OFF_AFTER or seen.at < silent_since + CUT_OFF_AFTER
 
 
 def _without_heir(group: SlotGroup, primary: Copy, view: ClusterView) -> Reason | None:

@@ -119,10 +119,16 @@ def test_not_without_a_process_that_could_be_looked_for(state: ProcessState) -> 
     assert group_after(decide(cut_off().with_process(PRIMARY, state))) is None
 
 
+def test_a_link_that_broke_late_does_not_prevent_it() -> None:
+    """A server notices the silence of a frozen primary only after ten seconds; the leader may be newer than that."""
+    builder = cut_off(silent_since=NOW - timedelta(seconds=20)).with_server(REPLICA, is_link_up=False, link_down_s=4)
+    assert group_after(decide(builder)) is not None
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        {"heard_primary_s": 1},
+        {"heard_primary_s": 2},
         {"is_link_up": False, "link_down_s": 1},
         {"at": NOW - timedelta(seconds=1)},
     ],
