@@ -1,6 +1,7 @@
 """Parking on real servers: a parked copy confirms nothing, keeps what it holds, and can take over."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,13 +41,20 @@ def _confirmed(client: "redis.Redis", key: str, *, replicas: int = 1) -> int:
     return int(client.execute_command("WAIT", replicas, 200))
 
 
-@both_servers
-def test_a_primary_whose_copies_are_parked_gets_no_confirmation(kind: ServerKind, tmp_path: Path) -> None:
+@contextmanager
+def _three(kind: ServerKind, directory: Path) -> Iterator[tuple[RunningServer, RunningServer, RunningServer]]:
+    """A primary and two replicas."""
     with ExitStack() as stack:
-        servers = [stack.enter_context(running(kind, tmp_path / str(uid), shard_uid=uid, is_open=True)) for uid in (1, 2, 3)]
-        primary, first, second = servers
+        started = [stack.enter_context(running(kind, directory / str(u), shard_uid=u, is_open=True)) for u in (1, 2, 3)]
+        primary, first, second = started
         attach(first, primary)
         attach(second, primary)
+        yield primary, first, second
+
+
+@both_servers
+def test_a_primary_whose_copies_are_parked_gets_no_confirmation(kind: ServerKind, tmp_path: Path) -> None:
+    with _three(kind, tmp_path) as (primary, first, second):
         with primary.client("application") as client:
             wait_until(lambda: _confirmed(client, "before", replicas=2) == 2)
             _park_all(first)
@@ -62,11 +70,7 @@ def test_a_primary_whose_copies_are_parked_gets_no_confirmation(kind: ServerKind
 
 @both_servers
 def test_the_copy_that_takes_over_feeds_the_others_without_a_full_copy(kind: ServerKind, tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        servers = [stack.enter_context(running(kind, tmp_path / str(uid), shard_uid=uid, is_open=True)) for uid in (1, 2, 3)]
-        primary, first, second = servers
-        attach(first, primary)
-        attach(second, primary)
+    with _three(kind, tmp_path) as (primary, first, second):
         with primary.client("application") as client:
             wait_until(lambda: _confirmed(client, "before", replicas=2) == 2)
             _park_all(first, second)

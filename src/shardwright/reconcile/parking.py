@@ -52,16 +52,9 @@ def begin_parking(group: SlotGroup, database: Database, primary: Copy, view: Clu
         f"the primary of slot group {group.uid}, shard {primary.shard.uid} on node {primary.shard.node_uid}, "
         "is out of reach: its other copies are detached, then the most up-to-date one takes over"
     )
-    event = Event(
-        now,
-        EventKind.FAILOVER_BEGUN,
-        Severity.WARNING,
-        text,
-        node_uid=primary.shard.node_uid,
-        database_uid=group.database_uid,
-    )
+    event = _event(EventKind.FAILOVER_BEGUN, Severity.WARNING, text, primary, now)
     parking = Parking(primary.shard.uid, view.leadership.term, now)
-    return Decision(writes=(Put(replace(group, parking=parking)), Put(event)), wake_at=now)
+    return Decision(writes=(Put(replace(group, parking=parking)), event), wake_at=now)
 
 
 def _cut_off_since(primary: Copy) -> datetime | None:
@@ -184,15 +177,13 @@ def _answers(shard: Shard, view: ClusterView) -> bool:
 def _withdraw(group: SlotGroup, primary: Copy, now: datetime) -> Decision:
     """The primary answers, and no copy has taken over: the others are attached again by the next turns."""
     text = f"shard {primary.shard.uid} on node {primary.shard.node_uid} answers again and stays the primary"
-    event = Event(
-        now,
-        EventKind.FAILOVER_WITHDRAWN,
-        Severity.INFO,
-        text,
-        node_uid=primary.shard.node_uid,
-        database_uid=group.database_uid,
-    )
-    return Decision(writes=(Put(replace(group, parking=None)), Put(event)))
+    event = _event(EventKind.FAILOVER_WITHDRAWN, Severity.INFO, text, primary, now)
+    return Decision(writes=(Put(replace(group, parking=None)), event))
+
+
+def _event(kind: EventKind, severity: Severity, text: str, primary: Copy, now: datetime) -> Put:
+    shard = primary.shard
+    return Put(Event(now, kind, severity, text, node_uid=shard.node_uid, database_uid=shard.database_uid))
 
 
 # -- reasons -----------------------------------------------------------------------------------------------------------
