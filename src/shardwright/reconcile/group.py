@@ -71,7 +71,7 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
     if primary is None or primary.has_ended:
         return _replace_primary(group, database, primary, copies, view, now)
     if group.parking is not None:
-        return continue_parking(group, primary, view, now)
+        return continue_parking(group, database, primary, view, now)
     begun = NOTHING if primary.answers else begin_parking(group, database, primary, view, now)
     if begun.writes:
         return begun

@@ -41,8 +41,7 @@ LOOK_AGAIN = timedelta(seconds=0.1)
 def begin_parking(group: SlotGroup, database: Database, primary: Copy, view: ClusterView, now: datetime) -> Decision:
     """Begin a failover if the primary's machine is out of everyone's reach. Otherwise nothing, with the reason."""
     silent_since = _cut_off_since(primary)
-    is_strict = database.is_strict and database.is_strict_everywhere
-    if not is_strict or silent_since is None or view.leadership is None:
+    if not _is_in_force(database) or silent_since is None or view.leadership is None:
         return NOTHING
     if now < silent_since + CUT_OFF_AFTER:
         return Decision(wake_at=silent_since + CUT_OFF_AFTER)
@@ -55,6 +54,10 @@ def begin_parking(group: SlotGroup, database: Database, primary: Copy, view: Clu
     event = _event(EventKind.FAILOVER_BEGUN, Severity.WARNING, text, primary, now)
     parking = Parking(primary.shard.uid, view.leadership.term, now)
     return Decision(writes=(Put(replace(group, parking=parking)), event), wake_at=now)
+
+
+def _is_in_force(database: Database) -> bool:
+    return database.is_strict and database.is_strict_everywhere
 
 
 def _cut_off_since(primary: Copy) -> datetime | None:
@@ -116,14 +119,16 @@ def _without_heir(group: SlotGroup, primary: Copy, view: ClusterView) -> Reason 
 # -- while it lasts ----------------------------------------------------------------------------------------------------
 
 
-def continue_parking(group: SlotGroup, primary: Copy, view: ClusterView, now: datetime) -> Decision:
+def continue_parking(group: SlotGroup, database: Database, primary: Copy, view: ClusterView, now: datetime) -> Decision:
     """The next step: park what is not parked, withdraw if the primary answers again, or let the best copy take over."""
     parking = group.parking
     assert parking is not None
     if view.leadership is None:
         return NOTHING
     if primary.answers:
-        return _withdraw(group, primary, now)
+        return _withdraw(group, primary, "answers again and stays the primary", now)
+    if not _is_in_force(database):
+        return _withdraw(group, primary, "stays the primary, because the database is no longer strict", now)
     if parking.term != view.leadership.term:
         return Decision(writes=(Put(replace(group, parking=replace(parking, term=view.leadership.term, parked=()))),))
     missing = [shard for shard in _to_park(group, view) if not _is_parked(shard, parking)]
@@ -174,9 +179,9 @@ def _answers(shard: Shard, view: ClusterView) -> bool:
     return seen is not None and seen.health is Health.OK
 
 
-def _withdraw(group: SlotGroup, primary: Copy, now: datetime) -> Decision:
-    """The primary answers, and no copy has taken over: the others are attached again by the next turns."""
-    text = f"shard {primary.shard.uid} on node {primary.shard.node_uid} answers again and stays the primary"
+def _withdraw(group: SlotGroup, primary: Copy, why: str, now: datetime) -> Decision:
+    """No copy has taken over: the others are attached again by the next turns, as soon as the primary answers."""
+    text = f"shard {primary.shard.uid} on node {primary.shard.node_uid} {why}"
     event = _event(EventKind.FAILOVER_WITHDRAWN, Severity.INFO, text, primary, now)
     return Decision(writes=(Put(replace(group, parking=None)), event))
 

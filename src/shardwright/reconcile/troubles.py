@@ -103,7 +103,7 @@ def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...],
             for node_uid in endpoint.bound_nodes:
                 yield from _of_endpoint(endpoint, node_uid, view, before)
     for group in view.groups_of(database.uid):
-        yield from _of_takeover(group, view, now)
+        yield from _of_takeover(group, database, view, now)
         for shard in view.shards_of_group(group.uid):
             if shard.wanted is ShardWanted.RUNNING:
                 earlier = [r for r in before if r.shard_uid == shard.uid]
@@ -139,13 +139,13 @@ def _of_endpoint(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView, befor
 # -- slot groups ---------------------------------------------------------------------------------------------------------
 
 
-def _of_takeover(group: SlotGroup, view: ClusterView, now: datetime) -> Iterator[Reason]:
+def _of_takeover(group: SlotGroup, database: Database, view: ClusterView, now: datetime) -> Iterator[Reason]:
     """What a failover without a proof has been waiting for, for longer than it takes."""
     if group.parking is None or now - group.parking.began_at < AWAY_MAX:
         return
     primary = next((copy for copy in copies_of(group, view) if copy.shard.uid == group.parking.from_shard), None)
     if primary is not None and not primary.has_ended:
-        decision = continue_parking(group, primary, view, now)
+        decision = continue_parking(group, database, primary, view, now)
         yield from (reason for reason in decision.reasons if reason.grade is Grade.HARD_LIMIT)
 
 

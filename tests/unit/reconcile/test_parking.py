@@ -251,6 +251,15 @@ def test_it_is_withdrawn_when_the_primary_answers_again() -> None:
     assert Attach(REPLICA, PRIMARY) in attached.commands
 
 
+def test_it_is_withdrawn_when_the_database_is_strict_no_longer() -> None:
+    """From then on, an endpoint process may answer writes that only the old primary has."""
+    decision = decide(parking(cut_off(), parked(2)).with_database_changed(1, is_strict=False))
+    after = group_after(decision)
+    assert after is not None
+    assert (after.primary, after.parking) == (PRIMARY, None)
+    assert events(decision) == [EventKind.FAILOVER_WITHDRAWN]
+
+
 def test_a_later_leader_parks_every_copy_again() -> None:
     builder = parking(cut_off(), parked(2)).with_leader(3, term=TERM + 1)
     after = group_after(decide(builder))

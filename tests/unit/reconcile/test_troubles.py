@@ -242,7 +242,8 @@ def test_a_copy_that_is_back_and_whose_full_sync_does_not_end_is_named(mark: str
 
 
 def test_a_takeover_that_waits_for_a_copy_out_of_reach_is_named() -> None:
-    builder = cluster(nodes=4).with_database(on=((1, 2, 3),), is_strict=True).with_endpoints_seen()
+    builder = cluster(nodes=4).with_database(on=((1, 2, 3),), is_strict=True, is_strict_everywhere=True)
+    builder = builder.with_endpoints_seen()
     for uid in (1, 3):
         builder = builder.with_server(uid, health=Health.TIMEOUT, unanswered_since=NOW)
     group = builder.view.groups[GroupUid("1:1")]
