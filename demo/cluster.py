@@ -48,6 +48,10 @@ class Cluster:
         """Kill the store's leading member; returns the seconds until another one led. Only with members."""
         raise NotImplementedError
 
+    def ask_last(self, address: str) -> None:
+        """Send requests to this node only when no other one answers: it may be out of reach."""
+        self._urls.sort(key=lambda url: address in url)
+
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """One request; another node is asked when one does not answer. Raises DemoFailed on a refusal."""
         assert self._http is not None
