@@ -106,7 +106,7 @@ def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...],
         yield from _of_takeover(group, database, view, now)
         for shard in view.shards_of_group(group.uid):
             if shard.wanted is ShardWanted.RUNNING:
-                earlier = [r for r in before if r.shard_uid == shard.uid]
+                earlier = [r for r in before if r.shard_uid == shard.uid and r.code != Code.PRIMARY_OUT_OF_REACH]
                 yield from _of_server(database, group, shard, view, earlier)
                 yield from _of_process(group, shard, view, earlier, now)
                 yield from _of_sync(group, shard, view, earlier, now)

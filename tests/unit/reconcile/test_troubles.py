@@ -250,6 +250,7 @@ def test_a_takeover_that_waits_for_a_copy_out_of_reach_is_named() -> None:
     began = replace(group, parking=Parking(ShardUid(1), 1, NOW - AWAY_MAX))
     (reason,) = told(builder.with_records(began))
     assert (reason.code, reason.shard_uid, reason.remedy) == (Code.PRIMARY_OUT_OF_REACH, 3, "bring back node 1 or 3")
+    assert told(decided(builder.with_records(began))) == [reason], "it is named once, though the copy stays silent"
     (event,) = events(builder.with_records(began))
     assert event.severity is Severity.ERROR, "the database does not serve"
     short = replace(group, parking=Parking(ShardUid(1), 1, NOW))
