@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shardwright.agent.check import CheckedHere
 from shardwright.api.machines import Machines
+from shardwright.discovery.server import DISCOVERY_PORT
 from shardwright.endpoint.protocol import CONTROL_PORT
 from shardwright.learned_file import Learning
 from shardwright.model.ids import NodeUid
@@ -50,6 +51,8 @@ class DaemonConfig:
     """Sockets."""
     trust: NodeTrust | None = None
     """None: all nodes are on this machine, and reach each other by Unix sockets."""
+    discovery_port: int = DISCOVERY_PORT
+    """Where clients ask for the address of a database, at the same addresses as the API."""
     checked: CheckedHere | None = None
     """What a check of the nodes looks at here; None: what it does in a local cluster."""
     learning: Learning | None = None

@@ -27,6 +27,7 @@ from shardwright.api.services.figures import Figures
 from shardwright.clock import Clock, SteadyClock, SystemClock
 from shardwright.composition import NodeAccess, lease_times
 from shardwright.daemon_config import DaemonConfig
+from shardwright.discovery.server import Discovery
 from shardwright.errors import Permanent
 from shardwright.faults import VARIABLE, Faults
 from shardwright.leader.attendance import remember
@@ -182,7 +183,7 @@ async def _serve(config: DaemonConfig, store: Store, book: EndpointBook | None, 
     runner = LeadershipRunner(keeper, store, mirror, access=access, clock=clock, probe=_probe(), members=members)
     shown = ApiCertificate(config.api_certificate, config.api_key)
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
-    tasks = [spawn("agent", agent.run())]
+    tasks = [spawn("agent", agent.run()), spawn("discovery", _discovery(config, mirror).run())]
     tasks += _among_machines(access, agent, signing, clock=clock)
     if (holder := access.key_holder(store, clock=clock, random_text=_random_text)) is not None:
         tasks.append(spawn("authority's key", holder.run()))
@@ -251,6 +252,11 @@ async def _removed(access: NodeAccess, agent: Agent) -> None:
     # It serves nothing any more, and nothing would end it once the daemon waits for a record.
     await agent.retire()
     raise Permanent(Code.NODE_NOT_RECORDED, "the node was removed from the cluster")
+
+
+def _discovery(config: DaemonConfig, mirror: Mirror) -> Discovery:
+    places = config.addresses, config.discovery_port
+    return Discovery(config.node_uid, *places, view=mirror.view, subscribe=mirror.subscribe)
 
 
 def _presence(config: DaemonConfig, clock: Clock) -> DaemonPresence:

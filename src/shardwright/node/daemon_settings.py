@@ -49,6 +49,7 @@ def daemon_config(
         endpoint_directory=directories.endpoint,
         run_directory=directories.run,
         trust=NodeTrust(files, str(settings.address), settings.ports.agent, settings.ports.control),
+        discovery_port=settings.ports.discovery,
         checked=checked_here(settings),
         learning=learning,
         machines=machines,

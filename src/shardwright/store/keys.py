@@ -44,6 +44,8 @@ INCOMPLETE_COPY = "incomplete_copy"
 EVENTS = "events/"
 NODES = "nodes/"
 DAEMONS = "daemons/"
+DATABASES = "databases/"
+ENDPOINTS = "endpoints/"
 SEEN_NODES = "seen/nodes/"
 SEEN_SERVERS = "seen/servers/"
 
@@ -85,12 +87,12 @@ _TYPES: dict[str, RecordType] = {
     NODES: Node,
     "removed_nodes/": RemovedNode,
     "snapshots/": Snapshot,
-    "databases/": Database,
+    DATABASES: Database,
     "troubles/": DatabaseTroubles,
     "secrets/": ServerSecrets,
     "groups/": SlotGroup,
     "shards/": Shard,
-    "endpoints/": Endpoint,
+    ENDPOINTS: Endpoint,
     "actions/": Action,
     "moves/": Move,
     "users/": User,
