@@ -1,12 +1,15 @@
 """Serving databases: settings that change under open connections, and sessions that do not notice actions."""
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
+from redis.sentinel import Sentinel
 
 from tests.e2e.rest_harness import Json, RestCluster, connects_of
 
@@ -295,3 +298,22 @@ def _home(cluster: RestCluster, uid: int, action: str) -> int:
     if action == "maintenance_on":
         return cluster.primary(uid)
     return next(node for node in cluster.nodes() if cluster.in_maintenance(node))
+
+
+# -- discovery -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("database", [{"proxy_policy": "all-nodes"}], indirect=True)
+def test_a_sentinel_client_goes_to_the_node_it_asks_until_that_one_is_emptied(cluster: RestCluster, database: Json) -> None:
+    address = urlsplit(cluster.url(1)).hostname
+    cluster.ok("PUT", "/v1/cluster/policy", {"drain_clients": 1})
+    sentinel = Sentinel([(address, 8001)], socket_timeout=5)
+    place = (address, database["endpoints"][0]["port"])
+    cluster.wait("its node serves it", lambda: sentinel.discover_master(database["name"]) == place)
+    with contextlib.closing(sentinel.master_for(database["name"])) as client:
+        assert client.set("before", "1")
+        cluster.done(1, "maintenance_on")
+        cluster.wait("another node is named", lambda: sentinel.discover_master(database["name"])[0] != address)
+        assert client.get("before") == b"1", "it connects to the node that is named"
+        cluster.done(1, "maintenance_off")
+    cluster.wait("its node is named again", lambda: sentinel.discover_master(database["name"]) == place)
