@@ -5,7 +5,6 @@ everything else goes on. Encrypts nothing, because it says only addresses and na
 """
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -26,6 +25,8 @@ IDLE_S = 300.0
 """A client that has neither asked nor subscribed for so long is disconnected."""
 SEND_S = 5.0
 """A client that reads nothing for so long is disconnected."""
+UNREAD_BYTES_MAX = 64 * 1024
+"""A subscriber that has so much to read does not read."""
 LISTEN_AGAIN_S = 5.0
 _READ_BYTES = 4096
 _RELEVANT = (keys.DATABASES, keys.ENDPOINTS, keys.NODES, keys.DAEMONS)
@@ -103,12 +104,14 @@ class Discovery:
             for name, was, now in moved:
                 if message := dialogue.message(name, was, now):
                     writer.write(message)
+            if writer.transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+                writer.transport.abort()
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         dialogue = Dialogue()
-        with contextlib.suppress(OSError, TimeoutError):
+        try:
             if len(self._clients) >= CLIENTS_MAX:
                 writer.write(b"-ERR max number of clients reached\r\n")
             else:
@@ -116,8 +119,11 @@ class Discovery:
                 await self._answer(dialogue, reader, writer)
             async with asyncio.timeout(SEND_S):
                 await writer.drain()
-        self._clients.pop(dialogue, None)
-        writer.close()
+        except (OSError, TimeoutError):
+            pass  # The client has left, or reads nothing.
+        finally:
+            self._clients.pop(dialogue, None)
+            writer.close()
 
     async def _answer(self, dialogue: Dialogue, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         scanner, buffer = CommandScanner(), b""
