@@ -1,6 +1,7 @@
 """When strict mode counts as in force everywhere."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,18 +13,19 @@ from shardwright.reconcile.database import decide_database
 from testkit.builders import NOW, ClusterBuilder, cluster
 
 ENDPOINT = EndpointUid("1:1")
+LATER = NOW + timedelta(seconds=1)
 
 
 def strict(**changes: Any) -> ClusterBuilder:
-    """A database that was switched to strict mode; nodes 1 and 2 serve it, and both processes know."""
+    """A database that was switched to strict mode; nodes 1 and 2 serve it, and all processes answer."""
     builder = cluster(nodes=3).with_database(on=((1, 2),), **{"is_strict": True, **changes})
     builder = builder.with_records(replace(builder.view.endpoints[ENDPOINT], nodes=(NodeUid(1), NodeUid(2))))
-    return process(process(builder, 1), 2)
+    return process(process(process(builder, 1), 2), 3, endpoints=())
 
 
 def process(builder: ClusterBuilder, node: int, **changes: Any) -> ClusterBuilder:
     seen = EndpointSeen(ENDPOINT, EndpointState.LISTENING, generation=1, is_strict=True)
-    found = replace(EndpointProcessSeen(NodeUid(node), NOW, answers=True, endpoints=(seen,)), **changes)
+    found = replace(EndpointProcessSeen(NodeUid(node), LATER, answers=True, endpoints=(seen,)), **changes)
     processes = {**builder.view.endpoint_processes, NodeUid(node): found}
     return ClusterBuilder(replace(builder.view, endpoint_processes=processes))
 
@@ -57,8 +59,13 @@ DEFAULT = EndpointSeen(ENDPOINT, EndpointState.LISTENING, generation=1, is_stric
     ],
     ids=["not told yet", "it still has clients", "silent", "ended", "it does not serve it"],
 )
-def test_a_process_that_may_be_in_default_mode_prevents_it(changes: dict[str, Any], is_in_force: bool) -> None:
-    assert noted(process(strict(), 2, **changes)) is is_in_force
+@pytest.mark.parametrize("node", [2, 3], ids=["a node that serves it", "a node to which it is not bound any more"])
+def test_a_process_that_may_be_in_default_mode_prevents_it(changes: dict[str, Any], is_in_force: bool, node: int) -> None:
+    assert noted(process(strict(), node, **changes)) is is_in_force
+
+
+def test_what_a_process_said_before_the_change_proves_nothing() -> None:
+    assert not noted(process(strict(), 2, at=NOW))
 
 
 def test_a_process_that_was_not_asked_yet_prevents_it() -> None:
