@@ -271,6 +271,8 @@ class SimServer:
         """REPLICAOF NO ONE."""
         if self.role is Role.PRIMARY:
             return
+        if self.is_synced_copy:
+            self.primary_at = self.loop.now
         self._unlink()
         self.role = Role.PRIMARY
         self.open_since = self.loop.now
@@ -480,7 +482,7 @@ class SimServer:
 
     @property
     def is_synced_copy(self) -> bool:
-        """It was a linked replica, or the writing primary, within the last minute."""
+        """It was a linked replica, or the writing primary, within the last minute. A replica that is promoted stays one."""
         if self.sync is not None:
             return False
         if self.is_link_up:

@@ -14,7 +14,7 @@ LARGE_FILES = {
     "src/shardwright/endpoint/ledger.py": 426,
     "src/shardwright/endpoint/session.py": 587,
     "sim/checker.py": 440,
-    "sim/server.py": 528,
+    "sim/server.py": 530,
     "tests/integration/test_agent.py": 496,
     "tests/integration/test_cli.py": 538,
     "tests/sim/test_scenarios.py": 441,
