@@ -140,7 +140,7 @@ def test_many_commands_at_once_and_what_is_no_command(running: Running) -> None:
 
 def test_too_many_clients_are_refused_and_idle_ones_end(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "CLIENTS_MAX", 1)
-    monkeypatch.setattr(server, "IDLE_S", 0.3)
+    monkeypatch.setattr(server, "IDLE_S", 2.0)
     place = running.address, running.service.port
     with socket.create_connection(place, 5) as first, socket.create_connection(place, 5) as second:
         first.sendall(b"PING\r\n")

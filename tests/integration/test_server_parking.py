@@ -35,10 +35,10 @@ def _park_all(*replicas: RunningServer) -> list[int]:
     return offsets
 
 
-def _confirmed(client: "redis.Redis", key: str, *, replicas: int = 1) -> int:
+def _confirmed(client: "redis.Redis", key: str, *, replicas: int = 1, limit_ms: int = 5000) -> int:
     """How many replicas have a new write, after waiting for so many."""
     client.set(key, "x")
-    return int(client.execute_command("WAIT", replicas, 200))
+    return int(client.execute_command("WAIT", replicas, limit_ms))
 
 
 @contextmanager
@@ -61,8 +61,8 @@ def test_a_primary_whose_copies_are_parked_gets_no_confirmation(kind: ServerKind
             assert _confirmed(client, "while one follows") == 1
             offsets = _park_all(first, second)
             assert offsets[1] > offsets[0], "the other one has received more"
-            assert _confirmed(client, "after") == 0
-            assert _confirmed(client, "later") == 0
+            assert _confirmed(client, "after", limit_ms=200) == 0
+            assert _confirmed(client, "later", limit_ms=200) == 0
         with second.client("application") as client:
             assert client.exists("before", "while one follows") == 2
             assert client.exists("after", "later") == 0
@@ -74,7 +74,7 @@ def test_the_copy_that_takes_over_feeds_the_others_without_a_full_copy(kind: Ser
         with primary.client("application") as client:
             wait_until(lambda: _confirmed(client, "before", replicas=2) == 2)
             _park_all(first, second)
-            _confirmed(client, "unconfirmed")
+            _confirmed(client, "unconfirmed", limit_ms=50)
         second.ask("REPLICAOF", "NO", "ONE")
         attach(first, second)
         info = second.info()
