@@ -4,17 +4,17 @@ Called by ``server.py`` at every change of the records. A node names itself wher
 reached it reaches its endpoints too. It names another node when it does not serve, or when it is about to stop serving.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shardwright.model.cluster import Node
 from shardwright.model.database import Database, DatabaseStatus, Endpoint
 from shardwright.model.ids import NodeUid
-from shardwright.model.serving import accepting_nodes, listening_address
+from shardwright.model.serving import accepting_nodes, listening_address, own_address
 from shardwright.model.view import ClusterView
 
 INTERNAL = "@internal"
-"""Behind a database's name: its address inside the cluster's network, if that differs from the external one."""
+"""Behind a database's name: its address inside the cluster's network, which may be the same as the external one."""
 _SERVING = frozenset({DatabaseStatus.ACTIVE, DatabaseStatus.ACTIVE_CHANGE_PENDING})
 
 
@@ -57,10 +57,10 @@ def _best(endpoint: Endpoint, view: ClusterView, own: NodeUid) -> Node | None:
     return min(members, key=rank, default=None)
 
 
-def others(view: ClusterView, own: NodeUid, port: Callable[[Node], int]) -> list[tuple[NodeUid, Place]]:
-    """The discovery services of the other nodes that have a daemon, by uid. ``port``: that of a node's service."""
+def others(view: ClusterView, own: NodeUid, port: int) -> list[tuple[NodeUid, Place]]:
+    """The discovery services of the other nodes that have a daemon, by uid. ``port``: the same on all nodes."""
     return [
-        (uid, Place(node.external_addresses[0] if node.external_addresses else node.address, port(node)))
+        (uid, Place(own_address(node), port))
         for uid, node in sorted(view.nodes.items())
         if uid != own and uid in view.daemons
     ]

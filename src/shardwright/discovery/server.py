@@ -13,7 +13,6 @@ import structlog
 from shardwright.discovery.dialogue import Dialogue, Known, Sentinel
 from shardwright.discovery.found import Place, others, places
 from shardwright.endpoint.resp import CommandScanner, ProtocolError, split_arguments
-from shardwright.model.cluster import Node
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView
 from shardwright.store import keys
@@ -89,11 +88,8 @@ class Discovery:
 
     def _look(self) -> Known:
         view, own = self._view(), self._node_uid
-        sentinels = tuple(Sentinel(f"node-{uid}", place) for uid, place in others(view, own, self._port_of))
+        sentinels = tuple(Sentinel(f"node-{uid}", place) for uid, place in others(view, own, self.port or self._port))
         return Known(f"node-{own}", places(view, own), sentinels)
-
-    def _port_of(self, node: Node) -> int:
-        return self.port or self._port
 
     def _changed(self, changed: Collection[str]) -> None:
         if not any(key.startswith(_RELEVANT) for key in changed):

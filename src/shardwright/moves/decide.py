@@ -7,7 +7,7 @@ from datetime import datetime
 
 from shardwright.model.codes import Code
 from shardwright.model.decision import Decision
-from shardwright.model.move import GroupMove, HandoffMove, Move, Rebind, Relocation
+from shardwright.model.move import GroupMove, HandoffMove, Move, MoveState, Rebind, Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView
 from shardwright.moves.handoff import decide_handoff
@@ -30,9 +30,10 @@ def decide_move(move: Move, view: ClusterView, now: datetime) -> Decision:
 
 
 def _takeover(move: GroupMove, view: ClusterView) -> Reason | None:
-    """The takeover that the move waits for."""
+    """The takeover that the move waits for; None: there is none, or the move has not begun and is cancelled."""
     group = view.groups.get(move.group_uid)
-    if group is None or group.parking is None:
+    has_not_begun = move.state is MoveState.PLANNED and move.is_cancel_wanted
+    if group is None or group.parking is None or has_not_begun:
         return None
     shard = view.shards.get(group.parking.from_shard)
     where = "" if shard is None else f" on node {shard.node_uid}"

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from shardwright.discovery.found import Place, others, places
-from shardwright.model.cluster import Node
 from shardwright.model.database import DatabaseStatus, LeavingNode, ProxyPolicy
 from shardwright.model.ids import EndpointUid, NodeUid
 from testkit.builders import NOW, ClusterBuilder, cluster
@@ -69,10 +68,7 @@ def test_a_database_that_does_not_serve_is_not_named(status: DatabaseStatus) -> 
 
 
 def test_the_other_services_are_those_of_nodes_with_a_daemon() -> None:
-    def port(node: Node) -> int:
-        return 8001
-
     builder = served(1).with_node_changed(3, external_addresses=("198.51.100.9",))
-    found = others(builder.view, NodeUid(1), port)
+    found = others(builder.view, NodeUid(1), 8001)
     assert found == [(NodeUid(2), Place("127.0.0.2", 8001)), (NodeUid(3), Place("198.51.100.9", 8001))]
-    assert [uid for uid, _ in others(builder.without_daemon(2).view, NodeUid(1), port)] == [3]
+    assert [uid for uid, _ in others(builder.without_daemon(2).view, NodeUid(1), 8001)] == [3]

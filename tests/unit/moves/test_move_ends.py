@@ -225,3 +225,11 @@ def test_while_a_copy_takes_over_from_a_primary_out_of_reach_moves_wait(move: Mo
     assert "node 1" in waiting.reasons[0].text
     assert decision.commands == ()
     assert decide(builder.with_records(group), waiting).writes == (), "it is said once"
+
+
+@pytest.mark.parametrize("move", [handoff(MoveState.PLANNED), relocation()], ids=lambda move: str(move.kind))
+def test_a_move_that_has_not_begun_is_cancelled_even_while_a_copy_takes_over(move: Move) -> None:
+    builder = with_new_copy(replicated())
+    group = replace(builder.view.groups[GROUP], parking=Parking(ShardUid(1), 1, NOW))
+    cancelled = decide(builder.with_records(group), replace(move, is_cancel_wanted=True))
+    assert move_after(cancelled).state is MoveState.CANCELLED
