@@ -32,6 +32,7 @@ class MachineFaults:
             ("presence storm", self._storm, 3),
             ("firewall refuses the leader", self._refuse, 3),
             ("machine of a strict primary", self._strike_a_strict_primary, 8),
+            ("machine declared off", self._declare_off, 5),
         )
 
     def _any(self) -> SimMachine:
@@ -49,6 +50,17 @@ class MachineFaults:
         seconds = self.faults.duration()
         reboot(self.faults, machine, off_s=seconds)
         return f"{machine.machine_id} with nodes {machine.nodes}, off for {seconds} s"
+
+    def _declare_off(self) -> str | None:
+        """It is off, and an operator says so; sometimes only when it is about to be back."""
+        machine, rng = self._any(), self.world.rng
+        if any(self.world.nodes[uid].is_down for uid in machine.nodes):
+            return None
+        seconds, after = rng.choice((8.0, 14.0, 25.0)), rng.choice((1.0, 5.0, 9.0))
+        reboot(self.faults, machine, off_s=seconds)
+        for uid in machine.nodes:
+            self.world.loop.at(after, self.faults.simulation.operator.declare_off, uid)
+        return f"{machine.machine_id} with nodes {machine.nodes}, off for {seconds} s, declared after {after} s"
 
     def _freeze(self) -> str:
         machine = self._any()

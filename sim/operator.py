@@ -3,15 +3,17 @@ daemon."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from shardwright.api.deps import ApiContext
-from shardwright.api.schemas.v1.requests import DatabaseBody, SnapshotRuleBody, StartBody
-from shardwright.api.services import databases, node_actions, starting
+from shardwright.api.schemas.v1.requests import DatabaseBody, DeclareOffBody, SnapshotRuleBody, StartBody
+from shardwright.api.services import databases, declarations, node_actions, starting
 from shardwright.api.services.check import Checks
 from shardwright.api.services.figures import Figures
 from shardwright.api.services.intent import Intent, Look, submit
 from shardwright.errors import Rejected, ShardwrightError
+from shardwright.model.cluster import ClusterKind
 from shardwright.model.database import DatabaseStatus
 from shardwright.model.ids import ActionUid, DatabaseUid, NodeUid
 from shardwright.model.view import Put
@@ -147,13 +149,23 @@ class Operator:
 
     def policy(self, **changes: Any) -> None:
         """Change the policy."""
-        from dataclasses import replace
-
         self.ask(f"policy {changes}", lambda seen: Intent(None, (Put(replace(seen.view.policy, **changes)),)))
+
+    def declare_off(self, node: int) -> None:
+        """Say that a node's machine is off. The nodes of a simulation have loopback addresses whatever their machines, so
+        the cluster is of machines for this request only."""
+
+        def decide(seen: Look) -> Intent[Any]:
+            assert seen.view.cluster is not None
+            view = seen.view.changed(cluster=replace(seen.view.cluster, kind=ClusterKind.MACHINES))
+            found = view.nodes.get(NodeUid(node))
+            body = DeclareOffBody(address="" if found is None else found.address)
+            return declarations.declare_off(replace(seen, view=view), NodeUid(node), body)
+
+        self.ask(f"declare node {node} off", decide)
 
     def reopen(self, node: int) -> None:
         """PUT accept_servers for a node that a removal left closed."""
-        from dataclasses import replace
 
         def decide(seen: Look) -> Intent[None]:
             found = seen.view.nodes.get(NodeUid(node))

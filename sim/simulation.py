@@ -15,6 +15,7 @@ from shardwright.leader.loop import Pace
 from shardwright.local.supervisor import REMOVED_LINGER_S
 from shardwright.model.cluster import Cluster, Counters, Node, Policy
 from shardwright.model.ids import NodeUid
+from shardwright.model.version import CLUSTER_VERSION
 from shardwright.store import keys, records
 from shardwright.store.protocol import KeyChange, PutKey, Transaction
 from sim.checker import Checker, Violation
@@ -45,6 +46,7 @@ SIM_PACE = Pace(turn_s=15.0, busy_turn_s=1.0, idle_poll_s=12.0, hot_poll_s=0.4)
 """Longer than in production while nothing happens, so that a virtual minute costs little."""
 MACHINES_EVERY = 2
 """One seed in this many has several machines; in the others all nodes share one machine."""
+OPTIONS: dict[str, object] = {"server_kind": "valkey", "server_version": "9.1.2"}
 GRACE_PERIODS_S = (10, 60, 600)
 """Grace period until lost copies are rebuilt, by seed: during the faults, afterwards, or not within the seed."""
 ACTIONS_MIN = 3
@@ -155,7 +157,7 @@ class Simulation:
         world = self.world
         memory = world.rng.choice((400, 500, 800)) * MB
         made = [
-            Cluster("sim.local", START, "127.0.0.1", 9443, options={"server_kind": "valkey", "server_version": "9.1.2"}),
+            Cluster("sim.local", START, "127.0.0.1", 9443, OPTIONS, CLUSTER_VERSION),
             Policy(slave_ha_grace_period_s=grace_period_s, drain_clients_s=self.policies.drain_s()),
             Counters(next_node=count + 1, next_user=2),
             *(Node(NodeUid(n), f"127.0.0.{n}", START, memory_bytes=memory) for n in range(1, count + 1)),

@@ -177,3 +177,28 @@ def _watch_for(simulation: Simulation, found: Callable[[], Any], seconds: float)
             world.loop.at(0.1, look)
 
     return look
+
+
+@on_machines(one_each)
+def a_machine_that_is_declared_off(simulation: Simulation) -> None:
+    """Its primary's replica takes over. When the machine is back, it gets the role again. Then the network is cut, and the
+    machine serves its clients: the word was about another time."""
+    world = simulation.world
+    primary = _primary(simulation)
+    uid = primary["node_uid"]
+    simulation.run_for(12.0)
+    reboot(simulation.faults, world.machine_of(uid), off_s=60.0)
+    simulation.run_for(35.0)
+    simulation.operator.declare_off(uid)
+    simulation.run_for(10.0)
+    (group,) = world.checker.tables["groups"].values()
+    if group["primary"] == primary["uid"]:
+        world.checker.fail("declared_off", f"the machine of shard {primary['uid']} was declared off, and no copy took over")
+        return
+    simulation.run_for(60.0)
+    there = world.checker.tables["shards"][f"shards/{group['primary']:08d}"]["node_uid"]
+    simulation.operator.action(there, "enslave_node")
+    simulation.run_for(20.0)
+    _lead_elsewhere(simulation, uid)
+    others = [STORE, *(node for node in world.nodes if node != uid)]
+    _cut_while(simulation, pairs_around([uid], others), 40.0)

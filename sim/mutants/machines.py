@@ -5,9 +5,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from shardwright.leader import turn
 from shardwright.leader.observe import Observer
 from shardwright.leader.presence import Presence
 from shardwright.model import liveness
+from shardwright.model.decision import NOTHING
+from shardwright.model.ids import NodeUid
 from shardwright.model.liveness import Alive, Ended, Proof
 from shardwright.model.seen import Health, ProcessState, Sighting, answers
 from shardwright.model.view import ClusterView
@@ -16,6 +19,7 @@ from shardwright.reconcile.copies import Copy
 from sim.mutants.machine_situations import (
     a_firewall_that_refuses_the_leaders,
     a_machine_that_is_cut_off_with_its_daemon,
+    a_machine_that_is_declared_off,
     a_machine_that_sleeps,
     a_machine_whose_daemon_alone_is_cut_off,
     a_primary_that_ends_behind_a_cut,
@@ -103,3 +107,17 @@ def takes_the_boot_on_record_for_the_present_one() -> Sequence[Patch]:
 @mutant_in(a_store_that_loses_most_leases)
 def knows_no_storm() -> Sequence[Patch]:
     return [(Presence, "has_storm", lambda self, now: False)]
+
+
+@mutant_in(a_machine_that_is_declared_off)
+def believes_for_ever_that_a_machine_is_off() -> Sequence[Patch]:
+    def is_off(self: ClusterView, uid: NodeUid) -> bool:
+        return self.nodes[uid].declared_off is not None and self.is_away(uid)
+
+    return [(turn, "decide_declarations", lambda view, now: NOTHING), (ClusterView, "is_off", is_off)]
+
+
+@mutant_in(a_machine_that_is_declared_off)
+def takes_the_word_for_the_time_of_the_end() -> Sequence[Patch]:
+    """Every replica has then lost its link long before."""
+    return [(heirs, "_known_to_end", lambda primary: primary.shard.ended_since)]

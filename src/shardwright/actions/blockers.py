@@ -16,6 +16,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health, Sighting
 from shardwright.model.view import ClusterView
 from shardwright.moves.handoff_rules import late_reason
+from shardwright.plan.absence import remedy_of_absence
 from shardwright.plan.standing import busy_reason, is_busy, is_dispensable
 from shardwright.plan.waiting import told
 
@@ -113,7 +114,7 @@ def _silent(view: ClusterView, uid: ShardUid, now: datetime) -> Reason | None:
     if view.is_lost(shard):
         text = f"the server of shard {uid} has ended, and node {shard.node_uid} has no running daemon that could restart it"
         group = view.groups.get(shard.group_uid)
-        remedy = ("" if group is None else told(group, text)[1]) or f"start the daemon of node {shard.node_uid}"
+        remedy = ("" if group is None else told(group, text)[1]) or remedy_of_absence(view, shard.node_uid)
         return reason_about(shard, Code.NODE_DOWN, text, remedy=remedy)
     if is_busy(seen):
         return busy_reason(view, shard)
@@ -123,6 +124,8 @@ def _silent(view: ClusterView, uid: ShardUid, now: datetime) -> Reason | None:
     if view.sightings.get(uid) is not Sighting.RUNS:
         text += ", and its machine does not say whether its process runs"
         remedy = f"check node {shard.node_uid}, its network and its daemon"
+        if view.is_away(shard.node_uid):
+            remedy = remedy_of_absence(view, shard.node_uid)
         return reason_about(shard, Code.SERVER_STUCK, text, remedy=remedy)
     text += " and uses no CPU"
     if not is_dispensable(shard, view, since=seen.unanswered_since):
@@ -153,7 +156,7 @@ def _cleaning(view: ClusterView, move: Relocation) -> Reason:
     text = f"shard {move.shard_uid} is being cleaned up on node {node_uid}"
     if not has_daemon:
         text = f"shard {move.shard_uid} cannot be cleaned up: node {node_uid} has no running daemon"
-    remedy = "" if has_daemon else f"start the daemon of node {node_uid}"
+    remedy = "" if has_daemon else remedy_of_absence(view, node_uid)
     return reason_of_move(move, Code.STOPPING, text, Grade.SOFT_LIMIT, remedy=remedy, node_uid=node_uid)
 
 

@@ -39,6 +39,8 @@ CODES: Final[dict[str, str]] = {
     "remove_in_progress": "Another removal is running in the cluster.",
     "node_already_populated": "The node has shards or endpoints: evacuate it instead of closing it.",
     "node_not_offline": "The address of a running node cannot change.",
+    "node_not_off": "The node cannot be declared off: its daemon runs, or one of its servers answers.",
+    "one_machine": "The nodes of a local cluster share one machine: none of them can be declared off.",
     "node_already_has_rack_id": "The rack of a node cannot change while it holds shards.",
     "invalid_address": "The address is not a free loopback address.",
     "leader_not_available": "The node cannot lead: it has no running daemon, or it is being removed.",

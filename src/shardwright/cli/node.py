@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shardwright.cli import membership
+from shardwright.cli import declaration, membership
 from shardwright.cli.check import check
 from shardwright.cli.database import find
 from shardwright.cli.failure import usage
@@ -63,6 +63,7 @@ def register(app: typer.Typer) -> None:
         _snapshots
     )
     membership.register(group)
+    declaration.register(group)
     maintenance = typer.Typer(no_args_is_help=True, help="Empty a node so that it can be switched off, and bring it back.")
     group.add_typer(maintenance, name="maintenance")
     command(
@@ -354,6 +355,7 @@ def _described(node: dict[str, Any], status: dict[str, Any]) -> str:
             ("endpoints", f"{', '.join(status.get('endpoints') or []) or 'none'} (at most {node.get('max_listeners')})"),
             ("provisional memory", " free of ".join(format_bytes(size) for size in memory if isinstance(size, int))),
             ("maintenance snapshot", snapshot.get("name") or "none"),
+            ("declared off", declaration.described(node.get("declared_off"))),
             ("version", node.get("software_version")),
         ]
     )

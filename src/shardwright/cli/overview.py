@@ -49,6 +49,8 @@ def node_status(node: Json) -> str:
     """The state of a node in one or two words."""
     words = {"down": "DOWN", "decommissioning": "being removed", "provisioning": "starting"}
     found = [words[status]] if (status := str(node.get("status"))) in words else []
+    if node.get("declared_off"):
+        found.append("declared off")
     if node.get("in_maintenance"):
         found.append("in maintenance")
     elif not node.get("accept_servers", True) and status != "decommissioning":

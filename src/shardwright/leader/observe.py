@@ -125,6 +125,7 @@ class Observer:
             away=self.attendance.away,
             returning=self.attendance.returning,
         )
+        found = _with_machines_off(found)
         self._augmented = (view, found)
         return found
 
@@ -187,8 +188,11 @@ class Observer:
         if before is not None and before.incarnation == seen.incarnation and not seen.replication_id_lately:
             # Known from its agent: this leader has not asked it before.
             seen = replace(seen, replication_id_lately=before.replication_id or before.replication_id_lately)
-        if before is not None and before.incarnation == seen.incarnation and not answers(before):
-            seen = replace(seen, machine_heard_since=before.machine_heard_since)
+        if before is not None and before.incarnation == seen.incarnation:
+            if answers(before):
+                seen = replace(seen, answered_at=before.at)
+            else:
+                seen = replace(seen, answered_at=before.answered_at, machine_heard_since=before.machine_heard_since)
         shard, process = self._view.shards.get(uid), self._view.processes.get(uid)
         if shard is None:
             return seen, None
@@ -254,6 +258,18 @@ class Observer:
 def _identity_of(uid: ShardUid, view: ClusterView) -> ProcessIdentity | None:
     process = view.processes.get(uid)
     return None if process is None else process.identity
+
+
+def _with_machines_off(view: ClusterView) -> ClusterView:
+    """The view with what the word that a machine is off says of its processes. An answer, and a look at the machine, prevail
+    over the word."""
+    off = [uid for uid, node in view.nodes.items() if node.declared_off is not None and view.is_off(uid)]
+    if not off:
+        return view
+    sightings = {shard.uid: Sighting.OFF for uid in off for shard in view.shards_on(uid)}
+    seen = {uid: process for uid in off if (process := view.endpoint_processes.get(uid)) and not process.answers}
+    ended = {uid: replace(process, has_ended=True) for uid, process in seen.items()}
+    return view.changed(sightings=sightings | view.sightings, endpoint_processes={**view.endpoint_processes, **ended})
 
 
 def _is_of(seen: ServerSeen, view: ClusterView) -> bool:

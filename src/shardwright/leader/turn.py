@@ -18,6 +18,7 @@ from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid,
 from shardwright.model.view import ClusterView
 from shardwright.moves.decide import decide_move
 from shardwright.reconcile.database import decide_database
+from shardwright.reconcile.declarations import decide_declarations
 from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
 from shardwright.reconcile.group import decide_group, decide_unwanted
 from shardwright.reconcile.rebinding import decide_rebinding
@@ -110,6 +111,7 @@ def _each(decide: Callable[[Uid, ClusterView, datetime], Decision], uids: Iterab
 
 
 DECIDERS: Deciders = (
+    lambda view: [decide_declarations],
     lambda view: _each(_group, sorted(view.groups)),
     lambda view: _each(_serving, sorted(view.endpoints)),
     lambda view: _each(_endpoint, sorted(view.endpoints)),
@@ -124,6 +126,5 @@ DECIDERS: Deciders = (
     lambda view: [decide_version],
     lambda view: [decide_leader_change],
 )
-"""Roles first, then endpoints and databases, then moves, then actions, then the version, and
-who is to lead. Each decision sees the writes
-of those before it."""
+"""Words about machines first, then roles, endpoints and databases, then moves, then actions, then the version, and who is to
+lead. Each decision sees the writes of those before it."""

@@ -106,6 +106,17 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredOff:
+    """Someone's word that a node's machine is off: nothing of the node runs. It is believed while the node is away."""
+
+    at: datetime
+    by: str
+    """E-mail address of the administrator, or the fencing hook that switched the machine off."""
+    boot_id: str = ""
+    """The machine's boot at that time, by its last report: another boot later confirms the word. Empty: unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A machine, or an address of one, with a daemon."""
 
@@ -139,6 +150,8 @@ class Node:
     """Names the key for which the node's certificates are issued; empty: it has none."""
     is_signer: bool = False
     """Whether it was given the key of the cluster's authority, so that newcomers join through it."""
+    declared_off: DeclaredOff | None = None
+    """None: no one has said that its machine is off, or its daemon has run since."""
 
     @property
     def servers_at(self) -> str:

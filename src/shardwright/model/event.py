@@ -24,6 +24,11 @@ class EventKind(Catalogue):
     JOIN_TOKEN_CREATED = "join_token_created", "A token that admits a new machine was made."
     CLUSTER_NODE_JOINED = "cluster_node_joined", "A machine joined the cluster as a node."
     NODE_CHANGE_REQUEST = "node_change_request", "A node's settings were changed."
+    NODE_DECLARED_OFF = "node_declared_off", "An administrator or a fencing hook said that a node's machine is off."
+    NODE_DECLARATION_ENDED = (
+        "node_declaration_ended",
+        "The word that a node's machine is off was withdrawn, or the node's daemon runs again.",
+    )
     NODE_SNAPSHOT_CREATED = "node_snapshot_created", "A snapshot of a node was taken."
     NODE_SNAPSHOT_DELETED = "node_snapshot_deleted", "A snapshot of a node was deleted."
     NODE_REMOVE_REQUEST = "node_remove_request", "The removal of a node was requested."

@@ -44,6 +44,10 @@ class Proof(StrEnum):
     """It belonged to this machine, and this machine no longer has such a process."""
     REBOOTED = "rebooted"
     """Its machine has booted since it was reported running."""
+    DECLARED_OFF = "declared_off"
+    """Its machine was declared off, and the node is away."""
+    OFF_UNREPORTED = "off_unreported"
+    """The same, but no agent ever reported it running: it may still be started when the machine is back."""
     PORT_CLOSED = "port_closed"
     """Its node is on this machine, which refuses connections to its port; no agent ever reported it running, and its node
     has no daemon now."""
@@ -79,6 +83,8 @@ _SAID = {
     Proof.REPORTED: "its agent observed its end",
     Proof.SEEN: "its machine has no such process",
     Proof.REBOOTED: "its machine has booted since",
+    Proof.DECLARED_OFF: "its machine was declared off",
+    Proof.OFF_UNREPORTED: "its machine was declared off before it was reported running",
     Proof.PORT_CLOSED: "its port is closed and no daemon has reported it",
 }
 Liveness = Alive | Silent | Ended
@@ -93,7 +99,8 @@ def _verdict(report: ProcessState, has_daemon: bool, health: Health, sighting: S
     """One cell of the table. An agent's report of an ended process overrides an earlier answer of the server; an answer
     overrides a sighting, which is older. An incarnation starts at most once, so a report of its end is final, whichever boot
     it is from. The report that a process was not started yet proves nothing if the server answers or the agent is away: an
-    agent that dies between the start and its next report leaves that report behind."""
+    agent that dies between the start and its next report leaves that report behind. That a machine is off is someone's word:
+    a daemon of the node refutes it, and its servers are asked first."""
     is_answering = health in (Health.OK, Health.LOADING)
     match report:
         case ProcessState.ABSENT if has_daemon and not is_answering:
@@ -106,6 +113,8 @@ def _verdict(report: ProcessState, has_daemon: bool, health: Health, sighting: S
         return None
     if report is ProcessState.RUNNING and sighting in _SIGHTED:
         return _SIGHTED[sighting]
+    if sighting is Sighting.OFF and not has_daemon and health is not Health.UNKNOWN:
+        return Proof.DECLARED_OFF if report is ProcessState.RUNNING else Proof.OFF_UNREPORTED
     match health:
         case Health.TIMEOUT:
             return Silence.NO_ANSWER
@@ -124,7 +133,7 @@ _SIGHTED = {Sighting.ENDED: Proof.SEEN, Sighting.REBOOTED: Proof.REBOOTED}
 TABLE: dict[Facts, Verdict] = {facts: _verdict(*facts) for facts in product(ProcessState, (True, False), Health, Sighting)}
 
 _ALIVE = Alive()
-_STILL_TO_START = frozenset({Proof.NOT_STARTED, Proof.PORT_CLOSED})
+_STILL_TO_START = frozenset({Proof.NOT_STARTED, Proof.PORT_CLOSED, Proof.OFF_UNREPORTED})
 
 
 def liveness_of(process: ProcessSeen | None, server: ServerSeen | None, sighting: Sighting, *, has_daemon: bool) -> Liveness:

@@ -106,6 +106,8 @@ class Sighting(StrEnum):
     """No agent has reported a process that could be looked for, and its node is on this machine and away."""
     REBOOTED = "rebooted"
     """Its machine has booted since: a daemon there, asked after the process was on record, names another boot."""
+    OFF = "off"
+    """Its machine says nothing, and was declared off (``DeclaredOff``)."""
 
 
 class ServerTrouble(StrEnum):
@@ -197,6 +199,8 @@ class ServerSeen:
     """While it does not answer: the last known id of this incarnation."""
     unanswered_since: datetime | None = None
     """First failed probe in a row; None if the last probe was answered."""
+    answered_at: datetime | None = None
+    """Of a silent server: when it last answered this leader or its agent; None: not since the leader began to look."""
     cpu_active_at: datetime | None = None
     """When its process was last observed using CPU during that time; None: not at all."""
     machine_heard_since: datetime | None = None

@@ -38,6 +38,7 @@ FIELDS_SINCE: Mapping[tuple[str, str], int] = {
     ("Node", "machine_id"): 2,
     ("Node", "key_hash"): 2,
     ("Node", "is_signer"): 2,
+    ("Node", "declared_off"): 2,
     ("Database", "uses_tls"): 2,
 }
 """The version since which a field of a record, by the names of both, may differ from its default."""

@@ -206,6 +206,15 @@ class ClusterView:
         going on without the node, and never proves an end."""
         return uid not in self.daemons and (self.away is None or uid in self.away or uid not in self.nodes)
 
+    def is_off(self, uid: NodeUid) -> bool:
+        """Whether the node is away and was declared off in the boot that its agent reported last: a later boot refutes the
+        word, even if no leader has seen the daemon."""
+        node, seen = self.nodes.get(uid), self.node_seen.get(uid)
+        if node is None or node.declared_off is None or not self.is_away(uid):
+            return False
+        boot_id = "" if seen is None or seen.daemon is None else seen.daemon.boot_id
+        return node.declared_off.boot_id == boot_id
+
     def are_far(self, uid: NodeUid, other: NodeUid) -> bool:
         """Whether two nodes are on different machines, by the ids that their daemons reported. False: unknown."""
         one, two = (None if (seen := self.node_seen.get(n)) is None else seen.daemon for n in (uid, other))

@@ -18,6 +18,7 @@ from shardwright.model.move import Move, Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.serving import policy_of
 from shardwright.model.view import ClusterView
+from shardwright.plan.absence import remedy_of_absence
 from shardwright.plan.assignment import ENDING, Assignment, Failures, Leaver, assign
 from shardwright.plan.chains import Budget
 from shardwright.plan.explain import Unplaceable, unplaceable
@@ -171,7 +172,7 @@ class _Evacuation:
             return
         has_daemon = not self.view.is_away(shard.node_uid)
         text = "is being stopped" if has_daemon else f"cannot be stopped: node {shard.node_uid} has no running daemon"
-        remedy = "" if has_daemon else f"start the daemon of node {shard.node_uid}"
+        remedy = "" if has_daemon else remedy_of_absence(self.view, shard.node_uid)
         self._wait(shard, Code.STOPPING, text, remedy=remedy)
 
     def _plan_primary(
@@ -212,7 +213,8 @@ class _Evacuation:
         elif not self.view.is_away(shard.node_uid) and not shard.failure:
             self._wait(shard, Code.FAILOVER_PENDING, f"the only copy of slot group {group.uid} is being restarted")
         else:
-            remedy = f"start the daemon of node {shard.node_uid}" if self.view.is_away(shard.node_uid) else ""
+            is_away = self.view.is_away(shard.node_uid)
+            remedy = remedy_of_absence(self.view, shard.node_uid) if is_away else ""
             self._refuse(shard, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy", remedy=remedy)
 
     def _wait_for_failover(self, shard: Shard, group: SlotGroup) -> None:
@@ -243,7 +245,7 @@ class _Evacuation:
             text, remedy = told(group, f"slot group {group.uid} waits for its primary, shard {primary.uid}")
             self._wait(shard, Code.FAILOVER_PENDING, text, remedy=remedy)
         else:
-            remedy = f"start the daemon of node {primary.node_uid}"
+            remedy = remedy_of_absence(self.view, primary.node_uid)
             self._refuse(shard, Code.NO_LIVE_COPY, f"slot group {group.uid} has no live copy", remedy=remedy)
 
     def _is_busy(self, group: SlotGroup, standing: GroupStanding) -> bool:

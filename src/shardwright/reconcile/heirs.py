@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from shardwright.model.codes import Code
 from shardwright.model.database import GroupPhase, Role, Shard, SlotGroup
 from shardwright.model.event import Event, EventKind, Severity
-from shardwright.model.liveness import Ended
+from shardwright.model.liveness import Ended, Proof
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView, Put, Write
@@ -71,13 +71,35 @@ def not_seen_since(primary: Copy | None, copies: list[Copy]) -> list[Copy]:
 def lost_link_before(copy: Copy, primary: Copy | None, limit: timedelta = LINK_LOST_AFTER) -> bool:
     """Whether its link had been down for long when the primary ended. Its in-sync mark may be outdated if no leader could
     observe both."""
-    if primary is None or primary.shard.ended_since is None or copy.seen is None:
+    known_at = None if primary is None else _known_to_end(primary)
+    if primary is None or known_at is None or copy.seen is None:
         return False
     down = timedelta(seconds=copy.seen.link_down_s)
-    if down - (copy.seen.at - primary.shard.ended_since) >= limit:
+    if down - (copy.seen.at - known_at) >= limit:
+        return True
+    answered_at = _answered_before_the_word(primary)
+    if answered_at is not None and down - (copy.seen.at - answered_at) >= LINK_LOST_BEFORE_END:
         return True
     ended_at = _seen_to_end(primary, copy.seen.at)
     return ended_at is not None and down - (copy.seen.at - ended_at) >= LINK_LOST_BEFORE_END
+
+
+def _known_to_end(primary: Copy) -> datetime | None:
+    """The latest time at which the primary may have ended, as recorded; None: not recorded yet. A machine that was declared
+    off has been silent since the loss was noted: the word comes later than the end."""
+    shard = primary.shard
+    if shard.ended_since is not None and _is_declared_off(primary):
+        return shard.missing_since or shard.ended_since
+    return shard.ended_since
+
+
+def _answered_before_the_word(primary: Copy) -> datetime | None:
+    """When a primary whose machine was declared off last answered, as this leader knows; None: another proof, or unknown."""
+    return primary.seen.answered_at if primary.seen is not None and _is_declared_off(primary) else None
+
+
+def _is_declared_off(primary: Copy) -> bool:
+    return isinstance(primary.liveness, Ended) and primary.liveness.proof is Proof.DECLARED_OFF
 
 
 def _seen_to_end(primary: Copy, now: datetime) -> datetime | None:

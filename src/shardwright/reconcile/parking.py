@@ -204,11 +204,13 @@ def _reachable(primary: Copy, text: str) -> Reason:
 
 
 def _remedy(primary: Copy) -> str:
-    return f"repair node {primary.shard.node_uid} or its network"
+    uid = primary.shard.node_uid
+    return f"repair node {uid} or its network, or if its machine is off: shardwright node declare-off {uid}"
 
 
 def _blocks(shard: Shard, primary: Copy) -> Reason:
     text = f"{_where(primary.shard)}; so is shard {shard.uid} on node {shard.node_uid}, which may still confirm its writes"
     nodes = sorted({primary.shard.node_uid, shard.node_uid})
-    remedy = f"bring back node {' or '.join(str(uid) for uid in nodes)}"
+    remedy = f"bring back node {' or '.join(str(uid) for uid in nodes)}, "
+    remedy += f"or if the machine is off: shardwright node declare-off {shard.node_uid}"
     return reason_about(shard, Code.PRIMARY_OUT_OF_REACH, text, Grade.HARD_LIMIT, remedy=remedy)

@@ -30,6 +30,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import EndpointState, Health, ProcessState, ServerSeen, ServerTrouble
 from shardwright.model.serving import listening_address
 from shardwright.model.view import ClusterView, Delete, Put, Write
+from shardwright.plan.absence import remedy_of_absence
 from shardwright.plan.standing import Standing, is_candidate, standing_of
 from shardwright.reconcile.copies import copies_of
 from shardwright.reconcile.parking import continue_parking
@@ -199,7 +200,7 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
     why = shard.failure or ("" if process is None else process.text)
     remedy = f"check the server's log on node {shard.node_uid}"
     if view.is_away(shard.node_uid):
-        why, remedy = "the node has no running daemon", f"start the daemon of node {shard.node_uid}"
+        why, remedy = "the node has no running daemon", remedy_of_absence(view, shard.node_uid)
     elif not why and before:
         yield from before  # The result of the current attempt is not known yet.
         return

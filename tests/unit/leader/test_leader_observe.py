@@ -8,7 +8,14 @@ from typing import Any
 
 from shardwright.clock import SystemClock
 from shardwright.errors import Transient
-from shardwright.leader.observe import Observer, _nodes_of_endpoints, is_unreported, is_worth_asking
+from shardwright.leader.observe import (
+    Observer,
+    _nodes_of_endpoints,
+    _with_machines_off,
+    is_unreported,
+    is_worth_asking,
+)
+from shardwright.model.cluster import DeclaredOff
 from shardwright.model.codes import Code
 from shardwright.model.database import ServerSecrets, ShardWanted
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid, ShardUid
@@ -112,6 +119,23 @@ def test_a_view_is_made_anew_only_when_something_has_changed() -> None:
     view = cluster(nodes=3).view
     assert looking.augment(view) is looking.augment(view)
     assert looking.augment(replace(view, revision=view.revision + 1)).revision == view.revision + 1
+
+
+def test_what_is_silent_on_a_machine_that_was_declared_off_has_ended() -> None:
+    """A look at the machine, and an answer, prevail over the word."""
+    builder = cluster(nodes=3).with_database(on=((1, 2),)).with_endpoints_seen().without_daemon(1)
+    word = DeclaredOff(NOW, "admin@example.com")
+    silent = EndpointProcessSeen(NodeUid(1), NOW, answers=False)
+    off = builder.with_node_changed(1, declared_off=word).with_server(1, health=Health.TIMEOUT)
+    view = off.view.changed(endpoint_processes={**off.view.endpoint_processes, NodeUid(1): silent})
+    judged = _with_machines_off(view)
+    assert judged.liveness(view.shards[SHARD]) == Ended(Proof.DECLARED_OFF)
+    assert judged.endpoint_processes[NodeUid(1)].has_ended
+    assert judged.sightings.keys() == {SHARD}, "its replica is on another node"
+    assert not _with_machines_off(off.view).endpoint_processes[NodeUid(1)].has_ended, "it answers"
+    seen = _with_machines_off(view.changed(sightings={SHARD: Sighting.RUNS}))
+    assert seen.sightings[SHARD] is Sighting.RUNS
+    assert _with_machines_off(builder.view) is builder.view
 
 
 def test_endpoint_processes_are_asked_about_a_primary_whose_machine_is_silent() -> None:

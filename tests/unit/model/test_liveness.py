@@ -30,6 +30,7 @@ UNSAID = set(ProcessState) - set(WORDS) - {ProcessState.ABSENT}
 SERVING = {Health.OK, Health.LOADING}
 DAEMON, NO_DAEMON = True, False
 SILENT_LOOKS = (Sighting.NONE, Sighting.RUNS, Sighting.HERE)
+OFF_PROOFS = {Proof.DECLARED_OFF, Proof.OFF_UNREPORTED}
 
 
 def test_there_is_an_answer_to_everything() -> None:
@@ -71,14 +72,24 @@ def test_a_closed_port_proves_an_end_only_on_this_machine_where_nobody_could_sta
     assert closed == {(ProcessState.UNKNOWN, NO_DAEMON, Health.REFUSED, Sighting.HERE)}
 
 
+def test_the_word_that_a_machine_is_off_counts_for_silent_servers_of_nodes_that_are_away() -> None:
+    """A server that has not been asked yet may answer, and a daemon of the node refutes the word."""
+    assert {(f, v) for f, v in _proofs().items() if v in OFF_PROOFS} == {
+        ((report, NO_DAEMON, health, Sighting.OFF), proof)
+        for report, proof in ((ProcessState.RUNNING, Proof.DECLARED_OFF), (ProcessState.UNKNOWN, Proof.OFF_UNREPORTED))
+        for health in set(Health) - SERVING - {Health.UNKNOWN}
+    }
+
+
 def test_nothing_else_proves_an_end() -> None:
-    assert set(_proofs().values()) == {Proof.SEEN, Proof.REBOOTED, Proof.PORT_CLOSED}
+    assert set(_proofs().values()) == {Proof.SEEN, Proof.REBOOTED, Proof.PORT_CLOSED} | OFF_PROOFS
 
 
 def test_an_absent_presence_proves_nothing_by_itself() -> None:
-    """Without it, no cell but that of the closed port on this machine becomes a proof."""
+    """Without it, no cell becomes a proof but that of the closed port on this machine, and of a machine declared off."""
     for (report, has_daemon, health, sighting), verdict in TABLE.items():
-        if has_daemon == NO_DAEMON and verdict is not Proof.PORT_CLOSED and report is not ProcessState.ABSENT:
+        is_other = verdict is not Proof.PORT_CLOSED and verdict not in OFF_PROOFS
+        if has_daemon == NO_DAEMON and is_other and report is not ProcessState.ABSENT:
             assert verdict is TABLE[report, DAEMON, health, sighting]
 
 
@@ -115,6 +126,8 @@ def test_what_is_told_beside_the_judgement() -> None:
 def test_a_copy_that_may_still_be_started_has_not_ended_after_its_start() -> None:
     for proof in Proof:
         assert has_ended(Ended(proof))
-        assert has_ended_after_start(Ended(proof)) is (proof not in (Proof.NOT_STARTED, Proof.PORT_CLOSED))
+        assert has_ended_after_start(Ended(proof)) is (
+            proof not in (Proof.NOT_STARTED, Proof.PORT_CLOSED, Proof.OFF_UNREPORTED)
+        )
     assert not has_ended(Alive())
     assert not has_ended_after_start(Silent(Silence.REFUSED))

@@ -199,7 +199,7 @@ def test_a_copy_out_of_reach_blocks_and_is_named() -> None:
     (reason,) = decision.reasons
     assert (reason.code, reason.grade) == (Code.PRIMARY_OUT_OF_REACH, Grade.HARD_LIMIT)
     assert "shard 3" in reason.text
-    assert reason.remedy == "bring back node 1 or 3"
+    assert reason.remedy == "bring back node 1 or 3, or if the machine is off: shardwright node declare-off 3"
 
 
 def test_a_restarted_copy_is_parked_again() -> None:
@@ -235,7 +235,7 @@ def test_without_any_heir_it_waits_and_says_so() -> None:
     assert (decision.writes, decision.commands) == ((), ())
     (reason,) = decision.reasons
     assert reason.code is Code.PRIMARY_OUT_OF_REACH
-    assert reason.remedy == "repair node 1 or its network"
+    assert reason.remedy == "repair node 1 or its network, or if its machine is off: shardwright node declare-off 1"
 
 
 def test_it_is_withdrawn_when_the_primary_answers_again() -> None:

@@ -9,7 +9,8 @@ from shardwright.api.deps import Caller, Context, RawBody, require
 from shardwright.api.errors import coded
 from shardwright.api.openapi import Routes, body_of
 from shardwright.api.schemas.v1 import nodes as wire
-from shardwright.api.schemas.v1.requests import NewNodeBody, NodeBody, json_object, read_body
+from shardwright.api.schemas.v1.requests import DeclareOffBody, NewNodeBody, NodeBody, json_object, read_body
+from shardwright.api.services import declarations
 from shardwright.api.services import nodes as service
 from shardwright.api.services.intent import look, submit
 from shardwright.model.ids import NodeUid
@@ -83,6 +84,22 @@ async def check_all(context: Context, _: Annotated[Caller, Depends(require("view
     view = (await look(context)).view
     found = [wire.check(one) for one in await context.checks.check(view, tuple(view.nodes))]
     return JSONResponse({"cluster_test_result": all(one["result"] for one in found), "nodes": found})
+
+
+@router.post("/v1/nodes/{uid:int}/declare_off", response_model=wire.NodeAnswer, openapi_extra=body_of(DeclareOffBody))
+async def declare_off(uid: int, context: Context, body: RawBody, caller: MayUpdate) -> JSONResponse:
+    """Extension: say that the node's machine is off, so that its copies are replaced although nothing proves their end.
+    Writes that only they hold are lost. Ends by itself when the node's daemon runs again."""
+    wish = read_body(DeclareOffBody, body)
+    node = await submit(context, caller.user.email, lambda seen: declarations.declare_off(seen, NodeUid(uid), wish))
+    return JSONResponse(wire.node(node, context.mirror.view()))
+
+
+@router.delete("/v1/nodes/{uid:int}/declare_off", response_model=wire.NodeAnswer)
+async def withdraw_declaration(uid: int, context: Context, caller: MayUpdate) -> JSONResponse:
+    """Extension: take back the word that the node's machine is off."""
+    node = await submit(context, caller.user.email, lambda seen: declarations.withdraw(seen, NodeUid(uid)))
+    return JSONResponse(wire.node(node, context.mirror.view()))
 
 
 @router.get("/v1/nodes/{uid:int}/snapshots", response_model=list[wire.SnapshotAnswer])

@@ -7,10 +7,10 @@ from typing import NotRequired
 from typing_extensions import TypedDict
 
 from shardwright import __version__
-from shardwright.api.schemas.v1.common import Json, snapshot_time
+from shardwright.api.schemas.v1.common import Json, iso, snapshot_time
 from shardwright.api.schemas.v1.shards import shown
 from shardwright.api.services.check import NodeResult
-from shardwright.model.cluster import Node, Snapshot
+from shardwright.model.cluster import DeclaredOff, Node, Snapshot
 from shardwright.model.ids import NodeUid
 from shardwright.model.seen import NodeFigures, NodeSeen
 from shardwright.model.view import ClusterView
@@ -53,8 +53,15 @@ class ClusterCheckAnswer(TypedDict):
     nodes: list[NodeCheckAnswer]
 
 
+class DeclaredOffAnswer(TypedDict):
+    """The word that the node's machine is off: when and by whom."""
+
+    at: str
+    by: str
+
+
 class NodeAnswer(TypedDict):
-    """A node. ``quorum_only`` and ``in_maintenance`` are extensions."""
+    """A node. ``quorum_only``, ``in_maintenance`` and ``declared_off`` are extensions."""
 
     uid: int
     status: str
@@ -63,6 +70,7 @@ class NodeAnswer(TypedDict):
     accept_servers: bool
     quorum_only: bool
     in_maintenance: bool
+    declared_off: DeclaredOffAnswer | None
     max_listeners: int
     max_redis_servers: int
     max_redis_forks: int
@@ -137,6 +145,7 @@ def node(record: Node, view: ClusterView) -> NodeAnswer:
         "accept_servers": record.accepts_placement,
         "quorum_only": record.is_quorum_only,
         "in_maintenance": record.is_quorum_only,
+        "declared_off": _declared_off(record.declared_off),
         "max_listeners": record.endpoints_max,
         "max_redis_servers": record.shards_max,
         "max_redis_forks": _option(record, "max_redis_forks", -1),
@@ -169,6 +178,10 @@ def node(record: Node, view: ClusterView) -> NodeAnswer:
         "use_internal_ipv6": False,
         "fips_enabled": False,
     }
+
+
+def _declared_off(word: DeclaredOff | None) -> DeclaredOffAnswer | None:
+    return None if word is None else {"at": iso(word.at), "by": word.by}
 
 
 def node_status(record: Node, view: ClusterView) -> str:

@@ -66,6 +66,12 @@ class ChangeLeaderBody(Body):
     node_uid: Annotated[int, Field(ge=1, le=99_999_999)] | Text | None = None
 
 
+class DeclareOffBody(Body):
+    """Extension: ``declare_off``."""
+
+    address: Text = Field(description="The node's address, as a confirmation of which machine is off")
+
+
 class SnapshotRuleBody(Body):
     """One rule of ``snapshot_policy``."""
 
