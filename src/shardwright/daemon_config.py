@@ -51,6 +51,8 @@ class DaemonConfig:
     """Sockets."""
     trust: NodeTrust | None = None
     """None: all nodes are on this machine, and reach each other by Unix sockets."""
+    fence_hooks: Path | None = None
+    """Directory of the programs that switch another node's machine off; None: all nodes are on this machine."""
     discovery_port: int = DISCOVERY_PORT
     """Where clients ask for the address of a database, at the same addresses as the API."""
     checked: CheckedHere | None = None

@@ -30,12 +30,14 @@ from shardwright.daemon_config import DaemonConfig
 from shardwright.discovery.server import Discovery
 from shardwright.errors import Permanent
 from shardwright.faults import VARIABLE, Faults
+from shardwright.leader.apply import SwitchOffMachine
 from shardwright.leader.attendance import remember
 from shardwright.leader.election import Held, LeaseKeeper, check_term
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.leader.presence import Lasting
 from shardwright.leader.probe import Probe, silent
 from shardwright.machine import processes
+from shardwright.machine.fence_hooks import FenceHooks
 from shardwright.model.cluster import DaemonPresence
 from shardwright.model.codes import Code
 from shardwright.model.version import CLUSTER_VERSION
@@ -69,6 +71,7 @@ class LeadershipRunner:
         clock: Clock,
         probe: Probe,
         members: Callable[[], Members | None],
+        switch_off: SwitchOffMachine | None,
     ) -> None:
         self._keeper = keeper
         self._store = store
@@ -77,6 +80,7 @@ class LeadershipRunner:
         self._clock = clock
         self._probe = probe
         self._members = members
+        self._switch_off = switch_off
         self._lasting = Lasting()
         remember(self._lasting, mirror, clock)
 
@@ -128,6 +132,7 @@ class LeadershipRunner:
             yield_leadership=self._yield_leadership,
             lasting=self._lasting,
             members=self._members(),
+            switch_off=self._switch_off,
         )
         return Leader(parts, term=held.term, fence=held.fence)
 
@@ -180,7 +185,10 @@ async def _serve(config: DaemonConfig, store: Store, book: EndpointBook | None, 
     )
     signing = access.signing(store, clock=clock, random_text=_random_text)
     agent = await _agent(config, store, mirror=mirror, access=access, signing=signing, clock=clock)
-    runner = LeadershipRunner(keeper, store, mirror, access=access, clock=clock, probe=_probe(), members=members)
+    switch_off = None if config.fence_hooks is None else FenceHooks(config.fence_hooks).switch_off
+    runner = LeadershipRunner(
+        *(keeper, store, mirror), access=access, clock=clock, probe=_probe(), members=members, switch_off=switch_off
+    )
     shown = ApiCertificate(config.api_certificate, config.api_key)
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
     tasks = [spawn("agent", agent.run()), spawn("discovery", _discovery(config, mirror).run())]

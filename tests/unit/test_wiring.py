@@ -44,7 +44,9 @@ class Runner(LeadershipRunner):
     def __init__(self, keeper: LeaseKeeper, store: MemoryStore, clock: SystemClock) -> None:
         access: Any = None
         mirror = Mirror(store, clock=clock)
-        super().__init__(keeper, store, mirror, access=access, clock=clock, probe=silent, members=lambda: None)
+        super().__init__(
+            *(keeper, store, mirror), access=access, clock=clock, probe=silent, members=lambda: None, switch_off=None
+        )
         self.led: list[int] = []
 
     def _leader(self, held: Held) -> Any:

@@ -7,7 +7,7 @@ because it was decided earlier. This module does not repeat a failed command: th
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import assert_never
 
 import structlog
@@ -20,6 +20,7 @@ from shardwright.leader.fitting import Serving
 from shardwright.leader.handoff import Commit, Handoffs
 from shardwright.leader.observe import Observer
 from shardwright.leader.recovery import Recoveries
+from shardwright.model.cluster import Node
 from shardwright.model.codes import Code
 from shardwright.model.commands import (
     ApplySettings,
@@ -36,6 +37,7 @@ from shardwright.model.commands import (
     RetireEndpoint,
     SaveNow,
     ServeEndpoint,
+    SwitchOff,
     YieldLeadership,
 )
 from shardwright.model.database import Shard
@@ -56,6 +58,12 @@ REPEAT_REST_S = 0.05
 """The same delay for a command that succeeded. The observations do not show its effect yet, or it has none. Without the
 delay, every turn would give it again."""
 
+FENCE_REST_S = 15.0
+"""The same for the fencing hooks, which may be about to succeed when they are asked again."""
+
+SwitchOffMachine = Callable[[Node], Awaitable[str | None]]
+"""Switches the node's machine off. Returns what has done it; None: nothing here can. Raises Transient."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -72,6 +80,7 @@ class Applier:
         commit: Commit,
         current: Callable[[], ClusterView],
         yield_leadership: Callable[[], None],
+        switch_off: SwitchOffMachine | None,
         clock: Clock,
         on_lost: Callable[[], None],
         wake: Callable[[], None],
@@ -84,6 +93,9 @@ class Applier:
         self._commit = commit
         self._current = current
         self._yield_leadership = yield_leadership
+        self._switch_off_machine = switch_off
+        self._not_switched_off: set[NodeUid] = set()
+        """Nodes of which people were told that the hooks fail."""
         self._clock = clock
         self._on_lost = on_lost
         self._wake = wake
@@ -139,6 +151,8 @@ class Applier:
         except (Transient, OutcomeUnknown, Permanent, StoreError) as e:
             rest_s = FAILURE_REST_S
             _log.warning("a command failed; the next turn looks again", command=repr(command), code=e.code, reason=e.text)
+        if isinstance(command, SwitchOff):
+            rest_s = FENCE_REST_S
         self._rests_until[command] = self._clock.monotonic() + rest_s
 
     async def _perform(self, command: Command) -> None:
@@ -156,6 +170,8 @@ class Applier:
                 await self._recoveries.recover(command.group_uid)
             case EndStuckServer():
                 await self._end_stuck(command)
+            case SwitchOff():
+                await self._switch_off(command)
             case ServeEndpoint():
                 await self._serve(command)
             case RetireEndpoint():
@@ -266,6 +282,24 @@ class Applier:
             _log.warning("ending a server that neither answers nor uses CPU", shard=command.shard_uid)
             await self._nodes.link(node).end(process)
             self._poke(command.shard_uid)
+
+    # -- machines ------------------------------------------------------------------------------------------------------
+
+    async def _switch_off(self, command: SwitchOff) -> None:
+        uid, node = command.node_uid, fitting.to_switch_off(command, self._current())
+        if node is None or self._switch_off_machine is None:
+            return
+        try:
+            hook = await self._switch_off_machine(node)
+        except Transient as e:
+            event = fitting.not_switched_off(uid, e.text, self._clock.now())
+            if uid not in self._not_switched_off:
+                self._not_switched_off.add(uid)
+                await self._commit(lambda view: event)
+            raise
+        self._not_switched_off.discard(uid)
+        if hook is not None:
+            await self._commit(lambda view: fitting.switched_off(view, uid, hook, self._clock.now()))
 
     # -- endpoints -----------------------------------------------------------------------------------------------------
 

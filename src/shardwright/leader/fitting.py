@@ -6,10 +6,12 @@ command no longer fits and is not given.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 
 from shardwright.endpoint.protocol import EndpointSpec
 from shardwright.endpoint.spec import spec_of
+from shardwright.model.cluster import DeclaredOff, Node
 from shardwright.model.commands import (
     ApplySettings,
     Attach,
@@ -25,9 +27,11 @@ from shardwright.model.commands import (
     RetireEndpoint,
     SaveNow,
     ServeEndpoint,
+    SwitchOff,
     YieldLeadership,
 )
 from shardwright.model.database import Database, GroupPhase, Role, Shard
+from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid, database_of
 from shardwright.model.parking import Parked
 from shardwright.model.seen import EndpointSeen, ProcessIdentity, ServerSeen
@@ -47,7 +51,7 @@ def queue_of(command: Command, view: ClusterView) -> DatabaseUid:
             return database_of(command.group_uid)
         case ServeEndpoint() | RetireEndpoint() | DropEndpoint() | PassEndpoint():
             return database_of(command.endpoint_uid)
-        case YieldLeadership():
+        case SwitchOff() | YieldLeadership():
             return NO_DATABASE
 
 
@@ -159,6 +163,34 @@ def to_end(command: EndStuckServer, view: ClusterView) -> tuple[NodeUid, Process
     if shard is None or process is None or process.identity is None:
         return None
     return shard.node_uid, process.identity
+
+
+# -- machines ----------------------------------------------------------------------------------------------------------
+
+
+def to_switch_off(command: SwitchOff, view: ClusterView) -> Node | None:
+    """The node, if it is away and not declared off yet. Never the leader's own."""
+    node = view.nodes.get(command.node_uid)
+    if node is None or not view.is_away(node.uid) or view.is_off(node.uid):
+        return None
+    return None if view.leadership is not None and view.leadership.node_uid == node.uid else node
+
+
+def switched_off(view: ClusterView, uid: NodeUid, hook: str, now: datetime) -> Sequence[Write]:
+    """Record that a hook has switched the node's machine off. Empty: the node was removed, or its daemon runs."""
+    node, seen = view.nodes.get(uid), view.node_seen.get(uid)
+    if node is None or uid in view.daemons:
+        return ()
+    boot_id = "" if seen is None or seen.daemon is None else seen.daemon.boot_id
+    by = f"the fencing hook {hook}"
+    text = f"{by} has switched off the machine of node {uid} at {node.address}: its servers count as ended"
+    event = Event(now, EventKind.NODE_DECLARED_OFF, Severity.WARNING, text, node_uid=uid)
+    return (Put(replace(node, declared_off=DeclaredOff(now, by, boot_id))), Put(event))
+
+
+def not_switched_off(uid: NodeUid, why: str, now: datetime) -> Sequence[Write]:
+    """Tell people that the hooks have failed."""
+    return (Put(Event(now, EventKind.NODE_FENCING_FAILED, Severity.ERROR, why, node_uid=uid)),)
 
 
 # -- endpoints ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import structlog
 
 from shardwright.clock import Clock
 from shardwright.errors import LostLeadership, ShardwrightError
-from shardwright.leader.apply import Applier
+from shardwright.leader.apply import Applier, SwitchOffMachine
 from shardwright.leader.companions import companions
 from shardwright.leader.handoff import Build, Handoffs
 from shardwright.leader.members import Membership
@@ -74,6 +74,8 @@ class LeaderParts:
     """The daemon's own, for all of its leaderships."""
     members: Members | None = None
     """Of the store; None: it has none. The leader closes it."""
+    switch_off: SwitchOffMachine | None = None
+    """Switches another node's machine off; None: all nodes are on this machine."""
 
 
 class Leader:
@@ -125,6 +127,7 @@ class Leader:
             commit=self._commit_built,
             current=self._current,
             yield_leadership=parts.yield_leadership,
+            switch_off=parts.switch_off,
             clock=parts.clock,
             on_lost=self._lose,
             wake=self._wake.set,

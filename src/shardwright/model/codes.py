@@ -49,6 +49,11 @@ class Code(Catalogue):
         "The primary's machine does not answer, and no other copy can take over yet.",
         "repair the machine or its network",
     )
+    FENCING_FAILED = (
+        "fencing_failed",
+        "No fencing hook confirmed that a silent machine is off.",
+        "check the hooks, or switch the machine off and declare it (`node declare-off`)",
+    )
     SHARD_LOADING = "shard_loading", "The server is loading its data."
     SHARD_NOT_STARTED = "shard_not_started", "The server does not answer yet."
     START_NOT_REPORTED = "start_not_reported", "The agent has not reported the start of the server yet."

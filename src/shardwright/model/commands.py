@@ -78,6 +78,14 @@ class EndStuckServer:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchOff:
+    """Run the operator's fencing hooks for a node that is silent. If one of them has switched its machine off, the node is
+    declared off."""
+
+    node_uid: NodeUid
+
+
+@dataclass(frozen=True, slots=True)
 class ServeEndpoint:
     """Tell a node's endpoint process which endpoints to serve, and the location of the primary (or its absence)."""
 
@@ -127,6 +135,7 @@ Command = (
     | HandOff
     | RecoverHandoff
     | EndStuckServer
+    | SwitchOff
     | ServeEndpoint
     | RetireEndpoint
     | DropEndpoint

@@ -25,6 +25,7 @@ class EventKind(Catalogue):
     CLUSTER_NODE_JOINED = "cluster_node_joined", "A machine joined the cluster as a node."
     NODE_CHANGE_REQUEST = "node_change_request", "A node's settings were changed."
     NODE_DECLARED_OFF = "node_declared_off", "An administrator or a fencing hook said that a node's machine is off."
+    NODE_FENCING_FAILED = "node_fencing_failed", "No fencing hook confirmed that a silent node's machine is off."
     NODE_DECLARATION_ENDED = (
         "node_declaration_ended",
         "The word that a node's machine is off was withdrawn, or the node's daemon runs again.",

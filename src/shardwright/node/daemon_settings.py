@@ -11,7 +11,7 @@ from shardwright.model.trust import CertificateRole
 from shardwright.node import etcd_config
 from shardwright.node.founding_file import NAME
 from shardwright.node.offers import offers_of
-from shardwright.node.places import trust_files
+from shardwright.node.places import fence_hooks, trust_files
 from shardwright.node.settings import Directories, NodeSettings
 from shardwright.store.seal import Sealing
 from shardwright.store.settings import EtcdSettings
@@ -49,6 +49,7 @@ def daemon_config(
         endpoint_directory=directories.endpoint,
         run_directory=directories.run,
         trust=NodeTrust(files, str(settings.address), settings.ports.agent, settings.ports.control),
+        fence_hooks=fence_hooks(directories),
         discovery_port=settings.ports.discovery,
         checked=checked_here(settings),
         learning=learning,

@@ -30,6 +30,11 @@ def daemon_log(directories: Directories) -> Path:
     return directories.log / "daemon.log"
 
 
+def fence_hooks(directories: Directories) -> Path:
+    """Where the operator puts the programs that switch another node's machine off."""
+    return directories.configuration / "fence.d"
+
+
 def trust_files(directories: Directories) -> TrustFiles:
     """The node's certificates and keys."""
     return TrustFiles(directories.configuration)

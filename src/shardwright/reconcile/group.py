@@ -22,6 +22,7 @@ from shardwright.model.seen import Health, ProcessState, ServerSeen, Sighting
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.standing import is_dispensable
 from shardwright.reconcile.copies import Copy, copies_of, merit, not_yet
+from shardwright.reconcile.fencing import decide_fencing
 from shardwright.reconcile.heirs import (
     OUT_OF_SYNC_AFTER,
     fail_over,
@@ -70,13 +71,15 @@ def _serve(group: SlotGroup, database: Database, copies: list[Copy], view: Clust
     primary = next((c for c in copies if c.shard.uid == group.primary), None)
     if primary is None or primary.has_ended:
         return _replace_primary(group, database, primary, copies, view, now)
+    fences = () if primary.answers else decide_fencing(group, database, primary, view, now)
     if group.parking is not None:
-        return continue_parking(group, database, primary, view, now)
+        decision = continue_parking(group, database, primary, view, now)
+        return replace(decision, commands=(*decision.commands, *fences))
     begun = NOTHING if primary.answers else begin_parking(group, database, primary, view, now)
     if begun.writes:
         return begun
     others = [c for c in copies if c.shard.uid != group.primary]
-    commands: list[Command] = []
+    commands: list[Command] = [*fences]
     if primary.answers:
         waiting = _started_ahead(group, view)
         address = view.nodes[primary.shard.node_uid].servers_at

@@ -18,19 +18,15 @@ from shardwright.model.database import Database, Role, Shard, ShardWanted, SlotG
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ShardUid
-from shardwright.model.liveness import Silence, Silent, has_ended
+from shardwright.model.liveness import has_ended
 from shardwright.model.parking import Parked, Parking
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import Health, ProcessState
+from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView, Put
 from shardwright.reconcile.copies import Copy, copies_of, merit
 from shardwright.reconcile.heirs import history_of, take_over
+from shardwright.reconcile.reach import CUT_OFF_AFTER, cut_off_since, witness
 
-CUT_OFF_AFTER = timedelta(seconds=3)
-"""So long must the primary be silent for the leader, for every replica that answers, and for every endpoint process that
-answers. Shorter, and a lost packet that is sent again would move roles; no data depends on it."""
-ASKED_FOR = timedelta(seconds=2)
-"""So long must an endpoint process have asked the primary without an answer. It begins to ask when the leader does."""
 LOOK_AGAIN = timedelta(seconds=0.1)
 """Delay of the next decision while copies are being parked, or a witness is awaited."""
 
@@ -40,12 +36,12 @@ LOOK_AGAIN = timedelta(seconds=0.1)
 
 def begin_parking(group: SlotGroup, database: Database, primary: Copy, view: ClusterView, now: datetime) -> Decision:
     """Begin a failover if the primary's machine is out of everyone's reach. Otherwise nothing, with the reason."""
-    silent_since = _cut_off_since(primary)
-    if not _is_in_force(database) or silent_since is None or view.leadership is None:
+    silent_since = cut_off_since(primary)
+    if not is_in_force(database) or silent_since is None or view.leadership is None:
         return NOTHING
     if now < silent_since + CUT_OFF_AFTER:
         return Decision(wake_at=silent_since + CUT_OFF_AFTER)
-    if reason := _witness(group, primary, silent_since, view) or _without_heir(group, primary, view):
+    if reason := witness(group, primary, silent_since, view) or without_heir(group, primary, view):
         return Decision(reasons=(reason,), wake_at=now + LOOK_AGAIN)
     text = (
         f"the primary of slot group {group.uid}, shard {primary.shard.uid} on node {primary.shard.node_uid}, "
@@ -56,52 +52,12 @@ def begin_parking(group: SlotGroup, database: Database, primary: Copy, view: Clu
     return Decision(writes=(Put(replace(group, parking=parking)), event), wake_at=now)
 
 
-def _is_in_force(database: Database) -> bool:
+def is_in_force(database: Database) -> bool:
+    """Whether a failover of the database needs no proof of the primary's end."""
     return database.is_strict and database.is_strict_everywhere
 
 
-def _cut_off_since(primary: Copy) -> datetime | None:
-    """Since when neither the server nor its machine's agent answers; None: one of them does, or was not asked yet. A server
-    that is merely busy or hangs, on a machine that answers, is not cut off."""
-    seen = primary.seen
-    if seen is None or seen.machine_heard_since is not None or primary.process is not ProcessState.RUNNING:
-        return None  # A process that no agent has reported is not looked for on its machine.
-    match primary.liveness:
-        case Silent(how=Silence.NO_ANSWER | Silence.UNREACHABLE | Silence.REFUSED):
-            return seen.unanswered_since
-    return None
-
-
-def _witness(group: SlotGroup, primary: Copy, silent_since: datetime, view: ClusterView) -> Reason | None:
-    """Who still hears the primary, or has not said yet whether it does; None: no one who answers hears it."""
-    for copy in copies_of(group, view):
-        if copy.shard.uid != primary.shard.uid and _hears(copy, primary, silent_since, view):
-            return _reachable(primary, f"its replica, shard {copy.shard.uid}, has heard of it in the last seconds")
-    for endpoint in view.endpoints_of(group.database_uid):
-        for node_uid in endpoint.nodes:
-            process = view.endpoint_processes.get(node_uid)
-            if process is None or not process.answers:
-                continue
-            silent_s = process.endpoint(endpoint.uid).server_silent_s
-            if silent_s is None or timedelta(seconds=silent_s) < ASKED_FOR:
-                return _reachable(primary, f"the endpoint process of node {node_uid} has reached it lately, or is asking")
-    return None
-
-
-def _hears(copy: Copy, primary: Copy, silent_since: datetime, view: ClusterView) -> bool:
-    """Whether a replica that answers has heard of the primary in the last seconds. A link that is down was up until then: a
-    server notices the silence of the other end only after ``repl-timeout``."""
-    seen = copy.seen
-    if seen is None or not copy.has_role(Role.REPLICA):
-        return False
-    node = view.nodes.get(primary.shard.node_uid)
-    if node is None or (seen.primary_address, seen.primary_port) != (node.servers_at, primary.shard.port):
-        return False
-    heard_s = seen.heard_primary_s if seen.is_link_up else seen.link_down_s
-    return timedelta(seconds=heard_s) < CUT_OFF_AFTER or seen.at < silent_since + CUT_OFF_AFTER
-
-
-def _without_heir(group: SlotGroup, primary: Copy, view: ClusterView) -> Reason | None:
+def without_heir(group: SlotGroup, primary: Copy, view: ClusterView) -> Reason | None:
     """Why a failover would end with no primary at all; None: a copy may be able to take over."""
     history = history_of(group, primary) or "unknown"
     for copy in copies_of(group, view):
@@ -127,7 +83,7 @@ def continue_parking(group: SlotGroup, database: Database, primary: Copy, view: 
         return NOTHING
     if primary.answers:
         return _withdraw(group, primary, "answers again and stays the primary", now)
-    if not _is_in_force(database):
+    if not is_in_force(database):
         return _withdraw(group, primary, "stays the primary, because the database is no longer strict", now)
     if parking.term != view.leadership.term:
         return Decision(writes=(Put(replace(group, parking=replace(parking, term=view.leadership.term, parked=()))),))
@@ -164,6 +120,13 @@ def _to_park(group: SlotGroup, view: ClusterView) -> list[Shard]:
     ]
 
 
+def awaited_copies(group: SlotGroup, view: ClusterView) -> list[Shard]:
+    """Copies that the failover waits for: not parked, and out of reach."""
+    parking = group.parking
+    assert parking is not None
+    return [s for s in _to_park(group, view) if not _is_parked(s, parking) and not _answers(s, view)]
+
+
 def _is_parked(shard: Shard, parking: Parking) -> bool:
     return any(p.shard_uid == shard.uid and p.incarnation == shard.incarnation for p in parking.parked)
 
@@ -196,11 +159,6 @@ def _event(kind: EventKind, severity: Severity, text: str, primary: Copy, now: d
 
 def _where(shard: Shard) -> str:
     return f"the primary, shard {shard.uid} on node {shard.node_uid}, is out of reach"
-
-
-def _reachable(primary: Copy, text: str) -> Reason:
-    said = f"shard {primary.shard.uid} does not answer the leader, but {text}"
-    return reason_about(primary.shard, Code.PRIMARY_OUT_OF_REACH, said, Grade.SOFT_LIMIT)
 
 
 def _remedy(primary: Copy) -> str:

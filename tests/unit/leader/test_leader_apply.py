@@ -11,6 +11,7 @@ from shardwright.clock import SystemClock
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.apply import FAILURE_REST_S, REPEAT_REST_S, Applier
 from shardwright.leader.observe import Observer
+from shardwright.model.cluster import DeclaredOff, Node
 from shardwright.model.codes import Code
 from shardwright.model.commands import (
     ApplySettings,
@@ -26,11 +27,13 @@ from shardwright.model.commands import (
     RecoverHandoff,
     SaveNow,
     ServeEndpoint,
+    SwitchOff,
     YieldLeadership,
 )
 from shardwright.model.database import ServerSecrets
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.model.parking import Parked, Parking
+from shardwright.model.view import ClusterView
 from shardwright.store.protocol import StoreUnavailable
 from testkit.builders import NOW
 from tests.unit.leader.leader_fakes import DATABASE, ENDPOINT, GROUP, NEW, OLD, FakeNodes, Gate, World, intended, ready
@@ -47,6 +50,15 @@ class Given:
     lost: list[bool] = field(default_factory=list)
     wakes: list[bool] = field(default_factory=list)
     applier: Any = None
+    fences: list[NodeUid] = field(default_factory=list)
+    """The nodes whose machines were to be switched off."""
+    fence_fails: bool = False
+
+    async def switch_off(self, node: Node) -> str | None:
+        self.fences.append(node.uid)
+        if self.fence_fails:
+            raise Transient(Code.FENCING_FAILED, "the hook ipmi ended with status 1")
+        return "ipmi"
 
     async def submit(self, *commands: Command) -> list[str]:
         """Give these commands; what was then commanded."""
@@ -75,6 +87,7 @@ def run(world: World, scenario: Callable[[Given], Awaitable[None]]) -> Given:
             commit=world.commit,
             current=world.current,
             yield_leadership=lambda: given.yielded.append(True),
+            switch_off=given.switch_off,
             clock=world.clock,
             on_lost=lambda: given.lost.append(True),
             wake=lambda: given.wakes.append(True),
@@ -151,6 +164,50 @@ def test_a_copy_that_does_not_do_as_it_is_told_is_not_recorded_as_parked() -> No
     world = parking_world()
     world.servers[NEW].ignores = "attach"
     assert submitted(world, Park(NEW)) == ["2:attach"]
+
+
+def silent_world() -> World:
+    return World(ready().without_daemon(3).view)
+
+
+def test_a_machine_that_a_hook_has_switched_off_is_declared_off() -> None:
+    world = silent_world()
+    assert submitted(world, SwitchOff(THREE)) == ["commit: Node, Event"]
+    word = world.view.nodes[THREE].declared_off
+    assert word is not None
+    assert word.by == "the fencing hook ipmi"
+
+
+def test_people_are_told_once_that_the_hooks_fail() -> None:
+    world = silent_world()
+
+    async def scenario(given: Given) -> None:
+        given.fence_fails = True
+        assert await given.submit(SwitchOff(THREE)) == ["commit: Event"]
+        assert await given.submit(SwitchOff(THREE)) == [], "it rests"
+        given.applier._rests_until.clear()
+        assert await given.submit(SwitchOff(THREE)) == []
+        assert given.fences == [THREE, THREE]
+
+    run(world, scenario)
+    assert world.view.nodes[THREE].declared_off is None
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        ready().view,
+        ready().without_daemon(3).with_leader(3).view,
+        ready().without_daemon(3).with_node_changed(3, declared_off=DeclaredOff(NOW, "another")).view,
+    ],
+    ids=["its daemon runs", "the leader's own", "declared off"],
+)
+def test_a_machine_is_not_switched_off(view: ClusterView) -> None:
+    async def scenario(given: Given) -> None:
+        assert await given.submit(SwitchOff(THREE)) == []
+        assert given.fences == []
+
+    run(World(view), scenario)
 
 
 UNFIT: tuple[Command, ...] = (
