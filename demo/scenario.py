@@ -81,7 +81,7 @@ def _create(cluster: Cluster, say: Any) -> dict[str, dict[str, Any]]:
     return {
         "orders": cluster.create_database(name="orders", memory_size=512 << 20, replication=True, data_persistence="aof"),
         "cache": cluster.create_database(name="cache", memory_size=256 << 20),
-        "sessions": cluster.create_database(name="sessions", memory_size=1 << 30, replication=True),
+        "sessions": cluster.create_database(name="sessions", memory_size=1 << 30, replication=True, strict=False),
     }
 
 

@@ -218,9 +218,10 @@ class Simulation:
         node.is_lost = True
 
     def _serve_somebody(self) -> None:
-        """If every database was lost with the machine, create another one for the writers."""
+        """If every database was lost with the machine, or is strict and has no place for a replica, create another one for
+        the writers."""
         uids = [d["uid"] for d in self.world.checker.tables["databases"].values()]
-        if all(is_out_of_reach(self.world, uid) for uid in uids):
+        if all(is_out_of_reach(self.world, uid) or lacks_replica(self.world, uid) for uid in uids):
             self.operator.create(60, replication=False, persistence="aof")
         if not self.faults.is_over:
             self.world.loop.at(40.0, self._serve_somebody)

@@ -51,6 +51,12 @@ class Cluster:
         return ProxyPolicy.ALL_NODES if self.is_of_machines else ProxyPolicy.SINGLE
 
     @property
+    def is_strict_by_default(self) -> bool:
+        """Whether a new database with a replica is strict, unless the request says otherwise: on several machines, only a
+        strict database survives the loss of one by itself."""
+        return self.is_of_machines
+
+    @property
     def server_kind(self) -> str:
         """The kind of server for databases that do not name one."""
         return str(self.options.get("server_kind") or "valkey")

@@ -112,7 +112,7 @@ def checked_settings(view: ClusterView, body: DatabaseBody, old: Database | None
         raise invalid("invalid_parameter", "shards_placement: must be dense or sparse.")
     has_replica = body.replication if body.replication is not None else old is not None and old.has_replica
     is_rack_aware = body.rack_aware if body.rack_aware is not None else old is not None and old.is_rack_aware
-    is_strict = body.strict if body.strict is not None else old is not None and old.is_strict
+    is_strict = body.strict if body.strict is not None else _usual_strictness(view, old, has_replica=has_replica)
     return Settings(
         _memory(body, old),
         has_replica,
@@ -127,6 +127,13 @@ def checked_settings(view: ClusterView, body: DatabaseBody, old: Database | None
         _notifications(body, old),
         _options(view, {} if old is None else old.options, stored),
     )
+
+
+def _usual_strictness(view: ClusterView, old: Database | None, *, has_replica: bool) -> bool:
+    """As before; for a new database as the kind of the cluster says."""
+    if old is not None:
+        return old.is_strict
+    return has_replica and view.cluster is not None and view.cluster.is_strict_by_default
 
 
 def _proxy_policy(view: ClusterView, body: DatabaseBody, old: Database | None) -> ProxyPolicy:

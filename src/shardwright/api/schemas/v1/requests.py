@@ -112,7 +112,9 @@ class DatabaseBody(Body):
     redis_version: Text | None = None
     server: Text | None = Field(default=None, description="Extension: valkey or redis")
     strict: bool | None = Field(
-        default=None, description="Extension: a write is answered only once a replica has it; needs replication"
+        default=None,
+        description="Extension: a write is answered only once a replica has it; needs replication. Default for a new "
+        "database: whether it has replication if the nodes are on several machines, otherwise false",
     )
     notify_keyspace_events: Text | None = Field(
         default=None, description="Extension: keyspace events that the servers publish, in their letters; empty: none"

@@ -1,0 +1,194 @@
+"""A database in default mode whose primary's machine is off: it continues when an administrator or a fencing hook says so.
+
+Needs root, iproute2, util-linux and etcd, and is skipped by name without them.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from demo.cluster import DemoFailed
+from demo.machines import NODES, MachinesCluster
+from testkit.deadlines import until
+from testkit.etcd import require_etcd
+from testkit.machines.commands import missing
+from testkit.machines.machine import Machine
+from tests.machines.takeovers import Writer, all_write_since, cut_off, have_written, machine_of, primary_node, said, shards
+
+pytestmark = [
+    pytest.mark.proof,
+    pytest.mark.server,
+    pytest.mark.skipif(bool(missing()), reason=missing() or "machines can be made"),
+]
+AWAY_S = 30.0
+"""Until the node is away: its lease ends, and perhaps another leader is found first."""
+TAKEOVER_S = 20.0
+FENCED_S = 45.0
+"""The same, with the silence before it."""
+BACK_S = 120.0
+HOOK = """#!/bin/sh
+# Ask the test to switch the machine off, and wait until it has done so.
+echo "$@" > /etc/shardwright/fence-asked
+for _ in $(seq 300); do
+    [ -e /etc/shardwright/fence-done ] && exit 0
+    sleep 0.1
+done
+exit 1
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[MachinesCluster]:
+    require_etcd()
+    with MachinesCluster(print) as made:
+        yield made
+
+
+def declared(cluster: MachinesCluster, node: int) -> Any:
+    return cluster.call("GET", f"/v1/nodes/{node}")["declared_off"]
+
+
+def database_of(cluster: MachinesCluster, name: str) -> dict[str, Any]:
+    return cluster.create_database(
+        name=name, memory_size=100_000_000, replication=True, strict=False, data_persistence="aof"
+    )
+
+
+def state(cluster: MachinesCluster) -> str:
+    assert cluster.machines is not None
+    events = [(e["type"], e["description"]) for e in cluster.call("GET", "/v1/logs?limit=20")]
+    return f"{shards(cluster)}\n{json.dumps(events, indent=1)}\n{cluster.machines.logs()}"
+
+
+def write_some(cluster: MachinesCluster, port: int) -> list[Writer]:
+    assert cluster.machines is not None
+    writers = [Writer(cluster.machines[name].address, port) for name in NODES]
+    for writer in writers:
+        writer.start()
+    until("all write", partial(have_written, writers, 100), seconds=30, state=lambda: said(writers))
+    return writers
+
+
+def end(writers: list[Writer]) -> None:
+    for writer in writers:
+        writer.is_over = True
+    for writer in writers:
+        writer.join(20)
+
+
+def is_away(cluster: MachinesCluster, node: int) -> bool:
+    return bool(cluster.call("GET", f"/v1/nodes/{node}")["status"] == "down")
+
+
+def leads_elsewhere(cluster: MachinesCluster, database: int, node: int) -> bool:
+    return primary_node(cluster, database) != node
+
+
+def is_back(cluster: MachinesCluster, database: int, node: int) -> None:
+    """The machine is on: the word has ended, and both copies are in sync."""
+    cluster.wait("the word ends", f"/v1/nodes/{node}", lambda n: n["declared_off"] is None, timeout_s=BACK_S)
+    cluster.wait("both copies", f"/v1/bdbs/{database}", lambda b: not b["reasons"], timeout_s=BACK_S)
+
+
+def declare(cluster: MachinesCluster, node: int, address: str) -> None:
+    """As an administrator does, when the leader no longer sees anything of the node."""
+    refused = ""
+    deadline = time.monotonic() + AWAY_S
+    while time.monotonic() < deadline:
+        try:
+            cluster.call("POST", f"/v1/nodes/{node}/declare_off", {"address": address})
+            return
+        except DemoFailed as e:
+            refused = str(e)
+            time.sleep(0.2)
+    raise AssertionError(f"the word was refused for {AWAY_S:.0f} s: {refused}")
+
+
+def test_a_database_goes_on_when_its_primarys_machine_is_declared_off(cluster: MachinesCluster) -> None:
+    assert cluster.machines is not None
+    made = database_of(cluster, "declared")
+    uid, port = int(made["uid"]), int(made["endpoints"][0]["port"])
+    node = primary_node(cluster, uid)
+    machine = machine_of(cluster, node)
+    with pytest.raises(DemoFailed, match="node_not_off"):
+        cluster.call("POST", f"/v1/nodes/{node}/declare_off", {"address": machine.address})
+    writers = write_some(cluster, port)
+    try:
+        cluster.ask_last(machine.address)
+        machine.power_off()
+        until("the node is away", partial(is_away, cluster, node), seconds=AWAY_S, state=lambda: state(cluster))
+        time.sleep(5.0)
+        assert primary_node(cluster, uid) == node, "silence promotes nothing"
+        declare(cluster, node, machine.address)
+        moved = partial(leads_elsewhere, cluster, uid, node)
+        declared_at = time.monotonic()
+        until("another copy leads", moved, seconds=TAKEOVER_S, state=lambda: state(cluster), poll_s=0.1)
+        print(f"another copy leads {time.monotonic() - declared_at:.1f} s after the word")
+        others = [w for w in writers if w.address != machine.address]
+        wrote = partial(all_write_since, others, time.monotonic())
+        until("the others write", wrote, seconds=30, state=lambda: said(writers))
+        machine.boot()
+        is_back(cluster, uid, node)
+    finally:
+        end(writers)
+        if not machine.is_on:
+            machine.boot()
+    with redis.Redis(cluster.machines[NODES[0]].address, port) as client:
+        lost = {writer.address: len(writer.lost(client)) for writer in writers}
+    print(f"acknowledged, and not on the replica when the power failed: {lost}")
+    assert sum(lost.values()) < 50, "milliseconds of replication, not seconds"
+
+
+def test_a_fencing_hook_does_it_without_people(cluster: MachinesCluster) -> None:
+    """The machine is cut off and serves its own clients, until it is switched off."""
+    assert cluster.machines is not None
+    made = database_of(cluster, "fenced")
+    uid, port = int(made["uid"]), int(made["endpoints"][0]["port"])
+    node = primary_node(cluster, uid)
+    machine = machine_of(cluster, node)
+    for name in NODES:
+        put_hook(cluster.machines[name])
+    writers = write_some(cluster, port)
+    undo = cut_off(cluster, machine)
+    try:
+        cluster.ask_last(machine.address)
+        others = [cluster.machines[name] for name in NODES if cluster.machines[name] is not machine]
+        until("a hook is asked", lambda: bool(asked(others)), seconds=FENCED_S, state=lambda: state(cluster))
+        assert asked(others) == f"off {node} {machine.address}"
+        assert primary_node(cluster, uid) == node, "it may still serve"
+        machine.power_off()
+        for other in others:
+            (other.configuration / "fence-done").touch()
+        moved = partial(leads_elsewhere, cluster, uid, node)
+        until("another copy leads", moved, seconds=TAKEOVER_S, state=lambda: state(cluster), poll_s=0.1)
+        assert declared(cluster, node)["by"] == "the fencing hook test"
+        far = [w for w in writers if w.address != machine.address]
+        until("the others write", partial(all_write_since, far, time.monotonic()), seconds=30, state=lambda: said(writers))
+    finally:
+        end(writers)
+        undo()
+        if not machine.is_on:
+            machine.boot()
+    is_back(cluster, uid, node)
+
+
+def put_hook(machine: Machine) -> None:
+    directory = machine.configuration / "fence.d"
+    directory.mkdir(exist_ok=True)
+    hook = directory / "test"
+    hook.write_text(HOOK)
+    hook.chmod(0o755)
+    for name in ("fence-asked", "fence-done"):
+        (machine.configuration / name).unlink(missing_ok=True)
+
+
+def asked(machines: list[Machine]) -> str:
+    """What a hook was told on one of these machines; empty: none has run."""
+    files: list[Path] = [machine.configuration / "fence-asked" for machine in machines]
+    return next((file.read_text().strip() for file in files if file.exists()), "")
