@@ -44,11 +44,7 @@ PasswordOf = Annotated[
 RackAware = Annotated[bool | None, typer.Option("--rack-aware/--no-rack-aware", help="Place copies in different racks.")]
 Strict = Annotated[
     bool | None,
-    typer.Option(
-        "--strict/--no-strict",
-        help="Answer a write only once the replica has it; needs --replication. "
-        "On several machines the default of new databases with --replication.",
-    ),
+    typer.Option("--strict/--no-strict", help="Answer a write only once the replica has it (default on several machines)."),
 ]
 ProxyPolicy = Annotated[
     str | None,
