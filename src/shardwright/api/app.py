@@ -23,6 +23,7 @@ from shardwright.api.routes import (
     cluster,
     cluster_actions,
     databases,
+    health,
     node_actions,
     nodes,
     shards,
@@ -34,6 +35,7 @@ MODULES: Final = (
     node_actions,
     nodes,
     databases,
+    health,
     shards,
     actions,
     cluster,
@@ -74,7 +76,13 @@ def create_app(context: ApiContext) -> FastAPI:
     app.state.attempts = Attempts(context.clock)
     for module in MODULES:
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)])
-    app.add_middleware(Gate, context=context, allowed=allowed_methods, admitted_by_token=bootstrap.OPEN)
+    app.add_middleware(
+        Gate,
+        context=context,
+        allowed=allowed_methods,
+        admitted_by_token=bootstrap.OPEN,
+        is_public=health.is_public,
+    )
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.openapi = lambda: describe(app, *(module.router for module in MODULES))  # type: ignore[method-assign]

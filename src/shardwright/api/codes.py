@@ -94,6 +94,7 @@ CODES: Final[dict[str, str]] = {
     "bdb_unavailable_shard_unreachable": "The primary of the database does not answer.",
     "bdb_unavailable_port_unbound": "No node serves the database's endpoint.",
     "bdb_endpoint_unavailable": "This node does not serve the database's endpoint.",
+    "endpoint_leaving": "This node accepts no new clients of the database: it does not serve it, or is about to stop.",
     "user_not_exist": "The user does not exist.",
     "role_not_exist": "The role does not exist.",
     "email_already_exists": "The e-mail address is taken.",

@@ -39,6 +39,7 @@ _STATUS_BY_CODE: Final[dict[str, int]] = {
     "bdb_unavailable_shard_unreachable": 503,
     "bdb_unavailable_port_unbound": 503,
     "bdb_endpoint_unavailable": 503,
+    "endpoint_leaving": 404,
 }
 """Statuses without a refusal of their own."""
 

@@ -50,12 +50,15 @@ class Gate:
         context: ApiContext,
         allowed: Callable[[str], set[str]],
         admitted_by_token: Collection[tuple[str, str]] = (),
+        is_public: Callable[[str, str], bool] = lambda method, path: False,
     ) -> None:
-        """``admitted_by_token``: methods and paths that check a token instead of credentials, in a cluster of machines."""
+        """``admitted_by_token``: methods and paths that check a token instead of credentials, in a cluster of machines.
+        ``is_public``: whether a method and a path need neither credentials nor the store."""
         self._app = app
         self._context = context
         self._allowed = allowed
         self._open = admitted_by_token if context.machines is not None else ()
+        self._is_public = is_public
         self._authenticator = Authenticator(context.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,6 +113,8 @@ class Gate:
         version = headers.get(b"x-api-version")
         if version is not None and not _VERSION.fullmatch(version.decode("latin-1").strip()):
             raise _Refused(coded("unsupported_api_version", "Supported versions: 1 and 2."))
+        if self._is_public(scope["method"], scope["path"]):
+            return
         seen = await look(self._context)
         authorization = headers.get(b"authorization", b"").decode("latin-1")
         if not authorization and (scope["method"], scope["path"]) in self._open:

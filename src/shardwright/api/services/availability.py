@@ -1,10 +1,12 @@
 """Whether a database serves, according to the last observation. Pure."""
 
+from enum import StrEnum
+
 from shardwright.api.errors import Unavailable
 from shardwright.api.schemas.v1.waiting import waiting_json
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, GroupPhase, SlotGroup
-from shardwright.model.ids import NodeUid
+from shardwright.model.ids import DatabaseUid, NodeUid
 from shardwright.model.liveness import has_ended
 from shardwright.model.reason import Reason
 from shardwright.model.seen import Health
@@ -84,6 +86,31 @@ def check_local_endpoint(view: ClusterView, database: Database, node_uid: NodeUi
     for reason in () if noted is None else noted.reasons:
         if reason.code == Code.ENDPOINT_CANNOT_LISTEN and reason.node_uid == node_uid:
             raise Unavailable("bdb_endpoint_unavailable", f"{reason.text[:1].upper()}{reason.text[1:]}.")
+
+
+class Readiness(StrEnum):
+    """What a node says to a balancer that asks whether it should send new clients of a database."""
+
+    READY = "ready"
+    LEAVING = "leaving"
+    """It does not serve the endpoint, or is about to stop: clients that are connected may stay until it closes them."""
+    FAILED = "failed"
+    """It should serve the endpoint, and cannot."""
+
+
+def readiness(view: ClusterView, uid: DatabaseUid, node_uid: NodeUid) -> Readiness:
+    """The node's answer, by its records alone. Whether the primary answers does not matter: another node would have none
+    either."""
+    node = view.nodes.get(node_uid)
+    endpoints = [e for e in view.endpoints_of(uid) if node_uid in e.bound_nodes]
+    if node is None or node.is_quorum_only or node.is_decommissioning or not endpoints:
+        return Readiness.LEAVING
+    if any(endpoint.leaving_of(node_uid) is not None for endpoint in endpoints):
+        return Readiness.LEAVING
+    noted = view.troubles.get(uid)
+    reasons = () if noted is None else noted.reasons
+    cannot_listen = any(r.code == Code.ENDPOINT_CANNOT_LISTEN and r.node_uid == node_uid for r in reasons)
+    return Readiness.READY if _has_endpoint_process(view, node_uid) and not cannot_listen else Readiness.FAILED
 
 
 def _has_endpoint_process(view: ClusterView, uid: NodeUid) -> bool:
