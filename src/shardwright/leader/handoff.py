@@ -42,12 +42,13 @@ from shardwright.server.protocol import ManagementSession, Servers
 from shardwright.server.targets import server_target
 from shardwright.tasks import Wake
 
-PAUSE_S = 30.0
+PAUSE_S = 600.0
 """Length of the old primary's pause, which expires by itself; the hard fence follows within milliseconds. The pause must
-outlast this leader's lease and the recovery by the next leader. Otherwise a postponed script could run on the fenced server
-when the pause expires: it could hide that its write was refused, and its OK would be passed on. Scripts are postponed if
-this leader was frozen before the fence, so that the endpoints released by themselves. If the leader dies after the fence,
-the next leader lifts the fence and ends the pause."""
+outlast this leader's lease, and any cut of the network that keeps the next leader from the server. Otherwise a postponed
+script could run on the fenced server when the pause expires: it could hide that its write was refused, and its OK would be
+passed on. Scripts are postponed if this leader was frozen before the fence, so that the endpoints released by themselves. If
+the leader dies after the fence, the next leader lifts the fence and ends the pause. A longer pause costs nothing: the fence
+refuses the same writes."""
 Build = Callable[[ClusterView], Sequence[Write]]
 Answer = TypeVar("Answer")
 Commit = Callable[[Build], Awaitable[None]]
