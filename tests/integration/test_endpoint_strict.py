@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from shardwright.endpoint.protocol import CONFIRM_MAX_S, HoldResult
+from shardwright.endpoint.protocol import CONFIRM_MAX_S, HOLD_MAX_S, HoldResult
 from shardwright.model.database import ServerKind
 from testkit.deadlines import Stopwatch
 from tests.integration.endpoint_harness import ENDPOINT, World, Writers, endpoint_world, wait_until
@@ -167,6 +168,28 @@ def test_without_a_replica_writes_are_in_doubt_and_with_a_new_one_they_resume(ki
         world.replica.freeze()
         assert client.incr("a") == 4
         world.replica.thaw()
+
+
+@both_servers
+def test_without_a_replica_further_writes_wait_and_are_executed_when_there_is_one(kind: ServerKind, tmp_path: Path) -> None:
+    with endpoint_world(kind, tmp_path) as world, strict_client(world) as client, strict_client(world) as other:
+        world.serve(is_strict=True)
+        client.set("a", 1)
+        other.ping()
+        address, port = world.primary.address, world.primary.port
+        world.replica.ask("REPLICAOF", "NO", "ONE")
+        with pytest.raises(redis.ResponseError, match=DOUBT):
+            client.incr("a")
+        answers: list[object] = []
+        writer = threading.Thread(target=lambda: answers.append(other.incr("b")))
+        writer.start()
+        time.sleep(HOLD_MAX_S + 0.5)
+        with world.primary.client("application") as primary:
+            assert primary.get("b") is None, "it was executed"
+        assert answers == []
+        world.replica.ask("REPLICAOF", address, port)
+        writer.join(10)
+        assert answers == [1]
 
 
 def have_gone_on(writers: Writers, *, since: dict[str, int]) -> bool:

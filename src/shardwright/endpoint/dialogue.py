@@ -34,7 +34,7 @@ class Dialogue:
         self.state = ConnectionState()
         self.is_authenticated = not gate.spec.password
         self.ledger = Ledger(self.to_client)
-        self.assurance = Assurance(self.ledger, gate.counts)
+        self.assurance = Assurance(self.ledger, gate)
         self.ready: deque[tuple[bytes, bytes]] = deque()
         """Complete commands that wait to be processed, as (first word, bytes)."""
         self.is_closing = False
@@ -46,6 +46,8 @@ class Dialogue:
         self._is_tracking = False
         self._is_raw = False  # the client has subscribed: replies can no longer be counted
         self._is_streaming = False  # a part of a reply has been passed on
+        self.waits_for_replica = False
+        """The next command may write, and the server has no replica that could confirm it."""
 
     @property
     def can_send(self) -> bool:
@@ -56,6 +58,12 @@ class Dialogue:
     def has_backend(self) -> bool:
         """Whether a verified server connection exists, even if no command may be sent now."""
         raise NotImplementedError
+
+    @property
+    def is_blocking(self) -> bool:
+        """Whether a blocking command is in flight."""
+        flight = self.ledger.flight
+        return bool(flight) and flight[0].kind is Kind.BLOCKING
 
     def drop_backend(self) -> None:
         """Close the server connection. A new one is opened when it is needed."""
@@ -156,6 +164,8 @@ class Dialogue:
             return True
         if kind is Kind.BLOCKING and self.assurance.is_pending:
             return False  # a question after it would be answered only when it ends
+        if is_strict_write and transaction is None and kind is not Kind.STATE and self._must_wait_for_replica():
+            return False
         self.to_backend.append(raw)
         entry = Entry(kind if transaction is None else Kind.MEMBER, raw, now, word=word)
         entry.effect = effect
@@ -167,6 +177,10 @@ class Dialogue:
             transaction.bytes_kept += len(raw)
         self.ledger.add(entry)
         return True
+
+    def _must_wait_for_replica(self) -> bool:
+        self.waits_for_replica = self.gate.is_alone and self.gate.spec.is_strict
+        return self.waits_for_replica
 
     def _effect_of(self, word: bytes, raw: bytes) -> login.Effect | None:
         """The effect that a success of this command has on the endpoint's state; None: no effect."""
@@ -194,7 +208,7 @@ class Dialogue:
     # -- transactions ------------------------------------------------------------------------------------------------
 
     def _begin_transaction(self, word: bytes, raw: bytes, now: float) -> bool:
-        if not self.can_send or self.assurance.is_pending:
+        if not self.can_send or self.assurance.is_pending or self._must_wait_for_replica():
             return False  # a question inside the transaction would become part of it
         self.transaction = Transaction(is_watched=self._is_watching)
         return self._forward(Kind.MEMBER, word, raw, now)
@@ -213,7 +227,7 @@ class Dialogue:
                 return self.refuse(ABORTED)
             self.ledger.answer_locally(OK)
             return True
-        if not self.can_send:
+        if not self.can_send or (is_exec and self._must_wait_for_replica()):
             return False
         entry = Entry(Kind.EXEC if is_exec else Kind.DISCARD, raw, now, word=word)
         entry.transaction = transaction

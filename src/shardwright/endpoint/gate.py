@@ -79,6 +79,8 @@ class Gate:
     flow: int = 0
     """A number that changes when commands must wait or go to another server. A session compares it with the number that it
     last saw before it sends, so that a hold takes effect without a call to each of thousands of connections."""
+    is_alone: bool = False
+    """Strict mode: the server has no replica that could confirm a write. Writes wait, and are not executed meanwhile."""
     is_retiring: bool = False
     """The endpoint accepts no more clients here. Each connection ends behind the reply after which nothing is unanswered."""
     hellos: dict[int, bytes] = field(default_factory=dict)
@@ -117,7 +119,21 @@ class Gate:
     def apply_settings(self, spec: EndpointSpec) -> None:
         """Apply a specification except for its target. Affects all commands that are processed afterwards."""
         self.spec = spec
+        if not spec.is_strict:
+            self.note_replica()
         self.not_plain = NOT_PLAIN_WHEN_STRICT if spec.is_strict else NOT_PLAIN
+
+    def note_alone(self) -> None:
+        """The server says that it has no replica."""
+        if self.spec.is_strict and not self.is_alone:
+            self.is_alone = True
+            self.flow += 1
+
+    def note_replica(self) -> None:
+        """The server has a replica again, or it does not matter any more."""
+        if self.is_alone:
+            self.is_alone = False
+            self.flow += 1
 
     def retire(self) -> None:
         """Begin to retire. Ended by ``is_retiring = False``."""
@@ -150,6 +166,7 @@ class Gate:
     def _move(self, target: Target) -> Change:
         self.hold = None
         self.target = target
+        self.is_alone = False
         self.flow += 1
         return Change.MOVED
 

@@ -44,6 +44,9 @@ CONFIRM_SLICE_S = 0.05
 """Strict mode: maximum time that one question (``WAIT``) occupies the server connection; well below DRAIN_S."""
 CONFIRM_MAX_S = 2.0
 """Strict mode: time after which a write is answered with an error if no replica has it or is receiving it."""
+ALONE_MAX_S = 20.0
+"""Strict mode: time after which a write that was kept back, because the primary has no replica, is answered with an error.
+Longer than a lost copy of a small database needs to be rebuilt; the write was not executed, so clients may repeat it."""
 CONFIRM_LONGEST_S = 60.0
 """Strict mode: the same limit for a replica that is still busy. It equals ``repl-timeout``, after which the servers end a
 silent link."""

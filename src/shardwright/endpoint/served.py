@@ -31,6 +31,7 @@ from shardwright.endpoint.protocol import (
     Target,
 )
 from shardwright.endpoint.reach import ServerAccess
+from shardwright.endpoint.replica_watch import ReplicaWatch
 from shardwright.endpoint.retiring import close_connections
 from shardwright.model.database import access_fingerprint
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
@@ -70,6 +71,7 @@ class ServedEndpoint:
         self.access = access
         self.pace = pace
         self.gate = Gate(spec, budget=budget, counts=counts)
+        self._replica_watch = ReplicaWatch(self.gate, access)
         self.connections: set[ClientConnection] = set()
         self.is_draining = False
         """Whether the listener was passed to another process, or was closed because the endpoint retires."""
@@ -126,6 +128,7 @@ class ServedEndpoint:
             for connection in list(self._waiting):
                 if not connection.tick():
                     self._waiting.discard(connection)
+            self._replica_watch.look(self._waiting)
         self._ticking = None
 
     # -- the listener ------------------------------------------------------------------------------------------------
@@ -359,20 +362,17 @@ class ServedEndpoint:
 
     def seen(self) -> EndpointSeen:
         """The endpoint's state, for the status."""
-        if self.is_draining:
-            state = EndpointState.DRAINING
-        else:
-            state = EndpointState.LISTENING if self._listener is not None else EndpointState.BIND_FAILED
+        serving = EndpointState.LISTENING if self._listener is not None else EndpointState.BIND_FAILED
+        state = EndpointState.DRAINING if self.is_draining else serving
         failures = {c.session.failure for c in self._waiting if c.session.failure}
         text = self.bind_error if state is EndpointState.BIND_FAILED else "; ".join(sorted(failures)[:3])
         gate = self.gate
-        held = None if gate.hold is None else gate.hold.new.generation
         access = access_fingerprint(application_secret=gate.spec.application_secret, password=gate.spec.password)
         return EndpointSeen(
             endpoint_uid=gate.spec.uid,
             state=state,
             generation=gate.generation,
-            held_generation=held,
+            held_generation=None if gate.hold is None else gate.hold.new.generation,
             connections=self.connections_left,
             text=text,
             access=access,

@@ -10,9 +10,10 @@ from enum import Enum, auto
 from shardwright.endpoint.dialogue import Dialogue
 from shardwright.endpoint.gate import Gate, is_same_server
 from shardwright.endpoint.ledger import NO_PRIMARY, Entry, Kind, Transaction
-from shardwright.endpoint.protocol import HOLD_MAX_S, Target
+from shardwright.endpoint.protocol import ALONE_MAX_S, HOLD_MAX_S, Target
 from shardwright.endpoint.resp import ERROR, PUSH, CommandScanner, ProtocolError, ReplyScanner, second_word, split_arguments
 from shardwright.endpoint.setup import ConnectionState, Setup
+from shardwright.endpoint.strict import NO_REPLICA
 from shardwright.endpoint.words import BUSY_MAY_RUN
 
 LEAVE_S = 0.5
@@ -124,12 +125,6 @@ class Session(Dialogue):
         return self._is_watching or self._is_tracking or self._is_raw or is_large or self.is_blocking
 
     @property
-    def is_blocking(self) -> bool:
-        """Whether a blocking command is in flight."""
-        flight = self.ledger.flight
-        return bool(flight) and flight[0].kind is Kind.BLOCKING
-
-    @property
     def is_drained(self) -> bool:
         """Whether nothing is in flight except for a blocking command, which does not end by itself."""
         return not self.ledger.flight or self.is_blocking
@@ -229,6 +224,7 @@ class Session(Dialogue):
         """Process the waiting commands as far as possible."""
         if self._seen_flow != self.gate.flow:
             self._follow_gate(now)
+        waited, self.waits_for_replica = self.waits_for_replica, False
         while self.ready and not self.is_closing and not self.is_stopped:
             word, raw = self.ready[0]
             if not self.process(word, raw, now):
@@ -242,17 +238,19 @@ class Session(Dialogue):
                 self.close()  # only the first protocol error is reported
             else:
                 self.fail_protocol(self._scanner.error)
+        if waited is not self.waits_for_replica:
+            self.blocked_since = None  # another wait begins, or none
         self._note(now)
 
     def _note(self, now: float) -> None:
         """Update the state that depends on the rest."""
         can_send = self.can_send
         is_blocked = not can_send and (self.ledger.has_waiting or (bool(self.ready) and not self.is_stopped))
-        if not is_blocked:
+        if not (is_blocked or self.waits_for_replica):
             self.blocked_since = None
         elif self.blocked_since is None:
             self.blocked_since = now
-            if not self.gate.is_open or self.failure:
+            if not self.gate.is_open or self.failure or self.waits_for_replica:
                 self.gate.counts.held += max(1, len(self.ready))
         is_odd = self._is_raw or self.ledger.order is not None or bool(self._scanner.error) or self.gate.is_retiring
         is_plain = can_send and self.is_authenticated and self.transaction is None and not is_odd
@@ -514,15 +512,16 @@ class Session(Dialogue):
         if self._leaving_since is not None and now - self._leaving_since >= LEAVE_S:
             self.wants_drop = True
             self.backend_lost(now)
-        if self.blocked_since is not None and now - self.blocked_since >= HOLD_MAX_S:
-            self._expire(now)
+        limit_s, reply = (ALONE_MAX_S, NO_REPLICA) if self.waits_for_replica else (HOLD_MAX_S, NO_PRIMARY)
+        if self.blocked_since is not None and now - self.blocked_since >= limit_s:
+            self._expire(now, reply)
 
-    def _expire(self, now: float) -> None:
-        self.gate.counts.errors += self.ledger.fail_waiting(NO_PRIMARY)
+    def _expire(self, now: float, reply: bytes) -> None:
+        self.gate.counts.errors += self.ledger.fail_waiting(reply)
         while self.ready and not self.is_closing:
             word, raw = self.ready.popleft()
             self._ready_bytes -= len(raw)
-            self.break_off(word, raw, now)
+            self.break_off(word, raw, now, reply)
         self.blocked_since = None
         self.pump(now)
         self._charge()

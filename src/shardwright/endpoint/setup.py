@@ -28,7 +28,7 @@ class ConnectionState:
 class Setup:
     """The setup of one server connection."""
 
-    __slots__ = ("_count", "_replies", "busy", "failure", "hello", "run_id", "sent")
+    __slots__ = ("_count", "_replies", "busy", "failure", "hello", "info", "run_id", "sent")
 
     def __init__(self, secret: str, state: ConnectionState, *, run_id: str) -> None:
         self.run_id = run_id
@@ -40,6 +40,8 @@ class Setup:
         self.busy = b""
         """The server's error reply while it executes a script; empty: it is not busy. A busy server has accepted the login,
         so it belongs to this database, but its identity and role are unknown."""
+        self.info = b""
+        """The server's reply to INFO."""
         commands = [
             encode_command(b"HELLO", b"%d" % state.protocol, b"AUTH", APPLICATION_USER, secret.encode()),
             encode_command(b"INFO", b"server", b"replication", b"persistence"),
@@ -63,6 +65,7 @@ class Setup:
             case 2 if reply.startswith(b"-BUSY "):
                 self.busy = reply
             case 2:
+                self.info = reply
                 self.failure = self.failure or check_info(reply, run_id=self.run_id)
             case 3 if reply[0] == ERROR and not self.busy:
                 self.failure = self.failure or "the server refuses the selected database: " + _text(reply)

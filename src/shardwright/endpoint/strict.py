@@ -4,13 +4,14 @@ Pure; owned by the session, which sends the commands of ``ask`` after every comm
 covers everything that was executed before it on the same connection. So a chunk of commands needs one question, and a later
 question covers an earlier one that found no replica. The question is repeated for CONFIRM_MAX_S. Then the server is asked
 for its replicas: while one of them is receiving the writes (a large value takes time), the writes wait; otherwise they are
-answered with an error.
+answered with an error. Earlier, after LOOK_AFTER_S, the server is asked whether it has a replica at all. If not, the writes
+of all connections that have not been sent yet wait (``Gate.is_alone``), because an unexecuted command can be repeated.
 """
 
 import re
 from functools import partial
 
-from shardwright.endpoint.gate import Counts
+from shardwright.endpoint.gate import Gate
 from shardwright.endpoint.ledger import Entry, Kind, Ledger
 from shardwright.endpoint.protocol import CONFIRM_BYTES_PER_S, CONFIRM_LONGEST_S, CONFIRM_MAX_S, CONFIRM_SLICE_S
 from shardwright.endpoint.resp import ERROR, encode_command
@@ -21,9 +22,15 @@ MARK = encode_command(b"SPUBLISH", b"shardwright:strict", b"")
 blocking command that was served later does not count, nor does a write that changed nothing because of an earlier write of
 another client, which may be lost. This command always counts, changes no key, and only subscribers of exactly this channel
 receive it."""
+NO_REPLICA = b"-ERR shardwright: no replica can confirm a write, this command was not executed\r\n"
 REPLICATION_INFO = encode_command(b"INFO", b"replication")
 ASKED_MAX = 4
 """Maximum number of unanswered questions."""
+LOOK_AFTER_S = 0.5
+"""After so long without a confirmation, the server is asked whether it has a replica at all. Longer than the pause of a
+handoff, after which the replicas attach to the new primary."""
+SILENT_S = 2
+"""A replica that has reported nothing for longer confirms nothing: its machine may be gone, and its link still counts."""
 HEARD_S = 1
 """A replica reports its offset once per second, even while it receives a large value; servers count whole seconds."""
 
@@ -44,17 +51,22 @@ def patience_s(info: bytes) -> float:
     return min(longest, CONFIRM_LONGEST_S)
 
 
+def is_followed(info: bytes) -> bool:
+    """Whether a primary with this INFO has a replica that reports what it has received."""
+    return any(int(lag) <= SILENT_S for _, lag in _REPLICA.findall(info))
+
+
 class Assurance:
     """See the module's docstring."""
 
     __slots__ = (
-        *("_asked", "_counts", "_heard_at", "_ledger", "_missing_since", "_needs_info", "_needs_mark"),
+        *("_asked", "_gate", "_has_looked", "_heard_at", "_ledger", "_missing_since", "_needs_info", "_needs_mark"),
         *("is_due", "is_leaving"),
     )
 
-    def __init__(self, ledger: Ledger, counts: Counts) -> None:
+    def __init__(self, ledger: Ledger, gate: Gate) -> None:
         self._ledger = ledger
-        self._counts = counts
+        self._gate = gate
         self.reset()
 
     def reset(self) -> None:
@@ -64,7 +76,7 @@ class Assurance:
         self.is_leaving = False
         """The server is no longer the target: no question is repeated."""
         self._needs_mark = False
-        self._needs_info = False
+        self._needs_info = self._has_looked = False
         self._asked = 0
         self._missing_since: float | None = None
         self._heard_at = 0.0  # last sign of a replica that receives the writes
@@ -106,7 +118,9 @@ class Assurance:
         return commands
 
     def _check_replicas(self, asked_at: float, reply: bytes) -> None:
-        if self._missing_since is None:
+        if not (self.is_leaving or is_followed(reply)):
+            self._gate.note_alone()
+        if self._missing_since is None or asked_at - self._missing_since < CONFIRM_MAX_S - CONFIRM_SLICE_S:
             return
         patience = patience_s(reply)
         if patience >= CONFIRM_LONGEST_S:
@@ -117,7 +131,7 @@ class Assurance:
 
     def fail_unconfirmed(self) -> None:
         """Answer the unconfirmed writes with an error: it is unknown whether another server has them."""
-        self._counts.errors += self._ledger.fail_unconfirmed()
+        self._gate.counts.errors += self._ledger.fail_unconfirmed()
 
     def _answered(self, asked_at: float, reply: bytes) -> None:
         self._asked -= 1
@@ -129,7 +143,9 @@ class Assurance:
             return
         if self._missing_since is None:
             self._missing_since = self._heard_at = asked_at
-        is_over = asked_at + CONFIRM_SLICE_S - self._missing_since >= CONFIRM_MAX_S
+            self._has_looked = False
+        missing_s = asked_at + CONFIRM_SLICE_S - self._missing_since
+        is_over = missing_s >= CONFIRM_MAX_S
         if self._asked and not is_over:
             return  # a later question covers this one too
         # An error means that the server is no longer a primary.
@@ -137,5 +153,7 @@ class Assurance:
             self._missing_since = None
             self.fail_unconfirmed()
             return
-        self._needs_info = is_over
+        looks = missing_s >= LOOK_AFTER_S and not self._has_looked
+        self._has_looked = self._has_looked or looks
+        self._needs_info = is_over or looks
         self.is_due = True

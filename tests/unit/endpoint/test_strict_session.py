@@ -17,7 +17,7 @@ from shardwright.endpoint.protocol import (
 )
 from shardwright.endpoint.resp import CommandScanner, bulk
 from shardwright.endpoint.session import Session
-from shardwright.endpoint.strict import ASKED_MAX, MARK, QUESTION, REPLICATION_INFO, patience_s
+from shardwright.endpoint.strict import ASKED_MAX, LOOK_AFTER_S, MARK, QUESTION, REPLICATION_INFO, is_followed, patience_s
 from shardwright.endpoint.wire import spec_from, spec_to
 from shardwright.endpoint.words import NOT_PLAIN_WHEN_STRICT, READS, RULES, STORES_NOTHING
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
@@ -114,16 +114,20 @@ def test_without_a_replica_the_question_is_repeated_and_then_the_write_is_in_dou
     play = Play().says(b"SET a 1\r\nGET a\r\nLPUSH s x\r\n")
     assert play.sent().endswith(ASKED)
     assert play.server(b"+OK\r\n$1\r\n1\r\n-WRONGTYPE wrong\r\n") == b""
-    asked = 0
     assert play.server(b":0\r\n") == b""
-    while (asking := play.sent()) == QUESTION or not asked:
-        asked += 1
+    looks_at: list[float] = []
+    while not (received := play.server(b"")):
+        looks = play.sent() == REPLICATION_INFO + QUESTION
+        looks_at += [play.now] if looks else []
+        if looks:
+            received = play.server(GONE)
+            if received:
+                break
         play.now += CONFIRM_SLICE_S
         assert play.server(NO_AGAIN) == b""
-    assert asking == REPLICATION_INFO + QUESTION
-    assert play.server(GONE) == NOT_CONFIRMED + b"$1\r\n1\r\n-WRONGTYPE wrong\r\n"
+    assert received == NOT_CONFIRMED + b"$1\r\n1\r\n-WRONGTYPE wrong\r\n"
     assert play.server(NO_AGAIN) == play.sent() == b""
-    assert asked == pytest.approx(CONFIRM_MAX_S / CONFIRM_SLICE_S, abs=1)
+    assert looks_at == [pytest.approx(at, abs=CONFIRM_SLICE_S) for at in (LOOK_AFTER_S, CONFIRM_MAX_S)]
     assert play.gate.counts.errors == 1
     assert play.at_rest()
 
@@ -159,7 +163,7 @@ def test_a_write_waits_while_a_replica_receives_and_no_longer() -> None:
         looks_at += [play.now] if looks else []
         play.now += CONFIRM_SLICE_S
         assert play.server((at_work if looks else b"") + NO_AGAIN) == b""
-    assert looks_at[0] == pytest.approx(CONFIRM_MAX_S, abs=CONFIRM_SLICE_S)
+    assert looks_at[:2] == [pytest.approx(at, abs=CONFIRM_SLICE_S) for at in (LOOK_AFTER_S, CONFIRM_MAX_S)]
     assert play.sent() == REPLICATION_INFO + QUESTION
     assert play.server(silent) == b"", "it has just reported"
     play.now += CONFIRM_MAX_S
@@ -168,6 +172,19 @@ def test_a_write_waits_while_a_replica_receives_and_no_longer() -> None:
     assert play.server(silent) == NOT_CONFIRMED
     assert play.server(NO_AGAIN) == play.sent() == b""
     assert play.at_rest()
+
+
+def test_which_replicas_can_confirm() -> None:
+    for info, follows in (
+        (GONE, False),
+        (b"-NOPERM no\r\n", False),
+        (b"", False),
+        (replicas("state=send_bulk,offset=0,lag=0"), False),
+        (replicas("state=online,offset=0,lag=2"), True),
+        (replicas("state=online,offset=0,lag=3"), False),
+        (replicas("state=online,offset=0,lag=9", "state=online,offset=0,lag=0"), True),
+    ):
+        assert is_followed(info) is follows, info
 
 
 def test_a_lost_replica_is_not_awaited_even_if_it_has_just_reported() -> None:
