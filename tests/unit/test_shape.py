@@ -12,7 +12,7 @@ LONG_FUNCTIONS = {"src/shardwright/endpoint/resp.py:_scan": 68}
 LARGE_FILES = {
     "src/shardwright/endpoint/connection.py": 492,
     "src/shardwright/endpoint/ledger.py": 426,
-    "src/shardwright/endpoint/session.py": 587,
+    "src/shardwright/endpoint/session.py": 586,
     "sim/checker.py": 440,
     "sim/server.py": 530,
     "tests/integration/test_agent.py": 496,
