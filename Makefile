@@ -28,7 +28,7 @@ FROM := 0
 # seconds of chaos
 FOR := 300
 
-.PHONY: help demo demo-machines test proof check bench clean deb format lock sim sim-many sim-mutants crash-points chaos
+.PHONY: help demo demo-machines test proof check bench clean deb format lock sim sim-many sim-mutants crash-points chaos chaos-machines
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ crash-points: $(VENV)/.dev ## the leader fails at every commit and command of ev
 
 chaos: $(VENV)/.dev ## a real cluster under writers and random actions; processes are killed and frozen (SEED=1 FOR=300)
 	@exec $(BIN)/python -m chaos --seed $(SEED) --for $(FOR) $(ARGS)
+
+chaos-machines: $(VENV)/.dev ## the same on three machines of namespaces: cut off, frozen, without power (SEED=1 FOR=300; needs root)
+	@exec $(BIN)/python -m chaos.machines --seed $(SEED) --for $(FOR) $(ARGS)
 
 deb: ## the Debian package for this machine's Debian: dist/shardwright_*.deb (needs dpkg-dev and python3-venv)
 	@exec packaging/build-deb

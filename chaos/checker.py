@@ -44,13 +44,16 @@ class Watcher(threading.Thread):
         self._last: dict[str, int] = {}
 
     def run(self) -> None:
+        attempt = 0
         client = client_of(self._work)
         while not self._stop_wanted.wait(LOOK_EVERY_S):
             for writer in range(self._work.writers):
                 try:
                     self._look(client, writer)
                 except redis.RedisError:
-                    continue
+                    attempt += 1
+                    client.close()
+                    client = client_of(self._work, attempt)
         client.close()
 
     def _look(self, client: Any, writer: int) -> None:
@@ -82,7 +85,7 @@ def read_stored(client: Any, writer: int) -> Stored:
 
 def _stored(work: Work, writer: int) -> Stored:
     for attempt in range(ATTEMPTS_MAX):
-        client = client_of(work)
+        client = client_of(work, attempt)
         try:
             return read_stored(client, writer)
         except redis.RedisError:

@@ -13,12 +13,13 @@ from chaos.journal import ACCOUNTS, KEYS
 
 TIMEOUT_S = 6.0
 """Longer than an endpoint holds a command."""
+CONNECT_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """The load on one database. ``may_lose_tail``: its primary may be killed, and in default mode the last moment before may
-    be lost."""
+    be lost. ``others``: more addresses at which other nodes serve it."""
 
     name: str
     address: str
@@ -26,6 +27,12 @@ class Work:
     writers: int
     writes_per_s: float
     may_lose_tail: bool
+    others: tuple[str, ...] = ()
+
+    def address_of(self, attempt: int) -> str:
+        """The address to try after so many that did not answer."""
+        addresses = (self.address, *self.others)
+        return addresses[attempt % len(addresses)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,8 @@ class Place:
 
     def read_works(self) -> list[Work]:
         """The work that was written."""
-        return [Work(**w) for w in json.loads(self.works.read_text())]
+        found = json.loads(self.works.read_text())
+        return [Work(**{**work, "others": tuple(work["others"])}) for work in found]
 
     def kills_of(self, work: Work) -> list[float]:
         """The times at which primaries of the database were killed; empty if nothing may be lost."""
@@ -76,15 +84,16 @@ def connects_of(client: Any) -> int:
     return sum(c.connects for c in getattr(client.connection_pool, "_available_connections", []))
 
 
-def client_of(work: Work) -> Any:
-    """An ordinary client with one connection that repeats nothing."""
+def client_of(work: Work, attempt: int = 0) -> Any:
+    """An ordinary client with one connection that repeats nothing. ``attempt``: see ``Work.address_of``."""
     pool = redis.ConnectionPool(
         connection_class=_Connection,
-        host=work.address,
+        host=work.address_of(attempt),
         port=work.port,
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
         socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
         max_connections=1,
         decode_responses=True,
     )

@@ -36,7 +36,9 @@ class _Writer(threading.Thread):
         self.reconnects = 0
 
     def run(self) -> None:
-        client = client_of(self._work)
+        # Each writer begins at another node, if there are several.
+        attempt = self._number
+        client = client_of(self._work, attempt)
         turn, due = 0, time.monotonic()
         with self._path.open("w", buffering=1) as journal:
             while not self._stop_wanted.is_set():
@@ -48,12 +50,17 @@ class _Writer(threading.Thread):
                 except redis.RedisError as e:
                     is_acked = False
                     print(f"{time.time():.3f} {self.name} {turn}: {type(e).__name__}: {e}", file=sys.stderr)
+                    if self._work.others and not isinstance(e, redis.ResponseError):
+                        self.reconnects += 1
+                        client.close()
+                        attempt += 1
+                        client = client_of(self._work, attempt)
                 journal.write(Entry(turn, is_acked, began, time.time()).line())
                 if not is_acked:
                     time.sleep(AFTER_ERROR_S)
                 due = max(due + 1 / self._work.writes_per_s, time.monotonic() - 0.05)
                 time.sleep(max(0.0, due - time.monotonic()))
-        self.reconnects = max(0, connects_of(client) - 1)
+        self.reconnects += max(0, connects_of(client) - 1)
         client.close()
 
     def _write(self, client: Any, turn: int) -> None:

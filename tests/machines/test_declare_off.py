@@ -133,12 +133,12 @@ def test_a_database_goes_on_when_its_primarys_machine_is_declared_off(cluster: M
         others = [w for w in writers if w.address != machine.address]
         wrote = partial(all_write_since, others, time.monotonic())
         until("the others write", wrote, seconds=30, state=lambda: said(writers))
-        machine.boot()
+        machine.reboot()
         is_back(cluster, uid, node)
     finally:
         end(writers)
         if not machine.is_on:
-            machine.boot()
+            machine.reboot()
     with redis.Redis(cluster.machines[NODES[0]].address, port) as client:
         lost = {writer.address: len(writer.lost(client)) for writer in writers}
     print(f"acknowledged, and not on the replica when the power failed: {lost}")
@@ -174,7 +174,7 @@ def test_a_fencing_hook_does_it_without_people(cluster: MachinesCluster) -> None
         end(writers)
         undo()
         if not machine.is_on:
-            machine.boot()
+            machine.reboot()
     is_back(cluster, uid, node)
 
 
