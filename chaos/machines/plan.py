@@ -29,11 +29,6 @@ class Fault(StrEnum):
     CUT_AND_REBOOT = "cut_and_reboot"
     """It serves its clients behind a cut, then its power fails."""
 
-    @property
-    def ends_servers(self) -> bool:
-        """Whether what only its servers have in memory is lost."""
-        return self in (Fault.REBOOT, Fault.POWER_OFF, Fault.CUT_AND_REBOOT)
-
 
 class Request(StrEnum):
     """A planned action that runs beside the faults."""

@@ -80,7 +80,8 @@ class Gate:
     """A number that changes when commands must wait or go to another server. A session compares it with the number that it
     last saw before it sends, so that a hold takes effect without a call to each of thousands of connections."""
     is_alone: bool = False
-    """Strict mode: the server has no replica that could confirm a write. Writes wait, and are not executed meanwhile."""
+    """Strict mode: as far as is known, the server has no replica that could confirm a write. Writes wait, and are not
+    executed meanwhile (``replica_watch.py``)."""
     is_retiring: bool = False
     """The endpoint accepts no more clients here. Each connection ends behind the reply after which nothing is unanswered."""
     hellos: dict[int, bytes] = field(default_factory=dict)
@@ -164,9 +165,10 @@ class Gate:
         return self.hold is not None and target.generation < self.hold.new.generation
 
     def _move(self, target: Target) -> Change:
+        # After a failover the new primary may have no replica. After a handoff, its replicas attach within milliseconds.
+        self.is_alone = self.spec.is_strict and self.hold is None and self.target is not None
         self.hold = None
         self.target = target
-        self.is_alone = False
         self.flow += 1
         return Change.MOVED
 

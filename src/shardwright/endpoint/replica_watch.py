@@ -42,9 +42,11 @@ class ReplicaWatch:
                 is_found = await has_replica(target, gate.spec.application_secret, self._access)
                 if is_found and gate.target == target:
                     gate.note_replica()
-                    for connection in list(waiting):
-                        connection.gate_changed()
-                    return
-                await asyncio.sleep(LOOK_EVERY_S)
+                else:
+                    await asyncio.sleep(LOOK_EVERY_S)
+            if not gate.is_alone:
+                # Also when the mode has changed meanwhile.
+                for connection in list(waiting):
+                    connection.gate_changed()
         finally:
             self._looking = None

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.endpoint.gate import Change
+from shardwright.endpoint.gate import Change, Gate
 from shardwright.endpoint.ledger import ABORTED, DISCARD
 from shardwright.endpoint.protocol import ALONE_MAX_S, HOLD_MAX_S
 from shardwright.endpoint.session import Session
@@ -98,10 +98,23 @@ def test_a_wait_for_a_replica_that_becomes_a_hold_has_its_whole_time() -> None:
 
 def test_another_server_or_mode_ends_the_wait() -> None:
     play = alone()
+    play.gate.begin_hold(OLD, NEW, play.now)
     assert play.gate.release(NEW) is Change.MOVED
-    assert not play.gate.is_alone
+    assert not play.gate.is_alone, "after a handoff, the replicas attach at once"
     play = alone()
     play.gate.apply_settings(replace(play.gate.spec, is_strict=False))
     assert not play.gate.is_alone
     play.gate.note_alone()
     assert not play.gate.is_alone, "in default mode no replica is needed"
+
+
+def test_after_a_failover_writes_wait_until_the_new_primary_has_a_replica() -> None:
+    play = Play()
+    assert play.gate.serve(replace(play.gate.spec, target=NEW)) is Change.MOVED
+    assert play.gate.is_alone
+    play = Play(is_strict=False)
+    assert play.gate.serve(replace(play.gate.spec, target=NEW)) is Change.MOVED
+    assert not play.gate.is_alone
+    first = Gate(replace(play.gate.spec, target=None, is_strict=True))
+    assert first.serve(replace(first.spec, target=OLD)) is Change.MOVED
+    assert not first.is_alone, "the process is new, not the primary"

@@ -317,6 +317,7 @@ def test_a_session_that_leaves_its_server_does_not_keep_a_success() -> None:
     play.session.gate_changed(0.0)
     assert play.server(b":0\r\n-UNBLOCKED force unblock from blocking operation\r\n") == NOT_CONFIRMED + b"$1\r\n1\r\n"
     assert play.session.wants_drop
+    play.gate.note_replica()
     assert play.says(b"SET b 1\r\n").connect().sent() == b"SET b 1\r\n" + ASKED
     assert play.server(b"+OK\r\n" + YES) == b"+OK\r\n"
 

@@ -20,10 +20,6 @@ def test_every_fault_and_request_occurs_for_as_long_as_it_may() -> None:
     assert {wish.request for wish in wishes(1, 50)} == set(Request)
 
 
-def test_only_a_power_failure_ends_what_is_in_memory() -> None:
-    assert {fault for fault in Fault if fault.ends_servers} == {Fault.REBOOT, Fault.POWER_OFF, Fault.CUT_AND_REBOOT}
-
-
 def test_a_client_goes_to_the_next_node() -> None:
     assert [WORK.address_of(n) for n in range(4)] == ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.1"]
 
