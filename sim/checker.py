@@ -13,6 +13,7 @@ from shardwright.model.ids import GroupUid, database_of
 from shardwright.store.protocol import KeyChange
 from sim.fencing import Fencing
 from sim.history import Position
+from sim.quorum import Quorum
 from sim.server import SimServer
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Checker:
         self.chains: dict[str, Chain] = {}
         self.violations: list[Violation] = []
         self.transitions: Counter[str] = Counter()
+        self._quorum = Quorum(self)
         self._busy: dict[int, bool] = {}
         self._ended: set[str] = set()
         """Actions whose status changes in the examined revision."""
@@ -206,6 +208,8 @@ class Checker:
             before = table.get(change.key)
             if change.current is None:
                 table.pop(change.key, None)
+                if name == "daemons" and before is not None:
+                    self._quorum.left(before)
                 touched.append((name, before, None))
             else:
                 record = json.loads(change.current.value)
@@ -311,11 +315,7 @@ class Checker:
                 self.fail("live_copy", f"node {node} was removed with the only live copy of {held[0].group_uid}")
             return
         if before is not None and after["is_quorum_only"] and not before["is_quorum_only"]:
-            nodes = self.tables["nodes"].values()
-            live = {d["node_uid"] for d in self.tables["daemons"].values()}
-            remaining = sum(1 for n in nodes if not n["is_quorum_only"] and n["uid"] in live)
-            if remaining < len(nodes) // 2 + 1 and not self._is_restore(after["uid"]):
-                self.fail("quorum", f"node {after['uid']} goes into maintenance and {remaining} of {len(nodes)} remain")
+            self._quorum.check(after, is_restore=self._is_restore(after["uid"]))
             self._snapshot_first(after)
 
     def _is_restore(self, node: int) -> bool:
