@@ -243,7 +243,9 @@ def test_a_primary_that_dies_loses_no_answered_write(tmp_path: Path) -> None:
                 world.release(world.target(world.replica, 2))
                 world.primary = world.replica
             doubted = [str(e) for e in writers.errors]
-            assert all("outcome unknown" in text for text in doubted), doubted
+            # The new primary has no replica: later writes are kept back until their clients give up.
+            assert all("outcome unknown" in text or "Timeout reading" in text for text in doubted), doubted
+            assert len(doubted) <= 8, doubted
             with strict_client(world) as client:
                 stored = {name: int(client.get(name)) for name in writers.acknowledged}
             # Writes in doubt may be stored too: at most one more per client.
