@@ -2,6 +2,7 @@
 closes each connection behind a reply."""
 
 import asyncio
+import select
 import threading
 import time
 from contextlib import ExitStack
@@ -89,6 +90,8 @@ class Asker(threading.Thread):
         self.socket = world.raw()
         self.number, self.pause_s = number, pause_s
         self.sent = self.answered = 0
+        self.has_seen_the_end = False
+        """The end of the connection was there when the last reply was."""
 
     def run(self) -> None:
         self.socket.sendall(b"AUTH %b\r\n" % PASSWORD.encode())
@@ -100,7 +103,14 @@ class Asker(threading.Thread):
             if not self.socket.recv(64):
                 break
             self.answered += 1
+            if self._is_over():
+                self.has_seen_the_end = True
+                break
         self.socket.close()
+
+    def _is_over(self) -> bool:
+        readable, _, _ = select.select([self.socket], [], [], 0)
+        return bool(readable)
 
 
 def test_a_busy_client_of_a_retiring_process_gets_the_reply_of_every_command_that_ran(tmp_path: Path) -> None:
@@ -120,6 +130,20 @@ def test_a_busy_client_of_a_retiring_process_gets_the_reply_of_every_command_tha
         assert [asker.answered for asker in askers] == ran, "a command ran, and its client got no reply"
         wait_until(lambda: world.status(A).endpoint(ENDPOINT).connections == 0)
         assert world.state(A) is EndpointState.DRAINING
+
+
+def test_the_last_reply_and_the_end_of_the_connection_arrive_together(tmp_path: Path) -> None:
+    """Otherwise a client could send its next command in between. The process is busy with other clients meanwhile."""
+    with endpoint_world(ServerKind.VALKEY, tmp_path) as world:
+        serve_twice(world)
+        askers = [Asker(world, number, pause_s=0.0) for number in range(20)]
+        for asker in askers:
+            asker.start()
+        wait_until(lambda: all(asker.answered > 5 for asker in askers))
+        asyncio.run(world.control(A).retire(ENDPOINT))
+        for asker in askers:
+            asker.join(RETIRE_S + 5)
+        assert [asker.number for asker in askers if not asker.has_seen_the_end] == []
 
 
 def test_idle_clients_go_last_and_a_transaction_may_finish(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 
 from shardwright.endpoint.backend import BackendConnection
 from shardwright.endpoint.gate import Gate, Hold, is_same_server
+from shardwright.endpoint.last_bytes import send_with_fin
 from shardwright.endpoint.pace import Inflow, Pace
 from shardwright.endpoint.packed_session import PackedSession, pack, unpack
 from shardwright.endpoint.protocol import Target
@@ -189,8 +190,7 @@ class ClientConnection(asyncio.Protocol):
     def settle(self) -> None:
         """Carry out all wishes of the session. Called after every event."""
         session = self.session
-        transport = self.transport
-        if transport is None:
+        if self.transport is None:
             return
         if session.to_client:
             self._write(session.to_client)
@@ -221,9 +221,8 @@ class ClientConnection(asyncio.Protocol):
         """Bytes from the server."""
         session = self.session
         session.backend_data(data, self._now())
-        transport = self.transport
         is_usual = self.is_reading and not session.to_backend and not self._is_eof
-        if transport is not None and session.phase is Phase.READY and is_usual:
+        if self.transport is not None and session.phase is Phase.READY and is_usual:
             if session.to_client:
                 self._write(session.to_client)
             if session.is_full or session.wants_close or session.needs_ticks or session.is_frozen:
@@ -237,6 +236,8 @@ class ClientConnection(asyncio.Protocol):
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self.owner.gate.counts.bytes_out += len(data)
+        if self.session.wants_close and self.transport is not None:
+            send_with_fin(self.transport)
         self._send(data)
         if self.is_slow:
             self._adjust_backend()
@@ -409,8 +410,7 @@ class ClientConnection(asyncio.Protocol):
             transport.close()  # after everything that is written
             self._linger = self._loop.call_later(READ_REST_S, self._abort)
             return
-        if transport.can_write_eof():
-            transport.write_eof()
+        transport.write_eof()
         self._linger = self._loop.call_later(LINGER_S, self._abort)
 
     def _abort(self) -> None:
