@@ -178,14 +178,13 @@ def to_switch_off(command: SwitchOff, view: ClusterView) -> Node | None:
 
 def switched_off(view: ClusterView, uid: NodeUid, hook: str, now: datetime) -> Sequence[Write]:
     """Record that a hook has switched the node's machine off. Empty: the node was removed, or its daemon runs."""
-    node, seen = view.nodes.get(uid), view.node_seen.get(uid)
+    node = view.nodes.get(uid)
     if node is None or uid in view.daemons:
         return ()
-    boot_id = "" if seen is None or seen.daemon is None else seen.daemon.boot_id
     by = f"the fencing hook {hook}"
     text = f"{by} has switched off the machine of node {uid} at {node.address}: its servers count as ended"
     event = Event(now, EventKind.NODE_DECLARED_OFF, Severity.WARNING, text, node_uid=uid)
-    return (Put(replace(node, declared_off=DeclaredOff(now, by, boot_id))), Put(event))
+    return (Put(replace(node, declared_off=DeclaredOff(now, by, view.boot_id_of(uid)))), Put(event))
 
 
 def not_switched_off(uid: NodeUid, why: str, now: datetime) -> Sequence[Write]:

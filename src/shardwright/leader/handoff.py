@@ -47,8 +47,8 @@ PAUSE_S = 600.0
 outlast this leader's lease, and any cut of the network that keeps the next leader from the server. Otherwise a postponed
 script could run on the fenced server when the pause expires: it could hide that its write was refused, and its OK would be
 passed on. Scripts are postponed if this leader was frozen before the fence, so that the endpoints released by themselves. If
-the leader dies after the fence, the next leader lifts the fence and ends the pause. A longer pause costs nothing: the fence
-refuses the same writes."""
+the leader dies after the fence, the next leader lifts the fence and ends the pause. A longer pause keeps back no more than
+the fence refuses."""
 Build = Callable[[ClusterView], Sequence[Write]]
 Answer = TypeVar("Answer")
 Commit = Callable[[Build], Awaitable[None]]

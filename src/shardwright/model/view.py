@@ -207,13 +207,15 @@ class ClusterView:
         return uid not in self.daemons and (self.away is None or uid in self.away or uid not in self.nodes)
 
     def is_off(self, uid: NodeUid) -> bool:
-        """Whether the node is away and was declared off in the boot that its agent reported last: a later boot refutes the
-        word, even if no leader has seen the daemon."""
-        node, seen = self.nodes.get(uid), self.node_seen.get(uid)
-        if node is None or node.declared_off is None or not self.is_away(uid):
-            return False
-        boot_id = "" if seen is None or seen.daemon is None else seen.daemon.boot_id
-        return node.declared_off.boot_id == boot_id
+        """Whether the node is away and was declared off in the last boot that its agent reported: a later one refutes it."""
+        node = self.nodes.get(uid)
+        word = None if node is None else node.declared_off
+        return word is not None and self.is_away(uid) and word.boot_id == self.boot_id_of(uid)
+
+    def boot_id_of(self, uid: NodeUid) -> str:
+        """The boot of the node's machine in which its agent reported last; empty: unknown."""
+        seen = self.node_seen.get(uid)
+        return "" if seen is None or seen.daemon is None else seen.daemon.boot_id
 
     def are_far(self, uid: NodeUid, other: NodeUid) -> bool:
         """Whether two nodes are on different machines, by the ids that their daemons reported. False: unknown."""

@@ -82,10 +82,15 @@ def check_local_endpoint(view: ClusterView, database: Database, node_uid: NodeUi
     if not _has_endpoint_process(view, node_uid):
         raise Unavailable("bdb_endpoint_unavailable", f"The endpoint process of node {node_uid} is not running.")
     check_database(view, database)
-    noted = view.troubles.get(database.uid)
-    for reason in () if noted is None else noted.reasons:
-        if reason.code == Code.ENDPOINT_CANNOT_LISTEN and reason.node_uid == node_uid:
-            raise Unavailable("bdb_endpoint_unavailable", f"{reason.text[:1].upper()}{reason.text[1:]}.")
+    for reason in _cannot_listen(view, database.uid, node_uid):
+        raise Unavailable("bdb_endpoint_unavailable", f"{reason.text[:1].upper()}{reason.text[1:]}.")
+
+
+def _cannot_listen(view: ClusterView, uid: DatabaseUid, node_uid: NodeUid) -> list[Reason]:
+    """Why the node cannot listen for the database, as recorded; empty: it can."""
+    noted = view.troubles.get(uid)
+    reasons = () if noted is None else noted.reasons
+    return [r for r in reasons if r.code == Code.ENDPOINT_CANNOT_LISTEN and r.node_uid == node_uid]
 
 
 class Readiness(StrEnum):
@@ -107,10 +112,8 @@ def readiness(view: ClusterView, uid: DatabaseUid, node_uid: NodeUid) -> Readine
         return Readiness.LEAVING
     if any(endpoint.leaving_of(node_uid) is not None for endpoint in endpoints):
         return Readiness.LEAVING
-    noted = view.troubles.get(uid)
-    reasons = () if noted is None else noted.reasons
-    cannot_listen = any(r.code == Code.ENDPOINT_CANNOT_LISTEN and r.node_uid == node_uid for r in reasons)
-    return Readiness.READY if _has_endpoint_process(view, node_uid) and not cannot_listen else Readiness.FAILED
+    can_serve = _has_endpoint_process(view, node_uid) and not _cannot_listen(view, uid, node_uid)
+    return Readiness.READY if can_serve else Readiness.FAILED
 
 
 def _has_endpoint_process(view: ClusterView, uid: NodeUid) -> bool:

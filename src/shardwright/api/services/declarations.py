@@ -34,9 +34,7 @@ def declare_off(seen: Look, uid: NodeUid, body: DeclareOffBody) -> Intent[Node]:
     if running:
         remedy = "Empty the node by maintenance_on or remove, or switch its machine off first."
         raise conflict("node_not_off", f"Node {uid} is not off: {running}.", remedy=remedy)
-    report = view.node_seen.get(uid)
-    boot_id = "" if report is None or report.daemon is None else report.daemon.boot_id
-    after = replace(node, declared_off=DeclaredOff(seen.now, seen.by, boot_id))
+    after = replace(node, declared_off=DeclaredOff(seen.now, seen.by, view.boot_id_of(uid)))
     text = f"node {uid} at {node.address} was declared off: its servers count as ended until its daemon runs again"
     event = audit(seen, EventKind.NODE_DECLARED_OFF, text, node_uid=uid, severity=Severity.WARNING)
     # A daemon that registers now refutes the word.
