@@ -4,6 +4,8 @@ Times are printed; the limits here are those of the guarantees, with reserve for
 """
 
 import signal
+import sqlite3
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -255,6 +257,37 @@ def test_supervisor_killed_and_up_adopts(cluster: TestCluster, memory_pair: dict
     _kill(identity)
     cluster.until("the daemon to be started again", lambda: set(cluster.present()) == set(before.nodes))
     print(f"the cluster had a supervisor again after {took_s:.2f} s")
+
+
+def test_up_ends_a_daemon_that_is_frozen_with_the_stores_lock(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
+    """No supervisor runs then, and no other process can write to the store."""
+    before = cluster.settled(seconds=20)
+    cluster.until("all daemons", lambda: set(cluster.present()) == set(before.nodes))
+    frozen = identity_of(cluster.leader().pid)
+    supervisor = cluster.supervisor()
+    assert frozen is not None
+    send(supervisor, signal.SIGKILL)
+    cluster.until("the supervisor to end", lambda: not is_running(supervisor))
+    send(frozen, signal.SIGSTOP)
+    with Writers(memory_pair) as writers:
+        lock = threading.Thread(target=_hold_lock_like, args=(cluster, frozen))
+        lock.start()
+        cluster.command("up", "--detach")
+        lock.join()
+        assert not is_running(frozen)
+        cluster.until("all daemons", lambda: set(cluster.present()) == set(before.nodes))
+        writers.wait_for_progress()
+        writers.check().assert_unnoticed()
+
+
+def _hold_lock_like(cluster: TestCluster, frozen: ProcessIdentity) -> None:
+    """Hold the store's write lock until the frozen daemon has ended, as that daemon would do in its own transaction."""
+    connection = sqlite3.connect(cluster.layout.store, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        until("the frozen daemon to end", lambda: not is_running(frozen), seconds=60)
+    finally:
+        connection.close()
 
 
 @pytest.mark.proof

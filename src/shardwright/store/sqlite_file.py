@@ -315,12 +315,15 @@ class SqliteFile:
             steps += 1
 
     def _migrate(self) -> None:
+        """Bring the schema up to date. Only an old schema needs the write lock: a supervisor must be able to open the file
+        while a frozen daemon holds that lock, for it ends that daemon."""
+        if self._retry_while_locked(self._schema_version) == len(sql.MIGRATIONS):
+            return
         self._retry_while_locked(lambda: self._execute(sql.BEGIN_WRITE))
         try:
-            self._execute(sql.CREATE_SCHEMA_VERSION)
-            row = self._execute(sql.GET_SCHEMA_VERSION).fetchone()
-            version = 0 if row is None else int(row[0])
+            version = self._schema_version()
             check_version(f"{self._path} has schema", version, len(sql.MIGRATIONS), StoreUnavailable)
+            self._execute(sql.CREATE_SCHEMA_VERSION)
             for statements in sql.MIGRATIONS[version:]:
                 for statement in statements:
                     self._execute(statement)
@@ -330,6 +333,13 @@ class SqliteFile:
         except BaseException:
             self._roll_back()
             raise
+
+    def _schema_version(self) -> int:
+        """0: the file has no tables yet."""
+        if self._execute(sql.HAS_SCHEMA_VERSION).fetchone() is None:
+            return 0
+        row = self._execute(sql.GET_SCHEMA_VERSION).fetchone()
+        return 0 if row is None else int(row[0])
 
 
 def connect(path: Path) -> sqlite3.Connection:

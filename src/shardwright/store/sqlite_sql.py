@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS schema_version (
     only INTEGER PRIMARY KEY CHECK (only = 0),
     version INTEGER NOT NULL
 )"""
+HAS_SCHEMA_VERSION = "SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"
 GET_SCHEMA_VERSION = "SELECT version FROM schema_version"
 SET_SCHEMA_VERSION = "INSERT OR REPLACE INTO schema_version (only, version) VALUES (0, ?)"
 

@@ -135,3 +135,18 @@ def test_a_permanent_lock_makes_the_store_unavailable(tmp_path: Path, monkeypatc
     other.close()
     put(file, "a")
     file.close()
+
+
+def test_a_file_whose_write_lock_is_held_can_be_opened_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.05)
+    path = tmp_path / "store.db"
+    file = SqliteFile(path, ManualClock())
+    put(file, "a", b"1")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    opened = SqliteFile(path, ManualClock())
+    item = opened.get("a")
+    assert item is not None
+    assert item.value == b"1"
+    for connection in (opened, other, file):
+        connection.close()
