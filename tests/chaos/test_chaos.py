@@ -14,10 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.e2e
+@pytest.mark.proof
 @pytest.mark.server
-@pytest.mark.parametrize(
-    "options", [pytest.param([], id="faults"), pytest.param(["--unnoticed"], id="unnoticed", marks=pytest.mark.proof)]
-)
+@pytest.mark.parametrize("options", [pytest.param([], id="faults"), pytest.param(["--unnoticed"], id="unnoticed")])
 def test_a_short_run_loses_nothing_and_comes_to_rest(tmp_path: Path, options: list[str]) -> None:
     command = [sys.executable, "-m", "chaos", "--seed", "5", "--for", "20", "--keep", str(tmp_path)]
     command += options
