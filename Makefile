@@ -36,7 +36,7 @@ help: ## this list
 demo: $(VENV)/.run ## three nodes under live writes; every node action; a report (SERVER=redis for Redis)
 	@exec $(BIN)/python -m demo $(if $(SERVER),--server $(SERVER)) $(ARGS)
 
-demo-machines: $(VENV)/.run ## the same on three machines of network namespaces; the store's leader is killed too (needs root, iproute2)
+demo-machines: $(VENV)/.run ## the same on machines of network namespaces; then one is cut off, and one dies and is replaced (needs root, iproute2)
 	@exec $(BIN)/python -m demo.machines $(if $(SERVER),--server $(SERVER)) $(ARGS)
 
 test: $(VENV)/.dev ## what people use, tested: every part, whole clusters, 100 simulated seeds; does not disturb a running cluster

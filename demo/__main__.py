@@ -49,7 +49,7 @@ def main() -> int:
         return 130
     report.show(result, console)
     say("done")
-    print(report.summary(result))
+    print(json.dumps(report.summary(result)))
     return 0 if report.is_good(result) else 1
 
 

@@ -11,7 +11,7 @@ from chaos.machines.plan import strikes
 from chaos.machines.run import MachinesResult, run
 from demo.__main__ import interrupted
 from demo.cluster import DemoFailed
-from demo.machines import EXIT_IMPOSSIBLE
+from demo.machines.__main__ import EXIT_IMPOSSIBLE
 from testkit import guard
 from testkit.machines.commands import MachinesFailed, missing
 

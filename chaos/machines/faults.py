@@ -4,7 +4,7 @@ import time
 
 from chaos.load import Place
 from chaos.machines.plan import Fault, Strike
-from demo.machines import NODES, MachinesCluster
+from demo.machines.cluster import NODES, MachinesCluster
 from testkit.machines.machine import Machine
 
 NOTED_EVERY_S = 1.0

@@ -17,7 +17,7 @@ from chaos.load import Place, Work
 from chaos.machines.faults import MachineFaults
 from chaos.machines.plan import Request, Strike, Wish, strikes, wishes
 from demo.cluster import DemoFailed
-from demo.machines import NODES, MachinesCluster
+from demo.machines.cluster import NODES, MachinesCluster
 
 MB = 1 << 20
 WRITERS = 3

@@ -21,6 +21,7 @@ from shardwright.agent.store_endpoints import StoreEndpoints
 from shardwright.api.app import create_app
 from shardwright.api.certificate import ApiCertificate
 from shardwright.api.deps import ApiContext
+from shardwright.api.replacement import replace_node
 from shardwright.api.server import ApiServer, serve
 from shardwright.api.services.check import Checks
 from shardwright.api.services.figures import Figures
@@ -195,6 +196,8 @@ async def _serve(config: DaemonConfig, store: Store, book: EndpointBook | None, 
     tasks += _among_machines(access, agent, signing, clock=clock)
     if (holder := access.key_holder(store, clock=clock, random_text=_random_text)) is not None:
         tasks.append(spawn("authority's key", holder.run()))
+    if config.machines is not None:
+        tasks.append(spawn("replacement", replace_node(context)))
     if config.learning is not None and shown_members is not None and book is not None:
         followed = StoreEndpoints(config.learning, shown_members, book, mirror=mirror)
         tasks.append(spawn("store endpoints", followed.run()))

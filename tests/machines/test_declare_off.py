@@ -14,12 +14,13 @@ import pytest
 import redis
 
 from demo.cluster import DemoFailed
-from demo.machines import NODES, MachinesCluster
+from demo.machines.cluster import NODES, MachinesCluster
+from demo.machines.losses import declare_off
 from testkit.deadlines import until
 from testkit.etcd import require_etcd
 from testkit.machines.commands import missing
 from testkit.machines.machine import Machine
-from tests.machines.takeovers import Writer, all_write_since, cut_off, have_written, machine_of, primary_node, said, shards
+from tests.machines.takeovers import Writer, all_write_since, cut_off, have_written, said
 
 pytestmark = [
     pytest.mark.proof,
@@ -63,7 +64,7 @@ def database_of(cluster: MachinesCluster, name: str) -> dict[str, Any]:
 def state(cluster: MachinesCluster) -> str:
     assert cluster.machines is not None
     events = [(e["type"], e["description"]) for e in cluster.call("GET", "/v1/logs?limit=20")]
-    return f"{shards(cluster)}\n{json.dumps(events, indent=1)}\n{cluster.machines.logs()}"
+    return f"{cluster.shards()}\n{json.dumps(events, indent=1)}\n{cluster.machines.logs()}"
 
 
 def write_some(cluster: MachinesCluster, port: int) -> list[Writer]:
@@ -87,7 +88,7 @@ def is_away(cluster: MachinesCluster, node: int) -> bool:
 
 
 def leads_elsewhere(cluster: MachinesCluster, database: int, node: int) -> bool:
-    return primary_node(cluster, database) != node
+    return cluster.primary_node(database) != node
 
 
 def is_back(cluster: MachinesCluster, database: int, node: int) -> None:
@@ -96,26 +97,12 @@ def is_back(cluster: MachinesCluster, database: int, node: int) -> None:
     cluster.wait("both copies", f"/v1/bdbs/{database}", lambda b: not b["reasons"], timeout_s=BACK_S)
 
 
-def declare(cluster: MachinesCluster, node: int, address: str) -> None:
-    """As an administrator does, when the leader no longer sees anything of the node."""
-    refused = ""
-    deadline = time.monotonic() + AWAY_S
-    while time.monotonic() < deadline:
-        try:
-            cluster.call("POST", f"/v1/nodes/{node}/declare_off", {"address": address})
-            return
-        except DemoFailed as e:
-            refused = str(e)
-            time.sleep(0.2)
-    raise AssertionError(f"the word was refused for {AWAY_S:.0f} s: {refused}")
-
-
 def test_a_database_goes_on_when_its_primarys_machine_is_declared_off(cluster: MachinesCluster) -> None:
     assert cluster.machines is not None
     made = database_of(cluster, "declared")
     uid, port = int(made["uid"]), int(made["endpoints"][0]["port"])
-    node = primary_node(cluster, uid)
-    machine = machine_of(cluster, node)
+    node = cluster.primary_node(uid)
+    machine = cluster.machine_of(node)
     with pytest.raises(DemoFailed, match="node_not_off"):
         cluster.call("POST", f"/v1/nodes/{node}/declare_off", {"address": machine.address})
     writers = write_some(cluster, port)
@@ -124,8 +111,8 @@ def test_a_database_goes_on_when_its_primarys_machine_is_declared_off(cluster: M
         machine.power_off()
         until("the node is away", partial(is_away, cluster, node), seconds=AWAY_S, state=lambda: state(cluster))
         time.sleep(5.0)
-        assert primary_node(cluster, uid) == node, "silence promotes nothing"
-        declare(cluster, node, machine.address)
+        assert cluster.primary_node(uid) == node, "silence promotes nothing"
+        declare_off(cluster, node, machine.address)
         moved = partial(leads_elsewhere, cluster, uid, node)
         declared_at = time.monotonic()
         until("another copy leads", moved, seconds=TAKEOVER_S, state=lambda: state(cluster), poll_s=0.1)
@@ -150,8 +137,8 @@ def test_a_fencing_hook_does_it_without_people(cluster: MachinesCluster) -> None
     assert cluster.machines is not None
     made = database_of(cluster, "fenced")
     uid, port = int(made["uid"]), int(made["endpoints"][0]["port"])
-    node = primary_node(cluster, uid)
-    machine = machine_of(cluster, node)
+    node = cluster.primary_node(uid)
+    machine = cluster.machine_of(node)
     for name in NODES:
         put_hook(cluster.machines[name])
     writers = write_some(cluster, port)
@@ -161,7 +148,7 @@ def test_a_fencing_hook_does_it_without_people(cluster: MachinesCluster) -> None
         others = [cluster.machines[name] for name in NODES if cluster.machines[name] is not machine]
         until("a hook is asked", lambda: bool(asked(others)), seconds=FENCED_S, state=lambda: state(cluster))
         assert asked(others) == f"off {node} {machine.address}"
-        assert primary_node(cluster, uid) == node, "it may still serve"
+        assert cluster.primary_node(uid) == node, "it may still serve"
         machine.power_off()
         for other in others:
             (other.configuration / "fence-done").touch()

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import redis
 
-from demo.machines import NODES, MachinesCluster
+from demo.machines.cluster import NODES, MachinesCluster
 from testkit.deadlines import until
 from testkit.etcd import require_etcd
 from testkit.machines.commands import missing
@@ -21,10 +21,7 @@ from tests.machines.takeovers import (
     all_write_since,
     cut_off,
     have_written,
-    machine_of,
-    primary_node,
     said,
-    shards,
 )
 
 pytestmark = [
@@ -61,23 +58,23 @@ def test_a_strict_database_loses_nothing_when_its_primarys_machine_is_cut_off(
     made = cluster.create_database(name=name, memory_size=100_000_000, replication=True, data_persistence="aof")
     assert made["strict"], "the default on several machines"
     path, port = f"/v1/bdbs/{made['uid']}", int(made["endpoints"][0]["port"])
-    node = primary_node(cluster, made["uid"])
+    node = cluster.primary_node(made["uid"])
     writers = [Writer(cluster.machines[each].address, port) for each in NODES]
     for writer in writers:
         writer.start()
     try:
         wrote = partial(have_written, writers, 200)
         until("all write", wrote, seconds=30, state=lambda: said(writers))
-        machine = machine_of(cluster, node)
+        machine = cluster.machine_of(node)
         struck_at = time.monotonic()
         undo = strike(cluster, machine)
         try:
             cluster.ask_last(machine.address)
             until(
                 "another copy leads",
-                lambda: primary_node(cluster, made["uid"]) != node,
+                lambda: cluster.primary_node(made["uid"]) != node,
                 seconds=TAKEOVER_S,
-                state=lambda: f"{shards(cluster)}\n{cluster.machines and cluster.machines.logs()}",
+                state=lambda: f"{cluster.shards()}\n{cluster.machines and cluster.machines.logs()}",
                 poll_s=0.1,
             )
             print(f"{strike.__name__}: another copy leads after {time.monotonic() - struck_at:.1f} s")

@@ -107,7 +107,7 @@ async def _signer(machines: Machines, view: ClusterView, context: ApiContext) ->
 async def _store_part(machines: Machines, view: ClusterView, request: JoinRequest) -> StorePart:
     if machines.members is None:
         return StorePart.CLIENT
-    members: Sequence[StoreMember] = await machines.members.members()
+    members: Sequence[StoreMember] = joining.staying_members(view, await machines.members.members(), request)
     part = joining.store_part(members, _peer_url(machines, request), has_program=request.has_store_program)
     if part is StorePart.LATER:
         raise Unavailable("store_learner_pending", joining.why_later(view, members))

@@ -15,6 +15,7 @@ import typer
 from shardwright.cli.access import credentials_file
 from shardwright.cli.direct import AsJson, failures, sayer
 from shardwright.cli.session import parsed
+from shardwright.model.ids import NodeUid
 from shardwright.node import services
 from shardwright.node.files import service_owner
 from shardwright.node.init import CLUSTER_NAME, Founded, InitOptions, found
@@ -35,6 +36,7 @@ _JOIN_EXAMPLES: Final = """\b
 Examples:
   shardwright join 10.0.0.1:9443 --token TOKEN --ca-hash sha256:HASH
   shardwright join 10.0.0.1:9443 --token TOKEN --ca-hash sha256:HASH --address 10.0.0.2 --rack b
+  shardwright join 10.0.0.1:9443 --token TOKEN --ca-hash sha256:HASH --replace 3
 """
 
 Address = Annotated[
@@ -139,6 +141,14 @@ def join_command(
     external_address: External = None,
     cluster_network: Network = None,
     insecure_network: Insecure = False,
+    replace: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NODE",
+            min=1,
+            help="Take the place of a node whose machine is off: its rack, its member of the store, and then its copies.",
+        ),
+    ] = None,
     config_dir: ConfigDir = _USUAL.configuration,
     state_dir: StateDir = _USUAL.state,
     run_dir: RunDir = _USUAL.run,
@@ -149,6 +159,7 @@ def join_command(
     """Make this machine a node of a cluster, with the line that `shardwright node token` prints.
 
     Nothing is sent before the node has shown the expected authority. After an interruption, the same line continues.
+    With --replace, the machine gets a number of its own, and the removal of that node begins when this one runs.
     """
     say = sayer(as_json)
     with failures(as_json):
@@ -162,7 +173,8 @@ def join_command(
             memory=memory,
             rack=rack,
         )
-        options = JoinOptions(host, port, token.strip(), read_ca_hash(ca_hash), place)
+        replaces = None if replace is None else NodeUid(replace)
+        options = JoinOptions(host, port, token.strip(), read_ca_hash(ca_hash), place, replaces)
         joined = join(options, look_at_machine(), say=say, now=lambda: datetime.now(UTC))
         uid = joined.settings.node_uid
         if joined.was_member and not joined.is_sure:
@@ -175,6 +187,8 @@ def join_command(
         is_running = _start(joined, say, is_wanted=not no_start)
         if is_running:
             say(f"Node {uid} is active.")
+        if is_running and replaces is not None and not joined.was_member:
+            say(f"Node {replaces} is being removed. Watch it on any node: shardwright action list")
         if as_json:
             print(json.dumps(_shown(joined, is_running), indent=2), flush=True)
 

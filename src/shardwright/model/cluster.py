@@ -158,6 +158,8 @@ class Node:
     """Whether it was given the key of the cluster's authority, so that newcomers join through it."""
     declared_off: DeclaredOff | None = None
     """None: no one has said that its machine is off, or its daemon has run since."""
+    replaces: NodeUid | None = None
+    """The node whose place it takes, until the removal of that node has begun. None: it joined as a further node."""
 
     @property
     def servers_at(self) -> str:

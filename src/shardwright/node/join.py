@@ -23,6 +23,7 @@ from shardwright.api.schemas.v1.bootstrap import body_of_request, response_of
 from shardwright.errors import Permanent, Refusal, Rejected, Transient
 from shardwright.machine.files import write_private
 from shardwright.model.codes import Code
+from shardwright.model.ids import NodeUid
 from shardwright.node import files, preflight
 from shardwright.node.etcd_config import NAME as ETCD_NAME
 from shardwright.node.etcd_config import client_url, member_name, peer_url, render_etcd
@@ -67,6 +68,8 @@ class JoinOptions:
     token: str = field(repr=False)
     ca_hash: str
     place: PlaceOptions = field(default_factory=PlaceOptions)
+    replaces: NodeUid | None = None
+    """The node whose place this machine takes; None: it becomes a further node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ def _request(
         server_address=str(settings.server_address) if settings.server_address != settings.address else "",
         has_store_program=machine.has_store_program,
         probe=probe,
+        replaces=options.replaces,
     )
 
 

@@ -161,7 +161,8 @@ def _why_leaving(member: StoreMember, view: ClusterView, unknown_for: Mapping[in
     for action in view.live_actions():
         if action.node_uid == uid and action.name is ActionName.REMOVE and action.phase == LEAVING_STORE:
             return f"node {uid} is being removed"
-    return ""
+    successor = next((node.uid for node in view.nodes.values() if node.replaces == uid), None)
+    return f"node {successor} takes the place of node {uid}, which is off" if successor and view.is_off(uid) else ""
 
 
 def _is_safe_without(state: MemberState, states: Iterable[MemberState]) -> bool:

@@ -66,7 +66,8 @@ class JoinRequest:
     """The newcomer's time."""
     protocol: int = PROTOCOL
     replaces: NodeUid | None = None
-    """The node whose place the newcomer takes. None: it becomes a new node."""
+    """The node whose place the newcomer takes: it gets a number of its own, and that node is removed. None: it becomes a
+    further node."""
     external_address: str = ""
     """Told to clients that come from outside; empty: the first address."""
     server_address: str = ""
@@ -86,7 +87,7 @@ class MemberNode:
     """Empty: not known."""
     addresses: tuple[str, ...]
     is_replaceable: bool
-    """It is certainly gone, or is away and holds no copy that somebody needs. Judged by its liveness, not here."""
+    """It is certainly off, or is away and holds no copy. Judged by its liveness, not here."""
     key_hash: str = ""
     """Names the key for which its certificates are issued; empty: not known."""
     has_run: bool = True
@@ -160,7 +161,8 @@ def check_join(request: JoinRequest, view: JoinView, now: datetime, *, is_admin:
         *_check_servers(request, view),
         _check_machine(request, others),
         *_check_addresses(request, others),
-        _check_replaced(request.replaces, others),
+        # What was accepted once stays so: the node that it replaces may have left meanwhile.
+        None if own is not None else _check_replaced(request.replaces, others),
     )
     return tuple(reason for reason in checks if reason is not None)
 
@@ -296,7 +298,7 @@ def _check_servers(request: JoinRequest, view: JoinView) -> Iterable[Reason]:
 def _check_machine(request: JoinRequest, members: Sequence[MemberNode]) -> Reason | None:
     """One machine is one node: two would share its failures, and copies on both would be lost together."""
     for member in members:
-        if member.machine_id == request.machine_id and member.uid != request.replaces:
+        if member.machine_id == request.machine_id:
             return _reason(
                 Code.MACHINE_IS_MEMBER,
                 f"this machine is node {member.uid} already",
@@ -310,7 +312,7 @@ def _check_addresses(request: JoinRequest, members: Sequence[MemberNode]) -> Ite
     for member in members:
         held = {_plain(address) for address in member.addresses}
         shared = [address for address in request.addresses if _plain(address) in held]
-        if shared and member.uid != request.replaces:
+        if shared:
             yield _reason(
                 Code.ADDRESS_IN_USE,
                 f"{', '.join(shared)} belongs to node {member.uid}",

@@ -16,12 +16,13 @@ from shardwright.api.services.intent import Intent, Look
 from shardwright.api.services.joining import REFUSALS, Admission, StorePart
 from shardwright.clock import SystemClock
 from shardwright.errors import Refusal, Rejected
-from shardwright.model.cluster import Counters, Node
+from shardwright.model.cluster import Counters, DeclaredOff, Node
 from shardwright.model.codes import Code
 from shardwright.model.database import ServerKind
 from shardwright.model.event import EventKind
 from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Reason
+from shardwright.model.seen import NodeSeen, ProcessIdentity
 from shardwright.model.store_member import StoreMember
 from shardwright.model.trust import CertificateRole, IssuedCertificate, JoinToken
 from shardwright.model.view import ClusterView, Delete, Put, Record
@@ -116,6 +117,65 @@ def test_a_repeated_request_is_the_same_node() -> None:
     node = found[Node]
     assert isinstance(node, Node)
     assert node.address == "10.0.0.5", "what it says now is true"
+
+
+# -- in place of another node ------------------------------------------------------------------------------------------
+
+TWO = NodeUid(2)
+IN_PLACE = replace(REQUEST, replaces=TWO, rack="")
+
+
+def off(*, has_shards: bool = True, is_declared: bool = True) -> ClusterView:
+    """Node 2, in rack ``r2``, is away."""
+    builder = cluster(nodes=3)
+    if has_shards:
+        builder = builder.with_database(on=((2, 3),))
+    builder = builder.without_daemon(2)
+    seen_of_two = NodeSeen(TWO, NOW, daemon=ProcessIdentity(1, "boot-7", 1, "", ""))
+    word = DeclaredOff(NOW, "admin@example.com", "boot-7") if is_declared else None
+    view = builder.with_node_changed(2, rack="r2", declared_off=word).view
+    return replace(view, node_seen={**view.node_seen, TWO: seen_of_two})
+
+
+def test_a_newcomer_in_place_of_a_node_that_is_off_takes_its_rack() -> None:
+    intent = admit(seen(off()), IN_PLACE)
+    node = written(intent)[Node]
+    assert isinstance(node, Node)
+    assert (node.uid, node.replaces, node.rack) == (7, TWO, "r2"), "numbers are never used again"
+    assert "in place of node 2" in events_of(intent)[0].text
+    other = written(admit(seen(off()), replace(IN_PLACE, rack="b")))[Node]
+    assert isinstance(other, Node)
+    assert other.rack == "b"
+
+
+def test_its_repeated_request_keeps_the_rack_when_the_old_node_has_left() -> None:
+    look = seen(off())
+    after = with_node(look, admit(look, IN_PLACE))
+    gone = replace(after, view=after.view.with_writes([Delete(after.view.nodes[TWO])]))
+    node = written(admit(gone, IN_PLACE))[Node]
+    assert isinstance(node, Node)
+    assert (node.rack, node.replaces) == ("r2", None)
+
+
+@pytest.mark.parametrize(
+    ("view", "code"),
+    [
+        (off(is_declared=False), Code.REPLACED_NODE_NEEDED),
+        (cluster(nodes=3).with_database(on=((2, 3),)).view, Code.REPLACED_NODE_NEEDED),
+        (cluster(nodes=3).view, Code.REPLACED_NODE_NEEDED),
+        (cluster(nodes=1).view, Code.NODE_GONE),
+    ],
+    ids=["silent", "alive", "alive and empty", "unknown"],
+)
+def test_only_a_node_that_is_off_or_empty_and_away_is_replaced(view: ClusterView, code: Code) -> None:
+    assert refused(seen(view), IN_PLACE).code == code
+    assert written(admit(seen(off(has_shards=False, is_declared=False)), IN_PLACE))
+
+
+def test_the_member_of_the_replaced_node_does_not_count() -> None:
+    members = [StoreMember(n, f"node-{n}", (f"https://127.0.0.{n}:2380",), (), False) for n in (1, 2, 3)]
+    assert [m.id for m in joining.staying_members(off(), members, IN_PLACE)] == [1, 3]
+    assert joining.staying_members(off(), members, REQUEST) == members
 
 
 def test_a_used_token_admits_neither_another_machine_nor_another_key() -> None:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from shardwright.model.action import ActionName, ActionStatus
+from shardwright.model.cluster import DeclaredOff
 from shardwright.model.ids import NodeUid
 from shardwright.model.store_member import MemberState, StoreMember, StoreRole
 from shardwright.model.view import Delete
@@ -18,7 +19,7 @@ from shardwright.plan.store_members import (
     silent_members,
     strangers,
 )
-from testkit.builders import ClusterBuilder, cluster
+from testkit.builders import NOW, ClusterBuilder, cluster
 
 NONE, LEARNER, VOTER = StoreRole.NONE, StoreRole.LEARNER, StoreRole.VOTER
 
@@ -166,6 +167,20 @@ def test_a_node_that_is_being_removed_keeps_its_member_until_it_is_empty() -> No
     assert (found.member_id, found.why) == (20, "node 2 is being removed")
     ended = builder.with_action(ActionName.REMOVE, 2, status=ActionStatus.CANCELLED, phase=LEAVING_STORE)
     assert step(ended, *all_three) is None
+
+
+def test_a_node_that_is_off_loses_its_member_to_the_one_that_takes_its_place() -> None:
+    three = (voter(1), voter(2), voter(3, is_reached=False))
+    builder = nodes(4, VOTER, VOTER, VOTER, LEARNER).without_daemon(3).with_node_changed(4, replaces=NodeUid(3))
+    assert not isinstance(step(builder, *three), Remove), "it may still run"
+    off = builder.with_node_changed(3, declared_off=DeclaredOff(NOW, "admin@example.com"))
+    found = step(off.with_node_changed(4, store_role=NONE), *three)
+    assert isinstance(found, Remove)
+    assert (found.member_id, found.why) == (30, "node 4 takes the place of node 3, which is off")
+    alone = judged(
+        off.with_node_changed(4, store_role=NONE), voter(1), voter(2, is_reached=False), voter(3, is_reached=False)
+    )
+    assert alone.step is None, "the store would lose its majority"
 
 
 # -- strangers ---------------------------------------------------------------------------------------------------------

@@ -141,8 +141,7 @@ def test_a_machine_joins_once_and_is_told_how_to_take_its_place() -> None:
     again = replace(REQUEST, machine_id="machine-2")
     assert codes(again) == [Code.MACHINE_IS_MEMBER]
     assert "node remove 2" in remedies(again)[0]
-    assert codes(replace(again, replaces=NodeUid(2))) == []
-    assert codes(replace(again, replaces=NodeUid(3))) == [Code.MACHINE_IS_MEMBER], "it is another node's machine"
+    assert codes(replace(again, replaces=NodeUid(2))) == [Code.MACHINE_IS_MEMBER], "that node is still to be removed"
 
 
 def test_an_address_belongs_to_one_node_in_any_spelling() -> None:
@@ -150,7 +149,8 @@ def test_an_address_belongs_to_one_node_in_any_spelling() -> None:
     assert codes(taken) == [Code.ADDRESS_IN_USE, Code.ADDRESS_IN_USE]
     assert [reason.node_uid for reason in check_join(taken, VIEW, NOW)] == [1, 2]
     assert "node remove 2" in remedies(taken)[1]
-    assert codes(replace(REQUEST, addresses=("10.0.0.2",), replaces=NodeUid(2))) == [], "it takes that place"
+    at_its_place = replace(REQUEST, addresses=("10.0.0.2",), replaces=NodeUid(2))
+    assert codes(at_its_place) == [Code.ADDRESS_IN_USE], "until its removal has ended, that address means the old node"
 
 
 def test_a_node_is_replaced_only_if_it_is_gone() -> None:
@@ -158,6 +158,12 @@ def test_a_node_is_replaced_only_if_it_is_gone() -> None:
     assert codes(replace(REQUEST, replaces=NodeUid(3))) == [], "a node whose machine is not known"
     assert codes(replace(REQUEST, replaces=NodeUid(1))) == [Code.REPLACED_NODE_NEEDED]
     assert codes(replace(REQUEST, replaces=NodeUid(9))) == [Code.NODE_GONE]
+
+
+def test_a_repeated_replacement_is_not_judged_again() -> None:
+    own = MemberNode(NodeUid(4), "machine-4", ("10.0.0.4",), False, key_hash=hash_of_key(KEY.public_key()), has_run=False)
+    left = replace(VIEW, members=(VIEW.members[0], own), tokens={RECORD.uid: used(RECORD, own.uid)})
+    assert codes(replace(REQUEST, replaces=NodeUid(2)), left) == [], "the node that it replaces has left meanwhile"
 
 
 def test_the_servers_of_the_cluster_must_be_there_in_their_version() -> None:

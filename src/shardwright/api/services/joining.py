@@ -53,6 +53,8 @@ REFUSALS: Final[dict[str, Refusal]] = {
     "clock_off": Refusal.NOT_ACCEPTABLE,
     "newcomer_too_new": Refusal.NOT_ACCEPTABLE,
     "server_binary_missing": Refusal.NOT_ACCEPTABLE,
+    "node_gone": Refusal.CONFLICT,
+    "replaced_node_needed": Refusal.CONFLICT,
     "no_route_back": Refusal.NOT_ACCEPTABLE,
 }
 """What each reason against a join is to the API: a test checks that every reason has one."""
@@ -158,9 +160,15 @@ def admit(
         writes.append(Put(used(token, uid)))
     if earlier is None:
         writes.append(Put(replace(view.counters, next_node=uid + 1)))
-        text = f"a machine joined as node {uid} at {request.addresses[0]}"
+        place = "" if request.replaces is None else f", in place of node {request.replaces}"
+        text = f"a machine joined as node {uid} at {request.addresses[0]}{place}"
         writes.append(audit(seen, EventKind.CLUSTER_NODE_JOINED, text, node_uid=uid))
     return Intent(response, tuple(writes))
+
+
+def staying_members(view: ClusterView, members: Iterable[StoreMember], request: JoinRequest) -> list[StoreMember]:
+    """The members of the store without that of the node that the newcomer replaces."""
+    return [member for member in members if request.replaces is None or node_of(member, view) != request.replaces]
 
 
 def store_part(members: Sequence[StoreMember], peer_url: str, *, has_program: bool) -> StorePart:
@@ -209,19 +217,21 @@ def peer_url_of(address: str, port: int) -> str:
 
 def _node(seen: Look, request: JoinRequest, uid: NodeUid, part: StorePart) -> Node:
     first = request.addresses[0]
+    before = seen.view.nodes.get(uid)
+    replaced = None if request.replaces is None else seen.view.nodes.get(request.replaces)
     new = Node(
         uid,
         first,
         seen.now,
-        rack=request.rack,
+        rack=request.rack or (before.rack if before is not None else "" if replaced is None else replaced.rack),
         memory_bytes=request.memory_bytes,
         external_addresses=(request.external_address,) if request.external_address else (),
         server_address=request.server_address if request.server_address != first else "",
         store_role=StoreRole.LEARNER if part is StorePart.MEMBER else StoreRole.NONE,
         machine_id=request.machine_id,
         key_hash=keys.hash_of_key(key_of_request(request.request)),
+        replaces=None if replaced is None else replaced.uid,
     )
-    before = seen.view.nodes.get(uid)
     return new if before is None else replace(new, created_at=before.created_at, options=before.options)
 
 
@@ -234,7 +244,7 @@ def _member(node: Node, view: ClusterView) -> MemberNode:
         # What its daemon said last is newer than what the join recorded.
         machine_id=present or reported or node.machine_id,
         addresses=tuple(dict.fromkeys(a for a in (node.address, node.server_address) if a)),
-        is_replaceable=False,
+        is_replaceable=view.is_off(node.uid) or (daemon is None and not view.shards_on(node.uid)),
         key_hash=node.key_hash,
         has_run=daemon is not None or seen is not None,
     )

@@ -55,6 +55,9 @@ class JoinBody(Body):
     can_run_store: bool = False
     probe: _Short = Field(default="", description="what the newcomer says to everybody who connects to its ports meanwhile")
     protocol: Annotated[int, Field(ge=1, le=LARGEST)] = PROTOCOL
+    replaces: Annotated[int, Field(ge=1, le=LARGEST)] | None = Field(
+        default=None, description="the node whose place it takes: switched off and declared so, or without copies"
+    )
 
 
 class SealingKeyAnswer(TypedDict):
@@ -115,6 +118,7 @@ def request_of(body: JoinBody) -> JoinRequest:
         server_address=body.server_addr,
         has_store_program=body.can_run_store,
         probe=body.probe,
+        replaces=None if body.replaces is None else NodeUid(body.replaces),
     )
 
 
@@ -135,6 +139,7 @@ def body_of_request(request: JoinRequest) -> dict[str, object]:
         "server_addr": request.server_address,
         "can_run_store": request.has_store_program,
         "probe": request.probe,
+        **({} if request.replaces is None else {"replaces": request.replaces}),
     }
 
 

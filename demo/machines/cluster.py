@@ -1,38 +1,31 @@
-"""``python -m demo.machines``: the demonstration on three machines of namespaces, founded and joined by the command line.
+"""The cluster of the demonstration on machines: three machines of namespaces, founded and joined by the command line.
 
-The load and all requests come from a fourth machine. Besides the leader's daemon, the store's leading member is killed. Exit
-status as of ``demo``; 77: machines cannot be made here, and the last line says why.
+A further machine is spare, and one has the clients: the load and all requests come from there.
 """
 
-import argparse
 import json
 import signal
 import ssl
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any
 
 import httpx
-from rich.console import Console
 
-from demo import report
-from demo.__main__ import interrupted
 from demo.cluster import POLL_S, Cluster, DemoFailed
-from demo.scenario import run
-from testkit import guard
-from testkit.machines.calls import CallRefused
-from testkit.machines.commands import MachinesFailed, missing
 from testkit.machines.group import Machines
 from testkit.machines.installation import installed
 from testkit.machines.machine import Machine
 
 NODES = ("m1", "m2", "m3")
+SPARE = "m4"
+"""It joins when another one is replaced."""
 CLIENT = "client"
+DISCOVERY_PORT = 8001
 DAEMON, STORE = "shardwright-node.service", "shardwright-etcd.service"
-EXIT_IMPOSSIBLE = 77
+PASSWORD_FILE = "/root/password"
 START_S = 180.0
 STORE_S = 30.0
 """For an election of the store, and for a new member until it votes."""
@@ -42,7 +35,7 @@ Say = Callable[[str], None]
 class MachinesCluster(Cluster):
     """A cluster of three machines. A context manager: at its end nothing is left running and nothing is left behind.
 
-    Within it, the sockets of this thread, and of processes that it starts, are those of the fourth machine.
+    Within it, the sockets of this thread, and of threads and processes that it starts, are those of the clients' machine.
     """
 
     database_settings: Mapping[str, Any] = MappingProxyType({"proxy_policy": "all-nodes"})
@@ -54,14 +47,16 @@ class MachinesCluster(Cluster):
         super().__init__()
         self._say, self._server, self._memory = say, server, node_memory
         self._stack = ExitStack()
+        self._credentials = ("", "")
         self.machines: Machines | None = None
 
     def __enter__(self) -> "MachinesCluster":
         with ExitStack() as stack:
             self._say("installing the wheel of these sources")
             venv = stack.enter_context(installed())
-            self._say("starting four machines")
-            self.machines = stack.enter_context(Machines((*NODES, CLIENT), venvs=dict.fromkeys(NODES, venv)))
+            self._say("starting the machines")
+            venvs = dict.fromkeys((*NODES, SPARE), venv)
+            self.machines = stack.enter_context(Machines((*NODES, SPARE, CLIENT), venvs=venvs))
             stack.enter_context(self.machines[CLIENT].network())
             try:
                 self._found(stack)
@@ -82,27 +77,69 @@ class MachinesCluster(Cluster):
         self._say(f"shardwright init on {first.name}")
         founded = self._json(first, "init", "--memory", self._memory, "--server", self._server)
         context = ssl.create_default_context(cafile=str(first.configuration / "ca.pem"))
-        credentials = (founded["username"], founded["password"])
-        self._http = stack.enter_context(httpx.Client(auth=credentials, verify=context, timeout=10, trust_env=False))
-        self._urls = [f"https://{self.machines[name].address}:9443" for name in NODES]
+        self._credentials = (founded["username"], founded["password"])
+        self._http = stack.enter_context(httpx.Client(auth=self._credentials, verify=context, timeout=10, trust_env=False))
+        self._urls = [f"https://{first.address}:9443"]
         for name in NODES[1:]:
             self._say(f"shardwright join on {name}")
-            token = self._json(first, "node", "token")
-            words = ["--token", token["token"], "--ca-hash", token["ca_hash"], "--memory", self._memory]
-            self._json(self.machines[name], "join", token["address"], *words)
+            self.join(name)
         self._say("waiting until all three members of the store vote")
+        self.wait_for_votes(NODES)
+
+    def join(self, name: str, *options: str) -> None:
+        """Let a machine join, with a token from the first one. Raises DemoFailed."""
+        assert self.machines is not None
+        machine = self.machines[name]
+        token = self._json(self.machines[NODES[0]], "node", "token")
+        words = ["--token", token["token"], "--ca-hash", token["ca_hash"], "--memory", self._memory, *options]
+        self._json(machine, "join", token["address"], *words)
+        if (url := f"https://{machine.address}:9443") not in self._urls:
+            self._urls.append(url)
+
+    def leave(self, name: str) -> None:
+        """Make a machine whose node was removed ready to join again. Raises DemoFailed."""
+        assert self.machines is not None
+        machine, (user, password) = self.machines[name], self._credentials
+        machine.check("sh", "-c", f"umask 077; cat > {PASSWORD_FILE}", given=password)
+        self._json(machine, "node", "leave", "--yes", "--user", user, "--password-file", PASSWORD_FILE)
+
+    def wait_for_votes(self, names: Sequence[str]) -> None:
+        """Wait until the members of the store on these machines vote. Raises DemoFailed."""
         deadline = time.monotonic() + STORE_S
-        while not all((status := self.store_status(name)) and not status.get("isLearner") for name in NODES):
+        while not all((status := self.store_status(name)) and not status.get("isLearner") for name in names):
             if time.monotonic() > deadline:
-                statuses = {name: self.store_status(name) for name in NODES}
+                statuses = {name: self.store_status(name) for name in names}
                 raise DemoFailed(f"not all members of the store vote after {STORE_S:.0f} s: {statuses}")
             time.sleep(POLL_S)
+
+    def node_of(self, name: str) -> int:
+        """The number of a machine's node. Raises StopIteration if it is no node."""
+        assert self.machines is not None
+        address = self.machines[name].address
+        return next(int(node["uid"]) for node in self.call("GET", "/v1/nodes") if node["addr"] == address)
 
     def _json(self, machine: Machine, *words: str) -> dict[str, Any]:
         ran = machine.run("shardwright", *words, "--json", timeout_s=START_S)
         if ran.status != 0:
             raise DemoFailed(f"shardwright {words[0]} on {machine.name} ended with {ran.status}:\n{ran.output}{ran.errors}")
         return dict(json.loads(ran.output))
+
+    # -- where things are ----------------------------------------------------------------------------------------------
+
+    def shards(self) -> list[dict[str, Any]]:
+        """All shards, as the API shows them."""
+        return [dict(shard) for shard in self.call("GET", "/v1/shards")]
+
+    def primary_node(self, database: int) -> int:
+        """The node with the primary of a database of one slot group."""
+        mine = (shard for shard in self.shards() if int(shard["bdb_uid"]) == int(database))
+        return next(int(shard["node_uid"]) for shard in mine if shard["role"] == "master")
+
+    def machine_of(self, node: int) -> Machine:
+        """The machine of a node."""
+        assert self.machines is not None
+        address = self.call("GET", f"/v1/nodes/{node}")["addr"]
+        return next(machine for machine in self.machines.all.values() if machine.address == address)
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
@@ -156,40 +193,3 @@ class MachinesCluster(Cluster):
 def _term_of(status: Mapping[str, Any]) -> int:
     """The term of the leader that a member knows; 0: it knows none, or did not answer."""
     return int(status["raftTerm"]) if status.get("leader", "0") != "0" else 0
-
-
-def main() -> int:
-    """Run the demonstration."""
-    parser = argparse.ArgumentParser(prog="demo.machines", description="Every node action on three machines of namespaces.")
-    parser.add_argument("--server", default="auto", help="valkey, redis, auto, or the path of a server binary")
-    options = parser.parse_args()
-    if why := missing():
-        print(f"The demonstration on machines is not possible here: {why}.", file=sys.stderr)
-        return EXIT_IMPOSSIBLE
-    signal.signal(signal.SIGTERM, interrupted)
-    guard.begin()
-    console = Console(width=140 if not sys.stdout.isatty() else None)
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:6.1f} s[/dim]  {text}", highlight=False)
-
-    try:
-        with MachinesCluster(say, server=options.server) as cluster:
-            result = run(cluster, say)
-            say("turning the machines off")
-    except (DemoFailed, MachinesFailed, CallRefused, EOFError) as e:
-        console.print(f"The demonstration failed: {e}", markup=False)
-        print(json.dumps({"demo": "failed", "reason": str(e)[:500]}))
-        return 1
-    except KeyboardInterrupt:
-        print(json.dumps({"demo": "interrupted"}))
-        return 130
-    report.show(result, console)
-    say("done")
-    print(report.summary(result))
-    return 0 if report.is_good(result) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
