@@ -10,6 +10,7 @@ from shardwright.model.action import Action
 from shardwright.model.cluster import Cluster, Counters, Policy
 from shardwright.model.event import Event
 from shardwright.model.leader_change import LeaderChange
+from shardwright.model.move import HandoffMove, Rebind, Relocation
 from shardwright.model.view import ClusterView, Delete, Put, Write, place_of
 from shardwright.store import records
 from shardwright.store.protocol import TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX
@@ -18,6 +19,10 @@ OPERATIONS_MAX = TRANSACTION_OPERATIONS_MAX - 8
 """The difference is reserved for the compare of the leadership and for additions of the store."""
 BYTES_MAX = TRANSACTION_BYTES_MAX * 3 // 4
 """The difference is reserved for keys, compares and seals."""
+
+
+_LAST_COUNTS = (Event, Cluster, Policy, Counters, LeaderChange, Action, HandoffMove, Relocation, Rebind)
+"""Records whose states need not be stored one by one."""
 
 
 class Batch:
@@ -33,8 +38,9 @@ class Batch:
         self._size = 0
 
     def has_room_for(self, writes: Sequence[Write]) -> bool:
-        """Whether these writes fit, too. A transaction writes a record only once, so that each of its states is stored. The
-        first writes always fit: if they are too large for any transaction, the store refuses them."""
+        """Whether these writes fit, too. A transaction writes a record only once, so that each of its states is stored; of
+        actions and moves, the last state counts. The first writes always fit: if they are too large for any transaction, the
+        store refuses them."""
         if not self.writes:
             return True
         if not self._written.isdisjoint(map(_place_of, writes)):
@@ -53,8 +59,7 @@ class Batch:
 
 def _place_of(write: Write) -> object:
     """The record that is written; None: its states need not be stored one by one."""
-    is_single = isinstance(write.record, Event | Cluster | Policy | Counters | LeaderChange)
-    return None if is_single else place_of(write.record)
+    return None if isinstance(write.record, _LAST_COUNTS) else place_of(write.record)
 
 
 def _operations_of(writes: Sequence[Write]) -> int:

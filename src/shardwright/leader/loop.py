@@ -34,7 +34,7 @@ from shardwright.leader.probe import Probe
 from shardwright.leader.publish import Publisher
 from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention, surplus_events
 from shardwright.leader.takeover import decide_takeover
-from shardwright.leader.turn import DECIDERS, Outcome, decide_turn
+from shardwright.leader.turn import AGAIN, DECIDERS, Outcome, decide_turn
 from shardwright.model.codes import Code
 from shardwright.model.ids import ActionUid, ShardUid
 from shardwright.model.view import ClusterView, Put, Write
@@ -253,7 +253,7 @@ class Leader:
     async def _decide(self, now: datetime) -> Outcome:
         """Run all deciders, and commit their writes."""
         singly, self._commits_singly = self._commits_singly, True
-        turn = decide_turn(self._current(), now, DECIDERS, singly=singly)
+        turn = decide_turn(self._current(), now, DECIDERS, again=AGAIN, singly=singly)
         try:
             batch = next(turn)
             while True:

@@ -30,6 +30,8 @@ from shardwright.reconcile.version import decide_version
 Uid = TypeVar("Uid")
 Decide = Callable[[ClusterView, datetime], Decision]
 Deciders = tuple[Callable[[ClusterView], list[Decide]], ...]
+AGAIN_MAX = 4
+"""More than an action needs from its acceptance to its first move. The next turn continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +46,33 @@ class Outcome:
 
 
 def decide_turn(
-    view: ClusterView, now: datetime, deciders: Deciders, *, singly: bool
+    view: ClusterView, now: datetime, deciders: Deciders, *, again: Deciders = (), singly: bool
 ) -> Generator[Batch, ClusterView, Outcome]:
     """Run every decider; each decision sees the writes of those before it. Yields each batch to commit, and receives the
-    view after the commit. ``singly``: commit each decision separately."""
+    view after the commit. ``singly``: commit each decision separately.
+
+    ``again``: decide these again, as the next turn would, while they write: an action then reaches its first move with one
+    commit instead of one for each of its steps."""
     wake_at: datetime | None = None
     commands: dict[Command, None] = {}
     batch = Batch(view)
-    for part in deciders:
-        for decide in part(batch.view):
-            decision = decide(batch.view, now)
-            if decision.writes and not batch.has_room_for(decision.writes):
-                batch = Batch((yield batch))
+    for parts in (deciders, *(() if singly else [again] * AGAIN_MAX)):
+        has_written = False
+        for part in parts:
+            for decide in part(batch.view):
                 decision = decide(batch.view, now)
-            if decision.writes:
-                batch.add(decision.writes)
-                if singly:
+                if decision.writes and not batch.has_room_for(decision.writes):
                     batch = Batch((yield batch))
-            commands |= dict.fromkeys(decision.commands)
-            wake_at = earlier(wake_at, decision.wake_at)
+                    decision = decide(batch.view, now)
+                if decision.writes:
+                    has_written = True
+                    batch.add(decision.writes)
+                    if singly:
+                        batch = Batch((yield batch))
+                commands |= dict.fromkeys(decision.commands)
+                wake_at = earlier(wake_at, decision.wake_at)
+        if not has_written:
+            break
     if batch.writes:
         batch = Batch((yield batch))
     return Outcome(batch.view, tuple(commands), wake_at)
@@ -110,6 +120,11 @@ def _each(decide: Callable[[Uid, ClusterView, datetime], Decision], uids: Iterab
     return [partial(decide, uid) for uid in uids]
 
 
+AGAIN: Deciders = (
+    lambda view: _each(_move, [m.uid for m in view.live_moves()]),
+    lambda view: _each(_action, [a.uid for a in view.live_actions()]),
+)
+"""Moves, then actions: the steps between them need no new observation."""
 DECIDERS: Deciders = (
     lambda view: [decide_declarations],
     lambda view: _each(_group, sorted(view.groups)),
@@ -121,8 +136,7 @@ DECIDERS: Deciders = (
     lambda view: [decide_repair],
     lambda view: [decide_rebinding],
     lambda view: _each(decide_troubles, sorted(view.databases.keys() | view.troubles.keys())),
-    lambda view: _each(_move, [m.uid for m in view.live_moves()]),
-    lambda view: _each(_action, [a.uid for a in view.live_actions()]),
+    *AGAIN,
     lambda view: [decide_version],
     lambda view: [decide_leader_change],
 )

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from shardwright.leader.batch import Batch
 from shardwright.leader.companions import companions
+from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.database import Shard
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import ShardUid
@@ -83,6 +84,14 @@ def test_two_states_of_a_record_are_two_transactions_but_counters_and_events_are
     assert not batch.has_room_for([Put(shard(1, restarts=2))])
     assert not batch.has_room_for([Delete(shard(1))])
     assert batch.has_room_for([Put(shard(2)), Put(replace(VIEW.counters, next_shard=77)), Put(event)])
+
+
+def test_of_an_action_and_its_moves_the_last_state_is_stored() -> None:
+    builder = cluster(nodes=3).with_action(ActionName.STEP_DOWN, 1, status=ActionStatus.QUEUED)
+    (action,) = builder.view.actions.values()
+    batch = Batch(builder.view)
+    batch.add([Put(replace(action, status=ActionStatus.STARTING))])
+    assert batch.has_room_for([Put(replace(action, status=ActionStatus.RUNNING))])
 
 
 def test_what_was_seen_of_an_incarnation_that_is_over_does_not_count_for_the_next() -> None:

@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 import pytest
 
 from shardwright.leader.batch import Batch
-from shardwright.leader.turn import DECIDERS, Decide, Outcome, decide_turn
+from shardwright.leader.turn import AGAIN, AGAIN_MAX, DECIDERS, Decide, Deciders, Outcome, decide_turn
+from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.commands import Command, HandOff, Open, Promote
 from shardwright.model.decision import NOTHING, Decision
 from shardwright.model.ids import DatabaseUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.move import MoveState
 from shardwright.model.view import ClusterView, Put, Write
 from testkit.builders import NOW, cluster
 
@@ -114,6 +116,41 @@ def test_a_part_decides_on_what_exists_when_it_begins() -> None:
     )
     assert next(deciding).writes == [fourth]
     assert seen == [4, 4, 4, 4]
+
+
+def test_an_action_is_committed_with_its_first_move_at_once() -> None:
+    """Each step by itself would be a commit more before the clients' pause."""
+    builder = cluster(3).with_database(on=((1, 2),)).with_endpoints_seen().with_leader(3)
+    builder = builder.with_action(ActionName.STEP_DOWN, 1, status=ActionStatus.QUEUED)
+    deciding = decide_turn(builder.view, NOW, DECIDERS, again=AGAIN, singly=False)
+    batch = next(deciding)
+    with pytest.raises(StopIteration) as done:
+        deciding.send(builder.view.with_writes(batch.writes))
+    outcome: Outcome = done.value.value
+    (action,) = batch.view.actions.values()
+    (move,) = batch.view.moves.values()
+    assert action.status is ActionStatus.RUNNING
+    assert move.state is MoveState.HANDOFF
+    assert HandOff in [type(command) for command in outcome.commands]
+
+
+def test_what_always_writes_is_decided_again_in_the_next_turn() -> None:
+    def adds(view: ClusterView, now: datetime) -> Decision:
+        return Decision(writes=(Put(replace(view.counters, next_shard=view.counters.next_shard + 1)),))
+
+    view = cluster(3).view
+    part: Deciders = (lambda view: [adds],)
+    batch = next(decide_turn(view, NOW, part, again=part, singly=False))
+    assert batch.view.counters.next_shard == view.counters.next_shard + 1 + AGAIN_MAX
+    assert len(list(batch.writes)) == 1 + AGAIN_MAX
+
+
+def test_after_a_failed_turn_nothing_is_decided_again() -> None:
+    part: Deciders = (lambda view: [decides(rack(1, "a"))],)
+    deciding = decide_turn(cluster(3).view, NOW, part, again=part, singly=True)
+    next(deciding)
+    with pytest.raises(StopIteration):
+        deciding.send(cluster(3).view)
 
 
 def test_a_cluster_at_rest_asks_for_nothing() -> None:
