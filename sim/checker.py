@@ -13,28 +13,13 @@ from shardwright.model.ids import GroupUid, database_of
 from shardwright.store.protocol import KeyChange
 from sim.fencing import Fencing
 from sim.history import Position
+from sim.lives import ENDED_STATES, ENDED_STATUS, NEXT_STATE, NEXT_STATUS, may_become
 from sim.quorum import Quorum
 from sim.server import SimServer
 
 if TYPE_CHECKING:
     from sim.world import World
 
-NEXT_STATUS = {
-    "queued": {"starting", "cancelled"},
-    "starting": {"running", "cancelling", "failed"},
-    "running": {"completed", "cancelling", "failed"},
-    "cancelling": {"cancelled", "failed"},
-}
-NEXT_STATE = {
-    "planned": {"starting", "handoff", "cancelled", "failed"},
-    "starting": {"syncing", "undoing"},
-    "syncing": {"ready", "undoing"},
-    "ready": {"handoff", "cleaning", "undoing"},
-    "handoff": {"cleaning", "done", "undoing", "failed", "cancelled"},
-    "cleaning": {"done", "handoff", "undoing"},
-    "undoing": {"failed", "cancelled"},
-}
-ENDED_STATES, ENDED_STATUS = {"done", "failed", "cancelled"}, {"completed", "failed", "cancelled"}
 TABLES = (
     "policy",
     "nodes",
@@ -363,7 +348,7 @@ class Checker:
             return
         self.transitions[f"action {old} -> {new}"] += 1
         self.world.tally.actions[f"{after['name']} {new}"] += new in ENDED_STATUS
-        if new not in NEXT_STATUS.get(old, set()):
+        if not may_become(NEXT_STATUS, old, new):
             self.fail("transitions", f"action {after['uid']}: {old} -> {new}")
         if new == "completed":
             self._completed(after)
@@ -423,7 +408,7 @@ class Checker:
         if after["state"] != before["state"]:
             self.world.log(f"move {after['uid'][-12:]}: {before['state']} -> {after['state']}")
             self.transitions[f"move {before['state']} -> {after['state']}"] += 1
-            if after["state"] not in NEXT_STATE.get(before["state"], set()):
+            if not may_become(NEXT_STATE, before["state"], after["state"]):
                 self.fail("transitions", f"move {after['uid']}: {before['state']} -> {after['state']}")
         if after.get("evidence") is not None and before["evidence"] != after["evidence"]:
             self._evidence(after["evidence"])

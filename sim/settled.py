@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from shardwright.model.database import Role
 from shardwright.model.ids import GroupUid, database_of
-from sim.checker import ENDED_STATES, ENDED_STATUS, Json
+from sim.checker import Json
+from sim.lives import ENDED_STATES, ENDED_STATUS
 from sim.strict import lacks_replica
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from math import inf
 from typing import Any
 
 from shardwright.model.database import Role
-from sim.checker import ENDED_STATUS, Json, Violation
+from sim.checker import Json, Violation
 from sim.clients import Client, Talker, join, leave
+from sim.lives import ENDED_STATUS
 from sim.mutants.situations import primary_of_a_new_database, when
 from sim.served import Served
 from sim.simulation import Simulation
