@@ -35,6 +35,8 @@ def cluster() -> Iterator[MachinesCluster]:
 
 def test_a_new_machine_takes_the_place_of_a_dead_one(cluster: MachinesCluster) -> None:
     assert cluster.machines is not None
+    for name in NODES:
+        cluster.call("PUT", f"/v1/nodes/{cluster.node_of(name)}", {"rack_id": f"rack of {name}"})
     made = cluster.create_database(name="orders", memory_size=100_000_000, replication=True, data_persistence="aof")
     uid, port = int(made["uid"]), int(made["endpoints"][0]["port"])
     if cluster.primary_node(uid) == cluster.node_of(NODES[0]):
@@ -43,7 +45,6 @@ def test_a_new_machine_takes_the_place_of_a_dead_one(cluster: MachinesCluster) -
     node = cluster.primary_node(uid)
     machine = cluster.machine_of(node)
     staying = [name for name in NODES if cluster.machines[name] is not machine]
-    cluster.call("PUT", f"/v1/nodes/{node}", {"rack_id": "r7"})
     alive = cluster.machines[SPARE].run(*join_line(cluster, node))
     assert (alive.status, "replaced_node_needed" in alive.errors) == (1, True), f"a node that runs is replaced: {alive}"
     writers = [Writer(cluster.machines[name].address, port) for name in staying]
@@ -67,7 +68,7 @@ def test_a_new_machine_takes_the_place_of_a_dead_one(cluster: MachinesCluster) -
             writer.join(20)
     cluster.wait_for_votes([*staying, SPARE])
     new = cluster.call("GET", f"/v1/nodes/{cluster.node_of(SPARE)}")
-    assert (new["uid"], new["rack_id"]) == (4, "r7"), "a number of its own, and the rack of the old one"
+    assert (new["uid"], new["rack_id"]) == (4, f"rack of {machine.name}"), "a number of its own, and the rack of the old one"
     with redis.Redis(cluster.machines[staying[0]].address, port) as client:
         assert {writer.key: writer.lost(client) for writer in writers} == {writer.key: [] for writer in writers}
     machine.reboot()
