@@ -409,7 +409,7 @@ class Session(Dialogue):
         self.phase = Phase.READY
         self.gate.hellos[self.state.protocol] = setup.hello
         self.to_backend += self.ledger.send_again(self.transaction, now)
-        self.assurance.resume()
+        self.assurance.resume(setup.info)
         self.pump(now)
         self._charge()
 
