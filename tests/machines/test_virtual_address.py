@@ -158,6 +158,14 @@ def end(cluster: MachinesCluster, port: int, clients: list[Client]) -> None:
         assert [client.lost(reader) for client in clients] == [[] for _ in clients]
 
 
+def lead_elsewhere(cluster: MachinesCluster, node: int) -> None:
+    """Let another node lead: what is measured is the address, not the election."""
+    other = next(int(n["uid"]) for n in cluster.call("GET", "/v1/nodes") if int(n["uid"]) != node)
+    path = "/v1/cluster/actions/change_master"
+    cluster.call("POST", path, {"node_uid": str(other)})
+    cluster.wait("another node leads", path, lambda a: a["status"] == "completed", timeout_s=30)
+
+
 def whole(cluster: MachinesCluster) -> None:
     cluster.wait("both copies", "/v1/bdbs/1", lambda b: not b["reasons"], timeout_s=BACK_S)
     cluster.wait("all nodes", "/v1/nodes", lambda nodes: all(n["status"] == "active" for n in nodes), timeout_s=BACK_S)
@@ -189,6 +197,7 @@ def test_a_machine_that_is_cut_off_loses_it_and_does_not_take_it_back(cluster: M
     whole(cluster)
     clients = write_some(cluster, port, 2)
     node = holder(cluster)
+    lead_elsewhere(cluster, node)
     machine = machine_of(cluster, node)
     cluster.ask_last(machine.address)
     began = time.monotonic()
@@ -214,6 +223,7 @@ def test_a_short_cut_ends_with_one_machine_that_has_it(cluster: MachinesCluster,
     whole(cluster)
     clients = write_some(cluster, port, 3)
     node = holder(cluster)
+    lead_elsewhere(cluster, node)
     machine = machine_of(cluster, node)
     cluster.ask_last(machine.address)
     began = time.monotonic()
@@ -250,6 +260,7 @@ def test_a_machine_without_power_loses_it(cluster: MachinesCluster, port: int) -
     whole(cluster)
     clients = write_some(cluster, port, 5)
     node = holder(cluster)
+    lead_elsewhere(cluster, node)
     machine = machine_of(cluster, node)
     cluster.ask_last(machine.address)
     began = time.monotonic()

@@ -87,7 +87,7 @@ def label_of(interface: str) -> str:
 
 def _ask(kind: int, flags: int, placed: Placed) -> None:
     """One request about one address. Raises OSError."""
-    index = socket.if_nametoindex(placed.interface)
+    index = _index_of(placed.interface)
     packed = IPv4Address(placed.address).packed
     body = _ADDRESS.pack(socket.AF_INET, placed.prefix_length, 0, 0, index)
     body += _attribute(_LOCAL, packed) + _attribute(_PEER, packed)
@@ -99,6 +99,14 @@ def _ask(kind: int, flags: int, placed: Placed) -> None:
             if answered == _ERROR:
                 _raise_for(content)
                 return
+
+
+def _index_of(interface: str) -> int:
+    """Raises OSError, with a number that Python's own error does not have."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError as e:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from e
 
 
 def _listed() -> Iterator[tuple[int, int, int, dict[int, bytes]]]:

@@ -193,7 +193,7 @@ def test_a_failure_is_reported_for_a_while() -> None:
         assert world.keeper.held == failed, "the leader must not give it back at once"
         world.clock.ahead_s = FAILURE_KEPT_S + 1
         world.keeper.turn()
-        assert world.keeper.held == ()
+        assert not world.keeper.held
 
     run(scenario, records=())
 
