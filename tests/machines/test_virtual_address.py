@@ -37,6 +37,8 @@ MOVED_S = 30.0
 BACK_S = 120.0
 BEHIND_S = 15.0
 """So long a machine stays cut off: longer than its agent believes in an address without the store's word."""
+CAPABILITIES = 1 << 12 | 1 << 13
+"""CAP_NET_ADMIN and CAP_NET_RAW."""
 DROP_IN = (ROOT / "packaging" / "examples" / "virtual-address.conf").read_text()
 
 
@@ -97,8 +99,10 @@ def port(cluster: MachinesCluster) -> int:
     """Of a strict database; every node serves it, also at the virtual address."""
     made = cluster.create_database(name="orders", memory_size=100_000_000, replication=True, data_persistence="aof")
     assert made["strict"], "the default on several machines"
-    cluster.call("POST", PATH, {"address": f"{VIRTUAL}/{PREFIX_BITS}", "interface": INTERFACE})
-    cluster.wait("a node has it", f"{PATH}/{VIRTUAL}", is_active, timeout_s=MOVED_S)
+    assert cluster.machines is not None
+    vip = ["shardwright", "cluster", "vip", "add", f"{VIRTUAL}/{PREFIX_BITS}", "--interface", INTERFACE, "--wait", "--json"]
+    added = json.loads(cluster.machines[NODES[0]].check(*vip))
+    assert (added["status"], added["able_nodes"]) == ("active", [1, 2, 3])
     return int(made["endpoints"][0]["port"])
 
 
@@ -158,12 +162,16 @@ def end(cluster: MachinesCluster, port: int, clients: list[Client]) -> None:
         assert [client.lost(reader) for client in clients] == [[] for _ in clients]
 
 
+def lead(cluster: MachinesCluster, node: int) -> None:
+    """Let this node lead."""
+    path = "/v1/cluster/actions/change_master"
+    cluster.call("POST", path, {"node_uid": str(node)})
+    cluster.wait("it leads", path, lambda a: a["status"] == "completed", timeout_s=30)
+
+
 def lead_elsewhere(cluster: MachinesCluster, node: int) -> None:
     """Let another node lead: what is measured is the address, not the election."""
-    other = next(int(n["uid"]) for n in cluster.call("GET", "/v1/nodes") if int(n["uid"]) != node)
-    path = "/v1/cluster/actions/change_master"
-    cluster.call("POST", path, {"node_uid": str(other)})
-    cluster.wait("another node leads", path, lambda a: a["status"] == "completed", timeout_s=30)
+    lead(cluster, next(int(n["uid"]) for n in cluster.call("GET", "/v1/nodes") if int(n["uid"]) != node))
 
 
 def whole(cluster: MachinesCluster) -> None:
@@ -174,6 +182,23 @@ def whole(cluster: MachinesCluster) -> None:
 def told(what: str, clients: list[Client], began: float) -> None:
     gaps = ", ".join(f"{client.gap_s(began):.2f}" for client in clients)
     print(f"{what}: longest waits of the clients {gaps} s, {sum(len(c.acknowledged) for c in clients)} acknowledged")
+
+
+def test_only_the_daemons_have_the_capabilities(cluster: MachinesCluster, port: int) -> None:
+    """Servers and endpoint processes are started by them, and have none."""
+    assert cluster.machines is not None
+    for machine in (cluster.machines[name] for name in NODES):
+        found: dict[str, set[int]] = {}
+        for process in machine.processes():
+            words = " ".join(process.arguments)
+            kinds = ("shardwright-node", "shardwright.endpoint.main", "valkey-server", "redis-server")
+            kind = next((kind for kind in kinds if kind in words), "")
+            status = machine.run("cat", f"/proc/{process.pid}/status").output if kind else ""
+            lines = (line.split() for line in status.splitlines() if line.startswith(("CapEff", "CapPrm", "CapAmb")))
+            found.setdefault(kind, set()).update(int(line[1], 16) for line in lines)
+        assert found["shardwright-node"] == {0, CAPABILITIES}, "those for virtual addresses, and none for its children"
+        assert found["shardwright.endpoint.main"] == {0}
+        assert found.get("valkey-server", {0}) | found.get("redis-server", {0}) == {0}
 
 
 def test_a_maintenance_of_its_node_moves_it(cluster: MachinesCluster, port: int) -> None:
@@ -276,6 +301,35 @@ def test_a_machine_without_power_loses_it(cluster: MachinesCluster, port: int) -
     told("without power", clients, began)
     whole(cluster)
     assert holders(cluster) == [machine_of(cluster, holder(cluster)).name]
+    end(cluster, port, clients)
+
+
+def test_a_machine_with_the_leader_that_is_without_power_loses_it(cluster: MachinesCluster, port: int) -> None:
+    """Another leader is found first. If the machine held the only replica, its link is over by then, and each client may be
+    told once that the outcome of its write is unknown."""
+    whole(cluster)
+    clients = write_some(cluster, port, 6)
+    node = holder(cluster)
+    lead(cluster, node)
+    machine = machine_of(cluster, node)
+    cluster.ask_last(machine.address)
+    began = time.monotonic()
+    machine.power_off()
+    try:
+        cluster.wait("another has it", f"{PATH}/{VIRTUAL}", partial(is_elsewhere, node), timeout_s=MOVED_S)
+        print(f"without power, with the leader: another node has it after {time.monotonic() - began:.1f} s")
+        until(
+            "all write", partial(write_since, clients, time.monotonic()), seconds=90, state=lambda: state(cluster, clients)
+        )
+    finally:
+        machine.reboot()
+    told("without power, with the leader", clients, began)
+    whole(cluster)
+    for client in clients:
+        print(client.errors)
+        assert all("outcome unknown" in error for error in client.errors)
+        assert len(client.errors) <= 1
+        client.errors.clear()
     end(cluster, port, clients)
 
 

@@ -103,8 +103,8 @@ class Assurance:
         entry.is_guarded = self.is_due = self._needs_mark = True
 
     def resume(self, info: bytes) -> None:
-        """Commands were sent again on a new connection. ``info``: the server's INFO on it. If all of its replicas are silent,
-        writes are kept back before the first of them is executed: this process may not have written for a while."""
+        """Commands were sent again on a new connection. ``info``: the server's INFO on it. If all of its replicas are
+        silent, writes are kept back before the first of them is executed: this process may not have written for a while."""
         if is_deserted(info):
             self._gate.note_alone()
         self.is_due = self._needs_mark = any(entry.is_guarded for entry in self._ledger.flight)
