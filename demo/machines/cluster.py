@@ -43,8 +43,17 @@ class MachinesCluster(Cluster):
     may_reconnect = True
     has_store_members = True
 
-    def __init__(self, say: Say, *, server: str = "auto", node_memory: str = "4gb") -> None:
+    def __init__(
+        self,
+        say: Say,
+        *,
+        server: str = "auto",
+        node_memory: str = "4gb",
+        drop_ins: Mapping[str, str] | None = None,
+    ) -> None:
+        """``drop_ins``: what is added to units of the package, by name."""
         super().__init__()
+        self._drop_ins = dict(drop_ins or {})
         self._say, self._server, self._memory = say, server, node_memory
         self._stack = ExitStack()
         self._credentials = ("", "")
@@ -56,7 +65,7 @@ class MachinesCluster(Cluster):
             venv = stack.enter_context(installed())
             self._say("starting the machines")
             venvs = dict.fromkeys((*NODES, SPARE), venv)
-            self.machines = stack.enter_context(Machines((*NODES, SPARE, CLIENT), venvs=venvs))
+            self.machines = stack.enter_context(Machines((*NODES, SPARE, CLIENT), venvs=venvs, drop_ins=self._drop_ins))
             stack.enter_context(self.machines[CLIENT].network())
             try:
                 self._found(stack)

@@ -11,6 +11,7 @@ from shardwright.agent.endpoint_process import endpoint_command
 from shardwright.agent.key_holder import KeyHolder
 from shardwright.agent.renewal import CertificateFiles, Renewals
 from shardwright.agent.signing import Signing
+from shardwright.agent.virtual_addresses import VirtualAddressKeeper
 from shardwright.clock import Clock
 from shardwright.daemon_config import DaemonConfig
 from shardwright.endpoint.config import ControlConfig, text_of
@@ -83,6 +84,12 @@ class NodeAccess:
         return KeyHolder(
             self._config.node_uid, trust.files, store, mirror=self._mirror, clock=clock, random_text=random_text
         )
+
+    def virtual_addresses(self, clock: Clock) -> VirtualAddressKeeper | None:
+        """What keeps the virtual addresses of this node; None: a local cluster has none."""
+        if self._config.trust is None:
+            return None
+        return VirtualAddressKeeper(self._config.node_uid, mirror=self._mirror, clock=clock)
 
     def agent_place(self) -> TlsAddress | None:
         """Where the agent accepts daemons of other machines; None: nowhere."""

@@ -18,6 +18,7 @@ from shardwright import __version__
 from shardwright.agent.loop import Agent
 from shardwright.agent.signing import Signing
 from shardwright.agent.store_endpoints import StoreEndpoints
+from shardwright.agent.virtual_addresses import VirtualAddressKeeper
 from shardwright.api.app import create_app
 from shardwright.api.certificate import ApiCertificate
 from shardwright.api.deps import ApiContext
@@ -146,29 +147,41 @@ async def run_daemon(config: DaemonConfig) -> None:
     book = book_of(config.store)
     store = await open_store(config.store, book)
     mirror = Mirror(store, clock=clock, sealing=config.sealing)
+    access = NodeAccess(config, mirror)
     mirroring = spawn("mirror", mirror.run())
-    serving = spawn("serve", _serve(config, store, book, mirror=mirror, clock=clock))
+    addresses = access.virtual_addresses(clock)
+    # Before anything else: an address that another node has by now must not stay here.
+    keeping = [] if addresses is None else [spawn("virtual addresses", addresses.run())]
+    serving = spawn("serve", _serve(config, store, book, access, addresses, mirror=mirror, clock=clock))
     try:
-        ended, _ = await asyncio.wait((mirroring, serving), return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait((mirroring, serving, *keeping), return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
             task.result()
         raise RuntimeError(f"{', '.join(t.get_name() for t in ended)} ended by itself")
     finally:
         # What serves needs the mirror until its own end.
-        for task in (serving, mirroring):
+        for task in (serving, *keeping, mirroring):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await store.close()
 
 
-async def _serve(config: DaemonConfig, store: Store, book: EndpointBook | None, *, mirror: Mirror, clock: Clock) -> None:
+async def _serve(
+    config: DaemonConfig,
+    store: Store,
+    book: EndpointBook | None,
+    access: NodeAccess,
+    addresses: VirtualAddressKeeper | None,
+    *,
+    mirror: Mirror,
+    clock: Clock,
+) -> None:
     await mirror.ready()
     await mirror.fresh()
     opened = partial(open_store, for_election(config.store), book)
     members = partial(open_members, config.store, book)
     shown_members = members()
     keeper = LeaseKeeper(opened, _presence(config, clock), clock=clock, times=lease_times(config.store))
-    access = NodeAccess(config, mirror)
     nodes = access.nodes(clock)
     context = ApiContext(
         store=store,
@@ -185,7 +198,7 @@ async def _serve(config: DaemonConfig, store: Store, book: EndpointBook | None, 
         api_certificate=config.api_certificate.read_bytes,
     )
     signing = access.signing(store, clock=clock, random_text=_random_text)
-    agent = await _agent(config, store, mirror=mirror, access=access, signing=signing, clock=clock)
+    agent = await _agent(config, store, mirror=mirror, access=access, addresses=addresses, signing=signing, clock=clock)
     switch_off = None if config.fence_hooks is None else FenceHooks(config.fence_hooks).switch_off
     runner = LeadershipRunner(
         *(keeper, store, mirror), access=access, clock=clock, probe=_probe(), members=members, switch_off=switch_off
@@ -225,7 +238,14 @@ async def _serve(config: DaemonConfig, store: Store, book: EndpointBook | None, 
 
 
 async def _agent(
-    config: DaemonConfig, store: Store, *, mirror: Mirror, access: NodeAccess, signing: Signing | None, clock: Clock
+    config: DaemonConfig,
+    store: Store,
+    *,
+    mirror: Mirror,
+    access: NodeAccess,
+    addresses: VirtualAddressKeeper | None,
+    signing: Signing | None,
+    clock: Clock,
 ) -> Agent:
     return Agent(
         config.node_uid,
@@ -241,6 +261,7 @@ async def _agent(
         sign=None if signing is None else signing.sign,
         checked=config.checked,
         certificate=access.member_files,
+        addresses=addresses,
     )
 
 

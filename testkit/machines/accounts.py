@@ -18,6 +18,16 @@ class Account:
     umask: int = -1
     directories: tuple[tuple[str, int], ...] = ()
     """Relative to the root of the file system."""
+    capabilities: tuple[str, ...] = ()
+    """Those that it has although it is not root, such as ``CAP_NET_RAW``."""
+
+    def becoming(self) -> list[str]:
+        """The words before a command that root starts for this account, if it has capabilities; empty: it has none."""
+        if not self.capabilities or self.user is None:
+            return []
+        wanted = ",".join(f"+{name.lower().removeprefix('cap_')}" for name in self.capabilities)
+        who = [f"--reuid={self.user}", f"--regid={self.group}", "--clear-groups"]
+        return ["setpriv", *who, f"--inh-caps={wanted}", f"--ambient-caps={wanted}", "--"]
 
 
 def account_of(unit: Unit) -> Account:
@@ -33,7 +43,8 @@ def account_of(unit: Unit) -> Account:
         for name in line.split()
     )
     user = last("User") or None
-    return Account(user, last("Group") or user, int(last("UMask", "0022"), 8), directories)
+    capabilities = tuple(word for line in unit.all("Service", "AmbientCapabilities") for word in line.split())
+    return Account(user, last("Group") or user, int(last("UMask", "0022"), 8), directories, capabilities)
 
 
 def make_directories(account: Account, root: Path) -> None:

@@ -45,14 +45,16 @@ class Machines:
         *,
         venvs: Mapping[str, Path] | None = None,
         programs: Mapping[str, Sequence[str]] | None = None,
+        drop_ins: Mapping[str, str] | None = None,
     ) -> None:
         """``venvs``: the environment that is installed on a machine, by name. ``programs``: what units run instead of their
-        programs. Raises MachinesFailed when there can be no machines here."""
+        programs. ``drop_ins``: what is added to units, by name. Raises MachinesFailed when there can be no machines here."""
         if why := missing():
             raise MachinesFailed(why)
         sweep()
         self._names, self._venvs = tuple(names), dict(venvs or {})
         self._programs = {name: list(words) for name, words in (programs or {}).items()}
+        self._drop_ins = dict(drop_ins or {})
         addresses = dict(zip(self._names, NETWORK.hosts(), strict=False))
         self.switch = Switch(addresses)
         self.all: dict[str, Machine] = {}
@@ -94,6 +96,7 @@ class Machines:
                 hosts=hosts,
                 venv=None if venv is None else str(venv),
                 programs=self._programs,
+                drop_ins=self._drop_ins,
                 visible=tuple(path for path in visible if path not in ("/", "/usr")),
             )
             machine = Machine(spec, self.switch, group)

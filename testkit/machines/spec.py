@@ -36,6 +36,8 @@ class MachineSpec:
     """The environment that is mounted at ``VENV``; the package's units are there too. None: nothing is installed."""
     programs: dict[str, list[str]] = field(default_factory=dict)
     """What the units run instead of their programs."""
+    drop_ins: dict[str, str] = field(default_factory=dict)
+    """What an operator adds to a unit of the package, by the unit's name."""
     visible: tuple[str, ...] = ()
     """Directories that must be there inside, whatever is mounted where."""
 

@@ -34,7 +34,7 @@ class Supervisor:
         self._units: dict[str, Unit] = {}
         if spec.venv is not None:
             for name in ORDER:
-                self._units[name] = load_unit(name)
+                self._units[name] = load_unit(name, spec.drop_ins.get(name, ""))
                 output = Path(INSIDE) / f"{name}.log"
                 self._services[name] = Service(
                     self._units[name],

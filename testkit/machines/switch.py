@@ -104,6 +104,12 @@ class Switch:
                 self.drop(one, other, with_arp=with_arp)
                 self.drop(other, one, with_arp=with_arp)
 
+    def isolate(self, name: str, *, is_alone: bool = True) -> None:
+        """Let nothing pass to or from a machine, whatever address it is for, or let it pass again. The machine sees
+        silence. Not while ``delay`` is in force. Raises MachinesFailed."""
+        where = ["nomaster"] if is_alone else ["master", "switch"]
+        self._ip("link", "set", self._port(name), *where)
+
     def set_link(self, name: str, *, is_up: bool) -> None:
         """Whether a machine's cable carries a signal: the machine sees it, and its neighbors' addresses are forgotten."""
         self._ip("link", "set", self._port(name), "up" if is_up else "down")

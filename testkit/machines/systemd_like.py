@@ -1,9 +1,9 @@
 """Runs the daemon of a unit file as systemd would, for the settings on which servers' lives depend.
 
 Honored: Type=notify (with the sender's identity), watchdog, Restart and RestartSec, KillMode, OOMPolicy, RuntimeDirectory
-and its Preserve, ExecStopPost, the time limits; where it is wanted also User, Group, UMask and the other directories. It is
-a stand-in for machines without systemd: it shows what these settings mean for our processes, not that systemd accepts the
-file (``systemd-analyze verify`` does that).
+and its Preserve, ExecStopPost, the time limits; where it is wanted also User, Group, UMask, AmbientCapabilities and the
+other directories. It is a stand-in for machines without systemd: it shows what these settings mean for our processes, not
+that systemd accepts the file (``systemd-analyze verify`` does that).
 """
 
 import contextlib
@@ -178,18 +178,20 @@ class Service:
             environment["RUNTIME_DIRECTORY"] = ":".join(map(str, self.runtime_directories))
         procs = "" if self.group is None else str(self.group.path / "cgroup.procs")
         account = self._account
+        become = account.becoming()
+        user = None if become else account.user
         with contextlib.nullcontext() if self._output is None else self._output.open("ab") as output:
             return subprocess.Popen(
-                ["/bin/sh", "-c", _ENTER, procs, *line],
+                [*become, "/bin/sh", "-c", _ENTER, procs, *line],
                 cwd=self.directory,
                 env={"WATCHDOG_USEC": "", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                user=account.user,
-                group=account.group,
-                extra_groups=None if account.user is None else [],
+                user=user,
+                group=None if become else account.group,
+                extra_groups=None if user is None else [],
                 umask=account.umask,
             )
 

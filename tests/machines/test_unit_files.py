@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from shardwright.node.settings import RESERVED_PORTS
+from testkit.machines.accounts import account_of
 from testkit.machines.unit_files import UNITS, Command, load_unit, parse_unit, seconds, settings_of
 
 PACKAGING = UNITS.parent
+VIRTUAL_ADDRESS = PACKAGING / "examples" / "virtual-address.conf"
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 
 
@@ -102,7 +104,17 @@ def test_nothing_runs_as_root_and_nothing_before_the_machine_is_a_node(name: str
     assert unit.last("Unit", "PartOf") == unit.last("Install", "WantedBy") == "shardwright.target"
 
 
-def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
+def test_only_the_drop_in_for_virtual_addresses_gives_capabilities() -> None:
+    unit = load_unit("shardwright-node.service", VIRTUAL_ADDRESS.read_text())
+    assert account_of(load_unit("shardwright-node.service")).becoming() == []
+    assert unit.last("Service", "CapabilityBoundingSet") == unit.last("Service", "AmbientCapabilities")
+    words = account_of(unit).becoming()
+    assert words[:2] == ["setpriv", "--reuid=shardwright"]
+    assert "--ambient-caps=+net_admin,+net_raw" in words
+
+
+@pytest.mark.parametrize("has_drop_in", [False, True])
+def test_systemd_finds_no_fault_with_the_units(tmp_path: Path, has_drop_in: bool) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze was not found (apt-get install systemd)")
     stub = tmp_path / "program"
@@ -119,6 +131,9 @@ def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
         copy = tmp_path / path.name
         copy.write_text(text)
         copies.append(str(copy))
+    if has_drop_in:
+        (tmp_path / "shardwright-node.service.d").mkdir()
+        shutil.copy(VIRTUAL_ADDRESS, tmp_path / "shardwright-node.service.d")
     line = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *copies]
     found = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert (found.stdout + found.stderr, found.returncode) == ("", 0)

@@ -17,6 +17,7 @@ from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView
 from shardwright.plan.evacuate import EvacuationScope, Leaves, plan_evacuation
 from shardwright.plan.quorum import quorum_refusals, unknown_voters, voters_of
+from shardwright.plan.virtual_addresses import held_by
 
 YIELDING = "yielding"
 EVICTING = "evicting"
@@ -112,5 +113,7 @@ def _evict(turn: Turn, parameters: MaintenanceOnParameters) -> None:
     if left.left:
         text = f"node {turn.node_uid} is in maintenance but not empty: {len(left.left)} of its shards and endpoints remain"
         turn.fail(error_code_of(left), text, reasons=left.left)
+    elif held := held_by(turn.view, turn.node_uid):
+        turn.blocked(held)
     else:
         turn.complete()

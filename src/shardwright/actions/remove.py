@@ -21,6 +21,7 @@ from shardwright.model.trust import revoke_node
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
 from shardwright.plan.quorum import quorum_refusals, unknown_voters, voters_of
 from shardwright.plan.store_members import LEAVING_STORE
+from shardwright.plan.virtual_addresses import held_by
 
 YIELDING = "yielding"
 EVACUATING = "evacuating"
@@ -111,7 +112,7 @@ def _evacuate(turn: Turn, parameters: RemoveParameters) -> None:
         text = f"node {turn.node_uid} is still a member and stays closed: {len(left.left)} of its shards and endpoints stay"
         turn.fail(error_code_of(left), text, reasons=left.left)
         return
-    blockers = [*_unpersisted(turn, parameters), *_still_here(turn)]
+    blockers = [*_unpersisted(turn, parameters), *_still_here(turn), *held_by(turn.view, turn.node_uid)]
     if blockers:
         turn.blocked(blockers)
     elif not turn.yields() and not _is_in_store(turn):

@@ -23,6 +23,7 @@ from cryptography import x509
 
 from shardwright import __version__
 from shardwright.clock import Clock
+from shardwright.machine.capabilities import may_move_addresses
 from shardwright.model.check import CertificateEnd, EtcdFacts, NodeFacts, PortLook, PortOffer, PortUse, Reach
 from shardwright.model.ids import NodeUid
 from shardwright.model.serving import own_address
@@ -148,6 +149,8 @@ class NodeChecks:
             reserved_ports=tuple(_ranges_in(_RESERVED_PORTS)),
             certificates=tuple(certificate_ends(self._here.certificates)),
             etcd=etcd_facts() if has_etcd else None,
+            interfaces=tuple(sorted(name for _, name in socket.if_nameindex() if name != "lo")),
+            may_move_addresses=may_move_addresses(),
         )
 
 

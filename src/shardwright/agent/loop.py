@@ -20,6 +20,7 @@ from shardwright.agent.endpoint_process import EndpointProcessKeeper
 from shardwright.agent.launch import launch_of, tls_files
 from shardwright.agent.server_certificates import ServerCertificates
 from shardwright.agent.shards import ShardProcesses
+from shardwright.agent.virtual_addresses import VirtualAddressKeeper
 from shardwright.agent.watch import ServerWatch
 from shardwright.clock import Clock
 from shardwright.endpoint.client import EndpointClient, UnixCaller
@@ -63,7 +64,8 @@ class Agent:
     ``endpoint_process`` None: a client of that socket. ``news_socket``: the socket at which leaders ask for news; None: no
     socket. ``remote``: where leaders on other machines ask; None: nowhere. ``sign``: see ``AgentAnswers``. ``checked``: what
     a check of the nodes looks at; None: what it does in a local cluster. ``certificate``: the node's files for connections
-    between servers, which then may be encrypted; None: they are in clear.
+    between servers, which then may be encrypted; None: they are in clear. ``addresses``: what keeps the node's virtual
+    addresses; None: it can have none.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Agent:
         sign: Sign | None = None,
         checked: CheckedHere | None = None,
         certificate: MemberFiles | None = None,
+        addresses: VirtualAddressKeeper | None = None,
     ) -> None:
         self.node_uid = node_uid
         self._store = store
@@ -117,6 +120,10 @@ class Agent:
         )
         self._socket = None if news_socket is None else ControlSocket(str(news_socket), answers.serve_local)
         self._listener = None if remote is None else TlsListener(remote, answers.serve_remote, name="agent")
+        self._addresses = addresses
+        if addresses is not None:
+            addresses.on_change = self._wake.set
+        self._interfaces: tuple[str, ...] = ()
         self._figures: MachineFigures | None = None
         self._servers: tuple[tuple[str, str], ...] = ()
         self._tls_servers: tuple[tuple[str, str], ...] = ()
@@ -266,6 +273,8 @@ class Agent:
             servers=self._servers,
             daemon=self._watch.daemon,
             tls_servers=self._tls_servers,
+            virtual_interfaces=self._interfaces,
+            virtual_addresses=() if self._addresses is None else self._addresses.held,
         )
         figures = self._figures
         if figures is None:
@@ -294,6 +303,8 @@ class Agent:
         if self._certificates is not None:
             able = await asyncio.to_thread(lambda: tuple(has_tls(b.path) for b in binaries))
             self._tls_servers = tuple(pair for pair, is_able in zip(self._servers, able, strict=True) if is_able)
+        if self._addresses is not None:
+            self._interfaces = await asyncio.to_thread(self._addresses.usable_interfaces)
         await asyncio.to_thread(self._shards.rotate_logs)
         if self._certificates is not None:
             work = self._certificates.renew(self._running_servers())
@@ -343,7 +354,9 @@ class Agent:
         return bool(self._shards.local())
 
     async def retire(self) -> None:
-        """End the endpoint process of a node that was removed, and start no other one."""
+        """End the endpoint process of a node that was removed, and start no other one. Its virtual addresses go first."""
+        if self._addresses is not None:
+            self._addresses.retire()
         await self._endpoint.retire()
 
     def is_shard_running(self, uid: ShardUid) -> bool:

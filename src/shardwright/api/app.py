@@ -29,6 +29,7 @@ from shardwright.api.routes import (
     shards,
     store_members,
     users,
+    virtual_addresses,
 )
 
 MODULES: Final = (
@@ -42,6 +43,7 @@ MODULES: Final = (
     cluster_actions,
     certificates,
     store_members,
+    virtual_addresses,
     bootstrap,
     users,
 )

@@ -38,6 +38,8 @@ class Dialogue:
         self.ready: deque[tuple[bytes, bytes]] = deque()
         """Complete commands that wait to be processed, as (first word, bytes)."""
         self.is_closing = False
+        self.is_departing = False
+        """It is to end behind the reply after which nothing is unanswered, because its virtual address is about to go."""
         self._scanner = CommandScanner()
         self._scanner.is_unauthenticated = not self.is_authenticated
         self.transaction: Transaction | None = None
@@ -48,6 +50,11 @@ class Dialogue:
         self._is_streaming = False  # a part of a reply has been passed on
         self.waits_for_replica = False
         """The next command may write, and the server has no replica that could confirm it."""
+
+    @property
+    def is_retiring(self) -> bool:
+        """Whether the connection is to end behind a reply."""
+        return self.is_departing or self.gate.is_retiring
 
     @property
     def can_send(self) -> bool:

@@ -139,7 +139,11 @@ class Gate:
     def retire(self) -> None:
         """Begin to retire. Ended by ``is_retiring = False``."""
         self.is_retiring = True
-        self.flow += 1  # connections with a direct way to the server look at the gate again
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Let connections with a direct way to the server look at the gate, and at themselves, again."""
+        self.flow += 1
 
     def begin_hold(self, old: Target, new: Target, now: float) -> Change:
         """Begin a hold for ``new``. A repetition changes nothing, and does not begin an ended hold again."""

@@ -36,6 +36,10 @@ RETIRE_IDLE_S = 1.0
 """A retiring endpoint waits this long for the next command of an idle connection, to close it behind a reply …"""
 RETIRE_S = 5.0
 """… and this long for commands in flight. Then it closes what is left."""
+CLOSE_REST_S = 0.5
+"""When a virtual address is about to go, its clients are closed as those of a retiring endpoint. They come back at once and
+are served, until the last of them is closed. Then no client is accepted, and those that came back are closed within this
+time."""
 SELF_RELEASE_S = 1.5
 """Time after which a held endpoint asks both servers itself and releases to the writable primary."""
 HOLD_MAX_S = 4.0
@@ -68,6 +72,15 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualPlace:
+    """A virtual address at which a process listens, whether or not it is on this machine. ``is_closing``: it is about to go,
+    so the process closes the connections there, each behind a reply, and then accepts none."""
+
+    address: str
+    is_closing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointSpec:
     """The specification of an endpoint. ``target`` None: no primary is open; connections are accepted, and commands are held
     for up to HOLD_MAX_S and then answered with errors."""
@@ -84,6 +97,8 @@ class EndpointSpec:
     """Password of the server's application user."""
     is_strict: bool = False
     """A write is answered only when a replica has it."""
+    virtual: tuple[VirtualPlace, ...] = ()
+    """Further addresses, at the same port."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ a hold lasts too long.
 """
 
 import asyncio
-import errno
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import structlog
 from shardwright.clock import Clock
 from shardwright.endpoint.connection import ClientConnection, Packed
 from shardwright.endpoint.gate import Budget, Change, Counts, Gate, Hold
-from shardwright.endpoint.holder import holder_of
+from shardwright.endpoint.listener import Listener
 from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.packed_session import PIECE_BYTES, pieces
 from shardwright.endpoint.probe import probe
@@ -33,15 +32,11 @@ from shardwright.endpoint.protocol import (
 from shardwright.endpoint.reach import ServerAccess
 from shardwright.endpoint.replica_watch import ReplicaWatch
 from shardwright.endpoint.retiring import close_connections
+from shardwright.endpoint.virtual import VirtualAddresses
 from shardwright.model.database import access_fingerprint
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
 from shardwright.tasks import spawn
 
-BIND_RETRY_S = 0.1
-HOLDER_EVERY_S = 2.0
-"""Interval of the search for the process that occupies the port; long, because it reads all processes of the machine."""
-BACKLOG = 1024
-"""Connections that the kernel queues while this process is busy."""
 TICK_S = 0.05
 SELF_RELEASE_RETRY_S = 0.1
 DRAIN_POLL_S = 0.0005
@@ -77,19 +72,14 @@ class ServedEndpoint:
         """Whether the listener was passed to another process, or was closed because the endpoint retires."""
         self.in_transit = 0
         """Number of packed connections that the other process has not been told to begin. They still belong to this one."""
-        self.bind_error = ""
         self.on_quiet: Callable[[], None] | None = None
         """Called when a frozen connection can be passed."""
         self.ended: deque[str] = deque(maxlen=ENDED_NAMED_MAX)
         """Clients whose connection could not be passed."""
-        self._holder = ""
-        """The process that last occupied the port."""
         self._loop = asyncio.get_running_loop()
         self._wall_offset = clock.now() - timedelta(seconds=self._loop.time())
-        self._listener: asyncio.Server | None = None
-        self._socket: socket.socket | None = None
-        self._bound: tuple[str, int] | None = None
-        self._binding: asyncio.Task[None] | None = None
+        self._listener: Listener | None = None
+        self._virtual = VirtualAddresses(self.gate, self._new_connection)
         self._ticking: asyncio.Task[None] | None = None
         self._releasing: asyncio.Task[None] | None = None
         self._waiting: set[ClientConnection] = set()
@@ -112,6 +102,7 @@ class ServedEndpoint:
         self.connections.discard(connection)
         self._waiting.discard(connection)
         self._calmed.discard(connection)
+        self._virtual.left(connection)
 
     def became_quiet(self, connection: ClientConnection) -> None:
         if self.on_quiet is not None:
@@ -141,62 +132,30 @@ class ServedEndpoint:
     async def listen(self) -> None:
         """Listen at the specified address and port. If the port is in use, retry in the background."""
         self.is_draining = self.gate.is_retiring = False
-        if self._listener is not None and self._bound == (self.gate.spec.address, self.gate.spec.port):
-            return
-        self.stop_listening()
-        if self._binding is None and not await self._bind():
-            self._binding = spawn("endpoint-bind", self._keep_binding())
+        await self._own_listener().open()
+        await self._virtual.apply(self.gate.spec.virtual)
 
-    async def _keep_binding(self) -> None:
-        search_at = self._loop.time()
-        try:
-            while not self._is_ended and not self.is_draining and self._listener is None:
-                if self._loop.time() >= search_at:
-                    self._holder = await asyncio.to_thread(holder_of, self.gate.spec.address, self.gate.spec.port)
-                    search_at = self._loop.time() + HOLDER_EVERY_S
-                await asyncio.sleep(BIND_RETRY_S)
-                if self._listener is None and await self._bind():
-                    break
-        finally:
-            self._binding = None
-
-    async def _bind(self) -> bool:
-        address, port = self.gate.spec.address, self.gate.spec.port
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setblocking(False)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((address, port))
-            listener.listen(BACKLOG)
-        except OSError as error:
-            listener.close()
-            held = f", the port is held by {self._holder}" if self._holder and error.errno == errno.EADDRINUSE else ""
-            self.bind_error = f"cannot listen on {address}:{port}: {error.strerror}{held}"
-            return False
-        await self.adopt_listener(listener)
-        return True
+    def _own_listener(self) -> Listener:
+        """The listener at the specified address and port; one at another place is closed."""
+        place = self.gate.spec.address, self.gate.spec.port
+        if self._listener is None or (self._listener.address, self._listener.port) != place:
+            self.stop_listening()
+            self._listener = Listener(*place, self._new_connection)
+        return self._listener
 
     async def adopt_listener(self, listener: socket.socket) -> None:
         """Accept connections from a listening socket. It is closed if the endpoint already has a listener."""
-        if self._listener is not None:
-            listener.close()
-            return
-        self._socket = listener
-        self._bound = (self.gate.spec.address, self.gate.spec.port)
-        self.bind_error = self._holder = ""
         self.is_draining = self.gate.is_retiring = False
-        self._listener = await self._loop.create_server(self._new_connection, sock=listener, backlog=BACKLOG)
+        await self._own_listener().adopt(listener)
 
     def stop_listening(self) -> None:
         """Close this process's listening socket; another process may have a copy of it."""
         if self._listener is not None:
             self._listener.close()
-        self._listener = self._socket = self._bound = None
 
     def listening_socket(self) -> socket.socket | None:
         """A copy of the listening socket, to pass to another process; None: the endpoint does not listen."""
-        return None if self._socket is None else socket.socket(fileno=socket.dup(self._socket.fileno()))
+        return None if self._listener is None else self._listener.copy()
 
     async def adopt_connection(self, packed: Packed) -> None:
         """Continue a client connection that another process served, or this one until it was packed. Only when the other
@@ -227,6 +186,7 @@ class ServedEndpoint:
     def retire(self) -> None:
         """See ``EndpointControl.retire``."""
         self.stop_listening()
+        self._virtual.close()
         self.is_draining = True
         if not self.gate.is_retiring:
             self.gate.retire()
@@ -362,10 +322,12 @@ class ServedEndpoint:
 
     def seen(self) -> EndpointSeen:
         """The endpoint's state, for the status."""
-        serving = EndpointState.LISTENING if self._listener is not None else EndpointState.BIND_FAILED
+        is_listening = self._listener is not None and self._listener.is_open
+        serving = EndpointState.LISTENING if is_listening else EndpointState.BIND_FAILED
         state = EndpointState.DRAINING if self.is_draining else serving
         failures = {c.session.failure for c in self._waiting if c.session.failure}
-        text = self.bind_error if state is EndpointState.BIND_FAILED else "; ".join(sorted(failures)[:3])
+        error = self._listener.error if self._listener is not None and state is EndpointState.BIND_FAILED else ""
+        text = error or self._virtual.error or "; ".join(sorted(failures)[:3])
         gate = self.gate
         access = access_fingerprint(application_secret=gate.spec.application_secret, password=gate.spec.password)
         return EndpointSeen(
@@ -380,6 +342,7 @@ class ServedEndpoint:
             busy=self._busy(),
             ended=tuple(self.ended),
             address=gate.spec.address,
+            virtual=self._virtual.seen(self._loop.time()),
         )
 
     async def end(self) -> None:
@@ -387,6 +350,7 @@ class ServedEndpoint:
         self._is_ended = True
         self.gate.hold = None
         self.stop_listening()
+        self._virtual.close()
         deadline = self._loop.time() + DROP_GRACE_S
         for connection in list(self.connections):
             connection.session.freeze()

@@ -252,7 +252,7 @@ class Session(Dialogue):
             self.blocked_since = now
             if not self.gate.is_open or self.failure or self.waits_for_replica:
                 self.gate.counts.held += max(1, len(self.ready))
-        is_odd = self._is_raw or self.ledger.order is not None or bool(self._scanner.error) or self.gate.is_retiring
+        is_odd = self._is_raw or self.ledger.order is not None or bool(self._scanner.error) or self.is_retiring
         is_plain = can_send and self.is_authenticated and self.transaction is None and not is_odd
         self._direct_flow = self.gate.flow if is_plain else -1
 
@@ -369,7 +369,7 @@ class Session(Dialogue):
                 self.ledger.settle(reply)
 
     def _after_replies(self, now: float) -> None:
-        if self.ledger.is_unblocked or (self.gate.is_retiring and self.is_between_commands):
+        if self.ledger.is_unblocked or (self.is_retiring and self.is_between_commands):
             self.close()
             return
         if self.ledger.is_recovering and not self.ledger.flight:
@@ -409,7 +409,7 @@ class Session(Dialogue):
         self.phase = Phase.READY
         self.gate.hellos[self.state.protocol] = setup.hello
         self.to_backend += self.ledger.send_again(self.transaction, now)
-        self.assurance.resume()
+        self.assurance.resume(setup.info)
         self.pump(now)
         self._charge()
 

@@ -1,9 +1,9 @@
 """Builds the specifications of endpoints from the records. Pure. Called by the leader and the agents."""
 
-from shardwright.endpoint.protocol import EndpointSpec, Target
+from shardwright.endpoint.protocol import EndpointSpec, Target, VirtualPlace
 from shardwright.model.database import Endpoint, GroupPhase
 from shardwright.model.ids import GroupUid, NodeUid
-from shardwright.model.serving import listening_address
+from shardwright.model.serving import listening_address, virtual_places
 from shardwright.model.view import ClusterView
 
 
@@ -23,6 +23,7 @@ def spec_of(view: ClusterView, endpoint: Endpoint, node_uid: NodeUid) -> Endpoin
         password=database.password,
         application_secret=secrets.application,
         is_strict=database.is_strict,
+        virtual=tuple(VirtualPlace(one, is_closing) for one, is_closing in virtual_places(endpoint, node_uid, view)),
     )
 
 

@@ -56,6 +56,12 @@ def is_followed(info: bytes) -> bool:
     return any(int(lag) <= SILENT_S for _, lag in _REPLICA.findall(info))
 
 
+def is_deserted(info: bytes) -> bool:
+    """Whether a primary with this INFO has replicas, and none of them reports. Without any, they may be about to attach, as
+    after a handoff."""
+    return bool(_REPLICA.search(info)) and not is_followed(info)
+
+
 class Assurance:
     """See the module's docstring."""
 
@@ -96,8 +102,11 @@ class Assurance:
         """Do not report this command's success before a replica has it. Called before the command is added to the ledger."""
         entry.is_guarded = self.is_due = self._needs_mark = True
 
-    def resume(self) -> None:
-        """Commands were sent again on a new connection."""
+    def resume(self, info: bytes) -> None:
+        """Commands were sent again on a new connection. ``info``: the server's INFO on it. If all of its replicas are
+        silent, writes are kept back before the first of them is executed: this process may not have written for a while."""
+        if is_deserted(info):
+            self._gate.note_alone()
         self.is_due = self._needs_mark = any(entry.is_guarded for entry in self._ledger.flight)
 
     def ask(self, now: float) -> list[bytes]:

@@ -14,10 +14,10 @@ from typing import Any
 from shardwright.endpoint.connection import Packed
 from shardwright.endpoint.gate import Hold
 from shardwright.endpoint.packed_session import PackedSession
-from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
+from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target, VirtualPlace
 from shardwright.endpoint.setup import ConnectionState
 from shardwright.model.ids import EndpointUid
-from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
+from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState, VirtualSeen, VirtualState
 
 Json = dict[str, Any]
 
@@ -50,7 +50,8 @@ def spec_to(spec: EndpointSpec) -> Json:
 
 
 def spec_from(data: Json) -> EndpointSpec:
-    return EndpointSpec(**(_known(EndpointSpec, data) | {"target": target_from(data["target"])}))
+    virtual = tuple(VirtualPlace(place["address"], place["is_closing"]) for place in data.get("virtual", ()))
+    return EndpointSpec(**(_known(EndpointSpec, data) | {"target": target_from(data["target"]), "virtual": virtual}))
 
 
 def hold_to(hold: Hold | None, now: float) -> Json | None:
@@ -89,8 +90,13 @@ def seen_to(seen: EndpointSeen) -> Json:
 def seen_from(data: Json) -> EndpointSeen:
     uid, state = EndpointUid(data["endpoint_uid"]), EndpointState(data["state"])
     busy, ended = tuple(busy_from(busy) for busy in data["busy"]), tuple(data["ended"])
+    virtual = tuple(virtual_from(one) for one in data.get("virtual", ()))
     known = _known(EndpointSeen, data)
-    return EndpointSeen(**(known | {"endpoint_uid": uid, "state": state, "busy": busy, "ended": ended}))
+    return EndpointSeen(**(known | {"endpoint_uid": uid, "state": state, "busy": busy, "ended": ended, "virtual": virtual}))
+
+
+def virtual_from(data: Json) -> VirtualSeen:
+    return VirtualSeen(data["address"], VirtualState(data["state"]), data["failed_s"])
 
 
 def packed_session_to(packed: PackedSession) -> Json:

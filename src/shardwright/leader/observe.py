@@ -249,6 +249,9 @@ class Observer:
     async def _ask_endpoint_process(self, uid: NodeUid) -> None:
         seen = await self._nodes.link(uid).endpoint_process.status(self._suspects(uid))
         before = self._processes.get(uid)
+        if not seen.answers:
+            known = None if before is None else before.silent_since
+            seen = replace(seen, silent_since=known or seen.at)
         self._processes[uid] = seen
         self._augmented = None
         if before is None or _endpoints_that_matter(before) != _endpoints_that_matter(seen):
@@ -278,15 +281,17 @@ def _is_of(seen: ServerSeen, view: ClusterView) -> bool:
 
 
 def _nodes_of_endpoints(view: ClusterView, hot: frozenset[ShardUid]) -> frozenset[NodeUid]:
-    """Nodes that serve the databases of these shards, or are about to, or did so a moment ago."""
+    """Nodes that serve the databases of these shards, or are about to, or did so a moment ago; and those that close the
+    clients of a virtual address."""
+    leaving = frozenset(a.holder for a in view.virtual_addresses.values() if a.holder and a.leaving_since is not None)
     if not hot and not view.live_moves():
-        return frozenset()
+        return leaving
     databases = {view.shards[uid].database_uid for uid in hot if uid in view.shards}
     found = {node for uid in databases for endpoint in view.endpoints_of(uid) for node in endpoint.nodes}
     for move in view.live_moves():
         if isinstance(move, Rebind):
             found.update((move.from_node, move.to_node))
-    return frozenset(found)
+    return frozenset(found) | leaving
 
 
 def is_worth_asking(view: ClusterView, shard: Shard) -> bool:
@@ -316,6 +321,7 @@ def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:
                 e.address,
                 e.connections == 0,
                 _bind_error(e),
+                tuple((v.address, v.state) for v in e.virtual),
             )
             for e in seen.endpoints
         ),

@@ -16,9 +16,9 @@ WRITES_MAX = 60
 
 
 def decide_takeover(view: ClusterView, now: datetime, *, began_at: datetime) -> Decision:
-    """Restart the time in state of live moves, and the time of nodes that leave an endpoint, where the recorded time lies
-    outside this leadership. Correct start times of actions that lie in the future. Writes a limited number of records; call
-    it again until it writes nothing."""
+    """Restart the time in state of live moves, and the time of nodes that leave an endpoint or a virtual address, where the
+    recorded time lies outside this leadership. Correct start times of actions that lie in the future. Writes a limited
+    number of records; call it again until it writes nothing."""
 
     def is_own(at: datetime) -> bool:
         return began_at <= at <= now
@@ -28,6 +28,9 @@ def decide_takeover(view: ClusterView, now: datetime, *, began_at: datetime) -> 
         leaving = tuple(one if is_own(one.since) else replace(one, since=now) for one in endpoint.leaving)
         if leaving != endpoint.leaving:
             writes.append(Put(replace(endpoint, leaving=leaving)))
+    for _, one in sorted(view.virtual_addresses.items()):
+        if one.leaving_since is not None and not is_own(one.leaving_since):
+            writes.append(Put(replace(one, leaving_since=now)))
     writes += [Put(replace(action, started_at=now)) for action in view.live_actions() if _is_ahead(action.started_at, now)]
     return Decision(writes=tuple(writes[:WRITES_MAX]))
 

@@ -26,6 +26,7 @@ from shardwright.reconcile.repair import decide_repair
 from shardwright.reconcile.serving import decide_serving
 from shardwright.reconcile.troubles import decide_troubles
 from shardwright.reconcile.version import decide_version
+from shardwright.reconcile.virtual_addresses import decide_virtual_address
 
 Uid = TypeVar("Uid")
 Decide = Callable[[ClusterView, datetime], Decision]
@@ -116,6 +117,11 @@ def _action(uid: ActionUid, view: ClusterView, now: datetime) -> Decision:
     return NOTHING if action is None or action.status.is_terminal else decide_action(action, view, now)
 
 
+def _virtual_address(name: str, view: ClusterView, now: datetime) -> Decision:
+    address = view.virtual_addresses.get(name)
+    return NOTHING if address is None else decide_virtual_address(address, view, now)
+
+
 def _each(decide: Callable[[Uid, ClusterView, datetime], Decision], uids: Iterable[Uid]) -> list[Decide]:
     return [partial(decide, uid) for uid in uids]
 
@@ -129,6 +135,7 @@ DECIDERS: Deciders = (
     lambda view: [decide_declarations],
     lambda view: _each(_group, sorted(view.groups)),
     lambda view: _each(_serving, sorted(view.endpoints)),
+    lambda view: _each(_virtual_address, sorted(view.virtual_addresses)),
     lambda view: _each(_endpoint, sorted(view.endpoints)),
     lambda view: [_strays],
     lambda view: _each(_database, sorted(view.databases)),
@@ -140,5 +147,5 @@ DECIDERS: Deciders = (
     lambda view: [decide_version],
     lambda view: [decide_leader_change],
 )
-"""Words about machines first, then roles, endpoints and databases, then moves, then actions, then the version, and who is to
-lead. Each decision sees the writes of those before it."""
+"""Words about machines first, then roles, virtual addresses, endpoints and databases, then moves, then actions, then the
+version, and who is to lead. Each decision sees the writes of those before it."""

@@ -109,6 +109,10 @@ class NodeFacts:
     """None: the node runs no member of the store."""
     offers: tuple[PortOffer, ...] = ()
     """Where the node accepts other nodes now. Empty: the nodes share a machine."""
+    interfaces: tuple[str, ...] = ()
+    """The network interfaces of the machine."""
+    may_move_addresses: bool = True
+    """Whether the daemon has the capabilities that virtual addresses need."""
     unusable: tuple[tuple[PortOffer, str], ...] = ()
     """Addresses on which no port could be opened for the check, with the system's words."""
 
@@ -184,6 +188,16 @@ class CheckCode(Catalogue):
         "let a node with the authority's key run: it renews them",
     )
     CERTIFICATE_ENDED = "certificate_ended", "A certificate has expired.", "join again in the node's place"
+    INTERFACE_MISSING = (
+        "interface_missing",
+        "A node lacks the network interface of a virtual address.",
+        "give the interface the same name on every node",
+    )
+    CAPABILITY_MISSING = (
+        "capability_missing",
+        "The daemon of a node may not add virtual addresses.",
+        "install virtual-address.conf for shardwright-node.service, and restart the daemon",
+    )
     PORTS_NOT_RESERVED = (
         "ports_not_reserved",
         "The kernel may give ports of databases and servers to outgoing connections.",

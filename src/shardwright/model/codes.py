@@ -20,6 +20,11 @@ class Code(Catalogue):
     )
     NODE_CLOSED = "node_closed", "The node is closed for new shards and endpoints.", "reopen it (`node reopen`)"
     NODE_DECOMMISSIONING = "node_decommissioning", "The node is being removed."
+    VIRTUAL_ADDRESS_HELD = (
+        "virtual_address_held",
+        "The node still has a virtual address.",
+        "let another node be able to have it (`cluster vip list`), or remove it (`cluster vip remove`)",
+    )
     NODE_DOWN = "node_down", "The node has no running daemon.", "start its daemon"
     NODE_IS_LEAVING = "node_is_leaving", "An action is emptying the node, or is about to."
     NODE_HAS_COPY = "node_has_copy", "The node holds another copy of the slot group.", "add a node"

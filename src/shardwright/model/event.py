@@ -91,6 +91,10 @@ class EventKind(Catalogue):
         "presence_storm",
         "Most daemons lost their leases at the same time; no node counts as away because of it.",
     )
+    VIRTUAL_ADDRESS_ADDED = "virtual_address_added", "A virtual address was added."
+    VIRTUAL_ADDRESS_MOVED = "virtual_address_moved", "A node gets a virtual address; the text says why."
+    VIRTUAL_ADDRESS_REMOVE_REQUEST = "virtual_address_remove_request", "The removal of a virtual address was requested."
+    VIRTUAL_ADDRESS_REMOVED = "virtual_address_removed", "A virtual address was removed: no node has it any more."
     STORE_MEMBER_ADDED = "store_member_added", "A node runs a new member of the store, which does not vote yet."
     STORE_MEMBER_PROMOTED = "store_member_promoted", "A node's member of the store votes."
     STORE_MEMBER_REMOVED = "store_member_removed", "A node's member of the store was removed."

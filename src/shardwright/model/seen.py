@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from shardwright.model.database import Damage, Role
 from shardwright.model.ids import EndpointUid, NodeUid, ShardUid
+from shardwright.model.virtual_address import HeldAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,10 @@ class NodeSeen:
     """The daemon that reports, with its machine and boot; None: it is of an older version."""
     tls_servers: tuple[tuple[str, str], ...] = ()
     """Those of ``servers`` that can encrypt their connections."""
+    virtual_interfaces: tuple[str, ...] = ()
+    """Interfaces to which the agent can add virtual addresses. Empty: it lacks the capabilities, or the cluster is local."""
+    virtual_addresses: tuple[HeldAddress, ...] = ()
+    """Those that the node is to have, or has failed to add a while ago."""
 
 
 class Sighting(StrEnum):
@@ -256,6 +261,33 @@ class EndpointState(StrEnum):
     """It accepts no more connections, because it has passed the listener on or retires, but still has some."""
 
 
+class VirtualState(StrEnum):
+    """What an endpoint process does with an endpoint at a virtual address."""
+
+    LISTENING = "listening"
+    """It accepts clients there, if the address is on this machine."""
+    BIND_FAILED = "bind_failed"
+    CLOSING = "closing"
+    """It closes the connections there, each behind a reply."""
+    LEFT = "left"
+    """It has closed them all, and accepts none."""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualSeen:
+    """One endpoint at one virtual address."""
+
+    address: str
+    state: VirtualState
+    failed_s: float = 0.0
+    """For how long it could not listen there."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the process was told that the address goes."""
+        return self.state in (VirtualState.CLOSING, VirtualState.LEFT)
+
+
 @dataclass(frozen=True, slots=True)
 class BusyCommand:
     """A command in flight: its client and its name."""
@@ -297,6 +329,12 @@ class EndpointSeen:
     server_silent_s: float | None = None
     """For how long every question of the process to the endpoint's server has had no answer; 0: the last one had. None: it
     was not asked to find out lately."""
+    virtual: tuple[VirtualSeen, ...] = ()
+    """The virtual addresses at which it serves or is to serve."""
+
+    def virtual_at(self, address: str) -> VirtualSeen | None:
+        """The endpoint at a virtual address; None: the process does not serve it there."""
+        return next((one for one in self.virtual if one.address == address), None)
 
 
 @lru_cache(maxsize=4096)
@@ -317,6 +355,8 @@ class EndpointProcessSeen:
     pid: int = 0
     endpoints: tuple[EndpointSeen, ...] = ()
     totals: dict[str, int] = field(default_factory=dict)
+    silent_since: datetime | None = None
+    """Since when no question of this leader was answered; None: the last one was."""
 
     def endpoint(self, uid: EndpointUid) -> EndpointSeen:
         """The endpoint with that uid; in state ABSENT if the process does not know it."""

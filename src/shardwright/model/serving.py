@@ -10,6 +10,7 @@ from shardwright.model.cluster import Node
 from shardwright.model.database import Database, Endpoint, ProxyPolicy
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView
+from shardwright.model.virtual_address import VirtualAddress
 
 LOCAL_ADDRESS = "127.0.0.1"
 """Address of the endpoints of a cluster without a record."""
@@ -82,6 +83,22 @@ def listening_address(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView) 
         return endpoint.address
     is_single = policy_of(endpoint, view).is_single and endpoint.leaving_of(node_uid) is None
     return endpoint.address if is_single and not _is_of_machines(view) else own_address(node)
+
+
+def virtual_places(endpoint: Endpoint, node_uid: NodeUid, view: ClusterView) -> tuple[tuple[str, bool], ...]:
+    """The virtual addresses at which this node's process must serve the endpoint too, and whether it must close the clients
+    there because the address goes. It listens whether or not its node has the address, so that a move binds nothing. While
+    the node has an address that was given to another one, it accepts no clients there: they would lose it a moment later."""
+    found = sorted(view.virtual_addresses.items())
+    return tuple((name, _is_going(one, node_uid, view)) for name, one in found if one.is_for(endpoint.database_uid))
+
+
+def _is_going(address: VirtualAddress, node_uid: NodeUid, view: ClusterView) -> bool:
+    if address.holder == node_uid:
+        return address.leaving_since is not None
+    seen = view.node_seen.get(node_uid)
+    held = () if seen is None else seen.virtual_addresses
+    return any(one.address == address.address and not one.failure for one in held)
 
 
 def _is_of_machines(view: ClusterView) -> bool:

@@ -10,16 +10,7 @@ from typing import Any
 
 from shardwright.model.account import User
 from shardwright.model.action import Action
-from shardwright.model.cluster import (
-    Cluster,
-    Counters,
-    DaemonPresence,
-    Leadership,
-    Node,
-    Policy,
-    RemovedNode,
-    Snapshot,
-)
+from shardwright.model.cluster import Cluster, Counters, DaemonPresence, Leadership, Node, Policy, RemovedNode, Snapshot
 from shardwright.model.database import Database, DatabaseTroubles, Endpoint, ServerSecrets, Shard, SlotGroup
 from shardwright.model.event import Event
 from shardwright.model.ids import (
@@ -47,6 +38,7 @@ from shardwright.model.seen import (
     Sighting,
 )
 from shardwright.model.trust import IssuedCertificate, JoinToken
+from shardwright.model.virtual_address import VirtualAddress
 
 Record = (
     Cluster
@@ -67,6 +59,7 @@ Record = (
     | User
     | JoinToken
     | IssuedCertificate
+    | VirtualAddress
     | Event
     | NodeSeen
 )
@@ -115,6 +108,8 @@ class ClusterView:
     join_tokens: dict[JoinTokenUid, JoinToken] = field(default_factory=dict)
     issued_certificates: dict[str, IssuedCertificate] = field(default_factory=dict)
     """By serial."""
+    virtual_addresses: dict[str, VirtualAddress] = field(default_factory=dict)
+    """By address."""
     daemons: dict[NodeUid, DaemonPresence] = field(default_factory=dict)
     """Daemons that hold their lease. A missing daemon does not prove a dead node; ``is_away`` judges it."""
     away: frozenset[NodeUid] | None = None
@@ -391,6 +386,8 @@ def place_of(record: Record | DaemonPresence) -> tuple[str, object]:
             return "join_tokens", record.uid
         case IssuedCertificate():
             return "issued_certificates", record.serial
+        case VirtualAddress():
+            return "virtual_addresses", record.address
         case NodeSeen():
             # Written by the node's agent; deleted with the node.
             return "node_seen", record.node_uid

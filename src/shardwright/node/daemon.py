@@ -22,6 +22,7 @@ from shardwright.daemon_config import DaemonConfig
 from shardwright.errors import Permanent, Rejected, ShardwrightError
 from shardwright.key_file import read_sealing
 from shardwright.log import configure_logging
+from shardwright.machine.capabilities import keep_from_children
 from shardwright.machine.files import make_private_directory
 from shardwright.machine.identity_file import write_identity
 from shardwright.machine.lock import try_lock
@@ -37,6 +38,7 @@ from shardwright.node.places import daemon_file, daemon_lock, daemon_log, trust_
 from shardwright.node.settings import NodeSettings
 from shardwright.node.settings_file import load_settings
 from shardwright.node.store_wait import wait_for_store
+from shardwright.node.unproven import without_virtual_addresses
 from shardwright.store.protocol import StoreReplaced
 from shardwright.store.seal import Sealing
 from shardwright.tasks import spawn
@@ -128,6 +130,7 @@ def _failed(notifier: Notifier, text: str, status: int) -> int:
 
 def _prepare(settings: NodeSettings) -> int | None:
     """Directories, lock, identity. None: another daemon of this node runs. Raises OSError."""
+    keep_from_children()
     directories = settings.directories
     for directory in (directories.state, directories.run, directories.log, directories.shards, directories.endpoint):
         make_private_directory(directory)
@@ -187,7 +190,8 @@ async def _work(loaded: Loaded, notifier: Notifier, body: Body) -> None:
     """Until cancelled, or until the node is removed: then it waits for a record again, and an operator to take it away."""
     try:
         machines = await asyncio.to_thread(machines_of, loaded.settings)
-        store = await wait_for_store(loaded.settings, loaded.sealing, say=notifier.status)
+        async with without_virtual_addresses():
+            store = await wait_for_store(loaded.settings, loaded.sealing, say=notifier.status)
     except Permanent as e:
         raise _Unfit(e) from e
     notifier.status("serves")

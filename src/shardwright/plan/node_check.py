@@ -62,13 +62,16 @@ def judge(
     *,
     about: Collection[NodeUid],
     needed: Collection[tuple[str, str]],
+    interfaces: Collection[str] = (),
     now: datetime,
 ) -> tuple[Finding, ...]:
     """Everything that is wrong with the nodes in ``about``, in ascending order of the nodes, failures first.
 
     ``nodes``: all nodes of which something is known. ``needed``: kind and version of the servers of all databases.
+    ``interfaces``: those of the virtual addresses.
     ``now``: by the clock of the node that asks. A connection between two nodes counts for the one to which it is."""
     found = [finding for node in nodes for finding in _of_node(node, nodes, needed, now)]
+    found += [finding for node in nodes if node.facts for finding in _of_interfaces(node.uid, node.facts, interfaces)]
     found += _of_clocks(nodes)
     found += _of_versions(nodes)
     wanted = [f for f in found if f.node_uid in about or f.from_uid in about]
@@ -104,6 +107,18 @@ def _of_node(
     if facts.etcd is not None and not facts.etcd.is_suitable:
         text = f"its etcd has version {facts.etcd.version or 'unknown'}"
         yield _failed(CheckCode.ETCD_UNSUITABLE, node.uid, text)
+
+
+def _of_interfaces(uid: NodeUid, facts: NodeFacts, interfaces: Collection[str]) -> Iterator[Finding]:
+    """A warning: other nodes can have the address."""
+    for name in sorted(set(interfaces) - set(facts.interfaces)):
+        have = ", ".join(facts.interfaces) or "none"
+        yield _warning(
+            CheckCode.INTERFACE_MISSING, uid, f"a virtual address is for the interface {name}; this node has {have}"
+        )
+    if interfaces and not facts.may_move_addresses:
+        text = "its daemon lacks CAP_NET_ADMIN or CAP_NET_RAW, so it can have no virtual address"
+        yield _warning(CheckCode.CAPABILITY_MISSING, uid, text)
 
 
 def _of_look(node: Checked, look: PortLook) -> Finding:

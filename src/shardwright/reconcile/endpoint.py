@@ -13,7 +13,7 @@ from shardwright.model.decision import Decision
 from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.move import Rebind
 from shardwright.model.seen import EndpointSeen, EndpointState
-from shardwright.model.serving import listening_address, policy_of
+from shardwright.model.serving import listening_address, policy_of, virtual_places
 from shardwright.model.view import ClusterView
 
 
@@ -37,7 +37,7 @@ def decide_endpoint(endpoint: Endpoint, view: ClusterView) -> Decision:
             # that moment.
             was_passed = not moving and seen.state is EndpointState.DRAINING and not is_elsewhere
             is_old = is_access_old(seen, endpoint, view) or is_mode_old(seen, endpoint, view)
-            is_old = is_old or is_address_old(seen, endpoint, node, view)
+            is_old = is_old or is_address_old(seen, endpoint, node, view) or _are_virtual_old(seen, endpoint, node, view)
             if was_passed or is_old or _differs(seen, generation):
                 commands.append(ServeEndpoint(node, endpoint.uid))
         elif seen.state is not EndpointState.ABSENT:
@@ -95,6 +95,12 @@ def is_address_old(seen: EndpointSeen, endpoint: Endpoint, node_uid: NodeUid, vi
     """Whether the process serves at an address that is no longer its own: the proxy policy or the node has changed."""
     is_known = seen.state is not EndpointState.ABSENT and bool(seen.address)
     return is_known and seen.address != listening_address(endpoint, node_uid, view)
+
+
+def _are_virtual_old(seen: EndpointSeen, endpoint: Endpoint, node_uid: NodeUid, view: ClusterView) -> bool:
+    """Whether the process does not know which virtual addresses there are, or which of them is about to go."""
+    told = tuple(sorted((one.address, one.is_closed) for one in seen.virtual))
+    return seen.state is not EndpointState.ABSENT and told != virtual_places(endpoint, node_uid, view)
 
 
 def _differs(seen: EndpointSeen, generation: int) -> bool:

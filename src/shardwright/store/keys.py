@@ -4,7 +4,7 @@
     nodes/<uid>  removed_nodes/<uid>  snapshots/<node>/<name>
     databases/<uid>  troubles/<database>  secrets/<database>  groups/<uid>  shards/<uid>  endpoints/<uid>
     actions/<uid>  moves/<uid>  users/<uid>  events/<time>-<random>
-    join_tokens/<uid>  issued_certificates/<serial>
+    join_tokens/<uid>  issued_certificates/<serial>  virtual_addresses/<address>
     daemons/<node>                      presence, bound to the daemon's lease
     seen/nodes/<node>                   report of the node's agent
     seen/servers/<shard>                the leader's observation of a server, for the API
@@ -30,6 +30,7 @@ from shardwright.model.leader_change import LeaderChange
 from shardwright.model.move import HandoffMove, Move, Rebind, Relocation
 from shardwright.model.seen import NodeSeen, ServerSeen
 from shardwright.model.trust import IssuedCertificate, JoinToken
+from shardwright.model.virtual_address import VirtualAddress
 
 CLUSTER = "cluster"
 CLUSTER_ID = "cluster_id"
@@ -69,6 +70,7 @@ StoredRecord = (
     | User
     | JoinToken
     | IssuedCertificate
+    | VirtualAddress
     | Event
     | DaemonPresence
     | NodeSeen
@@ -98,6 +100,7 @@ _TYPES: dict[str, RecordType] = {
     "users/": User,
     "join_tokens/": JoinToken,
     "issued_certificates/": IssuedCertificate,
+    "virtual_addresses/": VirtualAddress,
     EVENTS: Event,
     DAEMONS: DaemonPresence,
     SEEN_NODES: NodeSeen,
@@ -156,6 +159,8 @@ def key_of(record: StoredRecord) -> str:
             return f"join_tokens/{record.uid}"
         case IssuedCertificate():
             return f"issued_certificates/{record.serial}"
+        case VirtualAddress():
+            return f"virtual_addresses/{record.address}"
         case DaemonPresence():
             return daemon_key(record.node_uid)
         case NodeSeen():

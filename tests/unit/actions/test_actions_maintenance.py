@@ -21,6 +21,7 @@ from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.model.move import MoveKind
 from shardwright.model.store_member import StoreRole
 from shardwright.model.view import Delete
+from shardwright.model.virtual_address import VirtualAddress
 from testkit.builders import MB, NOW, ClusterBuilder, cluster
 from testkit.stepper import action_of, run_action
 
@@ -316,3 +317,13 @@ def test_a_closed_node_gets_nothing_back_and_is_told_how_to_reopen() -> None:
     assert result(builder)[0] == "failed"
     assert builder.view.nodes[N1].is_quorum_only
     assert "accept_servers true" in action_of(builder.view, "action-2").error_message
+
+
+def test_a_node_with_a_virtual_address_is_not_in_maintenance_before_another_has_it() -> None:
+    address = VirtualAddress("10.0.0.9", 24, "eth0", NOW, holder=N1, generation=1)
+    waiting = on(PAIR.with_records(address), turns=50)
+    action = action_of(waiting.view, "action-1")
+    assert (action.status, [r.code for r in action.reasons]) == (ActionStatus.RUNNING, [Code.VIRTUAL_ADDRESS_HELD])
+    moved = waiting.with_records(replace(address, holder=NodeUid(2), generation=2))
+    ended = run_action(moved, "action-1", now=NOW + timedelta(minutes=5))
+    assert action_of(ended.view, "action-1").status is ActionStatus.COMPLETED

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.endpoint.protocol import Target
+from shardwright.endpoint.protocol import Target, VirtualPlace
 from shardwright.endpoint.spec import spec_of, target_of
 from shardwright.model.database import GroupPhase, ServerSecrets
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.view import ClusterView
-from testkit.builders import cluster
+from shardwright.model.virtual_address import HeldAddress, VirtualAddress
+from testkit.builders import NOW, cluster
 
 GROUP = GroupUid("1:1")
 SECRETS = ServerSecrets(DatabaseUid(1), "app", "rep", "obs", "man", "0" * 16)
@@ -24,6 +25,38 @@ def test_a_specification_contains_the_passwords_of_clients_and_servers() -> None
     assert (spec.address, spec.port) == ("127.0.0.1", 10_001)
     assert (spec.password, spec.application_secret, spec.is_strict) == ("hush", "app", True)
     assert spec.target == TARGET
+
+
+def test_it_contains_the_virtual_addresses_of_its_database_wherever_they_are() -> None:
+    all_databases = VirtualAddress("10.0.0.9", 24, "eth0", NOW, holder=NodeUid(1), generation=1)
+    other = replace(all_databases, address="10.0.0.7", database_uid=DatabaseUid(2))
+    leaving = replace(all_databases, address="10.0.0.8", database_uid=DatabaseUid(1), leaving_since=NOW)
+    view = PAIR.with_records(all_databases, other, leaving).view
+
+    def virtual(node: int) -> tuple[VirtualPlace, ...]:
+        spec = spec_of(view, view.endpoints[EndpointUid("1:1")], NodeUid(node))
+        assert spec is not None
+        return spec.virtual
+
+    assert virtual(1) == (VirtualPlace("10.0.0.8", is_closing=True), VirtualPlace("10.0.0.9"))
+    assert virtual(2) == (VirtualPlace("10.0.0.8"), VirtualPlace("10.0.0.9")), "only its holder closes the clients"
+
+
+def test_a_node_that_still_has_an_address_of_another_accepts_no_clients_there() -> None:
+    address = VirtualAddress("10.0.0.9", 24, "eth0", NOW, holder=NodeUid(1), generation=2)
+    view = PAIR.with_records(address).view
+
+    def is_closing(*held: HeldAddress) -> bool:
+        seen = replace(view.node_seen[NodeUid(2)], virtual_addresses=held)
+        there = replace(view, node_seen={**view.node_seen, NodeUid(2): seen})
+        spec = spec_of(there, view.endpoints[EndpointUid("1:1")], NodeUid(2))
+        assert spec is not None
+        return spec.virtual[0].is_closing
+
+    assert not is_closing()
+    assert is_closing(HeldAddress("10.0.0.9", 1))
+    assert not is_closing(HeldAddress("10.0.0.9", 1, "it could not be added"))
+    assert not is_closing(HeldAddress("10.0.0.8", 1))
 
 
 def test_a_printed_specification_shows_no_secret() -> None:

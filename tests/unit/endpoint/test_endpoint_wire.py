@@ -11,10 +11,10 @@ from shardwright.endpoint import wire
 from shardwright.endpoint.connection import Packed
 from shardwright.endpoint.gate import Hold
 from shardwright.endpoint.packed_session import PackedSession
-from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
+from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target, VirtualPlace
 from shardwright.endpoint.setup import ConnectionState
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
-from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
+from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState, VirtualSeen, VirtualState
 
 OLD = Target(ShardUid(1), 1, "127.0.0.1", 1001, "aaa")
 NEW = Target(ShardUid(2), 2, "127.0.0.1", 1002)
@@ -25,13 +25,17 @@ SEEN = EndpointSeen(
 )
 
 
+VIRTUAL = (VirtualPlace("10.0.0.9"), VirtualPlace("10.0.0.8", is_closing=True))
+AT_VIRTUAL = tuple(VirtualSeen("10.0.0.9", state, 1.5) for state in VirtualState)
+
+
 def through_json(data: wire.Json) -> wire.Json:
     found = json.loads(json.dumps(data))
     assert isinstance(found, dict)
     return found
 
 
-@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, target=None), replace(SPEC, password="", is_strict=False)])
+@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, target=None), replace(SPEC, virtual=VIRTUAL)])
 def test_a_specification(spec: EndpointSpec) -> None:
     assert wire.spec_from(through_json(wire.spec_to(spec))) == spec
 
@@ -42,7 +46,9 @@ def test_a_target() -> None:
     assert wire.target_from(wire.target_to(None)) is None
 
 
-@pytest.mark.parametrize("seen", [SEEN, EndpointSeen(EndpointUid("1:1"), EndpointState.ABSENT)])
+@pytest.mark.parametrize(
+    "seen", [SEEN, replace(SEEN, virtual=AT_VIRTUAL), EndpointSeen(EndpointUid("1:1"), EndpointState.ABSENT)]
+)
 def test_the_observation_of_an_endpoint(seen: EndpointSeen) -> None:
     assert wire.seen_from(through_json(wire.seen_to(seen))) == seen
     # Every field of the record is sent, including new ones.

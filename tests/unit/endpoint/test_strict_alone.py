@@ -50,6 +50,23 @@ def test_without_any_replica_writes_wait_and_are_not_executed() -> None:
     assert play.at_rest()
 
 
+@pytest.mark.parametrize(
+    ("lags", "is_kept_back"), [((), False), ((0,), False), ((2,), False), ((3,), True), ((3, 9), True), ((9, 1), False)]
+)
+def test_a_new_connection_to_a_server_whose_replicas_are_all_silent_executes_no_write(
+    lags: tuple[int, ...], is_kept_back: bool
+) -> None:
+    """The process may not have written for a while, as when its node has just got a virtual address."""
+    found = Play()
+    found.session = Session(found.gate, uid=8)
+    lines = (f"slave{n}:ip=10.0.0.2,port=1,state=online,offset=5,lag={lag}\r\n" for n, lag in enumerate(lags))
+    found.says(b"GET a\r\n").connect("".join(lines))
+    assert found.sent() == b"GET a\r\n"
+    found.server(b"$-1\r\n")
+    found.says(b"SET b 1\r\n")
+    assert (found.sent() == b"") is is_kept_back
+
+
 @pytest.mark.parametrize("commands", [b"SET b 1\r\n", b"BLPOP l 0\r\n", b"EVAL x 0\r\n"])
 def test_a_write_that_waits_for_a_replica_ends_with_an_error_and_was_not_executed(commands: bytes) -> None:
     play = other(alone())

@@ -49,13 +49,13 @@ class Play:
         self.session.client_data(data, self.now)
         return self
 
-    def connect(self) -> "Play":
+    def connect(self, replicas: str = "") -> "Play":
         target = self.gate.target
         assert self.session.needs_backend
         assert target is not None
         self.session.backend_opened(target)
         count = len(CommandScanner().scan(self.sent()))
-        info = f"# Server\r\nrun_id:{target.run_id}\r\nrole:master\r\nloading:0\r\n"
+        info = f"# Server\r\nrun_id:{target.run_id}\r\nrole:master\r\nloading:0\r\n{replicas}"
         self.session.backend_data(b"*0\r\n" + bulk(info.encode()) + b"+OK\r\n" * (count - 2), self.now)
         return self
 

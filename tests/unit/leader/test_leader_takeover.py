@@ -12,6 +12,7 @@ from shardwright.model.database import Endpoint, LeavingNode, ProxyPolicy
 from shardwright.model.ids import ActionUid, EndpointUid, MoveUid, NodeUid
 from shardwright.model.move import Move, MoveState, Relocation
 from shardwright.model.view import ClusterView, Put
+from shardwright.model.virtual_address import VirtualAddress
 from shardwright.reconcile.serving import decide_serving
 from testkit.builders import NOW, ClusterBuilder, cluster
 from testkit.moves import relocation
@@ -109,3 +110,10 @@ def test_a_bounded_number_is_written_at_once_and_the_rest_in_the_next_turn() -> 
     first = decide_takeover(builder.view, NOW, began_at=NOW).writes
     assert len(first) == WRITES_MAX
     assert len(decide_takeover(builder.view.with_writes(first), NOW, began_at=NOW).writes) == 3
+
+
+def test_the_time_of_a_node_that_leaves_a_virtual_address_begins_anew() -> None:
+    address = VirtualAddress("10.0.0.9", 24, "eth0", NOW, holder=NodeUid(1), generation=1, leaving_since=NOW - LONG)
+    view = cluster(nodes=3).with_records(address).view
+    assert decide_takeover(view, NOW, began_at=NOW).writes == (Put(replace(address, leaving_since=NOW)),)
+    assert decide_takeover(view, NOW, began_at=NOW - 2 * LONG).writes == ()

@@ -211,3 +211,16 @@ def test_each_node_tries_the_ports_of_the_others_and_only_members_those_between_
     assert ports_to_try(TWO, offers, everyone) == ((THREE, own),)
     assert ports_to_try(THREE, offers, [ONE]) == (), "neither end is checked"
     assert ports_to_try(NodeUid(9), offers, [TWO]) == ((TWO, AGENT), (TWO, store))
+
+
+def test_a_node_that_cannot_have_a_virtual_address_is_named() -> None:
+    able = replace(FACTS, interfaces=("eth0",))
+    lame = replace(FACTS, interfaces=("eth0",), may_move_addresses=False)
+    nodes = [node(1, able), node(2, lame), node(3, FACTS)]
+    found = judge(nodes, about=[ONE, TWO, THREE], needed=(), interfaces=["eth0"], now=NOW)
+    codes = [(f.node_uid, f.code, f.grade) for f in found]
+    assert codes == [
+        (TWO, CheckCode.CAPABILITY_MISSING, CheckGrade.WARNING),
+        (THREE, CheckCode.INTERFACE_MISSING, CheckGrade.WARNING),
+    ]
+    assert judge(nodes, about=[ONE, TWO, THREE], needed=(), now=NOW) == ()

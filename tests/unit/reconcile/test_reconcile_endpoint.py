@@ -8,8 +8,9 @@ from shardwright.model.commands import DropEndpoint, PassEndpoint, ServeEndpoint
 from shardwright.model.database import Handoff, ServerSecrets, access_fingerprint
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.move import MoveState
-from shardwright.model.seen import EndpointState
+from shardwright.model.seen import EndpointState, VirtualSeen, VirtualState
 from shardwright.model.view import ClusterView
+from shardwright.model.virtual_address import VirtualAddress
 from shardwright.reconcile.database import unsettled
 from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
 from testkit.builders import NOW, cluster
@@ -145,3 +146,26 @@ def test_a_listener_that_neither_node_of_a_rebind_has_goes_to_the_bound_one(sour
     moving = replace(view, endpoint_processes=processes, moves={move.uid: move})
     found = decide_endpoint(view.endpoints[ENDPOINT], moving).commands
     assert found == (PassEndpoint(ENDPOINT, DatabaseUid(1), NodeUid(3), NodeUid(1)),)
+
+
+def test_a_process_that_does_not_know_the_virtual_addresses_is_told() -> None:
+    view = told(recorded="", known="")
+    address = VirtualAddress("10.0.0.9", 24, "eth0", NOW, holder=NodeUid(1), generation=1)
+    endpoint = view.endpoints[ENDPOINT]
+
+    def commands(recorded: VirtualAddress, *known: VirtualSeen) -> tuple[object, ...]:
+        process = view.endpoint_processes[NodeUid(1)]
+        (seen,) = process.endpoints
+        shown = replace(process, endpoints=(replace(seen, virtual=known),))
+        there = replace(view, endpoint_processes={NodeUid(1): shown}, virtual_addresses={recorded.address: recorded})
+        return decide_endpoint(endpoint, there).commands
+
+    told_so = (ServeEndpoint(NodeUid(1), ENDPOINT),)
+    listening, left = VirtualSeen("10.0.0.9", VirtualState.LISTENING), VirtualSeen("10.0.0.9", VirtualState.LEFT)
+    leaving = replace(address, leaving_since=NOW)
+    assert commands(address) == told_so
+    assert commands(address, listening) == ()
+    assert commands(leaving, listening) == told_so
+    assert commands(leaving, left) == ()
+    assert commands(address, left) == told_so
+    assert commands(replace(address, database_uid=DatabaseUid(9)), listening) == told_so

@@ -49,7 +49,8 @@ class Checks:
             else:
                 # On one machine there is one clock.
                 asked = [replace(node, clock_ahead_s=0.0) for node in asked]
-        found = judge(asked, about=about, needed=needed_servers(view), now=self._clock.now())
+        interfaces = {one.interface for one in view.virtual_addresses.values()}
+        found = judge(asked, about=about, needed=needed_servers(view), interfaces=interfaces, now=self._clock.now())
         return tuple(NodeResult(uid, tuple(f for f in found if concerns(f, uid))) for uid in sorted(about))
 
     async def _ask(self, node: Node) -> Checked:

@@ -72,6 +72,16 @@ class DeclareOffBody(Body):
     address: Text = Field(description="The node's address, as a confirmation of which machine is off")
 
 
+class VirtualAddressBody(Body):
+    """Extension: a virtual address."""
+
+    address: Text = Field(description="ADDRESS/PREFIX, such as 10.0.0.9/24")
+    interface: Text = Field(description="The interface that gets it; the same name on every node")
+    bdb_uid: Annotated[int, Field(ge=1, le=99_999_999)] | None = Field(
+        default=None, description="The database that is served at it; default: all databases"
+    )
+
+
 class SnapshotRuleBody(Body):
     """One rule of ``snapshot_policy``."""
 
