@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from shardwright import __version__
+from shardwright.agent.backups import Backups
 from shardwright.agent.loop import Agent
 from shardwright.agent.signing import Signing
 from shardwright.agent.store_endpoints import StoreEndpoints
@@ -198,6 +199,9 @@ async def _serve(config: DaemonConfig, store: Store, book: EndpointBook | None, 
         tasks.append(spawn("authority's key", holder.run()))
     if config.machines is not None:
         tasks.append(spawn("replacement", replace_node(context)))
+    if config.backups is not None:
+        backups = Backups(config.node_uid, config.backups, store, mirror=mirror, clock=clock, random_text=_random_text)
+        tasks.append(spawn("backups", backups.run()))
     if config.learning is not None and shown_members is not None and book is not None:
         followed = StoreEndpoints(config.learning, shown_members, book, mirror=mirror)
         tasks.append(spawn("store endpoints", followed.run()))
