@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from shardwright.backup_files import load_backup
 from shardwright.errors import Permanent, Rejected
 from shardwright.key_file import read_sealing
 from shardwright.machine.lock import try_lock
@@ -35,7 +36,6 @@ from shardwright.node.settings import NodeSettings
 from shardwright.node.settings_file import load_settings, write_settings
 from shardwright.node.store_wait import wait_for_store
 from shardwright.store import keys, records
-from shardwright.store.backup_files import load_backup
 from shardwright.store.etcd import EtcdStore
 from shardwright.store.open import open_members
 from shardwright.store.protocol import PutKey, StoreReplaced, StoreUnavailable, Transaction

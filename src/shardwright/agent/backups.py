@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from shardwright.backup_files import keep_newest, newest_at, write_backup
 from shardwright.clock import Clock
 from shardwright.errors import ShardwrightError
 from shardwright.model.event import Event, EventKind, Severity
@@ -19,7 +20,6 @@ from shardwright.model.ids import NodeUid
 from shardwright.model.store_member import StoreRole
 from shardwright.model.view import Put
 from shardwright.store.backup import backup_of
-from shardwright.store.backup_files import keep_newest, newest_at, write_backup
 from shardwright.store.commit import commit
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Store

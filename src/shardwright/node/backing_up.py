@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from shardwright.backup_files import Kept, list_backups, load_backup, write_backup
 from shardwright.errors import Rejected
 from shardwright.machine.files import write_private
 from shardwright.node import files
@@ -16,7 +17,6 @@ from shardwright.node.etcd_config import client_url
 from shardwright.node.known_store import known_store
 from shardwright.node.settings import NodeSettings
 from shardwright.store.backup import Backup, Header, backup_of, content_of
-from shardwright.store.backup_files import Kept, list_backups, load_backup, write_backup
 from shardwright.store.open import open_store
 from shardwright.store.protocol import Compacted
 from shardwright.store.settings import EtcdSettings

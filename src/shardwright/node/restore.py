@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from shardwright.backup_files import load_backup
 from shardwright.errors import Refusal, Rejected
 from shardwright.key_file import read_sealing
 from shardwright.machine.files import write_private
@@ -30,7 +31,6 @@ from shardwright.node.settings import NodeSettings
 from shardwright.store import keys, records
 from shardwright.store.admission import check_item
 from shardwright.store.backup import Backup, Header, content_of
-from shardwright.store.backup_files import load_backup
 from shardwright.store.protocol import KeyValue
 from shardwright.store.raising import Raised, Restore, raised
 from shardwright.store.seal import Sealing

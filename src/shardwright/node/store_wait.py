@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from shardwright.backup_files import load_backup
 from shardwright.errors import ClusterError, Permanent, Rejected, Transient
 from shardwright.machine.files import sync_directory
 from shardwright.model.codes import Code
@@ -22,7 +23,6 @@ from shardwright.node.settings import NodeSettings
 from shardwright.node.survey import survey
 from shardwright.store import keys
 from shardwright.store.admission import check_store
-from shardwright.store.backup_files import load_backup
 from shardwright.store.move import Copied
 from shardwright.store.open import open_store
 from shardwright.store.protocol import Store, StoreError, StoreReplaced

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from shardwright.agent.backups import EVERY, KEPT, Backups
+from shardwright.backup_files import list_backups, load_backup, write_backup
 from shardwright.clock import SystemClock
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.event import Event, EventKind
@@ -15,7 +16,6 @@ from shardwright.model.ids import NodeUid
 from shardwright.model.store_member import StoreRole
 from shardwright.model.version import CLUSTER_VERSION
 from shardwright.store import keys, records
-from shardwright.store.backup_files import list_backups, load_backup, write_backup
 from shardwright.store.memory import MemoryStore
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import PutKey, Transaction

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardwright.backup_files import keep_newest, list_backups, load_backup, newest_at, write_backup
 from shardwright.errors import Rejected
 from shardwright.model.cluster import Cluster
 from shardwright.model.codes import Code
@@ -17,7 +18,6 @@ from shardwright.model.ids import LeaseId, NodeUid
 from shardwright.model.version import CLUSTER_VERSION
 from shardwright.store import keys, records
 from shardwright.store.backup import Backup, backup_of, content_of, read_backup, read_header
-from shardwright.store.backup_files import keep_newest, list_backups, load_backup, newest_at, write_backup
 from shardwright.store.protocol import KeyValue
 from shardwright.store.seal import MAGIC
 
