@@ -446,11 +446,6 @@ class Code(Catalogue):
 
     # -- errors: backups and restores --------------------------------------------------------------------------------
 
-    BACKUP_FAILED = (
-        "backup_failed",
-        "No backup of the cluster's state could be written; the text says why.",
-        "make room in the directory of the backups, or correct its owner",
-    )
     BACKUP_FOREIGN = "backup_foreign", "The file is no backup of a cluster's state.", "see `shardwright cluster backups`"
     BACKUP_TOO_NEW = (
         "backup_too_new",

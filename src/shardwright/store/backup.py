@@ -1,6 +1,6 @@
 """The file of a backup: its content as values, and as bytes. Pure.
 
-Called by what writes backups (``shardwright.backup_files``) and by a restore. A backup is logical: every key and value of one
+Called by what writes backups (``backup_files.py``) and by a restore. A backup is logical: every key and value of one
 revision, without what is bound to a lease. Values stay sealed, so the file opens no database without the cluster key. A
 file is believed as a whole or not at all.
 
@@ -90,11 +90,8 @@ def content_of(backup: Backup) -> bytes:
         "node": header.node_uid,
         "records": header.records,
     }
-    lines: list[Mapping[str, object]] = [
-        first,
-        *({"key": key, "value": base64.b64encode(value).decode()} for key, value in backup.items.items()),
-    ]
-    body = b"".join(_line(line) for line in lines)
+    lines = [{"key": key, "value": base64.b64encode(value).decode()} for key, value in backup.items.items()]
+    body = _line(first) + b"".join(_line(line) for line in lines)
     return body + _line({"sha256": hashlib.sha256(body).hexdigest()})
 
 
