@@ -5,6 +5,7 @@ No daemon runs: ``wait_for_store`` is what one does first.
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from shardwright.backup_files import load_backup
+from shardwright.cli.failure import Exit
+from shardwright.cli.main import build
 from shardwright.errors import Permanent, Rejected
 from shardwright.key_file import read_sealing
 from shardwright.machine.lock import try_lock
@@ -190,6 +194,24 @@ def test_a_store_is_founded_again_from_a_backup(first: First) -> None:
     assert (node.awaits_survey, node.store_role) == (False, StoreRole.VOTER), "its daemon has said what runs"
     as_daemon(settings)
     assert whole_of(settings)[0].items == after.items, "the next start changes nothing"
+
+
+def test_a_restore_is_confirmed_by_the_clusters_name(first: First) -> None:
+    settings = first.settings
+    written = back_up(settings, None, now=NOW)
+    lose(etcd_of(first))
+    toml = settings.directories.configuration / "node.toml"
+    before = toml.read_bytes()
+    words = ["cluster", "restore", str(written.path), "--config", str(toml), "--no-start"]
+    refused = CliRunner().invoke(build(), words)
+    assert (refused.exit_code, "no terminal" in refused.stderr) == (Exit.USAGE, True)
+    assert "Databases in it: none." in refused.stdout
+    assert (toml.read_bytes(), store_dir(settings).is_dir()) == (before, True), "nothing was changed"
+    done = CliRunner().invoke(build(), [*words, "--yes", "--json"])
+    assert done.exit_code == 0, done.output
+    shown = json.loads(done.stdout)
+    assert (shown["restored_on"], shown["running"], len(shown["start"])) == (1, False, 2)
+    assert Path(shown["moved_to"]).is_dir()
 
 
 def test_a_restore_writes_into_no_store_with_a_cluster(first: First) -> None:

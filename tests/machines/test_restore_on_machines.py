@@ -117,6 +117,12 @@ def test_a_cluster_comes_back_from_a_lost_quorum(cluster: MachinesCluster) -> No
         with redis.Redis(left.address, writer.port) as client:
             assert writer.lost(client) == [], writer.address
     print(f"acknowledged: {sum(len(writer.acknowledged) for writer in writers)}")
+    print(left.check("shardwright", "cluster", "backup"))
+    events = [f"{e['type']}: {e['description']}" for e in cluster.call("GET", "/v1/logs?limit=500")]
+    print("\n".join(event for event in events if event.startswith(("cluster_restored", "node_surveyed", "group_found"))))
+    surveys = [event for event in events if event.startswith("node_surveyed")]
+    assert len(surveys) == len(NODES)
+    assert any("the records now follow shard" in event for event in surveys), "copies that the backup does not know"
     assert refusal(left, "cluster", "restore", file, "--yes") == "node_runs"
 
 
@@ -128,6 +134,7 @@ def lose_and_restore(file: str, left: Machine, lost: Sequence[Machine], writers:
     # The test restores the older file, whose records are wrong; an operator would take this one.
     last = command(left, "cluster", "backup", "--own-member", "--to", "/var/lib/shardwright/last.backup")
     assert last["records"] > 0
+    print(left.check("shardwright", "cluster", "backups"))
     assert refusal(left, "cluster", "restore", file, "--yes") == "node_runs"
     left.stop(DAEMON)
     assert command(left, "cluster", "restore", file, "--yes")["running"]
