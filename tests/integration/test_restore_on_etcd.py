@@ -7,10 +7,8 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,10 +21,9 @@ from shardwright.errors import Permanent, Rejected
 from shardwright.key_file import read_sealing
 from shardwright.machine.lock import try_lock
 from shardwright.machine.processes import end
-from shardwright.model.cluster import Node, Restored
+from shardwright.model.cluster import Restored
 from shardwright.model.codes import Code
-from shardwright.model.seen import ProcessIdentity
-from shardwright.model.store_member import StoreMember, StoreRole
+from shardwright.model.store_member import StoreRole
 from shardwright.node import quorum
 from shardwright.node.backing_up import back_up, backups_of
 from shardwright.node.daemon_settings import restoring_file
@@ -34,8 +31,7 @@ from shardwright.node.etcd_config import NAME as ETCD_NAME
 from shardwright.node.etcd_config import client_url, peer_url
 from shardwright.node.follow import follow
 from shardwright.node.places import daemon_lock
-from shardwright.node.preflight import look_at_machine
-from shardwright.node.restore import Examined, examine, restore
+from shardwright.node.restore import restore
 from shardwright.node.settings import NodeSettings
 from shardwright.node.settings_file import load_settings, write_settings
 from shardwright.node.store_wait import wait_for_store
@@ -44,7 +40,6 @@ from shardwright.store.etcd import EtcdStore
 from shardwright.store.open import open_members
 from shardwright.store.protocol import PutKey, StoreReplaced, StoreUnavailable, Transaction
 from shardwright.store.raising import TERMS
-from shardwright.store.whole import Whole, read_whole
 from testkit.deadlines import until
 from tests.integration.founding_harness import (
     Etcds,
@@ -55,9 +50,20 @@ from tests.integration.founding_harness import (
     running_first,
     store_of,
 )
+from tests.integration.restore_harness import (
+    NOW,
+    as_daemon,
+    etcd_of,
+    examined,
+    lose,
+    members_of,
+    node_in,
+    said,
+    store_dir,
+    whole_of,
+)
 
 pytestmark = pytest.mark.server
-NOW = datetime(2026, 11, 29, 20, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -65,73 +71,6 @@ def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[First]:
     monkeypatch.setattr(quorum, "ASKED_S", 3.0)
     with running_first() as running:
         yield running
-
-
-def said(_: str) -> None: ...
-
-
-def store_dir(settings: NodeSettings) -> Path:
-    return settings.directories.etcd / "member"
-
-
-def examined(settings: NodeSettings, file: Path) -> Examined:
-    return examine(settings, file, look_at_machine(), say=said, now=NOW)
-
-
-def as_daemon(settings: NodeSettings) -> NodeSettings:
-    """What the daemon does first, until the store is there."""
-    settings = load_settings(settings.directories.configuration / "node.toml")
-
-    async def wait() -> None:
-        async with asyncio.timeout(60):
-            await wait_for_store(settings, read_sealing(settings.directories.cluster_key), say=said)
-
-    asyncio.run(wait())
-    return settings
-
-
-def whole_of(settings: NodeSettings) -> tuple[Whole, str]:
-    """All of the store, and its etcd's id."""
-
-    async def read() -> tuple[Whole, str]:
-        store = await EtcdStore.open(store_of(settings))
-        try:
-            return await read_whole(store), store.cluster_id
-        finally:
-            await store.close()
-
-    return asyncio.run(read())
-
-
-def members_of(settings: NodeSettings) -> dict[str, StoreMember]:
-    async def ask() -> dict[str, StoreMember]:
-        members = open_members(store_of(settings))
-        assert members is not None
-        try:
-            return {member.name: member for member in await members.members()}
-        finally:
-            await members.close()
-
-    return asyncio.run(ask())
-
-
-def node_in(whole: Whole, uid: int) -> Node:
-    item = whole.items[f"nodes/{uid:08d}"]
-    node = records.decode(item.key, item.value)
-    assert isinstance(node, Node)
-    return node
-
-
-def lose(*processes: ProcessIdentity, data: tuple[NodeSettings, ...] = ()) -> None:
-    """End members of the store, and destroy the data of some."""
-    for process in processes:
-        asyncio.run(end(process, 0.0))
-    for settings in data:
-        shutil.rmtree(store_dir(settings))
-
-
-def etcd_of(first: First) -> ProcessIdentity:
-    return first.etcds._running[0]
 
 
 def test_a_backup_is_of_one_revision_and_private(first: First) -> None:
