@@ -154,3 +154,14 @@ def test_endpoints_stay_where_they_are_until_the_group_is_open() -> None:
     assert endpoint.uid == EndpointUid("1:1")
     stale = replace(endpoint, nodes=())
     assert decide_serving(stale, replace(view, endpoints={stale.uid: stale}), NOW).writes == ()
+
+
+def test_the_replica_of_a_primary_that_is_declared_off_takes_over() -> None:
+    """Nothing leads then: the rules of a start find the copy that holds the lost primary's data."""
+    for state in (ProcessState.RUNNING, ProcessState.UNKNOWN):
+        builder = restored(unsurveyed=(1,)).without_daemon(1).with_sighting(1, Sighting.OFF).with_process(1, state)
+        builder = builder.with_server(1, health=Health.TIMEOUT, unanswered_since=NOW)
+        builder = builder.with_server(2, is_link_up=False, link_down_s=5)
+        off = builder.with_node_changed(1, declared_off=DeclaredOff(NOW, "admin@example.com"))
+        decision = decide(off.view)
+        assert opened(decision) == [SECOND], (state, decision)
