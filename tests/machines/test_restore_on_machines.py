@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import redis
 
-from demo.machines import DAEMON, NODES, STORE, MachinesCluster
+from demo.machines.cluster import DAEMON, NODES, STORE, MachinesCluster
 from testkit.deadlines import until
 from testkit.etcd import require_etcd
 from testkit.machines.commands import missing
 from testkit.machines.machine import Machine
-from tests.machines.takeovers import Writer, all_write_since, have_written, machine_of, primary_node, said, shards
+from tests.machines.takeovers import Writer, all_write_since, have_written, said
 
 pytestmark = [
     pytest.mark.proof,
@@ -79,14 +79,15 @@ def test_a_cluster_comes_back_from_a_lost_quorum(cluster: MachinesCluster) -> No
         assert list((machine.directory / "state/backups").glob("*.backup")), "each writes one by itself"
     file = command(left, "cluster", "backup")["file"]
     # After the backup, roles pass and a copy moves: the records of the backup are wrong.
-    before = {uid: primary_node(cluster, uid) for uid in (strict["uid"], plain["uid"])}
-    moved = [machine_of(cluster, node) for node in sorted(set(before.values()))]
+    before = {uid: cluster.primary_node(uid) for uid in (strict["uid"], plain["uid"])}
+    moved = [cluster.machine_of(node) for node in sorted(set(before.values()))]
     for machine in moved:
         cluster.finish(cluster.start(node_at(cluster, machine), "maintenance_on"))
         cluster.finish(cluster.start(node_at(cluster, machine), "maintenance_off", skip_shards_restore=True))
-    leading = {uid: primary_node(cluster, uid) for uid in before}
-    print(f"primaries in the backup: {before}; now: {leading}; {shards(cluster)}")
-    writers = [Writer(machine.address, port) for machine in machines for port in ports]
+    leading = {uid: cluster.primary_node(uid) for uid in before}
+    print(f"primaries in the backup: {before}; now: {leading}; {cluster.shards()}")
+    by_port = {port: [Writer(machine.address, port) for machine in machines] for port in ports}
+    writers = [writer for found in by_port.values() for writer in found]
     for writer in writers:
         writer.start()
     try:
@@ -97,13 +98,12 @@ def test_a_cluster_comes_back_from_a_lost_quorum(cluster: MachinesCluster) -> No
         for uid in before:
             path = f"/v1/bdbs/{uid}"
             cluster.wait("the database", path, lambda b: not b["reasons"] and b["status"] == "active", timeout_s=BACK_S)
-        assert {uid: primary_node(cluster, uid) for uid in before} == leading, "the servers were right, not the backup"
+        assert {uid: cluster.primary_node(uid) for uid in before} == leading, "the servers were right, not the backup"
         assert {machine.name: processes(machine) for machine in machines} == served, "no server was started or ended"
         since = time.monotonic()
         until("all write", partial(all_write_since, writers, since), seconds=30, state=lambda: said(writers))
-        refused = {writer.address: writer.refused for writer in writers}
-        print(f"refused from the loss of the quorum to the end of the restore: {refused}")
-        assert sum(refused.values()) == 0, said(writers)
+        print(f"from the loss of the quorum to the end of the restore:\n{said(writers)}")
+        assert [writer.refused for writer in writers] == [0] * len(writers), said(writers)
         for machine in machines:
             node = node_at(cluster, machine)
             cluster.finish(cluster.start(node, "maintenance_on"))
@@ -113,9 +113,9 @@ def test_a_cluster_comes_back_from_a_lost_quorum(cluster: MachinesCluster) -> No
             writer.is_over = True
         for writer in writers:
             writer.join(20)
-    for writer in writers:
-        with redis.Redis(left.address, writer.port) as client:
-            assert writer.lost(client) == [], writer.address
+    for port, found in by_port.items():
+        with redis.Redis(left.address, port) as client:
+            assert [writer.lost(client) for writer in found] == [[] for _ in found], port
     print(f"acknowledged: {sum(len(writer.acknowledged) for writer in writers)}")
     print(left.check("shardwright", "cluster", "backup"))
     events = [f"{e['type']}: {e['description']}" for e in cluster.call("GET", "/v1/logs?limit=500")]
