@@ -59,6 +59,8 @@ class DaemonConfig:
     """What a check of the nodes looks at here; None: what it does in a local cluster."""
     learning: Learning | None = None
     """How it follows the members of the store; None: ``store`` holds as it is."""
+    backups: Path | None = None
+    """Where it keeps backups of the cluster's state while its node runs a member of the store; None: nowhere."""
     machines: Machines | None = None
     """What the API needs to admit newcomers; None: a local cluster, to which machines cannot be added."""
 

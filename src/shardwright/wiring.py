@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from shardwright import __version__
+from shardwright.agent.backups import Backups
 from shardwright.agent.loop import Agent
 from shardwright.agent.signing import Signing
 from shardwright.agent.store_endpoints import StoreEndpoints
@@ -211,9 +212,7 @@ async def _serve(
         tasks.append(spawn("authority's key", holder.run()))
     if config.machines is not None:
         tasks.append(spawn("replacement", replace_node(context)))
-    if config.learning is not None and shown_members is not None and book is not None:
-        followed = StoreEndpoints(config.learning, shown_members, book, mirror=mirror)
-        tasks.append(spawn("store endpoints", followed.run()))
+    tasks += _about_the_store(config, store, book, shown_members, mirror=mirror, clock=clock)
     api: ApiServer | None = None
     try:
         await asyncio.to_thread(shown.load)
@@ -276,6 +275,20 @@ def _among_machines(
         spawn("revoked certificates", access.publish_revoked()),
         spawn("membership", _removed(access, agent)),
     ]
+
+
+def _about_the_store(
+    config: DaemonConfig, store: Store, book: EndpointBook | None, members: Members | None, *, mirror: Mirror, clock: Clock
+) -> list["asyncio.Task[None]"]:
+    """The tasks that only a daemon has whose cluster runs the store itself: it follows the members, and keeps backups."""
+    tasks: list[asyncio.Task[None]] = []
+    if config.backups is not None:
+        backups = Backups(config.node_uid, config.backups, store, mirror=mirror, clock=clock, random_text=_random_text)
+        tasks.append(spawn("backups", backups.run()))
+    if config.learning is not None and members is not None and book is not None:
+        followed = StoreEndpoints(config.learning, members, book, mirror=mirror)
+        tasks.append(spawn("store endpoints", followed.run()))
+    return tasks
 
 
 async def _removed(access: NodeAccess, agent: Agent) -> None:

@@ -20,7 +20,7 @@ from shardwright.machine.files import last_line, make_private_directory, rotate,
 from shardwright.machine.processes import server_environment, spawn_process
 from shardwright.model.codes import Code
 from shardwright.model.database import Damage, Persistence, ServerKind, Shard, StartWith
-from shardwright.model.ids import ShardUid
+from shardwright.model.ids import DatabaseUid, GroupUid, ShardUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.model.view import ClusterView
 from shardwright.server.aof import cut_damaged_end
@@ -59,6 +59,9 @@ class StartRecord:
     text: str = ""
     damage: Damage | None = None
     """The damage to its files because of which it ended at once; None: it did not end for that reason."""
+    database_uid: DatabaseUid | None = None
+    """Whose copy it is, like the next one, for a record that is lost; None: written by a version that did not say it."""
+    group_uid: GroupUid | None = None
 
 
 _adapter = TypeAdapter(StartRecord)
@@ -82,6 +85,8 @@ class Launch:
     """Everything that one start needs."""
 
     shard_uid: ShardUid
+    database_uid: DatabaseUid
+    group_uid: GroupUid
     incarnation: int
     kind: ServerKind
     version: str
@@ -130,6 +135,8 @@ def launch_of(
         raise Permanent(Code.SHARD_START_FAILED, f"the server's configuration cannot be written: {e}") from e
     return Launch(
         shard_uid=shard.uid,
+        database_uid=shard.database_uid,
+        group_uid=shard.group_uid,
         incarnation=shard.incarnation,
         kind=database.server_kind,
         version=database.server_version,
@@ -167,7 +174,9 @@ def start(launch: Launch, program: str) -> StartRecord:
     executable = os.path.realpath(program)
     log = launch.directory / LOG_NAME
     log_size = _size_of(log)
-    intended = StartRecord(launch.incarnation, Stage.INTENDED, executable)
+    intended = StartRecord(
+        launch.incarnation, Stage.INTENDED, executable, database_uid=launch.database_uid, group_uid=launch.group_uid
+    )
     try:
         preparation = _prepare(launch)
         check_port(launch.address, launch.port)
@@ -194,7 +203,15 @@ def start(launch: Launch, program: str) -> StartRecord:
 
 def fail(launch: Launch, executable: str, text: str, *, damage: Damage | None = None) -> StartRecord:
     """Record that an incarnation could not be started."""
-    failed = StartRecord(launch.incarnation, Stage.FAILED, executable, text=text, damage=damage)
+    failed = StartRecord(
+        launch.incarnation,
+        Stage.FAILED,
+        executable,
+        text=text,
+        damage=damage,
+        database_uid=launch.database_uid,
+        group_uid=launch.group_uid,
+    )
     with contextlib.suppress(OSError):  # The cause may be a full disk.
         make_private_directory(launch.directory)
         write_record(launch.directory, failed)

@@ -31,6 +31,9 @@ STOP_BUSY_GRACE_S = 300.0
 """Additional time for a server that still writes its snapshot: while it uses CPU, it is not killed."""
 END_GRACE_S = 3.0
 """For a server whose data is no longer needed: it gets no time for a long save."""
+LEFT_ALONE_NAME = "left-alone"
+"""A file with this name in a shard's directory says that nothing of the shard is this agent's: after a restore, it is not
+known to the records, and an operator decides about it."""
 EARLY_S = 2.0
 """A server that ends with an error within this time did not start: its configuration or its files are wrong."""
 
@@ -231,7 +234,8 @@ def _find_shards(directory: Path, reported: tuple[ProcessSeen, ...]) -> list[tup
     shards: dict[ShardUid, tuple[LocalShard, str]] = {}
     if directory.is_dir():
         for path in sorted(directory.iterdir()):
-            if path.name.isdigit() and path.is_dir() and not path.is_symlink():
+            is_shard = path.name.isdigit() and path.is_dir() and not path.is_symlink()
+            if is_shard and not (path / LEFT_ALONE_NAME).exists():
                 shards[ShardUid(int(path.name))] = _find_shard(path)
     for seen in reported:
         local, executable = shards.get(seen.shard_uid, (LocalShard(seen.shard_uid), ""))

@@ -1,5 +1,6 @@
-"""The ``shardwright`` command: combines the command groups. All but ``up``, ``down``, ``cluster move-store``, ``init``,
-``join``, ``node leave`` and the processes that they start use the public API only."""
+"""The ``shardwright`` command: combines the command groups. All but ``up``, ``down``, ``cluster move-store``, ``backup``,
+``backups`` and ``restore``, ``init``, ``join``, ``node leave`` and ``follow-restore``, and the processes that they start use
+the public API only."""
 
 import importlib
 import sys

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shardwright.cli import declaration, membership
+from shardwright.cli import backup, declaration, membership
 from shardwright.cli.check import check
 from shardwright.cli.database import find
 from shardwright.cli.failure import usage
@@ -64,6 +64,7 @@ def register(app: typer.Typer) -> None:
     )
     membership.register(group)
     declaration.register(group)
+    backup.register_node(group)
     maintenance = typer.Typer(no_args_is_help=True, help="Empty a node so that it can be switched off, and bring it back.")
     group.add_typer(maintenance, name="maintenance")
     command(

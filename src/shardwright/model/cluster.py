@@ -160,6 +160,9 @@ class Node:
     """None: no one has said that its machine is off, or its daemon has run since."""
     replaces: NodeUid | None = None
     """The node whose place it takes, until the removal of that node has begun. None: it joined as a further node."""
+    awaits_survey: bool = False
+    """The records were restored from a backup, and the node's machine has not yet said what runs there: its daemon does
+    nothing before that, and no restored slot group opens."""
 
     @property
     def servers_at(self) -> str:
@@ -216,6 +219,19 @@ class Counters:
     next_database: int = 1
     next_shard: int = 1
     next_user: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The records come from a backup. Written by the restore, kept from then on."""
+
+    uid: str
+    """Random text: names this restore."""
+    at: datetime
+    backup_at: datetime
+    """When the backup was written: what was changed later is unknown."""
+    next_shard: int
+    """The next unused number in the backup: shards with it or a higher one were made later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,21 @@ class Code(Catalogue):
     )
     SHARD_LOADING = "shard_loading", "The server is loading its data."
     SHARD_NOT_STARTED = "shard_not_started", "The server does not answer yet."
+    SURVEY_AWAITED = (
+        "survey_awaited",
+        "The records were restored from a backup, and a node's machine has not said yet what runs there.",
+        "let it follow (`node follow-restore` there), or declare it off if it is gone (`node declare-off`)",
+    )
+    COPIES_NOT_FOUND = (
+        "copies_not_found",
+        "After a restore, no machine has a copy of the slot group that the restored records name.",
+        "look for its data on nodes that are newer than the backup, or delete the database",
+    )
+    SEVERAL_LEAD = (
+        "several_lead",
+        "After a restore, several copies of the slot group take writes, or one without data does beside one with data.",
+        "choose the copy whose data counts (`db start --from-copy`)",
+    )
     START_NOT_REPORTED = "start_not_reported", "The agent has not reported the start of the server yet."
     SHARD_STARTING = "shard_starting", "The new copy's server does not answer yet."
     SHARD_NOT_READY = "shard_not_ready", "The server does not match the database's settings yet."
@@ -432,6 +447,61 @@ class Code(Catalogue):
         "drain_failed",
         "The node could not be emptied before the shutdown of its machine.",
         "its databases fail over when it is off; see the action (`node action`)",
+    )
+
+    # -- errors: backups and restores --------------------------------------------------------------------------------
+
+    BACKUP_FOREIGN = "backup_foreign", "The file is no backup of a cluster's state.", "see `shardwright cluster backups`"
+    BACKUP_TOO_NEW = (
+        "backup_too_new",
+        "The backup was written by a newer version of Shardwright.",
+        "install that version here first",
+    )
+    BACKUP_DAMAGED = (
+        "backup_damaged",
+        "The backup is incomplete, or was changed after it was written.",
+        "take another one (`shardwright cluster backups`), also from the other machines",
+    )
+    BACKUP_UNREADABLE = "backup_unreadable", "The file of a backup cannot be read.", "see `shardwright cluster backups`"
+    BACKUP_NOT_SEALED = (
+        "backup_not_sealed",
+        "The store has secrets in clear, so a backup of it would open the databases.",
+        "start every daemon with this version once, then try again",
+    )
+    BACKUP_OF_ANOTHER_CLUSTER = (
+        "backup_of_another_cluster",
+        "The backup does not know this machine's node: it is of another cluster, or older than the node.",
+        "take a backup of this cluster that was written after the node had joined",
+    )
+    BACKUP_NOT_SUPPORTED = (
+        "backup_not_supported",
+        "Only the state of a cluster of machines can be backed up.",
+        "of a local cluster, copy its directory while it is stopped (`shardwright down`)",
+    )
+    STORE_HAS_QUORUM = (
+        "store_has_quorum",
+        "The store answers: it has its quorum, and nothing needs to be restored.",
+        "use the cluster as it is; `shardwright cluster members` shows what is missing",
+    )
+    STORE_NOT_RESTORABLE = (
+        "store_not_restorable",
+        "The cluster does not run its store itself.",
+        "restore your etcd with its own tools",
+    )
+    STORE_NOT_RESTORED = (
+        "store_not_restored",
+        "The store that was named does not have records of this cluster that come from a backup.",
+        "name the address of the machine on which `shardwright cluster restore` ran",
+    )
+    RESTORE_FILE_UNUSABLE = (
+        "restore_file_unusable",
+        "The records that wait for the new store (restoring.backup) cannot be used.",
+        "run `shardwright cluster restore` again",
+    )
+    RESTORED_FROM_BACKUP = (
+        "restored_from_backup",
+        "It was under way when the records were backed up, and ended with their restore.",
+        "look at the state of its node, and start it again",
     )
 
     # -- errors: a daemon and a local cluster ------------------------------------------------------------------------

@@ -253,6 +253,8 @@ class SlotGroup:
     """The damaged end of that copy's append-only file must be cut first."""
     parking: Parking | None = None
     """The primary is out of reach, and another copy is about to take over; None: no."""
+    is_restored: bool = False
+    """While it starts: the record comes from a backup and may be older than the servers, so the copy that leads counts."""
 
     @property
     def is_changing_roles(self) -> bool:
@@ -274,6 +276,7 @@ class SlotGroup:
             start_from=None,
             start_cuts=False,
             parking=None,
+            is_restored=False,
         )
 
 

@@ -39,6 +39,9 @@ FIELDS_SINCE: Mapping[tuple[str, str], int] = {
     ("Node", "key_hash"): 2,
     ("Node", "is_signer"): 2,
     ("Node", "declared_off"): 2,
+    ("Node", "replaces"): 2,
+    ("Node", "awaits_survey"): 2,
+    ("SlotGroup", "is_restored"): 2,
     ("Database", "uses_tls"): 2,
 }
 """The version since which a field of a record, by the names of both, may differ from its default."""

@@ -16,10 +16,18 @@ from shardwright.node.settings import Directories, NodeSettings
 from shardwright.store.seal import Sealing
 from shardwright.store.settings import EtcdSettings
 
+RESTORING = "restoring.backup"
+"""In the directory of the configuration."""
+
 
 def founding_file(directories: Directories) -> Path:
     """Where ``init`` leaves the first records of the cluster."""
     return directories.configuration / NAME
+
+
+def restoring_file(directories: Directories) -> Path:
+    """Where ``cluster restore`` leaves the records for the new store."""
+    return directories.configuration / RESTORING
 
 
 def checked_here(settings: NodeSettings) -> CheckedHere:
@@ -53,5 +61,6 @@ def daemon_config(
         discovery_port=settings.ports.discovery,
         checked=checked_here(settings),
         learning=learning,
+        backups=directories.backups,
         machines=machines,
     )

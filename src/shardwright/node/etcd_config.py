@@ -56,11 +56,14 @@ def metrics_port(settings: NodeSettings) -> int:
     return settings.ports.store_members + 1
 
 
-def render_etcd(settings: NodeSettings, files: TrustFiles, *, initial_cluster: Mapping[str, str], is_new: bool) -> str:
+def render_etcd(
+    settings: NodeSettings, files: TrustFiles, *, initial_cluster: Mapping[str, str], is_new: bool, token: str = ""
+) -> str:
     """The text of the file.
 
     ``initial_cluster``: all members by name, with the addresses of their peers; this node's own is among them. ``is_new``:
-    it is the first member of a new store; False: it joins the members that exist."""
+    it is the first member of a new store; False: it joins the members that exist. ``token``: makes a new store another one
+    than every store that began with the same members; empty: there was none."""
     own = member_name(settings.node_uid)
     assert initial_cluster.get(own) == peer_url(settings), "a member starts only if it finds itself among the members"
     clients, peers = client_url(settings.address, settings.ports.store_clients), peer_url(settings)
@@ -80,6 +83,7 @@ def render_etcd(settings: NodeSettings, files: TrustFiles, *, initial_cluster: M
         "listen-metrics-urls": metrics_url(settings),
         "initial-cluster": ",".join(f"{name}={url}" for name, url in sorted(initial_cluster.items())),
         "initial-cluster-state": "new" if is_new else "existing",
+        **({"initial-cluster-token": token} if token else {}),
         # On by default on the command line, and off with a file.
         "enable-grpc-gateway": True,
         "heartbeat-interval": HEARTBEAT_MS,

@@ -1,7 +1,7 @@
 """Starts and stops the programs of a node: by systemd where it runs, otherwise it says which commands to run.
 
-Called by ``init``, ``join`` and ``node leave``. The package's units name the usual places; a node elsewhere is started by
-hand. Must not start a program by itself: nothing would supervise it.
+Called by ``init``, ``join``, ``node leave``, ``cluster restore`` and ``node follow-restore``. The package's units name the
+usual places; a node elsewhere is started by hand. Must not start a program by itself: nothing would supervise it.
 """
 
 import shlex
@@ -26,6 +26,8 @@ SYSTEMD: Final = Path("/run/systemd/system")
 """Exists while systemd manages the machine."""
 UNITS: Final = ("shardwright.target", "shardwright-etcd.service", "shardwright-node.service", "shardwright-drain.service")
 """The services are named too: the target may be active already, without them."""
+PROGRAMS: Final = ("shardwright-node.service", "shardwright-etcd.service")
+"""The daemon first: it ends while the store still answers."""
 COMMAND_TIMEOUT_S: Final = 120.0
 READY_TIMEOUT_S: Final = 120.0
 """A daemon on a busy machine starts within seconds; the first election of the store takes one or two."""
@@ -71,6 +73,12 @@ def stop_units() -> None:
     """Stop the node, and do not start it at the next boot. Its servers are not ended by this. Raises Permanent."""
     _systemctl("disable", *UNITS)
     _systemctl("stop", *reversed(UNITS))
+
+
+def stop_programs() -> None:
+    """Stop the daemon and the node's member of the store, for a while: they start again with the machine. The node's servers
+    and its endpoint process go on. Raises Permanent."""
+    _systemctl("stop", *PROGRAMS)
 
 
 def _systemctl(verb: str, *units: str) -> None:

@@ -131,6 +131,14 @@ class NodeSettings:
         return tuple(dict.fromkeys(path for path in (*usual, self.store.key) if path is not None))
 
 
+def read_address(text: str) -> Address | None:
+    """The IP address in a text; None: it is none."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
 # -- what makes them unusable -----------------------------------------------------------------------------------------------
 
 

@@ -1,25 +1,32 @@
-"""The daemon's wait for the store, and the foundation of the cluster on its first machine.
+"""The daemon's wait for the store, the foundation of the cluster on its first machine, and what follows a restore.
 
-Called before the composition starts. Must not start, stop or change anything of the node: what should run here is
-known from the store's records only.
+After a restore, the first daemon writes the records into the new store, and each daemon says what runs on its machine
+(``survey.py``). Called before the composition starts. Must not start, stop or change anything of the node: what should run
+here is known from the store's records only.
 """
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
-from shardwright.errors import ClusterError, Permanent
+from shardwright.backup_files import load_backup
+from shardwright.errors import ClusterError, Permanent, Rejected, Transient
+from shardwright.machine.files import sync_directory
 from shardwright.model.codes import Code
-from shardwright.node.daemon_settings import founding_file
+from shardwright.node.daemon_settings import founding_file, restoring_file
 from shardwright.node.founding_file import Outcome, found_cluster
 from shardwright.node.known_store import forget_learned, known_store
 from shardwright.node.recorded import record_key
 from shardwright.node.settings import NodeSettings
+from shardwright.node.survey import survey
 from shardwright.store import keys
 from shardwright.store.admission import check_store
+from shardwright.store.move import Copied
 from shardwright.store.open import open_store
 from shardwright.store.protocol import Store, StoreError, StoreReplaced
+from shardwright.store.restore import Filled, fill_store
 from shardwright.store.seal import Sealing
 from shardwright.store.settings import EtcdSettings
 
@@ -48,7 +55,7 @@ async def wait_for_store(settings: NodeSettings, sealing: Sealing, *, say: Say) 
             if told:
                 _log.info("the store answers")
             return place
-        except (StoreError, _NotYet) as e:
+        except (StoreError, Transient, _NotYet) as e:
             if e.text != told or loop.time() - told_at >= REMIND_EVERY_S:
                 told, told_at = e.text, loop.time()
                 _log.warning("the daemon waits for the store", code=e.code, reason=e.text, remedy=e.code.remedy)
@@ -77,11 +84,13 @@ async def _look(settings: NodeSettings, sealing: Sealing, place: EtcdSettings) -
     store = await open_store(place)
     try:
         await _found(settings, store)
+        await _restore(settings, sealing, store)
         await check_store(store, sealing)
         if await store.get(keys.CLUSTER) is None:
             raise _NotYet(Code.NODE_NOT_RECORDED, "the store contains no cluster")
         if await store.get(record_key(settings.node_uid)) is None:
             raise _NotYet(Code.NODE_NOT_RECORDED, f"the cluster has no record of node {settings.node_uid}")
+        await survey(store, settings.node_uid, settings.directories.shards)
     finally:
         await store.close()
 
@@ -99,3 +108,28 @@ async def _found(settings: NodeSettings, store: Store) -> None:
             _log.info("the cluster was founded")
         case Outcome.WAS_COMMITTED:
             _log.info("the cluster had been founded by an earlier start")
+
+
+async def _restore(settings: NodeSettings, sealing: Sealing, store: Store) -> None:
+    """Write the records that ``cluster restore`` has left, if it has, and delete its file afterwards."""
+    path = restoring_file(settings.directories)
+    if not await asyncio.to_thread(path.exists):
+        return
+
+    def say(copied: Copied) -> None:
+        _log.info("restoring the records", written=copied.records, of=copied.records_total)
+
+    try:
+        backup = await asyncio.to_thread(load_backup, path)
+        outcome = await fill_store(store, backup, sealing, say)
+        await asyncio.to_thread(_delete, path)
+    except Rejected as e:
+        raise Permanent(Code.RESTORE_FILE_UNUSABLE, e.text) from e
+    except OSError as e:
+        raise Permanent(Code.RESTORE_FILE_UNUSABLE, f"{path}: {e.strerror}") from e
+    _log.warning("the cluster's records were restored", earlier=outcome is Filled.BEFORE, backup_at=str(backup.header.at))
+
+
+def _delete(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    sync_directory(path.parent)

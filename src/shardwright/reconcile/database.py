@@ -149,6 +149,10 @@ def _change(database: Database, view: ClusterView, now: datetime) -> Decision:
     if database.status is DatabaseStatus.ACTIVE:
         return NOTHING
     for group in view.groups_of(database.uid):
+        if group.is_restored:
+            # Which copies there are is not known yet.
+            reason = Reason(Code.GROUP_STARTING, f"slot group {group.uid} is starting", database_uid=database.uid)
+            return Decision(reasons=(reason,))
         copies = [s for s in view.shards_of_group(group.uid) if s.wanted is ShardWanted.RUNNING]
         if len(copies) == database.copies and not _is_replaced(copies, group, view):
             continue

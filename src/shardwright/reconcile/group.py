@@ -1,10 +1,10 @@
 """Slot groups: the primary, its replicas, and write access. Owns *Unplanned failover*.
 
 Called by the leader each turn for every slot group. While a handoff is pending, only that handoff is recovered. ``start.py``
-owns a group without an open primary. ``succession.py`` decides whether a dead primary is replaced, ``heirs.py`` ranks its
-possible successors, and ``parking.py`` replaces one that is out of reach. The invariants: a primary is replaced only if its
-process has certainly ended, or if no replica can confirm its writes; no copy is opened while another one that answers may be
-writable.
+owns a group without an open primary, ``restored.py`` one whose records come from a backup. ``succession.py`` decides whether
+a dead primary is replaced, ``heirs.py`` ranks its possible successors, and ``parking.py`` replaces one that is out of reach.
+The invariants: a primary is replaced only if its process has certainly ended, or if no replica can confirm its writes; no
+copy is opened while another one that answers may be writable.
 """
 
 from dataclasses import replace
@@ -35,6 +35,7 @@ from shardwright.reconcile.heirs import (
 )
 from shardwright.reconcile.parking import begin_parking, continue_parking
 from shardwright.reconcile.restarts import decide_restarts, forget_restarts
+from shardwright.reconcile.restored import decide_restored
 from shardwright.reconcile.start import decide_start
 from shardwright.reconcile.succession import FAILOVER, Failover, FailoverFacts, Heir
 
@@ -54,10 +55,12 @@ def decide_group(group: SlotGroup, view: ClusterView, now: datetime) -> Decision
         return Decision(commands=(*_end_stuck(copies_of(group, view), view), RecoverHandoff(group.uid)))
     database = view.databases.get(group.database_uid)
     copies = copies_of(group, view)
-    if database is None or not copies:
+    if database is None or not (copies or group.is_restored):
         return NOTHING
     stuck = _end_stuck(copies, view)
-    if group.phase is GroupPhase.STARTING:
+    if group.is_restored:
+        decision = decide_restored(group, database, copies, view, now)
+    elif group.phase is GroupPhase.STARTING:
         decision = decide_start(group, database, copies, view, now)
     else:
         decision = _serve(group, database, copies, view, now)

@@ -24,7 +24,8 @@ LOOK_AGAIN = timedelta(seconds=1)
 
 def decide_serving(endpoint: Endpoint, view: ClusterView, now: datetime) -> Decision:
     """Add nodes, let nodes leave, and take out those that have left. Nothing while a handoff is pending (it has chosen the
-    processes that it holds), or while a rebind moves the endpoint."""
+    processes that it holds), while a rebind moves the endpoint, or before a restored group is open: what serves is not known
+    then."""
     database = view.databases.get(endpoint.database_uid)
     if database is None or _is_being_changed(endpoint, database, view):
         return NOTHING
@@ -49,7 +50,7 @@ def decide_serving(endpoint: Endpoint, view: ClusterView, now: datetime) -> Deci
 def _is_being_changed(endpoint: Endpoint, database: Database, view: ClusterView) -> bool:
     if database.status in (DatabaseStatus.DELETE_PENDING, DatabaseStatus.CREATION_FAILED):
         return True
-    if any(g.handoff is not None for g in view.groups_of(database.uid)):
+    if any(g.handoff is not None or g.is_restored for g in view.groups_of(database.uid)):
         return True
     return any(isinstance(m, Rebind) and m.endpoint_uid == endpoint.uid for m in view.live_moves())
 

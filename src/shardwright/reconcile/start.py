@@ -65,7 +65,7 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
             return Decision(reasons=(report_awaited(told),))
         case Start.OBEY:
             assert told is not None
-            return _go_on_with(told, group, now)
+            return go_on_with(told, group, now)
         case Start.FAIL_OVER_STRICT:
             assert strict_heir is not None
             return Decision(writes=_fail_over_in_strict_mode(group, strict_heir, now))
@@ -158,7 +158,7 @@ def _with_wish(group: SlotGroup, copies: list[Copy], now: datetime) -> tuple[Slo
     return given_up, (Put(given_up), Put(event))
 
 
-def _go_on_with(told: Copy, group: SlotGroup, now: datetime) -> Decision:
+def go_on_with(told: Copy, group: SlotGroup, now: datetime) -> Decision:
     """Continue with the copy that an operator has chosen. The others follow it when they return, whatever data they
     held."""
     shard = told.shard

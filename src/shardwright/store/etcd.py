@@ -49,9 +49,10 @@ class EtcdStore:
     """Implements ``protocol.Store``. Belongs to the event loop in which it was opened. All calls raise StoreReplaced when
     another etcd answers than before; StoreFull is a StoreUnavailable."""
 
-    def __init__(self, wire: EtcdWire, book: EndpointBook) -> None:
+    def __init__(self, wire: EtcdWire, book: EndpointBook, *, reads_alone: bool = False) -> None:
         """Private; call ``open``."""
         self._wire = wire
+        self._reads_alone = reads_alone
         self._identity = book.identity
 
     @classmethod
@@ -61,7 +62,7 @@ class EtcdStore:
         etcd to be believed)."""
         book = book or EndpointBook(settings)
         wire = EtcdWire(settings, book)
-        store = cls(wire, book)
+        store = cls(wire, book, reads_alone=settings.reads_alone)
         try:
             await store._check_is_ours()
         except BaseException as e:
@@ -113,6 +114,8 @@ class EtcdStore:
         return _revision(await self._ask(_RANGE, etcd_json.revision_request()))
 
     async def _ask(self, path: str, *requests: Json) -> Json:
+        if self._reads_alone and path == _RANGE:
+            requests = tuple(etcd_json.alone(request) for request in requests)
         try:
             return await self._wire.ask(path, *requests)
         except Refused as e:

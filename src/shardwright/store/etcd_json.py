@@ -54,6 +54,11 @@ def range_request(prefix: str, start: str, *, limit: int, revision: int) -> Json
     return {"key": _key(start), "range_end": _end_of(prefix), "limit": limit, "revision": revision}
 
 
+def alone(request: Json) -> Json:
+    """The same read, answered by the member itself without a look at the others: also while the store has no quorum."""
+    return {**request, "serializable": True}
+
+
 def revision_request() -> Json:
     """Read as little as possible, linearizably: only the header of the answer matters."""
     return {"key": _key(""), "keys_only": True, "limit": 1}

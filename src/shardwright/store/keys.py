@@ -14,6 +14,7 @@
     emails/<address>                    uid of the user who holds it
     term                                last term given; grows only
     incomplete_copy                     exists while the records are being copied from another store
+    restored                            exists if the records come from a backup
 
 Numbers are padded with zeros so that ranges come in their order.
 """
@@ -22,7 +23,17 @@ from types import UnionType
 
 from shardwright.model.account import User
 from shardwright.model.action import Action, ActionName
-from shardwright.model.cluster import Cluster, Counters, DaemonPresence, Leadership, Node, Policy, RemovedNode, Snapshot
+from shardwright.model.cluster import (
+    Cluster,
+    Counters,
+    DaemonPresence,
+    Leadership,
+    Node,
+    Policy,
+    RemovedNode,
+    Restored,
+    Snapshot,
+)
 from shardwright.model.database import Database, DatabaseTroubles, Endpoint, ServerSecrets, Shard, SlotGroup
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
@@ -42,6 +53,7 @@ LEADER_CHANGE = "leader_change"
 TERM = "term"
 INCOMPLETE_COPY = "incomplete_copy"
 """No daemon may work on a store with this key. Holds which cluster is being copied."""
+RESTORED = "restored"
 EVENTS = "events/"
 NODES = "nodes/"
 DAEMONS = "daemons/"
@@ -56,6 +68,7 @@ StoredRecord = (
     | Counters
     | Leadership
     | LeaderChange
+    | Restored
     | Node
     | RemovedNode
     | Snapshot
@@ -86,6 +99,7 @@ _TYPES: dict[str, RecordType] = {
     COUNTERS: Counters,
     LEADER: Leadership,
     LEADER_CHANGE: LeaderChange,
+    RESTORED: Restored,
     NODES: Node,
     "removed_nodes/": RemovedNode,
     "snapshots/": Snapshot,
@@ -131,6 +145,8 @@ def key_of(record: StoredRecord) -> str:
             return LEADER
         case LeaderChange():
             return LEADER_CHANGE
+        case Restored():
+            return RESTORED
         case Node():
             return f"{NODES}{record.uid:08d}"
         case RemovedNode():

@@ -5,10 +5,9 @@ Every daemon has one; the leader, the agent and the API decide from it. It may l
 """
 
 import asyncio
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 import structlog
@@ -21,9 +20,10 @@ from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
 from shardwright.store.admission import check_item
 from shardwright.store.keys import StoredRecord
-from shardwright.store.protocol import Compacted, KeyChange, KeyValue, Store, StoreUnavailable, WatchBatch
+from shardwright.store.protocol import Compacted, KeyChange, KeyValue, Store, StoreUnavailable
 from shardwright.store.seal import IN_CLEAR, Sealing
 from shardwright.store.tables import Tables
+from shardwright.store.whole import Whole, read_whole
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_LAST_S = 1.0
@@ -33,44 +33,6 @@ REMOVED_KEPT_MAX = 10_000
 Decode = Callable[[KeyValue], StoredRecord | None]
 
 _log = structlog.get_logger(__name__)
-
-
-class _Copy:
-    """Items as of a revision. While it catches up from pages of different revisions, it has no single revision yet."""
-
-    def __init__(self, revision: int) -> None:
-        self.items: dict[str, KeyValue] = {}
-        self.order: list[str] = []
-        self.revision = revision
-
-    def put(self, item: KeyValue) -> bool:
-        """Add an item unless a newer one exists already (a page was newer than the change)."""
-        old = self.items.get(item.key)
-        if old is not None and old.modify_revision >= item.modify_revision:
-            return False
-        self.items[item.key] = item
-        if old is None:
-            insort(self.order, item.key)
-        return True
-
-    def delete(self, key: str, revision: int) -> bool:
-        """Apply a deletion unless the existing item is newer."""
-        old = self.items.get(key)
-        if old is None or old.modify_revision > revision:
-            return False
-        del self.items[key]
-        del self.order[bisect_left(self.order, key)]
-        return True
-
-    def apply(self, batch: WatchBatch) -> list[KeyChange]:
-        """Apply one revision; returns the changes that took effect."""
-        effective = [
-            change
-            for change in batch.changes
-            if (self.delete(change.key, batch.revision) if change.current is None else self.put(change.current))
-        ]
-        self.revision = max(self.revision, batch.revision)
-        return effective
 
 
 class Mirror:
@@ -84,7 +46,7 @@ class Mirror:
         """A commit seals with it too."""
         self._store = store
         self._clock: Clock = clock or SystemClock()
-        self._copy = _Copy(0)
+        self._copy = Whole(0)
         self._decode = decode or partial(decode_item, sealing=sealing)
         self._is_ready = False
         self._subscribers: list[Callable[[Collection[str]], None]] = []
@@ -136,27 +98,11 @@ class Mirror:
                 check_item(item, self.sealing)
 
     async def _read_all(self) -> None:
-        """Read all pages, then watch from the first page's revision to the last page's: the result is one revision."""
-        page = await self._store.range("")
-        copy = _Copy(page.revision)
-        last_revision = page.revision
-        while True:
-            for item in page.items:
-                copy.put(item)
-            if page.next_start is None:
-                break
-            page = await self._store.range("", start=page.next_start)
-            last_revision = max(last_revision, page.revision)
-        if copy.revision < last_revision:
-            async with _watching(self._store, from_revision=copy.revision + 1) as batches:
-                async for batch in batches:
-                    copy.apply(batch)
-                    if copy.revision >= last_revision:
-                        break
-        self._admit(copy.items.values())
-        self._replace(copy)
+        whole = await read_whole(self._store)
+        self._admit(whole.items.values())
+        self._replace(whole)
 
-    def _replace(self, copy: _Copy) -> None:
+    def _replace(self, copy: Whole) -> None:
         old, self._copy = self._copy, copy
         self._is_ready = True
         gone = [KeyChange(key, None) for key in old.items.keys() - copy.items.keys()]
@@ -287,17 +233,6 @@ class Mirror:
             self._changed_since_view.clear()
             self._tables.update(changed, revision=self.revision)
         return self._tables.view()
-
-
-@asynccontextmanager
-async def _watching(store: Store, *, from_revision: int) -> AsyncIterator[AsyncIterator[WatchBatch]]:
-    """A watch that can end early: its generator is closed immediately, not at garbage collection."""
-    batches = store.watch("", from_revision=from_revision)
-    try:
-        yield batches
-    finally:
-        if isinstance(batches, AsyncGenerator):
-            await batches.aclose()
 
 
 def decode_item(item: KeyValue, sealing: Sealing = IN_CLEAR) -> StoredRecord | None:

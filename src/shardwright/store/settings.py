@@ -53,9 +53,10 @@ class EtcdLimits:
 class EtcdSettings:
     """``endpoints``: addresses of members, ``https://host:port`` or (only where no one else can reach them)
     ``http://host:port``; the first is asked until it does not answer. ``ca``: the authority that signed the members'
-    certificates. ``cert`` and ``key``: what this client shows. All three belong to https; None: http. Tests in which
-    no member fails have longer limits. ``cluster_id``: only the etcd with this id is believed (decimal); empty: the first
-    one that answers."""
+    certificates. ``cert`` and ``key``: what this client shows. All three belong to https; None: http. Tests in which no
+    member fails have longer limits. ``cluster_id``: only the etcd with this id is believed (decimal); empty: the first one
+    that answers. ``reads_alone``: only for a backup of a store that has lost its quorum: a member answers reads by what it
+    holds itself, which may be behind."""
 
     endpoints: tuple[str, ...]
     ca: Path | None = None
@@ -63,6 +64,7 @@ class EtcdSettings:
     key: Path | None = None
     limits: EtcdLimits = EtcdLimits()
     cluster_id: str = ""
+    reads_alone: bool = False
 
     def parsed(self) -> tuple[Endpoint, ...]:
         """The endpoints, in their order. Raises ValueError if they cannot be used."""

@@ -6,7 +6,7 @@ Does not read the store; observations that are not in the store (endpoint proces
 from collections.abc import Mapping
 from typing import Any
 
-from shardwright.model.cluster import Cluster, Counters, Leadership, Policy
+from shardwright.model.cluster import Cluster, Counters, Leadership, Policy, Restored
 from shardwright.model.database import Shard
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
@@ -73,7 +73,7 @@ class Tables:
             case ServerSeen():
                 self._servers[record.shard_uid] = record
                 tables.setdefault("servers", {})
-            case Event():
+            case Event() | Restored():
                 pass
             case _:
                 name, place = place_of(record)
@@ -94,7 +94,7 @@ class Tables:
             case ServerSeen():
                 self._servers.pop(record.shard_uid, None)
                 tables.setdefault("servers", {})
-            case Event():
+            case Event() | Restored():
                 pass
             case _:
                 name, place = place_of(record)

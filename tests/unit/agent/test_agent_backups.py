@@ -1,0 +1,124 @@
+"""The hourly backups of a daemon: when one is written, which are kept, and what happens when none can be."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from shardwright.agent.backups import EVERY, KEPT, Backups
+from shardwright.backup_files import list_backups, load_backup, write_backup
+from shardwright.clock import SystemClock
+from shardwright.model.cluster import Cluster, Node
+from shardwright.model.event import Event, EventKind
+from shardwright.model.ids import NodeUid
+from shardwright.model.store_member import StoreRole
+from shardwright.model.version import CLUSTER_VERSION
+from shardwright.store import keys, records
+from shardwright.store.memory import MemoryStore
+from shardwright.store.mirror import Mirror
+from shardwright.store.protocol import PutKey, Transaction
+from shardwright.tasks import spawn
+
+BEGIN = datetime(2026, 11, 29, 19, tzinfo=UTC)
+VOTER = Node(NodeUid(1), "10.0.0.1", BEGIN, store_role=StoreRole.VOTER)
+
+
+class WallClock(SystemClock):
+    """Only its wall time is the test's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = BEGIN
+
+    def now(self) -> datetime:
+        return self.at
+
+
+@asynccontextmanager
+async def backups(directory: Path, node: Node = VOTER) -> AsyncIterator[tuple[Backups, WallClock, MemoryStore]]:
+    clock = WallClock()
+    store = MemoryStore(SystemClock())
+    cluster = Cluster("prod", BEGIN, "10.0.0.1", 9443, cluster_version=CLUSTER_VERSION)
+    puts = tuple(PutKey(keys.key_of(record), records.encode(record)) for record in (cluster, node))
+    await store.transact(Transaction((), puts))
+    mirror = Mirror(store)
+    mirroring = spawn("mirror under test", mirror.run())
+    await mirror.ready()
+    try:
+        yield Backups(node.uid, directory, store, mirror=mirror, clock=clock, random_text=lambda: "00000000"), clock, store
+    finally:
+        mirroring.cancel()
+        await asyncio.gather(mirroring, return_exceptions=True)
+        await store.close()
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(scenario())  # type: ignore[arg-type]
+
+
+def test_one_is_written_each_hour(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with backups(tmp_path) as (keeper, clock, store):
+            first = await keeper.look()
+            assert first is not None
+            assert load_backup(first).header.revision == await store.revision()
+            clock.at += EVERY - timedelta(seconds=1)
+            assert await keeper.look() is None
+            clock.at += timedelta(seconds=1)
+            assert await keeper.look() is not None
+            clock.at -= timedelta(days=1)
+            assert await keeper.look() is not None, "those are from a clock that was wrong"
+
+    run(scenario)
+    assert len(list_backups(tmp_path)) == 3
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with backups(tmp_path) as (keeper, clock, _):
+            first = await keeper.look()
+            assert first is not None
+            made = load_backup(first)
+            for hour in range(1, KEPT + 3):
+                at = BEGIN + timedelta(hours=hour)
+                write_backup(tmp_path, replace(made, header=replace(made.header, at=at)))
+            clock.at = BEGIN + timedelta(days=9)
+            await keeper.look()
+
+    run(scenario)
+    assert len(list_backups(tmp_path)) == KEPT
+
+
+def test_a_node_without_a_member_of_the_store_keeps_none(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with backups(tmp_path / "backups", replace(VOTER, store_role=StoreRole.NONE)) as (keeper, _, _):
+            assert await keeper.look() is None
+
+    run(scenario)
+    assert not (tmp_path / "backups").exists()
+
+
+def test_a_failure_is_told_once_and_nothing_else_happens(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+
+    async def scenario() -> None:
+        async with backups(blocked / "backups") as (keeper, _, store):
+            task = spawn("backups under test", keeper.run())
+            async with asyncio.timeout(10):
+                async for batch in store.watch(keys.EVENTS, from_revision=1):
+                    assert batch.changes
+                    break
+            found = (await store.range(keys.EVENTS)).items
+            assert not task.done()
+            await keeper._complain(keeper._complaint)
+            assert len((await store.range(keys.EVENTS)).items) == len(found) == 1
+            event = records.decode(found[0].key, found[0].value)
+            assert isinstance(event, Event)
+            assert event.kind is EventKind.BACKUP_FAILED
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    run(scenario)
