@@ -69,6 +69,8 @@ class Checker:
         self.transitions: Counter[str] = Counter()
         self._quorum = Quorum(self)
         self._busy: dict[int, bool] = {}
+        self._nodes_before: dict[int, Json] = {}
+        """Nodes that change in the examined revision, as they were: a turn may place a copy there, then close the node."""
         self._ended: set[str] = set()
         """Actions whose status changes in the examined revision."""
         self.fencing = Fencing(self)
@@ -202,6 +204,7 @@ class Checker:
                 touched.append((name, before, record))
         self._ended = {r["uid"] for name, old, r in touched if name == "actions" and r is not None and old is not None
                        and old["status"] != r["status"]}  # fmt: skip
+        self._nodes_before = {old["uid"]: old for name, old, _ in touched if name == "nodes" and old is not None}
         for name, before, after in touched:
             match name:
                 case "shards":
@@ -253,7 +256,8 @@ class Checker:
             self.fail("placement", f"shard {shard['uid']} on node {shard['node_uid']}, which is not a member")
             return
         is_undo = any(m.get("new_shard_uid") == shard["uid"] and m["is_undo"] for m in self.tables["moves"].values())
-        if (node["is_quorum_only"] and not is_undo) or node["is_decommissioning"]:
+        states = (node, self._nodes_before.get(node["uid"], node))
+        if all((state["is_quorum_only"] and not is_undo) or state["is_decommissioning"] for state in states):
             # An undo restores the former shards of a node in maintenance.
             self.fail("placement", f"shard {shard['uid']} on node {node['uid']}, which takes no shards")
         beside = [s for s in self.tables["shards"].values() if s["node_uid"] == node["uid"] and s["wanted"] == "running"]
