@@ -10,9 +10,12 @@ from shardwright.model.cluster import ClusterKind
 from shardwright.model.database import LeavingNode, ProxyPolicy
 from shardwright.model.event import Event, EventKind
 from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
+from shardwright.model.reason import Grade
 from shardwright.model.seen import VirtualSeen, VirtualState
+from shardwright.model.serving import virtual_places
 from shardwright.model.view import Delete, Put
 from shardwright.model.virtual_address import HeldAddress, VirtualAddress
+from shardwright.plan.virtual_addresses import held_by
 from shardwright.reconcile.virtual_addresses import (
     BIND_FAILED_S,
     CLOSING_MAX,
@@ -259,3 +262,31 @@ def test_an_address_of_a_lost_node_ends_at_once() -> None:
 def test_able_are_nodes_whose_agent_has_the_interface() -> None:
     builder = with_agent(machines(), N2, virtual_interfaces=("eth1",))
     assert able_nodes(HELD, builder.view) == [N1, N3]
+
+
+# -- what processes and actions are told -------------------------------------------------------------------------------
+
+
+def places(builder: ClusterBuilder, uid: NodeUid) -> tuple[tuple[str, bool], ...]:
+    return virtual_places(builder.view.endpoints[ENDPOINT], uid, builder.view)
+
+
+def test_every_process_listens_and_only_the_leaving_holder_closes() -> None:
+    assert [places(machines(), uid) for uid in (N1, N2, N3)] == [((NAME, False),)] * 3
+    leaving = machines(replace(HELD, leaving_since=NOW))
+    assert [places(leaving, uid) for uid in (N1, N2)] == [((NAME, True),), ((NAME, False),)]
+    assert places(machines(replace(HELD, database_uid=DatabaseUid(7))), N1) == ()
+
+
+@pytest.mark.parametrize(("failure", "is_closing"), [("", True), ("no such device", False)])
+def test_a_node_that_still_has_what_another_one_was_given_accepts_no_clients_there(failure: str, is_closing: bool) -> None:
+    builder = with_agent(machines(), N2, virtual_addresses=(HeldAddress(NAME, 0, failure),))
+    assert places(builder, N2) == ((NAME, is_closing),)
+
+
+def test_an_action_waits_until_the_address_has_left_its_node() -> None:
+    assert held_by(machines().view, N2) == []
+    (stuck,) = held_by(machines().view, N1)
+    assert (stuck.grade, "no other node can have" in stuck.text) == (Grade.CONFIGURATION, True)
+    (leaving,) = held_by(machines(replace(HELD, leaving_since=NOW)).view, N1)
+    assert (leaving.grade, leaving.remedy) == (Grade.SOFT_LIMIT, "")
