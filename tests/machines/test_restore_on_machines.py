@@ -23,6 +23,7 @@ from tests.machines.takeovers import Writer, all_write_since, have_written, said
 
 pytestmark = [
     pytest.mark.proof,
+    pytest.mark.slow,  # five minutes; test_restore_on_etcd.py has the decisions on a real etcd
     pytest.mark.server,
     pytest.mark.skipif(bool(missing()), reason=missing() or "machines can be made"),
 ]

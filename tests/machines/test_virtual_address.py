@@ -199,6 +199,7 @@ def test_a_machine_that_is_cut_off_loses_it_and_does_not_take_it_back(cluster: M
     end(cluster, port, clients)
 
 
+@pytest.mark.slow
 def test_a_short_cut_ends_with_one_machine_that_has_it(cluster: MachinesCluster, port: int) -> None:
     """Its agent has not given the address up when the cut heals."""
     assert cluster.machines is not None
@@ -261,6 +262,7 @@ def test_a_machine_without_power_loses_it(cluster: MachinesCluster, port: int) -
     end(cluster, port, clients)
 
 
+@pytest.mark.slow
 def test_a_machine_with_the_leader_that_is_without_power_loses_it(cluster: MachinesCluster, port: int) -> None:
     """Another leader is found first. If the machine held the only replica, its link is over by then, and each client may be
     told once that the outcome of its write is unknown."""
