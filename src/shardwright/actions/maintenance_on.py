@@ -16,7 +16,7 @@ from shardwright.model.database import Role, ShardWanted
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView
 from shardwright.plan.evacuate import EvacuationScope, Leaves, plan_evacuation
-from shardwright.plan.quorum import quorum_refusals, unknown_voters, voters_of
+from shardwright.plan.quorum import quorum_refusals, returning_voters, unknown_voters, voters_of
 from shardwright.plan.virtual_addresses import held_by
 
 YIELDING = "yielding"
@@ -65,6 +65,9 @@ def _preflight(turn: Turn, parameters: MaintenanceOnParameters) -> None:
     """Nothing changes unless a majority remains without the node."""
     voters = voters_of(turn.view)
     refusals = quorum_refusals(turn.view, turn.action, voters)
+    if refusals and (returning := returning_voters(turn.view, turn.action, voters)):
+        turn.blocked(returning)
+        return
     if refusals:
         text = f"node {turn.node_uid} was left unchanged, because the cluster would lose its quorum"
         turn.fail(Code.NO_QUORUM, text, reasons=refusals)

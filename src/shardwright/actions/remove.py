@@ -19,7 +19,7 @@ from shardwright.model.reason import Grade, Reason
 from shardwright.model.store_member import StoreRole
 from shardwright.model.trust import revoke_node
 from shardwright.plan.evacuate import EvacuationPlan, EvacuationScope, plan_evacuation
-from shardwright.plan.quorum import quorum_refusals, unknown_voters, voters_of
+from shardwright.plan.quorum import quorum_refusals, returning_voters, unknown_voters, voters_of
 from shardwright.plan.store_members import LEAVING_STORE
 from shardwright.plan.virtual_addresses import held_by
 
@@ -69,6 +69,9 @@ def _preflight(turn: Turn) -> None:
         return
     voters = voters_of(turn.view)
     refusals = quorum_refusals(turn.view, turn.action, voters)
+    if refusals and (returning := returning_voters(turn.view, turn.action, voters)):
+        turn.blocked(returning)
+        return
     if refusals:
         turn.fail(Code.NO_QUORUM, f"{stays}, because the cluster would lose its quorum", reasons=refusals)
         return

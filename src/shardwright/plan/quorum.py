@@ -4,9 +4,10 @@ Called in the pre-flights of ``maintenance_on`` and ``remove``, and before a rem
 voters are the nodes that carry a member of the store; if no node does, every daemon votes. Unlike Redis Enterprise, it also
 counts nodes that are down, in maintenance, about to leave, or not yet back from maintenance as absent. A node whose presence
 is merely missing at this moment counts as absent here, because that refuses more; but it is not let go as one that is down
-already.
+already, and an action waits for it (``returning_voters``) instead of failing.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from shardwright.model.action import Action, ActionName, ActionStatus
@@ -36,14 +37,17 @@ def voters_of(view: ClusterView) -> Voters:
     return Voters(members, "members of the store", are_members=True) if members else Voters(frozenset(view.nodes))
 
 
-def quorum_refusals(view: ClusterView, action: Action, voters: Voters) -> tuple[Reason, ...]:
-    """Why the action's node may not leave; empty if it does not vote, or a majority remains without it."""
+def quorum_refusals(
+    view: ClusterView, action: Action, voters: Voters, *, present: Set[NodeUid] = frozenset()
+) -> tuple[Reason, ...]:
+    """Why the action's node may not leave; empty if it does not vote, or a majority remains without it. ``present``: nodes
+    that count as there although their daemon holds no lease."""
     if action.node_uid not in voters.uids:
         return ()
     if action.name == ActionName.REMOVE and voters.are_members and voters.uids == {action.node_uid}:
         text = f"node {action.node_uid} runs the only member of the store that votes"
         return (Reason(Code.NO_QUORUM, text, Grade.HARD_LIMIT, remedy="add a node that runs a member of the store"),)
-    away = {uid: why for uid, why in _away(view, action, voters).items() if uid in voters.uids}
+    away = {uid: why for uid, why in _away(view, action, voters, present).items() if uid in voters.uids}
     gone = len(set(away) | {action.node_uid})
     remaining = len(voters.uids) - gone
     # A removed node is no longer a member, so the majority is counted without it.
@@ -63,6 +67,20 @@ def quorum_refusals(view: ClusterView, action: Action, voters: Voters) -> tuple[
     )
     first = next((r.remedy for r in causes if r.remedy), "add nodes")
     return (Reason(Code.NO_QUORUM, text, Grade.HARD_LIMIT, remedy=first), *causes)
+
+
+def returning_voters(view: ClusterView, action: Action, voters: Voters) -> tuple[Reason, ...]:
+    """The nodes for which a refused action waits: their presence is missing for a moment, as after an interruption of the
+    store, and with them the refusal would not hold. Empty: it holds."""
+    returning = {
+        uid
+        for uid in view.nodes
+        if uid != action.node_uid and not view.has_agent(uid) and (not view.is_away(uid) or uid in view.returning)
+    }
+    if not returning or quorum_refusals(view, action, voters, present=returning):
+        return ()
+    texts = ((uid, f"the daemon of node {uid} was there a moment ago") for uid in sorted(returning))
+    return tuple(Reason(Code.NODE_AWAY, text, Grade.SOFT_LIMIT, node_uid=uid) for uid, text in texts)
 
 
 def unknown_voters(view: ClusterView, action: Action, voters: Voters) -> tuple[Reason, ...]:
@@ -104,13 +122,13 @@ def _is_away(view: ClusterView, action: Action, voters: Voters) -> bool:
     return not voters.are_members and node is not None and node.is_quorum_only
 
 
-def _away(view: ClusterView, action: Action, voters: Voters) -> dict[NodeUid, tuple[str, str]]:
+def _away(view: ClusterView, action: Action, voters: Voters, present: Set[NodeUid]) -> dict[NodeUid, tuple[str, str]]:
     """Other nodes that count as absent, each with the cause and the remedy."""
     away: dict[NodeUid, tuple[str, str]] = {}
     for uid, node in view.nodes.items():
         if uid == action.node_uid:
             continue
-        if not view.has_agent(uid):
+        if not view.has_agent(uid) and uid not in present:
             away[uid] = ("has no running daemon", f"start the daemon of node {uid}")
         elif voters.are_members and uid in (view.silent_members or ()):
             away[uid] = ("has a member of the store that does not answer", f"start the store's member on node {uid}")

@@ -6,8 +6,10 @@ import pytest
 
 from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.ids import ActionUid, NodeUid
+from shardwright.model.reason import Grade
 from shardwright.model.store_member import StoreRole
-from shardwright.plan.quorum import Voters, quorum_refusals, unknown_voters, voters_of
+from shardwright.model.view import ClusterView
+from shardwright.plan.quorum import Voters, quorum_refusals, returning_voters, unknown_voters, voters_of
 from testkit.builders import NOW, ClusterBuilder, cluster
 
 
@@ -189,3 +191,21 @@ def test_a_node_whose_presence_is_missing_for_a_moment_counts_as_absent_and_is_n
     assert [r.code for r in quorum_refusals(unsure, action, voters_of(unsure))] == ["no_quorum", "node_away"]
     sure = builder.view.changed(away=frozenset({NodeUid(1)}))
     assert quorum_refusals(sure, action, voters_of(sure)) == ()
+
+
+def test_a_refusal_waits_for_nodes_that_were_there_a_moment_ago() -> None:
+    """As after an interruption of the store, in which every daemon lost its lease."""
+    builder = cluster(3).with_action(ActionName.MAINTENANCE_ON, 1).without_daemon(2)
+    action = builder.view.actions[ActionUid("action-1")]
+
+    def waits(view: ClusterView) -> list[tuple[str, int | None]]:
+        assert quorum_refusals(view, action, voters_of(view)), "it is no permission"
+        return [(r.grade, r.node_uid) for r in returning_voters(view, action, voters_of(view))]
+
+    assert waits(builder.view) == [], "a daemon that does not lead judges no absence"
+    assert waits(builder.view.changed(away=frozenset({NodeUid(2)}))) == []
+    assert waits(builder.view.changed(away=frozenset())) == [(Grade.SOFT_LIMIT, 2)]
+    ended = builder.view.changed(away=frozenset({NodeUid(2)}), returning=frozenset({NodeUid(2)}))
+    assert waits(ended) == [(Grade.SOFT_LIMIT, 2)]
+    in_maintenance = builder.with_node_changed(3, is_quorum_only=True).view.changed(away=frozenset())
+    assert waits(in_maintenance) == [], "the refusal would hold with it, too"
