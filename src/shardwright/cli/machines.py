@@ -188,7 +188,8 @@ def join_command(
         if is_running:
             say(f"Node {uid} is active.")
         if is_running and replaces is not None and not joined.was_member:
-            say(f"Node {replaces} is being removed. Watch it on any node: shardwright action list")
+            text = f"The removal of node {replaces} begins when no other action stands in its way."
+            say(f"{text} Watch it on any node: shardwright action list")
         if as_json:
             print(json.dumps(_shown(joined, is_running), indent=2), flush=True)
 

@@ -79,8 +79,16 @@ def returning_voters(view: ClusterView, action: Action, voters: Voters) -> tuple
     }
     if not returning or quorum_refusals(view, action, voters, present=returning):
         return ()
-    texts = ((uid, f"the daemon of node {uid} was there a moment ago") for uid in sorted(returning))
-    return tuple(Reason(Code.NODE_AWAY, text, Grade.SOFT_LIMIT, node_uid=uid) for uid, text in texts)
+    return tuple(
+        Reason(
+            Code.NODE_AWAY,
+            f"the daemon of node {uid} holds no lease at the moment",
+            Grade.SOFT_LIMIT,
+            remedy=Code.NODE_AWAY.remedy,
+            node_uid=uid,
+        )
+        for uid in sorted(returning)
+    )
 
 
 def unknown_voters(view: ClusterView, action: Action, voters: Voters) -> tuple[Reason, ...]:

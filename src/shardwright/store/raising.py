@@ -156,9 +156,10 @@ def _after(record: StoredRecord | str | None, restore: Restore, actions: list[Ac
 
 
 def _node(node: Node, restore: Restore, actions: list[Action]) -> Node:
-    """Its marks are those before an action that has not ended."""
+    """Its marks are those before an action that has not ended. Whether the node that it was to replace is still there, and
+    off, is not known: an operator removes that one."""
     role = StoreRole.VOTER if node.uid == restore.node_uid else StoreRole.NONE
-    node = replace(node, awaits_survey=True, store_role=role, declared_off=None)
+    node = replace(node, awaits_survey=True, store_role=role, declared_off=None, replaces=None)
     for action in actions:
         node = replace(
             node,

@@ -8,7 +8,7 @@ import pytest
 
 from shardwright.errors import Rejected
 from shardwright.model.action import ActionName, ActionStatus
-from shardwright.model.cluster import Cluster, ClusterKind, Counters, Node, Restored
+from shardwright.model.cluster import Cluster, ClusterKind, Counters, DeclaredOff, Node, Restored
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Handoff, SlotGroup
 from shardwright.model.event import Event, EventKind
@@ -89,6 +89,16 @@ def test_every_machine_has_to_say_what_runs_there_and_one_has_the_store() -> Non
         StoreRole.VOTER,
         StoreRole.NONE,
     ]
+
+
+def test_a_replacement_that_had_not_begun_is_left_to_an_operator() -> None:
+    """The replaced node may run again, or may have left: the backup does not know."""
+    word = DeclaredOff(NOW, "admin@example.com")
+    made = builder().with_node_changed(1, declared_off=word).with_node_changed(3, replaces=NodeUid(1))
+    old, new = (record(after(made.view), f"nodes/{uid:08d}") for uid in (1, 3))
+    assert isinstance(old, Node)
+    assert isinstance(new, Node)
+    assert (old.declared_off, new.replaces) == (None, None)
 
 
 def test_actions_and_moves_that_were_under_way_end_and_say_why() -> None:
