@@ -19,7 +19,7 @@ import pytest
 from testkit.deadlines import until
 from testkit.machines import freezer
 from testkit.machines.commands import missing
-from testkit.machines.group import PREFIX, Machines, sweep
+from testkit.machines.group import Machines, sweep
 from testkit.machines.machine import Machine
 
 pytestmark = [pytest.mark.proof, pytest.mark.skipif(bool(missing()), reason=missing() or "machines can be made")]
@@ -67,19 +67,27 @@ def hears(listener: socket.socket, source: Machine, target: Machine) -> bool:
 
 
 def outside() -> dict[str, str]:
-    """What of this machine must not change."""
+    """What of this machine must not change, whatever else runs on it.
+
+    Neighbours that the kernel has learned come and go by themselves; those that a program wrote are permanent. Groups of
+    processes are looked at by ``groups_of``: other tests make and remove theirs at the same time.
+    """
     ip = {
         what: subprocess.run(["ip", "-o", *what.split()], capture_output=True, text=True, check=True).stdout
-        for what in ("address", "route", "netns", "neighbor", "rule")
+        for what in ("address", "route", "netns", "neighbor show nud permanent", "rule")
     }
     ip["address"] = "".join(line.partition("valid_lft")[0] for line in ip["address"].splitlines())
-    parent = freezer.find_parent()
-    groups = [] if parent is None else sorted(str(path) for path in parent.glob(f"{PREFIX}*"))
     mounts = Path("/proc/self/mountinfo").read_text()
     files = "\n".join(
         str(Path(path).exists()) for path in ("/etc/shardwright", "/var/lib/shardwright", "/usr/lib/shardwright")
     )
-    return {**ip, "mounts": mounts, "groups": "\n".join(groups), "host": socket.gethostname(), "files": files}
+    return {**ip, "mounts": mounts, "host": socket.gethostname(), "files": files}
+
+
+def groups_of(directory: Path) -> list[str]:
+    """The groups of processes of a run."""
+    parent = freezer.find_parent()
+    return [] if parent is None else sorted(str(path) for path in parent.glob(f"{directory.name}*"))
 
 
 # -- what a machine is -------------------------------------------------------------------------------------------------
@@ -104,14 +112,12 @@ def test_nothing_of_this_machine_changes() -> None:
     before = outside()
     with Machines(("m1", "m2")) as made:
         directory = made.directory
-        assert {key: value for key, value in outside().items() if key != "groups"} == {
-            key: value for key, value in before.items() if key != "groups"
-        }
+        assert outside() == before
         made["m1"].spawn("sleeper", "sleep", "1000")
         made.switch.cut("m1")
     assert outside() == before
     assert not directory.exists()
-    assert processes_of(directory) == {}
+    assert (processes_of(directory), groups_of(directory)) == ({}, [])
 
 
 def test_an_exception_ends_them() -> None:
@@ -119,7 +125,8 @@ def test_an_exception_ends_them() -> None:
     made = Machines(("m1",))
     with pytest.raises(ZeroDivisionError), made:
         raise ZeroDivisionError
-    assert (outside(), made.directory.exists(), processes_of(made.directory)) == (before, False, {})
+    assert (outside(), made.directory.exists()) == (before, False)
+    assert (processes_of(made.directory), groups_of(made.directory)) == ({}, [])
 
 
 # -- faults of the network ---------------------------------------------------------------------------------------------
@@ -324,6 +331,7 @@ def test_a_killed_run_leaves_no_process_and_the_next_one_sweeps_the_rest() -> No
     sweep()
     until("all have ended", lambda: not processes_of(directory), state=lambda: states_of(directory))
     assert not directory.exists()
+    assert groups_of(directory) == []
     assert outside() == before
 
 
