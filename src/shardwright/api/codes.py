@@ -80,7 +80,7 @@ CODES: Final[dict[str, str]] = {
     "join_request_invalid": "The request to join is incomplete or contradictory.",
     "certificate_request_invalid": "The certificate request in it cannot be used.",
     "machine_is_member": "The machine is a node of the cluster already.",
-    "address_in_use": "An address of the newcomer belongs to another node.",
+    "address_in_use": "An address of the newcomer belongs to another node, or is a virtual address.",
     "clock_off": "The newcomer's clock is more than five minutes off.",
     "newcomer_too_new": "The newcomer's version is newer than the cluster's.",
     "server_binary_missing": "The newcomer lacks a server program that the cluster's databases need.",

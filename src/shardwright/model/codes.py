@@ -397,8 +397,8 @@ class Code(Catalogue):
     )
     ADDRESS_IN_USE = (
         "address_in_use",
-        "An address of the newcomer belongs to another node.",
-        "give another address, or remove that node first (`node remove`)",
+        "An address of the newcomer belongs to another node, or is a virtual address.",
+        "give another address, or remove that node (`node remove`) or virtual address (`cluster vip remove`) first",
     )
     NEWCOMER_TOO_NEW = (
         "newcomer_too_new",

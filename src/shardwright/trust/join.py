@@ -104,6 +104,8 @@ class JoinView:
     """What the databases of the cluster run on, and new ones will."""
     version: str
     """The latest version of all daemons."""
+    virtual_addresses: tuple[str, ...] = ()
+    """Those of the cluster, which move from node to node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ def check_join(request: JoinRequest, view: JoinView, now: datetime, *, is_admin:
         *_check_servers(request, view),
         _check_machine(request, others),
         *_check_addresses(request, others),
+        _check_virtual(request, view.virtual_addresses),
         # What was accepted once stays so: the node that it replaces may have left meanwhile.
         None if own is not None else _check_replaced(request.replaces, others),
     )
@@ -319,6 +322,17 @@ def _check_addresses(request: JoinRequest, members: Sequence[MemberNode]) -> Ite
                 remedy=f"give another address, or remove that node first: shardwright node remove {member.uid}",
                 node_uid=member.uid,
             )
+
+
+def _check_virtual(request: JoinRequest, virtual: Sequence[str]) -> Reason | None:
+    """A virtual address moves to another node, and nothing would reach the newcomer there."""
+    moving = {_plain(address) for address in virtual}
+    given = dict.fromkeys((*request.addresses, request.external_address))
+    found = [address for address in given if _plain(address) in moving]
+    if not found:
+        return None
+    remedy = "give an address that only the new machine has, or remove that one: shardwright cluster vip remove ADDRESS"
+    return _reason(Code.ADDRESS_IN_USE, f"{', '.join(found)} is a virtual address of the cluster", remedy=remedy)
 
 
 def _check_replaced(replaces: NodeUid | None, members: Sequence[MemberNode]) -> Reason | None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from shardwright.api.schemas.v1.requests import VirtualAddressBody
+from shardwright.api.schemas.v1.requests import NodeBody, VirtualAddressBody
 from shardwright.api.schemas.v1.virtual_addresses import virtual_address
+from shardwright.api.services import nodes
 from shardwright.api.services import virtual_addresses as service
 from shardwright.errors import Rejected
 from shardwright.model.cluster import ClusterKind
@@ -37,6 +38,15 @@ def test_it_is_recorded_without_a_holder() -> None:
     assert (event.kind, event.by) == (EventKind.VIRTUAL_ADDRESS_ADDED, "admin@example.com")
     of_one = service.add(look_at(machines()), VirtualAddressBody(address="10.0.0.9/24", interface="eth0", bdb_uid=1))
     assert of_one.answer == replace(ADDRESS, database_uid=DatabaseUid(1))
+
+
+def test_a_node_cannot_take_it_as_its_external_address() -> None:
+    view = machines(ADDRESS)
+    given = NodeBody(external_addr=["10.0.0.9"])
+    with pytest.raises(Rejected) as refused:
+        nodes.change(look_at(view), NodeUid(1), given)
+    assert refused.value.code == "virtual_address_taken"
+    assert nodes.change(look_at(machines()), NodeUid(1), given).answer.external_addresses == ("10.0.0.9",)
 
 
 def test_the_same_request_again_changes_nothing() -> None:

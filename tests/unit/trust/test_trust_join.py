@@ -153,6 +153,13 @@ def test_an_address_belongs_to_one_node_in_any_spelling() -> None:
     assert codes(at_its_place) == [Code.ADDRESS_IN_USE], "until its removal has ended, that address means the old node"
 
 
+def test_a_virtual_address_is_not_the_address_of_a_node() -> None:
+    view = replace(VIEW, virtual_addresses=("10.0.0.9", "10.0.0.8"))
+    assert codes(REQUEST, view) == []
+    for wrong in ({"addresses": ("10.0.0.4", "10.0.0.9")}, {"external_address": "10.0.0.8"}):
+        assert codes(replace(REQUEST, **wrong), view) == [Code.ADDRESS_IN_USE]
+
+
 def test_a_node_is_replaced_only_if_it_is_gone() -> None:
     assert codes(replace(REQUEST, replaces=NodeUid(2))) == []
     assert codes(replace(REQUEST, replaces=NodeUid(3))) == [], "a node whose machine is not known"

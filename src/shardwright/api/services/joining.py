@@ -118,6 +118,7 @@ def join_view(view: ClusterView) -> JoinView:
         members=tuple(_member(node, view) for node in view.nodes.values()),
         servers=_servers(view),
         version=max((*versions, __version__), key=_release),
+        virtual_addresses=tuple(view.virtual_addresses),
     )
 
 

@@ -82,6 +82,8 @@ def change(seen: Look, uid: NodeUid, body: NodeBody) -> Intent[Node]:
     for address in body.external_addr or ():
         if not _is_address(address):
             raise invalid("invalid_parameter", f"external_addr: {address!r} is neither an IP address nor a host name.")
+        if address in seen.view.virtual_addresses:
+            raise conflict("virtual_address_taken", f"external_addr: {address} is a virtual address of the cluster.")
     changed = _with_limits(node, body)
     if body.addr is not None and body.addr != node.address:
         raise not_acceptable("node_not_offline", "The address of a node that is a member cannot change.")
