@@ -101,10 +101,11 @@ class Service:
     def stop(self) -> None:
         """Stop it, and return when it has stopped. Processes that its KillMode spares keep running."""
         self._is_stop_requested.set()
-        os.write(self._wake_writer, b".")
         if self._thread is not None:
+            os.write(self._wake_writer, b".")
             self._thread.join()
             self._thread = None
+            # Left there, it would keep the next life's watch awake.
             os.read(self._wake_reader, 4096)
 
     def kill_rest(self) -> None:
