@@ -5,6 +5,7 @@ Called by ``wiring.py`` only. Decides nothing: ``DaemonConfig`` says which kind 
 
 import asyncio
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from typing import assert_never
 
 from shardwright.agent.endpoint_process import endpoint_command
@@ -32,6 +33,7 @@ from shardwright.nodes.renewal import ask_for_certificate
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Store
 from shardwright.store.settings import EtcdSettings, SqliteSettings, StoreSettings
+from shardwright.trust.certificates import LIFETIME
 from shardwright.trust.files import MemberFiles
 from shardwright.trust.peers import revoked_serials
 from shardwright.trust.renewal import RenewalRequest
@@ -69,12 +71,15 @@ class NodeAccess:
         elsewhere = RemoteNodes(self.address_of, context=self._own.client, revoked=self.revoked, clock=clock, term=term)
         return JoinedNodes(here, elsewhere, is_here=lambda uid: uid == self._config.node_uid)
 
-    def signing(self, store: Store, *, clock: Clock, random_text: Callable[[], str]) -> Signing | None:
-        """What renews the certificates of nodes, if this one holds the authority's key; None: a local cluster."""
+    def signing(
+        self, store: Store, *, clock: Clock, random_text: Callable[[], str], lifetime: timedelta = LIFETIME
+    ) -> Signing | None:
+        """What renews the certificates of nodes, if this one holds the authority's key; None: a local cluster. ``lifetime``:
+        of the certificates."""
         trust = self._config.trust
         if trust is None:
             return None
-        return Signing(trust.files, store, mirror=self._mirror, clock=clock, random_text=random_text)
+        return Signing(trust.files, store, mirror=self._mirror, clock=clock, random_text=random_text, lifetime=lifetime)
 
     def key_holder(self, store: Store, *, clock: Clock, random_text: Callable[[], str]) -> KeyHolder | None:
         """What records whether this node holds the authority's key; None: a local cluster."""

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 VARIABLE = "SHARDWRIGHT_TEST_FAULTS"
+LIFETIME_VARIABLE = "SHARDWRIGHT_TEST_CERTIFICATE_LIFETIME_S"
+"""Certificates that a daemon signs live for so many seconds instead of 90 days. For tests, too."""
 
 
 class Faults:

@@ -9,6 +9,7 @@ import os
 import secrets
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from shardwright.composition import NodeAccess, lease_times
 from shardwright.daemon_config import DaemonConfig
 from shardwright.discovery.server import Discovery
 from shardwright.errors import Permanent
-from shardwright.faults import VARIABLE, Faults
+from shardwright.faults import LIFETIME_VARIABLE, VARIABLE, Faults
 from shardwright.leader.apply import SwitchOffMachine
 from shardwright.leader.attendance import remember
 from shardwright.leader.election import Held, LeaseKeeper, check_term
@@ -52,6 +53,7 @@ from shardwright.store.mirror import Mirror
 from shardwright.store.open import book_of, for_election, open_members, open_store
 from shardwright.store.protocol import Store
 from shardwright.tasks import spawn
+from shardwright.trust.certificates import LIFETIME
 
 _log = structlog.get_logger(__name__)
 
@@ -198,7 +200,7 @@ async def _serve(
         members=shown_members,
         api_certificate=config.api_certificate.read_bytes,
     )
-    signing = access.signing(store, clock=clock, random_text=_random_text)
+    signing = access.signing(store, clock=clock, random_text=_random_text, lifetime=_certificate_lifetime())
     agent = await _agent(config, store, mirror=mirror, access=access, addresses=addresses, signing=signing, clock=clock)
     switch_off = None if config.fence_hooks is None else FenceHooks(config.fence_hooks).switch_off
     runner = LeadershipRunner(
@@ -324,6 +326,11 @@ def _presence(config: DaemonConfig, clock: Clock) -> DaemonPresence:
 def _probe() -> Probe:
     directory = os.environ.get(VARIABLE)
     return Faults(Path(directory)) if directory else silent
+
+
+def _certificate_lifetime() -> timedelta:
+    given = os.environ.get(LIFETIME_VARIABLE)
+    return timedelta(seconds=float(given)) if given else LIFETIME
 
 
 def _random_text() -> str:

@@ -7,6 +7,7 @@ look at the files themselves, so nothing is told to them; open connections stay.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 
@@ -21,12 +22,13 @@ from shardwright.store.mirror import Mirror
 from shardwright.trust.certificates import Member, make_request
 from shardwright.trust.contexts import Credentials, read_credentials
 from shardwright.trust.files import TrustFiles, load_credentials, own_key, write_credentials
-from shardwright.trust.renewal import RenewalRequest, due
+from shardwright.trust.renewal import RenewalRequest, due, look_after
 
 LOOK_EVERY_S = 3600.0
-"""A certificate is due 30 days before it ends."""
+"""A certificate is due 30 days before it ends. One that ends with its authority may live for less than an hour: it is looked
+at when it is due."""
 AGAIN = Backoff((60.0, 120.0, 300.0, 900.0, LOOK_EVERY_S))
-"""After a look that left a due certificate."""
+"""After a look that left a due certificate; earlier if it ends soon."""
 
 Ask = Callable[[NodeUid, RenewalRequest], Awaitable[bytes]]
 """Ask another node to sign. Raises Permanent, Transient."""
@@ -96,12 +98,19 @@ class Renewals:
         await self._mirror.ready()
         failures = 0
         while True:
-            if await self._look_safely():
-                failures = 0
-                await self._clock.sleep(LOOK_EVERY_S)
-            else:
-                await self._clock.sleep(AGAIN.delay_s(failures))
-                failures += 1
+            has_failed = not await self._look_safely()
+            usual_s = AGAIN.delay_s(failures) if has_failed else LOOK_EVERY_S
+            failures = failures + 1 if has_failed else 0
+            await self._clock.sleep(await self._pause_s(usual_s, has_failed=has_failed))
+
+    async def _pause_s(self, usual_s: float, *, has_failed: bool) -> float:
+        try:
+            held = await asyncio.to_thread(self._own.held)
+        except (ClusterError, OSError):
+            return usual_s  # The look has said what is wrong with them.
+        certificates = [credentials.certificate for credentials in held.values()]
+        usual = timedelta(seconds=usual_s)
+        return look_after(certificates, self._clock.now(), usual=usual, has_failed=has_failed).total_seconds()
 
     async def _look_safely(self) -> bool:
         try:

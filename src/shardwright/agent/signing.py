@@ -6,6 +6,7 @@ Called by the agent for other nodes, and by the own node's renewal. Whether and 
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 
 from cryptography import x509
 
@@ -19,7 +20,7 @@ from shardwright.store.commit import Conflict, commit
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Store
 from shardwright.trust.authority import Signer, certificate_text
-from shardwright.trust.certificates import Grant, Member, issued_record, member_of, sign_request
+from shardwright.trust.certificates import LIFETIME, Grant, Member, issued_record, member_of, sign_request
 from shardwright.trust.files import TrustFiles, load_signer
 from shardwright.trust.renewal import RenewalRequest, check_renewal, names_to_grant
 
@@ -28,16 +29,25 @@ ATTEMPTS = 5
 
 
 class Signing:
-    """See the module's docstring. Reads the authority's key for each certificate: its operator may take it away."""
+    """See the module's docstring. Reads the authority's key for each certificate: its operator may take it away.
+    ``lifetime``: of a certificate."""
 
     def __init__(
-        self, files: TrustFiles, store: Store, *, mirror: Mirror, clock: Clock, random_text: Callable[[], str]
+        self,
+        files: TrustFiles,
+        store: Store,
+        *,
+        mirror: Mirror,
+        clock: Clock,
+        random_text: Callable[[], str],
+        lifetime: timedelta = LIFETIME,
     ) -> None:
         self._files = files
         self._store = store
         self._mirror = mirror
         self._clock = clock
         self._random_text = random_text
+        self._lifetime = lifetime
 
     async def sign(self, request: RenewalRequest, shown: bytes) -> bytes:
         """See ``answers.Sign``. Raises Permanent: ``authority_key_absent``, or why this certificate is not renewed;
@@ -69,7 +79,8 @@ class Signing:
             raise Permanent(reasons[0].code, "; ".join(reason.text for reason in reasons))
         names = names_to_grant(request, peer, signer.authority, addresses_of(view.nodes[peer.node_uid]))
         grant = Grant(request.role, peer.node_uid, names)
-        certificate = sign_request(signer, request.request, grant, serial=x509.random_serial_number(), now=now)
+        serial = x509.random_serial_number()
+        certificate = sign_request(signer, request.request, grant, serial=serial, now=now, lifetime=self._lifetime)
         record = issued_record(certificate)
         text = f"node {peer.node_uid} got a new certificate of role {request.role}, valid until {record.expires_at:%Y-%m-%d}"
         event = Event(now, EventKind.CERTIFICATE_RENEWED, Severity.INFO, text, node_uid=peer.node_uid)

@@ -80,14 +80,24 @@ def key_of_request(text: bytes) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def sign_request(signer: Signer, request: bytes, grant: Grant, *, serial: int, now: datetime) -> x509.Certificate:
+def sign_request(
+    signer: Signer, request: bytes, grant: Grant, *, serial: int, now: datetime, lifetime: timedelta = LIFETIME
+) -> x509.Certificate:
     """A certificate for the request's key, with exactly what is granted.
 
     Raises Permanent ``certificate_request_invalid``."""
-    return certify(signer, key_of_request(request), grant, serial=serial, now=now)
+    return certify(signer, key_of_request(request), grant, serial=serial, now=now, lifetime=lifetime)
 
 
-def certify(signer: Signer, key: ec.EllipticCurvePublicKey, grant: Grant, *, serial: int, now: datetime) -> x509.Certificate:
+def certify(
+    signer: Signer,
+    key: ec.EllipticCurvePublicKey,
+    grant: Grant,
+    *,
+    serial: int,
+    now: datetime,
+    lifetime: timedelta = LIFETIME,
+) -> x509.Certificate:
     """A certificate for a key whose owner is known. Raises Permanent ``certificate_request_invalid`` if the key is the
     authority's own: its holder could sign for anybody."""
     if keys.public_bytes(key) == keys.public_bytes(signer.authority.key):
@@ -97,7 +107,7 @@ def certify(signer: Signer, key: ec.EllipticCurvePublicKey, grant: Grant, *, ser
         addresses=grant.addresses,
         usages=USAGES[grant.role],
         valid_from=now - CLOCK_OFF_MAX,
-        valid_until=now + LIFETIME,
+        valid_until=now + lifetime,
     )
     return issue(signer, key, leaf, serial=serial)
 

@@ -4,9 +4,9 @@ A node asks ``due`` on every look at its certificates. The agent of a node that 
 ``check_renewal`` and ``names_to_grant`` before it signs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -22,6 +22,10 @@ from shardwright.trust.certificates import CLOCK_OFF_MAX, Member, key_of_request
 
 CURRENT_BYTES_MAX: Final = 64 * 1024
 """A certificate and its authority's have some 2 KiB. A longer text is not parsed."""
+
+
+LOOK_AFTER_MIN: Final = timedelta(seconds=1)
+"""Between two looks at the certificates, however little time is left."""
 
 
 class Cause(StrEnum):
@@ -106,6 +110,21 @@ def due(
         if cause is not None:
             found[role] = cause
     return found
+
+
+def look_after(held: Iterable[x509.Certificate], now: datetime, *, usual: timedelta, has_failed: bool = False) -> timedelta:
+    """How long after this look the certificates are looked at again: the usual time, or earlier, if one is due before that.
+    ``has_failed``: one is due and was not renewed. Then a tenth of the time that is left to it may pass, so that a short
+    life is long enough for several attempts."""
+    waits = [usual]
+    for certificate in held:
+        left = certificate.not_valid_after_utc - now
+        until_due = renewal_time(certificate) - now
+        if until_due > timedelta(0):
+            waits.append(until_due)
+        elif has_failed and left > timedelta(0):
+            waits.append(left / 10)
+    return max(LOOK_AFTER_MIN, min(waits))
 
 
 def names_to_grant(request: RenewalRequest, peer: Member, authority: Authority, recorded: Sequence[str]) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from shardwright.trust.renewal import (
     check_renewal,
     decide_renewal,
     due,
+    look_after,
     names_to_grant,
     renewal_time,
 )
@@ -40,6 +41,7 @@ LEAF = certify(SIGNER, KEY.public_key(), Grant(NODE, NodeUid(3), ADDRESSES), ser
 DUE = NOW + timedelta(days=60)
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,44 @@ def test_only_the_nodes_own_certificate_must_not_have_ended() -> None:
 def test_names_are_granted_that_the_record_has_or_that_were_granted_before(current: bytes, granted: tuple[str, ...]) -> None:
     request = RenewalRequest(API, make_request(KEY), NOW, current)
     assert names_to_grant(request, Member(NODE, NodeUid(3)), SIGNER.authority, ADDRESSES) == granted
+
+
+@pytest.mark.parametrize(
+    ("now", "has_failed", "after"),
+    [
+        (NOW, False, HOUR),
+        (NOW, True, HOUR),
+        (DUE - MINUTE, False, MINUTE),
+        (DUE - timedelta(milliseconds=1), False, SECOND),
+        (DUE + SECOND, False, HOUR),
+        (DUE + SECOND, True, HOUR),
+        (NOW + LIFETIME - 10 * MINUTE, True, MINUTE),
+        (NOW + LIFETIME - SECOND, True, SECOND),
+        (NOW + LIFETIME + SECOND, True, HOUR),
+    ],
+)
+def test_certificates_are_looked_at_when_one_is_due(now: datetime, has_failed: bool, after: timedelta) -> None:
+    long = leaf(API, NOW + LIFETIME)
+    assert look_after([LEAF, long], now, usual=HOUR, has_failed=has_failed) == after
+
+
+@given(st.integers(10, 86_400), st.integers(0, 86_400))
+def test_a_short_life_leaves_time_for_several_attempts(lifetime_s: int, passed_s: int) -> None:
+    short = certify(
+        SIGNER,
+        KEY.public_key(),
+        Grant(NODE, NodeUid(3), ADDRESSES),
+        serial=9,
+        now=NOW,
+        lifetime=timedelta(seconds=lifetime_s),
+    )
+    now, looks = NOW + timedelta(seconds=min(passed_s, lifetime_s - 1)), 0
+    while (left := short.not_valid_after_utc - now) > 4 * SECOND:
+        wait = look_after([short], now, usual=HOUR, has_failed=now >= renewal_time(short))
+        assert SECOND <= wait < left
+        now += wait
+        looks += 1
+        assert looks < 500
 
 
 def test_new_addresses_and_a_new_authority_do_not_wait() -> None:
