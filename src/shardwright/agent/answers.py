@@ -1,5 +1,5 @@
 """What an agent answers on its sockets: the news of its servers, and, for other machines, what this machine says of a
-process, the end of one, and a renewed certificate.
+process, the end of one, a renewed certificate, and a cluster key.
 
 Owned by the agent's loop. Must not end a process for a daemon that no longer leads, nor one that is not of the agent's node.
 """
@@ -16,6 +16,7 @@ from shardwright.model.codes import Code
 from shardwright.model.seen import ProcessIdentity
 from shardwright.nodes import here, wire
 from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
+from shardwright.store.seal import Sealing
 from shardwright.trust.renewal import RenewalRequest
 
 News = Callable[[NewsMark | None], Awaitable[NodeNews]]
@@ -24,13 +25,16 @@ IsCurrentTerm = Callable[[int], Awaitable[bool]]
 Sign = Callable[[RenewalRequest, bytes], Awaitable[bytes]]
 """Signs for the node that has shown a certificate (DER). Raises ClusterError; see ``signing.py``."""
 
+KEY_UID_SHOWN = 16
+"""The length of a right one: a wrong one may be long."""
+
 _log = structlog.get_logger(__name__)
 
 
 class AgentAnswers:
     """See the module's docstring. ``is_own``: the process is one of the agent's node. ``endpoint_process``: a look at the
     node's endpoint process. ``checks``: for checks of the nodes. ``sign``: renews the certificate of a caller; None: nothing
-    is signed here."""
+    is signed here. ``sealing``: has the cluster keys, which other nodes may ask for; None: they may not."""
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class AgentAnswers:
         endpoint_process: Callable[[], ProcessLook],
         checks: NodeChecks,
         sign: Sign | None = None,
+        sealing: Sealing | None = None,
     ) -> None:
         self._news = news
         self._is_current_term = is_current_term
@@ -48,6 +53,7 @@ class AgentAnswers:
         self._endpoint_process = endpoint_process
         self._checks = checks
         self._sign = sign
+        self._sealing = sealing
 
     async def serve_local(self, channel: Channel) -> None:
         """Answer one caller of this machine until it disconnects, one request after another. It may ask for news and for a
@@ -70,6 +76,8 @@ class AgentAnswers:
                 return _no("its caller has disconnected")
             if message.get("op") == "renew":
                 return await self.renewed(message, channel.peer_certificate)
+            if message.get("op") == "cluster_key":
+                return self.cluster_key(message, channel.peer_certificate)
             return await self.answer(message)
 
         await serve_requests(channel, answer, name="agent")
@@ -105,6 +113,21 @@ class AgentAnswers:
             return _no(f"invalid request: {e}")
         except ClusterError as e:
             return _no(e.text, e.code)
+
+    def cluster_key(self, message: Message, shown: bytes | None) -> Message:
+        """The answer to a request for a cluster key. ``shown``: the caller's certificate, which was accepted: only a member
+        of the cluster asks, and a member may have every key."""
+        if self._sealing is None or shown is None:
+            return _no("this node gives no keys")
+        try:
+            uid = wire.key_uid_of(message)
+        except ValueError as e:
+            return _no(f"invalid request: {e}")
+        found = next((key for key in self._sealing.keys if key.uid == uid), None)
+        if found is None:
+            return _no(f"this node does not have the cluster key {uid[:KEY_UID_SHOWN]}", Code.CLUSTER_KEY_AWAITED)
+        _log.info("gave a cluster key to another node", key_uid=uid)
+        return wire.key_answer(found.secret)
 
     async def _end(self, process: ProcessIdentity, term: int) -> Message:
         if not self._is_own(process):

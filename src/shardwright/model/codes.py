@@ -282,6 +282,16 @@ class Code(Catalogue):
         "The file of the cluster key cannot be used.",
         "restore it; only its owner may read it (mode 0600)",
     )
+    CLUSTER_KEY_AWAITED = (
+        "cluster_key_awaited",
+        "A node does not hold a cluster key that it needs.",
+        "start its daemon; it asks the other nodes for the key (port 9444)",
+    )
+    CLUSTER_KEY_KEPT = (
+        "cluster_key_kept",
+        "A node still has a cluster key that was replaced.",
+        "start its daemon, which drops it; or remove the node",
+    )
     STORE_FULL = (
         "store_full",
         "The database of the store's etcd has reached its quota; it takes no writes.",

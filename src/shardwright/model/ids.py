@@ -18,6 +18,9 @@ generator."""
 LeaseId = NewType("LeaseId", int)
 JoinTokenUid = NewType("JoinTokenUid", str)
 """The first part of a join token, which is not secret."""
+KeyUid = NewType("KeyUid", str)
+"""Of a cluster key: 16 hexadecimal characters, derived from the key. The same key has the same uid everywhere, and the uid
+reveals nothing of it."""
 
 
 def uid_of_group(database: DatabaseUid, number: int) -> GroupUid:

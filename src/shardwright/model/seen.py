@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from shardwright.model.database import Damage, Role
-from shardwright.model.ids import EndpointUid, NodeUid, ShardUid
+from shardwright.model.ids import EndpointUid, KeyUid, NodeUid, ShardUid
 from shardwright.model.virtual_address import HeldAddress
 
 
@@ -97,6 +97,9 @@ class NodeSeen:
     """Interfaces to which the agent can add virtual addresses. Empty: it lacks the capabilities, or the cluster is local."""
     virtual_addresses: tuple[HeldAddress, ...] = ()
     """Those that the node is to have, or has failed to add a while ago."""
+    cluster_keys: tuple[KeyUid, ...] = ()
+    """The cluster keys in the file of the node; its daemon opens values with them. Empty: there are none, or it is of an
+    older version."""
 
 
 class Sighting(StrEnum):

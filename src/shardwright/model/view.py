@@ -25,6 +25,7 @@ from shardwright.model.ids import (
     UserUid,
     number_of_move,
 )
+from shardwright.model.key_rotation import KeyRotation
 from shardwright.model.leader_change import LeaderChange
 from shardwright.model.liveness import Liveness, has_ended, liveness_of
 from shardwright.model.move import GroupMove, HandoffMove, Move, Rebind, Relocation
@@ -56,6 +57,7 @@ Record = (
     | Action
     | Move
     | LeaderChange
+    | KeyRotation
     | User
     | JoinToken
     | IssuedCertificate
@@ -93,6 +95,8 @@ class ClusterView:
     counters: Counters = field(default_factory=Counters)
     leadership: Leadership | None = None
     leader_change: LeaderChange | None = None
+    key_rotation: KeyRotation | None = None
+    """The last change of the cluster key; None: it was never changed."""
     nodes: dict[NodeUid, Node] = field(default_factory=dict)
     removed_nodes: dict[NodeUid, RemovedNode] = field(default_factory=dict)
     snapshots: dict[tuple[NodeUid, str], Snapshot] = field(default_factory=dict)
@@ -250,14 +254,8 @@ class ClusterView:
         record = write.record
         if isinstance(record, Event):
             return self
-        if isinstance(record, Cluster):
-            return self.changed(cluster=record)
-        if isinstance(record, Policy):
-            return self.changed(policy=record)
-        if isinstance(record, Counters):
-            return self.changed(counters=record)
-        if isinstance(record, LeaderChange):
-            return self.changed(leader_change=record if isinstance(write, Put) else None)
+        if (single := _SINGLES.get(type(record))) is not None:
+            return self.changed(**{single: record if isinstance(write, Put) else None})
         table_name, key = place_of(record)
         table = dict(getattr(self, table_name))
         if isinstance(write, Put):
@@ -318,6 +316,8 @@ class ClusterView:
             view._indices[question] = (after, index)
 
 
+_SINGLES: dict[type, str] = {Cluster: "cluster", Policy: "policy", Counters: "counters"}
+_SINGLES |= {LeaderChange: "leader_change", KeyRotation: "key_rotation"}
 _SLOTS = [(f.name, ClusterView.__dict__[f.name]) for f in fields(ClusterView)]
 
 

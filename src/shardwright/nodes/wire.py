@@ -1,13 +1,14 @@
 """The messages on an agent's socket: one question or answer per line, as JSON. Unknown keys are ignored: the other side may
 run a newer version."""
 
+import base64
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from shardwright.model.check import NodeFacts, PortLook, PortOffer
-from shardwright.model.ids import NodeUid
+from shardwright.model.ids import KeyUid, NodeUid
 from shardwright.model.seen import ProcessIdentity
 from shardwright.nodes.protocol import NewsMark, NodeNews, ProcessLook
 from shardwright.trust.renewal import RenewalRequest
@@ -94,6 +95,35 @@ def chain_of(message: Json) -> bytes:
     if not isinstance(chain, str):
         raise ValueError("an answer without a certificate")
     return chain.encode()
+
+
+def key_question(uid: KeyUid) -> Json:
+    """The request for a cluster key."""
+    return {"op": "cluster_key", "uid": uid}
+
+
+def key_uid_of(message: Json) -> KeyUid:
+    """The uid of the key in a request. Raises ValueError."""
+    uid = message.get("uid")
+    if not isinstance(uid, str):
+        raise ValueError("a request without the uid of a key")
+    return KeyUid(uid)
+
+
+def key_answer(secret: bytes) -> Json:
+    """The answer with the key. It is never logged."""
+    return {"ok": base64.b64encode(secret).decode()}
+
+
+def secret_of(message: Json) -> bytes:
+    """The key in an answer. Raises ValueError, whose text says nothing of the key."""
+    found = message.get("ok")
+    try:
+        if isinstance(found, str):
+            return base64.b64decode(found, validate=True)
+    except ValueError:
+        pass
+    raise ValueError("an answer without a key")
 
 
 def process_of(message: Json) -> ProcessIdentity:

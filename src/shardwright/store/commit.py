@@ -26,6 +26,7 @@ from shardwright.store.protocol import (
     StoreUnavailable,
     Transaction,
 )
+from shardwright.store.seal import must_be_sealed
 
 MIRROR_TIMEOUT_S = 5.0
 """Time limit for a mirror to show a commit; a longer delay means that the store has become unreachable."""
@@ -61,7 +62,8 @@ async def commit(
     the view, or give ``view_revision``: then a record that has changed in the mirror since is a conflict too. The last of
     several writes of one record counts. ``extra`` adds compares and operations (locks, names, ports).
 
-    Raises Conflict, LostLeadership, TooLarge, LeaseLost, StoreUnavailable (then the outcome is unknown).
+    Raises Conflict, LostLeadership, TooLarge, LeaseLost, StoreUnavailable (then the outcome is unknown), Transient
+    ``cluster_key_awaited``.
     """
     operations, compares = _parts(mirror, writes, random_text=random_text, view_revision=view_revision)
     operations += extra.operations
@@ -101,13 +103,20 @@ def _parts(
         key = keys.key_of(record)
         if view_revision is not None and mirror.touched_at(key) > view_revision:
             raise Conflict(Code.CONFLICT, f"another writer changed {key} since it was read")
-        compares[key] = ModifiedAt(key, mirror.modified_at(key))
+        compares[key] = _unchanged(key, mirror)
         match write:
             case Put():
                 operations[key] = PutKey(key, _value(key, record, mirror))
+                if must_be_sealed(key):
+                    # While the cluster key is changed: a writer that was frozen meanwhile must not seal with the old one.
+                    compares.setdefault(keys.KEY_ROTATION, _unchanged(keys.KEY_ROTATION, mirror))
             case Delete():
                 operations[key] = DeleteKey(key)
     return list(operations.values()), list(compares.values())
+
+
+def _unchanged(key: str, mirror: Mirror) -> Compare:
+    return ModifiedAt(key, mirror.modified_at(key))
 
 
 def _value(key: str, record: StoredRecord, mirror: Mirror) -> bytes:
@@ -115,7 +124,7 @@ def _value(key: str, record: StoredRecord, mirror: Mirror) -> bytes:
     if too_new := fields_too_new(record, version):
         raise AssertionError(f"{', '.join(too_new)} of {key} must not be written at cluster version {version}")
     value = records.encode(record)
-    return mirror.sealing.seal(key, value) if may_write(Feature.SEALED_VALUES, version) else value
+    return mirror.sealing.seal(key, value, mirror.sealing_uid) if may_write(Feature.SEALED_VALUES, version) else value
 
 
 def _names(compares: Sequence[Compare]) -> str:

@@ -1,6 +1,6 @@
 """The key of each record in the store. Owns the layout; the only module that builds or parses keys.
 
-    cluster  cluster_id  policy  counters  leader  leader_change
+    cluster  cluster_id  policy  counters  leader  leader_change  key_rotation
     nodes/<uid>  removed_nodes/<uid>  snapshots/<node>/<name>
     databases/<uid>  troubles/<database>  secrets/<database>  groups/<uid>  shards/<uid>  endpoints/<uid>
     actions/<uid>  moves/<uid>  users/<uid>  events/<time>-<random>
@@ -37,6 +37,7 @@ from shardwright.model.cluster import (
 from shardwright.model.database import Database, DatabaseTroubles, Endpoint, ServerSecrets, Shard, SlotGroup
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.key_rotation import KeyRotation
 from shardwright.model.leader_change import LeaderChange
 from shardwright.model.move import HandoffMove, Move, Rebind, Relocation
 from shardwright.model.seen import NodeSeen, ServerSeen
@@ -50,6 +51,7 @@ POLICY = "policy"
 COUNTERS = "counters"
 LEADER = "leader"
 LEADER_CHANGE = "leader_change"
+KEY_ROTATION = "key_rotation"
 TERM = "term"
 INCOMPLETE_COPY = "incomplete_copy"
 """No daemon may work on a store with this key. Holds which cluster is being copied."""
@@ -68,6 +70,7 @@ StoredRecord = (
     | Counters
     | Leadership
     | LeaderChange
+    | KeyRotation
     | Restored
     | Node
     | RemovedNode
@@ -99,6 +102,7 @@ _TYPES: dict[str, RecordType] = {
     COUNTERS: Counters,
     LEADER: Leadership,
     LEADER_CHANGE: LeaderChange,
+    KEY_ROTATION: KeyRotation,
     RESTORED: Restored,
     NODES: Node,
     "removed_nodes/": RemovedNode,
@@ -145,6 +149,8 @@ def key_of(record: StoredRecord) -> str:
             return LEADER
         case LeaderChange():
             return LEADER_CHANGE
+        case KeyRotation():
+            return KEY_ROTATION
         case Restored():
             return RESTORED
         case Node():

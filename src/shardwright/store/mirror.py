@@ -15,6 +15,8 @@ import structlog
 from shardwright.clock import Clock, SystemClock
 from shardwright.errors import Permanent
 from shardwright.model.cluster import Cluster
+from shardwright.model.ids import KeyUid
+from shardwright.model.key_rotation import KeyRotation
 from shardwright.model.version import FIRST_CLUSTER_VERSION
 from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
@@ -225,6 +227,12 @@ class Mirror:
         """The version of the records that every daemon can read."""
         cluster = self.record(keys.CLUSTER)
         return cluster.cluster_version if isinstance(cluster, Cluster) else FIRST_CLUSTER_VERSION
+
+    @property
+    def sealing_uid(self) -> KeyUid | None:
+        """The key with which a commit seals now; None: the first of ``sealing``."""
+        rotation = self.record(keys.KEY_ROTATION)
+        return rotation.seals if isinstance(rotation, KeyRotation) else None
 
     def view(self) -> ClusterView:
         """All records of ``revision``. The same object until the next change."""

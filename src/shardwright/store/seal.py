@@ -13,15 +13,16 @@ because a cluster that was created without a cluster key has only such values.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NewType
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from shardwright.errors import Permanent
+from shardwright.errors import Permanent, Transient
 from shardwright.model.codes import Code
+from shardwright.model.ids import KeyUid
 from shardwright.store.protocol import KeyValue
 
 SEALED: Final = {
@@ -36,8 +37,6 @@ Not sealed, although they are about secrets: the fingerprint in ``EndpointSeen.a
 secret that is part of it, and is not stored; events name the changed fields, never their values; ``options`` of the cluster
 take no password (the wire's mail password is not accepted)."""
 
-KeyUid = NewType("KeyUid", str)
-"""16 hexadecimal characters, derived from the key: the same key has the same uid everywhere."""
 RandomBytes = Callable[[int], bytes]
 
 KEY_BYTES: Final = 32
@@ -70,26 +69,53 @@ class ClusterKey:
 
 
 class Sealing:
-    """Seals values with the first of its keys and opens those of all. Without keys, every value stays in clear."""
+    """Seals values with the first of its keys, unless another one is named, and opens those of all. Without keys, every
+    value stays in clear. A daemon and its mirror share one: ``hold`` replaces the keys while it runs."""
 
     def __init__(self, keys: Sequence[ClusterKey], random_bytes: RandomBytes) -> None:
         """``random_bytes`` must be cryptographically strong: a nonce that occurs twice reveals both values."""
         self._random_bytes = random_bytes
-        self._uid = keys[0].uid if keys else None
-        self._ciphers = {key.uid: key.cipher() for key in keys}
+        self._keys: tuple[ClusterKey, ...] = ()
+        self._ciphers: dict[KeyUid, AESGCM] = {}
+        self._hold(keys)
+
+    @property
+    def keys(self) -> tuple[ClusterKey, ...]:
+        """All keys, the one that seals first."""
+        return self._keys
+
+    @property
+    def uids(self) -> tuple[KeyUid, ...]:
+        """Their uids, in that order."""
+        return tuple(key.uid for key in self._keys)
 
     @property
     def uid(self) -> KeyUid | None:
         """The uid of the key that seals; None: values stay in clear."""
-        return self._uid
+        return self._keys[0].uid if self._keys else None
 
-    def seal(self, key: str, value: bytes) -> bytes:
-        """The value as it is stored at ``key``: sealed if that record contains a secret and a key exists."""
-        if self._uid is None or not must_be_sealed(key):
+    def hold(self, keys: Sequence[ClusterKey]) -> None:
+        """Use these keys from now on, of which the first seals. They must be on the disk already."""
+        if not keys or not self._keys:
+            raise AssertionError("a cluster keeps having keys, or keeps having none")
+        self._hold(keys)
+
+    def _hold(self, keys: Sequence[ClusterKey]) -> None:
+        self._keys = tuple(keys)
+        self._ciphers = {key.uid: key.cipher() for key in keys}
+
+    def seal(self, key: str, value: bytes, uid: KeyUid | None = None) -> bytes:
+        """The value as it is stored at ``key``: sealed if that record contains a secret and a key exists. ``uid``: of the
+        key that seals it; None: the first. Raises Transient ``cluster_key_awaited`` if that key is not held yet."""
+        if self.uid is None or not must_be_sealed(key):
             return value
-        head = MAGIC + bytes.fromhex(self._uid)
+        with_uid = self.uid if uid is None else uid
+        cipher = self._ciphers.get(with_uid)
+        if cipher is None:
+            raise Transient(Code.CLUSTER_KEY_AWAITED, f"this node does not hold the cluster key {with_uid} yet, which seals")
+        head = MAGIC + bytes.fromhex(with_uid)
         nonce = self._random_bytes(_NONCE_BYTES)
-        return head + nonce + self._ciphers[self._uid].encrypt(nonce, value, _bound_to(head, key))
+        return head + nonce + cipher.encrypt(nonce, value, _bound_to(head, key))
 
     def open(self, key: str, value: bytes) -> bytes:
         """The value in clear. Raises Permanent if it is sealed and cannot be opened."""
@@ -130,6 +156,11 @@ def is_sealed(value: bytes) -> bool:
     return value.startswith(MAGIC)
 
 
+def uid_in(value: bytes) -> KeyUid | None:
+    """The key that a value is sealed with; None: it is in clear, or too damaged to say."""
+    return _uid_of(value) if is_sealed(value) and len(value) >= _HEAD_BYTES else None
+
+
 def to_seal_again(items: Iterable[KeyValue], uid: KeyUid) -> tuple[str, ...]:
     """The keys whose values a change of the cluster key must still write: values sealed with another key than ``uid``, and
     secrets in clear. Empty: the other keys may be forgotten. The history of the store may still need them: compact it
@@ -141,7 +172,7 @@ def is_as_wanted(key: str, value: bytes, uid: KeyUid | None) -> bool:
     """Whether a stored value is sealed as it must be when ``uid`` seals; None: no key exists, so nothing may be sealed."""
     if not is_sealed(value):
         return uid is None or not must_be_sealed(key)
-    return len(value) >= _HEAD_BYTES and _uid_of(value) == uid
+    return uid is not None and uid_in(value) == uid
 
 
 def keys_of(text: str) -> tuple[ClusterKey, ...]:

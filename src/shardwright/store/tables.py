@@ -10,6 +10,7 @@ from shardwright.model.cluster import Cluster, Counters, Leadership, Policy, Res
 from shardwright.model.database import Shard
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid, ShardUid
+from shardwright.model.key_rotation import KeyRotation
 from shardwright.model.leader_change import LeaderChange
 from shardwright.model.seen import NodeSeen, ProcessSeen, ServerSeen
 from shardwright.model.view import ClusterView, place_of
@@ -70,6 +71,8 @@ class Tables:
                 tables["leadership"] = record
             case LeaderChange():
                 tables["leader_change"] = record
+            case KeyRotation():
+                tables["key_rotation"] = record
             case ServerSeen():
                 self._servers[record.shard_uid] = record
                 tables.setdefault("servers", {})
@@ -91,6 +94,8 @@ class Tables:
                 tables["leadership"] = None
             case LeaderChange():
                 tables["leader_change"] = None
+            case KeyRotation():
+                tables["key_rotation"] = None
             case ServerSeen():
                 self._servers.pop(record.shard_uid, None)
                 tables.setdefault("servers", {})

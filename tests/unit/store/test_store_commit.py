@@ -14,6 +14,7 @@ from shardwright.model.cluster import Cluster, Node
 from shardwright.model.database import ServerSecrets
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import DatabaseUid, NodeUid
+from shardwright.model.key_rotation import KeyPhase, KeyRotation
 from shardwright.model.version import fields_too_new
 from shardwright.model.view import Delete, Put
 from shardwright.store import commit as store_commit_module
@@ -22,7 +23,7 @@ from shardwright.store.commit import Conflict, Fence, commit
 from shardwright.store.memory import MemoryStore
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import DeleteKey, ModifiedAt, PutKey, Transaction
-from shardwright.store.seal import IN_CLEAR, KEY_BYTES, ClusterKey, Sealing, is_sealed
+from shardwright.store.seal import IN_CLEAR, KEY_BYTES, ClusterKey, Sealing, is_sealed, uid_in
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NODE = Node(NodeUid(1), "127.0.0.1", NOW)
@@ -152,3 +153,34 @@ def test_a_field_that_is_too_new_is_not_written(monkeypatch: pytest.MonkeyPatch)
         await commit(store, mirror, [Put(replace(NODE, rack="b"))], fence=None, random_text=word)
 
     run(scenario)
+
+
+def test_a_value_is_sealed_with_the_key_that_the_record_names_at_the_moment_of_the_commit() -> None:
+    old, new = ClusterKey.of(bytes(KEY_BYTES)), ClusterKey.of(bytes(range(KEY_BYTES)))
+    place, other = keys.key_of(SECRETS), replace(SECRETS, database_uid=DatabaseUid(2))
+    spreading = KeyRotation(old.uid, NOW, "admin", KeyPhase.SPREADING, NOW, new.uid)
+    sealing = replace(spreading, phase=KeyPhase.SEALING)
+
+    async def scenario(store: MemoryStore, mirror: Mirror) -> None:
+        await put(store, keys.CLUSTER, records.encode(Cluster("c", NOW, "10.0.0.1", 9443, cluster_version=2)))
+        await put(store, keys.KEY_ROTATION, records.encode(spreading))
+        await mirror.fresh()
+        await commit(store, mirror, [Put(SECRETS)], fence=None, random_text=word)
+        assert uid_in(mirror.range(place)[0].value) == old.uid
+        # The loop has not run since this write: to the mirror, the old key still seals.
+        await put(store, keys.KEY_ROTATION, records.encode(sealing))
+        assert mirror.sealing_uid == old.uid
+        with pytest.raises(Conflict):
+            await commit(store, mirror, [Put(SECRETS)], fence=None, random_text=word)
+        await put(store, keys.KEY_ROTATION, records.encode(spreading))
+        with pytest.raises(Conflict):
+            await commit(store, mirror, [Put(other)], fence=None, random_text=word)
+        await put(store, keys.KEY_ROTATION, records.encode(sealing))
+        await mirror.fresh()
+        await commit(store, mirror, [Put(SECRETS)], fence=None, random_text=word)
+        assert uid_in(mirror.range(place)[0].value) == new.uid
+        # A record without a secret depends on no key.
+        await put(store, keys.KEY_ROTATION, records.encode(spreading))
+        await commit(store, mirror, [Put(NODE)], fence=None, random_text=word)
+
+    run(scenario, sealing=Sealing((old, new), lambda size: bytes(size)))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwright.errors import Permanent
+from shardwright.errors import Permanent, Transient
 from shardwright.model.account import User
 from shardwright.model.codes import Code
 from shardwright.model.database import Database, ServerSecrets
@@ -31,6 +31,7 @@ from shardwright.store.seal import (
     must_be_sealed,
     text_of,
     to_seal_again,
+    uid_in,
 )
 
 OLD, NEW = ClusterKey.of(bytes(KEY_BYTES)), ClusterKey.of(bytes(range(KEY_BYTES)))
@@ -189,6 +190,30 @@ def test_a_change_of_the_key_seals_exactly_what_is_not_sealed_with_it() -> None:
         again = new.seal(key, new.open(key, values[key]))
         assert to_seal_again([KeyValue(key, again, 1, 1)], NEW.uid) == ()
         assert sealing(NEW).open(key, again) == SECRET, "the old key may be forgotten"
+
+
+def test_the_keys_change_while_the_sealing_is_used() -> None:
+    mine = sealing(OLD)
+    stored = mine.seal(PLACE, SECRET)
+    with pytest.raises(Transient) as refused:
+        mine.seal(PLACE, SECRET, NEW.uid)
+    assert refused.value.code == Code.CLUSTER_KEY_AWAITED
+    mine.hold((OLD, NEW))
+    assert (mine.uid, mine.uids) == (OLD.uid, (OLD.uid, NEW.uid))
+    assert uid_in(mine.seal(PLACE, SECRET)) == OLD.uid
+    assert uid_in(mine.seal(PLACE, SECRET, NEW.uid)) == NEW.uid
+    mine.hold((NEW,))
+    with pytest.raises(Permanent):
+        mine.open(PLACE, stored)
+    for wrong in (lambda: mine.hold(()), lambda: IN_CLEAR.hold((NEW,))):
+        with pytest.raises(AssertionError):
+            wrong()  # type: ignore[no-untyped-call]
+    assert IN_CLEAR.uids == ()
+
+
+@pytest.mark.parametrize("value", [SECRET, MAGIC, b""])
+def test_what_is_not_sealed_or_too_short_names_no_key(value: bytes) -> None:
+    assert uid_in(value) is None
 
 
 def test_without_a_key_nothing_may_be_sealed() -> None:
