@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import assert_never
 
+from shardwright.agent.cluster_keys import ClusterKeys
 from shardwright.agent.endpoint_process import endpoint_command
 from shardwright.agent.key_holder import KeyHolder
 from shardwright.agent.renewal import CertificateFiles, Renewals
@@ -18,20 +19,24 @@ from shardwright.daemon_config import DaemonConfig
 from shardwright.endpoint.config import ControlConfig, text_of
 from shardwright.endpoint.credentials import OwnCertificate
 from shardwright.endpoint.tls import Context, TlsAddress
-from shardwright.errors import Transient
+from shardwright.errors import ClusterError, Transient
+from shardwright.key_file import KeyFile
 from shardwright.leader.lease import ETCD_TIMES, NORMAL_TIMES, LeaseTimes
 from shardwright.machine.files import make_private_directory, write_private
 from shardwright.model.codes import Code
-from shardwright.model.ids import NodeUid
+from shardwright.model.ids import KeyUid, NodeUid
 from shardwright.model.trust import CertificateRole
+from shardwright.nodes.cluster_key import ask_for_key
 from shardwright.nodes.joined import JoinedNodes
 from shardwright.nodes.local import LocalNodes
 from shardwright.nodes.paths import control_path
 from shardwright.nodes.protocol import Nodes
 from shardwright.nodes.remote import NodeAddress, RemoteNodes
 from shardwright.nodes.renewal import ask_for_certificate
+from shardwright.reconcile.key_rotation import held_by
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Store
+from shardwright.store.seal import ClusterKey
 from shardwright.store.settings import EtcdSettings, SqliteSettings, StoreSettings
 from shardwright.trust.certificates import LIFETIME
 from shardwright.trust.files import MemberFiles
@@ -89,6 +94,40 @@ class NodeAccess:
         return KeyHolder(
             self._config.node_uid, trust.files, store, mirror=self._mirror, clock=clock, random_text=random_text
         )
+
+    def cluster_keys(
+        self, store: Store, *, clock: Clock, random_text: Callable[[], str], reach: Callable[[str], None]
+    ) -> ClusterKeys | None:
+        """What keeps the cluster keys of this node; None: it has none, or nothing changes them."""
+        path = self._config.cluster_key
+        if path is None or self._config.sealing.uid is None:
+            return None
+        return ClusterKeys(
+            self._config.node_uid,
+            KeyFile(path),
+            store,
+            mirror=self._mirror,
+            fetch=None if self._own is None else self._fetch_key,
+            clock=clock,
+            random_text=random_text,
+            reach=reach,
+        )
+
+    async def _fetch_key(self, uid: KeyUid) -> ClusterKey:
+        """From the first node that has the key. Raises ClusterError with what each has said."""
+        own, view = self._own, self._mirror.view()
+        assert own is not None
+        said: list[ClusterError] = []
+        others = (node for node in view.nodes if node != self._config.node_uid)
+        for node in sorted(others, key=lambda node: (uid not in held_by(view, node), node not in view.daemons, node)):
+            if (at := self.address_of(node)) is None:
+                continue
+            try:
+                return await ask_for_key(node, at, uid, context=own.client, revoked=self.revoked)
+            except ClusterError as e:
+                said.append(e)
+        text = "; ".join(e.text for e in said) or "there is no other node"
+        raise Transient(Code.CLUSTER_KEY_AWAITED, f"no node gives the cluster key {uid}: {text}")
 
     def virtual_addresses(self, clock: Clock) -> VirtualAddressKeeper | None:
         """What keeps the virtual addresses of this node; None: a local cluster has none."""

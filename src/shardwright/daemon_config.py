@@ -49,6 +49,8 @@ class DaemonConfig:
     """Identity, log and configuration of the endpoint process; below ``directory``, or the same."""
     run_directory: Path
     """Sockets."""
+    cluster_key: Path | None = None
+    """The file with the keys of ``sealing``, which a change of the cluster key replaces; None: nothing changes them."""
     trust: NodeTrust | None = None
     """None: all nodes are on this machine, and reach each other by Unix sockets."""
     fence_hooks: Path | None = None

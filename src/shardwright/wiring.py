@@ -202,9 +202,10 @@ async def _serve(
     )
     signing = access.signing(store, clock=clock, random_text=_random_text, lifetime=_certificate_lifetime())
     agent = await _agent(config, store, mirror=mirror, access=access, addresses=addresses, signing=signing, clock=clock)
+    probe = _probe()
     switch_off = None if config.fence_hooks is None else FenceHooks(config.fence_hooks).switch_off
     runner = LeadershipRunner(
-        *(keeper, store, mirror), access=access, clock=clock, probe=_probe(), members=members, switch_off=switch_off
+        *(keeper, store, mirror), access=access, clock=clock, probe=probe, members=members, switch_off=switch_off
     )
     shown = ApiCertificate(config.api_certificate, config.api_key)
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
@@ -214,7 +215,7 @@ async def _serve(
         tasks.append(spawn("authority's key", holder.run()))
     if config.machines is not None:
         tasks.append(spawn("replacement", replace_node(context)))
-    tasks += _about_the_store(config, store, book, shown_members, mirror=mirror, clock=clock)
+    tasks += _about_the_store(config, store, book, shown_members, access=access, mirror=mirror, clock=clock, probe=probe)
     api: ApiServer | None = None
     try:
         await asyncio.to_thread(shown.load)
@@ -280,10 +281,21 @@ def _among_machines(
 
 
 def _about_the_store(
-    config: DaemonConfig, store: Store, book: EndpointBook | None, members: Members | None, *, mirror: Mirror, clock: Clock
+    config: DaemonConfig,
+    store: Store,
+    book: EndpointBook | None,
+    members: Members | None,
+    *,
+    access: NodeAccess,
+    mirror: Mirror,
+    clock: Clock,
+    probe: Probe,
 ) -> list["asyncio.Task[None]"]:
-    """The tasks that only a daemon has whose cluster runs the store itself: it follows the members, and keeps backups."""
+    """A daemon keeps the keys that open the store's secrets. If its cluster runs the store itself, it also follows the
+    members, and keeps backups."""
     tasks: list[asyncio.Task[None]] = []
+    if (held := access.cluster_keys(store, clock=clock, random_text=_random_text, reach=probe)) is not None:
+        tasks.append(spawn("cluster keys", held.run()))
     if config.backups is not None:
         backups = Backups(config.node_uid, config.backups, store, mirror=mirror, clock=clock, random_text=_random_text)
         tasks.append(spawn("backups", backups.run()))

@@ -237,7 +237,7 @@ class NodeApi:
             random_text=lambda: secrets.token_hex(4),
             figures=Figures(Agents(self.mirror.view()), clock=SystemClock()),
             checks=Checks(Agents(self.mirror.view()), clock=SystemClock()),
-            machines=self.change(machines_of(self.settings).with_members(self.members)),
+            machines=self.change(machines_of(self.settings, self.mirror.sealing).with_members(self.members)),
         )
         files = TrustFiles(configuration)
         host, port = str(self.settings.address), self.settings.ports.api

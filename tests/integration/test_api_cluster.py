@@ -109,3 +109,12 @@ def test_a_node_that_does_not_lead_serves_every_request_itself(http: httpx.Clien
     assert isinstance(node, dict)
     assert (node["addr"], node["rack_id"], node["external_addr"]) == ("127.0.0.3", "b", ["203.0.113.7"])
     ok(http.post("/v1/nodes/3/actions/maintenance_on"))
+
+
+def test_the_cluster_key_is_changed_by_an_action_of_the_cluster(api: RunningApi, http: httpx.Client) -> None:
+    path = "/v1/cluster/actions/rotate_key"
+    assert http.get(path).status_code == 404
+    # The store of this test has its secrets in clear.
+    refused = http.post(path)
+    assert (refused.status_code, refused.json()["error_code"]) == (406, "cluster_key_absent")
+    assert api.view().key_rotation is None

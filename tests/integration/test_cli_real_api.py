@@ -70,7 +70,7 @@ def test_status_shows_the_cluster(admin: Operator) -> None:
     ):
         assert part in text, text
     assert "slave" not in text
-    assert set(admin.answer("status")) == {"nodes", "nodes_status", "bdbs", "shards"}
+    assert set(admin.answer("status")) == {"nodes", "nodes_status", "bdbs", "shards", "cluster_actions"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ LARGE_FILES = {
     "sim/checker.py": 429,
     "sim/server.py": 530,
     "tests/integration/test_agent.py": 496,
-    "tests/integration/test_cli.py": 538,
+    "tests/integration/test_cli.py": 535,
     "tests/sim/test_scenarios.py": 441,
     "tests/unit/reconcile/test_group.py": 490,
 }

@@ -6,7 +6,7 @@ nothing else: no other part waits for it. Must change no record.
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -74,8 +74,9 @@ class Backups:
         if node is None or node.store_role is StoreRole.NONE:
             return None
         newest = await asyncio.to_thread(newest_at, self._directory)
-        # One from the future was written before the clock was corrected.
-        if newest is not None and timedelta(0) <= now - newest < EVERY:
+        rotation = self._mirror.view().key_rotation
+        sealed_at = None if rotation is None else rotation.sealed_at
+        if newest is not None and not _is_due(newest, now, sealed_at=sealed_at):
             return None
         whole = await read_whole(self._store)
         backup = backup_of(whole.items.values(), revision=whole.revision, node_uid=self._node_uid, at=now)
@@ -96,3 +97,10 @@ class Backups:
             await commit(self._store, self._mirror, [Put(event)], fence=None, random_text=self._random_text)
         except ShardwrightError as e:
             _log.warning("the event about it could not be written", reason=e.text)
+
+
+def _is_due(newest: datetime, now: datetime, *, sealed_at: datetime | None) -> bool:
+    """Whether a backup is to be written. ``sealed_at``: when everything was sealed with the present cluster key, if it was
+    changed: an older backup does not open with that one."""
+    # One from the future was written before the clock was corrected.
+    return not timedelta(0) <= now - newest < EVERY or (sealed_at is not None and newest < sealed_at)

@@ -117,6 +117,7 @@ class Agent:
             endpoint_process=self._endpoint.look,
             checks=self._checks,
             sign=sign,
+            sealing=mirror.sealing,
         )
         self._socket = None if news_socket is None else ControlSocket(str(news_socket), answers.serve_local)
         self._listener = None if remote is None else TlsListener(remote, answers.serve_remote, name="agent")
@@ -275,6 +276,7 @@ class Agent:
             tls_servers=self._tls_servers,
             virtual_interfaces=self._interfaces,
             virtual_addresses=() if self._addresses is None else self._addresses.held,
+            cluster_keys=self._mirror.sealing.uids,
         )
         figures = self._figures
         if figures is None:

@@ -45,6 +45,8 @@ CODES: Final[dict[str, str]] = {
     "invalid_address": "The address is not a free loopback address.",
     "leader_not_available": "The node cannot lead: it has no running daemon, or it is being removed.",
     "leader_not_changed": "The requested daemon did not become the leader; the message says why.",
+    "cluster_key_absent": "The cluster has no cluster key that could be replaced, or not all daemons can use one.",
+    "key_rotation_stays": "A change of the cluster key is not undone, and its result is not deleted.",
     "snapshot_not_found": "The node has no such snapshot.",
     "snapshot_exists": "A snapshot with that name already exists.",
     "maintenance_snapshot": "A maintenance snapshot cannot be deleted manually; maintenance_off deletes it.",

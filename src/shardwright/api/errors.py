@@ -6,6 +6,7 @@ from typing import Final
 from starlette.responses import JSONResponse
 
 from shardwright.errors import Refusal, Rejected, ShardwrightError, Transient
+from shardwright.model.codes import Code
 from shardwright.model.reason import Reason
 from shardwright.store.protocol import StoreFull, StoreReplaced, StoreUnavailable, TooLarge
 
@@ -96,6 +97,8 @@ def answer_of(error: Exception) -> JSONResponse:
             return error_answer(413, "request_too_large_to_store", error.text)
         case Unavailable():
             return error_answer(_STATUS_BY_CODE[error.code], error.code, error.text, extra=error.extra)
+        case Transient(code=Code.CLUSTER_KEY_AWAITED):
+            return coded("not_ready", f"{error.text[:1].upper()}{error.text[1:]}. Try again.")
         case Transient():
             return error_answer(
                 409, "config_edit_conflict", "Other clients changed the same records at the same time. Try again."

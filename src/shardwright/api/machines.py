@@ -6,6 +6,7 @@ Values that the daemon's wiring gives. Decides nothing.
 from dataclasses import dataclass, field, replace
 
 from shardwright.store.members import Members
+from shardwright.store.seal import Sealing
 from shardwright.trust.files import TrustFiles
 from shardwright.trust.join import SealingKey, StoreFiles
 
@@ -26,8 +27,8 @@ class Machines:
 
     trust: TrustFiles
     """Of the answering node. Only a node with the authority's key can admit a newcomer."""
-    sealing_keys: tuple[SealingKey, ...] = field(repr=False)
-    """Those of the cluster, the one in use first."""
+    sealing: Sealing = field(repr=False)
+    """Has the cluster's keys."""
     store_endpoints: tuple[str, ...]
     """Where this node reaches the store."""
     store_files: StoreFiles | None = field(default=None, repr=False)
@@ -35,6 +36,11 @@ class Machines:
     members: Members | None = None
     """The members of the store, to which a newcomer's is added; None: the operator runs the store."""
     ports: NodePorts = NodePorts()
+
+    @property
+    def sealing_keys(self) -> tuple[SealingKey, ...]:
+        """What a newcomer gets now: the key in use first, then those with which something may still be sealed."""
+        return tuple(SealingKey(key.uid, key.secret) for key in self.sealing.keys)
 
     def with_members(self, members: Members | None) -> "Machines":
         """The same, with the members of the store; without them if the operator runs the store."""

@@ -1,8 +1,8 @@
-"""``shardwright cluster``: the members of the store, the leader, virtual addresses, backups, and the move of a stopped local
-cluster's records into an etcd.
+"""``shardwright cluster``: the members of the store, the leader, the cluster key, virtual addresses, backups, and the move
+of a stopped local cluster's records into an etcd.
 
 The move uses ``shardwright.local``, because a stopped cluster has no API; the rest is in ``leadership.py``,
-``virtual_address.py`` and ``backup.py``. Owns the dialog with the user, not the operation.
+``key_rotation.py``, ``virtual_address.py`` and ``backup.py``. Owns the dialog with the user, not the operation.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from shardwright.cli import backup, leadership, virtual_address
+from shardwright.cli import backup, key_rotation, leadership, virtual_address
 from shardwright.cli.direct import AsJson, Directory, directory_of, failures, sayer
 from shardwright.local.access import etcd_settings
 from shardwright.local.move_store import Copied, Moved, OnProgress, move_store
@@ -32,10 +32,12 @@ Examples:
 def register(app: typer.Typer) -> None:
     """Add the command group ``cluster``."""
     group = typer.Typer(
-        no_args_is_help=True, help="Members of the store, the leader, virtual addresses, backups, the move of the records."
+        no_args_is_help=True,
+        help="Members of the store, the leader, the cluster key, virtual addresses, backups, the move of the records.",
     )
     app.add_typer(group, name="cluster")
     leadership.register(group)
+    key_rotation.register(group)
     virtual_address.register(group)
     backup.register_cluster(group)
     group.command("move-store", epilog=_EXAMPLES)(_move_store)

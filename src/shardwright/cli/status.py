@@ -1,9 +1,10 @@
-"""``shardwright status``: the whole cluster in four tables, and its faults."""
+"""``shardwright status``: the whole cluster in four tables, its faults, and a change of its key."""
 
 from collections.abc import Mapping
 
 import typer
 
+from shardwright.cli.cluster_key import rotation_text
 from shardwright.cli.overview import Json, databases_table, endpoints_table, nodes_table, shards_table, troubles_text
 from shardwright.cli.session import Session, command
 from shardwright.cli.unserved import waiting_text
@@ -15,21 +16,25 @@ def register(app: typer.Typer) -> None:
 
 
 def _status(session: Session) -> None:
-    """Show nodes, databases, endpoints and shards, and the faults of databases."""
+    """Show nodes, databases, endpoints and shards, the faults of databases, and a change of the cluster key under way."""
     nodes = session.api.get("/v1/nodes")
     statuses = session.api.get("/v1/nodes/status")
     databases = session.api.get("/v1/bdbs")
     shards = session.api.get("/v1/shards")
-    answer = {"nodes": nodes, "nodes_status": statuses, "bdbs": databases, "shards": shards}
-    session.show(answer, lambda: _shown(nodes, statuses, databases, shards))
+    actions = session.api.get("/v1/cluster/actions")["actions"]
+    answer = {"nodes": nodes, "nodes_status": statuses, "bdbs": databases, "shards": shards, "cluster_actions": actions}
+    session.show(answer, lambda: _shown(nodes, statuses, databases, shards, actions))
 
 
-def _shown(nodes: list[Json], statuses: Mapping[str, Json], databases: list[Json], shards: list[Json]) -> str:
+def _shown(
+    nodes: list[Json], statuses: Mapping[str, Json], databases: list[Json], shards: list[Json], actions: list[Json]
+) -> str:
     tables = (
         nodes_table(nodes, statuses, title="CLUSTER NODES"),
         databases_table(databases, title="DATABASES"),
         endpoints_table(databases, title="ENDPOINTS"),
         shards_table(shards, databases, title="SHARDS"),
         troubles_text(databases),
+        rotation_text(actions),
     )
     return "\n\n".join(part for part in (*tables, *map(waiting_text, databases)) if part)

@@ -32,6 +32,7 @@ from shardwright.leader.pace import (
 from shardwright.leader.presence import Lasting, storm_event
 from shardwright.leader.probe import Probe
 from shardwright.leader.publish import Publisher
+from shardwright.leader.resealing import Resealing
 from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention, surplus_events
 from shardwright.leader.takeover import decide_takeover
 from shardwright.leader.turn import AGAIN, DECIDERS, Outcome, decide_turn
@@ -133,6 +134,14 @@ class Leader:
             wake=self._wake.set,
         )
         self._members = None if parts.members is None else self._membership(parts.members)
+        self._resealing = Resealing(
+            parts.store,
+            parts.mirror,
+            fence=fence,
+            commit=self._commit_built,
+            probe=parts.probe,
+            random_text=parts.random_text,
+        )
         self._publisher = Publisher(parts.store, parts.mirror, self._fence, clock=parts.clock)
 
     def _membership(self, members: Members) -> Membership:
@@ -249,6 +258,8 @@ class Leader:
         self._busy_until = look_again_at(found.wake_at, now, self._pace, is_busy=not is_calm and not still and is_busy(view))
         await self._publisher.publish(view, now)
         await self._retain(now)
+        if await self._resealing.advance(now):
+            self._wake.set()
 
     async def _decide(self, now: datetime) -> Outcome:
         """Run all deciders, and commit their writes."""

@@ -32,6 +32,7 @@ async def read_config(store: Store, layout: Layout, node_uid: NodeUid) -> Daemon
         directory=layout.node(node_uid),
         endpoint_directory=layout.node(node_uid),
         run_directory=layout.run_directory(),
+        cluster_key=layout.cluster_key,
     )
 
 

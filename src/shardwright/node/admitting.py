@@ -8,23 +8,19 @@ from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.node.init import STORE_FILES
 from shardwright.node.settings import NodeSettings
-from shardwright.store.seal import keys_of
+from shardwright.store.seal import Sealing
 from shardwright.trust.files import TrustFiles
-from shardwright.trust.join import SealingKey, StoreFiles
+from shardwright.trust.join import StoreFiles
 
 
-def machines_of(settings: NodeSettings) -> Machines:
-    """The parts of the API of this node, without the members of the store. Raises Permanent ``cluster_key_unusable`` or
+def machines_of(settings: NodeSettings, sealing: Sealing) -> Machines:
+    """The parts of the API of this node, without the members of the store. ``sealing``: the daemon's. Raises Permanent
     ``credentials_unusable``."""
     directory, ports = settings.directories.configuration, settings.ports
     is_operators = settings.store.key == directory / STORE_FILES[2]
-    try:
-        text = settings.directories.cluster_key.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        raise Permanent(Code.CLUSTER_KEY_UNUSABLE, f"{settings.directories.cluster_key} cannot be read") from None
     return Machines(
         trust=TrustFiles(directory),
-        sealing_keys=tuple(SealingKey(key.uid, key.secret) for key in keys_of(text)),
+        sealing=sealing,
         store_endpoints=settings.store.endpoints,
         store_files=_store_files(settings) if is_operators else None,
         ports=NodePorts(ports.agent, ports.control, ports.store_clients, ports.store_members),

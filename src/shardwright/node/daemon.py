@@ -189,7 +189,7 @@ async def _serve(loaded: Loaded, notifier: Notifier, body: Body) -> None:
 async def _work(loaded: Loaded, notifier: Notifier, body: Body) -> None:
     """Until cancelled, or until the node is removed: then it waits for a record again, and an operator to take it away."""
     try:
-        machines = await asyncio.to_thread(machines_of, loaded.settings)
+        machines = await asyncio.to_thread(machines_of, loaded.settings, loaded.sealing)
         async with without_virtual_addresses():
             store = await wait_for_store(loaded.settings, loaded.sealing, say=notifier.status)
     except Permanent as e:

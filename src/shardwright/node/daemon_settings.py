@@ -56,6 +56,7 @@ def daemon_config(
         directory=directories.state,
         endpoint_directory=directories.endpoint,
         run_directory=directories.run,
+        cluster_key=directories.cluster_key,
         trust=NodeTrust(files, str(settings.address), settings.ports.agent, settings.ports.control),
         fence_hooks=fence_hooks(directories),
         discovery_port=settings.ports.discovery,

@@ -18,11 +18,12 @@ from shardwright.model.codes import Code
 from shardwright.node.daemon_settings import founding_file, restoring_file
 from shardwright.node.founding_file import Outcome, found_cluster
 from shardwright.node.known_store import forget_learned, known_store
+from shardwright.node.missing_keys import fetch_missing_keys
 from shardwright.node.recorded import record_key
 from shardwright.node.settings import NodeSettings
 from shardwright.node.survey import survey
 from shardwright.store import keys
-from shardwright.store.admission import check_store
+from shardwright.store.admission import check_cluster, check_store
 from shardwright.store.move import Copied
 from shardwright.store.open import open_store
 from shardwright.store.protocol import Store, StoreError, StoreReplaced
@@ -85,11 +86,13 @@ async def _look(settings: NodeSettings, sealing: Sealing, place: EtcdSettings) -
     try:
         await _found(settings, store)
         await _restore(settings, sealing, store)
-        await check_store(store, sealing)
+        await check_cluster(store)
         if await store.get(keys.CLUSTER) is None:
             raise _NotYet(Code.NODE_NOT_RECORDED, "the store contains no cluster")
         if await store.get(record_key(settings.node_uid)) is None:
             raise _NotYet(Code.NODE_NOT_RECORDED, f"the cluster has no record of node {settings.node_uid}")
+        await fetch_missing_keys(settings, sealing, store)
+        await check_store(store, sealing)
         await survey(store, settings.node_uid, settings.directories.shards)
     finally:
         await store.close()

@@ -12,7 +12,8 @@ from shardwright.backup_files import list_backups, load_backup, write_backup
 from shardwright.clock import SystemClock
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.event import Event, EventKind
-from shardwright.model.ids import NodeUid
+from shardwright.model.ids import KeyUid, NodeUid
+from shardwright.model.key_rotation import KeyPhase, KeyRotation
 from shardwright.model.store_member import StoreRole
 from shardwright.model.version import CLUSTER_VERSION
 from shardwright.store import keys, records
@@ -120,5 +121,24 @@ def test_a_failure_is_told_once_and_nothing_else_happens(tmp_path: Path) -> None
             assert event.kind is EventKind.BACKUP_FAILED
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    run(scenario)
+
+
+def test_one_is_written_as_soon_as_everything_is_sealed_with_a_new_key(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with backups(tmp_path) as (keeper, clock, store):
+            assert await keeper.look() is not None
+            clock.at += timedelta(minutes=1)
+            asked = KeyRotation(KeyUid("00" * 8), BEGIN, "admin", KeyPhase.SEALING, BEGIN, KeyUid("11" * 8))
+            for rotation, is_due in (
+                (asked, False),
+                (replace(asked, phase=KeyPhase.DROPPING, sealed_at=clock.at - timedelta(seconds=1)), True),
+                (replace(asked, phase=KeyPhase.DONE, sealed_at=clock.at - timedelta(seconds=1)), False),
+            ):
+                put = PutKey(keys.KEY_ROTATION, records.encode(rotation))
+                await store.transact(Transaction((), (put,)))
+                await keeper._mirror.fresh()
+                assert (await keeper.look() is not None) is is_due, rotation
 
     run(scenario)

@@ -1,4 +1,4 @@
-"""The cluster's one action as intents: ask that a certain daemon leads, find out, forget. Pure."""
+"""The change of the leader as intents: ask that a certain daemon leads, find out, forget. Pure."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ NAME = "change_master"
 def check_name(name: str) -> None:
     """Raises Rejected (404) unless the cluster has an action with this name."""
     if name != NAME:
-        raise not_found("invalid_action", f"The cluster has no action {name!r}; it has {NAME}.")
+        raise not_found("invalid_action", f"The cluster has no action {name!r}; it has {NAME} and rotate_key.")
 
 
 def request(seen: Look, name: str, body: ChangeLeaderBody) -> Intent[LeaderChange]:

@@ -49,12 +49,6 @@ class ClusterActionAnswer(TypedDict):
     error_message: NotRequired[str]
 
 
-class ClusterActionsAnswer(TypedDict):
-    """The latest actions of the cluster."""
-
-    actions: list[ClusterActionAnswer]
-
-
 class EvidenceAnswer(TypedDict):
     """Extension: the facts that prove that a handoff lost nothing."""
 

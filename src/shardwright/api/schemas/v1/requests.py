@@ -66,6 +66,10 @@ class ChangeLeaderBody(Body):
     node_uid: Annotated[int, Field(ge=1, le=99_999_999)] | Text | None = None
 
 
+class RotateKeyBody(Body):
+    """Extension: ``rotate_key``. It takes no parameters."""
+
+
 class DeclareOffBody(Body):
     """Extension: ``declare_off``."""
 
