@@ -19,7 +19,7 @@ from shardwright.key_file import KeyFile, Keys, new_key
 from shardwright.model.ids import KeyUid, NodeUid
 from shardwright.model.key_rotation import KeyPhase, KeyRotation
 from shardwright.model.view import Put
-from shardwright.reconcile.key_rotation import decide_keys
+from shardwright.reconcile.key_rotation import KeysWish, decide_keys
 from shardwright.store import keys
 from shardwright.store.commit import commit
 from shardwright.store.mirror import Mirror
@@ -101,9 +101,9 @@ class ClusterKeys:
         if rotation is None:
             return False
         sealing = self._mirror.sealing
-        if sealing.uids == (rotation.new,) and await asyncio.to_thread(self._file.read) == sealing.keys:
-            return False
         wish = decide_keys(rotation, sealing.uids, self._needed(), leads=self._leads())
+        if wish == KeysWish(sealing.uids) and await asyncio.to_thread(self._file.read) == sealing.keys:
+            return not rotation.has_ended
         new: ClusterKey | None = None
         if wish.makes:
             new = new_key()

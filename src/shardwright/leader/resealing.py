@@ -62,10 +62,12 @@ class Resealing:
 
     async def advance(self, now: datetime) -> bool:
         """One step, if there is one. Returns whether another may follow at once. Raises Conflict, LostLeadership,
-        StoreError, and Transient if this node does not hold the new key yet."""
+        StoreError."""
         rotation = self._mirror.view().key_rotation
         if rotation is None or rotation.has_ended:
             return False
+        if rotation.seals not in self._mirror.sealing.uids:
+            return False  # This node led only a moment after its return: it is just fetching the key.
         if rotation.phase is KeyPhase.SEALING:
             values, damaged = self._unsealed(rotation.seals)
             if values:

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.api.errors import STATUS_OF
+from shardwright.api.errors import STATUS_OF, answer_of
 from shardwright.api.schemas.v1.key_rotation import key_rotation
 from shardwright.api.services.key_rotation import find, refuse_to_forget, request, shown
-from shardwright.errors import Rejected
+from shardwright.errors import Rejected, Transient
 from shardwright.model.cluster import Cluster
+from shardwright.model.codes import Code
 from shardwright.model.ids import KeyUid, NodeUid
 from shardwright.model.key_rotation import KeyPhase, KeyRotation
 from shardwright.model.seen import NodeSeen
@@ -61,6 +62,11 @@ def test_without_a_key_that_every_daemon_can_use_it_is_refused(view: ClusterView
         request(look_at(view), uid)
     assert (STATUS_OF[refused.value.refusal], refused.value.code) == (406, "cluster_key_absent")
     assert refused.value.remedy
+
+
+def test_a_node_that_fetches_the_key_asks_for_patience() -> None:
+    answer = answer_of(Transient(Code.CLUSTER_KEY_AWAITED, "this node does not hold the cluster key yet"))
+    assert (answer.status_code, b'"not_ready"' in bytes(answer.body)) == (503, True)
 
 
 def test_it_cannot_be_deleted() -> None:
