@@ -107,6 +107,7 @@ def _replicas(fields: dict[str, str]) -> tuple[ReplicaSeen, ...]:
             port=int(parts.get("port", "0")),
             state=parts.get("state", ""),
             offset=int(parts.get("offset", "0")),
+            lag_s=int(parts["lag"]) if "lag" in parts else None,
         )
         for parts in replicas
     )

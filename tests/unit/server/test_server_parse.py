@@ -50,11 +50,26 @@ def _seen(text: str) -> ServerSeen:
     return parse_info(text, shard_uid=ShardUid(1), incarnation=2, at=NOW)
 
 
+@pytest.mark.parametrize(
+    ("line", "lag_s", "is_silent"),
+    [
+        ("state=online,offset=99,lag=2", 2, False),
+        ("state=online,offset=99,lag=3", 3, True),
+        ("state=online,offset=99,lag=-5", -5, False),  # the clock of its machine was set back
+        ("state=online,offset=99", None, False),
+        ("state=send_bulk,offset=0,lag=60", 60, False),
+    ],
+)
+def test_how_long_a_primary_has_not_heard_of_a_replica(line: str, lag_s: int | None, is_silent: bool) -> None:
+    (replica,) = _seen(PRIMARY.replace("state=online,offset=99,lag=0", line)).replicas
+    assert (replica.lag_s, replica.is_silent) == (lag_s, is_silent)
+
+
 def test_a_primary() -> None:
     seen = _seen(PRIMARY)
     assert (seen.role, seen.health, seen.offset, seen.keys) == (Role.PRIMARY, Health.OK, 100, 12)
     assert (seen.kind, seen.version) == ("redis", "7.0.15")
-    assert seen.replicas == (ReplicaSeen("127.0.0.3", 7001, "online", 99),)
+    assert seen.replicas == (ReplicaSeen("127.0.0.3", 7001, "online", 99, lag_s=0),)
     assert (seen.replication_id, seen.second_replication_id, seen.second_offset) == (ID, "", -1)
     assert (seen.saves_since_start, seen.is_aof_on, seen.is_persistence_busy, seen.is_persistence_ok) == (
         5,
