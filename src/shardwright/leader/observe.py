@@ -252,6 +252,10 @@ class Observer:
         if not seen.answers:
             known = None if before is None else before.silent_since
             seen = replace(seen, silent_since=known or seen.at)
+        if before is not None and before.answers and not seen.answers:
+            # The first sign that its whole node may be gone: an agent counts as silent only after seconds.
+            for shard in self._view.shards_on(uid):
+                self.poke(shard.uid)
         self._processes[uid] = seen
         self._augmented = None
         if before is None or _endpoints_that_matter(before) != _endpoints_that_matter(seen):

@@ -75,7 +75,7 @@ def hot_shards(view: ClusterView) -> frozenset[ShardUid]:
     unsettled = {d.uid for d in view.databases.values() if d.status is not DatabaseStatus.ACTIVE}
     moving = {m.group_uid for m in view.live_moves() if isinstance(m, GroupMove)}
     starting = {g.uid for g in view.groups.values() if g.phase is not GroupPhase.SERVING or g.is_changing_roles}
-    behind = {g.uid for g in view.groups.values() if _is_behind(g, view) or _has_silent_primary(g, view)}
+    behind = {g.uid for g in view.groups.values() if _is_behind(g, view) or _has_silent_copy(g, view)}
     return frozenset(
         s.uid
         for s in view.shards.values()
@@ -94,10 +94,14 @@ def _is_behind(group: SlotGroup, view: ClusterView) -> bool:
     )
 
 
-def _has_silent_primary(group: SlotGroup, view: ClusterView) -> bool:
-    """Whether its replicas are about to be asked if they still hear of their primary."""
-    seen = None if group.primary is None else view.servers.get(group.primary)
-    return seen is not None and seen.unanswered_since is not None
+def _has_silent_copy(group: SlotGroup, view: ClusterView) -> bool:
+    """Whether its replicas are about to be asked if they still hear of their primary; in strict mode, which writes nothing
+    without a replica, also whether the primary is about to be asked if it still hears of its replica."""
+    database = view.databases.get(group.database_uid)
+    copies = view.shards_of_group(group.uid) if database is not None and database.is_strict else ()
+    judged = {group.primary, *(s.uid for s in copies if s.wanted is ShardWanted.RUNNING)}
+    found = (view.servers.get(uid) for uid in judged if uid is not None)
+    return any(seen is not None and seen.unanswered_since is not None for seen in found)
 
 
 def is_busy(view: ClusterView) -> bool:

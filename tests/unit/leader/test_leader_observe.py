@@ -237,6 +237,24 @@ class Agent(Machine):
         return ServerSeen(target.shard_uid, target.incarnation, SystemClock().now(), Health.OK)
 
 
+def test_the_servers_of_a_node_are_asked_when_its_endpoint_process_falls_silent() -> None:
+    """The whole node may be gone, and its agent may still owe the news of a second."""
+    agent = Agent()
+    looking = observer(agent)
+    secrets = ServerSecrets(DatabaseUid(1), "a", "b", "c", "d", "e")
+    view = cluster(nodes=3).with_database(on=((1, 2),)).with_records(secrets).view
+
+    async def run() -> None:
+        looking._view = view
+        looking._processes[NodeUid(1)] = EndpointProcessSeen(NodeUid(1), NOW, answers=True)
+        await looking._ask_endpoint_process(NodeUid(1))
+        await until_async("it is asked", lambda: SHARD in agent.asked, seconds=5, state=lambda: str(agent.asked))
+        assert set(agent.asked) == {SHARD}, "its replica is on another node"
+        await looking.close()
+
+    asyncio.run(run())
+
+
 class UnhurriedClock(SystemClock):
     """Its time runs slowly: an agent that is late on a busy machine is not taken for a silent one."""
 

@@ -56,6 +56,9 @@ HOT: dict[str, Callable[[ClusterBuilder], ClusterBuilder]] = {
     "a replica has yet to be seen in sync": lambda b: shard(b, REPLICA, in_sync_generation=0),
     "a copy is about to take over": lambda b: group(b, parking=Parking(PRIMARY, 1, NOW)),
     "the primary does not answer": lambda b: b.with_server(PRIMARY, health=Health.TIMEOUT, unanswered_since=NOW),
+    "the only replica of a strict database does not answer": lambda b: b.with_database_changed(
+        1, is_strict=True
+    ).with_server(REPLICA, health=Health.TIMEOUT, unanswered_since=NOW),
     "the primary is missing": lambda b: shard(b, PRIMARY, missing_since=NOW),
 }
 
@@ -76,6 +79,15 @@ COLD: dict[str, Callable[[ClusterBuilder], ClusterBuilder]] = {
     "a replica out of sync does not run": lambda b: shard(b, REPLICA, in_sync_generation=0).with_dead_shard(2),
     "a replica out of sync was not reported yet": lambda b: shard(b, REPLICA, in_sync_generation=0).with_process(
         2, ProcessState.UNKNOWN
+    ),
+    "a replica does not answer, and no write waits for it": lambda b: b.with_server(
+        REPLICA, health=Health.TIMEOUT, unanswered_since=NOW
+    ),
+    "the replicas of a strict database answer": lambda b: b.with_database_changed(1, is_strict=True),
+    "a silent copy of a strict database is to go": lambda b: shard(
+        b.with_database_changed(1, is_strict=True).with_server(REPLICA, health=Health.TIMEOUT, unanswered_since=NOW),
+        REPLICA,
+        wanted=ShardWanted.GONE,
     ),
     "a replica is missing": lambda b: shard(b, REPLICA, missing_since=NOW),
     "a shard is to stop": lambda b: shard(b, REPLICA, wanted=ShardWanted.STOPPED, in_sync_generation=0),
