@@ -14,23 +14,27 @@ from typing import TypeGuard
 
 from shardwright.model.action import Action, ActionName, ActionParameters, ActionStatus, MaintenanceOnParameters
 from shardwright.model.backoff import Backoff
+from shardwright.model.codes import Code
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Role, Shard, ShardWanted, SlotGroup
 from shardwright.model.decision import Decision, earlier
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, number_of_move, uid_of_move
 from shardwright.model.liveness import has_ended, has_ended_after_start
 from shardwright.model.move import Move, MoveState, Relocation
-from shardwright.model.reason import Reason
+from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView, Put, Write
+from shardwright.plan.explain import about_node
 from shardwright.plan.placement import Unplaceable, place_copy
+from shardwright.reconcile.reach import is_unheard, silent_nodes
 
 MANY_RESTARTS = 3
 """A copy that restarted this often in a row without running for a minute is unsound, regardless of its present state."""
 RETRY = Backoff((5.0, 30.0, 300.0))
 """Delay before a failed rebuild is retried; the last value repeats."""
 STRICT_GRACE_S = 5
-"""Limit of the grace period in strict mode: without a replica, no write is answered. A restart takes less."""
+"""Limit of the grace period in strict mode: without a replica, no write is answered. A restart takes less. None of it is
+left for a replica of which nobody hears any more (``reach.py``): it was silent for that long before it counted as lost."""
 LOOK_AGAIN = timedelta(seconds=5)
 """Retry interval while a lost copy has no place."""
 NOTED_AT_ONCE = 40
@@ -50,6 +54,8 @@ class _Lost:
     database: Database
     failures: Counter[NodeUid]
     number: int
+    is_early: bool
+    """It counts as lost before its node counts as away: then others that have died with it do not count as away either."""
 
 
 def decide_repair(view: ClusterView, now: datetime) -> Decision:
@@ -102,7 +108,7 @@ def _note_missing(view: ClusterView, now: datetime) -> tuple[Write, ...]:
             continue
         since = shard.missing_since
         has_proof = group.primary == shard.uid and has_ended_after_start(view.liveness(shard))
-        if since is None and is_missing(view, shard):
+        if since is None and (is_missing(view, shard) or is_unheard(view, shard, now)):
             writes.append(Put(replace(shard, missing_since=now, ended_since=now if has_proof else None)))
         elif since is not None and is_sound(view, group, shard):
             writes.append(Put(replace(shard, missing_since=None, ended_since=None)))
@@ -191,11 +197,15 @@ def _rebuild(view: ClusterView, now: datetime) -> Decision:
     if not lost or _syncs_left(view) == 0:
         return Decision(wake_at=wake_at)
     reasons: list[Reason] = []
+    silent = silent_nodes(view)
     for one in lost:
-        avoid = [uid for uid in one.failures if one.failures[uid] == max(one.failures.values())]
-        target = place_copy(view, one.group, database=one.database, leaving=one.shard, avoid=avoid)
+        failed = {uid for uid in one.failures if one.failures[uid] == max(one.failures.values())}
+        target = place_copy(view, one.group, database=one.database, leaving=one.shard, avoid=failed | silent)
         if isinstance(target, Unplaceable):
             reasons.extend(target.reasons)
+            continue
+        if one.is_early and target in silent:
+            reasons.append(about_node(view.nodes[target], Code.NODE_DOWN, "{} does not answer", grade=Grade.SOFT_LIMIT))
             continue
         return Decision(writes=_begin(one, target, view, now), wake_at=wake_at)
     return Decision(reasons=tuple(reasons), wake_at=earlier(wake_at, now + LOOK_AGAIN))
@@ -225,7 +235,9 @@ def _begin(one: _Lost, target: NodeUid, view: ClusterView, now: datetime) -> tup
     return (Put(move), Put(event))
 
 
-def _grace(database: Database, view: ClusterView) -> timedelta:
+def _grace(database: Database, view: ClusterView, *, is_unheard: bool) -> timedelta:
+    if is_unheard:
+        return timedelta(0)
     seconds = view.policy.slave_ha_grace_period_s
     return timedelta(seconds=min(seconds, STRICT_GRACE_S) if database.is_strict else seconds)
 
@@ -244,12 +256,15 @@ def _lost(view: ClusterView, now: datetime) -> tuple[list[_Lost], datetime | Non
         if _is_left_to_an_action(shard, view):
             continue  # The rebuild names its own blockers.
         moves = [m for m in view.moves.values() if is_rebuild(m) and m.shard_uid == shard.uid]
-        due = max((shard.missing_since or now) + _grace(database, view), retry_at(moves, now))
+        unheard = is_unheard(view, shard, now)
+        due = max((shard.missing_since or now) + _grace(database, view, is_unheard=unheard), retry_at(moves, now))
         if now < due:
             wake_at = earlier(wake_at, due)
             continue
         failures = Counter(m.to_node for m in moves if m.state is MoveState.FAILED)
-        found.append(_Lost(shard, group, database, failures, 1 + max((number_of(m) for m in moves), default=0)))
+        number = 1 + max((number_of(m) for m in moves), default=0)
+        is_early = unheard and not view.is_away(shard.node_uid)
+        found.append(_Lost(shard, group, database, failures, number, is_early))
     return sorted(found, key=lambda one: (-one.database.rebuild_priority, one.shard.uid)), wake_at
 
 

@@ -31,6 +31,7 @@ from shardwright.model.seen import EndpointState, Health, ProcessState, ServerSe
 from shardwright.model.serving import listening_address
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.plan.absence import remedy_of_absence
+from shardwright.plan.placement import Unplaceable, place_copy
 from shardwright.plan.standing import Standing, is_candidate, standing_of
 from shardwright.reconcile.copies import copies_of
 from shardwright.reconcile.parking import continue_parking
@@ -109,7 +110,7 @@ def _troubles(database: Database, view: ClusterView, before: tuple[Reason, ...],
             if shard.wanted is ShardWanted.RUNNING:
                 earlier = [r for r in before if r.shard_uid == shard.uid and r.code != Code.PRIMARY_OUT_OF_REACH]
                 yield from _of_server(database, group, shard, view, earlier)
-                yield from _of_process(group, shard, view, earlier, now)
+                yield from _of_process(database, group, shard, view, earlier, now)
                 yield from _of_sync(group, shard, view, earlier, now)
 
 
@@ -186,7 +187,9 @@ def _of_server(
             )
 
 
-def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason], now: datetime) -> Iterator[Reason]:
+def _of_process(
+    database: Database, group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason], now: datetime
+) -> Iterator[Reason]:
     """A copy that is not running, or dies repeatedly before it is in sync."""
     if shard.missing_since is None or now - shard.missing_since < AWAY_MAX:
         return
@@ -204,9 +207,25 @@ def _of_process(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list
     elif not why and before:
         yield from before  # The result of the current attempt is not known yet.
         return
-    text = f"shard {shard.uid} on node {shard.node_uid} is not running{f': {why}' if why else ''}"
+    how = "does not answer" if _is_out_of_reach(shard, seen, view) else "is not running"
+    text = f"shard {shard.uid} on node {shard.node_uid} {how}{f': {why}' if why else ''}"
+    if _keeps_writes_back(database, group, shard, view):
+        text += "; writes wait for a replica, and no other node can take one"
+        remedy += ", or add a node"
     code = Code.COPY_NOT_RUNNING
     yield reason_about(shard, code, text, Grade.HARD_LIMIT, remedy=remedy)
+
+
+def _is_out_of_reach(shard: Shard, seen: ServerSeen | None, view: ClusterView) -> bool:
+    """Whether nothing is known of its process, although its node does not count as away."""
+    return not view.is_away(shard.node_uid) and seen is not None and seen.health in (Health.TIMEOUT, Health.UNREACHABLE)
+
+
+def _keeps_writes_back(database: Database, group: SlotGroup, shard: Shard, view: ClusterView) -> bool:
+    """Whether a strict database has lost its only replica, and has no place for another one."""
+    if not database.is_strict or group.primary in (None, shard.uid) or view.live_move_of_group(group.uid) is not None:
+        return False
+    return isinstance(place_copy(view, group, database=database, leaving=shard), Unplaceable)
 
 
 def _of_sync(group: SlotGroup, shard: Shard, view: ClusterView, earlier: list[Reason], now: datetime) -> Iterator[Reason]:

@@ -206,6 +206,26 @@ def test_a_copy_that_does_not_run() -> None:
     assert [e.kind for e in events(back)] == ["bdb_trouble_ended"]
 
 
+def test_a_copy_out_of_reach_whose_daemon_holds_its_lease() -> None:
+    """The leader and the primary hear nothing of its machine; whether it runs, nobody knows."""
+    silent = with_shard(healthy().with_server(2, health=Health.TIMEOUT), 2, missing_since=NOW - AWAY_MAX)
+    (reason,) = told(silent)
+    assert reason.text == "shard 2 on node 2 does not answer"
+    (alone,) = told(silent.without_daemon(2))
+    assert alone.text == "shard 2 on node 2 is not running: the node has no running daemon"
+
+
+def test_a_strict_database_without_a_place_for_another_replica_says_so() -> None:
+    lost = with_shard(healthy().with_dead_node(2), 2, missing_since=NOW - AWAY_MAX)
+    strict = lost.with_database_changed(1, is_strict=True)
+    assert "writes wait" not in told(strict)[0].text, "node 3 can take it"
+    (reason,) = told(strict.with_node_changed(3, is_closed=True))
+    assert reason.text.endswith("; writes wait for a replica, and no other node can take one")
+    assert reason.remedy == "start the daemon of node 2, or add a node"
+    (default,) = told(lost.with_node_changed(3, is_closed=True))
+    assert "writes wait" not in default.text
+
+
 def test_what_hinders_a_primary_ends_with_its_role() -> None:
     builder = decided(healthy().with_server(1, troubles=(ServerTrouble.AOF_WRITE_FAILED,)))
     group = builder.view.groups[builder.view.shards[ShardUid(1)].group_uid]
