@@ -6,6 +6,7 @@ something every second.
 
 from typing import TYPE_CHECKING
 
+from shardwright.model.seen import ReplicaSeen
 from sim.history import Position
 from sim.network import REPLICATION
 
@@ -25,6 +26,8 @@ class Confirmations:
         self._said: dict[int, Position] = {}
         """What each linked replica holds by its own word, by shard; only of strict databases."""
         self._heard_at = 0.0
+        self._replica_heard_at: dict[int, float] = {}
+        """When each linked replica was last known to report, by shard."""
 
     def send(self, source: "SimServer") -> None:
         """Tell the primary what is here."""
@@ -41,6 +44,7 @@ class Confirmations:
     def forget(self, replica: "SimServer") -> None:
         """A replica has left."""
         self._said.pop(replica.shard_uid, None)
+        self._replica_heard_at.pop(replica.shard_uid, None)
 
     def has(self, position: Position) -> bool:
         """``WAIT 1``: a linked replica has said that it holds this write."""
@@ -58,3 +62,14 @@ class Confirmations:
         if now - self._heard_at > REPL_TIMEOUT_S:
             server.link_lost()
         return int(now - self._heard_at)
+
+    def replicas(self) -> tuple[ReplicaSeen, ...]:
+        """The linked replicas, with the seconds since each of them last reported. A replica reports once per second."""
+        return tuple(self._replica(replica) for replica in self.server.replicas)
+
+    def _replica(self, replica: "SimServer") -> ReplicaSeen:
+        server, now, uid = self.server, self.server.loop.now, replica.shard_uid
+        if replica.process.runs and server.world.network.passes(replica.node_uid, server.node_uid, REPLICATION):
+            self._replica_heard_at[uid] = now
+        lag_s = int(now - self._replica_heard_at.setdefault(uid, now))
+        return ReplicaSeen(replica.address, replica.port, "online", replica.position.offset, lag_s)

@@ -496,23 +496,23 @@ class SimServer:
         now, heard_primary_s = self.loop.now, self.confirmations.heard_primary_s()
         is_replica = self.role is Role.REPLICA
         link_shows_up = self.is_link_up or (is_replica and now < self.paused_until and self.sync is None)
-        position = self.position
         return {
             "run_id": self.run_id,
             "role": self.role,
-            "replication_id": position.history.uid,
+            "replication_id": self.position.history.uid,
             "second_replication_id": "" if self.second_history is None else self.second_history.uid,
             "second_offset": self.second_offset,
-            "offset": position.offset,
+            "offset": self.position.offset,
             "primary_address": "" if self.source is None else self.source[0],
             "primary_port": 0 if self.source is None else self.source[1],
             "is_link_up": is_replica and link_shows_up,
             "link_down_s": 0 if not is_replica or link_shows_up else int(now - self.link_down_since),
             "heard_primary_s": heard_primary_s,
             "is_syncing": self.sync is not None,
-            "keys": 0 if self.sync is not None and self.sync.has_loaded else position.keys,
-            "used_memory_bytes": 1_000_000 + position.keys * 1000,
+            "keys": 0 if self.sync is not None and self.sync.has_loaded else self.position.keys,
+            "used_memory_bytes": 1_000_000 + self.position.keys * 1000,
             "is_fenced": self.is_fenced,
+            "replicas": self.confirmations.replicas(),
             "is_aof_on": self.is_aof_on,
             "is_persistence_busy": self.saving is not None,
             "is_persistence_ok": self.is_persistence_ok,

@@ -16,7 +16,7 @@ CONFIRMED_S = 0.15
 """For some writes with their confirmations; less than the time in which a leader asks a new copy again."""
 
 
-def _strict_primary(simulation: Simulation) -> Json:
+def strict_primary(simulation: Simulation) -> Json:
     """The record of the primary of a new strict database with a replica on another machine. All nodes serve it, clients
     write often, and the leader is on a third machine."""
     world = simulation.world
@@ -33,7 +33,7 @@ def _strict_primary(simulation: Simulation) -> Json:
     return primary
 
 
-def _replica(simulation: Simulation, primary: Json) -> SimServer:
+def replica_of(simulation: Simulation, primary: Json) -> SimServer:
     (replica,) = [s for s in simulation.world.servers_of(primary["group_uid"]) if s.shard_uid != primary["uid"]]
     return replica
 
@@ -51,7 +51,7 @@ def _cut(simulation: Simulation, uids: list[int], seconds: float) -> None:
     world.writers.calm_s = 3.0
 
 
-def _run_until(simulation: Simulation, is_so: Callable[[], bool], limit_s: float = 30.0) -> None:
+def run_until(simulation: Simulation, is_so: Callable[[], bool], limit_s: float = 30.0) -> None:
     until = simulation.world.loop.now + limit_s
     while not is_so() and simulation.world.loop.now < until:
         simulation.run_for(0.05)
@@ -67,7 +67,7 @@ def _third_copy(simulation: Simulation, primary: Json, replica: SimServer) -> Si
         new = (s for s in world.servers_of(primary["group_uid"]) if s.shard_uid not in known)
         return next((s for s in new if s.is_link_up), None)
 
-    _run_until(simulation, lambda: found() is not None)
+    run_until(simulation, lambda: found() is not None)
     return found()
 
 
@@ -75,7 +75,7 @@ def _third_copy(simulation: Simulation, primary: Json, replica: SimServer) -> Si
 def a_strict_primary_that_is_cut_off(simulation: Simulation) -> None:
     """It serves the clients of its own machine; the others need another primary."""
     world = simulation.world
-    primary = _strict_primary(simulation)
+    primary = strict_primary(simulation)
     _cut(simulation, [primary["node_uid"]], 40.0)
     (group,) = world.checker.tables["groups"].values()
     if group["primary"] == primary["uid"]:
@@ -86,14 +86,14 @@ def a_strict_primary_that_is_cut_off(simulation: Simulation) -> None:
 def a_strict_primary_that_is_cut_off_with_the_old_copy_of_a_move(simulation: Simulation) -> None:
     """That copy is not wanted any more, but the daemon of its node sleeps: it runs, and confirms what clients write."""
     world = simulation.world
-    primary = _strict_primary(simulation)
-    replica = _replica(simulation, primary)
+    primary = strict_primary(simulation)
+    replica = replica_of(simulation, primary)
     shard = f"shards/{replica.shard_uid:08d}"
     daemon = world.nodes[replica.node_uid].daemon
     if _third_copy(simulation, primary, replica) is None or daemon is None:
         return
     daemon.process.freeze()
-    _run_until(simulation, lambda: world.checker.tables["shards"].get(shard, {}).get("wanted") != "running")
+    run_until(simulation, lambda: world.checker.tables["shards"].get(shard, {}).get("wanted") != "running")
     _cut(simulation, [primary["node_uid"], replica.node_uid], 40.0)
     daemon.process.thaw(world.loop)
     simulation.run_for(20.0)
@@ -102,8 +102,8 @@ def a_strict_primary_that_is_cut_off_with_the_old_copy_of_a_move(simulation: Sim
 @on_machines(one_each)
 def a_strict_primary_that_is_cut_off_with_a_replica(simulation: Simulation) -> None:
     """Another copy has just joined them on a machine that the leader reaches."""
-    primary = _strict_primary(simulation)
-    replica = _replica(simulation, primary)
+    primary = strict_primary(simulation)
+    replica = replica_of(simulation, primary)
     if _third_copy(simulation, primary, replica) is not None:
         _cut(simulation, [primary["node_uid"], replica.node_uid], 40.0)
 
@@ -113,8 +113,8 @@ def a_strict_primary_whose_older_replica_lags(simulation: Simulation) -> None:
     """The new copy of a move has confirmed the last writes, and no leader has seen it in sync yet; then the primary is cut
     off."""
     world = simulation.world
-    primary = _strict_primary(simulation)
-    replica = _replica(simulation, primary)
+    primary = strict_primary(simulation)
+    replica = replica_of(simulation, primary)
     filters = {(a, b, REPLICATION) for a, b in pairs_around([primary["node_uid"]], [replica.node_uid])}
     world.network.filters |= filters
     simulation.faults.check_links()
@@ -129,8 +129,8 @@ def a_strict_primary_that_wakes_when_another_copy_leads(simulation: Simulation) 
     """Its machine sleeps while two copies are parked; it wakes at the moment in which one of them becomes the primary, and
     the leader's daemon is killed then."""
     world = simulation.world
-    primary = _strict_primary(simulation)
-    replica = _replica(simulation, primary)
+    primary = strict_primary(simulation)
+    replica = replica_of(simulation, primary)
     if _third_copy(simulation, primary, replica) is None:
         return
     machine = world.machine_of(primary["node_uid"])
@@ -140,7 +140,7 @@ def a_strict_primary_that_wakes_when_another_copy_leads(simulation: Simulation) 
         (group,) = world.checker.tables["groups"].values()
         return bool(group["primary"] != primary["uid"])
 
-    _run_until(simulation, has_new_primary)
+    run_until(simulation, has_new_primary)
     leader = world.leader()
     if leader is not None:
         simulation.faults._kill(leader)
