@@ -18,7 +18,7 @@ class Writer(ListWriter):
     def __init__(self, address: str, port: int) -> None:
         options: dict[str, Any] = {"socket_timeout": 4, "socket_connect_timeout": 1, "retry": Retry(NoBackoff(), 0)}
         super().__init__(address, lambda: redis.Redis(address, port, **options))
-        self.address = address
+        self.address, self.port = address, port
 
 
 def said(writers: list[Writer]) -> str:
@@ -41,3 +41,15 @@ def cut_off(cluster: MachinesCluster, machine: Machine) -> Callable[[], None]:
     switch = cluster.machines.switch
     switch.cut(machine.name, *(name for name in NODES if name != machine.name))
     return switch.heal
+
+
+def lead(cluster: MachinesCluster, node: int) -> None:
+    """Let this node lead."""
+    path = "/v1/cluster/actions/change_master"
+    cluster.call("POST", path, {"node_uid": str(node)})
+    cluster.wait("it leads", path, lambda a: a["status"] == "completed", timeout_s=30)
+
+
+def lead_elsewhere(cluster: MachinesCluster, node: int) -> None:
+    """Let another node lead: what is measured is not the election."""
+    lead(cluster, next(int(n["uid"]) for n in cluster.call("GET", "/v1/nodes") if int(n["uid"]) != node))

@@ -21,6 +21,7 @@ from testkit.machines.commands import missing
 from testkit.machines.group import NETWORK
 from testkit.machines.machine import Machine
 from testkit.machines.spec import INTERFACE, PREFIX_BITS, ROOT
+from tests.machines.takeovers import lead, lead_elsewhere
 
 pytestmark = [
     pytest.mark.proof,
@@ -117,18 +118,6 @@ def end(cluster: MachinesCluster, port: int, clients: list[ListWriter]) -> None:
     assert [(client.refused, client.last_error) for client in clients] == [(0, "")] * len(clients)
     with redis.Redis(VIRTUAL, port) as reader:
         assert [client.lost(reader) for client in clients] == [[] for _ in clients]
-
-
-def lead(cluster: MachinesCluster, node: int) -> None:
-    """Let this node lead."""
-    path = "/v1/cluster/actions/change_master"
-    cluster.call("POST", path, {"node_uid": str(node)})
-    cluster.wait("it leads", path, lambda a: a["status"] == "completed", timeout_s=30)
-
-
-def lead_elsewhere(cluster: MachinesCluster, node: int) -> None:
-    """Let another node lead: what is measured is the address, not the election."""
-    lead(cluster, next(int(n["uid"]) for n in cluster.call("GET", "/v1/nodes") if int(n["uid"]) != node))
 
 
 def whole(cluster: MachinesCluster) -> None:
