@@ -13,7 +13,7 @@ from shardwright.model.reason import Grade
 from shardwright.model.seen import Health, ServerSeen
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.moves.life import enter, reason, starting_over, wait
-from shardwright.moves.way_back import give_up, is_stranded, stranded
+from shardwright.moves.way_back import give_up, is_out_of_reach, is_stranded, stranded
 from shardwright.plan.standing import primary_lives
 
 
@@ -71,7 +71,7 @@ def _persist(
     move: Relocation, old: Shard, new: Shard | None, database: Database | None, view: ClusterView, now: datetime
 ) -> Decision:
     group = view.groups.get(old.group_uid)
-    if new is not None and group is not None and group.primary is not None and is_stranded(move, new, view, now):
+    if new is not None and group is not None and group.primary is not None and is_out_of_reach(move, new, view, now):
         # Its files are unreachable. The primary's own files will do; without a primary, the old files may be the only ones.
         new = view.shards.get(group.primary) if primary_lives(group, view, now) else new
     seen = view.servers.get(new.uid) if new is not None else None

@@ -60,10 +60,15 @@ def undo(move: Relocation, new: Shard | None, view: ClusterView, now: datetime) 
 
 def is_stranded(move: Relocation, new: Shard, view: ClusterView, now: datetime) -> bool:
     """Whether the new server does not run and its node has had no daemon for a long time."""
+    return is_out_of_reach(move, new, view, now) and view.process_state(new.uid) is not ProcessState.RUNNING
+
+
+def is_out_of_reach(move: Relocation, new: Shard, view: ClusterView, now: datetime) -> bool:
+    """Whether the new server does not answer and its node has had no daemon for a long time. On a machine that is cut off it
+    may run."""
     seen = view.servers.get(new.uid)
     answers = seen is not None and seen.health in (Health.OK, Health.LOADING)
-    is_agent_away = view.is_away(new.node_uid) and view.process_state(new.uid) is not ProcessState.RUNNING
-    return is_agent_away and not answers and age(move, now) > AGENT_ABSENT_LIMIT
+    return view.is_away(new.node_uid) and not answers and age(move, now) > AGENT_ABSENT_LIMIT
 
 
 def stranded(move: Relocation, new: Shard) -> Reason:

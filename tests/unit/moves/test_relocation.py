@@ -169,11 +169,18 @@ def test_a_new_copy_whose_whole_node_dies_is_given_up(state: MoveState) -> None:
     assert ended is None or ended.state is not MoveState.UNDOING
 
 
-def test_when_the_new_copys_files_are_out_of_reach_the_primarys_are_written_before_the_old_ones_go() -> None:
+@pytest.mark.parametrize(
+    ("health", "process"),
+    [(Health.REFUSED, ProcessState.UNKNOWN), (Health.TIMEOUT, ProcessState.RUNNING)],
+    ids=["its node died", "its machine is silent"],
+)
+def test_when_the_new_copys_files_are_out_of_reach_the_primarys_are_written_before_the_old_ones_go(
+    health: Health, process: ProcessState
+) -> None:
     """The move waited for a dead node's file, and while it did the lost copy was not rebuilt."""
     later = NOW + timedelta(seconds=11)
-    builder = with_new_copy(replicated().with_database_changed(1, persistence=Persistence.SNAPSHOT), health=Health.REFUSED)
-    builder = builder.without_daemon(3).with_process(3, ProcessState.UNKNOWN)
+    builder = with_new_copy(replicated().with_database_changed(1, persistence=Persistence.SNAPSHOT), health=health)
+    builder = builder.without_daemon(3).with_process(3, process)
     builder = builder.with_records(replace(builder.view.shards[ShardUid(2)], wanted=ShardWanted.STOPPED))
     builder = builder.with_process(2, ProcessState.GONE).with_server(1, at=later)
     cleaning = relocation(MoveState.CLEANING, new_shard_uid=ShardUid(3), has_left=True)
