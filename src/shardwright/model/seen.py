@@ -152,10 +152,6 @@ class Health(StrEnum):
     """Not probed yet."""
 
 
-REPLICA_SILENT_S = 3
-"""A replica reports to its primary once per second, also when it has nothing new."""
-
-
 @dataclass(frozen=True, slots=True)
 class ReplicaSeen:
     """One replica, as listed by its primary."""
@@ -167,12 +163,6 @@ class ReplicaSeen:
     lag_s: int | None = None
     """Whole seconds since the primary last heard of it, by the primary's clock; only of a replica in state ``online``. None:
     the primary does not say."""
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether its primary has heard nothing of it for ``REPLICA_SILENT_S``. A replica in the middle of a full sync is
-        not silent: its primary does not count the time."""
-        return self.state == "online" and self.lag_s is not None and self.lag_s >= REPLICA_SILENT_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from shardwright.model.database import GroupPhase, Role, Shard, SlotGroup, reaso
 from shardwright.model.ids import NodeUid
 from shardwright.model.liveness import Silence, Silent
 from shardwright.model.reason import Grade, Reason
-from shardwright.model.seen import Health, ProcessState, ServerSeen
+from shardwright.model.seen import Health, ProcessState, ReplicaSeen, ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.plan.standing import SEEN_LATELY
 from shardwright.reconcile.copies import Copy, copies_of
@@ -26,6 +26,9 @@ UNHEARD_AFTER = timedelta(seconds=5)
 """So long must the machine of a strict database's only replica be silent for the leader before the replica counts as lost.
 Longer than most pauses of a machine; a quarter of the time for which an endpoint keeps writes back. A machine that comes
 back just then costs one full sync."""
+
+REPLICA_SILENT_S = 3
+"""By its primary's word. A replica reports once per second, also when it has nothing new."""
 
 
 # -- a primary ---------------------------------------------------------------------------------------------------------
@@ -97,8 +100,14 @@ def is_unheard(view: ClusterView, shard: Shard, now: datetime) -> bool:
     database, primary = view.databases.get(shard.database_uid), _serving_primary(view, shard)
     if database is None or not database.is_strict or primary is None:
         return False
-    is_alone = abs(now - primary.at) <= SEEN_LATELY and all(replica.is_silent for replica in primary.replicas)
+    is_alone = abs(now - primary.at) <= SEEN_LATELY and all(map(_is_silent, primary.replicas))
     return is_alone and 2 * len(silent_nodes(view)) < len(view.nodes)
+
+
+def _is_silent(replica: ReplicaSeen) -> bool:
+    """Whether its primary has not heard of it lately. A replica in the middle of a full sync is not silent: its primary does
+    not count the time."""
+    return replica.state == "online" and replica.lag_s is not None and replica.lag_s >= REPLICA_SILENT_S
 
 
 def silent_nodes(view: ClusterView) -> set[NodeUid]:

@@ -110,7 +110,9 @@ def test_not_when_that_process_was_not_asked_yet() -> None:
 
 PRIMARYS_WORD: dict[str, tuple[dict[str, Any], bool]] = {
     "has heard it lately": ({"replicas": (replace(SILENT_REPLICA, lag_s=2),)}, False),
-    "feeds it a full sync": ({"replicas": (replace(SILENT_REPLICA, state="send_bulk", lag_s=0),)}, False),
+    "has not heard it for three seconds": ({"replicas": (replace(SILENT_REPLICA, lag_s=3),)}, True),
+    "had its clock set back": ({"replicas": (replace(SILENT_REPLICA, lag_s=-3600),)}, False),
+    "feeds it a full sync": ({"replicas": (replace(SILENT_REPLICA, state="send_bulk", lag_s=60),)}, False),
     "does not say": ({"replicas": (replace(SILENT_REPLICA, lag_s=None),)}, False),
     "hears another one": ({"replicas": (SILENT_REPLICA, replace(SILENT_REPLICA, port=1, lag_s=0))}, False),
     "has dropped its link": ({"replicas": ()}, True),
