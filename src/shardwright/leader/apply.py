@@ -33,6 +33,7 @@ from shardwright.model.commands import (
     Park,
     PassEndpoint,
     Promote,
+    ProveStrict,
     RecoverHandoff,
     RetireEndpoint,
     SaveNow,
@@ -42,6 +43,7 @@ from shardwright.model.commands import (
 )
 from shardwright.model.database import Shard
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.nodes.protocol import Nodes
 from shardwright.server.config import settings_of
@@ -57,6 +59,9 @@ FAILURE_REST_S = 0.5
 REPEAT_REST_S = 0.05
 """The same delay for a command that succeeded. The observations do not show its effect yet, or it has none. Without the
 delay, every turn would give it again."""
+
+HELD_WITHIN_S = 0.5
+"""A replica in sync is milliseconds behind its primary. The database's other commands wait meanwhile."""
 
 FENCE_REST_S = 15.0
 """The same for the fencing hooks, which may be about to succeed when they are asked again."""
@@ -159,6 +164,8 @@ class Applier:
         match command:
             case Attach() | Promote() | Park() | Open():
                 await self._change_role(command)
+            case ProveStrict():
+                await self._prove_strict(command)
             case ApplySettings():
                 await self._apply_settings(command)
             case SaveNow():
@@ -245,6 +252,31 @@ class Applier:
         term = view.leadership.term
         await self._commit(lambda view: fitting.parked(view, found.shard, term, before, after))
         self._poke(found.shard.uid)
+
+    async def _prove_strict(self, command: ProveStrict) -> None:
+        view = self._current()
+        found = fitting.to_prove_strict(command, view)
+        if found is None:
+            return
+        for group, replicas in found:
+            primary = view.shards.get(group.primary) if group.primary is not None else None
+            if primary is None:
+                return
+            held = await (await self._session(view, primary)).info()
+            sessions = [await self._session(view, shard) for shard in replicas]
+            if not await self._is_held_by_any(held, sessions):
+                text = f"no replica of slot group {group.uid} has shown yet that it holds what was answered in default mode"
+                raise Transient(Code.REPLICA_NOT_IN_SYNC, text)
+        await self._commit(lambda now: fitting.proven_strict(now, view, command.database_uid))
+
+    async def _is_held_by_any(self, primary: ServerSeen, replicas: Sequence[ManagementSession]) -> bool:
+        deadline = self._clock.monotonic() + HELD_WITHIN_S
+        while self._clock.monotonic() < deadline:
+            for session in replicas:
+                if fitting.holds_all(primary, await session.info()):
+                    return True
+            await self._clock.sleep(REPEAT_REST_S)
+        return False
 
     async def _open(self, command: Open) -> None:
         view = self._current()

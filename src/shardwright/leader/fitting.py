@@ -23,6 +23,7 @@ from shardwright.model.commands import (
     Park,
     PassEndpoint,
     Promote,
+    ProveStrict,
     RecoverHandoff,
     RetireEndpoint,
     SaveNow,
@@ -30,7 +31,7 @@ from shardwright.model.commands import (
     SwitchOff,
     YieldLeadership,
 )
-from shardwright.model.database import Database, GroupPhase, Role, Shard
+from shardwright.model.database import Database, GroupPhase, Role, Shard, SlotGroup
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid, database_of
 from shardwright.model.parking import Parked
@@ -49,6 +50,8 @@ def queue_of(command: Command, view: ClusterView) -> DatabaseUid:
             return NO_DATABASE if shard is None else shard.database_uid
         case HandOff() | RecoverHandoff():
             return database_of(command.group_uid)
+        case ProveStrict():
+            return command.database_uid
         case ServeEndpoint() | RetireEndpoint() | DropEndpoint() | PassEndpoint():
             return database_of(command.endpoint_uid)
         case SwitchOff() | YieldLeadership():
@@ -116,6 +119,41 @@ def parked(view: ClusterView, shard: Shard, term: int, before: ServerSeen, after
     mine = Parked(shard.uid, shard.incarnation, after.replication_id, after.offset if is_whole else -1)
     others = tuple(p for p in group.parking.parked if p.shard_uid != shard.uid)
     return (Put(replace(group, parking=replace(group.parking, parked=(*others, mine)))),)
+
+
+def to_prove_strict(command: ProveStrict, view: ClusterView) -> list[tuple[SlotGroup, list[Shard]]] | None:
+    """The slot groups of the database with their replicas in sync, one of which must hold all that the primary holds."""
+    database = view.databases.get(command.database_uid)
+    if database is None or not database.is_strict or database.is_strict_everywhere:
+        return None
+    groups = view.groups_of(database.uid)
+    if any(group.is_changing_roles or group.phase is not GroupPhase.SERVING for group in groups):
+        return None
+    return [(group, _replicas_in_sync(group, view)) for group in groups]
+
+
+def _replicas_in_sync(group: SlotGroup, view: ClusterView) -> list[Shard]:
+    return [
+        shard
+        for shard in view.shards_of_group(group.uid)
+        if shard.uid != group.primary and shard.in_sync_generation == group.generation
+    ]
+
+
+def holds_all(primary: ServerSeen, replica: ServerSeen) -> bool:
+    """Whether a replica holds all that its primary held when that was looked at, which was earlier."""
+    is_of_it = replica.role is Role.REPLICA and replica.replication_id == primary.replication_id
+    return primary.role is Role.PRIMARY and is_of_it and not replica.is_syncing and replica.offset >= primary.offset
+
+
+def proven_strict(view: ClusterView, before: ClusterView, uid: DatabaseUid) -> Sequence[Write]:
+    """Record it, unless the mode or a role has changed since the look."""
+    database = view.databases.get(uid)
+    if database is None or not database.is_strict or database.changed_at != before.databases[uid].changed_at:
+        return ()
+    if [g.generation for g in view.groups_of(uid)] != [g.generation for g in before.groups_of(uid)]:
+        return ()
+    return (Put(replace(database, is_strict_everywhere=True)),)
 
 
 def to_open(command: Open, view: ClusterView) -> Shard | None:

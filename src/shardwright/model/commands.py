@@ -33,6 +33,14 @@ class Park:
 
 
 @dataclass(frozen=True, slots=True)
+class ProveStrict:
+    """Look whether a replica holds all that the primary holds, and record that strict mode is in force everywhere. Decided
+    when every endpoint process has shown the mode: what they answered before is then covered too."""
+
+    database_uid: DatabaseUid
+
+
+@dataclass(frozen=True, slots=True)
 class Open:
     """Lift the fence of a server: the committed primary, or a replica in sync."""
 
@@ -129,6 +137,7 @@ Command = (
     Attach
     | Promote
     | Park
+    | ProveStrict
     | Open
     | ApplySettings
     | SaveNow

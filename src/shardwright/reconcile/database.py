@@ -20,7 +20,7 @@ from shardwright.model.database import (
     ShardWanted,
     SlotGroup,
 )
-from shardwright.model.decision import NOTHING, Decision
+from shardwright.model.decision import NOTHING, Decision, earlier
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, ShardUid, uid_of_endpoint, uid_of_group
 from shardwright.model.move import Relocation
@@ -45,12 +45,17 @@ def decide_database(database: Database, view: ClusterView, now: datetime) -> Dec
         case DatabaseStatus.PENDING:
             return _go_on_creating(database, view, now) if view.groups_of(database.uid) else _create(database, view, now)
         case DatabaseStatus.ACTIVE_CHANGE_PENDING | DatabaseStatus.ACTIVE:
-            noted = decide_strictness(database, view)
-            return noted if noted.writes else _change(database, view, now)
+            return _beside(_change(database, view, now), decide_strictness(database, view, now))
         case DatabaseStatus.DELETE_PENDING:
             return _delete(database, view, now)
         case DatabaseStatus.CREATION_FAILED:
             return NOTHING
+
+
+def _beside(decision: Decision, other: Decision) -> Decision:
+    """Both: the other has only commands."""
+    commands = (*decision.commands, *other.commands)
+    return replace(decision, commands=commands, wake_at=earlier(decision.wake_at, other.wake_at))
 
 
 # -- creation ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -24,13 +25,14 @@ from shardwright.model.commands import (
     Park,
     PassEndpoint,
     Promote,
+    ProveStrict,
     RecoverHandoff,
     SaveNow,
     ServeEndpoint,
     SwitchOff,
     YieldLeadership,
 )
-from shardwright.model.database import ServerSecrets
+from shardwright.model.database import Role, ServerSecrets
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
 from shardwright.model.parking import Parked, Parking
 from shardwright.model.view import ClusterView
@@ -164,6 +166,44 @@ def test_a_copy_that_does_not_do_as_it_is_told_is_not_recorded_as_parked() -> No
     world = parking_world()
     world.servers[NEW].ignores = "attach"
     assert submitted(world, Park(NEW)) == ["2:attach"]
+
+
+def strict_world(**changes: Any) -> World:
+    return World(ready().with_database_changed(DATABASE, is_strict=True, **changes).view)
+
+
+def test_strict_mode_is_in_force_everywhere_when_a_replica_holds_all_that_the_primary_holds() -> None:
+    world = strict_world()
+    assert submitted(world, ProveStrict(DATABASE)) == ["commit: Database"]
+    assert world.view.databases[DATABASE].is_strict_everywhere
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"offset": 99}, {"replication_id": "b" * 40}, {"is_syncing": True}, {"role": Role.PRIMARY}],
+    ids=["behind", "of another history", "in a full sync", "no replica"],
+)
+def test_a_replica_that_may_lack_what_was_answered_in_default_mode_proves_nothing(changes: dict[str, Any]) -> None:
+    world = strict_world()
+    world.servers[NEW].catches_up = False
+    for uid in (OLD, NEW):
+        world.servers[uid].seen = replace(world.servers[uid].seen, offset=100)
+    world.servers[NEW].seen = replace(world.servers[NEW].seen, **changes)
+    assert submitted(world, ProveStrict(DATABASE)) == []
+
+
+@pytest.mark.parametrize(
+    "world", [strict_world(is_strict_everywhere=True), ready_world()], ids=["known already", "default mode"]
+)
+def test_only_what_is_not_known_of_strict_mode_is_looked_at(world: World) -> None:
+    assert submitted(world, ProveStrict(DATABASE)) == world.steps == []
+
+
+def test_a_mode_that_was_changed_meanwhile_is_not_recorded_as_in_force() -> None:
+    world = strict_world()
+    later = ready().with_database_changed(DATABASE, is_strict=True, changed_at=NOW + timedelta(seconds=1))
+    world.on_step["2:info"] = lambda: setattr(world, "view", later.view)
+    assert submitted(world, ProveStrict(DATABASE)) == []
 
 
 def silent_world() -> World:

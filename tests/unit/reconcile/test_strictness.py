@@ -1,4 +1,4 @@
-"""When strict mode counts as in force everywhere."""
+"""When it is looked whether strict mode is in force everywhere."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from shardwright.model.database import Database
-from shardwright.model.ids import DatabaseUid, EndpointUid, NodeUid
+from shardwright.model.commands import ProveStrict
+from shardwright.model.database import Database, GroupPhase, Role
+from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.parking import Parking
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState
 from shardwright.reconcile.database import decide_database
 from testkit.builders import NOW, ClusterBuilder, cluster
 
-ENDPOINT = EndpointUid("1:1")
+ENDPOINT, GROUP = EndpointUid("1:1"), GroupUid("1:1")
 LATER = NOW + timedelta(seconds=1)
 
 
@@ -30,19 +32,20 @@ def process(builder: ClusterBuilder, node: int, **changes: Any) -> ClusterBuilde
     return ClusterBuilder(replace(builder.view, endpoint_processes=processes))
 
 
-def noted(builder: ClusterBuilder) -> bool:
+def looked_at(builder: ClusterBuilder) -> bool:
     database = builder.view.databases[DatabaseUid(1)]
-    records = [w.record for w in decide_database(database, builder.view, NOW).writes]
-    return any(isinstance(record, Database) and record.is_strict_everywhere for record in records)
+    decision = decide_database(database, builder.view, NOW)
+    assert not any(isinstance(w.record, Database) and w.record.is_strict_everywhere for w in decision.writes)
+    return ProveStrict(database.uid) in decision.commands
 
 
-def test_it_is_recorded_when_every_process_that_may_have_clients_has_shown_it() -> None:
-    assert noted(strict())
+def test_the_servers_are_looked_at_when_every_process_that_may_have_clients_has_shown_the_mode() -> None:
+    assert looked_at(strict())
 
 
 @pytest.mark.parametrize("changes", [{"is_strict": False}, {"is_strict_everywhere": True}])
-def test_it_is_recorded_once_and_only_of_a_strict_database(changes: dict[str, bool]) -> None:
-    assert not noted(strict(**changes))
+def test_they_are_looked_at_until_it_is_recorded_and_only_of_a_strict_database(changes: dict[str, bool]) -> None:
+    assert not looked_at(strict(**changes))
 
 
 DEFAULT = EndpointSeen(ENDPOINT, EndpointState.LISTENING, generation=1, is_strict=False)
@@ -61,14 +64,30 @@ DEFAULT = EndpointSeen(ENDPOINT, EndpointState.LISTENING, generation=1, is_stric
 )
 @pytest.mark.parametrize("node", [2, 3], ids=["a node that serves it", "a node to which it is not bound any more"])
 def test_a_process_that_may_be_in_default_mode_prevents_it(changes: dict[str, Any], is_in_force: bool, node: int) -> None:
-    assert noted(process(strict(), node, **changes)) is is_in_force
+    assert looked_at(process(strict(), node, **changes)) is is_in_force
 
 
 def test_what_a_process_said_before_the_change_proves_nothing() -> None:
-    assert not noted(process(strict(), 2, at=NOW))
+    assert not looked_at(process(strict(), 2, at=NOW))
 
 
 def test_a_process_that_was_not_asked_yet_prevents_it() -> None:
     builder = strict()
     processes = {uid: seen for uid, seen in builder.view.endpoint_processes.items() if uid != 2}
-    assert not noted(ClusterBuilder(replace(builder.view, endpoint_processes=processes)))
+    assert not looked_at(ClusterBuilder(replace(builder.view, endpoint_processes=processes)))
+
+
+@pytest.mark.parametrize(
+    "builder",
+    [
+        strict().without_server(1),
+        strict().without_server(2),
+        strict().with_server(2, role=Role.PRIMARY),
+        strict().with_records(replace(strict().view.shards[ShardUid(2)], in_sync_generation=-1)),
+        strict().with_records(replace(strict().view.groups[GROUP], phase=GroupPhase.STARTING)),
+        strict().with_records(replace(strict().view.groups[GROUP], parking=Parking(ShardUid(1), 1, NOW))),
+    ],
+    ids=["silent primary", "silent replica", "no replica", "a replica that is not in sync", "starting", "failing over"],
+)
+def test_without_a_replica_that_may_hold_everything_the_servers_are_not_looked_at(builder: ClusterBuilder) -> None:
+    assert not looked_at(builder)
