@@ -372,6 +372,7 @@ def test_the_four_tables(directory: Path) -> None:
         "GET /v1/bdbs": (200, [DATABASE]),
         "GET /v1/shards": (200, [shard]),
         "GET /v1/cluster/actions": (200, {"actions": []}),
+        "GET /v1/cluster": (200, {"cluster_version": 2}),
     }
     with canned_api(script) as api:
         text = run(directory, api, "status").stdout

@@ -88,6 +88,17 @@ def troubles_text(databases: Sequence[Json]) -> str:
     return "\n".join(["TROUBLES:", *lines]) if lines else ""
 
 
+def upgrade_text(cluster: Json) -> str:
+    """The upgrade that is under way, and what it waits for; empty: there is none."""
+    upgrade = cluster.get("upgrade")
+    if not upgrade:
+        return ""
+    now, then = cluster.get("cluster_version"), upgrade.get("cluster_version")
+    records = f"version {now}" if now == then else f"version {now}, and get version {then} when all nodes are upgraded"
+    lines = [f"to {upgrade.get('version')}; the records have {records}", *map(told, upgrade.get("reasons") or [])]
+    return "\n".join(["UPGRADE:", *lines])
+
+
 def told(reason: Json) -> str:
     """A reason with its remedy."""
     remedy = f" (remedy: {reason['remedy']})" if reason.get("remedy") else ""
