@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -50,9 +51,12 @@ class MachinesCluster(Cluster):
         server: str = "auto",
         node_memory: str = "4gb",
         drop_ins: Mapping[str, str] | None = None,
+        venvs: Mapping[str, Path] | None = None,
     ) -> None:
-        """``drop_ins``: what is added to units of the package, by name."""
+        """``drop_ins``: what is added to units of the package, by name. ``venvs``: the environment of each machine, by name;
+        None: all have the wheel of these sources."""
         super().__init__()
+        self._venvs = venvs
         self._drop_ins = dict(drop_ins or {})
         self._say, self._server, self._memory = say, server, node_memory
         self._stack = ExitStack()
@@ -61,10 +65,11 @@ class MachinesCluster(Cluster):
 
     def __enter__(self) -> "MachinesCluster":
         with ExitStack() as stack:
-            self._say("installing the wheel of these sources")
-            venv = stack.enter_context(installed())
+            venvs = self._venvs
+            if venvs is None:
+                self._say("installing the wheel of these sources")
+                venvs = dict.fromkeys((*NODES, SPARE), stack.enter_context(installed()))
             self._say("starting the machines")
-            venvs = dict.fromkeys((*NODES, SPARE), venv)
             self.machines = stack.enter_context(Machines((*NODES, SPARE, CLIENT), venvs=venvs, drop_ins=self._drop_ins))
             stack.enter_context(self.machines[CLIENT].network())
             try:
