@@ -38,7 +38,7 @@ def nodes_table(nodes: Sequence[Json], statuses: Mapping[str, Json], *, title: s
                 node.get("cores"),
                 _part(status.get("free_ram"), status.get("total_memory")),
                 _part(status.get("free_provisional_ram"), status.get("total_provisional_ram")),
-                node.get("software_version"),
+                node.get("software_version") or UNKNOWN,
                 node_status(node),
             ]
         )
