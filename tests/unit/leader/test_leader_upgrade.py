@@ -41,8 +41,11 @@ def of_versions(program: str, records_version: int, *, prepared_for: str) -> Clu
     assert builder.view.cluster is not None
     cluster = replace(builder.view.cluster, cluster_version=records_version - 1, prepared_for=prepared_for)
     builder = builder.with_records(cluster)
-    news = {"version": program, "cluster_version": records_version}
-    return ClusterBuilder(builder.view.changed(daemons={uid: replace(d, **news) for uid, d in builder.view.daemons.items()}))
+    daemons = {
+        uid: replace(daemon, version=program, cluster_version=records_version)
+        for uid, daemon in builder.view.daemons.items()
+    }
+    return ClusterBuilder(builder.view.changed(daemons=daemons))
 
 
 @pytest.fixture
