@@ -113,9 +113,19 @@ class MachinesCluster(Cluster):
     def leave(self, name: str) -> None:
         """Make a machine whose node was removed ready to join again. Raises DemoFailed."""
         assert self.machines is not None
-        machine, (user, password) = self.machines[name], self._credentials
-        machine.check("sh", "-c", f"umask 077; cat > {PASSWORD_FILE}", given=password)
-        self._json(machine, "node", "leave", "--yes", "--user", user, "--password-file", PASSWORD_FILE)
+        self._json(self.machines[name], "node", "leave", "--yes", *self._as_admin(name))
+
+    def told(self, name: str, *words: str) -> str:
+        """What a command of the administrator says on a machine. Raises MachinesFailed."""
+        assert self.machines is not None
+        return self.machines[name].check("shardwright", *words, *self._as_admin(name))
+
+    def _as_admin(self, name: str) -> list[str]:
+        """The options of a command on a machine that the administrator runs. Puts the password there."""
+        assert self.machines is not None
+        user, password = self._credentials
+        self.machines[name].check("sh", "-c", f"umask 077; cat > {PASSWORD_FILE}", given=password)
+        return ["--user", user, "--password-file", PASSWORD_FILE]
 
     def wait_for_votes(self, names: Sequence[str]) -> None:
         """Wait until the members of the store on these machines vote. Raises DemoFailed."""

@@ -140,6 +140,9 @@ def check_mixed(made: Upgradable, release: Release, *, records: int) -> None:
     """The first machine runs the new version, the others do not."""
     shown = made.call("/v1/cluster")
     assert (shown["cluster_version"], shown["upgrade_in_progress"]) == (records, True)
+    told = made.cluster.told(NODES[0], "status")
+    print(told)
+    assert f"to {release.version}; the records have version {records}, and get version {release.cluster_version}" in told
     upgrade = shown["upgrade"]
     assert (upgrade["version"], upgrade["cluster_version"]) == (release.version, release.cluster_version)
     waits = [(reason["code"], int(reason.get("node_uid", 0))) for reason in upgrade["reasons"]]
