@@ -137,14 +137,7 @@ class Leader:
             wake=self._wake.set,
         )
         self._members = None if parts.members is None else self._membership(parts.members)
-        self._resealing = Resealing(
-            parts.store,
-            parts.mirror,
-            fence=fence,
-            commit=self._commit_built,
-            probe=parts.probe,
-            random_text=parts.random_text,
-        )
+        self._resealing = self._resealing_with(parts)
         self._upgrade = None if parts.back_up is None else self._preparation(parts.back_up)
         self._publisher = Publisher(parts.store, parts.mirror, self._fence, clock=parts.clock)
 
@@ -158,6 +151,16 @@ class Leader:
             current=self._current,
             clock=parts.clock,
             on_lost=self._lose,
+        )
+
+    def _resealing_with(self, parts: LeaderParts) -> Resealing:
+        return Resealing(
+            parts.store,
+            parts.mirror,
+            fence=self._fence,
+            commit=self._commit_built,
+            probe=parts.probe,
+            random_text=parts.random_text,
         )
 
     def _preparation(self, back_up: BackUp) -> UpgradePreparation:
