@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -50,9 +51,12 @@ class MachinesCluster(Cluster):
         server: str = "auto",
         node_memory: str = "4gb",
         drop_ins: Mapping[str, str] | None = None,
+        venvs: Mapping[str, Path] | None = None,
     ) -> None:
-        """``drop_ins``: what is added to units of the package, by name."""
+        """``drop_ins``: what is added to units of the package, by name. ``venvs``: the environment of each machine, by name;
+        None: all have the wheel of these sources."""
         super().__init__()
+        self._venvs = venvs
         self._drop_ins = dict(drop_ins or {})
         self._say, self._server, self._memory = say, server, node_memory
         self._stack = ExitStack()
@@ -61,10 +65,11 @@ class MachinesCluster(Cluster):
 
     def __enter__(self) -> "MachinesCluster":
         with ExitStack() as stack:
-            self._say("installing the wheel of these sources")
-            venv = stack.enter_context(installed())
+            venvs = self._venvs
+            if venvs is None:
+                self._say("installing the wheel of these sources")
+                venvs = dict.fromkeys((*NODES, SPARE), stack.enter_context(installed()))
             self._say("starting the machines")
-            venvs = dict.fromkeys((*NODES, SPARE), venv)
             self.machines = stack.enter_context(Machines((*NODES, SPARE, CLIENT), venvs=venvs, drop_ins=self._drop_ins))
             stack.enter_context(self.machines[CLIENT].network())
             try:
@@ -108,9 +113,19 @@ class MachinesCluster(Cluster):
     def leave(self, name: str) -> None:
         """Make a machine whose node was removed ready to join again. Raises DemoFailed."""
         assert self.machines is not None
-        machine, (user, password) = self.machines[name], self._credentials
-        machine.check("sh", "-c", f"umask 077; cat > {PASSWORD_FILE}", given=password)
-        self._json(machine, "node", "leave", "--yes", "--user", user, "--password-file", PASSWORD_FILE)
+        self._json(self.machines[name], "node", "leave", "--yes", *self._as_admin(name))
+
+    def told(self, name: str, *words: str) -> str:
+        """What a command of the administrator says on a machine. Raises MachinesFailed."""
+        assert self.machines is not None
+        return self.machines[name].check("shardwright", *words, *self._as_admin(name))
+
+    def _as_admin(self, name: str) -> list[str]:
+        """The options of a command on a machine that the administrator runs. Puts the password there."""
+        assert self.machines is not None
+        user, password = self._credentials
+        self.machines[name].check("sh", "-c", f"umask 077; cat > {PASSWORD_FILE}", given=password)
+        return ["--user", user, "--password-file", PASSWORD_FILE]
 
     def wait_for_votes(self, names: Sequence[str]) -> None:
         """Wait until the members of the store on these machines vote. Raises DemoFailed."""

@@ -17,6 +17,9 @@ from shardwright.store.backup import BYTES_MAX, Backup, Header, content_of, read
 
 SUFFIX: Final = ".backup"
 _PREFIX: Final = "cluster-"
+_UPGRADE_PREFIX: Final = "upgrade-"
+UPGRADES_KEPT: Final = 8
+"""Of the backups before upgrades."""
 _LINE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -33,8 +36,23 @@ class Kept:
 def write_backup(directory: Path, backup: Backup) -> Path:
     """Write it into the directory, which is made if there is none, under a name that sorts by time. Returns the file. Raises
     OSError; then there is no new file."""
+    return _write(directory, _PREFIX, backup)
+
+
+def write_backup_before(version: str, directory: Path, backup: Backup) -> Path:
+    """The same before an upgrade to a version, under a name of its own: the hourly ones do not displace it. Only the newest
+    of these are kept. Raises OSError."""
+    named = "".join(c if c.isalnum() or c in ".+" else "_" for c in version)
+    path = _write(directory, f"{_UPGRADE_PREFIX}{named}-", backup)
+    mine = sorted(directory.glob(f"{_UPGRADE_PREFIX}*{SUFFIX}"), key=lambda kept: kept.stat().st_mtime_ns)
+    for surplus in mine[:-UPGRADES_KEPT]:
+        surplus.unlink(missing_ok=True)
+    return path
+
+
+def _write(directory: Path, prefix: str, backup: Backup) -> Path:
     make_private_directory(directory)
-    path = directory / f"{_PREFIX}{backup.header.at.astimezone(UTC):%Y%m%dT%H%M%SZ}{SUFFIX}"
+    path = directory / f"{prefix}{backup.header.at.astimezone(UTC):%Y%m%dT%H%M%SZ}{SUFFIX}"
     write_private(path, content_of(backup))
     return path
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from shardwright import __version__
-from shardwright.agent.backups import Backups
+from shardwright.agent.backups import Backups, back_up_before
 from shardwright.agent.loop import Agent
 from shardwright.agent.signing import Signing
 from shardwright.agent.store_endpoints import StoreEndpoints
@@ -40,6 +40,7 @@ from shardwright.leader.election import Held, LeaseKeeper, check_term
 from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.leader.presence import Lasting
 from shardwright.leader.probe import Probe, silent
+from shardwright.leader.upgrade import BackUp
 from shardwright.machine import processes
 from shardwright.machine.fence_hooks import FenceHooks
 from shardwright.model.cluster import DaemonPresence
@@ -77,6 +78,7 @@ class LeadershipRunner:
         probe: Probe,
         members: Callable[[], Members | None],
         switch_off: SwitchOffMachine | None,
+        back_up: BackUp,
     ) -> None:
         self._keeper = keeper
         self._store = store
@@ -86,6 +88,7 @@ class LeadershipRunner:
         self._probe = probe
         self._members = members
         self._switch_off = switch_off
+        self._back_up = back_up
         self._lasting = Lasting()
         remember(self._lasting, mirror, clock)
 
@@ -138,6 +141,7 @@ class LeadershipRunner:
             lasting=self._lasting,
             members=self._members(),
             switch_off=self._switch_off,
+            back_up=self._back_up,
         )
         return Leader(parts, term=held.term, fence=held.fence)
 
@@ -203,10 +207,7 @@ async def _serve(
     signing = access.signing(store, clock=clock, random_text=_random_text, lifetime=_certificate_lifetime())
     agent = await _agent(config, store, mirror=mirror, access=access, addresses=addresses, signing=signing, clock=clock)
     probe = _probe()
-    switch_off = None if config.fence_hooks is None else FenceHooks(config.fence_hooks).switch_off
-    runner = LeadershipRunner(
-        *(keeper, store, mirror), access=access, clock=clock, probe=probe, members=members, switch_off=switch_off
-    )
+    runner = _runner(config, keeper, store, mirror=mirror, access=access, members=members, clock=clock, probe=probe)
     shown = ApiCertificate(config.api_certificate, config.api_key)
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
     tasks = [spawn("agent", agent.run()), spawn("discovery", _discovery(config, mirror).run())]
@@ -237,6 +238,30 @@ async def _serve(
         nodes.close()
         if shown_members is not None:
             await shown_members.close()
+
+
+def _runner(
+    config: DaemonConfig,
+    keeper: LeaseKeeper,
+    store: Store,
+    *,
+    mirror: Mirror,
+    access: NodeAccess,
+    members: Callable[[], Members | None],
+    clock: Clock,
+    probe: Probe,
+) -> LeadershipRunner:
+    return LeadershipRunner(
+        keeper,
+        store,
+        mirror,
+        access=access,
+        clock=clock,
+        probe=probe,
+        members=members,
+        switch_off=None if config.fence_hooks is None else FenceHooks(config.fence_hooks).switch_off,
+        back_up=partial(back_up_before, node_uid=config.node_uid, directory=config.backups, store=store, clock=clock),
+    )
 
 
 async def _agent(

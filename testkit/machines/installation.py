@@ -1,7 +1,8 @@
-"""The environment that machines have at the package's place: the locked requirements, and the wheel of these sources.
+"""The environment that machines have at the package's place: the locked requirements, and a wheel of the product.
 
 The requirements are installed once into ``build/machines``, and again when the lock file or the interpreter is another one.
 Needs the network, or pip's cache, for that first time only. Must not change the sources: a build happens in a copy.
+``releases.py`` has wheels of other versions.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from testkit.machines.spec import ROOT, VENV
 PYTHON = "MACHINES_PYTHON"
 """Environment variable: the interpreter of the machines' environment."""
 _USUAL_PYTHON = "/usr/bin/python3"
-_SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
 _INSTALL_S = 1800.0
 
 
@@ -39,19 +40,24 @@ def interpreter() -> str:
 def installed() -> Iterator[Path]:
     """An environment with the product as it is now, for as long as the context lasts. Its programs name ``VENV``. Raises
     MachinesFailed."""
+    with workshop() as directory:
+        yield install(directory / "venv", build_wheel(directory))
+
+
+@contextlib.contextmanager
+def workshop() -> Iterator[Path]:
+    """A directory for environments, for as long as the context lasts."""
     # Beside the requirements, because files are linked; a run that was killed leaves it, and ``make clean`` removes it.
     parent = ROOT / "build"
     parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="machines-", dir=parent) as directory:
-        yield _install(Path(directory))
+        yield Path(directory)
 
 
-def _install(directory: Path) -> Path:
-    requirements = _requirements(interpreter())
-    venv = directory / "venv"
+def install(venv: Path, wheel: Path) -> Path:
+    """Make an environment with the requirements and this wheel; returns it. Raises MachinesFailed."""
     # Links take no time and no space; pip replaces files, and does not change them.
-    shutil.copytree(requirements, venv, symlinks=True, copy_function=os.link)
-    wheel = build_wheel(directory)
+    shutil.copytree(_requirements(interpreter()), venv, symlinks=True, copy_function=os.link)
     _pip(venv, "--no-index", "--no-deps", str(wheel))
     for program in (venv / "bin").glob("shardwright*"):
         lines = program.read_bytes().split(b"\n", 1)
@@ -60,15 +66,25 @@ def _install(directory: Path) -> Path:
 
 
 def build_wheel(directory: Path) -> Path:
-    """The product's wheel, built in the directory. Raises MachinesFailed."""
-    source = directory / "source"
-    source.mkdir(parents=True)
-    for name in _SOURCES:
+    """The wheel of these sources, built in the directory. Raises MachinesFailed."""
+    source = copy_sources(directory / "source")
+    return build(source, directory)
+
+
+def copy_sources(target: Path) -> Path:
+    """A copy of what the wheel is built from; returns it."""
+    target.mkdir(parents=True)
+    for name in SOURCES:
         path = ROOT / name
         if path.is_dir():
-            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            shutil.copytree(path, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
-            shutil.copy(path, source / name)
+            shutil.copy(path, target / name)
+    return target
+
+
+def build(source: Path, directory: Path) -> Path:
+    """The wheel of a copy of sources, which is deleted. Raises MachinesFailed."""
     options = ["-q", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     check([sys.executable, "-m", "pip", "wheel", *options, "-w", str(directory), str(source)])
     shutil.rmtree(source)

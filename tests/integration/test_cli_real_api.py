@@ -70,7 +70,8 @@ def test_status_shows_the_cluster(admin: Operator) -> None:
     ):
         assert part in text, text
     assert "slave" not in text
-    assert set(admin.answer("status")) == {"nodes", "nodes_status", "bdbs", "shards", "cluster_actions"}
+    shown = {"nodes", "nodes_status", "bdbs", "shards", "cluster_actions", "cluster"}
+    assert set(admin.answer("status")) == shown
 
 
 @pytest.mark.parametrize(

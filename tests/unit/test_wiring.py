@@ -38,6 +38,10 @@ class FailingOnce:
         await asyncio.Event().wait()
 
 
+async def no_backup(version: str) -> str:
+    return ""
+
+
 class Runner(LeadershipRunner):
     """Its leaders are those above."""
 
@@ -45,7 +49,13 @@ class Runner(LeadershipRunner):
         access: Any = None
         mirror = Mirror(store, clock=clock)
         super().__init__(
-            *(keeper, store, mirror), access=access, clock=clock, probe=silent, members=lambda: None, switch_off=None
+            *(keeper, store, mirror),
+            access=access,
+            clock=clock,
+            probe=silent,
+            members=lambda: None,
+            switch_off=None,
+            back_up=no_backup,
         )
         self.led: list[int] = []
 

@@ -1,7 +1,8 @@
-"""Keeps backups of the cluster's state on this machine: one each hour, the newest of them.
+"""Keeps backups of the cluster's state on this machine: one each hour, the newest of them; and one before an upgrade.
 
-Part of a daemon whose node runs a member of the store. A backup that cannot be written is a warning and an event, and
-nothing else: no other part waits for it. Must change no record.
+The hourly ones are part of a daemon whose node runs a member of the store. One that cannot be written is a warning and an
+event, and nothing else: no other part waits for it. The one before an upgrade is wanted by the leader
+(``leader/upgrade.py``). Must change no record.
 """
 
 import asyncio
@@ -12,14 +13,14 @@ from typing import Final
 
 import structlog
 
-from shardwright.backup_files import keep_newest, newest_at, write_backup
+from shardwright.backup_files import keep_newest, newest_at, write_backup, write_backup_before
 from shardwright.clock import Clock
 from shardwright.errors import ShardwrightError
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid
 from shardwright.model.store_member import StoreRole
 from shardwright.model.view import Put
-from shardwright.store.backup import backup_of
+from shardwright.store.backup import Backup, backup_of
 from shardwright.store.commit import commit
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Store
@@ -32,6 +33,21 @@ LOOK_S: Final = 60.0
 """Between two looks at what is there."""
 
 _log = structlog.get_logger(__name__)
+
+
+async def back_up_before(version: str, *, node_uid: NodeUid, directory: Path | None, store: Store, clock: Clock) -> str:
+    """Write a backup before the upgrade to a version, wherever the leader is. Returns where it is, for people; empty: the
+    cluster keeps none. Raises ShardwrightError, OSError."""
+    if directory is None:
+        return ""
+    backup = await _backup_now(store, node_uid, clock.now())
+    path = await asyncio.to_thread(write_backup_before, version, directory, backup)
+    return f"{path} on node {node_uid}"
+
+
+async def _backup_now(store: Store, node_uid: NodeUid, now: datetime) -> Backup:
+    whole = await read_whole(store)
+    return backup_of(whole.items.values(), revision=whole.revision, node_uid=node_uid, at=now)
 
 
 class Backups:
@@ -78,8 +94,7 @@ class Backups:
         sealed_at = None if rotation is None else rotation.sealed_at
         if newest is not None and not _is_due(newest, now, sealed_at=sealed_at):
             return None
-        whole = await read_whole(self._store)
-        backup = backup_of(whole.items.values(), revision=whole.revision, node_uid=self._node_uid, at=now)
+        backup = await _backup_now(self._store, self._node_uid, now)
         path = await asyncio.to_thread(write_backup, self._directory, backup)
         await asyncio.to_thread(keep_newest, self._directory, KEPT)
         _log.info("wrote a backup of the cluster's state", path=str(path), records=backup.header.records)

@@ -1,4 +1,5 @@
 """The endpoint process of one node: adopts it, starts it, restarts it at once when it dies, and configures it after a start.
+One of another version is replaced (``endpoint_replacement.py``).
 
 Called by the agent's loop. A new process must not wait for a leader, so the agent configures it; the leader sends it all
 later changes. Must not end a process that works, because it serves clients. A process that hangs serves no client and
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from shardwright.agent.endpoint_replacement import EndpointReplacement
 from shardwright.clock import Clock
 from shardwright.endpoint.control import has_no_listener
 from shardwright.endpoint.protocol import EndpointControl
@@ -74,7 +76,9 @@ class EndpointProcessKeeper:
         clock: Clock,
         on_change: Callable[[], None],
         command: Sequence[str] | None = None,
+        version: str | None = None,
     ) -> None:
+        """``version``: a process of another one is replaced; None: none is."""
         self._node_uid = node_uid
         self._directory = Path(os.path.realpath(directory))
         self.control = control
@@ -82,6 +86,13 @@ class EndpointProcessKeeper:
         self._clock = clock
         self._on_change = on_change
         self._command = list(command or endpoint_command(node_uid, control, directory / "endpoint.log"))
+        self._replacement: EndpointReplacement | None = None
+        if version is not None:
+            self._replacement = EndpointReplacement(
+                node_uid, control, command=self._command, version=version, start=self._spawn, clock=clock
+            )
+        self._tells_all = False
+        """Whether the process is to be told about endpoints that it knows, too."""
         self.identity: ProcessIdentity | None = None
         self._watch: Watch | None = None
         self._is_loaded = False
@@ -104,8 +115,11 @@ class EndpointProcessKeeper:
     async def load(self) -> None:
         """Adopt the process of an earlier agent, even if that agent died before it could record what it started."""
         identity = read_identity(self._identity_path)
-        if identity is None or not is_running(identity):
-            candidates = await asyncio.to_thread(find_processes, self._is_ours)
+        if identity is not None and not is_running(identity):
+            identity = None
+        coming = None if self._replacement is None else await self._replacement.load(identity)
+        if identity is None:
+            candidates = await asyncio.to_thread(find_processes, lambda p: p != coming and self._is_ours(p))
             identity = min(candidates, key=lambda p: p.start_ticks, default=None)
         if identity is not None:
             _log.info("adopted the endpoint process", pid=identity.pid)
@@ -115,6 +129,12 @@ class EndpointProcessKeeper:
     async def ensure(self) -> float | None:
         """Start the process if it does not run. Returns the seconds until the next attempt; None: it runs."""
         if self.identity is not None or self._is_retired:
+            return None
+        if self._replacement is not None and self._replacement.coming is not None:
+            # The old process has died meanwhile. The new one may have clients.
+            if (taken := await self._replacement.take_over()) is None:
+                return CONFIGURE_EVERY_S
+            await self._take(taken)
             return None
         wait_s = self._not_before - self._clock.monotonic()
         if wait_s > 0:
@@ -142,13 +162,28 @@ class EndpointProcessKeeper:
                     for endpoint in view().endpoints_on(self._node_uid):
                         is_bound = self._node_uid in endpoint.bound_nodes
                         spec = spec_of(view(), endpoint, self._node_uid) if is_bound else None
-                        if spec is not None and seen.endpoint(endpoint.uid).state is EndpointState.ABSENT:
+                        is_absent = seen.endpoint(endpoint.uid).state is EndpointState.ABSENT
+                        if spec is not None and (is_absent or self._tells_all):
                             await self._process.serve(spec)
-                    self._is_configured = True
+                    self._is_configured, self._tells_all = True, False
                     return
                 except Transient as e:
                     _log.info("the endpoint process cannot be configured yet", reason=e.text)
             await self._clock.sleep(CONFIGURE_EVERY_S)
+
+    async def replace_if_old(self, view: Callable[[], ClusterView]) -> None:
+        """Replace a process of another version; its clients stay. Returns when it is done, or waits for something."""
+        old = self.identity
+        if old is None or self._is_retired or self._replacement is None:
+            return
+        try:
+            taken = await self._replacement.look(old, view)
+        except OSError as e:
+            _log.error("the endpoint process cannot be replaced", reason=str(e))
+            return
+        if taken is not None and self.identity == old:
+            await self._take(taken)
+            await end(old, RETIRE_GRACE_S)
 
     async def end_if_hung(self, after_s: float) -> None:
         """Probe the process. End it at once (SIGKILL, by identity) if it has neither answered nor used CPU for ``after_s``:
@@ -170,6 +205,8 @@ class EndpointProcessKeeper:
     async def retire(self) -> None:
         """End the process, and start no other one: its clients get their last replies. For a node that was removed."""
         self._is_retired = True
+        if self._replacement is not None and (coming := self._replacement.coming) is not None:
+            await end(coming, RETIRE_GRACE_S)
         if self.identity is not None:
             _log.info("ending the endpoint process", pid=self.identity.pid)
             await end(self.identity, RETIRE_GRACE_S)
@@ -195,15 +232,26 @@ class EndpointProcessKeeper:
         return self._directory / "endpoint.json"
 
     def _is_ours(self, process: ProcessIdentity) -> bool:
-        return arguments_of(process.pid)[1:] == self._command[1:]
+        ours = [self._command] if self._replacement is None else [self._command, self._replacement.command]
+        return arguments_of(process.pid)[1:] in [command[1:] for command in ours]
 
     def _start(self) -> ProcessIdentity:
+        identity = self._spawn(self._command)
+        write_identity(self._identity_path, identity)
+        return identity
+
+    def _spawn(self, command: Sequence[str]) -> ProcessIdentity:
         make_private_directory(self._directory)
         output = self._directory / "endpoint.out"
         rotate(output, bytes_max=OUTPUT_BYTES_MAX)
-        identity = spawn_process(self._command, directory=self._directory, output=output, environment=python_environment())
-        write_identity(self._identity_path, identity)
-        return identity
+        return spawn_process(command, directory=self._directory, output=output, environment=python_environment())
+
+    async def _take(self, taken: ProcessIdentity) -> None:
+        """Go on with the process that has taken the place of the former one."""
+        self.close()
+        await asyncio.to_thread(write_identity, self._identity_path, taken)
+        self._tells_all = True
+        self._adopt(taken)
 
     def _adopt(self, identity: ProcessIdentity) -> None:
         self.identity = identity

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import structlog
 
+from shardwright import __version__
 from shardwright.agent.answers import AgentAnswers, Sign
 from shardwright.agent.check import CheckedHere, NodeChecks
 from shardwright.agent.endpoint_process import EndpointProcessKeeper
@@ -102,6 +103,7 @@ class Agent:
             clock=clock,
             on_change=self._wake.set,
             command=endpoint_command,
+            version=__version__ if endpoint_process is None else None,
         )
         self._certificates: ServerCertificates | None = None
         if certificate is not None:
@@ -142,6 +144,7 @@ class Agent:
         await self._endpoint.load()
         self._start_task("agent: follow the store", self._follow_store())
         self._start_task("agent: watch the endpoint process", self._watch_endpoint())
+        self._start_task("agent: replace the endpoint process", self._replace_endpoint())
         self._open_socket()
         if self._listener is not None:
             self._start_task("agent: answer other machines", self._listener.run())
@@ -329,6 +332,14 @@ class Agent:
         while True:
             await self._clock.sleep(TURN_S)
             await self._endpoint.end_if_hung(self._mirror.view().policy.stuck_server_timeout_s)
+
+    async def _replace_endpoint(self) -> None:
+        while True:
+            await self._clock.sleep(TURN_S)
+            try:
+                await self._endpoint.replace_if_old(self._mirror.view)
+            except Exception:
+                _log.exception("the endpoint process could not be replaced; a defect")
 
     async def _sleep(self, seconds: float) -> None:
         try:

@@ -38,7 +38,7 @@ def nodes_table(nodes: Sequence[Json], statuses: Mapping[str, Json], *, title: s
                 node.get("cores"),
                 _part(status.get("free_ram"), status.get("total_memory")),
                 _part(status.get("free_provisional_ram"), status.get("total_provisional_ram")),
-                node.get("software_version"),
+                node.get("software_version") or UNKNOWN,
                 node_status(node),
             ]
         )
@@ -86,6 +86,17 @@ def troubles_text(databases: Sequence[Json]) -> str:
         for reason in database.get("reasons") or []
     ]
     return "\n".join(["TROUBLES:", *lines]) if lines else ""
+
+
+def upgrade_text(cluster: Json) -> str:
+    """The upgrade that is under way, and what it waits for; empty: there is none."""
+    upgrade = cluster.get("upgrade")
+    if not upgrade:
+        return ""
+    now, then = cluster.get("cluster_version"), upgrade.get("cluster_version")
+    records = f"version {now}" if now == then else f"version {now}, and get version {then} when all nodes are upgraded"
+    lines = [f"to {upgrade.get('version')}; the records have {records}", *map(told, upgrade.get("reasons") or [])]
+    return "\n".join(["UPGRADE:", *lines])
 
 
 def told(reason: Json) -> str:

@@ -1,11 +1,19 @@
-"""``shardwright status``: the whole cluster in four tables, its faults, and a change of its key."""
+"""``shardwright status``: the whole cluster in four tables, its faults, and a change of its key or an upgrade under way."""
 
 from collections.abc import Mapping
 
 import typer
 
 from shardwright.cli.cluster_key import rotation_text
-from shardwright.cli.overview import Json, databases_table, endpoints_table, nodes_table, shards_table, troubles_text
+from shardwright.cli.overview import (
+    Json,
+    databases_table,
+    endpoints_table,
+    nodes_table,
+    shards_table,
+    troubles_text,
+    upgrade_text,
+)
 from shardwright.cli.session import Session, command
 from shardwright.cli.unserved import waiting_text
 
@@ -16,18 +24,32 @@ def register(app: typer.Typer) -> None:
 
 
 def _status(session: Session) -> None:
-    """Show nodes, databases, endpoints and shards, the faults of databases, and a change of the cluster key under way."""
+    """Show nodes, databases, endpoints and shards, the faults of databases, and what is under way: a change of the cluster
+    key, an upgrade and what it waits for."""
     nodes = session.api.get("/v1/nodes")
     statuses = session.api.get("/v1/nodes/status")
     databases = session.api.get("/v1/bdbs")
     shards = session.api.get("/v1/shards")
     actions = session.api.get("/v1/cluster/actions")["actions"]
-    answer = {"nodes": nodes, "nodes_status": statuses, "bdbs": databases, "shards": shards, "cluster_actions": actions}
-    session.show(answer, lambda: _shown(nodes, statuses, databases, shards, actions))
+    cluster = session.api.get("/v1/cluster")
+    upgrade = {key: cluster.get(key) for key in ("cluster_version", "upgrade")}
+    answer = {
+        "nodes": nodes,
+        "nodes_status": statuses,
+        "bdbs": databases,
+        "shards": shards,
+        "cluster_actions": actions,
+        "cluster": upgrade,
+    }
+    session.show(answer, lambda: _shown(nodes, statuses, databases, shards, (rotation_text(actions), upgrade_text(upgrade))))
 
 
 def _shown(
-    nodes: list[Json], statuses: Mapping[str, Json], databases: list[Json], shards: list[Json], actions: list[Json]
+    nodes: list[Json],
+    statuses: Mapping[str, Json],
+    databases: list[Json],
+    shards: list[Json],
+    under_way: tuple[str, ...],
 ) -> str:
     tables = (
         nodes_table(nodes, statuses, title="CLUSTER NODES"),
@@ -35,6 +57,6 @@ def _shown(
         endpoints_table(databases, title="ENDPOINTS"),
         shards_table(shards, databases, title="SHARDS"),
         troubles_text(databases),
-        rotation_text(actions),
+        *under_way,
     )
     return "\n\n".join(part for part in (*tables, *map(waiting_text, databases)) if part)

@@ -112,10 +112,20 @@ class EndpointClient:
         message = {"op": "release", "endpoint": endpoint, "target": wire.target_to(target)}
         return wire.release_result_from(await self._ask(message))
 
-    async def pass_endpoint(self, endpoint: EndpointUid, to_path: str) -> PassResult:
-        """Pass an endpoint to the process at another control socket of this machine: see ``NodeLink.pass_endpoint``."""
-        message = {"op": "pass_along", "endpoint": endpoint, "to_path": to_path}
+    async def pass_endpoint(self, endpoint: EndpointUid, to_path: str, *, is_replacement: bool = False) -> PassResult:
+        """Pass an endpoint to the process at another control socket of this machine: see ``NodeLink.pass_endpoint``.
+        ``is_replacement``: that process takes the place of this one, which relays requests to it from now on."""
+        message = {"op": "pass_along", "endpoint": endpoint, "to_path": to_path, "is_replacement": is_replacement}
         return wire.pass_result_from(await self._ask(message))
+
+    async def take_over(self) -> None:
+        """Answer at the place of the process that this one replaces."""
+        await self._ask({"op": "take_over"})
+
+    async def keep(self) -> None:
+        """The process that was to take the place of this one has ended: serve everything again. A process of a version
+        without this request refuses it."""
+        await self._ask({"op": "keep"})
 
     async def _ask(self, message: Message, *, timeout_s: float | None = None) -> Message:
         node, request = self._node, message["op"]
@@ -134,4 +144,12 @@ class EndpointClient:
 
 def _process_seen(node: NodeUid, at: datetime, answer: Message) -> EndpointProcessSeen:
     endpoints = tuple(wire.seen_from(data) for data in answer["endpoints"])
-    return EndpointProcessSeen(node, at, answers=True, pid=answer["pid"], endpoints=endpoints, totals=answer["totals"])
+    return EndpointProcessSeen(
+        node,
+        at,
+        answers=True,
+        pid=answer["pid"],
+        endpoints=endpoints,
+        totals=answer["totals"],
+        version=str(answer.get("version", "")),
+    )

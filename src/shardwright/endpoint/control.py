@@ -42,6 +42,13 @@ class ControlSocket:
         self._socket = listener
         asyncio.get_running_loop().add_reader(listener, self._accept)
 
+    def move(self, path: str) -> None:
+        """Listen at another path from now on, in place of what listens there. Callers that are connected stay. Raises
+        OSError."""
+        if path != self._path:
+            os.replace(self._path, path)
+            self._path = path
+
     def _accept(self) -> None:
         assert self._socket is not None
         try:

@@ -1,9 +1,10 @@
-"""``python -m shardwright.endpoint.main --node N --control PATH --log FILE [--config FILE]``: the endpoint process of one
-node.
+"""``python -m shardwright.endpoint.main --node N --control PATH --log FILE [--config FILE] [--replaces]``: the endpoint
+process of one node.
 
 Started by the node's agent in its own session, and outlives it. Its arguments and environment contain no secrets: the
 specifications of its endpoints come over the control socket, and the configuration names files. Without one, it accepts only
-callers of this machine. On SIGTERM, every client gets its last reply and a clean close.
+callers of this machine. On SIGTERM, every client gets its last reply and a clean close. With ``--replaces``, it answers
+beside the process of another version until it is told to take its place.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from shardwright.endpoint.config import ControlConfig, read_config
 from shardwright.endpoint.control import ControlSocket, SocketInUse
 from shardwright.endpoint.credentials import OwnCertificate, RevokedSerials
 from shardwright.endpoint.process import EndpointProcess
+from shardwright.endpoint.protocol import REPLACES, replacement_path
 from shardwright.endpoint.tls import TlsAddress, TlsListener, nothing_revoked
 from shardwright.log import configure_logging
 from shardwright.model.ids import NodeUid
@@ -36,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--control", required=True, help="path of its control socket")
     parser.add_argument("--log", required=True, help="path of its log file")
     parser.add_argument("--config", type=Path, help="TOML file: how callers from other machines reach it")
+    parser.add_argument(REPLACES, action="store_true", help="take the place of the one at the control socket, when told to")
     options = parser.parse_args(arguments)
     configure_logging(Path(options.log))
     try:
@@ -50,36 +53,47 @@ def main(arguments: list[str] | None = None) -> int:
     # Reference counts free almost all garbage. A collection stops the loop: keep each small, and full ones very rare.
     gc.set_threshold(10_000, 10, 1000)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(NodeUid(options.node), options.control, remote))
+        return runner.run(_serve(NodeUid(options.node), options.control, remote, replaces=options.replaces))
 
 
-async def _serve(node_uid: NodeUid, path: str, remote: ControlConfig | None) -> int:
+async def _serve(node_uid: NodeUid, path: str, remote: ControlConfig | None, *, replaces: bool) -> int:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, ended.set)
     own = None if remote is None else OwnCertificate(remote.files)
-    process = EndpointProcess(node_uid, context=None if own is None else own.client)
-    control = ControlSocket(path, process.serve_caller)
+    accepting: list[asyncio.Task[None]] = []
+
+    def take_over() -> None:
+        control.move(path)
+        if remote is not None and own is not None and not accepting:
+            accepting.append(spawn("control port", _listener(remote, own, process).run()))
+
+    process = EndpointProcess(node_uid, context=None if own is None else own.client, take_over=take_over)
+    control = ControlSocket(replacement_path(path) if replaces else path, process.serve_caller)
     try:
         control.open()
     except (SocketInUse, OSError) as error:
         _log.error("the control socket cannot be opened", path=path, reason=str(error))
         return 1
-    accepting = None
-    if remote is not None and own is not None:
-        revoked = nothing_revoked if remote.revoked is None else RevokedSerials(remote.revoked)
-        at = TlsAddress(remote.address, remote.port, own.server, revoked)
-        accepting = spawn("control port", TlsListener(at, process.serve_remote, name="control port").run())
+    if not replaces:
+        take_over()
     _log.info("the endpoint process serves", node=node_uid, control=path)
     await ended.wait()
     await process.close()
     await control.close()
-    if accepting is not None:
-        accepting.cancel()
-        await asyncio.gather(accepting, return_exceptions=True)
+    for task in accepting:
+        task.cancel()
+    await asyncio.gather(*accepting, return_exceptions=True)
     _log.info("the endpoint process has ended", node=node_uid)
     return 0
+
+
+def _listener(remote: ControlConfig, own: OwnCertificate, process: EndpointProcess) -> TlsListener:
+    """Where leaders of other machines call."""
+    revoked = nothing_revoked if remote.revoked is None else RevokedSerials(remote.revoked)
+    at = TlsAddress(remote.address, remote.port, own.server, revoked)
+    return TlsListener(at, process.serve_remote, name="control port")
 
 
 if __name__ == "__main__":

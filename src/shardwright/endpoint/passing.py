@@ -32,8 +32,10 @@ class PassRefused(Exception):
 class Passing:
     """Passes one endpoint to another process."""
 
-    def __init__(self, served: ServedEndpoint, to_path: str, *, clock: Clock) -> None:
+    def __init__(self, served: ServedEndpoint, to_path: str, *, clock: Clock, is_replacement: bool = False) -> None:
+        """``is_replacement``: the other process is of the same node, so it gets the virtual addresses too."""
         self._now = clock.monotonic
+        self._is_replacement = is_replacement
         self.to_path = to_path
         self.passed = 0
         self.failure = ""
@@ -73,13 +75,19 @@ class Passing:
             "target": wire.target_to(gate.target),
             "hold": wire.hold_to(gate.hold, self._now()),
         }
+        # An older process takes the first file for the listener, so no other file may be the first.
+        virtual = served.virtual_sockets() if self._is_replacement and listener is not None else {}
+        sockets = [*([] if listener is None else [listener]), *virtual.values()]
         try:
-            await self._ask(channel, message, () if listener is None else (listener.fileno(),))
+            await self._ask(channel, message | {"virtual": [*virtual]}, tuple(one.fileno() for one in sockets))
         finally:
-            if listener is not None:
-                listener.close()
+            for one in sockets:
+                one.close()
         served.is_draining = True
-        served.stop_listening()
+        if self._is_replacement:
+            served.stop_accepting()
+        else:
+            served.stop_listening()
 
     # -- connections -------------------------------------------------------------------------------------------------
 

@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 
 import structlog
 
+from shardwright import __version__
 from shardwright.clock import Clock, SystemClock
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel, Message
@@ -23,6 +24,7 @@ from shardwright.endpoint.packed_session import PIECE_BYTES
 from shardwright.endpoint.passing import Passing
 from shardwright.endpoint.protocol import REMOTE_REQUESTS, VOID_IF_LATE, EndpointSpec, PassResult
 from shardwright.endpoint.reach import ServerAccess
+from shardwright.endpoint.relay import RELAYED, Relay, merged, merged_status
 from shardwright.endpoint.requests import serve_requests
 from shardwright.endpoint.served import ServedEndpoint
 from shardwright.endpoint.suspicion import Suspicion
@@ -53,9 +55,20 @@ class Offered:
 class EndpointProcess:
     """See the module's docstring."""
 
-    def __init__(self, node_uid: NodeUid, *, clock: Clock | None = None, context: Context | None = None) -> None:
-        """``context``: for servers that accept only encrypted connections; None: there are none."""
+    def __init__(
+        self,
+        node_uid: NodeUid,
+        *,
+        clock: Clock | None = None,
+        context: Context | None = None,
+        take_over: Callable[[], None] | None = None,
+    ) -> None:
+        """``context``: for servers that accept only encrypted connections; None: there are none. ``take_over``: makes this
+        process answer in the place of the one that it replaces; None: it replaces none."""
         self.node_uid = node_uid
+        self._take_over = take_over
+        self._relay: Relay | None = None
+        """To the process that takes the place of this one; None: none does."""
         self._access = ServerAccess(context)
         self._clock = clock or SystemClock()
         self.endpoints: dict[EndpointUid, ServedEndpoint] = {}
@@ -117,6 +130,7 @@ class EndpointProcess:
     async def _answer(self, message: Message, files: list[int]) -> Message:
         try:
             if message.get("op") == "adopt_listener":
+                self._refuse_if_replaced()
                 return {"ok": await self._adopt_listener(message, files)}
             return {"ok": await self._do(message)}
         except (KeyError, TypeError, ValueError) as error:
@@ -127,6 +141,24 @@ class EndpointProcess:
                     os.close(file)
 
     async def _do(self, message: Message) -> Message:
+        relay, request = self._relay, message["op"]
+        if relay is None:
+            return await self._do_here(message)
+        if request == "status":
+            own, other = self.status(message.get("suspects", ())), await relay.state()
+            return own if other is None else merged_status(own, other)
+        uid = message["spec"]["uid"] if request == "serve" else message.get("endpoint")
+        is_of_replacement = bool(message.get("is_replacement"))
+        if request not in RELAYED or uid not in self._passings or is_of_replacement:
+            return await self._do_here(message)
+        found = await asyncio.gather(self._do_here(message), relay.ask(message), return_exceptions=True)
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+        here, there = found
+        return merged(request, here, there)  # type: ignore[arg-type]
+
+    async def _do_here(self, message: Message) -> Message:
         match message["op"]:
             case "status":
                 return self.status(message.get("suspects", ()))
@@ -148,7 +180,14 @@ class EndpointProcess:
             case "release":
                 return asdict(self._known(message).release(wire.known_target_from(message["target"])))
             case "pass_along":
-                return asdict(await self._pass_endpoint(self._known(message), str(message["to_path"])))
+                return asdict(await self._pass_endpoint(self._known(message), message))
+            case "take_over":
+                if self._take_over is not None:
+                    self._take_over()
+                return {}
+            case "keep":
+                await self._keep()
+                return {}
             case other:
                 raise ValueError(f"unknown request {other!r}")
 
@@ -166,6 +205,7 @@ class EndpointProcess:
             "node": self.node_uid,
             "endpoints": [wire.seen_to(self._seen(uid, served)) for uid, served in self.endpoints.items()],
             "totals": asdict(self._counts) | {"kept_bytes": self._budget.used},
+            "version": __version__,
         }
 
     def _seen(self, uid: EndpointUid, served: ServedEndpoint) -> EndpointSeen:
@@ -177,7 +217,10 @@ class EndpointProcess:
         served = self.endpoints.get(spec.uid)
         if served is None:
             served = self.endpoints[spec.uid] = self._new(spec)
-        await served.serve(spec)
+        if self._relay is not None and spec.uid in self._passings:
+            served.apply(spec)  # Its listener is in the process that takes the place of this one.
+        else:
+            await served.serve(spec)
 
     def _new(self, spec: EndpointSpec) -> ServedEndpoint:
         return ServedEndpoint(
@@ -212,12 +255,17 @@ class EndpointProcess:
 
     # -- passing -----------------------------------------------------------------------------------------------------
 
-    async def _pass_endpoint(self, served: ServedEndpoint, to_path: str) -> PassResult:
-        uid = served.gate.spec.uid
+    async def _pass_endpoint(self, served: ServedEndpoint, message: Message) -> PassResult:
+        uid, to_path = served.gate.spec.uid, str(message["to_path"])
+        is_replacement = bool(message.get("is_replacement"))
+        if is_replacement and (self._relay is None or self._relay.path != to_path):
+            self._relay = Relay(to_path)
+        if is_replacement and served.gate.is_retiring:
+            return PassResult(0, served.connections_left)  # Its clients are being sent away: no process gets new ones.
         known = self._passings.get(uid)
         if known is None or known[1].done() or known[0].to_path != to_path:
             self._stop_passing(uid)
-            passing = Passing(served, to_path, clock=self._clock)
+            passing = Passing(served, to_path, clock=self._clock, is_replacement=is_replacement)
             known = self._passings[uid] = (passing, spawn("endpoint-pass", passing.run()))
         passing, task = known
         await asyncio.wait({task}, timeout=PASS_ANSWER_S)
@@ -230,6 +278,20 @@ class EndpointProcess:
         if known is not None:
             known[1].cancel()
 
+    async def _keep(self) -> None:
+        """The process that was to take the place of this one is gone, and its connections with it."""
+        self._relay = None
+        for uid in list(self._passings):
+            self._stop_passing(uid)
+        for served in self.endpoints.values():
+            if served.is_draining and not served.gate.is_retiring:
+                await served.listen()
+
+    def _refuse_if_replaced(self) -> None:
+        """Raises ValueError: what came here now would have to leave at once, or would be lost."""
+        if self._relay is not None:
+            raise ValueError("this process is being replaced")
+
     async def _adopt_listener(self, message: Message, files: list[int]) -> Message:
         spec = wire.spec_from(message["spec"])
         served = self.endpoints.get(spec.uid)
@@ -241,6 +303,8 @@ class EndpointProcess:
             served.release(target)  # only to a higher generation
         if files:
             await served.adopt_listener(socket.socket(fileno=files.pop(0)))
+            for address in message.get("virtual", ()):
+                await served.adopt_virtual(address, socket.socket(fileno=files.pop(0)))
         else:
             await served.listen()
         hold = message["hold"]
@@ -252,6 +316,7 @@ class EndpointProcess:
 
     async def _take_offer(self, message: Message, files: list[int]) -> tuple[Offered | None, Message]:
         try:
+            self._refuse_if_replaced()
             served = self._known(message)
             offers = [
                 (wire.packed_session_from(c["luggage"]), c["unread_bytes"], c["unsent_bytes"])

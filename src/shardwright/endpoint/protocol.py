@@ -40,6 +40,11 @@ CLOSE_REST_S = 0.5
 """When a virtual address is about to go, its clients are closed as those of a retiring endpoint. They come back at once and
 are served, until the last of them is closed. Then no client is accepted, and those that came back are closed within this
 time."""
+REPLACES = "--replaces"
+"""The argument of a process that is to take the place of another one."""
+RELAY_TIMEOUT_S = 0.06
+"""A process that is being replaced waits this long for the state of the one that takes its place; shorter than
+CALL_TIMEOUT_S."""
 SELF_RELEASE_S = 1.5
 """Time after which a held endpoint asks both servers itself and releases to the writable primary."""
 HOLD_MAX_S = 4.0
@@ -126,6 +131,11 @@ class PassResult:
 
     passed: int
     remaining: int
+
+
+def replacement_path(control: str) -> str:
+    """Control socket of a process that is to take the place of the one at ``control``, until it does."""
+    return f"{control}.next"
 
 
 class EndpointProcessEnded(Transient):

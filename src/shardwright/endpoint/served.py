@@ -153,6 +153,19 @@ class ServedEndpoint:
         if self._listener is not None:
             self._listener.close()
 
+    def stop_accepting(self) -> None:
+        """The same for all listeners of the endpoint, also those at virtual addresses."""
+        self.stop_listening()
+        self._virtual.stop_listening()
+
+    def virtual_sockets(self) -> dict[str, socket.socket]:
+        """Copies of the sockets that listen at virtual addresses, by address."""
+        return self._virtual.listening_sockets()
+
+    async def adopt_virtual(self, address: str, listener: socket.socket) -> None:
+        """Accept connections from a socket that listens at a virtual address."""
+        await self._virtual.adopt(address, listener)
+
     def listening_socket(self) -> socket.socket | None:
         """A copy of the listening socket, to pass to another process; None: the endpoint does not listen."""
         return None if self._listener is None else self._listener.copy()
@@ -164,6 +177,7 @@ class ServedEndpoint:
         counts.accepted += 1
         connection = ClientConnection(self, self._loop, uid=counts.accepted)
         connection.unpack(packed.session)
+        self._virtual.arrived(connection, packed.client.getsockname()[0])
         for piece in pieces(packed.unread):
             connection.add_unread(piece)
             if packed.size > PIECE_BYTES:
@@ -178,10 +192,14 @@ class ServedEndpoint:
     # -- requests of the leader --------------------------------------------------------------------------------------
 
     async def serve(self, spec: EndpointSpec) -> None:
-        """Apply a specification."""
+        """Apply a specification, and listen."""
+        self.apply(spec)
+        await self.listen()
+
+    def apply(self, spec: EndpointSpec) -> None:
+        """Apply a specification to the connections, and leave the listeners as they are."""
         if self.gate.serve(spec) is Change.MOVED:
             self._moved()
-        await self.listen()
 
     def retire(self) -> None:
         """See ``EndpointControl.retire``."""

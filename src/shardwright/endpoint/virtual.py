@@ -5,6 +5,7 @@ is served at once. Which address goes is the leader's decision (``VirtualPlace.i
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 from shardwright.endpoint.connection import ClientConnection
@@ -55,6 +56,10 @@ class _Place:
         self._end_closing()
         self.listener.close()
 
+    def copy(self) -> socket.socket | None:
+        """A copy of the listening socket; None: it does not listen, or its address is about to go."""
+        return None if self._is_to_go else self.listener.copy()
+
     async def _close(self) -> None:
         await close_departing(self._gate, self.connections, self.listener.close)
 
@@ -102,6 +107,28 @@ class VirtualAddresses:
                 known.go()
             else:
                 await known.serve()
+
+    async def adopt(self, address: str, listener: socket.socket) -> None:
+        """Accept clients from a socket of another process that listens at the address."""
+        known = self._places.get(address)
+        if known is None:
+            known = self._places[address] = _Place(address, self._gate, self._make)
+        await known.listener.adopt(listener)
+
+    def listening_sockets(self) -> dict[str, socket.socket]:
+        """A copy of each socket whose address is not about to go, by address."""
+        copies = {address: place.copy() for address, place in self._places.items()}
+        return {address: copy for address, copy in copies.items() if copy is not None}
+
+    def stop_listening(self) -> None:
+        """Close this process's sockets; another process has copies. Connections stay."""
+        for place in self._places.values():
+            place.listener.close()
+
+    def arrived(self, connection: ClientConnection, address: str) -> None:
+        """Another process has passed this connection on; ``address``: at which its client is."""
+        if (place := self._places.get(address)) is not None:
+            place.connections.add(connection)
 
     def left(self, connection: ClientConnection) -> None:
         """The connection has ended, at whichever address it was."""

@@ -36,6 +36,7 @@ from shardwright.leader.resealing import Resealing
 from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention, surplus_events
 from shardwright.leader.takeover import decide_takeover
 from shardwright.leader.turn import AGAIN, DECIDERS, Outcome, decide_turn
+from shardwright.leader.upgrade import BackUp, UpgradePreparation
 from shardwright.model.codes import Code
 from shardwright.model.ids import ActionUid, ShardUid
 from shardwright.model.view import ClusterView, Put, Write
@@ -77,6 +78,8 @@ class LeaderParts:
     """Of the store; None: it has none. The leader closes it."""
     switch_off: SwitchOffMachine | None = None
     """Switches another node's machine off; None: all nodes are on this machine."""
+    back_up: BackUp | None = None
+    """Writes a backup before an upgrade; None: none is prepared for."""
 
 
 class Leader:
@@ -134,14 +137,8 @@ class Leader:
             wake=self._wake.set,
         )
         self._members = None if parts.members is None else self._membership(parts.members)
-        self._resealing = Resealing(
-            parts.store,
-            parts.mirror,
-            fence=fence,
-            commit=self._commit_built,
-            probe=parts.probe,
-            random_text=parts.random_text,
-        )
+        self._resealing = self._resealing_with(parts)
+        self._upgrade = None if parts.back_up is None else self._preparation(parts.back_up)
         self._publisher = Publisher(parts.store, parts.mirror, self._fence, clock=parts.clock)
 
     def _membership(self, members: Members) -> Membership:
@@ -156,6 +153,21 @@ class Leader:
             on_lost=self._lose,
         )
 
+    def _resealing_with(self, parts: LeaderParts) -> Resealing:
+        return Resealing(
+            parts.store,
+            parts.mirror,
+            fence=self._fence,
+            commit=self._commit_built,
+            probe=parts.probe,
+            random_text=parts.random_text,
+        )
+
+    def _preparation(self, back_up: BackUp) -> UpgradePreparation:
+        return UpgradePreparation(
+            back_up, commit=self._commit_built, current=self._current, clock=self._parts.clock, on_lost=self._lose
+        )
+
     async def run(self) -> None:
         """Lead until the leadership is lost (returns) or the task is cancelled. Leaves no task running."""
         unsubscribe = self._parts.mirror.subscribe(self._changed)
@@ -163,6 +175,8 @@ class Leader:
             await self._begin()
             if self._members is not None:
                 self._members.start()
+            if self._upgrade is not None:
+                self._upgrade.start()
             while not self._is_lost:
                 await self._guarded_turn()
                 await self._sleep()
@@ -174,6 +188,8 @@ class Leader:
             await self._observer.close()
             if self._members is not None:
                 await self._members.close()
+            if self._upgrade is not None:
+                await self._upgrade.close()
             await self._parts.servers.close()
             self._parts.nodes.close()
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from shardwright import __version__
 from shardwright.agent.launch import check_port
 from shardwright.errors import Permanent, Refusal, Rejected
 from shardwright.local.access import ensure_key, store_settings
@@ -211,6 +212,7 @@ def _first_transaction(checked: CheckedOptions, now: datetime, sealing: Sealing)
             "server_path": checked.server_path,
         },
         cluster_version=CLUSTER_VERSION,
+        prepared_for=__version__,
     )
     nodes = [
         Node(

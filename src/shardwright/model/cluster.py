@@ -38,6 +38,9 @@ class Cluster:
     """The version of the records that every daemon can read and write (``version.py``). Only ever raised."""
     kind: ClusterKind = ClusterKind.LOCAL
     """Chosen when the cluster was created."""
+    prepared_for: str = ""
+    """The newest Shardwright before whose upgrade the state was backed up, or that founded the cluster. Empty: unknown, or
+    lost by an older daemon; then it is backed up once more."""
 
     @property
     def is_of_machines(self) -> bool:

@@ -254,7 +254,11 @@ class Code(Catalogue):
     STORE_CLOSED = "store_closed", "The store was closed."
     STORE_COMPACTED = "store_compacted", "The requested part of the store's history has been compacted."
     STORE_LEASE_LOST = "store_lease_lost", "The lease has ended."
-    STORE_SCHEMA_TOO_NEW = "store_schema_too_new", "A newer version wrote the store.", "install that version"
+    STORE_SCHEMA_TOO_NEW = (
+        "store_schema_too_new",
+        "A newer version wrote the store.",
+        "install that version of Shardwright or a newer one; records never go back to an older version",
+    )
     STORE_INCOMPLETE = (
         "store_incomplete",
         "The store holds an incomplete copy of a cluster's records.",
@@ -414,6 +418,16 @@ class Code(Catalogue):
         "newcomer_too_new",
         "The newcomer's Shardwright is newer than the cluster's.",
         "install the cluster's version on the new machine, or upgrade the cluster first",
+    )
+    NODE_OF_OLDER_VERSION = (
+        "node_of_older_version",
+        "The node runs an older version than another node. Newer records are not written before all have it.",
+        "install the newer version there",
+    )
+    UPGRADE_NOT_PREPARED = (
+        "upgrade_not_prepared",
+        "The cluster's state was not backed up before the upgrade yet.",
+        "wait a few seconds; if it stays, see the event `backup_failed` (`shardwright events`)",
     )
     NO_ROUTE_BACK = (
         "no_route_back",

@@ -110,6 +110,10 @@ class EventKind(Catalogue):
     KEY_ROTATION_SEALED = "key_rotation_sealed", "Every secret in the store is sealed with the new cluster key."
     KEY_ROTATION_COMPLETED = "key_rotation_completed", "Every node has the new cluster key, and no other."
     CERTIFICATE_RENEWED = "certificate_renewed", "The cluster's authority signed a new certificate for a node."
+    UPGRADE_PREPARED = (
+        "upgrade_prepared",
+        "A daemon of a newer version runs for the first time. The cluster's state was backed up before its records change.",
+    )
     CLUSTER_VERSION_RAISED = "cluster_version_raised", "All daemons are of a newer version, and the records may use it."
     CLUSTER_OPTIONS_CHANGED = "cluster_options_changed", "Options of the cluster were changed."
     CLUSTER_POLICY_CHANGED = "cluster_policy_changed", "The policy was changed."

@@ -361,6 +361,8 @@ class EndpointProcessSeen:
     pid: int = 0
     endpoints: tuple[EndpointSeen, ...] = ()
     totals: dict[str, int] = field(default_factory=dict)
+    version: str = ""
+    """The version of the program that it runs; empty: one that did not say so yet."""
     silent_since: datetime | None = None
     """Since when no question of this leader was answered; None: the last one was."""
 

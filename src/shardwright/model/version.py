@@ -47,6 +47,11 @@ FIELDS_SINCE: Mapping[tuple[str, str], int] = {
 """The version since which a field of a record, by the names of both, may differ from its default."""
 
 
+def release_of(version: str) -> tuple[int, ...]:
+    """A program's version, to be compared: ``0.2.1+local`` is (0, 2, 1). Empty: (), older than any."""
+    return tuple(int(part) for part in version.split("+")[0].split(".") if part.isdigit())
+
+
 def may_write(feature: Feature, cluster_version: int) -> bool:
     """Whether every daemon of a cluster with this version can read it."""
     return cluster_version >= SINCE[feature]

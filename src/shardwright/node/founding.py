@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from shardwright import __version__
 from shardwright.model.account import ManagementRole, User
 from shardwright.model.cluster import Cluster, ClusterKind, Counters, Node, Policy
 from shardwright.model.database import ServerKind
@@ -130,6 +131,7 @@ def first_records(
         options={"server_kind": str(server.kind), "server_version": server.version, "server_path": server.path},
         cluster_version=CLUSTER_VERSION,
         kind=ClusterKind.MACHINES,
+        prepared_for=__version__,
     )
     first = Node(
         settings.node_uid,

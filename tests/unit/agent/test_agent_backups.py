@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
-from shardwright.agent.backups import EVERY, KEPT, Backups
-from shardwright.backup_files import list_backups, load_backup, write_backup
+from shardwright.agent.backups import EVERY, KEPT, Backups, back_up_before
+from shardwright.backup_files import UPGRADES_KEPT, keep_newest, list_backups, load_backup, write_backup
 from shardwright.clock import SystemClock
 from shardwright.model.cluster import Cluster, Node
 from shardwright.model.event import Event, EventKind
@@ -140,5 +141,35 @@ def test_one_is_written_as_soon_as_everything_is_sealed_with_a_new_key(tmp_path:
                 await store.transact(Transaction((), (put,)))
                 await keeper._mirror.fresh()
                 assert (await keeper.look() is not None) is is_due, rotation
+
+    run(scenario)
+
+
+def test_one_before_an_upgrade_is_not_displaced_by_the_hourly_ones(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with backups(tmp_path) as (keeper, clock, store):
+            before = partial(back_up_before, node_uid=NodeUid(1), directory=tmp_path, store=store, clock=clock)
+            place = await before("0.2.0+local/1")
+            assert place == f"{tmp_path}/upgrade-0.2.0+local_1-20261129T190000Z.backup on node 1"
+            assert await keeper.look() is not None, "it is none of the hourly ones"
+            keep_newest(tmp_path, 1)
+            for minute in range(UPGRADES_KEPT + 1):
+                clock.at = BEGIN + timedelta(minutes=minute)
+                await before(f"0.3.{minute}")
+            clock.at = BEGIN + EVERY
+            assert await keeper.look() is not None
+
+    run(scenario)
+    names = [kept.path.name for kept in list_backups(tmp_path)]
+    assert len([name for name in names if name.startswith("upgrade-")]) == UPGRADES_KEPT
+    assert "upgrade-0.2.0+local_1-20261129T190000Z.backup" not in names
+    assert all(load_backup(kept.path) for kept in list_backups(tmp_path))
+
+
+def test_a_cluster_without_backups_writes_none_before_an_upgrade() -> None:
+    async def scenario() -> None:
+        store = MemoryStore(SystemClock())
+        place = await back_up_before("0.2.0", node_uid=NodeUid(1), directory=None, store=store, clock=SystemClock())
+        assert place == ""
 
     run(scenario)

@@ -11,6 +11,7 @@ from shardwright.cli.overview import (
     shard_status,
     shards_table,
     troubles_text,
+    upgrade_text,
 )
 
 GB = 1 << 30
@@ -109,6 +110,19 @@ def test_troubles_of_databases() -> None:
         "TROUBLES:",
         "db:2 cache: shard 1 refuses writes (remedy: free disk space)",
     ]
+
+
+def test_an_upgrade_that_is_under_way() -> None:
+    assert upgrade_text({"cluster_version": 2, "upgrade": None}) == upgrade_text({}) == ""
+    reason = {"description": "node 2 runs 0.1.0", "remedy": "install 0.2.0 there"}
+    upgrade = {"version": "0.2.0", "cluster_version": 3, "reasons": [reason]}
+    assert upgrade_text({"cluster_version": 2, "upgrade": upgrade}).splitlines() == [
+        "UPGRADE:",
+        "to 0.2.0; the records have version 2, and get version 3 when all nodes are upgraded",
+        "node 2 runs 0.1.0 (remedy: install 0.2.0 there)",
+    ]
+    last = upgrade_text({"cluster_version": 3, "upgrade": {**upgrade, "reasons": []}})
+    assert last.splitlines() == ["UPGRADE:", "to 0.2.0; the records have version 3"]
 
 
 def test_endpoints_name_the_node_that_serves_them() -> None:

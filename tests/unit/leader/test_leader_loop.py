@@ -11,6 +11,7 @@ from shardwright.leader.loop import Leader, LeaderParts
 from shardwright.leader.pace import RETENTION_EVERY
 from shardwright.leader.probe import silent
 from shardwright.leader.retention import DELETIONS_AT_ONCE, EVENTS_MAX
+from shardwright.leader.upgrade import BackUp
 from shardwright.model.action import ActionStatus
 from shardwright.model.cluster import RemovedNode
 from shardwright.model.database import ServerSecrets, SlotGroup
@@ -53,7 +54,7 @@ def stored(view: ClusterView) -> list[PutKey]:
 class Leading:
     """A leader in its world, and what it has written."""
 
-    def __init__(self, view: ClusterView, *, members: Members | None = None) -> None:
+    def __init__(self, view: ClusterView, *, members: Members | None = None, back_up: BackUp | None = None) -> None:
         self.loop = SimLoop()  # type: ignore[abstract]  # it has what the product uses of a loop, and no more
         self.clock = VirtualClock(self.loop)
         self.store = MemoryStore(self.clock)
@@ -76,6 +77,7 @@ class Leading:
                 random_text=lambda: f"{next(numbers):08x}",
                 yield_leadership=lambda: None,
                 members=members,
+                back_up=back_up,
             ),
             term=1,
             fence=Fence(leader_key.create_revision),

@@ -14,7 +14,7 @@ from shardwright.model.view import ClusterView, Put
 from shardwright.reconcile.version import decide_version
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-CLUSTER = Cluster("c", NOW, "127.0.0.1", 9443, options={"a": 1})
+CLUSTER = Cluster("c", NOW, "127.0.0.1", 9443, options={"a": 1}, prepared_for="0")
 
 
 def view_of(*versions: int | None, cluster_version: int = 1, removed: int | None = None) -> ClusterView:

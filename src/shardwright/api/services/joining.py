@@ -17,6 +17,7 @@ from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Reason
 from shardwright.model.store_member import StoreMember, StoreRole
 from shardwright.model.trust import CertificateRole, JoinToken
+from shardwright.model.version import release_of
 from shardwright.model.view import ClusterView, Delete, Put
 from shardwright.plan.store_members import node_of
 from shardwright.trust import keys
@@ -117,7 +118,7 @@ def join_view(view: ClusterView) -> JoinView:
         tokens=view.join_tokens,
         members=tuple(_member(node, view) for node in view.nodes.values()),
         servers=_servers(view),
-        version=max((*versions, __version__), key=_release),
+        version=max((*versions, __version__), key=release_of),
         virtual_addresses=tuple(view.virtual_addresses),
     )
 
@@ -256,7 +257,3 @@ def _servers(view: ClusterView) -> tuple[ServerVersion, ...]:
     if view.cluster is not None and view.cluster.server_version:
         found.add(ServerVersion(ServerKind(view.cluster.server_kind), view.cluster.server_version))
     return tuple(sorted(found, key=str))
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("+")[0].split(".") if part.isdigit())

@@ -6,12 +6,14 @@ The tables below contain the wire's option names and their defaults; the default
 from datetime import datetime, timedelta
 from typing import Final
 
+from shardwright.api.schemas.v1.actions import reason_json
 from shardwright.api.schemas.v1.common import Json, iso
 from shardwright.api.schemas.v1.nodes import local_node_info, provisioned_memory, total_memory
 from shardwright.api.schemas.v1.shards import shown
 from shardwright.model.cluster import Cluster, Policy
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView
+from shardwright.plan.upgrade import upgrade_of
 
 _FALSE_ALERTS: Final = (
     "cluster_even_node_count",
@@ -253,9 +255,23 @@ def cluster(record: Cluster, view: ClusterView) -> Json:
         "slave_ha_cooldown_period": 3600,
         "slave_ha_bdb_cooldown_period": 7200,
         "password_hashing_algorithm": "argon2id",
-        "upgrade_in_progress": False,
+        "upgrade_in_progress": upgrade_of(view) is not None,
         "endpoint_address": record.endpoint_address,
         "leader": _leader(view),
+        "cluster_version": record.cluster_version,
+        "upgrade": _upgrade(view),
+    }
+
+
+def _upgrade(view: ClusterView) -> Json | None:
+    """The upgrade that is under way, and what it waits for; None: there is none. An extra key."""
+    found = upgrade_of(view)
+    if found is None:
+        return None
+    return {
+        "version": found.version,
+        "cluster_version": found.cluster_version,
+        "reasons": [reason_json(reason) for reason in found.reasons],
     }
 
 

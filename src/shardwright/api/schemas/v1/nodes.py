@@ -6,7 +6,6 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from shardwright import __version__
 from shardwright.api.schemas.v1.common import Json, iso, snapshot_time
 from shardwright.api.schemas.v1.shards import shown
 from shardwright.api.services.check import NodeResult
@@ -323,8 +322,9 @@ def _seen(view: ClusterView, uid: NodeUid) -> NodeSeen:
 
 
 def _version(view: ClusterView, uid: NodeUid) -> str:
+    """Of the node's daemon; empty: it has none, and may return with any version."""
     daemon = view.daemons.get(uid)
-    return __version__ if daemon is None else daemon.version
+    return "" if daemon is None else daemon.version
 
 
 def _os(name: str) -> tuple[str, str]:
