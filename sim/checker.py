@@ -16,6 +16,7 @@ from sim.history import Position
 from sim.lives import ENDED_STATES, ENDED_STATUS, NEXT_STATE, NEXT_STATUS, may_become
 from sim.quorum import Quorum
 from sim.server import SimServer
+from sim.unproven import Unproven
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -74,6 +75,7 @@ class Checker:
         self._ended: set[str] = set()
         """Actions whose status changes in the examined revision."""
         self.fencing = Fencing(self)
+        self.unproven = Unproven(self)
         world.store.on_lead = self.fencing.led
 
     def fail(self, name: str, text: str) -> None:
@@ -86,6 +88,7 @@ class Checker:
     def acknowledged(self, position: Position, server: SimServer) -> None:
         """A write was acknowledged: it must continue everything that was acknowledged before."""
         self.fencing.acknowledged(server, server.executed_at(position))
+        self.unproven.acknowledged(server, server.executed_at(position))
         chain = self.chains.setdefault(server.group_uid, Chain())
         if _is_excused(chain, position):
             return  # The answer came late: only a server that has died meanwhile held the write.
@@ -131,6 +134,17 @@ class Checker:
                     chain.required.clear()
                 return
             heirs = [*([] if stored is None else [stored]), *self._stored_elsewhere(server.group_uid, wanted=("stopped",))]
+        while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
+            chain.required.pop()
+
+    def abandoned(self, server: SimServer) -> None:
+        """The server is replaced although it may live, in default mode: the same data may be lost as with its death."""
+        chain = self.chains.get(server.group_uid)
+        if chain is None:
+            return
+        heirs = [s.position for s in self.world.servers_of(server.group_uid) if s is not server and self._is_wanted(s)]
+        chain.died_at = self.world.loop.now
+        chain.excused.append((server.position, heirs))
         while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
             chain.required.pop()
 
@@ -328,7 +342,10 @@ class Checker:
             return
         uid = after["database_uid"]
         self._busy[uid] = after["handoff"] is not None
-        self.fencing.group(before, after)
+        if self.unproven.is_failover(before, after):
+            self.unproven.replaced(before, after)
+        else:
+            self.fencing.group(before, after)
         if after["handoff"] is not None and before["handoff"] is None:
             self.world.writers.write_soon(uid)
         if after["generation"] < before["generation"]:

@@ -25,6 +25,8 @@ class Confirmations:
         self._said: dict[int, Position] = {}
         """What each linked replica holds by its own word, by shard; only of strict databases."""
         self._heard_at = 0.0
+        self._missed_at: dict[int, float] = {}
+        """When a replica has left without a word that came through, by shard."""
 
     def send(self, source: "SimServer") -> None:
         """Tell the primary what is here."""
@@ -41,11 +43,19 @@ class Confirmations:
     def forget(self, replica: "SimServer") -> None:
         """A replica has left."""
         self._said.pop(replica.shard_uid, None)
+        if not self.server.world.network.passes(replica.node_uid, self.server.node_uid, REPLICATION):
+            self._missed_at[replica.shard_uid] = self.server.loop.now
 
     def has(self, position: Position) -> bool:
         """``WAIT 1``: a linked replica has said that it holds this write."""
         said = (self._said.get(replica.shard_uid) for replica in self.server.replicas)
         return any(s is not None and s.history is position.history and s.offset >= position.offset for s in said)
+
+    @property
+    def believes_in_a_replica(self) -> bool:
+        """Whether the server has a link to a replica, as far as it knows: the end of one is noticed only after a while."""
+        now = self.server.loop.now
+        return bool(self.server.replicas) or any(now - at < REPL_TIMEOUT_S for at in self._missed_at.values())
 
     def heard_primary_s(self) -> int:
         """Seconds since this replica last heard of its primary; 0 without a link. After ``repl-timeout`` the link ends."""

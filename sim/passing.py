@@ -40,8 +40,10 @@ class Passing:
         """Pass the listener at once, with a hold; then every connection in its turn."""
         source, other = self.source, self.other
         target, hold = source.gate.target, source.gate.hold
+        other.gate.apply_settings(source.gate.spec)
         if target is not None and not other.gate.precedes_hold(target):
             other.release(target)
+        other.lease_changed()
         if source.is_listening or not source.world.holders_of(other.gate.spec.port, other.gate.spec.address):
             other.is_listening = True
         other.is_draining = False

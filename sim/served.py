@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from shardwright.endpoint.gate import Change, Gate, is_same_server
 from shardwright.endpoint.protocol import (
+    ALONE_MAX_S,
     CALM_MAX_S,
     HOLD_MAX_S,
     SELF_RELEASE_S,
@@ -19,6 +20,7 @@ from shardwright.model.database import Role
 from shardwright.model.seen import EndpointSeen, EndpointState
 from sim.clients import CALM, ENDED, HOLD, Client, cut, join
 from sim.history import Position
+from sim.lease import Prover
 from sim.passing import Passing
 from sim.server import Connection, SimServer, WriteOutcome
 from sim.strict import confirm
@@ -38,7 +40,7 @@ class Served:
     def __init__(self, owner: "SimEndpointProcess", spec: EndpointSpec) -> None:
         self.owner = owner
         self.world = owner.world
-        self.gate = Gate(spec)
+        self.gate = Gate(spec, standing=owner.standing(spec.uid))
         self.is_listening = False
         self.bound_address = spec.address
         """Where it listens, or listened last."""
@@ -48,6 +50,7 @@ class Served:
         """Lasting connections; each write of ``writers.py`` has a connection of its own."""
         self.passing: Passing | None = None
         self.suspicion = Suspicion(self)
+        self.prover = Prover(self)
         self.calm_ends_at = 0.0
         self.held: list[WriteAttempt] = []
         self.in_flight: list[WriteAttempt] = []
@@ -100,6 +103,7 @@ class Served:
 
     def _forward(self, write: WriteAttempt) -> None:
         target = self.gate.target
+        self.gate.look_at_proof(self.prover.now)
         if not self.gate.is_open or target is None or (write.client is not None and write.client.is_frozen):
             self._hold_back(write)
             return
@@ -202,6 +206,11 @@ class Served:
         if write not in self.in_flight:
             return
         self.in_flight.remove(write)
+        if self._is_unproven(connection):
+            self._leave(write, connection)
+            self.world.writers.answered(write, None, "no replica proves that its primary is in force")
+            self.came_in(write)
+            return
         match outcome:
             case WriteOutcome.DONE:
                 assert position is not None
@@ -221,6 +230,15 @@ class Served:
                 self._silent(write)
         self.came_in(write)
 
+    def _is_unproven(self, connection: Connection) -> bool:
+        """Whether the reply must not be passed on: the server may have been replaced without a proof of its end."""
+        gate, server = self.gate, connection.server
+        if gate.is_outdated(self.prover.now):
+            return True
+        target = gate.target
+        is_target = target is not None and (target.address, target.port) == (server.address, server.port)
+        return gate.is_leased and not is_target
+
     def _silent(self, write: WriteAttempt) -> None:
         """The server closed the connection and lives, so it meant this client."""
         client = write.client
@@ -237,7 +255,7 @@ class Served:
         now = self.world.loop.now
         if write.held_at < 0:
             write.held_at = now
-        if now - write.held_at >= HOLD_MAX_S or self.is_ended:
+        if now - write.held_at >= (ALONE_MAX_S if self.gate.is_unproven else HOLD_MAX_S) or self.is_ended:
             self.world.writers.answered(write, False, "held for too long")
             return
         self.held.append(write)
@@ -331,6 +349,7 @@ class Served:
         now = self.world.loop.now
         if self.gate.begin_hold(old, new, now) is Change.HELD:
             self.stop_clients()
+            self.prover.look()
             self.world.log(f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: holds for generation {new.generation}")
         self.schedule_self_release()
 
@@ -380,8 +399,15 @@ class Served:
         self.moved()
         return ReleaseResult(round(pause_s * 1000, 3), held, self.gate.generation)
 
+    def lease_changed(self) -> None:
+        """Proofs may be needed now, or no longer."""
+        self.prover.look()
+        if self.gate.is_open:
+            self.flush()
+
     def moved(self) -> None:
         """The endpoint forwards to another server, or to the old one again: notify every connection."""
+        self.prover.look()
         self._let_go_on()
         self.flush()
 

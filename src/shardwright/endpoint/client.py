@@ -16,6 +16,7 @@ from shardwright.endpoint.protocol import (
     EndpointProcessEnded,
     EndpointSpec,
     HoldResult,
+    LeaseTerms,
     PassResult,
     ReleaseResult,
     Target,
@@ -90,6 +91,10 @@ class EndpointClient:
         """See ``EndpointControl``."""
         await self._ask({"op": "serve", "spec": wire.spec_to(spec)})
 
+    async def tell_lease(self, endpoint: EndpointUid, terms: LeaseTerms) -> None:
+        """See ``EndpointControl``."""
+        await self._ask({"op": "lease", "endpoint": endpoint, "terms": wire.terms_to(terms)})
+
     async def drop(self, endpoint: EndpointUid) -> None:
         """See ``EndpointControl``."""
         await self._ask({"op": "drop", "endpoint": endpoint}, timeout_s=HOLD_TIMEOUT_S)
@@ -133,5 +138,13 @@ class EndpointClient:
 
 
 def _process_seen(node: NodeUid, at: datetime, answer: Message) -> EndpointProcessSeen:
-    endpoints = tuple(wire.seen_from(data) for data in answer["endpoints"])
-    return EndpointProcessSeen(node, at, answers=True, pid=answer["pid"], endpoints=endpoints, totals=answer["totals"])
+    return EndpointProcessSeen(
+        node,
+        at,
+        answers=True,
+        pid=answer["pid"],
+        endpoints=tuple(wire.seen_from(data) for data in answer["endpoints"]),
+        totals=answer["totals"],
+        instance=str(answer.get("instance", "")),
+        leases=tuple(wire.lease_from(data) for data in answer.get("leases", ())),
+    )

@@ -7,6 +7,7 @@ daemon and answers the next one.
 import asyncio
 import contextlib
 import os
+import secrets
 import socket
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -18,16 +19,18 @@ from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel, Message
 from shardwright.endpoint.connection import Buffer, Packed
 from shardwright.endpoint.gate import Budget, Counts
+from shardwright.endpoint.lease import Standing
 from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.packed_session import PIECE_BYTES
 from shardwright.endpoint.passing import Passing
-from shardwright.endpoint.protocol import REMOTE_REQUESTS, VOID_IF_LATE, EndpointSpec, PassResult
+from shardwright.endpoint.protocol import REMOTE_REQUESTS, VOID_IF_LATE, EndpointSpec, LeaseTerms, PassResult
 from shardwright.endpoint.reach import ServerAccess
 from shardwright.endpoint.requests import serve_requests
 from shardwright.endpoint.served import ServedEndpoint
 from shardwright.endpoint.suspicion import Suspicion
 from shardwright.endpoint.tls import Context
 from shardwright.model.ids import EndpointUid, NodeUid
+from shardwright.model.lease import LeaseSeen
 from shardwright.model.seen import EndpointSeen
 from shardwright.tasks import spawn
 
@@ -58,7 +61,11 @@ class EndpointProcess:
         self.node_uid = node_uid
         self._access = ServerAccess(context)
         self._clock = clock or SystemClock()
+        self.instance = secrets.token_hex(8)
         self.endpoints: dict[EndpointUid, ServedEndpoint] = {}
+        self._dropped: set[ServedEndpoint] = set()
+        self._standings: dict[EndpointUid, Standing] = {}
+        """Also of endpoints that are served no longer: an old lease must never apply again."""
         self._suspicions: dict[EndpointUid, Suspicion] = {}
         self._budget = Budget()
         self._counts = Counts()
@@ -133,6 +140,9 @@ class EndpointProcess:
             case "serve":
                 await self._serve(message)
                 return {}
+            case "lease":
+                self._tell_lease(EndpointUid(message["endpoint"]), wire.terms_from(message["terms"]))
+                return {}
             case "drop":
                 await self._drop(EndpointUid(message["endpoint"]))
                 return {}
@@ -164,6 +174,8 @@ class EndpointProcess:
         return {
             "pid": os.getpid(),
             "node": self.node_uid,
+            "instance": self.instance,
+            "leases": [wire.lease_to(seen) for uid in self._standings if (seen := self._lease_seen(uid)) is not None],
             "endpoints": [wire.seen_to(self._seen(uid, served)) for uid, served in self.endpoints.items()],
             "totals": asdict(self._counts) | {"kept_bytes": self._budget.used},
         }
@@ -181,8 +193,34 @@ class EndpointProcess:
 
     def _new(self, spec: EndpointSpec) -> ServedEndpoint:
         return ServedEndpoint(
-            spec, budget=self._budget, counts=self._counts, pace=self._pace, clock=self._clock, access=self._access
+            spec,
+            self._standing(spec.uid),
+            budget=self._budget,
+            counts=self._counts,
+            pace=self._pace,
+            clock=self._clock,
+            access=self._access,
         )
+
+    def _standing(self, uid: EndpointUid) -> Standing:
+        return self._standings.setdefault(uid, Standing(self.instance))
+
+    def _tell_lease(self, uid: EndpointUid, terms: LeaseTerms) -> None:
+        served = self.endpoints.get(uid)
+        if served is None:
+            # It has no clients, and no one proves anything to it: what it need not prove now, it must prove from the start.
+            standing = self._standing(uid)
+            standing.apply(terms)
+            standing.end_waiver()
+        else:
+            served.tell_lease(terms)
+
+    def _lease_seen(self, uid: EndpointUid) -> LeaseSeen | None:
+        served = self.endpoints.get(uid)
+        seen = self._standings[uid].seen(uid) if served is None else served.lease_seen()
+        # What was dropped a moment ago may have its last replies to pass on, as it was told before.
+        is_ending = any(one.gate.spec.uid == uid and one.connections for one in self._dropped)
+        return replace(seen, is_waived=True) if seen is not None and is_ending else seen
 
     async def _retire(self, uid: EndpointUid) -> None:
         """An endpoint that is not known here has no connections."""
@@ -198,7 +236,8 @@ class EndpointProcess:
             suspicion.end()
         if served is not None:
             served.stop_listening()
-            spawn("endpoint-drop", served.end())
+            self._dropped.add(served)
+            spawn("endpoint-drop", served.end()).add_done_callback(lambda _: self._dropped.discard(served))
 
     async def close(self) -> None:
         """End all endpoints: every client gets its last reply and FIN."""

@@ -15,6 +15,7 @@ import structlog
 from shardwright.clock import Clock
 from shardwright.endpoint.connection import ClientConnection, Packed
 from shardwright.endpoint.gate import Budget, Change, Counts, Gate, Hold
+from shardwright.endpoint.lease import Standing
 from shardwright.endpoint.listener import Listener
 from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.packed_session import PIECE_BYTES, pieces
@@ -26,14 +27,17 @@ from shardwright.endpoint.protocol import (
     SELF_RELEASE_S,
     EndpointSpec,
     HoldResult,
+    LeaseTerms,
     ReleaseResult,
     Target,
 )
+from shardwright.endpoint.prover import Prover
 from shardwright.endpoint.reach import ServerAccess
 from shardwright.endpoint.replica_watch import ReplicaWatch
 from shardwright.endpoint.retiring import close_connections
 from shardwright.endpoint.virtual import VirtualAddresses
 from shardwright.model.database import access_fingerprint
+from shardwright.model.lease import LeaseSeen
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
 from shardwright.tasks import spawn
 
@@ -60,13 +64,22 @@ class ServedEndpoint:
     """See the module's docstring."""
 
     def __init__(
-        self, spec: EndpointSpec, *, budget: Budget, counts: Counts, pace: Pace, clock: Clock, access: ServerAccess
+        self,
+        spec: EndpointSpec,
+        standing: Standing,
+        *,
+        budget: Budget,
+        counts: Counts,
+        pace: Pace,
+        clock: Clock,
+        access: ServerAccess,
     ) -> None:
         self._clock = clock
         self.access = access
         self.pace = pace
-        self.gate = Gate(spec, budget=budget, counts=counts)
+        self.gate = Gate(spec, budget=budget, counts=counts, standing=standing)
         self._replica_watch = ReplicaWatch(self.gate, access)
+        self._prover = Prover(self.gate, access, self._look_again)
         self.connections: set[ClientConnection] = set()
         self.is_draining = False
         """Whether the listener was passed to another process, or was closed because the endpoint retires."""
@@ -131,6 +144,7 @@ class ServedEndpoint:
 
     async def listen(self) -> None:
         """Listen at the specified address and port. If the port is in use, retry in the background."""
+        self._prover.look()
         self.is_draining = self.gate.is_retiring = False
         await self._own_listener().open()
         await self._virtual.apply(self.gate.spec.virtual)
@@ -145,6 +159,7 @@ class ServedEndpoint:
 
     async def adopt_listener(self, listener: socket.socket) -> None:
         """Accept connections from a listening socket. It is closed if the endpoint already has a listener."""
+        self._prover.look()
         self.is_draining = self.gate.is_retiring = False
         await self._own_listener().adopt(listener)
 
@@ -181,7 +196,23 @@ class ServedEndpoint:
         """Apply a specification."""
         if self.gate.serve(spec) is Change.MOVED:
             self._moved()
+        self._look_again()
         await self.listen()
+
+    def tell_lease(self, terms: LeaseTerms) -> None:
+        """See ``EndpointControl.tell_lease``."""
+        self.gate.tell_lease(terms)
+        self._prover.look()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Waiting connections may go on."""
+        for connection in list(self._waiting):
+            connection.gate_changed()
+
+    def lease_seen(self) -> LeaseSeen | None:
+        """For the status; None: it was never told of a lease."""
+        return self.gate.standing.seen(self.gate.spec.uid, self._prover.unconfirmed_s)
 
     def retire(self) -> None:
         """See ``EndpointControl.retire``."""
@@ -221,6 +252,7 @@ class ServedEndpoint:
         is_new = self.gate.begin_hold(old, new, self._clock.monotonic()) is Change.HELD
         busy = [c for c in self.connections if not c.session.is_drained]
         if is_new:
+            self._prover.look()
             for connection in (*busy, *self._waiting):
                 connection.gate_changed()
             if self._releasing is None:
@@ -271,6 +303,7 @@ class ServedEndpoint:
         """Notify every connection of the new target: active ones at once, idle ones in batches. A connection that has not
         been notified yet sends nothing to the former server."""
         self._end_calm()
+        self._prover.look()
         idle = []
         for connection in list(self.connections):
             if connection.session.is_idle:
@@ -348,6 +381,7 @@ class ServedEndpoint:
     async def end(self) -> None:
         """Stop listening, and end every connection after its last reply."""
         self._is_ended = True
+        self._prover.end()
         self.gate.hold = None
         self.stop_listening()
         self._virtual.close()

@@ -38,6 +38,7 @@ from shardwright.model.commands import (
     SaveNow,
     ServeEndpoint,
     SwitchOff,
+    TellLease,
     YieldLeadership,
 )
 from shardwright.model.database import Shard
@@ -174,6 +175,10 @@ class Applier:
                 await self._switch_off(command)
             case ServeEndpoint():
                 await self._serve(command)
+            case TellLease():
+                if (terms := fitting.to_tell(command, self._current())) is not None:
+                    await self._process_of(command.node_uid).tell_lease(command.endpoint_uid, terms)
+                    self._observer.poke_node(command.node_uid)
             case RetireEndpoint():
                 if fitting.to_retire(command, self._current()):
                     await self._process_of(command.node_uid).retire(command.endpoint_uid)

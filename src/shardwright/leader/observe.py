@@ -325,6 +325,8 @@ def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:
             )
             for e in seen.endpoints
         ),
+        seen.instance,
+        tuple((lease.endpoint_uid, lease.version, lease.is_waived, lease.unconfirmed_s is None) for lease in seen.leases),
     )
 
 

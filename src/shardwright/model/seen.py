@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from shardwright.model.database import Damage, Role
 from shardwright.model.ids import EndpointUid, KeyUid, NodeUid, ShardUid
+from shardwright.model.lease import LeaseSeen
 from shardwright.model.virtual_address import HeldAddress
 
 
@@ -360,6 +361,14 @@ class EndpointProcessSeen:
     totals: dict[str, int] = field(default_factory=dict)
     silent_since: datetime | None = None
     """Since when no question of this leader was answered; None: the last one was."""
+    instance: str = ""
+    """Identifies the process; empty: it is of an older version."""
+    leases: tuple[LeaseSeen, ...] = ()
+    """Of every endpoint of whose lease it was told, also of those that it does not serve."""
+
+    def lease(self, uid: EndpointUid) -> LeaseSeen | None:
+        """What it says of an endpoint's lease; None: it was never told of it."""
+        return next((lease for lease in self.leases if lease.endpoint_uid == uid), None)
 
     def endpoint(self, uid: EndpointUid) -> EndpointSeen:
         """The endpoint with that uid; in state ABSENT if the process does not know it."""
