@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 CONFIRMATION_S = 0.0005
 """Time in which a replica's confirmation reaches its primary."""
 REPL_TIMEOUT_S = 10.0
+BELIEF_S = 40.0
+"""How long a primary takes a replica behind a cut for linked. Only a planted mistake depends on it; longer than the
+failovers of a simulation, whose leaders ask rarely."""
 
 
 class Confirmations:
@@ -55,7 +58,7 @@ class Confirmations:
     def believes_in_a_replica(self) -> bool:
         """Whether the server has a link to a replica, as far as it knows: the end of one is noticed only after a while."""
         now = self.server.loop.now
-        return bool(self.server.replicas) or any(now - at < REPL_TIMEOUT_S for at in self._missed_at.values())
+        return bool(self.server.replicas) or any(now - at < BELIEF_S for at in self._missed_at.values())
 
     def heard_primary_s(self) -> int:
         """Seconds since this replica last heard of its primary; 0 without a link. After ``repl-timeout`` the link ends."""

@@ -215,7 +215,7 @@ class SimEndpointControl:
         await self._ask(lambda p: p.serve(spec), name=f"serve {spec.uid}")
 
     async def tell_lease(self, endpoint: EndpointUid, terms: LeaseTerms) -> None:
-        await self._ask(lambda p: p.tell_lease(endpoint, terms), name=f"lease {endpoint}")
+        await self._ask(lambda p: p.tell_lease(endpoint, terms), name=f"lease {self.node} {endpoint}")
 
     async def drop(self, endpoint: EndpointUid) -> None:
         await self._ask(lambda p: p.drop(endpoint), name=f"drop {endpoint}")

@@ -1,7 +1,7 @@
 """A simulated endpoint process proves that its server has a replica, like ``endpoint/prover.py``. Called by ``served.py``.
 
-The product's own ``Gate`` and ``Standing`` decide what an answer means. This module models the questions and answers, which a
-cut, a freeze or a death may stop at any point, and the clock of the process's machine.
+The product's own ``Gate`` and ``Standing`` decide what an answer means. This module models the questions and answers, which
+a cut, a freeze or a death may stop at any point, and the clock of the process's machine.
 """
 
 import random
@@ -54,6 +54,7 @@ class Prover:
         self._number = 0
         self._timer: Handle | None = None
         self._is_answered = True
+        self._is_coming = False
         self._asked_at = 0.0
         self._refused_since: float | None = None
         self._silent_since: float | None = None
@@ -62,6 +63,11 @@ class Prover:
     def now(self) -> float:
         """By the boot clock of the process's machine."""
         return self.world.boot_clocks.at(self.served.owner.node_uid)
+
+    @property
+    def is_about_to_hear(self) -> bool:
+        """Whether a confirmation is on its way to the process."""
+        return self._is_coming
 
     @property
     def unconfirmed_s(self) -> float | None:
@@ -129,6 +135,7 @@ class Prover:
     def _answer(self, server: "SimServer", number: int, asked_at: float, is_confirmed: bool) -> None:
         own = self.served.owner
         if server.is_alive and self.world.network.passes(server.node_uid, own.node_uid):
+            self._is_coming = is_confirmed and number == self._number and not self._is_answered
             self.world.loop.at(WAY_S, self._told, number, asked_at, is_confirmed, process=own.process)
 
     # -- at the process ------------------------------------------------------------------------------------------------
@@ -138,6 +145,7 @@ class Prover:
         if number != self._number or self._is_answered or gate.target is None or gate.target != self._asks:
             return
         self._is_answered = True
+        self._is_coming = False
         self._silent_since = None
         if not is_confirmed:
             self._refused_since = asked_at if self._refused_since is None else self._refused_since

@@ -1,5 +1,5 @@
-"""The invariant of failovers without a proof of the primary's end, in default mode: nothing is acknowledged by the old primary
-after another copy was made the primary.
+"""The invariant of failovers without a proof of the primary's end, in default mode: nothing is acknowledged by the old
+primary after another copy was made the primary.
 
 Called by ``checker.py``. In strict mode an acknowledgment may come late: a replica has confirmed it before.
 """

@@ -22,6 +22,13 @@ def _strict_primary(simulation: Simulation) -> Json:
     world = simulation.world
     primary = primary_of_a_new_database(simulation, replication=True, proxy_policy="all-nodes", strict=True)
     world.writers.calm_s = CLIENTS_PAUSE_S
+    lead_elsewhere(simulation, primary)
+    return primary
+
+
+def lead_elsewhere(simulation: Simulation, primary: Json) -> None:
+    """The leader is on a machine without a copy."""
+    world = simulation.world
     taken = {s.node_uid for s in world.servers_of(primary["group_uid"])}
     for _ in range(10):
         leader = world.leader()
@@ -30,15 +37,14 @@ def _strict_primary(simulation: Simulation) -> Json:
         if leader is not None:
             leader._yield()
         simulation.run_for(10.0)
-    return primary
 
 
-def _replica(simulation: Simulation, primary: Json) -> SimServer:
+def replica_of(simulation: Simulation, primary: Json) -> SimServer:
     (replica,) = [s for s in simulation.world.servers_of(primary["group_uid"]) if s.shard_uid != primary["uid"]]
     return replica
 
 
-def _cut(simulation: Simulation, uids: list[int], seconds: float) -> None:
+def cut(simulation: Simulation, uids: list[int], seconds: float) -> None:
     """These nodes reach each other and their own clients, but nothing else; then the network heals."""
     world = simulation.world
     others = [STORE, *(node for node in world.nodes if node not in uids)]
@@ -51,13 +57,13 @@ def _cut(simulation: Simulation, uids: list[int], seconds: float) -> None:
     world.writers.calm_s = 3.0
 
 
-def _run_until(simulation: Simulation, is_so: Callable[[], bool], limit_s: float = 30.0) -> None:
+def run_until(simulation: Simulation, is_so: Callable[[], bool], limit_s: float = 30.0) -> None:
     until = simulation.world.loop.now + limit_s
     while not is_so() and simulation.world.loop.now < until:
         simulation.run_for(0.05)
 
 
-def _third_copy(simulation: Simulation, primary: Json, replica: SimServer) -> SimServer | None:
+def third_copy(simulation: Simulation, primary: Json, replica: SimServer) -> SimServer | None:
     """A move's new copy of the replica, as soon as it follows the primary too; None: there was no room for one."""
     world = simulation.world
     simulation.operator.action(replica.node_uid, "maintenance_on", {"evict_ha_replica": True})
@@ -67,7 +73,7 @@ def _third_copy(simulation: Simulation, primary: Json, replica: SimServer) -> Si
         new = (s for s in world.servers_of(primary["group_uid"]) if s.shard_uid not in known)
         return next((s for s in new if s.is_link_up), None)
 
-    _run_until(simulation, lambda: found() is not None)
+    run_until(simulation, lambda: found() is not None)
     return found()
 
 
@@ -76,7 +82,7 @@ def a_strict_primary_that_is_cut_off(simulation: Simulation) -> None:
     """It serves the clients of its own machine; the others need another primary."""
     world = simulation.world
     primary = _strict_primary(simulation)
-    _cut(simulation, [primary["node_uid"]], 40.0)
+    cut(simulation, [primary["node_uid"]], 40.0)
     (group,) = world.checker.tables["groups"].values()
     if group["primary"] == primary["uid"]:
         world.checker.fail("strict_failover", f"shard {primary['uid']} was cut off for 40 s, and no copy took over")
@@ -87,14 +93,14 @@ def a_strict_primary_that_is_cut_off_with_the_old_copy_of_a_move(simulation: Sim
     """That copy is not wanted any more, but the daemon of its node sleeps: it runs, and confirms what clients write."""
     world = simulation.world
     primary = _strict_primary(simulation)
-    replica = _replica(simulation, primary)
+    replica = replica_of(simulation, primary)
     shard = f"shards/{replica.shard_uid:08d}"
     daemon = world.nodes[replica.node_uid].daemon
-    if _third_copy(simulation, primary, replica) is None or daemon is None:
+    if third_copy(simulation, primary, replica) is None or daemon is None:
         return
     daemon.process.freeze()
-    _run_until(simulation, lambda: world.checker.tables["shards"].get(shard, {}).get("wanted") != "running")
-    _cut(simulation, [primary["node_uid"], replica.node_uid], 40.0)
+    run_until(simulation, lambda: world.checker.tables["shards"].get(shard, {}).get("wanted") != "running")
+    cut(simulation, [primary["node_uid"], replica.node_uid], 40.0)
     daemon.process.thaw(world.loop)
     simulation.run_for(20.0)
 
@@ -103,9 +109,9 @@ def a_strict_primary_that_is_cut_off_with_the_old_copy_of_a_move(simulation: Sim
 def a_strict_primary_that_is_cut_off_with_a_replica(simulation: Simulation) -> None:
     """Another copy has just joined them on a machine that the leader reaches."""
     primary = _strict_primary(simulation)
-    replica = _replica(simulation, primary)
-    if _third_copy(simulation, primary, replica) is not None:
-        _cut(simulation, [primary["node_uid"], replica.node_uid], 40.0)
+    replica = replica_of(simulation, primary)
+    if third_copy(simulation, primary, replica) is not None:
+        cut(simulation, [primary["node_uid"], replica.node_uid], 40.0)
 
 
 @on_machines(one_each)
@@ -114,14 +120,14 @@ def a_strict_primary_whose_older_replica_lags(simulation: Simulation) -> None:
     off."""
     world = simulation.world
     primary = _strict_primary(simulation)
-    replica = _replica(simulation, primary)
+    replica = replica_of(simulation, primary)
     filters = {(a, b, REPLICATION) for a, b in pairs_around([primary["node_uid"]], [replica.node_uid])}
     world.network.filters |= filters
     simulation.faults.check_links()
-    if _third_copy(simulation, primary, replica) is not None:
+    if third_copy(simulation, primary, replica) is not None:
         simulation.run_for(CONFIRMED_S)
         world.loop.at(1.0, world.network.filters.difference_update, filters)
-        _cut(simulation, [primary["node_uid"]], 40.0)
+        cut(simulation, [primary["node_uid"]], 40.0)
 
 
 @on_machines(one_each)
@@ -130,8 +136,8 @@ def a_strict_primary_that_wakes_when_another_copy_leads(simulation: Simulation) 
     the leader's daemon is killed then."""
     world = simulation.world
     primary = _strict_primary(simulation)
-    replica = _replica(simulation, primary)
-    if _third_copy(simulation, primary, replica) is None:
+    replica = replica_of(simulation, primary)
+    if third_copy(simulation, primary, replica) is None:
         return
     machine = world.machine_of(primary["node_uid"])
     _freeze(simulation, machine)
@@ -140,22 +146,22 @@ def a_strict_primary_that_wakes_when_another_copy_leads(simulation: Simulation) 
         (group,) = world.checker.tables["groups"].values()
         return bool(group["primary"] != primary["uid"])
 
-    _run_until(simulation, has_new_primary)
+    run_until(simulation, has_new_primary)
     leader = world.leader()
     if leader is not None:
         simulation.faults._kill(leader)
-    for process in _processes(simulation, machine):
+    for process in processes_on(simulation, machine):
         process.thaw(world.loop)
     simulation.run_for(40.0)
     world.writers.calm_s = 3.0
 
 
 def _freeze(simulation: Simulation, machine: SimMachine) -> None:
-    for process in _processes(simulation, machine):
+    for process in processes_on(simulation, machine):
         process.freeze()
 
 
-def _processes(simulation: Simulation, machine: SimMachine) -> list:  # type: ignore[type-arg]
+def processes_on(simulation: Simulation, machine: SimMachine) -> list:  # type: ignore[type-arg]
     world = simulation.world
     found = [s.process for s in world.all_servers if s.is_alive and s.node_uid in machine.nodes]
     for uid in machine.nodes:

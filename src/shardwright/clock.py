@@ -36,8 +36,8 @@ class SystemClock:
 
 
 def boot_time() -> float:
-    """Seconds since the boot of this machine, with the time in which it slept: a process that was frozen or suspended sees how
-    long that was."""
+    """Seconds since the boot of this machine, with the time in which it slept: a process that was frozen or suspended sees
+    how long that was."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

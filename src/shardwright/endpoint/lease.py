@@ -1,8 +1,8 @@
 """What one endpoint process may do for one endpoint without a proof, and how long a proof holds.
 
-Pure. Kept by ``process.py`` for as long as the process lives, also while it does not serve the endpoint: what was applied once
-must not be undone by a late leader. A proof is the answer of a replica that is asked through its primary (``prover.py``). The
-reasons are in ``docs/decisions/0025-lease.md``.
+Pure. Kept by ``process.py`` for as long as the process lives, also while it does not serve the endpoint: what was applied
+once must not be undone by a late leader. A proof is the answer of a replica that is asked through its primary
+(``prover.py``). The reasons are in ``docs/decisions/0025-lease.md``.
 """
 
 from shardwright.endpoint.protocol import LeaseTerms
@@ -10,7 +10,8 @@ from shardwright.model.ids import EndpointUid
 from shardwright.model.lease import LeaseSeen
 
 PROOF_S = 3.0
-"""How long replies are passed on after the question that was answered: from the question on, because the answer may be old."""
+"""How long replies are passed on after the question that was answered: from the question on, because the answer may be
+old."""
 HOLD_BEFORE_S = 1.0
 """So long before its end nothing new is sent, so that usually nothing is in flight then."""
 ASK_EVERY_S = 0.4
@@ -35,8 +36,8 @@ class Standing:
         self._waived_from = 0
 
     def apply(self, terms: LeaseTerms) -> bool:
-        """Apply terms unless they are old. Returns whether they were new. If a proof is wanted of a process that needed none,
-        it needs one when it has one: until then the records still name it."""
+        """Apply terms unless they are old. Returns whether they were new. If a proof is wanted of a process that needed
+        none, it needs one when it has one: until then the records still name it."""
         if self.terms is not None and terms.version <= self.terms.version:
             return False
         self.terms = terms

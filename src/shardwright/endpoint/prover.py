@@ -1,8 +1,8 @@
 """Asks an endpoint's server whether a replica follows it, again and again, for as long as the endpoint needs proofs.
 
 Owned by ``served.py``; ``gate.py`` decides what an answer means. Each question has two commands. The first one is replicated
-and changes no key; the second one waits until a replica has it. Without the first one, the server would count replicas that it
-only believes to have. Asks on a connection of its own, so that no client's command is delayed.
+and changes no key; the second one waits until a replica has it. Without the first one, the server would count replicas that
+it only believes to have. Asks on a connection of its own, so that no client's command is delayed.
 """
 
 import asyncio

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import structlog
 
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import EndpointControl, EndpointProcessEnded, ReleaseResult, Target
+from shardwright.endpoint.protocol import EndpointControl, EndpointProcessEnded, LeaseTerms, ReleaseResult, Target
 from shardwright.endpoint.spec import terms_of
 from shardwright.errors import ClusterError, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.attempt import (
@@ -190,13 +190,17 @@ class Handoffs:
         attempt.endpoints = processes_to_hold(self.current(), attempt.group)
 
     async def tell_lease(self, attempt: Attempt) -> None:
-        """Tell the processes that no proof is needed any more, which the intent's commit has decided. One that does not answer
-        lets its clients wait for a proof of the new primary."""
+        """Tell the processes that no proof is needed any more, which the intent's commit has decided. One that does not
+        answer lets its clients wait for a proof of the new primary."""
         group = self.current().groups.get(attempt.group.uid)
         terms = None if group is None else terms_of(group)
         if terms is not None:
-            told = (self.process_of(node).tell_lease(uid, terms) for uid, nodes in attempt.endpoints for node in nodes)
-            await asyncio.gather(*map(_if_it_answers, told))
+            asked = [(uid, node) for uid, nodes in attempt.endpoints for node in nodes]
+            await asyncio.gather(*(self._tell_one(uid, node, terms) for uid, node in asked))
+
+    async def _tell_one(self, endpoint: EndpointUid, node: NodeUid, terms: LeaseTerms) -> None:
+        with suppress(Transient):
+            await self.process_of(node).tell_lease(endpoint, terms)
 
     async def _fence(self, attempt: Attempt, old: ManagementSession, new: ManagementSession) -> None:
         """Fence the old primary, and wait until the candidate reaches the offset that was read after the fence."""
@@ -357,11 +361,6 @@ class Handoffs:
         evidence, now, group = evidence_of(attempt, after, finished_by), self.clock.now(), attempt.group.uid
         await self.commit(lambda view: records.completed(view, group, evidence, now))
         _log.info("handoff", group=group, pause_ms=evidence.pause_ms, fence_ms=evidence.fence_ms)
-
-
-async def _if_it_answers(call: Awaitable[None]) -> None:
-    with suppress(Transient):
-        await call
 
 
 async def _after(*calls: Awaitable[Any]) -> Any:

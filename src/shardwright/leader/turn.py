@@ -154,5 +154,5 @@ DECIDERS: Deciders = (
     lambda view: [decide_version],
     lambda view: [decide_leader_change],
 )
-"""Words about machines first, then roles, leases, virtual addresses, endpoints and databases, then moves, then actions, then the
-version, and who is to lead. Each decision sees the writes of those before it."""
+"""Words about machines first, then roles, leases, virtual addresses, endpoints and databases, then moves, then actions, then
+the version, and who is to lead. Each decision sees the writes of those before it."""

@@ -1,6 +1,7 @@
 """The lease of a slot group: whether every endpoint process must prove that its primary still has a replica.
 
-Values only. ``reconcile/lease.py`` decides when a proof is needed, and ``docs/decisions/0025-lease.md`` says why that is safe.
+Values only. ``reconcile/lease.py`` decides when a proof is needed, and ``docs/decisions/0025-lease.md`` says why that is
+safe.
 """
 
 from collections.abc import Iterable
@@ -21,8 +22,8 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The proofs that a slot group's endpoint processes owe. A process that is not in ``waived`` passes no reply of the primary
-    without a proof: it needs one from its start, and only a higher version that names it lets it serve without."""
+    """The proofs that a slot group's endpoint processes owe. A process that is not in ``waived`` passes no reply of the
+    primary without a proof: it needs one from its start, and only a higher version that names it lets it serve without."""
 
     version: int = 1
     """Grows whenever processes must be told something else. A process applies only a higher one."""

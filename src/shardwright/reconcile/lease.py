@@ -22,11 +22,11 @@ from shardwright.plan.waivers import given_up, may_serve
 from shardwright.reconcile.copies import Copy, copies_of
 
 UNCONFIRMED_S = 0.3
-"""Proofs are given up when the server has answered without a replica for so long. New commands wait from two seconds after the
-last good question on, and the processes are asked once a second."""
+"""Proofs are given up when the server has answered without a replica for so long. New commands wait from two seconds after
+the last good question on, and the processes are asked once a second."""
 REST = timedelta(seconds=3)
-"""After proofs have failed, they are not wanted again for so long: a replica that stalls again and again would otherwise cost
-two commits each time."""
+"""After proofs have failed, they are not wanted again for so long: a replica that stalls again and again would otherwise
+cost two commits each time."""
 
 
 def decide_lease(group: SlotGroup, view: ClusterView, now: datetime) -> Decision:

@@ -71,8 +71,8 @@ def _confirms_all(database: Database) -> bool:
 
 
 def without_heir(group: SlotGroup, database: Database, primary: Copy, view: ClusterView) -> Reason | None:
-    """Why a failover would end with no primary at all; None: a copy may be able to take over. In default mode a copy that was
-    not in sync may lack any number of acknowledged writes."""
+    """Why a failover would end with no primary at all; None: a copy may be able to take over. In default mode a copy that
+    was not in sync may lack any number of acknowledged writes."""
     history = history_of(group, primary) or "unknown"
     for copy in copies_of(group, view):
         is_other = copy.shard.uid != primary.shard.uid and copy.has_role(Role.REPLICA)
