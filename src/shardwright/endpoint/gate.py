@@ -165,8 +165,7 @@ class Gate:
         if not is_same_server(target, self.target) or now >= asked_at + PROOF_S - HOLD_BEFORE_S:
             return
         self.standing.end_waiver()
-        self._review()
-        if self.proof_until is not None:
+        if self._needs_proof:
             self.proof_until = asked_at + PROOF_S
             self._set_unproven(False)
 
@@ -187,9 +186,13 @@ class Gate:
         if self.standing.end_waiver():
             self._review()
 
+    @property
+    def _needs_proof(self) -> bool:
+        return self.is_leased and self.target is not None and self.standing.needs_proof(self.generation)
+
     def _review(self) -> None:
         """Whether a proof is needed, after a change of the lease, the mode or the target."""
-        if not (self.is_leased and self.target is not None and self.standing.needs_proof(self.generation)):
+        if not self._needs_proof:
             self.proof_until = None
             self._set_unproven(False)
         elif self.proof_until is None:
