@@ -16,7 +16,6 @@ from sim.history import Position
 from sim.lives import ENDED_STATES, ENDED_STATUS, NEXT_STATE, NEXT_STATUS, may_become
 from sim.quorum import Quorum
 from sim.server import SimServer
-from sim.unproven import Unproven
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -75,7 +74,6 @@ class Checker:
         self._ended: set[str] = set()
         """Actions whose status changes in the examined revision."""
         self.fencing = Fencing(self)
-        self.unproven = Unproven(self)
         world.store.on_lead = self.fencing.led
 
     def fail(self, name: str, text: str) -> None:
@@ -88,7 +86,6 @@ class Checker:
     def acknowledged(self, position: Position, server: SimServer) -> None:
         """A write was acknowledged: it must continue everything that was acknowledged before."""
         self.fencing.acknowledged(server, server.executed_at(position))
-        self.unproven.acknowledged(server, server.executed_at(position))
         chain = self.chains.setdefault(server.group_uid, Chain())
         if _is_excused(chain, position):
             return  # The answer came late: only a server that has died meanwhile held the write.
@@ -119,7 +116,7 @@ class Checker:
             return
         chain.died_at = self.world.loop.now
         # A server that was in sync or serves now keeps its data; a copy that was given up does not count.
-        heirs = [s.position for s in self.world.servers_of(server.group_uid) if s.is_synced_copy and self._is_wanted(s)]
+        heirs = [s.position for s in self.world.servers_of(server.group_uid) if s.is_synced_copy and self.is_wanted(s)]
         chain.excused.append((server.position, heirs))
         if not heirs:
             stored = server.comes_back
@@ -137,23 +134,12 @@ class Checker:
         while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
             chain.required.pop()
 
-    def abandoned(self, server: SimServer) -> None:
-        """The server is replaced although it may live, in default mode: the same data may be lost as with its death."""
-        chain = self.chains.get(server.group_uid)
-        if chain is None:
-            return
-        heirs = [s.position for s in self.world.servers_of(server.group_uid) if s is not server and self._is_wanted(s)]
-        chain.died_at = self.world.loop.now
-        chain.excused.append((server.position, heirs))
-        while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
-            chain.required.pop()
-
     def node_lost(self, uid: int) -> None:
         """A machine is lost for good: data that only its servers and its disk held may be lost."""
         groups = {s["group_uid"] for s in self.tables["shards"].values() if s["node_uid"] == uid}
         for group_uid in sorted(groups & self.chains.keys()):
             chain = self.chains[group_uid]
-            heirs = [s.position for s in self.world.servers_of(group_uid) if s.is_synced_copy and self._is_wanted(s)]
+            heirs = [s.position for s in self.world.servers_of(group_uid) if s.is_synced_copy and self.is_wanted(s)]
             heirs = heirs or self._stored_elsewhere(group_uid)
             while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
                 chain.required.pop()
@@ -178,7 +164,7 @@ class Checker:
         if self._is_being_deleted(server):
             return
         others = [s for s in self.world.servers_of(server.group_uid) if s is not server and s.is_alive]
-        if not any(s.is_synced_copy and self._is_wanted(s) for s in others):
+        if not any(s.is_synced_copy and self.is_wanted(s) for s in others):
             self.fail("live_copy", f"shard {server.shard_uid} is frozen and is ended, but no other copy is in sync")
 
     def _is_being_deleted(self, server: SimServer) -> bool:
@@ -186,7 +172,7 @@ class Checker:
         database = self.database(database_of(GroupUid(server.group_uid)))
         return database is None or bool(database["status"] == "delete-pending")
 
-    def _is_wanted(self, server: SimServer) -> bool:
+    def is_wanted(self, server: SimServer) -> bool:
         return self._wanted(server) == "running"
 
     def _wanted(self, server: SimServer) -> str:
@@ -342,10 +328,7 @@ class Checker:
             return
         uid = after["database_uid"]
         self._busy[uid] = after["handoff"] is not None
-        if self.unproven.is_failover(before, after):
-            self.unproven.replaced(before, after)
-        else:
-            self.fencing.group(before, after)
+        self.fencing.group(before, after)
         if after["handoff"] is not None and before["handoff"] is None:
             self.world.writers.write_soon(uid)
         if after["generation"] < before["generation"]:

@@ -85,6 +85,7 @@ class SimEndpointProcess:
         served = self.endpoints.get(spec.uid)
         if served is None:
             served = self.endpoints[spec.uid] = Served(self, spec)
+        served.lapse()
         if served.gate.serve(spec) is Change.MOVED:
             served.moved()
         served.lease_changed()
@@ -96,6 +97,7 @@ class SimEndpointProcess:
             self.standing(uid).apply(terms)
             self.standing(uid).end_waiver()
         else:
+            served.lapse()
             served.gate.tell_lease(terms)
             served.lease_changed()
 
@@ -204,7 +206,7 @@ class SimEndpointControl:
 
     async def status(self, suspects: Collection[EndpointUid] = ()) -> EndpointProcessSeen:
         try:
-            found = await self._ask(lambda p: p.status(suspects), name="status")
+            found: EndpointProcessSeen = await self._ask(lambda p: p.status(suspects), name="status")
         except EndpointProcessEnded:
             return EndpointProcessSeen(self.node, self.clock.now(), answers=False, has_ended=True)
         except Transient:

@@ -151,6 +151,7 @@ class Prover:
             self._refused_since = asked_at if self._refused_since is None else self._refused_since
             return
         self._refused_since = None
+        served.lapse()
         was_unproven = gate.is_unproven
         gate.prove(gate.target, asked_at, self.now)
         if was_unproven and not gate.is_unproven:

@@ -11,17 +11,16 @@ from shardwright.endpoint.protocol import (
     ALONE_MAX_S,
     CALM_MAX_S,
     HOLD_MAX_S,
-    SELF_RELEASE_S,
     EndpointSpec,
     ReleaseResult,
     Target,
 )
-from shardwright.model.database import Role
 from shardwright.model.seen import EndpointSeen, EndpointState
 from sim.clients import CALM, ENDED, HOLD, Client, cut, join
 from sim.history import Position
 from sim.lease import Prover
 from sim.passing import Passing
+from sim.self_release import SelfRelease
 from sim.server import Connection, SimServer, WriteOutcome
 from sim.strict import confirm
 from sim.suspicion import Suspicion
@@ -30,7 +29,6 @@ from sim.world import WriteAttempt
 if TYPE_CHECKING:
     from sim.endpoints import SimEndpointProcess
 
-LOOK_AGAIN_S = 0.2
 RETRY_S = 0.2
 
 
@@ -55,7 +53,7 @@ class Served:
         self.held: list[WriteAttempt] = []
         self.in_flight: list[WriteAttempt] = []
         self.retry_is_due = False
-        self.asks = False
+        self.self_release = SelfRelease(self)
         self.connections: dict[bool, tuple[Target, Connection]] = {}
         """The server connections, one for scripts and one for other writes, because a plain refusal makes its own connection
         leave."""
@@ -351,46 +349,11 @@ class Served:
             self.stop_clients()
             self.prover.look()
             self.world.log(f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: holds for generation {new.generation}")
-        self.schedule_self_release()
-
-    def schedule_self_release(self) -> None:
-        """Schedule the self-release of a hold whose leader is silent."""
-        if self.gate.hold is not None and not self.asks:
-            self.asks = True
-            wait = max(0.0, self.gate.hold.since + SELF_RELEASE_S - self.world.loop.now)
-            self.world.loop.at(wait, self._self_release, process=self.owner.process)
-
-    def _self_release(self) -> None:
-        self.asks = False
-        hold = self.gate.hold
-        if hold is None or self.is_ended:
-            return
-        wait = hold.since + SELF_RELEASE_S - self.world.loop.now
-        if wait > 1e-6:
-            self.schedule_self_release()
-            return
-        for target in (hold.new, hold.old):
-            if self._is_writable(target):
-                self.world.log(
-                    f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: released itself to {target.shard_uid}"
-                )
-                self.release(target)
-                return
-        self.asks = True
-        self.world.loop.at(LOOK_AGAIN_S, self._self_release, process=self.owner.process)
-
-    def _is_writable(self, target: Target) -> bool:
-        server = self.world.listener(target.address, target.port)
-        if server is None or not server.process.runs or server.is_loading:
-            return False
-        network, own = self.world.network, self.owner.node_uid
-        if not network.passes(own, server.node_uid) or not network.passes(server.node_uid, own):
-            return False
-        is_it = not target.run_id or server.run_id == target.run_id
-        return is_it and server.role is Role.PRIMARY and not server.is_fenced
+        self.self_release.schedule()
 
     def release(self, target: Target) -> ReleaseResult:
         """See ``EndpointControl.release``."""
+        self.lapse()
         hold = self.gate.hold
         held = len(self.held)
         if self.gate.release(target) is not Change.MOVED:
@@ -398,6 +361,14 @@ class Served:
         pause_s = 0.0 if hold is None else self.world.loop.now - hold.since
         self.moved()
         return ReleaseResult(round(pause_s * 1000, 3), held, self.gate.generation)
+
+    def lapse(self) -> None:
+        """Before replies may be passed on again: no one receives what the server sent while there was no proof."""
+        if self.gate.is_outdated(self.prover.now):
+            lost, self.in_flight = self.in_flight, []
+            for write in lost:
+                self.world.writers.answered(write, None, "no proof held for a while")
+                self.came_in(write)
 
     def lease_changed(self) -> None:
         """Proofs may be needed now, or no longer."""

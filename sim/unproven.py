@@ -37,8 +37,20 @@ class Unproven:
         for server in world.servers_of(after["uid"]):
             if server.shard_uid == before["primary"]:
                 self._replaced_at[server] = world.loop.now
-                self.checker.abandoned(server)
+                self._excuse(server)
         world.log(f"group {after['uid']}: shard {before['primary']} is replaced without a proof of its end")
+
+    def _excuse(self, server: SimServer) -> None:
+        checker = self.checker
+        chain = checker.chains.get(server.group_uid)
+        if chain is None:
+            return
+        copies = checker.world.servers_of(server.group_uid)
+        heirs = [s.position for s in copies if s is not server and checker.is_wanted(s)]
+        chain.died_at = checker.world.loop.now
+        chain.excused.append((server.position, heirs))
+        while chain.required and not any(heir.holds(chain.required[-1]) for heir in heirs):
+            chain.required.pop()
 
     def acknowledged(self, server: SimServer, executed_at: float) -> None:
         """A client has received a success."""

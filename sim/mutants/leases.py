@@ -7,7 +7,7 @@ from typing import Any
 from shardwright.endpoint.gate import Gate
 from shardwright.endpoint.lease import Standing
 from shardwright.endpoint.protocol import LeaseTerms
-from shardwright.leader import apply, turn
+from shardwright.leader import fitting, turn
 from shardwright.leader.fitting import to_tell
 from shardwright.model.commands import TellLease
 from shardwright.model.decision import Decision
@@ -59,7 +59,7 @@ def tells_that_no_proof_is_needed_before_it_is_on_record() -> Sequence[Patch]:
         instances = tuple(p.instance for p in view.endpoint_processes.values() if p.instance)
         return LeaseTerms(command.version, group.generation, False, instances)
 
-    return [(turn, "decide_lease", decide), (apply.fitting, "to_tell", tell)]
+    return [(turn, "decide_lease", decide), (fitting, "to_tell", tell)]
 
 
 @mutant_in(a_word_that_no_proof_is_needed_and_that_arrives_late)

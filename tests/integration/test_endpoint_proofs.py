@@ -255,3 +255,20 @@ def test_a_waiver_of_a_later_generation_does_not_open_the_former_primary(tmp_pat
         with world.replica.client("application") as direct:
             assert direct.get("a") == "kept"
         assert world.primary.ask("EXISTS", "a", user="application") == 0
+
+
+def test_a_reply_from_a_time_without_a_proof_is_not_passed_on_when_there_is_one_again(tmp_path: Path) -> None:
+    """A slow client: the reply waits at the server's side of the process. Another server may have been the primary
+    meanwhile, and this one again now."""
+    with leased(ServerKind.VALKEY, tmp_path) as world, world.connect() as client, world.raw() as slow:
+        client.set("big", "x" * 4_000_000)
+        slow.sendall(b"AUTH %b\r\n" % world.password.encode() + b"GET big\r\n" * 20 + b"INCR n\r\n")
+        wait_until(lambda: client.get("n") == "1", state=lambda: client.get("n"))
+        park(world)
+        time.sleep(PROOF_S + SLACK_S)
+        world.replica.ask("REPLICAOF", world.primary.address, world.primary.port)
+        wait_until(lambda: client.set("a", "b") is True)
+        received = b""
+        while data := slow.recv(1 << 20):
+            received = received[-100:] + data
+        assert not received.endswith(b":1\r\n")

@@ -332,10 +332,18 @@ class ClientConnection(asyncio.Protocol):
         """Whether another server may be the primary by now. Then what this one says is not passed on, and it is left."""
         if not self.owner.gate.is_outdated(boot_time()):
             return False
+        self._leave_unproven()
+        return True
+
+    def lapse(self) -> None:
+        """There was no proof for a while: what the server has sent since then is not passed on, whatever holds now."""
+        if self._backend is not None and self.session.oldest is not None:
+            self._leave_unproven()
+
+    def _leave_unproven(self) -> None:
         self.session.leave_unproven(self._now())
         self._retry_later()
         self.settle()
-        return True
 
     def _drop_backend(self) -> None:
         """Close the server connection. After a failure, the next attempt is delayed."""

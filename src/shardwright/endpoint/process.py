@@ -217,7 +217,7 @@ class EndpointProcess:
 
     def _lease_seen(self, uid: EndpointUid) -> LeaseSeen | None:
         served = self.endpoints.get(uid)
-        seen = self._standings[uid].seen(uid) if served is None else served.lease_seen()
+        seen = self._standings[uid].seen(uid, None if served is None else served.prover.unconfirmed_s)
         # What was dropped a moment ago may have its last replies to pass on, as it was told before.
         is_ending = any(one.gate.spec.uid == uid and one.connections for one in self._dropped)
         return replace(seen, is_waived=True) if seen is not None and is_ending else seen
@@ -274,6 +274,7 @@ class EndpointProcess:
         served = self.endpoints.get(spec.uid)
         if served is None:
             served = self.endpoints[spec.uid] = self._new(spec)
+        served.prover.lapse()
         served.gate.apply_settings(spec)
         target = wire.target_from(message["target"])
         if target is not None and not served.gate.precedes_hold(target):

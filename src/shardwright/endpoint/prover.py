@@ -6,7 +6,8 @@ it only believes to have. Asks on a connection of its own, so that no client's c
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Protocol
 
 from shardwright.clock import boot_time
 from shardwright.endpoint.gate import Gate
@@ -26,12 +27,23 @@ SILENT_MAX_S = 2.0
 """A server that has not answered for so long serves no client of this process: a waiver would be of no use."""
 
 
-class Prover:
-    """See the module's docstring. ``changed`` is called when waiting commands may go on."""
+class Client(Protocol):
+    """A client's connection."""
 
-    def __init__(self, gate: Gate, access: ServerAccess, changed: Callable[[], None]) -> None:
+    def lapse(self) -> None:
+        """Leave the server if anything of it is awaited."""
+
+
+class Prover:
+    """See the module's docstring. ``connections``: the endpoint's clients. ``changed`` is called when their waiting commands
+    may go on."""
+
+    def __init__(
+        self, gate: Gate, access: ServerAccess, connections: Collection[Client], changed: Callable[[], None]
+    ) -> None:
         self._gate = gate
         self._access = access
+        self._connections = connections
         self._changed = changed
         self._task: asyncio.Task[None] | None = None
         self._asks: Target | None = None
@@ -55,6 +67,14 @@ class Prover:
         if wanted is not None:
             self._hold()
             self._task = spawn("endpoint-prover", self._run(wanted))
+
+    def lapse(self) -> None:
+        """Before replies may be passed on again: no one receives what the server sent while there was no proof. Another
+        server may have been the primary meanwhile, and this one again now. Called before anything that may be a new
+        permission."""
+        if self._gate.is_outdated(boot_time()):
+            for connection in list(self._connections):
+                connection.lapse()
 
     def end(self) -> None:
         """Stop asking."""
@@ -111,6 +131,7 @@ class Prover:
             return
         self._refused_since = None
         gate = self._gate
+        self.lapse()
         was_unproven = gate.is_unproven
         gate.prove(target, asked_at, boot_time())
         self._look_in_time()

@@ -37,7 +37,6 @@ from shardwright.endpoint.replica_watch import ReplicaWatch
 from shardwright.endpoint.retiring import close_connections
 from shardwright.endpoint.virtual import VirtualAddresses
 from shardwright.model.database import access_fingerprint
-from shardwright.model.lease import LeaseSeen
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
 from shardwright.tasks import spawn
 
@@ -79,8 +78,8 @@ class ServedEndpoint:
         self.pace = pace
         self.gate = Gate(spec, budget=budget, counts=counts, standing=standing)
         self._replica_watch = ReplicaWatch(self.gate, access)
-        self._prover = Prover(self.gate, access, self._look_again)
         self.connections: set[ClientConnection] = set()
+        self.prover = Prover(self.gate, access, self.connections, self._look_again)
         self.is_draining = False
         """Whether the listener was passed to another process, or was closed because the endpoint retires."""
         self.in_transit = 0
@@ -144,7 +143,7 @@ class ServedEndpoint:
 
     async def listen(self) -> None:
         """Listen at the specified address and port. If the port is in use, retry in the background."""
-        self._prover.look()
+        self.prover.look()
         self.is_draining = self.gate.is_retiring = False
         await self._own_listener().open()
         await self._virtual.apply(self.gate.spec.virtual)
@@ -159,7 +158,7 @@ class ServedEndpoint:
 
     async def adopt_listener(self, listener: socket.socket) -> None:
         """Accept connections from a listening socket. It is closed if the endpoint already has a listener."""
-        self._prover.look()
+        self.prover.look()
         self.is_draining = self.gate.is_retiring = False
         await self._own_listener().adopt(listener)
 
@@ -194,6 +193,7 @@ class ServedEndpoint:
 
     async def serve(self, spec: EndpointSpec) -> None:
         """Apply a specification."""
+        self.prover.lapse()
         if self.gate.serve(spec) is Change.MOVED:
             self._moved()
         self._look_again()
@@ -201,18 +201,15 @@ class ServedEndpoint:
 
     def tell_lease(self, terms: LeaseTerms) -> None:
         """See ``EndpointControl.tell_lease``."""
+        self.prover.lapse()
         self.gate.tell_lease(terms)
-        self._prover.look()
+        self.prover.look()
         self._look_again()
 
     def _look_again(self) -> None:
         """Waiting connections may go on."""
         for connection in list(self._waiting):
             connection.gate_changed()
-
-    def lease_seen(self) -> LeaseSeen | None:
-        """For the status; None: it was never told of a lease."""
-        return self.gate.standing.seen(self.gate.spec.uid, self._prover.unconfirmed_s)
 
     def retire(self) -> None:
         """See ``EndpointControl.retire``."""
@@ -252,7 +249,7 @@ class ServedEndpoint:
         is_new = self.gate.begin_hold(old, new, self._clock.monotonic()) is Change.HELD
         busy = [c for c in self.connections if not c.session.is_drained]
         if is_new:
-            self._prover.look()
+            self.prover.look()
             for connection in (*busy, *self._waiting):
                 connection.gate_changed()
             if self._releasing is None:
@@ -291,6 +288,7 @@ class ServedEndpoint:
 
     def release(self, target: Target) -> ReleaseResult:
         """See ``EndpointControl.release``."""
+        self.prover.lapse()
         hold = self.gate.hold
         held = sum(len(c.session.ready) for c in self._waiting | self._calmed)
         if self.gate.release(target) is not Change.MOVED:
@@ -303,7 +301,7 @@ class ServedEndpoint:
         """Notify every connection of the new target: active ones at once, idle ones in batches. A connection that has not
         been notified yet sends nothing to the former server."""
         self._end_calm()
-        self._prover.look()
+        self.prover.look()
         idle = []
         for connection in list(self.connections):
             if connection.session.is_idle:
@@ -381,7 +379,7 @@ class ServedEndpoint:
     async def end(self) -> None:
         """Stop listening, and end every connection after its last reply."""
         self._is_ended = True
-        self._prover.end()
+        self.prover.end()
         self.gate.hold = None
         self.stop_listening()
         self._virtual.close()

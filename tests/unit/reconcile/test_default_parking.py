@@ -42,8 +42,7 @@ def cut_off(*, copies: int = 2, lease: Lease | None = IN_FORCE) -> ClusterBuilde
     )
     for uid in range(2, copies + 1):
         builder = builder.with_server(uid, heard_primary_s=4, offset=1000 + uid)
-    uid = next(iter(builder.view.endpoints))
-    seen = EndpointSeen(uid, EndpointState.LISTENING, generation=1, server_silent_s=3.0)
+    seen = EndpointSeen(next(iter(builder.view.endpoints)), EndpointState.LISTENING, generation=1, server_silent_s=3.0)
     processes = {
         NodeUid(n): EndpointProcessSeen(NodeUid(n), NOW, answers=n != 1, endpoints=(seen,) if n != 1 else ())
         for n in (1, 2, 3, 4)

@@ -110,7 +110,7 @@ def test_there_is_none_in_a_local_cluster_nor_while_older_daemons_run() -> None:
     builder = machines()
     assert builder.view.cluster is not None
     for cluster_changes in ({"kind": ClusterKind.LOCAL}, {"cluster_version": 1}):
-        other = builder.with_records(replace(builder.view.cluster, **cluster_changes))  # type: ignore[arg-type]
+        other = builder.with_records(replace(builder.view.cluster, **cluster_changes))
         assert lease_after(other) is None
 
 
