@@ -2,7 +2,7 @@
 
 Pure. Kept by ``process.py`` for as long as the process lives, also while it does not serve the endpoint: what was applied
 once must not be undone by a late leader. A proof is the answer of a replica that is asked through its primary
-(``prover.py``). The reasons are in ``docs/decisions/0025-lease.md``.
+(``prover.py``). The reasons are in ``docs/decisions/0026-lease.md``.
 """
 
 from shardwright.endpoint.protocol import LeaseTerms

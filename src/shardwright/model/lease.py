@@ -1,6 +1,6 @@
 """The lease of a slot group: whether every endpoint process must prove that its primary still has a replica.
 
-Values only. ``reconcile/lease.py`` decides when a proof is needed, and ``docs/decisions/0025-lease.md`` says why that is
+Values only. ``reconcile/lease.py`` decides when a proof is needed, and ``docs/decisions/0026-lease.md`` says why that is
 safe.
 """
 

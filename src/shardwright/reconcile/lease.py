@@ -4,7 +4,7 @@ replaced without a proof of its end (``parking.py``).
 Called by the leader each turn for every slot group. A proof needs a replica that answers its primary, so proofs are wanted
 while there is one, and given up before clients would wait for them. The invariant: a process is missing in ``Lease.waived``
 only if it needs proofs, by its own word or from its start, or has certainly ended; the records say first what a process may
-do, then it is told. The reasons are in ``docs/decisions/0025-lease.md``.
+do, then it is told. The reasons are in ``docs/decisions/0026-lease.md``.
 """
 
 from dataclasses import replace

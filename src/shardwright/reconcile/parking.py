@@ -5,7 +5,7 @@ every copy but the unreachable primary is *parked*, which means that it follows 
 confirms a write to the old primary, so no endpoint process answers one in strict mode, wherever it runs. What was answered
 before is on a parked copy, and the copy with the highest offset of that history has all of it
 (``docs/decisions/0021-parking.md``). In default mode no replica proves to an endpoint process that the old primary is in
-force, so no process passes a reply on once its last proof has ended: that is waited for (``docs/decisions/0025-lease.md``).
+force, so no process passes a reply on once its last proof has ended: that is waited for (``docs/decisions/0026-lease.md``).
 
 The invariant: a copy takes over only when every other copy on record is parked by a session of this term, or has certainly
 ended; in default mode HEIR_WAITS after that. The primary may write until then, and also afterwards: it only gets no
