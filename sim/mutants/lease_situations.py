@@ -30,16 +30,15 @@ ASLEEP_S = 25.0
 STEP_S = 0.0001
 
 
-def _primary(simulation: Simulation, *, awaits_lease: bool = True) -> Json:
+def leased_primary(simulation: Simulation) -> Json:
     """The record of the primary of a new database in default mode with a replica on another machine. All nodes serve it,
     clients write often, the leader is on a third machine, and the lease is in force."""
     world = simulation.world
     primary = primary_of_a_new_database(simulation, replication=True, proxy_policy="all-nodes")
     world.writers.calm_s = CLIENTS_PAUSE_S
     lead_elsewhere(simulation, primary)
-    if awaits_lease:
-        run_until(simulation, lambda: _is_in_force(simulation), IN_FORCE_S)
-        assert _is_in_force(simulation), "no lease"
+    run_until(simulation, lambda: _is_in_force(simulation), IN_FORCE_S)
+    assert _is_in_force(simulation), "no lease"
     return primary
 
 
@@ -63,6 +62,22 @@ def _hides_replica(simulation: Simulation, primary: Json) -> Callable[[], None]:
     filters = {(a, b, REPLICATION) for a, b in pair}
     world.network.filters |= filters
     simulation.faults.check_links()
+    return lambda: world.network.filters.difference_update(filters)
+
+
+def without_lease(simulation: Simulation, primary: Json) -> Callable[[], None]:
+    """Proofs are wanted, and one process that is not beside the primary cannot be told: no failover without a proof may
+    begin. Returns the function that ends that."""
+    world = simulation.world
+    leader = world.leader()
+    taken = {primary["node_uid"], 0 if leader is None else leader.node.uid}
+    node = next(uid for uid in sorted(world.nodes) if uid not in taken)
+    show = _hides_replica(simulation, primary)
+    run_until(simulation, lambda: _is_waived(_served(simulation, node)), IN_FORCE_S)
+    filters = {(uid, node, CONTROL) for uid in world.nodes if uid != node}
+    world.network.filters |= filters
+    show()
+    simulation.run_for(20.0)
     return lambda: world.network.filters.difference_update(filters)
 
 
@@ -90,7 +105,7 @@ def _sleep(simulation: Simulation, node: int, is_time: Callable[[], bool]) -> No
 def a_default_primary_that_is_cut_off(simulation: Simulation) -> None:
     """It serves the clients of its own machine for a while; the others need another primary."""
     world = simulation.world
-    primary = _primary(simulation)
+    primary = leased_primary(simulation)
     cut(simulation, [primary["node_uid"]], 40.0)
     (group,) = world.checker.tables["groups"].values()
     if group["primary"] == primary["uid"]:
@@ -102,7 +117,7 @@ def a_default_primary_whose_last_replica_is_parked_late(simulation: Simulation) 
     """The old copy of a move, no longer wanted, is cut off together with the primary, and answers it. Then only the primary
     stays out of the leader's reach: it had proofs until this copy is parked."""
     world = simulation.world
-    primary = _primary(simulation)
+    primary = leased_primary(simulation)
     replica = replica_of(simulation, primary)
     shard, daemon = f"shards/{replica.shard_uid:08d}", world.nodes[replica.node_uid].daemon
     if third_copy(simulation, primary, replica) is None or daemon is None:
@@ -129,7 +144,7 @@ def a_process_that_misses_the_return_of_the_proofs(simulation: Simulation) -> No
     """Proofs were given up while the replica was away. When they are wanted again, no leader reaches the endpoint process
     beside the primary; its clients do."""
     world = simulation.world
-    primary = _primary(simulation)
+    primary = leased_primary(simulation)
     served = _served(simulation, primary["node_uid"])
     show = _hides_replica(simulation, primary)
     run_until(simulation, lambda: _is_waived(served), IN_FORCE_S)
@@ -146,7 +161,7 @@ def a_process_that_misses_the_return_of_the_proofs(simulation: Simulation) -> No
 def a_leader_that_dies_when_a_process_is_told_to_serve_without_proofs(simulation: Simulation) -> None:
     """The primary's machine is cut off at that moment: the next leader knows only what is on record."""
     world = simulation.world
-    primary = _primary(simulation)
+    primary = leased_primary(simulation)
     served = _served(simulation, primary["node_uid"])
     show = _hides_replica(simulation, primary)
     until = world.loop.now + IN_FORCE_S
@@ -163,7 +178,7 @@ def a_leader_that_dies_when_a_process_is_told_to_serve_without_proofs(simulation
 def a_word_that_no_proof_is_needed_and_that_arrives_late(simulation: Simulation) -> None:
     """It was sent when the replica was away, and arrives when proofs are needed again."""
     world = simulation.world
-    primary = _primary(simulation)
+    primary = leased_primary(simulation)
     served = _served(simulation, primary["node_uid"])
     world.kept_back = f"lease {primary['node_uid']} "
     show = _hides_replica(simulation, primary)
@@ -178,7 +193,7 @@ def a_word_that_no_proof_is_needed_and_that_arrives_late(simulation: Simulation)
 @on_machines(one_each)
 def a_default_primary_that_sleeps_with_a_write_in_flight(simulation: Simulation) -> None:
     """It executes the write when it wakes, and the process beside it has the reply."""
-    primary = _primary(simulation)
+    primary = leased_primary(simulation)
     served = _served(simulation, primary["node_uid"])
     talker = Talker(simulation.world, TALKER, primary["database_uid"], pause_s=CLIENTS_PAUSE_S, wait_max_s=2 * ASLEEP_S)
     join(served, talker)
@@ -190,6 +205,6 @@ def a_default_primary_that_sleeps_with_a_write_in_flight(simulation: Simulation)
 @on_machines(one_each)
 def a_process_that_sleeps_with_an_answer_on_its_way(simulation: Simulation) -> None:
     """The answer was given before the primary's machine fell asleep; it is read when another copy leads."""
-    primary = _primary(simulation)
+    primary = leased_primary(simulation)
     prover = _served(simulation, primary["node_uid"]).prover
     _sleep(simulation, primary["node_uid"], lambda: prover.is_about_to_hear)
