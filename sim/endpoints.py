@@ -74,7 +74,7 @@ class SimEndpointProcess:
             pid=self.pid,
             endpoints=tuple(served.seen() for _, served in sorted(self.endpoints.items())),
             instance=self.instance,
-            leases=tuple(seen for uid in sorted(self.standings) if (seen := self._lease_seen(uid)) is not None),
+            leases={uid: seen for uid in sorted(self.standings) if (seen := self._lease_seen(uid)) is not None},
         )
 
     def _lease_seen(self, uid: EndpointUid) -> LeaseSeen | None:

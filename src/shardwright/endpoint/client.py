@@ -146,5 +146,5 @@ def _process_seen(node: NodeUid, at: datetime, answer: Message) -> EndpointProce
         endpoints=tuple(wire.seen_from(data) for data in answer["endpoints"]),
         totals=answer["totals"],
         instance=str(answer.get("instance", "")),
-        leases=tuple(wire.lease_from(data) for data in answer.get("leases", ())),
+        leases={seen.endpoint_uid: seen for seen in map(wire.lease_from, answer.get("leases", ()))},
     )

@@ -326,7 +326,7 @@ def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:
             for e in seen.endpoints
         ),
         seen.instance,
-        tuple((lease.endpoint_uid, lease.version, lease.is_waived, lease.unconfirmed_s is None) for lease in seen.leases),
+        tuple((uid, one.version, one.is_waived, one.unconfirmed_s is None) for uid, one in seen.leases.items()),
     )
 
 

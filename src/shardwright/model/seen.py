@@ -363,12 +363,8 @@ class EndpointProcessSeen:
     """Since when no question of this leader was answered; None: the last one was."""
     instance: str = ""
     """Identifies the process; empty: it is of an older version."""
-    leases: tuple[LeaseSeen, ...] = ()
+    leases: dict[EndpointUid, LeaseSeen] = field(default_factory=dict)
     """Of every endpoint of whose lease it was told, also of those that it does not serve."""
-
-    def lease(self, uid: EndpointUid) -> LeaseSeen | None:
-        """What it says of an endpoint's lease; None: it was never told of it."""
-        return next((lease for lease in self.leases if lease.endpoint_uid == uid), None)
 
     def endpoint(self, uid: EndpointUid) -> EndpointSeen:
         """The endpoint with that uid; in state ABSENT if the process does not know it."""

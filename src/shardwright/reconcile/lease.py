@@ -96,7 +96,7 @@ def _is_over(waiver: Waiver, lease: Lease, group: SlotGroup, view: ClusterView) 
 
 
 def _has_shown(process: EndpointProcessSeen, endpoint: Endpoint, lease: Lease) -> bool:
-    seen = process.lease(endpoint.uid)
+    seen = process.leases.get(endpoint.uid)
     return seen is not None and seen.version >= lease.version and not seen.is_waived
 
 
@@ -114,7 +114,7 @@ def _with_strangers(lease: Lease, group: SlotGroup, view: ClusterView) -> Lease:
 
 
 def _is_free(process: EndpointProcessSeen, endpoint: Endpoint) -> bool:
-    seen = process.lease(endpoint.uid)
+    seen = process.leases.get(endpoint.uid)
     if seen is None:
         return process.endpoint(endpoint.uid).state is not EndpointState.ABSENT
     return seen.is_waived
@@ -154,7 +154,7 @@ def _fail(group: SlotGroup, view: ClusterView) -> bool:
     if primary is None or not primary.answers:
         return False
     seen = (
-        process.lease(endpoint.uid)
+        process.leases.get(endpoint.uid)
         for endpoint in view.endpoints_of(group.database_uid)
         for process in view.endpoint_processes.values()
         if process.answers
@@ -179,5 +179,5 @@ def _tell(group: SlotGroup, lease: Lease, view: ClusterView) -> tuple[TellLease,
 def _is_to_be_told(uid: NodeUid, process: EndpointProcessSeen, endpoint: Endpoint, lease: Lease, view: ClusterView) -> bool:
     if uid not in view.nodes or not process.answers or not process.instance:
         return False
-    seen = process.lease(endpoint.uid)
+    seen = process.leases.get(endpoint.uid)
     return seen is None or seen.version < lease.version

@@ -54,7 +54,7 @@ def process(
     """What the endpoint process of a node says. ``lease``: the version that it knows, and whether it may serve without a
     proof."""
     uid = next(iter(builder.view.endpoints))
-    said = () if lease is None else (LeaseSeen(uid, *lease, unconfirmed_s),)
+    said = {} if lease is None else {uid: LeaseSeen(uid, *lease, unconfirmed_s)}
     endpoints = () if state is EndpointState.ABSENT else (EndpointSeen(uid, state, generation=1),)
     found = EndpointProcessSeen(
         NodeUid(node),
