@@ -88,17 +88,17 @@ class Prover:
 
     async def _run(self, target: Target) -> None:
         while True:
-            began_at = boot_time()
             try:
                 await self._ask(target)
             except (OSError, TimeoutError, ProtocolError, ValueError):
                 self._refused_since = None
-                self._note_silence(began_at)
+                self._note_silence()
             await asyncio.sleep(RETRY_S)
 
-    def _note_silence(self, since: float) -> None:
-        self._silent_since = since if self._silent_since is None else self._silent_since
-        if boot_time() - self._silent_since >= SILENT_MAX_S:
+    def _note_silence(self) -> None:
+        now = boot_time()
+        self._silent_since = now if self._silent_since is None else self._silent_since
+        if now - self._silent_since >= SILENT_MAX_S:
             self._gate.end_waiver()
 
     async def _ask(self, target: Target) -> None:

@@ -74,7 +74,7 @@ def _next(group: SlotGroup, lease: Lease, database: Database, view: ClusterView,
         return given_up(replace(group, lease=lease), view) or lease
     if not is_leasable(database, view) or not _has_heir(group, view):
         return given_up(replace(group, lease=lease), view) or lease
-    if _fail(group, view):
+    if _fail(group, lease, view):
         lost = given_up(replace(group, lease=lease), view) or lease
         return replace(lost, ended_at=now)
     return _with_strangers(lease, group, view)
@@ -147,9 +147,9 @@ def _has_witness(group: SlotGroup, view: ClusterView) -> bool:
     return any(seen is not None and seen.is_link_up and not seen.is_syncing for seen in replicas)
 
 
-def _fail(group: SlotGroup, view: ClusterView) -> bool:
-    """Whether the primary serves, and a process finds no replica behind it. The word of a process that does not reach the
-    primary is none: it is cut off, or the primary is."""
+def _fail(group: SlotGroup, lease: Lease, view: ClusterView) -> bool:
+    """Whether the primary serves, and a process that knows this lease finds no replica behind it. The word of a process that
+    does not reach the primary is none: it is cut off, or the primary is."""
     primary = next((copy for copy in copies_of(group, view) if copy.shard.uid == group.primary), None)
     if primary is None or not primary.answers:
         return False
@@ -159,7 +159,8 @@ def _fail(group: SlotGroup, view: ClusterView) -> bool:
         for process in view.endpoint_processes.values()
         if process.answers
     )
-    return any(one is not None and not one.is_waived and (one.unconfirmed_s or 0.0) >= UNCONFIRMED_S for one in seen)
+    proving = (one for one in seen if one is not None and one.version >= lease.version and not one.is_waived)
+    return any((one.unconfirmed_s or 0.0) >= UNCONFIRMED_S for one in proving)
 
 
 # -- telling -----------------------------------------------------------------------------------------------------------

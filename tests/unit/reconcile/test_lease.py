@@ -237,6 +237,10 @@ def test_proofs_are_given_up_when_one_of_the_processes_finds_no_replica() -> Non
     assert lease_after(builder) == Lease(7, False, ALL, ended_at=NOW)
 
 
+def test_not_for_what_a_process_said_before_it_knew_this_lease() -> None:
+    assert lease_after(process(machines(IN_FORCE), 3, lease=(4, False), unconfirmed_s=9.0)) == IN_FORCE
+
+
 @pytest.mark.parametrize(
     "changes", [{"unconfirmed_s": 0.1}, {"unconfirmed_s": None}, {"unconfirmed_s": 9.0, "answers": False}]
 )
