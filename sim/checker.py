@@ -116,7 +116,7 @@ class Checker:
             return
         chain.died_at = self.world.loop.now
         # A server that was in sync or serves now keeps its data; a copy that was given up does not count.
-        heirs = [s.position for s in self.world.servers_of(server.group_uid) if s.is_synced_copy and self._is_wanted(s)]
+        heirs = [s.position for s in self.world.servers_of(server.group_uid) if s.is_synced_copy and self.is_wanted(s)]
         chain.excused.append((server.position, heirs))
         if not heirs:
             stored = server.comes_back
@@ -139,7 +139,7 @@ class Checker:
         groups = {s["group_uid"] for s in self.tables["shards"].values() if s["node_uid"] == uid}
         for group_uid in sorted(groups & self.chains.keys()):
             chain = self.chains[group_uid]
-            heirs = [s.position for s in self.world.servers_of(group_uid) if s.is_synced_copy and self._is_wanted(s)]
+            heirs = [s.position for s in self.world.servers_of(group_uid) if s.is_synced_copy and self.is_wanted(s)]
             heirs = heirs or self._stored_elsewhere(group_uid)
             while chain.required and not any(h.holds(chain.required[-1]) for h in heirs):
                 chain.required.pop()
@@ -164,7 +164,7 @@ class Checker:
         if self._is_being_deleted(server):
             return
         others = [s for s in self.world.servers_of(server.group_uid) if s is not server and s.is_alive]
-        if not any(s.is_synced_copy and self._is_wanted(s) for s in others):
+        if not any(s.is_synced_copy and self.is_wanted(s) for s in others):
             self.fail("live_copy", f"shard {server.shard_uid} is frozen and is ended, but no other copy is in sync")
 
     def _is_being_deleted(self, server: SimServer) -> bool:
@@ -172,7 +172,7 @@ class Checker:
         database = self.database(database_of(GroupUid(server.group_uid)))
         return database is None or bool(database["status"] == "delete-pending")
 
-    def _is_wanted(self, server: SimServer) -> bool:
+    def is_wanted(self, server: SimServer) -> bool:
         return self._wanted(server) == "running"
 
     def _wanted(self, server: SimServer) -> str:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 CONFIRMATION_S = 0.0005
 """Time in which a replica's confirmation reaches its primary."""
 REPL_TIMEOUT_S = 10.0
+BELIEF_S = 40.0
+"""How long a primary takes a replica behind a cut for linked. Only a planted mistake depends on it; longer than the
+failovers of a simulation, whose leaders ask rarely."""
 
 
 class Confirmations:
@@ -28,6 +31,8 @@ class Confirmations:
         self._heard_at = 0.0
         self._replica_heard_at: dict[int, float] = {}
         """When each linked replica was last known to report, by shard."""
+        self._missed_at: dict[int, float] = {}
+        """When a replica has left without a word that came through, by shard."""
 
     def send(self, source: "SimServer") -> None:
         """Tell the primary what is here."""
@@ -45,11 +50,19 @@ class Confirmations:
         """A replica has left."""
         self._said.pop(replica.shard_uid, None)
         self._replica_heard_at.pop(replica.shard_uid, None)
+        if not self.server.world.network.passes(replica.node_uid, self.server.node_uid, REPLICATION):
+            self._missed_at[replica.shard_uid] = self.server.loop.now
 
     def has(self, position: Position) -> bool:
         """``WAIT 1``: a linked replica has said that it holds this write."""
         said = (self._said.get(replica.shard_uid) for replica in self.server.replicas)
         return any(s is not None and s.history is position.history and s.offset >= position.offset for s in said)
+
+    @property
+    def believes_in_a_replica(self) -> bool:
+        """Whether the server has a link to a replica, as far as it knows: the end of one is noticed only after a while."""
+        now = self.server.loop.now
+        return bool(self.server.replicas) or any(now - at < BELIEF_S for at in self._missed_at.values())
 
     def heard_primary_s(self) -> int:
         """Seconds since this replica last heard of its primary; 0 without a link. After ``repl-timeout`` the link ends."""

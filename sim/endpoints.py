@@ -10,6 +10,7 @@ from typing import Any
 
 from shardwright.clock import Clock
 from shardwright.endpoint.gate import Change
+from shardwright.endpoint.lease import Standing
 from shardwright.endpoint.process import PASS_ANSWER_S
 from shardwright.endpoint.protocol import (
     CALL_TIMEOUT_S,
@@ -19,6 +20,7 @@ from shardwright.endpoint.protocol import (
     EndpointProcessEnded,
     EndpointSpec,
     HoldResult,
+    LeaseTerms,
     PassResult,
     ReleaseResult,
     Target,
@@ -26,14 +28,15 @@ from shardwright.endpoint.protocol import (
 from shardwright.errors import Transient
 from shardwright.model.codes import Code
 from shardwright.model.ids import EndpointUid, NodeUid
-from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen
+from shardwright.model.lease import LeaseSeen
+from shardwright.model.seen import BusyCommand, EndpointProcessSeen
 from sim.clients import CALM, HOLD
 from sim.loop import SimProcess
 from sim.network import CONTROL, Answer, NoReply, Refused
 from sim.passing import Passing
 from sim.retiring import retire
 from sim.served import Served
-from sim.world import World
+from sim.world import START, World
 
 
 class SimEndpointProcess:
@@ -45,7 +48,9 @@ class SimEndpointProcess:
         self.process = SimProcess(f"endpoint process {node_uid}")
         self.pid = world.machine_of(node_uid).new_pid(self.process)
         self.process.on_death.append(self._ended)
+        self.instance = world.new_id("endpoint process")
         self.endpoints: dict[EndpointUid, Served] = {}
+        self.standings: dict[EndpointUid, Standing] = {}
         self.late_s = 0.0
         """How late it answers its control socket, while it serves clients normally."""
 
@@ -54,19 +59,47 @@ class SimEndpointProcess:
             served.end()
         self.endpoints.clear()
 
-    def status(self, suspects: Collection[EndpointUid]) -> tuple[int, tuple[EndpointSeen, ...]]:
+    def standing(self, uid: EndpointUid) -> Standing:
+        """What the process knows of an endpoint's lease, for as long as it lives."""
+        return self.standings.setdefault(uid, Standing(self.instance))
+
+    def status(self, suspects: Collection[EndpointUid]) -> EndpointProcessSeen:
         for uid in suspects:
             if uid in self.endpoints:
                 self.endpoints[uid].suspicion.suspect()
-        return self.pid, tuple(served.seen() for _, served in sorted(self.endpoints.items()))
+        return EndpointProcessSeen(
+            NodeUid(self.node_uid),
+            START,
+            answers=True,
+            pid=self.pid,
+            endpoints=tuple(served.seen() for _, served in sorted(self.endpoints.items())),
+            instance=self.instance,
+            leases={uid: seen for uid in sorted(self.standings) if (seen := self._lease_seen(uid)) is not None},
+        )
+
+    def _lease_seen(self, uid: EndpointUid) -> LeaseSeen | None:
+        served = self.endpoints.get(uid)
+        return self.standings[uid].seen(uid, None if served is None else served.prover.unconfirmed_s)
 
     def serve(self, spec: EndpointSpec) -> None:
         served = self.endpoints.get(spec.uid)
         if served is None:
             served = self.endpoints[spec.uid] = Served(self, spec)
+        served.lapse()
         if served.gate.serve(spec) is Change.MOVED:
             served.moved()
+        served.lease_changed()
         served.listen()
+
+    def tell_lease(self, uid: EndpointUid, terms: LeaseTerms) -> None:
+        served = self.endpoints.get(uid)
+        if served is None:
+            self.standing(uid).apply(terms)
+            self.standing(uid).end_waiver()
+        else:
+            served.lapse()
+            served.gate.tell_lease(terms)
+            served.lease_changed()
 
     def drop(self, uid: EndpointUid) -> None:
         served = self.endpoints.pop(uid, None)
@@ -173,15 +206,18 @@ class SimEndpointControl:
 
     async def status(self, suspects: Collection[EndpointUid] = ()) -> EndpointProcessSeen:
         try:
-            found = await self._ask(lambda p: p.status(suspects), name="status")
+            found: EndpointProcessSeen = await self._ask(lambda p: p.status(suspects), name="status")
         except EndpointProcessEnded:
             return EndpointProcessSeen(self.node, self.clock.now(), answers=False, has_ended=True)
         except Transient:
             return EndpointProcessSeen(self.node, self.clock.now(), answers=False)
-        return EndpointProcessSeen(self.node, self.clock.now(), answers=True, pid=found[0], endpoints=found[1])
+        return replace(found, at=self.clock.now())
 
     async def serve(self, spec: EndpointSpec) -> None:
         await self._ask(lambda p: p.serve(spec), name=f"serve {spec.uid}")
+
+    async def tell_lease(self, endpoint: EndpointUid, terms: LeaseTerms) -> None:
+        await self._ask(lambda p: p.tell_lease(endpoint, terms), name=f"lease {self.node} {endpoint}")
 
     async def drop(self, endpoint: EndpointUid) -> None:
         await self._ask(lambda p: p.drop(endpoint), name=f"drop {endpoint}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardwright.model.database import Role
 from sim.server import SimServer
+from sim.unproven import Unproven
 
 if TYPE_CHECKING:
     from sim.checker import Checker
@@ -29,12 +30,14 @@ class Fencing:
 
     def __init__(self, checker: "Checker") -> None:
         self.checker = checker
+        self.unproven = Unproven(checker)
         self._last: dict[str, _Acknowledged] = {}
         self._commanded: dict[str, int] = {}
 
     def acknowledged(self, server: SimServer, executed_at: float) -> None:
         """A client has received a success. If another server executed an acknowledged write while this one was an open
         primary all the time, both were."""
+        self.unproven.acknowledged(server, executed_at)
         last = self._last.get(server.group_uid)
         if last is None or executed_at >= last.executed_at:
             self._last[server.group_uid] = _Acknowledged(server, executed_at)
@@ -52,6 +55,9 @@ class Fencing:
 
     def group(self, before: Json, after: Json) -> None:
         """A slot group has another primary, or starts over: its former primary is no open primary any more."""
+        if self.unproven.is_failover(before, after):
+            self.unproven.replaced(before, after)
+            return
         is_over = before["phase"] == "serving" and after["phase"] != "serving"
         if before["primary"] is None or (before["primary"] == after["primary"] and not is_over):
             return

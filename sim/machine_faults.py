@@ -31,7 +31,7 @@ class MachineFaults:
             ("store does not answer a machine", self._cut_store, 3),
             ("presence storm", self._storm, 3),
             ("firewall refuses the leader", self._refuse, 3),
-            ("machine of a strict primary", self._strike_a_strict_primary, 8),
+            ("machine of a replaceable primary", self._strike_a_replaceable_primary, 8),
             ("machine declared off", self._declare_off, 5),
         )
 
@@ -68,10 +68,11 @@ class MachineFaults:
         freeze(self.faults, machine, seconds)
         return f"{machine.machine_id} with nodes {machine.nodes} for {seconds} s"
 
-    def _strike_a_strict_primary(self) -> str | None:
+    def _strike_a_replaceable_primary(self) -> str | None:
         """It is cut off, alone or with another machine, or sleeps: mostly for long enough that another copy takes over."""
         world, rng = self.world, self.world.rng
-        groups = [g for g in world.checker.tables["groups"].values() if g["primary"] and world.is_strict(g["uid"])]
+        known = [g for g in world.checker.tables["groups"].values() if g["primary"]]
+        groups = [g for g in known if g["lease"] is not None or world.is_strict(g["uid"])]
         if not groups:
             return None
         shard = world.checker.tables["shards"][f"shards/{rng.choice(groups)['primary']:08d}"]

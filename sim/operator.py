@@ -119,7 +119,7 @@ class Operator:
             data_persistence=persistence,
             snapshot_policy=rules,
             proxy_policy=proxy_policy,
-            strict=strict or None,
+            strict=strict,
         )
         secrets = databases.FreshSecrets("application", "replication", "observation", "management", "0" * 16)
         uid = ActionUid(self._uid())

@@ -40,14 +40,17 @@ class Passing:
         """Pass the listener at once, with a hold; then every connection in its turn."""
         source, other = self.source, self.other
         target, hold = source.gate.target, source.gate.hold
+        other.lapse()
+        other.gate.apply_settings(source.gate.spec)
         if target is not None and not other.gate.precedes_hold(target):
             other.release(target)
+        other.lease_changed()
         if source.is_listening or not source.world.holders_of(other.gate.spec.port, other.gate.spec.address):
             other.is_listening = True
         other.is_draining = False
         if hold is not None and other.gate.begin_hold(hold.old, hold.new, hold.since) is Change.HELD:
             other.stop_clients()
-            other.schedule_self_release()
+            other.self_release.schedule()
         source.is_listening = False
         source.is_draining = True
         clients = sorted(source.all_clients(), key=lambda c: c.active_at, reverse=True)

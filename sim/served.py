@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 from shardwright.endpoint.gate import Change, Gate, is_same_server
 from shardwright.endpoint.protocol import (
+    ALONE_MAX_S,
     CALM_MAX_S,
     HOLD_MAX_S,
-    SELF_RELEASE_S,
     EndpointSpec,
     ReleaseResult,
     Target,
 )
-from shardwright.model.database import Role
 from shardwright.model.seen import EndpointSeen, EndpointState
 from sim.clients import CALM, ENDED, HOLD, Client, cut, join
 from sim.history import Position
+from sim.lease import Prover
 from sim.passing import Passing
+from sim.self_release import SelfRelease
 from sim.server import Connection, SimServer, WriteOutcome
 from sim.strict import confirm
 from sim.suspicion import Suspicion
@@ -28,7 +29,6 @@ from sim.world import WriteAttempt
 if TYPE_CHECKING:
     from sim.endpoints import SimEndpointProcess
 
-LOOK_AGAIN_S = 0.2
 RETRY_S = 0.2
 
 
@@ -38,7 +38,7 @@ class Served:
     def __init__(self, owner: "SimEndpointProcess", spec: EndpointSpec) -> None:
         self.owner = owner
         self.world = owner.world
-        self.gate = Gate(spec)
+        self.gate = Gate(spec, standing=owner.standing(spec.uid))
         self.is_listening = False
         self.bound_address = spec.address
         """Where it listens, or listened last."""
@@ -48,11 +48,12 @@ class Served:
         """Lasting connections; each write of ``writers.py`` has a connection of its own."""
         self.passing: Passing | None = None
         self.suspicion = Suspicion(self)
+        self.prover = Prover(self)
         self.calm_ends_at = 0.0
         self.held: list[WriteAttempt] = []
         self.in_flight: list[WriteAttempt] = []
         self.retry_is_due = False
-        self.asks = False
+        self.self_release = SelfRelease(self)
         self.connections: dict[bool, tuple[Target, Connection]] = {}
         """The server connections, one for scripts and one for other writes, because a plain refusal makes its own connection
         leave."""
@@ -100,6 +101,7 @@ class Served:
 
     def _forward(self, write: WriteAttempt) -> None:
         target = self.gate.target
+        self.gate.look_at_proof(self.prover.now)
         if not self.gate.is_open or target is None or (write.client is not None and write.client.is_frozen):
             self._hold_back(write)
             return
@@ -202,6 +204,11 @@ class Served:
         if write not in self.in_flight:
             return
         self.in_flight.remove(write)
+        if self._is_unproven(connection):
+            self._leave(write, connection)
+            self.world.writers.answered(write, None, "no replica proves that its primary is in force")
+            self.came_in(write)
+            return
         match outcome:
             case WriteOutcome.DONE:
                 assert position is not None
@@ -221,6 +228,15 @@ class Served:
                 self._silent(write)
         self.came_in(write)
 
+    def _is_unproven(self, connection: Connection) -> bool:
+        """Whether the reply must not be passed on: the server may have been replaced without a proof of its end."""
+        gate, server = self.gate, connection.server
+        if gate.is_outdated(self.prover.now):
+            return True
+        target = gate.target
+        is_target = target is not None and (target.address, target.port) == (server.address, server.port)
+        return gate.is_leased and not is_target
+
     def _silent(self, write: WriteAttempt) -> None:
         """The server closed the connection and lives, so it meant this client."""
         client = write.client
@@ -237,7 +253,7 @@ class Served:
         now = self.world.loop.now
         if write.held_at < 0:
             write.held_at = now
-        if now - write.held_at >= HOLD_MAX_S or self.is_ended:
+        if now - write.held_at >= (ALONE_MAX_S if self.gate.is_unproven else HOLD_MAX_S) or self.is_ended:
             self.world.writers.answered(write, False, "held for too long")
             return
         self.held.append(write)
@@ -331,47 +347,13 @@ class Served:
         now = self.world.loop.now
         if self.gate.begin_hold(old, new, now) is Change.HELD:
             self.stop_clients()
+            self.prover.look()
             self.world.log(f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: holds for generation {new.generation}")
-        self.schedule_self_release()
-
-    def schedule_self_release(self) -> None:
-        """Schedule the self-release of a hold whose leader is silent."""
-        if self.gate.hold is not None and not self.asks:
-            self.asks = True
-            wait = max(0.0, self.gate.hold.since + SELF_RELEASE_S - self.world.loop.now)
-            self.world.loop.at(wait, self._self_release, process=self.owner.process)
-
-    def _self_release(self) -> None:
-        self.asks = False
-        hold = self.gate.hold
-        if hold is None or self.is_ended:
-            return
-        wait = hold.since + SELF_RELEASE_S - self.world.loop.now
-        if wait > 1e-6:
-            self.schedule_self_release()
-            return
-        for target in (hold.new, hold.old):
-            if self._is_writable(target):
-                self.world.log(
-                    f"endpoint {self.gate.spec.uid} on {self.owner.node_uid}: released itself to {target.shard_uid}"
-                )
-                self.release(target)
-                return
-        self.asks = True
-        self.world.loop.at(LOOK_AGAIN_S, self._self_release, process=self.owner.process)
-
-    def _is_writable(self, target: Target) -> bool:
-        server = self.world.listener(target.address, target.port)
-        if server is None or not server.process.runs or server.is_loading:
-            return False
-        network, own = self.world.network, self.owner.node_uid
-        if not network.passes(own, server.node_uid) or not network.passes(server.node_uid, own):
-            return False
-        is_it = not target.run_id or server.run_id == target.run_id
-        return is_it and server.role is Role.PRIMARY and not server.is_fenced
+        self.self_release.schedule()
 
     def release(self, target: Target) -> ReleaseResult:
         """See ``EndpointControl.release``."""
+        self.lapse()
         hold = self.gate.hold
         held = len(self.held)
         if self.gate.release(target) is not Change.MOVED:
@@ -380,8 +362,23 @@ class Served:
         self.moved()
         return ReleaseResult(round(pause_s * 1000, 3), held, self.gate.generation)
 
+    def lapse(self) -> None:
+        """Before replies may be passed on again: no one receives what the server sent while there was no proof."""
+        if self.gate.is_outdated(self.prover.now):
+            lost, self.in_flight = self.in_flight, []
+            for write in lost:
+                self.world.writers.answered(write, None, "no proof held for a while")
+                self.came_in(write)
+
+    def lease_changed(self) -> None:
+        """Proofs may be needed now, or no longer."""
+        self.prover.look()
+        if self.gate.is_open:
+            self.flush()
+
     def moved(self) -> None:
         """The endpoint forwards to another server, or to the old one again: notify every connection."""
+        self.prover.look()
         self._let_go_on()
         self.flush()
 

@@ -13,7 +13,7 @@ import structlog
 from shardwright.leader.candidate import LeaseTimes
 from shardwright.leader.loop import Pace
 from shardwright.local.supervisor import REMOVED_LINGER_S
-from shardwright.model.cluster import Cluster, Counters, Node, Policy
+from shardwright.model.cluster import Cluster, ClusterKind, Counters, Node, Policy
 from shardwright.model.ids import NodeUid
 from shardwright.model.version import CLUSTER_VERSION
 from shardwright.store import keys, records
@@ -156,8 +156,9 @@ class Simulation:
     def _make(self, count: int, grace_period_s: int) -> None:
         world = self.world
         memory = world.rng.choice((400, 500, 800)) * MB
+        kind = ClusterKind.MACHINES if world.machines.are_several else ClusterKind.LOCAL
         made = [
-            Cluster("sim.local", START, "127.0.0.1", 9443, OPTIONS, CLUSTER_VERSION),
+            Cluster("sim.local", START, "127.0.0.1", 9443, OPTIONS, CLUSTER_VERSION, kind),
             Policy(slave_ha_grace_period_s=grace_period_s, drain_clients_s=self.policies.drain_s()),
             Counters(next_node=count + 1, next_user=2),
             *(Node(NodeUid(n), f"127.0.0.{n}", START, memory_bytes=memory) for n in range(1, count + 1)),

@@ -20,6 +20,7 @@ from shardwright.store.keys import StoredRecord
 from shardwright.store.mirror import Mirror, decode_item
 from shardwright.store.protocol import KeyValue
 from sim.history import Position
+from sim.lease import BootClocks
 from sim.loop import SimLoop
 from sim.machines import Machines, SimMachine
 from sim.network import Network
@@ -115,6 +116,7 @@ class World:
         self._numbers: Counter[str] = Counter()
         self._session = 0
         self.machines = Machines()
+        self.boot_clocks = BootClocks(self)
         self._decoded: dict[tuple[str, int], StoredRecord | None] = {}
         self._views: dict[int, ClusterView] = {}
         self.kept_back = ""

@@ -8,11 +8,14 @@ from demo.machines.cluster import NODES, MachinesCluster
 from testkit.machines.machine import Machine
 
 NOTED_EVERY_S = 1.0
+PROVEN_S = 3.0
+"""In default mode clients behind a cut are answered for so long, and another copy may take over then."""
+CUTS = frozenset({Fault.CUT_OFF, Fault.MUTE, Fault.DEAF, Fault.FREEZE})
 
 
 class MachineFaults:
     """See the module's docstring. ``losing``: databases in default mode, which may lose the last moment before a power
-    failure."""
+    failure or a takeover."""
 
     def __init__(self, cluster: MachinesCluster, place: Place, *, losing: frozenset[str]) -> None:
         assert cluster.machines is not None
@@ -52,9 +55,11 @@ class MachineFaults:
                 machine.freeze()
             case Fault.REBOOT | Fault.POWER_OFF:
                 self._power_off(machine)
-        over_at = time.monotonic() + strike.lasts_s
+        struck_at = time.monotonic()
+        over_at = struck_at + strike.lasts_s
         while (left := over_at - time.monotonic()) > 0:
-            if strike.fault is Fault.CUT_AND_REBOOT:
+            is_proven = strike.fault in CUTS and time.monotonic() < struck_at + PROVEN_S + NOTED_EVERY_S
+            if strike.fault is Fault.CUT_AND_REBOOT or is_proven:
                 self._note()  # what clients write behind the cut is on this machine alone
             time.sleep(min(left, NOTED_EVERY_S))
         if strike.fault is Fault.SLOW:

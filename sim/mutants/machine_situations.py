@@ -12,6 +12,7 @@ from sim.checker import Json
 from sim.loop import result_of
 from sim.machine_faults import freeze, pairs_around, reboot, revoke_all
 from sim.machines import one_each
+from sim.mutants.lease_situations import leased_primary, without_lease
 from sim.mutants.registry import on_machines
 from sim.mutants.situations import primary_of_a_new_database
 from sim.network import AGENT, CONTROL, SERVER, STORE
@@ -181,12 +182,12 @@ def _watch_for(simulation: Simulation, found: Callable[[], Any], seconds: float)
 
 @on_machines(one_each)
 def a_machine_that_is_declared_off(simulation: Simulation) -> None:
-    """Its primary's replica takes over. When the machine is back, it gets the role again. Then the network is cut, and the
-    machine serves its clients: the word was about another time."""
+    """No failover without a proof can begin. Its primary's replica takes over then. When the machine is back, it gets the
+    role again. Then the network is cut, and the machine serves its clients: the word was about another time."""
     world = simulation.world
-    primary = _primary(simulation)
+    primary = leased_primary(simulation)
     uid = primary["node_uid"]
-    simulation.run_for(12.0)
+    tell = without_lease(simulation, primary)
     reboot(simulation.faults, world.machine_of(uid), off_s=60.0)
     simulation.run_for(35.0)
     simulation.operator.declare_off(uid)
@@ -195,6 +196,7 @@ def a_machine_that_is_declared_off(simulation: Simulation) -> None:
     if group["primary"] == primary["uid"]:
         world.checker.fail("declared_off", f"the machine of shard {primary['uid']} was declared off, and no copy took over")
         return
+    tell()
     simulation.run_for(60.0)
     there = world.checker.tables["shards"][f"shards/{group['primary']:08d}"]["node_uid"]
     simulation.operator.action(there, "enslave_node")

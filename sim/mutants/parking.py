@@ -11,7 +11,7 @@ from shardwright.model.database import ShardWanted
 from shardwright.model.decision import NOTHING
 from shardwright.reconcile import group as group_module
 from shardwright.reconcile import parking
-from sim.mutants.machine_situations import a_machine_that_is_cut_off_with_its_daemon
+from sim.mutants.lease_situations import a_process_that_misses_the_return_of_the_proofs
 from sim.mutants.parking_situations import (
     a_strict_primary_that_is_cut_off,
     a_strict_primary_that_is_cut_off_with_a_replica,
@@ -27,15 +27,11 @@ def waits_for_a_proof_in_strict_mode_too() -> Sequence[Patch]:
     return [(group_module, "begin_parking", lambda *_: NOTHING)]
 
 
-@mutant_in(a_machine_that_is_cut_off_with_its_daemon)
+@mutant_in(a_process_that_misses_the_return_of_the_proofs)
 def parks_the_copies_of_any_database() -> Sequence[Patch]:
-    """Nothing confirms the writes of a database in default mode, so its old primary goes on answering its clients."""
-    right = parking.begin_parking
-
-    def begin(group: Any, database: Any, *rest: Any) -> Any:
-        return right(group, replace(database, is_strict=True, is_strict_everywhere=True), *rest)
-
-    return [(group_module, "begin_parking", begin)]
+    """Nothing confirms the writes of a database in default mode, and not every process needs proofs: the old primary goes on
+    answering its clients."""
+    return [(parking, "is_in_force", lambda *_: True), (parking, "_confirms_all", lambda _: True)]
 
 
 @mutant_in(a_strict_primary_that_is_cut_off_with_a_replica)

@@ -22,6 +22,13 @@ def strict_primary(simulation: Simulation) -> Json:
     world = simulation.world
     primary = primary_of_a_new_database(simulation, replication=True, proxy_policy="all-nodes", strict=True)
     world.writers.calm_s = CLIENTS_PAUSE_S
+    lead_elsewhere(simulation, primary)
+    return primary
+
+
+def lead_elsewhere(simulation: Simulation, primary: Json) -> None:
+    """The leader is on a machine without a copy."""
+    world = simulation.world
     taken = {s.node_uid for s in world.servers_of(primary["group_uid"])}
     for _ in range(10):
         leader = world.leader()
@@ -30,7 +37,6 @@ def strict_primary(simulation: Simulation) -> Json:
         if leader is not None:
             leader._yield()
         simulation.run_for(10.0)
-    return primary
 
 
 def replica_of(simulation: Simulation, primary: Json) -> SimServer:
@@ -38,7 +44,7 @@ def replica_of(simulation: Simulation, primary: Json) -> SimServer:
     return replica
 
 
-def _cut(simulation: Simulation, uids: list[int], seconds: float) -> None:
+def cut(simulation: Simulation, uids: list[int], seconds: float) -> None:
     """These nodes reach each other and their own clients, but nothing else; then the network heals."""
     world = simulation.world
     others = [STORE, *(node for node in world.nodes if node not in uids)]
@@ -57,7 +63,7 @@ def run_until(simulation: Simulation, is_so: Callable[[], bool], limit_s: float 
         simulation.run_for(0.05)
 
 
-def _third_copy(simulation: Simulation, primary: Json, replica: SimServer) -> SimServer | None:
+def third_copy(simulation: Simulation, primary: Json, replica: SimServer) -> SimServer | None:
     """A move's new copy of the replica, as soon as it follows the primary too; None: there was no room for one."""
     world = simulation.world
     simulation.operator.action(replica.node_uid, "maintenance_on", {"evict_ha_replica": True})
@@ -76,7 +82,7 @@ def a_strict_primary_that_is_cut_off(simulation: Simulation) -> None:
     """It serves the clients of its own machine; the others need another primary."""
     world = simulation.world
     primary = strict_primary(simulation)
-    _cut(simulation, [primary["node_uid"]], 40.0)
+    cut(simulation, [primary["node_uid"]], 40.0)
     (group,) = world.checker.tables["groups"].values()
     if group["primary"] == primary["uid"]:
         world.checker.fail("strict_failover", f"shard {primary['uid']} was cut off for 40 s, and no copy took over")
@@ -90,11 +96,11 @@ def a_strict_primary_that_is_cut_off_with_the_old_copy_of_a_move(simulation: Sim
     replica = replica_of(simulation, primary)
     shard = f"shards/{replica.shard_uid:08d}"
     daemon = world.nodes[replica.node_uid].daemon
-    if _third_copy(simulation, primary, replica) is None or daemon is None:
+    if third_copy(simulation, primary, replica) is None or daemon is None:
         return
     daemon.process.freeze()
     run_until(simulation, lambda: world.checker.tables["shards"].get(shard, {}).get("wanted") != "running")
-    _cut(simulation, [primary["node_uid"], replica.node_uid], 40.0)
+    cut(simulation, [primary["node_uid"], replica.node_uid], 40.0)
     daemon.process.thaw(world.loop)
     simulation.run_for(20.0)
 
@@ -104,8 +110,8 @@ def a_strict_primary_that_is_cut_off_with_a_replica(simulation: Simulation) -> N
     """Another copy has just joined them on a machine that the leader reaches."""
     primary = strict_primary(simulation)
     replica = replica_of(simulation, primary)
-    if _third_copy(simulation, primary, replica) is not None:
-        _cut(simulation, [primary["node_uid"], replica.node_uid], 40.0)
+    if third_copy(simulation, primary, replica) is not None:
+        cut(simulation, [primary["node_uid"], replica.node_uid], 40.0)
 
 
 @on_machines(one_each)
@@ -118,10 +124,10 @@ def a_strict_primary_whose_older_replica_lags(simulation: Simulation) -> None:
     filters = {(a, b, REPLICATION) for a, b in pairs_around([primary["node_uid"]], [replica.node_uid])}
     world.network.filters |= filters
     simulation.faults.check_links()
-    if _third_copy(simulation, primary, replica) is not None:
+    if third_copy(simulation, primary, replica) is not None:
         simulation.run_for(CONFIRMED_S)
         world.loop.at(1.0, world.network.filters.difference_update, filters)
-        _cut(simulation, [primary["node_uid"]], 40.0)
+        cut(simulation, [primary["node_uid"]], 40.0)
 
 
 @on_machines(one_each)
@@ -131,7 +137,7 @@ def a_strict_primary_that_wakes_when_another_copy_leads(simulation: Simulation) 
     world = simulation.world
     primary = strict_primary(simulation)
     replica = replica_of(simulation, primary)
-    if _third_copy(simulation, primary, replica) is None:
+    if third_copy(simulation, primary, replica) is None:
         return
     machine = world.machine_of(primary["node_uid"])
     _freeze(simulation, machine)
@@ -144,18 +150,18 @@ def a_strict_primary_that_wakes_when_another_copy_leads(simulation: Simulation) 
     leader = world.leader()
     if leader is not None:
         simulation.faults._kill(leader)
-    for process in _processes(simulation, machine):
+    for process in processes_on(simulation, machine):
         process.thaw(world.loop)
     simulation.run_for(40.0)
     world.writers.calm_s = 3.0
 
 
 def _freeze(simulation: Simulation, machine: SimMachine) -> None:
-    for process in _processes(simulation, machine):
+    for process in processes_on(simulation, machine):
         process.freeze()
 
 
-def _processes(simulation: Simulation, machine: SimMachine) -> list:  # type: ignore[type-arg]
+def processes_on(simulation: Simulation, machine: SimMachine) -> list:  # type: ignore[type-arg]
     world = simulation.world
     found = [s.process for s in world.all_servers if s.is_alive and s.node_uid in machine.nodes]
     for uid in machine.nodes:

@@ -35,6 +35,12 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+def boot_time() -> float:
+    """Seconds since the boot of this machine, with the time in which it slept: a process that was frozen or suspended sees
+    how long that was."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 SLEW = 0.1
 """How much faster or slower than true time a steady clock may run while it catches up with the wall clock."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from shardwright.agent.launch import read_record
 from shardwright.agent.loop import Agent
 from shardwright.clock import SystemClock
-from shardwright.endpoint.protocol import EndpointSpec, HoldResult, ReleaseResult, Target
+from shardwright.endpoint.protocol import EndpointSpec, HoldResult, LeaseTerms, ReleaseResult, Target
 from shardwright.endpoint.tls import TlsAddress
 from shardwright.errors import Transient
 from shardwright.machine.identity_file import read_identity
@@ -52,6 +52,9 @@ class RecordingEndpointProcess:
 
     async def serve(self, spec: EndpointSpec) -> None:
         self.served.append(spec)
+
+    async def tell_lease(self, endpoint: EndpointUid, terms: LeaseTerms) -> None:
+        raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")
 
     async def drop(self, endpoint: EndpointUid) -> None:
         raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, "not here")

@@ -12,6 +12,7 @@ import uvloop
 
 from shardwright.clock import SystemClock
 from shardwright.endpoint.gate import Budget, Counts
+from shardwright.endpoint.lease import Standing
 from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.protocol import HOLD_MAX_S, EndpointSpec, Target
 from shardwright.endpoint.reach import CONNECT_TIMEOUT_S, ServerAccess
@@ -35,7 +36,7 @@ async def _serve(server: RunningServer) -> ServedEndpoint:
     )
     loop = asyncio.get_running_loop()
     served = ServedEndpoint(
-        spec, budget=Budget(), counts=Counts(), pace=Pace(loop), clock=SystemClock(), access=ServerAccess()
+        spec, Standing(), budget=Budget(), counts=Counts(), pace=Pace(loop), clock=SystemClock(), access=ServerAccess()
     )
     await served.serve(spec)
     return served

@@ -1,11 +1,13 @@
-"""A database in default mode whose primary's machine is off: it continues when an administrator or a fencing hook says so.
+"""A database in default mode whose primary's machine is off, and whose endpoint processes have not all shown that they need
+proofs: it continues when an administrator or a fencing hook says so.
 
 Needs root, iproute2, util-linux and etcd, and is skipped by name without them.
 """
 
 import json
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,10 @@ pytestmark = [
     pytest.mark.server,
     pytest.mark.skipif(bool(missing()), reason=missing() or "machines can be made"),
 ]
+LEASE_S = 8.0
+"""Until proofs are wanted, and every process that answers has shown that it needs them."""
+FAILS_S = 5.0
+"""Until proofs are given up because the replica does not answer. Its server is ended only after a longer time."""
 AWAY_S = 30.0
 """Until the node is away: its lease ends, and perhaps another leader is found first."""
 TAKEOVER_S = 20.0
@@ -65,6 +71,30 @@ def state(cluster: MachinesCluster) -> str:
     assert cluster.machines is not None
     events = [(e["type"], e["description"]) for e in cluster.call("GET", "/v1/logs?limit=20")]
     return f"{cluster.shards()}\n{json.dumps(events, indent=1)}\n{cluster.machines.logs()}"
+
+
+def without_lease(cluster: MachinesCluster, database: int) -> Callable[[], None]:
+    """The endpoint process of the third node, which has no copy, was told to serve without proofs while the replica was
+    frozen, and is frozen when they are wanted again. Returns the function that ends that."""
+    assert cluster.machines is not None
+    cluster.call("PUT", "/v1/cluster/policy", {"stuck_server_timeout": 600})
+    copies = [s for s in cluster.shards() if int(s["bdb_uid"]) == database]
+    replica = next(s for s in copies if s["role"] == "slave")
+    taken = {cluster.machine_of(int(s["node_uid"])).name for s in copies}
+    third = cluster.machines[next(name for name in NODES if name not in taken)]
+    server = cluster.machine_of(int(replica["node_uid"]))
+    copy, process = _process(server, f"shard={replica['uid']}"), _process(third, "shardwright.endpoint.main")
+    time.sleep(LEASE_S)
+    server.signal(copy, signal.SIGSTOP)
+    time.sleep(FAILS_S)
+    third.signal(process, signal.SIGSTOP)
+    server.signal(copy, signal.SIGCONT)
+    time.sleep(LEASE_S)
+    return lambda: third.signal(process, signal.SIGCONT)
+
+
+def _process(machine: Machine, word: str) -> Any:
+    return next(p for p in machine.processes() if any(word in argument for argument in p.arguments))
 
 
 def write_some(cluster: MachinesCluster, port: int) -> list[Writer]:
@@ -106,6 +136,7 @@ def test_a_database_goes_on_when_its_primarys_machine_is_declared_off(cluster: M
     with pytest.raises(DemoFailed, match="node_not_off"):
         cluster.call("POST", f"/v1/nodes/{node}/declare_off", {"address": machine.address})
     writers = write_some(cluster, port)
+    go_on = without_lease(cluster, uid)
     try:
         cluster.ask_last(machine.address)
         machine.power_off()
@@ -117,6 +148,7 @@ def test_a_database_goes_on_when_its_primarys_machine_is_declared_off(cluster: M
         declared_at = time.monotonic()
         until("another copy leads", moved, seconds=TAKEOVER_S, state=lambda: state(cluster), poll_s=0.1)
         print(f"another copy leads {time.monotonic() - declared_at:.1f} s after the word")
+        go_on()
         others = [w for w in writers if w.address != machine.address]
         wrote = partial(all_write_since, others, time.monotonic())
         until("the others write", wrote, seconds=30, state=lambda: said(writers))
@@ -142,6 +174,7 @@ def test_a_fencing_hook_does_it_without_people(cluster: MachinesCluster) -> None
     for name in NODES:
         put_hook(cluster.machines[name])
     writers = write_some(cluster, port)
+    go_on = without_lease(cluster, uid)
     undo = cut_off(cluster, machine)
     try:
         cluster.ask_last(machine.address)
@@ -155,6 +188,7 @@ def test_a_fencing_hook_does_it_without_people(cluster: MachinesCluster) -> None
         moved = partial(leads_elsewhere, cluster, uid, node)
         until("another copy leads", moved, seconds=TAKEOVER_S, state=lambda: state(cluster), poll_s=0.1)
         assert declared(cluster, node)["by"] == "the fencing hook test"
+        go_on()
         far = [w for w in writers if w.address != machine.address]
         until("the others write", partial(all_write_since, far, time.monotonic()), seconds=30, state=lambda: said(writers))
     finally:

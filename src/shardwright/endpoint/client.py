@@ -16,6 +16,7 @@ from shardwright.endpoint.protocol import (
     EndpointProcessEnded,
     EndpointSpec,
     HoldResult,
+    LeaseTerms,
     PassResult,
     ReleaseResult,
     Target,
@@ -90,6 +91,10 @@ class EndpointClient:
         """See ``EndpointControl``."""
         await self._ask({"op": "serve", "spec": wire.spec_to(spec)})
 
+    async def tell_lease(self, endpoint: EndpointUid, terms: LeaseTerms) -> None:
+        """See ``EndpointControl``."""
+        await self._ask({"op": "lease", "endpoint": endpoint, "terms": wire.terms_to(terms)})
+
     async def drop(self, endpoint: EndpointUid) -> None:
         """See ``EndpointControl``."""
         await self._ask({"op": "drop", "endpoint": endpoint}, timeout_s=HOLD_TIMEOUT_S)
@@ -143,13 +148,14 @@ class EndpointClient:
 
 
 def _process_seen(node: NodeUid, at: datetime, answer: Message) -> EndpointProcessSeen:
-    endpoints = tuple(wire.seen_from(data) for data in answer["endpoints"])
     return EndpointProcessSeen(
         node,
         at,
         answers=True,
         pid=answer["pid"],
-        endpoints=endpoints,
+        endpoints=tuple(wire.seen_from(data) for data in answer["endpoints"]),
         totals=answer["totals"],
         version=str(answer.get("version", "")),
+        instance=str(answer.get("instance", "")),
+        leases={seen.endpoint_uid: seen for seen in map(wire.lease_from, answer.get("leases", ()))},
     )

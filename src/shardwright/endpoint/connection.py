@@ -7,16 +7,19 @@ and the retries of server connections. Created by ``served.py``.
 import asyncio
 import socket
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import cast
 
+from shardwright.clock import boot_time
 from shardwright.endpoint.backend import BackendConnection
-from shardwright.endpoint.gate import Gate, Hold, is_same_server
+from shardwright.endpoint.gate import Hold, is_same_server
 from shardwright.endpoint.last_bytes import send_with_fin
-from shardwright.endpoint.pace import Inflow, Pace
+from shardwright.endpoint.owner import Owner
+from shardwright.endpoint.pace import Inflow
 from shardwright.endpoint.packed_session import PackedSession, pack, unpack
 from shardwright.endpoint.protocol import Target
-from shardwright.endpoint.reach import ServerAccess, reach
-from shardwright.endpoint.session import Phase, Session
+from shardwright.endpoint.reach import reach
+from shardwright.endpoint.session import Session
+from shardwright.endpoint.setup import Phase
 from shardwright.model.backoff import Backoff
 from shardwright.tasks import spawn
 
@@ -63,30 +66,6 @@ class _Packing:
     transport: asyncio.Transport
     packed: Packed
     done: "asyncio.Future[Packed]"
-
-
-class Owner(Protocol):
-    """What a connection needs from its endpoint."""
-
-    gate: Gate
-    pace: Pace
-    access: ServerAccess
-
-    def joined(self, connection: "ClientConnection") -> None:
-        """The connection is open."""
-        ...
-
-    def left(self, connection: "ClientConnection") -> None:
-        """The connection has ended."""
-        ...
-
-    def became_quiet(self, connection: "ClientConnection") -> None:
-        """The connection is frozen, and nothing is in flight."""
-        ...
-
-    def wants_ticks(self, connection: "ClientConnection") -> None:
-        """Its session waits, and the wait has a time limit."""
-        ...
 
 
 class ClientConnection(asyncio.Protocol):
@@ -220,6 +199,8 @@ class ClientConnection(asyncio.Protocol):
     def backend_received(self, data: bytes) -> None:
         """Bytes from the server."""
         session = self.session
+        if self.owner.gate.proof_until is not None and self._is_unproven():
+            return
         session.backend_data(data, self._now())
         is_usual = self.is_reading and not session.to_backend and not self._is_eof
         if self.transport is not None and session.phase is Phase.READY and is_usual:
@@ -344,6 +325,23 @@ class ClientConnection(asyncio.Protocol):
             return
         self._backend = None
         self.session.backend_lost(self._now())
+        self._retry_later()
+        self.settle()
+
+    def _is_unproven(self) -> bool:
+        """Whether another server may be the primary by now. Then what this one says is not passed on, and it is left."""
+        if not self.owner.gate.is_outdated(boot_time()):
+            return False
+        self._leave_unproven()
+        return True
+
+    def lapse(self) -> None:
+        """There was no proof for a while: what the server has sent since then is not passed on, whatever holds now."""
+        if self._backend is not None and self.session.oldest is not None:
+            self._leave_unproven()
+
+    def _leave_unproven(self) -> None:
+        self.session.leave_unproven(self._now())
         self._retry_later()
         self.settle()
 

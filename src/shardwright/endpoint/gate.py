@@ -7,7 +7,8 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from shardwright.endpoint.protocol import EndpointSpec, Target
+from shardwright.endpoint.lease import HOLD_BEFORE_S, NEVER, PROOF_S, Standing
+from shardwright.endpoint.protocol import EndpointSpec, LeaseTerms, Target
 from shardwright.endpoint.words import NOT_PLAIN, NOT_PLAIN_WHEN_STRICT
 
 
@@ -82,6 +83,12 @@ class Gate:
     is_alone: bool = False
     """Strict mode: as far as is known, the server has no replica that could confirm a write. Writes wait, and are not
     executed meanwhile (``replica_watch.py``)."""
+    standing: Standing = field(default_factory=Standing)
+    proof_until: float | None = None
+    """Replies of the server may be passed on before this time of the boot clock, and not after it; NEVER: there is no proof
+    yet. None: no proof is needed."""
+    is_unproven: bool = False
+    """A proof is needed, and there is none or it is about to end. Commands wait."""
     is_retiring: bool = False
     """The endpoint accepts no more clients here. Each connection ends behind the reply after which nothing is unanswered."""
     hellos: dict[int, bytes] = field(default_factory=dict)
@@ -97,7 +104,18 @@ class Gate:
     @property
     def is_open(self) -> bool:
         """Whether commands may be forwarded."""
+        return self.hold is None and self.target is not None and not self.is_unproven
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the target is known and no hold is about to change it."""
         return self.hold is None and self.target is not None
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether a server that is not the target must not be listened to: it may have been replaced without a proof of its
+        end."""
+        return self.standing.terms is not None and not self.spec.is_strict
 
     @property
     def generation(self) -> int:
@@ -123,6 +141,70 @@ class Gate:
         if not spec.is_strict:
             self.note_replica()
         self.not_plain = NOT_PLAIN_WHEN_STRICT if spec.is_strict else NOT_PLAIN
+        if spec.lease is not None:
+            self.standing.apply(spec.lease)
+        self._review()
+
+    # -- proofs --------------------------------------------------------------------------------------------------------
+
+    @property
+    def asks_for_proof(self) -> bool:
+        """Whether the target is to be asked for proofs now."""
+        if not self.is_leased or not self.is_settled:
+            return False
+        return self.standing.is_wanted or self.proof_until is not None
+
+    def tell_lease(self, terms: LeaseTerms) -> None:
+        """Apply a lease, unless it is old."""
+        if self.standing.apply(terms):
+            self._review()
+
+    def prove(self, target: Target, asked_at: float, now: float) -> None:
+        """A replica has answered a question to this target. Both times are of the boot clock; the question was asked after
+        ``asked_at`` was read."""
+        if not is_same_server(target, self.target) or now >= asked_at + PROOF_S - HOLD_BEFORE_S:
+            return
+        self.standing.end_waiver()
+        if self._needs_proof:
+            self.proof_until = asked_at + PROOF_S
+            self._set_unproven(False)
+
+    def look_at_proof(self, now: float) -> None:
+        """Let new commands wait if the proof is about to end."""
+        if self.proof_until is not None and now >= self.proof_until - HOLD_BEFORE_S:
+            self._set_unproven(True)
+
+    def is_outdated(self, now: float) -> bool:
+        """Whether replies of the server must not be passed on."""
+        if self.proof_until is None or now < self.proof_until:
+            return False
+        self._set_unproven(True)
+        return True
+
+    def end_waiver(self) -> None:
+        """Need proofs from now on, if the leader wants them."""
+        if self.standing.end_waiver():
+            self._review()
+
+    @property
+    def _needs_proof(self) -> bool:
+        return self.is_leased and self.target is not None and self.standing.needs_proof(self.generation)
+
+    def _review(self) -> None:
+        """Whether a proof is needed, after a change of the lease, the mode or the target."""
+        if not self._needs_proof:
+            self.proof_until = None
+            self._set_unproven(False)
+        elif self.proof_until is None:
+            self.proof_until = NEVER
+            self._set_unproven(True)
+
+    def _set_unproven(self, is_unproven: bool) -> None:
+        if self.is_unproven is not is_unproven:
+            self.is_unproven = is_unproven
+            self.flow += 1
+
+    # -- strict mode ---------------------------------------------------------------------------------------------------
 
     def note_alone(self) -> None:
         """The server says that it has no replica."""
@@ -171,9 +253,12 @@ class Gate:
     def _move(self, target: Target) -> Change:
         # After a failover the new primary may have no replica. After a handoff, its replicas attach within milliseconds.
         self.is_alone = self.spec.is_strict and self.hold is None and self.target is not None
+        if not is_same_server(self.target, target):
+            self.proof_until = None
         self.hold = None
         self.target = target
         self.flow += 1
+        self._review()
         return Change.MOVED
 
 

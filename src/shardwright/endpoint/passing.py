@@ -7,6 +7,7 @@ dies in between, this process continues all connections that were not begun ther
 
 import asyncio
 import os
+from dataclasses import replace
 
 import structlog
 
@@ -71,7 +72,8 @@ class Passing:
         listener = served.listening_socket()
         message = {
             "op": "adopt_listener",
-            "spec": wire.spec_to(gate.spec),
+            # The specification may be older than the lease.
+            "spec": wire.spec_to(replace(gate.spec, lease=gate.standing.terms)),
             "target": wire.target_to(gate.target),
             "hold": wire.hold_to(gate.hold, self._now()),
         }

@@ -7,6 +7,7 @@ daemon and answers the next one.
 import asyncio
 import contextlib
 import os
+import secrets
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -19,10 +20,11 @@ from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel, Message
 from shardwright.endpoint.connection import Buffer, Packed
 from shardwright.endpoint.gate import Budget, Counts
+from shardwright.endpoint.lease import Standing
 from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.packed_session import PIECE_BYTES
 from shardwright.endpoint.passing import Passing
-from shardwright.endpoint.protocol import REMOTE_REQUESTS, VOID_IF_LATE, EndpointSpec, PassResult
+from shardwright.endpoint.protocol import REMOTE_REQUESTS, VOID_IF_LATE, EndpointSpec, LeaseTerms, PassResult
 from shardwright.endpoint.reach import ServerAccess
 from shardwright.endpoint.relay import RELAYED, Relay, merged, merged_status
 from shardwright.endpoint.requests import serve_requests
@@ -30,6 +32,7 @@ from shardwright.endpoint.served import ServedEndpoint
 from shardwright.endpoint.suspicion import Suspicion
 from shardwright.endpoint.tls import Context
 from shardwright.model.ids import EndpointUid, NodeUid
+from shardwright.model.lease import LeaseSeen
 from shardwright.model.seen import EndpointSeen
 from shardwright.tasks import spawn
 
@@ -71,7 +74,11 @@ class EndpointProcess:
         """To the process that takes the place of this one; None: none does."""
         self._access = ServerAccess(context)
         self._clock = clock or SystemClock()
+        self.instance = secrets.token_hex(8)
         self.endpoints: dict[EndpointUid, ServedEndpoint] = {}
+        self._dropped: set[ServedEndpoint] = set()
+        self._standings: dict[EndpointUid, Standing] = {}
+        """Also of endpoints that are served no longer: an old lease must never apply again."""
         self._suspicions: dict[EndpointUid, Suspicion] = {}
         self._budget = Budget()
         self._counts = Counts()
@@ -146,7 +153,7 @@ class EndpointProcess:
             return await self._do_here(message)
         if request == "status":
             own, other = self.status(message.get("suspects", ())), await relay.state()
-            return own if other is None else merged_status(own, other)
+            return self._without_passed_leases(own) if other is None else merged_status(own, other)
         uid = message["spec"]["uid"] if request == "serve" else message.get("endpoint")
         is_of_replacement = bool(message.get("is_replacement"))
         if request not in RELAYED or uid not in self._passings or is_of_replacement:
@@ -158,12 +165,19 @@ class EndpointProcess:
         here, there = found
         return merged(request, here, there)  # type: ignore[arg-type]
 
+    def _without_passed_leases(self, own: Message) -> Message:
+        """The process that takes the place of this one is silent: of what it has, no lease counts as shown."""
+        return own | {"leases": [seen for seen in own["leases"] if seen["endpoint_uid"] not in self._passings]}
+
     async def _do_here(self, message: Message) -> Message:
         match message["op"]:
             case "status":
                 return self.status(message.get("suspects", ()))
             case "serve":
                 await self._serve(message)
+                return {}
+            case "lease":
+                self._tell_lease(EndpointUid(message["endpoint"]), wire.terms_from(message["terms"]))
                 return {}
             case "drop":
                 await self._drop(EndpointUid(message["endpoint"]))
@@ -203,6 +217,8 @@ class EndpointProcess:
         return {
             "pid": os.getpid(),
             "node": self.node_uid,
+            "instance": self.instance,
+            "leases": [wire.lease_to(seen) for uid in self._standings if (seen := self._lease_seen(uid)) is not None],
             "endpoints": [wire.seen_to(self._seen(uid, served)) for uid, served in self.endpoints.items()],
             "totals": asdict(self._counts) | {"kept_bytes": self._budget.used},
             "version": __version__,
@@ -224,8 +240,34 @@ class EndpointProcess:
 
     def _new(self, spec: EndpointSpec) -> ServedEndpoint:
         return ServedEndpoint(
-            spec, budget=self._budget, counts=self._counts, pace=self._pace, clock=self._clock, access=self._access
+            spec,
+            self._standing(spec.uid),
+            budget=self._budget,
+            counts=self._counts,
+            pace=self._pace,
+            clock=self._clock,
+            access=self._access,
         )
+
+    def _standing(self, uid: EndpointUid) -> Standing:
+        return self._standings.setdefault(uid, Standing(self.instance))
+
+    def _tell_lease(self, uid: EndpointUid, terms: LeaseTerms) -> None:
+        served = self.endpoints.get(uid)
+        if served is None:
+            # It has no clients, and no one proves anything to it: what it need not prove now, it must prove from the start.
+            standing = self._standing(uid)
+            standing.apply(terms)
+            standing.end_waiver()
+        else:
+            served.tell_lease(terms)
+
+    def _lease_seen(self, uid: EndpointUid) -> LeaseSeen | None:
+        served = self.endpoints.get(uid)
+        seen = self._standings[uid].seen(uid, None if served is None else served.prover.unconfirmed_s)
+        # What was dropped a moment ago may have its last replies to pass on, as it was told before.
+        is_ending = any(one.gate.spec.uid == uid and one.connections for one in self._dropped)
+        return replace(seen, is_waived=True) if seen is not None and is_ending else seen
 
     async def _retire(self, uid: EndpointUid) -> None:
         """An endpoint that is not known here has no connections."""
@@ -241,7 +283,8 @@ class EndpointProcess:
             suspicion.end()
         if served is not None:
             served.stop_listening()
-            spawn("endpoint-drop", served.end())
+            self._dropped.add(served)
+            spawn("endpoint-drop", served.end()).add_done_callback(lambda _: self._dropped.discard(served))
 
     async def close(self) -> None:
         """End all endpoints: every client gets its last reply and FIN."""
@@ -297,6 +340,7 @@ class EndpointProcess:
         served = self.endpoints.get(spec.uid)
         if served is None:
             served = self.endpoints[spec.uid] = self._new(spec)
+        served.prover.lapse()
         served.gate.apply_settings(spec)
         target = wire.target_from(message["target"])
         if target is not None and not served.gate.precedes_hold(target):

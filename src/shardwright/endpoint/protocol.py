@@ -19,7 +19,7 @@ CALL_TIMEOUT_S = 0.1
 """Timeout of most requests; short, because the next turn repeats them."""
 REMOTE_CALL_TIMEOUT_S = 0.3
 """The same for a process of another machine: a lost packet is sent again after 0.2 s."""
-REMOTE_REQUESTS = frozenset({"status", "serve", "drop", "retire", "calm", "hold", "release"})
+REMOTE_REQUESTS = frozenset({"status", "serve", "lease", "drop", "retire", "calm", "hold", "release"})
 """What other machines may ask. The others pass open files, or name paths of this machine."""
 VOID_IF_LATE = frozenset({"hold", "drop"})
 """Requests that a process ignores when it reads them after their caller has disconnected."""
@@ -77,6 +77,17 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseTerms:
+    """A version of a slot group's lease, as a process is told (``model/lease.py``). ``generation``: of the group then. No
+    server of an older one may be served without a proof. ``waived``: the processes that may serve without."""
+
+    version: int
+    generation: int
+    is_needed: bool
+    waived: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualPlace:
     """A virtual address at which a process listens, whether or not it is on this machine. ``is_closing``: it is about to go,
     so the process closes the connections there, each behind a reply, and then accepts none."""
@@ -104,6 +115,8 @@ class EndpointSpec:
     """A write is answered only when a replica has it."""
     virtual: tuple[VirtualPlace, ...] = ()
     """Further addresses, at the same port."""
+    lease: LeaseTerms | None = None
+    """None: no proof was ever needed. A process that knows a lease keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +167,10 @@ class EndpointControl(Protocol):
 
     async def serve(self, spec: EndpointSpec) -> None:
         """Create an endpoint, or apply a new specification to it."""
+        ...
+
+    async def tell_lease(self, endpoint: EndpointUid, terms: LeaseTerms) -> None:
+        """Apply a lease, if its version is higher than the one that the process knows."""
         ...
 
     async def drop(self, endpoint: EndpointUid) -> None:

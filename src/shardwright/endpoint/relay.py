@@ -11,7 +11,7 @@ from typing import Any, Final
 from shardwright.endpoint.channel import Channel, Message
 from shardwright.endpoint.protocol import CALM_S, HOLD_TIMEOUT_S, RELAY_TIMEOUT_S
 
-RELAYED: Final = frozenset({"serve", "drop", "retire", "calm", "hold", "release", "pass_along"})
+RELAYED: Final = frozenset({"serve", "lease", "drop", "retire", "calm", "hold", "release", "pass_along"})
 """Requests that concern connections, wherever they are."""
 
 
@@ -69,7 +69,31 @@ def merged_status(own: Message, other: Message) -> Message:
         for seen in own["endpoints"]
     ]
     totals = {name: count + other["totals"].get(name, 0) for name, count in own["totals"].items()}
-    return own | {"endpoints": endpoints, "totals": totals}
+    return own | {"endpoints": endpoints, "totals": totals, "leases": _merged_leases(own, other)}
+
+
+def _merged_leases(own: Message, other: Message) -> list[dict[str, Any]]:
+    """What is true of both: a lease is shown when both processes have shown it. The new process is not named by any waiver,
+    so it needs proofs from the first version that it knows; until then, the leader must not count on it."""
+    theirs = {seen["endpoint_uid"]: seen for seen in other.get("leases", ())}
+    passed = {seen["endpoint_uid"] for seen in other["endpoints"]}
+    found = []
+    for seen in own.get("leases", ()):
+        uid = seen["endpoint_uid"]
+        if uid in theirs:
+            found.append(_merged_lease(seen, theirs[uid]))
+        elif uid not in passed:
+            found.append(seen)
+    return found
+
+
+def _merged_lease(own: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    unconfirmed = [seen["unconfirmed_s"] for seen in (own, other) if seen.get("unconfirmed_s") is not None]
+    return own | {
+        "version": min(own["version"], other["version"]),
+        "is_waived": own["is_waived"] or other["is_waived"],
+        "unconfirmed_s": max(unconfirmed, default=None),
+    }
 
 
 def _merged_endpoint(own: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

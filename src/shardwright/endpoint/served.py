@@ -15,6 +15,7 @@ import structlog
 from shardwright.clock import Clock
 from shardwright.endpoint.connection import ClientConnection, Packed
 from shardwright.endpoint.gate import Budget, Change, Counts, Gate, Hold
+from shardwright.endpoint.lease import Standing
 from shardwright.endpoint.listener import Listener
 from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.packed_session import PIECE_BYTES, pieces
@@ -26,9 +27,11 @@ from shardwright.endpoint.protocol import (
     SELF_RELEASE_S,
     EndpointSpec,
     HoldResult,
+    LeaseTerms,
     ReleaseResult,
     Target,
 )
+from shardwright.endpoint.prover import Prover
 from shardwright.endpoint.reach import ServerAccess
 from shardwright.endpoint.replica_watch import ReplicaWatch
 from shardwright.endpoint.retiring import close_connections
@@ -60,14 +63,23 @@ class ServedEndpoint:
     """See the module's docstring."""
 
     def __init__(
-        self, spec: EndpointSpec, *, budget: Budget, counts: Counts, pace: Pace, clock: Clock, access: ServerAccess
+        self,
+        spec: EndpointSpec,
+        standing: Standing,
+        *,
+        budget: Budget,
+        counts: Counts,
+        pace: Pace,
+        clock: Clock,
+        access: ServerAccess,
     ) -> None:
         self._clock = clock
         self.access = access
         self.pace = pace
-        self.gate = Gate(spec, budget=budget, counts=counts)
+        self.gate = Gate(spec, budget=budget, counts=counts, standing=standing)
         self._replica_watch = ReplicaWatch(self.gate, access)
         self.connections: set[ClientConnection] = set()
+        self.prover = Prover(self.gate, access, self.connections, self._look_again)
         self.is_draining = False
         """Whether the listener was passed to another process, or was closed because the endpoint retires."""
         self.in_transit = 0
@@ -131,6 +143,7 @@ class ServedEndpoint:
 
     async def listen(self) -> None:
         """Listen at the specified address and port. If the port is in use, retry in the background."""
+        self.prover.look()
         self.is_draining = self.gate.is_retiring = False
         await self._own_listener().open()
         await self._virtual.apply(self.gate.spec.virtual)
@@ -145,6 +158,7 @@ class ServedEndpoint:
 
     async def adopt_listener(self, listener: socket.socket) -> None:
         """Accept connections from a listening socket. It is closed if the endpoint already has a listener."""
+        self.prover.look()
         self.is_draining = self.gate.is_retiring = False
         await self._own_listener().adopt(listener)
 
@@ -198,8 +212,22 @@ class ServedEndpoint:
 
     def apply(self, spec: EndpointSpec) -> None:
         """Apply a specification to the connections, and leave the listeners as they are."""
+        self.prover.lapse()
         if self.gate.serve(spec) is Change.MOVED:
             self._moved()
+        self._look_again()
+
+    def tell_lease(self, terms: LeaseTerms) -> None:
+        """See ``EndpointControl.tell_lease``."""
+        self.prover.lapse()
+        self.gate.tell_lease(terms)
+        self.prover.look()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Waiting connections may go on."""
+        for connection in list(self._waiting):
+            connection.gate_changed()
 
     def retire(self) -> None:
         """See ``EndpointControl.retire``."""
@@ -239,6 +267,7 @@ class ServedEndpoint:
         is_new = self.gate.begin_hold(old, new, self._clock.monotonic()) is Change.HELD
         busy = [c for c in self.connections if not c.session.is_drained]
         if is_new:
+            self.prover.look()
             for connection in (*busy, *self._waiting):
                 connection.gate_changed()
             if self._releasing is None:
@@ -277,6 +306,7 @@ class ServedEndpoint:
 
     def release(self, target: Target) -> ReleaseResult:
         """See ``EndpointControl.release``."""
+        self.prover.lapse()
         hold = self.gate.hold
         held = sum(len(c.session.ready) for c in self._waiting | self._calmed)
         if self.gate.release(target) is not Change.MOVED:
@@ -289,6 +319,7 @@ class ServedEndpoint:
         """Notify every connection of the new target: active ones at once, idle ones in batches. A connection that has not
         been notified yet sends nothing to the former server."""
         self._end_calm()
+        self.prover.look()
         idle = []
         for connection in list(self.connections):
             if connection.session.is_idle:
@@ -366,6 +397,7 @@ class ServedEndpoint:
     async def end(self) -> None:
         """Stop listening, and end every connection after its last reply."""
         self._is_ended = True
+        self.prover.end()
         self.gate.hold = None
         self.stop_listening()
         self._virtual.close()

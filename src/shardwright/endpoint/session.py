@@ -5,14 +5,13 @@ Pure: no sockets, no clock. ``connection.py`` feeds it and carries out its wishe
 cannot be processed now (a hold, no server, a barrier) waits as raw bytes and has had no effect.
 """
 
-from enum import Enum, auto
-
 from shardwright.endpoint.dialogue import Dialogue
 from shardwright.endpoint.gate import Gate, is_same_server
+from shardwright.endpoint.lease import NO_PROOF
 from shardwright.endpoint.ledger import NO_PRIMARY, Entry, Kind, Transaction
 from shardwright.endpoint.protocol import ALONE_MAX_S, HOLD_MAX_S, Target
 from shardwright.endpoint.resp import ERROR, PUSH, CommandScanner, ProtocolError, ReplyScanner, second_word, split_arguments
-from shardwright.endpoint.setup import ConnectionState, Setup
+from shardwright.endpoint.setup import ConnectionState, Phase, Setup
 from shardwright.endpoint.strict import NO_REPLICA
 from shardwright.endpoint.words import BUSY_MAY_RUN
 
@@ -23,17 +22,6 @@ STREAM_FROM_BYTES = 16 * 1024
 HEAVY_BYTES = 64 * 1024
 HEAVY_COMMANDS = 100
 """Amounts in flight whose replies may take longer than a drain, although each command is quick."""
-
-
-class Phase(Enum):
-    """State of the server connection."""
-
-    NONE = auto()
-    SETUP = auto()
-    """Open and being verified: no client's command has been sent."""
-    READY = auto()
-    BUSY = auto()
-    """The server is busy with a script: it could not be verified, and accepts only commands that end the script."""
 
 
 class Session(Dialogue):
@@ -69,6 +57,7 @@ class Session(Dialogue):
         self._had_protocol_error = False
         self._charged = 0
         self._seen_flow = gate.flow  # the gate's number when this session last followed it
+        self._waits_for_proof = gate.is_unproven
         self._direct_flow = -1  # the number for which a chunk of plain commands goes directly to the server
 
     # -- state -------------------------------------------------------------------------------------------------------
@@ -483,7 +472,10 @@ class Session(Dialogue):
 
     def _follow_gate(self, now: float) -> None:
         self._seen_flow = self.gate.flow
-        if self.gate.is_open and self.phase is not Phase.NONE and not is_same_server(self._target, self.gate.target):
+        if self._waits_for_proof is not self.gate.is_unproven:
+            self._waits_for_proof = self.gate.is_unproven
+            self.blocked_since = None  # another wait begins, or none
+        if self.gate.is_settled and self.phase is not Phase.NONE and not is_same_server(self._target, self.gate.target):
             self._leave(now)
 
     def _leave(self, now: float) -> None:
@@ -492,11 +484,18 @@ class Session(Dialogue):
             self.drop_backend()
         elif self.is_blocking or self._is_raw:
             self.close()
+        elif self.gate.is_leased and not self._is_at_barrier:
+            self.leave_unproven(now)
         elif self.ledger.flight or self._is_streaming:
             self._leaving_since = now if self._leaving_since is None else self._leaving_since
             self.assurance.is_leaving = True
         else:
             self._move_on(now)
+
+    def leave_unproven(self, now: float) -> None:
+        """Leave a server at once whose replies may no longer be passed on."""
+        self.wants_drop = True
+        self.backend_lost(now)
 
     def _move_on(self, now: float) -> None:
         """Leave the server now, because nothing is in flight. The portable state is kept."""
@@ -510,9 +509,10 @@ class Session(Dialogue):
     def tick(self, now: float) -> None:
         """Check the time limits. Called regularly while commands wait or a server is being left."""
         if self._leaving_since is not None and now - self._leaving_since >= LEAVE_S:
-            self.wants_drop = True
-            self.backend_lost(now)
+            self.leave_unproven(now)
         limit_s, reply = (ALONE_MAX_S, NO_REPLICA) if self.waits_for_replica else (HOLD_MAX_S, NO_PRIMARY)
+        if self._waits_for_proof:
+            limit_s, reply = ALONE_MAX_S, NO_PROOF
         if self.blocked_since is not None and now - self.blocked_since >= limit_s:
             self._expire(now, reply)
 

@@ -6,6 +6,7 @@ replies have been checked: ports are reused, roles change, and a fenced server i
 
 import re
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from shardwright.endpoint.resp import ERROR, encode_command
 
@@ -13,6 +14,17 @@ APPLICATION_USER = b"application"
 
 _HELLO_ID = re.compile(rb"(\r\n\$2\r\nid\r\n:)(\d+)\r\n")
 _FENCED = re.compile(rb"\r\nmin_(?:slaves|replicas)_good_(?:slaves|replicas):")
+
+
+class Phase(Enum):
+    """State of the server connection."""
+
+    NONE = auto()
+    SETUP = auto()
+    """Open and being verified: no client's command has been sent."""
+    READY = auto()
+    BUSY = auto()
+    """The server is busy with a script: it could not be verified, and accepts only commands that end the script."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Builds the specifications of endpoints from the records. Pure. Called by the leader and the agents."""
 
-from shardwright.endpoint.protocol import EndpointSpec, Target, VirtualPlace
-from shardwright.model.database import Endpoint, GroupPhase
+from shardwright.endpoint.protocol import EndpointSpec, LeaseTerms, Target, VirtualPlace
+from shardwright.model.database import Endpoint, GroupPhase, SlotGroup
 from shardwright.model.ids import GroupUid, NodeUid
 from shardwright.model.serving import listening_address, virtual_places
 from shardwright.model.view import ClusterView
@@ -24,7 +24,18 @@ def spec_of(view: ClusterView, endpoint: Endpoint, node_uid: NodeUid) -> Endpoin
         application_secret=secrets.application,
         is_strict=database.is_strict,
         virtual=tuple(VirtualPlace(one, is_closing) for one, is_closing in virtual_places(endpoint, node_uid, view)),
+        lease=terms_of(groups[0]) if groups else None,
     )
+
+
+def terms_of(group: SlotGroup) -> LeaseTerms | None:
+    """The lease of a slot group, as processes are told; None: it has none. A process that ran when the lease began and has
+    never answered since is not named: it serves without a proof only until it is told of the lease."""
+    lease = group.lease
+    if lease is None:
+        return None
+    named = tuple(waiver.instance for waiver in lease.waived if waiver.instance)
+    return LeaseTerms(lease.version, group.generation, lease.is_needed, named)
 
 
 def target_of(view: ClusterView, group_uid: GroupUid) -> Target | None:

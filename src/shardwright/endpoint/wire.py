@@ -14,16 +14,26 @@ from typing import Any
 from shardwright.endpoint.connection import Packed
 from shardwright.endpoint.gate import Hold
 from shardwright.endpoint.packed_session import PackedSession
-from shardwright.endpoint.protocol import EndpointSpec, HoldResult, PassResult, ReleaseResult, Target, VirtualPlace
+from shardwright.endpoint.protocol import (
+    EndpointSpec,
+    HoldResult,
+    LeaseTerms,
+    PassResult,
+    ReleaseResult,
+    Target,
+    VirtualPlace,
+)
 from shardwright.endpoint.setup import ConnectionState
 from shardwright.model.ids import EndpointUid
+from shardwright.model.lease import LeaseSeen
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState, VirtualSeen, VirtualState
 
 Json = dict[str, Any]
 
 
 _KEYS = {
-    kind: frozenset(f.name for f in fields(kind)) for kind in (EndpointSeen, EndpointSpec, PassResult, ReleaseResult, Target)
+    kind: frozenset(f.name for f in fields(kind))
+    for kind in (EndpointSeen, EndpointSpec, LeaseSeen, LeaseTerms, PassResult, ReleaseResult, Target)
 }
 
 
@@ -51,7 +61,25 @@ def spec_to(spec: EndpointSpec) -> Json:
 
 def spec_from(data: Json) -> EndpointSpec:
     virtual = tuple(VirtualPlace(place["address"], place["is_closing"]) for place in data.get("virtual", ()))
-    return EndpointSpec(**(_known(EndpointSpec, data) | {"target": target_from(data["target"]), "virtual": virtual}))
+    target, lease = target_from(data["target"]), data.get("lease")
+    own = {"target": target, "virtual": virtual, "lease": None if lease is None else terms_from(lease)}
+    return EndpointSpec(**(_known(EndpointSpec, data) | own))
+
+
+def terms_to(terms: LeaseTerms) -> Json:
+    return asdict(terms)
+
+
+def terms_from(data: Json) -> LeaseTerms:
+    return LeaseTerms(**(_known(LeaseTerms, data) | {"waived": tuple(map(str, data["waived"]))}))
+
+
+def lease_to(seen: LeaseSeen) -> Json:
+    return asdict(seen)
+
+
+def lease_from(data: Json) -> LeaseSeen:
+    return LeaseSeen(**(_known(LeaseSeen, data) | {"endpoint_uid": EndpointUid(data["endpoint_uid"])}))
 
 
 def hold_to(hold: Hold | None, now: float) -> Json | None:

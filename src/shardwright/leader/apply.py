@@ -39,6 +39,7 @@ from shardwright.model.commands import (
     SaveNow,
     ServeEndpoint,
     SwitchOff,
+    TellLease,
     YieldLeadership,
 )
 from shardwright.model.database import Shard
@@ -179,19 +180,8 @@ class Applier:
                 await self._end_stuck(command)
             case SwitchOff():
                 await self._switch_off(command)
-            case ServeEndpoint():
-                await self._serve(command)
-            case RetireEndpoint():
-                if fitting.to_retire(command, self._current()):
-                    await self._process_of(command.node_uid).retire(command.endpoint_uid)
-                    self._observer.poke_node(command.node_uid)
-            case DropEndpoint():
-                await self._process_of(command.node_uid).drop(command.endpoint_uid)
-                self._observer.poke_node(command.node_uid)
-            case PassEndpoint():
-                await self._nodes.link(command.from_node).pass_endpoint(command.endpoint_uid, command.to_node)
-                self._observer.poke_node(command.from_node)
-                self._observer.poke_node(command.to_node)
+            case ServeEndpoint() | TellLease() | RetireEndpoint() | DropEndpoint() | PassEndpoint():
+                await self._change_endpoint(command)
             case YieldLeadership():
                 self._yield_leadership()
             case _:
@@ -337,6 +327,28 @@ class Applier:
 
     def _process_of(self, node: NodeUid) -> EndpointControl:
         return self._nodes.link(node).endpoint_process
+
+    async def _change_endpoint(
+        self, command: ServeEndpoint | TellLease | RetireEndpoint | DropEndpoint | PassEndpoint
+    ) -> None:
+        match command:
+            case ServeEndpoint():
+                await self._serve(command)
+            case TellLease():
+                if (terms := fitting.to_tell(command, self._current())) is not None:
+                    await self._process_of(command.node_uid).tell_lease(command.endpoint_uid, terms)
+                    self._observer.poke_node(command.node_uid)
+            case RetireEndpoint():
+                if fitting.to_retire(command, self._current()):
+                    await self._process_of(command.node_uid).retire(command.endpoint_uid)
+                    self._observer.poke_node(command.node_uid)
+            case DropEndpoint():
+                await self._process_of(command.node_uid).drop(command.endpoint_uid)
+                self._observer.poke_node(command.node_uid)
+            case PassEndpoint():
+                await self._nodes.link(command.from_node).pass_endpoint(command.endpoint_uid, command.to_node)
+                self._observer.poke_node(command.from_node)
+                self._observer.poke_node(command.to_node)
 
     async def _serve(self, command: ServeEndpoint) -> None:
         view = self._current()

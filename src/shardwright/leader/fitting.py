@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from shardwright.endpoint.protocol import EndpointSpec
-from shardwright.endpoint.spec import spec_of
+from shardwright.endpoint.protocol import EndpointSpec, LeaseTerms
+from shardwright.endpoint.spec import spec_of, terms_of
 from shardwright.model.cluster import DeclaredOff, Node
 from shardwright.model.commands import (
     ApplySettings,
@@ -29,6 +29,7 @@ from shardwright.model.commands import (
     SaveNow,
     ServeEndpoint,
     SwitchOff,
+    TellLease,
     YieldLeadership,
 )
 from shardwright.model.database import Database, GroupPhase, Role, Shard, SlotGroup
@@ -52,7 +53,7 @@ def queue_of(command: Command, view: ClusterView) -> DatabaseUid:
             return database_of(command.group_uid)
         case ProveStrict():
             return command.database_uid
-        case ServeEndpoint() | RetireEndpoint() | DropEndpoint() | PassEndpoint():
+        case ServeEndpoint() | TellLease() | RetireEndpoint() | DropEndpoint() | PassEndpoint():
             return database_of(command.endpoint_uid)
         case SwitchOff() | YieldLeadership():
             return NO_DATABASE
@@ -251,6 +252,14 @@ def to_serve(command: ServeEndpoint, view: ClusterView) -> EndpointSpec | None:
     if endpoint is None or any(g.handoff is not None for g in view.groups_of(endpoint.database_uid)):
         return None
     return spec_of(view, endpoint, command.node_uid)
+
+
+def to_tell(command: TellLease, view: ClusterView) -> LeaseTerms | None:
+    """The lease that the process must know. None: there is none, or it has changed again."""
+    endpoint = view.endpoints.get(command.endpoint_uid)
+    groups = [] if endpoint is None else view.groups_of(endpoint.database_uid)
+    terms = terms_of(groups[0]) if groups else None
+    return terms if terms is not None and terms.version == command.version else None
 
 
 def to_retire(command: RetireEndpoint, view: ClusterView) -> bool:

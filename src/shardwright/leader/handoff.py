@@ -7,13 +7,15 @@ command may have been sent, this module must not lift the old primary's fence or
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
 
 from shardwright.clock import Clock
-from shardwright.endpoint.protocol import EndpointControl, EndpointProcessEnded, ReleaseResult, Target
+from shardwright.endpoint.protocol import EndpointControl, EndpointProcessEnded, LeaseTerms, ReleaseResult, Target
+from shardwright.endpoint.spec import terms_of
 from shardwright.errors import ClusterError, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.attempt import (
     Attempt,
@@ -126,6 +128,7 @@ class Handoffs:
         self._holding.add(group_uid)
         try:
             await self._intend(attempt)
+            await self.tell_lease(attempt)
             await self._pass_role(attempt, old, new)
         finally:
             self._end_holding(group_uid)
@@ -185,6 +188,19 @@ class Handoffs:
             await self.commit(lambda view: records.intended(view, attempt.handoff, attempt.group.uid))
         # From now on no node is added: the record of each endpoint that several nodes serve was a part of the commit.
         attempt.endpoints = processes_to_hold(self.current(), attempt.group)
+
+    async def tell_lease(self, attempt: Attempt) -> None:
+        """Tell the processes that no proof is needed any more, which the intent's commit has decided. One that does not
+        answer lets its clients wait for a proof of the new primary."""
+        group = self.current().groups.get(attempt.group.uid)
+        terms = None if group is None else terms_of(group)
+        if terms is not None:
+            asked = [(uid, node) for uid, nodes in attempt.endpoints for node in nodes]
+            await asyncio.gather(*(self._tell_one(uid, node, terms) for uid, node in asked))
+
+    async def _tell_one(self, endpoint: EndpointUid, node: NodeUid, terms: LeaseTerms) -> None:
+        with suppress(Transient):
+            await self.process_of(node).tell_lease(endpoint, terms)
 
     async def _fence(self, attempt: Attempt, old: ManagementSession, new: ManagementSession) -> None:
         """Fence the old primary, and wait until the candidate reaches the offset that was read after the fence."""

@@ -329,6 +329,8 @@ def _endpoints_that_matter(seen: EndpointProcessSeen) -> object:
             )
             for e in seen.endpoints
         ),
+        seen.instance,
+        tuple((uid, one.version, one.is_waived, one.unconfirmed_s is None) for uid, one in seen.leases.items()),
     )
 
 

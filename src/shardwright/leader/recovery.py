@@ -55,6 +55,7 @@ class Recoveries:
         )
         old_state = rules.old_primary_state(old_seen, has_ended=has_old_ended)
         new_state = rules.candidate_state(new_seen, has_ended=has_new_ended)
+        await self._handoffs.tell_lease(attempt)
         held = await self._endpoints(attempt)
         what, why = rules.recovery(old_state, new_state, held)
         _log.info("recovering a handoff", group=group_uid, old=old_state, new=new_state, endpoints=held, does=what, why=why)

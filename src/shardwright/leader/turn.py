@@ -21,6 +21,7 @@ from shardwright.reconcile.database import decide_database
 from shardwright.reconcile.declarations import decide_declarations
 from shardwright.reconcile.endpoint import decide_endpoint, decide_strays
 from shardwright.reconcile.group import decide_group, decide_unwanted
+from shardwright.reconcile.lease import decide_lease
 from shardwright.reconcile.rebinding import decide_rebinding
 from shardwright.reconcile.repair import decide_repair
 from shardwright.reconcile.serving import decide_serving
@@ -84,6 +85,11 @@ def _group(uid: GroupUid, view: ClusterView, now: datetime) -> Decision:
     return NOTHING if group is None else decide_group(group, view, now)
 
 
+def _lease(uid: GroupUid, view: ClusterView, now: datetime) -> Decision:
+    group = view.groups.get(uid)
+    return NOTHING if group is None else decide_lease(group, view, now)
+
+
 def _endpoint(uid: EndpointUid, view: ClusterView, now: datetime) -> Decision:
     endpoint = view.endpoints.get(uid)
     return NOTHING if endpoint is None else decide_endpoint(endpoint, view)
@@ -135,6 +141,7 @@ DECIDERS: Deciders = (
     lambda view: [decide_declarations],
     lambda view: _each(_group, sorted(view.groups)),
     lambda view: _each(_serving, sorted(view.endpoints)),
+    lambda view: _each(_lease, sorted(view.groups)),
     lambda view: _each(_virtual_address, sorted(view.virtual_addresses)),
     lambda view: _each(_endpoint, sorted(view.endpoints)),
     lambda view: [_strays],
@@ -147,5 +154,5 @@ DECIDERS: Deciders = (
     lambda view: [decide_version],
     lambda view: [decide_leader_change],
 )
-"""Words about machines first, then roles, virtual addresses, endpoints and databases, then moves, then actions, then the
-version, and who is to lead. Each decision sees the writes of those before it."""
+"""Words about machines first, then roles, leases, virtual addresses, endpoints and databases, then moves, then actions, then
+the version, and who is to lead. Each decision sees the writes of those before it."""

@@ -56,7 +56,7 @@ class Cluster:
     @property
     def is_strict_by_default(self) -> bool:
         """Whether a new database with a replica is strict, unless the request says otherwise: on several machines, only a
-        strict database survives the loss of one by itself."""
+        strict database loses nothing with one of them."""
         return self.is_of_machines
 
     @property

@@ -102,6 +102,15 @@ class ServeEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class TellLease:
+    """Tell a node's endpoint process of the lease of an endpoint, whether it serves it or not. ``version``: of the lease."""
+
+    node_uid: NodeUid
+    endpoint_uid: EndpointUid
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class RetireEndpoint:
     """Tell a node's endpoint process to accept no more clients of an endpoint and to close each connection behind a
     reply."""
@@ -146,6 +155,7 @@ Command = (
     | EndStuckServer
     | SwitchOff
     | ServeEndpoint
+    | TellLease
     | RetireEndpoint
     | DropEndpoint
     | PassEndpoint

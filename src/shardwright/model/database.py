@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from shardwright.model.codes import Code
 from shardwright.model.ids import ActionUid, DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.lease import Lease
 from shardwright.model.parking import Parking
 from shardwright.model.reason import Grade, Reason
 
@@ -255,6 +256,8 @@ class SlotGroup:
     """The primary is out of reach, and another copy is about to take over; None: no."""
     is_restored: bool = False
     """While it starts: the record comes from a backup and may be older than the servers, so the copy that leads counts."""
+    lease: Lease | None = None
+    """The proofs that endpoint processes owe; None: none was ever needed, and every process serves without one."""
 
     @property
     def is_changing_roles(self) -> bool:
@@ -262,7 +265,8 @@ class SlotGroup:
         return self.handoff is not None or self.parking is not None
 
     def led_by(self, primary: ShardUid | None, generation: int, phase: GroupPhase) -> "SlotGroup":
-        """The group under a new primary without a handoff: its replication id is not known yet."""
+        """The group under a new primary without a handoff: its replication id is not known yet, and nothing proves that it
+        has a replica."""
         return replace(
             self,
             primary=primary,
@@ -277,6 +281,7 @@ class SlotGroup:
             start_cuts=False,
             parking=None,
             is_restored=False,
+            lease=None if self.lease is None else self.lease.ended(),
         )
 
 

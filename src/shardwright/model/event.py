@@ -73,7 +73,7 @@ class EventKind(Catalogue):
     FAILOVER = "failover", "A replica took over from a primary that had ended or was out of reach."
     FAILOVER_BEGUN = (
         "failover_begun",
-        "The primary of a strict database is out of reach; its other copies are detached from it.",
+        "The primary of a database is out of reach; its other copies are detached from it.",
     )
     FAILOVER_WITHDRAWN = "failover_withdrawn", "The primary answered again before another copy had taken over."
     GROUP_WAITS = "group_waits", "A starting slot group waits for something that does not pass by itself."

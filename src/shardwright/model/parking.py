@@ -29,3 +29,8 @@ class Parking:
     copy."""
     began_at: datetime
     parked: tuple[Parked, ...] = ()
+    is_complete: bool = False
+    """In default mode: every other copy was seen to be parked or ended, in this term."""
+    counts_from: datetime | None = None
+    """In default mode: the beginning of a turn after that was on record, by the clock of this term's leader. The heir waits
+    from then until no proof of an earlier time holds; None: not yet."""

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from shardwright.model.database import Damage, Role
 from shardwright.model.ids import EndpointUid, KeyUid, NodeUid, ShardUid
+from shardwright.model.lease import LeaseSeen
 from shardwright.model.virtual_address import HeldAddress
 
 
@@ -365,6 +366,10 @@ class EndpointProcessSeen:
     """The version of the program that it runs; empty: one that did not say so yet."""
     silent_since: datetime | None = None
     """Since when no question of this leader was answered; None: the last one was."""
+    instance: str = ""
+    """Identifies the process; empty: it is of an older version."""
+    leases: dict[EndpointUid, LeaseSeen] = field(default_factory=dict)
+    """Of every endpoint of whose lease it was told, also of those that it does not serve."""
 
     def endpoint(self, uid: EndpointUid) -> EndpointSeen:
         """The endpoint with that uid; in state ABSENT if the process does not know it."""

@@ -42,6 +42,7 @@ FIELDS_SINCE: Mapping[tuple[str, str], int] = {
     ("Node", "replaces"): 2,
     ("Node", "awaits_survey"): 2,
     ("SlotGroup", "is_restored"): 2,
+    ("SlotGroup", "lease"): 2,
     ("Database", "uses_tls"): 2,
 }
 """The version since which a field of a record, by the names of both, may differ from its default."""

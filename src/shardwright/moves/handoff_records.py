@@ -18,6 +18,7 @@ from shardwright.model.reason import Reason
 from shardwright.model.serving import policy_of
 from shardwright.model.view import ClusterView, Put, Write
 from shardwright.moves.handoff_rules import RETRY
+from shardwright.plan.waivers import given_up
 
 
 def intended(view: ClusterView, intent: Handoff, group_uid: GroupUid) -> Sequence[Write]:
@@ -34,7 +35,8 @@ def intended(view: ClusterView, intent: Handoff, group_uid: GroupUid) -> Sequenc
     # The move is written too: a cancel request at this moment becomes a conflict and is not overlooked. So does a node that
     # is added to an endpoint: its process would have clients that this handoff does not hold.
     shared = (e for e in view.endpoints_of(group.database_uid) if not policy_of(e, view).is_single)
-    return (Put(replace(group, handoff=intent)), Put(move), *map(Put, shared))
+    # Directly after the promotion nothing could prove that the new primary has a replica.
+    return (Put(replace(group, handoff=intent, lease=given_up(group, view))), Put(move), *map(Put, shared))
 
 
 def failed(

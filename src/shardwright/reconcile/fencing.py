@@ -21,22 +21,22 @@ from shardwright.reconcile.reach import CUT_OFF_AFTER, cut_off_since, witness
 def decide_fencing(
     group: SlotGroup, database: Database, primary: Copy, view: ClusterView, now: datetime
 ) -> tuple[SwitchOff, ...]:
-    """The machines to switch off for this group's failover. Strict databases need that only for other copies that are out
-    of reach together with the primary."""
+    """The machines to switch off for this group's failover. If it needs no proof of the primary's end, only those of other
+    copies that are out of reach together with the primary."""
     if group.parking is not None:
         blocking = {shard.node_uid for shard in awaited_copies(group, view)}
-    elif not is_in_force(database) and _is_to_be_replaced(group, primary, view, now):
+    elif not is_in_force(group, database) and _is_to_be_replaced(group, database, primary, view, now):
         blocking = {primary.shard.node_uid}
     else:
         return ()
     return tuple(SwitchOff(uid) for uid in sorted(blocking) if _is_silent(uid, view))
 
 
-def _is_to_be_replaced(group: SlotGroup, primary: Copy, view: ClusterView, now: datetime) -> bool:
+def _is_to_be_replaced(group: SlotGroup, database: Database, primary: Copy, view: ClusterView, now: datetime) -> bool:
     silent_since = cut_off_since(primary)
     if silent_since is None or now < silent_since + CUT_OFF_AFTER:
         return False
-    return witness(group, primary, silent_since, view) is None and without_heir(group, primary, view) is None
+    return witness(group, primary, silent_since, view) is None and without_heir(group, database, primary, view) is None
 
 
 def _is_silent(uid: NodeUid, view: ClusterView) -> bool:

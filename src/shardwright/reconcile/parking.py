@@ -1,12 +1,15 @@
-"""Failover without a proof of the primary's end: the machine of a strict database's primary died, or is cut off.
+"""Failover without a proof of the primary's end: the machine of a database's primary died, or is cut off.
 
 Called by ``group.py``. Owns when such a failover begins, each step of it, and its withdrawal. No clock decides about data:
 every copy but the unreachable primary is *parked*, which means that it follows no server any more. From then on no replica
-confirms a write to the old primary, so no endpoint process answers one, wherever it runs. What was answered before is on a
-parked copy, and the copy with the highest offset of that history has all of it (``docs/decisions/0021-parking.md``).
+confirms a write to the old primary, so no endpoint process answers one in strict mode, wherever it runs. What was answered
+before is on a parked copy, and the copy with the highest offset of that history has all of it
+(``docs/decisions/0021-parking.md``). In default mode no replica proves to an endpoint process that the old primary is in
+force, so no process passes a reply on once its last proof has ended: that is waited for (``docs/decisions/0026-lease.md``).
 
 The invariant: a copy takes over only when every other copy on record is parked by a session of this term, or has certainly
-ended. The primary may write until then, and also afterwards: it only gets no confirmation.
+ended; in default mode HEIR_WAITS after that. The primary may write until then, and also afterwards: it only gets no
+confirmation.
 """
 
 from dataclasses import replace
@@ -29,6 +32,11 @@ from shardwright.reconcile.reach import CUT_OFF_AFTER, cut_off_since, witness
 
 LOOK_AGAIN = timedelta(seconds=0.1)
 """Delay of the next decision while copies are being parked, or a witness is awaited."""
+HEIR_WAITS = timedelta(seconds=3.8)
+"""In default mode, the wait from the last parking to the new primary. A proof holds for 3.0 s from its question on
+(``endpoint/lease.py``), and the question was before the last parking. The leader's clock runs at most a tenth too fast
+(``clock.SLEW``), so these are 3.45 s at least; what is left is for the time between a process's look at its clock and the
+reply, and for clocks that run at different rates."""
 
 
 # -- the beginning -----------------------------------------------------------------------------------------------------
@@ -37,11 +45,11 @@ LOOK_AGAIN = timedelta(seconds=0.1)
 def begin_parking(group: SlotGroup, database: Database, primary: Copy, view: ClusterView, now: datetime) -> Decision:
     """Begin a failover if the primary's machine is out of everyone's reach. Otherwise nothing, with the reason."""
     silent_since = cut_off_since(primary)
-    if not is_in_force(database) or silent_since is None or view.leadership is None:
+    if not is_in_force(group, database) or silent_since is None or view.leadership is None:
         return NOTHING
     if now < silent_since + CUT_OFF_AFTER:
         return Decision(wake_at=silent_since + CUT_OFF_AFTER)
-    if reason := witness(group, primary, silent_since, view) or without_heir(group, primary, view):
+    if reason := witness(group, primary, silent_since, view) or without_heir(group, database, primary, view):
         return Decision(reasons=(reason,), wake_at=now + LOOK_AGAIN)
     text = (
         f"the primary of slot group {group.uid}, shard {primary.shard.uid} on node {primary.shard.node_uid}, "
@@ -52,16 +60,23 @@ def begin_parking(group: SlotGroup, database: Database, primary: Copy, view: Clu
     return Decision(writes=(Put(replace(group, parking=parking)), event), wake_at=now)
 
 
-def is_in_force(database: Database) -> bool:
-    """Whether a failover of the database needs no proof of the primary's end."""
+def is_in_force(group: SlotGroup, database: Database) -> bool:
+    """Whether a failover of the slot group needs no proof of the primary's end: every endpoint process keeps back what no
+    replica confirms, or passes nothing on without a proof."""
+    return _confirms_all(database) or (group.lease is not None and group.lease.is_in_force)
+
+
+def _confirms_all(database: Database) -> bool:
     return database.is_strict and database.is_strict_everywhere
 
 
-def without_heir(group: SlotGroup, primary: Copy, view: ClusterView) -> Reason | None:
-    """Why a failover would end with no primary at all; None: a copy may be able to take over."""
+def without_heir(group: SlotGroup, database: Database, primary: Copy, view: ClusterView) -> Reason | None:
+    """Why a failover would end with no primary at all; None: a copy may be able to take over. In default mode a copy that
+    was not in sync may lack any number of acknowledged writes."""
     history = history_of(group, primary) or "unknown"
     for copy in copies_of(group, view):
         is_other = copy.shard.uid != primary.shard.uid and copy.has_role(Role.REPLICA)
+        is_other = is_other and (_confirms_all(database) or _was_in_sync(copy, group))
         if is_other and copy.seen is not None and history == copy.seen.replication_id and not copy.seen.is_syncing:
             return None
     return reason_about(
@@ -70,6 +85,10 @@ def without_heir(group: SlotGroup, primary: Copy, view: ClusterView) -> Reason |
         f"{_where(primary.shard)}, and no other copy has its data",
         Grade.HARD_LIMIT,
     )
+
+
+def _was_in_sync(copy: Copy, group: SlotGroup) -> bool:
+    return copy.shard.in_sync_generation == group.generation
 
 
 # -- while it lasts ----------------------------------------------------------------------------------------------------
@@ -83,17 +102,42 @@ def continue_parking(group: SlotGroup, database: Database, primary: Copy, view: 
         return NOTHING
     if primary.answers:
         return _withdraw(group, primary, "answers again and stays the primary", now)
-    if not is_in_force(database):
-        return _withdraw(group, primary, "stays the primary, because the database is no longer strict", now)
+    if not is_in_force(group, database):
+        return _withdraw(group, primary, "stays the primary, because the mode of the database has changed", now)
     if parking.term != view.leadership.term:
-        return Decision(writes=(Put(replace(group, parking=replace(parking, term=view.leadership.term, parked=()))),))
+        anew = Parking(parking.from_shard, view.leadership.term, parking.began_at)
+        return Decision(writes=(Put(replace(group, parking=anew)),))
     missing = [shard for shard in _to_park(group, view) if not _is_parked(shard, parking)]
     if missing:
+        # A copy that was restarted may have been attached by a late leader before it is parked again.
+        known = replace(parking, is_complete=False, counts_from=None)
         return Decision(
+            writes=() if known == parking else (Put(replace(group, parking=known)),),
             commands=tuple(Park(shard.uid) for shard in missing if _answers(shard, view)),
             reasons=tuple(_blocks(shard, primary) for shard in missing if not _answers(shard, view)),
             wake_at=now + LOOK_AGAIN,
         )
+    if not _confirms_all(database) and (waiting := _wait_for_proofs(group, parking, now)) is not None:
+        return waiting
+    return _let_take_over(group, database, primary, view, now)
+
+
+def _wait_for_proofs(group: SlotGroup, parking: Parking, now: datetime) -> Decision | None:
+    """Wait until no proof of a time before the last parking holds; None: it is over. The time is counted from the beginning
+    of a turn after it was on record that all copies are parked or ended: what this turn sees may be newer than ``now``. It
+    is the time of this leader's clock, which does not jump; a later leader begins again."""
+    if not parking.is_complete:
+        return Decision(writes=(Put(replace(group, parking=replace(parking, is_complete=True))),), wake_at=now)
+    if parking.counts_from is None:
+        counted = replace(parking, counts_from=now)
+        return Decision(writes=(Put(replace(group, parking=counted)),), wake_at=now + HEIR_WAITS)
+    until = parking.counts_from + HEIR_WAITS
+    return Decision(wake_at=until) if now < until else None
+
+
+def _let_take_over(group: SlotGroup, database: Database, primary: Copy, view: ClusterView, now: datetime) -> Decision:
+    parking = group.parking
+    assert parking is not None
     history = history_of(group, primary)
     copies = {copy.shard.uid: copy for copy in copies_of(group, view)}
     heirs = [
@@ -101,6 +145,8 @@ def continue_parking(group: SlotGroup, database: Database, primary: Copy, view: 
         for parked in parking.parked
         if history and parked.replication_id == history and parked.offset >= 0 and _may_lead(parked, copies)
     ]
+    if not _confirms_all(database) and not any(_was_in_sync(copy, group) for _, _, copy in heirs):
+        heirs = []
     if not heirs:
         text = f"{_where(primary.shard)}, and no detached copy has its data"
         reason = reason_about(primary.shard, Code.PRIMARY_OUT_OF_REACH, text, Grade.HARD_LIMIT, remedy=_remedy(primary))

@@ -18,6 +18,7 @@ from shardwright.model.codes import Code
 from shardwright.model.database import Database, DatabaseStatus, Endpoint, GroupPhase, Shard, SlotGroup
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid
+from shardwright.model.lease import Lease, Waiver
 from shardwright.model.move import HandoffMove, Move, MoveState, Rebind, Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import NodeSeen, ProcessState
@@ -29,6 +30,8 @@ TERMS: Final = 1_000_000
 """A term is given at each change of the leader: more than this many between a backup and its restore are not possible."""
 GENERATIONS: Final = 1_000
 """A generation is given at each change of a primary or its restart."""
+LEASES: Final = 1_000_000
+"""A version of a lease is given whenever its processes change, or its replica comes or goes."""
 NUMBERS: Final = 1_000
 """Of nodes, databases, shards and users: the first number after a restore has never been used."""
 DROPPED: Final = (
@@ -76,7 +79,8 @@ def raised(items: Mapping[str, bytes], restore: Restore, *, random_text: Callabl
     found = {key: _read(key, value) for key, value in items.items() if not key.startswith(DROPPED)}
     _check(found, restore)
     actions = [record for record in found.values() if isinstance(record, Action) and not record.status.is_terminal]
-    after = {key: _after(record, restore, actions) for key, record in found.items()}
+    nodes = [record.uid for record in found.values() if isinstance(record, Node)]
+    after = {key: _after(record, restore, actions, nodes) for key, record in found.items()}
     changed = {
         key: records.encode(record)
         for key, record in after.items()
@@ -123,7 +127,9 @@ def _check(found: Mapping[str, StoredRecord | str | None], restore: Restore) -> 
         raise Rejected(Refusal.NOT_ACCEPTABLE, code, text, remedy=code.remedy)
 
 
-def _after(record: StoredRecord | str | None, restore: Restore, actions: list[Action]) -> StoredRecord | str | None:
+def _after(
+    record: StoredRecord | str | None, restore: Restore, actions: list[Action], nodes: list[NodeUid]
+) -> StoredRecord | str | None:
     match record:
         case Counters():
             return Counters(
@@ -139,7 +145,7 @@ def _after(record: StoredRecord | str | None, restore: Restore, actions: list[Ac
             said = tuple(process for process in record.processes if process.state in _LASTING)
             return replace(record, processes=said, endpoint_process=None)
         case SlotGroup():
-            return _group(record, restore)
+            return _group(record, restore, nodes)
         case Shard():
             return replace(record, missing_since=None, ended_since=None)
         case Database():
@@ -170,7 +176,7 @@ def _node(node: Node, restore: Restore, actions: list[Action]) -> Node:
     return node
 
 
-def _group(group: SlotGroup, restore: Restore) -> SlotGroup:
+def _group(group: SlotGroup, restore: Restore, nodes: list[NodeUid]) -> SlotGroup:
     return replace(
         group,
         phase=GroupPhase.STARTING,
@@ -182,7 +188,14 @@ def _group(group: SlotGroup, restore: Restore) -> SlotGroup:
         start_from=None,
         start_cuts=False,
         is_restored=True,
+        lease=_lease(group.lease, nodes),
     )
+
+
+def _lease(lease: Lease | None, nodes: list[NodeUid]) -> Lease:
+    """What processes were told since is not known, nor whether there was a lease: any of them may serve without a proof."""
+    waived = tuple(Waiver(uid, "") for uid in sorted(nodes))
+    return Lease(version=LEASES + (0 if lease is None else lease.version), waived=waived)
 
 
 def _database(database: Database, restore: Restore) -> Database:

@@ -5,7 +5,7 @@ import pytest
 from shardwright.endpoint import login
 from shardwright.endpoint.ledger import NO_PRIMARY
 from shardwright.endpoint.resp import encode_command
-from shardwright.endpoint.session import Phase
+from shardwright.endpoint.setup import Phase
 from tests.unit.endpoint.test_endpoint_session import NEW, OLD, PREVIOUS, Play, opened
 
 IN_TRANSACTION = b"-ERR Command not allowed inside a transaction\r\n"

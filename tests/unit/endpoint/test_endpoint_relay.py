@@ -3,8 +3,9 @@
 from typing import Any
 
 from shardwright.endpoint.relay import RELAYED, merged, merged_status
-from shardwright.endpoint.wire import seen_to
+from shardwright.endpoint.wire import lease_to, seen_to
 from shardwright.model.ids import EndpointUid
+from shardwright.model.lease import LeaseSeen
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState
 
 ONE, TWO = EndpointUid("1:1"), EndpointUid("2:1")
@@ -15,13 +16,14 @@ def held(*, was_held: bool = True, is_drained: bool = True, busy: int = 0) -> di
     return {"was_held": was_held, "is_drained": is_drained, "busy": [{"client": "c"}] * busy}
 
 
-def status(*endpoints: EndpointSeen, commands: int = 1) -> dict[str, Any]:
+def status(*endpoints: EndpointSeen, commands: int = 1, leases: tuple[LeaseSeen, ...] = ()) -> dict[str, Any]:
     return {
         "pid": 7,
         "node": 1,
         "version": "0.1.0",
         "endpoints": [seen_to(one) for one in endpoints],
         "totals": {"commands": commands},
+        "leases": [lease_to(one) for one in leases],
     }
 
 
@@ -59,3 +61,26 @@ def test_an_endpoint_that_was_passed_on_is_what_the_new_process_says_of_it() -> 
     assert (len(one["busy"]), one["ended"], one["server_silent_s"]) == (1, ["a"], 1.0)
     assert two == seen_to(rest)
     assert (found["pid"], found["version"], found["totals"]) == (7, "0.1.0", {"commands": 5})
+
+
+PASSED = EndpointSeen(ONE, EndpointState.LISTENING, 3)
+
+
+def merged_lease(own: LeaseSeen, other: LeaseSeen | None) -> list[dict[str, Any]]:
+    there = status(PASSED, leases=() if other is None else (other,))
+    return list(merged_status(status(PASSED, leases=(own,)), there)["leases"])
+
+
+def test_a_lease_is_shown_when_both_processes_have_shown_it() -> None:
+    shown = LeaseSeen(ONE, 4, is_waived=False)
+    assert merged_lease(shown, shown) == [lease_to(shown)]
+    assert merged_lease(shown, None) == [], "the new process may have clients and knows of no lease yet"
+    assert merged_lease(shown, LeaseSeen(ONE, 3, is_waived=False)) == [lease_to(LeaseSeen(ONE, 3, is_waived=False))]
+    assert merged_lease(LeaseSeen(ONE, 4, is_waived=True), shown)[0]["is_waived"]
+    assert merged_lease(shown, LeaseSeen(ONE, 4, is_waived=True))[0]["is_waived"]
+    assert merged_lease(shown, LeaseSeen(ONE, 4, False, unconfirmed_s=0.5))[0]["unconfirmed_s"] == 0.5
+
+
+def test_a_lease_of_an_endpoint_that_was_not_passed_is_the_old_process_s_own() -> None:
+    shown = LeaseSeen(TWO, 4, is_waived=True)
+    assert merged_status(status(leases=(shown,)), status(PASSED))["leases"] == [lease_to(shown)]

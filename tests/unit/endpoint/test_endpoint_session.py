@@ -7,7 +7,8 @@ from shardwright.endpoint.ledger import NO_PRIMARY, OUTCOME_UNKNOWN
 from shardwright.endpoint.packed_session import pack, unpack
 from shardwright.endpoint.protocol import EndpointSpec, Target
 from shardwright.endpoint.resp import CommandScanner, bulk, encode_command
-from shardwright.endpoint.session import Phase, Session
+from shardwright.endpoint.session import Session
+from shardwright.endpoint.setup import Phase
 from shardwright.endpoint.wire import packed_session_from, packed_session_to
 from shardwright.model.ids import DatabaseUid, EndpointUid, ShardUid
 

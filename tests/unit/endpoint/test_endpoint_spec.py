@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.endpoint.protocol import Target, VirtualPlace
-from shardwright.endpoint.spec import spec_of, target_of
+from shardwright.endpoint.protocol import LeaseTerms, Target, VirtualPlace
+from shardwright.endpoint.spec import spec_of, target_of, terms_of
 from shardwright.model.database import GroupPhase, ServerSecrets
 from shardwright.model.ids import DatabaseUid, EndpointUid, GroupUid, NodeUid, ShardUid
+from shardwright.model.lease import Lease, Waiver
 from shardwright.model.view import ClusterView
 from shardwright.model.virtual_address import HeldAddress, VirtualAddress
 from testkit.builders import NOW, cluster
@@ -100,3 +101,13 @@ def test_the_address_of_a_target_is_that_of_the_shards_node() -> None:
     found = target_of(PAIR.with_records(moved).view, GROUP)
     assert found is not None
     assert (found.address, found.port) == ("127.0.0.3", 5)
+
+
+def test_it_contains_the_lease_with_the_processes_that_are_known() -> None:
+    group = PAIR.view.groups[GROUP]
+    waived = (Waiver(NodeUid(1), "i1"), Waiver(NodeUid(2), ""))
+    view = PAIR.with_records(replace(group, lease=Lease(4, True, waived))).view
+    spec = spec_of(view, view.endpoints[EndpointUid("1:1")], NodeUid(1))
+    assert spec is not None
+    assert spec.lease == LeaseTerms(4, 1, True, ("i1",))
+    assert terms_of(group) is None

@@ -7,7 +7,8 @@ import pytest
 from shardwright.endpoint.ledger import NO_PRIMARY, OUTCOME_UNKNOWN
 from shardwright.endpoint.packed_session import pack
 from shardwright.endpoint.resp import encode_command
-from shardwright.endpoint.session import HEAVY_BYTES, HEAVY_COMMANDS, LEAVE_S, STREAM_FROM_BYTES, Phase
+from shardwright.endpoint.session import HEAVY_BYTES, HEAVY_COMMANDS, LEAVE_S, STREAM_FROM_BYTES
+from shardwright.endpoint.setup import Phase
 from tests.unit.endpoint.test_endpoint_session import NEW, OLD, READONLY, Play, opened
 
 BUSY = b"-BUSY Valkey is busy running a script. You can only call SCRIPT KILL.\r\n"

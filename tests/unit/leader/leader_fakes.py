@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from shardwright.endpoint.protocol import EndpointProcessEnded, EndpointSpec, HoldResult, PassResult, ReleaseResult, Target
+from shardwright.endpoint.protocol import (
+    EndpointProcessEnded,
+    EndpointSpec,
+    HoldResult,
+    LeaseTerms,
+    PassResult,
+    ReleaseResult,
+    Target,
+)
 from shardwright.errors import Transient
 from shardwright.leader.fitting import UNUSED_PORT
 from shardwright.leader.handoff import Build, Handoffs
@@ -169,6 +177,9 @@ class FakeEndpoints:
 
     async def serve(self, spec: EndpointSpec) -> None:
         self._do("serve", spec.uid)
+
+    async def tell_lease(self, endpoint: EndpointUid, terms: LeaseTerms) -> None:
+        self._do(f"lease {terms.version}", endpoint)
 
     async def retire(self, endpoint: EndpointUid) -> None:
         self._do("retire", endpoint, lambda: None)

@@ -30,12 +30,14 @@ from shardwright.model.commands import (
     SaveNow,
     ServeEndpoint,
     SwitchOff,
+    TellLease,
     YieldLeadership,
 )
 from shardwright.model.database import Role, ServerSecrets
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid
+from shardwright.model.lease import Lease
 from shardwright.model.parking import Parked, Parking
-from shardwright.model.view import ClusterView
+from shardwright.model.view import ClusterView, Put
 from shardwright.store.protocol import StoreUnavailable
 from testkit.builders import NOW
 from tests.unit.leader.leader_fakes import DATABASE, ENDPOINT, GROUP, NEW, OLD, FakeNodes, Gate, World, intended, ready
@@ -136,6 +138,14 @@ STEPS: dict[Command, list[str]] = {
 @pytest.mark.parametrize("command", STEPS, ids=lambda c: type(c).__name__)
 def test_what_a_command_makes_the_leader_do(command: Command) -> None:
     assert submitted(ready_world(), command) == STEPS[command]
+
+
+def test_a_lease_is_told_unless_it_has_changed_again() -> None:
+    view = ready().view
+    leased = view.with_writes((Put(replace(view.groups[GROUP], lease=Lease(5))),))
+    assert submitted(World(leased), TellLease(ONE, ENDPOINT, 5)) == ["node 1:lease 5"]
+    assert submitted(World(leased), TellLease(ONE, ENDPOINT, 4)) == []
+    assert submitted(World(view), TellLease(ONE, ENDPOINT, 5)) == []
 
 
 def test_a_handoff_is_performed_and_a_pending_one_recovered() -> None:

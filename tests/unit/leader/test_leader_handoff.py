@@ -11,6 +11,7 @@ from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transi
 from shardwright.model.codes import Code
 from shardwright.model.database import ProxyPolicy, Role
 from shardwright.model.ids import MoveUid, NodeUid
+from shardwright.model.lease import Lease, Waiver
 from shardwright.model.move import MoveState
 from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState, Sighting
 from shardwright.model.view import Put
@@ -59,6 +60,28 @@ def test_the_steps_of_a_handoff_come_in_this_order() -> None:
     assert evidence is not None
     assert (evidence.fenced_offset, evidence.promoted_offset, evidence.finished_by) == (1000, 1000, "handoff")
     assert (evidence.pause_ms, evidence.held_commands, evidence.not_held_nodes) == (3.0, 2, ())
+
+
+def leased() -> World:
+    """The group's lease is in force, and the process of node 1 serves."""
+    made = world()
+    view = made.view.with_writes((Put(replace(made.view.groups[GROUP], lease=Lease(5, is_needed=True))),))
+    processes = {uid: replace(seen, instance=f"i{uid}") for uid, seen in view.endpoint_processes.items()}
+    return World(replace(view, endpoint_processes=processes))
+
+
+def test_the_proofs_are_given_up_with_the_intent_and_the_processes_told_before_the_hold() -> None:
+    made = leased()
+    steps = hand_off(made)
+    assert steps[:4] == ["node 1:calm", "commit: SlotGroup, Move", "node 1:lease 7", "node 1:hold"]
+    assert made.view.groups[GROUP].lease == Lease(7, False, (Waiver(NodeUid(1), "i1"),))
+
+
+def test_a_process_that_is_not_told_does_not_stop_a_handoff() -> None:
+    """Its clients wait for a proof of the new primary."""
+    made = leased()
+    made.fails["node 1:lease 7"] = Transient(Code.ENDPOINT_PROCESS_SILENT, "late")
+    assert hand_off(made)[-1] == "commit: SlotGroup, Shard, Move, Event"
 
 
 def test_sessions_are_opened_before_anything_is_read() -> None:

@@ -13,6 +13,7 @@ from shardwright.model.codes import Code
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, Handoff, SlotGroup
 from shardwright.model.event import Event, EventKind
 from shardwright.model.ids import ActionUid, GroupUid, NodeUid, ShardUid, uid_of_move
+from shardwright.model.lease import Lease, Waiver
 from shardwright.model.move import HandoffMove, MoveState
 from shardwright.model.seen import NodeSeen, ProcessSeen, ProcessState
 from shardwright.model.store_member import StoreRole
@@ -20,7 +21,7 @@ from shardwright.model.version import CLUSTER_VERSION, FIRST_CLUSTER_VERSION, fi
 from shardwright.model.view import ClusterView
 from shardwright.store import keys, records
 from shardwright.store.keys import StoredRecord
-from shardwright.store.raising import GENERATIONS, NUMBERS, TERMS, Raised, Restore, raised
+from shardwright.store.raising import GENERATIONS, LEASES, NUMBERS, TERMS, Raised, Restore, raised
 from testkit.builders import NOW, ClusterBuilder, cluster
 
 LATER = NOW + timedelta(hours=3)
@@ -78,6 +79,16 @@ def test_every_group_is_compared_again_and_no_role_is_pending() -> None:
     database = record(result, "databases/00000001")
     assert isinstance(database, Database)
     assert database.status is DatabaseStatus.ACTIVE_CHANGE_PENDING, "its copies are counted again"
+
+
+@pytest.mark.parametrize("lease", [None, Lease(7, True)])
+def test_any_process_may_serve_without_a_proof(lease: Lease | None) -> None:
+    """What they were told since the backup is not known."""
+    view = builder().view
+    group = record(after(replace(view, groups={GROUP: replace(view.groups[GROUP], lease=lease)})), f"groups/{GROUP}")
+    assert isinstance(group, SlotGroup)
+    version = LEASES + (0 if lease is None else 7)
+    assert group.lease == Lease(version, False, tuple(Waiver(uid, "") for uid in sorted(view.nodes)))
 
 
 def test_every_machine_has_to_say_what_runs_there_and_one_has_the_store() -> None:

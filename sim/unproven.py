@@ -1,0 +1,65 @@
+"""The invariant of failovers without a proof of the primary's end, in default mode: nothing is acknowledged by the old
+primary after another copy was made the primary.
+
+Called by ``checker.py``. In strict mode an acknowledgment may come late: a replica has confirmed it before.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sim.server import SimServer
+
+if TYPE_CHECKING:
+    from sim.checker import Checker
+
+Json = dict[str, Any]
+
+
+class Unproven:
+    """See the module's docstring."""
+
+    def __init__(self, checker: "Checker") -> None:
+        self.checker = checker
+        self.count = 0
+        """Failovers of that kind."""
+        self._replaced_at: dict[SimServer, float] = {}
+
+    def is_failover(self, before: Json, after: Json) -> bool:
+        """Whether this commit replaces a primary that may serve, in default mode."""
+        world = self.checker.world
+        if before["parking"] is None or after["primary"] == before["primary"] or world.is_strict(after["uid"]):
+            return False
+        return any(s.shard_uid == before["primary"] for s in world.servers_of(after["uid"]))
+
+    def replaced(self, before: Json, after: Json) -> None:
+        """Such a commit: what only the old primary has may be lost, as when it dies."""
+        world = self.checker.world
+        self.count += 1
+        for server in world.servers_of(after["uid"]):
+            if server.shard_uid == before["primary"]:
+                self._replaced_at[server] = world.loop.now
+                self._excuse(server)
+        world.log(f"group {after['uid']}: shard {before['primary']} is replaced without a proof of its end")
+
+    def _excuse(self, server: SimServer) -> None:
+        checker = self.checker
+        chain = checker.chains.get(server.group_uid)
+        if chain is None:
+            return
+        copies = checker.world.servers_of(server.group_uid)
+        heirs = [s.position for s in copies if s is not server and checker.is_wanted(s)]
+        chain.died_at = checker.world.loop.now
+        chain.excused.append((server.position, heirs))
+        while chain.required and not any(heir.holds(chain.required[-1]) for heir in heirs):
+            chain.required.pop()
+
+    def acknowledged(self, server: SimServer, executed_at: float) -> None:
+        """A client has received a success."""
+        replaced_at = self._replaced_at.get(server)
+        if replaced_at is None or self.checker.world.is_strict(server.group_uid):
+            return
+        is_primary_again = server.open_since > replaced_at
+        if not is_primary_again or executed_at < server.open_since:
+            self.checker.fail(
+                "behind_the_promotion",
+                f"shard {server.shard_uid} was replaced at {replaced_at:.3f}, and a write to it is acknowledged now",
+            )
