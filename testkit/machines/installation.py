@@ -6,6 +6,7 @@ Needs the network, or pip's cache, for that first time only. Must not change the
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -98,15 +99,24 @@ def _requirements(python: str) -> Path:
     key = hashlib.sha256(locked.read_bytes() + version.encode()).hexdigest()[:16]
     parent = ROOT / "build" / "machines"
     made = parent / key
-    if made.exists():
-        return made
-    shutil.rmtree(parent, ignore_errors=True)
-    parent.mkdir(parents=True)
-    unfinished = parent / f"{key}.unfinished"
-    check([python, "-m", "venv", "--without-pip", "--symlinks", str(unfinished)])
-    _pip(unfinished, "--require-hashes", "--only-binary", ":all:", "-r", str(locked))
-    unfinished.rename(made)
+    with _alone(ROOT / "build" / "machines.lock"):
+        if made.exists():
+            return made
+        shutil.rmtree(parent, ignore_errors=True)
+        parent.mkdir(parents=True)
+        unfinished = parent / f"{key}.unfinished"
+        check([python, "-m", "venv", "--without-pip", "--symlinks", str(unfinished)])
+        _pip(unfinished, "--require-hashes", "--only-binary", ":all:", "-r", str(locked))
+        unfinished.rename(made)
     return made
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Keep other processes of the same tests out; wait for the one that is inside. A process that ends lets go."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _pip(venv: Path, *arguments: str) -> None:

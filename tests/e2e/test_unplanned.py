@@ -259,6 +259,7 @@ def test_supervisor_killed_and_up_adopts(cluster: TestCluster, memory_pair: dict
     print(f"the cluster had a supervisor again after {took_s:.2f} s")
 
 
+@pytest.mark.proof
 def test_up_ends_a_daemon_that_is_frozen_with_the_stores_lock(cluster: TestCluster, memory_pair: dict[str, Any]) -> None:
     """No supervisor runs then, and no other process can write to the store."""
     before = cluster.settled(seconds=20)

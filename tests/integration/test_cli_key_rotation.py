@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.integration.canned_api import canned_api
 from tests.integration.test_cli import run
-from tests.unit.cli.test_cli_key_rotation import ANSWER, REASON
+from tests.unit.cli.test_cli_rotate_key import ANSWER, REASON
 
 PATH = "/v1/cluster/actions/rotate_key"
 WAITING: dict[str, Any] = ANSWER | {"phase": "dropping", "reasons": [REASON]}

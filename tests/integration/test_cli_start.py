@@ -100,7 +100,8 @@ def test_wrong_usage_changes_nothing(tmp_path: Path) -> None:
 def test_a_waiting_database_is_shown_with_its_reason(tmp_path: Path) -> None:
     empty: Answer = (200, [])
     script = {"GET /v1/bdbs": (200, [WAITING]), "GET /v1/nodes": empty, "GET /v1/shards": empty}
-    with canned_api({**script, "GET /v1/nodes/status": (200, {}), "GET /v1/bdbs/1/shards": empty}) as api:
+    cluster: dict[str, Answer] = {"GET /v1/cluster": (200, {}), "GET /v1/cluster/actions": (200, {"actions": []})}
+    with canned_api({**script, **cluster, "GET /v1/nodes/status": (200, {}), "GET /v1/bdbs/1/shards": empty}) as api:
         for command in (("status",), ("db", "show", "orders")):
             result = run(tmp_path, api, *command)
             assert "shard 1 does not run (copy_out_of_reach)" in result.stdout

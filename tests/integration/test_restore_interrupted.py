@@ -18,7 +18,7 @@ from shardwright.store import keys
 from tests.integration.founding_harness import First, running_first
 from tests.integration.restore_harness import NOW, as_daemon, etcd_of, examined, lose, said, store_dir, whole_of
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.proof]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Files and functions stay small. A ratchet: what is larger today is listed with its size, and may only shrink."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     body = function.body
     first = body[1] if ast.get_docstring(function) is not None and len(body) > 1 else body[0]
     return (function.end_lineno or first.lineno) - first.lineno + 1
+
+
+def test_no_two_modules_of_tests_have_the_same_name() -> None:
+    """Pytest cannot collect both."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, number in names.items() if number > 1] == []
 
 
 def test_files_have_one_owner_each() -> None:

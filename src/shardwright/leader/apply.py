@@ -61,11 +61,11 @@ REPEAT_REST_S = 0.05
 """The same delay for a command that succeeded. The observations do not show its effect yet, or it has none. Without the
 delay, every turn would give it again."""
 
-HELD_WITHIN_S = 0.5
-"""A replica in sync is milliseconds behind its primary. The database's other commands wait meanwhile."""
-
 FENCE_REST_S = 15.0
 """The same for the fencing hooks, which may be about to succeed when they are asked again."""
+
+HELD_WITHIN_S = 0.5
+"""A replica in sync is milliseconds behind its primary. The database's other commands wait meanwhile."""
 
 SwitchOffMachine = Callable[[Node], Awaitable[str | None]]
 """Switches the node's machine off. Returns what has done it; None: nothing here can. Raises Transient."""
@@ -248,14 +248,11 @@ class Applier:
         found = fitting.to_prove_strict(command, view)
         if found is None:
             return
-        for group, replicas in found:
-            primary = view.shards.get(group.primary) if group.primary is not None else None
-            if primary is None:
-                return
+        for primary, replicas in found:
             held = await (await self._session(view, primary)).info()
             sessions = [await self._session(view, shard) for shard in replicas]
             if not await self._is_held_by_any(held, sessions):
-                text = f"no replica of slot group {group.uid} has shown yet that it holds what was answered in default mode"
+                text = f"no replica of slot group {primary.group_uid} is known to hold what default mode answered"
                 raise Transient(Code.REPLICA_NOT_IN_SYNC, text)
         await self._commit(lambda now: fitting.proven_strict(now, view, command.database_uid))
 

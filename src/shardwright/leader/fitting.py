@@ -32,7 +32,7 @@ from shardwright.model.commands import (
     TellLease,
     YieldLeadership,
 )
-from shardwright.model.database import Database, GroupPhase, Role, Shard, SlotGroup
+from shardwright.model.database import Database, GroupPhase, Role, Shard
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import DatabaseUid, NodeUid, ShardUid, database_of
 from shardwright.model.parking import Parked
@@ -122,23 +122,19 @@ def parked(view: ClusterView, shard: Shard, term: int, before: ServerSeen, after
     return (Put(replace(group, parking=replace(group.parking, parked=(*others, mine)))),)
 
 
-def to_prove_strict(command: ProveStrict, view: ClusterView) -> list[tuple[SlotGroup, list[Shard]]] | None:
-    """The slot groups of the database with their replicas in sync, one of which must hold all that the primary holds."""
+def to_prove_strict(command: ProveStrict, view: ClusterView) -> list[tuple[Shard, list[Shard]]] | None:
+    """The primaries of the database, each with its replicas in sync, one of which must hold all that the primary holds."""
     database = view.databases.get(command.database_uid)
     if database is None or not database.is_strict or database.is_strict_everywhere:
         return None
-    groups = view.groups_of(database.uid)
-    if any(group.is_changing_roles or group.phase is not GroupPhase.SERVING for group in groups):
-        return None
-    return [(group, _replicas_in_sync(group, view)) for group in groups]
-
-
-def _replicas_in_sync(group: SlotGroup, view: ClusterView) -> list[Shard]:
-    return [
-        shard
-        for shard in view.shards_of_group(group.uid)
-        if shard.uid != group.primary and shard.in_sync_generation == group.generation
-    ]
+    found = []
+    for group in view.groups_of(database.uid):
+        copies = view.shards_of_group(group.uid)
+        primary = next((shard for shard in copies if shard.uid == group.primary), None)
+        if primary is None or group.is_changing_roles or group.phase is not GroupPhase.SERVING:
+            return None
+        found.append((primary, [s for s in copies if s is not primary and s.in_sync_generation == group.generation]))
+    return found
 
 
 def holds_all(primary: ServerSeen, replica: ServerSeen) -> bool:
