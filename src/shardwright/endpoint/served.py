@@ -13,6 +13,7 @@ from datetime import timedelta
 import structlog
 
 from shardwright.clock import Clock
+from shardwright.endpoint.calming import Calming
 from shardwright.endpoint.connection import ClientConnection, Packed
 from shardwright.endpoint.gate import Budget, Change, Counts, Gate, Hold
 from shardwright.endpoint.lease import Standing
@@ -21,8 +22,6 @@ from shardwright.endpoint.pace import Pace
 from shardwright.endpoint.packed_session import PIECE_BYTES, pieces
 from shardwright.endpoint.probe import probe
 from shardwright.endpoint.protocol import (
-    CALM_MAX_S,
-    CALM_S,
     DRAIN_S,
     SELF_RELEASE_S,
     EndpointSpec,
@@ -44,8 +43,6 @@ TICK_S = 0.05
 SELF_RELEASE_RETRY_S = 0.1
 DRAIN_POLL_S = 0.0005
 """Interval of a drain's checks; short, because a drain is part of the write pause."""
-CALM_POLL_S = 0.01
-"""Interval of the checks for connections with much in flight."""
 BUSY_AFTER_S = 1.0
 """The status names commands that are in flight for longer than this …"""
 BUSY_NAMED_MAX = 3
@@ -79,6 +76,7 @@ class ServedEndpoint:
         self.gate = Gate(spec, budget=budget, counts=counts, standing=standing)
         self._replica_watch = ReplicaWatch(self.gate, access)
         self.connections: set[ClientConnection] = set()
+        self._calming = Calming(self.gate, self.connections)
         self.prover = Prover(self.gate, access, self.connections, self._look_again)
         self.is_draining = False
         """Whether the listener was passed to another process, or was closed because the endpoint retires."""
@@ -95,8 +93,6 @@ class ServedEndpoint:
         self._ticking: asyncio.Task[None] | None = None
         self._releasing: asyncio.Task[None] | None = None
         self._waiting: set[ClientConnection] = set()
-        self._calmed: set[ClientConnection] = set()
-        self._calm_ends: asyncio.TimerHandle | None = None
         self._last_pause_s = 0.0
         self._is_ended = False
 
@@ -113,7 +109,7 @@ class ServedEndpoint:
     def left(self, connection: ClientConnection) -> None:
         self.connections.discard(connection)
         self._waiting.discard(connection)
-        self._calmed.discard(connection)
+        self._calming.left(connection)
         self._virtual.left(connection)
 
     def became_quiet(self, connection: ClientConnection) -> None:
@@ -240,26 +236,7 @@ class ServedEndpoint:
 
     async def calm(self) -> None:
         """See ``EndpointControl.calm``."""
-        deadline = self._loop.time() + CALM_S
-        while self.gate.hold is None:
-            for connection in self.connections:
-                if connection not in self._calmed and connection.session.is_heavy:
-                    self._calmed.add(connection)
-                    connection.calm()
-            if self._calm_ends is not None:
-                self._calm_ends.cancel()
-            self._calm_ends = self._loop.call_later(CALM_MAX_S, self._end_calm)
-            if all(c.session.is_drained for c in self._calmed) or self._loop.time() >= deadline:
-                return
-            await asyncio.sleep(CALM_POLL_S)
-
-    def _end_calm(self) -> None:
-        if self._calm_ends is not None:
-            self._calm_ends.cancel()
-            self._calm_ends = None
-        calmed, self._calmed = self._calmed, set()
-        for connection in calmed:
-            connection.end_calm()
+        await self._calming.begin()
 
     async def hold(self, old: Target, new: Target) -> HoldResult:
         """See ``EndpointControl.hold``."""
@@ -308,7 +285,7 @@ class ServedEndpoint:
         """See ``EndpointControl.release``."""
         self.prover.lapse()
         hold = self.gate.hold
-        held = sum(len(c.session.ready) for c in self._waiting | self._calmed)
+        held = sum(len(c.session.ready) for c in self._waiting | self._calming.calmed)
         if self.gate.release(target) is not Change.MOVED:
             return ReleaseResult(0.0, 0, self.gate.generation)
         pause_s = 0.0 if hold is None else self._clock.monotonic() - hold.since
@@ -318,7 +295,7 @@ class ServedEndpoint:
     def _moved(self) -> None:
         """Notify every connection of the new target: active ones at once, idle ones in batches. A connection that has not
         been notified yet sends nothing to the former server."""
-        self._end_calm()
+        self._calming.end()
         self.prover.look()
         idle = []
         for connection in list(self.connections):
