@@ -77,5 +77,11 @@ class ListWriter(threading.Thread):
 
     def longest_gap_s(self, since: float) -> float:
         """The longest time without an acknowledgement that ended after ``since``."""
+        began, ended = self.longest_gap(since)
+        return ended - began
+
+    def longest_gap(self, since: float) -> tuple[float, float]:
+        """The two acknowledgements around the longest gap that ended after ``since``; 0, 0: there is none."""
         times = [one.at for one in self.acknowledged]
-        return max((later - earlier for earlier, later in pairwise(times) if later > since), default=0.0)
+        gaps = ((earlier, later) for earlier, later in pairwise(times) if later > since)
+        return max(gaps, key=lambda gap: gap[1] - gap[0], default=(0.0, 0.0))

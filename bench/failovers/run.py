@@ -1,145 +1,216 @@
-"""Failovers one after the other: the machine of both primaries is lost in one of four ways, and comes back.
+"""Failovers one after the other: the machine of the primaries is lost in one of four ways, and comes back.
 
-Both sides are lost at the same instant, so they are compared under the same noise. Before each loss, both are whole, and
-both primaries are on the same machine.
+The primaries of two databases, strict and default, and Sentinel's are lost at the same instant, so they are compared under
+the same noise. Before each loss, all are whole, and Sentinel's primary is on the machine that is lost. If the two databases
+have their primaries on different machines, only the one that is lost counts.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from bench.failovers.record import Failover, Side, Way
 from bench.failovers.sentinel import Peer
 from demo.cluster import DemoFailed
 from demo.machines.cluster import DISCOVERY_PORT, NODES, MachinesCluster
 from testkit.list_writer import ListWriter
+from testkit.machines.machine import Machine
 
-OURS, PEER = "shardwright", "sentinel"
+MODES = (Side.STRICT, Side.DEFAULT)
 WITHIN_S = 90.0
-"""For both sides to acknowledge again, and to be whole again."""
+"""For every side to acknowledge again, and to be whole again."""
 LASTS_S = 10.0
-"""At least, from the loss to its end: longer than both failovers usually take."""
+"""At least, from the loss to its end: longer than most failovers take."""
+BEFORE_S = 2.0
+"""All write for so long before the loss."""
 SETTLED_S = 0.5
 """An acknowledgement this long after the loss is not one that was under way."""
+LEASE_S = 8.0
+"""From both copies in sync until the lease of default mode is in force: the processes are asked once a second."""
+_ONCE: dict[str, Any] = {"socket_connect_timeout": 1, "retry": Retry(NoBackoff(), 0)}
+Say = Callable[[str], None]
+Keep = Callable[[Failover], None]
 
 
-class Way(StrEnum):
-    """How a machine is lost."""
-
-    CUT = "cut"
-    """Nothing passes to or from it."""
-    KILL = "kill"
-    """Its power fails."""
-    FREEZE = "freeze and wake"
-    CUT_AND_FREEZE = "cut, freeze and wake"
+@dataclass(frozen=True, slots=True)
+class _Database:
+    uid: int
+    name: str
+    port: int
 
 
 @dataclass(slots=True)
-class FailoversResult:
-    """What was measured."""
+class _Clients:
+    """Of one side, for one loss. ``beside``: on the lost machine, at its own address; None for the peer."""
 
-    gaps_s: dict[str, dict[Way, list[float]]] = field(
-        default_factory=lambda: {OURS: defaultdict(list), PEER: defaultdict(list)}
-    )
-    """The longest time without an acknowledgement, per loss."""
-    acked: dict[str, int] = field(default_factory=dict)
-    lost: dict[str, int] = field(default_factory=dict)
-    errors: dict[str, int] = field(default_factory=dict)
+    asking: ListWriter
+    beside: ListWriter | None
+    check: Any
+    """A client that reads the lists afterwards."""
+
+    @property
+    def writers(self) -> list[ListWriter]:
+        return [self.asking] if self.beside is None else [self.asking, self.beside]
 
 
-def run(count: int, binary: Path, say: Callable[[str], None]) -> FailoversResult:
-    """``count`` failovers, the ways in turn. Raises DemoFailed, MachinesFailed."""
-    result = FailoversResult()
+def run(count: int, binary: Path, say: Say, keep: Keep) -> None:
+    """Fail over until each mode has ``count`` failovers; ``keep`` gets each as soon as it is checked. Raises DemoFailed,
+    MachinesFailed."""
     with MachinesCluster(say) as cluster:
         assert cluster.machines is not None
-        made = cluster.create_database(name="orders", memory_size=512 << 20, replication=True, data_persistence="aof")
+        databases = {mode: _create(cluster, mode) for mode in MODES}
         peer = Peer([cluster.machines[name] for name in NODES], binary)
         peer.start()
-        writers = {OURS: ListWriter(OURS, lambda: _client(cluster)), PEER: ListWriter(PEER, peer.client)}
-        for writer in writers.values():
-            writer.start()
-        try:
-            for number in range(count):
-                way = list(Way)[number % len(Way)]
-                _make_whole(cluster, peer, int(made["uid"]))
-                _lose(cluster, peer, way, int(made["uid"]), writers, result)
-                shown = ", ".join(f"{name} {result.gaps_s[name][way][-1]:.1f} s" for name in writers)
-                say(f"{number + 1} of {count}, {way}: {shown}")
-            _make_whole(cluster, peer, int(made["uid"]))
-        finally:
-            for writer in writers.values():
-                writer.is_over = True
-            for writer in writers.values():
-                writer.join(30)
-        _check(cluster, peer, writers, result)
-    return result
+        counts: Counter[Side] = Counter()
+        ways = list(Way)
+        number = 0
+        while (rarest := min(MODES, key=lambda mode: counts[mode])) and counts[rarest] < count:
+            way = ways[number % len(ways)]
+            number += 1
+            machine, lost = _make_whole(cluster, peer, databases, rarest)
+            found = _Round(cluster, peer, machine, lost, way).run()
+            for failover in found:
+                keep(failover)
+                counts[failover.side] += 1
+            shown = ", ".join(f"{each.side} {each.gap_s:.1f} s" for each in found)
+            say(f"{number}. {way}: {shown}; {counts[Side.STRICT]} strict, {counts[Side.DEFAULT]} default of {count}")
 
 
-def _lose(
-    cluster: MachinesCluster, peer: Peer, way: Way, database: int, writers: dict[str, ListWriter], result: FailoversResult
-) -> None:
-    assert cluster.machines is not None
-    machine = cluster.machine_of(cluster.primary_node(database))
-    cluster.ask_last(machine.address)
-    others = [name for name in cluster.machines.all if name != machine.name]
-    lost_at = time.monotonic()
-    try:
-        if way in (Way.CUT, Way.CUT_AND_FREEZE):
-            cluster.machines.switch.cut(machine.name, *others)
-        if way in (Way.FREEZE, Way.CUT_AND_FREEZE):
-            machine.freeze()
-        if way is Way.KILL:
-            machine.power_off()
-        _wait_writing(writers, lost_at + SETTLED_S)
-        time.sleep(max(0.0, lost_at + LASTS_S - time.monotonic()))
-    finally:
-        if way in (Way.FREEZE, Way.CUT_AND_FREEZE):
-            machine.thaw()
-        cluster.machines.switch.heal()
-        if not machine.is_on:
-            machine.reboot()
-            peer.start_on(machine)
-    for name, writer in writers.items():
-        result.gaps_s[name][way].append(writer.longest_gap_s(lost_at))
+def _create(cluster: MachinesCluster, mode: Side) -> _Database:
+    settings = {"memory_size": 512 << 20, "replication": True, "data_persistence": "aof", "strict": mode is Side.STRICT}
+    made = cluster.create_database(name=str(mode), **settings)
+    return _Database(int(made["uid"]), str(mode), int(made["endpoints"][0]["port"]))
 
 
-def _make_whole(cluster: MachinesCluster, peer: Peer, database: int) -> None:
-    """Both sides have all copies and both primaries are on one machine. Raises DemoFailed."""
+def _make_whole(
+    cluster: MachinesCluster, peer: Peer, databases: Mapping[Side, _Database], rarest: Side
+) -> tuple[Machine, dict[Side, _Database]]:
+    """Wait until every side has all copies and can fail over. The machine with the primary of the database that has failed
+    over least, and the databases that lose their primary with it. Raises DemoFailed."""
     cluster.wait("all nodes", "/v1/nodes", lambda nodes: all(n["status"] == "active" for n in nodes), timeout_s=WITHIN_S)
-    cluster.wait("both copies", f"/v1/bdbs/{database}", lambda b: not b["reasons"], timeout_s=WITHIN_S)
+    for database in databases.values():
+        cluster.wait("both copies", f"/v1/bdbs/{database.uid}", lambda b: not b["reasons"], timeout_s=WITHIN_S)
+    leased_at = time.monotonic() + LEASE_S
     cluster.wait_for_votes(NODES)
+    places = {mode: cluster.primary_node(database.uid) for mode, database in databases.items()}
+    machine = cluster.machine_of(places[rarest])
     peer.wait_whole()
-    peer.move_to(cluster.machine_of(cluster.primary_node(database)).address)
+    peer.move_to(machine.address)
+    time.sleep(max(0.0, leased_at - time.monotonic()))
+    return machine, {mode: databases[mode] for mode, place in places.items() if place == places[rarest]}
 
 
-def _client(cluster: MachinesCluster) -> Any:
-    """A client that asks the nodes for its database, with the timeouts of the documents, and repeats nothing."""
-    assert cluster.machines is not None
-    once: dict[str, Any] = {"socket_connect_timeout": 1, "retry": Retry(NoBackoff(), 0)}
-    places = [(cluster.machines[name].address, DISCOVERY_PORT) for name in NODES]
-    sentinel = Sentinel(places, sentinel_kwargs={**once, "socket_timeout": 1})
-    return sentinel.master_for("orders", socket_timeout=6, **once)
+class _Round:
+    """One loss of a machine, with its clients."""
 
+    def __init__(
+        self, cluster: MachinesCluster, peer: Peer, machine: Machine, lost: Mapping[Side, _Database], way: Way
+    ) -> None:
+        self._cluster, self._peer, self._machine, self._way = cluster, peer, machine, way
+        self._databases = dict(lost)
+        self._clients = {side: self._made(database, machine) for side, database in lost.items()}
+        self._clients[Side.SENTINEL] = _Clients(ListWriter("sentinel", peer.client), None, peer.client())
 
-def _wait_writing(writers: dict[str, ListWriter], since: float) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while late := [w for w in writers.values() if w.acknowledged_at <= since]:
-        if time.monotonic() > deadline:
-            raise DemoFailed("; ".join(f"{w.name} does not acknowledge again: {w.last_error}" for w in late))
-        time.sleep(0.05)
+    def _made(self, database: _Database, machine: Machine) -> _Clients:
+        here: dict[str, Any] = {"socket_timeout": 4, **_ONCE}
+        beside = ListWriter(f"{database.name}, beside", lambda: redis.Redis(machine.address, database.port, **here))
+        asking = ListWriter(database.name, lambda: self._asking(database))
+        return _Clients(asking, beside, self._asking(database))
 
+    def _asking(self, database: _Database) -> Any:
+        """A client that asks the nodes for its database, with the timeouts of the documents, and repeats nothing."""
+        assert self._cluster.machines is not None
+        places = [(self._cluster.machines[name].address, DISCOVERY_PORT) for name in NODES]
+        return Sentinel(places, sentinel_kwargs={**_ONCE, "socket_timeout": 1}).master_for(
+            database.name, socket_timeout=6, **_ONCE
+        )
 
-def _check(cluster: MachinesCluster, peer: Peer, writers: dict[str, ListWriter], result: FailoversResult) -> None:
-    for name, client in ((OURS, _client(cluster)), (PEER, peer.client())):
-        writer = writers[name]
-        result.acked[name] = len(writer.acknowledged)
-        result.lost[name] = len(writer.lost(client))
-        result.errors[name] = writer.refused
-        client.close()
+    def run(self) -> list[Failover]:
+        """Lose the machine, get it back, and check. Raises DemoFailed."""
+        self._cluster.ask_last(self._machine.address)
+        for clients in self._clients.values():
+            clients.asking.start()
+            if clients.beside is not None:
+                with self._machine.network():
+                    clients.beside.start()
+        try:
+            self._wait(time.monotonic(), beside=True)
+            time.sleep(BEFORE_S)
+            lost_at = time.monotonic()
+            self._lose(lost_at)
+            self._wait(time.monotonic(), beside=False)
+        finally:
+            self._end()
+        for database in self._databases.values():
+            path = f"/v1/bdbs/{database.uid}"
+            self._cluster.wait("both copies", path, lambda b: not b["reasons"], timeout_s=WITHIN_S)
+        return [self._checked(side, lost_at) for side in self._clients]
+
+    def _lose(self, lost_at: float) -> None:
+        machines, machine, way = self._cluster.machines, self._machine, self._way
+        assert machines is not None
+        others = [name for name in machines.all if name != machine.name]
+        try:
+            if way in (Way.CUT, Way.CUT_AND_FREEZE):
+                machines.switch.cut(machine.name, *others)
+            if way in (Way.FREEZE, Way.CUT_AND_FREEZE):
+                machine.freeze()
+            if way is Way.KILL:
+                machine.power_off()
+            self._wait(lost_at + SETTLED_S, beside=False)
+            time.sleep(max(0.0, lost_at + LASTS_S - time.monotonic()))
+        finally:
+            if way in (Way.FREEZE, Way.CUT_AND_FREEZE):
+                machine.thaw()
+            if way is Way.CUT_AND_FREEZE:
+                time.sleep(SETTLED_S)  # What was queued is executed behind the cut.
+            machines.switch.heal()
+            if not machine.is_on:
+                machine.reboot()
+                self._peer.start_on(machine)
+
+    def _wait(self, since: float, *, beside: bool) -> None:
+        """Until the clients have an acknowledgement after ``since``."""
+        deadline = time.monotonic() + WITHIN_S
+        writers = [w for c in self._clients.values() for w in (c.writers if beside else [c.asking])]
+        while late := [w for w in writers if w.acknowledged_at <= since]:
+            if time.monotonic() > deadline:
+                text = "; ".join(f"{w.name} does not acknowledge: {w.last_error}" for w in late)
+                raise DemoFailed(f"{self._way} of {self._machine.name}: {text}")
+            time.sleep(0.05)
+
+    def _end(self) -> None:
+        writers = [writer for clients in self._clients.values() for writer in clients.writers]
+        for writer in writers:
+            writer.is_over = True
+        for writer in writers:
+            if writer.is_alive():
+                writer.join(30)
+
+    def _checked(self, side: Side, lost_at: float) -> Failover:
+        clients = self._clients[side]
+        began, ended = clients.asking.longest_gap(lost_at)
+        lost = {writer.name: writer.lost(clients.check) for writer in clients.writers}
+        beside = [one.at for one in lost[clients.beside.name]] if clients.beside is not None else []
+        found = Failover(
+            side=side,
+            way=self._way,
+            gap_s=ended - began,
+            acknowledged=sum(len(writer.acknowledged) for writer in clients.writers),
+            lost=sum(map(len, lost.values())),
+            behind=sum(one.at >= ended for each in lost.values() for one in each),
+            errors=clients.asking.refused,
+            beside_until_s=ended - max(beside) if beside else None,
+        )
+        for writer in clients.writers:
+            clients.check.delete(writer.key)
+        clients.check.close()
+        return found
