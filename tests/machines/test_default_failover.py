@@ -37,7 +37,7 @@ BACK_S = 120.0
 """Until the old primary, or a new copy, is in sync."""
 BEHIND_S = 5.0
 """The clients of the machine that is cut off go on for so long after the takeover."""
-LEASE_S = 8.0
+LEASE_S = 30.0
 """Until every endpoint process has shown that it needs proofs: they are asked once a second."""
 PAUSE_MAX_S = 2.0
 """When a replica dies."""
@@ -72,7 +72,8 @@ def started_writers(cluster: MachinesCluster, name: str) -> tuple[int, list[Writ
     for writer in writers:
         writer.start()
     until("all write", partial(have_written, writers, 200), seconds=30, state=lambda: said(writers))
-    time.sleep(LEASE_S)
+    path = f"/v1/bdbs/{made['uid']}"
+    cluster.wait("a copy can take over", path, lambda b: b["machine_loss"]["outcome"] == "latest_lost", timeout_s=LEASE_S)
     return int(made["uid"]), writers, port
 
 

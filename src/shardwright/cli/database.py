@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from shardwright.cli.database_text import addresses, described
 from shardwright.cli.failure import Exit, Failure, usage
-from shardwright.cli.overview import address_of, databases_table, server_of, shards_table, told
+from shardwright.cli.overview import databases_table, shards_table, told
 from shardwright.cli.session import Session, Timeout, Wait, Yes, command, confirm, parsed
-from shardwright.cli.table import fields
 from shardwright.cli.unserved import price_text, waiting_text
 from shardwright.cli.waiting import wait_until
-from shardwright.units import format_bytes, parse_bytes
+from shardwright.units import parse_bytes
 
 DatabaseArgument = Annotated[str, typer.Argument(metavar="DATABASE", help="Name or number, such as orders, 1 or db:1.")]
 Memory = Annotated[
@@ -141,7 +141,7 @@ def _create(
     if is_waited_for:
         database = _wait_active(session, database["uid"], timeout)
     verb = "created" if is_waited_for else "being created:"
-    session.show(database, lambda: f"{verb} db:{database['uid']} {database['name']} at {_addresses(database)}")
+    session.show(database, lambda: f"{verb} db:{database['uid']} {database['name']} at {addresses(database)}")
 
 
 def _list(session: Session) -> None:
@@ -158,7 +158,7 @@ def _show(session: Session, database: DatabaseArgument) -> None:
         return
     shards = session.api.get(f"/v1/bdbs/{found['uid']}/shards")
     waits = waiting_text(found)
-    session.say(f"{_described(found)}\n\n{shards_table(shards, [found])}" + (f"\n\n{waits}" if waits else ""))
+    session.say(f"{described(found)}\n\n{shards_table(shards, [found])}" + (f"\n\n{waits}" if waits else ""))
 
 
 def _update(
@@ -366,34 +366,3 @@ def _wait_active(session: Session, uid: int, timeout: str | None) -> dict[str, A
         return database if database.get("status") == "active" else None
 
     return wait_until(session, f"the change of db:{uid}", ask, timeout=timeout)
-
-
-def _addresses(database: dict[str, Any]) -> str:
-    return ", ".join(address_of(endpoint) for endpoint in database.get("endpoints") or []) or "an address yet to be chosen"
-
-
-def _described(database: dict[str, Any]) -> str:
-    size = int(database.get("memory_size") or 0)
-    rules = ", ".join(f"{rule['secs']}:{rule['writes']}" for rule in database.get("snapshot_policy") or [])
-    policy = database.get("aof_policy") if database.get("data_persistence") == "aof" else rules
-    return fields(
-        [
-            ("database", f"db:{database['uid']} {database.get('name')}"),
-            ("status", database.get("status")),
-            *([("failure", database["failure_reason"])] if database.get("failure_reason") else []),
-            *(("trouble", told(reason)) for reason in database.get("reasons") or []),
-            ("endpoint", _addresses(database)),
-            ("server", server_of(database)),
-            ("memory", format_bytes(size) if size else "no limit"),
-            ("replication", bool(database.get("replication"))),
-            ("persistence", f"{database.get('data_persistence')} {policy or ''}".strip()),
-            ("eviction", database.get("eviction_policy")),
-            ("notifications", database.get("notify_keyspace_events") or "none"),
-            ("password", "required" if database.get("authentication_redis_pass") else "none, or hidden from this user"),
-            ("rack aware", bool(database.get("rack_aware"))),
-            ("strict", bool(database.get("strict"))),
-            ("connections of servers", "encrypted" if database.get("server_tls") else "in clear"),
-            ("proxy policy", database.get("proxy_policy")),
-            ("created", database.get("created_time")),
-        ]
-    )

@@ -15,6 +15,7 @@ from shardwright.model.event import Event, EventKind
 from shardwright.model.ids import ActionUid, DatabaseUid
 from shardwright.model.serving import accepting_nodes, addresses_of, own_address, policy_of, serving_nodes
 from shardwright.model.view import ClusterView
+from shardwright.plan.machine_loss import machine_loss_of
 from shardwright.plan.waiting import waiting_of
 
 
@@ -51,6 +52,14 @@ class RegexRule(TypedDict):
     """A sharding rule; always absent."""
 
     regex: str
+
+
+class MachineLossAnswer(TypedDict):
+    """``outcome``: ``nothing_lost``; ``latest_lost``: the copy that takes over may lack the writes of the last moments;
+    ``waits``: for the machine, or until it is declared off."""
+
+    outcome: str
+    text: str
 
 
 class IdleKeys(TypedDict):
@@ -113,7 +122,8 @@ class IdleKeys(TypedDict):
 
 class DatabaseAnswer(IdleKeys):
     """A database. Extensions: ``server``, ``strict``, ``server_tls`` (whether its servers encrypt their connections),
-    ``notify_keyspace_events``, ``failure_reason``, ``waiting``, ``reasons`` (faults of the database)."""
+    ``notify_keyspace_events``, ``failure_reason``, ``waiting``, ``reasons`` (faults of the database), ``machine_loss``
+    (what the loss of its primary's machine would mean now; absent in a local cluster, and of one that does not serve)."""
 
     uid: int
     name: str
@@ -144,6 +154,7 @@ class DatabaseAnswer(IdleKeys):
     action_uid: NotRequired[str]
     failure_reason: NotRequired[str]
     waiting: NotRequired[list[WaitingAnswer]]
+    machine_loss: NotRequired[MachineLossAnswer]
     reasons: list[ReasonAnswer]
     endpoints: list[EndpointAnswer]
 
@@ -266,6 +277,8 @@ def database(record: Database, view: ClusterView, *, shows_password: bool) -> Da
         answer["failure_reason"] = record.failure
     if waiting := waiting_of(view, record):
         answer["waiting"] = waiting_json(waiting)
+    if (loss := machine_loss_of(record, view)) is not None:
+        answer["machine_loss"] = {"outcome": loss.outcome.value, "text": loss.text}
     return answer
 
 
