@@ -59,7 +59,7 @@ def test_a_replica_must_be_there(changes: dict[str, Any]) -> None:
     builder = machines(IN_FORCE, **changes)
     replica = builder.view.shards[REPLICA]
     for lost in ({"in_sync_generation": -1}, {"missing_since": NOW}, {"wanted": ShardWanted.GONE}):
-        assert outcome(builder.with_records(replace(replica, **lost))) is LossOutcome.WAITS  # type: ignore[arg-type]
+        assert outcome(builder.with_records(replace(replica, **lost))) is LossOutcome.WAITS
 
 
 def test_one_copy_waits() -> None:
