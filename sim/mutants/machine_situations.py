@@ -73,11 +73,12 @@ def a_machine_whose_daemon_alone_is_cut_off(simulation: Simulation) -> None:
 
 @on_machines(one_each)
 def a_primary_that_ends_behind_a_cut(simulation: Simulation) -> None:
-    """It serves its clients for some time after its machine was cut off. Then its process ends, and the network heals. Its
-    files alone have all that it acknowledged."""
+    """It serves its clients for some time after its machine was cut off, because no failover without a proof can begin. Then
+    its process ends, and the network heals. Its files alone have all that it acknowledged."""
     world = simulation.world
-    primary = _primary(simulation)
+    primary = leased_primary(simulation)
     uid = primary["node_uid"]
+    tell = without_lease(simulation, primary)
 
     def end_its_servers() -> None:
         for server in simulation.faults._servers():
@@ -86,6 +87,7 @@ def a_primary_that_ends_behind_a_cut(simulation: Simulation) -> None:
 
     world.loop.at(35.0, end_its_servers)
     _cut_while(simulation, pairs_around([uid], [STORE, *(node for node in world.nodes if node != uid)]), 40.0)
+    tell()
     (group,) = world.checker.tables["groups"].values()
     if group["primary"] != primary["uid"]:
         world.checker.fail("heir", f"shard {group['primary']} took over, although it was cut off for half a minute")
