@@ -48,7 +48,7 @@ def show(failovers: Sequence[Failover], console: Console) -> None:
 def main() -> int:
     """Run it."""
     parser = argparse.ArgumentParser(prog="bench.failovers", description="Failovers of machines beside Sentinel's.")
-    parser.add_argument("--count", type=int, default=8, help="failovers of each mode; 0: only show the file")
+    parser.add_argument("--count", type=int, default=8, help="losses of a machine; 0: only show the file")
     parser.add_argument("--file", type=Path, help="add each failover to this file, and show all that are in it")
     options = parser.parse_args()
     if why := missing():

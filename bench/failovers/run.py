@@ -1,12 +1,11 @@
 """Failovers one after the other: the machine of the primaries is lost in one of four ways, and comes back.
 
 The primaries of two databases, strict and default, and Sentinel's are lost at the same instant, so they are compared under
-the same noise. Before each loss, all are whole, and Sentinel's primary is on the machine that is lost. If the two databases
-have their primaries on different machines, only the one that is lost counts.
+the same noise. Before each loss, all are whole, and all primaries are on the machine that is lost.
 """
 
+import itertools
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,26 +59,20 @@ class _Clients:
 
 
 def run(count: int, binary: Path, say: Say, keep: Keep) -> None:
-    """Fail over until each mode has ``count`` failovers; ``keep`` gets each as soon as it is checked. Raises DemoFailed,
+    """``count`` losses, the ways in turn; ``keep`` gets each failover as soon as it is checked. Raises DemoFailed,
     MachinesFailed."""
     with MachinesCluster(say) as cluster:
         assert cluster.machines is not None
         databases = {mode: _create(cluster, mode) for mode in MODES}
         peer = Peer([cluster.machines[name] for name in NODES], binary)
         peer.start()
-        counts: Counter[Side] = Counter()
-        ways = list(Way)
-        number = 0
-        while (rarest := min(MODES, key=lambda mode: counts[mode])) and counts[rarest] < count:
-            way = ways[number % len(ways)]
-            number += 1
-            machine, lost = _make_whole(cluster, peer, databases, rarest)
-            found = _Round(cluster, peer, machine, lost, way).run()
+        for number, way in zip(range(count), itertools.cycle(Way), strict=False):
+            machine = _make_whole(cluster, peer, databases)
+            found = _Round(cluster, peer, machine, databases, way).run()
             for failover in found:
                 keep(failover)
-                counts[failover.side] += 1
             shown = ", ".join(f"{each.side} {each.gap_s:.1f} s" for each in found)
-            say(f"{number}. {way}: {shown}; {counts[Side.STRICT]} strict, {counts[Side.DEFAULT]} default of {count}")
+            say(f"{number + 1} of {count}, {way}: {shown}")
 
 
 def _create(cluster: MachinesCluster, mode: Side) -> _Database:
@@ -88,20 +81,37 @@ def _create(cluster: MachinesCluster, mode: Side) -> _Database:
     return _Database(int(made["uid"]), str(mode), int(made["endpoints"][0]["port"]))
 
 
-def _make_whole(
-    cluster: MachinesCluster, peer: Peer, databases: Mapping[Side, _Database], rarest: Side
-) -> tuple[Machine, dict[Side, _Database]]:
-    """Wait until every side has all copies and can fail over. The machine with the primary of the database that has failed
-    over least, and the databases that lose their primary with it. Raises DemoFailed."""
+def _make_whole(cluster: MachinesCluster, peer: Peer, databases: Mapping[Side, _Database]) -> Machine:
+    """Wait until every side has all copies and can fail over, with its primary on the machine that is returned. Raises
+    DemoFailed."""
     cluster.wait("all nodes", "/v1/nodes", lambda nodes: all(n["status"] == "active" for n in nodes), timeout_s=WITHIN_S)
-    for database in databases.values():
-        cluster.wait("both copies", f"/v1/bdbs/{database.uid}", _survives, timeout_s=WITHIN_S)
+    _wait_whole(cluster, databases)
     cluster.wait_for_votes(NODES)
-    places = {mode: cluster.primary_node(database.uid) for mode, database in databases.items()}
-    machine = cluster.machine_of(places[rarest])
+    _gather(cluster, databases)
+    _wait_whole(cluster, databases)
+    machine = cluster.machine_of(cluster.primary_node(databases[Side.STRICT].uid))
     peer.wait_whole()
     peer.move_to(machine.address)
-    return machine, {mode: databases[mode] for mode, place in places.items() if place == places[rarest]}
+    return machine
+
+
+def _wait_whole(cluster: MachinesCluster, databases: Mapping[Side, _Database]) -> None:
+    for database in databases.values():
+        path = f"/v1/bdbs/{database.uid}"
+        cluster.wait(f"another copy of {database.name} would take over", path, _survives, timeout_s=WITHIN_S)
+
+
+def _gather(cluster: MachinesCluster, databases: Mapping[Side, _Database]) -> None:
+    """Move the primaries to one node. Of three nodes, two databases with two copies have one in common."""
+    copies: dict[int, dict[int, str]] = {database.uid: {} for database in databases.values()}
+    for shard in cluster.shards():
+        copies[int(shard["bdb_uid"])][int(shard["node_uid"])] = shard["role"]
+    leads = {uid: next(node for node, role in roles.items() if role == "master") for uid, roles in copies.items()}
+    if len(set(leads.values())) == 1:
+        return
+    common = min(set.intersection(*(set(roles) for roles in copies.values())))
+    for node in {node for node in leads.values() if node != common}:
+        cluster.finish(cluster.start(node, "enslave_node"))
 
 
 def _survives(database: Mapping[str, Any]) -> bool:
