@@ -6,6 +6,7 @@ Called by ``checker.py``. In strict mode an acknowledgment may come late: a repl
 
 from typing import TYPE_CHECKING, Any
 
+from shardwright.model.ids import GroupUid, database_of
 from sim.server import SimServer
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ class Unproven:
         self._replaced_at: dict[SimServer, float] = {}
 
     def is_failover(self, before: Json, after: Json) -> bool:
-        """Whether this commit replaces a primary that may serve, in default mode."""
+        """Whether this commit replaces a primary that may serve, in default mode: also if strict mode was requested
+        meanwhile and is not in force everywhere."""
         world = self.checker.world
-        if before["parking"] is None or after["primary"] == before["primary"] or world.is_strict(after["uid"]):
+        database = self.checker.database(database_of(GroupUid(after["uid"])))
+        is_strict = database is not None and database["is_strict"] and database["is_strict_everywhere"]
+        if before["parking"] is None or after["primary"] == before["primary"] or is_strict:
             return False
         return any(s.shard_uid == before["primary"] for s in world.servers_of(after["uid"]))
 
