@@ -8,7 +8,7 @@ already, and an action waits for it (``returning_voters``) instead of failing.
 """
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shardwright.model.action import Action, ActionName, ActionStatus
 from shardwright.model.codes import Code
@@ -70,25 +70,27 @@ def quorum_refusals(
 
 
 def returning_voters(view: ClusterView, action: Action, voters: Voters) -> tuple[Reason, ...]:
-    """The nodes for which a refused action waits: their presence is missing for a moment, as after an interruption of the
-    store, and with them the refusal would not hold. Empty: it holds."""
+    """The nodes for which a refused action waits, because with them the refusal would not hold: their presence is missing
+    for a moment, as after an interruption of the store, or their member of the store is new and does not vote yet. Empty:
+    the refusal holds."""
     returning = {
         uid
         for uid in view.nodes
         if uid != action.node_uid and not view.has_agent(uid) and (not view.is_away(uid) or uid in view.returning)
     }
-    if not returning or quorum_refusals(view, action, voters, present=returning):
+    learners = {uid for uid, node in view.nodes.items() if node.store_role is StoreRole.LEARNER and uid != action.node_uid}
+    expected = replace(voters, uids=voters.uids | learners) if voters.are_members else voters
+    if not returning | learners or quorum_refusals(view, action, expected, present=returning):
         return ()
-    return tuple(
-        Reason(
-            Code.NODE_AWAY,
-            f"the daemon of node {uid} holds no lease at the moment",
-            Grade.SOFT_LIMIT,
-            remedy=Code.NODE_AWAY.remedy,
-            node_uid=uid,
-        )
-        for uid in sorted(returning)
-    )
+    return tuple(_awaited(uid, is_learner=uid not in returning) for uid in sorted(returning | learners))
+
+
+def _awaited(uid: NodeUid, *, is_learner: bool) -> Reason:
+    if is_learner:
+        text = f"the member of the store on node {uid} does not vote yet"
+        return Reason(Code.STORE_LEARNER_PENDING, text, Grade.SOFT_LIMIT, node_uid=uid)
+    text = f"the daemon of node {uid} holds no lease at the moment"
+    return Reason(Code.NODE_AWAY, text, Grade.SOFT_LIMIT, remedy=Code.NODE_AWAY.remedy, node_uid=uid)
 
 
 def unknown_voters(view: ClusterView, action: Action, voters: Voters) -> tuple[Reason, ...]:

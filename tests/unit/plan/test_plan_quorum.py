@@ -209,3 +209,24 @@ def test_a_refusal_waits_for_nodes_that_were_there_a_moment_ago() -> None:
     assert waits(ended) == [(Grade.SOFT_LIMIT, 2)]
     in_maintenance = builder.with_node_changed(3, is_quorum_only=True).view.changed(away=frozenset())
     assert waits(in_maintenance) == [], "the refusal would hold with it, too"
+
+
+@pytest.mark.parametrize("name", [ActionName.MAINTENANCE_ON, ActionName.REMOVE])
+def test_an_action_waits_for_a_new_member_of_the_store_to_vote(name: ActionName) -> None:
+    builder = cluster(3).with_action(name, 1)
+    for uid, role in ((1, StoreRole.VOTER), (2, StoreRole.VOTER), (3, StoreRole.LEARNER)):
+        builder = builder.with_node_changed(uid, store_role=role)
+    action = builder.view.actions[ActionUid("action-1")]
+
+    def waits(view: ClusterView) -> list[tuple[str, int | None]]:
+        return [(r.code, r.node_uid) for r in returning_voters(view, action, voters_of(view))]
+
+    silent = builder.without_daemon(2).view.changed(away=frozenset({NodeUid(2)}))
+    if name is ActionName.MAINTENANCE_ON:
+        assert quorum_refusals(builder.view, action, voters_of(builder.view)), "two voters cannot spare one"
+        assert waits(builder.view) == [("store_learner_pending", 3)]
+    assert waits(silent) == [], "the refusal would hold with it, too"
+    alone = builder.with_node_changed(2, store_role=StoreRole.NONE).view
+    if name is ActionName.REMOVE:
+        assert quorum_refusals(alone, action, voters_of(alone)), "it is the only member"
+        assert waits(alone) == [("store_learner_pending", 3)]
