@@ -5,6 +5,7 @@ Needs root, iproute2, util-linux and etcd, and is skipped by name without them.
 """
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import redis
 
+from demo.cluster import DemoFailed
 from demo.machines.cluster import DAEMON, NODES, STORE, MachinesCluster
 from testkit.deadlines import until
 from testkit.etcd import require_etcd
@@ -127,6 +129,54 @@ def test_a_cluster_comes_back_from_a_lost_quorum(cluster: MachinesCluster) -> No
     assert refusal(left, "cluster", "restore", file, "--yes") == "node_runs"
 
 
+def test_a_machine_that_never_follows_is_declared_off_and_removed(cluster: MachinesCluster) -> None:
+    """It is lost with the quorum, and had the primary. The copy that is left takes over and has every acknowledged write."""
+    assert cluster.machines is not None
+    founder = cluster.machines[NODES[0]]
+    key = (founder.configuration / "ca-key.pem").read_bytes()  # the copy that documents tell the administrator to keep
+    made = cluster.create_database(name="orders", memory_size=100_000_000, replication=True, data_persistence="aof")
+    database, port = int(made["uid"]), int(made["endpoints"][0]["port"])
+    gone = cluster.machine_of(cluster.primary_node(database))
+    left, other = (cluster.machines[name] for name in NODES if name != gone.name)
+    lost_node = node_at(cluster, gone)
+    file = command(left, "cluster", "backup")["file"]
+    writers = [Writer(machine.address, port) for machine in (left, other)]
+    for writer in writers:
+        writer.start()
+    try:
+        until("all write", partial(have_written, writers, 100), seconds=30, state=lambda: said(writers))
+        cluster.ask_last(gone.address)
+        gone.power_off()
+        other.stop(STORE)
+        shutil.rmtree(other.directory / "state/etcd/member")
+        left.stop(DAEMON)
+        assert command(left, "cluster", "restore", file, "--yes")["running"]
+        assert command(other, "node", "follow-restore", left.address)["running"]
+        since = time.monotonic()
+        print(cluster.told(left.name, "node", "declare-off", str(lost_node), "--confirm", gone.address))
+        until("all write", partial(all_write_since, writers, since), seconds=BACK_S, state=lambda: state(cluster))
+        print(f"declared off: all write again after {time.monotonic() - since:.1f} s")
+        if gone is founder:
+            place = left.configuration / "ca-key.pem"
+            place.touch(mode=0o600)
+            place.write_bytes(key)
+            owner = (left.configuration / "node-key.pem").stat()
+            os.chown(place, owner.st_uid, owner.st_gid)
+            until("the key is known", partial(is_removed, cluster, lost_node), seconds=BACK_S, poll_s=2.0)
+        else:
+            assert is_removed(cluster, lost_node)
+        cluster.wait("both copies", f"/v1/bdbs/{database}", lambda b: not b["reasons"], timeout_s=BACK_S)
+        assert {int(shard["node_uid"]) for shard in cluster.shards()} == {node_at(cluster, m) for m in (left, other)}
+    finally:
+        for writer in writers:
+            writer.is_over = True
+        for writer in writers:
+            writer.join(20)
+    with redis.Redis(left.address, port) as client:
+        assert [writer.lost(client) for writer in writers] == [[], []]
+    print(f"acknowledged: {sum(len(writer.acknowledged) for writer in writers)}")
+
+
 def lose_and_restore(file: str, left: Machine, lost: Sequence[Machine], writers: list[Writer]) -> None:
     for machine in lost:
         machine.stop(STORE)
@@ -144,6 +194,17 @@ def lose_and_restore(file: str, left: Machine, lost: Sequence[Machine], writers:
     for machine in lost:
         followed = command(machine, "node", "follow-restore", left.address)
         assert (followed["running"], followed["runs_store_member"]) == (True, True)
+
+
+def is_removed(cluster: MachinesCluster, node: int) -> bool:
+    """Whether a removal has completed. Nodes report once a minute which of them holds the authority's key."""
+    try:
+        cluster.finish(cluster.start(node, "remove"), timeout_s=BACK_S)
+    except DemoFailed as e:
+        if "holds the key of the cluster's authority" in str(e):
+            return False
+        raise
+    return True
 
 
 def node_at(cluster: MachinesCluster, machine: Machine) -> int:

@@ -161,7 +161,8 @@ class Code(Catalogue):
     LAST_SIGNER = (
         "last_signer",
         "No other node holds the key of the cluster's authority.",
-        "copy ca-key.pem of this node to /etc/shardwright of another node, and wait a minute",
+        "copy ca-key.pem, of this node or your own copy, to /etc/shardwright of another node, with the owner and mode of "
+        "node-key.pem there, and wait a minute",
     )
     LEADERSHIP_NOT_YIELDED = "leadership_not_yielded", "No other daemon has taken the leadership yet."
     SNAPSHOT_NOT_FOUND = "snapshot_not_found", "The node has no such snapshot.", "`node snapshots` lists them"
