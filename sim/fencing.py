@@ -46,15 +46,17 @@ class Fencing:
         older, newer = sorted(
             ((last.server, last.executed_at), (server, executed_at)), key=lambda pair: (pair[1], pair[0].shard_uid)
         )
-        if newer[0].open_since < older[1]:
+        open_since = self.unproven.open_since(*newer)
+        if open_since < older[1]:
             self.checker.fail(
                 "two_primaries",
-                f"shard {newer[0].shard_uid} has been open since {newer[0].open_since:.3f} and acknowledges a write "
+                f"shard {newer[0].shard_uid} has been open since {open_since:.3f} and acknowledges a write "
                 f"of {newer[1]:.3f}; shard {older[0].shard_uid} acknowledged one of {older[1]:.3f}",
             )
 
     def group(self, before: Json, after: Json) -> None:
         """A slot group has another primary, or starts over: its former primary is no open primary any more."""
+        self.unproven.note(before, after)
         if self.unproven.is_failover(before, after):
             self.unproven.replaced(before, after)
             return

@@ -23,6 +23,28 @@ class Unproven:
         self.count = 0
         """Failovers of that kind."""
         self._replaced_at: dict[SimServer, float] = {}
+        self._left_open: set[SimServer] = set()
+        """Former primaries that were replaced while they were open, in either mode."""
+        self._again_at: dict[SimServer, float] = {}
+        """Those that became the primary again and were open all the time: when."""
+
+    def note(self, before: Json, after: Json) -> None:
+        """Every commit of a slot group."""
+        if before["primary"] == after["primary"]:
+            return
+        world = self.checker.world
+        for server in world.servers_of(after["uid"]):
+            if server.shard_uid == before["primary"] and before["parking"] is not None:
+                self._left_open.add(server)
+            if server.shard_uid == after["primary"] and server in self._left_open:
+                self._again_at[server] = world.loop.now
+
+    def open_since(self, server: SimServer, executed_at: float) -> float:
+        """Since when the server is an open primary, for a write that was executed at this time. One that was replaced
+        without a proof of its end stayed open, and nothing that it executes until it is the primary again may be
+        acknowledged."""
+        again_at = self._again_at.get(server, server.open_since)
+        return max(again_at, server.open_since) if executed_at >= again_at else server.open_since
 
     def is_failover(self, before: Json, after: Json) -> bool:
         """Whether this commit replaces a primary that may serve, in default mode: also if strict mode was requested
@@ -61,8 +83,8 @@ class Unproven:
         replaced_at = self._replaced_at.get(server)
         if replaced_at is None or self.checker.world.is_strict(server.group_uid):
             return
-        is_primary_again = server.open_since > replaced_at
-        if not is_primary_again or executed_at < server.open_since:
+        open_since = self.open_since(server, executed_at)
+        if open_since <= replaced_at or executed_at < open_since:
             self.checker.fail(
                 "behind_the_promotion",
                 f"shard {server.shard_uid} was replaced at {replaced_at:.3f}, and a write to it is acknowledged now",

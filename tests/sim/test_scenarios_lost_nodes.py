@@ -279,3 +279,29 @@ def test_a_failing_decision_does_not_prevent_other_writes() -> None:
         with pytest.raises(Violation, match="planted"):
             simulation.check()
     simulation.end()
+
+
+def test_an_end_on_record_by_a_clock_that_was_ahead_delays_no_failover_by_an_hour() -> None:
+    """No replica was observed after that time, so the failover once waited for it."""
+    simulation = cluster()
+    world = simulation.world
+    primary, replica = sorted(world.servers_of("1:1"), key=lambda server: server.node_uid != primary_node(simulation))
+    ahead = next(node for uid, node in world.nodes.items() if uid not in (primary.node_uid, replica.node_uid))
+    ahead.skew_s = 3600.0
+    assert ahead.daemon is not None
+    ahead.daemon.process.kill()  # a daemon that runs does not follow a jump of the clock
+    simulation.restart_daemon(ahead.uid)
+    lead_from(simulation, ahead.uid)
+    leader = world.leader()
+    assert leader is not None
+    replica.process.freeze()  # the leader notes the primary's end, and waits
+    primary.die(planned=False)
+    record = f"shards/{primary.shard_uid:08d}"
+    run_until(simulation, lambda: world.checker.tables["shards"][record]["ended_since"] is not None)
+    leader.process.kill()
+    ahead.skew_s = 0.0
+    replica.process.thaw(world.loop)
+    simulation.run_for(30.0)
+    assert world.checker.tables["groups"]["groups/1:1"]["primary"] == replica.shard_uid
+    simulation.rest()
+    simulation.end()

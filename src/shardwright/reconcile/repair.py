@@ -112,7 +112,7 @@ def _note_missing(view: ClusterView, now: datetime) -> tuple[Write, ...]:
             writes.append(Put(replace(shard, missing_since=now, ended_since=now if has_proof else None)))
         elif since is not None and is_sound(view, group, shard):
             writes.append(Put(replace(shard, missing_since=None, ended_since=None)))
-        elif since is not None and has_proof and shard.ended_since is None:
+        elif since is not None and has_proof and _is_unnoted(shard, now):
             writes.append(Put(replace(shard, ended_since=now)))
         elif since is not None and since > now + LOOK_AGAIN:
             # The record was written by a clock ahead of this one: the grace period begins now.
@@ -120,6 +120,12 @@ def _note_missing(view: ClusterView, now: datetime) -> tuple[Write, ...]:
         if len(writes) == NOTED_AT_ONCE:
             break
     return tuple(writes)
+
+
+def _is_unnoted(shard: Shard, now: datetime) -> bool:
+    """Whether the end is not on record, or by a clock ahead of this one: for long, no copy would be observed after that. A
+    later time is safe, because it lets fewer copies take over."""
+    return shard.ended_since is None or shard.ended_since > now + LOOK_AGAIN
 
 
 # -- rebuilds under way --------------------------------------------------------------------------------------------------

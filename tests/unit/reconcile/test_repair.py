@@ -109,6 +109,15 @@ def test_a_time_written_by_a_clock_that_was_ahead_begins_anew() -> None:
     assert noted(lost(since=NOW + timedelta(hours=1)).view) == {2: NOW}
 
 
+def test_an_end_recorded_by_a_clock_that_was_ahead_is_recorded_again() -> None:
+    builder = pair().with_process(1, ProcessState.GONE).with_server(1, health=Health.REFUSED)
+    for ended_since, expected in ((None, NOW), (NOW + timedelta(hours=1), NOW), (NOW - timedelta(seconds=1), None)):
+        primary = replace(builder.view.shards[ShardUid(1)], missing_since=NOW, ended_since=ended_since)
+        (*_, last) = [None, *decide_repair(builder.with_records(primary).view, NOW).writes]
+        found = None if last is None else last.record.ended_since  # type: ignore[union-attr]
+        assert found == expected
+
+
 def test_policy_and_database_can_forbid_it() -> None:
     assert moves(lost().with_policy(slave_ha=False)) == []
     assert moves(lost(pair(options={"slave_ha": False}))) == []
