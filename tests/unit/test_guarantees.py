@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -9,6 +10,7 @@ TEXT = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
 NAMED = re.compile(r"`(test_\w+\.py)::(\w+)`")
 
 
+@cache
 def names_in(file_name: str) -> set[str]:
     """The names of the tests in all files with that name."""
     files = list((ROOT / "tests").rglob(file_name))

@@ -94,6 +94,8 @@ class _Search:
         """Whether the item has moved, or stays in this branch."""
         self.pending = sorted((n for n, i in enumerate(items) if i.must_leave), key=lambda n: (items[n].size, -n))
         self.siblings = _siblings(items)
+        self.allowed = [_allowed(rooms, item) for item in items]
+        """Rooms that an item may enter if it fits."""
         self.residents: list[list[int]] = [[] for _ in rooms]
         for number, item in enumerate(items):
             if not item.must_leave:
@@ -106,7 +108,7 @@ class _Search:
         self.best_cost = (0, 0)
 
     def run(self) -> Rearrangement | None:
-        if not all(self._candidates(self.items[n]) for n in self.pending):
+        if not all(self.allowed[n] for n in self.pending):
             return None
         for depth in range(EJECTIONS_MAX + 1):
             self.is_cut = False
@@ -140,7 +142,7 @@ class _Search:
 
     def _place(self, number: int, ejections: int, cost: tuple[int, int]) -> None:
         item = self.items[number]
-        for room in self._candidates(item):
+        for room in self._candidates(number):
             evicted = self._conflicts(number, room)
             if evicted is None or len(evicted) > ejections:
                 self.is_cut = self.is_cut or evicted is not None
@@ -160,16 +162,13 @@ class _Search:
             self.memory[room] += item.size
             self.place[number] = None
 
-    def _candidates(self, item: Item) -> list[int]:
+    def _candidates(self, number: int) -> list[int]:
         """Rooms with space, the tightest first; then rooms that would run into debt, the smallest debt first."""
-        memory, shards = self.memory, self.shards
+        memory, shards, size = self.memory, self.shards, self.items[number].size
         found = []
-        for room in range(len(self.rooms)):
-            if room == item.home or room in item.avoided or self.rooms[room].memory < 0:
-                continue
-            left = memory[room] - item.size
-            is_debt = left < 0 or shards[room] < 1
-            found.append((is_debt, abs(left), room))
+        for room in self.allowed[number]:
+            left = memory[room] - size
+            found.append((left < 0 or shards[room] < 1, abs(left), room))
         found.sort()
         return [room for _, _, room in found]
 
@@ -194,11 +193,17 @@ class _Search:
         debt, surplus = -self.memory[room], -self.shards[room]
         if debt <= 0 and surplus <= 0:
             return True
-        free = [n for n in self.residents[room] if not self.is_fixed[n]]
-        if len(free) > ejections:
-            self.is_cut = True
-            del free[ejections:]
-        return len(free) >= surplus and sum(self.items[n].size for n in free) >= debt
+        # A loop, because every second step of a search ends here.
+        free = size = 0
+        for number in self.residents[room]:
+            if self.is_fixed[number]:
+                continue
+            if free == ejections:
+                self.is_cut = True
+                break
+            free += 1
+            size += self.items[number].size
+        return free >= surplus and size >= debt
 
     def _debtor(self) -> int | None:
         worst, found = 0, None
@@ -251,6 +256,11 @@ class _Search:
         self.steps_max = min(self.steps_max, self.steps + STEPS_TO_IMPROVE)
         if cost == (0, 0):
             raise _Exhausted
+
+
+def _allowed(rooms: Sequence[Room], item: Item) -> list[int]:
+    """Not its home, nor a room that it avoids or that takes nothing."""
+    return [n for n, room in enumerate(rooms) if n != item.home and n not in item.avoided and room.memory >= 0]
 
 
 def _siblings(items: Sequence[Item]) -> list[list[int]]:
