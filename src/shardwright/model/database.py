@@ -161,6 +161,11 @@ class Database:
     """Other accepted keys of the wire, stored and shown as given. Decisions read the two properties below."""
 
     @property
+    def is_strict_in_force(self) -> bool:
+        """Whether no endpoint process passes on an acknowledgement of a write that no replica has."""
+        return self.is_strict and self.is_strict_everywhere
+
+    @property
     def is_rebuilt(self) -> bool | None:
         """Whether a lost copy is rebuilt on another node; None: as the policy says."""
         found = self.options.get("slave_ha")

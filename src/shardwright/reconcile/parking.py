@@ -63,11 +63,7 @@ def begin_parking(group: SlotGroup, database: Database, primary: Copy, view: Clu
 def is_in_force(group: SlotGroup, database: Database) -> bool:
     """Whether a failover of the slot group needs no proof of the primary's end: every endpoint process keeps back what no
     replica confirms, or passes nothing on without a proof."""
-    return _confirms_all(database) or (group.lease is not None and group.lease.is_in_force)
-
-
-def _confirms_all(database: Database) -> bool:
-    return database.is_strict and database.is_strict_everywhere
+    return database.is_strict_in_force or (group.lease is not None and group.lease.is_in_force)
 
 
 def without_heir(group: SlotGroup, database: Database, primary: Copy, view: ClusterView) -> Reason | None:
@@ -76,7 +72,7 @@ def without_heir(group: SlotGroup, database: Database, primary: Copy, view: Clus
     history = history_of(group, primary) or "unknown"
     for copy in copies_of(group, view):
         is_other = copy.shard.uid != primary.shard.uid and copy.has_role(Role.REPLICA)
-        is_other = is_other and (_confirms_all(database) or _was_in_sync(copy, group))
+        is_other = is_other and (database.is_strict_in_force or _was_in_sync(copy, group))
         if is_other and copy.seen is not None and history == copy.seen.replication_id and not copy.seen.is_syncing:
             return None
     return reason_about(
@@ -117,7 +113,7 @@ def continue_parking(group: SlotGroup, database: Database, primary: Copy, view: 
             reasons=tuple(_blocks(shard, primary) for shard in missing if not _answers(shard, view)),
             wake_at=now + LOOK_AGAIN,
         )
-    if not _confirms_all(database) and (waiting := _wait_for_proofs(group, parking, now)) is not None:
+    if not database.is_strict_in_force and (waiting := _wait_for_proofs(group, parking, now)) is not None:
         return waiting
     return _let_take_over(group, database, primary, view, now)
 
@@ -145,7 +141,7 @@ def _let_take_over(group: SlotGroup, database: Database, primary: Copy, view: Cl
         for parked in parking.parked
         if history and parked.replication_id == history and parked.offset >= 0 and _may_lead(parked, copies)
     ]
-    if not _confirms_all(database) and not any(_was_in_sync(copy, group) for _, _, copy in heirs):
+    if not database.is_strict_in_force and not any(_was_in_sync(copy, group) for _, _, copy in heirs):
         heirs = []
     if not heirs:
         text = f"{_where(primary.shard)}, and no detached copy has its data"

@@ -15,8 +15,8 @@ from shardwright.model.event import Event, EventKind
 from shardwright.model.ids import ActionUid, DatabaseUid
 from shardwright.model.serving import accepting_nodes, addresses_of, own_address, policy_of, serving_nodes
 from shardwright.model.view import ClusterView
-from shardwright.plan.machine_loss import machine_loss_of
 from shardwright.plan.waiting import waiting_of
+from shardwright.reconcile.machine_loss import machine_loss_of
 
 
 class SnapshotRuleAnswer(TypedDict):

@@ -9,7 +9,7 @@ from shardwright.model.cluster import ClusterKind
 from shardwright.model.database import DatabaseStatus, GroupPhase, ShardWanted
 from shardwright.model.ids import DatabaseUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.lease import Lease, Waiver
-from shardwright.plan.machine_loss import LossOutcome, MachineLoss, machine_loss_of
+from shardwright.reconcile.machine_loss import LossOutcome, MachineLoss, machine_loss_of
 from testkit.builders import NOW, ClusterBuilder, cluster
 
 DATABASE, GROUP, PRIMARY, REPLICA = DatabaseUid(1), GroupUid("1:1"), ShardUid(1), ShardUid(2)
@@ -38,6 +38,11 @@ def test_strict_mode_loses_nothing_when_it_is_in_force() -> None:
     assert outcome(machines(**STRICT)) is LossOutcome.NOTHING_LOST
     found = loss(machines(is_strict=True, is_strict_everywhere=False))
     assert found == MachineLoss(LossOutcome.WAITS, "strict mode is not in force everywhere yet")
+
+
+def test_proofs_of_a_replica_serve_until_strict_mode_is_in_force() -> None:
+    """The database has become strict: the failover goes as in default mode, so it promises no more than that."""
+    assert outcome(machines(IN_FORCE, is_strict=True)) is LossOutcome.LATEST_LOST
 
 
 def test_default_mode_loses_the_latest_writes_when_its_lease_is_in_force() -> None:

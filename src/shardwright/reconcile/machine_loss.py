@@ -1,8 +1,8 @@
 """What the loss of its primary's machine would mean for a database now: whether another copy takes over without anyone's
 word, and what it may lack.
 
-Pure; called by the API, on any node. Judges by the records, so it is as old as the leader's last commit. What is decided
-when a machine is lost is decided in ``reconcile/parking.py``.
+Called by the API, on any node. Judges by the records, so it is as old as the leader's last commit. ``parking.py`` decides
+when a machine is lost; whether its way is open is asked there.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from shardwright.model.database import Database, DatabaseStatus, GroupPhase, ShardWanted, SlotGroup
 from shardwright.model.view import ClusterView
+from shardwright.reconcile.parking import is_in_force
 
 
 class LossOutcome(StrEnum):
@@ -46,13 +47,11 @@ def machine_loss_of(database: Database, view: ClusterView) -> MachineLoss | None
         return MachineLoss(LossOutcome.WAITS, "it has one copy")
     if not all(_has_replica(group, view) for group in groups):
         return MachineLoss(LossOutcome.WAITS, "no replica is in sync")
-    if database.is_strict:
-        if database.is_strict_everywhere:
-            return MachineLoss(LossOutcome.NOTHING_LOST, "another copy takes over, with every acknowledged write")
-        return MachineLoss(LossOutcome.WAITS, "strict mode is not in force everywhere yet")
-    if all(group.lease is not None and group.lease.is_in_force for group in groups):
-        return MachineLoss(LossOutcome.LATEST_LOST, "another copy takes over, which may lack the writes of the last moments")
-    return MachineLoss(LossOutcome.WAITS, f"{_unproven(groups)} to ask for proofs of a replica")
+    if not all(is_in_force(group, database) for group in groups):
+        return MachineLoss(LossOutcome.WAITS, _missing(groups, database))
+    if database.is_strict_in_force:
+        return MachineLoss(LossOutcome.NOTHING_LOST, "another copy takes over, with every acknowledged write")
+    return MachineLoss(LossOutcome.LATEST_LOST, "another copy takes over, which may lack the writes of the last moments")
 
 
 def _has_replica(group: SlotGroup, view: ClusterView) -> bool:
@@ -66,8 +65,12 @@ def _has_replica(group: SlotGroup, view: ClusterView) -> bool:
     )
 
 
-def _unproven(groups: list[SlotGroup]) -> str:
-    """Who does not ask yet."""
+def _missing(groups: list[SlotGroup], database: Database) -> str:
+    """Why the old primary might still answer."""
+    if database.is_strict:
+        return "strict mode is not in force everywhere yet"
     nodes = sorted({waiver.node_uid for group in groups if group.lease is not None for waiver in group.lease.waived})
-    named = [f"node {uid}" for uid in nodes]
-    return f"it waits for the endpoint processes of {', '.join(named)}" if named else "its endpoint processes are about"
+    named = ", ".join(f"node {uid}" for uid in nodes)
+    return (
+        f"the endpoint processes of {named} ask for no proof of a replica yet" if named else "no process asks for proofs yet"
+    )
