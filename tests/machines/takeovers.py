@@ -1,4 +1,4 @@
-"""What the tests of a machine's loss have in common: clients that write, and a cut."""
+"""What the tests of a machine's loss have in common: clients that write, and the losses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,12 +35,29 @@ def all_write_since(writers: list[Writer], at: float) -> bool:
     return all(writer.acknowledged_at > at for writer in writers)
 
 
+def end(writers: list[Writer]) -> None:
+    for writer in writers:
+        writer.is_over = True
+    for writer in writers:
+        writer.join(30)
+
+
 def cut_off(cluster: MachinesCluster, machine: Machine) -> Callable[[], None]:
     """From the other nodes, not from the clients."""
     assert cluster.machines is not None
     switch = cluster.machines.switch
     switch.cut(machine.name, *(name for name in NODES if name != machine.name))
     return switch.heal
+
+
+def frozen(cluster: MachinesCluster, machine: Machine) -> Callable[[], None]:
+    machine.freeze()
+    return machine.thaw
+
+
+def without_power(cluster: MachinesCluster, machine: Machine) -> Callable[[], None]:
+    machine.power_off()
+    return machine.reboot
 
 
 def lead(cluster: MachinesCluster, node: int) -> None:

@@ -30,7 +30,7 @@ from testkit.deadlines import until
 from testkit.etcd import require_etcd
 from testkit.machines.commands import missing
 from testkit.machines.machine import Machine
-from tests.machines.takeovers import Writer, all_write_since, have_written, said
+from tests.machines.takeovers import Writer, all_write_since, end, have_written, said
 
 pytestmark = [
     pytest.mark.proof,
@@ -142,10 +142,7 @@ def test_certificates_are_renewed_again_and_again_under_load(cluster: MachinesCl
         lives = [one.not_valid_after_utc - datetime.now(UTC) for one in ends]
         assert all(timedelta(0) < left <= timedelta(seconds=LIFETIME_S) for left in lives), lives
     finally:
-        for writer in writers:
-            writer.is_over = True
-        for writer in writers:
-            writer.join(20)
+        end(writers)
     for port, found in by_port.items():
         with redis.Redis(machines[0].address, port) as client:
             assert [writer.lost(client) for writer in found] == [[] for _ in found], port

@@ -7,7 +7,7 @@ Needs root, iproute2, util-linux and etcd, and is skipped by name without them.
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from demo.cluster import DemoFailed
 from demo.machines.cluster import NODES, MachinesCluster
 from demo.machines.losses import declare_off
 from testkit.deadlines import until
-from testkit.etcd import require_etcd
 from testkit.machines.commands import missing
 from testkit.machines.machine import Machine
-from tests.machines.takeovers import Writer, all_write_since, cut_off, have_written, said
+from tests.machines.takeovers import Writer, all_write_since, cut_off, end, have_written, said
 
 pytestmark = [
     pytest.mark.proof,
@@ -48,13 +47,6 @@ for _ in $(seq 300); do
 done
 exit 1
 """
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[MachinesCluster]:
-    require_etcd()
-    with MachinesCluster(print) as made:
-        yield made
 
 
 def declared(cluster: MachinesCluster, node: int) -> Any:
@@ -104,13 +96,6 @@ def write_some(cluster: MachinesCluster, port: int) -> list[Writer]:
         writer.start()
     until("all write", partial(have_written, writers, 100), seconds=30, state=lambda: said(writers))
     return writers
-
-
-def end(writers: list[Writer]) -> None:
-    for writer in writers:
-        writer.is_over = True
-    for writer in writers:
-        writer.join(20)
 
 
 def is_away(cluster: MachinesCluster, node: int) -> bool:

@@ -6,7 +6,7 @@ Needs root, iproute2, util-linux and etcd, and is skipped by name without them.
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -14,16 +14,9 @@ import redis
 
 from demo.machines.cluster import NODES, MachinesCluster
 from testkit.deadlines import until
-from testkit.etcd import require_etcd
 from testkit.machines.commands import missing
 from testkit.machines.machine import Machine
-from tests.machines.takeovers import (
-    Writer,
-    all_write_since,
-    cut_off,
-    have_written,
-    said,
-)
+from tests.machines.takeovers import Writer, all_write_since, cut_off, end, frozen, have_written, said, without_power
 
 pytestmark = [
     pytest.mark.proof,
@@ -43,23 +36,6 @@ PAUSE_MAX_S = 2.0
 """When a replica dies."""
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[MachinesCluster]:
-    require_etcd()
-    with MachinesCluster(print) as made:
-        yield made
-
-
-def frozen(cluster: MachinesCluster, machine: Machine) -> Callable[[], None]:
-    machine.freeze()
-    return machine.thaw
-
-
-def without_power(cluster: MachinesCluster, machine: Machine) -> Callable[[], None]:
-    machine.power_off()
-    return machine.reboot
-
-
 def started_writers(cluster: MachinesCluster, name: str) -> tuple[int, list[Writer], int]:
     """A new database, a client at each node, all of which write, and its port. The lease is in force."""
     assert cluster.machines is not None
@@ -75,13 +51,6 @@ def started_writers(cluster: MachinesCluster, name: str) -> tuple[int, list[Writ
     path = f"/v1/bdbs/{made['uid']}"
     cluster.wait("a copy can take over", path, lambda b: b["machine_loss"]["outcome"] == "latest_lost", timeout_s=LEASE_S)
     return int(made["uid"]), writers, port
-
-
-def ended(writers: list[Writer]) -> None:
-    for writer in writers:
-        writer.is_over = True
-    for writer in writers:
-        writer.join(30)
 
 
 @pytest.mark.parametrize("strike", [cut_off, frozen, without_power])
@@ -118,7 +87,7 @@ def test_nothing_is_acknowledged_behind_the_promotion(
         is_back = partial(all_write_since, writers, time.monotonic())
         until("all write again", is_back, seconds=BACK_S, state=lambda: said(writers))
     finally:
-        ended(writers)
+        end(writers)
     first = min(
         one.at for writer in others for one in writer.acknowledged if one.at > promoted_at - 2 and one.at > struck_at + 3
     )
@@ -147,7 +116,7 @@ def test_clients_do_not_notice_the_death_of_a_replica(cluster: MachinesCluster) 
         time.sleep(10)
         assert [writer.refused for writer in writers] == refused, said(writers)
     finally:
-        ended(writers)
+        end(writers)
     gaps = [writer.longest_gap_s(killed_at) for writer in writers]
     print(f"a replica died: the longest waits were {[f'{gap:.2f}' for gap in gaps]} s")
     assert max(gaps) < PAUSE_MAX_S
@@ -173,7 +142,7 @@ def test_clients_wait_shortly_when_a_replicas_machine_freezes(cluster: MachinesC
         time.sleep(3)
         assert [writer.refused for writer in mine] == refused, said(writers)
     finally:
-        ended(writers)
+        end(writers)
     gaps = [writer.longest_gap_s(frozen_at) for writer in mine]
     print(f"a replica froze: the longest waits were {[f'{gap:.2f}' for gap in gaps]} s")
     assert max(gaps) < PAUSE_MAX_S

@@ -25,7 +25,7 @@ from testkit.deadlines import until
 from testkit.etcd import require_etcd
 from testkit.machines.commands import missing
 from testkit.machines.machine import Machine
-from tests.machines.takeovers import Writer, all_write_since, have_written, said
+from tests.machines.takeovers import Writer, all_write_since, end, have_written, said
 
 pytestmark = [
     pytest.mark.proof,
@@ -143,10 +143,7 @@ def test_the_cluster_key_is_changed_under_load(cluster: MachinesCluster) -> None
         cluster.finish(cluster.start(node, "enslave_node", shards_only=True))
         assert [writer.refused for writer in writers] == [0] * len(writers), said(writers)
     finally:
-        for writer in writers:
-            writer.is_over = True
-        for writer in writers:
-            writer.join(20)
+        end(writers)
     for port, found in by_port.items():
         with redis.Redis(machines[0].address, port) as client:
             assert [writer.lost(client) for writer in found] == [[] for _ in found], port

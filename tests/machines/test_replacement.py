@@ -4,7 +4,6 @@ Needs root, iproute2, util-linux and etcd, and is skipped by name without them.
 """
 
 import time
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -13,9 +12,8 @@ import redis
 from demo.machines.cluster import NODES, SPARE, MachinesCluster
 from demo.machines.losses import HEALTHY_S, declare_off
 from testkit.deadlines import until
-from testkit.etcd import require_etcd
 from testkit.machines.commands import missing
-from tests.machines.takeovers import Writer, all_write_since, have_written, said
+from tests.machines.takeovers import Writer, all_write_since, end, have_written, said
 
 pytestmark = [
     pytest.mark.proof,
@@ -24,13 +22,6 @@ pytestmark = [
 ]
 BACK_S = 30.0
 """For the dead machine to boot and to find that it is no node any more."""
-
-
-@pytest.fixture
-def cluster() -> Iterator[MachinesCluster]:
-    require_etcd()
-    with MachinesCluster(print) as made:
-        yield made
 
 
 def test_a_new_machine_takes_the_place_of_a_dead_one(cluster: MachinesCluster) -> None:
@@ -62,10 +53,7 @@ def test_a_new_machine_takes_the_place_of_a_dead_one(cluster: MachinesCluster) -
         since = time.monotonic()
         until("all write again", partial(all_write_since, writers, since), seconds=30, state=lambda: said(writers))
     finally:
-        for writer in writers:
-            writer.is_over = True
-        for writer in writers:
-            writer.join(20)
+        end(writers)
     cluster.wait_for_votes([*staying, SPARE])
     new = cluster.call("GET", f"/v1/nodes/{cluster.node_of(SPARE)}")
     assert (new["uid"], new["rack_id"]) == (4, f"rack of {machine.name}"), "a number of its own, and the rack of the old one"

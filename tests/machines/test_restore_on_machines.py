@@ -21,7 +21,7 @@ from testkit.deadlines import until
 from testkit.etcd import require_etcd
 from testkit.machines.commands import missing
 from testkit.machines.machine import Machine
-from tests.machines.takeovers import Writer, all_write_since, have_written, said
+from tests.machines.takeovers import Writer, all_write_since, end, have_written, said
 
 pytestmark = [
     pytest.mark.proof,
@@ -112,10 +112,7 @@ def test_a_cluster_comes_back_from_a_lost_quorum(cluster: MachinesCluster) -> No
             cluster.finish(cluster.start(node, "maintenance_on"))
             cluster.finish(cluster.start(node, "maintenance_off"))
     finally:
-        for writer in writers:
-            writer.is_over = True
-        for writer in writers:
-            writer.join(20)
+        end(writers)
     for port, found in by_port.items():
         with redis.Redis(left.address, port) as client:
             assert [writer.lost(client) for writer in found] == [[] for _ in found], port
@@ -168,10 +165,7 @@ def test_a_machine_that_never_follows_is_declared_off_and_removed(cluster: Machi
         cluster.wait("both copies", f"/v1/bdbs/{database}", lambda b: not b["reasons"], timeout_s=BACK_S)
         assert {int(shard["node_uid"]) for shard in cluster.shards()} == {node_at(cluster, m) for m in (left, other)}
     finally:
-        for writer in writers:
-            writer.is_over = True
-        for writer in writers:
-            writer.join(20)
+        end(writers)
     with redis.Redis(left.address, port) as client:
         assert [writer.lost(client) for writer in writers] == [[], []]
     print(f"acknowledged: {sum(len(writer.acknowledged) for writer in writers)}")

@@ -5,7 +5,7 @@ Needs root, iproute2, util-linux and etcd, and is skipped by name without them.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -13,16 +13,9 @@ import redis
 
 from demo.machines.cluster import NODES, MachinesCluster
 from testkit.deadlines import until
-from testkit.etcd import require_etcd
 from testkit.machines.commands import missing
 from testkit.machines.machine import Machine
-from tests.machines.takeovers import (
-    Writer,
-    all_write_since,
-    cut_off,
-    have_written,
-    said,
-)
+from tests.machines.takeovers import Writer, all_write_since, cut_off, end, frozen, have_written, said
 
 pytestmark = [
     pytest.mark.proof,
@@ -35,18 +28,6 @@ BACK_S = 120.0
 """Until the old primary, or a new copy, is in sync."""
 BEHIND_S = 5.0
 """The clients of the machine that is cut off go on for so long after the takeover."""
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[MachinesCluster]:
-    require_etcd()
-    with MachinesCluster(print) as made:
-        yield made
-
-
-def frozen(cluster: MachinesCluster, machine: Machine) -> Callable[[], None]:
-    machine.freeze()
-    return machine.thaw
 
 
 @pytest.mark.parametrize("strike", [cut_off, frozen])
@@ -86,10 +67,7 @@ def test_a_strict_database_loses_nothing_when_its_primarys_machine_is_cut_off(
         is_back = partial(all_write_since, writers, healed_at)
         until("all write again", is_back, seconds=BACK_S, state=lambda: said(writers))
     finally:
-        for writer in writers:
-            writer.is_over = True
-        for writer in writers:
-            writer.join(20)
+        end(writers)
     with redis.Redis(cluster.machines[NODES[0]].address, port) as client:
         assert {writer.key: writer.lost(client) for writer in writers} == {writer.key: [] for writer in writers}
     print({writer.key: (len(writer.acknowledged), writer.refused) for writer in writers})

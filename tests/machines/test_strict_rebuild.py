@@ -5,7 +5,6 @@ Needs root, iproute2, util-linux and etcd, and is skipped by name without them.
 
 import json
 import time
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -13,7 +12,6 @@ import redis
 
 from demo.machines.cluster import MachinesCluster
 from testkit.deadlines import until
-from testkit.etcd import require_etcd
 from testkit.machines.commands import missing
 from tests.machines.takeovers import Writer, all_write_since, have_written, lead, said
 
@@ -28,13 +26,6 @@ AFTER_S = 8.0
 UNCONFIRMED_MAX_S = 12.0
 """Five seconds of silence, the first of its signs before that, a start and a full sync: about seven on a quiet machine."""
 BACK_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[MachinesCluster]:
-    require_etcd()
-    with MachinesCluster(print) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
