@@ -7,7 +7,7 @@ from typing import Any
 from shardwright.leader import fitting
 from shardwright.leader.apply import Applier
 from shardwright.model.commands import Park
-from shardwright.model.database import ShardWanted
+from shardwright.model.database import Database, ShardWanted
 from shardwright.model.decision import NOTHING
 from shardwright.reconcile import group as group_module
 from shardwright.reconcile import parking
@@ -31,7 +31,7 @@ def waits_for_a_proof_in_strict_mode_too() -> Sequence[Patch]:
 def parks_the_copies_of_any_database() -> Sequence[Patch]:
     """Nothing confirms the writes of a database in default mode, and not every process needs proofs: the old primary goes on
     answering its clients."""
-    return [(parking, "is_in_force", lambda *_: True), (parking, "_confirms_all", lambda _: True)]
+    return [(parking, "is_in_force", lambda *_: True), (Database, "is_strict_in_force", property(lambda _: True))]
 
 
 @mutant_in(a_strict_primary_that_is_cut_off_with_a_replica)
