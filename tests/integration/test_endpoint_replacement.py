@@ -254,6 +254,37 @@ def take_over(world: World) -> None:
     writers.check()
 
 
+def test_a_handoff_outlives_the_old_process(tmp_path: Path) -> None:
+    """It dies between the hold and the release, when all its clients are at the new one, which held them as well."""
+    with replaceable_world(tmp_path) as world:
+        die_in_a_handoff(world)
+
+
+def die_in_a_handoff(world: World) -> None:
+    with Writers(world, 4) as writers:
+        wait_until(lambda: len(writers.acknowledged) == 4)
+        old, new = first(world), start_next(world)
+        pass_all_to_next(world)
+        held = world.hold()
+        assert (held.was_held, held.is_drained) == (True, True), held
+        asyncio.run(end(old, 0))
+        world.swap_roles()
+        world.generation += 1
+
+        async def scenario(keeper: EndpointProcessKeeper) -> None:
+            if keeper.identity is None:
+                await keeper.ensure()
+            assert keeper.identity == new
+
+        run(world, scenario)
+        world.release(world.target(world.primary, world.generation))
+        seen = world.status().endpoint(ENDPOINT)
+        assert (seen.state, seen.generation, seen.held_generation) == (EndpointState.LISTENING, world.generation, None)
+        before = dict(writers.acknowledged)
+        wait_until(lambda: all(turn > before[name] for name, turn in writers.acknowledged.items()))
+    writers.check()
+
+
 def test_clients_at_a_virtual_address_stay_and_can_still_be_sent_away(tmp_path: Path) -> None:
     with replaceable_world(tmp_path) as world:
         virtual = loopback_address()
