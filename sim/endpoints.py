@@ -10,7 +10,7 @@ from typing import Any
 
 from shardwright.clock import Clock
 from shardwright.endpoint.gate import Change
-from shardwright.endpoint.lease import Standing
+from shardwright.endpoint.lease import LeaseStanding
 from shardwright.endpoint.process import PASS_ANSWER_S
 from shardwright.endpoint.protocol import (
     CALL_TIMEOUT_S,
@@ -50,7 +50,7 @@ class SimEndpointProcess:
         self.process.on_death.append(self._ended)
         self.instance = world.new_id("endpoint process")
         self.endpoints: dict[EndpointUid, Served] = {}
-        self.standings: dict[EndpointUid, Standing] = {}
+        self.standings: dict[EndpointUid, LeaseStanding] = {}
         self.late_s = 0.0
         """How late it answers its control socket, while it serves clients normally."""
 
@@ -59,9 +59,9 @@ class SimEndpointProcess:
             served.end()
         self.endpoints.clear()
 
-    def standing(self, uid: EndpointUid) -> Standing:
+    def standing(self, uid: EndpointUid) -> LeaseStanding:
         """What the process knows of an endpoint's lease, for as long as it lives."""
-        return self.standings.setdefault(uid, Standing(self.instance))
+        return self.standings.setdefault(uid, LeaseStanding(self.instance))
 
     def status(self, suspects: Collection[EndpointUid]) -> EndpointProcessSeen:
         for uid in suspects:

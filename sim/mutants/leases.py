@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from shardwright.endpoint.gate import Gate
-from shardwright.endpoint.lease import Standing
+from shardwright.endpoint.lease import LeaseStanding
 from shardwright.endpoint.protocol import LeaseTerms
 from shardwright.leader import fitting, turn
 from shardwright.leader.fitting import to_tell
@@ -64,13 +64,13 @@ def tells_that_no_proof_is_needed_before_it_is_on_record() -> Sequence[Patch]:
 
 @mutant_in(a_word_that_no_proof_is_needed_and_that_arrives_late)
 def applies_an_older_lease() -> Sequence[Patch]:
-    right = Standing.apply
+    right = LeaseStanding.apply
 
-    def apply_any(self: Standing, terms: LeaseTerms) -> bool:
+    def apply_any(self: LeaseStanding, terms: LeaseTerms) -> bool:
         self.terms = None
         return right(self, terms)
 
-    return [(Standing, "apply", apply_any)]
+    return [(LeaseStanding, "apply", apply_any)]
 
 
 @mutant_in(a_process_that_sleeps_with_an_answer_on_its_way)

@@ -8,7 +8,7 @@ from shardwright.leader import loop
 from shardwright.leader import recovery as recoveries
 from shardwright.model.decision import Decision
 from shardwright.moves import handoff_rules as rules
-from shardwright.moves.handoff_rules import Candidate, OldPrimary, Recovery
+from shardwright.moves.handoff_rules import CandidateState, OldPrimary, Recovery
 from shardwright.server.targets import server_target
 from shardwright.store import commit as commits
 from sim import daemon, servers
@@ -94,7 +94,7 @@ def undoes_after_the_promotion() -> Sequence[Patch]:
     right = rules.recovery
 
     def recovery(old: Any, candidate: Any, endpoints: Any) -> Any:
-        if candidate is Candidate.PRIMARY and old in (OldPrimary.FENCED, OldPrimary.WRITABLE):
+        if candidate is CandidateState.PRIMARY and old in (OldPrimary.FENCED, OldPrimary.WRITABLE):
             return Recovery.UNDO, "wrong"
         return right(old, candidate, endpoints)
 
@@ -106,7 +106,7 @@ def goes_forward_without_a_fence() -> Sequence[Patch]:
     right = rules.recovery
 
     def recovery(old: Any, candidate: Any, endpoints: Any) -> Any:
-        if candidate is Candidate.REPLICA and old is OldPrimary.WRITABLE:
+        if candidate is CandidateState.REPLICA and old is OldPrimary.WRITABLE:
             return Recovery.FORWARD, "wrong"
         return right(old, candidate, endpoints)
 

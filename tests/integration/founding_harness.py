@@ -39,7 +39,7 @@ from shardwright.model.view import ClusterView
 from shardwright.node.admitting import machines_of
 from shardwright.node.etcd_config import NAME as ETCD_NAME
 from shardwright.node.founding_file import NAME as FOUNDING_NAME
-from shardwright.node.founding_file import Outcome, found_cluster
+from shardwright.node.founding_file import StoreAnswer, found_cluster
 from shardwright.node.init import Founded, InitOptions, found
 from shardwright.node.join import Joined, JoinOptions, join
 from shardwright.node.preflight import Machine, PlaceOptions, look_at_machine
@@ -124,7 +124,7 @@ def store_of(settings: NodeSettings) -> EtcdSettings:
     return EtcdSettings(place.endpoints, place.authority, place.certificate, place.key, PATIENT)
 
 
-async def commit(settings: NodeSettings) -> Outcome | None:
+async def commit(settings: NodeSettings) -> StoreAnswer | None:
     """What the first daemon does. Waits for the store."""
     async with asyncio.timeout(30):
         while True:
@@ -285,7 +285,7 @@ class First:
         self.founded = found_in(folder / "one", address)
         self.settings = self.founded.settings
         etcds.start(self.settings)
-        assert asyncio.run(commit(self.settings)) is Outcome.COMMITTED
+        assert asyncio.run(commit(self.settings)) is StoreAnswer.COMMITTED
 
     def address(self, number: int) -> str:
         return f"{self.network}.{number}"

@@ -11,9 +11,9 @@ import pytest
 import uvloop
 
 from shardwright.clock import SystemClock
-from shardwright.endpoint.gate import Budget, Counts
-from shardwright.endpoint.lease import Standing
-from shardwright.endpoint.pace import Pace
+from shardwright.endpoint.gate import ByteBudget, Counts
+from shardwright.endpoint.lease import LeaseStanding
+from shardwright.endpoint.pace import LoopPace
 from shardwright.endpoint.protocol import HOLD_MAX_S, EndpointSpec, Target
 from shardwright.endpoint.reach import CONNECT_TIMEOUT_S, ServerAccess
 from shardwright.endpoint.served import ServedEndpoint
@@ -36,7 +36,13 @@ async def _serve(server: RunningServer) -> ServedEndpoint:
     )
     loop = asyncio.get_running_loop()
     served = ServedEndpoint(
-        spec, Standing(), budget=Budget(), counts=Counts(), pace=Pace(loop), clock=SystemClock(), access=ServerAccess()
+        spec,
+        LeaseStanding(),
+        budget=ByteBudget(),
+        counts=Counts(),
+        pace=LoopPace(loop),
+        clock=SystemClock(),
+        access=ServerAccess(),
     )
     await served.serve(spec)
     return served

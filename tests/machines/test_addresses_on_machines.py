@@ -14,7 +14,7 @@ import pytest
 
 from shardwright.machine import arp
 from shardwright.machine import virtual_addresses as addresses
-from shardwright.machine.virtual_addresses import MARK, Placed
+from shardwright.machine.virtual_addresses import MARK, PlacedAddress
 from testkit.deadlines import until
 from testkit.machines.commands import missing
 from testkit.machines.group import NETWORK, Machines
@@ -24,7 +24,7 @@ from testkit.machines.spec import INTERFACE, PREFIX_BITS, ROOT
 pytestmark = [pytest.mark.proof, pytest.mark.skipif(bool(missing()), reason=missing() or "machines can be made")]
 
 VIRTUAL = str(NETWORK[100])
-PLACED = Placed(VIRTUAL, PREFIX_BITS, INTERFACE)
+PLACED = PlacedAddress(VIRTUAL, PREFIX_BITS, INTERFACE)
 PORT = 7000
 
 
@@ -112,7 +112,7 @@ def test_an_address_without_our_mark_is_neither_listed_nor_removed(machines: Mac
 
 
 def test_a_missing_interface_is_an_error_and_its_removal_is_none(machines: Machines) -> None:
-    absent = Placed(VIRTUAL, PREFIX_BITS, "eth7")
+    absent = PlacedAddress(VIRTUAL, PREFIX_BITS, "eth7")
     with machines["m1"].network():
         with pytest.raises(OSError, match="No such device"):
             addresses.add(absent)

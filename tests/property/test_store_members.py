@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from shardwright.model.ids import NodeUid
 from shardwright.model.store_member import MemberState, StoreMember, StoreRole
 from shardwright.model.view import ClusterView, Delete, Put
-from shardwright.plan.store_members import UNKNOWN_KEPT, Note, Promote, Remove, Step, next_step, strangers
+from shardwright.plan.store_members import UNKNOWN_KEPT, Note, PromoteMember, Remove, Step, next_step, strangers
 from testkit.builders import cluster
 
 NODES = 5
@@ -30,7 +30,7 @@ def carried_out(step: Step, view: ClusterView, states: list[MemberState]) -> tup
         case Note():
             node = replace(view.nodes[step.node_uid], store_role=step.role)
             return view.with_writes([Put(node)]), states
-        case Promote():
+        case PromoteMember():
             states = [
                 replace(s, member=replace(s.member, is_learner=False)) if s.member.id == step.member_id else s
                 for s in states

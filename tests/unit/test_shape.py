@@ -1,6 +1,8 @@
-"""Files and functions stay small. A ratchet: what is larger today is listed with its size, and may only shrink."""
+"""Files and functions stay small, and a name means one thing. A ratchet: what is larger today is listed with its size, and
+may only shrink."""
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +54,13 @@ def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def test_no_two_modules_of_tests_have_the_same_name() -> None:
     """Pytest cannot collect both."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, number in names.items() if number > 1] == []
+
+
+def test_no_two_classes_of_the_product_have_the_same_name() -> None:
+    """A reader who knows one of them would take the other for it."""
+    product = (text for name, text in _files() if name.startswith("src/"))
+    names = Counter(found for text in product for found in re.findall(r"^ *class (\w+)", text, re.MULTILINE))
     assert [name for name, number in names.items() if number > 1] == []
 
 

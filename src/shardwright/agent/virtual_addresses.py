@@ -15,7 +15,7 @@ import structlog
 
 from shardwright.clock import Clock
 from shardwright.machine import arp, virtual_addresses
-from shardwright.machine.virtual_addresses import Placed
+from shardwright.machine.virtual_addresses import PlacedAddress
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView
 from shardwright.model.virtual_address import HeldAddress, VirtualAddress
@@ -42,9 +42,9 @@ _log = structlog.get_logger(__name__)
 class Interfaces(Protocol):
     """What this machine does with addresses. The methods raise OSError."""
 
-    def ours(self) -> list[Placed]: ...
-    def add(self, placed: Placed) -> None: ...
-    def remove(self, placed: Placed) -> None: ...
+    def ours(self) -> list[PlacedAddress]: ...
+    def add(self, placed: PlacedAddress) -> None: ...
+    def remove(self, placed: PlacedAddress) -> None: ...
     def announce(self, address: str, interface: str) -> bool: ...
     def usable_interfaces(self) -> tuple[str, ...]: ...
 
@@ -52,13 +52,13 @@ class Interfaces(Protocol):
 class MachineInterfaces:
     """Those of this machine."""
 
-    def ours(self) -> list[Placed]:
+    def ours(self) -> list[PlacedAddress]:
         return virtual_addresses.ours()
 
-    def add(self, placed: Placed) -> None:
+    def add(self, placed: PlacedAddress) -> None:
         virtual_addresses.add(placed)
 
-    def remove(self, placed: Placed) -> None:
+    def remove(self, placed: PlacedAddress) -> None:
         virtual_addresses.remove(placed)
 
     def announce(self, address: str, interface: str) -> bool:
@@ -72,8 +72,8 @@ class MachineInterfaces:
 class Steps:
     """What is to be done with the interfaces, in this order."""
 
-    remove: tuple[Placed, ...] = ()
-    add: tuple[Placed, ...] = ()
+    remove: tuple[PlacedAddress, ...] = ()
+    add: tuple[PlacedAddress, ...] = ()
 
 
 def wanted_here(view: ClusterView, node_uid: NodeUid) -> tuple[VirtualAddress, ...]:
@@ -82,9 +82,9 @@ def wanted_here(view: ClusterView, node_uid: NodeUid) -> tuple[VirtualAddress, .
     return tuple(one for _, one in found if one.holder == node_uid) if node_uid in view.nodes else ()
 
 
-def steps(wanted: Iterable[VirtualAddress], there: Collection[Placed]) -> Steps:
+def steps(wanted: Iterable[VirtualAddress], there: Collection[PlacedAddress]) -> Steps:
     """The difference between what is to be on the interfaces and what is. Pure."""
-    placed = [Placed(one.address, one.prefix_length, one.interface) for one in wanted]
+    placed = [PlacedAddress(one.address, one.prefix_length, one.interface) for one in wanted]
     return Steps(tuple(p for p in there if p not in placed), tuple(p for p in placed if p not in there))
 
 
@@ -151,7 +151,7 @@ class VirtualAddressKeeper:
             _log.warning("removed a virtual address", address=placed.address, interface=placed.interface, reason=why)
         if is_proven:
             for one in wanted:
-                self._hold(one, is_there=Placed(one.address, one.prefix_length, one.interface) not in todo.add)
+                self._hold(one, is_there=PlacedAddress(one.address, one.prefix_length, one.interface) not in todo.add)
         self._report(wanted if is_proven else ())
 
     def retire(self) -> None:
@@ -167,7 +167,7 @@ class VirtualAddressKeeper:
     def _hold(self, one: VirtualAddress, *, is_there: bool) -> None:
         if not is_there:
             try:
-                self._interfaces.add(Placed(one.address, one.prefix_length, one.interface))
+                self._interfaces.add(PlacedAddress(one.address, one.prefix_length, one.interface))
             except OSError as e:
                 failure = HeldAddress(one.address, one.generation, e.strerror or str(e))
                 self._failed[one.address] = (self._clock.monotonic(), failure)

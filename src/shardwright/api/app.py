@@ -14,7 +14,7 @@ from shardwright import __version__
 from shardwright.api.attempts import Attempts
 from shardwright.api.deps import ApiContext, refuse_unknown_query
 from shardwright.api.errors import coded, error_answer
-from shardwright.api.gate import Gate
+from shardwright.api.gate import RequestGate
 from shardwright.api.openapi import describe
 from shardwright.api.routes import (
     actions,
@@ -79,7 +79,7 @@ def create_app(context: ApiContext) -> FastAPI:
     for module in MODULES:
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)])
     app.add_middleware(
-        Gate,
+        RequestGate,
         context=context,
         allowed=allowed_methods,
         admitted_by_token=bootstrap.OPEN,

@@ -40,7 +40,7 @@ class _Refused(Exception):
         self.answer = answer
 
 
-class Gate:
+class RequestGate:
     """The middleware. Admits or refuses each request before the routes."""
 
     def __init__(

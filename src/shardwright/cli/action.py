@@ -9,7 +9,7 @@ import typer
 from shardwright.cli.failure import Exit, Failure, usage
 from shardwright.cli.progress import (
     MOVE_COLUMNS,
-    Rates,
+    ProgressRates,
     ending,
     evidence_text,
     has_ended,
@@ -22,7 +22,7 @@ from shardwright.cli.progress import (
     reasons_of,
     title,
 )
-from shardwright.cli.session import Session, Timeout, Wait, command, confirm, parsed
+from shardwright.cli.session import CommandSession, Timeout, Wait, command, confirm, parsed
 from shardwright.cli.session import Yes as YesOption
 from shardwright.cli.table import UNKNOWN, fields, table
 from shardwright.cli.waiting import read_action, wait_for_action, wait_for_cancellation
@@ -46,7 +46,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _list(
-    session: Session, node: Annotated[int | None, typer.Option("--node", min=1, help="Only actions of this node.")] = None
+    session: CommandSession,
+    node: Annotated[int | None, typer.Option("--node", min=1, help="Only actions of this node.")] = None,
 ) -> None:
     """List actions, the newest first."""
     answer = session.api.get("/v1/actions")
@@ -67,19 +68,19 @@ def _list(
     session.show(answer, lambda: table(("ACTION", "NAME", "OBJECT", "STATUS", "PROGRESS", "CREATED"), rows))
 
 
-def _show(session: Session, action: ActionArgument) -> None:
+def _show(session: CommandSession, action: ActionArgument) -> None:
     """Show an action with its steps, moves, reasons and the evidence of its handoffs."""
     found = read_action(session.api, _uid(session, action))
     session.show(found, lambda: _described(found))
 
 
-def _watch(session: Session, action: ActionArgument, timeout: Timeout = None) -> None:
+def _watch(session: CommandSession, action: ActionArgument, timeout: Timeout = None) -> None:
     """Watch an action until it ends; the exit code reports the result."""
     wait_for_action(session, _uid(session, action), timeout=timeout)
 
 
 def _cancel(
-    session: Session,
+    session: CommandSession,
     action: ActionArgument,
     undo: Annotated[bool, typer.Option("--undo", help="Move everything back, instead of leaving it in place.")] = False,
     is_confirmed: YesOption = False,
@@ -119,7 +120,7 @@ def _is_what_is_asked_for(ended: dict[str, Any], *, undo: bool) -> bool:
 
 
 def _events(
-    session: Session,
+    session: CommandSession,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Number of events, the newest ones.")] = 50,
     since: Annotated[
         str | None, typer.Option("--since", metavar="TIME", help="Only events of this last period, such as 30m or 2d.")
@@ -162,7 +163,7 @@ def _all(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(both, key=lambda action: _epoch(action) or 0, reverse=True)
 
 
-def _uid(session: Session, text: str) -> str:
+def _uid(session: CommandSession, text: str) -> str:
     """The whole uid for its first characters. A text without a matching action is passed on, so that the API refuses it."""
     if not text.isascii() or not text.replace("-", "").isalnum():
         raise usage(f"{text!r} is not the uid of an action", remedy="shardwright action list shows them")
@@ -207,7 +208,7 @@ def _described(action: dict[str, Any]) -> str:
         parts.append(table(("STEP", "STARTED", "TOOK", "WHAT"), rows))
     if moves:
         # A single answer has no rate: show the duration of each move.
-        rows = [[*move_row(move, Rates())[:-1], _lasted(move)] for move in moves]
+        rows = [[*move_row(move, ProgressRates())[:-1], _lasted(move)] for move in moves]
         parts.append(table((*MOVE_COLUMNS[:-1], "TOOK"), rows))
     if proofs := [evidence_text(evidence) for move in moves if (evidence := move.get("evidence"))]:
         parts.append("\n".join(["EVIDENCE:", *proofs]))

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 import typer
 
 from shardwright.cli.failure import Exit
-from shardwright.cli.session import Session, node_uid
+from shardwright.cli.session import CommandSession, node_uid
 from shardwright.cli.table import table
 
 
 def check(
-    session: Session,
+    session: CommandSession,
     nodes: Annotated[
         list[str] | None, typer.Argument(metavar="NODE", help="Numbers of nodes, such as 3 or node:3; default: all.")
     ] = None,

@@ -9,7 +9,7 @@ import typer
 from shardwright.cli.database_text import addresses, described
 from shardwright.cli.failure import Exit, Failure, usage
 from shardwright.cli.overview import databases_table, shards_table, told
-from shardwright.cli.session import Session, Timeout, Wait, Yes, command, confirm, parsed
+from shardwright.cli.session import CommandSession, Timeout, Wait, Yes, command, confirm, parsed
 from shardwright.cli.unserved import price_text, waiting_text
 from shardwright.cli.waiting import wait_until
 from shardwright.units import parse_bytes
@@ -103,7 +103,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _create(
-    session: Session,
+    session: CommandSession,
     name: Annotated[str, typer.Argument(help="Letters, digits and hyphens.")],
     memory: Memory,
     port: Port = None,
@@ -144,13 +144,13 @@ def _create(
     session.show(database, lambda: f"{verb} db:{database['uid']} {database['name']} at {addresses(database)}")
 
 
-def _list(session: Session) -> None:
+def _list(session: CommandSession) -> None:
     """List the databases."""
     databases = session.api.get("/v1/bdbs")
     session.show(databases, lambda: databases_table(databases))
 
 
-def _show(session: Session, database: DatabaseArgument) -> None:
+def _show(session: CommandSession, database: DatabaseArgument) -> None:
     """Show one database and its shards."""
     found = find(session, database)
     if session.as_json:
@@ -162,7 +162,7 @@ def _show(session: Session, database: DatabaseArgument) -> None:
 
 
 def _update(
-    session: Session,
+    session: CommandSession,
     database: DatabaseArgument,
     memory: Annotated[
         str | None, typer.Option("--memory", metavar="SIZE", help="New limit for all copies together.")
@@ -204,7 +204,7 @@ def _update(
 
 
 def _delete(
-    session: Session,
+    session: CommandSession,
     database: DatabaseArgument,
     is_confirmed: Yes = False,
     is_waited_for: Wait = False,
@@ -223,7 +223,7 @@ def _delete(
 
 
 def _start(
-    session: Session,
+    session: CommandSession,
     database: DatabaseArgument,
     from_copy: FromCopy = None,
     cut_damaged_tail: CutTail = False,
@@ -261,7 +261,7 @@ def _shard_uid(text: str) -> int:
     return int(digits)
 
 
-def _serving(session: Session, uid: int, shard: int) -> dict[str, Any] | None:
+def _serving(session: CommandSession, uid: int, shard: int) -> dict[str, Any] | None:
     """The database, once it serves. Raises Failure if the start failed."""
     try:
         session.api.get(f"/v1/bdbs/{uid}/availability")
@@ -277,7 +277,7 @@ def _serving(session: Session, uid: int, shard: int) -> dict[str, Any] | None:
     return _read(session, uid)
 
 
-def find(session: Session, text: str) -> dict[str, Any]:
+def find(session: CommandSession, text: str) -> dict[str, Any]:
     """The database with this number or name. A number takes precedence over a name of digits. Raises Failure."""
     databases = session.api.get("/v1/bdbs")
     number = text.removeprefix("db:")
@@ -338,7 +338,7 @@ def _first_line(path: Path | None) -> str | None:
         raise usage(f"the password file {path} cannot be read: {error}") from error
 
 
-def _read(session: Session, uid: int) -> dict[str, Any] | None:
+def _read(session: CommandSession, uid: int) -> dict[str, Any] | None:
     try:
         return dict(session.api.get(f"/v1/bdbs/{uid}"))
     except Failure as failure:
@@ -347,7 +347,7 @@ def _read(session: Session, uid: int) -> dict[str, Any] | None:
         raise
 
 
-def _wait_active(session: Session, uid: int, timeout: str | None) -> dict[str, Any]:
+def _wait_active(session: CommandSession, uid: int, timeout: str | None) -> dict[str, Any]:
     said: set[str] = set()
 
     def ask() -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from shardwright.cli.failure import Exit, Failure, usage
-from shardwright.cli.session import NodeArgument, Session, command, node_uid
+from shardwright.cli.session import CommandSession, NodeArgument, command, node_uid
 
 
 def register(group: typer.Typer) -> None:
@@ -20,7 +20,7 @@ def register(group: typer.Typer) -> None:
 
 
 def _declare_off(
-    session: Session,
+    session: CommandSession,
     node: NodeArgument,
     confirm: Annotated[
         str | None, typer.Option("--confirm", metavar="ADDRESS", help="The node's address: confirms which machine is off.")
@@ -46,7 +46,7 @@ def _declare_off(
     session.show(answer, lambda: done)
 
 
-def _typed(session: Session, uid: int) -> str:
+def _typed(session: CommandSession, uid: int) -> str:
     """The address as the administrator types it, after the consequences. Raises Failure without a terminal."""
     found = session.api.get(f"/v1/nodes/{uid}")
     session.say(consequences(found, session.api.get(f"/v1/nodes/{uid}/status")))

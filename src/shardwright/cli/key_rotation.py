@@ -9,7 +9,7 @@ import typer
 
 from shardwright.cli.cluster_key import line_of, waits_of
 from shardwright.cli.overview import Json
-from shardwright.cli.session import Session, Timeout, Wait, command
+from shardwright.cli.session import CommandSession, Timeout, Wait, command
 from shardwright.cli.waiting import wait_until
 
 PATH = "/v1/cluster/actions/rotate_key"
@@ -24,7 +24,7 @@ def register(group: typer.Typer) -> None:
     command(group, "rotate-key", examples=_EXAMPLES)(_rotate_key)
 
 
-def _rotate_key(session: Session, is_waited_for: Wait = False, timeout: Timeout = None) -> None:
+def _rotate_key(session: CommandSession, is_waited_for: Wait = False, timeout: Timeout = None) -> None:
     """Replace the key that seals the secrets in the cluster's store. Databases and clients do not notice it.
 
     The leader's node makes the new key, all nodes fetch it, the secrets are sealed again, and every node drops the old key.
@@ -37,7 +37,7 @@ def _rotate_key(session: Session, is_waited_for: Wait = False, timeout: Timeout 
     session.show(answer, lambda: "\n".join((line_of(answer), *_rest(answer))))
 
 
-def _ended(session: Session, answer: Json, timeout: str | None) -> Json:
+def _ended(session: CommandSession, answer: Json, timeout: str | None) -> Json:
     said: list[str] = []
 
     def ask() -> dict[str, Any] | None:

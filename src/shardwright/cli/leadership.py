@@ -7,7 +7,7 @@ import typer
 
 from shardwright.cli.failure import Exit, Failure
 from shardwright.cli.overview import Json
-from shardwright.cli.session import NodeArgument, Session, Timeout, Wait, command, node_uid
+from shardwright.cli.session import CommandSession, NodeArgument, Timeout, Wait, command, node_uid
 from shardwright.cli.table import table
 from shardwright.cli.waiting import wait_until
 
@@ -23,7 +23,7 @@ def register(group: typer.Typer) -> None:
     command(group, "change-leader", examples="shardwright cluster change-leader 3 --wait")(_change_leader)
 
 
-def _members(session: Session) -> None:
+def _members(session: CommandSession) -> None:
     """List the members of the store: which nodes run one, whether it votes, and whether it answers."""
     found = session.api.get("/v1/cluster/store_members")
     session.show(found, lambda: members_text(found))
@@ -57,7 +57,9 @@ def _spare_text(members: Sequence[Json]) -> str:
     return f"{there} of {len(voters)} voters answer; the store works on without {spare} of them."
 
 
-def _change_leader(session: Session, node: NodeArgument, is_waited_for: Wait = False, timeout: Timeout = None) -> None:
+def _change_leader(
+    session: CommandSession, node: NodeArgument, is_waited_for: Wait = False, timeout: Timeout = None
+) -> None:
     """Let the daemon of a node lead the cluster. Databases do not notice it."""
     uid = node_uid(node)
     answer = session.api.post(_ACTION, {"node_uid": str(uid)})

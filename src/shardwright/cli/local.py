@@ -20,7 +20,7 @@ from shardwright.cli.session import confirm, parsed
 from shardwright.local.creation import UpOptions
 from shardwright.local.down import Stopped, bring_down
 from shardwright.local.layout import layout_of
-from shardwright.local.supervisor import Outcome
+from shardwright.local.supervisor import SupervisorEnd
 from shardwright.local.up import DAEMON_MODULE, Started, prepare, run_in_background, run_in_foreground
 from shardwright.model.database import Database
 from shardwright.model.ids import NodeUid
@@ -106,7 +106,7 @@ def up(
             ready()
             return
         outcome = run_in_foreground(started, lock, say=say, on_ready=ready, module=daemon_module)
-        say("Everything is stopped." if outcome is Outcome.STOPPED else "Another command has taken over the cluster.")
+        say("Everything is stopped." if outcome is SupervisorEnd.STOPPED else "Another command has taken over the cluster.")
 
 
 def down(

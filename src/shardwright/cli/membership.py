@@ -15,7 +15,7 @@ from shardwright.cli.access import Access, Wanted
 from shardwright.cli.direct import failure_of, failures
 from shardwright.cli.failure import Failure
 from shardwright.cli.progress import has_ended
-from shardwright.cli.session import Session, Yes, command, confirm
+from shardwright.cli.session import CommandSession, Yes, command, confirm
 from shardwright.cli.waiting import wait_for_action
 from shardwright.errors import Rejected
 from shardwright.node.settings import SETTINGS_FILE, NodeSettings
@@ -35,14 +35,14 @@ def register(group: typer.Typer) -> None:
     command(group, "leave", examples=examples, find=_own_cluster)(_leave)
 
 
-def _token(session: Session) -> None:
+def _token(session: CommandSession) -> None:
     """Make a join token and print the line to run on the new machine. It admits one machine and expires after 24 hours."""
     made = session.api.post("/v1/nodes/tokens")
     session.show(made, lambda: f"{made['join_line']}\n(good for one machine until {made['expires_at']})")
 
 
 def _leave(
-    session: Session,
+    session: CommandSession,
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The settings of this machine's node.")] = (
         SETTINGS_FILE
     ),
@@ -94,7 +94,7 @@ def _settings(config: Path) -> NodeSettings:
         raise failure_of(e) from None
 
 
-def _removal(session: Session, uid: int) -> str:
+def _removal(session: CommandSession, uid: int) -> str:
     """The uid of the node's removal: a new one, or the one that is under way, which an interrupted leave has left or someone
     else has started. Raises Failure."""
     try:
@@ -116,7 +116,7 @@ def live_removal(answer: object) -> str | None:
     return next((str(action["action_uid"]) for action in removals if not has_ended(action)), None)
 
 
-def _is_recorded(session: Session, uid: int) -> bool:
+def _is_recorded(session: CommandSession, uid: int) -> bool:
     """Whether the cluster still has the node: an interrupted leave may have removed it."""
     try:
         session.api.get(f"/v1/nodes/{uid}")

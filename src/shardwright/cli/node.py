@@ -13,7 +13,7 @@ from shardwright.cli.database import find
 from shardwright.cli.failure import usage
 from shardwright.cli.overview import NODE_ROLES, node_status, nodes_table, shards_table
 from shardwright.cli.plan import explanation_text, plan_text
-from shardwright.cli.session import NodeArgument, Session, Timeout, Wait, Yes, command, confirm, node_uid, parsed
+from shardwright.cli.session import CommandSession, NodeArgument, Timeout, Wait, Yes, command, confirm, node_uid, parsed
 from shardwright.cli.table import fields, table
 from shardwright.cli.waiting import wait_for_action, wait_until
 from shardwright.units import format_bytes, parse_bytes
@@ -81,7 +81,7 @@ def register(app: typer.Typer) -> None:
     )(_maintenance_off)
 
 
-def _list(session: Session) -> None:
+def _list(session: CommandSession) -> None:
     """List the nodes."""
     nodes = session.api.get("/v1/nodes")
     if session.as_json:
@@ -90,7 +90,7 @@ def _list(session: Session) -> None:
     session.say(nodes_table(nodes, session.api.get("/v1/nodes/status")))
 
 
-def _show(session: Session, node: NodeArgument) -> None:
+def _show(session: CommandSession, node: NodeArgument) -> None:
     """Show one node and its shards."""
     uid = node_uid(node)
     found = session.api.get(f"/v1/nodes/{uid}")
@@ -103,7 +103,7 @@ def _show(session: Session, node: NodeArgument) -> None:
 
 
 def _add(
-    session: Session,
+    session: CommandSession,
     memory: Annotated[
         str | None, typer.Option("--memory", metavar="SIZE", help="Memory limit for its shards, such as 4gb.")
     ] = None,
@@ -127,7 +127,7 @@ def _add(
 
 
 def _remove(
-    session: Session,
+    session: CommandSession,
     node: NodeArgument,
     wait_for_persistence: Annotated[
         bool | None,
@@ -151,7 +151,7 @@ def _remove(
     _start(session, uid, "remove", body, how)
 
 
-def _reopen(session: Session, node: NodeArgument) -> None:
+def _reopen(session: CommandSession, node: NodeArgument) -> None:
     """Reopen a node that a failed or cancelled removal left closed for new shards."""
     uid = node_uid(node)
     answer = session.api.put(f"/v1/nodes/{uid}", {"accept_servers": True})
@@ -159,7 +159,7 @@ def _reopen(session: Session, node: NodeArgument) -> None:
 
 
 def _maintenance_on(
-    session: Session,
+    session: CommandSession,
     node: NodeArgument,
     overwrite_snapshot: Annotated[
         bool, typer.Option("--overwrite-snapshot", help="Take a new snapshot even if an earlier attempt left one.")
@@ -199,7 +199,7 @@ def _maintenance_on(
 
 
 def _maintenance_off(
-    session: Session,
+    session: CommandSession,
     node: NodeArgument,
     snapshot: Annotated[
         str | None, typer.Option("--snapshot", metavar="NAME", help="Restore this snapshot instead of the latest.")
@@ -226,7 +226,7 @@ def _maintenance_off(
 
 
 def _step_down(
-    session: Session,
+    session: CommandSession,
     node: NodeArgument,
     yield_leadership: YieldLeadership = False,
     endpoints_only: Annotated[bool, typer.Option("--endpoints-only", help="Endpoints leave, primaries stay.")] = False,
@@ -259,7 +259,7 @@ def _step_down(
 
 
 def _snapshots(
-    session: Session,
+    session: CommandSession,
     node: NodeArgument,
     create: Annotated[str | None, typer.Option("--create", metavar="NAME", help="Take a snapshot with this name.")] = None,
     delete: Annotated[
@@ -301,7 +301,7 @@ class _How:
     timeout: str | None
 
 
-def _start(session: Session, uid: int, action: str, body: dict[str, object], how: _How) -> None:
+def _start(session: CommandSession, uid: int, action: str, body: dict[str, object], how: _How) -> None:
     path = f"/v1/nodes/{uid}/actions/{action}"
     if how.dry_run:
         if how.plan is not None or how.is_waited_for:
@@ -325,7 +325,7 @@ def _same_command() -> str:
 
 
 def _explain(
-    session: Session,
+    session: CommandSession,
     node: NodeArgument,
     action: Annotated[
         str, typer.Option("--action", metavar="ACTION", help=f"One of {', '.join(ACTIONS)}.")

@@ -58,7 +58,7 @@ def object_of(action: Json) -> str:
 
 
 @dataclass(slots=True)
-class Rates:
+class ProgressRates:
     """Bytes per second of each move, from successive polls."""
 
     _seen: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
@@ -91,7 +91,7 @@ def reasons_of(thing: Json) -> list[Json]:
     return [reason for reason in reasons if isinstance(reason, Mapping)] if isinstance(reasons, list) else []
 
 
-def move_row(move: Json, rates: Rates) -> tuple[str, ...]:
+def move_row(move: Json, rates: ProgressRates) -> tuple[str, ...]:
     """Cells for ``MOVE_COLUMNS``."""
     total, done = _whole(move.get("bytes_total")), _whole(move.get("bytes_done"))
     bytes_text = (
@@ -153,7 +153,7 @@ class Changes:
     _moves: dict[str, str] = field(default_factory=dict)
     _reasons: frozenset[str] = frozenset()
 
-    def lines(self, action: Json, rates: Rates) -> Iterator[str]:
+    def lines(self, action: Json, rates: ProgressRates) -> Iterator[str]:
         """Lines for the changes; empty without a change."""
         status, percent = str(action.get("status")), progress_of(action)
         if status != self._status or int(percent / 10) > self._tenth:

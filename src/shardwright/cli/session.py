@@ -59,7 +59,7 @@ _SHARED = tuple(inspect.signature(_common).parameters.values())
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class CommandSession:
     """One run of a command."""
 
     api: ApiClient
@@ -87,7 +87,7 @@ def command(app: typer.Typer, name: str, *, examples: str = "", find: Find = _us
             as_json = bool(shared.pop("as_json"))
             try:
                 with ApiClient(find(Wanted(**shared), given)) as api:
-                    body(Session(api, as_json), **given)
+                    body(CommandSession(api, as_json), **given)
             except Failure as failure:
                 report(failure, as_json=as_json)
                 raise typer.Exit(failure.exit_code) from None

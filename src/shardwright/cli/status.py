@@ -14,7 +14,7 @@ from shardwright.cli.overview import (
     troubles_text,
     upgrade_text,
 )
-from shardwright.cli.session import Session, command
+from shardwright.cli.session import CommandSession, command
 from shardwright.cli.unserved import waiting_text
 
 
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
     command(app, "status", examples="shardwright status\nshardwright status --dir ~/sw --json")(_status)
 
 
-def _status(session: Session) -> None:
+def _status(session: CommandSession) -> None:
     """Show nodes, databases, endpoints and shards, the faults of databases, and what is under way: a change of the cluster
     key, an upgrade and what it waits for."""
     nodes = session.api.get("/v1/nodes")

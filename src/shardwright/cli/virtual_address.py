@@ -8,7 +8,7 @@ import typer
 from shardwright.cli.database import find
 from shardwright.cli.failure import Failure
 from shardwright.cli.overview import Json
-from shardwright.cli.session import Session, Timeout, Wait, Yes, command, confirm
+from shardwright.cli.session import CommandSession, Timeout, Wait, Yes, command, confirm
 from shardwright.cli.table import table
 from shardwright.cli.waiting import wait_until
 
@@ -33,7 +33,7 @@ Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="A virtual addre
 
 
 def _add(
-    session: Session,
+    session: CommandSession,
     address: Annotated[str, typer.Argument(metavar="ADDRESS/PREFIX", help="A free address, such as 10.0.0.9/24.")],
     interface: Annotated[str, typer.Option(metavar="NAME", help="The interface that gets it, on every node.")],
     database: Annotated[
@@ -61,14 +61,14 @@ def _add(
     session.show(added, lambda: f"{added.get('addr')}/{added.get('prefix_length')}: {_standing(added)}")
 
 
-def _list(session: Session) -> None:
+def _list(session: CommandSession) -> None:
     """List the virtual addresses: which node has each, and which nodes can."""
     found = session.api.get(_PATH)
     session.show(found, lambda: addresses_text(found))
 
 
 def _remove(
-    session: Session,
+    session: CommandSession,
     address: Address,
     is_confirmed: Yes = False,
     is_waited_for: Wait = False,
@@ -83,7 +83,7 @@ def _remove(
     session.show(gone, lambda: f"{name}: {'removed' if is_waited_for else 'being removed'}")
 
 
-def _is_gone(session: Session, name: str) -> bool | None:
+def _is_gone(session: CommandSession, name: str) -> bool | None:
     try:
         session.api.get(f"{_PATH}/{name}")
     except Failure as failure:

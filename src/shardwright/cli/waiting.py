@@ -23,7 +23,7 @@ from shardwright.cli.progress import (
     MOVE_ENDED,
     Changes,
     Json,
-    Rates,
+    ProgressRates,
     ending,
     has_ended,
     move_row,
@@ -34,7 +34,7 @@ from shardwright.cli.progress import (
     reasons_of,
     title,
 )
-from shardwright.cli.session import Session
+from shardwright.cli.session import CommandSession
 from shardwright.units import parse_duration
 
 POLL_S = 0.25
@@ -46,7 +46,7 @@ _MOVES_SHOWN = 12
 T = TypeVar("T")
 
 
-def wait_for_action(session: Session, uid: str, *, timeout: str | None, is_shown: bool = True) -> Json:
+def wait_for_action(session: CommandSession, uid: str, *, timeout: str | None, is_shown: bool = True) -> Json:
     """Show an action until it ends, and its end (with ``is_shown``). Raises Failure if it fails, is cancelled, or outlasts
     ``timeout``."""
     try:
@@ -63,7 +63,7 @@ def wait_for_action(session: Session, uid: str, *, timeout: str | None, is_shown
     raise Failure(Exit.FAILED, code, text, remedy=f"shardwright action show {uid} shows the details")
 
 
-def wait_for_cancellation(session: Session, uid: str, *, timeout: str | None) -> Json:
+def wait_for_cancellation(session: CommandSession, uid: str, *, timeout: str | None) -> Json:
     """Show a cancelled action until it ends. Raises Failure if it did not end as requested, or outlasts ``timeout``."""
     action = _watch(session, uid, deadline(timeout))
     session.show(action, lambda: ending(action))
@@ -74,7 +74,7 @@ def wait_for_cancellation(session: Session, uid: str, *, timeout: str | None) ->
     raise Failure(Exit.FAILED, code, text, remedy=f"shardwright action show {uid} shows the details")
 
 
-def wait_until(session: Session, what: str, ask: Callable[[], T | None], *, timeout: str | None) -> T:
+def wait_until(session: CommandSession, what: str, ask: Callable[[], T | None], *, timeout: str | None) -> T:
     """Poll until the answer is not None."""
     until = deadline(timeout)
     patience = Patience()
@@ -130,8 +130,8 @@ class Patience:
         return answer
 
 
-def _watch(session: Session, uid: str, until: float | None) -> dict[str, Any]:
-    rates, patience = Rates(), Patience()
+def _watch(session: CommandSession, uid: str, until: float | None) -> dict[str, Any]:
+    rates, patience = ProgressRates(), Patience()
     with _Display(is_silent=session.as_json) as display:
         while True:
             action = patience.call(lambda: read_action(session.api, uid))
@@ -169,7 +169,7 @@ class _Display:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, action: Json, rates: Rates) -> None:
+    def show(self, action: Json, rates: ProgressRates) -> None:
         if self._live is not None:
             self._live.update(_screen(action, rates))
         elif not self._is_silent:
@@ -177,7 +177,7 @@ class _Display:
                 print(line, flush=True)
 
 
-def _screen(action: Json, rates: Rates) -> RenderableType:
+def _screen(action: Json, rates: ProgressRates) -> RenderableType:
     percent = progress_of(action)
     head = Table.grid(padding=(0, 2))
     head.add_row(Text(title(action), style="bold"), ProgressBar(total=100, completed=percent, width=30), f"{percent:.1f}%")

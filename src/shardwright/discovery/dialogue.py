@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shardwright.discovery.found import Place
+from shardwright.discovery.found import FoundAddress
 
 SWITCHED = "+switch-master"
 """Channel of the message that a database has another place: ``NAME OLD-ADDRESS OLD-PORT NEW-ADDRESS NEW-PORT``."""
@@ -22,7 +22,7 @@ class Sentinel:
     """A discovery service of the cluster."""
 
     uid: str
-    place: Place
+    place: FoundAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Known:
     """What the service knows when a command comes."""
 
     own_uid: str
-    masters: Mapping[str, Place]
+    masters: Mapping[str, FoundAddress]
     others: Sequence[Sentinel]
 
 
@@ -60,7 +60,7 @@ _SUBSCRIBED_MAY = frozenset({"PING", "SUBSCRIBE", "UNSUBSCRIBE", "PSUBSCRIBE", "
 """What a client of RESP2 with a subscription may send: it could not tell replies from messages."""
 
 
-class Dialogue:
+class DiscoveryDialogue:
     """See the module's docstring."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Dialogue:
         replies = handler(self, words, known)
         return b"".join(map(self._encoded, replies))
 
-    def message(self, name: str, before: Place, after: Place) -> bytes:
+    def message(self, name: str, before: FoundAddress, after: FoundAddress) -> bytes:
         """What the client is told when a database has another place; empty: it has not subscribed to that."""
         text = f"{name} {before.address} {before.port} {after.address} {after.port}"
         found: list[Push] = []
@@ -187,7 +187,7 @@ def _too_few(word: str) -> Error:
     return Error(f"ERR wrong number of arguments for '{word}' command")
 
 
-def _master(name: str, place: Place, known: Known) -> dict[str, str]:
+def _master(name: str, place: FoundAddress, known: Known) -> dict[str, str]:
     """The fields that the original has, and those that clients need to believe that it can be used."""
     return {
         "name": name,
@@ -200,7 +200,7 @@ def _master(name: str, place: Place, known: Known) -> dict[str, str]:
     }
 
 
-def _of_master(do: str, name: str, place: Place, known: Known) -> Any:
+def _of_master(do: str, name: str, place: FoundAddress, known: Known) -> Any:
     match do:
         case "master":
             return _master(name, place, known)
@@ -214,7 +214,7 @@ def _of_master(do: str, name: str, place: Place, known: Known) -> Any:
     return []  # Clients reach a database at its endpoint only, so that replicas have no place of their own.
 
 
-def _info(dialogue: Dialogue, words: list[str], known: Known) -> list[Any]:
+def _info(dialogue: DiscoveryDialogue, words: list[str], known: Known) -> list[Any]:
     lines = ["# Server", f"redis_version:{VERSION}", "redis_mode:sentinel", "", "# Sentinel"]
     lines.append(f"sentinel_masters:{len(known.masters)}")
     count = len(known.others) + 1
@@ -225,17 +225,17 @@ def _info(dialogue: Dialogue, words: list[str], known: Known) -> list[Any]:
     return ["\r\n".join(lines) + "\r\n"]
 
 
-Handler = Callable[[Dialogue, list[str], Known], list[Any]]
+Handler = Callable[[DiscoveryDialogue, list[str], Known], list[Any]]
 _HANDLERS: dict[str, Handler] = {
-    "PING": Dialogue._ping,
-    "HELLO": Dialogue._hello,
-    "SENTINEL": Dialogue._sentinel,
-    "SUBSCRIBE": Dialogue._subscribe,
-    "PSUBSCRIBE": Dialogue._psubscribe,
-    "UNSUBSCRIBE": Dialogue._unsubscribe,
-    "PUNSUBSCRIBE": Dialogue._punsubscribe,
-    "QUIT": Dialogue._quit,
-    "RESET": Dialogue._reset,
+    "PING": DiscoveryDialogue._ping,
+    "HELLO": DiscoveryDialogue._hello,
+    "SENTINEL": DiscoveryDialogue._sentinel,
+    "SUBSCRIBE": DiscoveryDialogue._subscribe,
+    "PSUBSCRIBE": DiscoveryDialogue._psubscribe,
+    "UNSUBSCRIBE": DiscoveryDialogue._unsubscribe,
+    "PUNSUBSCRIBE": DiscoveryDialogue._punsubscribe,
+    "QUIT": DiscoveryDialogue._quit,
+    "RESET": DiscoveryDialogue._reset,
     "INFO": _info,
     "ROLE": lambda _, words, known: [["sentinel", sorted(known.masters)]],
     "AUTH": lambda _, words, known: [OK],  # There is nothing to protect: every client may ask where a database is.

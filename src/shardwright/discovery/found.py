@@ -19,16 +19,16 @@ _SERVING = frozenset({DatabaseStatus.ACTIVE, DatabaseStatus.ACTIVE_CHANGE_PENDIN
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FoundAddress:
     """An address of a database."""
 
     address: str
     port: int
 
 
-def places(view: ClusterView, own: NodeUid) -> Mapping[str, Place]:
+def places(view: ClusterView, own: NodeUid) -> Mapping[str, FoundAddress]:
     """The place of every database that serves, by its name and by ``NAME@internal``, for the clients of this node."""
-    found: dict[str, Place] = {}
+    found: dict[str, FoundAddress] = {}
     for database in view.databases.values():
         if database.status in _SERVING and (place := _place(database, view, own)) is not None:
             external, internal = place
@@ -36,13 +36,13 @@ def places(view: ClusterView, own: NodeUid) -> Mapping[str, Place]:
     return found
 
 
-def _place(database: Database, view: ClusterView, own: NodeUid) -> tuple[Place, Place] | None:
+def _place(database: Database, view: ClusterView, own: NodeUid) -> tuple[FoundAddress, FoundAddress] | None:
     """The external and the internal place; None: no node accepts clients."""
     for endpoint in view.endpoints_of(database.uid):
         if (node := _best(endpoint, view, own)) is not None:
             external = listening_address(endpoint, node.uid, view)
             internal = node.address if node.external_addresses else external
-            return Place(external, endpoint.port), Place(internal, endpoint.port)
+            return FoundAddress(external, endpoint.port), FoundAddress(internal, endpoint.port)
     return None
 
 
@@ -57,10 +57,10 @@ def _best(endpoint: Endpoint, view: ClusterView, own: NodeUid) -> Node | None:
     return min(members, key=rank, default=None)
 
 
-def others(view: ClusterView, own: NodeUid, port: int) -> list[tuple[NodeUid, Place]]:
+def others(view: ClusterView, own: NodeUid, port: int) -> list[tuple[NodeUid, FoundAddress]]:
     """The discovery services of the other nodes that have a daemon, by uid. ``port``: the same on all nodes."""
     return [
-        (uid, Place(own_address(node), port))
+        (uid, FoundAddress(own_address(node), port))
         for uid, node in sorted(view.nodes.items())
         if uid != own and uid in view.daemons
     ]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
-from shardwright.discovery.dialogue import Dialogue, Known, Sentinel
-from shardwright.discovery.found import Place, others, places
+from shardwright.discovery.dialogue import DiscoveryDialogue, Known, Sentinel
+from shardwright.discovery.found import FoundAddress, others, places
 from shardwright.endpoint.resp import CommandScanner, ProtocolError, split_arguments
 from shardwright.model.ids import NodeUid
 from shardwright.model.view import ClusterView
@@ -52,7 +52,7 @@ class Discovery:
         self._view = view
         self._subscribe = subscribe
         self._known = Known(str(node_uid), {}, ())
-        self._clients: dict[Dialogue, asyncio.StreamWriter] = {}
+        self._clients: dict[DiscoveryDialogue, asyncio.StreamWriter] = {}
         self.port = 0
         """The port it listens on; 0: not yet."""
 
@@ -106,7 +106,7 @@ class Discovery:
     # -- clients -------------------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        dialogue = Dialogue()
+        dialogue = DiscoveryDialogue()
         try:
             if len(self._clients) >= CLIENTS_MAX:
                 writer.write(b"-ERR max number of clients reached\r\n")
@@ -121,7 +121,7 @@ class Discovery:
             self._clients.pop(dialogue, None)
             writer.close()
 
-    async def _answer(self, dialogue: Dialogue, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, dialogue: DiscoveryDialogue, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         scanner, buffer = CommandScanner(), b""
         scanner.is_unauthenticated = True  # The tight limits, always: no command here is long.
         while not dialogue.is_over:
@@ -146,6 +146,8 @@ class Discovery:
                 await writer.drain()
 
 
-def _moved(before: Mapping[str, Place], after: Mapping[str, Place]) -> list[tuple[str, Place, Place]]:
+def _moved(
+    before: Mapping[str, FoundAddress], after: Mapping[str, FoundAddress]
+) -> list[tuple[str, FoundAddress, FoundAddress]]:
     """The databases whose place is another one than before."""
     return [(name, before[name], place) for name, place in sorted(after.items()) if before.get(name, place) != place]

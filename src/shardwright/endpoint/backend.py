@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from shardwright.endpoint.pace import Inflow, Pace
+from shardwright.endpoint.pace import Inflow, LoopPace
 from shardwright.endpoint.protocol import Target
 
 
-class Client(Protocol):
+class BackendClient(Protocol):
     """What a server connection needs from its client."""
 
     def backend_made(self, backend: "BackendConnection") -> None:
@@ -30,8 +30,8 @@ class BackendConnection(asyncio.Protocol):
     write: Callable[[bytes], None]
     """The transport's own method, as soon as the transport exists: this saves a call on the data path."""
 
-    def __init__(self, owner: Client, target: Target, *, pace: Pace, is_cheap: Callable[[int], bool]) -> None:
-        self.owner: Client | None = owner
+    def __init__(self, owner: BackendClient, target: Target, *, pace: LoopPace, is_cheap: Callable[[int], bool]) -> None:
+        self.owner: BackendClient | None = owner
         self.target = target
         self._transport: asyncio.Transport | None = None
         self._inflow = Inflow(pace, self._take, is_cheap=is_cheap, reading=self._set_reading)

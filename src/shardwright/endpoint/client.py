@@ -27,7 +27,7 @@ from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.seen import EndpointProcessSeen
 
 
-class Caller(Protocol):
+class ControlCaller(Protocol):
     """The way to one endpoint process."""
 
     async def ask(self, message: Message, timeout_s: float) -> Message:
@@ -45,7 +45,7 @@ class UnixCaller:
         self._path = path
 
     async def ask(self, message: Message, timeout_s: float) -> Message:
-        """See ``Caller``. That no process listens on a socket of this machine proves its end."""
+        """See ``ControlCaller``. That no process listens on a socket of this machine proves its end."""
         node, path = self._node, self._path
         if not path:
             raise Transient(Code.ENDPOINT_PROCESS_UNKNOWN, f"no endpoint process of node {node} is known")
@@ -70,7 +70,7 @@ class EndpointClient:
     """See ``EndpointControl``."""
 
     def __init__(
-        self, node: NodeUid, caller: Caller, *, clock: Clock | None = None, call_timeout_s: float = CALL_TIMEOUT_S
+        self, node: NodeUid, caller: ControlCaller, *, clock: Clock | None = None, call_timeout_s: float = CALL_TIMEOUT_S
     ) -> None:
         self._node = node
         self._caller = caller

@@ -9,11 +9,11 @@ from functools import partial
 
 from shardwright.endpoint import login
 from shardwright.endpoint.gate import Gate
-from shardwright.endpoint.ledger import ABORTED, DISCARD, NO_PRIMARY, OK, Entry, Kind, Ledger, Transaction
+from shardwright.endpoint.ledger import ABORTED, DISCARD, NO_PRIMARY, OK, CommandLedger, Entry, Kind, OpenTransaction
 from shardwright.endpoint.resp import ERROR, CommandScanner, ProtocolError, elements_of, encode_command, split_arguments
 from shardwright.endpoint.setup import ConnectionState, hello_with_id
 from shardwright.endpoint.strict import Assurance
-from shardwright.endpoint.words import NEVER_QUEUED, RULES, STORES_NOTHING, Rule
+from shardwright.endpoint.words import NEVER_QUEUED, RULES, STORES_NOTHING, Treatment
 
 _IN_TRANSACTION = b"-ERR Command not allowed inside a transaction\r\n"
 _WHILE_SUBSCRIBED = b"-ERR Command not allowed on a connection that has subscribed\r\n"
@@ -33,7 +33,7 @@ class Dialogue:
         self.to_backend: list[bytes] = []
         self.state = ConnectionState()
         self.is_authenticated = not gate.spec.password
-        self.ledger = Ledger(self.to_client)
+        self.ledger = CommandLedger(self.to_client)
         self.assurance = Assurance(self.ledger, gate)
         self.ready: deque[tuple[bytes, bytes]] = deque()
         """Complete commands that wait to be processed, as (first word, bytes)."""
@@ -42,7 +42,7 @@ class Dialogue:
         """It is to end behind the reply after which nothing is unanswered, because its virtual address is about to go."""
         self._scanner = CommandScanner()
         self._scanner.is_unauthenticated = not self.is_authenticated
-        self.transaction: Transaction | None = None
+        self.transaction: OpenTransaction | None = None
         """An open MULTI."""
         self._is_watching = False
         self._is_tracking = False
@@ -85,21 +85,21 @@ class Dialogue:
     def process(self, word: bytes, raw: bytes, now: float) -> bool:
         """Process a command. False: postponed."""
         rule = RULES.get(word)
-        if rule is Rule.EMPTY:
+        if rule is Treatment.EMPTY:
             if not split_arguments(raw):
                 return True
             rule = None
-        if rule is Rule.HTTP:
+        if rule is Treatment.HTTP:
             return self._close_after_replies()
-        if not self.is_authenticated and rule not in (Rule.AUTH, Rule.HELLO, Rule.RESET, Rule.QUIT):
+        if not self.is_authenticated and rule not in (Treatment.AUTH, Treatment.HELLO, Treatment.RESET, Treatment.QUIT):
             return self.refuse(login.NOAUTH)
         if rule is None:
             return self._forward(Kind.PLAIN, word, raw, now)
         try:
             match rule:
-                case Rule.AUTH | Rule.HELLO | Rule.RESET | Rule.QUIT | Rule.CLIENT:
+                case Treatment.AUTH | Treatment.HELLO | Treatment.RESET | Treatment.QUIT | Treatment.CLIENT:
                     return self._process_own(rule, word, raw, now)
-                case Rule.EXEC | Rule.DISCARD:
+                case Treatment.EXEC | Treatment.DISCARD:
                     return self._end_transaction(rule, word, raw, now)
                 case _:
                     return self._process_watched(rule, word, raw, now)
@@ -130,29 +130,29 @@ class Dialogue:
         """Whether everything before the current command has been answered."""
         return self.ledger.is_idle and not self._is_streaming
 
-    def _process_watched(self, rule: Rule, word: bytes, raw: bytes, now: float) -> bool:
+    def _process_watched(self, rule: Treatment, word: bytes, raw: bytes, now: float) -> bool:
         match rule:
-            case Rule.REFUSED | Rule.SUBSCRIBE if self.transaction is not None:
+            case Treatment.REFUSED | Treatment.SUBSCRIBE if self.transaction is not None:
                 return self._refuse_in_transaction()
-            case Rule.REFUSED:
+            case Treatment.REFUSED:
                 return self.refuse(b"-NOPERM this endpoint does not allow the '%b' command\r\n" % word.lower())
             case _ if self.transaction is not None or self._is_raw:
                 return self._forward(Kind.PLAIN, word, raw, now)
-            case Rule.SUBSCRIBE:
+            case Treatment.SUBSCRIBE:
                 return self._subscribe(raw)
-            case Rule.MULTI:
+            case Treatment.MULTI:
                 return self._begin_transaction(word, raw, now)
-            case Rule.SELECT:
+            case Treatment.SELECT:
                 return self._forward(Kind.STATE, word, raw, now, effect=self._effect_of(word, raw))
-            case Rule.WATCH | Rule.UNWATCH:
+            case Treatment.WATCH | Treatment.UNWATCH:
                 sent = self._forward(Kind.STATE, word, raw, now)
                 if sent:
-                    self._is_watching = rule is Rule.WATCH
+                    self._is_watching = rule is Treatment.WATCH
                 return sent
-            case Rule.STREAM_READ:
+            case Treatment.STREAM_READ:
                 blocks = any(argument.upper() == b"BLOCK" for argument in split_arguments(raw))
                 return self._forward(Kind.BLOCKING if blocks else Kind.PLAIN, word, raw, now)
-            case Rule.BLOCKING:
+            case Treatment.BLOCKING:
                 return self._forward(Kind.BLOCKING, word, raw, now)
             case _:
                 raise AssertionError(rule)
@@ -217,14 +217,14 @@ class Dialogue:
     def _begin_transaction(self, word: bytes, raw: bytes, now: float) -> bool:
         if not self.can_send or self.assurance.is_pending or self._must_wait_for_replica():
             return False  # a question inside the transaction would become part of it
-        self.transaction = Transaction(is_watched=self._is_watching)
+        self.transaction = OpenTransaction(is_watched=self._is_watching)
         return self._forward(Kind.MEMBER, word, raw, now)
 
-    def _end_transaction(self, rule: Rule, word: bytes, raw: bytes, now: float) -> bool:
+    def _end_transaction(self, rule: Treatment, word: bytes, raw: bytes, now: float) -> bool:
         transaction = self.transaction
         if transaction is None:
             return self._forward(Kind.PLAIN, word, raw, now)
-        is_exec = rule is Rule.EXEC
+        is_exec = rule is Treatment.EXEC
         if transaction.is_broken:
             self._leave_transaction()
             if self.has_backend and transaction.members:
@@ -253,7 +253,7 @@ class Dialogue:
         self.transaction = None
         self._is_watching = False
 
-    def _effect_of_all(self, transaction: Transaction) -> login.Effect | None:
+    def _effect_of_all(self, transaction: OpenTransaction) -> login.Effect | None:
         """The effect of an EXEC on the endpoint's state; None: no effect."""
         queued = [member for member in transaction.members[1:] if member.word not in NEVER_QUEUED]
         effects = [self._effect_of(member.word, member.raw) for member in queued]
@@ -284,26 +284,26 @@ class Dialogue:
         if self.process(word, raw, now):
             return
         if word == b"MULTI":
-            self.transaction = Transaction(is_watched=self._is_watching)
+            self.transaction = OpenTransaction(is_watched=self._is_watching)
             self.transaction.is_broken = True
         self.refuse(reply)
 
     # -- commands of the endpoint itself -----------------------------------------------------------------------------
 
-    def _process_own(self, rule: Rule, word: bytes, raw: bytes, now: float) -> bool:
+    def _process_own(self, rule: Treatment, word: bytes, raw: bytes, now: float) -> bool:
         arguments = split_arguments(raw)
         match rule:
-            case Rule.QUIT:
+            case Treatment.QUIT:
                 return self._quit()
-            case Rule.RESET:
+            case Treatment.RESET:
                 return self._reset() if len(arguments) == 1 else self.refuse(login.wrong_number("reset"))
-            case Rule.CLIENT:
+            case Treatment.CLIENT:
                 return self._client(word, arguments, raw, now)
             case _ if self.transaction is not None:
                 return self._refuse_in_transaction()
             case _ if self._is_raw:
                 return self._is_at_barrier and self.refuse(_WHILE_SUBSCRIBED)
-            case Rule.AUTH:
+            case Treatment.AUTH:
                 reply = login.answer_auth(arguments, self.gate.spec.password)
                 if reply != OK:
                     return self.refuse(reply)

@@ -7,13 +7,13 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from shardwright.endpoint.lease import HOLD_BEFORE_S, NEVER, PROOF_S, Standing
+from shardwright.endpoint.lease import HOLD_BEFORE_S, NEVER, PROOF_S, LeaseStanding
 from shardwright.endpoint.protocol import EndpointSpec, LeaseTerms, Target
 from shardwright.endpoint.words import NOT_PLAIN, NOT_PLAIN_WHEN_STRICT
 
 
 @dataclass(slots=True)
-class Budget:
+class ByteBudget:
     """Bytes of the commands that all connections of the process keep (held, in flight, incomplete)."""
 
     limit: int = 256 * 1024 * 1024
@@ -73,7 +73,7 @@ class Gate:
 
     spec: EndpointSpec
     limits: Limits = field(default_factory=Limits)
-    budget: Budget = field(default_factory=Budget)
+    budget: ByteBudget = field(default_factory=ByteBudget)
     counts: Counts = field(default_factory=Counts)
     target: Target | None = None
     hold: Hold | None = None
@@ -83,7 +83,7 @@ class Gate:
     is_alone: bool = False
     """Strict mode: as far as is known, the server has no replica that could confirm a write. Writes wait, and are not
     executed meanwhile (``replica_watch.py``)."""
-    standing: Standing = field(default_factory=Standing)
+    standing: LeaseStanding = field(default_factory=LeaseStanding)
     proof_until: float | None = None
     """Replies of the server may be passed on before this time of the boot clock, and not after it; NEVER: there is no proof
     yet. None: no proof is needed."""

@@ -22,7 +22,7 @@ NEVER = float("-inf")
 NO_PROOF = b"-ERR shardwright: no replica proves that its primary is in force, this command was not executed\r\n"
 
 
-class Standing:
+class LeaseStanding:
     """The lease of one endpoint as one process knows it. ``instance`` identifies the process; empty: no lease names it."""
 
     __slots__ = ("_waived_from", "instance", "is_waived", "terms")

@@ -70,7 +70,7 @@ class Entry:
         """Strict mode: the command may write, so its success is reported only when a replica has it. Never a batch."""
         self.is_unconfirmed = False
         """The reply has arrived, but no replica has confirmed the write."""
-        self.transaction: Transaction | None = None
+        self.transaction: OpenTransaction | None = None
         self.effect: Callable[[bytes], None] | None = None
         """Called with the final reply."""
 
@@ -80,7 +80,7 @@ class Entry:
         return self.kind in (Kind.PLAIN, Kind.BLOCKING) or (self.kind is Kind.EXEC and self.effect is None)
 
 
-class Transaction:
+class OpenTransaction:
     """A MULTI and all commands after it, kept until EXEC is answered. None of them is executed before that, so all can be
     repeated on another server."""
 
@@ -106,7 +106,7 @@ class Transaction:
         self.bytes_kept += len(raw)
 
 
-class Ledger:
+class CommandLedger:
     """The rows of one connection."""
 
     __slots__ = ("_out", "flight", "is_recovering", "is_unblocked", "kept", "null", "order", "unconfirmed")
@@ -258,7 +258,7 @@ class Ledger:
         if entry.transaction is not None and entry.kind in (Kind.EXEC, Kind.DISCARD):
             entry.transaction.members = []  # breaks the reference cycle, which only the garbage collector would free
 
-    def _settle_discarded(self, transaction: Transaction) -> None:
+    def _settle_discarded(self, transaction: OpenTransaction) -> None:
         """Answer the members that waited to be sent again: a discarded transaction needs no server."""
         for member in transaction.members:
             if not member.is_done:
@@ -362,11 +362,11 @@ class Ledger:
         self._flush_order()
         return count
 
-    def send_again(self, opened: Transaction | None, now: float) -> list[bytes]:
+    def send_again(self, opened: OpenTransaction | None, now: float) -> list[bytes]:
         """The commands to send first to a new server. ``opened``: the client's open MULTI, of which nothing was executed."""
         self.is_recovering = False
         out: list[bytes] = []
-        repeated: list[Transaction] = []
+        repeated: list[OpenTransaction] = []
         for entry in self.order or ():
             if entry.is_done:
                 continue
@@ -382,7 +382,7 @@ class Ledger:
             self._repeat(opened, out, now)
         return out
 
-    def _repeat(self, transaction: Transaction, out: list[bytes], now: float) -> None:
+    def _repeat(self, transaction: OpenTransaction, out: list[bytes], now: float) -> None:
         transaction.is_refused = False
         for member in transaction.members:
             out.append(member.raw)

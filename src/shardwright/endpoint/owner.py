@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Protocol
 
 from shardwright.endpoint.gate import Gate
-from shardwright.endpoint.pace import Pace
+from shardwright.endpoint.pace import LoopPace
 from shardwright.endpoint.reach import ServerAccess
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ class Owner(Protocol):
     """What a connection needs from its endpoint."""
 
     gate: Gate
-    pace: Pace
+    pace: LoopPace
     access: ServerAccess
 
     def joined(self, connection: "ClientConnection") -> None:

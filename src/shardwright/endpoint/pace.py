@@ -1,7 +1,7 @@
 """Shares the event loop among connections, so that the leader and every client are served within milliseconds.
 
 One pass of the loop processes everything that is ready, which may be megabytes of small commands from each of a thousand
-clients. ``Pace`` decides when a pass has worked long enough. ``Inflow`` then keeps the received bytes, stops reading the
+clients. ``LoopPace`` decides when a pass has worked long enough. ``Inflow`` then keeps the received bytes, stops reading the
 socket, and continues in later passes, in turn with other connections and in small pieces. Does not know commands.
 """
 
@@ -18,7 +18,7 @@ SLICE_BYTES = 32 * 1024
 """Bytes processed in one piece: some thousand of the smallest commands, two to four milliseconds."""
 
 
-class Pace:
+class LoopPace:
     """The loop's time, shared by all connections of the process."""
 
     __slots__ = ("_is_due", "_is_marked", "_loop", "_now", "_until", "_waiting")
@@ -73,7 +73,7 @@ class Inflow:
     __slots__ = ("_at", "_is_cheap", "_pace", "_parts", "_reading", "_take", "is_empty")
 
     def __init__(
-        self, pace: Pace, take: Callable[[bytes], None], *, is_cheap: Callable[[int], bool], reading: Callable[[], None]
+        self, pace: LoopPace, take: Callable[[bytes], None], *, is_cheap: Callable[[int], bool], reading: Callable[[], None]
     ) -> None:
         """``take`` processes a piece. ``is_cheap``: whether the next bytes, in this number, cost almost no time.
         ``reading`` is called when ``is_empty`` has changed."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from shardwright.endpoint.ledger import Transaction
+from shardwright.endpoint.ledger import OpenTransaction
 from shardwright.endpoint.session import Session
 from shardwright.endpoint.setup import ConnectionState
 
@@ -37,7 +37,7 @@ def unpack(packed: PackedSession, session: Session) -> None:
     """Give a new session the packed state. Call its ``client_data`` with the unread bytes next."""
     transaction = None
     if packed.transaction is not None:
-        transaction = Transaction(is_watched=False)
+        transaction = OpenTransaction(is_watched=False)
         transaction.is_broken = packed.is_transaction_broken
         for word, raw in packed.transaction:
             transaction.add_done(word, raw)

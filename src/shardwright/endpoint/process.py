@@ -19,9 +19,9 @@ from shardwright.clock import Clock, SystemClock
 from shardwright.endpoint import wire
 from shardwright.endpoint.channel import Channel, Message
 from shardwright.endpoint.connection import Buffer, Packed
-from shardwright.endpoint.gate import Budget, Counts
-from shardwright.endpoint.lease import Standing
-from shardwright.endpoint.pace import Pace
+from shardwright.endpoint.gate import ByteBudget, Counts
+from shardwright.endpoint.lease import LeaseStanding
+from shardwright.endpoint.pace import LoopPace
 from shardwright.endpoint.packed_session import PIECE_BYTES
 from shardwright.endpoint.passing import Passing
 from shardwright.endpoint.protocol import REMOTE_REQUESTS, VOID_IF_LATE, EndpointSpec, LeaseTerms, PassResult
@@ -77,12 +77,12 @@ class EndpointProcess:
         self.instance = secrets.token_hex(8)
         self.endpoints: dict[EndpointUid, ServedEndpoint] = {}
         self._dropped: set[ServedEndpoint] = set()
-        self._standings: dict[EndpointUid, Standing] = {}
+        self._standings: dict[EndpointUid, LeaseStanding] = {}
         """Also of endpoints that are served no longer: an old lease must never apply again."""
         self._suspicions: dict[EndpointUid, Suspicion] = {}
-        self._budget = Budget()
+        self._budget = ByteBudget()
         self._counts = Counts()
-        self._pace = Pace(asyncio.get_running_loop())
+        self._pace = LoopPace(asyncio.get_running_loop())
         self._passings: dict[EndpointUid, tuple[Passing, asyncio.Task[None]]] = {}
 
     async def serve_caller(self, channel: Channel) -> None:
@@ -249,8 +249,8 @@ class EndpointProcess:
             access=self._access,
         )
 
-    def _standing(self, uid: EndpointUid) -> Standing:
-        return self._standings.setdefault(uid, Standing(self.instance))
+    def _standing(self, uid: EndpointUid) -> LeaseStanding:
+        return self._standings.setdefault(uid, LeaseStanding(self.instance))
 
     def _tell_lease(self, uid: EndpointUid, terms: LeaseTerms) -> None:
         served = self.endpoints.get(uid)

@@ -27,7 +27,7 @@ SILENT_MAX_S = 2.0
 """A server that has not answered for so long serves no client of this process: a waiver would be of no use."""
 
 
-class Client(Protocol):
+class ProvenClient(Protocol):
     """A client's connection."""
 
     def lapse(self) -> None:
@@ -39,7 +39,7 @@ class Prover:
     may go on."""
 
     def __init__(
-        self, gate: Gate, access: ServerAccess, connections: Collection[Client], changed: Callable[[], None]
+        self, gate: Gate, access: ServerAccess, connections: Collection[ProvenClient], changed: Callable[[], None]
     ) -> None:
         self._gate = gate
         self._access = access

@@ -15,7 +15,7 @@ from shardwright.tasks import spawn
 LOOK_EVERY_S = 0.1
 
 
-class Waiting(Protocol):
+class WaitingConnection(Protocol):
     """A connection whose commands wait."""
 
     def gate_changed(self) -> None:
@@ -30,12 +30,12 @@ class ReplicaWatch:
         self._access = access
         self._looking: asyncio.Task[None] | None = None
 
-    def look(self, waiting: Collection[Waiting]) -> None:
+    def look(self, waiting: Collection[WaitingConnection]) -> None:
         """Look until there is a replica, or nothing waits any more. Called regularly while connections wait."""
         if self._gate.is_alone and self._looking is None:
             self._looking = spawn("endpoint-replica", self._look(waiting))
 
-    async def _look(self, waiting: Collection[Waiting]) -> None:
+    async def _look(self, waiting: Collection[WaitingConnection]) -> None:
         gate = self._gate
         try:
             while gate.is_alone and waiting and (target := gate.target) is not None:

@@ -15,10 +15,10 @@ import structlog
 from shardwright.clock import Clock
 from shardwright.endpoint.calming import Calming
 from shardwright.endpoint.connection import ClientConnection, Packed
-from shardwright.endpoint.gate import Budget, Change, Counts, Gate, Hold
-from shardwright.endpoint.lease import Standing
+from shardwright.endpoint.gate import ByteBudget, Change, Counts, Gate, Hold
+from shardwright.endpoint.lease import LeaseStanding
 from shardwright.endpoint.listener import Listener
-from shardwright.endpoint.pace import Pace
+from shardwright.endpoint.pace import LoopPace
 from shardwright.endpoint.packed_session import PIECE_BYTES, pieces
 from shardwright.endpoint.probe import probe
 from shardwright.endpoint.protocol import (
@@ -62,11 +62,11 @@ class ServedEndpoint:
     def __init__(
         self,
         spec: EndpointSpec,
-        standing: Standing,
+        standing: LeaseStanding,
         *,
-        budget: Budget,
+        budget: ByteBudget,
         counts: Counts,
-        pace: Pace,
+        pace: LoopPace,
         clock: Clock,
         access: ServerAccess,
     ) -> None:

@@ -8,7 +8,7 @@ cannot be processed now (a hold, no server, a barrier) waits as raw bytes and ha
 from shardwright.endpoint.dialogue import Dialogue
 from shardwright.endpoint.gate import Gate, is_same_server
 from shardwright.endpoint.lease import NO_PROOF
-from shardwright.endpoint.ledger import NO_PRIMARY, Entry, Kind, Transaction
+from shardwright.endpoint.ledger import NO_PRIMARY, Entry, Kind, OpenTransaction
 from shardwright.endpoint.protocol import ALONE_MAX_S, HOLD_MAX_S, Target
 from shardwright.endpoint.resp import ERROR, PUSH, CommandScanner, ProtocolError, ReplyScanner, second_word, split_arguments
 from shardwright.endpoint.setup import ConnectionState, Phase, Setup
@@ -577,7 +577,7 @@ class Session(Dialogue):
         self.drop_backend()
         self.close()
 
-    def resume(self, state: ConnectionState, transaction: Transaction | None, *, is_authenticated: bool) -> None:
+    def resume(self, state: ConnectionState, transaction: OpenTransaction | None, *, is_authenticated: bool) -> None:
         """Continue the session of another process. Called before the first byte."""
         self.is_authenticated = is_authenticated
         self._scanner.is_unauthenticated = not is_authenticated

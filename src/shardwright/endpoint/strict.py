@@ -12,7 +12,7 @@ import re
 from functools import partial
 
 from shardwright.endpoint.gate import Gate
-from shardwright.endpoint.ledger import Entry, Kind, Ledger
+from shardwright.endpoint.ledger import CommandLedger, Entry, Kind
 from shardwright.endpoint.protocol import CONFIRM_BYTES_PER_S, CONFIRM_LONGEST_S, CONFIRM_MAX_S, CONFIRM_SLICE_S
 from shardwright.endpoint.resp import ERROR, encode_command
 
@@ -70,7 +70,7 @@ class Assurance:
         *("is_due", "is_leaving"),
     )
 
-    def __init__(self, ledger: Ledger, gate: Gate) -> None:
+    def __init__(self, ledger: CommandLedger, gate: Gate) -> None:
         self._ledger = ledger
         self._gate = gate
         self.reset()

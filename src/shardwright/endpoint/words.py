@@ -7,7 +7,7 @@ from collections.abc import Container
 from enum import Enum, auto
 
 
-class Rule(Enum):
+class Treatment(Enum):
     """The treatment of a command that is not simply forwarded."""
 
     EMPTY = auto()
@@ -36,34 +36,34 @@ class Rule(Enum):
     """Does not have one reply per command; the application user may not use it either."""
 
 
-RULES: dict[bytes, Rule] = {
-    b"": Rule.EMPTY,
-    b"POST": Rule.HTTP,
-    b"HOST:": Rule.HTTP,
-    b"AUTH": Rule.AUTH,
-    b"HELLO": Rule.HELLO,
-    b"RESET": Rule.RESET,
-    b"QUIT": Rule.QUIT,
-    b"CLIENT": Rule.CLIENT,
-    b"SELECT": Rule.SELECT,
-    b"MULTI": Rule.MULTI,
-    b"EXEC": Rule.EXEC,
-    b"DISCARD": Rule.DISCARD,
-    b"WATCH": Rule.WATCH,
-    b"UNWATCH": Rule.UNWATCH,
+RULES: dict[bytes, Treatment] = {
+    b"": Treatment.EMPTY,
+    b"POST": Treatment.HTTP,
+    b"HOST:": Treatment.HTTP,
+    b"AUTH": Treatment.AUTH,
+    b"HELLO": Treatment.HELLO,
+    b"RESET": Treatment.RESET,
+    b"QUIT": Treatment.QUIT,
+    b"CLIENT": Treatment.CLIENT,
+    b"SELECT": Treatment.SELECT,
+    b"MULTI": Treatment.MULTI,
+    b"EXEC": Treatment.EXEC,
+    b"DISCARD": Treatment.DISCARD,
+    b"WATCH": Treatment.WATCH,
+    b"UNWATCH": Treatment.UNWATCH,
     **dict.fromkeys(
-        (b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE"), Rule.SUBSCRIBE
+        (b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE"), Treatment.SUBSCRIBE
     ),
     **dict.fromkeys(
         (
             *(b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"BZMPOP"),
             *(b"WAIT", b"WAITAOF"),
         ),
-        Rule.BLOCKING,
+        Treatment.BLOCKING,
     ),
-    b"XREAD": Rule.STREAM_READ,
-    b"XREADGROUP": Rule.STREAM_READ,
-    **dict.fromkeys((b"MONITOR", b"SYNC", b"PSYNC", b"REPLCONF"), Rule.REFUSED),
+    b"XREAD": Treatment.STREAM_READ,
+    b"XREADGROUP": Treatment.STREAM_READ,
+    **dict.fromkeys((b"MONITOR", b"SYNC", b"PSYNC", b"REPLCONF"), Treatment.REFUSED),
 }
 
 READS: frozenset[bytes] = frozenset(

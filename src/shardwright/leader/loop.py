@@ -35,7 +35,7 @@ from shardwright.leader.publish import Publisher
 from shardwright.leader.resealing import Resealing
 from shardwright.leader.retention import DELETIONS_AT_ONCE, decide_retention, surplus_events
 from shardwright.leader.takeover import decide_takeover
-from shardwright.leader.turn import AGAIN, DECIDERS, Outcome, decide_turn
+from shardwright.leader.turn import AGAIN, DECIDERS, TurnResult, decide_turn
 from shardwright.leader.upgrade import BackUp, UpgradePreparation
 from shardwright.model.codes import Code
 from shardwright.model.ids import ActionUid, ShardUid
@@ -277,7 +277,7 @@ class Leader:
         if await self._resealing.advance(now):
             self._wake.set()
 
-    async def _decide(self, now: datetime) -> Outcome:
+    async def _decide(self, now: datetime) -> TurnResult:
         """Run all deciders, and commit their writes."""
         singly, self._commits_singly = self._commits_singly, True
         turn = decide_turn(self._current(), now, DECIDERS, again=AGAIN, singly=singly)
@@ -289,7 +289,7 @@ class Leader:
                 batch = turn.send(self._current())
         except StopIteration as done:
             self._commits_singly = False
-            outcome: Outcome = done.value
+            outcome: TurnResult = done.value
             return outcome
 
     async def _take_over(self, now: datetime) -> None:

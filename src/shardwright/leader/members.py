@@ -22,7 +22,7 @@ from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Reason
 from shardwright.model.store_member import StoreRole
 from shardwright.model.view import ClusterView, Put, Write
-from shardwright.plan.store_members import Note, Promote, Remove, next_step, silent_members, strangers
+from shardwright.plan.store_members import Note, PromoteMember, Remove, next_step, silent_members, strangers
 from shardwright.store import keys
 from shardwright.store.commit import Fence
 from shardwright.store.members import Members
@@ -108,7 +108,7 @@ class Membership:
                 return LOOK_S if not judgment.reasons else STEP_S
             case Note() as note:
                 await self._commit(lambda view: noted(view, note, self._clock))
-            case Promote() as step:
+            case PromoteMember() as step:
                 await self._check_term()
                 if await self._promote(step.member_id):
                     _log.info("a new member of the store votes", node=step.node_uid, member=f"{step.member_id:x}")

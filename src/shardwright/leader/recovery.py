@@ -19,7 +19,7 @@ from shardwright.model.seen import ServerSeen
 from shardwright.model.view import ClusterView
 from shardwright.moves import handoff_recovery as records
 from shardwright.moves import handoff_rules as rules
-from shardwright.moves.handoff_rules import Candidate, OldPrimary, Recovery
+from shardwright.moves.handoff_rules import CandidateState, OldPrimary, Recovery
 from shardwright.server.protocol import ManagementSession
 from shardwright.server.targets import server_target
 
@@ -87,7 +87,7 @@ class Recoveries:
             _log.warning("a server of a pending handoff does not answer", shard=shard.uid, reason=e.text)
             return None, None
 
-    async def _endpoints(self, attempt: Attempt) -> rules.Held:
+    async def _endpoints(self, attempt: Attempt) -> rules.EndpointsState:
         asked = [(uid, node) for uid, nodes in attempt.endpoints for node in nodes]
         found = await asyncio.gather(*(self._handoffs.process_of(node).status() for _, node in asked))
         seen = [process.endpoint(uid) for (uid, _), process in zip(asked, found, strict=True) if process.answers]
@@ -99,11 +99,11 @@ class Recoveries:
         old: ManagementSession | None,
         new: ManagementSession,
         old_state: OldPrimary,
-        new_state: Candidate,
+        new_state: CandidateState,
     ) -> None:
         if old is not None and old_state is OldPrimary.WRITABLE:
             await old.fence()
-        if new_state is Candidate.REPLICA:
+        if new_state is CandidateState.REPLICA:
             async with step(self._handoffs.probe, "recovery:promote"):
                 await new.promote()
         await self._handoffs.forward(attempt, old, new, await new.info(), finished_by="recovery")

@@ -37,7 +37,7 @@ AGAIN_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TurnResult:
     """The result of a turn whose decisions have all been committed."""
 
     view: ClusterView
@@ -49,7 +49,7 @@ class Outcome:
 
 def decide_turn(
     view: ClusterView, now: datetime, deciders: Deciders, *, again: Deciders = (), singly: bool
-) -> Generator[Batch, ClusterView, Outcome]:
+) -> Generator[Batch, ClusterView, TurnResult]:
     """Run every decider; each decision sees the writes of those before it. Yields each batch to commit, and receives the
     view after the commit. ``singly``: commit each decision separately.
 
@@ -77,7 +77,7 @@ def decide_turn(
             break
     if batch.writes:
         batch = Batch((yield batch))
-    return Outcome(batch.view, tuple(commands), wake_at)
+    return TurnResult(batch.view, tuple(commands), wake_at)
 
 
 def _group(uid: GroupUid, view: ClusterView, now: datetime) -> Decision:

@@ -13,7 +13,7 @@ from shardwright.clock import Clock
 from shardwright.errors import Permanent
 from shardwright.local.daemon import EXIT_TAKEN
 from shardwright.local.layout import Layout
-from shardwright.local.ping import Answer, ping
+from shardwright.local.ping import PingResult, ping
 from shardwright.machine.files import last_line, make_private_directory, rotate
 from shardwright.machine.identity_file import read_identity
 from shardwright.machine.processes import Watch, end, is_running, spawn_process
@@ -134,10 +134,10 @@ class DaemonKeeper:
                 silent_since = asked_at if silent_since is None else silent_since
                 left_s = silent_since + SILENT_MAX_S - asked_at
                 answer = await ping(self._layout.ping(self.node_uid), min(PING_TIMEOUT_S, max(left_s, PING_TIMEOUT_MIN_S)))
-                if answer is Answer.ANSWERED:
+                if answer is PingResult.ANSWERED:
                     silent_since, silent_pings, grace_s = None, 0, 0.0
                     continue
-                if answer is Answer.SILENT and grace_s:
+                if answer is PingResult.SILENT and grace_s:
                     # It has started to listen, and hangs: from now on the silence counts.
                     silent_since, silent_pings, grace_s = asked_at, 0, 0.0
                 silent_pings += 1

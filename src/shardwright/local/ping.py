@@ -54,7 +54,7 @@ async def _answer(ailment: Ailment, reader: asyncio.StreamReader, writer: asynci
         await writer.wait_closed()
 
 
-class Answer(StrEnum):
+class PingResult(StrEnum):
     """The result of a ping."""
 
     ANSWERED = "answered"
@@ -64,18 +64,18 @@ class Answer(StrEnum):
     """No process listens (yet)."""
 
 
-async def ping(path: Path, timeout: float) -> Answer:
+async def ping(path: Path, timeout: float) -> PingResult:
     """Whether the daemon answers within ``timeout`` seconds."""
     try:
         async with asyncio.timeout(timeout):
             try:
                 reader, writer = await asyncio.open_unix_connection(path)
             except OSError:
-                return Answer.NO_LISTENER
+                return PingResult.NO_LISTENER
             try:
                 writer.write(_ASK)
-                return Answer.ANSWERED if await reader.readline() == _ANSWER else Answer.SILENT
+                return PingResult.ANSWERED if await reader.readline() == _ANSWER else PingResult.SILENT
             finally:
                 writer.close()
     except (OSError, TimeoutError, ValueError):
-        return Answer.SILENT
+        return PingResult.SILENT

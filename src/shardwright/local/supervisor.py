@@ -53,7 +53,7 @@ TEST_FAULTS_VARIABLE = "SHARDWRIGHT_TEST_FAULTS"
 _log = structlog.get_logger(__name__)
 
 
-class Outcome(StrEnum):
+class SupervisorEnd(StrEnum):
     """Why the supervisor ended."""
 
     STOPPED = "stopped"
@@ -194,18 +194,18 @@ async def supervise(
     say: Say,
     command: Callable[[Layout, NodeUid], list[str]] = daemon_command,
     on_running: Callable[[], asyncio.Task[None]] | None = None,
-) -> Outcome:
+) -> SupervisorEnd:
     """Run as the supervisor until a signal. The caller holds the cluster's lock. ``on_running`` may start a parallel
     task."""
     loop = asyncio.get_running_loop()
-    requested: asyncio.Future[Outcome] = loop.create_future()
+    requested: asyncio.Future[SupervisorEnd] = loop.create_future()
 
-    def request(outcome: Outcome) -> None:
+    def request(outcome: SupervisorEnd) -> None:
         if not requested.done():
             requested.set_result(outcome)
 
-    signals = {n: Outcome.STOPPED for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    for number, outcome in {**signals, signal.SIGUSR1: Outcome.HANDED_OVER}.items():
+    signals = {n: SupervisorEnd.STOPPED for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    for number, outcome in {**signals, signal.SIGUSR1: SupervisorEnd.HANDED_OVER}.items():
         loop.add_signal_handler(number, request, outcome)
     me = identity_of(os.getpid())
     assert me is not None
@@ -216,7 +216,7 @@ async def supervise(
         either: set[asyncio.Future[Any]] = {requested, work}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         # Without a signal, only an internal error ends this process. Then everything is left running.
-        outcome = requested.result() if requested.done() else Outcome.HANDED_OVER
+        outcome = requested.result() if requested.done() else SupervisorEnd.HANDED_OVER
     finally:
         for task in (work, beside):
             if task is not None:
@@ -224,7 +224,7 @@ async def supervise(
                 with suppress(asyncio.CancelledError, Exception):
                     await task
     _log.info("the supervisor ends", outcome=outcome)
-    if outcome is Outcome.STOPPED:
+    if outcome is SupervisorEnd.STOPPED:
         await stop_everything(layout, say)
     layout.supervisor.unlink(missing_ok=True)
     return outcome

@@ -21,7 +21,7 @@ from shardwright.local.layout import Layout, layout_of, make_run_directory, purg
 from shardwright.local.ready import wait_ready
 from shardwright.local.stop import Say
 from shardwright.local.supervisor import (
-    Outcome,
+    SupervisorEnd,
     command_with,
     daemon_environment,
     supervise,
@@ -204,7 +204,7 @@ def _remove_made(directory: Path, top: Path | None) -> None:
 
 def run_in_foreground(
     started: Started, lock: int, *, say: Say, on_ready: Callable[[], None], module: str = DAEMON_MODULE
-) -> Outcome:
+) -> SupervisorEnd:
     """Run as the supervisor until Ctrl-C, which stops everything cleanly."""
     os.environ.pop(PASSWORD_VARIABLE, None)
     configure_logging(started.layout.supervisor_log)

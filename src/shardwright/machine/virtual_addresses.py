@@ -32,7 +32,7 @@ _PEER, _LOCAL, _LABEL = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedAddress:
     """One of our addresses on an interface."""
 
     address: str
@@ -40,7 +40,7 @@ class Placed:
     interface: str
 
 
-def add(placed: Placed) -> None:
+def add(placed: PlacedAddress) -> None:
     """Put the address on the interface. Without effect if it is there with our mark. Raises OSError: the interface does not
     exist, the capability is missing, or the machine has the address without our mark."""
     try:
@@ -50,7 +50,7 @@ def add(placed: Placed) -> None:
             raise OSError(errno.EEXIST, "the machine has this address already, as one of its own") from e
 
 
-def remove(placed: Placed) -> None:
+def remove(placed: PlacedAddress) -> None:
     """Take the address away. Without effect if it is not there, or not with our mark. Raises OSError."""
     try:
         _ask(_DELETE, _REQUEST | _ACKNOWLEDGE, placed)
@@ -60,13 +60,13 @@ def remove(placed: Placed) -> None:
             raise
 
 
-def ours() -> list[Placed]:
+def ours() -> list[PlacedAddress]:
     """Our addresses on this machine, in ascending order. Raises OSError."""
     found = []
     for family, bits, index, attributes in _listed():
         label = attributes.get(_LABEL, b"").rstrip(b"\0").decode(errors="replace")
         if family == socket.AF_INET and label.endswith(MARK) and _LOCAL in attributes:
-            found.append(Placed(str(IPv4Address(attributes[_LOCAL])), bits, socket.if_indextoname(index)))
+            found.append(PlacedAddress(str(IPv4Address(attributes[_LOCAL])), bits, socket.if_indextoname(index)))
     return sorted(found, key=lambda placed: int(IPv4Address(placed.address)))
 
 
@@ -85,7 +85,7 @@ def label_of(interface: str) -> str:
 # -- rtnetlink -------------------------------------------------------------------------------------------------------------
 
 
-def _ask(kind: int, flags: int, placed: Placed) -> None:
+def _ask(kind: int, flags: int, placed: PlacedAddress) -> None:
     """One request about one address. Raises OSError."""
     index = _index_of(placed.interface)
     packed = IPv4Address(placed.address).packed

@@ -15,7 +15,7 @@ from shardwright.model.ids import GroupUid, ShardUid
 from shardwright.model.liveness import has_ended_after_start
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.view import ClusterView, Put, Write
-from shardwright.moves.handoff_rules import Held
+from shardwright.moves.handoff_rules import EndpointsState
 
 NOT_RECORDED = "a shard of a pending handoff no longer has a record"
 """Why the group starts over when one of the two shards has no record."""
@@ -34,9 +34,9 @@ def has_ended(view: ClusterView, shard: Shard, incarnation: int) -> bool:
     return has_ended_after_start(view.liveness(shard))
 
 
-def last_to_serve(intent: Handoff, endpoints: Held) -> ShardUid:
+def last_to_serve(intent: Handoff, endpoints: EndpointsState) -> ShardUid:
     """The copy that served clients last: the candidate if an endpoint was released to it, otherwise the old primary."""
-    return intent.to_shard if endpoints is Held.NEW else intent.from_shard
+    return intent.to_shard if endpoints is EndpointsState.NEW else intent.from_shard
 
 
 def undo_reason(why: str) -> Reason:

@@ -38,7 +38,7 @@ class OldPrimary(StrEnum):
     """It does not answer, and its end is not proven."""
 
 
-class Candidate(StrEnum):
+class CandidateState(StrEnum):
     """The observed state of the replica that was to take the role."""
 
     REPLICA = "replica"
@@ -47,7 +47,7 @@ class Candidate(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-class Held(StrEnum):
+class EndpointsState(StrEnum):
     """The observed state of the database's endpoints."""
 
     HELD = "held"
@@ -74,45 +74,45 @@ class Recovery(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class HandoffRule:
     """A row of the table. None matches everything; the first matching row applies."""
 
     old: OldPrimary | None
-    candidate: Candidate | None
-    endpoints: Held | None
+    candidate: CandidateState | None
+    endpoints: EndpointsState | None
     recovery: Recovery
     why: str
 
 
-RULES: tuple[Rule, ...] = (
-    Rule(OldPrimary.WRITABLE, Candidate.PRIMARY, Held.NEW, Recovery.FORWARD,
+RULES: tuple[HandoffRule, ...] = (
+    HandoffRule(OldPrimary.WRITABLE, CandidateState.PRIMARY, EndpointsState.NEW, Recovery.FORWARD,
          "clients already write to the new one: this happens only after manual intervention; the old one is re-attached"),
-    Rule(OldPrimary.WRITABLE, None, None, Recovery.UNDO,
+    HandoffRule(OldPrimary.WRITABLE, None, None, Recovery.UNDO,
          "the promote command is never sent without the fence, and all older sessions have been closed"),
-    Rule(None, Candidate.PRIMARY, None, Recovery.FORWARD,
+    HandoffRule(None, CandidateState.PRIMARY, None, Recovery.FORWARD,
          "the candidate was promoted, and a promotion happens only after a confirmed fence"),
-    Rule(OldPrimary.FENCED, Candidate.REPLICA, None, Recovery.UNDO,
+    HandoffRule(OldPrimary.FENCED, CandidateState.REPLICA, None, Recovery.UNDO,
          "the candidate is still a replica: the role was not handed over"),
-    Rule(OldPrimary.REPLICA, Candidate.REPLICA, None, Recovery.FORWARD,
+    HandoffRule(OldPrimary.REPLICA, CandidateState.REPLICA, None, Recovery.FORWARD,
          "the old one was demoted after a confirmed promotion: it must not become primary again"),
-    Rule(OldPrimary.GONE, Candidate.REPLICA, None, Recovery.FORWARD,
+    HandoffRule(OldPrimary.GONE, CandidateState.REPLICA, None, Recovery.FORWARD,
          "the old one can no longer acknowledge writes; the candidate is the live replica"),
-    Rule(OldPrimary.UNREACHABLE, Candidate.REPLICA, None, Recovery.WAIT,
+    HandoffRule(OldPrimary.UNREACHABLE, CandidateState.REPLICA, None, Recovery.WAIT,
          "the old one does not answer and may be writable again"),
-    Rule(OldPrimary.GONE, Candidate.GONE, None, Recovery.START_OVER,
+    HandoffRule(OldPrimary.GONE, CandidateState.GONE, None, Recovery.START_OVER,
          "no process is left"),
-    Rule(OldPrimary.UNREACHABLE, Candidate.GONE, None, Recovery.WAIT,
+    HandoffRule(OldPrimary.UNREACHABLE, CandidateState.GONE, None, Recovery.WAIT,
          "the old one is the only copy left; its state must be observed first"),
-    Rule(OldPrimary.FENCED, Candidate.GONE, None, Recovery.FAIL_BACK,
+    HandoffRule(OldPrimary.FENCED, CandidateState.GONE, None, Recovery.FAIL_BACK,
          "an endpoint, even a silent one, may be a generation ahead: the old one serves again with a later generation"),
-    Rule(OldPrimary.REPLICA, Candidate.GONE, None, Recovery.FAIL_BACK,
+    HandoffRule(OldPrimary.REPLICA, CandidateState.GONE, None, Recovery.FAIL_BACK,
          "the new primary died: its only live replica is promoted, as after any primary's death"),
-    Rule(None, Candidate.UNREACHABLE, None, Recovery.WAIT,
+    HandoffRule(None, CandidateState.UNREACHABLE, None, Recovery.WAIT,
          "the candidate does not answer and may have been promoted"),
 )  # fmt: skip
 
 
-def recovery(old: OldPrimary, candidate: Candidate, endpoints: Held) -> tuple[Recovery, str]:
+def recovery(old: OldPrimary, candidate: CandidateState, endpoints: EndpointsState) -> tuple[Recovery, str]:
     """The way out for an observed combination, and the reason. Total: every combination has a row."""
     for rule in RULES:
         if rule.old in (None, old) and rule.candidate in (None, candidate) and rule.endpoints in (None, endpoints):
@@ -131,21 +131,21 @@ def old_primary_state(seen: ServerSeen | None, *, has_ended: bool) -> OldPrimary
     return OldPrimary.FENCED if seen.is_fenced else OldPrimary.WRITABLE
 
 
-def candidate_state(seen: ServerSeen | None, *, has_ended: bool) -> Candidate:
+def candidate_state(seen: ServerSeen | None, *, has_ended: bool) -> CandidateState:
     """Classify the candidate, like ``old_primary_state`` does for the old primary."""
     if has_ended:
-        return Candidate.GONE
+        return CandidateState.GONE
     if seen is None or seen.health is not Health.OK or seen.role is None:
-        return Candidate.UNREACHABLE
-    return Candidate.REPLICA if seen.role is Role.REPLICA else Candidate.PRIMARY
+        return CandidateState.UNREACHABLE
+    return CandidateState.REPLICA if seen.role is Role.REPLICA else CandidateState.PRIMARY
 
 
-def endpoints_state(seen: list[EndpointSeen], *, generation: int) -> Held:
+def endpoints_state(seen: list[EndpointSeen], *, generation: int) -> EndpointsState:
     """Classify the endpoints that answered. ``generation`` is the handoff's target generation."""
     known = [e for e in seen if e.state is not EndpointState.ABSENT]
     if any(e.generation >= generation for e in known):
-        return Held.NEW
-    return Held.HELD if any(e.held_generation is not None for e in known) else Held.OLD
+        return EndpointsState.NEW
+    return EndpointsState.HELD if any(e.held_generation is not None for e in known) else EndpointsState.OLD
 
 
 def unproven(

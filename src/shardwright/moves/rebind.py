@@ -39,7 +39,7 @@ class Source(StrEnum):
     """The process does not answer or was not seen yet: it may have connections. If it hangs, its agent kills it."""
 
 
-class Target(StrEnum):
+class TargetState(StrEnum):
     """The endpoint at the process that takes it over."""
 
     SERVES = "serves"
@@ -51,7 +51,7 @@ class Target(StrEnum):
     """It has been away for longer than ``AGENT_ABSENT_LIMIT``."""
 
 
-class Step(StrEnum):
+class RebindStep(StrEnum):
     """What the move does next."""
 
     BIND = "bind"
@@ -74,7 +74,7 @@ class Situation:
     """What decides the next step of a rebind that has begun."""
 
     source: Source
-    target: Target
+    target: TargetState
     is_bound: bool
     """The record names the target."""
     is_source_member: bool
@@ -84,13 +84,13 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RebindRule:
     """A row of the table. None matches everything; the first matching row applies."""
 
     source: tuple[Source, ...] | None
-    target: tuple[Target, ...] | None
+    target: tuple[TargetState, ...] | None
     is_bound: bool | None
-    step: Step
+    step: RebindStep
     why: str
     is_source_member: bool | None = None
     is_cancel_wanted: bool | None = None
@@ -108,43 +108,43 @@ class Rule:
         )
 
 
-RULES: tuple[Rule, ...] = (
-    Rule(None, (Target.SERVES,), False, Step.BIND,
+RULES: tuple[RebindRule, ...] = (
+    RebindRule(None, (TargetState.SERVES,), False, RebindStep.BIND,
          "clients already reach the target"),
-    Rule((Source.OUT, Source.ENDED), (Target.COMING,), False, Step.BIND,
+    RebindRule((Source.OUT, Source.ENDED), (TargetState.COMING,), False, RebindStep.BIND,
          "the source has nothing to pass on, so the target serves without it"),
-    Rule((Source.OUT, Source.ENDED, Source.BARRED), (Target.SERVES,), True, Step.DONE,
+    RebindRule((Source.OUT, Source.ENDED, Source.BARRED), (TargetState.SERVES,), True, RebindStep.DONE,
          "no client is connected through the source"),
-    Rule(None, (Target.SERVES,), True, Step.DONE,
+    RebindRule(None, (TargetState.SERVES,), True, RebindStep.DONE,
          "nothing on a removed node is waited for", is_source_member=False),
-    Rule((Source.SILENT,), (Target.SERVES,), True, Step.DONE,
+    RebindRule((Source.SILENT,), (TargetState.SERVES,), True, RebindStep.DONE,
          "nothing is passed between machines; what it may still serve there ends when it answers", is_far=True),
-    Rule((Source.SILENT,), (Target.COMING,), False, Step.BIND,
+    RebindRule((Source.SILENT,), (TargetState.COMING,), False, RebindStep.BIND,
          "the target listens at another machine's address, whatever the source does", is_far=True),
-    Rule((Source.ENDED, Source.SILENT), (Target.LOST,), None, Step.GIVE_UP,
+    RebindRule((Source.ENDED, Source.SILENT), (TargetState.LOST,), None, RebindStep.GIVE_UP,
          "neither node can serve the endpoint: another one is chosen"),
-    Rule((Source.ENDED, Source.SILENT), None, None, Step.WAIT,
+    RebindRule((Source.ENDED, Source.SILENT), None, None, RebindStep.WAIT,
          "a source that does not answer takes no command"),
-    Rule((Source.SERVES,), None, False, Step.CANCEL,
+    RebindRule((Source.SERVES,), None, False, RebindStep.CANCEL,
          "the source serves as before", is_cancel_wanted=True),
-    Rule(None, (Target.LOST,), False, Step.GIVE_UP,
+    RebindRule(None, (TargetState.LOST,), False, RebindStep.GIVE_UP,
          "the record still names the source"),
-    Rule(None, (Target.LOST,), True, Step.GIVE_BACK,
+    RebindRule(None, (TargetState.LOST,), True, RebindStep.GIVE_BACK,
          "the source serves it again; connections held by a target that was merely paused return when it continues"),
-    Rule((Source.SERVES, Source.PASSES, Source.BARRED), (Target.COMING,), False, Step.BIND,
+    RebindRule((Source.SERVES, Source.PASSES, Source.BARRED), (TargetState.COMING,), False, RebindStep.BIND,
          "each machine has addresses of its own: the target listens beside the source", is_far=True),
-    Rule((Source.SERVES, Source.PASSES), (Target.SERVES,), True, Step.CLOSE,
+    RebindRule((Source.SERVES, Source.PASSES), (TargetState.SERVES,), True, RebindStep.CLOSE,
          "nothing is passed between machines: the clients connect to the target", is_far=True),
-    Rule((Source.SERVES, Source.PASSES), None, None, Step.WAIT,
+    RebindRule((Source.SERVES, Source.PASSES), None, None, RebindStep.WAIT,
          "the source serves its clients until the target serves", is_far=True),
-    Rule((Source.SERVES, Source.PASSES), None, None, Step.PASS,
+    RebindRule((Source.SERVES, Source.PASSES), None, None, RebindStep.PASS,
          "the source has the listener or connections"),
-    Rule(None, None, None, Step.WAIT,
+    RebindRule(None, None, None, RebindStep.WAIT,
          "the source is done, and the target does not serve yet"),
 )  # fmt: skip
 
 
-def step_of(found: Situation) -> tuple[Step, str]:
+def step_of(found: Situation) -> tuple[RebindStep, str]:
     """The next step, and the reason. Total: every situation has a row."""
     for rule in RULES:
         if rule.matches(found):
@@ -166,25 +166,25 @@ def decide_rebind(move: Rebind, view: ClusterView, now: datetime) -> Decision:
         return Decision(writes=(Put(enter(move, MoveState.HANDOFF, now)),))
     step, _ = step_of(situation_of(move, endpoint, view, now))
     match step:
-        case Step.BIND:
+        case RebindStep.BIND:
             return Decision(writes=(Put(replace(endpoint, nodes=(move.to_node,), leaving=())),))
-        case Step.PASS:
+        case RebindStep.PASS:
             command = PassEndpoint(endpoint.uid, endpoint.database_uid, move.from_node, move.to_node)
             return Decision(commands=(command,), wake_at=now + timedelta(milliseconds=100))
-        case Step.CLOSE:
+        case RebindStep.CLOSE:
             return Decision(
                 commands=(DropEndpoint(move.from_node, endpoint.uid),), wake_at=now + timedelta(milliseconds=100)
             )
-        case Step.WAIT:
+        case RebindStep.WAIT:
             return Decision(wake_at=now + timedelta(seconds=1))
-        case Step.DONE:
+        case RebindStep.DONE:
             done = Put(enter(move, MoveState.DONE, now, reasons=()))
             return Decision(writes=(done, *_ended_clients(move, view, now)))
-        case Step.CANCEL:
+        case RebindStep.CANCEL:
             return end(move, now)
-        case Step.GIVE_UP:
+        case RebindStep.GIVE_UP:
             return end(move, now, _target_lost(move))
-        case Step.GIVE_BACK:
+        case RebindStep.GIVE_BACK:
             back = Put(replace(endpoint, nodes=(move.from_node,), leaving=()))
             return Decision(writes=(back, *end(move, now, _target_lost(move)).writes))
 
@@ -219,14 +219,14 @@ def source_state(process: EndpointProcessSeen | None, uid: EndpointUid) -> Sourc
             return Source.OUT
 
 
-def _target_state(move: Rebind, view: ClusterView, now: datetime) -> Target:
+def _target_state(move: Rebind, view: ClusterView, now: datetime) -> TargetState:
     process = view.endpoint_processes.get(move.to_node)
     if process is not None and process.answers:
         is_served = process.endpoint(move.endpoint_uid).state is EndpointState.LISTENING
-        return Target.SERVES if is_served else Target.COMING
+        return TargetState.SERVES if is_served else TargetState.COMING
     if not view.is_away(move.to_node):
-        return Target.COMING
-    return Target.LOST if age(move, now) > AGENT_ABSENT_LIMIT else Target.AWAY
+        return TargetState.COMING
+    return TargetState.LOST if age(move, now) > AGENT_ABSENT_LIMIT else TargetState.AWAY
 
 
 def _ended_clients(move: Rebind, view: ClusterView, now: datetime) -> tuple[Write, ...]:

@@ -27,7 +27,7 @@ ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenBackup:
     """A backup that was written."""
 
     path: Path
@@ -47,17 +47,17 @@ class Listed:
     """Why it cannot be restored; empty: its form is right."""
 
 
-def back_up(settings: NodeSettings, to: Path | None, *, now: datetime, alone: bool = False) -> Written:
+def back_up(settings: NodeSettings, to: Path | None, *, now: datetime, alone: bool = False) -> WrittenBackup:
     """Write a backup of the cluster's state. ``to`` None: among the daemon's own. ``alone``: from this node's member of the
     store, which needs no quorum for that. Raises Rejected, Permanent, StoreUnavailable, OSError."""
     backup = asyncio.run(_read(_place(settings, alone=alone), settings, now))
     if to is not None:
         write_private(to, content_of(backup))
-        return Written(to, backup.header, to.stat().st_size)
+        return WrittenBackup(to, backup.header, to.stat().st_size)
     directory = settings.directories.backups
     path = write_backup(directory, backup)
     files.hand_over([directory, path], files.service_owner())
-    return Written(path, backup.header, path.stat().st_size)
+    return WrittenBackup(path, backup.header, path.stat().st_size)
 
 
 def backups_of(settings: NodeSettings) -> list[Listed]:

@@ -26,14 +26,14 @@ CONFIGURATION_MODE: Final = 0o1770
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class FileOwner:
     """Whose the files are."""
 
     user: int
     group: int
 
 
-def service_owner() -> Owner | None:
+def service_owner() -> FileOwner | None:
     """The daemon's user, if this process may give files to it. None: the files belong to the user who runs this."""
     if os.geteuid() != 0:
         return None
@@ -41,10 +41,10 @@ def service_owner() -> Owner | None:
         found = pwd.getpwnam(USER)
     except KeyError:
         return None
-    return Owner(found.pw_uid, found.pw_gid)
+    return FileOwner(found.pw_uid, found.pw_gid)
 
 
-def make_directories(directories: Directories, owner: Owner | None) -> None:
+def make_directories(directories: Directories, owner: FileOwner | None) -> None:
     """Make those that do not exist. Raises OSError."""
     if not directories.configuration.is_dir():
         make_private_directory(directories.configuration)
@@ -59,7 +59,7 @@ def make_directories(directories: Directories, owner: Owner | None) -> None:
                 os.chown(path, owner.user, owner.group)
 
 
-def hand_over(paths: Iterable[Path], owner: Owner | None) -> None:
+def hand_over(paths: Iterable[Path], owner: FileOwner | None) -> None:
     """Give the files to the daemon's user. Those that do not exist are left out. Raises OSError."""
     if owner is None:
         return

@@ -40,7 +40,7 @@ class Founding:
     items: tuple[PutKey, ...] = field(repr=False)
 
 
-class Outcome(StrEnum):
+class StoreAnswer(StrEnum):
     """What the store said."""
 
     COMMITTED = "committed"
@@ -72,20 +72,20 @@ def read_founding(path: Path) -> Founding | None:
         raise _unusable(path, str(e)) from None
 
 
-async def commit_founding(store: Store, founding: Founding) -> Outcome:
+async def commit_founding(store: Store, founding: Founding) -> StoreAnswer:
     """Found the cluster, once. May be repeated after a failure whose outcome is unknown. Raises Permanent
     ``store_holds_another_cluster``, StoreUnavailable."""
     if (await store.transact(first_transaction(founding.items))).succeeded:
-        return Outcome.COMMITTED
+        return StoreAnswer.COMMITTED
     found = await store.get(keys.CLUSTER_ID)
     if found is not None and found.value.decode(errors="replace") == founding.cluster_id:
-        return Outcome.WAS_COMMITTED
+        return StoreAnswer.WAS_COMMITTED
     raise Permanent(
         Code.STORE_HOLDS_ANOTHER_CLUSTER, "the store contains a cluster already, and not the one that was founded here"
     )
 
 
-async def found_cluster(path: Path, store: Store) -> Outcome | None:
+async def found_cluster(path: Path, store: Store) -> StoreAnswer | None:
     """Commit the file if there is one, and delete it afterwards. None: there was none. Raises Permanent, StoreUnavailable,
     OSError."""
     founding = await asyncio.to_thread(read_founding, path)

@@ -77,7 +77,7 @@ class InitOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedInit:
     """Options that have passed all checks."""
 
     options: InitOptions
@@ -148,7 +148,7 @@ def existing_node(configuration: Path) -> Founded | None:
 # -- checks ------------------------------------------------------------------------------------------------------------
 
 
-def check(options: InitOptions, machine: Machine, environment: Mapping[str, str]) -> Checked:
+def check(options: InitOptions, machine: Machine, environment: Mapping[str, str]) -> CheckedInit:
     """All checks, before the first change. Raises Rejected, Permanent (the operator's etcd cannot be the store),
     StoreUnavailable."""
     if not _is_host_name(options.name):
@@ -168,7 +168,7 @@ def check(options: InitOptions, machine: Machine, environment: Mapping[str, str]
     preflight.check_ports(place, with_store=store is None)
     if store is not None:
         _check_is_free(EtcdSettings(options.store, *options.store_files))
-    return Checked(
+    return CheckedInit(
         options,
         place,
         machine,
@@ -245,7 +245,7 @@ def _check_is_free(settings: EtcdSettings) -> None:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _write(checked: Checked, owner: files.Owner | None, credentials: Path, now: datetime) -> Founded:
+def _write(checked: CheckedInit, owner: files.FileOwner | None, credentials: Path, now: datetime) -> Founded:
     place, options = checked.place, checked.options
     configuration = place.directories.configuration
     trust = TrustFiles(configuration)
@@ -314,7 +314,7 @@ def _write_member(settings: NodeSettings, trust: TrustFiles, *, is_wanted: bool)
     write_private(path, render_etcd(settings, trust, initial_cluster=members, is_new=True).encode())
 
 
-def _write_access(checked: Checked, settings: NodeSettings, authority: Authority, path: Path) -> None:
+def _write_access(checked: CheckedInit, settings: NodeSettings, authority: Authority, path: Path) -> None:
     """Before the cluster can exist: an interruption must not leave a cluster with an unknown password."""
     host = f"[{settings.address}]" if settings.address.version == 6 else str(settings.address)
     url = f"https://{host}:{settings.ports.api}"

@@ -270,7 +270,7 @@ def _port(given: object) -> int:
 
 
 def _write(
-    response: JoinResponse, place: Place, authority: Authority, trust: TrustFiles, owner: files.Owner | None
+    response: JoinResponse, place: Place, authority: Authority, trust: TrustFiles, owner: files.FileOwner | None
 ) -> Joined:
     configuration = place.directories.configuration
     key = key_text(own_key(trust))

@@ -55,7 +55,7 @@ class Examined:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class RestoreResult:
     """The result of ``restore``."""
 
     settings: NodeSettings
@@ -89,7 +89,7 @@ def examine(settings: NodeSettings, path: Path, machine: Machine, *, say: Say, n
     return Examined(settings, backup.header, after, content, told.uid, tuple(asked))
 
 
-def restore(examined: Examined, *, say: Say, now: datetime) -> Written:
+def restore(examined: Examined, *, say: Say, now: datetime) -> RestoreResult:
     """Write the files with which this node founds the store again. Raises Rejected (nothing was changed), Permanent, OSError
     (repeat it)."""
     settings = examined.settings
@@ -105,7 +105,7 @@ def restore(examined: Examined, *, say: Say, now: datetime) -> Written:
         token = f"restore-{examined.uid}"
         moved = own_member.write_member(settings, members, is_new=True, now=now, token=token)
         endpoint = client_url(settings.address, settings.ports.store_clients)
-        return Written(own_member.point_at(settings, (endpoint,)), moved)
+        return RestoreResult(own_member.point_at(settings, (endpoint,)), moved)
 
 
 def _header(before: Header, count: int) -> Header:

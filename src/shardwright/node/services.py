@@ -17,7 +17,7 @@ from shardwright.agent.launch import check_port
 from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.node.etcd_config import NAME
-from shardwright.node.files import USER, Owner
+from shardwright.node.files import USER, FileOwner
 from shardwright.node.settings import SETTINGS_FILE, Directories, NodeSettings
 from shardwright.trust.authority import Authority
 from shardwright.trust.contexts import trusting_context
@@ -37,7 +37,9 @@ _POLL_S: Final = 0.25
 Say = Callable[[str], None]
 
 
-def start_commands(directories: Directories, *, has_member: bool, owner: Owner | None, systemd: Path = SYSTEMD) -> list[str]:
+def start_commands(
+    directories: Directories, *, has_member: bool, owner: FileOwner | None, systemd: Path = SYSTEMD
+) -> list[str]:
     """The commands that start the node. Without the service manager they must go on running, the store first."""
     if is_managed(directories, systemd=systemd):
         return [shlex.join(["systemctl", "enable", "--now", *UNITS])]

@@ -25,7 +25,7 @@ _HEAD = """\
 """
 
 
-class _Unfit(ValueError):
+class _UnfitValue(ValueError):
     """The value has another type or form than the setting."""
 
 
@@ -34,32 +34,32 @@ class _Unfit(ValueError):
 
 def _whole_number(value: object) -> int:
     if type(value) is not int:
-        raise _Unfit("a whole number")
+        raise _UnfitValue("a whole number")
     return value
 
 
 def _yes_or_no(value: object) -> bool:
     if not isinstance(value, bool):
-        raise _Unfit("true or false")
+        raise _UnfitValue("true or false")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise _Unfit("a text in quotation marks")
+        raise _UnfitValue("a text in quotation marks")
     return value
 
 
 def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise _Unfit("a list of texts")
+        raise _UnfitValue("a list of texts")
     return tuple(value)
 
 
 def _path(value: object) -> Path:
     text = _text(value)
     if not text or "\0" in text:
-        raise _Unfit("a path")
+        raise _UnfitValue("a path")
     return Path(text)
 
 
@@ -67,7 +67,7 @@ def _address(value: object) -> Any:
     try:
         return ip_address(_text(value))
     except ValueError as e:
-        raise _Unfit("an IP address") from e
+        raise _UnfitValue("an IP address") from e
 
 
 def _addresses(value: object) -> Any:
@@ -78,7 +78,7 @@ def _network(value: object) -> Any:
     try:
         return ip_network(_text(value))
     except ValueError as e:
-        raise _Unfit("a network such as 10.0.0.0/24, without bits behind its prefix") from e
+        raise _UnfitValue("a network such as 10.0.0.0/24, without bits behind its prefix") from e
 
 
 _READERS: dict[str, Callable[[object], Any]] = {
@@ -141,7 +141,7 @@ def _values(document: dict[str, Any], found: list[Problem]) -> dict[str, Any]:
             continue
         try:
             values[key] = reader(given)
-        except _Unfit as e:
+        except _UnfitValue as e:
             found.append(Problem(key, f"is {given!r}, which is not {e}", f"give {e}"))
     return values
 

@@ -16,7 +16,7 @@ from shardwright.errors import ClusterError, Permanent, Rejected, Transient
 from shardwright.machine.files import sync_directory
 from shardwright.model.codes import Code
 from shardwright.node.daemon_settings import founding_file, restoring_file
-from shardwright.node.founding_file import Outcome, found_cluster
+from shardwright.node.founding_file import StoreAnswer, found_cluster
 from shardwright.node.known_store import forget_learned, known_store
 from shardwright.node.missing_keys import fetch_missing_keys
 from shardwright.node.recorded import record_key
@@ -107,9 +107,9 @@ async def _found(settings: NodeSettings, store: Store) -> None:
     match outcome:
         case None:
             pass
-        case Outcome.COMMITTED:
+        case StoreAnswer.COMMITTED:
             _log.info("the cluster was founded")
-        case Outcome.WAS_COMMITTED:
+        case StoreAnswer.WAS_COMMITTED:
             _log.info("the cluster had been founded by an earlier start")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from shardwright.model.cluster import Node
 from shardwright.model.database import DatabaseStatus, GroupPhase, Shard, ShardWanted
 from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
-from shardwright.plan.chains import STEPS_MAX, Budget, Item, Rearrangement, Room, rearrange
+from shardwright.plan.chains import STEPS_MAX, Item, Rearrangement, Room, SearchBudget, rearrange
 from shardwright.plan.explain import Unplaceable
 from shardwright.plan.ledger import CopyRequest, Ledger, Load
 from shardwright.plan.placement import choose_copy, copy_request
@@ -70,7 +70,7 @@ class Assignment:
         self._noted.clear()
 
 
-def assign(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, *, budget: Budget) -> Assignment:
+def assign(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, *, budget: SearchBudget) -> Assignment:
     """Find a node for every leaver. Deterministic; if some must stay behind, the variant that leaves fewer behind wins."""
     even = _fill(ledger, leavers, failures, is_tight=False)
     if not even.firm:
@@ -86,7 +86,7 @@ def assign(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, *, bud
             return found
         kept = even if even.firm <= tight.firm else tight
         return _fill(ledger, leavers, failures, is_tight=kept is tight)
-    one = Budget(0)
+    one = SearchBudget(0)
     for leaver in leavers:
         # One at a time: each chain is small, and a copy without a chain does not block the others.
         refusal = kept.refused.get(leaver.shard.uid)
@@ -120,7 +120,7 @@ def _fill(ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, *, is_t
 
 
 def _with_chains(
-    ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, found: Assignment, *, budget: Budget
+    ledger: Ledger, leavers: Sequence[Leaver], failures: Failures, found: Assignment, *, budget: SearchBudget
 ) -> bool:
     """Add places for all leavers to ``found``. Returns False and adds nothing if there is no solution."""
     problem = _Problem(ledger, leavers, failures)

@@ -58,13 +58,13 @@ class Rearrangement:
 
 
 @dataclass(slots=True)
-class Budget:
+class SearchBudget:
     """Steps left for all searches of one plan."""
 
     steps: int = STEPS_MAX
 
 
-def rearrange(rooms: Sequence[Room], items: Sequence[Item], *, budget: Budget) -> Rearrangement | None:
+def rearrange(rooms: Sequence[Room], items: Sequence[Item], *, budget: SearchBudget) -> Rearrangement | None:
     """The cheapest rearrangement that the search found; None if it found none."""
     needed = sum(i.size for i in items if i.must_leave)
     if needed > sum(max(0, r.memory) for r in rooms):
@@ -378,4 +378,4 @@ def _holds(
     return True
 
 
-__all__ = ["Budget", "Item", "Rearrangement", "Room", "rearrange"]
+__all__ = ["Item", "Rearrangement", "Room", "SearchBudget", "rearrange"]

@@ -20,7 +20,7 @@ from shardwright.model.serving import policy_of
 from shardwright.model.view import ClusterView
 from shardwright.plan.absence import remedy_of_absence
 from shardwright.plan.assignment import ENDING, Assignment, Failures, Leaver, assign
-from shardwright.plan.chains import Budget
+from shardwright.plan.chains import SearchBudget
 from shardwright.plan.explain import Unplaceable, unplaceable
 from shardwright.plan.leaving import clients_leaving, clients_left_behind, is_alone
 from shardwright.plan.ledger import Ledger, sorted_nodes
@@ -92,7 +92,7 @@ def plan_evacuations(
     if len(node_uids) > 1:
         ledger.leaving_nodes |= set(node_uids)
         ledger.removed_soon |= set(node_uids)
-    budget = Budget()
+    budget = SearchBudget()
     return {uid: _Evacuation(ledger, uid, scope, failures or {}, budget=budget).plan() for uid in node_uids}
 
 
@@ -109,7 +109,7 @@ class _Evacuation:
     """One plan under construction."""
 
     def __init__(
-        self, ledger: Ledger, node_uid: NodeUid, scope: EvacuationScope, failures: Failures, *, budget: Budget
+        self, ledger: Ledger, node_uid: NodeUid, scope: EvacuationScope, failures: Failures, *, budget: SearchBudget
     ) -> None:
         self.view = ledger.view
         self.node_uid = node_uid

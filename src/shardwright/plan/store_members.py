@@ -36,7 +36,7 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class Promote:
+class PromoteMember:
     """Let the node's learner vote, if it has caught up."""
 
     member_id: int
@@ -53,7 +53,7 @@ class Remove:
     """For people: the end of a sentence that names the member."""
 
 
-Step = Note | Promote | Remove
+Step = Note | PromoteMember | Remove
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def next_step(
         if uid is None or uid not in view.nodes or not state.member.is_learner:
             continue
         if state.is_reached:
-            return Judgment(Promote(state.member.id, uid), tuple(reasons))
+            return Judgment(PromoteMember(state.member.id, uid), tuple(reasons))
         reasons.append(_silent(uid, has_started=bool(state.member.name)))
     return Judgment(None, tuple(reasons))
 

@@ -29,7 +29,7 @@ _PASSING = (DatabaseStatus.PENDING, DatabaseStatus.DELETE_PENDING, DatabaseStatu
 """Such a database has no clients yet, or any more."""
 
 
-class Hold(Enum):
+class HolderState(Enum):
     """How the holder of an address stands."""
 
     FIT = auto()
@@ -40,10 +40,10 @@ class Hold(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class HolderStanding:
     """A holder's standing, and why."""
 
-    hold: Hold
+    hold: HolderState
     why: str = ""
     look_at: datetime | None = None
     """When time alone may change it; None: it does not."""
@@ -57,10 +57,10 @@ def decide_virtual_address(address: VirtualAddress, view: ClusterView, now: date
         return _ended(address, now) if address.is_ending else _moved(address, view, now, why="")
     standing = _standing(address, address.holder, view, now)
     others = [uid for uid in fit_nodes(address, view) if uid != address.holder]
-    if standing.hold is Hold.FIT or not (others or address.is_ending):
+    if standing.hold is HolderState.FIT or not (others or address.is_ending):
         kept = replace(address, leaving_since=None)
         return Decision(writes=() if kept == address else (Put(kept),), wake_at=standing.look_at)
-    if standing.hold is Hold.LEAVING:
+    if standing.hold is HolderState.LEAVING:
         since = address.leaving_since
         if since is None:
             return Decision(writes=(Put(replace(address, leaving_since=now)),), wake_at=now + CLOSING_MAX)
@@ -133,20 +133,20 @@ def _is_served(endpoint: Endpoint, uid: NodeUid) -> bool:
 # -- the holder ------------------------------------------------------------------------------------------------------------
 
 
-def _standing(address: VirtualAddress, uid: NodeUid, view: ClusterView, now: datetime) -> Standing:
+def _standing(address: VirtualAddress, uid: NodeUid, view: ClusterView, now: datetime) -> HolderStanding:
     node = view.nodes.get(uid)
     if node is None:
-        return Standing(Hold.LOST, f"node {uid} was removed")
+        return HolderStanding(HolderState.LOST, f"node {uid} was removed")
     if view.is_off(uid):
-        return Standing(Hold.LOST, f"node {uid} is off")
+        return HolderStanding(HolderState.LOST, f"node {uid} is off")
     process = view.endpoint_processes.get(uid)
     if process is not None and process.silent_since is not None:
         silent_until = process.silent_since + SILENT_AFTER
         if now >= silent_until:
-            return Standing(Hold.LOST, f"the endpoint process of node {uid} does not answer")
+            return HolderStanding(HolderState.LOST, f"the endpoint process of node {uid} does not answer")
         return replace(_reason_to_leave(address, uid, view), look_at=silent_until)
     if failure := _failure(address, uid, view):
-        return Standing(Hold.LOST, f"node {uid} cannot add it: {failure}")
+        return HolderStanding(HolderState.LOST, f"node {uid} cannot add it: {failure}")
     return _reason_to_leave(address, uid, view)
 
 
@@ -158,21 +158,21 @@ def _failure(address: VirtualAddress, uid: NodeUid, view: ClusterView) -> str:
     return next((h.failure for h in mine), "")
 
 
-def _reason_to_leave(address: VirtualAddress, uid: NodeUid, view: ClusterView) -> Standing:
+def _reason_to_leave(address: VirtualAddress, uid: NodeUid, view: ClusterView) -> HolderStanding:
     node = view.nodes[uid]
     if address.is_ending:
-        return Standing(Hold.LEAVING, "it is removed")
+        return HolderStanding(HolderState.LEAVING, "it is removed")
     if node.is_decommissioning:
-        return Standing(Hold.LEAVING, f"node {uid} is being removed")
+        return HolderStanding(HolderState.LEAVING, f"node {uid} is being removed")
     if node.is_quorum_only:
-        return Standing(Hold.LEAVING, f"node {uid} is in maintenance")
+        return HolderStanding(HolderState.LEAVING, f"node {uid} is in maintenance")
     process = view.endpoint_processes.get(uid)
     for endpoint in endpoints_concerned(address, view):
         if not _is_served(endpoint, uid):
-            return Standing(Hold.LEAVING, f"node {uid} does not serve database {endpoint.database_uid}")
+            return HolderStanding(HolderState.LEAVING, f"node {uid} does not serve database {endpoint.database_uid}")
         if _is_occupied(endpoint, address, process):
-            return Standing(Hold.LEAVING, f"another process of node {uid} occupies port {endpoint.port}")
-    return Standing(Hold.FIT)
+            return HolderStanding(HolderState.LEAVING, f"another process of node {uid} occupies port {endpoint.port}")
+    return HolderStanding(HolderState.FIT)
 
 
 def _is_occupied(endpoint: Endpoint, address: VirtualAddress, process: EndpointProcessSeen | None) -> bool:

@@ -16,7 +16,7 @@ from shardwright.errors import Permanent
 from shardwright.model.codes import Code
 from shardwright.model.store_member import StoreMember
 from shardwright.store.etcd_identity import EtcdIdentity
-from shardwright.store.settings import Endpoint, EtcdSettings, parsed_endpoint
+from shardwright.store.settings import EtcdEndpoint, EtcdSettings, parsed_endpoint
 
 LEARNED_MAX: Final = 16
 """Addresses kept. A cluster runs three members, a few more while some are replaced."""
@@ -50,7 +50,7 @@ class EndpointBook:
             raise Permanent(Code.STORE_SETTINGS_INVALID, f"the settings of the store are invalid: {e}") from e
 
     @property
-    def endpoints(self) -> tuple[Endpoint, ...]:
+    def endpoints(self) -> tuple[EtcdEndpoint, ...]:
         """In the order in which they are asked; at least one."""
         return self._endpoints
 
@@ -66,7 +66,7 @@ class EndpointBook:
         return True
 
 
-def next_endpoint(endpoints: Sequence[Endpoint], left: Endpoint | None) -> Endpoint:
+def next_endpoint(endpoints: Sequence[EtcdEndpoint], left: EtcdEndpoint | None) -> EtcdEndpoint:
     """Which one is asked after the one that was left: the next in the order; the first if that one is unknown or None."""
     if left is None or left not in endpoints:
         return endpoints[0]

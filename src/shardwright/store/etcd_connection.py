@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from shardwright.model.codes import Code
-from shardwright.store.etcd_http import AnswerParser, Body, Head, Part, compose
+from shardwright.store.etcd_http import AnswerParser, BodyPart, Head, Part, compose
 from shardwright.store.etcd_json import Json
 from shardwright.store.protocol import StoreUnavailable
-from shardwright.store.settings import Endpoint, EtcdSettings
+from shardwright.store.settings import EtcdEndpoint, EtcdSettings
 
 BUFFERED_BYTES_MAX = 4 * 1024 * 1024
 """Received, but not read yet: a slow reader of a watch holds the member back instead of filling the memory."""
@@ -25,7 +25,7 @@ KEEPALIVE = ((socket.TCP_KEEPIDLE, 2), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KE
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """A complete answer."""
 
     status: int
@@ -35,7 +35,7 @@ class Answer:
 class Connection(asyncio.Protocol):
     """Errors are StoreUnavailable; after one the connection is useless."""
 
-    def __init__(self, endpoint: Endpoint, moves: int) -> None:
+    def __init__(self, endpoint: EtcdEndpoint, moves: int) -> None:
         """Private; call ``connect``. ``moves``: see ``EtcdWire``."""
         self.endpoint = endpoint
         self.moves = moves
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
         data = json.dumps(body, separators=(",", ":")).encode("ascii")
         self._transport.write(compose(path, data, host=str(self.endpoint).partition("//")[2], needs_leader=needs_leader))
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> HttpAnswer:
         """The whole answer to the request."""
         return await self.rest_of(await self.head())
 
@@ -110,13 +110,13 @@ class Connection(asyncio.Protocol):
             raise self._lost("its answer has no head")
         return head
 
-    async def rest_of(self, head: Head) -> Answer:
+    async def rest_of(self, head: Head) -> HttpAnswer:
         """The whole answer that has begun with this head."""
         chunks: list[bytes] = []
-        while isinstance(part := await self.part(), Body):
+        while isinstance(part := await self.part(), BodyPart):
             chunks.append(part.data)
         self.is_usable = head.is_kept and not self._parts and self._error is None
-        return Answer(head.status, b"".join(chunks))
+        return HttpAnswer(head.status, b"".join(chunks))
 
     async def part(self) -> Part:
         """The next part of an answer."""
@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
         return StoreUnavailable(Code.STORE_UNAVAILABLE, f"etcd at {self.endpoint}: {why}")
 
 
-async def connect(endpoint: Endpoint, settings: EtcdSettings, moves: int) -> Connection:
+async def connect(endpoint: EtcdEndpoint, settings: EtcdSettings, moves: int) -> Connection:
     """A new connection. Raises StoreUnavailable: nothing was sent."""
     try:
         context = trust(settings) if endpoint.is_encrypted else None
@@ -185,7 +185,7 @@ def trust(settings: EtcdSettings) -> ssl.SSLContext:
     return context
 
 
-def error_of_transport(endpoint: Endpoint, error: Exception | None) -> StoreUnavailable:
+def error_of_transport(endpoint: EtcdEndpoint, error: Exception | None) -> StoreUnavailable:
     """The store's error for a connection that could not be opened, or that has ended (None: the member closed it)."""
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
         text = getattr(error, "verify_message", "") or error.reason or str(error)

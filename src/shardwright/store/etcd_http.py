@@ -19,7 +19,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class BodyPart:
     """A part of the answer's body, of any size."""
 
     data: bytes
@@ -30,7 +30,7 @@ class End:
     """The answer is complete."""
 
 
-Part = Head | Body | End
+Part = Head | BodyPart | End
 
 
 def compose(path: str, body: bytes, *, host: str, needs_leader: bool = False) -> bytes:
@@ -114,7 +114,7 @@ class AnswerParser:
         """Pass on what is there of the body or chunk; returns whether it is complete."""
         count = len(self._rest) if self._left < 0 else min(self._left, len(self._rest))
         if count:
-            parts.append(Body(bytes(self._rest[:count])))
+            parts.append(BodyPart(bytes(self._rest[:count])))
             del self._rest[:count]
             if self._left > 0:
                 self._left -= count

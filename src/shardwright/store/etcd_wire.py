@@ -16,9 +16,9 @@ import structlog
 
 from shardwright.model.codes import Code
 from shardwright.store.endpoints import EndpointBook, next_endpoint
-from shardwright.store.etcd_connection import Answer, Connection, connect
+from shardwright.store.etcd_connection import Connection, HttpAnswer, connect
 from shardwright.store.etcd_errors import Refused, error_of, is_of_the_member
-from shardwright.store.etcd_http import Body
+from shardwright.store.etcd_http import BodyPart
 from shardwright.store.etcd_json import Json
 from shardwright.store.protocol import StoreUnavailable
 from shardwright.store.settings import EtcdSettings
@@ -287,7 +287,7 @@ class Stream:
         try:
             while not self._messages:
                 part = await self._connection.part()
-                if not isinstance(part, Body):
+                if not isinstance(part, BodyPart):
                     raise StoreUnavailable(Code.STORE_UNAVAILABLE, "etcd has ended the stream")
                 self._rest += part.data
                 *lines, rest = self._rest.split(b"\n")
@@ -307,14 +307,14 @@ class Stream:
         self._on_end(self._connection, None)
 
 
-def message_of(answer: Answer) -> Json:
+def message_of(answer: HttpAnswer) -> Json:
     """The message of a complete answer. Raises Refused: etcd answered with an error; StoreUnavailable: it has none."""
     if answer.status != 200:
         raise _refused(answer)
     return unpacked(_decoded(answer.body))
 
 
-def _refused(answer: Answer) -> Refused:
+def _refused(answer: HttpAnswer) -> Refused:
     """The error that an answer with another status than 200 states: in one of two forms, the second for streams."""
     found = _decoded(answer.body)
     error = found.get("error")

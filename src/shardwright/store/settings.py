@@ -25,7 +25,7 @@ class SqliteSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class EtcdEndpoint:
     """One member of the etcd, as its clients reach it."""
 
     host: str
@@ -66,7 +66,7 @@ class EtcdSettings:
     cluster_id: str = ""
     reads_alone: bool = False
 
-    def parsed(self) -> tuple[Endpoint, ...]:
+    def parsed(self) -> tuple[EtcdEndpoint, ...]:
         """The endpoints, in their order. Raises ValueError if they cannot be used."""
         found = tuple(parsed_endpoint(text) for text in self.endpoints)
         if not found:
@@ -81,14 +81,14 @@ class EtcdSettings:
         return found
 
 
-def parsed_endpoint(text: str) -> Endpoint:
+def parsed_endpoint(text: str) -> EtcdEndpoint:
     """One endpoint. Raises ValueError if it cannot be used."""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
         raise ValueError(f"an endpoint is https://host:port, not {text!r}")
     if parts.username is not None:
         raise ValueError("an endpoint has no user: the certificate is the permission")
-    return Endpoint(parts.hostname, parts.port or CLIENT_PORT, parts.scheme == "https")
+    return EtcdEndpoint(parts.hostname, parts.port or CLIENT_PORT, parts.scheme == "https")
 
 
 StoreSettings = SqliteSettings | EtcdSettings

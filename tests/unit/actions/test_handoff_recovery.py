@@ -11,7 +11,7 @@ from shardwright.model.ids import GroupUid, ShardUid
 from shardwright.model.seen import Health, ProcessState
 from shardwright.model.view import ClusterView, Delete, Put, Write
 from shardwright.moves import handoff_recovery as records
-from shardwright.moves.handoff_rules import Held
+from shardwright.moves.handoff_rules import EndpointsState
 from testkit.builders import NOW, ClusterBuilder, cluster
 
 GROUP = GroupUid("1:1")
@@ -63,7 +63,11 @@ def test_a_silent_process_has_not_ended() -> None:
 
 
 def test_clients_reached_the_candidate_last_once_an_endpoint_was_released_to_it() -> None:
-    assert {held: records.last_to_serve(INTENT, held) for held in Held} == {Held.NEW: NEW, Held.HELD: OLD, Held.OLD: OLD}
+    assert {held: records.last_to_serve(INTENT, held) for held in EndpointsState} == {
+        EndpointsState.NEW: NEW,
+        EndpointsState.HELD: OLD,
+        EndpointsState.OLD: OLD,
+    }
 
 
 def test_the_old_primary_serves_again_with_a_later_generation_than_any_endpoint_has() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from shardwright.agent.virtual_addresses import FAILURE_KEPT_S, PROOF_S, VirtualAddressKeeper, steps, wanted_here
 from shardwright.clock import SystemClock
-from shardwright.machine.virtual_addresses import Placed
+from shardwright.machine.virtual_addresses import PlacedAddress
 from shardwright.model.cluster import Cluster, ClusterKind, Node
 from shardwright.model.codes import Code
 from shardwright.model.ids import NodeUid
@@ -29,27 +29,27 @@ TWO, THREE = NodeUid(2), NodeUid(3)
 CLUSTER = Cluster("c", NOW, "10.0.0.1", 9443, cluster_version=CLUSTER_VERSION, kind=ClusterKind.MACHINES)
 MINE = VirtualAddress("10.0.0.9", 24, "eth0", NOW, holder=TWO, generation=1)
 THEIRS = replace(MINE, address="10.0.0.8", holder=THREE)
-PLACED = Placed("10.0.0.9", 24, "eth0")
-OTHER = Placed("10.0.0.8", 24, "eth0")
+PLACED = PlacedAddress("10.0.0.9", 24, "eth0")
+OTHER = PlacedAddress("10.0.0.8", 24, "eth0")
 
 
 class Interfaces:
     """In memory."""
 
     def __init__(self) -> None:
-        self.there: list[Placed] = []
+        self.there: list[PlacedAddress] = []
         self.announced: list[str] = []
         self.failure: OSError | None = None
 
-    def ours(self) -> list[Placed]:
+    def ours(self) -> list[PlacedAddress]:
         return list(self.there)
 
-    def add(self, placed: Placed) -> None:
+    def add(self, placed: PlacedAddress) -> None:
         if self.failure is not None:
             raise self.failure
         self.there.append(placed)
 
-    def remove(self, placed: Placed) -> None:
+    def remove(self, placed: PlacedAddress) -> None:
         self.there.remove(placed)
 
     def announce(self, address: str, interface: str) -> bool:
@@ -97,7 +97,10 @@ class World:
 
 
 def run(
-    scenario: Callable[[World], Awaitable[None]], *, before: tuple[Placed, ...] = (), records: tuple[StoredRecord, ...]
+    scenario: Callable[[World], Awaitable[None]],
+    *,
+    before: tuple[PlacedAddress, ...] = (),
+    records: tuple[StoredRecord, ...],
 ) -> None:
     async def whole() -> None:
         clock, interfaces = LaterClock(), Interfaces()
@@ -199,7 +202,7 @@ def test_a_failure_is_reported_for_a_while() -> None:
 
 
 @pytest.mark.parametrize("before", [(), (PLACED, OTHER)])
-def test_a_removed_node_has_none(before: tuple[Placed, ...]) -> None:
+def test_a_removed_node_has_none(before: tuple[PlacedAddress, ...]) -> None:
     interfaces = Interfaces()
     interfaces.there = list(before)
     clock = SystemClock()

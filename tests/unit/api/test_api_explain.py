@@ -10,7 +10,7 @@ from shardwright.api.schemas.v1.plans import explanation_json, preview_json
 from shardwright.api.services import node_actions
 from shardwright.api.services.explain import Explanation, Verdict, explain
 from shardwright.api.services.intent import with_sightings
-from shardwright.api.services.preview import Outcome, Preview, preview
+from shardwright.api.services.preview import Preview, PreviewOutcome, preview
 from shardwright.errors import Rejected
 from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.database import GroupPhase, ServerKind
@@ -116,7 +116,7 @@ def test_a_start_with_an_outdated_plan_is_refused() -> None:
 def test_a_node_with_a_dead_daemon_keeps_the_servers_that_leave() -> None:
     found = previewed(pair().without_daemon(1).view, "remove")
     assert found.moves
-    assert found.outcome is Outcome.BLOCKED
+    assert found.outcome is PreviewOutcome.BLOCKED
     assert {(r.code, r.remedy) for r in found.obstacles} == {("stopping", "start the daemon of node 1")}
     assert preview_json(found)["status"] == "blocked"
     told = explained(pair().without_daemon(1).view, "remove")
@@ -133,7 +133,7 @@ def test_the_plan_for_a_dead_node_with_a_replica(is_known: bool) -> None:
         builder = builder.with_server(2, sighting=Sighting.ENDED)
     found = previewed(with_sightings(builder.view), "remove")
     assert [m.kind for m in found.moves] == [MoveKind.RELOCATE]
-    assert found.outcome is (Outcome.POSSIBLE if is_known else Outcome.BLOCKED)
+    assert found.outcome is (PreviewOutcome.POSSIBLE if is_known else PreviewOutcome.BLOCKED)
 
 
 def test_a_group_that_waits_for_the_data_of_a_dead_node() -> None:
@@ -141,7 +141,7 @@ def test_a_group_that_waits_for_the_data_of_a_dead_node() -> None:
     group = builder.view.groups[GroupUid("1:1")]
     found = previewed(builder.with_records(replace(group, phase=GroupPhase.STARTING)).view, "remove")
     waited = [r for r in found.obstacles if r.code == "failover_pending"]
-    assert found.outcome is Outcome.BLOCKED
+    assert found.outcome is PreviewOutcome.BLOCKED
     assert waited[0].remedy.startswith("start the daemon of node 1")
     assert "waits for the data of shard 1" in waited[0].text
 
@@ -152,7 +152,7 @@ def test_the_only_daemon_cannot_yield_the_leadership() -> None:
     intent = node_actions.start(seen, N1, "enslave_node", body, uid=ActionUid("a"))
     found = preview(intent.answer, seen.view, intent.writes, NOW)
     assert [m.kind for m in found.moves] == [MoveKind.HANDOFF]
-    assert found.outcome is Outcome.BLOCKED
+    assert found.outcome is PreviewOutcome.BLOCKED
     assert [(r.code, r.remedy) for r in found.obstacles] == [("leadership_not_yielded", "start the daemon of another node")]
 
 
@@ -160,13 +160,13 @@ def test_shards_that_stay_make_the_action_fail() -> None:
     builder = cluster(3).with_database(on=((1,),)).with_database(on=((1,),), memory_bytes=9 * GB).with_endpoints_seen()
     found = previewed(builder.view)
     assert found.moves
-    assert found.outcome is Outcome.PARTLY
+    assert found.outcome is PreviewOutcome.PARTLY
 
 
 def test_temporary_reasons_do_not_block_a_plan() -> None:
-    assert previewed(pair().view).outcome is Outcome.POSSIBLE
-    assert previewed(cluster(3).view).outcome is Outcome.COMPLETED
-    assert previewed(pair().view, "enslave_node").outcome is Outcome.FAILED
+    assert previewed(pair().view).outcome is PreviewOutcome.POSSIBLE
+    assert previewed(cluster(3).view).outcome is PreviewOutcome.COMPLETED
+    assert previewed(pair().view, "enslave_node").outcome is PreviewOutcome.FAILED
 
 
 # -- the explanation ---------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from shardwright.machine.processes import is_running, server_environment, spawn_
 from shardwright.model.ids import NodeUid
 from shardwright.model.trust import CertificateRole
 from shardwright.node import services
-from shardwright.node.files import Owner
+from shardwright.node.files import FileOwner
 from shardwright.node.founding import Place, members_store, settings_of
 from shardwright.node.leave import move_aside, take_out
 from shardwright.node.settings import Directories, NodeSettings, Ports
@@ -128,7 +128,7 @@ def test_the_service_manager_starts_a_node_in_the_usual_places_only(tmp_path: Pa
     assert not services.is_managed(usual, systemd=tmp_path / "none")
     (line,) = services.start_commands(usual, has_member=True, owner=None, systemd=tmp_path)
     assert line.startswith("systemctl enable --now shardwright.target")
-    lines = services.start_commands(own, has_member=True, owner=Owner(7, 7), systemd=tmp_path)
+    lines = services.start_commands(own, has_member=True, owner=FileOwner(7, 7), systemd=tmp_path)
     assert lines == [
         "runuser -u shardwright -- etcd --config-file /srv/etc/etcd.yaml",
         "runuser -u shardwright -- shardwright-node --config /srv/etc/node.toml",

@@ -4,7 +4,7 @@ import pytest
 
 from shardwright.cli.progress import (
     Changes,
-    Rates,
+    ProgressRates,
     ending,
     evidence_text,
     has_ended,
@@ -44,7 +44,7 @@ def action(*moves: dict[str, Any], **changes: object) -> dict[str, Any]:
 
 
 def test_a_rate_follows_from_successive_answers() -> None:
-    rates = Rates()
+    rates = ProgressRates()
     rates.note(action(move(bytes_done=0)), 10.0)
     assert rates.of(move()) is None
     rates.note(action(move(bytes_done=50 * MB)), 10.5)
@@ -53,21 +53,21 @@ def test_a_rate_follows_from_successive_answers() -> None:
 
 
 def test_an_old_rate_is_forgotten_when_a_move_stalls() -> None:
-    rates = Rates()
+    rates = ProgressRates()
     for at in range(20):
         rates.note(action(move(bytes_done=min(at, 3) * MB)), float(at))
     assert rates.of(move()) == 0
 
 
 def test_an_ended_move_has_no_rate() -> None:
-    rates = Rates()
+    rates = ProgressRates()
     rates.note(action(move(bytes_done=0)), 0.0)
     rates.note(action(move(bytes_done=9)), 1.0)
     assert rates.of(move(state="done")) is None
 
 
 def test_a_handoff_moves_no_bytes() -> None:
-    row = move_row(move(kind="handoff", bytes_total=0, bytes_done=0, state="handoff"), Rates())
+    row = move_row(move(kind="handoff", bytes_total=0, bytes_done=0, state="handoff"), ProgressRates())
     assert row == ("handoff redis:4", "node:3", "node:1", "handoff", "-", "-")
 
 
@@ -84,7 +84,7 @@ def test_the_end(status: str, expected: bool) -> None:
 
 
 def test_lines_show_only_changes() -> None:
-    changes, rates = Changes(), Rates()
+    changes, rates = Changes(), ProgressRates()
     assert list(changes.lines(action(move()), rates)) == [
         "maintenance_on node:3: 40% running",
         "  relocate redis:4 node:3 -> node:1: syncing 50MB/200MB",
@@ -98,7 +98,7 @@ def test_lines_show_only_changes() -> None:
 
 
 def test_lines_show_a_reason_once() -> None:
-    changes, rates = Changes(), Rates()
+    changes, rates = Changes(), ProgressRates()
     waits = action(reasons=[{"code": "busy", "description": "a command runs", "remedy": "end it"}])
     assert "  waits: a command runs (busy); remedy: end it" in list(changes.lines(waits, rates))
     assert list(changes.lines(waits, rates)) == []

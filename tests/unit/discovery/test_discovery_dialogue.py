@@ -2,15 +2,15 @@
 
 import pytest
 
-from shardwright.discovery.dialogue import SWITCHED, Dialogue, Known, Sentinel
-from shardwright.discovery.found import Place
+from shardwright.discovery.dialogue import SWITCHED, DiscoveryDialogue, Known, Sentinel
+from shardwright.discovery.found import FoundAddress
 
-ORDERS, CACHE = Place("10.0.0.1", 10_001), Place("10.0.0.2", 10_002)
-KNOWN = Known("node-1", {"orders": ORDERS, "cache": CACHE}, (Sentinel("node-2", Place("10.0.0.2", 8001)),))
+ORDERS, CACHE = FoundAddress("10.0.0.1", 10_001), FoundAddress("10.0.0.2", 10_002)
+KNOWN = Known("node-1", {"orders": ORDERS, "cache": CACHE}, (Sentinel("node-2", FoundAddress("10.0.0.2", 8001)),))
 
 
-def ask(*words: str, dialogue: Dialogue | None = None) -> bytes:
-    return (dialogue or Dialogue()).answer([word.encode() for word in words], KNOWN)
+def ask(*words: str, dialogue: DiscoveryDialogue | None = None) -> bytes:
+    return (dialogue or DiscoveryDialogue()).answer([word.encode() for word in words], KNOWN)
 
 
 def bulk(text: str) -> bytes:
@@ -61,7 +61,7 @@ def test_other_commands_of_clients() -> None:
 
 
 def test_the_protocol_of_the_client() -> None:
-    dialogue = Dialogue()
+    dialogue = DiscoveryDialogue()
     assert ask("HELLO", "4", dialogue=dialogue) == b"-NOPROTO unsupported protocol version\r\n"
     assert ask("HELLO", "3", dialogue=dialogue).startswith(b"%7\r\n" + bulk("server"))
     assert ask("SENTINEL", "master", "orders", dialogue=dialogue).startswith(b"%7\r\n")
@@ -72,7 +72,7 @@ def test_the_protocol_of_the_client() -> None:
 
 @pytest.mark.parametrize(("protocol", "head"), [("2", b"*"), ("3", b">")])
 def test_subscribers_are_told_that_a_database_has_moved(protocol: str, head: bytes) -> None:
-    dialogue = Dialogue()
+    dialogue = DiscoveryDialogue()
     ask("HELLO", protocol, dialogue=dialogue)
     assert dialogue.message("orders", ORDERS, CACHE) == b"", "it has not subscribed"
     said = ask("SUBSCRIBE", SWITCHED, "+sdown", dialogue=dialogue)
@@ -91,11 +91,11 @@ def test_subscribers_are_told_that_a_database_has_moved(protocol: str, head: byt
 
 
 def test_with_a_subscription_a_client_of_the_older_protocol_may_send_little() -> None:
-    dialogue = Dialogue()
+    dialogue = DiscoveryDialogue()
     ask("SUBSCRIBE", SWITCHED, dialogue=dialogue)
     assert ask("SENTINEL", "masters", dialogue=dialogue).startswith(b"-ERR Can't execute 'sentinel'")
     assert ask("PING", dialogue=dialogue) == b"*2\r\n" + bulk("pong") + bulk("")
-    newer = Dialogue()
+    newer = DiscoveryDialogue()
     ask("HELLO", "3", dialogue=newer)
     ask("SUBSCRIBE", SWITCHED, dialogue=newer)
     assert ask("PING", dialogue=newer) == b"+PONG\r\n"
@@ -103,6 +103,6 @@ def test_with_a_subscription_a_client_of_the_older_protocol_may_send_little() ->
 
 
 def test_quit_ends_the_connection() -> None:
-    dialogue = Dialogue()
+    dialogue = DiscoveryDialogue()
     assert ask("QUIT", dialogue=dialogue) == b"+OK\r\n"
     assert dialogue.is_over

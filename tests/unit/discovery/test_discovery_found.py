@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.discovery.found import Place, others, places
+from shardwright.discovery.found import FoundAddress, others, places
 from shardwright.model.database import DatabaseStatus, LeavingNode, ProxyPolicy
 from shardwright.model.ids import EndpointUid, NodeUid
 from testkit.builders import NOW, ClusterBuilder, cluster
@@ -25,7 +25,7 @@ def named(builder: ClusterBuilder, own: int) -> str:
 
 @pytest.mark.parametrize("own", [1, 2, 3])
 def test_a_node_names_itself_where_it_serves(own: int) -> None:
-    assert places(served(1, 2, 3).view, NodeUid(own))["orders"] == Place(f"127.0.0.{own}", PORT)
+    assert places(served(1, 2, 3).view, NodeUid(own))["orders"] == FoundAddress(f"127.0.0.{own}", PORT)
 
 
 def test_a_node_that_does_not_serve_names_the_first_that_does() -> None:
@@ -53,7 +53,7 @@ def test_a_node_whose_clients_are_to_leave_names_others_first_and_a_closing_one_
 
 def test_the_external_address_is_named_and_the_internal_one_on_demand() -> None:
     found = places(served(1, 2).with_node_changed(1, external_addresses=("198.51.100.7",)).view, NodeUid(1))
-    assert found == {"orders": Place("198.51.100.7", PORT), "orders@internal": Place("127.0.0.1", PORT)}
+    assert found == {"orders": FoundAddress("198.51.100.7", PORT), "orders@internal": FoundAddress("127.0.0.1", PORT)}
 
 
 def test_with_policy_single_every_node_names_the_one_address() -> None:
@@ -70,5 +70,5 @@ def test_a_database_that_does_not_serve_is_not_named(status: DatabaseStatus) -> 
 def test_the_other_services_are_those_of_nodes_with_a_daemon() -> None:
     builder = served(1).with_node_changed(3, external_addresses=("198.51.100.9",))
     found = others(builder.view, NodeUid(1), 8001)
-    assert found == [(NodeUid(2), Place("127.0.0.2", 8001)), (NodeUid(3), Place("198.51.100.9", 8001))]
+    assert found == [(NodeUid(2), FoundAddress("127.0.0.2", 8001)), (NodeUid(3), FoundAddress("198.51.100.9", 8001))]
     assert [uid for uid, _ in others(builder.without_daemon(2).view, NodeUid(1), 8001)] == [3]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from shardwright.endpoint.gate import Change, Gate
-from shardwright.endpoint.lease import HOLD_BEFORE_S, NEVER, NO_PROOF, PROOF_S, Standing
+from shardwright.endpoint.lease import HOLD_BEFORE_S, NEVER, NO_PROOF, PROOF_S, LeaseStanding
 from shardwright.endpoint.protocol import ALONE_MAX_S, HOLD_MAX_S, EndpointSpec, LeaseTerms, Target
 from shardwright.endpoint.session import Session
 from shardwright.endpoint.setup import Phase
@@ -23,7 +23,7 @@ def terms(version: int, *, needed: bool = True, names: tuple[str, ...] = (), gen
 
 def gate(lease: LeaseTerms | None = None, *, target: Target | None = OLD, strict: bool = False) -> Gate:
     spec = EndpointSpec(UID, DatabaseUid(1), "db", "127.0.0.1", 10_000, target, is_strict=strict, lease=lease)
-    return Gate(spec, standing=Standing(ME))
+    return Gate(spec, standing=LeaseStanding(ME))
 
 
 def proven(at: float = 10.0) -> Gate:

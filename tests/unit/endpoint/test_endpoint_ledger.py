@@ -2,7 +2,7 @@
 
 import pytest
 
-from shardwright.endpoint.ledger import NOT_CONFIRMED, OUTCOME_UNKNOWN, QUEUED, Entry, Kind, Ledger, Transaction
+from shardwright.endpoint.ledger import NOT_CONFIRMED, OUTCOME_UNKNOWN, QUEUED, CommandLedger, Entry, Kind, OpenTransaction
 from shardwright.endpoint.words import READS
 
 READONLY = b"-READONLY You can't write against a read only replica.\r\n"
@@ -14,7 +14,7 @@ class Rows:
 
     def __init__(self) -> None:
         self.out: list[bytes] = []
-        self.ledger = Ledger(self.out)
+        self.ledger = CommandLedger(self.out)
 
     def sent(self, *lines: str, kind: Kind = Kind.PLAIN, count: int = 1) -> "Rows":
         for line in lines:
@@ -38,7 +38,7 @@ class Rows:
         self.out.clear()
         return said
 
-    def again(self, opened: Transaction | None = None) -> bytes:
+    def again(self, opened: OpenTransaction | None = None) -> bytes:
         return b"".join(self.ledger.send_again(opened, 1.0))
 
 
@@ -173,8 +173,8 @@ def test_commands_that_waited_too_long_are_answered_and_counted() -> None:
 # -- transactions ------------------------------------------------------------------------------------------------------
 
 
-def transaction(rows: Rows, *lines: str, is_watched: bool = False) -> Transaction:
-    made = Transaction(is_watched=is_watched)
+def transaction(rows: Rows, *lines: str, is_watched: bool = False) -> OpenTransaction:
+    made = OpenTransaction(is_watched=is_watched)
     for line in lines:
         kind = {"EXEC": Kind.EXEC, "DISCARD": Kind.DISCARD}.get(line, Kind.MEMBER)
         entry = Entry(kind, f"{line}\r\n".encode(), 0.0, word=line.split()[0].encode())

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from shardwright.endpoint.backend import BackendConnection
-from shardwright.endpoint.pace import Pace
+from shardwright.endpoint.pace import LoopPace
 from shardwright.endpoint.probe import probe
 from shardwright.endpoint.protocol import Target
 from shardwright.endpoint.reach import HANDSHAKES_MAX, ServerAccess, reach
@@ -53,7 +53,7 @@ def test_few_handshakes_are_under_way_at_the_same_time() -> None:
 
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         loop, context = asyncio.get_running_loop(), client_context(members().member(1))
-        access, pace, count = ServerAccess(lambda: context), Pace(loop), HANDSHAKES_MAX + 3
+        access, pace, count = ServerAccess(lambda: context), LoopPace(loop), HANDSHAKES_MAX + 3
         target = replace(ENCRYPTED, port=server.sockets[0].getsockname()[1])
         backends = [BackendConnection(Nobody(), target, pace=pace, is_cheap=lambda n: True) for _ in range(count)]
         opening = [asyncio.ensure_future(reach(backend, loop, access)) for backend in backends]

@@ -9,7 +9,7 @@ from shardwright.endpoint.words import (
     READS,
     RULES,
     STORES_NOTHING,
-    Rule,
+    Treatment,
     is_aborted_by_refusal,
     is_refusal,
 )
@@ -21,13 +21,13 @@ def test_every_word_is_upper_case_like_the_scanners_words() -> None:
 
 
 def test_every_rule_has_a_word_and_no_word_with_a_rule_is_plain() -> None:
-    assert set(RULES.values()) == set(Rule)
+    assert set(RULES.values()) == set(Treatment)
     assert all(word in NOT_PLAIN for word in RULES)
     assert b"GET" not in NOT_PLAIN
 
 
 def test_commands_that_remove_elements_may_block_and_are_never_repeated() -> None:
-    takes = {w for w, rule in RULES.items() if rule is Rule.BLOCKING} - {b"WAIT", b"WAITAOF"}
+    takes = {w for w, rule in RULES.items() if rule is Treatment.BLOCKING} - {b"WAIT", b"WAITAOF"}
     assert len(takes) == 8
     assert not takes & STORES_NOTHING
     assert b"XREADGROUP" not in STORES_NOTHING

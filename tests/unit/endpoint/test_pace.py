@@ -6,13 +6,13 @@ from itertools import count
 
 import uvloop
 
-from shardwright.endpoint.pace import DIRECT_SLICE_S, SLICE_BYTES, Inflow, Pace
+from shardwright.endpoint.pace import DIRECT_SLICE_S, SLICE_BYTES, Inflow, LoopPace
 
 
 class Taker:
     """Takes bytes, records them, and shows whether its socket would be read."""
 
-    def __init__(self, pace: Pace, *, is_cheap: Callable[[int], bool] = lambda size: False) -> None:
+    def __init__(self, pace: LoopPace, *, is_cheap: Callable[[int], bool] = lambda size: False) -> None:
         self.taken: list[bytes] = []
         self.reads: list[bool] = []
         self.inflow = Inflow(pace, self.taken.append, is_cheap=is_cheap, reading=self._reading)
@@ -21,9 +21,9 @@ class Taker:
         self.reads.append(self.inflow.is_empty)
 
 
-def _run(test: Callable[[Pace], None]) -> None:
+def _run(test: Callable[[LoopPace], None]) -> None:
     async def run() -> None:
-        test(Pace(asyncio.get_running_loop()))
+        test(LoopPace(asyncio.get_running_loop()))
         for _ in range(200):
             await asyncio.sleep(0)
 
@@ -31,7 +31,7 @@ def _run(test: Callable[[Pace], None]) -> None:
 
 
 def test_few_bytes_are_taken_at_once() -> None:
-    def test(pace: Pace) -> None:
+    def test(pace: LoopPace) -> None:
         taker = Taker(pace)
         taker.inflow.put(b"abc")
         assert (taker.taken, taker.reads) == ([b"abc"], [])
@@ -43,7 +43,7 @@ def test_many_bytes_are_taken_in_slices_and_in_order() -> None:
     takers: list[Taker] = []
     data = bytes(range(256)) * 1024
 
-    def test(pace: Pace) -> None:
+    def test(pace: LoopPace) -> None:
         takers.append(Taker(pace))
         takers[0].inflow.put(data)
         takers[0].inflow.put(b"end")
@@ -56,7 +56,7 @@ def test_many_bytes_are_taken_in_slices_and_in_order() -> None:
 
 
 def test_the_middle_of_a_large_value_is_not_split() -> None:
-    def test(pace: Pace) -> None:
+    def test(pace: LoopPace) -> None:
         taker = Taker(pace, is_cheap=lambda size: True)
         taker.inflow.put(bytes(10 * SLICE_BYTES))
         assert len(taker.taken) == 1
@@ -65,7 +65,7 @@ def test_the_middle_of_a_large_value_is_not_split() -> None:
 
 
 def test_the_rest_is_what_was_not_taken() -> None:
-    def test(pace: Pace) -> None:
+    def test(pace: LoopPace) -> None:
         taker = Taker(pace)
         taker.inflow.put(b"a" * (SLICE_BYTES + 1))
         taker.inflow._resume()
@@ -79,11 +79,11 @@ def test_a_pass_works_for_at_most_two_slices_and_the_next_one_again() -> None:
     clock = iter(count())
     slices: list[int] = []
 
-    def work(pace: Pace) -> int:
+    def work(pace: LoopPace) -> int:
         return next(turn for turn in range(1000) if not pace.has_time())
 
     async def run() -> None:
-        pace = Pace(asyncio.get_running_loop(), lambda: next(clock) * DIRECT_SLICE_S / 10)
+        pace = LoopPace(asyncio.get_running_loop(), lambda: next(clock) * DIRECT_SLICE_S / 10)
         for _ in range(5):
             slices.append(work(pace))
             assert not pace.has_time()
@@ -99,7 +99,7 @@ def test_every_pass_of_a_quiet_loop_has_time() -> None:
 
     async def run() -> None:
         nonlocal now
-        pace = Pace(asyncio.get_running_loop(), lambda: now)
+        pace = LoopPace(asyncio.get_running_loop(), lambda: now)
         for _ in range(5):
             assert pace.has_time()
             await asyncio.sleep(0)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from shardwright.leader.batch import Batch
-from shardwright.leader.turn import AGAIN, AGAIN_MAX, DECIDERS, Decide, Deciders, Outcome, decide_turn
+from shardwright.leader.turn import AGAIN, AGAIN_MAX, DECIDERS, Decide, Deciders, TurnResult, decide_turn
 from shardwright.model.action import ActionName, ActionStatus
 from shardwright.model.commands import Command, HandOff, Open, Promote
 from shardwright.model.decision import NOTHING, Decision
@@ -25,7 +25,7 @@ def decides(*writes: Write, commands: Sequence[Command] = (), wake_at: datetime 
 
 def turn(
     view: ClusterView, *deciders: Decide, singly: bool = False, foreign: Sequence[Write] = ()
-) -> tuple[Outcome, list[list[Write]]]:
+) -> tuple[TurnResult, list[list[Write]]]:
     """A turn whose batches are committed, each with what another writer wrote meanwhile; and these batches."""
     parts = tuple((lambda view, one=one: [one]) for one in deciders)
     deciding = decide_turn(view, NOW, parts, singly=singly)
@@ -37,7 +37,7 @@ def turn(
             view = view.with_writes((*batch.writes, *foreign))
             batch = deciding.send(view)
     except StopIteration as done:
-        outcome: Outcome = done.value
+        outcome: TurnResult = done.value
         return outcome, committed
 
 
@@ -49,7 +49,7 @@ def test_a_turn_without_writes_commits_nothing() -> None:
     view = cluster(3).view
     outcome, committed = turn(view, decides(), decides(commands=[Promote(ShardUid(1))]))
     assert committed == []
-    assert outcome == Outcome(view, (Promote(ShardUid(1)),), None)
+    assert outcome == TurnResult(view, (Promote(ShardUid(1)),), None)
 
 
 def test_decisions_are_committed_together() -> None:
@@ -126,7 +126,7 @@ def test_an_action_is_committed_with_its_first_move_at_once() -> None:
     batch = next(deciding)
     with pytest.raises(StopIteration) as done:
         deciding.send(builder.view.with_writes(batch.writes))
-    outcome: Outcome = done.value.value
+    outcome: TurnResult = done.value.value
     (action,) = batch.view.actions.values()
     (move,) = batch.view.moves.values()
     assert action.status is ActionStatus.RUNNING
@@ -160,7 +160,7 @@ def test_a_cluster_at_rest_asks_for_nothing() -> None:
     deciding = decide_turn(view, NOW, DECIDERS, singly=False)
     with pytest.raises(StopIteration) as done:
         next(deciding)
-    assert done.value.value == Outcome(view, (), None)
+    assert done.value.value == TurnResult(view, (), None)
 
 
 def test_a_record_that_was_deleted_earlier_in_the_turn_is_skipped() -> None:

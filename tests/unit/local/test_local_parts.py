@@ -17,7 +17,7 @@ from cryptography import x509
 from shardwright import log
 from shardwright.errors import Rejected
 from shardwright.local.layout import SOCKET_PATH_MAX, Layout, layout_of, make_run_directory, purge
-from shardwright.local.ping import Answer, PingServer, ping
+from shardwright.local.ping import PingResult, PingServer, ping
 from shardwright.local.tls import ensure_certificate
 from shardwright.machine.lock import try_lock
 from shardwright.model.ids import NodeUid
@@ -184,20 +184,20 @@ def test_pings_distinguish_silence_from_absence(tmp_path: Path) -> None:
     path = tmp_path / "ping.sock"
 
     async def scenario() -> None:
-        assert await ping(path, 0.5) is Answer.NO_LISTENER
+        assert await ping(path, 0.5) is PingResult.NO_LISTENER
         path.write_text("left by a crashed process")
         server = await PingServer.start(path)
         assert oct(path.stat().st_mode)[-3:] == "600"
-        assert [await ping(path, 2) for _ in range(3)] == [Answer.ANSWERED] * 3
+        assert [await ping(path, 2) for _ in range(3)] == [PingResult.ANSWERED] * 3
         await server.close()
-        assert await ping(path, 0.5) is Answer.NO_LISTENER
+        assert await ping(path, 0.5) is PingResult.NO_LISTENER
 
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()
             writer.close()
 
         frozen = await asyncio.start_unix_server(silent, path)
-        assert await ping(path, 0.1) is Answer.SILENT
+        assert await ping(path, 0.1) is PingResult.SILENT
         frozen.close()
         await frozen.wait_closed()
         await asyncio.sleep(0.01)

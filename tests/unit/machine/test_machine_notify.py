@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shardwright.local.ping import Answer, PingServer, ping
+from shardwright.local.ping import PingResult, PingServer, ping
 from shardwright.machine.notify import (
     BEATS_PER_WATCHDOG,
     STATUS_CHARACTERS_MAX,
@@ -233,11 +233,11 @@ def test_signs_of_life_stop_while_the_process_is_ill_and_the_supervisor_sees_the
         life = spawn("life", show_life(notifier, lambda: ailing))
         try:
             await until_async("signs of life", lambda: beats() >= 3, seconds=5, state=lambda: heard)
-            assert await ping(tmp_path / "ping.sock", 2) is Answer.ANSWERED
+            assert await ping(tmp_path / "ping.sock", 2) is PingResult.ANSWERED
             ailing = "the mirror stands still"
             await until_async("the cause", lambda: beats() and f"STATUS={ailing}" in heard, seconds=5, state=lambda: heard)
             before = beats()
-            assert await ping(tmp_path / "ping.sock", 2) is Answer.SILENT
+            assert await ping(tmp_path / "ping.sock", 2) is PingResult.SILENT
             # As long as ten signs of life would take.
             began = asyncio.get_running_loop().time()
             await until_async("time", lambda: asyncio.get_running_loop().time() - began > 0.4, seconds=5)
@@ -245,7 +245,7 @@ def test_signs_of_life_stop_while_the_process_is_ill_and_the_supervisor_sees_the
             assert heard.count(f"STATUS={ailing}") == 1
             ailing = ""
             await until_async("signs again", lambda: beats() > before, seconds=5, state=lambda: heard)
-            assert await ping(tmp_path / "ping.sock", 2) is Answer.ANSWERED
+            assert await ping(tmp_path / "ping.sock", 2) is PingResult.ANSWERED
         finally:
             life.cancel()
             await asyncio.gather(life, return_exceptions=True)

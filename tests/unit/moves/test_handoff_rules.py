@@ -10,15 +10,15 @@ from shardwright.model.ids import EndpointUid, GroupUid, NodeUid, ShardUid
 from shardwright.model.move import MoveState
 from shardwright.model.seen import BusyCommand, EndpointProcessSeen, EndpointSeen, EndpointState, Health, ServerSeen
 from shardwright.moves import handoff_rules as rules
-from shardwright.moves.handoff_rules import Candidate, Held, OldPrimary, Recovery, recovery
+from shardwright.moves.handoff_rules import CandidateState, EndpointsState, OldPrimary, Recovery, recovery
 from testkit import moves
 from testkit.builders import NOW, cluster
 
-ALL = list(itertools.product(OldPrimary, Candidate, Held))
+ALL = list(itertools.product(OldPrimary, CandidateState, EndpointsState))
 
 
 @pytest.mark.parametrize(("old", "candidate", "endpoints"), ALL)
-def test_the_table_is_total(old: OldPrimary, candidate: Candidate, endpoints: Held) -> None:
+def test_the_table_is_total(old: OldPrimary, candidate: CandidateState, endpoints: EndpointsState) -> None:
     what, why = recovery(old, candidate, endpoints)
     assert isinstance(what, Recovery)
     assert why
@@ -29,42 +29,44 @@ def test_every_rule_is_reached() -> None:
     assert reached == {rule.why for rule in rules.RULES}
 
 
-@pytest.mark.parametrize("endpoints", list(Held))
+@pytest.mark.parametrize("endpoints", list(EndpointsState))
 @pytest.mark.parametrize("old", [o for o in OldPrimary if o is not OldPrimary.WRITABLE])
-def test_a_promoted_candidate_is_never_taken_back(old: OldPrimary, endpoints: Held) -> None:
-    assert recovery(old, Candidate.PRIMARY, endpoints)[0] is Recovery.FORWARD
+def test_a_promoted_candidate_is_never_taken_back(old: OldPrimary, endpoints: EndpointsState) -> None:
+    assert recovery(old, CandidateState.PRIMARY, endpoints)[0] is Recovery.FORWARD
 
 
-@pytest.mark.parametrize("endpoints", list(Held))
-@pytest.mark.parametrize("candidate", list(Candidate))
-def test_an_old_primary_that_was_demoted_never_just_gets_its_fence_lifted(candidate: Candidate, endpoints: Held) -> None:
+@pytest.mark.parametrize("endpoints", list(EndpointsState))
+@pytest.mark.parametrize("candidate", list(CandidateState))
+def test_an_old_primary_that_was_demoted_never_just_gets_its_fence_lifted(
+    candidate: CandidateState, endpoints: EndpointsState
+) -> None:
     assert recovery(OldPrimary.REPLICA, candidate, endpoints)[0] is not Recovery.UNDO
 
 
-@pytest.mark.parametrize(("old", "endpoints"), list(itertools.product(OldPrimary, Held)))
+@pytest.mark.parametrize(("old", "endpoints"), list(itertools.product(OldPrimary, EndpointsState)))
 def test_an_unreachable_candidate_decides_nothing_unless_the_promotion_was_impossible(
-    old: OldPrimary, endpoints: Held
+    old: OldPrimary, endpoints: EndpointsState
 ) -> None:
     expected = Recovery.UNDO if old is OldPrimary.WRITABLE else Recovery.WAIT
-    assert recovery(old, Candidate.UNREACHABLE, endpoints)[0] is expected
+    assert recovery(old, CandidateState.UNREACHABLE, endpoints)[0] is expected
 
 
-@pytest.mark.parametrize("endpoints", list(Held))
-def test_nothing_goes_forward_past_a_primary_that_may_be_writable_behind_its_silence(endpoints: Held) -> None:
-    assert recovery(OldPrimary.UNREACHABLE, Candidate.REPLICA, endpoints)[0] is Recovery.WAIT
+@pytest.mark.parametrize("endpoints", list(EndpointsState))
+def test_nothing_goes_forward_past_a_primary_that_may_be_writable_behind_its_silence(endpoints: EndpointsState) -> None:
+    assert recovery(OldPrimary.UNREACHABLE, CandidateState.REPLICA, endpoints)[0] is Recovery.WAIT
 
 
 @pytest.mark.parametrize(
     ("seen", "expected"),
     [
-        ([], Held.OLD),
-        ([(4, None)], Held.OLD),
-        ([(4, 5)], Held.HELD),
-        ([(4, 5), (5, None)], Held.NEW),
-        ([(6, None)], Held.NEW),
+        ([], EndpointsState.OLD),
+        ([(4, None)], EndpointsState.OLD),
+        ([(4, 5)], EndpointsState.HELD),
+        ([(4, 5), (5, None)], EndpointsState.NEW),
+        ([(6, None)], EndpointsState.NEW),
     ],
 )
-def test_endpoints_are_classified_by_the_furthest(seen: list[tuple[int, int | None]], expected: Held) -> None:
+def test_endpoints_are_classified_by_the_furthest(seen: list[tuple[int, int | None]], expected: EndpointsState) -> None:
     states = [EndpointSeen(EndpointUid("1:1"), EndpointState.LISTENING, g, h) for g, h in seen]
     assert rules.endpoints_state(states, generation=5) is expected
 
@@ -72,25 +74,25 @@ def test_endpoints_are_classified_by_the_furthest(seen: list[tuple[int, int | No
 @pytest.mark.parametrize(
     ("changes", "old", "candidate"),
     [
-        ({}, OldPrimary.WRITABLE, Candidate.PRIMARY),
-        ({"is_fenced": True}, OldPrimary.FENCED, Candidate.PRIMARY),
-        ({"role": Role.REPLICA}, OldPrimary.REPLICA, Candidate.REPLICA),
-        ({"role": Role.REPLICA, "is_fenced": True}, OldPrimary.REPLICA, Candidate.REPLICA),
-        ({"role": None}, OldPrimary.UNREACHABLE, Candidate.UNREACHABLE),
-        ({"health": Health.TIMEOUT}, OldPrimary.UNREACHABLE, Candidate.UNREACHABLE),
-        ({"health": Health.LOADING}, OldPrimary.UNREACHABLE, Candidate.UNREACHABLE),
-        (None, OldPrimary.UNREACHABLE, Candidate.UNREACHABLE),
+        ({}, OldPrimary.WRITABLE, CandidateState.PRIMARY),
+        ({"is_fenced": True}, OldPrimary.FENCED, CandidateState.PRIMARY),
+        ({"role": Role.REPLICA}, OldPrimary.REPLICA, CandidateState.REPLICA),
+        ({"role": Role.REPLICA, "is_fenced": True}, OldPrimary.REPLICA, CandidateState.REPLICA),
+        ({"role": None}, OldPrimary.UNREACHABLE, CandidateState.UNREACHABLE),
+        ({"health": Health.TIMEOUT}, OldPrimary.UNREACHABLE, CandidateState.UNREACHABLE),
+        ({"health": Health.LOADING}, OldPrimary.UNREACHABLE, CandidateState.UNREACHABLE),
+        (None, OldPrimary.UNREACHABLE, CandidateState.UNREACHABLE),
     ],
 )
 def test_servers_are_classified_by_what_they_answer(
-    changes: dict[str, object] | None, old: OldPrimary, candidate: Candidate
+    changes: dict[str, object] | None, old: OldPrimary, candidate: CandidateState
 ) -> None:
     seen = None if changes is None else replace(_pair()[0], **changes)  # type: ignore[arg-type]
     assert rules.old_primary_state(seen, has_ended=False) is old
     assert rules.candidate_state(seen, has_ended=False) is candidate
     # That it has ended outweighs an answer from before.
     assert rules.old_primary_state(seen, has_ended=True) is OldPrimary.GONE
-    assert rules.candidate_state(seen, has_ended=True) is Candidate.GONE
+    assert rules.candidate_state(seen, has_ended=True) is CandidateState.GONE
 
 
 def test_an_attempt_that_ends_early_names_who_kept_it() -> None:

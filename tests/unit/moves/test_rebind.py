@@ -14,7 +14,7 @@ from shardwright.model.ids import EndpointUid, NodeUid
 from shardwright.model.move import MoveState
 from shardwright.model.seen import EndpointProcessSeen, EndpointSeen, EndpointState, ProcessIdentity
 from shardwright.model.view import Put
-from shardwright.moves.rebind import RULES, Rule, Situation, Source, Step, Target, source_state, step_of
+from shardwright.moves.rebind import RULES, RebindRule, RebindStep, Situation, Source, TargetState, source_state, step_of
 from testkit.builders import NOW, ClusterBuilder
 from tests.unit.moves.moving import (
     decide,
@@ -155,7 +155,7 @@ def test_an_endpoint_whose_target_dies_is_the_sources_again(at_source: EndpointS
 
 
 def situations() -> Iterator[Situation]:
-    for source, target in product(Source, Target):
+    for source, target in product(Source, TargetState):
         for marks in product((False, True), repeat=4):
             yield Situation(source, target, *marks)
 
@@ -163,7 +163,7 @@ def situations() -> Iterator[Situation]:
 def test_every_situation_has_a_row_and_every_row_a_situation() -> None:
     applied = {next(rule for rule in RULES if rule.matches(found)) for found in situations()}
     assert applied == set(RULES)
-    assert {step_of(found)[0] for found in situations()} == set(Step)
+    assert {step_of(found)[0] for found in situations()} == set(RebindStep)
 
 
 def test_the_document_shows_the_table() -> None:
@@ -171,7 +171,7 @@ def test_the_document_shows_the_table() -> None:
     assert "\n".join(row(rule) for rule in RULES) in shown
 
 
-def row(rule: Rule) -> str:
+def row(rule: RebindRule) -> str:
     """A row of the table as the document shows it."""
     source = "any" if rule.source is None else " or ".join(rule.source)
     source += "; its node was removed" if rule.is_source_member is False else ""
@@ -189,23 +189,23 @@ def test_a_source_that_may_have_connections_is_never_passed_over() -> None:
             continue
         step, _ = step_of(found)
         has_nothing = found.source in (Source.OUT, Source.ENDED)
-        if step is Step.BIND:
+        if step is RebindStep.BIND:
             assert not found.is_bound
-            assert found.target is Target.SERVES or (has_nothing and found.target is Target.COMING)
-        if step is Step.DONE:
+            assert found.target is TargetState.SERVES or (has_nothing and found.target is TargetState.COMING)
+        if step is RebindStep.DONE:
             assert found.is_bound
-            assert found.target is Target.SERVES
+            assert found.target is TargetState.SERVES
             assert has_nothing or found.source is Source.BARRED or not found.is_source_member
 
 
 def test_an_endpoint_is_given_back_only_to_a_source_that_answers() -> None:
     for found in situations():
         step, _ = step_of(found)
-        if step is Step.GIVE_BACK:
+        if step is RebindStep.GIVE_BACK:
             assert found.is_bound
-            assert found.target is Target.LOST
+            assert found.target is TargetState.LOST
             assert found.source not in (Source.ENDED, Source.SILENT)
-        if step is Step.CANCEL:
+        if step is RebindStep.CANCEL:
             assert found.is_cancel_wanted
             assert not found.is_bound
 
@@ -267,4 +267,4 @@ def test_on_one_machine_and_where_the_machine_is_not_known_the_connections_are_p
 def test_nothing_is_passed_between_machines() -> None:
     for found in situations():
         if found.is_far:
-            assert step_of(found)[0] is not Step.PASS
+            assert step_of(found)[0] is not RebindStep.PASS

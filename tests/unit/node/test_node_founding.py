@@ -21,7 +21,7 @@ from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.ids import NodeUid, UserUid
 from shardwright.model.version import CLUSTER_VERSION
 from shardwright.node.founding_file import (
-    Outcome,
+    StoreAnswer,
     commit_founding,
     found_cluster,
     founding_of,
@@ -74,7 +74,7 @@ def test_the_records_are_committed_once_and_the_file_goes(path: Path, sealing: S
         store = MemoryStore(SystemClock())
         cluster_id = write_founding(path, RECORDS, sealing)
         kept = copy_of(path)
-        assert await found_cluster(path, store) is Outcome.COMMITTED
+        assert await found_cluster(path, store) is StoreAnswer.COMMITTED
         assert not is_there(path)
         mirror = Mirror(store, sealing=sealing)
         task = spawn("mirror", mirror.run())
@@ -91,7 +91,7 @@ def test_the_records_are_committed_once_and_the_file_goes(path: Path, sealing: S
         # The answer was lost, or the daemon died before it could delete the file.
         os.link(kept, path)
         revision = await store.revision()
-        assert await found_cluster(path, store) is Outcome.WAS_COMMITTED
+        assert await found_cluster(path, store) is StoreAnswer.WAS_COMMITTED
         assert await store.revision() == revision
         assert not is_there(path)
         assert await found_cluster(path, store) is None

@@ -1,6 +1,6 @@
 """Which items step aside: the least transfer, in an order in which every step has room."""
 
-from shardwright.plan.chains import Budget, Item, Rearrangement, Room, rearrange
+from shardwright.plan.chains import Item, Rearrangement, Room, SearchBudget, rearrange
 
 GONE = Room(-1, 0, -1, 0)
 """The room that must be left."""
@@ -11,7 +11,7 @@ def room(memory: int, *, shards: int = 9, rack: str = "") -> Room:
 
 
 def solve(rooms: list[Room], items: list[Item], *, steps: int = 10_000) -> Rearrangement | None:
-    return rearrange([*rooms, GONE], items, budget=Budget(steps))
+    return rearrange([*rooms, GONE], items, budget=SearchBudget(steps))
 
 
 def test_nothing_steps_aside_when_there_is_room() -> None:
@@ -55,13 +55,13 @@ def test_two_full_rooms_cannot_swap() -> None:
 
 
 def test_too_little_room_in_all_is_seen_at_once() -> None:
-    budget = Budget(100)
+    budget = SearchBudget(100)
     assert rearrange([room(2), room(2), GONE], [Item(5, 2, 0, must_leave=True), Item(1, 0, 1)], budget=budget) is None
     assert budget.steps == 100
 
 
 def test_steps_are_counted_and_bounded() -> None:
     items = [Item(7, 6, 0, must_leave=True), *(Item(3 + n % 3, n % 6, n + 1, cost=n) for n in range(18))]
-    budget = Budget(50)
+    budget = SearchBudget(50)
     assert rearrange([*(room(2) for _ in range(6)), GONE], items, budget=budget) is None
     assert budget.steps == 0

@@ -12,7 +12,7 @@ from shardwright.plan.store_members import (
     UNKNOWN_KEPT,
     Judgment,
     Note,
-    Promote,
+    PromoteMember,
     Remove,
     next_step,
     node_of,
@@ -98,7 +98,7 @@ def test_a_member_that_was_added_twice_votes_if_one_of_them_does() -> None:
 
 
 def test_a_learner_that_answers_is_promoted() -> None:
-    assert step(nodes(3, VOTER, LEARNER), voter(1), learner(2)) == Promote(20, NodeUid(2))
+    assert step(nodes(3, VOTER, LEARNER), voter(1), learner(2)) == PromoteMember(20, NodeUid(2))
 
 
 def test_a_learner_that_is_silent_is_waited_for_with_a_reason() -> None:
@@ -152,7 +152,7 @@ def test_of_several_the_learner_goes_first_then_the_silent_one() -> None:
 def test_a_voter_that_waits_does_not_keep_a_learner_from_leaving_or_voting() -> None:
     builder = removed(nodes(3, VOTER, VOTER, LEARNER), 2)
     silent = judged(builder, voter(1, is_reached=False), voter(2), learner(3))
-    assert silent.step == Promote(30, NodeUid(3)), "one more voter makes the removal possible"
+    assert silent.step == PromoteMember(30, NodeUid(3)), "one more voter makes the removal possible"
     assert [r.code for r in silent.reasons] == ["no_quorum"]
 
 

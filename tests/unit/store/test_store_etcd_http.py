@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwright.store.etcd_http import HEAD_BYTES_MAX, AnswerParser, Body, End, Head, Part, compose
+from shardwright.store.etcd_http import HEAD_BYTES_MAX, AnswerParser, BodyPart, End, Head, Part, compose
 
 PLAIN = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{"a":1}'
 TRAILED = (
@@ -22,20 +22,20 @@ def joined(parts: list[Part]) -> list[Part]:
     """The same with neighboring bodies joined: where they are cut depends on how the bytes arrive."""
     found: list[Part] = []
     for part in parts:
-        if isinstance(part, Body) and found and isinstance(last := found[-1], Body):
-            found[-1] = Body(last.data + part.data)
+        if isinstance(part, BodyPart) and found and isinstance(last := found[-1], BodyPart):
+            found[-1] = BodyPart(last.data + part.data)
         else:
             found.append(part)
     return found
 
 
 ANSWERS: dict[bytes, list[Part]] = {
-    PLAIN: [Head(200, True), Body(b'{"a":1}'), End()],
-    TRAILED: [Head(404, True), Body(b'{"code":5}'), End()],
+    PLAIN: [Head(200, True), BodyPart(b'{"a":1}'), End()],
+    TRAILED: [Head(404, True), BodyPart(b'{"code":5}'), End()],
     EMPTY: [Head(200, True), End()],
-    CHUNKED: [Head(200, True), Body(b"0123456789"), End()],
+    CHUNKED: [Head(200, True), BodyPart(b"0123456789"), End()],
     NONE: [Head(204, True), End()],
-    b"HTTP/1.1 100 Continue\r\n\r\n" + PLAIN: [Head(200, True), Body(b'{"a":1}'), End()],
+    b"HTTP/1.1 100 Continue\r\n\r\n" + PLAIN: [Head(200, True), BodyPart(b'{"a":1}'), End()],
 }
 
 
@@ -57,8 +57,8 @@ def test_answers_follow_each_other_however_their_bytes_arrive(answers: list[byte
 
 def test_a_body_of_no_stated_length_ends_with_the_connection() -> None:
     parser = AnswerParser()
-    assert parser.feed(b"HTTP/1.1 200 OK\r\n\r\nabc") == [Head(200, False), Body(b"abc")]
-    assert parser.feed(b"d") == [Body(b"d")]
+    assert parser.feed(b"HTTP/1.1 200 OK\r\n\r\nabc") == [Head(200, False), BodyPart(b"abc")]
+    assert parser.feed(b"d") == [BodyPart(b"d")]
     assert parser.ends() == [End()]
 
 

@@ -27,7 +27,7 @@ from shardwright.store.protocol import (
     Transaction,
     WatchBatch,
 )
-from shardwright.store.settings import Endpoint, EtcdSettings
+from shardwright.store.settings import EtcdEndpoint, EtcdSettings
 
 FILE = Path("file.pem")
 
@@ -56,9 +56,9 @@ def changed(revision: int, key: str, value: bytes = b"") -> KeyChange:
 def test_endpoints_are_parsed() -> None:
     settings = EtcdSettings(("https://10.0.0.1:12379", "https://etcd-2", "https://[fd00::1]:1/"), FILE, FILE, FILE)
     assert settings.parsed() == (
-        Endpoint("10.0.0.1", 12379, True),
-        Endpoint("etcd-2", 2379, True),
-        Endpoint("fd00::1", 1, True),
+        EtcdEndpoint("10.0.0.1", 12379, True),
+        EtcdEndpoint("etcd-2", 2379, True),
+        EtcdEndpoint("fd00::1", 1, True),
     )
     assert [str(endpoint) for endpoint in settings.parsed()] == [
         "https://10.0.0.1:12379",

@@ -41,7 +41,7 @@ TURNS: Final = 12
 """More turns than any action needs from ``queued`` to its first moves."""
 
 
-class Outcome(StrEnum):
+class PreviewOutcome(StrEnum):
     """The outcome of the action; the values are also the wire's."""
 
     POSSIBLE = "possible"
@@ -71,15 +71,15 @@ class Preview:
     """The cost of the moves."""
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> PreviewOutcome:
         """The outcome. A wait that needs an operator's intervention has no end."""
         if self.action.status.is_terminal:
-            return Outcome.FAILED if self.action.status is ActionStatus.FAILED else Outcome.COMPLETED
+            return PreviewOutcome.FAILED if self.action.status is ActionStatus.FAILED else PreviewOutcome.COMPLETED
         hindrances = self.hindrances
         if any(needs_help(r) for r in hindrances) or (hindrances and not self.moves):
-            return Outcome.BLOCKED
+            return PreviewOutcome.BLOCKED
         is_firm = any(r.grade is not Grade.SOFT_LIMIT for r in hindrances)
-        return Outcome.PARTLY if is_firm else Outcome.POSSIBLE
+        return PreviewOutcome.PARTLY if is_firm else PreviewOutcome.POSSIBLE
 
     @property
     def hindrances(self) -> tuple[Reason, ...]:
