@@ -21,7 +21,7 @@ from shardwright.endpoint.credentials import OwnCertificate
 from shardwright.endpoint.tls import Context, TlsAddress
 from shardwright.errors import ClusterError, Transient
 from shardwright.key_file import KeyFile
-from shardwright.leader.lease import ETCD_TIMES, NORMAL_TIMES, LeaseTimes
+from shardwright.leader.leadership import ETCD_TIMES, NORMAL_TIMES, LeaseTimes
 from shardwright.machine.files import make_private_directory, write_private
 from shardwright.model.codes import Code
 from shardwright.model.ids import KeyUid, NodeUid

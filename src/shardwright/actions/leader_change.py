@@ -1,7 +1,7 @@
 """The leader's part in a requested change of the leader: yield, or say how the change has ended.
 
 Called by the leader each turn. A term yields at most for a wish of its own time: two daemons never take turns for ever. The
-other daemons let the wanted one go first (``leader/lease.py:way_for``).
+other daemons let the wanted one go first (``leader/leadership.py:way_for``).
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """One daemon's lease, presence and candidacy, as tasks of one event loop. ``election.py`` runs them in a thread of their
 own.
 
-``lease.py`` decides what the state of the ``leader`` key means, and how long a leadership lasts.
+``leadership.py`` decides what the state of the ``leader`` key means, and how long a leadership lasts.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import structlog
 
 from shardwright.clock import Clock
 from shardwright.errors import LostLeadership
-from shardwright.leader.lease import (
+from shardwright.leader.leadership import (
     ABSTAIN,
     LEASE_TTL,
     NORMAL_TIMES,
