@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from shardwright.leader import lease as rules
+from shardwright.leader import leadership as rules
 from shardwright.leader.leadership import Held, KeyState, LeaseTimes, key_state
 from shardwright.model.cluster import DaemonPresence, Leadership
 from shardwright.model.ids import LeaseId, NodeUid
