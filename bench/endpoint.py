@@ -27,7 +27,7 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run on one side. Processor seconds per million commands; ``endpoint_cpu`` None: there is none."""
+    """One run on one side. Processor seconds per million commands; ``endpoint_cpu`` None if there is none."""
 
     per_second: float
     server_cpu: float

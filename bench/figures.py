@@ -65,7 +65,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure of ours beside the same of a peer and of a floor (what is possible at all); None: there is none."""
+    """One figure of ours beside the same of a peer and of a floor (what is possible at all); None if there is none."""
 
     name: str
     unit: str

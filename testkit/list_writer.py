@@ -81,7 +81,7 @@ class ListWriter(threading.Thread):
         return ended - began
 
     def longest_gap(self, since: float) -> tuple[float, float]:
-        """The two acknowledgements around the longest gap that ended after ``since``; 0, 0: there is none."""
+        """The two acknowledgements around the longest gap that ended after ``since``; 0, 0 if there is none."""
         times = [one.at for one in self.acknowledged]
         gaps = ((earlier, later) for earlier, later in pairwise(times) if later > since)
         return max(gaps, key=lambda gap: gap[1] - gap[0], default=(0.0, 0.0))

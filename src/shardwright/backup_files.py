@@ -30,7 +30,7 @@ class Kept:
     path: Path
     size_bytes: int
     header: Header | None
-    """None: the file is none that this version reads."""
+    """None if this version cannot read the file."""
 
 
 def write_backup(directory: Path, backup: Backup) -> Path:
@@ -70,7 +70,7 @@ def list_backups(directory: Path) -> list[Kept]:
 
 
 def newest_at(directory: Path) -> datetime | None:
-    """When the newest backup was written by itself, by its name; None: there is none. Raises OSError."""
+    """When the newest backup was written by itself, by its name; None if there is none. Raises OSError."""
     times = [at for path in _automatic(directory) if (at := _time_of(path)) is not None]
     return max(times, default=None)
 

@@ -15,7 +15,7 @@ _WAIT_S = 10.0
 
 
 def find_parent() -> Path | None:
-    """The cgroup of this process in the hierarchy of version 2; None: there is none, or it must not be changed."""
+    """The cgroup of this process in the hierarchy of version 2; None if there is none, or it must not be changed."""
     mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
     top = next((Path(words[1]) for words in mounts if words[2] == "cgroup2"), None)
     own = next((n[3:] for n in Path("/proc/self/cgroup").read_text().splitlines() if n.startswith("0::")), None)
@@ -43,7 +43,7 @@ class Freezer:
             self.parent = None
 
     def entrance(self, name: str) -> str:
-        """The file that takes a process into a machine's group; empty: there is none."""
+        """The file that takes a process into a machine's group; empty if there is none."""
         group = self._group(name)
         return "" if group is None else str(group / "cgroup.procs")
 

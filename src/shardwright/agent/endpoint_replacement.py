@@ -70,7 +70,7 @@ class EndpointReplacement:
 
     @property
     def coming(self) -> ProcessIdentity | None:
-        """The new process that has not taken over yet; None: there is none."""
+        """The new process that has not taken over yet; None if there is none."""
         return self._next if self._next is not None and is_running(self._next) else None
 
     async def load(self, front: ProcessIdentity | None) -> ProcessIdentity | None:

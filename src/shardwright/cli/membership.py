@@ -110,7 +110,7 @@ def _removal(session: CommandSession, uid: int) -> str:
 
 
 def live_removal(answer: object) -> str | None:
-    """The uid of the removal that runs, among the latest actions of a node; None: there is none."""
+    """The uid of the removal that runs, among the latest actions of a node; None if there is none."""
     found = answer.get("actions") if isinstance(answer, dict) else None
     removals = [action for action in found or () if action.get("name") in ("remove", "remove_node")]
     return next((str(action["action_uid"]) for action in removals if not has_ended(action)), None)

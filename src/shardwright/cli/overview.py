@@ -89,7 +89,7 @@ def troubles_text(databases: Sequence[Json]) -> str:
 
 
 def upgrade_text(cluster: Json) -> str:
-    """The upgrade that is under way, and what it waits for; empty: there is none."""
+    """The upgrade that is under way, and what it waits for; empty if there is none."""
     upgrade = cluster.get("upgrade")
     if not upgrade:
         return ""

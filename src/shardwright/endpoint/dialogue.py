@@ -18,7 +18,7 @@ from shardwright.endpoint.words import NEVER_QUEUED, RULES, STORES_NOTHING, Trea
 _IN_TRANSACTION = b"-ERR Command not allowed inside a transaction\r\n"
 _WHILE_SUBSCRIBED = b"-ERR Command not allowed on a connection that has subscribed\r\n"
 _STRICT_WHILE_SUBSCRIBED = (
-    b"-ERR shardwright: in strict mode a connection that has subscribed cannot write, use another one\r\n"
+    b"-ERR shardwright: in strict mode a connection that has subscribed cannot write, use another connection\r\n"
 )
 _REPLY_MODE = b"-ERR CLIENT REPLY OFF and SKIP are not supported through this endpoint\r\n"
 

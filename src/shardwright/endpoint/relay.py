@@ -22,7 +22,7 @@ class Relay:
         self.path = path
 
     async def ask(self, message: Message) -> Message:
-        """Its answer to a request. Raises ValueError if it refuses or does not answer: then nobody may believe that both
+        """Its answer to a request. Raises ValueError if it refuses or does not answer: then no caller may assume that both
         processes did what was asked."""
         timeout_s = CALM_S + HOLD_TIMEOUT_S if message["op"] == "calm" else HOLD_TIMEOUT_S
         try:

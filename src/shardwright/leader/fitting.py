@@ -251,7 +251,7 @@ def to_serve(command: ServeEndpoint, view: ClusterView) -> EndpointSpec | None:
 
 
 def to_tell(command: TellLease, view: ClusterView) -> LeaseTerms | None:
-    """The lease that the process must know. None: there is none, or it has changed again."""
+    """The lease that the process must know. None if there is none, or if it has changed again."""
     endpoint = view.endpoints.get(command.endpoint_uid)
     groups = [] if endpoint is None else view.groups_of(endpoint.database_uid)
     terms = terms_of(groups[0]) if groups else None

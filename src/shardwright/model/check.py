@@ -153,7 +153,7 @@ class CheckCode(Catalogue):
     NODE_SILENT = "node_silent", "The agent of the node does not answer.", "start the daemon of the node"
     PORT_REFUSED = (
         "port_refused",
-        "A node refuses a connection of another one.",
+        "A node refuses a connection from another node.",
         "start what listens there, or open the port",
     )
     PORT_NO_ANSWER = "port_no_answer", "A connection from one node to another is not answered.", "open the port"

@@ -402,9 +402,9 @@ class Code(Catalogue):
     JOIN_TOKEN_USED = (
         "join_token_used",
         "The join token was used: it is good for one node.",
-        "make another one (`node token`)",
+        "make another token (`node token`)",
     )
-    JOIN_TOKEN_EXPIRED = "join_token_expired", "The join token is older than 24 hours.", "make another one (`node token`)"
+    JOIN_TOKEN_EXPIRED = "join_token_expired", "The join token is older than 24 hours.", "make another token (`node token`)"
     MACHINE_IS_MEMBER = (
         "machine_is_member",
         "The machine is a node of the cluster already.",
@@ -485,7 +485,7 @@ class Code(Catalogue):
     BACKUP_DAMAGED = (
         "backup_damaged",
         "The backup is incomplete, or was changed after it was written.",
-        "take another one (`shardwright cluster backups`), also from the other machines",
+        "take another backup (`shardwright cluster backups`), also from the other machines",
     )
     BACKUP_UNREADABLE = "backup_unreadable", "The file of a backup cannot be read.", "see `shardwright cluster backups`"
     BACKUP_NOT_SEALED = (

@@ -30,7 +30,7 @@ def decide_move(move: Move, view: ClusterView, now: datetime) -> Decision:
 
 
 def _takeover(move: GroupMove, view: ClusterView) -> Reason | None:
-    """The takeover that the move waits for; None: there is none, or the move has not begun and is cancelled."""
+    """The takeover that the move waits for; None if there is none, or if the move has not begun and is cancelled."""
     group = view.groups.get(move.group_uid)
     has_not_begun = move.state is MoveState.PLANNED and move.is_cancel_wanted
     if group is None or group.parking is None or has_not_begun:

@@ -122,7 +122,7 @@ RULES: tuple[RebindRule, ...] = (
     RebindRule((Source.SILENT,), (TargetState.COMING,), False, RebindStep.BIND,
          "the target listens at another machine's address, whatever the source does", is_far=True),
     RebindRule((Source.ENDED, Source.SILENT), (TargetState.LOST,), None, RebindStep.GIVE_UP,
-         "neither node can serve the endpoint: another one is chosen"),
+         "neither node can serve the endpoint: another node is chosen"),
     RebindRule((Source.ENDED, Source.SILENT), None, None, RebindStep.WAIT,
          "a source that does not answer takes no command"),
     RebindRule((Source.SERVES,), None, False, RebindStep.CANCEL,

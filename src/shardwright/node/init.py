@@ -130,7 +130,7 @@ def found(
 
 
 def existing_node(configuration: Path) -> Founded | None:
-    """The node whose files are here; None: there is none. Raises Rejected."""
+    """The node whose files are here; None if there is none. Raises Rejected."""
     path = configuration / SETTINGS_FILE.name
     if not path.exists():
         return None

@@ -79,7 +79,7 @@ def look_at_machine() -> Machine:
 
 
 def store_version(program: Path) -> str:
-    """The version of the etcd at that path; empty: there is none that runs."""
+    """The version of the etcd at that path; empty if there is none that runs."""
     try:
         done = subprocess.run(
             [program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_VERSION_TIMEOUT_S, check=False

@@ -132,7 +132,7 @@ class NodeSettings:
 
 
 def read_address(text: str) -> Address | None:
-    """The IP address in a text; None: it is none."""
+    """The IP address in a text; None if the text is something else."""
     try:
         return ip_address(text)
     except ValueError:

@@ -149,7 +149,7 @@ def _has_witness(group: SlotGroup, view: ClusterView) -> bool:
 
 def _fail(group: SlotGroup, lease: Lease, view: ClusterView) -> bool:
     """Whether the primary serves, and a process that knows this lease finds no replica behind it. The word of a process that
-    does not reach the primary is none: it is cut off, or the primary is."""
+    does not reach the primary does not count: it is cut off, or the primary is."""
     primary = next((copy for copy in copies_of(group, view) if copy.shard.uid == group.primary), None)
     if primary is None or not primary.answers:
         return False

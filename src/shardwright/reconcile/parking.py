@@ -101,8 +101,8 @@ def continue_parking(group: SlotGroup, database: Database, primary: Copy, view: 
     if not is_in_force(group, database):
         return _withdraw(group, primary, "stays the primary, because the mode of the database has changed", now)
     if parking.term != view.leadership.term:
-        anew = Parking(parking.from_shard, view.leadership.term, parking.began_at)
-        return Decision(writes=(Put(replace(group, parking=anew)),))
+        own = Parking(parking.from_shard, view.leadership.term, parking.began_at)
+        return Decision(writes=(Put(replace(group, parking=own)),))
     missing = [shard for shard in _to_park(group, view) if not _is_parked(shard, parking)]
     if missing:
         # A copy that was restarted may have been attached by a late leader before it is parked again.

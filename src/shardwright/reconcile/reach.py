@@ -84,9 +84,9 @@ def _reachable(primary: Copy, text: str) -> Reason:
 
 
 def is_unheard(view: ClusterView, shard: Shard, now: datetime) -> bool:
-    """Whether the copy was the last one to confirm the writes of a strict database, and nobody hears of it any more: neither
-    the leader, which asks its server, its node's agent and its node's endpoint process, nor the primary, by its own word of
-    this moment. Its clients wait, so it is not waited for as long as for others. That is no proof of its end.
+    """Whether the copy was the last one to confirm the writes of a strict database and has become unheard: neither the
+    leader, which asks its server, its node's agent and its node's endpoint process, nor the primary, by its own report of
+    this moment, hears of it. Its clients wait, so it is not waited for as long as for others. That is no proof of its end.
 
     The leader's own silence does not suffice: it may be the one that is cut off. Nor does the primary's word, which may be a
     minute old, or of a primary that is cut off. If half of the nodes are silent, the cause is probably nearer to the leader.

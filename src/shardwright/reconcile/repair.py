@@ -34,7 +34,7 @@ RETRY = Backoff((5.0, 30.0, 300.0))
 """Delay before a failed rebuild is retried; the last value repeats."""
 STRICT_GRACE_S = 5
 """Limit of the grace period in strict mode: without a replica, no write is answered. A restart takes less. None of it is
-left for a replica of which nobody hears any more (``reach.py``): it was silent for that long before it counted as lost."""
+left for a replica that has become unheard (``reach.py``): it was silent for that long before it counted as lost."""
 LOOK_AGAIN = timedelta(seconds=5)
 """Retry interval while a lost copy has no place."""
 NOTED_AT_ONCE = 40

@@ -117,7 +117,7 @@ def read_backup(content: bytes, *, name: str) -> Backup:
 
 
 def read_header(first_line: bytes) -> Header | None:
-    """What the first line of a backup says, for a list; None: it is none, or one that this version cannot read. Proves
+    """What the first line of a backup says, for a list; None if it is something else, or unreadable for this version. Proves
     nothing about the rest."""
     head = _object(first_line)
     if head is None or head.get(_MARK) != FORMAT:

@@ -119,7 +119,7 @@ def key_of(item: Json) -> str:
 
 
 def foreign_key(answer: Json) -> str | None:
-    """The key that an answer to one of ``foreign_requests`` has found, for people; None: there is none."""
+    """The key that an answer to one of ``foreign_requests`` has found, for people; None if there is none."""
     items = answer.get("kvs", ())
     return b64decode(items[0]["key"]).decode(errors="backslashreplace") if items else None
 

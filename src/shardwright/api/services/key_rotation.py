@@ -49,7 +49,7 @@ class Shown:
 
 def request(seen: Look, sealing_uid: KeyUid | None) -> Intent[KeyRotation]:
     """Ask for a new cluster key. One change at a time: while one is under way, that one is the answer. ``sealing_uid``: the
-    key that seals by the files of the answering node; None: there is none. Raises Rejected (406)."""
+    key that seals by the files of the answering node; None if there is none. Raises Rejected (406)."""
     cluster, earlier = seen.view.cluster, seen.view.key_rotation
     if sealing_uid is None or cluster is None:
         text = "This cluster was created without a cluster key: the secrets in its store are in clear."

@@ -264,7 +264,7 @@ def cluster(record: Cluster, view: ClusterView) -> Json:
 
 
 def _upgrade(view: ClusterView) -> Json | None:
-    """The upgrade that is under way, and what it waits for; None: there is none. An extra key."""
+    """The upgrade that is under way, and what it waits for; None if there is none. An extra key."""
     found = upgrade_of(view)
     if found is None:
         return None
