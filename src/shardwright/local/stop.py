@@ -19,7 +19,7 @@ from shardwright.local.access import has_cluster, sealing_of, store_settings
 from shardwright.local.config import read_all, read_nodes
 from shardwright.local.layout import Layout
 from shardwright.machine.identity_file import read_identity
-from shardwright.machine.processes import arguments_of, end, find_processes, is_running
+from shardwright.machine.processes import arguments_of, end, find_processes, is_running, parent_of
 from shardwright.model.cluster import Node
 from shardwright.model.database import Database, DatabaseStatus, Persistence, ServerSecrets, Shard, SlotGroup
 from shardwright.model.ids import NodeUid, ShardUid
@@ -104,7 +104,9 @@ def find_running(layout: Layout, *, nodes: Iterable[NodeUid] | None = None) -> R
             endpoints.add(process)
         elif programs.get(Path(process.directory)) == process.executable:
             servers.setdefault(ShardUid(int(Path(process.directory).name)), set()).add(process)
-    return Running(_sorted(daemons), _sorted(endpoints), {uid: _sorted(own) for uid, own in sorted(servers.items())})
+    return Running(
+        _sorted(_without_children(daemons)), _sorted(endpoints), {uid: _sorted(own) for uid, own in sorted(servers.items())}
+    )
 
 
 async def read_recorded(layout: Layout) -> Recorded:
@@ -227,6 +229,12 @@ async def _end_scripts(name: str, target: ServerTarget | None, say: Say) -> None
 def _shards(layout: Layout, uid: NodeUid) -> list[Path]:
     parent = layout.shards(uid)
     return [p for p in parent.iterdir() if p.name.isdigit() and p.is_dir()] if parent.is_dir() else []
+
+
+def _without_children(daemons: set[ProcessIdentity]) -> set[ProcessIdentity]:
+    """A process that a daemon is starting has the daemon's command line until it executes its own program."""
+    pids = {daemon.pid for daemon in daemons}
+    return {daemon for daemon in daemons if parent_of(daemon) not in pids}
 
 
 def _daemon_of(process: ProcessIdentity, layout: Layout) -> NodeUid | None:
