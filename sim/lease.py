@@ -1,7 +1,7 @@
 """A simulated endpoint process proves that its server has a replica, like ``endpoint/prover.py``. Called by ``served.py``.
 
-The product's own ``Gate`` and ``Standing`` decide what an answer means. This module models the questions and answers, which
-a cut, a freeze or a death may stop at any point, and the clock of the process's machine.
+The product's own ``Gate`` and ``LeaseStanding`` decide what an answer means. This module models the questions and answers,
+which a cut, a freeze or a death may stop at any point, and the clock of the process's machine.
 """
 
 import random

@@ -232,6 +232,17 @@ def go_on(world: World, *, has_taken_over: bool) -> None:
     writers.check()
 
 
+def let_take_over(world: World, new: ProcessIdentity) -> None:
+    """The agent finds that the old process has ended."""
+
+    async def scenario(keeper: EndpointProcessKeeper) -> None:
+        if keeper.identity is None:
+            await keeper.ensure()
+        assert keeper.identity == new, "and no third one is started"
+
+    run(world, scenario)
+
+
 def test_when_the_old_process_dies_the_new_one_takes_over_what_it_has(tmp_path: Path) -> None:
     with replaceable_world(tmp_path) as world:
         take_over(world)
@@ -244,12 +255,7 @@ def take_over(world: World) -> None:
         pass_all_to_next(world)
         asyncio.run(end(old, 0))
 
-        async def scenario(keeper: EndpointProcessKeeper) -> None:
-            if keeper.identity is None:
-                await keeper.ensure()
-            assert keeper.identity == new, "and no third one is started"
-
-        run(world, scenario)
+        let_take_over(world, new)
         assert world.status().pid == new.pid
     writers.check()
 
@@ -271,12 +277,7 @@ def die_in_a_handoff(world: World) -> None:
         world.swap_roles()
         world.generation += 1
 
-        async def scenario(keeper: EndpointProcessKeeper) -> None:
-            if keeper.identity is None:
-                await keeper.ensure()
-            assert keeper.identity == new
-
-        run(world, scenario)
+        let_take_over(world, new)
         world.release(world.target(world.primary, world.generation))
         seen = world.status().endpoint(ENDPOINT)
         assert (seen.state, seen.generation, seen.held_generation) == (EndpointState.LISTENING, world.generation, None)

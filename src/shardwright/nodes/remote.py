@@ -65,8 +65,8 @@ AddressOf = Callable[[NodeUid], NodeAddress | None]
 
 
 class RemoteCaller:
-    """The way to an endpoint process: see ``Caller``. ``has_ended`` asks the node's agent whether the process has certainly
-    ended; its argument: whether the connection to the agent may be opened for this."""
+    """The way to an endpoint process: see ``ControlCaller``. ``has_ended`` asks the node's agent whether the process has
+    certainly ended; its argument: whether the connection to the agent may be opened for this."""
 
     def __init__(self, node: NodeUid, kept: KeptConnection, has_ended: Callable[[bool], Awaitable[bool]]) -> None:
         self._node = node
@@ -74,7 +74,7 @@ class RemoteCaller:
         self._has_ended = has_ended
 
     async def ask(self, message: Message, timeout_s: float) -> Message:
-        """See ``Caller``."""
+        """See ``ControlCaller``."""
         request = message["op"]
         may_open = request not in USES_OPEN_ONLY
         try:
