@@ -26,6 +26,10 @@ class DemoFailed(Exception):
     """The demonstration cannot go on; the text says why."""
 
 
+class DemoUnavailable(DemoFailed):
+    """The cluster cannot be reached, or cannot reach its store: for a while, if a machine is lost."""
+
+
 class Cluster:
     """What a demonstration does with a cluster that runs: requests, waits, and faults."""
 
@@ -53,30 +57,41 @@ class Cluster:
         self._urls.sort(key=lambda url: address in url)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One request; another node is asked when one does not answer. Raises DemoFailed on a refusal."""
+        """One request. Another node is asked when one does not answer and, for a GET, when one cannot reach its store.
+        Raises DemoUnavailable, and DemoFailed on a refusal."""
         assert self._http is not None
-        last: Exception | None = None
+        last = ""
         for url in [*self._urls, *self._urls]:
             try:
                 answer = self._http.request(method, url + path, json=body)
             except httpx.TransportError as e:
-                last = e
+                last = f"no node answers: {e}"
                 time.sleep(POLL_S)
                 continue
-            if answer.status_code >= 400:
-                raise DemoFailed(f"{method} {path}: {answer.status_code} {answer.text}")
-            return answer.json()
-        raise DemoFailed(f"no node answers: {last}")
+            if answer.status_code < 400:
+                return answer.json()
+            last = f"{method} {path}: {answer.status_code} {answer.text}"
+            if "store_unavailable" not in answer.text:
+                raise DemoFailed(last)
+            if method != "GET":
+                break
+            time.sleep(POLL_S)
+        raise DemoUnavailable(last)
 
     def wait(self, what: str, path: str, is_done: Any, *, timeout_s: float = 60.0) -> Any:
-        """Poll until ``is_done(answer)``; raises DemoFailed with the last answer otherwise."""
+        """Poll until ``is_done(answer)``, also while the cluster is unavailable. Raises DemoFailed on a refusal, and with
+        the last answer if that takes too long."""
         deadline = time.monotonic() + timeout_s
         while True:
-            answer = self.call("GET", path)
-            if is_done(answer):
-                return answer
+            try:
+                answer = self.call("GET", path)
+                if is_done(answer):
+                    return answer
+                last = json.dumps(answer)[:2000]
+            except DemoUnavailable as e:
+                last = str(e)
             if time.monotonic() > deadline:
-                raise DemoFailed(f"{what}: not within {timeout_s:.0f} s; last: {json.dumps(answer)[:2000]}")
+                raise DemoFailed(f"{what}: not within {timeout_s:.0f} s; last: {last}")
             time.sleep(POLL_S)
 
     def create_database(self, **settings: Any) -> dict[str, Any]:
