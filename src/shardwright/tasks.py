@@ -1,10 +1,15 @@
-"""Background tasks: the one place that creates them. Each has a name, is kept by a reference and says when it fails."""
+"""Background tasks: the one place that creates them. Each has a name, is kept by a reference and says when it fails.
+
+Also what tasks wait for: an early end of a pause, and work that has the right of way."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
+from typing import Any, Final, Generic, TypeVar
 
 import structlog
+
+GIVE_WAY_S: Final = 0.05
+"""How long work gives way at most. Longer than most pauses of clients; nothing else may wait for long."""
 
 _kept: set[asyncio.Task[Any]] = set()
 _log = structlog.get_logger(__name__)
@@ -59,6 +64,44 @@ class Wake:
             await waiter
         finally:
             self._waiter = None
+            timer.cancel()
+
+
+class RightOfWay:
+    """Work that clients wait for. While some of it is under way, the other work of this process gives way: it would share
+    the event loop with it, and lengthen it."""
+
+    def __init__(self) -> None:
+        self._under_way: set[Hashable] = set()
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def is_taken(self) -> bool:
+        """Whether some of this work is under way."""
+        return bool(self._under_way)
+
+    def begin(self, what: Hashable) -> None:
+        """This work begins; its caller ends it."""
+        self._under_way.add(what)
+
+    def end(self, what: Hashable) -> None:
+        """This work has ended; it may have ended before."""
+        self._under_way.discard(what)
+        if not self._under_way:
+            for waiter in self._waiters:
+                _end(waiter)
+
+    async def give_way(self, limit_s: float = GIVE_WAY_S) -> None:
+        """Return when none of this work is under way, or after ``limit_s``."""
+        if not self._under_way:
+            return
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        timer = loop.call_later(limit_s, _end, waiter)
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
             timer.cancel()
 
 

@@ -53,7 +53,7 @@ from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
 from shardwright.store.open import book_of, for_election, open_members, open_store
 from shardwright.store.protocol import Store
-from shardwright.tasks import spawn
+from shardwright.tasks import RightOfWay, spawn
 from shardwright.trust.certificates import LIFETIME
 
 _log = structlog.get_logger(__name__)
@@ -79,6 +79,7 @@ class LeadershipRunner:
         members: Callable[[], Members | None],
         switch_off: SwitchOffMachine | None,
         back_up: BackUp,
+        right_of_way: RightOfWay,
     ) -> None:
         self._keeper = keeper
         self._store = store
@@ -89,6 +90,7 @@ class LeadershipRunner:
         self._members = members
         self._switch_off = switch_off
         self._back_up = back_up
+        self._right_of_way = right_of_way
         self._lasting = Lasting()
         remember(self._lasting, mirror, clock)
 
@@ -138,6 +140,7 @@ class LeadershipRunner:
             probe=self._probe,
             random_text=_random_text,
             yield_leadership=self._yield_leadership,
+            right_of_way=self._right_of_way,
             lasting=self._lasting,
             members=self._members(),
             switch_off=self._switch_off,
@@ -207,7 +210,7 @@ async def _serve(
     signing = access.signing(store, clock=clock, random_text=_random_text, lifetime=_certificate_lifetime())
     agent = await _agent(config, store, mirror=mirror, access=access, addresses=addresses, signing=signing, clock=clock)
     probe = _probe()
-    runner = _runner(config, keeper, store, mirror=mirror, access=access, members=members, clock=clock, probe=probe)
+    runner = _runner(config, keeper, context, access=access, members=members, probe=probe)
     shown = ApiCertificate(config.api_certificate, config.api_key)
     # The agent first: processes that ended together with the last daemon shall not wait for anything else.
     tasks = [spawn("agent", agent.run()), spawn("discovery", _discovery(config, mirror).run())]
@@ -243,24 +246,25 @@ async def _serve(
 def _runner(
     config: DaemonConfig,
     keeper: LeaseKeeper,
-    store: Store,
+    parts: ApiContext,
     *,
-    mirror: Mirror,
     access: NodeAccess,
     members: Callable[[], Members | None],
-    clock: Clock,
     probe: Probe,
 ) -> LeadershipRunner:
+    """``parts``: the store, the mirror, the clock and the right of way are the same for the leader as for the API."""
+    store, clock = parts.store, parts.clock
     return LeadershipRunner(
         keeper,
         store,
-        mirror,
+        parts.mirror,
         access=access,
         clock=clock,
         probe=probe,
         members=members,
         switch_off=None if config.fence_hooks is None else FenceHooks(config.fence_hooks).switch_off,
         back_up=partial(back_up_before, node_uid=config.node_uid, directory=config.backups, store=store, clock=clock),
+        right_of_way=parts.right_of_way,
     )
 
 

@@ -45,7 +45,7 @@ from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import DeleteKey, Operation, PutKey, Transaction
 from shardwright.store.sqlite import SqliteStore
-from shardwright.tasks import spawn
+from shardwright.tasks import RightOfWay, spawn
 from testkit.builders import cluster
 
 PASSWORD = "correct horse battery"
@@ -164,6 +164,7 @@ class RunningApi:
         self._thread = threading.Thread(target=self._loop.run_forever, name="api-under-test")
         self.host = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}.{secrets.randbelow(250) + 2}"
         self.certificate = Path(self._folder.name) / "cert.pem"
+        self.right_of_way = RightOfWay()
 
     def __enter__(self) -> "RunningApi":
         self._thread.start()
@@ -200,6 +201,7 @@ class RunningApi:
             random_text=lambda: secrets.token_hex(4),
             figures=Figures(Agents(self._view), clock=SystemClock()),
             checks=Checks(Agents(self._view), clock=SystemClock()),
+            right_of_way=self.right_of_way,
             members=self._members,
             api_certificate=self.certificate.read_bytes,
         )

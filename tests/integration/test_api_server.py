@@ -15,6 +15,7 @@ import pytest
 from shardwright.api import server
 from shardwright.api.server import serve
 from shardwright.errors import Permanent
+from shardwright.tasks import GIVE_WAY_S
 from testkit.deadlines import Stopwatch
 from tests.integration.api_harness import PASSWORD, RunningApi
 
@@ -48,6 +49,15 @@ def test_a_request_that_the_end_of_the_server_interrupts_is_answered_with_json()
             assert http.get("/v1/nodes").status_code == 200  # The other request is in progress by then.
         api.run(api.server.stop())
         assert read_answer(slow) == (503, "node_stopping")
+
+
+def test_a_request_gives_way_to_a_handoff_but_not_for_long() -> None:
+    with RunningApi() as api, api.client() as http:
+        assert http.get("/v1/nodes").status_code == 200
+        api.right_of_way.begin("a handoff")
+        began = time.monotonic()
+        assert http.get("/v1/nodes").status_code == 200
+        assert time.monotonic() - began >= GIVE_WAY_S
 
 
 def test_a_connection_above_the_limit_is_answered_with_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
-"""A pause that can be ended early: by a signal before it or during it; otherwise it ends after its time."""
+"""A pause that can be ended early: by a signal before it or during it; otherwise it ends after its time. Work with the right
+of way, and the work that gives way to it."""
 
 import asyncio
 
-from shardwright.tasks import Polls, Wake
+from shardwright.tasks import Polls, RightOfWay, Wake
 from testkit.deadlines import until_async
 
 
@@ -48,6 +49,46 @@ def test_a_cancelled_pause_leaves_no_task_behind() -> None:
         assert task.cancelled()
         wake.set()
         await wake.wait(60.0)
+
+    asyncio.run(run())
+
+
+def test_all_give_way_until_the_last_work_with_the_right_of_way_has_ended() -> None:
+    async def run() -> None:
+        right_of_way, passed = RightOfWay(), []
+
+        async def other(name: str) -> None:
+            await right_of_way.give_way(60.0)
+            passed.append(name)
+
+        await other("before")
+        right_of_way.begin("a")
+        right_of_way.begin("b")
+        waiting = [asyncio.ensure_future(other(name)) for name in ("first", "second")]
+        await asyncio.sleep(0)
+        right_of_way.end("a")
+        right_of_way.end("a")
+        await asyncio.sleep(0)
+        assert passed == ["before"]
+        right_of_way.end("b")
+        await asyncio.wait_for(asyncio.gather(*waiting), 5.0)
+        assert sorted(passed[1:]) == ["first", "second"]
+        assert not right_of_way.is_taken()
+
+    asyncio.run(run())
+
+
+def test_giving_way_lasts_no_longer_than_its_limit_and_may_be_cancelled() -> None:
+    async def run() -> None:
+        right_of_way = RightOfWay()
+        right_of_way.begin("a")
+        await asyncio.wait_for(right_of_way.give_way(0.001), 5.0)
+        task = asyncio.ensure_future(right_of_way.give_way(60.0))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        right_of_way.end("a")
 
     asyncio.run(run())
 

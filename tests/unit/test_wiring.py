@@ -10,6 +10,7 @@ from shardwright.model.cluster import DaemonPresence
 from shardwright.model.ids import NodeUid
 from shardwright.store.memory import MemoryStore
 from shardwright.store.mirror import Mirror
+from shardwright.tasks import RightOfWay
 from shardwright.wiring import LeadershipRunner
 from testkit.builders import NOW
 from testkit.deadlines import until_async
@@ -56,6 +57,7 @@ class Runner(LeadershipRunner):
             members=lambda: None,
             switch_off=None,
             back_up=no_backup,
+            right_of_way=RightOfWay(),
         )
         self.led: list[int] = []
 

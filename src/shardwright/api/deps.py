@@ -22,6 +22,7 @@ from shardwright.model.ids import NodeUid
 from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import Store
+from shardwright.tasks import RightOfWay
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class ApiContext:
     """A few random characters for the keys of events."""
     figures: Figures
     checks: Checks
+    right_of_way: RightOfWay = field(default_factory=RightOfWay)
+    """Of the handoffs that this daemon performs, if it leads."""
     machines: Machines | None = None
     """None: a local cluster."""
     members: Members | None = None

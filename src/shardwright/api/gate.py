@@ -95,6 +95,8 @@ class RequestGate:
             await answer_of(error)(scope, receive, send_marked)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # A request costs as much as the whole pause of a handoff's clients: one poll of its progress would double it.
+        await self._context.right_of_way.give_way()
         try:
             await self._admit(scope)
         except (ShardwrightError, _Refused):

@@ -42,7 +42,7 @@ from shardwright.moves import handoff_rules as rules
 from shardwright.nodes.protocol import Nodes
 from shardwright.server.protocol import ManagementSession, Servers
 from shardwright.server.targets import server_target
-from shardwright.tasks import Wake
+from shardwright.tasks import RightOfWay
 
 PAUSE_S = 600.0
 """Length of the old primary's pause, which expires by itself; the hard fence follows within milliseconds. The pause must
@@ -73,7 +73,8 @@ _FAILURES = (_NotNow, Transient, OutcomeUnknown, Permanent)
 
 
 class Handoffs:
-    """See the module's text. ``current`` returns the newest view; ``term`` is the term of this leadership."""
+    """See the module's text. ``current`` returns the newest view; ``term`` is the term of this leadership; ``right_of_way``
+    has each slot group while its clients may wait."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Handoffs:
         term: int,
         clock: Clock,
         probe: Probe,
+        right_of_way: RightOfWay,
     ) -> None:
         self.servers = servers
         self._nodes = nodes
@@ -93,16 +95,7 @@ class Handoffs:
         self._term = term
         self.clock = clock
         self.probe = probe
-        self._holding: set[GroupUid] = set()
-        """Slot groups whose clients wait now."""
-        self._let_on = Wake()
-
-    async def undisturbed(self, limit_s: float) -> None:
-        """Return when no handoff makes clients wait, or after ``limit_s``. Other work in this process would lengthen their
-        pause."""
-        if self._holding:
-            self._let_on.clear()
-            await self._let_on.wait(limit_s)
+        self._right_of_way = right_of_way
 
     def process_of(self, node: NodeUid) -> EndpointControl:
         """The endpoint process of a node."""
@@ -125,13 +118,13 @@ class Handoffs:
         except _FAILURES as e:
             await self._note(group_uid, _reasons_of(e))
             return
-        self._holding.add(group_uid)
+        self._right_of_way.begin(group_uid)
         try:
             await self._intend(attempt)
             await self.tell_lease(attempt)
             await self._pass_role(attempt, old, new)
         finally:
-            self._end_holding(group_uid)
+            self._right_of_way.end(group_uid)
 
     async def _pass_role(self, attempt: Attempt, old: ManagementSession, new: ManagementSession) -> None:
         try:
@@ -149,11 +142,6 @@ class Handoffs:
         async with step(self.probe, "handoff:promote"):
             promoted = await _after(new.promote(), new.info())
         await self.forward(attempt, old, new, promoted, finished_by="handoff")
-
-    def _end_holding(self, group_uid: GroupUid) -> None:
-        self._holding.discard(group_uid)
-        if not self._holding:
-            self._let_on.set()
 
     async def _prove(self, attempt: Attempt) -> tuple[ManagementSession, ManagementSession]:
         """Open this term's sessions, and check that the candidate holds what the primary held a moment ago."""
@@ -334,7 +322,7 @@ class Handoffs:
                 return node, None
 
         found = await asyncio.gather(*(one(uid, node) for uid, nodes in attempt.endpoints for node in nodes))
-        self._end_holding(attempt.group.uid)
+        self._right_of_way.end(attempt.group.uid)
         attempt.releases.extend(r for _, r in found if r is not None)
         attempt.not_released = tuple(node for node, r in found if r is None and node not in attempt.not_held)
 

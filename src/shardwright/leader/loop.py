@@ -47,10 +47,8 @@ from shardwright.store.commit import Conflict, Fence, commit
 from shardwright.store.members import Members
 from shardwright.store.mirror import Mirror
 from shardwright.store.protocol import CreatedAt, DeleteKey, Store, StoreError, StoreUnavailable, Transaction
-from shardwright.tasks import Wake
+from shardwright.tasks import RightOfWay, Wake
 
-HANDOFF_WAITS_S = 0.05
-"""How long a turn waits for the end of a pause of clients. Longer than most pauses; nothing else may wait for long."""
 CONFLICTS_MAX = 20
 """Limit of attempts of one commit while other writers change its records. After it the command fails, and the next turn
 decides again."""
@@ -72,6 +70,8 @@ class LeaderParts:
     probe: Probe
     random_text: Callable[[], str]
     yield_leadership: Callable[[], None]
+    right_of_way: RightOfWay = field(default_factory=RightOfWay)
+    """Of the handoffs; the rest of the daemon gives way to them too."""
     lasting: Lasting = field(default_factory=Lasting)
     """The daemon's own, for all of its leaderships."""
     members: Members | None = None
@@ -122,6 +122,7 @@ class Leader:
             term=term,
             clock=parts.clock,
             probe=parts.probe,
+            right_of_way=parts.right_of_way,
         )
         self._applier = Applier(
             parts.servers,
@@ -226,7 +227,7 @@ class Leader:
         """Sleep until an event, or until the next turn is due."""
         await self._wake.wait(sleep_s(self._busy_until, self._parts.clock.now(), self._pace))
         self._wake.clear()
-        await self._handoffs.undisturbed(HANDOFF_WAITS_S)
+        await self._parts.right_of_way.give_way()
 
     def _changed(self, changed: Collection[str]) -> None:
         """The mirror reports changed records."""

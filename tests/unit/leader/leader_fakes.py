@@ -41,6 +41,7 @@ from shardwright.model.seen import (
 from shardwright.model.view import ClusterView, Put
 from shardwright.nodes.protocol import NOT_SEEN, NewsMark, NodeNews, ProcessLook
 from shardwright.server.protocol import ServerSettings, ServerTarget
+from shardwright.tasks import RightOfWay
 from testkit.builders import NOW, ClusterBuilder, cluster
 from testkit.moves import handoff_move
 
@@ -254,6 +255,7 @@ class World:
     clock: Any = field(default_factory=FakeClock)
     servers: dict[ShardUid, FakeServer] = field(default_factory=dict)
     nodes: dict[NodeUid, FakeEndpoints] = field(default_factory=dict)
+    right_of_way: RightOfWay = field(default_factory=RightOfWay)
 
     def __post_init__(self) -> None:
         self.servers = {uid: FakeServer(self, self.view.shards[uid], seen) for uid, seen in self.view.servers.items()}
@@ -316,6 +318,7 @@ class World:
             term=7,
             clock=self.clock,
             probe=silent,
+            right_of_way=self.right_of_way,
         )
 
     def commands(self) -> list[str]:
