@@ -6,7 +6,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ MUTANTS = 250
 TOO_LONG = b"x" * 70_000
 
 PING = encode_command(b"PING")
+PONG = b"+PONG\r\n"
 MULTI = encode_command(b"MULTI")
 EXEC = encode_command(b"EXEC")
 
@@ -289,6 +290,25 @@ def test_a_client_that_sends_no_more_is_still_answered(kind: ServerKind, tmp_pat
                     received += more
                 assert received == expected
         wait_until(lambda: world.status().endpoints[0].connections == 0, state=world.status)
+
+
+@both_servers
+def test_many_clients_that_send_no_more_at_once_are_all_answered(kind: ServerKind, tmp_path: Path) -> None:
+    """Their end is seen while the process still keeps what they have sent, because other clients have their turn."""
+    count = 2_000
+    with endpoint_world(kind, tmp_path, password="") as world, ExitStack() as stack:
+        clients = [stack.enter_context(world.raw()) for _ in range(40)]
+        for client in clients:
+            client.sendall(PING)
+            assert client.recv(100) == PONG
+        for client in clients:
+            client.sendall(PING * count)
+            client.shutdown(socket.SHUT_WR)
+        for client in clients:
+            received = b""
+            while more := client.recv(65536):
+                received += more
+            assert received == PONG * count
 
 
 @both_servers

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FUNCTION_LINES = 60
 FILE_LINES = 400
-LONG_FUNCTIONS = {"src/shardwright/endpoint/resp.py:_scan": 68}
+LONG_FUNCTIONS = {"src/shardwright/endpoint/resp.py:_scan": 66}
 """Without their docstrings. The scanner is one loop over the bytes on purpose."""
 LARGE_FILES = {
     "src/shardwright/endpoint/connection.py": 490,

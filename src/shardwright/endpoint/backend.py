@@ -72,7 +72,7 @@ class BackendConnection(asyncio.Protocol):
         self._set_reading()
 
     def _set_reading(self) -> None:
-        on = self._wants_reading and self._inflow.is_empty
+        on = self._wants_reading and self._inflow.may_read
         if on is self._is_reading or self._transport is None or self._transport.is_closing():
             return
         self._is_reading = on

@@ -179,7 +179,7 @@ class ClientConnection(asyncio.Protocol):
         if session.to_backend and self._backend is not None:
             self._backend.write(b"".join(session.to_backend))
             session.to_backend.clear()
-        if session.wants_close or (self._is_eof and session.owes_nothing):
+        if session.wants_close or (self._is_eof and session.owes_nothing and self._inflow.is_empty):
             self.finish()
             return
         should_read = not (session.is_full or session.is_frozen)
@@ -246,7 +246,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _adjust_reading(self) -> None:
         """Begin or stop reading the client: not while the session wants no bytes or has not processed the last ones."""
-        on = self.is_reading and self._inflow.is_empty
+        on = self.is_reading and self._inflow.may_read
         if on is self._transport_reads or self.transport is None or self.transport.is_closing():
             return
         self._transport_reads = on

@@ -68,15 +68,15 @@ class LoopPace:
 
 
 class Inflow:
-    """The received bytes of one socket. While bytes are kept here (``is_empty`` is False), the socket is not read."""
+    """The received bytes of one socket. While more bytes are kept here than one small chunk, the socket is not read."""
 
-    __slots__ = ("_at", "_is_cheap", "_pace", "_parts", "_reading", "_take", "is_empty")
+    __slots__ = ("_at", "_is_cheap", "_pace", "_parts", "_reading", "_take", "is_empty", "may_read")
 
     def __init__(
         self, pace: LoopPace, take: Callable[[bytes], None], *, is_cheap: Callable[[int], bool], reading: Callable[[], None]
     ) -> None:
         """``take`` processes a piece. ``is_cheap``: whether the next bytes, in this number, cost almost no time.
-        ``reading`` is called when ``is_empty`` has changed."""
+        ``reading`` is called when ``may_read`` has changed."""
         self._pace = pace
         self._take = take
         self._is_cheap = is_cheap
@@ -84,17 +84,27 @@ class Inflow:
         self._parts: deque[bytes] = deque()
         self._at = 0  # number of processed bytes of the first part
         self.is_empty = True
+        """Whether all received bytes are processed."""
+        self.may_read = True
+        """Whether the socket may be read. Still true when one small chunk is kept: a client that waits for its replies sends
+        no second one, and to stop and resume reading costs as much as to process a few commands."""
 
     def put(self, data: bytes) -> None:
         """Process received bytes now, or keep them for their turn."""
         if self.is_empty and self._pace.has_time() and (len(data) <= SLICE_BYTES or self._is_cheap(len(data))):
             self._take(data)
             return
+        is_first = self.is_empty
         self._parts.append(data)
-        if self.is_empty:
+        if is_first:
             self.is_empty = False
-            self._reading()
             self._pace.later(self._resume)
+        self._allow_reading(is_first and len(data) <= SLICE_BYTES)
+
+    def _allow_reading(self, may_read: bool) -> None:
+        if may_read is not self.may_read:
+            self.may_read = may_read
+            self._reading()
 
     def take_rest(self) -> list[bytes]:
         """Remove and return the kept bytes, which are then not processed here."""
@@ -103,7 +113,7 @@ class Inflow:
             parts[0] = parts[0][self._at :]
         self._parts.clear()
         self._at = 0
-        self.is_empty = True
+        self.is_empty = self.may_read = True
         return parts
 
     def close(self) -> None:
@@ -130,7 +140,7 @@ class Inflow:
         self.is_empty = is_last
         self._take(first if size == len(first) else first[at : at + size])
         if is_last:
-            self._reading()
+            self._allow_reading(True)
         elif not self.is_empty:
             self._pace.later(self._resume)
 

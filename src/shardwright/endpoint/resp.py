@@ -28,6 +28,7 @@ _BULK = ord("$")
 _SHORT_ARRAYS = {b"*%d\r\n" % n: n for n in range(1, 10)}
 _SHORT_BULKS = {b"$%d\r\n" % n: n for n in range(10)}
 _TWO_DIGIT_BULKS = {b"$%d\r\n" % n: n for n in range(10, 100)}
+_THREE_DIGIT_BULKS = {b"$%d\r\n" % n: n for n in range(100, 1000)}
 _ODD = (ERROR, PUSH)
 _DIGITS = re.compile(rb"0|[1-9][0-9]{0,9}")
 _NEGATIVE = re.compile(rb"-[1-9][0-9]{0,18}")
@@ -90,7 +91,7 @@ class CommandScanner:
         left = self._left
         word = self._word
         base = 0
-        while at < size:
+        while at < size or left == 0:  # 0: only the end of the last argument was missing
             if left < 0:
                 count = _SHORT_ARRAYS.get(buffer[at : at + 4])
                 if count is not None:
@@ -123,6 +124,8 @@ class CommandScanner:
                     body = at + 4
                 elif (length := _TWO_DIGIT_BULKS.get(buffer[at : at + 5])) is not None:
                     body = at + 5
+                elif (length := _THREE_DIGIT_BULKS.get(buffer[at : at + 6])) is not None:
+                    body = at + 6
                 else:
                     end = find(b"\r\n", at)
                     if end < 0:
@@ -145,10 +148,6 @@ class CommandScanner:
                     left = -1
                     continue
             break
-        if left == 0 and at <= size:  # the last byte of a long bulk string has arrived
-            cuts.append((at, word or b""))
-            base = at
-            left = -1
         self.at = at - base
         self._left = left
         self._word = word

@@ -1,4 +1,4 @@
-"""Sharing the loop: bytes beyond a slice wait their turn, in order, and their socket is not read meanwhile."""
+"""Sharing the loop: bytes beyond a slice wait their turn, in order. Unless they are few, nothing more is read meanwhile."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class Taker:
         self.inflow = Inflow(pace, self.taken.append, is_cheap=is_cheap, reading=self._reading)
 
     def _reading(self) -> None:
-        self.reads.append(self.inflow.is_empty)
+        self.reads.append(self.inflow.may_read)
 
 
 def _run(test: Callable[[LoopPace], None]) -> None:
@@ -53,6 +53,27 @@ def test_many_bytes_are_taken_in_slices_and_in_order() -> None:
     assert b"".join(takers[0].taken) == data + b"end"
     assert max(map(len, takers[0].taken)) == SLICE_BYTES
     assert takers[0].reads == [False, True]
+
+
+def test_one_small_chunk_is_kept_without_stopping_the_reading_and_a_second_one_stops_it() -> None:
+    takers: list[Taker] = []
+
+    def test(pace: LoopPace) -> None:
+        while pace.has_time():
+            pass
+        takers.extend(Taker(pace) for _ in range(2))
+        for taker in takers:
+            taker.inflow.put(b"a")
+        takers[1].inflow.put(b"b")
+        takers[1].inflow.put(b"c")
+        assert [taker.taken for taker in takers] == [[], []]
+        assert [taker.inflow.is_empty for taker in takers] == [False, False]
+        assert [taker.reads for taker in takers] == [[], [False]]
+
+    _run(test)
+    assert [taker.taken for taker in takers] == [[b"a"], [b"a", b"b", b"c"]]
+    assert [taker.reads for taker in takers] == [[], [False, True]]
+    assert all(taker.inflow.is_empty for taker in takers)
 
 
 def test_the_middle_of_a_large_value_is_not_split() -> None:
