@@ -312,6 +312,11 @@ def test_a_leader_that_dies_or_freezes_is_replaced_and_is_harmless(tmp_path: Pat
             for uid in (1, 2):
                 await daemons.start(uid)
             assert daemons.leaders() == []
+            store = await daemons.open_store()
+            # On an overloaded machine, it may have led more than once by now.
+            last = await store.get(keys.TERM)
+            assert last is not None
+            term = int(last.value)
             if sign == signal.SIGSTOP:
                 await freeze(subject.process, path)
             else:
@@ -322,15 +327,15 @@ def test_a_leader_that_dies_or_freezes_is_replaced_and_is_harmless(tmp_path: Pat
             (leader,) = daemons.leaders()
             held = daemons.keepers[leader].leadership
             assert held is not None
-            assert held.term == 2
+            assert held.term > term
             if sign == signal.SIGKILL:
+                await store.close()
                 return
-            store = await daemons.open_store()
             before = await store.get(keys.REMOVE_LOCK)
             assert before is not None
             subject.process.send_signal(signal.SIGCONT)
             # Its first fenced write fails, and it knows from its clock beforehand.
-            assert await subject.line("lost") == "lost 1 LostLeadership False"
+            assert await subject.line(f"lost {term}") == f"lost {term} LostLeadership False"
             assert await store.get(keys.REMOVE_LOCK) == before
             assert daemons.leaders() == [leader]
             await check_term(store, held)
