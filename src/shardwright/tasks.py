@@ -1,6 +1,7 @@
 """Background tasks: the one place that creates them. Each has a name, is kept by a reference and says when it fails.
 
-Also what tasks wait for: an early end of a pause, and work that has the right of way."""
+Also what tasks wait for: an early end of a pause, and work that has the right of way.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable

@@ -95,7 +95,7 @@ class RequestGate:
             await answer_of(error)(scope, receive, send_marked)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # A request costs as much as the whole pause of a handoff's clients: one poll of its progress would double it.
+        # A request takes as long as the pause of a handoff's clients: one poll of its progress would add a third to it.
         await self._context.right_of_way.give_way()
         try:
             await self._admit(scope)

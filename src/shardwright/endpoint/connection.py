@@ -245,7 +245,7 @@ class ClientConnection(asyncio.Protocol):
         self._trim_at = 2 * len(written) + TRIM_AFTER
 
     def _adjust_reading(self) -> None:
-        """Begin or stop reading the client: not while the session wants no bytes or has not processed the last ones."""
+        """Begin or stop reading the client: not while the session wants no bytes, or too many of the last ones wait."""
         on = self.is_reading and self._inflow.may_read
         if on is self._transport_reads or self.transport is None or self.transport.is_closing():
             return
