@@ -60,6 +60,24 @@ def test_a_request_gives_way_to_a_handoff_but_not_for_long() -> None:
         assert time.monotonic() - began >= GIVE_WAY_S
 
 
+def test_a_request_asks_the_store_for_its_revision_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunningApi() as api, api.client() as http:
+        asked: list[int] = []
+        ask = api.store.revision
+
+        async def revision() -> int:
+            asked.append(await ask())
+            return asked[-1]
+
+        monkeypatch.setattr(api.store, "revision", revision)
+        for number in range(1, 4):
+            assert http.get("/v1/nodes").status_code == 200
+            assert len(asked) == number
+        assert http.put("/v1/users/1", json={"name": "new"}).json()["name"] == "new"
+        assert http.get("/v1/users/1").json()["name"] == "new"
+        assert len(asked) == 5
+
+
 def test_a_connection_above_the_limit_is_answered_with_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "CONNECTIONS_MAX", 2)
     with contextlib.ExitStack() as stack:

@@ -37,7 +37,7 @@ def test_a_node_without_an_endpoint_process_says_so() -> None:
 
 
 def test_nodes_are_not_taken_out_when_the_store_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fresh() -> None:
+    async def fresh(since: float | None = None) -> None:
         raise StoreUnavailable(Code.STORE_UNAVAILABLE, "it does not answer")
 
     with RunningApi() as api, api.client() as http:

@@ -4,7 +4,7 @@ Decides nothing but permissions.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Annotated, cast
 
@@ -50,6 +50,9 @@ class ApiContext:
     """Of the store; None: it is a file."""
     api_certificate: Callable[[], bytes] | None = None
     """Reads the file of the certificate that this node's API shows. Raises OSError."""
+    asked_at: float | None = None
+    """When the request arrived, by ``Mirror.now``. A look shows all changes that ended before; None (no request): all that
+    ended before the look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,8 @@ class Caller:
 
 
 def get_context(request: Request) -> ApiContext:
-    """The daemon's context."""
-    return cast(ApiContext, request.app.state.context)
+    """The daemon's context for this request, of which the gate has set the time."""
+    return replace(cast(ApiContext, request.app.state.context), asked_at=cast(float, request.scope["asked_at"]))
 
 
 def get_caller(request: Request) -> Caller:

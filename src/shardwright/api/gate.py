@@ -7,6 +7,7 @@ way of sending it. Does not know any route.
 import asyncio
 import re
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -95,6 +96,7 @@ class RequestGate:
             await answer_of(error)(scope, receive, send_marked)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["asked_at"] = self._context.mirror.now()
         # A request takes as long as the pause of a handoff's clients: one poll of its progress would add a third to it.
         await self._context.right_of_way.give_way()
         try:
@@ -117,7 +119,7 @@ class RequestGate:
             raise _Refused(coded("unsupported_api_version", "Supported versions: 1 and 2."))
         if self._is_public(scope["method"], scope["path"]):
             return
-        seen = await look(self._context)
+        seen = await look(replace(self._context, asked_at=scope["asked_at"]))
         authorization = headers.get(b"authorization", b"").decode("latin-1")
         if not authorization and (scope["method"], scope["path"]) in self._open:
             return

@@ -51,6 +51,9 @@ script could run on the fenced server when the pause expires: it could hide that
 passed on. Scripts are postponed if this leader was frozen before the fence, so that the endpoints released by themselves. If
 the leader dies after the fence, the next leader lifts the fence and ends the pause. A longer pause keeps back no more than
 the fence refuses."""
+SETTLE_S = 0.008
+"""From the commit of the intent to the hold. The commit wakes every daemon and every member of the store. Where they share
+processors with endpoints and servers, this work would lengthen the pause of the clients, who do not wait yet."""
 Build = Callable[[ClusterView], Sequence[Write]]
 Answer = TypeVar("Answer")
 Commit = Callable[[Build], Awaitable[None]]
@@ -122,6 +125,7 @@ class Handoffs:
         try:
             await self._intend(attempt)
             await self.tell_lease(attempt)
+            await self.clock.sleep(SETTLE_S)
             await self._pass_role(attempt, old, new)
         finally:
             self._right_of_way.end(group_uid)

@@ -5,6 +5,7 @@ Every daemon has one; the leader, the agent and the API decide from it. It may l
 """
 
 import asyncio
+import math
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
@@ -53,6 +54,7 @@ class Mirror:
         self._is_ready = False
         self._subscribers: list[Callable[[Collection[str]], None]] = []
         self._advanced = asyncio.Event()
+        self._fresh_since = -math.inf
         self._removed: OrderedDict[str, int] = OrderedDict()
         self._decoded: dict[str, tuple[int, StoredRecord | None]] = {}
         self._tables = Tables()
@@ -153,12 +155,22 @@ class Mirror:
         while self.revision < revision:
             await self._advanced.wait()
 
-    async def fresh(self) -> None:
-        """Wait until the mirror shows every change that ended before the call. Raises StoreUnavailable.
+    def now(self) -> float:
+        """The time for ``fresh``, in monotonic seconds."""
+        return self._clock.monotonic()
 
-        Takes about a millisecond: a store that reads a newer revision wakes its watchers.
+    async def fresh(self, since: float | None = None) -> None:
+        """Wait until the mirror shows every change that ended before ``since``; None: before the call. Raises
+        StoreUnavailable.
+
+        Asks the store, unless it has been asked since. That takes about a millisecond: a store that reads a newer revision
+        wakes its watchers.
         """
+        if since is not None and since <= self._fresh_since:
+            return
+        asked_at = self.now()
         await self.reach(await self._store.revision())
+        self._fresh_since = max(self._fresh_since, asked_at)
 
     async def wait_change(self, after_revision: int, timeout_s: float | None = None) -> int:
         """Wait until the mirror shows a later revision, or for ``timeout_s``; returns its revision then."""

@@ -10,6 +10,7 @@ import pytest
 
 from shardwright.endpoint.protocol import SELF_RELEASE_S
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
+from shardwright.leader.handoff import SETTLE_S
 from shardwright.model.codes import Code
 from shardwright.model.database import ProxyPolicy, Role
 from shardwright.model.ids import MoveUid, NodeUid
@@ -83,6 +84,20 @@ def test_the_daemon_gives_way_from_the_hold_to_the_release_and_no_longer(fails: 
     assert seen.get("2:promote", True) is True
     assert seen.get("1:end_clients", False) is False
     assert not made.right_of_way.is_taken()
+
+
+def test_what_the_intent_wakes_has_a_moment_before_the_clients_wait() -> None:
+    made = world()
+    at: dict[str, float] = {}
+
+    def look(step: str) -> None:
+        at[step] = made.clock.monotonic()
+
+    for step in ("node 1:calm", "node 1:hold", "2:promote"):
+        made.on_step[step] = partial(look, step)
+    hand_off(made)
+    assert at["node 1:hold"] - at["node 1:calm"] == pytest.approx(SETTLE_S)
+    assert at["2:promote"] == at["node 1:hold"]
 
 
 def leased() -> World:

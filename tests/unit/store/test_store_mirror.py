@@ -42,6 +42,11 @@ class RestlessStore(MemoryStore):
         self.between_pages: Callable[[], Awaitable[None]] | None = None
         self.failures: list[Exception] = []
         self.pages_read = 0
+        self.revisions_asked = 0
+
+    async def revision(self) -> int:
+        self.revisions_asked += 1
+        return await super().revision()
 
     async def range(self, prefix: str, *, start: str | None = None, limit: int = RANGE_PAGE_ITEMS_MAX) -> RangePage:
         page = await super().range(prefix, start=start, limit=2)
@@ -226,6 +231,25 @@ def test_it_reports_revisions_and_waits_for_changes() -> None:
             assert await mirror.wait_change(modified, 5) == removed
             assert (mirror.created_at(key), mirror.modified_at(key), mirror.touched_at(key)) == (0, 0, removed)
             assert mirror.get(key) is None
+
+    asyncio.run(main())
+
+
+def test_it_asks_the_store_again_only_for_what_may_have_ended_since() -> None:
+    async def main() -> None:
+        store = RestlessStore()
+        async with mirrored(store) as mirror:
+            before = mirror.now()
+            await mirror.fresh(before)
+            assert store.revisions_asked == 1
+            await mirror.fresh(before)
+            assert store.revisions_asked == 1
+            written = await put(store, NODE)
+            await mirror.fresh(mirror.now())
+            assert (store.revisions_asked, mirror.revision) == (2, written)
+            written = await put(store, SHARD)
+            await mirror.fresh()
+            assert (store.revisions_asked, mirror.revision) == (3, written)
 
     asyncio.run(main())
 

@@ -51,10 +51,11 @@ class Intent(Generic[Answer]):
 
 
 async def look(context: ApiContext, *, by: str = "") -> Look:
-    """The present state, including everything that ended before the call. Raises StoreUnavailable."""
+    """The state with every change that ended before the request arrived (``ApiContext.asked_at``). Raises
+    StoreUnavailable."""
     try:
         async with asyncio.timeout(FRESH_TIMEOUT_S):
-            await context.mirror.fresh()
+            await context.mirror.fresh(context.asked_at)
     except TimeoutError as e:
         raise StoreUnavailable(Code.STORE_UNAVAILABLE, "the node's copy of the cluster's state is behind") from e
     mirror = context.mirror
