@@ -40,7 +40,7 @@ demo-machines: $(VENV)/.run ## the same on machines of network namespaces; then 
 	@exec $(BIN)/python -m demo.machines $(if $(SERVER),--server $(SERVER)) $(ARGS)
 
 test: $(VENV)/.dev ## what people use, tested: every part, whole clusters, 100 simulated seeds; does not disturb a running cluster
-	@exec $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@exec $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 proof: $(VENV)/.dev ## everything long: crashes at every step, 1,900 more seeds, planted mistakes, crash points, the other server
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'proof and not slow' $(ARGS)

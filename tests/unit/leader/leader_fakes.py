@@ -336,3 +336,14 @@ class FakeNodes:
         return self._world.nodes[node]
 
     def close(self) -> None: ...
+
+
+def hand_off(made: World) -> list[str]:
+    """One attempt; what was commanded."""
+    asyncio.run(made.handoffs().hand_off(GROUP, OLD, NEW))
+    return made.commands()
+
+
+def reasons(made: World) -> list[str]:
+    """The codes of the reasons of the group's move."""
+    return [r.code for r in made.move.reasons]

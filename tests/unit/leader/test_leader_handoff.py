@@ -12,7 +12,7 @@ from shardwright.endpoint.protocol import SELF_RELEASE_S
 from shardwright.errors import LostLeadership, OutcomeUnknown, Permanent, Transient
 from shardwright.leader.handoff import SETTLE_S
 from shardwright.model.codes import Code
-from shardwright.model.database import ProxyPolicy, Role
+from shardwright.model.database import Role
 from shardwright.model.ids import MoveUid, NodeUid
 from shardwright.model.lease import Lease, Waiver
 from shardwright.model.move import MoveState
@@ -20,7 +20,7 @@ from shardwright.model.seen import BusyCommand, EndpointSeen, EndpointState, Sig
 from shardwright.model.view import Put
 from shardwright.nodes.protocol import ProcessLook
 from testkit.moves import rebind
-from tests.unit.leader.leader_fakes import ENDPOINT, GROUP, MOVE, NEW, OLD, World, ready
+from tests.unit.leader.leader_fakes import ENDPOINT, GROUP, MOVE, NEW, OLD, World, hand_off, ready, reasons
 
 UNKNOWN = OutcomeUnknown(Code.SERVER_NO_ANSWER, "no answer")
 LET_GO = ["node 1:release to 1", "commit: SlotGroup, Move"]
@@ -29,16 +29,6 @@ UNDONE = ["1:unfence", *LET_GO]
 
 def world() -> World:
     return World(ready().view)
-
-
-def hand_off(made: World) -> list[str]:
-    """One attempt; what was commanded."""
-    asyncio.run(made.handoffs().hand_off(GROUP, OLD, NEW))
-    return made.commands()
-
-
-def reasons(made: World) -> list[str]:
-    return [r.code for r in made.move.reasons]
 
 
 def test_the_steps_of_a_handoff_come_in_this_order() -> None:
@@ -239,57 +229,6 @@ def test_a_process_to_which_a_rebind_has_passed_the_endpoint_is_held_too() -> No
     silent.nodes[NodeUid(3)].answers = False
     assert hand_off(silent)[-2:] == LET_GO
     assert reasons(silent) == ["endpoint_process_late"]
-
-
-def shared() -> World:
-    """Nodes 1 and 3 serve the endpoint."""
-    builder = ready().with_database_changed(1, proxy_policy=ProxyPolicy.ALL_NODES)
-    endpoint = replace(builder.view.endpoints[ENDPOINT], nodes=(NodeUid(1), NodeUid(3)))
-    return World(builder.with_records(endpoint).view)
-
-
-def test_every_process_that_serves_is_held_and_released_and_named_in_the_evidence() -> None:
-    made = shared()
-    steps = hand_off(made)
-    assert steps[:6] == [
-        "node 1:calm",
-        "node 3:calm",
-        "commit: SlotGroup, Move, Endpoint",
-        "node 1:hold",
-        "node 3:hold",
-        "1:pause_writes",
-    ]
-    assert {"node 1:release to 2", "node 3:release to 2"} <= set(steps)
-    evidence = made.move.evidence
-    assert evidence is not None
-    assert (evidence.held_nodes, evidence.not_held_nodes, evidence.not_released_nodes) == ((1, 3), (), ())
-
-
-def test_one_late_process_among_several_undoes_the_attempt_for_all() -> None:
-    made = shared()
-    made.fails["node 3:hold"] = Transient(Code.ENDPOINT_PROCESS_SILENT, "late")
-    steps = hand_off(made)
-    assert "1:pause_writes" not in steps
-    assert {"node 1:release to 1", "node 3:release to 1"} <= set(steps)
-    assert reasons(made) == ["endpoint_process_late"]
-
-
-def test_one_ended_process_among_several_is_passed_over() -> None:
-    made = shared()
-    made.nodes[NodeUid(3)].has_ended = True
-    assert "2:promote" in hand_off(made)
-    evidence = made.move.evidence
-    assert evidence is not None
-    assert (evidence.held_nodes, evidence.not_held_nodes, evidence.not_released_nodes) == ((1,), (3,), ())
-
-
-def test_a_process_that_does_not_answer_the_release_is_named() -> None:
-    made = shared()
-    made.fails["node 3:release to 2"] = Transient(Code.ENDPOINT_PROCESS_SILENT, "late")
-    hand_off(made)
-    evidence = made.move.evidence
-    assert evidence is not None
-    assert evidence.not_released_nodes == (3,)
 
 
 @pytest.mark.parametrize("step", ["1:pause_writes", "1:fence"])
