@@ -12,7 +12,7 @@ from shardwright.store.seal import SEALED, uid_in
 from tests.e2e.e2e_harness import TestCluster, own_base
 from tests.e2e.e2e_load import Writers
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.proof]
 
 
 @pytest.fixture

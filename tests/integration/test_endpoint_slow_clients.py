@@ -106,6 +106,7 @@ def test_unread_replies_are_passed(tmp_path: Path) -> None:
         assert say(lazy, b"PING\r\n", b"+PONG\r\n") == b"+PONG\r\n"
 
 
+@pytest.mark.proof
 def test_replies_to_clients_that_are_passed_repeatedly_are_complete(tmp_path: Path) -> None:
     """The source sends until its transport ends: bytes that it has sent by then must not be sent again."""
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, known(world) as writer:
@@ -249,6 +250,7 @@ def test_a_late_process_does_not_count_as_ended_and_ignores_holds_and_drops_of_d
         assert asyncio.run(control.status()).has_ended
 
 
+@pytest.mark.proof
 def test_commands_that_never_end_are_ended_and_named(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world, known(world) as client, known(world) as other:
         world.start_process(B)

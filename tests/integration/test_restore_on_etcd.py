@@ -135,6 +135,7 @@ def test_a_store_is_founded_again_from_a_backup(first: First) -> None:
     assert whole_of(settings)[0].items == after.items, "the next start changes nothing"
 
 
+@pytest.mark.proof
 def test_a_restore_is_confirmed_by_the_clusters_name(first: First) -> None:
     settings = first.settings
     written = back_up(settings, None, now=NOW)
@@ -153,6 +154,7 @@ def test_a_restore_is_confirmed_by_the_clusters_name(first: First) -> None:
     assert Path(shown["moved_to"]).is_dir()
 
 
+@pytest.mark.proof
 def test_a_restore_writes_into_no_store_with_a_cluster(first: First) -> None:
     settings = first.settings
     written = back_up(settings, None, now=NOW)
@@ -240,6 +242,7 @@ def test_an_etcd_of_the_operators_is_left_to_its_own_tools(first: First) -> None
         assert refused.value.code == Code.STORE_NOT_RESTORABLE
 
 
+@pytest.mark.proof
 def test_a_wait_after_a_restore_survives_a_member_that_is_late(first: First) -> None:
     """The daemon is started before the store's member, as by the service manager."""
     settings = first.settings
@@ -289,6 +292,7 @@ def promote(settings: NodeSettings, learner: NodeSettings, first: First) -> None
     until("the learner votes", lambda: asyncio.run(attempt()), seconds=40, state=lambda: first.etcds.state(learner))
 
 
+@pytest.mark.proof
 def test_settings_that_name_the_wrong_store_are_corrected(first: First) -> None:
     """The machine that restores need not be named in its own settings alone."""
     settings = first.settings
@@ -302,6 +306,7 @@ def test_settings_that_name_the_wrong_store_are_corrected(first: First) -> None:
     assert "restore-" in (settings.directories.configuration / ETCD_NAME).read_text()
 
 
+@pytest.mark.proof
 def test_a_transaction_of_the_earlier_store_does_not_reach_the_new_one(first: First) -> None:
     settings = first.settings
     written = back_up(settings, None, now=NOW)

@@ -1,5 +1,7 @@
 """The planner compared with an exact solver on small clusters: it finds every possible plan, with few extra bytes."""
 
+import pytest
+
 from bench import exact
 from bench.planner import small_cluster, transfers
 from shardwright.model.ids import NodeUid
@@ -8,6 +10,7 @@ from shardwright.plan.evacuate import EvacuationScope, plan_evacuation
 FIRST, LAST = 10_000, 10_200
 
 
+@pytest.mark.proof
 def test_no_solvable_small_cluster_is_missed() -> None:
     for seed in range(FIRST, LAST):
         view = small_cluster(seed)
