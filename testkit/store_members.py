@@ -20,6 +20,8 @@ class MemoryMembers:
         self.behind: set[str] = set()
         self.is_cut = False
         self.is_closed = False
+        self.asked = 0
+        """How often ``states`` was answered."""
         self.changes: list[str] = []
         self._ids = count(1000)
 
@@ -40,6 +42,7 @@ class MemoryMembers:
 
     async def states(self) -> tuple[MemberState, ...]:
         self._reach()
+        self.asked += 1
         return tuple(MemberState(m, m.name not in self.silent and bool(m.client_urls)) for m in self.found)
 
     async def add_learner(self, peer_url: str) -> StoreMember:

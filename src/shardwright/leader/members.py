@@ -32,7 +32,10 @@ from shardwright.tasks import spawn
 LOOK_S = 5.0
 """Between two looks while nothing is to be done."""
 STEP_S = 1.0
-"""After a step, and while a new member catches up: a join waits for it."""
+"""After a step, while a new member catches up (a join waits for it), and until a member counts as silent."""
+SILENT_LOOKS = 3
+"""Looks in a row that find a voting member without an answer, or without a leader, until it counts as silent. On a busy
+machine one answer may be late, and an action would be refused for it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +55,8 @@ class Membership:
         on_lost: Callable[[], None],
     ) -> None:
         self.silent: frozenset[NodeUid] | None = None
-        """Nodes whose voting member did not answer at the last look; None: there was none yet, or it reached no member."""
+        """Nodes whose voting member did not answer at the last ``SILENT_LOOKS`` looks; None: not known yet, or the last look
+        reached no member."""
         self._members = members
         self._store = store
         self._fence = fence
@@ -60,6 +64,8 @@ class Membership:
         self._current = current
         self._clock = clock
         self._on_lost = on_lost
+        self._unanswered: dict[NodeUid, int] = {}
+        """Looks in a row at which the node's voting member did not answer."""
         self._unknown_since: dict[int, float] = {}
         self._told: tuple[Reason, ...] = ()
         self._task: asyncio.Task[None] | None = None
@@ -97,7 +103,7 @@ class Membership:
             return LOOK_S
         states = await self._members.states()
         view, now = self._current(), self._clock.monotonic()
-        self.silent = silent_members(view, states)
+        is_certain = self._note_silence(silent_members(view, states))
         since = self._unknown_since
         self._unknown_since = {member: since.get(member, now) for member in strangers(view, states)}
         known_for = {member: timedelta(seconds=now - at) for member, at in self._unknown_since.items()}
@@ -105,7 +111,7 @@ class Membership:
         self._tell(judgment.reasons)
         match judgment.step:
             case None:
-                return LOOK_S if not judgment.reasons else STEP_S
+                return LOOK_S if is_certain and not judgment.reasons else STEP_S
             case Note() as note:
                 await self._commit(lambda view: noted(view, note, self._clock))
             case PromoteMember() as step:
@@ -121,6 +127,14 @@ class Membership:
             case _:
                 assert_never(judgment.step)
         return STEP_S
+
+    def _note_silence(self, unanswered: frozenset[NodeUid]) -> bool:
+        """Returns whether enough looks have found all of them without an answer."""
+        self._unanswered = {uid: self._unanswered.get(uid, 0) + 1 for uid in unanswered}
+        silent = frozenset(uid for uid, looks in self._unanswered.items() if looks >= SILENT_LOOKS)
+        if self.silent is not None or silent == unanswered:
+            self.silent = silent
+        return silent == unanswered
 
     async def _promote(self, member_id: int) -> bool:
         try:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from shardwright.leader.members import LOOK_S
+from shardwright.leader.members import LOOK_S, SILENT_LOOKS, STEP_S
 from shardwright.model.cluster import Leadership
 from shardwright.model.event import Event
 from shardwright.model.ids import NodeUid
@@ -126,6 +126,34 @@ def test_a_store_that_cannot_be_reached_is_asked_again_and_meanwhile_it_is_not_k
     assert leading.leader._current().silent_members is None
     members.is_cut = False
     leading.run_for(2 * LOOK_S)
+    assert leading.leader._current().silent_members == frozenset({N2})
+
+
+def test_a_member_whose_answer_is_late_once_or_twice_does_not_count_as_silent(lead: Lead) -> None:
+    members = MemoryMembers((1, 2, 3))
+    leading = lead(with_roles(1, 2, 3), members)
+    leading.run_for(LOOK_S)
+    for looks in (1, SILENT_LOOKS - 1, SILENT_LOOKS):
+        asked = members.asked
+        members.silent = {"node-2"}
+        while members.asked < asked + looks:
+            leading.run_for(STEP_S / 10)
+        leading.run_for(STEP_S / 10)
+        expected = frozenset({N2}) if looks == SILENT_LOOKS else frozenset()
+        assert leading.leader._current().silent_members == expected
+        members.silent = set()
+        leading.run_for(LOOK_S)
+        assert leading.leader._current().silent_members == frozenset()
+
+
+def test_a_new_leader_does_not_judge_by_one_late_answer(lead: Lead) -> None:
+    members = MemoryMembers((1, 2, 3))
+    members.silent = {"node-2"}
+    leading = lead(with_roles(1, 2, 3), members)
+    while members.asked < SILENT_LOOKS:
+        assert leading.leader._current().silent_members is None
+        leading.run_for(STEP_S / 10)
+    leading.run_for(STEP_S / 10)
     assert leading.leader._current().silent_members == frozenset({N2})
 
 
