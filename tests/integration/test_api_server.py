@@ -14,6 +14,7 @@ import pytest
 
 from shardwright.api import server
 from shardwright.api.server import serve
+from shardwright.api.services import intent
 from shardwright.errors import Permanent
 from shardwright.tasks import GIVE_WAY_S
 from testkit.deadlines import Stopwatch
@@ -73,9 +74,12 @@ def test_a_request_asks_the_store_for_its_revision_once(monkeypatch: pytest.Monk
         for number in range(1, 4):
             assert http.get("/v1/nodes").status_code == 200
             assert len(asked) == number
-        assert http.put("/v1/users/1", json={"name": "new"}).json()["name"] == "new"
-        assert http.get("/v1/users/1").json()["name"] == "new"
-        assert len(asked) == 5
+        for recent_s, times in ((60.0, 1), (0.0, 2)):
+            monkeypatch.setattr(intent, "RECENT_S", recent_s)
+            asked.clear()
+            assert http.put("/v1/users/1", json={"name": f"new {times}"}).json()["name"] == f"new {times}"
+            assert len(asked) == times, "what is decided from a state that is not recent is read again"
+            assert http.get("/v1/users/1").json()["name"] == f"new {times}"
 
 
 def test_a_connection_above_the_limit_is_answered_with_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,15 @@ from shardwright.model.ids import NodeUid
 from shardwright.model.reason import Reason
 from shardwright.model.store_member import StoreRole
 from shardwright.model.view import ClusterView, Put, Write
-from shardwright.plan.store_members import Note, PromoteMember, Remove, next_step, silent_members, strangers
+from shardwright.plan.store_members import (
+    MemberSilence,
+    Note,
+    PromoteMember,
+    Remove,
+    next_step,
+    strangers,
+    unanswering_members,
+)
 from shardwright.store import keys
 from shardwright.store.commit import Fence
 from shardwright.store.members import Members
@@ -33,9 +41,6 @@ LOOK_S = 5.0
 """Between two looks while nothing is to be done."""
 STEP_S = 1.0
 """After a step, while a new member catches up (a join waits for it), and until a member counts as silent."""
-SILENT_LOOKS = 3
-"""Looks in a row that find a voting member without an answer, or without a leader, until it counts as silent. On a busy
-machine one answer may be late, and an action would be refused for it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -55,8 +60,7 @@ class Membership:
         on_lost: Callable[[], None],
     ) -> None:
         self.silent: frozenset[NodeUid] | None = None
-        """Nodes whose voting member did not answer at the last ``SILENT_LOOKS`` looks; None: not known yet, or the last look
-        reached no member."""
+        """Nodes whose voting member is silent (``MemberSilence``); None: not known yet, not certain, or no member was reached."""
         self._members = members
         self._store = store
         self._fence = fence
@@ -64,8 +68,7 @@ class Membership:
         self._current = current
         self._clock = clock
         self._on_lost = on_lost
-        self._unanswered: dict[NodeUid, int] = {}
-        """Looks in a row at which the node's voting member did not answer."""
+        self._silence = MemberSilence()
         self._unknown_since: dict[int, float] = {}
         self._told: tuple[Reason, ...] = ()
         self._task: asyncio.Task[None] | None = None
@@ -103,7 +106,8 @@ class Membership:
             return LOOK_S
         states = await self._members.states()
         view, now = self._current(), self._clock.monotonic()
-        is_certain = self._note_silence(silent_members(view, states))
+        self._silence = self._silence.after(unanswering_members(view, states))
+        self.silent = self._silence.nodes
         since = self._unknown_since
         self._unknown_since = {member: since.get(member, now) for member in strangers(view, states)}
         known_for = {member: timedelta(seconds=now - at) for member, at in self._unknown_since.items()}
@@ -111,7 +115,7 @@ class Membership:
         self._tell(judgment.reasons)
         match judgment.step:
             case None:
-                return LOOK_S if is_certain and not judgment.reasons else STEP_S
+                return LOOK_S if self.silent is not None and not judgment.reasons else STEP_S
             case Note() as note:
                 await self._commit(lambda view: noted(view, note, self._clock))
             case PromoteMember() as step:
@@ -127,14 +131,6 @@ class Membership:
             case _:
                 assert_never(judgment.step)
         return STEP_S
-
-    def _note_silence(self, unanswered: frozenset[NodeUid]) -> bool:
-        """Returns whether enough looks have found all of them without an answer."""
-        self._unanswered = {uid: self._unanswered.get(uid, 0) + 1 for uid in unanswered}
-        silent = frozenset(uid for uid, looks in self._unanswered.items() if looks >= SILENT_LOOKS)
-        if self.silent is not None or silent == unanswered:
-            self.silent = silent
-        return silent == unanswered
 
     async def _promote(self, member_id: int) -> bool:
         try:

@@ -7,7 +7,7 @@ store in which no node's record has a role is not the cluster's own, and nothing
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -23,6 +23,9 @@ LEAVING_STORE: Final = "leaving_store"
 """The phase of a removal in which the node is empty, and only its member of the store remains."""
 UNKNOWN_KEPT: Final = timedelta(seconds=60)
 """A new member that belongs to no node is left alone for this long: the record of its node may be under way."""
+SILENT_LOOKS: Final = 3
+"""Looks in a row that find a voting member without an answer, or without a leader, until it counts as silent. On a busy
+machine one answer may be late, and an action would be refused for it."""
 
 _NAME = re.compile(r"node-([1-9][0-9]{0,8})")
 
@@ -62,6 +65,24 @@ class Judgment:
 
     step: Step | None = None
     reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSilence:
+    """At how many looks in a row the voting member of each node did not answer."""
+
+    looks: Mapping[NodeUid, int] = field(default_factory=dict)
+
+    def after(self, unanswering: Iterable[NodeUid]) -> "MemberSilence":
+        """After one more look, at which the members of these nodes did not answer."""
+        return MemberSilence({uid: self.looks.get(uid, 0) + 1 for uid in unanswering})
+
+    @property
+    def nodes(self) -> frozenset[NodeUid] | None:
+        """The nodes whose member is silent. None: not certain, because one has not answered for fewer than ``SILENT_LOOKS``
+        looks. Nothing is permitted or refused for it until then."""
+        is_certain = all(looks >= SILENT_LOOKS for looks in self.looks.values())
+        return frozenset(self.looks) if is_certain else None
 
 
 def next_step(
@@ -116,8 +137,8 @@ def roles_of(view: ClusterView, states: Iterable[MemberState]) -> dict[NodeUid, 
     return found
 
 
-def silent_members(view: ClusterView, states: Iterable[MemberState]) -> frozenset[NodeUid]:
-    """Nodes whose member votes and did not answer."""
+def unanswering_members(view: ClusterView, states: Iterable[MemberState]) -> frozenset[NodeUid]:
+    """Nodes whose member votes and did not answer at this look."""
     silent = (node_of(s.member, view) for s in states if not s.is_reached and not s.member.is_learner)
     return frozenset(uid for uid in silent if uid is not None)
 

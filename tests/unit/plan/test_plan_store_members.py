@@ -9,15 +9,17 @@ from shardwright.model.store_member import MemberState, StoreMember, StoreRole
 from shardwright.model.view import Delete
 from shardwright.plan.store_members import (
     LEAVING_STORE,
+    SILENT_LOOKS,
     UNKNOWN_KEPT,
     Judgment,
+    MemberSilence,
     Note,
     PromoteMember,
     Remove,
     next_step,
     node_of,
-    silent_members,
     strangers,
+    unanswering_members,
 )
 from testkit.builders import NOW, ClusterBuilder, cluster
 
@@ -220,4 +222,16 @@ def test_who_is_who() -> None:
 def test_only_voters_are_silent_for_the_quorum() -> None:
     view = nodes(3, VOTER, VOTER, LEARNER).view
     states = (voter(1), voter(2, is_reached=False), learner(3, is_reached=False))
-    assert silent_members(view, states) == {2}
+    assert unanswering_members(view, states) == {2}
+
+
+def test_a_member_is_silent_after_some_looks_in_a_row_and_until_then_it_is_not_certain() -> None:
+    one, two = NodeUid(1), NodeUid(2)
+    silence = MemberSilence()
+    assert silence.nodes == frozenset()
+    for look in range(1, SILENT_LOOKS + 1):
+        silence = silence.after([two])
+        assert silence.nodes == (frozenset({two}) if look == SILENT_LOOKS else None)
+    assert silence.after([one, two]).nodes is None
+    assert silence.after([]).nodes == frozenset()
+    assert silence.after([]).after([two]).nodes is None

@@ -6,7 +6,7 @@ commits its writes in one transaction, and repeats both after a conflict.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
@@ -23,6 +23,8 @@ ATTEMPTS: Final = 8
 """Maximum number of looks: with this many conflicts in a row, the cause is a different one."""
 FRESH_TIMEOUT_S: Final = 5.0
 """If a mirror needs longer, its store is unreachable."""
+RECENT_S: Final = 0.1
+"""A change is decided from a state that was read at most this long ago: a body may come slowly, and a password be hashed."""
 
 Answer = TypeVar("Answer")
 
@@ -71,10 +73,16 @@ def with_sightings(view: ClusterView) -> ClusterView:
     return view.changed(sightings=found)
 
 
+def _recent(context: ApiContext) -> ApiContext:
+    if context.asked_at is None:
+        return context
+    return replace(context, asked_at=max(context.asked_at, context.mirror.now() - RECENT_S))
+
+
 async def submit(context: ApiContext, by: str, decide: Callable[[Look], Intent[Answer]]) -> Answer:
     """Decide and commit. Raises Rejected (nothing was changed), Conflict, TooLarge, StoreUnavailable."""
     for attempt in range(1, ATTEMPTS + 1):
-        seen = await look(context, by=by)
+        seen = await look(_recent(context), by=by)
         intent = decide(seen)  # no await between the look and the commit: nothing can change in between
         if not (intent.writes or intent.operations):
             return intent.answer
