@@ -60,7 +60,7 @@ class Membership:
         on_lost: Callable[[], None],
     ) -> None:
         self.silent: frozenset[NodeUid] | None = None
-        """Nodes whose voting member is silent (``MemberSilence``); None: not known yet, not certain, or no member was reached."""
+        """Nodes whose voting member is silent (``MemberSilence``); None: unknown yet, not certain, or none was reached."""
         self._members = members
         self._store = store
         self._fence = fence
