@@ -34,7 +34,7 @@ class BackendConnection(asyncio.Protocol):
         self.owner: BackendClient | None = owner
         self.target = target
         self._transport: asyncio.Transport | None = None
-        self._inflow = Inflow(pace, self._take, is_cheap=is_cheap, reading=self._set_reading)
+        self._inflow = Inflow(pace, owner.backend_received, is_cheap=is_cheap, reading=self._set_reading)
         self._wants_reading = True
         self._is_reading = True
 
@@ -52,14 +52,11 @@ class BackendConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._inflow.put(data)
 
-    def _take(self, data: bytes) -> None:
-        if self.owner is not None:
-            self.owner.backend_received(data)
-
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        for data in self._inflow.take_rest():
-            self._take(data)  # these replies arrived before the end
+        for data in self._inflow.take_rest():  # these replies arrived before the end
+            if self.owner is not None:
+                self.owner.backend_received(data)
         self._inflow.close()
         self.write = _nowhere
         owner, self.owner = self.owner, None
@@ -84,7 +81,7 @@ class BackendConnection(asyncio.Protocol):
     def abandon(self) -> None:
         """Close the connection without any further call to its client."""
         self.owner = None
-        self._inflow.take_rest()
+        self._inflow.close()
         self.close()
 
     def close(self) -> None:

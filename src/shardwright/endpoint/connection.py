@@ -202,8 +202,8 @@ class ClientConnection(asyncio.Protocol):
         if self.owner.gate.proof_until is not None and self._is_unproven():
             return
         session.backend_data(data, self._now())
-        is_usual = self.is_reading and not session.to_backend and not self._is_eof
-        if self.transport is not None and session.phase is Phase.READY and is_usual:
+        is_usual = session.phase is Phase.READY and self.is_reading and not session.to_backend and not self._is_eof
+        if is_usual and self.transport is not None:
             if session.to_client:
                 self._write(session.to_client)
             if session.is_full or session.wants_close or session.needs_ticks or session.is_frozen:
@@ -216,8 +216,9 @@ class ClientConnection(asyncio.Protocol):
     def _write(self, chunks: list[bytes]) -> None:
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
-        self.owner.gate.counts.bytes_out += len(data)
-        if self.session.wants_close and self.transport is not None:
+        session = self.session
+        session.gate.counts.bytes_out += len(data)
+        if session.wants_close and self.transport is not None:
             send_with_fin(self.transport)
         self._send(data)
         if self.is_slow:

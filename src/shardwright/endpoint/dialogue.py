@@ -26,6 +26,13 @@ _REPLY_MODE = b"-ERR CLIENT REPLY OFF and SKIP are not supported through this en
 class Dialogue:
     """The client's side of a session. Times are monotonic seconds."""
 
+    # A session has more attributes than CPython's limit of 30 for fast access to those in a dictionary.
+    __slots__ = (
+        *("_is_raw", "_is_streaming", "_is_tracking", "_is_watching", "_scanner", "assurance", "gate"),
+        *("is_authenticated", "is_closing", "is_departing", "ledger", "ready", "state", "to_backend", "to_client"),
+        *("transaction", "uid", "waits_for_replica"),
+    )
+
     def __init__(self, gate: Gate, *, uid: int) -> None:
         self.gate = gate
         self.uid = uid

@@ -21,13 +21,14 @@ SLICE_BYTES = 32 * 1024
 class LoopPace:
     """The loop's time, shared by all connections of the process."""
 
-    __slots__ = ("_is_due", "_is_marked", "_loop", "_now", "_until", "_waiting")
+    __slots__ = ("_is_due", "_is_marked", "_loop", "_waiting", "now", "until")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float] = time.perf_counter) -> None:
         self._loop = loop
-        self._now = now
+        self.now = now
+        self.until = 0.0
+        """End of the slice that has begun. Before it there is time, and the data path saves the call of ``has_time``."""
         self._is_marked = False
-        self._until = 0.0
         self._waiting: deque[Callable[[], None]] = deque()
         self._is_due = False
 
@@ -37,14 +38,14 @@ class LoopPace:
         A clock cannot distinguish one pass from the next, but a callback can: it runs in the pass after the one that
         scheduled it. A callback is scheduled only at the end of a slice, so that a quiet loop has none. So a pass works for
         at most two slices: the rest of a slice that an earlier pass began, and one of its own."""
-        now = self._now()
-        if now < self._until:
+        now = self.now()
+        if now < self.until:
             return True
         if self._is_marked:
             return False
         self._is_marked = True
         self._loop.call_soon(self._next_pass)
-        self._until = now + DIRECT_SLICE_S
+        self.until = now + DIRECT_SLICE_S
         return True
 
     def _next_pass(self) -> None:
@@ -59,8 +60,8 @@ class LoopPace:
 
     def _work(self) -> None:
         waiting = self._waiting
-        until = self._now() + SLICE_S
-        while waiting and self._now() < until:
+        until = self.now() + SLICE_S
+        while waiting and self.now() < until:
             waiting.popleft()()
         self._is_due = bool(waiting)
         if waiting:
@@ -91,7 +92,12 @@ class Inflow:
 
     def put(self, data: bytes) -> None:
         """Process received bytes now, or keep them for their turn."""
-        if self.is_empty and self._pace.has_time() and (len(data) <= SLICE_BYTES or self._is_cheap(len(data))):
+        pace = self._pace
+        if (
+            self.is_empty
+            and (pace.now() < pace.until or pace.has_time())
+            and (len(data) <= SLICE_BYTES or self._is_cheap(len(data)))
+        ):
             self._take(data)
             return
         is_first = self.is_empty

@@ -27,6 +27,12 @@ HEAVY_COMMANDS = 100
 class Session(Dialogue):
     """See the module's docstring. Times are monotonic seconds."""
 
+    __slots__ = (
+        *("_charged", "_closed_by", "_direct_flow", "_first", "_had_protocol_error", "_leaving_since", "_ready_bytes"),
+        *("_replies", "_reply_tail", "_seen_flow", "_setup", "_tail", "_target", "_waits_for_proof", "blocked_since"),
+        *("failure", "is_calmed", "is_frozen", "is_full", "phase", "wants_close", "wants_drop"),
+    )
+
     def __init__(self, gate: Gate, *, uid: int) -> None:
         super().__init__(gate, uid=uid)
         self.wants_drop = False
