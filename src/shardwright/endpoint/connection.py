@@ -19,7 +19,7 @@ from shardwright.endpoint.packed_session import PackedSession, pack, unpack
 from shardwright.endpoint.protocol import Target
 from shardwright.endpoint.reach import reach
 from shardwright.endpoint.session import Session
-from shardwright.endpoint.setup import Phase
+from shardwright.endpoint.setup import READY, Phase
 from shardwright.model.backoff import Backoff
 from shardwright.tasks import spawn
 
@@ -127,7 +127,7 @@ class ClientConnection(asyncio.Protocol):
             and session.to_backend
             and not session.to_client
             and not session.is_full
-            and session.phase is Phase.READY
+            and session.phase is READY
         ):
             out = session.to_backend  # the usual case: a chunk of plain commands
             backend.write(out[0] if len(out) == 1 else b"".join(out))
@@ -202,7 +202,7 @@ class ClientConnection(asyncio.Protocol):
         if self.owner.gate.proof_until is not None and self._is_unproven():
             return
         session.backend_data(data, self._now())
-        is_usual = session.phase is Phase.READY and self.is_reading and not session.to_backend and not self._is_eof
+        is_usual = session.phase is READY and self.is_reading and not session.to_backend and not self._is_eof
         if is_usual and self.transport is not None:
             if session.to_client:
                 self._write(session.to_client)

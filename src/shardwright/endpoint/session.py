@@ -8,10 +8,10 @@ cannot be processed now (a hold, no server, a barrier) waits as raw bytes and ha
 from shardwright.endpoint.dialogue import Dialogue
 from shardwright.endpoint.gate import Gate, is_same_server
 from shardwright.endpoint.lease import NO_PROOF
-from shardwright.endpoint.ledger import NO_PRIMARY, Entry, Kind, OpenTransaction
+from shardwright.endpoint.ledger import NO_PRIMARY, PLAIN, Entry, Kind, OpenTransaction
 from shardwright.endpoint.protocol import ALONE_MAX_S, HOLD_MAX_S, Target
 from shardwright.endpoint.resp import ERROR, PUSH, CommandScanner, ProtocolError, ReplyScanner, second_word, split_arguments
-from shardwright.endpoint.setup import ConnectionState, Phase, Setup
+from shardwright.endpoint.setup import NONE, SETUP, ConnectionState, Phase, Setup
 from shardwright.endpoint.strict import NO_REPLICA
 from shardwright.endpoint.words import BUSY_MAY_RUN
 
@@ -206,7 +206,7 @@ class Session(Dialogue):
                     break
             else:
                 self.to_backend.append(block)
-                self.ledger.add(Entry(Kind.PLAIN, block, now, word=cuts[0][1], count=count))
+                self.ledger.add(Entry(PLAIN, block, now, cuts[0][1], count))
                 return
         start = 0
         for end, word in cuts:
@@ -297,7 +297,7 @@ class Session(Dialogue):
             self.wants_drop = True
             self.backend_lost(now)
             return
-        if self.phase is Phase.NONE:
+        if self.phase is NONE:
             return  # the server was left while its last replies were processed
         end = ends[-1] if ends else 0
         rest = data[end:] if end else data
@@ -331,7 +331,7 @@ class Session(Dialogue):
         self.to_client.append(data)
 
     def _receive(self, data: bytes, ends: list[int], now: float) -> None:
-        if self.phase is Phase.SETUP:
+        if self.phase is SETUP:
             self._receive_setup(data, ends, now)
             return
         if self._is_raw:

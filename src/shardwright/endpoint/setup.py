@@ -27,6 +27,9 @@ class Phase(Enum):
     """The server is busy with a script: it could not be verified, and accepts only commands that end the script."""
 
 
+NONE, SETUP, READY = Phase.NONE, Phase.SETUP, Phase.READY  # for the data path, like ``ledger.PLAIN``
+
+
 @dataclass(slots=True)
 class ConnectionState:
     """The state that a client has set on its connection, and that each new server connection needs."""
