@@ -216,9 +216,8 @@ class ClientConnection(asyncio.Protocol):
     def _write(self, chunks: list[bytes]) -> None:
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
-        session = self.session
-        session.gate.counts.bytes_out += len(data)
-        if session.wants_close and self.transport is not None:
+        self.session.gate.counts.bytes_out += len(data)
+        if self.session.wants_close and self.transport is not None:
             send_with_fin(self.transport)
         self._send(data)
         if self.is_slow:

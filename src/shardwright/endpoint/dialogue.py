@@ -8,8 +8,9 @@ from collections import deque
 from functools import partial
 
 from shardwright.endpoint import login
+from shardwright.endpoint.entries import BLOCKING, PLAIN, STATE, Entry, Kind, OpenTransaction
 from shardwright.endpoint.gate import Gate
-from shardwright.endpoint.ledger import ABORTED, DISCARD, NO_PRIMARY, OK, CommandLedger, Entry, Kind, OpenTransaction
+from shardwright.endpoint.ledger import ABORTED, DISCARD, NO_PRIMARY, OK, CommandLedger
 from shardwright.endpoint.resp import ERROR, CommandScanner, ProtocolError, elements_of, encode_command, split_arguments
 from shardwright.endpoint.setup import ConnectionState, hello_with_id
 from shardwright.endpoint.strict import Assurance
@@ -26,8 +27,7 @@ _REPLY_MODE = b"-ERR CLIENT REPLY OFF and SKIP are not supported through this en
 class Dialogue:
     """The client's side of a session. Times are monotonic seconds."""
 
-    # A session has more attributes than CPython's limit of 30 for fast access to those in a dictionary.
-    __slots__ = (
+    __slots__ = (  # a session has more attributes than the 30 that CPython finds fast in a dictionary
         *("_is_raw", "_is_streaming", "_is_tracking", "_is_watching", "_scanner", "assurance", "gate"),
         *("is_authenticated", "is_closing", "is_departing", "ledger", "ready", "state", "to_backend", "to_client"),
         *("transaction", "uid", "waits_for_replica"),
@@ -92,16 +92,16 @@ class Dialogue:
     def process(self, word: bytes, raw: bytes, now: float) -> bool:
         """Process a command. False: postponed."""
         rule = RULES.get(word)
-        if rule is Treatment.EMPTY:
-            if not split_arguments(raw):
-                return True
-            rule = None
+        if rule is None and self.is_authenticated:
+            return self._forward(PLAIN, word, raw, now)
+        if rule is Treatment.EMPTY and not split_arguments(raw):
+            return True
         if rule is Treatment.HTTP:
             return self._close_after_replies()
         if not self.is_authenticated and rule not in (Treatment.AUTH, Treatment.HELLO, Treatment.RESET, Treatment.QUIT):
             return self.refuse(login.NOAUTH)
-        if rule is None:
-            return self._forward(Kind.PLAIN, word, raw, now)
+        if rule is None or rule is Treatment.EMPTY:
+            return self._forward(PLAIN, word, raw, now)
         try:
             match rule:
                 case Treatment.AUTH | Treatment.HELLO | Treatment.RESET | Treatment.QUIT | Treatment.CLIENT:
@@ -171,19 +171,20 @@ class Dialogue:
         if not self.can_send:
             return False
         is_strict_write = self.gate.spec.is_strict and word not in STORES_NOTHING
+        is_guarded = is_strict_write and transaction is None and kind is not STATE
         if self._is_raw:
             if is_strict_write:
                 return self._is_at_barrier and self.refuse(_STRICT_WHILE_SUBSCRIBED)
             self.to_backend.append(raw)
             return True
-        if kind is Kind.BLOCKING and self.assurance.is_pending:
+        if kind is BLOCKING and self.assurance.is_pending:
             return False  # a question after it would be answered only when it ends
-        if is_strict_write and transaction is None and kind is not Kind.STATE and self._must_wait_for_replica():
+        if is_guarded and self._must_wait_for_replica():
             return False
         self.to_backend.append(raw)
-        entry = Entry(kind if transaction is None else Kind.MEMBER, raw, now, word=word)
+        entry = Entry(kind if transaction is None else Kind.MEMBER, raw, now, word)
         entry.effect = effect
-        if is_strict_write and transaction is None and kind is not Kind.STATE:
+        if is_guarded:
             self.assurance.guard(entry)
         if transaction is not None:
             entry.transaction = transaction

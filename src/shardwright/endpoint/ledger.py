@@ -7,9 +7,8 @@ again. A write that may have been executed is never sent again.
 """
 
 from collections import deque
-from collections.abc import Callable
-from enum import Enum, auto
 
+from shardwright.endpoint.entries import BLOCKING, DROP, PLAIN, Entry, Kind, OpenTransaction
 from shardwright.endpoint.resp import ERROR, CommandScanner
 from shardwright.endpoint.words import READS, UNBLOCKED, is_aborted_by_refusal, is_refusal
 
@@ -26,87 +25,6 @@ NOT_CONFIRMED = (
 NO_PRIMARY = b"-ERR shardwright: no primary is available, this command was not executed\r\n"
 ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 DISCARD = b"*1\r\n$7\r\nDISCARD\r\n"
-
-
-class Kind(Enum):
-    """The kind of an entry."""
-
-    PLAIN = auto()
-    """One or more commands with one reply each."""
-    LOCAL = auto()
-    """The endpoint's own reply, which waits for the replies before it."""
-    DROP = auto()
-    """The endpoint's own command; its reply is discarded."""
-    MEMBER = auto()
-    """MULTI, or a command that is queued after it."""
-    EXEC = auto()
-    DISCARD = auto()
-    STATE = auto()
-    """Changes only the connection (SELECT, CLIENT SETNAME …): may be repeated."""
-    BLOCKING = auto()
-
-
-PLAIN = Kind.PLAIN  # for the data path: to look up a member of an enumeration costs as much as a call
-
-
-class Entry:
-    """One row of the ledger."""
-
-    __slots__ = (
-        *("count", "effect", "is_done", "is_guarded", "is_unconfirmed", "kind", "left", "raw", "reply", "sent_at"),
-        *("transaction", "word"),
-    )
-
-    def __init__(self, kind: Kind, raw: bytes, sent_at: float, word: bytes = b"", count: int = 1) -> None:
-        self.kind = kind
-        self.raw = raw
-        self.sent_at = sent_at
-        self.word = word
-        """The command's first word; of a batch: that of its first command."""
-        self.count = count
-        self.left = count
-        """Number of missing replies."""
-        self.reply: bytes | None = None
-        """Kept while replies before it are missing."""
-        self.is_done = False
-        self.is_guarded = False
-        """Strict mode: the command may write, so its success is reported only when a replica has it. Never a batch."""
-        self.is_unconfirmed = False
-        """The reply has arrived, but no replica has confirmed the write."""
-        self.transaction: OpenTransaction | None = None
-        self.effect: Callable[[bytes], None] | None = None
-        """Called with the final reply."""
-
-    @property
-    def may_stream(self) -> bool:
-        """Whether a long reply may be passed on as it arrives, because only its beginning must be known."""
-        return self.kind in (Kind.PLAIN, Kind.BLOCKING) or (self.kind is Kind.EXEC and self.effect is None)
-
-
-class OpenTransaction:
-    """A MULTI and all commands after it, kept until EXEC is answered. None of them is executed before that, so all can be
-    repeated on another server."""
-
-    __slots__ = ("bytes_kept", "exec_sent", "is_broken", "is_refused", "is_watched", "members")
-
-    def __init__(self, *, is_watched: bool) -> None:
-        self.members: list[Entry] = []
-        self.bytes_kept = 0
-        self.exec_sent = False
-        self.is_refused = False
-        """A server refused a member: EXEC will be aborted, and the transaction is repeated."""
-        self.is_broken = False
-        """A member was answered with the endpoint's own error: EXEC must abort."""
-        self.is_watched = is_watched
-        """It began under WATCH: it cannot be repeated on another server, but may fail as if a watched key had changed."""
-
-    def add_done(self, word: bytes, raw: bytes) -> None:
-        """Add a member whose reply the client has received."""
-        entry = Entry(Kind.MEMBER, raw, 0.0, word=word)
-        entry.transaction = self
-        entry.is_done = True
-        self.members.append(entry)
-        self.bytes_kept += len(raw)
 
 
 class CommandLedger:
@@ -154,7 +72,7 @@ class CommandLedger:
             self.order = self.order or deque()
         self.flight.append(entry)
         self.kept += len(entry.raw)
-        if self.order is not None and entry.kind is not Kind.DROP:
+        if self.order is not None and entry.kind is not DROP:
             self.order.append(entry)
 
     def answer_locally(self, reply: bytes) -> None:
@@ -207,7 +125,7 @@ class CommandLedger:
     def settle(self, reply: bytes) -> None:
         """Process one reply of the server. Raises IndexError if no command is in flight."""
         entry = self.flight[0]
-        if entry.kind is Kind.BLOCKING and reply.startswith(UNBLOCKED):
+        if entry.kind is BLOCKING and reply.startswith(UNBLOCKED):
             self.is_unblocked = True
             return
         if reply[0] == ERROR and self._is_refused(entry, reply):
@@ -237,10 +155,10 @@ class CommandLedger:
             self._out.append(reply)
             return
         self.flight.popleft()
-        if entry.kind is Kind.DISCARD and entry.transaction is not None:
+        if entry.transaction is not None and entry.kind is Kind.DISCARD:
             self._settle_discarded(entry.transaction)
         if self.order is None:
-            if entry.kind is not Kind.DROP:
+            if entry.kind is not DROP:
                 self._out.append(reply)
             self._done(entry, reply)
             self._flush_local()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from shardwright.endpoint.ledger import OpenTransaction
+from shardwright.endpoint.entries import OpenTransaction
 from shardwright.endpoint.session import Session
 from shardwright.endpoint.setup import ConnectionState
 

@@ -6,12 +6,13 @@ cannot be processed now (a hold, no server, a barrier) waits as raw bytes and ha
 """
 
 from shardwright.endpoint.dialogue import Dialogue
+from shardwright.endpoint.entries import PLAIN, Entry, Kind, OpenTransaction
 from shardwright.endpoint.gate import Gate, is_same_server
 from shardwright.endpoint.lease import NO_PROOF
-from shardwright.endpoint.ledger import NO_PRIMARY, PLAIN, Entry, Kind, OpenTransaction
+from shardwright.endpoint.ledger import NO_PRIMARY
 from shardwright.endpoint.protocol import ALONE_MAX_S, HOLD_MAX_S, Target
 from shardwright.endpoint.resp import ERROR, PUSH, CommandScanner, ProtocolError, ReplyScanner, second_word, split_arguments
-from shardwright.endpoint.setup import NONE, SETUP, ConnectionState, Phase, Setup
+from shardwright.endpoint.setup import NONE, READY, SETUP, ConnectionState, Phase, Setup
 from shardwright.endpoint.strict import NO_REPLICA
 from shardwright.endpoint.words import BUSY_MAY_RUN
 
@@ -79,13 +80,8 @@ class Session(Dialogue):
 
     @property
     def can_send(self) -> bool:
-        return (
-            self.phase is Phase.READY
-            and self.gate.is_open
-            and not self.is_stopped
-            and not self.ledger.is_recovering
-            and self._leaving_since is None
-        )
+        is_waiting = self.is_frozen or self.is_calmed or self.ledger.is_recovering or self._leaving_since is not None
+        return self.phase is READY and self.gate.is_open and not is_waiting
 
     @property
     def is_stopped(self) -> bool:
@@ -226,7 +222,7 @@ class Session(Dialogue):
                 break
             self.ready.popleft()
             self._ready_bytes -= len(raw)
-        if self.assurance.may_ask and self.phase is Phase.READY and self.transaction is None:
+        if self.assurance.may_ask and self.phase is READY and self.transaction is None:
             self.to_backend += self.assurance.ask(now)
         if self._scanner.error and not self.ready and not self.is_closing:
             if self._had_protocol_error:
@@ -317,7 +313,7 @@ class Session(Dialogue):
             if not self._is_streaming:
                 self._first = rest[:64]
                 self._is_streaming = True
-            self._emit(rest[:count])
+            self.to_client.append(rest[:count])
             scanner.skip(count)
         self._reply_tail = bytearray(rest[count:])
 
@@ -327,15 +323,12 @@ class Session(Dialogue):
         is_ours = self._is_raw or (ledger.order is None and head is not None and head.may_stream)
         return self.phase is Phase.READY and is_ours and (self._is_streaming or rest[0] not in (ERROR, PUSH))
 
-    def _emit(self, data: bytes) -> None:
-        self.to_client.append(data)
-
     def _receive(self, data: bytes, ends: list[int], now: float) -> None:
         if self.phase is SETUP:
             self._receive_setup(data, ends, now)
             return
         if self._is_raw:
-            self._emit(data[: ends[-1]])
+            self.to_client.append(data[: ends[-1]])
             self._is_streaming = False
         else:
             is_simple = not self._replies.has_oddity and not self._is_streaming
@@ -355,10 +348,10 @@ class Session(Dialogue):
             start = end
             if self._is_streaming:
                 self._is_streaming = False
-                self._emit(reply)
+                self.to_client.append(reply)
                 self.ledger.settle_streamed(self._first)
             elif reply[0] == PUSH:
-                self._emit(reply)
+                self.to_client.append(reply)
             else:
                 self._had_protocol_error = reply.startswith(b"-ERR Protocol error: ")
                 self.ledger.settle(reply)

@@ -11,8 +11,9 @@ of all connections that have not been sent yet wait (``Gate.is_alone``), because
 import re
 from functools import partial
 
+from shardwright.endpoint.entries import DROP, Entry
 from shardwright.endpoint.gate import Gate
-from shardwright.endpoint.ledger import CommandLedger, Entry, Kind
+from shardwright.endpoint.ledger import CommandLedger
 from shardwright.endpoint.protocol import CONFIRM_BYTES_PER_S, CONFIRM_LONGEST_S, CONFIRM_MAX_S, CONFIRM_SLICE_S
 from shardwright.endpoint.resp import ERROR, encode_command
 
@@ -113,11 +114,11 @@ class Assurance:
         """The commands of the next question. Not inside a transaction, because they would become part of it."""
         commands = [MARK, QUESTION] if self._needs_mark else [QUESTION]
         if self._needs_info:
-            info = Entry(Kind.DROP, REPLICATION_INFO, now, word=b"INFO")
+            info = Entry(DROP, REPLICATION_INFO, now, b"INFO")
             info.effect = partial(self._check_replicas, now)
             self._ledger.add(info)
         for command in commands:
-            question = Entry(Kind.DROP, command, now, word=b"WAIT")
+            question = Entry(DROP, command, now, b"WAIT")
             self._ledger.add(question)
         question.effect = partial(self._answered, now)
         self._asked += 1

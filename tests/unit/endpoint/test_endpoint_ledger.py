@@ -2,7 +2,8 @@
 
 import pytest
 
-from shardwright.endpoint.ledger import NOT_CONFIRMED, OUTCOME_UNKNOWN, QUEUED, CommandLedger, Entry, Kind, OpenTransaction
+from shardwright.endpoint.entries import Entry, Kind, OpenTransaction
+from shardwright.endpoint.ledger import NOT_CONFIRMED, OUTCOME_UNKNOWN, QUEUED, CommandLedger
 from shardwright.endpoint.words import READS
 
 READONLY = b"-READONLY You can't write against a read only replica.\r\n"
