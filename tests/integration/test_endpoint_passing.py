@@ -167,13 +167,15 @@ def test_a_connection_in_transit_is_not_overlooked(tmp_path: Path) -> None:
     with endpoint_world(ServerKind.VALKEY, tmp_path) as world:
         process = world.start_process(B).process
         client = world.raw()
-        say(client, b"AUTH client-password\r\n", b"+OK\r\n")
-        client.sendall(b'EVAL "for i = 1, 30000000 do end return 7" 0\r\n')
-        wait_until(lambda: world.status(A).totals["commands"] >= 2)
+        say(client, b"AUTH client-password\r\nECHO 7\r\n", b"7\r\n")
+        world.primary.freeze()  # the reply comes when this test wants it
+        client.sendall(b"ECHO 8\r\n")
+        wait_until(lambda: world.status(A).totals["commands"] >= 3)
         assert pass_endpoint(world, A, B).remaining == 1
         os.kill(process.pid, signal.SIGSTOP)
         try:
-            assert say(client, b"", b"\n") == b":7\r\n"
+            world.primary.thaw()
+            assert say(client, b"", b"8\r\n") == b"$1\r\n8\r\n"
             deadline = time.monotonic() + 0.6
             while time.monotonic() < deadline:
                 assert world.status(A).endpoint(ENDPOINT).connections == 1

@@ -27,7 +27,7 @@ class Phase(Enum):
     """The server is busy with a script: it could not be verified, and accepts only commands that end the script."""
 
 
-NONE, SETUP, READY = Phase.NONE, Phase.SETUP, Phase.READY  # for the data path, like ``ledger.PLAIN``
+NONE, SETUP, READY = Phase.NONE, Phase.SETUP, Phase.READY  # for the data path, like ``entries.PLAIN``
 
 
 @dataclass(slots=True)
