@@ -100,6 +100,31 @@ def test_a_write_of_another_process_is_seen_within_20_ms(
     assert watch.is_within(0.02, took_s=statistics.median(taken_ms) / 1000), watch
 
 
+def test_writes_in_a_row_wake_a_watcher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "store.db"
+    wakes: list[float] = []
+    notice = SqliteStore._notice_write
+
+    def noted(store: SqliteStore) -> None:
+        wakes.append(time.monotonic())
+        notice(store)
+
+    async def main() -> None:
+        writer = await SqliteStore.open(path)
+        watcher = await SqliteStore.open(path, poll_s=0.09)
+        monkeypatch.setattr(SqliteStore, "_notice_write", noted)
+        batches = watcher.watch("", from_revision=1)
+        for n in range(40):
+            await writer.transact(Transaction(operations=(PutKey(f"{n}", b""),)))
+            assert (await asyncio.wait_for(anext(batches), 20)).changes[0].key == f"{n}"
+        await batches.aclose()  # type: ignore[attr-defined]
+        await watcher.close()
+        await writer.close()
+
+    asyncio.run(main())
+    assert len(wakes) < 10, wakes
+
+
 def test_a_check_for_changes_is_cheap(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
 

@@ -6,7 +6,6 @@ the file itself, because closing one would release the locks that SQLite holds f
 
 import ctypes
 import os
-from contextlib import suppress
 from pathlib import Path
 
 _MODIFIED = 0x2
@@ -34,10 +33,13 @@ class FileEvents:
             return None
         return cls(descriptor)
 
-    def take(self) -> None:
-        """Forget the events so far. Never waits."""
-        with suppress(BlockingIOError):
+    def take(self) -> bool:
+        """Forget the events so far; returns whether there were any. Never waits."""
+        try:
             os.read(self.descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        return True
 
     def close(self) -> None:
         """No more events."""

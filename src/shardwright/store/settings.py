@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 POLL_S = 0.005
 """Interval of a SQLite store's check for other processes' commits while a watcher exists. It reads shared memory only. Where
 the kernel tells of writes, the first checks after one follow sooner, and all others later."""
-POLL_SELDOM_S = 0.02
-"""The interval for a store whose watchers can wait that long (an election)."""
+POLL_SELDOM_S = 0.1
+"""The interval for a store whose watchers can wait that long (an election). It is not told of writes, which would wake it in
+the middle of each handoff."""
 POLL_QUIET_S = 0.1
 """The longest interval where the kernel tells of writes: the delay if it misses one."""
 CLIENT_PORT = 2379

@@ -65,6 +65,7 @@ class SqliteStore:
         self._loop = asyncio.get_running_loop()
         self._events = events
         """Of the write-ahead log, to which each commit writes; None: the kernel gives none."""
+        self._is_listening = False
         self._written_at = self._loop.time()
         self._watchers: set[asyncio.Event] = set()
         self._revision_seen = 0
@@ -157,29 +158,42 @@ class SqliteStore:
 
     def _start_polling(self) -> None:
         if self._poll_timer is None and not self._is_closed:
-            if self._events is not None:
-                self._loop.add_reader(self._events.descriptor, self._notice_write)
-            self._poll_after(self._pause_s())
+            self._poll_later()
 
     def _stop_polling(self) -> None:
         if self._poll_timer is not None:
             self._poll_timer.cancel()
             self._poll_timer = None
-            if self._events is not None:
-                self._loop.remove_reader(self._events.descriptor)
+            self._stop_listening()
 
-    def _poll_after(self, delay_s: float) -> None:
-        self._poll_timer = self._loop.call_later(delay_s, self._poll)
+    def _poll_later(self) -> None:
+        pause_s = self._pause_s()
+        self._poll_timer = self._loop.call_later(pause_s, self._poll)
+        if pause_s > self._poll_s:
+            self._listen()
+
+    def _listen(self) -> None:
+        if self._events is not None and not self._is_listening:
+            self._is_listening = True
+            self._loop.add_reader(self._events.descriptor, self._notice_write)
+
+    def _stop_listening(self) -> None:
+        if self._events is not None and self._is_listening:
+            self._is_listening = False
+            self._loop.remove_reader(self._events.descriptor)
 
     def _notice_write(self) -> None:
-        """A write is seen before its commit is: the log is synced in between. So the checks begin soon, and go on."""
-        assert self._events is not None
-        self._events.take()
-        was_quiet = self._pause_s() > self._poll_s
-        self._written_at = self._loop.time()
-        if was_quiet and self._poll_timer is not None:
-            self._poll_timer.cancel()
-            self._poll_after(self._pause_s())
+        """A write is seen before its commit is: the log is synced in between. So the checks begin soon, and go on. They look
+        for further writes themselves: a commit writes several times, and each write would wake every daemon."""
+        self._stop_listening()
+        self._note_writes()
+        assert self._poll_timer is not None
+        self._poll_timer.cancel()
+        self._poll_later()
+
+    def _note_writes(self) -> None:
+        if self._events is not None and self._events.take():
+            self._written_at = self._loop.time()
 
     def _pause_s(self) -> float:
         """Until the next check: the longer ago the last write, the longer. A commit that takes long after its write is seen
@@ -194,6 +208,7 @@ class SqliteStore:
         if not self._watchers:
             self._stop_polling()
             return
+        self._note_writes()
         try:
             (version,) = self._poll_connection.execute(sql.DATA_VERSION).fetchone()
         except sqlite3.Error:
@@ -202,7 +217,7 @@ class SqliteStore:
         if version != self._data_version:
             self._data_version = version
             self._wake_watchers()
-        self._poll_after(self._pause_s())
+        self._poll_later()
 
     # -- the worker --------------------------------------------------------------------------------------------------
 
