@@ -10,12 +10,13 @@ from shardwright.model.commands import Park
 from shardwright.model.database import Database, ShardWanted
 from shardwright.model.decision import NOTHING
 from shardwright.reconcile import group as group_module
-from shardwright.reconcile import parking
+from shardwright.reconcile import parking, start
 from sim.mutants.lease_situations import a_process_that_misses_the_return_of_the_proofs
 from sim.mutants.parking_situations import (
     a_strict_primary_that_is_cut_off,
     a_strict_primary_that_is_cut_off_with_a_replica,
     a_strict_primary_that_is_cut_off_with_the_old_copy_of_a_move,
+    a_strict_primary_that_sleeps_while_its_successor_reboots,
     a_strict_primary_that_wakes_when_another_copy_leads,
     a_strict_primary_whose_older_replica_lags,
 )
@@ -79,3 +80,8 @@ def takes_a_copy_for_parked_that_still_follows() -> Sequence[Patch]:
             await self._commit(lambda view: fitting.parked(view, found.shard, term, seen, seen))
 
     return [(Applier, "_park", park)]
+
+
+@mutant_in(a_strict_primary_that_sleeps_while_its_successor_reboots)
+def goes_on_with_a_snapshot_beside_a_sleeping_predecessor() -> Sequence[Patch]:
+    return [(start, "silent_copies", lambda *_: [])]

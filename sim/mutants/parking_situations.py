@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sim.checker import Json
-from sim.machine_faults import pairs_around
+from sim.machine_faults import pairs_around, reboot
 from sim.machines import SimMachine, one_each
 from sim.mutants.registry import on_machines
 from sim.mutants.situations import primary_of_a_new_database
@@ -16,11 +16,13 @@ CONFIRMED_S = 0.15
 """For some writes with their confirmations; less than the time in which a leader asks a new copy again."""
 
 
-def strict_primary(simulation: Simulation) -> Json:
+def strict_primary(simulation: Simulation, persistence: str = "aof") -> Json:
     """The record of the primary of a new strict database with a replica on another machine. All nodes serve it, clients
     write often, and the leader is on a third machine."""
     world = simulation.world
-    primary = primary_of_a_new_database(simulation, replication=True, proxy_policy="all-nodes", strict=True)
+    primary = primary_of_a_new_database(
+        simulation, replication=True, persistence=persistence, proxy_policy="all-nodes", strict=True
+    )
     world.writers.calm_s = CLIENTS_PAUSE_S
     lead_elsewhere(simulation, primary)
     return primary
@@ -142,11 +144,8 @@ def a_strict_primary_that_wakes_when_another_copy_leads(simulation: Simulation) 
     machine = world.machine_of(primary["node_uid"])
     _freeze(simulation, machine)
 
-    def has_new_primary() -> bool:
-        (group,) = world.checker.tables["groups"].values()
-        return bool(group["primary"] != primary["uid"])
-
-    run_until(simulation, has_new_primary)
+    copies = [s for s in world.servers_of(primary["group_uid"]) if s.shard_uid != primary["uid"]]
+    run_until(simulation, lambda: any(_leads(simulation, copy) for copy in copies))
     leader = world.leader()
     if leader is not None:
         simulation.faults._kill(leader)
@@ -154,6 +153,30 @@ def a_strict_primary_that_wakes_when_another_copy_leads(simulation: Simulation) 
         process.thaw(world.loop)
     simulation.run_for(40.0)
     world.writers.calm_s = 3.0
+
+
+@on_machines(one_each)
+def a_strict_primary_that_sleeps_while_its_successor_reboots(simulation: Simulation) -> None:
+    """The successor comes back with a snapshot that lacks the last writes; the sleeper holds them all."""
+    world = simulation.world
+    primary = strict_primary(simulation, persistence="snapshot")
+    replica = replica_of(simulation, primary)
+    replica.files.snapshot, replica.files.snapshot_at = replica.position, world.loop.now
+    simulation.run_for(2.0)
+    sleeper = world.machine_of(primary["node_uid"])
+    _freeze(simulation, sleeper)
+    run_until(simulation, lambda: _leads(simulation, replica))
+    reboot(simulation.faults, world.machine_of(replica.node_uid), off_s=1.0)
+    simulation.run_for(25.0)
+    for process in processes_on(simulation, sleeper):
+        process.thaw(world.loop)
+    simulation.run_for(40.0)
+    world.writers.calm_s = 3.0
+
+
+def _leads(simulation: Simulation, server: SimServer) -> bool:
+    (group,) = simulation.world.checker.tables["groups"].values()
+    return bool(group["primary"] == server.shard_uid)
 
 
 def _freeze(simulation: Simulation, machine: SimMachine) -> None:

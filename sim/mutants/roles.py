@@ -50,7 +50,7 @@ def leaves_what_a_move_has_kept() -> Sequence[Patch]:
 
 @mutant_in(an_only_copy_that_dies_while_its_new_one_is_empty)
 def lets_an_empty_copy_lead() -> Sequence[Patch]:
-    def choose(group: Any, copies: Any) -> Any:
+    def choose(group: Any, copies: Any, silent: Any) -> Any:
         loaded = [c for c in copies if c.answers]
         return (loaded[0].shard, ()) if loaded else (None, ())
 

@@ -5,10 +5,22 @@ decide; this module states the facts and builds the records. The invariants: an 
 with data; the group waits for a copy that may hold the only data, unless an operator has decided otherwise.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shardwright.model.database import Damage, Database, GroupPhase, Persistence, Shard, ShardWanted, SlotGroup, StartWith
+from shardwright.model.codes import Code
+from shardwright.model.database import (
+    Damage,
+    Database,
+    GroupPhase,
+    Persistence,
+    Shard,
+    ShardWanted,
+    SlotGroup,
+    StartWith,
+    reason_about,
+)
 from shardwright.model.decision import Decision
 from shardwright.model.event import Event, EventKind, Severity
 from shardwright.model.move import Relocation
@@ -40,7 +52,8 @@ def decide_start(group: SlotGroup, database: Database, copies: list[Copy], view:
     """The next step for a slot group without an open primary."""
     kept = set_aside(group, database, view)
     hollow = [c for c in copies if _is_hollow(c, view)]
-    chosen, reasons = choose_primary(group, [c for c in copies if c not in hollow])
+    compared = [c for c in copies if c not in hollow]
+    chosen, reasons = choose_primary(group, compared, silent_copies(group, compared) if database.is_strict else [])
     if hollow and chosen is not None and _came_too_late(chosen, copies, view):
         chosen, reasons = None, ()
     told = next((c for c in copies if c.shard.uid == group.start_from and c.answers), None)
@@ -230,8 +243,23 @@ def set_aside(group: SlotGroup, database: Database, view: ClusterView) -> list[S
     ]
 
 
-def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, tuple[Reason, ...]]:
-    """The copy that becomes the primary after a start, by the table ``COMPARISON``; or why none can be chosen yet."""
+def silent_copies(group: SlotGroup, copies: list[Copy]) -> list[Copy]:
+    """In strict mode: the copies that may hold acknowledged writes which the committed primary lost with its memory. Before
+    another copy is in sync with a new primary, nothing is acknowledged in its generation: the copies of the generation
+    before, its predecessor among them, hold at least as much. An append-only file is at most a second behind."""
+    committed = _committed(group, copies)
+    if committed is None or committed.shard.kept is Persistence.AOF:
+        return []
+    others = [c for c in copies if c is not committed]
+    if any(c.shard.in_sync_generation >= group.generation for c in others):
+        return []
+    last = group.generation - 1
+    return [c for c in others if not c.answers and not c.has_ended and c.shard.in_sync_generation == last > 0]
+
+
+def choose_primary(group: SlotGroup, copies: list[Copy], silent: Sequence[Copy]) -> tuple[Shard | None, tuple[Reason, ...]]:
+    """The copy that becomes the primary after a start, by the table ``COMPARISON``; or why none can be chosen yet.
+    ``silent``: see ``silent_copies``."""
     committed = _committed(group, copies)
     loaded = [c for c in copies if c.answers]
     filled = sorted((c for c in loaded if not c.is_empty), key=merit, reverse=True)
@@ -241,6 +269,7 @@ def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, 
     facts = ComparisonFacts(
         committed=_after_start(committed),
         is_exceeded=bool(ahead),
+        has_silent=bool(silent),
         has_pending=bool(pending),
         has_data=bool(filled),
         has_in_sync=bool(in_sync),
@@ -258,10 +287,22 @@ def choose_primary(group: SlotGroup, copies: list[Copy]) -> tuple[Shard | None, 
             return loaded[0].shard, ()
         case Choice.IN_SYNC:
             return in_sync[0].shard, ()
+        case Choice.WAIT_FOR_COPIES if committed is not None and not committed.is_empty:
+            return None, tuple(_may_hold_more(c, committed.shard) for c in silent)
         case Choice.WAIT_FOR_COPIES:
             return None, tuple(not_yet(c) for c in pending)
         case Choice.WAIT:
             return None, tuple(not_yet(c) for c in copies if not c.answers)
+
+
+def _may_hold_more(copy: Copy, primary: Shard) -> Reason:
+    """Why a primary with data waits for a copy. If the copy's node is away, people may have to end the wait."""
+    uid = copy.shard.node_uid
+    text = f"shard {copy.shard.uid} on node {uid} does not answer, and may hold acknowledged writes that the snapshot of "
+    text += f"shard {primary.uid} lacks"
+    grade = Grade.SOFT_LIMIT if copy.has_agent else Grade.HARD_LIMIT
+    remedy = f"repair node {uid} or its network, or if its machine is off: shardwright node declare-off {uid}"
+    return reason_about(copy.shard, Code.COPY_OUT_OF_REACH, text, grade, remedy=remedy)
 
 
 def _after_start(committed: Copy | None) -> Committed:

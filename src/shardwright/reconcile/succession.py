@@ -151,6 +151,9 @@ class ComparisonFacts:
     committed: Committed | None = None
     is_exceeded: bool | None = None
     """Another copy certainly holds all of the committed primary's data, and more."""
+    has_silent: bool | None = None
+    """In strict mode: the primary loaded a snapshot, no replica was in sync with it in its generation, and a copy that was
+    in sync in the one before, or led it, does not answer and has not certainly ended."""
     has_pending: bool | None = None
     """A copy does not answer yet, and its start has not failed."""
     has_data: bool | None = None
@@ -163,10 +166,13 @@ class ComparisonFacts:
 
 COMPARISON = Table(
     "The copies of a starting slot group are compared",
-    ("committed primary", "another holds more", "copies pending", "another has data", "and was in sync", "another answers"),
+    ("committed primary", "another holds more", "silent copy may", "copies pending", "another has data", "and was in sync",
+     "another answers"),
     (
         Rule(ComparisonFacts(Committed.FILLED, is_exceeded=True), Choice.AHEAD,
              "the primary has loaded an older file, and that copy certainly holds all of its data and more"),
+        Rule(ComparisonFacts(Committed.FILLED, has_silent=True), Choice.WAIT_FOR_COPIES,
+             "the silent copy holds all writes that were acknowledged before, and none has been acknowledged since"),
         Rule(ComparisonFacts(Committed.FILLED), Choice.COMMITTED,
              "it holds all acknowledged writes that its files kept"),
         Rule(ComparisonFacts(Committed.EMPTY, has_pending=True), Choice.WAIT_FOR_COPIES,

@@ -180,6 +180,65 @@ def test_it_waits_when_that_is_not_certain() -> None:
         assert group is None or group.phase is GroupPhase.STARTING, name
 
 
+def beside_a_sleeper(*, persistence: str = "snapshot", is_strict: bool = True, **changes: Any) -> ClusterBuilder:
+    """Shard 2 took over from shard 1, whose machine sleeps. Then its own machine booted, and it has loaded its file."""
+    builder = cluster(nodes=3).with_database("orders", on=((1, 2),), persistence=persistence, is_strict=is_strict)
+    told = builder.view.databases[DatabaseUid(1)].settings_fingerprint
+    shard_1, shard_2 = (replace(builder.view.shards[ShardUid(uid)], settings=told) for uid in (1, 2))
+    builder = builder.with_records(
+        replace(shard_1, **{"in_sync_generation": 1, **changes}),
+        replace(shard_2, in_sync_generation=2),
+        replace(
+            builder.view.groups[GROUP],
+            phase=GroupPhase.STARTING,
+            starting_since=LONG_AGO,
+            primary=ShardUid(2),
+            generation=2,
+            replication_id="second",
+            replication_id_before="first",
+        ),
+    )
+    loaded = {"replication_id": "new", "second_replication_id": "first", "offset": 90, "second_offset": 91, "keys": 10}
+    builder = builder.with_server(2, role="primary", is_link_up=False, is_fenced=True, **loaded)
+    return builder.with_silent_server(1, LONG_AGO)
+
+
+def test_in_strict_mode_a_snapshot_does_not_replace_what_a_silent_predecessor_holds() -> None:
+    builder = beside_a_sleeper()
+    assert group_in(decide(builder)) is None
+    (reason,) = decide(builder).reasons
+    assert (reason.code, reason.grade, reason.shard_uid) == ("copy_out_of_reach", Grade.SOFT_LIMIT, 1)
+    assert "the snapshot of shard 2" in reason.text
+
+
+def test_people_are_told_when_its_node_is_away() -> None:
+    builder = beside_a_sleeper()
+    away = ClusterBuilder(builder.view.changed(daemons={uid: d for uid, d in builder.view.daemons.items() if uid != 1}))
+    group = group_in(decide(away))
+    assert group is not None
+    (reason,) = group.waits_for
+    assert reason.remedy.startswith("repair node 1 or its network, or if its machine is off: shardwright node declare-off 1")
+    assert reason.remedy.endswith("shardwright db start orders --from-copy 2")
+
+
+def test_the_predecessor_leads_again_when_it_answers_and_holds_more() -> None:
+    awake = {"health": Health.OK, "role": "primary", "replication_id": "first", "offset": 100, "keys": 12}
+    assert leads(beside_a_sleeper().with_server(1, **awake), 1)
+    assert leads(beside_a_sleeper().with_server(1, **{**awake, "offset": 90}), 2)
+
+
+def test_the_snapshot_is_enough_when_no_silent_copy_may_hold_more() -> None:
+    third = replace(beside_a_sleeper().view.shards[ShardUid(1)], uid=ShardUid(3), node_uid=NodeUid(3), in_sync_generation=2)
+    for name, builder in {
+        "not strict": beside_a_sleeper(is_strict=False),
+        "an append-only file": beside_a_sleeper(persistence="aof"),
+        "it has ended": beside_a_sleeper().with_dead_shard(1),
+        "it was not in sync": beside_a_sleeper(in_sync_generation=-1),
+        "writes were acknowledged since": beside_a_sleeper().with_records(third).with_dead_shard(3),
+    }.items():
+        assert leads(builder, 2), name
+
+
 def serving(**seen: object) -> ClusterBuilder:
     builder = cluster(nodes=3).with_database("orders", on=((1, 2),), persistence="aof", aof_policy=AofPolicy.ALWAYS)
     told = builder.view.databases[DatabaseUid(1)].settings_fingerprint

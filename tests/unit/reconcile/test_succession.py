@@ -80,10 +80,11 @@ def test_a_group_does_not_start_over_while_a_silent_replica_may_hold_everything(
             assert not facts.has_silent
 
 
-def test_a_committed_primary_with_data_gives_way_only_to_a_copy_that_holds_more() -> None:
+def test_a_committed_primary_with_data_gives_way_only_to_a_copy_that_holds_more_and_waits_for_one_that_may() -> None:
     for facts in every(ComparisonFacts):
         if facts.committed is Committed.FILLED:
-            assert COMPARISON.rule(facts).does is (Choice.AHEAD if facts.is_exceeded else Choice.COMMITTED)
+            chosen = Choice.WAIT_FOR_COPIES if facts.has_silent else Choice.COMMITTED
+            assert COMPARISON.rule(facts).does is (Choice.AHEAD if facts.is_exceeded else chosen)
 
 
 def test_an_empty_primary_is_chosen_only_when_no_copy_holds_data_and_none_is_pending() -> None:
