@@ -269,9 +269,13 @@ class Subject:
             self.process.stdout.close()
 
 
+LOCKED_S = 0.1
+"""Longer than a commit takes, and short beside a lease: a process may have to be frozen several times."""
+
+
 def is_writable(path: Path) -> bool:
     """Whether no process holds the store's lock for longer than a commit takes."""
-    connection = sqlite3.connect(path, timeout=0.5, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=LOCKED_S, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
@@ -298,7 +302,8 @@ async def freeze(process: "subprocess.Popen[str]", path: Path) -> None:
             return
         print("\nfrozen while it held the lock; repeating")
         process.send_signal(signal.SIGCONT)
-        await asyncio.sleep(0)
+        # Otherwise the next signal finds it in the same transaction, until its lease has ended.
+        await until(lambda: is_writable(path), within_s=10, state=lambda: process.pid)
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
