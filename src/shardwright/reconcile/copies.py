@@ -94,6 +94,12 @@ def not_yet(copy: Copy) -> Reason:
     return _about(copy, Code.SHARD_NOT_STARTED, text, Grade.SOFT_LIMIT)
 
 
+def repair_or_declare_off(copy: Copy) -> str:
+    """The remedy while it is unknown whether the machine of a copy out of reach still runs."""
+    uid = copy.shard.node_uid
+    return f"repair node {uid} or its network, or if its machine is off: shardwright node declare-off {uid}"
+
+
 def report_awaited(copy: Copy) -> Reason:
     """Why a copy that answers cannot be the primary yet: its agent has not reported its start."""
     text = f"the agent of node {copy.shard.node_uid} has not reported the start of shard {copy.shard.uid} yet"

@@ -26,7 +26,7 @@ from shardwright.model.parking import Parked, Parking
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import Health
 from shardwright.model.view import ClusterView, Put
-from shardwright.reconcile.copies import Copy, copies_of, merit
+from shardwright.reconcile.copies import Copy, copies_of, merit, repair_or_declare_off
 from shardwright.reconcile.heirs import history_of, take_over
 from shardwright.reconcile.reach import CUT_OFF_AFTER, cut_off_since, witness
 
@@ -145,7 +145,9 @@ def _let_take_over(group: SlotGroup, database: Database, primary: Copy, view: Cl
         heirs = []
     if not heirs:
         text = f"{_where(primary.shard)}, and no detached copy has its data"
-        reason = reason_about(primary.shard, Code.PRIMARY_OUT_OF_REACH, text, Grade.HARD_LIMIT, remedy=_remedy(primary))
+        reason = reason_about(
+            primary.shard, Code.PRIMARY_OUT_OF_REACH, text, Grade.HARD_LIMIT, remedy=repair_or_declare_off(primary)
+        )
         return Decision(reasons=(reason,), wake_at=now + timedelta(seconds=1))
     heir = max(heirs)[2]
     proof = "which is out of reach; every other copy was detached from it first"
@@ -201,11 +203,6 @@ def _event(kind: EventKind, severity: Severity, text: str, primary: Copy, now: d
 
 def _where(shard: Shard) -> str:
     return f"the primary, shard {shard.uid} on node {shard.node_uid}, is out of reach"
-
-
-def _remedy(primary: Copy) -> str:
-    uid = primary.shard.node_uid
-    return f"repair node {uid} or its network, or if its machine is off: shardwright node declare-off {uid}"
 
 
 def _blocks(shard: Shard, primary: Copy) -> Reason:

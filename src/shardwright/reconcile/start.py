@@ -27,7 +27,7 @@ from shardwright.model.move import Relocation
 from shardwright.model.reason import Grade, Reason
 from shardwright.model.seen import ProcessState
 from shardwright.model.view import ClusterView, Put, Write
-from shardwright.reconcile.copies import DAMAGED_CODE, Copy, merit, not_yet, report_awaited
+from shardwright.reconcile.copies import DAMAGED_CODE, Copy, merit, not_yet, repair_or_declare_off, report_awaited
 from shardwright.reconcile.heirs import fail_over, heir_of_a_dead_node
 from shardwright.reconcile.restarts import decide_restarts
 from shardwright.reconcile.succession import (
@@ -297,12 +297,12 @@ def choose_primary(group: SlotGroup, copies: list[Copy], silent: Sequence[Copy])
 
 def _may_hold_more(copy: Copy, primary: Shard) -> Reason:
     """Why a primary with data waits for a copy. If the copy's node is away, people may have to end the wait."""
-    uid = copy.shard.node_uid
-    text = f"shard {copy.shard.uid} on node {uid} does not answer, and may hold acknowledged writes that the snapshot of "
-    text += f"shard {primary.uid} lacks"
-    grade = Grade.SOFT_LIMIT if copy.has_agent else Grade.HARD_LIMIT
-    remedy = f"repair node {uid} or its network, or if its machine is off: shardwright node declare-off {uid}"
-    return reason_about(copy.shard, Code.COPY_OUT_OF_REACH, text, grade, remedy=remedy)
+    shard = copy.shard
+    text = f"shard {shard.uid} on node {shard.node_uid} does not answer, and may hold acknowledged writes that the snapshot "
+    text += f"of shard {primary.uid} lacks"
+    if copy.has_agent:
+        return reason_about(shard, Code.SHARD_NOT_STARTED, text, Grade.SOFT_LIMIT)
+    return reason_about(shard, Code.COPY_OUT_OF_REACH, text, Grade.HARD_LIMIT, remedy=repair_or_declare_off(copy))
 
 
 def _after_start(committed: Copy | None) -> Committed:

@@ -207,7 +207,7 @@ def test_in_strict_mode_a_snapshot_does_not_replace_what_a_silent_predecessor_ho
     builder = beside_a_sleeper()
     assert group_in(decide(builder)) is None
     (reason,) = decide(builder).reasons
-    assert (reason.code, reason.grade, reason.shard_uid) == ("copy_out_of_reach", Grade.SOFT_LIMIT, 1)
+    assert (reason.code, reason.grade, reason.shard_uid) == ("shard_not_started", Grade.SOFT_LIMIT, 1)
     assert "the snapshot of shard 2" in reason.text
 
 
@@ -217,6 +217,7 @@ def test_people_are_told_when_its_node_is_away() -> None:
     group = group_in(decide(away))
     assert group is not None
     (reason,) = group.waits_for
+    assert reason.code == "copy_out_of_reach"
     assert reason.remedy.startswith("repair node 1 or its network, or if its machine is off: shardwright node declare-off 1")
     assert reason.remedy.endswith("shardwright db start orders --from-copy 2")
 
